@@ -1,0 +1,1 @@
+"""Wire formats: pure functions and decoders. No I/O, no clock, no environment, no asyncio."""

@@ -1,0 +1,117 @@
+"""Bytes to lines, and lines to server-sent events; nothing of what an event means.
+
+Lines end in ``\\n``, ``\\r\\n`` or ``\\r`` and in nothing else: ``bytes.splitlines`` would also cut at \\x0b, \\x0c and more, and ``str.splitlines``
+at U+2028, which model output contains. Buffers are bounded. Format: https://html.spec.whatwg.org/multipage/server-sent-events.html
+"""
+
+from __future__ import annotations
+
+from ctxbackends.errors import ResponseTooLargeError
+from ctxbackends.wire.http import MAX_BODY_BYTES
+
+_BOM = b"\xef\xbb\xbf"
+_STRAY_SHOWN = 512
+
+
+class LineSplitter:
+    """Cuts a stream of bytes into lines, however the bytes arrive."""
+
+    __slots__ = ("_limit", "_parts", "_size", "_skip_lf")
+
+    def __init__(self, *, limit: int = MAX_BODY_BYTES) -> None:
+        self._limit = limit
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._skip_lf = False
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The lines that ``data`` completes, without their ends. Raises ResponseTooLargeError where a line passes the limit."""
+        if self._skip_lf and data:
+            # The CR of a CRLF ended the line already, so that nobody waits for a byte that a CR-only server never sends.
+            self._skip_lf = False
+            if data.startswith(b"\n"):
+                data = data[1:]
+        if b"\r" in data:
+            self._skip_lf = data.endswith(b"\r")
+            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        lines = data.split(b"\n")
+        rest = lines.pop()
+        if lines and self._parts:
+            # Joined once, when the line is complete: a line that comes byte by byte costs no quadratic copying.
+            self._parts.append(lines[0])
+            lines[0] = b"".join(self._parts)
+            self._parts.clear()
+            self._size = 0
+        if rest:
+            self._parts.append(rest)
+            self._size += len(rest)
+        # Only the first line can be longer than what was fed, so the others are looked at only where that was itself too much.
+        if self._size > self._limit or any(len(line) > self._limit for line in (lines if len(data) > self._limit else lines[:1])):
+            raise ResponseTooLargeError("a line of the stream", self._limit)
+        return lines
+
+    def close(self) -> bytes:
+        """What came after the last line end."""
+        rest = b"".join(self._parts)
+        self._parts.clear()
+        self._size = 0
+        return rest
+
+
+class SSEDecoder:
+    """Bytes to server-sent events, as pairs of event name (empty where none was given) and data.
+
+    ``stray`` keeps the beginning of the last line that is no part of the format: proxies put plain text in the place of an event.
+    """
+
+    __slots__ = ("_data", "_event", "_first", "_lines", "_limit", "_size", "stray")
+
+    def __init__(self, *, limit: int = MAX_BODY_BYTES) -> None:
+        self._lines = LineSplitter(limit=limit)
+        self._limit = limit
+        self._data: list[bytes] = []
+        self._size = 0
+        self._event = b""
+        self._first = True
+        self.stray = b""
+
+    def feed(self, data: bytes) -> list[tuple[bytes, bytes]]:
+        """The events that ``data`` completes. Raises ResponseTooLargeError where a line or an event passes the limit."""
+        return self._take(self._lines.feed(data))
+
+    def close(self) -> list[tuple[bytes, bytes]]:
+        """The last event, where the server left out the blank line after it."""
+        return self._take([self._lines.close(), b""])
+
+    def _take(self, lines: list[bytes]) -> list[tuple[bytes, bytes]]:
+        events: list[tuple[bytes, bytes]] = []
+        for line in lines:
+            if self._first:
+                self._first = False
+                line = line.removeprefix(_BOM)
+            if line.startswith(b"data:"):
+                value = line[6:] if line.startswith(b"data: ") else line[5:]
+                self._data.append(value)
+                self._size += len(value)
+                if self._size > self._limit:
+                    raise ResponseTooLargeError("an event of the stream", self._limit)
+            elif not line:
+                if self._data:
+                    events.append((self._event, self._data[0] if len(self._data) == 1 else b"\n".join(self._data)))
+                    self._data.clear()
+                    self._size = 0
+                self._event = b""
+            elif line.startswith(b":"):
+                continue
+            else:
+                self._field(line)
+        return events
+
+    def _field(self, line: bytes) -> None:
+        name, _, value = line.partition(b":")
+        if name == b"event":
+            self._event = value.removeprefix(b" ")
+        elif name == b"data":
+            self._data.append(b"")  # a field name alone is the field with an empty value
+        elif name not in (b"id", b"retry"):
+            self.stray = line[:_STRAY_SHOWN]

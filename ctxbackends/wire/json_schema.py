@@ -1,0 +1,63 @@
+"""A Python type to the JSON Schema that servers accept, and an answer's text back to a value of that type. msgspec does both; knows no server.
+
+The schema is in the strict form that OpenAI asks for and that constrained decoders like: every property required, no further properties, no defaults.
+Making fields that have a default required loses nothing: the model must say them, and the value is what it said.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgspec
+
+from ctxbackends.errors import StructuredOutputError
+
+T = TypeVar("T")
+
+
+def schema_for(target: type[T]) -> dict[str, Any]:
+    """JSON Schema of an attrs class, dataclass, TypedDict, msgspec Struct or built-in type. Raises TypeError for what JSON cannot hold."""
+    schema = msgspec.json.schema(target)
+    definitions = {name: _strict(definition) for name, definition in schema.pop("$defs", {}).items()}
+    root: dict[str, Any] = _strict(schema)
+    reference = root.pop("$ref", None)
+    if reference is not None:
+        # The root is inlined, since servers want an object there and not a reference.
+        name = reference.removeprefix("#/$defs/")
+        root = {**definitions[name], **root}
+        if not _mentions(definitions, reference):
+            del definitions[name]
+    return {**root, "$defs": definitions} if definitions else root
+
+
+def _strict(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_strict(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    strict = {
+        key: {name: _strict(part) for name, part in value.items()} if key == "properties" else value if key in ("enum", "const") else _strict(value)
+        for key, value in node.items()
+        if key != "default"
+    }
+    if "properties" in strict:
+        strict["required"] = list(strict["properties"])
+        strict.setdefault("additionalProperties", False)
+    return strict
+
+
+def _mentions(node: Any, reference: str) -> bool:
+    if isinstance(node, dict):
+        return node.get("$ref") == reference or any(_mentions(value, reference) for value in node.values())
+    return isinstance(node, list) and any(_mentions(item, reference) for item in node)
+
+
+def decode_as(target: type[T], text: str) -> T:
+    """The answer's text as a validated ``target``. Raises StructuredOutputError with the place of the fault."""
+    try:
+        return msgspec.json.decode(text.encode("utf-8", "surrogatepass"), type=target)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        problem, _, pointer = str(error).rpartition(" - at `")
+        raise StructuredOutputError(
+            f"the answer is no valid {getattr(target, '__name__', target)}: {error}", text=text, pointer=pointer.removesuffix("`") if problem else None
+        ) from error

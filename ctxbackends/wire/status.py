@@ -1,0 +1,168 @@
+"""An answer with an error status to the one right exception. Knows every vendor's error body; knows no retry and no transport.
+
+Shapes seen (docs/servers.md): ``{"error": {...}}`` with an integer or a string code, ``{"error": "text"}``, ``{"detail": ...}``, ``{"message": ...}``,
+Anthropic's ``{"type": "error", "error": {...}}``, and no body at all.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import Any, TypeGuard
+
+import attrs
+import msgspec
+
+from ctxbackends.errors import (
+    APIStatusError,
+    AuthenticationError,
+    BadRequestError,
+    ContextOverflowError,
+    InternalServerError,
+    ModelLoadFailedError,
+    ModelLoadingError,
+    ModelNotFoundError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitError,
+    RedirectError,
+    ServiceUnavailableError,
+)
+from ctxbackends.wire.http import HTTPResponse
+
+_BY_STATUS: Mapping[int, type[APIStatusError]] = {
+    400: BadRequestError,
+    401: AuthenticationError,
+    403: PermissionDeniedError,
+    404: NotFoundError,
+    422: BadRequestError,
+    429: RateLimitError,
+    503: ServiceUnavailableError,
+    529: ServiceUnavailableError,  # Anthropic: overloaded
+}
+
+# Only to read the two numbers out of a sentence that was already recognised; vLLM and OpenAI give them nowhere else.
+_LIMIT_NUMBER = re.compile(r"maximum context length is (\d+)")
+_PROMPT_NUMBERS = (
+    re.compile(r"at least (\d+) input tokens"),
+    re.compile(r"resulted in (\d+) tokens"),
+    re.compile(r"(\d+) in the messages"),
+)
+
+
+@attrs.frozen
+class ErrorFacts:
+    """What a vendor's error body says: the sentence, the vendor's type and code, and the object that held them."""
+
+    message: str | None
+    type: str | None
+    code: str | int | None
+    fields: Mapping[str, Any]
+
+
+def error_facts(body: bytes) -> ErrorFacts:
+    """Read an error body of any known shape; what is no JSON or of no known shape gives empty facts."""
+    try:
+        value = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ErrorFacts(None, None, None, {})
+    return facts_of(value)
+
+
+def facts_of(value: object) -> ErrorFacts:
+    """The same for a value that is decoded already."""
+    if not _is_object(value):
+        return ErrorFacts(None, None, None, {})
+    inner = value.get("error", value)
+    if isinstance(inner, str):
+        return ErrorFacts(inner, None, None, value)
+    if not _is_object(inner):
+        inner = value
+    message = inner.get("message", inner.get("detail"))
+    code = inner.get("code")
+    return ErrorFacts(
+        message if isinstance(message, str) else None,
+        inner["type"] if isinstance(inner.get("type"), str) else None,
+        code if isinstance(code, str | int) else None,
+        inner,
+    )
+
+
+def error_from(response: HTTPResponse) -> APIStatusError:
+    """The exception for an answer that is no 2xx."""
+    facts = error_facts(response.body)
+    text = (facts.message or "").casefold()
+    kind = _BY_STATUS.get(response.status) or (InternalServerError if response.status >= 500 else APIStatusError)
+    if 300 <= response.status < 400:
+        kind = RedirectError
+    elif response.status == 503 and "loading" in text:
+        kind = ModelLoadingError
+    elif response.status >= 500 and "failed to load" in text:
+        kind = ModelLoadFailedError
+    elif response.status in (400, 413, 422, 500) and _is_overflow(facts, text):
+        kind = ContextOverflowError
+    elif response.status in (400, 404) and _is_missing_model(response.status, facts, text):
+        kind = ModelNotFoundError
+    error = kind(
+        response.status,
+        body=response.body,
+        headers=response.headers,
+        message=facts.message,
+        error_type=facts.type,
+        retry_after=_retry_after(response),
+        request_id=response.headers.get("x-request-id") or response.headers.get("request-id"),
+    )
+    if isinstance(error, RedirectError):
+        error.location = response.headers.get("location")
+    if isinstance(error, ContextOverflowError):
+        error.input_tokens, error.context_length = _overflow_numbers(facts)
+    return error
+
+
+def _is_overflow(facts: ErrorFacts, text: str) -> bool:
+    return (
+        facts.type == "exceed_context_size_error"  # llama-server
+        or facts.code == "context_length_exceeded"  # OpenAI
+        or "maximum context length" in text  # vLLM has no code of its own for it
+    )
+
+
+def _overflow_numbers(facts: ErrorFacts) -> tuple[int | None, int | None]:
+    prompt, limit = facts.fields.get("n_prompt_tokens"), facts.fields.get("n_ctx")
+    if isinstance(prompt, int) and isinstance(limit, int):
+        return prompt, limit
+    message = facts.message or ""
+    found_limit = _LIMIT_NUMBER.search(message)
+    found_prompt = next((match for pattern in _PROMPT_NUMBERS if (match := pattern.search(message))), None)
+    return (int(found_prompt[1]) if found_prompt else None, int(found_limit[1]) if found_limit else None)
+
+
+def _is_missing_model(status: int, facts: ErrorFacts, text: str) -> bool:
+    if facts.code == "model_not_found" or (status == 404 and facts.fields.get("param") == "model"):
+        return True
+    return "model" in text and (status == 404 or "not found" in text)
+
+
+def _retry_after(response: HTTPResponse) -> float | None:
+    """Seconds to wait. ``retry-after-ms`` is OpenAI's finer form and wins; ``Retry-After`` is seconds or a date (RFC 9110, 10.2.3)."""
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        value = response.headers.get(name, "").strip()
+        try:
+            seconds = float(value) * unit
+        except ValueError:
+            continue
+        return seconds if 0 <= seconds < float("inf") else None
+    try:
+        date = parsedate_to_datetime(response.headers.get("retry-after", ""))
+        # The server's own clock where it tells it: only the difference matters, and clocks differ.
+        base = response.headers.get("date")
+        sent = parsedate_to_datetime(base).replace(tzinfo=UTC).timestamp() if base else response.received_at
+        return max(0.0, date.replace(tzinfo=date.tzinfo or UTC).timestamp() - sent)
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None
+
+
+def _is_object(value: object) -> TypeGuard[dict[str, Any]]:
+    return isinstance(value, dict)
