@@ -1,0 +1,209 @@
+"""When a failed request is sent again, and when not. The only tenacity import; knows no HTTP library and no wire format.
+
+Two budgets. The cold start (``ready_timeout``): a server that is not ready is a state, and is waited for. The transient budget: a few more tries for
+what provably was not processed. The first attempt goes straight through; tenacity is entered only after a failure. What may have been processed is
+never sent again: a generation is a job on somebody's GPU.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias, TypeVar
+
+import attrs
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, stop_after_delay
+from tenacity.wait import wait_base
+
+from ctxbackends.errors import (
+    APIConnectionError,
+    APIStatusError,
+    APITimeoutError,
+    BackendError,
+    ModelLoadFailedError,
+    ModelLoadingError,
+    RateLimitError,
+    ServerDiedError,
+    ServiceUnavailableError,
+)
+from ctxbackends.types import Loading, LoadState
+
+T = TypeVar("T")
+OnProgress: TypeAlias = Callable[[Loading], object]
+Liveness: TypeAlias = Callable[[], BackendError | None]
+
+FIRST_POLL = 0.05
+SLOWEST_POLL = 0.5
+TRANSIENT_ATTEMPTS = 3
+RETRY_AFTER_CAP = 60.0
+
+
+def _alive() -> None:
+    return None
+
+
+@attrs.frozen(kw_only=True)
+class RetryPolicy:
+    """How one backend is retried. ``ready_timeout`` in seconds; None: a refused connection is an error at once.
+
+    ``endpoint`` names the server in the progress. ``liveness`` returns the error of a server process that has ended, where this SDK started it.
+    """
+
+    endpoint: str
+    ready_timeout: float | None
+    liveness: Liveness = _alive
+    transient_attempts: int = TRANSIENT_ATTEMPTS
+    retry_after_cap: float = RETRY_AFTER_CAP
+
+    async def call(self, attempt: Callable[[], Awaitable[T]], *, probe: bool = False, on_progress: OnProgress | None = None) -> T:
+        """The result of ``attempt``, tried again as the module says. ``probe``: it changes nothing on the server, so that also a silent or
+        half-started server may be asked again. Raises the last error; ``waited`` on it says how long the cold start was waited for."""
+        started = time.monotonic()
+        try:
+            return await attempt()
+        except BackendError as first:
+            if _not_ready(first, probe=probe) is None and not self._is_transient(first):
+                raise
+            return await self._recover(attempt, first, started=started, probe=probe, on_progress=on_progress)
+
+    async def _recover(
+        self, attempt: Callable[[], Awaitable[T]], first: BackendError, *, started: float, probe: bool, on_progress: OnProgress | None
+    ) -> T:
+        waiting = _ColdStart(self, started=started, probe=probe, on_progress=on_progress)
+        pending = [first]
+        reuse_failures = 0
+
+        def transient_once(error: BaseException) -> bool:
+            # A pooled connection that had closed is tried again once: that the server never saw the request is likely then, not proven.
+            nonlocal reuse_failures
+            if isinstance(error, APIConnectionError) and error.reused:
+                reuse_failures += 1
+                return reuse_failures == 1
+            return self._is_transient(error)
+
+        async def again() -> T:
+            # The first attempt was made before tenacity was entered: its failure is replayed, so that it counts in both budgets.
+            if pending:
+                raise pending.pop()
+            return await attempt()
+
+        async def settled() -> T:
+            transient = AsyncRetrying(
+                retry=retry_if_exception(transient_once),
+                stop=stop_after_attempt(self.transient_attempts),
+                wait=_WaitTransient(),
+                reraise=True,
+            )
+            return await transient(again)
+
+        if self.ready_timeout is None:
+            return await settled()
+        cold_start = AsyncRetrying(
+            retry=retry_if_exception(waiting.goes_on),
+            stop=stop_after_delay(self.ready_timeout),
+            wait=_WaitForServer(self.ready_timeout),
+            before_sleep=waiting.report,
+            reraise=True,
+        )
+        return await waiting.run(lambda: cold_start(settled))
+
+    def _is_transient(self, error: BaseException) -> bool:
+        """Provably not processed, and worth another try soon."""
+        if isinstance(error, APIConnectionError):
+            # Not connected at all, or a pooled connection that the server had closed before any byte of an answer.
+            return (not error.sent and not error.refused and not error.permanent) or error.reused
+        if self.ready_timeout is not None and isinstance(error, BackendError) and _not_ready(error, probe=False) is not None:
+            return False  # the cold start's
+        if isinstance(error, RateLimitError | ServiceUnavailableError):
+            return error.retry_after is None or error.retry_after <= self.retry_after_cap
+        return False
+
+
+class _ColdStart:
+    """What was seen of one server while it starts."""
+
+    def __init__(self, policy: RetryPolicy, *, started: float, probe: bool, on_progress: OnProgress | None) -> None:
+        self._policy = policy
+        self._started = started
+        self._probe = probe
+        self._on_progress = on_progress
+        self._seen_loading = False
+
+    @property
+    def elapsed(self) -> float:
+        return time.monotonic() - self._started
+
+    def goes_on(self, error: BaseException) -> bool:
+        """Whether ``error`` is a sign of a server that is starting."""
+        if not isinstance(error, BackendError):
+            return False
+        state = _not_ready(error, probe=self._probe)
+        if state is None:
+            return False
+        died = self._policy.liveness()
+        if died is not None:
+            raise died from error
+        if state == "loading":
+            self._seen_loading = True
+        elif state == "refused" and self._seen_loading:
+            raise ServerDiedError("the server said that it loads its model, and then stopped listening: it died while loading") from error
+        return True
+
+    def report(self, state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        if self._on_progress is not None and isinstance(error, BackendError):
+            seen = _not_ready(error, probe=self._probe)
+            assert seen is not None, "only a server that is not ready is slept for"
+            self._on_progress(
+                Loading(endpoint=self._policy.endpoint, state=seen, elapsed=self.elapsed, budget=self._policy.ready_timeout or 0.0)
+            )
+
+    async def run(self, loop: Callable[[], Awaitable[T]]) -> T:
+        try:
+            return await loop()
+        except BackendError as error:
+            if _not_ready(error, probe=self._probe) is not None:
+                error.waited = self.elapsed
+            raise
+
+
+def _not_ready(error: BackendError, *, probe: bool) -> LoadState | None:
+    """The state of a server that ``error`` shows to be starting, or None where it shows something else."""
+    if isinstance(error, ModelLoadingError):
+        return "loading"
+    if isinstance(error, ModelLoadFailedError):
+        return None
+    if isinstance(error, APIConnectionError):
+        if error.refused:
+            return "refused"
+        # Port forwarders accept before the server behind them listens, and close. A generation could be running behind it; a probe can ask again.
+        return "silent" if probe and error.sent and not error.reused else None
+    if probe and isinstance(error, APITimeoutError):
+        return "silent"
+    if isinstance(error, APIStatusError) and error.message is None:
+        # A swap proxy while it starts the server behind it: its body is not the model server's. After 502 a generation may have been processed.
+        if error.status_code == 503 or (probe and error.status_code == 502):
+            return "starting"
+    return None
+
+
+class _WaitForServer(wait_base):
+    """From FIRST_POLL up to SLOWEST_POLL, growing by a quarter; never past the budget."""
+
+    def __init__(self, budget: float) -> None:
+        self._budget = budget
+
+    def __call__(self, retry_state: RetryCallState) -> float:
+        left = self._budget - (retry_state.seconds_since_start or 0.0)
+        return max(0.0, min(FIRST_POLL * 1.25 ** (retry_state.attempt_number - 1), SLOWEST_POLL, left))
+
+
+class _WaitTransient(wait_base):
+    """What the server asked for; half a second, then one, where it asked for nothing; nothing for a pooled connection that was closed."""
+
+    def __call__(self, retry_state: RetryCallState) -> float:
+        error = retry_state.outcome.exception() if retry_state.outcome else None
+        if isinstance(error, APIConnectionError) and error.reused:
+            return 0.0
+        asked = error.retry_after if isinstance(error, APIStatusError) else None
+        return float(asked if asked is not None else 0.5 * 2.0 ** (retry_state.attempt_number - 1))

@@ -1,0 +1,243 @@
+"""One streamed answer: open, iterate, time, close. Knows no wire format (the decoder does) and no HTTP library (the transport does).
+
+One timer watches a whole stream: a timer for each chunk would cost more than the chunk. It looks at how long the *server* has been waited for, so that
+a slow consumer is never a server timeout, and at events instead of bytes, so that keep-alive comments are no progress.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from types import TracebackType
+from typing import Protocol, Self
+
+import attrs
+
+from ctxbackends.errors import APIConnectionError, APITimeoutError, BackendError, ClosedError, StreamInterruptedError
+from ctxbackends.types import Completion, StreamEvent, TextDelta
+from ctxbackends.wire.accumulate import Accumulator
+from ctxbackends.wire.http import StreamDecoder
+
+DRAIN_SECONDS = 0.25
+"""How long the end of the body is awaited after the answer is whole, so that the connection can be pooled."""
+
+
+class Body(Protocol):
+    """The bytes of an answer, as the transport hands them out."""
+
+    async def read(self) -> bytes: ...
+
+    @property
+    def at_end(self) -> bool: ...
+
+    def close(self) -> None: ...
+
+
+@attrs.frozen(kw_only=True)
+class StreamLimits:
+    """Seconds, None for no limit: until the first token, between tokens, and for the whole answer."""
+
+    first_token: float | None
+    idle: float | None
+    total: float | None
+
+
+class ChatStream:
+    """An answer as it is written. Use it with ``async with``, and iterate it for events, or ``text()`` for the text alone.
+
+    Leaving the ``async with`` early cancels the generation: the connection is closed at once. ``completion`` is there once the last event came.
+    Raises StreamInterruptedError with ``partial`` where the answer does not become whole, APITimeoutError where a limit passes.
+    """
+
+    def __init__(
+        self,
+        open_body: Callable[[Callable[[], None]], Awaitable[Body]],
+        decoder: StreamDecoder,
+        *,
+        requested_model: str,
+        limits: StreamLimits,
+        check_model: Callable[[str], None],
+        explain: Callable[[BackendError], BackendError],
+        pooled: bool,
+        keep_raw: bool = False,
+    ) -> None:
+        self._open_body = open_body
+        self._decoder = decoder
+        self._requested_model = requested_model
+        self._limits = limits
+        self._check_model = check_model
+        self._explain = explain
+        self._pooled = pooled
+        self._raw: list[bytes] | None = [] if keep_raw else None
+        self._folded = Accumulator()
+        self._events: list[StreamEvent] = []
+        self._next = 0
+        self._body: Body | None = None
+        self._closed = False
+        self._error: BackendError | None = None
+        self._completion: Completion | None = None
+        self._model_checked = False
+        # times of the event loop's clock
+        self._sent_at = 0.0
+        self._waiting_since: float | None = None
+        self._seen_first = False
+        self._timed_out: APITimeoutError | None = None
+        self._watch: asyncio.TimerHandle | None = None
+
+    # --- open and close ---------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        if self._body is not None or self._closed:
+            raise ClosedError("a stream is opened once; call stream() again")
+        loop = asyncio.get_running_loop()
+
+        def sent() -> None:  # each attempt starts the clocks anew: waiting for a cold start has a budget of its own
+            self._sent_at = loop.time()
+
+        self._body = await self._open_body(sent)
+        self._waiting_since = self._sent_at
+        self._arm(loop)
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        self._closed = True
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+        if self._body is not None:
+            self._body.close()
+
+    # --- read -------------------------------------------------------------------------------------
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> StreamEvent:
+        while self._next >= len(self._events):
+            if self._completion is not None:
+                raise StopAsyncIteration
+            await self._fill()
+        event = self._events[self._next]
+        self._next += 1
+        return event
+
+    async def text(self) -> AsyncIterator[str]:
+        """The pieces of the answer's text, without the other events."""
+        async for event in self:
+            if isinstance(event, TextDelta):
+                yield event.text
+
+    async def completed(self) -> Completion:
+        """Read on to the end, and return the whole answer."""
+        while self._completion is None:
+            await self._fill()
+        return self._completion
+
+    @property
+    def completion(self) -> Completion:
+        """The whole answer. Raises ClosedError before the last event has come: there is none yet."""
+        if self._completion is None:
+            raise ClosedError("there is no completion: the stream has not been read to its end")
+        return self._completion
+
+    async def _fill(self) -> None:
+        """Wait for the next events, or for the end."""
+        if self._error is not None:
+            raise self._error
+        if self._body is None or self._closed:
+            raise ClosedError("the stream is not open; use it inside `async with`")
+        loop = asyncio.get_running_loop()
+        if self._seen_first:
+            self._waiting_since = loop.time()
+        try:
+            events = await self._receive(self._body)
+        except BackendError as error:
+            self._error = self._explain(error)
+            self._close()
+            raise self._error from error.__cause__
+        self._waiting_since = None
+        self._seen_first = True
+        self._events, self._next = events, 0
+        if self._decoder.finished:
+            await self._finish(self._body)
+
+    async def _receive(self, body: Body) -> list[StreamEvent]:
+        """At least one event, or the failure. Events that came before a failure are handed on first."""
+        while True:
+            if self._decoder.failure is not None:
+                raise self._interrupted(self._decoder.failure)
+            try:
+                data = await body.read()
+            except APIConnectionError as error:
+                raise self._timed_out or self._interrupted(error) from error.__cause__
+            if self._raw is not None:
+                self._raw.append(data)
+            events = self._decoder.feed(data) if data else self._decoder.close()
+            if not self._model_checked and self._decoder.served_model is not None:
+                self._model_checked = True
+                self._check_model(self._decoder.served_model)
+            for event in events:
+                self._folded.add(event)
+            if events:
+                return events
+
+    async def _finish(self, body: Body) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+        if self._pooled and not body.at_end:
+            try:
+                async with asyncio.timeout(DRAIN_SECONDS):
+                    while await body.read():
+                        pass
+            except (TimeoutError, APIConnectionError):
+                pass  # the answer is whole; only the connection is lost
+        body.close()
+        self._completion = self._folded.completion(
+            requested_model=self._requested_model,
+            served_model=self._decoder.served_model,
+            response_id=self._decoder.response_id,
+            raw=b"".join(self._raw) if self._raw is not None else b"",
+        )
+
+    def _interrupted(self, error: BackendError) -> BackendError:
+        """``error`` with what had arrived. One that says more than that the stream broke stays what it is, as the cause."""
+        partial = self._folded.partial(served_model=self._decoder.served_model)
+        if isinstance(error, StreamInterruptedError):
+            error.partial = partial
+            return error
+        interrupted = StreamInterruptedError(str(error.problem), partial=partial)
+        interrupted.__cause__ = error
+        return interrupted
+
+    # --- time -------------------------------------------------------------------------------------
+
+    def _arm(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Set the timer to the next moment at which a limit can have passed."""
+        moments = []
+        if self._limits.total is not None:
+            moments.append(self._sent_at + self._limits.total)
+        limit = self._limits.idle if self._seen_first else self._limits.first_token
+        if limit is not None:
+            moments.append((self._waiting_since if self._waiting_since is not None else loop.time()) + limit)
+        self._watch = loop.call_at(min(moments), self._look, loop) if moments else None
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = loop.time()
+        if self._limits.total is not None and now >= self._sent_at + self._limits.total:
+            self._expire("total", self._limits.total)
+            return
+        phase, limit = ("idle", self._limits.idle) if self._seen_first else ("first_token", self._limits.first_token)
+        if limit is not None and self._waiting_since is not None and now >= self._waiting_since + limit:
+            self._expire(phase, limit)
+            return
+        self._arm(loop)
+
+    def _expire(self, phase: str, limit: float) -> None:
+        key = "timeout" if phase == "total" else f"{phase}_timeout"
+        self._timed_out = APITimeoutError(phase, limit, key=key, partial=self._folded.partial(served_model=self._decoder.served_model))
+        if self._body is not None:
+            self._body.close()  # the pending read ends, and the server sees that nobody waits any more

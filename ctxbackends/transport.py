@@ -1,0 +1,260 @@
+"""HTTPRequest in; HTTPResponse, a stream of bytes, or a typed error out. The only aiohttp import; owns the session. Knows no wire format and no retry.
+
+One session for each event loop, made on first use and closed with the transport or with the loop, whichever comes first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
+from types import SimpleNamespace
+from typing import TypeAlias
+
+import aiohttp
+import attrs
+from aiohttp.abc import ResolveResult
+
+from ctxbackends.errors import (
+    APIConnectionError,
+    APITimeoutError,
+    BackendError,
+    ClosedError,
+    EventLoopError,
+    MalformedResponseError,
+    ResponseTooLargeError,
+)
+from ctxbackends.wire.http import MAX_BODY_BYTES, HTTPRequest, HTTPResponse
+
+KEEPALIVE_SECONDS = 4.0
+"""vLLM and llama-server close idle connections after 5.0 s; a POST on a connection that closes in that moment is lost, and aiohttp repeats no POST."""
+
+ERROR_BODY_BYTES = 64 * 1024
+
+
+@attrs.frozen(kw_only=True)
+class Limits:
+    """Times in seconds, None for no limit. ``total_key`` is the configuration key that the error names."""
+
+    connect: float | None = None
+    total: float | None = None
+    total_key: str = "timeout"
+
+
+class _LoopbackResolver(aiohttp.ThreadedResolver):
+    """Leaves out ``::1`` on machines without IPv6, where containers still resolve ``localhost`` to it.
+
+    Without this, a refused connection is reported as two different failures in one text, and could not be told from a permanent one.
+    """
+
+    async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> list[ResolveResult]:
+        found = await super().resolve(host, port, family)
+        usable = [result for result in found if result["host"] != "::1" or _has_ipv6_loopback()]
+        return usable or found
+
+
+def _has_ipv6_loopback() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+class Transport:
+    """Sends requests over one shared aiohttp session. ``session``: a borrowed one, which is never closed here."""
+
+    def __init__(self, *, session: aiohttp.ClientSession | None = None) -> None:
+        self._borrowed = session
+        self._session: aiohttp.ClientSession | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._guard: AsyncGenerator[None, None] | None = None
+        self._closed = False
+
+    async def send(self, url: str, request: HTTPRequest, *, headers: Mapping[str, str], limits: Limits) -> HTTPResponse:
+        """One request, its answer read whole, whatever its status.
+
+        Raises APIConnectionError, APITimeoutError (phases ``connect`` and ``total``), ResponseTooLargeError.
+        """
+        session, contact = await self._ready_session(), SimpleNamespace(reused=False)
+        try:
+            async with asyncio.timeout(limits.total):
+                async with await self._request(session, url, request, headers, limits, contact) as response:
+                    body = await _read_bounded(response.content, MAX_BODY_BYTES)
+                    return HTTPResponse(status=response.status, headers=_lower(response.headers), body=body, received_at=time.time())
+        except BackendError:
+            raise  # APITimeoutError is a TimeoutError, and so an OSError
+        except TimeoutError as error:
+            raise APITimeoutError("total", limits.total or 0.0, key=limits.total_key) from error
+        except _AIOHTTP_ERRORS as error:
+            raise _translate(error, reused=contact.reused, started=False) from error
+
+    async def open(self, url: str, request: HTTPRequest, *, headers: Mapping[str, str], limits: Limits) -> ByteStream | HTTPResponse:
+        """Send, and hand out the body as a stream where the status is 2xx; otherwise the answer, read whole up to a limit."""
+        session, contact = await self._ready_session(), SimpleNamespace(reused=False)
+        try:
+            response = await self._request(session, url, request, headers, limits, contact)
+            if 200 <= response.status < 300:
+                return ByteStream(response)
+            async with response:
+                body = await _read_bounded(response.content, ERROR_BODY_BYTES, cut=True)
+                return HTTPResponse(status=response.status, headers=_lower(response.headers), body=body, received_at=time.time())
+        except BackendError:
+            raise
+        except _AIOHTTP_ERRORS as error:
+            raise _translate(error, reused=contact.reused, started=False) from error
+
+    async def _request(
+        self,
+        session: aiohttp.ClientSession,
+        url: str,
+        request: HTTPRequest,
+        headers: Mapping[str, str],
+        limits: Limits,
+        contact: SimpleNamespace,
+    ) -> aiohttp.ClientResponse:
+        try:
+            return await session.request(
+                request.method,
+                url,
+                data=request.body,
+                headers={**headers, **request.headers},
+                allow_redirects=False,  # a redirect would carry the prompt and the key to another host
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=limits.connect),
+                trace_request_ctx=contact,
+            )
+        except aiohttp.ConnectionTimeoutError as error:
+            raise APITimeoutError("connect", limits.connect or 0.0, key="connect_timeout") from error
+
+    async def _ready_session(self) -> aiohttp.ClientSession:
+        if self._closed:
+            raise ClosedError("this registry or backend is closed")
+        if self._borrowed is not None:
+            return self._borrowed
+        loop = asyncio.get_running_loop()
+        if self._session is not None and self._loop is loop and not self._session.closed:
+            return self._session
+        if self._session is not None and not self._session.closed and self._loop is not None and not self._loop.is_closed():
+            raise EventLoopError("this registry or backend is in use on another event loop; use one for each loop that runs at the same time")
+        trace = aiohttp.TraceConfig()
+        trace.on_connection_reuseconn.append(_note_reuse)
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_SECONDS, resolver=_LoopbackResolver()),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=True,
+            trust_env=False,  # loopback is never proxied
+            headers={"User-Agent": "ctxbackends", "Accept-Encoding": "identity"},
+            trace_configs=[trace],
+        )
+        self._loop = loop
+        self._guard = _close_with_loop(self._session)
+        await anext(self._guard)
+        return self._session
+
+    async def aclose(self) -> None:
+        """Close the own session. Idempotent. A session of a loop that has ended was closed with that loop."""
+        self._closed = True
+        session, guard, self._session, self._guard = self._session, self._guard, None, None
+        if session is None or guard is None or self._loop is not asyncio.get_running_loop():
+            return
+        await guard.aclose()
+
+
+async def _close_with_loop(session: aiohttp.ClientSession) -> AsyncGenerator[None, None]:
+    """Suspended while the session is open. ``asyncio.run`` closes the loop's async generators before the loop, and the session with this one, so a
+    client that nobody closed leaves no open socket and no ResourceWarning behind."""
+    try:
+        yield
+    finally:
+        await session.close()
+
+
+async def _note_reuse(session: aiohttp.ClientSession, context: SimpleNamespace, params: aiohttp.TraceConnectionReuseconnParams) -> None:
+    if isinstance(context.trace_request_ctx, SimpleNamespace):
+        context.trace_request_ctx.reused = True
+
+
+class ByteStream:
+    """The body of a 2xx answer, as it comes. ``read`` gives b"" at the end. Always closed, which ends the connection unless the body was read whole."""
+
+    __slots__ = ("_response",)
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+
+    async def read(self) -> bytes:
+        """The next bytes. Raises APIConnectionError when the connection breaks."""
+        try:
+            return await self._response.content.readany()
+        except _AIOHTTP_ERRORS as error:
+            raise _translate(error, reused=False, started=True) from error
+
+    @property
+    def at_end(self) -> bool:
+        return self._response.content.at_eof()
+
+    def close(self) -> None:
+        """Close at once, without waiting, so that the server sees it and frees its slot. Where the body was read to its end, the connection is pooled
+        already and stays."""
+        self._response.close()
+
+
+async def _read_bounded(content: aiohttp.StreamReader, limit: int, *, cut: bool = False) -> bytes:
+    parts, size = [], 0
+    while chunk := await content.readany():
+        parts.append(chunk)
+        size += len(chunk)
+        if size > limit:
+            if cut:
+                return b"".join(parts)[:limit]
+            raise ResponseTooLargeError("the answer", limit)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _lower(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers.items()}
+
+
+# --- aiohttp's errors in ours: a table, first match wins ------------------------------------------
+
+_AIOHTTP_ERRORS = (aiohttp.ClientError, aiohttp.http_exceptions.HttpProcessingError, OSError)
+
+_Translation: TypeAlias = Callable[[BaseException], BackendError]
+
+# Errors in which the request was not sent, since no connection ever stood.
+_NOT_SENT: tuple[tuple[type[BaseException], _Translation], ...] = (
+    (aiohttp.ClientConnectorDNSError, lambda error: APIConnectionError(f"the name does not resolve ({_reason(error)})", permanent=True)),
+    (aiohttp.ClientConnectorCertificateError, lambda error: APIConnectionError(f"its certificate does not verify ({error})", permanent=True)),
+    (aiohttp.ClientSSLError, lambda error: APIConnectionError(f"no TLS connection ({_reason(error)})", permanent=True)),
+    (aiohttp.InvalidURL, lambda error: APIConnectionError("the URL is invalid", permanent=True)),
+    (aiohttp.ClientConnectorError, lambda error: _not_connected(error)),
+)
+
+
+def _not_connected(error: BaseException) -> APIConnectionError:
+    number = getattr(getattr(error, "os_error", None), "errno", None)
+    return APIConnectionError("connection refused" if number == errno.ECONNREFUSED else _reason(error), refused=number == errno.ECONNREFUSED)
+
+
+def _translate(error: BaseException, *, reused: bool, started: bool) -> BackendError:
+    for kind, make in _NOT_SENT:
+        if isinstance(error, kind):
+            return make(error)
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return APIConnectionError("the connection broke before the answer was whole", sent=True)
+    if isinstance(error, aiohttp.ServerDisconnectedError | OSError):
+        # aiohttp puts a half-read answer in the place of the message.
+        started = started or not isinstance(getattr(error, "message", ""), str)
+        when = "in the middle of the answer" if started else "before an answer came"
+        return APIConnectionError(f"the server closed the connection {when}", sent=True, reused=reused and not started)
+    if isinstance(error, aiohttp.ClientConnectionError):
+        return APIConnectionError(f"the connection ended: {error}", sent=True)
+    return MalformedResponseError(f"the answer is no valid HTTP: {_reason(error)}")
+
+
+def _reason(error: BaseException) -> str:
+    inner = getattr(error, "os_error", None)
+    return str(getattr(inner, "strerror", None) or inner or error or type(error).__name__)
