@@ -1,0 +1,166 @@
+"""Types to factories and names to backends, over one shared session. Never picks a backend that nobody chose."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
+
+from ctxbackends.backend import Backend, HTTPBackend
+from ctxbackends.config import BackendConfig, find_ctxrc, load_ctxrc
+from ctxbackends.errors import (
+    AmbiguousBackendError,
+    ClosedError,
+    DuplicateBackendError,
+    NoBackendConfiguredError,
+    UnknownBackendError,
+    UnknownBackendTypeError,
+)
+from ctxbackends.profiles import PROFILES, Profile
+from ctxbackends.transport import Transport
+from ctxbackends.wire.openai_chat import OpenAIChatCodec
+
+if TYPE_CHECKING:
+    import aiohttp
+
+Factory: TypeAlias = Callable[[BackendConfig, Transport], Backend]
+"""Makes a backend of one type. Called once for each configured backend, on first use."""
+
+
+def http_backend(config: BackendConfig, transport: Transport, *, profile: Profile) -> HTTPBackend:
+    """The factory of every built-in type. Own types are made the same way from a profile of their own."""
+    if config.model_path is not None:
+        from ctxbackends.local import managed_backend  # noqa: PLC0415  # only who serves a model pays for it
+
+        return managed_backend(config, transport)
+    return HTTPBackend(config, profile=profile, codec=OpenAIChatCodec(max_tokens_field=profile.max_tokens_field), transport=transport)
+
+
+def _factory(profile: Profile) -> Factory:
+    return lambda config, transport: http_backend(config, transport, profile=profile)
+
+
+class Registry:
+    """The backends of one application. Use it with ``async with``, or call ``aclose()``.
+
+    ``configs``: the backends. ``default``: the name of the one that ``default()`` gives. ``session``: an aiohttp session to share; it stays open when
+    the registry closes. Without it, the registry makes one for each event loop that it is used on.
+    """
+
+    def __init__(self, configs: Iterable[BackendConfig] = (), *, default: str | None = None, session: aiohttp.ClientSession | None = None) -> None:
+        self._transport = Transport(session=session)
+        self._factories: dict[str, Factory] = {name: _factory(profile) for name, profile in PROFILES.items()}
+        self._configs: dict[str, BackendConfig] = {}
+        self._backends: dict[str, Backend] = {}
+        self._default: str | None = None
+        self._closed = False
+        for config in configs:
+            self.configure(config)
+        if default is not None:
+            self.set_default(default)
+
+    @classmethod
+    def from_ctxrc(
+        cls, path: str | Path | None = None, *, types: Mapping[str, Factory] | None = None, session: aiohttp.ClientSession | None = None
+    ) -> Self:
+        """The backends of a ``.ctxrc``: of ``path``, or of the first one found from the working directory upwards. ``types``: further backend types.
+
+        Raises ConfigError where the file cannot be used; without any file the registry is empty.
+        """
+        registry = cls(session=session)
+        for name, factory in (types or {}).items():
+            registry.register(name, factory)
+        found = Path(path) if path is not None else find_ctxrc()
+        if found is not None:
+            loaded = load_ctxrc(found, types=registry.types)
+            for config in loaded.backends:
+                registry.configure(config)
+            if loaded.default_backend is not None:
+                registry.set_default(loaded.default_backend)
+        return registry
+
+    # --- set up -----------------------------------------------------------------------------------
+
+    def register(self, type_name: str, factory: Factory) -> None:
+        """Add a backend type. Raises DuplicateBackendError where there is one of this name."""
+        if type_name in self._factories:
+            raise DuplicateBackendError(type_name, what="backend type")
+        self._factories[type_name] = factory
+
+    def configure(self, config: BackendConfig) -> None:
+        """Add a backend. Raises DuplicateBackendError, UnknownBackendTypeError."""
+        if config.name in self._configs:
+            raise DuplicateBackendError(config.name)
+        if config.type not in self._factories:
+            raise UnknownBackendTypeError(config.type, self.types)
+        self._configs[config.name] = config
+
+    def set_default(self, name: str) -> None:
+        """Choose what ``default()`` gives. Raises UnknownBackendError."""
+        if name not in self._configs:
+            raise UnknownBackendError(name, self.names)
+        self._default = name
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        """The registered backend types."""
+        return tuple(str(name) for name in self._factories)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The configured backends, in their order."""
+        return tuple(self._configs)
+
+    # --- use --------------------------------------------------------------------------------------
+
+    def resolve(self, name: str | None = None) -> Backend:
+        """The backend of this name, the same object every time; without a name, the default one.
+
+        Raises UnknownBackendError, and what its configuration raises (MissingKeyError, InvalidEndpointError).
+        """
+        if self._closed:
+            raise ClosedError("this registry is closed")
+        if name is None:
+            return self.default()
+        if name not in self._configs:
+            raise UnknownBackendError(name, self.names)
+        if name not in self._backends:
+            config = self._configs[name]
+            self._backends[name] = self._factories[config.type](config, self._transport)
+        return self._backends[name]
+
+    def default(self) -> Backend:
+        """The one that was set as default, or the only one. Raises NoBackendConfiguredError, AmbiguousBackendError: it never picks one."""
+        if self._default is not None:
+            return self.resolve(self._default)
+        if not self._configs:
+            raise NoBackendConfiguredError("no backend configured; run ctx setup --backend <name>")
+        if len(self._configs) > 1:
+            raise AmbiguousBackendError(self.names)
+        return self.resolve(self.names[0])
+
+    async def aclose(self) -> None:
+        """End the servers that were started, and close the own session. Idempotent."""
+        self._closed = True
+        backends, self._backends = self._backends, {}
+        try:
+            for backend in backends.values():
+                await backend.aclose()
+        finally:
+            await self._transport.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        await self.aclose()
+
+
+@asynccontextmanager
+async def open_backend(type: str, *, name: str | None = None, session: aiohttp.ClientSession | None = None, **settings: Any) -> AsyncIterator[Backend]:  # noqa: A002
+    """One backend alone: ``async with open_backend(BackendType.VLLM, endpoint="http://gpu:8000") as backend``. ``settings`` as in BackendConfig."""
+    config = BackendConfig(name=name or str(type), type=type, **settings)
+    async with Registry([config], session=session) as registry:
+        yield registry.resolve(config.name)
