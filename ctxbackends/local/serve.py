@@ -1,0 +1,69 @@
+"""A model file as a ready backend, for the length of an ``async with``."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from ctxbackends.backend import HTTPBackend
+from ctxbackends.config import BackendConfig, api_key_for
+from ctxbackends.local.server import LocalServer
+from ctxbackends.profiles import PROFILES, BackendType
+from ctxbackends.retry import OnProgress
+from ctxbackends.transport import Transport
+from ctxbackends.wire.openai_chat import OpenAIChatCodec
+
+
+def managed_backend(config: BackendConfig, transport: Transport, *, server: LocalServer | None = None) -> HTTPBackend:
+    """A backend over a server that is started on first use: of the file that ``config.model_path`` names, unless ``server`` is given.
+
+    Without a configured key, the server gets a fresh one: other users of the machine can reach a loopback port.
+    """
+    profile = PROFILES[BackendType.LLAMACPP]
+    if server is None:
+        assert config.model_path is not None, "only a backend with model_path is managed"
+        configured = api_key_for(config, profile, os.environ)
+        server = LocalServer(
+            config.model_path,
+            ctx_size=config.ctx_size,
+            parallel=config.parallel,
+            threads=config.threads,
+            embeddings=config.embeddings,
+            alias=config.default_model,
+            api_key=configured[0] if configured else secrets.token_urlsafe(24),
+        )
+    return HTTPBackend(
+        attrs.evolve(config, default_model=config.default_model or server.alias, api_key=server.api_key, api_key_env=None),
+        profile=profile,
+        codec=OpenAIChatCodec(max_tokens_field=profile.max_tokens_field),
+        transport=transport,
+        launcher=server,
+    )
+
+
+@asynccontextmanager
+async def serve_model(
+    model_path: str | Path, *, name: str = "local", on_progress: OnProgress | None = None, settings: dict[str, Any] | None = None, **options: Any
+) -> AsyncIterator[HTTPBackend]:
+    """Start a llama.cpp server for ``model_path``, wait until it is ready, and end it on every way out.
+
+    ``options`` as in :class:`LocalServer`; ``settings`` as in BackendConfig (timeouts, ``model_mismatch``).
+    """
+    server = LocalServer(model_path, **options)
+    transport = Transport()
+    config = BackendConfig(name=name, type=BackendType.LLAMACPP, model_path=str(model_path), **(settings or {}))
+    backend = managed_backend(config, transport, server=server)
+    try:
+        await backend.wait_ready(on_progress=on_progress)
+        yield backend
+    finally:
+        try:
+            await server.aclose()
+        finally:
+            await transport.aclose()

@@ -1,0 +1,248 @@
+"""One llama.cpp server process: find the program, start it on a loopback port, know whether it lives, and end it on every way out. Knows no HTTP.
+
+A plain ``Popen`` and a log file in the place of asyncio's subprocess: the process belongs to the registry, which outlives event loops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import importlib.util
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ctxbackends.errors import BackendError, ConfigError, LocalServerUnavailableError, ServerDiedError
+from ctxbackends.local.worker import KEY_VARIABLE
+
+GRACE_SECONDS = 2.0
+LOG_TAIL_LINES = 8
+LOG_TAIL_BYTES = 16 * 1024
+INSTALL_COMMAND = "pip install 'ctxbackends[llamacpp]'"
+_WORKER = Path(__file__).with_name("worker.py")
+_REAPED_WITHIN = 5.0
+
+
+class LocalServer:
+    """A llama.cpp server for one model file.
+
+    ``port``: None for a free one. ``ctx_size``: tokens of context over all slots, None for the model's own. ``parallel``: slots. ``alias``: the name
+    that the model is served under, None for the file's name without its ending. ``api_key``: None for no key. ``embeddings``: serve embeddings too.
+    ``environment``: further environment variables of the process. ``inherit_log``: its log goes to our standard error; otherwise it is kept in a
+    file, and its last lines are in the error when the process ends by itself.
+
+    Raises ConfigError where the file or the port cannot be used, LocalServerUnavailableError where no llama.cpp server is installed.
+    """
+
+    def __init__(
+        self,
+        model_path: str | Path,
+        *,
+        host: str = "127.0.0.1",
+        port: int | None = None,
+        ctx_size: int | None = None,
+        parallel: int | None = None,
+        threads: int | None = None,
+        alias: str | None = None,
+        api_key: str | None = None,
+        embeddings: bool = False,
+        environment: Mapping[str, str] | None = None,
+        inherit_log: bool = False,
+    ) -> None:
+        self.model_path = Path(model_path)
+        self.alias = alias or self.model_path.name.removesuffix(".gguf")
+        self.api_key = api_key
+        self._host = host
+        self._port = port
+        self._options = {"ctx_size": ctx_size, "parallel": parallel, "threads": threads, "embeddings": embeddings}
+        self._environment = dict(environment or {})
+        self._inherit_log = inherit_log
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log: Path | None = None
+        self._end: weakref.finalize[Any, Any] | None = None
+        self._told = False
+        self._url = ""
+
+    @property
+    def description(self) -> str:
+        return str(self.model_path)
+
+    @property
+    def pid(self) -> int | None:
+        """The process, while there is one."""
+        return self._process.pid if self._process is not None else None
+
+    async def start(self) -> str:
+        """Start the process where none runs, and return the base URL. Does not wait until the model is loaded.
+
+        A process that has ended by itself is an error once (ServerDiedError); the call after that starts a new one.
+        """
+        if self._process is not None and self._process.poll() is not None:
+            if not self._told:
+                raise self.failure() or ServerDiedError("the server has ended")
+            self._stop()
+        if self._process is None:
+            self._launch()
+        return self._url
+
+    def _launch(self) -> None:
+        check_model_file(self.model_path)
+        program = self._program()
+        reservation, port = _reserve_port(self._host, self._port)
+        try:
+            log, self._log = self._open_log()
+            options = {
+                **self._options,
+                "model_path": str(self.model_path),
+                "host": self._host,
+                "port": port,
+                "alias": self.alias,
+                "reuse_port": reservation is not None,
+                "program": [*program, "--port", str(port)] if program else None,
+                "parent": os.getpid(),
+            }
+            environment = {**os.environ, **self._environment}
+            if self.api_key is not None:
+                environment[KEY_VARIABLE] = self.api_key
+            with log:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-P", str(_WORKER), json.dumps(options)],
+                    stdin=subprocess.PIPE,  # its end tells the child that we are gone, where the kernel does not
+                    stdout=log if not self._inherit_log else None,
+                    stderr=log if not self._inherit_log else None,
+                    env=environment,
+                    start_new_session=True,  # Ctrl-C is ours to handle: the server must not die before its clients were told
+                )
+        except BaseException:
+            if reservation is not None:
+                reservation.close()
+            raise
+        self._told = False
+        self._url = f"http://{self._host}:{port}"
+        self._end = weakref.finalize(self, _end_process, self._process, reservation, self._log)
+
+    def _program(self) -> list[str] | None:
+        """The command of a llama-server on the PATH, or None where the wheel serves."""
+        if importlib.util.find_spec("xllamacpp") is not None:
+            return None
+        found = shutil.which("llama-server")
+        if found is None:
+            raise LocalServerUnavailableError(f"no llama.cpp server is installed to serve {self.model_path}; run: {INSTALL_COMMAND}")
+        command = [found, "--model", str(self.model_path), "--host", self._host, "--alias", self.alias]
+        for flag, name in (("--ctx-size", "ctx_size"), ("--parallel", "parallel"), ("--threads", "threads")):
+            if self._options[name]:
+                command += [flag, str(self._options[name])]
+        return [*command, "--embeddings"] if self._options["embeddings"] else command
+
+    def _open_log(self) -> tuple[Any, Path | None]:
+        if self._inherit_log:
+            return open(os.devnull, "wb"), None  # noqa: SIM115  # closed by the caller's with
+        handle, path = tempfile.mkstemp(prefix="ctxbackends-", suffix=".log")
+        return open(handle, "wb"), Path(path)  # noqa: SIM115
+
+    def failure(self) -> BackendError | None:
+        """Why the process has ended, when it has ended by itself."""
+        if self._process is None or self._process.poll() is None:
+            return None
+        self._told = True
+        code = self._process.returncode
+        ended = f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
+        tail = self.log_tail()
+        said = "".join(f"\n  {line}" for line in tail)
+        return ServerDiedError(f"the llama.cpp server {ended} while serving {self.model_path}{':' if said else ''}{said}", exit_code=code, log_tail=tail)
+
+    def log_tail(self) -> tuple[str, ...]:
+        """The last lines of its log."""
+        if self._log is None:
+            return ()
+        try:
+            with self._log.open("rb") as log:
+                log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
+                lines = log.read().decode("utf-8", "replace").splitlines()
+        except OSError:
+            return ()
+        return tuple(line.rstrip() for line in lines if line.strip())[-LOG_TAIL_LINES:]
+
+    async def aclose(self) -> None:
+        """End the process: asked to at first, killed after two seconds, or at once where this is cancelled."""
+        process = self._process
+        if process is None:
+            return
+        try:
+            if process.poll() is None:
+                process.terminate()
+                deadline = time.monotonic() + GRACE_SECONDS
+                while process.poll() is None and time.monotonic() < deadline:
+                    await asyncio.sleep(0.02)
+        finally:
+            self._stop()
+
+    def _stop(self) -> None:
+        if self._end is not None:
+            self._end()
+        self._process = None
+        self._end = None
+        self._log = None
+
+
+def check_model_file(path: Path) -> None:
+    """Raise ConfigError where ``path`` is no readable GGUF file, before a process is started for it."""
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: there is no such file", key="model_path") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path} is a directory; name the .gguf file", key="model_path") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}", key="model_path") from None
+    if magic != b"GGUF":
+        raise ConfigError(f"{path} is no GGUF model file", key="model_path")
+
+
+def _reserve_port(host: str, port: int | None) -> tuple[socket.socket | None, int]:
+    """A port that nobody else gets until the server listens on it: bound here, not listening, and shared with our own child.
+
+    Between finding a free port and the child's bind another program could take it, and the probes would talk to that one.
+    """
+    if port is not None:
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError as error:
+                why = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror}"
+                raise ConfigError(f"port {port} on {host} {why}; choose another with --port", key="port") from None
+        return None, port
+    reservation = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    shared = sys.platform == "linux" and importlib.util.find_spec("xllamacpp") is not None
+    if shared:
+        reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    reservation.bind((host, 0))
+    free = int(reservation.getsockname()[1])
+    if shared:
+        return reservation, free
+    reservation.close()
+    return None, free
+
+
+def _end_process(process: subprocess.Popen[bytes], reservation: socket.socket | None, log: Path | None) -> None:
+    """Last of all, and at the interpreter's exit: nothing of the server is left."""
+    if process.poll() is None:
+        process.kill()
+    if process.stdin is not None:
+        process.stdin.close()
+    process.wait(_REAPED_WITHIN)
+    if reservation is not None:
+        reservation.close()
+    if log is not None:
+        log.unlink(missing_ok=True)

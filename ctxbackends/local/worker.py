@@ -1,0 +1,103 @@
+"""The child process: runs the llama.cpp server of the `xllamacpp` wheel, or becomes the `llama-server` program. Standard library and the wheel only.
+
+Run as ``python -P worker.py '<json>'``; the API key comes in the environment, since arguments are visible to every user of the machine. Signals are those
+of llama-server: while the model loads, SIGTERM ends the process at once; then it ends gracefully, and a second one at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import sys
+import threading
+from typing import Any
+
+KEY_VARIABLE = "CTXBACKENDS_WORKER_API_KEY"
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def end_with_parent(parent: int) -> None:
+    """Be killed by the kernel when the parent dies, however it dies (Linux; elsewhere the end of standard input says it)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit("the parent process has ended already")
+
+
+def parameters(options: dict[str, Any]) -> Any:
+    """The wheel's parameters. Names that differ between its builds are tried in turn."""
+    import xllamacpp  # noqa: PLC0415  # the one heavy import, only where it is used
+
+    params = xllamacpp.CommonParams()
+    params.model.path = options["model_path"]
+    if hasattr(params, "hostnames"):
+        params.hostnames = [options["host"]]
+    else:  # builds before 2026.9
+        params.hostname = options["host"]
+    params.port = options["port"]
+    params.reuse_port = options["reuse_port"]
+    params.model_alias = {options["alias"]}
+    params.n_parallel = options["parallel"] or 1
+    params.endpoint_slots = True
+    params.embedding = options["embeddings"]
+    for name in ("ui", "webui"):
+        if hasattr(params, name):
+            setattr(params, name, False)
+    if options["ctx_size"]:
+        params.n_ctx = options["ctx_size"]
+    if options["threads"]:
+        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = options["threads"]
+    key = os.environ.pop(KEY_VARIABLE, "")
+    if key:
+        params.api_keys = [key]
+    return params
+
+
+def serve(options: dict[str, Any]) -> None:
+    """Load the model, serve it, and return when the process is told to end."""
+    import xllamacpp  # noqa: PLC0415
+
+    ended = threading.Event()
+    try:
+        # Holds the GIL until the model is loaded: until then a signal has its default effect, and no other thread runs.
+        server = xllamacpp.Server(parameters(options))
+    except (RuntimeError, ValueError) as error:
+        sys.exit(f"error: {error}")
+
+    def end(*_: object) -> None:
+        if ended.is_set():
+            os._exit(1)
+        ended.set()
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
+    threading.Thread(target=_watch_input, args=(end,), daemon=True).start()
+    print(f"ready on {server.listening_address}", file=sys.stderr, flush=True)
+    while not ended.wait(3600):
+        pass
+    del server
+
+
+def _watch_input(end: Any) -> None:
+    with contextlib.suppress(OSError):
+        while os.read(0, 4096):
+            pass
+    end()
+
+
+def main() -> None:
+    options = json.loads(sys.argv[1])
+    end_with_parent(options["parent"])
+    if options.get("program"):
+        key = os.environ.pop(KEY_VARIABLE, "")
+        if key:
+            os.environ["LLAMA_API_KEY"] = key
+        os.execv(options["program"][0], options["program"])  # noqa: S606  # no shell; the arguments are ours
+    serve(options)
+
+
+if __name__ == "__main__":
+    main()
