@@ -1,0 +1,10 @@
+"""The command line: the only place that words errors for people. Loads each command on use, so that ``ctx --help`` costs next to nothing."""
+
+from __future__ import annotations
+
+
+def main() -> None:
+    """Entry point of ``ctx`` and ``ctxbackends``."""
+    from ctxbackends.cli.root import run  # noqa: PLC0415  # the console script imports this module alone
+
+    run()

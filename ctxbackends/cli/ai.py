@@ -1,0 +1,145 @@
+"""``ctx ai``: ping, models, chat. Thin: each command is one call of the library and its output."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import attrs
+import click
+
+from ctxbackends.cli.root import debug_option
+from ctxbackends.cli.terminal import print_json, printable, read_prompt, waiting
+from ctxbackends.profiles import PROFILES
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@attrs.frozen
+class Choice:
+    """Which backend a command is for, as the options say."""
+
+    backend: str | None
+    endpoint: str | None
+    api_key_env: str | None
+
+
+@asynccontextmanager
+async def opened(choice: Choice) -> AsyncIterator[Any]:
+    """The chosen backend, in a registry of its own."""
+    from ctxbackends.config import BackendConfig  # noqa: PLC0415  # aiohttp is loaded only when a request is made
+    from ctxbackends.registry import Registry  # noqa: PLC0415
+
+    if choice.endpoint is None:
+        async with Registry.from_ctxrc() as registry:
+            yield registry.resolve(choice.backend)
+        return
+    # An endpoint on the command line takes no key from .ctxrc or a default variable: a key goes to its own endpoint alone.
+    kind = choice.backend or "openai-compatible"
+    config = BackendConfig(name=kind, type=kind, endpoint=choice.endpoint, api_key_env=choice.api_key_env or "")
+    async with Registry([config]) as registry:
+        yield registry.resolve()
+
+
+def backend_options(command: Callable[Concatenate[Choice, P], Coroutine[Any, Any, R]]) -> Callable[..., R]:
+    """The options that choose a backend, and the event loop under the command."""
+
+    @debug_option
+    @click.option("--backend", "-b", metavar="NAME", help="A backend of .ctxrc; with --endpoint, a backend type.")
+    @click.option("--endpoint", metavar="URL", help="Talk to this server, without .ctxrc.")
+    @click.option("--api-key-env", metavar="VARIABLE", help="With --endpoint: the environment variable that holds the API key.")
+    @wraps(command)
+    def run(backend: str | None, endpoint: str | None, api_key_env: str | None, *args: P.args, **options: P.kwargs) -> R:
+        if endpoint is None and api_key_env is not None:
+            raise click.UsageError("--api-key-env goes with --endpoint; in .ctxrc it is the backend's api_key_env")
+        if endpoint is not None and backend is not None and backend not in PROFILES:
+            raise click.UsageError(f"with --endpoint, --backend is a backend type: {', '.join(PROFILES)}")
+        return asyncio.run(command(Choice(backend, endpoint, api_key_env), *args, **options))
+
+    return run
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.group()
+def ai() -> None:
+    """Ask a model."""
+
+
+@ai.command()
+@click.option("--no-wait", is_flag=True, help="Do not wait for a server that is starting.")
+@json_option
+@backend_options
+async def ping(choice: Choice, no_wait: bool, as_json: bool) -> None:
+    """Wait until the server is ready; print backend, endpoint and first model."""
+    async with opened(choice) as backend:
+        with waiting() as shown:
+            answer = await backend.ping(wait=not no_wait, on_progress=shown)
+    if as_json:
+        print_json(attrs.asdict(answer))
+    else:
+        click.echo(f"backend   {answer.backend}\nendpoint  {answer.endpoint}\nmodel     {answer.model}")
+
+
+@ai.command()
+@json_option
+@backend_options
+async def models(choice: Choice, as_json: bool) -> None:
+    """List the models that the server has."""
+    async with opened(choice) as backend:
+        with waiting() as shown:
+            await backend.wait_ready(on_progress=shown)
+        listed = await backend.models()
+    if as_json:
+        print_json([attrs.asdict(model) for model in listed])
+        return
+    width = max(len(model.id) for model in listed)
+    for model in listed:
+        known = [f"{model.context_length} tokens" if model.context_length else "", model.state or ""]
+        click.echo(f"{model.id:{width}}  {', '.join(part for part in known if part)}".rstrip())
+
+
+@ai.command()
+@click.argument("prompt", required=False)
+@click.option("--system", metavar="TEXT", help="The system message.")
+@click.option("--model", metavar="NAME", help="The model, in the place of the backend's default_model.")
+@click.option("--max-tokens", type=click.IntRange(min=1), help="Generate at most so many tokens.")
+@click.option("--temperature", type=click.FloatRange(min=0), help="Sampling temperature.")
+@json_option
+@backend_options
+async def chat(
+    choice: Choice, prompt: str | None, system: str | None, model: str | None, max_tokens: int | None, temperature: float | None, as_json: bool
+) -> None:
+    """Ask once, and print the answer as it is written. PROMPT is read from standard input when it is left out or is "-"."""
+    from ctxbackends.types import Message, TextDelta  # noqa: PLC0415
+
+    messages = [Message.user(read_prompt(prompt))]
+    if system is not None:
+        messages.insert(0, Message.system(system))
+    async with opened(choice) as backend:
+        with waiting() as shown:
+            stream = backend.stream(messages, model=model, max_tokens=max_tokens, temperature=temperature, on_progress=shown)
+            async with stream:
+                shown.stop()
+                written = ""
+                async for event in stream:
+                    if isinstance(event, TextDelta) and not as_json:
+                        written = event.text
+                        click.echo(printable(event.text), nl=False)
+                        sys.stdout.flush()
+    answer = stream.completion
+    if as_json:
+        print_json(attrs.asdict(answer, filter=attrs.filters.exclude("raw")))
+        return
+    if not written.endswith("\n"):
+        click.echo()
+    if answer.refusal:
+        click.echo(f"the model refused: {answer.refusal}", err=True)
+    if answer.finish_reason != "stop":
+        click.echo(f"(finish_reason {answer.finish_reason}: the answer is not as long as the model would have made it)", err=True)

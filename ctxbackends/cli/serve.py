@@ -1,0 +1,94 @@
+"""``ctx serve``: a GGUF file as a llama.cpp server for a person, until Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import click
+
+from ctxbackends.cli.root import debug_option
+from ctxbackends.cli.terminal import print_json, waiting
+
+DEFAULT_PORT = 8080
+_LOOK_SECONDS = 0.2
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path), metavar="MODEL.gguf")
+@click.option("--port", type=click.IntRange(1, 65535), default=DEFAULT_PORT, show_default=True, help="Port on 127.0.0.1.")
+@click.option("--ctx-size", type=click.IntRange(min=1), help="Tokens of context over all slots; the model's own by default.")
+@click.option("--parallel", type=click.IntRange(min=1), help="Slots: requests that are answered at the same time.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads.")
+@click.option("--alias", help="The model's name; the file's name by default.")
+@click.option("--api-key-env", metavar="VARIABLE", help="Ask clients for the API key that this environment variable holds.")
+@click.option("--embeddings", is_flag=True, help="Serve embeddings as well.")
+@click.option("--show-log", is_flag=True, help="Show the log of llama.cpp.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object when it is ready.")
+@debug_option
+def serve(
+    model: Path,
+    port: int,
+    ctx_size: int | None,
+    parallel: int | None,
+    threads: int | None,
+    alias: str | None,
+    api_key_env: str | None,
+    embeddings: bool,
+    show_log: bool,
+    as_json: bool,
+) -> None:
+    """Serve a GGUF model with llama.cpp on this machine, until Ctrl-C."""
+    from ctxbackends.local import LocalServer  # noqa: PLC0415
+
+    key = None
+    if api_key_env is not None:
+        key = os.environ.get(api_key_env)
+        if not key:
+            raise click.ClickException(f"the environment variable {api_key_env} is not set; it should hold the API key to ask clients for")
+    server = LocalServer(
+        model,
+        port=port,
+        ctx_size=ctx_size,
+        parallel=parallel,
+        threads=threads,
+        alias=alias,
+        api_key=key,
+        embeddings=embeddings,
+        inherit_log=show_log,
+    )
+    asyncio.run(_serve(server, as_json=as_json))
+
+
+async def _serve(server: object, *, as_json: bool) -> None:
+    from ctxbackends.config import BackendConfig  # noqa: PLC0415
+    from ctxbackends.local import LocalServer, managed_backend  # noqa: PLC0415
+    from ctxbackends.profiles import BackendType  # noqa: PLC0415
+    from ctxbackends.transport import Transport  # noqa: PLC0415
+
+    assert isinstance(server, LocalServer)
+    task = asyncio.current_task()
+    assert task is not None
+    # A terminated `ctx serve` ends its server like an interrupted one.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    transport = Transport()
+    config = BackendConfig(name="serve", type=BackendType.LLAMACPP, model_path=str(server.model_path))
+    backend = managed_backend(config, transport, server=server)
+    try:
+        with waiting() as shown:
+            await backend.wait_ready(on_progress=shown)
+        if as_json:
+            print_json({"endpoint": backend.endpoint, "model": server.alias, "pid": server.pid})
+        else:
+            click.echo(f"{server.alias} is ready at {backend.endpoint} (Ctrl-C ends it)", err=True)
+            click.echo(f"try: ctx ai chat --backend llamacpp --endpoint {backend.endpoint} --model {server.alias} 'Hello'", err=True)
+        while (failure := server.failure()) is None:
+            await asyncio.sleep(_LOOK_SECONDS)
+        raise failure
+    finally:
+        try:
+            await server.aclose()
+        finally:
+            await transport.aclose()

@@ -1,0 +1,94 @@
+"""What the commands share at the terminal: the live line of a wait, data on stdout, the prompt from stdin. Everything but data goes to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ctxbackends.types import Loading
+
+if TYPE_CHECKING:
+    from rich.status import Status
+
+PLAIN_INTERVAL = 5.0
+"""Seconds between two lines about the same state, where there is no terminal to write over."""
+
+# Text of a model must not move the cursor or set the title of somebody's terminal.
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), 0x7F, *range(0x80, 0xA0)) if chr(code) not in "\t\n\r"}
+
+
+class Waiting:
+    """Shows what a wait sees: one live line on a terminal, plain lines elsewhere."""
+
+    def __init__(self) -> None:
+        self._status: Status | None = None
+        self._last: tuple[str, float] | None = None
+
+    def __call__(self, seen: Loading) -> None:
+        if sys.stderr.isatty():
+            self._show(str(seen))
+            return
+        now = time.monotonic()
+        if self._last is None or self._last[0] != seen.state or now - self._last[1] >= PLAIN_INTERVAL:
+            self._last = (seen.state, now)
+            click.echo(str(seen), err=True)
+
+    def _show(self, text: str) -> None:
+        if self._status is None:
+            from rich.console import Console  # noqa: PLC0415  # only who waits at a terminal pays for it
+            from rich.markup import escape  # noqa: PLC0415
+
+            self._status = Console(stderr=True).status(escape(text))
+            self._status.start()
+        else:
+            self._status.update(text.replace("[", "\\["))
+
+    def stop(self) -> None:
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+
+
+@contextmanager
+def waiting() -> Iterator[Waiting]:
+    """The line, taken away on every way out."""
+    shown = Waiting()
+    try:
+        yield shown
+    finally:
+        shown.stop()
+
+
+def print_json(value: Any) -> None:
+    click.echo(json.dumps(value, ensure_ascii=False))
+
+
+def printable(text: str) -> str:
+    """Model text as it may go to a terminal; unchanged where stdout is a file or a pipe."""
+    return text.translate(_CONTROLS) if sys.stdout.isatty() else text
+
+
+def read_prompt(argument: str | None) -> str:
+    """The prompt: the argument, or standard input. Raises UsageError where it is empty or no UTF-8."""
+    if argument is None or argument == "-":
+        stdin = click.get_binary_stream("stdin")
+        if argument is None and stdin.isatty():
+            raise click.UsageError("no prompt: pass it as an argument, or on standard input")
+        raw = stdin.read()
+        where = "the prompt on standard input"
+    else:
+        raw = argument.encode("utf-8", "surrogateescape")
+        where = "the prompt"
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise click.ClickException(f"{where} is not UTF-8 (byte {error.start + 1}); convert it, for example with iconv -t UTF-8") from None
+    if not text.strip():
+        raise click.UsageError(f"{where} is empty")
+    return text

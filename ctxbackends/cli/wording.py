@@ -1,0 +1,81 @@
+"""Errors in words for people: what happened, and what to do about it. Facts come from the exceptions; nothing is decided here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias, TypeVar
+
+from ctxbackends.errors import (
+    APIConnectionError,
+    AuthenticationError,
+    BackendError,
+    ContextOverflowError,
+    EmptyModelListError,
+    IncompleteOutputError,
+    ModelLoadingError,
+    ModelNotFoundError,
+    NotFoundError,
+    StreamInterruptedError,
+)
+
+E = TypeVar("E", bound=BackendError)
+
+
+def worded(error: BaseException) -> str | None:
+    """One sentence, and a hint where there is one; None for an error that is no one's fault but the program's."""
+    if isinstance(error, BackendError):
+        hint = _hint(error)
+        return f"{error}\n  {hint}" if hint else str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return None
+
+
+def _authentication(error: AuthenticationError) -> str:
+    if error.key_source is None:
+        return "no key was sent; name its environment variable with api_key_env in .ctxrc"
+    return f"the key came from {error.key_source}"
+
+
+def _overflow(error: ContextOverflowError) -> str:
+    if error.input_tokens is None or error.context_length is None:
+        return "shorten the prompt, or start the server with a larger context"
+    return f"the prompt has {error.input_tokens} tokens and the context {error.context_length}; shorten it, or start the server with a larger context"
+
+
+def _connection(error: APIConnectionError) -> str:
+    if error.refused:
+        return "is the server running there? ctx serve MODEL.gguf starts one, ctx setup --backend corrects the endpoint"
+    return "" if error.sent else "check the endpoint in .ctxrc; ctx setup --backend corrects it"
+
+
+def _interrupted(error: StreamInterruptedError) -> str:
+    count = len(error.partial.text)
+    return f"{count} characters had arrived; they are not a whole answer" if count else ""
+
+
+_Hint: TypeAlias = Callable[[BackendError], str]
+
+
+def _for(kind: type[E], hint: Callable[[E], str]) -> tuple[type[BackendError], _Hint]:
+    return kind, lambda error: hint(error) if isinstance(error, kind) else ""
+
+
+# First match wins: the special before the general.
+_HINTS: tuple[tuple[type[BackendError], _Hint], ...] = (
+    _for(AuthenticationError, _authentication),
+    _for(ContextOverflowError, _overflow),
+    _for(ModelLoadingError, lambda _: "the model is still loading; wait longer with ready_timeout in .ctxrc"),
+    _for(ModelNotFoundError, lambda _: "ctx ai models lists the models that it has"),
+    _for(NotFoundError, lambda _: "is this the endpoint of a model server? it needs no /v1 at its end"),
+    _for(EmptyModelListError, lambda _: "load or pull a model on the server first"),
+    _for(IncompleteOutputError, lambda _: "raise max_tokens"),
+    _for(StreamInterruptedError, _interrupted),
+    _for(APIConnectionError, _connection),
+)
+
+
+def _hint(error: BackendError) -> str:
+    return next((hint(error) for kind, hint in _HINTS if isinstance(error, kind)), "")
+
+
