@@ -1,0 +1,51 @@
+"""The pytest plugin: fixtures that yield tiny models and a running real llama.cpp server. Loaded by its entry point; imports nothing until a fixture
+is asked for.
+
+The server lives as long as the test session and belongs to it; each test gets a backend of its own over it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from ctxbackends.backend import Backend
+    from ctxbackends.local import LocalServer
+
+CONTEXT_TOKENS = 4096
+SLOTS = 2
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> Callable[[str], Path]:
+    """The path of a tiny model: ``tiny``, ``tiny-tools``, ``slow-load`` or ``slow-tokens``. Made once for each user of the machine."""
+    from ctxbackends.testing.tiny_gguf import VARIANTS, cached_model  # noqa: PLC0415
+
+    return lambda variant: cached_model(VARIANTS[variant])
+
+
+@pytest.fixture(scope="session")
+def llama_server(tiny_model: Callable[[str], Path]) -> Iterator[LocalServer]:
+    """A real llama.cpp server with the tiny model (chat and embeddings), started once for the session. ``await llama_server.start()`` gives its URL."""
+    import asyncio  # noqa: PLC0415
+
+    from ctxbackends.local import LocalServer  # noqa: PLC0415
+
+    server = LocalServer(tiny_model("tiny"), alias="tiny", ctx_size=CONTEXT_TOKENS, parallel=SLOTS, threads=1, embeddings=True)
+    yield server
+    asyncio.run(server.aclose())
+
+
+@pytest.fixture
+async def llama_backend(llama_server: LocalServer) -> AsyncIterator[Backend]:
+    """A ready backend over :func:`llama_server`. Needs pytest-asyncio."""
+    from ctxbackends.registry import open_backend  # noqa: PLC0415
+
+    endpoint = await llama_server.start()
+    async with open_backend("llamacpp", endpoint=endpoint, default_model=llama_server.alias) as backend:
+        await backend.wait_ready()
+        yield backend
