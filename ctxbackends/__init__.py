@@ -1,4 +1,5 @@
-"""ctxbackends: one async interface to the model server that you already run. Public names, imported on first use (PEP 562); no other code."""
+"""ctxbackends: one async interface to the model server that you already run. Public names, imported on first use (PEP
+562); no other code."""
 
 from __future__ import annotations
 
@@ -8,10 +9,10 @@ if TYPE_CHECKING:
     from ctxbackends.backend import Backend as Backend
     from ctxbackends.backend import HTTPBackend as HTTPBackend
     from ctxbackends.config import BackendConfig as BackendConfig
+    from ctxbackends.errors import AmbiguousBackendError as AmbiguousBackendError
     from ctxbackends.errors import APIConnectionError as APIConnectionError
     from ctxbackends.errors import APIStatusError as APIStatusError
     from ctxbackends.errors import APITimeoutError as APITimeoutError
-    from ctxbackends.errors import AmbiguousBackendError as AmbiguousBackendError
     from ctxbackends.errors import AuthenticationError as AuthenticationError
     from ctxbackends.errors import BackendError as BackendError
     from ctxbackends.errors import BadRequestError as BadRequestError
@@ -51,8 +52,8 @@ if TYPE_CHECKING:
     from ctxbackends.errors import UnsupportedOptionError as UnsupportedOptionError
     from ctxbackends.local import LocalServer as LocalServer
     from ctxbackends.local import serve_model as serve_model
-    from ctxbackends.profiles import BackendType as BackendType
     from ctxbackends.profiles import PROFILES as PROFILES
+    from ctxbackends.profiles import BackendType as BackendType
     from ctxbackends.profiles import Profile as Profile
     from ctxbackends.registry import Registry as Registry
     from ctxbackends.registry import http_backend as http_backend
@@ -153,19 +154,13 @@ _HOMES = {
         "PROFILES",
         "Profile",
     ),
-    "config": (
-        "BackendConfig",
-    ),
+    "config": ("BackendConfig",),
     "backend": (
         "Backend",
         "HTTPBackend",
     ),
-    "stream": (
-        "ChatStream",
-    ),
-    "structured": (
-        "extract",
-    ),
+    "stream": ("ChatStream",),
+    "structured": ("extract",),
     "registry": (
         "Registry",
         "http_backend",

@@ -1,7 +1,7 @@
 """What a backend is (the protocol), and the one over HTTP: a profile, a codec, a transport and a policy put together.
 
-The way of a request: ``complete`` -> ``codec.encode`` -> ``policy.call(transport.send)`` -> ``codec.decode``. Knows no vendor: what differs between
-servers is a field of the profile or another codec.
+The way of a request: ``complete`` -> ``codec.encode`` -> ``policy.call(transport.send)`` -> ``codec.decode``. Knows no
+vendor: what differs between servers is a field of the profile or another codec.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import time
 import warnings
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Protocol, TypeAlias, TypeVar, Unpack, runtime_checkable
 
 import attrs
@@ -35,8 +36,18 @@ from ctxbackends.profiles import Profile
 from ctxbackends.retry import OnProgress, RetryPolicy
 from ctxbackends.stream import ChatStream, StreamLimits
 from ctxbackends.transport import ByteStream, Limits, Transport
-from ctxbackends.types import ChatOptions, ChatRequest, Completion, Embeddings, JSONObjectFormat, JSONSchemaFormat, Message, ModelInfo, Ping
-from ctxbackends.wire.http import Codec, HTTPRequest, HTTPResponse
+from ctxbackends.types import (
+    ChatOptions,
+    ChatRequest,
+    Completion,
+    Embeddings,
+    JSONObjectFormat,
+    JSONSchemaFormat,
+    Message,
+    ModelInfo,
+    Ping,
+)
+from ctxbackends.wire.http import HTTPRequest, HTTPResponse
 from ctxbackends.wire.status import error_from
 
 T = TypeVar("T")
@@ -59,7 +70,8 @@ class Backend(Protocol):
     def endpoint(self) -> str: ...
 
     async def wait_ready(self, *, on_progress: OnProgress | None = None) -> None:
-        """Return when the server can answer. Waits through a cold start where the type has one; raises the last error when its budget ends."""
+        """Return when the server can answer. Waits through a cold start where the type has one; raises the last error
+        when its budget ends."""
         ...
 
     async def ping(self, *, wait: bool = True, on_progress: OnProgress | None = None) -> Ping:
@@ -70,20 +82,28 @@ class Backend(Protocol):
         """The models that the server lists, at least one (EmptyModelListError)."""
         ...
 
-    async def complete(self, prompt: Prompt, *, on_progress: OnProgress | None = None, **options: Unpack[ChatOptions]) -> Completion:
-        """One whole answer, or an error; never a part of one. ``on_progress`` is told what a wait for a cold start sees."""
+    async def complete(
+        self, prompt: Prompt, *, on_progress: OnProgress | None = None, **options: Unpack[ChatOptions]
+    ) -> Completion:
+        """One whole answer, or an error; never a part of one. ``on_progress`` is told what a wait for a cold start
+        sees."""
         ...
 
-    def stream(self, prompt: Prompt, *, on_progress: OnProgress | None = None, **options: Unpack[ChatOptions]) -> ChatStream:
+    def stream(
+        self, prompt: Prompt, *, on_progress: OnProgress | None = None, **options: Unpack[ChatOptions]
+    ) -> ChatStream:
         """One answer as it is written. Nothing is sent before the ``async with``."""
         ...
 
-    async def embed(self, inputs: str | Sequence[str], *, model: str | None = None, dimensions: int | None = None) -> Embeddings:
+    async def embed(
+        self, inputs: str | Sequence[str], *, model: str | None = None, dimensions: int | None = None
+    ) -> Embeddings:
         """One vector for each text, in their order."""
         ...
 
     async def aclose(self) -> None:
-        """Release what belongs to this backend alone (a server that it started). The session belongs to the registry."""
+        """Release what belongs to this backend alone (a server that it started). The session belongs to the
+        registry."""
         ...
 
 
@@ -112,7 +132,6 @@ class HTTPBackend:
         config: BackendConfig,
         *,
         profile: Profile,
-        codec: Codec,
         transport: Transport,
         launcher: Launcher | None = None,
         environ: Mapping[str, str] = os.environ,
@@ -121,18 +140,21 @@ class HTTPBackend:
         self.type = config.type
         self.default_model = config.default_model
         self._profile = profile
-        self._codec = codec
+        self._codec = profile.codec()
         self._transport = transport
         self._launcher = launcher
         endpoint = config.endpoint or profile.default_endpoint
         if launcher is None and endpoint is None:
-            raise InvalidEndpointError(f"a backend of type {config.type} needs an endpoint", key="endpoint", backend=config.name)
+            raise InvalidEndpointError(
+                f"a backend of type {config.type} needs an endpoint", key="endpoint", backend=config.name
+            )
         self._base_url = "" if launcher is not None or endpoint is None else normalise_endpoint(endpoint)
         found = api_key_for(config, profile, environ)
-        self._key, self._key_source = found if found is not None else (None, None)
+        self._key = found[0] if found is not None else None
+        self._key_source = found[1] if found is not None else None
         self._headers: dict[str, str] = {"Content-Type": "application/json"}
         if self._key is not None:
-            self._headers.update(codec.auth_headers(self._key))
+            self._headers.update(self._codec.auth_headers(self._key))
         self._stream_headers = {**self._headers, **({"Connection": "close"} if profile.close_after_stream else {})}
         self._connect_timeout = _first(config.connect_timeout, profile.connect_timeout)
         self._limits = StreamLimits(
@@ -142,7 +164,11 @@ class HTTPBackend:
         )
         self._ready_timeout = _first(config.ready_timeout, profile.ready_timeout) or None
         self._model_mismatch = config.model_mismatch or profile.model_mismatch
-        self._policy = RetryPolicy(endpoint=self.endpoint, ready_timeout=self._ready_timeout, liveness=launcher.failure if launcher else _no_failure)
+        self._policy = RetryPolicy(
+            endpoint=self.endpoint,
+            ready_timeout=self._ready_timeout,
+            liveness=launcher.failure if launcher else _no_failure,
+        )
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} ({self.type}) at {self.endpoint}>"
@@ -155,14 +181,14 @@ class HTTPBackend:
     # --- what is it, and is it there --------------------------------------------------------------
 
     async def wait_ready(self, *, on_progress: OnProgress | None = None) -> None:
-        try:
+        with suppress(EmptyModelListError):  # it answers, which is what was asked
             await self._list_models(self._policy, on_progress)
-        except EmptyModelListError:
-            pass  # it answers, which is what was asked
 
     async def ping(self, *, wait: bool = True, on_progress: OnProgress | None = None) -> Ping:
         started = time.monotonic()
-        models = await self._list_models(self._policy if wait else attrs.evolve(self._policy, ready_timeout=None), on_progress)
+        models = await self._list_models(
+            self._policy if wait else attrs.evolve(self._policy, ready_timeout=None), on_progress
+        )
         return Ping(backend=self.name, endpoint=self.endpoint, model=models[0].id, elapsed=time.monotonic() - started)
 
     async def models(self) -> tuple[ModelInfo, ...]:
@@ -171,7 +197,9 @@ class HTTPBackend:
     async def _list_models(self, policy: RetryPolicy, on_progress: OnProgress | None) -> tuple[ModelInfo, ...]:
         request = self._codec.encode_models()
         limit = min(PROBE_TIMEOUT, self._ready_timeout) if self._ready_timeout is not None else CONTROL_TIMEOUT
-        limits = Limits(connect=self._connect_timeout, total=limit if self._limits.total is None else min(limit, self._limits.total))
+        limits = Limits(
+            connect=self._connect_timeout, total=limit if self._limits.total is None else min(limit, self._limits.total)
+        )
 
         async def attempt() -> tuple[ModelInfo, ...]:
             models = self._codec.decode_models(await self._send(request, limits))
@@ -189,11 +217,15 @@ class HTTPBackend:
         if wanted.state == "loading":
             raise ModelLoadingError(200, body=f"the model {wanted.id} is loading".encode(), message="Loading model")
         if wanted.state == "failed":
-            raise ModelLoadFailedError(200, body=f"the model {wanted.id} failed to load".encode(), message="failed to load")
+            raise ModelLoadFailedError(
+                200, body=f"the model {wanted.id} failed to load".encode(), message="failed to load"
+            )
 
     # --- generation -------------------------------------------------------------------------------
 
-    async def complete(self, prompt: Prompt, *, on_progress: OnProgress | None = None, **options: Unpack[ChatOptions]) -> Completion:
+    async def complete(
+        self, prompt: Prompt, *, on_progress: OnProgress | None = None, **options: Unpack[ChatOptions]
+    ) -> Completion:
         request = self._chat_request(prompt, options)
         if self._profile.complete_streams:
             async with self._open_stream(request, on_progress=on_progress, keep_raw=True) as stream:
@@ -209,10 +241,14 @@ class HTTPBackend:
             self._check_model(request.model, completion.served_model)
         return completion
 
-    def stream(self, prompt: Prompt, *, on_progress: OnProgress | None = None, **options: Unpack[ChatOptions]) -> ChatStream:
+    def stream(
+        self, prompt: Prompt, *, on_progress: OnProgress | None = None, **options: Unpack[ChatOptions]
+    ) -> ChatStream:
         return self._open_stream(self._chat_request(prompt, options), on_progress=on_progress)
 
-    def _open_stream(self, request: ChatRequest, *, on_progress: OnProgress | None, keep_raw: bool = False) -> ChatStream:
+    def _open_stream(
+        self, request: ChatRequest, *, on_progress: OnProgress | None, keep_raw: bool = False
+    ) -> ChatStream:
         encoded = self._codec.encode_chat(request, stream=True)
         limits = Limits(connect=self._connect_timeout)
         until_headers = _shortest(("first_token", self._limits.first_token), ("total", self._limits.total))
@@ -226,7 +262,9 @@ class HTTPBackend:
                 raise
             except TimeoutError as error:
                 phase = until_headers[0]
-                raise APITimeoutError(phase, until_headers[1] or 0.0, key="timeout" if phase == "total" else f"{phase}_timeout") from error
+                raise APITimeoutError(
+                    phase, until_headers[1] or 0.0, key="timeout" if phase == "total" else f"{phase}_timeout"
+                ) from error
             if isinstance(opened, HTTPResponse):
                 raise error_from(opened)
             return opened
@@ -249,7 +287,9 @@ class HTTPBackend:
             keep_raw=keep_raw,
         )
 
-    async def embed(self, inputs: str | Sequence[str], *, model: str | None = None, dimensions: int | None = None) -> Embeddings:
+    async def embed(
+        self, inputs: str | Sequence[str], *, model: str | None = None, dimensions: int | None = None
+    ) -> Embeddings:
         if not self._profile.supports_embeddings:
             raise UnsupportedOperationError("embed", f"a backend of type {self.type} has no embeddings")
         texts = [inputs] if isinstance(inputs, str) else list(inputs)
@@ -260,7 +300,9 @@ class HTTPBackend:
         limits = self._plain_limits()
 
         async def attempt() -> Embeddings:
-            return self._codec.decode_embeddings(await self._send(encoded, limits), requested_model=requested, count=len(texts))
+            return self._codec.decode_embeddings(
+                await self._send(encoded, limits), requested_model=requested, count=len(texts)
+            )
 
         embeddings = await self._call(self._policy, attempt)
         if embeddings.served_model is not None:
@@ -277,7 +319,9 @@ class HTTPBackend:
         chosen = model or self.default_model
         if not chosen:
             raise NoModelError(
-                f'no model is named: pass model=, or set default_model for the backend "{self.name}"', key="default_model", backend=self.name
+                f'no model is named: pass model=, or set default_model for the backend "{self.name}"',
+                key="default_model",
+                backend=self.name,
             )
         return chosen
 
@@ -301,7 +345,11 @@ class HTTPBackend:
 
     def _refuse_ignored(self, request: ChatRequest) -> None:
         """Raise for options that this server would ignore, before anything is sent."""
-        used = [name for name in ("max_tokens", "temperature", "top_p", "seed", "extra_body") if getattr(request, name) is not None]
+        used = [
+            name
+            for name in ("max_tokens", "temperature", "top_p", "seed", "extra_body")
+            if getattr(request, name) is not None
+        ]
         if request.stop_sequences:
             used.append("stop_sequences")
         if isinstance(request.response_format, JSONSchemaFormat):
@@ -313,7 +361,11 @@ class HTTPBackend:
                 raise self._explain(UnsupportedOptionError(option, self._profile.ignored_options[option]))
         highest = self._profile.max_temperature
         if highest is not None and request.temperature is not None and request.temperature > highest:
-            raise self._explain(UnsupportedOptionError("temperature", f"this server lowers {request.temperature:g} to {highest:g} silently"))
+            raise self._explain(
+                UnsupportedOptionError(
+                    "temperature", f"this server lowers {request.temperature:g} to {highest:g} silently"
+                )
+            )
 
     def _check_model(self, requested: str, served: str) -> None:
         if self._model_mismatch == "ignore" or same_model(requested, served):
@@ -341,7 +393,12 @@ class HTTPBackend:
         raise error_from(response)
 
     async def _call(
-        self, policy: RetryPolicy, attempt: Callable[[], Awaitable[T]], *, probe: bool = False, on_progress: OnProgress | None = None
+        self,
+        policy: RetryPolicy,
+        attempt: Callable[[], Awaitable[T]],
+        *,
+        probe: bool = False,
+        on_progress: OnProgress | None = None,
     ) -> T:
         try:
             return await policy.call(attempt, probe=probe, on_progress=on_progress)
@@ -362,13 +419,15 @@ class HTTPBackend:
 def same_model(requested: str, served: str) -> bool:
     """Whether ``served`` is ``requested``, or one of the names that servers give the same model.
 
-    A dated snapshot of an alias (``gpt-4o`` -> ``gpt-4o-2024-08-06``, ``...-20251001``), Ollama's implied tag (``:latest``), and the file that
-    llama-server was started with (``/models/qwen3-4b.gguf`` for ``qwen3-4b``).
+    A dated snapshot of an alias (``gpt-4o`` -> ``gpt-4o-2024-08-06``, ``...-20251001``), Ollama's implied tag
+    (``:latest``), and the file that llama-server was started with (``/models/qwen3-4b.gguf`` for ``qwen3-4b``).
     """
     if requested == served:
         return True
     digits = served.removeprefix(f"{requested}-").replace("-", "")
-    if served.startswith(f"{requested}-") and digits.isdigit() and len(digits) >= 4:  # gpt-4-0613, -2024-08-06, -20251001
+    if (
+        served.startswith(f"{requested}-") and digits.isdigit() and len(digits) >= 4
+    ):  # gpt-4-0613, -2024-08-06, -20251001
         return True
     if f"{requested}:latest" == served:
         return True

@@ -1,6 +1,8 @@
-"""Every exception of the SDK, with its facts as attributes. The wording for people at a terminal is the CLI's; nothing here knows HTTP or files.
+"""Every exception of the SDK, with its facts as attributes. The wording for people at a terminal is the CLI's; nothing
+here knows HTTP or files.
 
-Names follow the OpenAI and Anthropic SDKs where the meaning is the same. Everything derives from :class:`BackendError`; timeouts also are ``TimeoutError``.
+Names follow the OpenAI and Anthropic SDKs where the meaning is the same. Everything derives from :class:`BackendError`;
+timeouts also are ``TimeoutError``.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ REDACTED = "[key]"
 
 
 class BackendError(Exception):
-    """The root. ``backend`` is the configured name, ``endpoint`` its base URL, ``waited`` the seconds spent waiting for the server before giving up."""
+    """The root. ``backend`` is the configured name, ``endpoint`` its base URL, ``waited`` the seconds spent waiting for
+    the server before giving up."""
 
     def __init__(self, problem: str = "", *, backend: str | None = None, endpoint: str | None = None) -> None:
         super().__init__(problem)
@@ -32,7 +35,8 @@ class BackendError(Exception):
         return f"{where}{self.problem}{waited}"
 
     def __reduce__(self) -> tuple[Callable[..., BackendError], tuple[type[BackendError], dict[str, Any]]]:
-        # Exceptions cross process borders in worker pools; the default rebuilds from positional arguments and fails on keyword-only facts.
+        # Exceptions cross process borders in worker pools; the default rebuilds from positional arguments and fails on
+        # keyword-only facts.
         return _rebuild, (type(self), dict(self.__dict__))
 
 
@@ -44,7 +48,8 @@ def _rebuild(cls: type[BackendError], facts: dict[str, Any]) -> BackendError:
 
 
 def redact(error: BackendError, secret: str) -> None:
-    """Take ``secret`` out of every fact of ``error`` and of the errors that it came from: servers echo keys in their messages."""
+    """Take ``secret`` out of every fact of ``error`` and of the errors that it came from: servers echo keys in their
+    messages."""
     seen: BaseException | None = error
     while isinstance(seen, BackendError):
         for name, value in vars(seen).items():
@@ -60,6 +65,10 @@ def _without(value: Any, secret: str) -> Any:
         return value.replace(secret.encode(), REDACTED.encode())
     if isinstance(value, dict):
         return {name: _without(item, secret) for name, item in value.items()}
+    if isinstance(value, tuple):
+        return tuple(_without(item, secret) for item in value)
+    if isinstance(value, list):
+        return [_without(item, secret) for item in value]
     return value
 
 
@@ -67,9 +76,18 @@ def _without(value: Any, secret: str) -> Any:
 
 
 class ConfigError(BackendError):
-    """Configuration that cannot be used. ``path``, ``line`` (from 1) and ``key`` say where, when it came from a file."""
+    """Configuration that cannot be used. ``path``, ``line`` (from 1) and ``key`` say where, when it came from a
+    file."""
 
-    def __init__(self, problem: str, *, path: str | None = None, line: int | None = None, key: str | None = None, backend: str | None = None) -> None:
+    def __init__(
+        self,
+        problem: str,
+        *,
+        path: str | None = None,
+        line: int | None = None,
+        key: str | None = None,
+        backend: str | None = None,
+    ) -> None:
         super().__init__(problem, backend=backend)
         self.path = path
         self.line = line
@@ -88,14 +106,25 @@ class AmbiguousBackendError(ConfigError):
     """Several backends, none chosen, and no default: the SDK never picks one. ``names`` lists them."""
 
     def __init__(self, names: Sequence[str]) -> None:
-        super().__init__(f"several backends are configured ({', '.join(names)}) and none is chosen; name one with --backend or set default_backend")
+        super().__init__(
+            f"several backends are configured ({', '.join(names)}) and none is chosen; "
+            "name one with --backend or set default_backend"
+        )
         self.names = tuple(names)
 
 
 class UnknownBackendError(ConfigError):
     """No backend of this name is configured. ``name`` is what was asked for, ``names`` what there is."""
 
-    def __init__(self, name: str, names: Sequence[str], *, path: str | None = None, line: int | None = None, key: str | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        names: Sequence[str],
+        *,
+        path: str | None = None,
+        line: int | None = None,
+        key: str | None = None,
+    ) -> None:
         known = ", ".join(names) or "none"
         super().__init__(f'no backend is named "{name}" (configured: {known})', path=path, line=line, key=key)
         self.name = name
@@ -105,8 +134,18 @@ class UnknownBackendError(ConfigError):
 class UnknownBackendTypeError(ConfigError):
     """No backend type of this name is registered. ``type_name`` is what was asked for, ``types`` what there is."""
 
-    def __init__(self, type_name: str, types: Sequence[str], *, path: str | None = None, line: int | None = None, key: str | None = None) -> None:
-        super().__init__(f'unknown backend type "{type_name}"; the types are {", ".join(types)}', path=path, line=line, key=key)
+    def __init__(
+        self,
+        type_name: str,
+        types: Sequence[str],
+        *,
+        path: str | None = None,
+        line: int | None = None,
+        key: str | None = None,
+    ) -> None:
+        super().__init__(
+            f'unknown backend type "{type_name}"; the types are {", ".join(types)}', path=path, line=line, key=key
+        )
         self.type_name = type_name
         self.types = tuple(types)
 
@@ -114,7 +153,15 @@ class UnknownBackendTypeError(ConfigError):
 class DuplicateBackendError(ConfigError):
     """A backend name or type was registered twice. ``name`` is the name."""
 
-    def __init__(self, name: str, *, what: str = "backend", path: str | None = None, line: int | None = None, key: str | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        what: str = "backend",
+        path: str | None = None,
+        line: int | None = None,
+        key: str | None = None,
+    ) -> None:
         super().__init__(f'{what} "{name}" is configured twice', path=path, line=line, key=key)
         self.name = name
 
@@ -165,11 +212,14 @@ class EventLoopError(BackendError):
 class APIConnectionError(BackendError):
     """No whole answer came because of the connection. The operating system's or aiohttp's error is ``__cause__``.
 
-    ``refused``: nothing listened. ``sent``: whether the request may have reached the server. ``reused``: the connection came from the pool.
+    ``refused``: nothing listened. ``sent``: whether the request may have reached the server. ``reused``: the connection
+    came from the pool.
     ``permanent``: waiting cannot help (a name that does not resolve, a certificate that does not verify).
     """
 
-    def __init__(self, problem: str, *, refused: bool = False, sent: bool = False, reused: bool = False, permanent: bool = False) -> None:
+    def __init__(
+        self, problem: str, *, refused: bool = False, sent: bool = False, reused: bool = False, permanent: bool = False
+    ) -> None:
         super().__init__(problem)
         self.refused = refused
         self.sent = sent
@@ -185,8 +235,8 @@ class APIConnectionError(BackendError):
 
 
 class APITimeoutError(BackendError, TimeoutError):
-    """A phase took longer than its limit. ``phase`` is ``connect``, ``first_token``, ``idle`` or ``total``; ``limit`` is in seconds; ``key`` is the
-    configuration key to tune; ``partial`` is what had arrived."""
+    """A phase took longer than its limit. ``phase`` is ``connect``, ``first_token``, ``idle`` or ``total``; ``limit``
+    is in seconds; ``key`` is the configuration key to tune; ``partial`` is what had arrived."""
 
     def __init__(self, phase: str, limit: float, *, key: str, partial: PartialCompletion | None = None) -> None:
         super().__init__(f"{_PHASES[phase]} within {limit:g} s; raise {key} to wait longer")
@@ -205,7 +255,8 @@ _PHASES = {
 
 
 class ServerDiedError(BackendError):
-    """The server went away while it loaded its model. ``exit_code`` and ``log_tail`` are known where this SDK started it."""
+    """The server went away while it loaded its model. ``exit_code`` and ``log_tail`` are known where this SDK started
+    it."""
 
     def __init__(self, problem: str, *, exit_code: int | None = None, log_tail: Sequence[str] = ()) -> None:
         super().__init__(problem)
@@ -221,8 +272,8 @@ class LocalServerUnavailableError(BackendError):
 
 
 class APIStatusError(BackendError):
-    """The server answered with an error. ``body`` holds its bytes as they came, up to the size limit; ``message`` the server's own sentence, if one
-    was found in it; ``retry_after`` the seconds that the server asked for."""
+    """The server answered with an error. ``body`` holds its bytes as they came, up to the size limit; ``message`` the
+    server's own sentence, if one was found in it; ``retry_after`` the seconds that the server asked for."""
 
     def __init__(
         self,
@@ -251,7 +302,8 @@ class BadRequestError(APIStatusError):
 
 
 class ContextOverflowError(BadRequestError):
-    """The prompt does not fit the model's context. ``input_tokens`` and ``context_length`` are the server's numbers, None where it does not tell."""
+    """The prompt does not fit the model's context. ``input_tokens`` and ``context_length`` are the server's numbers,
+    None where it does not tell."""
 
     input_tokens: int | None = None
     context_length: int | None = None
@@ -296,7 +348,8 @@ class ModelLoadFailedError(InternalServerError):
 
 
 class RedirectError(APIStatusError):
-    """3xx: redirects are refused, since they would carry the prompt and the key to another place. ``location`` is where it pointed."""
+    """3xx: redirects are refused, since they would carry the prompt and the key to another place. ``location`` is where
+    it pointed."""
 
     location: str | None = None
 
@@ -336,7 +389,8 @@ class EmptyChoicesError(ResponseError):
 
 
 class StreamInterruptedError(BackendError):
-    """The answer began and never became whole. ``partial`` is what had arrived; ``body`` the error that the server sent in the stream, if it did.
+    """The answer began and never became whole. ``partial`` is what had arrived; ``body`` the error that the server sent
+    in the stream, if it did.
 
     Where the connection or the status was the reason, that error is ``__cause__``.
     """
@@ -352,7 +406,8 @@ class ModelMismatchError(BackendError):
 
     def __init__(self, requested_model: str, served_model: str) -> None:
         super().__init__(
-            f'asked for the model "{requested_model}", answered by "{served_model}"; name the served model, or set model_mismatch: ignore for this backend'
+            f'asked for the model "{requested_model}", answered by "{served_model}"; '
+            "name the served model, or set model_mismatch: ignore for this backend"
         )
         self.requested_model = requested_model
         self.served_model = served_model
@@ -366,7 +421,8 @@ class ModelMismatchWarning(UserWarning):
 
 
 class StructuredOutputError(BackendError):
-    """The model's answer is no valid object. ``text`` is the answer; ``pointer`` the place in it as the validator names it (``$.title``), if known."""
+    """The model's answer is no valid object. ``text`` is the answer; ``pointer`` the place in it as the validator names
+    it (``$.title``), if known."""
 
     def __init__(self, problem: str, *, text: str = "", pointer: str | None = None) -> None:
         super().__init__(problem)
@@ -375,8 +431,11 @@ class StructuredOutputError(BackendError):
 
 
 class IncompleteOutputError(StructuredOutputError):
-    """The answer ended before it was whole (``finish_reason`` is ``length`` or ``content_filter``), so it is never made into an object."""
+    """The answer ended before it was whole (``finish_reason`` is ``length`` or ``content_filter``), so it is never made
+    into an object."""
 
     def __init__(self, finish_reason: str, *, text: str = "") -> None:
-        super().__init__(f"the answer ended with finish_reason {finish_reason}; it is not made into an object", text=text)
+        super().__init__(
+            f"the answer ended with finish_reason {finish_reason}; it is not made into an object", text=text
+        )
         self.finish_reason = finish_reason

@@ -6,7 +6,9 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import Any, Self, TypeAlias
+
+import anyio
 
 from ctxbackends.backend import Backend, HTTPBackend
 from ctxbackends.config import BackendConfig, find_ctxrc, load_ctxrc
@@ -19,11 +21,7 @@ from ctxbackends.errors import (
     UnknownBackendTypeError,
 )
 from ctxbackends.profiles import PROFILES, Profile
-from ctxbackends.transport import Transport
-from ctxbackends.wire.openai_chat import OpenAIChatCodec
-
-if TYPE_CHECKING:
-    import aiohttp
+from ctxbackends.transport import Session, Transport
 
 Factory: TypeAlias = Callable[[BackendConfig, Transport], Backend]
 """Makes a backend of one type. Called once for each configured backend, on first use."""
@@ -35,7 +33,7 @@ def http_backend(config: BackendConfig, transport: Transport, *, profile: Profil
         from ctxbackends.local import managed_backend  # noqa: PLC0415  # only who serves a model pays for it
 
         return managed_backend(config, transport)
-    return HTTPBackend(config, profile=profile, codec=OpenAIChatCodec(max_tokens_field=profile.max_tokens_field), transport=transport)
+    return HTTPBackend(config, profile=profile, transport=transport)
 
 
 def _factory(profile: Profile) -> Factory:
@@ -45,11 +43,18 @@ def _factory(profile: Profile) -> Factory:
 class Registry:
     """The backends of one application. Use it with ``async with``, or call ``aclose()``.
 
-    ``configs``: the backends. ``default``: the name of the one that ``default()`` gives. ``session``: an aiohttp session to share; it stays open when
-    the registry closes. Without it, the registry makes one for each event loop that it is used on.
+    ``configs``: the backends. ``default``: the name of the one that ``default()`` gives. ``session``: an aiohttp
+    session to share; it stays open when the registry closes. Without it, the registry makes one for each event loop
+    that it is used on.
     """
 
-    def __init__(self, configs: Iterable[BackendConfig] = (), *, default: str | None = None, session: aiohttp.ClientSession | None = None) -> None:
+    def __init__(
+        self,
+        configs: Iterable[BackendConfig] = (),
+        *,
+        default: str | None = None,
+        session: Session | None = None,
+    ) -> None:
         self._transport = Transport(session=session)
         self._factories: dict[str, Factory] = {name: _factory(profile) for name, profile in PROFILES.items()}
         self._configs: dict[str, BackendConfig] = {}
@@ -63,9 +68,14 @@ class Registry:
 
     @classmethod
     def from_ctxrc(
-        cls, path: str | Path | None = None, *, types: Mapping[str, Factory] | None = None, session: aiohttp.ClientSession | None = None
+        cls,
+        path: str | Path | None = None,
+        *,
+        types: Mapping[str, Factory] | None = None,
+        session: Session | None = None,
     ) -> Self:
-        """The backends of a ``.ctxrc``: of ``path``, or of the first one found from the working directory upwards. ``types``: further backend types.
+        """The backends of a ``.ctxrc``: of ``path``, or of the first one found from the working directory upwards.
+        ``types``: further backend types.
 
         Raises ConfigError where the file cannot be used; without any file the registry is empty.
         """
@@ -132,7 +142,8 @@ class Registry:
         return self._backends[name]
 
     def default(self) -> Backend:
-        """The one that was set as default, or the only one. Raises NoBackendConfiguredError, AmbiguousBackendError: it never picks one."""
+        """The one that was set as default, or the only one. Raises NoBackendConfiguredError, AmbiguousBackendError: it
+        never picks one."""
         if self._default is not None:
             return self.resolve(self._default)
         if not self._configs:
@@ -146,21 +157,31 @@ class Registry:
         self._closed = True
         backends, self._backends = self._backends, {}
         try:
-            for backend in backends.values():
-                await backend.aclose()
+            async with anyio.create_task_group() as ending:
+                for backend in backends.values():
+                    ending.start_soon(backend.aclose)
         finally:
             await self._transport.aclose()
 
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         await self.aclose()
 
 
 @asynccontextmanager
-async def open_backend(type: str, *, name: str | None = None, session: aiohttp.ClientSession | None = None, **settings: Any) -> AsyncIterator[Backend]:  # noqa: A002
-    """One backend alone: ``async with open_backend(BackendType.VLLM, endpoint="http://gpu:8000") as backend``. ``settings`` as in BackendConfig."""
+async def open_backend(
+    type: str,  # noqa: A002  # the name that .ctxrc and BackendConfig give it
+    *,
+    name: str | None = None,
+    session: Session | None = None,
+    **settings: Any,
+) -> AsyncIterator[Backend]:
+    """One backend alone: ``async with open_backend(BackendType.VLLM, endpoint="http://gpu:8000") as backend``.
+    ``settings`` as in BackendConfig."""
     config = BackendConfig(name=name or str(type), type=type, **settings)
     async with Registry([config], session=session) as registry:
         yield registry.resolve(config.name)

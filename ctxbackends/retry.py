@@ -1,8 +1,9 @@
-"""When a failed request is sent again, and when not. The only tenacity import; knows no HTTP library and no wire format.
+"""When a failed request is sent again, and when not. The only tenacity import; knows no HTTP library and no wire
+format.
 
-Two budgets. The cold start (``ready_timeout``): a server that is not ready is a state, and is waited for. The transient budget: a few more tries for
-what provably was not processed. The first attempt goes straight through; tenacity is entered only after a failure. What may have been processed is
-never sent again: a generation is a job on somebody's GPU.
+Two budgets. The cold start (``ready_timeout``): a server that is not ready is a state, and is waited for. The transient
+budget: a few more tries for what provably was not processed. The first attempt goes straight through; tenacity is
+entered only after a failure. What may have been processed is never sent again: a generation is a job on somebody's GPU.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ def _alive() -> None:
 class RetryPolicy:
     """How one backend is retried. ``ready_timeout`` in seconds; None: a refused connection is an error at once.
 
-    ``endpoint`` names the server in the progress. ``liveness`` returns the error of a server process that has ended, where this SDK started it.
+    ``endpoint`` names the server in the progress. ``liveness`` returns the error of a server process that has ended,
+    where this SDK started it.
     """
 
     endpoint: str
@@ -55,9 +57,12 @@ class RetryPolicy:
     transient_attempts: int = TRANSIENT_ATTEMPTS
     retry_after_cap: float = RETRY_AFTER_CAP
 
-    async def call(self, attempt: Callable[[], Awaitable[T]], *, probe: bool = False, on_progress: OnProgress | None = None) -> T:
-        """The result of ``attempt``, tried again as the module says. ``probe``: it changes nothing on the server, so that also a silent or
-        half-started server may be asked again. Raises the last error; ``waited`` on it says how long the cold start was waited for."""
+    async def call(
+        self, attempt: Callable[[], Awaitable[T]], *, probe: bool = False, on_progress: OnProgress | None = None
+    ) -> T:
+        """The result of ``attempt``, tried again as the module says. ``probe``: it changes nothing on the server, so
+        that also a silent or half-started server may be asked again. Raises the last error; ``waited`` on it says how
+        long the cold start was waited for."""
         started = time.monotonic()
         try:
             return await attempt()
@@ -67,14 +72,21 @@ class RetryPolicy:
             return await self._recover(attempt, first, started=started, probe=probe, on_progress=on_progress)
 
     async def _recover(
-        self, attempt: Callable[[], Awaitable[T]], first: BackendError, *, started: float, probe: bool, on_progress: OnProgress | None
+        self,
+        attempt: Callable[[], Awaitable[T]],
+        first: BackendError,
+        *,
+        started: float,
+        probe: bool,
+        on_progress: OnProgress | None,
     ) -> T:
         waiting = _ColdStart(self, started=started, probe=probe, on_progress=on_progress)
         pending = [first]
         reuse_failures = 0
 
         def transient_once(error: BaseException) -> bool:
-            # A pooled connection that had closed is tried again once: that the server never saw the request is likely then, not proven.
+            # A pooled connection that had closed is tried again once: that the server never saw the request is likely
+            # then, not proven.
             nonlocal reuse_failures
             if isinstance(error, APIConnectionError) and error.reused:
                 reuse_failures += 1
@@ -82,7 +94,8 @@ class RetryPolicy:
             return self._is_transient(error)
 
         async def again() -> T:
-            # The first attempt was made before tenacity was entered: its failure is replayed, so that it counts in both budgets.
+            # The first attempt was made before tenacity was entered: its failure is replayed, so that it counts in both
+            # budgets.
             if pending:
                 raise pending.pop()
             return await attempt()
@@ -112,7 +125,11 @@ class RetryPolicy:
         if isinstance(error, APIConnectionError):
             # Not connected at all, or a pooled connection that the server had closed before any byte of an answer.
             return (not error.sent and not error.refused and not error.permanent) or error.reused
-        if self.ready_timeout is not None and isinstance(error, BackendError) and _not_ready(error, probe=False) is not None:
+        if (
+            self.ready_timeout is not None
+            and isinstance(error, BackendError)
+            and _not_ready(error, probe=False) is not None
+        ):
             return False  # the cold start's
         if isinstance(error, RateLimitError | ServiceUnavailableError):
             return error.retry_after is None or error.retry_after <= self.retry_after_cap
@@ -146,7 +163,9 @@ class _ColdStart:
         if state == "loading":
             self._seen_loading = True
         elif state == "refused" and self._seen_loading:
-            raise ServerDiedError("the server said that it loads its model, and then stopped listening: it died while loading") from error
+            raise ServerDiedError(
+                "the server said that it loads its model, and then stopped listening: it died while loading"
+            ) from error
         return True
 
     def report(self, state: RetryCallState) -> None:
@@ -155,7 +174,12 @@ class _ColdStart:
             seen = _not_ready(error, probe=self._probe)
             assert seen is not None, "only a server that is not ready is slept for"
             self._on_progress(
-                Loading(endpoint=self._policy.endpoint, state=seen, elapsed=self.elapsed, budget=self._policy.ready_timeout or 0.0)
+                Loading(
+                    endpoint=self._policy.endpoint,
+                    state=seen,
+                    elapsed=self.elapsed,
+                    budget=self._policy.ready_timeout or 0.0,
+                )
             )
 
     async def run(self, loop: Callable[[], Awaitable[T]]) -> T:
@@ -176,14 +200,19 @@ def _not_ready(error: BackendError, *, probe: bool) -> LoadState | None:
     if isinstance(error, APIConnectionError):
         if error.refused:
             return "refused"
-        # Port forwarders accept before the server behind them listens, and close. A generation could be running behind it; a probe can ask again.
+        # Port forwarders accept before the server behind them listens, and close. A generation could be running behind
+        # it; a probe can ask again.
         return "silent" if probe and error.sent and not error.reused else None
     if probe and isinstance(error, APITimeoutError):
         return "silent"
-    if isinstance(error, APIStatusError) and error.message is None:
-        # A swap proxy while it starts the server behind it: its body is not the model server's. After 502 a generation may have been processed.
-        if error.status_code == 503 or (probe and error.status_code == 502):
-            return "starting"
+    # A swap proxy while it starts the server behind it: its body is not the model server's. After 502 a generation may
+    # have been processed.
+    if (
+        isinstance(error, APIStatusError)
+        and error.message is None
+        and error.status_code in ((502, 503) if probe else (503,))
+    ):
+        return "starting"
     return None
 
 
@@ -199,7 +228,8 @@ class _WaitForServer(wait_base):
 
 
 class _WaitTransient(wait_base):
-    """What the server asked for; half a second, then one, where it asked for nothing; nothing for a pooled connection that was closed."""
+    """What the server asked for; half a second, then one, where it asked for nothing; nothing for a pooled connection
+    that was closed."""
 
     def __call__(self, retry_state: RetryCallState) -> float:
         error = retry_state.outcome.exception() if retry_state.outcome else None

@@ -1,7 +1,9 @@
-"""One streamed answer: open, iterate, time, close. Knows no wire format (the decoder does) and no HTTP library (the transport does).
+"""One streamed answer: open, iterate, time, close. Knows no wire format (the decoder does) and no HTTP library (the
+transport does).
 
-One timer watches a whole stream: a timer for each chunk would cost more than the chunk. It looks at how long the *server* has been waited for, so that
-a slow consumer is never a server timeout, and at events instead of bytes, so that keep-alive comments are no progress.
+One timer watches a whole stream: a timer for each chunk would cost more than the chunk. It looks at how long the
+*server* has been waited for, so that a slow consumer is never a server timeout, and at events instead of bytes, so that
+keep-alive comments are no progress.
 """
 
 from __future__ import annotations
@@ -43,10 +45,13 @@ class StreamLimits:
 
 
 class ChatStream:
-    """An answer as it is written. Use it with ``async with``, and iterate it for events, or ``text()`` for the text alone.
+    """An answer as it is written. Use it with ``async with``, and iterate it for events, or ``text()`` for the text
+    alone.
 
-    Leaving the ``async with`` early cancels the generation: the connection is closed at once. ``completion`` is there once the last event came.
-    Raises StreamInterruptedError with ``partial`` where the answer does not become whole, APITimeoutError where a limit passes.
+    Leaving the ``async with`` early cancels the generation: the connection is closed at once. ``completion`` is there
+    once the last event came.
+    Raises StreamInterruptedError with ``partial`` where the answer does not become whole, APITimeoutError where a limit
+    passes.
     """
 
     def __init__(
@@ -99,7 +104,9 @@ class ChatStream:
         self._arm(loop)
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._close()
 
     def _close(self) -> None:
@@ -159,8 +166,12 @@ class ChatStream:
             self._close()
             raise self._error from error.__cause__
         self._waiting_since = None
-        self._seen_first = True
         self._events, self._next = events, 0
+        if not self._seen_first:
+            self._seen_first = True
+            if self._watch is not None:  # from here on the limit between tokens holds, which may pass sooner
+                self._watch.cancel()
+            self._arm(loop)
         if self._decoder.finished:
             await self._finish(self._body)
 
@@ -204,7 +215,8 @@ class ChatStream:
         )
 
     def _interrupted(self, error: BackendError) -> BackendError:
-        """``error`` with what had arrived. One that says more than that the stream broke stays what it is, as the cause."""
+        """``error`` with what had arrived. One that says more than that the stream broke stays what it is, as the
+        cause."""
         partial = self._folded.partial(served_model=self._decoder.served_model)
         if isinstance(error, StreamInterruptedError):
             error.partial = partial
@@ -238,6 +250,8 @@ class ChatStream:
 
     def _expire(self, phase: str, limit: float) -> None:
         key = "timeout" if phase == "total" else f"{phase}_timeout"
-        self._timed_out = APITimeoutError(phase, limit, key=key, partial=self._folded.partial(served_model=self._decoder.served_model))
+        self._timed_out = APITimeoutError(
+            phase, limit, key=key, partial=self._folded.partial(served_model=self._decoder.served_model)
+        )
         if self._body is not None:
             self._body.close()  # the pending read ends, and the server sees that nobody waits any more

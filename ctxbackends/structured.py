@@ -1,4 +1,5 @@
-"""Typed, validated output over any backend: a Python type in, a value of that type out, or an error. Knows no server and no wire format."""
+"""Typed, validated output over any backend: a Python type in, a value of that type out, or an error. Knows no server
+and no wire format."""
 
 from __future__ import annotations
 
@@ -12,7 +13,10 @@ from ctxbackends.wire.json_schema import decode_as, schema_for
 
 T = TypeVar("T")
 
-INSTRUCTIONS = "Take what is asked for out of the user's text. Answer with one JSON object that fits the schema, and with nothing else."
+INSTRUCTIONS = (
+    "Take what is asked for out of the user's text. "
+    "Answer with one JSON object that fits the schema, and with nothing else."
+)
 
 
 async def extract(
@@ -20,12 +24,13 @@ async def extract(
 ) -> T:
     """Ask ``backend`` for a ``target`` made out of ``text``.
 
-    ``target``: an attrs class, dataclass, TypedDict, msgspec Struct, or a built-in type such as ``list[str]``; its JSON Schema constrains the server,
-    and the answer is validated here as well, since servers enforce schemas in part. ``instructions`` is the system message.
+    ``target``: an attrs class, dataclass, TypedDict, msgspec Struct, or a built-in type such as ``list[str]``; its JSON
+    Schema constrains the server, and the answer is validated here as well, since servers enforce schemas in part.
+    ``instructions`` is the system message.
 
-    Raises IncompleteOutputError where the answer was cut (``length``) or filtered, StructuredOutputError (with ``pointer`` and ``text``) where it is no
-    valid ``target``, UnsupportedOptionError where this server cannot be asked for a schema, and what ``complete()`` raises. TypeError: ``target`` is
-    no type that JSON can hold.
+    Raises IncompleteOutputError where the answer was cut (``length``) or filtered, StructuredOutputError (with
+    ``pointer`` and ``text``) where it is no valid ``target``, UnsupportedOptionError where this server cannot be asked
+    for a schema, and what ``complete()`` raises. TypeError: ``target`` is no type that JSON can hold.
     """
     name = re.sub(r"[^a-zA-Z0-9_-]", "_", getattr(target, "__name__", "output"))[:64]
     options["response_format"] = JSONSchemaFormat(name, schema_for(target))

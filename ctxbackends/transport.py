@@ -1,6 +1,8 @@
-"""HTTPRequest in; HTTPResponse, a stream of bytes, or a typed error out. The only aiohttp import; owns the session. Knows no wire format and no retry.
+"""HTTPRequest in; HTTPResponse, a stream of bytes, or a typed error out. The only aiohttp import; owns the session.
+Knows no wire format and no retry.
 
-One session for each event loop, made on first use and closed with the transport or with the loop, whichever comes first.
+One session for each event loop, made on first use and closed with the transport or with the loop, whichever comes
+first.
 """
 
 from __future__ import annotations
@@ -28,8 +30,12 @@ from ctxbackends.errors import (
 )
 from ctxbackends.wire.http import MAX_BODY_BYTES, HTTPRequest, HTTPResponse
 
+Session: TypeAlias = aiohttp.ClientSession
+"""What a service that has its own session passes in."""
+
 KEEPALIVE_SECONDS = 4.0
-"""vLLM and llama-server close idle connections after 5.0 s; a POST on a connection that closes in that moment is lost, and aiohttp repeats no POST."""
+"""vLLM and llama-server close idle connections after 5.0 s; a POST on a connection that closes in that moment is lost,
+and aiohttp repeats no POST."""
 
 ERROR_BODY_BYTES = 64 * 1024
 
@@ -46,10 +52,13 @@ class Limits:
 class _LoopbackResolver(aiohttp.ThreadedResolver):
     """Leaves out ``::1`` on machines without IPv6, where containers still resolve ``localhost`` to it.
 
-    Without this, a refused connection is reported as two different failures in one text, and could not be told from a permanent one.
+    Without this, a refused connection is reported as two different failures in one text, and could not be told from a
+    permanent one.
     """
 
-    async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> list[ResolveResult]:
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
         found = await super().resolve(host, port, family)
         usable = [result for result in found if result["host"] != "::1" or _has_ipv6_loopback()]
         return usable or found
@@ -84,7 +93,9 @@ class Transport:
             async with asyncio.timeout(limits.total):
                 async with await self._request(session, url, request, headers, limits, contact) as response:
                     body = await _read_bounded(response.content, MAX_BODY_BYTES)
-                    return HTTPResponse(status=response.status, headers=_lower(response.headers), body=body, received_at=time.time())
+                    return HTTPResponse(
+                        status=response.status, headers=_lower(response.headers), body=body, received_at=time.time()
+                    )
         except BackendError:
             raise  # APITimeoutError is a TimeoutError, and so an OSError
         except TimeoutError as error:
@@ -92,8 +103,11 @@ class Transport:
         except _AIOHTTP_ERRORS as error:
             raise _translate(error, reused=contact.reused, started=False) from error
 
-    async def open(self, url: str, request: HTTPRequest, *, headers: Mapping[str, str], limits: Limits) -> ByteStream | HTTPResponse:
-        """Send, and hand out the body as a stream where the status is 2xx; otherwise the answer, read whole up to a limit."""
+    async def open(
+        self, url: str, request: HTTPRequest, *, headers: Mapping[str, str], limits: Limits
+    ) -> ByteStream | HTTPResponse:
+        """Send, and hand out the body as a stream where the status is 2xx; otherwise the answer, read whole up to a
+        limit."""
         session, contact = await self._ready_session(), SimpleNamespace(reused=False)
         try:
             response = await self._request(session, url, request, headers, limits, contact)
@@ -101,7 +115,9 @@ class Transport:
                 return ByteStream(response)
             async with response:
                 body = await _read_bounded(response.content, ERROR_BODY_BYTES, cut=True)
-                return HTTPResponse(status=response.status, headers=_lower(response.headers), body=body, received_at=time.time())
+                return HTTPResponse(
+                    status=response.status, headers=_lower(response.headers), body=body, received_at=time.time()
+                )
         except BackendError:
             raise
         except _AIOHTTP_ERRORS as error:
@@ -137,8 +153,15 @@ class Transport:
         loop = asyncio.get_running_loop()
         if self._session is not None and self._loop is loop and not self._session.closed:
             return self._session
-        if self._session is not None and not self._session.closed and self._loop is not None and not self._loop.is_closed():
-            raise EventLoopError("this registry or backend is in use on another event loop; use one for each loop that runs at the same time")
+        if (
+            self._session is not None
+            and not self._session.closed
+            and self._loop is not None
+            and not self._loop.is_closed()
+        ):
+            raise EventLoopError(
+                "this registry or backend is in use on another event loop; two loops at once need one each"
+            )
         trace = aiohttp.TraceConfig()
         trace.on_connection_reuseconn.append(_note_reuse)
         self._session = aiohttp.ClientSession(
@@ -164,21 +187,22 @@ class Transport:
 
 
 async def _close_with_loop(session: aiohttp.ClientSession) -> AsyncGenerator[None, None]:
-    """Suspended while the session is open. ``asyncio.run`` closes the loop's async generators before the loop, and the session with this one, so a
-    client that nobody closed leaves no open socket and no ResourceWarning behind."""
+    """Suspended while the session is open. ``asyncio.run`` closes the loop's async generators before the loop, and the
+    session with this one, so a client that nobody closed leaves no open socket and no ResourceWarning behind."""
     try:
         yield
     finally:
         await session.close()
 
 
-async def _note_reuse(session: aiohttp.ClientSession, context: SimpleNamespace, params: aiohttp.TraceConnectionReuseconnParams) -> None:
+async def _note_reuse(_session: Session, context: SimpleNamespace, _: aiohttp.TraceConnectionReuseconnParams) -> None:
     if isinstance(context.trace_request_ctx, SimpleNamespace):
         context.trace_request_ctx.reused = True
 
 
 class ByteStream:
-    """The body of a 2xx answer, as it comes. ``read`` gives b"" at the end. Always closed, which ends the connection unless the body was read whole."""
+    """The body of a 2xx answer, as it comes. ``read`` gives b"" at the end. Always closed, which ends the connection
+    unless the body was read whole."""
 
     __slots__ = ("_response",)
 
@@ -197,8 +221,8 @@ class ByteStream:
         return self._response.content.at_eof()
 
     def close(self) -> None:
-        """Close at once, without waiting, so that the server sees it and frees its slot. Where the body was read to its end, the connection is pooled
-        already and stays."""
+        """Close at once, without waiting, so that the server sees it and frees its slot. Where the body was read to its
+        end, the connection is pooled already and stays."""
         self._response.close()
 
 
@@ -220,23 +244,31 @@ def _lower(headers: Mapping[str, str]) -> dict[str, str]:
 
 # --- aiohttp's errors in ours: a table, first match wins ------------------------------------------
 
-_AIOHTTP_ERRORS = (aiohttp.ClientError, aiohttp.http_exceptions.HttpProcessingError, OSError)
+_AIOHTTP_ERRORS = (aiohttp.ClientError, OSError)
 
 _Translation: TypeAlias = Callable[[BaseException], BackendError]
 
 # Errors in which the request was not sent, since no connection ever stood.
 _NOT_SENT: tuple[tuple[type[BaseException], _Translation], ...] = (
-    (aiohttp.ClientConnectorDNSError, lambda error: APIConnectionError(f"the name does not resolve ({_reason(error)})", permanent=True)),
-    (aiohttp.ClientConnectorCertificateError, lambda error: APIConnectionError(f"its certificate does not verify ({error})", permanent=True)),
+    (
+        aiohttp.ClientConnectorDNSError,
+        lambda error: APIConnectionError(f"the name does not resolve ({_reason(error)})", permanent=True),
+    ),
+    (
+        aiohttp.ClientConnectorCertificateError,
+        lambda error: APIConnectionError(f"its certificate does not verify ({error})", permanent=True),
+    ),
     (aiohttp.ClientSSLError, lambda error: APIConnectionError(f"no TLS connection ({_reason(error)})", permanent=True)),
-    (aiohttp.InvalidURL, lambda error: APIConnectionError("the URL is invalid", permanent=True)),
+    (aiohttp.InvalidURL, lambda _: APIConnectionError("the URL is invalid", permanent=True)),
     (aiohttp.ClientConnectorError, lambda error: _not_connected(error)),
 )
 
 
 def _not_connected(error: BaseException) -> APIConnectionError:
     number = getattr(getattr(error, "os_error", None), "errno", None)
-    return APIConnectionError("connection refused" if number == errno.ECONNREFUSED else _reason(error), refused=number == errno.ECONNREFUSED)
+    return APIConnectionError(
+        "connection refused" if number == errno.ECONNREFUSED else _reason(error), refused=number == errno.ECONNREFUSED
+    )
 
 
 def _translate(error: BaseException, *, reused: bool, started: bool) -> BackendError:
@@ -257,4 +289,4 @@ def _translate(error: BaseException, *, reused: bool, started: bool) -> BackendE
 
 def _reason(error: BaseException) -> str:
     inner = getattr(error, "os_error", None)
-    return str(getattr(inner, "strerror", None) or inner or error or type(error).__name__)
+    return str(getattr(inner, "strerror", None) or inner or str(error) or type(error).__name__)

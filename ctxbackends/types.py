@@ -1,6 +1,8 @@
-"""The values that users hold: messages, requests, completions, stream events. No behaviour beyond building and printing them.
+"""The values that users hold: messages, requests, completions, stream events. No behaviour beyond building and printing
+them.
 
-Knows nothing of servers, wire formats, configuration or I/O. All counts of tokens are those that the server reported; nothing here is ever estimated.
+Knows nothing of servers, wire formats, configuration or I/O. All counts of tokens are those that the server reported;
+nothing here is ever estimated.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ FINISH_REASONS: frozenset[str] = frozenset({"stop", "length", "tool_calls", "con
 class ToolCall:
     """A call of a function that the model asked for.
 
-    ``arguments`` is the JSON text as the model wrote it: it is not parsed here, because a model can write text that is no JSON.
+    ``arguments`` is the JSON text as the model wrote it: it is not parsed here, because a model can write text that is
+    no JSON.
     """
 
     id: str
@@ -31,7 +34,8 @@ class ToolCall:
 
 @attrs.frozen
 class Message:
-    """One turn of a conversation. ``content`` is plain text; build it with :meth:`system`, :meth:`user`, :meth:`assistant`, :meth:`tool`."""
+    """One turn of a conversation. ``content`` is plain text; build it with :meth:`system`, :meth:`user`,
+    :meth:`assistant`, :meth:`tool`."""
 
     role: Role
     content: str
@@ -73,7 +77,8 @@ ResponseFormat: TypeAlias = JSONObjectFormat | JSONSchemaFormat
 
 
 class ChatOptions(TypedDict, total=False):
-    """The keyword options of ``complete()`` and ``stream()``. What is left out is not sent, so that the server's own default holds.
+    """The keyword options of ``complete()`` and ``stream()``. What is left out is not sent, so that the server's own
+    default holds.
 
     ``model``: the model's name; left out, the backend's ``default_model``.
     ``max_tokens``: upper bound of generated tokens, at least 1.
@@ -81,7 +86,8 @@ class ChatOptions(TypedDict, total=False):
     ``seed``: for repeatable sampling where the server supports it.
     ``stop_sequences``: texts that end the answer; they are not part of it.
     ``response_format``: :class:`JSONObjectFormat` or :class:`JSONSchemaFormat`.
-    ``extra_body``: further top-level members of the request body, sent as they are; the marked way out for what has no option here.
+    ``extra_body``: further top-level members of the request body, sent as they are; the marked way out for what has no
+    option here.
     """
 
     model: str | None
@@ -113,8 +119,8 @@ class ChatRequest:
 class Usage:
     """Token counts as the server reported them.
 
-    ``input_tokens`` includes the tokens that came from a prompt cache, on every backend; ``cached_input_tokens`` says how many did, None where the
-    server does not tell.
+    ``input_tokens`` includes the tokens that came from a prompt cache, on every backend; ``cached_input_tokens`` says
+    how many did, None where the server does not tell.
     """
 
     input_tokens: int
@@ -126,9 +132,11 @@ class Usage:
 class Completion:
     """A whole answer: it exists only if the server said that the answer is complete.
 
-    ``requested_model`` is what was asked for, ``served_model`` what the server says answered (None where it does not say).
-    ``usage`` is None where the server reports none. ``raw`` holds the unmodified bytes of the answer's body (of all events, where it was streamed on
-    the wire by ``complete()``; empty for ``stream()``, whose consumer has seen the events).
+    ``requested_model`` is what was asked for, ``served_model`` what the server says answered (None where it does not
+    say).
+    ``usage`` is None where the server reports none. ``raw`` holds the unmodified bytes of the answer's body (of all
+    events, where it was streamed on the wire by ``complete()``; empty for ``stream()``, whose consumer has seen the
+    events).
     """
 
     text: str
@@ -180,7 +188,8 @@ class RefusalDelta:
 
 @attrs.frozen
 class ToolCallDelta:
-    """A piece of a tool call. ``index`` tells parallel calls apart; ``id`` and ``name`` come with the first piece, ``arguments`` in pieces of JSON text."""
+    """A piece of a tool call. ``index`` tells parallel calls apart; ``id`` and ``name`` come with the first piece,
+    ``arguments`` in pieces of JSON text."""
 
     index: int
     id: str
@@ -203,7 +212,8 @@ StreamEvent: TypeAlias = TextDelta | ReasoningDelta | RefusalDelta | ToolCallDel
 class Loading:
     """One look at a server that is not ready yet. ``elapsed`` and ``budget`` are seconds.
 
-    ``state``: ``refused`` (nothing listens), ``loading`` (it says that the model loads), ``starting`` (a proxy says that the server starts),
+    ``state``: ``refused`` (nothing listens), ``loading`` (it says that the model loads), ``starting`` (a proxy says
+    that the server starts),
     ``silent`` (it accepted the connection and said nothing, or closed it).
     """
 
@@ -244,7 +254,9 @@ class Ping:
 class Embeddings:
     """One vector for each input, in the order of the inputs."""
 
-    vectors: tuple[tuple[float, ...], ...] = attrs.field(repr=lambda v: f"<{len(v)} vectors of {len(v[0]) if v else 0}>")
+    vectors: tuple[tuple[float, ...], ...] = attrs.field(
+        repr=lambda v: f"<{len(v)} vectors of {len(v[0]) if v else 0}>"
+    )
     requested_model: str
     served_model: str | None = None
     usage: Usage | None = None

@@ -1,4 +1,5 @@
-"""The command line: the only place that words errors for people. Loads each command on use, so that ``ctx --help`` costs next to nothing."""
+"""The command line: the only place that words errors for people. Loads each command on use, so that ``ctx --help``
+costs next to nothing."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import attrs
 import click
 
 from ctxbackends.cli.root import debug_option
-from ctxbackends.cli.terminal import print_json, printable, read_prompt, waiting
+from ctxbackends.cli.terminal import print_json, printable, read_prompt, utf8, waiting
 from ctxbackends.profiles import PROFILES
 
 P = ParamSpec("P")
@@ -39,7 +39,8 @@ async def opened(choice: Choice) -> AsyncIterator[Any]:
         async with Registry.from_ctxrc() as registry:
             yield registry.resolve(choice.backend)
         return
-    # An endpoint on the command line takes no key from .ctxrc or a default variable: a key goes to its own endpoint alone.
+    # An endpoint on the command line takes no key from .ctxrc or a default variable: a key goes to its own endpoint
+    # alone.
     kind = choice.backend or "openai-compatible"
     config = BackendConfig(name=kind, type=kind, endpoint=choice.endpoint, api_key_env=choice.api_key_env or "")
     async with Registry([config]) as registry:
@@ -52,9 +53,13 @@ def backend_options(command: Callable[Concatenate[Choice, P], Coroutine[Any, Any
     @debug_option
     @click.option("--backend", "-b", metavar="NAME", help="A backend of .ctxrc; with --endpoint, a backend type.")
     @click.option("--endpoint", metavar="URL", help="Talk to this server, without .ctxrc.")
-    @click.option("--api-key-env", metavar="VARIABLE", help="With --endpoint: the environment variable that holds the API key.")
+    @click.option(
+        "--api-key-env", metavar="VARIABLE", help="With --endpoint: the environment variable that holds the API key."
+    )
     @wraps(command)
-    def run(backend: str | None, endpoint: str | None, api_key_env: str | None, *args: P.args, **options: P.kwargs) -> R:
+    def run(
+        backend: str | None, endpoint: str | None, api_key_env: str | None, *args: P.args, **options: P.kwargs
+    ) -> R:
         if endpoint is None and api_key_env is not None:
             raise click.UsageError("--api-key-env goes with --endpoint; in .ctxrc it is the backend's api_key_env")
         if endpoint is not None and backend is not None and backend not in PROFILES:
@@ -62,6 +67,12 @@ def backend_options(command: Callable[Concatenate[Choice, P], Coroutine[Any, Any
         return asyncio.run(command(Choice(backend, endpoint, api_key_env), *args, **options))
 
     return run
+
+
+
+def _prompt(context: click.Context, _: click.Parameter, value: str | None) -> str | None:
+    # Read before there is an event loop: asyncio.run puts off a Ctrl-C until the loop runs again.
+    return value if context.resilient_parsing else read_prompt(value)
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -106,25 +117,34 @@ async def models(choice: Choice, as_json: bool) -> None:
 
 
 @ai.command()
-@click.argument("prompt", required=False)
-@click.option("--system", metavar="TEXT", help="The system message.")
-@click.option("--model", metavar="NAME", help="The model, in the place of the backend's default_model.")
+@click.argument("prompt", required=False, callback=_prompt)
+@click.option("--system", metavar="TEXT", callback=utf8, help="The system message.")
+@click.option("--model", metavar="NAME", callback=utf8, help="The model, in the place of the backend's default_model.")
 @click.option("--max-tokens", type=click.IntRange(min=1), help="Generate at most so many tokens.")
 @click.option("--temperature", type=click.FloatRange(min=0), help="Sampling temperature.")
 @json_option
 @backend_options
 async def chat(
-    choice: Choice, prompt: str | None, system: str | None, model: str | None, max_tokens: int | None, temperature: float | None, as_json: bool
+    choice: Choice,
+    prompt: str,
+    system: str | None,
+    model: str | None,
+    max_tokens: int | None,
+    temperature: float | None,
+    as_json: bool,
 ) -> None:
-    """Ask once, and print the answer as it is written. PROMPT is read from standard input when it is left out or is "-"."""
+    """Ask once, and print the answer as it is written. PROMPT is read from standard input when it is left out or is
+    "-"."""
     from ctxbackends.types import Message, TextDelta  # noqa: PLC0415
 
-    messages = [Message.user(read_prompt(prompt))]
+    messages = [Message.user(prompt)]
     if system is not None:
         messages.insert(0, Message.system(system))
     async with opened(choice) as backend:
         with waiting() as shown:
-            stream = backend.stream(messages, model=model, max_tokens=max_tokens, temperature=temperature, on_progress=shown)
+            stream = backend.stream(
+                messages, model=model, max_tokens=max_tokens, temperature=temperature, on_progress=shown
+            )
             async with stream:
                 shown.stop()
                 written = ""
@@ -140,6 +160,9 @@ async def chat(
     if not written.endswith("\n"):
         click.echo()
     if answer.refusal:
-        click.echo(f"the model refused: {answer.refusal}", err=True)
+        click.echo(f"the model refused: {printable(answer.refusal, err=True)}", err=True)
     if answer.finish_reason != "stop":
-        click.echo(f"(finish_reason {answer.finish_reason}: the answer is not as long as the model would have made it)", err=True)
+        click.echo(
+            f"(finish_reason {answer.finish_reason}: the answer is not as long as the model would have made it)",
+            err=True,
+        )

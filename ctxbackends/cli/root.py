@@ -1,4 +1,5 @@
-"""The command tree and the way out of it: exit codes, and one line for each error. Knows the commands by name only; each is loaded on use.
+"""The command tree and the way out of it: exit codes, and one line for each error. Knows the commands by name only;
+each is loaded on use.
 
 Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted.
 """
@@ -16,16 +17,17 @@ _PROGRAM = "ctx"
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are imported when they are called; their help lines stand here, so that help imports none of them."""
+    """A group whose commands are imported when they are called; their help lines stand here, so that help imports none
+    of them."""
 
     def __init__(self, *args: object, homes: Mapping[str, tuple[str, str]], **settings: object) -> None:
         super().__init__(*args, **settings)  # type: ignore[arg-type]  # passed through
         self._homes = homes
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click's signature
         return list(self._homes)
 
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: ARG002  # click's signature
         if name not in self._homes:
             return None
         module, attribute = self._homes[name][0].split(":")
@@ -33,7 +35,7 @@ class LazyGroup(click.Group):
         assert isinstance(command, click.Command)
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  # click's
         with formatter.section("Commands"):
             formatter.write_dl([(name, summary) for name, (_, summary) in self._homes.items()])
 
@@ -44,7 +46,12 @@ def _set_debug(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 
 
 debug_option = click.option(
-    "--debug", is_flag=True, expose_value=False, is_eager=True, callback=_set_debug, help="Show the traceback of an error."
+    "--debug",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_set_debug,
+    help="Show the traceback of an error.",
 )
 
 
@@ -79,8 +86,7 @@ def run() -> None:
         sys.stderr.write("\ninterrupted\n")
         code = 130
     except BrokenPipeError:
-        # Whoever read our output has gone; Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()  # whoever read it has gone
         code = 1
     except Exception as error:
         if context is not None and context.meta.get("ctxbackends.debug"):
@@ -91,5 +97,12 @@ def run() -> None:
         if text is None:
             raise
         click.echo(f"{_PROGRAM}: {text}", err=True)
+        if isinstance(error, OSError) and error.filename is None:
+            _drop_output()  # a full disk
         code = 1
     sys.exit(code)
+
+
+def _drop_output() -> None:
+    """Where it cannot be written, Python would complain again when it flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

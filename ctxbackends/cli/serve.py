@@ -18,12 +18,18 @@ _LOOK_SECONDS = 0.2
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path), metavar="MODEL.gguf")
-@click.option("--port", type=click.IntRange(1, 65535), default=DEFAULT_PORT, show_default=True, help="Port on 127.0.0.1.")
-@click.option("--ctx-size", type=click.IntRange(min=1), help="Tokens of context over all slots; the model's own by default.")
+@click.option(
+    "--port", type=click.IntRange(1, 65535), default=DEFAULT_PORT, show_default=True, help="Port on 127.0.0.1."
+)
+@click.option(
+    "--ctx-size", type=click.IntRange(min=1), help="Tokens of context over all slots; the model's own by default."
+)
 @click.option("--parallel", type=click.IntRange(min=1), help="Slots: requests that are answered at the same time.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.")
 @click.option("--alias", help="The model's name; the file's name by default.")
-@click.option("--api-key-env", metavar="VARIABLE", help="Ask clients for the API key that this environment variable holds.")
+@click.option(
+    "--api-key-env", metavar="VARIABLE", help="Ask clients for the API key that this environment variable holds."
+)
 @click.option("--embeddings", is_flag=True, help="Serve embeddings as well.")
 @click.option("--show-log", is_flag=True, help="Show the log of llama.cpp.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object when it is ready.")
@@ -47,7 +53,9 @@ def serve(
     if api_key_env is not None:
         key = os.environ.get(api_key_env)
         if not key:
-            raise click.ClickException(f"the environment variable {api_key_env} is not set; it should hold the API key to ask clients for")
+            raise click.ClickException(
+                f"the environment variable {api_key_env} is not set; it should hold the API key to ask clients for"
+            )
     server = LocalServer(
         model,
         port=port,
@@ -59,7 +67,10 @@ def serve(
         embeddings=embeddings,
         inherit_log=show_log,
     )
-    asyncio.run(_serve(server, as_json=as_json))
+    try:
+        asyncio.run(_serve(server, as_json=as_json))
+    except asyncio.CancelledError:  # SIGTERM; asyncio.run makes a Ctrl-C into this one by itself
+        raise KeyboardInterrupt from None
 
 
 async def _serve(server: object, *, as_json: bool) -> None:
@@ -83,7 +94,10 @@ async def _serve(server: object, *, as_json: bool) -> None:
             print_json({"endpoint": backend.endpoint, "model": server.alias, "pid": server.pid})
         else:
             click.echo(f"{server.alias} is ready at {backend.endpoint} (Ctrl-C ends it)", err=True)
-            click.echo(f"try: ctx ai chat --backend llamacpp --endpoint {backend.endpoint} --model {server.alias} 'Hello'", err=True)
+            click.echo(
+                f"try: ctx ai chat --backend llamacpp --endpoint {backend.endpoint} --model {server.alias} 'Hello'",
+                err=True,
+            )
         while (failure := server.failure()) is None:
             await asyncio.sleep(_LOOK_SECONDS)
         raise failure

@@ -16,12 +16,22 @@ _BASE_URL_VARIABLES = {BackendType.ANTHROPIC: "ANTHROPIC_BASE_URL"}
 
 
 @click.command()
-@click.option("--backend", "backend", required=True, type=click.Choice([str(name) for name in PROFILES]), help="The backend type.")
+@click.option(
+    "--backend", "backend", required=True, type=click.Choice([str(name) for name in PROFILES]), help="The backend type."
+)
 @click.option("--name", help="The backend's name; its type by default.")
 @click.option("--endpoint", metavar="URL", help="Base URL of the server; the type's usual one by default.")
-@click.option("--api-key-env", metavar="VARIABLE", help="The environment variable that holds the API key. A key itself is never written.")
+@click.option(
+    "--api-key-env",
+    metavar="VARIABLE",
+    help="The environment variable that holds the API key. A key itself is never written.",
+)
 @click.option("--model", metavar="NAME", help="The default model.")
-@click.option("--model-path", metavar="FILE", help="Type llamacpp: a GGUF file to serve on first use, in the place of an endpoint.")
+@click.option(
+    "--model-path",
+    metavar="FILE",
+    help="Type llamacpp: a GGUF file to serve on first use, in the place of an endpoint.",
+)
 @click.option("--default", "make_default", is_flag=True, help="Make it the default backend.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
 @debug_option

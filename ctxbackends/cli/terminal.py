@@ -1,4 +1,5 @@
-"""What the commands share at the terminal: the live line of a wait, data on stdout, the prompt from stdin. Everything but data goes to stderr."""
+"""What the commands share at the terminal: the live line of a wait, data on stdout, the prompt from stdin. Everything
+but data goes to stderr."""
 
 from __future__ import annotations
 
@@ -40,16 +41,17 @@ class Waiting:
             click.echo(str(seen), err=True)
 
     def _show(self, text: str) -> None:
-        if self._status is None:
-            from rich.console import Console  # noqa: PLC0415  # only who waits at a terminal pays for it
-            from rich.markup import escape  # noqa: PLC0415
+        from rich.console import Console  # noqa: PLC0415  # only who waits at a terminal pays for it
+        from rich.text import Text  # noqa: PLC0415
 
-            self._status = Console(stderr=True).status(escape(text))
+        if self._status is None:
+            self._status = Console(stderr=True).status(Text(text))
             self._status.start()
         else:
-            self._status.update(text.replace("[", "\\["))
+            self._status.update(Text(text))
 
     def stop(self) -> None:
+        """Take the line away."""
         if self._status is not None:
             self._status.stop()
             self._status = None
@@ -69,18 +71,26 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, ensure_ascii=False))
 
 
-def printable(text: str) -> str:
-    """Model text as it may go to a terminal; unchanged where stdout is a file or a pipe."""
-    return text.translate(_CONTROLS) if sys.stdout.isatty() else text
+def printable(text: str, *, err: bool = False) -> str:
+    """Model text as it may go to a terminal; unchanged where stdout (``err``: stderr) is a file or a pipe."""
+    return text.translate(_CONTROLS) if (sys.stderr if err else sys.stdout).isatty() else text
+
+
+def utf8(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    """An option's text. Raises BadParameter where its bytes were no UTF-8."""
+    try:
+        (value or "").encode()
+    except UnicodeEncodeError:
+        raise click.BadParameter("is not UTF-8") from None
+    return value
 
 
 def read_prompt(argument: str | None) -> str:
     """The prompt: the argument, or standard input. Raises UsageError where it is empty or no UTF-8."""
     if argument is None or argument == "-":
-        stdin = click.get_binary_stream("stdin")
-        if argument is None and stdin.isatty():
+        if sys.stdin is None or (argument is None and sys.stdin.isatty()):  # None: it was closed
             raise click.UsageError("no prompt: pass it as an argument, or on standard input")
-        raw = stdin.read()
+        raw = sys.stdin.buffer.read()
         where = "the prompt on standard input"
     else:
         raw = argument.encode("utf-8", "surrogateescape")
@@ -88,7 +98,9 @@ def read_prompt(argument: str | None) -> str:
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise click.ClickException(f"{where} is not UTF-8 (byte {error.start + 1}); convert it, for example with iconv -t UTF-8") from None
+        raise click.ClickException(
+            f"{where} is not UTF-8 (byte {error.start + 1}); convert it, for example with iconv -t UTF-8"
+        ) from None
     if not text.strip():
         raise click.UsageError(f"{where} is empty")
     return text

@@ -1,4 +1,5 @@
-"""Errors in words for people: what happened, and what to do about it. Facts come from the exceptions; nothing is decided here."""
+"""Errors in words for people: what happened, and what to do about it. Facts come from the exceptions; nothing is
+decided here."""
 
 from __future__ import annotations
 
@@ -26,8 +27,8 @@ def worded(error: BaseException) -> str | None:
     if isinstance(error, BackendError):
         hint = _hint(error)
         return f"{error}\n  {hint}" if hint else str(error)
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.strerror is not None:
+        return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
     return None
 
 
@@ -40,7 +41,8 @@ def _authentication(error: AuthenticationError) -> str:
 def _overflow(error: ContextOverflowError) -> str:
     if error.input_tokens is None or error.context_length is None:
         return "shorten the prompt, or start the server with a larger context"
-    return f"the prompt has {error.input_tokens} tokens and the context {error.context_length}; shorten it, or start the server with a larger context"
+    numbers = f"the prompt has {error.input_tokens} tokens and the context {error.context_length}"
+    return f"{numbers}; shorten it, or start the server with a larger context"
 
 
 def _connection(error: APIConnectionError) -> str:
@@ -77,5 +79,3 @@ _HINTS: tuple[tuple[type[BackendError], _Hint], ...] = (
 
 def _hint(error: BackendError) -> str:
     return next((hint(error) for kind, hint in _HINTS if isinstance(error, kind)), "")
-
-

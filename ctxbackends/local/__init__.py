@@ -1,5 +1,5 @@
-"""The embedded llama.cpp server: a model file in, a ready backend out. Public names, imported on first use; the process is `server`'s, the child's own
-code is `worker`'s."""
+"""The embedded llama.cpp server: a model file in, a ready backend out. Public names, imported on first use; the process
+is `server`'s, the child's own code is `worker`'s."""
 
 from __future__ import annotations
 

@@ -17,11 +17,11 @@ from ctxbackends.local.server import LocalServer
 from ctxbackends.profiles import PROFILES, BackendType
 from ctxbackends.retry import OnProgress
 from ctxbackends.transport import Transport
-from ctxbackends.wire.openai_chat import OpenAIChatCodec
 
 
 def managed_backend(config: BackendConfig, transport: Transport, *, server: LocalServer | None = None) -> HTTPBackend:
-    """A backend over a server that is started on first use: of the file that ``config.model_path`` names, unless ``server`` is given.
+    """A backend over a server that is started on first use: of the file that ``config.model_path`` names, unless
+    ``server`` is given.
 
     Without a configured key, the server gets a fresh one: other users of the machine can reach a loopback port.
     """
@@ -39,9 +39,10 @@ def managed_backend(config: BackendConfig, transport: Transport, *, server: Loca
             api_key=configured[0] if configured else secrets.token_urlsafe(24),
         )
     return HTTPBackend(
-        attrs.evolve(config, default_model=config.default_model or server.alias, api_key=server.api_key, api_key_env=None),
+        attrs.evolve(
+            config, default_model=config.default_model or server.alias, api_key=server.api_key, api_key_env=None
+        ),
         profile=profile,
-        codec=OpenAIChatCodec(max_tokens_field=profile.max_tokens_field),
         transport=transport,
         launcher=server,
     )
@@ -49,7 +50,12 @@ def managed_backend(config: BackendConfig, transport: Transport, *, server: Loca
 
 @asynccontextmanager
 async def serve_model(
-    model_path: str | Path, *, name: str = "local", on_progress: OnProgress | None = None, settings: dict[str, Any] | None = None, **options: Any
+    model_path: str | Path,
+    *,
+    name: str = "local",
+    on_progress: OnProgress | None = None,
+    settings: dict[str, Any] | None = None,
+    **options: Any,
 ) -> AsyncIterator[HTTPBackend]:
     """Start a llama.cpp server for ``model_path``, wait until it is ready, and end it on every way out.
 

@@ -1,6 +1,8 @@
-"""One llama.cpp server process: find the program, start it on a loopback port, know whether it lives, and end it on every way out. Knows no HTTP.
+"""One llama.cpp server process: find the program, start it on a loopback port, know whether it lives, and end it on
+every way out. Knows no HTTP.
 
-A plain ``Popen`` and a log file in the place of asyncio's subprocess: the process belongs to the registry, which outlives event loops.
+A plain ``Popen`` and a log file in the place of asyncio's subprocess: the process belongs to the registry, which
+outlives event loops.
 """
 
 from __future__ import annotations
@@ -35,12 +37,14 @@ _REAPED_WITHIN = 5.0
 class LocalServer:
     """A llama.cpp server for one model file.
 
-    ``port``: None for a free one. ``ctx_size``: tokens of context over all slots, None for the model's own. ``parallel``: slots. ``alias``: the name
-    that the model is served under, None for the file's name without its ending. ``api_key``: None for no key. ``embeddings``: serve embeddings too.
-    ``environment``: further environment variables of the process. ``inherit_log``: its log goes to our standard error; otherwise it is kept in a
-    file, and its last lines are in the error when the process ends by itself.
+    ``port``: None for a free one. ``ctx_size``: tokens of context over all slots, None for the model's own.
+    ``parallel``: slots. ``alias``: the name that the model is served under, None for the file's name without its
+    ending. ``api_key``: None for no key. ``embeddings``: serve embeddings too.
+    ``environment``: further environment variables of the process. ``inherit_log``: its log goes to our standard error;
+    otherwise it is kept in a file, and its last lines are in the error when the process ends by itself.
 
-    Raises ConfigError where the file or the port cannot be used, LocalServerUnavailableError where no llama.cpp server is installed.
+    Raises ConfigError where the file or the port cannot be used, LocalServerUnavailableError where no llama.cpp server
+    is installed.
     """
 
     def __init__(
@@ -120,7 +124,8 @@ class LocalServer:
                     stdout=log if not self._inherit_log else None,
                     stderr=log if not self._inherit_log else None,
                     env=environment,
-                    start_new_session=True,  # Ctrl-C is ours to handle: the server must not die before its clients were told
+                    # Ctrl-C is ours to handle: the server must not die before its clients were told.
+                    start_new_session=True,
                 )
         except BaseException:
             if reservation is not None:
@@ -136,7 +141,9 @@ class LocalServer:
             return None
         found = shutil.which("llama-server")
         if found is None:
-            raise LocalServerUnavailableError(f"no llama.cpp server is installed to serve {self.model_path}; run: {INSTALL_COMMAND}")
+            raise LocalServerUnavailableError(
+                f"no llama.cpp server is installed to serve {self.model_path}; run: {INSTALL_COMMAND}"
+            )
         command = [found, "--model", str(self.model_path), "--host", self._host, "--alias", self.alias]
         for flag, name in (("--ctx-size", "ctx_size"), ("--parallel", "parallel"), ("--threads", "threads")):
             if self._options[name]:
@@ -145,9 +152,9 @@ class LocalServer:
 
     def _open_log(self) -> tuple[Any, Path | None]:
         if self._inherit_log:
-            return open(os.devnull, "wb"), None  # noqa: SIM115  # closed by the caller's with
+            return open(os.devnull, "wb"), None  # closed by the caller's with
         handle, path = tempfile.mkstemp(prefix="ctxbackends-", suffix=".log")
-        return open(handle, "wb"), Path(path)  # noqa: SIM115
+        return open(handle, "wb"), Path(path)
 
     def failure(self) -> BackendError | None:
         """Why the process has ended, when it has ended by itself."""
@@ -158,7 +165,11 @@ class LocalServer:
         ended = f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
         tail = self.log_tail()
         said = "".join(f"\n  {line}" for line in tail)
-        return ServerDiedError(f"the llama.cpp server {ended} while serving {self.model_path}{':' if said else ''}{said}", exit_code=code, log_tail=tail)
+        return ServerDiedError(
+            f"the llama.cpp server {ended} while serving {self.model_path}{':' if said else ''}{said}",
+            exit_code=code,
+            log_tail=tail,
+        )
 
     def log_tail(self) -> tuple[str, ...]:
         """The last lines of its log."""
@@ -210,9 +221,11 @@ def check_model_file(path: Path) -> None:
 
 
 def _reserve_port(host: str, port: int | None) -> tuple[socket.socket | None, int]:
-    """A port that nobody else gets until the server listens on it: bound here, not listening, and shared with our own child.
+    """A port that nobody else gets until the server listens on it: bound here, not listening, and shared with our own
+    child.
 
-    Between finding a free port and the child's bind another program could take it, and the probes would talk to that one.
+    Between finding a free port and the child's bind another program could take it, and the probes would talk to that
+    one.
     """
     if port is not None:
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:

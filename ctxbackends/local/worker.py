@@ -1,13 +1,16 @@
-"""The child process: runs the llama.cpp server of the `xllamacpp` wheel, or becomes the `llama-server` program. Standard library and the wheel only.
+"""The child process: runs the llama.cpp server of the `xllamacpp` wheel, or becomes the `llama-server` program.
+Standard library and the wheel only.
 
-Run as ``python -P worker.py '<json>'``; the API key comes in the environment, since arguments are visible to every user of the machine. Signals are those
-of llama-server: while the model loads, SIGTERM ends the process at once; then it ends gracefully, and a second one at once.
+Run as ``python -P worker.py '<json>'``; the API key comes in the environment, since arguments are visible to every user
+of the machine. Signals are those of llama-server: while the model loads, SIGTERM ends the process at once; then it ends
+gracefully, and a second one at once.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib
 import json
 import os
 import signal
@@ -20,18 +23,21 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def end_with_parent(parent: int) -> None:
-    """Be killed by the kernel when the parent dies, however it dies (Linux; elsewhere the end of standard input says it)."""
+    """Be killed by the kernel when the parent dies, however it dies (Linux; elsewhere the end of standard input says
+    it)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         sys.exit("the parent process has ended already")
 
 
+def _wheel() -> Any:
+    return importlib.import_module("xllamacpp")  # has no type information
+
+
 def parameters(options: dict[str, Any]) -> Any:
     """The wheel's parameters. Names that differ between its builds are tried in turn."""
-    import xllamacpp  # noqa: PLC0415  # the one heavy import, only where it is used
-
-    params = xllamacpp.CommonParams()
+    params = _wheel().CommonParams()
     params.model.path = options["model_path"]
     if hasattr(params, "hostnames"):
         params.hostnames = [options["host"]]
@@ -58,12 +64,10 @@ def parameters(options: dict[str, Any]) -> Any:
 
 def serve(options: dict[str, Any]) -> None:
     """Load the model, serve it, and return when the process is told to end."""
-    import xllamacpp  # noqa: PLC0415
-
     ended = threading.Event()
     try:
         # Holds the GIL until the model is loaded: until then a signal has its default effect, and no other thread runs.
-        server = xllamacpp.Server(parameters(options))
+        server = _wheel().Server(parameters(options))
     except (RuntimeError, ValueError) as error:
         sys.exit(f"error: {error}")
 
@@ -75,7 +79,7 @@ def serve(options: dict[str, Any]) -> None:
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)
     threading.Thread(target=_watch_input, args=(end,), daemon=True).start()
-    print(f"ready on {server.listening_address}", file=sys.stderr, flush=True)
+    sys.stderr.write(f"ready on {server.listening_address}\n")
     while not ended.wait(3600):
         pass
     del server

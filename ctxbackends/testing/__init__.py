@@ -1,4 +1,5 @@
-"""What users of the SDK import in their own tests: tiny models and a running real server. Nothing in the library imports it."""
+"""What users of the SDK import in their own tests: tiny models and a running real server. Nothing in the library
+imports it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""``nox -s demo``: the main job of the SDK on a real server, step by step. Written as a user of the library would write it."""
+"""``nox -s demo``: the main job of the SDK on a real server, step by step. Written as a user of the library would write
+it."""
 
 from __future__ import annotations
 
@@ -79,10 +80,11 @@ async def the_backend(arguments: argparse.Namespace) -> AsyncIterator[Backend]:
 
         started = time.monotonic()
         path = cached_model(VARIANTS["slow-load"])
-        say(f"1. A model with random weights: {path.stat().st_size / 1e6:.0f} MB, made in {time.monotonic() - started:.1f} s ({path})")
+        say(f"1. A model with random weights: {path}")
+        say(f"   {path.stat().st_size / 1e6:.0f} MB, there after {time.monotonic() - started:.1f} s")
     say("2. The embedded llama.cpp server loads it; the SDK waits:")
     started = time.monotonic()
-    async with serve_model(path, on_progress=line) as backend:
+    async with serve_model(path, alias=None if arguments.model_path else "random", on_progress=line) as backend:
         line.end()
         say(f"   ready at {backend.endpoint} after {time.monotonic() - started:.2f} s")
         yield backend
@@ -98,15 +100,18 @@ async def show(backend: Backend, *, random_weights: bool) -> None:
     say("4. A chat completion, as it is written:")
     started, count = time.monotonic(), 0
     print("   > ", end="", flush=True)
-    async with backend.stream([Message.system("Be brief."), Message.user("Why a registry?")], model=model_name, max_tokens=48) as stream:
+    async with backend.stream(
+        [Message.system("Be brief."), Message.user("Why a registry?")], model=model_name, max_tokens=48
+    ) as stream:
         async for event in stream:
             if isinstance(event, TextDelta):
                 count += 1
                 print(event.text.replace("\n", " "), end="", flush=True)
     answer = stream.completion
     used = answer.usage
-    tokens = f", {used.input_tokens} tokens in, {used.output_tokens} out" if used else ""
-    say(f"\n   {count} pieces in {time.monotonic() - started:.2f} s, finish_reason {answer.finish_reason}{tokens}, answered by {answer.served_model}")
+    tokens = f"{used.input_tokens} tokens in, {used.output_tokens} out, " if used else ""
+    say(f"\n   {count} pieces in {time.monotonic() - started:.2f} s, {tokens}finish_reason {answer.finish_reason}")
+    say(f"   answered by {answer.served_model}")
 
     say("5. An attrs class out of text, under a JSON schema that the server enforces:")
     say(f'   text: "{TEXT}"')
@@ -120,7 +125,8 @@ async def show(backend: Backend, *, random_weights: bool) -> None:
 
 
 async def extracted(backend: Backend, model: str) -> Decision:
-    """The decision. A model with random weights may run into the limit of tokens; that is an error, and never half an object."""
+    """The decision. A model with random weights may run into the limit of tokens; that is an error, and never half an
+    object."""
     for attempt in range(1, ATTEMPTS + 1):
         try:
             return await extract(backend, Decision, TEXT, model=model, max_tokens=400, seed=attempt)
@@ -133,7 +139,9 @@ async def main() -> None:
     parser = argparse.ArgumentParser(prog="nox -s demo --", description="The main job of ctxbackends on a real server.")
     parser.add_argument("model_path", nargs="?", help="a GGUF file to serve, in the place of the one that is made")
     parser.add_argument("--endpoint", help="a server that runs already")
-    parser.add_argument("--type", default=BackendType.OPENAI_COMPATIBLE, choices=[str(name) for name in BackendType], help="its type")
+    parser.add_argument(
+        "--type", default=BackendType.OPENAI_COMPATIBLE, choices=[str(name) for name in BackendType], help="its type"
+    )
     parser.add_argument("--model", help="its model; by default the first that it lists")
     arguments = parser.parse_args()
     async with the_backend(arguments) as backend:

@@ -1,5 +1,5 @@
-"""The pytest plugin: fixtures that yield tiny models and a running real llama.cpp server. Loaded by its entry point; imports nothing until a fixture
-is asked for.
+"""The pytest plugin: fixtures that yield tiny models and a running real llama.cpp server. Loaded by its entry point;
+imports nothing until a fixture is asked for.
 
 The server lives as long as the test session and belongs to it; each test gets a backend of its own over it.
 """
@@ -22,7 +22,8 @@ SLOTS = 2
 
 @pytest.fixture(scope="session")
 def tiny_model() -> Callable[[str], Path]:
-    """The path of a tiny model: ``tiny``, ``tiny-tools``, ``slow-load`` or ``slow-tokens``. Made once for each user of the machine."""
+    """The path of a tiny model: ``tiny``, ``tiny-tools``, ``slow-load`` or ``slow-tokens``. Made once for each user of
+    the machine."""
     from ctxbackends.testing.tiny_gguf import VARIANTS, cached_model  # noqa: PLC0415
 
     return lambda variant: cached_model(VARIANTS[variant])
@@ -30,12 +31,15 @@ def tiny_model() -> Callable[[str], Path]:
 
 @pytest.fixture(scope="session")
 def llama_server(tiny_model: Callable[[str], Path]) -> Iterator[LocalServer]:
-    """A real llama.cpp server with the tiny model (chat and embeddings), started once for the session. ``await llama_server.start()`` gives its URL."""
+    """A real llama.cpp server with the tiny model (chat and embeddings), started once for the session. ``await
+    llama_server.start()`` gives its URL."""
     import asyncio  # noqa: PLC0415
 
     from ctxbackends.local import LocalServer  # noqa: PLC0415
 
-    server = LocalServer(tiny_model("tiny"), alias="tiny", ctx_size=CONTEXT_TOKENS, parallel=SLOTS, threads=1, embeddings=True)
+    server = LocalServer(
+        tiny_model("tiny"), alias="tiny", ctx_size=CONTEXT_TOKENS, parallel=SLOTS, threads=1, embeddings=True
+    )
     yield server
     asyncio.run(server.aclose())
 

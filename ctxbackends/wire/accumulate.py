@@ -49,9 +49,13 @@ class Accumulator:
         self._calls[delta.index] = (identifier or delta.id, name or delta.name, arguments)
 
     def _tool_calls(self) -> tuple[ToolCall, ...]:
-        return tuple(ToolCall(identifier, name, "".join(parts)) for _, (identifier, name, parts) in sorted(self._calls.items()))
+        return tuple(
+            ToolCall(identifier, name, "".join(parts)) for _, (identifier, name, parts) in sorted(self._calls.items())
+        )
 
-    def completion(self, *, requested_model: str, served_model: str | None, response_id: str | None, raw: bytes = b"") -> Completion:
+    def completion(
+        self, *, requested_model: str, served_model: str | None, response_id: str | None, raw: bytes = b""
+    ) -> Completion:
         """The whole answer. Only to be called when ``finish`` is set."""
         assert self.finish is not None, "a completion exists only after Finish"
         return Completion(

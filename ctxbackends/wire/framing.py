@@ -1,7 +1,8 @@
 """Bytes to lines, and lines to server-sent events; nothing of what an event means.
 
-Lines end in ``\\n``, ``\\r\\n`` or ``\\r`` and in nothing else: ``bytes.splitlines`` would also cut at \\x0b, \\x0c and more, and ``str.splitlines``
-at U+2028, which model output contains. Buffers are bounded. Format: https://html.spec.whatwg.org/multipage/server-sent-events.html
+Lines end in ``\\n``, ``\\r\\n`` or ``\\r`` and in nothing else: ``bytes.splitlines`` would also cut at \\x0b, \\x0c and
+more, and ``str.splitlines`` at U+2028, which model output contains. Buffers are bounded. Format:
+https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
 
 from __future__ import annotations
@@ -25,9 +26,11 @@ class LineSplitter:
         self._skip_lf = False
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The lines that ``data`` completes, without their ends. Raises ResponseTooLargeError where a line passes the limit."""
+        """The lines that ``data`` completes, without their ends. Raises ResponseTooLargeError where a line passes the
+        limit."""
         if self._skip_lf and data:
-            # The CR of a CRLF ended the line already, so that nobody waits for a byte that a CR-only server never sends.
+            # The CR of a CRLF ended the line already, so that nobody waits for a byte that a CR-only server never
+            # sends.
             self._skip_lf = False
             if data.startswith(b"\n"):
                 data = data[1:]
@@ -45,8 +48,11 @@ class LineSplitter:
         if rest:
             self._parts.append(rest)
             self._size += len(rest)
-        # Only the first line can be longer than what was fed, so the others are looked at only where that was itself too much.
-        if self._size > self._limit or any(len(line) > self._limit for line in (lines if len(data) > self._limit else lines[:1])):
+        # Only the first line can be longer than what was fed, so the others are looked at only where that was itself
+        # too much.
+        if self._size > self._limit or any(
+            len(line) > self._limit for line in (lines if len(data) > self._limit else lines[:1])
+        ):
             raise ResponseTooLargeError("a line of the stream", self._limit)
         return lines
 
@@ -61,10 +67,11 @@ class LineSplitter:
 class SSEDecoder:
     """Bytes to server-sent events, as pairs of event name (empty where none was given) and data.
 
-    ``stray`` keeps the beginning of the last line that is no part of the format: proxies put plain text in the place of an event.
+    ``stray`` keeps the beginning of the last line that is no part of the format: proxies put plain text in the place of
+    an event.
     """
 
-    __slots__ = ("_data", "_event", "_first", "_lines", "_limit", "_size", "stray")
+    __slots__ = ("_data", "_event", "_first", "_limit", "_lines", "_size", "stray")
 
     def __init__(self, *, limit: int = MAX_BODY_BYTES) -> None:
         self._lines = LineSplitter(limit=limit)
@@ -76,7 +83,8 @@ class SSEDecoder:
         self.stray = b""
 
     def feed(self, data: bytes) -> list[tuple[bytes, bytes]]:
-        """The events that ``data`` completes. Raises ResponseTooLargeError where a line or an event passes the limit."""
+        """The events that ``data`` completes. Raises ResponseTooLargeError where a line or an event passes the
+        limit."""
         return self._take(self._lines.feed(data))
 
     def close(self) -> list[tuple[bytes, bytes]]:
@@ -89,10 +97,13 @@ class SSEDecoder:
             if self._first:
                 self._first = False
                 line = line.removeprefix(_BOM)
+            if line == b"data":
+                line = b"data:"  # a field name alone is the field with an empty value
             if line.startswith(b"data:"):
                 value = line[6:] if line.startswith(b"data: ") else line[5:]
+                # The line ends between them count, or empty lines would have no bound.
+                self._size += len(value) + bool(self._data)
                 self._data.append(value)
-                self._size += len(value)
                 if self._size > self._limit:
                     raise ResponseTooLargeError("an event of the stream", self._limit)
             elif not line:
@@ -111,7 +122,5 @@ class SSEDecoder:
         name, _, value = line.partition(b":")
         if name == b"event":
             self._event = value.removeprefix(b" ")
-        elif name == b"data":
-            self._data.append(b"")  # a field name alone is the field with an empty value
         elif name not in (b"id", b"retry"):
             self.stray = line[:_STRAY_SHOWN]

@@ -1,4 +1,5 @@
-"""The values that pass between a codec and the transport, and the protocols that each wire format implements. No aiohttp, no I/O."""
+"""The values that pass between a codec and the transport, and the protocols that each wire format implements. No
+aiohttp, no I/O."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ class HTTPRequest:
 
 @attrs.frozen(kw_only=True)
 class HTTPResponse:
-    """One answer, read whole. ``headers`` have lower-case names; ``received_at`` is Unix time in seconds, for a ``Retry-After`` that is a date."""
+    """One answer, read whole. ``headers`` have lower-case names; ``received_at`` is Unix time in seconds, for a
+    ``Retry-After`` that is a date."""
 
     status: int
     headers: Mapping[str, str]
@@ -35,10 +37,13 @@ class HTTPResponse:
 
 
 class StreamDecoder(Protocol):
-    """Bytes of a streamed answer to events. Neither method raises: what goes wrong is put in ``failure``, after the events that came before it.
+    """Bytes of a streamed answer to events. Neither method raises: what goes wrong is put in ``failure``, after the
+    events that came before it.
 
-    ``finished``: the terminal marker was seen and nothing more is awaited. After :meth:`close`, exactly one of ``finished`` and ``failure`` is set.
-    ``failure`` is a StreamInterruptedError without ``partial`` (the stream knows what it has handed on), or another BackendError that says more.
+    ``finished``: the terminal marker was seen and nothing more is awaited. After :meth:`close`, exactly one of
+    ``finished`` and ``failure`` is set.
+    ``failure`` is a StreamInterruptedError without ``partial`` (the stream knows what it has handed on), or another
+    BackendError that says more.
     """
 
     served_model: str | None
@@ -56,7 +61,8 @@ class StreamDecoder(Protocol):
 
 
 class Codec(Protocol):
-    """One wire format. Each ``encode_*`` is pure and raises before anything is sent; each ``decode_*`` takes a 2xx answer and raises only BackendError."""
+    """One wire format. Each ``encode_*`` is pure and raises before anything is sent; each ``decode_*`` takes a 2xx
+    answer and raises only BackendError."""
 
     def auth_headers(self, api_key: str) -> Mapping[str, str]: ...
 

@@ -1,7 +1,9 @@
-"""A Python type to the JSON Schema that servers accept, and an answer's text back to a value of that type. msgspec does both; knows no server.
+"""A Python type to the JSON Schema that servers accept, and an answer's text back to a value of that type. msgspec does
+both; knows no server.
 
-The schema is in the strict form that OpenAI asks for and that constrained decoders like: every property required, no further properties, no defaults.
-Making fields that have a default required loses nothing: the model must say them, and the value is what it said.
+The schema is in the strict form that OpenAI asks for and that constrained decoders like: every property required, no
+further properties, no defaults. Making fields that have a default required loses nothing: the model must say them, and
+the value is what it said.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ T = TypeVar("T")
 
 
 def schema_for(target: type[T]) -> dict[str, Any]:
-    """JSON Schema of an attrs class, dataclass, TypedDict, msgspec Struct or built-in type. Raises TypeError for what JSON cannot hold."""
+    """JSON Schema of an attrs class, dataclass, TypedDict, msgspec Struct or built-in type. Raises TypeError for what
+    JSON cannot hold."""
     schema = msgspec.json.schema(target)
     definitions = {name: _strict(definition) for name, definition in schema.pop("$defs", {}).items()}
     root: dict[str, Any] = _strict(schema)
@@ -36,7 +39,11 @@ def _strict(node: Any) -> Any:
     if not isinstance(node, dict):
         return node
     strict = {
-        key: {name: _strict(part) for name, part in value.items()} if key == "properties" else value if key in ("enum", "const") else _strict(value)
+        key: {name: _strict(part) for name, part in value.items()}
+        if key == "properties"
+        else value
+        if key in ("enum", "const")
+        else _strict(value)
         for key, value in node.items()
         if key != "default"
     }
@@ -57,7 +64,10 @@ def decode_as(target: type[T], text: str) -> T:
     try:
         return msgspec.json.decode(text.encode("utf-8", "surrogatepass"), type=target)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        problem, _, pointer = str(error).rpartition(" - at `")
+        # msgspec's wording: "... - at `$.title`", and "... - at `key` in `$.counts`" for the key of a mapping.
+        problem, _, place = str(error).rpartition(" - at `")
         raise StructuredOutputError(
-            f"the answer is no valid {getattr(target, '__name__', target)}: {error}", text=text, pointer=pointer.removesuffix("`") if problem else None
+            f"the answer is no valid {getattr(target, '__name__', target)}: {error}",
+            text=text,
+            pointer=place.removesuffix("`").rpartition("`")[2] if problem else None,
         ) from error

@@ -1,8 +1,11 @@
-"""The OpenAI format: chat completions, models, embeddings. Every server here speaks it; what it adds to it is named beside the field.
+"""The OpenAI format: chat completions, models, embeddings. Every server here speaks it; what it adds to it is named
+beside the field.
 
-Request and answer: https://platform.openai.com/docs/api-reference/chat. Contract of the decoder: a completion is whole only if a known
-``finish_reason`` came for choice 0 and no error came before the end; ``[DONE]`` is no proof (vLLM sends it after an error, too), and its absence no
-fault (several servers leave it out). Usage comes after the finish reason, so ``Finish`` is handed on at ``[DONE]`` or at the end.
+Request and answer: https://platform.openai.com/docs/api-reference/chat. Contract of the decoder: a completion is whole
+only if a known
+``finish_reason`` came for choice 0 and no error came before the end; ``[DONE]`` is no proof (vLLM sends it after an
+error, too), and its absence no fault (several servers leave it out). Usage comes after the finish reason, so ``Finish``
+is handed on at ``[DONE]`` or at the end.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ from ctxbackends.types import (
     Embeddings,
     Finish,
     FinishReason,
+    JSONObjectFormat,
     JSONSchemaFormat,
     Message,
     ModelInfo,
@@ -44,14 +48,15 @@ from ctxbackends.types import (
 )
 from ctxbackends.wire.framing import SSEDecoder
 from ctxbackends.wire.http import HTTPRequest, HTTPResponse
-from ctxbackends.wire.status import facts_of
+from ctxbackends.wire.status import error_facts, facts_of
 
 T = TypeVar("T")
 
 # Text Generation Inference names its reasons otherwise: https://huggingface.co/docs/text-generation-inference
 _FINISH_ALIASES: Mapping[str, FinishReason] = {"eos_token": "stop", "stop_sequence": "stop"}
 
-# Members of the body that this codec writes, or whose effect the decoder could not show, so that they cannot come through extra_body.
+# Members of the body that this codec writes, or whose effect the decoder could not show, so that they cannot come
+# through extra_body.
 _RESERVED = {
     "model": "pass model=",
     "messages": "pass the messages",
@@ -134,7 +139,8 @@ class _ModelStatus(msgspec.Struct):
 
 
 class _Model(msgspec.Struct):
-    """``max_model_len`` is vLLM's, ``meta.n_ctx`` and ``aliases`` llama-server's, ``status`` that of its router, ``max_input_tokens`` Anthropic's."""
+    """``max_model_len`` is vLLM's, ``meta.n_ctx`` and ``aliases`` llama-server's, ``status`` that of its router,
+    ``max_input_tokens`` Anthropic's."""
 
     id: str
     aliases: list[str] | None = None
@@ -198,10 +204,12 @@ def _arguments(function: _Function | None) -> str:
 
 
 class OpenAIChatCodec:
-    """See the module. ``max_tokens_field`` is the name that this server honours for the bound of generated tokens."""
+    """See the module. ``max_tokens_field`` is the name that this server honours for the bound of generated tokens;
+    ``json_object_as_schema`` asks for any JSON object by a schema."""
 
-    def __init__(self, *, max_tokens_field: str = "max_tokens") -> None:
+    def __init__(self, *, max_tokens_field: str = "max_tokens", json_object_as_schema: bool = False) -> None:
         self._max_tokens_field = max_tokens_field
+        self._json_object_as_schema = json_object_as_schema
 
     def auth_headers(self, api_key: str) -> Mapping[str, str]:
         return {"Authorization": f"Bearer {api_key}"}
@@ -221,29 +229,38 @@ class OpenAIChatCodec:
                 body[name] = value
         if request.stop_sequences:
             body["stop"] = request.stop_sequences
-        if isinstance(request.response_format, JSONSchemaFormat):
-            # The nested form: llama-server reads the schema here and nowhere else, and takes the flat form for "any object".
-            schema = {"name": request.response_format.name, "schema": request.response_format.schema, "strict": True}
+        wanted = request.response_format
+        if isinstance(wanted, JSONObjectFormat) and self._json_object_as_schema:
+            wanted = JSONSchemaFormat("object", {"type": "object"})
+        if isinstance(wanted, JSONSchemaFormat):
+            # The nested form: llama-server reads the schema here and nowhere else, and takes the flat form for "any
+            # object".
+            schema = {"name": wanted.name, "schema": wanted.schema, "strict": True}
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
-        elif request.response_format is not None:
+        elif wanted is not None:
             body["response_format"] = {"type": "json_object"}
         for name, value in (request.extra_body or {}).items():
             if name in _RESERVED or name in body:
-                raise UnsupportedOptionError(f"extra_body: {name}", _RESERVED.get(name, f"{name} is set by an option already"))
+                raise UnsupportedOptionError(
+                    f"extra_body: {name}", _RESERVED.get(name, f"{name} is set by an option already")
+                )
             body[name] = value
         return HTTPRequest("POST", "/v1/chat/completions", _encoder.encode(body))
 
     def decode_chat(self, response: HTTPResponse, *, requested_model: str) -> Completion:
         answer = _decode(_completion_decoder, response.body, what="the answer")
         if answer.error is not None:
-            raise ResponseError(f"the server sent an error under HTTP {response.status}: {facts_of({'error': answer.error}).message}", body=response.body)
+            said = facts_of({"error": answer.error}).message or response.body[:512].decode("utf-8", "replace")
+            raise ResponseError(f"the server sent an error under HTTP {response.status}: {said}", body=response.body)
         choice = next((choice for choice in answer.choices or () if choice.index == 0), None)
         if choice is None:
             raise EmptyChoicesError("the answer holds no choice", body=response.body)
         message = choice.message or _Message()
         reason = _finish_reason(choice.finish_reason)
         if reason is None:
-            raise StreamInterruptedError(f"the answer is not whole: finish_reason is {choice.finish_reason!r}", body=response.body)
+            raise StreamInterruptedError(
+                f"the answer is not whole: finish_reason is {choice.finish_reason!r}", body=response.body
+            )
         return Completion(
             text=message.content or "",
             finish_reason=reason,
@@ -253,7 +270,9 @@ class OpenAIChatCodec:
             reasoning=message.reasoning or message.reasoning_content or "",
             refusal=message.refusal or "",
             tool_calls=tuple(
-                ToolCall(call.id or "", (call.function.name if call.function else None) or "", _arguments(call.function))
+                ToolCall(
+                    call.id or "", (call.function.name if call.function else None) or "", _arguments(call.function)
+                )
                 for call in message.tool_calls or ()
             ),
             response_id=answer.id,
@@ -284,7 +303,9 @@ class OpenAIChatCodec:
 
     def decode_embeddings(self, response: HTTPResponse, *, requested_model: str, count: int) -> Embeddings:
         answer = _decode(_embeddings_decoder, response.body, what="the answer")
-        by_index = {item.index if item.index is not None else place: item.embedding for place, item in enumerate(answer.data)}
+        by_index = {
+            item.index if item.index is not None else place: item.embedding for place, item in enumerate(answer.data)
+        }
         if sorted(by_index) != list(range(count)) or len(answer.data) != count:
             raise MalformedResponseError(f"{len(answer.data)} vectors came for {count} inputs", body=response.body)
         return Embeddings(
@@ -299,7 +320,8 @@ def _message(message: Message) -> dict[str, Any]:
     wire: dict[str, Any] = {"role": message.role, "content": message.content}
     if message.tool_calls:
         wire["tool_calls"] = [
-            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}} for call in message.tool_calls
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in message.tool_calls
         ]
     if message.tool_call_id is not None:
         wire["tool_call_id"] = message.tool_call_id
@@ -326,26 +348,29 @@ def _vector(value: list[float] | str, body: bytes) -> tuple[float, ...]:
         raw = base64.b64decode(value, validate=True)
         return struct.unpack(f"<{len(raw) // 4}f", raw)
     except (ValueError, struct.error) as error:
-        raise MalformedResponseError("a vector is neither a list of numbers nor base64 of 32-bit floats", body=body) from error
+        raise MalformedResponseError(
+            "a vector is neither a list of numbers nor base64 of 32-bit floats", body=body
+        ) from error
 
 
 class OpenAIStreamDecoder:
     """See the module for the contract, :class:`ctxbackends.wire.http.StreamDecoder` for the protocol."""
 
-    __slots__ = ("_calls", "_frames", "_reason", "_usage", "failure", "finished", "response_id", "served_model")
+    __slots__ = ("_calls", "_frames", "_places", "_reason", "_usage", "failure", "finished", "response_id", "served_model")
 
     def __init__(self) -> None:
         self._frames = SSEDecoder()
         self._reason: FinishReason | None = None
         self._usage: Usage | None = None
         self._calls: list[str] = []
+        self._places: dict[int, int] = {}
         self.served_model: str | None = None
         self.response_id: str | None = None
         self.failure: BackendError | None = None
         self.finished = False
 
     def feed(self, data: bytes) -> list[StreamEvent]:
-        if self.failure is not None or self.finished:
+        if self._ended():
             return []
         try:
             frames = self._frames.feed(data)
@@ -357,7 +382,7 @@ class OpenAIStreamDecoder:
         return events
 
     def close(self) -> list[StreamEvent]:
-        if self.failure is not None or self.finished:
+        if self._ended():
             return []
         events: list[StreamEvent] = []
         try:
@@ -366,9 +391,12 @@ class OpenAIStreamDecoder:
             self.failure = error
             return []
         self._read(frames, events)
-        if self.failure is None and not self.finished:
+        if not self._ended():
             self._end(events, "the stream ended without a finish_reason")
         return events
+
+    def _ended(self) -> bool:
+        return self.failure is not None or self.finished
 
     def _read(self, frames: list[tuple[bytes, bytes]], events: list[StreamEvent]) -> None:
         for name, data in frames:
@@ -389,11 +417,15 @@ class OpenAIStreamDecoder:
                 return
 
     def _is_error(self, chunk: _Chunk, name: bytes, data: bytes) -> bool:
-        """Errors come under ``error`` (object or string), as ``event: error``, or with their members at the top level."""
-        facts = facts_of(msgspec.json.decode(data))
+        """Errors come under ``error`` (object or string), as ``event: error``, or with their members at the top
+        level."""
+        facts = error_facts(data)  # not the chunk decoder: what that skipped may be no valid JSON
         if chunk.error is None and name != b"error" and chunk.object != "error" and facts.message is None:
             return False  # an event of a kind that this format does not know
-        self.failure = StreamInterruptedError(f"the server sent an error in the stream: {facts.message or data[:512].decode('utf-8', 'replace')}", body=data)
+        self.failure = StreamInterruptedError(
+            f"the server sent an error in the stream: {facts.message or data[:512].decode('utf-8', 'replace')}",
+            body=data,
+        )
         return True
 
     def _take(self, chunk: _Chunk, events: list[StreamEvent]) -> None:
@@ -410,7 +442,9 @@ class OpenAIStreamDecoder:
             if choice.finish_reason is not None:
                 self._reason = _finish_reason(choice.finish_reason)
                 if self._reason is None:
-                    self.failure = StreamInterruptedError(f"the server ended the answer with finish_reason {choice.finish_reason!r}")
+                    self.failure = StreamInterruptedError(
+                        f"the server ended the answer with finish_reason {choice.finish_reason!r}"
+                    )
                     return
 
     def _take_delta(self, delta: _Message, events: list[StreamEvent]) -> None:
@@ -427,14 +461,18 @@ class OpenAIStreamDecoder:
             events.append(ToolCallDelta(place, self._calls[place], function.name or "", _arguments(function)))
 
     def _place(self, call: _ToolCall) -> int:
-        """Which of the parallel calls a delta belongs to: by id, then by index. Servers repeat the index 0 for every call, or leave it out."""
+        """Which of the parallel calls a delta belongs to: by id, then by index. Servers repeat the index 0 for every
+        call, leave it out, or do not begin with 0; an index means the call that used it last."""
         if call.id and call.id in self._calls:
-            return self._calls.index(call.id)
-        index = call.index if call.index is not None else max(len(self._calls) - 1, 0)
-        if not call.id and 0 <= index < len(self._calls):
-            return index
-        self._calls.append(call.id or "")
-        return len(self._calls) - 1
+            place = self._calls.index(call.id)
+        elif not call.id and self._calls and (call.index is None or call.index in self._places):
+            place = len(self._calls) - 1 if call.index is None else self._places[call.index]
+        else:
+            place = len(self._calls)
+            self._calls.append(call.id or "")
+        if call.index is not None:
+            self._places[call.index] = place
+        return place
 
     def _end(self, events: list[StreamEvent], problem: str) -> None:
         if self._reason is None:

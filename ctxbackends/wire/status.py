@@ -1,7 +1,8 @@
-"""An answer with an error status to the one right exception. Knows every vendor's error body; knows no retry and no transport.
+"""An answer with an error status to the one right exception. Knows every vendor's error body; knows no retry and no
+transport.
 
-Shapes seen (docs/servers.md): ``{"error": {...}}`` with an integer or a string code, ``{"error": "text"}``, ``{"detail": ...}``, ``{"message": ...}``,
-Anthropic's ``{"type": "error", "error": {...}}``, and no body at all.
+Shapes seen (docs/servers.md): ``{"error": {...}}`` with an integer or a string code, ``{"error": "text"}``,
+``{"detail": ...}``, ``{"message": ...}``, Anthropic's ``{"type": "error", "error": {...}}``, and no body at all.
 """
 
 from __future__ import annotations
@@ -44,11 +45,11 @@ _BY_STATUS: Mapping[int, type[APIStatusError]] = {
 }
 
 # Only to read the two numbers out of a sentence that was already recognised; vLLM and OpenAI give them nowhere else.
-_LIMIT_NUMBER = re.compile(r"maximum context length is (\d+)")
+_LIMIT_NUMBER = re.compile(r"maximum context length is (\d{1,18})")
 _PROMPT_NUMBERS = (
-    re.compile(r"at least (\d+) input tokens"),
-    re.compile(r"resulted in (\d+) tokens"),
-    re.compile(r"(\d+) in the messages"),
+    re.compile(r"at least (\d{1,18}) input tokens"),
+    re.compile(r"resulted in (\d{1,18}) tokens"),
+    re.compile(r"(\d{1,18}) in the messages"),
 )
 
 
@@ -146,7 +147,8 @@ def _is_missing_model(status: int, facts: ErrorFacts, text: str) -> bool:
 
 
 def _retry_after(response: HTTPResponse) -> float | None:
-    """Seconds to wait. ``retry-after-ms`` is OpenAI's finer form and wins; ``Retry-After`` is seconds or a date (RFC 9110, 10.2.3)."""
+    """Seconds to wait. ``retry-after-ms`` is OpenAI's finer form and wins; ``Retry-After`` is seconds or a date (RFC
+    9110, 10.2.3)."""
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         value = response.headers.get(name, "").strip()
         try:
