@@ -1,0 +1,194 @@
+"""A real server that starts: refused, loading, ready; and the ways in which it does not become ready."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Callable, Mapping
+from itertools import groupby
+from pathlib import Path
+
+import pytest
+
+from ctxbackends import (
+    APIConnectionError,
+    ConfigError,
+    Loading,
+    LocalServer,
+    Registry,
+    ServerDiedError,
+    open_backend,
+    serve_model,
+)
+from ctxbackends.config import BackendConfig
+from tests.real.conftest import ServerFactory
+
+pytestmark = pytest.mark.real
+
+
+async def test_refused_then_loading_then_ready(server_of: ServerFactory) -> None:
+    server = server_of("slow-load")
+    seen: list[Loading] = []
+    try:
+        endpoint = await server.start()
+        async with open_backend("llamacpp", endpoint=endpoint, default_model="slow-load") as backend:
+            await backend.wait_ready(on_progress=seen.append)
+            assert [state for state, _ in groupby(look.state for look in seen)] == ["refused", "loading"]
+            assert (await backend.ping()).model == "slow-load"
+    finally:
+        await server.aclose()
+    assert [look.elapsed for look in seen] == sorted(look.elapsed for look in seen)
+    assert str(seen[0]) == f"waiting for {endpoint} (refused, 0 s of 90 s)"
+
+
+async def test_a_completion_waits_by_itself(server_of: ServerFactory) -> None:
+    server = server_of("slow-load")
+    try:
+        async with open_backend("llamacpp", endpoint=await server.start(), default_model="slow-load") as backend:
+            answer = await backend.complete("Hello", max_tokens=4)
+    finally:
+        await server.aclose()
+    assert answer.served_model == "slow-load"
+    assert answer.usage is not None
+    assert 1 <= answer.usage.output_tokens <= 4
+
+
+async def test_without_waiting_it_is_refused_at_once() -> None:
+    async with open_backend("llamacpp", endpoint=f"http://127.0.0.1:{free_port()}") as backend:
+        with pytest.raises(APIConnectionError) as caught:
+            await backend.ping(wait=False)
+    assert caught.value.refused
+    assert caught.value.waited is None
+
+
+async def test_the_last_error_when_the_budget_ends() -> None:
+    async with open_backend("llamacpp", endpoint=f"http://127.0.0.1:{free_port()}", ready_timeout=0.3) as backend:
+        with pytest.raises(APIConnectionError) as caught:
+            await backend.wait_ready()
+    assert caught.value.refused
+    assert caught.value.waited is not None
+    assert caught.value.waited >= 0.3
+
+
+async def test_a_server_that_dies_while_it_loads_is_not_waited_for(server_of: ServerFactory) -> None:
+    server = server_of("slow-load")
+    try:
+        endpoint = await server.start()
+
+        def kill_once_loading(look: Loading) -> None:
+            if look.state == "loading" and server.pid is not None:
+                os.kill(server.pid, signal.SIGKILL)
+
+        async with open_backend("llamacpp", endpoint=endpoint, default_model="slow-load") as backend:
+            with pytest.raises(ServerDiedError, match="died while loading"):
+                await backend.wait_ready(on_progress=kill_once_loading)
+    finally:
+        await server.aclose()
+
+
+async def test_a_managed_server_that_dies_tells_its_exit(
+    model: Callable[[str], Path], environment: Mapping[str, str]
+) -> None:
+    with pytest.raises(ServerDiedError) as caught:
+        async with serve_model(model("slow-load"), environment=environment, on_progress=_kill_our_child):
+            pytest.fail("it cannot become ready")
+    assert caught.value.exit_code == -signal.SIGKILL
+
+
+def _kill_our_child(look: Loading) -> None:
+    for pid in _children():
+        os.kill(pid, signal.SIGKILL)
+
+
+def _children() -> list[int]:
+    """Server processes that this process started."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            status = (entry / "stat").read_text().rpartition(")")[2].split()
+            command = (entry / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if entry.name.isdigit() and int(status[1]) == os.getpid() and b"worker.py" in command and status[0] != "Z":
+            found.append(int(entry.name))
+    return found
+
+
+@pytest.mark.parametrize("kept", [0.999, 0.5, 0.01])
+async def test_a_truncated_model_fails_at_once_with_the_end_of_the_log(
+    kept: float, model: Callable[[str], Path], environment: Mapping[str, str], tmp_path: Path
+) -> None:
+    whole = model("tiny").read_bytes()
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(whole[: int(len(whole) * kept)])
+    with pytest.raises(ServerDiedError) as caught:
+        async with serve_model(broken, environment=environment):
+            pytest.fail("it cannot become ready")
+    assert caught.value.exit_code == 1
+    assert any("load" in line for line in caught.value.log_tail)
+    assert str(broken) in str(caught.value)
+
+
+async def test_a_dead_server_is_an_error_once_and_then_started_again(
+    model: Callable[[str], Path], environment: Mapping[str, str]
+) -> None:
+    before = set(_children())
+    async with serve_model(model("tiny"), environment=environment, alias="tiny") as backend:
+        (pid,) = set(_children()) - before
+        os.kill(pid, signal.SIGKILL)
+        while pid in _children():
+            await asyncio.sleep(0.02)
+        with pytest.raises(ServerDiedError):
+            await backend.complete("Hello", max_tokens=2)
+        assert (await backend.complete("Hello", max_tokens=2)).served_model == "tiny"
+
+
+async def test_a_port_in_use(server: LocalServer, model: Callable[[str], Path]) -> None:
+    port = int((await server.start()).rpartition(":")[2])
+    with pytest.raises(ConfigError, match=f"port {port} on 127.0.0.1 is in use"):
+        await LocalServer(model("tiny"), port=port).start()
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [(None, "there is no such file"), (b"", "is no GGUF model file"), (b"# a text", "is no GGUF model file")],
+)
+async def test_a_file_that_is_no_model(content: bytes | None, problem: str, tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError, match=problem):
+        await LocalServer(path).start()
+
+
+async def test_a_model_path_in_the_registry_starts_on_first_use_and_ends_with_it(model: Callable[[str], Path]) -> None:
+    before = set(_children())
+    async with Registry([BackendConfig(name="mine", type="llamacpp", model_path=str(model("tiny")))]) as registry:
+        backend = registry.default()
+        assert set(_children()) == before
+        first = await backend.complete("Hello", max_tokens=2)
+        started = set(_children()) - before
+        assert len(started) == 1
+        second = await backend.complete("Hello", max_tokens=2)
+        assert set(_children()) - before == started
+        assert first.served_model == second.served_model == backend.default_model
+    assert set(_children()) == before
+
+
+def test_one_registry_and_its_server_over_several_event_loops(model: Callable[[str], Path]) -> None:
+    registry = Registry([BackendConfig(name="mine", type="llamacpp", model_path=str(model("tiny")))])
+
+    async def ask() -> set[int]:
+        await registry.default().complete("Hello", max_tokens=2)
+        return set(_children())
+
+    assert asyncio.run(ask()) == asyncio.run(ask())
+    asyncio.run(registry.aclose())
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

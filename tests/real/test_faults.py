@@ -1,0 +1,85 @@
+"""A real server that fails in mid-stream: nothing is lost silently, and nothing hangs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+
+import pytest
+
+from ctxbackends import APIConnectionError, APITimeoutError, LocalServer, StreamInterruptedError, TextDelta
+from tests.real.conftest import ServerFactory, over
+
+pytestmark = pytest.mark.real
+
+
+@pytest.fixture
+async def mortal(server_of: ServerFactory) -> AsyncIterator[LocalServer]:
+    """A slow server of this test's own, to be killed."""
+    server = server_of("slow-tokens", parallel=2, ctx_size=2048)
+    await server.start()
+    yield server
+    await server.aclose()
+
+
+async def test_killed_in_mid_stream(mortal: LocalServer) -> None:
+    seen = ""
+    async with over(mortal) as backend:
+        with pytest.raises(StreamInterruptedError) as caught:
+            async with backend.stream("Hello", max_tokens=100_000) as stream:
+                async for event in stream:
+                    assert isinstance(event, TextDelta)
+                    seen += event.text
+                    if len(seen) > 20 and mortal.pid is not None:
+                        os.kill(mortal.pid, signal.SIGKILL)
+        assert caught.value.partial.text == seen
+        assert caught.value.partial.served_model == "slow-tokens"
+        assert caught.value.__cause__ is not None
+        with pytest.raises(APIConnectionError) as refused:
+            await backend.ping(wait=False)
+        assert refused.value.refused
+
+
+async def test_a_completion_killed_on_its_way_is_an_error_and_not_sent_again(mortal: LocalServer) -> None:
+    async with over(mortal) as backend:
+        asking = asyncio.create_task(backend.complete("Hello", max_tokens=100_000))
+        await asyncio.sleep(0.5)  # it generates by then; any moment would do
+        assert mortal.pid is not None
+        os.kill(mortal.pid, signal.SIGKILL)
+        with pytest.raises((StreamInterruptedError, APIConnectionError)):
+            await asking
+
+
+async def test_terminated_in_mid_stream_it_hangs_and_the_idle_timeout_ends_it(mortal: LocalServer) -> None:
+    """After SIGTERM llama-server stops generating and leaves its clients without a byte and without an end."""
+    seen = ""
+    async with over(mortal, idle_timeout=1.5) as backend:
+        with pytest.raises((APITimeoutError, StreamInterruptedError)) as caught:
+            async with backend.stream("Hello", max_tokens=100_000) as stream:
+                async for event in stream:
+                    assert isinstance(event, TextDelta)
+                    seen += event.text
+                    if len(seen) > 20 and mortal.pid is not None:
+                        os.kill(mortal.pid, signal.SIGTERM)
+    error = caught.value
+    assert isinstance(error, APITimeoutError | StreamInterruptedError)
+    assert error.partial is not None
+    assert error.partial.text == seen
+    if isinstance(error, APITimeoutError):
+        assert (error.phase, error.key) == ("idle", "idle_timeout")
+
+
+async def test_a_stopped_process_is_a_stall_with_its_phase(mortal: LocalServer) -> None:
+    assert mortal.pid is not None
+    async with over(mortal, idle_timeout=0.7, first_token_timeout=0.7) as backend:
+        with pytest.raises(APITimeoutError) as caught:
+            async with backend.stream("Hello", max_tokens=100_000) as stream:
+                async for _ in stream:
+                    os.kill(mortal.pid, signal.SIGSTOP)
+        assert caught.value.phase == "idle"
+        with pytest.raises(APITimeoutError) as caught:
+            await backend.complete("Hello", max_tokens=4)
+        assert (caught.value.phase, caught.value.limit, caught.value.key) == ("first_token", 0.7, "first_token_timeout")
+        os.kill(mortal.pid, signal.SIGCONT)
