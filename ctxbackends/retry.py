@@ -35,6 +35,7 @@ Liveness: TypeAlias = Callable[[], BackendError | None]
 
 FIRST_POLL = 0.05
 SLOWEST_POLL = 0.5
+POLL_GROWTH = 1.1
 TRANSIENT_ATTEMPTS = 3
 RETRY_AFTER_CAP = 60.0
 
@@ -217,14 +218,16 @@ def _not_ready(error: BackendError, *, probe: bool) -> LoadState | None:
 
 
 class _WaitForServer(wait_base):
-    """From FIRST_POLL up to SLOWEST_POLL, growing by a quarter; never past the budget."""
+    """From FIRST_POLL up to SLOWEST_POLL, so that a look comes about every tenth of the time waited; never past the
+    budget."""
 
     def __init__(self, budget: float) -> None:
         self._budget = budget
 
     def __call__(self, retry_state: RetryCallState) -> float:
         left = self._budget - (retry_state.seconds_since_start or 0.0)
-        return max(0.0, min(FIRST_POLL * 1.25 ** (retry_state.attempt_number - 1), SLOWEST_POLL, left))
+        growth = POLL_GROWTH ** min(retry_state.attempt_number - 1, 100)  # a float overflows after an hour of polls
+        return max(0.0, min(FIRST_POLL * growth, SLOWEST_POLL, left))
 
 
 class _WaitTransient(wait_base):

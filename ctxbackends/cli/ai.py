@@ -14,7 +14,6 @@ import click
 
 from ctxbackends.cli.root import debug_option
 from ctxbackends.cli.terminal import print_json, printable, read_prompt, utf8, waiting
-from ctxbackends.profiles import PROFILES
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -62,12 +61,13 @@ def backend_options(command: Callable[Concatenate[Choice, P], Coroutine[Any, Any
     ) -> R:
         if endpoint is None and api_key_env is not None:
             raise click.UsageError("--api-key-env goes with --endpoint; in .ctxrc it is the backend's api_key_env")
+        from ctxbackends.profiles import PROFILES  # noqa: PLC0415  # help needs none of it
+
         if endpoint is not None and backend is not None and backend not in PROFILES:
             raise click.UsageError(f"with --endpoint, --backend is a backend type: {', '.join(PROFILES)}")
         return asyncio.run(command(Choice(backend, endpoint, api_key_env), *args, **options))
 
     return run
-
 
 
 def _prompt(context: click.Context, _: click.Parameter, value: str | None) -> str | None:
@@ -151,7 +151,7 @@ async def chat(
                 async for event in stream:
                     if isinstance(event, TextDelta) and not as_json:
                         written = event.text
-                        click.echo(printable(event.text), nl=False)
+                        click.echo(printable(event.text), nl=False, color=True)  # or click takes text out
                         sys.stdout.flush()
     answer = stream.completion
     if as_json:

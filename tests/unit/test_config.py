@@ -1,0 +1,938 @@
+"""`.ctxrc` -> values: what is read, what is refused, and where each error points to."""
+
+# ruff: noqa: SIM300  # the house writes expected == actual
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from ctxbackends import config as config_module
+from ctxbackends.config import (
+    MAX_FILE_SIZE,
+    BackendConfig,
+    CtxConfig,
+    api_key_for,
+    find_ctxrc,
+    format_duration,
+    load_ctxrc,
+    looks_like_key,
+    normalise_endpoint,
+    parse_ctxrc,
+    parse_duration,
+)
+from ctxbackends.errors import (
+    ConfigError,
+    DuplicateBackendError,
+    InvalidEndpointError,
+    MissingKeyError,
+    UnknownBackendError,
+    UnknownBackendTypeError,
+)
+from ctxbackends.profiles import PROFILES, BackendType
+
+KEY = "sk-proj-Ab3dEf6hIj9kLmN0"
+PATH = "/home/me/project/.ctxrc"
+HINT = "write a number with a unit, such as 300ms, 30s, 2m or 1h30m"
+HIDDEN = "the value (not shown: it looks like a key)"
+QUOTES = "must be a text; write it in quotes if it looks like something else"
+MAPPING = "must hold keys and values, such as name: and type:"
+LIKE = "write it like http://localhost:8080"
+
+
+def parse(text: str, **options: Any) -> CtxConfig:
+    return parse_ctxrc(text, path=PATH, **options)
+
+
+def refused(text: str) -> ConfigError:
+    with pytest.raises(ConfigError) as caught:
+        parse(text)
+    error = caught.value
+    assert error.path == PATH
+    assert KEY not in str(error)
+    assert KEY not in repr(error.__context__)
+    return error
+
+
+# --- durations ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("300ms", 0.3),
+        ("30s", 30.0),
+        ("2m", 120.0),
+        ("1h30m", 5400.0),
+        ("1.5h", 5400.0),
+        ("1h0m0.5s", 3600.5),
+        (".5s", 0.5),
+        ("1.s", 1.0),
+        ("+5s", 5.0),
+        ("0", 0.0),
+        ("+0", 0.0),
+        ("0s", 0.0),
+        ("1us", 1e-6),
+        ("1µs", 1e-6),
+        ("1μs", 1e-6),
+        ("1ns", 1e-9),
+        ("1m1m", 120.0),
+        ("2562047h47m16.854775807s", 9223372036.854775807),
+    ],
+)
+def test_a_duration_is_what_go_reads(text: str, seconds: float) -> None:
+    assert seconds == parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("60", "60 has no unit; write 60s"),
+        ("1.5", "1.5 has no unit; write 1.5s"),
+        ("1h30", f"'1h30' is not a duration; {HINT}"),
+        ("1.2.3s", f"'1.2.3s' is not a duration; {HINT}"),
+        ("", f"'' is not a duration; {HINT}"),
+        ("s", f"'s' is not a duration; {HINT}"),
+        (".s", f"'.s' is not a duration; {HINT}"),
+        ("1d", "'1d' has an unknown unit; the units are ns, us, ms, s, m and h"),
+        ("60 s", "'60 s' has an unknown unit; the units are ns, us, ms, s, m and h"),
+        ("60S", "'60S' has an unknown unit; the units are ns, us, ms, s, m and h"),
+        ("-1s", f"'-1s' is negative; {HINT}"),
+        ("٣s", f"'٣s' is not a duration; {HINT}"),
+        (
+            "2562047h47m16.854775808s",
+            f"'2562047h47m16.854775808s' is longer than 292 years; {HINT}",
+        ),
+        ("1" * 65, f"no duration has 65 characters; {HINT}"),
+        (KEY, f"{HIDDEN} is not a duration; {HINT}"),
+    ],
+)
+def test_what_is_no_duration_is_told_what_would_be(text: str, said: str) -> None:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011  # the whole sentence is compared below
+        parse_duration(text)
+    assert said == str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (90.0, "1m30s"),
+        (0.3, "300ms"),
+        (30, "30s"),
+        (120, "2m"),
+        (3600, "1h"),
+        (5400.25, "1h30m0.25s"),
+        (1.5, "1.5s"),
+        (0.0015, "1.5ms"),
+        (0.000002, "2µs"),
+        (0.000000003, "3ns"),
+        (0, "0s"),
+        (1e-12, "0s"),
+        (0.9999999999, "1s"),
+        (100 * 3600, "100h"),
+        (-90, "-1m30s"),
+    ],
+)
+def test_a_duration_is_written_as_go_reads_it(seconds: float, text: str) -> None:
+    assert text == format_duration(seconds)
+
+
+@given(st.integers(min_value=0, max_value=2**62))
+def test_a_duration_survives_being_written(nanoseconds: int) -> None:
+    seconds = nanoseconds / 10**9
+    assert seconds == parse_duration(format_duration(seconds))
+
+
+@given(st.text(alphabet="0123456789.+-nsuµmh ", max_size=12) | st.text())
+def test_any_text_is_a_duration_or_a_value_error(text: str) -> None:
+    try:
+        seconds = parse_duration(text)
+    except ValueError:
+        return
+    assert 0 <= seconds
+
+
+# --- endpoints ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("written", "endpoint"),
+    [
+        ("http://localhost:8080", "http://localhost:8080"),
+        ("http://localhost:8080/", "http://localhost:8080"),
+        ("http://localhost:8080/v1", "http://localhost:8080"),
+        ("http://localhost:8080/v1/", "http://localhost:8080"),
+        ("http://localhost:8080//v1//", "http://localhost:8080"),
+        ("https://host/api", "https://host/api"),
+        ("https://openrouter.ai/api/v1", "https://openrouter.ai/api"),
+        ("https://host/v1/v1", "https://host/v1"),
+        ("https://host/xv1", "https://host/xv1"),
+        ("HTTPS://Host.Example/API", "https://host.example/API"),
+        ("http://my_service:80", "http://my_service:80"),
+        ("http://[::1]:8080/v1", "http://[::1]:8080"),
+        ("http://[2001:DB8::1]", "http://[2001:db8::1]"),
+        ("http://host/a@b", "http://host/a@b"),
+    ],
+)
+def test_an_endpoint_is_brought_to_one_form(written: str, endpoint: str) -> None:
+    assert endpoint == normalise_endpoint(written)
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("", f"the endpoint is empty or no text; {LIKE}"),
+        (
+            "localhost:8080",
+            f"the endpoint 'localhost:8080' does not begin with http:// or https://; {LIKE}",
+        ),
+        (
+            "localhost:8080/v1?to=ftp://x",
+            "the endpoint 'localhost:8080' has a query or a fragment; only scheme, host, port and a path belong here",
+        ),
+        (
+            "ftp://host",
+            f"the endpoint 'ftp://host' does not begin with http:// or https://; {LIKE}",
+        ),
+        ("http://", f"the endpoint 'http://' has a bad host or port; {LIKE}"),
+        ("http:///v1", f"the endpoint 'http://' has a bad host or port; {LIKE}"),
+        ("http://:80", f"the endpoint 'http://:80' has a bad host or port; {LIKE}"),
+        ("http://h:", f"the endpoint 'http://h:' has a bad host or port; {LIKE}"),
+        ("http://h:0", f"the endpoint 'http://h:0' has a bad host or port; {LIKE}"),
+        ("http://h:65536", f"the endpoint 'http://h:65536' has a bad host or port; {LIKE}"),
+        ("http://h:x", f"the endpoint 'http://h:x' has a bad host or port; {LIKE}"),
+        ("http://-h", f"the endpoint 'http://-h' has a bad host or port; {LIKE}"),
+        ("http://h%41", f"the endpoint 'http://h%41' has a bad host or port; {LIKE}"),
+        ("http://é", f"the endpoint 'http://é' has a bad host or port; {LIKE}"),
+        ("http://[::1", f"the endpoint 'http://[::1' has a bad host or port; {LIKE}"),
+        (
+            "http://[::1]x:8",
+            f"the endpoint 'http://[::1]x:8' has a bad host or port; {LIKE}",
+        ),
+        ("http://[v1.h]", f"the endpoint 'http://[v1.h]' has a bad host or port; {LIKE}"),
+        (
+            "http://[::1%25e]",
+            f"the endpoint 'http://[::1%25e]' has a bad host or port; {LIKE}",
+        ),
+        ("http://h\\x", f"the endpoint 'http://h' has a bad host or port; {LIKE}"),
+        (
+            "http://h/?",
+            "the endpoint 'http://h' has a query or a fragment; only scheme, host, port and a path belong here",
+        ),
+        (
+            "http://h/#",
+            "the endpoint 'http://h' has a query or a fragment; only scheme, host, port and a path belong here",
+        ),
+        ("http://h /", "the endpoint 'http://h ' contains white space or control characters"),
+        ("http://h\n", "the endpoint 'http://h\\n' contains white space or control characters"),
+        ("http://h/\x00", "the endpoint 'http://h' contains white space or control characters"),
+        (
+            "http://me:secret@h",
+            "the endpoint holds a user name or password; put the key into an environment variable",
+        ),
+        ("me:secret@h", f"the endpoint does not begin with http:// or https://; {LIKE}"),
+        (
+            f"http://h/?key={KEY}@",
+            "the endpoint has a query or a fragment; only scheme, host, port and a path belong here",
+        ),
+        (f"http://h:{KEY}", f"the endpoint has a bad host or port; {LIKE}"),
+    ],
+)
+def test_what_is_no_endpoint_is_refused_without_its_secrets(written: str, said: str) -> None:
+    with pytest.raises(InvalidEndpointError) as caught:
+        normalise_endpoint(written)
+    assert (said, "endpoint", None) == (caught.value.problem, caught.value.key, caught.value.__context__)
+
+
+# --- values built in code -----------------------------------------------------------------------------
+
+
+def test_a_type_is_enough_where_it_has_a_default_endpoint() -> None:
+    built = {name: BackendConfig(name=name) for name in PROFILES if name != "openai-compatible"}
+    assert {name: (name, PROFILES[name].default_endpoint) for name in built} == {
+        name: (config.type, config.endpoint) for name, config in built.items()
+    }
+
+
+def test_a_known_type_is_the_enumeration_and_another_one_stays_as_it_is() -> None:
+    own = BackendConfig(name="mine", type="my-server")
+    assert (BackendType, BackendType.VLLM) == (
+        type(BackendConfig(name="a", type="vllm").type),
+        BackendConfig(name="a", type="vllm").type,
+    )
+    assert (str, "my-server", None) == (type(own.type), own.type, own.endpoint)
+
+
+def test_numbers_of_seconds_become_floats() -> None:
+    config = BackendConfig(name="vllm", timeout=60, ready_timeout=0)
+    assert (60.0, float, 0.0) == (config.timeout, type(config.timeout), config.ready_timeout)
+
+
+def test_a_model_file_stands_in_the_place_of_an_endpoint() -> None:
+    config = BackendConfig(
+        name="l", type="llamacpp", model_path="m.gguf", ctx_size=8192, parallel=2, threads=4, embeddings=True
+    )
+    assert (None, "m.gguf") == (config.endpoint, config.model_path)
+
+
+def test_a_config_can_be_evolved() -> None:
+    config = BackendConfig(name="a", type="openai-compatible", endpoint="http://h/api/v1/")
+    assert ("http://h/api", 5.0) == (attrs.evolve(config, timeout=5).endpoint, attrs.evolve(config, timeout=5).timeout)
+
+
+def test_the_key_is_in_no_repr() -> None:
+    config = BackendConfig(name="openai", api_key=KEY)
+    assert (KEY, False) == (config.api_key, KEY in repr(config))
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind", "key", "said"),
+    [
+        ({"name": "x"}, UnknownBackendTypeError, "name", 'unknown backend type "x"; the types are '),
+        ({"name": KEY}, UnknownBackendTypeError, "name", 'unknown backend type "(not shown)"; the types are '),
+        ({"name": 1}, ConfigError, "name", "must be a text"),
+        ({"name": "", "type": "vllm"}, ConfigError, "name", "must not be empty"),
+        ({"name": " a", "type": "vllm"}, ConfigError, "name", "must not be empty or have white space around it"),
+        ({"name": "a\nb", "type": "vllm"}, ConfigError, "name", "must not contain control characters"),
+        ({"name": "a\ud800", "type": "vllm"}, ConfigError, "name", "must not contain control characters"),
+        ({"name": "a", "type": None}, ConfigError, "type", "must be a text"),
+        ({"name": "a", "type": ["vllm"]}, ConfigError, "type", "must be a text"),
+        ({"name": "a", "type": ""}, ConfigError, "type", "must not be empty"),
+        ({"name": "vllm", "default_model": ""}, ConfigError, "default_model", "must not be empty"),
+        ({"name": "llamacpp", "model_path": ""}, ConfigError, "model_path", "must not be empty"),
+        ({"name": "openai-compatible"}, InvalidEndpointError, "endpoint", "the endpoint is missing, and type openai-c"),
+        ({"name": "vllm", "endpoint": "h"}, InvalidEndpointError, "endpoint", "the endpoint 'h' does not begin with"),
+        ({"name": "vllm", "endpoint": 5}, InvalidEndpointError, "endpoint", "the endpoint is empty or no text"),
+        ({"name": "mine", "type": "own", "endpoint": "h"}, InvalidEndpointError, "endpoint", "the endpoint 'h' does n"),
+        (
+            {"name": "vllm", "api_key_env": "A-B"},
+            ConfigError,
+            "api_key_env",
+            "must be the name of an environment variab",
+        ),
+        ({"name": "vllm", "api_key_env": KEY}, ConfigError, "api_key_env", "must be the name of an environment variab"),
+        ({"name": "vllm", "api_key_env": 5}, ConfigError, "api_key_env", "must be the name of an environment variable"),
+        ({"name": "vllm", "api_key": ""}, ConfigError, "api_key", "must be a text that is not empty"),
+        ({"name": "vllm", "api_key": KEY.encode()}, ConfigError, "api_key", "must be a text that is not empty"),
+        ({"name": "vllm", "api_key": KEY + "\n"}, ConfigError, "api_key", "the api_key argument holds white space"),
+        ({"name": "vllm", "timeout": 0}, ConfigError, "timeout", "must be above zero; write a number with a unit"),
+        ({"name": "vllm", "timeout": -1}, ConfigError, "timeout", "must be above zero"),
+        ({"name": "vllm", "ready_timeout": -1}, ConfigError, "ready_timeout", "must be above zero"),
+        ({"name": "vllm", "idle_timeout": True}, ConfigError, "idle_timeout", "must be a number of seconds"),
+        ({"name": "vllm", "idle_timeout": "5s"}, ConfigError, "idle_timeout", "must be a number of seconds"),
+        ({"name": "vllm", "timeout": float("nan")}, ConfigError, "timeout", "must be a number of seconds"),
+        ({"name": "vllm", "timeout": float("inf")}, ConfigError, "timeout", "must be a number of seconds"),
+        ({"name": "vllm", "timeout": 10**400}, ConfigError, "timeout", "must be a number of seconds"),
+        ({"name": "vllm", "model_mismatch": "no"}, ConfigError, "model_mismatch", "must be error, warn or ignore"),
+        ({"name": "vllm", "model_path": "m"}, ConfigError, "model_path", "is for type llamacpp alone"),
+        (
+            {"name": "llamacpp", "model_path": "m", "endpoint": "http://h"},
+            ConfigError,
+            "model_path",
+            "stands in the place of endpoint; keep one of the two",
+        ),
+        ({"name": "llamacpp", "ctx_size": 1}, ConfigError, "ctx_size", "has a meaning only together with model_path"),
+        ({"name": "llamacpp", "embeddings": True}, ConfigError, "embeddings", "has a meaning only together with model"),
+        (
+            {"name": "llamacpp", "model_path": "m", "threads": 0},
+            ConfigError,
+            "threads",
+            "must be a whole number from 1",
+        ),
+        ({"name": "llamacpp", "model_path": "m", "threads": True}, ConfigError, "threads", "must be a whole number"),
+        ({"name": "llamacpp", "model_path": "m", "parallel": 2**31}, ConfigError, "parallel", "must be a whole number"),
+        ({"name": "llamacpp", "model_path": "m", "embeddings": 1}, ConfigError, "embeddings", "must be true or false"),
+    ],
+)
+def test_a_wrong_value_in_code_is_refused(fields: dict[str, Any], kind: type[ConfigError], key: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        BackendConfig(**fields)
+    error = caught.value
+    assert (kind, key, said) == (type(error), error.key, error.problem[: len(said)])
+    assert KEY not in str(error)
+    assert str(error) == str(pickle.loads(pickle.dumps(error)))  # noqa: S301  # what this test pickled
+
+
+# --- keys ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        (KEY, True),
+        ("sk-a", True),
+        ("Bearer sk-a", True),
+        ("hf_abcdefghijklmnopqrstuvwxyz", True),
+        ("gsk_1234567890123456789", True),
+        ("0123456789abcdef0123456789abcdef", True),
+        ("OPENAI_API_KEY", False),
+        ("MY_TEAMS_OPENAI_API_KEY_2", False),
+        ("hf_token", False),
+        ("qwen3-4b-instruct-2507", False),
+        ("http://localhost:8080/v1", False),
+        ("", False),
+    ],
+)
+def test_a_key_is_known_by_its_looks(text: str, key: bool) -> None:
+    assert key == looks_like_key(text)
+
+
+@pytest.mark.parametrize(
+    ("fields", "environ", "found"),
+    [
+        ({"name": "openai"}, {"OPENAI_API_KEY": "k"}, ("k", "OPENAI_API_KEY")),
+        ({"name": "openai"}, {}, None),
+        ({"name": "openai"}, {"OPENAI_API_KEY": ""}, None),
+        ({"name": "openai", "api_key_env": ""}, {"OPENAI_API_KEY": "k"}, None),
+        ({"name": "openai", "api_key_env": "MINE"}, {"OPENAI_API_KEY": "k", "MINE": "m"}, ("m", "MINE")),
+        ({"name": "openai", "api_key": "a"}, {"OPENAI_API_KEY": "k"}, ("a", "api_key argument")),
+        ({"name": "vllm"}, {"OPENAI_API_KEY": "k"}, None),
+        ({"name": "vllm", "api_key_env": "MINE"}, {"MINE": "m"}, ("m", "MINE")),
+    ],
+)
+def test_where_the_key_comes_from(
+    fields: dict[str, Any], environ: dict[str, str], found: tuple[str, str] | None
+) -> None:
+    config = BackendConfig(**fields)
+    assert found == api_key_for(config, PROFILES[config.type], environ)
+
+
+@pytest.mark.parametrize("environ", [{}, {"MINE": ""}])
+def test_a_named_variable_without_a_key_is_an_error(environ: dict[str, str]) -> None:
+    with pytest.raises(MissingKeyError) as caught:
+        api_key_for(BackendConfig(name="openai", api_key_env="MINE"), PROFILES["openai"], environ)
+    assert ("MINE", "openai") == (caught.value.variable, caught.value.backend)
+
+
+@pytest.mark.parametrize("junk", ["\n", "\r\nX-Evil: 1", " ", "\t", "\x00", "\x7f", "é", "\ud800"])
+def test_a_key_that_is_no_header_is_refused_and_not_shown(junk: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        api_key_for(BackendConfig(name="openai"), PROFILES["openai"], {"OPENAI_API_KEY": KEY + junk})
+    assert (
+        "the variable OPENAI_API_KEY holds white space, control characters or non-ASCII characters, "
+        "which no API key has" == caught.value.problem
+    )
+    assert KEY not in repr(caught.value)
+
+
+# --- finding and reading the file ---------------------------------------------------------------------
+
+
+def test_the_nearest_file_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deep = tmp_path / "a" / "b"
+    deep.mkdir(parents=True)
+    assert find_ctxrc(deep) is None
+    (tmp_path / ".ctxrc").touch()
+    assert tmp_path / ".ctxrc" == find_ctxrc(deep)
+    (deep / ".ctxrc").mkdir()  # a directory is not it
+    assert tmp_path / ".ctxrc" == find_ctxrc(deep)
+    (tmp_path / "a" / ".ctxrc").touch()
+    monkeypatch.chdir(deep)
+    assert tmp_path / "a" / ".ctxrc" == find_ctxrc()
+
+
+def test_no_working_directory_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone() -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(os, "getcwd", gone)
+    assert find_ctxrc() is None
+
+
+def test_a_file_is_read(tmp_path: Path) -> None:
+    path = tmp_path / ".ctxrc"
+    path.write_text("default_backend: local\nbackends:\n  - {name: local, type: llamacpp, timeout: 60s}\n")
+    local = BackendConfig(name="local", type="llamacpp", timeout=60.0)
+    assert CtxConfig(backends=(local,), default_backend="local", path=path) == load_ctxrc(path)
+
+
+def test_a_file_that_cannot_be_read_is_one_clear_error(tmp_path: Path) -> None:
+    def said(path: Path) -> str:
+        with pytest.raises(ConfigError) as caught:
+            load_ctxrc(path)
+        return str(caught.value)
+
+    path = tmp_path / "f"
+    assert f"{path}: cannot be read: No such file or directory" == said(path)
+    assert f"{tmp_path}: is a directory; a .ctxrc is a text file" == said(tmp_path)
+    assert "'a\\x00b': is no path of a file" == said(Path("a\0b"))
+    os.mkfifo(path)
+    assert f"{path}: is no regular file; a .ctxrc is a text file" == said(path)
+    path.unlink()
+    path.write_bytes(b"# ok\n# caf\xe9\n")
+    assert f"{path}:2: is not UTF-8 text" == said(path)
+    path.write_bytes("a: b\n".encode("utf-16"))
+    assert f"{path}:1: is not UTF-8 text" == said(path)
+    path.write_bytes(b"#" * (MAX_FILE_SIZE + 1))
+    assert f"{path}: is larger than 1048576 bytes; is it the right file?" == said(path)
+    path.write_bytes(b"#" * MAX_FILE_SIZE)
+    assert () == load_ctxrc(path).backends
+
+
+def test_the_decoders_error_with_the_whole_file_does_not_travel_along(tmp_path: Path) -> None:
+    path = tmp_path / ".ctxrc"
+    path.write_bytes(b"x: " + KEY.encode() + b"\xff")
+    with pytest.raises(ConfigError) as caught:
+        load_ctxrc(path)
+    assert (None, None) == (caught.value.__cause__, caught.value.__context__)
+
+
+# --- what is read -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "\ufeff",
+        "# a comment\n",
+        "---\n",
+        "null",
+        "~",
+        "{}",
+        "backends:\n",
+        "backends: []",
+        "backends: ~ # x",
+        "a: 1",
+    ],
+)
+def test_nothing_is_no_backends(text: str) -> None:
+    assert CtxConfig(path=Path(PATH)) == parse(text)
+
+
+def test_every_field_is_read() -> None:
+    text = """
+        default_backend: files
+        backends:
+          - name: net
+            type: openai-compatible
+            endpoint: https://host/api/v1/
+            api_key_env: MY_KEY
+            timeout: 1h30m
+            connect_timeout: 500ms
+            ready_timeout: 0
+            first_token_timeout: "2m"
+            idle_timeout: 30s
+            default_model: 'qwen3:4b'
+            model_mismatch: warn
+            embeddings: false
+          - name: files
+            type: llamacpp
+            model_path: models/m.gguf
+            ctx_size: 8192
+            parallel: 2
+            threads: 4
+            embeddings: true
+            api_key_env: ""
+          - name: anthropic
+    """
+    net = BackendConfig(
+        name="net",
+        type="openai-compatible",
+        endpoint="https://host/api",
+        api_key_env="MY_KEY",
+        timeout=5400.0,
+        connect_timeout=0.5,
+        ready_timeout=0.0,
+        first_token_timeout=120.0,
+        idle_timeout=30.0,
+        default_model="qwen3:4b",
+        model_mismatch="warn",
+    )
+    files = BackendConfig(
+        name="files",
+        type="llamacpp",
+        model_path="/home/me/project/models/m.gguf",
+        ctx_size=8192,
+        parallel=2,
+        threads=4,
+        embeddings=True,
+        api_key_env="",
+    )
+    expected = (net, files, BackendConfig(name="anthropic"))
+    assert CtxConfig(backends=expected, default_backend="files", path=Path(PATH)) == parse(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "backends:\n- name: vllm",
+        "backends:\n- name: vllm\n",
+        "backends:\r\n- name: vllm\r\n",
+        "\ufeffbackends:\n- name: vllm\n",
+        "---\nbackends:\n    -   name: vllm\n...\n",
+        '{"backends": [{"name": "vllm"}]}',
+        "%YAML 1.2\n---\nbackends: [{name: vllm}]",
+        "? backends\n: - ? name\n    : vllm",
+        "backends:\n- name: |-\n    vllm\n",
+        "backends:\n- !!map {name: !!str vllm}\n",
+        "backends:\n-\n  name: vllm # \t\n",
+        "backends:\n- &a {name: vllm}\nother: *a\n",
+        "x: &a vllm\nbackends:\n- name: *a\n",
+        "x: &l [{name: vllm}]\nbackends: *l\n",
+        "x: &a {name: vllm}\nbackends:\n- <<: *a\n",
+        "x: &a {name: vllm}\nbackends:\n- <<: [*a, {name: no}]\n",
+        "x: &a {name: no}\nbackends:\n- <<: *a\n  name: vllm\n",
+        "x: &a {name: vllm}\ny: &b {<<: *a}\nbackends:\n- <<: [*b, *a, *b]\n",
+        "x: &a {backends: [{name: vllm}], default_backend: vllm}\n<<: [1, *a]\ndefault_backend: vllm\n",
+    ],
+)
+def test_yaml_has_many_ways_to_say_the_same(text: str) -> None:
+    assert (BackendConfig(name="vllm"),) == parse(text).backends
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        "theme: {a: 1, a: 2}",
+        "theme: !custom [1, !x 2]",
+        "theme: 0o17",
+        "theme: 2024-13-45",
+        "theme: &a [*a]",
+        "? [1, 2]\n: 3",
+        "1: 2\n1: 3",
+        "<<: 5",
+        "<<: [5]",
+        "theme: &a 1\nother: &a 2",
+        'theme: "\\ud800"',
+        f"api_key: {KEY}",
+    ],
+)
+def test_other_keys_are_not_looked_at(foreign: str) -> None:
+    assert (BackendConfig(name="vllm"),) == parse(f"{foreign}\nbackends: [{{name: vllm}}]\n").backends
+
+
+def test_an_alias_that_is_nested_exponentially_often_costs_nothing() -> None:
+    lines = ["a0: &a0 [x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 50)]
+    merges = ["m0: &m0 {type: vllm}"]
+    merges += [f"m{i}: &m{i} {{<<: [{', '.join([f'*m{i - 1}'] * 2)}]}}" for i in range(1, 40)]
+    text = "\n".join([*lines, *merges, "backends:", "- <<: *m39", "  name: a"])
+    assert (BackendConfig(name="a", type="vllm"),) == parse(text).backends
+
+
+def test_home_and_absolute_model_paths(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+
+    def model_path(written: str) -> str | None:
+        return parse(f"backends: [{{name: llamacpp, model_path: {written}}}]").backends[0].model_path
+
+    assert "/home/me/m.gguf" == model_path('"~/m.gguf"')
+    assert "/srv/m.gguf" == model_path("/srv/m.gguf")
+    assert "/home/me/m.gguf" == model_path("../m.gguf")
+    assert "/home/me/project/$HOME" == model_path("$HOME")  # the environment is not looked at
+
+
+def test_own_types_can_be_named() -> None:
+    types = (*PROFILES, "mine")
+    text = "backends: [{name: mine}, {name: b, type: mine, endpoint: 'http://h/v1'}]"
+    expected = (
+        BackendConfig(name="mine", type="mine"),
+        BackendConfig(name="b", type="mine", endpoint="http://h"),
+    )
+    assert expected == parse(text, types=types).backends
+
+
+# --- what is refused, and where -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("timeout: 60", "60 has no unit; write 60s"),
+        ("timeout: '60'", "60 has no unit; write 60s"),
+        ("timeout: 1.5", "1.5 has no unit; write 1.5s"),
+        ("timeout: true", f"must be a duration; {HINT}"),
+        ("timeout: null", f"must be a duration; {HINT}"),
+        ("timeout:", f"must be a duration; {HINT}"),
+        ("timeout: [1s]", f"must be a duration; {HINT}"),
+        ("timeout: -5s", f"'-5s' is negative; {HINT}"),
+        ("timeout: 5 s", "'5 s' has an unknown unit; the units are ns, us, ms, s, m and h"),
+        (
+            f"timeout: {KEY}",
+            f"{HIDDEN} is not a duration; {HINT}",
+        ),
+        (
+            "timeout: 0",
+            f"must be above zero; {HINT}, or leave it out for the default",
+        ),
+        ("endpoint: localhost", f"the endpoint 'localhost' does not begin with http:// or https://; {LIKE}"),
+        ("endpoint: ''", f"the endpoint is empty or no text; {LIKE}"),
+        ("endpoint: 8080", QUOTES),
+        (
+            f"endpoint: http://me:{KEY}@h",
+            "the endpoint holds a user name or password; put the key into an environment variable",
+        ),
+        ("default_model: 5", QUOTES),
+        ("default_model: {a: b}", QUOTES),
+        ("default_model: !env X", QUOTES),
+        ("default_model: ''", "must not be empty or have white space around it"),
+        ("model_mismatch: maybe", "must be error, warn or ignore"),
+        ("model_path: m.gguf", "is for type llamacpp alone"),
+        ('model_path: "a\\0b"', "must not contain control characters"),
+        ("model_path: ''", "must not be empty or have white space around it"),
+        ("ctx_size: 5", "has a meaning only together with model_path"),
+        ("ctx_size: 0", "must be a whole number from 1 to 2147483647"),
+        ("ctx_size: '5'", "must be a whole number from 1 to 2147483647, without quotes"),
+        ("ctx_size: -5", "must be a whole number from 1 to 2147483647, without quotes"),
+        ("ctx_size: 0x5", "must be a whole number from 1 to 2147483647, without quotes"),
+        ("ctx_size: 5.5", "must be a whole number from 1 to 2147483647, without quotes"),
+        ("ctx_size: !!int [5]", "must be a whole number from 1 to 2147483647, without quotes"),
+        ("ctx_size: 99999999999", "must be a whole number from 1 to 2147483647, without quotes"),
+        ("embeddings: yes", "must be true or false, without quotes"),
+        ("embeddings: !!bool yes", "must be true or false, without quotes"),
+        ("embeddings: !!bool [true]", "must be true or false, without quotes"),
+        ("api_key_env: 5", QUOTES),
+    ],
+)
+def test_a_wrong_value_has_its_line_and_its_key(value: str, said: str) -> None:
+    field = value.partition(":")[0]
+    error = refused(f"x: 1\n\nbackends:\n  - name: ok\n    type: vllm\n  - name: a\n    {value}  # c\n    type: vllm\n")
+    assert (7, f"backends[1].{field}", said) == (error.line, error.key, error.problem)
+    assert f"{PATH}:7: backends[1].{field}: {said}" == str(error)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        f"api_key_env: {KEY}",
+        "api_key_env: MY-KEY",
+        "api_key_env: $MY_KEY",
+        "api_key_env: 0123456789abcdef0123456789abcdef",
+    ],
+)
+def test_a_key_where_a_variables_name_belongs_is_not_shown(written: str) -> None:
+    error = refused(f"backends:\n- name: openai\n  {written}\n")
+    assert (
+        3,
+        "backends[0].api_key_env",
+        "must be the name of an environment variable (letters, digits and _), such as OPENAI_API_KEY, never the key; "
+        "the value is not shown here",
+    ) == (error.line, error.key, error.problem)
+
+
+@pytest.mark.parametrize("member", ["api_key", "apiKey", "api-key", "token", "password"])
+def test_a_key_has_no_place_in_the_file(member: str) -> None:
+    error = refused(f"backends:\n- name: openai\n  {member}: {KEY}\n")
+    assert (
+        3,
+        f"backends[0].{member}",
+        "no key stands in this file; put it into an environment variable, and name that in api_key_env",
+    ) == (error.line, error.key, error.problem)
+
+
+FIELDS = (
+    "name, type, endpoint, api_key_env, default_model, model_mismatch, model_path, timeout, connect_timeout, "
+    "ready_timeout, first_token_timeout, idle_timeout, ctx_size, parallel, threads, embeddings"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "key", "said"),
+    [
+        ("[1]", 1, None, "the file must hold keys and values, such as backends:"),
+        ("\n\njust text", 3, None, "the file must hold keys and values, such as backends:"),
+        ("backends: 5", 1, "backends", 'must be a list, each item beginning with "- name:"'),
+        ("backends:\n  name: a", 2, "backends", 'must be a list, each item beginning with "- name:"'),
+        ("a: 1\nbackends: []\nbackends: []", 3, "backends", "is given twice"),
+        ("a: 1\n'a': 2", 2, "a", "is given twice"),
+        (f"{KEY}: 1\n{KEY}: 2", 2, "(not shown)", "is given twice"),
+        ("backends:\n- vllm", 2, "backends[0]", MAPPING),
+        (f"backends:\n- {KEY}", 2, "backends[0]", MAPPING),
+        ("backends:\n- name: vllm\n-\n\n\nz: 1", 1, "backends[1]", MAPPING),
+        ("backends:\n- !!set {name}", 2, "backends[0]", MAPPING),
+        ("backends:\n- type: vllm", 2, "backends[0].name", "is missing"),
+        ("backends:\n- name:\n\n  type: vllm", 2, "backends[0].name", QUOTES),
+        ("backends:\n- name: a\n  type: vllm\n  name: b", 4, "backends[0].name", "is given twice"),
+        ("backends:\n- name: a\n  <<: {}\n  <<: {}", 4, "backends[0].<<", "is given twice"),
+        ("backends:\n- name: vllm\n  tiemout: 5s", 3, "backends[0].tiemout", "unknown key; did you mean timeout?"),
+        ("backends:\n- name: vllm\n  zzz: 5s", 3, "backends[0].zzz", f"unknown key; the keys are {FIELDS}"),
+        (
+            "backends:\n- name: vllm\n  1: 5s",
+            3,
+            "backends[0]",
+            "the keys of a backend are plain names, such as name: and type:",
+        ),
+        (f"backends:\n- name: vllm\n  {KEY}: 5s", 3, "backends[0]", "has a key that does not belong here"),
+        (f"backends:\n- name: vllm\n  {'z' * 101}: 5s", 3, "backends[0]", "has a key that does not belong here"),
+        ('backends:\n- name: vllm\n  "\\n": 5s', 3, "backends[0]", "has a key that does not belong here"),
+        ("backends:\n- name: vllm\n  <<: 5", 3, "backends[0].<<", "must name a mapping or a list of mappings"),
+        (
+            "backends:\n- name: vllm\n  <<: [{},\n    5]",
+            4,
+            "backends[0].<<",
+            "must name a mapping or a list of mappings",
+        ),
+        ("backends:\n- name: vllm\n  <<: {x: 5}", 3, "backends[0].x", f"unknown key; the keys are {FIELDS}"),
+        ("x: &a {timeout: 5}\nbackends:\n- name: vllm\n  <<: *a", 1, "backends[0].timeout", "5 has no unit; write 5s"),
+        ("default_backend: 5", 1, "default_backend", "must be the name of a backend; leave it out for none"),
+        ("default_backend:\n\nx: 1", 1, "default_backend", "must be the name of a backend; leave it out for none"),
+        ("default_backend: ''", 1, "default_backend", "must be the name of a backend; leave it out for none"),
+    ],
+)
+def test_a_wrong_shape_has_its_line_and_its_key(text: str, line: int, key: str | None, said: str) -> None:
+    error = refused(text)
+    assert (ConfigError, line, key, said) == (type(error), error.line, error.key, error.problem)
+
+
+def test_a_type_that_does_not_exist() -> None:
+    error = refused("backends:\n- name: a\n  type: vlm\n")
+    assert isinstance(error, UnknownBackendTypeError)
+    assert ("vlm", tuple(PROFILES), 3, "backends[0].type") == (error.type_name, error.types, error.line, error.key)
+    assert error.problem.endswith("openai-compatible")
+
+
+def test_a_name_that_should_be_a_type() -> None:
+    error = refused("backends:\n- name: local\n")
+    assert isinstance(error, UnknownBackendTypeError)
+    assert ("local", 2, "backends[0].name") == (error.type_name, error.line, error.key)
+    assert error.problem.endswith("; a backend with a name of its own needs a type")
+
+
+def test_a_type_that_looks_like_a_key_is_not_shown() -> None:
+    assert "(not shown)" in refused(f"backends:\n- name: a\n  type: {KEY}\n").problem
+    assert "(not shown)" in refused(f"backends: [{{name: {KEY}}}]").problem
+    assert "(not shown)" in refused(f"backends: []\ndefault_backend: {KEY}").problem
+    assert "(not shown)" in refused(f"backends: [{{name: {KEY}, type: vllm}}, {{name: {KEY}, type: vllm}}]").problem
+
+
+def test_an_empty_type() -> None:
+    error = refused("backends:\n- name: a\n  type: ''\n")
+    assert (3, "backends[0].type", "must not be empty or have white space around it") == (
+        error.line,
+        error.key,
+        error.problem,
+    )
+
+
+def test_two_backends_of_one_name() -> None:
+    error = refused("backends:\n- name: a\n  type: vllm\n- type: ollama\n  name: a\n")
+    assert isinstance(error, DuplicateBackendError)
+    assert ("a", 5, "backends[1].name") == (error.name, error.line, error.key)
+
+
+def test_a_default_that_names_no_backend() -> None:
+    error = refused("default_backend: b\nbackends:\n- name: vllm\n- name: ollama\n")
+    assert isinstance(error, UnknownBackendError)
+    assert ("b", ("vllm", "ollama"), 1, "default_backend") == (error.name, error.names, error.line, error.key)
+
+
+def test_a_missing_endpoint_points_to_the_entry() -> None:
+    error = refused("backends:\n- name: vllm\n- name: openai-compatible\n  timeout: 5s\n")
+    assert (InvalidEndpointError, 3, "backends[1].endpoint") == (type(error), error.line, error.key)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "said"),
+    [
+        ("a: b\nc: d: e\n", 2, "not valid YAML, column 5, mapping values are not allowed here"),
+        ("a: b\n\tc: d\n", 2, "not valid YAML: a tab where only spaces may stand"),
+        ("a: [1, 2\nb: 3\n", 2, "not valid YAML, column 2, while parsing a flow sequence"),
+        ('a: "x\n', 2, "not valid YAML, column 1, while scanning a quoted scalar, found unexpected end of stream"),
+        (f"a: *{KEY}\n", 1, "not valid YAML, column 4"),
+        (f"a: !{KEY}!x y\n", 1, "not valid YAML, column 4, while parsing a node"),
+        (
+            "a: b\n---\nc: d\n",
+            2,
+            "not valid YAML, column 1, expected a single document in the stream, but found another document",
+        ),
+        ("a: 1\nb: \x07\n", 2, "not valid YAML: a control character"),
+        ("a: [" * 65, 1, "more than 64 levels of nesting"),
+        ("- " * 100000, 1, "more than 64 levels of nesting"),
+        ('a: "\\U99999999"\n', None, "not valid YAML: a directive or an escape that cannot be read"),
+        ("%YAML 1.9\n---\na: b\n", None, "not valid YAML: a directive or an escape that cannot be read"),
+    ],
+)
+def test_a_syntax_error_is_one_sentence_with_a_line(text: str, line: int | None, said: str) -> None:
+    error = refused(text)
+    assert (ConfigError, line, None, said) == (type(error), error.line, error.key, error.problem)
+    assert (None, None) == (error.__cause__, error.__context__)
+
+
+def test_merges_have_a_limit() -> None:
+    chain = ["m0: &m0 {}", *(f"m{i}: &m{i} {{<<: *m{i - 1}}}" for i in range(1, 200))]
+    error = refused("\n".join([*chain, "backends:", "- name: vllm", "  <<: *m199"]))
+    assert (202, "backends[0]", "merges more than 100 mappings") == (error.line, error.key, error.problem)
+    error = refused("backends:\n- &a\n  name: vllm\n  <<: [" + "*a, " * 101 + "]")
+    assert (2, "backends[0]", "merges more than 100 mappings") == (error.line, error.key, error.problem)
+
+
+def test_a_mapping_may_merge_itself() -> None:
+    assert (BackendConfig(name="vllm"),) == parse("backends:\n- &a\n  name: vllm\n  <<: *a\n").backends
+
+
+PIECES = st.sampled_from(
+    [
+        *"[]{}:,?-!&*#|>'\"%@`\\~\n\t\r ",
+        *(
+            "backends:",
+            "default_backend: ",
+            "\n- ",
+            "\n  ",
+            "name: ",
+            "type: ",
+            "vllm",
+            "endpoint: ",
+            "http://",
+            "h",
+            "5s",
+        ),
+        *(
+            "timeout: ",
+            "model_path: ",
+            "llamacpp",
+            "ctx_size: ",
+            "<<: ",
+            "&a ",
+            "*a",
+            "!!int ",
+            "!!map ",
+            "---\n",
+            "null",
+        ),
+        *(
+            "\ufeff",
+            "\x85",
+            "\u2028",
+            '"\\U99999999"',
+            '"\\ud800"',
+            "%YAML 1.1\n---\n",
+            "%YAML 9.9\n---\n",
+            "api_key_env: ",
+        ),
+    ]
+)
+
+
+@given(st.lists(PIECES, max_size=30).map("".join) | st.text())
+@example('backends: [{name: "\\ud800"}]')
+@example('backends: [{name: llamacpp, model_path: "\\ud800"}]')
+@example('default_backend: "\\ud800"')
+@example('backends: [{"\\ud800": 1}]')
+def test_any_text_is_read_or_refused_with_a_place(text: str) -> None:
+    try:
+        path = str(parse(text).path)
+    except ConfigError as error:
+        path = str(error.path)
+        str(error).encode()
+    assert PATH == path
+
+
+def test_reading_imports_no_transport_and_importing_loads_no_yaml() -> None:
+    code = (
+        "import sys, ctxbackends.config, ctxbackends.config_write\n"
+        "print(sorted(m for m in sys.modules if m.split('.')[0] in ('aiohttp', 'tenacity', 'ruamel', 'anyio')))"
+    )
+    root = str(Path(config_module.__file__).parents[1])
+    environment = {**os.environ, "PYTHONPATH": root}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert "[]\n" == done.stdout
