@@ -16,7 +16,7 @@ from typing import Protocol, TypeAlias, TypeVar, Unpack, runtime_checkable
 
 import attrs
 
-from ctxbackends.config import BackendConfig, api_key_for, normalise_endpoint
+from ctxbackends.config import BackendConfig, api_key_for
 from ctxbackends.errors import (
     APITimeoutError,
     AuthenticationError,
@@ -148,7 +148,7 @@ class HTTPBackend:
             raise InvalidEndpointError(
                 f"a backend of type {config.type} needs an endpoint", key="endpoint", backend=config.name
             )
-        self._base_url = "" if launcher is not None or endpoint is None else normalise_endpoint(endpoint)
+        self._base_url = "" if launcher is not None or endpoint is None else endpoint
         found = api_key_for(config, profile, environ)
         self._key = found[0] if found is not None else None
         self._key_source = found[1] if found is not None else None

@@ -19,10 +19,9 @@ from typing import Any
 
 import attrs
 
-from ctxbackends.config import (
-    LOCAL_ONLY,
+from ctxbackends.config import LOCAL_ONLY, BackendConfig, unknown_type
+from ctxbackends.config_read import (
     MAX_FILE_SIZE,
-    BackendConfig,
     Document,
     Entry,
     Node,
@@ -31,7 +30,6 @@ from ctxbackends.config import (
     read_document,
     read_text,
     resolve_model_path,
-    unknown_type,
 )
 from ctxbackends.errors import ConfigError
 from ctxbackends.profiles import PROFILES

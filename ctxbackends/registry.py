@@ -11,7 +11,8 @@ from typing import Any, Self, TypeAlias
 import anyio
 
 from ctxbackends.backend import Backend, HTTPBackend
-from ctxbackends.config import BackendConfig, find_ctxrc, load_ctxrc
+from ctxbackends.config import BackendConfig
+from ctxbackends.config_read import find_ctxrc, load_ctxrc
 from ctxbackends.errors import (
     AmbiguousBackendError,
     ClosedError,

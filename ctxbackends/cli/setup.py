@@ -46,7 +46,7 @@ def setup(
     as_json: bool,
 ) -> None:
     """Write or update a backend in .ctxrc, found from this directory upwards; without one, it is made here."""
-    from ctxbackends.config import find_ctxrc, load_ctxrc  # noqa: PLC0415
+    from ctxbackends.config_read import find_ctxrc, load_ctxrc  # noqa: PLC0415
     from ctxbackends.config_write import setup_backend  # noqa: PLC0415
 
     path = find_ctxrc() or Path.cwd() / ".ctxrc"
@@ -57,7 +57,7 @@ def setup(
         endpoint=endpoint,
         api_key_env=api_key_env,
         default_model=model,
-        model_path=model_path,
+        model_path=str(Path(model_path).resolve()) if model_path is not None else None,
         set_default=make_default,
     )
     written = next(config for config in load_ctxrc(path).backends if config.name == done.name)

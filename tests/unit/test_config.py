@@ -16,20 +16,17 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ctxbackends import config as config_module
+from ctxbackends import config_read as config_module
 from ctxbackends.config import (
-    MAX_FILE_SIZE,
     BackendConfig,
     CtxConfig,
     api_key_for,
-    find_ctxrc,
     format_duration,
-    load_ctxrc,
     looks_like_key,
     normalise_endpoint,
-    parse_ctxrc,
     parse_duration,
 )
+from ctxbackends.config_read import MAX_FILE_SIZE, find_ctxrc, load_ctxrc, parse_ctxrc
 from ctxbackends.errors import (
     ConfigError,
     DuplicateBackendError,
@@ -473,7 +470,7 @@ def test_a_file_that_cannot_be_read_is_one_clear_error(tmp_path: Path) -> None:
     path.write_bytes("a: b\n".encode("utf-16"))
     assert f"{path}:1: is not UTF-8 text" == said(path)
     path.write_bytes(b"#" * (MAX_FILE_SIZE + 1))
-    assert f"{path}: is larger than 1048576 bytes; is it the right file?" == said(path)
+    assert f"{path}: is larger than 131072 bytes; is it the right file?" == said(path)
     path.write_bytes(b"#" * MAX_FILE_SIZE)
     assert () == load_ctxrc(path).backends
 

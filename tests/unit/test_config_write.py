@@ -15,7 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ctxbackends.config import MAX_FILE_SIZE, BackendConfig, load_ctxrc
+from ctxbackends.config import BackendConfig
+from ctxbackends.config_read import MAX_FILE_SIZE, load_ctxrc
 from ctxbackends.config_write import SetupResult, setup_backend
 from ctxbackends.errors import ConfigError, InvalidEndpointError, UnknownBackendTypeError
 
