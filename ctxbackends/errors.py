@@ -50,12 +50,18 @@ def _rebuild(cls: type[BackendError], facts: dict[str, Any]) -> BackendError:
 def redact(error: BackendError, secret: str) -> None:
     """Take ``secret`` out of every fact of ``error`` and of the errors that it came from: servers echo keys in their
     messages."""
-    seen: BaseException | None = error
-    while isinstance(seen, BackendError):
-        for name, value in vars(seen).items():
-            setattr(seen, name, _without(value, secret))
-        seen.args = tuple(_without(value, secret) for value in seen.args)
-        seen = seen.__cause__
+    seen = set[int]()
+    left: list[BaseException | None] = [error]
+    while left:
+        one = left.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        left += [one.__cause__, one.__context__]
+        for name, value in vars(one).items():
+            if isinstance(one, BackendError) or isinstance(value, str):  # of other libraries' values, texts alone
+                setattr(one, name, _without(value, secret))
+        one.args = tuple(_without(value, secret) for value in one.args)
 
 
 def _without(value: Any, secret: str) -> Any:

@@ -183,7 +183,9 @@ class ChatStream:
             try:
                 data = await body.read()
             except APIConnectionError as error:
-                raise self._timed_out or self._interrupted(error) from error.__cause__
+                if self._timed_out is not None:
+                    raise self._timed_out from error.__cause__
+                raise self._interrupted(error) from error
             if self._raw is not None:
                 self._raw.append(data)
             events = self._decoder.feed(data) if data else self._decoder.close()

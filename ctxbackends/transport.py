@@ -13,7 +13,7 @@ import socket
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from types import SimpleNamespace
-from typing import TypeAlias
+from typing import Any, TypeAlias, cast
 
 import aiohttp
 import attrs
@@ -284,6 +284,10 @@ def _translate(error: BaseException, *, reused: bool, started: bool) -> BackendE
         return APIConnectionError(f"the server closed the connection {when}", sent=True, reused=reused and not started)
     if isinstance(error, aiohttp.ClientConnectionError):
         return APIConnectionError(f"the connection ended: {error}", sent=True)
+    if isinstance(error, aiohttp.ClientResponseError):
+        # It stays on as the cause, and holds the headers of the request: the key is among them.
+        error.request_info = error.request_info._replace(headers=cast(Any, {}))
+        error.args = ()
     return MalformedResponseError(f"the answer is no valid HTTP: {_reason(error)}")
 
 

@@ -86,7 +86,8 @@ def run() -> None:
         sys.stderr.write("\ninterrupted\n")
         code = 130
     except BrokenPipeError:
-        _drop_output()  # whoever read it has gone
+        # Whoever read our output has gone; Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except Exception as error:
         if context is not None and context.meta.get("ctxbackends.debug"):
@@ -97,12 +98,5 @@ def run() -> None:
         if text is None:
             raise
         click.echo(f"{_PROGRAM}: {text}", err=True)
-        if isinstance(error, OSError) and error.filename is None:
-            _drop_output()  # a full disk
         code = 1
     sys.exit(code)
-
-
-def _drop_output() -> None:
-    """Where it cannot be written, Python would complain again when it flushes at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

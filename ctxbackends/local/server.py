@@ -121,7 +121,7 @@ class LocalServer:
                 self._process = subprocess.Popen(
                     [sys.executable, "-P", str(_WORKER), json.dumps(options)],
                     stdin=subprocess.PIPE,  # its end tells the child that we are gone, where the kernel does not
-                    stdout=log if not self._inherit_log else None,
+                    stdout=log if not self._inherit_log else 2,  # ours is for data
                     stderr=log if not self._inherit_log else None,
                     env=environment,
                     # Ctrl-C is ours to handle: the server must not die before its clients were told.

@@ -356,7 +356,17 @@ def _vector(value: list[float] | str, body: bytes) -> tuple[float, ...]:
 class OpenAIStreamDecoder:
     """See the module for the contract, :class:`ctxbackends.wire.http.StreamDecoder` for the protocol."""
 
-    __slots__ = ("_calls", "_frames", "_places", "_reason", "_usage", "failure", "finished", "response_id", "served_model")
+    __slots__ = (
+        "_calls",
+        "_frames",
+        "_places",
+        "_reason",
+        "_usage",
+        "failure",
+        "finished",
+        "response_id",
+        "served_model",
+    )
 
     def __init__(self) -> None:
         self._frames = SSEDecoder()
