@@ -130,6 +130,9 @@ class LocalServer:
         except BaseException:
             if reservation is not None:
                 reservation.close()
+            if self._log is not None:
+                self._log.unlink(missing_ok=True)
+            self._log = None
             raise
         self._told = False
         self._url = f"http://{self._host}:{port}"

@@ -1,0 +1,564 @@
+"""The command line over a real llama.cpp server, at a real terminal and without one."""
+
+# ruff: noqa: SIM300  # the house writes expected == actual
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import importlib.util
+import json
+import os
+import pty
+import re
+import select
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import termios
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+import ctxbackends
+from ctxbackends import LocalServer, LocalServerUnavailableError, open_backend
+from ctxbackends.local import server as local_server
+from ctxbackends.testing import VARIANTS, cached_model
+from tests.real.conftest import slots_become
+
+pytestmark = pytest.mark.real
+
+WITHIN = 60.0
+COLUMNS = 100
+KEY = "sk-test-0123456789abcdef"
+
+# In the new session: take the terminal, so that its Ctrl-C reaches us, and become the program. A background job ignores
+# the interrupt, and would hand that on.
+_START = """
+import fcntl, os, signal, sys, termios
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+if os.isatty(2):
+    fcntl.ioctl(2, termios.TIOCSCTTY, 0)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-c", _START, "-m", "ctxbackends", *arguments]
+
+
+def environment(**changed: str) -> dict[str, str]:
+    """For a process that imports the same package as this one, and knows its terminal."""
+    unset = {"NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "COLUMNS", "LINES"}
+    kept = {name: value for name, value in os.environ.items() if name not in unset}
+    package = str(Path(ctxbackends.__file__).parent.parent)
+    return {**kept, "PYTHONPATH": package, "TERM": "xterm-256color", **changed}
+
+
+# --- a terminal -------------------------------------------------------------------------------------
+
+
+class Terminal:
+    """A program at a pseudo-terminal of its own. ``reads``: what it wrote, piece by piece, and when."""
+
+    def __init__(self, *arguments: str, **changed: str) -> None:
+        self._master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, COLUMNS, 0, 0))
+        self.reads: list[tuple[float, bytes]] = []
+        try:
+            self.process = subprocess.Popen(
+                command(*arguments),
+                env=environment(**changed),
+                stdin=slave,
+                stdout=slave,
+                stderr=slave,
+                start_new_session=True,
+            )
+        finally:
+            os.close(slave)
+
+    @property
+    def raw(self) -> str:
+        return b"".join(data for _, data in self.reads).decode("utf-8", "replace")
+
+    def read(self) -> bool:
+        """Wait a moment for more; whether there can be more."""
+        if not select.select([self._master], [], [], 0.05)[0]:
+            return True
+        try:
+            data = os.read(self._master, 65536)
+        except OSError:  # EIO: the last process that had it has gone
+            return False
+        self.reads.append((time.monotonic(), data))
+        return bool(data)
+
+    def read_until(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + WITHIN
+        while not condition():
+            assert self.read(), f"it ended too soon: {self.raw}"
+            assert time.monotonic() < deadline, f"it did not happen in time: {self.raw}"
+
+    def type(self, text: bytes) -> None:
+        os.write(self._master, text)
+
+    def end(self) -> int:
+        """Read to the end; the exit code."""
+        deadline = time.monotonic() + WITHIN
+        while self.read():
+            assert time.monotonic() < deadline, f"it does not end: {self.raw}"
+        return self.process.wait(WITHIN)
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        os.close(self._master)
+
+
+@contextmanager
+def terminal(*arguments: str, **changed: str) -> Iterator[Terminal]:
+    opened = Terminal(*arguments, **changed)
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def screen(raw: str) -> list[str]:
+    """The lines that are left on a terminal that was sent ``raw``. Knows what is used here, and refuses the rest."""
+    lines, row, column = [""], 0, 0
+    for control, text in re.findall(r"(\x1b\[[?0-9;]*[A-Za-z]|[\r\n])|([^\x1b\r\n]+)", raw):
+        if text:
+            assert len(text) + column < COLUMNS, "nothing here needs a terminal that breaks lines"
+            lines[row] = lines[row].ljust(column)[:column] + text + lines[row][column + len(text) :]
+            column += len(text)
+        elif control == "\r":
+            column = 0
+        elif control == "\n":
+            row += 1
+            lines += [""] * (row + 1 - len(lines))
+        elif control == "\x1b[2K":
+            lines[row] = ""
+        elif control == "\x1b[1A":
+            row = max(0, row - 1)
+        else:
+            assert control[-1] == "m" or control in ("\x1b[?25l", "\x1b[?25h"), f"unknown control {control!r}"
+    return [line.rstrip() for line in lines]
+
+
+@contextmanager
+def program(*arguments: str, **changed: str) -> Iterator[subprocess.Popen[str]]:
+    """Without a terminal."""
+    with subprocess.Popen(
+        command(*arguments),
+        env=environment(**changed),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+def ctx(*arguments: str, **changed: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*arguments),
+        env=environment(**changed),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=WITHIN,
+    )
+
+
+# --- servers ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no .ctxrc here."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Path:
+    return cached_model(VARIANTS["tiny"])
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def gone(pid: int) -> bool:
+    """Whether the process has ended; one that nobody has reaped yet has."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WITHIN
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def backend_options(endpoint: str) -> tuple[str, ...]:
+    return ("--backend", "llamacpp", "--endpoint", endpoint)
+
+
+# --- ctx ai, at a terminal --------------------------------------------------------------------------
+
+
+async def test_ping_waits_with_one_live_line() -> None:
+    """The program is there before the server: it sees the refused connection, the loading and the answer."""
+    port = free_port()
+    server = LocalServer(cached_model(VARIANTS["slow-load"]), port=port, alias="slow-load", threads=1)
+    with terminal("ai", "ping", *backend_options(f"http://127.0.0.1:{port}")) as at:
+        await asyncio.to_thread(at.read_until, lambda: "(refused, " in at.raw)
+        try:
+            await server.start()
+            assert 0 == await asyncio.to_thread(at.end), at.raw
+        finally:
+            await server.aclose()
+    waits = [piece for piece in at.raw.split("\x1b[2K") if "waiting for" in piece]
+    assert len(waits) > 1, "it was written anew"
+    assert f"waiting for http://127.0.0.1:{port} (loading, " in at.raw
+    assert 1 == max(piece.count("waiting for") for piece in waits), "and each time over the last one"
+    assert [
+        "backend   llamacpp",
+        f"endpoint  http://127.0.0.1:{port}",
+        "model     slow-load",
+    ] == [line for line in screen(at.raw) if line]
+
+
+async def test_chat_streams_and_ends_on_ctrl_c() -> None:
+    server = LocalServer(cached_model(VARIANTS["slow-tokens"]), alias="slow-tokens", threads=1, ctx_size=4096)
+    try:
+        endpoint = await server.start()
+        async with open_backend("llamacpp", endpoint=endpoint) as backend:
+            await backend.wait_ready()
+        with terminal("ai", "chat", *backend_options(endpoint), "--model", "slow-tokens", "Hello") as at:
+            await asyncio.to_thread(at.read_until, lambda: len(at.reads) >= 8)
+            assert 1 == await slots_become(1, endpoint, within=WITHIN)
+            at.type(b"\x03")
+            assert 130 == await asyncio.to_thread(at.end), at.raw
+        assert 0 == await slots_become(0, endpoint, within=WITHIN)
+        # Nothing is wrong with the server: it answers the next one.
+        async with open_backend("llamacpp", endpoint=endpoint, default_model="slow-tokens") as backend:
+            assert (await backend.complete("Hello", max_tokens=2)).text
+    finally:
+        await server.aclose()
+    assert at.reads[7][0] - at.reads[0][0] > 0.01, "the pieces came over time"
+    assert all(len(data) < len(at.raw) / 2 for _, data in at.reads)
+    assert "Traceback" not in at.raw
+    assert at.raw.endswith("\r\ninterrupted\r\n")
+
+
+# --- ctx serve --------------------------------------------------------------------------------------
+
+
+def test_serve_at_a_terminal_until_ctrl_c(tiny: Path) -> None:
+    port = free_port()
+    with terminal("serve", str(tiny), "--port", str(port), "--alias", "tiny", "--threads", "1") as at:
+        at.read_until(lambda: "--model tiny 'Hello'\r\n" in at.raw)
+        (server,) = children(at.process.pid)
+        assert os.getsid(server) != os.getsid(at.process.pid), "or Ctrl-C would end it before its clients are told"
+        ping = ctx("ai", "ping", *backend_options(f"http://127.0.0.1:{port}"), "--json")
+        second = ctx("serve", str(tiny), "--port", str(port))
+        at.type(b"\x03")
+        assert 130 == at.end(), at.raw
+        assert gone(server)
+    assert (1, "") == (second.returncode, second.stdout)
+    assert f"ctx: port: port {port} on 127.0.0.1 is in use; choose another with --port\n" == second.stderr
+    assert 0 == ping.returncode, ping.stderr
+    assert ("llamacpp", f"http://127.0.0.1:{port}", "tiny") == tuple(
+        json.loads(ping.stdout)[name] for name in ("backend", "endpoint", "model")
+    )
+    assert "Traceback" not in at.raw
+    lines = [line for line in screen(at.raw) if line]
+    assert f"tiny is ready at http://127.0.0.1:{port} (Ctrl-C ends it)" == lines[0]
+    assert "interrupted" == lines[-1]
+
+
+def test_serve_until_it_is_terminated(tiny: Path) -> None:
+    """Without a terminal: plain lines; the data alone is on standard output; the key is asked for and never shown."""
+    port = free_port()
+    options = ("--alias", "tiny", "--threads", "1", "--ctx-size", "512", "--parallel", "2", "--embeddings")
+    with program(
+        *("serve", str(tiny), "--port", str(port), *options, "--api-key-env", "SOME_KEY", "--json"), SOME_KEY=KEY
+    ) as process:
+        assert process.stdout is not None
+        ready = json.loads(process.stdout.readline())
+        arguments = Path(f"/proc/{ready['pid']}/cmdline").read_text() + Path(f"/proc/{process.pid}/cmdline").read_text()
+        endpoint = f"http://127.0.0.1:{port}"
+        chat = ("ai", "chat", *backend_options(endpoint), "--model", "tiny", "--max-tokens", "2", "Hello")
+        refused = ctx(*chat)
+        answered = ctx(*chat, "--api-key-env", "SOME_KEY", SOME_KEY=KEY)
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=WITHIN)
+    assert {"endpoint": endpoint, "model": "tiny"} == {name: ready[name] for name in ("endpoint", "model")}
+    assert KEY not in arguments
+    assert 1 == refused.returncode
+    assert "HTTP 401: " in refused.stderr
+    assert refused.stderr.endswith("\n  no key was sent; name its environment variable with api_key_env in .ctxrc\n")
+    assert 0 == answered.returncode, answered.stderr
+    assert answered.stdout.strip()
+    assert (130, "") == (process.returncode, out)
+    assert gone(ready["pid"])
+    assert KEY not in err
+    assert "\x1b" not in err
+    waits = err.removesuffix("\ninterrupted\n")
+    assert waits != err, "nothing else comes after the waits"
+    assert all(line.startswith(f"waiting for {tiny} (") for line in waits.splitlines())
+
+
+def test_serve_that_is_killed_leaves_nothing(tiny: Path, tmp_path: Path) -> None:
+    options = ("--port", str(free_port()), "--threads", "1", "--json")
+    with program("serve", str(tiny), *options, TMPDIR=str(tmp_path)) as process:  # nobody takes its log away
+        assert process.stdout is not None
+        server = json.loads(process.stdout.readline())["pid"]
+        assert not gone(server)
+        process.kill()
+        process.wait(WITHIN)
+        wait_until(lambda: gone(server))
+
+
+def test_serve_tells_that_its_server_died(tiny: Path) -> None:
+    with program("serve", str(tiny), "--port", str(free_port()), "--threads", "1", "--json") as process:
+        assert process.stdout is not None
+        os.kill(json.loads(process.stdout.readline())["pid"], signal.SIGKILL)
+        _, err = process.communicate(timeout=WITHIN)
+    assert 1 == process.returncode
+    assert f"ctx: the llama.cpp server was killed by signal 9 while serving {tiny}" in err
+    assert "Traceback" not in err
+
+
+def test_serve_a_truncated_model(tiny: Path, tmp_path: Path) -> None:
+    truncated = tmp_path / "truncated.gguf"
+    truncated.write_bytes(tiny.read_bytes()[: tiny.stat().st_size // 2])
+    result = ctx("serve", str(truncated), "--port", str(free_port()))
+    assert (1, "") == (result.returncode, result.stdout)
+    assert (
+        f'ctx: backend "serve": the llama.cpp server exited with code 1 while serving {truncated}:\n' in result.stderr
+    )
+    assert "Traceback" not in result.stderr
+
+
+# --- llama-server on the PATH -------------------------------------------------------------------------
+
+# The flags as `llama-server --help` documents them; an unknown one is an error there too.
+STAND_IN = """
+import argparse, json, os, sys
+sys.path.insert(0, os.environ["TEST_WORKER_DIRECTORY"])
+import worker
+
+parser = argparse.ArgumentParser(prog="llama-server", allow_abbrev=False)
+for flag in ("--model", "--host", "--alias"):
+    parser.add_argument(flag, required=True)
+for flag in ("--port", "--ctx-size", "--parallel", "--threads"):
+    parser.add_argument(flag, type=int)
+parser.add_argument("--embeddings", action="store_true")
+options = vars(parser.parse_args())
+options |= {"model_path": options.pop("model"), "reuse_port": False}
+key = os.environ.get("LLAMA_API_KEY")
+with open(os.environ["TEST_RECORD"], "w") as record:
+    json.dump({**options, "key": key}, record)
+if key:
+    os.environ[worker.KEY_VARIABLE] = key
+worker._watch_input = lambda end: None  # the real one does not look at its standard input
+worker.serve(options)
+"""
+
+
+@attrs.frozen
+class StandIn:
+    """A program named llama-server on the PATH."""
+
+    record: Path
+
+    @property
+    def started_with(self) -> dict[str, Any]:
+        """Its options, and its key."""
+        options: dict[str, Any] = json.loads(self.record.read_text())
+        return options
+
+
+@pytest.fixture
+def without_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """xllamacpp is not importable here; the stand-in, a process of its own, has it."""
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "xllamacpp" else find_spec(name))
+
+
+@pytest.fixture
+def llama_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without_wheel: None) -> StandIn:
+    directory = tmp_path / "programs"
+    directory.mkdir()
+    (directory / "stand_in.py").write_text(STAND_IN)
+    script = directory / "llama-server"
+    script.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{directory}/stand_in.py" "$@"\n')
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{directory}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("TEST_WORKER_DIRECTORY", str(Path(local_server.__file__).parent))
+    monkeypatch.setenv("TEST_RECORD", str(tmp_path / "record.json"))
+    return StandIn(tmp_path / "record.json")
+
+
+async def test_llama_server_on_the_path(llama_server: StandIn, tiny: Path) -> None:
+    server = LocalServer(
+        tiny, alias="tiny", ctx_size=1024, parallel=2, threads=1, api_key=KEY, embeddings=True, port=free_port()
+    )
+    try:
+        endpoint = await server.start()
+        pid = server.pid
+        assert pid is not None
+        async with open_backend(
+            "llamacpp", endpoint=endpoint, default_model="tiny", api_key=KEY, ready_timeout=WITHIN
+        ) as backend:
+            await backend.wait_ready()
+            (model,) = await backend.models()
+            answer = await backend.complete("Hello", max_tokens=4)
+            embedded = await backend.embed(["a", "b"])
+    finally:
+        await server.aclose()
+    assert ("tiny", 512) == (model.id, model.context_length)
+    assert answer.text
+    assert 2 == len(embedded.vectors)
+    assert gone(pid)
+    host, port = endpoint.removeprefix("http://").split(":")
+    assert {
+        "model_path": str(tiny),
+        "host": host,
+        "port": int(port),
+        "alias": "tiny",
+        "ctx_size": 1024,
+        "parallel": 2,
+        "threads": 1,
+        "embeddings": True,
+        "reuse_port": False,
+        "key": KEY,
+    } == llama_server.started_with
+
+
+async def test_llama_server_on_the_path_with_nothing_chosen(llama_server: StandIn, tiny: Path) -> None:
+    """A free port, and none of the flags that were not asked for."""
+    async with ctxbackends.serve_model(tiny, alias="tiny") as backend:
+        assert "tiny" == (await backend.ping()).model
+    started = llama_server.started_with
+    assert {"ctx_size": None, "parallel": None, "threads": None, "embeddings": False, "key": None} == {
+        name: started[name] for name in ("ctx_size", "parallel", "threads", "embeddings", "key")
+    }
+
+
+# Without the wheel, start a server, say which process it is, and wait.
+PARENT = """
+import asyncio, importlib.util, sys, time
+from ctxbackends import LocalServer
+
+find_spec = importlib.util.find_spec
+importlib.util.find_spec = lambda name: None if name == "xllamacpp" else find_spec(name)
+server = LocalServer(sys.argv[1])
+asyncio.run(server.start())
+print(server.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def test_llama_server_ends_with_a_parent_that_is_killed(llama_server: StandIn, tiny: Path, tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(tiny)],
+        env=environment(TMPDIR=str(tmp_path)),
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as parent:
+        assert parent.stdout is not None
+        server = int(parent.stdout.readline())
+        wait_until(llama_server.record.exists)  # it is the other program by now
+        parent.kill()
+        parent.wait(WITHIN)
+        wait_until(lambda: gone(server))
+
+
+async def test_neither_the_wheel_nor_the_program(
+    without_wheel: None, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    with pytest.raises(LocalServerUnavailableError) as caught:
+        await LocalServer(tiny).start()
+    said = f"no llama.cpp server is installed to serve {tiny}; run: pip install 'ctxbackends[llamacpp]'"
+    assert said == str(caught.value)
+
+
+# --- the worker -------------------------------------------------------------------------------------
+
+
+def worker_process(tiny: Path, **options: Any) -> subprocess.Popen[bytes]:
+    fields: dict[str, Any] = {"parallel": None, "ctx_size": 512, "threads": 1, "embeddings": False, "reuse_port": False}
+    fields |= {"model_path": str(tiny), "host": "127.0.0.1", "port": free_port(), "alias": "tiny"}
+    worker = Path(local_server.__file__).with_name("worker.py")
+    return subprocess.Popen(
+        [sys.executable, "-P", str(worker), json.dumps({**fields, "parent": os.getpid(), **options})],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=environment(),
+    )
+
+
+def read_ready(process: subprocess.Popen[bytes]) -> None:
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith(b"ready on http://127.0.0.1:"):
+            return
+    raise AssertionError("it ended before it was ready")
+
+
+def drained(process: subprocess.Popen[bytes]) -> threading.Thread:
+    """Its log is read on: a full pipe would stop it."""
+    assert process.stderr is not None
+    reading = threading.Thread(target=process.stderr.read)
+    reading.start()
+    return reading
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_worker_ends_gracefully_when_it_is_told_to(tiny: Path, number: signal.Signals) -> None:
+    with worker_process(tiny) as process:
+        read_ready(process)
+        process.send_signal(number)
+        reading = drained(process)
+        assert 0 == process.wait(WITHIN)
+        reading.join()
+
+
+def test_the_worker_ends_with_its_standard_input(tiny: Path) -> None:
+    """Where no kernel tells it that its parent has gone."""
+    with worker_process(tiny) as process:
+        read_ready(process)
+        assert process.stdin is not None
+        process.stdin.write(b"x")
+        process.stdin.close()
+        reading = drained(process)
+        assert 0 == process.wait(WITHIN)
+        reading.join()

@@ -1,0 +1,1586 @@
+"""The command line: what it prints where, its exit codes, and one clear line for every bad input."""
+
+# ruff: noqa: SIM300  # the house writes expected == actual
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import fcntl
+import http.server
+import importlib.util
+import io
+import json
+import os
+import runpy
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import termios
+import threading
+import time
+import tomllib
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module, metadata
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import attrs
+import click
+import pytest
+
+import ctxbackends
+from ctxbackends import errors, local
+from ctxbackends.cli import main, terminal
+from ctxbackends.cli.ai import ai
+from ctxbackends.cli.root import root
+from ctxbackends.cli.wording import worded
+from ctxbackends.local import LocalServer, server, worker
+from ctxbackends.types import PartialCompletion
+
+ENDPOINT_OF_NOBODY = "http://127.0.0.1:1"  # needs root to listen on, and nobody does
+KEY = "sk-test-0123456789abcdef"
+LOADING = b'{"error":{"message":"Loading model","type":"unavailable_error","code":503}}'
+REFUSED_HINT = (
+    "  is the server running there? ctx serve MODEL.gguf starts one, ctx setup --backend corrects the endpoint\n"
+)
+WITHIN = 30.0
+
+# --- the program ------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Result:
+    code: int | str | None
+    out: str
+    err: str
+
+
+class Stream(io.TextIOWrapper):
+    """A standard stream in memory, with or without a terminal behind it."""
+
+    def __init__(self, content: bytes = b"", *, tty: bool = False) -> None:
+        self.bytes = io.BytesIO(content)
+        super().__init__(self.bytes, encoding="utf-8", write_through=True)
+        self._tty = tty
+
+    def isatty(self) -> bool:
+        return self._tty
+
+    @property
+    def text(self) -> str:
+        return self.bytes.getvalue().decode()
+
+
+def ctx(*arguments: str, stdin: bytes = b"", tty: str = "", one: bool = False) -> Result:
+    """Run the program in this process. ``tty`` names the standard streams that are terminals; ``one``: all that it
+    writes goes to the same place, which is ``out``."""
+    streams = {
+        "stdin": Stream(stdin, tty="stdin" in tty),
+        "stdout": Stream(tty="stdout" in tty),
+        "stderr": Stream(tty="stderr" in tty),
+    }
+    if one:
+        streams["stderr"] = streams["stdout"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["ctx", *arguments])
+        for name, stream in streams.items():
+            patch.setattr(sys, name, stream)
+        with pytest.raises(SystemExit) as left:
+            main()
+    return Result(left.value.code, streams["stdout"].text, "" if one else streams["stderr"].text)
+
+
+def environment() -> dict[str, str]:
+    """For a process that imports the same package as this one, in whatever directory it runs."""
+    return {**os.environ, "PYTHONPATH": str(Path(ctxbackends.__file__).parent.parent)}
+
+
+def command(*arguments: str) -> list[str]:
+    """The program in a process of its own. The signal is given back its default: a background job ignores it."""
+    start = (
+        "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.executable, sys.argv[1:])"
+    )
+    return [sys.executable, "-c", start, sys.executable, "-m", "ctxbackends", *arguments]
+
+
+def process(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*arguments), env=environment(), text=True, stderr=subprocess.PIPE, timeout=WITHIN, **options
+    )
+
+
+def poll(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + WITHIN
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+# --- a model server that a test scripts -----------------------------------------------------------
+
+
+def text_chunk(text: str, **delta: str) -> dict[str, Any]:
+    return {"model": "tiny", "choices": [{"index": 0, "delta": {"content": text, **delta}}]}
+
+
+def last_chunk(reason: str = "stop") -> dict[str, Any]:
+    return {
+        "model": "tiny",
+        "choices": [{"index": 0, "delta": {}, "finish_reason": reason}],
+        "usage": {"prompt_tokens": 3, "completion_tokens": 2},
+    }
+
+
+@attrs.define
+class Script:
+    """What the server answers, and what it was sent. ``models``: one answer after the other, and the last one stays."""
+
+    models: list[tuple[int, bytes]]
+    chunks: list[dict[str, Any]]
+    chat: tuple[int, bytes] | None = None  # in the place of the chunks
+    loading: int = 0  # so many chat requests are answered with 503 first
+    whole: bool = True  # the stream is not cut off
+    silent: bool = False  # no answer comes
+    released: threading.Event = attrs.field(factory=threading.Event)
+    requests: list[tuple[str, dict[str, Any], Mapping[str, str]]] = attrs.field(factory=list)
+    endpoint: str = ""
+
+    @property
+    def sent(self) -> dict[str, Any]:
+        """The body of the one chat request."""
+        (body,) = (body for path, body, _ in self.requests if path == "/v1/chat/completions")
+        return body
+
+
+class Server(http.server.ThreadingHTTPServer):
+    daemon_threads = False
+    script: Script
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that went away is what some tests are about."""
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        script = self.server.script
+        script.requests.append((self.path, {}, dict(self.headers)))
+        status, body = script.models.pop(0) if len(script.models) > 1 else script.models[0]
+        self.answer(status, body)
+
+    def do_POST(self) -> None:
+        script = self.server.script
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        script.requests.append((self.path, body, dict(self.headers)))
+        if script.silent:
+            script.released.wait(WITHIN)
+        elif script.loading > 0:
+            script.loading -= 1
+            self.answer(503, LOADING)
+        elif script.chat is not None:
+            self.answer(*script.chat)
+        else:
+            data = b"".join(b"data: %s\n\n" % json.dumps(chunk).encode() for chunk in script.chunks)
+            self.answer(200, data, more=0 if script.whole else 100, kind="text/event-stream")
+
+    def answer(self, status: int, body: bytes, *, more: int = 0, kind: str = "application/json") -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body) + more))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the name in the base class
+        """Not to the standard error of the tests."""
+
+
+MODELS = {
+    "data": [
+        {"id": "tiny", "aliases": ["small"], "owned_by": "me", "meta": {"n_ctx": 4096}},
+        {"id": "larger", "status": {"value": "unloaded"}},
+        {"id": "no-facts"},
+    ]
+}
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of the machine's user is seen: no .ctxrc, no keys, no other servers, one kind of terminal."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "OPENAI_BASE_URL", "ANTHROPIC_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "120")
+
+
+@pytest.fixture
+def script() -> Iterator[Script]:
+    """The scripted server, running."""
+    script = Script(
+        models=[(200, json.dumps(MODELS).encode())], chunks=[text_chunk("Hé"), text_chunk("llo"), last_chunk()]
+    )
+    with Server(("127.0.0.1", 0), Handler) as http_server:
+        http_server.script = script
+        script.endpoint = f"http://127.0.0.1:{http_server.server_address[1]}"
+        thread = threading.Thread(target=http_server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield script
+        script.released.set()
+        http_server.shutdown()
+        thread.join()
+
+
+def ctxrc(*backends: Mapping[str, str], **top: str) -> None:
+    """A .ctxrc in the working directory."""
+    lines = [f"{name}: {value}" for name, value in top.items()]
+    lines.append("backends:")
+    for backend in backends:
+        fields = [f"{name}: {value}" for name, value in backend.items()]
+        lines += [("  - " if place == 0 else "    ") + field for place, field in enumerate(fields)]
+    Path(".ctxrc").write_text("\n".join(lines) + "\n")
+
+
+def backend(endpoint: str, **fields: str) -> dict[str, str]:
+    return {"name": "local", "type": "openai-compatible", "endpoint": endpoint, "default_model": "tiny", **fields}
+
+
+# --- ctx ai ping ------------------------------------------------------------------------------------
+
+
+def test_ping(script: Script) -> None:
+    ctxrc(backend(script.endpoint))
+    assert Result(0, f"backend   local\nendpoint  {script.endpoint}\nmodel     tiny\n", "") == ctx("ai", "ping")
+
+
+def test_ping_json(script: Script) -> None:
+    ctxrc(backend(script.endpoint))
+    result = ctx("ai", "ping", "--json")
+    assert (0, "") == (result.code, result.err)
+    answer = json.loads(result.out)
+    assert isinstance(answer.pop("elapsed"), float)
+    assert {"backend": "local", "endpoint": script.endpoint, "model": "tiny"} == answer
+    assert result.out.count("\n") == 1
+
+
+def test_ping_of_the_backend_that_is_named(script: Script) -> None:
+    ctxrc(backend(ENDPOINT_OF_NOBODY, name="other"), backend(script.endpoint), default_backend="other")
+    assert 0 == ctx("ai", "ping", "--backend", "local").code
+    assert 0 == ctx("ai", "ping", "-b", "local").code
+    assert 1 == ctx("ai", "ping").code
+
+
+def test_a_wait_is_plain_lines_where_there_is_no_terminal(script: Script) -> None:
+    ctxrc(backend(script.endpoint, type="llamacpp"))
+    script.models[:0] = [(503, LOADING)] * 3
+    result = ctx("ai", "ping")
+    assert f"backend   local\nendpoint  {script.endpoint}\nmodel     tiny\n" == result.out
+    assert f"waiting for {script.endpoint} (loading, 0 s of 90 s)\n" == result.err
+
+
+def test_a_long_wait_repeats_its_line(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal, "PLAIN_INTERVAL", 0.0)
+    ctxrc(backend(script.endpoint, type="llamacpp"))
+    script.models[:0] = [(503, LOADING)] * 3
+    assert [f"waiting for {script.endpoint} (loading, 0 s of 90 s)"] * 3 == ctx("ai", "ping").err.splitlines()
+
+
+def test_a_wait_is_one_live_line_on_a_terminal(script: Script) -> None:
+    ctxrc(backend(script.endpoint, type="llamacpp"))
+    script.models[:0] = [(503, LOADING)] * 3
+    result = ctx("ai", "ping", tty="stderr")
+    assert f"backend   local\nendpoint  {script.endpoint}\nmodel     tiny\n" == result.out
+    before, _, after = result.err.rpartition(f"waiting for {script.endpoint} (loading, 0 s of 90 s)")
+    assert before, "the line was shown"
+    assert "\x1b[2K" in after, "and taken away"
+
+
+def test_no_wait(script: Script) -> None:
+    ctxrc(backend(script.endpoint, type="llamacpp"))
+    script.models = [(503, LOADING)]
+    expected = (
+        f'ctx: backend "local": HTTP 503: {LOADING.decode()}\n'
+        "  the model is still loading; wait longer with ready_timeout in .ctxrc\n"
+    )
+    assert Result(1, "", expected) == ctx("ai", "ping", "--no-wait")
+
+
+def test_a_wait_that_ends_without_a_server() -> None:
+    ctxrc(backend(ENDPOINT_OF_NOBODY, type="llamacpp", ready_timeout="100ms"))
+    result = ctx("ai", "ping")
+    assert (1, "") == (result.code, result.out)
+    waiting, error, hint = result.err.splitlines()
+    assert f"waiting for {ENDPOINT_OF_NOBODY} (refused, 0 s of 0 s)" == waiting
+    assert error.startswith(
+        f'ctx: backend "local" unreachable at {ENDPOINT_OF_NOBODY}: connection refused (after waiting '
+    )
+    assert REFUSED_HINT == hint + "\n"
+
+
+# --- ctx ai models ----------------------------------------------------------------------------------
+
+
+def test_models(script: Script) -> None:
+    ctxrc(backend(script.endpoint))
+    assert Result(0, "tiny      4096 tokens\nlarger    unloaded\nno-facts\n", "") == ctx("ai", "models")
+
+
+def test_models_json(script: Script) -> None:
+    ctxrc(backend(script.endpoint))
+    result = ctx("ai", "models", "--json")
+    nothing: dict[str, object] = {"aliases": [], "context_length": None, "owned_by": None, "state": None}
+    expected = [
+        {**nothing, "id": "tiny", "aliases": ["small"], "context_length": 4096, "owned_by": "me"},
+        {**nothing, "id": "larger", "state": "unloaded"},
+        {**nothing, "id": "no-facts"},
+    ]
+    assert (0, expected, "") == (result.code, json.loads(result.out), result.err)
+
+
+def test_a_server_without_models(script: Script) -> None:
+    ctxrc(backend(script.endpoint))
+    script.models = [(200, b'{"data":[]}')]
+    expected = 'ctx: backend "local": the server lists no model\n  load or pull a model on the server first\n'
+    assert Result(1, "", expected) == ctx("ai", "models")
+
+
+# --- ctx ai chat ------------------------------------------------------------------------------------
+
+
+def test_chat(script: Script) -> None:
+    ctxrc(backend(script.endpoint))
+    assert Result(0, "Héllo\n", "") == ctx("ai", "chat", "Say it")
+    assert [{"role": "user", "content": "Say it"}] == script.sent["messages"]
+    assert "tiny" == script.sent["model"]
+    assert script.sent["stream"] is True
+    assert {"max_tokens", "temperature"}.isdisjoint(script.sent)
+
+
+def test_chat_options(script: Script) -> None:
+    ctxrc(backend(script.endpoint, default_model="another"))
+    options = ("--system", "Be brief.", "--model", "tiny", "--max-tokens", "7", "--temperature", "0.5")
+    assert 0 == ctx("ai", "chat", *options, "Hi").code
+    assert [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Hi"},
+    ] == script.sent["messages"]
+    assert ("tiny", 7, 0.5) == (script.sent["model"], script.sent["max_tokens"], script.sent["temperature"])
+
+
+def test_chat_json(script: Script) -> None:
+    ctxrc(backend(script.endpoint))
+    result = ctx("ai", "chat", "--json", "Hi")
+    assert (0, "") == (result.code, result.err)
+    expected: dict[str, object] = {
+        "text": "Héllo",
+        "finish_reason": "stop",
+        "usage": {"input_tokens": 3, "output_tokens": 2, "cached_input_tokens": None},
+        "requested_model": "tiny",
+        "served_model": "tiny",
+        "reasoning": "",
+        "refusal": "",
+        "tool_calls": [],
+        "response_id": None,
+    }
+    assert expected == json.loads(result.out)
+
+
+@pytest.mark.parametrize("arguments", [(), ("-",)])
+def test_the_prompt_from_standard_input(script: Script, arguments: tuple[str, ...]) -> None:
+    ctxrc(backend(script.endpoint))
+    assert Result(0, "Héllo\n", "") == ctx("ai", "chat", *arguments, stdin="Grüße\n".encode())
+    assert [{"role": "user", "content": "Grüße\n"}] == script.sent["messages"]
+
+
+def test_a_dash_reads_from_a_terminal_too(script: Script) -> None:
+    ctxrc(backend(script.endpoint))
+    assert 0 == ctx("ai", "chat", "-", stdin=b"typed\n", tty="stdin").code
+    assert [{"role": "user", "content": "typed\n"}] == script.sent["messages"]
+
+
+def usage_error(problem: str) -> Result:
+    return Result(
+        2, "", f"Usage: ctx ai chat [OPTIONS] [PROMPT]\nTry 'ctx ai chat --help' for help.\n\nError: {problem}\n"
+    )
+
+
+def test_no_prompt_at_a_terminal() -> None:
+    expected = usage_error("no prompt: pass it as an argument, or on standard input")
+    assert expected == ctx("ai", "chat", tty="stdin")
+
+
+@pytest.mark.parametrize("stdin", [b"", b" \n\t"])
+def test_an_empty_prompt_on_standard_input(stdin: bytes) -> None:
+    assert usage_error("the prompt on standard input is empty") == ctx("ai", "chat", stdin=stdin)
+
+
+@pytest.mark.parametrize("prompt", ["", "  "])
+def test_an_empty_prompt(prompt: str) -> None:
+    assert usage_error("the prompt is empty") == ctx("ai", "chat", prompt)
+
+
+def test_a_prompt_that_is_not_utf8(script: Script) -> None:
+    ctxrc(backend(script.endpoint))
+    advice = "convert it, for example with iconv -t UTF-8"
+    expected = f"Error: the prompt on standard input is not UTF-8 (byte 3); {advice}\n"
+    assert Result(1, "", expected) == ctx("ai", "chat", stdin=b"Gr\xfc\xdfe")
+    assert Result(1, "", f"Error: the prompt is not UTF-8 (byte 1); {advice}\n") == ctx("ai", "chat", "\udcfc")
+    assert [] == script.requests
+
+
+@pytest.mark.parametrize("option", ["--system", "--model"])
+def test_an_option_that_is_not_utf8(script: Script, option: str) -> None:
+    ctxrc(backend(script.endpoint))
+    assert usage_error(f"Invalid value for '{option}': is not UTF-8") == ctx("ai", "chat", option, "\udcfc", "Hi")
+
+
+def test_an_answer_that_ends_a_line_gets_no_second_end(script: Script) -> None:
+    ctxrc(backend(script.endpoint))
+    script.chunks = [text_chunk("Hello\n"), last_chunk()]
+    assert Result(0, "Hello\n", "") == ctx("ai", "chat", "Hi")
+
+
+def test_an_answer_that_was_cut_short_says_so(script: Script) -> None:
+    ctxrc(backend(script.endpoint))
+    script.chunks = [text_chunk("Hel"), last_chunk("length")]
+    note = "(finish_reason length: the answer is not as long as the model would have made it)\n"
+    assert Result(0, "Hel\n", note) == ctx("ai", "chat", "Hi")
+
+
+def test_a_refusal_goes_to_standard_error(script: Script) -> None:
+    ctxrc(backend(script.endpoint))
+    script.chunks = [text_chunk("", refusal="No\x07."), last_chunk()]
+    assert Result(0, "\n", "the model refused: No\x07.\n") == ctx("ai", "chat", "Hi")
+    assert Result(0, "\n", "the model refused: No\\x07.\n") == ctx("ai", "chat", "Hi", tty="stderr")
+
+
+def test_control_characters_are_filtered_on_a_terminal_alone(script: Script) -> None:
+    ctxrc(backend(script.endpoint))
+    script.chunks = [text_chunk("\x1b[31m\x1b]0;title\x07a\tb\r\n\x00\x7f\x9bé"), last_chunk()]
+    assert "\x1b[31m\x1b]0;title\x07a\tb\r\n\x00\x7f\x9bé\n" == ctx("ai", "chat", "Hi").out
+    assert "\\x1b[31m\\x1b]0;title\\x07a\tb\r\n\\x00\\x7f\\x9bé\n" == ctx("ai", "chat", "Hi", tty="stdout").out
+
+
+def test_chat_waits_for_a_cold_start(script: Script) -> None:
+    ctxrc(backend(script.endpoint, type="llamacpp"))
+    script.loading = 3
+    assert Result(0, "Héllo\n", f"waiting for {script.endpoint} (loading, 0 s of 90 s)\n") == ctx("ai", "chat", "Hi")
+
+
+def test_the_live_line_is_gone_before_the_answer_begins(script: Script) -> None:
+    ctxrc(backend(script.endpoint, type="llamacpp"))
+    script.loading = 3
+    result = ctx("ai", "chat", "Hi", tty="stdout stderr", one=True)
+    _, _, after = result.out.rpartition("waiting for ")
+    before, _, answer = after.rpartition("Hé")
+    assert (0, "llo\n") == (result.code, answer)
+    assert "\x1b[2K" in before
+
+
+def test_chat_with_a_server_that_does_not_come() -> None:
+    ctxrc(backend(ENDPOINT_OF_NOBODY, type="llamacpp", ready_timeout="100ms"))
+    result = ctx("ai", "chat", "Hi")
+    assert (1, "") == (result.code, result.out)
+    assert f"waiting for {ENDPOINT_OF_NOBODY} (refused, 0 s of 0 s)\n" in result.err
+
+
+def test_an_answer_that_breaks_off(script: Script) -> None:
+    ctxrc(backend(script.endpoint))
+    script.chunks, script.whole = [text_chunk("Hello")], False
+    expected = (
+        'ctx: backend "local": the connection broke before the answer was whole\n'
+        "  5 characters had arrived; they are not a whole answer\n"
+    )
+    assert Result(1, "Hello", expected) == ctx("ai", "chat", "Hi")
+
+
+@pytest.mark.parametrize(
+    ("key", "phase"), [("first_token_timeout", "no first token"), ("timeout", "no complete answer")]
+)
+def test_a_timeout_names_the_backend_the_duration_and_the_key(script: Script, key: str, phase: str) -> None:
+    ctxrc(backend(script.endpoint, **{key: "200ms"}))
+    script.silent = True
+    expected = f'ctx: backend "local": {phase} within 0.2 s; raise {key} to wait longer\n'
+    assert Result(1, "", expected) == ctx("ai", "chat", "Hi")
+
+
+def test_chat_interrupted(script: Script) -> None:
+    ctxrc(backend(script.endpoint))
+    script.silent = True
+    with subprocess.Popen(
+        command("ai", "chat", "Hi"), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as program:
+        poll(lambda: script.requests or program.poll() is not None)
+        program.send_signal(signal.SIGINT)
+        out, err = program.communicate(timeout=WITHIN)
+    assert (130, "", "\ninterrupted\n") == (program.returncode, out, err)
+
+
+def test_interrupted_while_the_prompt_is_read(script: Script) -> None:
+    """The event loop would put off the interrupt until somebody ends the input."""
+    ctxrc(backend(script.endpoint))
+    with subprocess.Popen(
+        command("ai", "chat"),
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as program:
+        assert program.stdin is not None
+        program.stdin.write(b"Hel")
+        program.stdin.flush()
+        left = bytearray(4)  # what of it the program has not read yet
+        stdin = program.stdin.fileno()
+        poll(lambda: (fcntl.ioctl(stdin, termios.FIONREAD, left) == 0 and not any(left)) or program.poll() is not None)
+        program.send_signal(signal.SIGINT)
+        assert 130 == program.wait(WITHIN)
+        assert program.stderr is not None
+        assert b"\ninterrupted\n" == program.stderr.read()
+
+
+# --- output that nobody takes -----------------------------------------------------------------------
+
+
+def test_a_reader_that_has_gone(script: Script) -> None:
+    ctxrc(backend(script.endpoint))
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        result = process("ai", "models", stdout=writing)
+    finally:
+        os.close(writing)
+    assert (1, "") == (result.returncode, result.stderr)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk(script: Script) -> None:
+    ctxrc(backend(script.endpoint))
+    with Path("/dev/full").open("wb") as full:
+        result = process("ai", "models", stdout=full)
+    assert (1, "ctx: No space left on device\n") == (result.returncode, result.stderr)
+
+
+def test_no_standard_input() -> None:
+    """Closed, as some schedulers start programs."""
+    result = subprocess.run(
+        ["/bin/sh", "-c", 'exec "$@" <&-', "sh", *command("ai", "chat")],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=WITHIN,
+    )
+    assert usage_error("no prompt: pass it as an argument, or on standard input") == Result(
+        result.returncode, result.stdout, result.stderr
+    )
+
+
+# --- which backend ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments", [("ping",), ("models",), ("chat", "Hi")])
+def test_no_backend(arguments: tuple[str, ...]) -> None:
+    expected = "ctx: no backend configured; run ctx setup --backend <name>\n"
+    assert Result(1, "", expected) == ctx("ai", *arguments)
+
+
+def test_several_backends_and_none_chosen() -> None:
+    ctxrc({"name": "vllm"}, {"name": "ollama"})
+    expected = (
+        "ctx: several backends are configured (vllm, ollama) and none is chosen; "
+        "name one with --backend or set default_backend\n"
+    )
+    assert Result(1, "", expected) == ctx("ai", "ping")
+
+
+def test_a_backend_that_is_not_configured() -> None:
+    ctxrc({"name": "vllm"})
+    assert Result(1, "", 'ctx: no backend is named "none" (configured: vllm)\n') == ctx("ai", "ping", "-b", "none")
+
+
+def test_an_endpoint_on_the_command_line(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No .ctxrc is read, and no key goes where nobody sent it."""
+    Path(".ctxrc").write_text("[")
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    expected = Result(0, f"backend   openai\nendpoint  {script.endpoint}\nmodel     tiny\n", "")
+    assert expected == ctx("ai", "ping", "--endpoint", script.endpoint + "/v1/", "--backend", "openai")
+    assert ctx("ai", "ping", "--endpoint", script.endpoint).out.startswith("backend   openai-compatible\n")
+    assert [None, None] == [headers.get("Authorization") for _, _, headers in script.requests]
+    assert 0 == ctx("ai", "ping", "--endpoint", script.endpoint, "--api-key-env", "OPENAI_API_KEY").code
+    assert f"Bearer {KEY}" == script.requests[-1][2]["Authorization"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (
+            ("--api-key-env", "SOME_KEY"),
+            "--api-key-env goes with --endpoint; in .ctxrc it is the backend's api_key_env",
+        ),
+        (
+            ("--endpoint", ENDPOINT_OF_NOBODY, "--backend", "mine"),
+            "with --endpoint, --backend is a backend type: "
+            "vllm, llamacpp, ollama, lmstudio, openai, anthropic, openai-compatible",
+        ),
+    ],
+)
+def test_options_that_do_not_go_together(arguments: tuple[str, ...], problem: str) -> None:
+    result = ctx("ai", "ping", *arguments)
+    assert (2, "") == (result.code, result.out)
+    assert result.err.endswith(f"Error: {problem}\n")
+
+
+# --- bad input --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (
+            b"backends:\n  - name: vllm\n    tiemout: 3s\n",
+            ":3: backends[0].tiemout: unknown key; did you mean timeout?",
+        ),
+        (b"backends:\n  - name: vllm\n    timeout: 30\n", ":3: backends[0].timeout: 30 has no unit; write 30s"),
+        (b"backends: [\n", ":2: not valid YAML, column 1"),
+        (b"\xff\xfe", ":1: is not UTF-8 text"),
+        (
+            b"backends:\n  - name: vllm\n    endpoint: localhost\n",
+            ":3: backends[0].endpoint: the endpoint 'localhost' does not begin with http:// or https://; "
+            "write it like http://localhost:8080",
+        ),
+    ],
+)
+def test_a_malformed_ctxrc(tmp_path: Path, content: bytes, problem: str) -> None:
+    (tmp_path / ".ctxrc").write_bytes(content)
+    result = ctx("ai", "ping")
+    assert (1, "", 1) == (result.code, result.out, result.err.count("\n"))
+    assert result.err.startswith(f"ctx: {tmp_path}/.ctxrc{problem}")
+
+
+def test_a_ctxrc_that_cannot_be_read(tmp_path: Path) -> None:
+    where, why = unreadable(tmp_path / ".ctxrc")
+    assert Result(1, "", f"ctx: {where}: cannot be read: {why}\n") == ctx("ai", "ping")
+
+
+def unreadable(path: Path) -> tuple[Path, str]:
+    """Make ``path`` a file that cannot be read, by root neither."""
+    if os.geteuid() == 0:
+        path.symlink_to("/proc/self/mem")  # nothing is mapped at address 0
+        return path, "Input/output error"
+    path.touch(0)
+    return path, "Permission denied"
+
+
+def test_nothing_listens() -> None:
+    ctxrc(backend(ENDPOINT_OF_NOBODY))
+    expected = f'ctx: backend "local" unreachable at {ENDPOINT_OF_NOBODY}: connection refused\n{REFUSED_HINT}'
+    assert Result(1, "", expected) == ctx("ai", "ping")
+
+
+def test_an_endpoint_of_something_else(script: Script) -> None:
+    ctxrc(backend(script.endpoint))
+    script.models = [(404, b"<html>not here</html>")]
+    expected = (
+        'ctx: backend "local": HTTP 404: <html>not here</html>\n'
+        "  is this the endpoint of a model server? it needs no /v1 at its end\n"
+    )
+    assert Result(1, "", expected) == ctx("ai", "ping")
+    script.models = [(200, b"<html>hello</html>")]
+    result = ctx("ai", "ping")
+    assert (1, "", 1) == (result.code, result.out, result.err.count("\n"))
+    assert result.err.startswith('ctx: backend "local": the model list is not what the OpenAI API answers with: ')
+
+
+def test_a_wrong_model(script: Script) -> None:
+    ctxrc(backend(script.endpoint))
+    body = '{"error":{"message":"The model `nope` does not exist.","type":"NotFoundError","code":404}}'
+    script.chat = (404, body.encode())
+    expected = f'ctx: backend "local": HTTP 404: {body}\n  ctx ai models lists the models that it has\n'
+    assert Result(1, "", expected) == ctx("ai", "chat", "Hi", "--model", "nope")
+
+
+def test_no_model(script: Script) -> None:
+    ctxrc({"name": "vllm", "endpoint": script.endpoint})
+    result = ctx("ai", "chat", "Hi")
+    assert (1, "", []) == (result.code, result.out, script.requests)
+    problem = 'no model is named: pass model=, or set default_model for the backend "vllm"'
+    assert f"ctx: default_model: {problem}\n" == result.err
+
+
+def test_a_prompt_that_does_not_fit(script: Script) -> None:
+    ctxrc(backend(script.endpoint))
+    body = '{"error":{"message":"too long","type":"exceed_context_size_error","n_prompt_tokens":9000,"n_ctx":4096}}'
+    script.chat = (400, body.encode())
+    hint = "the prompt has 9000 tokens and the context 4096; shorten it, or start the server with a larger context"
+    assert Result(1, "", f'ctx: backend "local": HTTP 400: {body}\n  {hint}\n') == ctx("ai", "chat", "Hi")
+
+
+def test_a_key_that_is_refused(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_KEY", KEY)
+    ctxrc(backend(script.endpoint, api_key_env="SOME_KEY"))
+    body = '{"error": {"message": "Incorrect API key provided."}}'
+    script.models = [(401, body.encode())]
+    expected = f'ctx: backend "local": HTTP 401: {body}\n  the key came from SOME_KEY\n'
+    assert Result(1, "", expected) == ctx("ai", "ping")
+    assert f"Bearer {KEY}" == script.requests[0][2]["Authorization"]
+
+
+def test_a_missing_key(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SOME_KEY", raising=False)
+    ctxrc(backend(script.endpoint))
+    script.models = [(401, b"who are you?")]
+    hint = "no key was sent; name its environment variable with api_key_env in .ctxrc"
+    assert Result(1, "", f'ctx: backend "local": HTTP 401: who are you?\n  {hint}\n') == ctx("ai", "ping")
+    ctxrc(backend(script.endpoint, api_key_env="SOME_KEY"))
+    assert Result(1, "", 'ctx: backend "local" takes its key from SOME_KEY, which is not set\n') == ctx("ai", "ping")
+
+
+def test_a_key_never_shows(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither where the server repeats it, nor in the traceback that --debug asks for."""
+    monkeypatch.setenv("SOME_KEY", KEY)
+    ctxrc(backend(script.endpoint, api_key_env="SOME_KEY"))
+    script.models = [(401, f'{{"error":"bad key {KEY}"}}'.encode())]
+    script.chat = script.models[0]
+    for arguments in (["ping"], ["chat", "Hi"]):
+        result = ctx("ai", *arguments)
+        assert 'HTTP 401: {"error":"bad key [key]"}' in result.err
+        assert KEY not in result.out + result.err
+        with pytest.raises(errors.AuthenticationError) as caught:
+            debug("ai", *arguments, "--debug")
+        assert KEY not in "".join(traceback.format_exception(caught.value))
+    # The key itself where its variable's name belongs.
+    for misused in (("ai", "ping", "--endpoint", script.endpoint), ("setup", "--backend", "vllm")):
+        result = ctx(*misused, "--api-key-env", KEY)
+        assert 1 == result.code
+        assert KEY not in result.out + result.err
+        assert "must be the name of an environment variable" in result.err
+
+
+# --- errors in general ------------------------------------------------------------------------------
+
+
+def debug(*arguments: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["ctx", *arguments])
+        main()
+
+
+@pytest.mark.parametrize("arguments", [("--debug", "ai", "ping"), ("ai", "ping", "--debug")])
+def test_debug_shows_the_traceback(arguments: tuple[str, ...]) -> None:
+    with pytest.raises(errors.NoBackendConfiguredError):
+        debug(*arguments)
+
+
+def test_a_fault_of_the_program_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("ctxbackends.registry.Registry.from_ctxrc", broken)
+    with pytest.raises(ZeroDivisionError):
+        debug("ai", "ping")
+
+
+def status(kind: type[errors.APIStatusError], code: int) -> errors.APIStatusError:
+    return kind(code, body=b"body")
+
+
+def overflow(tokens: int | None, context: int | None) -> errors.ContextOverflowError:
+    error = errors.ContextOverflowError(400, body=b"body")
+    error.input_tokens, error.context_length = tokens, context
+    return error
+
+
+def keyed(source: str | None) -> errors.AuthenticationError:
+    error = errors.PermissionDeniedError(403, body=b"body")
+    error.key_source = source
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (errors.BackendError("it broke"), "it broke"),
+        (status(errors.InternalServerError, 500), "HTTP 500: body"),
+        (keyed("SOME_KEY"), "HTTP 403: body\n  the key came from SOME_KEY"),
+        (
+            keyed(None),
+            "HTTP 403: body\n  no key was sent; name its environment variable with api_key_env in .ctxrc",
+        ),
+        (
+            overflow(9, 8),
+            "HTTP 400: body\n  the prompt has 9 tokens and the context 8; "
+            "shorten it, or start the server with a larger context",
+        ),
+        (overflow(None, 8), "HTTP 400: body\n  shorten the prompt, or start the server with a larger context"),
+        (overflow(9, None), "HTTP 400: body\n  shorten the prompt, or start the server with a larger context"),
+        (
+            status(errors.ModelLoadingError, 503),
+            "HTTP 503: body\n  the model is still loading; wait longer with ready_timeout in .ctxrc",
+        ),
+        (status(errors.ModelNotFoundError, 404), "HTTP 404: body\n  ctx ai models lists the models that it has"),
+        (
+            status(errors.NotFoundError, 404),
+            "HTTP 404: body\n  is this the endpoint of a model server? it needs no /v1 at its end",
+        ),
+        (errors.EmptyModelListError("no model"), "no model\n  load or pull a model on the server first"),
+        (
+            errors.IncompleteOutputError("length"),
+            "the answer ended with finish_reason length; it is not made into an object\n  raise max_tokens",
+        ),
+        (
+            errors.StreamInterruptedError("cut", partial=PartialCompletion(text="abc")),
+            "cut\n  3 characters had arrived; they are not a whole answer",
+        ),
+        (errors.StreamInterruptedError("cut"), "cut"),
+        (errors.APIConnectionError("connection refused", refused=True), f"connection refused\n{REFUSED_HINT[:-1]}"),
+        (
+            errors.APIConnectionError("the name does not resolve", permanent=True),
+            "the name does not resolve\n  check the endpoint in .ctxrc; ctx setup --backend corrects it",
+        ),
+        (errors.APIConnectionError("closed", sent=True), "closed"),
+        (
+            errors.APITimeoutError("connect", 5.0, key="connect_timeout"),
+            "no connection within 5 s; raise connect_timeout to wait longer",
+        ),
+        (FileNotFoundError(2, "No such file or directory", "a.txt"), "a.txt: No such file or directory"),
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (OSError("no number"), None),
+        (ValueError("a fault of the program"), None),
+    ],
+)
+def test_wording(error: Exception, text: str | None) -> None:
+    assert text == worded(error)
+
+
+# --- help and version -------------------------------------------------------------------------------
+
+OPTIONS = {
+    (): ("--version", "--debug", "--help"),
+    ("ai",): ("--help",),
+    ("ai", "ping"): ("--backend", "--no-wait", "--json", "--endpoint", "--api-key-env", "--debug"),
+    ("ai", "models"): ("--backend", "--json", "--endpoint", "--api-key-env", "--debug"),
+    ("ai", "chat"): ("--system", "--model", "--max-tokens", "--temperature", "--json", "--backend", "[PROMPT]"),
+    ("serve",): (
+        *("MODEL.gguf", "--port", "--ctx-size", "--parallel", "--threads", "--alias", "--api-key-env"),
+        *("--embeddings", "--show-log", "--json", "--debug"),
+    ),
+    ("setup",): (
+        *("--backend", "--name", "--endpoint", "--api-key-env", "--model", "--model-path", "--default"),
+        *("--json", "--debug"),
+    ),
+}
+
+
+@pytest.mark.parametrize("arguments", list(OPTIONS), ids=" ".join)
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help(arguments: tuple[str, ...], flag: str) -> None:
+    result = ctx(*arguments, flag)
+    assert (0, "") == (result.code, result.err)
+    assert result.out.startswith(" ".join(["Usage: ctx", *arguments]))
+    for option in OPTIONS[arguments]:
+        assert option in result.out
+
+
+def test_every_command_has_a_help_test() -> None:
+    with click.Context(root, info_name="ctx") as context:
+        names = {(): root, ("ai",): ai} | {
+            (name,): root.get_command(context, name) for name in root.list_commands(context)
+        }
+    commands = {*names, *(("ai", name) for name in ai.commands)}
+    assert set(OPTIONS) == commands
+
+
+def test_the_list_of_commands() -> None:
+    """The summaries are written beside the names, so that the list imports no command."""
+    shown = ctx("--help").out
+    with click.Context(root, info_name="ctx") as context:
+        for name in root.list_commands(context):
+            found = root.get_command(context, name)
+            assert found is not None
+            assert name == found.name
+            assert found.help
+    assert "  ai     Ask a model: ping, models, chat.\n" in shown
+    assert "  serve  Serve a GGUF model with llama.cpp on this machine.\n" in shown
+    assert "  setup  Write a backend into .ctxrc.\n" in shown
+    assert {"ping", "models", "chat"} == set(ai.commands)
+
+
+@pytest.mark.parametrize("arguments", [(), ("ai",)])
+def test_a_group_alone_is_wrong_usage(arguments: tuple[str, ...]) -> None:
+    result = ctx(*arguments)
+    assert (2, "") == (result.code, result.out)
+    assert "Commands:" in result.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("nope",),
+        ("ai", "nope"),
+        ("ai", "ping", "--nope"),
+        ("ai", "chat", "--max-tokens", "0", "Hi"),
+        ("ai", "chat", "--temperature", "-1", "Hi"),
+        ("serve",),
+        ("serve", "model.gguf", "--port", "70000"),
+        ("serve", "model.gguf", "--parallel", "0"),
+        ("setup",),
+        ("setup", "--backend", "nope"),
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage(arguments: tuple[str, ...]) -> None:
+    result = ctx(*arguments)
+    assert (2, "") == (result.code, result.out)
+    assert result.err.startswith("Usage: ctx")
+    assert "\nError: " in result.err
+
+
+def test_help_imports_no_heavy_package() -> None:
+    code = (
+        "import sys; sys.argv = ['ctx', '--help']\n"
+        "from ctxbackends.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'aiohttp', 'rich', 'tenacity', 'msgspec', 'anyio', 'ruamel', 'asyncio'} & sys.modules.keys()))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=WITHIN, check=True
+    )
+    assert result.stdout.endswith("\n[]\n"), result.stdout
+    assert "Usage: ctx" in result.stdout
+
+
+def test_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metadata, "version", {"ctxbackends": "1.2.3"}.__getitem__)
+    assert Result(0, "ctx, version 1.2.3\n", "") == ctx("--version")
+
+
+def test_the_console_scripts() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert {"ctx": "ctxbackends.cli:main", "ctxbackends": "ctxbackends.cli:main"} == project["scripts"]
+    module, name = project["scripts"]["ctx"].split(":")
+    assert main is getattr(import_module(module), name)
+    beside = str(Path(sys.executable).parent)
+    for script in filter(None, (shutil.which(name, path=beside) for name in project["scripts"])):
+        result = subprocess.run([script, "--help"], capture_output=True, text=True, timeout=WITHIN, check=True)
+        assert result.stdout.startswith("Usage: ctx ")
+
+
+def test_completion_reads_no_prompt() -> None:
+    """A shell that asks what comes next must not wait for standard input."""
+    with ai.commands["chat"].make_context("chat", ["-"], resilient_parsing=True) as context:
+        assert "-" == context.params["prompt"]
+
+
+# --- ctx setup --------------------------------------------------------------------------------------
+
+
+def test_setup(tmp_path: Path) -> None:
+    path = tmp_path / ".ctxrc"
+    said = f'backend "llamacpp" {{}} {path}\ntry: ctx ai ping --backend llamacpp\n'
+    assert Result(0, "", said.format("added to")) == ctx("setup", "--backend", "llamacpp")
+    assert (
+        "backends:\n  - name: llamacpp\n    type: llamacpp\n    endpoint: http://localhost:8080\n" == path.read_text()
+    )
+    assert Result(0, "", said.format("is already so in")) == ctx("setup", "--backend", "llamacpp")
+    path.write_text(path.read_text().replace("8080", "8080 # mine"))
+    assert Result(0, "", said.format("updated in")) == ctx(
+        "setup", "--backend", "llamacpp", "--endpoint", "http://gpu:8000/v1"
+    )
+    assert (
+        "backends:\n  - name: llamacpp\n    type: llamacpp\n    endpoint: http://gpu:8000 # mine\n" == path.read_text()
+    )
+
+
+def test_setup_of_everything(tmp_path: Path) -> None:
+    result = ctx(
+        *(
+            "setup",
+            "--backend",
+            "openai",
+            "--name",
+            "work",
+            "--endpoint",
+            "https://gpu/v1",
+            "--api-key-env",
+            "WORK_KEY",
+        ),
+        *("--model", "gpt", "--default", "--json"),
+    )
+    path = tmp_path / ".ctxrc"
+    assert {"path": str(path), "name": "work", "created": True, "changed": True} == json.loads(result.out)
+    assert (0, "") == (result.code, result.err)
+    expected = (
+        "default_backend: work\nbackends:\n  - name: work\n    type: openai\n    endpoint: https://gpu\n"
+        "    api_key_env: WORK_KEY\n    default_model: gpt\n"
+    )
+    assert expected == path.read_text()
+    again = ctx("setup", "--backend", "openai", "--name", "work", "--json")
+    assert {"path": str(path), "name": "work", "created": False, "changed": False} == json.loads(again.out)
+
+
+def test_setup_of_a_model_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://elsewhere")
+    result = ctx("setup", "--backend", "llamacpp", "--model-path", "model.gguf")
+    assert (0, "") == (result.code, result.out)
+    assert "warning" not in result.err, "there is no endpoint that could differ"
+    assert (
+        f"backends:\n  - name: llamacpp\n    type: llamacpp\n    model_path: {Path('model.gguf').resolve()}\n"
+        == (tmp_path / ".ctxrc").read_text()
+    )
+
+
+def test_setup_finds_the_file_of_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".ctxrc").write_text("# ours\n")
+    (tmp_path / "deep" / "down").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "deep" / "down")
+    assert str(tmp_path / ".ctxrc") == json.loads(ctx("setup", "--backend", "ollama", "--json").out)["path"]
+    assert (tmp_path / ".ctxrc").read_text().startswith("# ours\nbackends:\n")
+
+
+@pytest.mark.parametrize(
+    ("backend_type", "variable", "endpoint"),
+    [
+        ("openai", "OPENAI_BASE_URL", "https://api.openai.com"),
+        ("vllm", "OPENAI_BASE_URL", "http://localhost:8000"),
+        ("anthropic", "ANTHROPIC_BASE_URL", "https://api.anthropic.com"),
+    ],
+)
+@pytest.mark.parametrize("elsewhere", ["https://elsewhere/v1", "nonsense"])
+def test_setup_warns_of_another_base_url(
+    monkeypatch: pytest.MonkeyPatch, backend_type: str, variable: str, endpoint: str, elsewhere: str
+) -> None:
+    monkeypatch.setenv(variable, elsewhere)
+    result = ctx("setup", "--backend", backend_type)
+    assert 0 == result.code
+    warning = f"warning: {variable} is set to another server; it is left alone, and ctx uses {endpoint}\n"
+    assert result.err.startswith(warning)
+    assert elsewhere == os.environ[variable]
+
+
+def test_setup_is_silent_about_the_same_base_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "https://api.openai.com/v1/")
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", "https://elsewhere")
+    assert "warning" not in ctx("setup", "--backend", "openai").err
+
+
+def test_setup_leaves_a_malformed_file_alone(tmp_path: Path) -> None:
+    (tmp_path / ".ctxrc").write_text("backends: 3\n")
+    result = ctx("setup", "--backend", "vllm")
+    problem = 'backends: must be a list, each item beginning with "- name:"'
+    assert Result(1, "", f"ctx: {tmp_path}/.ctxrc:1: {problem}\n") == result
+    assert "backends: 3\n" == (tmp_path / ".ctxrc").read_text()
+
+
+def test_setup_of_a_type_without_an_endpoint(tmp_path: Path) -> None:
+    result = ctx("setup", "--backend", "openai-compatible")
+    problem = "the endpoint is missing, and type openai-compatible has no default; write it like http://localhost:8080"
+    assert Result(1, "", f"ctx: {tmp_path}/.ctxrc: endpoint: {problem}\n") == result
+    assert not (tmp_path / ".ctxrc").exists()
+
+
+# --- ctx serve, with a stand-in for llama-server ------------------------------------------------------
+
+FAKE_PROGRAM = """
+import argparse, http.server, json, os, signal, sys, threading, time
+
+parser = argparse.ArgumentParser()
+for flag in ("--model", "--host", "--alias", "--ctx-size", "--parallel", "--threads"):
+    parser.add_argument(flag)
+parser.add_argument("--port", type=int)
+parser.add_argument("--embeddings", action="store_true")
+options = vars(parser.parse_args())
+mode = os.environ["FAKE_MODE"]
+with open(os.environ["FAKE_RECORD"], "w") as record:
+    json.dump({**options, "key": os.environ.get("LLAMA_API_KEY")}, record)
+print("loading", options["model"], flush=True)
+if mode == "dies":
+    print("\\nno such tensor\\n", file=sys.stderr, flush=True)
+    sys.exit(3)
+if mode == "stubborn":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = json.dumps({"data": [{"id": options["alias"]}]}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+        self.wfile.flush()
+        self.connection.close()
+        if mode == "dies-later":
+            os.kill(os.getpid(), signal.SIGKILL)
+    def log_message(self, *_):
+        pass
+
+http.server.ThreadingHTTPServer((options["host"], options["port"]), Handler).serve_forever(poll_interval=0.02)
+"""
+
+
+@attrs.frozen
+class Fake:
+    """A stand-in for llama-server on the PATH."""
+
+    record: Path
+
+    @property
+    def seen(self) -> dict[str, Any]:
+        """Its arguments, and its key."""
+        seen: dict[str, Any] = json.loads(self.record.read_text())
+        return seen
+
+
+def hide_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "xllamacpp" else find_spec(name))
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
+    hide_wheel(monkeypatch)
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "fake.py").write_text(FAKE_PROGRAM)
+    program = programs / "llama-server"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I "{programs}/fake.py" "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("FAKE_MODE", "serves")
+    monkeypatch.setenv("FAKE_RECORD", str(tmp_path / "record.json"))
+    return Fake(tmp_path / "record.json")
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    path = tmp_path / "some-model.gguf"
+    path.write_bytes(b"GGUF and so on")
+    return path
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def test_serve_until_the_server_dies(fake: Fake, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_MODE", "dies-later")
+    port = free_port()
+    result = ctx("serve", str(model), "--port", str(port))
+    assert (1, "") == (result.code, result.out)
+    plain = [line for line in result.err.splitlines() if not line.startswith("waiting for ")]
+    assert [
+        f"some-model is ready at http://127.0.0.1:{port} (Ctrl-C ends it)",
+        f"try: ctx ai chat --backend llamacpp --endpoint http://127.0.0.1:{port} --model some-model 'Hello'",
+        f"ctx: the llama.cpp server was killed by signal 9 while serving {model}:",
+        f"  loading {model}",
+    ] == plain
+    nothing = {"ctx_size": None, "parallel": None, "threads": None, "embeddings": False, "key": None}
+    assert {**nothing, "model": str(model), "host": "127.0.0.1", "alias": "some-model", "port": port} == fake.seen
+
+
+def test_serve_options(fake: Fake, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_MODE", "dies-later")
+    monkeypatch.setenv("SOME_KEY", KEY)
+    port = free_port()
+    result = ctx(
+        *("serve", str(model), "--port", str(port), "--ctx-size", "512", "--parallel", "2", "--threads", "1"),
+        *("--alias", "mine", "--api-key-env", "SOME_KEY", "--embeddings", "--json"),
+    )
+    ready = json.loads(result.out)
+    assert isinstance(ready.pop("pid"), int)
+    assert {"endpoint": f"http://127.0.0.1:{port}", "model": "mine"} == ready
+    assert {
+        "model": str(model),
+        "host": "127.0.0.1",
+        "port": port,
+        "alias": "mine",
+        "ctx_size": "512",
+        "parallel": "2",
+        "threads": "1",
+        "embeddings": True,
+        "key": KEY,
+    } == fake.seen
+    assert KEY not in result.out + result.err
+
+
+def test_serve_a_model_that_does_not_load(fake: Fake, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_MODE", "dies")
+    result = ctx("serve", str(model), "--port", str(free_port()))
+    assert (1, "") == (result.code, result.out)
+    plain = [line for line in result.err.splitlines() if not line.startswith("waiting for ")]
+    problem = f"the llama.cpp server exited with code 3 while serving {model}:"
+    assert [f'ctx: backend "serve": {problem}', f"  loading {model}", "  no such tensor"] == plain
+
+
+def test_serve_shows_the_log_on_standard_error(
+    fake: Fake, model: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FAKE_MODE", "dies")
+    result = ctx("serve", str(model), "--port", str(free_port()), "--show-log")
+    assert result.err.endswith(f'ctx: backend "serve": the llama.cpp server exited with code 3 while serving {model}\n')
+    assert ("", f"loading {model}\n\nno such tensor\n\n") == capfd.readouterr()
+
+
+def test_serve_without_the_key(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SOME_KEY", raising=False)
+    problem = "the environment variable SOME_KEY is not set; it should hold the API key to ask clients for"
+    assert Result(1, "", f"Error: {problem}\n") == ctx("serve", str(model), "--api-key-env", "SOME_KEY")
+
+
+def test_serve_a_file_that_is_no_model(tmp_path: Path) -> None:
+    where, why = unreadable(tmp_path / "unreadable.gguf")
+    (tmp_path / "empty.gguf").touch()
+    (tmp_path / "text.gguf").write_text("hello")
+    for path, problem in {
+        tmp_path / "none.gguf": f"{tmp_path}/none.gguf: there is no such file",
+        tmp_path: f"{tmp_path} is a directory; name the .gguf file",
+        where: f"{where} cannot be read: {why}",
+        tmp_path / "empty.gguf": f"{tmp_path}/empty.gguf is no GGUF model file",
+        tmp_path / "text.gguf": f"{tmp_path}/text.gguf is no GGUF model file",
+    }.items():
+        assert Result(1, "", f"ctx: model_path: {problem}\n") == ctx("serve", str(path))
+
+
+def test_serve_on_a_port_in_use(fake: Fake, model: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        expected = f"ctx: port: port {port} on 127.0.0.1 is in use; choose another with --port\n"
+        assert Result(1, "", expected) == ctx("serve", str(model), "--port", str(port))
+
+
+def test_serve_where_no_server_is_installed(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hide_wheel(monkeypatch)
+    monkeypatch.setenv("PATH", "/nowhere")
+    problem = f"no llama.cpp server is installed to serve {model}; run: pip install 'ctxbackends[llamacpp]'"
+    assert Result(1, "", f'ctx: backend "serve": {problem}\n') == ctx("serve", str(model))
+
+
+def test_ping_of_a_model_that_is_served_here(fake: Fake, model: Path) -> None:
+    """A backend with model_path: started for the command, with a key of its own, and gone with it."""
+    ctxrc({"name": "llamacpp", "model_path": model.name})
+    result = ctx("ai", "ping", "--json")
+    assert 0 == result.code, result.err
+    answer = json.loads(result.out)
+    assert (f"http://127.0.0.1:{fake.seen['port']}", "some-model") == (answer["endpoint"], answer["model"])
+    assert len(fake.seen["key"]) >= 24
+    assert fake.seen["key"] not in result.out + result.err
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", fake.seen["port"]))
+
+
+def test_a_served_model_with_a_configured_key(fake: Fake, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_KEY", KEY)
+    ctxrc({"name": "llamacpp", "model_path": model.name, "api_key_env": "SOME_KEY", "default_model": "mine"})
+    assert "mine" == json.loads(ctx("ai", "ping", "--json").out)["model"]
+    assert (KEY, "mine") == (fake.seen["key"], fake.seen["alias"])
+
+
+# --- the process behind it --------------------------------------------------------------------------
+
+
+def gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+async def test_a_server_starts_once_and_ends(fake: Fake, model: Path) -> None:
+    local_server = LocalServer(model, api_key=KEY)
+    await local_server.aclose()  # of one that was never started
+    assert local_server.pid is None
+    url = await local_server.start()
+    pid = local_server.pid
+    assert pid is not None
+    assert (url, pid) == (await local_server.start(), local_server.pid)
+    assert local_server.failure() is None
+    arguments = await asyncio.to_thread(Path(f"/proc/{pid}/cmdline").read_text)
+    assert str(model) in arguments
+    assert KEY not in arguments, "every user of the machine can read these"
+    await local_server.aclose()
+    assert gone(pid)
+    assert (None, None, ()) == (local_server.pid, local_server.failure(), local_server.log_tail())
+    assert str(model) == local_server.description
+
+
+async def test_a_server_that_died_is_told_once_and_then_started_again(
+    fake: Fake, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_MODE", "dies")
+    local_server = LocalServer(model)
+    await local_server.start()
+    died = local_server._process
+    assert died is not None
+    died.wait(WITHIN)
+    with pytest.raises(errors.ServerDiedError) as caught:
+        await local_server.start()
+    assert (3, (f"loading {model}", "no such tensor")) == (caught.value.exit_code, caught.value.log_tail)
+    monkeypatch.setenv("FAKE_MODE", "serves")
+    await local_server.start()
+    assert local_server.pid not in (None, died.pid)
+    await local_server.aclose()
+
+
+async def test_a_server_whose_log_is_gone(fake: Fake, model: Path) -> None:
+    local_server = LocalServer(model)
+    await local_server.start()
+    assert local_server._log is not None
+    local_server._log.unlink()
+    assert () == local_server.log_tail()
+    await local_server.aclose()
+
+
+async def test_a_server_that_does_not_end_is_killed(fake: Fake, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_MODE", "stubborn")
+    monkeypatch.setattr(server, "GRACE_SECONDS", 0.2)
+    local_server = LocalServer(model)
+    await serving(local_server)
+    pid = local_server.pid
+    assert pid is not None
+    await local_server.aclose()
+    assert gone(pid)
+
+
+async def test_a_cancelled_end_kills_at_once(fake: Fake, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_MODE", "stubborn")
+    monkeypatch.setattr(server, "GRACE_SECONDS", WITHIN)
+    local_server = LocalServer(model)
+    await serving(local_server)
+    pid = local_server.pid
+    assert pid is not None
+    ending = asyncio.create_task(local_server.aclose())
+    await asyncio.sleep(0.1)
+    ending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await ending
+    assert gone(pid)
+
+
+async def serving(local_server: LocalServer) -> None:
+    """Started, and listening: then its signals are what it wants them to be."""
+    address = await local_server.start()
+    port = int(address.rpartition(":")[2])
+    async with asyncio.timeout(WITHIN):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except ConnectionRefusedError:
+                await asyncio.sleep(0.02)
+            else:
+                writer.close()
+                await writer.wait_closed()
+                return
+
+
+async def test_nobody_closes_it(fake: Fake, model: Path) -> None:
+    """It ends with the object."""
+    local_server = LocalServer(model)
+    await local_server.start()
+    pid = local_server.pid
+    assert pid is not None
+    del local_server
+    assert gone(pid)
+
+
+async def test_a_process_that_cannot_be_started(
+    fake: Fake, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(logs))
+    with pytest.raises(OSError, match="Resource temporarily unavailable"):
+        await LocalServer(model).start()
+    # Where the wheel serves, the port is held for it: an unclosed socket would be a ResourceWarning.
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: object())
+    with pytest.raises(OSError, match="Resource temporarily unavailable"):
+        await LocalServer(model).start()
+    with pytest.raises(OSError, match="Resource temporarily unavailable"):
+        await LocalServer(model, inherit_log=True).start()
+    assert [] == os.listdir(logs)
+
+
+def test_a_port_of_another_machine() -> None:
+    with pytest.raises(errors.ConfigError) as caught:
+        server._reserve_port("192.0.2.1", 8080)
+    problem = "port 8080 on 192.0.2.1 cannot be used: Cannot assign requested address; choose another with --port"
+    assert ("port", problem) == (caught.value.key, caught.value.problem)
+
+
+def test_a_reserved_port_is_nobody_elses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: object())
+    reservation, port = server._reserve_port("127.0.0.1", None)
+    assert reservation is not None
+    with reservation, socket.socket() as other, pytest.raises(OSError, match="in use"):
+        other.bind(("127.0.0.1", port))
+
+
+def test_names_of_the_package() -> None:
+    assert set(local.__all__) == {getattr(local, name).__name__ for name in local.__all__}
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        local.Nothing  # noqa: B018
+
+
+# --- the worker -------------------------------------------------------------------------------------
+
+
+class Parameters(SimpleNamespace):
+    """The parameters of a build of the wheel."""
+
+    def __init__(self, **names: Any) -> None:
+        super().__init__(
+            model=SimpleNamespace(path=None), cpuparams=SimpleNamespace(), cpuparams_batch=SimpleNamespace(), **names
+        )
+
+
+def wheel(monkeypatch: pytest.MonkeyPatch, **names: Any) -> ModuleType:
+    module = ModuleType("xllamacpp")
+    vars(module)["CommonParams"] = lambda: Parameters(**names)
+    monkeypatch.setitem(sys.modules, "xllamacpp", module)
+    return module
+
+
+def worker_options(**changed: Any) -> dict[str, Any]:
+    return {
+        "model_path": "/m.gguf",
+        "host": "127.0.0.1",
+        "port": 8080,
+        "alias": "mine",
+        "reuse_port": True,
+        "parallel": None,
+        "ctx_size": None,
+        "threads": None,
+        "embeddings": False,
+        **changed,
+    }
+
+
+def test_the_parameters_of_the_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
+    wheel(monkeypatch, hostnames=[], ui=True)
+    monkeypatch.setenv(worker.KEY_VARIABLE, KEY)
+    params = worker.parameters(worker_options(parallel=3, ctx_size=512, threads=2, embeddings=True))
+    assert ("/m.gguf", ["127.0.0.1"], 8080, {"mine"}) == (
+        params.model.path,
+        params.hostnames,
+        params.port,
+        params.model_alias,
+    )
+    assert (3, 512, 2, 2) == (
+        params.n_parallel,
+        params.n_ctx,
+        params.cpuparams.n_threads,
+        params.cpuparams_batch.n_threads,
+    )
+    assert (True, True, True, False) == (params.reuse_port, params.embedding, params.endpoint_slots, params.ui)
+    assert [KEY] == params.api_keys
+    assert worker.KEY_VARIABLE not in os.environ, "no process that it starts inherits it"
+
+
+def test_the_parameters_of_an_old_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
+    wheel(monkeypatch, hostname="", webui=True)
+    monkeypatch.delenv(worker.KEY_VARIABLE, raising=False)
+    params = worker.parameters(worker_options())
+    assert ("127.0.0.1", 1, False) == (params.hostname, params.n_parallel, params.webui)
+    for unset in ("hostnames", "ui", "api_keys", "n_ctx"):
+        assert not hasattr(params, unset)
+
+
+def test_a_model_that_the_wheel_cannot_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: object) -> None:
+        raise RuntimeError("tensor 'output.weight' is truncated")
+
+    vars(wheel(monkeypatch, hostnames=[]))["Server"] = refuse
+    with pytest.raises(SystemExit) as left:
+        worker.serve(worker_options())
+    assert "error: tensor 'output.weight' is truncated" == left.value.code
+
+
+class Kernel:
+    """What the worker asks of the system, without doing it to the process of the tests."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked: list[tuple[object, ...]] = []
+        self.handlers: dict[int, Callable[..., object]] = {}
+        c_library = SimpleNamespace(prctl=lambda *arguments: self.asked.append(("prctl", *arguments)))
+        monkeypatch.setattr(ctypes, "CDLL", lambda _: c_library)
+        monkeypatch.setattr(signal, "signal", self.handlers.__setitem__)
+        monkeypatch.setattr(os, "_exit", lambda code: self.asked.append(("_exit", code)))
+        monkeypatch.setattr(os, "execv", lambda *arguments: self.asked.append(("execv", *arguments)))
+
+
+def run_worker(monkeypatch: pytest.MonkeyPatch, options: Mapping[str, Any]) -> None:
+    monkeypatch.setattr(sys, "argv", ["worker.py", json.dumps(options)])
+    runpy.run_path(worker.__file__, run_name="__main__")
+
+
+def test_the_worker_becomes_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = Kernel(monkeypatch)
+    monkeypatch.setenv(worker.KEY_VARIABLE, KEY)
+    monkeypatch.setenv("LLAMA_API_KEY", "another")
+    program = ["/bin/llama-server", "--port", "8080"]
+    monkeypatch.setattr(worker, "serve", lambda _: None)  # execv, which comes back here, would not come back
+    monkeypatch.setattr(sys, "argv", ["worker.py", json.dumps({"parent": os.getppid(), "program": program})])
+    worker.main()
+    expected: list[tuple[object, ...]] = [("execv", "/bin/llama-server", program)]
+    if sys.platform == "linux":
+        expected.insert(0, ("prctl", 1, signal.SIGKILL))
+    assert expected == kernel.asked
+    assert (KEY, None) == (os.environ["LLAMA_API_KEY"], os.environ.get(worker.KEY_VARIABLE))
+    worker.main()
+    assert KEY == os.environ["LLAMA_API_KEY"], "without a key of ours, what is there stays"
+
+
+def test_the_worker_serves_until_its_input_ends(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kernel = Kernel(monkeypatch)
+    served: list[Any] = []
+
+    def load(params: object) -> SimpleNamespace:
+        served.append(params)
+        return SimpleNamespace(listening_address="http://127.0.0.1:8080")
+
+    vars(wheel(monkeypatch, hostnames=[]))["Server"] = load
+    pieces = [b"x", b""]
+    monkeypatch.setattr(os, "read", lambda *_: pieces.pop(0))
+    run_worker(monkeypatch, worker_options(parent=os.getppid()))
+    assert "ready on http://127.0.0.1:8080\n" == capsys.readouterr().err
+    assert "/m.gguf" == served[0].model.path
+    assert {signal.SIGTERM, signal.SIGINT} == kernel.handlers.keys()
+    assert ("_exit", 1) not in kernel.asked
+    kernel.handlers[signal.SIGTERM](signal.SIGTERM, None)
+    assert ("_exit", 1) == kernel.asked[-1], "it was told before: at once now"
+
+
+def test_an_input_that_cannot_be_read_ends_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(*_: object) -> bytes:
+        raise OSError(9, "Bad file descriptor")
+
+    monkeypatch.setattr(os, "read", closed)
+    ended = threading.Event()
+    worker._watch_input(ended.set)
+    assert ended.is_set()
+
+
+@pytest.mark.parametrize("platform", ["linux", "darwin"])
+def test_a_worker_whose_parent_has_gone(monkeypatch: pytest.MonkeyPatch, platform: str) -> None:
+    """Between its start and its wish to die with the parent."""
+    kernel = Kernel(monkeypatch)
+    monkeypatch.setattr(sys, "platform", platform)
+    with pytest.raises(SystemExit) as left:
+        run_worker(monkeypatch, {"parent": os.getpid()})
+    assert "the parent process has ended already" == left.value.code
+    assert (1 if platform == "linux" else 0) == len(kernel.asked)
