@@ -187,7 +187,7 @@ class HTTPBackend:
     async def ping(self, *, wait: bool = True, on_progress: OnProgress | None = None) -> Ping:
         started = time.monotonic()
         models = await self._list_models(
-            self._policy if wait else attrs.evolve(self._policy, ready_timeout=None), on_progress
+            self._policy if wait else attrs.evolve(self._policy, ready_timeout=None, transient_attempts=1), on_progress
         )
         return Ping(backend=self.name, endpoint=self.endpoint, model=models[0].id, elapsed=time.monotonic() - started)
 
@@ -196,10 +196,7 @@ class HTTPBackend:
 
     async def _list_models(self, policy: RetryPolicy, on_progress: OnProgress | None) -> tuple[ModelInfo, ...]:
         request = self._codec.encode_models()
-        limit = min(PROBE_TIMEOUT, self._ready_timeout) if self._ready_timeout is not None else CONTROL_TIMEOUT
-        limits = Limits(
-            connect=self._connect_timeout, total=limit if self._limits.total is None else min(limit, self._limits.total)
-        )
+        limits = self._listing_limits()
 
         async def attempt() -> tuple[ModelInfo, ...]:
             models = self._codec.decode_models(await self._send(request, limits))
@@ -319,7 +316,7 @@ class HTTPBackend:
         chosen = model or self.default_model
         if not chosen:
             raise NoModelError(
-                f'no model is named: pass model=, or set default_model for the backend "{self.name}"',
+                f'no model is named in the request, and the backend "{self.name}" has no default_model',
                 key="default_model",
                 backend=self.name,
             )
@@ -374,6 +371,16 @@ class HTTPBackend:
         if self._model_mismatch == "error":
             raise self._explain(error)
         warnings.warn(str(self._explain(error)), ModelMismatchWarning, stacklevel=2)
+
+    def _listing_limits(self) -> Limits:
+        """For the model list, which costs a server nothing: shorter than for an answer. At a server that starts, each
+        look is short, and the whole wait is ``ready_timeout``."""
+        connect, total = self._connect_timeout, self._limits.total
+        if self._ready_timeout is not None:
+            return Limits(connect=connect, total=min(PROBE_TIMEOUT, self._ready_timeout), total_key="ready_timeout")
+        if total is not None and total <= CONTROL_TIMEOUT:
+            return Limits(connect=connect, total=total)
+        return Limits(connect=connect, total=CONTROL_TIMEOUT, total_key=None)
 
     def _plain_limits(self) -> Limits:
         """For an answer that comes in one piece: without a total limit, the limit of the first token holds for it."""

@@ -244,8 +244,9 @@ class APITimeoutError(BackendError, TimeoutError):
     """A phase took longer than its limit. ``phase`` is ``connect``, ``first_token``, ``idle`` or ``total``; ``limit``
     is in seconds; ``key`` is the configuration key to tune; ``partial`` is what had arrived."""
 
-    def __init__(self, phase: str, limit: float, *, key: str, partial: PartialCompletion | None = None) -> None:
-        super().__init__(f"{_PHASES[phase]} within {limit:g} s; raise {key} to wait longer")
+    def __init__(self, phase: str, limit: float, *, key: str | None, partial: PartialCompletion | None = None) -> None:
+        hint = f"; raise {key} to wait longer" if key is not None else ""
+        super().__init__(f"{_PHASES[phase]} within {limit:g} s{hint}")
         self.phase = phase
         self.limit = limit
         self.key = key

@@ -42,11 +42,12 @@ ERROR_BODY_BYTES = 64 * 1024
 
 @attrs.frozen(kw_only=True)
 class Limits:
-    """Times in seconds, None for no limit. ``total_key`` is the configuration key that the error names."""
+    """Times in seconds, None for no limit. ``total_key`` is the configuration key that the error names, None where none
+    can be tuned."""
 
     connect: float | None = None
     total: float | None = None
-    total_key: str = "timeout"
+    total_key: str | None = "timeout"
 
 
 class _LoopbackResolver(aiohttp.ThreadedResolver):

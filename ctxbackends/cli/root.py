@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Mapping
@@ -73,14 +74,22 @@ def root() -> None:
 def run() -> None:
     """Run the program with ``sys.argv`` and leave the process with its exit code."""
     context: click.Context | None = None
+    if sys.stdout is None:
+        sys.exit(f"{_PROGRAM}: standard output is closed; there is nowhere to write to")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What the terminal's encoding cannot show is shown as its escape, and not as a traceback.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with root.make_context(_PROGRAM, sys.argv[1:]) as context:
             root.invoke(context)
         code = 0
     except click.exceptions.Exit as done:
         code = done.exit_code
-    except click.ClickException as error:
+    except click.UsageError as error:
         error.show()
+        code = error.exit_code
+    except click.ClickException as error:
+        _complain(error.format_message())
         code = error.exit_code
     except (KeyboardInterrupt, click.Abort):
         sys.stderr.write("\ninterrupted\n")
@@ -97,6 +106,12 @@ def run() -> None:
         text = worded(error)
         if text is None:
             raise
-        click.echo(f"{_PROGRAM}: {text}", err=True)
+        _complain(text)
         code = 1
     sys.exit(code)
+
+
+def _complain(text: str) -> None:
+    from ctxbackends.cli.terminal import printable  # noqa: PLC0415  # only who fails pays for it
+
+    click.echo(f"{_PROGRAM}: {printable(text, err=True)}", err=True)  # servers' words are in it

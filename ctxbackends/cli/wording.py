@@ -15,6 +15,7 @@ from ctxbackends.errors import (
     IncompleteOutputError,
     ModelLoadingError,
     ModelNotFoundError,
+    NoModelError,
     NotFoundError,
     StreamInterruptedError,
 )
@@ -71,6 +72,7 @@ _HINTS: tuple[tuple[type[BackendError], _Hint], ...] = (
     _for(ModelNotFoundError, lambda _: "ctx ai models lists the models that it has"),
     _for(NotFoundError, lambda _: "is this the endpoint of a model server? it needs no /v1 at its end"),
     _for(EmptyModelListError, lambda _: "load or pull a model on the server first"),
+    _for(NoModelError, lambda _: "name one with --model, or write default_model into .ctxrc with ctx setup --model"),
     _for(IncompleteOutputError, lambda _: "raise max_tokens"),
     _for(StreamInterruptedError, _interrupted),
     _for(APIConnectionError, _connection),

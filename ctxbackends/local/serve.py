@@ -23,7 +23,7 @@ def managed_backend(config: BackendConfig, transport: Transport, *, server: Loca
     """A backend over a server that is started on first use: of the file that ``config.model_path`` names, unless
     ``server`` is given.
 
-    Without a configured key, the server gets a fresh one: other users of the machine can reach a loopback port.
+    Without a configured key, the server gets a fresh one.
     """
     profile = PROFILES[BackendType.LLAMACPP]
     if server is None:
@@ -36,7 +36,7 @@ def managed_backend(config: BackendConfig, transport: Transport, *, server: Loca
             threads=config.threads,
             embeddings=config.embeddings,
             alias=config.default_model,
-            api_key=configured[0] if configured else secrets.token_urlsafe(24),
+            api_key=configured[0] if configured else fresh_key(),
         )
     return HTTPBackend(
         attrs.evolve(
@@ -46,6 +46,11 @@ def managed_backend(config: BackendConfig, transport: Transport, *, server: Loca
         transport=transport,
         launcher=server,
     )
+
+
+def fresh_key() -> str:
+    """A key that nobody else has: other users of the machine can reach a loopback port."""
+    return secrets.token_urlsafe(24)
 
 
 @asynccontextmanager
@@ -59,9 +64,10 @@ async def serve_model(
 ) -> AsyncIterator[HTTPBackend]:
     """Start a llama.cpp server for ``model_path``, wait until it is ready, and end it on every way out.
 
-    ``options`` as in :class:`LocalServer`; ``settings`` as in BackendConfig (timeouts, ``model_mismatch``).
+    It asks for a fresh API key, which the backend has, unless ``options`` name one. ``options`` as in
+    :class:`LocalServer`; ``settings`` as in BackendConfig (timeouts, ``model_mismatch``).
     """
-    server = LocalServer(model_path, **options)
+    server = LocalServer(model_path, **{"api_key": fresh_key(), **options})
     transport = Transport()
     config = BackendConfig(name=name, type=BackendType.LLAMACPP, model_path=str(model_path), **(settings or {}))
     backend = managed_backend(config, transport, server=server)

@@ -237,7 +237,7 @@ def _reserve_port(host: str, port: int | None) -> tuple[socket.socket | None, in
                 probe.bind((host, port))
             except OSError as error:
                 why = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror}"
-                raise ConfigError(f"port {port} on {host} {why}; choose another with --port", key="port") from None
+                raise ConfigError(f"port {port} on {host} {why}; choose another with --port") from None
         return None, port
     reservation = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     shared = sys.platform == "linux" and importlib.util.find_spec("xllamacpp") is not None

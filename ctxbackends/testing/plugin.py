@@ -12,6 +12,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+try:
+    from pytest_asyncio import fixture as async_fixture
+except ImportError:  # pragma: no cover  # without the extra `testing`, the plugin must not break anybody's pytest
+    async_fixture = pytest.fixture  # type: ignore[assignment]  # takes one argument less
+
 if TYPE_CHECKING:
     from ctxbackends.backend import Backend
     from ctxbackends.local import LocalServer
@@ -44,7 +49,7 @@ def llama_server(tiny_model: Callable[[str], Path]) -> Iterator[LocalServer]:
     asyncio.run(server.aclose())
 
 
-@pytest.fixture
+@async_fixture
 async def llama_backend(llama_server: LocalServer) -> AsyncIterator[Backend]:
     """A ready backend over :func:`llama_server`. Needs pytest-asyncio."""
     from ctxbackends.registry import open_backend  # noqa: PLC0415

@@ -290,7 +290,7 @@ def test_serve_at_a_terminal_until_ctrl_c(tiny: Path) -> None:
         assert 130 == at.end(), at.raw
         assert gone(server)
     assert (1, "") == (second.returncode, second.stdout)
-    assert f"ctx: port: port {port} on 127.0.0.1 is in use; choose another with --port\n" == second.stderr
+    assert f"ctx: port {port} on 127.0.0.1 is in use; choose another with --port\n" == second.stderr
     assert 0 == ping.returncode, ping.stderr
     assert ("llamacpp", f"http://127.0.0.1:{port}", "tiny") == tuple(
         json.loads(ping.stdout)[name] for name in ("backend", "endpoint", "model")

@@ -430,9 +430,9 @@ def test_an_empty_prompt(prompt: str) -> None:
 def test_a_prompt_that_is_not_utf8(script: Script) -> None:
     ctxrc(backend(script.endpoint))
     advice = "convert it, for example with iconv -t UTF-8"
-    expected = f"Error: the prompt on standard input is not UTF-8 (byte 3); {advice}\n"
+    expected = f"ctx: the prompt on standard input is not UTF-8 (byte 3); {advice}\n"
     assert Result(1, "", expected) == ctx("ai", "chat", stdin=b"Gr\xfc\xdfe")
-    assert Result(1, "", f"Error: the prompt is not UTF-8 (byte 1); {advice}\n") == ctx("ai", "chat", "\udcfc")
+    assert Result(1, "", f"ctx: the prompt is not UTF-8 (byte 1); {advice}\n") == ctx("ai", "chat", "\udcfc")
     assert [] == script.requests
 
 
@@ -710,8 +710,9 @@ def test_no_model(script: Script) -> None:
     ctxrc({"name": "vllm", "endpoint": script.endpoint})
     result = ctx("ai", "chat", "Hi")
     assert (1, "", []) == (result.code, result.out, script.requests)
-    problem = 'no model is named: pass model=, or set default_model for the backend "vllm"'
-    assert f"ctx: default_model: {problem}\n" == result.err
+    problem = 'no model is named in the request, and the backend "vllm" has no default_model'
+    hint = "name one with --model, or write default_model into .ctxrc with ctx setup --model"
+    assert f"ctx: default_model: {problem}\n  {hint}\n" == result.err
 
 
 def test_a_prompt_that_does_not_fit(script: Script) -> None:
@@ -1233,7 +1234,7 @@ def test_serve_shows_the_log_on_standard_error(
 def test_serve_without_the_key(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SOME_KEY", raising=False)
     problem = "the environment variable SOME_KEY is not set; it should hold the API key to ask clients for"
-    assert Result(1, "", f"Error: {problem}\n") == ctx("serve", str(model), "--api-key-env", "SOME_KEY")
+    assert Result(1, "", f"ctx: {problem}\n") == ctx("serve", str(model), "--api-key-env", "SOME_KEY")
 
 
 def test_serve_a_file_that_is_no_model(tmp_path: Path) -> None:
@@ -1253,7 +1254,7 @@ def test_serve_a_file_that_is_no_model(tmp_path: Path) -> None:
 def test_serve_on_a_port_in_use(fake: Fake, model: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        expected = f"ctx: port: port {port} on 127.0.0.1 is in use; choose another with --port\n"
+        expected = f"ctx: port {port} on 127.0.0.1 is in use; choose another with --port\n"
         assert Result(1, "", expected) == ctx("serve", str(model), "--port", str(port))
 
 
@@ -1417,7 +1418,7 @@ def test_a_port_of_another_machine() -> None:
     with pytest.raises(errors.ConfigError) as caught:
         server._reserve_port("192.0.2.1", 8080)
     problem = "port 8080 on 192.0.2.1 cannot be used: Cannot assign requested address; choose another with --port"
-    assert ("port", problem) == (caught.value.key, caught.value.problem)
+    assert problem == caught.value.problem
 
 
 def test_a_reserved_port_is_nobody_elses(monkeypatch: pytest.MonkeyPatch) -> None:
