@@ -1,0 +1,138 @@
+"""README.md and docs/: every Python block runs, every `.ctxrc` parses, every help text is the program's own, and every
+public name and every key of `.ctxrc` is described."""
+
+# ruff: noqa: SIM300  # the house writes expected == actual
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import attrs
+import pytest
+from click.testing import CliRunner
+
+import ctxbackends
+from ctxbackends import BackendConfig, LocalServer
+from ctxbackends.cli.root import root
+from ctxbackends.config_read import parse_ctxrc
+from ctxbackends.testing.plugin import llama_server, tiny_model  # noqa: F401  # fixtures; the checkout has no plugin
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+# What the pages name, and what stands for it here: the addresses are the tiny server's, and the model is its own.
+STAND_INS = ("http://localhost:8080", "http://localhost:8000", "http://gpu:8000")
+MODELS = ("qwen3-4b", "qwen3-32b")
+
+
+@attrs.frozen
+class Block:
+    page: Path
+    line: int
+    language: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page.name}:{self.line}"
+
+
+def blocks(language: str) -> list[Block]:
+    found = []
+    for page in PAGES:
+        text = page.read_text()
+        for match in BLOCK.finditer(text):
+            if match[1] == language:
+                found.append(Block(page, text.count("\n", 0, match.start(2)) + 1, language, match[2]))
+    return found
+
+
+def is_pytest(block: Block) -> bool:
+    return "def test_" in block.text
+
+
+@pytest.fixture
+def project(
+    llama_server: LocalServer,  # noqa: F811  # the fixture
+    tiny_model: Callable[[str], Path],  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[[str], str]:
+    """A directory with what the pages take for granted, a `.ctxrc` and a model file; gives their texts, made true."""
+    endpoint = asyncio.run(llama_server.start())
+
+    def made_true(text: str) -> str:
+        for address in STAND_INS:
+            text = text.replace(address, endpoint)
+        for model in MODELS:
+            text = text.replace(model, llama_server.alias)
+        return text
+
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / f"{llama_server.alias}.gguf").symlink_to(tiny_model("tiny"))
+    (tmp_path / ".ctxrc").write_text(made_true(README_CTXRC))
+    monkeypatch.chdir(tmp_path)
+    return made_true
+
+
+README_CTXRC = next(block.text for block in blocks("yaml") if block.page.name == "README.md")
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("block", [block for block in blocks("python") if not is_pytest(block)], ids=str)
+def test_python_runs(block: Block, project: Callable[[str], str]) -> None:
+    code = "\n" * (block.line - 1) + project(block.text)  # a traceback then names the line of the page
+    exec(compile(code, str(block.page), "exec", dont_inherit=True), {"__name__": "__main__"})  # noqa: S102
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("block", [block for block in blocks("python") if is_pytest(block)], ids=str)
+def test_tests_pass(block: Block, tmp_path: Path) -> None:
+    (tmp_path / "test_page.py").write_text(block.text)
+    (tmp_path / "pytest.ini").write_text("[pytest]\nasyncio_mode = auto\n")
+    plugins = ["-p", "ctxbackends.testing.plugin", "-p", "pytest_asyncio.plugin"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *plugins, "test_page.py"],
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # the same plugins, installed or not
+            "PYTHONPATH": str(Path(ctxbackends.__file__).parents[1]),
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert 0 == done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("block", blocks("yaml"), ids=str)
+def test_ctxrc_parses(block: Block) -> None:
+    assert parse_ctxrc(block.text, path=str(block.page)).backends
+
+
+HELP = re.compile(r"\$ ctx ?(.*) --help\n(.*)", re.DOTALL)
+
+
+@pytest.mark.parametrize("block", [block for block in blocks("console") if HELP.match(block.text)], ids=str)
+def test_help_is_the_programs_own(block: Block) -> None:
+    match = HELP.match(block.text)
+    assert match is not None
+    shown = CliRunner().invoke(root, [*match[1].split(), "--help"], prog_name="ctx", terminal_width=78)
+    assert shown.output == match[2]
+
+
+def test_every_public_name_is_described() -> None:
+    text = "".join((ROOT / "docs" / page).read_text() for page in ("api.md", "errors.md"))
+    assert set(ctxbackends.__all__) == set(re.findall(r"(?:\.\. auto\w+:: |`)ctxbackends\.(\w+)", text)) - {"testing"}
+
+
+def test_every_key_of_ctxrc_is_described() -> None:
+    table = (ROOT / "docs" / "configuration.md").read_text().partition("## The keys of a backend")[2].partition("##")[0]
+    fields = {field.name for field in attrs.fields(BackendConfig)} - {"api_key"}  # for code alone
+    assert fields == set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE))
