@@ -1,0 +1,259 @@
+"""What the tests share: a scripted server on loopback, streams as servers write them, and aioresponses made to work."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from enum import Enum
+from typing import Any, TypeAlias
+from unittest.mock import Mock
+
+import aiohttp
+import aioresponses.core
+import attrs
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+
+class _Response(aiohttp.ClientResponse):
+    """aioresponses 0.7.9 does not know the argument that aiohttp 3.14 added."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"stream_writer": Mock(output_size=0), **kwargs})
+
+
+aioresponses.core.ClientResponse = _Response  # type: ignore[attr-defined]  # the name that it builds its answers with
+
+
+# --- a server that does exactly what it is told ---------------------------------------------------
+
+
+class Do(Enum):
+    """What a script does besides sending bytes."""
+
+    CLOSE = "close the connection"
+    RESET = "end the connection with a reset"
+    HOLD = "say nothing more until the client closes"
+
+
+Action: TypeAlias = bytes | float | asyncio.Event | Do
+"""Bytes are sent, a number of seconds and an event are waited for."""
+
+Script: TypeAlias = Sequence[Action]
+"""What is done after one request has been read."""
+
+
+@attrs.frozen(kw_only=True)
+class Received:
+    """One request. ``headers`` have lower-case names; ``connection`` counts from 0."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+    connection: int
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class RawServer:
+    """Plays a list of scripts on each connection, one for each request; the last list serves all further connections.
+
+    A connection is kept open after its scripts; one more request on it is recorded, and the connection closed.
+    ``closed[i]`` is set when the client has closed connection ``i``.
+    """
+
+    def __init__(self, *connections: Sequence[Script]) -> None:
+        self._connections = connections
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.requests: list[Received] = []
+        self.closed: list[asyncio.Event] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def port(self) -> int:
+        assert self._server is not None
+        port: int = self._server.sockets[0].getsockname()[1]
+        return port
+
+    @property
+    def paths(self) -> list[str]:
+        return [request.path for request in self.requests]
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+
+    async def stop(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def client_closed(self, connection: int = 0) -> bool:
+        """Whether the client closes this connection, soon."""
+        try:
+            await asyncio.wait_for(self.closed[connection].wait(), 5)
+        except TimeoutError:
+            return False
+        return True
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        number = len(self.closed)
+        self.closed.append(asyncio.Event())
+        try:
+            for script in self._connections[min(number, len(self._connections) - 1)]:
+                self.requests.append(await _read_request(reader, number))
+                for action in script:
+                    await self._play(action, reader, writer)
+            self.requests.append(await _read_request(reader, number))  # one that no script is for
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            pass  # the client has closed, a script has, or the test is over
+        finally:
+            self.closed[number].set()
+            writer.close()
+
+    async def _play(self, action: Action, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if isinstance(action, bytes):
+            writer.write(action)
+            await writer.drain()
+        elif isinstance(action, asyncio.Event):
+            await action.wait()
+        elif isinstance(action, float):
+            await asyncio.sleep(action)
+        elif action is Do.HOLD:
+            await reader.read()
+            raise ConnectionError
+        else:
+            if action is Do.RESET:
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.close()
+            raise ConnectionError
+
+
+async def _read_request(reader: asyncio.StreamReader, connection: int) -> Received:
+    first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+    method, path, _ = first.split(" ")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines if line)}
+    body = await reader.readexactly(int(headers.get("content-length", "0")))
+    return Received(method=method, path=path, headers=headers, body=body, connection=connection)
+
+
+RawServerFactory: TypeAlias = Callable[..., Awaitable[RawServer]]
+
+
+@pytest.fixture
+async def raw_server() -> AsyncIterator[RawServerFactory]:
+    """Starts scripted servers: ``await raw_server([script, script], [script])``."""
+    servers: list[RawServer] = []
+
+    async def start(*connections: Sequence[Script]) -> RawServer:
+        server = RawServer(*connections)
+        await server.start()
+        servers.append(server)
+        return server
+
+    yield start
+    for server in servers:
+        await server.stop()
+
+
+Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
+TestServerFactory: TypeAlias = Callable[[Handler], Awaitable[TestServer]]
+
+
+@pytest.fixture
+async def test_server() -> AsyncIterator[TestServerFactory]:
+    """Starts aiohttp servers that answer every request with one handler."""
+    servers: list[TestServer] = []
+
+    async def start(handler: Handler) -> TestServer:
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", handler)
+        server = TestServer(app)
+        await server.start_server()
+        servers.append(server)
+        return server
+
+    yield start
+    for server in servers:
+        await server.close()
+
+
+@pytest.fixture
+def refusing_url() -> Iterator[str]:
+    """An address that nobody listens on, and that nobody can take while the test runs."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{taken.getsockname()[1]}"
+
+
+# --- answers as servers write them ----------------------------------------------------------------
+
+
+def answer(status: int = 200, body: bytes = b"", **headers: str) -> bytes:
+    """A whole HTTP answer. ``_`` in the name of a header is a ``-``."""
+    lines = [f"HTTP/1.1 {status} Whatever", f"Content-Length: {len(body)}"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+EVENT_STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+LAST_CHUNK = b"0\r\n\r\n"
+
+
+def chunked(data: bytes) -> bytes:
+    """One chunk of a body that is sent in chunks."""
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+def event(
+    text: str | None = None, *, finish: str | None = None, model: str = "m", usage: tuple[int, int] | None = None
+) -> bytes:
+    """One server-sent event of a chat stream."""
+    delta = {} if text is None else {"content": text}
+    value: dict[str, Any] = {
+        "id": "r1",
+        "model": model,
+        "choices": [{"index": 0, "delta": delta, "finish_reason": finish}],
+    }
+    if usage is not None:
+        value["usage"] = {"prompt_tokens": usage[0], "completion_tokens": usage[1]}
+    return b"data: " + json.dumps(value).encode() + b"\n\n"
+
+
+DONE = b"data: [DONE]\n\n"
+
+
+def sse(*texts: str, finish: str = "stop", model: str = "m", usage: tuple[int, int] | None = None) -> bytes:
+    """The body of a whole chat stream."""
+    return b"".join(event(text, model=model) for text in texts) + event(finish=finish, model=model, usage=usage) + DONE
+
+
+def completion_body(text: str = "Hello", *, finish: str | None = "stop", model: str | None = "m", **more: Any) -> bytes:
+    """The body of a chat answer in one piece; ``more`` are further members of the message."""
+    value: dict[str, Any] = {
+        "id": "r1",
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": text, **more}, "finish_reason": finish}],
+        "usage": {"prompt_tokens": 3, "completion_tokens": 2},
+    }
+    if model is not None:
+        value["model"] = model
+    return json.dumps(value).encode()
+
+
+def models_body(*ids: str, **more: Any) -> bytes:
+    return json.dumps({"object": "list", "data": [{"id": name, **more} for name in ids]}).encode()

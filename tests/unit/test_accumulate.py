@@ -1,0 +1,161 @@
+"""Events to a completion, and the values that users print."""
+
+# ruff: noqa: SIM300  # the house writes expected == actual
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ctxbackends.types import (
+    Completion,
+    Embeddings,
+    Finish,
+    Loading,
+    Message,
+    PartialCompletion,
+    ReasoningDelta,
+    RefusalDelta,
+    StreamEvent,
+    TextDelta,
+    ToolCall,
+    ToolCallDelta,
+    Usage,
+)
+from ctxbackends.wire.accumulate import Accumulator
+
+STOP = Finish("stop", Usage(5, 2, 1))
+
+
+def accumulated(events: Sequence[StreamEvent]) -> Accumulator:
+    accumulator = Accumulator()
+    for event in events:
+        accumulator.add(event)
+    return accumulator
+
+
+def completion(*events: StreamEvent) -> Completion:
+    return accumulated([*events, STOP]).completion(requested_model="asked", served_model=None, response_id=None)
+
+
+@pytest.mark.parametrize(
+    ("events", "facts"),
+    [
+        pytest.param([], {"text": ""}, id="nothing"),
+        pytest.param([TextDelta("a"), TextDelta(""), TextDelta("b")], {"text": "ab"}, id="text"),
+        pytest.param(
+            [ReasoningDelta("r"), TextDelta("a"), ReasoningDelta("s"), TextDelta("b")],
+            {"text": "ab", "reasoning": "rs"},
+            id="reasoning between text",
+        ),
+        pytest.param([RefusalDelta("n"), RefusalDelta("o")], {"text": "", "refusal": "no"}, id="refusal"),
+        pytest.param(
+            [ToolCallDelta(0, "c1", "f", ""), ToolCallDelta(0, "", "", '{"a"'), ToolCallDelta(0, "", "", ":1}")],
+            {"text": "", "tool_calls": (ToolCall("c1", "f", '{"a":1}'),)},
+            id="a call in pieces",
+        ),
+        pytest.param(
+            [ToolCallDelta(1, "c2", "g", "2"), ToolCallDelta(0, "c1", "f", "1"), ToolCallDelta(1, "", "", "3")],
+            {"text": "", "tool_calls": (ToolCall("c1", "f", "1"), ToolCall("c2", "g", "23"))},
+            id="interleaved calls, in the order of their indexes",
+        ),
+        pytest.param(
+            [ToolCallDelta(0, "", "", "1"), ToolCallDelta(0, "c1", "", ""), ToolCallDelta(0, "", "f", "2")],
+            {"text": "", "tool_calls": (ToolCall("c1", "f", "12"),)},
+            id="id and name that come late",
+        ),
+        pytest.param(
+            [ToolCallDelta(0, "c1", "f", "1"), ToolCallDelta(0, "c2", "g", "2")],
+            {"text": "", "tool_calls": (ToolCall("c1", "f", "12"),)},
+            id="the first id and name hold",
+        ),
+    ],
+)
+def test_events_become(events: list[StreamEvent], facts: dict[str, Any]) -> None:
+    expected = Completion(**{"finish_reason": "stop", "usage": Usage(5, 2, 1), "requested_model": "asked", **facts})
+    assert expected == completion(*events)
+
+
+def test_a_completion_holds_what_is_known_of_the_answer() -> None:
+    accumulator = accumulated([TextDelta("a"), Finish("length")])
+    read = accumulator.completion(requested_model="asked", served_model="served", response_id="r1", raw=b"bytes")
+    assert (
+        Completion(text="a", finish_reason="length", requested_model="asked", served_model="served", response_id="r1")
+        == read
+    )
+    assert b"bytes" == read.raw
+
+
+def test_there_is_no_completion_before_the_finish() -> None:
+    accumulator = accumulated([TextDelta("a")])
+    assert accumulator.finish is None
+    with pytest.raises(AssertionError, match="only after Finish"):
+        accumulator.completion(requested_model="m", served_model=None, response_id=None)
+    accumulator.add(STOP)
+    assert STOP == accumulator.finish
+
+
+def test_what_there_is_can_be_looked_at_any_time() -> None:
+    accumulator = Accumulator()
+    assert PartialCompletion() == accumulator.partial()
+    for event in (TextDelta("a"), ReasoningDelta("r"), ToolCallDelta(0, "c1", "f", '{"a')):
+        accumulator.add(event)
+    before = accumulator.partial(served_model="m")
+    assert (
+        PartialCompletion(text="a", reasoning="r", tool_calls=(ToolCall("c1", "f", '{"a'),), served_model="m") == before
+    )
+    accumulator.add(TextDelta("b"))
+    accumulator.add(STOP)
+    assert "a" == before.text
+    after = accumulator.partial()
+    assert ("ab", Usage(5, 2, 1), None) == (after.text, after.usage, after.served_model)
+
+
+pieces = st.lists(st.tuples(st.integers(0, 3), st.text(max_size=3)))
+
+
+@settings(deadline=None)  # machines are shared
+@given(st.lists(st.text(max_size=5)), pieces)
+def test_nothing_is_lost_or_changed(texts: list[str], arguments: list[tuple[int, str]]) -> None:
+    read = completion(
+        *(TextDelta(text) for text in texts),
+        *(ToolCallDelta(index, f"c{index}", "f", piece) for index, piece in arguments),
+    )
+    assert "".join(texts) == read.text
+    assert [
+        ToolCall(f"c{index}", "f", "".join(piece for place, piece in arguments if place == index))
+        for index in sorted({index for index, _ in arguments})
+    ] == list(read.tool_calls)
+
+
+# --- what users print ---------------------------------------------------------------------------------
+
+
+def test_messages_are_built_by_their_role() -> None:
+    assert Message("system", "a") == Message.system("a")
+    assert Message("user", "a") == Message.user("a")
+    assert Message("assistant", "a") == Message.assistant("a")
+    assert Message("assistant", "", (ToolCall("c", "f", "{}"),)) == Message.assistant(
+        "", tool_calls=[ToolCall("c", "f", "{}")]
+    )
+    assert Message("tool", "a", (), "c") == Message.tool("a", tool_call_id="c")
+
+
+def test_the_waiting_says_what_it_sees() -> None:
+    seen = Loading(endpoint="http://127.0.0.1:8000", state="refused", elapsed=12.4, budget=90.0)
+    assert "waiting for http://127.0.0.1:8000 (refused, 12 s of 90 s)" == str(seen)
+
+
+def test_vectors_are_not_printed() -> None:
+    assert "<2 vectors of 3>" in repr(Embeddings(vectors=((1.0, 2.0, 3.0),) * 2, requested_model="m"))
+    assert "<0 vectors of 0>" in repr(Embeddings(vectors=(), requested_model="m"))
+
+
+def test_the_bytes_of_an_answer_are_neither_printed_nor_compared() -> None:
+    one, other = (Completion(text="", finish_reason="stop", requested_model="m", raw=raw) for raw in (b"one", b"other"))
+    assert one == other
+    assert "raw" not in repr(one)

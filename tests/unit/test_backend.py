@@ -1,0 +1,945 @@
+"""A profile, a codec, a transport and a policy put together: what is sent, what comes back, and what is never said."""
+
+# ruff: noqa: SIM300  # the house writes expected == actual
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import traceback
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, TypeAlias
+
+import attrs
+import pytest
+from aioresponses import aioresponses
+from yarl import URL
+
+from ctxbackends.backend import Backend, HTTPBackend, same_model
+from ctxbackends.config import BackendConfig
+from ctxbackends.errors import (
+    APIConnectionError,
+    APIStatusError,
+    APITimeoutError,
+    AuthenticationError,
+    BackendError,
+    BadRequestError,
+    ContextOverflowError,
+    EmptyChoicesError,
+    EmptyModelListError,
+    InternalServerError,
+    InvalidEndpointError,
+    MalformedResponseError,
+    MissingKeyError,
+    ModelLoadFailedError,
+    ModelMismatchError,
+    ModelMismatchWarning,
+    ModelNotFoundError,
+    NoModelError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitError,
+    RedirectError,
+    ServerDiedError,
+    ServiceUnavailableError,
+    StreamInterruptedError,
+    UnsupportedOperationError,
+    UnsupportedOptionError,
+)
+from ctxbackends.profiles import PROFILES, Profile
+from ctxbackends.transport import Transport
+from ctxbackends.types import (
+    ChatOptions,
+    ChatRequest,
+    JSONObjectFormat,
+    JSONSchemaFormat,
+    Loading,
+    Message,
+    ModelInfo,
+    Usage,
+)
+from tests.conftest import (
+    EVENT_STREAM,
+    LAST_CHUNK,
+    Do,
+    RawServerFactory,
+    Script,
+    answer,
+    chunked,
+    completion_body,
+    event,
+    models_body,
+    sse,
+)
+
+STREAMED = ("vllm", "llamacpp", "ollama", "lmstudio")
+PLAIN = ("openai", "anthropic", "openai-compatible")
+TYPES = (*STREAMED, *PLAIN)
+COLD = ("vllm", "llamacpp")
+WARM = tuple(name for name in TYPES if name not in COLD)
+KEY = "sk-made-up-0123456789abcdef"
+URL_ = "http://gpu:8000"
+CHAT = URL_ + "/v1/chat/completions"
+MODELS = URL_ + "/v1/models"
+EMBEDDINGS = URL_ + "/v1/embeddings"
+
+Make: TypeAlias = Callable[..., HTTPBackend]
+
+
+@pytest.fixture
+async def make() -> AsyncIterator[Make]:
+    """Makes backends over one transport, with no environment but the one that is given."""
+    transport = Transport()
+
+    def backend(type_: str, *, profile: Profile | None = None, launcher: Any = None, **settings: Any) -> HTTPBackend:
+        environ = settings.pop("environ", {})
+        given = {"endpoint": URL_, "default_model": "m", **settings}
+        if given.pop("no_model", False):
+            del given["default_model"]
+        config = BackendConfig(name="mine", type=type_, **given)
+        return HTTPBackend(
+            config, profile=profile or PROFILES[type_], transport=transport, launcher=launcher, environ=environ
+        )
+
+    yield backend
+    await transport.aclose()
+
+
+@pytest.fixture
+def mocked() -> Iterator[aioresponses]:
+    with aioresponses() as mock:
+        yield mock
+
+
+@pytest.fixture
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What would have been slept between two tries."""
+    slept: list[float] = []
+    sleep = asyncio.sleep
+
+    async def record(seconds: float) -> None:
+        slept.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr(asyncio, "sleep", record)
+    return slept
+
+
+def calls(mock: aioresponses) -> list[dict[str, Any]]:
+    """The arguments of all requests, in their order."""
+    return [call.kwargs for made in mock.requests.values() for call in made]
+
+
+def body_of(mock: aioresponses, place: int = 0) -> Any:
+    return json.loads(calls(mock)[place]["data"])
+
+
+def good(type_: str, text: str = "Hello", **facts: Any) -> bytes:
+    """An answer as this type of server gives it."""
+    return sse(text, usage=(3, 2), **facts) if type_ in STREAMED else completion_body(text, **facts)
+
+
+def failing(message: str, **more: Any) -> bytes:
+    return json.dumps({"error": {"message": message, **more}}).encode()
+
+
+# --- complete() -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("type_", TYPES)
+async def test_complete(type_: str, make: Make, mocked: aioresponses) -> None:
+    mocked.post(CHAT, body=good(type_))
+    completion = await make(type_).complete("Hi", max_tokens=7)
+    assert ("Hello", "stop", Usage(3, 2)) == (completion.text, completion.finish_reason, completion.usage)
+    assert ("m", "m", "r1") == (completion.requested_model, completion.served_model, completion.response_id)
+    assert good(type_) == completion.raw
+    limit = "max_completion_tokens" if type_ == "openai" else "max_tokens"
+    expected: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], limit: 7}
+    if type_ in STREAMED:
+        expected |= {"stream": True, "stream_options": {"include_usage": True}}
+    assert expected == body_of(mocked)
+    (call,) = calls(mocked)
+    assert (False, "application/json") == (call["allow_redirects"], call["headers"]["Content-Type"])
+
+
+@pytest.mark.parametrize("type_", TYPES)
+async def test_stream(type_: str, make: Make, mocked: aioresponses) -> None:
+    mocked.post(CHAT, body=sse("Hel", "lo"))
+    async with make(type_).stream([Message.system("Be brief."), Message.user("Hi")], model="m") as stream:
+        assert ["Hel", "lo"] == [text async for text in stream.text()]
+    assert ["system", "user"] == [message["role"] for message in body_of(mocked)["messages"]]
+    assert b"" == stream.completion.raw
+
+
+async def test_every_option_is_sent(make: Make, mocked: aioresponses) -> None:
+    mocked.post(CHAT, body=completion_body(model="other"))
+    schema = {"type": "object", "properties": {}}
+    completion = await make("openai-compatible").complete(
+        Message.user("Hi"),
+        model="other",
+        max_tokens=1,
+        temperature=0.0,
+        top_p=0.5,
+        seed=0,
+        stop_sequences=["a", "b"],
+        response_format=JSONSchemaFormat("thing", schema),
+        extra_body={"top_k": 3},
+    )
+    expected = {
+        "model": "other",
+        "messages": [{"role": "user", "content": "Hi"}],
+        "max_tokens": 1,
+        "temperature": 0.0,
+        "top_p": 0.5,
+        "seed": 0,
+        "stop": ["a", "b"],
+        "response_format": {
+            "type": "json_schema",
+            "json_schema": {"name": "thing", "schema": schema, "strict": True},
+        },
+        "top_k": 3,
+    }
+    assert expected == body_of(mocked)
+    assert "other" == completion.requested_model
+
+
+async def test_what_is_left_out_or_none_is_not_sent(make: Make, mocked: aioresponses) -> None:
+    mocked.post(CHAT, body=completion_body())
+    await make("openai-compatible").complete(
+        "Hi", model=None, max_tokens=None, temperature=None, stop_sequences=(), response_format=None, extra_body=None
+    )
+    assert {"model", "messages"} == set(body_of(mocked))
+
+
+async def test_a_whole_request(make: Make, mocked: aioresponses) -> None:
+    mocked.post(CHAT, body=completion_body(model="theirs"))
+    request = ChatRequest(messages=(Message.user("Hi"),), model="theirs", max_tokens=3, stop_sequences=("x",))
+    backend = make("openai-compatible", no_model=True)
+    assert "Hello" == (await backend.complete(request)).text
+    assert {"model": "theirs", "max_tokens": 3, "stop": ["x"]}.items() <= body_of(mocked).items()
+    with pytest.raises(TypeError, match="pass no others"):
+        await backend.complete(request, max_tokens=4)
+    with pytest.raises(TypeError, match="pass no others"):
+        backend.stream(request, seed=4)
+    assert 1 == len(calls(mocked))
+
+
+def test_options_and_request_have_the_same_fields() -> None:
+    fields = {field.name for field in attrs.fields(ChatRequest)}
+    assert fields - {"messages"} == set(ChatOptions.__annotations__)
+
+
+@pytest.mark.parametrize("prompt", [[], ["text"], [Message.user("a"), "b"], 7])
+async def test_what_is_no_prompt(prompt: Any, make: Make, mocked: aioresponses) -> None:
+    with pytest.raises(TypeError):
+        await make("vllm").complete(prompt)
+    assert [] == calls(mocked)
+
+
+@pytest.mark.parametrize("type_", TYPES)
+async def test_no_model_sends_nothing(type_: str, make: Make, mocked: aioresponses) -> None:
+    backend = make(type_, no_model=True)
+    with pytest.raises(NoModelError) as caught:
+        await backend.complete("Hi")
+    assert ("default_model", "mine") == (caught.value.key, caught.value.backend)
+    with pytest.raises(NoModelError):
+        backend.stream("Hi")
+    if PROFILES[type_].supports_embeddings:
+        with pytest.raises(NoModelError):
+            await backend.embed("Hi")
+    assert [] == calls(mocked)
+
+
+@pytest.mark.parametrize("wrong", [0, -1])
+async def test_a_bound_of_no_tokens(wrong: int, make: Make, mocked: aioresponses) -> None:
+    with pytest.raises(ValueError, match="must be 1 or more"):
+        await make("vllm").complete("Hi", max_tokens=wrong)
+    assert [] == calls(mocked)
+
+
+# --- options that a server would ignore -----------------------------------------------------------
+
+
+SCHEMA = JSONSchemaFormat("thing", {"type": "object"})
+ANY_OPTION: dict[str, Any] = {
+    "max_tokens": 1,
+    "temperature": 0.5,
+    "top_p": 0.5,
+    "seed": 1,
+    "stop_sequences": ["x"],
+    "extra_body": {"top_k": 1},
+}
+REFUSED = {
+    ("lmstudio", "response_format: json_object"),
+    ("anthropic", "response_format: json_object"),
+    ("anthropic", "response_format: json_schema"),
+    ("anthropic", "seed"),
+}
+OPTIONS: list[tuple[str, dict[str, Any]]] = [
+    *((name, {name: value}) for name, value in ANY_OPTION.items()),
+    ("response_format: json_object", {"response_format": JSONObjectFormat()}),
+    ("response_format: json_schema", {"response_format": SCHEMA}),
+]
+
+
+@pytest.mark.parametrize(("option", "options"), OPTIONS, ids=[name for name, _ in OPTIONS])
+@pytest.mark.parametrize("type_", TYPES)
+async def test_options_are_sent_or_refused(
+    type_: str, option: str, options: dict[str, Any], make: Make, mocked: aioresponses
+) -> None:
+    mocked.post(CHAT, body=good(type_))
+    backend = make(type_)
+    if (type_, option) in REFUSED:
+        with pytest.raises(UnsupportedOptionError) as caught:
+            await backend.complete("Hi", **options)
+        assert (option, "mine", URL_) == (caught.value.option, caught.value.backend, caught.value.endpoint)
+        with pytest.raises(UnsupportedOptionError):
+            backend.stream("Hi", **options)
+        assert [] == calls(mocked)
+    else:
+        await backend.complete("Hi", **options)
+        plain = {"model", "messages", "stream", "stream_options"}
+        assert 1 == len(set(body_of(mocked)) - plain)
+
+
+@pytest.mark.parametrize("option", [*ANY_OPTION, "response_format: json_object", "response_format: json_schema"])
+async def test_any_option_can_be_refused_by_a_profile(option: str, make: Make) -> None:
+    profile = attrs.evolve(PROFILES["openai-compatible"], ignored_options={option: "it is ignored"})
+    with pytest.raises(UnsupportedOptionError, match=f'backend "mine": {option}: it is ignored'):
+        make("openai-compatible", profile=profile).stream("Hi", **dict(OPTIONS)[option])
+
+
+async def test_a_temperature_that_would_be_lowered(make: Make, mocked: aioresponses) -> None:
+    mocked.post(CHAT, body=completion_body())
+    backend = make("anthropic")
+    with pytest.raises(UnsupportedOptionError, match=r"lowers 1\.5 to 1 silently"):
+        await backend.complete("Hi", temperature=1.5)
+    assert [] == calls(mocked)
+    await backend.complete("Hi", temperature=1.0)
+    assert 1.0 == body_of(mocked)["temperature"]
+
+
+@pytest.mark.parametrize("member", ["model", "messages", "stream", "stream_options", "n", "max_tokens"])
+async def test_extra_body_does_not_replace_what_has_an_option(member: str, make: Make, mocked: aioresponses) -> None:
+    with pytest.raises(UnsupportedOptionError, match=f"extra_body: {member}"):
+        await make("openai-compatible").complete("Hi", max_tokens=1, extra_body={member: 2})
+    assert [] == calls(mocked)
+
+
+# --- statuses -------------------------------------------------------------------------------------
+
+
+STATUSES: list[tuple[int, bytes, type[APIStatusError], int]] = [
+    (301, b"", RedirectError, 1),
+    (307, b"", RedirectError, 1),
+    (400, failing("bad"), BadRequestError, 1),
+    (401, failing("wrong key"), AuthenticationError, 1),
+    (402, failing("pay"), APIStatusError, 1),
+    (403, failing("not yours"), PermissionDeniedError, 1),
+    (404, b"page not found", NotFoundError, 1),
+    (404, failing("The model `m` does not exist.", code=404), ModelNotFoundError, 1),
+    (400, failing("model 'm' not found"), ModelNotFoundError, 1),
+    (400, failing("too long", type="exceed_context_size_error"), ContextOverflowError, 1),
+    (413, b"", APIStatusError, 1),
+    (422, b'{"detail":[{"loc":["body"]}]}', BadRequestError, 1),
+    (429, failing("slow down"), RateLimitError, 3),
+    (500, b"", InternalServerError, 1),
+    (500, failing("failed to load model"), ModelLoadFailedError, 1),
+    (502, b"<html>bad gateway</html>", InternalServerError, 1),
+    (503, failing("no slot available"), ServiceUnavailableError, 3),
+    (504, b"", InternalServerError, 1),
+    (529, failing("overloaded"), ServiceUnavailableError, 3),
+]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "tries"), STATUSES, ids=[f"{status}-{kind.__name__}" for status, _, kind, _ in STATUSES]
+)
+async def test_a_status_is_one_error(
+    status: int,
+    body: bytes,
+    kind: type[APIStatusError],
+    tries: int,
+    make: Make,
+    mocked: aioresponses,
+    no_waiting: list[float],
+) -> None:
+    mocked.post(CHAT, status=status, body=body, headers={"X-Request-Id": "r7"}, repeat=True)
+    for type_ in TYPES:
+        mocked.requests.clear()
+        no_waiting.clear()
+        backend = make(type_)
+        with pytest.raises(APIStatusError) as caught:
+            await backend.complete("Hi")
+        error = caught.value
+        assert kind is type(error)
+        assert (status, body, "r7") == (error.status_code, error.body, error.request_id)
+        assert ("mine", URL_) == (error.backend, error.endpoint)
+        assert (body.decode() or "(empty body)") in str(error)
+        assert tries == len(calls(mocked))
+        assert [0.5, 1.0][: tries - 1] == no_waiting
+        with pytest.raises(kind):
+            async with backend.stream("Hi"):
+                pass
+
+
+@pytest.mark.parametrize("type_", TYPES)
+@pytest.mark.parametrize("status", [401, 403])
+async def test_where_a_refused_key_came_from(status: int, type_: str, make: Make, mocked: aioresponses) -> None:
+    mocked.post(CHAT, status=status, body=failing("wrong key"), repeat=True)
+    sources: list[tuple[dict[str, Any], str | None]] = [
+        ({"api_key": KEY}, "api_key argument"),
+        ({"api_key_env": "MY_KEY", "environ": {"MY_KEY": KEY}}, "MY_KEY"),
+        ({"api_key_env": ""}, None),
+    ]
+    variable = PROFILES[type_].default_key_variable
+    if variable is not None:
+        sources.append(({"environ": {variable: KEY}}, variable))
+    for settings, source in sources:
+        with pytest.raises(AuthenticationError) as caught:
+            await make(type_, **settings).complete("Hi")
+        assert source == caught.value.key_source
+
+
+async def test_a_key_that_is_not_set(make: Make) -> None:
+    with pytest.raises(MissingKeyError) as caught:
+        make("vllm", api_key_env="MY_KEY")
+    assert "MY_KEY" == caught.value.variable
+
+
+@pytest.mark.parametrize("type_", TYPES)
+async def test_retry_after(type_: str, make: Make, mocked: aioresponses, no_waiting: list[float]) -> None:
+    mocked.post(CHAT, status=429, body=failing("slow down"), headers={"Retry-After": "7"})
+    mocked.post(CHAT, status=429, body=failing("slow down"), headers={"retry-after-ms": "20"})
+    mocked.post(CHAT, body=good(type_))
+    assert "Hello" == (await make(type_).complete("Hi")).text
+    assert [7.0, 0.02] == no_waiting
+
+
+# --- keys -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("type_", TYPES)
+async def test_the_key_goes_into_one_header_and_only_where_there_is_one(
+    type_: str, make: Make, mocked: aioresponses
+) -> None:
+    mocked.post(CHAT, body=good(type_), repeat=True)
+    mocked.get(MODELS, body=models_body("m"), repeat=True)
+    for settings, sent in (({"api_key": KEY}, f"Bearer {KEY}"), ({}, None)):
+        mocked.requests.clear()
+        backend = make(type_, **settings)
+        await backend.complete("Hi")
+        await backend.models()
+        assert [sent, sent] == [call["headers"].get("Authorization") for call in calls(mocked)]
+        assert (sent is not None) == (KEY in str(calls(mocked)))
+
+
+def everything(error: BaseException) -> str:
+    """All that can be seen of an error and of those that it came from."""
+    shown = ["".join(traceback.format_exception(error))]
+    left: list[BaseException | None] = [error]
+    while left:
+        one = left.pop()
+        if one is not None:
+            shown += [str(one), repr(one), repr(vars(one)), repr(one.args)]
+            left += [one.__cause__, one.__context__]
+    return "\n".join(shown)
+
+
+ECHOES: list[tuple[str, Script]] = [
+    ("status", [answer(401, failing(f"Incorrect API key: {KEY}", type=KEY), X_Request_Id=KEY, X_Key=KEY)]),
+    ("text", [answer(400, f"no: {KEY}".encode())]),
+    ("redirect", [answer(307, b"", Location=f"http://evil/?key={KEY}")]),
+    ("retried", [answer(429, failing(KEY), Retry_After="0")]),
+    ("no http", [f"{KEY}\r\n\r\n".encode(), Do.CLOSE]),
+    ("no json", [answer(200, f"<{KEY}>".encode())]),
+    ("no utf-8", [answer(200, f"{KEY}\xff".encode("latin-1"))]),
+    ("model", [answer(200, completion_body(model=KEY))]),
+    ("in the stream", [answer(200, event("a") + failing(KEY).join([b"data: ", b"\n\n"]))]),
+    ("malformed stream", [answer(200, event("a") + f"data: {KEY}\n\n".encode())]),
+    ("stray", [answer(200, event("a") + f"{KEY}\n\n".encode())]),
+    ("streamed model", [answer(200, sse("a", model=KEY))]),
+    ("finish", [answer(200, event("a", finish=KEY))]),
+]
+
+
+@pytest.mark.parametrize("script", [script for _, script in ECHOES], ids=[name for name, _ in ECHOES])
+@pytest.mark.parametrize("type_", ["vllm", "openai"])
+async def test_an_echoed_key_is_nowhere(type_: str, script: Script, make: Make, raw_server: RawServerFactory) -> None:
+    server = await raw_server([script] * 3)
+    with pytest.raises(BackendError) as caught:
+        await make(type_, endpoint=server.url, api_key=KEY).complete("Hi")
+    assert {f"Bearer {KEY}"} == {request.headers["authorization"] for request in server.requests}
+    assert KEY not in everything(caught.value)
+
+
+@pytest.mark.parametrize("type_", TYPES)
+async def test_a_backend_shows_no_key(type_: str, make: Make) -> None:
+    backend = make(type_, api_key=KEY)
+    assert f"<HTTPBackend 'mine' ({type_}) at {URL_}>" == repr(backend)
+    assert KEY not in repr(backend._policy)
+
+
+# --- a generation is a job on somebody's GPU ------------------------------------------------------
+
+
+UNANSWERED: list[tuple[str, Script, type[BackendError]]] = [
+    ("closed", [Do.CLOSE], APIConnectionError),
+    ("reset", [Do.RESET], APIConnectionError),
+    ("in the headers", [b"HTTP/1.1 200 OK\r\nContent-", Do.CLOSE], APIConnectionError),
+    ("in the body", [b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{", Do.CLOSE], BackendError),
+    ("silent", [Do.HOLD], APITimeoutError),
+    ("500", [answer(500, b"")], InternalServerError),
+    ("502", [answer(502, b"")], InternalServerError),
+    ("no answer", [answer(200, b"")], BackendError),
+]
+
+
+@pytest.mark.parametrize("type_", TYPES)
+@pytest.mark.parametrize(("name", "script", "kind"), UNANSWERED, ids=[name for name, _, _ in UNANSWERED])
+async def test_a_generation_that_the_server_received_arrives_once(
+    name: str, script: Script, kind: type[BackendError], type_: str, make: Make, raw_server: RawServerFactory
+) -> None:
+    server = await raw_server([script])
+    with pytest.raises(kind):
+        await make(type_, endpoint=server.url, timeout=0.1 if name == "silent" else 5.0).complete("Hi")
+    assert 1 == len(server.requests)
+
+
+@pytest.mark.parametrize("type_", TYPES)
+async def test_a_pooled_connection_that_was_closed_is_no_failure(
+    type_: str, make: Make, raw_server: RawServerFactory
+) -> None:
+    whole = answer(200, good(type_))
+    server = await raw_server([[answer(200, models_body("m"))], [Do.CLOSE]], [[whole]])
+    backend = make(type_, endpoint=server.url)
+    await backend.models()
+    assert "Hello" == (await backend.complete("Hi")).text
+    assert [0, 0, 1] == [request.connection for request in server.requests]
+
+
+async def test_the_stream_of_a_server_that_closes_after_it_says_so(make: Make, raw_server: RawServerFactory) -> None:
+    for type_ in TYPES:
+        script = [EVENT_STREAM, chunked(sse("Hello")), LAST_CHUNK]
+        server = await raw_server([[answer(200, models_body("m"))], script], [script])
+        backend = make(type_, endpoint=server.url)
+        await backend.models()
+        async with backend.stream("Hi") as stream:
+            await stream.completed()
+        expected = [None, "close" if type_ == "llamacpp" else None]
+        assert expected == [request.headers.get("connection") for request in server.requests]
+
+
+@pytest.mark.parametrize("type_", WARM)
+async def test_refused_at_once(type_: str, make: Make, refusing_url: str, no_waiting: list[float]) -> None:
+    backend = make(type_, endpoint=refusing_url)
+    for use in (backend.complete("Hi"), backend.models(), backend.ping(), backend.wait_ready()):
+        with pytest.raises(APIConnectionError) as caught:
+            await use
+        assert f'backend "mine" unreachable at {refusing_url}: connection refused' == str(caught.value)
+    assert [] == no_waiting
+
+
+@pytest.mark.parametrize("type_", COLD)
+async def test_a_cold_start_that_does_not_end(type_: str, make: Make, refusing_url: str) -> None:
+    backend = make(type_, endpoint=refusing_url, ready_timeout=0.08)
+    seen: list[Loading] = []
+    for use in (
+        backend.complete("Hi", on_progress=seen.append),
+        backend.ping(on_progress=seen.append),
+        backend.wait_ready(on_progress=seen.append),
+    ):
+        seen.clear()
+        with pytest.raises(APIConnectionError) as caught:
+            await use
+        assert caught.value.refused
+        assert (caught.value.waited or 0) >= 0.07
+        assert {("refused", refusing_url, 0.08)} == {(look.state, look.endpoint, look.budget) for look in seen}
+
+
+@pytest.mark.parametrize("type_", TYPES)
+async def test_loading_then_ready(type_: str, make: Make, mocked: aioresponses, no_waiting: list[float]) -> None:
+    for _ in range(2):
+        mocked.post(CHAT, status=503, body=failing("Loading model", type="unavailable_error", code=503))
+    mocked.post(CHAT, body=good(type_))
+    seen: list[Loading] = []
+    assert "Hello" == (await make(type_).complete("Hi", on_progress=seen.append)).text
+    assert ["loading", "loading"][: 2 if type_ in COLD else 0] == [look.state for look in seen]
+
+
+@pytest.mark.parametrize("type_", COLD)
+async def test_a_cold_start_can_be_switched_off(type_: str, make: Make, refusing_url: str) -> None:
+    with pytest.raises(APIConnectionError) as caught:
+        await make(type_, endpoint=refusing_url, ready_timeout=0).complete("Hi")
+    assert caught.value.waited is None
+
+
+# --- the server that does not answer in time ------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("type_", "settings", "facts"),
+    [
+        ("openai", {"timeout": 0.05}, ("total", "timeout")),
+        ("vllm", {"timeout": 0.05}, ("total", "timeout")),
+        ("vllm", {"first_token_timeout": 0.05}, ("first_token", "first_token_timeout")),
+    ],
+)
+async def test_timeouts_name_the_phase_and_the_key(
+    type_: str, settings: dict[str, float], facts: tuple[str, str], make: Make, raw_server: RawServerFactory
+) -> None:
+    server = await raw_server([[Do.HOLD]])
+    with pytest.raises(APITimeoutError, match=f'^backend "mine": .* 0.05 s; raise {facts[1]}') as caught:
+        await make(type_, endpoint=server.url, **settings).complete("Hi")
+    assert facts == (caught.value.phase, caught.value.key)
+    assert await server.client_closed()
+
+
+async def test_a_plain_answer_without_a_total_limit_has_that_of_the_first_token(
+    make: Make, raw_server: RawServerFactory
+) -> None:
+    server = await raw_server([[Do.HOLD]])
+    backend = make("vllm", endpoint=server.url, first_token_timeout=0.05)
+    with pytest.raises(APITimeoutError) as caught:
+        await backend.embed("Hi")
+    assert ("total", "first_token_timeout") == (caught.value.phase, caught.value.key)
+
+
+async def test_no_limit_at_all(make: Make, mocked: aioresponses) -> None:
+    mocked.post(CHAT, body=sse("Hello"))
+    mocked.post(EMBEDDINGS, body=json.dumps({"data": [{"embedding": [1.0]}]}))
+    profile = attrs.evolve(PROFILES["vllm"], timeout=None, first_token_timeout=None, idle_timeout=None)
+    backend = make("vllm", profile=profile)
+    assert "Hello" == (await backend.complete("Hi")).text
+    assert ((1.0,),) == (await backend.embed("Hi")).vectors
+
+
+@pytest.mark.parametrize("type_", ["vllm", "openai"])
+async def test_models_have_a_limit_of_their_own(type_: str, make: Make, raw_server: RawServerFactory) -> None:
+    server = await raw_server([[Do.HOLD]])
+    settings = {"ready_timeout": 0.05} if type_ == "vllm" else {"timeout": 0.05}
+    with pytest.raises(APITimeoutError) as caught:
+        await make(type_, endpoint=server.url, **settings).models()
+    assert 0.05 == caught.value.limit
+
+
+# --- answers that are no answers ------------------------------------------------------------------
+
+
+async def test_no_choice(make: Make, mocked: aioresponses) -> None:
+    mocked.post(CHAT, body=b'{"choices":[]}')
+    with pytest.raises(EmptyChoicesError) as caught:
+        await make("openai").complete("Hi")
+    assert ("mine", b'{"choices":[]}') == (caught.value.backend, caught.value.body)
+
+
+async def test_a_plain_answer_that_is_not_whole(make: Make, mocked: aioresponses) -> None:
+    mocked.post(CHAT, body=completion_body(finish=None))
+    with pytest.raises(StreamInterruptedError):
+        await make("openai").complete("Hi")
+
+
+async def test_a_streamed_answer_that_is_not_whole_is_no_completion(make: Make, mocked: aioresponses) -> None:
+    mocked.post(CHAT, body=event("Hel") + event("lo"))
+    with pytest.raises(StreamInterruptedError) as caught:
+        await make("vllm").complete("Hi")
+    assert ("Hello", "mine") == (caught.value.partial.text, caught.value.backend)
+
+
+# --- the model that answered ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("type_", ["vllm", "openai"])
+async def test_another_model_answered(type_: str, make: Make, mocked: aioresponses) -> None:
+    mocked.post(CHAT, body=good(type_, model="other"), repeat=True)
+    with pytest.raises(ModelMismatchError) as caught:
+        await make(type_).complete("Hi")
+    facts = (caught.value.requested_model, caught.value.served_model, caught.value.backend)
+    assert ("m", "other", "mine") == facts
+    with pytest.warns(ModelMismatchWarning, match='asked for the model "m", answered by "other"'):
+        completion = await make(type_, model_mismatch="warn").complete("Hi")
+    assert ("m", "other") == (completion.requested_model, completion.served_model)
+    assert "other" == (await make(type_, model_mismatch="ignore").complete("Hi")).served_model
+
+
+async def test_a_profile_may_not_mind(make: Make, mocked: aioresponses) -> None:
+    mocked.post(CHAT, body=completion_body(model="other"), repeat=True)
+    profile = attrs.evolve(PROFILES["openai"], model_mismatch="ignore")
+    assert "other" == (await make("openai", profile=profile).complete("Hi")).served_model
+    with pytest.raises(ModelMismatchError):
+        await make("openai", profile=profile, model_mismatch="error").complete("Hi")
+
+
+async def test_a_server_that_does_not_say(make: Make, mocked: aioresponses) -> None:
+    mocked.post(CHAT, body=completion_body(model=None))
+    assert None is (await make("openai").complete("Hi")).served_model
+
+
+@pytest.mark.parametrize(
+    ("requested", "served", "same"),
+    [
+        ("m", "m", True),
+        ("m", "n", False),
+        ("gpt-4o", "gpt-4o-2024-08-06", True),
+        ("gpt-4", "gpt-4-0613", True),
+        ("claude-sonnet-4-5", "claude-sonnet-4-5-20250929", True),
+        ("gpt-4o", "gpt-4o-mini", False),
+        ("gpt-4o", "gpt-4o-mini-2024-07-18", False),
+        ("gpt-4", "gpt-4-5", False),
+        ("gpt-4o-2024-08-06", "gpt-4o", False),
+        ("gpt-4o-2024-08-06", "gpt-4o-2024-11-20", False),
+        ("llama3", "llama3:latest", True),
+        ("llama3:latest", "llama3:latest", True),
+        ("llama3", "llama3:70b", False),
+        ("qwen3-4b", "/models/qwen3-4b.gguf", True),
+        ("qwen3-4b.gguf", "/models/qwen3-4b.gguf", True),
+        ("/old/qwen3-4b.gguf", "/models/qwen3-4b.gguf", True),
+        ("qwen3-4b", "C:\\models\\qwen3-4b.gguf", True),
+        ("qwen3-4b", "/models/qwen3-8b.gguf", False),
+        ("qwen3", "/models/qwen3-4b.gguf", False),
+        ("qwen3-4b", "/models/qwen3-4b", False),
+    ],
+)
+def test_same_model(requested: str, served: str, same: bool) -> None:
+    assert same is same_model(requested, served)
+
+
+# --- what is it, and is it there ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("type_", TYPES)
+async def test_models(type_: str, make: Make, mocked: aioresponses) -> None:
+    mocked.get(MODELS, body=models_body("a", "b", owned_by="me", max_model_len=4096))
+    expected = tuple(ModelInfo(id=name, context_length=4096, owned_by="me") for name in "ab")
+    assert expected == await make(type_).models()
+
+
+@pytest.mark.parametrize("type_", TYPES)
+@pytest.mark.parametrize("wait", [True, False])
+async def test_ping(wait: bool, type_: str, make: Make, mocked: aioresponses) -> None:
+    mocked.get(MODELS, body=models_body("a", "b"))
+    ping = await make(type_).ping(wait=wait)
+    assert ("mine", URL_, "a") == (ping.backend, ping.endpoint, ping.model)
+    assert ping.elapsed >= 0
+
+
+@pytest.mark.parametrize("type_", TYPES)
+async def test_a_server_without_a_model_is_ready(type_: str, make: Make, mocked: aioresponses) -> None:
+    mocked.get(MODELS, body=models_body(), repeat=True)
+    backend = make(type_)
+    await backend.wait_ready()
+    for use in (backend.models(), backend.ping()):
+        with pytest.raises(EmptyModelListError) as caught:
+            await use
+        assert "mine" == caught.value.backend
+
+
+@pytest.mark.parametrize("type_", COLD)
+async def test_waiting_for_a_server_that_starts(
+    type_: str, make: Make, mocked: aioresponses, no_waiting: list[float]
+) -> None:
+    for status, body in ((502, b"<html>"), (503, b""), (503, failing("Loading model"))):
+        mocked.get(MODELS, status=status, body=body)
+    mocked.get(MODELS, body=models_body("m"))
+    seen: list[Loading] = []
+    await make(type_).wait_ready(on_progress=seen.append)
+    assert ["starting", "starting", "loading"] == [look.state for look in seen]
+
+
+@pytest.mark.parametrize("type_", COLD)
+async def test_a_ping_that_does_not_wait(
+    type_: str, make: Make, refusing_url: str, mocked: aioresponses, no_waiting: list[float]
+) -> None:
+    mocked.get(MODELS, status=502, body=b"")
+    with pytest.raises(InternalServerError):
+        await make(type_).ping(wait=False)
+    assert [] == no_waiting
+    mocked.stop()
+    with pytest.raises(APIConnectionError) as caught:
+        await make(type_, endpoint=refusing_url).ping(wait=False)
+    mocked.start()
+    assert (True, None, []) == (caught.value.refused, caught.value.waited, no_waiting)
+
+
+@pytest.mark.parametrize("status", [401, 404, 500])
+async def test_ready_is_not_waited_for_where_waiting_cannot_help(
+    status: int, make: Make, mocked: aioresponses, no_waiting: list[float]
+) -> None:
+    mocked.get(MODELS, status=status, body=b"no", repeat=True)
+    with pytest.raises(APIStatusError):
+        await make("vllm").wait_ready()
+    assert (1, []) == (len(calls(mocked)), no_waiting)
+
+
+async def test_a_model_list_of_another_shape(make: Make, mocked: aioresponses) -> None:
+    mocked.get(MODELS, body=b'{"models":[]}')
+    with pytest.raises(MalformedResponseError):
+        await make("vllm").models()
+
+
+# --- a router, which answers before its models are loaded -----------------------------------------
+
+
+def routed(state: str | None, failed: bool = False, **more: Any) -> bytes:
+    status = {} if state is None else {"status": {"value": state, "failed": failed}}
+    other = {"id": "other", "status": {"value": "loading"}}
+    return json.dumps({"data": [other, {"id": "m", **status, **more}]}).encode()
+
+
+@pytest.mark.parametrize("name", ["m", "short"])
+async def test_a_model_that_its_router_loads(
+    name: str, make: Make, mocked: aioresponses, no_waiting: list[float]
+) -> None:
+    for state in ("loading", "loading", "loaded"):
+        mocked.get(MODELS, body=routed(state, aliases=["short"]))
+    seen: list[Loading] = []
+    await make("llamacpp", default_model=name).wait_ready(on_progress=seen.append)
+    assert ["loading", "loading"] == [look.state for look in seen]
+
+
+async def test_a_model_that_its_router_cannot_load(make: Make, mocked: aioresponses, no_waiting: list[float]) -> None:
+    mocked.get(MODELS, body=routed("loading"))
+    mocked.get(MODELS, body=routed("unloaded", failed=True))
+    with pytest.raises(ModelLoadFailedError, match="the model m failed to load") as caught:
+        await make("llamacpp").ping()
+    assert (2, "mine") == (len(calls(mocked)), caught.value.backend)
+
+
+@pytest.mark.parametrize("state", [None, "loaded", "unloaded"])
+async def test_a_model_that_its_router_has(state: str | None, make: Make, mocked: aioresponses) -> None:
+    mocked.get(MODELS, body=routed(state))
+    assert ("other", "m") == tuple(model.id for model in await make("llamacpp").models())
+
+
+async def test_the_state_of_another_model_is_nothing_to_wait_for(make: Make, mocked: aioresponses) -> None:
+    mocked.get(MODELS, body=routed("loading"), repeat=True)
+    await make("llamacpp", default_model="third").wait_ready()
+    await make("llamacpp", no_model=True).wait_ready()
+    await make("openai").wait_ready()  # no cold start, no waiting
+    assert 3 == len(calls(mocked))
+
+
+# --- embeddings -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("type_", [name for name in TYPES if name != "anthropic"])
+async def test_embeddings(type_: str, make: Make, mocked: aioresponses) -> None:
+    vectors = [{"index": 1, "embedding": [3.0, 4.0]}, {"index": 0, "embedding": [1.0, 2.0]}]
+    answered = {"data": vectors, "model": "e", "usage": {"prompt_tokens": 2}}
+    mocked.post(EMBEDDINGS, payload=answered)
+    embeddings = await make(type_).embed(["a", "b"], model="e", dimensions=2)
+    assert ((1.0, 2.0), (3.0, 4.0)) == embeddings.vectors
+    assert ("e", "e", Usage(2, 0)) == (embeddings.requested_model, embeddings.served_model, embeddings.usage)
+    expected = {"model": "e", "input": ["a", "b"], "encoding_format": "float", "dimensions": 2}
+    assert expected == body_of(mocked)
+
+
+async def test_one_text(make: Make, mocked: aioresponses) -> None:
+    mocked.post(EMBEDDINGS, payload={"data": [{"embedding": [1.0]}]})
+    assert ((1.0,),) == (await make("vllm").embed("a")).vectors
+    assert {"model": "m", "input": ["a"], "encoding_format": "float"} == body_of(mocked)
+
+
+async def test_embeddings_of_another_model(make: Make, mocked: aioresponses) -> None:
+    mocked.post(EMBEDDINGS, payload={"data": [{"embedding": [1.0]}], "model": "other"})
+    with pytest.raises(ModelMismatchError):
+        await make("vllm").embed("a")
+
+
+async def test_no_embeddings(make: Make, mocked: aioresponses) -> None:
+    with pytest.raises(UnsupportedOperationError) as caught:
+        await make("anthropic").embed("a")
+    assert "embed" == caught.value.operation
+    with pytest.raises(ValueError, match="at least one text"):
+        await make("vllm").embed([])
+    assert [] == calls(mocked)
+
+
+# --- a server that is started on first use --------------------------------------------------------
+
+
+class FakeLauncher:
+    """Gives the address of a server that is not there yet, and says why it ended."""
+
+    description = "tiny.gguf"
+
+    def __init__(self, url: str, ended: BackendError | None = None) -> None:
+        self._url = url
+        self._ended = ended
+        self.started = 0
+        self.closed = False
+
+    async def start(self) -> str:
+        self.started += 1
+        return self._url
+
+    def failure(self) -> BackendError | None:
+        return self._ended
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+async def test_a_server_is_started_on_first_use(make: Make, mocked: aioresponses) -> None:
+    mocked.post(CHAT, body=sse("Hello"), repeat=True)
+    launcher = FakeLauncher(URL_)
+    backend = make("llamacpp", endpoint=None, launcher=launcher)
+    assert ("tiny.gguf", 0) == (backend.endpoint, launcher.started)
+    assert "<HTTPBackend 'mine' (llamacpp) at tiny.gguf>" == repr(backend)
+    await backend.complete("Hi")
+    await backend.complete("Hi")
+    assert (URL_, 2) == (backend.endpoint, launcher.started)
+    await backend.aclose()
+    assert launcher.closed
+
+
+async def test_a_started_server_that_ended(make: Make, refusing_url: str) -> None:
+    ended = ServerDiedError("exit code 1", exit_code=1)
+    backend = make("llamacpp", endpoint=None, launcher=FakeLauncher(refusing_url, ended))
+    with pytest.raises(ServerDiedError) as caught:
+        await backend.complete("Hi")
+    assert ended is caught.value
+    assert "mine" == ended.backend
+
+
+# --- construction ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("type_", [name for name in TYPES if name != "openai-compatible"])
+async def test_the_default_endpoint(type_: str, make: Make) -> None:
+    assert PROFILES[type_].default_endpoint == make(type_, endpoint=None).endpoint
+
+
+async def test_a_type_without_an_endpoint(make: Make) -> None:
+    profile = Profile(type="mine", default_endpoint=None)
+    with pytest.raises(InvalidEndpointError) as caught:
+        make("mine", profile=profile, endpoint=None)
+    assert ("endpoint", "mine") == (caught.value.key, caught.value.backend)
+
+
+async def test_the_endpoint_may_have_a_path(make: Make, mocked: aioresponses) -> None:
+    mocked.get(URL_ + "/proxy/v1/models", body=models_body("m"))
+    await make("vllm", endpoint=URL_ + "/proxy/v1/").models()
+    assert [("GET", URL(URL_ + "/proxy/v1/models"))] == list(mocked.requests)
+
+
+async def test_it_is_a_backend(make: Make) -> None:
+    backend = make("vllm")
+    assert isinstance(backend, Backend)
+    assert ("mine", "vllm", "m", URL_) == (backend.name, backend.type, backend.default_model, backend.endpoint)
+    await backend.aclose()
+    for name, method in inspect.getmembers(Backend, inspect.isfunction):
+        if not name.startswith("_"):
+            theirs = inspect.signature(getattr(HTTPBackend, name))
+            assert inspect.signature(method) == theirs
+
+
+async def test_many_tasks_at_once(make: Make, raw_server: RawServerFactory) -> None:
+    server = await raw_server([[answer(200, completion_body())]])
+    backend = make("openai-compatible", endpoint=server.url)
+    completions = await asyncio.gather(*(backend.complete(str(place)) for place in range(20)))
+    assert {"Hello"} == {completion.text for completion in completions}
+    assert {str(place) for place in range(20)} == {
+        request.json["messages"][0]["content"] for request in server.requests
+    }

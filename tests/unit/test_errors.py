@@ -1,0 +1,490 @@
+"""Every exception carries its facts across processes, says one sentence, and loses a key wherever a server put it."""
+
+# ruff: noqa: SIM300  # the house writes expected == actual
+
+from __future__ import annotations
+
+import copy
+import inspect
+import pickle
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ctxbackends import errors as module
+from ctxbackends.errors import (
+    AmbiguousBackendError,
+    APIConnectionError,
+    APIStatusError,
+    APITimeoutError,
+    AuthenticationError,
+    BackendError,
+    BadRequestError,
+    ClosedError,
+    ConfigError,
+    ContextOverflowError,
+    DuplicateBackendError,
+    EmptyChoicesError,
+    EmptyModelListError,
+    EventLoopError,
+    IncompleteOutputError,
+    InternalServerError,
+    InvalidEndpointError,
+    LocalServerUnavailableError,
+    MalformedResponseError,
+    MissingKeyError,
+    ModelLoadFailedError,
+    ModelLoadingError,
+    ModelMismatchError,
+    ModelMismatchWarning,
+    ModelNotFoundError,
+    NoBackendConfiguredError,
+    NoModelError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitError,
+    RedirectError,
+    ResponseError,
+    ResponseTooLargeError,
+    ServerDiedError,
+    ServiceUnavailableError,
+    StreamInterruptedError,
+    StructuredOutputError,
+    UnknownBackendError,
+    UnknownBackendTypeError,
+    UnsupportedOperationError,
+    UnsupportedOptionError,
+    redact,
+)
+from ctxbackends.types import PartialCompletion, ToolCall, Usage
+
+PARTIAL = PartialCompletion(text="a", tool_calls=(ToolCall("c", "f", "{"),), usage=Usage(1, 2), served_model="m")
+STATUS: dict[str, Any] = {
+    "body": b"no \xff",
+    "headers": {"a": "b"},
+    "message": "no",
+    "error_type": "E",
+    "retry_after": 1.5,
+    "request_id": "r",
+}
+PLACE: dict[str, Any] = {"path": ".ctxrc", "line": 3, "key": "backends.a"}
+
+
+def plain(kind: type[BackendError]) -> Any:
+    return pytest.param(kind("broken"), "broken", id=kind.__name__)
+
+
+def config(kind: type[ConfigError]) -> Any:
+    return pytest.param(kind("broken", **PLACE, backend="b"), ".ctxrc:3: backends.a: broken", id=kind.__name__)
+
+
+def status(kind: type[APIStatusError], **facts: Any) -> Any:
+    error = kind(500, **STATUS)
+    for name, value in facts.items():
+        setattr(error, name, value)
+    return pytest.param(error, "HTTP 500: no \ufffd", id=kind.__name__)
+
+
+def response(kind: type[ResponseError]) -> Any:
+    return pytest.param(kind("broken", body=b"b"), "broken", id=kind.__name__)
+
+
+EXAMPLES = [
+    plain(BackendError),
+    plain(ClosedError),
+    plain(EventLoopError),
+    plain(LocalServerUnavailableError),
+    config(ConfigError),
+    config(NoBackendConfiguredError),
+    config(InvalidEndpointError),
+    config(NoModelError),
+    pytest.param(
+        AmbiguousBackendError(["a", "b"]),
+        "several backends are configured (a, b) and none is chosen; name one with --backend or set default_backend",
+        id="AmbiguousBackendError",
+    ),
+    pytest.param(
+        UnknownBackendError("x", ["a", "b"], **PLACE),
+        '.ctxrc:3: backends.a: no backend is named "x" (configured: a, b)',
+        id="UnknownBackendError",
+    ),
+    pytest.param(
+        UnknownBackendTypeError("x", ["a", "b"], **PLACE),
+        '.ctxrc:3: backends.a: unknown backend type "x"; the types are a, b',
+        id="UnknownBackendTypeError",
+    ),
+    pytest.param(DuplicateBackendError("a", what="type"), 'type "a" is configured twice', id="DuplicateBackendError"),
+    pytest.param(
+        MissingKeyError("KEY", backend="b"),
+        'backend "b" takes its key from KEY, which is not set',
+        id="MissingKeyError",
+    ),
+    pytest.param(UnsupportedOptionError("seed", "ignored"), "seed: ignored", id="UnsupportedOptionError"),
+    pytest.param(UnsupportedOperationError("embed", "none"), "embed: none", id="UnsupportedOperationError"),
+    pytest.param(
+        APIConnectionError("broken", refused=True, sent=True, reused=True, permanent=True),
+        "broken",
+        id="APIConnectionError",
+    ),
+    pytest.param(
+        APITimeoutError("idle", 60.0, key="idle_timeout", partial=PARTIAL),
+        "the stream stalled: no further token within 60 s; raise idle_timeout to wait longer",
+        id="APITimeoutError",
+    ),
+    pytest.param(ServerDiedError("broken", exit_code=1, log_tail=["a", "b"]), "broken", id="ServerDiedError"),
+    status(APIStatusError),
+    status(BadRequestError),
+    status(ContextOverflowError, input_tokens=5, context_length=4),
+    status(AuthenticationError, key_source="KEY"),
+    status(PermissionDeniedError, key_source="KEY"),
+    status(NotFoundError),
+    status(ModelNotFoundError),
+    status(RateLimitError),
+    status(InternalServerError),
+    status(ServiceUnavailableError),
+    status(ModelLoadingError),
+    status(ModelLoadFailedError),
+    pytest.param(
+        RedirectError(307, **STATUS),
+        "HTTP 307: no \ufffd (a redirect to nowhere was refused; correct the endpoint)",
+        id="RedirectError",
+    ),
+    response(ResponseError),
+    response(MalformedResponseError),
+    response(EmptyModelListError),
+    response(EmptyChoicesError),
+    pytest.param(ResponseTooLargeError("a line", 5), "a line is larger than 5 bytes", id="ResponseTooLargeError"),
+    pytest.param(StreamInterruptedError("broken", partial=PARTIAL, body=b"b"), "broken", id="StreamInterruptedError"),
+    pytest.param(
+        ModelMismatchError("a", "b"),
+        'asked for the model "a", answered by "b"; '
+        "name the served model, or set model_mismatch: ignore for this backend",
+        id="ModelMismatchError",
+    ),
+    pytest.param(StructuredOutputError("broken", text="{", pointer="$.a"), "broken", id="StructuredOutputError"),
+    pytest.param(
+        IncompleteOutputError("length", text="{"),
+        "the answer ended with finish_reason length; it is not made into an object",
+        id="IncompleteOutputError",
+    ),
+]
+
+CLASSES = {value for value in vars(module).values() if inspect.isclass(value) and issubclass(value, BackendError)}
+
+
+def test_every_exception_has_an_example_and_a_docstring() -> None:
+    assert CLASSES == {type(example.values[0]) for example in EXAMPLES}
+    assert all("__doc__" in vars(kind) and kind.__doc__ for kind in CLASSES)
+
+
+@pytest.mark.parametrize(("error", "message"), EXAMPLES)
+def test_messages(error: BackendError, message: str) -> None:
+    assert message == str(error)
+    assert message in "".join(traceback.format_exception_only(error))
+    assert type(error).__name__ in repr(error)
+
+
+def through_pickle(error: BackendError) -> BackendError:
+    copied = pickle.loads(pickle.dumps(error))  # noqa: S301  # our own bytes
+    assert isinstance(copied, BackendError)
+    return copied
+
+
+@pytest.mark.parametrize("duplicate", [through_pickle, copy.copy, copy.deepcopy], ids=["pickle", "copy", "deepcopy"])
+@pytest.mark.parametrize(("error", "message"), EXAMPLES)
+def test_exceptions_cross_processes_with_their_facts(
+    error: BackendError, message: str, duplicate: Callable[[BackendError], BackendError]
+) -> None:
+    told = copy.copy(error)
+    told.backend, told.endpoint, told.waited = "local", "http://h:1", 2.0
+    made = duplicate(told)
+    assert type(error) is type(made)
+    assert vars(told) == vars(made)
+    assert ("local", "http://h:1", 2.0) == (made.backend, made.endpoint, made.waited)
+    assert told.args == made.args
+    assert str(told) == str(made)
+    assert repr(told) == repr(made)
+    assert message == str(error), "the copy is another object"
+
+
+def test_the_facts_are_attributes() -> None:
+    unknown = UnknownBackendError("x", ["a"])
+    assert ("x", ("a",), None, None, None) == (unknown.name, unknown.names, unknown.path, unknown.line, unknown.key)
+    assert ("a", "b") == AmbiguousBackendError(["a", "b"]).names
+    kind = UnknownBackendTypeError("x", ["a"], **PLACE)
+    assert ("x", ("a",), ".ctxrc", 3, "backends.a") == (kind.type_name, kind.types, kind.path, kind.line, kind.key)
+    assert "a" == DuplicateBackendError("a").name
+    missing = MissingKeyError("KEY", backend="b")
+    assert ("KEY", "b") == (missing.variable, missing.backend)
+    assert "seed" == UnsupportedOptionError("seed", "x").option
+    assert "embed" == UnsupportedOperationError("embed", "x").operation
+    connection = APIConnectionError("x")
+    assert [False] * 4 == [connection.refused, connection.sent, connection.reused, connection.permanent]
+    timeout = APITimeoutError("total", 1.5, key="timeout")
+    assert ("total", 1.5, "timeout", None) == (timeout.phase, timeout.limit, timeout.key, timeout.partial)
+    died = ServerDiedError("x", exit_code=1, log_tail=["a"])
+    assert (1, ("a",)) == (died.exit_code, died.log_tail)
+    assert PartialCompletion() == StreamInterruptedError("x").partial
+    mismatch = ModelMismatchError("a", "b")
+    assert ("a", "b") == (mismatch.requested_model, mismatch.served_model)
+    incomplete = IncompleteOutputError("length", text="{")
+    assert ("length", "{", None) == (incomplete.finish_reason, incomplete.text, incomplete.pointer)
+    bare = APIStatusError(500)
+    assert (500, b"", {}, None, None, None, None) == (
+        bare.status_code,
+        bare.body,
+        bare.headers,
+        bare.message,
+        bare.error_type,
+        bare.retry_after,
+        bare.request_id,
+    )
+
+
+def test_facts_that_were_passed_are_not_shared() -> None:
+    headers = {"a": "b"}
+    error = APIStatusError(500, headers=headers)
+    headers["a"] = "c"
+    assert {"a": "b"} == error.headers
+
+
+@pytest.mark.parametrize(
+    ("kind", "parents"),
+    [
+        (APITimeoutError, (BackendError, TimeoutError)),
+        (ContextOverflowError, (BadRequestError, APIStatusError)),
+        (PermissionDeniedError, (AuthenticationError, APIStatusError)),
+        (ModelNotFoundError, (NotFoundError, APIStatusError)),
+        (ModelLoadingError, (ServiceUnavailableError, InternalServerError, APIStatusError)),
+        (ModelLoadFailedError, (InternalServerError,)),
+        (IncompleteOutputError, (StructuredOutputError,)),
+        (UnknownBackendError, (ConfigError,)),
+        (EmptyChoicesError, (ResponseError,)),
+        (ResponseTooLargeError, (ResponseError,)),
+        (ModelMismatchWarning, (UserWarning,)),
+    ],
+)
+def test_what_is_caught_by_what(kind: type[BaseException], parents: tuple[type[BaseException], ...]) -> None:
+    assert all(issubclass(kind, parent) for parent in parents)
+
+
+def test_what_is_not_caught_by_what() -> None:
+    assert ["APITimeoutError"] == [kind.__name__ for kind in CLASSES if issubclass(kind, OSError)]
+    assert not issubclass(ModelLoadFailedError, ServiceUnavailableError)
+    assert not issubclass(StreamInterruptedError, ResponseError)
+
+
+# --- messages -----------------------------------------------------------------------------------------
+
+
+def test_a_message_names_the_backend_and_the_waiting() -> None:
+    error = BackendError("broken")
+    error.waited = 90.04
+    assert "broken (after waiting 90.0 s)" == str(error)
+    error.backend = "local"
+    assert 'backend "local": broken (after waiting 90.0 s)' == str(error)
+    error.waited = 0.0
+    assert 'backend "local": broken (after waiting 0.0 s)' == str(error)
+    assert 'backend "b": broken' == str(BackendError("broken", backend="b", endpoint="http://h"))
+    assert "" == str(BackendError())
+
+
+@pytest.mark.parametrize(
+    ("sent", "endpoint", "backend", "waited", "message"),
+    [
+        (False, None, None, None, "refused"),
+        (False, "http://h:1", None, None, "unreachable at http://h:1: refused"),
+        (False, "http://h:1", "local", None, 'backend "local" unreachable at http://h:1: refused'),
+        (
+            False,
+            "http://h:1",
+            "local",
+            90.0,
+            'backend "local" unreachable at http://h:1: refused (after waiting 90.0 s)',
+        ),
+        (False, None, "local", 1.0, 'backend "local": refused (after waiting 1.0 s)'),
+        (True, "http://h:1", "local", None, 'backend "local": refused'),
+    ],
+)
+def test_a_connection_error_says_unreachable_only_where_nothing_was_sent(
+    sent: bool, endpoint: str | None, backend: str | None, waited: float | None, message: str
+) -> None:
+    error = APIConnectionError("refused", sent=sent)
+    error.endpoint, error.backend, error.waited = endpoint, backend, waited
+    assert message == str(error)
+
+
+@pytest.mark.parametrize(
+    ("phase", "limit", "message"),
+    [
+        ("connect", 5.0, "no connection within 5 s; raise the_key to wait longer"),
+        ("first_token", 0.25, "no first token within 0.25 s; raise the_key to wait longer"),
+        ("idle", 60, "the stream stalled: no further token within 60 s; raise the_key to wait longer"),
+        ("total", 600.0, "no complete answer within 600 s; raise the_key to wait longer"),
+    ],
+)
+def test_a_timeout_names_its_phase_its_limit_and_the_key(phase: str, limit: float, message: str) -> None:
+    error = APITimeoutError(phase, limit, key="the_key")
+    assert message == str(error)
+    assert isinstance(error, TimeoutError)
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ({}, "broken"),
+        ({"path": "f"}, "f: broken"),
+        ({"path": "f", "line": 1}, "f:1: broken"),
+        ({"key": "a.b"}, "a.b: broken"),
+        ({"path": "f", "line": 1, "key": "a.b"}, "f:1: a.b: broken"),
+        ({"path": "f", "backend": "b"}, "f: broken"),
+    ],
+)
+def test_a_config_error_begins_with_its_place(place: dict[str, Any], message: str) -> None:
+    assert message == str(ConfigError("broken", **place))
+
+
+def test_an_unknown_backend_where_there_is_none() -> None:
+    assert 'no backend is named "x" (configured: none)' == str(UnknownBackendError("x", []))
+
+
+def test_a_redirect_names_the_place() -> None:
+    error = RedirectError(307)
+    error.location = "http://evil"
+    assert "HTTP 307: (empty body) (a redirect to http://evil was refused; correct the endpoint)" == str(error)
+
+
+# --- redact -------------------------------------------------------------------------------------------
+
+KEY = "sk-geheim"
+
+
+def everywhere(error: BaseException) -> str:
+    """All that anyone could print of an error and of what it came from."""
+    parts = []
+    seen: BaseException | None = error
+    while seen is not None:
+        parts += [str(seen), repr(seen), repr(vars(seen)), repr(seen.args)]
+        seen = seen.__cause__
+    return "".join([*parts, *traceback.format_exception(error)])
+
+
+LEAKS = [
+    APIStatusError(
+        401,
+        body=f'{{"error":"wrong key {KEY}, {KEY}"}}'.encode(),
+        headers={"x-echo": f"Bearer {KEY}"},
+        message=f"wrong key {KEY}",
+        error_type=KEY,
+        request_id=KEY,
+    ),
+    BackendError(f"broken {KEY}", backend=KEY, endpoint=f"http://h/?key={KEY}"),
+    ServerDiedError("died", log_tail=["fine", f"key={KEY}"]),
+    UnknownBackendError(KEY, [KEY, "b"], path=KEY, key=KEY),
+    StreamInterruptedError(f"error {KEY}", body=KEY.encode()),
+    MalformedResponseError(f"what is {KEY}", body=b"\xff" + KEY.encode() + b"\xff"),
+    StructuredOutputError(KEY, text=KEY, pointer=KEY),
+    ModelMismatchError(KEY, KEY),
+    APIConnectionError(KEY),
+]
+
+
+@pytest.mark.parametrize("leak", LEAKS, ids=lambda leak: type(leak).__name__)
+def test_a_key_is_taken_out_of_every_fact(leak: BackendError) -> None:
+    error = copy.deepcopy(leak)
+    before = vars(copy.deepcopy(error))
+    assert KEY in everywhere(error)
+    redact(error, KEY)
+    assert KEY not in everywhere(error)
+    assert before.keys() == vars(error).keys()
+    assert {name: type(value) for name, value in before.items()} == {
+        name: type(value) for name, value in vars(error).items()
+    }
+
+
+def test_the_rest_of_the_facts_stays() -> None:
+    error = copy.deepcopy(LEAKS[0])
+    assert isinstance(error, APIStatusError)
+    error.retry_after, error.waited = 1.5, 2.0
+    redact(error, KEY)
+    assert b'{"error":"wrong key [key], [key]"}' == error.body
+    assert 'HTTP 401: {"error":"wrong key [key], [key]"} (after waiting 2.0 s)' == str(error)
+    assert ({"x-echo": "Bearer [key]"}, "wrong key [key]", 401, 1.5, 2.0) == (
+        error.headers,
+        error.message,
+        error.status_code,
+        error.retry_after,
+        error.waited,
+    )
+    died = ServerDiedError("died", exit_code=1, log_tail=["fine", KEY])
+    redact(died, KEY)
+    assert (1, ("fine", "[key]")) == (died.exit_code, died.log_tail)
+
+
+def test_a_key_is_taken_out_of_what_an_error_came_from() -> None:
+    first = APIStatusError(401, body=KEY.encode())
+    second = APIConnectionError(f"lost {KEY}")
+    third = StreamInterruptedError(f"cut {KEY}")
+    third.__cause__, second.__cause__ = second, first
+    redact(third, KEY)
+    assert KEY not in everywhere(third)
+    assert second is third.__cause__
+    assert "lost [key]" == str(second)
+    assert b"[key]" == first.body
+
+
+def test_a_key_is_taken_out_of_notes() -> None:
+    error = BackendError("broken")
+    error.add_note(f"with {KEY}")
+    redact(error, KEY)
+    assert KEY not in everywhere(error)
+    assert ["with [key]"] == error.__notes__
+
+
+class Foreign(Exception):
+    """As other libraries write them."""
+
+    def __init__(self, text: str, parts: list[str]) -> None:
+        super().__init__(text, 5)
+        self.text = text
+        self.parts = parts
+
+
+def test_a_key_is_taken_out_of_the_texts_of_errors_from_elsewhere() -> None:
+    foreign = Foreign(f"sent {KEY}", [KEY])
+    error = APIConnectionError("lost")
+    error.__cause__ = foreign
+    foreign.__context__ = APIStatusError(401, body=KEY.encode())
+    redact(error, KEY)
+    assert foreign is error.__cause__
+    assert ("sent [key]", ("sent [key]", 5)) == (foreign.text, foreign.args)
+    assert [KEY] == foreign.parts, "their other values are not ours to change"
+    assert "401: [key]" in str(foreign.__context__)
+
+
+def test_errors_that_came_from_each_other_are_no_endless_loop() -> None:
+    one, other = BackendError(f"one {KEY}"), BackendError(f"other {KEY}")
+    one.__context__, other.__context__ = other, one
+    redact(one, KEY)
+    assert ("one [key]", "other [key]") == (str(one), str(other))
+
+
+def test_partial_answers_are_what_the_model_said() -> None:
+    error = StreamInterruptedError("cut", partial=PARTIAL)
+    redact(error, KEY)
+    assert PARTIAL == error.partial
+
+
+@settings(deadline=None)  # machines are shared
+@given(st.text(), st.text(), st.text(alphabet="abcdef0123456789", min_size=8))
+def test_a_key_is_found_in_any_text(before: str, after: str, key: str) -> None:
+    text = before + key + after
+    error = APIStatusError(500, body=text.encode("utf-8", "replace"), message=text, headers={"h": text})
+    redact(error, key)
+    assert key not in error.headers["h"] + (error.message or "") + str(error)
+    assert key.encode() not in error.body
+    assert text.replace(key, "[key]") == error.message

@@ -1,0 +1,614 @@
+"""One streamed answer: what is handed on, what is raised, what is closed, and what counts as waiting."""
+
+# ruff: noqa: SIM300  # the house writes expected == actual
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import aiohttp
+import pytest
+
+from ctxbackends import stream as stream_module
+from ctxbackends.backend import Backend
+from ctxbackends.errors import (
+    APIConnectionError,
+    APITimeoutError,
+    BackendError,
+    ClosedError,
+    ModelMismatchError,
+    ResponseTooLargeError,
+    StreamInterruptedError,
+)
+from ctxbackends.registry import open_backend
+from ctxbackends.stream import ChatStream, StreamLimits
+from ctxbackends.types import Completion, Finish, PartialCompletion, ReasoningDelta, StreamEvent, TextDelta, Usage
+from ctxbackends.wire.openai_chat import OpenAIStreamDecoder
+from tests.conftest import DONE, EVENT_STREAM, LAST_CHUNK, Do, RawServer, RawServerFactory, Script, chunked, event, sse
+
+Part = bytes | float | BackendError
+
+
+class ScriptedBody:
+    """Gives its parts one after another, after the number of seconds that stands before them; b"" after the last one.
+    ``endless`` is silent there."""
+
+    def __init__(self, *parts: Part, endless: bool = False) -> None:
+        self._parts = list(parts)
+        self._endless = endless
+        self._closing = asyncio.Event()
+        self.reads = 0
+
+    @property
+    def closed(self) -> bool:
+        return self._closing.is_set()
+
+    @property
+    def at_end(self) -> bool:
+        return not self._parts and not self._endless
+
+    async def read(self) -> bytes:
+        self.reads += 1
+        while self._parts and isinstance(self._parts[0], float):
+            await self._wait(float(self._parts.pop(0)))  # type: ignore[arg-type]  # narrowed by the loop
+        if not self._parts and self._endless:
+            await self._wait(None)
+        part = self._parts.pop(0) if self._parts else b""
+        if isinstance(part, BackendError):
+            raise part
+        assert isinstance(part, bytes)
+        return part
+
+    async def _wait(self, seconds: float | None) -> None:
+        try:
+            await asyncio.wait_for(self._closing.wait(), seconds)
+        except TimeoutError:
+            return
+        raise APIConnectionError("the connection ended: Connection closed", sent=True)
+
+    def close(self) -> None:
+        self._closing.set()
+
+
+def broken() -> APIConnectionError:
+    error = APIConnectionError("the connection broke before the answer was whole", sent=True)
+    error.__cause__ = aiohttp.ClientPayloadError("not enough data")
+    return error
+
+
+def explained(error: BackendError) -> BackendError:
+    error.backend = "local"
+    return error
+
+
+def no_check(_: str) -> None:
+    return None
+
+
+def stream_of(
+    body: ScriptedBody,
+    *,
+    first_token: float | None = None,
+    idle: float | None = None,
+    total: float | None = None,
+    check_model: Callable[[str], None] = no_check,
+    pooled: bool = True,
+    keep_raw: bool = False,
+    sent_before: float = 0.0,
+) -> ChatStream:
+    async def open_body(sent: Callable[[], None]) -> ScriptedBody:
+        sent()
+        await asyncio.sleep(sent_before)
+        return body
+
+    return ChatStream(
+        open_body,
+        OpenAIStreamDecoder(),
+        requested_model="m",
+        limits=StreamLimits(first_token=first_token, idle=idle, total=total),
+        check_model=check_model,
+        explain=explained,
+        pooled=pooled,
+        keep_raw=keep_raw,
+    )
+
+
+async def events_of(stream: ChatStream) -> list[StreamEvent]:
+    return [event async for event in stream]
+
+
+# --- a whole answer -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, 7, 100_000])
+async def test_events_come_in_order(size: int) -> None:
+    data = sse("Hel", "lo", " there", usage=(3, 2))
+    body = ScriptedBody(*(data[start : start + size] for start in range(0, len(data), size)))
+    async with stream_of(body) as stream:
+        events = await events_of(stream)
+        assert [TextDelta("Hel"), TextDelta("lo"), TextDelta(" there"), Finish("stop", Usage(3, 2))] == events
+        with pytest.raises(StopAsyncIteration):
+            await anext(stream)
+    expected = Completion(
+        text="Hello there",
+        finish_reason="stop",
+        usage=Usage(3, 2),
+        requested_model="m",
+        served_model="m",
+        response_id="r1",
+    )
+    assert expected == stream.completion
+    assert b"" == stream.completion.raw
+    assert body.closed
+
+
+async def test_without_done() -> None:
+    async with stream_of(ScriptedBody(event("Hi") + event(finish="length"))) as stream:
+        assert [TextDelta("Hi"), Finish("length")] == await events_of(stream)
+
+
+async def test_text_is_the_text_alone() -> None:
+    thinking = b'data: {"choices":[{"index":0,"delta":{"reasoning_content":"Hm."}}]}\n\n'
+    async with stream_of(ScriptedBody(thinking, sse("Hel", "lo"))) as stream:
+        assert ["Hel", "lo"] == [text async for text in stream.text()]
+    assert ("Hello", "Hm.") == (stream.completion.text, stream.completion.reasoning)
+
+
+async def test_completed_reads_to_the_end() -> None:
+    async with stream_of(ScriptedBody(event("Hel"), event("lo"), event(finish="stop") + DONE)) as stream:
+        assert TextDelta("Hel") == await anext(stream)
+        completion = await stream.completed()
+        assert "Hello" == completion.text
+        assert completion is await stream.completed() is stream.completion
+
+
+async def test_the_bytes_are_kept_where_asked_for() -> None:
+    data = sse("Hello")
+    async with stream_of(ScriptedBody(data[:20], data[20:]), keep_raw=True) as stream:
+        assert data == (await stream.completed()).raw
+
+
+async def test_no_completion_before_the_end() -> None:
+    stream = stream_of(ScriptedBody(event("Hel"), sse("lo")))
+    with pytest.raises(ClosedError):
+        _ = stream.completion
+    async with stream:
+        await anext(stream)
+        with pytest.raises(ClosedError, match="no completion"):
+            _ = stream.completion
+    with pytest.raises(ClosedError, match="no completion"):
+        _ = stream.completion
+
+
+async def test_only_inside_async_with() -> None:
+    body = ScriptedBody(event("Hel"), sse("lo"))
+    stream = stream_of(body)
+    with pytest.raises(ClosedError, match="inside `async with`"):
+        await anext(stream)
+    async with stream:
+        await anext(stream)
+        with pytest.raises(ClosedError, match="opened once"):
+            await stream.__aenter__()
+    for use in (stream.__anext__, stream.completed):
+        with pytest.raises(ClosedError, match="inside `async with`"):
+            await use()
+    with pytest.raises(ClosedError, match="opened once"):
+        await stream.__aenter__()
+    assert (1, True) == (body.reads, body.closed)
+
+
+async def test_a_stream_that_did_not_open_may_not_be_opened_again() -> None:
+    async def open_body(sent: Callable[[], None]) -> ScriptedBody:
+        sent()
+        raise APIConnectionError("connection refused", refused=True)
+
+    stream = stream_of(ScriptedBody())
+    stream._open_body = open_body
+    for _ in range(2):
+        with pytest.raises(APIConnectionError):
+            await stream.__aenter__()
+    await stream.__aexit__(None, None, None)
+
+
+# --- the answer that never becomes whole ----------------------------------------------------------
+
+
+ERROR = b'data: {"error":{"message":"EngineCore encountered an issue.","code":500}}\n\n'
+
+
+@pytest.mark.parametrize(
+    ("parts", "problem"),
+    [
+        ([event("Hel") + event("lo")], "the stream ended without a finish_reason"),
+        ([event("Hel") + event("lo") + DONE], r"\[DONE\] came without a finish_reason"),
+        ([event("Hel") + event("lo") + ERROR + DONE], "EngineCore encountered an issue"),
+        ([event("Hel") + event("lo") + event(finish="abort") + DONE], "finish_reason 'abort'"),
+        ([event("Hel") + event("lo") + b"data: {\n\n"], "malformed"),
+        ([event("Hel") + event("lo"), broken()], "the connection broke"),
+    ],
+)
+async def test_events_before_a_failure_are_handed_on_first(parts: list[Part], problem: str) -> None:
+    body = ScriptedBody(*parts)
+    async with stream_of(body) as stream:
+        assert TextDelta("Hel") == await anext(stream)
+        assert TextDelta("lo") == await anext(stream)
+        with pytest.raises(StreamInterruptedError, match=problem) as caught:
+            await anext(stream)
+        assert body.closed  # before the `async with` is left
+        assert PartialCompletion(text="Hello", served_model="m") == caught.value.partial
+        assert "local" == caught.value.backend
+        for again in (stream.__anext__, stream.completed):
+            with pytest.raises(StreamInterruptedError) as repeated:
+                await again()
+            assert caught.value is repeated.value
+        with pytest.raises(ClosedError):
+            _ = stream.completion
+
+
+async def test_the_partial_answer_holds_the_reasoning_and_the_calls() -> None:
+    thinking = b'data: {"choices":[{"index":0,"delta":{"reasoning":"Hm."}}]}\n\n'
+    calling = (
+        b'data: {"choices":[{"index":0,"delta":{"tool_calls":'
+        b'[{"index":0,"id":"c1","function":{"name":"f","arguments":"{\\"a"}}]}}]}\n\n'
+    )
+    async with stream_of(ScriptedBody(thinking + calling)) as stream:
+        assert ReasoningDelta("Hm.") == await anext(stream)
+        with pytest.raises(StreamInterruptedError) as caught:
+            await stream.completed()
+    (call,) = caught.value.partial.tool_calls
+    assert ("Hm.", "f", '{"a') == (caught.value.partial.reasoning, call.name, call.arguments)
+
+
+async def test_the_connection_that_broke_is_the_cause() -> None:
+    error = broken()
+    async with stream_of(ScriptedBody(event("Hel"), error)) as stream:
+        with pytest.raises(StreamInterruptedError) as caught:
+            await stream.completed()
+    assert error is caught.value.__cause__
+    assert isinstance(error.__cause__, aiohttp.ClientPayloadError)
+
+
+async def test_what_says_more_than_that_the_stream_broke_is_the_cause() -> None:
+    body = ScriptedBody(event("Hel"), b"data: " + b"x" * (9 * 1024 * 1024))
+    async with stream_of(body) as stream:
+        with pytest.raises(StreamInterruptedError, match="larger than") as caught:
+            await stream.completed()
+    assert isinstance(caught.value.__cause__, ResponseTooLargeError)
+    assert "Hel" == caught.value.partial.text
+
+
+async def test_another_model_ends_the_stream_before_its_events_are_handed_on() -> None:
+    asked: list[str] = []
+
+    def check(served: str) -> None:
+        asked.append(served)
+        raise ModelMismatchError("m", served)
+
+    body = ScriptedBody(sse("Hello", model="other"))
+    async with stream_of(body, check_model=check) as stream:
+        for _ in range(2):
+            with pytest.raises(ModelMismatchError) as caught:
+                await anext(stream)
+        assert "local" == caught.value.backend
+        assert body.closed
+    assert ["other"] == asked
+
+
+async def test_the_model_is_looked_at_once() -> None:
+    asked: list[str] = []
+    async with stream_of(ScriptedBody(*[event("a")] * 3, sse("b")), check_model=asked.append) as stream:
+        await stream.completed()
+    assert ["m"] == asked
+
+
+# --- time -----------------------------------------------------------------------------------------
+
+
+async def timed_out(stream: ChatStream) -> APITimeoutError:
+    with pytest.raises(APITimeoutError) as caught:
+        await stream.completed()
+    with pytest.raises(APITimeoutError) as again:
+        await stream.completed()
+    assert caught.value is again.value
+    assert "local" == caught.value.backend
+    return caught.value
+
+
+async def test_first_token_timeout() -> None:
+    body = ScriptedBody(endless=True)
+    async with stream_of(body, first_token=0.05, idle=30.0, total=30.0) as stream:
+        error = await timed_out(stream)
+    assert ("first_token", 0.05, "first_token_timeout") == (error.phase, error.limit, error.key)
+    assert PartialCompletion() == error.partial
+    assert "no first token within 0.05 s; raise first_token_timeout" in str(error)
+    assert isinstance(error, TimeoutError)
+    assert body.closed
+
+
+async def test_idle_timeout() -> None:
+    body = ScriptedBody(event("Hel"), endless=True)
+    async with stream_of(body, first_token=30.0, idle=0.05, total=30.0) as stream:
+        error = await timed_out(stream)
+    assert ("idle", 0.05, "idle_timeout") == (error.phase, error.limit, error.key)
+    assert error.partial is not None
+    assert "Hel" == error.partial.text
+    assert body.closed
+
+
+async def test_total_timeout() -> None:
+    body = ScriptedBody(*[part for _ in range(200) for part in (0.01, event("a"))])
+    async with stream_of(body, first_token=30.0, idle=30.0, total=0.1) as stream:
+        error = await timed_out(stream)
+    assert ("total", 0.1, "timeout") == (error.phase, error.limit, error.key)
+    assert error.partial is not None
+    assert set(error.partial.text) == {"a"}
+
+
+async def test_the_shortest_limit_is_the_one_that_is_named() -> None:
+    async with stream_of(ScriptedBody(endless=True), first_token=0.2, total=0.05) as stream:
+        assert "total" == (await timed_out(stream)).phase
+    async with stream_of(ScriptedBody(event("a"), endless=True), first_token=0.05, idle=0.1) as stream:
+        assert "idle" == (await timed_out(stream)).phase
+
+
+async def test_the_time_until_the_headers_counts_for_the_first_token() -> None:
+    body = ScriptedBody(0.06, sse("Hello"))
+    async with stream_of(body, first_token=0.1, sent_before=0.06) as stream:
+        assert "first_token" == (await timed_out(stream)).phase
+
+
+@pytest.mark.parametrize("nothing", [b": ping\n\n", event(), event("")])
+async def test_what_is_no_event_is_no_progress(nothing: bytes) -> None:
+    pings: list[Part] = [part for _ in range(100) for part in (0.01, nothing)]
+    async with stream_of(ScriptedBody(*pings, sse("late")), first_token=0.1) as stream:
+        assert "first_token" == (await timed_out(stream)).phase
+    async with stream_of(ScriptedBody(event("Hel"), *pings, sse("late")), idle=0.1) as stream:
+        error = await timed_out(stream)
+    assert "idle" == error.phase
+    assert error.partial is not None
+    assert "Hel" == error.partial.text
+
+
+async def test_tokens_are_progress() -> None:
+    parts: list[Part] = [part for _ in range(12) for part in (0.03, event("a"))]
+    async with stream_of(ScriptedBody(*parts, sse("b")), first_token=0.25, idle=0.25) as stream:
+        assert "a" * 12 + "b" == (await stream.completed()).text
+
+
+async def test_a_slow_consumer_is_no_timeout() -> None:
+    body = ScriptedBody(event("a") + event("b"), event("c"), sse("d"))
+    async with stream_of(body, first_token=0.05, idle=0.05) as stream:
+        async for _ in stream:
+            await asyncio.sleep(0.06)
+    assert "abcd" == stream.completion.text
+
+
+async def test_a_consumer_that_begins_late_and_a_server_that_had_answered() -> None:
+    body = ScriptedBody(sse("Hello"))
+    async with stream_of(body, idle=0.05) as stream:
+        await asyncio.sleep(0.06)
+        assert "Hello" == (await stream.completed()).text
+
+
+async def test_no_timer_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop, timers = asyncio.get_running_loop(), []
+    call_at = loop.call_at
+
+    def recording(when: float, callback: Callable[..., object], *args: Any) -> asyncio.TimerHandle:
+        timer = call_at(when, callback, *args)
+        if callback.__name__ == "_look":
+            timers.append(timer)
+        return timer
+
+    monkeypatch.setattr(loop, "call_at", recording)
+    cases: list[dict[str, Any]] = [{"total": 30.0}, {"idle": 30.0, "first_token": 30.0}, {}]
+    for limits in cases:
+        timers.clear()
+        async with stream_of(ScriptedBody(sse("Hello")), **limits) as stream:
+            await stream.completed()
+        async with stream_of(ScriptedBody(event("Hello"), endless=True), **limits) as stream:
+            await anext(stream)
+        with pytest.raises(StreamInterruptedError):
+            async with stream_of(ScriptedBody(event("Hello")), **limits) as stream:
+                await stream.completed()
+        assert bool(limits) == bool(timers)
+        assert all(timer.cancelled() for timer in timers)
+
+
+async def test_a_timeout_after_the_answer_was_whole_is_none() -> None:
+    async with stream_of(ScriptedBody(sse("Hello")), total=0.05) as stream:
+        assert TextDelta("Hello") == await anext(stream)
+        await asyncio.sleep(0.06)
+        assert Finish("stop") == await anext(stream)
+    assert "Hello" == stream.completion.text
+
+
+# --- the end of the body --------------------------------------------------------------------------
+
+
+async def test_the_body_is_read_to_its_end_for_the_pool() -> None:
+    body = ScriptedBody(sse("Hello"), b"\n", b"")
+    async with stream_of(body) as stream:
+        await stream.completed()
+        assert body.at_end
+    assert body.closed
+
+
+async def test_the_body_is_not_read_on_where_the_server_closes_anyway() -> None:
+    body = ScriptedBody(sse("Hello"), b"\n")
+    async with stream_of(body, pooled=False) as stream:
+        await stream.completed()
+        assert (1, True) == (body.reads, body.closed)
+
+
+@pytest.mark.parametrize("endless", [False, True])
+async def test_a_body_that_does_not_end_costs_its_connection(endless: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream_module, "DRAIN_SECONDS", 0.02)
+    body = ScriptedBody(sse("Hello"), *([] if endless else [broken()]), endless=endless)
+    async with stream_of(body) as stream:
+        assert "Hello" == (await stream.completed()).text
+        assert body.closed
+
+
+# --- over the real transport ----------------------------------------------------------------------
+
+
+def streamed(data: bytes, *more: Any) -> Script:
+    return [EVENT_STREAM, chunked(data), *(more or [LAST_CHUNK])]
+
+
+@pytest.fixture
+async def backend_of() -> AsyncIterator[Callable[..., Any]]:
+    """Opens a backend over a server. It is closed at the end of the test."""
+    opened = []
+
+    async def make(server: RawServer, type_: str = "vllm", **settings: Any) -> Backend:
+        context = open_backend(type_, endpoint=server.url, default_model="m", **settings)
+        opened.append(context)
+        return await context.__aenter__()
+
+    yield make
+    for context in opened:
+        await context.__aexit__(None, None, None)
+
+
+async def test_a_stream_from_a_server(raw_server: RawServerFactory, backend_of: Callable[..., Any]) -> None:
+    more = asyncio.Event()
+    server = await raw_server([[EVENT_STREAM, chunked(event("Hel")), more, chunked(sse("lo")), LAST_CHUNK]])
+    backend = await backend_of(server)
+    stream = backend.stream("Hi")
+    assert [] == server.requests  # nothing is sent before the `async with`
+    async with stream:
+        assert TextDelta("Hel") == await anext(stream)
+        more.set()
+        assert [TextDelta("lo"), Finish("stop")] == await events_of(stream)
+    assert {"include_usage": True} == server.requests[0].json["stream_options"]
+
+
+@pytest.mark.parametrize("more", [[], [0.02]], ids=["at once", "later"])
+async def test_the_connection_is_pooled_after_the_end(
+    more: list[Any], raw_server: RawServerFactory, backend_of: Callable[..., Any]
+) -> None:
+    script = streamed(sse("Hello"), *more, LAST_CHUNK)
+    server = await raw_server([script, script, script])
+    backend = await backend_of(server)
+    for _ in range(3):
+        async with backend.stream("Hi") as stream:
+            await stream.completed()
+    assert [0, 0, 0] == [request.connection for request in server.requests]
+    assert all("connection" not in request.headers for request in server.requests)
+
+
+async def test_the_connection_is_closed_after_the_end_where_the_server_closes_it(
+    raw_server: RawServerFactory, backend_of: Callable[..., Any]
+) -> None:
+    server = await raw_server([streamed(sse("Hello"), Do.HOLD)])
+    backend = await backend_of(server, "llamacpp")
+    for _ in range(2):
+        async with backend.stream("Hi") as stream:
+            await stream.completed()
+    assert [0, 1] == [request.connection for request in server.requests]
+    assert ["close", "close"] == [request.headers["connection"] for request in server.requests]
+    assert await server.client_closed(0)
+    assert await server.client_closed(1)
+
+
+async def test_leaving_early_closes_the_connection(
+    raw_server: RawServerFactory, backend_of: Callable[..., Any]
+) -> None:
+    server = await raw_server([streamed(event("Hel"), Do.HOLD)])
+    backend = await backend_of(server)
+    async with backend.stream("Hi") as stream:
+        async for _ in stream:
+            break
+    assert await server.client_closed()
+
+
+async def test_a_failure_in_the_block_closes_the_connection(
+    raw_server: RawServerFactory, backend_of: Callable[..., Any]
+) -> None:
+    server = await raw_server([streamed(event("Hel"), Do.HOLD)])
+    backend = await backend_of(server)
+    with pytest.raises(ZeroDivisionError):
+        async with backend.stream("Hi") as stream:
+            await anext(stream)
+            raise ZeroDivisionError
+    assert await server.client_closed()
+
+
+@pytest.mark.parametrize("script", [[Do.HOLD], streamed(event("Hel"), Do.HOLD)], ids=["headers", "body"])
+async def test_a_cancelled_task_closes_the_connection(
+    script: Script, raw_server: RawServerFactory, backend_of: Callable[..., Any]
+) -> None:
+    server = await raw_server([script])
+    backend = await backend_of(server)
+    seen = asyncio.Event()
+
+    async def consume() -> None:
+        async with backend.stream("Hi") as stream:
+            async for _ in stream:
+                seen.set()
+
+    task = asyncio.create_task(consume())
+    while not (seen.is_set() or (server.requests and len(script) == 1)):
+        await asyncio.sleep(0.001)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await server.client_closed()
+    assert 1 == len(server.requests)
+
+
+@pytest.mark.parametrize("end", [Do.CLOSE, Do.RESET])
+async def test_a_server_that_goes_away(end: Do, raw_server: RawServerFactory, backend_of: Callable[..., Any]) -> None:
+    server = await raw_server([streamed(event("Hel"), 0.02, end)])
+    backend = await backend_of(server)
+    async with backend.stream("Hi") as stream:
+        assert TextDelta("Hel") == await anext(stream)
+        with pytest.raises(StreamInterruptedError) as caught:
+            await anext(stream)
+    assert "Hel" == caught.value.partial.text
+    assert isinstance(caught.value.__cause__, APIConnectionError)
+    assert (backend.name, backend.endpoint) == (caught.value.backend, caught.value.endpoint)
+    assert 1 == len(server.requests)
+
+
+@pytest.mark.parametrize(
+    ("settings", "script", "phase"),
+    [
+        ({"first_token_timeout": 0.05}, [Do.HOLD], "first_token"),
+        ({"timeout": 0.05}, [Do.HOLD], "total"),
+        ({"first_token_timeout": 0.05, "timeout": 9.0}, [Do.HOLD], "first_token"),
+        ({"first_token_timeout": 9.0, "timeout": 0.05}, [Do.HOLD], "total"),
+        ({"first_token_timeout": 0.05}, streamed(b": ping\n\n", Do.HOLD), "first_token"),
+        ({"idle_timeout": 0.05}, streamed(event("Hel"), Do.HOLD), "idle"),
+        ({"timeout": 0.05}, streamed(event("Hel"), Do.HOLD), "total"),
+    ],
+)
+async def test_a_silent_server_is_not_waited_for_for_ever(
+    settings: dict[str, float], script: Script, phase: str, raw_server: RawServerFactory, backend_of: Callable[..., Any]
+) -> None:
+    server = await raw_server([script])
+    backend = await backend_of(server, **settings)
+    with pytest.raises(APITimeoutError) as caught:
+        async with backend.stream("Hi") as stream:
+            await stream.completed()
+    key = "timeout" if phase == "total" else f"{phase}_timeout"
+    assert (phase, 0.05, key, "vllm") == (
+        caught.value.phase,
+        caught.value.limit,
+        caught.value.key,
+        caught.value.backend,
+    )
+    assert await server.client_closed()
+    assert 1 == len(server.requests)
+
+
+async def test_two_streams_at_once(raw_server: RawServerFactory, backend_of: Callable[..., Any]) -> None:
+    server = await raw_server([streamed(sse("one"))], [streamed(sse("two"))])
+    backend = await backend_of(server)
+    async with backend.stream("1") as first, backend.stream("2") as second:
+        assert "two" == (await second.completed()).text
+        assert "one" == (await first.completed()).text

@@ -1,0 +1,246 @@
+"""Typed output: what the model is asked, and which answers become a value."""
+
+# ruff: noqa: SIM300  # the house writes expected == actual
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+from typing import Any, Generic, TypedDict, TypeVar
+
+import attrs
+import msgspec
+import pytest
+
+from ctxbackends import structured
+from ctxbackends.backend import Backend, HTTPBackend
+from ctxbackends.errors import (
+    BackendError,
+    IncompleteOutputError,
+    StreamInterruptedError,
+    StructuredOutputError,
+    UnsupportedOptionError,
+)
+from ctxbackends.registry import open_backend
+from ctxbackends.structured import extract
+from ctxbackends.types import (
+    ChatOptions,
+    Completion,
+    FinishReason,
+    JSONObjectFormat,
+    JSONSchemaFormat,
+    Message,
+    ToolCall,
+)
+from tests.conftest import RawServerFactory, answer, completion_body, sse
+
+
+@attrs.frozen
+class Decision:
+    title: str
+    priority: int = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    title: str
+    priority: int = 3
+
+
+class Term(TypedDict):
+    title: str
+    priority: int
+
+
+class Learning(msgspec.Struct, frozen=True):
+    title: str
+    priority: int = 3
+
+
+@attrs.frozen
+class Decisions:
+    rows: list[Decision]
+
+
+T = TypeVar("T")
+
+
+class Box(msgspec.Struct, Generic[T]):
+    value: T
+
+
+class FakeBackend:
+    """Gives one completion, and remembers what it was asked."""
+
+    def __init__(self, text: str = "{}", finish_reason: FinishReason = "stop", **facts: Any) -> None:
+        self.messages: list[Message] = []
+        self.options: ChatOptions = {}
+        self._completion = Completion(text=text, finish_reason=finish_reason, requested_model="m", **facts)
+
+    async def complete(self, prompt: list[Message], **options: Any) -> Completion:
+        self.messages = prompt
+        self.options = options  # type: ignore[assignment]  # as complete() takes them
+        return self._completion
+
+
+def backend_of(fake: FakeBackend) -> Backend:
+    backend: Any = fake
+    return backend  # type: ignore[no-any-return]  # it has what extract() uses
+
+
+async def extracted(target: type[T], text: str = "{}", finish_reason: FinishReason = "stop", **facts: Any) -> T:
+    return await extract(backend_of(FakeBackend(text, finish_reason, **facts)), target, "We chose YAML.")
+
+
+ANSWER = '{"title": "YAML", "priority": 1}'
+
+
+@pytest.mark.parametrize(
+    ("target", "value"),
+    [
+        (Decision, Decision("YAML", 1)),
+        (Task, Task("YAML", 1)),
+        (Term, {"title": "YAML", "priority": 1}),
+        (Learning, Learning("YAML", 1)),
+        (dict, {"title": "YAML", "priority": 1}),
+    ],
+)
+async def test_a_value_of_the_type(target: type[Any], value: Any) -> None:
+    result = await extracted(target, ANSWER)
+    assert value == result
+    assert type(value) is type(result)
+
+
+async def test_nested_and_built_in_types() -> None:
+    assert Decisions([Decision("YAML", 1)]) == await extracted(Decisions, f'{{"rows": [{ANSWER}]}}')
+    assert ["a", "b"] == await extracted(list[str], ' ["a", "b"]\n')
+    assert "\U0001f600 \u2028" == (await extracted(Decision, '{"title": "\U0001f600 \u2028"}')).title
+
+
+async def test_what_the_model_is_asked() -> None:
+    fake = FakeBackend(ANSWER)
+    await extract(backend_of(fake), Decision, "We chose YAML.", max_tokens=9, seed=1)
+    assert [Message.system(structured.INSTRUCTIONS), Message.user("We chose YAML.")] == fake.messages
+    wanted = fake.options.pop("response_format")
+    assert {"max_tokens": 9, "seed": 1} == fake.options
+    assert isinstance(wanted, JSONSchemaFormat)
+    assert ("Decision", ["title", "priority"]) == (wanted.name, wanted.schema["required"])
+    assert False is wanted.schema["additionalProperties"]
+    await extract(backend_of(fake), Decision, "x", instructions="Be strict.")
+    assert Message.system("Be strict.") == fake.messages[0]
+
+
+async def test_the_format_cannot_be_another() -> None:
+    fake = FakeBackend(ANSWER)
+    await extract(backend_of(fake), Decision, "x", response_format=JSONObjectFormat())
+    assert isinstance(fake.options.get("response_format"), JSONSchemaFormat)
+
+
+@pytest.mark.parametrize(
+    ("target", "name"),
+    [(list[str], "list"), (Box[int], "Box"), (str | None, "output"), (attrs.make_class("Ü b" + "x" * 99, []), "__b")],
+)
+async def test_the_name_of_the_schema_is_one_that_servers_take(target: Any, name: str) -> None:
+    fake = FakeBackend("null" if target == str | None else "[]" if name == "list" else '{"value": 1}')
+    await extract(backend_of(fake), target, "x")
+    wanted = fake.options.get("response_format")
+    assert isinstance(wanted, JSONSchemaFormat)
+    assert wanted.name.startswith(name)
+    assert len(wanted.name) <= 64
+    assert wanted.name.replace("_", "").isascii()
+
+
+async def test_a_type_that_json_cannot_hold_sends_nothing() -> None:
+    fake = FakeBackend()
+    with pytest.raises(TypeError):
+        await extract(backend_of(fake), asyncio.Event, "x")
+    assert [] == fake.messages
+
+
+# --- answers that become nothing ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reason", ["length", "content_filter"])
+async def test_a_cut_answer_is_no_value_even_where_it_is_whole_json(reason: FinishReason) -> None:
+    with pytest.raises(IncompleteOutputError) as caught:
+        await extracted(Decision, ANSWER, reason)
+    assert (reason, ANSWER) == (caught.value.finish_reason, caught.value.text)
+    assert isinstance(caught.value, StructuredOutputError)
+    assert isinstance(caught.value, BackendError)
+
+
+async def test_a_refusal() -> None:
+    with pytest.raises(StructuredOutputError, match="the model refused: I cannot") as caught:
+        await extracted(Decision, ANSWER, refusal="I cannot")
+    assert "I cannot" == caught.value.text
+
+
+async def test_a_tool_call() -> None:
+    with pytest.raises(StructuredOutputError, match="called a tool") as caught:
+        await extracted(Decision, ANSWER, "tool_calls", tool_calls=(ToolCall("1", "f", "{}"),))
+    assert ANSWER == caught.value.text
+
+
+@pytest.mark.parametrize(
+    ("target", "text", "pointer"),
+    [
+        (Decision, '{"title": 1}', "$.title"),
+        (Decisions, '{"rows": [{"title": "a"}, {"title": null}]}', "$.rows[1].title"),
+        (Decisions, '{"rows": {}}', "$.rows"),
+        (Decision, "{}", None),
+        (Decision, "[]", None),
+        (Decision, "", None),
+        (Decision, '{"title": "a"', None),
+        (Decision, 'Sure! {"title": "a"}', None),
+        (Decision, '{"title": "a"} and more', None),
+        (Decision, '```json\n{"title": "a"}\n```', None),
+        (Decision, '{"title": "\ud800"}', None),
+        (dict[str, int], '{"a": 1, "b": "x"}', "$[...]"),
+        (list[Any], "[" * 100_000, None),
+    ],
+)
+async def test_an_answer_that_is_no_such_value(target: type[Any], text: str, pointer: str | None) -> None:
+    with pytest.raises(StructuredOutputError, match="the answer is no valid") as caught:
+        await extracted(target, text)
+    assert (pointer, text) == (caught.value.pointer, caught.value.text)
+    assert not isinstance(caught.value, IncompleteOutputError)
+
+
+# --- over a real backend --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("type_", ["vllm", "openai-compatible"])
+async def test_over_http(type_: str, raw_server: RawServerFactory) -> None:
+    body = sse(*ANSWER) if type_ == "vllm" else completion_body(ANSWER)
+    server = await raw_server([[answer(200, body)]])
+    async with open_backend(type_, endpoint=server.url, default_model="m") as backend:
+        assert Decision("YAML", 1) == await extract(backend, Decision, "We chose YAML.")
+    (request,) = server.requests
+    sent = request.json["response_format"]
+    assert ("json_schema", True) == (sent["type"], sent["json_schema"]["strict"])
+    assert {"title", "priority"} == set(sent["json_schema"]["schema"]["properties"])
+
+
+async def test_a_server_that_would_ignore_the_schema(raw_server: RawServerFactory) -> None:
+    server = await raw_server([[answer(200, completion_body(ANSWER))]])
+    async with open_backend("anthropic", endpoint=server.url, default_model="m", api_key_env="") as backend:
+        assert isinstance(backend, HTTPBackend)
+        with pytest.raises(UnsupportedOptionError):
+            await extract(backend, Decision, "We chose YAML.")
+    assert [] == server.requests
+
+
+async def test_a_refusal_on_the_wire(raw_server: RawServerFactory) -> None:
+    refused = json.dumps({"choices": [{"index": 0, "delta": {"refusal": "No."}, "finish_reason": "stop"}]})
+    server = await raw_server([[answer(200, f"data: {refused}\n\n".encode())]])
+    async with open_backend("vllm", endpoint=server.url, default_model="m") as backend:
+        with pytest.raises(StructuredOutputError, match=r"refused: No\."):
+            await extract(backend, Decision, "We chose YAML.")
+
+
+async def test_an_answer_that_breaks(raw_server: RawServerFactory) -> None:
+    server = await raw_server([[answer(200, sse(*ANSWER).split(b'"finish_reason": "stop"')[0])]])
+    async with open_backend("vllm", endpoint=server.url, default_model="m") as backend:
+        with pytest.raises(StreamInterruptedError):
+            await extract(backend, Decision, "We chose YAML.")

@@ -1,0 +1,590 @@
+"""Requests to a real socket: what each way of failing is called, and what stays open."""
+
+# ruff: noqa: SIM300  # the house writes expected == actual
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import socket
+import ssl
+import subprocess
+import sys
+import textwrap
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+from aiohttp.client_reqrep import ConnectionKey
+
+from ctxbackends import transport as transport_module
+from ctxbackends.errors import (
+    APIConnectionError,
+    APITimeoutError,
+    ClosedError,
+    EventLoopError,
+    MalformedResponseError,
+    ResponseTooLargeError,
+)
+from ctxbackends.transport import ByteStream, Limits, Transport
+from ctxbackends.wire.http import HTTPRequest, HTTPResponse
+from tests.conftest import EVENT_STREAM, LAST_CHUNK, Do, RawServerFactory, Script, TestServerFactory, answer, chunked
+
+GET = HTTPRequest("GET", "/")
+POST = HTTPRequest("POST", "/", b"{}")
+OK = answer(200, b"ok")
+
+
+@pytest.fixture
+async def transport() -> AsyncIterator[Transport]:
+    made = Transport()
+    yield made
+    await made.aclose()
+
+
+async def send(
+    transport: Transport,
+    url: str,
+    request: HTTPRequest = POST,
+    *,
+    connect: float | None = 5.0,
+    total: float | None = 5.0,
+    total_key: str = "timeout",
+    **headers: str,
+) -> HTTPResponse:
+    limits = Limits(connect=connect, total=total, total_key=total_key)
+    return await transport.send(url + request.path, request, headers=headers, limits=limits)
+
+
+async def open_stream(transport: Transport, url: str, request: HTTPRequest = POST) -> ByteStream | HTTPResponse:
+    return await transport.open(url + request.path, request, headers={}, limits=Limits(connect=5.0))
+
+
+def facts(error: APIConnectionError) -> set[str]:
+    return {name for name in ("refused", "sent", "reused", "permanent") if getattr(error, name)}
+
+
+# --- one request ----------------------------------------------------------------------------------
+
+
+async def test_send(transport: Transport, raw_server: RawServerFactory) -> None:
+    server = await raw_server([[answer(418, b"tea", X_Request_Id="7")]])
+    request = HTTPRequest("POST", "/v1/things", b'{"a":1}', {"X-Own": "2"})
+    response = await send(transport, server.url, request, Authorization="Bearer k")
+    assert (418, b"tea", "7") == (response.status, response.body, response.headers["x-request-id"])
+    assert response.received_at > 1_700_000_000
+    (received,) = server.requests
+    assert ("POST", "/v1/things", b'{"a":1}') == (received.method, received.path, received.body)
+    assert "Bearer k" == received.headers["authorization"]
+    assert "2" == received.headers["x-own"]
+    assert "identity" == received.headers["accept-encoding"]
+    assert "ctxbackends" == received.headers["user-agent"]
+
+
+async def test_a_body_in_many_pieces(transport: Transport, raw_server: RawServerFactory) -> None:
+    script = [EVENT_STREAM, chunked(b"one "), 0.01, chunked(b"two"), 0.01, LAST_CHUNK]
+    server = await raw_server([script])
+    assert b"one two" == (await send(transport, server.url)).body
+
+
+async def test_open_hands_out_the_body_as_it_comes(transport: Transport, raw_server: RawServerFactory) -> None:
+    more = asyncio.Event()
+    server = await raw_server([[EVENT_STREAM, chunked(b"one"), more, chunked(b"two"), LAST_CHUNK]])
+    stream = await open_stream(transport, server.url)
+    assert isinstance(stream, ByteStream)
+    assert b"one" == await stream.read()
+    assert not stream.at_end
+    more.set()
+    assert b"two" == await stream.read()
+    assert b"" == await stream.read()
+    assert stream.at_end
+    stream.close()
+
+
+async def test_open_reads_an_error_up_to_a_limit(
+    transport: Transport, raw_server: RawServerFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport_module, "ERROR_BODY_BYTES", 10)
+    server = await raw_server([[answer(404, b"short")], [answer(500, b"0123456789abcdef")]])
+    second, first = await open_stream(transport, server.url), await open_stream(transport, server.url)
+    assert isinstance(first, HTTPResponse)
+    assert (500, b"0123456789") == (first.status, first.body)
+    assert isinstance(second, HTTPResponse)
+    assert (404, b"short", "5") == (second.status, second.body, second.headers["content-length"])
+
+
+async def test_a_body_over_the_limit(
+    transport: Transport, raw_server: RawServerFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport_module, "MAX_BODY_BYTES", 10)
+    server = await raw_server([[answer(200, b"0123456789")], [answer(200, b"0123456789a" * 2)[:-1], Do.HOLD]])
+    assert b"0123456789" == (await send(transport, server.url)).body
+    with pytest.raises(ResponseTooLargeError) as caught:
+        await send(transport, server.url)
+    assert 10 == caught.value.limit
+    assert await server.client_closed()
+
+
+# --- failures -------------------------------------------------------------------------------------
+
+
+async def test_refused(transport: Transport, refusing_url: str) -> None:
+    for request in (send, open_stream):
+        with pytest.raises(APIConnectionError, match=r"^connection refused$") as caught:
+            await request(transport, refusing_url)
+        assert {"refused"} == facts(caught.value)
+        assert isinstance(caught.value.__cause__, aiohttp.ClientConnectorError)
+
+
+async def test_refused_on_every_address_of_a_name(transport: Transport, refusing_url: str) -> None:
+    with pytest.raises(APIConnectionError) as caught:
+        await send(transport, refusing_url.replace("127.0.0.1", "localhost"))
+    assert {"refused"} == facts(caught.value)
+
+
+async def test_another_failure_to_connect_is_not_refused(
+    transport: Transport, refusing_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def unreachable(**_: object) -> None:
+        raise OSError(101, "Network is unreachable")
+
+    monkeypatch.setattr("aiohttp.connector.aiohappyeyeballs.start_connection", unreachable)
+    with pytest.raises(APIConnectionError, match="Network is unreachable") as caught:
+        await send(transport, refusing_url)
+    assert set() == facts(caught.value)
+
+
+async def test_a_name_that_does_not_resolve(transport: Transport, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", unknown)
+    with pytest.raises(APIConnectionError, match=r"does not resolve \(.*not known\)") as caught:
+        await send(transport, "http://nothing.invalid:8000")
+    assert {"permanent"} == facts(caught.value)
+
+
+async def test_an_invalid_url(transport: Transport) -> None:
+    with pytest.raises(APIConnectionError, match="the URL is invalid") as caught:
+        await send(transport, "http://[::")
+    assert {"permanent"} == facts(caught.value)
+
+
+async def test_plain_http_where_tls_is_expected(transport: Transport) -> None:
+    listening = await asyncio.start_server(_answer_plainly, "127.0.0.1", 0)
+    with pytest.raises(APIConnectionError, match="no TLS connection") as caught:
+        await send(transport, f"https://127.0.0.1:{listening.sockets[0].getsockname()[1]}")
+    assert {"permanent"} == facts(caught.value)
+    listening.close()
+
+
+async def _answer_plainly(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 400 This is no TLS\r\n\r\n")
+    writer.close()
+
+
+def test_a_certificate_that_does_not_verify() -> None:
+    key = ConnectionKey("gpu", 443, True, True, None, None, None)
+    error = aiohttp.ClientConnectorCertificateError(key, ssl.SSLCertVerificationError(1, "self-signed certificate"))
+    translated = transport_module._translate(error, reused=False, started=False)
+    assert isinstance(translated, APIConnectionError)
+    assert "its certificate does not verify" in str(translated)
+    assert "self-signed certificate" in str(translated)
+    assert {"permanent"} == facts(translated)
+
+
+def test_a_failure_that_nobody_knows_is_no_valid_answer() -> None:
+    translated = transport_module._translate(aiohttp.ClientError("odd"), reused=False, started=False)
+    assert isinstance(translated, MalformedResponseError)
+    assert "odd" in str(translated)
+
+
+def test_another_end_of_the_connection_may_have_been_processed() -> None:
+    translated = transport_module._translate(aiohttp.ClientConnectionError("Closed"), reused=True, started=False)
+    assert isinstance(translated, APIConnectionError)
+    assert ("the connection ended: Closed", {"sent"}) == (str(translated), facts(translated))
+
+
+async def test_no_connection_in_time(transport: Transport, refusing_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aiohttp.connector.aiohappyeyeballs.start_connection", _never)
+    for unlimited in (5.0, None):
+        with pytest.raises(APITimeoutError) as caught:
+            await send(transport, refusing_url, connect=0.02, total=unlimited)
+        assert ("connect", 0.02, "connect_timeout") == (caught.value.phase, caught.value.limit, caught.value.key)
+        assert isinstance(caught.value, TimeoutError)
+    with pytest.raises(APITimeoutError) as caught:
+        await transport.open(refusing_url, POST, headers={}, limits=Limits(connect=0.02))
+    assert "connect" == caught.value.phase
+
+
+async def _never(**_: object) -> None:
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("script", [[Do.HOLD], [answer(200, b"12345")[:-1], Do.HOLD]], ids=["silent", "in the body"])
+async def test_no_whole_answer_in_time(transport: Transport, raw_server: RawServerFactory, script: Script) -> None:
+    server = await raw_server([script])
+    with pytest.raises(APITimeoutError) as caught:
+        await send(transport, server.url, total=0.05, total_key="first_token_timeout")
+    assert ("total", 0.05, "first_token_timeout") == (caught.value.phase, caught.value.limit, caught.value.key)
+    assert await server.client_closed()
+    assert 1 == len(server.requests)
+
+
+BEFORE = "the server closed the connection before an answer came"
+WITHIN = "the server closed the connection in the middle of the answer"
+NOT_WHOLE = "the connection broke before the answer was whole"
+
+
+@pytest.mark.parametrize("request_", [GET, POST], ids=["GET", "POST"])
+@pytest.mark.parametrize(
+    ("script", "problem"),
+    [
+        ([Do.CLOSE], BEFORE),
+        ([Do.RESET], BEFORE),
+        ([b"HTTP/1.1 200 OK\r\nContent-Le", Do.CLOSE], WITHIN),
+        ([b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", Do.CLOSE], NOT_WHOLE),
+        ([b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n1234", Do.CLOSE], NOT_WHOLE),
+        ([EVENT_STREAM, chunked(b"1234"), Do.CLOSE], NOT_WHOLE),
+        ([answer(200, b"1234", Content_Encoding="gzip"), Do.CLOSE], NOT_WHOLE),
+    ],
+)
+async def test_the_server_closes(
+    transport: Transport, raw_server: RawServerFactory, script: Script, problem: str, request_: HTTPRequest
+) -> None:
+    server = await raw_server([script])
+    with pytest.raises(APIConnectionError) as caught:
+        await send(transport, server.url, request_)
+    assert (problem, {"sent"}) == (str(caught.value), facts(caught.value))
+    if request_ is POST:  # aiohttp itself asks a second time with a GET, which changes nothing
+        assert 1 == len(server.requests)
+
+
+async def test_a_reset_in_the_body(transport: Transport, raw_server: RawServerFactory) -> None:
+    server = await raw_server([[EVENT_STREAM, chunked(b"1234"), 0.02, Do.RESET]])
+    stream = await open_stream(transport, server.url)
+    assert isinstance(stream, ByteStream)
+    assert b"1234" == await stream.read()
+    with pytest.raises(APIConnectionError) as caught:
+        await stream.read()
+    assert {"sent"} == facts(caught.value)
+    stream.close()
+
+
+@pytest.mark.parametrize(
+    "reply", [b"SSH-2.0-OpenSSH_9.6\r\n\r\n", b"HTTP/1.1 200 OK\r\nX: " + b"a" * 20_000 + b"\r\n\r\n"]
+)
+async def test_what_is_no_http(transport: Transport, raw_server: RawServerFactory, reply: bytes) -> None:
+    server = await raw_server([[reply, Do.CLOSE]])
+    for request in (send, open_stream):
+        with pytest.raises(MalformedResponseError, match="no valid HTTP"):
+            await request(transport, server.url)
+
+
+async def test_a_failed_parse_keeps_no_key(transport: Transport, raw_server: RawServerFactory) -> None:
+    server = await raw_server([[b"SSH-2.0-OpenSSH_9.6\r\n\r\n", Do.CLOSE]])
+    with pytest.raises(MalformedResponseError) as caught:
+        await send(transport, server.url, Authorization="Bearer sk-very-secret")
+    cause = caught.value.__cause__
+    assert isinstance(cause, aiohttp.ClientResponseError)
+    assert "sk-very-secret" not in repr(cause)
+    assert "sk-very-secret" not in str(vars(cause))
+    assert "Bad status line" in str(cause)
+
+
+async def test_cancelled(transport: Transport, raw_server: RawServerFactory) -> None:
+    server = await raw_server([[Do.HOLD]])
+    task = asyncio.create_task(send(transport, server.url))
+    while not server.requests:
+        await asyncio.sleep(0.001)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await server.client_closed()
+
+
+# --- whom it talks to, and what it keeps ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_redirect_is_not_followed(transport: Transport, raw_server: RawServerFactory, status: int) -> None:
+    other = await raw_server([[OK]])
+    server = await raw_server([[answer(status, Location=other.url)]] * 2)
+    assert status == (await send(transport, server.url, Authorization="Bearer k")).status
+    opened = await open_stream(transport, server.url)
+    assert isinstance(opened, HTTPResponse)
+    assert status == opened.status
+    assert [] == other.closed  # not even a connection
+
+
+async def test_a_proxy_of_the_environment_is_not_used(
+    transport: Transport, raw_server: RawServerFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy, server = await raw_server([[OK]]), await raw_server([[OK]])
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, proxy.url)
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    assert 200 == (await send(transport, server.url)).status
+    assert (1, []) == (len(server.requests), proxy.closed)
+
+
+async def test_no_cookies_are_kept(transport: Transport, raw_server: RawServerFactory) -> None:
+    server = await raw_server([[answer(200, Set_Cookie="a=1; Path=/")]] * 2)
+    url = f"http://localhost:{server.port}"  # no cookies are ever kept for an IP address
+    await send(transport, url)
+    await send(transport, url)
+    assert [None, None] == [request.headers.get("cookie") for request in server.requests]
+
+
+async def test_keep_alive(transport: Transport, raw_server: RawServerFactory) -> None:
+    server = await raw_server([[OK], [OK], [OK]])
+    for _ in range(3):
+        assert b"ok" == (await send(transport, server.url)).body
+    assert [0, 0, 0] == [request.connection for request in server.requests]
+
+
+async def test_keep_alive_after_an_error(transport: Transport, test_server: TestServerFactory) -> None:
+    ports = set()
+
+    async def refuse(request: web.Request) -> web.Response:
+        assert request.transport is not None
+        ports.add(request.transport.get_extra_info("peername")[1])
+        return web.Response(status=404, text="no")
+
+    url = str((await test_server(refuse)).make_url(""))
+    for _ in range(2):
+        assert 404 == (await send(transport, url)).status
+        opened = await open_stream(transport, url)
+        assert isinstance(opened, HTTPResponse)
+        assert b"no" == opened.body
+    assert 1 == len(ports)
+
+
+def test_idle_connections_are_closed_before_the_servers_close_them() -> None:
+    assert transport_module.KEEPALIVE_SECONDS < 5.0
+
+
+@pytest.mark.parametrize("end", [Do.CLOSE, Do.RESET])
+async def test_a_pooled_connection_that_is_closed_is_known_as_reused(
+    transport: Transport, raw_server: RawServerFactory, end: Do
+) -> None:
+    server = await raw_server([[OK], [end]])
+    await send(transport, server.url)
+    with pytest.raises(APIConnectionError) as caught:
+        await send(transport, server.url)
+    assert (BEFORE, {"sent", "reused"}) == (str(caught.value), facts(caught.value))
+    assert [0, 0] == [request.connection for request in server.requests]
+
+
+async def test_a_reused_connection_that_breaks_within_the_answer_is_not(
+    transport: Transport, raw_server: RawServerFactory
+) -> None:
+    for broken in (b"HTTP/1.1 200 OK\r\nContent-Le", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n1234"):
+        server = await raw_server([[OK], [broken, Do.CLOSE]])
+        await send(transport, server.url)
+        with pytest.raises(APIConnectionError) as caught:
+            await send(transport, server.url)
+        assert {"sent"} == facts(caught.value)
+
+
+async def test_a_stream_closed_early_ends_its_connection(transport: Transport, raw_server: RawServerFactory) -> None:
+    server = await raw_server([[EVENT_STREAM, chunked(b"one"), Do.HOLD]])
+    stream = await open_stream(transport, server.url)
+    assert isinstance(stream, ByteStream)
+    assert b"one" == await stream.read()
+    stream.close()
+    assert await server.client_closed()
+
+
+# --- sessions and loops ---------------------------------------------------------------------------
+
+
+async def test_closed(transport: Transport, raw_server: RawServerFactory) -> None:
+    server = await raw_server([[OK]])
+    await send(transport, server.url)
+    await transport.aclose()
+    assert await server.client_closed()
+    await transport.aclose()
+    with pytest.raises(ClosedError):
+        await send(transport, server.url)
+    with pytest.raises(ClosedError):
+        await open_stream(transport, server.url)
+    assert 1 == len(server.requests)
+
+
+async def test_closed_before_use() -> None:
+    transport = Transport()
+    await transport.aclose()
+    await transport.aclose()
+    with pytest.raises(ClosedError):
+        await send(transport, "http://127.0.0.1:1")
+
+
+async def test_one_session_for_a_loop(transport: Transport, raw_server: RawServerFactory) -> None:
+    server = await raw_server([[OK]])
+    first, second = await asyncio.gather(transport._ready_session(), transport._ready_session())
+    assert first is second
+    assert 200 == (await send(transport, server.url)).status
+    assert first is await transport._ready_session()
+
+
+async def test_a_borrowed_session_stays_open(raw_server: RawServerFactory) -> None:
+    server = await raw_server([[OK], [OK]])
+    async with aiohttp.ClientSession(headers={"X-Service": "1"}) as session:
+        transport = Transport(session=session)
+        assert 200 == (await send(transport, server.url)).status
+        await transport.aclose()
+        assert not session.closed
+        with pytest.raises(ClosedError):
+            await send(transport, server.url)
+    assert ["1"] == [request.headers["x-service"] for request in server.requests]
+
+
+async def test_a_borrowed_session_may_have_traces_of_its_own(raw_server: RawServerFactory) -> None:
+    server = await raw_server([[OK], [OK]])
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_reuseconn.append(transport_module._note_reuse)
+    async with aiohttp.ClientSession(trace_configs=[trace]) as session:
+        (await session.get(server.url, trace_request_ctx="of the service")).release()
+        (await session.get(server.url, trace_request_ctx="of the service")).release()
+
+
+async def test_a_second_loop_while_the_first_runs(transport: Transport, raw_server: RawServerFactory) -> None:
+    server = await raw_server([[OK], [OK]])
+    await send(transport, server.url)
+
+    def elsewhere() -> None:
+        asyncio.run(_use(transport, server.url))
+
+    with pytest.raises(EventLoopError, match="two loops at once need one each"):
+        await asyncio.to_thread(elsewhere)
+    assert b"ok" == (await send(transport, server.url)).body  # the first loop is not disturbed
+
+
+async def _use(transport: Transport, url: str) -> None:
+    await send(transport, url)
+
+
+async def test_close_from_another_loop_leaves_the_session_to_its_loop(raw_server: RawServerFactory) -> None:
+    server = await raw_server([[OK]])
+    transport = Transport()
+    await send(transport, server.url)
+    session = transport._session
+    assert session is not None
+    await asyncio.to_thread(lambda: asyncio.run(transport.aclose()))
+    with pytest.raises(ClosedError):
+        await send(transport, server.url)
+    gc.collect()  # ends the guard, which closes the session
+    assert await server.client_closed()
+    assert session.closed
+
+
+PRELUDE = """
+import asyncio, sys
+from ctxbackends.transport import Limits, Transport
+from ctxbackends.wire.http import HTTPRequest
+
+async def serve(reader, writer):
+    await reader.readuntil(b"\\r\\n\\r\\n")
+    writer.write(b"HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nok")
+    try:
+        await reader.read()
+    except asyncio.CancelledError:  # or asyncio of Python 3.11 prints about its own task
+        pass
+    writer.close()
+
+async def use(transport):
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    response = await transport.send(url, HTTPRequest("GET", "/"), headers={}, limits=Limits(total=10))
+    print(response.body.decode())
+    server.close()
+"""
+
+
+def run_in_development_mode(code: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    environment.pop("PYTHONWARNINGS", None)
+    return subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", "-c", PRELUDE + textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=environment,
+        cwd=Path(__file__).parent,
+        check=False,
+    )
+
+
+def test_one_client_over_three_loops_that_nobody_closes() -> None:
+    done = run_in_development_mode(
+        """
+        transport = Transport()
+        for _ in range(3):
+            asyncio.run(use(transport))
+        """
+    )
+    assert ("ok\nok\nok\n", "", 0) == (done.stdout, done.stderr, done.returncode)
+
+
+def test_one_client_closed_in_a_later_loop() -> None:
+    done = run_in_development_mode(
+        """
+        transport = Transport()
+        asyncio.run(use(transport))
+        asyncio.run(transport.aclose())
+        """
+    )
+    assert ("ok\n", "", 0) == (done.stdout, done.stderr, done.returncode)
+
+
+# --- names that resolve to what the machine does not have -----------------------------------------
+
+
+def _found(*hosts: str) -> list[dict[str, Any]]:
+    return [{"host": host, "port": 80} for host in hosts]
+
+
+@pytest.mark.parametrize(
+    ("ipv6", "found", "usable"),
+    [
+        (False, ["::1", "127.0.0.1"], ["127.0.0.1"]),
+        (True, ["::1", "127.0.0.1"], ["::1", "127.0.0.1"]),
+        (False, ["::1"], ["::1"]),
+        (False, ["fe80::2", "127.0.0.1"], ["fe80::2", "127.0.0.1"]),
+    ],
+)
+async def test_ipv6_loopback_is_left_out_where_there_is_none(
+    ipv6: bool, found: list[str], usable: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def resolve(*_: object) -> list[dict[str, Any]]:
+        return _found(*found)
+
+    monkeypatch.setattr(aiohttp.ThreadedResolver, "resolve", resolve)
+    monkeypatch.setattr(transport_module, "_has_ipv6_loopback", lambda: ipv6)
+    assert _found(*usable) == await transport_module._LoopbackResolver().resolve("localhost", 80)
+
+
+class _NoIPv6(socket.socket):
+    def bind(self, address: object) -> None:  # noqa: ARG002  # the address that there is not
+        raise OSError(99, "Cannot assign requested address")
+
+
+class _AnyIPv6(socket.socket):
+    def __init__(self, *_: object) -> None:
+        super().__init__(socket.AF_INET)
+
+    def bind(self, address: object) -> None:
+        assert ("::1", 0) == address
+
+
+def test_whether_the_machine_has_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "socket", _NoIPv6)
+    assert not transport_module._has_ipv6_loopback()
+    monkeypatch.setattr(socket, "socket", _AnyIPv6)
+    assert transport_module._has_ipv6_loopback()
