@@ -126,6 +126,8 @@ class RetryPolicy:
         if isinstance(error, APIConnectionError):
             # Not connected at all, or a pooled connection that the server had closed before any byte of an answer.
             return (not error.sent and not error.refused and not error.permanent) or error.reused
+        if isinstance(error, APITimeoutError):
+            return error.phase == "connect"
         if (
             self.ready_timeout is not None
             and isinstance(error, BackendError)

@@ -141,6 +141,7 @@ class ChatStream:
         """Read on to the end, and return the whole answer."""
         while self._completion is None:
             await self._fill()
+        self._next = len(self._events)  # they are in the answer: nobody iterates over the last of them again
         return self._completion
 
     @property

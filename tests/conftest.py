@@ -17,6 +17,10 @@ import attrs
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from hypothesis import settings
+
+settings.register_profile("house", deadline=None)  # machines are shared
+settings.load_profile("house")
 
 
 class _Response(aiohttp.ClientResponse):

@@ -28,10 +28,10 @@ class LazyGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click's signature
         return list(self._homes)
 
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: ARG002  # click's signature
-        if name not in self._homes:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  # click's signature
+        if cmd_name not in self._homes:
             return None
-        module, attribute = self._homes[name][0].split(":")
+        module, attribute = self._homes[cmd_name][0].split(":")
         command = getattr(import_module(module), attribute)
         assert isinstance(command, click.Command)
         return command
@@ -95,8 +95,7 @@ def run() -> None:
         sys.stderr.write("\ninterrupted\n")
         code = 130
     except BrokenPipeError:
-        # Whoever read our output has gone; Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()  # whoever read it has gone
         code = 1
     except Exception as error:
         if context is not None and context.meta.get("ctxbackends.debug"):
@@ -107,8 +106,15 @@ def run() -> None:
         if text is None:
             raise
         _complain(text)
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+            _drop_output()  # the disk is full
         code = 1
     sys.exit(code)
+
+
+def _drop_output() -> None:
+    """What is left in the buffer cannot be written: Python would try again at exit, and turn the exit code into 120."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _complain(text: str) -> None:

@@ -1,14 +1,12 @@
 """Events to a completion, and the values that users print."""
 
-# ruff: noqa: SIM300  # the house writes expected == actual
-
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ctxbackends.types import (
@@ -118,7 +116,6 @@ def test_what_there_is_can_be_looked_at_any_time() -> None:
 pieces = st.lists(st.tuples(st.integers(0, 3), st.text(max_size=3)))
 
 
-@settings(deadline=None)  # machines are shared
 @given(st.lists(st.text(max_size=5)), pieces)
 def test_nothing_is_lost_or_changed(texts: list[str], arguments: list[tuple[int, str]]) -> None:
     read = completion(

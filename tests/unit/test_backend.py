@@ -1,7 +1,5 @@
 """A profile, a codec, a transport and a policy put together: what is sent, what comes back, and what is never said."""
 
-# ruff: noqa: SIM300  # the house writes expected == actual
-
 from __future__ import annotations
 
 import asyncio
@@ -752,9 +750,12 @@ async def test_a_ping_that_does_not_wait(
     type_: str, make: Make, refusing_url: str, mocked: aioresponses, no_waiting: list[float]
 ) -> None:
     mocked.get(MODELS, status=502, body=b"")
-    with pytest.raises(InternalServerError):
-        await make(type_).ping(wait=False)
-    assert [] == no_waiting
+    mocked.get(MODELS, status=503, body=failing("Loading model"))
+    mocked.get(MODELS, status=503, body=failing("no slot available"))
+    for _ in range(3):
+        with pytest.raises(InternalServerError):
+            await make(type_).ping(wait=False)
+    assert (3, []) == (len(calls(mocked)), no_waiting)
     mocked.stop()
     with pytest.raises(APIConnectionError) as caught:
         await make(type_, endpoint=refusing_url).ping(wait=False)

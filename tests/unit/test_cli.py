@@ -1,7 +1,5 @@
 """The command line: what it prints where, its exit codes, and one clear line for every bad input."""
 
-# ruff: noqa: SIM300  # the house writes expected == actual
-
 from __future__ import annotations
 
 import asyncio

@@ -1,7 +1,5 @@
 """`.ctxrc` -> values: what is read, what is refused, and where each error points to."""
 
-# ruff: noqa: SIM300  # the house writes expected == actual
-
 from __future__ import annotations
 
 import os

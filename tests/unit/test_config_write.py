@@ -1,7 +1,5 @@
 """The write of `.ctxrc`: what is added or changed, that nothing else is, and that a failure leaves the file alone."""
 
-# ruff: noqa: SIM300  # the house writes expected == actual
-
 from __future__ import annotations
 
 import os

@@ -1,8 +1,6 @@
 """README.md and docs/: every Python block runs, every `.ctxrc` parses, every help text is the program's own, and every
 public name and every key of `.ctxrc` is described."""
 
-# ruff: noqa: SIM300  # the house writes expected == actual
-
 from __future__ import annotations
 
 import asyncio

@@ -1,7 +1,5 @@
 """Every exception carries its facts across processes, says one sentence, and loses a key wherever a server put it."""
 
-# ruff: noqa: SIM300  # the house writes expected == actual
-
 from __future__ import annotations
 
 import copy
@@ -12,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ctxbackends import errors as module
@@ -479,7 +477,6 @@ def test_partial_answers_are_what_the_model_said() -> None:
     assert PARTIAL == error.partial
 
 
-@settings(deadline=None)  # machines are shared
 @given(st.text(), st.text(), st.text(alphabet="abcdef0123456789", min_size=8))
 def test_a_key_is_found_in_any_text(before: str, after: str, key: str) -> None:
     text = before + key + after

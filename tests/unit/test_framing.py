@@ -1,14 +1,12 @@
 """Bytes to lines and lines to server-sent events: every cut of the bytes gives the same, and buffers have bounds."""
 
-# ruff: noqa: SIM300  # the house writes expected == actual
-
 from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ctxbackends.errors import ResponseTooLargeError
@@ -93,7 +91,6 @@ def test_what_was_closed_does_not_come_again() -> None:
     assert b"" == splitter.close()
 
 
-@settings(deadline=None)  # machines are shared
 @given(soup | st.binary(), cuts)
 @example(b"a\r\nb", [2])
 def test_lines_are_the_same_for_every_cut(data: bytes, places: list[int]) -> None:
@@ -198,7 +195,6 @@ def test_recordings_are_the_same_at_every_split(path: Path) -> None:
         assert whole == events_of(data[:place], data[place:])
 
 
-@settings(deadline=None)
 @given(soup | st.binary(), cuts)
 @example(b"data: x\r\n\r\ndata: y", [8, 10])
 def test_events_are_the_same_for_every_cut(data: bytes, places: list[int]) -> None:
@@ -207,7 +203,6 @@ def test_events_are_the_same_for_every_cut(data: bytes, places: list[int]) -> No
     assert whole == events_of(*single(data))
 
 
-@settings(deadline=None)
 @given(st.lists(st.text().map(lambda text: text.replace("\r", "").replace("\n", "").encode())), cuts)
 def test_what_is_written_as_events_is_read_as_it_was(texts: list[bytes], places: list[int]) -> None:
     data = b"".join(b"data: %s\n\n" % text for text in texts)
@@ -251,7 +246,6 @@ def test_what_just_fits_the_limit_is_read(data: bytes, events: Events) -> None:
     assert events == events_of(*single(data), limit=20)
 
 
-@settings(deadline=None)
 @given(soup | st.binary(), cuts)
 @example(b"a\n" + b"x" * 9 + b"\n", [3])
 def test_the_limit_is_the_same_for_every_cut(data: bytes, places: list[int]) -> None:

@@ -1,7 +1,5 @@
 """The OpenAI format: what is sent for every option, and what every answer, whole or streamed, is read as."""
 
-# ruff: noqa: SIM300  # the house writes expected == actual
-
 from __future__ import annotations
 
 import base64

@@ -1,7 +1,5 @@
 """Types to factories and names to backends: it never picks one that nobody chose, and shares one session."""
 
-# ruff: noqa: SIM300  # the house writes expected == actual
-
 from __future__ import annotations
 
 import asyncio

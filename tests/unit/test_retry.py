@@ -1,7 +1,5 @@
 """The two budgets, on a clock of their own: nothing here waits."""
 
-# ruff: noqa: SIM300  # the house writes expected == actual
-
 from __future__ import annotations
 
 import asyncio

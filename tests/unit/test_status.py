@@ -1,7 +1,5 @@
 """Answers with an error status: one table of what servers send and the exception that it becomes."""
 
-# ruff: noqa: SIM300  # the house writes expected == actual
-
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -10,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ctxbackends.errors import (
@@ -547,7 +545,6 @@ bodies = st.binary() | json_values.map(msgspec.json.encode)
 header_values = st.text(max_size=30) | st.sampled_from([DATE, LATER, "5", "-5"]) | st.floats().map(str)
 
 
-@settings(deadline=None)  # machines are shared
 @given(
     st.integers(300, 599),
     bodies,

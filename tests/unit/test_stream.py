@@ -1,7 +1,5 @@
 """One streamed answer: what is handed on, what is raised, what is closed, and what counts as waiting."""
 
-# ruff: noqa: SIM300  # the house writes expected == actual
-
 from __future__ import annotations
 
 import asyncio
@@ -51,6 +49,8 @@ class ScriptedBody:
 
     async def read(self) -> bytes:
         self.reads += 1
+        if self.closed:
+            raise APIConnectionError("the connection ended: Connection closed", sent=True)
         while self._parts and isinstance(self._parts[0], float):
             await self._wait(float(self._parts.pop(0)))  # type: ignore[arg-type]  # narrowed by the loop
         if not self._parts and self._endless:

@@ -1,7 +1,5 @@
 """Typed output: what the model is asked, and which answers become a value."""
 
-# ruff: noqa: SIM300  # the house writes expected == actual
-
 from __future__ import annotations
 
 import asyncio

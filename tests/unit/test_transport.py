@@ -1,7 +1,5 @@
 """Requests to a real socket: what each way of failing is called, and what stays open."""
 
-# ruff: noqa: SIM300  # the house writes expected == actual
-
 from __future__ import annotations
 
 import asyncio
@@ -568,6 +566,28 @@ async def test_ipv6_loopback_is_left_out_where_there_is_none(
     monkeypatch.setattr(aiohttp.ThreadedResolver, "resolve", resolve)
     monkeypatch.setattr(transport_module, "_has_ipv6_loopback", lambda: ipv6)
     assert _found(*usable) == await transport_module._LoopbackResolver().resolve("localhost", 80)
+
+
+async def test_only_usable_addresses_are_connected_to(transport: Transport, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def resolve(*_: object) -> list[dict[str, Any]]:
+        facts = {"hostname": "localhost", "port": 80, "proto": 0, "flags": 0}
+        return [
+            {"host": "::1", "family": socket.AF_INET6, **facts},
+            {"host": "127.0.0.1", "family": socket.AF_INET, **facts},
+        ]
+
+    addresses: list[str] = []
+
+    async def connect(*, addr_infos: list[Any], **_: object) -> None:
+        addresses.extend(info[4][0] for info in addr_infos)
+        raise OSError(101, "Network is unreachable")
+
+    monkeypatch.setattr(aiohttp.ThreadedResolver, "resolve", resolve)
+    monkeypatch.setattr(transport_module, "_has_ipv6_loopback", lambda: False)
+    monkeypatch.setattr("aiohttp.connector.aiohappyeyeballs.start_connection", connect)
+    with pytest.raises(APIConnectionError):
+        await send(transport, "http://localhost")
+    assert ["127.0.0.1"] == addresses
 
 
 class _NoIPv6(socket.socket):

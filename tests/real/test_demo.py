@@ -1,0 +1,55 @@
+"""The demo, as ``nox -s demo`` runs it: on the embedded server, on a model file, and on a server that runs already."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ctxbackends import LocalServer
+
+pytestmark = pytest.mark.real
+
+
+def demo(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "ctxbackends.testing.demo", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+
+
+def test_the_main_job_from_nothing() -> None:
+    shown = demo()
+    assert (0, True) == (shown.returncode, "waiting for" in shown.stderr)
+    for expected in (
+        "A model with random weights",
+        "ready at http://127.0.0.1:",
+        "random (8192 tokens of context)",
+        "finish_reason",
+        "answered by random",
+        "Decision(title=",
+        "The words are noise, because the weights are random",
+        "ctx serve path/to/model.gguf",
+    ):
+        assert expected in shown.stdout
+
+
+def test_a_model_of_the_users_own(model: Callable[[str], Path]) -> None:
+    path = model("tiny")
+    shown = demo(str(path))
+    assert 0 == shown.returncode
+    assert f"answered by {path.name.removesuffix('.gguf')}" in shown.stdout
+    assert "The words are noise" not in shown.stdout
+
+
+async def test_a_server_of_the_users_own(server: LocalServer) -> None:
+    shown = demo("--endpoint", await server.start(), "--type", "llamacpp")
+    assert 0 == shown.returncode
+    assert "answered by tiny" in shown.stdout
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "none.gguf"
+    shown = demo(str(path))
+    assert (1, f"demo: model_path: {path}: there is no such file\n") == (shown.returncode, shown.stderr)
