@@ -173,7 +173,7 @@ import nox
 nox.needs_version = ">=2025.11.12"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.download_python = "never"  # a session uses the Pythons of this machine
-nox.options.sessions = ["lint", "types", "layers", "tests", "docs"]  # what CI runs
+nox.options.sessions = ["lint", "types", "layers", "tests", "docs", "demo"]  # what CI runs
 let_uv_read_pip_settings()
 
 PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")

@@ -178,8 +178,8 @@ TINY: Final = TinyModel()
 #: names no tools, the text begins with "<tool_call>".
 TINY_TOOLS: Final = TinyModel(tool_bias=12)
 
-#: Answers 503 "Loading model" for a second on an idle machine, because of its vocabulary. About 46 MB.
-SLOW_LOAD: Final = TinyModel(embd=32, ff=32, heads=2, kv_heads=1, extra_vocab=300_000)
+#: Answers 503 "Loading model" for a second on an idle machine, because of its vocabulary. About 31 MB.
+SLOW_LOAD: Final = TinyModel(embd=32, ff=32, heads=2, kv_heads=1, extra_vocab=200_000)
 
 #: About 90 tokens per second on a slow core, and never ends by itself. About 145 MB.
 SLOW_TOKENS: Final = TinyModel(layers=6, embd=1024, ff=2816, heads=8, kv_heads=4, eos_bias=_NEVER)

@@ -182,6 +182,7 @@ def test_every_exception_has_an_example_and_a_docstring() -> None:
 @pytest.mark.parametrize(("error", "message"), EXAMPLES)
 def test_messages(error: BackendError, message: str) -> None:
     assert message == str(error)
+    assert (error.problem,) == error.args
     assert message in "".join(traceback.format_exception_only(error))
     assert type(error).__name__ in repr(error)
 
@@ -215,7 +216,8 @@ def test_the_facts_are_attributes() -> None:
     assert ("a", "b") == AmbiguousBackendError(["a", "b"]).names
     kind = UnknownBackendTypeError("x", ["a"], **PLACE)
     assert ("x", ("a",), ".ctxrc", 3, "backends.a") == (kind.type_name, kind.types, kind.path, kind.line, kind.key)
-    assert "a" == DuplicateBackendError("a").name
+    duplicate = DuplicateBackendError("a")
+    assert ("a", 'backend "a" is configured twice') == (duplicate.name, str(duplicate))
     missing = MissingKeyError("KEY", backend="b")
     assert ("KEY", "b") == (missing.variable, missing.backend)
     assert "seed" == UnsupportedOptionError("seed", "x").option
@@ -226,7 +228,9 @@ def test_the_facts_are_attributes() -> None:
     assert ("total", 1.5, "timeout", None) == (timeout.phase, timeout.limit, timeout.key, timeout.partial)
     died = ServerDiedError("x", exit_code=1, log_tail=["a"])
     assert (1, ("a",)) == (died.exit_code, died.log_tail)
-    assert PartialCompletion() == StreamInterruptedError("x").partial
+    assert (b"b", 5) == (MalformedResponseError("x", body=b"b").body, ResponseTooLargeError("a line", 5).limit)
+    assert (PartialCompletion(), b"") == (StreamInterruptedError("x").partial, StreamInterruptedError("x").body)
+    assert b"b" == StreamInterruptedError("x", body=b"b").body
     mismatch = ModelMismatchError("a", "b")
     assert ("a", "b") == (mismatch.requested_model, mismatch.served_model)
     incomplete = IncompleteOutputError("length", text="{")

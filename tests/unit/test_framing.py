@@ -236,7 +236,11 @@ def test_a_line_or_an_event_over_the_limit_is_refused(data: bytes, what: str) ->
     [
         pytest.param(b"data: " + b"x" * 14 + b"\n\n", [(b"", b"x" * 14)], id="a line"),
         pytest.param(b"data: " + b"x" * 14 + b"\r\n\r\n", [(b"", b"x" * 14)], id="a line with CRLF"),
+        pytest.param((b"data: " + b"x" * 14 + b"\n\n") * 3, [(b"", b"x" * 14)] * 3, id="three lines"),
         pytest.param(b"data: 123456789\ndata: 1234567890\n\n", [(b"", b"123456789\n1234567890")], id="an event"),
+        pytest.param(
+            b"data: 123456789\ndata: 1234567890\n\n" * 2, [(b"", b"123456789\n1234567890")] * 2, id="two events"
+        ),
         pytest.param(b"data: 1234567\n\n" * 50, [(b"", b"1234567")] * 50, id="many events"),
         pytest.param(b"data\n" * 21 + b"\n", [(b"", b"\n" * 20)], id="empty lines"),
     ],

@@ -173,6 +173,15 @@ ERRORS = [
         error_type="NotFoundError",
     ),
     row(
+        "vLLM: the parameter alone says it",
+        404,
+        b'{"error":{"message":"nope","type":"NotFoundError","param":"model","code":404}}',
+        ModelNotFoundError,
+        VLLM,
+        message="nope",
+        error_type="NotFoundError",
+    ),
+    row(
         "vLLM: wrong model at the embeddings",
         404,
         b'{"error":{"message":"The model `nope` does not exist.","type":"NotFoundError","param":null,"code":404}}',
@@ -397,9 +406,9 @@ def test_numbers_too_long_to_be_counts_do_not_harm() -> None:
     assert ContextOverflowError is type(error)
 
 
-def test_numbers_of_other_types_are_not_taken() -> None:
-    body = b'{"error":{"type":"exceed_context_size_error","n_prompt_tokens":"5","n_ctx":4}}'
-    error = error_for(400, body)
+@pytest.mark.parametrize("numbers", [b'"n_prompt_tokens":"5","n_ctx":4', b'"n_prompt_tokens":5,"n_ctx":null'])
+def test_numbers_of_other_types_are_not_taken(numbers: bytes) -> None:
+    error = error_for(400, b'{"error":{"type":"exceed_context_size_error",%b}}' % numbers)
     assert isinstance(error, ContextOverflowError)
     assert (None, None) == (error.input_tokens, error.context_length)
 
