@@ -7,6 +7,7 @@ vendor: what differs between servers is a field of the profile or another codec.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import time
 import warnings
@@ -55,7 +56,7 @@ Prompt: TypeAlias = str | Message | Sequence[Message] | ChatRequest
 """A user's text, one message, a conversation, or a whole request."""
 
 CONTROL_TIMEOUT = 30.0
-PROBE_TIMEOUT = 10.0
+PROBE_TIMEOUT = 5.0
 
 
 @runtime_checkable
@@ -337,6 +338,10 @@ class HTTPBackend:
             )
         if request.max_tokens is not None and request.max_tokens < 1:
             raise ValueError(f"max_tokens is {request.max_tokens}; it must be 1 or more")
+        for name in ("temperature", "top_p"):
+            value = getattr(request, name)
+            if value is not None and not math.isfinite(value):
+                raise ValueError(f"{name} is {value}; it must be a finite number")
         self._refuse_ignored(request)
         return request
 

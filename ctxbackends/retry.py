@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeAlias, TypeVar
 
 import attrs
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, stop_after_delay
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 from tenacity.wait import wait_base
 
 from ctxbackends.errors import (
@@ -68,6 +68,9 @@ class RetryPolicy:
         try:
             return await attempt()
         except BackendError as first:
+            died = self.liveness() if isinstance(first, APIConnectionError) else None
+            if died is not None:
+                raise died from first
             if _not_ready(first, probe=probe) is None and not self._is_transient(first):
                 raise
             return await self._recover(attempt, first, started=started, probe=probe, on_progress=on_progress)
@@ -114,8 +117,8 @@ class RetryPolicy:
             return await settled()
         cold_start = AsyncRetrying(
             retry=retry_if_exception(waiting.goes_on),
-            stop=stop_after_delay(self.ready_timeout),
-            wait=_WaitForServer(self.ready_timeout),
+            stop=lambda _: waiting.elapsed >= waiting.budget,
+            wait=_WaitForServer(waiting),
             before_sleep=waiting.report,
             reraise=True,
         )
@@ -148,6 +151,10 @@ class _ColdStart:
         self._probe = probe
         self._on_progress = on_progress
         self._seen_loading = False
+
+    @property
+    def budget(self) -> float:
+        return self._policy.ready_timeout or 0.0
 
     @property
     def elapsed(self) -> float:
@@ -223,11 +230,11 @@ class _WaitForServer(wait_base):
     """From FIRST_POLL up to SLOWEST_POLL, so that a look comes about every tenth of the time waited; never past the
     budget."""
 
-    def __init__(self, budget: float) -> None:
-        self._budget = budget
+    def __init__(self, waiting: _ColdStart) -> None:
+        self._waiting = waiting
 
     def __call__(self, retry_state: RetryCallState) -> float:
-        left = self._budget - (retry_state.seconds_since_start or 0.0)
+        left = self._waiting.budget - self._waiting.elapsed
         growth = POLL_GROWTH ** min(retry_state.attempt_number - 1, 100)  # a float overflows after an hour of polls
         return max(0.0, min(FIRST_POLL * growth, SLOWEST_POLL, left))
 

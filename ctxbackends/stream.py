@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -202,20 +203,22 @@ class ChatStream:
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
-        if self._pooled and not body.at_end:
-            try:
-                async with asyncio.timeout(DRAIN_SECONDS):
-                    while await body.read():
-                        pass
-            except (TimeoutError, APIConnectionError):
-                pass  # the answer is whole; only the connection is lost
-        body.close()
+        # Before the drain: the answer is whole, and a cancel in the drain must not lose it.
         self._completion = self._folded.completion(
             requested_model=self._requested_model,
             served_model=self._decoder.served_model,
             response_id=self._decoder.response_id,
             raw=b"".join(self._raw) if self._raw is not None else b"",
         )
+        try:
+            if self._pooled and not body.at_end:
+                # A connection that breaks now is lost, and nothing else.
+                with suppress(TimeoutError, APIConnectionError):
+                    async with asyncio.timeout(DRAIN_SECONDS):
+                        while await body.read():
+                            pass
+        finally:
+            body.close()
 
     def _interrupted(self, error: BackendError) -> BackendError:
         """``error`` with what had arrived. One that says more than that the stream broke stays what it is, as the

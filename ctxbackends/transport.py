@@ -11,6 +11,7 @@ import asyncio
 import errno
 import socket
 import time
+import weakref
 from collections.abc import AsyncGenerator, Callable, Mapping
 from types import SimpleNamespace
 from typing import Any, TypeAlias, cast
@@ -83,6 +84,7 @@ class Transport:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._guard: AsyncGenerator[None, None] | None = None
         self._closed = False
+        self._streams: weakref.WeakSet[ByteStream] = weakref.WeakSet()
 
     async def send(self, url: str, request: HTTPRequest, *, headers: Mapping[str, str], limits: Limits) -> HTTPResponse:
         """One request, its answer read whole, whatever its status.
@@ -113,7 +115,9 @@ class Transport:
         try:
             response = await self._request(session, url, request, headers, limits, contact)
             if 200 <= response.status < 300:
-                return ByteStream(response)
+                stream = ByteStream(response)
+                self._streams.add(stream)
+                return stream
             async with response:
                 body = await _read_bounded(response.content, ERROR_BODY_BYTES, cut=True)
                 return HTTPResponse(
@@ -139,6 +143,7 @@ class Transport:
                 url,
                 data=request.body,
                 headers={**headers, **request.headers},
+                raise_for_status=False,  # a borrowed session may have it set; the status is ours to read
                 allow_redirects=False,  # a redirect would carry the prompt and the key to another host
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=limits.connect),
                 trace_request_ctx=contact,
@@ -181,6 +186,8 @@ class Transport:
     async def aclose(self) -> None:
         """Close the own session. Idempotent. A session of a loop that has ended was closed with that loop."""
         self._closed = True
+        for stream in list(self._streams):
+            stream.close()  # who reads it learns at once, and not after a timeout
         session, guard, self._session, self._guard = self._session, self._guard, None, None
         if session is None or guard is None or self._loop is not asyncio.get_running_loop():
             return
@@ -205,7 +212,7 @@ class ByteStream:
     """The body of a 2xx answer, as it comes. ``read`` gives b"" at the end. Always closed, which ends the connection
     unless the body was read whole."""
 
-    __slots__ = ("_response",)
+    __slots__ = ("__weakref__", "_response")
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response

@@ -13,6 +13,7 @@ from ctxbackends.cli.root import debug_option
 from ctxbackends.cli.terminal import print_json, waiting
 
 DEFAULT_PORT = 8080
+COUNT = click.IntRange(1, 2**31 - 1)  # llama.cpp keeps these numbers in a C int
 _LOOK_SECONDS = 0.2
 
 
@@ -22,10 +23,12 @@ _LOOK_SECONDS = 0.2
     "--port", type=click.IntRange(1, 65535), default=DEFAULT_PORT, show_default=True, help="Port on 127.0.0.1."
 )
 @click.option(
-    "--ctx-size", type=click.IntRange(min=1), help="Tokens of context over all slots; the model's own by default."
+    "--ctx-size",
+    type=COUNT,
+    help="Tokens of context over all slots; the model's own by default.",
 )
-@click.option("--parallel", type=click.IntRange(min=1), help="Slots: requests that are answered at the same time.")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads.")
+@click.option("--parallel", type=COUNT, help="Slots: requests that are answered at the same time.")
+@click.option("--threads", type=COUNT, help="CPU threads.")
 @click.option("--alias", help="The model's name; the file's name by default.")
 @click.option(
     "--api-key-env", metavar="VARIABLE", help="Ask clients for the API key that this environment variable holds."

@@ -9,24 +9,28 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import importlib.util
 import json
 import os
 import shutil
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
 import time
 import weakref
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from ctxbackends.errors import BackendError, ConfigError, LocalServerUnavailableError, ServerDiedError
+from ctxbackends.errors import BackendError, ClosedError, ConfigError, LocalServerUnavailableError, ServerDiedError
 from ctxbackends.local.worker import KEY_VARIABLE
 
 GRACE_SECONDS = 2.0
+RELAUNCH_AFTER_SECONDS = 1.0
 LOG_TAIL_LINES = 8
 LOG_TAIL_BYTES = 16 * 1024
 INSTALL_COMMAND = "pip install 'ctxbackends[llamacpp]'"
@@ -71,10 +75,11 @@ class LocalServer:
         self._environment = dict(environment or {})
         self._inherit_log = inherit_log
         self._process: subprocess.Popen[bytes] | None = None
-        self._log: Path | None = None
+        self._log: BinaryIO | None = None
         self._end: weakref.finalize[Any, Any] | None = None
-        self._told = False
+        self._death_seen_at: float | None = None
         self._url = ""
+        self._closed = False
 
     @property
     def description(self) -> str:
@@ -88,11 +93,15 @@ class LocalServer:
     async def start(self) -> str:
         """Start the process where none runs, and return the base URL. Does not wait until the model is loaded.
 
-        A process that has ended by itself is an error once (ServerDiedError); the call after that starts a new one.
+        A process that has ended by itself is an error (ServerDiedError) for everyone who asks within a second from when
+        it was first noticed, so that many tasks fail at once and not one after another; a later call starts a new one.
         """
-        if self._process is not None and self._process.poll() is not None:
-            if not self._told:
-                raise self.failure() or ServerDiedError("the server has ended")
+        if self._closed:
+            raise ClosedError("this server was closed; it is not started again")
+        failure = self.failure()
+        if failure is not None:
+            if time.monotonic() - (self._death_seen_at or 0.0) < RELAUNCH_AFTER_SECONDS:
+                raise failure
             self._stop()
         if self._process is None:
             self._launch()
@@ -103,7 +112,8 @@ class LocalServer:
         program = self._program()
         reservation, port = _reserve_port(self._host, self._port)
         try:
-            log, self._log = self._open_log()
+            # Has no name in the file system, so it is gone with the process, however that ends.
+            self._log = None if self._inherit_log else tempfile.TemporaryFile()  # noqa: SIM115  # lives with the server
             options = {
                 **self._options,
                 "model_path": str(self.model_path),
@@ -117,24 +127,15 @@ class LocalServer:
             environment = {**os.environ, **self._environment}
             if self.api_key is not None:
                 environment[KEY_VARIABLE] = self.api_key
-            with log:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-P", str(_WORKER), json.dumps(options)],
-                    stdin=subprocess.PIPE,  # its end tells the child that we are gone, where the kernel does not
-                    stdout=log if not self._inherit_log else 2,  # ours is for data
-                    stderr=log if not self._inherit_log else None,
-                    env=environment,
-                    # Ctrl-C is ours to handle: the server must not die before its clients were told.
-                    start_new_session=True,
-                )
+            self._process = _spawn([sys.executable, "-P", str(_WORKER), json.dumps(options)], self._log, environment)
         except BaseException:
             if reservation is not None:
                 reservation.close()
             if self._log is not None:
-                self._log.unlink(missing_ok=True)
+                self._log.close()
             self._log = None
             raise
-        self._told = False
+        self._death_seen_at = None
         self._url = f"http://{self._host}:{port}"
         self._end = weakref.finalize(self, _end_process, self._process, reservation, self._log)
 
@@ -153,17 +154,12 @@ class LocalServer:
                 command += [flag, str(self._options[name])]
         return [*command, "--embeddings"] if self._options["embeddings"] else command
 
-    def _open_log(self) -> tuple[Any, Path | None]:
-        if self._inherit_log:
-            return open(os.devnull, "wb"), None  # closed by the caller's with
-        handle, path = tempfile.mkstemp(prefix="ctxbackends-", suffix=".log")
-        return open(handle, "wb"), Path(path)
-
     def failure(self) -> BackendError | None:
         """Why the process has ended, when it has ended by itself."""
         if self._process is None or self._process.poll() is None:
             return None
-        self._told = True
+        if self._death_seen_at is None:
+            self._death_seen_at = time.monotonic()
         code = self._process.returncode
         ended = f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
         tail = self.log_tail()
@@ -178,16 +174,15 @@ class LocalServer:
         """The last lines of its log."""
         if self._log is None:
             return ()
-        try:
-            with self._log.open("rb") as log:
-                log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
-                lines = log.read().decode("utf-8", "replace").splitlines()
-        except OSError:
-            return ()
+        size = os.fstat(self._log.fileno()).st_size
+        # pread: the place in the file is shared with the process that writes it.
+        tail = os.pread(self._log.fileno(), LOG_TAIL_BYTES, max(0, size - LOG_TAIL_BYTES))
+        lines = tail.decode("utf-8", "replace").splitlines()
         return tuple(line.rstrip() for line in lines if line.strip())[-LOG_TAIL_LINES:]
 
     async def aclose(self) -> None:
         """End the process: asked to at first, killed after two seconds, or at once where this is cancelled."""
+        self._closed = True
         process = self._process
         if process is None:
             return
@@ -211,6 +206,8 @@ class LocalServer:
 def check_model_file(path: Path) -> None:
     """Raise ConfigError where ``path`` is no readable GGUF file, before a process is started for it."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
+            raise ConfigError(f"{path} is no file", key="model_path")  # opening a pipe would wait for ever
         with path.open("rb") as file:
             magic = file.read(4)
     except FileNotFoundError:
@@ -251,7 +248,31 @@ def _reserve_port(host: str, port: int | None) -> tuple[socket.socket | None, in
     return None, free
 
 
-def _end_process(process: subprocess.Popen[bytes], reservation: socket.socket | None, log: Path | None) -> None:
+def _spawn(command: list[str], log: BinaryIO | None, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Start the process, from a thread that lives as long as we do: the kernel's parent-death signal comes when the
+    *thread* that started a process ends, and event loops run in threads that end."""
+    return (
+        _spawner(os.getpid())
+        .submit(
+            subprocess.Popen,
+            command,
+            stdin=subprocess.PIPE,  # its end tells the child that we are gone, where the kernel does not
+            stdout=log if log is not None else 2,  # ours is for data
+            stderr=log,
+            env=environment,
+            start_new_session=True,  # Ctrl-C is ours to handle: the server must not die before its clients were told
+        )
+        .result()
+    )
+
+
+@functools.cache
+def _spawner(_process: int) -> ThreadPoolExecutor:
+    """One thread for each process: a fork does not take threads along."""
+    return ThreadPoolExecutor(1, thread_name_prefix="ctxbackends-spawn")
+
+
+def _end_process(process: subprocess.Popen[bytes], reservation: socket.socket | None, log: BinaryIO | None) -> None:
     """Last of all, and at the interpreter's exit: nothing of the server is left."""
     if process.poll() is None:
         process.kill()
@@ -261,4 +282,4 @@ def _end_process(process: subprocess.Popen[bytes], reservation: socket.socket | 
     if reservation is not None:
         reservation.close()
     if log is not None:
-        log.unlink(missing_ok=True)
+        log.close()

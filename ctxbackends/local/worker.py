@@ -68,7 +68,7 @@ def serve(options: dict[str, Any]) -> None:
     try:
         # Holds the GIL until the model is loaded: until then a signal has its default effect, and no other thread runs.
         server = _wheel().Server(parameters(options))
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, OverflowError) as error:
         sys.exit(f"error: {error}")
 
     def end(*_: object) -> None:

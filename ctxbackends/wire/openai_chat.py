@@ -410,6 +410,9 @@ class OpenAIStreamDecoder:
 
     def _read(self, frames: list[tuple[bytes, bytes]], events: list[StreamEvent]) -> None:
         for name, data in frames:
+            data = data.strip()
+            if not data:
+                continue
             if data == b"[DONE]":
                 self._end(events, "[DONE] came without a finish_reason")
                 return
@@ -449,7 +452,7 @@ class OpenAIStreamDecoder:
                 continue
             if choice.delta is not None:
                 self._take_delta(choice.delta, events)
-            if choice.finish_reason is not None:
+            if choice.finish_reason:  # some servers say "" until the last
                 self._reason = _finish_reason(choice.finish_reason)
                 if self._reason is None:
                     self.failure = StreamInterruptedError(

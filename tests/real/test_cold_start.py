@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+import threading
 from collections.abc import Callable, Mapping
 from itertools import groupby
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 from ctxbackends import (
     APIConnectionError,
+    ClosedError,
     ConfigError,
     Loading,
     LocalServer,
@@ -131,8 +133,8 @@ async def test_a_truncated_model_fails_at_once_with_the_end_of_the_log(
     assert str(broken) in str(caught.value)
 
 
-async def test_a_dead_server_is_an_error_once_and_then_started_again(
-    model: Callable[[str], Path], environment: Mapping[str, str]
+async def test_a_dead_server_is_an_error_for_a_while_and_then_started_again(
+    model: Callable[[str], Path], environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = set(_children())
     async with serve_model(model("tiny"), environment=environment, alias="tiny") as backend:
@@ -140,8 +142,10 @@ async def test_a_dead_server_is_an_error_once_and_then_started_again(
         os.kill(pid, signal.SIGKILL)
         while pid in _children():
             await asyncio.sleep(0.02)
-        with pytest.raises(ServerDiedError):
-            await backend.complete("Hello", max_tokens=2)
+        for _ in range(2):  # everyone who asks now is told
+            with pytest.raises(ServerDiedError):
+                await backend.complete("Hello", max_tokens=2)
+        monkeypatch.setattr("ctxbackends.local.server.RELAUNCH_AFTER_SECONDS", 0.0)
         assert (await backend.complete("Hello", max_tokens=2)).served_model == "tiny"
 
 
@@ -186,6 +190,55 @@ def test_one_registry_and_its_server_over_several_event_loops(model: Callable[[s
 
     assert asyncio.run(ask()) == asyncio.run(ask())
     asyncio.run(registry.aclose())
+
+
+async def test_many_tasks_on_a_broken_model_fail_together(
+    model: Callable[[str], Path], environment: Mapping[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One process, not one after another for each of them."""
+    launched = []
+    launch = LocalServer._launch
+
+    def counted(server: LocalServer) -> None:
+        launched.append(server)
+        launch(server)
+
+    monkeypatch.setattr(LocalServer, "_launch", counted)
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(model("tiny").read_bytes()[:100_000])
+    async with Registry([BackendConfig(name="mine", type="llamacpp", model_path=str(broken))]) as registry:
+        asked = (registry.default().complete("Hello", max_tokens=2) for _ in range(20))
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+    assert {ServerDiedError} == {type(answer) for answer in answers}
+    assert 1 == len(launched)
+
+
+async def test_a_closed_registry_starts_no_server(model: Callable[[str], Path]) -> None:
+    before = set(_children())
+    async with Registry([BackendConfig(name="mine", type="llamacpp", model_path=str(model("tiny")))]) as registry:
+        backend = registry.default()
+    with pytest.raises(ClosedError):
+        await backend.complete("Hello", max_tokens=2)
+    assert before == set(_children())
+
+
+def test_the_server_outlives_the_thread_that_started_it(model: Callable[[str], Path]) -> None:
+    registry = Registry([BackendConfig(name="mine", type="llamacpp", model_path=str(model("tiny")))])
+    seen: list[set[int]] = []
+
+    def ask() -> None:
+        async def complete() -> None:
+            await registry.default().complete("Hello", max_tokens=2)
+            seen.append(set(_children()))
+
+        asyncio.run(complete())
+
+    for _ in range(2):
+        thread = threading.Thread(target=ask)
+        thread.start()
+        thread.join()
+    asyncio.run(registry.aclose())
+    assert [seen[0], seen[0]] == seen
 
 
 def free_port() -> int:

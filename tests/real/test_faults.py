@@ -42,7 +42,7 @@ async def test_killed_in_mid_stream(mortal: LocalServer) -> None:
         assert refused.value.refused
 
 
-async def test_a_completion_killed_on_its_way_is_an_error_and_not_sent_again(mortal: LocalServer) -> None:
+async def test_a_completion_killed_on_its_way_is_an_error(mortal: LocalServer) -> None:
     async with over(mortal) as backend:
         asking = asyncio.create_task(backend.complete("Hello", max_tokens=100_000))
         await asyncio.sleep(0.5)  # it generates by then; any moment would do

@@ -1296,7 +1296,6 @@ def gone(pid: int) -> bool:
 
 async def test_a_server_starts_once_and_ends(fake: Fake, model: Path) -> None:
     local_server = LocalServer(model, api_key=KEY)
-    await local_server.aclose()  # of one that was never started
     assert local_server.pid is None
     url = await local_server.start()
     pid = local_server.pid
@@ -1310,9 +1309,18 @@ async def test_a_server_starts_once_and_ends(fake: Fake, model: Path) -> None:
     assert gone(pid)
     assert (None, None, ()) == (local_server.pid, local_server.failure(), local_server.log_tail())
     assert str(model) == local_server.description
+    with pytest.raises(errors.ClosedError):
+        await local_server.start()
 
 
-async def test_a_server_that_died_is_told_once_and_then_started_again(
+async def test_a_server_that_was_never_started_is_closed(model: Path) -> None:
+    local_server = LocalServer(model)
+    await local_server.aclose()
+    with pytest.raises(errors.ClosedError):
+        await local_server.start()
+
+
+async def test_a_server_that_died_is_told_for_a_while_and_then_started_again(
     fake: Fake, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAKE_MODE", "dies")
@@ -1325,17 +1333,11 @@ async def test_a_server_that_died_is_told_once_and_then_started_again(
         await local_server.start()
     assert (3, (f"loading {model}", "no such tensor")) == (caught.value.exit_code, caught.value.log_tail)
     monkeypatch.setenv("FAKE_MODE", "serves")
+    with pytest.raises(errors.ServerDiedError):
+        await local_server.start()
+    monkeypatch.setattr(server, "RELAUNCH_AFTER_SECONDS", 0.0)
     await local_server.start()
     assert local_server.pid not in (None, died.pid)
-    await local_server.aclose()
-
-
-async def test_a_server_whose_log_is_gone(fake: Fake, model: Path) -> None:
-    local_server = LocalServer(model)
-    await local_server.start()
-    assert local_server._log is not None
-    local_server._log.unlink()
-    assert () == local_server.log_tail()
     await local_server.aclose()
 
 

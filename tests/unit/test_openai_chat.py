@@ -1141,7 +1141,6 @@ def test_stream(sent: bytes, events: tuple[StreamEvent, ...], failure: str | Non
 @pytest.mark.parametrize(
     "data",
     [
-        b"",
         b"x",
         b"{",
         b"null",
@@ -1216,11 +1215,20 @@ def test_finish_reasons_of_a_stream_are_read_as(wire: str, reason: str) -> None:
     assert reason == getattr(read(finish(wire) + DONE).events[-1], "finish_reason", None)
 
 
-@pytest.mark.parametrize("wire", [reason for reason in NO_REASONS if reason is not None])
+@pytest.mark.parametrize("wire", [reason for reason in NO_REASONS if reason])
 def test_finish_reasons_that_are_none_end_a_stream_as_a_failure(wire: str) -> None:
     assert (StreamInterruptedError, f"the server ended the answer with finish_reason {wire!r}") == read(
         finish(wire) + DONE
     ).failure
+
+
+@pytest.mark.parametrize(
+    "harmless", [b"data:\n\n", b"data: \n\n", event({"choices": [{"index": 0, "delta": {}, "finish_reason": ""}]})]
+)
+def test_what_says_nothing_is_passed_over(harmless: bytes) -> None:
+    result = read(text("a") + harmless + finish() + b"data: [DONE] \n\n")
+    assert (None, A) == (result.failure, result.events[0])
+    assert isinstance(result.events[-1], Finish)
 
 
 def test_the_model_and_the_id_are_those_that_came_first() -> None:
