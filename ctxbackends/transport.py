@@ -25,6 +25,7 @@ from ctxbackends.errors import (
     APITimeoutError,
     BackendError,
     ClosedError,
+    ConfigError,
     EventLoopError,
     MalformedResponseError,
     ResponseTooLargeError,
@@ -79,6 +80,9 @@ class Transport:
     """Sends requests over one shared aiohttp session. ``session``: a borrowed one, which is never closed here."""
 
     def __init__(self, *, session: aiohttp.ClientSession | None = None) -> None:
+        if session is not None and session.trust_env:
+            # Prompts and keys would go to the proxies of the environment, those for a server on loopback too.
+            raise ConfigError("the aiohttp session has trust_env=True; pass one without it")
         self._borrowed = session
         self._session: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -980,6 +980,11 @@ SPECIFICATION = [
         events=[ToolCallDelta(0, "", "f", "1"), ToolCallDelta(1, "", "g", "2"), ToolCallDelta(0, "", "", "3"), STOP],
     ),
     spec(
+        row="empty ids are no ids",
+        sent=call(0, "", "f", "1") + call(1, "", "g", "2") + call(1, "", arguments="3") + finish(),
+        events=[ToolCallDelta(0, "", "f", "1"), ToolCallDelta(1, "", "g", "2"), ToolCallDelta(1, "", "", "3"), STOP],
+    ),
+    spec(
         row="indexes that do not begin with 0",
         sent=call(1, "c1", "f") + call(1, arguments="1") + call(3, "c2", "g") + call(3, arguments="2") + finish(),
         events=[

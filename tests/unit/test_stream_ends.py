@@ -83,6 +83,12 @@ async def test_a_borrowed_session_that_raises_for_a_status_leaves_the_status_to_
             await b.complete("Hi")
 
 
+async def test_a_borrowed_session_that_would_use_a_proxy_is_refused() -> None:
+    async with aiohttp.ClientSession(trust_env=True) as session:
+        with pytest.raises(ConfigError, match="trust_env=True"):
+            Registry(session=session)
+
+
 @pytest.mark.parametrize("name", ["temperature", "top_p"])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 async def test_a_number_that_json_does_not_have_is_refused(name: str, value: float) -> None:
