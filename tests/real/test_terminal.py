@@ -202,7 +202,9 @@ def free_port() -> int:
 
 
 def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    """Of every thread: the kernel lists a child under the thread that started it."""
+    listed = (task.joinpath("children").read_text() for task in Path(f"/proc/{pid}/task").iterdir())
+    return [int(child) for children in listed for child in children.split()]
 
 
 def gone(pid: int) -> bool:

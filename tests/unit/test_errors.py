@@ -475,6 +475,14 @@ def test_errors_that_came_from_each_other_are_no_endless_loop() -> None:
     assert ("one [key]", "other [key]") == (str(one), str(other))
 
 
+@pytest.mark.parametrize(("secret", "left"), [("", True), ("none", True), ("1234567", True), ("12345678", False)])
+def test_a_placeholder_is_no_key(secret: str, left: bool) -> None:
+    """It would take words apart."""
+    error = APIStatusError(500, body=f"none of {secret}".encode())
+    redact(error, secret)
+    assert (f"HTTP 500: none of {secret}".strip() if left else "HTTP 500: none of [key]") == str(error)
+
+
 def test_partial_answers_are_what_the_model_said() -> None:
     error = StreamInterruptedError("cut", partial=PARTIAL)
     redact(error, KEY)
