@@ -17,6 +17,7 @@ from ctxbackends.errors import (
     ModelNotFoundError,
     NoModelError,
     NotFoundError,
+    ServerDiedError,
     StreamInterruptedError,
 )
 
@@ -64,6 +65,14 @@ def _for(kind: type[E], hint: Callable[[E], str]) -> tuple[type[BackendError], _
     return kind, lambda error: hint(error) if isinstance(error, kind) else ""
 
 
+def _died(error: ServerDiedError) -> str:
+    if error.exit_code is None:
+        return "look at the server's own log for the reason"
+    if error.exit_code < 0:
+        return "something outside ended it; is there memory enough for the model?"
+    return "above is the end of llama.cpp's log; if it calls the file corrupted or incomplete, fetch the file again"
+
+
 # First match wins: the special before the general.
 _HINTS: tuple[tuple[type[BackendError], _Hint], ...] = (
     _for(AuthenticationError, _authentication),
@@ -73,6 +82,7 @@ _HINTS: tuple[tuple[type[BackendError], _Hint], ...] = (
     _for(NotFoundError, lambda _: "is this the endpoint of a model server? it needs no /v1 at its end"),
     _for(EmptyModelListError, lambda _: "load or pull a model on the server first"),
     _for(NoModelError, lambda _: "name one with --model, or write default_model into .ctxrc with ctx setup --model"),
+    _for(ServerDiedError, _died),
     _for(IncompleteOutputError, lambda _: "raise max_tokens"),
     _for(StreamInterruptedError, _interrupted),
     _for(APIConnectionError, _connection),

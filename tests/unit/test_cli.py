@@ -1181,6 +1181,7 @@ def test_serve_until_the_server_dies(fake: Fake, model: Path, monkeypatch: pytes
         f"try: ctx ai chat --backend llamacpp --endpoint http://127.0.0.1:{port} --model some-model 'Hello'",
         f"ctx: the llama.cpp server was killed by signal 9 while serving {model}:",
         f"  loading {model}",
+        "  something outside ended it; is there memory enough for the model?",
     ] == plain
     nothing = {"ctx_size": None, "parallel": None, "threads": None, "embeddings": False, "key": None}
     assert {**nothing, "model": str(model), "host": "127.0.0.1", "alias": "some-model", "port": port} == fake.seen
@@ -1217,7 +1218,8 @@ def test_serve_a_model_that_does_not_load(fake: Fake, model: Path, monkeypatch: 
     assert (1, "") == (result.code, result.out)
     plain = [line for line in result.err.splitlines() if not line.startswith("waiting for ")]
     problem = f"the llama.cpp server exited with code 3 while serving {model}:"
-    assert [f'ctx: backend "serve": {problem}', f"  loading {model}", "  no such tensor"] == plain
+    hint = "above is the end of llama.cpp's log; if it calls the file corrupted or incomplete, fetch the file again"
+    assert [f'ctx: backend "serve": {problem}', f"  loading {model}", "  no such tensor", f"  {hint}"] == plain
 
 
 def test_serve_shows_the_log_on_standard_error(
@@ -1225,7 +1227,7 @@ def test_serve_shows_the_log_on_standard_error(
 ) -> None:
     monkeypatch.setenv("FAKE_MODE", "dies")
     result = ctx("serve", str(model), "--port", str(free_port()), "--show-log")
-    assert result.err.endswith(f'ctx: backend "serve": the llama.cpp server exited with code 3 while serving {model}\n')
+    assert f'ctx: backend "serve": the llama.cpp server exited with code 3 while serving {model}\n  above' in result.err
     assert ("", f"loading {model}\n\nno such tensor\n\n") == capfd.readouterr()
 
 
