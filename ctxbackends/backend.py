@@ -35,7 +35,7 @@ from ctxbackends.errors import (
 )
 from ctxbackends.profiles import Profile
 from ctxbackends.retry import OnProgress, RetryPolicy
-from ctxbackends.stream import ChatStream, StreamLimits
+from ctxbackends.stream import ChatStream, StreamLimits, timeout_key
 from ctxbackends.transport import ByteStream, Limits, Transport
 from ctxbackends.types import (
     ChatOptions,
@@ -259,10 +259,8 @@ class HTTPBackend:
             except BackendError:
                 raise
             except TimeoutError as error:
-                phase = until_headers[0]
-                raise APITimeoutError(
-                    phase, until_headers[1] or 0.0, key="timeout" if phase == "total" else f"{phase}_timeout"
-                ) from error
+                phase, limit = until_headers
+                raise APITimeoutError(phase, limit or 0.0, key=timeout_key(phase)) from error
             if isinstance(opened, HTTPResponse):
                 raise error_from(opened)
             return opened

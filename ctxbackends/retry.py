@@ -188,7 +188,7 @@ class _ColdStart:
                     endpoint=self._policy.endpoint,
                     state=seen,
                     elapsed=self.elapsed,
-                    budget=self._policy.ready_timeout or 0.0,
+                    budget=self.budget,
                 )
             )
 

@@ -45,6 +45,11 @@ class StreamLimits:
     total: float | None
 
 
+def timeout_key(phase: str) -> str:
+    """The configuration key that tunes a phase."""
+    return "timeout" if phase == "total" else f"{phase}_timeout"
+
+
 class ChatStream:
     """An answer as it is written. Use it with ``async with``, and iterate it for events, or ``text()`` for the text
     alone.
@@ -255,9 +260,8 @@ class ChatStream:
         self._arm(loop)
 
     def _expire(self, phase: str, limit: float) -> None:
-        key = "timeout" if phase == "total" else f"{phase}_timeout"
         self._timed_out = APITimeoutError(
-            phase, limit, key=key, partial=self._folded.partial(served_model=self._decoder.served_model)
+            phase, limit, key=timeout_key(phase), partial=self._folded.partial(served_model=self._decoder.served_model)
         )
         if self._body is not None:
             self._body.close()  # the pending read ends, and the server sees that nobody waits any more
