@@ -1,0 +1,130 @@
+"""What a stand-in's model says: decided by marks in the prompt, by the schema and by the tools; knows no wire format.
+
+``[[say]]text[[/say]]`` in the last user message is the answer, ``[[think]]text[[/think]]`` the reasoning before it,
+``[[call]]{"name": ..., "arguments": {...}}[[/call]]`` a tool call (as many as wanted), and ``[[fail]]`` lets the server
+break after the first piece. Without marks: an instance of the schema, a call of the tool that must be called, or a
+greeting. A token is a word with the white space after it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeAlias
+
+import attrs
+
+_TOKEN = re.compile(r"\s*\S+\s*|\s+")
+_MARK = re.compile(r"\[\[(say|think|call)\]\](.*?)\[\[/\1\]\]", re.DOTALL)
+GREETING = "Hello from the stand-in: no model is here."
+
+Ending: TypeAlias = Literal["stop", "stop_sequence", "length", "tool_calls"]
+
+
+@attrs.frozen(kw_only=True)
+class Question:
+    """What a request asks, whatever its format.
+
+    ``prompt`` is the text of the last user message; ``read`` all text of the request, for counting. ``tools`` are the
+    schemas of the arguments by name; ``must_call`` names the tools of which one has to be called (empty: none has to).
+    ``schema`` is that of the answer (``{"type": "object"}`` for any object). ``think``: reasoning is wanted.
+    """
+
+    prompt: str
+    read: str = ""
+    tools: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict)
+    must_call: Sequence[str] = ()
+    schema: Mapping[str, Any] | None = None
+    max_tokens: int | None = None
+    stop: Sequence[str] = ()
+    think: bool = True
+
+
+@attrs.frozen(kw_only=True)
+class Answer:
+    """What the model says. ``calls`` are pairs of name and arguments; ``stop_sequence`` is the one that was hit;
+    ``breaks``: the server is to fail after the first piece."""
+
+    reasoning: str = ""
+    text: str = ""
+    calls: tuple[tuple[str, Mapping[str, Any]], ...] = ()
+    ending: Ending = "stop"
+    stop_sequence: str | None = None
+    input_tokens: int = 0
+    output_tokens: int = 0
+    breaks: bool = False
+
+
+def tokens(text: str) -> list[str]:
+    """``text`` in the pieces that a stream sends."""
+    return _TOKEN.findall(text)
+
+
+def answer(question: Question) -> Answer:
+    """The one answer to ``question``: the same every time."""
+    said = _MARK.findall(question.prompt)
+    marked = {kind: content for kind, content in said}
+    calls = tuple(_call(content) for kind, content in said if kind == "call")
+    if not calls and question.must_call:
+        name = question.must_call[0]
+        calls = ((name, example_of(question.tools.get(name, {}))),)
+    if not question.tools:
+        calls = ()
+    if "say" in marked:
+        text = marked["say"]
+    elif question.schema is not None:
+        text = json.dumps(example_of(question.schema))
+    else:
+        text = "" if calls else GREETING
+    ending: Ending = "tool_calls" if calls else "stop"
+    hit = min((stop for stop in question.stop if stop and stop in text), key=text.index, default=None)
+    if hit is not None:
+        text, ending, calls = text[: text.index(hit)], "stop_sequence", ()
+    reasoning = marked.get("think", "") if question.think else ""
+    written = tokens(text)
+    if question.max_tokens is not None and len(written) > question.max_tokens:
+        written, ending, hit, calls = written[: question.max_tokens], "length", None, ()
+    return Answer(
+        reasoning=reasoning,
+        text="".join(written),
+        calls=calls,
+        ending=ending,
+        stop_sequence=hit,
+        input_tokens=max(1, len(tokens(question.read or question.prompt))),
+        output_tokens=max(1, len(written) + len(tokens(reasoning)) + 8 * len(calls)),
+        breaks="[[fail]]" in question.prompt,
+    )
+
+
+def _call(content: str) -> tuple[str, Mapping[str, Any]]:
+    call = json.loads(content)
+    return call["name"], call["arguments"]
+
+
+def example_of(schema: Mapping[str, Any], root: Mapping[str, Any] | None = None) -> Any:
+    """The smallest value that satisfies the parts of JSON Schema that the SDK writes."""
+    root = schema if root is None else root
+    if "$ref" in schema:
+        node: Any = root
+        for step in str(schema["$ref"]).removeprefix("#/").split("/"):
+            node = node[step]
+        return example_of(node, root)
+    if "const" in schema:
+        return schema["const"]
+    if "enum" in schema:
+        return schema["enum"][0]
+    for several in ("anyOf", "oneOf"):
+        if several in schema:
+            return example_of(schema[several][0], root)
+    kind = schema.get("type", "object")
+    if isinstance(kind, list):
+        kind = kind[0]
+    if kind == "object":
+        properties = schema.get("properties", {})
+        return {name: example_of(properties[name], root) for name in schema.get("required", ()) if name in properties}
+    if kind == "array":
+        return [example_of(schema.get("items", {}), root)] * schema.get("minItems", 0)
+    if kind in ("integer", "number"):
+        return schema.get("minimum", 1)
+    return {"string": "x" * schema.get("minLength", 1), "boolean": True}.get(kind)
