@@ -64,7 +64,7 @@ def tokens(text: str) -> list[str]:
 def answer(question: Question) -> Answer:
     """The one answer to ``question``: the same every time."""
     said = _MARK.findall(question.prompt)
-    marked = {kind: content for kind, content in said}
+    marked = dict(said)
     calls = tuple(_call(content) for kind, content in said if kind == "call")
     if not calls and question.must_call:
         name = question.must_call[0]
