@@ -33,21 +33,12 @@ from ctxbackends.errors import (
     UnsupportedOptionError,
     redact,
 )
+from ctxbackends.messages import ChatOptions, ChatRequest, JSONObjectFormat, JSONSchemaFormat, Message
 from ctxbackends.profiles import Profile
 from ctxbackends.retry import OnProgress, RetryPolicy
 from ctxbackends.stream import ChatStream, StreamLimits, timeout_key
 from ctxbackends.transport import ByteStream, Limits, Transport
-from ctxbackends.types import (
-    ChatOptions,
-    ChatRequest,
-    Completion,
-    Embeddings,
-    JSONObjectFormat,
-    JSONSchemaFormat,
-    Message,
-    ModelInfo,
-    Ping,
-)
+from ctxbackends.types import Completion, Embeddings, ModelInfo, Ping
 from ctxbackends.wire.http import HTTPRequest, HTTPResponse
 from ctxbackends.wire.status import error_from
 

@@ -209,6 +209,10 @@ class UnsupportedOperationError(BackendError):
         self.operation = operation
 
 
+class ServerConfigurationError(BackendError):
+    """The server is not set up as the configuration says, and a request would have another meaning there."""
+
+
 class ClosedError(BackendError):
     """The registry, backend or stream was used after it was closed."""
 

@@ -1,20 +1,29 @@
-"""The backend types and what is known of each: one frozen row a type. Values only; a difference between servers that is
-a value belongs here.
+"""The backend types and what is known of each: one frozen row a type. Values and named functions only; a difference
+between servers that is a value belongs here.
 
-Knows the codecs by name, no transport and no configuration file. Times are in seconds.
+Knows the codecs by name, no transport and no configuration file. Times are in seconds. What becomes of each option is in
+:mod:`ctxbackends.option_tables`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import attrs
 
-from ctxbackends.wire.http import Codec
+from ctxbackends import option_tables as tables
+from ctxbackends.messages import ChatRequest
+from ctxbackends.types import Embeddings, Enforcement, ModelInfo, ServerStatus
+from ctxbackends.wire import anthropic_server, llamacpp, lmstudio, ollama_server, openai_server, vllm
+from ctxbackends.wire.anthropic import AnthropicCodec, x_api_key
+from ctxbackends.wire.http import Codec, Steps, WireSettings, bearer
+from ctxbackends.wire.ollama import OllamaCodec
 from ctxbackends.wire.openai_chat import OpenAIChatCodec
+from ctxbackends.wire.openai_server import VectorEncoding
+from ctxbackends.wire.options import OptionTable
 
 MismatchPolicy: TypeAlias = Literal["error", "warn", "ignore"]
 
@@ -31,7 +40,35 @@ class BackendType(StrEnum):
     LLAMACPP = "llamacpp"
 
 
-def _read_only(values: Mapping[str, str]) -> Mapping[str, str]:
+class WireAPI(StrEnum):
+    """The values of ``wire_api`` in ``.ctxrc``: the formats that a generation can be asked for in."""
+
+    CHAT_COMPLETIONS = "chat_completions"
+    MESSAGES = "messages"
+    OLLAMA = "ollama"
+
+
+class EmbedSteps(Protocol):
+    """One request for embeddings."""
+
+    def __call__(
+        self,
+        inputs: Sequence[str],
+        *,
+        model: str,
+        dimensions: int | None,
+        encoding: VectorEncoding | None,
+        settings: WireSettings,
+    ) -> Steps[Embeddings]: ...
+
+
+class LoadSteps(Protocol):
+    """Put a model into memory."""
+
+    def __call__(self, model: str, *, context_length: int | None, keep_alive: float | None) -> Steps[None]: ...
+
+
+def _read_only(values: Mapping[Any, Any]) -> Mapping[Any, Any]:
     return MappingProxyType(dict(values))
 
 
@@ -39,8 +76,10 @@ def _read_only(values: Mapping[str, str]) -> Mapping[str, str]:
 class Profile:
     """One backend type.
 
-    ``wire_api``: the wire format that it is spoken to in. ``default_endpoint``: None where the user must name one.
+    ``wire_apis``: the wire formats that this server is spoken to in, each with what becomes of the options; the first
+    is the default. ``default_endpoint``: None where the user must name one.
     ``default_key_variable``: environment variable of the API key, None where no key is sent by default.
+    ``auth``: the headers that carry a key.
     ``ready_timeout``: the cold-start budget; None where the server listens before it loads, so that a refused
     connection is a wrong address.
     ``complete_streams``: ``complete()`` streams on the wire and folds, because this server frees the slot of a streamed
@@ -48,19 +87,26 @@ class Profile:
     ``close_after_stream``: the server closes the connection after every stream although its headers promise otherwise,
     so it is not to be pooled.
     ``timeout``: total time of a request, None for no limit. ``first_token_timeout``, ``idle_timeout``: until the first,
-    and between, tokens of a stream. ``max_tokens_field``: the name of ``max_tokens`` on the wire.
-    ``json_object_as_schema``: any JSON object is asked for by a schema, since this server or an older build of it
-    ignores ``json_object``.
-    ``max_temperature``: a higher one would be lowered silently, so it is refused.
-    ``ignored_options``: options that this server would silently ignore, each with the reason; they are refused before a
-    byte leaves.
+    and between, tokens of a stream.
     ``model_mismatch``: what happens when another model answers than the one that was asked for.
+    ``stream_members``: members of every chat completion that is streamed.
+    ``keep_alive_at``: the member of a chat completion that holds how long the model is kept.
+    ``schema_enforcement``: how this server holds an answer to a schema.
+
+    The rest are named functions of :mod:`ctxbackends.wire`, or None where the server has no such operation:
+    ``list_models``, ``status``, ``embed``, ``load``, ``unload``, ``count_tokens``, and ``prepare``, which comes before
+    the first generation. ``embed_batch`` is how many texts go into one request, ``vector_encodings`` the forms that
+    vectors come in; ``embed_dimensions`` is False where the server ignores the wish for shorter vectors.
+    ``uses`` are the settings of ``.ctxrc`` that have a meaning for this type alone.
     """
 
     type: str
     default_endpoint: str | None
-    wire_api: str = "chat_completions"
+    wire_apis: Mapping[str, OptionTable] = attrs.field(
+        factory=lambda: {WireAPI.CHAT_COMPLETIONS: tables.OPENAI_COMPATIBLE_CHAT}, converter=_read_only
+    )
     default_key_variable: str | None = None
+    auth: Callable[[str], Mapping[str, str]] = bearer
     ready_timeout: float | None = None
     connect_timeout: float = 5.0
     first_token_timeout: float | None = 600.0
@@ -68,23 +114,54 @@ class Profile:
     timeout: float | None = None
     complete_streams: bool = False
     close_after_stream: bool = False
-    max_tokens_field: str = "max_tokens"
-    json_object_as_schema: bool = False
-    max_temperature: float | None = None
-    ignored_options: Mapping[str, str] = attrs.field(factory=dict, converter=_read_only)
     model_mismatch: MismatchPolicy = "error"
-    supports_embeddings: bool = True
+    stream_members: Mapping[str, Any] = attrs.field(factory=dict, converter=_read_only)
+    keep_alive_at: str | None = None
+    schema_enforcement: Enforcement = "unverified"
+    list_models: Callable[[], Steps[tuple[ModelInfo, ...]]] = openai_server.list_models
+    status: Callable[[str | None], Steps[ServerStatus]] = openai_server.status_from_models
+    embed: EmbedSteps | None = openai_server.embed
+    embed_batch: int = 512
+    embed_dimensions: bool = True
+    vector_encodings: tuple[VectorEncoding, ...] = ("float", "base64")
+    load: LoadSteps | None = None
+    unload: Callable[[str], Steps[None]] | None = None
+    count_tokens: Callable[[ChatRequest, OptionTable], Steps[int]] | None = None
+    prepare: Callable[[str, WireSettings], Steps[None]] | None = None
+    uses: frozenset[str] = frozenset()
 
-    def codec(self) -> Codec:
-        """The codec of this type's wire format."""
-        return WIRE_APIS[self.wire_api](self)
+    @property
+    def wire_api(self) -> str:
+        """The default wire format."""
+        return next(iter(self.wire_apis))
+
+    def codec(self, wire_api: str | None = None, settings: WireSettings | None = None) -> Codec:
+        """The codec of one of this type's wire formats. ValueError for one that the server is not spoken to in."""
+        name = wire_api or self.wire_api
+        if name not in self.wire_apis:
+            raise ValueError(f"type {self.type} is spoken to in {', '.join(self.wire_apis)}, and not in {name!r}")
+        return WIRE_APIS[name](self, self.wire_apis[name], settings or WireSettings())
 
 
-WIRE_APIS: Mapping[str, Callable[[Profile], Codec]] = MappingProxyType(
+def _chat_codec(profile: Profile, table: OptionTable, settings: WireSettings) -> Codec:
+    keep = settings.keep_alive
+    members = {profile.keep_alive_at: int(keep)} if profile.keep_alive_at is not None and keep is not None else {}
+    return OpenAIChatCodec(table=table, members=members, stream_members=profile.stream_members)
+
+
+def _messages_codec(profile: Profile, table: OptionTable, _: WireSettings) -> Codec:
+    return AnthropicCodec(table=table, own_key=profile.auth is x_api_key)
+
+
+def _ollama_codec(_: Profile, table: OptionTable, settings: WireSettings) -> Codec:
+    return OllamaCodec(table=table, settings=settings)
+
+
+WIRE_APIS: Mapping[str, Callable[[Profile, OptionTable, WireSettings], Codec]] = MappingProxyType(
     {
-        "chat_completions": lambda profile: OpenAIChatCodec(
-            max_tokens_field=profile.max_tokens_field, json_object_as_schema=profile.json_object_as_schema
-        ),
+        WireAPI.CHAT_COMPLETIONS: _chat_codec,
+        WireAPI.MESSAGES: _messages_codec,
+        WireAPI.OLLAMA: _ollama_codec,
     }
 )
 """The wire formats by the name that ``wire_api`` gives them."""
@@ -98,52 +175,111 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
             Profile(
                 type=BackendType.VLLM,
                 default_endpoint="http://localhost:8000",
+                wire_apis={
+                    WireAPI.CHAT_COMPLETIONS: tables.VLLM_CHAT,
+                    WireAPI.MESSAGES: tables.VLLM_MESSAGES,
+                },
                 ready_timeout=90.0,
                 complete_streams=True,
+                schema_enforcement="grammar",
+                status=vllm.status,
+                load=vllm.load,
+                unload=vllm.unload,
+                count_tokens=vllm.count_tokens,
             ),
             # Binds its port first and answers 503 while it loads. Does not notice a closed socket on a plain request
             # while another slot generates.
             Profile(
                 type=BackendType.LLAMACPP,
                 default_endpoint="http://localhost:8080",
+                wire_apis={
+                    WireAPI.CHAT_COMPLETIONS: tables.LLAMACPP_CHAT,
+                    WireAPI.MESSAGES: tables.LLAMACPP_MESSAGES,
+                },
                 ready_timeout=90.0,
                 complete_streams=True,
                 close_after_stream=True,
-                json_object_as_schema=True,  # b8672 answers json_object with free text and 200
+                stream_members={"return_progress": True},
+                schema_enforcement="grammar",
+                embed_dimensions=False,
+                status=llamacpp.status,
+                load=llamacpp.load,
+                unload=llamacpp.unload,
+                count_tokens=llamacpp.count_tokens,
             ),
             # Loads inside the first request, as a long wait for the first token.
-            Profile(type=BackendType.OLLAMA, default_endpoint="http://localhost:11434", complete_streams=True),
+            Profile(
+                type=BackendType.OLLAMA,
+                default_endpoint="http://localhost:11434",
+                wire_apis={
+                    WireAPI.OLLAMA: tables.OLLAMA_NATIVE,
+                    WireAPI.CHAT_COMPLETIONS: tables.OLLAMA_CHAT,
+                    WireAPI.MESSAGES: tables.OLLAMA_MESSAGES,
+                },
+                complete_streams=True,
+                schema_enforcement="grammar",
+                vector_encodings=("float",),
+                list_models=ollama_server.list_models,
+                status=ollama_server.status,
+                embed=ollama_server.embed,
+                load=ollama_server.load,
+                unload=ollama_server.unload,
+                uses=frozenset({"context_length", "keep_alive"}),
+            ),
             Profile(
                 type=BackendType.LMSTUDIO,
                 default_endpoint="http://localhost:1234",
-                complete_streams=True,
-                ignored_options={
-                    "response_format: json_object": "LM Studio refuses json_object; pass a JSONSchemaFormat"
+                wire_apis={
+                    WireAPI.CHAT_COMPLETIONS: tables.LMSTUDIO_CHAT,
+                    WireAPI.MESSAGES: tables.LMSTUDIO_MESSAGES,
                 },
+                complete_streams=True,
+                keep_alive_at="ttl",
+                schema_enforcement="grammar",
+                vector_encodings=("float",),
+                list_models=lmstudio.list_models,
+                status=lmstudio.status,
+                load=lmstudio.load,
+                unload=lmstudio.unload,
+                prepare=lmstudio.prepare,
+                uses=frozenset({"context_length", "keep_alive"}),
             ),
             Profile(
                 type=BackendType.OPENAI,
                 default_endpoint="https://api.openai.com",
+                wire_apis={WireAPI.CHAT_COMPLETIONS: tables.OPENAI_CHAT},
                 default_key_variable="OPENAI_API_KEY",
                 timeout=600.0,
-                max_tokens_field="max_completion_tokens",
+                schema_enforcement="native",
+                embed_batch=2048,
+                count_tokens=openai_server.count_tokens,
+                uses=frozenset({"organization", "project"}),
             ),
-            # The compatible surface of Anthropic documents these as ignored:
-            # https://platform.claude.com/docs/en/api/openai-sdk
             Profile(
                 type=BackendType.ANTHROPIC,
                 default_endpoint="https://api.anthropic.com",
-                default_key_variable="ANTHROPIC_API_KEY",
-                timeout=600.0,
-                max_temperature=1.0,
-                ignored_options={
-                    "response_format: json_object": "Anthropic's OpenAI-compatible API ignores response_format",
-                    "response_format: json_schema": "Anthropic's OpenAI-compatible API ignores response_format",
-                    "seed": "Anthropic's OpenAI-compatible API ignores seed",
+                wire_apis={
+                    WireAPI.MESSAGES: tables.ANTHROPIC_MESSAGES,
+                    WireAPI.CHAT_COMPLETIONS: tables.ANTHROPIC_CHAT,
                 },
-                supports_embeddings=False,
+                default_key_variable="ANTHROPIC_API_KEY",
+                auth=x_api_key,
+                timeout=600.0,
+                schema_enforcement="native",
+                list_models=anthropic_server.list_models,
+                status=anthropic_server.status,
+                embed=None,
+                count_tokens=anthropic_server.count_tokens,
             ),
-            Profile(type=BackendType.OPENAI_COMPATIBLE, default_endpoint=None, timeout=600.0),
+            Profile(
+                type=BackendType.OPENAI_COMPATIBLE,
+                default_endpoint=None,
+                wire_apis={
+                    WireAPI.CHAT_COMPLETIONS: tables.OPENAI_COMPATIBLE_CHAT,
+                    WireAPI.MESSAGES: tables.COMPATIBLE_MESSAGES,
+                },
+                timeout=600.0,
+            ),
         )
     }
 )

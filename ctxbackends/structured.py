@@ -8,7 +8,8 @@ from typing import TypeVar, Unpack
 
 from ctxbackends.backend import Backend
 from ctxbackends.errors import IncompleteOutputError, StructuredOutputError
-from ctxbackends.types import ChatOptions, Completion, JSONSchemaFormat, Message
+from ctxbackends.messages import ChatOptions, JSONSchemaFormat, Message
+from ctxbackends.types import Completion
 from ctxbackends.wire.json_schema import decode_as, schema_for
 
 T = TypeVar("T")

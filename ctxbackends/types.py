@@ -1,5 +1,5 @@
-"""The values that users hold: messages, requests, completions, stream events. No behaviour beyond building and printing
-them.
+"""The values that come back: completions, stream events, and what servers tell of themselves. No behaviour beyond
+building and printing them.
 
 Knows nothing of servers, wire formats, configuration or I/O. All counts of tokens are those that the server reported;
 nothing here is ever estimated.
@@ -7,112 +7,21 @@ nothing here is ever estimated.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeAlias, TypedDict
+from typing import Literal, TypeAlias
 
 import attrs
 
-Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
+from ctxbackends.messages import Message, Part, ReasoningPart, TextPart, ToolCall
+
 FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter"]
 LoadState: TypeAlias = Literal["refused", "loading", "starting", "silent"]
 
+ServerState: TypeAlias = Literal["refused", "unreachable", "loading", "ready", "sleeping", "error"]
+Enforcement: TypeAlias = Literal["grammar", "native", "unverified"]
+"""How a schema is enforced: ``grammar``, the server allows only tokens that fit (local servers); ``native``, the vendor
+promises it; ``unverified``, nobody does."""
+
 FINISH_REASONS: frozenset[str] = frozenset({"stop", "length", "tool_calls", "content_filter"})
-
-
-@attrs.frozen
-class ToolCall:
-    """A call of a function that the model asked for.
-
-    ``arguments`` is the JSON text as the model wrote it: it is not parsed here, because a model can write text that is
-    no JSON.
-    """
-
-    id: str
-    name: str
-    arguments: str
-
-
-@attrs.frozen
-class Message:
-    """One turn of a conversation. ``content`` is plain text; build it with :meth:`system`, :meth:`user`,
-    :meth:`assistant`, :meth:`tool`."""
-
-    role: Role
-    content: str
-    tool_calls: tuple[ToolCall, ...] = ()
-    tool_call_id: str | None = None
-
-    @classmethod
-    def system(cls, content: str) -> Message:
-        return cls("system", content)
-
-    @classmethod
-    def user(cls, content: str) -> Message:
-        return cls("user", content)
-
-    @classmethod
-    def assistant(cls, content: str, *, tool_calls: Sequence[ToolCall] = ()) -> Message:
-        return cls("assistant", content, tuple(tool_calls))
-
-    @classmethod
-    def tool(cls, content: str, *, tool_call_id: str) -> Message:
-        """The result of a tool call, answered under the id of that call."""
-        return cls("tool", content, (), tool_call_id)
-
-
-@attrs.frozen
-class JSONObjectFormat:
-    """Ask for any JSON object."""
-
-
-@attrs.frozen
-class JSONSchemaFormat:
-    """Ask for JSON that satisfies ``schema`` (JSON Schema, 2020-12). ``name`` labels it for the server."""
-
-    name: str
-    schema: Mapping[str, Any]
-
-
-ResponseFormat: TypeAlias = JSONObjectFormat | JSONSchemaFormat
-
-
-class ChatOptions(TypedDict, total=False):
-    """The keyword options of ``complete()`` and ``stream()``. What is left out is not sent, so that the server's own
-    default holds.
-
-    ``model``: the model's name; left out, the backend's ``default_model``.
-    ``max_tokens``: upper bound of generated tokens, at least 1.
-    ``temperature``, ``top_p``: sampling, as the server defines them.
-    ``seed``: for repeatable sampling where the server supports it.
-    ``stop_sequences``: texts that end the answer; they are not part of it.
-    ``response_format``: :class:`JSONObjectFormat` or :class:`JSONSchemaFormat`.
-    ``extra_body``: further top-level members of the request body, sent as they are; the marked way out for what has no
-    option here.
-    """
-
-    model: str | None
-    max_tokens: int | None
-    temperature: float | None
-    top_p: float | None
-    seed: int | None
-    stop_sequences: Sequence[str]
-    response_format: ResponseFormat | None
-    extra_body: Mapping[str, Any] | None
-
-
-@attrs.frozen(kw_only=True)
-class ChatRequest:
-    """What is asked of a model, before any wire format. See :class:`ChatOptions` for the meaning of each field."""
-
-    messages: tuple[Message, ...]
-    model: str
-    max_tokens: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    seed: int | None = None
-    stop_sequences: tuple[str, ...] = ()
-    response_format: ResponseFormat | None = None
-    extra_body: Mapping[str, Any] | None = None
 
 
 @attrs.frozen
@@ -120,12 +29,30 @@ class Usage:
     """Token counts as the server reported them.
 
     ``input_tokens`` includes the tokens that came from a prompt cache, on every backend; ``cached_input_tokens`` says
-    how many did, None where the server does not tell.
+    how many did, ``cache_write_tokens`` how many were put into it. ``output_tokens`` includes the reasoning, of which
+    ``reasoning_tokens`` is the count. ``load_seconds``, ``prompt_seconds`` and ``generation_seconds`` are the server's
+    own times for loading the model, reading the prompt and writing the answer. None where the server does not tell.
     """
 
     input_tokens: int
     output_tokens: int
     cached_input_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    load_seconds: float | None = None
+    prompt_seconds: float | None = None
+    generation_seconds: float | None = None
+
+
+@attrs.frozen
+class TokenLogprob:
+    """A token of the answer and its natural log-probability. ``bytes`` are the token's, None where the server does not
+    tell; ``top`` are the likeliest tokens at its place, where they were asked for."""
+
+    token: str
+    logprob: float
+    bytes: bytes | None = None
+    top: tuple[TokenLogprob, ...] = ()
 
 
 @attrs.frozen(kw_only=True)
@@ -133,7 +60,9 @@ class Completion:
     """A whole answer: it exists only if the server said that the answer is complete.
 
     ``requested_model`` is what was asked for, ``served_model`` what the server says answered (None where it does not
-    say).
+    say). ``stop_sequence`` is the one that ended the answer, where the server tells.
+    ``parts`` is the content in the order in which the model wrote it, reasoning with its signatures included;
+    :attr:`message` is what the next turn wants of it.
     ``usage`` is None where the server reports none. ``raw`` holds the unmodified bytes of the answer's body (of all
     events, where it was streamed on the wire by ``complete()``; empty for ``stream()``, whose consumer has seen the
     events).
@@ -147,8 +76,21 @@ class Completion:
     reasoning: str = ""
     refusal: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = attrs.field(default=(), repr=lambda found: f"<{len(found)}>")
+    stop_sequence: str | None = None
     response_id: str | None = None
+    parts: tuple[Part, ...] = attrs.field(default=(), repr=False)
     raw: bytes = attrs.field(default=b"", repr=False, eq=False)
+
+    @property
+    def message(self) -> Message:
+        """The answer as a message of the conversation, to be sent back in front of the next turn."""
+        if self.parts:
+            return Message("assistant", self.parts)
+        reasoning = (ReasoningPart(self.reasoning),) if self.reasoning else ()
+        text = (TextPart(self.text),) if self.text else ()
+        parts = (*reasoning, *text, *self.tool_calls)
+        return Message("assistant", parts if reasoning or self.tool_calls else self.text)
 
 
 @attrs.frozen(kw_only=True)
@@ -167,16 +109,20 @@ class PartialCompletion:
 
 @attrs.frozen
 class TextDelta:
-    """The next piece of the answer's text."""
+    """The next piece of the answer's text. ``logprobs`` are those of its tokens, where they were asked for."""
 
     text: str
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @attrs.frozen
 class ReasoningDelta:
-    """The next piece of the model's reasoning, where the server separates it from the answer."""
+    """The next piece of the model's reasoning, where the server separates it from the answer. A ``signature`` or
+    ``redacted`` reasoning (see :class:`ReasoningPart`) ends a block of it."""
 
     text: str
+    signature: str | None = None
+    redacted: str | None = None
 
 
 @attrs.frozen
@@ -198,14 +144,26 @@ class ToolCallDelta:
 
 
 @attrs.frozen
+class PromptProgress:
+    """How far the server is with reading the prompt, in tokens: ``processed`` of ``total``, of which ``cached`` needed
+    no work. ``seconds`` is what it took so far."""
+
+    processed: int
+    total: int
+    cached: int = 0
+    seconds: float | None = None
+
+    def __str__(self) -> str:
+        return f"reading the prompt ({self.processed} of {self.total} tokens)"
+
+
+@attrs.frozen
 class Finish:
-    """The last event: the answer is complete. ``usage`` as in :class:`Completion`."""
+    """The last event: the answer is complete. ``usage`` and ``stop_sequence`` as in :class:`Completion`."""
 
     finish_reason: FinishReason
     usage: Usage | None = None
-
-
-StreamEvent: TypeAlias = TextDelta | ReasoningDelta | RefusalDelta | ToolCallDelta | Finish
+    stop_sequence: str | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -226,6 +184,9 @@ class Loading:
         return f"waiting for {self.endpoint} ({self.state}, {self.elapsed:.0f} s of {self.budget:.0f} s)"
 
 
+StreamEvent: TypeAlias = Loading | PromptProgress | ReasoningDelta | TextDelta | RefusalDelta | ToolCallDelta | Finish
+
+
 # --- what servers tell about themselves -------------------------------------------------------------
 
 
@@ -238,6 +199,31 @@ class ModelInfo:
     context_length: int | None = None
     owned_by: str | None = None
     state: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class ServerStatus:
+    """One look at a server, with all that it tells; None for what it does not.
+
+    ``state``: ``refused`` (nothing listens), ``unreachable`` (no connection for another reason, or no answer in time),
+    ``loading``, ``ready``, ``sleeping`` (it answers, and would load the model again first), ``error`` (it answers with
+    an error). ``problem`` says what is wrong, in words. ``progress`` of loading is from 0 to 1.
+    ``models`` are those that are in memory; ``model`` is the one that this backend would ask for, or else the first of
+    them. ``context_length`` is in tokens and for one request. ``slots`` is how many requests the server works on at
+    once, ``busy_slots`` how many it does now.
+    """
+
+    backend: str = ""
+    endpoint: str = ""
+    state: ServerState
+    problem: str | None = None
+    progress: float | None = None
+    version: str | None = None
+    model: str | None = None
+    models: tuple[str, ...] = ()
+    context_length: int | None = None
+    slots: int | None = None
+    busy_slots: int | None = None
 
 
 @attrs.frozen(kw_only=True)

@@ -135,7 +135,8 @@ async def chat(
 ) -> None:
     """Ask once, and print the answer as it is written. PROMPT is read from standard input when it is left out or is
     "-"."""
-    from ctxbackends.types import Message, TextDelta  # noqa: PLC0415
+    from ctxbackends.messages import Message  # noqa: PLC0415
+    from ctxbackends.types import TextDelta  # noqa: PLC0415
 
     messages = [Message.user(prompt)]
     if system is not None:

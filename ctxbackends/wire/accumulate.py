@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ctxbackends.messages import Part, ReasoningPart, TextPart, ToolCall
 from ctxbackends.types import (
     Completion,
     Finish,
@@ -10,48 +11,122 @@ from ctxbackends.types import (
     RefusalDelta,
     StreamEvent,
     TextDelta,
-    ToolCall,
+    TokenLogprob,
     ToolCallDelta,
 )
+
+
+class _Call:
+    """A tool call that is being written."""
+
+    __slots__ = ("arguments", "id", "name")
+
+    def __init__(self, delta: ToolCallDelta) -> None:
+        self.id = delta.id
+        self.name = delta.name
+        self.arguments = [delta.arguments]
+
+    def call(self) -> ToolCall:
+        return ToolCall(self.id, self.name, "".join(self.arguments))
+
+
+class _Text:
+    """A run of text."""
+
+    __slots__ = ("pieces",)
+
+    def __init__(self, piece: str) -> None:
+        self.pieces = [piece]
+
+
+class _Reasoning:
+    """A block of reasoning: a signature ends it, and so does anything that is no reasoning."""
+
+    __slots__ = ("pieces", "redacted", "signature")
+
+    def __init__(self) -> None:
+        self.pieces: list[str] = []
+        self.signature: str | None = None
+        self.redacted: str | None = None
+
+    @property
+    def ended(self) -> bool:
+        return self.signature is not None or self.redacted is not None
 
 
 class Accumulator:
     """Holds what a stream has handed on so far. ``finish`` is None until the last event has come."""
 
-    __slots__ = ("_calls", "_reasoning", "_refusal", "_text", "finish")
+    __slots__ = ("_blocks", "_calls", "_last", "_logprobs", "_refusal", "finish")
 
     def __init__(self) -> None:
-        self._text: list[str] = []
-        self._reasoning: list[str] = []
+        self._blocks: list[_Text | _Reasoning | _Call] = []
+        self._last: _Text | _Reasoning | _Call | None = None
+        self._calls: dict[int, _Call] = {}
         self._refusal: list[str] = []
-        self._calls: dict[int, tuple[str, str, list[str]]] = {}
+        self._logprobs: list[TokenLogprob] = []
         self.finish: Finish | None = None
 
     def add(self, event: StreamEvent) -> None:
         if isinstance(event, TextDelta):
-            self._text.append(event.text)
+            last = self._last
+            if isinstance(last, _Text):
+                last.pieces.append(event.text)
+            else:
+                self._begin(_Text(event.text))
+            if event.logprobs:
+                self._logprobs += event.logprobs
         elif isinstance(event, ReasoningDelta):
-            self._reasoning.append(event.text)
+            self._add_reasoning(event)
         elif isinstance(event, ToolCallDelta):
             self._add_call(event)
         elif isinstance(event, RefusalDelta):
             self._refusal.append(event.text)
-        else:
+        elif isinstance(event, Finish):
             self.finish = event
+
+    def _begin(self, block: _Text | _Reasoning | _Call) -> None:
+        self._blocks.append(block)
+        self._last = block
+
+    def _add_reasoning(self, delta: ReasoningDelta) -> None:
+        block = self._last
+        if not isinstance(block, _Reasoning) or block.ended:
+            block = _Reasoning()
+            self._begin(block)
+        block.pieces.append(delta.text)
+        block.signature = delta.signature
+        block.redacted = delta.redacted
 
     def _add_call(self, delta: ToolCallDelta) -> None:
         known = self._calls.get(delta.index)
         if known is None:
-            self._calls[delta.index] = (delta.id, delta.name, [delta.arguments])
+            known = self._calls[delta.index] = _Call(delta)
+            self._begin(known)
             return
-        identifier, name, arguments = known
-        arguments.append(delta.arguments)
-        self._calls[delta.index] = (identifier or delta.id, name or delta.name, arguments)
+        known.id = known.id or delta.id
+        known.name = known.name or delta.name
+        known.arguments.append(delta.arguments)
+
+    def _text(self) -> str:
+        return "".join(piece for block in self._blocks if isinstance(block, _Text) for piece in block.pieces)
+
+    def _reasoning(self) -> str:
+        return "".join(piece for block in self._blocks if isinstance(block, _Reasoning) for piece in block.pieces)
 
     def _tool_calls(self) -> tuple[ToolCall, ...]:
-        return tuple(
-            ToolCall(identifier, name, "".join(parts)) for _, (identifier, name, parts) in sorted(self._calls.items())
-        )
+        return tuple(call.call() for _, call in sorted(self._calls.items()))
+
+    def _parts(self) -> tuple[Part, ...]:
+        parts: list[Part] = []
+        for block in self._blocks:
+            if isinstance(block, _Text):
+                parts.append(TextPart("".join(block.pieces)))
+            elif isinstance(block, _Reasoning):
+                parts.append(ReasoningPart("".join(block.pieces), block.signature, block.redacted))
+            else:
+                parts.append(block.call())
+        return tuple(part for part in parts if part != TextPart(""))
 
     def completion(
         self, *, requested_model: str, served_model: str | None, response_id: str | None, raw: bytes = b""
@@ -59,23 +134,26 @@ class Accumulator:
         """The whole answer. Only to be called when ``finish`` is set."""
         assert self.finish is not None, "a completion exists only after Finish"
         return Completion(
-            text="".join(self._text),
+            text=self._text(),
             finish_reason=self.finish.finish_reason,
             usage=self.finish.usage,
             requested_model=requested_model,
             served_model=served_model,
-            reasoning="".join(self._reasoning),
+            reasoning=self._reasoning(),
             refusal="".join(self._refusal),
             tool_calls=self._tool_calls(),
+            logprobs=tuple(self._logprobs),
+            stop_sequence=self.finish.stop_sequence,
             response_id=response_id,
+            parts=self._parts(),
             raw=raw,
         )
 
     def partial(self, *, served_model: str | None = None) -> PartialCompletion:
         """What there is, for an error to carry."""
         return PartialCompletion(
-            text="".join(self._text),
-            reasoning="".join(self._reasoning),
+            text=self._text(),
+            reasoning=self._reasoning(),
             tool_calls=self._tool_calls(),
             usage=self.finish.usage if self.finish else None,
             served_model=served_model,

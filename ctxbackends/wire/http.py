@@ -3,13 +3,17 @@ aiohttp, no I/O."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Generator, Mapping
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import attrs
+import msgspec
 
-from ctxbackends.errors import BackendError
-from ctxbackends.types import ChatRequest, Completion, Embeddings, ModelInfo, StreamEvent
+from ctxbackends.errors import BackendError, MalformedResponseError
+from ctxbackends.messages import ChatRequest
+from ctxbackends.types import Completion, StreamEvent
+
+T = TypeVar("T")
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
 """The largest body that is read whole; also the largest event of a stream."""
@@ -61,8 +65,8 @@ class StreamDecoder(Protocol):
 
 
 class Codec(Protocol):
-    """One wire format. Each ``encode_*`` is pure and raises before anything is sent; each ``decode_*`` takes a 2xx
-    answer and raises only BackendError."""
+    """One wire format of generation. ``encode_chat`` is pure and raises before anything is sent; ``decode_chat`` takes
+    a 2xx answer and raises only BackendError."""
 
     def auth_headers(self, api_key: str) -> Mapping[str, str]: ...
 
@@ -72,10 +76,48 @@ class Codec(Protocol):
 
     def stream_decoder(self) -> StreamDecoder: ...
 
-    def encode_models(self) -> HTTPRequest: ...
 
-    def decode_models(self, response: HTTPResponse) -> tuple[ModelInfo, ...]: ...
+Steps: TypeAlias = Generator[HTTPRequest, HTTPResponse, T]
+"""An operation of one or more requests without I/O: it yields a request and is sent the answer, a 2xx, or has the error
+of any other thrown into it; it returns the result. Everything beside generation is written so."""
 
-    def encode_embeddings(self, inputs: Sequence[str], *, model: str, dimensions: int | None) -> HTTPRequest: ...
 
-    def decode_embeddings(self, response: HTTPResponse, *, requested_model: str, count: int) -> Embeddings: ...
+@attrs.frozen(kw_only=True)
+class WireSettings:
+    """What the configuration of a backend says to its codec. ``context_length`` in tokens, ``keep_alive`` in seconds
+    (infinity: never unload); None is the server's default."""
+
+    context_length: int | None = None
+    keep_alive: float | None = None
+
+
+def bearer(api_key: str) -> Mapping[str, str]:
+    """The key as most servers take it (RFC 6750)."""
+    return {"Authorization": f"Bearer {api_key}"}
+
+
+def decode_json(decoder: msgspec.json.Decoder[T], body: bytes, *, api: str) -> T:
+    """``body`` as ``decoder`` knows it. Raises MalformedResponseError; ``api`` names whose answer it should be."""
+    # UnicodeDecodeError and RecursionError come through msgspec as they are.
+    try:
+        return decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedResponseError(f"the answer is not what {api} answers with: {error}", body=body) from error
+
+
+_encoder = msgspec.json.Encoder()
+
+
+def encode_json(value: Any) -> bytes:
+    """``value`` as the body of a request. Raises ValueError where it holds what JSON cannot."""
+    try:
+        return _encoder.encode(value)
+    except (TypeError, UnicodeEncodeError, OverflowError) as error:
+        raise ValueError(f"the request cannot be written as JSON: {error}") from error
+
+
+def arguments_text(arguments: str | Mapping[str, Any] | None) -> str:
+    """A tool call's arguments as JSON text: some servers send the object itself."""
+    if arguments is None:
+        return ""
+    return arguments if isinstance(arguments, str) else _encoder.encode(arguments).decode()

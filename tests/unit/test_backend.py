@@ -45,18 +45,10 @@ from ctxbackends.errors import (
     UnsupportedOperationError,
     UnsupportedOptionError,
 )
+from ctxbackends.messages import ChatOptions, ChatRequest, JSONObjectFormat, JSONSchemaFormat, Message
 from ctxbackends.profiles import PROFILES, Profile
 from ctxbackends.transport import Transport
-from ctxbackends.types import (
-    ChatOptions,
-    ChatRequest,
-    JSONObjectFormat,
-    JSONSchemaFormat,
-    Loading,
-    Message,
-    ModelInfo,
-    Usage,
-)
+from ctxbackends.types import Loading, ModelInfo, Usage
 from tests.conftest import (
     EVENT_STREAM,
     LAST_CHUNK,

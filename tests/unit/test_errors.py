@@ -58,7 +58,8 @@ from ctxbackends.errors import (
     UnsupportedOptionError,
     redact,
 )
-from ctxbackends.types import PartialCompletion, ToolCall, Usage
+from ctxbackends.messages import ToolCall
+from ctxbackends.types import PartialCompletion, Usage
 
 PARTIAL = PartialCompletion(text="a", tool_calls=(ToolCall("c", "f", "{"),), usage=Usage(1, 2), served_model="m")
 STATUS: dict[str, Any] = {

@@ -28,20 +28,16 @@ from ctxbackends.errors import (
     StreamInterruptedError,
     UnsupportedOptionError,
 )
+from ctxbackends.messages import ChatRequest, JSONObjectFormat, JSONSchemaFormat, Message, ToolCall
 from ctxbackends.types import (
-    ChatRequest,
     Completion,
     Embeddings,
     Finish,
-    JSONObjectFormat,
-    JSONSchemaFormat,
-    Message,
     ModelInfo,
     ReasoningDelta,
     RefusalDelta,
     StreamEvent,
     TextDelta,
-    ToolCall,
     ToolCallDelta,
     Usage,
 )

@@ -20,17 +20,10 @@ from ctxbackends.errors import (
     StructuredOutputError,
     UnsupportedOptionError,
 )
+from ctxbackends.messages import ChatOptions, JSONObjectFormat, JSONSchemaFormat, Message, ToolCall
 from ctxbackends.registry import open_backend
 from ctxbackends.structured import extract
-from ctxbackends.types import (
-    ChatOptions,
-    Completion,
-    FinishReason,
-    JSONObjectFormat,
-    JSONSchemaFormat,
-    Message,
-    ToolCall,
-)
+from ctxbackends.types import Completion, FinishReason
 from tests.conftest import RawServerFactory, answer, completion_body, sse
 
 

@@ -1,0 +1,375 @@
+"""The values that are sent: messages and their parts, tools, answer formats, requests. No behaviour beyond building
+them.
+
+Knows nothing of servers, wire formats, configuration or I/O. One vocabulary for every backend: what a server cannot
+take is refused by its codec, never left out.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, TypeAlias, TypedDict
+
+import attrs
+
+Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
+ReasoningEffort: TypeAlias = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+
+
+# --- parts of a message -----------------------------------------------------------------------------
+
+
+@attrs.frozen
+class TextPart:
+    """Plain text."""
+
+    text: str
+
+
+_IMAGE_SIGNATURES = (
+    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"GIF8", "image/gif"),
+)
+
+
+def _media_type_of(data: bytes) -> str:
+    for signature, media_type in _IMAGE_SIGNATURES:
+        if data.startswith(signature):
+            return media_type
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return "image/webp"
+    raise ValueError("the image is neither PNG, JPEG, GIF nor WebP; say what it is with media_type=")
+
+
+@attrs.frozen
+class ImagePart:
+    """An image: its bytes in ``data`` with their ``media_type`` (``image/png``), or a ``url`` that the *server*
+    fetches. Build it with :meth:`from_bytes` or :meth:`from_url`."""
+
+    data: bytes | None = attrs.field(default=None, repr=lambda data: f"<{len(data)} bytes>" if data else "None")
+    media_type: str | None = None
+    url: str | None = None
+
+    def __attrs_post_init__(self) -> None:
+        if (self.data is None) == (self.url is None):
+            raise ValueError("an image is either data or a url")
+        if self.data is not None and not self.media_type:
+            raise ValueError("the data of an image needs a media_type, such as image/png")
+
+    @classmethod
+    def from_bytes(cls, data: bytes, *, media_type: str | None = None) -> ImagePart:
+        """The content of an image file. PNG, JPEG, GIF and WebP are recognised; ValueError for others without
+        ``media_type``."""
+        return cls(bytes(data), media_type or _media_type_of(bytes(data)))
+
+    @classmethod
+    def from_url(cls, url: str) -> ImagePart:
+        """An image that the server fetches by itself, where it does that."""
+        return cls(url=url)
+
+    @property
+    def base64(self) -> str:
+        """The data as base64 text."""
+        return base64.b64encode(self.data or b"").decode("ascii")
+
+    @property
+    def data_url(self) -> str:
+        """The data as a ``data:`` URL, or the URL as it was given."""
+        return self.url if self.url is not None else f"data:{self.media_type};base64,{self.base64}"
+
+
+@attrs.frozen
+class ReasoningPart:
+    """A piece of the model's reasoning, as it came, for the next turn.
+
+    ``signature`` proves to Anthropic that the text is the model's own; ``redacted`` is reasoning that came encrypted,
+    in the place of a text. Neither has a meaning here.
+    """
+
+    text: str
+    signature: str | None = None
+    redacted: str | None = None
+
+
+@attrs.frozen
+class ToolCall:
+    """A call of a function that the model asked for.
+
+    ``arguments`` is the JSON text as the model wrote it: it is not parsed here, because a model can write text that is
+    no JSON. :meth:`ctxbackends.Tool.arguments` checks it.
+    """
+
+    id: str
+    name: str
+    arguments: str
+
+
+@attrs.frozen
+class ToolResult:
+    """What a tool call gave, under the id of that call. ``name`` is the tool's, which Ollama wants; ``is_error`` says
+    that the tool failed."""
+
+    tool_call_id: str
+    content: str
+    name: str | None = None
+    is_error: bool = False
+
+
+Part: TypeAlias = TextPart | ImagePart | ReasoningPart | ToolCall | ToolResult
+
+_ALLOWED: Mapping[str, tuple[type[Any], ...]] = {
+    "system": (TextPart,),
+    "user": (TextPart, ImagePart),
+    "assistant": (TextPart, ReasoningPart, ToolCall),
+    "tool": (ToolResult,),
+}
+
+
+def _parts(content: str | Sequence[str | Part]) -> str | tuple[Part, ...]:
+    if isinstance(content, str):
+        return content
+    return tuple(TextPart(part) if isinstance(part, str) else part for part in content)
+
+
+@attrs.frozen
+class Message:
+    """One turn of a conversation. ``content`` is a text, or parts in their order; build it with :meth:`system`,
+    :meth:`user`, :meth:`assistant`, :meth:`tool`. The answer of a model is :attr:`ctxbackends.Completion.message`.
+
+    TypeError for a part that has no place in a message of this role (an image in a system message).
+    """
+
+    role: Role
+    content: str | tuple[Part, ...] = attrs.field(converter=_parts)
+
+    def __attrs_post_init__(self) -> None:
+        if self.role not in _ALLOWED:
+            raise ValueError(f"the role {self.role!r} is none of {', '.join(_ALLOWED)}")
+        if isinstance(self.content, str) and self.role != "tool":
+            return
+        allowed = _ALLOWED[self.role]
+        for part in self.content:
+            if not isinstance(part, allowed):
+                names = " or ".join(kind.__name__ for kind in allowed)
+                raise TypeError(f"a {self.role} message holds {names}, and not {type(part).__name__}")
+        if not self.content:
+            raise ValueError(f"a {self.role} message has no part")
+
+    @classmethod
+    def system(cls, content: str | Sequence[str | TextPart]) -> Message:
+        return cls("system", content)
+
+    @classmethod
+    def user(cls, content: str | Sequence[str | TextPart | ImagePart]) -> Message:
+        """What the user says: a text, or texts and images in their order."""
+        return cls("user", content)
+
+    @classmethod
+    def assistant(
+        cls, content: str | Sequence[str | TextPart | ReasoningPart | ToolCall], *, tool_calls: Sequence[ToolCall] = ()
+    ) -> Message:
+        """What the model said. ``tool_calls`` follow the content."""
+        if not tool_calls:
+            return cls("assistant", content)
+        said = (TextPart(content),) if isinstance(content, str) else tuple(content)
+        return cls("assistant", (*(part for part in said if part != TextPart("")), *tool_calls))
+
+    @classmethod
+    def tool(cls, content: str, *, tool_call_id: str, name: str | None = None, is_error: bool = False) -> Message:
+        """The result of a tool call, answered under the id of that call."""
+        return cls("tool", (ToolResult(tool_call_id, content, name, is_error),))
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The content as parts; none for an empty text."""
+        if isinstance(self.content, str):
+            return (TextPart(self.content),) if self.content else ()
+        return self.content
+
+    @property
+    def text(self) -> str:
+        """The text of the message, without its other parts."""
+        if isinstance(self.content, str):
+            return self.content
+        return "".join(part.text for part in self.content if isinstance(part, TextPart))
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        return tuple(part for part in self.parts if isinstance(part, ToolCall))
+
+
+# --- tools ------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Tool:
+    """A function that the model may call: its ``name``, what it does, and the JSON Schema of its arguments (an object).
+
+    ``strict`` asks the server to hold the arguments to the schema, where it can; the schema must then require every
+    property and allow no others. :func:`ctxbackends.tool_of` makes a tool out of a typed Python function, which is then
+    ``function``.
+    """
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+    strict: bool = False
+    function: Callable[..., Any] | None = attrs.field(default=None, eq=False, repr=False)
+
+
+@attrs.frozen
+class NamedTool:
+    """``tool_choice``: this tool has to be called."""
+
+    name: str
+
+
+ToolChoice: TypeAlias = Literal["auto", "none", "required"] | NamedTool
+
+
+# --- formats of the answer ----------------------------------------------------------------------------
+
+
+@attrs.frozen
+class JSONObjectFormat:
+    """Ask for any JSON object."""
+
+
+@attrs.frozen
+class JSONSchemaFormat:
+    """Ask for JSON that satisfies ``schema`` (JSON Schema, 2020-12). ``name`` labels it for the server."""
+
+    name: str
+    schema: Mapping[str, Any]
+
+
+@attrs.frozen
+class RegexFormat:
+    """Ask for text that matches ``pattern`` as a whole."""
+
+    pattern: str
+
+
+@attrs.frozen
+class ChoiceFormat:
+    """Ask for exactly one of ``choices``."""
+
+    choices: tuple[str, ...] = attrs.field(converter=tuple)
+
+    def __attrs_post_init__(self) -> None:
+        if not self.choices or not all(isinstance(choice, str) and choice for choice in self.choices):
+            raise ValueError("a ChoiceFormat needs at least one text, and none of them empty")
+
+
+@attrs.frozen
+class GrammarFormat:
+    """Ask for text that ``grammar`` derives, in the notation of the server (GBNF)."""
+
+    grammar: str
+
+
+ResponseFormat: TypeAlias = JSONObjectFormat | JSONSchemaFormat | RegexFormat | ChoiceFormat | GrammarFormat
+
+
+# --- requests -----------------------------------------------------------------------------------------
+
+
+class ChatOptions(TypedDict, total=False):
+    """The keyword options of ``complete()`` and ``stream()``. What is left out is not sent, so that the server's own
+    default holds. What a server would ignore raises UnsupportedOptionError before anything is sent.
+
+    ``model``: the model's name; left out, the backend's ``default_model``.
+    ``max_tokens``: upper bound of generated tokens, at least 1.
+    ``temperature``, ``top_p``, ``top_k``, ``min_p``: sampling, as the server defines them.
+    ``seed``: for repeatable sampling where the server supports it.
+    ``frequency_penalty``, ``presence_penalty``: from -2 to 2, 0 for none. ``repetition_penalty``: a factor, 1 for none.
+    ``stop_sequences``: texts that end the answer; they are not part of it.
+    ``logprobs``: the log-probability of each token of the answer; ``top_logprobs``: and of so many likely others.
+    ``reasoning_effort``: how much the model is to reason, ``"none"`` for not at all. ``reasoning_budget``: the upper
+    bound of reasoning tokens. Models differ in what they make of them.
+    ``response_format``: :class:`JSONObjectFormat`, :class:`JSONSchemaFormat`, :class:`RegexFormat`,
+    :class:`ChoiceFormat` or :class:`GrammarFormat`.
+    ``tools``: :class:`Tool` values, or typed Python functions. ``tool_choice``: ``"auto"``, ``"none"``, ``"required"``
+    or :class:`NamedTool`. ``parallel_tool_calls``: False for at most one call in an answer.
+    ``extra_body``: further top-level members of the request body, sent as they are; the marked way out for what has no
+    option here.
+    """
+
+    model: str | None
+    max_tokens: int | None
+    temperature: float | None
+    top_p: float | None
+    top_k: int | None
+    min_p: float | None
+    seed: int | None
+    frequency_penalty: float | None
+    presence_penalty: float | None
+    repetition_penalty: float | None
+    stop_sequences: Sequence[str]
+    logprobs: bool | None
+    top_logprobs: int | None
+    reasoning_effort: ReasoningEffort | None
+    reasoning_budget: int | None
+    response_format: ResponseFormat | None
+    tools: Sequence[Tool | Callable[..., Any]]
+    tool_choice: ToolChoice | None
+    parallel_tool_calls: bool | None
+    extra_body: Mapping[str, Any] | None
+
+
+def _finite(_: Any, attribute: attrs.Attribute[Any], value: float | None) -> None:
+    if value is not None and not abs(value) < float("inf"):
+        raise ValueError(f"{attribute.name} is {value}; it must be a finite number")
+
+
+def _at_least(least: int) -> Callable[[Any, attrs.Attribute[Any], int | None], None]:
+    def check(_: Any, attribute: attrs.Attribute[Any], value: int | None) -> None:
+        if value is not None and value < least:
+            raise ValueError(f"{attribute.name} is {value}; it must be {least} or more")
+
+    return check
+
+
+@attrs.frozen(kw_only=True)
+class ChatRequest:
+    """What is asked of a model, before any wire format. See :class:`ChatOptions` for the meaning of each field.
+
+    ValueError for a value that no server could take: it says which.
+    """
+
+    messages: tuple[Message, ...]
+    model: str
+    max_tokens: int | None = attrs.field(default=None, validator=_at_least(1))
+    temperature: float | None = attrs.field(default=None, validator=_finite)
+    top_p: float | None = attrs.field(default=None, validator=_finite)
+    top_k: int | None = attrs.field(default=None, validator=_at_least(0))
+    min_p: float | None = attrs.field(default=None, validator=_finite)
+    seed: int | None = None
+    frequency_penalty: float | None = attrs.field(default=None, validator=_finite)
+    presence_penalty: float | None = attrs.field(default=None, validator=_finite)
+    repetition_penalty: float | None = attrs.field(default=None, validator=_finite)
+    stop_sequences: tuple[str, ...] = ()
+    logprobs: bool | None = None
+    top_logprobs: int | None = attrs.field(default=None, validator=_at_least(0))
+    reasoning_effort: ReasoningEffort | None = None
+    reasoning_budget: int | None = attrs.field(default=None, validator=_at_least(0))
+    response_format: ResponseFormat | None = None
+    tools: tuple[Tool, ...] = ()
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    extra_body: Mapping[str, Any] | None = None
+
+    def __attrs_post_init__(self) -> None:
+        names = [tool.name for tool in self.tools]
+        if len(set(names)) != len(names):
+            raise ValueError(f"two tools have the same name: {', '.join(names)}")
+        if isinstance(self.tool_choice, NamedTool) and self.tool_choice.name not in names:
+            raise ValueError(f"tool_choice names the tool {self.tool_choice.name!r}, which is not among the tools")
+        if self.tool_choice == "required" and not names:
+            raise ValueError("tool_choice is required, and there are no tools")
+        if self.tool_choice not in (None, "auto", "none", "required") and not isinstance(self.tool_choice, NamedTool):
+            raise ValueError(f"tool_choice is {self.tool_choice!r}; it is auto, none, required or a NamedTool")
+        if self.top_logprobs is not None and not self.logprobs:
+            raise ValueError("top_logprobs goes together with logprobs=True")

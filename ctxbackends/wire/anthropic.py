@@ -1,0 +1,253 @@
+"""Anthropic's Messages API: a request to its body, and a plain answer back. vLLM, llama-server, Ollama and LM Studio
+serve it too.
+
+Request and answer: https://platform.claude.com/docs/en/api/messages. The stream is
+:mod:`ctxbackends.wire.anthropic_stream`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+import msgspec
+
+from ctxbackends.errors import MalformedResponseError, ResponseError, UnsupportedOptionError
+from ctxbackends.messages import (
+    ChatRequest,
+    ImagePart,
+    JSONSchemaFormat,
+    Message,
+    NamedTool,
+    Part,
+    ReasoningPart,
+    TextPart,
+    Tool,
+    ToolCall,
+    ToolResult,
+)
+from ctxbackends.types import Completion, Finish, ReasoningDelta, StreamEvent, TextDelta, ToolCallDelta
+from ctxbackends.wire.accumulate import Accumulator
+from ctxbackends.wire.anthropic_stream import (
+    AnthropicStreamDecoder,
+    WireBlock,
+    WireUsage,
+    finish_reason_of,
+    unfinished,
+    usage_of,
+)
+from ctxbackends.wire.http import HTTPRequest, HTTPResponse, arguments_text, bearer, decode_json, encode_json
+from ctxbackends.wire.options import SCALARS, How, OptionTable, Sent, add_extra, put, refuse
+from ctxbackends.wire.status import facts_of
+
+VERSION_HEADERS = {"anthropic-version": "2023-06-01"}
+"""The version of the API; the only one: https://platform.claude.com/docs/en/api/versioning"""
+
+DEFAULT_MAX_TOKENS = 4096
+"""What is sent where the request leaves ``max_tokens`` out: this API wants a number."""
+
+_RESERVED = {
+    "model": "pass model=",
+    "messages": "pass the messages",
+    "system": "pass a system message",
+    "stream": "call stream()",
+}
+
+
+class _Answer(msgspec.Struct):
+    id: str | None = None
+    type: str | None = None
+    model: str | None = None
+    content: list[WireBlock] | None = None
+    stop_reason: str | None = None
+    stop_sequence: str | None = None
+    usage: WireUsage | None = None
+    error: Any = None
+
+
+_answer_decoder = msgspec.json.Decoder(_Answer)
+_object_decoder = msgspec.json.Decoder(dict[str, Any])
+
+
+def x_api_key(api_key: str) -> Mapping[str, str]:
+    """The key as Anthropic documents it."""
+    return {"x-api-key": api_key}
+
+
+@attrs.frozen(kw_only=True)
+class AnthropicCodec:
+    """See :class:`ctxbackends.wire.http.Codec`. ``table`` says what this server does with each option. ``own_key``: the
+    key goes as ``x-api-key``; servers other than Anthropic want a bearer token."""
+
+    table: OptionTable
+    own_key: bool = False
+
+    def auth_headers(self, api_key: str) -> Mapping[str, str]:
+        return x_api_key(api_key) if self.own_key else bearer(api_key)
+
+    def encode_chat(self, request: ChatRequest, *, stream: bool) -> HTTPRequest:
+        body = encode_body(request, self.table)
+        body["max_tokens"] = request.max_tokens or DEFAULT_MAX_TOKENS
+        if stream:
+            body["stream"] = True
+        add_extra(body, request.extra_body, _RESERVED)
+        return HTTPRequest("POST", "/v1/messages", encode_json(body), VERSION_HEADERS)
+
+    def decode_chat(self, response: HTTPResponse, *, requested_model: str) -> Completion:
+        answer = decode_json(_answer_decoder, response.body, api="the Messages API")
+        if answer.error is not None or answer.type == "error":
+            said = facts_of({"error": answer.error}).message or response.body[:512].decode("utf-8", "replace")
+            raise ResponseError(f"the server sent an error under HTTP {response.status}: {said}", body=response.body)
+        if answer.content is None:
+            raise MalformedResponseError("the answer of the Messages API holds no content", body=response.body)
+        reason = finish_reason_of(answer.stop_reason)
+        if reason is None:
+            raise unfinished(answer.stop_reason, body=response.body)
+        folded = Accumulator()
+        for index, block in enumerate(answer.content):
+            event = _event(index, block)
+            if event is not None:
+                folded.add(event)
+        folded.add(Finish(reason, usage_of(answer.usage), answer.stop_sequence))
+        return folded.completion(
+            requested_model=requested_model,
+            served_model=answer.model or None,
+            response_id=answer.id,
+            raw=response.body,
+        )
+
+    def stream_decoder(self) -> AnthropicStreamDecoder:
+        return AnthropicStreamDecoder()
+
+
+def _event(index: int, block: WireBlock) -> StreamEvent | None:
+    if block.type == "text":
+        return TextDelta(block.text or "")
+    if block.type == "thinking":
+        return ReasoningDelta(block.thinking or "", signature=block.signature or None)
+    if block.type == "redacted_thinking":
+        return ReasoningDelta("", redacted=block.data or "")
+    if block.type == "tool_use":
+        return ToolCallDelta(index, block.id or "", block.name or "", arguments_text(block.input))
+    return None  # a block of a kind that this SDK asks for nowhere
+
+
+# --- the body, which the counter of tokens takes in the same form -------------------------------------
+
+
+def encode_body(request: ChatRequest, table: OptionTable) -> dict[str, Any]:
+    """Everything but ``max_tokens``, ``stream`` and ``extra_body``. Raises UnsupportedOptionError."""
+    refuse(request, table)
+    system = [
+        {"type": "text", "text": part.text}
+        for message in request.messages
+        if message.role == "system"
+        for part in message.parts
+        if isinstance(part, TextPart)
+    ]
+    turns = [message for message in request.messages if message.role != "system"]
+    if not turns:
+        raise UnsupportedOptionError("messages", "the Messages API needs at least one message besides the system's")
+    body: dict[str, Any] = {"model": request.model, "messages": encode_messages(turns, table)}
+    if system:
+        body["system"] = system[0]["text"] if len(system) == 1 else system
+    for name in SCALARS:
+        value = getattr(request, name)
+        if value is not None and name not in ("max_tokens", "parallel_tool_calls"):
+            _put(body, table, name, value)
+    if request.stop_sequences:
+        _put(body, table, "stop_sequences", request.stop_sequences)
+    if isinstance(request.response_format, JSONSchemaFormat):
+        format_ = {"type": "json_schema", "schema": request.response_format.schema}
+        _put(body, table, "response_format: json_schema", format_)
+    _put_tools(body, request)
+    return body
+
+
+def _put(body: dict[str, Any], table: OptionTable, option: str, value: Any) -> None:
+    handling = table[option]
+    assert isinstance(handling, Sent), "refuse() came first"
+    if option == "reasoning_effort" and value == "none":
+        body["thinking"] = {"type": "disabled"}
+        return
+    if option == "reasoning_budget":
+        if "thinking" in body:
+            raise UnsupportedOptionError("reasoning_budget", 'contradicts reasoning_effort="none"')
+        body["thinking"] = {"type": "enabled"}
+    put(body, handling.at, value)
+
+
+def _put_tools(body: dict[str, Any], request: ChatRequest) -> None:
+    if not request.tools:
+        return
+    body["tools"] = [_tool(tool) for tool in request.tools]
+    choice: dict[str, Any] | None = None
+    if isinstance(request.tool_choice, NamedTool):
+        choice = {"type": "tool", "name": request.tool_choice.name}
+    elif request.tool_choice is not None:
+        choice = {"type": {"required": "any"}.get(request.tool_choice, request.tool_choice)}
+    if request.parallel_tool_calls is not None and request.tool_choice != "none":
+        choice = {**(choice or {"type": "auto"}), "disable_parallel_tool_use": not request.parallel_tool_calls}
+    if choice is not None:
+        body["tool_choice"] = choice
+
+
+def _tool(tool: Tool) -> dict[str, Any]:
+    wire = {"name": tool.name, "description": tool.description, "input_schema": tool.parameters}
+    return {**wire, **({"strict": True} if tool.strict else {})}
+
+
+def encode_messages(messages: Sequence[Message], table: OptionTable) -> list[dict[str, Any]]:
+    """Turns of user and assistant; tool results are the user's, and those that follow each other are one turn."""
+    reasoning = table["message: reasoning"]
+    signed = isinstance(reasoning, Sent) and reasoning.as_ == How.SIGNED
+    turns: list[dict[str, Any]] = []
+    for message in messages:
+        role = "assistant" if message.role == "assistant" else "user"
+        if isinstance(message.content, str):
+            content: str | list[dict[str, Any]] = message.content
+        else:
+            content = [_block(part, signed) for part in message.content]
+        previous = turns[-1]["content"] if turns and turns[-1]["role"] == role else None
+        if message.role == "tool" and isinstance(previous, list) and previous[-1]["type"] == "tool_result":
+            previous += content
+        else:
+            turns.append({"role": role, "content": content})
+    return turns
+
+
+def _block(part: Part, signed: bool) -> dict[str, Any]:
+    if isinstance(part, TextPart):
+        return {"type": "text", "text": part.text}
+    if isinstance(part, ImagePart):
+        if part.url is not None:
+            return {"type": "image", "source": {"type": "url", "url": part.url}}
+        source = {"type": "base64", "media_type": part.media_type, "data": part.base64}
+        return {"type": "image", "source": source}
+    if isinstance(part, ToolCall):
+        return {"type": "tool_use", "id": part.id, "name": part.name, "input": _arguments(part)}
+    if isinstance(part, ToolResult):
+        result = {"type": "tool_result", "tool_use_id": part.tool_call_id, "content": part.content}
+        return {**result, **({"is_error": True} if part.is_error else {})}
+    return _thinking(part, signed)
+
+
+def _thinking(part: ReasoningPart, signed: bool) -> dict[str, Any]:
+    if part.redacted is not None:
+        return {"type": "redacted_thinking", "data": part.redacted}
+    if part.signature is None and signed:
+        raise UnsupportedOptionError(
+            "message: reasoning",
+            "this reasoning has no signature, so it came from another server; Anthropic takes only its own",
+        )
+    return {"type": "thinking", "thinking": part.text, "signature": part.signature or ""}
+
+
+def _arguments(call: ToolCall) -> dict[str, Any]:
+    try:
+        return _object_decoder.decode(call.arguments or "{}")
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
+        raise UnsupportedOptionError(
+            "message: tool call", f"the arguments of {call.name} are no JSON object, which this API wants: {error}"
+        ) from error

@@ -1,0 +1,36 @@
+"""What Anthropic's platform offers beside generation: its models and the count of tokens. It has no embeddings and
+nothing to load."""
+
+from __future__ import annotations
+
+from ctxbackends.messages import ChatRequest
+from ctxbackends.types import ModelInfo, ServerStatus
+from ctxbackends.wire.anthropic import VERSION_HEADERS, encode_body
+from ctxbackends.wire.http import HTTPRequest, Steps, encode_json
+from ctxbackends.wire.openai_server import chosen_model, decode_count, decode_models
+from ctxbackends.wire.options import OptionTable
+
+_PAGE = 1000  # the most that one page holds: https://platform.claude.com/docs/en/api/models/list
+
+
+def list_models() -> Steps[tuple[ModelInfo, ...]]:
+    """``GET /v1/models``. ``context_length`` is ``max_input_tokens``, where it is told."""
+    response = yield HTTPRequest("GET", f"/v1/models?limit={_PAGE}", headers=VERSION_HEADERS)
+    return decode_models(response)
+
+
+def status(model: str | None) -> Steps[ServerStatus]:
+    models = yield from list_models()
+    chosen = chosen_model(models, model)
+    return ServerStatus(
+        state="ready",
+        model=chosen.id if chosen else model,
+        context_length=chosen.context_length if chosen else None,
+    )
+
+
+def count_tokens(request: ChatRequest, table: OptionTable) -> Steps[int]:
+    """``POST /v1/messages/count_tokens``: https://platform.claude.com/docs/en/api/messages/count_tokens"""
+    body = encode_body(request, table)
+    response = yield HTTPRequest("POST", "/v1/messages/count_tokens", encode_json(body), VERSION_HEADERS)
+    return decode_count(response)

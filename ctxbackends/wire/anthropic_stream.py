@@ -1,0 +1,246 @@
+"""The events of Anthropic's Messages API to ours; knows no request.
+
+Contract: an answer is whole only if ``message_stop`` came after a known ``stop_reason``, and no error before it. Events
+and blocks of unknown kinds are skipped. Events: https://platform.claude.com/docs/en/build-with-claude/streaming
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from ctxbackends.errors import BackendError, ResponseTooLargeError, StreamInterruptedError
+from ctxbackends.types import Finish, FinishReason, ReasoningDelta, StreamEvent, TextDelta, ToolCallDelta, Usage
+from ctxbackends.wire.framing import SSEDecoder
+from ctxbackends.wire.http import arguments_text
+from ctxbackends.wire.status import error_facts
+
+# Not among them: pause_turn (an answer that wants to be continued), which is no whole answer.
+_FINISH_REASONS: Mapping[str, FinishReason] = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "tool_use": "tool_calls",
+    "refusal": "content_filter",
+}
+
+
+class WireUsage(msgspec.Struct):
+    """``input_tokens`` leaves out what the cache gave and took, unlike everywhere else."""
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+
+
+class WireBlock(msgspec.Struct):
+    """A block of content: text, thinking, redacted_thinking (``data``) or tool_use."""
+
+    type: str = ""
+    text: str | None = None
+    thinking: str | None = None
+    signature: str | None = None
+    data: str | None = None
+    id: str | None = None
+    name: str | None = None
+    input: dict[str, Any] | None = None
+
+
+class _Delta(msgspec.Struct):
+    type: str = ""
+    text: str | None = None
+    thinking: str | None = None
+    signature: str | None = None
+    partial_json: str | None = None
+    stop_reason: str | None = None
+    stop_sequence: str | None = None
+
+
+class _Message(msgspec.Struct):
+    id: str | None = None
+    model: str | None = None
+    usage: WireUsage | None = None
+
+
+class _Event(msgspec.Struct):
+    type: str = ""
+    index: int = 0
+    message: _Message | str | None = None
+    content_block: WireBlock | None = None
+    delta: _Delta | None = None
+    usage: WireUsage | None = None
+    error: Any = None
+
+
+_event_decoder = msgspec.json.Decoder(_Event)
+
+
+def finish_reason_of(reason: str | None) -> FinishReason | None:
+    """The reason in our names, or None where it is none of a whole answer."""
+    return _FINISH_REASONS.get(reason or "")
+
+
+def unfinished(reason: str | None, *, body: bytes = b"") -> StreamInterruptedError:
+    """The error for an answer that has no reason of a whole one."""
+    return StreamInterruptedError(f"the answer is not whole: stop_reason is {reason!r}", body=body)
+
+
+def usage_of(usage: WireUsage | None) -> Usage | None:
+    """The counts in our names, where input_tokens includes the cached ones."""
+    if usage is None or usage.input_tokens is None:
+        return None
+    read, written = usage.cache_read_input_tokens, usage.cache_creation_input_tokens
+    return Usage(usage.input_tokens + (read or 0) + (written or 0), usage.output_tokens or 0, read, written)
+
+
+class AnthropicStreamDecoder:
+    """See the module for the contract, :class:`ctxbackends.wire.http.StreamDecoder` for the protocol."""
+
+    __slots__ = (
+        "_blocks",
+        "_frames",
+        "_reason",
+        "_said_reason",
+        "_stop",
+        "_usage",
+        "_written",
+        "failure",
+        "finished",
+        "response_id",
+        "served_model",
+    )
+
+    def __init__(self) -> None:
+        self._frames = SSEDecoder()
+        self._blocks: dict[int, WireBlock] = {}
+        self._written: set[int] = set()  # tool calls of which a piece came
+        self._usage = WireUsage()
+        self._reason: FinishReason | None = None
+        self._said_reason: str | None = None
+        self._stop: str | None = None
+        self.served_model: str | None = None
+        self.response_id: str | None = None
+        self.failure: BackendError | None = None
+        self.finished = False
+
+    def _ended(self) -> bool:
+        return self.finished or self.failure is not None
+
+    def feed(self, data: bytes) -> list[StreamEvent]:
+        return self._read(lambda: self._frames.feed(data))
+
+    def close(self) -> list[StreamEvent]:
+        events = self._read(self._frames.close)
+        if not self._ended():
+            self._fail("the stream ended without message_stop")
+        return events
+
+    def _read(self, frames: Callable[[], list[tuple[bytes, bytes]]]) -> list[StreamEvent]:
+        events: list[StreamEvent] = []
+        if self._ended():
+            return events
+        try:
+            for name, data in frames():
+                self._take(name, data.strip(), events)
+                if self._ended():
+                    break
+        except ResponseTooLargeError as error:
+            self.failure = error
+        return events
+
+    def _fail(self, problem: str, body: bytes = b"") -> None:
+        stray = self._frames.stray
+        said = f"; the last line that came: {stray.decode('utf-8', 'replace')}" if stray and not body else ""
+        self.failure = StreamInterruptedError(problem + said, body=body or stray)
+
+    def _take(self, name: bytes, data: bytes, events: list[StreamEvent]) -> None:
+        if not data or data == b"[DONE]":
+            return
+        try:
+            event = _event_decoder.decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            self._fail(f"an event of the stream is malformed: {error}", data)
+            return
+        kind = event.type
+        if kind == "content_block_delta":
+            self._delta(event, events)
+        elif kind == "error" or name == b"error" or event.error is not None or isinstance(event.message, str):
+            # An object, a string, or the members at the top level, which llama-server sends on this route as well.
+            said = error_facts(data).message or data[:512].decode("utf-8", "replace")
+            self._fail(f"the server sent an error in the stream: {said}", data)
+        elif kind == "message_start" and isinstance(event.message, _Message):
+            self.served_model = event.message.model
+            self.response_id = event.message.id
+            self._count(event.message.usage)
+        elif kind == "content_block_start" and event.content_block is not None:
+            self._start(event.index, event.content_block, events)
+        elif kind == "content_block_stop":
+            self._stop_block(event.index, events)
+        elif kind == "message_delta":
+            self._end_delta(event)
+        elif kind == "message_stop":
+            self._end(events)
+
+    def _count(self, usage: WireUsage | None) -> None:
+        """Counts are cumulative, and each event may leave some out."""
+        if usage is None:
+            return
+        for field in usage.__struct_fields__:
+            value = getattr(usage, field)
+            if value is not None:
+                setattr(self._usage, field, value)
+
+    def _start(self, index: int, block: WireBlock, events: list[StreamEvent]) -> None:
+        self._blocks[index] = block
+        if block.type == "text" and block.text:
+            events.append(TextDelta(block.text))
+        elif block.type == "thinking" and block.thinking:
+            events.append(ReasoningDelta(block.thinking))
+        elif block.type == "redacted_thinking":
+            events.append(ReasoningDelta("", redacted=block.data or ""))
+        elif block.type == "tool_use":
+            # Anthropic begins with an empty input and sends it in pieces; others may send it whole here.
+            whole = arguments_text(block.input) if block.input else ""
+            events.append(ToolCallDelta(index, block.id or "", block.name or "", whole))
+
+    def _delta(self, event: _Event, events: list[StreamEvent]) -> None:
+        delta = event.delta
+        if delta is None:
+            return
+        if delta.text is not None and delta.type == "text_delta":
+            if delta.text:
+                events.append(TextDelta(delta.text))
+        elif delta.type == "input_json_delta":
+            if delta.partial_json:
+                block = self._blocks.get(event.index) or WireBlock()
+                events.append(ToolCallDelta(event.index, block.id or "", block.name or "", delta.partial_json))
+                self._written.add(event.index)
+        elif delta.type == "thinking_delta":
+            if delta.thinking:
+                events.append(ReasoningDelta(delta.thinking))
+        elif delta.type == "signature_delta" and delta.signature:
+            events.append(ReasoningDelta("", signature=delta.signature))
+
+    def _stop_block(self, index: int, events: list[StreamEvent]) -> None:
+        block = self._blocks.pop(index, None)
+        if block is not None and block.type == "tool_use" and not block.input and index not in self._written:
+            # A call without arguments has no pieces; its arguments are the empty object.
+            events.append(ToolCallDelta(index, block.id or "", block.name or "", "{}"))
+
+    def _end_delta(self, event: _Event) -> None:
+        self._count(event.usage)
+        if event.delta is not None and event.delta.stop_reason is not None:
+            self._said_reason = event.delta.stop_reason
+            self._reason = finish_reason_of(event.delta.stop_reason)
+            self._stop = event.delta.stop_sequence
+
+    def _end(self, events: list[StreamEvent]) -> None:
+        if self._reason is None:
+            self.failure = unfinished(self._said_reason)
+            return
+        self.finished = True
+        events.append(Finish(self._reason, usage_of(self._usage), self._stop))

@@ -1,0 +1,135 @@
+"""What llama-server offers beside generation: its state, its slots, the models of a router, the count of tokens.
+
+API: https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md. While it loads, every route answers 503.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from ctxbackends.errors import APIStatusError, NotFoundError, UnsupportedOperationError
+from ctxbackends.messages import ChatRequest
+from ctxbackends.types import ServerStatus
+from ctxbackends.wire.http import HTTPRequest, HTTPResponse, Steps, decode_json, encode_json
+from ctxbackends.wire.openai_chat import encode_messages, encode_tool
+from ctxbackends.wire.openai_server import chosen_model, decode_count, decode_models
+from ctxbackends.wire.options import OptionTable, refuse
+
+_NO_ROUTER = (
+    "this llama-server serves the one model that it was started with; only one that was started as a router "
+    "(--models-dir) loads and unloads"
+)
+
+
+class _Settings(msgspec.Struct):
+    n_ctx: int | None = None
+
+
+class _Props(msgspec.Struct):
+    default_generation_settings: _Settings | None = None
+    total_slots: int | None = None
+    build_info: str | None = None
+    is_sleeping: bool = False
+
+
+class _Slot(msgspec.Struct):
+    is_processing: bool = False
+
+
+class _Template(msgspec.Struct):
+    prompt: str
+
+
+class _Tokens(msgspec.Struct):
+    tokens: list[Any]
+
+
+_props_decoder = msgspec.json.Decoder(_Props)
+_slots_decoder = msgspec.json.Decoder(list[_Slot])
+_template_decoder = msgspec.json.Decoder(_Template)
+_tokens_decoder = msgspec.json.Decoder(_Tokens)
+
+
+def status(model: str | None) -> Steps[ServerStatus]:
+    """``/health`` decides; the rest is what the server tells more, where it was started so that it does."""
+    yield HTTPRequest("GET", "/health")
+    listed = yield from _optional(HTTPRequest("GET", "/v1/models"))
+    models = decode_models(listed) if listed is not None else ()
+    chosen = chosen_model(models, model) or (models[0] if models and models[0].state is None else None)
+    if chosen is not None and chosen.state is not None:
+        return ServerStatus(  # a router: the slots are those of the server behind it
+            state="loading" if chosen.state == "loading" else "ready",
+            problem=f"the model {chosen.id} failed to load" if chosen.state == "failed" else None,
+            model=chosen.id,
+            models=tuple(one.id for one in models if one.state in ("loaded", "sleeping")),
+            context_length=chosen.context_length,
+        )
+    answer = yield from _optional(HTTPRequest("GET", "/props"))
+    props = decode_json(_props_decoder, answer.body, api="llama-server") if answer is not None else _Props()
+    busy = None
+    if not props.is_sleeping:  # asking for the slots would wake it
+        answer = yield from _optional(HTTPRequest("GET", "/slots"))
+        if answer is not None:
+            slots = decode_json(_slots_decoder, answer.body, api="llama-server")
+            busy = sum(slot.is_processing for slot in slots)
+    context = props.default_generation_settings.n_ctx if props.default_generation_settings else None
+    return ServerStatus(
+        state="sleeping" if props.is_sleeping else "ready",
+        version=props.build_info,
+        model=chosen.id if chosen is not None else None,
+        models=() if chosen is None or props.is_sleeping else (chosen.id,),
+        context_length=context or (chosen.context_length if chosen is not None else None),
+        slots=props.total_slots,
+        busy_slots=busy,
+    )
+
+
+def _optional(request: HTTPRequest) -> Steps[HTTPResponse | None]:
+    """What not every server tells: switched off, unknown to an older build, or for another key."""
+    try:
+        return (yield request)
+    except APIStatusError:
+        return None
+
+
+def load(model: str, *, context_length: int | None, keep_alive: float | None) -> Steps[None]:
+    """``POST /models/load``, which a router has; it returns before the model is loaded."""
+    for option, value in (("context_length", context_length), ("keep_alive", keep_alive)):
+        if value is not None:
+            raise UnsupportedOperationError("load", f"llama-server takes no {option} when it loads a model")
+    yield from _router("load", model)
+
+
+def unload(model: str) -> Steps[None]:
+    """``POST /models/unload``, which a router has."""
+    yield from _router("unload", model)
+
+
+def _router(what: str, model: str) -> Steps[None]:
+    try:
+        yield HTTPRequest("POST", f"/models/{what}", encode_json({"model": model}))
+    except NotFoundError as error:
+        if error.message is not None and "model" in error.message.casefold():
+            raise
+        raise UnsupportedOperationError(what, _NO_ROUTER) from error
+
+
+def count_tokens(request: ChatRequest, table: OptionTable) -> Steps[int]:
+    """By the server's own template and tokenizer. Builds before the counter of chats have both as routes of their
+    own."""
+    refuse(request, table)
+    body: dict[str, Any] = {"model": request.model, "messages": encode_messages(request.messages, table)}
+    if request.tools:
+        body["tools"] = [encode_tool(tool) for tool in request.tools]
+    try:
+        response = yield HTTPRequest("POST", "/v1/chat/completions/input_tokens", encode_json(body))
+        return decode_count(response)
+    except NotFoundError:
+        pass
+    response = yield HTTPRequest("POST", "/apply-template", encode_json(body))
+    prompt = decode_json(_template_decoder, response.body, api="llama-server").prompt
+    asked = {"content": prompt, "add_special": True, "parse_special": True}
+    response = yield HTTPRequest("POST", "/tokenize", encode_json(asked))
+    return len(decode_json(_tokens_decoder, response.body, api="llama-server").tokens)

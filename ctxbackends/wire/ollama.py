@@ -1,0 +1,337 @@
+"""Ollama's own chat: a request to its body, its plain answer and its lines of NDJSON back.
+
+Format: https://docs.ollama.com/api/chat. Its OpenAI-compatible API can neither set the context length nor be kept from
+truncating a prompt in silence; here ``truncate`` and ``shift`` are always off. Contract of the decoder: an answer is
+whole only with a line that says ``done`` and a known ``done_reason``, and no error before it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+import msgspec
+
+from ctxbackends.errors import (
+    BackendError,
+    MalformedResponseError,
+    ResponseError,
+    ResponseTooLargeError,
+    StreamInterruptedError,
+    UnsupportedOptionError,
+)
+from ctxbackends.messages import (
+    ChatRequest,
+    ImagePart,
+    JSONObjectFormat,
+    JSONSchemaFormat,
+    Message,
+    ReasoningPart,
+    ToolCall,
+    ToolResult,
+)
+from ctxbackends.types import (
+    Completion,
+    Finish,
+    FinishReason,
+    ReasoningDelta,
+    StreamEvent,
+    TextDelta,
+    ToolCallDelta,
+    Usage,
+)
+from ctxbackends.wire.accumulate import Accumulator
+from ctxbackends.wire.framing import LineSplitter
+from ctxbackends.wire.http import (
+    HTTPRequest,
+    HTTPResponse,
+    WireSettings,
+    arguments_text,
+    bearer,
+    decode_json,
+    encode_json,
+)
+from ctxbackends.wire.openai_chat import encode_tool, error_marked
+from ctxbackends.wire.openai_parts import Logprob, logprob_of
+from ctxbackends.wire.options import SCALARS, OptionTable, Sent, add_extra, put, refuse
+from ctxbackends.wire.status import error_facts
+
+# Not among them: "load" and "unload", which answer a request without messages.
+_FINISH_REASONS: Mapping[str, FinishReason] = {"stop": "stop", "length": "length"}
+
+_RESERVED = {
+    "model": "pass model=",
+    "messages": "pass the messages",
+    "stream": "call stream()",
+    "truncate": "a prompt that does not fit is an error, and never cut",
+    "shift": "an answer that does not fit ends with length, and never loses its beginning",
+}
+
+NANOSECONDS = 1e-9
+
+
+class _Function(msgspec.Struct):
+    name: str | None = None
+    arguments: dict[str, Any] | str | None = None
+
+
+class _ToolCall(msgspec.Struct):
+    id: str | None = None
+    function: _Function = msgspec.field(default_factory=_Function)
+
+
+class _Message(msgspec.Struct):
+    content: str | None = None
+    thinking: str | None = None
+    tool_calls: list[_ToolCall] | None = None
+
+
+class _Line(msgspec.Struct):
+    """One line of a stream, or the plain answer. Times are in nanoseconds."""
+
+    model: str | None = None
+    message: _Message | None = None
+    done: bool = False
+    done_reason: str | None = None
+    load_duration: int | None = None
+    prompt_eval_count: int | None = None
+    prompt_eval_duration: int | None = None
+    eval_count: int | None = None
+    eval_duration: int | None = None
+    logprobs: list[Logprob] | None = None
+    error: Any = None
+
+
+_line_decoder = msgspec.json.Decoder(_Line)
+_object_decoder = msgspec.json.Decoder(dict[str, Any])
+
+
+@attrs.frozen(kw_only=True)
+class OllamaCodec:
+    """See :class:`ctxbackends.wire.http.Codec`. ``table`` says what becomes of each option."""
+
+    table: OptionTable
+    settings: WireSettings = attrs.field(factory=WireSettings)
+
+    def auth_headers(self, api_key: str) -> Mapping[str, str]:
+        return bearer(api_key)
+
+    def encode_chat(self, request: ChatRequest, *, stream: bool) -> HTTPRequest:
+        refuse(request, self.table)
+        body: dict[str, Any] = {
+            "model": request.model,
+            "messages": _messages(request.messages),
+            "stream": stream,
+            "truncate": False,
+            "shift": False,
+            **keep_alive_member(self.settings.keep_alive),
+        }
+        if self.settings.context_length is not None:
+            put(body, "options.num_ctx", self.settings.context_length)
+        for name in SCALARS:
+            value = getattr(request, name)
+            if value is not None:
+                self._put(body, name, _THINK.get(value, value) if name == "reasoning_effort" else value)
+        if request.stop_sequences:
+            self._put(body, "stop_sequences", request.stop_sequences)
+        if isinstance(request.response_format, JSONSchemaFormat):
+            body["format"] = request.response_format.schema
+        elif isinstance(request.response_format, JSONObjectFormat):
+            body["format"] = "json"
+        if request.tools and request.tool_choice != "none":
+            body["tools"] = [encode_tool(tool) for tool in request.tools]
+        add_extra(body, request.extra_body, _RESERVED)
+        return HTTPRequest("POST", "/api/chat", encode_json(body))
+
+    def _put(self, body: dict[str, Any], option: str, value: Any) -> None:
+        handling = self.table[option]
+        assert isinstance(handling, Sent), "refuse() came first"
+        put(body, handling.at, value)
+
+    def decode_chat(self, response: HTTPResponse, *, requested_model: str) -> Completion:
+        line = decode_json(_line_decoder, response.body, api="Ollama")
+        if line.error is not None:
+            said = error_facts(response.body).message or response.body[:512].decode("utf-8", "replace")
+            raise ResponseError(f"the server sent an error under HTTP {response.status}: {said}", body=response.body)
+        if line.message is None:
+            raise MalformedResponseError("the answer is not what Ollama answers with: no message", body=response.body)
+        reason = _FINISH_REASONS.get(line.done_reason or "")
+        if not line.done or reason is None:
+            raise StreamInterruptedError(
+                f"the answer is not whole: done_reason is {line.done_reason!r}", body=response.body
+            )
+        events: list[StreamEvent] = []
+        reader = _Reader()
+        reader.take(line, events)
+        folded = Accumulator()
+        for event in events:
+            folded.add(event)
+        folded.add(reader.finish(line, reason))
+        return folded.completion(
+            requested_model=requested_model, served_model=line.model, response_id=None, raw=response.body
+        )
+
+    def stream_decoder(self) -> OllamaStreamDecoder:
+        return OllamaStreamDecoder()
+
+
+_THINK: Mapping[Any, Any] = {"none": False}
+
+
+def keep_alive_member(keep_alive: float | None) -> dict[str, Any]:
+    """How long the model stays loaded after the request, in seconds; Ollama's number for ever is -1."""
+    if keep_alive is None:
+        return {}
+    return {"keep_alive": -1 if math.isinf(keep_alive) else f"{keep_alive:g}s"}
+
+
+def _messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    names = {call.id: call.name for message in messages for call in message.tool_calls}
+    return [wire for message in messages for wire in _wire(message, names)]
+
+
+def _wire(message: Message, names: Mapping[str, str]) -> list[dict[str, Any]]:
+    if message.role == "tool":
+        return [_tool_result(part, names) for part in message.content if isinstance(part, ToolResult)]
+    wire: dict[str, Any] = {"role": message.role, "content": message.text}
+    images = [part.base64 for part in message.parts if isinstance(part, ImagePart)]
+    thought = "".join(part.text for part in message.parts if isinstance(part, ReasoningPart))
+    if images:
+        wire["images"] = images
+    if thought:
+        wire["thinking"] = thought
+    if message.tool_calls:
+        wire["tool_calls"] = [_tool_call(call) for call in message.tool_calls]
+    return [wire]
+
+
+def _tool_call(call: ToolCall) -> dict[str, Any]:
+    try:
+        arguments = _object_decoder.decode(call.arguments or "{}")
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
+        raise UnsupportedOptionError(
+            "message: tool call", f"the arguments of {call.name} are no JSON object, which Ollama wants: {error}"
+        ) from error
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
+
+
+def _tool_result(result: ToolResult, names: Mapping[str, str]) -> dict[str, Any]:
+    name = result.name or names.get(result.tool_call_id)
+    wire = {"role": "tool", "content": error_marked(result), "tool_call_id": result.tool_call_id}
+    return {**wire, **({"tool_name": name} if name else {})}
+
+
+class _Reader:
+    """The members of a line to events. Ollama sends each tool call whole; its ids are new or missing."""
+
+    __slots__ = ("calls",)
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def take(self, line: _Line, events: list[StreamEvent]) -> None:
+        message = line.message
+        if message is None:
+            return
+        if message.thinking:
+            events.append(ReasoningDelta(message.thinking))
+        if line.logprobs:
+            events.append(TextDelta(message.content or "", tuple(logprob_of(one) for one in line.logprobs)))
+        elif message.content:
+            events.append(TextDelta(message.content))
+        for call in message.tool_calls or ():
+            place = self.calls
+            self.calls += 1
+            arguments = arguments_text(call.function.arguments) or "{}"
+            events.append(ToolCallDelta(place, call.id or f"call_{place}", call.function.name or "", arguments))
+
+    def finish(self, line: _Line, reason: FinishReason) -> Finish:
+        if self.calls and reason == "stop":
+            reason = "tool_calls"  # Ollama has no reason of its own for it
+        return Finish(reason, _usage(line))
+
+
+def _usage(line: _Line) -> Usage | None:
+    if line.prompt_eval_count is None and line.eval_count is None:
+        return None
+    return Usage(
+        line.prompt_eval_count or 0,
+        line.eval_count or 0,
+        load_seconds=_seconds(line.load_duration),
+        prompt_seconds=_seconds(line.prompt_eval_duration),
+        generation_seconds=_seconds(line.eval_duration),
+    )
+
+
+def _seconds(nanoseconds: int | None) -> float | None:
+    return None if nanoseconds is None else nanoseconds * NANOSECONDS
+
+
+class OllamaStreamDecoder:
+    """See the module for the contract, :class:`ctxbackends.wire.http.StreamDecoder` for the protocol."""
+
+    __slots__ = ("_last", "_lines", "_reader", "failure", "finished", "response_id", "served_model")
+
+    def __init__(self) -> None:
+        self._lines = LineSplitter()
+        self._reader = _Reader()
+        self._last = b""
+        self.served_model: str | None = None
+        self.response_id: str | None = None
+        self.failure: BackendError | None = None
+        self.finished = False
+
+    def _ended(self) -> bool:
+        return self.finished or self.failure is not None
+
+    def feed(self, data: bytes) -> list[StreamEvent]:
+        events: list[StreamEvent] = []
+        if self._ended():
+            return events
+        try:
+            lines = self._lines.feed(data)
+        except ResponseTooLargeError as error:
+            self.failure = error
+            return events
+        for line in lines:
+            self._take(line, events)
+            if self._ended():
+                break
+        return events
+
+    def close(self) -> list[StreamEvent]:
+        events: list[StreamEvent] = []
+        if self._ended():
+            return events
+        self._take(self._lines.close(), events)
+        if not self._ended():
+            self.failure = StreamInterruptedError("the stream ended without a line that says done", body=self._last)
+        return events
+
+    def _take(self, data: bytes, events: list[StreamEvent]) -> None:
+        if not data.strip():
+            return
+        self._last = data[:512]
+        try:
+            line = _line_decoder.decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            self.failure = StreamInterruptedError(f"a line of the stream is malformed: {error}", body=data)
+            return
+        if line.error is not None:
+            said = error_facts(data).message or data[:512].decode("utf-8", "replace")
+            self.failure = StreamInterruptedError(f"the server sent an error in the stream: {said}", body=data)
+            return
+        if line.model and self.served_model is None:
+            self.served_model = line.model
+        self._reader.take(line, events)
+        if line.done:
+            reason = _FINISH_REASONS.get(line.done_reason or "")
+            if reason is None:
+                self.failure = StreamInterruptedError(
+                    f"the server ended the answer with done_reason {line.done_reason!r}", body=data
+                )
+                return
+            self.finished = True
+            events.append(self._reader.finish(line, reason))

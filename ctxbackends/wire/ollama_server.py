@@ -1,0 +1,150 @@
+"""What Ollama offers beside chat: its models, what is in memory, loading and unloading, embeddings.
+
+API: https://docs.ollama.com/api. A model that is not in ``/api/ps`` is not loaded; the first request loads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from ctxbackends.errors import APIStatusError, EmptyModelListError, MalformedResponseError
+from ctxbackends.types import Embeddings, ModelInfo, ServerStatus, Usage
+from ctxbackends.wire.http import HTTPRequest, Steps, WireSettings, decode_json, encode_json
+from ctxbackends.wire.ollama import NANOSECONDS, keep_alive_member
+from ctxbackends.wire.openai_server import VectorEncoding
+
+
+class _Listed(msgspec.Struct):
+    name: str
+    context_length: int | None = None
+
+
+class _Models(msgspec.Struct):
+    models: list[_Listed] | None = None
+
+
+class _Version(msgspec.Struct):
+    version: str | None = None
+
+
+class _Show(msgspec.Struct):
+    model_info: dict[str, Any] | None = None
+
+
+class _Embedded(msgspec.Struct):
+    embeddings: list[list[float]]
+    model: str | None = None
+    prompt_eval_count: int | None = None
+    load_duration: int | None = None
+
+
+_models_decoder = msgspec.json.Decoder(_Models)
+_version_decoder = msgspec.json.Decoder(_Version)
+_show_decoder = msgspec.json.Decoder(_Show)
+_embed_decoder = msgspec.json.Decoder(_Embedded)
+
+
+def list_models() -> Steps[tuple[ModelInfo, ...]]:
+    """``GET /api/tags``, and which of them are loaded. ``context_length`` is that of the loaded model: the others have
+    none yet. Raises EmptyModelListError."""
+    response = yield HTTPRequest("GET", "/api/tags")
+    listed = decode_json(_models_decoder, response.body, api="Ollama").models or []
+    if not listed:
+        raise EmptyModelListError("the server lists no model", body=response.body)
+    loaded = {model.name: model for model in (yield from _loaded())}
+    return tuple(
+        ModelInfo(
+            id=model.name,
+            aliases=(model.name.removesuffix(":latest"),) if model.name.endswith(":latest") else (),
+            context_length=loaded[model.name].context_length if model.name in loaded else None,
+            state="loaded" if model.name in loaded else "unloaded",
+        )
+        for model in listed
+    )
+
+
+def _loaded() -> Steps[list[_Listed]]:
+    response = yield HTTPRequest("GET", "/api/ps")
+    return decode_json(_models_decoder, response.body, api="Ollama").models or []
+
+
+def status(model: str | None) -> Steps[ServerStatus]:
+    """Ready when it answers: it loads a model inside the first request for it. ``context_length`` is that of the
+    loaded model, or else what the model was trained for."""
+    response = yield HTTPRequest("GET", "/api/version")
+    version = decode_json(_version_decoder, response.body, api="Ollama").version
+    loaded = yield from _loaded()
+    ours = next((one for one in loaded if model is None or one.name in (model, f"{model}:latest")), None)
+    context = ours.context_length if ours is not None else None
+    if context is None and model is not None:
+        context = yield from _trained_context(model)
+    return ServerStatus(
+        state="ready",
+        version=version,
+        model=model or (ours.name if ours else None),
+        models=tuple(one.name for one in loaded),
+        context_length=context,
+    )
+
+
+def _trained_context(model: str) -> Steps[int | None]:
+    try:
+        response = yield HTTPRequest("POST", "/api/show", encode_json({"model": model}))
+    except APIStatusError:
+        return None  # a model that is not there has no context; asking for it says so
+    info = decode_json(_show_decoder, response.body, api="Ollama").model_info or {}
+    return next(
+        (value for name, value in info.items() if name.endswith(".context_length") and isinstance(value, int)), None
+    )
+
+
+def load(model: str, *, context_length: int | None, keep_alive: float | None) -> Steps[None]:
+    """A chat without messages loads the model: https://docs.ollama.com/api/chat#load-a-model"""
+    body: dict[str, Any] = {"model": model, "messages": [], "stream": False, **keep_alive_member(keep_alive)}
+    if context_length is not None:
+        body["options"] = {"num_ctx": context_length}
+    yield HTTPRequest("POST", "/api/chat", encode_json(body))
+
+
+def unload(model: str) -> Steps[None]:
+    """A chat without messages, after which the model is to be kept for no time."""
+    body = {"model": model, "messages": [], "stream": False, "keep_alive": 0}
+    yield HTTPRequest("POST", "/api/chat", encode_json(body))
+
+
+def embed(
+    inputs: Sequence[str],
+    *,
+    model: str,
+    dimensions: int | None,
+    encoding: VectorEncoding | None,  # noqa: ARG001  # refused before: these vectors come as numbers alone
+    settings: WireSettings,
+) -> Steps[Embeddings]:
+    """``POST /api/embed``, which is not to cut a text that is too long."""
+    body: dict[str, Any] = {
+        "model": model,
+        "input": list(inputs),
+        "truncate": False,
+        **keep_alive_member(settings.keep_alive),
+    }
+    if settings.context_length is not None:
+        body["options"] = {"num_ctx": settings.context_length}
+    if dimensions is not None:
+        body["dimensions"] = dimensions
+    response = yield HTTPRequest("POST", "/api/embed", encode_json(body))
+    answer = decode_json(_embed_decoder, response.body, api="Ollama")
+    if len(answer.embeddings) != len(inputs):
+        raise MalformedResponseError(
+            f"{len(answer.embeddings)} vectors came for {len(inputs)} inputs", body=response.body
+        )
+    load_seconds = None if answer.load_duration is None else answer.load_duration * NANOSECONDS
+    counted = answer.prompt_eval_count
+    return Embeddings(
+        vectors=tuple(tuple(vector) for vector in answer.embeddings),
+        requested_model=model,
+        served_model=answer.model,
+        usage=None if counted is None else Usage(counted, 0, load_seconds=load_seconds),
+    )

@@ -1,0 +1,113 @@
+"""What the plain and the streamed answers of OpenAI's chat API have in common: message, usage, log-probabilities,
+finish reasons. Unknown members are skipped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from ctxbackends.types import FINISH_REASONS, FinishReason, TokenLogprob, Usage
+
+# Text Generation Inference names its reasons otherwise: https://huggingface.co/docs/text-generation-inference
+_FINISH_ALIASES: Mapping[str, FinishReason] = {"eos_token": "stop", "stop_sequence": "stop"}
+
+
+class _InputDetails(msgspec.Struct):
+    cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
+
+
+class _OutputDetails(msgspec.Struct):
+    reasoning_tokens: int | None = None
+
+
+class WireUsage(msgspec.Struct):
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    prompt_tokens_details: _InputDetails | None = None
+    completion_tokens_details: _OutputDetails | None = None
+
+
+class WireTimings(msgspec.Struct):
+    """llama-server's; milliseconds."""
+
+    prompt_ms: float | None = None
+    predicted_ms: float | None = None
+
+
+class _Function(msgspec.Struct):
+    name: str | None = None
+    arguments: str | dict[str, Any] | None = None
+
+
+class WireToolCall(msgspec.Struct):
+    index: int | None = None
+    id: str | None = None
+    function: _Function = msgspec.field(default_factory=_Function)
+
+
+class WireMessage(msgspec.Struct):
+    """A delta or a message; vLLM and Ollama say ``reasoning``, llama-server ``reasoning_content``."""
+
+    content: str | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+    refusal: str | None = None
+    tool_calls: list[WireToolCall] | None = None
+
+
+class Logprob(msgspec.Struct):
+    token: str
+    logprob: float
+    bytes: list[int] | None = None
+    top_logprobs: list[Logprob] | None = None
+
+
+class WireLogprobs(msgspec.Struct):
+    content: list[Logprob] | None = None
+
+
+def usage_of(usage: WireUsage | None, timings: WireTimings | None = None) -> Usage | None:
+    """The counts in our names."""
+    if usage is None:
+        return None
+    given, written = usage.prompt_tokens_details, usage.completion_tokens_details
+    return Usage(
+        usage.prompt_tokens,
+        usage.completion_tokens,
+        given.cached_tokens if given else None,
+        given.cache_write_tokens if given else None,
+        written.reasoning_tokens if written else None,
+        None,
+        _seconds(timings.prompt_ms) if timings else None,
+        _seconds(timings.predicted_ms) if timings else None,
+    )
+
+
+def _seconds(milliseconds: float | None) -> float | None:
+    return None if milliseconds is None else milliseconds / 1000
+
+
+def finish_reason_of(reason: str | None) -> FinishReason | None:
+    """The reason in our names, or None where it is none of a whole answer (vLLM's ``abort``)."""
+    if reason in FINISH_REASONS:
+        return reason  # type: ignore[return-value]  # narrowed by the set, which mypy does not follow
+    return _FINISH_ALIASES.get(reason or "")
+
+
+def logprobs_of(found: WireLogprobs | None) -> tuple[TokenLogprob, ...]:
+    """One value for each token of the answer."""
+    return tuple(logprob_of(one) for one in found.content or ()) if found is not None else ()
+
+
+def logprob_of(one: Logprob) -> TokenLogprob:
+    """The same in our names; Ollama has it in this form as well."""
+    raw = one.bytes
+    return TokenLogprob(
+        one.token,
+        one.logprob,
+        bytes(raw) if raw is not None and all(0 <= byte < 256 for byte in raw) else None,
+        tuple(logprob_of(other) for other in one.top_logprobs or ()),
+    )

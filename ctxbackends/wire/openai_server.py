@@ -1,0 +1,216 @@
+"""What an OpenAI-compatible server offers beside generation: its models, embeddings, and OpenAI's own counter of
+tokens. Other servers share the first two.
+"""
+
+from __future__ import annotations
+
+import base64
+import struct
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias
+
+import attrs
+import msgspec
+
+from ctxbackends.errors import EmptyModelListError, MalformedResponseError
+from ctxbackends.messages import ChatRequest, ImagePart, Message, ReasoningPart, TextPart, ToolCall, ToolResult
+from ctxbackends.types import Embeddings, ModelInfo, ServerStatus, Usage
+from ctxbackends.wire.http import HTTPRequest, HTTPResponse, Steps, WireSettings, decode_json, encode_json
+from ctxbackends.wire.openai_chat import encode_tool, error_marked
+from ctxbackends.wire.openai_parts import WireUsage, usage_of
+from ctxbackends.wire.options import OptionTable, refuse
+
+VectorEncoding: TypeAlias = Literal["float", "base64"]
+
+
+class _ModelMeta(msgspec.Struct):
+    n_ctx: int | None = None
+
+
+class _ModelStatus(msgspec.Struct):
+    value: str | None = None
+    failed: bool | None = None
+
+
+class _Model(msgspec.Struct):
+    """``max_model_len`` is vLLM's, ``meta.n_ctx`` and ``aliases`` llama-server's, ``status`` that of its router,
+    ``max_input_tokens`` Anthropic's."""
+
+    id: str
+    aliases: list[str] | None = None
+    owned_by: str | None = None
+    max_model_len: int | None = None
+    max_input_tokens: int | None = None
+    meta: _ModelMeta | None = None
+    status: _ModelStatus | None = None
+
+
+class _ModelList(msgspec.Struct):
+    data: list[_Model]
+
+
+class _Embedding(msgspec.Struct):
+    embedding: list[float] | str
+    index: int | None = None
+
+
+class _Embeddings(msgspec.Struct):
+    data: list[_Embedding]
+    model: str | None = None
+    usage: WireUsage | None = None
+
+
+class _Count(msgspec.Struct):
+    input_tokens: int
+
+
+_models_decoder = msgspec.json.Decoder(_ModelList)
+_embeddings_decoder = msgspec.json.Decoder(_Embeddings)
+_count_decoder = msgspec.json.Decoder(_Count)
+
+
+# --- models -------------------------------------------------------------------------------------------
+
+
+def list_models() -> Steps[tuple[ModelInfo, ...]]:
+    """``GET /v1/models``. Raises EmptyModelListError."""
+    response = yield HTTPRequest("GET", "/v1/models")
+    return decode_models(response)
+
+
+def decode_models(response: HTTPResponse) -> tuple[ModelInfo, ...]:
+    listed = decode_json(_models_decoder, response.body, api="the OpenAI API").data
+    if not listed:
+        raise EmptyModelListError("the server lists no model", body=response.body)
+    return tuple(_model_info(model) for model in listed)
+
+
+def _model_info(model: _Model) -> ModelInfo:
+    context = model.max_model_len or model.max_input_tokens or (model.meta.n_ctx if model.meta else None)
+    status = model.status
+    return ModelInfo(
+        id=model.id,
+        aliases=tuple(model.aliases or ()),
+        context_length=context,
+        owned_by=model.owned_by,
+        state=("failed" if status.failed else status.value) if status else None,
+    )
+
+
+def chosen_model(models: Sequence[ModelInfo], model: str | None) -> ModelInfo | None:
+    """The one among ``models`` that a backend with the default model ``model`` would ask for, or else the first."""
+    if model is None:
+        return models[0] if models else None
+    return next((info for info in models if model in (info.id, *info.aliases)), None)
+
+
+def status_from_models(model: str | None) -> Steps[ServerStatus]:
+    """The status of a server that tells nothing but its models: ready, where it lists them."""
+    models = yield from list_models()
+    chosen = chosen_model(models, model)
+    return ServerStatus(
+        state="ready",
+        model=chosen.id if chosen else model,
+        context_length=chosen.context_length if chosen else None,
+    )
+
+
+# --- embeddings ---------------------------------------------------------------------------------------
+
+
+def embed(
+    inputs: Sequence[str],
+    *,
+    model: str,
+    dimensions: int | None,
+    encoding: VectorEncoding | None,
+    settings: WireSettings,  # noqa: ARG001  # nothing of it goes into these requests
+) -> Steps[Embeddings]:
+    """``POST /v1/embeddings``, one request."""
+    body: dict[str, Any] = {"model": model, "input": list(inputs), "encoding_format": encoding or "float"}
+    if dimensions is not None:
+        body["dimensions"] = dimensions
+    response = yield HTTPRequest("POST", "/v1/embeddings", encode_json(body))
+    answer = decode_json(_embeddings_decoder, response.body, api="the OpenAI API")
+    count = len(inputs)
+    by_index = {
+        item.index if item.index is not None else place: item.embedding for place, item in enumerate(answer.data)
+    }
+    if sorted(by_index) != list(range(count)) or len(answer.data) != count:
+        raise MalformedResponseError(f"{len(answer.data)} vectors came for {count} inputs", body=response.body)
+    return Embeddings(
+        vectors=tuple(_vector(by_index[place], response.body) for place in range(count)),
+        requested_model=model,
+        served_model=answer.model or None,
+        usage=usage_of(answer.usage),
+    )
+
+
+def _vector(value: list[float] | str, body: bytes) -> tuple[float, ...]:
+    if isinstance(value, list):
+        return tuple(value)
+    # Some servers answer base64 whatever was asked for: little-endian float32.
+    try:
+        raw = base64.b64decode(value, validate=True)
+        return struct.unpack(f"<{len(raw) // 4}f", raw)
+    except (ValueError, struct.error) as error:
+        raise MalformedResponseError(
+            "a vector is neither a list of numbers nor base64 of 32-bit floats", body=body
+        ) from error
+
+
+def joined(batches: Sequence[Embeddings]) -> Embeddings:
+    """The vectors of several requests in their order, with the counts added up."""
+    if len(batches) == 1:
+        return batches[0]
+    counts = [batch.usage for batch in batches]
+    known = [count for count in counts if count is not None]
+    return attrs.evolve(
+        batches[0],
+        vectors=tuple(vector for batch in batches for vector in batch.vectors),
+        usage=Usage(sum(count.input_tokens for count in known), sum(count.output_tokens for count in known))
+        if len(known) == len(counts)
+        else None,
+    )
+
+
+# --- tokens -------------------------------------------------------------------------------------------
+
+
+def count_tokens(request: ChatRequest, table: OptionTable) -> Steps[int]:
+    """OpenAI's counter, which takes the messages as its Responses API does:
+    https://platform.openai.com/docs/api-reference/responses/input-tokens"""
+    refuse(request, table)
+    body: dict[str, Any] = {
+        "model": request.model,
+        "input": [item for message in request.messages for item in _response_items(message)],
+    }
+    if request.tools:
+        body["tools"] = [{"type": "function", **encode_tool(tool)["function"]} for tool in request.tools]
+    response = yield HTTPRequest("POST", "/v1/responses/input_tokens", encode_json(body))
+    return decode_count(response)
+
+
+def decode_count(response: HTTPResponse) -> int:
+    """``{"input_tokens": n}``, as OpenAI, Anthropic and llama-server answer."""
+    return decode_json(_count_decoder, response.body, api="a counter of tokens").input_tokens
+
+
+def _response_items(message: Message) -> list[dict[str, Any]]:
+    items: list[dict[str, Any]] = []
+    content: list[dict[str, Any]] = []
+    said = "output_text" if message.role == "assistant" else "input_text"
+    for part in message.parts:
+        if isinstance(part, TextPart):
+            content.append({"type": said, "text": part.text})
+        elif isinstance(part, ImagePart):
+            content.append({"type": "input_image", "image_url": part.data_url, "detail": "auto"})
+        elif isinstance(part, ToolCall):
+            items.append({"type": "function_call", "call_id": part.id, "name": part.name, "arguments": part.arguments})
+        elif isinstance(part, ToolResult):
+            items.append({"type": "function_call_output", "call_id": part.tool_call_id, "output": error_marked(part)})
+        else:
+            assert not isinstance(part, ReasoningPart), "refuse() came first"
+    if content:
+        items.insert(0, {"type": "message", "role": message.role, "content": content})
+    return items

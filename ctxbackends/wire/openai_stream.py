@@ -1,0 +1,228 @@
+"""A stream of OpenAI chat completion chunks to events; knows no request.
+
+Contract: a completion is whole only if a known ``finish_reason`` came for choice 0 and no error came before the end;
+``[DONE]`` is no proof (vLLM sends it after an error, too), and its absence no fault (several servers leave it out).
+Usage comes after the finish reason, so ``Finish`` is handed on at ``[DONE]`` or at the end.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from ctxbackends.errors import BackendError, ResponseTooLargeError, StreamInterruptedError
+from ctxbackends.types import (
+    Finish,
+    FinishReason,
+    PromptProgress,
+    ReasoningDelta,
+    RefusalDelta,
+    StreamEvent,
+    TextDelta,
+    ToolCallDelta,
+)
+from ctxbackends.wire.framing import SSEDecoder
+from ctxbackends.wire.http import arguments_text
+from ctxbackends.wire.openai_parts import (
+    WireLogprobs,
+    WireMessage,
+    WireTimings,
+    WireToolCall,
+    WireUsage,
+    finish_reason_of,
+    logprobs_of,
+    usage_of,
+)
+from ctxbackends.wire.status import error_facts
+
+
+class _Progress(msgspec.Struct):
+    """llama-server, with ``return_progress``."""
+
+    total: int = 0
+    cache: int = 0
+    processed: int = 0
+    time_ms: float | None = None
+
+
+class _ChunkChoice(msgspec.Struct):
+    """``stop_reason`` is vLLM's: the stop sequence that was hit."""
+
+    index: int = 0
+    delta: WireMessage | None = None
+    finish_reason: str | None = None
+    logprobs: WireLogprobs | None = None
+    stop_reason: Any = None
+
+
+class _Chunk(msgspec.Struct):
+    id: str | None = None
+    model: str | None = None
+    choices: list[_ChunkChoice] | None = None
+    usage: WireUsage | None = None
+    error: Any = None
+    object: str | None = None
+    timings: WireTimings | None = None
+    prompt_progress: _Progress | None = None
+
+
+_chunk_decoder = msgspec.json.Decoder(_Chunk)
+
+
+class OpenAIStreamDecoder:
+    """See the module for the contract, :class:`ctxbackends.wire.http.StreamDecoder` for the protocol."""
+
+    __slots__ = (
+        "_calls",
+        "_frames",
+        "_places",
+        "_reason",
+        "_stop",
+        "_timings",
+        "_usage",
+        "failure",
+        "finished",
+        "response_id",
+        "served_model",
+    )
+
+    def __init__(self) -> None:
+        self._frames = SSEDecoder()
+        self._reason: FinishReason | None = None
+        self._usage: WireUsage | None = None
+        self._timings: WireTimings | None = None
+        self._stop: str | None = None
+        self._calls: list[str] = []
+        self._places: dict[int, int] = {}
+        self.served_model: str | None = None
+        self.response_id: str | None = None
+        self.failure: BackendError | None = None
+        self.finished = False
+
+    def feed(self, data: bytes) -> list[StreamEvent]:
+        if self._ended():
+            return []
+        try:
+            frames = self._frames.feed(data)
+        except ResponseTooLargeError as error:
+            self.failure = error
+            return []
+        events: list[StreamEvent] = []
+        self._read(frames, events)
+        return events
+
+    def close(self) -> list[StreamEvent]:
+        if self._ended():
+            return []
+        events: list[StreamEvent] = []
+        try:
+            frames = self._frames.close()
+        except ResponseTooLargeError as error:
+            self.failure = error
+            return []
+        self._read(frames, events)
+        if not self._ended():
+            self._end(events, "the stream ended without a finish_reason")
+        return events
+
+    def _ended(self) -> bool:
+        return self.failure is not None or self.finished
+
+    def _read(self, frames: list[tuple[bytes, bytes]], events: list[StreamEvent]) -> None:
+        for name, data in frames:
+            data = data.strip()
+            if not data:
+                continue
+            if data == b"[DONE]":
+                self._end(events, "[DONE] came without a finish_reason")
+                return
+            try:
+                chunk = _chunk_decoder.decode(data)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                self.failure = StreamInterruptedError(f"an event of the stream is malformed: {error}", body=data)
+                return
+            if chunk.error is not None or name == b"error" or (chunk.choices is None and chunk.usage is None):
+                if not self._is_error(chunk, name, data):
+                    continue
+                return
+            self._take(chunk, events)
+            if self.failure is not None:
+                return
+
+    def _is_error(self, chunk: _Chunk, name: bytes, data: bytes) -> bool:
+        """Errors come under ``error`` (object or string), as ``event: error``, or with their members at the top
+        level."""
+        facts = error_facts(data)  # not the chunk decoder: what that skipped may be no valid JSON
+        if chunk.error is None and name != b"error" and chunk.object != "error" and facts.message is None:
+            return False  # an event of a kind that this format does not know
+        self.failure = StreamInterruptedError(
+            f"the server sent an error in the stream: {facts.message or data[:512].decode('utf-8', 'replace')}",
+            body=data,
+        )
+        return True
+
+    def _take(self, chunk: _Chunk, events: list[StreamEvent]) -> None:
+        if chunk.model and self.served_model is None:
+            self.served_model = chunk.model
+            self.response_id = chunk.id
+        if chunk.usage is not None:
+            self._usage = chunk.usage
+        if chunk.timings is not None:
+            self._timings = chunk.timings
+        if chunk.prompt_progress is not None:
+            done = chunk.prompt_progress
+            seconds = None if done.time_ms is None else done.time_ms / 1000
+            events.append(PromptProgress(done.processed, done.total, done.cache, seconds))
+        for choice in chunk.choices or ():
+            if choice.index != 0:
+                continue
+            if choice.delta is not None:
+                self._take_delta(choice.delta, choice.logprobs, events)
+            if isinstance(choice.stop_reason, str):
+                self._stop = choice.stop_reason
+            if choice.finish_reason:  # some servers say "" until the last
+                self._reason = finish_reason_of(choice.finish_reason)
+                if self._reason is None:
+                    self.failure = StreamInterruptedError(
+                        f"the server ended the answer with finish_reason {choice.finish_reason!r}"
+                    )
+                    return
+
+    def _take_delta(self, delta: WireMessage, logprobs: WireLogprobs | None, events: list[StreamEvent]) -> None:
+        reasoning = delta.reasoning or delta.reasoning_content
+        if reasoning:
+            events.append(ReasoningDelta(reasoning))
+        if logprobs is not None:  # tokens that make no character yet have them, too
+            events.append(TextDelta(delta.content or "", logprobs_of(logprobs)))
+        elif delta.content:
+            events.append(TextDelta(delta.content))
+        if delta.refusal:
+            events.append(RefusalDelta(delta.refusal))
+        for call in delta.tool_calls or ():
+            place = self._place(call)
+            arguments = arguments_text(call.function.arguments)
+            events.append(ToolCallDelta(place, self._calls[place], call.function.name or "", arguments))
+
+    def _place(self, call: WireToolCall) -> int:
+        """Which of the parallel calls a delta belongs to: by id, then by index. Servers repeat the index 0 for every
+        call, leave it out, or do not begin with 0; an index means the call that used it last."""
+        if call.id and call.id in self._calls:
+            place = self._calls.index(call.id)
+        elif not call.id and self._calls and (call.index is None or call.index in self._places):
+            place = len(self._calls) - 1 if call.index is None else self._places[call.index]
+        else:
+            place = len(self._calls)
+            self._calls.append(call.id or "")
+        if call.index is not None:
+            self._places[call.index] = place
+        return place
+
+    def _end(self, events: list[StreamEvent], problem: str) -> None:
+        if self._reason is None:
+            stray = self._frames.stray
+            said = f"; the last line that came: {stray.decode('utf-8', 'replace')}" if stray else ""
+            self.failure = StreamInterruptedError(problem + said, body=stray)
+            return
+        self.finished = True
+        events.append(Finish(self._reason, usage_of(self._usage, self._timings), self._stop))

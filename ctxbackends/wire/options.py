@@ -1,0 +1,184 @@
+"""What becomes of each option on a wire: sent, translated or refused, as a value. Tables of these drive the codecs, the
+documentation and the tests; knows no server.
+
+An option that needs more than one answer has a row for each of its kinds (``tool_choice: named``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
+from typing import Any, TypeAlias
+
+import attrs
+
+from ctxbackends.errors import UnsupportedOptionError
+from ctxbackends.messages import (
+    ChatRequest,
+    ChoiceFormat,
+    GrammarFormat,
+    ImagePart,
+    JSONObjectFormat,
+    JSONSchemaFormat,
+    Message,
+    NamedTool,
+    ReasoningPart,
+    RegexFormat,
+    ToolCall,
+    ToolResult,
+)
+
+
+class How(StrEnum):
+    """What an option becomes, where that is more than a new name. The values are the words of the documentation."""
+
+    PLAIN = ""
+    AS_SCHEMA = "as a schema that any object fits"
+    AS_GBNF = "as a GBNF grammar"
+    ALONE = "as `required`, with this tool as the only one offered"
+    LEFT_OUT = "the tools are not offered"
+    DEFAULT = "as nothing: it is what this server does with tools"
+    TEMPLATE = 'with `chat_template_kwargs.enable_thinking: false` for `"none"`'
+    INVERTED = "inverted"
+    THINKING = 'with `thinking: {"type": "disabled"}` for `"none"`'
+    LEVEL = 'as a level, and `false` for `"none"`'
+    OBJECT = "with its arguments as an object"
+    SIGNED = "with the signature that it came with"
+
+
+@attrs.frozen
+class Sent:
+    """The option goes over the wire at ``at``, a path of member names with dots between them; ``as_`` says what it
+    becomes. ``most``: a higher number would be lowered silently, so it is refused."""
+
+    at: str
+    as_: How = How.PLAIN
+    most: float | None = None
+
+
+@attrs.frozen
+class Refused:
+    """The server would ignore or misread the option, so that nothing is sent. ``reason`` says why, and what to do."""
+
+    reason: str
+
+
+Handling: TypeAlias = Sent | Refused
+OptionTable: TypeAlias = Mapping[str, Handling]
+
+SCALARS = (
+    "max_tokens",
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "seed",
+    "frequency_penalty",
+    "presence_penalty",
+    "repetition_penalty",
+    "logprobs",
+    "top_logprobs",
+    "reasoning_effort",
+    "reasoning_budget",
+    "parallel_tool_calls",
+)
+"""Options of one kind."""
+
+CELLS = (
+    *SCALARS,
+    "stop_sequences",
+    "response_format: json_object",
+    "response_format: json_schema",
+    "response_format: regex",
+    "response_format: choice",
+    "response_format: grammar",
+    "tools",
+    "tool_choice: auto",
+    "tool_choice: none",
+    "tool_choice: required",
+    "tool_choice: named",
+    "message: image data",
+    "message: image url",
+    "message: reasoning",
+    "message: tool call",
+    "message: tool result",
+    "extra_body",
+)
+"""Every row of an option table."""
+
+_FORMATS: Mapping[type[Any], str] = {
+    JSONObjectFormat: "response_format: json_object",
+    JSONSchemaFormat: "response_format: json_schema",
+    RegexFormat: "response_format: regex",
+    ChoiceFormat: "response_format: choice",
+    GrammarFormat: "response_format: grammar",
+}
+
+
+def used(request: ChatRequest) -> Iterator[str]:
+    """The rows that ``request`` makes use of."""
+    for name in SCALARS:
+        if getattr(request, name) is not None:
+            yield name
+    if request.stop_sequences:
+        yield "stop_sequences"
+    if request.response_format is not None:
+        yield _FORMATS[type(request.response_format)]
+    if request.tools:
+        yield "tools"
+    if request.tool_choice is not None:
+        choice = request.tool_choice
+        yield "tool_choice: named" if isinstance(choice, NamedTool) else f"tool_choice: {choice}"
+    for message in request.messages:
+        if not isinstance(message.content, str):
+            yield from _used_parts(message)
+    if request.extra_body:
+        yield "extra_body"
+
+
+def _used_parts(message: Message) -> Iterator[str]:
+    for part in message.content:
+        if isinstance(part, ImagePart):
+            yield "message: image url" if part.url is not None else "message: image data"
+        elif isinstance(part, ReasoningPart):
+            yield "message: reasoning"
+        elif isinstance(part, ToolCall):
+            yield "message: tool call"
+        elif isinstance(part, ToolResult):
+            yield "message: tool result"
+
+
+def refuse(request: ChatRequest, table: OptionTable) -> None:
+    """Raise UnsupportedOptionError for the first option of ``request`` that ``table`` refuses."""
+    for option in used(request):
+        handling = table[option]
+        if isinstance(handling, Refused):
+            raise UnsupportedOptionError(option, handling.reason)
+        if handling.most is not None and getattr(request, option) > handling.most:
+            raise UnsupportedOptionError(option, f"this server takes {handling.most:g} at most")
+
+
+def put(body: dict[str, Any], at: str, value: Any) -> None:
+    """Set the member of ``body`` that the path ``at`` names."""
+    *outer, name = at.split(".")
+    for step in outer:
+        body = body.setdefault(step, {})
+    body[name] = value
+
+
+def add_extra(body: dict[str, Any], extra: Mapping[str, Any] | None, reserved: Mapping[str, str]) -> None:
+    """Add the members of ``extra_body``. Objects are merged (Ollama's ``options``); a member that is set already or is
+    ``reserved`` is refused, since two wishes for one member are a mistake."""
+    _merge(body, extra or {}, reserved, "extra_body: ")
+
+
+def _merge(body: dict[str, Any], extra: Mapping[str, Any], reserved: Mapping[str, str], path: str) -> None:
+    for name, value in extra.items():
+        if name in reserved:
+            raise UnsupportedOptionError(path + name, reserved[name])
+        if name in body:
+            if isinstance(body[name], dict) and isinstance(value, Mapping):
+                _merge(body[name], value, {}, f"{path}{name}.")
+                continue
+            raise UnsupportedOptionError(path + name, f"{name} is set by an option already")
+        body[name] = value

@@ -1,0 +1,96 @@
+"""What vLLM offers beside generation: its state, sleeping and waking, the count of tokens.
+
+API: https://docs.vllm.ai/en/stable/serving/openai_compatible_server/. Sleep is there only in development mode.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from ctxbackends.errors import APIStatusError, NotFoundError, UnsupportedOperationError
+from ctxbackends.messages import ChatRequest
+from ctxbackends.types import ServerStatus
+from ctxbackends.wire.http import HTTPRequest, Steps, decode_json, encode_json
+from ctxbackends.wire.openai_chat import encode_messages, encode_tool
+from ctxbackends.wire.openai_server import chosen_model, decode_models
+from ctxbackends.wire.options import OptionTable, refuse
+
+_NO_SLEEP = (
+    "this vLLM has no routes for sleep; they are there when it is started with VLLM_SERVER_DEV_MODE=1 and "
+    "--enable-sleep-mode"
+)
+
+
+class _Version(msgspec.Struct):
+    version: str | None = None
+
+
+class _Sleeping(msgspec.Struct):
+    is_sleeping: bool = False
+
+
+class _Tokenized(msgspec.Struct):
+    count: int
+
+
+_version_decoder = msgspec.json.Decoder(_Version)
+_sleeping_decoder = msgspec.json.Decoder(_Sleeping)
+_tokenized_decoder = msgspec.json.Decoder(_Tokenized)
+
+
+def status(model: str | None) -> Steps[ServerStatus]:
+    """``/health`` answers 200 while vLLM sleeps as well, so it is asked whether it does."""
+    yield HTTPRequest("GET", "/health")
+    response = yield HTTPRequest("GET", "/v1/models")
+    models = decode_models(response)
+    response = yield HTTPRequest("GET", "/version")
+    version = decode_json(_version_decoder, response.body, api="vLLM").version
+    asleep = yield from _is_sleeping()
+    chosen = chosen_model(models, model)
+    return ServerStatus(
+        state="sleeping" if asleep else "ready",
+        version=version,
+        model=chosen.id if chosen else model,
+        models=() if asleep else tuple(one.id for one in models),
+        context_length=chosen.context_length if chosen else None,
+    )
+
+
+def _is_sleeping() -> Steps[bool]:
+    try:
+        response = yield HTTPRequest("GET", "/is_sleeping")
+    except APIStatusError:
+        return False
+    return decode_json(_sleeping_decoder, response.body, api="vLLM").is_sleeping
+
+
+def load(model: str, *, context_length: int | None, keep_alive: float | None) -> Steps[None]:  # noqa: ARG001  # it has one
+    """Wake a vLLM that sleeps. The model was given to it when it was started."""
+    for option, value in (("context_length", context_length), ("keep_alive", keep_alive)):
+        if value is not None:
+            raise UnsupportedOperationError("load", f"vLLM takes its {option} when it is started")
+    yield from _sleep_route("load", "/wake_up")
+
+
+def unload(model: str) -> Steps[None]:  # noqa: ARG001  # as above
+    """Put vLLM to sleep: its weights leave the GPU. Requests in flight are finished first."""
+    yield from _sleep_route("unload", "/sleep?level=1&mode=wait")
+
+
+def _sleep_route(what: str, path: str) -> Steps[None]:
+    try:
+        yield HTTPRequest("POST", path)
+    except NotFoundError as error:
+        raise UnsupportedOperationError(what, _NO_SLEEP) from error
+
+
+def count_tokens(request: ChatRequest, table: OptionTable) -> Steps[int]:
+    """``POST /tokenize``, which stands outside of ``/v1``."""
+    refuse(request, table)
+    body: dict[str, Any] = {"model": request.model, "messages": encode_messages(request.messages, table)}
+    if request.tools:
+        body["tools"] = [encode_tool(tool) for tool in request.tools]
+    response = yield HTTPRequest("POST", "/tokenize", encode_json(body))
+    return decode_json(_tokenized_decoder, response.body, api="vLLM").count
