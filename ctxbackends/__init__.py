@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ctxbackends.backend import Backend as Backend
-    from ctxbackends.backend import HTTPBackend as HTTPBackend
     from ctxbackends.config import BackendConfig as BackendConfig
     from ctxbackends.errors import AmbiguousBackendError as AmbiguousBackendError
     from ctxbackends.errors import APIConnectionError as APIConnectionError
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
     from ctxbackends.errors import RedirectError as RedirectError
     from ctxbackends.errors import ResponseError as ResponseError
     from ctxbackends.errors import ResponseTooLargeError as ResponseTooLargeError
+    from ctxbackends.errors import ServerConfigurationError as ServerConfigurationError
     from ctxbackends.errors import ServerDiedError as ServerDiedError
     from ctxbackends.errors import ServiceUnavailableError as ServiceUnavailableError
     from ctxbackends.errors import StreamInterruptedError as StreamInterruptedError
@@ -50,59 +50,95 @@ if TYPE_CHECKING:
     from ctxbackends.errors import UnknownBackendTypeError as UnknownBackendTypeError
     from ctxbackends.errors import UnsupportedOperationError as UnsupportedOperationError
     from ctxbackends.errors import UnsupportedOptionError as UnsupportedOptionError
+    from ctxbackends.httpbackend import HTTPBackend as HTTPBackend
     from ctxbackends.local import LocalServer as LocalServer
     from ctxbackends.local import serve_model as serve_model
+    from ctxbackends.messages import ChatOptions as ChatOptions
+    from ctxbackends.messages import ChatRequest as ChatRequest
+    from ctxbackends.messages import ChoiceFormat as ChoiceFormat
+    from ctxbackends.messages import GrammarFormat as GrammarFormat
+    from ctxbackends.messages import ImagePart as ImagePart
+    from ctxbackends.messages import JSONObjectFormat as JSONObjectFormat
+    from ctxbackends.messages import JSONSchemaFormat as JSONSchemaFormat
+    from ctxbackends.messages import Message as Message
+    from ctxbackends.messages import NamedTool as NamedTool
+    from ctxbackends.messages import ReasoningPart as ReasoningPart
+    from ctxbackends.messages import RegexFormat as RegexFormat
+    from ctxbackends.messages import ResponseFormat as ResponseFormat
+    from ctxbackends.messages import TextPart as TextPart
+    from ctxbackends.messages import Tool as Tool
+    from ctxbackends.messages import ToolCall as ToolCall
+    from ctxbackends.messages import ToolResult as ToolResult
     from ctxbackends.profiles import PROFILES as PROFILES
     from ctxbackends.profiles import BackendType as BackendType
     from ctxbackends.profiles import Profile as Profile
+    from ctxbackends.profiles import WireAPI as WireAPI
     from ctxbackends.registry import Registry as Registry
     from ctxbackends.registry import http_backend as http_backend
     from ctxbackends.registry import open_backend as open_backend
     from ctxbackends.stream import ChatStream as ChatStream
+    from ctxbackends.structured import Extraction as Extraction
+    from ctxbackends.structured import SchemaProbe as SchemaProbe
     from ctxbackends.structured import extract as extract
-    from ctxbackends.types import ChatOptions as ChatOptions
-    from ctxbackends.types import ChatRequest as ChatRequest
+    from ctxbackends.structured import extract_result as extract_result
+    from ctxbackends.structured import probe_schema as probe_schema
+    from ctxbackends.tools import arguments_of as arguments_of
+    from ctxbackends.tools import tool_of as tool_of
     from ctxbackends.types import Completion as Completion
     from ctxbackends.types import Embeddings as Embeddings
+    from ctxbackends.types import Enforcement as Enforcement
     from ctxbackends.types import Finish as Finish
     from ctxbackends.types import FinishReason as FinishReason
-    from ctxbackends.types import JSONObjectFormat as JSONObjectFormat
-    from ctxbackends.types import JSONSchemaFormat as JSONSchemaFormat
     from ctxbackends.types import Loading as Loading
-    from ctxbackends.types import Message as Message
     from ctxbackends.types import ModelInfo as ModelInfo
     from ctxbackends.types import PartialCompletion as PartialCompletion
     from ctxbackends.types import Ping as Ping
+    from ctxbackends.types import PromptProgress as PromptProgress
     from ctxbackends.types import ReasoningDelta as ReasoningDelta
     from ctxbackends.types import RefusalDelta as RefusalDelta
-    from ctxbackends.types import ResponseFormat as ResponseFormat
+    from ctxbackends.types import ServerStatus as ServerStatus
     from ctxbackends.types import StreamEvent as StreamEvent
     from ctxbackends.types import TextDelta as TextDelta
-    from ctxbackends.types import ToolCall as ToolCall
+    from ctxbackends.types import TokenLogprob as TokenLogprob
     from ctxbackends.types import ToolCallDelta as ToolCallDelta
     from ctxbackends.types import Usage as Usage
 
 _HOMES = {
-    "types": (
+    "messages": (
         "ChatOptions",
         "ChatRequest",
-        "Completion",
-        "Embeddings",
-        "Finish",
-        "FinishReason",
+        "ChoiceFormat",
+        "GrammarFormat",
+        "ImagePart",
         "JSONObjectFormat",
         "JSONSchemaFormat",
-        "Loading",
         "Message",
+        "NamedTool",
+        "ReasoningPart",
+        "RegexFormat",
+        "ResponseFormat",
+        "TextPart",
+        "Tool",
+        "ToolCall",
+        "ToolResult",
+    ),
+    "types": (
+        "Completion",
+        "Embeddings",
+        "Enforcement",
+        "Finish",
+        "FinishReason",
+        "Loading",
         "ModelInfo",
         "PartialCompletion",
         "Ping",
+        "PromptProgress",
         "ReasoningDelta",
         "RefusalDelta",
-        "ResponseFormat",
+        "ServerStatus",
         "StreamEvent",
         "TextDelta",
-        "ToolCall",
+        "TokenLogprob",
         "ToolCallDelta",
         "Usage",
     ),
@@ -140,6 +176,7 @@ _HOMES = {
         "RedirectError",
         "ResponseError",
         "ResponseTooLargeError",
+        "ServerConfigurationError",
         "ServerDiedError",
         "ServiceUnavailableError",
         "StreamInterruptedError",
@@ -153,14 +190,23 @@ _HOMES = {
         "BackendType",
         "PROFILES",
         "Profile",
+        "WireAPI",
     ),
     "config": ("BackendConfig",),
-    "backend": (
-        "Backend",
-        "HTTPBackend",
+    "tools": (
+        "arguments_of",
+        "tool_of",
     ),
+    "backend": ("Backend",),
+    "httpbackend": ("HTTPBackend",),
     "stream": ("ChatStream",),
-    "structured": ("extract",),
+    "structured": (
+        "Extraction",
+        "SchemaProbe",
+        "extract",
+        "extract_result",
+        "probe_schema",
+    ),
     "registry": (
         "Registry",
         "http_backend",

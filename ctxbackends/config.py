@@ -5,6 +5,7 @@ A value that could be an API key is never repeated in a message. The file is rea
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from collections.abc import Collection, Mapping
@@ -175,9 +176,12 @@ def _bad_endpoint(problem: str, url: str) -> InvalidEndpointError:
 # --- values -------------------------------------------------------------------------------------------
 
 DURATION_FIELDS = ("timeout", "connect_timeout", "ready_timeout", "first_token_timeout", "idle_timeout")
-COUNT_FIELDS = ("ctx_size", "parallel", "threads")
-LOCAL_ONLY = (*COUNT_FIELDS, "embeddings")
+LOCAL_COUNT_FIELDS = ("ctx_size", "parallel", "threads")
+COUNT_FIELDS = (*LOCAL_COUNT_FIELDS, "context_length")
+LOCAL_ONLY = (*LOCAL_COUNT_FIELDS, "embeddings")
 """Fields that mean something only beside ``model_path``."""
+TYPE_FIELDS = ("context_length", "keep_alive", "organization", "project")
+"""Fields that mean something only for the types whose profile ``uses`` them."""
 
 
 def unknown_type(name: str, types: Collection[str], *, implied: bool) -> UnknownBackendTypeError:
@@ -206,6 +210,9 @@ class BackendConfig:
     their own. ``endpoint`` is the type's default where there is one. ``api_key_env`` names an environment variable;
     None is the type's default one, ``""`` is no key. ``api_key`` is for code alone and is in no file and no repr.
     Times are seconds; None is the type's default, and ``ready_timeout=0`` waits for no cold start.
+    ``wire_api`` is the wire format of generations, where the type has more than one. ``context_length`` (tokens) and
+    ``keep_alive`` (seconds, ``math.inf`` for ever) are what Ollama and LM Studio load a model with; ``organization``
+    and ``project`` name an account of OpenAI.
     ``model_path`` (type llamacpp) is a GGUF file that the SDK serves itself, in the place of an endpoint; ``ctx_size``,
     ``parallel``, ``threads`` and ``embeddings`` are for it alone.
     """
@@ -222,6 +229,11 @@ class BackendConfig:
     first_token_timeout: float | None = None
     idle_timeout: float | None = None
     model_mismatch: MismatchPolicy | None = None
+    wire_api: str | None = None
+    context_length: int | None = None
+    keep_alive: float | None = None
+    organization: str | None = None
+    project: str | None = None
     model_path: str | None = None
     ctx_size: int | None = None
     parallel: int | None = None
@@ -231,7 +243,7 @@ class BackendConfig:
     def __attrs_post_init__(self) -> None:
         self._check_text("name")
         self._check_text("type")
-        for field in ("default_model", "model_path"):
+        for field in ("default_model", "model_path", "organization", "project"):
             if getattr(self, field) is not None:
                 self._check_text(field)
         self._check_keys()
@@ -245,7 +257,27 @@ class BackendConfig:
                 self._fail(field, f"must be a whole number from 1 to {MAX_COUNT}")
         if type(self.embeddings) is not bool:
             self._fail("embeddings", "must be true or false")
+        self._check_wire()
         self._check_place()
+
+    def _check_wire(self) -> None:
+        """What only some types have a use for; types that are not built in may use everything."""
+        profile = PROFILES.get(self.type)
+        if self.keep_alive is not None and self.keep_alive != math.inf:
+            self._check_duration("keep_alive")
+        for header in ("organization", "project"):
+            if not all("!" <= c <= "~" for c in getattr(self, header) or ""):
+                self._fail(header, "holds white space or characters that no header can hold")
+        if profile is None:
+            return
+        if self.wire_api is not None and self.wire_api not in profile.wire_apis:
+            self._fail("wire_api", f"must be {' or '.join(profile.wire_apis)} for type {self.type}")
+        for field in TYPE_FIELDS:
+            if getattr(self, field) is not None and field not in profile.uses:
+                users = ", ".join(name for name, row in PROFILES.items() if field in row.uses)
+                self._fail(field, f"has no meaning for type {self.type}; it is for {users}")
+        if self.keep_alive == math.inf and profile.keep_alive_at is not None:
+            self._fail("keep_alive", f"type {self.type} cannot keep a model for ever; write a duration such as 24h")
 
     def _check_text(self, field: str) -> None:
         value = getattr(self, field)
@@ -278,7 +310,7 @@ class BackendConfig:
             return
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= _MAX_DURATION / 10**9:
             self._fail(field, "must be a number of seconds, not more than 292 years; leave it out for the default")
-        if value < 0 or (value == 0 and field != "ready_timeout"):
+        if value < 0 or (value == 0 and field not in ("ready_timeout", "keep_alive")):
             self._fail(field, f"must be above zero; {DURATION_HINT}, or leave it out for the default")
         object.__setattr__(self, field, float(value))
 

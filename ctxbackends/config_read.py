@@ -7,6 +7,7 @@ an API key is never repeated in a message. The write is :mod:`ctxbackends.config
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import stat
@@ -19,9 +20,9 @@ from typing import Any, Protocol
 import attrs
 
 from ctxbackends.config import (
-    COUNT_FIELDS,
     DURATION_FIELDS,
     DURATION_HINT,
+    LOCAL_COUNT_FIELDS,
     MAX_COUNT,
     BackendConfig,
     CtxConfig,
@@ -199,6 +200,10 @@ def _duration(node: Node) -> float:
     return parse_duration(node.value)
 
 
+def _keep_alive(node: Node) -> float:
+    return math.inf if is_text(node) and node.value == "forever" else _duration(node)
+
+
 def _count(node: Node) -> int:
     if not _is(node, "scalar", "int") or not re.fullmatch("[0-9]{1,10}", node.value):
         raise ValueError(f"must be a whole number from 1 to {MAX_COUNT}, without quotes")
@@ -214,9 +219,12 @@ def _flag(node: Node) -> bool:
 _FIELDS: Mapping[str, Callable[[Node], Any]] = MappingProxyType(
     {
         **dict.fromkeys(("name", "type", "endpoint", "api_key_env"), _text),
-        **dict.fromkeys(("default_model", "model_mismatch", "model_path"), _text),
+        **dict.fromkeys(("default_model", "model_mismatch", "wire_api"), _text),
         **dict.fromkeys(DURATION_FIELDS, _duration),
-        **dict.fromkeys(COUNT_FIELDS, _count),
+        "context_length": _count,
+        "keep_alive": _keep_alive,
+        **dict.fromkeys(("organization", "project", "model_path"), _text),
+        **dict.fromkeys(LOCAL_COUNT_FIELDS, _count),
         "embeddings": _flag,
     }
 )

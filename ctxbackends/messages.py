@@ -259,7 +259,7 @@ class ChoiceFormat:
     choices: tuple[str, ...] = attrs.field(converter=tuple)
 
     def __attrs_post_init__(self) -> None:
-        if not self.choices or not all(isinstance(choice, str) and choice for choice in self.choices):
+        if not self.choices or not all(self.choices):
             raise ValueError("a ChoiceFormat needs at least one text, and none of them empty")
 
 
@@ -332,6 +332,9 @@ def _at_least(least: int) -> Callable[[Any, attrs.Attribute[Any], int | None], N
     return check
 
 
+_CHOICES: frozenset[object] = frozenset({None, "auto", "none", "required"})
+
+
 @attrs.frozen(kw_only=True)
 class ChatRequest:
     """What is asked of a model, before any wire format. See :class:`ChatOptions` for the meaning of each field.
@@ -369,7 +372,7 @@ class ChatRequest:
             raise ValueError(f"tool_choice names the tool {self.tool_choice.name!r}, which is not among the tools")
         if self.tool_choice == "required" and not names:
             raise ValueError("tool_choice is required, and there are no tools")
-        if self.tool_choice not in (None, "auto", "none", "required") and not isinstance(self.tool_choice, NamedTool):
+        if not isinstance(self.tool_choice, NamedTool) and self.tool_choice not in _CHOICES:
             raise ValueError(f"tool_choice is {self.tool_choice!r}; it is auto, none, required or a NamedTool")
         if self.top_logprobs is not None and not self.logprobs:
             raise ValueError("top_logprobs goes together with logprobs=True")

@@ -1,8 +1,8 @@
 """The backend types and what is known of each: one frozen row a type. Values and named functions only; a difference
 between servers that is a value belongs here.
 
-Knows the codecs by name, no transport and no configuration file. Times are in seconds. What becomes of each option is in
-:mod:`ctxbackends.option_tables`.
+Knows the codecs by name, no transport and no configuration file. Times are in seconds. What becomes of each option is
+in :mod:`ctxbackends.option_tables`.
 """
 
 from __future__ import annotations

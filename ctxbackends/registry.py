@@ -10,7 +10,7 @@ from typing import Any, Self, TypeAlias
 
 import anyio
 
-from ctxbackends.backend import Backend, HTTPBackend
+from ctxbackends.backend import Backend
 from ctxbackends.config import BackendConfig
 from ctxbackends.config_read import find_ctxrc, load_ctxrc
 from ctxbackends.errors import (
@@ -21,6 +21,7 @@ from ctxbackends.errors import (
     UnknownBackendError,
     UnknownBackendTypeError,
 )
+from ctxbackends.httpbackend import HTTPBackend
 from ctxbackends.profiles import PROFILES, Profile
 from ctxbackends.transport import Session, Transport
 

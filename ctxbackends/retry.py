@@ -27,10 +27,9 @@ from ctxbackends.errors import (
     ServerDiedError,
     ServiceUnavailableError,
 )
-from ctxbackends.types import Loading, LoadState
+from ctxbackends.types import Loading, LoadState, OnProgress
 
 T = TypeVar("T")
-OnProgress: TypeAlias = Callable[[Loading], object]
 Liveness: TypeAlias = Callable[[], BackendError | None]
 
 FIRST_POLL = 0.05

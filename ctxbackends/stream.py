@@ -9,15 +9,15 @@ keep-alive comments are no progress.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import suppress
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import attrs
 
 from ctxbackends.errors import APIConnectionError, APITimeoutError, BackendError, ClosedError, StreamInterruptedError
-from ctxbackends.types import Completion, StreamEvent, TextDelta
+from ctxbackends.types import Completion, Loading, OnProgress, PromptProgress, StreamEvent, TextDelta
 from ctxbackends.wire.accumulate import Accumulator
 from ctxbackends.wire.http import StreamDecoder
 
@@ -54,6 +54,8 @@ class ChatStream:
     """An answer as it is written. Use it with ``async with``, and iterate it for events, or ``text()`` for the text
     alone.
 
+    Entering the ``async with`` sends the request. Where the server is not ready, the wait for it goes on while you
+    iterate, and each look at it is a :class:`Loading` event.
     Leaving the ``async with`` early cancels the generation: the connection is closed at once. ``completion`` is there
     once the last event came.
     Raises StreamInterruptedError with ``partial`` where the answer does not become whole, APITimeoutError where a limit
@@ -62,11 +64,12 @@ class ChatStream:
 
     def __init__(
         self,
-        open_body: Callable[[Callable[[], None]], Awaitable[Body]],
+        open_body: Callable[[Callable[[], None], OnProgress], Coroutine[Any, Any, Body]],
         decoder: StreamDecoder,
         *,
         requested_model: str,
         limits: StreamLimits,
+        on_progress: OnProgress | None = None,
         check_model: Callable[[str], None],
         explain: Callable[[BackendError], BackendError],
         pooled: bool,
@@ -76,6 +79,7 @@ class ChatStream:
         self._decoder = decoder
         self._requested_model = requested_model
         self._limits = limits
+        self._on_progress = on_progress
         self._check_model = check_model
         self._explain = explain
         self._pooled = pooled
@@ -83,6 +87,9 @@ class ChatStream:
         self._folded = Accumulator()
         self._events: list[StreamEvent] = []
         self._next = 0
+        self._opening: asyncio.Task[Body] | None = None
+        self._news: asyncio.Future[None] | None = None
+        self._loading: list[StreamEvent] = []
         self._body: Body | None = None
         self._closed = False
         self._error: BackendError | None = None
@@ -92,28 +99,66 @@ class ChatStream:
         self._sent_at = 0.0
         self._waiting_since: float | None = None
         self._seen_first = False
+        self._progressed = False
         self._timed_out: APITimeoutError | None = None
         self._watch: asyncio.TimerHandle | None = None
 
     # --- open and close ---------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        if self._body is not None or self._closed:
+        if self._opening is not None or self._closed:
             raise ClosedError("a stream is opened once; call stream() again")
         loop = asyncio.get_running_loop()
 
         def sent() -> None:  # each attempt starts the clocks anew: waiting for a cold start has a budget of its own
             self._sent_at = loop.time()
 
-        self._body = await self._open_body(sent)
-        self._waiting_since = self._sent_at
-        self._arm(loop)
+        # A task of its own, so that who iterates sees each Loading when it happens.
+        self._opening = loop.create_task(self._open_body(sent, self._report_loading))
+        self._opening.add_done_callback(self._tell)
+        try:
+            await self._opened_or_loading(loop)
+        except BaseException:
+            await self._abandon()
+            raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self._abandon()
+
+    def _report_loading(self, seen: Loading) -> None:
+        if self._on_progress is not None:
+            self._on_progress(seen)
+        self._loading.append(seen)
+        self._tell()
+
+    def _tell(self, _: object = None) -> None:
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
+
+    async def _opened_or_loading(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Return when the answer has begun, or when there is something to say about the wait for it."""
+        assert self._opening is not None, "only an entered stream waits"
+        while not self._opening.done() and not self._loading:
+            self._news = loop.create_future()
+            await self._news
+        if self._body is None and self._opening.done():
+            self._body = self._opening.result()
+            self._waiting_since = self._sent_at
+            self._arm(loop)
+
+    async def _abandon(self) -> None:
+        """Close; an opening that is under way ends first, so that nothing of it is left."""
         self._close()
+        opening = self._opening
+        if opening is None or self._body is not None:
+            return
+        opening.cancel()
+        await asyncio.wait([opening])
+        if not opening.cancelled() and opening.exception() is None:
+            opening.result().close()
 
     def _close(self) -> None:
         self._closed = True
@@ -161,10 +206,16 @@ class ChatStream:
         """Wait for the next events, or for the end."""
         if self._error is not None:
             raise self._error
-        if self._body is None or self._closed:
+        if self._opening is None or self._closed:
             raise ClosedError("the stream is not open; use it inside `async with`")
         loop = asyncio.get_running_loop()
-        if self._seen_first:
+        if self._body is None:
+            await self._opened_or_loading(loop)
+        if self._loading:
+            self._events, self._next, self._loading = self._loading, 0, []
+            return
+        assert self._body is not None, "it is open, or there was something to say"
+        if self._seen_first or self._progressed:
             self._waiting_since = loop.time()
         try:
             events = await self._receive(self._body)
@@ -174,7 +225,9 @@ class ChatStream:
             raise self._error from error.__cause__
         self._waiting_since = None
         self._events, self._next = events, 0
-        if not self._seen_first:
+        if not self._seen_first and all(isinstance(event, PromptProgress) for event in events):
+            self._progressed = True  # the first token is still awaited, and this is a sign of life
+        elif not self._seen_first:
             self._seen_first = True
             if self._watch is not None:  # from here on the limit between tokens holds, which may pass sooner
                 self._watch.cancel()

@@ -3,13 +3,17 @@ and no wire format."""
 
 from __future__ import annotations
 
+import json
 import re
-from typing import TypeVar, Unpack
+import secrets
+from typing import Generic, Literal, TypeAlias, TypeVar, Unpack
+
+import attrs
 
 from ctxbackends.backend import Backend
 from ctxbackends.errors import IncompleteOutputError, StructuredOutputError
 from ctxbackends.messages import ChatOptions, JSONSchemaFormat, Message
-from ctxbackends.types import Completion
+from ctxbackends.types import Completion, Enforcement
 from ctxbackends.wire.json_schema import decode_as, schema_for
 
 T = TypeVar("T")
@@ -20,23 +24,39 @@ INSTRUCTIONS = (
 )
 
 
+@attrs.frozen
+class Extraction(Generic[T]):
+    """A validated ``value``, how the server was held to the schema, and the answer that it came from."""
+
+    value: T
+    enforcement: Enforcement
+    completion: Completion
+
+
 async def extract(
     backend: Backend, target: type[T], text: str, *, instructions: str = INSTRUCTIONS, **options: Unpack[ChatOptions]
 ) -> T:
     """Ask ``backend`` for a ``target`` made out of ``text``.
 
-    ``target``: an attrs class, dataclass, TypedDict, msgspec Struct, or a built-in type such as ``list[str]``; its JSON
-    Schema constrains the server, and the answer is validated here as well, since servers enforce schemas in part.
-    ``instructions`` is the system message.
+    ``target``: an attrs class, dataclass, TypedDict, msgspec Struct, pydantic model, or a built-in type such as
+    ``list[str]``; its JSON Schema constrains the server, and the answer is validated here as well, since servers
+    enforce schemas in part. ``instructions`` is the system message.
 
     Raises IncompleteOutputError where the answer was cut (``length``) or filtered, StructuredOutputError (with
     ``pointer`` and ``text``) where it is no valid ``target``, UnsupportedOptionError where this server cannot be asked
     for a schema, and what ``complete()`` raises. TypeError: ``target`` is no type that JSON can hold.
     """
+    return (await extract_result(backend, target, text, instructions=instructions, **options)).value
+
+
+async def extract_result(
+    backend: Backend, target: type[T], text: str, *, instructions: str = INSTRUCTIONS, **options: Unpack[ChatOptions]
+) -> Extraction[T]:
+    """The same as :func:`extract`, with how the schema was enforced and the whole answer beside the value."""
     name = re.sub(r"[^a-zA-Z0-9_-]", "_", getattr(target, "__name__", "output"))[:64]
     options["response_format"] = JSONSchemaFormat(name, schema_for(target))
     completion = await backend.complete([Message.system(instructions), Message.user(text)], **options)
-    return _value(target, completion)
+    return Extraction(_value(target, completion), backend.schema_enforcement, completion)
 
 
 def _value(target: type[T], completion: Completion) -> T:
@@ -47,3 +67,48 @@ def _value(target: type[T], completion: Completion) -> T:
     if completion.finish_reason == "tool_calls":
         raise StructuredOutputError("the model called a tool in the place of an answer", text=completion.text)
     return decode_as(target, completion.text)
+
+
+# --- does the server really hold an answer to a schema? -------------------------------------------------
+
+ProbeOutcome: TypeAlias = Literal["enforced", "ignored", "inconclusive"]
+
+CANARY_MAX_TOKENS = 256
+
+
+@attrs.frozen
+class SchemaProbe:
+    """What one canary showed. ``outcome``: ``enforced``, the answer was what only the schema allows; ``ignored``, it
+    was something else; ``inconclusive``, it was cut. ``answer`` is the text that came."""
+
+    outcome: ProbeOutcome
+    answer: str
+
+
+async def probe_schema(backend: Backend, *, model: str | None = None) -> SchemaProbe:
+    """Ask for one word, under a schema that allows only another one, which is new each time and stands nowhere in the
+    prompt. Who answers with it was constrained. Costs up to CANARY_MAX_TOKENS tokens."""
+    canary = f"canary-{secrets.token_hex(4)}"
+    schema = {
+        "type": "object",
+        "properties": {"word": {"type": "string", "enum": [canary]}},
+        "required": ["word"],
+        "additionalProperties": False,
+    }
+    completion = await backend.complete(
+        "Answer with the single word hello, in plain text, and with nothing else.",
+        model=model,
+        max_tokens=CANARY_MAX_TOKENS,
+        response_format=JSONSchemaFormat("canary", schema),
+    )
+    return SchemaProbe(_outcome(completion, canary), completion.text)
+
+
+def _outcome(completion: Completion, canary: str) -> ProbeOutcome:
+    try:
+        if json.loads(completion.text) == {"word": canary}:
+            return "enforced"
+    except ValueError:
+        pass
+    cut = completion.finish_reason == "length" and completion.text.lstrip()[:1] in ("", "{")
+    return "inconclusive" if cut else "ignored"

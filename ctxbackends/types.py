@@ -7,6 +7,7 @@ nothing here is ever estimated.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, TypeAlias
 
 import attrs
@@ -183,6 +184,9 @@ class Loading:
     def __str__(self) -> str:
         return f"waiting for {self.endpoint} ({self.state}, {self.elapsed:.0f} s of {self.budget:.0f} s)"
 
+
+OnProgress: TypeAlias = Callable[[Loading], object]
+"""Is told what a wait for a cold start sees."""
 
 StreamEvent: TypeAlias = Loading | PromptProgress | ReasoningDelta | TextDelta | RefusalDelta | ToolCallDelta | Finish
 

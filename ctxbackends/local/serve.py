@@ -11,12 +11,12 @@ from typing import Any
 
 import attrs
 
-from ctxbackends.backend import HTTPBackend
 from ctxbackends.config import BackendConfig, api_key_for
+from ctxbackends.httpbackend import HTTPBackend
 from ctxbackends.local.server import LocalServer
 from ctxbackends.profiles import PROFILES, BackendType
-from ctxbackends.retry import OnProgress
 from ctxbackends.transport import Transport
+from ctxbackends.types import OnProgress
 
 
 def managed_backend(config: BackendConfig, transport: Transport, *, server: LocalServer | None = None) -> HTTPBackend:

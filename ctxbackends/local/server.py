@@ -90,6 +90,10 @@ class LocalServer:
         """The process, while there is one."""
         return self._process.pid if self._process is not None else None
 
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
     async def start(self) -> str:
         """Start the process where none runs, and return the base URL. Does not wait until the model is loaded.
 

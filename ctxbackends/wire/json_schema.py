@@ -1,5 +1,5 @@
 """A Python type to the JSON Schema that servers accept, and an answer's text back to a value of that type. msgspec does
-both; knows no server.
+both, and pydantic for its own models; knows no server.
 
 The schema is in the strict form that OpenAI asks for and that constrained decoders like: every property required, no
 further properties, no defaults. Making fields that have a default required loses nothing: the model must say them, and
@@ -8,7 +8,8 @@ the value is what it said.
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, TypeVar, cast
 
 import msgspec
 
@@ -17,10 +18,25 @@ from ctxbackends.errors import StructuredOutputError
 T = TypeVar("T")
 
 
+class _PydanticModel(Protocol):
+    """A pydantic model's class, known by its methods: pydantic itself is never imported."""
+
+    def model_json_schema(self) -> dict[str, Any]: ...
+
+    def model_validate_json(self, json_data: str) -> Any: ...
+
+
+def _pydantic(target: object) -> _PydanticModel | None:
+    if isinstance(target, type) and hasattr(target, "model_json_schema") and hasattr(target, "model_validate_json"):
+        return cast(_PydanticModel, target)
+    return None
+
+
 def schema_for(target: type[T]) -> dict[str, Any]:
-    """JSON Schema of an attrs class, dataclass, TypedDict, msgspec Struct or built-in type. Raises TypeError for what
-    JSON cannot hold."""
-    schema = msgspec.json.schema(target)
+    """JSON Schema of an attrs class, dataclass, TypedDict, msgspec Struct, pydantic model or built-in type. Raises
+    TypeError for what JSON cannot hold."""
+    model = _pydantic(target)
+    schema = model.model_json_schema() if model is not None else msgspec.json.schema(target)
     definitions = {name: _strict(definition) for name, definition in schema.pop("$defs", {}).items()}
     root: dict[str, Any] = _strict(schema)
     reference = root.pop("$ref", None)
@@ -61,6 +77,9 @@ def _mentions(node: Any, reference: str) -> bool:
 
 def decode_as(target: type[T], text: str) -> T:
     """The answer's text as a validated ``target``. Raises StructuredOutputError with the place of the fault."""
+    model = _pydantic(target)
+    if model is not None:
+        return cast(T, _validated(model, text))
     try:
         return msgspec.json.decode(text.encode("utf-8", "surrogatepass"), type=target)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -71,3 +90,23 @@ def decode_as(target: type[T], text: str) -> T:
             text=text,
             pointer=place.removesuffix("`").rpartition("`")[2] if problem else None,
         ) from error
+
+
+def _validated(model: _PydanticModel, text: str) -> Any:
+    try:
+        return model.model_validate_json(text)
+    except ValueError as error:  # pydantic's ValidationError is one
+        found: Sequence[Mapping[str, Any]] = getattr(error, "errors", tuple)()
+        first = found[0] if found else {}
+        place = _pointer(first.get("loc", ())) if first.get("type") != "json_invalid" else None
+        problem = first.get("msg", error)
+        where = f" - at `{place}`" if place else ""
+        name = getattr(model, "__name__", "value")
+        raise StructuredOutputError(
+            f"the answer is no valid {name}: {problem}{where}", text=text, pointer=place
+        ) from error
+
+
+def _pointer(location: Sequence[str | int]) -> str:
+    """A place in msgspec's notation."""
+    return "$" + "".join("[...]" if isinstance(step, int) else f".{step}" for step in location)

@@ -14,7 +14,7 @@ import pytest
 from aioresponses import aioresponses
 from yarl import URL
 
-from ctxbackends.backend import Backend, HTTPBackend, same_model
+from ctxbackends.backend import Backend
 from ctxbackends.config import BackendConfig
 from ctxbackends.errors import (
     APIConnectionError,
@@ -45,10 +45,14 @@ from ctxbackends.errors import (
     UnsupportedOperationError,
     UnsupportedOptionError,
 )
+from ctxbackends.httpbackend import HTTPBackend
 from ctxbackends.messages import ChatOptions, ChatRequest, JSONObjectFormat, JSONSchemaFormat, Message
+from ctxbackends.model_names import same_model
+from ctxbackends.option_tables import OPENAI_COMPATIBLE_CHAT
 from ctxbackends.profiles import PROFILES, Profile
 from ctxbackends.transport import Transport
 from ctxbackends.types import Loading, ModelInfo, Usage
+from ctxbackends.wire.options import Refused
 from tests.conftest import (
     EVENT_STREAM,
     LAST_CHUNK,
@@ -84,7 +88,7 @@ async def make() -> AsyncIterator[Make]:
 
     def backend(type_: str, *, profile: Profile | None = None, launcher: Any = None, **settings: Any) -> HTTPBackend:
         environ = settings.pop("environ", {})
-        given = {"endpoint": URL_, "default_model": "m", **settings}
+        given = {"endpoint": URL_, "default_model": "m", "wire_api": "chat_completions", **settings}
         if given.pop("no_model", False):
             del given["default_model"]
         config = BackendConfig(name="mine", type=type_, **given)
@@ -235,7 +239,7 @@ async def test_no_model_sends_nothing(type_: str, make: Make, mocked: aiorespons
     assert ("default_model", "mine") == (caught.value.key, caught.value.backend)
     with pytest.raises(NoModelError):
         backend.stream("Hi")
-    if PROFILES[type_].supports_embeddings:
+    if PROFILES[type_].embed is not None:
         with pytest.raises(NoModelError):
             await backend.embed("Hi")
     assert [] == calls(mocked)
@@ -261,7 +265,6 @@ ANY_OPTION: dict[str, Any] = {
     "extra_body": {"top_k": 1},
 }
 REFUSED = {
-    ("lmstudio", "response_format: json_object"),
     ("anthropic", "response_format: json_object"),
     ("anthropic", "response_format: json_schema"),
     ("anthropic", "seed"),
@@ -295,7 +298,8 @@ async def test_options_are_sent_or_refused(
 
 @pytest.mark.parametrize("option", [*ANY_OPTION, "response_format: json_object", "response_format: json_schema"])
 async def test_any_option_can_be_refused_by_a_profile(option: str, make: Make) -> None:
-    profile = attrs.evolve(PROFILES["openai-compatible"], ignored_options={option: "it is ignored"})
+    table = {**OPENAI_COMPATIBLE_CHAT, option: Refused("it is ignored")}
+    profile = attrs.evolve(PROFILES["openai-compatible"], wire_apis={"chat_completions": table})
     with pytest.raises(UnsupportedOptionError, match=f'backend "mine": {option}: it is ignored'):
         make("openai-compatible", profile=profile).stream("Hi", **dict(OPTIONS)[option])
 
@@ -303,7 +307,7 @@ async def test_any_option_can_be_refused_by_a_profile(option: str, make: Make) -
 async def test_a_temperature_that_would_be_lowered(make: Make, mocked: aioresponses) -> None:
     mocked.post(CHAT, body=completion_body())
     backend = make("anthropic")
-    with pytest.raises(UnsupportedOptionError, match=r"lowers 1\.5 to 1 silently"):
+    with pytest.raises(UnsupportedOptionError, match=r"temperature: this server takes 1 at most"):
         await backend.complete("Hi", temperature=1.5)
     assert [] == calls(mocked)
     await backend.complete("Hi", temperature=1.0)

@@ -29,6 +29,7 @@ from ctxbackends.errors import (
     UnsupportedOptionError,
 )
 from ctxbackends.messages import ChatRequest, JSONObjectFormat, JSONSchemaFormat, Message, ToolCall
+from ctxbackends.option_tables import LLAMACPP_CHAT, OPENAI_CHAT, OPENAI_COMPATIBLE_CHAT
 from ctxbackends.types import (
     Completion,
     Embeddings,
@@ -42,11 +43,14 @@ from ctxbackends.types import (
     Usage,
 )
 from ctxbackends.wire.accumulate import Accumulator
-from ctxbackends.wire.http import MAX_BODY_BYTES, HTTPRequest, HTTPResponse
-from ctxbackends.wire.openai_chat import OpenAIChatCodec, OpenAIStreamDecoder
+from ctxbackends.wire.http import MAX_BODY_BYTES, HTTPRequest, HTTPResponse, WireSettings
+from ctxbackends.wire.openai_chat import OpenAIChatCodec
+from ctxbackends.wire.openai_server import decode_models, embed, list_models
+from ctxbackends.wire.openai_stream import OpenAIStreamDecoder
+from tests.steps import answered, play
 
 RECORDINGS = Path(__file__).parent / "recordings"
-CODEC = OpenAIChatCodec()
+CODEC = OpenAIChatCodec(table=OPENAI_COMPATIBLE_CHAT)
 
 
 def recording(name: str) -> bytes:
@@ -119,13 +123,13 @@ def test_a_stream_is_asked_for_with_its_usage() -> None:
 
 
 def test_max_tokens_goes_under_the_name_that_the_server_honours() -> None:
-    codec = OpenAIChatCodec(max_tokens_field="max_completion_tokens")
+    codec = OpenAIChatCodec(table=OPENAI_CHAT)
     assert {**MINIMAL, "max_completion_tokens": 7} == sent(codec, max_tokens=7)
     assert {**MINIMAL, "max_tokens": 7} == sent(codec, extra_body={"max_tokens": 7})
 
 
 def test_any_json_object_is_asked_for_by_a_schema_where_the_server_wants_one() -> None:
-    codec = OpenAIChatCodec(json_object_as_schema=True)
+    codec = OpenAIChatCodec(table=LLAMACPP_CHAT)
     wanted = {"name": "object", "schema": {"type": "object"}, "strict": True}
     assert {"type": "json_schema", "json_schema": wanted} == sent(codec, response_format=JSONObjectFormat())[
         "response_format"
@@ -451,7 +455,8 @@ def test_what_is_no_chat_answer_is_malformed(body: bytes) -> None:
 
 
 def test_models_are_asked_for() -> None:
-    assert HTTPRequest("GET", "/v1/models") == CODEC.encode_models()
+    asked, models = play(list_models(), answered({"data": [{"id": "m"}]}))
+    assert ([HTTPRequest("GET", "/v1/models")], (ModelInfo(id="m"),)) == (asked, models)
 
 
 @pytest.mark.parametrize(
@@ -473,7 +478,7 @@ def test_models_are_asked_for() -> None:
     ],
 )
 def test_recorded_model_lists_are_read(name: str, models: tuple[ModelInfo, ...]) -> None:
-    assert models == CODEC.decode_models(ok(recording(name)))
+    assert models == decode_models(ok(recording(name)))
 
 
 @pytest.mark.parametrize(
@@ -503,19 +508,19 @@ def test_recorded_model_lists_are_read(name: str, models: tuple[ModelInfo, ...])
     ],
 )
 def test_a_model_is_read_as(wire: Mapping[str, Any], model: ModelInfo) -> None:
-    assert (model, ModelInfo(id="other")) == CODEC.decode_models(ok(dump({"data": [wire, {"id": "other"}]})))
+    assert (model, ModelInfo(id="other")) == decode_models(ok(dump({"data": [wire, {"id": "other"}]})))
 
 
 def test_an_empty_model_list_is_an_error() -> None:
     with pytest.raises(EmptyModelListError, match=r"^the server lists no model$") as caught:
-        CODEC.decode_models(ok(b'{"data":[]}'))
+        decode_models(ok(b'{"data":[]}'))
     assert b'{"data":[]}' == caught.value.body
 
 
 @pytest.mark.parametrize("body", [*GARBAGE, b"{}", b'{"data":null}', b'{"data":[{}]}', b'{"data":[{"id":null}]}'])
 def test_what_is_no_model_list_is_malformed(body: bytes) -> None:
-    with pytest.raises(MalformedResponseError, match=r"^the model list is not what") as caught:
-        CODEC.decode_models(ok(body))
+    with pytest.raises(MalformedResponseError, match=r"^the answer is not what") as caught:
+        decode_models(ok(body))
     assert body == caught.value.body
 
 
@@ -526,7 +531,8 @@ def test_what_is_no_model_list_is_malformed(body: bytes) -> None:
     ("dimensions", "more"), [(None, {}), (8, {"dimensions": 8})], ids=["without dimensions", "with dimensions"]
 )
 def test_embeddings_are_asked_for(dimensions: int | None, more: Mapping[str, Any]) -> None:
-    request = CODEC.encode_embeddings(("a", "漢"), model="m", dimensions=dimensions)
+    wanted = embed(("a", "漢"), model="m", dimensions=dimensions, encoding=None, settings=WireSettings())
+    request = next(wanted)
     assert ("POST", "/v1/embeddings") == (request.method, request.path)
     assert {"model": "m", "input": ["a", "漢"], "encoding_format": "float", **more} == json.loads(request.body or b"")
 
@@ -539,7 +545,12 @@ def embeddings(*vectors: object, count: int | None = None, **more: object) -> Em
     """Of vectors, or of whole items."""
     items = [item if isinstance(item, dict) else {"embedding": item} for item in vectors]
     body = dump({"object": "list", "data": items, **more})
-    return CODEC.decode_embeddings(ok(body), requested_model="asked", count=len(items) if count is None else count)
+    return decoded_embeddings(body, count=len(items) if count is None else count)
+
+
+def decoded_embeddings(body: bytes, *, count: int) -> Embeddings:
+    steps = embed(["x"] * count, model="asked", dimensions=None, encoding=None, settings=WireSettings())
+    return play(steps, ok(body))[1]
 
 
 @pytest.mark.parametrize(
@@ -594,7 +605,7 @@ def test_a_vector_that_is_no_base64_of_floats_is_malformed(value: str) -> None:
 @pytest.mark.parametrize("body", [*GARBAGE, b'{"data":[{}]}', b'{"data":[{"embedding":[null]}]}', b'{"data":[[1.0]]}'])
 def test_what_is_no_list_of_embeddings_is_malformed(body: bytes) -> None:
     with pytest.raises(MalformedResponseError, match=r"^the answer is not what"):
-        CODEC.decode_embeddings(ok(body), requested_model="m", count=1)
+        decoded_embeddings(body, count=1)
 
 
 @settings(deadline=None)  # machines are shared
@@ -1335,8 +1346,8 @@ def test_a_damaged_recording_ends_as_one_of_finished_and_failure(
 
 DECODERS: list[Callable[[HTTPResponse], object]] = [
     lambda response: CODEC.decode_chat(response, requested_model="m"),
-    CODEC.decode_models,
-    lambda response: CODEC.decode_embeddings(response, requested_model="m", count=1),
+    decode_models,
+    lambda response: decoded_embeddings(response.body, count=1),
 ]
 
 

@@ -12,7 +12,7 @@ import aiohttp
 import attrs
 import pytest
 
-from ctxbackends.backend import Backend, HTTPBackend
+from ctxbackends.backend import Backend
 from ctxbackends.config import BackendConfig
 from ctxbackends.errors import (
     AmbiguousBackendError,
@@ -26,6 +26,7 @@ from ctxbackends.errors import (
     UnknownBackendError,
     UnknownBackendTypeError,
 )
+from ctxbackends.httpbackend import HTTPBackend
 from ctxbackends.profiles import PROFILES, BackendType, Profile
 from ctxbackends.registry import Registry, http_backend, open_backend
 from ctxbackends.transport import Transport

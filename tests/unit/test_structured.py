@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from ctxbackends import structured
-from ctxbackends.backend import Backend, HTTPBackend
+from ctxbackends.backend import Backend
 from ctxbackends.errors import (
     BackendError,
     IncompleteOutputError,
@@ -20,6 +20,7 @@ from ctxbackends.errors import (
     StructuredOutputError,
     UnsupportedOptionError,
 )
+from ctxbackends.httpbackend import HTTPBackend
 from ctxbackends.messages import ChatOptions, JSONObjectFormat, JSONSchemaFormat, Message, ToolCall
 from ctxbackends.registry import open_backend
 from ctxbackends.structured import extract

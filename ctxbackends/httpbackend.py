@@ -1,0 +1,352 @@
+"""A backend over HTTP: a profile, a codec and the link to a server put together.
+
+The way of a request: ``complete`` -> ``codec.encode_chat`` -> ``link.call(link.send)`` -> ``codec.decode_chat``. What
+is no generation is a function of the profile, driven by ``link.run``. Knows no vendor.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Unpack
+
+import attrs
+
+from ctxbackends.backend import Prompt, chat_request, messages_of
+from ctxbackends.config import BackendConfig
+from ctxbackends.errors import (
+    APIConnectionError,
+    APITimeoutError,
+    BackendError,
+    EmptyModelListError,
+    MalformedResponseError,
+    ModelLoadFailedError,
+    ModelLoadingError,
+    ModelMismatchError,
+    ModelMismatchWarning,
+    NoModelError,
+    UnsupportedOperationError,
+    UnsupportedOptionError,
+)
+from ctxbackends.link import Launcher, ServerLink, without_waiting
+from ctxbackends.messages import ChatOptions, ChatRequest, Message, Tool
+from ctxbackends.model_names import same_model
+from ctxbackends.profiles import Profile
+from ctxbackends.retry import RetryPolicy
+from ctxbackends.stream import ChatStream
+from ctxbackends.tools import as_tools
+from ctxbackends.transport import ByteStream, Transport
+from ctxbackends.types import (
+    Completion,
+    Embeddings,
+    Enforcement,
+    ModelInfo,
+    OnProgress,
+    Ping,
+    ServerState,
+    ServerStatus,
+)
+from ctxbackends.wire.http import HTTPRequest, WireSettings
+from ctxbackends.wire.openai_server import VectorEncoding, joined
+from ctxbackends.wire.options import OptionTable
+
+
+class HTTPBackend:
+    """See :class:`ctxbackends.Backend`. ``environ`` is where the API key is looked up."""
+
+    def __init__(
+        self,
+        config: BackendConfig,
+        *,
+        profile: Profile,
+        transport: Transport,
+        launcher: Launcher | None = None,
+        environ: Mapping[str, str] = os.environ,
+    ) -> None:
+        self.name = config.name
+        self.type = config.type
+        self.default_model = config.default_model
+        self._profile = profile
+        self._settings = WireSettings(context_length=config.context_length, keep_alive=config.keep_alive)
+        self._wire_api = config.wire_api or profile.wire_api
+        self._codec = profile.codec(self._wire_api, self._settings)
+        self._link = ServerLink(
+            config, profile=profile, codec=self._codec, transport=transport, launcher=launcher, environ=environ
+        )
+        self._model_mismatch = config.model_mismatch or profile.model_mismatch
+        self._prepared: set[str] = set()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r} ({self.type}) at {self.endpoint}>"
+
+    @property
+    def endpoint(self) -> str:
+        """The base URL; before a server that this backend starts itself has one, what it will serve."""
+        return self._link.endpoint
+
+    @property
+    def schema_enforcement(self) -> Enforcement:
+        return self._profile.schema_enforcement
+
+    # --- what is it, and is it there --------------------------------------------------------------
+
+    async def wait_ready(self, *, on_progress: OnProgress | None = None) -> None:
+        with suppress(EmptyModelListError):  # it answers, which is what was asked
+            await self._list_models(self._link.policy, on_progress)
+
+    async def ping(self, *, wait: bool = True, on_progress: OnProgress | None = None) -> Ping:
+        started = time.monotonic()
+        policy = self._link.policy if wait else without_waiting(self._link.policy)
+        models = await self._list_models(policy, on_progress)
+        return Ping(backend=self.name, endpoint=self.endpoint, model=models[0].id, elapsed=time.monotonic() - started)
+
+    async def models(self) -> tuple[ModelInfo, ...]:
+        return await self._list_models(self._link.policy, None)
+
+    async def _list_models(self, policy: RetryPolicy, on_progress: OnProgress | None) -> tuple[ModelInfo, ...]:
+        limits = self._link.listing_limits()
+
+        async def attempt() -> tuple[ModelInfo, ...]:
+            models = await self._link.run(self._profile.list_models(), lambda request: self._link.send(request, limits))
+            if self._link.ready_timeout is not None:
+                self._refuse_unloaded(models)
+            return models
+
+        return await self._link.call(attempt, policy=policy, probe=True, on_progress=on_progress)
+
+    def _refuse_unloaded(self, models: Sequence[ModelInfo]) -> None:
+        """A llama-server router answers at once, and says of each model whether it is loaded."""
+        wanted = next((model for model in models if self.default_model in (model.id, *model.aliases)), None)
+        if wanted is None or wanted.state is None:
+            return
+        if wanted.state == "loading":
+            raise ModelLoadingError(200, body=f"the model {wanted.id} is loading".encode(), message="Loading model")
+        if wanted.state == "failed":
+            raise ModelLoadFailedError(
+                200, body=f"the model {wanted.id} failed to load".encode(), message="failed to load"
+            )
+
+    async def status(self) -> ServerStatus:
+        launcher = self._link.launcher
+        if launcher is not None and not launcher.running:
+            died = launcher.failure()
+            return self._status(
+                "unreachable", str(died) if died is not None else "not started; the first request starts it"
+            )
+        limits = self._link.look_limits()
+        try:
+            seen = await self._link.run(
+                self._profile.status(self.default_model), lambda request: self._link.send(request, limits)
+            )
+        except APIConnectionError as error:
+            return self._status("refused" if error.refused else "unreachable", error.problem)
+        except APITimeoutError as error:
+            return self._status("unreachable", error.problem)
+        except ModelLoadingError as error:
+            return self._status("loading", error.message)
+        except BackendError as error:
+            return self._status("error", error.problem)
+        return self._of_this(seen)
+
+    def _status(self, state: ServerState, problem: str | None) -> ServerStatus:
+        return self._of_this(ServerStatus(state=state, problem=problem, model=self.default_model))
+
+    def _of_this(self, seen: ServerStatus) -> ServerStatus:
+        return attrs.evolve(seen, backend=self.name, endpoint=self.endpoint)
+
+    async def load(
+        self,
+        model: str | None = None,
+        *,
+        context_length: int | None = None,
+        keep_alive: float | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> None:
+        if self._profile.load is None:
+            raise self._unsupported("load", "its models are always there")
+        steps = self._profile.load(
+            self._model(model),
+            context_length=context_length or self._settings.context_length,
+            keep_alive=keep_alive if keep_alive is not None else self._load_keep_alive(),
+        )
+        await self._link.run_retried(steps, on_progress=on_progress)
+
+    def _load_keep_alive(self) -> float | None:
+        # Where the server takes it with each request, loading has none.
+        return self._settings.keep_alive if self._profile.keep_alive_at is None else None
+
+    async def unload(self, model: str | None = None) -> None:
+        if self._profile.unload is None:
+            raise self._unsupported("unload", "its models are always there")
+        await self._link.run_retried(self._profile.unload(self._model(model)))
+
+    def _unsupported(self, operation: str, reason: str) -> BackendError:
+        return self._link.explain(
+            UnsupportedOperationError(operation, f"a backend of type {self.type} has no such operation: {reason}")
+        )
+
+    # --- generation -------------------------------------------------------------------------------
+
+    async def complete(
+        self, prompt: Prompt, *, on_progress: OnProgress | None = None, **options: Unpack[ChatOptions]
+    ) -> Completion:
+        request = self._request(prompt, options)
+        if self._profile.complete_streams:
+            async with self._open_stream(request, on_progress=on_progress, keep_raw=True) as stream:
+                return await stream.completed()
+        encoded = self._encode(request, stream=False)
+        limits = self._link.plain_limits()
+
+        async def attempt() -> Completion:
+            response = await self._link.send(encoded, limits, chat=True)
+            return self._codec.decode_chat(response, requested_model=request.model)
+
+        await self._prepare(request.model, on_progress)
+        completion = await self._link.call(attempt, on_progress=on_progress)
+        self._check_model(request.model, completion.served_model)
+        return completion
+
+    def stream(
+        self, prompt: Prompt, *, on_progress: OnProgress | None = None, **options: Unpack[ChatOptions]
+    ) -> ChatStream:
+        return self._open_stream(self._request(prompt, options), on_progress=on_progress)
+
+    def _open_stream(
+        self, request: ChatRequest, *, on_progress: OnProgress | None, keep_raw: bool = False
+    ) -> ChatStream:
+        encoded = self._encode(request, stream=True)
+
+        async def open_body(sent: Callable[[], None], report: OnProgress) -> ByteStream:
+            async def attempt() -> ByteStream:
+                sent()
+                return await self._link.open(encoded)
+
+            await self._prepare(request.model, report)
+            return await self._link.call(attempt, on_progress=report)
+
+        return ChatStream(
+            open_body,
+            self._codec.stream_decoder(),
+            requested_model=request.model,
+            limits=self._link.limits,
+            on_progress=on_progress,
+            check_model=lambda served: self._check_model(request.model, served),
+            explain=self._link.explain,
+            pooled=not self._profile.close_after_stream,
+            keep_raw=keep_raw,
+        )
+
+    async def _prepare(self, model: str, on_progress: OnProgress | None) -> None:
+        if self._profile.prepare is None or model in self._prepared:
+            return
+        await self._link.run_retried(self._profile.prepare(model, self._settings), on_progress=on_progress)
+        self._prepared.add(model)
+
+    # --- embeddings and tokens --------------------------------------------------------------------
+
+    async def embed(
+        self,
+        inputs: str | Sequence[str],
+        *,
+        model: str | None = None,
+        dimensions: int | None = None,
+        encoding: VectorEncoding | None = None,
+        batch_size: int | None = None,
+    ) -> Embeddings:
+        steps = self._profile.embed
+        if steps is None:
+            raise self._unsupported("embed", "the server has no embeddings")
+        texts = [inputs] if isinstance(inputs, str) else list(inputs)
+        size = self._profile.embed_batch if batch_size is None else batch_size
+        if not texts:
+            raise ValueError("embed() needs at least one text")
+        if not 1 <= size <= self._profile.embed_batch:
+            raise ValueError(f"batch_size is {batch_size}; it must be from 1 to {self._profile.embed_batch}")
+        self._refuse_vectors(dimensions, encoding)
+        requested = self._model(model)
+        batches = []
+        for start in range(0, len(texts), size):
+            batch = await self._link.run_retried(
+                steps(
+                    texts[start : start + size],
+                    model=requested,
+                    dimensions=dimensions,
+                    encoding=encoding,
+                    settings=self._settings,
+                )
+            )
+            self._check_model(requested, batch.served_model)
+            batches.append(batch)
+        embeddings = joined(batches)
+        lengths = {len(vector) for vector in embeddings.vectors}
+        if len(lengths) > 1 or (dimensions is not None and lengths != {dimensions}):
+            wanted = f"{dimensions}" if dimensions is not None else "one length"
+            raise self._link.explain(
+                MalformedResponseError(f"vectors of {wanted} were expected, and {sorted(lengths)} came")
+            )
+        return embeddings
+
+    def _refuse_vectors(self, dimensions: int | None, encoding: VectorEncoding | None) -> None:
+        if dimensions is not None and dimensions < 1:
+            raise ValueError(f"dimensions is {dimensions}; it must be 1 or more")
+        if dimensions is not None and not self._profile.embed_dimensions:
+            raise self._link.explain(
+                UnsupportedOptionError("dimensions", "this server ignores it; cut and normalise the vectors yourself")
+            )
+        if encoding is not None and encoding not in self._profile.vector_encodings:
+            known = " or ".join(self._profile.vector_encodings)
+            raise self._link.explain(UnsupportedOptionError("encoding", f"vectors of this server come as {known}"))
+
+    async def count_tokens(
+        self,
+        prompt: str | Message | Sequence[Message],
+        *,
+        model: str | None = None,
+        tools: Sequence[Tool | Callable[..., object]] = (),
+    ) -> int:
+        count = self._profile.count_tokens
+        if count is None:
+            raise self._unsupported("count_tokens", "the server has no counter, and it is not guessed")
+        request = ChatRequest(messages=messages_of(prompt), model=self._model(model), tools=as_tools(tools))
+        return await self._link.run_retried(count(request, self._counted_table()))
+
+    def _counted_table(self) -> OptionTable:
+        # The counters take messages in the form of the type's own wire, whatever generation goes over.
+        return self._profile.wire_apis[self._profile.wire_api]
+
+    async def aclose(self) -> None:
+        if self._link.launcher is not None:
+            await self._link.launcher.aclose()
+
+    # --- the parts of a request -------------------------------------------------------------------
+
+    def _model(self, model: str | None) -> str:
+        chosen = model or self.default_model
+        if not chosen:
+            raise NoModelError(
+                f'no model is named in the request, and the backend "{self.name}" has no default_model',
+                key="default_model",
+                backend=self.name,
+            )
+        return chosen
+
+    def _request(self, prompt: Prompt, options: ChatOptions) -> ChatRequest:
+        named = "" if isinstance(prompt, ChatRequest) else self._model(options.get("model"))
+        return chat_request(prompt, named, options)
+
+    def _encode(self, request: ChatRequest, *, stream: bool) -> HTTPRequest:
+        try:
+            return self._codec.encode_chat(request, stream=stream)
+        except UnsupportedOptionError as error:
+            raise self._link.explain(error) from error.__cause__
+
+    def _check_model(self, requested: str, served: str | None) -> None:
+        if served is None or self._model_mismatch == "ignore" or same_model(requested, served):
+            return
+        error = ModelMismatchError(requested, served)
+        if self._model_mismatch == "error":
+            raise self._link.explain(error)
+        warnings.warn(str(self._link.explain(error)), ModelMismatchWarning, stacklevel=2)

@@ -1,0 +1,233 @@
+"""The way to one server: its URL, headers, limits and retries, and its errors with what only this side knows. Knows no
+wire format and no operation.
+
+``run`` drives the steps of an operation: each request that they yield goes out, and its answer or its error goes back
+into them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol, TypeVar
+
+import attrs
+
+from ctxbackends.config import BackendConfig, api_key_for
+from ctxbackends.errors import APITimeoutError, AuthenticationError, BackendError, InvalidEndpointError, redact
+from ctxbackends.profiles import Profile
+from ctxbackends.retry import RetryPolicy
+from ctxbackends.stream import StreamLimits, timeout_key
+from ctxbackends.transport import ByteStream, Limits, Transport
+from ctxbackends.types import OnProgress
+from ctxbackends.wire.http import Codec, HTTPRequest, HTTPResponse, Steps
+from ctxbackends.wire.status import error_from
+
+T = TypeVar("T")
+
+CONTROL_TIMEOUT = 30.0
+PROBE_TIMEOUT = 5.0
+
+
+class Launcher(Protocol):
+    """A server that is started on first use."""
+
+    @property
+    def description(self) -> str: ...
+
+    @property
+    def running(self) -> bool:
+        """Whether its process is there now."""
+        ...
+
+    async def start(self) -> str:
+        """Start it where it does not run, and return its base URL. Called before every request."""
+        ...
+
+    def failure(self) -> BackendError | None:
+        """Why it has ended, when it has ended by itself."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+class ServerLink:
+    """See the module. ``environ`` is where the API key is looked up."""
+
+    def __init__(
+        self,
+        config: BackendConfig,
+        *,
+        profile: Profile,
+        codec: Codec,
+        transport: Transport,
+        launcher: Launcher | None,
+        environ: Mapping[str, str] = os.environ,
+    ) -> None:
+        self._name = config.name
+        self._transport = transport
+        self.launcher = launcher
+        endpoint = config.endpoint or profile.default_endpoint
+        if launcher is None and endpoint is None:
+            raise InvalidEndpointError(
+                f"a backend of type {config.type} needs an endpoint", key="endpoint", backend=config.name
+            )
+        self._base_url = "" if launcher is not None or endpoint is None else endpoint
+        found = api_key_for(config, profile, environ)
+        self._key = found[0] if found is not None else None
+        self._key_source = found[1] if found is not None else None
+        common = {"Content-Type": "application/json", **_account_headers(config)}
+        self._headers = {**common, **(profile.auth(self._key) if self._key is not None else {})}
+        self._chat_headers = {**common, **(codec.auth_headers(self._key) if self._key is not None else {})}
+        self._stream_headers = {**self._chat_headers, **({"Connection": "close"} if profile.close_after_stream else {})}
+        self._connect_timeout = _first(config.connect_timeout, profile.connect_timeout)
+        self.limits = StreamLimits(
+            first_token=_first(config.first_token_timeout, profile.first_token_timeout),
+            idle=_first(config.idle_timeout, profile.idle_timeout),
+            total=_first(config.timeout, profile.timeout),
+        )
+        self.ready_timeout = _first(config.ready_timeout, profile.ready_timeout) or None
+        self.policy = RetryPolicy(
+            endpoint=self.endpoint,
+            ready_timeout=self.ready_timeout,
+            liveness=launcher.failure if launcher else _no_failure,
+        )
+
+    @property
+    def endpoint(self) -> str:
+        """The base URL; before a server that is started here has one, what it will serve."""
+        return self._base_url or (self.launcher.description if self.launcher else "")
+
+    # --- limits -----------------------------------------------------------------------------------
+
+    def listing_limits(self) -> Limits:
+        """For what costs a server nothing: shorter than for an answer. At a server that starts, each look is short, and
+        the whole wait is ``ready_timeout``."""
+        connect, total = self._connect_timeout, self.limits.total
+        if self.ready_timeout is not None:
+            return Limits(connect=connect, total=min(PROBE_TIMEOUT, self.ready_timeout), total_key="ready_timeout")
+        if total is not None and total <= CONTROL_TIMEOUT:
+            return Limits(connect=connect, total=total)
+        return Limits(connect=connect, total=CONTROL_TIMEOUT, total_key=None)
+
+    def look_limits(self) -> Limits:
+        """For one look that is not to keep anybody waiting."""
+        return Limits(connect=self._connect_timeout, total=PROBE_TIMEOUT, total_key=None)
+
+    def plain_limits(self) -> Limits:
+        """For an answer that comes in one piece: without a total limit, the limit of the first token holds for it."""
+        if self.limits.total is not None:
+            return Limits(connect=self._connect_timeout, total=self.limits.total)
+        return Limits(connect=self._connect_timeout, total=self.limits.first_token, total_key="first_token_timeout")
+
+    # --- requests ---------------------------------------------------------------------------------
+
+    async def send(self, request: HTTPRequest, limits: Limits, *, chat: bool = False) -> HTTPResponse:
+        """One request, once. ``chat``: with the headers of a generation. Raises for any answer but a 2xx."""
+        headers = self._chat_headers if chat else self._headers
+        response = await self._transport.send(await self._url(request), request, headers=headers, limits=limits)
+        if 200 <= response.status < 300:
+            return response
+        raise error_from(response)
+
+    async def open(self, request: HTTPRequest) -> ByteStream:
+        """One request for a stream, once, until its headers have come."""
+        phase, limit = _shortest(("first_token", self.limits.first_token), ("total", self.limits.total))
+        url = await self._url(request)
+        try:
+            async with asyncio.timeout(limit):
+                opened = await self._transport.open(
+                    url, request, headers=self._stream_headers, limits=Limits(connect=self._connect_timeout)
+                )
+        except BackendError:
+            raise
+        except TimeoutError as error:
+            raise APITimeoutError(phase, limit or 0.0, key=timeout_key(phase)) from error
+        if isinstance(opened, HTTPResponse):
+            raise error_from(opened)
+        return opened
+
+    async def call(
+        self,
+        attempt: Callable[[], Awaitable[T]],
+        *,
+        policy: RetryPolicy | None = None,
+        probe: bool = False,
+        on_progress: OnProgress | None = None,
+    ) -> T:
+        """``attempt`` under the retry policy, its error explained."""
+        try:
+            return await (policy or self.policy).call(attempt, probe=probe, on_progress=on_progress)
+        except BackendError as error:
+            raise self.explain(error) from error.__cause__
+
+    async def run(self, steps: Steps[T], send: Callable[[HTTPRequest], Awaitable[HTTPResponse]]) -> T:
+        """The result of ``steps``, each request of which goes through ``send``."""
+        try:
+            request = next(steps)
+            while True:
+                try:
+                    response = await send(request)
+                except BackendError as error:
+                    request = steps.throw(error)
+                else:
+                    request = steps.send(response)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        except BackendError as error:
+            raise self.explain(error) from error.__cause__
+
+    async def run_retried(
+        self, steps: Steps[T], limits: Limits | None = None, *, on_progress: OnProgress | None = None
+    ) -> T:
+        """The same, with each request under the retry policy."""
+        chosen = limits or self.plain_limits()
+
+        async def send(request: HTTPRequest) -> HTTPResponse:
+            return await self.call(lambda: self.send(request, chosen), on_progress=on_progress)
+
+        return await self.run(steps, send)
+
+    def explain(self, error: BackendError) -> BackendError:
+        """Put in what only the backend knows, and take out what nobody may see."""
+        error.backend = error.backend or self._name
+        error.endpoint = error.endpoint or self.endpoint
+        if isinstance(error, AuthenticationError):
+            error.key_source = self._key_source
+        if self._key is not None:
+            redact(error, self._key)
+        return error
+
+    async def _url(self, request: HTTPRequest) -> str:
+        if self.launcher is not None:
+            self._base_url = await self.launcher.start()
+        return self._base_url + request.path
+
+
+def without_waiting(policy: RetryPolicy) -> RetryPolicy:
+    """The policy of one look: nothing is waited for and nothing tried again."""
+    return attrs.evolve(policy, ready_timeout=None, transient_attempts=1)
+
+
+def _account_headers(config: BackendConfig) -> dict[str, str]:
+    # https://platform.openai.com/docs/api-reference/authentication
+    named = {"OpenAI-Organization": config.organization, "OpenAI-Project": config.project}
+    return {header: value for header, value in named.items() if value is not None}
+
+
+def _first(*values: float | None) -> float | None:
+    return next((value for value in values if value is not None), None)
+
+
+def _shortest(*phases: tuple[str, float | None]) -> tuple[str, float | None]:
+    limited = [(limit, name) for name, limit in phases if limit is not None]
+    if not limited:
+        return phases[0]
+    limit, name = min(limited)
+    return name, limit
+
+
+def _no_failure() -> BackendError | None:
+    return None

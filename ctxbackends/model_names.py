@@ -1,0 +1,25 @@
+"""Whether two names mean the same model. Knows no request."""
+
+from __future__ import annotations
+
+
+def same_model(requested: str, served: str) -> bool:
+    """Whether ``served`` is ``requested``, or one of the names that servers give the same model.
+
+    A dated snapshot of an alias (``gpt-4o`` -> ``gpt-4o-2024-08-06``, ``...-20251001``), Ollama's implied tag
+    (``:latest``), and the file that llama-server was started with (``/models/qwen3-4b.gguf`` for ``qwen3-4b``).
+    """
+    if requested == served:
+        return True
+    digits = served.removeprefix(f"{requested}-").replace("-", "")
+    if (
+        served.startswith(f"{requested}-") and digits.isdigit() and len(digits) >= 4
+    ):  # gpt-4-0613, -2024-08-06, -20251001
+        return True
+    if f"{requested}:latest" == served:
+        return True
+    return served.endswith(".gguf") and _stem(served) == _stem(requested)
+
+
+def _stem(model: str) -> str:
+    return model.replace("\\", "/").rpartition("/")[2].removesuffix(".gguf")
