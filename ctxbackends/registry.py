@@ -16,6 +16,7 @@ from ctxbackends.config_read import find_ctxrc, load_ctxrc
 from ctxbackends.errors import (
     AmbiguousBackendError,
     ClosedError,
+    ConfigError,
     DuplicateBackendError,
     NoBackendConfiguredError,
     UnknownBackendError,
@@ -24,6 +25,7 @@ from ctxbackends.errors import (
 from ctxbackends.httpbackend import HTTPBackend
 from ctxbackends.profiles import PROFILES, Profile
 from ctxbackends.transport import Session, Transport
+from ctxbackends.types import ServerStatus
 
 Factory: TypeAlias = Callable[[BackendConfig, Transport], Backend]
 """Makes a backend of one type. Called once for each configured backend, on first use."""
@@ -153,6 +155,23 @@ class Registry:
         if len(self._configs) > 1:
             raise AmbiguousBackendError(self.names)
         return self.resolve(self.names[0])
+
+    async def statuses(self) -> tuple[ServerStatus, ...]:
+        """One look at every configured backend, all at once, in their order. What is wrong with one, its configuration
+        included, is in its status and not raised."""
+        seen: dict[str, ServerStatus] = {}
+
+        async def look(name: str) -> None:
+            try:
+                seen[name] = await self.resolve(name).status()
+            except ConfigError as error:
+                endpoint = self._configs[name].endpoint or ""
+                seen[name] = ServerStatus(backend=name, endpoint=endpoint, state="error", problem=str(error))
+
+        async with anyio.create_task_group() as looks:
+            for name in self.names:
+                looks.start_soon(look, name)
+        return tuple(seen[name] for name in self.names)
 
     async def aclose(self) -> None:
         """End the servers that were started, and close the own session. Idempotent."""

@@ -196,6 +196,11 @@ class ChatStream:
         return self._completion
 
     @property
+    def is_complete(self) -> bool:
+        """Whether the last event has come, so that there is a completion."""
+        return self._completion is not None
+
+    @property
     def completion(self) -> Completion:
         """The whole answer. Raises ClosedError before the last event has come: there is none yet."""
         if self._completion is None:

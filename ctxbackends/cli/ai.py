@@ -1,4 +1,4 @@
-"""``ctx ai``: ping, models, chat. Thin: each command is one call of the library and its output."""
+"""``ctx ai``: ping, status, models, chat. Thin: each command is one call of the library and its output."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import attrs
 import click
 
 from ctxbackends.cli.root import debug_option
-from ctxbackends.cli.terminal import print_json, printable, read_prompt, utf8, waiting
+from ctxbackends.cli.terminal import print_json, print_table, printable, read_prompt, utf8, waiting
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -31,19 +31,22 @@ class Choice:
 @asynccontextmanager
 async def opened(choice: Choice) -> AsyncIterator[Any]:
     """The chosen backend, in a registry of its own."""
+    async with registry_of(choice) as registry:
+        yield registry.resolve(choice.backend if choice.endpoint is None else None)
+
+
+def registry_of(choice: Choice) -> Any:
+    """The backends that ``choice`` is made among: those of .ctxrc, or the one of the command line."""
     from ctxbackends.config import BackendConfig  # noqa: PLC0415  # aiohttp is loaded only when a request is made
     from ctxbackends.registry import Registry  # noqa: PLC0415
 
     if choice.endpoint is None:
-        async with Registry.from_ctxrc() as registry:
-            yield registry.resolve(choice.backend)
-        return
+        return Registry.from_ctxrc()
     # An endpoint on the command line takes no key from .ctxrc or a default variable: a key goes to its own endpoint
     # alone.
     kind = choice.backend or "openai-compatible"
     config = BackendConfig(name=kind, type=kind, endpoint=choice.endpoint, api_key_env=choice.api_key_env or "")
-    async with Registry([config]) as registry:
-        yield registry.resolve()
+    return Registry([config])
 
 
 def backend_options(command: Callable[Concatenate[Choice, P], Coroutine[Any, Any, R]]) -> Callable[..., R]:
@@ -85,17 +88,65 @@ def ai() -> None:
 
 @ai.command()
 @click.option("--no-wait", is_flag=True, help="Do not wait for a server that is starting.")
+@click.option(
+    "--probe", is_flag=True, help="Prove with one request whether the server holds answers to a schema."
+)
 @json_option
 @backend_options
-async def ping(choice: Choice, no_wait: bool, as_json: bool) -> None:
+async def ping(choice: Choice, no_wait: bool, probe: bool, as_json: bool) -> None:
     """Wait until the server is ready; print backend, endpoint and first model."""
+    from ctxbackends.structured import probe_schema  # noqa: PLC0415
+
     async with opened(choice) as backend:
         with waiting() as shown:
             answer = await backend.ping(wait=not no_wait, on_progress=shown)
+        probed = await probe_schema(backend, model=backend.default_model or answer.model) if probe else None
     if as_json:
-        print_json(attrs.asdict(answer))
+        print_json(attrs.asdict(answer) | ({"schema": attrs.asdict(probed)} if probed is not None else {}))
+        return
+    click.echo(f"backend   {answer.backend}\nendpoint  {answer.endpoint}\nmodel     {answer.model}")
+    if probed is not None:
+        click.echo(f"schemas   {_PROBED[probed.outcome]}")
+
+
+_PROBED = {
+    "enforced": "enforced: the answer was what only the schema allows",
+    "ignored": "ignored: the answer was something else than the schema allows",
+    "inconclusive": "not known: the answer was cut before its end",
+}
+
+
+@ai.command()
+@json_option
+@backend_options
+async def status(choice: Choice, as_json: bool) -> None:
+    """Look at every configured backend at once, without waiting for any."""
+    from ctxbackends.errors import NoBackendConfiguredError  # noqa: PLC0415
+
+    async with registry_of(choice) as registry:
+        if not registry.names:
+            raise NoBackendConfiguredError("no backend configured; run ctx setup --backend <name>")
+        chosen = choice.backend if choice.endpoint is None else None
+        seen = await registry.statuses() if chosen is None else (await registry.resolve(chosen).status(),)
+    if as_json:
+        print_json([attrs.asdict(one) for one in seen])
     else:
-        click.echo(f"backend   {answer.backend}\nendpoint  {answer.endpoint}\nmodel     {answer.model}")
+        print_table([_row(one) for one in seen])
+
+
+def _row(seen: Any) -> dict[str, str]:
+    state = seen.state if seen.progress is None else f"{seen.state} {seen.progress:.0%}"
+    busy = "" if seen.busy_slots is None else f"{seen.busy_slots} of "
+    return {
+        "backend": seen.backend,
+        "endpoint": seen.endpoint,
+        "state": state,
+        "model": seen.model or "",
+        "context": "" if seen.context_length is None else str(seen.context_length),
+        "slots": "" if seen.slots is None else f"{busy}{seen.slots}",
+        "version": seen.version or "",
+        "problem": seen.problem or "",
+    }
 
 
 @ai.command()
@@ -136,7 +187,7 @@ async def chat(
     """Ask once, and print the answer as it is written. PROMPT is read from standard input when it is left out or is
     "-"."""
     from ctxbackends.messages import Message  # noqa: PLC0415
-    from ctxbackends.types import TextDelta  # noqa: PLC0415
+    from ctxbackends.types import Loading, PromptProgress, TextDelta  # noqa: PLC0415
 
     messages = [Message.user(prompt)]
     if system is not None:
@@ -146,20 +197,25 @@ async def chat(
             stream = backend.stream(
                 messages, model=model, max_tokens=max_tokens, temperature=temperature, on_progress=shown
             )
-            async with stream:
-                shown.stop()
-                written = ""
-                async for event in stream:
-                    if isinstance(event, TextDelta) and not as_json:
-                        written = event.text
-                        click.echo(printable(event.text), nl=False, color=True)  # or click takes text out
-                        sys.stdout.flush()
+            written = ""
+            try:
+                async with stream:
+                    async for event in stream:
+                        if isinstance(event, PromptProgress):
+                            shown.reading(event)
+                        elif not isinstance(event, Loading):
+                            shown.stop()
+                        if isinstance(event, TextDelta) and not as_json:
+                            written = event.text or written
+                            click.echo(printable(event.text), nl=False, color=True)  # or click takes text out
+                            sys.stdout.flush()
+            finally:
+                if not as_json and not written.endswith("\n") and (written or stream.is_complete):
+                    click.echo()  # an error in the middle begins on a line of its own
     answer = stream.completion
     if as_json:
-        print_json(attrs.asdict(answer, filter=attrs.filters.exclude("raw")))
+        print_json(attrs.asdict(answer, filter=attrs.filters.exclude("raw", "parts", "logprobs")))
         return
-    if not written.endswith("\n"):
-        click.echo()
     if answer.refusal:
         click.echo(f"the model refused: {printable(answer.refusal, err=True)}", err=True)
     if answer.finish_reason != "stop":

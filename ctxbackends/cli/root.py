@@ -60,7 +60,7 @@ debug_option = click.option(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
     homes={
-        "ai": ("ctxbackends.cli.ai:ai", "Ask a model: ping, models, chat."),
+        "ai": ("ctxbackends.cli.ai:ai", "Ask a model: ping, status, models, chat."),
         "serve": ("ctxbackends.cli.serve:serve", "Serve a GGUF model with llama.cpp on this machine."),
         "setup": ("ctxbackends.cli.setup:setup", "Write a backend into .ctxrc."),
     },

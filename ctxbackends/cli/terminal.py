@@ -6,13 +6,13 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ctxbackends.types import Loading
+from ctxbackends.types import Loading, PromptProgress
 
 if TYPE_CHECKING:
     from rich.status import Status
@@ -40,6 +40,11 @@ class Waiting:
             self._last = (seen.state, now)
             click.echo(str(seen), err=True)
 
+    def reading(self, progress: PromptProgress) -> None:
+        """How far the server is with the prompt: on a terminal alone, since it is soon over."""
+        if sys.stderr.isatty() and progress.processed < progress.total:
+            self._show(str(progress))
+
     def _show(self, text: str) -> None:
         from rich.console import Console  # noqa: PLC0415  # only who waits at a terminal pays for it
         from rich.text import Text  # noqa: PLC0415
@@ -65,6 +70,15 @@ def waiting() -> Iterator[Waiting]:
         yield shown
     finally:
         shown.stop()
+
+
+def print_table(rows: Sequence[Mapping[str, str]]) -> None:
+    """Rows of the same columns, under their names; a column without any content is left out. Lines are never cut: the
+    last column may be a sentence."""
+    columns = [name for name in rows[0] if any(row[name] for row in rows)]
+    widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in columns}
+    for row in ({name: name for name in columns}, *rows):
+        click.echo(printable("  ".join(f"{row[name]:{widths[name]}}" for name in columns).rstrip()))
 
 
 def print_json(value: Any) -> None:
