@@ -1,0 +1,292 @@
+"""Every cell of the option tables: what the table says is what goes over the wire, and what it refuses goes nowhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+import pytest
+
+from ctxbackends.errors import UnsupportedOptionError
+from ctxbackends.messages import (
+    ChatRequest,
+    ChoiceFormat,
+    GrammarFormat,
+    ImagePart,
+    JSONObjectFormat,
+    JSONSchemaFormat,
+    Message,
+    NamedTool,
+    ReasoningPart,
+    RegexFormat,
+    TextPart,
+    Tool,
+    ToolCall,
+)
+from ctxbackends.profiles import PROFILES
+from ctxbackends.wire.options import CELLS, SCALARS, How, Refused, Sent, used
+
+SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"], "additionalProperties": False}
+TOOLS = (Tool("first", "The first.", SCHEMA), Tool("second", "The second.", SCHEMA))
+CALL = ToolCall("call-1", "first", '{"a":"b"}')
+PNG = b"\x89PNG\r\n\x1a\n..."
+QUESTION = Message.user("Hi")
+
+EXAMPLES: Mapping[str, Mapping[str, Any]] = {
+    "max_tokens": {"max_tokens": 7},
+    "temperature": {"temperature": 0.25},
+    "top_p": {"top_p": 0.75},
+    "top_k": {"top_k": 5},
+    "min_p": {"min_p": 0.125},
+    "seed": {"seed": 11},
+    "frequency_penalty": {"frequency_penalty": 0.5},
+    "presence_penalty": {"presence_penalty": 0.625},
+    "repetition_penalty": {"repetition_penalty": 1.5},
+    "logprobs": {"logprobs": True},
+    "top_logprobs": {"logprobs": True, "top_logprobs": 3},
+    "reasoning_effort": {"reasoning_effort": "low"},
+    "reasoning_budget": {"reasoning_budget": 2048},
+    "parallel_tool_calls": {"tools": TOOLS, "parallel_tool_calls": False},
+    "stop_sequences": {"stop_sequences": ("###",)},
+    "response_format: json_object": {"response_format": JSONObjectFormat()},
+    "response_format: json_schema": {"response_format": JSONSchemaFormat("thing", SCHEMA)},
+    "response_format: regex": {"response_format": RegexFormat("[a-c]+")},
+    "response_format: choice": {"response_format": ChoiceFormat(["yes", 'n"o'])},
+    "response_format: grammar": {"response_format": GrammarFormat('root ::= "x"')},
+    "tools": {"tools": TOOLS},
+    "tool_choice: auto": {"tools": TOOLS, "tool_choice": "auto"},
+    "tool_choice: none": {"tools": TOOLS, "tool_choice": "none"},
+    "tool_choice: required": {"tools": TOOLS, "tool_choice": "required"},
+    "tool_choice: named": {"tools": TOOLS, "tool_choice": NamedTool("second")},
+    "message: image data": {"messages": (Message.user(["Look:", ImagePart.from_bytes(PNG)]),)},
+    "message: image url": {"messages": (Message.user([ImagePart.from_url("https://example.org/a.png")]),)},
+    "message: reasoning": {
+        "messages": (QUESTION, Message.assistant([ReasoningPart("Hm.", signature="sig"), TextPart("Yes.")]), QUESTION)
+    },
+    "message: tool call": {"messages": (QUESTION, Message.assistant("", tool_calls=[CALL]), QUESTION)},
+    "message: tool result": {
+        "messages": (
+            QUESTION,
+            Message.assistant("", tool_calls=[CALL]),
+            Message.tool("42", tool_call_id="call-1"),
+        )
+    },
+    "extra_body": {"extra_body": {"mirostat": 2}},
+}
+
+# The value at the place that the table names, where it is not the option's own.
+TRANSLATED: Mapping[tuple[str, str], Any] = {
+    ("seed", ""): 11,
+    ("parallel_tool_calls", How.INVERTED): True,
+    ("response_format: choice", How.AS_GBNF): 'root ::= "yes" | "n\\"o"',
+    ("response_format: choice", ""): ["yes", 'n"o'],
+    ("response_format: regex", ""): "[a-c]+",
+    ("response_format: grammar", ""): 'root ::= "x"',
+    ("stop_sequences", ""): ["###"],
+}
+
+CASES = [
+    pytest.param(type_, wire, cell, id=f"{type_}-{wire}-{cell}")
+    for type_, profile in PROFILES.items()
+    for wire in profile.wire_apis
+    for cell in CELLS
+]
+
+
+def request(**options: Any) -> ChatRequest:
+    return ChatRequest(**{"messages": (QUESTION,), "model": "m", **options})
+
+
+def encoded(type_: str, wire: str, *, stream: bool = False, **options: Any) -> Any:
+    sent = PROFILES[type_].codec(wire).encode_chat(request(**options), stream=stream)
+    return json.loads(sent.body or b"")
+
+
+def at(body: Any, path: str) -> Any:
+    for step in path.split("."):
+        body = body[step]
+    return body
+
+
+def test_the_examples_cover_every_cell_and_every_option() -> None:
+    assert list(CELLS) == list(EXAMPLES)
+    assert set(SCALARS) < set(CELLS)
+    fields = {field.name for field in attrs.fields(ChatRequest)} - {"messages", "model"}
+    assert fields == {cell.partition(":")[0] for cell in CELLS} - {"message"} | {"tool_choice", "response_format"}
+    for cell, options in EXAMPLES.items():
+        assert cell in list(used(request(**options)))
+
+
+@pytest.mark.parametrize("type_", PROFILES)
+def test_every_table_has_every_cell_and_a_reason_for_each_refusal(type_: str) -> None:
+    for table in PROFILES[type_].wire_apis.values():
+        assert list(CELLS) == list(table)
+        for handling in table.values():
+            assert not isinstance(handling, Refused) or len(handling.reason) > 10
+
+
+@pytest.mark.parametrize(("type_", "wire", "cell"), CASES)
+def test_a_cell_holds(type_: str, wire: str, cell: str) -> None:
+    handling = PROFILES[type_].wire_apis[wire][cell]
+    options = EXAMPLES[cell]
+    if isinstance(handling, Refused):
+        # The first refusal of the request may be that of a companion (top_logprobs needs logprobs).
+        with pytest.raises(UnsupportedOptionError) as caught:
+            encoded(type_, wire, **options)
+        assert caught.value.option in {cell, *used(request(**options))}
+        if caught.value.option == cell:
+            assert f"{cell}: {handling.reason}" == str(caught.value)
+        return
+    body = encoded(type_, wire, **options)
+    plain = encoded(type_, wire, **{name: value for name, value in options.items() if name in ("messages", "tools")})
+    CHECKS.get(cell, check_value)(cell, handling, options, body, plain)
+
+
+def check_value(cell: str, handling: Sent, options: Mapping[str, Any], body: Any, plain: Any) -> None:
+    """The value is at its place, and nothing else is different."""
+    default = options.get(cell.partition(":")[0])
+    assert TRANSLATED.get((cell, handling.as_), default) == at(body, handling.at)
+    companions = {name for name in options if name != cell.partition(":")[0] and name not in ("messages", "tools")}
+    changed = {name for name in body if body[name] != plain.get(name)} - companions
+    assert {handling.at.partition(".")[0]} == changed
+
+
+def check_format(cell: str, handling: Sent, _: Any, body: Any, plain: Any) -> None:
+    schema = SCHEMA if cell.endswith("schema") else {"type": "object"}
+    name = "thing" if cell.endswith("schema") else "object"
+    value = at(body, handling.at)
+    if cell.endswith("object") and handling.as_ != How.AS_SCHEMA:
+        assert value in ({"type": "json_object"}, "json")
+    elif handling.at == "response_format":
+        nested = {"name": name, "schema": schema, "strict": True}
+        assert {"type": "json_schema", "json_schema": nested} == value
+    else:
+        assert value in (schema, {"type": "json_schema", "schema": schema})
+    assert {handling.at.partition(".")[0]} == {name for name in body if body[name] != plain.get(name)}
+
+
+def names_of(tools: Any) -> list[str]:
+    return [tool.get("name") or tool["function"]["name"] for tool in tools]
+
+
+def check_tools(_: str, handling: Sent, __: Any, body: Any, ___: Any) -> None:
+    tools = at(body, handling.at)
+    assert ["first", "second"] == names_of(tools)
+    schemas = [tool.get("input_schema") or tool["function"]["parameters"] for tool in tools]
+    assert [SCHEMA, SCHEMA] == schemas
+
+
+def check_choice(cell: str, handling: Sent, _: Any, body: Any, __: Any) -> None:
+    choice = cell.partition(": ")[2]
+    if handling.as_ in (How.LEFT_OUT, How.DEFAULT):
+        assert "tool_choice" not in body
+        assert (handling.as_ == How.DEFAULT) == ("tools" in body)
+    elif handling.as_ == How.ALONE:
+        assert ("required", ["second"]) == (body["tool_choice"], names_of(body["tools"]))
+    else:
+        named = [
+            {"type": "function", "function": {"name": "second"}},  # OpenAI
+            {"type": "tool", "name": "second"},  # Anthropic
+        ]
+        anthropic = {"type": {"required": "any"}.get(choice, choice)}
+        assert body["tool_choice"] in (named if choice == "named" else [choice, anthropic])
+        assert ["first", "second"] == names_of(body["tools"])
+
+
+def check_parallel(_: str, handling: Sent, __: Any, body: Any, ___: Any) -> None:
+    assert (handling.as_ == How.INVERTED) == at(body, handling.at)
+
+
+def check_message(cell: str, _: Sent, __: Any, body: Any, ___: Any) -> None:
+    wire = json.dumps(body["messages"])
+    marks = {
+        "message: image data": "iVBORw0KGgouLi4=",  # the picture in base64
+        "message: image url": "https://example.org/a.png",
+        "message: reasoning": "Hm.",
+        "message: tool call": "first",
+        "message: tool result": "42",
+    }
+    assert marks[cell] in wire
+
+
+def check_effort(_: str, handling: Sent, __: Any, body: Any, ___: Any) -> None:
+    assert "low" == at(body, handling.at)
+
+
+def check_extra(_: str, __: Sent, ___: Any, body: Any, plain: Any) -> None:
+    assert {**plain, "mirostat": 2} == body
+
+
+CHECKS: Mapping[str, Any] = {
+    "response_format: json_object": check_format,
+    "response_format: json_schema": check_format,
+    "tools": check_tools,
+    **dict.fromkeys((cell for cell in CELLS if cell.startswith("tool_choice")), check_choice),
+    **dict.fromkeys((cell for cell in CELLS if cell.startswith("message")), check_message),
+    "parallel_tool_calls": check_parallel,
+    "reasoning_effort": check_effort,
+    "extra_body": check_extra,
+}
+
+
+# --- what a cell says beyond its place -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("type_", "wire", "path", "value"),
+    [
+        (
+            "llamacpp",
+            "chat_completions",
+            "chat_template_kwargs",
+            {"enable_thinking": False, "reasoning_effort": "none"},
+        ),
+        ("ollama", "ollama", "think", False),
+        ("anthropic", "messages", "thinking", {"type": "disabled"}),
+        ("vllm", "chat_completions", "reasoning_effort", "none"),
+        ("openai", "chat_completions", "reasoning_effort", "none"),
+    ],
+)
+def test_no_reasoning(type_: str, wire: str, path: str, value: object) -> None:
+    assert value == encoded(type_, wire, reasoning_effort="none")[path]
+
+
+def test_a_budget_of_reasoning_at_anthropic() -> None:
+    assert {"type": "enabled", "budget_tokens": 2048} == encoded("anthropic", "messages", reasoning_budget=2048)[
+        "thinking"
+    ]
+    with pytest.raises(UnsupportedOptionError, match="contradicts"):
+        encoded("anthropic", "messages", reasoning_budget=2048, reasoning_effort="none")
+
+
+@pytest.mark.parametrize("wire", ["messages", "chat_completions"])
+def test_a_temperature_that_anthropic_would_lower(wire: str) -> None:
+    with pytest.raises(UnsupportedOptionError, match="takes 1 at most"):
+        encoded("anthropic", wire, temperature=1.5)
+    assert 1.0 == encoded("anthropic", wire, temperature=1.0)["temperature"]
+
+
+@pytest.mark.parametrize(
+    ("type_", "extra", "option"),
+    [
+        ("ollama", {"truncate": True}, "extra_body: truncate"),
+        ("ollama", {"shift": True}, "extra_body: shift"),
+        ("ollama", {"stream": True}, "extra_body: stream"),
+        ("anthropic", {"system": "x"}, "extra_body: system"),
+        ("anthropic", {"max_tokens": 5}, "extra_body: max_tokens"),
+        ("openai", {"n": 2}, "extra_body: n"),
+    ],
+)
+def test_extra_body_may_not_say_what_the_codec_says(type_: str, extra: dict[str, Any], option: str) -> None:
+    with pytest.raises(UnsupportedOptionError) as caught:
+        encoded(type_, PROFILES[type_].wire_api, extra_body=extra)
+    assert option == caught.value.option
+
+
+def test_extra_body_is_merged_into_the_options_of_ollama() -> None:
+    body = encoded("ollama", "ollama", max_tokens=3, extra_body={"options": {"mirostat": 1}})
+    assert {"num_predict": 3, "mirostat": 1} == body["options"]
+    with pytest.raises(UnsupportedOptionError, match="num_predict is set by an option already"):
+        encoded("ollama", "ollama", max_tokens=3, extra_body={"options": {"num_predict": 1}})
