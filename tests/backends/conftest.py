@@ -1,0 +1,170 @@
+"""Starts the servers of the shared tests, each once, and gives the backends over them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pytest
+
+from ctxbackends import Backend, LocalServer, open_backend
+from ctxbackends.testing import VARIANTS, cached_model
+from ctxbackends.testing.anthropic_stand_in import AnthropicStandIn
+from ctxbackends.testing.lmstudio_stand_in import LMStudioStandIn
+from ctxbackends.testing.ollama_stand_in import OllamaStandIn
+from ctxbackends.testing.openai_stand_in import OpenAIStandIn
+from ctxbackends.testing.stand_in import StandIn
+from tests.backends import proofs
+from tests.backends.targets import TARGETS, Target
+from tests.real.conftest import OLD_BUILD
+from tests.vllm.server import PYTHON_VARIABLE
+
+RECORD = "CTXBACKENDS_RECORD_PROOFS"
+"""Set, the outcomes are written into the file of proofs, and not compared with it."""
+
+_FOUND = pytest.StashKey[proofs.Proofs]()
+_FAILED = pytest.StashKey[bool]()
+
+
+class Cell:
+    """How one test ended for one server."""
+
+    outcome = "proven"
+
+    def refused(self) -> None:
+        """The SDK refused, as it should with this server."""
+        self.outcome = "refused"
+
+
+# --- servers ----------------------------------------------------------------------------------------
+
+
+def _llama(environment: Mapping[str, str]) -> Iterator[str]:
+    server = LocalServer(
+        cached_model(VARIANTS["tiny-tools"]),
+        alias="tiny-tools",
+        ctx_size=4096,
+        parallel=2,
+        threads=1,
+        embeddings=True,
+        environment=environment,
+    )
+    yield asyncio.run(server.start())
+    asyncio.run(server.aclose())
+
+
+@pytest.fixture(scope="session")
+def llama_b11549() -> Iterator[str]:
+    yield from _llama({})
+
+
+@pytest.fixture(scope="session")
+def llama_b8672() -> Iterator[str]:
+    directory = os.environ.get(OLD_BUILD)
+    if not directory:
+        pytest.skip(f"{OLD_BUILD} names no directory with an xllamacpp of llama.cpp b8672; nox sets it")
+    yield from _llama({"PYTHONPATH": directory})
+
+
+STAND_INS: Mapping[str, Callable[[str | None], StandIn]] = {
+    "openai": lambda key: OpenAIStandIn(api_key=key),
+    "anthropic": lambda key: AnthropicStandIn(api_key=key),
+    "ollama": lambda _: OllamaStandIn(),
+    "lmstudio": lambda _: LMStudioStandIn(),
+}
+
+
+@pytest.fixture(params=TARGETS, ids=lambda target: proofs.column(target).replace(", ", "-").replace(" ", "_"))
+def target(request: pytest.FixtureRequest) -> Target:
+    chosen: Target = request.param
+    if chosen.type == "vllm" and PYTHON_VARIABLE not in os.environ:
+        pytest.skip(f"{PYTHON_VARIABLE} names no Python with vLLM; nox -s e2e_vllm sets it")
+    return chosen
+
+
+Opened: TypeAlias = Callable[..., Any]
+
+
+@pytest.fixture
+async def stand_in(target: Target) -> AsyncIterator[StandIn | None]:
+    """The stand-in of this test, a new one each time; None for a real server."""
+    if target.real:
+        yield None
+        return
+    async with STAND_INS[target.server](target.key) as server:
+        yield server
+
+
+@pytest.fixture
+def opened(target: Target, stand_in: StandIn | None, request: pytest.FixtureRequest) -> Opened:
+    """Opens a backend over the target; ``embedding=True`` over the server that has the embeddings."""
+
+    @asynccontextmanager
+    async def open_it(*, embedding: bool = False, **settings: Any) -> AsyncIterator[Backend]:
+        if stand_in is not None:
+            endpoint = stand_in.url
+        else:
+            fixture = target.embedding_server if embedding and target.embedding_server else target.server
+            endpoint = request.getfixturevalue(fixture)
+        given = {
+            "endpoint": endpoint,
+            "wire_api": target.wire_api,
+            "default_model": target.embedding_model if embedding else target.model,
+            **({"api_key": target.key} if target.key is not None else {}),
+            **target.settings,
+            **settings,
+        }
+        async with open_backend(target.type, name="shared", **given) as ready:
+            await ready.wait_ready()
+            yield ready
+
+    return open_it
+
+
+@pytest.fixture
+async def backend(opened: Opened) -> AsyncIterator[Backend]:
+    async with opened() as ready:
+        yield ready
+
+
+# --- what was proven ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cell(target: Target, request: pytest.FixtureRequest) -> Iterator[Cell]:
+    """The cell of this test and this server: ``proven`` when it passes, unless the test says that it is refused."""
+    outcome = Cell()
+    yield outcome
+    if not request.node.stash.get(_FAILED, False):
+        row = request.node.originalname.removeprefix("test_").replace("_", " ")
+        found = request.config.stash.setdefault(_FOUND, {})
+        found.setdefault(proofs.column(target), {})[row] = outcome.outcome
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]  # noqa: ARG001  # pytest's signature
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.when == "call":
+        item.stash[_FAILED] = not report.passed
+    return report
+
+
+@pytest.fixture(scope="session")
+def found(pytestconfig: pytest.Config) -> proofs.Proofs:
+    return pytestconfig.stash.setdefault(_FOUND, {})
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The comparison with the file comes last; the real servers are marked as such."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents and "target" in getattr(item, "fixturenames", ()):
+            chosen = item.callspec.params["target"]  # type: ignore[attr-defined]  # of parametrised tests
+            if chosen.real:
+                item.add_marker(pytest.mark.real if chosen.type != "vllm" else pytest.mark.vllm)

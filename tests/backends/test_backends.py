@@ -1,0 +1,590 @@
+"""What holds for every backend, tried on every server and every stand-in. Where a server cannot, the SDK says so before
+anything is sent; that counts as refused in the matrix of the documentation."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import attrs
+import pytest
+
+from ctxbackends import (
+    AuthenticationError,
+    Backend,
+    ChatOptions,
+    ChoiceFormat,
+    Completion,
+    ContextOverflowError,
+    Finish,
+    ImagePart,
+    InternalServerError,
+    JSONObjectFormat,
+    Loading,
+    Message,
+    ModelMismatchError,
+    ModelNotFoundError,
+    NamedTool,
+    NotFoundError,
+    PromptProgress,
+    ReasoningDelta,
+    ReasoningPart,
+    StreamInterruptedError,
+    TextDelta,
+    TextPart,
+    ToolCall,
+    ToolCallDelta,
+    UnsupportedOperationError,
+    UnsupportedOptionError,
+    arguments_of,
+    extract_result,
+    probe_schema,
+    tool_of,
+)
+from ctxbackends.errors import BadRequestError
+from ctxbackends.profiles import PROFILES
+from ctxbackends.wire.options import Refused
+from tests.backends import proofs
+from tests.backends.conftest import RECORD, Cell, Opened
+from tests.backends.targets import Target
+
+
+def refuses(target: Target, *options: str) -> bool:
+    """Whether the table of options says that this server is not asked for one of these."""
+    table = PROFILES[target.type].wire_apis[target.wire_api]
+    return any(isinstance(table[option], Refused) for option in options)
+
+
+@contextmanager
+def refusal(cell: Cell) -> Iterator[None]:
+    """What stands inside is refused before anything is sent."""
+    with pytest.raises((UnsupportedOptionError, UnsupportedOperationError)):
+        yield
+    cell.refused()
+
+
+def get_weather(city: str, days: int) -> str:
+    """Tell the weather of a city."""
+    return f"{city}: sunny for {days} days"
+
+
+def send_mail(to: str) -> None:
+    """Send a mail."""
+
+
+WEATHER = tool_of(get_weather)
+MAIL = tool_of(send_mail)
+
+
+@attrs.frozen
+class Decision:
+    title: str
+    votes: int
+    accepted: bool
+
+
+# --- what is it ---------------------------------------------------------------------------------------
+
+
+async def test_models_are_listed(backend: Backend, target: Target, cell: Cell) -> None:  # noqa: ARG001
+    models = await backend.models()
+    assert target.model in [name for model in models for name in (model.id, *model.aliases)]
+
+
+async def test_status_is_told(backend: Backend, target: Target, cell: Cell) -> None:  # noqa: ARG001
+    await backend.complete("Hi", max_tokens=16)  # loads it where that comes with the first request
+    status = await backend.status()
+    assert ("shared", backend.endpoint, "ready", None) == (
+        status.backend,
+        status.endpoint,
+        status.state,
+        status.problem,
+    )
+    assert target.model == status.model
+    if target.type in ("llamacpp", "vllm", "ollama", "lmstudio"):
+        assert status.context_length is not None
+        assert target.model in status.models
+    if target.type in ("llamacpp", "vllm", "ollama"):
+        assert status.version
+
+
+async def test_loading_and_unloading(opened: Opened, target: Target, cell: Cell) -> None:
+    async with opened() as backend:
+        if PROFILES[target.type].load is None or target.type == "llamacpp":
+            with refusal(cell):
+                await backend.load()
+            with refusal(cell):
+                await backend.unload()
+            return
+        await backend.load()
+        assert target.model in (await backend.status()).models
+        await backend.unload()
+        status = await backend.status()
+        assert target.model not in status.models
+        assert ("sleeping" if target.type == "vllm" else "ready") == status.state
+        await backend.load()
+        assert (await backend.complete("Hi", max_tokens=16)).served_model is not None
+
+
+async def test_a_context_length_is_loaded(opened: Opened, target: Target, cell: Cell) -> None:
+    if "context_length" not in PROFILES[target.type].uses:
+        async with opened() as backend:
+            with refusal(cell):
+                await backend.load(context_length=2048)
+        return
+    async with opened(context_length=2048) as backend:
+        await backend.load()
+        assert 2048 == (await backend.status()).context_length
+
+
+# --- generation ---------------------------------------------------------------------------------------
+
+
+async def test_complete(backend: Backend, target: Target, cell: Cell) -> None:  # noqa: ARG001
+    completion = await backend.complete(target.say("Hello there, world."), max_tokens=64)
+    if target.scripting == "none":
+        assert completion.text
+    else:
+        assert "Hello there, world." == completion.text.strip()
+        assert "stop" == completion.finish_reason
+    assert target.model == completion.requested_model
+    assert completion.served_model is not None
+    assert completion.usage is not None
+    assert completion.usage.input_tokens > 0
+    assert completion.usage.output_tokens > 0
+    assert completion.raw
+
+
+async def test_stream(backend: Backend, target: Target, cell: Cell) -> None:  # noqa: ARG001
+    text = "One two three, ä漢🎉."
+    events: list[Any] = []
+    async with backend.stream(target.say(text), max_tokens=64) as stream:
+        async for event in stream:
+            events.append(event)
+    assert isinstance(events[-1], Finish)
+    assert 1 == sum(isinstance(event, Finish) for event in events)
+    assert stream.completion.text == "".join(event.text for event in events if isinstance(event, TextDelta))
+    assert stream.completion.usage == events[-1].usage
+    assert stream.completion.usage is not None
+    if target.scripting != "none":
+        assert text == stream.completion.text.strip()
+        assert sum(isinstance(event, TextDelta) for event in events) > 1
+
+
+async def test_progress_with_the_prompt(backend: Backend, target: Target, cell: Cell) -> None:
+    events = []
+    async with backend.stream("word " * 400, max_tokens=4) as stream:
+        async for event in stream:
+            events.append(event)
+    seen = [event for event in events if isinstance(event, PromptProgress)]
+    assert not [event for event in events if isinstance(event, Loading)]
+    if (target.type, target.wire_api) != ("llamacpp", "chat_completions"):
+        assert [] == seen
+        cell.refused()
+        return
+    assert seen[-1].processed == seen[-1].total > 400
+
+
+async def test_max_tokens(backend: Backend, target: Target, cell: Cell) -> None:  # noqa: ARG001
+    completion = await backend.complete(target.say("one two three four five six seven eight nine ten"), max_tokens=4)
+    assert "length" == completion.finish_reason
+    assert completion.usage is not None
+    assert completion.usage.output_tokens <= 5
+
+
+async def test_sampling_options(backend: Backend, target: Target, cell: Cell) -> None:  # noqa: ARG001
+    wanted: ChatOptions = {
+        "max_tokens": 4,
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "top_k": 20,
+        "min_p": 0.05,
+        "seed": 7,
+        "frequency_penalty": 0.1,
+        "presence_penalty": 0.1,
+        "repetition_penalty": 1.1,
+    }
+    taken: Any = {name: value for name, value in wanted.items() if not refuses(target, name)}
+    assert {"max_tokens", "temperature", "top_p"} <= set(taken)
+    await backend.complete(target.say("words"), **taken)
+
+
+async def test_the_same_seed_gives_the_same_answer(backend: Backend, target: Target, cell: Cell) -> None:
+    if refuses(target, "seed"):
+        with refusal(cell):
+            await backend.complete("Hi", seed=3)
+        return
+    first = await backend.complete("Hi there", seed=3, max_tokens=12)
+    assert first.text == (await backend.complete("Hi there", seed=3, max_tokens=12)).text
+
+
+async def test_stop_sequences(backend: Backend, target: Target, cell: Cell) -> None:
+    if target.scripting == "none":
+        await backend.complete("Hi", stop_sequences=["a", "e"], max_tokens=32)
+        return
+    completion = await backend.complete(target.say("one two STOP three"), stop_sequences=["STOP"], max_tokens=32)
+    assert ("one two", "stop") == (completion.text.strip(), completion.finish_reason)
+    assert completion.stop_sequence in (None, "STOP")
+    assert cell.outcome == "proven"
+
+
+async def test_logprobs(backend: Backend, target: Target, cell: Cell) -> None:
+    if refuses(target, "logprobs"):
+        with refusal(cell):
+            await backend.complete("Hi", logprobs=True)
+        return
+    completion = await backend.complete(target.say("some words here"), logprobs=True, top_logprobs=2, max_tokens=16)
+    assert completion.logprobs
+    assert all(one.logprob <= 1e-6 and len(one.top) <= 2 for one in completion.logprobs)
+    assert completion.text.strip() in "".join(one.token for one in completion.logprobs)
+
+
+# --- a conversation -----------------------------------------------------------------------------------
+
+
+async def test_many_turns(backend: Backend, target: Target, cell: Cell) -> None:  # noqa: ARG001
+    call = ToolCall("call_12345678", "get_weather", '{"city": "Rome", "days": 2}')
+    messages = [
+        Message.system("Be brief."),
+        Message.user(["What is the weather", " in Rome?"]),
+        Message.assistant("I look.", tool_calls=[call]),
+        Message.tool(get_weather("Rome", 2), tool_call_id=call.id, name="get_weather"),
+        Message.assistant("Sunny."),
+        Message.user(target.say("Goodbye.")),
+    ]
+    completion = await backend.complete(messages, tools=[get_weather], max_tokens=64)
+    if target.scripting != "none":
+        assert "Goodbye." == completion.text.strip()
+    counted = await backend.complete(messages[-1:], max_tokens=4)
+    assert completion.usage is not None
+    assert counted.usage is not None
+    assert completion.usage.input_tokens > counted.usage.input_tokens
+
+
+async def test_images(backend: Backend, target: Target, cell: Cell) -> None:
+    message = Message.user(["What is this?", ImagePart.from_bytes(PNG), target.say("A dot.")])
+    if target.real:  # text models: the picture arrives, and the server says that it cannot see
+        with pytest.raises((BadRequestError, InternalServerError), match=r"(?i)image|multimodal|mmproj"):
+            await backend.complete([message], max_tokens=16)
+        cell.outcome = "the server's own refusal"
+        return
+    assert "A dot." == (await backend.complete([message], max_tokens=16)).text.strip()
+
+
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="
+)
+
+
+async def test_reasoning(backend: Backend, target: Target, cell: Cell) -> None:
+    if target.scripting == "none":
+        cell.outcome = "not tried: the model of the tests does not reason"
+        pytest.skip(cell.outcome)
+    if (target.type, target.wire_api) in NO_REASONING:
+        cell.outcome = "not given by this API"
+        return
+    prompt = target.think("Let me see.", "It is so.")
+    options: Any = {"max_tokens": 64, **target.thinking}
+    events = []
+    async with backend.stream(prompt, **options) as stream:
+        async for event in stream:
+            events.append(event)
+    completion = stream.completion
+    assert ("Let me see.", "It is so.") == (completion.reasoning.strip(), completion.text.strip())
+    assert "".join(event.text for event in events if isinstance(event, ReasoningDelta)) == completion.reasoning
+    kinds = [type(part) for part in completion.message.parts]
+    assert [ReasoningPart, TextPart] == kinds
+    if target.type == "anthropic":
+        assert completion.message.parts[0].signature  # type: ignore[union-attr]  # is a ReasoningPart
+    if refuses(target, "message: reasoning"):
+        return
+    # The next turn takes it back, signature and all.
+    history = [Message.user(prompt), completion.message, Message.user(target.say("Again."))]
+    assert "Again." == (await backend.complete(history, max_tokens=64)).text.strip()
+
+
+# OpenAI does not show it in chat completions, and Anthropic does not in its compatible API. The Messages API of vLLM
+# takes no member that turns the reasoning of the tests' parser on.
+NO_REASONING = {
+    ("openai", "chat_completions"),
+    ("openai-compatible", "chat_completions"),
+    ("anthropic", "chat_completions"),
+    ("openai-compatible", "messages"),
+    ("vllm", "messages"),
+}
+
+
+# --- tools --------------------------------------------------------------------------------------------
+
+
+async def test_a_tool_is_called(backend: Backend, target: Target, cell: Cell) -> None:  # noqa: ARG001
+    if target.scripting == "none":
+        completion = await until_called(backend)
+    else:
+        prompt = target.call(("get_weather", {"city": "Oslo", "days": 3}))
+        completion = await backend.complete(prompt, tools=[get_weather, MAIL], max_tokens=128)
+        assert {"city": "Oslo", "days": 3} == arguments_of(WEATHER, completion.tool_calls[0])
+    call = completion.tool_calls[0]
+    assert ("get_weather", "tool_calls") == (call.name, completion.finish_reason)
+    assert call.id
+    assert {"city", "days"} == set(arguments_of(WEATHER, call))
+    # The call and its result go back, and the conversation goes on.
+    history = [
+        Message.user("Weather?"),
+        completion.message,
+        *(Message.tool("sunny", tool_call_id=one.id, name=one.name) for one in completion.tool_calls),
+    ]
+    await backend.complete([*history, Message.user(target.say("Fine."))], tools=[get_weather, MAIL], max_tokens=16)
+
+
+async def until_called(backend: Backend) -> Completion:
+    """A model of random weights calls a tool whole in most answers, and runs into the limit in the others."""
+    for seed in range(20):
+        options: Any = {} if refuses_seed(backend) else {"seed": seed}
+        completion = await backend.complete(
+            f"Weather {seed}?", tools=[get_weather], tool_choice="required", max_tokens=256, **options
+        )
+        if completion.finish_reason == "tool_calls":
+            return completion
+    raise AssertionError("no answer of twenty was a whole call")
+
+
+def refuses_seed(backend: Backend) -> bool:
+    try:
+        backend.stream("x", seed=1)
+    except UnsupportedOptionError:
+        return True
+    return False
+
+
+async def test_a_tool_call_is_streamed(backend: Backend, target: Target, cell: Cell) -> None:
+    if target.scripting == "none":
+        cell.outcome = "as `a tool is called`, which streams"
+        return
+    prompt = target.call(("get_weather", {"city": "Oslo", "days": 3}))
+    deltas = []
+    async with backend.stream(prompt, tools=[get_weather], max_tokens=128) as stream:
+        async for event in stream:
+            if isinstance(event, ToolCallDelta):
+                deltas.append(event)
+    (call,) = stream.completion.tool_calls
+    assert call.arguments == "".join(delta.arguments for delta in deltas)
+    assert {"city": "Oslo", "days": 3} == json.loads(call.arguments)
+    assert {(call.id, "get_weather")} == {(deltas[0].id, deltas[0].name)}
+
+
+async def test_parallel_tool_calls(backend: Backend, target: Target, cell: Cell) -> None:
+    if target.scripting == "none":
+        cell.outcome = "not tried: the model of the tests cannot be made to"
+        return
+    calls = [("get_weather", {"city": f"city {n}", "days": n}) for n in range(1, 4)]
+    completion = await backend.complete(target.call(*calls), tools=[get_weather, MAIL], max_tokens=400)
+    assert calls == [(call.name, json.loads(call.arguments)) for call in completion.tool_calls]
+    assert 3 == len({call.id for call in completion.tool_calls})
+
+
+@pytest.mark.parametrize("choice", ["none", "required", "named"])
+async def test_tool_choice(backend: Backend, target: Target, cell: Cell, choice: str) -> None:
+    options: Any = {"tool_choice": NamedTool("send_mail") if choice == "named" else choice}
+    if refuses(target, f"tool_choice: {choice}"):
+        with refusal(cell):
+            await backend.complete("Hi", tools=[get_weather, MAIL], **options)
+        return
+    prompt = "Hi"
+    if target.type == "vllm" and choice != "none":
+        prompt = forced(choice)
+    completion = await backend.complete(prompt, tools=[get_weather, MAIL], max_tokens=200, **options)
+    if choice == "none":
+        assert () == completion.tool_calls
+    elif target.scripting == "none":  # random weights: what is called is never another tool
+        assert {call.name for call in completion.tool_calls} <= ({"send_mail"} if choice == "named" else BOTH)
+    else:
+        expected = "send_mail" if choice == "named" else "get_weather"
+        assert expected == completion.tool_calls[0].name
+
+
+BOTH = {"get_weather", "send_mail"}
+
+
+def forced(choice: str) -> str:
+    """vLLM constrains a forced call by a grammar of its own: a list of calls, or the arguments alone."""
+    if choice == "named":
+        return '[[say]]{"to": "me"}[[/say]]'
+    return '[[say]][{"name": "get_weather", "parameters": {"city": "Oslo", "days": 1}}][[/say]]'
+
+
+# --- formats of the answer ------------------------------------------------------------------------------
+
+
+DECISION = '{"title":"YAML","votes":3,"accepted":true}'
+
+
+async def test_extract(backend: Backend, target: Target, cell: Cell) -> None:
+    text = target.say(DECISION) if target.scripting != "none" else "We chose YAML."
+    if refuses(target, "response_format: json_schema"):
+        with refusal(cell):
+            await extract_result(backend, Decision, text)
+        return
+    found = await extract_result(backend, Decision, text, max_tokens=400)
+    assert isinstance(found.value, Decision)
+    assert backend.schema_enforcement == found.enforcement
+    if target.scripting != "none":
+        assert Decision("YAML", 3, True) == found.value
+
+
+async def test_a_schema_is_enforced(backend: Backend, target: Target, cell: Cell) -> None:
+    if refuses(target, "response_format: json_schema"):
+        with refusal(cell):
+            await probe_schema(backend)
+        return
+    probe = await probe_schema(backend)
+    assert probe.outcome in ("enforced", *(["inconclusive"] if target.type == "vllm" else []))
+    cell.outcome = "proven" if probe.outcome == "enforced" else "inconclusive: random weights write white space"
+
+
+async def test_any_json_object(backend: Backend, target: Target, cell: Cell) -> None:
+    options: Any = {"response_format": JSONObjectFormat(), "max_tokens": 200}
+    prompt = target.say('{"a": 1}') if target.scripting != "none" else "An object."
+    if refuses(target, "response_format: json_object"):
+        with refusal(cell):
+            await backend.complete(prompt, **options)
+        return
+    completion = await backend.complete(prompt, **options)
+    if completion.finish_reason == "stop":
+        assert isinstance(json.loads(completion.text), dict)
+    else:  # random weights seldom end an object
+        assert "{" == completion.text.lstrip()[:1]
+
+
+async def test_one_of_several_choices(backend: Backend, target: Target, cell: Cell) -> None:
+    options: Any = {"response_format": ChoiceFormat(["red", "green"]), "max_tokens": 16}
+    if refuses(target, "response_format: choice"):
+        with refusal(cell):
+            await backend.complete("Which?", **options)
+        return
+    completion = await backend.complete("Which?", **options)
+    assert completion.text in ("red", "green")
+
+
+# --- embeddings and tokens ------------------------------------------------------------------------------
+
+
+TEXTS = ["a cat", "a dog on the street", "ein Hund", "a cat"]
+
+
+async def test_embeddings(opened: Opened, target: Target, cell: Cell) -> None:
+    if PROFILES[target.type].embed is None:
+        async with opened() as backend:
+            with refusal(cell):
+                await backend.embed("x")
+        return
+    if target.embedding_model is None:
+        cell.outcome = "not offered by this server"
+        return
+    async with opened(embedding=True) as backend:
+        whole = await backend.embed(TEXTS)
+        assert 4 == len(whole.vectors)
+        assert len(whole.vectors[0]) > 1
+        assert whole.vectors[0] == pytest.approx(whole.vectors[3], abs=1e-2)
+        assert whole.vectors[0] != whole.vectors[1]
+        batched = await backend.embed(TEXTS, batch_size=3)
+        for one, other in zip(whole.vectors, batched.vectors, strict=True):
+            assert one == pytest.approx(other, abs=1e-2)
+        assert (whole.usage is None) == (batched.usage is None)
+        if "base64" in PROFILES[target.type].vector_encodings:
+            encoded = await backend.embed(TEXTS[0], encoding="base64")
+            assert encoded.vectors[0] == pytest.approx(whole.vectors[0], abs=1e-2)
+        else:
+            with pytest.raises(UnsupportedOptionError, match="encoding"):
+                await backend.embed(TEXTS[0], encoding="base64")
+
+
+async def test_tokens_are_counted(backend: Backend, target: Target, cell: Cell) -> None:
+    if PROFILES[target.type].count_tokens is None:
+        with refusal(cell):
+            await backend.count_tokens("Hi")
+        return
+    short = await backend.count_tokens("Hi there")
+    assert 0 < short < await backend.count_tokens("Hi there " * 20)
+    assert short < await backend.count_tokens("Hi there", tools=[get_weather])
+    completion = await backend.complete("Hi there", max_tokens=16)
+    assert completion.usage is not None
+    assert short == completion.usage.input_tokens
+
+
+# --- errors -------------------------------------------------------------------------------------------
+
+
+async def test_another_model(backend: Backend, target: Target, cell: Cell) -> None:
+    """Never answered by the model that happens to be there."""
+    kinds = ModelMismatchError if target.type == "llamacpp" else (ModelNotFoundError, ModelMismatchError)
+    with pytest.raises(kinds):
+        await backend.complete("Hi", model="no-such-model", max_tokens=4)
+    assert "proven" == cell.outcome
+
+
+async def test_a_prompt_that_does_not_fit(backend: Backend, target: Target, cell: Cell) -> None:
+    prompt = "word " * 40_000
+    if (target.type, target.wire_api) in TRUNCATES:
+        cell.outcome = "not told: this API truncates"
+        return
+    with pytest.raises(ContextOverflowError) as caught:
+        await backend.complete(prompt, max_tokens=4)
+    if (target.type, target.wire_api) not in NO_NUMBERS:
+        assert caught.value.context_length is not None
+        assert caught.value.input_tokens is not None
+        assert caught.value.input_tokens > caught.value.context_length
+
+
+TRUNCATES = {("ollama", "chat_completions"), ("ollama", "messages")}
+NO_NUMBERS = {("ollama", "ollama"), ("lmstudio", "chat_completions"), ("lmstudio", "messages")}
+
+
+async def test_an_error_in_the_middle(backend: Backend, target: Target, cell: Cell) -> None:
+    if target.scripting != "marks":
+        cell.outcome = "tried with killed servers elsewhere"
+        return
+    with pytest.raises((StreamInterruptedError, InternalServerError)) as caught:
+        await backend.complete("[[fail]] [[say]]one two three[[/say]]", max_tokens=64)
+    if isinstance(caught.value, StreamInterruptedError):
+        assert "one" in caught.value.partial.text
+
+
+async def test_a_wrong_key(opened: Opened, target: Target, cell: Cell) -> None:
+    if target.key is None:
+        cell.outcome = "not tried: no key is asked for"
+        return
+    with pytest.raises(AuthenticationError) as caught:
+        async with opened(api_key="wrong-key-0123456789") as backend:
+            await backend.complete("Hi")
+    assert "wrong-key-0123456789" not in str(caught.value)
+
+
+async def test_a_wrong_address(opened: Opened, target: Target, cell: Cell) -> None:
+    async with opened() as backend:
+        endpoint = f"{backend.endpoint}/nowhere"
+    with pytest.raises((NotFoundError, AuthenticationError)):
+        async with opened(endpoint=endpoint) as lost:
+            await lost.complete("Hi", max_tokens=4)
+    assert "proven" == cell.outcome
+    assert target.name
+
+
+# --- the matrix ---------------------------------------------------------------------------------------
+
+
+def test_the_matrix_of_the_documentation_is_what_was_proven(
+    found: proofs.Proofs, request: pytest.FixtureRequest
+) -> None:
+    """Last: what the servers of this run proved is what the file says of them."""
+    if os.environ.get(RECORD):
+        proofs.save(found)
+    ran = request.config.invocation_params.args
+    if request.session.testsfailed or any(str(argument).startswith(("-k", "--lf")) or "::" in str(argument) for argument in ran):
+        pytest.skip("a part of the tests proves a part of the matrix")
+    written = proofs.load()
+    assert {name: written.get(name) for name in found} == found
