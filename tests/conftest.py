@@ -19,6 +19,14 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from hypothesis import settings
 
+# Fixtures: one server for all the directories of tests.
+from tests.vllm.fixtures import (  # noqa: F401
+    vllm_embedding_server,
+    vllm_model,
+    vllm_python,
+    vllm_server,
+)
+
 settings.register_profile("house", deadline=None)  # machines are shared
 settings.load_profile("house")
 

@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
-
-from ctxbackends import Backend, LocalServer, open_backend
-from ctxbackends.testing import VARIANTS, cached_model
 from ctxbackends.testing.anthropic_stand_in import AnthropicStandIn
 from ctxbackends.testing.lmstudio_stand_in import LMStudioStandIn
 from ctxbackends.testing.ollama_stand_in import OllamaStandIn
 from ctxbackends.testing.openai_stand_in import OpenAIStandIn
+
+from ctxbackends import Backend, LocalServer, open_backend
+from ctxbackends.testing import VARIANTS, cached_model
 from ctxbackends.testing.stand_in import StandIn
 from tests.backends import proofs
 from tests.backends.targets import TARGETS, Target
 from tests.real.conftest import OLD_BUILD
-from tests.vllm.server import PYTHON_VARIABLE
+from tests.vllm.server import PYTHON_VARIABLE, VLLMServer
 
 RECORD = "CTXBACKENDS_RECORD_PROOFS"
 """Set, the outcomes are written into the file of proofs, and not compared with it."""
@@ -68,6 +68,16 @@ def llama_b8672() -> Iterator[str]:
     if not directory:
         pytest.skip(f"{OLD_BUILD} names no directory with an xllamacpp of llama.cpp b8672; nox sets it")
     yield from _llama({"PYTHONPATH": directory})
+
+
+@pytest.fixture(scope="session")
+def vllm(vllm_server: VLLMServer) -> str:
+    return vllm_server.endpoint
+
+
+@pytest.fixture(scope="session")
+def vllm_embedding(vllm_embedding_server: VLLMServer) -> str:
+    return vllm_embedding_server.endpoint
 
 
 STAND_INS: Mapping[str, Callable[[str | None], StandIn]] = {
@@ -147,7 +157,8 @@ def cell(target: Target, request: pytest.FixtureRequest) -> Iterator[Cell]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]  # noqa: ARG001  # pytest's signature
+    item: pytest.Item,
+    call: pytest.CallInfo[None],  # pytest's signature
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     if report.when == "call":

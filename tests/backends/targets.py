@@ -1,5 +1,5 @@
-"""The servers that the shared tests run against, real ones and stand-ins: how each is reached, and how its model is made
-to say what a test needs. Knows no test."""
+"""The servers that the shared tests run against, real ones and stand-ins: how each is reached, and how its model is
+made to say what a test needs. Knows no test."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -90,12 +90,12 @@ class Decision:
 # --- what is it ---------------------------------------------------------------------------------------
 
 
-async def test_models_are_listed(backend: Backend, target: Target, cell: Cell) -> None:  # noqa: ARG001
+async def test_models_are_listed(backend: Backend, target: Target, cell: Cell) -> None:
     models = await backend.models()
     assert target.model in [name for model in models for name in (model.id, *model.aliases)]
 
 
-async def test_status_is_told(backend: Backend, target: Target, cell: Cell) -> None:  # noqa: ARG001
+async def test_status_is_told(backend: Backend, target: Target, cell: Cell) -> None:
     await backend.complete("Hi", max_tokens=16)  # loads it where that comes with the first request
     status = await backend.status()
     assert ("shared", backend.endpoint, "ready", None) == (
@@ -144,7 +144,7 @@ async def test_a_context_length_is_loaded(opened: Opened, target: Target, cell: 
 # --- generation ---------------------------------------------------------------------------------------
 
 
-async def test_complete(backend: Backend, target: Target, cell: Cell) -> None:  # noqa: ARG001
+async def test_complete(backend: Backend, target: Target, cell: Cell) -> None:
     completion = await backend.complete(target.say("Hello there, world."), max_tokens=64)
     if target.scripting == "none":
         assert completion.text
@@ -159,7 +159,7 @@ async def test_complete(backend: Backend, target: Target, cell: Cell) -> None:  
     assert completion.raw
 
 
-async def test_stream(backend: Backend, target: Target, cell: Cell) -> None:  # noqa: ARG001
+async def test_stream(backend: Backend, target: Target, cell: Cell) -> None:
     text = "One two three, ä漢🎉."
     events: list[Any] = []
     async with backend.stream(target.say(text), max_tokens=64) as stream:
@@ -189,14 +189,14 @@ async def test_progress_with_the_prompt(backend: Backend, target: Target, cell: 
     assert seen[-1].processed == seen[-1].total > 400
 
 
-async def test_max_tokens(backend: Backend, target: Target, cell: Cell) -> None:  # noqa: ARG001
+async def test_max_tokens(backend: Backend, target: Target, cell: Cell) -> None:
     completion = await backend.complete(target.say("one two three four five six seven eight nine ten"), max_tokens=4)
     assert "length" == completion.finish_reason
     assert completion.usage is not None
     assert completion.usage.output_tokens <= 5
 
 
-async def test_sampling_options(backend: Backend, target: Target, cell: Cell) -> None:  # noqa: ARG001
+async def test_sampling_options(backend: Backend, target: Target, cell: Cell) -> None:
     wanted: ChatOptions = {
         "max_tokens": 4,
         "temperature": 0.5,
@@ -246,7 +246,7 @@ async def test_logprobs(backend: Backend, target: Target, cell: Cell) -> None:
 # --- a conversation -----------------------------------------------------------------------------------
 
 
-async def test_many_turns(backend: Backend, target: Target, cell: Cell) -> None:  # noqa: ARG001
+async def test_many_turns(backend: Backend, target: Target, cell: Cell) -> None:
     call = ToolCall("call_12345678", "get_weather", '{"city": "Rome", "days": 2}')
     messages = [
         Message.system("Be brief."),
@@ -321,7 +321,7 @@ NO_REASONING = {
 # --- tools --------------------------------------------------------------------------------------------
 
 
-async def test_a_tool_is_called(backend: Backend, target: Target, cell: Cell) -> None:  # noqa: ARG001
+async def test_a_tool_is_called(backend: Backend, target: Target, cell: Cell) -> None:
     if target.scripting == "none":
         completion = await until_called(backend)
     else:
@@ -583,8 +583,8 @@ def test_the_matrix_of_the_documentation_is_what_was_proven(
     """Last: what the servers of this run proved is what the file says of them."""
     if os.environ.get(RECORD):
         proofs.save(found)
-    ran = request.config.invocation_params.args
-    if request.session.testsfailed or any(str(argument).startswith(("-k", "--lf")) or "::" in str(argument) for argument in ran):
+    chosen = [str(argument) for argument in request.config.invocation_params.args]
+    if request.session.testsfailed or any(one.startswith(("-k", "--lf")) or "::" in one for one in chosen):
         pytest.skip("a part of the tests proves a part of the matrix")
     written = proofs.load()
     assert {name: written.get(name) for name in found} == found
