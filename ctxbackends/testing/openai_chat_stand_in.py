@@ -23,6 +23,7 @@ from ctxbackends.testing.openai_checks import (
     CHAT_MEMBERS,
     OpenAIProblem,
     check_chat,
+    check_imitated_chat,
     check_members,
     is_reasoning,
     no_such_model,
@@ -83,14 +84,16 @@ class ChatCompletions:
 
     async def serve(self, request: web.Request, body: Any, headers: Mapping[str, str]) -> web.StreamResponse:
         """The answer, with ``headers``. Raises :class:`OpenAIProblem`."""
-        if self.native:
-            check_members(body, CHAT_MEMBERS)
+        check_members(body, CHAT_MEMBERS if self.native else None)
         body = {name: value for name, value in body.items() if name not in self.ignored}
         if not body.get("model"):
             raise OpenAIProblem(400, "you must provide a model parameter")
         model = known_as(body["model"], self.models, self.snapshots)
         reasoning = self.native and is_reasoning(model)
-        check_chat(body, reasoning=reasoning)
+        if self.native:
+            check_chat(body, reasoning=reasoning)
+        else:
+            check_imitated_chat(body)
         question = _question(body, think=reasoning and body.get("reasoning_effort") != "none")
         if "[[rate]]" in question.prompt:
             raise rate_limited(model)
@@ -122,7 +125,7 @@ class ChatCompletions:
                 (f"call_{number:012d}{index:012d}", name, json.dumps(arguments))
                 for index, (name, arguments) in enumerate(calls)
             ],
-            finish_reason="stop" if refused else _finish_reason(body, question, said),
+            finish_reason="stop" if refused else self._finish_reason(body, question, said),
             usage=usage(
                 prompt=said.input_tokens,
                 completion=max(1, written),
@@ -133,6 +136,17 @@ class ChatCompletions:
             top_logprobs=(body.get("top_logprobs") or 0) if body.get("logprobs") else None,
             details=self.native,
         )
+
+    def _finish_reason(self, body: Mapping[str, Any], question: Question, said: Answer) -> FinishReason:
+        if "[[filter]]" in question.prompt:
+            return "content_filter"
+        if said.ending == "tool_calls":
+            # A call of the one tool that was named ends with "stop":
+            # https://platform.openai.com/docs/guides/structured-outputs#handling-edge-cases
+            choice = body.get("tool_choice")
+            named = isinstance(choice, dict) and choice.get("type") == "function"
+            return "stop" if self.native and named else "tool_calls"
+        return "length" if said.ending == "length" else "stop"
 
     def _cached(self, prompt: str) -> int:
         """How many tokens of the beginning have been seen before; ``prompt`` will have been."""
@@ -266,17 +280,6 @@ def _prompt(messages: Sequence[Mapping[str, Any]]) -> str:
 def _all_texts(message: Mapping[str, Any]) -> list[str]:
     calls = [call["function"] for call in message.get("tool_calls") or ()]
     return [*texts(message.get("content")), *(f"{call['name']} {call['arguments']}" for call in calls)]
-
-
-def _finish_reason(body: Mapping[str, Any], question: Question, said: Answer) -> FinishReason:
-    if "[[filter]]" in question.prompt:
-        return "content_filter"
-    if said.ending == "tool_calls":
-        # A call of the one tool that was named ends with "stop":
-        # https://platform.openai.com/docs/guides/structured-outputs#handling-edge-cases
-        choice = body.get("tool_choice")
-        return "stop" if isinstance(choice, dict) and choice.get("type") == "function" else "tool_calls"
-    return "length" if said.ending == "length" else "stop"
 
 
 def _event(value: Mapping[str, Any]) -> bytes:

@@ -97,7 +97,8 @@ def is_reasoning(model: str) -> bool:
     return model.startswith(("o", "gpt-5"))
 
 
-def check_members(body: Any, known: frozenset[str]) -> None:
+def check_members(body: Any, known: frozenset[str] | None) -> None:
+    """That ``body`` is an object, with none but ``known`` members (None for any)."""
     if not isinstance(body, dict):
         raise OpenAIProblem(
             400,
@@ -105,7 +106,7 @@ def check_members(body: Any, known: frozenset[str]) -> None:
             "library correctly. The OpenAI API expects a JSON payload, but what was sent was not valid JSON.)",
         )
     for name in body:
-        if name not in known:
+        if known is not None and name not in known:
             raise OpenAIProblem(400, f"Unknown parameter: '{name}'.", param=name, code="unknown_parameter")
 
 
@@ -165,6 +166,14 @@ def check_chat(body: Mapping[str, Any], *, reasoning: bool) -> None:
     _check_tools(body)
     _check_format(body)
     _check_order(messages)
+
+
+def check_imitated_chat(body: Mapping[str, Any]) -> None:
+    """The little that other vendors check. https://platform.claude.com/docs/en/api/openai-sdk"""
+    if not body.get("messages"):
+        raise OpenAIProblem(400, "messages: at least one message is required")
+    if (body.get("n") or 1) != 1:
+        raise OpenAIProblem(400, "n: must be 1")
 
 
 def _check_numbers(body: Mapping[str, Any]) -> None:
