@@ -252,11 +252,15 @@ class RegexFormat:
     pattern: str
 
 
+def _texts(values: Sequence[str]) -> tuple[str, ...]:
+    return tuple(values)
+
+
 @attrs.frozen
 class ChoiceFormat:
     """Ask for exactly one of ``choices``."""
 
-    choices: tuple[str, ...] = attrs.field(converter=tuple)
+    choices: tuple[str, ...] = attrs.field(converter=_texts)
 
     def __attrs_post_init__(self) -> None:
         if not self.choices or not all(self.choices):

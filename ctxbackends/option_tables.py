@@ -219,9 +219,12 @@ _LOCAL_MESSAGES: dict[str, Handling] = {
 COMPATIBLE_MESSAGES = _table(_MESSAGES)
 # The wish for JSON in output_config is enforced (measured, 0.32.0); thinking and effort are ignored.
 VLLM_MESSAGES = _table(_MESSAGES, _LOCAL_MESSAGES)
-# Measured (b8672, b11549): output_config is ignored, and a named tool is taken for "any".
+# Measured (b8672, b11549): output_config and the choice "none" are ignored, and a named tool is taken for "any".
 LLAMACPP_MESSAGES = _table(
-    _MESSAGES, _LOCAL_MESSAGES, _all(("response_format: json_schema", "tool_choice: named"), _USE_CHAT)
+    _MESSAGES,
+    _LOCAL_MESSAGES,
+    _all(("response_format: json_schema",), _USE_CHAT),
+    {"tool_choice: none": Sent("tools", How.LEFT_OUT), "tool_choice: named": Sent("tool_choice", How.ALONE)},
 )
 # https://docs.ollama.com/api/anthropic-compatibility
 OLLAMA_MESSAGES = _table(
@@ -235,8 +238,8 @@ OLLAMA_MESSAGES = _table(
 LMSTUDIO_MESSAGES = _table(
     _MESSAGES,
     _LOCAL_MESSAGES,
-    _all(("response_format: json_schema", "tool_choice: named"), _USE_CHAT),
-    {"message: image url": LMSTUDIO_CHAT["message: image url"]},
+    _all(("response_format: json_schema",), _USE_CHAT),
+    {"message: image url": LMSTUDIO_CHAT["message: image url"], "tool_choice: named": Sent("tool_choice", How.ALONE)},
 )
 
 

@@ -49,6 +49,9 @@ def parameters(options: dict[str, Any]) -> Any:
     params.n_parallel = options["parallel"] or 1
     params.endpoint_slots = True
     params.embedding = options["embeddings"]
+    # With a cache for each slot, llama.cpp cuts texts of different lengths in one batch into parts, and pools each part
+    # alone: the vector of a text then depends on its neighbours (measured, b8672 and b11549).
+    params.kv_unified = options["embeddings"]
     for name in ("ui", "webui"):
         if hasattr(params, name):
             setattr(params, name, False)

@@ -161,7 +161,7 @@ def encode_body(request: ChatRequest, table: OptionTable) -> dict[str, Any]:
     if isinstance(request.response_format, JSONSchemaFormat):
         format_ = {"type": "json_schema", "schema": request.response_format.schema}
         _put(body, table, "response_format: json_schema", format_)
-    _put_tools(body, request)
+    _put_tools(body, request, table)
     return body
 
 
@@ -178,19 +178,31 @@ def _put(body: dict[str, Any], table: OptionTable, option: str, value: Any) -> N
     put(body, handling.at, value)
 
 
-def _put_tools(body: dict[str, Any], request: ChatRequest) -> None:
-    if not request.tools:
+def _put_tools(body: dict[str, Any], request: ChatRequest, table: OptionTable) -> None:
+    tools, named = request.tools, request.tool_choice
+    if request.tool_choice == "none" and _as(table, "tool_choice: none") == How.LEFT_OUT:
+        tools = ()
+    if not tools:
         return
-    body["tools"] = [_tool(tool) for tool in request.tools]
     choice: dict[str, Any] | None = None
-    if isinstance(request.tool_choice, NamedTool):
-        choice = {"type": "tool", "name": request.tool_choice.name}
+    if isinstance(named, NamedTool):
+        choice = {"type": "tool", "name": named.name}
+        if _as(table, "tool_choice: named") == How.ALONE:
+            tools = tuple(tool for tool in tools if tool.name == named.name)
+            choice = {"type": "any"}
     elif request.tool_choice is not None:
         choice = {"type": {"required": "any"}.get(request.tool_choice, request.tool_choice)}
     if request.parallel_tool_calls is not None and request.tool_choice != "none":
         choice = {**(choice or {"type": "auto"}), "disable_parallel_tool_use": not request.parallel_tool_calls}
     if choice is not None:
         body["tool_choice"] = choice
+    body["tools"] = [_tool(tool) for tool in tools]
+
+
+def _as(table: OptionTable, option: str) -> How:
+    handling = table[option]
+    assert isinstance(handling, Sent), "refuse() came first"
+    return handling.as_
 
 
 def _tool(tool: Tool) -> dict[str, Any]:

@@ -35,7 +35,7 @@ class How(StrEnum):
     PLAIN = ""
     AS_SCHEMA = "as a schema that any object fits"
     AS_GBNF = "as a GBNF grammar"
-    ALONE = "as `required`, with this tool as the only one offered"
+    ALONE = "as the duty to call a tool, with this one as the only one offered"
     LEFT_OUT = "the tools are not offered"
     DEFAULT = "as nothing: it is what this server does with tools"
     TEMPLATE = 'with `chat_template_kwargs.enable_thinking: false` for `"none"`'

@@ -8,7 +8,7 @@ Shapes seen (docs/servers.md): ``{"error": {...}}`` with an integer or a string 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeGuard
@@ -45,8 +45,13 @@ _BY_STATUS: Mapping[int, type[APIStatusError]] = {
 }
 
 # Only to read the two numbers out of a sentence that was already recognised; vLLM and OpenAI give them nowhere else.
-_LIMIT_NUMBER = re.compile(r"maximum context length is (\d{1,18})")
+_LIMIT_NUMBERS = (
+    re.compile(r"maximum context length is (\d{1,18})"),
+    re.compile(r"configured limit of (\d{1,18})"),  # OpenAI, gpt-5
+    re.compile(r"> (\d{1,18}) maximum"),  # Anthropic
+)
 _PROMPT_NUMBERS = (
+    re.compile(r"prompt is too long: (\d{1,18}) tokens"),
     re.compile(r"at least (\d{1,18}) input tokens"),
     re.compile(r"resulted in (\d{1,18}) tokens"),
     re.compile(r"(\d{1,18}) in the messages"),
@@ -127,6 +132,7 @@ def _is_overflow(facts: ErrorFacts, text: str) -> bool:
         facts.type == "exceed_context_size_error"  # llama-server
         or facts.code == "context_length_exceeded"  # OpenAI
         or "maximum context length" in text  # vLLM has no code of its own for it
+        or "prompt is too long" in text  # nor has Anthropic
     )
 
 
@@ -135,9 +141,11 @@ def _overflow_numbers(facts: ErrorFacts) -> tuple[int | None, int | None]:
     if isinstance(prompt, int) and isinstance(limit, int):
         return prompt, limit
     message = facts.message or ""
-    found_limit = _LIMIT_NUMBER.search(message)
-    found_prompt = next((match for pattern in _PROMPT_NUMBERS if (match := pattern.search(message))), None)
-    return (int(found_prompt[1]) if found_prompt else None, int(found_limit[1]) if found_limit else None)
+    return _first_number(_PROMPT_NUMBERS, message), _first_number(_LIMIT_NUMBERS, message)
+
+
+def _first_number(patterns: Sequence[re.Pattern[str]], text: str) -> int | None:
+    return next((int(match[1]) for pattern in patterns if (match := pattern.search(text))), None)
 
 
 def _is_missing_model(status: int, facts: ErrorFacts, text: str) -> bool:

@@ -21,7 +21,7 @@ from ctxbackends.testing.stand_in import StandIn
 from tests.backends import proofs
 from tests.backends.targets import TARGETS, Target
 from tests.real.conftest import OLD_BUILD
-from tests.vllm.server import PYTHON_VARIABLE, VLLMServer
+from tests.vllm.server import PYTHON_VARIABLE
 
 RECORD = "CTXBACKENDS_RECORD_PROOFS"
 """Set, the outcomes are written into the file of proofs, and not compared with it."""
@@ -43,7 +43,7 @@ class Cell:
 # --- servers ----------------------------------------------------------------------------------------
 
 
-def _llama(environment: Mapping[str, str]) -> Iterator[str]:
+def _llama(environment: Mapping[str, str]) -> Iterator[LocalServer]:
     server = LocalServer(
         cached_model(VARIANTS["tiny-tools"]),
         alias="tiny-tools",
@@ -53,31 +53,21 @@ def _llama(environment: Mapping[str, str]) -> Iterator[str]:
         embeddings=True,
         environment=environment,
     )
-    yield asyncio.run(server.start())
+    yield server
     asyncio.run(server.aclose())
 
 
 @pytest.fixture(scope="session")
-def llama_b11549() -> Iterator[str]:
+def llama_b11549() -> Iterator[LocalServer]:
     yield from _llama({})
 
 
 @pytest.fixture(scope="session")
-def llama_b8672() -> Iterator[str]:
+def llama_b8672() -> Iterator[LocalServer]:
     directory = os.environ.get(OLD_BUILD)
     if not directory:
         pytest.skip(f"{OLD_BUILD} names no directory with an xllamacpp of llama.cpp b8672; nox sets it")
     yield from _llama({"PYTHONPATH": directory})
-
-
-@pytest.fixture(scope="session")
-def vllm(vllm_server: VLLMServer) -> str:
-    return vllm_server.endpoint
-
-
-@pytest.fixture(scope="session")
-def vllm_embedding(vllm_embedding_server: VLLMServer) -> str:
-    return vllm_embedding_server.endpoint
 
 
 STAND_INS: Mapping[str, Callable[[str | None], StandIn]] = {
@@ -119,7 +109,8 @@ def opened(target: Target, stand_in: StandIn | None, request: pytest.FixtureRequ
             endpoint = stand_in.url
         else:
             fixture = target.embedding_server if embedding and target.embedding_server else target.server
-            endpoint = request.getfixturevalue(fixture)
+            server = request.getfixturevalue(fixture)
+            endpoint = await server.start() if isinstance(server, LocalServer) else server.endpoint
         given = {
             "endpoint": endpoint,
             "wire_api": target.wire_api,

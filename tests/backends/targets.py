@@ -85,12 +85,12 @@ def _vllm(wire_api: str) -> Target:
         name="vLLM 0.32.0",
         type="vllm",
         wire_api=wire_api,
-        server="vllm",
+        server="vllm_server",
         real=True,
         scripting="forced tokens",
         model="tiny",
         embedding_model="tiny",
-        embedding_server="vllm_embedding",
+        embedding_server="vllm_embedding_server",
     )
 
 
@@ -127,6 +127,6 @@ TARGETS: tuple[Target, ...] = (
     _stand_in("OpenAI", "openai", "chat_completions", "gpt-5-mini", **_OPENAI),
     _stand_in("Anthropic", "anthropic", "messages", "claude-sonnet-4-5", **_ANTHROPIC),
     _stand_in("Anthropic", "anthropic", "chat_completions", "claude-sonnet-4-5", **_ANTHROPIC),
-    _stand_in("OpenAI", "openai-compatible", "chat_completions", "gpt-5-mini", **_OPENAI),
-    _stand_in("Anthropic", "openai-compatible", "messages", "claude-sonnet-4-5", **_ANTHROPIC),
+    _stand_in("Ollama", "openai-compatible", "chat_completions", "qwen3:4b", **_OLLAMA),
+    _stand_in("Ollama", "openai-compatible", "messages", "qwen3:4b", **_OLLAMA),
 )

@@ -209,7 +209,9 @@ async def test_sampling_options(backend: Backend, target: Target, cell: Cell) ->
         "repetition_penalty": 1.1,
     }
     taken: Any = {name: value for name, value in wanted.items() if not refuses(target, name)}
-    assert {"max_tokens", "temperature", "top_p"} <= set(taken)
+    if target.type == "anthropic":  # newer models take one of the two
+        del taken["top_p"]
+    assert {"max_tokens", "temperature"} <= set(taken)
     await backend.complete(target.say("words"), **taken)
 
 
@@ -448,7 +450,7 @@ async def test_a_schema_is_enforced(backend: Backend, target: Target, cell: Cell
 
 async def test_any_json_object(backend: Backend, target: Target, cell: Cell) -> None:
     options: Any = {"response_format": JSONObjectFormat(), "max_tokens": 200}
-    prompt = target.say('{"a": 1}') if target.scripting != "none" else "An object."
+    prompt = "As JSON. " + target.say('{"a": 1}') if target.scripting != "none" else "A JSON object."
     if refuses(target, "response_format: json_object"):
         with refusal(cell):
             await backend.complete(prompt, **options)
