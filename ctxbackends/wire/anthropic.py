@@ -190,8 +190,8 @@ def _put_tools(body: dict[str, Any], request: ChatRequest, table: OptionTable) -
         if _as(table, "tool_choice: named") == How.ALONE:
             tools = tuple(tool for tool in tools if tool.name == named.name)
             choice = {"type": "any"}
-    elif request.tool_choice is not None:
-        choice = {"type": {"required": "any"}.get(request.tool_choice, request.tool_choice)}
+    elif named is not None:
+        choice = {"type": {"required": "any"}.get(named, named)}
     if request.parallel_tool_calls is not None and request.tool_choice != "none":
         choice = {**(choice or {"type": "auto"}), "disable_parallel_tool_use": not request.parallel_tool_calls}
     if choice is not None:

@@ -162,6 +162,7 @@ def found(pytestconfig: pytest.Config) -> proofs.Proofs:
     return pytestconfig.stash.setdefault(_FOUND, {})
 
 
+@pytest.hookimpl(tryfirst=True)  # before what -m deselects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The comparison with the file comes last; the real servers are marked as such."""
     here = Path(__file__).parent

@@ -398,7 +398,8 @@ async def test_tool_choice(backend: Backend, target: Target, cell: Cell, choice:
         return
     prompt = "Hi"
     if target.type == "vllm" and choice != "none":
-        prompt = forced(choice)
+        # vLLM constrains a forced call to the markup of its parser.
+        prompt = target.call(("send_mail", {"to": "me"}) if choice == "named" else ("get_weather", ROME))
     completion = await backend.complete(prompt, tools=[get_weather, MAIL], max_tokens=200, **options)
     if choice == "none":
         assert () == completion.tool_calls
@@ -410,13 +411,7 @@ async def test_tool_choice(backend: Backend, target: Target, cell: Cell, choice:
 
 
 BOTH = {"get_weather", "send_mail"}
-
-
-def forced(choice: str) -> str:
-    """vLLM constrains a forced call by a grammar of its own: a list of calls, or the arguments alone."""
-    if choice == "named":
-        return '[[say]]{"to": "me"}[[/say]]'
-    return '[[say]][{"name": "get_weather", "parameters": {"city": "Oslo", "days": 1}}][[/say]]'
+ROME = {"city": "Rome", "days": 1}
 
 
 # --- formats of the answer ------------------------------------------------------------------------------
@@ -530,7 +525,8 @@ async def test_another_model(backend: Backend, target: Target, cell: Cell) -> No
 
 
 async def test_a_prompt_that_does_not_fit(backend: Backend, target: Target, cell: Cell) -> None:
-    prompt = "word " * 40_000
+    # vLLM counts no tokens, and tells no number of them, where the characters alone are too many.
+    prompt = "word " * (2_000 if target.type == "vllm" else 40_000)
     if (target.type, target.wire_api) in TRUNCATES:
         cell.outcome = "not told: this API truncates"
         return
