@@ -43,6 +43,7 @@ def image(**source: Any) -> Any:
         (asked(seed=1), "seed: Extra inputs are not permitted"),
         (asked(temperature=1.5), "temperature: Input should be less than or equal to 1"),
         (asked(temperature=-1), "temperature: Input should be greater than or equal to 0"),
+        (asked(tools=[{**CLOCK, "input_schema": {"type": "array"}}]), "input_schema.type: Input should be 'object'"),
         (asked(temperature="hot"), "temperature: Input should be a valid number"),
         (asked(temperature=1, top_p=1), "`temperature` and `top_p` cannot both be specified"),
         (asked(stop_sequences=["a", " "]), "stop_sequences.1: each stop sequence must contain non-whitespace"),

@@ -31,7 +31,8 @@ async def test_models(anthropic_client: anthropic.AsyncAnthropic) -> None:
     assert [3000, 3000] == [model.max_input_tokens for model in listed]
     for model in listed:
         valid(ModelInfo, model.model_dump(mode="json", exclude_unset=True))
-    assert "claude-haiku-4-5-20251001" == (await anthropic_client.models.retrieve("claude-haiku-4-5")).id
+    for name in ("claude-haiku-4-5", "claude-haiku-4-5-20251001"):
+        assert "claude-haiku-4-5-20251001" == (await anthropic_client.models.retrieve(name)).id
     with pytest.raises(anthropic.NotFoundError, match="model: claude-0"):
         await anthropic_client.models.retrieve("claude-0")
 
@@ -152,6 +153,21 @@ async def test_order_of_a_stream(anthropic_server: AnthropicStandIn) -> None:
         "message_delta",
         "message_stop",
     ] == [event["delta"]["type"] if event["type"] == "content_block_delta" else event["type"] for event in sent]
+
+
+async def test_tool_calls_come_in_pieces(anthropic_server: AnthropicStandIn) -> None:
+    _, _, text = await post(anthropic_server, "/v1/messages", asked(CALLS, tools=[WEATHER, CLOCK], stream=True))
+    sent = [json.loads(data) for _, data in events(text)]
+
+    starts = [event["content_block"] for event in sent if event["type"] == "content_block_start"]
+    assert [("weather", {}), ("clock", {})] == [(block["name"], block["input"]) for block in starts]
+    deltas = [(event["index"], event["delta"]) for event in sent if event["type"] == "content_block_delta"]
+    assert {"input_json_delta"} == {delta["type"] for _, delta in deltas}
+    first = [delta["partial_json"] for index, delta in deltas if index == 0]
+    assert "" == first[0]
+    assert 3 < len(first)
+    assert {"city": "Oslo and Bergen"} == json.loads("".join(first))
+    assert [""] == [delta["partial_json"] for index, delta in deltas if index == 1]
 
 
 @pytest.mark.parametrize(
@@ -338,6 +354,9 @@ async def test_openai_client(anthropic_server: AnthropicStandIn) -> None:
         assert "tool_calls" == final.choices[0].finish_reason
         assert final.usage is not None
         assert (None, None) == (final.usage.prompt_tokens_details, final.usage.completion_tokens_details)
+        with pytest.raises(openai.RateLimitError) as limited:
+            await client.chat.completions.create(model=MODEL, messages=user("[[rate]]"))
+        assert "rate_limit_error" == limited.value.code
         with pytest.raises(openai.NotFoundError):
             await client.chat.completions.create(model="claude-0", messages=user("Hello"))
         with pytest.raises(openai.BadRequestError, match="n: must be 1"):

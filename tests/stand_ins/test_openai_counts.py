@@ -56,6 +56,37 @@ async def test_inputs_that_cannot_be_embedded(openai_client: openai.AsyncOpenAI,
     assert code == caught.value.code
 
 
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({"input": "a", "top_k": 1}, "unknown_parameter"),
+        ({}, "missing_required_parameter"),
+        ({"input": "a", "dimensions": 0}, "integer_below_min_value"),
+        ({"input": "a", "encoding_format": "hex"}, "invalid_value"),
+        ({"input": "a", "model": "text-embedding-0"}, "model_not_found"),
+        ({"input": "a", "model": None}, None),
+    ],
+)
+async def test_embeddings_that_are_refused(openai_server: OpenAIStandIn, body: Any, code: str | None) -> None:
+    status, _, text = await post(openai_server, "/v1/embeddings", {"model": "text-embedding-3-small", **body})
+
+    assert (404 if code == "model_not_found" else 400, code) == (status, json.loads(text)["error"]["code"])
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({"input": "a", "model": "gpt-0"}, "model_not_found"),
+        ({"model": MODEL}, "missing_required_parameter"),
+        ({"input": "a", "seed": 1}, "unknown_parameter"),
+    ],
+)
+async def test_counts_that_are_refused(openai_server: OpenAIStandIn, body: Any, code: str) -> None:
+    status, _, text = await post(openai_server, "/v1/responses/input_tokens", body)
+
+    assert (404 if code == "model_not_found" else 400, code) == (status, json.loads(text)["error"]["code"])
+
+
 async def test_a_full_batch(openai_client: openai.AsyncOpenAI) -> None:
     answer = await openai_client.embeddings.create(model="text-embedding-3-small", input=["a"] * 2048)
 

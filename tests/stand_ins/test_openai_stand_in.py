@@ -30,7 +30,8 @@ async def test_models(openai_server: OpenAIStandIn, openai_client: openai.AsyncO
     assert ["gpt-5-mini", "gpt-4.1-mini", "text-embedding-3-small"] == [model.id for model in listed]
     for model in listed:
         valid(Model, model.model_dump(exclude_unset=True))
-    assert MODEL == (await openai_client.models.retrieve(MODEL)).id
+    for name in (MODEL, f"{MODEL}-2025-08-07"):
+        assert name == (await openai_client.models.retrieve(name)).id
     with pytest.raises(openai.NotFoundError) as caught:
         await openai_client.models.retrieve("gpt-0")
     assert "model_not_found" == caught.value.code
