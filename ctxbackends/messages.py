@@ -239,10 +239,15 @@ class JSONObjectFormat:
 
 @attrs.frozen
 class JSONSchemaFormat:
-    """Ask for JSON that satisfies ``schema`` (JSON Schema, 2020-12). ``name`` labels it for the server."""
+    """Ask for JSON that satisfies ``schema`` (JSON Schema, 2020-12). ``name`` labels it for the server.
+
+    ``checked`` says that the answer is validated here as well, as :func:`ctxbackends.extract` does. A constraint that a
+    vendor refuses (Anthropic: ``minimum``, ``maxLength`` and the like) is then put into words for the model instead.
+    """
 
     name: str
     schema: Mapping[str, Any]
+    checked: bool = False
 
 
 @attrs.frozen

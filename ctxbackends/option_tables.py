@@ -208,7 +208,14 @@ _MESSAGES: dict[str, Handling] = {
     **_EXTRA,
 }
 
-ANTHROPIC_MESSAGES = _table(_MESSAGES, {"message: reasoning": Sent("messages", How.SIGNED)})
+ANTHROPIC_MESSAGES = _table(
+    _MESSAGES,
+    {
+        "message: reasoning": Sent("messages", How.SIGNED),
+        # https://platform.claude.com/docs/en/build-with-claude/structured-outputs lists what is refused.
+        "response_format: json_schema": Sent("output_config.format", How.IN_WORDS),
+    },
+)
 
 _USE_CHAT = "this server ignores it on /v1/messages; the default wire_api takes it"
 _LOCAL_MESSAGES: dict[str, Handling] = {

@@ -54,7 +54,7 @@ async def extract_result(
 ) -> Extraction[T]:
     """The same as :func:`extract`, with how the schema was enforced and the whole answer beside the value."""
     name = re.sub(r"[^a-zA-Z0-9_-]", "_", getattr(target, "__name__", "output"))[:64]
-    options["response_format"] = JSONSchemaFormat(name, schema_for(target))
+    options["response_format"] = JSONSchemaFormat(name, schema_for(target), checked=True)
     completion = await backend.complete([Message.system(instructions), Message.user(text)], **options)
     return Extraction(_value(target, completion), backend.schema_enforcement, completion)
 

@@ -88,9 +88,7 @@ def ai() -> None:
 
 @ai.command()
 @click.option("--no-wait", is_flag=True, help="Do not wait for a server that is starting.")
-@click.option(
-    "--probe", is_flag=True, help="Prove with one request whether the server holds answers to a schema."
-)
+@click.option("--probe", is_flag=True, help="Prove with one request whether the server holds answers to a schema.")
 @json_option
 @backend_options
 async def ping(choice: Choice, no_wait: bool, probe: bool, as_json: bool) -> None:

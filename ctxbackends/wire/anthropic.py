@@ -38,6 +38,7 @@ from ctxbackends.wire.anthropic_stream import (
     usage_of,
 )
 from ctxbackends.wire.http import HTTPRequest, HTTPResponse, arguments_text, bearer, decode_json, encode_json
+from ctxbackends.wire.json_schema import in_words
 from ctxbackends.wire.options import SCALARS, How, OptionTable, Sent, add_extra, put, refuse
 from ctxbackends.wire.status import facts_of
 
@@ -159,7 +160,9 @@ def encode_body(request: ChatRequest, table: OptionTable) -> dict[str, Any]:
     if request.stop_sequences:
         _put(body, table, "stop_sequences", request.stop_sequences)
     if isinstance(request.response_format, JSONSchemaFormat):
-        format_ = {"type": "json_schema", "schema": request.response_format.schema}
+        loosened = request.response_format.checked and _as(table, "response_format: json_schema") == How.IN_WORDS
+        schema = request.response_format.schema
+        format_ = {"type": "json_schema", "schema": in_words(schema) if loosened else schema}
         _put(body, table, "response_format: json_schema", format_)
     _put_tools(body, request, table)
     return body

@@ -75,6 +75,44 @@ def _mentions(node: Any, reference: str) -> bool:
     return isinstance(node, list) and any(_mentions(item, reference) for item in node)
 
 
+_CONSTRAINTS = (
+    "minimum",
+    "maximum",
+    "exclusiveMinimum",
+    "exclusiveMaximum",
+    "multipleOf",
+    "minLength",
+    "maxLength",
+    "maxItems",
+    "uniqueItems",
+    "minProperties",
+    "maxProperties",
+)
+
+
+def in_words(node: Any) -> Any:
+    """A schema without the constraints that some vendors refuse: each stands in the description instead."""
+    if isinstance(node, list):
+        return [in_words(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    said = [f"{name}: {node[name]}" for name in _CONSTRAINTS if name in node]
+    if node.get("minItems", 0) > 1:
+        said.append(f"minItems: {node['minItems']}")
+    kept = {
+        name: {key: in_words(part) for key, part in value.items()}
+        if name in ("properties", "$defs")
+        else value
+        if name in ("enum", "const", "required")
+        else in_words(value)
+        for name, value in node.items()
+        if name not in _CONSTRAINTS and not (name == "minItems" and value > 1)
+    }
+    if said:
+        kept["description"] = " ".join(part for part in (node.get("description"), f"({', '.join(said)})") if part)
+    return kept
+
+
 def decode_as(target: type[T], text: str) -> T:
     """The answer's text as a validated ``target``. Raises StructuredOutputError with the place of the fault."""
     model = _pydantic(target)

@@ -163,7 +163,7 @@ class OpenAIChatCodec:
         if choice is None:
             raise EmptyChoicesError("the answer holds no choice", body=response.body)
         message = choice.message or WireMessage()
-        reason = finish_reason_of(choice.finish_reason)
+        reason = finish_reason_of(choice.finish_reason, called=bool(message.tool_calls))
         if reason is None:
             raise StreamInterruptedError(
                 f"the answer is not whole: finish_reason is {choice.finish_reason!r}", body=response.body

@@ -90,8 +90,11 @@ def _seconds(milliseconds: float | None) -> float | None:
     return None if milliseconds is None else milliseconds / 1000
 
 
-def finish_reason_of(reason: str | None) -> FinishReason | None:
-    """The reason in our names, or None where it is none of a whole answer (vLLM's ``abort``)."""
+def finish_reason_of(reason: str | None, *, called: bool) -> FinishReason | None:
+    """The reason in our names, or None where it is none of a whole answer (vLLM's ``abort``). ``called``: there are
+    tool calls. OpenAI and vLLM say ``stop`` after a call that was forced by its name."""
+    if reason == "stop" and called:
+        return "tool_calls"
     if reason in FINISH_REASONS:
         return reason  # type: ignore[return-value]  # narrowed by the set, which mypy does not follow
     return _FINISH_ALIASES.get(reason or "")

@@ -182,7 +182,7 @@ class OpenAIStreamDecoder:
             if isinstance(choice.stop_reason, str):
                 self._stop = choice.stop_reason
             if choice.finish_reason:  # some servers say "" until the last
-                self._reason = finish_reason_of(choice.finish_reason)
+                self._reason = finish_reason_of(choice.finish_reason, called=bool(self._calls))
                 if self._reason is None:
                     self.failure = StreamInterruptedError(
                         f"the server ended the answer with finish_reason {choice.finish_reason!r}"

@@ -43,6 +43,7 @@ class How(StrEnum):
     THINKING = 'with `thinking: {"type": "disabled"}` for `"none"`'
     LEVEL = 'as a level, and `false` for `"none"`'
     OBJECT = "with its arguments as an object"
+    IN_WORDS = "with the constraints that Anthropic refuses put into words, where `extract()` checks them itself"
     SIGNED = "with the signature that it came with"
 
 

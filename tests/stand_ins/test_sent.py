@@ -1,0 +1,132 @@
+"""What the codecs send, held against the types that the vendors publish: every option and every kind of message that a
+table does not refuse."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from typing import Any, get_type_hints
+
+import ollama._types
+import pytest
+from anthropic.types import ContentBlockParam, MessageParam, ToolUnionParam
+from anthropic.types.message_count_tokens_params import MessageCountTokensParams
+from anthropic.types.message_create_params import MessageCreateParamsNonStreaming, MessageCreateParamsStreaming
+from openai.types.chat import (
+    ChatCompletionContentPartParam,
+    ChatCompletionMessageParam,
+    ChatCompletionToolUnionParam,
+)
+from openai.types.chat.completion_create_params import (
+    CompletionCreateParamsNonStreaming,
+    CompletionCreateParamsStreaming,
+)
+from openai.types.embedding_create_params import EmbeddingCreateParams
+from openai.types.responses.input_token_count_params import InputTokenCountParams
+from pydantic import TypeAdapter
+
+from ctxbackends.messages import ChatRequest
+from ctxbackends.option_tables import ANTHROPIC_MESSAGES, OPENAI_CHAT
+from ctxbackends.profiles import PROFILES
+from ctxbackends.wire import anthropic_server, openai_server
+from ctxbackends.wire.http import WireSettings
+from ctxbackends.wire.options import CELLS, OptionTable, Refused
+from tests.unit.test_option_tables import EXAMPLES, QUESTION
+
+CASES = [*((cell, EXAMPLES[cell]) for cell in CELLS if cell != "extra_body"), ("nothing", {})]
+"""``extra_body`` is what the types do not know."""
+
+
+def held(kind: Any, value: Any, *, besides: Collection[str] = ()) -> None:
+    """``value`` is a ``kind``, and has no member that ``kind`` does not name, but for those ``besides``.
+
+    pydantic does not look at the items of an Iterable, so they are held one by one.
+    """
+    TypeAdapter(kind).validate_python(value)
+    assert set() == set(value) - set(get_type_hints(kind)) - set(besides)
+    message, part, tool = ITEMS.get(kind, (None, None, None))
+    for one in value.get("messages", ()) if message is not None else ():
+        TypeAdapter(message).validate_python(one)
+        for block in one["content"] if isinstance(one.get("content"), list) else ():
+            TypeAdapter(part).validate_python(block)
+    for one in value.get("tools", ()) if tool is not None else ():
+        TypeAdapter(tool).validate_python(one)
+
+
+_OPENAI = (ChatCompletionMessageParam, ChatCompletionContentPartParam, ChatCompletionToolUnionParam)
+_ANTHROPIC = (MessageParam, ContentBlockParam, ToolUnionParam)
+ITEMS: Mapping[Any, tuple[Any, Any, Any]] = {
+    CompletionCreateParamsNonStreaming: _OPENAI,
+    CompletionCreateParamsStreaming: _OPENAI,
+    MessageCreateParamsNonStreaming: _ANTHROPIC,
+    MessageCreateParamsStreaming: _ANTHROPIC,
+    MessageCountTokensParams: _ANTHROPIC,
+}
+
+
+def of(table: OptionTable) -> list[Any]:
+    """The examples that ``table`` does not refuse."""
+    return [pytest.param(options, id=cell) for cell, options in CASES if not isinstance(table.get(cell), Refused)]
+
+
+def request(options: Mapping[str, Any]) -> ChatRequest:
+    return ChatRequest(**{"messages": (QUESTION,), "model": "m", **options})
+
+
+@pytest.mark.parametrize("options", of(OPENAI_CHAT))
+@pytest.mark.parametrize("stream", [False, True])
+def test_openai(options: Mapping[str, Any], stream: bool) -> None:
+    sent = PROFILES["openai"].codec().encode_chat(request(options), stream=stream)
+    kind = CompletionCreateParamsStreaming if stream else CompletionCreateParamsNonStreaming
+    held(kind, json.loads(sent.body or b""))
+
+
+SAMPLING = ("temperature", "top_p", "top_k")
+"""The client's types follow version 2026-10-21 of the API, which has no sampling; the SDK sends 2023-06-01."""
+
+
+@pytest.mark.parametrize("options", of(ANTHROPIC_MESSAGES))
+@pytest.mark.parametrize("stream", [False, True])
+def test_anthropic(options: Mapping[str, Any], stream: bool) -> None:
+    sent = PROFILES["anthropic"].codec().encode_chat(request(options), stream=stream)
+    kind = MessageCreateParamsStreaming if stream else MessageCreateParamsNonStreaming
+    held(kind, json.loads(sent.body or b""), besides=SAMPLING)
+
+
+@pytest.mark.parametrize("options", of(PROFILES["ollama"].wire_apis["ollama"]))
+@pytest.mark.parametrize("stream", [False, True])
+def test_ollama(options: Mapping[str, Any], stream: bool) -> None:
+    settings = WireSettings(context_length=2048, keep_alive=300)
+    sent = PROFILES["ollama"].codec(settings=settings).encode_chat(request(options), stream=stream)
+    body = json.loads(sent.body or b"")
+    known = {name for name in body if name in ollama._types.ChatRequest.model_fields}
+    assert {"truncate", "shift"} == set(body) - known  # the server takes them; the client has no argument for them
+    ollama._types.ChatRequest.model_validate({name: body[name] for name in known})
+    named = set(ollama._types.Options.model_fields) | {"min_p"}  # as above
+    assert set() == set(body.get("options", {})) - named
+
+
+COUNTED = ("tools", "message: image data", "message: tool call", "message: tool result")
+
+
+@pytest.mark.parametrize("cell", COUNTED)
+def test_counters(cell: str) -> None:
+    asked = next(openai_server.count_tokens(request(EXAMPLES[cell]), OPENAI_CHAT))
+    held(InputTokenCountParams, json.loads(asked.body or b""))
+    asked = next(anthropic_server.count_tokens(request(EXAMPLES[cell]), ANTHROPIC_MESSAGES))
+    held(MessageCountTokensParams, json.loads(asked.body or b""))
+
+
+@pytest.mark.parametrize("encoding", ["float", "base64"])
+def test_embeddings(encoding: Any) -> None:
+    steps = openai_server.embed(["a", "b"], model="m", dimensions=8, encoding=encoding, settings=WireSettings())
+    held(EmbeddingCreateParams, json.loads(next(steps).body or b""))
+
+
+def test_a_wrong_body_is_found() -> None:
+    """The types can fail."""
+    body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
+    held(CompletionCreateParamsNonStreaming, body)
+    for wrong in ({"temperature": "hot"}, {"max_tokenz": 1}, {"messages": [{"role": "nobody"}]}):
+        with pytest.raises((ValueError, AssertionError)):
+            held(CompletionCreateParamsNonStreaming, {**body, **wrong})
