@@ -3,7 +3,9 @@ Needs no network: intersphinx is off, so names of other packages are not links."
 
 from __future__ import annotations
 
+import json
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from docutils import nodes
@@ -12,6 +14,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from ctxbackends import PROFILES, BackendError, Profile
+from ctxbackends.wire.options import CELLS, Handling, Refused
 
 project = "ctxbackends"
 author = "the ctxbackends authors"
@@ -44,18 +47,15 @@ html_show_copyright = False
 html_show_sphinx = False
 
 
+NO = "\N{EN DASH}"
+
+
 def seconds(value: float | None, *, none: str) -> str:
     return none if value is None else f"{value:g}\N{NO-BREAK SPACE}s"
 
 
 def code(value: str | None, *, none: str) -> str:
     return none if value is None else f"`{value}`"
-
-
-def any_object(profile: Profile) -> str:
-    if "response_format: json_object" in profile.ignored_options:
-        return "refused"
-    return "`json_schema`" if profile.json_object_as_schema else "`json_object`"
 
 
 def connections(profile: Profile) -> dict[str, str]:
@@ -81,40 +81,102 @@ def times(profile: Profile) -> dict[str, str]:
 def wire(profile: Profile) -> dict[str, str]:
     return {
         "type": f"`{profile.type}`",
+        "wire formats": ", ".join(f"`{name}`" for name in profile.wire_apis),
         "`complete()` sends": "a stream" if profile.complete_streams else "a plain request",
         "then the connection is": "closed" if profile.close_after_stream else "kept",
-        "`max_tokens` goes as": f"`{profile.max_tokens_field}`",
-        "any JSON object": any_object(profile),
+        "schemas are": profile.schema_enforcement,
     }
 
 
-def refusals(profile: Profile) -> list[str]:
-    reasons = [f"- `{profile.type}`, `{option}`: {reason}." for option, reason in profile.ignored_options.items()]
-    if profile.max_temperature is not None:
-        limit = f"{profile.max_temperature:g}"
-        reasons.append(
-            f"- `{profile.type}`, `temperature` above {limit}: the server would lower it to {limit} silently."
-        )
-    if not profile.supports_embeddings:
-        reasons.append(f"- `{profile.type}`, `embed()`: the server has no embeddings.")
-    return reasons
+def table(rows: list[dict[str, str]]) -> list[str]:
+    cells = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
+    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells]
+
+
+def handling_in_words(handling: Handling) -> str:
+    if isinstance(handling, Refused):
+        return NO
+    words = [f"`{handling.at}`" if handling.at else "as it is", handling.as_.value]
+    words.append(f"up to {handling.most:g}" if handling.most is not None else "")
+    return " ".join(word for word in words if word)
 
 
 class ProfileTable(SphinxDirective):
-    """One of the tables above, a row for each backend type; or the list of refused options with their reasons."""
+    """One of the tables above, a row for each backend type."""
 
     required_arguments = 1
     option_spec = {"name": directives.unchanged}  # noqa: RUF012  # as docutils has it
     tables = {"connections": connections, "times": times, "wire": wire}  # noqa: RUF012  # read only
 
     def run(self) -> list[nodes.Node]:
-        profiles = list(PROFILES.values())
-        if self.arguments[0] == "refusals":
-            lines = [line for profile in profiles for line in refusals(profile)]
-        else:
-            rows = [self.tables[self.arguments[0]](profile) for profile in profiles]
-            cells = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
-            lines = ["| " + " | ".join(row) + " |" for row in cells]
+        rows = [self.tables[self.arguments[0]](profile) for profile in PROFILES.values()]
+        return self.parse_text_to_nodes("\n".join(table(rows)))
+
+
+class OptionsTable(SphinxDirective):
+    """What becomes of each option in one wire format, a column for each backend type; and the reasons of refusals."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        wire_api = self.arguments[0]
+        tables = {
+            profile.type: profile.wire_apis[wire_api] for profile in PROFILES.values() if wire_api in profile.wire_apis
+        }
+        rows = [
+            {"option": f"`{cell}`", **{f"`{name}`": handling_in_words(one[cell]) for name, one in tables.items()}}
+            for cell in CELLS
+        ]
+        reasons: dict[str, dict[str, list[str]]] = {}
+        for name, one in tables.items():
+            for cell, handling in one.items():
+                if isinstance(handling, Refused):
+                    reasons.setdefault(handling.reason, {}).setdefault(name, []).append(f"`{cell}`")
+        lines = [*table(rows), ""]
+        for reason, by_type in reasons.items():
+            what = "; ".join(f"`{name}`: {', '.join(cells)}" for name, cells in by_type.items())
+            lines.append(f"- {what}: {reason}.")
+        return self.parse_text_to_nodes("\n".join(lines))
+
+
+class OperationsTable(SphinxDirective):
+    """Which operations each backend type has."""
+
+    def run(self) -> list[nodes.Node]:
+        def row(profile: Profile) -> dict[str, str]:
+            return {
+                "type": f"`{profile.type}`",
+                **{
+                    f"`{name}`": "●" if getattr(profile, name) else NO
+                    for name in ("embed", "count_tokens", "load", "unload")
+                },
+                "vectors cross as": " or ".join(profile.vector_encodings) if profile.embed else NO,
+                "texts in one request": f"up to {profile.embed_batch}" if profile.embed else NO,
+                "`dimensions`": NO if not profile.embed or not profile.embed_dimensions else "sent",
+            }
+
+        return self.parse_text_to_nodes("\n".join(table([row(profile) for profile in PROFILES.values()])))
+
+
+class ProofsTable(SphinxDirective):
+    """docs/proofs.json, which the shared tests write and hold."""
+
+    marks = {"proven": "●", "refused": "○"}  # noqa: RUF012  # read only
+
+    def run(self) -> list[nodes.Node]:
+        path = Path(__file__).with_name("proofs.json")
+        self.env.note_dependency(str(path))
+        proofs = json.loads(path.read_text())
+        rows = sorted({row for column in proofs.values() for row in column})
+        lines = table(
+            [
+                {
+                    "": row,
+                    **{name: self.marks.get(proofs[name].get(row, ""), proofs[name].get(row, "")) for name in proofs},
+                }
+                for row in rows
+            ]
+        )
         return self.parse_text_to_nodes("\n".join(lines))
 
 
@@ -137,6 +199,9 @@ def hide_signature(_app: Sphinx, what: str, *_rest: Any) -> tuple[str, str] | No
 
 def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("profiles", ProfileTable)
+    app.add_directive("options", OptionsTable)
+    app.add_directive("operations", OperationsTable)
+    app.add_directive("proofs", ProofsTable)
     app.add_directive("exception-tree", ExceptionTree)
     app.connect("autodoc-process-signature", hide_signature)
     return {"parallel_read_safe": True}
