@@ -7,7 +7,7 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -17,7 +17,7 @@ from ctxbackends.testing.scripted import Question
 Message = dict[str, Any]
 
 ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
-_DATA_URI = re.compile(r"data:(?:image/(?:jpeg|jpg|png|webp))?;base64,(.*)", re.DOTALL)
+_DATA_URI = re.compile(r"data:(?:image/(\w+))?;base64,(.*)", re.DOTALL)
 _BASE64 = re.compile(r"[A-Za-z0-9+/]*={0,2}")
 
 
@@ -31,9 +31,12 @@ class Invalid(Exception):
         return self.message
 
 
-def from_openai(messages: Iterable[Mapping[str, Any]], *, no_image: str = "invalid image input") -> list[Message]:
+def from_openai(
+    messages: Iterable[Mapping[str, Any]], *, formats: Collection[str], no_image: str = "invalid image input"
+) -> list[Message]:
     """OpenAI's messages. Each part of a message becomes a message of its own, as in Ollama's ``FromChatRequest``.
-    ``no_image`` is the complaint about an image that is not in the request itself."""
+    ``formats`` of images are read; ``no_image`` is the complaint about another one, and about one that is not in the
+    request itself."""
     read: list[Message] = []
     names: dict[str, str] = {}
     for message in messages:
@@ -46,7 +49,7 @@ def from_openai(messages: Iterable[Mapping[str, Any]], *, no_image: str = "inval
         if role == "tool":
             more["tool_name"] = message.get("name") or names.get(message.get("tool_call_id", ""), "")
         if isinstance(content, list):
-            read += [{"role": role, **_part(part, no_image)} for part in content]
+            read += [{"role": role, **_part(part, formats, no_image)} for part in content]
             if calls and read:
                 read[-1] |= {"tool_calls": calls}
         elif isinstance(content, str) or calls:
@@ -56,7 +59,7 @@ def from_openai(messages: Iterable[Mapping[str, Any]], *, no_image: str = "inval
     return read
 
 
-def _part(part: Any, no_image: str) -> Message:
+def _part(part: Any, formats: Collection[str], no_image: str) -> Message:
     kind = part.get("type") if isinstance(part, dict) else None
     if kind == "text" and isinstance(part.get("text"), str):
         return {"content": part["text"]}
@@ -64,11 +67,11 @@ def _part(part: Any, no_image: str) -> Message:
         raise Invalid("invalid message format")
     url = part["image_url"]["url"] if isinstance(part["image_url"], dict) else part["image_url"]
     found = _DATA_URI.fullmatch(url)
-    if found is None:
+    if found is None or (found[1] is not None and found[1] not in formats):
         raise Invalid(no_image)
-    if wrong_base64(found[1]) is not None:
+    if wrong_base64(found[2]) is not None:
         raise Invalid("invalid message format")
-    return {"content": "", "images": [found[1]]}
+    return {"content": "", "images": [found[2]]}
 
 
 def _call(call: Mapping[str, Any]) -> Message:

@@ -15,6 +15,7 @@ _MAX_EMBEDDING_CONTEXT = 2048
 # What a load takes besides `context_length`, for language models only: docs, rest/load.
 _LLM_CONFIG: Mapping[str, Any] = {"eval_batch_size": 512, "flash_attention": True, "offload_kv_cache_to_gpu": True}
 _LLM_OPTIONS = (*_LLM_CONFIG, "num_experts")
+_PARALLEL = 4  # what 0.4 loads every language model with (lmstudio-bug-tracker#2061)
 
 
 @attrs.frozen(kw_only=True)
@@ -80,7 +81,7 @@ class Catalog:
             "size_bytes": 274_290_560 if embeds else 2_497_280_256,
             "params_string": None if embeds else "4B",
             "loaded_instances": [
-                {"id": instance.id, "config": dict(instance.config)}
+                {"id": instance.id, "config": {**instance.config, **({} if embeds else {"parallel": _PARALLEL})}}
                 for instance in self.instances.values()
                 if instance.key == key
             ],

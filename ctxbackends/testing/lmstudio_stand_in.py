@@ -24,8 +24,9 @@ from ctxbackends.testing.scripted import Question, answer, tokens
 from ctxbackends.testing.stand_in import Handler, StandIn
 
 MODELS = ("qwen/qwen3-4b", "text-embedding-nomic-embed-text-v1.5")
-# lmstudio-bug-tracker issues quote it from llama.cpp's engine; it comes with HTTP 400.
+# Quoted in lmstudio-bug-tracker#1105 and by many clients; it comes with HTTP 400 and is a bare string.
 CRASH = "The model has crashed without additional information. (Exit code: null)"
+_IMAGES = ("jpeg", "jpg", "png")  # WebP is refused as if it were a link
 _TOOL_CHOICES = ("none", "auto", "required")
 
 Body = dict[str, Any]
@@ -240,7 +241,7 @@ def _chat_question(body: Mapping[str, Any]) -> Question:
     limit = body.get("max_tokens")
     stop = body.get("stop") or ()
     return question(
-        from_openai(messages, no_image="'url' field must be a base64 encoded image."),
+        from_openai(messages, formats=_IMAGES, no_image="'url' field must be a base64 encoded image."),
         tools=() if choice == "none" else body.get("tools") or (),
         must_call=choice == "required",
         schema=wanted["json_schema"]["schema"] if wanted["type"] == "json_schema" else None,

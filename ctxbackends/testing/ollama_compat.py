@@ -17,6 +17,7 @@ from ctxbackends.testing.ollama_models import OllamaError
 DIALECT = Dialect(fingerprint="fp_ollama", whole_calls=True)
 _EFFORTS = ("high", "medium", "low", "max", "none")
 _ERROR_TYPES = {400: "invalid_request_error", 404: "not_found_error"}
+_IMAGES = ("jpeg", "jpg", "png", "webp")
 # What is taken over as it is; `max_completion_tokens` and `tool_choice` are not known at all.
 _SAMPLING = ("seed", "frequency_penalty", "presence_penalty")
 
@@ -31,7 +32,7 @@ def native_from_openai(body: Mapping[str, Any]) -> dict[str, Any]:
     if not body.get("messages"):
         raise OllamaError(400, "[] is too short - 'messages'")
     try:
-        messages = from_openai(body["messages"])
+        messages = from_openai(body["messages"], formats=_IMAGES)
     except Invalid as problem:
         raise OllamaError(400, problem.message) from None
     # Where they are absent, the layer sets them: over the defaults of the model.

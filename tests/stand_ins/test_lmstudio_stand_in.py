@@ -2,8 +2,8 @@
 of OpenAI and Anthropic.
 
 LM Studio's own client speaks only websockets. The examples are those of github.com/lmstudio-ai/docs, in
-1_developer/2_rest: list.md, load.md, unload.md and endpoints.md (v0). An error that is a bare string is the whole ``body``
-of the exception of OpenAI's client, whose message does not show it.
+1_developer/2_rest: list.md, load.md, unload.md and endpoints.md (v0). An error that is a bare string is the whole
+``body`` of the exception of OpenAI's client, whose message does not show it.
 """
 
 from __future__ import annotations
@@ -127,9 +127,7 @@ async def test_list_as_documented(server: LMStudioStandIn) -> None:
     llm, _, embedder = json.loads((await ask(server, "/api/v1/models"))[2])["models"]
 
     config = llm["loaded_instances"][0]["config"]
-    assert {"context_length": 4096, "flash_attention": True} == {
-        name: config[name] for name in ("context_length", "flash_attention")
-    }
+    assert (4096, True, 4) == tuple(config[name] for name in ("context_length", "flash_attention", "parallel"))
     llm["loaded_instances"][0]["config"] = {"context_length": config["context_length"]}
     assert shape(LISTED_LLM) == shape(llm)
     assert shape(LISTED_EMBEDDER) == shape(embedder)
@@ -333,9 +331,10 @@ async def test_images(client: openai.AsyncOpenAI) -> None:
 
     said = await client.chat.completions.create(model=MODEL, messages=seeing(f"data:image/png;base64,{PIXEL}"))
     assert "A dot." == said.choices[0].message.content
-    with pytest.raises(openai.BadRequestError) as caught:
-        await client.chat.completions.create(model=MODEL, messages=seeing("https://example.com/dot.png"))
-    assert "'url' field must be a base64 encoded image." == caught.value.body
+    for url in ("https://example.com/dot.png", f"data:image/webp;base64,{PIXEL}"):
+        with pytest.raises(openai.BadRequestError) as caught:
+            await client.chat.completions.create(model=MODEL, messages=seeing(url))
+        assert "'url' field must be a base64 encoded image." == caught.value.body
 
 
 async def test_a_prompt_that_is_too_long(server: LMStudioStandIn) -> None:
@@ -373,6 +372,12 @@ async def test_embeddings(server: LMStudioStandIn, client: openai.AsyncOpenAI) -
     assert (EMBEDDER, 3) == (said.model, said.usage.prompt_tokens)
     with pytest.raises(openai.BadRequestError):
         await client.embeddings.create(model=EMBEDDER, input=[[1, 2]])
+
+
+@pytest.mark.parametrize("body", [[], {"model": MODEL}, {"model": MODEL, "messages": [{"role": "user"}]}])
+async def test_requests_that_are_none(server: LMStudioStandIn, body: Any) -> None:
+    status, _, text = await ask(server, "/v1/chat/completions", body)
+    assert (400, str) == (status, type(json.loads(text)["error"]))
 
 
 # --- for Anthropic's clients ----------------------------------------------------------------------

@@ -57,7 +57,7 @@ async def test_models(client: openai.AsyncOpenAI) -> None:
 
 async def test_chat(server: OllamaStandIn, client: openai.AsyncOpenAI) -> None:
     said = await client.chat.completions.create(
-        model=MODEL, messages=user("[[think]]one two[[/think]][[say]]a b c[[/say]]"), max_tokens=2
+        model=MODEL, messages=user("[[think]]one two[[/think]][[say]]a b c[[/say]]"), max_tokens=2, stop="x"
     )
     choice = said.choices[0]
     assert ("a b ", "length", "fp_ollama") == (choice.message.content, choice.finish_reason, said.system_fingerprint)
@@ -117,7 +117,7 @@ async def test_tools(client: openai.AsyncOpenAI) -> None:
     assert isinstance(call, openai.types.chat.ChatCompletionMessageFunctionToolCall)
     assert ("tool_calls", {"city": "Oslo", "days": 2}) == (choice.finish_reason, json.loads(call.function.arguments))
     messages += [
-        choice.message.to_dict(),
+        {**choice.message.to_dict(), "reasoning": "The weather is asked for."},
         {"role": "tool", "tool_call_id": call.id, "content": "[[say]]Rain.[[/say]]"},
     ]
     after = await client.chat.completions.create(model=MODEL, messages=messages, tools=[WEATHER])
@@ -175,6 +175,28 @@ async def test_the_context_cannot_be_set_and_overflows_in_silence(
         ),
         ({"messages": user("[[fail]]")}, 500, "api_error", "an error was encountered while running the model"),
         ({"messages": [{"role": "user"}]}, 400, "invalid_request_error", "invalid message content type: <nil>"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "file"}]}]},
+            400,
+            "invalid_request_error",
+            "invalid message format",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "data:;base64,A"}]}]},
+            400,
+            "invalid_request_error",
+            "invalid message format",
+        ),
+        (
+            {
+                "messages": [
+                    {"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": "a", "arguments": "{"}}]}
+                ]
+            },
+            400,
+            "invalid_request_error",
+            "invalid tool call arguments",
+        ),
     ],
 )
 async def test_errors(server: OllamaStandIn, body: dict[str, Any], status: int, kind: str, message: str) -> None:
