@@ -127,7 +127,7 @@ _OLLAMA_USE_NATIVE = "Ollama's OpenAI-compatible API ignores it; its own API (wi
 OLLAMA_CHAT = _table(
     _CHAT,
     _OLLAMA_TOOLS,
-    _all(("top_k", "min_p", "repetition_penalty"), _OLLAMA_USE_NATIVE),
+    _all(("top_k", "min_p", "repetition_penalty", "logprobs", "top_logprobs"), _OLLAMA_USE_NATIVE),
     _all(_CONSTRAINED_TEXT, _OLLAMA_NO_FORMAT),
     {"message: reasoning": Sent("messages.reasoning")},
 )

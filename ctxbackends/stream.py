@@ -16,8 +16,15 @@ from typing import Any, Protocol, Self
 
 import attrs
 
-from ctxbackends.errors import APIConnectionError, APITimeoutError, BackendError, ClosedError, StreamInterruptedError
-from ctxbackends.types import Completion, Loading, OnProgress, PromptProgress, StreamEvent, TextDelta
+from ctxbackends.errors import (
+    APIConnectionError,
+    APITimeoutError,
+    BackendError,
+    ClosedError,
+    ContextOverflowError,
+    StreamInterruptedError,
+)
+from ctxbackends.types import Completion, Loading, OnProgress, PartialCompletion, PromptProgress, StreamEvent, TextDelta
 from ctxbackends.wire.accumulate import Accumulator
 from ctxbackends.wire.http import StreamDecoder
 
@@ -290,6 +297,8 @@ class ChatStream:
         if isinstance(error, StreamInterruptedError):
             error.partial = partial
             return error
+        if isinstance(error, ContextOverflowError) and partial == PartialCompletion(served_model=partial.served_model):
+            return error  # nothing had come: the request was refused, only later than by its status
         interrupted = StreamInterruptedError(str(error.problem), partial=partial)
         interrupted.__cause__ = error
         return interrupted

@@ -13,7 +13,7 @@ from typing import Any
 import attrs
 import msgspec
 
-from ctxbackends.errors import MalformedResponseError, ResponseError, UnsupportedOptionError
+from ctxbackends.errors import MalformedResponseError, UnsupportedOptionError
 from ctxbackends.messages import (
     ChatRequest,
     ImagePart,
@@ -40,7 +40,7 @@ from ctxbackends.wire.anthropic_stream import (
 from ctxbackends.wire.http import HTTPRequest, HTTPResponse, arguments_text, bearer, decode_json, encode_json
 from ctxbackends.wire.json_schema import in_words
 from ctxbackends.wire.options import SCALARS, How, OptionTable, Sent, add_extra, put, refuse
-from ctxbackends.wire.status import facts_of
+from ctxbackends.wire.status import answered_error
 
 VERSION_HEADERS = {"anthropic-version": "2023-06-01"}
 """The version of the API; the only one: https://platform.claude.com/docs/en/api/versioning"""
@@ -98,8 +98,7 @@ class AnthropicCodec:
     def decode_chat(self, response: HTTPResponse, *, requested_model: str) -> Completion:
         answer = decode_json(_answer_decoder, response.body, api="the Messages API")
         if answer.error is not None or answer.type == "error":
-            said = facts_of({"error": answer.error}).message or response.body[:512].decode("utf-8", "replace")
-            raise ResponseError(f"the server sent an error under HTTP {response.status}: {said}", body=response.body)
+            raise answered_error(response)
         if answer.content is None:
             raise MalformedResponseError("the answer of the Messages API holds no content", body=response.body)
         reason = finish_reason_of(answer.stop_reason)

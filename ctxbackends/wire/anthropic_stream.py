@@ -15,7 +15,7 @@ from ctxbackends.errors import BackendError, ResponseTooLargeError, StreamInterr
 from ctxbackends.types import Finish, FinishReason, ReasoningDelta, StreamEvent, TextDelta, ToolCallDelta, Usage
 from ctxbackends.wire.framing import SSEDecoder
 from ctxbackends.wire.http import arguments_text
-from ctxbackends.wire.status import error_facts
+from ctxbackends.wire.status import stream_error
 
 # Not among them: pause_turn (an answer that wants to be continued), which is no whole answer.
 _FINISH_REASONS: Mapping[str, FinishReason] = {
@@ -170,8 +170,7 @@ class AnthropicStreamDecoder:
             self._delta(event, events)
         elif kind == "error" or name == b"error" or event.error is not None or isinstance(event.message, str):
             # An object, a string, or the members at the top level, which llama-server sends on this route as well.
-            said = error_facts(data).message or data[:512].decode("utf-8", "replace")
-            self._fail(f"the server sent an error in the stream: {said}", data)
+            self.failure = stream_error(data)
         elif kind == "message_start" and isinstance(event.message, _Message):
             self.served_model = event.message.model
             self.response_id = event.message.id

@@ -12,6 +12,7 @@ import msgspec
 
 from ctxbackends.errors import (
     EmptyModelListError,
+    MalformedResponseError,
     ModelNotFoundError,
     NotFoundError,
     ServerConfigurationError,
@@ -20,6 +21,7 @@ from ctxbackends.errors import (
 from ctxbackends.types import ModelInfo, ServerStatus
 from ctxbackends.wire import openai_server
 from ctxbackends.wire.http import HTTPRequest, Steps, WireSettings, decode_json, encode_json
+from ctxbackends.wire.status import answered_error
 
 _TOO_OLD = "this LM Studio has no /api/v1; it needs version 0.4 or newer"
 
@@ -52,7 +54,8 @@ class _Model(msgspec.Struct):
 
 
 class _Models(msgspec.Struct):
-    models: list[_Model]
+    models: list[_Model] | None = None
+    error: Any = None
 
 
 _models_decoder = msgspec.json.Decoder(_Models)
@@ -60,7 +63,12 @@ _models_decoder = msgspec.json.Decoder(_Models)
 
 def _all_models() -> Steps[list[_Model]]:
     response = yield HTTPRequest("GET", "/api/v1/models")
-    return decode_json(_models_decoder, response.body, api="LM Studio").models
+    answer = decode_json(_models_decoder, response.body, api="LM Studio")
+    if answer.error is not None:
+        raise answered_error(response)
+    if answer.models is None:
+        raise MalformedResponseError("the answer is not what LM Studio answers with: no models", body=response.body)
+    return answer.models
 
 
 def list_models() -> Steps[tuple[ModelInfo, ...]]:

@@ -17,7 +17,6 @@ import msgspec
 from ctxbackends.errors import (
     BackendError,
     MalformedResponseError,
-    ResponseError,
     ResponseTooLargeError,
     StreamInterruptedError,
     UnsupportedOptionError,
@@ -56,7 +55,7 @@ from ctxbackends.wire.http import (
 from ctxbackends.wire.openai_chat import encode_tool, error_marked
 from ctxbackends.wire.openai_parts import Logprob, logprob_of
 from ctxbackends.wire.options import SCALARS, OptionTable, Sent, add_extra, put, refuse
-from ctxbackends.wire.status import error_facts
+from ctxbackends.wire.status import answered_error, stream_error
 
 # Not among them: "load" and "unload", which answer a request without messages.
 _FINISH_REASONS: Mapping[str, FinishReason] = {"stop": "stop", "length": "length"}
@@ -153,8 +152,7 @@ class OllamaCodec:
     def decode_chat(self, response: HTTPResponse, *, requested_model: str) -> Completion:
         line = decode_json(_line_decoder, response.body, api="Ollama")
         if line.error is not None:
-            said = error_facts(response.body).message or response.body[:512].decode("utf-8", "replace")
-            raise ResponseError(f"the server sent an error under HTTP {response.status}: {said}", body=response.body)
+            raise answered_error(response)
         if line.message is None:
             raise MalformedResponseError("the answer is not what Ollama answers with: no message", body=response.body)
         reason = _FINISH_REASONS.get(line.done_reason or "")
@@ -320,8 +318,7 @@ class OllamaStreamDecoder:
             self.failure = StreamInterruptedError(f"a line of the stream is malformed: {error}", body=data)
             return
         if line.error is not None:
-            said = error_facts(data).message or data[:512].decode("utf-8", "replace")
-            self.failure = StreamInterruptedError(f"the server sent an error in the stream: {said}", body=data)
+            self.failure = stream_error(data)
             return
         if line.model and self.served_model is None:
             self.served_model = line.model

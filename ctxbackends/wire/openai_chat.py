@@ -13,7 +13,7 @@ from typing import Any
 import attrs
 import msgspec
 
-from ctxbackends.errors import EmptyChoicesError, ResponseError, StreamInterruptedError
+from ctxbackends.errors import EmptyChoicesError, StreamInterruptedError
 from ctxbackends.messages import (
     ChatRequest,
     ChoiceFormat,
@@ -44,7 +44,7 @@ from ctxbackends.wire.openai_parts import (
 )
 from ctxbackends.wire.openai_stream import OpenAIStreamDecoder
 from ctxbackends.wire.options import SCALARS, How, OptionTable, Sent, add_extra, put, refuse
-from ctxbackends.wire.status import facts_of
+from ctxbackends.wire.status import answered_error
 
 # Members of the body that this codec writes, or whose effect the decoder could not show, so that they cannot come
 # through extra_body.
@@ -157,8 +157,7 @@ class OpenAIChatCodec:
     def decode_chat(self, response: HTTPResponse, *, requested_model: str) -> Completion:
         answer = decode_json(_completion_decoder, response.body, api="the OpenAI API")
         if answer.error is not None:
-            said = facts_of({"error": answer.error}).message or response.body[:512].decode("utf-8", "replace")
-            raise ResponseError(f"the server sent an error under HTTP {response.status}: {said}", body=response.body)
+            raise answered_error(response)
         choice = next((choice for choice in answer.choices or () if choice.index == 0), None)
         if choice is None:
             raise EmptyChoicesError("the answer holds no choice", body=response.body)

@@ -19,6 +19,7 @@ from ctxbackends.wire.http import HTTPRequest, HTTPResponse, Steps, WireSettings
 from ctxbackends.wire.openai_chat import encode_tool, error_marked
 from ctxbackends.wire.openai_parts import WireUsage, usage_of
 from ctxbackends.wire.options import OptionTable, refuse
+from ctxbackends.wire.status import answered_error
 
 VectorEncoding: TypeAlias = Literal["float", "base64"]
 
@@ -46,7 +47,8 @@ class _Model(msgspec.Struct):
 
 
 class _ModelList(msgspec.Struct):
-    data: list[_Model]
+    data: list[_Model] | None = None
+    error: Any = None
 
 
 class _Embedding(msgspec.Struct):
@@ -79,7 +81,12 @@ def list_models() -> Steps[tuple[ModelInfo, ...]]:
 
 
 def decode_models(response: HTTPResponse) -> tuple[ModelInfo, ...]:
-    listed = decode_json(_models_decoder, response.body, api="the OpenAI API").data
+    answer = decode_json(_models_decoder, response.body, api="the OpenAI API")
+    if answer.error is not None:
+        raise answered_error(response)
+    listed = answer.data
+    if listed is None:
+        raise MalformedResponseError("the answer is not what the OpenAI API answers with: no data", body=response.body)
     if not listed:
         raise EmptyModelListError("the server lists no model", body=response.body)
     return tuple(_model_info(model) for model in listed)

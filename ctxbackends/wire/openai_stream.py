@@ -34,7 +34,7 @@ from ctxbackends.wire.openai_parts import (
     logprobs_of,
     usage_of,
 )
-from ctxbackends.wire.status import error_facts
+from ctxbackends.wire.status import error_facts, stream_error
 
 
 class _Progress(msgspec.Struct):
@@ -156,10 +156,7 @@ class OpenAIStreamDecoder:
         facts = error_facts(data)  # not the chunk decoder: what that skipped may be no valid JSON
         if chunk.error is None and name != b"error" and chunk.object != "error" and facts.message is None:
             return False  # an event of a kind that this format does not know
-        self.failure = StreamInterruptedError(
-            f"the server sent an error in the stream: {facts.message or data[:512].decode('utf-8', 'replace')}",
-            body=data,
-        )
+        self.failure = stream_error(data)
         return True
 
     def _take(self, chunk: _Chunk, events: list[StreamEvent]) -> None:

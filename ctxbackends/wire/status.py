@@ -19,6 +19,7 @@ import msgspec
 from ctxbackends.errors import (
     APIStatusError,
     AuthenticationError,
+    BackendError,
     BadRequestError,
     ContextOverflowError,
     InternalServerError,
@@ -29,7 +30,9 @@ from ctxbackends.errors import (
     PermissionDeniedError,
     RateLimitError,
     RedirectError,
+    ResponseError,
     ServiceUnavailableError,
+    StreamInterruptedError,
 )
 from ctxbackends.wire.http import HTTPResponse
 
@@ -49,9 +52,11 @@ _LIMIT_NUMBERS = (
     re.compile(r"maximum context length is (\d{1,18})"),
     re.compile(r"configured limit of (\d{1,18})"),  # OpenAI, gpt-5
     re.compile(r"> (\d{1,18}) maximum"),  # Anthropic
+    re.compile(r"n_ctx: (\d{1,18})"),  # LM Studio
 )
 _PROMPT_NUMBERS = (
     re.compile(r"prompt is too long: (\d{1,18}) tokens"),
+    re.compile(r"n_keep: (\d{1,18})"),
     re.compile(r"at least (\d{1,18}) input tokens"),
     re.compile(r"resulted in (\d{1,18}) tokens"),
     re.compile(r"(\d{1,18}) in the messages"),
@@ -83,7 +88,9 @@ def facts_of(value: object) -> ErrorFacts:
         return ErrorFacts(None, None, None, {})
     inner = value.get("error", value)
     if isinstance(inner, str):
-        return ErrorFacts(inner, None, None, value)
+        # Ollama hands on what the llama-server behind it said, as a text (0.34 and newer).
+        nested = error_facts(inner.encode("utf-8", "replace")) if inner.startswith("{") else None
+        return nested if nested is not None and nested.message else ErrorFacts(inner, None, None, value)
     if not _is_object(inner):
         inner = value
     message = inner.get("message", inner.get("detail"))
@@ -127,12 +134,35 @@ def error_from(response: HTTPResponse) -> APIStatusError:
     return error
 
 
+def stream_error(data: bytes) -> BackendError:
+    """The exception for an error that came inside a stream, ``data`` being its event. A prompt that does not fit is
+    what it is also there: LM Studio begins the stream before it looks."""
+    facts = error_facts(data)
+    said = facts.message or data[:512].decode("utf-8", "replace")
+    if _is_overflow(facts, said.casefold()):
+        overflow = ContextOverflowError(200, body=data, message=facts.message, error_type=facts.type)
+        overflow.input_tokens, overflow.context_length = _overflow_numbers(facts)
+        return overflow
+    return StreamInterruptedError(f"the server sent an error in the stream: {said}", body=data)
+
+
+def answered_error(response: HTTPResponse) -> BackendError:
+    """The exception for an error object under a good status. LM Studio answers unknown paths so."""
+    facts = error_facts(response.body)
+    said = facts.message or response.body[:512].decode("utf-8", "replace")
+    if "unexpected endpoint" in said.casefold():
+        return NotFoundError(response.status, body=response.body, headers=response.headers, message=facts.message)
+    return ResponseError(f"the server sent an error under HTTP {response.status}: {said}", body=response.body)
+
+
 def _is_overflow(facts: ErrorFacts, text: str) -> bool:
     return (
         facts.type == "exceed_context_size_error"  # llama-server
         or facts.code == "context_length_exceeded"  # OpenAI
         or "maximum context length" in text  # vLLM has no code of its own for it
         or "prompt is too long" in text  # nor has Anthropic
+        or "exceeds the context length" in text  # nor has Ollama, which tells no numbers
+        or "greater than the context length" in text  # nor has LM Studio
     )
 
 
@@ -150,6 +180,8 @@ def _first_number(patterns: Sequence[re.Pattern[str]], text: str) -> int | None:
 
 def _is_missing_model(status: int, facts: ErrorFacts, text: str) -> bool:
     if facts.code == "model_not_found" or (status == 404 and facts.fields.get("param") == "model"):
+        return True
+    if "invalid model identifier" in text:  # LM Studio, where it gives no code
         return True
     return "model" in text and (status == 404 or "not found" in text)
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
+
+from ctxbackends import Backend, LocalServer, open_backend
+from ctxbackends.testing import VARIANTS, cached_model
 from ctxbackends.testing.anthropic_stand_in import AnthropicStandIn
 from ctxbackends.testing.lmstudio_stand_in import LMStudioStandIn
 from ctxbackends.testing.ollama_stand_in import OllamaStandIn
 from ctxbackends.testing.openai_stand_in import OpenAIStandIn
-
-from ctxbackends import Backend, LocalServer, open_backend
-from ctxbackends.testing import VARIANTS, cached_model
 from ctxbackends.testing.stand_in import StandIn
 from tests.backends import proofs
 from tests.backends.targets import TARGETS, Target
@@ -142,6 +142,8 @@ def cell(target: Target, request: pytest.FixtureRequest) -> Iterator[Cell]:
     yield outcome
     if not request.node.stash.get(_FAILED, False):
         row = request.node.originalname.removeprefix("test_").replace("_", " ")
+        kinds = [str(value) for name, value in request.node.callspec.params.items() if name != "target"]
+        row += f": {', '.join(kinds)}" if kinds else ""
         found = request.config.stash.setdefault(_FOUND, {})
         found.setdefault(proofs.column(target), {})[row] = outcome.outcome
 

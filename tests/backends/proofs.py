@@ -1,7 +1,7 @@
 """What was proven against which server: a file that the documentation shows, and the tests hold to be true.
 
-A cell is ``proven`` (the server did it), ``refused`` (the SDK says that this server cannot, before anything is sent), or
-says in words why there was nothing to prove.
+A cell is ``proven`` (the server did it), ``refused`` (the SDK says that this server cannot, before anything is sent),
+or says in words why there was nothing to prove.
 """
 
 from __future__ import annotations

@@ -240,6 +240,9 @@ async def test_logprobs(backend: Backend, target: Target, cell: Cell) -> None:
             await backend.complete("Hi", logprobs=True)
         return
     completion = await backend.complete(target.say("some words here"), logprobs=True, top_logprobs=2, max_tokens=16)
+    if target.type == "openai-compatible":
+        cell.outcome = "sent; not known what this server makes of it"
+        return
     assert completion.logprobs
     assert all(one.logprob <= 1e-6 and len(one.top) <= 2 for one in completion.logprobs)
     assert completion.text.strip() in "".join(one.token for one in completion.logprobs)
@@ -401,7 +404,9 @@ async def test_tool_choice(backend: Backend, target: Target, cell: Cell, choice:
         # vLLM constrains a forced call to the markup of its parser.
         prompt = target.call(("send_mail", {"to": "me"}) if choice == "named" else ("get_weather", ROME))
     completion = await backend.complete(prompt, tools=[get_weather, MAIL], max_tokens=200, **options)
-    if choice == "none":
+    if target.type == "openai-compatible":
+        cell.outcome = "sent; not known what this server makes of it"
+    elif choice == "none":
         assert () == completion.tool_calls
     elif target.scripting == "none":  # random weights: what is called is never another tool
         assert {call.name for call in completion.tool_calls} <= ({"send_mail"} if choice == "named" else BOTH)
@@ -439,6 +444,9 @@ async def test_a_schema_is_enforced(backend: Backend, target: Target, cell: Cell
             await probe_schema(backend)
         return
     probe = await probe_schema(backend)
+    if backend.schema_enforcement == "unverified":
+        cell.outcome = f"unverified; the probe says: {probe.outcome}"
+        return
     assert probe.outcome in ("enforced", *(["inconclusive"] if target.type == "vllm" else []))
     cell.outcome = "proven" if probe.outcome == "enforced" else "inconclusive: random weights write white space"
 
@@ -538,8 +546,13 @@ async def test_a_prompt_that_does_not_fit(backend: Backend, target: Target, cell
         assert caught.value.input_tokens > caught.value.context_length
 
 
-TRUNCATES = {("ollama", "chat_completions"), ("ollama", "messages")}
-NO_NUMBERS = {("ollama", "ollama"), ("lmstudio", "chat_completions"), ("lmstudio", "messages")}
+TRUNCATES = {
+    ("ollama", "chat_completions"),
+    ("ollama", "messages"),
+    ("openai-compatible", "chat_completions"),
+    ("openai-compatible", "messages"),
+}
+NO_NUMBERS = {("ollama", "ollama")}
 
 
 async def test_an_error_in_the_middle(backend: Backend, target: Target, cell: Cell) -> None:
