@@ -302,7 +302,7 @@ def e2e_vllm(session: nox.Session) -> None:
     """Run only the tests that need a real vLLM server; the first run installs one, for minutes. Arguments to pytest."""
     install_wheel(session, "llamacpp,testing", "tests")
     install_vllm(session)
-    session.run("python", "-m", "pytest", "-m", "vllm", "tests/vllm", *session.posargs)
+    session.run("python", "-m", "pytest", "-m", "vllm", "tests/vllm", "tests/backends", *session.posargs)
 
 
 @nox.session
