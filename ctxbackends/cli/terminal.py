@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 PLAIN_INTERVAL = 5.0
 """Seconds between two lines about the same state, where there is no terminal to write over."""
 
+SHOWN_AFTER = 0.5
+"""Seconds of reading a prompt after which it is shown."""
+
 # Text of a model must not move the cursor or set the title of somebody's terminal.
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), 0x7F, *range(0x80, 0xA0)) if chr(code) not in "\t\n\r"}
 
@@ -41,8 +44,9 @@ class Waiting:
             click.echo(str(seen), err=True)
 
     def reading(self, progress: PromptProgress) -> None:
-        """How far the server is with the prompt: on a terminal alone, since it is soon over."""
-        if sys.stderr.isatty() and progress.processed < progress.total:
+        """How far the server is with the prompt: on a terminal, and where it takes long enough to be read."""
+        slow = (progress.seconds or 0.0) >= SHOWN_AFTER
+        if sys.stderr.isatty() and slow and progress.processed < progress.total:
             self._show(str(progress))
 
     def _show(self, text: str) -> None:

@@ -156,7 +156,8 @@ class LocalServer:
         for flag, name in (("--ctx-size", "ctx_size"), ("--parallel", "parallel"), ("--threads", "threads")):
             if self._options[name]:
                 command += [flag, str(self._options[name])]
-        return [*command, "--embeddings"] if self._options["embeddings"] else command
+        # The worker says why the cache is one.
+        return [*command, "--embeddings", "--kv-unified"] if self._options["embeddings"] else command
 
     def failure(self) -> BackendError | None:
         """Why the process has ended, when it has ended by itself."""

@@ -136,7 +136,7 @@ def _validated(model: _PydanticModel, text: str) -> Any:
     except ValueError as error:  # pydantic's ValidationError is one
         found: Sequence[Mapping[str, Any]] = getattr(error, "errors", tuple)()
         first = found[0] if found else {}
-        place = _pointer(first.get("loc", ())) if first.get("type") != "json_invalid" else None
+        place = _pointer(first.get("loc", ()))
         problem = first.get("msg", error)
         where = f" - at `{place}`" if place else ""
         name = getattr(model, "__name__", "value")
@@ -145,6 +145,8 @@ def _validated(model: _PydanticModel, text: str) -> Any:
         ) from error
 
 
-def _pointer(location: Sequence[str | int]) -> str:
-    """A place in msgspec's notation."""
+def _pointer(location: Sequence[str | int]) -> str | None:
+    """A place in msgspec's notation, None for the whole."""
+    if not location:
+        return None
     return "$" + "".join("[...]" if isinstance(step, int) else f".{step}" for step in location)

@@ -30,8 +30,7 @@ async def test_killed_in_mid_stream(mortal: LocalServer) -> None:
         with pytest.raises(StreamInterruptedError) as caught:
             async with backend.stream("Hello", max_tokens=100_000) as stream:
                 async for event in stream:
-                    assert isinstance(event, TextDelta)
-                    seen += event.text
+                    seen += event.text if isinstance(event, TextDelta) else ""
                     if len(seen) > 20 and mortal.pid is not None:
                         os.kill(mortal.pid, signal.SIGKILL)
         assert caught.value.partial.text == seen
@@ -59,8 +58,7 @@ async def test_terminated_in_mid_stream_it_hangs_and_the_idle_timeout_ends_it(mo
         with pytest.raises((APITimeoutError, StreamInterruptedError)) as caught:
             async with backend.stream("Hello", max_tokens=100_000) as stream:
                 async for event in stream:
-                    assert isinstance(event, TextDelta)
-                    seen += event.text
+                    seen += event.text if isinstance(event, TextDelta) else ""
                     if len(seen) > 20 and mortal.pid is not None:
                         os.kill(mortal.pid, signal.SIGTERM)
     error = caught.value
@@ -76,8 +74,9 @@ async def test_a_stopped_process_is_a_stall_with_its_phase(mortal: LocalServer) 
     async with over(mortal, idle_timeout=0.7, first_token_timeout=0.7) as backend:
         with pytest.raises(APITimeoutError) as caught:
             async with backend.stream("Hello", max_tokens=100_000) as stream:
-                async for _ in stream:
-                    os.kill(mortal.pid, signal.SIGSTOP)
+                async for event in stream:
+                    if isinstance(event, TextDelta):
+                        os.kill(mortal.pid, signal.SIGSTOP)
         assert caught.value.phase == "idle"
         with pytest.raises(APITimeoutError) as caught:
             await backend.complete("Hello", max_tokens=4)

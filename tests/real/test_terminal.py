@@ -378,6 +378,7 @@ for flag in ("--model", "--host", "--alias"):
 for flag in ("--port", "--ctx-size", "--parallel", "--threads"):
     parser.add_argument(flag, type=int)
 parser.add_argument("--embeddings", action="store_true")
+parser.add_argument("--kv-unified", action="store_true")
 options = vars(parser.parse_args())
 options |= {"model_path": options.pop("model"), "reuse_port": False}
 key = os.environ.get("LLAMA_API_KEY")
@@ -441,7 +442,7 @@ async def test_llama_server_on_the_path(llama_server: StandIn, tiny: Path) -> No
             embedded = await backend.embed(["a", "b"])
     finally:
         await server.aclose()
-    assert ("tiny", 512) == (model.id, model.context_length)
+    assert ("tiny", 1024) == (model.id, model.context_length)
     assert answer.text
     assert 2 == len(embedded.vectors)
     assert gone(pid)
@@ -455,6 +456,7 @@ async def test_llama_server_on_the_path(llama_server: StandIn, tiny: Path) -> No
         "parallel": 2,
         "threads": 1,
         "embeddings": True,
+        "kv_unified": True,
         "reuse_port": False,
         "key": KEY,
     } == llama_server.started_with

@@ -1,0 +1,44 @@
+"""A real llama-server that is taken for another kind of server: an error that says so, and never an answer."""
+
+from __future__ import annotations
+
+import pytest
+
+from ctxbackends import LocalServer, MalformedResponseError, NotFoundError, StreamInterruptedError, open_backend
+from ctxbackends.types import ServerStatus
+from tests.real.conftest import over
+
+pytestmark = pytest.mark.real
+
+
+async def test_it_is_no_ollama(server: LocalServer) -> None:
+    """b8672 has routes that look like Ollama's, and answers there in OpenAI's format; later builds have none."""
+    async with over(server) as ready:
+        endpoint = ready.endpoint
+    async with open_backend("ollama", endpoint=endpoint, default_model="tiny") as backend:
+        with pytest.raises((NotFoundError, MalformedResponseError, StreamInterruptedError)):
+            await backend.complete("Hello", max_tokens=4)
+        with pytest.raises(NotFoundError):
+            await backend.embed("Hello")
+        status: ServerStatus = await backend.status()
+        assert "error" == status.state
+        assert "404" in (status.problem or "")
+
+
+async def test_it_is_no_lm_studio(server: LocalServer) -> None:
+    """Its models are listed, as an LM Studio before 0.4 lists them; loading is said to need a newer one."""
+    endpoint = await server.start()
+    async with open_backend("lmstudio", endpoint=endpoint, default_model="tiny", ready_timeout=30.0) as backend:
+        assert "tiny" == (await backend.models())[0].id
+        with pytest.raises(Exception, match=r"needs version 0\.4 or newer"):
+            await backend.load()
+
+
+async def test_it_is_no_vllm(server: LocalServer) -> None:
+    endpoint = await server.start()
+    async with open_backend("vllm", endpoint=endpoint, default_model="tiny") as backend:
+        await backend.wait_ready()
+        status = await backend.status()
+        assert ("error", True) == (status.state, "404" in (status.problem or ""))  # it has no /version
+        with pytest.raises(Exception, match="no routes for sleep"):
+            await backend.unload()

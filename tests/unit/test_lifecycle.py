@@ -1,0 +1,224 @@
+"""Status, loading and counting over a transport: what a look at each kind of trouble says, and what nobody can do."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from ctxbackends import BackendConfig, ConfigError, Registry, UnsupportedOperationError, open_backend
+from ctxbackends.cli.root import root
+from ctxbackends.profiles import PROFILES
+from ctxbackends.testing.anthropic_stand_in import AnthropicStandIn
+from ctxbackends.testing.lmstudio_stand_in import LMStudioStandIn
+from ctxbackends.testing.ollama_stand_in import OllamaStandIn
+from ctxbackends.testing.openai_stand_in import OpenAIStandIn
+from tests.conftest import Do, RawServerFactory, answer, models_body
+
+LOADING = b'{"error":{"message":"Loading model","type":"unavailable_error","code":503}}'
+
+
+async def status_of(url: str, type_: str = "llamacpp", **settings: Any) -> Any:
+    async with open_backend(type_, endpoint=url, **{"default_model": "m", **settings}) as backend:
+        return await backend.status()
+
+
+async def test_nothing_listens(refusing_url: str) -> None:
+    seen = await status_of(refusing_url)
+    assert ("refused", "connection refused", "m") == (seen.state, seen.problem, seen.model)
+
+
+@pytest.mark.parametrize(
+    ("script", "state", "problem"),
+    [
+        pytest.param([answer(503, LOADING)], "loading", "Loading model", id="loading"),
+        pytest.param([answer(401, b'{"error":"Unauthorized"}')], "error", "HTTP 401", id="a wrong key"),
+        pytest.param([answer(502, b"<html>")], "error", "HTTP 502", id="a proxy"),
+        pytest.param([Do.RESET], "unreachable", "closed the connection", id="reset"),
+    ],
+)
+async def test_trouble_is_a_state(raw_server: RawServerFactory, script: Any, state: str, problem: str) -> None:
+    server = await raw_server([script])
+    seen = await status_of(server.url)
+    assert state == seen.state
+    assert problem in seen.problem
+    looks = 2 if state == "unreachable" else 1  # aiohttp itself asks again where a connection breaks
+    assert looks == len(server.requests), "nothing is waited for"
+
+
+async def test_a_silent_server_is_unreachable(raw_server: RawServerFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ctxbackends.link.PROBE_TIMEOUT", 0.2)
+    server = await raw_server([[Do.HOLD]])
+    seen = await status_of(server.url, ready_timeout=60)
+    assert ("unreachable", True) == (seen.state, "within 0.2 s" in seen.problem)
+
+
+async def test_a_compatible_server_tells_its_models(raw_server: RawServerFactory) -> None:
+    server = await raw_server([[answer(200, models_body("m"))]])
+    seen = await status_of(server.url, "openai-compatible")
+    assert ("ready", "openai-compatible", server.url) == (seen.state, seen.backend, seen.endpoint)
+
+
+async def test_all_backends_are_looked_at_at_once(raw_server: RawServerFactory, refusing_url: str) -> None:
+    """In parallel: the first answers only when the second was asked. One without its key is a line and no exception."""
+    asked = asyncio.Event()
+
+    async def second() -> None:
+        while not two.requests:
+            await asyncio.sleep(0.005)
+        asked.set()
+
+    one = await raw_server([[asked, answer(200, models_body("m"))]])
+    two = await raw_server([[answer(200, models_body("m"))]])
+    configs = [
+        BackendConfig(name="one", type="openai-compatible", endpoint=one.url),
+        BackendConfig(name="two", type="openai-compatible", endpoint=two.url),
+        BackendConfig(name="gone", type="vllm", endpoint=refusing_url),
+        BackendConfig(name="keyless", type="anthropic", api_key_env="NO_SUCH_VARIABLE_1"),
+    ]
+    async with Registry(configs) as registry:
+        _, seen = await asyncio.gather(second(), registry.statuses())
+    assert ["one", "two", "gone", "keyless"] == [status.backend for status in seen]
+    assert ["ready", "ready", "refused", "error"] == [status.state for status in seen]
+    assert "NO_SUCH_VARIABLE_1" in (seen[3].problem or "")
+
+
+def ctx(*arguments: str) -> Any:
+    return CliRunner().invoke(root, ["ai", "status", *arguments])
+
+
+def test_the_command_prints_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusing_url: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(".ctxrc").write_text(
+        f"backends:\n- {{name: a, type: vllm, endpoint: '{refusing_url}', default_model: big}}\n"
+        "- {name: b, type: llamacpp, model_path: none.gguf}\n"
+    )
+    done = ctx()
+    assert 0 == done.exit_code, done.output
+    head, first, second = done.stdout.splitlines()
+    assert ["backend", "endpoint", "state", "model", "problem"] == head.split()
+    assert ["a", refusing_url, "refused", "big", "connection", "refused"] == first.split()
+    assert "not started" in second
+    listed = json.loads(ctx("--json", "--backend", "a").stdout)
+    assert [("a", "refused", "big")] == [(one["backend"], one["state"], one["model"]) for one in listed]
+
+
+def test_the_command_without_any_backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "no backend configured; run ctx setup" in str(ctx().exception)
+
+
+# --- loading ------------------------------------------------------------------------------------------
+
+
+async def test_ollama_loads_and_keeps_as_it_is_told() -> None:
+    async with OllamaStandIn() as server:
+        settings: dict[str, Any] = {"context_length": 8192, "keep_alive": math.inf}
+        async with open_backend("ollama", endpoint=server.url, default_model="qwen3:4b", **settings) as backend:
+            await backend.load()
+            assert (8192, ("qwen3:4b",)) == ((await backend.status()).context_length, (await backend.status()).models)
+            reply = await backend.complete("[[say]]Hi[[/say]]", max_tokens=8)
+            assert reply.usage is not None
+            assert reply.usage.load_seconds is not None
+            await backend.unload()
+            assert () == (await backend.status()).models
+    chats = [request.json for request in server.requests if request.path == "/api/chat"]
+    assert [8192, 8192, None] == [chat.get("options", {}).get("num_ctx") for chat in chats]
+    assert [-1, -1, 0] == [chat["keep_alive"] for chat in chats]
+
+
+async def test_lm_studio_is_loaded_with_the_context_before_the_first_request() -> None:
+    async with LMStudioStandIn() as server:
+        settings: dict[str, Any] = {"context_length": 2048, "keep_alive": 600.0, "default_model": "qwen/qwen3-4b"}
+        async with open_backend("lmstudio", endpoint=server.url, **settings) as backend:
+            for _ in range(2):
+                await backend.complete("[[say]]Hi[[/say]]", max_tokens=8)
+            assert 2048 == (await backend.status()).context_length
+        async with open_backend("lmstudio", endpoint=server.url, **{**settings, "context_length": 4096}) as other:
+            with pytest.raises(Exception, match="is loaded with a context of 2048 tokens"):
+                await other.complete("[[say]]Hi[[/say]]", max_tokens=8)
+            await other.load()
+            await other.complete("[[say]]Hi[[/say]]", max_tokens=8)
+            assert 4096 == (await other.status()).context_length
+    loads = [request.json for request in server.requests if request.path == "/api/v1/models/load"]
+    assert [2048, 4096] == [load["context_length"] for load in loads]
+    chats = [request.json for request in server.requests if request.path == "/v1/chat/completions"]
+    assert {600} == {chat["ttl"] for chat in chats}
+
+
+@pytest.mark.parametrize("type_", ["openai", "anthropic", "openai-compatible"])
+async def test_what_cannot_be_loaded(type_: str) -> None:
+    async with open_backend(type_, endpoint="http://127.0.0.1:9", default_model="m") as backend:
+        for operation in (backend.load, backend.unload):
+            with pytest.raises(UnsupportedOperationError, match="its models are always there"):
+                await operation()
+
+
+# --- what .ctxrc says for one type alone --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        (
+            {"type": "vllm", "context_length": 5},
+            "context_length: has no meaning for type vllm; it is for ollama, lmstudio",
+        ),
+        ({"type": "ollama", "organization": "o"}, "organization: has no meaning for type ollama; it is for openai"),
+        ({"type": "vllm", "wire_api": "ollama"}, "wire_api: must be chat_completions or messages for type vllm"),
+        ({"type": "lmstudio", "keep_alive": math.inf}, "keep_alive: type lmstudio cannot keep a model for ever"),
+        ({"type": "ollama", "keep_alive": -1.0}, "keep_alive: must be above zero"),
+        ({"type": "ollama", "context_length": 0}, "context_length: must be a whole number from 1"),
+        ({"type": "openai", "project": "a b"}, "project: holds white space"),
+    ],
+)
+def test_a_setting_without_a_meaning_is_refused(settings: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        BackendConfig(name="x", **settings)
+    assert str(caught.value).startswith(problem)
+
+
+def test_every_setting_of_a_type_is_used_by_one() -> None:
+    used = {name for profile in PROFILES.values() for name in profile.uses}
+    assert {"context_length", "keep_alive", "organization", "project"} == used
+
+
+async def test_the_account_goes_as_headers() -> None:
+    async with OpenAIStandIn(api_key="key-for-the-stand-in") as server:
+        config = BackendConfig(
+            name="o",
+            type="openai",
+            endpoint=server.url,
+            api_key="key-for-the-stand-in",
+            default_model="gpt-4.1-mini",
+            organization="org-1",
+            project="proj-1",
+        )
+        async with Registry([config]) as registry:
+            await registry.resolve("o").complete("Hi", max_tokens=16)
+    sent = server.requests[-1].headers
+    assert ("org-1", "proj-1") == (sent["openai-organization"], sent["openai-project"])
+
+
+KEY_HEADERS = (("messages", "x-api-key", "{}"), ("chat_completions", "authorization", "Bearer {}"))
+
+
+async def test_anthropic_gets_its_key_in_its_own_header_and_the_floor_a_bearer() -> None:
+    key = "key-for-the-stand-in"
+    async with AnthropicStandIn(api_key=key) as server:
+        for wire_api, name, value in (
+            ("messages", "x-api-key", key),
+            ("chat_completions", "authorization", f"Bearer {key}"),
+        ):
+            async with open_backend(
+                "anthropic", endpoint=server.url, api_key=key, default_model="claude-haiku-4-5", wire_api=wire_api
+            ) as backend:
+                await backend.complete("Hi", max_tokens=16)
+            headers = server.requests[-1].headers
+            assert value.format(key) == headers[name]
+            assert 1 == sum(key in held for held in headers.values())

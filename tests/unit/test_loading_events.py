@@ -1,0 +1,146 @@
+"""A stream of a server that is starting: each look at it is an event, as it happens, and the answer follows."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from ctxbackends import (
+    APIConnectionError,
+    Finish,
+    Loading,
+    ModelLoadingError,
+    PromptProgress,
+    TextDelta,
+    open_backend,
+)
+from tests.conftest import EVENT_STREAM, Do, RawServerFactory, answer, chunked
+
+LOADING = answer(
+    503, b'{"error":{"message":"Loading model","type":"unavailable_error","code":503}}', Connection="close"
+)
+CHUNK = b'data: {"model":"m","choices":[{"index":0,"delta":{"content":"Hi"}}]}\n\n'
+PROGRESS = (
+    b'data: {"model":"m","choices":[{"index":0,"delta":{}}],'
+    b'"prompt_progress":{"total":9,"cache":1,"processed":4,"time_ms":250}}\n\n'
+)
+END = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
+
+
+def streamed(*parts: bytes) -> list[Any]:
+    return [EVENT_STREAM, *(chunked(part) for part in parts), b"0\r\n\r\n"]
+
+
+def backend(url: str, **settings: Any) -> Any:
+    return open_backend("llamacpp", endpoint=url, default_model="m", **settings)
+
+
+async def test_each_look_is_an_event_and_the_answer_follows(raw_server: RawServerFactory) -> None:
+    server = await raw_server([[LOADING]], [[LOADING]], [streamed(CHUNK, END)])
+    told: list[Loading] = []
+    async with backend(server.url) as local, local.stream("Hello", on_progress=told.append) as stream:
+        events = [event async for event in stream]
+    assert ["loading", "loading"] == [event.state for event in events[:2]]
+    assert [TextDelta("Hi"), Finish("stop")] == events[2:]
+    assert told == events[:2]
+    assert "Hi" == stream.completion.text
+
+
+async def test_the_first_look_comes_while_the_server_still_loads(raw_server: RawServerFactory) -> None:
+    """The block is entered, and the event is there, before the server has answered a second time."""
+    ready = asyncio.Event()
+    server = await raw_server([[LOADING]], [[ready, *streamed(CHUNK, END)]])
+    async with backend(server.url) as local, local.stream("Hello") as stream:
+        first = await anext(stream)
+        assert isinstance(first, Loading)
+        assert not ready.is_set()
+        ready.set()
+        assert [TextDelta("Hi"), Finish("stop")] == [event async for event in stream]
+
+
+async def test_a_ready_server_has_no_such_event(raw_server: RawServerFactory) -> None:
+    server = await raw_server([streamed(PROGRESS, CHUNK, END)])
+    async with backend(server.url) as local, local.stream("Hello") as stream:
+        events = [event async for event in stream]
+    assert [PromptProgress(4, 9, 1, 0.25), TextDelta("Hi"), Finish("stop")] == events
+
+
+async def test_the_end_of_the_budget_is_raised_from_the_iteration(raw_server: RawServerFactory) -> None:
+    server = await raw_server([[LOADING]])
+    seen = []
+    async with backend(server.url, ready_timeout=0.3) as local:
+        with pytest.raises(ModelLoadingError) as caught:
+            async with local.stream("Hello") as stream:
+                async for event in stream:
+                    seen.append(event)
+    assert caught.value.waited is not None
+    assert seen
+    assert all(isinstance(event, Loading) for event in seen)
+
+
+async def test_an_error_at_once_is_raised_on_entering(raw_server: RawServerFactory) -> None:
+    server = await raw_server([[answer(400, b'{"error":{"message":"no"}}')]])
+    entered = False
+    async with backend(server.url) as local:
+        with pytest.raises(Exception, match="HTTP 400"):
+            async with local.stream("Hello"):
+                entered = True
+    assert not entered
+
+
+async def test_leaving_early_ends_the_wait(raw_server: RawServerFactory) -> None:
+    server = await raw_server([[LOADING]], [[Do.HOLD]])
+    async with backend(server.url) as local:
+        async with local.stream("Hello") as stream:
+            assert isinstance(await anext(stream), Loading)
+            while len(server.requests) < 2:
+                await asyncio.sleep(0.005)
+        assert await server.client_closed(1)
+    assert 2 == len(server.requests)
+
+
+async def test_a_cancel_while_it_opens_closes_the_connection(raw_server: RawServerFactory) -> None:
+    server = await raw_server([[Do.HOLD]])
+    async with backend(server.url) as local:
+
+        async def ask() -> None:
+            async with local.stream("Hello"):
+                raise AssertionError("it never answers")
+
+        asking = asyncio.create_task(ask())
+        while not server.requests:
+            await asyncio.sleep(0.005)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        assert await server.client_closed(0)
+
+
+async def test_a_callback_that_raises_is_heard(raw_server: RawServerFactory) -> None:
+    server = await raw_server([[LOADING]])
+
+    def complain(_: Loading) -> None:
+        raise LookupError("enough")
+
+    async with backend(server.url) as local:
+        with pytest.raises(LookupError, match="enough"):
+            async with local.stream("Hello", on_progress=complain) as stream:
+                await stream.completed()
+
+
+async def test_progress_with_the_prompt_is_a_sign_of_life(raw_server: RawServerFactory) -> None:
+    """It begins the time to the first token anew, and does not begin the time between tokens."""
+    script = [EVENT_STREAM, chunked(PROGRESS), 0.25, chunked(PROGRESS), 0.25, chunked(PROGRESS), 0.25, chunked(CHUNK)]
+    server = await raw_server([[*script, chunked(END), b"0\r\n\r\n"]])
+    limits = {"first_token_timeout": 0.5, "idle_timeout": 0.2}
+    async with backend(server.url, **limits) as local, local.stream("Hello") as stream:
+        assert "Hi" == (await stream.completed()).text
+
+
+async def test_a_refused_connection_is_no_loading_where_none_is_expected(refusing_url: str) -> None:
+    async with open_backend("openai-compatible", endpoint=refusing_url, default_model="m") as plain:
+        with pytest.raises(APIConnectionError):
+            async with plain.stream("Hello"):
+                pass

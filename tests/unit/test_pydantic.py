@@ -1,0 +1,84 @@
+"""pydantic models as the target of extract(): known by their methods, validated by themselves."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Annotated
+
+import pytest
+from pydantic import BaseModel, Field, field_validator
+
+from ctxbackends.errors import StructuredOutputError
+from ctxbackends.wire.json_schema import decode_as, in_words, schema_for
+
+
+class Vote(BaseModel):
+    name: str
+    weight: Annotated[int, Field(ge=1, le=5)] = 1
+
+
+class Decision(BaseModel):
+    title: str
+    votes: list[Vote]
+
+    @field_validator("title")
+    @classmethod
+    def no_shouting(cls, value: str) -> str:
+        if value.isupper():
+            raise ValueError("do not shout")
+        return value
+
+
+def test_the_schema_is_strict() -> None:
+    schema = schema_for(Decision)
+    assert ["title", "votes"] == schema["required"]
+    assert schema["additionalProperties"] is False
+    vote = schema["$defs"]["Vote"]
+    assert (["name", "weight"], False) == (vote["required"], vote["additionalProperties"])
+    assert "default" not in vote["properties"]["weight"]
+
+
+def test_a_value_is_made() -> None:
+    made = decode_as(Decision, '{"title": "Yaml", "votes": [{"name": "a", "weight": 2}]}')
+    assert Decision(title="Yaml", votes=[Vote(name="a", weight=2)]) == made
+
+
+@pytest.mark.parametrize(
+    ("text", "pointer", "said"),
+    [
+        ('{"title": "Yaml", "votes": [{"name": "a", "weight": 9}]}', "$.votes[...].weight", "less than or equal to 5"),
+        ('{"title": 3, "votes": []}', "$.title", "valid string"),
+        ('{"title": "Yaml", "votes": []', None, "Invalid JSON"),
+        ('{"title": "Yaml", "votes": {}}', "$.votes", "valid array"),
+        ('{"title": "LOUD", "votes": []}', "$.title", "do not shout"),
+        ("[]", None, "object"),
+    ],
+)
+def test_a_fault_has_its_place(text: str, pointer: str | None, said: str) -> None:
+    with pytest.raises(StructuredOutputError) as caught:
+        decode_as(Decision, text)
+    assert (pointer, text) == (caught.value.pointer, caught.value.text)
+    assert str(caught.value).startswith("the answer is no valid Decision: ")
+    assert said in str(caught.value)
+
+
+def test_refused_constraints_are_put_into_words() -> None:
+    weight = in_words(schema_for(Vote))["properties"]["weight"]
+    assert {"type": "integer", "title": "Weight", "description": "(minimum: 1, maximum: 5)"} == weight
+    assert {"type": "array", "items": {"type": "string"}, "minItems": 1} == in_words(
+        {"type": "array", "items": {"type": "string"}, "minItems": 1}
+    )
+    assert {"type": "array", "description": "Names. (maxItems: 3, minItems: 2)"} == in_words(
+        {"type": "array", "minItems": 2, "maxItems": 3, "description": "Names."}
+    )
+
+
+def test_a_property_may_have_the_name_of_a_constraint() -> None:
+    schema = {"type": "object", "properties": {"minimum": {"type": "integer", "minimum": 3}}, "required": ["minimum"]}
+    assert {"minimum": {"type": "integer", "description": "(minimum: 3)"}} == in_words(schema)["properties"]
+
+
+def test_pydantic_is_never_imported() -> None:
+    program = "import sys, ctxbackends as c; c.extract, c.Registry, c.tool_of; sys.exit('pydantic' in sys.modules)"
+    assert 0 == subprocess.run([sys.executable, "-c", program]).returncode
