@@ -7,7 +7,7 @@ from ctxbackends.messages import ChatRequest
 from ctxbackends.types import ModelInfo, ServerStatus
 from ctxbackends.wire.anthropic import VERSION_HEADERS, encode_body
 from ctxbackends.wire.http import HTTPRequest, Steps, encode_json
-from ctxbackends.wire.openai_server import chosen_model, decode_count, decode_models
+from ctxbackends.wire.openai_server import decode_count, decode_models, ready_with
 from ctxbackends.wire.options import OptionTable
 
 _PAGE = 1000  # the most that one page holds: https://platform.claude.com/docs/en/api/models/list
@@ -20,13 +20,8 @@ def list_models() -> Steps[tuple[ModelInfo, ...]]:
 
 
 def status(model: str | None) -> Steps[ServerStatus]:
-    models = yield from list_models()
-    chosen = chosen_model(models, model)
-    return ServerStatus(
-        state="ready",
-        model=chosen.id if chosen else model,
-        context_length=chosen.context_length if chosen else None,
-    )
+    """Ready, where it lists its models."""
+    return ready_with((yield from list_models()), model)
 
 
 def count_tokens(request: ChatRequest, table: OptionTable) -> Steps[int]:

@@ -6,15 +6,15 @@ and blocks of unknown kinds are skipped. Events: https://platform.claude.com/doc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
-from ctxbackends.errors import BackendError, ResponseTooLargeError, StreamInterruptedError
+from ctxbackends.errors import StreamInterruptedError
 from ctxbackends.types import Finish, FinishReason, ReasoningDelta, StreamEvent, TextDelta, ToolCallDelta, Usage
 from ctxbackends.wire.framing import SSEDecoder
-from ctxbackends.wire.http import arguments_text
+from ctxbackends.wire.http import BaseDecoder, arguments_text
 from ctxbackends.wire.status import stream_error
 
 # Not among them: pause_turn (an answer that wants to be continued), which is no whole answer.
@@ -97,24 +97,13 @@ def usage_of(usage: WireUsage | None) -> Usage | None:
     return Usage(usage.input_tokens + (read or 0) + (written or 0), usage.output_tokens or 0, read, written)
 
 
-class AnthropicStreamDecoder:
+class AnthropicStreamDecoder(BaseDecoder):
     """See the module for the contract, :class:`ctxbackends.wire.http.StreamDecoder` for the protocol."""
 
-    __slots__ = (
-        "_blocks",
-        "_frames",
-        "_reason",
-        "_said_reason",
-        "_stop",
-        "_usage",
-        "_written",
-        "failure",
-        "finished",
-        "response_id",
-        "served_model",
-    )
+    __slots__ = ("_blocks", "_frames", "_reason", "_said_reason", "_stop", "_usage", "_written")
 
     def __init__(self) -> None:
+        super().__init__()
         self._frames = SSEDecoder()
         self._blocks: dict[int, WireBlock] = {}
         self._written: set[int] = set()  # tool calls of which a piece came
@@ -122,34 +111,14 @@ class AnthropicStreamDecoder:
         self._reason: FinishReason | None = None
         self._said_reason: str | None = None
         self._stop: str | None = None
-        self.served_model: str | None = None
-        self.response_id: str | None = None
-        self.failure: BackendError | None = None
-        self.finished = False
-
-    def _ended(self) -> bool:
-        return self.finished or self.failure is not None
 
     def feed(self, data: bytes) -> list[StreamEvent]:
-        return self._read(lambda: self._frames.feed(data))
+        return self.each(lambda: self._frames.feed(data), self._take)
 
     def close(self) -> list[StreamEvent]:
-        events = self._read(self._frames.close)
-        if not self._ended():
+        events = self.each(self._frames.close, self._take)
+        if not self.ended():
             self._fail("the stream ended without message_stop")
-        return events
-
-    def _read(self, frames: Callable[[], list[tuple[bytes, bytes]]]) -> list[StreamEvent]:
-        events: list[StreamEvent] = []
-        if self._ended():
-            return events
-        try:
-            for name, data in frames():
-                self._take(name, data.strip(), events)
-                if self._ended():
-                    break
-        except ResponseTooLargeError as error:
-            self.failure = error
         return events
 
     def _fail(self, problem: str, body: bytes = b"") -> None:
@@ -157,7 +126,8 @@ class AnthropicStreamDecoder:
         said = f"; the last line that came: {stray.decode('utf-8', 'replace')}" if stray and not body else ""
         self.failure = StreamInterruptedError(problem + said, body=body or stray)
 
-    def _take(self, name: bytes, data: bytes, events: list[StreamEvent]) -> None:
+    def _take(self, frame: tuple[bytes, bytes], events: list[StreamEvent]) -> None:
+        name, data = frame[0], frame[1].strip()
         if not data or data == b"[DONE]":
             return
         try:

@@ -3,13 +3,13 @@ aiohttp, no I/O."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 import attrs
 import msgspec
 
-from ctxbackends.errors import BackendError, MalformedResponseError
+from ctxbackends.errors import BackendError, MalformedResponseError, ResponseTooLargeError
 from ctxbackends.messages import ChatRequest
 from ctxbackends.types import Completion, StreamEvent
 
@@ -62,6 +62,37 @@ class StreamDecoder(Protocol):
     def close(self) -> list[StreamEvent]:
         """The body ended: the last events, or the failure."""
         ...
+
+
+class BaseDecoder:
+    """What decoders share: how they end. Pieces are what the framing gives: lines or events."""
+
+    __slots__ = ("failure", "finished", "response_id", "served_model")
+
+    def __init__(self) -> None:
+        self.served_model: str | None = None
+        self.response_id: str | None = None
+        self.failure: BackendError | None = None
+        self.finished = False
+
+    def ended(self) -> bool:
+        return self.finished or self.failure is not None
+
+    def each(
+        self, pieces: Callable[[], Sequence[T]], take: Callable[[T, list[StreamEvent]], None]
+    ) -> list[StreamEvent]:
+        """The events that ``take`` makes of the pieces, until the answer has ended."""
+        events: list[StreamEvent] = []
+        if self.ended():
+            return events
+        try:
+            for piece in pieces():
+                take(piece, events)
+                if self.ended():
+                    break
+        except ResponseTooLargeError as error:
+            self.failure = error
+        return events
 
 
 class Codec(Protocol):

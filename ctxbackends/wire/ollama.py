@@ -15,9 +15,7 @@ import attrs
 import msgspec
 
 from ctxbackends.errors import (
-    BackendError,
     MalformedResponseError,
-    ResponseTooLargeError,
     StreamInterruptedError,
     UnsupportedOptionError,
 )
@@ -44,6 +42,7 @@ from ctxbackends.types import (
 from ctxbackends.wire.accumulate import Accumulator
 from ctxbackends.wire.framing import LineSplitter
 from ctxbackends.wire.http import (
+    BaseDecoder,
     HTTPRequest,
     HTTPResponse,
     WireSettings,
@@ -267,44 +266,23 @@ def _seconds(nanoseconds: int | None) -> float | None:
     return None if nanoseconds is None else nanoseconds * NANOSECONDS
 
 
-class OllamaStreamDecoder:
+class OllamaStreamDecoder(BaseDecoder):
     """See the module for the contract, :class:`ctxbackends.wire.http.StreamDecoder` for the protocol."""
 
-    __slots__ = ("_last", "_lines", "_reader", "failure", "finished", "response_id", "served_model")
+    __slots__ = ("_last", "_lines", "_reader")
 
     def __init__(self) -> None:
+        super().__init__()
         self._lines = LineSplitter()
         self._reader = _Reader()
         self._last = b""
-        self.served_model: str | None = None
-        self.response_id: str | None = None
-        self.failure: BackendError | None = None
-        self.finished = False
-
-    def _ended(self) -> bool:
-        return self.finished or self.failure is not None
 
     def feed(self, data: bytes) -> list[StreamEvent]:
-        events: list[StreamEvent] = []
-        if self._ended():
-            return events
-        try:
-            lines = self._lines.feed(data)
-        except ResponseTooLargeError as error:
-            self.failure = error
-            return events
-        for line in lines:
-            self._take(line, events)
-            if self._ended():
-                break
-        return events
+        return self.each(lambda: self._lines.feed(data), self._take)
 
     def close(self) -> list[StreamEvent]:
-        events: list[StreamEvent] = []
-        if self._ended():
-            return events
-        self._take(self._lines.close(), events)
-        if not self._ended():
+        events = self.each(lambda: [self._lines.close()], self._take)
+        if not self.ended():
             self.failure = StreamInterruptedError("the stream ended without a line that says done", body=self._last)
         return events
 

@@ -111,15 +111,19 @@ def chosen_model(models: Sequence[ModelInfo], model: str | None) -> ModelInfo | 
     return next((info for info in models if model in (info.id, *info.aliases)), None)
 
 
-def status_from_models(model: str | None) -> Steps[ServerStatus]:
-    """The status of a server that tells nothing but its models: ready, where it lists them."""
-    models = yield from list_models()
+def ready_with(models: Sequence[ModelInfo], model: str | None) -> ServerStatus:
+    """The status of a server that lists ``models`` and tells nothing else."""
     chosen = chosen_model(models, model)
     return ServerStatus(
         state="ready",
         model=chosen.id if chosen else model,
         context_length=chosen.context_length if chosen else None,
     )
+
+
+def status_from_models(model: str | None) -> Steps[ServerStatus]:
+    """Ready, where it lists its models."""
+    return ready_with((yield from list_models()), model)
 
 
 # --- embeddings ---------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import attrs
 import msgspec
 
 from ctxbackends.errors import APIStatusError, NotFoundError, UnsupportedOperationError
@@ -14,7 +15,7 @@ from ctxbackends.messages import ChatRequest
 from ctxbackends.types import ServerStatus
 from ctxbackends.wire.http import HTTPRequest, Steps, decode_json, encode_json
 from ctxbackends.wire.openai_chat import encode_messages, encode_tool
-from ctxbackends.wire.openai_server import chosen_model, decode_models
+from ctxbackends.wire.openai_server import decode_models, ready_with
 from ctxbackends.wire.options import OptionTable, refuse
 
 _NO_SLEEP = (
@@ -48,13 +49,11 @@ def status(model: str | None) -> Steps[ServerStatus]:
     response = yield HTTPRequest("GET", "/version")
     version = decode_json(_version_decoder, response.body, api="vLLM").version
     asleep = yield from _is_sleeping()
-    chosen = chosen_model(models, model)
-    return ServerStatus(
+    return attrs.evolve(
+        ready_with(models, model),
         state="sleeping" if asleep else "ready",
         version=version,
-        model=chosen.id if chosen else model,
         models=() if asleep else tuple(one.id for one in models),
-        context_length=chosen.context_length if chosen else None,
     )
 
 
