@@ -98,7 +98,7 @@ class ToolCall:
     """A call of a function that the model asked for.
 
     ``arguments`` is the JSON text as the model wrote it: it is not parsed here, because a model can write text that is
-    no JSON. :meth:`ctxbackends.Tool.arguments` checks it.
+    no JSON. :func:`ctxbackends.arguments_of` checks it.
     """
 
     id: str

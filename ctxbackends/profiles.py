@@ -93,7 +93,7 @@ class Profile:
     ``keep_alive_at``: the member of a chat completion that holds how long the model is kept.
     ``schema_enforcement``: how this server holds an answer to a schema.
 
-    The rest are named functions of :mod:`ctxbackends.wire`, or None where the server has no such operation:
+    The rest are named functions of ``ctxbackends.wire``, or None where the server has no such operation:
     ``list_models``, ``status``, ``embed``, ``load``, ``unload``, ``count_tokens``, and ``prepare``, which comes before
     the first generation. ``embed_batch`` is how many texts go into one request, ``vector_encodings`` the forms that
     vectors come in; ``embed_dimensions`` is False where the server ignores the wish for shorter vectors.

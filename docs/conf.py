@@ -48,6 +48,7 @@ html_show_sphinx = False
 
 
 NO = "\N{EN DASH}"
+YES = "\N{BLACK CIRCLE}"
 
 
 def seconds(value: float | None, *, none: str) -> str:
@@ -93,10 +94,11 @@ def table(rows: list[dict[str, str]]) -> list[str]:
     return ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells]
 
 
-def handling_in_words(handling: Handling) -> str:
+def handling_in_words(cell: str, handling: Handling) -> str:
     if isinstance(handling, Refused):
         return NO
-    words = [f"`{handling.at}`" if handling.at else "as it is", handling.as_.value]
+    own_place = handling.at in (cell, cell.partition(":")[0], "messages", "")
+    words = ["" if own_place and handling.as_ else YES if own_place else f"`{handling.at}`", handling.as_.value]
     words.append(f"up to {handling.most:g}" if handling.most is not None else "")
     return " ".join(word for word in words if word)
 
@@ -124,17 +126,20 @@ class OptionsTable(SphinxDirective):
             profile.type: profile.wire_apis[wire_api] for profile in PROFILES.values() if wire_api in profile.wire_apis
         }
         rows = [
-            {"option": f"`{cell}`", **{f"`{name}`": handling_in_words(one[cell]) for name, one in tables.items()}}
+            {"option": f"`{cell}`", **{f"`{name}`": handling_in_words(cell, one[cell]) for name, one in tables.items()}}
             for cell in CELLS
         ]
-        reasons: dict[str, dict[str, list[str]]] = {}
+        refused: dict[str, dict[str, list[str]]] = {}
         for name, one in tables.items():
             for cell, handling in one.items():
                 if isinstance(handling, Refused):
-                    reasons.setdefault(handling.reason, {}).setdefault(name, []).append(f"`{cell}`")
+                    refused.setdefault(handling.reason, {}).setdefault(name, []).append(f"`{cell}`")
         lines = [*table(rows), ""]
-        for reason, by_type in reasons.items():
-            what = "; ".join(f"`{name}`: {', '.join(cells)}" for name, cells in by_type.items())
+        for reason, by_type in refused.items():
+            alike: dict[str, list[str]] = {}
+            for name, cells in by_type.items():
+                alike.setdefault(", ".join(cells), []).append(f"`{name}`")
+            what = "; ".join(f"{cells} ({', '.join(names)})" for cells, names in alike.items())
             lines.append(f"- {what}: {reason}.")
         return self.parse_text_to_nodes("\n".join(lines))
 
@@ -147,7 +152,7 @@ class OperationsTable(SphinxDirective):
             return {
                 "type": f"`{profile.type}`",
                 **{
-                    f"`{name}`": "●" if getattr(profile, name) else NO
+                    f"`{name}`": YES if getattr(profile, name) else NO
                     for name in ("embed", "count_tokens", "load", "unload")
                 },
                 "vectors cross as": " or ".join(profile.vector_encodings) if profile.embed else NO,
@@ -161,12 +166,12 @@ class OperationsTable(SphinxDirective):
 class ProofsTable(SphinxDirective):
     """docs/proofs.json, which the shared tests write and hold."""
 
-    marks = {"proven": "●", "refused": "○"}  # noqa: RUF012  # read only
+    marks = {"proven": YES, "refused": "○"}  # noqa: RUF012  # read only
 
     def run(self) -> list[nodes.Node]:
         path = Path(__file__).with_name("proofs.json")
         self.env.note_dependency(str(path))
-        proofs = json.loads(path.read_text())
+        proofs = {name.replace(", ", " "): rows for name, rows in json.loads(path.read_text()).items()}
         rows = sorted({row for column in proofs.values() for row in column})
         lines = table(
             [
