@@ -88,11 +88,9 @@ class ServerLink:
             total=_first(config.timeout, profile.timeout),
         )
         self.ready_timeout = _first(config.ready_timeout, profile.ready_timeout) or None
-        self.policy = RetryPolicy(
-            endpoint=self.endpoint,
-            ready_timeout=self.ready_timeout,
-            liveness=launcher.failure if launcher else _no_failure,
-        )
+        self.policy = RetryPolicy(endpoint=self.endpoint, ready_timeout=self.ready_timeout)
+        if launcher is not None:
+            self.policy = attrs.evolve(self.policy, liveness=launcher.failure)
 
     @property
     def endpoint(self) -> str:
@@ -227,7 +225,3 @@ def _shortest(*phases: tuple[str, float | None]) -> tuple[str, float | None]:
         return phases[0]
     limit, name = min(limited)
     return name, limit
-
-
-def _no_failure() -> BackendError | None:
-    return None

@@ -8,6 +8,7 @@ entered only after a failure. What may have been processed is never sent again: 
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias, TypeVar
@@ -37,6 +38,8 @@ SLOWEST_POLL = 0.5
 POLL_GROWTH = 1.1
 TRANSIENT_ATTEMPTS = 3
 RETRY_AFTER_CAP = 60.0
+DEATH_KNOWN_AFTER = 0.5
+"""Seconds after which a process that closed a connection is taken to be alive."""
 
 
 def _alive() -> None:
@@ -63,16 +66,38 @@ class RetryPolicy:
         """The result of ``attempt``, tried again as the module says. ``probe``: it changes nothing on the server, so
         that also a silent or half-started server may be asked again. Raises the last error; ``waited`` on it says how
         long the cold start was waited for."""
+        try:
+            return await self._call(attempt, probe=probe, on_progress=on_progress)
+        except APIConnectionError as error:
+            died = await self._death(error)
+            if died is not None:
+                raise died from error
+            raise
+
+    async def _call(self, attempt: Callable[[], Awaitable[T]], *, probe: bool, on_progress: OnProgress | None) -> T:
         started = time.monotonic()
         try:
             return await attempt()
         except BackendError as first:
-            died = self.liveness() if isinstance(first, APIConnectionError) else None
-            if died is not None:
-                raise died from first
+            if isinstance(first, APIConnectionError) and first.refused:
+                died = self.liveness()
+                if died is not None:
+                    raise died from first
             if _not_ready(first, probe=probe) is None and not self._is_transient(first):
                 raise
             return await self._recover(attempt, first, started=started, probe=probe, on_progress=on_progress)
+
+    async def _death(self, error: APIConnectionError) -> BackendError | None:
+        """Why the server's process ended, where it did. A process closes its connections before it is known to have
+        ended, so it is looked at for a moment longer."""
+        died = self.liveness()
+        if self.liveness is _alive or not error.sent:
+            return died
+        deadline = time.monotonic() + DEATH_KNOWN_AFTER
+        while died is None and time.monotonic() < deadline:
+            await asyncio.sleep(FIRST_POLL / 5)
+            died = self.liveness()
+        return died
 
     async def _recover(
         self,

@@ -391,3 +391,27 @@ async def test_the_two_budgets_add_up(clock: Clock) -> None:
     server = Server(clock, refused, busy, busy, loading, busy, busy, "answer")
     assert "answer" == await policy().call(server)
     assert 7 == server.calls
+
+
+async def test_a_process_is_known_to_be_dead_a_moment_after_its_connection_closed() -> None:
+    looks = iter([None, None, ServerDiedError("it died")])
+    policy = RetryPolicy(endpoint="http://x", ready_timeout=5.0, liveness=lambda: next(looks))
+
+    async def attempt() -> str:
+        raise APIConnectionError("the server closed the connection", sent=True)
+
+    with pytest.raises(ServerDiedError, match="it died"):
+        await policy.call(attempt)
+
+
+async def test_a_process_that_lives_keeps_the_error_of_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ctxbackends.retry.DEATH_KNOWN_AFTER", 0.03)
+    looks: list[None] = []
+    policy = RetryPolicy(endpoint="http://x", ready_timeout=5.0, liveness=lambda: looks.append(None))
+
+    async def attempt() -> str:
+        raise APIConnectionError("the server closed the connection", sent=True)
+
+    with pytest.raises(APIConnectionError):
+        await policy.call(attempt)
+    assert len(looks) > 1
