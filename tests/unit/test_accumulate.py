@@ -9,18 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ctxbackends.messages import Message, Part, ReasoningPart, TextPart, ToolCall, ToolResult
 from ctxbackends.types import (
     Completion,
     Embeddings,
     Finish,
     Loading,
-    Message,
     PartialCompletion,
     ReasoningDelta,
     RefusalDelta,
     StreamEvent,
     TextDelta,
-    ToolCall,
     ToolCallDelta,
     Usage,
 )
@@ -41,50 +40,60 @@ def completion(*events: StreamEvent) -> Completion:
 
 
 @pytest.mark.parametrize(
-    ("events", "facts"),
+    ("events", "facts", "parts"),
     [
-        pytest.param([], {"text": ""}, id="nothing"),
-        pytest.param([TextDelta("a"), TextDelta(""), TextDelta("b")], {"text": "ab"}, id="text"),
+        pytest.param([], {"text": ""}, (), id="nothing"),
+        pytest.param([TextDelta("a"), TextDelta(""), TextDelta("b")], {"text": "ab"}, (TextPart("ab"),), id="text"),
         pytest.param(
             [ReasoningDelta("r"), TextDelta("a"), ReasoningDelta("s"), TextDelta("b")],
             {"text": "ab", "reasoning": "rs"},
+            (ReasoningPart("r"), TextPart("a"), ReasoningPart("s"), TextPart("b")),
             id="reasoning between text",
         ),
-        pytest.param([RefusalDelta("n"), RefusalDelta("o")], {"text": "", "refusal": "no"}, id="refusal"),
+        pytest.param([RefusalDelta("n"), RefusalDelta("o")], {"text": "", "refusal": "no"}, (), id="refusal"),
         pytest.param(
             [ToolCallDelta(0, "c1", "f", ""), ToolCallDelta(0, "", "", '{"a"'), ToolCallDelta(0, "", "", ":1}")],
             {"text": "", "tool_calls": (ToolCall("c1", "f", '{"a":1}'),)},
+            (ToolCall("c1", "f", '{"a":1}'),),
             id="a call in pieces",
         ),
         pytest.param(
             [ToolCallDelta(1, "c2", "g", "2"), ToolCallDelta(0, "c1", "f", "1"), ToolCallDelta(1, "", "", "3")],
             {"text": "", "tool_calls": (ToolCall("c1", "f", "1"), ToolCall("c2", "g", "23"))},
-            id="interleaved calls, in the order of their indexes",
+            (ToolCall("c2", "g", "23"), ToolCall("c1", "f", "1")),
+            id="interleaved calls, in the order of their indexes; as parts, in that of their beginnings",
         ),
         pytest.param(
             [ToolCallDelta(0, "", "", "1"), ToolCallDelta(0, "c1", "", ""), ToolCallDelta(0, "", "f", "2")],
             {"text": "", "tool_calls": (ToolCall("c1", "f", "12"),)},
+            (ToolCall("c1", "f", "12"),),
             id="id and name that come late",
         ),
         pytest.param(
             [ToolCallDelta(0, "c1", "f", "1"), ToolCallDelta(0, "c2", "g", "2")],
             {"text": "", "tool_calls": (ToolCall("c1", "f", "12"),)},
+            (ToolCall("c1", "f", "12"),),
             id="the first id and name hold",
         ),
     ],
 )
-def test_events_become(events: list[StreamEvent], facts: dict[str, Any]) -> None:
-    expected = Completion(**{"finish_reason": "stop", "usage": Usage(5, 2, 1), "requested_model": "asked", **facts})
-    assert expected == completion(*events)
+def test_events_become(events: list[StreamEvent], facts: dict[str, Any], parts: tuple[Part, ...]) -> None:
+    common = {"finish_reason": "stop", "usage": Usage(5, 2, 1), "requested_model": "asked"}
+    assert Completion(**{**common, **facts, "parts": parts}) == completion(*events)
 
 
 def test_a_completion_holds_what_is_known_of_the_answer() -> None:
     accumulator = accumulated([TextDelta("a"), Finish("length")])
     read = accumulator.completion(requested_model="asked", served_model="served", response_id="r1", raw=b"bytes")
-    assert (
-        Completion(text="a", finish_reason="length", requested_model="asked", served_model="served", response_id="r1")
-        == read
+    expected = Completion(
+        text="a",
+        finish_reason="length",
+        requested_model="asked",
+        served_model="served",
+        response_id="r1",
+        parts=(TextPart("a"),),
     )
+    assert expected == read
     assert b"bytes" == read.raw
 
 
@@ -136,10 +145,11 @@ def test_messages_are_built_by_their_role() -> None:
     assert Message("system", "a") == Message.system("a")
     assert Message("user", "a") == Message.user("a")
     assert Message("assistant", "a") == Message.assistant("a")
-    assert Message("assistant", "", (ToolCall("c", "f", "{}"),)) == Message.assistant(
-        "", tool_calls=[ToolCall("c", "f", "{}")]
-    )
-    assert Message("tool", "a", (), "c") == Message.tool("a", tool_call_id="c")
+    call = ToolCall("c", "f", "{}")
+    assert Message("assistant", (call,)) == Message.assistant("", tool_calls=[call])
+    assert Message("assistant", (TextPart("a"), call)) == Message.assistant("a", tool_calls=[call])
+    assert ("", (call,)) == (Message.assistant("", tool_calls=[call]).text, Message("assistant", (call,)).tool_calls)
+    assert Message("tool", (ToolResult("c", "a"),)) == Message.tool("a", tool_call_id="c")
 
 
 def test_the_waiting_says_what_it_sees() -> None:

@@ -134,6 +134,22 @@ def good(type_: str, text: str = "Hello", **facts: Any) -> bytes:
     return sse(text, usage=(3, 2), **facts) if type_ in STREAMED else completion_body(text, **facts)
 
 
+def listing(type_: str, *ids: str) -> list[tuple[str, bytes]]:
+    """What this type of server is asked for its models, in this order, and what it answers."""
+    if type_ == "ollama":
+        tags = (URL_ + "/api/tags", json.dumps({"models": [{"name": name} for name in ids]}).encode())
+        return [tags, (URL_ + "/api/ps", b'{"models":[]}')] if ids else [tags]
+    if type_ == "lmstudio":
+        return [(URL_ + "/api/v1/models", json.dumps({"models": [{"key": name} for name in ids]}).encode())]
+    return [(MODELS + ("?limit=1000" if type_ == "anthropic" else ""), models_body(*ids))]
+
+
+def lists(mock: aioresponses, type_: str, *ids: str, repeat: bool = False) -> None:
+    """The server answers as in ``listing``."""
+    for url, body in listing(type_, *ids):
+        mock.get(url, body=body, repeat=repeat)
+
+
 def failing(message: str, **more: Any) -> bytes:
     return json.dumps({"error": {"message": message, **more}}).encode()
 
@@ -152,6 +168,8 @@ async def test_complete(type_: str, make: Make, mocked: aioresponses) -> None:
     expected: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], limit: 7}
     if type_ in STREAMED:
         expected |= {"stream": True, "stream_options": {"include_usage": True}}
+    if type_ == "llamacpp":
+        expected["return_progress"] = True
     assert expected == body_of(mocked)
     (call,) = calls(mocked)
     assert (False, "application/json") == (call["allow_redirects"], call["headers"]["Content-Type"])
@@ -292,7 +310,7 @@ async def test_options_are_sent_or_refused(
         assert [] == calls(mocked)
     else:
         await backend.complete("Hi", **options)
-        plain = {"model", "messages", "stream", "stream_options"}
+        plain = {"model", "messages", "stream", "stream_options"} | set(PROFILES[type_].stream_members)
         assert 1 == len(set(body_of(mocked)) - plain)
 
 
@@ -419,14 +437,33 @@ async def test_the_key_goes_into_one_header_and_only_where_there_is_one(
     type_: str, make: Make, mocked: aioresponses
 ) -> None:
     mocked.post(CHAT, body=good(type_), repeat=True)
-    mocked.get(MODELS, body=models_body("m"), repeat=True)
-    for settings, sent in (({"api_key": KEY}, f"Bearer {KEY}"), ({}, None)):
+    lists(mocked, type_, "m", repeat=True)
+    bearer = ("Authorization", f"Bearer {KEY}")
+    listed = ("x-api-key", KEY) if type_ == "anthropic" else bearer
+    looks = len(listing(type_, "m"))
+    for settings, sent in (({"api_key": KEY}, [bearer, *[listed] * looks]), ({}, [])):
         mocked.requests.clear()
         backend = make(type_, **settings)
         await backend.complete("Hi")
         await backend.models()
-        assert [sent, sent] == [call["headers"].get("Authorization") for call in calls(mocked)]
-        assert (sent is not None) == (KEY in str(calls(mocked)))
+        headers = [call["headers"] for call in calls(mocked)]
+        assert 1 + looks == len(headers)
+        assert sent == [(name, value) for some in headers for name, value in some.items() if KEY in value]
+        assert bool(sent) == (KEY in str(calls(mocked)))
+        if not sent:
+            assert not {"authorization", "x-api-key"} & {name.lower() for some in headers for name in some}
+
+
+@pytest.mark.parametrize(
+    ("type_", "sent"), [("anthropic", ("x-api-key", KEY)), ("vllm", ("Authorization", f"Bearer {KEY}"))]
+)
+async def test_the_key_on_the_messages_api(type_: str, sent: tuple[str, str], make: Make, mocked: aioresponses) -> None:
+    mocked.post(URL_ + "/v1/messages", status=400, body=failing("no"))
+    with pytest.raises(BadRequestError):
+        await make(type_, api_key=KEY, wire_api="messages").complete("Hi")
+    (call,) = calls(mocked)
+    assert [sent] == [(name, value) for name, value in call["headers"].items() if KEY in value]
+    assert "2023-06-01" == call["headers"]["anthropic-version"]
 
 
 def everything(error: BaseException) -> str:
@@ -472,7 +509,7 @@ async def test_an_echoed_key_is_nowhere(type_: str, script: Script, make: Make, 
 async def test_a_backend_shows_no_key(type_: str, make: Make) -> None:
     backend = make(type_, api_key=KEY)
     assert f"<HTTPBackend 'mine' ({type_}) at {URL_}>" == repr(backend)
-    assert KEY not in repr(backend._policy)
+    assert KEY not in repr(backend._link) + repr(backend._link.policy) + repr(backend._codec)
 
 
 # --- a generation is a job on somebody's GPU ------------------------------------------------------
@@ -506,22 +543,24 @@ async def test_a_pooled_connection_that_was_closed_is_no_failure(
     type_: str, make: Make, raw_server: RawServerFactory
 ) -> None:
     whole = answer(200, good(type_))
-    server = await raw_server([[answer(200, models_body("m"))], [Do.CLOSE]], [[whole]])
+    looks = [[answer(200, body)] for _, body in listing(type_, "m")]
+    server = await raw_server([*looks, [Do.CLOSE]], [[whole]])
     backend = make(type_, endpoint=server.url)
     await backend.models()
     assert "Hello" == (await backend.complete("Hi")).text
-    assert [0, 0, 1] == [request.connection for request in server.requests]
+    assert [*[0] * len(looks), 0, 1] == [request.connection for request in server.requests]
 
 
 async def test_the_stream_of_a_server_that_closes_after_it_says_so(make: Make, raw_server: RawServerFactory) -> None:
     for type_ in TYPES:
         script = [EVENT_STREAM, chunked(sse("Hello")), LAST_CHUNK]
-        server = await raw_server([[answer(200, models_body("m"))], script], [script])
+        looks = [[answer(200, body)] for _, body in listing(type_, "m")]
+        server = await raw_server([*looks, script], [script])
         backend = make(type_, endpoint=server.url)
         await backend.models()
         async with backend.stream("Hi") as stream:
             await stream.completed()
-        expected = [None, "close" if type_ == "llamacpp" else None]
+        expected = [*[None] * len(looks), "close" if type_ == "llamacpp" else None]
         assert expected == [request.headers.get("connection") for request in server.requests]
 
 
@@ -702,17 +741,53 @@ def test_same_model(requested: str, served: str, same: bool) -> None:
 # --- what is it, and is it there ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("type_", TYPES)
+@pytest.mark.parametrize("type_", [name for name in TYPES if name not in ("ollama", "lmstudio", "anthropic")])
 async def test_models(type_: str, make: Make, mocked: aioresponses) -> None:
     mocked.get(MODELS, body=models_body("a", "b", owned_by="me", max_model_len=4096))
     expected = tuple(ModelInfo(id=name, context_length=4096, owned_by="me") for name in "ab")
     assert expected == await make(type_).models()
 
 
+async def test_models_of_anthropic(make: Make, mocked: aioresponses) -> None:
+    mocked.get(MODELS + "?limit=1000", body=models_body("a", "b", max_input_tokens=4096))
+    assert tuple(ModelInfo(id=name, context_length=4096) for name in "ab") == await make("anthropic").models()
+    (call,) = calls(mocked)
+    assert "2023-06-01" == call["headers"]["anthropic-version"]
+
+
+async def test_models_of_ollama(make: Make, mocked: aioresponses) -> None:
+    mocked.get(URL_ + "/api/tags", payload={"models": [{"name": "a:latest"}, {"name": "b:4b"}]})
+    mocked.get(URL_ + "/api/ps", payload={"models": [{"name": "b:4b", "context_length": 4096}]})
+    expected = (
+        ModelInfo(id="a:latest", aliases=("a",), state="unloaded"),
+        ModelInfo(id="b:4b", context_length=4096, state="loaded"),
+    )
+    assert expected == await make("ollama").models()
+
+
+async def test_models_of_lm_studio(make: Make, mocked: aioresponses) -> None:
+    loaded = {"loaded_instances": [{"id": "a:2", "config": {"context_length": 4096}}], "max_context_length": 9999}
+    mocked.get(
+        URL_ + "/api/v1/models",
+        payload={"models": [{"key": "a", "publisher": "me", **loaded}, {"key": "b", "max_context_length": 9999}]},
+    )
+    expected = (
+        ModelInfo(id="a", aliases=("a:2",), context_length=4096, owned_by="me", state="loaded"),
+        ModelInfo(id="b", state="unloaded"),
+    )
+    assert expected == await make("lmstudio").models()
+
+
+async def test_models_of_an_lm_studio_without_an_api_of_its_own(make: Make, mocked: aioresponses) -> None:
+    mocked.get(URL_ + "/api/v1/models", status=404, body=b"not found")
+    mocked.get(MODELS, body=models_body("a", "b", owned_by="me"))
+    assert tuple(ModelInfo(id=name, owned_by="me") for name in "ab") == await make("lmstudio").models()
+
+
 @pytest.mark.parametrize("type_", TYPES)
 @pytest.mark.parametrize("wait", [True, False])
 async def test_ping(wait: bool, type_: str, make: Make, mocked: aioresponses) -> None:
-    mocked.get(MODELS, body=models_body("a", "b"))
+    lists(mocked, type_, "a", "b")
     ping = await make(type_).ping(wait=wait)
     assert ("mine", URL_, "a") == (ping.backend, ping.endpoint, ping.model)
     assert ping.elapsed >= 0
@@ -720,7 +795,7 @@ async def test_ping(wait: bool, type_: str, make: Make, mocked: aioresponses) ->
 
 @pytest.mark.parametrize("type_", TYPES)
 async def test_a_server_without_a_model_is_ready(type_: str, make: Make, mocked: aioresponses) -> None:
-    mocked.get(MODELS, body=models_body(), repeat=True)
+    lists(mocked, type_, repeat=True)
     backend = make(type_)
     await backend.wait_ready()
     for use in (backend.models(), backend.ping()):
@@ -820,16 +895,33 @@ async def test_the_state_of_another_model_is_nothing_to_wait_for(make: Make, moc
 # --- embeddings -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("type_", [name for name in TYPES if name != "anthropic"])
+@pytest.mark.parametrize("type_", [name for name in TYPES if name not in ("anthropic", "ollama")])
 async def test_embeddings(type_: str, make: Make, mocked: aioresponses) -> None:
+    more: dict[str, Any] = {} if type_ == "llamacpp" else {"dimensions": 2}
     vectors = [{"index": 1, "embedding": [3.0, 4.0]}, {"index": 0, "embedding": [1.0, 2.0]}]
     answered = {"data": vectors, "model": "e", "usage": {"prompt_tokens": 2}}
     mocked.post(EMBEDDINGS, payload=answered)
-    embeddings = await make(type_).embed(["a", "b"], model="e", dimensions=2)
+    embeddings = await make(type_).embed(["a", "b"], model="e", **more)
     assert ((1.0, 2.0), (3.0, 4.0)) == embeddings.vectors
     assert ("e", "e", Usage(2, 0)) == (embeddings.requested_model, embeddings.served_model, embeddings.usage)
-    expected = {"model": "e", "input": ["a", "b"], "encoding_format": "float", "dimensions": 2}
+    expected = {"model": "e", "input": ["a", "b"], "encoding_format": "float", **more}
     assert expected == body_of(mocked)
+
+
+async def test_embeddings_of_ollama(make: Make, mocked: aioresponses) -> None:
+    answered = {"embeddings": [[1.0, 2.0], [3.0, 4.0]], "model": "e", "prompt_eval_count": 2}
+    mocked.post(URL_ + "/api/embed", payload=answered)
+    embeddings = await make("ollama").embed(["a", "b"], model="e", dimensions=2)
+    assert ((1.0, 2.0), (3.0, 4.0)) == embeddings.vectors
+    assert ("e", "e", Usage(2, 0)) == (embeddings.requested_model, embeddings.served_model, embeddings.usage)
+    assert {"model": "e", "input": ["a", "b"], "truncate": False, "dimensions": 2} == body_of(mocked)
+
+
+async def test_dimensions_that_the_server_would_ignore(make: Make, mocked: aioresponses) -> None:
+    with pytest.raises(UnsupportedOptionError) as caught:
+        await make("llamacpp").embed("a", dimensions=2)
+    assert ("dimensions", "mine", URL_) == (caught.value.option, caught.value.backend, caught.value.endpoint)
+    assert [] == calls(mocked)
 
 
 async def test_one_text(make: Make, mocked: aioresponses) -> None:

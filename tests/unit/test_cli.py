@@ -187,6 +187,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         else:
             data = b"".join(b"data: %s\n\n" % json.dumps(chunk).encode() for chunk in script.chunks)
             self.answer(200, data, more=0 if script.whole else 100, kind="text/event-stream")
+            if not script.whole:
+                time.sleep(0.2)  # what was written is read before the connection breaks
 
     def answer(self, status: int, body: bytes, *, more: int = 0, kind: str = "application/json") -> None:
         self.send_response(status)
@@ -380,12 +382,22 @@ def test_chat_json(script: Script) -> None:
     expected: dict[str, object] = {
         "text": "Héllo",
         "finish_reason": "stop",
-        "usage": {"input_tokens": 3, "output_tokens": 2, "cached_input_tokens": None},
+        "usage": {
+            "input_tokens": 3,
+            "output_tokens": 2,
+            "cached_input_tokens": None,
+            "cache_write_tokens": None,
+            "reasoning_tokens": None,
+            "load_seconds": None,
+            "prompt_seconds": None,
+            "generation_seconds": None,
+        },
         "requested_model": "tiny",
         "served_model": "tiny",
         "reasoning": "",
         "refusal": "",
         "tool_calls": [],
+        "stop_sequence": None,
         "response_id": None,
     }
     assert expected == json.loads(result.out)
@@ -497,7 +509,7 @@ def test_an_answer_that_breaks_off(script: Script) -> None:
         'ctx: backend "local": the connection broke before the answer was whole\n'
         "  5 characters had arrived; they are not a whole answer\n"
     )
-    assert Result(1, "Hello", expected) == ctx("ai", "chat", "Hi")
+    assert Result(1, "Hello\n", expected) == ctx("ai", "chat", "Hi")
 
 
 @pytest.mark.parametrize(
@@ -693,7 +705,7 @@ def test_an_endpoint_of_something_else(script: Script) -> None:
     script.models = [(200, b"<html>hello</html>")]
     result = ctx("ai", "ping")
     assert (1, "", 1) == (result.code, result.out, result.err.count("\n"))
-    assert result.err.startswith('ctx: backend "local": the model list is not what the OpenAI API answers with: ')
+    assert result.err.startswith('ctx: backend "local": the answer is not what the OpenAI API answers with: ')
 
 
 def test_a_wrong_model(script: Script) -> None:

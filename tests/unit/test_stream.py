@@ -20,10 +20,20 @@ from ctxbackends.errors import (
     ResponseTooLargeError,
     StreamInterruptedError,
 )
+from ctxbackends.messages import TextPart
 from ctxbackends.registry import open_backend
 from ctxbackends.stream import ChatStream, StreamLimits
-from ctxbackends.types import Completion, Finish, PartialCompletion, ReasoningDelta, StreamEvent, TextDelta, Usage
-from ctxbackends.wire.openai_chat import OpenAIStreamDecoder
+from ctxbackends.types import (
+    Completion,
+    Finish,
+    OnProgress,
+    PartialCompletion,
+    ReasoningDelta,
+    StreamEvent,
+    TextDelta,
+    Usage,
+)
+from ctxbackends.wire.openai_stream import OpenAIStreamDecoder
 from tests.conftest import DONE, EVENT_STREAM, LAST_CHUNK, Do, RawServer, RawServerFactory, Script, chunked, event, sse
 
 Part = bytes | float | BackendError
@@ -98,7 +108,7 @@ def stream_of(
     keep_raw: bool = False,
     sent_before: float = 0.0,
 ) -> ChatStream:
-    async def open_body(sent: Callable[[], None]) -> ScriptedBody:
+    async def open_body(sent: Callable[[], None], _: OnProgress) -> ScriptedBody:
         sent()
         await asyncio.sleep(sent_before)
         return body
@@ -138,6 +148,7 @@ async def test_events_come_in_order(size: int) -> None:
         requested_model="m",
         served_model="m",
         response_id="r1",
+        parts=(TextPart("Hello there"),),
     )
     assert expected == stream.completion
     assert b"" == stream.completion.raw
@@ -200,15 +211,16 @@ async def test_only_inside_async_with() -> None:
 
 
 async def test_a_stream_that_did_not_open_may_not_be_opened_again() -> None:
-    async def open_body(sent: Callable[[], None]) -> ScriptedBody:
+    async def open_body(sent: Callable[[], None], _: OnProgress) -> ScriptedBody:
         sent()
         raise APIConnectionError("connection refused", refused=True)
 
     stream = stream_of(ScriptedBody())
     stream._open_body = open_body
-    for _ in range(2):
-        with pytest.raises(APIConnectionError):
-            await stream.__aenter__()
+    with pytest.raises(APIConnectionError):
+        await stream.__aenter__()
+    with pytest.raises(ClosedError, match="opened once"):
+        await stream.__aenter__()
     await stream.__aexit__(None, None, None)
 
 
@@ -575,6 +587,31 @@ async def test_a_server_that_goes_away(end: Do, raw_server: RawServerFactory, ba
     assert 1 == len(server.requests)
 
 
+@pytest.mark.xfail(reason="what was read before the break is lost since opening is a task of its own")
+async def test_what_came_together_with_the_break_is_handed_on(
+    raw_server: RawServerFactory, backend_of: Callable[..., Any]
+) -> None:
+    for _ in range(5):
+        server = await raw_server([[EVENT_STREAM + chunked(event("Hel")), Do.CLOSE]])
+        backend = await backend_of(server)
+        with pytest.raises(StreamInterruptedError) as caught:
+            async with backend.stream("Hi") as stream:
+                await stream.completed()
+        assert "Hel" == caught.value.partial.text
+
+
+async def hold_the_clock(until: Callable[[], bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The event loop's time stands still until something has happened, so that on a busy machine no limit passes
+    before it."""
+    loop = asyncio.get_running_loop()
+    real, held = loop.time, loop.time()
+    monkeypatch.setattr(loop, "time", lambda: held)
+    while not until():
+        await asyncio.sleep(0)
+    late = real() - held
+    monkeypatch.setattr(loop, "time", lambda: real() - late)
+
+
 @pytest.mark.parametrize(
     ("settings", "script", "phase"),
     [
@@ -588,13 +625,20 @@ async def test_a_server_that_goes_away(end: Do, raw_server: RawServerFactory, ba
     ],
 )
 async def test_a_silent_server_is_not_waited_for_for_ever(
-    settings: dict[str, float], script: Script, phase: str, raw_server: RawServerFactory, backend_of: Callable[..., Any]
+    settings: dict[str, float],
+    script: Script,
+    phase: str,
+    raw_server: RawServerFactory,
+    backend_of: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     server = await raw_server([script])
     backend = await backend_of(server, **settings)
+    moving = asyncio.create_task(hold_the_clock(lambda: bool(server.requests), monkeypatch))
     with pytest.raises(APITimeoutError) as caught:
         async with backend.stream("Hi") as stream:
             await stream.completed()
+    await moving
     key = "timeout" if phase == "total" else f"{phase}_timeout"
     assert (phase, 0.05, key, "vllm") == (
         caught.value.phase,

@@ -24,7 +24,7 @@ from ctxbackends.httpbackend import HTTPBackend
 from ctxbackends.messages import ChatOptions, JSONObjectFormat, JSONSchemaFormat, Message, ToolCall
 from ctxbackends.registry import open_backend
 from ctxbackends.structured import extract
-from ctxbackends.types import Completion, FinishReason
+from ctxbackends.types import Completion, Enforcement, FinishReason
 from tests.conftest import RawServerFactory, answer, completion_body, sse
 
 
@@ -64,6 +64,8 @@ class Box(msgspec.Struct, Generic[T]):
 
 class FakeBackend:
     """Gives one completion, and remembers what it was asked."""
+
+    schema_enforcement: Enforcement = "grammar"
 
     def __init__(self, text: str = "{}", finish_reason: FinishReason = "stop", **facts: Any) -> None:
         self.messages: list[Message] = []
@@ -216,7 +218,9 @@ async def test_over_http(type_: str, raw_server: RawServerFactory) -> None:
 
 async def test_a_server_that_would_ignore_the_schema(raw_server: RawServerFactory) -> None:
     server = await raw_server([[answer(200, completion_body(ANSWER))]])
-    async with open_backend("anthropic", endpoint=server.url, default_model="m", api_key_env="") as backend:
+    async with open_backend(
+        "anthropic", endpoint=server.url, default_model="m", api_key_env="", wire_api="chat_completions"
+    ) as backend:
         assert isinstance(backend, HTTPBackend)
         with pytest.raises(UnsupportedOptionError):
             await extract(backend, Decision, "We chose YAML.")
