@@ -273,11 +273,16 @@ class BackendConfig:
         if self.wire_api is not None and self.wire_api not in profile.wire_apis:
             self._fail("wire_api", f"must be {' or '.join(profile.wire_apis)} for type {self.type}")
         for field in TYPE_FIELDS:
-            if getattr(self, field) is not None and field not in profile.uses:
+            if getattr(self, field) is None:
+                continue
+            if field not in profile.uses:
                 users = ", ".join(name for name, row in PROFILES.items() if field in row.uses)
                 self._fail(field, f"has no meaning for type {self.type}; it is for {users}")
-        if self.keep_alive == math.inf and profile.keep_alive_at is not None:
-            self._fail("keep_alive", f"type {self.type} cannot keep a model for ever; write a duration such as 24h")
+            if (self.wire_api or profile.wire_api) not in profile.uses[field]:
+                self._fail(field, f"cannot be said with wire_api: {self.wire_api}; leave out one of the two")
+        keep = self.keep_alive
+        if keep is not None and profile.keep_alive_at is not None and (keep == math.inf or keep < 1 or keep % 1):
+            self._fail("keep_alive", f"type {self.type} takes whole seconds, from 1s on; write a duration such as 24h")
 
     def _check_text(self, field: str) -> None:
         value = getattr(self, field)

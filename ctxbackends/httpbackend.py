@@ -6,6 +6,7 @@ is no generation is a function of the profile, driven by ``link.run``. Knows no 
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 import warnings
@@ -77,7 +78,7 @@ class HTTPBackend:
             config, profile=profile, codec=self._codec, transport=transport, launcher=launcher, environ=environ
         )
         self._model_mismatch = config.model_mismatch or profile.model_mismatch
-        self._prepared: set[str] = set()
+        self._preparing: dict[str, asyncio.Future[None]] = {}
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} ({self.type}) at {self.endpoint}>"
@@ -240,10 +241,19 @@ class HTTPBackend:
         )
 
     async def _prepare(self, model: str, on_progress: OnProgress | None) -> None:
-        if self._profile.prepare is None or model in self._prepared:
+        """What comes before a generation, where the profile says so: for one task at a time, and anew each time, since
+        the server may have unloaded the model meanwhile."""
+        if self._profile.prepare is None:
             return
-        await self._link.run_retried(self._profile.prepare(model, self._settings), on_progress=on_progress)
-        self._prepared.add(model)
+        loop = asyncio.get_running_loop()
+        while (other := self._preparing.get(model)) is not None and other.get_loop() is loop:
+            await asyncio.wait([other])
+        done = self._preparing[model] = loop.create_future()
+        try:
+            await self._link.run_retried(self._profile.prepare(model, self._settings), on_progress=on_progress)
+        finally:
+            del self._preparing[model]
+            done.set_result(None)
 
     # --- embeddings and tokens --------------------------------------------------------------------
 

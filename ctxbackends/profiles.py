@@ -97,7 +97,8 @@ class Profile:
     ``list_models``, ``status``, ``embed``, ``load``, ``unload``, ``count_tokens``, and ``prepare``, which comes before
     the first generation. ``embed_batch`` is how many texts go into one request, ``vector_encodings`` the forms that
     vectors come in; ``embed_dimensions`` is False where the server ignores the wish for shorter vectors.
-    ``uses`` are the settings of ``.ctxrc`` that have a meaning for this type alone.
+    ``uses`` are the settings of ``.ctxrc`` that have a meaning for this type alone, with the wire formats that carry
+    them.
     """
 
     type: str
@@ -128,7 +129,7 @@ class Profile:
     unload: Callable[[str], Steps[None]] | None = None
     count_tokens: Callable[[ChatRequest, OptionTable], Steps[int]] | None = None
     prepare: Callable[[str, WireSettings], Steps[None]] | None = None
-    uses: frozenset[str] = frozenset()
+    uses: Mapping[str, frozenset[str]] = attrs.field(factory=dict, converter=_read_only)
 
     @property
     def wire_api(self) -> str:
@@ -224,7 +225,10 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                 embed=ollama_server.embed,
                 load=ollama_server.load,
                 unload=ollama_server.unload,
-                uses=frozenset({"context_length", "keep_alive"}),
+                uses={
+                    "context_length": frozenset({WireAPI.OLLAMA}),
+                    "keep_alive": frozenset({WireAPI.OLLAMA}),
+                },
             ),
             Profile(
                 type=BackendType.LMSTUDIO,
@@ -242,7 +246,10 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                 load=lmstudio.load,
                 unload=lmstudio.unload,
                 prepare=lmstudio.prepare,
-                uses=frozenset({"context_length", "keep_alive"}),
+                uses={
+                    "context_length": frozenset({WireAPI.CHAT_COMPLETIONS, WireAPI.MESSAGES}),
+                    "keep_alive": frozenset({WireAPI.CHAT_COMPLETIONS}),
+                },
             ),
             Profile(
                 type=BackendType.OPENAI,
@@ -253,7 +260,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                 schema_enforcement="native",
                 embed_batch=2048,
                 count_tokens=openai_server.count_tokens,
-                uses=frozenset({"organization", "project"}),
+                uses=dict.fromkeys(("organization", "project"), frozenset({WireAPI.CHAT_COMPLETIONS})),
             ),
             Profile(
                 type=BackendType.ANTHROPIC,

@@ -107,6 +107,7 @@ class ChatStream:
         self._waiting_since: float | None = None
         self._seen_first = False
         self._progressed = False
+        self._reading = False
         self._timed_out: APITimeoutError | None = None
         self._watch: asyncio.TimerHandle | None = None
 
@@ -229,21 +230,24 @@ class ChatStream:
         assert self._body is not None, "it is open, or there was something to say"
         if self._seen_first or self._progressed:
             self._waiting_since = loop.time()
+        if not self._seen_first:
+            self._arm(loop)
+        self._reading = True
         try:
             events = await self._receive(self._body)
         except BackendError as error:
             self._error = self._explain(error)
             self._close()
             raise self._error from error.__cause__
+        finally:
+            self._reading = False
         self._waiting_since = None
         self._events, self._next = events, 0
         if not self._seen_first and all(isinstance(event, PromptProgress) for event in events):
             self._progressed = True  # the first token is still awaited, and this is a sign of life
         elif not self._seen_first:
             self._seen_first = True
-            if self._watch is not None:  # from here on the limit between tokens holds, which may pass sooner
-                self._watch.cancel()
-            self._arm(loop)
+            self._arm(loop)  # from here on the limit between tokens holds, which may pass sooner
         if self._decoder.finished:
             await self._finish(self._body)
 
@@ -313,6 +317,8 @@ class ChatStream:
         limit = self._limits.idle if self._seen_first else self._limits.first_token
         if limit is not None:
             moments.append((self._waiting_since if self._waiting_since is not None else loop.time()) + limit)
+        if self._watch is not None:
+            self._watch.cancel()
         self._watch = loop.call_at(min(moments), self._look, loop) if moments else None
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -322,7 +328,13 @@ class ChatStream:
             return
         phase, limit = ("idle", self._limits.idle) if self._seen_first else ("first_token", self._limits.first_token)
         if limit is not None and self._waiting_since is not None and now >= self._waiting_since + limit:
-            self._expire(phase, limit)
+            if self._reading:
+                self._expire(phase, limit)
+                return
+            # Nobody has asked for the first token: it may have been there for long. Reading sets the timer again.
+            self._watch = None
+            if self._limits.total is not None:
+                self._watch = loop.call_at(self._sent_at + self._limits.total, self._look, loop)
             return
         self._arm(loop)
 

@@ -226,6 +226,9 @@ class ByteStream:
         try:
             return await self._response.content.readany()
         except _AIOHTTP_ERRORS as error:
+            left = _came_before(self._response.content)
+            if left:
+                return left  # the error comes again with the next read
             raise _translate(error, reused=False, started=True) from error
 
     @property
@@ -236,6 +239,18 @@ class ByteStream:
         """Close at once, without waiting, so that the server sees it and frees its slot. Where the body was read to its
         end, the connection is pooled already and stays."""
         self._response.close()
+
+
+def _came_before(content: aiohttp.StreamReader) -> bytes:
+    """What had arrived before the connection broke: aiohttp raises the error first and keeps the bytes."""
+    error = content.exception()
+    if error is None:
+        return b""
+    content._exception = None
+    try:
+        return content.read_nowait()
+    finally:
+        content._exception = error
 
 
 async def _read_bounded(content: aiohttp.StreamReader, limit: int, *, cut: bool = False) -> bytes:

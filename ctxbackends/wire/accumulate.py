@@ -126,7 +126,7 @@ class Accumulator:
                 parts.append(ReasoningPart("".join(block.pieces), block.signature, block.redacted))
             else:
                 parts.append(block.call())
-        return tuple(part for part in parts if part != TextPart(""))
+        return tuple(part for part in parts if part not in (TextPart(""), ReasoningPart("")))
 
     def completion(
         self, *, requested_model: str, served_model: str | None, response_id: str | None, raw: bytes = b""

@@ -125,7 +125,7 @@ def load(model: str, *, context_length: int | None, keep_alive: float | None) ->
             "load",
             "LM Studio takes no keep_alive when it loads; write keep_alive into .ctxrc, and each request sends it",
         )
-    found = yield from _find(model)
+    found = yield from _find(model, "load")
     if found is not None and found.instances:
         have = _context_of(found)
         if context_length is None or have == context_length:
@@ -139,17 +139,17 @@ def load(model: str, *, context_length: int | None, keep_alive: float | None) ->
 
 def unload(model: str) -> Steps[None]:
     """Every instance of ``model``; nothing happens where there is none."""
-    found = yield from _find(model)
+    found = yield from _find(model, "unload")
     if found is None:
         raise ModelNotFoundError(404, body=f"LM Studio has no model {model}".encode(), message="model not found")
     yield from _unload_all(found)
 
 
-def _find(model: str) -> Steps[_Model | None]:
+def _find(model: str, what: str) -> Steps[_Model | None]:
     try:
         models = yield from _all_models()
     except NotFoundError as error:
-        raise UnsupportedOperationError("load", _TOO_OLD) from error
+        raise UnsupportedOperationError(what, _TOO_OLD) from error
     return next((one for one in models if model in one.names), None)
 
 
@@ -159,11 +159,11 @@ def _unload_all(model: _Model) -> Steps[None]:
 
 
 def prepare(model: str, settings: WireSettings) -> Steps[None]:
-    """Before the first generation: LM Studio takes a context length only when it loads a model, so the model is loaded
+    """Before a generation: LM Studio takes a context length only when it loads a model, so the model is loaded
     with the one that is configured. Raises ServerConfigurationError where it is loaded with another."""
     if settings.context_length is None:
         return
-    found = yield from _find(model)
+    found = yield from _find(model, "context_length")
     if found is not None and found.instances:
         have = _context_of(found)
         if have is not None and have != settings.context_length:

@@ -28,11 +28,11 @@ from ctxbackends.messages import (
     RegexFormat,
     TextPart,
     Tool,
-    ToolCall,
     ToolResult,
 )
-from ctxbackends.types import Completion
-from ctxbackends.wire.http import HTTPRequest, HTTPResponse, arguments_text, bearer, decode_json, encode_json
+from ctxbackends.types import Completion, Finish, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta
+from ctxbackends.wire.accumulate import Accumulator
+from ctxbackends.wire.http import HTTPRequest, HTTPResponse, bearer, decode_json, encode_json
 from ctxbackends.wire.openai_parts import (
     WireLogprobs,
     WireMessage,
@@ -167,20 +167,17 @@ class OpenAIChatCodec:
             raise StreamInterruptedError(
                 f"the answer is not whole: finish_reason is {choice.finish_reason!r}", body=response.body
             )
-        return Completion(
-            text=message.content or "",
-            finish_reason=reason,
-            usage=usage_of(answer.usage, answer.timings),
+        folded = Accumulator()
+        folded.add(ReasoningDelta(message.reasoning or message.reasoning_content or ""))
+        folded.add(TextDelta(message.content or "", logprobs_of(choice.logprobs)))
+        folded.add(RefusalDelta(message.refusal or ""))
+        for place, call in enumerate(message.tool_calls or ()):
+            folded.add(ToolCallDelta(place, call.id or "", call.name, call.arguments))
+        hit = choice.stop_reason if isinstance(choice.stop_reason, str) else None
+        folded.add(Finish(reason, usage_of(answer.usage, answer.timings), hit))
+        return folded.completion(
             requested_model=requested_model,
             served_model=answer.model or None,
-            reasoning=message.reasoning or message.reasoning_content or "",
-            refusal=message.refusal or "",
-            tool_calls=tuple(
-                ToolCall(call.id or "", call.function.name or "", arguments_text(call.function.arguments))
-                for call in message.tool_calls or ()
-            ),
-            logprobs=logprobs_of(choice.logprobs),
-            stop_sequence=choice.stop_reason if isinstance(choice.stop_reason, str) else None,
             response_id=answer.id,
             raw=response.body,
         )

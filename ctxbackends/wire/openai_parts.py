@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from ctxbackends.types import FINISH_REASONS, FinishReason, TokenLogprob, Usage
+from ctxbackends.wire.http import arguments_text
 
 # Text Generation Inference names its reasons otherwise: https://huggingface.co/docs/text-generation-inference
 _FINISH_ALIASES: Mapping[str, FinishReason] = {"eos_token": "stop", "stop_sequence": "stop"}
@@ -45,7 +46,16 @@ class _Function(msgspec.Struct):
 class WireToolCall(msgspec.Struct):
     index: int | None = None
     id: str | None = None
-    function: _Function = msgspec.field(default_factory=_Function)
+    function: _Function | None = None
+
+    @property
+    def name(self) -> str:
+        return (self.function.name if self.function else None) or ""
+
+    @property
+    def arguments(self) -> str:
+        """As JSON text; empty where there are none."""
+        return arguments_text(self.function.arguments) if self.function else ""
 
 
 class WireMessage(msgspec.Struct):

@@ -23,7 +23,6 @@ from ctxbackends.types import (
     ToolCallDelta,
 )
 from ctxbackends.wire.framing import SSEDecoder
-from ctxbackends.wire.http import arguments_text
 from ctxbackends.wire.openai_parts import (
     WireLogprobs,
     WireMessage,
@@ -198,8 +197,7 @@ class OpenAIStreamDecoder:
             events.append(RefusalDelta(delta.refusal))
         for call in delta.tool_calls or ():
             place = self._place(call)
-            arguments = arguments_text(call.function.arguments)
-            events.append(ToolCallDelta(place, self._calls[place], call.function.name or "", arguments))
+            events.append(ToolCallDelta(place, self._calls[place], call.name, call.arguments))
 
     def _place(self, call: WireToolCall) -> int:
         """Which of the parallel calls a delta belongs to: by id, then by index. Servers repeat the index 0 for every

@@ -19,6 +19,7 @@ from ctxbackends import (
     ChatOptions,
     ChoiceFormat,
     Completion,
+    ConfigError,
     ContextOverflowError,
     Finish,
     ImagePart,
@@ -135,6 +136,12 @@ async def test_a_context_length_is_loaded(opened: Opened, target: Target, cell: 
         async with opened() as backend:
             with refusal(cell):
                 await backend.load(context_length=2048)
+        return
+    if target.wire_api not in PROFILES[target.type].uses["context_length"]:
+        with pytest.raises(ConfigError, match=f"cannot be said with wire_api: {target.wire_api}"):
+            async with opened(context_length=2048):
+                pass
+        cell.refused()
         return
     async with opened(context_length=2048) as backend:
         await backend.load()

@@ -187,8 +187,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
         else:
             data = b"".join(b"data: %s\n\n" % json.dumps(chunk).encode() for chunk in script.chunks)
             self.answer(200, data, more=0 if script.whole else 100, kind="text/event-stream")
-            if not script.whole:
-                time.sleep(0.2)  # what was written is read before the connection breaks
 
     def answer(self, status: int, body: bytes, *, more: int = 0, kind: str = "application/json") -> None:
         self.send_response(status)
@@ -875,7 +873,8 @@ def test_wording(error: Exception, text: str | None) -> None:
 OPTIONS = {
     (): ("--version", "--debug", "--help"),
     ("ai",): ("--help",),
-    ("ai", "ping"): ("--backend", "--no-wait", "--json", "--endpoint", "--api-key-env", "--debug"),
+    ("ai", "ping"): ("--backend", "--no-wait", "--probe", "--json", "--endpoint", "--api-key-env", "--debug"),
+    ("ai", "status"): ("--backend", "--json", "--endpoint", "--api-key-env", "--debug"),
     ("ai", "models"): ("--backend", "--json", "--endpoint", "--api-key-env", "--debug"),
     ("ai", "chat"): ("--system", "--model", "--max-tokens", "--temperature", "--json", "--backend", "[PROMPT]"),
     ("serve",): (
@@ -917,10 +916,10 @@ def test_the_list_of_commands() -> None:
             assert found is not None
             assert name == found.name
             assert found.help
-    assert "  ai     Ask a model: ping, models, chat.\n" in shown
+    assert "  ai     Ask a model: ping, status, models, chat.\n" in shown
     assert "  serve  Serve a GGUF model with llama.cpp on this machine.\n" in shown
     assert "  setup  Write a backend into .ctxrc.\n" in shown
-    assert {"ping", "models", "chat"} == set(ai.commands)
+    assert {"ping", "status", "models", "chat"} == set(ai.commands)
 
 
 @pytest.mark.parametrize("arguments", [(), ("ai",)])

@@ -116,6 +116,19 @@ def test_the_command_without_any_backend(tmp_path: Path, monkeypatch: pytest.Mon
 # --- loading ------------------------------------------------------------------------------------------
 
 
+async def test_one_task_loads_for_all() -> None:
+    """And the model is looked at before each request: somebody may have unloaded it."""
+    async with LMStudioStandIn() as server:
+        settings: dict[str, Any] = {"context_length": 2048, "default_model": "qwen/qwen3-4b"}
+        async with open_backend("lmstudio", endpoint=server.url, **settings) as backend:
+            await asyncio.gather(*(backend.complete(f"[[say]]{n}[[/say]]", max_tokens=8) for n in range(5)))
+            await backend.unload()
+            await backend.complete("[[say]]again[[/say]]", max_tokens=8)
+            assert 2048 == (await backend.status()).context_length
+    loads = [request.json for request in server.requests if request.path == "/api/v1/models/load"]
+    assert [2048, 2048] == [load["context_length"] for load in loads]
+
+
 async def test_ollama_loads_and_keeps_as_it_is_told() -> None:
     async with OllamaStandIn() as server:
         settings: dict[str, Any] = {"context_length": 8192, "keep_alive": math.inf}
@@ -171,7 +184,12 @@ async def test_what_cannot_be_loaded(type_: str) -> None:
         ),
         ({"type": "ollama", "organization": "o"}, "organization: has no meaning for type ollama; it is for openai"),
         ({"type": "vllm", "wire_api": "ollama"}, "wire_api: must be chat_completions or messages for type vllm"),
-        ({"type": "lmstudio", "keep_alive": math.inf}, "keep_alive: type lmstudio cannot keep a model for ever"),
+        ({"type": "lmstudio", "keep_alive": math.inf}, "keep_alive: type lmstudio takes whole seconds"),
+        ({"type": "lmstudio", "keep_alive": 0.5}, "keep_alive: type lmstudio takes whole seconds"),
+        (
+            {"type": "ollama", "keep_alive": 5.0, "wire_api": "messages"},
+            "keep_alive: cannot be said with wire_api: messages",
+        ),
         ({"type": "ollama", "keep_alive": -1.0}, "keep_alive: must be above zero"),
         ({"type": "ollama", "context_length": 0}, "context_length: must be a whole number from 1"),
         ({"type": "openai", "project": "a b"}, "project: holds white space"),

@@ -587,7 +587,6 @@ async def test_a_server_that_goes_away(end: Do, raw_server: RawServerFactory, ba
     assert 1 == len(server.requests)
 
 
-@pytest.mark.xfail(reason="what was read before the break is lost since opening is a task of its own")
 async def test_what_came_together_with_the_break_is_handed_on(
     raw_server: RawServerFactory, backend_of: Callable[..., Any]
 ) -> None:
@@ -656,3 +655,23 @@ async def test_two_streams_at_once(raw_server: RawServerFactory, backend_of: Cal
     async with backend.stream("1") as first, backend.stream("2") as second:
         assert "two" == (await second.completed()).text
         assert "one" == (await first.completed()).text
+
+
+async def test_a_late_consumer_is_no_late_server() -> None:
+    """The first token was there all the time that nobody asked for it."""
+    body = ScriptedBody(sse("Hello"))
+    async with stream_of(body, first_token=0.02) as stream:
+        await asyncio.sleep(0.06)
+        assert "Hello" == (await stream.completed()).text
+
+
+async def test_a_late_consumer_of_a_silent_server_is_told_so(
+    raw_server: RawServerFactory, backend_of: Callable[..., Any]
+) -> None:
+    server = await raw_server([[EVENT_STREAM, Do.HOLD]])
+    backend = await backend_of(server, first_token_timeout=0.1, timeout=60.0)
+    async with backend.stream("Hi") as stream:
+        await asyncio.sleep(0.15)
+        with pytest.raises(APITimeoutError) as caught:
+            await stream.completed()
+    assert "first_token" == caught.value.phase
