@@ -1106,6 +1106,7 @@ for flag in ("--model", "--host", "--alias", "--ctx-size", "--parallel", "--thre
     parser.add_argument(flag)
 parser.add_argument("--port", type=int)
 parser.add_argument("--embeddings", action="store_true")
+parser.add_argument("--kv-unified", action="store_true")
 options = vars(parser.parse_args())
 mode = os.environ["FAKE_MODE"]
 with open(os.environ["FAKE_RECORD"], "w") as record:
@@ -1194,7 +1195,7 @@ def test_serve_until_the_server_dies(fake: Fake, model: Path, monkeypatch: pytes
         f"  loading {model}",
         "  something outside ended it; is there memory enough for the model?",
     ] == plain
-    nothing = {"ctx_size": None, "parallel": None, "threads": None, "embeddings": False, "key": None}
+    nothing = dict.fromkeys(("ctx_size", "parallel", "threads", "key")) | {"embeddings": False, "kv_unified": False}
     assert {**nothing, "model": str(model), "host": "127.0.0.1", "alias": "some-model", "port": port} == fake.seen
 
 
@@ -1218,6 +1219,7 @@ def test_serve_options(fake: Fake, model: Path, monkeypatch: pytest.MonkeyPatch)
         "parallel": "2",
         "threads": "1",
         "embeddings": True,
+        "kv_unified": True,
         "key": KEY,
     } == fake.seen
     assert KEY not in result.out + result.err
