@@ -1,0 +1,1676 @@
+"""Anthropic's Messages API: what is sent for every option and part, and what every answer, whole or streamed, is read
+as. The recordings are of servers that speak the same format; what the vendor alone sends is written after its
+documentation: https://platform.claude.com/docs/en/build-with-claude/streaming"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ctxbackends.errors import (
+    BackendError,
+    ContextOverflowError,
+    EmptyModelListError,
+    MalformedResponseError,
+    ModelNotFoundError,
+    ResponseError,
+    ResponseTooLargeError,
+    StreamInterruptedError,
+    UnsupportedOptionError,
+)
+from ctxbackends.messages import (
+    ChatRequest,
+    ImagePart,
+    JSONSchemaFormat,
+    Message,
+    NamedTool,
+    ReasoningPart,
+    TextPart,
+    Tool,
+    ToolCall,
+    ToolResult,
+)
+from ctxbackends.option_tables import (
+    ANTHROPIC_MESSAGES,
+    COMPATIBLE_MESSAGES,
+    LLAMACPP_MESSAGES,
+    VLLM_MESSAGES,
+)
+from ctxbackends.types import (
+    Completion,
+    Finish,
+    ModelInfo,
+    ReasoningDelta,
+    ServerStatus,
+    StreamEvent,
+    TextDelta,
+    ToolCallDelta,
+    Usage,
+)
+from ctxbackends.wire import anthropic_server
+from ctxbackends.wire.accumulate import Accumulator
+from ctxbackends.wire.anthropic import AnthropicCodec
+from ctxbackends.wire.anthropic_stream import AnthropicStreamDecoder
+from ctxbackends.wire.http import MAX_BODY_BYTES, HTTPRequest, HTTPResponse
+from ctxbackends.wire.status import error_from
+from tests.steps import answered, body_of, play
+
+RECORDINGS = Path(__file__).parent / "recordings" / "messages"
+VERSION = {"anthropic-version": "2023-06-01"}
+CODEC = AnthropicCodec(table=ANTHROPIC_MESSAGES, own_key=True)
+VLLM = AnthropicCodec(table=VLLM_MESSAGES)
+LLAMACPP = AnthropicCodec(table=LLAMACPP_MESSAGES)
+COMPATIBLE = AnthropicCodec(table=COMPATIBLE_MESSAGES)
+
+
+def recording(name: str) -> bytes:
+    return (RECORDINGS / name).read_bytes()
+
+
+def dump(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode()
+
+
+# --- encode: options --------------------------------------------------------------------------------
+
+HI = (Message.user("Hi"),)
+MINIMAL: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4096}
+SCHEMA = {"type": "object", "properties": {"a": {"type": "integer", "minimum": 1}}}
+ADD = Tool("add", "Adds.", {"type": "object", "properties": {}})
+GET = Tool("get", "", {"type": "object"}, strict=True)
+WIRE_ADD = {"name": "add", "description": "Adds.", "input_schema": {"type": "object", "properties": {}}}
+WIRE_GET = {"name": "get", "description": "", "input_schema": {"type": "object"}, "strict": True}
+PNG = b"\x89PNG\r\n\x1a\n..."
+
+
+def sent(codec: AnthropicCodec = CODEC, *, stream: bool = False, **options: Any) -> Any:
+    return body_of(codec.encode_chat(ChatRequest(**{"messages": HI, "model": "m", **options}), stream=stream))
+
+
+def test_a_request_is_a_post_with_the_version_of_the_api() -> None:
+    request = CODEC.encode_chat(ChatRequest(messages=HI, model="m"), stream=False)
+    body = b'{"model":"m","messages":[{"role":"user","content":"Hi"}],"max_tokens":4096}'
+    assert HTTPRequest("POST", "/v1/messages", body, VERSION) == request
+
+
+@pytest.mark.parametrize(
+    ("options", "more"),
+    [
+        pytest.param({}, {}, id="what is unset is not sent, and max_tokens is 4096"),
+        pytest.param({"max_tokens": 7}, {"max_tokens": 7}, id="max_tokens"),
+        pytest.param({"temperature": 0.0}, {"temperature": 0.0}, id="temperature 0"),
+        pytest.param({"temperature": 1.0}, {"temperature": 1.0}, id="the highest temperature"),
+        pytest.param({"top_p": 0.9}, {"top_p": 0.9}, id="top_p"),
+        pytest.param({"top_k": 5}, {"top_k": 5}, id="top_k"),
+        pytest.param({"stop_sequences": ("a", "b")}, {"stop_sequences": ["a", "b"]}, id="stop_sequences"),
+        pytest.param({"stop_sequences": ()}, {}, id="no stop_sequences"),
+        pytest.param({"reasoning_effort": "low"}, {"output_config": {"effort": "low"}}, id="reasoning_effort"),
+        pytest.param({"reasoning_effort": "none"}, {"thinking": {"type": "disabled"}}, id="no reasoning at all"),
+        pytest.param(
+            {"reasoning_budget": 2048}, {"thinking": {"type": "enabled", "budget_tokens": 2048}}, id="reasoning_budget"
+        ),
+        pytest.param(
+            {"reasoning_effort": "high", "reasoning_budget": 2048},
+            {"output_config": {"effort": "high"}, "thinking": {"type": "enabled", "budget_tokens": 2048}},
+            id="effort and budget",
+        ),
+        pytest.param(
+            {"response_format": JSONSchemaFormat("thing", SCHEMA)},
+            {"output_config": {"format": {"type": "json_schema", "schema": SCHEMA}}},
+            id="a schema goes as it is",
+        ),
+        pytest.param(
+            {"response_format": JSONSchemaFormat("thing", SCHEMA, checked=True)},
+            {
+                "output_config": {
+                    "format": {
+                        "type": "json_schema",
+                        "schema": {
+                            "type": "object",
+                            "properties": {"a": {"type": "integer", "description": "(minimum: 1)"}},
+                        },
+                    }
+                }
+            },
+            id="a schema that is checked here has its constraints in words",
+        ),
+        pytest.param(
+            {"reasoning_effort": "low", "response_format": JSONSchemaFormat("thing", SCHEMA)},
+            {"output_config": {"effort": "low", "format": {"type": "json_schema", "schema": SCHEMA}}},
+            id="effort beside a schema",
+        ),
+        pytest.param({"extra_body": {"top_k": 5}}, {"top_k": 5}, id="extra_body"),
+        pytest.param(
+            {"reasoning_effort": "low", "extra_body": {"output_config": {"x": 1}}},
+            {"output_config": {"effort": "low", "x": 1}},
+            id="extra_body beside an option in the same object",
+        ),
+        pytest.param(
+            {"extra_body": {"thinking": {"type": "adaptive"}, "metadata": {"user_id": "u"}}},
+            {"thinking": {"type": "adaptive"}, "metadata": {"user_id": "u"}},
+            id="extra_body that no option knows",
+        ),
+    ],
+)
+def test_options_are_sent_as(options: Mapping[str, Any], more: Mapping[str, Any]) -> None:
+    assert {**MINIMAL, **more} == sent(**options)
+
+
+def test_a_stream_is_asked_for() -> None:
+    assert {**MINIMAL, "stream": True} == sent(stream=True)
+
+
+def test_a_checked_schema_keeps_its_constraints_where_the_server_enforces_them() -> None:
+    body = sent(VLLM, response_format=JSONSchemaFormat("thing", SCHEMA, checked=True))
+    assert {"format": {"type": "json_schema", "schema": SCHEMA}} == body["output_config"]
+
+
+# Anthropic: budget_tokens must be less than max_tokens, https://platform.claude.com/docs/en/build-with-claude/extended-thinking
+@pytest.mark.xfail(reason="SUSPECTED BUG: the default of max_tokens is below a budget of 4096 or more, which is a 400")
+def test_the_default_of_max_tokens_leaves_room_for_the_reasoning() -> None:
+    assert 8192 < sent(reasoning_budget=8192)["max_tokens"]
+
+
+@pytest.mark.parametrize(
+    ("options", "more"),
+    [
+        pytest.param({"tools": (ADD, GET)}, {"tools": [WIRE_ADD, WIRE_GET]}, id="tools, one of them strict"),
+        pytest.param({"tool_choice": "auto"}, {}, id="a choice without tools"),
+        pytest.param({"tools": (ADD,), "tool_choice": "auto"}, {"tool_choice": {"type": "auto"}}, id="auto"),
+        pytest.param({"tools": (ADD,), "tool_choice": "none"}, {"tool_choice": {"type": "none"}}, id="none"),
+        pytest.param({"tools": (ADD,), "tool_choice": "required"}, {"tool_choice": {"type": "any"}}, id="required"),
+        pytest.param(
+            {"tools": (ADD, GET), "tool_choice": NamedTool("get")},
+            {"tools": [WIRE_ADD, WIRE_GET], "tool_choice": {"type": "tool", "name": "get"}},
+            id="named",
+        ),
+        pytest.param(
+            {"tools": (ADD,), "parallel_tool_calls": False},
+            {"tool_choice": {"type": "auto", "disable_parallel_tool_use": True}},
+            id="one call at a time",
+        ),
+        pytest.param(
+            {"tools": (ADD,), "parallel_tool_calls": True},
+            {"tool_choice": {"type": "auto", "disable_parallel_tool_use": False}},
+            id="several calls at a time",
+        ),
+        pytest.param(
+            {"tools": (ADD,), "parallel_tool_calls": False, "tool_choice": "required"},
+            {"tool_choice": {"type": "any", "disable_parallel_tool_use": True}},
+            id="one call, which is required",
+        ),
+        pytest.param(
+            {"tools": (ADD,), "parallel_tool_calls": False, "tool_choice": NamedTool("add")},
+            {"tool_choice": {"type": "tool", "name": "add", "disable_parallel_tool_use": True}},
+            id="one call of one tool",
+        ),
+        pytest.param(
+            {"tools": (ADD,), "parallel_tool_calls": False, "tool_choice": "none"},
+            {"tool_choice": {"type": "none"}},
+            id="no call at all, so that their number is no matter",
+        ),
+    ],
+)
+def test_tools_are_sent_as(options: Mapping[str, Any], more: Mapping[str, Any]) -> None:
+    tools = {"tools": [WIRE_ADD]} if options.get("tools") else {}
+    assert {**MINIMAL, **tools, **more} == sent(**options)
+
+
+@pytest.mark.parametrize(
+    ("choice", "more"),
+    [
+        pytest.param("none", {}, id="none: the tools are left out"),
+        pytest.param(
+            NamedTool("get"),
+            {"tools": [WIRE_GET], "tool_choice": {"type": "any"}},
+            id="named: it is the only one offered, and has to be called",
+        ),
+    ],
+)
+def test_choices_that_llama_server_ignores_are_brought_about(choice: Any, more: Mapping[str, Any]) -> None:
+    assert {**MINIMAL, **more} == sent(LLAMACPP, tools=(ADD, GET), tool_choice=choice)
+
+
+@pytest.mark.parametrize(
+    ("codec", "headers"),
+    [
+        pytest.param(CODEC, {"x-api-key": "k"}, id="Anthropic"),
+        pytest.param(VLLM, {"Authorization": "Bearer k"}, id="another server"),
+    ],
+)
+def test_the_key_goes_into_one_header(codec: AnthropicCodec, headers: Mapping[str, str]) -> None:
+    assert headers == codec.auth_headers("k")
+
+
+def test_encoding_changes_nothing_that_was_passed() -> None:
+    extra = {"output_config": {"x": 1}}
+    request = ChatRequest(
+        messages=HI,
+        model="m",
+        reasoning_effort="low",
+        response_format=JSONSchemaFormat("s", SCHEMA, checked=True),
+        tools=(ADD,),
+        extra_body=extra,
+    )
+    before = json.dumps([SCHEMA, extra])
+    assert CODEC.encode_chat(request, stream=True) == CODEC.encode_chat(request, stream=True)
+    assert before == json.dumps([SCHEMA, extra])
+
+
+# add_extra merges into the caller's own schema, of which the body holds the object itself. The same at Ollama
+# (`format`) and in the OpenAI format (`response_format.json_schema.schema`).
+@pytest.mark.xfail(reason="SUSPECTED BUG: extra_body is merged into the caller's schema", raises=AssertionError)
+def test_extra_body_does_not_reach_into_the_schema_that_was_passed() -> None:
+    schema: dict[str, Any] = {"type": "object"}
+    extra = {"output_config": {"format": {"schema": {"title": "t"}}}}
+    with suppress(UnsupportedOptionError):
+        sent(response_format=JSONSchemaFormat("s", schema), extra_body=extra)
+    assert {"type": "object"} == schema
+
+
+# --- encode: messages -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("message", "wire"),
+    [
+        pytest.param(Message.user("漢 🎉"), {"role": "user", "content": "漢 🎉"}, id="user"),
+        pytest.param(
+            Message.user(["a", "b"]),
+            {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+            id="user, in parts",
+        ),
+        pytest.param(
+            Message.user(["Look:", ImagePart.from_bytes(PNG)]),
+            {
+                "role": "user",
+                "content": [
+                    {"type": "text", "text": "Look:"},
+                    {
+                        "type": "image",
+                        "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgouLi4="},
+                    },
+                ],
+            },
+            id="an image as data",
+        ),
+        pytest.param(
+            Message.user([ImagePart.from_url("https://example.org/a.png")]),
+            {
+                "role": "user",
+                "content": [{"type": "image", "source": {"type": "url", "url": "https://example.org/a.png"}}],
+            },
+            id="an image by its URL",
+        ),
+        pytest.param(Message.assistant("A"), {"role": "assistant", "content": "A"}, id="assistant"),
+        pytest.param(
+            Message.assistant("A", tool_calls=[ToolCall("c1", "add", '{"a": 1}')]),
+            {
+                "role": "assistant",
+                "content": [
+                    {"type": "text", "text": "A"},
+                    {"type": "tool_use", "id": "c1", "name": "add", "input": {"a": 1}},
+                ],
+            },
+            id="a text and a call",
+        ),
+        pytest.param(
+            Message.assistant("", tool_calls=[ToolCall("c1", "add", "")]),
+            {"role": "assistant", "content": [{"type": "tool_use", "id": "c1", "name": "add", "input": {}}]},
+            id="a call without arguments",
+        ),
+        pytest.param(
+            Message.assistant([ReasoningPart("Hm.", signature="s"), "A", ReasoningPart("", redacted="r"), "B"]),
+            {
+                "role": "assistant",
+                "content": [
+                    {"type": "thinking", "thinking": "Hm.", "signature": "s"},
+                    {"type": "text", "text": "A"},
+                    {"type": "redacted_thinking", "data": "r"},
+                    {"type": "text", "text": "B"},
+                ],
+            },
+            id="reasoning, in its order",
+        ),
+        pytest.param(
+            Message.assistant([ReasoningPart("", signature="s")]),
+            {"role": "assistant", "content": [{"type": "thinking", "thinking": "", "signature": "s"}]},
+            id="reasoning of which only the signature came",
+        ),
+        pytest.param(
+            Message.tool("3", tool_call_id="c1", name="add"),
+            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c1", "content": "3"}]},
+            id="a tool's result",
+        ),
+        pytest.param(
+            Message.tool("no", tool_call_id="c1", is_error=True),
+            {
+                "role": "user",
+                "content": [{"type": "tool_result", "tool_use_id": "c1", "content": "no", "is_error": True}],
+            },
+            id="a tool that failed",
+        ),
+    ],
+)
+def test_messages_are_sent_as(message: Message, wire: Mapping[str, Any]) -> None:
+    assert [{"role": "user", "content": "Hi"}, wire] == sent(messages=(*HI, message))["messages"]
+
+
+def result(name: str) -> dict[str, Any]:
+    return {"type": "tool_result", "tool_use_id": name, "content": name}
+
+
+def tool(name: str) -> Message:
+    return Message.tool(name, tool_call_id=name)
+
+
+CALLS = Message.assistant("", tool_calls=[ToolCall(name, "add", "{}") for name in "abc"])
+
+
+@pytest.mark.parametrize(
+    ("messages", "turns"),
+    [
+        pytest.param(
+            [CALLS, tool("a"), tool("b"), tool("c")],
+            [("user", [result("a"), result("b"), result("c")])],
+            id="results that follow each other are one turn",
+        ),
+        pytest.param(
+            [CALLS, Message("tool", (ToolResult("a", "a"), ToolResult("b", "b"))), tool("c")],
+            [("user", [result("a"), result("b"), result("c")])],
+            id="results in one message, and one more",
+        ),
+        pytest.param(
+            [CALLS, tool("a"), CALLS, tool("b")],
+            [("user", [result("a")]), ("assistant", None), ("user", [result("b")])],
+            id="results of different turns stay apart",
+        ),
+        pytest.param(
+            [CALLS, tool("a"), Message.user("x"), tool("b")],
+            [("user", [result("a")]), ("user", "x"), ("user", [result("b")])],
+            id="what the user says is a turn of its own",
+        ),
+        pytest.param(
+            [CALLS, Message.user([TextPart("x")]), tool("b")],
+            [("user", [{"type": "text", "text": "x"}]), ("user", [result("b")])],
+            id="a result does not join the user's parts",
+        ),
+        pytest.param(
+            [CALLS, tool("a"), Message.system("S"), tool("b")],
+            [("user", [result("a"), result("b")])],
+            id="a system message is no turn",
+        ),
+    ],
+)
+def test_turns_are_merged(messages: Sequence[Message], turns: Sequence[tuple[str, Any]]) -> None:
+    body = sent(messages=(*HI, *messages))
+    read = [(turn["role"], turn["content"] if turn["role"] == "user" else None) for turn in body["messages"][2:]]
+    assert list(turns) == read
+
+
+def test_merging_turns_changes_no_message() -> None:
+    messages = (*HI, CALLS, tool("a"), tool("b"))
+    assert sent(messages=messages) == sent(messages=messages)
+    assert (ToolResult("a", "a"),) == messages[2].content
+
+
+S, T = ({"type": "text", "text": text} for text in "ST")
+
+
+@pytest.mark.parametrize(
+    ("messages", "system"),
+    [
+        pytest.param([Message.system("S")], "S", id="one text"),
+        pytest.param([Message.system(["S"])], "S", id="one part"),
+        pytest.param([Message.system("S"), Message.system("T")], [S, T], id="two messages"),
+        pytest.param([Message.system(["S", "T"])], [S, T], id="two parts"),
+        pytest.param([Message.system("")], None, id="an empty one is none"),
+        pytest.param([Message.system("S"), Message.system("")], "S", id="an empty one beside another"),
+    ],
+)
+def test_system_messages_are_sent_as(messages: Sequence[Message], system: Any) -> None:
+    body = sent(messages=(*messages, *HI))
+    assert {**MINIMAL, **({} if system is None else {"system": system})} == body
+
+
+# --- encode: refusals -------------------------------------------------------------------------------
+
+DEEP = b"[" * 100_000 + b"]" * 100_000
+UNSIGNED = Message.assistant([ReasoningPart("Hm."), "A"])
+
+
+def refusal(codec: AnthropicCodec = CODEC, **options: Any) -> tuple[str, str]:
+    with pytest.raises(UnsupportedOptionError) as caught:
+        sent(codec, **options)
+    return caught.value.option, str(caught.value)
+
+
+def test_reasoning_of_another_server_is_refused_by_anthropic_alone() -> None:
+    option, said = refusal(messages=(*HI, UNSIGNED, *HI))
+    assert "message: reasoning" == option
+    assert "this reasoning has no signature, so it came from another server" in said
+    for codec in (VLLM, LLAMACPP, COMPATIBLE):
+        block = sent(codec, messages=(*HI, UNSIGNED, *HI))["messages"][1]["content"][0]
+        assert {"type": "thinking", "thinking": "Hm.", "signature": ""} == block
+
+
+@pytest.mark.parametrize(
+    "arguments", ['{"a":', "[1]", '"x"', "null", "3", "x", "{} {}", "\ud800", '{"a":"\\ud800"}', DEEP.decode()]
+)
+def test_arguments_that_are_no_object_are_refused(arguments: str) -> None:
+    call = Message.assistant("", tool_calls=[ToolCall("c1", "add", arguments)])
+    option, said = refusal(messages=(*HI, call))
+    assert "message: tool call" == option
+    assert said.startswith("message: tool call: the arguments of add are no JSON object, which this API wants: ")
+
+
+@pytest.mark.parametrize(
+    "messages", [(), (Message.system("S"),), (Message.system("S"), Message.system("T"))], ids=["none", "one", "two"]
+)
+def test_a_conversation_of_system_messages_alone_is_refused(messages: tuple[Message, ...]) -> None:
+    assert (
+        "messages",
+        "messages: the Messages API needs at least one message besides the system's",
+    ) == refusal(messages=messages)
+
+
+@pytest.mark.parametrize(
+    ("options", "option", "reason"),
+    [
+        pytest.param({"temperature": 1.5}, "temperature", "this server takes 1 at most", id="a higher temperature"),
+        pytest.param({"seed": 1}, "seed", "the Messages API has no such option", id="no such option"),
+        pytest.param(
+            {"reasoning_effort": "none", "reasoning_budget": 2048},
+            "reasoning_budget",
+            'contradicts reasoning_effort="none"',
+            id="no reasoning, and a budget for it",
+        ),
+    ],
+)
+def test_what_anthropic_does_not_take_is_refused(options: Mapping[str, Any], option: str, reason: str) -> None:
+    assert (option, f"{option}: {reason}") == refusal(**options)
+
+
+def test_a_higher_temperature_is_taken_by_other_servers() -> None:
+    assert 1.5 == sent(VLLM, temperature=1.5)["temperature"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "options", "reason"),
+    [
+        ("model", None, {}, "pass model="),
+        ("messages", None, {}, "pass the messages"),
+        ("system", "S", {}, "pass a system message"),
+        ("stream", True, {}, "call stream()"),
+        ("max_tokens", 5, {}, "max_tokens is set by an option already"),
+        ("top_k", 5, {"top_k": 5}, "top_k is set by an option already"),
+        ("tools", [], {"tools": (ADD,)}, "tools is set by an option already"),
+        ("thinking", None, {"reasoning_effort": "none"}, "thinking is set by an option already"),
+    ],
+)
+def test_extra_body_does_not_override(name: str, value: Any, options: Mapping[str, Any], reason: str) -> None:
+    told = (f"extra_body: {name}", f"extra_body: {name}: {reason}")
+    assert told == refusal(**options, extra_body={"x": 1, name: value})
+
+
+def test_extra_body_does_not_override_inside_an_object() -> None:
+    option, _ = refusal(reasoning_effort="low", extra_body={"output_config": {"effort": "high"}})
+    assert "extra_body: output_config.effort" == option
+
+
+# --- decode: plain answers --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "completion"),
+    [
+        pytest.param(
+            "vllm-0.32.0-messages.json",
+            Completion(
+                text='dayspected open isinstance dest"):',
+                finish_reason="length",
+                usage=Usage(16, 6),
+                requested_model="asked",
+                served_model="tiny",
+                response_id="chatcmpl-b8ae9d77f6bda40d",
+                parts=(TextPart('dayspected open isinstance dest"):'),),
+            ),
+            id="vLLM: stop_sequence is left out",
+        ),
+        pytest.param(
+            "llama-b8672-messages.json",
+            Completion(
+                text='" abo answe del fals',
+                finish_reason="length",
+                usage=Usage(30, 5, 8),
+                requested_model="asked",
+                served_model="tiny.gguf",
+                response_id="chatcmpl-KjALhNlhEQ3jCAa4tm5GN72qybtDjhAP",
+                parts=(TextPart('" abo answe del fals'),),
+            ),
+            id="llama-server b8672: cached tokens are counted in",
+        ),
+        pytest.param(
+            "llama-b11549-messages.json",
+            Completion(
+                text='"" del tok"',
+                finish_reason="length",
+                usage=Usage(30, 5, 8),
+                requested_model="asked",
+                served_model="/models/tiny.gguf",
+                response_id="chatcmpl-xLJFr74W4aU9dUrMyKXdRk5dKtpED3Zi",
+                parts=(TextPart('"" del tok"'),),
+            ),
+            id="llama-server b11549",
+        ),
+        pytest.param(
+            "llama-b8672-messages-stop.json",
+            Completion(
+                text='" is" bu" co b',
+                finish_reason="stop",
+                usage=Usage(20, 7, 19),
+                requested_model="asked",
+                served_model="tiny.gguf",
+                stop_sequence="e",
+                response_id="chatcmpl-NjrIJAsKlmtmySn58ArRdR5FyZCIcKIP",
+                parts=(TextPart('" is" bu" co b'),),
+            ),
+            id="llama-server b8672: a stop sequence under end_turn",
+        ),
+        pytest.param(
+            "llama-b11549-messages-stop.json",
+            Completion(
+                text='" that mo null oth',
+                finish_reason="stop",
+                usage=Usage(20, 5, 19),
+                requested_model="asked",
+                served_model="/models/tiny.gguf",
+                stop_sequence="e",
+                response_id="chatcmpl-BCezTwTOe0Qpir4zACgvK4oYmEvWQOoU",
+                parts=(TextPart('" that mo null oth'),),
+            ),
+            id="llama-server b11549: a stop sequence under end_turn",
+        ),
+        pytest.param(
+            "llama-b8672-messages-tools.json",
+            Completion(
+                text="",
+                finish_reason="tool_calls",
+                usage=Usage(297, 68, 8),
+                requested_model="asked",
+                served_model="tiny.gguf",
+                tool_calls=(ToolCall("WzIlSZ7ba6mwZMHLOaXFYLZoTkXyyGz4", "get_weather", '{"city":"paris"}'),),
+                response_id="chatcmpl-a5mrIRTRllLJPNPqMuCjlk2DTk3WIA5s",
+                parts=(ToolCall("WzIlSZ7ba6mwZMHLOaXFYLZoTkXyyGz4", "get_weather", '{"city":"paris"}'),),
+            ),
+            id="llama-server b8672: a call",
+        ),
+    ],
+)
+def test_recorded_answers_are_read(name: str, completion: Completion) -> None:
+    body = recording(name)
+    read = CODEC.decode_chat(answered(body), requested_model="asked")
+    assert completion == read
+    assert body == read.raw
+
+
+def test_a_recorded_answer_of_several_calls_that_was_cut_is_read() -> None:
+    read = CODEC.decode_chat(answered(recording("llama-b11549-messages-tools.json")), requested_model="asked")
+    assert ("length", Usage(297, 200, 84), "") == (read.finish_reason, read.usage, read.text)
+    assert ['{"city":"london"}', '{"city":"paris"}', '{"city":"paris"}', "{}"] == [
+        call.arguments for call in read.tool_calls
+    ]
+    assert read.parts == read.tool_calls
+
+
+def whole(*content: Mapping[str, Any], reason: object = "end_turn", **more: object) -> Completion:
+    body = dump({"type": "message", "content": content, "stop_reason": reason, **more})
+    return CODEC.decode_chat(answered(body), requested_model="asked")
+
+
+CALL = {"type": "tool_use", "id": "c1", "name": "add", "input": {"a": [1, "漢"]}}
+
+
+@pytest.mark.parametrize(
+    ("content", "facts"),
+    [
+        pytest.param([], {"text": "", "parts": ()}, id="no content"),
+        pytest.param([{"type": "text", "text": ""}], {"text": "", "parts": ()}, id="an empty text"),
+        pytest.param(
+            [{"type": "text", "text": "a\u2028b 🎉"}],
+            {"text": "a\u2028b 🎉", "parts": (TextPart("a\u2028b 🎉"),)},
+            id="text",
+        ),
+        pytest.param(
+            [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}],
+            {"text": "ab", "parts": (TextPart("ab"),)},
+            id="two texts are one",
+        ),
+        pytest.param(
+            [{"type": "thinking", "thinking": "Hm.", "signature": "s"}, {"type": "text", "text": "a"}],
+            {"text": "a", "reasoning": "Hm.", "parts": (ReasoningPart("Hm.", "s"), TextPart("a"))},
+            id="thinking with its signature",
+        ),
+        pytest.param(
+            [{"type": "thinking", "thinking": "Hm.", "signature": ""}],
+            {"text": "", "reasoning": "Hm.", "parts": (ReasoningPart("Hm."),)},
+            id="an empty signature is none",
+        ),
+        pytest.param(
+            [{"type": "thinking", "thinking": "", "signature": "s"}],
+            {"text": "", "parts": (ReasoningPart("", "s"),)},
+            id="thinking of which only the signature came",
+        ),
+        pytest.param(
+            [{"type": "thinking", "thinking": name, "signature": name} for name in "st"],
+            {"text": "", "reasoning": "st", "parts": (ReasoningPart("s", "s"), ReasoningPart("t", "t"))},
+            id="two blocks of thinking",
+        ),
+        pytest.param(
+            [{"type": "redacted_thinking", "data": "r"}, {"type": "redacted_thinking", "data": "q"}],
+            {"text": "", "parts": (ReasoningPart("", redacted="r"), ReasoningPart("", redacted="q"))},
+            id="thinking that came encrypted",
+        ),
+        pytest.param(
+            [CALL, {**CALL, "id": "c2", "input": {}}],
+            {
+                "text": "",
+                "tool_calls": (ToolCall("c1", "add", '{"a":[1,"漢"]}'), ToolCall("c2", "add", "{}")),
+                "parts": (ToolCall("c1", "add", '{"a":[1,"漢"]}'), ToolCall("c2", "add", "{}")),
+            },
+            id="calls, one of them without arguments",
+        ),
+        pytest.param(
+            [{"type": "text", "text": "a"}, CALL, {"type": "text", "text": "b"}],
+            {
+                "text": "ab",
+                "tool_calls": (ToolCall("c1", "add", '{"a":[1,"漢"]}'),),
+                "parts": (TextPart("a"), ToolCall("c1", "add", '{"a":[1,"漢"]}'), TextPart("b")),
+            },
+            id="a call between texts",
+        ),
+        pytest.param(
+            [
+                {"type": "server_tool_use", "id": "s1", "name": "web_search", "input": {"query": "q"}},
+                {"type": "web_search_tool_result", "tool_use_id": "s1", "content": [{"url": "u"}]},
+                {"text": "typeless"},
+                {"type": "text", "text": "a", "citations": [{"type": "x"}]},
+            ],
+            {"text": "a", "parts": (TextPart("a"),)},
+            id="blocks of kinds that this SDK asks for nowhere",
+        ),
+    ],
+)
+def test_content_is_read_as(content: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> None:
+    assert Completion(**{"finish_reason": "stop", "requested_model": "asked", **facts}) == whole(*content)
+
+
+def test_an_answer_goes_back_as_it_came() -> None:
+    content: list[dict[str, Any]] = [
+        {"type": "thinking", "thinking": "Hm.", "signature": "s"},
+        {"type": "redacted_thinking", "data": "r"},
+        {"type": "text", "text": "a"},
+        CALL,
+    ]
+    body = sent(messages=(*HI, whole(*content, reason="tool_use").message))
+    assert {"role": "assistant", "content": content} == body["messages"][1]
+
+
+@pytest.mark.parametrize(
+    ("wire", "usage"),
+    [
+        (None, None),
+        ({}, None),
+        ({"output_tokens": 2}, None),
+        ({"input_tokens": 5}, Usage(5, 0)),
+        ({"input_tokens": 5, "output_tokens": 2}, Usage(5, 2)),
+        ({"input_tokens": 5, "output_tokens": 2, "cache_read_input_tokens": None}, Usage(5, 2)),
+        ({"input_tokens": 5, "output_tokens": 2, "cache_read_input_tokens": 0}, Usage(5, 2, 0)),
+        ({"input_tokens": 5, "output_tokens": 2, "cache_read_input_tokens": 7}, Usage(12, 2, 7)),
+        (
+            {
+                "input_tokens": 5,
+                "output_tokens": 2,
+                "cache_read_input_tokens": 7,
+                "cache_creation_input_tokens": 100,
+                "cache_creation": {"ephemeral_5m_input_tokens": 100},
+                "service_tier": "standard",
+            },
+            Usage(112, 2, 7, 100),
+        ),
+    ],
+)
+def test_usage_is_read_as(wire: object, usage: Usage | None) -> None:
+    assert usage == whole(usage=wire).usage
+
+
+REASONS = [
+    ("end_turn", "stop"),
+    ("stop_sequence", "stop"),
+    ("max_tokens", "length"),
+    ("model_context_window_exceeded", "length"),
+    ("tool_use", "tool_calls"),
+    ("refusal", "content_filter"),
+]
+NO_REASONS = ["pause_turn", "abort", "stop", "END_TURN", "", None]
+
+
+@pytest.mark.parametrize(("wire", "reason"), REASONS)
+def test_stop_reasons_are_read_as(wire: str, reason: str) -> None:
+    assert reason == whole({"type": "text", "text": "a"}, reason=wire).finish_reason
+
+
+def test_the_stop_sequence_is_told() -> None:
+    assert "###" == whole(reason="stop_sequence", stop_sequence="###").stop_sequence
+
+
+@pytest.mark.parametrize("wire", NO_REASONS)
+def test_an_answer_that_is_not_whole_is_no_completion(wire: str | None) -> None:
+    with pytest.raises(StreamInterruptedError) as caught:
+        whole({"type": "text", "text": "a"}, reason=wire)
+    assert f"the answer is not whole: stop_reason is {wire!r}" == str(caught.value)
+    assert b'"text": "a"' in caught.value.body
+
+
+def test_an_answer_without_a_stop_reason_is_not_whole() -> None:
+    """So vLLM ends an answer that it gives up (/sleep, 0.32.0)."""
+    body = b'{"id":"x","type":"message","role":"assistant","content":[{"type":"text","text":"a"}],"model":"tiny"}'
+    with pytest.raises(StreamInterruptedError, match=r"^the answer is not whole: stop_reason is None$"):
+        VLLM.decode_chat(answered(body), requested_model="m")
+
+
+def test_model_and_id_may_be_missing() -> None:
+    assert (None, None) == (whole().served_model, whole().response_id)
+    assert (None, "i") == (whole(model="", id="i").served_model, whole(model="", id="i").response_id)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b'{"type":"error","error":{"type":"overloaded_error","message":"boom"}}', "boom"),
+        (b'{"error":{"code":500,"message":"boom","type":"server_error"}}', "boom"),
+        (b'{"error":"boom"}', "boom"),
+        (b'{"type":"error","message":"boom"}', "boom"),
+        (b'{"type":"error"}', '{"type":"error"}'),
+        (b'{"error":{},"content":[],"stop_reason":"end_turn"}', '{"error":{},'),
+    ],
+)
+def test_an_error_under_a_good_status_is_an_error(body: bytes, said: str) -> None:
+    with pytest.raises(ResponseError) as caught:
+        CODEC.decode_chat(answered(body), requested_model="m")
+    assert type(caught.value) is ResponseError
+    assert f"the server sent an error under HTTP 200: {said}" in str(caught.value)
+    assert body == caught.value.body
+
+
+@pytest.mark.parametrize("body", [b"{}", b'{"content":null}', b'{"type":"message","stop_reason":"end_turn"}'])
+def test_an_answer_without_content_is_malformed(body: bytes) -> None:
+    with pytest.raises(MalformedResponseError, match=r"^the answer of the Messages API holds no content$") as caught:
+        CODEC.decode_chat(answered(body), requested_model="m")
+    assert body == caught.value.body
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<html>Bad Gateway</html>",
+        b'{"content":[',
+        b"null",
+        b"[]",
+        b"\xff\xfe",
+        b'{"model":"\xff"}',
+        b'{"model":"\\ud800"}',
+        b'{"content":{}}',
+        b'{"content":["a"]}',
+        b'{"content":[{"type":"text","text":1}]}',
+        b'{"content":[{"type":"tool_use","input":[]}]}',
+        b'{"content":[{"type":"tool_use","input":"{}"}]}',
+        b'{"stop_reason":1}',
+        b'{"usage":{"input_tokens":"5"}}',
+        b'{"usage":{"input_tokens":' + b"9" * 5000 + b"}}",
+        b'{"error":%b}' % DEEP,
+        b'{"unknown":%b}' % DEEP,
+    ],
+    ids=lambda body: body[:40].decode("utf-8", "replace"),
+)
+def test_what_is_no_answer_is_malformed(body: bytes) -> None:
+    with pytest.raises(
+        MalformedResponseError, match=r"^the answer is not what the Messages API answers with: "
+    ) as caught:
+        CODEC.decode_chat(answered(body), requested_model="m")
+    assert body == caught.value.body
+
+
+def test_recorded_refusals_are_told_apart() -> None:
+    overflow = error_from(answered(recording("vllm-0.32.0-error-context.json"), 400))
+    assert isinstance(overflow, ContextOverflowError)
+    assert (1025, 1024) == (overflow.input_tokens, overflow.context_length)
+    missing = error_from(answered(recording("vllm-0.32.0-error-model.json"), 404))
+    assert (ModelNotFoundError, "NotFoundError") == (type(missing), missing.error_type)
+    assert "'messages' is required" == error_from(answered(recording("llama-b11549-error-body.json"), 500)).message
+    wrong = error_from(answered(recording("vllm-0.32.0-error-body.json"), 400))
+    assert "body.max_tokens" in (wrong.message or "")
+
+
+# --- streams ----------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Outcome:
+    """What came of a stream. ``failure`` is None where it was whole."""
+
+    events: tuple[StreamEvent, ...]
+    failure: tuple[type[BackendError], str] | None = None
+    body: bytes = b""
+    served_model: str | None = None
+    response_id: str | None = None
+
+
+def read(*chunks: bytes) -> Outcome:
+    decoder = CODEC.stream_decoder()
+    events = [event for chunk in chunks for event in decoder.feed(chunk)]
+    events += decoder.close()
+    failure = decoder.failure
+    assert (failure is None) == decoder.finished, "exactly one of finished and failure"
+    assert decoder.finished == any(isinstance(event, Finish) for event in events)
+    assert not any(isinstance(event, Finish) for event in events[:-1]), "Finish is the last event"
+    return Outcome(
+        tuple(events),
+        None if failure is None else (type(failure), str(failure)),
+        getattr(failure, "body", b""),
+        decoder.served_model,
+        decoder.response_id,
+    )
+
+
+def single(data: bytes) -> list[bytes]:
+    return [data[place : place + 1] for place in range(len(data))]
+
+
+def folded(data: bytes) -> Completion:
+    accumulator = Accumulator()
+    came = read(data)
+    for event in came.events:
+        accumulator.add(event)
+    return accumulator.completion(requested_model="asked", served_model=came.served_model, response_id=came.response_id)
+
+
+@pytest.mark.parametrize(
+    ("name", "completion"),
+    [
+        pytest.param(
+            "vllm-0.32.0-messages-stream.sse",
+            Completion(
+                text=" syMODU (root",
+                finish_reason="length",
+                usage=Usage(29, 4),
+                requested_model="asked",
+                served_model="tiny",
+                response_id="chatcmpl-aea1d0ec54d2fb1e",
+                parts=(TextPart(" syMODU (root"),),
+            ),
+            id="vLLM: message_delta counts the input as well",
+        ),
+        pytest.param(
+            "llama-b8672-messages-stream.sse",
+            Completion(
+                text='"" has',
+                finish_reason="length",
+                usage=Usage(20, 3, 19),
+                requested_model="asked",
+                served_model="tiny.gguf",
+                response_id="chatcmpl-zlrGhJx8MCw8SZSCFJDsgl78uv4Bkupa",
+                parts=(TextPart('"" has'),),
+            ),
+            id="llama-server b8672",
+        ),
+        pytest.param(
+            "llama-b11549-messages-stream.sse",
+            Completion(
+                text='" fal"',
+                finish_reason="length",
+                usage=Usage(20, 3, 19),
+                requested_model="asked",
+                served_model="/models/tiny.gguf",
+                response_id="chatcmpl-LpYFSOp7TUBvSxXVbwgeRGRfRXz26oao",
+                parts=(TextPart('" fal"'),),
+            ),
+            id="llama-server b11549",
+        ),
+    ],
+)
+def test_recorded_streams_are_read(name: str, completion: Completion) -> None:
+    assert completion == folded(recording(name))
+
+
+def test_a_recorded_stream_of_a_server_that_was_killed_is_a_failure() -> None:
+    """The recording begins in the middle of the answer; its end is what counts."""
+    came = read(recording("vllm-0.32.0-messages-stream-killed.sse"))
+    assert (TextDelta(" result"), TextDelta(" **")) == came.events[-2:]
+    assert came.failure is not None
+    assert StreamInterruptedError is came.failure[0]
+    assert came.failure[1].startswith(
+        "the server sent an error in the stream: 2 validation errors for ChatCompletionStreamResponse"
+    )
+    assert b'"internal_error"' in came.body
+
+
+STREAMS = sorted(path.name for path in RECORDINGS.glob("*.sse"))
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_recorded_streams_are_the_same_at_every_split(name: str) -> None:
+    data = recording(name)
+    came = read(data)
+    assert came == read(*single(data))
+    assert came == read(*data.splitlines(keepends=True))
+    for place in range(len(data)):
+        assert came == read(data[:place], data[place:])
+
+
+@pytest.mark.parametrize("name", [name for name in STREAMS if "killed" not in name])
+def test_recorded_streams_that_end_early_are_failures(name: str) -> None:
+    """Cut after any event: a completion only where message_stop had come."""
+    events = recording(name).split(b"\n\n")
+    for count in range(len(events) - 1):
+        assert (StreamInterruptedError, "the stream ended without message_stop") == read(
+            b"".join(event + b"\n\n" for event in events[:count])
+        ).failure
+
+
+# The rows below are written with these. A row is what the server sends, the events, and the failure or None.
+
+
+def event(value: Mapping[str, Any], *, name: str | None = None) -> bytes:
+    """With its type as its name, as the vendor sends it; an empty ``name`` leaves the name out."""
+    said = value.get("type") if name is None else name
+    return (b"event: %b\n" % str(said).encode() if said else b"") + b"data: " + dump(value) + b"\n\n"
+
+
+def start(**members: object) -> bytes:
+    message = {"id": "msg_1", "type": "message", "role": "assistant", "content": [], "model": "claude", **members}
+    return event({"type": "message_start", "message": message})
+
+
+def block(index: int, kind: str, **members: object) -> bytes:
+    return event({"type": "content_block_start", "index": index, "content_block": {"type": kind, **members}})
+
+
+def piece(index: int, kind: str, **members: object) -> bytes:
+    return event({"type": "content_block_delta", "index": index, "delta": {"type": kind, **members}})
+
+
+def stop(index: int) -> bytes:
+    return event({"type": "content_block_stop", "index": index})
+
+
+def text(*values: str, index: int = 0) -> bytes:
+    pieces = b"".join(piece(index, "text_delta", text=value) for value in values)
+    return block(index, "text", text="") + pieces + stop(index)
+
+
+def call(index: int, *pieces: str, id: str = "c1", name: str = "f") -> bytes:  # noqa: A002  # as on the wire
+    parts = b"".join(piece(index, "input_json_delta", partial_json=part) for part in pieces)
+    return block(index, "tool_use", id=id, name=name, input={}) + parts + stop(index)
+
+
+def end(reason: object = "end_turn", *, usage: object = None, stop_sequence: str | None = None) -> bytes:
+    said = {"stop_reason": reason, "stop_sequence": stop_sequence}
+    return event({"type": "message_delta", "delta": said, **({"usage": usage} if usage is not None else {})})
+
+
+PING = event({"type": "ping"})
+MESSAGE_STOP = event({"type": "message_stop"})
+END = end() + MESSAGE_STOP
+A, B = TextDelta("a"), TextDelta("b")
+STOP = Finish("stop")
+CUT = "the stream ended without message_stop"
+SENT = "the server sent an error in the stream: "
+F0 = ToolCallDelta(0, "c1", "f", "")
+START_USAGE = {"input_tokens": 10, "cache_read_input_tokens": 5, "cache_creation_input_tokens": 2, "output_tokens": 1}
+
+
+def spec(*, row: str, sent: bytes, events: Sequence[StreamEvent], failure: str | None = None, marks: Any = ()) -> Any:
+    return pytest.param(sent, tuple(events), failure, id=row, marks=marks)
+
+
+SPECIFICATION = [
+    # -- whole answers, as documented
+    spec(
+        row="text",
+        sent=start(usage={"input_tokens": 25, "output_tokens": 1})
+        + block(0, "text", text="")
+        + PING
+        + piece(0, "text_delta", text="Hello")
+        + piece(0, "text_delta", text="!")
+        + stop(0)
+        + end(usage={"output_tokens": 15})
+        + MESSAGE_STOP,
+        events=[TextDelta("Hello"), TextDelta("!"), Finish("stop", Usage(25, 15))],
+    ),
+    spec(
+        row="thinking with its signature",
+        sent=start()
+        + block(0, "thinking", thinking="", signature="")
+        + piece(0, "thinking_delta", thinking="Let")
+        + piece(0, "thinking_delta", thinking=" me")
+        + piece(0, "signature_delta", signature="EqQB")
+        + stop(0)
+        + text("a", index=1)
+        + END,
+        events=[ReasoningDelta("Let"), ReasoningDelta(" me"), ReasoningDelta("", signature="EqQB"), A, STOP],
+    ),
+    spec(
+        row="thinking of which only the signature is sent",
+        sent=block(0, "thinking", thinking="", signature="")
+        + piece(0, "signature_delta", signature="s")
+        + stop(0)
+        + END,
+        events=[ReasoningDelta("", signature="s"), STOP],
+    ),
+    spec(
+        row="thinking that came encrypted",
+        sent=start() + block(0, "redacted_thinking", data="r") + stop(0) + text("a", index=1) + END,
+        events=[ReasoningDelta("", redacted="r"), A, STOP],
+    ),
+    spec(
+        row="a text, then a call in pieces",
+        sent=start()
+        + text("a")
+        + block(1, "tool_use", id="c1", name="f", input={})
+        + piece(1, "input_json_delta", partial_json="")
+        + piece(1, "input_json_delta", partial_json='{"a":')
+        + piece(1, "input_json_delta", partial_json=" 1}")
+        + stop(1)
+        + end("tool_use", usage={"output_tokens": 89})
+        + MESSAGE_STOP,
+        events=[
+            A,
+            ToolCallDelta(1, "c1", "f", ""),
+            ToolCallDelta(1, "c1", "f", '{"a":'),
+            ToolCallDelta(1, "c1", "f", " 1}"),
+            Finish("tool_calls"),
+        ],
+    ),
+    spec(
+        row="a call without pieces has the empty object for arguments",
+        sent=start() + call(0) + end("tool_use") + MESSAGE_STOP,
+        events=[F0, ToolCallDelta(0, "c1", "f", "{}"), Finish("tool_calls")],
+    ),
+    spec(
+        row="a call with one empty piece as well",
+        sent=start() + call(0, "") + end("tool_use") + MESSAGE_STOP,
+        events=[F0, ToolCallDelta(0, "c1", "f", "{}"), Finish("tool_calls")],
+    ),
+    spec(
+        row="a call that is whole at its start",
+        sent=block(0, "tool_use", id="c1", name="f", input={"a": 1}) + stop(0) + END,
+        events=[ToolCallDelta(0, "c1", "f", '{"a":1}'), STOP],
+    ),
+    spec(
+        row="a call that says no input at its start (llama-server)",
+        sent=block(0, "tool_use", id="c1", name="f")
+        + piece(0, "input_json_delta", partial_json="{}")
+        + stop(0)
+        + end("tool_use")
+        + MESSAGE_STOP,
+        events=[F0, ToolCallDelta(0, "c1", "f", "{}"), Finish("tool_calls")],
+    ),
+    spec(
+        row="calls one after the other",
+        sent=call(0, "{}") + call(1, '{"b":1}', id="c2", name="g") + end("tool_use") + MESSAGE_STOP,
+        events=[
+            F0,
+            ToolCallDelta(0, "c1", "f", "{}"),
+            ToolCallDelta(1, "c2", "g", ""),
+            ToolCallDelta(1, "c2", "g", '{"b":1}'),
+            Finish("tool_calls"),
+        ],
+    ),
+    spec(
+        row="calls interleaved, of which one has no pieces",
+        sent=block(0, "tool_use", id="c1", name="f", input={})
+        + block(1, "tool_use", id="c2", name="g", input={})
+        + piece(0, "input_json_delta", partial_json='{"a"')
+        + stop(1)
+        + piece(0, "input_json_delta", partial_json=":1}")
+        + stop(0)
+        + end("tool_use")
+        + MESSAGE_STOP,
+        events=[
+            F0,
+            ToolCallDelta(1, "c2", "g", ""),
+            ToolCallDelta(0, "c1", "f", '{"a"'),
+            ToolCallDelta(1, "c2", "g", "{}"),
+            ToolCallDelta(0, "c1", "f", ":1}"),
+            Finish("tool_calls"),
+        ],
+    ),
+    spec(
+        row="a stop sequence",
+        sent=end("stop_sequence", stop_sequence="###") + MESSAGE_STOP,
+        events=[Finish("stop", None, "###")],
+    ),
+    spec(row="a refusal", sent=text("a") + end("refusal") + MESSAGE_STOP, events=[A, Finish("content_filter")]),
+    spec(row="no text at all", sent=start() + END, events=[STOP]),
+    spec(row="a text at the start of its block", sent=block(0, "text", text="a") + stop(0) + END, events=[A, STOP]),
+    spec(
+        row="thinking at the start of its block",
+        sent=block(0, "thinking", thinking="a") + stop(0) + END,
+        events=[ReasoningDelta("a"), STOP],
+    ),
+    # The plain answer keeps the signature; servers that send a block whole at its start would lose it here.
+    spec(
+        row="thinking with its signature at the start of its block",
+        sent=block(0, "thinking", thinking="a", signature="s") + stop(0) + END,
+        events=[ReasoningDelta("a", signature="s"), STOP],
+        marks=pytest.mark.xfail(reason="SUSPECTED BUG: the signature in content_block_start is dropped"),
+    ),
+    spec(
+        row="empty pieces are no events",
+        sent=text("", "a") + piece(0, "thinking_delta", thinking="") + END,
+        events=[A, STOP],
+    ),
+    spec(
+        row="multi-byte characters and U+2028",
+        sent=text("漢🎉", "a\u2028b\x85c") + END,
+        events=[TextDelta("漢🎉"), TextDelta("a\u2028b\x85c"), STOP],
+    ),
+    spec(row="no message_start", sent=text("a") + END, events=[A, STOP]),
+    spec(row="events without names", sent=(text("a") + END).replace(b"event: ", b": "), events=[A, STOP]),
+    spec(row="CRLF", sent=(text("a") + END).replace(b"\n", b"\r\n"), events=[A, STOP]),
+    spec(row="CR", sent=(text("a") + END).replace(b"\n", b"\r"), events=[A, STOP]),
+    spec(row="no line end after message_stop", sent=END.rstrip(b"\n"), events=[STOP]),
+    spec(row="what follows message_stop is not read", sent=END + text("a") + event({"error": "x"}), events=[STOP]),
+    spec(row="[DONE] says nothing", sent=b"data: [DONE]\n\n" + END + b"data: [DONE]\n\n", events=[STOP]),
+    # -- usage
+    spec(
+        row="usage of both events is one",
+        sent=start(usage=START_USAGE) + end(usage={"output_tokens": 15}) + MESSAGE_STOP,
+        events=[Finish("stop", Usage(17, 15, 5, 2))],
+    ),
+    spec(
+        row="the usage of message_delta is the later one",
+        sent=start(usage=START_USAGE)
+        + end(usage={"input_tokens": 20, "cache_read_input_tokens": 6, "output_tokens": 15})
+        + MESSAGE_STOP,
+        events=[Finish("stop", Usage(28, 15, 6, 2))],
+    ),
+    spec(
+        row="null in message_delta takes nothing back",
+        sent=start(usage=START_USAGE)
+        + end(usage={"input_tokens": None, "cache_read_input_tokens": None, "output_tokens": 3})
+        + MESSAGE_STOP,
+        events=[Finish("stop", Usage(17, 3, 5, 2))],
+    ),
+    spec(
+        row="usage of message_start alone",
+        sent=start(usage={"input_tokens": 10, "output_tokens": 1}) + END,
+        events=[Finish("stop", Usage(10, 1))],
+    ),
+    spec(
+        row="usage of message_delta alone",
+        sent=start(usage=None) + end(usage={"input_tokens": 10, "output_tokens": 1}) + MESSAGE_STOP,
+        events=[Finish("stop", Usage(10, 1))],
+    ),
+    spec(row="output alone is no usage", sent=end(usage={"output_tokens": 1}) + MESSAGE_STOP, events=[STOP]),
+    spec(
+        row="a message_delta with usage alone, and one more",
+        sent=start(usage=START_USAGE)
+        + end()
+        + event({"type": "message_delta", "usage": {"output_tokens": 9}})
+        + MESSAGE_STOP,
+        events=[Finish("stop", Usage(17, 9, 5, 2))],
+    ),
+    # -- what nobody knows
+    spec(
+        row="events of unknown kinds",
+        sent=event({"type": "x", "index": 1}) + event({}, name="x") + event({"y": [1]}) + END,
+        events=[STOP],
+    ),
+    spec(
+        row="pieces of unknown kinds",
+        sent=block(0, "text", text="")
+        + piece(0, "citations_delta", citation={"type": "char_location", "cited_text": "x"})
+        + piece(0, "x", text="x")
+        + piece(0, "text_delta", text="a")
+        + stop(0)
+        + END,
+        events=[A, STOP],
+    ),
+    spec(
+        row="blocks of unknown kinds",
+        sent=block(0, "web_search_tool_result", tool_use_id="s1", content=[{"url": "u"}])
+        + stop(0)
+        + block(1, "x", text="x", thinking="x", input={"a": 1})
+        + stop(1)
+        + text("a", index=2)
+        + END,
+        events=[A, STOP],
+    ),
+    # In the plain answer such a block is skipped. Reached with extra_body={"tools": [{"type": "web_search_20250305"}]}.
+    spec(
+        row="the server's own tools are no calls",
+        sent=block(0, "server_tool_use", id="s1", name="web_search", input={})
+        + piece(0, "input_json_delta", partial_json='{"query":"q"}')
+        + stop(0)
+        + text("a", index=1)
+        + END,
+        events=[A, STOP],
+        marks=pytest.mark.xfail(reason="SUSPECTED BUG: pieces of a server_tool_use become a call of the user's"),
+    ),
+    spec(row="a piece without a delta", sent=event({"type": "content_block_delta", "index": 0}) + END, events=[STOP]),
+    spec(row="a start without a block", sent=event({"type": "content_block_start"}) + stop(0) + END, events=[STOP]),
+    spec(row="a stop of no block", sent=stop(7) + END, events=[STOP]),
+    spec(row="a message_start without a message", sent=event({"type": "message_start"}) + END, events=[STOP]),
+    spec(row="unknown, with texts that are no UTF-8", sent=b'data: {"x":"\xff"}\n\n' + END, events=[STOP]),
+    spec(row="error null is no error", sent=event({"type": "ping", "error": None}) + END, events=[STOP]),
+    # -- answers that never become whole
+    spec(row="nothing at all", sent=b"", events=[], failure=CUT),
+    spec(row="the end inside a block", sent=start() + block(0, "text", text="a"), events=[A], failure=CUT),
+    spec(row="the end after a stop_reason", sent=text("a") + end(), events=[A], failure=CUT),
+    spec(
+        row="[DONE] in the place of message_stop", sent=text("a") + end() + b"data: [DONE]\n\n", events=[A], failure=CUT
+    ),
+    spec(
+        row="message_delta without a stop_reason (vLLM aborts so)",
+        sent=text("a") + end(None, usage={"output_tokens": 1}) + MESSAGE_STOP,
+        events=[A],
+        failure="the answer is not whole: stop_reason is None",
+    ),
+    spec(
+        row="message_stop without a message_delta",
+        sent=text("a") + MESSAGE_STOP,
+        events=[A],
+        failure="the answer is not whole: stop_reason is None",
+    ),
+    spec(
+        row="pause_turn",
+        sent=text("a") + end("pause_turn") + MESSAGE_STOP,
+        events=[A],
+        failure="the answer is not whole: stop_reason is 'pause_turn'",
+    ),
+    spec(
+        row="a stop_reason that nobody knows",
+        sent=text("a") + end("abort") + MESSAGE_STOP + text("b"),
+        events=[A],
+        failure="the answer is not whole: stop_reason is 'abort'",
+    ),
+    spec(
+        row="a stop_reason that nobody knows after a good one",
+        sent=end() + end("abort") + MESSAGE_STOP,
+        events=[],
+        failure="the answer is not whole: stop_reason is 'abort'",
+    ),
+    # -- errors in the stream, in every shape
+    spec(
+        row="an object, as documented",
+        sent=text("a") + event({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}) + END,
+        events=[A],
+        failure=SENT + "Overloaded",
+    ),
+    spec(row="a text", sent=event({"type": "error", "error": "boom"}) + END, events=[], failure=SENT + "boom"),
+    spec(row="without a type", sent=event({"error": {"message": "boom"}}) + END, events=[], failure=SENT + "boom"),
+    spec(row="a text without a type", sent=event({"error": "boom"}) + END, events=[], failure=SENT + "boom"),
+    spec(
+        row="members at the top level (llama-server)",
+        sent=text("a") + event({"code": 500, "message": "boom", "type": "server_error"}, name="") + END,
+        events=[A],
+        failure=SENT + "boom",
+    ),
+    spec(
+        row="event: error with members of its own",
+        sent=text("a") + event({"detail": 5}, name="error") + END,
+        events=[A],
+        failure=SENT + '{"detail": 5}',
+    ),
+    spec(
+        row="event: error with the type of another",
+        sent=event({"type": "ping"}, name="error") + END,
+        events=[],
+        failure=SENT + '{"type": "ping"}',
+    ),
+    spec(
+        row="an error without a message",
+        sent=event({"type": "error", "error": {"type": "x"}}) + END,
+        events=[],
+        failure=SENT + '{"type": "error", "error": {"type": "x"}}',
+    ),
+    spec(row="an error of no members", sent=event({"type": "error"}), events=[], failure=SENT + '{"type": "error"}'),
+    spec(
+        row="an error after the stop_reason",
+        sent=text("a") + end() + event({"type": "error", "error": {"message": "boom"}}) + MESSAGE_STOP,
+        events=[A],
+        failure=SENT + "boom",
+    ),
+    # -- plain text in the place of events
+    spec(
+        row="a router that lost its server",
+        sent=text("a") + b"proxy error: Failed to read connection",
+        events=[A],
+        failure=CUT + "; the last line that came: proxy error: Failed to read connection",
+    ),
+    spec(
+        row="text that is no UTF-8",
+        sent=b"gone \xff",
+        events=[],
+        failure=CUT + "; the last line that came: gone \ufffd",
+    ),
+]
+
+
+@pytest.mark.parametrize(("sent", "events", "failure"), SPECIFICATION)
+def test_stream(sent: bytes, events: tuple[StreamEvent, ...], failure: str | None) -> None:
+    came = read(sent)
+    assert events == came.events
+    assert (None if failure is None else (StreamInterruptedError, failure)) == came.failure
+    assert came == read(*single(sent))
+    for place in range(len(sent) + 1):
+        assert came == read(sent[:place], sent[place:])
+
+
+@pytest.mark.parametrize(("wire", "reason"), REASONS)
+def test_stop_reasons_of_a_stream_are_read_as(wire: str, reason: str) -> None:
+    assert reason == getattr(read(end(wire) + MESSAGE_STOP).events[-1], "finish_reason", None)
+
+
+@pytest.mark.parametrize("wire", NO_REASONS)
+def test_stop_reasons_that_are_none_end_a_stream_as_a_failure(wire: str | None) -> None:
+    assert (StreamInterruptedError, f"the answer is not whole: stop_reason is {wire!r}") == read(
+        end(wire) + MESSAGE_STOP
+    ).failure
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"x",
+        b"{",
+        b"null",
+        b"[]",
+        b'{"index":"0"}',
+        b'{"index":null}',
+        b'{"type":"content_block_delta","delta":{"type":"text_delta","text":1}}',
+        b'{"type":"content_block_delta","delta":{"type":"text_delta","text":"\xff"}}',
+        b'{"type":"content_block_start","content_block":{"type":"tool_use","input":[]}}',
+        b'{"type":"message_delta","usage":{"output_tokens":1.5}}',
+        b'{"message":5}',
+        b'{"error":' + b"9" * 5000 + b"}",
+        b'{"error":%b}' % DEEP,
+        b'{"x":%b}' % DEEP,
+    ],
+    ids=lambda data: data[:60].decode("utf-8", "replace"),
+)
+def test_a_malformed_event_ends_the_stream_as_a_failure(data: bytes) -> None:
+    came = read(text("a") + b"data: " + data + b"\n\n" + text("b") + END)
+    assert (A,) == came.events
+    assert came.failure is not None
+    assert StreamInterruptedError is came.failure[0]
+    assert came.failure[1].startswith("an event of the stream is malformed: ")
+    assert data == came.body
+
+
+def test_a_prompt_that_does_not_fit_is_told_inside_a_stream() -> None:
+    decoder = AnthropicStreamDecoder()
+    said = {"type": "invalid_request_error", "message": "prompt is too long: 205000 tokens > 200000 maximum"}
+    assert [] == decoder.feed(start() + event({"type": "error", "error": said}))
+    assert isinstance(decoder.failure, ContextOverflowError)
+    assert (205000, 200000) == (decoder.failure.input_tokens, decoder.failure.context_length)
+
+
+def test_the_model_and_the_id_are_known_before_the_first_text() -> None:
+    decoder = AnthropicStreamDecoder()
+    assert (None, None) == (decoder.served_model, decoder.response_id)
+    assert [] == decoder.feed(start())
+    assert ("claude", "msg_1") == (decoder.served_model, decoder.response_id)
+    assert (None, None) == (read(END).served_model, read(END).response_id)
+
+
+# A plain answer reads an empty model as none (test_model_and_id_may_be_missing), as do streams of the OpenAI format.
+@pytest.mark.xfail(reason="SUSPECTED BUG: an empty model in message_start is served_model '', which is a mismatch")
+def test_an_empty_model_of_a_stream_is_none() -> None:
+    assert read(start(model="") + END).served_model is None
+
+
+def test_events_are_handed_on_at_once_and_nothing_comes_after_a_failure() -> None:
+    decoder = AnthropicStreamDecoder()
+    first = piece(0, "text_delta", text="a")
+    assert [] == decoder.feed(first[:-1])
+    assert [A] == decoder.feed(b"\n")
+    assert [A, A] == decoder.feed(first + first + event({"error": "boom"}) + first)
+    failure = decoder.failure
+    assert isinstance(failure, StreamInterruptedError)
+    assert b'{"error": "boom"}' == failure.body
+    assert [] == decoder.feed(first + END)
+    assert [] == decoder.close()
+    assert failure is decoder.failure
+    assert not decoder.finished
+
+
+def test_the_finish_comes_with_message_stop_and_once() -> None:
+    decoder = AnthropicStreamDecoder()
+    assert [] == decoder.feed(end())
+    assert not decoder.finished
+    assert [STOP] == decoder.feed(MESSAGE_STOP)
+    assert decoder.finished
+    assert [] == decoder.feed(END)
+    assert [] == decoder.close()
+    assert [] == decoder.close()
+
+
+@pytest.mark.parametrize("tail", [pytest.param(b"\n", id="fed"), pytest.param(b"", id="not ended")])
+def test_a_line_over_the_limit_is_a_failure(tail: bytes) -> None:
+    decoder = AnthropicStreamDecoder()
+    assert [A] == decoder.feed(text("a"))
+    assert [] == decoder.feed(b"data: " + b"x" * MAX_BODY_BYTES + tail)
+    assert isinstance(decoder.failure, ResponseTooLargeError)
+    assert [] == decoder.feed(END)
+    assert [] == decoder.close()
+    assert not decoder.finished
+
+
+def test_an_event_that_passes_the_limit_with_its_last_line_is_a_failure() -> None:
+    decoder = AnthropicStreamDecoder()
+    half = MAX_BODY_BYTES // 2 + 1
+    decoder.feed(b"data: " + b"x" * half + b"\n")
+    decoder.feed(b"data: " + b"x" * half)
+    assert decoder.failure is None
+    assert [] == decoder.close()
+    assert isinstance(decoder.failure, ResponseTooLargeError)
+
+
+def test_a_stream_folds_to_the_same_completion_as_the_plain_answer() -> None:
+    sent_ = (
+        start(usage={"input_tokens": 5, "output_tokens": 1})
+        + block(0, "thinking", thinking="", signature="")
+        + piece(0, "thinking_delta", thinking="Hm")
+        + piece(0, "thinking_delta", thinking=".")
+        + piece(0, "signature_delta", signature="s")
+        + stop(0)
+        + block(1, "redacted_thinking", data="r")
+        + stop(1)
+        + text("a", "b", index=2)
+        + call(3, '{"a":', "1}")
+        + call(4, id="c2", name="g")
+        + end("tool_use", usage={"output_tokens": 9})
+        + MESSAGE_STOP
+    )
+    plain = whole(
+        {"type": "thinking", "thinking": "Hm.", "signature": "s"},
+        {"type": "redacted_thinking", "data": "r"},
+        {"type": "text", "text": "ab"},
+        {"type": "tool_use", "id": "c1", "name": "f", "input": {"a": 1}},
+        {"type": "tool_use", "id": "c2", "name": "g", "input": {}},
+        reason="tool_use",
+        id="msg_1",
+        model="claude",
+        usage={"input_tokens": 5, "output_tokens": 9},
+    )
+    assert plain == folded(sent_)
+
+
+# --- whatever comes ---------------------------------------------------------------------------------
+
+cuts = st.lists(st.integers(0, 10_000), max_size=8)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+members = st.dictionaries(
+    st.sampled_from(["type", "text", "thinking", "signature", "data", "id", "name", "input", "partial_json", "x"]),
+    json_values | st.sampled_from(["text", "tool_use", "text_delta", "input_json_delta", "redacted_thinking"]),
+    max_size=4,
+)
+known_events = st.fixed_dictionaries(
+    {},
+    optional={
+        "type": st.sampled_from(
+            ["message_start", "content_block_start", "content_block_delta", "content_block_stop", "message_delta"]
+        ),
+        "index": st.integers(0, 2) | json_values,
+        "message": members | json_values,
+        "content_block": members | json_values,
+        "content": st.lists(members, max_size=3),
+        "delta": members | json_values,
+        "stop_reason": st.sampled_from(["end_turn", "abort"]) | json_values,
+        "usage": st.dictionaries(st.sampled_from(["input_tokens", "output_tokens"]), json_values, max_size=2),
+        "error": json_values,
+    },
+)
+fragments = (
+    st.binary(max_size=20)
+    | st.sampled_from([END, MESSAGE_STOP, end(), end("abort"), text("a"), call(0, "{}"), PING, start()])
+    | st.sampled_from([event({"error": "x"}), b"\n", b"\r", b"data: ", block(1, "tool_use", id="c", name="f")])
+    | known_events.map(event)
+    | st.binary(max_size=20).map(lambda data: b'data: {"x":"' + data + b'"}\n\n')
+)
+
+
+def dumped(value: object) -> bytes:
+    return json.dumps(value).encode()
+
+
+def cut(data: bytes, places: Sequence[int]) -> list[bytes]:
+    edges = [0, *sorted(place % (len(data) + 1) for place in places), len(data)]
+    return [data[first:last] for first, last in pairwise(edges)]
+
+
+def same_but_wording(came: Outcome) -> Outcome:
+    """Without the text of a failure: a line after the last event is quoted in it where it came in the same piece."""
+    return attrs.evolve(came, failure=came.failure and (came.failure[0], ""), body=b"")
+
+
+@settings(deadline=None)
+@given(st.lists(fragments, max_size=8).map(b"".join), cuts)
+def test_whatever_is_streamed_ends_as_one_of_finished_and_failure(data: bytes, places: list[int]) -> None:
+    came = read(data)  # checks it, and that nothing is raised
+    assert same_but_wording(came) == same_but_wording(read(*cut(data, places)))
+    assert same_but_wording(came) == same_but_wording(read(*single(data)))
+
+
+@settings(deadline=None)
+@given(st.sampled_from(STREAMS), st.lists(st.tuples(st.integers(0, 10_000), st.binary(max_size=3)), max_size=4), cuts)
+def test_a_damaged_recording_ends_as_one_of_finished_and_failure(
+    name: str, damage: list[tuple[int, bytes]], places: list[int]
+) -> None:
+    data = recording(name)
+    for place, replacement in damage:
+        at = place % len(data)
+        data = data[:at] + replacement + data[at + 1 :]
+    assert same_but_wording(read(data)) == same_but_wording(read(*cut(data, places)))
+
+
+def decoded(body: bytes) -> Completion:
+    return CODEC.decode_chat(HTTPResponse(status=200, headers={}, body=body), requested_model="m")
+
+
+@settings(deadline=None)
+@given(st.binary() | known_events.map(dumped))
+def test_whatever_is_answered_is_read_or_raises_our_errors(body: bytes) -> None:
+    with suppress(BackendError):
+        assert isinstance(decoded(body), Completion)
+
+
+@settings(deadline=None)
+@given(
+    st.sampled_from(sorted(path.name for path in RECORDINGS.glob("*.json"))),
+    st.integers(0, 10_000),
+    st.binary(max_size=3),
+)
+def test_a_damaged_answer_is_read_or_raises_our_errors(name: str, place: int, damage: bytes) -> None:
+    body = recording(name)
+    at = place % len(body)
+    with suppress(BackendError):
+        decoded(body[:at] + damage + body[at + 1 :])
+
+
+# --- models and counts ------------------------------------------------------------------------------
+
+MODELS = {
+    "data": [
+        {"type": "model", "id": "claude-a", "display_name": "A", "max_input_tokens": 200_000},
+        {"type": "model", "id": "claude-b", "display_name": "B"},
+    ],
+    "has_more": False,
+    "first_id": "claude-a",
+    "last_id": "claude-b",
+}
+LIST = HTTPRequest("GET", "/v1/models?limit=1000", None, VERSION)
+
+
+def test_models_are_listed_on_one_page() -> None:
+    models = (ModelInfo(id="claude-a", context_length=200_000), ModelInfo(id="claude-b"))
+    assert ([LIST], models) == play(anthropic_server.list_models(), answered(MODELS))
+
+
+def test_an_empty_model_list_is_an_error() -> None:
+    with pytest.raises(EmptyModelListError):
+        play(anthropic_server.list_models(), answered({"data": []}))
+
+
+@pytest.mark.parametrize(
+    ("model", "status"),
+    [
+        (None, ServerStatus(state="ready", model="claude-a", context_length=200_000)),
+        ("claude-a", ServerStatus(state="ready", model="claude-a", context_length=200_000)),
+        ("claude-b", ServerStatus(state="ready", model="claude-b")),
+        ("claude-c", ServerStatus(state="ready", model="claude-c")),
+    ],
+)
+def test_the_status_is_that_of_the_models(model: str | None, status: ServerStatus) -> None:
+    assert ([LIST], status) == play(anthropic_server.status(model), answered(MODELS))
+
+
+@pytest.mark.parametrize(
+    ("name", "count"), [("vllm-0.32.0-count.json", 16), ("llama-b11549-count.json", 20)], ids=["vLLM", "llama-server"]
+)
+def test_tokens_are_counted_by_the_server(name: str, count: int) -> None:
+    request = ChatRequest(messages=(Message.system("S"), *HI), model="m", tools=(ADD,))
+    asked, counted = play(anthropic_server.count_tokens(request, ANTHROPIC_MESSAGES), answered(recording(name)))
+    assert count == counted
+    assert [("POST", "/v1/messages/count_tokens", VERSION)] == [(one.method, one.path, one.headers) for one in asked]
+    body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "system": "S", "tools": [WIRE_ADD]}
+    assert body == body_of(asked[0])
+
+
+def test_what_cannot_be_sent_is_not_counted() -> None:
+    request = ChatRequest(messages=(*HI, UNSIGNED, *HI), model="m")
+    with pytest.raises(UnsupportedOptionError):
+        next(anthropic_server.count_tokens(request, ANTHROPIC_MESSAGES))
+
+
+def test_what_is_no_count_is_malformed() -> None:
+    request = ChatRequest(messages=HI, model="m")
+    with pytest.raises(MalformedResponseError):
+        play(anthropic_server.count_tokens(request, ANTHROPIC_MESSAGES), answered({"count": 5}))
