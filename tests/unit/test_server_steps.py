@@ -533,7 +533,6 @@ def test_an_older_lm_studio_does_not_load(gone: HTTPResponse) -> None:
     assert "load" == caught.value.operation
 
 
-@pytest.mark.xfail(reason="SUSPECTED BUG: the error of unload() says that load is not supported")
 def test_an_older_lm_studio_does_not_unload() -> None:
     with pytest.raises(UnsupportedOperationError, match=r"needs version 0\.4 or newer") as caught:
         play(lmstudio.unload("m"), GONE)
