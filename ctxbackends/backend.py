@@ -133,7 +133,7 @@ def chat_request(prompt: Prompt, model: str, options: ChatOptions) -> ChatReques
     return ChatRequest(
         messages=messages_of(prompt),
         model=model,
-        stop_sequences=tuple(options.get("stop_sequences") or ()),
+        stop_sequences=options.get("stop_sequences") or (),
         tools=as_tools(options.get("tools") or ()),
         **fields,  # type: ignore[arg-type]  # ChatOptions and ChatRequest have the same fields; a test holds them together
     )

@@ -148,6 +148,8 @@ class HTTPBackend:
             return self._status("unreachable", error.problem)
         except ModelLoadingError as error:
             return self._status("loading", error.message)
+        except EmptyModelListError as error:
+            return self._status("ready", error.problem)
         except BackendError as error:
             return self._status("error", error.problem)
         return self._of_this(seen)

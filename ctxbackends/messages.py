@@ -173,7 +173,7 @@ class Message:
         """What the model said. ``tool_calls`` follow the content."""
         if not tool_calls:
             return cls("assistant", content)
-        said = (TextPart(content),) if isinstance(content, str) else tuple(content)
+        said = _parts((content,) if isinstance(content, str) else content)
         return cls("assistant", (*(part for part in said if part != TextPart("")), *tool_calls))
 
     @classmethod
@@ -258,6 +258,8 @@ class RegexFormat:
 
 
 def _texts(values: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(values, str):
+        raise TypeError(f"one text ({values!r}) was given where several belong; put it into a list")
     return tuple(values)
 
 
@@ -341,7 +343,7 @@ def _at_least(least: int) -> Callable[[Any, attrs.Attribute[Any], int | None], N
     return check
 
 
-_CHOICES: frozenset[object] = frozenset({None, "auto", "none", "required"})
+_CHOICES = frozenset({"auto", "none", "required"})
 
 
 @attrs.frozen(kw_only=True)
@@ -362,7 +364,7 @@ class ChatRequest:
     frequency_penalty: float | None = attrs.field(default=None, validator=_finite)
     presence_penalty: float | None = attrs.field(default=None, validator=_finite)
     repetition_penalty: float | None = attrs.field(default=None, validator=_finite)
-    stop_sequences: tuple[str, ...] = ()
+    stop_sequences: tuple[str, ...] = attrs.field(default=(), converter=_texts)
     logprobs: bool | None = None
     top_logprobs: int | None = attrs.field(default=None, validator=_at_least(0))
     reasoning_effort: ReasoningEffort | None = None
@@ -381,7 +383,12 @@ class ChatRequest:
             raise ValueError(f"tool_choice names the tool {self.tool_choice.name!r}, which is not among the tools")
         if self.tool_choice == "required" and not names:
             raise ValueError("tool_choice is required, and there are no tools")
-        if not isinstance(self.tool_choice, NamedTool) and self.tool_choice not in _CHOICES:
+        choice: object = self.tool_choice
+        if not isinstance(choice, NamedTool) and not (
+            choice is None or (isinstance(choice, str) and choice in _CHOICES)
+        ):
             raise ValueError(f"tool_choice is {self.tool_choice!r}; it is auto, none, required or a NamedTool")
+        if self.parallel_tool_calls is not None and not names:
+            raise ValueError("parallel_tool_calls is given, and there are no tools")
         if self.top_logprobs is not None and not self.logprobs:
             raise ValueError("top_logprobs goes together with logprobs=True")

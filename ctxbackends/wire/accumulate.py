@@ -91,7 +91,7 @@ class Accumulator:
 
     def _add_reasoning(self, delta: ReasoningDelta) -> None:
         block = self._last
-        if not isinstance(block, _Reasoning) or block.ended:
+        if not isinstance(block, _Reasoning) or block.ended or delta.redacted is not None:
             block = _Reasoning()
             self._begin(block)
         block.pieces.append(delta.text)

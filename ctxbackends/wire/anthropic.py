@@ -89,10 +89,11 @@ class AnthropicCodec:
 
     def encode_chat(self, request: ChatRequest, *, stream: bool) -> HTTPRequest:
         body = encode_body(request, self.table)
-        body["max_tokens"] = request.max_tokens or DEFAULT_MAX_TOKENS
+        # A budget of reasoning must be smaller than max_tokens.
+        body["max_tokens"] = request.max_tokens or DEFAULT_MAX_TOKENS + (request.reasoning_budget or 0)
         if stream:
             body["stream"] = True
-        add_extra(body, request.extra_body, _RESERVED)
+        add_extra(body, request.extra_body, _RESERVED, self.table)
         return HTTPRequest("POST", "/v1/messages", encode_json(body), VERSION_HEADERS)
 
     def decode_chat(self, response: HTTPResponse, *, requested_model: str) -> Completion:

@@ -142,7 +142,7 @@ class AnthropicStreamDecoder(BaseDecoder):
             # An object, a string, or the members at the top level, which llama-server sends on this route as well.
             self.failure = stream_error(data)
         elif kind == "message_start" and isinstance(event.message, _Message):
-            self.served_model = event.message.model
+            self.served_model = event.message.model or None
             self.response_id = event.message.id
             self._count(event.message.usage)
         elif kind == "content_block_start" and event.content_block is not None:
@@ -167,8 +167,8 @@ class AnthropicStreamDecoder(BaseDecoder):
         self._blocks[index] = block
         if block.type == "text" and block.text:
             events.append(TextDelta(block.text))
-        elif block.type == "thinking" and block.thinking:
-            events.append(ReasoningDelta(block.thinking))
+        elif block.type == "thinking" and (block.thinking or block.signature):
+            events.append(ReasoningDelta(block.thinking or "", signature=block.signature or None))
         elif block.type == "redacted_thinking":
             events.append(ReasoningDelta("", redacted=block.data or ""))
         elif block.type == "tool_use":
@@ -184,8 +184,8 @@ class AnthropicStreamDecoder(BaseDecoder):
             if delta.text:
                 events.append(TextDelta(delta.text))
         elif delta.type == "input_json_delta":
-            if delta.partial_json:
-                block = self._blocks.get(event.index) or WireBlock()
+            block = self._blocks.get(event.index) or WireBlock(type="tool_use")
+            if delta.partial_json and block.type == "tool_use":  # and not a tool of the server's own
                 events.append(ToolCallDelta(event.index, block.id or "", block.name or "", delta.partial_json))
                 self._written.add(event.index)
         elif delta.type == "thinking_delta":

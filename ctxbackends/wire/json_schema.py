@@ -149,4 +149,4 @@ def _pointer(location: Sequence[str | int]) -> str | None:
     """A place in msgspec's notation, None for the whole."""
     if not location:
         return None
-    return "$" + "".join("[...]" if isinstance(step, int) else f".{step}" for step in location)
+    return "$" + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in location)

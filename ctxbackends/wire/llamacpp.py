@@ -5,13 +5,14 @@ API: https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md. W
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from ctxbackends.errors import APIStatusError, NotFoundError, UnsupportedOperationError
+from ctxbackends.errors import APIStatusError, EmptyModelListError, NotFoundError, UnsupportedOperationError
 from ctxbackends.messages import ChatRequest
-from ctxbackends.types import ServerStatus
+from ctxbackends.types import ModelInfo, ServerState, ServerStatus
 from ctxbackends.wire.http import HTTPRequest, HTTPResponse, Steps, decode_json, encode_json
 from ctxbackends.wire.openai_chat import encode_messages, encode_tool
 from ctxbackends.wire.openai_server import chosen_model, decode_count, decode_models
@@ -55,17 +56,10 @@ _tokens_decoder = msgspec.json.Decoder(_Tokens)
 def status(model: str | None) -> Steps[ServerStatus]:
     """``/health`` decides; the rest is what the server tells more, where it was started so that it does."""
     yield HTTPRequest("GET", "/health")
-    listed = yield from _optional(HTTPRequest("GET", "/v1/models"))
-    models = decode_models(listed) if listed is not None else ()
+    models = yield from _models()
     chosen = chosen_model(models, model) or (models[0] if models and models[0].state is None else None)
     if chosen is not None and chosen.state is not None:
-        return ServerStatus(  # a router: the slots are those of the server behind it
-            state="loading" if chosen.state == "loading" else "ready",
-            problem=f"the model {chosen.id} failed to load" if chosen.state == "failed" else None,
-            model=chosen.id,
-            models=tuple(one.id for one in models if one.state in ("loaded", "sleeping")),
-            context_length=chosen.context_length,
-        )
+        return _router_status(chosen, models)
     answer = yield from _optional(HTTPRequest("GET", "/props"))
     props = decode_json(_props_decoder, answer.body, api="llama-server") if answer is not None else _Props()
     busy = None
@@ -78,11 +72,32 @@ def status(model: str | None) -> Steps[ServerStatus]:
     return ServerStatus(
         state="sleeping" if props.is_sleeping else "ready",
         version=props.build_info,
-        model=chosen.id if chosen is not None else None,
+        model=chosen.id if chosen is not None else model,
         models=() if chosen is None or props.is_sleeping else (chosen.id,),
         context_length=context or (chosen.context_length if chosen is not None else None),
         slots=props.total_slots,
         busy_slots=busy,
+    )
+
+
+def _models() -> Steps[tuple[ModelInfo, ...]]:
+    """None where the key is refused, or where a router has none yet."""
+    listed = yield from _optional(HTTPRequest("GET", "/v1/models"))
+    try:
+        return decode_models(listed) if listed is not None else ()
+    except EmptyModelListError:
+        return ()
+
+
+def _router_status(chosen: ModelInfo, models: Sequence[ModelInfo]) -> ServerStatus:
+    """A router tells the state of each model; slots and context are those of the server behind it."""
+    states: Mapping[str | None, ServerState] = {"loading": "loading", "sleeping": "sleeping"}
+    return ServerStatus(
+        state=states.get(chosen.state, "ready"),
+        problem=f"the model {chosen.id} failed to load" if chosen.state == "failed" else None,
+        model=chosen.id,
+        models=tuple(one.id for one in models if one.state == "loaded"),
+        context_length=chosen.context_length,
     )
 
 

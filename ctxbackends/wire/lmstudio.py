@@ -92,9 +92,15 @@ def list_models() -> Steps[tuple[ModelInfo, ...]]:
     )
 
 
-def _context_of(model: _Model) -> int | None:
-    config = model.instances[0].config if model.instances else None
-    return config.context_length if config else None
+def _instance(model: _Model, name: str | None) -> _Instance | None:
+    """The one that a request for ``name`` reaches: that of this id, or else the first."""
+    named = next((instance for instance in model.instances if instance.id == name), None)
+    return named or (model.instances[0] if model.instances else None)
+
+
+def _context_of(model: _Model, name: str | None = None) -> int | None:
+    instance = _instance(model, name)
+    return instance.config.context_length if instance is not None and instance.config else None
 
 
 def status(model: str | None) -> Steps[ServerStatus]:
@@ -105,7 +111,8 @@ def status(model: str | None) -> Steps[ServerStatus]:
         return (yield from openai_server.status_from_models(model))
     loaded = [one for one in models if one.instances]
     ours = next((one for one in loaded if model is None or model in one.names), None)
-    config = ours.instances[0].config if ours is not None else None
+    instance = _instance(ours, model) if ours is not None else None
+    config = instance.config if instance is not None else None
     context = config.context_length if config else None
     if context is None:
         context = next((one.max_context_length for one in models if model in one.names), None)
@@ -127,7 +134,7 @@ def load(model: str, *, context_length: int | None, keep_alive: float | None) ->
         )
     found = yield from _find(model, "load")
     if found is not None and found.instances:
-        have = _context_of(found)
+        have = _context_of(found, model)
         if context_length is None or have == context_length:
             return
         yield from _unload_all(found)
@@ -165,7 +172,7 @@ def prepare(model: str, settings: WireSettings) -> Steps[None]:
         return
     found = yield from _find(model, "context_length")
     if found is not None and found.instances:
-        have = _context_of(found)
+        have = _context_of(found, model)
         if have is not None and have != settings.context_length:
             raise ServerConfigurationError(
                 f"{model} is loaded with a context of {have} tokens, and context_length says "

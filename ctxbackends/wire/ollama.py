@@ -140,7 +140,7 @@ class OllamaCodec:
             body["format"] = "json"
         if request.tools and request.tool_choice != "none":
             body["tools"] = [encode_tool(tool) for tool in request.tools]
-        add_extra(body, request.extra_body, _RESERVED)
+        add_extra(body, request.extra_body, _RESERVED, self.table)
         return HTTPRequest("POST", "/api/chat", encode_json(body))
 
     def _put(self, body: dict[str, Any], option: str, value: Any) -> None:
@@ -167,7 +167,7 @@ class OllamaCodec:
             folded.add(event)
         folded.add(reader.finish(line, reason))
         return folded.completion(
-            requested_model=requested_model, served_model=line.model, response_id=None, raw=response.body
+            requested_model=requested_model, served_model=line.model or None, response_id=None, raw=response.body
         )
 
     def stream_decoder(self) -> OllamaStreamDecoder:
@@ -181,12 +181,18 @@ def keep_alive_member(keep_alive: float | None) -> dict[str, Any]:
     """How long the model stays loaded after the request, in seconds; Ollama's number for ever is -1."""
     if keep_alive is None:
         return {}
-    return {"keep_alive": -1 if math.isinf(keep_alive) else f"{keep_alive:g}s"}
+    if math.isinf(keep_alive):
+        return {"keep_alive": -1}
+    return {"keep_alive": f"{keep_alive:f}".rstrip("0").rstrip(".") + "s"}  # Go reads no exponents
 
 
 def _messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    names = {call.id: call.name for message in messages for call in message.tool_calls}
-    return [wire for message in messages for wire in _wire(message, names)]
+    names: dict[str, str] = {}
+    wires: list[dict[str, Any]] = []
+    for message in messages:
+        names.update((call.id, call.name) for call in message.tool_calls)  # ids come again in later turns
+        wires += _wire(message, names)
+    return wires
 
 
 def _wire(message: Message, names: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -234,7 +240,7 @@ class _Reader:
             return
         if message.thinking:
             events.append(ReasoningDelta(message.thinking))
-        if line.logprobs:
+        if line.logprobs and not message.thinking:  # those of the reasoning are not the answer's
             events.append(TextDelta(message.content or "", tuple(logprob_of(one) for one in line.logprobs)))
         elif message.content:
             events.append(TextDelta(message.content))

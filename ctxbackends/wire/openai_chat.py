@@ -103,7 +103,7 @@ class OpenAIChatCodec:
             self._put(body, "stop_sequences", request.stop_sequences)
         self._put_format(body, request)
         self._put_tools(body, request)
-        add_extra(body, request.extra_body, _RESERVED)
+        add_extra(body, request.extra_body, _RESERVED, self.table)
         return HTTPRequest("POST", "/v1/chat/completions", encode_json(body))
 
     def _sent(self, option: str) -> Sent:

@@ -197,7 +197,10 @@ def count_tokens(request: ChatRequest, table: OptionTable) -> Steps[int]:
         "input": [item for message in request.messages for item in _response_items(message)],
     }
     if request.tools:
-        body["tools"] = [{"type": "function", **encode_tool(tool)["function"]} for tool in request.tools]
+        # Here a tool is strict where nothing is said.
+        body["tools"] = [
+            {"type": "function", **encode_tool(tool)["function"], "strict": tool.strict} for tool in request.tools
+        ]
     response = yield HTTPRequest("POST", "/v1/responses/input_tokens", encode_json(body))
     return decode_count(response)
 

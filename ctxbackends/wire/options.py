@@ -167,19 +167,24 @@ def put(body: dict[str, Any], at: str, value: Any) -> None:
     body[name] = value
 
 
-def add_extra(body: dict[str, Any], extra: Mapping[str, Any] | None, reserved: Mapping[str, str]) -> None:
-    """Add the members of ``extra_body``. Objects are merged (Ollama's ``options``); a member that is set already or is
-    ``reserved`` is refused, since two wishes for one member are a mistake."""
-    _merge(body, extra or {}, reserved, "extra_body: ")
-
-
-def _merge(body: dict[str, Any], extra: Mapping[str, Any], reserved: Mapping[str, str], path: str) -> None:
-    for name, value in extra.items():
+def add_extra(
+    body: dict[str, Any], extra: Mapping[str, Any] | None, reserved: Mapping[str, str], table: OptionTable
+) -> None:
+    """Add the members of ``extra_body``. A member that is set already or is ``reserved`` is refused, since two wishes
+    for one member are a mistake. The objects that hold several options (Ollama's ``options``) are merged."""
+    places = (handling.at for handling in table.values() if isinstance(handling, Sent))
+    holders = {at.partition(".")[0] for at in places if "." in at} - {"messages"}
+    for name, value in (extra or {}).items():
         if name in reserved:
-            raise UnsupportedOptionError(path + name, reserved[name])
-        if name in body:
-            if isinstance(body[name], dict) and isinstance(value, Mapping):
-                _merge(body[name], value, {}, f"{path}{name}.")
-                continue
-            raise UnsupportedOptionError(path + name, f"{name} is set by an option already")
-        body[name] = value
+            raise UnsupportedOptionError(f"extra_body: {name}", reserved[name])
+        if name not in body:
+            body[name] = value
+            continue
+        mergeable = name in holders and isinstance(value, Mapping) and isinstance(body[name], dict)
+        both = set(body[name]) & set(value) if mergeable else {""}
+        if both:
+            inner = f".{min(both)}" if both != {""} else ""
+            raise UnsupportedOptionError(
+                f"extra_body: {name}{inner}", f"{inner.removeprefix('.') or name} is set by an option already"
+            )
+        body[name] = {**body[name], **value}

@@ -198,9 +198,10 @@ async def test_progress_with_the_prompt(backend: Backend, target: Target, cell: 
 
 async def test_max_tokens(backend: Backend, target: Target, cell: Cell) -> None:
     completion = await backend.complete(target.say("one two three four five six seven eight nine ten"), max_tokens=4)
-    assert "length" == completion.finish_reason
     assert completion.usage is not None
     assert completion.usage.output_tokens <= 5
+    if target.scripting != "none":  # a model of random weights may end by itself
+        assert "length" == completion.finish_reason
 
 
 async def test_sampling_options(backend: Backend, target: Target, cell: Cell) -> None:

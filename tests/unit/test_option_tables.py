@@ -47,7 +47,7 @@ EXAMPLES: Mapping[str, Mapping[str, Any]] = {
     "logprobs": {"logprobs": True},
     "top_logprobs": {"logprobs": True, "top_logprobs": 3},
     "reasoning_effort": {"reasoning_effort": "low"},
-    "reasoning_budget": {"reasoning_budget": 2048},
+    "reasoning_budget": {"reasoning_budget": 2048, "max_tokens": 4096},
     "parallel_tool_calls": {"tools": TOOLS, "parallel_tool_calls": False},
     "stop_sequences": {"stop_sequences": ("###",)},
     "response_format: json_object": {"response_format": JSONObjectFormat()},
