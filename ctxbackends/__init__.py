@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from ctxbackends.errors import ResponseTooLargeError as ResponseTooLargeError
     from ctxbackends.errors import ServerConfigurationError as ServerConfigurationError
     from ctxbackends.errors import ServerDiedError as ServerDiedError
+    from ctxbackends.errors import ServerSleepingError as ServerSleepingError
     from ctxbackends.errors import ServiceUnavailableError as ServiceUnavailableError
     from ctxbackends.errors import StreamInterruptedError as StreamInterruptedError
     from ctxbackends.errors import StructuredOutputError as StructuredOutputError
@@ -178,6 +179,7 @@ _HOMES = {
         "ResponseTooLargeError",
         "ServerConfigurationError",
         "ServerDiedError",
+        "ServerSleepingError",
         "ServiceUnavailableError",
         "StreamInterruptedError",
         "StructuredOutputError",

@@ -213,6 +213,10 @@ class ServerConfigurationError(BackendError):
     """The server is not set up as the configuration says, and a request would have another meaning there."""
 
 
+class ServerSleepingError(BackendError):
+    """The server has put its model to sleep, and would leave a request hanging. ``load()`` wakes it."""
+
+
 class ClosedError(BackendError):
     """The registry, backend or stream was used after it was closed."""
 
@@ -408,13 +412,15 @@ class StreamInterruptedError(BackendError):
     """The answer began and never became whole. ``partial`` is what had arrived; ``body`` the error that the server sent
     in the stream, if it did.
 
-    Where the connection or the status was the reason, that error is ``__cause__``.
+    Where the connection or the status was the reason, that error is ``__cause__``. ``request_id`` is the server's name
+    of the request, where it tells.
     """
 
     def __init__(self, problem: str, *, partial: PartialCompletion | None = None, body: bytes = b"") -> None:
         super().__init__(problem)
         self.partial = partial or PartialCompletion()
         self.body = body
+        self.request_id: str | None = None
 
 
 class ModelMismatchError(BackendError):

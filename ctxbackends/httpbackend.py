@@ -97,33 +97,42 @@ class HTTPBackend:
     async def wait_ready(self, *, on_progress: OnProgress | None = None) -> None:
         with suppress(EmptyModelListError):  # it answers, which is what was asked
             await self._list_models(self._link.policy, on_progress)
+        await self._check_awake()
+
+    async def _check_awake(self) -> None:
+        if self._profile.check_awake is not None:
+            limits = self._link.look_limits()
+            await self._link.run(self._profile.check_awake(), lambda request: self._link.send(request, limits))
 
     async def ping(self, *, wait: bool = True, on_progress: OnProgress | None = None) -> Ping:
         started = time.monotonic()
         policy = self._link.policy if wait else without_waiting(self._link.policy)
         models = await self._list_models(policy, on_progress)
+        await self._check_awake()
         return Ping(backend=self.name, endpoint=self.endpoint, model=models[0].id, elapsed=time.monotonic() - started)
 
     async def models(self) -> tuple[ModelInfo, ...]:
         return await self._list_models(self._link.policy, None)
 
-    async def _list_models(self, policy: RetryPolicy, on_progress: OnProgress | None) -> tuple[ModelInfo, ...]:
+    async def _list_models(
+        self, policy: RetryPolicy, on_progress: OnProgress | None, *, wanted: str | None = None
+    ) -> tuple[ModelInfo, ...]:
         limits = self._link.listing_limits()
 
         async def attempt() -> tuple[ModelInfo, ...]:
             models = await self._link.run(self._profile.list_models(), lambda request: self._link.send(request, limits))
             if self._link.ready_timeout is not None:
-                self._refuse_unloaded(models)
+                self._refuse_unloaded(models, wanted or self.default_model)
             return models
 
         return await self._link.call(attempt, policy=policy, probe=True, on_progress=on_progress)
 
-    def _refuse_unloaded(self, models: Sequence[ModelInfo]) -> None:
+    def _refuse_unloaded(self, models: Sequence[ModelInfo], name: str | None) -> None:
         """A llama-server router answers at once, and says of each model whether it is loaded."""
-        wanted = next((model for model in models if self.default_model in (model.id, *model.aliases)), None)
+        wanted = next((model for model in models if name in (model.id, *model.aliases)), None)
         if wanted is None or wanted.state is None:
             return
-        if wanted.state == "loading":
+        if wanted.state in ("loading", "downloading"):
             raise ModelLoadingError(200, body=f"the model {wanted.id} is loading".encode(), message="Loading model")
         if wanted.state == "failed":
             raise ModelLoadFailedError(
@@ -139,13 +148,16 @@ class HTTPBackend:
             )
         limits = self._link.look_limits()
         try:
-            seen = await self._link.run(
-                self._profile.status(self.default_model), lambda request: self._link.send(request, limits)
-            )
+            async with asyncio.timeout(limits.total):  # one look, however many requests it takes
+                seen = await self._link.run(
+                    self._profile.status(self.default_model), lambda request: self._link.send(request, limits)
+                )
         except APIConnectionError as error:
             return self._status("refused" if error.refused else "unreachable", error.problem)
         except APITimeoutError as error:
             return self._status("unreachable", error.problem)
+        except TimeoutError:
+            return self._status("unreachable", f"no complete answer within {limits.total:g} s")
         except ModelLoadingError as error:
             return self._status("loading", error.message)
         except EmptyModelListError as error:
@@ -158,7 +170,8 @@ class HTTPBackend:
         return self._of_this(ServerStatus(state=state, problem=problem, model=self.default_model))
 
     def _of_this(self, seen: ServerStatus) -> ServerStatus:
-        return attrs.evolve(seen, backend=self.name, endpoint=self.endpoint)
+        context = seen.context_length or self._settings.context_length
+        return attrs.evolve(seen, backend=self.name, endpoint=self.endpoint, context_length=context)
 
     async def load(
         self,
@@ -176,6 +189,8 @@ class HTTPBackend:
             keep_alive=keep_alive if keep_alive is not None else self._load_keep_alive(),
         )
         await self._link.run_retried(steps, on_progress=on_progress)
+        if self._profile.loads_later:
+            await self._list_models(self._link.policy, on_progress, wanted=self._model(model))
 
     def _load_keep_alive(self) -> float | None:
         # Where the server takes it with each request, loading has none.

@@ -11,6 +11,7 @@ def same_model(requested: str, served: str) -> bool:
     """
     if requested == served:
         return True
+    requested = requested.removesuffix("-latest")
     digits = served.removeprefix(f"{requested}-").replace("-", "")
     if (
         served.startswith(f"{requested}-") and digits.isdigit() and len(digits) >= 4

@@ -34,6 +34,8 @@ _NOT_OPENAI = "it is no option of the OpenAI API; where this server has one of i
 _NO_BUDGET = "the OpenAI API has no budget of reasoning tokens; pass reasoning_effort"
 _NO_FORMAT = "this API enforces JSON alone; pass a JSONSchemaFormat with a pattern or an enum"
 
+_ENCRYPTED = "only the server that encrypted this reasoning can read it"
+
 _CHAT: dict[str, Handling] = {
     "max_tokens": Sent("max_tokens"),
     "temperature": Sent("temperature"),
@@ -59,6 +61,7 @@ _CHAT: dict[str, Handling] = {
     "message: image data": Sent("messages"),
     "message: image url": Sent("messages"),
     "message: reasoning": Sent("messages.reasoning_content"),
+    "message: redacted reasoning": Refused(_ENCRYPTED),
     "message: tool call": Sent("messages"),
     "message: tool result": Sent("messages"),
     **_EXTRA,
@@ -81,7 +84,9 @@ VLLM_CHAT = _table(
         "top_k": Sent("top_k"),
         "min_p": Sent("min_p"),
         "repetition_penalty": Sent("repetition_penalty"),
-        "reasoning_effort": Sent("reasoning_effort"),
+        "max_tokens": Sent("max_tokens", How.CLAMPED),
+        "top_logprobs": Sent("top_logprobs", most=20),
+        "reasoning_effort": Sent("reasoning_effort", How.MODEL),
         "reasoning_budget": Sent("thinking_token_budget"),
         # guided_json and its kin are ignored with 200 and free text (measured, 0.32.0).
         "response_format: regex": Sent("structured_outputs.regex"),
@@ -102,6 +107,9 @@ LLAMACPP_CHAT = _table(
         "reasoning_budget": Refused(
             "builds of llama-server differ in the name that they read; pass the one of your build with extra_body"
         ),
+        "parallel_tool_calls": Sent("parallel_tool_calls", How.NO_PROMISE),
+        "response_format: json_schema": Sent("response_format", How.IN_PART),
+        "tool_choice: required": Sent("tool_choice", How.TEXT_FIRST),
         # b8672 answers json_object with free text and 200 (measured).
         "response_format: json_object": Sent("response_format", How.AS_SCHEMA),
         "response_format: regex": Refused("llama-server has grammars alone; pass a GrammarFormat"),
@@ -129,7 +137,11 @@ OLLAMA_CHAT = _table(
     _OLLAMA_TOOLS,
     _all(("top_k", "min_p", "repetition_penalty", "logprobs", "top_logprobs"), _OLLAMA_USE_NATIVE),
     _all(_CONSTRAINED_TEXT, _OLLAMA_NO_FORMAT),
-    {"message: reasoning": Sent("messages.reasoning")},
+    {
+        "temperature": Sent("temperature", How.ONE_IF_OUT),
+        "top_p": Sent("top_p", How.ONE_IF_OUT),
+        "message: reasoning": Sent("messages.reasoning"),
+    },
 )
 
 _LMSTUDIO_NOT_LISTED = "LM Studio does not document it for chat completions; pass it with extra_body if yours takes it"
@@ -145,6 +157,7 @@ LMSTUDIO_CHAT = _table(
         "repetition_penalty": Sent("repeat_penalty"),
         # 400: 'response_format.type' must be 'json_schema' or 'text'
         "response_format: json_object": Sent("response_format", How.AS_SCHEMA),
+        "tool_choice: required": Sent("tool_choice", How.ENGINE),
         "tool_choice: named": Sent("tool_choice", How.ALONE),
         "message: image url": Refused("LM Studio fetches no images; pass their bytes with ImagePart.from_bytes"),
     },
@@ -203,6 +216,7 @@ _MESSAGES: dict[str, Handling] = {
     "message: image data": Sent("messages"),
     "message: image url": Sent("messages"),
     "message: reasoning": Sent("messages"),
+    "message: redacted reasoning": Sent("messages"),
     "message: tool call": Sent("messages"),
     "message: tool result": Sent("messages"),
     **_EXTRA,
@@ -212,6 +226,7 @@ ANTHROPIC_MESSAGES = _table(
     _MESSAGES,
     {
         "message: reasoning": Sent("messages", How.SIGNED),
+        "tools": Sent("tools", How.BOUNDS_IN_WORDS),
         # https://platform.claude.com/docs/en/build-with-claude/structured-outputs lists what is refused.
         "response_format: json_schema": Sent("output_config.format", How.IN_WORDS),
     },
@@ -264,7 +279,7 @@ OLLAMA_NATIVE = _table(
         "presence_penalty": Sent("options.presence_penalty"),
         "repetition_penalty": Sent("options.repeat_penalty"),
         "logprobs": Sent("logprobs"),
-        "top_logprobs": Sent("top_logprobs"),
+        "top_logprobs": Sent("top_logprobs", most=20),
         "reasoning_effort": Sent("think", How.LEVEL),
         "reasoning_budget": Refused("Ollama has no budget of reasoning tokens; pass reasoning_effort"),
         "stop_sequences": Sent("options.stop"),
@@ -275,6 +290,7 @@ OLLAMA_NATIVE = _table(
         **_OLLAMA_TOOLS,
         "message: image data": Sent("messages.images"),
         "message: reasoning": Sent("messages.thinking"),
+        "message: redacted reasoning": Refused(_ENCRYPTED),
         "message: tool call": Sent("messages.tool_calls", How.OBJECT),
         "message: tool result": Sent("messages"),
         **_EXTRA,

@@ -94,9 +94,11 @@ class Profile:
     ``schema_enforcement``: how this server holds an answer to a schema.
 
     The rest are named functions of ``ctxbackends.wire``, or None where the server has no such operation:
-    ``list_models``, ``status``, ``embed``, ``load``, ``unload``, ``count_tokens``, and ``prepare``, which comes before
-    the first generation. ``embed_batch`` is how many texts go into one request, ``vector_encodings`` the forms that
-    vectors come in; ``embed_dimensions`` is False where the server ignores the wish for shorter vectors.
+    ``list_models``, ``status``, ``embed``, ``load``, ``unload``, ``count_tokens``, ``prepare``, which comes before a
+    generation, and ``check_awake``, which finds a server that answers and would still leave a request hanging.
+    ``loads_later``: an order to load is answered before the model is there. ``embed_batch`` is how many texts go into
+    one request, ``vector_encodings`` the forms that vectors come in; ``embed_dimensions`` is False where the server
+    ignores the wish for shorter vectors.
     ``uses`` are the settings of ``.ctxrc`` that have a meaning for this type alone, with the wire formats that carry
     them.
     """
@@ -129,6 +131,8 @@ class Profile:
     unload: Callable[[str], Steps[None]] | None = None
     count_tokens: Callable[[ChatRequest, OptionTable], Steps[int]] | None = None
     prepare: Callable[[str, WireSettings], Steps[None]] | None = None
+    check_awake: Callable[[], Steps[None]] | None = None
+    loads_later: bool = False
     uses: Mapping[str, frozenset[str]] = attrs.field(factory=dict, converter=_read_only)
 
     @property
@@ -186,6 +190,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                 status=vllm.status,
                 load=vllm.load,
                 unload=vllm.unload,
+                check_awake=vllm.check_awake,
                 count_tokens=vllm.count_tokens,
             ),
             # Binds its port first and answers 503 while it loads. Does not notice a closed socket on a plain request
@@ -206,6 +211,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                 status=llamacpp.status,
                 load=llamacpp.load,
                 unload=llamacpp.unload,
+                loads_later=True,
                 count_tokens=llamacpp.count_tokens,
             ),
             # Loads inside the first request, as a long wait for the first token.

@@ -15,8 +15,8 @@ from ctxbackends.config import BackendConfig
 from ctxbackends.config_read import find_ctxrc, load_ctxrc
 from ctxbackends.errors import (
     AmbiguousBackendError,
+    BackendError,
     ClosedError,
-    ConfigError,
     DuplicateBackendError,
     NoBackendConfiguredError,
     UnknownBackendError,
@@ -159,12 +159,14 @@ class Registry:
     async def statuses(self) -> tuple[ServerStatus, ...]:
         """One look at every configured backend, all at once, in their order. What is wrong with one, its configuration
         included, is in its status and not raised."""
+        if self._closed:
+            raise ClosedError("this registry is closed")
         seen: dict[str, ServerStatus] = {}
 
         async def look(name: str) -> None:
             try:
                 seen[name] = await self.resolve(name).status()
-            except ConfigError as error:
+            except BackendError as error:
                 endpoint = self._configs[name].endpoint or ""
                 seen[name] = ServerStatus(backend=name, endpoint=endpoint, state="error", problem=str(error))
 

@@ -9,7 +9,7 @@ keep-alive comments are no progress.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -27,6 +27,7 @@ from ctxbackends.errors import (
 from ctxbackends.types import Completion, Loading, OnProgress, PartialCompletion, PromptProgress, StreamEvent, TextDelta
 from ctxbackends.wire.accumulate import Accumulator
 from ctxbackends.wire.http import StreamDecoder
+from ctxbackends.wire.status import request_id_of
 
 DRAIN_SECONDS = 0.25
 """How long the end of the body is awaited after the answer is whole, so that the connection can be pooled."""
@@ -36,6 +37,9 @@ class Body(Protocol):
     """The bytes of an answer, as the transport hands them out."""
 
     async def read(self) -> bytes: ...
+
+    @property
+    def headers(self) -> Mapping[str, str]: ...
 
     @property
     def at_end(self) -> bool: ...
@@ -255,13 +259,13 @@ class ChatStream:
         """At least one event, or the failure. Events that came before a failure are handed on first."""
         while True:
             if self._decoder.failure is not None:
-                raise self._interrupted(self._decoder.failure)
+                raise self._interrupted(self._decoder.failure, body)
             try:
                 data = await body.read()
             except APIConnectionError as error:
                 if self._timed_out is not None:
                     raise self._timed_out from error.__cause__
-                raise self._interrupted(error) from error
+                raise self._interrupted(error, body) from error
             if self._raw is not None:
                 self._raw.append(data)
             events = self._decoder.feed(data) if data else self._decoder.close()
@@ -282,6 +286,7 @@ class ChatStream:
             requested_model=self._requested_model,
             served_model=self._decoder.served_model,
             response_id=self._decoder.response_id,
+            request_id=request_id_of(body.headers),
             raw=b"".join(self._raw) if self._raw is not None else b"",
         )
         try:
@@ -294,17 +299,19 @@ class ChatStream:
         finally:
             body.close()
 
-    def _interrupted(self, error: BackendError) -> BackendError:
+    def _interrupted(self, error: BackendError, body: Body) -> BackendError:
         """``error`` with what had arrived. One that says more than that the stream broke stays what it is, as the
         cause."""
         partial = self._folded.partial(served_model=self._decoder.served_model)
         if isinstance(error, StreamInterruptedError):
             error.partial = partial
+            error.request_id = request_id_of(body.headers)
             return error
         if isinstance(error, ContextOverflowError) and partial == PartialCompletion(served_model=partial.served_model):
             return error  # nothing had come: the request was refused, only later than by its status
         interrupted = StreamInterruptedError(str(error.problem), partial=partial)
         interrupted.__cause__ = error
+        interrupted.request_id = request_id_of(body.headers)
         return interrupted
 
     # --- time -------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from ctxbackends.backend import Backend
 from ctxbackends.errors import IncompleteOutputError, StructuredOutputError
 from ctxbackends.messages import ChatOptions, JSONSchemaFormat, Message
 from ctxbackends.types import Completion, Enforcement
-from ctxbackends.wire.json_schema import decode_as, schema_for
+from ctxbackends.wire.json_schema import decode_as, in_box, out_of_box, schema_for
 
 T = TypeVar("T")
 
@@ -53,20 +53,25 @@ async def extract_result(
     backend: Backend, target: type[T], text: str, *, instructions: str = INSTRUCTIONS, **options: Unpack[ChatOptions]
 ) -> Extraction[T]:
     """The same as :func:`extract`, with how the schema was enforced and the whole answer beside the value."""
+    if "response_format" in options:
+        raise TypeError("extract() makes the response_format out of the target; leave it out")
     name = re.sub(r"[^a-zA-Z0-9_-]", "_", getattr(target, "__name__", "output"))[:64]
-    options["response_format"] = JSONSchemaFormat(name, schema_for(target), checked=True)
+    schema = schema_for(target)
+    # Vendors take an object at the root alone; what is none is put into one.
+    boxed = backend.schema_enforcement == "native" and schema.get("type") != "object"
+    options["response_format"] = JSONSchemaFormat(name, in_box(schema) if boxed else schema, checked=True)
     completion = await backend.complete([Message.system(instructions), Message.user(text)], **options)
-    return Extraction(_value(target, completion), backend.schema_enforcement, completion)
+    return Extraction(_value(target, completion, boxed), backend.schema_enforcement, completion)
 
 
-def _value(target: type[T], completion: Completion) -> T:
+def _value(target: type[T], completion: Completion, boxed: bool) -> T:
     if completion.finish_reason in ("length", "content_filter"):
         raise IncompleteOutputError(completion.finish_reason, text=completion.text)
     if completion.refusal:
         raise StructuredOutputError(f"the model refused: {completion.refusal}", text=completion.refusal)
     if completion.finish_reason == "tool_calls":
         raise StructuredOutputError("the model called a tool in the place of an answer", text=completion.text)
-    return decode_as(target, completion.text)
+    return decode_as(target, out_of_box(completion.text) if boxed else completion.text)
 
 
 # --- does the server really hold an answer to a schema? -------------------------------------------------
@@ -79,7 +84,7 @@ CANARY_MAX_TOKENS = 256
 @attrs.frozen
 class SchemaProbe:
     """What one canary showed. ``outcome``: ``enforced``, the answer was what only the schema allows; ``ignored``, it
-    was something else; ``inconclusive``, it was cut. ``answer`` is the text that came."""
+    was something else; ``inconclusive``, it was cut or refused. ``answer`` is the text that came."""
 
     outcome: ProbeOutcome
     answer: str
@@ -110,5 +115,4 @@ def _outcome(completion: Completion, canary: str) -> ProbeOutcome:
             return "enforced"
     except ValueError:
         pass
-    cut = completion.finish_reason == "length" and completion.text.lstrip()[:1] in ("", "{")
-    return "inconclusive" if cut else "ignored"
+    return "ignored" if completion.finish_reason == "stop" and not completion.refusal else "inconclusive"

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, NotRequired, TypedDict, cast, get_type_hints
 
+from ctxbackends.errors import StructuredOutputError
 from ctxbackends.messages import Tool, ToolCall
 from ctxbackends.wire.json_schema import decode_as, schema_for
 
@@ -51,8 +52,16 @@ def arguments_of(tool: Tool, call: ToolCall) -> dict[str, Any]:
     """
     if tool.function is None:
         raise TypeError(f"the tool {tool.name} was made from a schema, so there are no types to check; use json.loads")
-    given = decode_as(_arguments_type(tool.function, tool.name), call.arguments or "{}")
-    return dict(given)
+    if call.name != tool.name:
+        raise ValueError(f"this is a call of {call.name}, and not of {tool.name}")
+    given = dict(decode_as(_arguments_type(tool.function, tool.name), call.arguments or "{}"))
+    unknown = set(decode_as(dict[str, Any], call.arguments or "{}")) - set(given)
+    if unknown:
+        raise StructuredOutputError(
+            f"the call of {tool.name} has arguments that it does not take: {', '.join(sorted(unknown))}",
+            text=call.arguments,
+        )
+    return given
 
 
 def _summary(function: Callable[..., Any]) -> str:

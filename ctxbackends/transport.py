@@ -232,6 +232,11 @@ class ByteStream:
             raise _translate(error, reused=False, started=True) from error
 
     @property
+    def headers(self) -> Mapping[str, str]:
+        """Names in lower case."""
+        return _lower(self._response.headers)
+
+    @property
     def at_end(self) -> bool:
         return self._response.content.at_eof()
 

@@ -62,6 +62,8 @@ class Completion:
 
     ``requested_model`` is what was asked for, ``served_model`` what the server says answered (None where it does not
     say). ``stop_sequence`` is the one that ended the answer, where the server tells.
+    ``response_id`` is the server's name of the answer, ``request_id`` that of the request, from a header, by which its
+    operator finds it.
     ``parts`` is the content in the order in which the model wrote it, reasoning with its signatures included;
     :attr:`message` is what the next turn wants of it.
     ``usage`` is None where the server reports none. ``raw`` holds the unmodified bytes of the answer's body (of all
@@ -80,6 +82,7 @@ class Completion:
     logprobs: tuple[TokenLogprob, ...] = attrs.field(default=(), repr=lambda found: f"<{len(found)}>")
     stop_sequence: str | None = None
     response_id: str | None = None
+    request_id: str | None = None
     parts: tuple[Part, ...] = attrs.field(default=(), repr=False)
     raw: bytes = attrs.field(default=b"", repr=False, eq=False)
 
@@ -213,7 +216,8 @@ class ServerStatus:
     ``loading``, ``ready``, ``sleeping`` (it answers, and would load the model again first), ``error`` (it answers with
     an error). ``problem`` says what is wrong, in words. ``progress`` of loading is from 0 to 1.
     ``models`` are those that are in memory; ``model`` is the one that this backend would ask for, or else the first of
-    them. ``context_length`` is in tokens and for one request. ``slots`` is how many requests the server works on at
+    them. ``context_length`` is in tokens and for one request, ``max_context_length`` what the model was made for.
+    ``slots`` is how many requests the server works on at
     once, ``busy_slots`` how many it does now.
     """
 
@@ -226,6 +230,7 @@ class ServerStatus:
     model: str | None = None
     models: tuple[str, ...] = ()
     context_length: int | None = None
+    max_context_length: int | None = None
     slots: int | None = None
     busy_slots: int | None = None
 

@@ -143,7 +143,7 @@ def _row(seen: Any) -> dict[str, str]:
         "context": "" if seen.context_length is None else str(seen.context_length),
         "slots": "" if seen.slots is None else f"{busy}{seen.slots}",
         "version": seen.version or "",
-        "problem": seen.problem or "",
+        "problem": " ".join((seen.problem or "").split()),
     }
 
 

@@ -129,7 +129,13 @@ class Accumulator:
         return tuple(part for part in parts if part not in (TextPart(""), ReasoningPart("")))
 
     def completion(
-        self, *, requested_model: str, served_model: str | None, response_id: str | None, raw: bytes = b""
+        self,
+        *,
+        requested_model: str,
+        served_model: str | None,
+        response_id: str | None,
+        request_id: str | None = None,
+        raw: bytes = b"",
     ) -> Completion:
         """The whole answer. Only to be called when ``finish`` is set."""
         assert self.finish is not None, "a completion exists only after Finish"
@@ -145,6 +151,7 @@ class Accumulator:
             logprobs=tuple(self._logprobs),
             stop_sequence=self.finish.stop_sequence,
             response_id=response_id,
+            request_id=request_id,
             parts=self._parts(),
             raw=raw,
         )

@@ -40,7 +40,7 @@ from ctxbackends.wire.anthropic_stream import (
 from ctxbackends.wire.http import HTTPRequest, HTTPResponse, arguments_text, bearer, decode_json, encode_json
 from ctxbackends.wire.json_schema import in_words
 from ctxbackends.wire.options import SCALARS, How, OptionTable, Sent, add_extra, put, refuse
-from ctxbackends.wire.status import answered_error
+from ctxbackends.wire.status import answered_error, request_id_of
 
 VERSION_HEADERS = {"anthropic-version": "2023-06-01"}
 """The version of the API; the only one: https://platform.claude.com/docs/en/api/versioning"""
@@ -115,6 +115,7 @@ class AnthropicCodec:
             requested_model=requested_model,
             served_model=answer.model or None,
             response_id=answer.id,
+            request_id=request_id_of(response.headers),
             raw=response.body,
         )
 
@@ -148,6 +149,11 @@ def encode_body(request: ChatRequest, table: OptionTable) -> dict[str, Any]:
         if isinstance(part, TextPart)
     ]
     turns = [message for message in request.messages if message.role != "system"]
+    roles = [message.role == "system" for message in request.messages]
+    if roles != sorted(roles, reverse=True):
+        raise UnsupportedOptionError(
+            "message: system", "the Messages API takes system messages at the beginning alone; put it there"
+        )
     if not turns:
         raise UnsupportedOptionError("messages", "the Messages API needs at least one message besides the system's")
     body: dict[str, Any] = {"model": request.model, "messages": encode_messages(turns, table)}
@@ -199,7 +205,8 @@ def _put_tools(body: dict[str, Any], request: ChatRequest, table: OptionTable) -
         choice = {**(choice or {"type": "auto"}), "disable_parallel_tool_use": not request.parallel_tool_calls}
     if choice is not None:
         body["tool_choice"] = choice
-    body["tools"] = [_tool(tool) for tool in tools]
+    in_words_ = _as(table, "tools") == How.BOUNDS_IN_WORDS
+    body["tools"] = [_tool(tool, loosened=in_words_ and tool.function is not None) for tool in tools]
 
 
 def _as(table: OptionTable, option: str) -> How:
@@ -208,8 +215,9 @@ def _as(table: OptionTable, option: str) -> How:
     return handling.as_
 
 
-def _tool(tool: Tool) -> dict[str, Any]:
-    wire = {"name": tool.name, "description": tool.description, "input_schema": tool.parameters}
+def _tool(tool: Tool, *, loosened: bool) -> dict[str, Any]:
+    schema = in_words(tool.parameters) if tool.strict and loosened else tool.parameters
+    wire = {"name": tool.name, "description": tool.description, "input_schema": schema}
     return {**wire, **({"strict": True} if tool.strict else {})}
 
 

@@ -76,7 +76,38 @@ class _Event(msgspec.Struct):
     error: Any = None
 
 
+class _Kind(msgspec.Struct):
+    type: str = ""
+
+
 _event_decoder = msgspec.json.Decoder(_Event)
+_kind_decoder = msgspec.json.Decoder(_Kind)
+_KINDS = frozenset(
+    {
+        "",
+        "error",
+        "message_start",
+        "content_block_start",
+        "content_block_delta",
+        "content_block_stop",
+        "message_delta",
+        "message_stop",
+    }
+)
+
+
+def _names_an_error(event: _Event) -> bool:
+    """By its type; llama-server sends the members of its own errors, with a sentence in ``message``."""
+    told = isinstance(event.message, str) and (not event.type or event.type.casefold().endswith("error"))
+    return event.type == "error" or told
+
+
+def _is_unknown(data: bytes) -> bool:
+    """Whether an event that is not as expected is one of a kind that nobody here expects anything of."""
+    try:
+        return _kind_decoder.decode(data).type not in _KINDS
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
 
 
 def finish_reason_of(reason: str | None) -> FinishReason | None:
@@ -133,12 +164,13 @@ class AnthropicStreamDecoder(BaseDecoder):
         try:
             event = _event_decoder.decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            self._fail(f"an event of the stream is malformed: {error}", data)
+            if not _is_unknown(data):
+                self._fail(f"an event of the stream is malformed: {error}", data)
             return
         kind = event.type
         if kind == "content_block_delta":
             self._delta(event, events)
-        elif kind == "error" or name == b"error" or event.error is not None or isinstance(event.message, str):
+        elif name == b"error" or event.error is not None or _names_an_error(event):
             # An object, a string, or the members at the top level, which llama-server sends on this route as well.
             self.failure = stream_error(data)
         elif kind == "message_start" and isinstance(event.message, _Message):

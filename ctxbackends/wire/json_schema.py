@@ -37,8 +37,9 @@ def schema_for(target: type[T]) -> dict[str, Any]:
     TypeError for what JSON cannot hold."""
     model = _pydantic(target)
     schema = model.model_json_schema() if model is not None else msgspec.json.schema(target)
-    definitions = {name: _strict(definition) for name, definition in schema.pop("$defs", {}).items()}
-    root: dict[str, Any] = _strict(schema)
+    plain = schema.pop("$defs", {})
+    definitions = {name: _strict(_inlined(definition, plain)) for name, definition in plain.items()}
+    root: dict[str, Any] = _strict(_inlined(schema, plain) if "$ref" not in schema else schema)
     reference = root.pop("$ref", None)
     if reference is not None:
         # The root is inlined, since servers want an object there and not a reference.
@@ -47,6 +48,36 @@ def schema_for(target: type[T]) -> dict[str, Any]:
         if not _mentions(definitions, reference):
             del definitions[name]
     return {**root, "$defs": definitions} if definitions else root
+
+
+_BOX = "value"
+
+
+def in_box(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """An object that holds what ``schema`` describes."""
+    inner = {name: part for name, part in schema.items() if name != "$defs"}
+    box = {"type": "object", "properties": {_BOX: inner}, "required": [_BOX], "additionalProperties": False}
+    return {**box, **({"$defs": schema["$defs"]} if "$defs" in schema else {})}
+
+
+def out_of_box(text: str) -> str:
+    """What the object holds, as JSON text; ``text`` itself where it is no such object, for the validation to tell."""
+    try:
+        return bytes(msgspec.json.decode(text, type=dict[str, msgspec.Raw])[_BOX]).decode()
+    except (msgspec.DecodeError, UnicodeError, RecursionError, KeyError):
+        return text
+
+
+def _inlined(node: Any, definitions: Mapping[str, Any]) -> Any:
+    """References that stand beside something else are put in: strict schemas take them alone."""
+    if isinstance(node, list):
+        return [_inlined(item, definitions) for item in node]
+    if not isinstance(node, dict):
+        return node
+    if "$ref" in node and len(node) > 1:
+        beside = {name: part for name, part in node.items() if name != "$ref"}
+        node = {**definitions[node["$ref"].removeprefix("#/$defs/")], **beside}
+    return {name: _inlined(part, definitions) for name, part in node.items()}
 
 
 def _strict(node: Any) -> Any:

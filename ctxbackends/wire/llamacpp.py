@@ -17,6 +17,7 @@ from ctxbackends.wire.http import HTTPRequest, HTTPResponse, Steps, decode_json,
 from ctxbackends.wire.openai_chat import encode_messages, encode_tool
 from ctxbackends.wire.openai_server import chosen_model, decode_count, decode_models
 from ctxbackends.wire.options import OptionTable, refuse
+from ctxbackends.wire.status import accept
 
 _NO_ROUTER = (
     "this llama-server serves the one model that it was started with; only one that was started as a router "
@@ -81,7 +82,7 @@ def status(model: str | None) -> Steps[ServerStatus]:
 
 
 def _models() -> Steps[tuple[ModelInfo, ...]]:
-    """None where the key is refused, or where a router has none yet."""
+    """Empty where a router has none yet."""
     listed = yield from _optional(HTTPRequest("GET", "/v1/models"))
     try:
         return decode_models(listed) if listed is not None else ()
@@ -91,7 +92,12 @@ def _models() -> Steps[tuple[ModelInfo, ...]]:
 
 def _router_status(chosen: ModelInfo, models: Sequence[ModelInfo]) -> ServerStatus:
     """A router tells the state of each model; slots and context are those of the server behind it."""
-    states: Mapping[str | None, ServerState] = {"loading": "loading", "sleeping": "sleeping"}
+    states: Mapping[str | None, ServerState] = {
+        "loading": "loading",
+        "downloading": "loading",
+        "sleeping": "sleeping",
+        "failed": "error",
+    }
     return ServerStatus(
         state=states.get(chosen.state, "ready"),
         problem=f"the model {chosen.id} failed to load" if chosen.state == "failed" else None,
@@ -102,15 +108,18 @@ def _router_status(chosen: ModelInfo, models: Sequence[ModelInfo]) -> ServerStat
 
 
 def _optional(request: HTTPRequest) -> Steps[HTTPResponse | None]:
-    """What not every server tells: switched off, unknown to an older build, or for another key."""
+    """What not every server tells: switched off (403, 501), or unknown to an older build (404). A refused key is an
+    error all the same."""
     try:
         return (yield request)
-    except APIStatusError:
+    except APIStatusError as error:
+        if error.status_code == 401:
+            raise
         return None
 
 
 def load(model: str, *, context_length: int | None, keep_alive: float | None) -> Steps[None]:
-    """``POST /models/load``, which a router has; it returns before the model is loaded."""
+    """``POST /models/load``, which a router has; it answers before the model is loaded."""
     for option, value in (("context_length", context_length), ("keep_alive", keep_alive)):
         if value is not None:
             raise UnsupportedOperationError("load", f"llama-server takes no {option} when it loads a model")
@@ -124,7 +133,7 @@ def unload(model: str) -> Steps[None]:
 
 def _router(what: str, model: str) -> Steps[None]:
     try:
-        yield HTTPRequest("POST", f"/models/{what}", encode_json({"model": model}))
+        accept((yield HTTPRequest("POST", f"/models/{what}", encode_json({"model": model}))))
     except NotFoundError as error:
         if error.message is not None and "model" in error.message.casefold():
             raise

@@ -21,7 +21,7 @@ from ctxbackends.errors import (
 from ctxbackends.types import ModelInfo, ServerStatus
 from ctxbackends.wire import openai_server
 from ctxbackends.wire.http import HTTPRequest, Steps, WireSettings, decode_json, encode_json
-from ctxbackends.wire.status import answered_error
+from ctxbackends.wire.status import accept, answered_error
 
 _TOO_OLD = "this LM Studio has no /api/v1; it needs version 0.4 or newer"
 
@@ -113,14 +113,12 @@ def status(model: str | None) -> Steps[ServerStatus]:
     ours = next((one for one in loaded if model is None or model in one.names), None)
     instance = _instance(ours, model) if ours is not None else None
     config = instance.config if instance is not None else None
-    context = config.context_length if config else None
-    if context is None:
-        context = next((one.max_context_length for one in models if model in one.names), None)
     return ServerStatus(
         state="ready",
         model=model or (ours.key if ours else None),
         models=tuple(instance.id for one in loaded for instance in one.instances),
-        context_length=context,
+        context_length=config.context_length if config else None,
+        max_context_length=next((one.max_context_length for one in models if model in one.names), None),
         slots=config.parallel if config else None,
     )
 
@@ -141,7 +139,7 @@ def load(model: str, *, context_length: int | None, keep_alive: float | None) ->
     body: dict[str, Any] = {"model": found.key if found is not None else model}
     if context_length is not None:
         body["context_length"] = context_length
-    yield HTTPRequest("POST", "/api/v1/models/load", encode_json(body))
+    accept((yield HTTPRequest("POST", "/api/v1/models/load", encode_json(body))))
 
 
 def unload(model: str) -> Steps[None]:
@@ -162,7 +160,7 @@ def _find(model: str, what: str) -> Steps[_Model | None]:
 
 def _unload_all(model: _Model) -> Steps[None]:
     for instance in model.instances:
-        yield HTTPRequest("POST", "/api/v1/models/unload", encode_json({"instance_id": instance.id}))
+        accept((yield HTTPRequest("POST", "/api/v1/models/unload", encode_json({"instance_id": instance.id}))))
 
 
 def prepare(model: str, settings: WireSettings) -> Steps[None]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 import attrs
 import msgspec
@@ -68,6 +68,8 @@ _RESERVED = {
 }
 
 NANOSECONDS = 1e-9
+Nanoseconds: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)]
+"""A century and a half: what is longer is no time."""
 
 
 class _Function(msgspec.Struct):
@@ -90,14 +92,15 @@ class _Line(msgspec.Struct):
     """One line of a stream, or the plain answer. Times are in nanoseconds."""
 
     model: str | None = None
+    created_at: str | None = None
     message: _Message | None = None
     done: bool = False
     done_reason: str | None = None
-    load_duration: int | None = None
+    load_duration: Nanoseconds | None = None
     prompt_eval_count: int | None = None
-    prompt_eval_duration: int | None = None
+    prompt_eval_duration: Nanoseconds | None = None
     eval_count: int | None = None
-    eval_duration: int | None = None
+    eval_duration: Nanoseconds | None = None
     logprobs: list[Logprob] | None = None
     error: Any = None
 
@@ -248,7 +251,10 @@ class _Reader:
             place = self.calls
             self.calls += 1
             arguments = arguments_text(call.function.arguments) or "{}"
-            events.append(ToolCallDelta(place, call.id or f"call_{place}", call.function.name or "", arguments))
+            # Versions before 0.13 give no id; the time keeps those of different answers apart.
+            moment = "".join(character for character in line.created_at or "" if character.isdigit())
+            call_id = call.id or "_".join(("call", *([moment] if moment else []), str(place)))
+            events.append(ToolCallDelta(place, call_id, call.function.name or "", arguments))
 
     def finish(self, line: _Line, reason: FinishReason) -> Finish:
         if self.calls and reason == "stop":

@@ -13,8 +13,9 @@ import msgspec
 from ctxbackends.errors import APIStatusError, EmptyModelListError, MalformedResponseError
 from ctxbackends.types import Embeddings, ModelInfo, ServerStatus, Usage
 from ctxbackends.wire.http import HTTPRequest, Steps, WireSettings, decode_json, encode_json
-from ctxbackends.wire.ollama import NANOSECONDS, keep_alive_member
+from ctxbackends.wire.ollama import NANOSECONDS, Nanoseconds, keep_alive_member
 from ctxbackends.wire.openai_server import VectorEncoding
+from ctxbackends.wire.status import accept
 
 
 class _Listed(msgspec.Struct):
@@ -38,7 +39,7 @@ class _Embedded(msgspec.Struct):
     embeddings: list[list[float]]
     model: str | None = None
     prompt_eval_count: int | None = None
-    load_duration: int | None = None
+    load_duration: Nanoseconds | None = None
 
 
 _models_decoder = msgspec.json.Decoder(_Models)
@@ -72,21 +73,18 @@ def _loaded() -> Steps[list[_Listed]]:
 
 
 def status(model: str | None) -> Steps[ServerStatus]:
-    """Ready when it answers: it loads a model inside the first request for it. ``context_length`` is that of the
-    loaded model, or else what the model was trained for."""
+    """Ready when it answers: it loads a model inside the first request for it, and has no context length before."""
     response = yield HTTPRequest("GET", "/api/version")
     version = decode_json(_version_decoder, response.body, api="Ollama").version
     loaded = yield from _loaded()
     ours = next((one for one in loaded if model is None or one.name in (model, f"{model}:latest")), None)
-    context = ours.context_length if ours is not None else None
-    if context is None and model is not None:
-        context = yield from _trained_context(model)
     return ServerStatus(
         state="ready",
         version=version,
         model=model or (ours.name if ours else None),
         models=tuple(one.name for one in loaded),
-        context_length=context,
+        context_length=ours.context_length if ours is not None else None,
+        max_context_length=(yield from _trained_context(model)) if model is not None else None,
     )
 
 
@@ -106,13 +104,13 @@ def load(model: str, *, context_length: int | None, keep_alive: float | None) ->
     body: dict[str, Any] = {"model": model, "messages": [], "stream": False, **keep_alive_member(keep_alive)}
     if context_length is not None:
         body["options"] = {"num_ctx": context_length}
-    yield HTTPRequest("POST", "/api/chat", encode_json(body))
+    accept((yield HTTPRequest("POST", "/api/chat", encode_json(body))))
 
 
 def unload(model: str) -> Steps[None]:
     """A chat without messages, after which the model is to be kept for no time."""
     body = {"model": model, "messages": [], "stream": False, "keep_alive": 0}
-    yield HTTPRequest("POST", "/api/chat", encode_json(body))
+    accept((yield HTTPRequest("POST", "/api/chat", encode_json(body))))
 
 
 def embed(

@@ -44,7 +44,7 @@ from ctxbackends.wire.openai_parts import (
 )
 from ctxbackends.wire.openai_stream import OpenAIStreamDecoder
 from ctxbackends.wire.options import SCALARS, How, OptionTable, Sent, add_extra, put, refuse
-from ctxbackends.wire.status import answered_error
+from ctxbackends.wire.status import answered_error, request_id_of
 
 # Members of the body that this codec writes, or whose effect the decoder could not show, so that they cannot come
 # through extra_body.
@@ -179,6 +179,7 @@ class OpenAIChatCodec:
             requested_model=requested_model,
             served_model=answer.model or None,
             response_id=answer.id,
+            request_id=request_id_of(response.headers),
             raw=response.body,
         )
 

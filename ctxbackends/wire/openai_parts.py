@@ -25,8 +25,8 @@ class _OutputDetails(msgspec.Struct):
 
 
 class WireUsage(msgspec.Struct):
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
     prompt_tokens_details: _InputDetails | None = None
     completion_tokens_details: _OutputDetails | None = None
 
@@ -85,8 +85,8 @@ def usage_of(usage: WireUsage | None, timings: WireTimings | None = None) -> Usa
         return None
     given, written = usage.prompt_tokens_details, usage.completion_tokens_details
     return Usage(
-        usage.prompt_tokens,
-        usage.completion_tokens,
+        usage.prompt_tokens or 0,
+        usage.completion_tokens or 0,
         given.cached_tokens if given else None,
         given.cache_write_tokens if given else None,
         written.reasoning_tokens if written else None,

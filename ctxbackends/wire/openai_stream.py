@@ -66,7 +66,24 @@ class _Chunk(msgspec.Struct):
     prompt_progress: _Progress | None = None
 
 
+class _Kind(msgspec.Struct):
+    object: str | None = None
+    choices: Any = None
+    error: Any = None
+
+
 _chunk_decoder = msgspec.json.Decoder(_Chunk)
+_kind_decoder = msgspec.json.Decoder(_Kind)
+_KINDS = frozenset({None, "", "error", "chat.completion.chunk", "chat.completion"})
+
+
+def _is_unknown(data: bytes) -> bool:
+    """Whether an event that is not as expected is one of a kind that nobody here expects anything of."""
+    try:
+        kind = _kind_decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return kind.object not in _KINDS and kind.choices is None and kind.error is None
 
 
 class OpenAIStreamDecoder:
@@ -139,6 +156,8 @@ class OpenAIStreamDecoder:
             try:
                 chunk = _chunk_decoder.decode(data)
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                if _is_unknown(data):
+                    continue
                 self.failure = StreamInterruptedError(f"an event of the stream is malformed: {error}", body=data)
                 return
             if chunk.error is not None or name == b"error" or (chunk.choices is None and chunk.usage is None):
@@ -153,7 +172,8 @@ class OpenAIStreamDecoder:
         """Errors come under ``error`` (object or string), as ``event: error``, or with their members at the top
         level."""
         facts = error_facts(data)  # not the chunk decoder: what that skipped may be no valid JSON
-        if chunk.error is None and name != b"error" and chunk.object != "error" and facts.message is None:
+        told = facts.message is not None and chunk.object in _KINDS
+        if chunk.error is None and name != b"error" and chunk.object != "error" and not told:
             return False  # an event of a kind that this format does not know
         self.failure = stream_error(data)
         return True
@@ -204,6 +224,9 @@ class OpenAIStreamDecoder:
         call, leave it out, or do not begin with 0; an index means the call that used it last."""
         if call.id and call.id in self._calls:
             place = self._calls.index(call.id)
+        elif call.id and call.index in self._places and not self._calls[self._places[call.index]]:
+            place = self._places[call.index]  # its id comes late
+            self._calls[place] = call.id
         elif not call.id and self._calls and (call.index is None or call.index in self._places):
             place = len(self._calls) - 1 if call.index is None else self._places[call.index]
         else:

@@ -43,6 +43,14 @@ class How(StrEnum):
     THINKING = 'with `thinking: {"type": "disabled"}` for `"none"`'
     LEVEL = 'as a level, and `false` for `"none"`'
     OBJECT = "with its arguments as an object"
+    BOUNDS_IN_WORDS = "with the bounds of strict tools from typed functions put into words"
+    MODEL = "for the model's chat template to read"
+    IN_PART = "enforced in part: not `minimum`, `multipleOf`, `uniqueItems`, `not` and others"
+    TEXT_FIRST = "text may come before the call"
+    ENGINE = "by its llama.cpp engine alone"
+    CLAMPED = "shortened in silence where prompt and answer do not fit together"
+    ONE_IF_OUT = "1 where it is left out, whatever the Modelfile says"
+    NO_PROMISE = "no promise: several calls have come"
     IN_WORDS = "with the constraints that Anthropic refuses put into words, where `extract()` checks them itself"
     SIGNED = "with the signature that it came with"
 
@@ -101,6 +109,7 @@ CELLS = (
     "message: image data",
     "message: image url",
     "message: reasoning",
+    "message: redacted reasoning",
     "message: tool call",
     "message: tool result",
     "extra_body",
@@ -142,7 +151,7 @@ def _used_parts(message: Message) -> Iterator[str]:
         if isinstance(part, ImagePart):
             yield "message: image url" if part.url is not None else "message: image data"
         elif isinstance(part, ReasoningPart):
-            yield "message: reasoning"
+            yield "message: reasoning" if part.redacted is None else "message: redacted reasoning"
         elif isinstance(part, ToolCall):
             yield "message: tool call"
         elif isinstance(part, ToolResult):

@@ -38,6 +38,7 @@ from ctxbackends.wire.http import HTTPResponse
 
 _BY_STATUS: Mapping[int, type[APIStatusError]] = {
     400: BadRequestError,
+    413: BadRequestError,
     401: AuthenticationError,
     403: PermissionDeniedError,
     404: NotFoundError,
@@ -53,14 +54,24 @@ _LIMIT_NUMBERS = (
     re.compile(r"configured limit of (\d{1,18})"),  # OpenAI, gpt-5
     re.compile(r"> (\d{1,18}) maximum"),  # Anthropic
     re.compile(r"n_ctx: (\d{1,18})"),  # LM Studio
+    re.compile(r"exceed context limit: \d{1,18} \+ \d{1,18} > (\d{1,18})"),
+    re.compile(r"current batch size: (\d{1,18})"),  # llama-server, for embeddings
 )
+_TOO_LARGE = re.compile(r"input \((\d{1,18}) tokens\) is too large to process")
 _PROMPT_NUMBERS = (
+    _TOO_LARGE,
+    re.compile(r"exceed context limit: (\d{1,18})"),
     re.compile(r"prompt is too long: (\d{1,18}) tokens"),
     re.compile(r"n_keep: (\d{1,18})"),
     re.compile(r"at least (\d{1,18}) input tokens"),
     re.compile(r"resulted in (\d{1,18}) tokens"),
     re.compile(r"(\d{1,18}) in the messages"),
 )
+
+
+def request_id_of(headers: Mapping[str, str]) -> str | None:
+    """The server's own name of a request, by which its operator finds it."""
+    return headers.get("x-request-id") or headers.get("request-id")
 
 
 @attrs.frozen
@@ -71,6 +82,7 @@ class ErrorFacts:
     type: str | None
     code: str | int | None
     fields: Mapping[str, Any]
+    request_id: str | None = None
 
 
 def error_facts(body: bytes) -> ErrorFacts:
@@ -100,6 +112,7 @@ def facts_of(value: object) -> ErrorFacts:
         inner["type"] if isinstance(inner.get("type"), str) else None,
         code if isinstance(code, str | int) else None,
         inner,
+        value["request_id"] if isinstance(value.get("request_id"), str) else None,
     )
 
 
@@ -112,7 +125,7 @@ def error_from(response: HTTPResponse) -> APIStatusError:
         kind = RedirectError
     elif response.status == 503 and "loading" in text:
         kind = ModelLoadingError
-    elif response.status >= 500 and "failed to load" in text:
+    elif response.status >= 500 and "failed to load" in text and "model" in text:
         kind = ModelLoadFailedError
     elif response.status in (400, 413, 422, 500) and _is_overflow(facts, text):
         kind = ContextOverflowError
@@ -125,7 +138,7 @@ def error_from(response: HTTPResponse) -> APIStatusError:
         message=facts.message,
         error_type=facts.type,
         retry_after=_retry_after(response),
-        request_id=response.headers.get("x-request-id") or response.headers.get("request-id"),
+        request_id=request_id_of(response.headers) or facts.request_id,
     )
     if isinstance(error, RedirectError):
         error.location = response.headers.get("location")
@@ -155,12 +168,24 @@ def answered_error(response: HTTPResponse) -> BackendError:
     return ResponseError(f"the server sent an error under HTTP {response.status}: {said}", body=response.body)
 
 
+def accept(response: HTTPResponse) -> None:
+    """Raise where the answer to an order says, under a good status, that it was not carried out."""
+    try:
+        said = msgspec.json.decode(response.body) if response.body else None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return
+    if _is_object(said) and (said.get("error") or said.get("success") is False):
+        raise answered_error(response)
+
+
 def _is_overflow(facts: ErrorFacts, text: str) -> bool:
     return (
         facts.type == "exceed_context_size_error"  # llama-server
         or facts.code == "context_length_exceeded"  # OpenAI
         or "maximum context length" in text  # vLLM has no code of its own for it
-        or "prompt is too long" in text  # nor has Anthropic
+        or text.startswith("prompt is too long")  # nor has Anthropic
+        or "exceed context limit" in text
+        or _TOO_LARGE.search(text) is not None  # llama-server, for embeddings
         or "exceeds the context length" in text  # nor has Ollama, which tells no numbers
         or "greater than the context length" in text  # nor has LM Studio
     )
@@ -178,12 +203,16 @@ def _first_number(patterns: Sequence[re.Pattern[str]], text: str) -> int | None:
     return next((int(match[1]) for pattern in patterns if (match := pattern.search(text))), None)
 
 
+# A sentence about the model itself, and not about a tool or a text with that word in it.
+_MODEL_MISSING = re.compile(r"^(error: )?(the |requested )?model\b.*not found")
+
+
 def _is_missing_model(status: int, facts: ErrorFacts, text: str) -> bool:
     if facts.code == "model_not_found" or (status == 404 and facts.fields.get("param") == "model"):
         return True
     if "invalid model identifier" in text:  # LM Studio, where it gives no code
         return True
-    return "model" in text and (status == 404 or "not found" in text)
+    return "model" in text if status == 404 else _MODEL_MISSING.search(text) is not None
 
 
 def _retry_after(response: HTTPResponse) -> float | None:

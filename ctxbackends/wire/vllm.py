@@ -10,13 +10,20 @@ from typing import Any
 import attrs
 import msgspec
 
-from ctxbackends.errors import APIStatusError, NotFoundError, UnsupportedOperationError
+from ctxbackends.errors import (
+    AuthenticationError,
+    NotFoundError,
+    PermissionDeniedError,
+    ServerSleepingError,
+    UnsupportedOperationError,
+)
 from ctxbackends.messages import ChatRequest
 from ctxbackends.types import ServerStatus
 from ctxbackends.wire.http import HTTPRequest, Steps, decode_json, encode_json
 from ctxbackends.wire.openai_chat import encode_messages, encode_tool
 from ctxbackends.wire.openai_server import decode_models, ready_with
 from ctxbackends.wire.options import OptionTable, refuse
+from ctxbackends.wire.status import accept
 
 _NO_SLEEP = (
     "this vLLM has no routes for sleep; they are there when it is started with VLLM_SERVER_DEV_MODE=1 and "
@@ -46,8 +53,7 @@ def status(model: str | None) -> Steps[ServerStatus]:
     yield HTTPRequest("GET", "/health")
     response = yield HTTPRequest("GET", "/v1/models")
     models = decode_models(response)
-    response = yield HTTPRequest("GET", "/version")
-    version = decode_json(_version_decoder, response.body, api="vLLM").version
+    version = yield from _version()
     asleep = yield from _is_sleeping()
     return attrs.evolve(
         ready_with(models, model),
@@ -57,11 +63,25 @@ def status(model: str | None) -> Steps[ServerStatus]:
     )
 
 
+def _version() -> Steps[str | None]:
+    try:
+        response = yield HTTPRequest("GET", "/version")
+    except (NotFoundError, PermissionDeniedError):
+        return None  # a proxy that lets only /v1 through
+    return decode_json(_version_decoder, response.body, api="vLLM").version
+
+
+def check_awake() -> Steps[None]:
+    """Raise ServerSleepingError where it sleeps: it would accept a chat, and say nothing."""
+    if (yield from _is_sleeping()):
+        raise ServerSleepingError("this vLLM sleeps; wake it with load(), or with POST /wake_up")
+
+
 def _is_sleeping() -> Steps[bool]:
     try:
         response = yield HTTPRequest("GET", "/is_sleeping")
-    except APIStatusError:
-        return False
+    except (NotFoundError, AuthenticationError):
+        return False  # it has no such route, as is usual, or does not tell
     return decode_json(_sleeping_decoder, response.body, api="vLLM").is_sleeping
 
 
@@ -80,7 +100,7 @@ def unload(model: str) -> Steps[None]:  # noqa: ARG001  # as above
 
 def _sleep_route(what: str, path: str) -> Steps[None]:
     try:
-        yield HTTPRequest("POST", path)
+        accept((yield HTTPRequest("POST", path)))
     except NotFoundError as error:
         raise UnsupportedOperationError(what, _NO_SLEEP) from error
 

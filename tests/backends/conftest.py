@@ -51,6 +51,7 @@ def _llama(environment: Mapping[str, str]) -> Iterator[LocalServer]:
         parallel=2,
         threads=1,
         embeddings=True,
+        api_key="key-of-the-llama-server-1",  # as the targets say
         environment=environment,
     )
     yield server

@@ -77,6 +77,7 @@ def _llama(build: str, wire_api: str) -> Target:
         scripting="none",
         model="tiny-tools",
         embedding_model="tiny-tools",
+        key="key-of-the-llama-server-1",
     )
 
 

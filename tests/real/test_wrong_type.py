@@ -39,6 +39,6 @@ async def test_it_is_no_vllm(server: LocalServer) -> None:
     async with open_backend("vllm", endpoint=endpoint, default_model="tiny") as backend:
         await backend.wait_ready()
         status = await backend.status()
-        assert ("error", True) == (status.state, "404" in (status.problem or ""))  # it has no /version
+        assert ("ready", None) == (status.state, status.version)  # nor does a vLLM tell it behind some proxies
         with pytest.raises(Exception, match="no routes for sleep"):
             await backend.unload()

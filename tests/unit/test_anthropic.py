@@ -408,17 +408,17 @@ CALLS = Message.assistant("", tool_calls=[ToolCall(name, "add", "{}") for name i
             [("user", [{"type": "text", "text": "x"}]), ("user", [result("b")])],
             id="a result does not join the user's parts",
         ),
-        pytest.param(
-            [CALLS, tool("a"), Message.system("S"), tool("b")],
-            [("user", [result("a"), result("b")])],
-            id="a system message is no turn",
-        ),
     ],
 )
 def test_turns_are_merged(messages: Sequence[Message], turns: Sequence[tuple[str, Any]]) -> None:
     body = sent(messages=(*HI, *messages))
     read = [(turn["role"], turn["content"] if turn["role"] == "user" else None) for turn in body["messages"][2:]]
     assert list(turns) == read
+
+
+def test_a_system_message_in_the_middle_has_no_place() -> None:
+    with pytest.raises(UnsupportedOptionError, match="at the beginning alone"):
+        sent(messages=(*HI, Message.system("S"), *HI))
 
 
 def test_merging_turns_changes_no_message() -> None:

@@ -148,6 +148,12 @@ def lists(mock: aioresponses, type_: str, *ids: str, repeat: bool = False) -> No
     """The server answers as in ``listing``."""
     for url, body in listing(type_, *ids):
         mock.get(url, body=body, repeat=repeat)
+    awake(mock)
+
+
+def awake(mock: aioresponses) -> None:
+    """vLLM is asked whether it sleeps; outside of its development mode it has no route for that."""
+    mock.get(f"{URL_}/is_sleeping", status=404, repeat=True)
 
 
 def failing(message: str, **more: Any) -> bytes:
@@ -353,7 +359,7 @@ STATUSES: list[tuple[int, bytes, type[APIStatusError], int]] = [
     (404, failing("The model `m` does not exist.", code=404), ModelNotFoundError, 1),
     (400, failing("model 'm' not found"), ModelNotFoundError, 1),
     (400, failing("too long", type="exceed_context_size_error"), ContextOverflowError, 1),
-    (413, b"", APIStatusError, 1),
+    (413, b"", BadRequestError, 1),
     (422, b'{"detail":[{"loc":["body"]}]}', BadRequestError, 1),
     (429, failing("slow down"), RateLimitError, 3),
     (500, b"", InternalServerError, 1),
@@ -811,6 +817,7 @@ async def test_waiting_for_a_server_that_starts(
     for status, body in ((502, b"<html>"), (503, b""), (503, failing("Loading model"))):
         mocked.get(MODELS, status=status, body=body)
     mocked.get(MODELS, body=models_body("m"))
+    awake(mocked)
     seen: list[Loading] = []
     await make(type_).wait_ready(on_progress=seen.append)
     assert ["starting", "starting", "loading"] == [look.state for look in seen]

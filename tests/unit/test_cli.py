@@ -396,6 +396,7 @@ def test_chat_json(script: Script) -> None:
         "refusal": "",
         "tool_calls": [],
         "stop_sequence": None,
+        "request_id": None,
         "response_id": None,
     }
     assert expected == json.loads(result.out)

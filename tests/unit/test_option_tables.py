@@ -65,6 +65,9 @@ EXAMPLES: Mapping[str, Mapping[str, Any]] = {
     "message: reasoning": {
         "messages": (QUESTION, Message.assistant([ReasoningPart("Hm.", signature="sig"), TextPart("Yes.")]), QUESTION)
     },
+    "message: redacted reasoning": {
+        "messages": (QUESTION, Message.assistant([ReasoningPart("", redacted="ENC"), TextPart("Yes.")]), QUESTION)
+    },
     "message: tool call": {"messages": (QUESTION, Message.assistant("", tool_calls=[CALL]), QUESTION)},
     "message: tool result": {
         "messages": (
@@ -206,6 +209,7 @@ def check_message(cell: str, _: Sent, __: Any, body: Any, ___: Any) -> None:
         "message: image data": "iVBORw0KGgouLi4=",  # the picture in base64
         "message: image url": "https://example.org/a.png",
         "message: reasoning": "Hm.",
+        "message: redacted reasoning": "ENC",
         "message: tool call": "first",
         "message: tool result": "42",
     }

@@ -263,7 +263,7 @@ async def test_closed() -> None:
 
 async def test_one_session_for_all(raw_server: RawServerFactory) -> None:
     server = await raw_server([[answer(200, models_body("m"))]] * 2)
-    configs = [BackendConfig(name=name, type="vllm", endpoint=server.url) for name in ("a", "b")]
+    configs = [BackendConfig(name=name, type="openai-compatible", endpoint=server.url) for name in ("a", "b")]
     async with Registry(configs) as registry:
         assert ["m", "m"] == [(await registry.resolve(name).ping()).model for name in ("a", "b")]
     assert [0, 0] == [request.connection for request in server.requests]
@@ -272,15 +272,15 @@ async def test_one_session_for_all(raw_server: RawServerFactory) -> None:
 
 async def test_a_session_of_the_service(raw_server: RawServerFactory, tmp_path: Path) -> None:
     server = await raw_server([[answer(200, models_body("m"))]] * 3)
-    config = BackendConfig(name="a", type="vllm", endpoint=server.url)
+    config = BackendConfig(name="a", type="openai-compatible", endpoint=server.url)
     path = tmp_path / ".ctxrc"
-    path.write_text(f"backends:\n  - name: vllm\n    endpoint: {server.url}\n")
+    path.write_text(f"backends:\n  - name: v\n    type: openai-compatible\n    endpoint: {server.url}\n")
     async with aiohttp.ClientSession(headers={"X-Service": "1"}) as session:
         async with Registry([config], session=session) as registry:
             await registry.default().ping()
         async with Registry.from_ctxrc(path, session=session) as registry:
             await registry.default().ping()
-        async with open_backend("vllm", endpoint=server.url, session=session) as backend:
+        async with open_backend("openai-compatible", endpoint=server.url, session=session) as backend:
             await backend.ping()
         assert not session.closed
     assert [("1", 0)] * 3 == [(request.headers["x-service"], request.connection) for request in server.requests]

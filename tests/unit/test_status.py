@@ -153,7 +153,7 @@ ERRORS = [
         error_type="invalid_request_error",
     ),
     row("llama-server: a header of 9000 bytes", 400, b"", BadRequestError, {"server": "llama.cpp"}),
-    row("llama-server: a body of 101 MiB", 413, b"", APIStatusError, {"server": "llama.cpp"}),
+    row("llama-server: a body of 101 MiB", 413, b"", BadRequestError, {"server": "llama.cpp"}),
     row(
         "llama-server: image without a projector",
         500,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import aiohttp
 import pytest
@@ -56,6 +56,8 @@ class ScriptedBody:
     @property
     def at_end(self) -> bool:
         return not self._parts and not self._endless
+
+    headers: ClassVar[dict[str, str]] = {}
 
     async def read(self) -> bytes:
         self.reads += 1

@@ -127,8 +127,8 @@ async def test_what_the_model_is_asked() -> None:
 
 async def test_the_format_cannot_be_another() -> None:
     fake = FakeBackend(ANSWER)
-    await extract(backend_of(fake), Decision, "x", response_format=JSONObjectFormat())
-    assert isinstance(fake.options.get("response_format"), JSONSchemaFormat)
+    with pytest.raises(TypeError, match="leave it out"):
+        await extract(backend_of(fake), Decision, "x", response_format=JSONObjectFormat())
 
 
 @pytest.mark.parametrize(
