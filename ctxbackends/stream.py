@@ -127,7 +127,7 @@ class ChatStream:
 
         # A task of its own, so that who iterates sees each Loading when it happens.
         self._opening = loop.create_task(self._open_body(sent, self._report_loading))
-        self._opening.add_done_callback(self._tell)
+        self._opening.add_done_callback(self._opened)
         try:
             await self._opened_or_loading(loop)
         except BaseException:
@@ -146,7 +146,12 @@ class ChatStream:
         self._loading.append(seen)
         self._tell()
 
-    def _tell(self, _: object = None) -> None:
+    def _opened(self, opening: asyncio.Task[Body]) -> None:
+        if not opening.cancelled():
+            opening.exception()  # looked at here, so that a stream that nobody reads or leaves logs nothing
+        self._tell()
+
+    def _tell(self) -> None:
         if self._news is not None and not self._news.done():
             self._news.set_result(None)
 

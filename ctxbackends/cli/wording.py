@@ -42,9 +42,9 @@ def _authentication(error: AuthenticationError) -> str:
 
 def _overflow(error: ContextOverflowError) -> str:
     if error.input_tokens is None or error.context_length is None:
-        return "shorten the prompt, or start the server with a larger context"
+        return "shorten the prompt, or give the server a larger context (ollama, lmstudio: context_length in .ctxrc)"
     numbers = f"the prompt has {error.input_tokens} tokens and the context {error.context_length}"
-    return f"{numbers}; shorten it, or start the server with a larger context"
+    return f"{numbers}; shorten it, or give the server a larger context (ollama, lmstudio: context_length in .ctxrc)"
 
 
 def _connection(error: APIConnectionError) -> str:

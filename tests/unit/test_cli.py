@@ -51,6 +51,8 @@ WITHIN = 30.0
 
 # --- the program ------------------------------------------------------------------------------------
 
+LARGER = "give the server a larger context (ollama, lmstudio: context_length in .ctxrc)"
+
 
 @attrs.frozen
 class Result:
@@ -728,7 +730,7 @@ def test_a_prompt_that_does_not_fit(script: Script) -> None:
     ctxrc(backend(script.endpoint))
     body = '{"error":{"message":"too long","type":"exceed_context_size_error","n_prompt_tokens":9000,"n_ctx":4096}}'
     script.chat = (400, body.encode())
-    hint = "the prompt has 9000 tokens and the context 4096; shorten it, or start the server with a larger context"
+    hint = f"the prompt has 9000 tokens and the context 4096; shorten it, or {LARGER}"
     assert Result(1, "", f'ctx: backend "local": HTTP 400: {body}\n  {hint}\n') == ctx("ai", "chat", "Hi")
 
 
@@ -825,11 +827,16 @@ def keyed(source: str | None) -> errors.AuthenticationError:
         ),
         (
             overflow(9, 8),
-            "HTTP 400: body\n  the prompt has 9 tokens and the context 8; "
-            "shorten it, or start the server with a larger context",
+            f"HTTP 400: body\n  the prompt has 9 tokens and the context 8; shorten it, or {LARGER}",
         ),
-        (overflow(None, 8), "HTTP 400: body\n  shorten the prompt, or start the server with a larger context"),
-        (overflow(9, None), "HTTP 400: body\n  shorten the prompt, or start the server with a larger context"),
+        (
+            overflow(None, 8),
+            f"HTTP 400: body\n  shorten the prompt, or {LARGER}",
+        ),
+        (
+            overflow(9, None),
+            f"HTTP 400: body\n  shorten the prompt, or {LARGER}",
+        ),
         (
             status(errors.ModelLoadingError, 503),
             "HTTP 503: body\n  the model is still loading; wait longer with ready_timeout in .ctxrc",
@@ -870,6 +877,7 @@ def test_wording(error: Exception, text: str | None) -> None:
 
 
 # --- help and version -------------------------------------------------------------------------------
+
 
 OPTIONS = {
     (): ("--version", "--debug", "--help"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import Any
 
 import pytest
@@ -144,3 +145,16 @@ async def test_a_refused_connection_is_no_loading_where_none_is_expected(refusin
         with pytest.raises(APIConnectionError):
             async with plain.stream("Hello"):
                 pass
+
+
+async def test_a_stream_that_is_forgotten_while_it_opens_logs_nothing(raw_server: RawServerFactory) -> None:
+    server = await raw_server([[LOADING]])
+    said: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(context))
+    async with backend(server.url, ready_timeout=0.2) as local:
+        stream = local.stream("Hello")
+        await stream.__aenter__()
+        await asyncio.wait([stream._opening])
+        del stream
+        gc.collect()
+    assert [] == said
