@@ -194,7 +194,7 @@ def _check_thinking(body: Mapping[str, Any]) -> None:
             "'between_tools', 'disabled', 'enabled'"
         )
     if kind == "enabled":
-        budget = thinking.get("budget_tokens")
+        budget: Any = thinking.get("budget_tokens")
         if budget is None:
             raise invalid("thinking.enabled.budget_tokens: Field required")
         if budget < LEAST_BUDGET:

@@ -231,7 +231,7 @@ def _chat_question(body: Mapping[str, Any]) -> Question:
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
         raise Refused(400, "'messages' field is required")
-    wanted = body.get("response_format") or {"type": "text"}
+    wanted: Any = body.get("response_format") or {"type": "text"}
     if wanted.get("type") not in ("json_schema", "text"):
         raise Refused(400, "'response_format.type' must be 'json_schema' or 'text'")
     choice = body.get("tool_choice")

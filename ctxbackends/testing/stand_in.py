@@ -45,11 +45,11 @@ class StandIn:
         """Method, path and handler of each route."""
         raise NotImplementedError
 
-    async def not_found(self, _: web.Request) -> web.StreamResponse:
+    async def not_found(self, _: web.Request, /) -> web.StreamResponse:
         """The vendor's answer to a path that it does not have."""
         return web.Response(status=404)
 
-    async def unauthorized(self, _: web.Request) -> web.StreamResponse:
+    async def unauthorized(self, _: web.Request, /) -> web.StreamResponse:
         """The vendor's answer to a missing or wrong key."""
         return web.Response(status=401)
 

@@ -45,6 +45,7 @@ from ctxbackends.wire.http import (
     BaseDecoder,
     HTTPRequest,
     HTTPResponse,
+    StreamDecoder,
     WireSettings,
     arguments_text,
     bearer,
@@ -173,7 +174,7 @@ class OllamaCodec:
             requested_model=requested_model, served_model=line.model or None, response_id=None, raw=response.body
         )
 
-    def stream_decoder(self) -> OllamaStreamDecoder:
+    def stream_decoder(self) -> StreamDecoder:
         return OllamaStreamDecoder()
 
 
@@ -310,8 +311,7 @@ class OllamaStreamDecoder(BaseDecoder):
         if line.error is not None:
             self.failure = stream_error(data)
             return
-        if line.model and self.served_model is None:
-            self.served_model = line.model
+        self.served_model = self.served_model or line.model or None
         self._reader.take(line, events)
         if line.done:
             reason = _FINISH_REASONS.get(line.done_reason or "")
