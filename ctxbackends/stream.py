@@ -18,10 +18,10 @@ import attrs
 
 from ctxbackends.errors import (
     APIConnectionError,
+    APIStatusError,
     APITimeoutError,
     BackendError,
     ClosedError,
-    ContextOverflowError,
     StreamInterruptedError,
 )
 from ctxbackends.types import Completion, Loading, OnProgress, PartialCompletion, PromptProgress, StreamEvent, TextDelta
@@ -312,7 +312,7 @@ class ChatStream:
             error.partial = partial
             error.request_id = request_id_of(body.headers)
             return error
-        if isinstance(error, ContextOverflowError) and partial == PartialCompletion(served_model=partial.served_model):
+        if isinstance(error, APIStatusError) and partial == PartialCompletion(served_model=partial.served_model):
             return error  # nothing had come: the request was refused, only later than by its status
         interrupted = StreamInterruptedError(str(error.problem), partial=partial)
         interrupted.__cause__ = error

@@ -147,15 +147,26 @@ def error_from(response: HTTPResponse) -> APIStatusError:
     return error
 
 
+# Anthropic's, with the statuses that they have outside of a stream.
+_BUSY: Mapping[str | None, tuple[type[APIStatusError], int]] = {
+    "overloaded_error": (ServiceUnavailableError, 529),
+    "rate_limit_error": (RateLimitError, 429),
+}
+
+
 def stream_error(data: bytes) -> BackendError:
-    """The exception for an error that came inside a stream, ``data`` being its event. A prompt that does not fit is
-    what it is also there: LM Studio begins the stream before it looks."""
+    """The exception for an error that came inside a stream, ``data`` being its event. A prompt that does not fit, and a
+    server that has no place, are what they are also there: LM Studio and Anthropic begin the stream before they
+    look."""
     facts = error_facts(data)
     said = facts.message or data[:512].decode("utf-8", "replace")
     if _is_overflow(facts, said.casefold()):
         overflow = ContextOverflowError(200, body=data, message=facts.message, error_type=facts.type)
         overflow.input_tokens, overflow.context_length = _overflow_numbers(facts)
         return overflow
+    if facts.type in _BUSY:
+        kind, status = _BUSY[facts.type]
+        return kind(status, body=data, message=facts.message, error_type=facts.type, request_id=facts.request_id)
     return StreamInterruptedError(f"the server sent an error in the stream: {said}", body=data)
 
 

@@ -1317,9 +1317,9 @@ SPECIFICATION = [
     # -- errors in the stream, in every shape
     spec(
         row="an object, as documented",
-        sent=text("a") + event({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}) + END,
+        sent=text("a") + event({"type": "error", "error": {"type": "api_error", "message": "Internal"}}) + END,
         events=[A],
-        failure=SENT + "Overloaded",
+        failure=SENT + "Internal",
     ),
     spec(row="a text", sent=event({"type": "error", "error": "boom"}) + END, events=[], failure=SENT + "boom"),
     spec(row="without a type", sent=event({"error": {"message": "boom"}}) + END, events=[], failure=SENT + "boom"),

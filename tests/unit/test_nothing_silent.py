@@ -20,6 +20,7 @@ from ctxbackends import (
     ModelNotFoundError,
     Registry,
     ServerSleepingError,
+    ServiceUnavailableError,
     StreamInterruptedError,
     UnsupportedOptionError,
     extract,
@@ -39,7 +40,7 @@ from ctxbackends.wire.http import HTTPResponse
 from ctxbackends.wire.json_schema import schema_for
 from ctxbackends.wire.openai_stream import OpenAIStreamDecoder
 from ctxbackends.wire.status import accept, error_from
-from tests.conftest import Do, RawServerFactory, answer, models_body
+from tests.conftest import EVENT_STREAM, Do, RawServerFactory, answer, chunked, models_body
 
 CLAUDE: dict[str, Any] = {"api_key": "k" * 12, "default_model": "claude-haiku-4-5"}
 GPT: dict[str, Any] = {"api_key": "k" * 12, "default_model": "gpt-4.1-mini"}
@@ -269,6 +270,23 @@ async def test_a_refusal_proves_nothing_about_schemas() -> None:
 
         one.complete = refused  # type: ignore[method-assign]  # what a refusal looks like
         assert "inconclusive" == (await probe_schema(one)).outcome
+
+
+async def test_an_overloaded_server_is_that_also_inside_a_stream(raw_server: RawServerFactory) -> None:
+    begun = {"type": "content_block_delta", "delta": {"type": "text_delta", "text": "a"}}
+    busy = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}, "request_id": "req_1"}
+    ends = (chunked(event(busy)), b"0\r\n\r\n")
+    server = await raw_server([[EVENT_STREAM, *ends]], [[EVENT_STREAM, chunked(event(begun)), *ends]])
+    async with open_backend("anthropic", endpoint=server.url, **CLAUDE) as one:
+        with pytest.raises(ServiceUnavailableError) as refused:
+            async with one.stream("Hi") as stream:
+                await stream.completed()
+        assert (529, "req_1") == (refused.value.status_code, refused.value.request_id)
+        with pytest.raises(StreamInterruptedError) as broken:
+            async with one.stream("Hi") as stream:
+                await stream.completed()
+        assert "a" == broken.value.partial.text
+        assert isinstance(broken.value.__cause__, ServiceUnavailableError)
 
 
 async def test_calls_of_different_turns_have_different_ids() -> None:
