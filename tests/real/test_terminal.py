@@ -18,7 +18,7 @@ import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -202,9 +202,12 @@ def free_port() -> int:
 
 
 def children(pid: int) -> list[int]:
-    """Of every thread: the kernel lists a child under the thread that started it."""
-    listed = (task.joinpath("children").read_text() for task in Path(f"/proc/{pid}/task").iterdir())
-    return [int(child) for children in listed for child in children.split()]
+    """Of every thread: the kernel lists a child under the thread that started it. One may end meanwhile."""
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):
+            found += [int(child) for child in task.joinpath("children").read_text().split()]
+    return found
 
 
 def gone(pid: int) -> bool:
