@@ -1,21 +1,32 @@
-"""What users of the SDK import in their own tests: tiny models and a running real server. Nothing in the library
-imports it."""
+"""What users of the SDK import in their own tests: a server of faults, tiny models and a running real server. Nothing
+in the library imports it."""
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ctxbackends.testing import faults as faults
+    from ctxbackends.testing.faults.server import FaultServer as FaultServer
     from ctxbackends.testing.tiny_gguf import VARIANTS as VARIANTS
     from ctxbackends.testing.tiny_gguf import TinyModel as TinyModel
     from ctxbackends.testing.tiny_gguf import cached_model as cached_model
 
-__all__ = ["VARIANTS", "TinyModel", "cached_model"]
+# The models need the extra `testing`, the faults do not.
+_HOMES = {
+    "FaultServer": "faults.server",
+    "VARIANTS": "tiny_gguf",
+    "TinyModel": "tiny_gguf",
+    "cached_model": "tiny_gguf",
+}
+
+__all__ = ["VARIANTS", "FaultServer", "TinyModel", "cached_model", "faults"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name == "faults":
+        return import_module("ctxbackends.testing.faults")
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from ctxbackends.testing import tiny_gguf  # noqa: PLC0415  # needs the extra `testing`
-
-    return getattr(tiny_gguf, name)
+    return getattr(import_module(f"ctxbackends.testing.{_HOMES[name]}"), name)
