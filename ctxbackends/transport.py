@@ -39,6 +39,10 @@ KEEPALIVE_SECONDS = 4.0
 """vLLM and llama-server close idle connections after 5.0 s; a POST on a connection that closes in that moment is lost,
 and aiohttp repeats no POST."""
 
+STALE_SECONDS = 0.1
+"""A pooled connection that had been closed shows it within the time that a packet takes to come back. One that closes
+later has most likely been read from, and a generation may have begun."""
+
 ERROR_BODY_BYTES = 64 * 1024
 
 
@@ -95,42 +99,36 @@ class Transport:
 
         Raises APIConnectionError, APITimeoutError (phases ``connect`` and ``total``), ResponseTooLargeError.
         """
-        session, contact = await self._ready_session(), SimpleNamespace(reused=False)
+        session, contact = await self._ready_session(), SimpleNamespace(reused_at=None)
         try:
             async with asyncio.timeout(limits.total):
                 async with await self._request(session, url, request, headers, limits, contact) as response:
-                    body = await _read_bounded(response.content, MAX_BODY_BYTES)
-                    return HTTPResponse(
-                        status=response.status, headers=_lower(response.headers), body=body, received_at=time.time()
-                    )
+                    return await _read(response)
         except BackendError:
             raise  # APITimeoutError is a TimeoutError, and so an OSError
         except TimeoutError as error:
             raise APITimeoutError("total", limits.total or 0.0, key=limits.total_key) from error
         except _AIOHTTP_ERRORS as error:
-            raise _translate(error, reused=contact.reused, started=False) from error
+            raise _translate(error, reused=_is_stale(contact), started=False) from error
 
     async def open(
         self, url: str, request: HTTPRequest, *, headers: Mapping[str, str], limits: Limits
     ) -> ByteStream | HTTPResponse:
         """Send, and hand out the body as a stream where the status is 2xx; otherwise the answer, read whole up to a
         limit."""
-        session, contact = await self._ready_session(), SimpleNamespace(reused=False)
+        session, contact = await self._ready_session(), SimpleNamespace(reused_at=None)
         try:
             response = await self._request(session, url, request, headers, limits, contact)
-            if 200 <= response.status < 300:
-                stream = ByteStream(response)
-                self._streams.add(stream)
-                return stream
-            async with response:
-                body = await _read_bounded(response.content, ERROR_BODY_BYTES, cut=True)
-                return HTTPResponse(
-                    status=response.status, headers=_lower(response.headers), body=body, received_at=time.time()
-                )
+            if not _is_good(response):
+                async with response:
+                    return await _read(response)
+            stream = ByteStream(response)
+            self._streams.add(stream)
+            return stream
         except BackendError:
             raise
         except _AIOHTTP_ERRORS as error:
-            raise _translate(error, reused=contact.reused, started=False) from error
+            raise _translate(error, reused=_is_stale(contact), started=False) from error
 
     async def _request(
         self,
@@ -177,7 +175,7 @@ class Transport:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_SECONDS, resolver=_LoopbackResolver()),
             cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=True,
+            auto_decompress=False,  # nothing compressed is asked for, and what comes so all the same is refused
             trust_env=False,  # loopback is never proxied
             headers={"User-Agent": "ctxbackends", "Accept-Encoding": "identity"},
             trace_configs=[trace],
@@ -209,7 +207,12 @@ async def _close_with_loop(session: aiohttp.ClientSession) -> AsyncGenerator[Non
 
 async def _note_reuse(_session: Session, context: SimpleNamespace, _: aiohttp.TraceConnectionReuseconnParams) -> None:
     if isinstance(context.trace_request_ctx, SimpleNamespace):
-        context.trace_request_ctx.reused = True
+        context.trace_request_ctx.reused_at = time.monotonic()
+
+
+def _is_stale(contact: SimpleNamespace) -> bool:
+    """Whether the connection came from the pool, and failed so soon that it had been closed before."""
+    return contact.reused_at is not None and time.monotonic() < contact.reused_at + STALE_SECONDS
 
 
 class ByteStream:
@@ -258,16 +261,34 @@ def _came_before(content: aiohttp.StreamReader) -> bytes:
         content._exception = error
 
 
-async def _read_bounded(content: aiohttp.StreamReader, limit: int, *, cut: bool = False) -> bytes:
+def _is_good(response: aiohttp.ClientResponse) -> bool:
+    """Whether the status is a 2xx. Raises MalformedResponseError for a body that is compressed: nobody asked for that,
+    and a small body can become any size."""
+    if not 200 <= response.status < 300:
+        return False
+    encoding = response.headers.get("Content-Encoding", "identity")
+    if encoding.lower() not in ("identity", ""):
+        response.close()
+        raise MalformedResponseError(f"the answer is compressed ({encoding[:20]!r}), which was not asked for")
+    return True
+
+
+async def _read(response: aiohttp.ClientResponse) -> HTTPResponse:
+    """The answer whole; of one with an error status, the beginning is enough."""
+    good = _is_good(response)
+    limit = MAX_BODY_BYTES if good else ERROR_BODY_BYTES
     parts, size = [], 0
-    while chunk := await content.readany():
+    while chunk := await response.content.readany():
         parts.append(chunk)
         size += len(chunk)
         if size > limit:
-            if cut:
-                return b"".join(parts)[:limit]
-            raise ResponseTooLargeError("the answer", limit)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+            if good:
+                raise ResponseTooLargeError("the answer", limit)
+            break
+    body = parts[0] if len(parts) == 1 else b"".join(parts)
+    return HTTPResponse(
+        status=response.status, headers=_lower(response.headers), body=body[:limit], received_at=time.time()
+    )
 
 
 def _lower(headers: Mapping[str, str]) -> dict[str, str]:
@@ -320,7 +341,12 @@ def _translate(error: BaseException, *, reused: bool, started: bool) -> BackendE
         # It stays on as the cause, and holds the headers of the request: the key is among them.
         error.request_info = error.request_info._replace(headers=cast(Any, {}))
         error.args = ()
-    return MalformedResponseError(f"the answer is no valid HTTP: {_reason(error)}")
+    return MalformedResponseError(f"the answer is no valid HTTP: {_first_line(error)}")
+
+
+def _first_line(error: BaseException) -> str:
+    # aiohttp's message goes on with the bytes that it could not read, and its text with the URL.
+    return (getattr(error, "message", "") or _reason(error)).partition("\n")[0].rstrip(": ")
 
 
 def _reason(error: BaseException) -> str:

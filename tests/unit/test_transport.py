@@ -248,7 +248,6 @@ NOT_WHOLE = "the connection broke before the answer was whole"
         ([b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", Do.CLOSE], NOT_WHOLE),
         ([b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n1234", Do.CLOSE], NOT_WHOLE),
         ([EVENT_STREAM, chunked(b"1234"), Do.CLOSE], NOT_WHOLE),
-        ([answer(200, b"1234", Content_Encoding="gzip"), Do.CLOSE], NOT_WHOLE),
     ],
 )
 async def test_the_server_closes(
@@ -260,6 +259,15 @@ async def test_the_server_closes(
     assert (problem, {"sent"}) == (str(caught.value), facts(caught.value))
     if request_ is POST:  # aiohttp itself asks a second time with a GET, which changes nothing
         assert 1 == len(server.requests)
+
+
+@pytest.mark.parametrize("read", [send, open_stream])
+async def test_what_is_compressed_is_refused(read: Any, transport: Transport, raw_server: RawServerFactory) -> None:
+    server = await raw_server([[answer(200, b"1234", Content_Encoding="gzip")]])
+    with pytest.raises(MalformedResponseError) as caught:
+        await read(transport, server.url, POST)
+    assert "the answer is compressed ('gzip'), which was not asked for" == str(caught.value)
+    assert await server.client_closed()
 
 
 async def test_a_reset_in_the_body(transport: Transport, raw_server: RawServerFactory) -> None:
