@@ -22,12 +22,17 @@ from ctxbackends.errors import (
     APITimeoutError,
     BackendError,
     ClosedError,
+    ResponseTooLargeError,
     StreamInterruptedError,
 )
 from ctxbackends.types import Completion, Loading, OnProgress, PartialCompletion, PromptProgress, StreamEvent, TextDelta
 from ctxbackends.wire.accumulate import Accumulator
 from ctxbackends.wire.http import StreamDecoder
 from ctxbackends.wire.status import request_id_of
+
+MAX_STREAM_BYTES = 512 * 1024 * 1024
+"""The longest body of a stream: more than a model with a context of a million tokens writes, log probabilities
+included. What never ends must not fill the memory."""
 
 DRAIN_SECONDS = 0.25
 """How long the end of the body is awaited after the answer is whole, so that the connection can be pooled."""
@@ -95,6 +100,7 @@ class ChatStream:
         self._explain = explain
         self._pooled = pooled
         self._raw: list[bytes] | None = [] if keep_raw else None
+        self._size = 0
         self._folded = Accumulator()
         self._events: list[StreamEvent] = []
         self._next = 0
@@ -108,6 +114,8 @@ class ChatStream:
         self._model_checked = False
         # times of the event loop's clock
         self._sent_at = 0.0
+        self._left_at = 0.0  # since then, who iterates has the events, and does not wait for the server
+        self._away = 0.0  # how long that was so, in all
         self._waiting_since: float | None = None
         self._seen_first = False
         self._progressed = False
@@ -164,6 +172,7 @@ class ChatStream:
         if self._body is None and self._opening.done():
             self._body = self._opening.result()
             self._waiting_since = self._sent_at
+            self._left_at = loop.time()
             self._arm(loop)
 
     async def _abandon(self) -> None:
@@ -237,9 +246,11 @@ class ChatStream:
             self._events, self._next, self._loading = self._loading, 0, []
             return
         assert self._body is not None, "it is open, or there was something to say"
+        now = loop.time()
+        self._away += now - self._left_at
         if self._seen_first or self._progressed:
-            self._waiting_since = loop.time()
-        if not self._seen_first:
+            self._waiting_since = now
+        if self._watch is None or not self._seen_first:
             self._arm(loop)
         self._reading = True
         try:
@@ -250,6 +261,7 @@ class ChatStream:
             raise self._error from error.__cause__
         finally:
             self._reading = False
+            self._left_at = loop.time()
         self._waiting_since = None
         self._events, self._next = events, 0
         if not self._seen_first and all(isinstance(event, PromptProgress) for event in events):
@@ -271,6 +283,9 @@ class ChatStream:
                 if self._timed_out is not None:
                     raise self._timed_out from error.__cause__
                 raise self._interrupted(error, body) from error
+            self._size += len(data)
+            if self._size > MAX_STREAM_BYTES:
+                raise self._interrupted(ResponseTooLargeError("the stream", MAX_STREAM_BYTES), body)
             if self._raw is not None:
                 self._raw.append(data)
             events = self._decoder.feed(data) if data else self._decoder.close()
@@ -325,7 +340,7 @@ class ChatStream:
         """Set the timer to the next moment at which a limit can have passed."""
         moments = []
         if self._limits.total is not None:
-            moments.append(self._sent_at + self._limits.total)
+            moments.append(self._sent_at + self._away + self._limits.total)
         limit = self._limits.idle if self._seen_first else self._limits.first_token
         if limit is not None:
             moments.append((self._waiting_since if self._waiting_since is not None else loop.time()) + limit)
@@ -334,19 +349,16 @@ class ChatStream:
         self._watch = loop.call_at(min(moments), self._look, loop) if moments else None
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._watch = None
+        if not self._reading:
+            return  # nobody waits for the server, and what is awaited may have come long ago; reading arms it again
         now = loop.time()
-        if self._limits.total is not None and now >= self._sent_at + self._limits.total:
+        if self._limits.total is not None and now >= self._sent_at + self._away + self._limits.total:
             self._expire("total", self._limits.total)
             return
         phase, limit = ("idle", self._limits.idle) if self._seen_first else ("first_token", self._limits.first_token)
         if limit is not None and self._waiting_since is not None and now >= self._waiting_since + limit:
-            if self._reading:
-                self._expire(phase, limit)
-                return
-            # Nobody has asked for the first token: it may have been there for long. Reading sets the timer again.
-            self._watch = None
-            if self._limits.total is not None:
-                self._watch = loop.call_at(self._sent_at + self._limits.total, self._look, loop)
+            self._expire(phase, limit)
             return
         self._arm(loop)
 

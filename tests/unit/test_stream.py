@@ -399,6 +399,35 @@ async def test_a_slow_consumer_is_no_timeout() -> None:
     assert "abcd" == stream.completion.text
 
 
+async def test_the_time_of_a_slow_consumer_is_not_of_the_whole() -> None:
+    body = ScriptedBody(event("a") + event("b"), event("c"), 0.01, sse("d"))
+    async with stream_of(body, total=0.15) as stream:
+        async for _ in stream:
+            await asyncio.sleep(0.06)
+    assert "abcd" == stream.completion.text
+
+
+async def test_after_a_slow_consumer_the_whole_still_has_its_limit() -> None:
+    async with stream_of(ScriptedBody(event("a"), endless=True), total=0.1) as stream:
+        await anext(stream)
+        await asyncio.sleep(0.15)
+        error = await timed_out(stream)
+    assert ("total", 0.1) == (error.phase, error.limit)
+
+
+async def test_a_stream_without_an_end_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ctxbackends.stream.MAX_STREAM_BYTES", 2000)
+    body = ScriptedBody(*[event("a") for _ in range(100)])
+    seen = []
+    async with stream_of(body) as stream:
+        with pytest.raises(StreamInterruptedError) as caught:
+            async for one in stream:
+                seen.append(one)
+    assert isinstance(caught.value.__cause__, ResponseTooLargeError)
+    assert ("a" * len(seen), 2000) == (caught.value.partial.text, caught.value.__cause__.limit)
+    assert body.closed
+
+
 async def test_a_consumer_that_begins_late_and_a_server_that_had_answered() -> None:
     body = ScriptedBody(sse("Hello"))
     async with stream_of(body, idle=0.05) as stream:
