@@ -37,10 +37,10 @@ from ctxbackends.wire.anthropic_stream import (
     unfinished,
     usage_of,
 )
-from ctxbackends.wire.http import HTTPRequest, HTTPResponse, arguments_text, bearer, decode_json, encode_json
+from ctxbackends.wire.http import HTTPRequest, HTTPResponse, arguments_text, bearer, encode_json
 from ctxbackends.wire.json_schema import in_words
 from ctxbackends.wire.options import SCALARS, How, OptionTable, Sent, add_extra, put, refuse
-from ctxbackends.wire.status import answered_error, request_id_of
+from ctxbackends.wire.status import answered_error, read, refuse_error, request_id_of
 
 VERSION_HEADERS = {"anthropic-version": "2023-06-01"}
 """The version of the API; the only one: https://platform.claude.com/docs/en/api/versioning"""
@@ -97,10 +97,11 @@ class AnthropicCodec:
         return HTTPRequest("POST", "/v1/messages", encode_json(body), VERSION_HEADERS)
 
     def decode_chat(self, response: HTTPResponse, *, requested_model: str) -> Completion:
-        answer = decode_json(_answer_decoder, response.body, api="the Messages API")
+        answer = read(_answer_decoder, response, api="the Messages API")
         if answer.error is not None or answer.type == "error":
             raise answered_error(response)
         if answer.content is None:
+            refuse_error(response)
             raise MalformedResponseError("the answer of the Messages API holds no content", body=response.body)
         reason = finish_reason_of(answer.stop_reason)
         if reason is None:

@@ -131,12 +131,13 @@ def usage_of(usage: WireUsage | None) -> Usage | None:
 class AnthropicStreamDecoder(BaseDecoder):
     """See the module for the contract, :class:`ctxbackends.wire.http.StreamDecoder` for the protocol."""
 
-    __slots__ = ("_blocks", "_frames", "_reason", "_said_reason", "_stop", "_usage", "_written")
+    __slots__ = ("_blocks", "_calls", "_frames", "_reason", "_said_reason", "_stop", "_usage", "_written")
 
     def __init__(self) -> None:
         super().__init__()
         self._frames = SSEDecoder()
         self._blocks: dict[int, WireBlock] = {}
+        self._calls: dict[int, int] = {}  # which call a block's index means now
         self._written: set[int] = set()  # tool calls of which a piece came
         self._usage = WireUsage()
         self._reason: FinishReason | None = None
@@ -206,7 +207,10 @@ class AnthropicStreamDecoder(BaseDecoder):
         elif block.type == "tool_use":
             # Anthropic begins with an empty input and sends it in pieces; others may send it whole here.
             whole = arguments_text(block.input) if block.input else ""
-            events.append(ToolCallDelta(index, block.id or "", block.name or "", whole))
+            # An index that is used again is another call, and not a piece of the one before.
+            used = self._calls.values()
+            self._calls[index] = place = index if index not in used else max(used) + 1
+            events.append(ToolCallDelta(place, block.id or "", block.name or "", whole))
 
     def _delta(self, event: _Event, events: list[StreamEvent]) -> None:
         delta = event.delta
@@ -218,8 +222,9 @@ class AnthropicStreamDecoder(BaseDecoder):
         elif delta.type == "input_json_delta":
             block = self._blocks.get(event.index) or WireBlock(type="tool_use")
             if delta.partial_json and block.type == "tool_use":  # and not a tool of the server's own
-                events.append(ToolCallDelta(event.index, block.id or "", block.name or "", delta.partial_json))
-                self._written.add(event.index)
+                place = self._calls.setdefault(event.index, event.index)
+                events.append(ToolCallDelta(place, block.id or "", block.name or "", delta.partial_json))
+                self._written.add(place)
         elif delta.type == "thinking_delta":
             if delta.thinking:
                 events.append(ReasoningDelta(delta.thinking))
@@ -228,9 +233,12 @@ class AnthropicStreamDecoder(BaseDecoder):
 
     def _stop_block(self, index: int, events: list[StreamEvent]) -> None:
         block = self._blocks.pop(index, None)
-        if block is not None and block.type == "tool_use" and not block.input and index not in self._written:
+        if block is None or block.type != "tool_use" or block.input:
+            return
+        place = self._calls.get(index, index)
+        if place not in self._written:
             # A call without arguments has no pieces; its arguments are the empty object.
-            events.append(ToolCallDelta(index, block.id or "", block.name or "", "{}"))
+            events.append(ToolCallDelta(place, block.id or "", block.name or "", "{}"))
 
     def _end_delta(self, event: _Event) -> None:
         self._count(event.usage)

@@ -13,11 +13,11 @@ import msgspec
 from ctxbackends.errors import APIStatusError, EmptyModelListError, NotFoundError, UnsupportedOperationError
 from ctxbackends.messages import ChatRequest
 from ctxbackends.types import ModelInfo, ServerState, ServerStatus
-from ctxbackends.wire.http import HTTPRequest, HTTPResponse, Steps, decode_json, encode_json
+from ctxbackends.wire.http import HTTPRequest, HTTPResponse, Steps, encode_json
 from ctxbackends.wire.openai_chat import encode_messages, encode_tool
 from ctxbackends.wire.openai_server import chosen_model, decode_count, decode_models
 from ctxbackends.wire.options import OptionTable, refuse
-from ctxbackends.wire.status import accept
+from ctxbackends.wire.status import accept, read
 
 _NO_ROUTER = (
     "this llama-server serves the one model that it was started with; only one that was started as a router "
@@ -62,12 +62,12 @@ def status(model: str | None) -> Steps[ServerStatus]:
     if chosen is not None and chosen.state is not None:
         return _router_status(chosen, models)
     answer = yield from _optional(HTTPRequest("GET", "/props"))
-    props = decode_json(_props_decoder, answer.body, api="llama-server") if answer is not None else _Props()
+    props = read(_props_decoder, answer, api="llama-server") if answer is not None else _Props()
     busy = None
     if not props.is_sleeping:  # asking for the slots would wake it
         answer = yield from _optional(HTTPRequest("GET", "/slots"))
         if answer is not None:
-            slots = decode_json(_slots_decoder, answer.body, api="llama-server")
+            slots = read(_slots_decoder, answer, api="llama-server")
             busy = sum(slot.is_processing for slot in slots)
     context = props.default_generation_settings.n_ctx if props.default_generation_settings else None
     return ServerStatus(
@@ -153,7 +153,7 @@ def count_tokens(request: ChatRequest, table: OptionTable) -> Steps[int]:
     except NotFoundError:
         pass
     response = yield HTTPRequest("POST", "/apply-template", encode_json(body))
-    prompt = decode_json(_template_decoder, response.body, api="llama-server").prompt
+    prompt = read(_template_decoder, response, api="llama-server").prompt
     asked = {"content": prompt, "add_special": True, "parse_special": True}
     response = yield HTTPRequest("POST", "/tokenize", encode_json(asked))
-    return len(decode_json(_tokens_decoder, response.body, api="llama-server").tokens)
+    return len(read(_tokens_decoder, response, api="llama-server").tokens)

@@ -20,8 +20,8 @@ from ctxbackends.errors import (
 )
 from ctxbackends.types import ModelInfo, ServerStatus
 from ctxbackends.wire import openai_server
-from ctxbackends.wire.http import HTTPRequest, Steps, WireSettings, decode_json, encode_json
-from ctxbackends.wire.status import accept, answered_error
+from ctxbackends.wire.http import HTTPRequest, Steps, WireSettings, encode_json
+from ctxbackends.wire.status import accept, answered_error, read
 
 _TOO_OLD = "this LM Studio has no /api/v1; it needs version 0.4 or newer"
 
@@ -63,7 +63,7 @@ _models_decoder = msgspec.json.Decoder(_Models)
 
 def _all_models() -> Steps[list[_Model]]:
     response = yield HTTPRequest("GET", "/api/v1/models")
-    answer = decode_json(_models_decoder, response.body, api="LM Studio")
+    answer = read(_models_decoder, response, api="LM Studio")
     if answer.error is not None:
         raise answered_error(response)
     if answer.models is None:

@@ -49,13 +49,12 @@ from ctxbackends.wire.http import (
     WireSettings,
     arguments_text,
     bearer,
-    decode_json,
     encode_json,
 )
 from ctxbackends.wire.openai_chat import encode_tool, error_marked
 from ctxbackends.wire.openai_parts import Logprob, logprob_of
 from ctxbackends.wire.options import SCALARS, OptionTable, Sent, add_extra, put, refuse
-from ctxbackends.wire.status import answered_error, stream_error
+from ctxbackends.wire.status import answered_error, error_facts, read, stream_error
 
 # Not among them: "load" and "unload", which answer a request without messages.
 _FINISH_REASONS: Mapping[str, FinishReason] = {"stop": "stop", "length": "length"}
@@ -153,7 +152,7 @@ class OllamaCodec:
         put(body, handling.at, value)
 
     def decode_chat(self, response: HTTPResponse, *, requested_model: str) -> Completion:
-        line = decode_json(_line_decoder, response.body, api="Ollama")
+        line = read(_line_decoder, response, api="Ollama")
         if line.error is not None:
             raise answered_error(response)
         if line.message is None:
@@ -306,7 +305,10 @@ class OllamaStreamDecoder(BaseDecoder):
         try:
             line = _line_decoder.decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            self.failure = StreamInterruptedError(f"a line of the stream is malformed: {error}", body=data)
+            # A proxy may put the members of an error of its own in the place of a line.
+            told = error_facts(data).message is not None
+            malformed = StreamInterruptedError(f"a line of the stream is malformed: {error}", body=data)
+            self.failure = stream_error(data) if told else malformed
             return
         if line.error is not None:
             self.failure = stream_error(data)

@@ -12,10 +12,10 @@ import msgspec
 
 from ctxbackends.errors import APIStatusError, EmptyModelListError, MalformedResponseError
 from ctxbackends.types import Embeddings, ModelInfo, ServerStatus, Usage
-from ctxbackends.wire.http import HTTPRequest, Steps, WireSettings, decode_json, encode_json
+from ctxbackends.wire.http import HTTPRequest, Steps, WireSettings, encode_json
 from ctxbackends.wire.ollama import NANOSECONDS, Nanoseconds, keep_alive_member
 from ctxbackends.wire.openai_server import VectorEncoding
-from ctxbackends.wire.status import accept
+from ctxbackends.wire.status import accept, read
 
 
 class _Listed(msgspec.Struct):
@@ -52,7 +52,7 @@ def list_models() -> Steps[tuple[ModelInfo, ...]]:
     """``GET /api/tags``, and which of them are loaded. ``context_length`` is that of the loaded model: the others have
     none yet. Raises EmptyModelListError."""
     response = yield HTTPRequest("GET", "/api/tags")
-    listed = decode_json(_models_decoder, response.body, api="Ollama").models or []
+    listed = read(_models_decoder, response, api="Ollama").models or []
     if not listed:
         raise EmptyModelListError("the server lists no model", body=response.body)
     loaded = {model.name: model for model in (yield from _loaded())}
@@ -69,13 +69,13 @@ def list_models() -> Steps[tuple[ModelInfo, ...]]:
 
 def _loaded() -> Steps[list[_Listed]]:
     response = yield HTTPRequest("GET", "/api/ps")
-    return decode_json(_models_decoder, response.body, api="Ollama").models or []
+    return read(_models_decoder, response, api="Ollama").models or []
 
 
 def status(model: str | None) -> Steps[ServerStatus]:
     """Ready when it answers: it loads a model inside the first request for it, and has no context length before."""
     response = yield HTTPRequest("GET", "/api/version")
-    version = decode_json(_version_decoder, response.body, api="Ollama").version
+    version = read(_version_decoder, response, api="Ollama").version
     loaded = yield from _loaded()
     ours = next((one for one in loaded if model is None or one.name in (model, f"{model}:latest")), None)
     return ServerStatus(
@@ -93,7 +93,7 @@ def _trained_context(model: str) -> Steps[int | None]:
         response = yield HTTPRequest("POST", "/api/show", encode_json({"model": model}))
     except APIStatusError:
         return None  # a model that is not there has no context; asking for it says so
-    info = decode_json(_show_decoder, response.body, api="Ollama").model_info or {}
+    info = read(_show_decoder, response, api="Ollama").model_info or {}
     return next(
         (value for name, value in info.items() if name.endswith(".context_length") and isinstance(value, int)), None
     )
@@ -133,7 +133,7 @@ def embed(
     if dimensions is not None:
         body["dimensions"] = dimensions
     response = yield HTTPRequest("POST", "/api/embed", encode_json(body))
-    answer = decode_json(_embed_decoder, response.body, api="Ollama")
+    answer = read(_embed_decoder, response, api="Ollama")
     if len(answer.embeddings) != len(inputs):
         raise MalformedResponseError(
             f"{len(answer.embeddings)} vectors came for {len(inputs)} inputs", body=response.body

@@ -32,7 +32,7 @@ from ctxbackends.messages import (
 )
 from ctxbackends.types import Completion, Finish, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta
 from ctxbackends.wire.accumulate import Accumulator
-from ctxbackends.wire.http import HTTPRequest, HTTPResponse, bearer, decode_json, encode_json
+from ctxbackends.wire.http import HTTPRequest, HTTPResponse, bearer, encode_json
 from ctxbackends.wire.openai_parts import (
     WireLogprobs,
     WireMessage,
@@ -44,7 +44,7 @@ from ctxbackends.wire.openai_parts import (
 )
 from ctxbackends.wire.openai_stream import OpenAIStreamDecoder
 from ctxbackends.wire.options import SCALARS, How, OptionTable, Sent, add_extra, put, refuse
-from ctxbackends.wire.status import answered_error, request_id_of
+from ctxbackends.wire.status import answered_error, read, refuse_error, request_id_of
 
 # Members of the body that this codec writes, or whose effect the decoder could not show, so that they cannot come
 # through extra_body.
@@ -155,11 +155,12 @@ class OpenAIChatCodec:
             body["tools"] = [encode_tool(tool) for tool in tools]
 
     def decode_chat(self, response: HTTPResponse, *, requested_model: str) -> Completion:
-        answer = decode_json(_completion_decoder, response.body, api="the OpenAI API")
+        answer = read(_completion_decoder, response, api="the OpenAI API")
         if answer.error is not None:
             raise answered_error(response)
         choice = next((choice for choice in answer.choices or () if choice.index == 0), None)
         if choice is None:
+            refuse_error(response)
             raise EmptyChoicesError("the answer holds no choice", body=response.body)
         message = choice.message or WireMessage()
         reason = finish_reason_of(choice.finish_reason, called=bool(message.tool_calls))

@@ -15,11 +15,11 @@ import msgspec
 from ctxbackends.errors import EmptyModelListError, MalformedResponseError
 from ctxbackends.messages import ChatRequest, ImagePart, Message, ReasoningPart, TextPart, ToolCall, ToolResult
 from ctxbackends.types import Embeddings, ModelInfo, ServerStatus, Usage
-from ctxbackends.wire.http import HTTPRequest, HTTPResponse, Steps, WireSettings, decode_json, encode_json
+from ctxbackends.wire.http import HTTPRequest, HTTPResponse, Steps, WireSettings, encode_json
 from ctxbackends.wire.openai_chat import encode_tool, error_marked
 from ctxbackends.wire.openai_parts import WireUsage, usage_of
 from ctxbackends.wire.options import OptionTable, refuse
-from ctxbackends.wire.status import answered_error
+from ctxbackends.wire.status import answered_error, read
 
 VectorEncoding: TypeAlias = Literal["float", "base64"]
 
@@ -81,7 +81,7 @@ def list_models() -> Steps[tuple[ModelInfo, ...]]:
 
 
 def decode_models(response: HTTPResponse) -> tuple[ModelInfo, ...]:
-    answer = decode_json(_models_decoder, response.body, api="the OpenAI API")
+    answer = read(_models_decoder, response, api="the OpenAI API")
     if answer.error is not None:
         raise answered_error(response)
     listed = answer.data
@@ -142,7 +142,7 @@ def embed(
     if dimensions is not None:
         body["dimensions"] = dimensions
     response = yield HTTPRequest("POST", "/v1/embeddings", encode_json(body))
-    answer = decode_json(_embeddings_decoder, response.body, api="the OpenAI API")
+    answer = read(_embeddings_decoder, response, api="the OpenAI API")
     count = len(inputs)
     by_index = {
         item.index if item.index is not None else place: item.embedding for place, item in enumerate(answer.data)
@@ -207,7 +207,7 @@ def count_tokens(request: ChatRequest, table: OptionTable) -> Steps[int]:
 
 def decode_count(response: HTTPResponse) -> int:
     """``{"input_tokens": n}``, as OpenAI, Anthropic and llama-server answer."""
-    return decode_json(_count_decoder, response.body, api="a counter of tokens").input_tokens
+    return read(_count_decoder, response, api="a counter of tokens").input_tokens
 
 
 def _response_items(message: Message) -> list[dict[str, Any]]:

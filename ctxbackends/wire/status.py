@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, TypeVar
 
 import attrs
 import msgspec
@@ -23,6 +23,7 @@ from ctxbackends.errors import (
     BadRequestError,
     ContextOverflowError,
     InternalServerError,
+    MalformedResponseError,
     ModelLoadFailedError,
     ModelLoadingError,
     ModelNotFoundError,
@@ -34,7 +35,9 @@ from ctxbackends.errors import (
     ServiceUnavailableError,
     StreamInterruptedError,
 )
-from ctxbackends.wire.http import HTTPResponse
+from ctxbackends.wire.http import HTTPResponse, decode_json
+
+T = TypeVar("T")
 
 _BY_STATUS: Mapping[int, type[APIStatusError]] = {
     400: BadRequestError,
@@ -177,6 +180,22 @@ def answered_error(response: HTTPResponse) -> BackendError:
     if "unexpected endpoint" in said.casefold():
         return NotFoundError(response.status, body=response.body, headers=response.headers, message=facts.message)
     return ResponseError(f"the server sent an error under HTTP {response.status}: {said}", body=response.body)
+
+
+def read(decoder: msgspec.json.Decoder[T], response: HTTPResponse, *, api: str) -> T:
+    """The body of a 2xx answer as ``decoder`` knows it. Raises MalformedResponseError, and where the body is an error
+    object instead, what that says."""
+    try:
+        return decode_json(decoder, response.body, api=api)
+    except MalformedResponseError:
+        refuse_error(response)
+        raise
+
+
+def refuse_error(response: HTTPResponse) -> None:
+    """Raise where a body that is no answer says what went wrong."""
+    if error_facts(response.body).message is not None:
+        raise answered_error(response)
 
 
 def accept(response: HTTPResponse) -> None:

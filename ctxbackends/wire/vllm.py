@@ -19,11 +19,11 @@ from ctxbackends.errors import (
 )
 from ctxbackends.messages import ChatRequest
 from ctxbackends.types import ServerStatus
-from ctxbackends.wire.http import HTTPRequest, Steps, decode_json, encode_json
+from ctxbackends.wire.http import HTTPRequest, Steps, encode_json
 from ctxbackends.wire.openai_chat import encode_messages, encode_tool
 from ctxbackends.wire.openai_server import decode_models, ready_with
 from ctxbackends.wire.options import OptionTable, refuse
-from ctxbackends.wire.status import accept
+from ctxbackends.wire.status import accept, read
 
 _NO_SLEEP = (
     "this vLLM has no routes for sleep; they are there when it is started with VLLM_SERVER_DEV_MODE=1 and "
@@ -68,7 +68,7 @@ def _version() -> Steps[str | None]:
         response = yield HTTPRequest("GET", "/version")
     except (NotFoundError, PermissionDeniedError):
         return None  # a proxy that lets only /v1 through
-    return decode_json(_version_decoder, response.body, api="vLLM").version
+    return read(_version_decoder, response, api="vLLM").version
 
 
 def check_awake() -> Steps[None]:
@@ -82,7 +82,7 @@ def _is_sleeping() -> Steps[bool]:
         response = yield HTTPRequest("GET", "/is_sleeping")
     except (NotFoundError, AuthenticationError):
         return False  # it has no such route, as is usual, or does not tell
-    return decode_json(_sleeping_decoder, response.body, api="vLLM").is_sleeping
+    return read(_sleeping_decoder, response, api="vLLM").is_sleeping
 
 
 def load(model: str, *, context_length: int | None, keep_alive: float | None) -> Steps[None]:  # noqa: ARG001  # it has one
@@ -112,4 +112,4 @@ def count_tokens(request: ChatRequest, table: OptionTable) -> Steps[int]:
     if request.tools:
         body["tools"] = [encode_tool(tool) for tool in request.tools]
     response = yield HTTPRequest("POST", "/tokenize", encode_json(body))
-    return decode_json(_tokenized_decoder, response.body, api="vLLM").count
+    return read(_tokenized_decoder, response, api="vLLM").count

@@ -563,7 +563,7 @@ def test_an_error_under_a_good_status_is_an_error(body: bytes, said: str) -> Non
         b"\xff\xfe",
         b'{"model":"\xff"}',
         b'{"model":"\\ud800"}',
-        b'{"message":"a"}',
+        b'{"message":["a"]}',
         b'{"message":{"content":1}}',
         b'{"message":{"tool_calls":{}}}',
         b'{"message":{"tool_calls":[{"function":{"arguments":[]}}]}}',
@@ -822,7 +822,7 @@ def test_stream(sent: bytes, events: tuple[StreamEvent, ...], failure: str | Non
         b"[]",
         b"data: {}",
         b'{"done":1}',
-        b'{"message":"a"}',
+        b'{"message":["a"]}',
         b'{"message":{"content":1}}',
         b'{"message":{"content":"\xff"}}',
         b'{"message":{"content":"\\ud800"}}',
@@ -1236,12 +1236,16 @@ def test_one_vector_must_come_for_each_input(vectors: Sequence[object], texts: s
         b'{"embeddings":null}',
         b'{"embeddings":[1.0]}',
         b'{"embeddings":[["a"]]}',
-        b'{"error":"boom"}',
     ],
 )
 def test_what_is_no_list_of_vectors_is_malformed(body: bytes) -> None:
     with pytest.raises(MalformedResponseError, match=r"^the answer is not what Ollama answers with: "):
         embed("a", body=body)
+
+
+def test_an_error_in_the_place_of_vectors_says_what_it_says() -> None:
+    with pytest.raises(ResponseError, match="boom"):
+        embed("a", body=b'{"error":"boom"}')
 
 
 @settings(deadline=None)
