@@ -1,0 +1,199 @@
+"""The specification: what each fault of :mod:`ctxbackends.testing.faults` becomes. Data alone: ``test_table.py`` holds
+the SDK to it on every wire, and ``docs/what-can-go-wrong.md`` is made from it.
+
+``streamed`` is an answer that comes as a stream: ``stream()``, and ``complete()`` and ``extract()`` of the types whose
+``complete()`` streams. ``plain`` is one that comes in one piece. ``embed`` is ``plain`` where nothing else stands.
+Wires that differ have a row of their own in ``WIRE_ROWS``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from ctxbackends import (
+    APIConnectionError,
+    APITimeoutError,
+    AuthenticationError,
+    BackendError,
+    ContextOverflowError,
+    EmptyChoicesError,
+    InternalServerError,
+    MalformedResponseError,
+    ModelLoadFailedError,
+    ModelMismatchError,
+    ModelNotFoundError,
+    RedirectError,
+    ResponseError,
+    ResponseTooLargeError,
+    StreamInterruptedError,
+)
+
+
+@attrs.frozen(kw_only=True)
+class Answers:
+    """The whole answer comes. ``requests``: how many arrived at the server; None: as many as the wait took.
+    ``finish_reason`` other than ``stop`` and tool calls are no object for ``extract()``."""
+
+    requests: int | None = 1
+    finish_reason: str = "stop"
+    calls: tuple[str, ...] = ()
+
+
+@attrs.frozen
+class Fails:
+    """``error`` is raised. ``pieces``: how many pieces of the text are in its ``partial``, None where it has none.
+    ``says`` is in its message, ``facts`` are its attributes, ``cause`` the kind of its cause. ``requests`` arrived."""
+
+    error: type[BackendError]
+    says: str = ""
+    pieces: int | None = attrs.field(default=None, kw_only=True)
+    facts: Mapping[str, Any] = attrs.field(factory=dict, kw_only=True)
+    cause: type[BackendError] | None = attrs.field(default=None, kw_only=True)
+    requests: int = attrs.field(default=1, kw_only=True)
+
+
+Outcome = Answers | Fails
+
+
+@attrs.frozen
+class Row:
+    """One fault. ``cold``: what becomes of it where the type expects a cold start (vllm, llamacpp)."""
+
+    streamed: Outcome
+    plain: Outcome | None = None
+    embed: Outcome | None = attrs.field(default=None, kw_only=True)
+    cold: Outcome | None = attrs.field(default=None, kw_only=True)
+    hangs: bool = attrs.field(default=False, kw_only=True)
+
+
+def everywhere(outcome: Outcome, *, cold: Outcome | None = None) -> Row:
+    return Row(outcome, outcome, cold=cold)
+
+
+def interrupted(says: str, pieces: int, *, cause: type[BackendError] | None = None) -> Fails:
+    return Fails(StreamInterruptedError, says, pieces=pieces, cause=cause)
+
+
+def timed_out(phase: str, pieces: int | None = None) -> Fails:
+    return Fails(APITimeoutError, pieces=pieces, facts={"phase": phase, "key": TIMEOUT_KEYS[phase]})
+
+
+TIMEOUT_KEYS = {"first_token": "first_token_timeout", "idle": "idle_timeout", "total": "timeout"}
+
+WHOLE = everywhere(Answers())
+BROKE = "the connection broke before the answer was whole"
+SENT_ERROR = "the server sent an error in the stream: the engine broke"
+STATUS_ERROR = "the server sent an error under HTTP 200: the engine broke"
+NOT_OURS = "the answer is not what "
+NO_ANSWER = Fails(
+    APIConnectionError, "closed the connection before an answer came", facts={"sent": True, "refused": False}
+)
+CUT_PLAIN = Fails(APIConnectionError, BROKE, facts={"sent": True, "refused": False})
+ERROR_IN_BODY = Row(interrupted(SENT_ERROR, 2), Fails(ResponseError, STATUS_ERROR))
+
+TABLE: Mapping[str, Row] = {
+    # --- before an answer
+    "refuse": everywhere(Fails(APIConnectionError, "refused", facts={"refused": True}, requests=0), cold=Answers()),
+    "silent": Row(timed_out("first_token"), timed_out("total"), hangs=True),
+    "loading": everywhere(Answers(requests=2), cold=Answers(requests=None)),
+    "load_failed": everywhere(Fails(ModelLoadFailedError, "failed to load", facts={"status_code": 500})),
+    "swap_proxy": everywhere(Fails(InternalServerError, "502", facts={"status_code": 502})),
+    "rate_limited": everywhere(Answers(requests=2)),
+    "busy": everywhere(Answers(requests=2)),
+    "server_error": everywhere(Fails(InternalServerError, "EngineCore", facts={"status_code": 500})),
+    "unauthorized": everywhere(Fails(AuthenticationError, "[key]", facts={"status_code": 401})),
+    "model_missing": everywhere(Fails(ModelNotFoundError, "does not exist", facts={"status_code": 404})),
+    "context_overflow": everywhere(
+        Fails(ContextOverflowError, facts={"input_tokens": 9000, "context_length": 2048, "status_code": 400})
+    ),
+    "redirect": everywhere(Fails(RedirectError, "was refused", facts={"status_code": 307})),
+    "close_before_headers": everywhere(NO_ANSWER),
+    "reset_before_headers": everywhere(NO_ANSWER),
+    "close_in_headers": everywhere(Fails(APIConnectionError, "in the middle of the answer", facts={"sent": True})),
+    "slow_headers": Row(timed_out("first_token"), timed_out("total"), hangs=True),
+    "early_headers": WHOLE,
+    "no_http": everywhere(Fails(MalformedResponseError, "no valid HTTP")),
+    "giant_header": everywhere(Fails(MalformedResponseError, "no valid HTTP")),
+    # --- how a body is sent
+    "close_in_chunk": Row(interrupted(BROKE, 2, cause=APIConnectionError), CUT_PLAIN),
+    "reset_in_body": Row(interrupted(BROKE, 2, cause=APIConnectionError), CUT_PLAIN),
+    "short_body": Row(interrupted(BROKE, 4, cause=APIConnectionError), CUT_PLAIN),
+    "long_body": everywhere(Fails(MalformedResponseError, "no valid HTTP")),
+    "bad_chunk": everywhere(Fails(MalformedResponseError, "no valid HTTP")),
+    "stall": Row(timed_out("idle", 2), timed_out("total"), hangs=True),
+    "comments_only": Row(timed_out("first_token", 0), timed_out("total"), hangs=True),
+    "comments_after": Row(timed_out("idle", 2), hangs=True),
+    "pings_only": Row(timed_out("first_token", 0), hangs=True),
+    "endless_trickle": Row(timed_out("first_token", 0), timed_out("total"), hangs=True),
+    "endless_stream": Row(Fails(APITimeoutError, facts={"phase": "total", "key": "timeout"}), hangs=True),
+    "byte_by_byte": WHOLE,
+    "gzip_bomb": everywhere(Fails(MalformedResponseError, "compressed")),
+    "giant_line": Row(
+        interrupted("a line of the stream is larger than 8388608 bytes", 0, cause=ResponseTooLargeError),
+        Fails(ResponseTooLargeError, facts={"limit": 8 * 1024 * 1024}),
+    ),
+    "giant_event": Row(
+        interrupted("an event of the stream is larger than 8388608 bytes", 0, cause=ResponseTooLargeError)
+    ),
+    "giant_error": everywhere(Fails(InternalServerError, "it went wrong", facts={"status_code": 500})),
+    # --- what a body says
+    "no_terminal_marker": Row(interrupted("the stream ended without", 2), interrupted("the answer is not whole", 0)),
+    "done_without_reason": Row(interrupted("[DONE] came without a finish_reason", 2)),
+    "reason_without_done": Row(Answers()),
+    "error_object": ERROR_IN_BODY,
+    "error_string": ERROR_IN_BODY,
+    "error_top_level": ERROR_IN_BODY,
+    "error_event": ERROR_IN_BODY,
+    "done_after_error": ERROR_IN_BODY,
+    "empty_delta": Row(interrupted("the stream ended without", 2)),
+    "abort": Row(interrupted("'abort'", 4), interrupted("'abort'", 0)),
+    "unknown_reason": Row(interrupted("'tired'", 4), interrupted("'tired'", 0)),
+    "cut_by_length": everywhere(Answers(finish_reason="length")),
+    "plain_text_event": Row(interrupted("proxy error: Failed to read connection", 2)),
+    "malformed_event": Row(interrupted("is malformed", 2)),
+    "invalid_utf8": Row(interrupted("'utf-8' codec can't decode", 2), Fails(MalformedResponseError, "'utf-8' codec")),
+    "html": Row(interrupted("the last line that came: </body></html>", 0), Fails(MalformedResponseError, NOT_OURS)),
+    "empty_body": Row(interrupted("the stream ended without", 0), Fails(MalformedResponseError, NOT_OURS)),
+    "no_object": Row(interrupted("the last line that came: [", 0), Fails(MalformedResponseError, NOT_OURS)),
+    "empty_choices": Row(
+        interrupted("the stream ended without", 0),
+        Fails(EmptyChoicesError),
+        embed=Fails(MalformedResponseError, "0 vectors came for 1 inputs"),
+    ),
+    "wrong_content_type": WHOLE,
+    "no_stream": Row(interrupted("the last line that came: {", 0)),
+    "other_model": everywhere(
+        Fails(ModelMismatchError, facts={"requested_model": "m", "served_model": "another-model"})
+    ),
+    "repeated_tool_index": Row(Answers(finish_reason="tool_calls", calls=('look {"x":1}', 'find {"y":2}'))),
+    "interleaved_tool_calls": Row(Answers(finish_reason="tool_calls", calls=('look {"x":1}', 'find {"y":2}'))),
+    # --- connections that are kept
+    "close_after_answer": WHOLE,
+    "close_on_reuse": WHOLE,
+}
+
+WIRE_ROWS: Mapping[str, Mapping[str, Row]] = {
+    "messages": {
+        # Anthropic's end is message_stop, which nobody leaves out.
+        "done_without_reason": Row(interrupted("stop_reason is None", 2)),
+        "reason_without_done": Row(interrupted("the stream ended without message_stop", 4)),
+        "empty_choices": Row(
+            interrupted("the stream ended without message_stop", 0), interrupted("stop_reason is None", 0)
+        ),
+    },
+    "ollama": {
+        # Every line is JSON; what is none ends the stream where it stands.
+        "plain_text_event": Row(interrupted("a line of the stream is malformed", 2)),
+        "html": Row(interrupted("a line of the stream is malformed", 0), Fails(MalformedResponseError, NOT_OURS)),
+        "no_object": Row(interrupted("a line of the stream is malformed", 0), Fails(MalformedResponseError, NOT_OURS)),
+        # One line that says done is a whole stream.
+        "no_stream": Row(Answers()),
+    },
+}
+
+
+def row_of(fault: str, wire: str) -> Row:
+    return WIRE_ROWS.get(wire, {}).get(fault, TABLE[fault])
