@@ -232,7 +232,7 @@ class _Player(asyncio.Protocol):
         self.connection.close("client")
         return False
 
-    def connection_lost(self, _: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio names it
         self.connection.close("client")
         self._writable.set()
         if self._task is not None:
@@ -276,7 +276,7 @@ class _Player(asyncio.Protocol):
                     return
             elif isinstance(step, asyncio.Event):
                 await step.wait()
-            elif isinstance(step, float):
+            elif isinstance(step, float | int):
                 await asyncio.sleep(step)
             elif step is Do.HOLD:
                 await self.connection.closed()
