@@ -156,7 +156,8 @@ class ServerLink:
     ) -> T:
         """``attempt`` under the retry policy, its error explained."""
         try:
-            return await (policy or self.policy).call(attempt, probe=probe, on_progress=on_progress)
+            with self._transport.use():
+                return await (policy or self.policy).call(attempt, probe=probe, on_progress=on_progress)
         except BackendError as error:
             raise self.explain(error) from error.__cause__
 
@@ -166,7 +167,8 @@ class ServerLink:
             request = next(steps)
             while True:
                 try:
-                    response = await send(request)
+                    with self._transport.use():
+                        response = await send(request)
                 except BackendError as error:
                     request = steps.throw(error)
                 else:

@@ -13,7 +13,7 @@ import socket
 import time
 import weakref
 from collections.abc import AsyncGenerator, Callable, Mapping
-from types import SimpleNamespace
+from types import SimpleNamespace, TracebackType
 from typing import Any, TypeAlias, cast
 
 import aiohttp
@@ -93,6 +93,12 @@ class Transport:
         self._guard: AsyncGenerator[None, None] | None = None
         self._closed = False
         self._streams: weakref.WeakSet[ByteStream] = weakref.WeakSet()
+        self._uses: set[_Use] = set()
+
+    def use(self) -> _Use:
+        """``with transport.use():`` around everything that waits for a server: where the transport is closed meanwhile,
+        the wait ends at once, with ClosedError."""
+        return _Use(self._uses)
 
     async def send(self, url: str, request: HTTPRequest, *, headers: Mapping[str, str], limits: Limits) -> HTTPResponse:
         """One request, its answer read whole, whatever its status.
@@ -155,7 +161,7 @@ class Transport:
 
     async def _ready_session(self) -> aiohttp.ClientSession:
         if self._closed:
-            raise ClosedError("this registry or backend is closed")
+            raise ClosedError(_CLOSED)
         if self._borrowed is not None:
             return self._borrowed
         loop = asyncio.get_running_loop()
@@ -188,12 +194,51 @@ class Transport:
     async def aclose(self) -> None:
         """Close the own session. Idempotent. A session of a loop that has ended was closed with that loop."""
         self._closed = True
+        for use in list(self._uses):
+            use.end()
         for stream in list(self._streams):
             stream.close()  # who reads it learns at once, and not after a timeout
         session, guard, self._session, self._guard = self._session, self._guard, None, None
         if session is None or guard is None or self._loop is not asyncio.get_running_loop():
             return
         await guard.aclose()
+
+
+class _Use:
+    """One task's wait for a server, which can be ended from outside as a timeout ends one: the task is cancelled, and
+    what comes out is ClosedError, unless somebody else had cancelled it as well."""
+
+    __slots__ = ("_ended", "_task", "_uses")
+
+    def __init__(self, uses: set[_Use]) -> None:
+        self._uses = uses
+        self._ended = False
+
+    def __enter__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None, "only a task waits"
+        self._task = task
+        self._uses.add(self)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._uses.discard(self)
+        if self._ended and self._task.uncancel() == 0 and kind is asyncio.CancelledError:
+            raise ClosedError(_CLOSED) from None
+
+    def end(self) -> None:
+        loop = self._task.get_loop()
+        if self._ended or loop.is_closed():
+            return
+        self._ended = True
+        if loop is asyncio.get_running_loop():
+            self._task.cancel()
+        else:
+            loop.call_soon_threadsafe(self._task.cancel)
+
+
+_CLOSED = "this registry or backend is closed"
 
 
 async def _close_with_loop(session: aiohttp.ClientSession) -> AsyncGenerator[None, None]:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
 
 import pytest
 
+import ctxbackends
 from ctxbackends import Backend, TextDelta
 from tests.real.conftest import busy_slots, slots_become
 
@@ -39,7 +44,7 @@ async def test_requests_after_idle_times_around_the_servers_limit(backend: Backe
     assert await asyncio.gather(*(idle_then_ask(seconds) for seconds in idle_times)) == [1] * len(idle_times)
 
 
-@pytest.mark.parametrize("how", ["break", "cancel a stream", "cancel a completion", "exception"])
+@pytest.mark.parametrize("how", ["break", "cancel a stream", "cancel a completion", "exception", "timeout", "Ctrl-C"])
 async def test_a_cancelled_request_frees_its_slot_while_another_generates(slow_backend: Backend, how: str) -> None:
     endpoint = slow_backend.endpoint
     assert await slots_become(0, endpoint, within=5) == 0
@@ -67,12 +72,47 @@ async def _start_and_cancel(backend: Backend, how: str) -> None:
                 async for _ in stream:
                     raise ZeroDivisionError
         return
+    if how == "timeout":
+        with pytest.raises(TimeoutError):
+            async with backend.stream("This one", max_tokens=100_000) as stream:
+                await anext(stream)
+                async with asyncio.timeout(0.2):
+                    await _read_on(stream)
+        return
+    if how == "Ctrl-C":
+        await _interrupted(backend)
+        return
     task = asyncio.create_task(_streamed(backend) if how == "cancel a stream" else _completed(backend))
     while await busy_slots(backend.endpoint) < 2:
         await asyncio.sleep(0.05)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+PROGRAM = """
+import asyncio, sys
+from ctxbackends import open_backend
+
+async def main():
+    async with open_backend("llamacpp", endpoint=sys.argv[1], default_model=sys.argv[2]) as backend:
+        await backend.complete("This one", max_tokens=100_000)
+
+asyncio.run(main())
+"""
+
+
+async def _interrupted(backend: Backend) -> None:
+    """Another program asks, and is interrupted."""
+    program = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", PROGRAM, backend.endpoint, str(backend.default_model)),
+        env={**os.environ, "PYTHONPATH": str(Path(ctxbackends.__file__).parents[1])},
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    while await busy_slots(backend.endpoint) < 2:
+        await asyncio.sleep(0.05)
+    program.send_signal(signal.SIGINT)
+    assert -signal.SIGINT == await program.wait()
 
 
 async def _streamed(backend: Backend) -> None:

@@ -73,6 +73,17 @@ class FaultServer:
         for connection in list(self.connections):
             await connection.closed()
 
+    def wait_idle(self) -> None:
+        """Block until no connection is open: for a server that runs in a thread of its own."""
+        assert self._loop is not None, "it was started"
+        asyncio.run_coroutine_threadsafe(self.idle(), self._loop).result()
+
+    def forget(self) -> None:
+        """Take back all that it was told."""
+        self._queue.clear()
+        self._always = None
+        self._since = None
+
     # --- what it is told --------------------------------------------------------------------------
 
     def play(self, *scripts: Script, looks: bool = False) -> None:

@@ -1,0 +1,232 @@
+"""Whoever stops waiting, in whatever way: the server sees the connection close at once, and nothing of it stays in the
+pool."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import ctxbackends
+from ctxbackends import Backend, Message, extract, open_backend
+from ctxbackends.testing import FaultServer, faults
+from ctxbackends.testing.faults import Answer, Do, Fault, Script, Step
+from tests.faults.test_table import Title
+
+SEEN_WITHIN = 0.05
+"""Seconds until the server sees the close."""
+
+ATTEMPTS = 5
+"""The machines are shared: one attempt of five in time shows that nothing of ours takes longer."""
+
+Use = Callable[[Backend], Awaitable[object]]
+Stop = Callable[[Awaitable[object], asyncio.Event], Awaitable[float]]
+
+
+async def complete(backend: Backend) -> object:
+    return await backend.complete("Hello")
+
+
+async def stream(backend: Backend) -> object:
+    async with backend.stream([Message.user("Hello")]) as opened:
+        return [event async for event in opened]
+
+
+async def texts(backend: Backend) -> object:
+    async with backend.stream("Hello") as opened:
+        return [text async for text in opened.text()]
+
+
+async def typed(backend: Backend) -> object:
+    return await extract(backend, Title, "Hello")
+
+
+async def embed(backend: Backend) -> object:
+    return await backend.embed(["Hello"])
+
+
+async def by_cancel(working: Awaitable[object], underway: asyncio.Event) -> float:
+    task = asyncio.ensure_future(working)
+    await underway.wait()
+    stopped = time.monotonic()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    return stopped
+
+
+async def by_timeout(working: Awaitable[object], underway: asyncio.Event) -> float:
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(None) as limit:
+            loop = asyncio.get_running_loop()
+            reschedule = asyncio.ensure_future(underway.wait())
+            reschedule.add_done_callback(lambda _: limit.reschedule(loop.time()))
+            await working
+    return limit.when() or 0.0
+
+
+async def by_group(working: Awaitable[object], underway: asyncio.Event) -> float:
+    """Another task of the same group fails."""
+    failed = 0.0
+
+    async def fail() -> None:
+        nonlocal failed
+        await underway.wait()
+        failed = time.monotonic()
+        raise ZeroDivisionError
+
+    async def work() -> None:
+        await working
+
+    with pytest.raises(ExceptionGroup):
+        async with asyncio.TaskGroup() as group:
+            group.create_task(work())
+            group.create_task(fail())
+    return failed
+
+
+def telling(underway: asyncio.Event, fault: Fault) -> Script:
+    """``fault``, which tells when all that comes has come."""
+
+    def script(answer: Answer) -> Iterator[Step]:
+        for step in fault(answer):
+            if step is Do.HOLD:
+                underway.set()
+            yield step
+
+    return script
+
+
+USES: tuple[Use, ...] = (complete, stream, texts, typed, embed)
+STOPS: tuple[Stop, ...] = (by_cancel, by_timeout, by_group)
+
+
+@pytest.mark.parametrize("stop", STOPS)
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("fault", [faults.silent(), faults.stall()], ids=lambda fault: fault.name)
+@pytest.mark.parametrize("type_", ["openai", "vllm", "ollama"])
+async def test_the_server_sees_it_at_once(type_: str, fault: Fault, use: Use, stop: Stop) -> None:
+    late = []
+    for _ in range(ATTEMPTS):
+        async with FaultServer() as server, open_backend(type_, endpoint=server.url, default_model="m") as backend:
+            underway = asyncio.Event()
+            server.play(telling(underway, fault))
+            stopped = await stop(use(backend), underway)
+            await server.idle()  # while the backend is still open: nothing stays in its pool
+            connection = server.generations[0].connection
+            assert ("client", 1) == (connection.closed_by, len(server.generations))
+            assert connection.closed_at is not None
+            late.append(connection.closed_at - stopped)
+            # And the next request is not the worse for it.
+            assert await complete(backend)
+        if late[-1] < SEEN_WITHIN:
+            return
+    pytest.fail(f"the server saw the close after {late} s")
+
+
+@pytest.mark.parametrize("how", ["break", "exception", "KeyboardInterrupt", "asyncio.CancelledError"])
+async def test_leaving_the_block_early(how: str) -> None:
+    late = []
+    for _ in range(ATTEMPTS):
+        async with FaultServer() as server, open_backend("vllm", endpoint=server.url, default_model="m") as backend:
+            server.play(faults.stall())
+            stopped = await leave(backend, how)
+            await server.idle()
+            connection = server.generations[0].connection
+            assert "client" == connection.closed_by
+            assert connection.closed_at is not None
+            late.append(connection.closed_at - stopped)
+        if late[-1] < SEEN_WITHIN:
+            return
+    pytest.fail(f"the server saw the close after {late} s")
+
+
+async def leave(backend: Backend, how: str) -> float:
+    stopped = 0.0
+    errors = {"exception": ZeroDivisionError, "KeyboardInterrupt": KeyboardInterrupt}
+    error = errors.get(how, asyncio.CancelledError)
+    try:
+        async with backend.stream("Hello") as opened:
+            async for _ in opened:
+                stopped = time.monotonic()
+                if how == "break":
+                    break
+                raise error
+    except error:
+        assert how != "break"
+    return stopped
+
+
+@pytest.mark.parametrize("stop", STOPS)
+@pytest.mark.parametrize("type_", ["vllm", "llamacpp"])
+async def test_a_wait_for_a_cold_start_can_be_stopped(type_: str, stop: Stop) -> None:
+    """Nothing is sent any more, and nothing waits."""
+    underway = asyncio.Event()
+    async with FaultServer() as server:
+        server.always(faults.loading(1000), looks=True)
+        async with open_backend(type_, endpoint=server.url, default_model="m") as backend:
+            await stop(backend.complete("Hello", on_progress=lambda _: underway.set()), underway)
+            asked = len(server.requests)
+            await server.idle()
+        assert asked == len(server.requests)
+
+
+@pytest.mark.parametrize("stop", STOPS)
+async def test_a_wait_for_another_try_can_be_stopped(stop: Stop) -> None:
+    underway = asyncio.Event()
+
+    def busy(answer: Answer) -> Iterator[Step]:
+        yield from faults.rate_limited("50")(answer)
+        underway.set()
+
+    async with FaultServer() as server, open_backend("openai", endpoint=server.url, default_model="m") as backend:
+        server.always(busy)
+        await stop(backend.complete("Hello"), underway)
+        assert 1 == len(server.generations)
+
+
+PROGRAM = """
+import asyncio, sys
+from ctxbackends import open_backend
+
+async def main():
+    async with open_backend(sys.argv[1], endpoint=sys.argv[2], default_model="m") as backend:
+        if sys.argv[3] == "complete":
+            await backend.complete("Hello")
+        async with backend.stream("Hello") as stream:
+            async for event in stream:
+                print(event, flush=True)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("use", ["complete", "stream"])
+@pytest.mark.parametrize("type_", ["openai", "vllm"])
+async def test_ctrl_c(type_: str, use: str) -> None:
+    """A program that is interrupted closes its connection, and complains about nothing but the interrupt."""
+    underway = asyncio.Event()
+    async with FaultServer() as server:
+        server.play(telling(underway, faults.stall()))
+        program = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-X", "dev", "-W", "error", "-c", PROGRAM, type_, server.url, use),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(Path(ctxbackends.__file__).parents[1])},
+        )
+        await underway.wait()
+        program.send_signal(signal.SIGINT)
+        await server.idle()
+        assert program.returncode is None or program.returncode == -signal.SIGINT
+        _, said = await program.communicate()
+    assert -signal.SIGINT == program.returncode
+    assert b"KeyboardInterrupt" == said.splitlines()[-1]
+    assert 1 == len(server.generations)
+    for complaint in (b"Unclosed", b"unclosed", b"ResourceWarning", b"never awaited", b"never retrieved", b"ignored"):
+        assert complaint not in said

@@ -1,0 +1,239 @@
+"""One client object, event loops and threads: one loop after another, a clear error for two at once, and a close that
+may come at any moment, twice, and from anywhere."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+import ctxbackends
+from ctxbackends import (
+    Backend,
+    BackendConfig,
+    ClosedError,
+    EventLoopError,
+    Registry,
+    StreamInterruptedError,
+    TextDelta,
+)
+from ctxbackends.testing import FaultServer, faults
+
+TYPES = ("openai", "vllm", "anthropic", "ollama")
+
+
+def registry_of(url: str, *types: str) -> Registry:
+    return Registry([BackendConfig(name=type_, type=type_, endpoint=url, default_model="m") for type_ in types])
+
+
+async def use(registry: Registry, type_: str) -> None:
+    backend = registry.resolve(type_)
+    assert "Hello, world." == (await backend.complete("Hello")).text
+    async with backend.stream("Hello") as stream:
+        assert "Hello, world." == "".join([text async for text in stream.text()])
+
+
+# --- one after another ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("type_", TYPES)
+def test_one_registry_over_several_loops(type_: str) -> None:
+    with FaultServer() as server:
+        registry = registry_of(server.url, type_)
+        for _ in range(3):
+            asyncio.run(use(registry, type_))
+            server.wait_idle()
+        asyncio.run(registry.aclose())
+
+
+@pytest.mark.parametrize("type_", TYPES)
+def test_one_registry_over_several_loops_in_threads(type_: str) -> None:
+    with FaultServer() as server:
+        registry = registry_of(server.url, type_)
+        for _ in range(3):
+            thread = threading.Thread(target=lambda: asyncio.run(use(registry, type_)))
+            thread.start()
+            thread.join()
+        asyncio.run(registry.aclose())
+
+
+def test_a_loop_that_ended_in_the_middle_of_everything() -> None:
+    """A stream, a completion and a wait for a cold start are cut by the end of their loop; the next loop knows nothing
+    of it."""
+    with FaultServer() as server:
+        registry = registry_of(server.url, "vllm", "openai")
+
+        async def leave_all() -> None:
+            server.play(faults.stall(), faults.silent(), faults.loading(1000))
+            began = asyncio.Event()
+
+            async def read() -> None:
+                async with registry.resolve("vllm").stream("Hello") as stream:
+                    async for _ in stream:
+                        began.set()
+
+            reading = asyncio.create_task(read())
+            await began.wait()
+            asking = asyncio.create_task(registry.resolve("openai").complete("Hello"))
+            waiting = asyncio.create_task(registry.resolve("vllm").complete("Hello"))
+            while len(server.generations) < 3:
+                await asyncio.sleep(0.01)
+            assert not any(task.done() for task in (reading, asking, waiting))
+
+        asyncio.run(leave_all())
+        server.wait_idle()
+        server.forget()
+        asyncio.run(use(registry, "vllm"))
+        asyncio.run(use(registry, "openai"))
+        asyncio.run(registry.aclose())
+
+
+PROGRAM = """
+import asyncio, sys
+from ctxbackends import BackendConfig, Registry
+
+registry = Registry([BackendConfig(name="one", type=sys.argv[1], endpoint=sys.argv[2], default_model="m")])
+
+async def use():
+    backend = registry.resolve("one")
+    await backend.complete("Hello")
+    async with backend.stream("Hello") as stream:
+        async for event in stream:
+            if sys.argv[3] == "break":
+                break
+    async for text in leave_the_block(backend):
+        break
+
+async def leave_the_block(backend):
+    async with backend.stream("Hello") as stream:
+        async for text in stream.text():
+            yield text
+
+for _ in range(3):
+    asyncio.run(use())
+if sys.argv[3] == "close":
+    asyncio.run(registry.aclose())
+print("done")
+"""
+
+
+@pytest.mark.parametrize("how", ["break", "close", "leave open"])
+@pytest.mark.parametrize("type_", TYPES)
+def test_python_finds_nothing_to_complain_about(type_: str, how: str) -> None:
+    """``-X dev -W error``: no socket, transport, task or generator is left to the garbage collector."""
+    with FaultServer() as server:
+        done = subprocess.run(
+            [sys.executable, "-X", "dev", "-W", "error", "-c", PROGRAM, type_, server.url, how],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(Path(ctxbackends.__file__).parents[1])},
+        )
+        server.wait_idle()
+    assert ("done\n", "", 0) == (done.stdout, done.stderr, done.returncode)
+
+
+# --- two at once ------------------------------------------------------------------------------------
+
+
+async def test_two_loops_at_once() -> None:
+    """The second is told; what runs on the first does not notice."""
+    async with FaultServer() as server, registry_of(server.url, "vllm") as registry:
+        backend = registry.resolve("vllm")
+        for ask in (lambda: backend.complete("Hello"), lambda: backend.embed("Hello"), backend.models):
+            async with backend.stream("Hello") as stream:
+                await anext(stream)
+                with pytest.raises(EventLoopError, match="in use on another event loop"):
+                    await asyncio.to_thread(asyncio.run, _awaited(ask))
+                assert "Hello, world." == (await stream.completed()).text
+
+
+async def _awaited(ask: Callable[[], Awaitable[object]]) -> object:
+    return await ask()
+
+
+# --- close ------------------------------------------------------------------------------------------
+
+
+async def test_closed_twice_and_at_once() -> None:
+    async with FaultServer() as server:
+        registry = registry_of(server.url, *TYPES)
+        for type_ in TYPES:
+            await use(registry, type_)
+        await asyncio.gather(*(registry.aclose() for _ in range(5)))
+        await registry.aclose()
+        await server.idle()
+        with pytest.raises(ClosedError):
+            registry.resolve("vllm")
+
+
+@pytest.mark.parametrize("fault", [faults.silent(), faults.stall(), faults.loading(1000)], ids=lambda fault: fault.name)
+@pytest.mark.parametrize("operation", ["complete", "stream", "embed"])
+@pytest.mark.parametrize("type_", TYPES)
+async def test_closed_while_requests_run(type_: str, operation: str, fault: faults.Fault) -> None:
+    """Each ends with an error that says why, and nothing is left."""
+    if type_ == "anthropic" and operation == "embed":
+        return
+    async with FaultServer() as server:
+        server.always(fault)
+        registry = registry_of(server.url, type_)
+        asking = [asyncio.create_task(ask(registry.resolve(type_), operation)) for _ in range(5)]
+        while len(server.generations) < 5:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)  # so that the beginning of a stream has been read; nothing depends on it
+        await registry.aclose()
+        async with asyncio.timeout(20):
+            ended = await asyncio.gather(*asking, return_exceptions=True)
+        for error in ended:
+            assert isinstance(error, ClosedError | StreamInterruptedError), error
+            assert "closed" in str(error)
+        asked = len(server.requests)
+        await server.idle()
+        assert asked == len(server.requests)
+    gc.collect()  # what was left to the collector would complain here
+
+
+async def ask(backend: Backend, operation: str) -> object:
+    if operation == "stream":
+        async with backend.stream("Hello") as stream:
+            return [event async for event in stream if isinstance(event, TextDelta)]
+    return await (backend.complete("Hello") if operation == "complete" else backend.embed("Hello"))
+
+
+async def test_a_close_that_is_cancelled_has_closed() -> None:
+    async with FaultServer() as server:
+        registry = registry_of(server.url, "vllm")
+        await use(registry, "vllm")
+        closing = asyncio.create_task(registry.aclose())
+        await asyncio.sleep(0)
+        closing.cancel()
+        await asyncio.gather(closing, return_exceptions=True)
+        await registry.aclose()
+        await server.idle()
+
+
+def test_closed_from_another_thread() -> None:
+    """The session belongs to its loop, which closes it; the registry is closed at once for everybody."""
+    with FaultServer() as server:
+        registry = registry_of(server.url, "vllm")
+        closed = threading.Event()
+
+        def close() -> None:
+            asyncio.run(registry.aclose())
+            closed.set()
+
+        async def work() -> None:
+            await use(registry, "vllm")
+            threading.Thread(target=close).start()
+            await asyncio.to_thread(closed.wait)
+            with pytest.raises(ClosedError):
+                registry.resolve("vllm")
+
+        asyncio.run(work())
+        server.wait_idle()
