@@ -136,7 +136,9 @@ def test_python_finds_nothing_to_complain_about(type_: str, how: str) -> None:
             env={**os.environ, "PYTHONPATH": str(Path(ctxbackends.__file__).parents[1])},
         )
         server.wait_idle()
-    assert ("done\n", "", 0) == (done.stdout, done.stderr, done.returncode)
+    # asyncio's debug mode tells of a slow machine as well.
+    said = [line for line in done.stderr.splitlines() if not line.startswith("Executing ")]
+    assert ("done\n", [], 0) == (done.stdout, said, done.returncode)
 
 
 # --- two at once ------------------------------------------------------------------------------------

@@ -1,0 +1,185 @@
+"""What is sent again and what never: the server counts what it received. The table holds that every fault of a request
+that may have been processed arrives once; here are the waits that a server asks for, and connections that are kept."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from ctxbackends import (
+    APIConnectionError,
+    APITimeoutError,
+    Backend,
+    Loading,
+    RateLimitError,
+    ServiceUnavailableError,
+    open_backend,
+)
+from ctxbackends.testing import FaultServer, faults
+from ctxbackends.testing.faults import Answer, Do, Fault, Script, Step, whole
+
+TYPES = ("openai", "vllm", "anthropic", "ollama")
+
+
+async def texts_of(backend: Backend) -> list[str]:
+    """The text of a completion and of a stream."""
+    async with backend.stream("Hello") as stream:
+        streamed = (await stream.completed()).text
+    return [(await backend.complete("Hello")).text, streamed]
+
+
+# --- what a server asks to wait ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("type_", TYPES)
+@pytest.mark.parametrize(
+    "asked",
+    [
+        pytest.param(faults.rate_limited("0"), id="seconds"),
+        pytest.param(faults.rate_limited("0.05"), id="a part of a second"),
+        pytest.param(faults.rate_limited("20", "retry-after-ms"), id="milliseconds"),
+        pytest.param(faults.rate_limited(faults.date_in(-5)), id="a date that has passed"),
+        pytest.param(faults.rate_limited(faults.date_in(1)), id="a date"),
+        pytest.param(faults.rate_limited(""), id="nothing"),
+        pytest.param(faults.rate_limited("soon"), id="what is no time"),
+        pytest.param(faults.rate_limited("-3"), id="less than nothing"),
+        pytest.param(faults.rate_limited("nan"), id="no number"),
+        pytest.param(faults.busy(503), id="503"),
+        pytest.param(faults.busy(529), id="529"),
+    ],
+)
+async def test_it_is_waited_and_asked_again(asked: Fault, type_: str) -> None:
+    async with FaultServer() as server, open_backend(type_, endpoint=server.url, default_model="m") as backend:
+        server.play(asked)
+        assert "Hello, world." == (await backend.complete("Hello")).text
+        assert 2 == len(server.generations)
+
+
+@pytest.mark.parametrize("type_", TYPES)
+@pytest.mark.parametrize("asked", ["3600", "1e9", faults.date_in(3600)])
+async def test_nobody_waits_for_an_hour(asked: str, type_: str) -> None:
+    async with FaultServer() as server, open_backend(type_, endpoint=server.url, default_model="m") as backend:
+        server.always(faults.rate_limited(asked))
+        with pytest.raises(RateLimitError) as caught:
+            await backend.complete("Hello")
+        assert caught.value.retry_after is not None
+        assert caught.value.retry_after > 3000
+        assert 1 == len(server.generations)
+
+
+@pytest.mark.parametrize("type_", TYPES)
+@pytest.mark.parametrize(("fault", "error"), [("rate_limited", RateLimitError), ("busy", ServiceUnavailableError)])
+async def test_three_times_in_all(fault: str, error: type[Exception], type_: str) -> None:
+    async with FaultServer() as server, open_backend(type_, endpoint=server.url, default_model="m") as backend:
+        server.always(faults.CATALOGUE[fault])
+        with pytest.raises(error):
+            await backend.complete("Hello")
+        assert 3 == len(server.generations)
+
+
+# --- a server that starts ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("type_", ["vllm", "llamacpp"])
+async def test_refused_then_loading_then_ready(type_: str) -> None:
+    """A cold start in all its states, and the generation is done once."""
+    seen: list[Loading] = []
+    async with FaultServer() as server, open_backend(type_, endpoint=server.url, default_model="m") as backend:
+        server.play(faults.refuse(0.3), faults.loading(0.3), looks=True)
+        answer = await backend.complete("Hello", on_progress=seen.append)
+        assert "Hello, world." == answer.text
+        assert ["refused", "loading"] == list(dict.fromkeys(look.state for look in seen))
+
+
+@pytest.mark.parametrize("type_", ["vllm", "llamacpp"])
+async def test_a_swap_proxy_is_waited_for_by_who_only_looks(type_: str) -> None:
+    """502 may also mean that the server behind the proxy died with the request: a generation is not sent again."""
+    seen: list[Loading] = []
+    async with FaultServer() as server, open_backend(type_, endpoint=server.url, default_model="m") as backend:
+        server.play(faults.swap_proxy(0.3), looks=True)
+        await backend.wait_ready(on_progress=seen.append)
+        assert {"starting"} == {look.state for look in seen}
+        assert "Hello, world." == (await backend.complete("Hello")).text
+        assert 1 == len(server.generations)
+
+
+async def test_loading_that_ends_in_nothing_has_a_budget() -> None:
+    async with (
+        FaultServer() as server,
+        open_backend("vllm", endpoint=server.url, default_model="m", ready_timeout=0.5) as backend,
+    ):
+        server.always(faults.loading(1000), looks=True)
+        with pytest.raises(ServiceUnavailableError) as caught:
+            await backend.complete("Hello")
+        assert caught.value.waited is not None
+        assert caught.value.waited >= 0.5
+
+
+# --- connections that are kept ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", [faults.close_after_answer(), faults.close_on_reuse()], ids=lambda fault: fault.name)
+@pytest.mark.parametrize("type_", [*TYPES, "llamacpp", "lmstudio"])
+async def test_requests_one_right_after_the_other(type_: str, fault: Fault) -> None:
+    """A connection that is closed between two requests, or in the moment in which the second comes, costs nobody an
+    answer, and no generation arrives twice."""
+    async with FaultServer() as server, open_backend(type_, endpoint=server.url, default_model="m") as backend:
+        server.always(fault, looks=True)
+        asked = 0
+        for _ in range(10):
+            assert ["Hello, world."] * 2 == await texts_of(backend)
+            asked += 2
+        assert asked == len(server.generations)
+
+
+@pytest.mark.parametrize("end", [Do.CLOSE, Do.RESET])
+@pytest.mark.parametrize("type_", TYPES)
+async def test_a_server_that_dies_over_a_request_on_a_kept_connection(type_: str, end: Do) -> None:
+    """It had read the request, and worked for a while: that it was lost is an error, and it is not sent again."""
+    async with FaultServer() as server, open_backend(type_, endpoint=server.url, default_model="m") as backend:
+        await backend.complete("Hello")
+
+        def die(_: Answer) -> Iterator[Step]:
+            yield 0.25  # longer than a connection that had been closed takes to show it
+            yield end
+
+        server.play(die)
+        with pytest.raises(APIConnectionError, match="closed the connection before an answer came") as caught:
+            await backend.complete("Hello")
+        assert caught.value.sent
+        assert 2 == len(server.generations)
+        assert 1 == len({request.connection.number for request in server.generations})
+
+
+@pytest.mark.parametrize("type_", TYPES)
+async def test_many_at_once_arrive_once(type_: str) -> None:
+    """Under every fault that may come after the request was processed, at the same time."""
+    asked: tuple[Script, ...] = (
+        faults.close_before_headers(),
+        faults.reset_before_headers(),
+        faults.close_in_headers(),
+        faults.close_in_chunk(),
+        faults.reset_in_body(),
+        faults.silent(),
+        faults.stall(),
+        faults.server_error(),
+        faults.swap_proxy(0.0),
+        faults.no_http(),
+        whole,
+    )
+    limits: dict[str, Any] = {"first_token_timeout": 1.0, "idle_timeout": 1.0, "timeout": 1.0}
+    async with (
+        FaultServer() as server,
+        open_backend(type_, endpoint=server.url, default_model="m", **limits) as backend,
+    ):
+        server.play(*asked * 5)
+        ended = await asyncio.gather(
+            *(backend.complete(f"number {number}") for number in range(len(asked) * 5)), return_exceptions=True
+        )
+        prompts = sorted(str(request.json["messages"][-1]["content"]) for request in server.generations)
+        assert sorted(f"number {number}" for number in range(len(asked) * 5)) == prompts
+        assert 5 == sum(not isinstance(one, BaseException) for one in ended)
+        assert {"first_token", "idle", "total"} >= {one.phase for one in ended if isinstance(one, APITimeoutError)}
