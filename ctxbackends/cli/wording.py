@@ -13,6 +13,7 @@ from ctxbackends.errors import (
     ContextOverflowError,
     EmptyModelListError,
     IncompleteOutputError,
+    InternalServerError,
     ModelLoadingError,
     ModelNotFoundError,
     NoModelError,
@@ -58,6 +59,12 @@ def _interrupted(error: StreamInterruptedError) -> str:
     return f"{count} characters had arrived; they are not a whole answer" if count else ""
 
 
+def _failed(error: InternalServerError) -> str:
+    if error.status_code == 502 and error.message is None:
+        return "a proxy says that the server behind it is not there; where it is starting, ctx ai ping waits for it"
+    return ""
+
+
 _Hint: TypeAlias = Callable[[BackendError], str]
 
 
@@ -82,6 +89,7 @@ _HINTS: tuple[tuple[type[BackendError], _Hint], ...] = (
     _for(NotFoundError, lambda _: "is this the endpoint of a model server? it needs no /v1 at its end"),
     _for(EmptyModelListError, lambda _: "load or pull a model on the server first"),
     _for(NoModelError, lambda _: "name one with --model, or write default_model into .ctxrc with ctx setup --model"),
+    _for(InternalServerError, _failed),
     _for(ServerDiedError, _died),
     _for(IncompleteOutputError, lambda _: "raise max_tokens"),
     _for(StreamInterruptedError, _interrupted),

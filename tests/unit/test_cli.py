@@ -846,6 +846,12 @@ def keyed(source: str | None) -> errors.AuthenticationError:
             status(errors.NotFoundError, 404),
             "HTTP 404: body\n  is this the endpoint of a model server? it needs no /v1 at its end",
         ),
+        (
+            status(errors.InternalServerError, 502),
+            "HTTP 502: body\n  a proxy says that the server behind it is not there; "
+            "where it is starting, ctx ai ping waits for it",
+        ),
+        (status(errors.InternalServerError, 500), "HTTP 500: body"),
         (errors.EmptyModelListError("no model"), "no model\n  load or pull a model on the server first"),
         (
             errors.IncompleteOutputError("length"),
