@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+import ssl
 import time
 import weakref
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -21,6 +22,7 @@ import attrs
 from aiohttp.abc import ResolveResult
 
 from ctxbackends.errors import (
+    AirgapError,
     APIConnectionError,
     APITimeoutError,
     BackendError,
@@ -30,6 +32,9 @@ from ctxbackends.errors import (
     MalformedResponseError,
     ResponseTooLargeError,
 )
+from ctxbackends.masked import MaskedHeaders, origins
+from ctxbackends.network import DIRECT, Route, check_addresses, checked_headers, is_proxy, proxy_refusal
+from ctxbackends.tls import alert_of, not_verified
 from ctxbackends.wire.http import MAX_BODY_BYTES, HTTPRequest, HTTPResponse
 
 Session: TypeAlias = aiohttp.ClientSession
@@ -56,13 +61,19 @@ class _LoopbackResolver(aiohttp.ThreadedResolver):
     """Leaves out ``::1`` on machines without IPv6, where containers still resolve ``localhost`` to it.
 
     Without this, a refused connection is reported as two different failures in one text, and could not be told from a
-    permanent one.
+    permanent one. ``airgap``: judges each address here, where the look-up is the one whose answer is connected to.
     """
+
+    def __init__(self, *, airgap: bool = False) -> None:
+        super().__init__()
+        self._airgap = airgap
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
         found = await super().resolve(host, port, family)
+        if self._airgap:
+            check_addresses(host, [result["host"] for result in found])
         usable = [result for result in found if result["host"] != "::1" or _has_ipv6_loopback()]
         return usable or found
 
@@ -76,29 +87,48 @@ def _has_ipv6_loopback() -> bool:
     return True
 
 
-class Transport:
-    """Sends requests over one shared aiohttp session. ``session``: a borrowed one, which is never closed here."""
+def _airgapped_socket(address: tuple[Any, ...]) -> socket.socket:
+    """What every connection begins with: aiohttp asks no resolver about a host that is an address already."""
+    host = str(address[4][0])
+    check_addresses(host, [host])
+    return socket.socket(*address[:3])
 
-    def __init__(self, *, session: aiohttp.ClientSession | None = None) -> None:
+
+class Transport:
+    """Sends requests over one shared aiohttp session. ``session``: a borrowed one, which is never closed here.
+    ``airgap``: connects to nothing but loopback and private addresses."""
+
+    def __init__(self, *, session: aiohttp.ClientSession | None = None, airgap: bool = False) -> None:
+        if session is not None and airgap:
+            raise ConfigError(
+                "a session of your own looks up names in its own way, which airgap cannot judge; pass no session",
+                key="airgap",
+            )
+        if session is not None and _verifies_nothing(session):
+            raise ConfigError("the aiohttp session's connector verifies no certificates (ssl); pass one that does")
         if session is not None and session.trust_env:
             # Prompts and keys would go to the proxies of the environment, those for a server on loopback too.
             raise ConfigError("the aiohttp session has trust_env=True; pass one without it")
         self._borrowed = session
+        self.airgap = airgap
         self._session: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._guard: AsyncGenerator[None, None] | None = None
         self._closed = False
         self._streams: weakref.WeakSet[ByteStream] = weakref.WeakSet()
 
-    async def send(self, url: str, request: HTTPRequest, *, headers: Mapping[str, str], limits: Limits) -> HTTPResponse:
+    async def send(
+        self, url: str, request: HTTPRequest, *, headers: Mapping[str, str], limits: Limits, route: Route = DIRECT
+    ) -> HTTPResponse:
         """One request, its answer read whole, whatever its status.
 
         Raises APIConnectionError, APITimeoutError (phases ``connect`` and ``total``), ResponseTooLargeError.
         """
+        headers = MaskedHeaders(headers)
         session, contact = await self._ready_session(), SimpleNamespace(reused=False)
         try:
             async with asyncio.timeout(limits.total):
-                async with await self._request(session, url, request, headers, limits, contact) as response:
+                async with await self._request(session, url, request, headers, limits, contact, route) as response:
                     body = await _read_bounded(response.content, MAX_BODY_BYTES)
                     return HTTPResponse(
                         status=response.status, headers=_lower(response.headers), body=body, received_at=time.time()
@@ -106,18 +136,19 @@ class Transport:
         except BackendError:
             raise  # APITimeoutError is a TimeoutError, and so an OSError
         except TimeoutError as error:
-            raise APITimeoutError("total", limits.total or 0.0, key=limits.total_key) from error
+            raise APITimeoutError("total", limits.total or 0.0, key=limits.total_key) from without_frames(error)
         except _AIOHTTP_ERRORS as error:
-            raise _translate(error, reused=contact.reused, started=False) from error
+            raise _translate(error, reused=contact.reused, started=False, route=route) from without_frames(error)
 
     async def open(
-        self, url: str, request: HTTPRequest, *, headers: Mapping[str, str], limits: Limits
+        self, url: str, request: HTTPRequest, *, headers: Mapping[str, str], limits: Limits, route: Route = DIRECT
     ) -> ByteStream | HTTPResponse:
         """Send, and hand out the body as a stream where the status is 2xx; otherwise the answer, read whole up to a
         limit."""
+        headers = MaskedHeaders(headers)
         session, contact = await self._ready_session(), SimpleNamespace(reused=False)
         try:
-            response = await self._request(session, url, request, headers, limits, contact)
+            response = await self._request(session, url, request, headers, limits, contact, route)
             if 200 <= response.status < 300:
                 stream = ByteStream(response)
                 self._streams.add(stream)
@@ -130,7 +161,7 @@ class Transport:
         except BackendError:
             raise
         except _AIOHTTP_ERRORS as error:
-            raise _translate(error, reused=contact.reused, started=False) from error
+            raise _translate(error, reused=contact.reused, started=False, route=route) from without_frames(error)
 
     async def _request(
         self,
@@ -140,20 +171,38 @@ class Transport:
         headers: Mapping[str, str],
         limits: Limits,
         contact: SimpleNamespace,
+        route: Route,
     ) -> aiohttp.ClientResponse:
+        sent = checked_headers({**headers, **request.headers})
+        if route.proxy is not None and not url.startswith("https:"):
+            sent.update(route.proxy_headers)  # a proxy takes them from the request itself, and keeps them
+        refused = ""
+        response: aiohttp.ClientResponse | None = None
         try:
-            return await session.request(
+            response = await session.request(
                 request.method,
                 url,
                 data=request.body,
-                headers={**headers, **request.headers},
+                headers=sent,
                 raise_for_status=False,  # a borrowed session may have it set; the status is ours to read
                 allow_redirects=False,  # a redirect would carry the prompt and the key to another host
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=limits.connect),
                 trace_request_ctx=contact,
+                ssl=route.tls or True,
+                proxy=route.proxy,
+                proxy_headers=route.proxy_headers,
             )
         except aiohttp.ConnectionTimeoutError as error:
-            raise APITimeoutError("connect", limits.connect or 0.0, key="connect_timeout") from error
+            raise APITimeoutError("connect", limits.connect or 0.0, key="connect_timeout") from without_frames(error)
+        except AirgapError as error:
+            refused = error.problem
+        if response is None:
+            # Made anew: the frames of the resolver's error hold the request's headers, and others may wait for it.
+            raise AirgapError(refused)
+        if route.proxy is not None and response.status == 407:
+            response.close()
+            raise proxy_refusal(route, 407)
+        return response
 
     async def _ready_session(self) -> aiohttp.ClientSession:
         if self._closed:
@@ -175,7 +224,12 @@ class Transport:
         trace = aiohttp.TraceConfig()
         trace.on_connection_reuseconn.append(_note_reuse)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_SECONDS, resolver=_LoopbackResolver()),
+            connector=aiohttp.TCPConnector(
+                limit=0,
+                keepalive_timeout=KEEPALIVE_SECONDS,
+                resolver=_LoopbackResolver(airgap=self.airgap),
+                socket_factory=_airgapped_socket if self.airgap else None,
+            ),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=True,
             trust_env=False,  # loopback is never proxied
@@ -229,7 +283,7 @@ class ByteStream:
             left = _came_before(self._response.content)
             if left:
                 return left  # the error comes again with the next read
-            raise _translate(error, reused=False, started=True) from error
+            raise _translate(error, reused=False, started=True) from without_frames(error)
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -270,6 +324,11 @@ async def _read_bounded(content: aiohttp.StreamReader, limit: int, *, cut: bool 
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
+def _verifies_nothing(session: aiohttp.ClientSession) -> bool:
+    told = getattr(session.connector, "_ssl", True)
+    return told is False or (isinstance(told, ssl.SSLContext) and told.verify_mode == ssl.CERT_NONE)
+
+
 def _lower(headers: Mapping[str, str]) -> dict[str, str]:
     return {name.lower(): value for name, value in headers.items()}
 
@@ -288,7 +347,10 @@ _NOT_SENT: tuple[tuple[type[BaseException], _Translation], ...] = (
     ),
     (
         aiohttp.ClientConnectorCertificateError,
-        lambda error: APIConnectionError(f"its certificate does not verify ({error})", permanent=True),
+        lambda error: APIConnectionError(
+            f"its certificate does not verify ({not_verified(getattr(error, 'certificate_error', error))})",
+            permanent=True,
+        ),
     ),
     (aiohttp.ClientSSLError, lambda error: APIConnectionError(f"no TLS connection ({_reason(error)})", permanent=True)),
     (aiohttp.InvalidURL, lambda _: APIConnectionError("the URL is invalid", permanent=True)),
@@ -303,7 +365,24 @@ def _not_connected(error: BaseException) -> APIConnectionError:
     )
 
 
-def _translate(error: BaseException, *, reused: bool, started: bool) -> BackendError:
+def _translate(error: BaseException, *, reused: bool, started: bool, route: Route = DIRECT) -> BackendError:
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return proxy_refusal(route, error.status)
+    if isinstance(error, aiohttp.ClientConnectorError) and (
+        isinstance(error, aiohttp.ClientProxyConnectionError) or is_proxy(route, error.host, error.port)
+    ):
+        # Never ``refused``, which is the sign of a server that starts.
+        seen = next(make(error) for kind, make in _NOT_SENT if isinstance(error, kind))  # the last row is for all
+        return APIConnectionError(
+            f"the proxy {route.proxy} cannot be used: {seen.problem}; the environment names it, and trust_env lets it",
+            permanent=getattr(seen, "permanent", False),
+        )
+    alert = next((said for said in map(alert_of, origins(error)) if said), None)
+    if alert is not None:
+        return APIConnectionError(f"no TLS connection: {alert}", permanent=True)
+    inner = getattr(error, "os_error", None)
+    if isinstance(inner, ConnectionResetError) and inner.errno is None:  # without a number it is asyncio's own
+        return APIConnectionError(f"the other side ended the TLS handshake{route.hint}")
     for kind, make in _NOT_SENT:
         if isinstance(error, kind):
             return make(error)
@@ -313,14 +392,26 @@ def _translate(error: BaseException, *, reused: bool, started: bool) -> BackendE
         # aiohttp puts a half-read answer in the place of the message.
         started = started or not isinstance(getattr(error, "message", ""), str)
         when = "in the middle of the answer" if started else "before an answer came"
-        return APIConnectionError(f"the server closed the connection {when}", sent=True, reused=reused and not started)
+        hint = "" if started or reused else route.hint
+        return APIConnectionError(
+            f"the server closed the connection {when}{hint}", sent=True, reused=reused and not started
+        )
     if isinstance(error, aiohttp.ClientConnectionError):
         return APIConnectionError(f"the connection ended: {error}", sent=True)
-    if isinstance(error, aiohttp.ClientResponseError):
-        # It stays on as the cause, and holds the headers of the request: the key is among them.
-        error.request_info = error.request_info._replace(headers=cast(Any, {}))
-        error.args = ()
     return MalformedResponseError(f"the answer is no valid HTTP: {_reason(error)}")
+
+
+def without_frames(error: BaseException) -> BaseException:
+    """``error`` and those that it came from, less what their frames and facts hold of the request: the key is in its
+    headers."""
+    for one in origins(error):
+        one.__traceback__ = None
+        if isinstance(one, aiohttp.ClientResponseError):
+            one.request_info = one.request_info._replace(headers=cast(Any, {}))
+            one.headers, one.history, one.args = None, (), ()
+        elif isinstance(one, aiohttp.ServerDisconnectedError) and not isinstance(one.message, str):
+            one.message, one.args = "Server disconnected", ("Server disconnected",)  # a half-read answer was there
+    return error
 
 
 def _reason(error: BaseException) -> str:
