@@ -81,7 +81,9 @@ class HTTPBackend:
         self._preparing: dict[str, asyncio.Future[None]] = {}
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.name!r} ({self.type}) at {self.endpoint}>"
+        # Also where the link could not be made: reports of that error show what `self` was.
+        where = f" at {self.endpoint}" if hasattr(self, "_link") else ""
+        return f"<{type(self).__name__} {self.name!r} ({self.type}){where}>"
 
     @property
     def endpoint(self) -> str:

@@ -307,11 +307,8 @@ async def test_a_name_is_judged_where_it_is_connected_to(
     resolves |= {"inside.example.org": ["127.0.0.1"], "outside.example.org": ["192.0.2.1"]}
     assert ["m"] == await listed(f"http://inside.example.org:{server.port}", airgap=True)
     async with open_backend("vllm", endpoint="http://outside.example.org", airgap=True, ready_timeout=30.0) as backend:
-        for ask in (
-            backend.models,
-            lambda: backend.complete("Hi", model="m"),
-            backend.stream("Hi", model="m").__aenter__,
-        ):
+        stream = backend.stream("Hi", model="m")
+        for ask in (backend.models, lambda: backend.complete("Hi", model="m"), stream.__aenter__):
             with pytest.raises(AirgapError) as caught:
                 await ask()
             error = caught.value

@@ -138,12 +138,17 @@ async def test_the_key_is_in_no_report(
     assert MARK.encode() not in pickle.dumps(caught.value)
 
 
+def cut(end: str) -> Script:
+    refusal = b'data: {"error": {"message": "%s"}}\n\n' % canary().encode()
+    ends: dict[str, list[Any]] = {"close": [Do.CLOSE], "reset": [Do.RESET], "refusal": [chunked(refusal), Do.CLOSE]}
+    return [EVENT_STREAM, chunked(event("a")), *ends[end]]
+
+
 async def test_a_stream_that_is_cut(raw_server: RawServerFactory, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    refusal = b'data: {"error": {"message": "%s"}}\n\n' % canary().encode()
-    for end in ([Do.CLOSE], [Do.RESET], [chunked(refusal), Do.CLOSE]):
-        server = await raw_server([[EVENT_STREAM, chunked(event("a")), *end]])
-        async with open_backend("vllm", endpoint=server.url, api_key_env="CANARY") as backend:
+    for end in ("close", "reset", "refusal"):
+        url = (await raw_server([cut(end)])).url
+        async with open_backend("vllm", endpoint=url, api_key_env="CANARY") as backend:
             with pytest.raises(StreamInterruptedError) as caught:
                 await streams(backend)
         assert MARK not in report(caught.value)

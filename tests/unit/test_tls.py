@@ -9,7 +9,7 @@ import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import aiohttp
 import attrs
@@ -75,7 +75,7 @@ def demanding(authority: Authority, version: ssl.TLSVersion) -> ssl.SSLContext:
     return context
 
 
-async def listed(server: RawServer, **settings: str) -> list[str]:
+async def listed(server: RawServer, **settings: Any) -> list[str]:
     async with open_backend("vllm", endpoint=server.url, ready_timeout=0, **settings) as backend:
         return [model.id for model in await backend.models()]
 
@@ -223,7 +223,7 @@ async def test_a_client_certificate_of_another_ca(
 ) -> None:
     other = trustme.CA(key_type=trustme.KeyType.ECDSA).issue_cert("x@y.z", key_type=trustme.KeyType.ECDSA)
     other.private_key_and_cert_chain_pem.write_to_path(tmp_path / "other.pem")
-    settings = {"ca_bundle": authority.bundle, "client_cert": str(tmp_path / "other.pem")}
+    settings: dict[str, Any] = {"ca_bundle": authority.bundle, "client_cert": str(tmp_path / "other.pem")}
     with AlertingServer(demanding(authority, version)) as server:
         async with open_backend("vllm", endpoint=server.url, **settings) as backend:
             with pytest.raises(APIConnectionError, match="does not know the CA of the client certificate") as caught:
