@@ -173,6 +173,8 @@ class Transport:
         contact: SimpleNamespace,
         route: Route,
     ) -> aiohttp.ClientResponse:
+        if self.airgap and route.proxy is not None:
+            raise AirgapError("a proxy can lead anywhere", key="trust_env")
         sent = checked_headers({**headers, **request.headers})
         if route.proxy is not None and not url.startswith("https:"):
             sent.update(route.proxy_headers)  # a proxy takes them from the request itself, and keeps them

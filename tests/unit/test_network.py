@@ -20,7 +20,7 @@ from ctxbackends.config_write import setup_backend
 from ctxbackends.errors import AirgapError, APIConnectionError, ConfigError
 from ctxbackends.httpbackend import HTTPBackend
 from ctxbackends.link import ServerLink
-from ctxbackends.network import address_of, check_addresses, check_endpoint, is_loopback, proxied
+from ctxbackends.network import Route, address_of, check_addresses, check_endpoint, is_loopback, proxied
 from ctxbackends.profiles import PROFILES, Profile
 from ctxbackends.registry import Registry, open_backend
 from ctxbackends.transport import Limits, Transport
@@ -335,6 +335,14 @@ async def test_an_address_that_got_past_the_checks_is_not_connected_to(host: str
     transport = Transport(airgap=True)
     with pytest.raises(AirgapError, match="neither loopback nor in a private network"):
         await transport.send(f"http://{host}/", HTTPRequest("GET", "/"), headers={}, limits=Limits(connect=5.0))
+    with pytest.raises(AirgapError, match="a proxy can lead anywhere"):
+        await transport.send(
+            "http://gpu/",
+            HTTPRequest("GET", "/"),
+            headers={},
+            limits=Limits(connect=5.0),
+            route=Route(proxy="http://127.0.0.1:1"),
+        )
     for odd in ("3221225985", "0300.0.2.1"):  # 192.0.2.1
         with pytest.raises((AirgapError, APIConnectionError)) as caught:
             await transport.send(f"http://{odd}/", HTTPRequest("GET", "/"), headers={}, limits=Limits(connect=5.0))
