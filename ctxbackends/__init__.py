@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ctxbackends.backend import Backend as Backend
     from ctxbackends.config import BackendConfig as BackendConfig
+    from ctxbackends.errors import AirgapError as AirgapError
     from ctxbackends.errors import AmbiguousBackendError as AmbiguousBackendError
     from ctxbackends.errors import APIConnectionError as APIConnectionError
     from ctxbackends.errors import APIStatusError as APIStatusError
@@ -147,6 +148,7 @@ _HOMES = {
         "APIConnectionError",
         "APIStatusError",
         "APITimeoutError",
+        "AirgapError",
         "AmbiguousBackendError",
         "AuthenticationError",
         "BackendError",

@@ -182,6 +182,8 @@ LOCAL_ONLY = (*LOCAL_COUNT_FIELDS, "embeddings")
 """Fields that mean something only beside ``model_path``."""
 TYPE_FIELDS = ("context_length", "keep_alive", "organization", "project")
 """Fields that mean something only for the types whose profile ``uses`` them."""
+TLS_FIELDS = ("ca_bundle", "client_cert", "client_key")
+"""Paths. Fields that mean something only for an ``https`` endpoint."""
 
 
 def unknown_type(name: str, types: Collection[str], *, implied: bool) -> UnknownBackendTypeError:
@@ -215,6 +217,9 @@ class BackendConfig:
     and ``project`` name an account of OpenAI.
     ``model_path`` (type llamacpp) is a GGUF file that the SDK serves itself, in the place of an endpoint; ``ctx_size``,
     ``parallel``, ``threads`` and ``embeddings`` are for it alone.
+    ``trust_env`` lets the environment's proxies be used, except for loopback. ``ca_bundle``, ``client_cert`` and
+    ``client_key`` are paths of PEM files, for an ``https`` endpoint: what the server's certificate is verified by, and
+    the certificate that this side shows.
     """
 
     name: str
@@ -239,11 +244,15 @@ class BackendConfig:
     parallel: int | None = None
     threads: int | None = None
     embeddings: bool = False
+    trust_env: bool = False
+    ca_bundle: str | None = None
+    client_cert: str | None = None
+    client_key: str | None = None
 
     def __attrs_post_init__(self) -> None:
         self._check_text("name")
         self._check_text("type")
-        for field in ("default_model", "model_path", "organization", "project"):
+        for field in ("default_model", "model_path", "organization", "project", *TLS_FIELDS):
             if getattr(self, field) is not None:
                 self._check_text(field)
         self._check_keys()
@@ -255,10 +264,12 @@ class BackendConfig:
             value = getattr(self, field)
             if value is not None and (type(value) is not int or not 1 <= value <= MAX_COUNT):
                 self._fail(field, f"must be a whole number from 1 to {MAX_COUNT}")
-        if type(self.embeddings) is not bool:
-            self._fail("embeddings", "must be true or false")
+        for field in ("embeddings", "trust_env"):
+            if type(getattr(self, field)) is not bool:
+                self._fail(field, "must be true or false")
         self._check_wire()
         self._check_place()
+        self._check_way()
 
     def _check_wire(self) -> None:
         """What only some types have a use for; types that are not built in may use everything."""
@@ -266,7 +277,7 @@ class BackendConfig:
         if self.keep_alive is not None and self.keep_alive != math.inf:
             self._check_duration("keep_alive")
         for header in ("organization", "project"):
-            if not all("!" <= c <= "~" for c in getattr(self, header) or ""):
+            if not is_header_text(getattr(self, header) or ""):
                 self._fail(header, "holds white space or characters that no header can hold")
         if profile is None:
             return
@@ -306,8 +317,11 @@ class BackendConfig:
         key: Any = self.api_key
         if key is not None:
             if not isinstance(key, str) or not key:
+                del key
                 self._fail("api_key", 'must be a text that is not empty; for no key write api_key_env=""')
-            _check_key(key, "the api_key argument", backend=self.name, field="api_key")
+            if not is_header_text(key):
+                del key  # a traceback may show the values of a frame
+                raise _bad_key("the api_key argument", backend=self.name, field="api_key")
 
     def _check_duration(self, field: str) -> None:
         value = getattr(self, field)
@@ -343,16 +357,31 @@ class BackendConfig:
                 raise InvalidEndpointError(problem, key="endpoint", backend=self.name)
             object.__setattr__(self, "endpoint", profile.default_endpoint)
 
+    def _check_way(self) -> None:
+        """How the server is reached. An own type's default endpoint is not known here; its link looks again."""
+        if self.model_path is not None and self.trust_env:
+            self._fail("trust_env", "has no meaning together with model_path: that server is on this machine")
+        if self.client_key is not None and self.client_cert is None:
+            self._fail("client_key", "belongs to a certificate; name that in client_cert")
+        for field in TLS_FIELDS:
+            if getattr(self, field) is not None and (self.model_path is not None or self._is_plain()):
+                self._fail(field, "is for TLS, and has no effect without an https:// endpoint")
+
+    def _is_plain(self) -> bool:
+        return self.endpoint is not None and not self.endpoint.startswith("https://")
+
     def _fail(self, field: str, problem: str) -> NoReturn:
         raise ConfigError(problem, key=field, backend=None if field == "name" else self.name)
 
 
 @attrs.frozen(kw_only=True)
 class CtxConfig:
-    """What one ``.ctxrc`` says about backends, in the order of the file. ``path`` is that file."""
+    """What one ``.ctxrc`` says about backends, in the order of the file. ``path`` is that file. ``airgap``: whether it
+    forbids all endpoints but loopback and private ones."""
 
     backends: tuple[BackendConfig, ...] = ()
     default_backend: str | None = None
+    airgap: bool = False
     path: Path | None = None
 
 
@@ -372,12 +401,18 @@ def api_key_for(config: BackendConfig, profile: Profile, environ: Mapping[str, s
         if config.api_key_env is None:
             return None
         raise MissingKeyError(variable, backend=config.name)
-    _check_key(key, f"the variable {variable}", backend=config.name, field="api_key_env")
+    if not is_header_text(key):
+        del key  # a traceback may show the values of a frame
+        raise _bad_key(f"the variable {variable}", backend=config.name, field="api_key_env")
     return key, variable
 
 
-def _check_key(key: str, source: str, *, backend: str, field: str) -> None:
-    # A line break in a header is an injected header; servers refuse the rest. The key itself is not for the message.
-    if not all("!" <= c <= "~" for c in key):
-        problem = f"{source} holds white space, control characters or non-ASCII characters, which no API key has"
-        raise ConfigError(problem, key=field, backend=backend)
+def is_header_text(text: str) -> bool:
+    """Whether ``text`` is visible ASCII alone. A line break in a header is an injected header; servers refuse the
+    rest."""
+    return all("!" <= c <= "~" for c in text)
+
+
+def _bad_key(source: str, *, backend: str, field: str) -> ConfigError:
+    problem = f"{source} holds white space, control characters or non-ASCII characters, which no API key has"
+    return ConfigError(problem, key=field, backend=backend)

@@ -24,6 +24,7 @@ from ctxbackends.config import (
     DURATION_HINT,
     LOCAL_COUNT_FIELDS,
     MAX_COUNT,
+    TLS_FIELDS,
     BackendConfig,
     CtxConfig,
     is_unsafe,
@@ -65,6 +66,11 @@ def load_ctxrc(path: Path, *, types: Collection[str] = tuple(PROFILES)) -> CtxCo
 def parse_ctxrc(text: str, *, path: str, types: Collection[str] = tuple(PROFILES)) -> CtxConfig:
     """``text`` as the content of ``path``, whose directory relative model paths are relative to."""
     return read_document(text, path=path, types=types).config
+
+
+def airgap_of(path: Path) -> bool:
+    """Whether the file forbids all endpoints but loopback and private ones. Its backends are not looked at."""
+    return _Reader(str(path), ()).airgap(read_text(path))
 
 
 def read_text(path: Path) -> str:
@@ -225,7 +231,8 @@ _FIELDS: Mapping[str, Callable[[Node], Any]] = MappingProxyType(
         "keep_alive": _keep_alive,
         **dict.fromkeys(("organization", "project", "model_path"), _text),
         **dict.fromkeys(LOCAL_COUNT_FIELDS, _count),
-        "embeddings": _flag,
+        **dict.fromkeys(("embeddings", "trust_env"), _flag),
+        **dict.fromkeys(TLS_FIELDS, _text),
     }
 )
 _SECRET_MEMBERS = frozenset({"apikey", "key", "token", "apitoken", "accesstoken", "authtoken", "secret", "password"})
@@ -240,9 +247,28 @@ class _Reader:
 
     def document(self, text: str) -> Document:
         root = _compose(text.removeprefix("\ufeff"), self._path)
-        config = CtxConfig(path=Path(self._path))
+        keys = self._keys(root)
+        entries = self._entries(*keys["backends"]) if "backends" in keys else ()
+        backends = tuple(entry.config for entry in entries)
+        default = self._default(*keys["default_backend"], backends) if "default_backend" in keys else None
+        config = CtxConfig(path=Path(self._path), backends=backends, default_backend=default, airgap=self._airgap(keys))
+        return Document(config=config, root=root, keys=keys, entries=entries)
+
+    def airgap(self, text: str) -> bool:
+        return self._airgap(self._keys(_compose(text.removeprefix("\ufeff"), self._path)))
+
+    def _airgap(self, keys: Mapping[str, Pair]) -> bool:
+        if "airgap" not in keys:
+            return False
+        try:
+            return _flag(keys["airgap"][1])
+        except ValueError as error:
+            raise self._error(str(error), "airgap", *keys["airgap"]) from None
+
+    def _keys(self, root: Node | None) -> dict[str, Pair]:
+        """The keys at the top of the file."""
         if root is None or _is(root, "scalar", "null"):
-            return Document(config=config, root=root, keys={}, entries=())
+            return {}
         if not _is(root, "mapping", "map"):
             raise self._error("the file must hold keys and values, such as backends:", None, root)
         keys: dict[str, Pair] = {}
@@ -252,13 +278,9 @@ class _Reader:
                     if key.value in keys:
                         raise self._error("is given twice", name_shown(key.value), key)
                     keys[key.value] = (key, value)
-                elif is_text(key) and key.value in ("backends", "default_backend"):
+                elif is_text(key) and key.value in ("airgap", "backends", "default_backend"):
                     keys.setdefault(key.value, (key, value))
-        entries = self._entries(*keys["backends"]) if "backends" in keys else ()
-        backends = tuple(entry.config for entry in entries)
-        default = self._default(*keys["default_backend"], backends) if "default_backend" in keys else None
-        config = attrs.evolve(config, backends=backends, default_backend=default)
-        return Document(config=config, root=root, keys=keys, entries=entries)
+        return keys
 
     def _entries(self, key: Node, value: Node) -> tuple[Entry, ...]:
         if _is(value, "scalar", "null"):
@@ -346,8 +368,9 @@ class _Reader:
             unknown = unknown_type(fields[source], self._types, implied=source == "name")
             unknown.path, unknown.line, unknown.key = self._path, _line(*pairs[source]), f"{where}.{source}"
             raise unknown
-        if fields.get("model_path"):
-            fields["model_path"] = resolve_model_path(fields["model_path"], self._path)
+        for field in ("model_path", *TLS_FIELDS):
+            if fields.get(field):
+                fields[field] = resolve_path(fields[field], self._path)
         try:
             config = BackendConfig(**{"type": fields["name"], **fields})
         except ConfigError as error:
@@ -375,8 +398,8 @@ def _line(key: Node, value: Node | None = None) -> int:
     return place.start_mark.line + 1
 
 
-def resolve_model_path(model_path: str, path: str) -> str:
-    """A model's path as ``path`` names it: ``~`` is the home directory, relative is relative to that file."""
-    if is_unsafe(model_path):  # refused by BackendConfig; Python's path functions cut at NUL
-        return model_path
-    return os.path.abspath(os.path.join(os.path.dirname(path), os.path.expanduser(model_path)))
+def resolve_path(written: str, path: str) -> str:
+    """A path as the file ``path`` names it: ``~`` is the home directory, relative is relative to that file."""
+    if is_unsafe(written):  # refused by BackendConfig; Python's path functions cut at NUL
+        return written
+    return os.path.abspath(os.path.join(os.path.dirname(path), os.path.expanduser(written)))

@@ -29,7 +29,7 @@ from ctxbackends.config_read import (
     is_text,
     read_document,
     read_text,
-    resolve_model_path,
+    resolve_path,
 )
 from ctxbackends.errors import ConfigError
 from ctxbackends.profiles import PROFILES
@@ -125,7 +125,7 @@ def _fields(old: Entry | None, given: Mapping[str, str], path: Path) -> dict[str
         fields = {field: value for field, value in fields.items() if field not in gone}
     fields |= given
     if "model_path" in given:
-        fields["model_path"] = resolve_model_path(given["model_path"], str(path))
+        fields["model_path"] = resolve_path(given["model_path"], str(path))
     return fields
 
 

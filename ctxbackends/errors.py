@@ -50,11 +50,12 @@ def _rebuild(cls: type[BackendError], facts: dict[str, Any]) -> BackendError:
 _SHORTEST_SECRET = 8
 
 
-def redact(error: BackendError, secret: str) -> None:
+def redact(error: BackendError, secret: str) -> bool:
     """Take ``secret`` out of every fact of ``error`` and of the errors that it came from: servers echo keys in their
-    messages."""
+    messages. Whether it was there."""
     if len(secret) < _SHORTEST_SECRET:
-        return  # a placeholder such as "none", which local servers are given; it would take words apart
+        return False  # a placeholder such as "none", which local servers are given; it would take words apart
+    found = False
     seen = set[int]()
     left: list[BaseException | None] = [error]
     while left:
@@ -65,8 +66,13 @@ def redact(error: BackendError, secret: str) -> None:
         left += [one.__cause__, one.__context__]
         for name, value in vars(one).items():
             if isinstance(one, BackendError) or isinstance(value, str):  # of other libraries' values, texts alone
-                setattr(one, name, _without(value, secret))
-        one.args = tuple(_without(value, secret) for value in one.args)
+                clean = _without(value, secret)
+                found = found or clean != value
+                setattr(one, name, clean)
+        args = tuple(_without(value, secret) for value in one.args)
+        found = found or args != one.args
+        one.args = args
+    return found
 
 
 def _without(value: Any, secret: str) -> Any:
@@ -179,6 +185,17 @@ class DuplicateBackendError(ConfigError):
 
 class InvalidEndpointError(ConfigError):
     """The endpoint is missing, or is no http(s) URL with a host."""
+
+
+class AirgapError(ConfigError):
+    """``airgap`` is on, and this would leave the machine and its private networks. Nothing was sent, and it is never
+    tried again."""
+
+    def __init__(
+        self, problem: str, *, endpoint: str | None = None, key: str | None = "airgap", backend: str | None = None
+    ) -> None:
+        super().__init__(problem, key=key, backend=backend)
+        self.endpoint = endpoint
 
 
 class MissingKeyError(ConfigError):

@@ -7,7 +7,6 @@ is no generation is a function of the profile, driven by ``link.run``. Knows no 
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +32,7 @@ from ctxbackends.errors import (
     UnsupportedOptionError,
 )
 from ctxbackends.link import Launcher, ServerLink, without_waiting
+from ctxbackends.masked import ENVIRONMENT
 from ctxbackends.messages import ChatOptions, ChatRequest, Message, Tool
 from ctxbackends.model_names import same_model
 from ctxbackends.profiles import Profile
@@ -65,7 +65,7 @@ class HTTPBackend:
         profile: Profile,
         transport: Transport,
         launcher: Launcher | None = None,
-        environ: Mapping[str, str] = os.environ,
+        environ: Mapping[str, str] = ENVIRONMENT,
     ) -> None:
         self.name = config.name
         self.type = config.type
@@ -81,7 +81,9 @@ class HTTPBackend:
         self._preparing: dict[str, asyncio.Future[None]] = {}
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.name!r} ({self.type}) at {self.endpoint}>"
+        # Also where the link could not be made: reports of that error show what `self` was.
+        where = f" at {self.endpoint}" if hasattr(self, "_link") else ""
+        return f"<{type(self).__name__} {self.name!r} ({self.type}){where}>"
 
     @property
     def endpoint(self) -> str:

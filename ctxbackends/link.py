@@ -8,17 +8,27 @@ into them.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol, TypeVar
 
 import attrs
 
+from ctxbackends.aiohttp_errors import without_frames
 from ctxbackends.config import BackendConfig, api_key_for
-from ctxbackends.errors import APITimeoutError, AuthenticationError, BackendError, InvalidEndpointError, redact
+from ctxbackends.errors import (
+    APITimeoutError,
+    AuthenticationError,
+    BackendError,
+    ConfigError,
+    InvalidEndpointError,
+    redact,
+)
+from ctxbackends.masked import ENVIRONMENT, MaskedHeaders, Secret
+from ctxbackends.network import DIRECT, Route, check_endpoint, proxied
 from ctxbackends.profiles import Profile
 from ctxbackends.retry import RetryPolicy
 from ctxbackends.stream import StreamLimits, timeout_key
+from ctxbackends.tls import tls_context
 from ctxbackends.transport import ByteStream, Limits, Transport
 from ctxbackends.types import OnProgress
 from ctxbackends.wire.http import Codec, HTTPRequest, HTTPResponse, Steps
@@ -63,7 +73,7 @@ class ServerLink:
         codec: Codec,
         transport: Transport,
         launcher: Launcher | None,
-        environ: Mapping[str, str] = os.environ,
+        environ: Mapping[str, str] = ENVIRONMENT,
     ) -> None:
         self._name = config.name
         self._transport = transport
@@ -74,13 +84,14 @@ class ServerLink:
                 f"a backend of type {config.type} needs an endpoint", key="endpoint", backend=config.name
             )
         self._base_url = "" if launcher is not None or endpoint is None else endpoint
-        found = api_key_for(config, profile, environ)
-        self._key = found[0] if found is not None else None
-        self._key_source = found[1] if found is not None else None
+        self._route = self._way(config)
+        self._key, self._key_source = _found_key(config, profile, environ)
         common = {"Content-Type": "application/json", **_account_headers(config)}
-        self._headers = {**common, **(profile.auth(self._key) if self._key is not None else {})}
-        self._chat_headers = {**common, **(codec.auth_headers(self._key) if self._key is not None else {})}
-        self._stream_headers = {**self._chat_headers, **({"Connection": "close"} if profile.close_after_stream else {})}
+        self._headers = MaskedHeaders({**common, **self._auth(profile.auth)})
+        self._chat_headers = MaskedHeaders({**common, **self._auth(codec.auth_headers)})
+        self._stream_headers = MaskedHeaders(
+            {**self._chat_headers, **({"Connection": "close"} if profile.close_after_stream else {})}
+        )
         self._connect_timeout = _first(config.connect_timeout, profile.connect_timeout)
         self.limits = StreamLimits(
             first_token=_first(config.first_token_timeout, profile.first_token_timeout),
@@ -91,6 +102,34 @@ class ServerLink:
         self.policy = RetryPolicy(endpoint=self.endpoint, ready_timeout=self.ready_timeout)
         if launcher is not None:
             self.policy = attrs.evolve(self.policy, liveness=launcher.failure)
+
+    def _way(self, config: BackendConfig) -> Route:
+        """Where it is allowed to go, and how. Raises ConfigError and AirgapError; nothing is sent."""
+        if self.launcher is not None:
+            return DIRECT  # on this machine, over plain HTTP
+        if self._transport.airgap:
+            check_endpoint(self._base_url, trust_env=config.trust_env, backend=config.name)
+        route = proxied(self._base_url, backend=config.name) if config.trust_env else DIRECT
+        tls = tls_context(
+            ca_bundle=config.ca_bundle,
+            client_cert=config.client_cert,
+            client_key=config.client_key,
+            backend=config.name,
+        )
+        if tls is not None and not self._base_url.startswith("https://"):
+            key = "ca_bundle" if config.ca_bundle is not None else "client_cert"
+            raise ConfigError(
+                "is for TLS, and has no effect without an https:// endpoint", key=key, backend=config.name
+            )
+        # Servers on asyncio (uvicorn, and so vLLM) end such a handshake without the alert that would say why.
+        asks = "; a server that demands a client certificate (client_cert) may end it so"
+        hint = asks if self._base_url.startswith("https://") and config.client_cert is None else ""
+        if route.proxy is not None:
+            hint += f"; the way there is through the proxy {route.proxy}"
+        return attrs.evolve(route, tls=tls, hint=hint)
+
+    def _auth(self, headers_for: Callable[[str], Mapping[str, str]]) -> Mapping[str, str]:
+        return MaskedHeaders(headers_for(self._key.reveal())) if self._key is not None else {}
 
     @property
     def endpoint(self) -> str:
@@ -124,7 +163,9 @@ class ServerLink:
     async def send(self, request: HTTPRequest, limits: Limits, *, chat: bool = False) -> HTTPResponse:
         """One request, once. ``chat``: with the headers of a generation. Raises for any answer but a 2xx."""
         headers = self._chat_headers if chat else self._headers
-        response = await self._transport.send(await self._url(request), request, headers=headers, limits=limits)
+        response = await self._transport.send(
+            await self._url(request), request, headers=headers, limits=limits, route=self._route
+        )
         if 200 <= response.status < 300:
             return response
         raise error_from(response)
@@ -136,12 +177,16 @@ class ServerLink:
         try:
             async with asyncio.timeout(limit):
                 opened = await self._transport.open(
-                    url, request, headers=self._stream_headers, limits=Limits(connect=self._connect_timeout)
+                    url,
+                    request,
+                    headers=self._stream_headers,
+                    limits=Limits(connect=self._connect_timeout),
+                    route=self._route,
                 )
         except BackendError:
             raise
         except TimeoutError as error:
-            raise APITimeoutError(phase, limit or 0.0, key=timeout_key(phase)) from error
+            raise APITimeoutError(phase, limit or 0.0, key=timeout_key(phase)) from without_frames(error)
         if isinstance(opened, HTTPResponse):
             raise error_from(opened)
         return opened
@@ -196,14 +241,21 @@ class ServerLink:
         error.endpoint = error.endpoint or self.endpoint
         if isinstance(error, AuthenticationError):
             error.key_source = self._key_source
-        if self._key is not None:
-            redact(error, self._key)
+        if self._key is not None and redact(error, self._key.reveal()):
+            without_frames(error)  # the answer that it was in is in them
         return error
 
     async def _url(self, request: HTTPRequest) -> str:
         if self.launcher is not None:
             self._base_url = await self.launcher.start()
-        return self._base_url + request.path
+        path = request.path
+        # "@other" behind a host and a port would be another host.
+        if not path.startswith("/") or not path.isascii() or not path.isprintable() or " " in path:
+            raise ConfigError(
+                f"the path {path!a} of a request must begin with a slash, and hold no white space, controls or "
+                "non-ASCII characters; percent-encode them (urllib.parse.quote)"
+            )
+        return self._base_url + path
 
 
 def without_waiting(policy: RetryPolicy) -> RetryPolicy:
@@ -215,6 +267,11 @@ def _account_headers(config: BackendConfig) -> dict[str, str]:
     # https://platform.openai.com/docs/api-reference/authentication
     named = {"OpenAI-Organization": config.organization, "OpenAI-Project": config.project}
     return {header: value for header, value in named.items() if value is not None}
+
+
+def _found_key(config: BackendConfig, profile: Profile, environ: Mapping[str, str]) -> tuple[Secret | None, str | None]:
+    found = api_key_for(config, profile, environ)
+    return (None, None) if found is None else (Secret(found[0]), found[1])
 
 
 def _first(*values: float | None) -> float | None:

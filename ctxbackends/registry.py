@@ -23,6 +23,7 @@ from ctxbackends.errors import (
     UnknownBackendTypeError,
 )
 from ctxbackends.httpbackend import HTTPBackend
+from ctxbackends.network import check_endpoint
 from ctxbackends.profiles import PROFILES, Profile
 from ctxbackends.transport import Session, Transport
 from ctxbackends.types import ServerStatus
@@ -49,7 +50,8 @@ class Registry:
 
     ``configs``: the backends. ``default``: the name of the one that ``default()`` gives. ``session``: an aiohttp
     session to share; it stays open when the registry closes. Without it, the registry makes one for each event loop
-    that it is used on.
+    that it is used on. ``airgap``: endpoints that are neither loopback nor in a private network are refused
+    (AirgapError): an address when its backend is resolved, a name by what it leads to when it is connected to.
     """
 
     def __init__(
@@ -58,8 +60,9 @@ class Registry:
         *,
         default: str | None = None,
         session: Session | None = None,
+        airgap: bool = False,
     ) -> None:
-        self._transport = Transport(session=session)
+        self._transport = Transport(session=session, airgap=airgap)
         self._factories: dict[str, Factory] = {name: _factory(profile) for name, profile in PROFILES.items()}
         self._configs: dict[str, BackendConfig] = {}
         self._backends: dict[str, Backend] = {}
@@ -77,9 +80,11 @@ class Registry:
         *,
         types: Mapping[str, Factory] | None = None,
         session: Session | None = None,
+        airgap: bool | None = None,
     ) -> Self:
         """The backends of a ``.ctxrc``: of ``path``, or of the first one found from the working directory upwards.
-        ``types``: further backend types.
+        ``types``: further backend types. ``airgap``: True sets it whatever the file says; nothing takes back what the
+        file says.
 
         Raises ConfigError where the file cannot be used; without any file the registry is empty.
         """
@@ -89,10 +94,13 @@ class Registry:
         found = Path(path) if path is not None else find_ctxrc()
         if found is not None:
             loaded = load_ctxrc(found, types=registry.types)
+            airgap = airgap or loaded.airgap
             for config in loaded.backends:
                 registry.configure(config)
             if loaded.default_backend is not None:
                 registry.set_default(loaded.default_backend)
+        if airgap:
+            registry._transport = Transport(session=session, airgap=True)  # nothing has used the other one
         return registry
 
     # --- set up -----------------------------------------------------------------------------------
@@ -123,6 +131,11 @@ class Registry:
         return tuple(str(name) for name in self._factories)
 
     @property
+    def airgap(self) -> bool:
+        """Whether endpoints that are neither loopback nor in a private network are refused."""
+        return self._transport.airgap
+
+    @property
     def names(self) -> tuple[str, ...]:
         """The configured backends, in their order."""
         return tuple(self._configs)
@@ -132,7 +145,8 @@ class Registry:
     def resolve(self, name: str | None = None) -> Backend:
         """The backend of this name, the same object every time; without a name, the default one.
 
-        Raises UnknownBackendError, and what its configuration raises (MissingKeyError, InvalidEndpointError).
+        Raises UnknownBackendError, and what its configuration raises (MissingKeyError, InvalidEndpointError,
+        AirgapError).
         """
         if self._closed:
             raise ClosedError("this registry is closed")
@@ -142,6 +156,8 @@ class Registry:
             raise UnknownBackendError(name, self.names)
         if name not in self._backends:
             config = self._configs[name]
+            if self.airgap:  # looked at here and not by the backend alone: those of own types may not ask
+                check_endpoint(config.endpoint, trust_env=config.trust_env, backend=name)
             self._backends[name] = self._factories[config.type](config, self._transport)
         return self._backends[name]
 
@@ -201,10 +217,11 @@ async def open_backend(
     *,
     name: str | None = None,
     session: Session | None = None,
+    airgap: bool = False,
     **settings: Any,
 ) -> AsyncIterator[Backend]:
     """One backend alone: ``async with open_backend(BackendType.VLLM, endpoint="http://gpu:8000") as backend``.
-    ``settings`` as in BackendConfig."""
+    ``airgap`` as in :class:`Registry`, ``settings`` as in BackendConfig."""
     config = BackendConfig(name=name or str(type), type=type, **settings)
-    async with Registry([config], session=session) as registry:
+    async with Registry([config], session=session, airgap=airgap) as registry:
         yield registry.resolve(config.name)

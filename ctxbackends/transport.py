@@ -1,5 +1,5 @@
-"""HTTPRequest in; HTTPResponse, a stream of bytes, or a typed error out. The only aiohttp import; owns the session.
-Knows no wire format and no retry.
+"""HTTPRequest in; HTTPResponse, a stream of bytes, or a typed error out. Owns the session. Knows no wire format and no
+retry.
 
 One session for each event loop, made on first use and closed with the transport or with the loop, whichever comes
 first.
@@ -8,20 +8,21 @@ first.
 from __future__ import annotations
 
 import asyncio
-import errno
 import socket
+import ssl
 import time
 import weakref
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from types import SimpleNamespace, TracebackType
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import aiohttp
 import attrs
 from aiohttp.abc import ResolveResult
 
+from ctxbackends.aiohttp_errors import AIOHTTP_ERRORS, translate, without_frames
 from ctxbackends.errors import (
-    APIConnectionError,
+    AirgapError,
     APITimeoutError,
     BackendError,
     ClosedError,
@@ -30,6 +31,8 @@ from ctxbackends.errors import (
     MalformedResponseError,
     ResponseTooLargeError,
 )
+from ctxbackends.masked import MaskedHeaders
+from ctxbackends.network import DIRECT, Route, check_addresses, checked_headers, proxy_refusal
 from ctxbackends.wire.http import MAX_BODY_BYTES, HTTPRequest, HTTPResponse
 
 Session: TypeAlias = aiohttp.ClientSession
@@ -60,13 +63,19 @@ class _LoopbackResolver(aiohttp.ThreadedResolver):
     """Leaves out ``::1`` on machines without IPv6, where containers still resolve ``localhost`` to it.
 
     Without this, a refused connection is reported as two different failures in one text, and could not be told from a
-    permanent one.
+    permanent one. ``airgap``: judges each address here, where the look-up is the one whose answer is connected to.
     """
+
+    def __init__(self, *, airgap: bool = False) -> None:
+        super().__init__()
+        self._airgap = airgap
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
         found = await super().resolve(host, port, family)
+        if self._airgap:
+            check_addresses(host, [result["host"] for result in found])
         usable = [result for result in found if result["host"] != "::1" or _has_ipv6_loopback()]
         return usable or found
 
@@ -80,14 +89,30 @@ def _has_ipv6_loopback() -> bool:
     return True
 
 
-class Transport:
-    """Sends requests over one shared aiohttp session. ``session``: a borrowed one, which is never closed here."""
+def _airgapped_socket(address: tuple[Any, ...]) -> socket.socket:
+    """What every connection begins with: aiohttp asks no resolver about a host that is an address already."""
+    host = str(address[4][0])
+    check_addresses(host, [host])
+    return socket.socket(*address[:3])
 
-    def __init__(self, *, session: aiohttp.ClientSession | None = None) -> None:
+
+class Transport:
+    """Sends requests over one shared aiohttp session. ``session``: a borrowed one, which is never closed here.
+    ``airgap``: connects to nothing but loopback and private addresses."""
+
+    def __init__(self, *, session: aiohttp.ClientSession | None = None, airgap: bool = False) -> None:
+        if session is not None and airgap:
+            raise ConfigError(
+                "a session of your own looks up names in its own way, which airgap cannot judge; pass no session",
+                key="airgap",
+            )
+        if session is not None and _verifies_nothing(session):
+            raise ConfigError("the aiohttp session's connector verifies no certificates (ssl); pass one that does")
         if session is not None and session.trust_env:
             # Prompts and keys would go to the proxies of the environment, those for a server on loopback too.
             raise ConfigError("the aiohttp session has trust_env=True; pass one without it")
         self._borrowed = session
+        self.airgap = airgap
         self._session: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._guard: AsyncGenerator[None, None] | None = None
@@ -100,31 +125,35 @@ class Transport:
         the wait ends at once, with ClosedError."""
         return _Use(self._uses)
 
-    async def send(self, url: str, request: HTTPRequest, *, headers: Mapping[str, str], limits: Limits) -> HTTPResponse:
+    async def send(
+        self, url: str, request: HTTPRequest, *, headers: Mapping[str, str], limits: Limits, route: Route = DIRECT
+    ) -> HTTPResponse:
         """One request, its answer read whole, whatever its status.
 
         Raises APIConnectionError, APITimeoutError (phases ``connect`` and ``total``), ResponseTooLargeError.
         """
+        headers = MaskedHeaders(headers)
         session, contact = await self._ready_session(), SimpleNamespace(reused_at=None)
         try:
             async with asyncio.timeout(limits.total):
-                async with await self._request(session, url, request, headers, limits, contact) as response:
+                async with await self._request(session, url, request, headers, limits, contact, route) as response:
                     return await _read(response)
         except BackendError:
             raise  # APITimeoutError is a TimeoutError, and so an OSError
         except TimeoutError as error:
-            raise APITimeoutError("total", limits.total or 0.0, key=limits.total_key) from error
-        except _AIOHTTP_ERRORS as error:
-            raise _translate(error, reused=_is_stale(contact), started=False) from error
+            raise APITimeoutError("total", limits.total or 0.0, key=limits.total_key) from without_frames(error)
+        except AIOHTTP_ERRORS as error:
+            raise translate(error, reused=_is_stale(contact), started=False, route=route) from without_frames(error)
 
     async def open(
-        self, url: str, request: HTTPRequest, *, headers: Mapping[str, str], limits: Limits
+        self, url: str, request: HTTPRequest, *, headers: Mapping[str, str], limits: Limits, route: Route = DIRECT
     ) -> ByteStream | HTTPResponse:
         """Send, and hand out the body as a stream where the status is 2xx; otherwise the answer, read whole up to a
         limit."""
+        headers = MaskedHeaders(headers)
         session, contact = await self._ready_session(), SimpleNamespace(reused_at=None)
         try:
-            response = await self._request(session, url, request, headers, limits, contact)
+            response = await self._request(session, url, request, headers, limits, contact, route)
             if not _is_good(response):
                 async with response:
                     return await _read(response)
@@ -133,8 +162,8 @@ class Transport:
             return stream
         except BackendError:
             raise
-        except _AIOHTTP_ERRORS as error:
-            raise _translate(error, reused=_is_stale(contact), started=False) from error
+        except AIOHTTP_ERRORS as error:
+            raise translate(error, reused=_is_stale(contact), started=False, route=route) from without_frames(error)
 
     async def _request(
         self,
@@ -144,20 +173,40 @@ class Transport:
         headers: Mapping[str, str],
         limits: Limits,
         contact: SimpleNamespace,
+        route: Route,
     ) -> aiohttp.ClientResponse:
+        if self.airgap and route.proxy is not None:
+            raise AirgapError("a proxy can lead anywhere", key="trust_env")
+        sent = checked_headers({**headers, **request.headers})
+        if route.proxy is not None and not url.startswith("https:"):
+            sent.update(route.proxy_headers)  # a proxy takes them from the request itself, and keeps them
+        refused = ""
+        response: aiohttp.ClientResponse | None = None
         try:
-            return await session.request(
+            response = await session.request(
                 request.method,
                 url,
                 data=request.body,
-                headers={**headers, **request.headers},
+                headers=sent,
                 raise_for_status=False,  # a borrowed session may have it set; the status is ours to read
                 allow_redirects=False,  # a redirect would carry the prompt and the key to another host
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=limits.connect),
                 trace_request_ctx=contact,
+                ssl=route.tls or True,
+                proxy=route.proxy,
+                proxy_headers=route.proxy_headers,
             )
         except aiohttp.ConnectionTimeoutError as error:
-            raise APITimeoutError("connect", limits.connect or 0.0, key="connect_timeout") from error
+            raise APITimeoutError("connect", limits.connect or 0.0, key="connect_timeout") from without_frames(error)
+        except AirgapError as error:
+            refused = error.problem
+        if response is None:
+            # Made anew: the frames of the resolver's error hold the request's headers, and others may wait for it.
+            raise AirgapError(refused)
+        if route.proxy is not None and response.status == 407:
+            response.close()
+            raise proxy_refusal(route, 407)
+        return response
 
     async def _ready_session(self) -> aiohttp.ClientSession:
         if self._closed:
@@ -179,7 +228,12 @@ class Transport:
         trace = aiohttp.TraceConfig()
         trace.on_connection_reuseconn.append(_note_reuse)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_SECONDS, resolver=_LoopbackResolver()),
+            connector=aiohttp.TCPConnector(
+                limit=0,
+                keepalive_timeout=KEEPALIVE_SECONDS,
+                resolver=_LoopbackResolver(airgap=self.airgap),
+                socket_factory=_airgapped_socket if self.airgap else None,
+            ),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,  # nothing compressed is asked for, and what comes so all the same is refused
             trust_env=False,  # loopback is never proxied
@@ -273,11 +327,11 @@ class ByteStream:
         """The next bytes. Raises APIConnectionError when the connection breaks."""
         try:
             return await self._response.content.readany()
-        except _AIOHTTP_ERRORS as error:
+        except AIOHTTP_ERRORS as error:
             left = _came_before(self._response.content)
             if left:
                 return left  # the error comes again with the next read
-            raise _translate(error, reused=False, started=True) from error
+            raise translate(error, reused=False, started=True) from without_frames(error)
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -336,64 +390,10 @@ async def _read(response: aiohttp.ClientResponse) -> HTTPResponse:
     )
 
 
+def _verifies_nothing(session: aiohttp.ClientSession) -> bool:
+    told = getattr(session.connector, "_ssl", True)
+    return told is False or (isinstance(told, ssl.SSLContext) and told.verify_mode == ssl.CERT_NONE)
+
+
 def _lower(headers: Mapping[str, str]) -> dict[str, str]:
     return {name.lower(): value for name, value in headers.items()}
-
-
-# --- aiohttp's errors in ours: a table, first match wins ------------------------------------------
-
-_AIOHTTP_ERRORS = (aiohttp.ClientError, OSError)
-
-_Translation: TypeAlias = Callable[[BaseException], BackendError]
-
-# Errors in which the request was not sent, since no connection ever stood.
-_NOT_SENT: tuple[tuple[type[BaseException], _Translation], ...] = (
-    (
-        aiohttp.ClientConnectorDNSError,
-        lambda error: APIConnectionError(f"the name does not resolve ({_reason(error)})", permanent=True),
-    ),
-    (
-        aiohttp.ClientConnectorCertificateError,
-        lambda error: APIConnectionError(f"its certificate does not verify ({error})", permanent=True),
-    ),
-    (aiohttp.ClientSSLError, lambda error: APIConnectionError(f"no TLS connection ({_reason(error)})", permanent=True)),
-    (aiohttp.InvalidURL, lambda _: APIConnectionError("the URL is invalid", permanent=True)),
-    (aiohttp.ClientConnectorError, lambda error: _not_connected(error)),
-)
-
-
-def _not_connected(error: BaseException) -> APIConnectionError:
-    number = getattr(getattr(error, "os_error", None), "errno", None)
-    return APIConnectionError(
-        "connection refused" if number == errno.ECONNREFUSED else _reason(error), refused=number == errno.ECONNREFUSED
-    )
-
-
-def _translate(error: BaseException, *, reused: bool, started: bool) -> BackendError:
-    for kind, make in _NOT_SENT:
-        if isinstance(error, kind):
-            return make(error)
-    if isinstance(error, aiohttp.ClientPayloadError):
-        return APIConnectionError("the connection broke before the answer was whole", sent=True)
-    if isinstance(error, aiohttp.ServerDisconnectedError | OSError):
-        # aiohttp puts a half-read answer in the place of the message.
-        started = started or not isinstance(getattr(error, "message", ""), str)
-        when = "in the middle of the answer" if started else "before an answer came"
-        return APIConnectionError(f"the server closed the connection {when}", sent=True, reused=reused and not started)
-    if isinstance(error, aiohttp.ClientConnectionError):
-        return APIConnectionError(f"the connection ended: {error}", sent=True)
-    if isinstance(error, aiohttp.ClientResponseError):
-        # It stays on as the cause, and holds the headers of the request: the key is among them.
-        error.request_info = error.request_info._replace(headers=cast(Any, {}))
-        error.args = ()
-    return MalformedResponseError(f"the answer is no valid HTTP: {_first_line(error)}")
-
-
-def _first_line(error: BaseException) -> str:
-    # aiohttp's message goes on with the bytes that it could not read, and its text with the URL.
-    return (getattr(error, "message", "") or _reason(error)).partition("\n")[0].rstrip(": ")
-
-
-def _reason(error: BaseException) -> str:
-    inner = getattr(error, "os_error", None)
-    return str(getattr(inner, "strerror", None) or inner or str(error) or type(error).__name__)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from enum import Enum
@@ -81,8 +82,9 @@ class RawServer:
     ``closed[i]`` is set when the client has closed connection ``i``.
     """
 
-    def __init__(self, *connections: Sequence[Script]) -> None:
+    def __init__(self, *connections: Sequence[Script], tls: ssl.SSLContext | None = None) -> None:
         self._connections = connections
+        self._tls = tls
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.requests: list[Received] = []
@@ -90,7 +92,7 @@ class RawServer:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'http' if self._tls is None else 'https'}://127.0.0.1:{self.port}"
 
     @property
     def port(self) -> int:
@@ -103,7 +105,7 @@ class RawServer:
         return [request.path for request in self.requests]
 
     async def start(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
 
     async def stop(self) -> None:
         assert self._server is not None
@@ -169,11 +171,11 @@ RawServerFactory: TypeAlias = Callable[..., Awaitable[RawServer]]
 
 @pytest.fixture
 async def raw_server() -> AsyncIterator[RawServerFactory]:
-    """Starts scripted servers: ``await raw_server([script, script], [script])``."""
+    """Starts scripted servers: ``await raw_server([script, script], [script])``; with ``tls``, behind that."""
     servers: list[RawServer] = []
 
-    async def start(*connections: Sequence[Script]) -> RawServer:
-        server = RawServer(*connections)
+    async def start(*connections: Sequence[Script], tls: ssl.SSLContext | None = None) -> RawServer:
+        server = RawServer(*connections, tls=tls)
         await server.start()
         servers.append(server)
         return server

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
+from urllib.parse import urlsplit
 
 import attrs
 import click
@@ -38,6 +39,8 @@ async def opened(choice: Choice) -> AsyncIterator[Any]:
 def registry_of(choice: Choice) -> Any:
     """The backends that ``choice`` is made among: those of .ctxrc, or the one of the command line."""
     from ctxbackends.config import BackendConfig  # noqa: PLC0415  # aiohttp is loaded only when a request is made
+    from ctxbackends.config_read import airgap_of, find_ctxrc  # noqa: PLC0415
+    from ctxbackends.network import is_loopback  # noqa: PLC0415
     from ctxbackends.registry import Registry  # noqa: PLC0415
 
     if choice.endpoint is None:
@@ -46,7 +49,9 @@ def registry_of(choice: Choice) -> Any:
     # alone.
     kind = choice.backend or "openai-compatible"
     config = BackendConfig(name=kind, type=kind, endpoint=choice.endpoint, api_key_env=choice.api_key_env or "")
-    return Registry([config])
+    # An option is no way out of what the file forbids. Loopback needs no look: it works with a file that is broken.
+    path = None if is_loopback(urlsplit(config.endpoint or "").hostname or "") else find_ctxrc()
+    return Registry([config], airgap=path is not None and airgap_of(path))
 
 
 def backend_options(command: Callable[Concatenate[Choice, P], Coroutine[Any, Any, R]]) -> Callable[..., R]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,6 +13,7 @@ import attrs
 from ctxbackends.config import BackendConfig, api_key_for
 from ctxbackends.httpbackend import HTTPBackend
 from ctxbackends.local.server import LocalServer
+from ctxbackends.masked import ENVIRONMENT
 from ctxbackends.profiles import PROFILES, BackendType
 from ctxbackends.transport import Transport
 from ctxbackends.types import OnProgress
@@ -28,7 +28,6 @@ def managed_backend(config: BackendConfig, transport: Transport, *, server: Loca
     profile = PROFILES[BackendType.LLAMACPP]
     if server is None:
         assert config.model_path is not None, "only a backend with model_path is managed"
-        configured = api_key_for(config, profile, os.environ)
         server = LocalServer(
             config.model_path,
             ctx_size=config.ctx_size,
@@ -36,7 +35,7 @@ def managed_backend(config: BackendConfig, transport: Transport, *, server: Loca
             threads=config.threads,
             embeddings=config.embeddings,
             alias=config.default_model,
-            api_key=configured[0] if configured else fresh_key(),
+            api_key=(api_key_for(config, profile, ENVIRONMENT) or (fresh_key(),))[0],
         )
     return HTTPBackend(
         attrs.evolve(

@@ -32,11 +32,11 @@ class HTTPRequest:
 @attrs.frozen(kw_only=True)
 class HTTPResponse:
     """One answer, read whole. ``headers`` have lower-case names; ``received_at`` is Unix time in seconds, for a
-    ``Retry-After`` that is a date."""
+    ``Retry-After`` that is a date. A repr shows none of it, since servers repeat keys."""
 
     status: int
-    headers: Mapping[str, str]
-    body: bytes
+    headers: Mapping[str, str] = attrs.field(repr=False)
+    body: bytes = attrs.field(repr=False)
     received_at: float = 0.0
 
 

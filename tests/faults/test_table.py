@@ -233,5 +233,5 @@ def holds_failure(case: Case, error: object, server: FaultServer, pieces: tuple[
 
 def assert_shows_no_key(error: BaseException) -> None:
     shown = [str(error), repr(error), repr(vars(error)), *map(str, getattr(error, "__notes__", ()))]
-    shown += traceback.TracebackException.from_exception(error, capture_locals=False).format()
+    shown += traceback.TracebackException.from_exception(error, capture_locals=True).format()
     assert not [text for text in shown if CANARY in text]

@@ -819,7 +819,6 @@ def keyed(source: str | None) -> errors.AuthenticationError:
     ("error", "text"),
     [
         (errors.BackendError("it broke"), "it broke"),
-        (status(errors.InternalServerError, 500), "HTTP 500: body"),
         (keyed("SOME_KEY"), "HTTP 403: body\n  the key came from SOME_KEY"),
         (
             keyed(None),

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from ctxbackends import errors as module
 from ctxbackends.errors import (
+    AirgapError,
     AmbiguousBackendError,
     APIConnectionError,
     APIStatusError,
@@ -121,6 +122,7 @@ EXAMPLES = [
         id="UnknownBackendTypeError",
     ),
     pytest.param(DuplicateBackendError("a", what="type"), 'type "a" is configured twice', id="DuplicateBackendError"),
+    pytest.param(AirgapError("outside", endpoint="http://192.0.2.1", backend="b"), "airgap: outside", id="AirgapError"),
     pytest.param(
         MissingKeyError("KEY", backend="b"),
         'backend "b" takes its key from KEY, which is not set',

@@ -20,6 +20,7 @@ from aiohttp import web
 from aiohttp.client_reqrep import ConnectionKey
 
 from ctxbackends import transport as transport_module
+from ctxbackends.aiohttp_errors import translate
 from ctxbackends.errors import (
     APIConnectionError,
     APITimeoutError,
@@ -188,7 +189,7 @@ async def _answer_plainly(_: asyncio.StreamReader, writer: asyncio.StreamWriter)
 def test_a_certificate_that_does_not_verify() -> None:
     key = ConnectionKey("gpu", 443, True, True, None, None, None)
     error = aiohttp.ClientConnectorCertificateError(key, ssl.SSLCertVerificationError(1, "self-signed certificate"))
-    translated = transport_module._translate(error, reused=False, started=False)
+    translated = translate(error, reused=False, started=False)
     assert isinstance(translated, APIConnectionError)
     assert "its certificate does not verify" in str(translated)
     assert "self-signed certificate" in str(translated)
@@ -196,13 +197,13 @@ def test_a_certificate_that_does_not_verify() -> None:
 
 
 def test_a_failure_that_nobody_knows_is_no_valid_answer() -> None:
-    translated = transport_module._translate(aiohttp.ClientError("odd"), reused=False, started=False)
+    translated = translate(aiohttp.ClientError("odd"), reused=False, started=False)
     assert isinstance(translated, MalformedResponseError)
     assert "odd" in str(translated)
 
 
 def test_another_end_of_the_connection_may_have_been_processed() -> None:
-    translated = transport_module._translate(aiohttp.ClientConnectionError("Closed"), reused=True, started=False)
+    translated = translate(aiohttp.ClientConnectionError("Closed"), reused=True, started=False)
     assert isinstance(translated, APIConnectionError)
     assert ("the connection ended: Closed", {"sent"}) == (str(translated), facts(translated))
 
