@@ -15,6 +15,12 @@ from ctxbackends.tls import alert_of, not_verified
 
 AIOHTTP_ERRORS = (aiohttp.ClientError, OSError)
 
+
+class StaleConnectionError(APIConnectionError):
+    """A connection that came from the pool, and that the server had closed before any byte of an answer. The transport
+    sends the request once more, on a new connection; nobody else sees this error."""
+
+
 _Translation: TypeAlias = Callable[[BaseException], BackendError]
 
 # Errors in which the request was not sent, since no connection ever stood.
@@ -73,9 +79,8 @@ def translate(error: BaseException, *, reused: bool, started: bool, route: Route
         started = started or not isinstance(getattr(error, "message", ""), str)
         when = "in the middle of the answer" if started else "before an answer came"
         hint = "" if started or reused else route.hint
-        return APIConnectionError(
-            f"the server closed the connection {when}{hint}", sent=True, reused=reused and not started
-        )
+        kind = StaleConnectionError if reused and not started else APIConnectionError
+        return kind(f"the server closed the connection {when}{hint}", sent=True)
     if isinstance(error, aiohttp.ClientConnectionError):
         return APIConnectionError(f"the connection ended: {error}", sent=True)
     return MalformedResponseError(f"the answer is no valid HTTP: {_first_line(error)}")

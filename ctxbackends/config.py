@@ -177,7 +177,7 @@ def _bad_endpoint(problem: str, url: str) -> InvalidEndpointError:
 
 DURATION_FIELDS = ("timeout", "connect_timeout", "ready_timeout", "first_token_timeout", "idle_timeout")
 LOCAL_COUNT_FIELDS = ("ctx_size", "parallel", "threads")
-COUNT_FIELDS = (*LOCAL_COUNT_FIELDS, "context_length")
+COUNT_FIELDS = (*LOCAL_COUNT_FIELDS, "context_length", "max_concurrency")
 LOCAL_ONLY = (*LOCAL_COUNT_FIELDS, "embeddings")
 """Fields that mean something only beside ``model_path``."""
 TYPE_FIELDS = ("context_length", "keep_alive", "organization", "project")
@@ -212,6 +212,7 @@ class BackendConfig:
     their own. ``endpoint`` is the type's default where there is one. ``api_key_env`` names an environment variable;
     None is the type's default one, ``""`` is no key. ``api_key`` is for code alone and is in no file and no repr.
     Times are seconds; None is the type's default, and ``ready_timeout=0`` waits for no cold start.
+    ``max_concurrency`` is how many requests are at the server at once; None is as many as it says that it works on.
     ``wire_api`` is the wire format of generations, where the type has more than one. ``context_length`` (tokens) and
     ``keep_alive`` (seconds, ``math.inf`` for ever) are what Ollama and LM Studio load a model with; ``organization``
     and ``project`` name an account of OpenAI.
@@ -233,6 +234,7 @@ class BackendConfig:
     ready_timeout: float | None = None
     first_token_timeout: float | None = None
     idle_timeout: float | None = None
+    max_concurrency: int | None = None
     model_mismatch: MismatchPolicy | None = None
     wire_api: str | None = None
     context_length: int | None = None

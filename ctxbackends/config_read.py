@@ -227,7 +227,7 @@ _FIELDS: Mapping[str, Callable[[Node], Any]] = MappingProxyType(
         **dict.fromkeys(("name", "type", "endpoint", "api_key_env"), _text),
         **dict.fromkeys(("default_model", "model_mismatch", "wire_api"), _text),
         **dict.fromkeys(DURATION_FIELDS, _duration),
-        "context_length": _count,
+        **dict.fromkeys(("context_length", "max_concurrency"), _count),
         "keep_alive": _keep_alive,
         **dict.fromkeys(("organization", "project", "model_path"), _text),
         **dict.fromkeys(LOCAL_COUNT_FIELDS, _count),

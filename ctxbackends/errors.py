@@ -248,18 +248,14 @@ class EventLoopError(BackendError):
 class APIConnectionError(BackendError):
     """No whole answer came because of the connection. The operating system's or aiohttp's error is ``__cause__``.
 
-    ``refused``: nothing listened. ``sent``: whether the request may have reached the server. ``reused``: the connection
-    came from the pool.
+    ``refused``: nothing listened. ``sent``: whether the request may have reached the server.
     ``permanent``: waiting cannot help (a name that does not resolve, a certificate that does not verify).
     """
 
-    def __init__(
-        self, problem: str, *, refused: bool = False, sent: bool = False, reused: bool = False, permanent: bool = False
-    ) -> None:
+    def __init__(self, problem: str, *, refused: bool = False, sent: bool = False, permanent: bool = False) -> None:
         super().__init__(problem)
         self.refused = refused
         self.sent = sent
-        self.reused = reused
         self.permanent = permanent
 
     def __str__(self) -> str:

@@ -166,6 +166,8 @@ class HTTPBackend:
             return self._status("ready", error.problem)
         except BackendError as error:
             return self._status("error", error.problem)
+        if seen.slots is not None:
+            self._link.limiter.learn(seen.slots)
         return self._of_this(seen)
 
     def _status(self, state: ServerState, problem: str | None) -> ServerStatus:
@@ -191,6 +193,7 @@ class HTTPBackend:
             keep_alive=keep_alive if keep_alive is not None else self._load_keep_alive(),
         )
         await self._link.run_retried(steps, on_progress=on_progress)
+        self._link.limiter.forget()
         if self._profile.loads_later:
             await self._list_models(self._link.policy, on_progress, wanted=self._model(model))
 
@@ -221,7 +224,7 @@ class HTTPBackend:
         limits = self._link.plain_limits()
 
         async def attempt() -> Completion:
-            response = await self._link.send(encoded, limits, chat=True)
+            response = await self._link.send(encoded, limits, chat=True, work=True)
             return self._codec.decode_chat(response, requested_model=request.model)
 
         await self._prepare(request.model, on_progress)
@@ -241,8 +244,7 @@ class HTTPBackend:
 
         async def open_body(sent: Callable[[], None], report: OnProgress) -> ByteStream:
             async def attempt() -> ByteStream:
-                sent()
-                return await self._link.open(encoded)
+                return await self._link.open(encoded, sent=sent)
 
             await self._prepare(request.model, report)
             return await self._link.call(attempt, on_progress=report)
@@ -305,7 +307,8 @@ class HTTPBackend:
                     dimensions=dimensions,
                     encoding=encoding,
                     settings=self._settings,
-                )
+                ),
+                work=True,
             )
             self._check_model(requested, batch.served_model)
             batches.append(batch)

@@ -16,13 +16,19 @@ import attrs
 from ctxbackends.aiohttp_errors import without_frames
 from ctxbackends.config import BackendConfig, api_key_for
 from ctxbackends.errors import (
+    APIConnectionError,
+    APIStatusError,
     APITimeoutError,
     AuthenticationError,
     BackendError,
     ConfigError,
     InvalidEndpointError,
+    ModelLoadingError,
+    NotFoundError,
+    ResponseError,
     redact,
 )
+from ctxbackends.limiter import Limiter
 from ctxbackends.masked import ENVIRONMENT, MaskedHeaders, Secret
 from ctxbackends.network import DIRECT, Route, check_endpoint, proxied
 from ctxbackends.profiles import Profile
@@ -99,6 +105,9 @@ class ServerLink:
             total=_first(config.timeout, profile.timeout),
         )
         self.ready_timeout = _first(config.ready_timeout, profile.ready_timeout) or None
+        slots = profile.slots
+        look = None if slots is None else lambda: self._ask_slots(slots(config.default_model))
+        self.limiter = Limiter(config.max_concurrency, look=look)
         self.policy = RetryPolicy(endpoint=self.endpoint, ready_timeout=self.ready_timeout)
         if launcher is not None:
             self.policy = attrs.evolve(self.policy, liveness=launcher.failure)
@@ -160,21 +169,35 @@ class ServerLink:
 
     # --- requests ---------------------------------------------------------------------------------
 
-    async def send(self, request: HTTPRequest, limits: Limits, *, chat: bool = False) -> HTTPResponse:
-        """One request, once. ``chat``: with the headers of a generation. Raises for any answer but a 2xx."""
+    async def send(
+        self, request: HTTPRequest, limits: Limits, *, chat: bool = False, work: bool = False
+    ) -> HTTPResponse:
+        """One request, once. ``chat``: with the headers of a generation. ``work``: it takes one of the server's places.
+        Raises for any answer but a 2xx."""
         headers = self._chat_headers if chat else self._headers
-        response = await self._transport.send(
-            await self._url(request), request, headers=headers, limits=limits, route=self._route
-        )
+        url = await self._url(request)
+        release = await self.limiter.take() if work else None
+        try:
+            response = await self._transport.send(url, request, headers=headers, limits=limits, route=self._route)
+        except APIConnectionError as error:
+            self._went(error)
+            raise
+        finally:
+            if release is not None:
+                release()
         if 200 <= response.status < 300:
             return response
         raise error_from(response)
 
-    async def open(self, request: HTTPRequest) -> ByteStream:
-        """One request for a stream, once, until its headers have come."""
+    async def open(self, request: HTTPRequest, *, sent: Callable[[], None]) -> ByteStream:
+        """One request for a stream, once, until its headers have come. It keeps its place until the stream is closed.
+        ``sent`` is called when the wait for the server begins, after the one for a place."""
         phase, limit = _shortest(("first_token", self.limits.first_token), ("total", self.limits.total))
         url = await self._url(request)
+        release = await self.limiter.take()
+        opened: ByteStream | HTTPResponse | None = None
         try:
+            sent()
             async with asyncio.timeout(limit):
                 opened = await self._transport.open(
                     url,
@@ -183,13 +206,42 @@ class ServerLink:
                     limits=Limits(connect=self._connect_timeout),
                     route=self._route,
                 )
+        except APIConnectionError as error:
+            self._went(error)
+            raise
         except BackendError:
             raise
         except TimeoutError as error:
             raise APITimeoutError(phase, limit or 0.0, key=timeout_key(phase)) from without_frames(error)
+        finally:
+            if isinstance(opened, ByteStream):
+                opened.on_close(release)
+            else:
+                release()
         if isinstance(opened, HTTPResponse):
             raise error_from(opened)
         return opened
+
+    async def _ask_slots(self, slots: Steps[int | None]) -> int | None:
+        """How many requests the server works on at once. Raises what a generation would meet without being sent: nobody
+        listens, or the model is loading. What else goes wrong is left to the generation."""
+        limits = self.look_limits()
+        try:
+            return await self.run(slots, lambda request: self.send(request, limits))
+        except ModelLoadingError:
+            raise
+        except (NotFoundError, AuthenticationError, ResponseError):
+            return None
+        except APIConnectionError as error:
+            if not error.sent:
+                raise
+            return 0
+        except (APITimeoutError, APIStatusError):
+            return 0
+
+    def _went(self, error: APIConnectionError) -> None:
+        if not error.sent:
+            self.limiter.forget()  # what comes back may work on another number of requests
 
     async def call(
         self,
@@ -224,14 +276,12 @@ class ServerLink:
         except BackendError as error:
             raise self.explain(error) from error.__cause__
 
-    async def run_retried(
-        self, steps: Steps[T], limits: Limits | None = None, *, on_progress: OnProgress | None = None
-    ) -> T:
+    async def run_retried(self, steps: Steps[T], *, on_progress: OnProgress | None = None, work: bool = False) -> T:
         """The same, with each request under the retry policy."""
-        chosen = limits or self.plain_limits()
+        limits = self.plain_limits()
 
         async def send(request: HTTPRequest) -> HTTPResponse:
-            return await self.call(lambda: self.send(request, chosen), on_progress=on_progress)
+            return await self.call(lambda: self.send(request, limits, work=work), on_progress=on_progress)
 
         return await self.run(steps, send)
 

@@ -95,7 +95,8 @@ class Profile:
 
     The rest are named functions of ``ctxbackends.wire``, or None where the server has no such operation:
     ``list_models``, ``status``, ``embed``, ``load``, ``unload``, ``count_tokens``, ``prepare``, which comes before a
-    generation, and ``check_awake``, which finds a server that answers and would still leave a request hanging.
+    generation, ``check_awake``, which finds a server that answers and would still leave a request hanging, and
+    ``slots``, which tells how many requests the server works on at once (None: it does not, 0: not yet).
     ``loads_later``: an order to load is answered before the model is there. ``embed_batch`` is how many texts go into
     one request, ``vector_encodings`` the forms that vectors come in; ``embed_dimensions`` is False where the server
     ignores the wish for shorter vectors.
@@ -132,6 +133,7 @@ class Profile:
     count_tokens: Callable[[ChatRequest, OptionTable], Steps[int]] | None = None
     prepare: Callable[[str, WireSettings], Steps[None]] | None = None
     check_awake: Callable[[], Steps[None]] | None = None
+    slots: Callable[[str | None], Steps[int | None]] | None = None
     loads_later: bool = False
     uses: Mapping[str, frozenset[str]] = attrs.field(factory=dict, converter=_read_only)
 
@@ -213,6 +215,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                 unload=llamacpp.unload,
                 loads_later=True,
                 count_tokens=llamacpp.count_tokens,
+                slots=llamacpp.slots,
             ),
             # Loads inside the first request, as a long wait for the first token.
             Profile(
@@ -252,6 +255,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                 load=lmstudio.load,
                 unload=lmstudio.unload,
                 prepare=lmstudio.prepare,
+                slots=lmstudio.slots,
                 uses={
                     "context_length": frozenset({WireAPI.CHAT_COMPLETIONS, WireAPI.MESSAGES}),
                     "keep_alive": frozenset({WireAPI.CHAT_COMPLETIONS}),

@@ -110,16 +110,6 @@ class RetryPolicy:
     ) -> T:
         waiting = _ColdStart(self, started=started, probe=probe, on_progress=on_progress)
         pending = [first]
-        reuse_failures = 0
-
-        def transient_once(error: BaseException) -> bool:
-            # A pooled connection that had closed is tried again once: that the server never saw the request is likely
-            # then, not proven.
-            nonlocal reuse_failures
-            if isinstance(error, APIConnectionError) and error.reused:
-                reuse_failures += 1
-                return reuse_failures == 1
-            return self._is_transient(error)
 
         async def again() -> T:
             # The first attempt was made before tenacity was entered: its failure is replayed, so that it counts in both
@@ -130,7 +120,7 @@ class RetryPolicy:
 
         async def settled() -> T:
             transient = AsyncRetrying(
-                retry=retry_if_exception(transient_once),
+                retry=retry_if_exception(self._is_transient),
                 stop=stop_after_attempt(self.transient_attempts),
                 wait=_WaitTransient(),
                 reraise=True,
@@ -151,8 +141,7 @@ class RetryPolicy:
     def _is_transient(self, error: BaseException) -> bool:
         """Provably not processed, and worth another try soon."""
         if isinstance(error, APIConnectionError):
-            # Not connected at all, or a pooled connection that the server had closed before any byte of an answer.
-            return (not error.sent and not error.refused and not error.permanent) or error.reused
+            return not error.sent and not error.refused and not error.permanent
         if isinstance(error, APITimeoutError):
             return error.phase == "connect"
         if (
@@ -236,7 +225,7 @@ def _not_ready(error: BackendError, *, probe: bool) -> LoadState | None:
             return "refused"
         # Port forwarders accept before the server behind them listens, and close. A generation could be running behind
         # it; a probe can ask again.
-        return "silent" if probe and error.sent and not error.reused else None
+        return "silent" if probe and error.sent else None
     if probe and isinstance(error, APITimeoutError):
         return "silent"
     # A swap proxy while it starts the server behind it: its body is not the model server's. After 502 a generation may
@@ -264,12 +253,9 @@ class _WaitForServer(wait_base):
 
 
 class _WaitTransient(wait_base):
-    """What the server asked for; half a second, then one, where it asked for nothing; nothing for a pooled connection
-    that was closed."""
+    """What the server asked for; half a second, then one, where it asked for nothing."""
 
     def __call__(self, retry_state: RetryCallState) -> float:
         error = retry_state.outcome.exception() if retry_state.outcome else None
-        if isinstance(error, APIConnectionError) and error.reused:
-            return 0.0
         asked = error.retry_after if isinstance(error, APIStatusError) else None
         return float(asked if asked is not None else 0.5 * 2.0 ** (retry_state.attempt_number - 1))

@@ -9,6 +9,7 @@ keep-alive comments are no progress.
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import suppress
 from types import TracebackType
@@ -346,7 +347,8 @@ class ChatStream:
             moments.append((self._waiting_since if self._waiting_since is not None else loop.time()) + limit)
         if self._watch is not None:
             self._watch.cancel()
-        self._watch = loop.call_at(min(moments), self._look, loop) if moments else None
+        # It holds the stream by a weak reference: one that somebody forgot is not to live until a limit passes.
+        self._watch = loop.call_at(min(moments), _look, weakref.ref(self), loop) if moments else None
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         self._watch = None
@@ -368,3 +370,9 @@ class ChatStream:
         )
         if self._body is not None:
             self._body.close()  # the pending read ends, and the server sees that nobody waits any more
+
+
+def _look(stream: weakref.ref[ChatStream], loop: asyncio.AbstractEventLoop) -> None:
+    watched = stream()
+    if watched is not None:
+        watched._look(loop)

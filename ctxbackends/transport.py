@@ -12,7 +12,7 @@ import socket
 import ssl
 import time
 import weakref
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from types import SimpleNamespace, TracebackType
 from typing import Any, TypeAlias
 
@@ -20,7 +20,7 @@ import aiohttp
 import attrs
 from aiohttp.abc import ResolveResult
 
-from ctxbackends.aiohttp_errors import AIOHTTP_ERRORS, translate, without_frames
+from ctxbackends.aiohttp_errors import AIOHTTP_ERRORS, StaleConnectionError, translate, without_frames
 from ctxbackends.errors import (
     AirgapError,
     APITimeoutError,
@@ -114,6 +114,7 @@ class Transport:
         self._borrowed = session
         self.airgap = airgap
         self._session: aiohttp.ClientSession | None = None
+        self._fresh: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._guard: AsyncGenerator[None, None] | None = None
         self._closed = False
@@ -133,7 +134,22 @@ class Transport:
         Raises APIConnectionError, APITimeoutError (phases ``connect`` and ``total``), ResponseTooLargeError.
         """
         headers = MaskedHeaders(headers)
-        session, contact = await self._ready_session(), SimpleNamespace(reused_at=None)
+        try:
+            return await self._send(await self._ready_session(), url, request, headers, limits, route)
+        except StaleConnectionError:
+            pass  # left first, so that its error is not the context of what comes now
+        return await self._send(await self._fresh_session(), url, request, headers, limits, route)
+
+    async def _send(
+        self,
+        session: aiohttp.ClientSession,
+        url: str,
+        request: HTTPRequest,
+        headers: Mapping[str, str],
+        limits: Limits,
+        route: Route,
+    ) -> HTTPResponse:
+        contact = SimpleNamespace(reused_at=None)
         try:
             async with asyncio.timeout(limits.total):
                 async with await self._request(session, url, request, headers, limits, contact, route) as response:
@@ -151,7 +167,22 @@ class Transport:
         """Send, and hand out the body as a stream where the status is 2xx; otherwise the answer, read whole up to a
         limit."""
         headers = MaskedHeaders(headers)
-        session, contact = await self._ready_session(), SimpleNamespace(reused_at=None)
+        try:
+            return await self._open(await self._ready_session(), url, request, headers, limits, route)
+        except StaleConnectionError:
+            pass
+        return await self._open(await self._fresh_session(), url, request, headers, limits, route)
+
+    async def _open(
+        self,
+        session: aiohttp.ClientSession,
+        url: str,
+        request: HTTPRequest,
+        headers: Mapping[str, str],
+        limits: Limits,
+        route: Route,
+    ) -> ByteStream | HTTPResponse:
+        contact = SimpleNamespace(reused_at=None)
         try:
             response = await self._request(session, url, request, headers, limits, contact, route)
             if not _is_good(response):
@@ -225,14 +256,30 @@ class Transport:
             raise EventLoopError(
                 "this registry or backend is in use on another event loop; two loops at once need one each"
             )
+        self._session, self._fresh = self._new_session(keepalive_timeout=KEEPALIVE_SECONDS), None
+        self._loop = loop
+        self._guard = _close_with_loop(self)
+        await anext(self._guard)
+        return self._session
+
+    async def _fresh_session(self) -> aiohttp.ClientSession:
+        """One that keeps no connections: where one of the pool was closed, the others may be so as well."""
+        session = await self._ready_session()
+        if session is self._borrowed:
+            return session
+        if self._fresh is None:
+            self._fresh = self._new_session(force_close=True)
+        return self._fresh
+
+    def _new_session(self, **pooling: Any) -> aiohttp.ClientSession:
         trace = aiohttp.TraceConfig()
         trace.on_connection_reuseconn.append(_note_reuse)
-        self._session = aiohttp.ClientSession(
+        return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=0,
-                keepalive_timeout=KEEPALIVE_SECONDS,
                 resolver=_LoopbackResolver(airgap=self.airgap),
                 socket_factory=_airgapped_socket if self.airgap else None,
+                **pooling,
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,  # nothing compressed is asked for, and what comes so all the same is refused
@@ -240,10 +287,6 @@ class Transport:
             headers={"User-Agent": "ctxbackends", "Accept-Encoding": "identity"},
             trace_configs=[trace],
         )
-        self._loop = loop
-        self._guard = _close_with_loop(self._session)
-        await anext(self._guard)
-        return self._session
 
     async def aclose(self) -> None:
         """Close the own session. Idempotent. A session of a loop that has ended was closed with that loop."""
@@ -252,10 +295,17 @@ class Transport:
             use.end()
         for stream in list(self._streams):
             stream.close()  # who reads it learns at once, and not after a timeout
-        session, guard, self._session, self._guard = self._session, self._guard, None, None
-        if session is None or guard is None or self._loop is not asyncio.get_running_loop():
-            return
+        guard, self._guard = self._guard, None
+        if guard is None or self._loop is not asyncio.get_running_loop():
+            return  # on its own loop, what is left of the guard closes the sessions
         await guard.aclose()
+
+    async def close_sessions(self) -> None:
+        """What the end of the loop does as well."""
+        sessions, self._session, self._fresh = (self._session, self._fresh), None, None
+        for session in sessions:
+            if session is not None:
+                await session.close()
 
 
 class _Use:
@@ -295,13 +345,13 @@ class _Use:
 _CLOSED = "this registry or backend is closed"
 
 
-async def _close_with_loop(session: aiohttp.ClientSession) -> AsyncGenerator[None, None]:
-    """Suspended while the session is open. ``asyncio.run`` closes the loop's async generators before the loop, and the
-    session with this one, so a client that nobody closed leaves no open socket and no ResourceWarning behind."""
+async def _close_with_loop(transport: Transport) -> AsyncGenerator[None, None]:
+    """Suspended while sessions are open. ``asyncio.run`` closes the loop's async generators before the loop, and the
+    sessions with this one, so a client that nobody closed leaves no open socket and no ResourceWarning behind."""
     try:
         yield
     finally:
-        await session.close()
+        await transport.close_sessions()
 
 
 async def _note_reuse(_session: Session, context: SimpleNamespace, _: aiohttp.TraceConnectionReuseconnParams) -> None:
@@ -318,10 +368,18 @@ class ByteStream:
     """The body of a 2xx answer, as it comes. ``read`` gives b"" at the end. Always closed, which ends the connection
     unless the body was read whole."""
 
-    __slots__ = ("__weakref__", "_response")
+    __slots__ = ("__weakref__", "_on_close", "_response")
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
+        self._on_close: Callable[[], None] | None = None
+
+    def __del__(self) -> None:
+        self._closed()  # a stream that somebody forgot must not keep its place for ever
+
+    def on_close(self, told: Callable[[], None]) -> None:
+        """``told`` is called once, when the stream is closed."""
+        self._on_close = told
 
     async def read(self) -> bytes:
         """The next bytes. Raises APIConnectionError when the connection breaks."""
@@ -346,6 +404,12 @@ class ByteStream:
         """Close at once, without waiting, so that the server sees it and frees its slot. Where the body was read to its
         end, the connection is pooled already and stays."""
         self._response.close()
+        self._closed()
+
+    def _closed(self) -> None:
+        told, self._on_close = self._on_close, None
+        if told is not None:
+            told()
 
 
 def _came_before(content: aiohttp.StreamReader) -> bytes:

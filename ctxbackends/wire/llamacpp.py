@@ -81,6 +81,12 @@ def status(model: str | None) -> Steps[ServerStatus]:
     )
 
 
+def slots(_: str | None) -> Steps[int | None]:
+    """How many requests it works on at once. A router does not tell: each of its models has slots of its own."""
+    answer = yield HTTPRequest("GET", "/props")
+    return read(_props_decoder, answer, api="llama-server").total_slots
+
+
 def _models() -> Steps[tuple[ModelInfo, ...]]:
     """Empty where a router has none yet."""
     listed = yield from _optional(HTTPRequest("GET", "/v1/models"))

@@ -123,6 +123,16 @@ def status(model: str | None) -> Steps[ServerStatus]:
     )
 
 
+def slots(model: str | None) -> Steps[int | None]:
+    """How many requests the loaded model works on at once; 0 before it is loaded."""
+    models = yield from _all_models()
+    ours = next((one for one in models if one.instances and (model is None or model in one.names)), None)
+    instance = _instance(ours, model) if ours is not None else None
+    if instance is None:
+        return 0
+    return instance.config.parallel if instance.config else None
+
+
 def load(model: str, *, context_length: int | None, keep_alive: float | None) -> Steps[None]:
     """``POST /api/v1/models/load``. A model that is loaded already is not loaded a second time."""
     if keep_alive is not None:

@@ -88,7 +88,9 @@ async def make() -> AsyncIterator[Make]:
 
     def backend(type_: str, *, profile: Profile | None = None, launcher: Any = None, **settings: Any) -> HTTPBackend:
         environ = settings.pop("environ", {})
-        given = {"endpoint": URL_, "default_model": "m", "wire_api": "chat_completions", **settings}
+        # With a number of its own, no backend asks its server for one.
+        common = {"default_model": "m", "wire_api": "chat_completions", "max_concurrency": 8}
+        given = {"endpoint": URL_, **common, **settings}
         if given.pop("no_model", False):
             del given["default_model"]
         config = BackendConfig(name="mine", type=type_, **given)

@@ -727,8 +727,8 @@ def test_a_key_has_no_place_in_the_file(member: str) -> None:
 
 FIELDS = (
     "name, type, endpoint, api_key_env, default_model, model_mismatch, wire_api, timeout, connect_timeout, "
-    "ready_timeout, first_token_timeout, idle_timeout, context_length, keep_alive, organization, project, model_path, "
-    "ctx_size, parallel, threads, embeddings, trust_env, ca_bundle, client_cert, client_key"
+    "ready_timeout, first_token_timeout, idle_timeout, context_length, max_concurrency, keep_alive, organization, "
+    "project, model_path, ctx_size, parallel, threads, embeddings, trust_env, ca_bundle, client_cert, client_key"
 )
 
 

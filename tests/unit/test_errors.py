@@ -131,7 +131,7 @@ EXAMPLES = [
     pytest.param(UnsupportedOptionError("seed", "ignored"), "seed: ignored", id="UnsupportedOptionError"),
     pytest.param(UnsupportedOperationError("embed", "none"), "embed: none", id="UnsupportedOperationError"),
     pytest.param(
-        APIConnectionError("broken", refused=True, sent=True, reused=True, permanent=True),
+        APIConnectionError("broken", refused=True, sent=True, permanent=True),
         "broken",
         id="APIConnectionError",
     ),
@@ -230,7 +230,7 @@ def test_the_facts_are_attributes() -> None:
     assert "seed" == UnsupportedOptionError("seed", "x").option
     assert "embed" == UnsupportedOperationError("embed", "x").operation
     connection = APIConnectionError("x")
-    assert [False] * 4 == [connection.refused, connection.sent, connection.reused, connection.permanent]
+    assert [False] * 3 == [connection.refused, connection.sent, connection.permanent]
     timeout = APITimeoutError("total", 1.5, key="timeout")
     assert ("total", 1.5, "timeout", None) == (timeout.phase, timeout.limit, timeout.key, timeout.partial)
     died = ServerDiedError("x", exit_code=1, log_tail=["a"])

@@ -53,10 +53,6 @@ def unanswered() -> APIConnectionError:
     return APIConnectionError("the server closed the connection before an answer came", sent=True)
 
 
-def reused() -> APIConnectionError:
-    return APIConnectionError("the server closed the connection before an answer came", sent=True, reused=True)
-
-
 def no_route() -> APIConnectionError:
     return APIConnectionError("No route to host")
 
@@ -357,34 +353,6 @@ async def test_no_connection_is_tried_three_times(clock: Clock) -> None:
     with pytest.raises(APIConnectionError):
         await policy().call(server)
     assert 3 == server.calls
-
-
-@pytest.mark.parametrize("ready_timeout", [None, 90.0])
-@pytest.mark.parametrize("probe", [False, True])
-async def test_a_pooled_connection_that_was_closed_is_tried_once_more(
-    probe: bool, ready_timeout: float | None, clock: Clock
-) -> None:
-    assert "answer" == await policy(ready_timeout).call(Server(clock, reused, "answer"), probe=probe)
-    assert [0.0] == clock.slept
-    again = Server(clock, reused)
-    with pytest.raises(APIConnectionError):
-        await policy(ready_timeout).call(again, probe=probe)
-    assert 2 == again.calls
-
-
-async def test_and_once_in_all_however_long_the_cold_start_is(clock: Clock) -> None:
-    server = Server(clock, reused, refused, refused, reused, "answer")
-    with pytest.raises(APIConnectionError) as caught:
-        await policy().call(server)
-    assert caught.value.reused
-    assert 4 == server.calls
-
-
-async def test_the_fresh_connection_that_is_closed_without_an_answer_ends_it(clock: Clock) -> None:
-    server = Server(clock, reused, unanswered, "answer")
-    with pytest.raises(APIConnectionError):
-        await policy().call(server)
-    assert 2 == server.calls
 
 
 async def test_the_two_budgets_add_up(clock: Clock) -> None:

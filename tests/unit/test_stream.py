@@ -548,7 +548,7 @@ async def test_the_connection_is_closed_after_the_end_where_the_server_closes_it
     raw_server: RawServerFactory, backend_of: Callable[..., Any]
 ) -> None:
     server = await raw_server([streamed(sse("Hello"), Do.HOLD)])
-    backend = await backend_of(server, "llamacpp")
+    backend = await backend_of(server, "llamacpp", max_concurrency=1)
     for _ in range(2):
         async with backend.stream("Hi") as stream:
             await stream.completed()

@@ -64,7 +64,7 @@ async def open_stream(transport: Transport, url: str, request: HTTPRequest = POS
 
 
 def facts(error: APIConnectionError) -> set[str]:
-    return {name for name in ("refused", "sent", "reused", "permanent") if getattr(error, name)}
+    return {name for name in ("refused", "sent", "permanent") if getattr(error, name)}
 
 
 # --- one request ----------------------------------------------------------------------------------
@@ -268,7 +268,6 @@ async def test_what_is_compressed_is_refused(read: Any, transport: Transport, ra
     with pytest.raises(MalformedResponseError) as caught:
         await read(transport, server.url, POST)
     assert "the answer is compressed ('gzip'), which was not asked for" == str(caught.value)
-    assert await server.client_closed()
 
 
 async def test_a_reset_in_the_body(transport: Transport, raw_server: RawServerFactory) -> None:
@@ -377,15 +376,48 @@ def test_idle_connections_are_closed_before_the_servers_close_them() -> None:
 
 
 @pytest.mark.parametrize("end", [Do.CLOSE, Do.RESET])
-async def test_a_pooled_connection_that_is_closed_is_known_as_reused(
-    transport: Transport, raw_server: RawServerFactory, end: Do
+@pytest.mark.parametrize("read", [send, open_stream])
+async def test_a_pooled_connection_that_is_closed_costs_nothing(
+    transport: Transport, raw_server: RawServerFactory, end: Do, read: Any
 ) -> None:
-    server = await raw_server([[OK], [end]])
+    server = await raw_server([[OK], [end]], [[OK]])
+    await send(transport, server.url)
+    assert await read(transport, server.url)
+    assert [0, 0, 1] == [request.connection for request in server.requests]
+
+
+@pytest.mark.parametrize("end", [Do.CLOSE, Do.RESET])
+@pytest.mark.parametrize("read", [send, open_stream])
+async def test_a_new_connection_that_is_closed_as_well_ends_it(
+    transport: Transport, raw_server: RawServerFactory, end: Do, read: Any
+) -> None:
+    server = await raw_server([[OK], [end]], [[end]])
     await send(transport, server.url)
     with pytest.raises(APIConnectionError) as caught:
+        await read(transport, server.url)
+    assert (BEFORE, {"sent"}) == (str(caught.value), facts(caught.value))
+    assert isinstance(caught.value.__context__, aiohttp.ClientError)
+    assert not isinstance(caught.value.__context__.__context__, APIConnectionError)
+    assert [0, 0, 1] == [request.connection for request in server.requests]
+
+
+async def test_when_one_was_closed_all_may_be(transport: Transport, raw_server: RawServerFactory) -> None:
+    """What is sent again goes over no connection of the pool, however many there are."""
+    server = await raw_server(*[[[OK], [Do.CLOSE]]] * 8, [[OK]])
+    await asyncio.gather(*(send(transport, server.url) for _ in range(8)))
+    answers = await asyncio.gather(*(send(transport, server.url) for _ in range(8)))
+    assert [200] * 8 == [one.status for one in answers]
+    assert 8 + 8 + 8 == len(server.requests)
+
+
+async def test_what_was_worked_on_for_a_while_is_not_sent_again(
+    transport: Transport, raw_server: RawServerFactory
+) -> None:
+    server = await raw_server([[OK], [2 * transport_module.STALE_SECONDS, Do.CLOSE]])
+    await send(transport, server.url)
+    with pytest.raises(APIConnectionError):
         await send(transport, server.url)
-    assert (BEFORE, {"sent", "reused"}) == (str(caught.value), facts(caught.value))
-    assert [0, 0] == [request.connection for request in server.requests]
+    assert 2 == len(server.requests)
 
 
 async def test_a_reused_connection_that_breaks_within_the_answer_is_not(

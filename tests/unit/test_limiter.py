@@ -1,0 +1,482 @@
+"""How many at once: places in their order, a number that is asked for once, and nothing that is lost on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from contextlib import suppress
+
+import pytest
+
+from ctxbackends import (
+    APIConnectionError,
+    Backend,
+    BackendError,
+    Loading,
+    ServiceUnavailableError,
+    open_backend,
+)
+from ctxbackends.errors import ServerDiedError
+from ctxbackends.limiter import Limiter, Release
+from ctxbackends.testing import FaultServer, faults
+from ctxbackends.testing.faults import Answer, Received, Script, Step, whole
+
+# --- places -----------------------------------------------------------------------------------------
+
+
+async def test_without_a_number_nobody_waits() -> None:
+    limiter = Limiter()
+    releases = [await limiter.take() for _ in range(1000)]
+    for release in releases:
+        release()
+    assert limiter.limit is None
+
+
+async def test_in_the_order_in_which_they_came() -> None:
+    limiter = Limiter(2)
+    order: list[int] = []
+
+    async def work(number: int) -> None:
+        release = await limiter.take()
+        order.append(number)
+        await asyncio.sleep(0)
+        release()
+
+    await asyncio.gather(*(work(number) for number in range(100)))
+    assert list(range(100)) == order
+
+
+async def test_a_place_is_given_back_once() -> None:
+    limiter = Limiter(1)
+    release = await limiter.take()
+    release()
+    again = await limiter.take()
+    release()
+    waiting = asyncio.create_task(limiter.take())
+    await asyncio.sleep(0.01)
+    assert not waiting.done()
+    again()
+    (await waiting)()
+
+
+async def test_who_stops_waiting_loses_no_place() -> None:
+    limiter = Limiter(1)
+    release = await limiter.take()
+    waiting = [asyncio.create_task(limiter.take()) for _ in range(5)]
+    await asyncio.sleep(0)
+    waiting[0].cancel()
+    waiting[2].cancel()
+    release()
+    waiting[1].cancel()  # it has the place by now, and does not know
+    for number in (3, 4):
+        (await waiting[number])()
+    assert [True, True, True, False, False] == [task.cancelled() for task in waiting]
+    (await limiter.take())()
+
+
+def test_a_place_for_each_loop() -> None:
+    limiter = Limiter(1)
+    for _ in range(3):
+        asyncio.run(_take_and_keep(limiter))
+
+
+async def _take_and_keep(limiter: Limiter) -> Release:
+    return await limiter.take()
+
+
+async def test_a_larger_number_lets_in_who_waits() -> None:
+    limiter = Limiter()
+    limiter.learn(1)
+    first = await limiter.take()
+    waiting = asyncio.create_task(limiter.take())
+    await asyncio.sleep(0)
+    limiter.learn(2)
+    second = await waiting
+    first()
+    second()
+
+
+async def test_what_is_configured_stands() -> None:
+    async def look() -> int:
+        raise AssertionError("nobody asks")
+
+    limiter = Limiter(3, look=look)
+    limiter.learn(7)
+    limiter.forget()
+    (await limiter.take())()
+    assert 3 == limiter.limit
+
+
+@pytest.mark.parametrize("told", [0, -1])
+async def test_a_number_below_one_tells_nothing(told: int) -> None:
+    limiter = Limiter()
+    limiter.learn(told)
+    (await limiter.take())()
+    assert limiter.limit is None
+
+
+async def test_places_that_are_taken_count_after_it_was_told_anew() -> None:
+    limiter = Limiter()
+    limiter.learn(2)
+    held = [await limiter.take(), await limiter.take()]
+    limiter.learn(None)
+    limiter.learn(2)
+    waiting = asyncio.create_task(limiter.take())
+    await asyncio.sleep(0.01)
+    assert not waiting.done()
+    held[0]()
+    (await waiting)()
+    held[1]()
+
+
+def test_a_place_that_is_given_back_after_its_loop_has_ended() -> None:
+    limiter = Limiter(1)
+    release = asyncio.run(_take_and_keep(limiter))
+    release()
+
+
+async def test_a_place_that_is_given_back_in_another_thread() -> None:
+    limiter = Limiter(1)
+    release = await limiter.take()
+    waiting = asyncio.create_task(limiter.take())
+    await asyncio.to_thread(release)
+    (await waiting)()
+
+
+# --- the number ------------------------------------------------------------------------------------
+
+
+class Asked:
+    """Looks that are counted, and answered when they may be."""
+
+    def __init__(self, *answers: int | BackendError | None) -> None:
+        self.times = 0
+        self.answers = list(answers)
+        self.may_answer = asyncio.Event()
+
+    async def __call__(self) -> int | None:
+        self.times += 1
+        await self.may_answer.wait()
+        await asyncio.sleep(0)
+        answer = self.answers.pop(0)
+        if isinstance(answer, BackendError):
+            raise answer
+        return answer
+
+
+async def test_it_is_asked_for_once() -> None:
+    asked = Asked(4)
+    limiter = Limiter(look=asked)
+    tasks = [asyncio.create_task(limiter.take()) for _ in range(4)]
+    await asyncio.sleep(0.01)
+    asked.may_answer.set()
+    for task in tasks:
+        (await task)()
+    assert (1, 4) == (asked.times, limiter.limit)
+
+
+async def test_it_fails_for_all_who_wait_and_is_asked_anew_after() -> None:
+    asked = Asked(ServerDiedError("died", exit_code=1), 4)
+    asked.may_answer.set()
+    limiter = Limiter(look=asked)
+    ended = await asyncio.gather(*(limiter.take() for _ in range(10)), return_exceptions=True)
+    assert [("died", 1)] * 10 == [
+        (str(error), error.exit_code) for error in ended if isinstance(error, ServerDiedError)
+    ]
+    assert (10, 1) == (len({id(error) for error in ended}), asked.times)
+    (await limiter.take())()
+    assert (2, 4) == (asked.times, limiter.limit)
+
+
+async def test_who_hears_nothing_asks_again_the_next_time() -> None:
+    asked = Asked(0, 0, 3)
+    asked.may_answer.set()
+    limiter = Limiter(look=asked)
+    await asyncio.gather(*(limiter.take() for _ in range(10)))
+    assert (1, None) == (asked.times, limiter.limit)
+    await limiter.take()
+    await limiter.take()
+    await limiter.take()
+    assert (3, 3) == (asked.times, limiter.limit)
+
+
+async def test_who_is_cancelled_leaves_the_asking_to_the_next() -> None:
+    asked = Asked(4)
+    limiter = Limiter(look=asked)
+    tasks = [asyncio.create_task(limiter.take()) for _ in range(3)]
+    await asyncio.sleep(0.01)
+    tasks[0].cancel()
+    await asyncio.sleep(0.01)
+    asked.may_answer.set()
+    await asyncio.gather(*tasks[1:])
+    assert (2, 4) == (asked.times, limiter.limit)
+
+
+# --- over a server ---------------------------------------------------------------------------------
+
+
+class Counting:
+    """Answers when it is told to, and counts how many requests are there at once."""
+
+    def __init__(self) -> None:
+        self.now = 0
+        self.most = 0
+        self.prompts: list[str] = []
+
+    def script(self) -> Script:
+        def play(answer: Answer) -> object:
+            asked = answer.request.json
+            self.prompts.append(str(asked.get("input") or asked["messages"][-1]["content"]))
+            self.now += 1
+            self.most = max(self.most, self.now)
+            yield 0.002
+            self.now -= 1
+            yield from whole(answer)
+
+        return play  # type: ignore[return-value]
+
+
+def slots(number: int) -> Script:
+    """llama-server's own word for it."""
+
+    def play(answer: Answer) -> list[Step]:
+        body = b'{"total_slots": %d}' % number
+        if answer.route == "/props":
+            return [b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body) + body]
+        return list(whole(answer))
+
+    return play
+
+
+def props(server: FaultServer) -> list[Received]:
+    return [request for request in server.requests if request.path == "/props"]
+
+
+async def use(backend: Backend, operation: str, prompt: str) -> None:
+    if operation == "complete":
+        await backend.complete(prompt)
+    elif operation == "stream":
+        async with backend.stream(prompt) as stream:
+            await stream.completed()
+    else:
+        await backend.embed([prompt])
+
+
+@pytest.mark.parametrize("operation", ["complete", "stream", "embed"])
+@pytest.mark.parametrize("type_", ["openai", "vllm", "ollama"])
+async def test_a_thousand_tasks_over_four_places(type_: str, operation: str) -> None:
+    counting = Counting()
+    async with (
+        FaultServer() as server,
+        open_backend(type_, endpoint=server.url, default_model="m", max_concurrency=4) as backend,
+    ):
+        server.always(counting.script())
+        await asyncio.gather(*(use(backend, operation, f"{number:04}") for number in range(1000)))
+        assert (4, 1000) == (counting.most, len(server.generations))
+    assert sorted(counting.prompts) == [prompt.strip("[']") for prompt in counting.prompts] or operation == "embed"
+
+
+@pytest.mark.parametrize("operation", ["complete", "stream", "embed"])
+async def test_a_thousand_tasks_over_the_slots_that_the_server_tells(operation: str) -> None:
+    counting = Counting()
+    async with (
+        FaultServer() as server,
+        open_backend("llamacpp", endpoint=server.url, default_model="m") as backend,
+    ):
+        server.always(counting.script())
+        server.play(slots(4), looks=True)
+        await asyncio.gather(*(use(backend, operation, f"{number:04}") for number in range(1000)))
+        assert (4, 1000, 1) == (counting.most, len(server.generations), len(props(server)))
+
+
+async def test_the_wait_for_a_place_is_not_the_servers() -> None:
+    """Ten one after the other take longer than the first token of any may."""
+    async with (
+        FaultServer() as server,
+        open_backend(
+            "vllm", endpoint=server.url, default_model="m", max_concurrency=1, first_token_timeout=0.5
+        ) as backend,
+    ):
+
+        def slow(answer: Answer) -> object:
+            yield 0.1
+            yield from whole(answer)
+
+        server.always(slow)  # type: ignore[arg-type]
+        answers = await asyncio.gather(*(backend.complete("Hello") for _ in range(10)))
+        assert ["Hello, world."] * 10 == [answer.text for answer in answers]
+
+
+ENDS = ["break", "cancel", "timeout", "close_in_chunk", "stall", "server_error", "no_http", "unauthorized", "forgotten"]
+
+
+@pytest.mark.parametrize("type_", ["openai", "vllm"])
+@pytest.mark.parametrize("how", ENDS)
+async def test_a_place_is_free_however_a_request_ends(how: str, type_: str) -> None:
+    limits = {"first_token_timeout": 5.0, "idle_timeout": 0.2}
+    async with (
+        FaultServer() as server,
+        open_backend(type_, endpoint=server.url, default_model="m", max_concurrency=1, **limits) as backend,  # type: ignore[arg-type]
+    ):
+        for _ in range(3):
+            server.play(faults.CATALOGUE.get(how) or faults.stall())
+            await end(backend, how)
+        async with asyncio.timeout(20):
+            assert "Hello, world." == (await backend.complete("Hello")).text
+
+
+async def end(backend: Backend, how: str) -> None:
+    stream = backend.stream("Hello")
+    if how == "forgotten":
+        await stream.__aenter__()
+        await anext(stream)
+        del stream
+        gc.collect()
+        return
+    try:
+        async with stream:
+            await anext(stream)
+            if how == "break":
+                return
+            if how == "cancel":
+                raise asyncio.CancelledError
+            async with asyncio.timeout(0.05 if how == "timeout" else None):
+                await stream.completed()
+    except (asyncio.CancelledError, BackendError, TimeoutError):
+        return
+    pytest.fail("it was to end otherwise")
+
+
+async def test_who_waits_for_another_try_holds_no_place() -> None:
+    async with (
+        FaultServer() as server,
+        open_backend("openai", endpoint=server.url, default_model="m", max_concurrency=1) as backend,
+    ):
+        server.play(faults.rate_limited("30"))
+        waiting = asyncio.create_task(backend.complete("later"))
+        while not server.generations:
+            await asyncio.sleep(0.01)
+        async with asyncio.timeout(20):
+            await backend.complete("at once")
+        assert not waiting.done()
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+
+
+async def test_a_thousand_tasks_on_a_server_that_is_not_there_give_up_together(refusing_url: str) -> None:
+    seen: list[Loading] = []
+    async with open_backend("llamacpp", endpoint=refusing_url, default_model="m", ready_timeout=0.5) as backend:
+        async with asyncio.timeout(30):
+            ended = await asyncio.gather(
+                *(backend.complete("Hello", on_progress=seen.append) for _ in range(1000)), return_exceptions=True
+            )
+    assert {APIConnectionError} == {type(error) for error in ended}
+    assert all(isinstance(error, APIConnectionError) and error.refused and error.waited for error in ended)
+    assert seen
+
+
+async def test_a_server_that_comes_back_with_fewer_slots_gets_fewer() -> None:
+    """Also from those who wait for it."""
+    counting = Counting()
+    async with (
+        FaultServer() as server,
+        open_backend("llamacpp", endpoint=server.url, default_model="m") as backend,
+    ):
+        server.always(counting.script())
+        server.play(slots(4), looks=True)
+        await asyncio.gather(*(backend.complete("Hello") for _ in range(20)))
+        assert 4 == counting.most
+        counting.most = 0
+        server.play(faults.refuse(0.2), slots(2), looks=True)
+        await asyncio.gather(*(backend.complete("Hello") for _ in range(20)))
+        assert 2 == counting.most
+
+
+@pytest.mark.parametrize("first", ["loading", "rate_limited", "server_error", "stall"])
+async def test_a_look_that_went_wrong_is_not_the_last(first: str) -> None:
+    counting = Counting()
+    limits = {"ready_timeout": 0}
+    async with (
+        FaultServer() as server,
+        open_backend("llamacpp", endpoint=server.url, default_model="m", **limits) as backend,  # type: ignore[arg-type]
+    ):
+        looks: list[Script] = [faults.CATALOGUE[first], *[slots(2)] * 100]
+        work = counting.script()
+        server.always(lambda answer: (looks.pop(0) if answer.route == "/props" else work)(answer), looks=True)
+        with suppress(ServiceUnavailableError):
+            await backend.complete("Hello")
+        await backend.complete("Hello")
+        counting.most = 0
+        await asyncio.gather(*(backend.complete("Hello") for _ in range(20)))
+        assert 2 == counting.most
+
+
+async def test_two_backends_do_not_share() -> None:
+    async with (
+        FaultServer() as server,
+        open_backend("vllm", endpoint=server.url, default_model="m", max_concurrency=1) as one,
+        open_backend("vllm", endpoint=server.url, default_model="m", max_concurrency=1) as other,
+        one.stream("Hello") as held,
+    ):
+        await anext(held)
+        async with asyncio.timeout(20):
+            await other.complete("Hello")
+        assert 2 == len(server.generations)
+
+
+@pytest.mark.parametrize("fault", ["model_missing", "unauthorized", "no_http", "html", "close_before_headers"])
+async def test_a_server_that_does_not_tell_has_no_limit(fault: str) -> None:
+    counting = Counting()
+    async with (
+        FaultServer() as server,
+        open_backend("llamacpp", endpoint=server.url, default_model="m") as backend,
+    ):
+        server.always(counting.script())
+        server.play(faults.CATALOGUE[fault], looks=True)
+        await backend.complete("Hello")
+        await asyncio.gather(*(backend.complete("Hello") for _ in range(20)))
+        assert counting.most > 4
+
+
+async def test_a_server_that_comes_back_is_asked_anew() -> None:
+    async with (
+        FaultServer() as server,
+        open_backend("llamacpp", endpoint=server.url, default_model="m") as backend,
+    ):
+        await backend.complete("Hello")
+        await backend.complete("Hello")
+        assert 1 == len(props(server))
+        server.play(faults.refuse(0.2))
+        await backend.complete("Hello")
+        await backend.complete("Hello")
+        assert 2 == len(props(server))
+
+
+async def test_a_look_at_the_server_tells_it_as_well() -> None:
+    counting = Counting()
+    async with (
+        FaultServer() as server,
+        open_backend("llamacpp", endpoint=server.url, default_model="m") as backend,
+    ):
+        server.play(*[slots(2)] * 4, looks=True)
+        assert 2 == (await backend.status()).slots
+        server.always(counting.script())
+        await asyncio.gather(*(backend.complete("Hello") for _ in range(20)))
+        assert (2, 1) == (counting.most, len(props(server)))
+
+
+async def test_the_wait_for_a_place_can_be_stopped() -> None:
+    async with (
+        FaultServer() as server,
+        open_backend("vllm", endpoint=server.url, default_model="m", max_concurrency=1) as backend,
+    ):
+        server.play(faults.stall())
+        async with backend.stream("Hello") as held:
+            await anext(held)
+            waiting = [asyncio.create_task(backend.complete("Hello")) for _ in range(3)]
+            await asyncio.sleep(0.02)
+            for task in waiting:
+                task.cancel()
+            await asyncio.wait(waiting)
+        assert "Hello, world." == (await backend.complete("Hello")).text
+        assert 2 == len(server.generations)
