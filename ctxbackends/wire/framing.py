@@ -71,7 +71,7 @@ class SSEDecoder:
     an event.
     """
 
-    __slots__ = ("_data", "_event", "_first", "_limit", "_lines", "_size", "stray")
+    __slots__ = ("_data", "_event", "_first", "_limit", "_lines", "_size", "_strays", "stray")
 
     def __init__(self, *, limit: int = MAX_BODY_BYTES) -> None:
         self._lines = LineSplitter(limit=limit)
@@ -80,6 +80,7 @@ class SSEDecoder:
         self._size = 0
         self._event = b""
         self._first = True
+        self._strays: list[tuple[int, bytes]] = []
         self.stray = b""
 
     def feed(self, data: bytes) -> list[tuple[bytes, bytes]]:
@@ -91,8 +92,14 @@ class SSEDecoder:
         """The last event, where the server left out the blank line after it."""
         return self._take([self._lines.close(), b""])
 
+    def stray_before(self, place: int) -> bytes:
+        """``stray`` as it was when the event at ``place`` of the last call ended: what came after it may have come with
+        the same read, or not."""
+        return next(line for after, line in reversed(self._strays) if after <= place)
+
     def _take(self, lines: list[bytes]) -> list[tuple[bytes, bytes]]:
         events: list[tuple[bytes, bytes]] = []
+        self._strays = [(0, self.stray)]
         for line in lines:
             if self._first:
                 self._first = False
@@ -115,12 +122,15 @@ class SSEDecoder:
             elif line.startswith(b":"):
                 continue
             else:
-                self._field(line)
+                self._field(line, len(events))
         return events
 
-    def _field(self, line: bytes) -> None:
+    def _field(self, line: bytes, place: int) -> None:
         name, _, value = line.partition(b":")
         if name == b"event":
             self._event = value.removeprefix(b" ")
         elif name not in (b"id", b"retry"):
             self.stray = line[:_STRAY_SHOWN]
+            if self._strays[-1][0] == place:
+                self._strays.pop()
+            self._strays.append((place, self.stray))
