@@ -17,12 +17,13 @@ _STRAY_SHOWN = 512
 class LineSplitter:
     """Cuts a stream of bytes into lines, however the bytes arrive."""
 
-    __slots__ = ("_limit", "_parts", "_size", "_skip_lf")
+    __slots__ = ("_limit", "_rest", "_skip_lf")
 
     def __init__(self, *, limit: int = MAX_BODY_BYTES) -> None:
         self._limit = limit
-        self._parts: list[bytes] = []
-        self._size = 0
+        # Grows by no more than it must and copies little: a line that comes byte by byte costs neither quadratic time nor
+        # an object for each byte.
+        self._rest = bytearray()
         self._skip_lf = False
 
     def feed(self, data: bytes) -> list[bytes]:
@@ -39,18 +40,15 @@ class LineSplitter:
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         lines = data.split(b"\n")
         rest = lines.pop()
-        if lines and self._parts:
-            # Joined once, when the line is complete: a line that comes byte by byte costs no quadratic copying.
-            self._parts.append(lines[0])
-            lines[0] = b"".join(self._parts)
-            self._parts.clear()
-            self._size = 0
+        if lines and self._rest:
+            self._rest += lines[0]
+            lines[0] = bytes(self._rest)
+            self._rest.clear()
         if rest:
-            self._parts.append(rest)
-            self._size += len(rest)
+            self._rest += rest
         # Only the first line can be longer than what was fed, so the others are looked at only where that was itself
         # too much.
-        if self._size > self._limit or any(
+        if len(self._rest) > self._limit or any(
             len(line) > self._limit for line in (lines if len(data) > self._limit else lines[:1])
         ):
             raise ResponseTooLargeError("a line of the stream", self._limit)
@@ -58,9 +56,8 @@ class LineSplitter:
 
     def close(self) -> bytes:
         """What came after the last line end."""
-        rest = b"".join(self._parts)
-        self._parts.clear()
-        self._size = 0
+        rest = bytes(self._rest)
+        self._rest.clear()
         return rest
 
 
