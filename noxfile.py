@@ -316,7 +316,7 @@ def e2e_vllm(session: nox.Session) -> None:
 def fuzz(session: nox.Session) -> None:
     """Fuzz decoders, steps and parsers for long: many examples of each test, then a search that coverage guides.
 
-    Arguments go to pytest. CTXBACKENDS_FUZZ_EXAMPLES: of each test (default: 20,000, about an hour);
+    Arguments go to pytest. CTXBACKENDS_FUZZ_EXAMPLES: of each test (default: 5,000, about half an hour);
     CTXBACKENDS_FUZZ_SECONDS: of the search for each decoder (default: 300).
     """
     install_wheel(session, "llamacpp,testing", "tests")

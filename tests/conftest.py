@@ -29,7 +29,7 @@ from tests.vllm.fixtures import (  # noqa: F401
 )
 
 settings.register_profile("house", deadline=None)  # machines are shared
-settings.register_profile("long", deadline=None, max_examples=int(os.environ.get("CTXBACKENDS_FUZZ_EXAMPLES", "20000")))
+settings.register_profile("long", deadline=None, max_examples=int(os.environ.get("CTXBACKENDS_FUZZ_EXAMPLES", "5000")))
 settings.load_profile("house")  # pytest loads the one that --hypothesis-profile names, after this
 
 

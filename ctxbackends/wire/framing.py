@@ -21,8 +21,8 @@ class LineSplitter:
 
     def __init__(self, *, limit: int = MAX_BODY_BYTES) -> None:
         self._limit = limit
-        # Grows by no more than it must and copies little: a line that comes byte by byte costs neither quadratic time nor
-        # an object for each byte.
+        # One buffer, and not a list of the pieces: a line that comes byte by byte costs neither quadratic time nor an
+        # object for each byte.
         self._rest = bytearray()
         self._skip_lf = False
 

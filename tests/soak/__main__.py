@@ -19,7 +19,7 @@ import attrs
 from ctxbackends import Registry
 from tests.soak import figures
 from tests.soak.mortal import Act, Mortal, schedule
-from tests.soak.requests import OPERATIONS, Ledger, Load, settings
+from tests.soak.requests import CHAT, MESSAGES, OPERATIONS, Ledger, Load, settings
 
 WARM_UP = (Act(1, "kill", 0), Act(1, "term", 0), Act(1, "pause", 2.5), Act(1, "flap", 0.5))
 """One of each before the first look: what is imported and cached on the way is no growth."""
@@ -70,8 +70,10 @@ class Soak:
         warnings.simplefilter("error")  # ResourceWarning among them: raised in a finaliser, it comes to the hook
         await self._server.started_and_ready()
         try:
-            async with Registry([settings(self._server.url)]) as registry:
-                load = Load(registry.default(), self._server, self._ledger)
+            async with Registry(
+                [settings(self._server.url, name) for name in (CHAT, MESSAGES)], default=CHAT
+            ) as registry:
+                load = Load(registry, self._server, self._ledger)
                 await self._under_load(load, "warm-up", iter(WARM_UP), None)
                 before = await self._quiet(registry)
                 acts = schedule(random.Random(self._seed))  # to be repeated, not to be secret

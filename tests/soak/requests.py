@@ -21,6 +21,7 @@ from ctxbackends import (
     BackendError,
     Completion,
     ModelLoadingError,
+    Registry,
     ServerDiedError,
     StreamInterruptedError,
     TextDelta,
@@ -35,11 +36,16 @@ LONGEST = READY + TOTAL + 3 * CONNECT + 5.0
 KEPT = 20  # violations that are told in full
 
 
-def settings(endpoint: str) -> BackendConfig:
+CHAT, MESSAGES = "soak", "soak-messages"
+"""The names of two backends over the one server: both wire formats that it speaks."""
+
+
+def settings(endpoint: str, name: str) -> BackendConfig:
     """Times that are short, so that each of them passes now and then."""
     return BackendConfig(
-        name="soak",
+        name=name,
         type="llamacpp",
+        wire_api="messages" if name == MESSAGES else None,
         endpoint=endpoint,
         default_model=MODEL,
         ready_timeout=READY,
@@ -84,7 +90,7 @@ def _prompt(chance: random.Random) -> str:
 
 
 async def _stream(backend: Backend, chance: random.Random, seen: Seen, leave_after: float = math.inf) -> None:
-    most = chance.choice((16, 64, 300))
+    most = chance.choice((16, 300, 1200))
     seen.text = ""
     # Else the tiny model ends most answers soon: some are to be long enough to be met in their middle.
     endless: dict[str, Any] = {"extra_body": {"ignore_eos": True}} if chance.random() < 0.5 else {}
@@ -168,10 +174,10 @@ class Ledger:
 
 
 class Load:
-    """Workers that ask one backend, each for one thing after another."""
+    """Workers that ask the server, each for one thing after another."""
 
-    def __init__(self, backend: Backend, server: Mortal, ledger: Ledger) -> None:
-        self._backend = backend
+    def __init__(self, registry: Registry, server: Mortal, ledger: Ledger) -> None:
+        self._chat, self._messages = registry.resolve(CHAT), registry.resolve(MESSAGES)
         self._server = server
         self._ledger = ledger
 
@@ -208,9 +214,11 @@ class Load:
 
     async def _asked(self, kind: str, chance: random.Random, seen: Seen) -> None:
         operation = OPERATIONS[kind][1]
+        generates = operation in (_stream, _left, _complete)
+        backend = self._messages if generates and chance.random() < 0.25 else self._chat
         limit = chance.choice((0.0, 0.02, 0.2, 1.0)) if kind.endswith("under a timeout") else None
         async with asyncio.timeout(limit):
-            await operation(self._backend, chance, seen)
+            await operation(backend, chance, seen)
 
     def _outcome(self, kind: str, asking: asyncio.Task[None], began: float, seen: Seen) -> str:
         if asking.cancelled() and kind.endswith("task cancelled"):
@@ -257,7 +265,7 @@ def wrong(error: BaseException, done: frozenset[str], took: float, seen: Seen, e
         return "no error of ours"
     if not done:
         return "it failed, and nothing had been done to the server"
-    if (error.backend, error.endpoint) != ("soak", endpoint):
+    if error.backend not in (CHAT, MESSAGES) or error.endpoint != endpoint:
         return f"it names {error.backend!r} at {error.endpoint!r}"
     partial = error.partial if isinstance(error, StreamInterruptedError | APITimeoutError) else None
     if seen.text is not None and partial is not None and partial.text != seen.text:
