@@ -17,7 +17,7 @@ def main() -> None:
         from tests.fuzz.material import CODECS, STREAMS, holds_terminal, read, single  # noqa: PLC0415  # counted from here
 
     for key, stream in STREAMS.items():
-        Path(directory, key).write_bytes(stream)
+        Path(directory, key).write_bytes(b"\x40" + stream)  # the byte that says where it is cut
 
     def one(data: bytes) -> None:
         if not data:

@@ -3,6 +3,7 @@ an answer must hold to count as whole. Knows no test."""
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import pkgutil
@@ -182,6 +183,48 @@ def end_of_terminal(name: str, data: bytes) -> int | None:
     return None
 
 
+def own_streams(name: str) -> tuple[bytes, ...]:
+    """The recordings that this decoder reads to a whole answer."""
+    return tuple(stream for stream in STREAMS.values() if end_of_terminal(name, stream) is not None)
+
+
+def own_values(name: str) -> tuple[dict[str, Any], ...]:
+    """What stands in those, and answers of the same wire in one piece."""
+    bodies = (body for body in BODIES if end_of_terminal(name, body + b"\n") is not None)
+    every = (value for data in (*own_streams(name), *bodies) for value in _pieces(data))
+    return tuple(value for value in every if isinstance(value, dict))
+
+
+def replaced(values: Sequence[dict[str, Any]]) -> Iterator[bytes]:
+    """Every kind of value in the place of every member of ``values``, each place of the same name once."""
+    seen: set[str] = set()
+    for value in values:
+        for path in _paths(value, ()):
+            name = f"{value.get('type', '')} {[part if isinstance(part, str) else 0 for part in path]}"
+            if name in seen:
+                continue
+            seen.add(name)
+            text = dump(_put(value, path)).decode()
+            for leaf in LEAVES:
+                yield text.replace('"@@"', leaf).encode("utf-8", "surrogatepass")
+
+
+def _paths(value: Any, before: tuple[str | int, ...]) -> Iterator[tuple[str | int, ...]]:
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield (*before, key)
+        yield from _paths(inner, (*before, key))
+
+
+def _put(value: Any, path: tuple[str | int, ...]) -> Any:
+    """A copy of ``value`` with a mark at ``path``."""
+    if not path:
+        return "@@"
+    copy = value.copy()
+    copy[path[0]] = _put(copy[path[0]], path[1:])
+    return copy
+
+
 # --- the strategies -----------------------------------------------------------------------------------
 
 
@@ -249,9 +292,9 @@ def _places(value: Any) -> list[tuple[Any, Any]]:
 
 
 @st.composite
-def altered(draw: st.DrawFn) -> bytes:
+def altered(draw: st.DrawFn, texts: Sequence[bytes]) -> bytes:
     """What a server really sent, with one or two of its values gone or replaced by others."""
-    value = json.loads(draw(among(_TEXTS)))
+    value = json.loads(draw(among(texts)))
     put: list[str] = []
     for _ in range(draw(st.integers(1, 2))):
         places = _places(value)
@@ -304,22 +347,33 @@ def damaged(draw: st.DrawFn, sources: tuple[bytes, ...]) -> bytes:
     return data
 
 
-_events = among(tuple(text for text in _TEXTS if text.startswith(b"{")))
-_json = _events | altered() | soup.map(lambda text: text.encode("utf-8", "surrogatepass"))
-_framed = st.tuples(
-    st.sampled_from((b"", b"event: error\n", b"event: message_stop\n", b": ping\n", b"\xef\xbb\xbf", b"id: 1\n")),
-    st.sampled_from((b"data: ", b"data:", b"", b"data: x\ndata: ")),
-    _json,
-    st.sampled_from((b"\n\n", b"\n", b"\r\n\r\n", b"\r\r", b"")),
-).map(b"".join)
+_starts = st.sampled_from((b"", b"event: error\n", b"event: message_stop\n", b": ping\n", b"\xef\xbb\xbf", b"id: 1\n"))
+_fields = st.sampled_from((b"data: ", b"data: ", b"data:", b"", b"data: x\ndata: "))
+_ends = st.sampled_from((b"\n\n", b"\n\n", b"\n", b"\r\n\r\n", b"\r\r", b""))
 _loose = st.sampled_from((b"data: [DONE]\n\n", b"data\n", b"\n", b": c\n\n", b"Bad Gateway\n", b"{}\n", b"\r"))
-streams = st.one_of(
-    damaged(tuple(STREAMS.values())),
-    st.lists(st.one_of(_framed, _framed, _loose, st.binary(max_size=8)), max_size=6).map(b"".join),
-    st.binary(max_size=200),
-)
-"""The bytes of a stream: near to real ones, of the right words, or none."""
-bodies = st.one_of(among(BODIES), altered(), damaged(BODIES), _json, st.binary(max_size=100))
+_soup = soup.map(lambda text: text.encode("utf-8", "surrogatepass"))
+
+
+@functools.cache
+def streams(name: str) -> st.SearchStrategy[bytes]:
+    """The bytes of a stream: near to those that this decoder reads, to those of other wires, of the right words, or of
+    nothing."""
+    own = tuple(dump(value) for value in own_values(name)) or _TEXTS
+    event = st.one_of(among(own), altered(own), altered(_TEXTS), _soup)
+    framed = st.tuples(_starts, _fields, event, _ends).map(b"".join)
+    # NDJSON: the same events, each a line.
+    lines = st.lists(event, max_size=6).map(lambda events: b"".join(text + b"\n" for text in events))
+    recorded = st.one_of(damaged(own_streams(name) or tuple(STREAMS.values())), damaged(tuple(STREAMS.values())))
+    ends = st.sampled_from((b"\n", b"\n", b"\r\n", b"\r"))
+    return st.one_of(
+        st.tuples(recorded, ends).map(lambda drawn: drawn[0].replace(b"\n", drawn[1])),
+        st.lists(st.one_of(framed, framed, _loose, st.binary(max_size=8)), max_size=6).map(b"".join),
+        lines,
+        st.binary(max_size=200),
+    )
+
+
+bodies = st.one_of(among(BODIES), altered(_TEXTS), damaged(BODIES), _soup, st.binary(max_size=100))
 """The body of an answer in one piece."""
 cuts = st.lists(st.integers(0, 100_000), max_size=8)
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -38,7 +39,10 @@ from tests.fuzz.material import (
     end_of_terminal,
     fuzzed,
     holds_terminal,
+    own_streams,
+    own_values,
     read,
+    replaced,
     single,
     split,
     streams,
@@ -62,8 +66,11 @@ def test_every_wire_format_has_its_mark_of_an_end() -> None:
 
 @every_decoder
 @fuzzed
-@given(streams, cuts)
-def test_a_stream_ends_in_one_way_and_is_the_same_for_every_cut(name: str, data: bytes, places: list[int]) -> None:
+@given(drawn=st.data(), places=cuts)
+def test_a_stream_ends_in_one_way_and_is_the_same_for_every_cut(
+    name: str, drawn: st.DataObject, places: list[int]
+) -> None:
+    data = drawn.draw(streams(name))
     decoder = CODECS[name].stream_decoder()
     events = read(decoder, [data])
     assert decoder.finished is (decoder.failure is None)
@@ -79,9 +86,34 @@ def test_a_stream_ends_in_one_way_and_is_the_same_for_every_cut(name: str, data:
 
 
 @every_decoder
+def test_every_kind_of_value_in_every_place_of_every_event(name: str) -> None:
+    """Not drawn: each once. Deep nesting and numbers that nothing can hold are among them."""
+    for text in replaced(own_values(name)):
+        for data in (b"data: " + text + b"\n\n", text + b"\n"):
+            _, finished, failure, _, _ = outcome(name, [data])
+            assert finished is (failure is None)
+            assert not finished or holds_terminal(name, data)
+        with suppress(BackendError):
+            CODECS[name].decode_chat(HTTPResponse(status=200, headers={}, body=text), requested_model="m")
+
+
+@every_decoder
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"], ids=ascii)
+def test_recordings_are_the_same_for_every_line_end_and_cut(name: str, end: bytes) -> None:
+    for recorded in own_streams(name):
+        whole = outcome(name, [recorded])
+        data = recorded.replace(b"\n", end)
+        assert whole[1]
+        assert whole == outcome(name, [data]) == outcome(name, single(data))
+        for place in range(0, len(data), 1 + len(data) // 60):
+            assert whole == outcome(name, [data[:place], data[place:]])
+
+
+@every_decoder
 @fuzzed
-@given(streams)
-def test_no_answer_is_whole_without_the_mark_of_its_end(name: str, data: bytes) -> None:
+@given(drawn=st.data())
+def test_no_answer_is_whole_without_the_mark_of_its_end(name: str, drawn: st.DataObject) -> None:
+    data = drawn.draw(streams(name))
     if not holds_terminal(name, data):
         assert not outcome(name, [data])[1]
 
@@ -102,8 +134,9 @@ def test_a_recording_that_was_cut_short_is_not_whole(name: str, data: st.DataObj
 
 @every_decoder
 @fuzzed
-@given(streams)
-def test_what_a_stream_hands_on_can_be_folded(name: str, data: bytes) -> None:
+@given(drawn=st.data())
+def test_what_a_stream_hands_on_can_be_folded(name: str, drawn: st.DataObject) -> None:
+    data = drawn.draw(streams(name))
     decoder = CODECS[name].stream_decoder()
     folded = Accumulator()
     events = read(decoder, [data])
