@@ -354,20 +354,26 @@ _loose = st.sampled_from((b"data: [DONE]\n\n", b"data\n", b"\n", b": c\n\n", b"B
 _soup = soup.map(lambda text: text.encode("utf-8", "surrogatepass"))
 
 
+def _broken(text: bytes, end: bytes) -> bytes:
+    return text.replace(b',"', b"," + end + b'data: "')
+
+
 @functools.cache
 def streams(name: str) -> st.SearchStrategy[bytes]:
     """The bytes of a stream: near to those that this decoder reads, to those of other wires, of the right words, or of
     nothing."""
+    ends = st.sampled_from((b"\n", b"\n", b"\r\n", b"\r"))
     own = tuple(dump(value) for value in own_values(name)) or _TEXTS
     event = st.one_of(among(own), altered(own), altered(_TEXTS), _soup)
     framed = st.tuples(_starts, _fields, event, _ends).map(b"".join)
+    # An event over several lines of data: a line break stands wherever JSON has a comma before a member.
+    spread = st.tuples(event, ends).map(lambda drawn: b"data: " + _broken(*drawn) + 2 * drawn[1])
     # NDJSON: the same events, each a line.
     lines = st.lists(event, max_size=6).map(lambda events: b"".join(text + b"\n" for text in events))
     recorded = st.one_of(damaged(own_streams(name) or tuple(STREAMS.values())), damaged(tuple(STREAMS.values())))
-    ends = st.sampled_from((b"\n", b"\n", b"\r\n", b"\r"))
     return st.one_of(
         st.tuples(recorded, ends).map(lambda drawn: drawn[0].replace(b"\n", drawn[1])),
-        st.lists(st.one_of(framed, framed, _loose, st.binary(max_size=8)), max_size=6).map(b"".join),
+        st.lists(st.one_of(framed, framed, spread, _loose, st.binary(max_size=8)), max_size=6).map(b"".join),
         lines,
         st.binary(max_size=200),
     )
