@@ -22,7 +22,7 @@ from ctxbackends.wire.http import Codec, StreamDecoder
 
 T = TypeVar("T")
 
-fuzzed = settings(max_examples=40) if settings.get_current_profile_name() == "house" else settings()
+fuzzed = settings(max_examples=30) if settings.get_current_profile_name() == "house" else settings()
 """What every test here runs with: few examples among the other tests, many in the nox session `fuzz`."""
 
 RECORDINGS = Path(__file__).parents[1] / "unit" / "recordings"
