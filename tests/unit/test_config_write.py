@@ -621,7 +621,7 @@ def test_any_file_keeps_its_other_lines_and_a_second_run_does_nothing(before: st
             after = written(path, before, **options)
         except ConfigError as error:
             # Only a block text at the end of the file without a line break, which a line behind it would change.
-            assert (False, "change it by hand") == (before.endswith("\n"), error.problem[-17:])  # not every file
+            assert (False, "change it by hand") == (before.endswith("\n"), error.problem[-17:])  # noqa: PT017  # not every file
             return
         new = {config.name: config for config in load_ctxrc(path).backends}
     name = options["name"]
