@@ -269,6 +269,13 @@ def install_vllm(session: nox.Session) -> None:
     session.env["CTXBACKENDS_TEST_VLLM_PYTHON"] = str(python)
 
 
+def run_of_tests(session: nox.Session, module: str, *arguments: str) -> None:
+    """``python -m`` for a program among the tests: the checkout is searched last, so the package is the installed
+    one."""
+    start = f"import runpy, sys; sys.path.append({str(ROOT)!r}); runpy.run_module({module!r}, run_name='__main__')"
+    session.run("python", "-c", start, *arguments)
+
+
 @nox.session
 def demo(session: nox.Session) -> None:
     """Show the SDK at work against a real llama.cpp server on this machine. Arguments: `-- --help`."""
@@ -303,6 +310,31 @@ def e2e_vllm(session: nox.Session) -> None:
     install_wheel(session, "llamacpp,testing", "tests")
     install_vllm(session)
     session.run("python", "-m", "pytest", "-m", "vllm", "tests/vllm", "tests/backends", *session.posargs)
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Fuzz decoders, steps and parsers for long: many examples of each test, then a search that coverage guides.
+
+    Arguments go to pytest. CTXBACKENDS_FUZZ_EXAMPLES: of each test (default: 5,000, about half an hour);
+    CTXBACKENDS_FUZZ_SECONDS: of the search for each decoder (default: 300).
+    """
+    install_wheel(session, "llamacpp,testing", "tests")
+    session.run(
+        "python", "-m", "pytest", "tests/fuzz", "--hypothesis-profile=long", "-o", "timeout=0", *session.posargs
+    )
+    # Not in the group `tests`: there are wheels for Linux on x86-64 alone, and building it needs clang.
+    session.install("--only-binary=atheris", "atheris>=3,<4")
+    for decoder in ("OpenAIStreamDecoder", "AnthropicStreamDecoder", "OllamaStreamDecoder"):
+        with tempfile.TemporaryDirectory(dir=ROOT / ".nox") as found:
+            run_of_tests(session, "tests.fuzz.guided", decoder, found)
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Kill and restart a real llama.cpp server under load for 10 minutes. Arguments: `-- --minutes 1 --seed 7`."""
+    install_wheel(session, "llamacpp,testing", "tests")
+    run_of_tests(session, "tests.soak", *session.posargs)
 
 
 @nox.session

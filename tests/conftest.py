@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import ssl
 import struct
@@ -29,7 +30,8 @@ from tests.vllm.fixtures import (  # noqa: F401
 )
 
 settings.register_profile("house", deadline=None)  # machines are shared
-settings.load_profile("house")
+settings.register_profile("long", deadline=None, max_examples=int(os.environ.get("CTXBACKENDS_FUZZ_EXAMPLES", "5000")))
+settings.load_profile("house")  # pytest loads the one that --hypothesis-profile names, after this
 
 
 class _Response(aiohttp.ClientResponse):

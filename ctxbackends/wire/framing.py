@@ -17,12 +17,13 @@ _STRAY_SHOWN = 512
 class LineSplitter:
     """Cuts a stream of bytes into lines, however the bytes arrive."""
 
-    __slots__ = ("_limit", "_parts", "_size", "_skip_lf")
+    __slots__ = ("_limit", "_rest", "_skip_lf")
 
     def __init__(self, *, limit: int = MAX_BODY_BYTES) -> None:
         self._limit = limit
-        self._parts: list[bytes] = []
-        self._size = 0
+        # One buffer, and not a list of the pieces: a line that comes byte by byte costs neither quadratic time nor an
+        # object for each byte.
+        self._rest = bytearray()
         self._skip_lf = False
 
     def feed(self, data: bytes) -> list[bytes]:
@@ -39,18 +40,15 @@ class LineSplitter:
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         lines = data.split(b"\n")
         rest = lines.pop()
-        if lines and self._parts:
-            # Joined once, when the line is complete: a line that comes byte by byte costs no quadratic copying.
-            self._parts.append(lines[0])
-            lines[0] = b"".join(self._parts)
-            self._parts.clear()
-            self._size = 0
+        if lines and self._rest:
+            self._rest += lines[0]
+            lines[0] = bytes(self._rest)
+            self._rest.clear()
         if rest:
-            self._parts.append(rest)
-            self._size += len(rest)
+            self._rest += rest
         # Only the first line can be longer than what was fed, so the others are looked at only where that was itself
         # too much.
-        if self._size > self._limit or any(
+        if len(self._rest) > self._limit or any(
             len(line) > self._limit for line in (lines if len(data) > self._limit else lines[:1])
         ):
             raise ResponseTooLargeError("a line of the stream", self._limit)
@@ -58,9 +56,8 @@ class LineSplitter:
 
     def close(self) -> bytes:
         """What came after the last line end."""
-        rest = b"".join(self._parts)
-        self._parts.clear()
-        self._size = 0
+        rest = bytes(self._rest)
+        self._rest.clear()
         return rest
 
 
@@ -71,7 +68,7 @@ class SSEDecoder:
     an event.
     """
 
-    __slots__ = ("_data", "_event", "_first", "_limit", "_lines", "_size", "stray")
+    __slots__ = ("_data", "_event", "_first", "_limit", "_lines", "_size", "_strays", "stray")
 
     def __init__(self, *, limit: int = MAX_BODY_BYTES) -> None:
         self._lines = LineSplitter(limit=limit)
@@ -80,6 +77,7 @@ class SSEDecoder:
         self._size = 0
         self._event = b""
         self._first = True
+        self._strays: list[tuple[int, bytes]] = []
         self.stray = b""
 
     def feed(self, data: bytes) -> list[tuple[bytes, bytes]]:
@@ -91,8 +89,14 @@ class SSEDecoder:
         """The last event, where the server left out the blank line after it."""
         return self._take([self._lines.close(), b""])
 
+    def stray_before(self, place: int) -> bytes:
+        """``stray`` as it was when the event at ``place`` of the last call ended: what came after it may have come with
+        the same read, or not."""
+        return next(line for after, line in reversed(self._strays) if after <= place)
+
     def _take(self, lines: list[bytes]) -> list[tuple[bytes, bytes]]:
         events: list[tuple[bytes, bytes]] = []
+        self._strays = [(0, self.stray)]
         for line in lines:
             if self._first:
                 self._first = False
@@ -115,12 +119,15 @@ class SSEDecoder:
             elif line.startswith(b":"):
                 continue
             else:
-                self._field(line)
+                self._field(line, len(events))
         return events
 
-    def _field(self, line: bytes) -> None:
+    def _field(self, line: bytes, place: int) -> None:
         name, _, value = line.partition(b":")
         if name == b"event":
             self._event = value.removeprefix(b" ")
         elif name not in (b"id", b"retry"):
             self.stray = line[:_STRAY_SHOWN]
+            if self._strays[-1][0] == place:
+                self._strays.pop()
+            self._strays.append((place, self.stray))

@@ -68,11 +68,17 @@ class WireMessage(msgspec.Struct):
     tool_calls: list[WireToolCall] | None = None
 
 
-class Logprob(msgspec.Struct):
+class _OneLogprob(msgspec.Struct):
     token: str
     logprob: float
     bytes: list[int] | None = None
-    top_logprobs: list[Logprob] | None = None
+
+
+class Logprob(_OneLogprob):
+    """The alternatives have none of their own: a member of this type itself would let a server nest them deeper than
+    Python can follow."""
+
+    top_logprobs: list[_OneLogprob] | None = None
 
 
 class WireLogprobs(msgspec.Struct):
@@ -117,10 +123,10 @@ def logprobs_of(found: WireLogprobs | None) -> tuple[TokenLogprob, ...]:
 
 def logprob_of(one: Logprob) -> TokenLogprob:
     """The same in our names; Ollama has it in this form as well."""
+    return _logprob(one, tuple(_logprob(other) for other in one.top_logprobs or ()))
+
+
+def _logprob(one: _OneLogprob, top: tuple[TokenLogprob, ...] = ()) -> TokenLogprob:
     raw = one.bytes
-    return TokenLogprob(
-        one.token,
-        one.logprob,
-        bytes(raw) if raw is not None and all(0 <= byte < 256 for byte in raw) else None,
-        tuple(logprob_of(other) for other in one.top_logprobs or ()),
-    )
+    whole = bytes(raw) if raw is not None and all(0 <= byte < 256 for byte in raw) else None
+    return TokenLogprob(one.token, one.logprob, whole, top)

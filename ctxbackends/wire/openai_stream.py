@@ -92,6 +92,7 @@ class OpenAIStreamDecoder:
     __slots__ = (
         "_calls",
         "_frames",
+        "_ids",
         "_places",
         "_reason",
         "_stop",
@@ -110,6 +111,7 @@ class OpenAIStreamDecoder:
         self._timings: WireTimings | None = None
         self._stop: str | None = None
         self._calls: list[str] = []
+        self._ids: dict[str, int] = {}  # the places of the calls by id: looking through all of them is quadratic
         self._places: dict[int, int] = {}
         self.served_model: str | None = None
         self.response_id: str | None = None
@@ -139,19 +141,19 @@ class OpenAIStreamDecoder:
             return []
         self._read(frames, events)
         if not self._ended():
-            self._end(events, "the stream ended without a finish_reason")
+            self._end(events, "the stream ended without a finish_reason", self._frames.stray)
         return events
 
     def _ended(self) -> bool:
         return self.failure is not None or self.finished
 
     def _read(self, frames: list[tuple[bytes, bytes]], events: list[StreamEvent]) -> None:
-        for name, data in frames:
+        for place, (name, data) in enumerate(frames):
             data = data.strip()
             if not data:
                 continue
             if data == b"[DONE]":
-                self._end(events, "[DONE] came without a finish_reason")
+                self._end(events, "[DONE] came without a finish_reason", self._frames.stray_before(place))
                 return
             try:
                 chunk = _chunk_decoder.decode(data)
@@ -222,8 +224,8 @@ class OpenAIStreamDecoder:
     def _place(self, call: WireToolCall) -> int:
         """Which of the parallel calls a delta belongs to: by id, then by index. Servers repeat the index 0 for every
         call, leave it out, or do not begin with 0; an index means the call that used it last."""
-        if call.id and call.id in self._calls:
-            place = self._calls.index(call.id)
+        if call.id and call.id in self._ids:
+            place = self._ids[call.id]
         elif call.id and call.index in self._places and not self._calls[self._places[call.index]]:
             place = self._places[call.index]  # its id comes late
             self._calls[place] = call.id
@@ -232,13 +234,14 @@ class OpenAIStreamDecoder:
         else:
             place = len(self._calls)
             self._calls.append(call.id or "")
+        if call.id:
+            self._ids[call.id] = place
         if call.index is not None:
             self._places[call.index] = place
         return place
 
-    def _end(self, events: list[StreamEvent], problem: str) -> None:
+    def _end(self, events: list[StreamEvent], problem: str, stray: bytes) -> None:
         if self._reason is None:
-            stray = self._frames.stray
             said = f"; the last line that came: {stray.decode('utf-8', 'replace')}" if stray else ""
             self.failure = StreamInterruptedError(problem + said, body=stray)
             return

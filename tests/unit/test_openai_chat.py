@@ -1150,6 +1150,12 @@ SPECIFICATION = [
         failure=DONE_NO_FINISH + "; the last line that came: upstream gone",
     ),
     spec(
+        row="plain text after [DONE]",
+        sent=text("a") + DONE + b"upstream gone\n\n",
+        events=[A],
+        failure=DONE_NO_FINISH,
+    ),
+    spec(
         row="a JSON error that is no event",
         sent=b'{"error":"boom"}\n',
         events=[],

@@ -1,0 +1,399 @@
+"""What the fuzz tests are made of: recorded answers and how they are damaged, JSON of the formats' own words, and what
+an answer must hold to count as whole. Knows no test."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import json
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+from hypothesis import settings
+from hypothesis import strategies as st
+
+import ctxbackends.wire
+from ctxbackends.profiles import PROFILES
+from ctxbackends.wire.http import Codec, StreamDecoder
+
+T = TypeVar("T")
+
+fuzzed = settings(max_examples=30) if settings.get_current_profile_name() == "house" else settings()
+"""What every test here runs with: few examples among the other tests, many in the nox session `fuzz`."""
+
+RECORDINGS = Path(__file__).parents[1] / "unit" / "recordings"
+
+
+def _codecs() -> dict[str, Codec]:
+    """One codec for each stream decoder that any profile uses: a new wire format is fuzzed by being in a profile."""
+    every = (profile.codec(api) for profile in PROFILES.values() for api in profile.wire_apis)
+    return {type(codec.stream_decoder()).__name__: codec for codec in every}
+
+
+CODECS: Mapping[str, Codec] = _codecs()
+
+
+def dump(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+# --- what servers answered ----------------------------------------------------------------------------
+
+_OLLAMA_SAYS = {"model": "llama3.2", "created_at": "2026-03-01T10:00:00.5Z"}
+_OLLAMA_COUNTS = {"load_duration": 5_000_000, "prompt_eval_count": 26, "eval_count": 3, "eval_duration": 70_000_000}
+# Ollama has no recording; these are the examples of https://docs.ollama.com/api/chat.
+_OLLAMA_LINES: tuple[dict[str, Any], ...] = (
+    {**_OLLAMA_SAYS, "message": {"role": "assistant", "content": "", "thinking": "Hm"}, "done": False},
+    {**_OLLAMA_SAYS, "message": {"role": "assistant", "content": "The sky"}, "done": False},
+    {
+        **_OLLAMA_SAYS,
+        "message": {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [{"function": {"name": "weather", "arguments": {"city": "Paris"}}}],
+        },
+        "logprobs": [{"token": "a", "logprob": -0.5, "bytes": [97], "top_logprobs": [{"token": "b", "logprob": -1}]}],
+        "done": False,
+    },
+    {**_OLLAMA_SAYS, "message": {"content": ""}, "done": True, "done_reason": "stop", **_OLLAMA_COUNTS},
+)
+STREAMS: Mapping[str, bytes] = {
+    **{path.name: path.read_bytes() for path in sorted(RECORDINGS.rglob("*.sse"))},
+    "ollama.ndjson": b"".join(dump(line) + b"\n" for line in _OLLAMA_LINES),
+}
+
+_TOLD: tuple[object, ...] = (
+    # llama-server
+    {"status": "ok"},
+    {"default_generation_settings": {"n_ctx": 2048}, "total_slots": 2, "build_info": "b1", "is_sleeping": False},
+    [{"id": 0, "is_processing": True}, {"id": 1, "is_processing": False}],
+    {"data": [{"id": "m", "aliases": ["n"], "status": {"value": "loading", "failed": False}}]},
+    {"prompt": "<|im_start|>"},
+    {"tokens": [1, 2, {"id": 3, "piece": "x"}]},
+    {"success": True},
+    # vLLM
+    {"version": "0.32.0"},
+    {"is_sleeping": True},
+    {"count": 7, "max_model_len": 2048, "tokens": [1]},
+    # OpenAI and Anthropic
+    {"input_tokens": 12},
+    {"data": [{"index": 0, "embedding": [0.1, -1]}, {"index": 1, "embedding": "AACAPwAAAEA="}], "model": "m"},
+    # Ollama
+    {"models": [{"name": "m:latest", "context_length": 4096}, {"name": "n"}]},
+    {"model_info": {"llama.context_length": 8192, "general.architecture": "llama"}},
+    {"embeddings": [[0.1, 2], [1, 2]], "model": "m", "prompt_eval_count": 3, "load_duration": 12},
+    # LM Studio
+    {
+        "models": [
+            {"key": "m", "type": "llm", "loaded_instances": [{"id": "m", "config": {"context_length": 4096}}]},
+            {"key": "n", "publisher": "p", "max_context_length": 9, "loaded_instances": []},
+        ]
+    },
+    # refusals
+    {"error": {"message": "Loading model", "type": "unavailable_error", "code": 503}},
+    {"error": "model 'm' not found"},
+    {"detail": [{"loc": ["body"], "msg": "x"}]},
+    {"object": "error", "message": "This model's maximum context length is 10 tokens", "code": 400},
+    {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}, "request_id": "r"},
+    {"error": {"type": "exceed_context_size_error", "n_prompt_tokens": 9, "n_ctx": 4, "message": "too large"}},
+    {"error": '{"error":{"code":400,"message":"exceeds the context length"}}'},
+)
+BODIES: tuple[bytes, ...] = (
+    *(path.read_bytes() for path in sorted(RECORDINGS.rglob("*.json"))),
+    *(dump(value) for value in _TOLD),
+    dump(_OLLAMA_LINES[-1]),
+)
+
+
+def _pieces(data: bytes) -> Iterator[Any]:
+    """The JSON values of a stream, whatever its framing."""
+    for line in data.splitlines():
+        try:
+            yield json.loads(line.removeprefix(b"data:"))
+        except (ValueError, RecursionError):
+            continue
+
+
+VALUES: tuple[Any, ...] = tuple(
+    value for data in (*STREAMS.values(), *BODIES) for value in _pieces(data) if isinstance(value, dict | list)
+)
+
+# --- when is an answer whole? -------------------------------------------------------------------------
+
+
+def _inside(value: Any) -> Iterator[dict[str, Any]]:
+    """Every object in ``value``."""
+    left = [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, dict):
+            yield one
+            left += one.values()
+        elif isinstance(one, list):
+            left += one
+
+
+_WHOLE = frozenset({"stop", "length", "tool_calls", "content_filter", "function_call", "eos_token", "stop_sequence"})
+# By hand, and apart from the decoders, which are held against it. A new wire format is given its own line here.
+TERMINAL: Mapping[str, Callable[[dict[str, Any]], bool]] = {
+    "OpenAIStreamDecoder": lambda one: one.get("finish_reason") in _WHOLE,
+    "AnthropicStreamDecoder": lambda one: one.get("type") == "message_stop",
+    "OllamaStreamDecoder": lambda one: one.get("done") is True and one.get("done_reason") in ("stop", "length"),
+}
+
+
+def _terminal(name: str, value: Any) -> bool:
+    try:
+        return any(TERMINAL[name](one) for one in _inside(value))
+    except TypeError:  # a list where the reason should be cannot be looked up
+        return False
+
+
+def holds_terminal(name: str, data: bytes) -> bool:
+    """Whether anything in ``data`` could be the end of a whole answer. Generous: framing, places and order are not
+    looked at, and an event may go over several lines of data."""
+    lines = [line.removeprefix(b"data:") for line in data.replace(b"\r", b"\n").split(b"\n")]
+    if any(_terminal(name, value) for value in _pieces(b"\n".join(lines))):
+        return True
+    # Put together of several lines, or too odd for Python's reader: then the words must be there at least.
+    words = {"OpenAIStreamDecoder": b"finish_reason", "AnthropicStreamDecoder": b"message_stop"}
+    several = any(json_fault(line) for line in lines)
+    return several and words.get(name, b"done_reason") in data
+
+
+def json_fault(line: bytes) -> bool:
+    try:
+        json.loads(line or b"null")
+    except (ValueError, RecursionError):
+        return True
+    return False
+
+
+def end_of_terminal(name: str, data: bytes) -> int | None:
+    """Where the first event that ends the answer is complete."""
+    at = 0
+    for line in data.splitlines(keepends=True):
+        if any(_terminal(name, value) for value in _pieces(line)):
+            return at + len(line.rstrip())
+        at += len(line)
+    return None
+
+
+def own_streams(name: str) -> tuple[bytes, ...]:
+    """The recordings that this decoder reads to a whole answer."""
+    return tuple(stream for stream in STREAMS.values() if end_of_terminal(name, stream) is not None)
+
+
+def own_values(name: str) -> tuple[dict[str, Any], ...]:
+    """What stands in those, and answers of the same wire in one piece."""
+    bodies = (body for body in BODIES if end_of_terminal(name, body + b"\n") is not None)
+    every = (value for data in (*own_streams(name), *bodies) for value in _pieces(data))
+    return tuple(value for value in every if isinstance(value, dict))
+
+
+def replaced(values: Sequence[dict[str, Any]]) -> Iterator[bytes]:
+    """Every kind of value in the place of every member of ``values``, each place of the same name once."""
+    seen: set[str] = set()
+    for value in values:
+        for path in _paths(value, ()):
+            name = f"{value.get('type', '')} {[part if isinstance(part, str) else 0 for part in path]}"
+            if name in seen:
+                continue
+            seen.add(name)
+            text = dump(_put(value, path)).decode()
+            for leaf in LEAVES:
+                yield text.replace('"@@"', leaf).encode("utf-8", "surrogatepass")
+
+
+def _paths(value: Any, before: tuple[str | int, ...]) -> Iterator[tuple[str | int, ...]]:
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield (*before, key)
+        yield from _paths(inner, (*before, key))
+
+
+def _put(value: Any, path: tuple[str | int, ...]) -> Any:
+    """A copy of ``value`` with a mark at ``path``."""
+    if not path:
+        return "@@"
+    copy = value.copy()
+    copy[path[0]] = _put(copy[path[0]], path[1:])
+    return copy
+
+
+# --- the strategies -----------------------------------------------------------------------------------
+
+
+def _words() -> tuple[str, ...]:
+    """Every member that the formats know, and every text that a server sent as the name of something."""
+    found: set[str] = set()
+    for module in pkgutil.iter_modules(ctxbackends.wire.__path__):
+        for value in vars(importlib.import_module(f"ctxbackends.wire.{module.name}")).values():
+            if isinstance(value, type) and issubclass(value, msgspec.Struct):
+                found.update(value.__struct_fields__)
+    for value in VALUES:
+        for one in _inside(value):
+            found.update(one)
+            found.update(text for text in one.values() if isinstance(text, str) and text.isidentifier())
+    return tuple(sorted(found))
+
+
+_TEXTS = tuple(dump(value) for value in VALUES if len(dump(value)) < 4000)
+_NESTED = '{"token":"a","logprob":0,"top_logprobs":['
+_DEEP = ("[" * 90 + "]" * 90, '{"a":' * 400 + "1" + "}" * 400, "[" * 2000 + "]" * 2000, "[" * 1500)
+LEAVES = (
+    *("null", "true", "false", "0", "1", "-1", "200", "1e400", "-0.0", "1.5", "9" * 25, "-" + "9" * 25, "1" * 5000),
+    *("NaN", "Infinity", "[]", "{}"),
+    *('""', '"x"', '"\\ud800"', '"\\u0000"', '"\u2028\x85"', '"\\uD83D\\uDE00"'),
+    *(" ", "nul", '"', "}", "\n", "\r", *_DEEP),
+    _NESTED * 480 + "]}" * 480,
+)
+
+
+def among(items: Sequence[T]) -> st.SearchStrategy[T]:
+    """One of them. Not ``sampled_from``, whose representation, which Hypothesis writes down again and again, holds
+    them all: here that is megabytes."""
+    return st.integers(0, len(items) - 1).map(lambda place: items[place])
+
+
+words = among(_words())
+leaves = among(LEAVES) | words.map(lambda word: f'"{word}"')
+
+
+def _object(members: list[tuple[str, str]]) -> str:
+    return "{" + ",".join(f'"{name}":{value}' for name, value in members) + "}"
+
+
+soup = st.recursive(
+    leaves,
+    lambda inner: (
+        st.lists(inner, max_size=3).map(lambda items: f"[{','.join(items)}]")
+        | st.lists(st.tuples(words, inner), max_size=4).map(_object)
+    ),
+    max_leaves=6,
+)
+"""JSON text of the formats' own members with values of any kind: duplicate members, wrong types, too large, deep."""
+
+
+def _places(value: Any) -> list[tuple[Any, Any]]:
+    """Each container with each of its keys."""
+    places: list[tuple[Any, Any]] = []
+    left = [value]
+    while left:
+        one = left.pop()
+        for key in one if isinstance(one, dict) else range(len(one)) if isinstance(one, list) else ():
+            places.append((one, key))
+            left.append(one[key])
+    return places
+
+
+@st.composite
+def altered(draw: st.DrawFn, texts: Sequence[bytes]) -> bytes:
+    """What a server really sent, with one or two of its values gone or replaced by others."""
+    value = json.loads(draw(among(texts)))
+    put: list[str] = []
+    for _ in range(draw(st.integers(1, 2))):
+        places = _places(value)
+        if not places:
+            break
+        container, key = places[draw(st.integers(0, len(places) - 1))]
+        if draw(st.integers(0, 3)):
+            container[key] = f"@@{len(put)}@@"
+            put.append(draw(soup))
+        else:
+            del container[key]
+    text = json.dumps(value, separators=(",", ":"))
+    for number, other in enumerate(put):
+        text = text.replace(f'"@@{number}@@"', other)
+    return text.encode("utf-8", "surrogatepass")
+
+
+@st.composite
+def damaged(draw: st.DrawFn, sources: tuple[bytes, ...]) -> bytes:
+    """One of ``sources`` with bytes or lines turned, taken out, doubled, exchanged, cut off, or those of another put
+    in."""
+    data = draw(among(sources))
+    for _ in range(draw(st.integers(1, 3))):
+        step = 1 if draw(st.booleans()) else 0
+        parts = [data[at : at + 1] for at in range(len(data))] if step else data.splitlines(keepends=True)
+        if not parts:
+            break
+        start = draw(st.integers(0, len(parts) - 1))
+        end = min(len(parts), start + draw(st.integers(1, 3)))
+        match draw(st.sampled_from(("turn", "delete", "double", "swap", "truncate", "splice", "ends"))):
+            case "turn":
+                turned = bytes([parts[start][0] ^ (1 << draw(st.integers(0, 7)))]) + parts[start][1:]
+                parts[start] = turned
+            case "delete":
+                del parts[start:end]
+            case "double":
+                parts[start:start] = parts[start:end]
+            case "swap":
+                other = draw(st.integers(0, len(parts) - 1))
+                parts[start], parts[other] = parts[other], parts[start]
+            case "truncate":
+                del parts[start:]
+            case "splice":
+                source = draw(among(sources)).splitlines(keepends=True)
+                if source:
+                    parts[start:end] = [source[draw(st.integers(0, len(source) - 1))]]
+            case _:
+                parts[start:end] = [draw(st.sampled_from((b"\r", b"\n", b"\r\n", b"\n\n", b"\x00", b"\xff", b"\xef")))]
+        data = b"".join(parts)
+    return data
+
+
+_starts = st.sampled_from((b"", b"event: error\n", b"event: message_stop\n", b": ping\n", b"\xef\xbb\xbf", b"id: 1\n"))
+_fields = st.sampled_from((b"data: ", b"data: ", b"data:", b"", b"data: x\ndata: "))
+_ends = st.sampled_from((b"\n\n", b"\n\n", b"\n", b"\r\n\r\n", b"\r\r", b""))
+_loose = st.sampled_from((b"data: [DONE]\n\n", b"data\n", b"\n", b": c\n\n", b"Bad Gateway\n", b"{}\n", b"\r"))
+_soup = soup.map(lambda text: text.encode("utf-8", "surrogatepass"))
+
+
+def _broken(text: bytes, end: bytes) -> bytes:
+    return text.replace(b',"', b"," + end + b'data: "')
+
+
+@functools.cache
+def streams(name: str) -> st.SearchStrategy[bytes]:
+    """The bytes of a stream: near to those that this decoder reads, to those of other wires, of the right words, or of
+    nothing."""
+    ends = st.sampled_from((b"\n", b"\n", b"\r\n", b"\r"))
+    own = tuple(dump(value) for value in own_values(name)) or _TEXTS
+    event = st.one_of(among(own), altered(own), altered(_TEXTS), _soup)
+    framed = st.tuples(_starts, _fields, event, _ends).map(b"".join)
+    # An event over several lines of data: a line break stands wherever JSON has a comma before a member.
+    spread = st.tuples(event, ends).map(lambda drawn: b"data: " + _broken(*drawn) + 2 * drawn[1])
+    # NDJSON: the same events, each a line.
+    lines = st.lists(event, max_size=6).map(lambda events: b"".join(text + b"\n" for text in events))
+    recorded = st.one_of(damaged(own_streams(name) or tuple(STREAMS.values())), damaged(tuple(STREAMS.values())))
+    return st.one_of(
+        st.tuples(recorded, ends).map(lambda drawn: drawn[0].replace(b"\n", drawn[1])),
+        st.lists(st.one_of(framed, framed, spread, _loose, st.binary(max_size=8)), max_size=6).map(b"".join),
+        lines,
+        st.binary(max_size=200),
+    )
+
+
+bodies = st.one_of(among(BODIES), altered(_TEXTS), damaged(BODIES), _soup, st.binary(max_size=100))
+"""The body of an answer in one piece."""
+cuts = st.lists(st.integers(0, 100_000), max_size=8)
+
+
+def split(data: bytes, places: list[int]) -> list[bytes]:
+    edges = [0, *sorted(place % (len(data) + 1) for place in places), len(data)]
+    return [data[start:end] for start, end in pairwise(edges)]
+
+
+def single(data: bytes) -> list[bytes]:
+    return [data[at : at + 1] for at in range(len(data))]
+
+
+def read(decoder: StreamDecoder, chunks: list[bytes]) -> list[Any]:
+    """The events of the whole stream."""
+    events = [event for chunk in chunks for event in decoder.feed(chunk)]
+    return events + decoder.close()

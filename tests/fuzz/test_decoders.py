@@ -1,0 +1,339 @@
+"""Every decoder against bytes that nobody promised: nothing is raised, nothing is invented, and how the bytes were cut
+changes nothing."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ctxbackends.errors import BackendError, ResponseTooLargeError
+from ctxbackends.types import (
+    Finish,
+    ReasoningDelta,
+    RefusalDelta,
+    StreamEvent,
+    TextDelta,
+    TokenLogprob,
+    ToolCallDelta,
+    Usage,
+)
+from ctxbackends.wire.accumulate import Accumulator
+from ctxbackends.wire.framing import LineSplitter, SSEDecoder
+from ctxbackends.wire.http import HTTPResponse, StreamDecoder
+from ctxbackends.wire.openai_parts import WireToolCall
+from ctxbackends.wire.openai_stream import OpenAIStreamDecoder
+from tests.fuzz.material import (
+    CODECS,
+    STREAMS,
+    TERMINAL,
+    bodies,
+    cuts,
+    damaged,
+    end_of_terminal,
+    fuzzed,
+    holds_terminal,
+    own_streams,
+    own_values,
+    read,
+    replaced,
+    single,
+    split,
+    streams,
+)
+
+every_decoder = pytest.mark.parametrize("name", sorted(CODECS))
+
+
+def outcome(name: str, chunks: list[bytes]) -> tuple[Any, ...]:
+    """All that a decoder tells of a stream."""
+    decoder = CODECS[name].stream_decoder()
+    events = read(decoder, chunks)
+    failure = decoder.failure
+    said = None if failure is None else (type(failure), str(failure), getattr(failure, "body", None))
+    return events, decoder.finished, said, decoder.served_model, decoder.response_id
+
+
+def test_every_wire_format_has_its_mark_of_an_end() -> None:
+    assert set(CODECS) == set(TERMINAL)
+
+
+@every_decoder
+@fuzzed
+@given(drawn=st.data(), places=cuts)
+def test_a_stream_ends_in_one_way_and_is_the_same_for_every_cut(
+    name: str, drawn: st.DataObject, places: list[int]
+) -> None:
+    data = drawn.draw(streams(name))
+    decoder = CODECS[name].stream_decoder()
+    events = read(decoder, [data])
+    assert decoder.finished is (decoder.failure is None)
+    assert decoder.failure is None or isinstance(decoder.failure, BackendError)
+    ends = [event for event in events if isinstance(event, Finish)]
+    assert decoder.finished is (len(ends) == 1 and events[-1] is ends[0])
+    assert [] == decoder.feed(b"data: {}\n\n{}\n") + decoder.close()
+    whole = outcome(name, [data])
+    assert whole[0] == events
+    assert whole == outcome(name, split(data, places))
+    if len(data) < 3000:
+        assert whole == outcome(name, single(data))
+
+
+@every_decoder
+def test_every_kind_of_value_in_every_place_of_every_event(name: str) -> None:
+    """Not drawn: each once. Deep nesting and numbers that nothing can hold are among them."""
+    for text in replaced(own_values(name)):
+        for data in (b"data: " + text + b"\n\n", text + b"\n"):
+            _, finished, failure, _, _ = outcome(name, [data])
+            assert finished is (failure is None)
+            assert not finished or holds_terminal(name, data)
+        with suppress(BackendError):
+            CODECS[name].decode_chat(HTTPResponse(status=200, headers={}, body=text), requested_model="m")
+
+
+@every_decoder
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"], ids=ascii)
+def test_recordings_are_the_same_for_every_line_end_and_cut(name: str, end: bytes) -> None:
+    for recorded in own_streams(name):
+        whole = outcome(name, [recorded])
+        data = recorded.replace(b"\n", end)
+        assert whole[1]
+        assert whole == outcome(name, [data]) == outcome(name, single(data))
+        for place in range(0, len(data), 1 + len(data) // 60):
+            assert whole == outcome(name, [data[:place], data[place:]])
+
+
+@every_decoder
+@fuzzed
+@given(drawn=st.data())
+def test_no_answer_is_whole_without_the_mark_of_its_end(name: str, drawn: st.DataObject) -> None:
+    data = drawn.draw(streams(name))
+    if not holds_terminal(name, data):
+        assert not outcome(name, [data])[1]
+
+
+@every_decoder
+@fuzzed
+@given(data=st.data())
+def test_a_recording_that_was_cut_short_is_not_whole(name: str, data: st.DataObject) -> None:
+    """Whatever else was done to what came before the cut, as long as no other end came in."""
+    ends = {key: end for key, stream in STREAMS.items() if (end := end_of_terminal(name, stream)) is not None}
+    key = data.draw(st.sampled_from(sorted(ends)))
+    cut = STREAMS[key][: data.draw(st.integers(0, ends[key] - 1))]
+    assert not outcome(name, [cut])[1]
+    worse = data.draw(damaged((cut,))) if cut else cut
+    if not holds_terminal(name, worse):
+        assert not outcome(name, [worse])[1]
+
+
+@every_decoder
+@fuzzed
+@given(drawn=st.data())
+def test_what_a_stream_hands_on_can_be_folded(name: str, drawn: st.DataObject) -> None:
+    data = drawn.draw(streams(name))
+    decoder = CODECS[name].stream_decoder()
+    folded = Accumulator()
+    events = read(decoder, [data])
+    for event in events:
+        folded.add(event)
+    said = "".join(event.text for event in events if isinstance(event, TextDelta))
+    assert said == folded.partial().text
+    assert decoder.finished is (folded.finish is not None)
+    if decoder.finished:
+        completion = folded.completion(requested_model="m", served_model=decoder.served_model, response_id=None)
+        assert said == completion.text
+        assert folded.finish == Finish(completion.finish_reason, completion.usage, completion.stop_sequence)
+
+
+@pytest.mark.parametrize("name", sorted(CODECS))
+@fuzzed
+@given(bodies)
+def test_an_answer_in_one_piece_is_a_completion_or_our_error(name: str, body: bytes) -> None:
+    response = HTTPResponse(status=200, headers={}, body=body)
+    try:
+        completion = CODECS[name].decode_chat(response, requested_model="m")
+    except BackendError:
+        return
+    assert (body, "m") == (completion.raw, completion.requested_model)
+    assert completion.finish_reason in ("stop", "length", "tool_calls", "content_filter")
+
+
+# --- the fold -----------------------------------------------------------------------------------------
+
+texts = st.text(max_size=3)
+folded_events = st.lists(
+    st.one_of(
+        st.builds(TextDelta, texts),
+        st.builds(ReasoningDelta, texts, signature=st.none() | texts, redacted=st.none() | texts),
+        st.builds(RefusalDelta, texts),
+        st.builds(ToolCallDelta, st.integers(-2, 3), texts, texts, texts),
+    ),
+    max_size=12,
+)
+
+
+@fuzzed
+@given(folded_events)
+def test_folding_loses_and_adds_nothing(events: list[StreamEvent]) -> None:
+    folded = Accumulator()
+    for event in events:
+        folded.add(event)
+    folded.add(Finish("stop", Usage(1, 2), None))
+    completion = folded.completion(requested_model="m", served_model=None, response_id=None)
+
+    def joined(kind: type[TextDelta | ReasoningDelta | RefusalDelta]) -> str:
+        return "".join(event.text for event in events if isinstance(event, kind))
+
+    assert (joined(TextDelta), joined(ReasoningDelta), joined(RefusalDelta)) == (
+        completion.text,
+        completion.reasoning,
+        completion.refusal,
+    )
+    arguments = {event.index: "" for event in events if isinstance(event, ToolCallDelta)}
+    for event in events:
+        if isinstance(event, ToolCallDelta):
+            arguments[event.index] += event.arguments
+    assert [arguments[index] for index in sorted(arguments)] == [call.arguments for call in completion.tool_calls]
+
+
+# --- bounds -------------------------------------------------------------------------------------------
+
+LIMIT = 64
+lines_soup = st.lists(
+    st.sampled_from((b"data: ", b"data:", b"data", b"event: e", b"\n", b"\r", b"\n\n", b"x" * 20, b":", b"y")),
+    max_size=40,
+).map(b"".join)
+
+
+@fuzzed
+@given(lines_soup, cuts)
+def test_what_the_framing_holds_has_a_bound(data: bytes, places: list[int]) -> None:
+    for chunks in (split(data, places), single(data)):
+        framing = SSEDecoder(limit=LIMIT)
+        try:
+            for chunk in chunks:
+                framing.feed(chunk)
+                held = sum(map(len, framing._data)) + len(framing._lines._rest) + len(framing._event)
+                assert held <= 3 * LIMIT
+                assert len(framing._data) <= LIMIT + 1
+        except ResponseTooLargeError as error:
+            assert LIMIT == error.limit
+
+
+@fuzzed
+@given(lines_soup, cuts)
+def test_the_events_before_what_is_too_large_are_the_same_for_every_cut(data: bytes, places: list[int]) -> None:
+    """A read that is larger than the limit loses its own whole lines with the one that is too long, so what one cut
+    gives is the beginning of what single bytes give; who refuses does so for every cut."""
+
+    def taken(chunks: list[bytes]) -> tuple[list[tuple[bytes, bytes]], bool]:
+        framing, events = SSEDecoder(limit=LIMIT), list[tuple[bytes, bytes]]()
+        try:
+            for chunk in chunks:
+                events += framing.feed(chunk)
+            return events + framing.close(), False
+        except ResponseTooLargeError:
+            return events, True
+
+    most, refused = taken(single(data))
+    some, also = taken(split(data, places))
+    assert refused is also
+    assert some == most[: len(some)]
+    assert refused or some == most
+
+
+def _too_long(decoder: StreamDecoder, chunk: bytes) -> StreamDecoder:
+    for _ in range(9):
+        decoder.feed(chunk)
+    return decoder
+
+
+@every_decoder
+def test_an_endless_line_is_an_error_and_not_kept(name: str) -> None:
+    decoder = _too_long(CODECS[name].stream_decoder(), b"x" * (1024 * 1024))
+    assert isinstance(decoder.failure, ResponseTooLargeError)
+    assert [] == decoder.feed(b"y" * 1024)
+
+
+# --- work ---------------------------------------------------------------------------------------------
+
+
+def calls_of(work: Callable[[], object]) -> int:
+    """How many calls of functions, those in C included, ``work`` makes: a measure that does not depend on the
+    machine."""
+    count = 0
+
+    def note(_frame: object, event: str, _argument: object) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    gc.disable()  # a finaliser of something else would be counted
+    sys.setprofile(note)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+        gc.enable()
+    return count
+
+
+@every_decoder
+@pytest.mark.parametrize("kind", ["one line", "many lines", "recording"])
+def test_bytes_one_by_one_cost_linear_work(name: str, kind: str) -> None:
+    def fed(size: int) -> int:
+        if kind == "one line":
+            data = b'data: {"x":"' + b"y" * size
+        elif kind == "many lines":
+            data = b": c\n" * (size // 4)
+        else:
+            long = max(STREAMS.values(), key=len)
+            data = (b": " + long.replace(b"\n", b" "))[:size]
+        decoder = CODECS[name].stream_decoder()
+        return calls_of(lambda: read(decoder, single(data)))
+
+    assert fed(8000) < 4.5 * fed(2000)
+
+
+def test_many_calls_of_tools_cost_linear_work() -> None:
+    """Looking through all the ids for each would not show as calls: the ids are counted that were compared."""
+    compared = 0
+
+    class Id(str):
+        __slots__ = ()
+
+        def __eq__(self, other: object) -> bool:
+            nonlocal compared
+            compared += 1
+            return str.__eq__(self, other)
+
+        __hash__ = str.__hash__
+
+    decoder = OpenAIStreamDecoder()
+    for number in range(500):
+        decoder._place(WireToolCall(index=number, id=Id(f"call_{number}")))
+    assert compared < 1000
+
+
+def test_alternatives_of_tokens_nested_about_as_deep_as_python_follows_raise_nothing() -> None:
+    """msgspec and Python have one limit on this Python, and another one each on others."""
+    for depth in range(1, 600, 2):
+        decoder = CODECS["OllamaStreamDecoder"].stream_decoder()
+        nested = b'{"token":"a","logprob":0,"top_logprobs":[' * depth + b"]}" * depth
+        events = decoder.feed(b'{"message":{"content":"x"},"logprobs":[%s]}\n' % nested)
+        top = (TokenLogprob("a", 0, None, ()),) if depth > 1 else ()
+        assert ([TextDelta("x", (TokenLogprob("a", 0, None, top),))] if decoder.failure is None else []) == events
+
+
+def test_a_line_that_comes_in_small_pieces_is_held_once() -> None:
+    splitter = LineSplitter()
+    for _ in range(100_000):
+        splitter.feed(b"xy")
+    assert sys.getsizeof(splitter._rest) < 1.3 * 200_000
+    assert [b"xy" * 100_000] == splitter.feed(b"\n")
+    assert sys.getsizeof(splitter._rest) < 100

@@ -1,0 +1,286 @@
+"""The requests of the soak, each of which ends in exactly one way: completed and looked at, cancelled by us, or failed
+with an error that is right for what was done to the server. Knows no schedule and prints nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Literal, TypeAlias, TypedDict
+
+import attrs
+
+from ctxbackends import (
+    APIConnectionError,
+    APITimeoutError,
+    Backend,
+    BackendConfig,
+    BackendError,
+    Completion,
+    ModelLoadingError,
+    Registry,
+    ServerDiedError,
+    StreamInterruptedError,
+    TextDelta,
+    extract,
+)
+from tests.soak.mortal import MODEL, Mortal
+
+READY, FIRST_TOKEN, IDLE, TOTAL, CONNECT = 6.0, 4.0, 2.0, 15.0, 2.0
+LONGEST = READY + TOTAL + 3 * CONNECT + 5.0
+"""Seconds: all budgets of a request one after another, and some for a busy machine. What takes longer hangs."""
+
+KEPT = 20  # violations that are told in full
+
+
+CHAT, MESSAGES = "soak", "soak-messages"
+"""The names of two backends over the one server: both wire formats that it speaks."""
+
+
+def settings(endpoint: str, name: str) -> BackendConfig:
+    """Times that are short, so that each of them passes now and then."""
+    return BackendConfig(
+        name=name,
+        type="llamacpp",
+        wire_api="messages" if name == MESSAGES else None,
+        endpoint=endpoint,
+        default_model=MODEL,
+        ready_timeout=READY,
+        first_token_timeout=FIRST_TOKEN,
+        idle_timeout=IDLE,
+        timeout=TOTAL,
+        connect_timeout=CONNECT,
+    )
+
+
+class Answer(TypedDict):
+    """Short, so that no answer is cut."""
+
+    sure: bool
+    kind: Literal["greeting", "question", "noise"]
+
+
+class LeftEarly(Exception):
+    """We left the stream."""
+
+
+@attrs.define
+class Seen:
+    """What the consumer of a stream had been handed when it ended, None for requests that are no stream."""
+
+    text: str | None = None
+
+
+Operation: TypeAlias = Callable[[Backend, random.Random, Seen], Coroutine[Any, Any, None]]
+
+
+def _check(completion: Completion, most: int) -> None:
+    assert completion.finish_reason in ("stop", "length"), completion.finish_reason
+    assert completion.served_model == MODEL
+    assert completion.usage is not None
+    assert 0 < completion.usage.output_tokens <= most, completion.usage
+    assert completion.text or completion.finish_reason == "stop"
+
+
+def _prompt(chance: random.Random) -> str:
+    return f"Hello {chance.randrange(1000)} " * chance.choice((1, 1, 20))
+
+
+async def _stream(backend: Backend, chance: random.Random, seen: Seen, leave_after: float = math.inf) -> None:
+    most = chance.choice((16, 300, 1200))
+    seen.text = ""
+    # Else the tiny model ends most answers soon: some are to be long enough to be met in their middle.
+    endless: dict[str, Any] = {"extra_body": {"ignore_eos": True}} if chance.random() < 0.5 else {}
+    events = 0
+    async with backend.stream(_prompt(chance), max_tokens=most, **endless) as stream:
+        async for event in stream:
+            events += 1
+            if isinstance(event, TextDelta):
+                seen.text += event.text
+            if events > leave_after * most:
+                raise LeftEarly
+            if chance.random() < 0.01:
+                await asyncio.sleep(0.05)  # a consumer that is slow now and then
+        _check(stream.completion, most)
+        assert stream.completion.text == seen.text
+
+
+async def _left(backend: Backend, chance: random.Random, seen: Seen) -> None:
+    await _stream(backend, chance, seen, leave_after=chance.random() * 0.5)
+
+
+async def _complete(backend: Backend, chance: random.Random, _: Seen) -> None:
+    most = chance.choice((4, 32, 200))
+    _check(await backend.complete(_prompt(chance), max_tokens=most), most)
+
+
+async def _extract(backend: Backend, chance: random.Random, _: Seen) -> None:
+    answer = await extract(backend, Answer, _prompt(chance), max_tokens=400, seed=chance.randrange(1000))
+    assert {"sure", "kind"} == set(answer)
+
+
+async def _embed(backend: Backend, chance: random.Random, _: Seen) -> None:
+    texts = [_prompt(chance) for _ in range(chance.randint(1, 3))]
+    found = await backend.embed(texts)
+    assert len(texts) == len(found.vectors)
+    assert found.served_model == MODEL
+
+
+async def _models(backend: Backend, _: random.Random, __: Seen) -> None:
+    assert [MODEL] == [model.id for model in await backend.models()]
+
+
+async def _ping(backend: Backend, _: random.Random, __: Seen) -> None:
+    assert MODEL == (await backend.ping()).model
+
+
+OPERATIONS: Mapping[str, tuple[int, Operation]] = {
+    "stream": (10, _stream),
+    "stream, left early": (3, _left),
+    "stream, task cancelled": (3, _stream),
+    "stream, under a timeout": (3, _stream),
+    "complete": (6, _complete),
+    "complete, task cancelled": (2, _complete),
+    "extract": (3, _extract),
+    "embed": (6, _embed),
+    "embed, task cancelled": (1, _embed),
+    "models": (2, _models),
+    "ping": (2, _ping),
+}
+
+
+class Ledger:
+    """What became of every request."""
+
+    def __init__(self) -> None:
+        self.begun: Counter[str] = Counter()
+        self.ended: Counter[tuple[str, str]] = Counter()  # kind of request, outcome
+        self.errors: Counter[str] = Counter()
+        self.longest: dict[str, float] = {}
+        self.violations: list[str] = []
+        self.violated = 0
+
+    def end(self, kind: str, outcome: str, took: float) -> None:
+        self.ended[kind, outcome] += 1
+        self.longest[kind] = max(took, self.longest.get(kind, 0.0))
+
+    def violate(self, what: str) -> None:
+        self.violated += 1
+        if len(self.violations) < KEPT:
+            self.violations.append(what)
+
+
+class Load:
+    """Workers that ask the server, each for one thing after another."""
+
+    def __init__(self, registry: Registry, server: Mortal, ledger: Ledger) -> None:
+        self._chat, self._messages = registry.resolve(CHAT), registry.resolve(MESSAGES)
+        self._server = server
+        self._ledger = ledger
+
+    async def run(self, until: asyncio.Event, chances: list[random.Random]) -> None:
+        """Until the event is set, and the requests of then have ended."""
+        async with asyncio.TaskGroup() as workers:
+            for chance in chances:
+                workers.create_task(self._work(until, chance))
+
+    async def _work(self, until: asyncio.Event, chance: random.Random) -> None:
+        kinds, weights = list(OPERATIONS), [weight for weight, _ in OPERATIONS.values()]
+        while not until.is_set():
+            await self._one(chance.choices(kinds, weights)[0], chance)
+            await asyncio.sleep(chance.uniform(0, 0.05))
+
+    async def _one(self, kind: str, chance: random.Random) -> None:
+        seen = Seen()
+        self._ledger.begun[kind] += 1
+        began = time.monotonic()
+        asking = asyncio.create_task(self._asked(kind, chance, seen))
+        if kind.endswith("task cancelled"):
+            await asyncio.wait([asking], timeout=chance.choice((0.0, chance.uniform(0, 0.1), chance.uniform(0, 1))))
+            asking.cancel()
+        await asyncio.wait([asking], timeout=LONGEST)
+        if not asking.done():
+            at = [f"{frame.f_code.co_filename}:{frame.f_lineno}" for frame in asking.get_stack()]
+            self._ledger.violate(f"{kind}: no end within {LONGEST:g} s; it stands at {at}")
+            asking.cancel()
+            await asyncio.wait([asking])
+            self._ledger.end(kind, "failed", LONGEST)
+            return
+        took = time.monotonic() - began
+        self._ledger.end(kind, self._outcome(kind, asking, began, seen), took)
+
+    async def _asked(self, kind: str, chance: random.Random, seen: Seen) -> None:
+        operation = OPERATIONS[kind][1]
+        generates = operation in (_stream, _left, _complete)
+        backend = self._messages if generates and chance.random() < 0.25 else self._chat
+        limit = chance.choice((0.0, 0.02, 0.2, 1.0)) if kind.endswith("under a timeout") else None
+        async with asyncio.timeout(limit):
+            await operation(backend, chance, seen)
+
+    def _outcome(self, kind: str, asking: asyncio.Task[None], began: float, seen: Seen) -> str:
+        if asking.cancelled() and kind.endswith("task cancelled"):
+            return "cancelled"
+        if asking.cancelled():
+            self._ledger.violate(f"{kind}: it was cancelled, and not by us")
+            return "failed"
+        error = asking.exception()
+        if error is None:
+            return "completed"
+        if isinstance(error, LeftEarly) or (type(error) is TimeoutError and kind.endswith("under a timeout")):
+            return "cancelled"
+        ended = time.monotonic()
+        done = self._server.done_within(began, ended)
+        fault = wrong(error, done, ended - began, seen, self._server.url)
+        what = f"{type(error).__name__}{_detail(error)}"
+        if fault is not None:
+            told = f"{kind}: {fault}: {what}: {error} (cause: {error.__cause__!r}; done to the server: {sorted(done)}"
+            self._ledger.violate(f"{told}; after {ended - began:.2f} s)")
+        self._ledger.errors[what] += 1
+        return "failed"
+
+
+def _detail(error: BaseException) -> str:
+    if isinstance(error, APITimeoutError):
+        return f" {error.phase}"
+    if isinstance(error, APIConnectionError):
+        return " refused" if error.refused else " after it was sent" if error.sent else " not connected"
+    return ""
+
+
+_BREAKS = frozenset({"kill", "term", "flap"})  # a server that is only stopped keeps its connections
+_KEYS = {
+    "connect": {"connect_timeout"},
+    "first_token": {"first_token_timeout"},
+    "idle": {"idle_timeout"},
+    "total": {"timeout", "ready_timeout"},
+}
+
+
+def wrong(error: BaseException, done: frozenset[str], took: float, seen: Seen, endpoint: str) -> str | None:
+    """What is wrong with a failure, or None where it is right."""
+    if not isinstance(error, BackendError):
+        return "no error of ours"
+    if not done:
+        return "it failed, and nothing had been done to the server"
+    if error.backend not in (CHAT, MESSAGES) or error.endpoint != endpoint:
+        return f"it names {error.backend!r} at {error.endpoint!r}"
+    partial = error.partial if isinstance(error, StreamInterruptedError | APITimeoutError) else None
+    if seen.text is not None and partial is not None and partial.text != seen.text:
+        return f"its partial text has {len(partial.text)} characters, and {len(seen.text)} had been handed on"
+    if isinstance(error, APITimeoutError):
+        if error.key not in _KEYS[error.phase]:
+            return f"its phase is {error.phase}, and it names {error.key}"
+        return None if took >= error.limit else f"it came after {took:.2f} s, before its limit of {error.limit:g} s"
+    if not done & _BREAKS:
+        return "the server had only been stopped for a while"
+    if isinstance(error, StreamInterruptedError):
+        return None if isinstance(error.__cause__, APIConnectionError) else "no connection broke"
+    if isinstance(error, ModelLoadingError) or (isinstance(error, APIConnectionError) and error.refused):
+        waited = error.waited or 0.0
+        return None if waited >= 0.95 * READY else f"it waited for {waited:.2f} s, and was to wait for {READY:g} s"
+    if isinstance(error, ServerDiedError | APIConnectionError):
+        return None
+    return "an error of this kind cannot be right here"
