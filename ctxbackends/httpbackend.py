@@ -15,6 +15,7 @@ from typing import Unpack
 
 import attrs
 
+from ctxbackends.aiohttp_body import ByteStream
 from ctxbackends.backend import Prompt, chat_request, messages_of
 from ctxbackends.config import BackendConfig
 from ctxbackends.errors import (
@@ -39,7 +40,7 @@ from ctxbackends.profiles import Profile
 from ctxbackends.retry import RetryPolicy
 from ctxbackends.stream import ChatStream
 from ctxbackends.tools import as_tools
-from ctxbackends.transport import ByteStream, Transport
+from ctxbackends.transport import Transport
 from ctxbackends.types import (
     Completion,
     Embeddings,

@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar
 
 import attrs
 
+from ctxbackends.aiohttp_body import ByteStream
 from ctxbackends.aiohttp_errors import without_frames
 from ctxbackends.config import BackendConfig, api_key_for
 from ctxbackends.errors import (
@@ -35,7 +36,7 @@ from ctxbackends.profiles import Profile
 from ctxbackends.retry import RetryPolicy
 from ctxbackends.stream import StreamLimits, timeout_key
 from ctxbackends.tls import tls_context
-from ctxbackends.transport import ByteStream, Limits, Transport
+from ctxbackends.transport import Limits, Transport
 from ctxbackends.types import OnProgress
 from ctxbackends.wire.http import Codec, HTTPRequest, HTTPResponse, Steps
 from ctxbackends.wire.status import error_from
@@ -218,9 +219,10 @@ class ServerLink:
                 opened.on_close(release)
             else:
                 release()
-        if isinstance(opened, HTTPResponse):
-            raise error_from(opened)
-        return opened
+        if isinstance(opened, ByteStream):
+            return opened
+        assert opened is not None, "it was answered"
+        raise error_from(opened)
 
     async def _ask_slots(self, slots: Steps[int | None]) -> int | None:
         """How many requests the server works on at once. Raises what a generation would meet without being sent: nobody

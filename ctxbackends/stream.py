@@ -348,7 +348,7 @@ class ChatStream:
         if self._watch is not None:
             self._watch.cancel()
         # It holds the stream by a weak reference: one that somebody forgot is not to live until a limit passes.
-        self._watch = loop.call_at(min(moments), _look, weakref.ref(self), loop) if moments else None
+        self._watch = loop.call_at(min(moments), _look, weakref.ref[ChatStream](self), loop) if moments else None
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         self._watch = None

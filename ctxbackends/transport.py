@@ -12,7 +12,7 @@ import socket
 import ssl
 import time
 import weakref
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from types import SimpleNamespace, TracebackType
 from typing import Any, TypeAlias
 
@@ -20,6 +20,7 @@ import aiohttp
 import attrs
 from aiohttp.abc import ResolveResult
 
+from ctxbackends.aiohttp_body import ByteStream, is_good, read_whole
 from ctxbackends.aiohttp_errors import AIOHTTP_ERRORS, StaleConnectionError, translate, without_frames
 from ctxbackends.errors import (
     AirgapError,
@@ -28,12 +29,10 @@ from ctxbackends.errors import (
     ClosedError,
     ConfigError,
     EventLoopError,
-    MalformedResponseError,
-    ResponseTooLargeError,
 )
 from ctxbackends.masked import MaskedHeaders
 from ctxbackends.network import DIRECT, Route, check_addresses, checked_headers, proxy_refusal
-from ctxbackends.wire.http import MAX_BODY_BYTES, HTTPRequest, HTTPResponse
+from ctxbackends.wire.http import HTTPRequest, HTTPResponse
 
 Session: TypeAlias = aiohttp.ClientSession
 """What a service that has its own session passes in."""
@@ -45,8 +44,6 @@ and aiohttp repeats no POST."""
 STALE_SECONDS = 0.1
 """A pooled connection that had been closed shows it within the time that a packet takes to come back. One that closes
 later has most likely been read from, and a generation may have begun."""
-
-ERROR_BODY_BYTES = 64 * 1024
 
 
 @attrs.frozen(kw_only=True)
@@ -153,7 +150,7 @@ class Transport:
         try:
             async with asyncio.timeout(limits.total):
                 async with await self._request(session, url, request, headers, limits, contact, route) as response:
-                    return await _read(response)
+                    return await read_whole(response)
         except BackendError:
             raise  # APITimeoutError is a TimeoutError, and so an OSError
         except TimeoutError as error:
@@ -185,9 +182,9 @@ class Transport:
         contact = SimpleNamespace(reused_at=None)
         try:
             response = await self._request(session, url, request, headers, limits, contact, route)
-            if not _is_good(response):
+            if not is_good(response):
                 async with response:
-                    return await _read(response)
+                    return await read_whole(response)
             stream = ByteStream(response)
             self._streams.add(stream)
             return stream
@@ -364,100 +361,6 @@ def _is_stale(contact: SimpleNamespace) -> bool:
     return contact.reused_at is not None and time.monotonic() < contact.reused_at + STALE_SECONDS
 
 
-class ByteStream:
-    """The body of a 2xx answer, as it comes. ``read`` gives b"" at the end. Always closed, which ends the connection
-    unless the body was read whole."""
-
-    __slots__ = ("__weakref__", "_on_close", "_response")
-
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
-        self._response = response
-        self._on_close: Callable[[], None] | None = None
-
-    def __del__(self) -> None:
-        self._closed()  # a stream that somebody forgot must not keep its place for ever
-
-    def on_close(self, told: Callable[[], None]) -> None:
-        """``told`` is called once, when the stream is closed."""
-        self._on_close = told
-
-    async def read(self) -> bytes:
-        """The next bytes. Raises APIConnectionError when the connection breaks."""
-        try:
-            return await self._response.content.readany()
-        except AIOHTTP_ERRORS as error:
-            left = _came_before(self._response.content)
-            if left:
-                return left  # the error comes again with the next read
-            raise translate(error, reused=False, started=True) from without_frames(error)
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """Names in lower case."""
-        return _lower(self._response.headers)
-
-    @property
-    def at_end(self) -> bool:
-        return self._response.content.at_eof()
-
-    def close(self) -> None:
-        """Close at once, without waiting, so that the server sees it and frees its slot. Where the body was read to its
-        end, the connection is pooled already and stays."""
-        self._response.close()
-        self._closed()
-
-    def _closed(self) -> None:
-        told, self._on_close = self._on_close, None
-        if told is not None:
-            told()
-
-
-def _came_before(content: aiohttp.StreamReader) -> bytes:
-    """What had arrived before the connection broke: aiohttp raises the error first and keeps the bytes."""
-    error = content.exception()
-    if error is None:
-        return b""
-    content._exception = None
-    try:
-        return content.read_nowait()
-    finally:
-        content._exception = error
-
-
-def _is_good(response: aiohttp.ClientResponse) -> bool:
-    """Whether the status is a 2xx. Raises MalformedResponseError for a body that is compressed: nobody asked for that,
-    and a small body can become any size."""
-    if not 200 <= response.status < 300:
-        return False
-    encoding = response.headers.get("Content-Encoding", "identity")
-    if encoding.lower() not in ("identity", ""):
-        response.close()
-        raise MalformedResponseError(f"the answer is compressed ({encoding[:20]!r}), which was not asked for")
-    return True
-
-
-async def _read(response: aiohttp.ClientResponse) -> HTTPResponse:
-    """The answer whole; of one with an error status, the beginning is enough."""
-    good = _is_good(response)
-    limit = MAX_BODY_BYTES if good else ERROR_BODY_BYTES
-    parts, size = [], 0
-    while chunk := await response.content.readany():
-        parts.append(chunk)
-        size += len(chunk)
-        if size > limit:
-            if good:
-                raise ResponseTooLargeError("the answer", limit)
-            break
-    body = parts[0] if len(parts) == 1 else b"".join(parts)
-    return HTTPResponse(
-        status=response.status, headers=_lower(response.headers), body=body[:limit], received_at=time.time()
-    )
-
-
 def _verifies_nothing(session: aiohttp.ClientSession) -> bool:
     told = getattr(session.connector, "_ssl", True)
     return told is False or (isinstance(told, ssl.SSLContext) and told.verify_mode == ssl.CERT_NONE)
-
-
-def _lower(headers: Mapping[str, str]) -> dict[str, str]:
-    return {name.lower(): value for name, value in headers.items()}

@@ -19,7 +19,9 @@ import pytest
 from aiohttp import web
 from aiohttp.client_reqrep import ConnectionKey
 
+from ctxbackends import aiohttp_body
 from ctxbackends import transport as transport_module
+from ctxbackends.aiohttp_body import ByteStream
 from ctxbackends.aiohttp_errors import translate
 from ctxbackends.errors import (
     APIConnectionError,
@@ -29,7 +31,7 @@ from ctxbackends.errors import (
     MalformedResponseError,
     ResponseTooLargeError,
 )
-from ctxbackends.transport import ByteStream, Limits, Transport
+from ctxbackends.transport import Limits, Transport
 from ctxbackends.wire.http import HTTPRequest, HTTPResponse
 from tests.conftest import EVENT_STREAM, LAST_CHUNK, Do, RawServerFactory, Script, TestServerFactory, answer, chunked
 
@@ -107,7 +109,7 @@ async def test_open_hands_out_the_body_as_it_comes(transport: Transport, raw_ser
 async def test_open_reads_an_error_up_to_a_limit(
     transport: Transport, raw_server: RawServerFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transport_module, "ERROR_BODY_BYTES", 10)
+    monkeypatch.setattr(aiohttp_body, "ERROR_BODY_BYTES", 10)
     server = await raw_server([[answer(404, b"short")], [answer(500, b"0123456789abcdef")]])
     second, first = await open_stream(transport, server.url), await open_stream(transport, server.url)
     assert isinstance(first, HTTPResponse)
@@ -119,7 +121,7 @@ async def test_open_reads_an_error_up_to_a_limit(
 async def test_a_body_over_the_limit(
     transport: Transport, raw_server: RawServerFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transport_module, "MAX_BODY_BYTES", 10)
+    monkeypatch.setattr(aiohttp_body, "MAX_BODY_BYTES", 10)
     server = await raw_server([[answer(200, b"0123456789")], [answer(200, b"0123456789a" * 2)[:-1], Do.HOLD]])
     assert b"0123456789" == (await send(transport, server.url)).body
     with pytest.raises(ResponseTooLargeError) as caught:
