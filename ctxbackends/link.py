@@ -179,7 +179,11 @@ class ServerLink:
         url = await self._url(request)
         release = await self.limiter.take() if work else None
         try:
-            response = await self._transport.send(url, request, headers=headers, limits=limits, route=self._route)
+            # What only looks at a server leaves no connection behind. A generation on one that is closed without an
+            # answer looks like one on a connection that had been closed before, and would be sent again.
+            response = await self._transport.send(
+                url, request, headers=headers, limits=limits, route=self._route, keep=work
+            )
         except APIConnectionError as error:
             self._went(error)
             raise

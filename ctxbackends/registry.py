@@ -11,7 +11,7 @@ from typing import Any, Self, TypeAlias
 import anyio
 
 from ctxbackends.backend import Backend
-from ctxbackends.config import BackendConfig
+from ctxbackends.config import BackendConfig, CtxConfig
 from ctxbackends.config_read import find_ctxrc, load_ctxrc
 from ctxbackends.errors import (
     AmbiguousBackendError,
@@ -88,19 +88,16 @@ class Registry:
 
         Raises ConfigError where the file cannot be used; without any file the registry is empty.
         """
-        registry = cls(session=session)
+        found = Path(path) if path is not None else find_ctxrc()
+        names = tuple(dict.fromkeys((*(str(name) for name in PROFILES), *(types or ()))))
+        loaded = load_ctxrc(found, types=names) if found is not None else CtxConfig()
+        registry = cls(session=session, airgap=bool(airgap or loaded.airgap))
         for name, factory in (types or {}).items():
             registry.register(name, factory)
-        found = Path(path) if path is not None else find_ctxrc()
-        if found is not None:
-            loaded = load_ctxrc(found, types=registry.types)
-            airgap = airgap or loaded.airgap
-            for config in loaded.backends:
-                registry.configure(config)
-            if loaded.default_backend is not None:
-                registry.set_default(loaded.default_backend)
-        if airgap:
-            registry._transport = Transport(session=session, airgap=True)  # nothing has used the other one
+        for config in loaded.backends:
+            registry.configure(config)
+        if loaded.default_backend is not None:
+            registry.set_default(loaded.default_backend)
         return registry
 
     # --- set up -----------------------------------------------------------------------------------

@@ -124,15 +124,23 @@ class Transport:
         return _Use(self._uses)
 
     async def send(
-        self, url: str, request: HTTPRequest, *, headers: Mapping[str, str], limits: Limits, route: Route = DIRECT
+        self,
+        url: str,
+        request: HTTPRequest,
+        *,
+        headers: Mapping[str, str],
+        limits: Limits,
+        route: Route = DIRECT,
+        keep: bool = True,
     ) -> HTTPResponse:
-        """One request, its answer read whole, whatever its status.
+        """One request, its answer read whole, whatever its status. ``keep``: the connection, for the next one.
 
         Raises APIConnectionError, APITimeoutError (phases ``connect`` and ``total``), ResponseTooLargeError.
         """
         headers = MaskedHeaders(headers)
         try:
-            return await self._send(await self._ready_session(), url, request, headers, limits, route)
+            session = await (self._ready_session() if keep else self._fresh_session())
+            return await self._send(session, url, request, headers, limits, route)
         except StaleConnectionError:
             pass  # left first, so that its error is not the context of what comes now
         return await self._send(await self._fresh_session(), url, request, headers, limits, route)
@@ -260,7 +268,7 @@ class Transport:
         return self._session
 
     async def _fresh_session(self) -> aiohttp.ClientSession:
-        """One that keeps no connections: where one of the pool was closed, the others may be so as well."""
+        """One that keeps no connections. Where one of a pool was closed, the others may be so as well."""
         session = await self._ready_session()
         if session is self._borrowed:
             return session

@@ -386,8 +386,8 @@ async def test_what_is_no_event_is_no_progress(nothing: bytes) -> None:
 
 
 async def test_tokens_are_progress() -> None:
-    parts: list[Part] = [part for _ in range(12) for part in (0.03, event("a"))]
-    async with stream_of(ScriptedBody(*parts, sse("b")), first_token=0.25, idle=0.25) as stream:
+    parts: list[Part] = [part for _ in range(12) for part in (0.1, event("a"))]
+    async with stream_of(ScriptedBody(*parts, sse("b")), first_token=1.0, idle=1.0) as stream:
         assert "a" * 12 + "b" == (await stream.completed()).text
 
 
