@@ -325,7 +325,7 @@ async def test_a_redirect_is_not_followed(transport: Transport, raw_server: RawS
     opened = await open_stream(transport, server.url)
     assert isinstance(opened, HTTPResponse)
     assert status == opened.status
-    assert [] == other.closed  # not even a connection
+    assert [] == other.connections  # not even a connection
 
 
 async def test_a_proxy_of_the_environment_is_not_used(
@@ -337,7 +337,7 @@ async def test_a_proxy_of_the_environment_is_not_used(
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
     assert 200 == (await send(transport, server.url)).status
-    assert (1, []) == (len(server.requests), proxy.closed)
+    assert (1, []) == (len(server.requests), proxy.connections)
 
 
 async def test_no_cookies_are_kept(transport: Transport, raw_server: RawServerFactory) -> None:
@@ -352,7 +352,7 @@ async def test_keep_alive(transport: Transport, raw_server: RawServerFactory) ->
     server = await raw_server([[OK], [OK], [OK]])
     for _ in range(3):
         assert b"ok" == (await send(transport, server.url)).body
-    assert [0, 0, 0] == [request.connection for request in server.requests]
+    assert [0, 0, 0] == server.places
 
 
 async def test_keep_alive_after_an_error(transport: Transport, test_server: TestServerFactory) -> None:
@@ -385,7 +385,7 @@ async def test_a_pooled_connection_that_is_closed_is_known_as_reused(
     with pytest.raises(APIConnectionError) as caught:
         await send(transport, server.url)
     assert (BEFORE, {"sent", "reused"}) == (str(caught.value), facts(caught.value))
-    assert [0, 0] == [request.connection for request in server.requests]
+    assert [0, 0] == server.places
 
 
 async def test_a_reused_connection_that_breaks_within_the_answer_is_not(

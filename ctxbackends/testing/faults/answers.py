@@ -73,7 +73,7 @@ class Answer:
     @property
     def known(self) -> bool:
         """Whether a model server has this route."""
-        return self.kind != "look" or (self.request.method == "GET" and self.route in _LOOKS)
+        return self.kind != "look" or (self.request.method in ("GET", "HEAD") and self.route in _LOOKS)
 
     @property
     def streams(self) -> bool:
@@ -281,13 +281,18 @@ def plain(status: int, body: bytes, **headers: str) -> bytes:
 
 _PHRASES = {
     200: "OK",
+    307: "Temporary Redirect",
     400: "Bad Request",
     401: "Unauthorized",
     404: "Not Found",
+    413: "Content Too Large",
     429: "Too Many Requests",
+    431: "Request Header Fields Too Large",
     500: "Internal Server Error",
+    501: "Not Implemented",
     502: "Bad Gateway",
     503: "Service Unavailable",
+    505: "HTTP Version Not Supported",
 }
 
 
