@@ -18,7 +18,8 @@ from aiohttp.test_utils import TestServer
 from hypothesis import settings
 
 from ctxbackends.testing import FaultServer
-from ctxbackends.testing.faults import Do, Received, Step
+from ctxbackends.testing.faults import Do as Do
+from ctxbackends.testing.faults import Received, Step
 
 # Fixtures: one server for all the directories of tests.
 from tests.vllm.fixtures import (  # noqa: F401

@@ -306,7 +306,7 @@ class Fault:
 
     ``seconds``: it is played to every request until that much time has passed since its first one, and not to one
     alone. ``refuses``: nothing listens for so many seconds. ``kinds`` and ``wires``: the answers that it can happen to;
-    to any other request, the server says so with status 500.
+    to any other request, the server says so with status 400, which no client sends again.
     """
 
     name: str
@@ -323,7 +323,7 @@ class Fault:
         if self.concerns(answer.kind, answer.wire):
             return self.script(answer)
         said = f"FaultServer: {self.name} can not happen to this request, {answer.kind} in {answer.wire}"
-        return (plain(500, dump({"error": {"message": said, "type": "fault_server_error", "code": 500}})),)
+        return (plain(400, dump({"error": {"message": said, "type": "fault_server_error", "code": 400}})),)
 
 
 def whole(answer: Answer) -> Iterator[Step]:

@@ -1,6 +1,6 @@
 """The requests in the bytes that a connection received. Pure: knows no socket and no script.
 
-Strict, since a client that is tested is to hear what it did wrong; and bounded, since one that is fuzzed sends anything.
+Strict, since a client that is tested is to hear what it did wrong; bounded, since one that is fuzzed sends anything.
 """
 
 from __future__ import annotations

@@ -60,6 +60,7 @@ class FaultServer:
         self._port = 0
         self._players: set[_Player] = set()
         self._playing: set[asyncio.Task[None]] = set()
+        self._away = False
         self._later: asyncio.TimerHandle | None = None
         self._listening: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -178,8 +179,9 @@ class FaultServer:
         """Where the next fault is that nothing listens: begin with it. While it lasts, the next one waits."""
         script = self._queue[0][0] if self._queue else None
         refuses = isinstance(script, Fault) and script.refuses
-        if self._loop is None or self._later is not None or not refuses:
+        if self._loop is None or self._away or not refuses:
             return False
+        self._away = True
         self._queue.popleft()
         self._stop_listening()
         for player in list(self._players):
@@ -208,11 +210,15 @@ class FaultServer:
     async def _listen(self) -> None:
         assert self._loop is not None, "it was started"
         self._server = await self._loop.create_server(lambda: _Player(self), sock=_bound(self._port), ssl=self._tls)
-        self._later = None
+        self._away = False
         self._refuse()
 
     def _listen_again(self) -> None:
         assert self._loop is not None, "it was started"
+        self._away = False
+        if self._refuse():
+            return
+        self._away = True  # until it does listen
         self._listening = self._loop.create_task(self._listen())
 
     @property
@@ -229,7 +235,6 @@ class FaultServer:
         self._queue.clear()
         if self._later is not None:
             self._later.cancel()
-            self._later = None
         if self._listening is not None:
             await self._listening
             self._listening = None
@@ -242,7 +247,7 @@ class FaultServer:
             await asyncio.wait(self._playing)
         if self._socket is not None:
             self._socket.close()
-            self._socket = None
+        self._away = False
         self._loop = None
         failures, self._failures = self._failures, []
         if failures:
