@@ -3,27 +3,34 @@ requests and connections, how it reads what is no request, and that nothing of i
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import gc
 import json
+import os
 import random
 import socket
+import subprocess
+import sys
 import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
 import pytest
 
+import ctxbackends
 from ctxbackends.testing import FaultServer, faults
 from ctxbackends.testing.faults import Answer, Do, Fault, Step
 from ctxbackends.testing.faults.catalogue import STREAMS
 from ctxbackends.testing.faults.reading import BODY_MOST, HEAD_MOST, NotARequest, RequestReader
 
 CHAT = "/v1/chat/completions"
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(ctxbackends.__file__).parents[1])}
 ASKED = json.dumps({"model": "m", "messages": [{"role": "user", "content": "Hello"}]}).encode()
 
 
@@ -568,3 +575,9 @@ def test_a_fault_of_ones_own_has_a_name_and_kinds(server: FaultServer, line: Lin
     server.play(Fault("mine", lambda _: (Do.CLOSE,), kinds=STREAMS))
     line.send(request())
     assert b"mine can not happen" in line.answer()[1]
+
+
+def test_it_needs_no_extra() -> None:
+    asked = "import sys; from ctxbackends.testing import FaultServer, faults; print(sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True, env=ENVIRONMENT)
+    assert set() == {"aiohttp", "gguf", "numpy", "pytest"} & set(ast.literal_eval(done.stdout))
