@@ -1,11 +1,17 @@
-"""Sphinx. The tables of backend types, wire behaviour and exceptions are made from the code, so they cannot go stale.
+"""Sphinx. The tables of backend types, wire behaviour, exceptions and faults are made from the code, and what faults
+become from the table that the tests hold, so they cannot go stale.
 Needs no network: intersphinx is off, so names of other packages are not links."""
 
 from __future__ import annotations
 
+import importlib.util
+import inspect
 import json
+import re
+import sys
 from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from docutils import nodes
@@ -14,6 +20,9 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from ctxbackends import PROFILES, BackendError, Profile
+from ctxbackends.testing import faults
+from ctxbackends.testing.faults.answers import KINDS, WIRES
+from ctxbackends.testing.faults.catalogue import GENERATIONS, makers
 from ctxbackends.wire.options import CELLS, Handling, Refused
 
 project = "ctxbackends"
@@ -31,6 +40,8 @@ nitpick_ignore_regex = [
     # Inner values that no page describes.
     ("py:.*", r"ctxbackends\.(wire|transport|retry)\..*"),
     ("py:.*", r"ctxbackends\.structured\.T"),
+    ("py:.*", r"ctxbackends\.testing\.faults\.\w+\.\w+"),
+    ("py:.*", r"(Kind|Step|WireName|ssl\.SSLContext)"),
 ]
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
@@ -185,6 +196,104 @@ class ProofsTable(SphinxDirective):
         return self.parse_text_to_nodes("\n".join(lines))
 
 
+def faults_of(group: str) -> list[str]:
+    """The faults of one module of the catalogue, as they stand in it."""
+    return [name for name, make in makers.items() if make.__module__ == f"ctxbackends.testing.faults.{group}"]
+
+
+def sentence_of(fault: str) -> str:
+    text = " ".join((inspect.getdoc(makers[fault]) or "").split())
+    return re.split(r"(?<=\.) ", text, maxsplit=1)[0]
+
+
+class FaultsTable(SphinxDirective):
+    """The faults of one module of the catalogue: what can be chosen about them, and what they can happen to."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        rows = [
+            {"fault": f"`{self.signature(name)}`", "what it does": sentence_of(name), "happens to": self.concerns(name)}
+            for name in faults_of(self.arguments[0])
+        ]
+        return self.parse_text_to_nodes("\n".join(table(rows)))
+
+    def signature(self, name: str) -> str:
+        chosen = inspect.signature(makers[name]).parameters.values()
+        return f"{name}({', '.join(f'{one.name}={one.default!r}' for one in chosen)})"
+
+    def concerns(self, name: str) -> str:
+        fault = faults.CATALOGUE[name]
+        kinds = {tuple(KINDS): "all", GENERATIONS: "generations", ("stream",): "streams"}[tuple(fault.kinds)]
+        others = [f"`{wire}`" for wire in WIRES if wire not in fault.wires]
+        return f"{kinds}, not of {', '.join(others)}" if others else kinds
+
+
+def outcomes_table(env_note: Any) -> ModuleType:
+    """tests/faults/table.py, which stands beside the documentation and is in no package."""
+    path = Path(__file__).parents[1] / "tests" / "faults" / "table.py"
+    env_note(str(path))
+    spec = importlib.util.spec_from_file_location("faults_table", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # attrs looks for the module of a class
+    spec.loader.exec_module(module)
+    return module
+
+
+class OutcomesTable(SphinxDirective):
+    """What each fault of one module of the catalogue becomes, and below it, where that differs."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        held = outcomes_table(self.env.note_dependency)
+        rows, exceptions = [], []
+        for name in faults_of(self.arguments[0]):
+            row = held.TABLE[name]
+            rows.append({"what happens": f"{sentence_of(name)} `{name}`", **self.cells(row)})
+            if row.cold is not None:
+                exceptions.append(f"- `{name}`, where a cold start is expected: {self.words(row.cold)}.")
+            if row.embed is not None:
+                exceptions.append(f"- `{name}`, embeddings: {self.words(row.embed)}.")
+            for wire_api, others in held.WIRE_ROWS.items():
+                if name in others:
+                    cells = self.cells(others[name])
+                    said = "; ".join(f"{kind}: {words}" for kind, words in cells.items() if words != NO)
+                    exceptions.append(f"- `{name}` in `{wire_api}`, {said}.")
+        differing = ["", "Where it differs:", "", *exceptions] if exceptions else []
+        return self.parse_text_to_nodes("\n".join([*table(rows), *differing]))
+
+    def cells(self, row: Any) -> dict[str, str]:
+        streamed = self.words(row.streamed)
+        plain = NO if row.plain is None else "the same" if row.plain == row.streamed else self.words(row.plain)
+        return {"a stream": streamed, "an answer in one piece": plain}
+
+    def words(self, outcome: Any) -> str:
+        if not hasattr(outcome, "error"):
+            return self.answer_in_words(outcome)
+        said = [f"{{exc}}`~ctxbackends.{outcome.error.__name__}`"]
+        said += [f"`{name}={value!r}`" for name, value in outcome.facts.items()]
+        if outcome.pieces is not None:
+            said.append("`partial` with what came" if outcome.pieces else "`partial` without text")
+        if outcome.cause is not None:
+            said.append(f"cause {{exc}}`~ctxbackends.{outcome.cause.__name__}`")
+        return ", ".join(said)
+
+    def answer_in_words(self, outcome: Any) -> str:
+        said = ["the whole answer"]
+        if outcome.finish_reason != "stop":
+            said.append(f'`finish_reason="{outcome.finish_reason}"`')
+        if outcome.calls:
+            said.append(f"{len(outcome.calls)} calls")
+        if outcome.requests is None:
+            said.append("asked for until it comes")
+        elif outcome.requests > 1:
+            said.append("asked for again")
+        return ", ".join(said)
+
+
 class ExceptionTree(SphinxDirective):
     """What derives from what."""
 
@@ -207,6 +316,8 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("options", OptionsTable)
     app.add_directive("operations", OperationsTable)
     app.add_directive("proofs", ProofsTable)
+    app.add_directive("faults", FaultsTable)
+    app.add_directive("outcomes", OutcomesTable)
     app.add_directive("exception-tree", ExceptionTree)
     app.connect("autodoc-process-signature", hide_signature)
     return {"parallel_read_safe": True}

@@ -7,19 +7,20 @@ import json
 import os
 import socket
 import ssl
-import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from enum import Enum
 from typing import Any, TypeAlias
 from unittest.mock import Mock
 
 import aiohttp
 import aioresponses.core
-import attrs
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from hypothesis import settings
+
+from ctxbackends.testing import FaultServer
+from ctxbackends.testing.faults import Do as Do
+from ctxbackends.testing.faults import Received, Step
 
 # Fixtures: one server for all the directories of tests.
 from tests.vllm.fixtures import (  # noqa: F401
@@ -47,125 +48,40 @@ aioresponses.core.ClientResponse = _Response  # type: ignore[attr-defined]  # th
 # --- a server that does exactly what it is told ---------------------------------------------------
 
 
-class Do(Enum):
-    """What a script does besides sending bytes."""
-
-    CLOSE = "close the connection"
-    RESET = "end the connection with a reset"
-    HOLD = "say nothing more until the client closes"
-
-
-Action: TypeAlias = bytes | float | asyncio.Event | Do
-"""Bytes are sent, a number of seconds and an event are waited for."""
-
-Script: TypeAlias = Sequence[Action]
+Script: TypeAlias = Sequence[Step]
 """What is done after one request has been read."""
 
 
-@attrs.frozen(kw_only=True)
-class Received:
-    """One request. ``headers`` have lower-case names; ``connection`` counts from 0."""
-
-    method: str
-    path: str
-    headers: dict[str, str]
-    body: bytes
-    connection: int
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-
-class RawServer:
+class RawServer(FaultServer):
     """Plays a list of scripts on each connection, one for each request; the last list serves all further connections.
 
     A connection is kept open after its scripts; one more request on it is recorded, and the connection closed.
-    ``closed[i]`` is set when the client has closed connection ``i``.
     """
 
     def __init__(self, *connections: Sequence[Script], tls: ssl.SSLContext | None = None) -> None:
-        self._connections = connections
-        self._tls = tls
-        self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-        self.requests: list[Received] = []
-        self.closed: list[asyncio.Event] = []
-
-    @property
-    def url(self) -> str:
-        return f"{'http' if self._tls is None else 'https'}://127.0.0.1:{self.port}"
-
-    @property
-    def port(self) -> int:
-        assert self._server is not None
-        port: int = self._server.sockets[0].getsockname()[1]
-        return port
+        super().__init__(tls=tls)
+        self._scripts = connections
 
     @property
     def paths(self) -> list[str]:
         return [request.path for request in self.requests]
 
-    async def start(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
+    @property
+    def places(self) -> list[int]:
+        """The connection of each request, counted from 0."""
+        return [request.connection.number for request in self.requests]
 
-    async def stop(self) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+    def steps_for(self, request: Received) -> Script:
+        scripts = self._scripts[min(request.connection.number, len(self._scripts) - 1)]
+        return (*scripts, (Do.CLOSE,))[request.connection.requests - 1]
 
     async def client_closed(self, connection: int = 0) -> bool:
         """Whether the client closes this connection, soon."""
         try:
-            await asyncio.wait_for(self.closed[connection].wait(), 5)
+            await asyncio.wait_for(self.connections[connection].closed(), 5)
         except TimeoutError:
             return False
         return True
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        number = len(self.closed)
-        self.closed.append(asyncio.Event())
-        try:
-            for script in self._connections[min(number, len(self._connections) - 1)]:
-                self.requests.append(await _read_request(reader, number))
-                for action in script:
-                    await self._play(action, reader, writer)
-            self.requests.append(await _read_request(reader, number))  # one that no script is for
-        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
-            pass  # the client has closed, a script has, or the test is over
-        finally:
-            self.closed[number].set()
-            writer.close()
-
-    async def _play(self, action: Action, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if isinstance(action, bytes):
-            writer.write(action)
-            await writer.drain()
-        elif isinstance(action, asyncio.Event):
-            await action.wait()
-        elif isinstance(action, float):
-            await asyncio.sleep(action)
-        elif action is Do.HOLD:
-            await reader.read()
-            raise ConnectionError
-        else:
-            if action is Do.RESET:
-                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            writer.close()
-            raise ConnectionError
-
-
-async def _read_request(reader: asyncio.StreamReader, connection: int) -> Received:
-    first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-    method, path, _ = first.split(" ")
-    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines if line)}
-    body = await reader.readexactly(int(headers.get("content-length", "0")))
-    return Received(method=method, path=path, headers=headers, body=body, connection=connection)
 
 
 RawServerFactory: TypeAlias = Callable[..., Awaitable[RawServer]]

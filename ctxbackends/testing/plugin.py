@@ -1,5 +1,5 @@
-"""The pytest plugin: fixtures that yield tiny models and a running real llama.cpp server. Loaded by its entry point;
-imports nothing until a fixture is asked for.
+"""The pytest plugin: fixtures that yield tiny models, a running real llama.cpp server and a server of faults. Loaded by
+its entry point; imports nothing until a fixture is asked for.
 
 The server lives as long as the test session and belongs to it; each test gets a backend of its own over it.
 """
@@ -20,6 +20,7 @@ except ImportError:  # pragma: no cover  # without the extra `testing`, the plug
 if TYPE_CHECKING:
     from ctxbackends.backend import Backend
     from ctxbackends.local import LocalServer
+    from ctxbackends.testing.faults.server import FaultServer
 
 CONTEXT_TOKENS = 4096
 SLOTS = 2
@@ -58,3 +59,16 @@ async def llama_backend(llama_server: LocalServer) -> AsyncIterator[Backend]:
     async with open_backend("llamacpp", endpoint=endpoint, default_model=llama_server.alias) as backend:
         await backend.wait_ready()
         yield backend
+
+
+@pytest.fixture
+def fault_server() -> Iterator[FaultServer]:
+    """A :class:`ctxbackends.testing.FaultServer` of its own for each test, async or not.
+
+    It runs in a thread, so that it also answers a client that blocks, and goes on where the event loop of a test does
+    not: what a client does about a fault is then the client's own doing.
+    """
+    from ctxbackends.testing.faults.server import FaultServer  # noqa: PLC0415
+
+    with FaultServer() as server:
+        yield server

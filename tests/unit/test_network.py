@@ -127,7 +127,7 @@ async def test_loopback_is_never_proxied(raw_server: RawServerFactory, monkeypat
         monkeypatch.setenv(name, proxy.url)
     assert ["m"] == await listed(server.url, trust_env=True)
     assert ["m"] == await listed(f"http://localhost:{server.port}", trust_env=True)
-    assert (2, []) == (len(server.requests), proxy.closed)
+    assert (2, []) == (len(server.requests), proxy.connections)
 
 
 async def test_a_tunnel(raw_server: RawServerFactory, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -465,7 +465,7 @@ async def test_no_value_becomes_another_header(
                     server.url, HTTPRequest("GET", "/", headers=own), headers=given, limits=Limits(total=5.0)
                 )
     await transport.aclose()
-    assert [] == server.closed
+    assert [] == server.connections
 
 
 @pytest.mark.parametrize("path", ["/a\r\nX: 1", "/a b", "/\x00", "/ä", "@elsewhere/", "v1", "", "/\u2028"])
@@ -479,7 +479,7 @@ async def test_no_path_becomes_another_request(path: str, raw_server: RawServerF
     with pytest.raises(ConfigError, match="percent-encode"):
         await link.send(HTTPRequest("GET", path), Limits(total=5.0))
     await transport.aclose()
-    assert [] == server.closed
+    assert [] == server.connections
 
 
 async def test_the_path_of_an_endpoint_stays_in_its_line(raw_server: RawServerFactory) -> None:

@@ -266,7 +266,7 @@ async def test_one_session_for_all(raw_server: RawServerFactory) -> None:
     configs = [BackendConfig(name=name, type="openai-compatible", endpoint=server.url) for name in ("a", "b")]
     async with Registry(configs) as registry:
         assert ["m", "m"] == [(await registry.resolve(name).ping()).model for name in ("a", "b")]
-    assert [0, 0] == [request.connection for request in server.requests]
+    assert [0, 0] == server.places
     assert await server.client_closed()
 
 
@@ -283,7 +283,7 @@ async def test_a_session_of_the_service(raw_server: RawServerFactory, tmp_path: 
         async with open_backend("openai-compatible", endpoint=server.url, session=session) as backend:
             await backend.ping()
         assert not session.closed
-    assert [("1", 0)] * 3 == [(request.headers["x-service"], request.connection) for request in server.requests]
+    assert [("1", 0)] * 3 == [(request.headers["x-service"], request.connection.number) for request in server.requests]
 
 
 class StubbornBackend(OwnBackend):

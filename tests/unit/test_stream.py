@@ -540,7 +540,7 @@ async def test_the_connection_is_pooled_after_the_end(
     for _ in range(3):
         async with backend.stream("Hi") as stream:
             await stream.completed()
-    assert [0, 0, 0] == [request.connection for request in server.requests]
+    assert [0, 0, 0] == server.places
     assert all("connection" not in request.headers for request in server.requests)
 
 
@@ -552,7 +552,7 @@ async def test_the_connection_is_closed_after_the_end_where_the_server_closes_it
     for _ in range(2):
         async with backend.stream("Hi") as stream:
             await stream.completed()
-    assert [0, 1] == [request.connection for request in server.requests]
+    assert [0, 1] == server.places
     assert ["close", "close"] == [request.headers["connection"] for request in server.requests]
     assert await server.client_closed(0)
     assert await server.client_closed(1)

@@ -120,7 +120,7 @@ async def test_an_unknown_ca_is_refused_at_once(raw_server: RawServerFactory, au
     error = await refused(server)
     assert "its certificate does not verify (" in error.problem
     assert "ca_bundle names the certificates to verify by" in error.problem
-    assert len(server.closed) <= 1  # tried once
+    assert len(server.connections) <= 1  # tried once
 
 
 async def test_the_systems_certificates_do_not_count_beside_a_bundle(

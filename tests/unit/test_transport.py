@@ -326,7 +326,7 @@ async def test_a_redirect_is_not_followed(transport: Transport, raw_server: RawS
     opened = await open_stream(transport, server.url)
     assert isinstance(opened, HTTPResponse)
     assert status == opened.status
-    assert [] == other.closed  # not even a connection
+    assert [] == other.connections  # not even a connection
 
 
 async def test_a_proxy_of_the_environment_is_not_used(
@@ -338,7 +338,7 @@ async def test_a_proxy_of_the_environment_is_not_used(
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
     assert 200 == (await send(transport, server.url)).status
-    assert (1, []) == (len(server.requests), proxy.closed)
+    assert (1, []) == (len(server.requests), proxy.connections)
 
 
 async def test_no_cookies_are_kept(transport: Transport, raw_server: RawServerFactory) -> None:
@@ -353,7 +353,7 @@ async def test_keep_alive(transport: Transport, raw_server: RawServerFactory) ->
     server = await raw_server([[OK], [OK], [OK]])
     for _ in range(3):
         assert b"ok" == (await send(transport, server.url)).body
-    assert [0, 0, 0] == [request.connection for request in server.requests]
+    assert [0, 0, 0] == server.places
 
 
 async def test_keep_alive_after_an_error(transport: Transport, test_server: TestServerFactory) -> None:
@@ -385,7 +385,7 @@ async def test_a_pooled_connection_that_is_closed_costs_nothing(
     server = await raw_server([[OK], [end]], [[OK]])
     await send(transport, server.url)
     assert await read(transport, server.url)
-    assert [0, 0, 1] == [request.connection for request in server.requests]
+    assert [0, 0, 1] == server.places
 
 
 @pytest.mark.parametrize("end", [Do.CLOSE, Do.RESET])
@@ -400,7 +400,7 @@ async def test_a_new_connection_that_is_closed_as_well_ends_it(
     assert (BEFORE, {"sent"}) == (str(caught.value), facts(caught.value))
     assert isinstance(caught.value.__context__, aiohttp.ClientError)
     assert not isinstance(caught.value.__context__.__context__, APIConnectionError)
-    assert [0, 0, 1] == [request.connection for request in server.requests]
+    assert [0, 0, 1] == server.places
 
 
 async def test_when_one_was_closed_all_may_be(transport: Transport, raw_server: RawServerFactory) -> None:

@@ -73,7 +73,7 @@ class Answer:
     @property
     def known(self) -> bool:
         """Whether a model server has this route."""
-        return self.kind != "look" or (self.request.method == "GET" and self.route in _LOOKS)
+        return self.kind != "look" or (self.request.method in ("GET", "HEAD") and self.route in _LOOKS)
 
     @property
     def streams(self) -> bool:
@@ -281,13 +281,18 @@ def plain(status: int, body: bytes, **headers: str) -> bytes:
 
 _PHRASES = {
     200: "OK",
+    307: "Temporary Redirect",
     400: "Bad Request",
     401: "Unauthorized",
     404: "Not Found",
+    413: "Content Too Large",
     429: "Too Many Requests",
+    431: "Request Header Fields Too Large",
     500: "Internal Server Error",
+    501: "Not Implemented",
     502: "Bad Gateway",
     503: "Service Unavailable",
+    505: "HTTP Version Not Supported",
 }
 
 
@@ -301,7 +306,7 @@ class Fault:
 
     ``seconds``: it is played to every request until that much time has passed since its first one, and not to one
     alone. ``refuses``: nothing listens for so many seconds. ``kinds`` and ``wires``: the answers that it can happen to;
-    to any other request, the server says so with status 500.
+    to any other request, the server says so with status 400, which no client sends again.
     """
 
     name: str
@@ -318,7 +323,7 @@ class Fault:
         if self.concerns(answer.kind, answer.wire):
             return self.script(answer)
         said = f"FaultServer: {self.name} can not happen to this request, {answer.kind} in {answer.wire}"
-        return (plain(500, dump({"error": {"message": said, "type": "fault_server_error", "code": 500}})),)
+        return (plain(400, dump({"error": {"message": said, "type": "fault_server_error", "code": 400}})),)
 
 
 def whole(answer: Answer) -> Iterator[Step]:
