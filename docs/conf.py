@@ -207,20 +207,26 @@ def sentence_of(fault: str) -> str:
 
 
 class FaultsTable(SphinxDirective):
-    """The faults of one module of the catalogue: what can be chosen about them, and what they can happen to."""
+    """The faults of one module of the catalogue: what can be chosen about them with its default, and what they can
+    happen to."""
 
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
         rows = [
-            {"fault": f"`{self.signature(name)}`", "what it does": sentence_of(name), "happens to": self.concerns(name)}
+            {
+                "fault": f"`{name}`",
+                "what it does": sentence_of(name),
+                "to choose": self.chosen(name),
+                "happens to": self.concerns(name),
+            }
             for name in faults_of(self.arguments[0])
         ]
         return self.parse_text_to_nodes("\n".join(table(rows)))
 
-    def signature(self, name: str) -> str:
-        chosen = inspect.signature(makers[name]).parameters.values()
-        return f"{name}({', '.join(f'{one.name}={one.default!r}' for one in chosen)})"
+    def chosen(self, name: str) -> str:
+        parameters = inspect.signature(makers[name]).parameters.values()
+        return ", ".join(f"`{one.name}={one.default!r}`" for one in parameters) or NO
 
     def concerns(self, name: str) -> str:
         fault = faults.CATALOGUE[name]
@@ -252,23 +258,23 @@ class OutcomesTable(SphinxDirective):
         rows, exceptions = [], []
         for name in faults_of(self.arguments[0]):
             row = held.TABLE[name]
-            rows.append({"what happens": f"{sentence_of(name)} `{name}`", **self.cells(row)})
+            rows.append({"what happens": f"{sentence_of(name)} `{name}`", **self.cells(name, row)})
             if row.cold is not None:
                 exceptions.append(f"- `{name}`, where a cold start is expected: {self.words(row.cold)}.")
             if row.embed is not None:
                 exceptions.append(f"- `{name}`, embeddings: {self.words(row.embed)}.")
             for wire_api, others in held.WIRE_ROWS.items():
                 if name in others:
-                    cells = self.cells(others[name])
+                    cells = self.cells(name, others[name])
                     said = "; ".join(f"{kind}: {words}" for kind, words in cells.items() if words != NO)
                     exceptions.append(f"- `{name}` in `{wire_api}`, {said}.")
         differing = ["", "Where it differs:", "", *exceptions] if exceptions else []
         return self.parse_text_to_nodes("\n".join([*table(rows), *differing]))
 
-    def cells(self, row: Any) -> dict[str, str]:
-        streamed = self.words(row.streamed)
-        plain = NO if row.plain is None else "the same" if row.plain == row.streamed else self.words(row.plain)
-        return {"a stream": streamed, "an answer in one piece": plain}
+    def cells(self, name: str, row: Any) -> dict[str, str]:
+        happens = "plain" in faults.CATALOGUE[name].kinds  # rows that several faults share say more than one of them is
+        plain = "the same" if row.plain == row.streamed else self.words(row.plain) if row.plain else NO
+        return {"a stream": self.words(row.streamed), "an answer in one piece": plain if happens else NO}
 
     def words(self, outcome: Any) -> str:
         if not hasattr(outcome, "error"):

@@ -40,8 +40,8 @@ class FaultServer:
     ``requests`` are those that came whole, in their order, and ``connections`` the TCP connections. What is no HTTP/1.1
     is answered with 400 and the like, and stands in neither ``requests`` nor the queue.
 
-    Everything here can be used from any thread and any event loop, except ``asyncio.Event`` as a step of a script:
-    it is set with ``call(event.set)``.
+    It can be told and asked from any thread and any event loop. An ``asyncio.Event`` in a script belongs to the event
+    loop of the server, and is set with ``call(event.set)``.
     """
 
     def __init__(
@@ -69,10 +69,12 @@ class FaultServer:
 
     @property
     def url(self) -> str:
+        """What a client is given, without a path and without a ``/`` at its end."""
         return f"{'http' if self._tls is None else 'https'}://127.0.0.1:{self._port}"
 
     @property
     def port(self) -> int:
+        """It is another after each start."""
         return self._port
 
     @property
@@ -82,6 +84,7 @@ class FaultServer:
 
     @property
     def open_connections(self) -> int:
+        """How many connections neither side has closed."""
         return sum(connection.closed_at is None for connection in self.connections)
 
     async def idle(self) -> None:
@@ -173,6 +176,7 @@ class FaultServer:
         return whole
 
     def steps_for(self, request: Received) -> Iterable[Step]:
+        """The steps of what is done to it. A subclass may choose otherwise."""
         return self.script_for(request)(Answer(request, self.pieces, self.model))
 
     def _refuse(self) -> bool:
