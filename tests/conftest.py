@@ -55,8 +55,11 @@ Script: TypeAlias = Sequence[Step]
 class RawServer(FaultServer):
     """Plays a list of scripts on each connection, one for each request; the last list serves all further connections.
 
-    A connection is kept open after its scripts; one more request on it is recorded, and the connection closed.
+    A connection is kept open after its scripts, whatever the client asks for; one more request on it is recorded, and
+    the connection closed.
     """
+
+    obeys_close = False
 
     def __init__(self, *connections: Sequence[Script], tls: ssl.SSLContext | None = None) -> None:
         super().__init__(tls=tls)

@@ -323,7 +323,7 @@ async def test_a_name_that_changes_its_address(raw_server: RawServerFactory, res
     resolves["moving.example.org"] = ["127.0.0.1", "192.0.2.1"]
     async with open_backend("vllm", endpoint=f"http://moving.example.org:{server.port}", airgap=True) as backend:
         await backend.models()
-        session = await backend._link._transport._ready_session()  # type: ignore[attr-defined]
+        session = await backend._link._transport._fresh_session()  # type: ignore[attr-defined]
         session.connector.clear_dns_cache()
         await server.client_closed()
         with pytest.raises(AirgapError):

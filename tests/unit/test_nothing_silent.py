@@ -56,7 +56,7 @@ def event(value: object) -> bytes:
 async def test_a_vllm_that_sleeps_is_not_ready(raw_server: RawServerFactory) -> None:
     """It would take a chat, and say nothing for ever."""
     scripts = [[answer(200, models_body("m"))], [answer(200, b'{"is_sleeping":true}')]]
-    server = await raw_server(scripts * 2)
+    server = await raw_server(*[[script] for script in scripts * 2])
     async with open_backend("vllm", endpoint=server.url) as backend:
         for call in (backend.wait_ready, backend.ping):
             with pytest.raises(ServerSleepingError, match=r"wake it with load\(\)"):
@@ -87,13 +87,13 @@ def routed(state: str, **more: Any) -> bytes:
 
 async def test_a_router_is_waited_for_until_the_model_is_there(raw_server: RawServerFactory) -> None:
     done = [[answer(200, b'{"success":true}')]]
-    server = await raw_server([*done, *([answer(200, routed(state))] for state in ("loading", "loading", "loaded"))])
+    server = await raw_server(done, *([[answer(200, routed(state))]] for state in ("loading", "loading", "loaded")))
     seen: list[Any] = []
     async with open_backend("llamacpp", endpoint=server.url, default_model="m") as backend:
         await backend.load(on_progress=seen.append)
     assert ["/models/load", "/v1/models", "/v1/models", "/v1/models"] == server.paths
     assert ["loading", "loading"] == [look.state for look in seen]
-    server = await raw_server([*done, [answer(200, routed("unloaded", failed=True, exit_code=1))]])
+    server = await raw_server(done, [[answer(200, routed("unloaded", failed=True, exit_code=1))]])
     async with open_backend("llamacpp", endpoint=server.url, default_model="m") as backend:
         with pytest.raises(ModelLoadFailedError):
             await backend.load()
@@ -322,7 +322,7 @@ async def test_an_answer_has_the_servers_own_name_of_the_request(stream: bool) -
 
 async def test_a_wrong_key_is_no_ready_llama_server(raw_server: RawServerFactory) -> None:
     refusal = answer(401, b'{"error":{"code":401,"message":"Invalid API Key","type":"authentication_error"}}')
-    server = await raw_server([[answer(200, b'{"status":"ok"}')], [refusal]])
+    server = await raw_server([[answer(200, b'{"status":"ok"}')]], [[refusal]])
     async with open_backend("llamacpp", endpoint=server.url, default_model="m") as backend:
         seen = await backend.status()
     assert ("error", True) == (seen.state, "Invalid API Key" in (seen.problem or ""))

@@ -30,7 +30,7 @@ from ctxbackends.httpbackend import HTTPBackend
 from ctxbackends.profiles import PROFILES, BackendType, Profile
 from ctxbackends.registry import Registry, http_backend, open_backend
 from ctxbackends.transport import Transport
-from tests.conftest import RawServerFactory, answer, models_body
+from tests.conftest import RawServerFactory, answer, completion_body, models_body
 
 LOCAL = BackendConfig(name="local", type="llamacpp")
 FAST = BackendConfig(name="fast", type="vllm")
@@ -262,10 +262,13 @@ async def test_closed() -> None:
 
 
 async def test_one_session_for_all(raw_server: RawServerFactory) -> None:
-    server = await raw_server([[answer(200, models_body("m"))]] * 2)
-    configs = [BackendConfig(name=name, type="openai-compatible", endpoint=server.url) for name in ("a", "b")]
+    server = await raw_server([[answer(200, completion_body())]] * 2)
+    configs = [
+        BackendConfig(name=name, type="openai-compatible", endpoint=server.url, default_model="m")
+        for name in ("a", "b")
+    ]
     async with Registry(configs) as registry:
-        assert ["m", "m"] == [(await registry.resolve(name).ping()).model for name in ("a", "b")]
+        assert ["m", "m"] == [(await registry.resolve(name).complete("Hi")).served_model for name in ("a", "b")]
     assert [0, 0] == server.places
     assert await server.client_closed()
 

@@ -44,6 +44,9 @@ class FaultServer:
     loop of the server, and is set with ``call(event.set)``.
     """
 
+    obeys_close = True
+    """Whether a connection is closed after the answer to a request that asks for it."""
+
     def __init__(
         self, *, pieces: Sequence[str] = PIECES, model: str = MODEL, tls: ssl.SSLContext | None = None
     ) -> None:
@@ -414,7 +417,8 @@ class _Player(asyncio.Protocol):
         try:
             steps = self._server.steps_for(request)
             await self._play(_without_body(steps) if request.method == "HEAD" else steps)
-            if self.connection.closed_at is None and request.headers.get("connection", "").lower() == "close":
+            asked_to_close = self._server.obeys_close and request.headers.get("connection", "").lower() == "close"
+            if asked_to_close and self.connection.closed_at is None:
                 self._end(Do.CLOSE)
         except (
             Exception
