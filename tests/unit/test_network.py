@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from base64 import b64encode
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -135,12 +136,14 @@ async def test_a_tunnel(raw_server: RawServerFactory, monkeypatch: pytest.Monkey
     ca.cert_pem.write_to_path(tmp_path / "ca.pem")
     server = await raw_server([[MODELS]], tls=serving(ca, "gpu.invalid"))
     seen: list[str] = []
+    ended = asyncio.Event()
 
     async def tunnel(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         seen.append((await reader.readuntil(b"\r\n\r\n")).decode())
         far, near = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
         await asyncio.gather(_copy(reader, near), _copy(far, writer))
+        ended.set()
 
     proxy = await asyncio.start_server(tunnel, "127.0.0.1", 0)
     monkeypatch.setenv("https_proxy", f"http://me:geheim@127.0.0.1:{proxy.sockets[0].getsockname()[1]}")
@@ -152,6 +155,7 @@ async def test_a_tunnel(raw_server: RawServerFactory, monkeypatch: pytest.Monkey
     assert "Proxy-Authorization: Basic " in seen[0]
     assert "canary" not in seen[0]
     assert "proxy-authorization" not in server.requests[0].headers
+    await ended.wait()
     proxy.close()
 
 
@@ -162,6 +166,8 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     except ConnectionError:
         pass
     writer.close()
+    with suppress(ConnectionError):
+        await writer.wait_closed()
 
 
 # --- a proxy that fails is no server that starts ---------------------------------------------------
