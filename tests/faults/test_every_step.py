@@ -1,0 +1,71 @@
+"""Cancelled, and closed, at every step of the event loop that a request takes: no place, task or socket is lost, and
+what comes out is one of ours."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+import pytest
+
+from ctxbackends import Backend, BackendConfig, BackendError, Registry, open_backend
+from ctxbackends.testing import FaultServer
+
+STEPS = 45
+"""More than any of these requests takes."""
+
+TYPES = ("openai", "vllm", "llamacpp", "ollama")
+OPERATIONS = ("complete", "stream", "embed")
+
+
+async def use(backend: Backend, operation: str) -> None:
+    if operation == "complete":
+        assert "Hello, world." == (await backend.complete("Hello")).text
+    elif operation == "stream":
+        async with backend.stream("Hello") as stream:
+            assert "Hello, world." == (await stream.completed()).text
+    else:
+        assert 1 == len((await backend.embed("Hello")).vectors)
+
+
+async def started(backend: Backend, operation: str, steps: int) -> asyncio.Task[None]:
+    """A request that has taken so many steps, or has ended before."""
+    task = asyncio.create_task(use(backend, operation))
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    return task
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("type_", TYPES)
+async def test_cancelled(type_: str, operation: str) -> None:
+    """With one place alone: one that is lost would hang the next request."""
+    tasks = asyncio.all_tasks()
+    async with FaultServer() as server:
+        async with open_backend(type_, endpoint=server.url, default_model="m", max_concurrency=1) as backend:
+            for steps in range(STEPS):
+                task = await started(backend, operation, steps)
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+                async with asyncio.timeout(20):
+                    await use(backend, operation)
+        await server.idle()
+    assert tasks == asyncio.all_tasks()
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("type_", TYPES)
+async def test_closed(type_: str, operation: str) -> None:
+    tasks = asyncio.all_tasks()
+    async with FaultServer() as server:
+        config = BackendConfig(name="one", type=type_, endpoint=server.url, default_model="m")
+        for steps in range(STEPS):
+            registry = Registry([config])
+            task = await started(registry.default(), operation, steps)
+            await registry.aclose()
+            async with asyncio.timeout(20):
+                with suppress(BackendError):
+                    await task
+            await server.idle()
+    assert tasks == asyncio.all_tasks()
