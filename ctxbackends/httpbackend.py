@@ -267,6 +267,7 @@ class HTTPBackend:
         the server may have unloaded the model meanwhile."""
         if self._profile.prepare is None:
             return
+        self._link.check()
         loop = asyncio.get_running_loop()
         while (other := self._preparing.get(model)) is not None and other.get_loop() is loop:
             await asyncio.wait([other])

@@ -146,6 +146,10 @@ class ServerLink:
         """The base URL; before a server that is started here has one, what it will serve."""
         return self._base_url or (self.launcher.description if self.launcher else "")
 
+    def check(self) -> None:
+        """Raise ClosedError and EventLoopError, where nothing can be sent from here."""
+        self._transport.check()
+
     # --- limits -----------------------------------------------------------------------------------
 
     def listing_limits(self) -> Limits:

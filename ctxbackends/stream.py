@@ -183,9 +183,9 @@ class ChatStream:
         if opening is None or self._body is not None:
             return
         opening.cancel()
+        # Not after the wait: that can be cancelled, too.
+        opening.add_done_callback(_close_opened)
         await asyncio.wait([opening])
-        if not opening.cancelled() and opening.exception() is None:
-            opening.result().close()
 
     def _close(self) -> None:
         self._closed = True
@@ -370,6 +370,11 @@ class ChatStream:
         )
         if self._body is not None:
             self._body.close()  # the pending read ends, and the server sees that nobody waits any more
+
+
+def _close_opened(opening: asyncio.Task[Body]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()
 
 
 def _look(stream: weakref.ref[ChatStream], loop: asyncio.AbstractEventLoop) -> None:

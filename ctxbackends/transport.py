@@ -8,6 +8,7 @@ first.
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 import ssl
 import time
@@ -19,6 +20,7 @@ from typing import Any, TypeAlias
 import aiohttp
 import attrs
 from aiohttp.abc import ResolveResult
+from aiohttp.connector import Connection
 
 from ctxbackends.aiohttp_body import ByteStream, is_good, read_whole
 from ctxbackends.aiohttp_errors import AIOHTTP_ERRORS, StaleConnectionError, translate, without_frames
@@ -93,6 +95,41 @@ def _airgapped_socket(address: tuple[Any, ...]) -> socket.socket:
     return socket.socket(*address[:3])
 
 
+class _Connector(aiohttp.TCPConnector):
+    """Hands out no pooled connection on which something came while nobody had asked: the end of it, or an answer to
+    nothing, which aiohttp would read as the answer to the next request."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._known: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Any],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  # aiohttp names it
+    ) -> Connection:
+        while True:
+            connection = await super().connect(req, traces, timeout)
+            if connection.protocol not in self._known:
+                self._known.add(connection.protocol)
+                return connection
+            if not _is_spoiled(connection):
+                return connection
+            connection.close()
+
+
+def _is_spoiled(connection: Connection) -> bool:
+    transport = connection.transport
+    if connection.protocol is None or connection.protocol.should_close or transport is None or transport.is_closing():
+        return True
+    if transport.get_extra_info("ssl_object") is not None:
+        return False  # what comes there may belong to TLS itself
+    looked = select.poll()
+    looked.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+    return bool(looked.poll(0))
+
+
 class Transport:
     """Sends requests over one shared aiohttp session. ``session``: a borrowed one, which is never closed here.
     ``airgap``: connects to nothing but loopback and private addresses."""
@@ -120,8 +157,20 @@ class Transport:
 
     def use(self) -> _Use:
         """``with transport.use():`` around everything that waits for a server: where the transport is closed meanwhile,
-        the wait ends at once, with ClosedError."""
+        the wait ends at once, with ClosedError. Raises EventLoopError and ClosedError where it cannot be used."""
+        self.check()
         return _Use(self._uses)
+
+    def check(self) -> None:
+        """Raise ClosedError after the end, and EventLoopError where another event loop uses this."""
+        if self._closed:
+            raise ClosedError(_CLOSED)
+        if self._session is None or self._session.closed or self._loop is None or self._loop.is_closed():
+            return
+        if self._loop is not asyncio.get_running_loop():
+            raise EventLoopError(
+                "this registry or backend is in use on another event loop; two loops at once need one each"
+            )
 
     async def send(
         self,
@@ -245,22 +294,12 @@ class Transport:
         return response
 
     async def _ready_session(self) -> aiohttp.ClientSession:
-        if self._closed:
-            raise ClosedError(_CLOSED)
+        self.check()
         if self._borrowed is not None:
             return self._borrowed
         loop = asyncio.get_running_loop()
         if self._session is not None and self._loop is loop and not self._session.closed:
             return self._session
-        if (
-            self._session is not None
-            and not self._session.closed
-            and self._loop is not None
-            and not self._loop.is_closed()
-        ):
-            raise EventLoopError(
-                "this registry or backend is in use on another event loop; two loops at once need one each"
-            )
         self._session, self._fresh = self._new_session(keepalive_timeout=KEEPALIVE_SECONDS), None
         self._loop = loop
         self._guard = _close_with_loop(self)
@@ -280,7 +319,7 @@ class Transport:
         trace = aiohttp.TraceConfig()
         trace.on_connection_reuseconn.append(_note_reuse)
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
+            connector=_Connector(
                 limit=0,
                 resolver=_LoopbackResolver(airgap=self.airgap),
                 socket_factory=_airgapped_socket if self.airgap else None,

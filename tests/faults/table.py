@@ -173,6 +173,7 @@ TABLE: Mapping[str, Row] = {
     # --- connections that are kept
     "close_after_answer": WHOLE,
     "close_on_reuse": WHOLE,
+    "unasked_answer": WHOLE,
 }
 
 WIRE_ROWS: Mapping[str, Mapping[str, Row]] = {

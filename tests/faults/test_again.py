@@ -135,6 +135,17 @@ async def test_requests_one_right_after_the_other(type_: str, fault: Fault) -> N
         assert asked == len(server.generations)
 
 
+@pytest.mark.parametrize("type_", [*TYPES, "llamacpp", "lmstudio"])
+async def test_an_answer_to_nothing_is_the_answer_to_nothing(type_: str) -> None:
+    async with FaultServer() as server, open_backend(type_, endpoint=server.url, default_model="m") as backend:
+        for _ in range(3):
+            server.play(faults.unasked_answer())
+            assert "Hello, world." == (await backend.complete("Hello")).text
+            await asyncio.sleep(0.05)  # the other one comes, if the connection is still there
+            assert "Hello, world." == (await backend.complete("Hello")).text
+        assert 6 == len(server.generations)
+
+
 @pytest.mark.parametrize("end", [Do.CLOSE, Do.RESET])
 @pytest.mark.parametrize("type_", TYPES)
 async def test_a_server_that_dies_over_a_request_on_a_kept_connection(type_: str, end: Do) -> None:

@@ -9,7 +9,7 @@ from contextlib import suppress
 import pytest
 
 from ctxbackends import Backend, BackendConfig, BackendError, Registry, open_backend
-from ctxbackends.testing import FaultServer
+from ctxbackends.testing import FaultServer, faults
 
 STEPS = 45
 """More than any of these requests takes."""
@@ -36,18 +36,24 @@ async def started(backend: Backend, operation: str, steps: int) -> asyncio.Task[
     return task
 
 
+@pytest.mark.parametrize("times", [1, 2, 3])
+@pytest.mark.parametrize("fault", [None, faults.stall()])
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize("type_", TYPES)
-async def test_cancelled(type_: str, operation: str) -> None:
+async def test_cancelled(type_: str, operation: str, fault: faults.Fault | None, times: int) -> None:
     """With one place alone: one that is lost would hang the next request."""
     tasks = asyncio.all_tasks()
     async with FaultServer() as server:
         async with open_backend(type_, endpoint=server.url, default_model="m", max_concurrency=1) as backend:
             for steps in range(STEPS):
+                server.play(*([fault] if fault is not None else []))
                 task = await started(backend, operation, steps)
-                task.cancel()
+                for _ in range(times):
+                    task.cancel()
+                    await asyncio.sleep(0)
                 with suppress(asyncio.CancelledError):
                     await task
+                server.forget()
                 async with asyncio.timeout(20):
                     await use(backend, operation)
         await server.idle()

@@ -156,6 +156,23 @@ async def test_two_loops_at_once() -> None:
                 assert "Hello, world." == (await stream.completed()).text
 
 
+async def test_who_is_refused_on_another_loop_takes_no_place_away() -> None:
+    async with FaultServer() as server:
+        server.always(faults.silent())
+        config = BackendConfig(name="one", type="vllm", endpoint=server.url, default_model="m", max_concurrency=2)
+        async with Registry([config]) as registry:
+            backend = registry.default()
+            asking = [asyncio.create_task(backend.complete("Hello")) for _ in range(2)]
+            while len(server.generations) < 2:
+                await asyncio.sleep(0.01)
+            with pytest.raises(EventLoopError):
+                await asyncio.to_thread(asyncio.run, _awaited(lambda: backend.complete("Hello")))
+            asking += [asyncio.create_task(backend.complete("Hello")) for _ in range(2)]
+            await asyncio.sleep(0.1)
+            assert 2 == len(server.generations)
+        await asyncio.gather(*asking, return_exceptions=True)
+
+
 async def _awaited(ask: Callable[[], Awaitable[object]]) -> object:
     return await ask()
 

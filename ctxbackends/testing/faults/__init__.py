@@ -39,6 +39,7 @@ from ctxbackends.testing.faults.catalogue import makers
 from ctxbackends.testing.faults.kept import (
     close_after_answer,
     close_on_reuse,
+    unasked_answer,
 )
 from ctxbackends.testing.faults.saying import (
     abort,
@@ -158,6 +159,7 @@ __all__ = [
     "slow_headers",
     "stall",
     "swap_proxy",
+    "unasked_answer",
     "unauthorized",
     "unknown_reason",
     "whole",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import attrs
+
 from ctxbackends.testing.faults.answers import Answer, Fault, whole
 from ctxbackends.testing.faults.catalogue import catalogued
 from ctxbackends.testing.faults.scripts import Do, Step
@@ -30,6 +32,18 @@ def close_on_reuse() -> Fault:
         yield from _kept(answer)
 
     return Fault("close_on_reuse", script)
+
+
+@catalogued
+def unasked_answer(text: str = "nobody asked") -> Fault:
+    """A good answer, and a moment later another one on the same connection, to nothing: a proxy that lost count."""
+
+    def script(answer: Answer) -> Iterator[Step]:
+        yield from _kept(answer)
+        yield 0.01
+        yield from _kept(attrs.evolve(answer, pieces=(text, ".")))
+
+    return Fault("unasked_answer", script)
 
 
 def _kept(answer: Answer) -> Iterator[Step]:
