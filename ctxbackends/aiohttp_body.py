@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 import aiohttp
 
@@ -12,6 +14,7 @@ from ctxbackends.errors import MalformedResponseError, ResponseTooLargeError
 from ctxbackends.wire.http import MAX_BODY_BYTES, HTTPResponse
 
 ERROR_BODY_BYTES = 64 * 1024
+ERROR_BODY_SECONDS = 5.0
 
 
 class ByteStream:
@@ -90,18 +93,28 @@ async def read_whole(response: aiohttp.ClientResponse) -> HTTPResponse:
     """The answer whole; of one with an error status, the beginning is enough."""
     good = is_good(response)
     limit = MAX_BODY_BYTES if good else ERROR_BODY_BYTES
-    parts, size = [], 0
-    while chunk := await response.content.readany():
-        parts.append(chunk)
-        size += len(chunk)
-        if size > limit:
-            if good:
-                raise ResponseTooLargeError("the answer", limit)
-            break
+    parts: list[bytes] = []
+    if good:
+        await _read_into(parts, response, limit + 1)
+        if sum(map(len, parts)) > limit:
+            raise ResponseTooLargeError("the answer", limit)
+    else:
+        # The status is the answer. A body that breaks off, or that does not come, takes nothing from it.
+        with suppress(TimeoutError, *AIOHTTP_ERRORS):
+            async with asyncio.timeout(ERROR_BODY_SECONDS):
+                await _read_into(parts, response, limit)
     body = parts[0] if len(parts) == 1 else b"".join(parts)
     return HTTPResponse(
         status=response.status, headers=_lower(response.headers), body=body[:limit], received_at=time.time()
     )
+
+
+async def _read_into(parts: list[bytes], response: aiohttp.ClientResponse, enough: int) -> None:
+    """Read to the end, or until ``enough`` bytes are there."""
+    size = 0
+    while size < enough and (chunk := await response.content.readany()):
+        parts.append(chunk)
+        size += len(chunk)
 
 
 def _lower(headers: Mapping[str, str]) -> dict[str, str]:

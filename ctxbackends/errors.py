@@ -18,6 +18,15 @@ ERROR_BODY_SHOWN = 512
 REDACTED = "[key]"
 
 
+# Escape sequences of a server would move the cursor of a terminal, change its title, or hide what stands before.
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
+
+
+def printable(text: str) -> str:
+    """``text`` with its control characters written out, except the ends of lines and tabs."""
+    return text.translate(_CONTROLS)
+
+
 class BackendError(Exception):
     """The root. ``backend`` is the configured name, ``endpoint`` its base URL, ``waited`` the seconds spent waiting for
     the server before giving up."""
@@ -32,7 +41,7 @@ class BackendError(Exception):
     def __str__(self) -> str:
         where = f'backend "{self.backend}": ' if self.backend else ""
         waited = f" (after waiting {self.waited:.1f} s)" if self.waited is not None else ""
-        return f"{where}{self.problem}{waited}"
+        return f"{where}{printable(self.problem)}{waited}"
 
     def __reduce__(self) -> tuple[Callable[..., BackendError], tuple[type[BackendError], dict[str, Any]]]:
         # Exceptions cross process borders in worker pools; the default rebuilds from positional arguments and fails on
@@ -263,7 +272,7 @@ class APIConnectionError(BackendError):
             return super().__str__()
         name = f'backend "{self.backend}" ' if self.backend else ""
         waited = f" (after waiting {self.waited:.1f} s)" if self.waited is not None else ""
-        return f"{name}unreachable at {self.endpoint}: {self.problem}{waited}"
+        return f"{name}unreachable at {self.endpoint}: {printable(self.problem)}{waited}"
 
 
 class APITimeoutError(BackendError, TimeoutError):
@@ -387,7 +396,8 @@ class RedirectError(APIStatusError):
     location: str | None = None
 
     def __str__(self) -> str:
-        return f"{super().__str__()} (a redirect to {self.location or 'nowhere'} was refused; correct the endpoint)"
+        place = printable(self.location or "nowhere")
+        return f"{super().__str__()} (a redirect to {place} was refused; correct the endpoint)"
 
 
 # --- answers that are no answers ------------------------------------------------------------------

@@ -110,7 +110,7 @@ class ChatStream:
         self._loading: list[StreamEvent] = []
         self._body: Body | None = None
         self._closed = False
-        self._error: BackendError | None = None
+        self._error: Exception | None = None
         self._completion: Completion | None = None
         self._model_checked = False
         # times of the event loop's clock
@@ -257,9 +257,13 @@ class ChatStream:
         try:
             events = await self._receive(self._body)
         except BackendError as error:
-            self._error = self._explain(error)
+            self._error = explained = self._explain(error)
             self._close()
-            raise self._error from error.__cause__
+            raise explained from error.__cause__
+        except Exception as error:
+            self._error = error  # a warning that is raised: what had come with it is lost, so there is no answer
+            self._close()
+            raise
         finally:
             self._reading = False
             self._left_at = loop.time()

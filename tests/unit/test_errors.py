@@ -504,3 +504,8 @@ def test_a_key_is_found_in_any_text(before: str, after: str, key: str) -> None:
     assert key not in error.headers["h"] + (error.message or "") + str(error)
     assert key.encode() not in error.body
     assert text.replace(key, "[key]") == error.message
+
+
+def test_what_a_server_says_moves_no_cursor() -> None:
+    error = InternalServerError(500, body=b"\x1b[2J\x07first\n\tsecond \xc2\x9b1m", headers={})
+    assert "HTTP 500: \\x1b[2J\\x07first\n\tsecond \\x9b1m" == str(error)

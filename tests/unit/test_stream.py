@@ -310,6 +310,21 @@ async def test_another_model_ends_the_stream_before_its_events_are_handed_on() -
     assert ["other"] == asked
 
 
+async def test_a_warning_that_is_raised_ends_the_stream() -> None:
+    """As with ``-W error``: what came with it must not be missing from an answer."""
+    body = ScriptedBody(event("a"), sse("b"))
+
+    def warn(_: str) -> None:
+        raise UserWarning("another model")
+
+    async with stream_of(body, check_model=warn) as stream:
+        for _ in range(2):
+            with pytest.raises(UserWarning):
+                await stream.completed()
+        assert not stream.is_complete
+    assert body.closed
+
+
 async def test_the_model_is_looked_at_once() -> None:
     asked: list[str] = []
     async with stream_of(ScriptedBody(*[event("a")] * 3, sse("b")), check_model=asked.append) as stream:

@@ -272,6 +272,18 @@ async def test_what_is_compressed_is_refused(read: Any, transport: Transport, ra
     assert "the answer is compressed ('gzip'), which was not asked for" == str(caught.value)
 
 
+@pytest.mark.parametrize("end", [Do.CLOSE, Do.RESET, Do.HOLD])
+@pytest.mark.parametrize("read", [send, open_stream])
+async def test_a_status_counts_also_where_its_body_breaks_off(
+    transport: Transport, raw_server: RawServerFactory, monkeypatch: pytest.MonkeyPatch, end: Do, read: Any
+) -> None:
+    monkeypatch.setattr(aiohttp_body, "ERROR_BODY_SECONDS", 0.1)
+    head = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 7\r\nContent-Length: 100\r\n\r\nslow"
+    server = await raw_server([[head, 0.02, end]])
+    response = await read(transport, server.url)
+    assert (429, b"slow", "7") == (response.status, response.body, response.headers["retry-after"])
+
+
 async def test_a_reset_in_the_body(transport: Transport, raw_server: RawServerFactory) -> None:
     server = await raw_server([[EVENT_STREAM, chunked(b"1234"), 0.02, Do.RESET]])
     stream = await open_stream(transport, server.url)
