@@ -13,7 +13,8 @@ from ctxbackends.masked import origins
 from ctxbackends.network import DIRECT, Route, is_proxy, proxy_refusal
 from ctxbackends.tls import alert_of, not_verified
 
-AIOHTTP_ERRORS = (aiohttp.ClientError, OSError)
+# A name that no IDNA encoding has is a UnicodeError.
+AIOHTTP_ERRORS = (aiohttp.ClientError, OSError, UnicodeError)
 
 
 class StaleConnectionError(APIConnectionError):
@@ -52,6 +53,8 @@ def _not_connected(error: BaseException) -> APIConnectionError:
 def translate(error: BaseException, *, reused: bool, started: bool, route: Route = DIRECT) -> BackendError:
     """The one right error. ``reused``: the connection came from the pool, and may have been closed before; ``started``:
     a part of the answer had come."""
+    if isinstance(error, UnicodeError):
+        return APIConnectionError("the name does not resolve (it is no host name)", permanent=True)
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return proxy_refusal(route, error.status)
     if isinstance(error, aiohttp.ClientConnectorError) and (

@@ -236,6 +236,8 @@ class ChatStream:
 
     async def _fill(self) -> None:
         """Wait for the next events, or for the end."""
+        if self._reading:
+            raise BackendError("this stream is being read by another task; one task reads a stream")
         if self._error is not None:
             raise self._error
         if self._opening is None or self._closed:

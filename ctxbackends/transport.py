@@ -296,6 +296,8 @@ class Transport:
     async def _ready_session(self) -> aiohttp.ClientSession:
         self.check()
         if self._borrowed is not None:
+            if self._borrowed.closed:
+                raise ClosedError("the aiohttp session that was passed in is closed")
             return self._borrowed
         loop = asyncio.get_running_loop()
         if self._session is not None and self._loop is loop and not self._session.closed:
@@ -337,8 +339,12 @@ class Transport:
         self._closed = True
         for use in list(self._uses):
             use.end()
-        for stream in list(self._streams):
-            stream.close()  # who reads it learns at once, and not after a timeout
+        loop = self._loop
+        for stream in list(self._streams):  # who reads one learns at once, and not after a timeout
+            if loop is None or loop is asyncio.get_running_loop():
+                stream.close()
+            elif not loop.is_closed():
+                loop.call_soon_threadsafe(stream.close)
         guard, self._guard = self._guard, None
         if guard is None or self._loop is not asyncio.get_running_loop():
             return  # on its own loop, what is left of the guard closes the sessions
@@ -377,13 +383,15 @@ class _Use:
 
     def end(self) -> None:
         loop = self._task.get_loop()
-        if self._ended or loop.is_closed():
-            return
-        self._ended = True
         if loop is asyncio.get_running_loop():
+            self._end()
+        elif not loop.is_closed():
+            loop.call_soon_threadsafe(self._end)
+
+    def _end(self) -> None:
+        if not self._ended and self in self._uses:  # it may be over by now
+            self._ended = True
             self._task.cancel()
-        else:
-            loop.call_soon_threadsafe(self._task.cancel)
 
 
 _CLOSED = "this registry or backend is closed"

@@ -169,12 +169,15 @@ class AnthropicStreamDecoder(BaseDecoder):
                 self._fail(f"an event of the stream is malformed: {error}", data)
             return
         kind = event.type
-        if kind == "content_block_delta":
+        if kind == "content_block_delta" and event.error is None:
             self._delta(event, events)
         elif name == b"error" or event.error is not None or _names_an_error(event):
             # An object, a string, or the members at the top level, which llama-server sends on this route as well.
             self.failure = stream_error(data)
         elif kind == "message_start" and isinstance(event.message, _Message):
+            if self.response_id is not None or self._reason is not None:
+                self._fail("a second answer began in the stream", data)
+                return
             self.served_model = event.message.model or None
             self.response_id = event.message.id
             self._count(event.message.usage)

@@ -46,10 +46,13 @@ class _Progress(msgspec.Struct):
 
 
 class _ChunkChoice(msgspec.Struct):
-    """``stop_reason`` is vLLM's: the stop sequence that was hit."""
+    """``stop_reason`` is vLLM's: the stop sequence that was hit. ``message`` stands in the place of ``delta`` where a
+    proxy makes a stream of an answer in one piece, ``error`` where it could not."""
 
     index: int = 0
     delta: WireMessage | None = None
+    message: WireMessage | None = None
+    error: Any = None
     finish_reason: str | None = None
     logprobs: WireLogprobs | None = None
     stop_reason: Any = None
@@ -72,6 +75,7 @@ class _Kind(msgspec.Struct):
     error: Any = None
 
 
+_encoder = msgspec.json.Encoder()
 _chunk_decoder = msgspec.json.Decoder(_Chunk)
 _kind_decoder = msgspec.json.Decoder(_Kind)
 _KINDS = frozenset({None, "", "error", "chat.completion.chunk", "chat.completion"})
@@ -195,8 +199,15 @@ class OpenAIStreamDecoder:
         for choice in chunk.choices or ():
             if choice.index != 0:
                 continue
-            if choice.delta is not None:
-                self._take_delta(choice.delta, choice.logprobs, events)
+            if choice.error is not None:
+                self.failure = stream_error(_encoder.encode({"error": choice.error}))
+                return
+            delta = choice.delta if choice.delta is not None else choice.message
+            if delta is not None:
+                if self._reason is not None and chunk.id != self.response_id and (delta.content or delta.tool_calls):
+                    self.failure = StreamInterruptedError("a second answer began in the stream")
+                    return
+                self._take_delta(delta, choice.logprobs, events)
             if isinstance(choice.stop_reason, str):
                 self._stop = choice.stop_reason
             if choice.finish_reason:  # some servers say "" until the last

@@ -123,8 +123,8 @@ def error_from(response: HTTPResponse) -> APIStatusError:
     """The exception for an answer that is no 2xx."""
     facts = error_facts(response.body)
     text = (facts.message or "").casefold()
-    kind = _BY_STATUS.get(response.status) or (InternalServerError if response.status >= 500 else APIStatusError)
-    if 300 <= response.status < 400:
+    kind = _BY_STATUS.get(response.status) or (InternalServerError if 500 <= response.status < 600 else APIStatusError)
+    if 300 <= response.status < 400 and response.status != 304:  # which points nowhere
         kind = RedirectError
     elif response.status == 503 and "loading" in text:
         kind = ModelLoadingError

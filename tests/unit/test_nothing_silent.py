@@ -11,10 +11,13 @@ import msgspec
 import pytest
 
 from ctxbackends import (
+    APIConnectionError,
+    APITimeoutError,
     AuthenticationError,
     BackendConfig,
     BackendError,
     ContextOverflowError,
+    Finish,
     Message,
     ModelLoadFailedError,
     ModelNotFoundError,
@@ -22,6 +25,7 @@ from ctxbackends import (
     ServerSleepingError,
     ServiceUnavailableError,
     StreamInterruptedError,
+    TextDelta,
     UnsupportedOptionError,
     extract,
     open_backend,
@@ -32,6 +36,7 @@ from ctxbackends.errors import BadRequestError
 from ctxbackends.messages import ChatRequest, ReasoningPart
 from ctxbackends.model_names import same_model
 from ctxbackends.profiles import PROFILES
+from ctxbackends.testing import FaultServer, faults
 from ctxbackends.testing.anthropic_stand_in import AnthropicStandIn
 from ctxbackends.testing.ollama_stand_in import OllamaStandIn
 from ctxbackends.testing.openai_stand_in import OpenAIStandIn
@@ -327,3 +332,68 @@ async def test_a_wrong_key_is_no_ready_llama_server(raw_server: RawServerFactory
         seen = await backend.status()
     assert ("error", True) == (seen.state, "Invalid API Key" in (seen.problem or ""))
     assert issubclass(AuthenticationError, BackendError)
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        [{"error": {"message": "it broke"}, "index": 0, "finish_reason": "stop"}],
+        [{"index": 0, "delta": {"content": "a"}}, {"error": "it broke", "index": 0, "finish_reason": "error"}],
+    ],
+)
+def test_an_error_within_a_choice_is_one(chunks: list[Any]) -> None:
+    decoder = OpenAIStreamDecoder()
+    for chunk in chunks:
+        decoder.feed(event({"id": "r", "object": "chat.completion.chunk", "choices": [chunk]}))
+    assert "the server sent an error in the stream: it broke" == str(decoder.failure)
+
+
+def test_a_message_in_the_place_of_a_delta_is_the_answer() -> None:
+    decoder = OpenAIStreamDecoder()
+    choice = {"index": 0, "message": {"role": "assistant", "content": "whole"}, "finish_reason": "stop"}
+    events = decoder.feed(event({"id": "r", "object": "chat.completion.chunk", "choices": [choice]}))
+    assert [TextDelta("whole")] == events
+    assert [Finish("stop")] == decoder.close()
+
+
+def test_two_answers_in_one_stream_are_none() -> None:
+    decoder = OpenAIStreamDecoder()
+    for answer_id in ("one", "two"):
+        for choice in ({"delta": {"content": "Hel"}}, {"delta": {}, "finish_reason": "stop"}):
+            decoder.feed(event({"id": answer_id, "choices": [{"index": 0, **choice}]}))
+    assert "a second answer began in the stream" == str(decoder.failure)
+    anthropic = AnthropicStreamDecoder()
+    for answer_id in ("one", "two"):
+        anthropic.feed(event({"type": "message_start", "message": {"id": answer_id, "model": "m"}}))
+    assert "a second answer began in the stream" == str(anthropic.failure)
+
+
+def test_an_error_on_a_piece_of_a_block_is_one() -> None:
+    decoder = AnthropicStreamDecoder()
+    piece = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "a"}}
+    decoder.feed(event({**piece, "error": {"message": "it broke"}}))
+    assert "the server sent an error in the stream: it broke" == str(decoder.failure)
+
+
+async def test_one_task_reads_a_stream() -> None:
+    """A second one is refused, and takes nothing from the first, its limits included."""
+    async with (
+        FaultServer() as server,
+        open_backend("vllm", endpoint=server.url, default_model="m", idle_timeout=0.3) as backend,
+    ):
+        server.play(faults.stall())
+        async with backend.stream("Hello") as stream:
+            await anext(stream)
+            first = asyncio.create_task(stream.completed())
+            await asyncio.sleep(0.05)
+            with pytest.raises(BackendError, match="one task reads a stream"):
+                await stream.completed()
+            with pytest.raises(APITimeoutError):
+                await first
+
+
+async def test_no_host_name() -> None:
+    async with open_backend("openai-compatible", endpoint="http://a..b", default_model="m") as backend:
+        with pytest.raises(APIConnectionError, match="the name does not resolve") as caught:
+            await backend.complete("Hello")
+    assert caught.value.permanent

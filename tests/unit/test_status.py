@@ -374,7 +374,7 @@ ERRORS = [
     # --- redirects
     row("a redirect", 307, b"", RedirectError, {"location": "http://evil/v1"}, location="http://evil/v1"),
     row("a redirect to nowhere", 302, b"moved", RedirectError),
-    row("not modified", 304, b"", RedirectError),
+    row("not modified", 304, b"", APIStatusError),
 ]
 
 
