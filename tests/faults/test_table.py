@@ -60,7 +60,7 @@ class Way:
         if operation == "embed":
             return profile.embed is not None and self.wire == profile.wire_api
         refused = isinstance(profile.wire_apis[self.wire]["response_format: json_schema"], Refused)
-        return operation != "extract" or not refused
+        return operation != "extract" or (not refused and self in SLOW_WAYS)  # else it is complete(), and its object
 
     def kind(self, operation: Operation) -> Kind:
         if operation == "embed":
@@ -70,7 +70,7 @@ class Way:
 
 ALL_WAYS = tuple(Way(type_, cast(WireName, wire)) for type_, profile in PROFILES.items() for wire in profile.wire_apis)
 
-# A fault that is waited out is waited out once for each wire, in one piece and as a stream.
+# A fault that is waited out is waited out once for each wire, in one piece and as a stream; so is extract().
 SLOW_WAYS = (
     Way("vllm", "chat_completions"),
     Way("openai", "chat_completions"),
