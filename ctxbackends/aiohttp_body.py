@@ -96,14 +96,14 @@ async def read_whole(response: aiohttp.ClientResponse) -> HTTPResponse:
     parts: list[bytes] = []
     if good:
         await _read_into(parts, response, limit + 1)
-        if sum(map(len, parts)) > limit:
-            raise ResponseTooLargeError("the answer", limit)
     else:
         # The status is the answer. A body that breaks off, or that does not come, takes nothing from it.
         with suppress(TimeoutError, *AIOHTTP_ERRORS):
             async with asyncio.timeout(ERROR_BODY_SECONDS):
                 await _read_into(parts, response, limit)
     body = parts[0] if len(parts) == 1 else b"".join(parts)
+    if good and len(body) > limit:
+        raise ResponseTooLargeError("the answer", limit)
     return HTTPResponse(
         status=response.status, headers=_lower(response.headers), body=body[:limit], received_at=time.time()
     )

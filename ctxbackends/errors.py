@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ctxbackends.masked import origins
 from ctxbackends.types import PartialCompletion
 
 ERROR_BODY_SHOWN = 512
@@ -65,14 +66,7 @@ def redact(error: BackendError, secret: str) -> bool:
     if len(secret) < _SHORTEST_SECRET:
         return False  # a placeholder such as "none", which local servers are given; it would take words apart
     found = False
-    seen = set[int]()
-    left: list[BaseException | None] = [error]
-    while left:
-        one = left.pop()
-        if one is None or id(one) in seen:
-            continue
-        seen.add(id(one))
-        left += [one.__cause__, one.__context__]
+    for one in origins(error):
         for name, value in vars(one).items():
             if isinstance(one, BackendError) or isinstance(value, str):  # of other libraries' values, texts alone
                 clean = _without(value, secret)

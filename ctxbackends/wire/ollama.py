@@ -306,9 +306,10 @@ class OllamaStreamDecoder(BaseDecoder):
             line = _line_decoder.decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             # A proxy may put the members of an error of its own in the place of a line.
-            told = error_facts(data).message is not None
-            malformed = StreamInterruptedError(f"a line of the stream is malformed: {error}", body=data)
-            self.failure = stream_error(data) if told else malformed
+            if error_facts(data).message is not None:
+                self.failure = stream_error(data)
+            else:
+                self.failure = StreamInterruptedError(f"a line of the stream is malformed: {error}", body=data)
             return
         if line.error is not None:
             self.failure = stream_error(data)

@@ -23,6 +23,7 @@ from ctxbackends.types import (
     ToolCallDelta,
 )
 from ctxbackends.wire.framing import SSEDecoder
+from ctxbackends.wire.http import encode_json
 from ctxbackends.wire.openai_parts import (
     WireLogprobs,
     WireMessage,
@@ -75,7 +76,6 @@ class _Kind(msgspec.Struct):
     error: Any = None
 
 
-_encoder = msgspec.json.Encoder()
 _chunk_decoder = msgspec.json.Decoder(_Chunk)
 _kind_decoder = msgspec.json.Decoder(_Kind)
 _KINDS = frozenset({None, "", "error", "chat.completion.chunk", "chat.completion"})
@@ -200,7 +200,7 @@ class OpenAIStreamDecoder:
             if choice.index != 0:
                 continue
             if choice.error is not None:
-                self.failure = stream_error(_encoder.encode({"error": choice.error}))
+                self.failure = stream_error(encode_json({"error": choice.error}))
                 return
             delta = choice.delta if choice.delta is not None else choice.message
             if delta is not None:

@@ -47,8 +47,7 @@ def unasked_answer(text: str = "nobody asked") -> Fault:
 
 
 def _kept(answer: Answer) -> Iterator[Step]:
-    *steps, last = whole(answer)
-    first, *rest = [*steps, last]
+    first, *rest = whole(answer)
     assert isinstance(first, bytes), "an answer begins with its headers"
     yield first.replace(b"\r\n", b"\r\nconnection: keep-alive\r\nkeep-alive: timeout=5, max=100\r\n", 1)
     yield from rest

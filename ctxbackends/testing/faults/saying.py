@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from ctxbackends.testing.faults.answers import KINDS, WIRES, Answer, Fault, Kind, ToolPiece, WireName, dump, whole
+from ctxbackends.testing.faults.answers import (
+    KINDS,
+    WIRES,
+    Answer,
+    Fault,
+    Kind,
+    ToolPiece,
+    WireName,
+    dump,
+    plain,
+    whole,
+)
 from ctxbackends.testing.faults.catalogue import EVENTS, GENERATIONS, STREAMS, begun, catalogued, error
 from ctxbackends.testing.faults.scripts import Step
 
@@ -19,8 +30,7 @@ def no_terminal_marker(after: int = 2) -> Fault:
             yield from begun(answer, after)
             yield answer.end
         else:
-            body = answer.body_with(None)
-            yield answer.head(content_length=str(len(body))) + body
+            yield plain(200, answer.body_with(None))
 
     return Fault("no_terminal_marker", script, kinds=GENERATIONS)
 
@@ -65,8 +75,7 @@ def _said_in_body(
             ending = answer.marker if marker else b""
             yield answer.part(answer.event(value, name=event) + ending) + answer.end
         else:
-            body = dump(value)
-            yield answer.head(content_length=str(len(body))) + body
+            yield plain(200, dump(value))
 
     return Fault(name, script, kinds=kinds, wires=wires)
 
@@ -143,8 +152,7 @@ def _ended_with(name: str, reason: str) -> Fault:
             yield from begun(answer, after=len(answer.pieces))
             yield answer.part(answer.reason(reason) + answer.marker) + answer.end
         else:
-            body = answer.body_with(reason)
-            yield answer.head(content_length=str(len(body))) + body
+            yield plain(200, answer.body_with(reason))
 
     return Fault(name, script, kinds=GENERATIONS)
 
@@ -177,8 +185,7 @@ def invalid_utf8() -> Fault:
             event = answer.piece("never").replace(b"never", b"\xf0\x9f")
             yield answer.part(event + answer.reason() + answer.marker) + answer.end
         else:
-            body = answer.body.replace(b'"%s"' % answer.model.encode(), b'"\xf0\x9f"')
-            yield answer.head(content_length=str(len(body))) + body
+            yield plain(200, answer.body.replace(b'"%s"' % answer.model.encode(), b'"\xf0\x9f"'))
 
     return Fault("invalid_utf8", script)
 
@@ -192,10 +199,7 @@ def _in_place_of_an_event(name: str, data: bytes) -> Fault:
 
 
 def _body_of(name: str, body: bytes, content_type: str) -> Fault:
-    def script(answer: Answer) -> Iterator[Step]:
-        yield answer.head(content_type=content_type, content_length=str(len(body))) + body
-
-    return Fault(name, script)
+    return Fault(name, lambda _: (plain(200, body, content_type=content_type),))
 
 
 @catalogued
@@ -228,8 +232,8 @@ def empty_choices() -> Fault:
             nothing = {"model": answer.model, "type": "message", "role": "assistant", "content": []}
         elif answer.wire == "ollama":
             nothing = {"model": answer.model, "done": False}
-        body = dump(nothing) if not answer.streams else answer.event(nothing)
-        yield answer.head(content_length=str(len(body))) + body
+        body = answer.event(nothing) if answer.streams else dump(nothing)
+        yield plain(200, body, content_type=answer.content_type)
 
     return Fault("empty_choices", script)
 
@@ -253,8 +257,7 @@ def no_stream() -> Fault:
     """An answer in one piece to who asked for a stream."""
 
     def script(answer: Answer) -> Iterator[Step]:
-        body = answer.body_with("stop")
-        yield answer.head(content_type="application/json", content_length=str(len(body))) + body
+        yield plain(200, answer.body_with("stop"))
 
     return Fault("no_stream", script, kinds=STREAMS)
 

@@ -7,7 +7,7 @@ import gzip
 import itertools
 from collections.abc import Iterator
 
-from ctxbackends.testing.faults.answers import Answer, Fault
+from ctxbackends.testing.faults.answers import Answer, Fault, plain
 from ctxbackends.testing.faults.catalogue import EVENTS, MEBIBYTE, STREAMS, begun, catalogued
 from ctxbackends.testing.faults.scripts import Do, Step
 
@@ -164,9 +164,7 @@ def gzip_bomb(mebibytes: int = 64) -> Fault:
     """A small compressed body that would become ``mebibytes`` in memory. Nobody had asked for compression."""
 
     def script(answer: Answer) -> Iterator[Step]:
-        body = _bomb(mebibytes)
-        yield answer.head(content_encoding="gzip", content_length=str(len(body)))
-        yield body
+        yield plain(200, _bomb(mebibytes), content_type=answer.content_type, content_encoding="gzip")
 
     return Fault("gzip_bomb", script)
 
