@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeAlias, Unpack, runtime_checkable
+from typing import Any, Protocol, TypeAlias, Unpack, runtime_checkable
 
 from ctxbackends.messages import ChatOptions, ChatRequest, Message, Tool
 from ctxbackends.stream import ChatStream
@@ -129,11 +129,7 @@ def chat_request(prompt: Prompt, model: str, options: ChatOptions) -> ChatReques
         if options:
             raise TypeError("a ChatRequest holds its options; pass no others")
         return prompt
-    fields = {name: value for name, value in options.items() if name not in ("model", "stop_sequences", "tools")}
-    return ChatRequest(
-        messages=messages_of(prompt),
-        model=model,
-        stop_sequences=options.get("stop_sequences") or (),
-        tools=as_tools(options.get("tools") or ()),
-        **fields,  # type: ignore[arg-type]  # ChatOptions and ChatRequest have the same fields; a test holds them together
-    )
+    fields: dict[str, Any] = {**options, "model": model, "messages": messages_of(prompt)}
+    fields["stop_sequences"] = fields.get("stop_sequences") or ()
+    fields["tools"] = as_tools(fields.get("tools") or ())
+    return ChatRequest(**fields)  # ChatOptions and ChatRequest have the same fields; a test holds them together

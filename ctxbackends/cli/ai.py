@@ -189,6 +189,8 @@ async def chat(
 ) -> None:
     """Ask once, and print the answer as it is written. PROMPT is read from standard input when it is left out or is
     "-"."""
+    import msgspec  # noqa: PLC0415
+
     from ctxbackends.messages import Message  # noqa: PLC0415
     from ctxbackends.types import Loading, PromptProgress, TextDelta  # noqa: PLC0415
 
@@ -217,7 +219,8 @@ async def chat(
                     click.echo()  # an error in the middle begins on a line of its own
     answer = stream.completion
     if as_json:
-        print_json(attrs.asdict(answer, filter=attrs.filters.exclude("raw", "parts", "logprobs")))
+        whole = msgspec.to_builtins(answer)
+        print_json({name: value for name, value in whole.items() if name not in ("raw", "parts", "logprobs")})
         return
     if answer.refusal:
         click.echo(f"the model refused: {printable(answer.refusal, err=True)}", err=True)

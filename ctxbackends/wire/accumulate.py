@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ctxbackends.messages import Part, ReasoningPart, TextPart, ToolCall
 from ctxbackends.types import (
     Completion,
@@ -67,23 +69,30 @@ class Accumulator:
         self._logprobs: list[TokenLogprob] = []
         self.finish: Finish | None = None
 
-    def add(self, event: StreamEvent) -> None:
-        if isinstance(event, TextDelta):
-            last = self._last
-            if isinstance(last, _Text):
-                last.pieces.append(event.text)
-            else:
-                self._begin(_Text(event.text))
-            if event.logprobs:
-                self._logprobs += event.logprobs
-        elif isinstance(event, ReasoningDelta):
-            self._add_reasoning(event)
-        elif isinstance(event, ToolCallDelta):
-            self._add_call(event)
-        elif isinstance(event, RefusalDelta):
-            self._refusal.append(event.text)
-        elif isinstance(event, Finish):
-            self.finish = event
+    def add(self, *events: StreamEvent) -> None:
+        """Take the next events, all that one read brought at once: nearly all of them are text that goes on."""
+        last = self._last
+        goes_on = last.pieces.append if isinstance(last, _Text) else None
+        for event in events:
+            if type(event) is TextDelta:
+                if goes_on is None:
+                    text = _Text(event.text)
+                    self._begin(text)
+                    goes_on = text.pieces.append
+                else:
+                    goes_on(event.text)
+                if event.logprobs:
+                    self._logprobs += event.logprobs
+                continue
+            if isinstance(event, ReasoningDelta):
+                self._add_reasoning(event)
+            elif isinstance(event, ToolCallDelta):
+                self._add_call(event)
+            elif isinstance(event, RefusalDelta):
+                self._refusal.append(event.text)
+            elif isinstance(event, Finish):
+                self.finish = event
+            goes_on = self._last.pieces.append if isinstance(self._last, _Text) else None
 
     def _begin(self, block: _Text | _Reasoning | _Call) -> None:
         self._blocks.append(block)
@@ -108,25 +117,28 @@ class Accumulator:
         known.name = known.name or delta.name
         known.arguments.append(delta.arguments)
 
-    def _text(self) -> str:
-        return "".join(piece for block in self._blocks if isinstance(block, _Text) for piece in block.pieces)
-
-    def _reasoning(self) -> str:
-        return "".join(piece for block in self._blocks if isinstance(block, _Reasoning) for piece in block.pieces)
-
     def _tool_calls(self) -> tuple[ToolCall, ...]:
-        return tuple(call.call() for _, call in sorted(self._calls.items()))
+        return tuple(call.call() for _, call in sorted(self._calls.items())) if self._calls else ()
 
-    def _parts(self) -> tuple[Part, ...]:
+    def _written(self) -> tuple[str, str, tuple[Part, ...]]:
+        """All text, all reasoning, and what is not empty as parts in their order."""
+        texts: list[str] = []
+        thoughts: list[str] = []
         parts: list[Part] = []
         for block in self._blocks:
-            if isinstance(block, _Text):
-                parts.append(TextPart("".join(block.pieces)))
-            elif isinstance(block, _Reasoning):
-                parts.append(ReasoningPart("".join(block.pieces), block.signature, block.redacted))
-            else:
+            if isinstance(block, _Call):
                 parts.append(block.call())
-        return tuple(part for part in parts if part not in (TextPart(""), ReasoningPart("")))
+                continue
+            written = "".join(block.pieces)
+            if isinstance(block, _Text):
+                texts.append(written)
+                if written:
+                    parts.append(TextPart(written))
+            else:
+                thoughts.append(written)
+                if written or block.ended:
+                    parts.append(ReasoningPart(written, block.signature, block.redacted))
+        return "".join(texts), "".join(thoughts), tuple(parts)
 
     def completion(
         self,
@@ -139,29 +151,67 @@ class Accumulator:
     ) -> Completion:
         """The whole answer. Only to be called when ``finish`` is set."""
         assert self.finish is not None, "a completion exists only after Finish"
+        text, reasoning, parts = self._written()
         return Completion(
-            text=self._text(),
+            text=text,
             finish_reason=self.finish.finish_reason,
             usage=self.finish.usage,
             requested_model=requested_model,
             served_model=served_model,
-            reasoning=self._reasoning(),
+            reasoning=reasoning,
             refusal="".join(self._refusal),
             tool_calls=self._tool_calls(),
             logprobs=tuple(self._logprobs),
             stop_sequence=self.finish.stop_sequence,
             response_id=response_id,
             request_id=request_id,
-            parts=self._parts(),
+            parts=parts,
             raw=raw,
         )
 
     def partial(self, *, served_model: str | None = None) -> PartialCompletion:
         """What there is, for an error to carry."""
+        text, reasoning, _ = self._written()
         return PartialCompletion(
-            text=self._text(),
-            reasoning=self._reasoning(),
+            text=text,
+            reasoning=reasoning,
             tool_calls=self._tool_calls(),
             usage=self.finish.usage if self.finish else None,
             served_model=served_model,
         )
+
+
+def folded(
+    events: Sequence[StreamEvent],
+    *,
+    requested_model: str,
+    served_model: str | None,
+    response_id: str | None,
+    request_id: str | None = None,
+    raw: bytes = b"",
+) -> Completion:
+    """The completion that all the events of an answer make; the last is Finish."""
+    first, finish = events[0], events[-1]
+    if len(events) == 2 and isinstance(first, TextDelta) and isinstance(finish, Finish) and not first.logprobs:
+        # One text, as most answers that come in one piece: without the fold, which takes twice as long.
+        return Completion(
+            text=first.text,
+            finish_reason=finish.finish_reason,
+            usage=finish.usage,
+            requested_model=requested_model,
+            served_model=served_model,
+            stop_sequence=finish.stop_sequence,
+            response_id=response_id,
+            request_id=request_id,
+            parts=(TextPart(first.text),) if first.text else (),
+            raw=raw,
+        )
+    whole = Accumulator()
+    whole.add(*events)
+    return whole.completion(
+        requested_model=requested_model,
+        served_model=served_model,
+        response_id=response_id,
+        request_id=request_id,
+        raw=raw,
+    )

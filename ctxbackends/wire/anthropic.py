@@ -28,7 +28,7 @@ from ctxbackends.messages import (
     ToolResult,
 )
 from ctxbackends.types import Completion, Finish, ReasoningDelta, StreamEvent, TextDelta, ToolCallDelta
-from ctxbackends.wire.accumulate import Accumulator
+from ctxbackends.wire.accumulate import folded
 from ctxbackends.wire.anthropic_stream import (
     AnthropicStreamDecoder,
     WireBlock,
@@ -39,7 +39,7 @@ from ctxbackends.wire.anthropic_stream import (
 )
 from ctxbackends.wire.http import HTTPRequest, HTTPResponse, arguments_text, bearer, encode_json
 from ctxbackends.wire.json_schema import in_words
-from ctxbackends.wire.options import SCALARS, How, OptionTable, Sent, add_extra, put, refuse
+from ctxbackends.wire.options import How, OptionTable, Sent, add_extra, put, refuse, scalars_of
 from ctxbackends.wire.status import answered_error, read, refuse_error, request_id_of
 
 VERSION_HEADERS = {"anthropic-version": "2023-06-01"}
@@ -106,13 +106,10 @@ class AnthropicCodec:
         reason = finish_reason_of(answer.stop_reason)
         if reason is None:
             raise unfinished(answer.stop_reason, body=response.body)
-        folded = Accumulator()
-        for index, block in enumerate(answer.content):
-            event = _event(index, block)
-            if event is not None:
-                folded.add(event)
-        folded.add(Finish(reason, usage_of(answer.usage), answer.stop_sequence))
-        return folded.completion(
+        blocks = (_event(index, block) for index, block in enumerate(answer.content))
+        events = [event for event in blocks if event is not None]
+        return folded(
+            [*events, Finish(reason, usage_of(answer.usage), answer.stop_sequence)],
             requested_model=requested_model,
             served_model=answer.model or None,
             response_id=answer.id,
@@ -160,9 +157,8 @@ def encode_body(request: ChatRequest, table: OptionTable) -> dict[str, Any]:
     body: dict[str, Any] = {"model": request.model, "messages": encode_messages(turns, table)}
     if system:
         body["system"] = system[0]["text"] if len(system) == 1 else system
-    for name in SCALARS:
-        value = getattr(request, name)
-        if value is not None and name not in ("max_tokens", "parallel_tool_calls"):
+    for name, value in scalars_of(request):
+        if name not in ("max_tokens", "parallel_tool_calls"):
             _put(body, table, name, value)
     if request.stop_sequences:
         _put(body, table, "stop_sequences", request.stop_sequences)

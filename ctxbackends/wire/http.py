@@ -19,25 +19,26 @@ MAX_BODY_BYTES = 8 * 1024 * 1024
 """The largest body that is read whole; also the largest event of a stream."""
 
 
-@attrs.frozen
-class HTTPRequest:
+class HTTPRequest(msgspec.Struct, frozen=True):
     """One request, without the endpoint and the authorisation, which the backend adds. ``path`` begins with a slash."""
 
     method: str
     path: str
     body: bytes | None = None
-    headers: Mapping[str, str] = attrs.field(factory=dict)
+    headers: Mapping[str, str] = {}
 
 
-@attrs.frozen(kw_only=True)
-class HTTPResponse:
-    """One answer, read whole. ``headers`` have lower-case names; ``received_at`` is Unix time in seconds, for a
-    ``Retry-After`` that is a date. A repr shows none of it, since servers repeat keys."""
+class HTTPResponse(msgspec.Struct, frozen=True, kw_only=True):
+    """One answer, read whole. ``headers`` are looked up by lower-case names; ``received_at`` is Unix time in seconds,
+    for a ``Retry-After`` that is a date. A repr shows none of it, since servers repeat keys."""
 
     status: int
-    headers: Mapping[str, str] = attrs.field(repr=False)
-    body: bytes = attrs.field(repr=False)
+    headers: Mapping[str, str]
+    body: bytes
     received_at: float = 0.0
+
+    def __repr__(self) -> str:
+        return f"HTTPResponse(status={self.status}, received_at={self.received_at})"
 
 
 class StreamDecoder(Protocol):

@@ -39,7 +39,7 @@ from ctxbackends.types import (
     ToolCallDelta,
     Usage,
 )
-from ctxbackends.wire.accumulate import Accumulator
+from ctxbackends.wire.accumulate import folded
 from ctxbackends.wire.framing import LineSplitter
 from ctxbackends.wire.http import (
     BaseDecoder,
@@ -53,7 +53,7 @@ from ctxbackends.wire.http import (
 )
 from ctxbackends.wire.openai_chat import encode_tool, error_marked
 from ctxbackends.wire.openai_parts import Logprob, logprob_of
-from ctxbackends.wire.options import SCALARS, OptionTable, Sent, add_extra, put, refuse
+from ctxbackends.wire.options import OptionTable, Sent, add_extra, put, refuse, scalars_of
 from ctxbackends.wire.status import answered_error, error_facts, read, stream_error
 
 # Not among them: "load" and "unload", which answer a request without messages.
@@ -131,10 +131,8 @@ class OllamaCodec:
         }
         if self.settings.context_length is not None:
             put(body, "options.num_ctx", self.settings.context_length)
-        for name in SCALARS:
-            value = getattr(request, name)
-            if value is not None:
-                self._put(body, name, _THINK.get(value, value) if name == "reasoning_effort" else value)
+        for name, value in scalars_of(request):
+            self._put(body, name, _THINK.get(value, value) if name == "reasoning_effort" else value)
         if request.stop_sequences:
             self._put(body, "stop_sequences", request.stop_sequences)
         if isinstance(request.response_format, JSONSchemaFormat):
@@ -165,12 +163,13 @@ class OllamaCodec:
         events: list[StreamEvent] = []
         reader = _Reader()
         reader.take(line, events)
-        folded = Accumulator()
-        for event in events:
-            folded.add(event)
-        folded.add(reader.finish(line, reason))
-        return folded.completion(
-            requested_model=requested_model, served_model=line.model or None, response_id=None, raw=response.body
+        events.append(reader.finish(line, reason))
+        return folded(
+            events,
+            requested_model=requested_model,
+            served_model=line.model or None,
+            response_id=None,
+            raw=response.body,
         )
 
     def stream_decoder(self) -> StreamDecoder:

@@ -26,12 +26,13 @@ from ctxbackends.messages import (
     Part,
     ReasoningPart,
     RegexFormat,
+    ResponseFormat,
     TextPart,
     Tool,
     ToolResult,
 )
-from ctxbackends.types import Completion, Finish, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta
-from ctxbackends.wire.accumulate import Accumulator
+from ctxbackends.types import Completion, Finish, ReasoningDelta, RefusalDelta, StreamEvent, TextDelta, ToolCallDelta
+from ctxbackends.wire.accumulate import folded
 from ctxbackends.wire.http import HTTPRequest, HTTPResponse, bearer, encode_json
 from ctxbackends.wire.openai_parts import (
     WireLogprobs,
@@ -43,7 +44,7 @@ from ctxbackends.wire.openai_parts import (
     usage_of,
 )
 from ctxbackends.wire.openai_stream import OpenAIStreamDecoder
-from ctxbackends.wire.options import SCALARS, How, OptionTable, Sent, add_extra, put, refuse
+from ctxbackends.wire.options import How, OptionTable, Sent, add_extra, put, refuse, scalars_of
 from ctxbackends.wire.status import answered_error, read, refuse_error, request_id_of
 
 # Members of the body that this codec writes, or whose effect the decoder could not show, so that they cannot come
@@ -95,14 +96,14 @@ class OpenAIChatCodec:
         if stream:
             body |= {"stream": True, "stream_options": {"include_usage": True}, **self.stream_members}
         body |= self.members
-        for name in SCALARS:
-            value = getattr(request, name)
-            if value is not None:
-                self._put(body, name, value)
+        for name, value in scalars_of(request):
+            self._put(body, name, value)
         if request.stop_sequences:
             self._put(body, "stop_sequences", request.stop_sequences)
-        self._put_format(body, request)
-        self._put_tools(body, request)
+        if request.response_format is not None:
+            self._put_format(body, request.response_format)
+        if request.tools or request.tool_choice is not None:
+            self._put_tools(body, request)
         add_extra(body, request.extra_body, _RESERVED, self.table)
         return HTTPRequest("POST", "/v1/chat/completions", encode_json(body))
 
@@ -117,8 +118,7 @@ class OpenAIChatCodec:
             put(body, "chat_template_kwargs.enable_thinking", False)
         put(body, handling.at, value)
 
-    def _put_format(self, body: dict[str, Any], request: ChatRequest) -> None:
-        wanted = request.response_format
+    def _put_format(self, body: dict[str, Any], wanted: ResponseFormat) -> None:
         if isinstance(wanted, JSONObjectFormat):
             if self._sent("response_format: json_object").as_ != How.AS_SCHEMA:
                 body["response_format"] = {"type": "json_object"}
@@ -168,15 +168,19 @@ class OpenAIChatCodec:
             raise StreamInterruptedError(
                 f"the answer is not whole: finish_reason is {choice.finish_reason!r}", body=response.body
             )
-        folded = Accumulator()
-        folded.add(ReasoningDelta(message.reasoning or message.reasoning_content or ""))
-        folded.add(TextDelta(message.content or "", logprobs_of(choice.logprobs)))
-        folded.add(RefusalDelta(message.refusal or ""))
+        events: list[StreamEvent] = []
+        if message.reasoning or message.reasoning_content:
+            events.append(ReasoningDelta(message.reasoning or message.reasoning_content or ""))
+        if message.content or choice.logprobs is not None:
+            events.append(TextDelta(message.content or "", logprobs_of(choice.logprobs)))
+        if message.refusal:
+            events.append(RefusalDelta(message.refusal))
         for place, call in enumerate(message.tool_calls or ()):
-            folded.add(ToolCallDelta(place, call.id or "", call.name, call.arguments))
+            events.append(ToolCallDelta(place, call.id or "", call.name, call.arguments))
         hit = choice.stop_reason if isinstance(choice.stop_reason, str) else None
-        folded.add(Finish(reason, usage_of(answer.usage, answer.timings), hit))
-        return folded.completion(
+        events.append(Finish(reason, usage_of(answer.usage, answer.timings), hit))
+        return folded(
+            events,
             requested_model=requested_model,
             served_model=answer.model or None,
             response_id=answer.id,
@@ -193,28 +197,27 @@ class OpenAIChatCodec:
 
 def encode_messages(messages: Sequence[Message], table: OptionTable) -> list[dict[str, Any]]:
     """The conversation as the OpenAI API wants it: one message for each tool result."""
-    reasoning = table["message: reasoning"]
-    member = reasoning.at.rpartition(".")[2] if isinstance(reasoning, Sent) else ""
-    return [wire for message in messages for wire in _messages(message, member)]
+    return [wire for message in messages for wire in _messages(message, table)]
 
 
-def _messages(message: Message, reasoning_member: str) -> list[dict[str, Any]]:
+def _messages(message: Message, table: OptionTable) -> list[dict[str, Any]]:
     if isinstance(message.content, str):
         return [{"role": message.role, "content": message.content}]
     if message.role == "tool":
         return [_tool_result(part) for part in message.content if isinstance(part, ToolResult)]
     if message.role == "assistant":
-        return [_assistant(message, reasoning_member)]
+        return [_assistant(message, table)]
     if all(isinstance(part, TextPart) for part in message.content) and len(message.content) == 1:
         return [{"role": message.role, "content": message.text}]
     return [{"role": message.role, "content": [_part(part) for part in message.content]}]
 
 
-def _assistant(message: Message, reasoning_member: str) -> dict[str, Any]:
+def _assistant(message: Message, table: OptionTable) -> dict[str, Any]:
+    reasoning = table["message: reasoning"]
     wire: dict[str, Any] = {"role": "assistant", "content": message.text or None}
     thought = "".join(part.text for part in message.content if isinstance(part, ReasoningPart))
-    if thought:
-        wire[reasoning_member] = thought
+    if thought and isinstance(reasoning, Sent):
+        wire[reasoning.at.rpartition(".")[2]] = thought
     if message.tool_calls:
         wire["tool_calls"] = [
             {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}

@@ -58,7 +58,7 @@ class WireToolCall(msgspec.Struct):
         return arguments_text(self.function.arguments) if self.function else ""
 
 
-class WireMessage(msgspec.Struct):
+class WireMessage(msgspec.Struct, gc=False):
     """A delta or a message; vLLM and Ollama say ``reasoning``, llama-server ``reasoning_content``."""
 
     content: str | None = None

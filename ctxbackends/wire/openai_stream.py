@@ -37,7 +37,7 @@ from ctxbackends.wire.openai_parts import (
 from ctxbackends.wire.status import error_facts, stream_error
 
 
-class _Progress(msgspec.Struct):
+class _Progress(msgspec.Struct, gc=False):
     """llama-server, with ``return_progress``."""
 
     total: int = 0
@@ -46,7 +46,7 @@ class _Progress(msgspec.Struct):
     time_ms: float | None = None
 
 
-class _ChunkChoice(msgspec.Struct):
+class _ChunkChoice(msgspec.Struct, gc=False):
     """``stop_reason`` is vLLM's: the stop sequence that was hit. ``message`` stands in the place of ``delta`` where a
     proxy makes a stream of an answer in one piece, ``error`` where it could not."""
 
@@ -59,7 +59,7 @@ class _ChunkChoice(msgspec.Struct):
     stop_reason: Any = None
 
 
-class _Chunk(msgspec.Struct):
+class _Chunk(msgspec.Struct, gc=False):
     id: str | None = None
     model: str | None = None
     choices: list[_ChunkChoice] | None = None
@@ -152,27 +152,63 @@ class OpenAIStreamDecoder:
         return self.failure is not None or self.finished
 
     def _read(self, frames: list[tuple[bytes, bytes]], events: list[StreamEvent]) -> None:
+        decode, append = _chunk_decoder.decode, events.append
         for place, (name, data) in enumerate(frames):
-            data = data.strip()
-            if not data:
-                continue
-            if data == b"[DONE]":
-                self._end(events, "[DONE] came without a finish_reason", self._frames.stray_before(place))
-                return
             try:
-                chunk = _chunk_decoder.decode(data)
+                chunk = decode(data)
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-                if _is_unknown(data):
+                if self._is_no_chunk(data, place, error, events):
+                    return
+                continue
+            choices = chunk.choices
+            # Nearly every chunk is a piece of text and nothing else. That is told here by looks at its members, in one
+            # place and without a call: the general way below takes 0.7 µs more.
+            if (
+                choices
+                and len(choices) == 1
+                and not name
+                and chunk.error is None
+                and chunk.usage is None
+                and chunk.timings is None
+                and chunk.prompt_progress is None
+                and self._reason is None
+                and self.served_model is not None
+            ):
+                choice = choices[0]
+                delta = choice.delta
+                if (
+                    delta is not None
+                    and delta.content
+                    and not delta.reasoning
+                    and not delta.reasoning_content
+                    and not delta.refusal
+                    and not delta.tool_calls
+                    and not choice.finish_reason
+                    and choice.index == 0
+                    and choice.logprobs is None
+                    and choice.stop_reason is None
+                    and choice.error is None
+                ):
+                    append(TextDelta(delta.content))
                     continue
-                self.failure = StreamInterruptedError(f"an event of the stream is malformed: {error}", body=data)
-                return
-            if chunk.error is not None or name == b"error" or (chunk.choices is None and chunk.usage is None):
-                if not self._is_error(chunk, name, data):
+            if chunk.error is not None or name == b"error" or (choices is None and chunk.usage is None):
+                if not self._is_error(chunk, name, data.strip()):
                     continue
                 return
             self._take(chunk, events)
             if self.failure is not None:
                 return
+
+    def _is_no_chunk(self, data: bytes, place: int, error: Exception, events: list[StreamEvent]) -> bool:
+        """Whether what cannot be decoded ends the answer: the marker of the end does, and what is malformed."""
+        said = data.strip()
+        if said == b"[DONE]":
+            self._end(events, "[DONE] came without a finish_reason", self._frames.stray_before(place))
+            return True
+        if not said or _is_unknown(said):
+            return False
+        self.failure = StreamInterruptedError(f"an event of the stream is malformed: {error}", body=said)
+        return True
 
     def _is_error(self, chunk: _Chunk, name: bytes, data: bytes) -> bool:
         """Errors come under ``error`` (object or string), as ``event: error``, or with their members at the top

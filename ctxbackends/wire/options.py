@@ -6,7 +6,8 @@ An option that needs more than one answer has a row for each of its kinds (``too
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import operator
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, TypeAlias
 
@@ -125,11 +126,20 @@ _FORMATS: Mapping[type[Any], str] = {
 }
 
 
+_values_of = operator.attrgetter(*SCALARS)
+_NO_VALUES = (None,) * len(SCALARS)
+
+
+def scalars_of(request: ChatRequest) -> Sequence[tuple[str, Any]]:
+    """The scalar options that ``request`` has, with their values."""
+    values = _values_of(request)  # in C, and mostly there are none
+    return () if values == _NO_VALUES else [one for one in zip(SCALARS, values, strict=True) if one[1] is not None]
+
+
 def used(request: ChatRequest) -> Iterator[str]:
     """The rows that ``request`` makes use of."""
-    for name in SCALARS:
-        if getattr(request, name) is not None:
-            yield name
+    for name, _ in scalars_of(request):
+        yield name
     if request.stop_sequences:
         yield "stop_sequences"
     if request.response_format is not None:
@@ -181,9 +191,11 @@ def add_extra(
 ) -> None:
     """Add the members of ``extra_body``. A member that is set already or is ``reserved`` is refused, since two wishes
     for one member are a mistake. The objects that hold several options (Ollama's ``options``) are merged."""
+    if not extra:
+        return
     places = (handling.at for handling in table.values() if isinstance(handling, Sent))
     holders = {at.partition(".")[0] for at in places if "." in at} - {"messages"}
-    for name, value in (extra or {}).items():
+    for name, value in extra.items():
         if name in reserved:
             raise UnsupportedOptionError(f"extra_body: {name}", reserved[name])
         if name not in body:
