@@ -46,8 +46,8 @@ class ByteStream:
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """Names in lower case."""
-        return _lower(self._response.headers)
+        """Whose names are found in any case."""
+        return self._response.headers
 
     @property
     def at_end(self) -> bool:
@@ -91,31 +91,29 @@ def is_good(response: aiohttp.ClientResponse) -> bool:
 
 async def read_whole(response: aiohttp.ClientResponse) -> HTTPResponse:
     """The answer whole; of one with an error status, the beginning is enough."""
-    good = is_good(response)
-    limit = MAX_BODY_BYTES if good else ERROR_BODY_BYTES
+    content = response.content
+    if is_good(response):
+        body = await content.readany()  # a small answer comes with its headers, and ends there
+        if not content.at_eof():
+            body = await _read_on([body], content, MAX_BODY_BYTES + 1)
+            if len(body) > MAX_BODY_BYTES:
+                raise ResponseTooLargeError("the answer", MAX_BODY_BYTES)
+        return HTTPResponse(status=response.status, headers=response.headers, body=body)
     parts: list[bytes] = []
-    if good:
-        await _read_into(parts, response, limit + 1)
-    else:
-        # The status is the answer. A body that breaks off, or that does not come, takes nothing from it.
-        with suppress(TimeoutError, *AIOHTTP_ERRORS):
-            async with asyncio.timeout(ERROR_BODY_SECONDS):
-                await _read_into(parts, response, limit)
-    body = parts[0] if len(parts) == 1 else b"".join(parts)
-    if good and len(body) > limit:
-        raise ResponseTooLargeError("the answer", limit)
+    # The status is the answer. A body that breaks off, or that does not come, takes nothing from it.
+    with suppress(TimeoutError, *AIOHTTP_ERRORS):
+        async with asyncio.timeout(ERROR_BODY_SECONDS):
+            await _read_on(parts, content, ERROR_BODY_BYTES)
+    headers = {name.lower(): value for name, value in response.headers.items()}  # a plain value, for an error to keep
     return HTTPResponse(
-        status=response.status, headers=_lower(response.headers), body=body[:limit], received_at=time.time()
+        status=response.status, headers=headers, body=b"".join(parts)[:ERROR_BODY_BYTES], received_at=time.time()
     )
 
 
-async def _read_into(parts: list[bytes], response: aiohttp.ClientResponse, enough: int) -> None:
-    """Read to the end, or until ``enough`` bytes are there."""
-    size = 0
-    while size < enough and (chunk := await response.content.readany()):
+async def _read_on(parts: list[bytes], content: aiohttp.StreamReader, enough: int) -> bytes:
+    """Read to the end, or until ``enough`` bytes are there, into ``parts``; they are joined at the end alone."""
+    size = sum(map(len, parts))
+    while size < enough and (chunk := await content.readany()):
         parts.append(chunk)
         size += len(chunk)
-
-
-def _lower(headers: Mapping[str, str]) -> dict[str, str]:
-    return {name.lower(): value for name, value in headers.items()}
+    return b"".join(parts)

@@ -222,13 +222,14 @@ class HTTPBackend:
             async with self._open_stream(request, on_progress=on_progress, keep_raw=True) as stream:
                 return await stream.completed()
         encoded = self._encode(request, stream=False)
-        limits = self._link.plain_limits()
+        limits = self._link.plain_limits
 
         async def attempt() -> Completion:
             response = await self._link.send(encoded, limits, chat=True, work=True)
             return self._codec.decode_chat(response, requested_model=request.model)
 
-        await self._prepare(request.model, on_progress)
+        if self._profile.prepare is not None:
+            await self._prepare(request.model, on_progress)
         completion = await self._link.call(attempt, on_progress=on_progress)
         self._check_model(request.model, completion.served_model)
         return completion
@@ -241,23 +242,12 @@ class HTTPBackend:
     def _open_stream(
         self, request: ChatRequest, *, on_progress: OnProgress | None, keep_raw: bool = False
     ) -> ChatStream:
-        encoded = self._encode(request, stream=True)
-
-        async def open_body(sent: Callable[[], None], report: OnProgress) -> ByteStream:
-            async def attempt() -> ByteStream:
-                return await self._link.open(encoded, sent=sent)
-
-            await self._prepare(request.model, report)
-            return await self._link.call(attempt, on_progress=report)
-
         return ChatStream(
-            open_body,
+            _Opener(self, request.model, self._encode(request, stream=True), self._link),
             self._codec.stream_decoder(),
             requested_model=request.model,
             limits=self._link.limits,
             on_progress=on_progress,
-            check_model=lambda served: self._check_model(request.model, served),
-            explain=self._link.explain,
             pooled=not self._profile.close_after_stream,
             keep_raw=keep_raw,
         )
@@ -384,3 +374,39 @@ class HTTPBackend:
         if self._model_mismatch == "error":
             raise self._link.explain(error)
         warnings.warn(str(self._link.explain(error)), ModelMismatchWarning, stacklevel=2)
+
+
+class _Opener:
+    """See :class:`ctxbackends.stream.Opener`."""
+
+    __slots__ = ("_backend", "_encoded", "_link", "_model")
+
+    def __init__(self, backend: HTTPBackend, model: str, encoded: HTTPRequest, link: ServerLink) -> None:
+        self._backend = backend
+        self._model = model
+        self._encoded = encoded
+        self._link = link
+
+    @property
+    def goes_straight(self) -> bool:
+        return self._backend._profile.prepare is None
+
+    async def open(self, sent: Callable[[], None]) -> ByteStream:
+        return await self._link.open(self._encoded, sent=sent)
+
+    async def wait(
+        self, first: BackendError | None, *, started: float, sent: Callable[[], None], report: OnProgress
+    ) -> ByteStream:
+        async def attempt() -> ByteStream:
+            return await self.open(sent)
+
+        if first is not None:
+            return await self._link.recover(attempt, first, started=started, on_progress=report)
+        await self._backend._prepare(self._model, report)
+        return await self._link.call(attempt, on_progress=report)
+
+    def check_model(self, served: str) -> None:
+        self._backend._check_model(self._model, served)
+
+    def explain(self, error: BackendError) -> BackendError:
+        return self._link.explain(error)

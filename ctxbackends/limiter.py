@@ -45,6 +45,11 @@ class Limiter:
         """How many there may be at once; None for any number."""
         return self._limit
 
+    @property
+    def is_open(self) -> bool:
+        """Whether everybody may go on: there is no limit, and nothing to ask for one."""
+        return self._known and self._limit is None
+
     # --- how many ---------------------------------------------------------------------------------
 
     def learn(self, told: int | None) -> None:

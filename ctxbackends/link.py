@@ -7,9 +7,10 @@ into them.
 
 from __future__ import annotations
 
-import asyncio
+import functools
+import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import attrs
 
@@ -29,9 +30,9 @@ from ctxbackends.errors import (
     ResponseError,
     redact,
 )
-from ctxbackends.limiter import Limiter
+from ctxbackends.limiter import Limiter, Release
 from ctxbackends.masked import ENVIRONMENT, MaskedHeaders, Secret
-from ctxbackends.network import DIRECT, Route, check_endpoint, proxied
+from ctxbackends.network import DIRECT, CheckedHeaders, Route, check_endpoint, checked_headers, proxied
 from ctxbackends.profiles import Profile
 from ctxbackends.retry import RetryPolicy
 from ctxbackends.stream import StreamLimits, timeout_key
@@ -94,17 +95,26 @@ class ServerLink:
         self._route = self._way(config)
         self._key, self._key_source = _found_key(config, profile, environ)
         common = {"Content-Type": "application/json", **_account_headers(config)}
-        self._headers = MaskedHeaders({**common, **self._auth(profile.auth)})
-        self._chat_headers = MaskedHeaders({**common, **self._auth(codec.auth_headers)})
-        self._stream_headers = MaskedHeaders(
-            {**self._chat_headers, **({"Connection": "close"} if profile.close_after_stream else {})}
-        )
+        chat = {**common, **self._auth(codec.auth_headers)}
+        closing = {"Connection": "close"} if profile.close_after_stream else {}
+        self._headers = {
+            "control": MaskedHeaders({**common, **self._auth(profile.auth)}),
+            "chat": MaskedHeaders(chat),
+            "stream": MaskedHeaders({**chat, **closing}),
+        }
+        self._checked: dict[tuple[str, tuple[tuple[str, str], ...]], CheckedHeaders] = {}
         self._connect_timeout = _first(config.connect_timeout, profile.connect_timeout)
+        self._open_limits = Limits(connect=self._connect_timeout)
         self.limits = StreamLimits(
             first_token=_first(config.first_token_timeout, profile.first_token_timeout),
             idle=_first(config.idle_timeout, profile.idle_timeout),
             total=_first(config.timeout, profile.timeout),
         )
+        # For an answer that comes in one piece: without a total limit, the limit of the first token holds for it.
+        total, key = self.limits.total, "timeout"
+        if total is None:
+            total, key = self.limits.first_token, "first_token_timeout"
+        self.plain_limits = Limits(connect=self._connect_timeout, total=total, total_key=key)
         self.ready_timeout = _first(config.ready_timeout, profile.ready_timeout) or None
         slots = profile.slots
         look = None if slots is None else lambda: self._ask_slots(slots(config.default_model))
@@ -166,12 +176,6 @@ class ServerLink:
         """For one look that is not to keep anybody waiting."""
         return Limits(connect=self._connect_timeout, total=PROBE_TIMEOUT, total_key=None)
 
-    def plain_limits(self) -> Limits:
-        """For an answer that comes in one piece: without a total limit, the limit of the first token holds for it."""
-        if self.limits.total is not None:
-            return Limits(connect=self._connect_timeout, total=self.limits.total)
-        return Limits(connect=self._connect_timeout, total=self.limits.first_token, total_key="first_token_timeout")
-
     # --- requests ---------------------------------------------------------------------------------
 
     async def send(
@@ -179,9 +183,9 @@ class ServerLink:
     ) -> HTTPResponse:
         """One request, once. ``chat``: with the headers of a generation. ``work``: it takes one of the server's places.
         Raises for any answer but a 2xx."""
-        headers = self._chat_headers if chat else self._headers
-        url = await self._url(request)
-        release = await self.limiter.take() if work else None
+        headers = self._headers_for(request, "chat" if chat else "control")
+        url = self._base_url + _checked_path(request.path) if self.launcher is None else await self._started(request)
+        release = await self._place() if work and not self.limiter.is_open else None
         try:
             # What only looks at a server leaves no connection behind. A generation on one that is closed without an
             # answer looks like one on a connection that had been closed before, and would be sent again.
@@ -202,18 +206,15 @@ class ServerLink:
         """One request for a stream, once, until its headers have come. It keeps its place until the stream is closed.
         ``sent`` is called when the wait for the server begins, after the one for a place."""
         phase, limit = _shortest(("first_token", self.limits.first_token), ("total", self.limits.total))
-        url = await self._url(request)
-        release = await self.limiter.take()
+        headers = self._headers_for(request, "stream")
+        url = self._base_url + _checked_path(request.path) if self.launcher is None else await self._started(request)
+        release = await self._place() if not self.limiter.is_open else None
         opened: ByteStream | HTTPResponse | None = None
         try:
             sent()
-            async with asyncio.timeout(limit):
+            with self._transport.within(limit):
                 opened = await self._transport.open(
-                    url,
-                    request,
-                    headers=self._stream_headers,
-                    limits=Limits(connect=self._connect_timeout),
-                    route=self._route,
+                    url, request, headers=headers, limits=self._open_limits, route=self._route
                 )
         except APIConnectionError as error:
             self._went(error)
@@ -223,14 +224,18 @@ class ServerLink:
         except TimeoutError as error:
             raise APITimeoutError(phase, limit or 0.0, key=timeout_key(phase)) from without_frames(error)
         finally:
-            if isinstance(opened, ByteStream):
+            if release is not None and isinstance(opened, ByteStream):
                 opened.on_close(release)
-            else:
+            elif release is not None:
                 release()
         if isinstance(opened, ByteStream):
             return opened
         assert opened is not None, "it was answered"
         raise error_from(opened)
+
+    async def _place(self) -> Release:
+        with self._transport.use():
+            return await self.limiter.take()
 
     async def _ask_slots(self, slots: Steps[int | None]) -> int | None:
         """How many requests the server works on at once. Raises what a generation would meet without being sent: nobody
@@ -262,9 +267,25 @@ class ServerLink:
         on_progress: OnProgress | None = None,
     ) -> T:
         """``attempt`` under the retry policy, its error explained."""
+        started = time.monotonic()
+        try:
+            try:
+                return await attempt()  # most go straight through, and never see the policy
+            except BackendError as first:
+                with self._transport.use():
+                    return await (policy or self.policy).recover(
+                        attempt, first, started=started, probe=probe, on_progress=on_progress
+                    )
+        except BackendError as error:
+            raise self.explain(error) from error.__cause__
+
+    async def recover(
+        self, attempt: Callable[[], Awaitable[T]], first: BackendError, *, started: float, on_progress: OnProgress
+    ) -> T:
+        """The same, for who made the first attempt already; it failed with ``first``."""
         try:
             with self._transport.use():
-                return await (policy or self.policy).call(attempt, probe=probe, on_progress=on_progress)
+                return await self.policy.recover(attempt, first, started=started, on_progress=on_progress)
         except BackendError as error:
             raise self.explain(error) from error.__cause__
 
@@ -288,7 +309,7 @@ class ServerLink:
 
     async def run_retried(self, steps: Steps[T], *, on_progress: OnProgress | None = None, work: bool = False) -> T:
         """The same, with each request under the retry policy."""
-        limits = self.plain_limits()
+        limits = self.plain_limits
 
         async def send(request: HTTPRequest) -> HTTPResponse:
             return await self.call(lambda: self.send(request, limits, work=work), on_progress=on_progress)
@@ -305,17 +326,30 @@ class ServerLink:
             without_frames(error)  # the answer that it was in is in them
         return error
 
-    async def _url(self, request: HTTPRequest) -> str:
-        if self.launcher is not None:
-            self._base_url = await self.launcher.start()
-        path = request.path
-        # "@other" behind a host and a port would be another host.
-        if not path.startswith("/") or not path.isascii() or not path.isprintable() or " " in path:
-            raise ConfigError(
-                f"the path {path!a} of a request must begin with a slash, and hold no white space, controls or "
-                "non-ASCII characters; percent-encode them (urllib.parse.quote)"
-            )
-        return self._base_url + path
+    def _headers_for(self, request: HTTPRequest, kind: Literal["control", "chat", "stream"]) -> CheckedHeaders:
+        """Put together and checked once for all requests that have the same ones. Raises ConfigError."""
+        key = kind, tuple(request.headers.items())
+        headers = self._checked.get(key)
+        if headers is None:
+            headers = self._checked[key] = checked_headers({**self._headers[kind], **request.headers})
+        return headers
+
+    async def _started(self, request: HTTPRequest) -> str:
+        """The URL at the server that is started here."""
+        assert self.launcher is not None, "only asked for where there is one"
+        self._base_url = await self.launcher.start()
+        return self._base_url + _checked_path(request.path)
+
+
+@functools.lru_cache(256)
+def _checked_path(path: str) -> str:
+    """``path``, where it is one: "@other" behind a host and a port would be another host. Raises ConfigError."""
+    if not path.startswith("/") or not path.isascii() or not path.isprintable() or " " in path:
+        raise ConfigError(
+            f"the path {path!a} of a request must begin with a slash, and hold no white space, controls or "
+            "non-ASCII characters; percent-encode them (urllib.parse.quote)"
+        )
+    return path
 
 
 def without_waiting(policy: RetryPolicy) -> RetryPolicy:

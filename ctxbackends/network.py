@@ -187,9 +187,13 @@ def proxy_refusal(route: Route, status: int) -> APIConnectionError:
     return APIConnectionError(f"the proxy {route.proxy} {why}", permanent=status < 500)  # 5xx: it cannot reach it now
 
 
-def checked_headers(headers: Mapping[str, str]) -> MaskedHeaders:
+class CheckedHeaders(MaskedHeaders):
+    """All headers of a request, looked at by :func:`checked_headers`."""
+
+
+def checked_headers(headers: Mapping[str, str]) -> CheckedHeaders:
     """Raises ConfigError where a name or value would end its line, or is not ASCII, which no two servers read alike."""
-    masked = MaskedHeaders(headers)
+    masked = CheckedHeaders(headers)
     bad = next((name for name in masked if not _fits_line(name) or not _fits_line(masked[name])), None)
     if bad is not None:
         raise ConfigError(f"the header {bad!a} holds line breaks, other controls or non-ASCII characters")

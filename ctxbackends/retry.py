@@ -66,26 +66,36 @@ class RetryPolicy:
         """The result of ``attempt``, tried again as the module says. ``probe``: it changes nothing on the server, so
         that also a silent or half-started server may be asked again. Raises the last error; ``waited`` on it says how
         long the cold start was waited for."""
-        try:
-            return await self._call(attempt, probe=probe, on_progress=on_progress)
-        except APIConnectionError as error:
-            died = await self._death(error)
-            if died is not None:
-                raise died from error
-            raise
-
-    async def _call(self, attempt: Callable[[], Awaitable[T]], *, probe: bool, on_progress: OnProgress | None) -> T:
         started = time.monotonic()
         try:
             return await attempt()
         except BackendError as first:
+            return await self.recover(attempt, first, started=started, probe=probe, on_progress=on_progress)
+
+    async def recover(
+        self,
+        attempt: Callable[[], Awaitable[T]],
+        first: BackendError,
+        *,
+        started: float,
+        probe: bool = False,
+        on_progress: OnProgress | None = None,
+    ) -> T:
+        """What follows a first attempt that began at ``started`` (``time.monotonic()``) and failed with ``first``. Who
+        has this comes here on the bad path alone: a good request makes no policy object and passes no layer of one."""
+        try:
             if isinstance(first, APIConnectionError) and first.refused:
                 died = self.liveness()
                 if died is not None:
                     raise died from first
             if _not_ready(first, probe=probe) is None and not self._is_transient(first):
-                raise
+                raise first
             return await self._recover(attempt, first, started=started, probe=probe, on_progress=on_progress)
+        except APIConnectionError as error:
+            died = await self._death(error)
+            if died is not None:
+                raise died from error
+            raise
 
     async def _death(self, error: APIConnectionError) -> BackendError | None:
         """Why the server's process ended, where it did. A process closes its connections before it is known to have

@@ -9,11 +9,13 @@ keep-alive comments are no progress.
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 import weakref
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
 import attrs
 
@@ -62,6 +64,29 @@ class StreamLimits:
     total: float | None
 
 
+class Opener(Protocol):
+    """How a stream begins, and what its backend knows of the answer. ``sent`` is called when a request goes out."""
+
+    @property
+    def goes_straight(self) -> bool:
+        """Whether the request can go out at once, with nothing before it."""
+        ...
+
+    async def open(self, sent: Callable[[], None]) -> Body:
+        """One attempt, and no other."""
+        ...
+
+    async def wait(
+        self, first: BackendError | None, *, started: float, sent: Callable[[], None], report: OnProgress
+    ) -> Body:
+        """What follows a first attempt that failed; or all of it, where there was none."""
+        ...
+
+    def check_model(self, served: str) -> None: ...
+
+    def explain(self, error: BackendError) -> BackendError: ...
+
+
 def timeout_key(phase: str) -> str:
     """The configuration key that tunes a phase."""
     return "timeout" if phase == "total" else f"{phase}_timeout"
@@ -79,32 +104,61 @@ class ChatStream:
     passes.
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_away",
+        "_body",
+        "_closed",
+        "_completion",
+        "_decoder",
+        "_due",
+        "_entered",
+        "_error",
+        "_folded",
+        "_left_at",
+        "_limits",
+        "_loading",
+        "_model_checked",
+        "_news",
+        "_on_progress",
+        "_opener",
+        "_opening",
+        "_pooled",
+        "_progressed",
+        "_raw",
+        "_reading",
+        "_ready",
+        "_requested_model",
+        "_seen_first",
+        "_sent_at",
+        "_size",
+        "_timed_out",
+        "_waiting_since",
+        "_watch",
+    )
+
     def __init__(
         self,
-        open_body: Callable[[Callable[[], None], OnProgress], Coroutine[Any, Any, Body]],
+        opener: Opener,
         decoder: StreamDecoder,
         *,
         requested_model: str,
         limits: StreamLimits,
         on_progress: OnProgress | None = None,
-        check_model: Callable[[str], None],
-        explain: Callable[[BackendError], BackendError],
         pooled: bool,
         keep_raw: bool = False,
     ) -> None:
-        self._open_body = open_body
+        self._opener = opener
         self._decoder = decoder
         self._requested_model = requested_model
         self._limits = limits
         self._on_progress = on_progress
-        self._check_model = check_model
-        self._explain = explain
         self._pooled = pooled
         self._raw: list[bytes] | None = [] if keep_raw else None
         self._size = 0
         self._folded = Accumulator()
-        self._events: list[StreamEvent] = []
-        self._next = 0
+        self._ready: Iterator[StreamEvent] = iter(())
+        self._entered = False
         self._opening: asyncio.Task[Body] | None = None
         self._news: asyncio.Future[None] | None = None
         self._loading: list[StreamEvent] = []
@@ -123,19 +177,27 @@ class ChatStream:
         self._reading = False
         self._timed_out: APITimeoutError | None = None
         self._watch: asyncio.TimerHandle | None = None
+        self._due = 0.0
 
     # --- open and close ---------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        if self._opening is not None or self._closed:
+        if self._entered or self._closed:
             raise ClosedError("a stream is opened once; call stream() again")
+        self._entered = True
         loop = asyncio.get_running_loop()
-
-        def sent() -> None:  # each attempt starts the clocks anew: waiting for a cold start has a budget of its own
-            self._sent_at = loop.time()
-
+        started = time.monotonic()
+        first: BackendError | None = None
+        if self._opener.goes_straight:
+            try:
+                self._begin(await self._opener.open(self._sent), loop)
+                return self
+            except BackendError as error:
+                first = error
         # A task of its own, so that who iterates sees each Loading when it happens.
-        self._opening = loop.create_task(self._open_body(sent, self._report_loading))
+        self._opening = loop.create_task(
+            self._opener.wait(first, started=started, sent=self._sent, report=self._report_loading)
+        )
         self._opening.add_done_callback(self._opened)
         try:
             await self._opened_or_loading(loop)
@@ -148,6 +210,16 @@ class ChatStream:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._abandon()
+
+    def _sent(self) -> None:
+        # Each attempt starts the clocks anew: waiting for a cold start has a budget of its own.
+        self._sent_at = asyncio.get_running_loop().time()
+
+    def _begin(self, body: Body, loop: asyncio.AbstractEventLoop) -> None:
+        """The answer has begun."""
+        self._body = body
+        self._waiting_since = self._sent_at
+        self._left_at = loop.time()
 
     def _report_loading(self, seen: Loading) -> None:
         if self._on_progress is not None:
@@ -166,15 +238,12 @@ class ChatStream:
 
     async def _opened_or_loading(self, loop: asyncio.AbstractEventLoop) -> None:
         """Return when the answer has begun, or when there is something to say about the wait for it."""
-        assert self._opening is not None, "only an entered stream waits"
+        assert self._opening is not None, "the request did not go straight through"
         while not self._opening.done() and not self._loading:
             self._news = loop.create_future()
             await self._news
         if self._body is None and self._opening.done():
-            self._body = self._opening.result()
-            self._waiting_since = self._sent_at
-            self._left_at = loop.time()
-            self._arm(loop)
+            self._begin(self._opening.result(), loop)
 
     async def _abandon(self) -> None:
         """Close; an opening that is under way ends first, so that nothing of it is left."""
@@ -201,25 +270,28 @@ class ChatStream:
         return self
 
     async def __anext__(self) -> StreamEvent:
-        while self._next >= len(self._events):
+        while True:
+            for event in self._ready:  # goes on where it was: it is an iterator
+                return event
             if self._completion is not None:
                 raise StopAsyncIteration
             await self._fill()
-        event = self._events[self._next]
-        self._next += 1
-        return event
 
     async def text(self) -> AsyncIterator[str]:
         """The pieces of the answer's text, without the other events."""
-        async for event in self:
-            if isinstance(event, TextDelta):
-                yield event.text
+        while True:
+            for event in self._ready:
+                if isinstance(event, TextDelta):
+                    yield event.text
+            if self._completion is not None:
+                return
+            await self._fill()
 
     async def completed(self) -> Completion:
         """Read on to the end, and return the whole answer."""
         while self._completion is None:
             await self._fill()
-        self._next = len(self._events)  # they are in the answer: nobody iterates over the last of them again
+        self._ready = iter(())  # they are in the answer: nobody iterates over the last of them again
         return self._completion
 
     @property
@@ -240,26 +312,36 @@ class ChatStream:
             raise BackendError("this stream is being read by another task; one task reads a stream")
         if self._error is not None:
             raise self._error
-        if self._opening is None or self._closed:
+        if not self._entered or self._closed:
             raise ClosedError("the stream is not open; use it inside `async with`")
         loop = asyncio.get_running_loop()
         if self._body is None:
             await self._opened_or_loading(loop)
         if self._loading:
-            self._events, self._next, self._loading = self._loading, 0, []
+            self._ready, self._loading = iter(self._loading), []
             return
-        assert self._body is not None, "it is open, or there was something to say"
+        body = self._body
+        assert body is not None, "it is open, or there was something to say"
         now = loop.time()
         self._away += now - self._left_at
         if self._seen_first or self._progressed:
             self._waiting_since = now
-        if self._watch is None or not self._seen_first:
+        if self._watch is None:
             self._arm(loop)
         self._reading = True
         try:
-            events = await self._receive(self._body)
+            events: list[StreamEvent] = []
+            while not events:
+                if self._decoder.failure is not None:  # the events that came before it were handed on first
+                    raise self._interrupted(self._decoder.failure, body)
+                try:  # what was read has no name here: reports of an error show the values of frames
+                    events = self._decode(await body.read(), body)
+                except APIConnectionError as error:
+                    if self._timed_out is not None:
+                        raise self._timed_out from error.__cause__
+                    raise self._interrupted(error, body) from error
         except BackendError as error:
-            self._error = explained = self._explain(error)
+            self._error = explained = self._opener.explain(error)
             self._close()
             raise explained from error.__cause__
         except Exception as error:
@@ -270,39 +352,30 @@ class ChatStream:
             self._reading = False
             self._left_at = loop.time()
         self._waiting_since = None
-        self._events, self._next = events, 0
-        if not self._seen_first and all(isinstance(event, PromptProgress) for event in events):
-            self._progressed = True  # the first token is still awaited, and this is a sign of life
-        elif not self._seen_first:
-            self._seen_first = True
-            self._arm(loop)  # from here on the limit between tokens holds, which may pass sooner
+        self._ready = iter(events)
+        if not self._seen_first:
+            if all(isinstance(event, PromptProgress) for event in events):
+                self._progressed = True  # the first token is still awaited, and this is a sign of life
+            else:
+                self._seen_first = True
+                self._arm(loop)  # from here on the limit between tokens holds, which may pass sooner
         if self._decoder.finished:
-            await self._finish(self._body)
+            await self._finish(body)
 
-    async def _receive(self, body: Body) -> list[StreamEvent]:
-        """At least one event, or the failure. Events that came before a failure are handed on first."""
-        while True:
-            if self._decoder.failure is not None:
-                raise self._interrupted(self._decoder.failure, body)
-            try:
-                data = await body.read()
-            except APIConnectionError as error:
-                if self._timed_out is not None:
-                    raise self._timed_out from error.__cause__
-                raise self._interrupted(error, body) from error
-            self._size += len(data)
-            if self._size > MAX_STREAM_BYTES:
-                raise self._interrupted(ResponseTooLargeError("the stream", MAX_STREAM_BYTES), body)
-            if self._raw is not None:
-                self._raw.append(data)
-            events = self._decoder.feed(data) if data else self._decoder.close()
-            if not self._model_checked and self._decoder.served_model is not None:
-                self._model_checked = True
-                self._check_model(self._decoder.served_model)
-            for event in events:
-                self._folded.add(event)
-            if events:
-                return events
+    def _decode(self, data: bytes, body: Body) -> list[StreamEvent]:
+        """The events that ``data`` completes, b"" the end; none where more must come."""
+        self._size += len(data)
+        if self._size > MAX_STREAM_BYTES:
+            raise self._interrupted(ResponseTooLargeError("the stream", MAX_STREAM_BYTES), body)
+        if self._raw is not None:
+            self._raw.append(data)
+        decoder = self._decoder
+        events = decoder.feed(data) if data else decoder.close()
+        if not self._model_checked and decoder.served_model is not None:
+            self._model_checked = True
+            self._opener.check_model(decoder.served_model)
+        self._folded.add(*events)
+        return events
 
     async def _finish(self, body: Body) -> None:
         if self._watch is not None:
@@ -344,17 +417,22 @@ class ChatStream:
     # --- time -------------------------------------------------------------------------------------
 
     def _arm(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Set the timer to the next moment at which a limit can have passed."""
-        moments = []
-        if self._limits.total is not None:
-            moments.append(self._sent_at + self._away + self._limits.total)
+        """See to it that there is a look before a limit can have passed. The times only move on while a stream is read,
+        so a look that is set stays as it is, and finds out what to do next."""
         limit = self._limits.idle if self._seen_first else self._limits.first_token
-        if limit is not None:
-            moments.append((self._waiting_since if self._waiting_since is not None else loop.time()) + limit)
+        since = self._waiting_since if self._waiting_since is not None else loop.time()
+        due = math.inf if limit is None else since + limit
+        if self._limits.total is not None:
+            due = min(due, self._sent_at + self._away + self._limits.total)
+        if due == math.inf:
+            return
         if self._watch is not None:
+            if self._due <= due:
+                return
             self._watch.cancel()
+        self._due = due
         # It holds the stream by a weak reference: one that somebody forgot is not to live until a limit passes.
-        self._watch = loop.call_at(min(moments), _look, weakref.ref[ChatStream](self), loop) if moments else None
+        self._watch = loop.call_at(due, _look, weakref.ref[ChatStream](self), loop)
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         self._watch = None

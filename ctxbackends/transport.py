@@ -8,13 +8,15 @@ first.
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import functools
 import select
 import socket
 import ssl
 import time
 import weakref
 from collections.abc import AsyncGenerator, Mapping
-from types import SimpleNamespace, TracebackType
+from types import TracebackType
 from typing import Any, TypeAlias
 
 import aiohttp
@@ -33,7 +35,8 @@ from ctxbackends.errors import (
     EventLoopError,
 )
 from ctxbackends.masked import MaskedHeaders
-from ctxbackends.network import DIRECT, Route, check_addresses, checked_headers, proxy_refusal
+from ctxbackends.network import DIRECT, CheckedHeaders, Route, check_addresses, checked_headers, proxy_refusal
+from ctxbackends.waits import Wait, Waits
 from ctxbackends.wire.http import HTTPRequest, HTTPResponse
 
 Session: TypeAlias = aiohttp.ClientSession
@@ -97,7 +100,11 @@ def _airgapped_socket(address: tuple[Any, ...]) -> socket.socket:
 
 class _Connector(aiohttp.TCPConnector):
     """Hands out no pooled connection on which something came while nobody had asked: the end of it, or an answer to
-    nothing, which aiohttp would read as the answer to the next request."""
+    nothing, which aiohttp would read as the answer to the next request.
+
+    Notes in the request's contact that its connection came from the pool. A TraceConfig would tell as much, and costs a
+    third of everything that aiohttp does for a request.
+    """
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
@@ -115,6 +122,9 @@ class _Connector(aiohttp.TCPConnector):
                 self._known.add(connection.protocol)
                 return connection
             if not _is_spoiled(connection):
+                contact = _contact.get()
+                if contact is not None:
+                    contact.reused_at = time.monotonic()
                 return connection
             connection.close()
 
@@ -128,6 +138,35 @@ def _is_spoiled(connection: Connection) -> bool:
     looked = select.poll()
     looked.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
     return bool(looked.poll(0))
+
+
+class _Contact:
+    """One request and its answer, around which aiohttp's errors become ours. ``reused_at``: when the connection was
+    taken from the pool, None where it is new."""
+
+    __slots__ = ("_before", "_route", "reused_at")
+
+    def __init__(self, route: Route) -> None:
+        self._route = route
+        self.reused_at: float | None = None
+
+    def __enter__(self) -> None:
+        self._before = _contact.set(self)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _contact.reset(self._before)
+        if isinstance(error, AIOHTTP_ERRORS) and not isinstance(error, BackendError):
+            raise translate(error, reused=self._is_stale, started=False, route=self._route) from without_frames(error)
+
+    @property
+    def _is_stale(self) -> bool:
+        """Whether the connection failed so soon after it came from the pool that it had been closed before."""
+        return self.reused_at is not None and time.monotonic() < self.reused_at + STALE_SECONDS
+
+
+_contact: contextvars.ContextVar[_Contact | None] = contextvars.ContextVar("ctxbackends_contact", default=None)
 
 
 class Transport:
@@ -153,18 +192,23 @@ class Transport:
         self._guard: AsyncGenerator[None, None] | None = None
         self._closed = False
         self._streams: weakref.WeakSet[ByteStream] = weakref.WeakSet()
-        self._uses: set[_Use] = set()
+        self._waits = Waits()
 
-    def use(self) -> _Use:
+    def use(self) -> Wait:
         """``with transport.use():`` around everything that waits for a server: where the transport is closed meanwhile,
         the wait ends at once, with ClosedError. Raises EventLoopError and ClosedError where it cannot be used."""
         self.check()
-        return _Use(self._uses)
+        return self._waits.wait()
+
+    def within(self, seconds: float | None) -> Wait:
+        """The same around one request, which looks by itself whether this can be used; TimeoutError after
+        ``seconds``."""
+        return self._waits.wait(seconds)
 
     def check(self) -> None:
         """Raise ClosedError after the end, and EventLoopError where another event loop uses this."""
         if self._closed:
-            raise ClosedError(_CLOSED)
+            raise ClosedError("this registry or backend is closed")
         if self._session is None or self._session.closed or self._loop is None or self._loop.is_closed():
             return
         if self._loop is not asyncio.get_running_loop():
@@ -182,13 +226,13 @@ class Transport:
         route: Route = DIRECT,
         keep: bool = True,
     ) -> HTTPResponse:
-        """One request, its answer read whole, whatever its status. ``keep``: the connection, for the next one.
+        """One request, its answer read whole, whatever its status. ``headers``: CheckedHeaders are all that is sent;
+        others are checked, and the request's own come with them. ``keep``: the connection, for the next one.
 
         Raises APIConnectionError, APITimeoutError (phases ``connect`` and ``total``), ResponseTooLargeError.
         """
-        headers = MaskedHeaders(headers)
         try:
-            session = await (self._ready_session() if keep else self._fresh_session())
+            session = (self._standing() or await self._ready_session()) if keep else await self._fresh_session()
             return await self._send(session, url, request, headers, limits, route)
         except StaleConnectionError:
             pass  # left first, so that its error is not the context of what comes now
@@ -203,26 +247,30 @@ class Transport:
         limits: Limits,
         route: Route,
     ) -> HTTPResponse:
-        contact = SimpleNamespace(reused_at=None)
         try:
-            async with asyncio.timeout(limits.total):
-                async with await self._request(session, url, request, headers, limits, contact, route) as response:
-                    return await read_whole(response)
+            with self._waits.wait(limits.total), _Contact(route):
+                response = await self._request(session, url, request, headers, limits, route)
+                try:
+                    answer = await read_whole(response)
+                except BaseException:
+                    response.close()
+                    raise
+                response.release()
+                return answer
         except BackendError:
-            raise  # APITimeoutError is a TimeoutError, and so an OSError
+            raise  # APITimeoutError is a TimeoutError
         except TimeoutError as error:
             raise APITimeoutError("total", limits.total or 0.0, key=limits.total_key) from without_frames(error)
-        except AIOHTTP_ERRORS as error:
-            raise translate(error, reused=_is_stale(contact), started=False, route=route) from without_frames(error)
 
     async def open(
         self, url: str, request: HTTPRequest, *, headers: Mapping[str, str], limits: Limits, route: Route = DIRECT
     ) -> ByteStream | HTTPResponse:
         """Send, and hand out the body as a stream where the status is 2xx; otherwise the answer, read whole up to a
         limit."""
-        headers = MaskedHeaders(headers)
         try:
-            return await self._open(await self._ready_session(), url, request, headers, limits, route)
+            return await self._open(
+                self._standing() or await self._ready_session(), url, request, headers, limits, route
+            )
         except StaleConnectionError:
             pass
         return await self._open(await self._fresh_session(), url, request, headers, limits, route)
@@ -236,19 +284,14 @@ class Transport:
         limits: Limits,
         route: Route,
     ) -> ByteStream | HTTPResponse:
-        contact = SimpleNamespace(reused_at=None)
-        try:
-            response = await self._request(session, url, request, headers, limits, contact, route)
+        with _Contact(route):
+            response = await self._request(session, url, request, headers, limits, route)
             if not is_good(response):
                 async with response:
                     return await read_whole(response)
             stream = ByteStream(response)
             self._streams.add(stream)
             return stream
-        except BackendError:
-            raise
-        except AIOHTTP_ERRORS as error:
-            raise translate(error, reused=_is_stale(contact), started=False, route=route) from without_frames(error)
 
     async def _request(
         self,
@@ -257,14 +300,16 @@ class Transport:
         request: HTTPRequest,
         headers: Mapping[str, str],
         limits: Limits,
-        contact: SimpleNamespace,
         route: Route,
     ) -> aiohttp.ClientResponse:
         if self.airgap and route.proxy is not None:
             raise AirgapError("a proxy can lead anywhere", key="trust_env")
-        sent = checked_headers({**headers, **request.headers})
+        sent: MaskedHeaders = (
+            headers if isinstance(headers, CheckedHeaders) else checked_headers({**headers, **request.headers})
+        )
         if route.proxy is not None and not url.startswith("https:"):
-            sent.update(route.proxy_headers)  # a proxy takes them from the request itself, and keeps them
+            # A proxy takes them from the request itself, and keeps them.
+            sent = MaskedHeaders({**sent, **route.proxy_headers})
         refused = ""
         response: aiohttp.ClientResponse | None = None
         try:
@@ -275,8 +320,7 @@ class Transport:
                 headers=sent,
                 raise_for_status=False,  # a borrowed session may have it set; the status is ours to read
                 allow_redirects=False,  # a redirect would carry the prompt and the key to another host
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=limits.connect),
-                trace_request_ctx=contact,
+                timeout=_timeout(limits.connect),
                 ssl=route.tls or True,
                 proxy=route.proxy,
                 proxy_headers=route.proxy_headers,
@@ -292,6 +336,13 @@ class Transport:
             response.close()
             raise proxy_refusal(route, 407)
         return response
+
+    def _standing(self) -> aiohttp.ClientSession | None:
+        """The session, where it can be used as it is: the quick way through :meth:`_ready_session`."""
+        session = self._session
+        if session is None or self._closed or session.closed or self._loop is not asyncio.get_running_loop():
+            return None
+        return session
 
     async def _ready_session(self) -> aiohttp.ClientSession:
         self.check()
@@ -318,8 +369,6 @@ class Transport:
         return self._fresh
 
     def _new_session(self, **pooling: Any) -> aiohttp.ClientSession:
-        trace = aiohttp.TraceConfig()
-        trace.on_connection_reuseconn.append(_note_reuse)
         return aiohttp.ClientSession(
             connector=_Connector(
                 limit=0,
@@ -331,14 +380,12 @@ class Transport:
             auto_decompress=False,  # nothing compressed is asked for, and what comes so all the same is refused
             trust_env=False,  # loopback is never proxied
             headers={"User-Agent": "ctxbackends", "Accept-Encoding": "identity"},
-            trace_configs=[trace],
         )
 
     async def aclose(self) -> None:
         """Close the own session. Idempotent. A session of a loop that has ended was closed with that loop."""
         self._closed = True
-        for use in list(self._uses):
-            use.end()
+        self._waits.close()
         loop = self._loop
         for stream in list(self._streams):  # who reads one learns at once, and not after a timeout
             if loop is None or loop is asyncio.get_running_loop():
@@ -358,43 +405,10 @@ class Transport:
                 await session.close()
 
 
-class _Use:
-    """One task's wait for a server, which can be ended from outside as a timeout ends one: the task is cancelled, and
-    what comes out is ClosedError, unless somebody else had cancelled it as well."""
-
-    __slots__ = ("_ended", "_task", "_uses")
-
-    def __init__(self, uses: set[_Use]) -> None:
-        self._uses = uses
-        self._ended = False
-
-    def __enter__(self) -> None:
-        task = asyncio.current_task()
-        assert task is not None, "only a task waits"
-        self._task = task
-        self._uses.add(self)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._uses.discard(self)
-        if self._ended and self._task.uncancel() == 0 and kind is asyncio.CancelledError:
-            raise ClosedError(_CLOSED) from None
-
-    def end(self) -> None:
-        loop = self._task.get_loop()
-        if loop is asyncio.get_running_loop():
-            self._end()
-        elif not loop.is_closed():
-            loop.call_soon_threadsafe(self._end)
-
-    def _end(self) -> None:
-        if not self._ended and self in self._uses:  # it may be over by now
-            self._ended = True
-            self._task.cancel()
-
-
-_CLOSED = "this registry or backend is closed"
+@functools.lru_cache(64)
+def _timeout(connect: float | None) -> aiohttp.ClientTimeout:
+    """No limit for the whole, which has its own watch here: aiohttp makes a timer for each."""
+    return aiohttp.ClientTimeout(total=None, sock_connect=connect)
 
 
 async def _close_with_loop(transport: Transport) -> AsyncGenerator[None, None]:
@@ -404,16 +418,6 @@ async def _close_with_loop(transport: Transport) -> AsyncGenerator[None, None]:
         yield
     finally:
         await transport.close_sessions()
-
-
-async def _note_reuse(_session: Session, context: SimpleNamespace, _: aiohttp.TraceConnectionReuseconnParams) -> None:
-    if isinstance(context.trace_request_ctx, SimpleNamespace):
-        context.trace_request_ctx.reused_at = time.monotonic()
-
-
-def _is_stale(contact: SimpleNamespace) -> bool:
-    """Whether the connection came from the pool, and failed so soon that it had been closed before."""
-    return contact.reused_at is not None and time.monotonic() < contact.reused_at + STALE_SECONDS
 
 
 def _verifies_nothing(session: aiohttp.ClientSession) -> bool:

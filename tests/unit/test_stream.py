@@ -99,8 +99,45 @@ def no_check(_: str) -> None:
     return None
 
 
+class Opening:
+    """Hands out ``body``, or raises it; ``straight``: in the task of who enters the stream."""
+
+    def __init__(
+        self,
+        body: ScriptedBody | BackendError,
+        *,
+        check_model: Callable[[str], None] = no_check,
+        sent_before: float = 0.0,
+        straight: bool = True,
+    ) -> None:
+        self._body = body
+        self._sent_before = sent_before
+        self.goes_straight = straight
+        self.check_model = check_model
+        self.explain = explained
+
+    async def open(self, sent: Callable[[], None]) -> ScriptedBody:
+        sent()
+        await asyncio.sleep(self._sent_before)
+        if isinstance(self._body, BackendError):
+            raise self._body
+        return self._body
+
+    async def wait(
+        self,
+        first: BackendError | None,
+        *,
+        started: float,  # noqa: ARG002  # as the protocol has it
+        sent: Callable[[], None],
+        report: OnProgress,  # noqa: ARG002
+    ) -> ScriptedBody:
+        if first is not None:
+            raise first
+        return await self.open(sent)
+
+
 def stream_of(
-    body: ScriptedBody,
+    body: ScriptedBody | BackendError,
     *,
     first_token: float | None = None,
     idle: float | None = None,
@@ -109,19 +146,13 @@ def stream_of(
     pooled: bool = True,
     keep_raw: bool = False,
     sent_before: float = 0.0,
+    straight: bool = True,
 ) -> ChatStream:
-    async def open_body(sent: Callable[[], None], _: OnProgress) -> ScriptedBody:
-        sent()
-        await asyncio.sleep(sent_before)
-        return body
-
     return ChatStream(
-        open_body,
+        Opening(body, check_model=check_model, sent_before=sent_before, straight=straight),
         OpenAIStreamDecoder(),
         requested_model="m",
         limits=StreamLimits(first_token=first_token, idle=idle, total=total),
-        check_model=check_model,
-        explain=explained,
         pooled=pooled,
         keep_raw=keep_raw,
     )
@@ -212,13 +243,9 @@ async def test_only_inside_async_with() -> None:
     assert (1, True) == (body.reads, body.closed)
 
 
-async def test_a_stream_that_did_not_open_may_not_be_opened_again() -> None:
-    async def open_body(sent: Callable[[], None], _: OnProgress) -> ScriptedBody:
-        sent()
-        raise APIConnectionError("connection refused", refused=True)
-
-    stream = stream_of(ScriptedBody())
-    stream._open_body = open_body
+@pytest.mark.parametrize("straight", [True, False])
+async def test_a_stream_that_did_not_open_may_not_be_opened_again(straight: bool) -> None:
+    stream = stream_of(APIConnectionError("connection refused", refused=True), straight=straight)
     with pytest.raises(APIConnectionError):
         await stream.__aenter__()
     with pytest.raises(ClosedError, match="opened once"):

@@ -498,15 +498,6 @@ async def test_a_borrowed_session_stays_open(raw_server: RawServerFactory) -> No
     assert ["1"] == [request.headers["x-service"] for request in server.requests]
 
 
-async def test_a_borrowed_session_may_have_traces_of_its_own(raw_server: RawServerFactory) -> None:
-    server = await raw_server([[OK], [OK]])
-    trace = aiohttp.TraceConfig()
-    trace.on_connection_reuseconn.append(transport_module._note_reuse)
-    async with aiohttp.ClientSession(trace_configs=[trace]) as session:
-        (await session.get(server.url, trace_request_ctx="of the service")).release()
-        (await session.get(server.url, trace_request_ctx="of the service")).release()
-
-
 async def test_a_second_loop_while_the_first_runs(transport: Transport, raw_server: RawServerFactory) -> None:
     server = await raw_server([[OK], [OK]])
     await send(transport, server.url)
