@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Unpack
 
@@ -230,7 +230,13 @@ class HTTPBackend:
 
         if self._profile.prepare is not None:
             await self._prepare(request.model, on_progress)
-        completion = await self._link.call(attempt, on_progress=on_progress)
+        started = time.monotonic()
+        try:
+            # What `link.call` does, in place: each layer of coroutines costs at every step of the event loop.
+            response = await self._link.send(encoded, limits, chat=True, work=True)
+            completion = self._codec.decode_chat(response, requested_model=request.model)
+        except BackendError as first:
+            completion = await self._link.recover(attempt, first, started=started, on_progress=on_progress)
         self._check_model(request.model, completion.served_model)
         return completion
 
@@ -391,8 +397,8 @@ class _Opener:
     def goes_straight(self) -> bool:
         return self._backend._profile.prepare is None
 
-    async def open(self, sent: Callable[[], None]) -> ByteStream:
-        return await self._link.open(self._encoded, sent=sent)
+    def open(self, sent: Callable[[], None]) -> Awaitable[ByteStream]:
+        return self._link.open(self._encoded, sent=sent)
 
     async def wait(
         self, first: BackendError | None, *, started: float, sent: Callable[[], None], report: OnProgress

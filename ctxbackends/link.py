@@ -110,6 +110,7 @@ class ServerLink:
             idle=_first(config.idle_timeout, profile.idle_timeout),
             total=_first(config.timeout, profile.timeout),
         )
+        self._open_phase = _shortest(("first_token", self.limits.first_token), ("total", self.limits.total))
         # For an answer that comes in one piece: without a total limit, the limit of the first token holds for it.
         total, key = self.limits.total, "timeout"
         if total is None:
@@ -205,7 +206,7 @@ class ServerLink:
     async def open(self, request: HTTPRequest, *, sent: Callable[[], None]) -> ByteStream:
         """One request for a stream, once, until its headers have come. It keeps its place until the stream is closed.
         ``sent`` is called when the wait for the server begins, after the one for a place."""
-        phase, limit = _shortest(("first_token", self.limits.first_token), ("total", self.limits.total))
+        phase, limit = self._open_phase
         headers = self._headers_for(request, "stream")
         url = self._base_url + _checked_path(request.path) if self.launcher is None else await self._started(request)
         release = await self._place() if not self.limiter.is_open else None
@@ -269,23 +270,29 @@ class ServerLink:
         """``attempt`` under the retry policy, its error explained."""
         started = time.monotonic()
         try:
-            try:
-                return await attempt()  # most go straight through, and never see the policy
-            except BackendError as first:
-                with self._transport.use():
-                    return await (policy or self.policy).recover(
-                        attempt, first, started=started, probe=probe, on_progress=on_progress
-                    )
-        except BackendError as error:
-            raise self.explain(error) from error.__cause__
+            return await attempt()
+        except BackendError as first:
+            return await self.recover(
+                attempt, first, started=started, policy=policy, probe=probe, on_progress=on_progress
+            )
 
     async def recover(
-        self, attempt: Callable[[], Awaitable[T]], first: BackendError, *, started: float, on_progress: OnProgress
+        self,
+        attempt: Callable[[], Awaitable[T]],
+        first: BackendError,
+        *,
+        started: float,
+        policy: RetryPolicy | None = None,
+        probe: bool = False,
+        on_progress: OnProgress | None = None,
     ) -> T:
-        """The same, for who made the first attempt already; it failed with ``first``."""
+        """What follows a first attempt that failed with ``first``: the retry policy, and the last error explained. Most
+        requests go straight through, and never see it."""
         try:
             with self._transport.use():
-                return await self.policy.recover(attempt, first, started=started, on_progress=on_progress)
+                return await (policy or self.policy).recover(
+                    attempt, first, started=started, probe=probe, on_progress=on_progress
+                )
         except BackendError as error:
             raise self.explain(error) from error.__cause__
 

@@ -12,7 +12,7 @@ import asyncio
 import math
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import Protocol, Self
@@ -72,7 +72,7 @@ class Opener(Protocol):
         """Whether the request can go out at once, with nothing before it."""
         ...
 
-    async def open(self, sent: Callable[[], None]) -> Body:
+    def open(self, sent: Callable[[], None]) -> Awaitable[Body]:
         """One attempt, and no other."""
         ...
 

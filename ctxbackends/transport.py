@@ -15,7 +15,7 @@ import socket
 import ssl
 import time
 import weakref
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Mapping
 from types import TracebackType
 from typing import Any, TypeAlias
 
@@ -108,7 +108,7 @@ class _Connector(aiohttp.TCPConnector):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self._known: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._known: weakref.WeakKeyDictionary[Any, select.poll | None] = weakref.WeakKeyDictionary()
 
     async def connect(
         self,
@@ -118,10 +118,12 @@ class _Connector(aiohttp.TCPConnector):
     ) -> Connection:
         while True:
             connection = await super().connect(req, traces, timeout)
-            if connection.protocol not in self._known:
-                self._known.add(connection.protocol)
+            try:
+                looked = self._known[connection.protocol]
+            except KeyError:
+                self._known[connection.protocol] = _look_at(connection)
                 return connection
-            if not _is_spoiled(connection):
+            if not _is_spoiled(connection) and (looked is None or not looked.poll(0)):
                 contact = _contact.get()
                 if contact is not None:
                     contact.reused_at = time.monotonic()
@@ -129,25 +131,31 @@ class _Connector(aiohttp.TCPConnector):
             connection.close()
 
 
-def _is_spoiled(connection: Connection) -> bool:
+def _look_at(connection: Connection) -> select.poll | None:
+    """What tells whether something came on this connection that the event loop has not read yet; made once for all the
+    times that it comes out of the pool. None with TLS, to which itself may belong what comes."""
     transport = connection.transport
-    if connection.protocol is None or connection.protocol.should_close or transport is None or transport.is_closing():
-        return True
-    if transport.get_extra_info("ssl_object") is not None:
-        return False  # what comes there may belong to TLS itself
+    if transport is None or transport.get_extra_info("ssl_object") is not None:
+        return None
     looked = select.poll()
     looked.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
-    return bool(looked.poll(0))
+    return looked
+
+
+def _is_spoiled(connection: Connection) -> bool:
+    protocol, transport = connection.protocol, connection.transport
+    return protocol is None or protocol.should_close or transport is None or transport.is_closing()
 
 
 class _Contact:
     """One request and its answer, around which aiohttp's errors become ours. ``reused_at``: when the connection was
     taken from the pool, None where it is new."""
 
-    __slots__ = ("_before", "_route", "reused_at")
+    __slots__ = ("_before", "_limits", "_route", "reused_at")
 
-    def __init__(self, route: Route) -> None:
+    def __init__(self, route: Route, limits: Limits) -> None:
         self._route = route
+        self._limits = limits
         self.reused_at: float | None = None
 
     def __enter__(self) -> None:
@@ -157,8 +165,15 @@ class _Contact:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         _contact.reset(self._before)
-        if isinstance(error, AIOHTTP_ERRORS) and not isinstance(error, BackendError):
-            raise translate(error, reused=self._is_stale, started=False, route=self._route) from without_frames(error)
+        if isinstance(error, AirgapError):
+            # Made anew: the frames of the resolver's error hold the request's headers, and others may wait for it.
+            raise AirgapError(error.problem) from without_frames(error)
+        if isinstance(error, BackendError) or not isinstance(error, AIOHTTP_ERRORS):
+            return
+        if isinstance(error, aiohttp.ConnectionTimeoutError):
+            limit = self._limits.connect or 0.0
+            raise APITimeoutError("connect", limit, key="connect_timeout") from without_frames(error)
+        raise translate(error, reused=self._is_stale, started=False, route=self._route) from without_frames(error)
 
     @property
     def _is_stale(self) -> bool:
@@ -231,51 +246,47 @@ class Transport:
 
         Raises APIConnectionError, APITimeoutError (phases ``connect`` and ``total``), ResponseTooLargeError.
         """
-        try:
-            session = (self._standing() or await self._ready_session()) if keep else await self._fresh_session()
-            return await self._send(session, url, request, headers, limits, route)
-        except StaleConnectionError:
-            pass  # left first, so that its error is not the context of what comes now
-        return await self._send(await self._fresh_session(), url, request, headers, limits, route)
-
-    async def _send(
-        self,
-        session: aiohttp.ClientSession,
-        url: str,
-        request: HTTPRequest,
-        headers: Mapping[str, str],
-        limits: Limits,
-        route: Route,
-    ) -> HTTPResponse:
-        try:
-            with self._waits.wait(limits.total), _Contact(route):
-                response = await self._request(session, url, request, headers, limits, route)
-                try:
-                    answer = await read_whole(response)
-                except BaseException:
-                    response.close()
-                    raise
-                response.release()
-                return answer
-        except BackendError:
-            raise  # APITimeoutError is a TimeoutError
-        except TimeoutError as error:
-            raise APITimeoutError("total", limits.total or 0.0, key=limits.total_key) from without_frames(error)
+        session = (self._standing() or await self._ready_session()) if keep else await self._fresh_session()
+        while True:
+            try:
+                with self._waits.wait(limits.total), _Contact(route, limits):
+                    response = await self._request(session, url, request, headers, limits, route)
+                    try:
+                        answer = await read_whole(_direct(response, route))
+                    except BaseException:
+                        response.close()
+                        raise
+                    response.release()
+                    return answer
+            except StaleConnectionError:
+                pass  # left first, so that its error is not the context of what comes now
+            except BackendError:
+                raise  # APITimeoutError is a TimeoutError
+            except TimeoutError as error:
+                raise APITimeoutError("total", limits.total or 0.0, key=limits.total_key) from without_frames(error)
+            session = await self._fresh_session()
 
     async def open(
         self, url: str, request: HTTPRequest, *, headers: Mapping[str, str], limits: Limits, route: Route = DIRECT
     ) -> ByteStream | HTTPResponse:
         """Send, and hand out the body as a stream where the status is 2xx; otherwise the answer, read whole up to a
         limit."""
-        try:
-            return await self._open(
-                self._standing() or await self._ready_session(), url, request, headers, limits, route
-            )
-        except StaleConnectionError:
-            pass
-        return await self._open(await self._fresh_session(), url, request, headers, limits, route)
+        session = self._standing() or await self._ready_session()
+        while True:
+            try:
+                with _Contact(route, limits):
+                    response = _direct(await self._request(session, url, request, headers, limits, route), route)
+                    if not is_good(response):
+                        async with response:
+                            return await read_whole(response)
+                    stream = ByteStream(response)
+                    self._streams.add(stream)
+                    return stream
+            except StaleConnectionError:
+                pass
+            session = await self._fresh_session()
 
-    async def _open(
+    def _request(
         self,
         session: aiohttp.ClientSession,
         url: str,
@@ -283,25 +294,7 @@ class Transport:
         headers: Mapping[str, str],
         limits: Limits,
         route: Route,
-    ) -> ByteStream | HTTPResponse:
-        with _Contact(route):
-            response = await self._request(session, url, request, headers, limits, route)
-            if not is_good(response):
-                async with response:
-                    return await read_whole(response)
-            stream = ByteStream(response)
-            self._streams.add(stream)
-            return stream
-
-    async def _request(
-        self,
-        session: aiohttp.ClientSession,
-        url: str,
-        request: HTTPRequest,
-        headers: Mapping[str, str],
-        limits: Limits,
-        route: Route,
-    ) -> aiohttp.ClientResponse:
+    ) -> Awaitable[aiohttp.ClientResponse]:
         if self.airgap and route.proxy is not None:
             raise AirgapError("a proxy can lead anywhere", key="trust_env")
         sent: MaskedHeaders = (
@@ -310,32 +303,18 @@ class Transport:
         if route.proxy is not None and not url.startswith("https:"):
             # A proxy takes them from the request itself, and keeps them.
             sent = MaskedHeaders({**sent, **route.proxy_headers})
-        refused = ""
-        response: aiohttp.ClientResponse | None = None
-        try:
-            response = await session.request(
-                request.method,
-                url,
-                data=request.body,
-                headers=sent,
-                raise_for_status=False,  # a borrowed session may have it set; the status is ours to read
-                allow_redirects=False,  # a redirect would carry the prompt and the key to another host
-                timeout=_timeout(limits.connect),
-                ssl=route.tls or True,
-                proxy=route.proxy,
-                proxy_headers=route.proxy_headers,
-            )
-        except aiohttp.ConnectionTimeoutError as error:
-            raise APITimeoutError("connect", limits.connect or 0.0, key="connect_timeout") from without_frames(error)
-        except AirgapError as error:
-            refused = error.problem
-        if response is None:
-            # Made anew: the frames of the resolver's error hold the request's headers, and others may wait for it.
-            raise AirgapError(refused)
-        if route.proxy is not None and response.status == 407:
-            response.close()
-            raise proxy_refusal(route, 407)
-        return response
+        return session.request(
+            request.method,
+            url,
+            data=request.body,
+            headers=sent,
+            raise_for_status=False,  # a borrowed session may have it set; the status is ours to read
+            allow_redirects=False,  # a redirect would carry the prompt and the key to another host
+            timeout=_timeout(limits.connect),
+            ssl=route.tls or True,
+            proxy=route.proxy,
+            proxy_headers=route.proxy_headers,
+        )
 
     def _standing(self) -> aiohttp.ClientSession | None:
         """The session, where it can be used as it is: the quick way through :meth:`_ready_session`."""
@@ -403,6 +382,14 @@ class Transport:
         for session in sessions:
             if session is not None:
                 await session.close()
+
+
+def _direct(response: aiohttp.ClientResponse, route: Route) -> aiohttp.ClientResponse:
+    """``response``, where it is no proxy's own demand for credentials."""
+    if response.status == 407 and route.proxy is not None:
+        response.close()
+        raise proxy_refusal(route, 407)
+    return response
 
 
 @functools.lru_cache(64)

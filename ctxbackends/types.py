@@ -7,6 +7,7 @@ nothing here is ever estimated.
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Callable
 from typing import Literal, TypeAlias
 
@@ -51,7 +52,7 @@ class TokenLogprob(msgspec.Struct, frozen=True, gc=False):
 
     token: str
     logprob: float
-    bytes: bytes | None = None
+    bytes: builtins.bytes | None = None
     top: tuple[TokenLogprob, ...] = ()
 
 

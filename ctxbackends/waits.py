@@ -83,8 +83,8 @@ class Wait:
         self._cancelling = task.cancelling()
         if self._seconds is not None:
             loop = task.get_loop()
-            self.due = loop.time() + self._seconds
-            self._waits.watch(self.due, loop)
+            self.due = due = loop.time() + self._seconds
+            self._waits.watch(due, loop)
         self._waits.open.add(self)
 
     def __exit__(

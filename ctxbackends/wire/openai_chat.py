@@ -158,7 +158,8 @@ class OpenAIChatCodec:
         answer = read(_completion_decoder, response, api="the OpenAI API")
         if answer.error is not None:
             raise answered_error(response)
-        choice = next((choice for choice in answer.choices or () if choice.index == 0), None)
+        choices = answer.choices or ()
+        choice = choices[0] if choices and choices[0].index == 0 else _first_of(choices)
         if choice is None:
             refuse_error(response)
             raise EmptyChoicesError("the answer holds no choice", body=response.body)
@@ -190,6 +191,10 @@ class OpenAIChatCodec:
 
     def stream_decoder(self) -> OpenAIStreamDecoder:
         return OpenAIStreamDecoder()
+
+
+def _first_of(choices: Sequence[_Choice]) -> _Choice | None:
+    return next((choice for choice in choices if choice.index == 0), None)
 
 
 # --- messages and tools, which servers' own routes (token counts) take in the same form ---------------
