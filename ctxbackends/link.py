@@ -35,6 +35,7 @@ from ctxbackends.masked import ENVIRONMENT, MaskedHeaders, Secret
 from ctxbackends.network import DIRECT, CheckedHeaders, Route, check_endpoint, checked_headers, proxied
 from ctxbackends.profiles import Profile
 from ctxbackends.retry import RetryPolicy
+from ctxbackends.signs import Signs, signs_of
 from ctxbackends.stream import StreamLimits, timeout_key
 from ctxbackends.tls import tls_context
 from ctxbackends.transport import Limits, Transport
@@ -57,6 +58,11 @@ class Launcher(Protocol):
     @property
     def running(self) -> bool:
         """Whether its process is there now."""
+        ...
+
+    @property
+    def loaded(self) -> bool | None:
+        """Whether its process said that the model is loaded. None where it does not say such things."""
         ...
 
     async def start(self) -> str:
@@ -120,9 +126,12 @@ class ServerLink:
         slots = profile.slots
         look = None if slots is None else lambda: self._ask_slots(slots(config.default_model))
         self.limiter = Limiter(config.max_concurrency, look=look)
-        self.policy = RetryPolicy(endpoint=self.endpoint, ready_timeout=self.ready_timeout)
+        self.policy = RetryPolicy(endpoint=self.endpoint, ready_timeout=self.ready_timeout, watch=self._signs)
         if launcher is not None:
             self.policy = attrs.evolve(self.policy, liveness=launcher.failure)
+
+    def _signs(self) -> Signs | None:
+        return signs_of(self._base_url, self.launcher)  # where a server is started here, its URL is known by then
 
     def _way(self, config: BackendConfig) -> Route:
         """Where it is allowed to go, and how. Raises ConfigError and AirgapError; nothing is sent."""

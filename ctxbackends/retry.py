@@ -4,13 +4,16 @@ format.
 Two budgets. The cold start (``ready_timeout``): a server that is not ready is a state, and is waited for. The transient
 budget: a few more tries for what provably was not processed. The first attempt goes straight through; tenacity is
 entered only after a failure. What may have been processed is never sent again: a generation is a job on somebody's GPU.
+
+A cold start is looked at in a fixed rhythm, and sooner where a sign says that it is worth while: at most 30 looks in 60
+seconds, with all signs. What a sign is, and where it comes from, this module does not know (``signs`` does).
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TypeAlias, TypeVar
 
 import attrs
@@ -32,10 +35,21 @@ from ctxbackends.types import Loading, LoadState, OnProgress
 
 T = TypeVar("T")
 Liveness: TypeAlias = Callable[[], BackendError | None]
+Signs: TypeAlias = Callable[[LoadState], bool]
+"""Asked while a server in this state is waited for: whether there is news, since it was last asked, for which a look is
+worth while."""
 
+# Gaps of 50 to 200 ms in the first second, where a small model is ready; then ever longer, or 30 looks would not do for
+# a minute. 24 looks in 60 s; with the one at the end of a budget, and those that signs prompt, at most 30.
 FIRST_POLL = 0.05
-SLOWEST_POLL = 0.5
-POLL_GROWTH = 1.1
+DENSE_GROWTH = 1.2
+DENSE_FOR = 1.0
+POLL_GROWTH = 1.6
+SLOWEST_POLL = 6.0
+PROMPTED_AT_ONCE = 2
+PROMPTED_EVERY = 20.0
+"""Signs may prompt two looks, and one more for every 20 seconds: a sign may be wrong, again and again."""
+SIGNS_EVERY = 0.04
 TRANSIENT_ATTEMPTS = 3
 RETRY_AFTER_CAP = 60.0
 DEATH_KNOWN_AFTER = 0.5
@@ -46,17 +60,23 @@ def _alive() -> None:
     return None
 
 
+def _blind() -> None:
+    return None
+
+
 @attrs.frozen(kw_only=True)
 class RetryPolicy:
     """How one backend is retried. ``ready_timeout`` in seconds; None: a refused connection is an error at once.
 
     ``endpoint`` names the server in the progress. ``liveness`` returns the error of a server process that has ended,
-    where this SDK started it.
+    where this SDK started it. ``watch`` is called where a wait begins, and returns what then tells of signs, or None
+    where there are none to be had.
     """
 
     endpoint: str
     ready_timeout: float | None
     liveness: Liveness = _alive
+    watch: Callable[[], Signs | None] = _blind
     transient_attempts: int = TRANSIENT_ATTEMPTS
     retry_after_cap: float = RETRY_AFTER_CAP
 
@@ -142,7 +162,8 @@ class RetryPolicy:
         cold_start = AsyncRetrying(
             retry=retry_if_exception(waiting.goes_on),
             stop=lambda _: waiting.elapsed >= waiting.budget,
-            wait=_WaitForServer(waiting),
+            wait=waiting.left,
+            sleep=waiting.sleep,
             before_sleep=waiting.report,
             reraise=True,
         )
@@ -174,6 +195,11 @@ class _ColdStart:
         self._probe = probe
         self._on_progress = on_progress
         self._seen_loading = False
+        self._state: LoadState = "refused"
+        self._gaps = _rhythm()
+        self._rest = 0.0  # of a gap that a sign cut short
+        self._signs = None if policy.ready_timeout is None else policy.watch()
+        self._prompted = 0
 
     @property
     def budget(self) -> float:
@@ -190,6 +216,7 @@ class _ColdStart:
         state = _not_ready(error, probe=self._probe)
         if state is None:
             return False
+        self._state = state
         died = self._policy.liveness()
         if died is not None:
             raise died from error
@@ -200,6 +227,25 @@ class _ColdStart:
                 "the server said that it loads its model, and then stopped listening: it died while loading"
             ) from error
         return True
+
+    def left(self, _: RetryCallState) -> float:
+        """Seconds until the next look, if no sign prompts one; never past the budget."""
+        gap, self._rest = self._rest or next(self._gaps), 0.0
+        return max(0.0, min(gap, self.budget - self.elapsed))
+
+    async def sleep(self, seconds: float) -> None:
+        """Until the next look: as long as said, or until there is a sign."""
+        if self._signs is None:
+            await asyncio.sleep(seconds)
+            return
+        end, prompted = self.elapsed + seconds, False
+        while (left := end - self.elapsed) > 0:
+            await asyncio.sleep(min(SIGNS_EVERY, left))
+            prompted = self._signs(self._state) or prompted  # a sign that may prompt nothing yet is kept
+            if prompted and self._prompted < PROMPTED_AT_ONCE + self.elapsed // PROMPTED_EVERY:
+                self._prompted += 1
+                self._rest = max(0.0, end - self.elapsed)
+                return
 
     def report(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
@@ -249,17 +295,13 @@ def _not_ready(error: BackendError, *, probe: bool) -> LoadState | None:
     return None
 
 
-class _WaitForServer(wait_base):
-    """From FIRST_POLL up to SLOWEST_POLL, so that a look comes about every tenth of the time waited; never past the
-    budget."""
-
-    def __init__(self, waiting: _ColdStart) -> None:
-        self._waiting = waiting
-
-    def __call__(self, retry_state: RetryCallState) -> float:
-        left = self._waiting.budget - self._waiting.elapsed
-        growth = POLL_GROWTH ** min(retry_state.attempt_number - 1, 100)  # a float overflows after an hour of polls
-        return max(0.0, min(FIRST_POLL * growth, SLOWEST_POLL, left))
+def _rhythm() -> Iterator[float]:
+    """The gaps between the looks of a cold start, as long as no sign prompts one."""
+    at, gap = 0.0, FIRST_POLL
+    while True:
+        yield gap
+        at += gap
+        gap = min(gap * (DENSE_GROWTH if at < DENSE_FOR else POLL_GROWTH), SLOWEST_POLL)
 
 
 class _WaitTransient(wait_base):

@@ -974,6 +974,8 @@ class FakeLauncher:
     """Gives the address of a server that is not there yet, and says why it ended."""
 
     description = "tiny.gguf"
+    running = True
+    loaded = None
 
     def __init__(self, url: str, ended: BackendError | None = None) -> None:
         self._url = url

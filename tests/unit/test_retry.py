@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from itertools import groupby, pairwise
 from types import SimpleNamespace
 from typing import NoReturn
 
+import attrs
 import pytest
 
 from ctxbackends import retry
@@ -111,8 +113,14 @@ class Server:
         raise outcome if isinstance(outcome, BackendError) else outcome()
 
 
-def poll_times(count: int) -> list[float]:
-    return [min(retry.FIRST_POLL * retry.POLL_GROWTH**place, retry.SLOWEST_POLL) for place in range(count)]
+def planned(until: float) -> list[float]:
+    """When a server that answers at once is looked at, in seconds since the wait began."""
+    looks, at, gap = [], 0.0, retry.FIRST_POLL
+    while at < until:
+        looks.append(at)
+        at += gap
+        gap = min(gap * (retry.DENSE_GROWTH if at < retry.DENSE_FOR else retry.POLL_GROWTH), retry.SLOWEST_POLL)
+    return looks
 
 
 def policy(ready_timeout: float | None = 90.0) -> RetryPolicy:
@@ -197,7 +205,7 @@ async def test_refused_then_loading_then_ready(clock: Clock) -> None:
     assert ["refused", "refused", "loading", "loading"] == [look.state for look in seen]
     assert {(ENDPOINT, 90.0)} == {(look.endpoint, look.budget) for look in seen}
     # 0.25 s for each attempt, and what was slept between them
-    assert pytest.approx([0.25 * (place + 1) + sum(poll_times(place)) for place in range(4)]) == [
+    assert pytest.approx([0.25 * (place + 1) + planned(60.0)[place] for place in range(4)]) == [
         look.elapsed for look in seen
     ]
 
@@ -238,19 +246,108 @@ async def test_refused_is_an_error_at_once_where_the_type_has_no_cold_start(cloc
     assert (1, None, []) == (server.calls, error.waited, clock.slept)
 
 
-async def test_the_polls_grow_from_50_to_500_ms(clock: Clock) -> None:
-    server = Server(clock, *[refused] * 40, "answer")
-    await policy().call(server)
-    assert pytest.approx(0.05) == clock.slept[0]
-    assert all(later > earlier for earlier, later in zip(clock.slept, clock.slept[1:], strict=False) if earlier < 0.5)
-    assert pytest.approx(0.5) == clock.slept[-1] == max(clock.slept)
-    assert pytest.approx(poll_times(40)) == clock.slept
+async def test_the_looks_are_dense_at_first_and_grow_to_six_seconds(clock: Clock) -> None:
+    looks = await looks_at(clock, policy(600.0))
+    assert pytest.approx(planned(600.0)) == looks[:-1]
+    assert pytest.approx(600.0, abs=1e-4) == looks[-1]
+    gaps = [later - earlier for earlier, later in pairwise(looks[:-1])]
+    assert gaps == pytest.approx(sorted(gaps))
+    assert pytest.approx([0.05, 6.0]) == [gaps[0], gaps[-1]]
+    assert all(gap <= 0.25 for look, gap in zip(looks, gaps, strict=False) if look < 0.9)
 
 
-def test_a_cold_start_may_take_a_day() -> None:
-    polls = retry._WaitForServer(SimpleNamespace(budget=86_400.0, elapsed=80_000.0))  # type: ignore[arg-type]
-    state = SimpleNamespace(attempt_number=150_000)
-    assert 0.5 == polls(state)  # type: ignore[arg-type]  # what it reads of a state
+@pytest.mark.parametrize("budget", [60.0, 90.0, 300.0])
+@pytest.mark.parametrize("takes", [0.0, 0.02, 1.0])
+@pytest.mark.parametrize("signs", [None, lambda _: True, lambda _: False], ids=["none", "always", "never"])
+async def test_at_most_30_looks_in_a_minute(
+    signs: Callable[[str], bool] | None, takes: float, budget: float, clock: Clock
+) -> None:
+    """From the start on, with all signs; and in no later minute more."""
+    looks = await looks_at(clock, attrs.evolve(policy(budget), watch=lambda: signs), takes=takes)
+    for start in looks[:: len(looks) // 20 or 1]:
+        assert len([look for look in looks if start <= look <= start + 60.0]) <= 30
+
+
+async def looks_at(clock: Clock, policy: RetryPolicy, takes: float = 0.0) -> list[float]:
+    """When a server that is never ready is looked at, in seconds since the wait began."""
+    began, looks = clock.now, []
+
+    async def attempt() -> str:
+        looks.append(clock.now - began)
+        clock.now += takes
+        raise refused()
+
+    with pytest.raises(APIConnectionError):
+        await policy.call(attempt)
+    return looks
+
+
+# --- signs ----------------------------------------------------------------------------------------
+
+
+async def test_a_sign_prompts_the_next_look(clock: Clock) -> None:
+    asked: list[tuple[str, float]] = []
+
+    def signs(state: str) -> bool:
+        asked.append((state, clock.now - 1000.0))
+        return clock.now >= 1030.0
+
+    server = Server(clock, *[refused] * 10, loading)
+    looks: list[float] = []
+
+    async def attempt() -> str:
+        looks.append(clock.now - 1000.0)
+        if clock.now >= 1030.0:
+            return "answer"
+        return await server()
+
+    assert "answer" == await attrs.evolve(policy(), watch=lambda: signs).call(attempt)
+    assert pytest.approx(planned(30.0), abs=0.01) == looks[:-1]
+    assert pytest.approx(30.0, abs=retry.SIGNS_EVERY) == looks[-1]  # without it: at 33.9 s
+    assert ["refused", "loading"] == [state for state, _ in groupby(state for state, _ in asked)]
+    assert max(clock.slept) <= retry.SIGNS_EVERY
+
+
+async def test_a_sign_that_may_prompt_nothing_yet_is_kept(clock: Clock) -> None:
+    """Two were false; the third, soon after, waits for its time."""
+    news = iter([True, True, True])
+
+    def signs(_: str) -> bool:
+        if clock.now < 1017.0:  # the rhythm has looks at 15.9 and 21.9 s
+            return False
+        return next(news, False)
+
+    looks = await looks_at(clock, attrs.evolve(policy(60.0), watch=lambda: signs))
+    prompted = [look for look in looks[1:-1] if min(abs(look - at) for at in planned(61.0)) > 0.01]
+    assert pytest.approx([17.0, 17.04, retry.PROMPTED_EVERY], abs=0.05) == prompted
+
+
+async def test_every_wait_has_signs_of_its_own_and_no_other_call_asks_for_any(clock: Clock) -> None:
+    watched: list[None] = []
+    watching = attrs.evolve(policy(), watch=lambda: watched.append(None))
+    await watching.call(Server(clock, "answer"))
+    await attrs.evolve(watching, ready_timeout=None).call(Server(clock, busy(), "answer"))
+    assert 0 == len(watched)
+    for _ in range(2):
+        await watching.call(Server(clock, refused, refused, refused, "answer"))
+    assert 2 == len(watched)
+
+
+async def test_a_wait_for_signs_ends_at_once_when_it_is_cancelled() -> None:
+    waiting = asyncio.create_task(attrs.evolve(policy(), watch=lambda: lambda _: False).call(_refuse))
+    await asyncio.sleep(0)
+    before = asyncio.all_tasks() - {waiting}
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert before == asyncio.all_tasks()
+
+
+async def _refuse() -> str:
+    raise refused()
+
+
+# --- its budget -----------------------------------------------------------------------------------
 
 
 async def test_the_polls_never_pass_the_budget_and_the_last_error_says_how_long(clock: Clock) -> None:
