@@ -35,7 +35,7 @@ from ctxbackends.masked import ENVIRONMENT, MaskedHeaders, Secret
 from ctxbackends.network import DIRECT, CheckedHeaders, Route, check_endpoint, checked_headers, proxied
 from ctxbackends.profiles import Profile
 from ctxbackends.retry import RetryPolicy
-from ctxbackends.signs import Signs, signs_of
+from ctxbackends.signs import Signs, Watch
 from ctxbackends.stream import StreamLimits, timeout_key
 from ctxbackends.tls import tls_context
 from ctxbackends.transport import Limits, Transport
@@ -122,16 +122,19 @@ class ServerLink:
         if total is None:
             total, key = self.limits.first_token, "first_token_timeout"
         self.plain_limits = Limits(connect=self._connect_timeout, total=total, total_key=key)
+        self._signs = Signs(self._base_url, launcher)
         self.ready_timeout = _first(config.ready_timeout, profile.ready_timeout) or None
         slots = profile.slots
         look = None if slots is None else lambda: self._ask_slots(slots(config.default_model))
         self.limiter = Limiter(config.max_concurrency, look=look)
-        self.policy = RetryPolicy(endpoint=self.endpoint, ready_timeout=self.ready_timeout, watch=self._signs)
+        self.policy = RetryPolicy(endpoint=self.endpoint, ready_timeout=self.ready_timeout, watch=self._watch)
         if launcher is not None:
             self.policy = attrs.evolve(self.policy, liveness=launcher.failure)
 
-    def _signs(self) -> Signs | None:
-        return signs_of(self._base_url, self.launcher)  # where a server is started here, its URL is known by then
+    def _watch(self) -> Watch | None:
+        if self._signs.url != self._base_url:  # a server that is started here gets one then
+            self._signs = Signs(self._base_url, self.launcher)
+        return self._signs.watch()
 
     def _way(self, config: BackendConfig) -> Route:
         """Where it is allowed to go, and how. Raises ConfigError and AirgapError; nothing is sent."""

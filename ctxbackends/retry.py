@@ -35,9 +35,8 @@ from ctxbackends.types import Loading, LoadState, OnProgress
 
 T = TypeVar("T")
 Liveness: TypeAlias = Callable[[], BackendError | None]
-Signs: TypeAlias = Callable[[LoadState], bool]
-"""Asked while a server in this state is waited for: whether there is news, since it was last asked, for which a look is
-worth while."""
+Watch: TypeAlias = Callable[[LoadState, float], Awaitable[bool]]
+"""Waits as many seconds for a sign that a server, last seen in this state, is worth a look: whether there was one."""
 
 # Gaps of 50 to 200 ms in the first second, where a small model is ready; then ever longer, or 30 looks would not do for
 # a minute. 24 looks in 60 s; with the one at the end of a budget, and those that signs prompt, at most 30.
@@ -49,7 +48,6 @@ SLOWEST_POLL = 6.0
 PROMPTED_AT_ONCE = 2
 PROMPTED_EVERY = 20.0
 """Signs may prompt two looks, and one more for every 20 seconds: a sign may be wrong, again and again."""
-SIGNS_EVERY = 0.04
 TRANSIENT_ATTEMPTS = 3
 RETRY_AFTER_CAP = 60.0
 DEATH_KNOWN_AFTER = 0.5
@@ -69,14 +67,14 @@ class RetryPolicy:
     """How one backend is retried. ``ready_timeout`` in seconds; None: a refused connection is an error at once.
 
     ``endpoint`` names the server in the progress. ``liveness`` returns the error of a server process that has ended,
-    where this SDK started it. ``watch`` is called where a wait begins, and returns what then tells of signs, or None
+    where this SDK started it. ``watch`` is called where a wait begins, and returns what then waits for signs, or None
     where there are none to be had.
     """
 
     endpoint: str
     ready_timeout: float | None
     liveness: Liveness = _alive
-    watch: Callable[[], Signs | None] = _blind
+    watch: Callable[[], Watch | None] = _blind
     transient_attempts: int = TRANSIENT_ATTEMPTS
     retry_after_cap: float = RETRY_AFTER_CAP
 
@@ -198,7 +196,7 @@ class _ColdStart:
         self._state: LoadState = "refused"
         self._gaps = _rhythm()
         self._rest = 0.0  # of a gap that a sign cut short
-        self._signs = None if policy.ready_timeout is None else policy.watch()
+        self._watch = None if policy.ready_timeout is None else policy.watch()
         self._prompted = 0
 
     @property
@@ -235,17 +233,18 @@ class _ColdStart:
 
     async def sleep(self, seconds: float) -> None:
         """Until the next look: as long as said, or until there is a sign."""
-        if self._signs is None:
+        if self._watch is None:
             await asyncio.sleep(seconds)
             return
-        end, prompted = self.elapsed + seconds, False
-        while (left := end - self.elapsed) > 0:
-            await asyncio.sleep(min(SIGNS_EVERY, left))
-            prompted = self._signs(self._state) or prompted  # a sign that may prompt nothing yet is kept
-            if prompted and self._prompted < PROMPTED_AT_ONCE + self.elapsed // PROMPTED_EVERY:
-                self._prompted += 1
-                self._rest = max(0.0, end - self.elapsed)
-                return
+        end = self.elapsed + seconds
+        if not await self._watch(self._state, seconds):
+            return
+        allowed = PROMPTED_EVERY * max(0, self._prompted + 1 - PROMPTED_AT_ONCE)
+        if self.elapsed < allowed:  # the sign is kept until then
+            await asyncio.sleep(max(0.0, min(allowed, end) - self.elapsed))
+        if allowed < end:
+            self._prompted += 1
+            self._rest = max(0.0, end - self.elapsed)
 
     def report(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None

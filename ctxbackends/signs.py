@@ -8,12 +8,13 @@ had (another machine, another system, another namespace, another user's process)
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import struct
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
@@ -24,6 +25,7 @@ import attrs
 from ctxbackends.network import address_of, is_localhost
 from ctxbackends.types import LoadState
 
+EVERY = 0.04
 _SCAN_SECONDS = 0.001
 _BUSY_TICKS = 2
 """Of CPU time between two readings: less is what answering a look costs."""
@@ -42,32 +44,49 @@ class Started(Protocol):
         ...
 
 
-def signs_of(url: str, started: Started | None = None) -> Signs | None:
-    """The signs of the server at ``url``, or None where there can be none."""
-    parts = urlsplit(url)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    addresses = _own_addresses(parts.hostname or "") if sys.platform == "linux" else ()
-    return Signs(addresses, port, started) if addresses or started is not None else None
-
-
 class Signs:
-    """Of one server, while it is waited for. Called with the state that it was last seen in: whether there is news."""
+    """Of one server, for all who wait for it on an event loop: a thousand tasks that wait are told by one timer."""
 
-    def __init__(self, addresses: tuple[str, ...], port: int, started: Started | None) -> None:
-        self._addresses = addresses
-        self._port = port
+    def __init__(self, url: str, started: Started | None = None) -> None:
+        parts = urlsplit(url)
+        self.url = url
+        self._port = parts.port or (443 if parts.scheme == "https" else 80)
+        self._addresses = _own_addresses(parts.hostname or "") if sys.platform == "linux" else ()
         self._started = started
-        self._known: frozenset[str] = frozenset()
         self._process: _Process | None = None
+        self._waiting: set[Watch] = set()
+        self._timer: asyncio.TimerHandle | None = None
 
-    def __call__(self, state: LoadState) -> bool:
-        seen = frozenset(self._seen(state))
-        news = seen - self._known
-        self._known = seen
-        return bool(news)
+    def watch(self) -> Watch | None:
+        """What waits for signs during one cold start, or None where there can be none."""
+        if not self._waiting:
+            self._process = None  # another one may listen there now
+        return Watch(self) if self._addresses or self._started is not None else None
 
-    def _seen(self, state: LoadState) -> Iterator[str]:
-        """What holds now. It is news where it did not hold before."""
+    async def wait(self, watch: Watch, seconds: float) -> bool:
+        loop = asyncio.get_running_loop()
+        self._waiting.add(watch)
+        if self._timer is None:
+            self._timer = loop.call_later(EVERY, self._look, loop)
+        try:
+            done, _ = await asyncio.wait([watch.told], timeout=seconds)
+            return bool(done)
+        finally:
+            self._waiting.discard(watch)
+            if not self._waiting and self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        began = time.perf_counter()
+        seen = frozenset(self._seen({watch.state for watch in self._waiting}))
+        for watch in self._waiting:
+            watch.tell(seen)
+        # Nobody knows how large the machine is: never more than a hundredth of its time.
+        self._timer = loop.call_later(max(EVERY, 100 * (time.perf_counter() - began)), self._look, loop)
+
+    def _seen(self, states: Collection[LoadState]) -> Iterator[str]:
+        """What holds now."""
         loaded = None
         if self._started is not None:
             loaded = self._started.loaded
@@ -75,13 +94,35 @@ class Signs:
                 yield "ended"
             if loaded:
                 yield "loaded"
-        if state == "refused" and any(_listener(address, self._port) for address in self._addresses):
+        if "refused" in states and any(_listener(address, self._port) for address in self._addresses):
             yield "listening"
-        if state == "loading" and loaded is None and self._addresses:
+        if "loading" in states and loaded is None and self._addresses:
             if self._process is None:
                 self._process = _Process(self._addresses, self._port)
             if self._process.idle():
                 yield "idle"
+
+
+class Watch:
+    """What one who waits has been told. A sign is what holds now, and did not when it was last looked."""
+
+    def __init__(self, signs: Signs) -> None:
+        self._signs = signs
+        self._known: frozenset[str] = frozenset()
+        self.state: LoadState = "refused"
+        self.told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def __call__(self, state: LoadState, seconds: float) -> bool:
+        """Wait as long, or until there is a sign for a look at a server that was last seen in this state: whether there
+        was one."""
+        self.state = state
+        self.told = asyncio.get_running_loop().create_future()
+        return await self._signs.wait(self, seconds)
+
+    def tell(self, seen: frozenset[str]) -> None:
+        if seen - self._known and not self.told.done():
+            self.told.set_result(None)
+        self._known = seen
 
 
 # --- the sockets --------------------------------------------------------------------------------------

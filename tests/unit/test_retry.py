@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from itertools import groupby, pairwise
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import NoReturn
 
@@ -258,12 +258,11 @@ async def test_the_looks_are_dense_at_first_and_grow_to_six_seconds(clock: Clock
 
 @pytest.mark.parametrize("budget", [60.0, 90.0, 300.0])
 @pytest.mark.parametrize("takes", [0.0, 0.02, 1.0])
-@pytest.mark.parametrize("signs", [None, lambda _: True, lambda _: False], ids=["none", "always", "never"])
-async def test_at_most_30_looks_in_a_minute(
-    signs: Callable[[str], bool] | None, takes: float, budget: float, clock: Clock
-) -> None:
-    """From the start on, with all signs; and in no later minute more."""
-    looks = await looks_at(clock, attrs.evolve(policy(budget), watch=lambda: signs), takes=takes)
+@pytest.mark.parametrize("signs", [None, 0.0, 0.01, 1.0, 7.0])
+async def test_at_most_30_looks_in_a_minute(signs: float | None, takes: float, budget: float, clock: Clock) -> None:
+    """From the start on, however often there are signs; and in no later minute more."""
+    watch = None if signs is None else Watch(clock, *(signs * place for place in range(3000)))
+    looks = await looks_at(clock, attrs.evolve(policy(budget), watch=lambda: watch), takes=takes)
     for start in looks[:: len(looks) // 20 or 1]:
         assert len([look for look in looks if start <= look <= start + 60.0]) <= 30
 
@@ -285,41 +284,52 @@ async def looks_at(clock: Clock, policy: RetryPolicy, takes: float = 0.0) -> lis
 # --- signs ----------------------------------------------------------------------------------------
 
 
+class Watch:
+    """Signs at these seconds after the start, each told to who waits then or next."""
+
+    def __init__(self, clock: Clock, *at: float) -> None:
+        self._clock = clock
+        self._at = [1000.0 + second for second in at]
+        self.states: list[str] = []
+
+    async def __call__(self, state: str, seconds: float) -> bool:
+        self.states.append(state)
+        end = self._clock.now + seconds
+        if not self._at or self._at[0] >= end:
+            await self._clock.sleep(seconds)
+            return False
+        await self._clock.sleep(max(0.0, self._at.pop(0) - self._clock.now))
+        return True
+
+
 async def test_a_sign_prompts_the_next_look(clock: Clock) -> None:
-    asked: list[tuple[str, float]] = []
+    watch = Watch(clock, 30.0)
+    looks = await looks_at(clock, attrs.evolve(policy(), watch=lambda: watch))
+    assert (
+        pytest.approx([*planned(30.0), 30.0, *(look for look in planned(90.0) if look > 30.0), 90.0], abs=0.01) == looks
+    )
+    assert {"refused"} == set(watch.states)
 
-    def signs(state: str) -> bool:
-        asked.append((state, clock.now - 1000.0))
-        return clock.now >= 1030.0
 
-    server = Server(clock, *[refused] * 10, loading)
-    looks: list[float] = []
-
-    async def attempt() -> str:
-        looks.append(clock.now - 1000.0)
-        if clock.now >= 1030.0:
-            return "answer"
-        return await server()
-
-    assert "answer" == await attrs.evolve(policy(), watch=lambda: signs).call(attempt)
-    assert pytest.approx(planned(30.0), abs=0.01) == looks[:-1]
-    assert pytest.approx(30.0, abs=retry.SIGNS_EVERY) == looks[-1]  # without it: at 33.9 s
-    assert ["refused", "loading"] == [state for state, _ in groupby(state for state, _ in asked)]
-    assert max(clock.slept) <= retry.SIGNS_EVERY
+async def test_the_watch_is_told_what_was_seen(clock: Clock) -> None:
+    watch = Watch(clock)
+    server = Server(clock, refused, loading, loading, "answer")
+    await attrs.evolve(policy(), watch=lambda: watch).call(server)
+    assert ["refused", "loading", "loading"] == watch.states
 
 
 async def test_a_sign_that_may_prompt_nothing_yet_is_kept(clock: Clock) -> None:
     """Two were false; the third, soon after, waits for its time."""
-    news = iter([True, True, True])
-
-    def signs(_: str) -> bool:
-        if clock.now < 1017.0:  # the rhythm has looks at 15.9 and 21.9 s
-            return False
-        return next(news, False)
-
-    looks = await looks_at(clock, attrs.evolve(policy(60.0), watch=lambda: signs))
+    watch = Watch(clock, 17.0, 17.5, 18.0)  # the rhythm has looks at 15.9 and 21.9 s
+    looks = await looks_at(clock, attrs.evolve(policy(60.0), watch=lambda: watch))
     prompted = [look for look in looks[1:-1] if min(abs(look - at) for at in planned(61.0)) > 0.01]
-    assert pytest.approx([17.0, 17.04, retry.PROMPTED_EVERY], abs=0.05) == prompted
+    assert pytest.approx([17.0, 17.5, retry.PROMPTED_EVERY], abs=0.01) == prompted
+
+
+async def test_a_look_of_the_rhythm_answers_a_sign_that_waits(clock: Clock) -> None:
+    watch = Watch(clock, 11.0, 11.5, 12.0)  # a third one would be prompted at 20 s, and the rhythm has one at 15.9 s
+    looks = await looks_at(clock, attrs.evolve(policy(60.0), watch=lambda: watch))
+    assert pytest.approx(sorted([*planned(60.0), 11.0, 11.5, 60.0]), abs=0.01) == looks
 
 
 async def test_every_wait_has_signs_of_its_own_and_no_other_call_asks_for_any(clock: Clock) -> None:
@@ -331,20 +341,6 @@ async def test_every_wait_has_signs_of_its_own_and_no_other_call_asks_for_any(cl
     for _ in range(2):
         await watching.call(Server(clock, refused, refused, refused, "answer"))
     assert 2 == len(watched)
-
-
-async def test_a_wait_for_signs_ends_at_once_when_it_is_cancelled() -> None:
-    waiting = asyncio.create_task(attrs.evolve(policy(), watch=lambda: lambda _: False).call(_refuse))
-    await asyncio.sleep(0)
-    before = asyncio.all_tasks() - {waiting}
-    waiting.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await waiting
-    assert before == asyncio.all_tasks()
-
-
-async def _refuse() -> str:
-    raise refused()
 
 
 # --- its budget -----------------------------------------------------------------------------------
