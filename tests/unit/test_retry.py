@@ -305,9 +305,7 @@ class Watch:
 async def test_a_sign_prompts_the_next_look(clock: Clock) -> None:
     watch = Watch(clock, 30.0)
     looks = await looks_at(clock, attrs.evolve(policy(), watch=lambda: watch))
-    assert (
-        pytest.approx([*planned(30.0), 30.0, *(look for look in planned(90.0) if look > 30.0), 90.0], abs=0.01) == looks
-    )
+    assert pytest.approx(sorted([*planned(90.0), 30.0, 90.0]), abs=0.01) == looks
     assert {"refused"} == set(watch.states)
 
 
