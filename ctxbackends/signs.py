@@ -9,6 +9,7 @@ had (another machine, another system, another namespace, another user's process)
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import socket
 import struct
@@ -32,7 +33,7 @@ _BUSY_TICKS = 2
 """Of CPU time between two readings: less is what answering a look costs."""
 _ALL_THE_TIME = 0.8
 """What part of its time a process runs of which no thread need be looked at: it loads."""
-_MOST_THREADS = 64
+_MOST_THREADS = 256
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
@@ -55,11 +56,16 @@ class Signs:
         parts = urlsplit(url)
         self.url = url
         self._port = parts.port or (443 if parts.scheme == "https" else 80)
-        self._addresses = _own_addresses(parts.hostname or "") if sys.platform == "linux" else ()
+        self._host = parts.hostname or ""
         self._started = started
         self._process: _Process | None = None
         self._waiting: set[Watch] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
+
+    @functools.cached_property
+    def _addresses(self) -> tuple[str, ...]:
+        return _own_addresses(self._host) if sys.platform == "linux" else ()
 
     def watch(self) -> Watch | None:
         """What waits for signs during one cold start, or None where there can be none."""
@@ -69,6 +75,8 @@ class Signs:
 
     async def wait(self, watch: Watch, seconds: float) -> bool:
         loop = asyncio.get_running_loop()
+        if self._loop is not loop:  # what waited on another one, that was left without its end, waits no more
+            self._loop, self._timer, self._waiting = loop, None, set()
         self._waiting.add(watch)
         if self._timer is None:
             self._timer = loop.call_later(EVERY, self._look, loop)
@@ -82,12 +90,12 @@ class Signs:
                 self._timer = None
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        began = time.perf_counter()
+        began = time.thread_time()
         seen = frozenset(self._seen({watch.state for watch in self._waiting}))
         for watch in self._waiting:
             watch.tell(seen)
-        # Nobody knows how large the machine is: never more than a hundredth of its time.
-        self._timer = loop.call_later(max(EVERY, 100 * (time.perf_counter() - began)), self._look, loop)
+        # A machine may have so many processes and threads that it takes long: no more than a hundredth of the time.
+        self._timer = loop.call_later(max(EVERY, 100 * (time.thread_time() - began)), self._look, loop)
 
     def _seen(self, states: Collection[LoadState]) -> Iterator[str]:
         """What holds now."""

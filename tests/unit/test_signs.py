@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -213,12 +213,33 @@ def test_one_event_loop_after_another(quick: None) -> None:
     assert [True, True] == [asyncio.run(told()) for _ in range(2)]
 
 
+def test_a_wait_on_a_loop_that_was_left_is_no_harm(quick: None) -> None:
+    shared = Signs("http://127.0.0.1:9", started := SimpleNamespace(running=True, loaded=False))
+    left = asyncio.new_event_loop()
+
+    async def wait() -> bool:
+        watch = shared.watch()
+        assert watch is not None
+        return await watch("loading", LONG)
+
+    task = left.create_task(wait())
+    left.run_until_complete(asyncio.sleep(0.01))
+    started.loaded = True
+    assert asyncio.run(wait())
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        left.run_until_complete(task)
+    left.close()
+
+
 async def test_a_machine_that_answers_slowly_is_asked_rarely(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[None] = []
 
     def slow(_: str, __: int) -> None:
         asked.append(None)
-        time.sleep(0.002)  # it is the loop that it takes the time from
+        until = time.thread_time() + 0.002
+        while time.thread_time() < until:
+            pass
 
     monkeypatch.setattr(signs, "_listener", slow)
     monkeypatch.setattr(signs, "_own_addresses", lambda _: ("127.0.0.1",))
