@@ -34,6 +34,11 @@ class ByteStream:
         """``told`` is called once, when the stream is closed."""
         self._on_close = told
 
+    def arrived(self) -> bytes:
+        """What has come already, without a wait for it; b"" where nothing has, or :meth:`read` has more to say."""
+        content = self._response.content
+        return content.read_nowait() if content.exception() is None else b""
+
     async def read(self) -> bytes:
         """The next bytes. Raises APIConnectionError when the connection breaks."""
         try:

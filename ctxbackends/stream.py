@@ -44,6 +44,8 @@ DRAIN_SECONDS = 0.25
 class Body(Protocol):
     """The bytes of an answer, as the transport hands them out."""
 
+    def arrived(self) -> bytes: ...
+
     async def read(self) -> bytes: ...
 
     @property
@@ -324,13 +326,15 @@ class ChatStream:
         assert body is not None, "it is open, or there was something to say"
         now = loop.time()
         self._away += now - self._left_at
-        if self._seen_first or self._progressed:
-            self._waiting_since = now
-        if self._watch is None:
-            self._arm(loop)
         self._reading = True
         try:
-            events: list[StreamEvent] = []
+            # The first event mostly comes with the headers: it is not to wait until its time limit is set up.
+            events = self._decode_arrived(body)
+            if not events:
+                if self._seen_first or self._progressed:
+                    self._waiting_since = now
+                if self._watch is None:
+                    self._arm(loop)
             while not events:
                 if self._decoder.failure is not None:  # the events that came before it were handed on first
                     raise self._interrupted(self._decoder.failure, body)
@@ -358,9 +362,14 @@ class ChatStream:
                 self._progressed = True  # the first token is still awaited, and this is a sign of life
             else:
                 self._seen_first = True
-                self._arm(loop)  # from here on the limit between tokens holds, which may pass sooner
+                if self._watch is not None:
+                    self._arm(loop)  # from here on the limit between tokens holds, which may pass sooner
         if self._decoder.finished:
             await self._finish(body)
+
+    def _decode_arrived(self, body: Body) -> list[StreamEvent]:
+        data = body.arrived() if self._decoder.failure is None else b""
+        return self._decode(data, body) if data else []
 
     def _decode(self, data: bytes, body: Body) -> list[StreamEvent]:
         """The events that ``data`` completes, b"" the end; none where more must come."""

@@ -17,7 +17,7 @@ import time
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Mapping
 from types import TracebackType
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import aiohttp
 import attrs
@@ -118,12 +118,14 @@ class _Connector(aiohttp.TCPConnector):
     ) -> Connection:
         while True:
             connection = await super().connect(req, traces, timeout)
+            protocol, transport = connection.protocol, connection.transport
             try:
-                looked = self._known[connection.protocol]
+                looked = self._known[protocol]
             except KeyError:
-                self._known[connection.protocol] = _look_at(connection)
+                self._known[protocol] = _look_at(connection)
                 return connection
-            if not _is_spoiled(connection) and (looked is None or not looked.poll(0)):
+            spoiled = protocol is None or protocol.should_close or transport is None or transport.is_closing()
+            if not spoiled and (looked is None or not looked.poll(0)):
                 contact = _contact.get()
                 if contact is not None:
                     contact.reused_at = time.monotonic()
@@ -142,34 +144,32 @@ def _look_at(connection: Connection) -> select.poll | None:
     return looked
 
 
-def _is_spoiled(connection: Connection) -> bool:
-    protocol, transport = connection.protocol, connection.transport
-    return protocol is None or protocol.should_close or transport is None or transport.is_closing()
-
-
 class _Contact:
     """One request and its answer, around which aiohttp's errors become ours. ``reused_at``: when the connection was
-    taken from the pool, None where it is new."""
+    taken from the pool, None where it is new. ``refused``: no connection to this address was allowed."""
 
-    __slots__ = ("_before", "_limits", "_route", "reused_at")
+    __slots__ = ("_before", "_limits", "_route", "refused", "reused_at")
 
     def __init__(self, route: Route, limits: Limits) -> None:
         self._route = route
         self._limits = limits
         self.reused_at: float | None = None
+        self.refused: AirgapError
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Self:
         self._before = _contact.set(self)
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    ) -> bool:
         _contact.reset(self._before)
         if isinstance(error, AirgapError):
             # Made anew: the frames of the resolver's error hold the request's headers, and others may wait for it.
-            raise AirgapError(error.problem) from without_frames(error)
+            self.refused = AirgapError(error.problem, key=error.key)
+            return True
         if isinstance(error, BackendError) or not isinstance(error, AIOHTTP_ERRORS):
-            return
+            return False
         if isinstance(error, aiohttp.ConnectionTimeoutError):
             limit = self._limits.connect or 0.0
             raise APITimeoutError("connect", limit, key="connect_timeout") from without_frames(error)
@@ -249,7 +249,7 @@ class Transport:
         session = (self._standing() or await self._ready_session()) if keep else await self._fresh_session()
         while True:
             try:
-                with self._waits.wait(limits.total), _Contact(route, limits):
+                with self._waits.wait(limits.total), _Contact(route, limits) as contact:
                     response = await self._request(session, url, request, headers, limits, route)
                     try:
                         answer = await read_whole(_direct(response, route))
@@ -258,6 +258,7 @@ class Transport:
                         raise
                     response.release()
                     return answer
+                raise contact.refused
             except StaleConnectionError:
                 pass  # left first, so that its error is not the context of what comes now
             except BackendError:
@@ -274,7 +275,7 @@ class Transport:
         session = self._standing() or await self._ready_session()
         while True:
             try:
-                with _Contact(route, limits):
+                with _Contact(route, limits) as contact:
                     response = _direct(await self._request(session, url, request, headers, limits, route), route)
                     if not is_good(response):
                         async with response:
@@ -282,6 +283,7 @@ class Transport:
                     stream = ByteStream(response)
                     self._streams.add(stream)
                     return stream
+                raise contact.refused
             except StaleConnectionError:
                 pass
             session = await self._fresh_session()

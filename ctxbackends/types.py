@@ -8,8 +8,9 @@ nothing here is ever estimated.
 from __future__ import annotations
 
 import builtins
+import operator
 from collections.abc import Callable
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import attrs
 import msgspec
@@ -56,8 +57,7 @@ class TokenLogprob(msgspec.Struct, frozen=True, gc=False):
     top: tuple[TokenLogprob, ...] = ()
 
 
-@attrs.frozen(kw_only=True)
-class Completion:
+class Completion(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """A whole answer: it exists only if the server said that the answer is complete.
 
     ``requested_model`` is what was asked for, ``served_model`` what the server says answered (None where it does not
@@ -79,12 +79,27 @@ class Completion:
     reasoning: str = ""
     refusal: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
-    logprobs: tuple[TokenLogprob, ...] = attrs.field(default=(), repr=lambda found: f"<{len(found)}>")
+    logprobs: tuple[TokenLogprob, ...] = ()
     stop_sequence: str | None = None
     response_id: str | None = None
     request_id: str | None = None
-    parts: tuple[Part, ...] = attrs.field(default=(), repr=False)
-    raw: bytes = attrs.field(default=b"", repr=False, eq=False)
+    parts: tuple[Part, ...] = ()
+    raw: bytes = b""
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """What is shown: no parts and no bytes, which say the same again, and of the log-probabilities how many."""
+        shown = dict(zip(_TOLD, _told(self), strict=True))
+        del shown["parts"]
+        return [*(shown | {"logprobs": f"<{len(self.logprobs)}>"}).items()]
+
+    def __repr__(self) -> str:
+        return f"Completion({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
+
+    def __eq__(self, other: object) -> bool:
+        return _told(self) == _told(other) if isinstance(other, Completion) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(_told(self))
 
     @property
     def message(self) -> Message:
@@ -95,6 +110,10 @@ class Completion:
         text = (TextPart(self.text),) if self.text else ()
         parts = (*reasoning, *text, *self.tool_calls)
         return Message("assistant", parts if reasoning or self.tool_calls else self.text)
+
+
+_TOLD = tuple(name for name in Completion.__struct_fields__ if name != "raw")
+_told = operator.attrgetter(*_TOLD)
 
 
 @attrs.frozen(kw_only=True)

@@ -202,19 +202,23 @@ def _first_of(choices: Sequence[_Choice]) -> _Choice | None:
 
 def encode_messages(messages: Sequence[Message], table: OptionTable) -> list[dict[str, Any]]:
     """The conversation as the OpenAI API wants it: one message for each tool result."""
-    return [wire for message in messages for wire in _messages(message, table)]
+    wire: list[dict[str, Any]] = []
+    for message in messages:
+        if isinstance(message.content, str):
+            wire.append({"role": message.role, "content": message.content})
+        else:
+            wire += _messages(message, message.content, table)
+    return wire
 
 
-def _messages(message: Message, table: OptionTable) -> list[dict[str, Any]]:
-    if isinstance(message.content, str):
-        return [{"role": message.role, "content": message.content}]
+def _messages(message: Message, parts: Sequence[Part], table: OptionTable) -> list[dict[str, Any]]:
     if message.role == "tool":
-        return [_tool_result(part) for part in message.content if isinstance(part, ToolResult)]
+        return [_tool_result(part) for part in parts if isinstance(part, ToolResult)]
     if message.role == "assistant":
         return [_assistant(message, table)]
-    if all(isinstance(part, TextPart) for part in message.content) and len(message.content) == 1:
+    if all(isinstance(part, TextPart) for part in parts) and len(parts) == 1:
         return [{"role": message.role, "content": message.text}]
-    return [{"role": message.role, "content": [_part(part) for part in message.content]}]
+    return [{"role": message.role, "content": [_part(part) for part in parts]}]
 
 
 def _assistant(message: Message, table: OptionTable) -> dict[str, Any]:

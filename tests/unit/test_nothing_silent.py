@@ -271,7 +271,7 @@ async def test_a_refusal_proves_nothing_about_schemas() -> None:
         complete = one.complete
 
         async def refused(prompt: Any, **options: Any) -> Any:
-            return attrs.evolve(await complete(prompt, **options), finish_reason="content_filter", text="no")
+            return msgspec.structs.replace(await complete(prompt, **options), finish_reason="content_filter", text="no")
 
         one.complete = refused  # type: ignore[method-assign]  # what a refusal looks like
         assert "inconclusive" == (await probe_schema(one)).outcome
