@@ -6,7 +6,7 @@ and blocks of unknown kinds are skipped. Events: https://platform.claude.com/doc
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -50,7 +50,7 @@ class WireBlock(msgspec.Struct):
     input: dict[str, Any] | None = None
 
 
-class _Delta(msgspec.Struct):
+class _Delta(msgspec.Struct, gc=False):
     type: str = ""
     text: str | None = None
     thinking: str | None = None
@@ -66,7 +66,7 @@ class _Message(msgspec.Struct):
     usage: WireUsage | None = None
 
 
-class _Event(msgspec.Struct):
+class _Event(msgspec.Struct, gc=False):
     type: str = ""
     index: int = 0
     message: _Message | str | None = None
@@ -145,10 +145,10 @@ class AnthropicStreamDecoder(BaseDecoder):
         self._stop: str | None = None
 
     def feed(self, data: bytes) -> list[StreamEvent]:
-        return self.each(lambda: self._frames.feed(data), self._take)
+        return self.each(lambda: self._frames.feed(data), self._read)
 
     def close(self) -> list[StreamEvent]:
-        events = self.each(self._frames.close, self._take)
+        events = self.each(self._frames.close, self._read)
         if not self.ended():
             self._fail("the stream ended without message_stop")
         return events
@@ -158,16 +158,32 @@ class AnthropicStreamDecoder(BaseDecoder):
         said = f"; the last line that came: {stray.decode('utf-8', 'replace')}" if stray and not body else ""
         self.failure = StreamInterruptedError(problem + said, body=body or stray)
 
-    def _take(self, frame: tuple[bytes, bytes], events: list[StreamEvent]) -> None:
-        name, data = frame[0], frame[1].strip()
-        if not data or data == b"[DONE]":
-            return
-        try:
-            event = _event_decoder.decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            if not _is_unknown(data):
-                self._fail(f"an event of the stream is malformed: {error}", data)
-            return
+    def _read(self, frames: Sequence[tuple[bytes, bytes]], events: list[StreamEvent]) -> None:
+        decode, append = _event_decoder.decode, events.append
+        for name, data in frames:
+            try:
+                event = decode(data)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                if data.strip() not in (b"", b"[DONE]") and not _is_unknown(data):
+                    self._fail(f"an event of the stream is malformed: {error}", data.strip())
+                    return
+                continue
+            # Nearly every event is a piece of text: told here, without a call.
+            delta = event.delta
+            if (
+                delta is not None
+                and delta.text
+                and delta.type == "text_delta"
+                and event.type == "content_block_delta"
+                and event.error is None
+            ):
+                append(TextDelta(delta.text))
+                continue
+            self._take(name, data.strip(), event, events)
+            if self.ended():
+                return
+
+    def _take(self, name: bytes, data: bytes, event: _Event, events: list[StreamEvent]) -> None:
         kind = event.type
         if kind == "content_block_delta" and event.error is None:
             self._delta(event, events)

@@ -80,17 +80,14 @@ class BaseDecoder:
         return self.finished or self.failure is not None
 
     def each(
-        self, pieces: Callable[[], Sequence[T]], take: Callable[[T, list[StreamEvent]], None]
+        self, pieces: Callable[[], Sequence[T]], read: Callable[[Sequence[T], list[StreamEvent]], None]
     ) -> list[StreamEvent]:
-        """The events that ``take`` makes of the pieces, until the answer has ended."""
+        """The events that ``read`` makes of the pieces, which it reads until the answer has ended."""
         events: list[StreamEvent] = []
         if self.ended():
             return events
         try:
-            for piece in pieces():
-                take(piece, events)
-                if self.ended():
-                    break
+            read(pieces(), events)
         except ResponseTooLargeError as error:
             self.failure = error
         return events

@@ -68,6 +68,7 @@ _RESERVED = {
 }
 
 NANOSECONDS = 1e-9
+_LAST_SHOWN = 512
 Nanoseconds: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)]
 """A century and a half: what is longer is no time."""
 
@@ -82,13 +83,13 @@ class _ToolCall(msgspec.Struct):
     function: _Function = msgspec.field(default_factory=_Function)
 
 
-class _Message(msgspec.Struct):
+class _Message(msgspec.Struct, gc=False):
     content: str | None = None
     thinking: str | None = None
     tool_calls: list[_ToolCall] | None = None
 
 
-class _Line(msgspec.Struct):
+class _Line(msgspec.Struct, gc=False):
     """One line of a stream, or the plain answer. Times are in nanoseconds."""
 
     model: str | None = None
@@ -289,27 +290,50 @@ class OllamaStreamDecoder(BaseDecoder):
         self._last = b""
 
     def feed(self, data: bytes) -> list[StreamEvent]:
-        return self.each(lambda: self._lines.feed(data), self._take)
+        return self.each(lambda: self._lines.feed(data), self._read)
 
     def close(self) -> list[StreamEvent]:
-        events = self.each(lambda: [self._lines.close()], self._take)
+        events = self.each(lambda: [self._lines.close()], self._read)
         if not self.ended():
             self.failure = StreamInterruptedError("the stream ended without a line that says done", body=self._last)
         return events
 
-    def _take(self, data: bytes, events: list[StreamEvent]) -> None:
-        if not data.strip():
-            return
-        self._last = data[:512]
-        try:
-            line = _line_decoder.decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            # A proxy may put the members of an error of its own in the place of a line.
-            if error_facts(data).message is not None:
-                self.failure = stream_error(data)
-            else:
-                self.failure = StreamInterruptedError(f"a line of the stream is malformed: {error}", body=data)
-            return
+    def _read(self, lines: Sequence[bytes], events: list[StreamEvent]) -> None:
+        decode, append = _line_decoder.decode, events.append
+        last = self._last
+        for data in lines:
+            try:
+                line = decode(data)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                if not data.strip():
+                    continue
+                # A proxy may put the members of an error of its own in the place of a line.
+                if error_facts(data).message is not None:
+                    self.failure = stream_error(data)
+                else:
+                    self.failure = StreamInterruptedError(f"a line of the stream is malformed: {error}", body=data)
+                return
+            last = data
+            # Nearly every line is a piece of text: told here, without a call.
+            message = line.message
+            if (
+                message is not None
+                and message.content
+                and not message.thinking
+                and not message.tool_calls
+                and not line.done
+                and not line.logprobs
+                and line.error is None
+                and self.served_model is not None
+            ):
+                append(TextDelta(message.content))
+                continue
+            self._take(data, line, events)
+            if self.ended():
+                return
+        self._last = last[:_LAST_SHOWN]
+
+    def _take(self, data: bytes, line: _Line, events: list[StreamEvent]) -> None:
         if line.error is not None:
             self.failure = stream_error(data)
             return
