@@ -32,7 +32,7 @@ from ctxbackends.errors import (
 )
 from ctxbackends.limiter import Limiter, Release
 from ctxbackends.masked import ENVIRONMENT, MaskedHeaders, Secret
-from ctxbackends.network import DIRECT, CheckedHeaders, Route, check_endpoint, checked_headers, proxied
+from ctxbackends.network import DIRECT, CheckedHeaders, Route, check_endpoint, proxied
 from ctxbackends.profiles import Profile
 from ctxbackends.retry import RetryPolicy
 from ctxbackends.signs import Signs, Watch
@@ -350,7 +350,7 @@ class ServerLink:
         key = kind, tuple(request.headers.items())
         headers = self._checked.get(key)
         if headers is None:
-            headers = self._checked[key] = checked_headers({**self._headers[kind], **request.headers})
+            headers = self._checked[key] = self._transport.prepared({**self._headers[kind], **request.headers})
         return headers
 
     async def _started(self, request: HTTPRequest) -> str:

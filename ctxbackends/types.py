@@ -129,7 +129,7 @@ class PartialCompletion:
 
 # --- stream events -------------------------------------------------------------------------------
 #
-# Frozen structs of msgspec, and not attrs classes: one of them is made for every token, in 0.05 µs against 0.4 µs, and
+# Frozen structs of msgspec, and not attrs classes: one of them is made for every token, in a sixth of the time, and
 # ``gc=False`` keeps them out of the garbage collector's rounds (they hold texts and numbers, so no cycle is possible).
 
 

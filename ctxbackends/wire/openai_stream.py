@@ -162,7 +162,7 @@ class OpenAIStreamDecoder:
                 continue
             choices = chunk.choices
             # Nearly every chunk is a piece of text and nothing else. That is told here by looks at its members, in one
-            # place and without a call: the general way below takes 0.7 µs more.
+            # place and without a call: with the general way below, decoding an event takes a third longer.
             if (
                 choices
                 and len(choices) == 1

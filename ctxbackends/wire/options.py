@@ -27,6 +27,7 @@ from ctxbackends.messages import (
     RegexFormat,
     ToolCall,
     ToolResult,
+    given,
 )
 
 
@@ -127,13 +128,11 @@ _FORMATS: Mapping[type[Any], str] = {
 
 
 _values_of = operator.attrgetter(*SCALARS)
-_NO_VALUES = (None,) * len(SCALARS)
 
 
 def scalars_of(request: ChatRequest) -> Sequence[tuple[str, Any]]:
     """The scalar options that ``request`` has, with their values."""
-    values = _values_of(request)  # in C, and mostly there are none
-    return () if values == _NO_VALUES else [one for one in zip(SCALARS, values, strict=True) if one[1] is not None]
+    return given(SCALARS, _values_of(request))
 
 
 def used(request: ChatRequest) -> Iterator[str]:
