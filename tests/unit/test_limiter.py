@@ -389,7 +389,7 @@ async def test_a_server_that_comes_back_with_fewer_slots_gets_fewer() -> None:
         await asyncio.gather(*(backend.complete("Hello") for _ in range(20)))
         assert 4 == counting.most
         counting.most = 0
-        server.play(faults.refuse(0.2), slots(2), looks=True)
+        server.play(faults.refuse(1.0), slots(2), looks=True)
         await asyncio.gather(*(backend.complete("Hello") for _ in range(20)))
         assert 2 == counting.most
 
