@@ -39,7 +39,7 @@ from ctxbackends.wire.anthropic_stream import (
 )
 from ctxbackends.wire.http import HTTPRequest, HTTPResponse, arguments_text, bearer, encode_json
 from ctxbackends.wire.json_schema import in_words
-from ctxbackends.wire.options import How, OptionTable, Sent, add_extra, put, refuse, scalars_of
+from ctxbackends.wire.options import How, OptionTable, Sent, add_extra, put, refuse
 from ctxbackends.wire.status import answered_error, read, refuse_error, request_id_of
 
 VERSION_HEADERS = {"anthropic-version": "2023-06-01"}
@@ -138,7 +138,7 @@ def _event(index: int, block: WireBlock) -> StreamEvent | None:
 
 def encode_body(request: ChatRequest, table: OptionTable) -> dict[str, Any]:
     """Everything but ``max_tokens``, ``stream`` and ``extra_body``. Raises UnsupportedOptionError."""
-    refuse(request, table)
+    scalars = refuse(request, table)
     system = [
         {"type": "text", "text": part.text}
         for message in request.messages
@@ -157,7 +157,7 @@ def encode_body(request: ChatRequest, table: OptionTable) -> dict[str, Any]:
     body: dict[str, Any] = {"model": request.model, "messages": encode_messages(turns, table)}
     if system:
         body["system"] = system[0]["text"] if len(system) == 1 else system
-    for name, value in scalars_of(request):
+    for name, value in scalars:
         if name not in ("max_tokens", "parallel_tool_calls"):
             _put(body, table, name, value)
     if request.stop_sequences:

@@ -53,7 +53,7 @@ from ctxbackends.wire.http import (
 )
 from ctxbackends.wire.openai_chat import encode_tool, error_marked
 from ctxbackends.wire.openai_parts import Logprob, logprob_of
-from ctxbackends.wire.options import OptionTable, Sent, add_extra, put, refuse, scalars_of
+from ctxbackends.wire.options import OptionTable, Sent, add_extra, put, refuse
 from ctxbackends.wire.status import answered_error, error_facts, read, stream_error
 
 # Not among them: "load" and "unload", which answer a request without messages.
@@ -121,7 +121,7 @@ class OllamaCodec:
         return bearer(api_key)
 
     def encode_chat(self, request: ChatRequest, *, stream: bool) -> HTTPRequest:
-        refuse(request, self.table)
+        scalars = refuse(request, self.table)
         body: dict[str, Any] = {
             "model": request.model,
             "messages": _messages(request.messages),
@@ -132,7 +132,7 @@ class OllamaCodec:
         }
         if self.settings.context_length is not None:
             put(body, "options.num_ctx", self.settings.context_length)
-        for name, value in scalars_of(request):
+        for name, value in scalars:
             self._put(body, name, _THINK.get(value, value) if name == "reasoning_effort" else value)
         if request.stop_sequences:
             self._put(body, "stop_sequences", request.stop_sequences)

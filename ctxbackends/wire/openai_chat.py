@@ -44,7 +44,7 @@ from ctxbackends.wire.openai_parts import (
     usage_of,
 )
 from ctxbackends.wire.openai_stream import OpenAIStreamDecoder
-from ctxbackends.wire.options import How, OptionTable, Sent, add_extra, put, refuse, scalars_of
+from ctxbackends.wire.options import How, OptionTable, Sent, add_extra, put, refuse
 from ctxbackends.wire.status import answered_error, read, refuse_error, request_id_of
 
 # Members of the body that this codec writes, or whose effect the decoder could not show, so that they cannot come
@@ -91,12 +91,12 @@ class OpenAIChatCodec:
         return bearer(api_key)
 
     def encode_chat(self, request: ChatRequest, *, stream: bool) -> HTTPRequest:
-        refuse(request, self.table)
+        scalars = refuse(request, self.table)
         body: dict[str, Any] = {"model": request.model, "messages": encode_messages(request.messages, self.table)}
         if stream:
             body |= {"stream": True, "stream_options": {"include_usage": True}, **self.stream_members}
         body |= self.members
-        for name, value in scalars_of(request):
+        for name, value in scalars:
             self._put(body, name, value)
         if request.stop_sequences:
             self._put(body, "stop_sequences", request.stop_sequences)

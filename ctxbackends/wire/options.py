@@ -139,6 +139,10 @@ def used(request: ChatRequest) -> Iterator[str]:
     """The rows that ``request`` makes use of."""
     for name, _ in scalars_of(request):
         yield name
+    yield from _used_beside(request)
+
+
+def _used_beside(request: ChatRequest) -> Iterator[str]:
     if request.stop_sequences:
         yield "stop_sequences"
     if request.response_format is not None:
@@ -167,14 +171,21 @@ def _used_parts(message: Message) -> Iterator[str]:
             yield "message: tool result"
 
 
-def refuse(request: ChatRequest, table: OptionTable) -> None:
-    """Raise UnsupportedOptionError for the first option of ``request`` that ``table`` refuses."""
-    for option in used(request):
+def refuse(request: ChatRequest, table: OptionTable) -> Sequence[tuple[str, Any]]:
+    """Raise UnsupportedOptionError for the first option of ``request`` that ``table`` refuses. Returns the scalar
+    options that it has, with their values."""
+    scalars = scalars_of(request)
+    for option, value in scalars:
         handling = table[option]
         if isinstance(handling, Refused):
             raise UnsupportedOptionError(option, handling.reason)
-        if handling.most is not None and getattr(request, option) > handling.most:
+        if handling.most is not None and value > handling.most:
             raise UnsupportedOptionError(option, f"this server takes {handling.most:g} at most")
+    for option in _used_beside(request):
+        handling = table[option]
+        if isinstance(handling, Refused):
+            raise UnsupportedOptionError(option, handling.reason)
+    return scalars
 
 
 def put(body: dict[str, Any], at: str, value: Any) -> None:
