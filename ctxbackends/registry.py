@@ -12,7 +12,6 @@ import anyio
 
 from ctxbackends.backend import Backend
 from ctxbackends.config import BackendConfig, CtxConfig
-from ctxbackends.config_read import find_ctxrc, load_ctxrc
 from ctxbackends.errors import (
     AmbiguousBackendError,
     BackendError,
@@ -88,6 +87,8 @@ class Registry:
 
         Raises ConfigError where the file cannot be used; without any file the registry is empty.
         """
+        from ctxbackends.config_read import find_ctxrc, load_ctxrc  # noqa: PLC0415  # only who reads a file pays for it
+
         found = Path(path) if path is not None else find_ctxrc()
         names = tuple(dict.fromkeys((*(str(name) for name in PROFILES), *(types or ()))))
         loaded = load_ctxrc(found, types=names) if found is not None else CtxConfig()
