@@ -329,7 +329,7 @@ class ChatStream:
         self._reading = True
         try:
             # The first event mostly comes with the headers: it is not to wait until its time limit is set up.
-            events = self._decode_arrived(body)
+            events = [] if self._seen_first else self._decode_arrived(body)
             if not events:
                 if self._seen_first or self._progressed:
                     self._waiting_since = now
