@@ -7,7 +7,7 @@ wire. Knows no socket.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -99,11 +99,12 @@ NOT_FOUND = whole({"error": {"message": "not found", "type": "not_found_error", 
 LIST = whole({"object": "list", "data": [{"id": name, "object": "model", "created": 1, "owned_by": "s"} for name in MODELS]})
 
 
-def all_answers() -> dict[tuple[bytes, bytes, bool], Answer]:
+def all_answers(models: Collection[str] = MODELS) -> dict[tuple[bytes, bytes, bool], Answer]:
     """By path, model and whether it is streamed."""
     found = {}
     for wire, path in WIRES.items():
-        for name, model in MODELS.items():
+        for name in models:
+            model = MODELS[name]
             key = path.encode(), name.encode()
             pieces = model.pieces()
             found[*key, False] = Answer((whole(_COMPLETIONS[wire](name, "".join(pieces), len(pieces))),))

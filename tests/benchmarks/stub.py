@@ -1,5 +1,5 @@
 """The server of the benchmark, a process of its own: reads just enough of a request to choose an answer that is made
-already, and writes it. Prints its address; obeys lines of JSON on stdin, and answers each with one.
+already, and writes it. Prints its address; answers each line on stdin with the CPU time that it has used.
 
 Standard library alone. Knows no client. It must not be what is measured, so it tells its own CPU time.
 """
@@ -16,10 +16,11 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from tests.benchmarks.answers import LIST, LOADING, NOT_FOUND, Answer, all_answers
 
+Answers: TypeAlias = dict[tuple[bytes, bytes, bool], Answer]
 _LENGTH = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: *(\d+)")
 _MODEL = re.compile(rb'"model": ?"([^"]*)"')
 _STREAMED = re.compile(rb'"stream": ?true')
@@ -38,7 +39,7 @@ class Listener:
 class Connection(asyncio.Protocol):
     """One connection of a client: a request, its answer, the next one."""
 
-    def __init__(self, listener: Listener, answers: dict[tuple[bytes, bytes, bool], Answer]) -> None:
+    def __init__(self, listener: Listener, answers: Answers) -> None:
         self._listener = listener
         self._answers = answers
         self._data = b""
@@ -89,87 +90,22 @@ class Connection(asyncio.Protocol):
             self._pacing = loop.call_later(answer.pause, self._paced, answer, at + 1, loop)
 
 
-class Stub:
-    """All ports, and the commands. ``say`` takes the answers to commands."""
-
-    def __init__(self, say: Callable[[dict[str, Any]], None]) -> None:
-        self._say = say
-        self._answers = all_answers()
-        self._listeners: list[Listener] = []
-        self._servers: list[asyncio.Server] = []
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    async def listen(self, listener: Listener) -> None:
-        loop = asyncio.get_running_loop()
-        server = await loop.create_server(
-            lambda: Connection(listener, self._answers), "127.0.0.1", listener.port, backlog=4096
-        )
-        self._servers.append(server)
-        self._listeners.append(listener)
-        listener.port = server.sockets[0].getsockname()[1]
-
-    def obey(self, command: dict[str, Any]) -> None:
-        match command["do"]:
-            case "account":
-                self._say({"cpu": time.process_time(), "requests": self._listeners[0].requests})
-            case "start":  # a cold start: `kind` is "refused" or "loading", `after` the seconds, None for never
-                listener = Listener(port=free_port() if command["kind"] == "refused" else 0)
-                task = asyncio.get_running_loop().create_task(self._start(listener, command["kind"], command["after"]))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
-            case "starts":  # what became of the cold starts, by port
-                self._say(
-                    {str(one.port): {"ready_at": one.ready_at, "requests": one.requests} for one in self._listeners[1:]}
-                )
-            case other:
-                raise ValueError(f"no such command: {other}")
-
-    async def _start(self, listener: Listener, kind: str, after: float | None) -> None:
-        if kind == "loading":
-            await self.listen(listener)
-        self._say({"port": listener.port})
-        if after is None:
-            return
-        await asyncio.sleep(after)
-        if kind == "refused":
-            await self.listen(listener)
-        listener.ready_at = time.monotonic()
+async def listen(listener: Listener, answers: Answers, on: socket.socket) -> asyncio.Server:
+    """Serve on a bound socket."""
+    server = await asyncio.get_running_loop().create_server(lambda: Connection(listener, answers), sock=on, backlog=4096)
+    listener.port = on.getsockname()[1]
+    return server
 
 
-def free_port() -> int:
-    """Below the ports that the kernel gives to clients: one that connects to a port of those on which nobody listens
-    can be given that very port, and talks to itself."""
-    for port in range(15_000 + os.getpid() % 10_000, 32_000):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            if port not in _given:
-                _given.add(port)
-                return port
-    raise OSError("there is no free port")
+def bound() -> socket.socket:
+    """A port on loopback that refuses connections until somebody listens on the socket."""
+    found = socket.socket()
+    found.bind(("127.0.0.1", 0))
+    return found
 
 
-_given: set[int] = set()
-
-
-def raise_file_limit() -> None:
-    """As many sockets as this process may have."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-def _say(answer: dict[str, Any]) -> None:
-    print(json.dumps(answer), flush=True)
-
-
-async def main() -> None:
-    raise_file_limit()
-    stub = Stub(_say)
-    listener = Listener(ready_at=time.monotonic())
-    await stub.listen(listener)
-    _say({"url": f"http://127.0.0.1:{listener.port}"})
+async def obey(act: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Answer each line of JSON on stdin with what ``act`` gives for it, until who started this process is gone."""
     loop = asyncio.get_running_loop()
     ended = loop.create_future()
     pending = b""
@@ -183,11 +119,29 @@ async def main() -> None:
             return
         *lines, pending = (pending + data).split(b"\n")
         for line in lines:
-            stub.obey(json.loads(line))
+            say(act(json.loads(line)))
 
     loop.add_reader(sys.stdin.fileno(), read)
-    await ended  # who started it is gone, or closed the pipe
+    await ended
+
+
+def say(answer: dict[str, Any]) -> None:
+    print(json.dumps(answer), flush=True)
+
+
+async def _serve() -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    listener = Listener(ready_at=time.monotonic())
+    server = await listen(listener, all_answers(), bound())
+    say({"url": f"http://127.0.0.1:{listener.port}"})
+    await obey(lambda _: {"cpu": time.process_time(), "requests": listener.requests})
+    server.close()
+
+
+def main() -> None:
+    asyncio.run(_serve())
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    main()

@@ -15,6 +15,7 @@ import resource
 import sys
 import time
 import zlib
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from importlib import import_module, metadata
@@ -22,7 +23,6 @@ from typing import Any, Protocol, TypeAlias
 from urllib.parse import urlsplit
 
 Sample: TypeAlias = dict[str, Any]
-MEGABYTE = 1024 * 1024
 
 
 class Client(Protocol):
@@ -152,15 +152,7 @@ class Worker:
     async def give_up(self, wire: str, url: str, model: str) -> Sample:
         """One completion from a server that is not ready: how long it was tried, and how many connections were begun.
         Not from a pool: each client object is a new one."""
-        port = urlsplit(url).port
-        connected = 0
-
-        def watch(event: str, details: tuple[Any, ...]) -> None:
-            nonlocal connected
-            if event == "socket.connect" and details[1][1:2] == (port,):
-                connected += 1
-
-        sys.addaudithook(watch)
+        connects = count_connects()
         client: Client = await self._module.open_client(wire, url)
         began = time.monotonic()
         try:
@@ -171,16 +163,32 @@ class Worker:
         took = time.monotonic() - began
         with suppress(Exception):
             await client.close()
-        return {"seconds": took, "ended_at": began + took, "connections": connected, "error": error}
+        return {"seconds": took, "ended_at": began + took, "connections": connects[urlsplit(url).port], "error": error}
 
     async def cold(self, starts: list[Sample]) -> Sample:
-        """Several cold starts at once, which the module of the client knows to wait for."""
+        """Several cold starts at once, which the module of the client knows to wait for, and how many connections were
+        begun in each."""
+        connects = count_connects()
         found: list[Sample] = await asyncio.gather(*[self._module.cold_start(**start) for start in starts])
-        return {"starts": found}
+        ports = [urlsplit(start["url"]).port for start in starts]
+        return {"starts": [{**one, "connections": connects[port]} for one, port in zip(found, ports, strict=True)]}
 
     async def close(self) -> None:
         for client in self._clients.values():
             await client.close()
+
+
+def count_connects() -> Counter[int | None]:
+    """Counts from now on, by port, how often this process began a connection. It does so to its end, which costs a
+    little for everything that it does: for processes that are not measured."""
+    found: Counter[int | None] = Counter()
+
+    def watch(event: str, details: tuple[Any, ...]) -> None:
+        if event == "socket.connect" and isinstance(details[1], tuple):
+            found[details[1][1]] += 1
+
+    sys.addaudithook(watch)
+    return found
 
 
 def _ignore(_: str) -> None:
