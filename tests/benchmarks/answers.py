@@ -15,7 +15,22 @@ WIRES = {"openai": "/v1/chat/completions", "anthropic": "/v1/messages", "ollama"
 """The wire formats, and the path of a generation in each."""
 
 WRITE = 32 * 1024  # bytes that are written at once, where many events go into a segment
-_WORDS = (" the", " model", " writes", " a", " token", " and", " then", " naïve", " one", ",", ' "so"', " it", " is", ".\n")
+_WORDS = (
+    " the",
+    " model",
+    " writes",
+    " a",
+    " token",
+    " and",
+    " then",
+    " naïve",
+    " one",
+    ",",
+    ' "so"',
+    " it",
+    " is",
+    ".\n",
+)
 """As tokens are: short, some that JSON escapes, and one that is not ASCII."""
 
 
@@ -96,7 +111,9 @@ LOADING = whole(
     {"error": {"message": "Loading model", "type": "unavailable_error", "code": 503}}, "503 Service Unavailable"
 )
 NOT_FOUND = whole({"error": {"message": "not found", "type": "not_found_error", "code": 404}}, "404 Not Found")
-LIST = whole({"object": "list", "data": [{"id": name, "object": "model", "created": 1, "owned_by": "s"} for name in MODELS]})
+LIST = whole(
+    {"object": "list", "data": [{"id": name, "object": "model", "created": 1, "owned_by": "s"} for name in MODELS]}
+)
 
 
 def all_answers(models: Collection[str] = MODELS) -> dict[tuple[bytes, bytes, bool], Answer]:

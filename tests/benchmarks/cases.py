@@ -57,9 +57,22 @@ def _of_wire(wire: str, title: str, less: tuple[float, float, float, float, floa
     return [
         Case(f"{prefix}c1k", f"{title}1 KB, one after the other", "complete", "c1k", wire, 200, 30, 1, 1.3, c1k),
         Case(f"{prefix}c1k-100", f"{title}1 KB, 100 at once", "complete", "c1k", wire, 4, 1, 100, 1.3, c1k_100),
-        Case(f"{prefix}many", f"{title}stream, many events in a segment", "stream", "s1000-many", wire, 20, 2, 1, 2.5, many),
+        Case(
+            f"{prefix}many",
+            f"{title}stream, many events in a segment",
+            "stream",
+            "s1000-many",
+            wire,
+            20,
+            2,
+            1,
+            2.5,
+            many,
+        ),
         Case(f"{prefix}one", f"{title}stream, one event in a segment", "stream", "s1000-one", wire, 1, 1, 1, 1.3, one),
-        Case(f"{prefix}streams-200", f"{title}200 streams at once", "stream", "s50-burst", wire, 3, 1, 200, 2.0, streams),
+        Case(
+            f"{prefix}streams-200", f"{title}200 streams at once", "stream", "s50-burst", wire, 3, 1, 200, 2.0, streams
+        ),
     ]
 
 

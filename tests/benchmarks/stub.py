@@ -92,7 +92,9 @@ class Connection(asyncio.Protocol):
 
 async def listen(listener: Listener, answers: Answers, on: socket.socket) -> asyncio.Server:
     """Serve on a bound socket."""
-    server = await asyncio.get_running_loop().create_server(lambda: Connection(listener, answers), sock=on, backlog=4096)
+    server = await asyncio.get_running_loop().create_server(
+        lambda: Connection(listener, answers), sock=on, backlog=4096
+    )
     listener.port = on.getsockname()[1]
     return server
 

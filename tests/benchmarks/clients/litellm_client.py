@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # else the import fetches a table of prices
 
-import litellm  # noqa: E402  # it reads the line above while it is imported
+import litellm  # it reads the line above while it is imported
 
 WIRES = ("openai",)
 DISTRIBUTIONS = ("litellm", "openai", "httpx", "aiohttp", "pydantic")
