@@ -47,7 +47,7 @@ def _row(sdk: Environment, row: Row) -> list[dict[str, Any]]:
         for group in groups:
             with ExitStack() as stack:
                 servers = [stack.enter_context(_server(kind, str(after))) for after in group]
-                starts = [{"type": TYPES[kind], "url": one.hello["url"], "budget": BUDGET} for one in servers]
+                starts = [{"kind": TYPES[kind], "url": one.hello["url"], "budget": BUDGET} for one in servers]
                 ended = worker.ask(BUDGET + 10, do="cold", starts=starts)["starts"]
                 told = [server.ask() for server in servers]
             samples += [_sample(kind, *each) for each in zip(group, ended, told, strict=True)]

@@ -34,7 +34,7 @@ class Ollama:
                 take(part.message.content)
 
     async def close(self) -> None:
-        await self._client.close()
+        await self._client.close()  # type: ignore[no-untyped-call]
 
 
 async def open_client(wire: str, url: str) -> Ollama:

@@ -38,11 +38,11 @@ async def open_client(wire: str, url: str) -> SDK:
     return SDK(wire, url)
 
 
-async def cold_start(type: str, url: str, budget: float) -> dict[str, Any]:  # noqa: A002  # as the SDK names it
+async def cold_start(kind: str, url: str, budget: float) -> dict[str, Any]:
     """The first completion from a server that is not ready: when the answer came, on the clock that all processes
     share, how many looks were told, and the name of the error where there was one."""
     seen: list[Loading] = []
-    config = BackendConfig(name="b", type=type, endpoint=url, ready_timeout=budget, max_concurrency=8)
+    config = BackendConfig(name="b", type=kind, endpoint=url, ready_timeout=budget, max_concurrency=8)
     error = ""
     async with Registry([config]) as registry:
         try:
