@@ -108,7 +108,8 @@ def main(given: Sequence[str] | None = None) -> None:
         sys.exit(f"bench: {failure}")
     rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
     names = options.cases or [name for name in NAMES if not (options.here and name == "installed")]
-    results = Run(made, rounds=rounds, quick=options.quick, say=say)(names)
+    results = Run(made, rounds=rounds, quick=options.quick, divide=2 if options.quick else 1, say=say)(names)
+    samples = [*failed, *results.samples]
     told = {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "machine": machine(),
@@ -116,11 +117,11 @@ def main(given: Sequence[str] | None = None) -> None:
         "kernel": platform.release(),
         "rounds": rounds,
         "versions": {name: results.versions[name] for name in CLIENTS if name in results.versions},
-        "samples": [*failed, *results.samples],
+        "samples": samples,
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(told, indent=1) + "\n")
-    found = report.rows(told["samples"])
+    found = report.rows(samples)
     text = f"{report.table(found)}\n{report.notes(told, found)}"
     print(text)
     if options.docs or not (options.quick or options.cases or options.clients or options.here):

@@ -81,7 +81,8 @@ class Environment:
         for one in metadata.distributions(path=[str(self.packages())]):
             if one.name in _TOOLS:
                 continue
-            total += sum(Path(str(file.locate())).stat().st_size for file in one.files or () if file.locate().is_file())
+            files = [Path(str(file.locate())) for file in one.files or ()]
+            total += sum(file.stat().st_size for file in files if file.is_file())
         return total
 
 

@@ -1,5 +1,5 @@
-"""From samples to figures: for each measure and client the median, the ratio to the hand-written client, the factor over
-the SDK, and the bound with whether it is met. Writes them as one table in Markdown.
+"""From samples to figures: for each measure and client the median, the ratio to the hand-written client, the factor
+over the SDK, and the bound with whether it is met. Writes them as one table in Markdown.
 
 A ratio is taken within each round, between two samples that were taken one after the other; then the median of the
 rounds. Starts no process.
@@ -19,6 +19,7 @@ from tests.benchmarks.environments import CLIENTS
 Sample: TypeAlias = dict[str, Any]
 READY = {"openai_client": 3.0}
 GIVE_UP = 1.5
+KINDS = (("refused", "refused"), ("loading", "503"))
 
 
 @dataclass(frozen=True)
@@ -56,29 +57,19 @@ def measures() -> Iterator[Measure]:
     yield Measure("installed", "installed", lambda one: one["bytes"], "bytes")
     for name, title in (("import", "`import ctxbackends`"), ("help", "`ctx --help`"), ("ai_help", "`ctx ai --help`")):
         yield Measure("commands", f"{title}, over `python -c pass`", _over_pass(name), "time", ratios=False)
-    for kind, title in (("refused", "refused"), ("loading", "503")):
+    for kind, title in KINDS:
         late = _of_kind(kind, "late")
         yield Measure("cold", f"cold start, {title}: answer after ready (wall)", late, "time", most=0.1, ratios=False)
         looks = _of_kind(kind, "looks")
         yield Measure(
             "cold", f"cold start, {title}: most looks in one start", looks, "", most=30, together=max, ratios=False
         )
-    for kind, title in (("refused", "refused"), ("loading", "503")):
+    for kind, title in KINDS:
+        title = f"cold start, {title}: gives up after (wall)"
         seconds = _of_kind(kind, "seconds")
-        yield Measure(
-            "give-up",
-            f"cold start, {title}: gives up after (wall)",
-            seconds,
-            "time",
-            None,
-            {},
-            GIVE_UP,
-            "peers",
-            ratios=False,
-        )
-    yield Measure(
-        "real", "cold start, llama-server: late (wall)", lambda one: one["late"], "time", most=0.1, ratios=False
-    )
+        yield Measure("give-up", title, seconds, "time", most=GIVE_UP, bounded="peers", ratios=False)
+    title = "cold start, llama-server: wait ends after ready (wall)"
+    yield Measure("real", title, lambda one: one["late"], "time", most=0.1, ratios=False)
 
 
 def _cpu(sample: Sample) -> float:

@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from tests.benchmarks import cold
-from tests.benchmarks.answers import MODELS
 from tests.benchmarks.cases import CASES, SDK, Case
 from tests.benchmarks.environments import CLIENTS, Client, Environment
 from tests.benchmarks.processes import ROOT, Child, ChildError, command, surroundings
@@ -73,7 +72,7 @@ class Run:
             stack.callback(self._end_workers)
             self._say("warming up")
             for case in looped:
-                if not case.fresh:
+                if case.warm_up:
                     for name in self._clients_of(case):
                         self._looped(case, name, 0)
             for number in range(1, self._rounds + 1):
@@ -204,9 +203,7 @@ def _turned(names: Sequence[str], by: int) -> list[str]:
 def _check(text: str, sample: Sample) -> None:
     """What was read is what was sent."""
     if (sample["characters"], sample["crc"]) != (len(text), zlib.crc32(text.encode())):
-        raise ChildError(
-            f"it read {sample['characters']} characters of another text than the {len(text)} that were sent"
-        )
+        raise ChildError(f"{len(text)} characters were sent, and {sample['characters']} read, or others than those")
 
 
 def _commands(sdk: Environment) -> Sample:
@@ -229,8 +226,3 @@ def _cpu_of(arguments: Sequence[str]) -> float:
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, list(arguments))
     return usage.ru_utime + usage.ru_stime
-
-
-def chunks(case: Case) -> int:
-    """The pieces of text in one answer of a case."""
-    return len(MODELS[case.model].pieces())

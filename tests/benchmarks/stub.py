@@ -50,7 +50,7 @@ class Connection(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport  # asyncio sets TCP_NODELAY: what is written at once is a segment
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio gives it
         if self._pacing is not None:
             self._pacing.cancel()
 
