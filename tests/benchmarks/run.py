@@ -151,6 +151,7 @@ class Run:
     def _noted(self, case: str, client: str, number: int) -> Iterator[Sample]:
         """A sample to be filled, which tells of the error where one comes."""
         sample: Sample = {}
+        began = time.monotonic()
         try:
             yield sample
         except (ChildError, OSError, LookupError, subprocess.SubprocessError) as failure:
@@ -160,7 +161,8 @@ class Run:
             if client in self._workers:
                 self._workers.pop(client).kill()
         if number or "error" in sample or case not in CASES:
-            self.results.samples.append({"case": case, "client": client, "round": number, **sample})
+            took = round(time.monotonic() - began, 3)
+            self.results.samples.append({"case": case, "client": client, "round": number, "took": took, **sample})
 
     def _noted_all(self, case: str, client: str, measure: Callable[[], Sequence[Sample]]) -> None:
         found: Sequence[Sample] = []

@@ -6,8 +6,9 @@ import os
 from collections.abc import Callable
 
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # else the import fetches a table of prices
+os.environ["AIOHTTP_CONNECTOR_LIMIT_PER_HOST"] = "1000"  # by default 500, and 1,000 over all
 
-import litellm  # it reads the line above while it is imported
+import litellm  # it reads the lines above while it is imported
 
 WIRES = ("openai",)
 DISTRIBUTIONS = ("litellm", "openai", "httpx", "aiohttp", "pydantic")
