@@ -4,6 +4,7 @@ itself is a nox session."""
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import re
 import subprocess
@@ -28,6 +29,7 @@ from tests.benchmarks.stub import Listener, bound, listen
 
 ROOT = Path(__file__).parents[2]
 CHEAP = ["c1k", "c1k-100", "many", "streams-200", "first", "anthropic-many", "ollama-c1k", "ready"]
+answers = functools.cache(all_answers)
 ENDING = [name for name, model in MODELS.items() if not model.holds]
 
 
@@ -37,7 +39,7 @@ ENDING = [name for name, model in MODELS.items() if not model.holds]
 @pytest.fixture
 async def stub() -> AsyncIterator[str]:
     listener = Listener(ready_at=0.0)
-    server = await listen(listener, all_answers(), bound())
+    server = await listen(listener, answers(), bound())
     yield f"http://127.0.0.1:{listener.port}"
     server.close()
 
@@ -73,15 +75,15 @@ async def test_the_counts_of_tokens_are_read(stub: str, wire: str, kind: str) ->
 
 
 def test_segments_are_as_the_models_say() -> None:
-    answers = all_answers()
+    made = answers()
     for path in (b"/v1/chat/completions", b"/v1/messages", b"/api/chat"):
-        assert 1000 == len(answers[path, b"s1000-one", True].writes)
-        assert 5 == len(answers[path, b"s50-burst", True].writes)
-        assert 1 < len(answers[path, b"s1000-many", True].writes) < 20
-        own = b"".join(answers[path, b"s1000-own", True].writes).partition(b"\r\n\r\n")[2]
+        assert 1000 == len(made[path, b"s1000-one", True].writes)
+        assert 5 == len(made[path, b"s50-burst", True].writes)
+        assert 1 < len(made[path, b"s1000-many", True].writes) < 20
+        own = b"".join(made[path, b"s1000-own", True].writes).partition(b"\r\n\r\n")[2]
         assert 1001 == len(re.findall(rb"^[0-9a-f]+\r$", own, re.MULTILINE))  # with the one that ends them
-        together = b"".join(answers[path, b"s1000-many", True].writes).partition(b"\r\n\r\n")[2]
-        assert len(answers[path, b"s1000-many", True].writes) + 1 == len(
+        together = b"".join(made[path, b"s1000-many", True].writes).partition(b"\r\n\r\n")[2]
+        assert len(made[path, b"s1000-many", True].writes) + 1 == len(
             re.findall(rb"^[0-9a-f]+\r$", together, re.MULTILINE)
         )
     assert 1000 == len("".join(MODELS["c1k"].pieces()))
