@@ -45,6 +45,7 @@ def draw(found: Sequence[Row], path: Path) -> None:
             _panel(axis, CASES[name].title, rows, most)
         for axis in axes[len(panels) :]:
             axis.remove()
+        figure.get_layout_engine().set(h_pad=0.12, w_pad=0.06)
         figure.suptitle("CPU time relative to the hand-written limit (aiohttp + msgspec), log scale: less is better")
         figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
 

@@ -48,11 +48,11 @@ def measures() -> Iterator[Measure]:
             yield Measure(case.name, case.title, lambda one: one["bytes"] / one["units"], "bytes/stream", case.limit)
         else:
             yield Measure(case.name, case.title, _cpu, f"time/{case.unit}", case.limit, case.less)
-    yield Measure("ready", "import (wall)", lambda one: one["import"], "time")
+    yield Measure("ready", "start to imported (wall)", lambda one: one["import"], "time")
     yield Measure("ready", "start to ready-to-use (wall)", lambda one: one["ready"], "time", None, READY, most=0.20)
-    yield Measure("ready", "start to ready-to-use", lambda one: one["ready_cpu"], "time")
+    yield Measure("ready", "start to ready-to-use (CPU)", lambda one: one["ready_cpu"], "time")
     yield Measure("ready", "start to first answer (wall)", lambda one: one["answer"], "time")
-    yield Measure("ready", "resident when ready", lambda one: one["ready_bytes"], "bytes", most=40e6)
+    yield Measure("ready", "most memory until ready (resident)", lambda one: one["ready_bytes"], "bytes", most=40e6)
     yield Measure("installed", "distributions", lambda one: one["distributions"], "", most=20)
     yield Measure("installed", "installed", lambda one: one["bytes"], "bytes")
     for name, title in (("import", "`import ctxbackends`"), ("help", "`ctx --help`"), ("ai_help", "`ctx ai --help`")):
@@ -194,7 +194,7 @@ def shown(value: float, unit: str) -> str:
         scale, name = (1e3, "KB") if value < 1e6 else (1e6, "MB")
         text = f"{_digits(value / scale)} {name}"
     else:
-        text = f"{value:g}"
+        text = f"{value:.3g}"
     return f"{text}/{per}" if per else text
 
 
@@ -220,7 +220,8 @@ def _cells(row: Row) -> list[str]:
     if row.failed:
         return [f"failed: {_plain(row.failed)}", *[""] * 6]
     low, high = row.quartiles
-    spread = "" if low == high else f"{shown(low, row.measure.unit)} – {shown(high, row.measure.unit)}"
+    unit = row.measure.unit.partition("/")[0]
+    spread = "" if low == high else f"{shown(low, unit)} – {shown(high, unit)}"
     ratio = ""
     if row.ratio is not None and row.ratio_quartiles is not None:
         first, third = row.ratio_quartiles

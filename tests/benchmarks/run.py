@@ -35,11 +35,11 @@ COMMAND_RUNS = 3  # in each round
 
 @dataclass
 class Results:
-    """``samples``: each with ``case``, ``client``, ``round``, and its figures or ``error``. ``versions``: by client."""
+    """``samples``: each with ``case``, ``client``, ``round``, ``took``, and its figures or ``error``. ``versions``: by
+    client."""
 
     samples: list[Sample] = field(default_factory=list)
     versions: dict[str, dict[str, str]] = field(default_factory=dict)
-    rounds: int = 0
 
 
 class Run:
@@ -61,7 +61,7 @@ class Run:
         self._say = say
         self._workers: dict[str, Child] = {}
         self._failed: set[tuple[str, str]] = set()
-        self.results = Results(rounds=rounds)
+        self.results = Results()
 
     def __call__(self, names: Sequence[str]) -> Results:
         """Measure these cases with all clients of the environments."""
@@ -88,7 +88,8 @@ class Run:
     def _round(self, looped: Sequence[Case], names: Sequence[str], number: int) -> None:
         for index, case in enumerate(looped):
             for name in _turned(self._clients_of(case), number + index):
-                self._looped(case, name, number)
+                if not (CLIENTS[name].peer and 0 < case.peer_rounds < number):
+                    self._looped(case, name, number)
         if "ready" in names:
             for name in _turned(list(self._environments), number):
                 with self._noted("ready", name, number) as sample:
