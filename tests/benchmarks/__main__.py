@@ -10,17 +10,19 @@ import sys
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Never
 
 from tests.benchmarks import report
-from tests.benchmarks.cases import NAMES, SDK
+from tests.benchmarks.cases import HAND_WRITTEN, NAMES, SDK
 from tests.benchmarks.environments import CLIENTS, HERE, Environment, EnvironmentFailedError, make
 from tests.benchmarks.processes import ROOT
 from tests.benchmarks.run import Run
 
 ROUNDS = 7
 QUICK_ROUNDS = 3
+QUICK_CLIENTS = (HAND_WRITTEN, SDK)
 DOCS = ROOT / "docs" / "benchmarks"
 
 
@@ -46,6 +48,10 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error("give --wheel, or --here; `nox -s bench` does the first")
     if options.wheel is not None and not options.wheel.is_file():
         parser.error(f"there is no wheel {options.wheel}")
+    full = not (options.quick or options.cases or options.clients or options.here)
+    options.docs = options.docs or full
+    if options.docs and find_spec("matplotlib") is None:
+        parser.error("a run that writes to docs/ needs matplotlib; `nox -s bench` has it")
     return options
 
 
@@ -86,9 +92,6 @@ def environments(options: argparse.Namespace) -> tuple[dict[str, Environment], l
     return made, failed
 
 
-QUICK_CLIENTS = ("handwritten", "sdk")
-
-
 def machine() -> str:
     with open("/proc/cpuinfo") as file:
         models = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
@@ -124,7 +127,7 @@ def main(given: Sequence[str] | None = None) -> None:
     found = report.rows(samples)
     text = f"{report.table(found)}\n{report.notes(told, found)}"
     print(text)
-    if options.docs or not (options.quick or options.cases or options.clients or options.here):
+    if options.docs:
         from tests.benchmarks.plot import draw  # noqa: PLC0415  # needs matplotlib, which other runs do not
 
         DOCS.mkdir(parents=True, exist_ok=True)

@@ -253,7 +253,7 @@ def unmet(found: Sequence[Row]) -> list[Row]:
 
 def notes(results: Mapping[str, Any], found: Sequence[Row]) -> str:
     """Of what the figures are: the versions, the machine, and how the streams came."""
-    lines = [f"- {results['date']}, {results['rounds']} rounds, {results['machine']}"]
+    lines = [f"- {results['date']}, {results['rounds']} round{'s' * (results['rounds'] != 1)}, {results['machine']}"]
     lines.append(f"- Python {results['python']}, kernel {results['kernel']}")
     for name, versions in results["versions"].items():
         listed = ", ".join(f"{what} {version}" for what, version in versions.items() if what != "python")

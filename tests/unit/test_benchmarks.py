@@ -17,7 +17,7 @@ import aiohttp
 import pytest
 
 from ctxbackends import BackendConfig, Registry
-from tests.benchmarks import report
+from tests.benchmarks import environments, report
 from tests.benchmarks.__main__ import main
 from tests.benchmarks.answers import LOADING, MODELS, all_answers
 from tests.benchmarks.cases import CASES, HAND_WRITTEN, NAMES, SDK, Case
@@ -139,6 +139,45 @@ def test_a_process_that_ends_leaves_its_last_words() -> None:
 def test_a_process_that_says_nothing_is_not_waited_for() -> None:
     with pytest.raises(ChildError, match="no answer in 0 s"):
         Child([sys.executable, "-c", "input()"], within=0.1)
+
+
+# --- the environments ---------------------------------------------------------------------------------
+
+
+def test_an_environment_is_made_once_for_the_same_requirements(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[list[str]] = []
+
+    def commands(home: Path, what: list[str]) -> list[list[str]]:
+        made.append(what)
+        return [[sys.executable, "-c", "import os, sys; os.makedirs(sys.argv[1])", str(home)]]
+
+    monkeypatch.setattr(environments, "_commands", commands)
+    wheel = tmp_path / "ctxbackends-0.1.0-py3-none-any.whl"
+    for content, count in ((b"one", 1), (b"one", 1), (b"two", 2)):
+        wheel.write_bytes(content)
+        environment = environments.make(CLIENTS[SDK], tmp_path / "envs", wheel, None)
+        assert count == len(made)
+    assert tmp_path / "envs" / "sdk" / "bin" / "python" == environment.python
+    assert str(wheel) == made[0][-1]
+    assert "openai==3.54.*" == CLIENTS["openai_client"].requirements[0]
+
+
+def test_the_hand_written_client_gets_the_versions_of_the_sdk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        environments, "_commands", lambda home, _: [[sys.executable, "-c", f"import os; os.makedirs({str(home)!r})"]]
+    )
+    installed = {"ctxbackends": "0.1.0", "aiohttp": "3.14.5", "yarl": "1.25.1"}
+    monkeypatch.setattr(environments.Environment, "installed", lambda _: installed)
+    environments.make(CLIENTS[HAND_WRITTEN], tmp_path, None, HERE)
+    assert "aiohttp==3.14.5\nyarl==1.25.1\n" == (tmp_path / "handwritten-limits.txt").read_text()
+
+
+def test_an_environment_that_cannot_be_made_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fails = "import sys; print('looking'); sys.exit('ERROR: No matching distribution found for ollama==0.6.3')"
+    monkeypatch.setattr(environments, "_commands", lambda *_: [[sys.executable, "-c", fails]])
+    with pytest.raises(environments.EnvironmentFailedError, match="could not install ollama: ERROR: No matching"):
+        environments.make(CLIENTS["ollama_client"], tmp_path, None, None)
+    assert not (tmp_path / "ollama_client" / "pins.txt").exists()
 
 
 # --- the report ---------------------------------------------------------------------------------------
@@ -269,11 +308,13 @@ def test_who_takes_part_in_a_case() -> None:
         (["--rounds", "many"], "bench: argument --rounds: at least 1, not 'many'"),
         (["--quick"], "bench: give --wheel, or --here; `nox -s bench` does the first"),
         (["--wheel", "/nowhere.whl"], "bench: there is no wheel /nowhere.whl"),
+        (["--wheel", __file__], "bench: a run that writes to docs/ needs matplotlib; `nox -s bench` has it"),
     ],
 )
 def test_a_wrong_command_line_is_told_in_one_line(
-    given: list[str], told: str, capsys: pytest.CaptureFixture[str]
+    given: list[str], told: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("tests.benchmarks.__main__.find_spec", lambda _: None)
     with pytest.raises(SystemExit) as ended:
         main(given if "--wheel" in given or given == ["--quick"] else [*given, "--here"])
     assert 2 == ended.value.code
