@@ -8,7 +8,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -43,12 +43,16 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--wheel", type=Path, help="of the SDK; it is installed into an environment of its own")
     parser.add_argument("--envs", type=Path, default=ROOT / ".nox" / "bench-envs", help="where environments are kept")
     parser.add_argument("--here", action="store_true", help="run all clients with this interpreter")
+    parser.add_argument("--samples", type=Path, help="measure nothing: show what an earlier run wrote with --out")
     options = parser.parse_args(given)
-    if not options.here and options.wheel is None:
+    if options.samples is not None:
+        if not options.samples.is_file():
+            parser.error(f"there is no file {options.samples}")
+    elif not options.here and options.wheel is None:
         parser.error("give --wheel, or --here; `nox -s bench` does the first")
     if options.wheel is not None and not options.wheel.is_file():
         parser.error(f"there is no wheel {options.wheel}")
-    full = not (options.quick or options.cases or options.clients or options.here)
+    full = not (options.quick or options.cases or options.clients or options.here or options.samples)
     options.docs = options.docs or full
     if options.docs and find_spec("matplotlib") is None:
         parser.error("a run that writes to docs/ needs matplotlib; `nox -s bench` has it")
@@ -106,25 +110,10 @@ def main(given: Sequence[str] | None = None) -> None:
         print(f"bench: {time.monotonic() - began:5.0f} s  {text}", file=sys.stderr, flush=True)
 
     try:
-        made, failed = environments(options)
+        told = json.loads(options.samples.read_text()) if options.samples else measure(options, say)
     except EnvironmentFailedError as failure:
         sys.exit(f"bench: {failure}")
-    rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
-    names = options.cases or [name for name in NAMES if not (options.here and name == "installed")]
-    results = Run(made, rounds=rounds, quick=options.quick, divide=2 if options.quick else 1, say=say)(names)
-    samples = [*failed, *results.samples]
-    told = {
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "machine": machine(),
-        "python": platform.python_version(),
-        "kernel": platform.release(),
-        "rounds": rounds,
-        "versions": {name: results.versions[name] for name in CLIENTS if name in results.versions},
-        "samples": samples,
-    }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(told, indent=1) + "\n")
-    found = report.rows(samples)
+    found = report.rows(told["samples"])
     text = f"{report.table(found)}\n{report.notes(told, found)}"
     print(text)
     if options.docs:
@@ -135,6 +124,26 @@ def main(given: Sequence[str] | None = None) -> None:
         draw(found, DOCS / "plot.svg")
         say(f"wrote {DOCS / 'table.md'} and {DOCS / 'plot.svg'}")
     say("done")
+
+
+def measure(options: argparse.Namespace, say: Callable[[str], object]) -> dict[str, Any]:
+    """All samples, and what they were taken with; written to ``--out``."""
+    made, failed = environments(options)
+    rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
+    names = options.cases or [name for name in NAMES if not (options.here and name == "installed")]
+    results = Run(made, rounds=rounds, quick=options.quick, divide=2 if options.quick else 1, say=say)(names)
+    told = {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "machine": machine(),
+        "python": platform.python_version(),
+        "kernel": platform.release(),
+        "rounds": rounds,
+        "versions": {name: results.versions[name] for name in CLIENTS if name in results.versions},
+        "samples": [*failed, *results.samples],
+    }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(told, indent=1) + "\n")
+    return told
 
 
 if __name__ == "__main__":

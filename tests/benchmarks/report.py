@@ -45,9 +45,15 @@ def measures() -> Iterator[Measure]:
         if case.do == "first":
             yield Measure(case.name, case.title, lambda one: one["wait"], "time", case.limit, case.less)
         elif case.do == "idle":
-            yield Measure(case.name, case.title, lambda one: one["bytes"] / one["units"], "bytes/stream", case.limit)
+            yield Measure(
+                case.name,
+                f"{case.title}, per {case.unit}",
+                lambda one: one["bytes"] / one["units"],
+                "bytes",
+                case.limit,
+            )
         else:
-            yield Measure(case.name, case.title, _cpu, f"time/{case.unit}", case.limit, case.less)
+            yield Measure(case.name, f"{case.title}, per {case.unit}", _cpu, "time", case.limit, case.less)
     yield Measure("ready", "start to imported (wall)", lambda one: one["import"], "time")
     yield Measure("ready", "start to ready-to-use (wall)", lambda one: one["ready"], "time", None, READY, most=0.20)
     yield Measure("ready", "start to ready-to-use (CPU)", lambda one: one["ready_cpu"], "time")
@@ -167,17 +173,17 @@ def _quartiles(values: Sequence[float]) -> tuple[float, float]:
 def _bound(
     measure: Measure, name: str, value: float, ratio: float | None, factor: float | None
 ) -> tuple[str, bool | None]:
-    """In words, and whether it is met. A client may have two."""
+    """In words, and whether it is met. The SDK's factor is of the hand-written client, and a peer's is of the SDK."""
     parts: list[str] = []
     met: list[bool] = []
     if name == SDK and measure.limit is not None and ratio is not None:
-        parts.append(f"≤ {measure.limit:g} × hand-written")
+        parts.append(f"≤ {measure.limit:g} ×")
         met.append(ratio <= measure.limit)
     if measure.most is not None and (name == measure.bounded or (measure.bounded == "peers" and CLIENTS[name].peer)):
         parts.append(f"≤ {shown(measure.most, measure.unit)}")
         met.append(value <= measure.most)
     if name in measure.less and factor is not None:
-        parts.append(f"≥ {measure.less[name]:g} × ctxbackends")
+        parts.append(f"≥ {measure.less[name]:g} ×")
         met.append(factor >= measure.less[name])
     return ", ".join(parts), all(met) if met else None
 
@@ -186,16 +192,19 @@ def _bound(
 
 
 def shown(value: float, unit: str) -> str:
-    kind, _, per = unit.partition("/")
-    if kind == "time":
+    number, name = _scaled(value, unit)
+    return f"{number(value)} {name}".rstrip()
+
+
+def _scaled(value: float, unit: str) -> tuple[Callable[[float], str], str]:
+    """How numbers of the size of this one are written, and in what."""
+    if unit == "time":
         scale, name = next((one for one in ((1e6, "µs"), (1e3, "ms")) if abs(value) * one[0] < 1000), (1.0, "s"))
-        text = f"{_digits(value * scale)} {name}"
-    elif kind == "bytes":
-        scale, name = (1e3, "KB") if value < 1e6 else (1e6, "MB")
-        text = f"{_digits(value / scale)} {name}"
+    elif unit == "bytes":
+        scale, name = (1e-3, "KB") if value < 1e6 else (1e-6, "MB")
     else:
-        text = f"{value:.3g}"
-    return f"{text}/{per}" if per else text
+        return lambda number: f"{number:.3g}", ""
+    return lambda number: _digits(number * scale), name
 
 
 def _digits(value: float) -> str:
@@ -203,11 +212,11 @@ def _digits(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
-HEADINGS = ("what", "client", "median", "quartiles", "× hand-written", "× ctxbackends", "bound", "met", "stub's CPU")
+HEADINGS = ("what", "client", "median", "× hand-written", "× ctxbackends", "bound", "met", "quartiles", "stub's CPU")
 
 
 def table(found: Sequence[Row]) -> str:
-    lines = [_line(HEADINGS), _line(["---"] * 2 + ["---:"] * 4 + ["---"] * 2 + ["---:"])]
+    lines = [_line(HEADINGS), _line(["---"] * 2 + ["---:"] * 4 + ["---"] + ["---:"] * 2)]
     before = None
     for row in found:
         title = "" if row.measure == before else row.measure.title
@@ -219,22 +228,31 @@ def table(found: Sequence[Row]) -> str:
 def _cells(row: Row) -> list[str]:
     if row.failed:
         return [f"failed: {_plain(row.failed)}", *[""] * 6]
-    low, high = row.quartiles
-    unit = row.measure.unit.partition("/")[0]
-    spread = "" if low == high else f"{shown(low, unit)} – {shown(high, unit)}"
     ratio = ""
     if row.ratio is not None and row.ratio_quartiles is not None:
-        first, third = row.ratio_quartiles
-        ratio = f"{row.ratio:.2f} ({first:.2f} – {third:.2f})"
-    return [
+        low, high = row.ratio_quartiles
+        ratio = f"{row.ratio:.2f}" if low == high else f"{row.ratio:.2f} ({low:.2f}–{high:.2f})"
+    cells = [
         shown(row.value, row.measure.unit),
-        spread,
         ratio,
         "" if row.factor is None else f"{row.factor:.1f}",
         row.bound,
         "" if row.met is None else ("yes" if row.met else "**no**"),
+        _spread(row),
         "" if row.stub is None else f"{row.stub:.0%}",
     ]
+    return [cell.replace(" ", NO_BREAK) for cell in cells]
+
+
+NO_BREAK = "\u00a0"
+
+
+def _spread(row: Row) -> str:
+    low, high = row.quartiles
+    if low == high:
+        return ""
+    number, name = _scaled(high, row.measure.unit)
+    return f"{number(low)}–{number(high)} {name}".rstrip()
 
 
 def _plain(text: str) -> str:

@@ -208,12 +208,12 @@ def test_a_ratio_is_of_one_round_and_then_the_median() -> None:
     assert pytest.approx(0.24) == ours.value
     assert pytest.approx(1.2) == ours.ratio
     assert pytest.approx((1.15, 1.2)) == ours.ratio_quartiles
-    assert ("≤ 1.3 × hand-written", True) == (ours.bound, ours.met)
+    assert ("≤ 1.3 ×", True) == (ours.bound, ours.met)
     assert 0.25 == ours.stub
     theirs = row_of(rows, "openai_client")
     assert pytest.approx(9.0) == theirs.ratio
     assert pytest.approx(7.5) == theirs.factor
-    assert ("≥ 8 × ctxbackends", False) == (theirs.bound, theirs.met)
+    assert ("≥ 8 ×", False) == (theirs.bound, theirs.met)
     assert row_of(rows, HAND_WRITTEN).ratio is None
     assert [theirs] == report.unmet(rows)
 
@@ -221,16 +221,15 @@ def test_a_ratio_is_of_one_round_and_then_the_median() -> None:
 def test_the_table() -> None:
     rows = report.rows(
         [
-            *samples(HAND_WRITTEN, [0.001, 0.001, 0.001]),
-            *samples(SDK, [0.0014, 0.0014, 0.0014]),
+            *samples(HAND_WRITTEN, [0.001, 0.0008, 0.0012]),
+            *samples(SDK, [0.0014, 0.00126, 0.0016]),
             {"case": "c1k", "client": "litellm_client", "round": 1, "error": "it | broke\n<badly>"},
         ]
     )
-    lines = report.table(rows).splitlines()
-    title = CASES["c1k"].title
-    assert f"| {title} | hand-written | 100 µs/request |  |  |  |  |  | 25% |" == lines[2]
-    sdk_cells = "140 µs/request |  | 1.40 (1.40 – 1.40) |  | ≤ 1.3 × hand-written | **no** | 25%"
-    assert f"|  | ctxbackends | {sdk_cells} |" == lines[3]
+    lines = report.table(rows).replace(report.NO_BREAK, " ").splitlines()
+    title = f"{CASES['c1k'].title}, per request"
+    assert f"| {title} | hand-written | 100 µs |  |  |  |  | 90.0–110 µs | 25% |" == lines[2]
+    assert "|  | ctxbackends | 140 µs | 1.40 (1.37–1.49) |  | ≤ 1.3 × | **no** | 133–150 µs | 25% |" == lines[3]
     assert "|  | litellm | failed: it / broke (badly) |  |  |  |  |  |  |" == lines[4]
     assert 5 == len(lines)
 
@@ -269,11 +268,11 @@ def test_a_fresh_process_has_bounds_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("value", "unit", "shown"),
     [
-        (0.0000025, "time/chunk", "2.50 µs/chunk"),
+        (0.0000025, "time", "2.50 µs"),
         (0.00025, "time", "250 µs"),
         (0.0123, "time", "12.3 ms"),
         (3.0, "time", "3.00 s"),
-        (1_500, "bytes/stream", "1.50 KB/stream"),
+        (1_500, "bytes", "1.50 KB"),
         (40e6, "bytes", "40.0 MB"),
         (12, "", "12"),
     ],
@@ -344,7 +343,7 @@ def test_a_client_that_fails_is_a_row_and_the_run_goes_on(monkeypatch: pytest.Mo
     assert any(line.startswith("handwritten fails c1k") for line in told)
 
 
-def test_the_command_writes_all_samples(tmp_path: Path) -> None:
+def test_the_command_writes_all_samples(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out" / "bench.json"
     arguments = ["--here", "--quick", "--rounds", "1", "--cases", "c1k", "--clients", "sdk,handwritten", "--out", out]
     done = subprocess.run(
@@ -354,8 +353,10 @@ def test_the_command_writes_all_samples(tmp_path: Path) -> None:
         text=True,
     )
     assert 0 == done.returncode, done.stderr
-    assert "| 1 KB, one after the other | hand-written |" in done.stdout
+    assert "| 1 KB, one after the other, per request | hand-written |" in done.stdout
     assert "- of 1 bounds, " in done.stdout
     written = json.loads(out.read_text())
     assert {"sdk", "handwritten"} == {sample["client"] for sample in written["samples"]}
     assert 1 == written["rounds"]
+    main(["--samples", str(out)])  # shows the same, and measures nothing
+    assert done.stdout == capsys.readouterr().out
