@@ -23,11 +23,10 @@ from tests.benchmarks.answers import LOADING, MODELS, all_answers
 from tests.benchmarks.cases import CASES, HAND_WRITTEN, NAMES, SDK, Case
 from tests.benchmarks.clients import handwritten, sdk
 from tests.benchmarks.environments import CLIENTS, HERE
-from tests.benchmarks.processes import Child, ChildError, command
+from tests.benchmarks.processes import ROOT, Child, ChildError, command
 from tests.benchmarks.run import Run, wire_of
 from tests.benchmarks.stub import Listener, bound, listen
 
-ROOT = Path(__file__).parents[2]
 CHEAP = ["c1k", "c1k-100", "many", "first", "anthropic-many", "ollama-c1k", "ready"]
 answers = functools.cache(all_answers)
 ENDING = [name for name, model in MODELS.items() if not model.holds]
@@ -345,10 +344,10 @@ def test_a_client_that_fails_is_a_row_and_the_run_goes_on(monkeypatch: pytest.Mo
 
 def test_the_command_writes_all_samples(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out" / "bench.json"
+    start = f"import sys; sys.path.append({str(ROOT)!r}); from tests.benchmarks.__main__ import main; main()"
     arguments = ["--here", "--quick", "--rounds", "1", "--cases", "c1k", "--clients", "sdk,handwritten", "--out", out]
     done = subprocess.run(
-        [sys.executable, "-m", "tests.benchmarks", *map(str, arguments)],
-        cwd=ROOT,
+        [sys.executable, "-c", start, *map(str, arguments)],
         capture_output=True,
         text=True,
     )
