@@ -76,14 +76,13 @@ class Environment:
         return {one.name: one.version for one in found if one.name not in _TOOLS}
 
     def size(self) -> int:
-        """Bytes of what these distributions brought, byte code included."""
-        total = 0
-        for one in metadata.distributions(path=[str(self.packages())]):
-            if one.name in _TOOLS:
-                continue
-            files = [Path(str(file.locate())) for file in one.files or ()]
-            total += sum(file.stat().st_size for file in files if file.is_file())
-        return total
+        """Bytes of what these distributions brought, and of the byte code that was compiled of it."""
+        packages = self.packages()
+        found = metadata.distributions(path=[str(packages)])
+        tools = {file.parts[0] for one in found if one.name in _TOOLS for file in one.files or ()}
+        kept = [entry for entry in packages.iterdir() if entry.name not in tools]
+        files = [file for entry in kept for file in ([entry] if entry.is_file() else entry.rglob("*"))]
+        return sum(file.stat().st_size for file in files if file.is_file())
 
 
 HERE = Environment(Path(sys.executable))

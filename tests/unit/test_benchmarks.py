@@ -161,6 +161,22 @@ def test_an_environment_is_made_once_for_the_same_requirements(tmp_path: Path, m
     assert "openai==3.54.*" == CLIENTS["openai_client"].requirements[0]
 
 
+def test_what_only_installs_is_not_counted(tmp_path: Path) -> None:
+    packages = tmp_path / "lib" / "python3.11" / "site-packages"
+    for name in ("pip", "attrs"):
+        record = packages / f"{name}-1.0.dist-info" / "RECORD"
+        module = packages / name / "__pycache__" / "a.pyc"
+        record.parent.mkdir(parents=True)
+        module.parent.mkdir(parents=True)
+        record.write_text(f"{name}/a.py,,\n{name}-1.0.dist-info/METADATA,,\n")
+        record.with_name("METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        module.write_bytes(bytes(1000))
+    made = environments.Environment(tmp_path / "bin" / "python", tmp_path)
+    assert {"attrs": "1.0"} == made.installed()
+    notes = sum(file.stat().st_size for file in (packages / "attrs-1.0.dist-info").iterdir())
+    assert 1000 + notes == made.size()
+
+
 def test_the_hand_written_client_gets_the_versions_of_the_sdk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         environments, "_commands", lambda home, _: [[sys.executable, "-c", f"import os; os.makedirs({str(home)!r})"]]
