@@ -338,6 +338,14 @@ def soak(session: nox.Session) -> None:
 
 
 @nox.session
+def bench(session: nox.Session) -> None:
+    """Measure the SDK beside a hand-written client and others' clients, and write docs/benchmarks/. `-- --quick`."""
+    # The wheel of llama.cpp is for cold starts of a real server. Each client is measured in an environment of its own.
+    install_wheel(session, "llamacpp,testing", "bench")
+    run_of_tests(session, "tests.benchmarks", "--wheel", str(built_wheel(session)), *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style and formatting."""
     session.install(*group("lint"))

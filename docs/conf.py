@@ -31,7 +31,8 @@ copyright = author  # noqa: A001  # Sphinx names it so
 version = release = metadata.version("ctxbackends")
 
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
-exclude_patterns = ["_build", "changes"]  # fragments: towncrier puts them into CHANGELOG.md
+# Fragments: towncrier puts those of changes/ into CHANGELOG.md, and performance.md includes the table of benchmarks/.
+exclude_patterns = ["_build", "changes", "benchmarks"]
 nitpicky = True
 nitpick_ignore_regex = [
     # Not links here, since intersphinx would need a network.

@@ -1,0 +1,243 @@
+"""The process of one client: obeys lines of JSON on stdin, and answers each with one. Runs in the environment of that
+client, so it imports the standard library and the client's module alone.
+
+One event loop, and one client object for each wire, live as long as the process. Between commands the loop stands
+still, so that a client that is not measured costs nothing. Knows neither rounds nor ratios.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import platform
+import resource
+import sys
+import time
+import zlib
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from importlib import import_module, metadata
+from typing import Any, Protocol, TypeAlias
+from urllib.parse import urlsplit
+
+Sample: TypeAlias = dict[str, Any]
+
+
+class Client(Protocol):
+    """What the modules in ``clients/`` give."""
+
+    async def complete(self, model: str) -> str: ...
+
+    async def stream(self, model: str, take: Callable[[str], object]) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class Worker:
+    """The commands. Each method is one, and takes the members of its line."""
+
+    def __init__(self, module: Any, url: str) -> None:
+        self._module = module
+        self._url = url
+        self._clients: dict[str, Client] = {}
+
+    async def _client(self, wire: str) -> Client:
+        if wire not in self._clients:
+            self._clients[wire] = await self._module.open_client(wire, self._url)
+        return self._clients[wire]
+
+    async def complete(self, wire: str, model: str, count: int, at_once: int) -> Sample:
+        """``count`` times ``at_once`` completions."""
+        client = await self._client(wire)
+        texts: list[str] = []
+
+        async def batch() -> None:
+            if at_once == 1:
+                texts.append(await client.complete(model))
+            else:
+                texts.extend(await asyncio.gather(*[client.complete(model) for _ in range(at_once)]))
+
+        return await self._sample(client, count, batch, texts)
+
+    async def stream(self, wire: str, model: str, count: int, at_once: int) -> Sample:
+        """``count`` times ``at_once`` streams, read to their ends."""
+        client = await self._client(wire)
+        pieces: list[str] = []
+
+        async def batch() -> None:
+            if at_once == 1:
+                await client.stream(model, pieces.append)
+            else:
+                own: list[list[str]] = [[] for _ in range(at_once)]
+                await asyncio.gather(*[client.stream(model, one.append) for one in own])
+                for one in own:
+                    pieces.extend(one)
+
+        return await self._sample(client, count, batch, pieces)
+
+    async def _sample(
+        self, client: Client, count: int, batch: Callable[[], Awaitable[None]], received: list[str]
+    ) -> Sample:
+        reads = getattr(client, "reads", 0)
+        gc.collect()
+        wall, cpu = time.perf_counter(), time.process_time()
+        for _ in range(count):
+            await batch()
+        cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+        return {**_received(received), "cpu": cpu, "wall": wall, "reads": getattr(client, "reads", 0) - reads}
+
+    async def first(self, wire: str, model: str, count: int, at_once: int) -> Sample:
+        """``count`` streams, one after the other: the time from each call to its first piece."""
+        assert at_once == 1, "each is timed alone"
+        client = await self._client(wire)
+        waits: list[float] = []
+        pieces: list[str] = []
+        gc.collect()
+        cpu = time.process_time()
+        for _ in range(count):
+            had = len(pieces)
+            came = 0.0
+
+            def take(piece: str, had: int = had) -> None:
+                nonlocal came
+                if len(pieces) == had:
+                    came = time.perf_counter()
+                pieces.append(piece)
+
+            called = time.perf_counter()
+            await client.stream(model, take)
+            waits.append(came - called)
+        return {**_received(pieces), "cpu": time.process_time() - cpu, "waits": waits, "wall": sum(waits)}
+
+    async def idle(self, wire: str, model: str, count: int) -> Sample:
+        """``count`` streams that stand open after their first piece: the memory of this process before and then."""
+        client = await self._client(wire)
+        for _ in range(3):
+            await asyncio.gather(*[client.stream("tiny", _ignore) for _ in range(10)])
+        gc.collect()
+        before = resident()
+        came = 0
+        all_came = asyncio.Event()
+
+        def opened() -> Callable[[str], object]:
+            seen = False
+
+            def take(_: str) -> None:
+                nonlocal came, seen
+                if not seen:
+                    seen = True
+                    came += 1
+                    if came == count:
+                        all_came.set()
+
+            return take
+
+        tasks = [asyncio.create_task(client.stream(model, opened())) for _ in range(count)]
+        waiting = asyncio.create_task(all_came.wait())
+        # A stream that ends is one that failed: these do not end.
+        await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED, timeout=60)
+        gc.collect()
+        grown = resident() - before
+        ended = [task for task in tasks if task.done()]
+        for task in (waiting, *tasks):
+            task.cancel()
+        await asyncio.gather(waiting, *tasks, return_exceptions=True)
+        if came < count:
+            why = repr(ended[0].exception()) if ended and not ended[0].cancelled() else "the rest did not come in 60 s"
+            raise RuntimeError(f"{came} of {count} streams opened: {why}")
+        return {"bytes": grown, "pieces": came}
+
+    async def give_up(self, wire: str, url: str, model: str) -> Sample:
+        """One completion from a server that is not ready: how long it was tried, and how many connections were begun.
+        Not from a pool: each client object is a new one."""
+        connects = count_connects()
+        client: Client = await self._module.open_client(wire, url)
+        began = time.monotonic()
+        try:
+            await client.complete(model)
+            error = ""
+        except Exception as failure:  # each client has its own
+            error = type(failure).__name__
+        took = time.monotonic() - began
+        with suppress(Exception):
+            await client.close()
+        return {"seconds": took, "ended_at": began + took, "connections": connects[urlsplit(url).port], "error": error}
+
+    async def cold(self, starts: list[Sample]) -> Sample:
+        """Several cold starts at once, which the module of the client knows to wait for, and how many connections were
+        begun in each."""
+        connects = count_connects()
+        found: list[Sample] = await asyncio.gather(*[self._module.cold_start(**start) for start in starts])
+        ports = [urlsplit(start["url"]).port for start in starts]
+        return {"starts": [{**one, "connections": connects[port]} for one, port in zip(found, ports, strict=True)]}
+
+    async def close(self) -> None:
+        for client in self._clients.values():
+            await client.close()
+
+
+def count_connects() -> Counter[int | None]:
+    """Counts from now on, by port, how often this process began a connection. It does so to its end, which costs a
+    little for everything that it does: for processes that are not measured."""
+    found: Counter[int | None] = Counter()
+
+    def watch(event: str, details: tuple[Any, ...]) -> None:
+        if event == "socket.connect" and isinstance(details[1], tuple):
+            found[details[1][1]] += 1
+
+    sys.addaudithook(watch)
+    return found
+
+
+def _ignore(_: str) -> None:
+    pass
+
+
+def _received(pieces: list[str]) -> Sample:
+    """How much came, and what: the driver compares it with what the stub sends."""
+    text = "".join(pieces)
+    return {"pieces": len(pieces), "characters": len(text), "crc": zlib.crc32(text.encode())}
+
+
+def resident() -> int:
+    """Bytes of memory that this process has now."""
+    with open("/proc/self/statm") as found:
+        return int(found.read().split()[1]) * resource.getpagesize()
+
+
+def versions(module: Any) -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in module.DISTRIBUTIONS:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def _say(answer: Sample) -> None:
+    print(json.dumps(answer), flush=True)
+
+
+def main(name: str, url: str) -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    module = import_module(f"tests.benchmarks.clients.{name}")
+    new_event_loop = getattr(module, "new_event_loop", asyncio.new_event_loop)
+    loop: asyncio.AbstractEventLoop = new_event_loop()
+    asyncio.set_event_loop(loop)
+    worker = Worker(module, url)
+    _say({"versions": versions(module), "wires": list(module.WIRES)})
+    for line in sys.stdin:
+        command = json.loads(line)
+        act: Callable[..., Coroutine[Any, Any, Sample]] = getattr(worker, command.pop("do"))
+        try:
+            _say(loop.run_until_complete(act(**command)))
+        except Exception as error:  # told to the driver, which goes on with the others
+            _say({"error": f"{type(error).__name__}: {error}"[:500]})
+    loop.run_until_complete(worker.close())
+    loop.close()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

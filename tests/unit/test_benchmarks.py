@@ -1,0 +1,377 @@
+"""The benchmark's own judge: the stub's answers are read alike by all, and figures become the right rows. The benchmark
+itself is a nox session."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import re
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from ctxbackends import BackendConfig, Registry
+from tests.benchmarks import environments, report
+from tests.benchmarks.__main__ import main
+from tests.benchmarks.answers import LOADING, MODELS, all_answers
+from tests.benchmarks.cases import CASES, HAND_WRITTEN, NAMES, SDK, Case
+from tests.benchmarks.clients import handwritten, sdk
+from tests.benchmarks.environments import CLIENTS, HERE
+from tests.benchmarks.processes import ROOT, Child, ChildError, command
+from tests.benchmarks.run import Run, wire_of
+from tests.benchmarks.stub import Listener, bound, listen
+
+CHEAP = ["c1k", "c1k-100", "many", "first", "anthropic-many", "ollama-c1k", "ready"]
+answers = functools.cache(all_answers)
+ENDING = [name for name, model in MODELS.items() if not model.holds]
+
+
+# --- the stub -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def stub() -> AsyncIterator[str]:
+    listener = Listener(ready_at=0.0)
+    server = await listen(listener, answers(), bound())
+    yield f"http://127.0.0.1:{listener.port}"
+    server.close()
+
+
+@pytest.mark.parametrize("wire", handwritten.WIRES)
+async def test_every_model_is_read_alike(stub: str, wire: str) -> None:
+    async def reads(client: Any, name: str) -> None:
+        sent = MODELS[name].pieces()
+        assert "".join(sent) == await client.complete(name)
+        came: list[str] = []
+        await client.stream(name, came.append)
+        assert sent == came
+
+    clients = [await module.open_client(wire, stub) for module in (handwritten, sdk)]
+    await asyncio.gather(*[reads(client, name) for client in clients for name in ENDING])
+    for client in clients:
+        await client.close()
+
+
+async def test_the_sdk_reads_a_server_of_vllm(stub: str) -> None:
+    opened = await sdk.open_client("vllm", stub)
+    assert "".join(MODELS["c1k"].pieces()) == await opened.complete("c1k")
+    await opened.close()
+
+
+@pytest.mark.parametrize(("wire", "kind"), [("openai", "openai-compatible"), ("anthropic", "anthropic")])
+async def test_the_counts_of_tokens_are_read(stub: str, wire: str, kind: str) -> None:
+    key = "sk-made-up" if wire == "anthropic" else None
+    async with Registry([BackendConfig(name="b", type=kind, endpoint=stub, api_key=key)]) as registry:
+        reply = await registry.resolve("b").complete("Hello", model="tiny", max_tokens=10)
+    assert reply.usage is not None
+    assert (12, 2) == (reply.usage.input_tokens, reply.usage.output_tokens)
+
+
+def test_segments_are_as_the_models_say() -> None:
+    made = answers()
+    for path in (b"/v1/chat/completions", b"/v1/messages", b"/api/chat"):
+        assert 1000 == len(made[path, b"s1000-one", True].writes)
+        assert 5 == len(made[path, b"s50-burst", True].writes)
+        assert 1 < len(made[path, b"s1000-many", True].writes) < 20
+        own = b"".join(made[path, b"s1000-own", True].writes).partition(b"\r\n\r\n")[2]
+        assert 1001 == len(re.findall(rb"^[0-9a-f]+\r$", own, re.MULTILINE))  # with the one that ends them
+        together = b"".join(made[path, b"s1000-many", True].writes).partition(b"\r\n\r\n")[2]
+        assert len(made[path, b"s1000-many", True].writes) + 1 == len(
+            re.findall(rb"^[0-9a-f]+\r$", together, re.MULTILINE)
+        )
+    assert 1000 == len("".join(MODELS["c1k"].pieces()))
+    assert 20_000 == len("".join(MODELS["c20k"].pieces()))
+
+
+async def test_a_server_that_is_not_ready_says_so() -> None:
+    listener = Listener()
+    server = await listen(listener, all_answers(["tiny"]), bound())
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(f"http://127.0.0.1:{listener.port}/v1/chat/completions") as answer,
+    ):
+        assert 503 == answer.status
+        assert json.loads(LOADING.partition(b"\r\n\r\n")[2]) == await answer.json()
+    assert 1 == listener.requests
+    server.close()
+
+
+@pytest.mark.parametrize("kind", ["refused", "loading"])
+def test_a_server_that_starts_tells_when_it_was_ready(kind: str) -> None:
+    with (
+        Child(command(sys.executable, "tests.benchmarks.starting", kind, "0.2")) as server,
+        Child(command(sys.executable, "tests.benchmarks.worker", "sdk", server.hello["url"])) as worker,
+    ):
+        start = {"kind": "llamacpp", "url": server.hello["url"], "budget": 10}
+        (ended,) = worker.ask(do="cold", starts=[start])["starts"]
+        told = server.ask()
+    assert "" == ended["error"]
+    assert ended["ended_at"] > told["ready_at"] > 0
+    assert ended["connections"] >= 1
+    assert told["requests"] >= 1
+
+
+# --- the processes ------------------------------------------------------------------------------------
+
+
+def test_a_worker_tells_of_an_error_and_goes_on() -> None:
+    with (
+        Child(command(sys.executable, "tests.benchmarks.stub")) as server,
+        Child(command(sys.executable, "tests.benchmarks.worker", "handwritten", server.hello["url"])) as worker,
+    ):
+        with pytest.raises(ChildError, match="RuntimeError: 404"):
+            worker.ask(do="complete", wire="openai", model="none", count=1, at_once=1)
+        assert 2 == worker.ask(do="complete", wire="openai", model="tiny", count=2, at_once=1)["pieces"]
+
+
+def test_a_process_that_ends_leaves_its_last_words() -> None:
+    with pytest.raises(ChildError, match=r"No module named 'tests\.benchmarks\.clients\.none'"):
+        Child(command(sys.executable, "tests.benchmarks.worker", "none", "http://127.0.0.1:9"))
+
+
+def test_a_process_that_says_nothing_is_not_waited_for() -> None:
+    with pytest.raises(ChildError, match="no answer in 0 s"):
+        Child([sys.executable, "-c", "input()"], within=0.1)
+
+
+# --- the environments ---------------------------------------------------------------------------------
+
+
+def test_an_environment_is_made_once_for_the_same_requirements(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[list[str]] = []
+
+    def commands(home: Path, what: list[str]) -> list[list[str]]:
+        made.append(what)
+        return [[sys.executable, "-c", "import os, sys; os.makedirs(sys.argv[1])", str(home)]]
+
+    monkeypatch.setattr(environments, "_commands", commands)
+    wheel = tmp_path / "ctxbackends-0.1.0-py3-none-any.whl"
+    for content, count in ((b"one", 1), (b"one", 1), (b"two", 2)):
+        wheel.write_bytes(content)
+        environment = environments.make(CLIENTS[SDK], tmp_path / "envs", wheel, None)
+        assert count == len(made)
+    assert tmp_path / "envs" / "sdk" / "bin" / "python" == environment.python
+    assert str(wheel) == made[0][-1]
+    assert "openai==3.54.*" == CLIENTS["openai_client"].requirements[0]
+
+
+def test_what_only_installs_is_not_counted(tmp_path: Path) -> None:
+    packages = tmp_path / "lib" / "python3.11" / "site-packages"
+    for name in ("pip", "attrs"):
+        record = packages / f"{name}-1.0.dist-info" / "RECORD"
+        module = packages / name / "__pycache__" / "a.pyc"
+        record.parent.mkdir(parents=True)
+        module.parent.mkdir(parents=True)
+        record.write_text(f"{name}/a.py,,\n{name}-1.0.dist-info/METADATA,,\n")
+        record.with_name("METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        module.write_bytes(bytes(1000))
+    made = environments.Environment(tmp_path / "bin" / "python", tmp_path)
+    assert {"attrs": "1.0"} == made.installed()
+    notes = sum(file.stat().st_size for file in (packages / "attrs-1.0.dist-info").iterdir())
+    assert 1000 + notes == made.size()
+
+
+def test_the_hand_written_client_gets_the_versions_of_the_sdk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        environments, "_commands", lambda home, _: [[sys.executable, "-c", f"import os; os.makedirs({str(home)!r})"]]
+    )
+    installed = {"ctxbackends": "0.1.0", "aiohttp": "3.14.5", "yarl": "1.25.1"}
+    monkeypatch.setattr(environments.Environment, "installed", lambda _: installed)
+    environments.make(CLIENTS[HAND_WRITTEN], tmp_path, None, HERE)
+    assert "aiohttp==3.14.5\nyarl==1.25.1\n" == (tmp_path / "handwritten-limits.txt").read_text()
+
+
+def test_an_environment_that_cannot_be_made_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fails = "import sys; print('looking'); sys.exit('ERROR: No matching distribution found for ollama==0.6.3')"
+    monkeypatch.setattr(environments, "_commands", lambda *_: [[sys.executable, "-c", fails]])
+    with pytest.raises(environments.EnvironmentFailedError, match="could not install ollama: ERROR: No matching"):
+        environments.make(CLIENTS["ollama_client"], tmp_path, None, None)
+    assert not (tmp_path / "ollama_client" / "pins.txt").exists()
+
+
+# --- the report ---------------------------------------------------------------------------------------
+
+
+def samples(client: str, cpu: list[float], case: str = "c1k", **more: Any) -> list[dict[str, Any]]:
+    """One for each round, of ten units."""
+    return [
+        {"case": case, "client": client, "round": number, "cpu": one, "wall": 2.0, "units": 10, "stub_cpu": 0.5, **more}
+        for number, one in enumerate(cpu, 1)
+    ]
+
+
+def row_of(rows: list[report.Row], client: str) -> report.Row:
+    (found,) = [row for row in rows if row.client == client]
+    return found
+
+
+def test_a_ratio_is_of_one_round_and_then_the_median() -> None:
+    rows = report.rows(
+        [
+            *samples(HAND_WRITTEN, [1.0, 2.0, 10.0]),
+            *samples(SDK, [1.2, 2.4, 11.0]),
+            *samples("openai_client", [9.0, 20.0, 80.0]),
+        ]
+    )
+    ours = row_of(rows, SDK)
+    assert pytest.approx(0.24) == ours.value
+    assert pytest.approx(1.2) == ours.ratio
+    assert pytest.approx((1.15, 1.2)) == ours.ratio_quartiles
+    assert ("≤ 1.3 ×", True) == (ours.bound, ours.met)
+    assert 0.25 == ours.stub
+    theirs = row_of(rows, "openai_client")
+    assert pytest.approx(9.0) == theirs.ratio
+    assert pytest.approx(7.5) == theirs.factor
+    assert ("≥ 8 ×", False) == (theirs.bound, theirs.met)
+    assert row_of(rows, HAND_WRITTEN).ratio is None
+    assert [theirs] == report.unmet(rows)
+
+
+def test_the_table() -> None:
+    rows = report.rows(
+        [
+            *samples(HAND_WRITTEN, [0.001, 0.0008, 0.0012]),
+            *samples(SDK, [0.0014, 0.00126, 0.0016]),
+            {"case": "c1k", "client": "litellm_client", "round": 1, "error": "it | broke\n<badly>"},
+        ]
+    )
+    lines = report.table(rows).replace(report.NO_BREAK, " ").splitlines()
+    title = f"{CASES['c1k'].title}, per request"
+    assert f"| {title} | hand-written | 100 µs |  |  |  |  | 90.0–110 µs | 25% |" == lines[2]
+    assert "|  | ctxbackends | 140 µs | 1.40 (1.37–1.49) |  | ≤ 1.3 × | **no** | 133–150 µs | 25% |" == lines[3]
+    assert "|  | litellm | failed: it / broke (badly) |  |  |  |  |  |  |" == lines[4]
+    assert 5 == len(lines)
+
+
+def test_bounds_that_are_no_ratio() -> None:
+    cold = {"case": "cold", "client": SDK, "round": 0}
+    rows = report.rows(
+        [
+            {"case": "installed", "client": SDK, "round": 0, "distributions": 21, "bytes": 20_000_000},
+            {**cold, "kind": "refused", "after": 60, "late": 0.04, "looks": 31},
+            {**cold, "kind": "refused", "after": 3, "late": 0.06, "looks": 9},
+            {"case": "give-up", "client": "openai_client", "round": 0, "kind": "loading", "seconds": 1.2},
+        ]
+    )
+    shown = {row.measure.title: (report.shown(row.value, row.measure.unit), row.bound, row.met) for row in rows}
+    assert {
+        "distributions": ("21", "≤ 20", False),
+        "installed": ("20.0 MB", "", None),
+        "cold start, refused: answer after ready (wall)": ("50.0 ms", "≤ 100 ms", True),
+        "cold start, refused: most looks in one start": ("31", "≤ 30", False),
+        "cold start, 503: gives up after (wall)": ("1.20 s", "≤ 1.50 s", True),
+    } == shown
+
+
+def test_a_fresh_process_has_bounds_of_its_own() -> None:
+    ready = {"case": "ready", "round": 1, "import": 0.1, "ready_cpu": 0.1, "ready_bytes": 50e6, "answer": 0.2}
+    rows = report.rows([{**ready, "client": SDK, "ready": 0.1}, {**ready, "client": "openai_client", "ready": 0.4}])
+    met = {(row.measure.title, row.client): row.met for row in rows if row.bound}
+    assert {
+        ("start to ready-to-use (wall)", SDK): True,
+        ("start to ready-to-use (wall)", "openai_client"): True,
+        ("most memory until ready (resident)", SDK): False,
+    } == met
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "shown"),
+    [
+        (0.0000025, "time", "2.50 µs"),
+        (0.00025, "time", "250 µs"),
+        (0.0123, "time", "12.3 ms"),
+        (3.0, "time", "3.00 s"),
+        (1_500, "bytes", "1.50 KB"),
+        (40e6, "bytes", "40.0 MB"),
+        (12, "", "12"),
+    ],
+)
+def test_figures_in_words(value: float, unit: str, shown: str) -> None:
+    assert shown == report.shown(value, unit)
+
+
+def test_all_that_is_bounded_is_measured() -> None:
+    assert {measure.case for measure in report.measures()} == set(NAMES)
+    named = {name for case in CASES.values() for name in (*case.less, *case.only)}
+    assert named <= set(CLIENTS)
+
+
+def test_who_takes_part_in_a_case() -> None:
+    parts = {name: [one.name for one in CLIENTS.values() if wire_of(case, one)] for name, case in CASES.items()}
+    assert [HAND_WRITTEN, SDK] == parts["vllm-c1k"]
+    assert "openai" == wire_of(CASES["vllm-c1k"], CLIENTS[HAND_WRITTEN])
+    assert [HAND_WRITTEN, SDK, "ollama_client"] == parts["ollama-many"]
+    assert "litellm_client" in parts["c1k"]
+
+
+# --- the command --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["--cases", "c1k,c2k"], "bench: argument --cases: no such case: 'c2k'. There are: c1k, c1k-100, "),
+        (["--clients", "curl"], "bench: argument --clients: no such client: 'curl'. There are: handwritten, sdk, "),
+        (["--rounds", "0"], "bench: argument --rounds: at least 1, not '0'"),
+        (["--rounds", "many"], "bench: argument --rounds: at least 1, not 'many'"),
+        (["--quick"], "bench: give --wheel, or --here; `nox -s bench` does the first"),
+        (["--wheel", "/nowhere.whl"], "bench: there is no wheel /nowhere.whl"),
+        (["--wheel", __file__], "bench: a run that writes to docs/ needs matplotlib; `nox -s bench` has it"),
+    ],
+)
+def test_a_wrong_command_line_is_told_in_one_line(
+    given: list[str], told: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.benchmarks.__main__.find_spec", lambda _: None)
+    with pytest.raises(SystemExit) as ended:
+        main(given if "--wheel" in given or given == ["--quick"] else [*given, "--here"])
+    assert 2 == ended.value.code
+    shown = capsys.readouterr().err
+    assert shown.startswith(told)
+    assert 1 == shown.count("\n")
+
+
+def test_a_small_run() -> None:
+    run = Run({HAND_WRITTEN: HERE, SDK: HERE}, rounds=1, divide=50)
+    results = run(CHEAP)
+    assert [] == [sample for sample in results.samples if "error" in sample]
+    rows = report.rows(results.samples)
+    ratios = {row.measure.case: row.ratio for row in rows if row.client == SDK}
+    assert set(CHEAP) == set(ratios)
+    assert all(ratio is not None and ratio > 0 for ratio in ratios.values())
+    assert {"aiohttp", "msgspec"} <= set(results.versions[HAND_WRITTEN])
+
+
+def test_a_client_that_fails_is_a_row_and_the_run_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(Case, "text", lambda _case, _count: "another text")
+    results = Run({HAND_WRITTEN: HERE}, rounds=1, divide=100, say=told.append)(["c1k", "ready"])
+    (failed,) = [sample for sample in results.samples if "error" in sample]
+    assert failed["error"].startswith("12 characters were sent, and 1000 read")
+    assert [1] == [sample["round"] for sample in results.samples if sample["case"] == "ready"]
+    assert any(line.startswith("handwritten fails c1k") for line in told)
+
+
+def test_the_command_writes_all_samples(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out" / "bench.json"
+    start = f"import sys; sys.path.append({str(ROOT)!r}); from tests.benchmarks.__main__ import main; main()"
+    arguments = ["--here", "--quick", "--rounds", "1", "--cases", "c1k", "--clients", "sdk,handwritten", "--out", out]
+    done = subprocess.run(
+        [sys.executable, "-c", start, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+    )
+    assert 0 == done.returncode, done.stderr
+    assert "| 1 KB, one after the other, per request | hand-written |" in done.stdout
+    assert "- of 1 bounds, " in done.stdout
+    written = json.loads(out.read_text())
+    assert {"sdk", "handwritten"} == {sample["client"] for sample in written["samples"]}
+    assert 1 == written["rounds"]
+    main(["--samples", str(out)])  # shows the same, and measures nothing
+    assert done.stdout == capsys.readouterr().out
