@@ -346,6 +346,13 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def guard(session: nox.Session) -> None:
+    """Hold what a request and an event cost the SDK under bounds, over a hand-written client in the same run."""
+    install_wheel(session, "testing", "tests")
+    run_of_tests(session, "tests.benchmarks.guard")
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style and formatting."""
     session.install(*group("lint"))

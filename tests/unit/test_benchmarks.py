@@ -17,7 +17,7 @@ import aiohttp
 import pytest
 
 from ctxbackends import BackendConfig, Registry
-from tests.benchmarks import environments, report
+from tests.benchmarks import environments, guard, report
 from tests.benchmarks.__main__ import main
 from tests.benchmarks.answers import LOADING, MODELS, all_answers
 from tests.benchmarks.cases import CASES, HAND_WRITTEN, NAMES, SDK, Case
@@ -375,3 +375,27 @@ def test_the_command_writes_all_samples(tmp_path: Path, capsys: pytest.CaptureFi
     assert 1 == written["rounds"]
     main(["--samples", str(out)])  # shows the same, and measures nothing
     assert done.stdout == capsys.readouterr().out
+
+
+# --- the guard ----------------------------------------------------------------------------------------
+
+
+def test_the_guard_names_what_is_too_much() -> None:
+    case = guard.CASES[0]
+    assert [] == guard.Found(case, case.instructions, case.cpu).too_much()
+    (told,) = guard.Found(case, case.instructions + 0.5, 0.1).too_much()
+    assert told.startswith("completion of 1 KB: 1.90 times the instructions of the hand-written client; at most 1.4")
+    assert 2 == len(guard.Found(case, 100.0, 100.0).too_much())
+
+
+def test_instructions_are_the_same_in_every_run() -> None:
+    async def count(to: int) -> None:
+        for _ in range(to):
+            await asyncio.sleep(0)
+
+    with asyncio.Runner() as runner:
+        once, again, more = (
+            guard.instructions(functools.partial(count, to), runner.get_loop()) for to in (100, 100, 200)
+        )
+    assert once == again
+    assert 1.8 < more / once < 2.0
