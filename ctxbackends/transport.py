@@ -8,24 +8,18 @@ first.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import functools
-import select
-import socket
 import ssl
-import time
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Mapping
-from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import Any, TypeAlias
 
 import aiohttp
 import attrs
-from aiohttp.abc import ResolveResult
-from aiohttp.connector import Connection
 
 from ctxbackends.aiohttp_body import ByteStream, is_good, read_whole
-from ctxbackends.aiohttp_errors import AIOHTTP_ERRORS, StaleConnectionError, translate, without_frames
+from ctxbackends.aiohttp_connections import Connector, Contact, LoopbackResolver, airgapped_socket
+from ctxbackends.aiohttp_errors import StaleConnectionError, without_frames
 from ctxbackends.errors import (
     AirgapError,
     APITimeoutError,
@@ -35,7 +29,7 @@ from ctxbackends.errors import (
     EventLoopError,
 )
 from ctxbackends.masked import MaskedHeaders
-from ctxbackends.network import DIRECT, CheckedHeaders, Route, check_addresses, checked_headers, proxy_refusal
+from ctxbackends.network import DIRECT, CheckedHeaders, Route, checked_headers, proxy_refusal
 from ctxbackends.waits import Wait, Waits
 from ctxbackends.wire.http import HTTPRequest, HTTPResponse
 
@@ -52,10 +46,6 @@ KEEPALIVE_SECONDS = 4.0
 """vLLM and llama-server close idle connections after 5.0 s; a POST on a connection that closes in that moment is lost,
 and aiohttp repeats no POST."""
 
-STALE_SECONDS = 0.1
-"""A pooled connection that had been closed shows it within the time that a packet takes to come back. One that closes
-later has most likely been read from, and a generation may have begun."""
-
 
 @attrs.frozen(kw_only=True)
 class Limits:
@@ -65,129 +55,6 @@ class Limits:
     connect: float | None = None
     total: float | None = None
     total_key: str | None = "timeout"
-
-
-class _LoopbackResolver(aiohttp.ThreadedResolver):
-    """Leaves out ``::1`` on machines without IPv6, where containers still resolve ``localhost`` to it.
-
-    Without this, a refused connection is reported as two different failures in one text, and could not be told from a
-    permanent one. ``airgap``: judges each address here, where the look-up is the one whose answer is connected to.
-    """
-
-    def __init__(self, *, airgap: bool = False) -> None:
-        super().__init__()
-        self._airgap = airgap
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        found = await super().resolve(host, port, family)
-        if self._airgap:
-            check_addresses(host, [result["host"] for result in found])
-        usable = [result for result in found if result["host"] != "::1" or _has_ipv6_loopback()]
-        return usable or found
-
-
-def _has_ipv6_loopback() -> bool:
-    try:
-        with socket.socket(socket.AF_INET6) as probe:
-            probe.bind(("::1", 0))
-    except OSError:
-        return False
-    return True
-
-
-def _airgapped_socket(address: tuple[Any, ...]) -> socket.socket:
-    """What every connection begins with: aiohttp asks no resolver about a host that is an address already."""
-    host = str(address[4][0])
-    check_addresses(host, [host])
-    return socket.socket(*address[:3])
-
-
-class _Connector(aiohttp.TCPConnector):
-    """Hands out no pooled connection on which something came while nobody had asked: the end of it, or an answer to
-    nothing, which aiohttp would read as the answer to the next request.
-
-    Notes in the request's contact that its connection came from the pool. A TraceConfig would tell as much, and makes
-    the whole request cost a tenth more.
-    """
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
-        self._known: weakref.WeakKeyDictionary[Any, select.poll | None] = weakref.WeakKeyDictionary()
-
-    async def connect(
-        self,
-        req: aiohttp.ClientRequest,
-        traces: list[Any],
-        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  # aiohttp names it
-    ) -> Connection:
-        while True:
-            connection = await super().connect(req, traces, timeout)
-            protocol, transport = connection.protocol, connection.transport
-            try:
-                looked = self._known[protocol]
-            except KeyError:
-                self._known[protocol] = _look_at(connection)
-                return connection
-            spoiled = protocol is None or protocol.should_close or transport is None or transport.is_closing()
-            if not spoiled and (looked is None or not looked.poll(0)):
-                contact = _contact.get()
-                if contact is not None:
-                    contact.reused_at = time.monotonic()
-                return connection
-            connection.close()
-
-
-def _look_at(connection: Connection) -> select.poll | None:
-    """What tells whether something came on this connection that the event loop has not read yet; made once for all the
-    times that it comes out of the pool. None with TLS, to which itself may belong what comes."""
-    transport = connection.transport
-    if transport is None or transport.get_extra_info("ssl_object") is not None:
-        return None
-    looked = select.poll()
-    looked.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
-    return looked
-
-
-class _Contact:
-    """One request and its answer, around which aiohttp's errors become ours. ``reused_at``: when the connection was
-    taken from the pool, None where it is new. ``refused``: no connection to this address was allowed."""
-
-    __slots__ = ("_before", "_limits", "_route", "refused", "reused_at")
-
-    def __init__(self, route: Route, limits: Limits) -> None:
-        self._route = route
-        self._limits = limits
-        self.reused_at: float | None = None
-        self.refused: AirgapError
-
-    def __enter__(self) -> Self:
-        self._before = _contact.set(self)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
-        _contact.reset(self._before)
-        if isinstance(error, AirgapError):
-            # Made anew: the frames of the resolver's error hold the request's headers, and others may wait for it.
-            self.refused = AirgapError(error.problem, key=error.key)
-            return True
-        if isinstance(error, BackendError) or not isinstance(error, AIOHTTP_ERRORS):
-            return False
-        if isinstance(error, aiohttp.ConnectionTimeoutError):
-            limit = self._limits.connect or 0.0
-            raise APITimeoutError("connect", limit, key="connect_timeout") from without_frames(error)
-        raise translate(error, reused=self._is_stale, started=False, route=self._route) from without_frames(error)
-
-    @property
-    def _is_stale(self) -> bool:
-        """Whether the connection failed so soon after it came from the pool that it had been closed before."""
-        return self.reused_at is not None and time.monotonic() < self.reused_at + STALE_SECONDS
-
-
-_contact: contextvars.ContextVar[_Contact | None] = contextvars.ContextVar("ctxbackends_contact", default=None)
 
 
 class Transport:
@@ -263,7 +130,7 @@ class Transport:
         session = (self._standing() or await self._ready_session()) if keep else await self._fresh_session()
         while True:
             try:
-                with self._waits.wait(limits.total), _Contact(route, limits) as contact:
+                with self._waits.wait(limits.total), Contact(route, limits.connect) as contact:
                     response = await self._request(session, url, request, headers, limits, route)
                     try:
                         answer = await read_whole(_direct(response, route))
@@ -290,7 +157,7 @@ class Transport:
         session = self._standing() or await self._ready_session()
         while True:
             try:
-                with _Contact(route, limits) as contact:
+                with Contact(route, limits.connect) as contact:
                     response = _direct(await self._request(session, url, request, headers, limits, route), route)
                     if not is_good(response):
                         async with response:
@@ -366,10 +233,10 @@ class Transport:
 
     def _new_session(self, **pooling: Any) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
-            connector=_Connector(
+            connector=Connector(
                 limit=0,
-                resolver=_LoopbackResolver(airgap=self.airgap),
-                socket_factory=_airgapped_socket if self.airgap else None,
+                resolver=LoopbackResolver(airgap=self.airgap),
+                socket_factory=airgapped_socket if self.airgap else None,
                 **pooling,
             ),
             cookie_jar=aiohttp.DummyCookieJar(),

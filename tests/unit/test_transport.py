@@ -19,7 +19,7 @@ import pytest
 from aiohttp import web
 from aiohttp.client_reqrep import ConnectionKey
 
-from ctxbackends import aiohttp_body
+from ctxbackends import aiohttp_body, aiohttp_connections
 from ctxbackends import transport as transport_module
 from ctxbackends.aiohttp_body import ByteStream
 from ctxbackends.aiohttp_errors import translate
@@ -427,7 +427,7 @@ async def test_when_one_was_closed_all_may_be(transport: Transport, raw_server: 
 async def test_what_was_worked_on_for_a_while_is_not_sent_again(
     transport: Transport, raw_server: RawServerFactory
 ) -> None:
-    server = await raw_server([[OK], [2 * transport_module.STALE_SECONDS, Do.CLOSE]])
+    server = await raw_server([[OK], [2 * aiohttp_connections.STALE_SECONDS, Do.CLOSE]])
     await send(transport, server.url)
     with pytest.raises(APIConnectionError):
         await send(transport, server.url)
@@ -610,8 +610,8 @@ async def test_ipv6_loopback_is_left_out_where_there_is_none(
         return _found(*found)
 
     monkeypatch.setattr(aiohttp.ThreadedResolver, "resolve", resolve)
-    monkeypatch.setattr(transport_module, "_has_ipv6_loopback", lambda: ipv6)
-    assert _found(*usable) == await transport_module._LoopbackResolver().resolve("localhost", 80)
+    monkeypatch.setattr(aiohttp_connections, "_has_ipv6_loopback", lambda: ipv6)
+    assert _found(*usable) == await aiohttp_connections.LoopbackResolver().resolve("localhost", 80)
 
 
 async def test_only_usable_addresses_are_connected_to(transport: Transport, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -629,7 +629,7 @@ async def test_only_usable_addresses_are_connected_to(transport: Transport, monk
         raise OSError(101, "Network is unreachable")
 
     monkeypatch.setattr(aiohttp.ThreadedResolver, "resolve", resolve)
-    monkeypatch.setattr(transport_module, "_has_ipv6_loopback", lambda: False)
+    monkeypatch.setattr(aiohttp_connections, "_has_ipv6_loopback", lambda: False)
     monkeypatch.setattr("aiohttp.connector.aiohappyeyeballs.start_connection", connect)
     with pytest.raises(APIConnectionError):
         await send(transport, "http://localhost")
@@ -651,6 +651,6 @@ class _AnyIPv6(socket.socket):
 
 def test_whether_the_machine_has_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "socket", _NoIPv6)
-    assert not transport_module._has_ipv6_loopback()
+    assert not aiohttp_connections._has_ipv6_loopback()
     monkeypatch.setattr(socket, "socket", _AnyIPv6)
-    assert transport_module._has_ipv6_loopback()
+    assert aiohttp_connections._has_ipv6_loopback()

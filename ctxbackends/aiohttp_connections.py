@@ -1,0 +1,148 @@
+"""What aiohttp connects with: which addresses a name may lead to, which pooled connections are handed out, and what
+becomes of aiohttp's errors around one request. Knows no session and no wire format.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import select
+import socket
+import time
+import weakref
+from types import TracebackType
+from typing import Any, Self
+
+import aiohttp
+from aiohttp.abc import ResolveResult
+from aiohttp.connector import Connection
+
+from ctxbackends.aiohttp_errors import AIOHTTP_ERRORS, translate, without_frames
+from ctxbackends.errors import AirgapError, APITimeoutError, BackendError
+from ctxbackends.network import Route, check_addresses
+
+STALE_SECONDS = 0.1
+"""A pooled connection that had been closed shows it within the time that a packet takes to come back. One that closes
+later has most likely been read from, and a generation may have begun."""
+
+
+class LoopbackResolver(aiohttp.ThreadedResolver):
+    """Leaves out ``::1`` on machines without IPv6, where containers still resolve ``localhost`` to it.
+
+    Without this, a refused connection is reported as two different failures in one text, and could not be told from a
+    permanent one. ``airgap``: judges each address here, where the look-up is the one whose answer is connected to.
+    """
+
+    def __init__(self, *, airgap: bool = False) -> None:
+        super().__init__()
+        self._airgap = airgap
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        found = await super().resolve(host, port, family)
+        if self._airgap:
+            check_addresses(host, [result["host"] for result in found])
+        usable = [result for result in found if result["host"] != "::1" or _has_ipv6_loopback()]
+        return usable or found
+
+
+def _has_ipv6_loopback() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+def airgapped_socket(address: tuple[Any, ...]) -> socket.socket:
+    """What every connection begins with: aiohttp asks no resolver about a host that is an address already."""
+    host = str(address[4][0])
+    check_addresses(host, [host])
+    return socket.socket(*address[:3])
+
+
+class Connector(aiohttp.TCPConnector):
+    """Hands out no pooled connection on which something came while nobody had asked: the end of it, or an answer to
+    nothing, which aiohttp would read as the answer to the next request.
+
+    Notes in the request's contact that its connection came from the pool. A TraceConfig would tell as much, and makes
+    the whole request cost a tenth more.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._known: weakref.WeakKeyDictionary[Any, select.poll | None] = weakref.WeakKeyDictionary()
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Any],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  # aiohttp names it
+    ) -> Connection:
+        while True:
+            connection = await super().connect(req, traces, timeout)
+            protocol, transport = connection.protocol, connection.transport
+            try:
+                looked = self._known[protocol]
+            except KeyError:
+                self._known[protocol] = _look_at(connection)
+                return connection
+            spoiled = protocol is None or protocol.should_close or transport is None or transport.is_closing()
+            if not spoiled and (looked is None or not looked.poll(0)):
+                contact = _contact.get()
+                if contact is not None:
+                    contact.reused_at = time.monotonic()
+                return connection
+            connection.close()
+
+
+def _look_at(connection: Connection) -> select.poll | None:
+    """What tells whether something came on this connection that the event loop has not read yet; made once for all the
+    times that it comes out of the pool. None with TLS, to which itself may belong what comes."""
+    transport = connection.transport
+    if transport is None or transport.get_extra_info("ssl_object") is not None:
+        return None
+    looked = select.poll()
+    looked.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+    return looked
+
+
+class Contact:
+    """One request and its answer, around which aiohttp's errors become ours. ``reused_at``: when the connection was
+    taken from the pool, None where it is new. ``refused``: no connection to this address was allowed."""
+
+    __slots__ = ("_before", "_connect_timeout", "_route", "refused", "reused_at")
+
+    def __init__(self, route: Route, connect_timeout: float | None) -> None:
+        self._route = route
+        self._connect_timeout = connect_timeout
+        self.reused_at: float | None = None
+        self.refused: AirgapError
+
+    def __enter__(self) -> Self:
+        self._before = _contact.set(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        _contact.reset(self._before)
+        if isinstance(error, AirgapError):
+            # Made anew: the frames of the resolver's error hold the request's headers, and others may wait for it.
+            self.refused = AirgapError(error.problem, key=error.key)
+            return True
+        if isinstance(error, BackendError) or not isinstance(error, AIOHTTP_ERRORS):
+            return False
+        if isinstance(error, aiohttp.ConnectionTimeoutError):
+            limit = self._connect_timeout or 0.0
+            raise APITimeoutError("connect", limit, key="connect_timeout") from without_frames(error)
+        raise translate(error, reused=self._is_stale, started=False, route=self._route) from without_frames(error)
+
+    @property
+    def _is_stale(self) -> bool:
+        """Whether the connection failed so soon after it came from the pool that it had been closed before."""
+        return self.reused_at is not None and time.monotonic() < self.reused_at + STALE_SECONDS
+
+
+_contact: contextvars.ContextVar[Contact | None] = contextvars.ContextVar("ctxbackends_contact", default=None)
