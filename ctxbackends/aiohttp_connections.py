@@ -86,8 +86,10 @@ class Connector(aiohttp.TCPConnector):
             try:
                 looked = self._known[protocol]
             except KeyError:
-                self._known[protocol] = _look_at(connection)
+                self._known[protocol] = None  # most that stream are not used again, and need no poll
                 return connection
+            if looked is None:
+                looked = self._known[protocol] = _look_at(connection)
             spoiled = protocol is None or protocol.should_close or transport is None or transport.is_closing()
             if not spoiled and (looked is None or not looked.poll(0)):
                 contact = _contact.get()

@@ -390,7 +390,7 @@ class _Opener:
     def __init__(self, backend: HTTPBackend, model: str, encoded: HTTPRequest, link: ServerLink) -> None:
         self._backend = backend
         self._model = model
-        self._encoded = encoded
+        self._encoded: HTTPRequest | None = encoded
         self._link = link
 
     @property
@@ -398,7 +398,11 @@ class _Opener:
         return self._backend._profile.prepare is None
 
     def open(self, sent: Callable[[], None]) -> Awaitable[ByteStream]:
+        assert self._encoded is not None, "it is opened once"
         return self._link.open(self._encoded, sent=sent)
+
+    def opened(self) -> None:
+        self._encoded = None  # a long prompt is not to stay in memory for as long as its answer is written
 
     async def wait(
         self, first: BackendError | None, *, started: float, sent: Callable[[], None], report: OnProgress

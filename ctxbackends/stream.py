@@ -84,6 +84,10 @@ class Opener(Protocol):
         """What follows a first attempt that failed; or all of it, where there was none."""
         ...
 
+    def opened(self) -> None:
+        """The answer has begun: what only the request needed is not needed any more."""
+        ...
+
     def check_model(self, served: str) -> None: ...
 
     def explain(self, error: BackendError) -> BackendError: ...
@@ -220,6 +224,7 @@ class ChatStream:
     def _begin(self, body: Body, loop: asyncio.AbstractEventLoop) -> None:
         """The answer has begun."""
         self._body = body
+        self._opener.opened()
         self._waiting_since = self._sent_at
         self._left_at = loop.time()
 

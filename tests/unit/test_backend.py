@@ -52,6 +52,7 @@ from ctxbackends.option_tables import OPENAI_COMPATIBLE_CHAT
 from ctxbackends.profiles import PROFILES, Profile
 from ctxbackends.transport import Transport
 from ctxbackends.types import Loading, ModelInfo, Usage
+from ctxbackends.wire.http import HTTPRequest
 from ctxbackends.wire.options import Refused
 from tests.conftest import (
     EVENT_STREAM,
@@ -190,6 +191,17 @@ async def test_stream(type_: str, make: Make, mocked: aioresponses) -> None:
         assert ["Hel", "lo"] == [text async for text in stream.text()]
     assert ["system", "user"] == [message["role"] for message in body_of(mocked)["messages"]]
     assert b"" == stream.completion.raw
+
+
+async def test_a_long_prompt_is_let_go_when_its_answer_begins(make: Make, mocked: aioresponses) -> None:
+    """It may be long, and the answer may be written for minutes."""
+    mocked.post(CHAT, body=sse("Hel", "lo"))
+    prompt = "long " * 1000
+    async with make("openai-compatible").stream(prompt) as stream:
+        await anext(stream)
+        held = [getattr(stream._opener, name, None) for name in stream._opener.__slots__]  # type: ignore[attr-defined]
+        assert not any(isinstance(one, HTTPRequest) or prompt in str(one) for one in held)
+    assert prompt == body_of(mocked)["messages"][0]["content"]
 
 
 async def test_every_option_is_sent(make: Make, mocked: aioresponses) -> None:

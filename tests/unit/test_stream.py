@@ -129,6 +129,9 @@ class Opening:
             raise self._body
         return self._body
 
+    def opened(self) -> None:
+        assert isinstance(self._body, ScriptedBody)
+
     async def wait(
         self,
         first: BackendError | None,
