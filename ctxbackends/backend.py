@@ -129,7 +129,9 @@ def chat_request(prompt: Prompt, model: str, options: ChatOptions) -> ChatReques
         if options:
             raise TypeError("a ChatRequest holds its options; pass no others")
         return prompt
-    fields: dict[str, Any] = {**options, "model": model, "messages": messages_of(prompt)}
+    fields: dict[str, Any] = {**options, "model": model}
     fields["stop_sequences"] = fields.get("stop_sequences") or ()
     fields["tools"] = as_tools(fields.get("tools") or ())
-    return ChatRequest(**fields)  # ChatOptions and ChatRequest have the same fields; a test holds them together
+    # ChatOptions and ChatRequest have the same fields; a test holds them together. What is no option, and what is given
+    # twice, is a TypeError here.
+    return ChatRequest(messages=messages_of(prompt), **fields)

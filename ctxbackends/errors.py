@@ -326,7 +326,7 @@ class APIStatusError(BackendError):
         super().__init__(f"HTTP {status_code}: {shown}")
         self.status_code = status_code
         self.body = body
-        self.headers = dict(headers or {})
+        self.headers = {name.lower(): value for name, value in (headers or {}).items()}
         self.message = message
         self.error_type = error_type
         self.retry_after = retry_after

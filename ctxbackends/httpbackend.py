@@ -1,7 +1,8 @@
 """A backend over HTTP: a profile, a codec and the link to a server put together.
 
-The way of a request: ``complete`` -> ``codec.encode_chat`` -> ``link.call(link.send)`` -> ``codec.decode_chat``. What
-is no generation is a function of the profile, driven by ``link.run``. Knows no vendor.
+The way of a request: ``complete`` -> ``codec.encode_chat`` -> ``link.send`` -> ``codec.decode_chat``, and
+``link.recover`` after a failure. What is no generation is a function of the profile, driven by ``link.run``. Knows no
+vendor.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ _BUSY_TICKS = 2
 _ALL_THE_TIME = 0.8
 """What part of its time a process runs of which no thread need be looked at: it loads."""
 _MOST_THREADS = 256
-_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK") if sys.platform == "linux" else 100
 
 
 class Started(Protocol):
@@ -250,7 +250,11 @@ def _owner(addresses: tuple[str, ...], port: int) -> Iterator[int | None]:
     if found is None or os.geteuid() not in (0, found.uid):
         return
     # The newest processes first: the server has just been started.
-    for pid in sorted((int(name) for name in os.listdir("/proc") if name.isdecimal()), reverse=True):
+    try:
+        pids = [int(name) for name in os.listdir("/proc") if name.isdecimal()]
+    except OSError:
+        return
+    for pid in sorted(pids, reverse=True):
         yield None
         for file in _files_of(pid, found.uid):
             with suppress(OSError):  # closed meanwhile

@@ -200,6 +200,9 @@ class ChatStream:
                 return self
             except BackendError as error:
                 first = error
+            except BaseException:
+                self._close()
+                raise
         # A task of its own, so that who iterates sees each Loading when it happens.
         self._opening = loop.create_task(
             self._opener.wait(first, started=started, sent=self._sent, report=self._report_loading)

@@ -140,7 +140,7 @@ class Transport:
                     if not response.content.at_eof():  # else the connection is in the pool already
                         response.release()
                     return answer
-                raise contact.refused
+                raise contact.refused  # it held AirgapError back; every other way has left by now
             except StaleConnectionError:
                 pass  # left first, so that its error is not the context of what comes now
             except BackendError:
@@ -165,7 +165,7 @@ class Transport:
                     stream = ByteStream(response)
                     self._streams.add(stream)
                     return stream
-                raise contact.refused
+                raise contact.refused  # it held AirgapError back; every other way has left by now
             except StaleConnectionError:
                 pass
             session = await self._fresh_session()

@@ -13,14 +13,16 @@ from types import TracebackType
 from ctxbackends.errors import ClosedError
 
 _CLOSED = "this registry or backend is closed"
+_TOGETHER = 0.01
 
 
 class Waits:
     """Those of one client, on one event loop after another."""
 
-    __slots__ = ("_due", "_loop", "_timer", "open")
+    __slots__ = ("_due", "_loop", "_timer", "closed", "open")
 
     def __init__(self) -> None:
+        self.closed = False
         self.open: set[Wait] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
@@ -32,7 +34,8 @@ class Waits:
         return Wait(self, seconds)
 
     def close(self) -> None:
-        """End all of them at once."""
+        """End all of them at once, and those that begin later at their beginning."""
+        self.closed = True
         for wait in list(self.open):
             loop = wait.task.get_loop()
             if loop is asyncio.get_running_loop():
@@ -61,7 +64,8 @@ class Waits:
                 wait.end(TimeoutError())
         nexts = [wait.due for wait in left if wait.due is not None and wait.due > now]
         if nexts:
-            self.watch(min(nexts), loop)
+            # Many that end one after another are ended in groups: each look goes through all that are left.
+            self.watch(max(min(nexts), now + _TOGETHER), loop)
 
 
 class Wait:
@@ -77,6 +81,8 @@ class Wait:
         self.due: float | None = None
 
     def __enter__(self) -> None:
+        if self._waits.closed:
+            raise ClosedError(_CLOSED)
         task = asyncio.current_task()
         assert task is not None, "only a task waits"
         self.task = task

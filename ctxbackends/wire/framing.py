@@ -97,7 +97,7 @@ class SSEDecoder:
     def feed(self, data: bytes) -> list[tuple[bytes, bytes]]:
         """The events that ``data`` completes. Raises ResponseTooLargeError where a line or an event passes the
         limit."""
-        if self._data or self._event or b"\n\n" not in data or not self._lines.is_between_lines:
+        if self._data or self._event or b"\n\n" not in data or b"\r" in data or not self._lines.is_between_lines:
             return self._take(self._lines.feed(data))
         # A whole event is there, and none was begun but within its first line.
         data = self._lines.take_rest(data)
@@ -108,7 +108,7 @@ class SSEDecoder:
         self._first = False
         before = self.stray
         if end < len(data):
-            self._take(self._lines.feed(data[end:]))  # no blank line is in it, so no event ends
+            self._take(self._lines.feed(data[end:]))  # no blank line is in it, and no CR: no event ends
         self._strays = [(0, before), (len(events), self.stray)]
         return events
 

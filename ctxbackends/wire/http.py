@@ -37,6 +37,9 @@ class HTTPResponse(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes
     received_at: float = 0.0
 
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("status", self.status), ("received_at", self.received_at)]
+
     def __repr__(self) -> str:
         return f"HTTPResponse(status={self.status}, received_at={self.received_at})"
 

@@ -53,7 +53,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     if options.wheel is not None and not options.wheel.is_file():
         parser.error(f"there is no wheel {options.wheel}")
     full = not (options.quick or options.cases or options.clients or options.here or options.samples)
-    options.docs = options.docs or full
+    options.docs = options.docs or (full and (options.rounds or ROUNDS) >= ROUNDS)
     if options.docs and find_spec("matplotlib") is None:
         parser.error("a run that writes to docs/ needs matplotlib; `nox -s bench` has it")
     return options

@@ -64,25 +64,16 @@ def _of_wire(wire: str, title: str, less: tuple[float, float, float, float, floa
     prefix = "" if wire == "openai" else f"{wire}-"
     own = OWN_CLIENTS[wire]
     c1k, c1k_100, many, one, streams = ({own: factor} for factor in less)
+
+    def case(name: str, what: str, do: str, model: str, limit: float, less: dict[str, float], **amounts: int) -> Case:
+        return Case(f"{prefix}{name}", f"{title}{what}", do, model, wire, limit=limit, less=less, **amounts)  # type: ignore[arg-type]  # all of them are numbers
+
     return [
-        Case(f"{prefix}c1k", f"{title}1 KB, one after the other", "complete", "c1k", wire, 200, 30, 1, 1.3, c1k),
-        Case(f"{prefix}c1k-100", f"{title}1 KB, 100 at once", "complete", "c1k", wire, 4, 1, 100, 1.3, c1k_100),
-        Case(
-            f"{prefix}many",
-            f"{title}stream, {MANY}",
-            "stream",
-            "s1000-many",
-            wire,
-            20,
-            2,
-            1,
-            2.5,
-            many,
-        ),
-        Case(f"{prefix}one", f"{title}stream, one event in a segment", "stream", "s1000-one", wire, 1, 1, 1, 1.3, one),
-        Case(
-            f"{prefix}streams-200", f"{title}200 streams at once", "stream", "s50-burst", wire, 3, 1, 200, 2.0, streams
-        ),
+        case("c1k", "1 KB, one after the other", "complete", "c1k", 1.3, c1k, count=200, peers=30),
+        case("c1k-100", "1 KB, 100 at once", "complete", "c1k", 1.3, c1k_100, count=4, at_once=100),
+        case("many", f"stream, {MANY}", "stream", "s1000-many", 2.5, many, count=20, peers=2),
+        case("one", "stream, one event in a segment", "stream", "s1000-one", 1.3, one),
+        case("streams-200", "200 streams at once", "stream", "s50-burst", 2.0, streams, count=3, at_once=200),
     ]
 
 
@@ -105,6 +96,16 @@ _LOOPED = [
         "complete",
         "c1k",
         "vllm",
+        count=100,
+        only=(HAND_WRITTEN, SDK),
+        instead="openai",
+    ),
+    Case(
+        "llamacpp-c1k",
+        "1 KB, one after the other, type `llamacpp`",
+        "complete",
+        "c1k",
+        "llamacpp",
         count=100,
         only=(HAND_WRITTEN, SDK),
         instead="openai",

@@ -204,6 +204,15 @@ async def test_a_long_prompt_is_let_go_when_its_answer_begins(make: Make, mocked
     assert prompt == body_of(mocked)["messages"][0]["content"]
 
 
+@pytest.mark.parametrize("twice", [{"messages": [Message.user("Other")]}, {"no_option": 1}])
+async def test_what_is_no_option_is_refused(make: Make, twice: dict[str, Any]) -> None:
+    backend = make("openai-compatible")
+    with pytest.raises(TypeError, match=next(iter(twice))):
+        await backend.complete("Hi", **twice)
+    with pytest.raises(TypeError, match=next(iter(twice))):
+        backend.stream("Hi", **twice)
+
+
 async def test_every_option_is_sent(make: Make, mocked: aioresponses) -> None:
     mocked.post(CHAT, body=completion_body(model="other"))
     schema = {"type": "object", "properties": {}}

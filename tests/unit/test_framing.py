@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from itertools import pairwise
 from pathlib import Path
 
@@ -205,10 +206,19 @@ def test_recordings_are_the_same_at_every_split(path: Path) -> None:
 
 @given(soup | st.binary(), cuts)
 @example(b"data: x\r\n\r\ndata: y", [8, 10])
+@example(b"data: x\n\ndata: y\r\n\r\n", [])
+@example(b"data: x\n\ndata: y\r\r", [])
 def test_events_are_the_same_for_every_cut(data: bytes, places: list[int]) -> None:
     whole = events_of(data)
     assert whole == events_of(*cut(data, places))
     assert whole == events_of(*single(data))
+
+
+@pytest.mark.parametrize("ends", list(itertools.product([b"\n", b"\r\n", b"\r"], repeat=3)), ids=str)
+def test_each_event_may_end_in_its_own_way(ends: tuple[bytes, bytes, bytes]) -> None:
+    """A proxy that adds an event of its own writes it in its own way: none is lost."""
+    data = b"".join(b"data: %d%b%b" % (place, end, end) for place, end in enumerate(ends))
+    assert [(b"", b"%d" % place) for place in range(3)] == events_of(data) == events_of(*single(data))
 
 
 @given(st.lists(st.text().map(lambda text: text.replace("\r", "").replace("\n", "").encode())), cuts)

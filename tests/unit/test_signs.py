@@ -164,6 +164,19 @@ async def test_that_something_begins_to_listen_is_a_sign(quick: None) -> None:
 
 
 @linux
+async def test_where_processes_cannot_be_listed_there_is_no_sign_and_no_error(
+    quick: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def hidden(path: str) -> list[str]:
+        raise FileNotFoundError(path)
+
+    with bound() as server:
+        server.listen()
+        monkeypatch.setattr(os, "listdir", hidden)
+        assert not await watching(server.getsockname()[1])("loading", 0.2)
+    assert [] == caplog.records
+
+
 async def test_that_something_listens_is_no_sign_where_it_was_not_refused(quick: None) -> None:
     with bound() as server:
         server.listen()

@@ -10,6 +10,8 @@ import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from multidict import CIMultiDict
+from rich.pretty import pretty_repr
 
 from ctxbackends.errors import (
     APIStatusError,
@@ -27,7 +29,7 @@ from ctxbackends.errors import (
     ServiceUnavailableError,
 )
 from ctxbackends.wire.http import HTTPResponse
-from ctxbackends.wire.status import ErrorFacts, error_facts, error_from, facts_of
+from ctxbackends.wire.status import ErrorFacts, answered_error, error_facts, error_from, facts_of
 
 RECORDINGS = Path(__file__).parent / "recordings"
 
@@ -577,3 +579,17 @@ def test_whatever_is_answered_becomes_an_error_with_its_body(
 def test_a_cut_body_is_an_error_of_its_status(place: int) -> None:
     error = error_for(404, recording("vllm-0.32.0-error-model.json")[:place])
     assert isinstance(error, NotFoundError)
+
+
+def test_an_answer_shows_neither_headers_nor_body() -> None:
+    """Servers repeat keys. rich asks for more than repr() does."""
+    answer = HTTPResponse(status=200, headers={"x": "secret"}, body=b"secret")
+    assert "HTTPResponse(status=200, received_at=0.0)" == repr(answer) == pretty_repr(answer)
+
+
+def test_headers_of_an_error_object_under_a_good_status_are_found_as_those_of_every_error() -> None:
+    body = b'{"error": "Unexpected endpoint or method. (POST /v1/chat)"}'
+    answer = HTTPResponse(status=200, headers=CIMultiDict({"X-Request-ID": "r1"}), body=body)
+    error = answered_error(answer)
+    assert isinstance(error, NotFoundError)
+    assert {"x-request-id": "r1"} == error.headers

@@ -632,6 +632,17 @@ async def test_a_failure_in_the_block_closes_the_connection(
     assert await server.client_closed()
 
 
+async def test_a_stream_whose_opening_was_cancelled_is_closed() -> None:
+    stream = stream_of(ScriptedBody(), sent_before=60.0)
+    opening = asyncio.create_task(stream.__aenter__())
+    await asyncio.sleep(0)
+    opening.cancel()
+    await asyncio.wait([opening])
+    assert opening.cancelled()
+    with pytest.raises(ClosedError, match="not open"):
+        await anext(stream)
+
+
 @pytest.mark.parametrize("script", [[Do.HOLD], streamed(event("Hel"), Do.HOLD)], ids=["headers", "body"])
 async def test_a_cancelled_task_closes_the_connection(
     script: Script, raw_server: RawServerFactory, backend_of: Callable[..., Any]

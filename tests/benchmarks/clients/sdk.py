@@ -1,4 +1,5 @@
-"""ctxbackends, as a program uses it. The wire ``vllm`` is OpenAI's with the type whose ``complete()`` streams."""
+"""ctxbackends, as a program uses it. The wires ``vllm`` and ``llamacpp`` are OpenAI's, with the types whose
+``complete()`` streams."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from typing import Any
 
 from ctxbackends import BackendConfig, BackendError, Loading, Registry, TextDelta
 
-WIRES = ("openai", "vllm", "anthropic", "ollama")
+WIRES = ("openai", "vllm", "llamacpp", "anthropic", "ollama")
 DISTRIBUTIONS = ("ctxbackends", "aiohttp", "msgspec")
 TYPES = {"openai": "openai-compatible"}
 
@@ -42,7 +43,7 @@ async def cold_start(kind: str, url: str, budget: float) -> dict[str, Any]:
     """The first completion from a server that is not ready: when the answer came, on the clock that all processes
     share, how many looks were told, and the name of the error where there was one."""
     seen: list[Loading] = []
-    config = BackendConfig(name="b", type=kind, endpoint=url, ready_timeout=budget, max_concurrency=8)
+    config = BackendConfig(name="b", type=kind, endpoint=url, ready_timeout=budget)
     error = ""
     async with Registry([config]) as registry:
         try:
