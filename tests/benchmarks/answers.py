@@ -145,6 +145,12 @@ def streamed(wire: str, name: str, model: Model) -> Answer:
     return Answer(tuple(bodies), pause=model.pause, holds=model.holds)
 
 
+def streamed_body(wire: str, name: str) -> bytes:
+    """All events of a stream, as they are without HTTP around them."""
+    opening, deltas, ending = _EVENTS[wire](name, MODELS[name].pieces())
+    return b"".join([opening, *deltas, ending])
+
+
 def _by_size(deltas: Sequence[bytes]) -> Iterator[list[bytes]]:
     group: list[bytes] = []
     size = 0

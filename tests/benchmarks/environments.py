@@ -39,7 +39,7 @@ class Client:
 
 _CLIENTS = (
     Client(HAND_WRITTEN, "hand-written", AS_THE_SDK, ("openai", "anthropic", "ollama"), peer=False),
-    Client(SDK, "ctxbackends", (WHEEL,), ("openai", "vllm", "anthropic", "ollama"), peer=False),
+    Client(SDK, "ctxbackends", (WHEEL,), ("openai", "vllm", "llamacpp", "anthropic", "ollama"), peer=False),
     Client("handwritten_uvloop", "hand-written, uvloop", (*AS_THE_SDK, "uvloop==0.22.*"), peer=False),
     Client("sdk_uvloop", "ctxbackends, uvloop", (WHEEL, "uvloop==0.22.*"), peer=False),
     Client("openai_client", "openai", ("openai==3.54.*",)),

@@ -16,8 +16,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from ctxbackends import BackendConfig, Registry
-from tests.benchmarks import environments, guard, report
+from ctxbackends import BackendConfig, Registry, TextDelta
+from tests.benchmarks import environments, guard, parts, report
 from tests.benchmarks.__main__ import main
 from tests.benchmarks.answers import LOADING, MODELS, all_answers
 from tests.benchmarks.cases import CASES, HAND_WRITTEN, NAMES, SDK, Case
@@ -399,3 +399,10 @@ def test_instructions_are_the_same_in_every_run() -> None:
         _, once, again, more = (guard.instructions(functools.partial(count, to), loop) for to in (100, 100, 100, 200))
     assert once == again
     assert 1.8 < more / once < 2.0
+
+
+def test_the_two_ways_of_each_part_do_the_same_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "ROUNDS", 1)
+    assert all(parts.ratio(*pair) > 0 for pair in parts.PAIRS.values())
+    texts = [event.text for event in parts._told_in_place() if isinstance(event, TextDelta)]
+    assert texts == [event.text for event in parts._in_the_general_way() if isinstance(event, TextDelta)] != []
