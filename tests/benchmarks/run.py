@@ -134,6 +134,7 @@ class Run:
             worker = self._worker(name)
             before = self._stub.ask()
             sample.update(worker.ask(PATIENCE, **told))
+            # With what the worker's warm-up took: rather too much than too little.
             sample["stub_cpu"] = self._stub.ask()["cpu"] - before["cpu"]
             sample["units"] = case.units(told["count"])
             _check(case.text(told["count"]), sample)

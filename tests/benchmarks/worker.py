@@ -24,6 +24,9 @@ from urllib.parse import urlsplit
 
 Sample: TypeAlias = dict[str, Any]
 
+WARM_UP = 10
+"""Requests before each sample of completions, which no figure counts. A stream is one."""
+
 
 class Client(Protocol):
     """What the modules in ``clients/`` give."""
@@ -59,7 +62,11 @@ class Worker:
             else:
                 texts.extend(await asyncio.gather(*[client.complete(model) for _ in range(at_once)]))
 
-        return await self._sample(client, count, batch, texts)
+        async def warm_up() -> None:
+            for _ in range(WARM_UP):
+                await client.complete(model)
+
+        return await self._sample(client, count, batch, texts, warm_up)
 
     async def stream(self, wire: str, model: str, count: int, at_once: int) -> Sample:
         """``count`` times ``at_once`` streams, read to their ends."""
@@ -75,11 +82,23 @@ class Worker:
                 for one in own:
                     pieces.extend(one)
 
-        return await self._sample(client, count, batch, pieces)
+        async def warm_up() -> None:
+            if count > 1:  # else it is long enough to warm itself
+                await client.stream(model, _ignore)
+
+        return await self._sample(client, count, batch, pieces, warm_up)
 
     async def _sample(
-        self, client: Client, count: int, batch: Callable[[], Awaitable[None]], received: list[str]
+        self,
+        client: Client,
+        count: int,
+        batch: Callable[[], Awaitable[None]],
+        received: list[str],
+        warm_up: Callable[[], Awaitable[None]],
     ) -> Sample:
+        """What is measured comes after ``warm_up``: this process stood still while the others had their turns, and
+        the caches are theirs."""
+        await warm_up()
         reads = getattr(client, "reads", 0)
         gc.collect()
         wall, cpu = time.perf_counter(), time.process_time()
