@@ -36,7 +36,7 @@ class Waiting:
 
     def __call__(self, seen: Loading) -> None:
         if sys.stderr.isatty():
-            self._show(str(seen))
+            self.show(str(seen))
             return
         now = time.monotonic()
         if self._last is None or self._last[0] != seen.state or now - self._last[1] >= PLAIN_INTERVAL:
@@ -47,9 +47,9 @@ class Waiting:
         """How far the server is with the prompt: on a terminal, and where it takes long enough to be read."""
         slow = (progress.seconds or 0.0) >= SHOWN_AFTER
         if sys.stderr.isatty() and slow and progress.processed < progress.total:
-            self._show(str(progress))
+            self.show(str(progress))
 
-    def _show(self, text: str) -> None:
+    def show(self, text: str) -> None:
         from rich.console import Console  # noqa: PLC0415  # only who waits at a terminal pays for it
         from rich.text import Text  # noqa: PLC0415
 

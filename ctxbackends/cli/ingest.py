@@ -1,0 +1,268 @@
+"""``ctx ai extract``, ``ctx compact`` and ``ctx ingest``: one run each, from inputs to a proposal. Thin: the run is
+:class:`ctxbackends.knowledge.Run`; here are the options, the progress and the words."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import attrs
+import click
+
+from ctxbackends.cli.backends import Choice, backend_options, registry_of
+from ctxbackends.cli.terminal import PLAIN_INTERVAL, Waiting, print_json, printable, utf8, waiting
+from ctxbackends.knowledge.records import PLURALS, Kind, kinds_of
+
+_SESSION = "decisions,learnings,tasks,open-questions"
+_DOCUMENTS = "decisions,tasks,risks,terms"
+
+
+@attrs.frozen(kw_only=True)
+class Options:
+    """What the three commands have in common."""
+
+    kinds: tuple[Kind, ...]
+    model: str | None
+    out: Path | None
+    dry_run: bool
+    resume: bool | None
+    max_concurrency: int | None
+    chunk_tokens: int | None
+    allow_unenforced: bool
+    skip_failed: bool
+    as_json: bool
+
+
+def _kinds(_: click.Context, __: click.Parameter, value: str) -> tuple[Kind, ...]:
+    try:
+        return kinds_of(value.split(","))
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def run_options(flag: str, kinds: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The options of a run; ``flag`` names the kinds."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @click.option(
+            flag,
+            "kinds",
+            metavar="KINDS",
+            default=kinds,
+            show_default=True,
+            callback=_kinds,
+            help=f"What to take out: some of {', '.join(PLURALS)}.",
+        )
+        @click.option(
+            "--model", metavar="NAME", callback=utf8, help="The model, in the place of the backend's default_model."
+        )
+        @click.option(
+            "--out",
+            metavar="DIR",
+            type=click.Path(path_type=Path),
+            help="Where proposals are; .context/proposals by default.",
+        )
+        @click.option("--dry-run", is_flag=True, help="Show what would be read and sent; ask no model, write nothing.")
+        @click.option(
+            "--resume/--no-resume",
+            default=None,
+            help="Go on where a run of the same inputs ended half-way, or start anew.",
+        )
+        @click.option(
+            "--max-concurrency", type=click.IntRange(min=1), help="Requests at once; the server's slots by default."
+        )
+        @click.option("--chunk-tokens", type=click.IntRange(min=1), help="The most that one request shows of an input.")
+        @click.option("--allow-unenforced", is_flag=True, help="Ask a server that does not hold answers to a schema.")
+        @click.option("--skip-failed", is_flag=True, help="Go on without a part that the model cannot answer.")
+        @click.option("--json", "as_json", is_flag=True, help="Print events as JSON, one a line.")
+        @backend_options
+        @wraps(command)
+        async def run(choice: Choice, *arguments: Any, **given: Any) -> None:
+            fields = {field.name for field in attrs.fields(Options)}
+            options = Options(**{name: value for name, value in given.items() if name in fields})
+            rest = {name: value for name, value in given.items() if name not in fields}
+            await command(choice, options, *arguments, **rest)
+
+        return run
+
+    return decorate
+
+
+@click.command()
+@run_options("--kinds", _SESSION)
+async def extract(choice: Choice, options: Options) -> None:
+    """Take decisions and the like out of the text on standard input, into one proposal."""
+    from ctxbackends.knowledge.sources.text import StdinSource  # noqa: PLC0415  # help needs none of it
+
+    if sys.stdin is None or sys.stdin.isatty():
+        raise click.UsageError("no text: pass it on standard input, as in ctx ai extract < notes.md")
+    await _run(choice, options, [StdinSource(sys.stdin.buffer)], command="ai extract")
+
+
+@click.command()
+@click.argument("path", metavar="INPUT")
+@run_options("--emit", _SESSION)
+async def compact(choice: Choice, options: Options, path: str) -> None:
+    """Take decisions and the like out of a session transcript, into one proposal.
+
+    INPUT is a .jsonl transcript of Claude Code or Cursor, or text.
+    """
+    await _run_found(choice, options, [path], command="compact")
+
+
+@click.command()
+@click.argument("paths", metavar="INPUT...", nargs=-1, required=True)
+@run_options("--extract", _DOCUMENTS)
+async def ingest(choice: Choice, options: Options, paths: tuple[str, ...]) -> None:
+    """Take decisions and the like out of documents, into one proposal.
+
+    INPUT is a file (text, Markdown, PDF, DOCX, .jsonl transcript), a directory, a glob, or - for standard input.
+    .gitignore is respected in directories and globs.
+    """
+    await _run_found(choice, options, paths, command="ingest")
+
+
+async def _run_found(choice: Choice, options: Options, paths: Sequence[str], *, command: str) -> None:
+    from ctxbackends.knowledge.sources.find import find_sources  # noqa: PLC0415
+
+    found = find_sources(paths)
+    await _run(choice, options, found.sources, command=command, skipped=found.skipped)
+
+
+async def _run(
+    choice: Choice, options: Options, sources: Sequence[Any], *, command: str, skipped: Sequence[Any] = ()
+) -> None:
+    from ctxbackends.config_read import find_ctxrc, redact_of  # noqa: PLC0415
+    from ctxbackends.knowledge.proposals import context_directory  # noqa: PLC0415
+    from ctxbackends.knowledge.propose import Privacy, Run  # noqa: PLC0415
+
+    context = None if options.out is not None else context_directory()
+    directory = options.out if options.out is not None else context_directory() / "proposals"
+    ctxrc = find_ctxrc()
+    run = Run(
+        command=command,
+        sources=tuple(sources),
+        kinds=options.kinds,
+        directory=directory,
+        context=context,
+        privacy=Privacy(redact_of(ctxrc), ctxrc.absolute().parent) if ctxrc is not None else Privacy(),
+        model=options.model,
+        max_concurrency=options.max_concurrency,
+        chunk_tokens=options.chunk_tokens,
+        allow_unenforced=options.allow_unenforced,
+        skip_failed=options.skip_failed,
+        resume=options.resume,
+        skipped=tuple(skipped),
+    )
+    async with registry_of(choice) as registry:
+        backend = registry.resolve(choice.backend if choice.endpoint is None else None)
+        with waiting() as line:
+            show: Shown | JSONLines = JSONLines() if options.as_json else Shown(line)
+            if options.dry_run:
+                plan = await run.plan(backend, on_event=show.event)
+                line.stop()
+                show.plan(plan)
+                return
+            outcome = await run.propose(backend, on_event=show.event, on_row=show.row)
+            line.stop()
+            show.outcome(outcome)
+
+
+# --- what is shown --------------------------------------------------------------------------------------
+
+
+class Shown:
+    """For people: a live line on a terminal, a line every few seconds elsewhere; the end on standard output."""
+
+    def __init__(self, line: Waiting) -> None:
+        self._line = line
+        self._last = 0.0
+
+    def event(self, event: Any) -> None:
+        from ctxbackends.knowledge.progress import Progress  # noqa: PLC0415
+        from ctxbackends.knowledge.sources.base import Skipped  # noqa: PLC0415
+        from ctxbackends.types import Loading  # noqa: PLC0415
+
+        if isinstance(event, Loading):
+            self._line(event)
+        elif isinstance(event, Progress):
+            self._progress(event)
+        elif isinstance(event, Skipped):
+            self._line.stop()
+            click.echo(f"skipped: {printable(str(event), err=True)}", err=True)
+
+    def _progress(self, progress: Any) -> None:
+        if sys.stderr.isatty():
+            self._line.show(str(progress))
+            return
+        now = time.monotonic()
+        if now - self._last >= PLAIN_INTERVAL:
+            self._last = now
+            click.echo(str(progress), err=True)
+
+    def row(self, row: Any) -> None:
+        """Each is in the proposal: nothing is shown twice."""
+
+    def plan(self, plan: Any) -> None:
+        for one in plan.inputs:
+            click.echo(f"{printable(one.name)}  {one.size:,} bytes")
+        context = f"{plan.context_length} tokens" if plan.context_length else "not told"
+        click.echo(
+            f"{plan.chunks} chunks of at most {plan.chunk_tokens} tokens would go to {plan.model or 'no model'} at "
+            f"{plan.endpoint} (context: {context})"
+        )
+        if plan.masked:
+            click.echo(f"{plan.masked} secrets would be masked")
+
+    def outcome(self, outcome: Any) -> None:
+        report = outcome.report
+        if report.masked:
+            click.echo(f"{report.masked} secrets were masked before anything was sent", err=True)
+        if outcome.path is None:
+            click.echo(f"nothing found in {report.chunks} chunks; nothing was written", err=True)
+            return
+        known = sum(row.known is not None for row in outcome.rows)
+        parts = [f"{len(outcome.rows)} rows"]
+        parts += [f"{known} of them known already"] if known else []
+        parts += [f"{report.quarantined} quarantined"] if report.quarantined else []
+        parts += [f"{len(report.skipped)} parts not read"] if report.skipped else []
+        click.echo(f"{', '.join(parts)} in {report.chunks} chunks, {report.elapsed:.1f} s", err=True)
+        click.echo(str(outcome.path))
+        click.echo(f"review them: ctx proposals review {outcome.path.stem}", err=True)
+
+
+class JSONLines:
+    """For programs: an object a line on standard output; ``event`` says what it is."""
+
+    def event(self, event: Any) -> None:
+        import msgspec  # noqa: PLC0415
+
+        name = type(event).__name__.lower()
+        more = {}
+        if name == "progress":
+            more = {"tokens_per_second": event.tokens_per_second, "seconds_left": event.seconds_left}
+        self._print(name, msgspec.to_builtins(event) | more)
+
+    def row(self, row: Any) -> None:
+        import msgspec  # noqa: PLC0415
+
+        self._print("row", msgspec.to_builtins(row))
+
+    def plan(self, plan: Any) -> None:
+        import msgspec  # noqa: PLC0415
+
+        self._print("plan", msgspec.to_builtins(plan))
+
+    def outcome(self, outcome: Any) -> None:
+        import msgspec  # noqa: PLC0415
+
+        path = None if outcome.path is None else str(outcome.path)
+        self._print("done", {"proposal": path, "report": msgspec.to_builtins(outcome.report)})
+
+    def _print(self, name: str, value: dict[str, Any]) -> None:
+        print_json({"event": name, **value})
+        sys.stdout.flush()

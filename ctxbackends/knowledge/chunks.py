@@ -1,0 +1,183 @@
+"""Segments into chunks: as much as fits, cut where something begins. Pure; knows no token, no backend and no file.
+
+The size is in bytes of UTF-8. What a chunk may hold in tokens belongs to :mod:`ctxbackends.knowledge.budget`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+import msgspec
+
+from ctxbackends.knowledge.records import Unit
+from ctxbackends.knowledge.sources.base import Segment
+
+_ENOUGH = 0.5
+"""A chunk that is so full ends where a section begins, although more would fit."""
+
+_TAIL = 0.1
+"""Of a chunk: more than that is no heading, but something to read of its own."""
+
+# Where a segment that is too long is cut, the best first: at an empty line, a line, a sentence, a word.
+_CUTS = (re.compile(r"\n\s*\n"), re.compile(r"\n"), re.compile(r"(?<=[.!?]) +"), re.compile(r"\s"))
+
+
+class Chunk(msgspec.Struct, frozen=True, kw_only=True):
+    """What one request shows to the model: segments of one source that follow each other. ``index`` counts the chunks
+    of a run from 0; the halves of one that was split share it."""
+
+    source: str
+    unit: Unit
+    segments: tuple[Segment, ...]
+    index: int = 0
+
+    @property
+    def where(self) -> str:
+        """Its place, as people write it."""
+        return place(self.source, self.unit, self.segments[0].first, self.segments[-1].last)
+
+    @property
+    def size(self) -> int:
+        """Bytes of text."""
+        return sum(size_of(segment) for segment in self.segments)
+
+    def shown(self) -> str:
+        """The text that the model reads. Each segment begins with its number, by which the model cites it."""
+        parts = [f"Source: {self.where}"]
+        for segment in self.segments:
+            said = " ".join(part for part in (segment.label, segment.timestamp) if part)
+            head = f"[{segment.first}]{f' ({said})' if said else ''}"
+            parts.append(f"{head} {segment.text}")
+        return "\n\n".join(parts)
+
+    def halves(self) -> tuple[Chunk, Chunk] | None:
+        """The two chunks that it makes, cut near its middle; None where it is one word."""
+        if len(self.segments) == 1:
+            cut = _cut(self.segments[0], size_of(self.segments[0]) // 2)
+            return None if cut is None else (self._of(cut[:1]), self._of(cut[1:]))
+        at = _middle(self.segments)
+        return self._of(self.segments[:at]), self._of(self.segments[at:])
+
+    def _of(self, segments: Sequence[Segment]) -> Chunk:
+        return Chunk(source=self.source, unit=self.unit, segments=tuple(segments), index=self.index)
+
+
+def place(source: str, unit: Unit, first: int, last: int) -> str:
+    """``notes.md:12-14``, ``paper.pdf, page 3``."""
+    span = str(first) if first == last else f"{first}-{last}"
+    return f"{source}:{span}" if unit == "line" else f"{source}, {unit} {span}"
+
+
+def size_of(segment: Segment) -> int:
+    # Exact where it is cheap: a str knows whether it is ASCII.
+    return len(segment.text) if segment.text.isascii() else len(segment.text.encode("utf-8", "surrogatepass"))
+
+
+def _middle(segments: Sequence[Segment]) -> int:
+    """Where to cut: near the middle of the bytes, rather where more begins."""
+    sizes = [size_of(segment) for segment in segments]
+    total, before = sum(sizes) or 1, 0
+    best, at = -1.0, 1
+    for index in range(1, len(segments)):
+        before += sizes[index - 1]
+        balance = 1 - abs(2 * before / total - 1)  # 1 in the middle, 0 at the ends
+        worth = balance + segments[index].starts / 4
+        if worth > best:
+            best, at = worth, index
+    return at
+
+
+def _cut(segment: Segment, size: int) -> tuple[Segment, Segment] | None:
+    """``segment`` in two, the first of at most about ``size`` bytes; None where it has no place to cut but a letter of
+    a single one."""
+    text = segment.text
+    if len(text) < 2:
+        return None
+    most = max(1, size * len(text) // max(1, size_of(segment)))
+    at = next((found for cut in _CUTS if (found := _last(cut, text, most)) is not None), min(most, len(text) - 1))
+    head, tail = text[:at], text[at:]
+    lines = segment.last - segment.first == text.count("\n")  # each line has a place of its own
+    gone = len(tail) - len(tail.lstrip("\n"))  # line ends at the cut belong to neither
+    last = segment.first + head.count("\n") if lines else segment.last
+    first = last + tail[:gone].count("\n") if lines else segment.first
+    head_text, tail_text = head.rstrip("\n"), tail[gone:]
+    if lines:
+        last = segment.first + head_text.count("\n")
+    if not head_text or not tail_text:
+        return None
+    return (
+        msgspec.structs.replace(segment, text=head_text, last=last),
+        msgspec.structs.replace(segment, text=tail_text, first=first, starts=0),
+    )
+
+
+def _last(cut: re.Pattern[str], text: str, most: int) -> int | None:
+    """The end of the last match before ``most`` that leaves at least a third of it."""
+    found = None
+    for match in cut.finditer(text, most // 3, most):
+        found = match.end()
+    return found if found is not None and 0 < found < len(text) else None
+
+
+def fitting(segment: Segment, size: int) -> Iterator[Segment]:
+    """``segment`` in pieces of at most about ``size`` bytes."""
+    while size_of(segment) > size:
+        cut = _cut(segment, size)
+        if cut is None:
+            break
+        yield cut[0]
+        segment = cut[1]
+    yield segment
+
+
+class Gatherer:
+    """Gathers the segments of one source. ``size`` is how many bytes a chunk holds; it may change while it runs."""
+
+    def __init__(self, source: str, unit: Unit, size: int) -> None:
+        self._source = source
+        self._unit: Unit = unit
+        self.size = size
+        self._open: list[Segment] = []
+        self._held = 0
+
+    def add(self, segment: Segment) -> Iterator[Chunk]:
+        """The chunks that are full before ``segment`` is in."""
+        for piece in fitting(segment, self.size):
+            size = size_of(piece)
+            if self._open and (self._held + size > self.size or self._begins(piece)):
+                yield self._chunk()
+            self._open.append(piece)
+            self._held += size
+
+    def rest(self) -> Iterator[Chunk]:
+        """The last chunk, where there is something in it."""
+        if self._open:
+            yield self._closed()
+
+    def _begins(self, segment: Segment) -> bool:
+        return segment.starts >= 2 and self._held >= self.size * _ENOUGH
+
+    def _chunk(self) -> Chunk:
+        """What is gathered, less a heading or a question at its end: what it is about comes after it."""
+        at, moved = len(self._open), 0
+        while at > 1 and self._open[at - 1].starts >= 2 and moved + size_of(self._open[at - 1]) <= self.size * _TAIL:
+            at -= 1
+            moved += size_of(self._open[at])
+        tail = self._open[at:]
+        del self._open[at:]
+        chunk = self._closed()
+        self._open, self._held = tail, moved
+        return chunk
+
+    def _closed(self) -> Chunk:
+        kept, self._open, self._held = self._open, [], 0
+        return Chunk(source=self._source, unit=self._unit, segments=tuple(kept))
+
+
+def chunked(source: str, unit: Unit, segments: Iterable[Segment], size: int) -> Iterator[Chunk]:
+    """All chunks of one source, for a size that does not change."""
+    gatherer = Gatherer(source, unit, size)
+    for segment in segments:
+        yield from gatherer.add(segment)
+    yield from gatherer.rest()

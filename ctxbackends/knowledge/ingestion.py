@@ -1,0 +1,543 @@
+"""One run: sources in, checked rows out. The model is asked about several chunks at once; rows come in the order of the
+text all the same. Knows no command, no proposal and no directory.
+
+The way of a chunk: ``_chunks`` (read, masked, counted) -> ``_ask`` (the journal, or the model) -> ``_take`` (citations
+checked, duplicates merged).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import anyio.to_thread
+import msgspec
+
+from ctxbackends.backend import Backend
+from ctxbackends.errors import ContextOverflowError, IncompleteOutputError, StructuredOutputError
+from ctxbackends.knowledge import citations
+from ctxbackends.knowledge.budget import Budget, budget_for, prompt_of
+from ctxbackends.knowledge.chunks import Chunk, Gatherer, size_of
+from ctxbackends.knowledge.errors import ChunkError, KnowledgeError, UnenforcedSchemaError
+from ctxbackends.knowledge.journal import Journal
+from ctxbackends.knowledge.masking import mask
+from ctxbackends.knowledge.progress import Event, OnEvent, Plan, Progress, Report
+from ctxbackends.knowledge.questions import Question
+from ctxbackends.knowledge.records import Kind, Quarantined, Row
+from ctxbackends.knowledge.sources.base import Input, Segment, Skipped, Source
+from ctxbackends.structured import extract_result, probe_schema
+from ctxbackends.types import ServerStatus, Usage
+
+T = TypeVar("T")
+
+CONCURRENCY = 4
+"""Requests at once where the server does not say how many it works on."""
+
+MAX_SPLITS = 4
+"""How often a chunk is halved whose answer did not become whole."""
+
+
+class Answered(msgspec.Struct, frozen=True, kw_only=True):
+    """The model's answer to a chunk, or ``failed``. ``kept``: it came from the journal."""
+
+    chunk: Chunk
+    answer: Any = None
+    usage: Usage | None = None
+    requested_model: str | None = None
+    served_model: str | None = None
+    kept: bool = False
+    failed: Skipped | None = None
+
+
+class _Kept(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An answer as the journal holds it. ``split``: the chunk was halved, and its halves have answers."""
+
+    answer: msgspec.Raw = msgspec.Raw(b"null")
+    requested_model: str | None = None
+    served_model: str | None = None
+    usage: Usage | None = None
+    split: bool = False
+
+
+class Ingestion:
+    """A run over ``sources``; see :func:`ingest`. Iterate it once: each row is given when it is found first.
+
+    Afterwards :meth:`rows` has all rows with all their evidence, :attr:`quarantined` what is not believed, and
+    :attr:`report` the figures. Left early, it cancels what is at work; ``async with`` does so at once.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        sources: Iterable[Source],
+        *,
+        kinds: Sequence[Kind] = tuple(Kind),
+        model: str | None = None,
+        max_concurrency: int | None = None,
+        chunk_tokens: int | None = None,
+        allow_unenforced: bool = False,
+        skip_failed: bool = False,
+        journal: Journal | None = None,
+        on_event: OnEvent | None = None,
+    ) -> None:
+        if not kinds:
+            raise ValueError(f"no kinds are named; there are {', '.join(Kind)}")
+        for name, value in (("max_concurrency", max_concurrency), ("chunk_tokens", chunk_tokens)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}; it must be 1 or more")
+        self._backend = backend
+        self._sources = tuple(sources)
+        self._question = Question(kinds)
+        self._model = model
+        self._max_concurrency = max_concurrency
+        self._chunk_tokens = chunk_tokens
+        self._allow_unenforced = allow_unenforced
+        self._skip_failed = skip_failed
+        self._journal = journal
+        self._tell = on_event or _nobody
+        self._run: AsyncGenerator[Row, None] | None = None
+
+        self._status = ServerStatus(state="ready")
+        self._budget: Budget | None = None
+        self._places = asyncio.Semaphore(1)
+        self._inputs: list[Input] = []
+        self._skipped: list[Skipped] = []
+        self._rows: dict[str, Row] = {}
+        self._quarantined: list[Quarantined] = []
+        self._size = self._size_done = self._sources_done = 0
+        self._chunks_done = self._reused = self._moved = self._merged = self._masked = 0
+        self._tokens: dict[str, int] = {}
+        self._requested_model: str | None = None
+        self._served_model: str | None = None
+        self._enforcement = str(backend.schema_enforcement)
+        self._began = self._elapsed = 0.0
+
+    # --- what came of it --------------------------------------------------------------------------
+
+    def rows(self) -> tuple[Row, ...]:
+        """All rows so far, each with all its evidence, in the order in which they were found."""
+        return tuple(self._rows.values())
+
+    @property
+    def quarantined(self) -> tuple[Quarantined, ...]:
+        """What the model wrote and the sources do not prove."""
+        return tuple(self._quarantined)
+
+    @property
+    def report(self) -> Report:
+        """The figures so far."""
+        return Report(
+            backend=self._backend.name,
+            backend_type=str(self._backend.type),
+            endpoint=self._backend.endpoint,
+            requested_model=self._requested_model or self._model or self._backend.default_model,
+            served_model=self._served_model,
+            server_version=self._status.version,
+            enforcement=self._enforcement,
+            schema_sha256=self._question.schema_sha256,
+            context_length=self._status.context_length,
+            chunk_tokens=self._budget.chunk_tokens if self._budget is not None else 0,
+            inputs=tuple(self._inputs),
+            skipped=tuple(self._skipped),
+            chunks=self._chunks_done,
+            reused=self._reused,
+            rows=len(self._rows),
+            quarantined=len(self._quarantined),
+            moved=self._moved,
+            merged=self._merged,
+            masked=self._masked,
+            input_tokens=self._tokens.get("input_tokens"),
+            output_tokens=self._tokens.get("output_tokens"),
+            cached_input_tokens=self._tokens.get("cached_input_tokens"),
+            elapsed=self._elapsed,
+        )
+
+    # --- the run ----------------------------------------------------------------------------------
+
+    def __aiter__(self) -> AsyncIterator[Row]:
+        if self._run is not None:
+            raise KnowledgeError("an ingestion is iterated once; make another one")
+        self._run = self._ingested()
+        return self._run
+
+    async def aclose(self) -> None:
+        """Cancel what is at work. Idempotent."""
+        if self._run is not None:
+            await self._run.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def plan(self) -> Plan:
+        """Read and cut everything, and ask the model nothing. The server is asked for its context, and to count."""
+        await self._look()
+        budget = await self._prepared()
+        count = 0
+        async for _ in self._chunks(budget):
+            count += 1
+        return Plan(
+            backend=self._backend.name,
+            endpoint=self._backend.endpoint,
+            model=self._model or self._backend.default_model,
+            context_length=self._status.context_length,
+            chunk_tokens=budget.chunk_tokens,
+            inputs=tuple(self._inputs),
+            skipped=tuple(self._skipped),
+            chunks=count,
+            masked=self._masked,
+        )
+
+    async def _ingested(self) -> AsyncGenerator[Row, None]:
+        await self._look()
+        await self._check_enforced()
+        budget = await self._prepared()
+        at_once = self._max_concurrency or self._status.slots or CONCURRENCY
+        self._places = asyncio.Semaphore(at_once)
+        self._began = time.monotonic()
+        # Twice as many as are asked at once: those that wait take the places of those that are done before the oldest.
+        asked: deque[asyncio.Task[list[Answered]]] = deque()
+        chunks = self._chunks(budget)
+        more = True
+        try:
+            while True:
+                while more and len(asked) < 2 * at_once:
+                    chunk = await anext(chunks, None)
+                    if chunk is None:
+                        more = False
+                    else:
+                        asked.append(asyncio.create_task(self._ask(chunk, budget)))
+                if not asked:
+                    break
+                for answered in await asked[0]:
+                    for row in self._take(answered):
+                        yield row
+                asked.popleft()
+                self._tell_progress()
+        finally:
+            for task in asked:
+                task.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
+            await chunks.aclose()
+            self._elapsed = time.monotonic() - self._began
+
+    async def _look(self) -> None:
+        """Wait for the server, and ask what it is."""
+        await self._backend.wait_ready(on_progress=self._tell)
+        self._status = await self._backend.status()
+
+    async def _check_enforced(self) -> None:
+        if self._backend.schema_enforcement != "unverified" or self._allow_unenforced:
+            return
+        probe = await probe_schema(self._backend, model=self._model)
+        if probe.outcome != "enforced":
+            known = "does not hold answers to a schema" if probe.outcome == "ignored" else "may not hold answers to it"
+            raise UnenforcedSchemaError(
+                f"a schema was tried, and the server {known}; choose another server, or try it with --allow-unenforced",
+                backend=self._backend.name,
+                endpoint=self._backend.endpoint,
+            )
+        self._enforcement = "proven"
+
+    async def _prepared(self) -> Budget:
+        """Look at every source before the model is asked for the first time: what cannot be used is known then."""
+        for source in self._sources:
+            self._inputs.append(await _in_thread(source.prepare))
+            self._size += await _in_thread(lambda source=source: _length(source))  # type: ignore[misc]  # bound here
+        self._budget = await budget_for(
+            self._backend,
+            self._question.instructions,
+            model=self._model,
+            context_length=self._status.context_length,
+            chunk_tokens=self._chunk_tokens,
+        )
+        return self._budget
+
+    # --- chunks -----------------------------------------------------------------------------------
+
+    async def _chunks(self, budget: Budget) -> AsyncGenerator[Chunk, None]:
+        """The chunks of all sources, each within the budget."""
+        index = 0
+        for source in self._sources:
+            reader = _Reader(source, budget)
+            while True:
+                whole = await _in_thread(reader.next_chunk)
+                self._note(reader)
+                if whole is None:
+                    break
+                async for chunk in self._counted(whole, budget):
+                    yield msgspec.structs.replace(chunk, index=index)
+                    index += 1
+            self._sources_done += 1
+
+    async def _counted(self, chunk: Chunk, budget: Budget) -> AsyncGenerator[Chunk, None]:
+        """``chunk``, halved until the server's counter finds it to fit."""
+        if not budget.counts:
+            yield chunk
+            return
+        tokens = await self._backend.count_tokens(
+            prompt_of(self._question.instructions, chunk.shown()), model=self._model
+        )
+        budget.learn(chunk, tokens)
+        halves = None if budget.fits(tokens) else chunk.halves()
+        if halves is None:
+            yield chunk
+            return
+        for half in halves:
+            async for part in self._counted(half, budget):
+                yield part
+
+    def _note(self, reader: _Reader) -> None:
+        """Take over what the reader met, out of its thread."""
+        skipped, masked = reader.met()
+        self._masked += masked
+        for one in skipped:
+            self._skip(one)
+
+    def _skip(self, skipped: Skipped) -> None:
+        self._skipped.append(skipped)
+        self._tell(skipped)
+
+    # --- the model --------------------------------------------------------------------------------
+
+    async def _ask(self, chunk: Chunk, budget: Budget, *, splits: int = 0) -> list[Answered]:
+        """The answer to a chunk; of its parts, where it was too much for one."""
+        shown = chunk.shown()
+        key = self._key(shown)
+        kept = self._kept(key)
+        if kept is not None and not kept.split:
+            return [self._answered(chunk, kept)]
+        if kept is None:
+            try:
+                return [await self._asked(chunk, shown, key, budget)]
+            except (ContextOverflowError, IncompleteOutputError) as error:
+                halves = chunk.halves() if splits < MAX_SPLITS and _may_fit_in_parts(error) else None
+                if halves is None:
+                    return [self._failed(chunk, error)]
+            except StructuredOutputError as error:
+                return [self._failed(chunk, error)]
+            self._keep(key, _Kept(split=True))
+        else:
+            halves = chunk.halves()
+            assert halves is not None, "it was halved before"
+        return [
+            *await self._ask(halves[0], budget, splits=splits + 1),
+            *await self._ask(halves[1], budget, splits=splits + 1),
+        ]
+
+    async def _asked(self, chunk: Chunk, shown: str, key: str, budget: Budget) -> Answered:
+        # Cloud APIs have models that refuse any temperature.
+        sampling: dict[str, Any] = {"temperature": 0.0} if self._backend.schema_enforcement == "grammar" else {}
+        async with self._places:
+            result = await extract_result(
+                self._backend,
+                self._question.target,
+                shown,
+                instructions=self._question.instructions,
+                model=self._model,
+                max_tokens=budget.answer_tokens,
+                **sampling,
+            )
+        completion = result.completion
+        self._keep(
+            key,
+            _Kept(
+                answer=msgspec.Raw(msgspec.json.encode(result.value)),
+                requested_model=completion.requested_model,
+                served_model=completion.served_model,
+                usage=completion.usage,
+            ),
+        )
+        return Answered(
+            chunk=chunk,
+            answer=result.value,
+            usage=completion.usage,
+            requested_model=completion.requested_model,
+            served_model=completion.served_model,
+        )
+
+    def _failed(self, chunk: Chunk, error: Exception) -> Answered:
+        """The model's answer to this chunk is of no use: the end of the run, unless the user said to go on."""
+        problem = f"the model gave no usable answer to this part: {error}"
+        if not self._skip_failed:
+            raise ChunkError(chunk.where, f"{problem}; --skip-failed goes on without it, and says so") from error
+        skipped = Skipped(source=chunk.source, line=chunk.segments[0].first, reason=f"{chunk.where}: {problem}")
+        return Answered(chunk=chunk, failed=skipped)
+
+    # --- the journal ------------------------------------------------------------------------------
+
+    def _key(self, shown: str) -> str:
+        """Of all that the answer depends on: another model, question or text is asked anew."""
+        parts = (
+            self._question.sha256,
+            str(self._backend.type),
+            self._backend.name,
+            self._model or self._backend.default_model or "",
+            shown,
+        )
+        return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
+
+    def _kept(self, key: str) -> _Kept | None:
+        raw = self._journal.get(key) if self._journal is not None else None
+        return None if raw is None else msgspec.json.decode(raw, type=_Kept)
+
+    def _keep(self, key: str, kept: _Kept) -> None:
+        if self._journal is not None:
+            self._journal.put(key, msgspec.json.encode(kept))
+
+    def _answered(self, chunk: Chunk, kept: _Kept) -> Answered:
+        return Answered(
+            chunk=chunk,
+            answer=self._question.decoded(kept.answer),
+            usage=kept.usage,
+            requested_model=kept.requested_model,
+            served_model=kept.served_model,
+            kept=True,
+        )
+
+    # --- rows -------------------------------------------------------------------------------------
+
+    def _take(self, answered: Answered) -> Iterator[Row]:
+        """The rows of an answer that are new, checked; the others give their evidence to those that they repeat."""
+        self._chunks_done += 1
+        self._size_done += answered.chunk.size
+        self._reused += answered.kept
+        if answered.failed is not None:
+            self._skip(answered.failed)
+            return
+        self._requested_model = answered.requested_model or self._requested_model
+        self._served_model = answered.served_model or self._served_model
+        for name in ("input_tokens", "output_tokens", "cached_input_tokens"):
+            count = getattr(answered.usage, name, None)
+            if count is not None:
+                self._tokens[name] = self._tokens.get(name, 0) + count
+        for checked in citations.check(self._question.rows(answered.answer), answered.chunk):
+            if isinstance(checked, Quarantined):
+                self._quarantined.append(checked)
+                self._tell(checked)
+                continue
+            self._moved += checked.moved
+            row = Row(record=checked.found.record, evidence=(checked.evidence,))
+            known = self._rows.get(row.key)
+            if known is None:
+                self._rows[row.key] = row
+                yield row
+                continue
+            self._merged += 1
+            if checked.evidence not in known.evidence:
+                self._rows[row.key] = msgspec.structs.replace(known, evidence=(*known.evidence, checked.evidence))
+
+    def _tell_progress(self) -> None:
+        self._elapsed = time.monotonic() - self._began
+        done = min(self._sources_done, len(self._sources) - 1)
+        self._tell(
+            Progress(
+                source=self._sources[done].name if self._sources else "",
+                sources=len(self._sources),
+                sources_done=self._sources_done,
+                size=self._size,
+                size_done=min(self._size_done, self._size),
+                chunks=self._chunks_done,
+                reused=self._reused,
+                rows=len(self._rows),
+                quarantined=len(self._quarantined),
+                input_tokens=self._tokens.get("input_tokens", 0),
+                output_tokens=self._tokens.get("output_tokens", 0),
+                elapsed=self._elapsed,
+            )
+        )
+
+
+class _Reader:
+    """Reads one source as far as the next chunk, in a thread; :meth:`met` is for when it does not."""
+
+    def __init__(self, source: Source, budget: Budget) -> None:
+        self._budget = budget
+        self._gatherer = Gatherer(source.name, source.unit, budget.size)
+        self._skipped: list[Skipped] = []
+        self._masked = 0
+        self._chunks = self._gathered(source)
+
+    def next_chunk(self) -> Chunk | None:
+        self._gatherer.size = self._budget.size
+        return next(self._chunks, None)
+
+    def met(self) -> tuple[list[Skipped], int]:
+        """What was skipped, and how many secrets were masked, since it was asked last."""
+        met = self._skipped, self._masked
+        self._skipped, self._masked = [], 0
+        return met
+
+    def _gathered(self, source: Source) -> Iterator[Chunk]:
+        for piece in source.pieces():
+            if isinstance(piece, Skipped):
+                self._skipped.append(piece)
+                continue
+            text, count = mask(piece.text)
+            self._masked += count
+            yield from self._gatherer.add(msgspec.structs.replace(piece, text=text) if count else piece)
+        yield from self._gatherer.rest()
+
+
+def ingest(
+    backend: Backend,
+    sources: Iterable[Source],
+    *,
+    kinds: Sequence[Kind] = tuple(Kind),
+    model: str | None = None,
+    max_concurrency: int | None = None,
+    chunk_tokens: int | None = None,
+    allow_unenforced: bool = False,
+    skip_failed: bool = False,
+    journal: Journal | None = None,
+    on_event: OnEvent | None = None,
+) -> Ingestion:
+    """Take knowledge of these ``kinds`` out of ``sources``: ``async for row in ingest(backend, sources)``.
+
+    Every row has evidence: a quote that was found in its source, with its place. What says the same is one row.
+    ``max_concurrency``: requests at once; by default as many as the server says that it works on, or 4.
+    ``chunk_tokens``: the most that one request shows of a source; at most what the model's context leaves.
+    ``allow_unenforced``: ask a server as well that does not hold answers to a schema. ``skip_failed``: go on without a
+    chunk that the model gives no usable answer to, and report it. ``journal`` keeps finished chunks for another run.
+
+    Raises SourceError and its kinds, UnenforcedSchemaError, ChunkError, JournalError, KnowledgeError for a context that
+    is too small, and what the backend raises. Secrets that look like keys are masked before anything is sent.
+    """
+    return Ingestion(
+        backend,
+        sources,
+        kinds=kinds,
+        model=model,
+        max_concurrency=max_concurrency,
+        chunk_tokens=chunk_tokens,
+        allow_unenforced=allow_unenforced,
+        skip_failed=skip_failed,
+        journal=journal,
+        on_event=on_event,
+    )
+
+
+def _nobody(_: Event) -> None:
+    return None
+
+
+def _length(source: Source) -> int:
+    """Bytes of text that will be read."""
+    return sum(size_of(piece) for piece in source.pieces() if isinstance(piece, Segment))
+
+
+def _may_fit_in_parts(error: Exception) -> bool:
+    return not isinstance(error, IncompleteOutputError) or error.finish_reason == "length"
+
+
+async def _in_thread(work: Callable[[], T]) -> T:
+    return await anyio.to_thread.run_sync(work)

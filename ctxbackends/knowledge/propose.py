@@ -1,0 +1,180 @@
+"""A run and its proposal: what the commands do. The journal, the privacy globs, and the one file that is written.
+
+Writes nothing but the proposal and the journal; ``.context/*.md`` is read to say what stands there already.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from ctxbackends.backend import Backend
+from ctxbackends.knowledge.errors import JournalError, SourceError
+from ctxbackends.knowledge.ingestion import Ingestion, ingest
+from ctxbackends.knowledge.journal import Journal
+from ctxbackends.knowledge.known import Known
+from ctxbackends.knowledge.privacy import is_private, redacted
+from ctxbackends.knowledge.progress import OnEvent, Plan, Report
+from ctxbackends.knowledge.proposals import Facts, Proposal, proposal_id, ready_directory, slugged, write_proposal
+from ctxbackends.knowledge.records import Kind, Row
+from ctxbackends.knowledge.sources.base import Skipped, Source
+
+
+class Privacy(msgspec.Struct, frozen=True):
+    """``privacy.redact`` of a ``.ctxrc``: files that match one of ``globs``, which are relative to ``root``, go to
+    loopback and private endpoints alone."""
+
+    globs: tuple[str, ...] = ()
+    root: Path = Path()
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run came to: ``path`` of the proposal, None where nothing was found and nothing was written."""
+
+    path: Path | None
+    rows: tuple[Row, ...]
+    report: Report
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be done: ``command`` is what the proposal says that it came from, ``directory`` where proposals are
+    (``.context/proposals``), ``context`` the directory whose ``*.md`` say what is known already.
+
+    ``resume``: True goes on where a run of the same inputs ended half-way; False starts anew; None starts anew only
+    where there is nothing to go on with. The rest as in :func:`ctxbackends.knowledge.ingest`.
+    """
+
+    command: str
+    sources: tuple[Source, ...]
+    kinds: tuple[Kind, ...]
+    directory: Path
+    context: Path | None = None
+    privacy: Privacy = Privacy()
+    model: str | None = None
+    max_concurrency: int | None = None
+    chunk_tokens: int | None = None
+    allow_unenforced: bool = False
+    skip_failed: bool = False
+    resume: bool | None = None
+    skipped: tuple[Skipped, ...] = ()
+
+    async def plan(self, backend: Backend, *, on_event: OnEvent | None = None) -> Plan:
+        """What :meth:`propose` would send; nothing is written and no model is asked."""
+        allowed, withheld = await self._allowed(backend, on_event)
+        plan = await self._ingestion(backend, allowed, None, on_event).plan()
+        return msgspec.structs.replace(plan, skipped=(*self.skipped, *withheld, *plan.skipped))
+
+    async def propose(
+        self, backend: Backend, *, on_event: OnEvent | None = None, on_row: Callable[[Row], object] | None = None
+    ) -> Outcome:
+        """Ask the model about all of it, and write one proposal, whole; or none, where an error comes or nothing is
+        found. Finished chunks of a run that fails are kept in the journal."""
+        ready_directory(self.directory)  # said now, and not after hours of work
+        allowed, withheld = await self._allowed(backend, on_event)
+        journal = self._journal(allowed)
+        try:
+            if len(journal) and self.resume is None:
+                raise JournalError(
+                    f"a run of these inputs ended half-way, and {len(journal)} finished chunks of it are kept; "
+                    "--resume goes on with them, --no-resume asks the model again"
+                )
+            if not self.resume:
+                journal.clear()
+            async with self._ingestion(backend, allowed, journal, on_event) as run:
+                async for row in run:
+                    if on_row is not None:
+                        on_row(row)
+                outcome = self._written(run, withheld)
+            journal.remove()
+        finally:
+            journal.close()
+        return outcome
+
+    def _ingestion(
+        self, backend: Backend, sources: Sequence[Source], journal: Journal | None, on_event: OnEvent | None
+    ) -> Ingestion:
+        return ingest(
+            backend,
+            sources,
+            kinds=self.kinds,
+            model=self.model,
+            max_concurrency=self.max_concurrency,
+            chunk_tokens=self.chunk_tokens,
+            allow_unenforced=self.allow_unenforced,
+            skip_failed=self.skip_failed,
+            journal=journal,
+            on_event=on_event,
+        )
+
+    async def _allowed(self, backend: Backend, on_event: OnEvent | None) -> tuple[list[Source], list[Skipped]]:
+        """The sources that may go to this backend, and those that stay here."""
+        for one in self.skipped:
+            if on_event is not None:
+                on_event(one)
+        secret = [one for one in self.sources if self._is_redacted(one)]
+        if not secret or await is_private(backend.endpoint):
+            return list(self.sources), []
+        withheld = [
+            Skipped(source=one.name, reason=f"not sent to {backend.endpoint}: privacy.redact of .ctxrc has it")
+            for one in secret
+        ]
+        if len(secret) == len(self.sources):
+            raise SourceError(
+                secret[0].name,
+                f"not sent to {backend.endpoint}: privacy.redact of .ctxrc has it, and there is nothing else to read; "
+                "choose a backend on this machine or network",
+            )
+        for withheld_one in withheld:
+            if on_event is not None:
+                on_event(withheld_one)
+        return [one for one in self.sources if one not in secret], withheld
+
+    def _is_redacted(self, source: Source) -> bool:
+        return source.path is not None and redacted(source.path, self.privacy.globs, root=self.privacy.root)
+
+    def _journal(self, sources: Iterable[Source]) -> Journal:
+        """The journal of these inputs: of their names, so that a changed file keeps what did not change in it; of the
+        content, where there is no name."""
+        of = [self.command, *self.kinds]
+        for source in sources:
+            of.append(str(source.path.absolute()) if source.path is not None else source.prepare().sha256)
+        name = hashlib.sha256("\0".join(of).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        beside = self.directory.name == "proposals" and self.directory.parent.name == ".context"
+        place = self.directory.parent / "journal" if beside else self.directory / ".journal"
+        return Journal(place / f"{name}.jsonl")
+
+    def _written(self, run: Ingestion, withheld: Sequence[Skipped]) -> Outcome:
+        known = Known.read(self.context) if self.context is not None else Known()
+        rows = tuple(msgspec.structs.replace(row, known=known.where(row)) for row in run.rows())
+        skipped = (*self.skipped, *withheld, *run.report.skipped, *known.skipped)
+        report = msgspec.structs.replace(run.report, skipped=skipped)
+        if not rows and not run.quarantined:
+            return Outcome(path=None, rows=(), report=report)
+        now = datetime.now(UTC)
+        first = self.sources[0].name
+        facts = Facts(
+            id=proposal_id(now, slugged(Path(first).stem or first)),
+            created=now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            command=self.command,
+            kinds=self.kinds,
+            backend=report.backend,
+            backend_type=report.backend_type,
+            endpoint=report.endpoint,
+            requested_model=report.requested_model or "",
+            served_model=report.served_model,
+            server_version=report.server_version,
+            schema_sha256=report.schema_sha256,
+            enforcement=report.enforcement,
+            inputs=report.inputs,
+            chunks=report.chunks,
+            input_tokens=report.input_tokens,
+            output_tokens=report.output_tokens,
+            cached_input_tokens=report.cached_input_tokens,
+            masked=report.masked,
+        )
+        proposal = Proposal(facts=facts, rows=rows, quarantined=run.quarantined, skipped=skipped)
+        return Outcome(path=write_proposal(self.directory, proposal), rows=rows, report=report)

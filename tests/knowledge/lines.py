@@ -1,0 +1,32 @@
+"""A source that a test writes down."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from ctxbackends.knowledge.records import Unit
+from ctxbackends.knowledge.sources.base import Input, Piece, Segment, Skipped
+
+
+class Lines:
+    """Paragraphs, one a line; those that begin with ``#`` begin a section, those that are Skipped are skipped."""
+
+    unit: Unit = "line"
+    path: Path | None = None
+
+    def __init__(self, *lines: str | Skipped, name: str = "notes.md") -> None:
+        self.name = name
+        self.lines = lines
+        self.reads = 0
+
+    def prepare(self) -> Input:
+        return Input(name=self.name, sha256="0" * 64, size=sum(len(str(line)) for line in self.lines))
+
+    def pieces(self) -> Iterator[Piece]:
+        self.reads += 1
+        for number, line in enumerate(self.lines, 1):
+            if isinstance(line, Skipped):
+                yield line
+            else:
+                yield Segment(text=line, first=number, last=number, starts=2 if line.startswith("#") else 1)

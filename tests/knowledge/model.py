@@ -1,0 +1,136 @@
+"""A model that answers what a test says: OpenAI's chat completions over HTTP, on a port of loopback. The protocol is
+held by the stand-ins' tests; this is for what comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Self
+
+import attrs
+from aiohttp import web
+
+from ctxbackends import Backend, open_backend
+
+MODEL = "scripted"
+
+Answer = Mapping[str, Any] | str | web.Response
+Script = Callable[[str], Answer]
+"""The chunk as the model is shown it, to the rows of the answer, its text, or another response."""
+
+
+def nothing(_: str) -> Answer:
+    return {}
+
+
+@attrs.define
+class ScriptedModel:
+    """``script`` answers; ``seconds`` is how long each answer takes, ``waits`` what it waits for. ``asked`` are the
+    chunks, in their order."""
+
+    script: Script = nothing
+    seconds: float = 0.0
+    waits: Callable[[str], Awaitable[None]] | None = None
+    asked: list[str] = attrs.field(factory=list)
+    bodies: list[Mapping[str, Any]] = attrs.field(factory=list)
+    counted: int = 0
+    most_at_once: int = 0
+    url: str = ""
+    _at_once: int = 0
+    _runner: web.AppRunner | None = None
+
+    async def __aenter__(self) -> Self:
+        app = web.Application(client_max_size=2**30)
+        app.router.add_get("/v1/models", self._models)
+        app.router.add_post("/v1/chat/completions", self._chat)
+        app.router.add_post("/v1/responses/input_tokens", self._count)
+        self._runner = web.AppRunner(app, access_log=None)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        host, port = self._runner.addresses[0][:2]
+        self.url = f"http://{host}:{port}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._runner is not None
+        await self._runner.cleanup()
+
+    async def _models(self, _: web.Request) -> web.Response:
+        return web.json_response({"object": "list", "data": [{"id": MODEL, "object": "model", "created": 0}]})
+
+    async def _count(self, request: web.Request) -> web.Response:
+        self.counted += 1
+        text = json.dumps(await request.json())
+        return web.json_response({"object": "response.input_tokens", "input_tokens": len(text) // 4})
+
+    async def _chat(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        self._at_once += 1
+        self.most_at_once = max(self.most_at_once, self._at_once)
+        try:
+            if self.waits is not None:
+                await self.waits(body["messages"][-1]["content"])
+            await asyncio.sleep(self.seconds)
+            return self._answered(body)
+        finally:
+            self._at_once -= 1
+
+    def _answered(self, body: Mapping[str, Any]) -> web.Response:
+        shown = body["messages"][-1]["content"]
+        self.bodies.append(body)
+        self.asked.append(shown)
+        answer = self.script(shown)
+        if isinstance(answer, web.Response):
+            return answer
+        if not isinstance(answer, str):
+            schema = body["response_format"]["json_schema"]["schema"]
+            answer = json.dumps({name: [] for name in schema["properties"]} | dict(answer))
+        return completion(answer)
+
+
+def completion(text: str, *, finish_reason: str = "stop") -> web.Response:
+    return web.json_response(
+        {
+            "id": "chatcmpl-1",
+            "object": "chat.completion",
+            "created": 0,
+            "model": MODEL,
+            "choices": [
+                {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish_reason}
+            ],
+            "usage": {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110},
+        }
+    )
+
+
+@asynccontextmanager
+async def scripted(script: Script = nothing, **settings: Any) -> AsyncIterator[tuple[ScriptedModel, Backend]]:
+    """The model, and a backend that talks to it."""
+    async with (
+        ScriptedModel(script, **settings) as model,
+        open_backend("openai", endpoint=model.url, api_key="test-key", default_model=MODEL) as backend,
+    ):
+        yield model, backend
+
+
+def line_of(shown: str, words: str) -> int:
+    """The number that the passage with ``words`` bears."""
+    passage = next(part for part in shown.split("\n\n") if words in part)
+    number = re.match(r"\[(\d+)\]", passage)
+    assert number is not None
+    return int(number[1])
+
+
+def decision(title: str, quote: str, line: int = 1) -> dict[str, Any]:
+    return {
+        "line": line,
+        "quote": quote,
+        "title": title,
+        "context": "why it came up",
+        "rationale": "why this",
+        "consequence": "what follows",
+    }

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ctxbackends.knowledge.chunks import Chunk, chunked, fitting, size_of
+from ctxbackends.knowledge.sources.base import Segment
+
+
+def segments(*texts: str, starts: tuple[int, ...] = ()) -> list[Segment]:
+    found, line = [], 1
+    for index, text in enumerate(texts):
+        last = line + text.count("\n")
+        found.append(Segment(text=text, first=line, last=last, starts=starts[index] if starts else 1))
+        line = last + 2
+    return found
+
+
+def ranges(chunks: list[Chunk]) -> list[str]:
+    return [chunk.where for chunk in chunks]
+
+
+def test_all_that_fits_is_one_chunk() -> None:
+    chunks = list(chunked("a.md", "line", segments("one", "two", "three"), 100))
+    assert ["a.md:1-5"] == ranges(chunks)
+
+
+def test_what_does_not_fit_begins_the_next() -> None:
+    chunks = list(chunked("a.md", "line", segments("x" * 60, "y" * 60, "z" * 30), 100))
+    assert ["a.md:1", "a.md:3-5"] == ranges(chunks)
+
+
+def test_a_section_begins_a_chunk_when_the_last_is_half_full() -> None:
+    texts = segments("x" * 60, "# Two", "y" * 20, starts=(1, 2, 0))
+    assert ["a.md:1", "a.md:3-5"] == ranges(list(chunked("a.md", "line", texts, 100)))
+    assert ["a.md:1-5"] == ranges(list(chunked("a.md", "line", texts, 200)))
+
+
+def test_a_heading_does_not_end_a_chunk() -> None:
+    texts = segments("x" * 40, "# Two", "y" * 80, starts=(1, 2, 0))
+    assert ["a.md:1", "a.md:3-5"] == ranges(list(chunked("a.md", "line", texts, 100)))
+
+
+def test_questions_alone_fill_chunks() -> None:
+    texts = segments("x" * 30, "y" * 30, "z" * 30, "w" * 30, starts=(2, 2, 2, 2))
+    assert ["a.md:1-3", "a.md:5-7"] == ranges(list(chunked("a.md", "line", texts, 80)))
+
+
+def test_a_segment_that_is_too_long_is_cut_where_a_line_ends() -> None:
+    (segment,) = segments("a" * 50 + "\n" + "b" * 50 + "\n" + "c" * 50)
+    first, second = fitting(segment, 110)
+    assert ("a" * 50 + "\n" + "b" * 50, 1, 2) == (first.text, first.first, first.last)
+    assert ("c" * 50, 3, 3, 0) == (second.text, second.first, second.last, second.starts)
+
+
+def test_pages_keep_their_number_when_they_are_cut() -> None:
+    page = Segment(text="one sentence. " * 20, first=3, last=3)
+    pieces = list(fitting(page, 60))
+    assert len(pieces) > 3
+    assert {(3, 3)} == {(piece.first, piece.last) for piece in pieces}
+    assert page.text == "".join(piece.text for piece in pieces)
+
+
+def test_a_chunk_as_the_model_sees_it() -> None:
+    chunk = Chunk(
+        source="s.jsonl",
+        unit="line",
+        segments=(
+            Segment(text="Why YAML?", first=4, last=4, label="user", timestamp="2026-02-19T14:30:00Z"),
+            Segment(text="People edit it.", first=5, last=5, label="assistant"),
+        ),
+    )
+    expected = "Source: s.jsonl:4-5\n\n[4] (user 2026-02-19T14:30:00Z) Why YAML?\n\n[5] (assistant) People edit it."
+    assert expected == chunk.shown()
+
+
+def test_places_in_pages() -> None:
+    chunk = Chunk(source="a.pdf", unit="page", segments=(Segment(text="x", first=2, last=2),))
+    assert "a.pdf, page 2" == chunk.where
+
+
+def test_halves_of_a_word() -> None:
+    assert Chunk(source="a", unit="line", segments=(Segment(text="x", first=1, last=1),)).halves() is None
+
+
+@given(
+    st.lists(st.text(alphabet="ab é中\n", min_size=1, max_size=80).filter(lambda text: text.strip("\n ")), max_size=20),
+    st.integers(1, 60),
+    st.lists(st.integers(0, 2), min_size=20, max_size=20),
+)
+def test_nothing_is_lost(texts: list[str], size: int, starts: list[int]) -> None:
+    given_ = segments(*(text.strip("\n") or "x" for text in texts), starts=tuple(starts))
+    chunks = list(chunked("a.md", "line", given_, size))
+    words = "".join("".join(segment.text.split()) for segment in given_)
+    assert words == "".join("".join(segment.text.split()) for chunk in chunks for segment in chunk.segments)
+    for chunk in chunks:
+        for segment in chunk.segments:
+            assert segment.last - segment.first == segment.text.count("\n")
+            # Cut to its size, but for what no cut makes shorter: letters of several bytes.
+            assert size_of(segment) <= size + 4 or len(segment.text) == 1
+
+
+@given(st.lists(st.text(alphabet="ab \n", min_size=1, max_size=40).filter(str.strip), min_size=1, max_size=8))
+def test_halves_are_the_whole(texts: list[str]) -> None:
+    chunk = Chunk(source="a.md", unit="line", segments=tuple(segments(*(text.strip("\n") for text in texts))))
+    halves = chunk.halves()
+    if halves is None:
+        assert 1 == len(chunk.segments)
+        return
+    together = "".join("".join(segment.text.split()) for half in halves for segment in half.segments)
+    assert "".join("".join(segment.text.split()) for segment in chunk.segments) == together
+    assert all(half.size < chunk.size for half in halves)

@@ -1,0 +1,490 @@
+"""One run, over HTTP, with a model that answers what the test says."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from ctxbackends import APIStatusError, Backend, open_backend
+from ctxbackends.knowledge.errors import ChunkError, KnowledgeError, SourceError, UnenforcedSchemaError
+from ctxbackends.knowledge.ingestion import Ingestion, ingest
+from ctxbackends.knowledge.journal import Journal
+from ctxbackends.knowledge.progress import Event, Progress
+from ctxbackends.knowledge.records import Decision, Evidence, Kind, Quarantined, Row, Task, Term
+from ctxbackends.knowledge.sources.base import Skipped
+from tests.knowledge.lines import Lines
+from tests.knowledge.model import MODEL, ScriptedModel, completion, decision, line_of, scripted
+
+YAML = "We chose YAML because people edit it by hand."
+
+
+def chosen(shown: str) -> dict[str, Any]:
+    """A decision for each sentence that says so, with the quote and the number that it bears."""
+    quotes = re.findall(r"We chose [^.]*\.", shown)
+    return {"decisions": [decision(quote[3:].rstrip("."), quote, line_of(shown, quote)) for quote in quotes]}
+
+
+async def rows_of(run: Ingestion) -> list[Row]:
+    return [row async for row in run]
+
+
+def titles(rows: list[Row] | tuple[Row, ...]) -> list[str]:
+    return [row.title for row in rows]
+
+
+# --- what comes out -------------------------------------------------------------------------------------
+
+
+async def test_a_row_has_its_evidence() -> None:
+    async with scripted(chosen) as (model, backend):
+        run = ingest(backend, [Lines("# Notes", "Something else.", YAML)], kinds=[Kind.DECISION])
+        rows = await rows_of(run)
+    expected = Row(
+        record=Decision("chose YAML because people edit it by hand", "why it came up", "why this", "what follows"),
+        evidence=(Evidence(source="notes.md", quote=YAML, first=3, last=3),),
+    )
+    assert [expected] == rows
+    assert (expected,) == run.rows()
+    assert ["Source: notes.md:1-3\n\n[1] # Notes\n\n[2] Something else.\n\n[3] " + YAML] == model.asked
+
+
+async def test_the_kinds_are_those_that_were_asked_for() -> None:
+    def script(_: str) -> dict[str, Any]:
+        return {
+            "tasks": [{"line": 1, "quote": YAML, "summary": "Write it down", "priority": "high"}],
+            "terms": [{"line": 1, "quote": YAML, "term": "YAML", "definition": "a format"}],
+        }
+
+    async with scripted(script) as (model, backend):
+        rows = await rows_of(ingest(backend, [Lines(YAML)], kinds=[Kind.TASK, Kind.TERM]))
+    assert [Task("Write it down", "high"), Term("YAML", "a format")] == [row.record for row in rows]
+    schema = model.bodies[0]["response_format"]["json_schema"]["schema"]
+    assert ["tasks", "terms"] == list(schema["properties"])
+    system = model.bodies[0]["messages"][0]["content"]
+    assert ("- tasks:" in system, "- terms:" in system, "- decisions:" in system) == (True, True, False)
+
+
+async def test_an_invented_quote_is_quarantined() -> None:
+    def script(_: str) -> dict[str, Any]:
+        return {"decisions": [decision("Use TOML", "We chose TOML for its types."), decision("Use YAML", YAML)]}
+
+    seen: list[Event] = []
+    async with scripted(script) as (_, backend):
+        run = ingest(backend, [Lines(YAML)], kinds=[Kind.DECISION], on_event=seen.append)
+        assert ["Use YAML"] == titles(await rows_of(run))
+    (one,) = run.quarantined
+    assert ("Use TOML", "its quote does not stand there", "We chose TOML for its types.", "notes.md:1") == (
+        one.record.title if isinstance(one.record, Decision) else "",
+        one.reason,
+        one.quote,
+        one.where,
+    )
+    assert [one] == [event for event in seen if isinstance(event, Quarantined)]
+    assert (1, 1) == (run.report.rows, run.report.quarantined)
+
+
+async def test_what_says_the_same_is_one_row_with_all_evidence() -> None:
+    def script(shown: str) -> dict[str, Any]:
+        title = "Use YAML!" if "first" in shown else "use  yaml"
+        quote = re.findall(r"YAML was chosen \w+\.", shown)[0]
+        return {"decisions": [decision(title, quote, line_of(shown, quote))]}
+
+    lines = Lines("YAML was chosen first." + " And so on." * 40, "# Later", "YAML was chosen again.")
+    async with scripted(script) as (_, backend):
+        run = ingest(backend, [lines], kinds=[Kind.DECISION], chunk_tokens=ONE)
+        given = await rows_of(run)
+    assert ["Use YAML!"] == titles(given)
+    (row,) = run.rows()
+    assert ["notes.md:1", "notes.md:3"] == [evidence.where for evidence in row.evidence]
+    assert 1 == run.report.merged
+
+
+async def test_the_same_evidence_twice_is_one() -> None:
+    def script(_: str) -> dict[str, Any]:
+        return {"decisions": [decision("Use YAML", YAML), decision("Use YAML.", YAML)]}
+
+    async with scripted(script) as (_, backend):
+        run = ingest(backend, [Lines(YAML)], kinds=[Kind.DECISION])
+        await rows_of(run)
+    assert [1] == [len(row.evidence) for row in run.rows()]
+
+
+async def test_a_quote_at_another_line_is_moved() -> None:
+    def script(_: str) -> dict[str, Any]:
+        return {"decisions": [decision("Use YAML", YAML, 1)]}
+
+    async with scripted(script) as (_, backend):
+        run = ingest(backend, [Lines("Something else.", YAML)], kinds=[Kind.DECISION])
+        (row,) = await rows_of(run)
+    assert ("notes.md:2", 1) == (row.evidence[0].where, run.report.moved)
+
+
+async def test_nothing_found() -> None:
+    async with scripted() as (_, backend):
+        run = ingest(backend, [Lines("Nothing to see.")])
+        assert [] == await rows_of(run)
+    assert (1, 0, 0) == (run.report.chunks, run.report.rows, run.report.quarantined)
+
+
+async def test_secrets_are_not_sent() -> None:
+    key = "sk-ant-api03-" + "Abc123Xyz789" * 4
+    async with scripted() as (model, backend):
+        run = ingest(backend, [Lines(f"The key is {key}, keep it.")])
+        await rows_of(run)
+    assert 1 == run.report.masked
+    assert [False] == [key in asked for asked in model.asked]
+    assert "The key is [masked]" in model.asked[0]
+
+
+async def test_the_report() -> None:
+    skipped = Skipped(source="notes.md", line=2, reason="is broken")
+    async with scripted(chosen) as (model, backend):
+        run = ingest(backend, [Lines(YAML, skipped), Lines("Nothing.", name="b.md")], kinds=[Kind.DECISION])
+        await rows_of(run)
+        report = run.report
+    assert ("openai", "openai", model.url, MODEL, MODEL, "native") == (
+        report.backend,
+        report.backend_type,
+        report.endpoint,
+        report.requested_model,
+        report.served_model,
+        report.enforcement,
+    )
+    assert ["notes.md", "b.md"] == [one.name for one in report.inputs]
+    assert (skipped,) == report.skipped
+    assert (2, 200, 20, None) == (
+        report.chunks,
+        report.input_tokens,
+        report.output_tokens,
+        report.cached_input_tokens,
+    )
+
+
+# --- several chunks -------------------------------------------------------------------------------------
+
+
+ONE = 150
+"""Tokens, of which a chunk of them holds one part and not two."""
+
+
+def many(count: int, name: str = "notes.md") -> Lines:
+    return Lines(*(part(number) for number in range(count)), name=name)
+
+
+def part(number: int) -> str:
+    return f"# Part {number}. We chose option {number}." + " And so on." * 33
+
+
+async def test_rows_come_in_the_order_of_the_text() -> None:
+    delays = {0: 0.06, 1: 0.03}  # the first answers take the longest
+
+    async def late(shown: str) -> None:
+        await asyncio.sleep(delays.get(int(shown.partition("# Part ")[2][:1]), 0))
+
+    async with scripted(chosen, waits=late) as (_, backend):
+        run = ingest(backend, [many(9)], kinds=[Kind.DECISION], chunk_tokens=ONE)
+        rows = await rows_of(run)
+    assert [f"chose option {number}" for number in range(9)] == titles(rows)
+    assert 9 == run.report.chunks
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, 4), (2, 2), (1, 1)])
+async def test_several_at_once(given: int | None, expected: int) -> None:
+    async with scripted(chosen, seconds=0.02) as (model, backend):
+        run = ingest(backend, [many(12)], kinds=[Kind.DECISION], chunk_tokens=ONE, max_concurrency=given)
+        await rows_of(run)
+    assert expected == model.most_at_once
+
+
+async def test_leaving_early_ends_what_is_at_work() -> None:
+    async with scripted(chosen, seconds=0.01) as (model, backend):
+        async with ingest(backend, [many(50)], kinds=[Kind.DECISION], chunk_tokens=ONE) as run:
+            async for _ in run:
+                break
+        await asyncio.sleep(0.05)  # the server finishes what had come
+        asked = len(model.asked)
+        await asyncio.sleep(0.05)
+        assert asked == len(model.asked) < 20
+        assert [] == [task for task in asyncio.all_tasks() if "_ask" in repr(task)]
+
+
+async def test_an_error_ends_the_run_and_all_that_is_at_work() -> None:
+    def script(shown: str) -> Any:
+        if "option 3" in shown:
+            return web.json_response({"error": {"message": "broken"}}, status=500)
+        return chosen(shown)
+
+    async with scripted(script) as (_, backend):
+        run = ingest(backend, [many(30)], kinds=[Kind.DECISION], chunk_tokens=ONE)
+        with pytest.raises(APIStatusError, match="broken"):
+            await rows_of(run)
+        assert [] == [task for task in asyncio.all_tasks() if "_ask" in repr(task)]
+
+
+async def test_progress() -> None:
+    seen: list[Progress] = []
+    async with scripted(chosen) as (_, backend):
+        sources = [many(4), many(4, "b.md")]
+        run = ingest(
+            backend,
+            sources,
+            kinds=[Kind.DECISION],
+            chunk_tokens=ONE,
+            on_event=lambda event: seen.append(event) if isinstance(event, Progress) else None,
+        )
+        await rows_of(run)
+    assert list(range(1, 9)) == [progress.chunks for progress in seen]
+    last = seen[-1]
+    assert (2, 2, last.size, 4, 800, 80) == (
+        last.sources,
+        last.sources_done,
+        last.size_done,
+        last.rows,
+        last.input_tokens,
+        last.output_tokens,
+    )
+    assert 0 == last.seconds_left
+    assert "100%: 2 of 2 files, 8 chunks, 4 rows, " in str(last)
+
+
+async def test_each_source_is_iterated_once() -> None:
+    async with scripted() as (_, backend):
+        run = ingest(backend, [Lines(YAML)])
+        await rows_of(run)
+        with pytest.raises(KnowledgeError, match="iterated once"):
+            await rows_of(run)
+
+
+# --- sizes ----------------------------------------------------------------------------------------------
+
+
+async def test_chunks_are_counted_by_the_server() -> None:
+    # The counter of the model finds a token in every four characters of the request's JSON.
+    async with scripted() as (model, backend):
+        run = ingest(backend, [Lines(*(f"{number} " + "x" * 396 for number in range(40)))], chunk_tokens=500)
+        await rows_of(run)
+    assert 1 + len(model.asked) <= model.counted
+    assert max(len(asked) for asked in model.asked) <= 500 * 4
+
+
+async def test_an_answer_that_is_cut_is_asked_for_in_halves() -> None:
+    def script(shown: str) -> Any:
+        if shown.count("We chose") > 2:
+            return completion('{"decisions": [', finish_reason="length")
+        return chosen(shown)
+
+    async with scripted(script) as (model, backend):
+        run = ingest(backend, [many(8)], kinds=[Kind.DECISION])
+        rows = await rows_of(run)
+    assert [f"chose option {number}" for number in range(8)] == titles(rows)
+    assert 1 + 2 + 4 == len(model.asked)
+
+
+async def test_a_context_that_is_smaller_than_thought() -> None:
+    def script(shown: str) -> Any:
+        if len(shown) > 1000:
+            problem = {
+                "message": "This model's maximum context length is 100 tokens. However, your messages resulted in 130.",
+                "type": "invalid_request_error",
+                "param": "messages",
+                "code": "context_length_exceeded",
+            }
+            return web.json_response({"error": problem}, status=400)
+        return chosen(shown)
+
+    async with scripted(script) as (_, backend):
+        run = ingest(backend, [many(8)], kinds=[Kind.DECISION])
+        rows = await rows_of(run)
+    assert [f"chose option {number}" for number in range(8)] == titles(rows)
+
+
+def flood(_: str) -> Any:
+    return completion('{"decisions": [', finish_reason="length")
+
+
+def refusing(_: str) -> Any:
+    return completion("", finish_reason="content_filter")
+
+
+def not_json(_: str) -> Any:
+    return "I am sorry, but I cannot answer in JSON."
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        (flood, "finish_reason length"),
+        (refusing, "finish_reason content_filter"),
+        (not_json, "the answer is no valid Rows"),
+    ],
+)
+async def test_a_part_without_a_usable_answer(script: Callable[[str], Any], words: str) -> None:
+    def sometimes(shown: str) -> Any:
+        return script(shown) if "option 2" in shown else chosen(shown)
+
+    sources = [many(4)]
+    async with scripted(sometimes) as (_, backend):
+        with pytest.raises(ChunkError) as caught:
+            await rows_of(ingest(backend, sources, kinds=[Kind.DECISION], chunk_tokens=ONE))
+        assert str(caught.value).startswith("notes.md:3: the model gave no usable answer to this part: ")
+        assert words in str(caught.value)
+        assert caught.value.__cause__ is not None
+
+        run = ingest(backend, sources, kinds=[Kind.DECISION], chunk_tokens=ONE, skip_failed=True)
+        rows = await rows_of(run)
+    assert ["chose option 0", "chose option 1", "chose option 3"] == titles(rows)
+    (skipped,) = run.report.skipped
+    assert ("notes.md", 3) == (skipped.source, skipped.line)
+    assert words in skipped.reason
+
+
+# --- the journal ----------------------------------------------------------------------------------------
+
+
+async def test_finished_chunks_are_not_asked_again(tmp_path: Path) -> None:
+    broken = True
+
+    def script(shown: str) -> Any:
+        if broken and "option 5" in shown:
+            return web.json_response({"error": {"message": "broken"}}, status=500)
+        return chosen(shown)
+
+    def run_over(backend: Backend, source: Lines, model: str | None = None) -> Ingestion:
+        return ingest(
+            backend,
+            [source],
+            kinds=[Kind.DECISION],
+            chunk_tokens=ONE,
+            max_concurrency=1,
+            journal=journal,
+            model=model,
+        )
+
+    async with scripted(script) as (model, backend):
+        journal = Journal(tmp_path / "j.jsonl")
+        with pytest.raises(APIStatusError):
+            await rows_of(run_over(backend, many(8)))
+        journal.close()
+        journal = Journal(tmp_path / "j.jsonl")
+        assert 5 == len(journal)
+        broken = False
+        model.asked.clear()
+        run = run_over(backend, many(8))
+        assert [f"chose option {number}" for number in range(8)] == titles(await rows_of(run))
+        assert (3, 5, 8) == (len(model.asked), run.report.reused, run.report.chunks)
+        assert (800, 80) == (run.report.input_tokens, run.report.output_tokens)
+
+        # A changed line is asked about anew, and it alone.
+        model.asked.clear()
+        changed = many(8)
+        changed.lines = (*changed.lines[:3], part(3).replace("option", "another"), *changed.lines[4:])
+        rows = await rows_of(run_over(backend, changed))
+        assert ["Source: notes.md:4\n\n[4] " + changed.lines[3]] == model.asked
+        assert "chose another 3" == rows[3].title
+
+        # So is everything, for another kind or model.
+        model.asked.clear()
+        run = ingest(backend, [many(8)], kinds=[Kind.DECISION, Kind.TASK], chunk_tokens=ONE, journal=journal)
+        await rows_of(run)
+        assert (8, 0) == (len(model.asked), run.report.reused)
+        journal.close()
+
+
+async def test_halves_are_not_asked_again(tmp_path: Path) -> None:
+    def script(shown: str) -> Any:
+        if shown.count("We chose") > 2:
+            return completion("{", finish_reason="length")
+        return chosen(shown)
+
+    async with scripted(script) as (model, backend):
+        for expected in (7, 0):
+            model.asked.clear()
+            with closing(Journal(tmp_path / "j.jsonl")) as journal:
+                run = ingest(backend, [many(8)], kinds=[Kind.DECISION], journal=journal)
+                assert [f"chose option {number}" for number in range(8)] == titles(await rows_of(run))
+            assert expected == len(model.asked)
+
+
+# --- what is refused ------------------------------------------------------------------------------------
+
+
+async def test_a_server_that_ignores_schemas_is_refused() -> None:
+    def script(shown: str) -> Any:
+        return "hello" if "single word hello" in shown else chosen(shown)
+
+    model = ScriptedModel(script)
+    async with model, open_backend("openai-compatible", endpoint=model.url, default_model=MODEL) as backend:
+        with pytest.raises(UnenforcedSchemaError, match=r"does not hold answers to a schema; .*--allow-unenforced"):
+            await rows_of(ingest(backend, [Lines(YAML)], kinds=[Kind.DECISION]))
+        assert 1 == len(model.asked)
+        run = ingest(backend, [Lines(YAML)], kinds=[Kind.DECISION], allow_unenforced=True)
+        assert 1 == len(await rows_of(run))
+        assert "unverified" == run.report.enforcement
+
+
+async def test_a_server_that_proves_to_enforce_schemas_is_asked() -> None:
+    model = ScriptedModel()
+
+    def script(shown: str) -> Any:
+        if "single word hello" not in shown:
+            return chosen(shown)
+        schema = model.bodies[-1]["response_format"]["json_schema"]["schema"]
+        return json.dumps({"word": schema["properties"]["word"]["enum"][0]})
+
+    model.script = script
+    async with model, open_backend("openai-compatible", endpoint=model.url, default_model=MODEL) as backend:
+        run = ingest(backend, [Lines(YAML)], kinds=[Kind.DECISION])
+        assert 1 == len(await rows_of(run))
+    assert "proven" == run.report.enforcement
+
+
+async def test_a_source_that_cannot_be_used_costs_nothing() -> None:
+    class Broken(Lines):
+        def prepare(self) -> Any:
+            raise SourceError(self.name, "is empty")
+
+    async with scripted() as (model, backend):
+        with pytest.raises(SourceError, match=r"b\.md: is empty"):
+            await rows_of(ingest(backend, [Lines(YAML), Broken(name="b.md")]))
+        assert [] == model.asked
+
+
+async def test_a_context_that_is_too_small() -> None:
+    async with scripted() as (_, backend):
+        run = ingest(backend, [Lines(YAML)])
+        run._look = _small(run)  # type: ignore[method-assign]
+        with pytest.raises(KnowledgeError, match=r"the context of 512 tokens leaves 0 for the text"):
+            await rows_of(run)
+
+
+def _small(run: Ingestion) -> Callable[[], Any]:
+    async def look() -> None:
+        run._status = type(run._status)(state="ready", context_length=512)
+
+    return look
+
+
+def test_bad_arguments() -> None:
+    backend: Any = object()
+    with pytest.raises(ValueError, match="no kinds are named"):
+        ingest(backend, [], kinds=[])
+    with pytest.raises(ValueError, match="chunk_tokens is 0; it must be 1 or more"):
+        ingest(backend, [], chunk_tokens=0)
+
+
+# --- without asking -------------------------------------------------------------------------------------
+
+
+async def test_a_plan_asks_nothing() -> None:
+    async with scripted() as (model, backend):
+        plan = await ingest(backend, [many(8)], chunk_tokens=ONE).plan()
+    assert [] == model.asked
+    assert (8, MODEL, ("notes.md",)) == (plan.chunks, plan.model, tuple(one.name for one in plan.inputs))

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ctxbackends.knowledge.errors import JournalError
+from ctxbackends.knowledge.journal import Journal
+
+
+def test_what_is_put_is_there_for_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "journal" / "a.jsonl"
+    first = Journal(path)
+    first.put("one", b'{"x":1}')
+    first.put("two", b"[]")
+    first.close()
+    again = Journal(path)
+    assert 2 == len(again)
+    assert (b'{"x":1}', b"[]", None) == tuple(
+        None if found is None else bytes(found) for found in (again.get("one"), again.get("two"), again.get("three"))
+    )
+    again.put("three", b"3")
+    assert b"3" == bytes(again.get("three") or b"")
+    again.close()
+
+
+def test_a_journal_stays_out_of_the_repository(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal" / "a.jsonl")
+    assert "*\n" == (tmp_path / "journal" / ".gitignore").read_text()
+    journal.close()
+
+
+def test_an_empty_one_leaves_nothing(tmp_path: Path) -> None:
+    Journal(tmp_path / "a.jsonl").close()
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_removed(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "a.jsonl")
+    journal.put("one", b"1")
+    journal.remove()
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_cleared(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "a.jsonl")
+    journal.put("one", b"1")
+    journal.clear()
+    assert (0, None) == (len(journal), journal.get("one"))
+    journal.put("two", b"2")
+    journal.close()
+    again = Journal(tmp_path / "a.jsonl")
+    assert b"2" == bytes(again.get("two") or b"")
+    again.close()
+
+
+@pytest.mark.parametrize("torn", [b'{"key":"two","answer":{"x"', b'{"key":"two","answer":2}', b"\x00\x00\x00"])
+def test_a_line_that_a_crash_cut_is_left_out(tmp_path: Path, torn: bytes) -> None:
+    path = tmp_path / "a.jsonl"
+    journal = Journal(path)
+    journal.put("one", b"1")
+    journal.close()
+    with path.open("ab") as file:
+        file.write(torn)
+    again = Journal(path)
+    assert (1, None) == (len(again), again.get("two"))
+    again.put("two", b"22")
+    again.close()
+    last = Journal(path)
+    assert b"22" == bytes(last.get("two") or b"")
+    last.close()
+
+
+def test_one_run_at_a_time(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "a.jsonl")
+    with pytest.raises(JournalError, match="another run has these inputs at work now"):
+        Journal(tmp_path / "a.jsonl")
+    journal.close()
+    Journal(tmp_path / "a.jsonl").close()
+
+
+def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(JournalError, match=r"file/journal/a.jsonl cannot be written: Not a directory"):
+        Journal(tmp_path / "file" / "journal" / "a.jsonl")
+
+
+def test_a_full_disk_takes_nothing_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.jsonl"
+    journal = Journal(path)
+    journal.put("one", b"1")
+
+    class Full:
+        def __init__(self, file: object) -> None:
+            self._file = file
+
+        def write(self, data: bytes) -> int:
+            self._file.write(data[:5])  # type: ignore[attr-defined]
+            return 5
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._file, name)
+
+    monkeypatch.setattr(journal, "_file", Full(journal._file))
+    with pytest.raises(JournalError, match="cannot be written: No space left on device"):
+        journal.put("two", b"2")
+    monkeypatch.undo()
+    assert b'{"key":"one","answer":1}\n' == path.read_bytes()
+    journal.close()
+    assert os.path.exists(path)
