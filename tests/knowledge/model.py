@@ -29,11 +29,12 @@ def nothing(_: str) -> Answer:
 @attrs.define
 class ScriptedModel:
     """``script`` answers; ``seconds`` is how long each answer takes, ``waits`` what it waits for. ``asked`` are the
-    chunks, in their order."""
+    chunks, in their order, and ``bodies`` the requests, where it ``keeps`` them."""
 
     script: Script = nothing
     seconds: float = 0.0
     waits: Callable[[str], Awaitable[None]] | None = None
+    keeps: bool = True
     asked: list[str] = attrs.field(factory=list)
     bodies: list[Mapping[str, Any]] = attrs.field(factory=list)
     counted: int = 0
@@ -81,8 +82,9 @@ class ScriptedModel:
 
     def _answered(self, body: Mapping[str, Any]) -> web.Response:
         shown = body["messages"][-1]["content"]
-        self.bodies.append(body)
-        self.asked.append(shown)
+        if self.keeps:
+            self.bodies.append(body)
+            self.asked.append(shown)
         answer = self.script(shown)
         if isinstance(answer, web.Response):
             return answer

@@ -1,0 +1,121 @@
+"""What a run costs this process, for each chunk: ``python -m tests.knowledge.cost 10000``. The model is a process of its
+own that answers after 5 ms; the input is a file that is read as a stream.
+
+Prints one line of JSON: chunks, rows, CPU milliseconds for each chunk (user and system), the most memory (resident), and
+what it was after a tenth of the chunks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ctxbackends import open_backend
+from ctxbackends.knowledge.ingestion import ingest
+from ctxbackends.knowledge.journal import Journal
+from ctxbackends.knowledge.progress import Progress
+from ctxbackends.knowledge.records import Kind
+from ctxbackends.knowledge.sources.text import TextSource
+from tests.knowledge.model import MODEL, ScriptedModel, decision
+
+PARAGRAPH = 1_400
+"""Characters: with the limit below, a chunk each."""
+CHUNK_TOKENS = 500
+
+
+def paragraphs(count: int) -> Iterator[str]:
+    for number in range(count):
+        filler = "The meeting went on for a while, and nothing that matters was said. " * (PARAGRAPH // 68)
+        yield f"In part {number} we decided to keep option {number}. {filler}"
+
+
+def answer(shown: str) -> dict[str, Any]:
+    """One good row for each part, and one with an invented quote."""
+    number = shown.partition("In part ")[2].partition(" ")[0]
+    line = int(shown.partition("\n\n[")[2].partition("]")[0])
+    quote = f"In part {number} we decided to keep option {number}."
+    good = decision(f"Keep option {number}", quote, line)
+    return {"decisions": [good, decision(f"Drop option {number}", "Nobody said this sentence.", line)]}
+
+
+async def serve() -> None:
+    async with ScriptedModel(answer, seconds=0.005, keeps=False) as model:
+        sys.stdout.write(model.url + "\n")
+        sys.stdout.flush()
+        await asyncio.to_thread(sys.stdin.read)
+
+
+async def run(url: str, path: Path, journal: Path) -> dict[str, Any]:
+    early = 0
+
+    def seen(event: object) -> None:
+        nonlocal early
+        if isinstance(event, Progress) and event.size_done * 10 <= event.size:
+            early = _peak()
+
+    async with open_backend("openai", endpoint=url, api_key="k" * 20, default_model=MODEL) as backend:
+        before = _cpu()
+        kept = Journal(journal)
+        async with ingest(
+            backend,
+            [TextSource(path)],
+            kinds=[Kind.DECISION],
+            chunk_tokens=CHUNK_TOKENS,
+            journal=kept,
+            on_event=seen,
+        ) as found:
+            async for _ in found:
+                pass
+        kept.remove()
+        report = found.report
+    return {
+        "chunks": report.chunks,
+        "rows": report.rows,
+        "quarantined": report.quarantined,
+        "cpu_ms_per_chunk": round((_cpu() - before) * 1000 / report.chunks, 3),
+        "peak_mb": round(_peak() / 1e6, 1),
+        "early_mb": round(early / 1e6, 1),
+        "seconds": round(report.elapsed, 1),
+    }
+
+
+def _cpu() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def main(count: int) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory, "long.md")
+        with path.open("w") as file:
+            for paragraph in paragraphs(count):
+                file.write(paragraph + "\n\n")
+        with subprocess.Popen(
+            [sys.executable, "-m", "tests.knowledge.cost", "serve"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as server:
+            assert server.stdout is not None
+            try:
+                return asyncio.run(run(server.stdout.readline().strip(), path, Path(directory, "journal.jsonl")))
+            finally:
+                server.communicate("")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["serve"]:
+        asyncio.run(serve())
+    else:
+        sys.stdout.write(json.dumps(main(int(sys.argv[1]) if sys.argv[1:] else 10_000)) + "\n")
