@@ -379,11 +379,13 @@ class BackendConfig:
 @attrs.frozen(kw_only=True)
 class CtxConfig:
     """What one ``.ctxrc`` says about backends, in the order of the file. ``path`` is that file. ``airgap``: whether it
-    forbids all endpoints but loopback and private ones."""
+    forbids all endpoints but loopback and private ones. ``redact``: globs of files, relative to the file's directory,
+    that the ``ctx`` commands send to no other endpoints than those."""
 
     backends: tuple[BackendConfig, ...] = ()
     default_backend: str | None = None
     airgap: bool = False
+    redact: tuple[str, ...] = ()
     path: Path | None = None
 
 

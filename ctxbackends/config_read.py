@@ -73,6 +73,11 @@ def airgap_of(path: Path) -> bool:
     return _Reader(str(path), ()).airgap(read_text(path))
 
 
+def redact_of(path: Path) -> tuple[str, ...]:
+    """The globs of ``privacy.redact`` in the file. Its backends are not looked at."""
+    return _Reader(str(path), ()).redact(read_text(path))
+
+
 def read_text(path: Path) -> str:
     """The characters of the file as they stand, line ends and byte order mark included. Raises ConfigError."""
     try:
@@ -251,7 +256,13 @@ class _Reader:
         entries = self._entries(*keys["backends"]) if "backends" in keys else ()
         backends = tuple(entry.config for entry in entries)
         default = self._default(*keys["default_backend"], backends) if "default_backend" in keys else None
-        config = CtxConfig(path=Path(self._path), backends=backends, default_backend=default, airgap=self._airgap(keys))
+        config = CtxConfig(
+            path=Path(self._path),
+            backends=backends,
+            default_backend=default,
+            airgap=self._airgap(keys),
+            redact=self._redact(keys),
+        )
         return Document(config=config, root=root, keys=keys, entries=entries)
 
     def airgap(self, text: str) -> bool:
@@ -264,6 +275,38 @@ class _Reader:
             return _flag(keys["airgap"][1])
         except ValueError as error:
             raise self._error(str(error), "airgap", *keys["airgap"]) from None
+
+    def redact(self, text: str) -> tuple[str, ...]:
+        return self._redact(self._keys(_compose(text.removeprefix("\ufeff"), self._path)))
+
+    def _redact(self, keys: Mapping[str, Pair]) -> tuple[str, ...]:
+        if "privacy" not in keys:
+            return ()
+        top, node = keys["privacy"]
+        if not _is(node, "mapping", "map"):
+            raise self._error("must hold keys and values, such as redact:", "privacy", top, node)
+        found: dict[str, Pair] = {}
+        for key, value in node.value:
+            # Strict, since a misspelt key would let out what it should keep.
+            if not is_text(key) or key.value != "redact":
+                name = name_shown(key.value) if is_text(key) else "a key"
+                raise self._error("unknown key; the only one is redact", f"privacy.{name}", key)
+            if "redact" in found:
+                raise self._error("is given twice", "privacy.redact", key)
+            found["redact"] = (key, value)
+        return self._globs(*found["redact"]) if found else ()
+
+    def _globs(self, key: Node, value: Node) -> tuple[str, ...]:
+        if not _is(value, "sequence", "seq"):
+            raise self._error('must be a list of globs, such as ["*.pem", "secrets/**"]', "privacy.redact", key, value)
+        globs = []
+        for index, node in enumerate(value.value):
+            if not is_text(node) or not node.value.strip("/ ") or is_unsafe(node.value):
+                raise self._error("must be a glob, such as secrets/** or *.pem", f"privacy.redact[{index}]", key, node)
+            if node.value.startswith("!"):
+                raise self._error("takes back another one, which cannot be said here", f"privacy.redact[{index}]", node)
+            globs.append(str(node.value))
+        return tuple(globs)
 
     def _keys(self, root: Node | None) -> dict[str, Pair]:
         """The keys at the top of the file."""
@@ -278,7 +321,7 @@ class _Reader:
                     if key.value in keys:
                         raise self._error("is given twice", name_shown(key.value), key)
                     keys[key.value] = (key, value)
-                elif is_text(key) and key.value in ("airgap", "backends", "default_backend"):
+                elif is_text(key) and key.value in ("airgap", "backends", "default_backend", "privacy"):
                     keys.setdefault(key.value, (key, value))
         return keys
 

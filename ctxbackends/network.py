@@ -74,6 +74,12 @@ def is_loopback(host: str) -> bool:
     return is_localhost(host) if address is None else _within(address, (*LOOPBACK, *_UNSPECIFIED))
 
 
+def is_inside(host: str) -> bool | None:
+    """Whether the address that ``host`` is written as is loopback or in a private network; None for a name."""
+    address = address_of(host)
+    return None if address is None else _within(address, (*PRIVATE, *_UNSPECIFIED))
+
+
 # --- airgap -------------------------------------------------------------------------------------------
 
 

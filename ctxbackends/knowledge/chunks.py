@@ -5,22 +5,19 @@ The size is in bytes of UTF-8. What a chunk may hold in tokens belongs to :mod:`
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
 from ctxbackends.knowledge.records import Unit
 from ctxbackends.knowledge.sources.base import Segment
+from ctxbackends.knowledge.sources.cutting import cut_at, fitting, size_of
 
 _ENOUGH = 0.5
 """A chunk that is so full ends where a section begins, although more would fit."""
 
 _TAIL = 0.1
 """Of a chunk: more than that is no heading, but something to read of its own."""
-
-# Where a segment that is too long is cut, the best first: at an empty line, a line, a sentence, a word.
-_CUTS = (re.compile(r"\n\s*\n"), re.compile(r"\n"), re.compile(r"(?<=[.!?]) +"), re.compile(r"\s"))
 
 
 class Chunk(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,8 +51,8 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
     def halves(self) -> tuple[Chunk, Chunk] | None:
         """The two chunks that it makes, cut near its middle; None where it is one word."""
         if len(self.segments) == 1:
-            cut = _cut(self.segments[0], size_of(self.segments[0]) // 2)
-            return None if cut is None else (self._of(cut[:1]), self._of(cut[1:]))
+            parts = cut_at(self.segments[0], size_of(self.segments[0]) // 2)
+            return None if parts is None else (self._of(parts[:1]), self._of(parts[1:]))
         at = _middle(self.segments)
         return self._of(self.segments[:at]), self._of(self.segments[at:])
 
@@ -67,11 +64,6 @@ def place(source: str, unit: Unit, first: int, last: int) -> str:
     """``notes.md:12-14``, ``paper.pdf, page 3``."""
     span = str(first) if first == last else f"{first}-{last}"
     return f"{source}:{span}" if unit == "line" else f"{source}, {unit} {span}"
-
-
-def size_of(segment: Segment) -> int:
-    # Exact where it is cheap: a str knows whether it is ASCII.
-    return len(segment.text) if segment.text.isascii() else len(segment.text.encode("utf-8", "surrogatepass"))
 
 
 def _middle(segments: Sequence[Segment]) -> int:
@@ -86,49 +78,6 @@ def _middle(segments: Sequence[Segment]) -> int:
         if worth > best:
             best, at = worth, index
     return at
-
-
-def _cut(segment: Segment, size: int) -> tuple[Segment, Segment] | None:
-    """``segment`` in two, the first of at most about ``size`` bytes; None where it has no place to cut but a letter of
-    a single one."""
-    text = segment.text
-    if len(text) < 2:
-        return None
-    most = max(1, size * len(text) // max(1, size_of(segment)))
-    at = next((found for cut in _CUTS if (found := _last(cut, text, most)) is not None), min(most, len(text) - 1))
-    head, tail = text[:at], text[at:]
-    lines = segment.last - segment.first == text.count("\n")  # each line has a place of its own
-    gone = len(tail) - len(tail.lstrip("\n"))  # line ends at the cut belong to neither
-    last = segment.first + head.count("\n") if lines else segment.last
-    first = last + tail[:gone].count("\n") if lines else segment.first
-    head_text, tail_text = head.rstrip("\n"), tail[gone:]
-    if lines:
-        last = segment.first + head_text.count("\n")
-    if not head_text or not tail_text:
-        return None
-    return (
-        msgspec.structs.replace(segment, text=head_text, last=last),
-        msgspec.structs.replace(segment, text=tail_text, first=first, starts=0),
-    )
-
-
-def _last(cut: re.Pattern[str], text: str, most: int) -> int | None:
-    """The end of the last match before ``most`` that leaves at least a third of it."""
-    found = None
-    for match in cut.finditer(text, most // 3, most):
-        found = match.end()
-    return found if found is not None and 0 < found < len(text) else None
-
-
-def fitting(segment: Segment, size: int) -> Iterator[Segment]:
-    """``segment`` in pieces of at most about ``size`` bytes."""
-    while size_of(segment) > size:
-        cut = _cut(segment, size)
-        if cut is None:
-            break
-        yield cut[0]
-        segment = cut[1]
-    yield segment
 
 
 class Gatherer:

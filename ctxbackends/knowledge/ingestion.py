@@ -22,7 +22,7 @@ from ctxbackends.backend import Backend
 from ctxbackends.errors import ContextOverflowError, IncompleteOutputError, StructuredOutputError
 from ctxbackends.knowledge import citations
 from ctxbackends.knowledge.budget import Budget, budget_for, prompt_of
-from ctxbackends.knowledge.chunks import Chunk, Gatherer, size_of
+from ctxbackends.knowledge.chunks import Chunk, Gatherer
 from ctxbackends.knowledge.errors import ChunkError, KnowledgeError, UnenforcedSchemaError
 from ctxbackends.knowledge.journal import Journal
 from ctxbackends.knowledge.masking import mask
@@ -30,6 +30,7 @@ from ctxbackends.knowledge.progress import Event, OnEvent, Plan, Progress, Repor
 from ctxbackends.knowledge.questions import Question
 from ctxbackends.knowledge.records import Kind, Quarantined, Row
 from ctxbackends.knowledge.sources.base import Input, Segment, Skipped, Source
+from ctxbackends.knowledge.sources.cutting import size_of
 from ctxbackends.structured import extract_result, probe_schema
 from ctxbackends.types import ServerStatus, Usage
 

@@ -3,8 +3,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctxbackends.knowledge.chunks import Chunk, chunked, fitting, size_of
+from ctxbackends.knowledge.chunks import Chunk, chunked
 from ctxbackends.knowledge.sources.base import Segment
+from ctxbackends.knowledge.sources.cutting import fitting, size_of
 
 
 def segments(*texts: str, starts: tuple[int, ...] = ()) -> list[Segment]:

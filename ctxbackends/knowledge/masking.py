@@ -1,0 +1,108 @@
+"""Secrets in a text that is to be sent: found by their forms, and masked. Pure; knows no source.
+
+Only what has the form of a key, or is assigned to the name of one. Hashes of git, UUIDs and checksums stay: people cite
+them. The number of line ends stays as well, so that places stay true.
+"""
+
+from __future__ import annotations
+
+import re
+
+MASK = "[masked]"
+
+# Each form with what every text that holds it also holds: looking for that first makes ordinary text cheap.
+_FORMS: tuple[tuple[tuple[str, ...], re.Pattern[str]], ...] = tuple(
+    (needles, re.compile(pattern, re.ASCII))
+    for needles, pattern in (
+        (
+            ("PRIVATE KEY",),
+            r"-----BEGIN [A-Z ]{0,32}PRIVATE KEY-----[^-]{0,20000}(-----END [A-Z ]{0,32}PRIVATE KEY-----)?",
+        ),
+        (("sk-",), r"(?<![A-Za-z0-9])sk-[A-Za-z0-9_-]{16,}"),  # OpenAI, Anthropic, OpenRouter
+        (("ghp_", "gho_", "ghu_", "ghs_", "ghr_"), r"(?<![A-Za-z0-9])gh[pousr]_[A-Za-z0-9]{20,}"),
+        (("github_pat_",), r"github_pat_[A-Za-z0-9_]{20,}"),
+        (("glpat-",), r"glpat-[A-Za-z0-9_-]{16,}"),
+        (("xox",), r"(?<![A-Za-z0-9])xox[abposr]-[A-Za-z0-9-]{10,}"),  # Slack
+        (("AKIA", "ASIA"), r"(?<![A-Za-z0-9])A[KS]IA[A-Z0-9]{16}(?![A-Za-z0-9])"),  # AWS
+        (("AIza",), r"(?<![A-Za-z0-9])AIza[A-Za-z0-9_-]{30,}"),  # Google
+        (("ya29.",), r"(?<![A-Za-z0-9])ya29\.[A-Za-z0-9_-]{20,}"),
+        (("hf_",), r"(?<![A-Za-z0-9])hf_[A-Za-z0-9]{20,}"),
+        (("gsk_",), r"(?<![A-Za-z0-9])gsk_[A-Za-z0-9]{20,}"),
+        (("nvapi-",), r"(?<![A-Za-z0-9])nvapi-[A-Za-z0-9_-]{20,}"),
+        (("xai-",), r"(?<![A-Za-z0-9])xai-[A-Za-z0-9]{20,}"),
+        (("r8_",), r"(?<![A-Za-z0-9])r8_[A-Za-z0-9]{20,}"),
+        (("npm_",), r"(?<![A-Za-z0-9])npm_[A-Za-z0-9]{30,}"),
+        (("pypi-",), r"(?<![A-Za-z0-9])pypi-[A-Za-z0-9_-]{30,}"),
+        (("_live_", "_test_"), r"(?<![A-Za-z0-9])[rsp]k_(live|test)_[A-Za-z0-9]{16,}"),  # Stripe
+        (("SG.",), r"(?<![A-Za-z0-9])SG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}"),  # SendGrid
+        (("eyJ",), r"(?<![A-Za-z0-9])eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}"),  # JSON Web Token
+    )
+)
+
+_BEARER = re.compile(r"\b(Bearer|Basic|Token)[ \t]+(?!\[masked\])([A-Za-z0-9._~+/-]{12,}=*)", re.ASCII | re.IGNORECASE)
+_IN_URL = re.compile(r"(?<=://)([^\s:/@?#\"'<>]{0,100}):(?!\[masked\])([^\s/@\"'<>]{1,200})@")
+# A name that says secret, an assignment, and a value: in code, YAML, JSON, shell and .env files.
+_ASSIGNED = re.compile(
+    r"""(?<![A-Za-z0-9_.-])(?P<name>[A-Za-z0-9_.-]{0,60}?(?:api[_-]?key|secret|token|passw(?:or)?d|passphrase|private[_-]?key|access[_-]?key))
+    (?P<between>[A-Za-z0-9_]{0,20}["']?[ \t]{0,4}(?::=|[:=])[ \t]{0,4})
+    (?P<value>"[^"\n]{8,500}"|'[^'\n]{8,500}'|[^\s"',;{}()\[\]<>]{8,500})""",
+    re.ASCII | re.IGNORECASE | re.VERBOSE,
+)
+_NAMES = ("key", "secret", "token", "passw", "passphrase")
+_PLACEHOLDER = re.compile(
+    r"""\$|\{|<|%|\*{3}|\.{3}|x{4}|(?:your|my|the|some|example|changeme|placeholder|dummy|fake|redacted|masked)
+    |(?:os\.|process\.|env\b|getenv|config|settings|self\.|none\b|null\b|true\b|false\b|https?://)""",
+    re.IGNORECASE | re.VERBOSE,
+)
+
+
+def mask(text: str) -> tuple[str, int]:
+    """``text`` with its secrets masked, and how many there were."""
+    count = 0
+
+    def masked(match: re.Match[str]) -> str:
+        nonlocal count
+        count += 1
+        return MASK + "\n" * match[0].count("\n")
+
+    for needles, form in _FORMS:
+        if any(needle in text for needle in needles):
+            text = form.sub(masked, text)
+    if "@" in text and "://" in text:
+        text, found = _IN_URL.subn(rf"\1:{MASK}@", text)
+        count += found
+    lower = text.lower()
+    if "bearer" in lower or "basic" in lower or "token" in lower:
+        text, found = _BEARER.subn(_bearer, text)
+        count += text.count(_MARKED)
+        text = text.replace(_MARKED, MASK)
+    if any(name in lower for name in _NAMES):
+        text = _ASSIGNED.sub(_assigned, text)
+        count += text.count(_MARKED)
+        text = text.replace(_MARKED, MASK)
+    return text, count
+
+
+_MARKED = "\0masked\0"  # no text that is read holds a NUL
+
+
+def _bearer(match: re.Match[str]) -> str:
+    # Words follow these words in prose: a credential has digits, or is longer than words are.
+    value = match[2]
+    return f"{match[1]} {_MARKED}" if _is_random(value) else match[0]
+
+
+def _assigned(match: re.Match[str]) -> str:
+    value = match["value"]
+    quote = value[0] if value[0] in "\"'" else ""
+    inner = value.strip("\"'")
+    if MASK in inner or _PLACEHOLDER.search(inner) or not (_is_random(inner) or (quote and " " not in inner)):
+        return match[0]
+    return f"{match['name']}{match['between']}{quote}{_MARKED}{quote}"
+
+
+def _is_random(value: str) -> bool:
+    """Whether it is more than words: digits among letters, or signs that no word has."""
+    has_digit = any(char.isdigit() for char in value)
+    has_letter = any(char.isalpha() for char in value)
+    return has_letter and (has_digit or any(char in "!@#&=+/~^" for char in value))
