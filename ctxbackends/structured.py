@@ -75,8 +75,8 @@ def _wanted(target: type[Any], native: bool) -> tuple[JSONSchemaFormat, bool]:
     return JSONSchemaFormat(name, in_box(schema) if boxed else schema, checked=True), boxed
 
 
-# A program asks for the same types again and again. Without this, a chunk of `python -m tests.knowledge.cost` took 2.7 ms
-# of CPU, with it 2.2.
+# A program asks for the same types again and again. Without this, a chunk of `python -m tests.knowledge.cost` took
+# 2.7 ms of CPU, with it 2.2.
 _wanted_once = functools.lru_cache(maxsize=128)(_wanted)
 
 

@@ -12,7 +12,7 @@ import msgspec
 
 from ctxbackends.knowledge.chunks import Chunk
 from ctxbackends.knowledge.questions import Found
-from ctxbackends.knowledge.records import Evidence, Quarantined, title_of
+from ctxbackends.knowledge.records import Evidence, Quarantined, tidied, title_of
 from ctxbackends.knowledge.sources.base import Segment
 
 SHORTEST_QUOTE = 8
@@ -93,7 +93,7 @@ class Checker:
         last = _place_in(other, place + len(quote) - 1 - self._starts[ends])
         evidence = Evidence(
             source=self._chunk.source,
-            quote=quote,
+            quote=tidied(quote),
             first=first,
             last=last,
             unit=self._chunk.unit,
@@ -105,7 +105,7 @@ class Checker:
         return Checked(found=found, evidence=evidence, moved=not named)
 
     def _refused(self, found: Found, reason: str) -> Quarantined:
-        return Quarantined(record=found.record, reason=reason, quote=found.quote, where=self._chunk.where)
+        return Quarantined(record=found.record, reason=reason, quote=tidied(found.quote), where=self._chunk.where)
 
 
 def check(found: Sequence[Found], chunk: Chunk) -> list[Checked | Quarantined]:

@@ -19,7 +19,8 @@ from ctxbackends.knowledge.journal import Journal
 from ctxbackends.knowledge.known import Known
 from ctxbackends.knowledge.privacy import is_private, redacted
 from ctxbackends.knowledge.progress import OnEvent, Plan, Report
-from ctxbackends.knowledge.proposals import Facts, Proposal, proposal_id, ready_directory, slugged, write_proposal
+from ctxbackends.knowledge.proposal import Facts, Proposal
+from ctxbackends.knowledge.proposals import proposal_id, ready_directory, slugged, write_proposal
 from ctxbackends.knowledge.records import Kind, Row
 from ctxbackends.knowledge.sources.base import Skipped, Source
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from ctxbackends.knowledge.records import PLURALS, RECORDS, Kind, Record
+from ctxbackends.knowledge.records import PLURALS, RECORDS, Kind, Record, tidied
 from ctxbackends.wire.json_schema import schema_for
 
 VERSION = 1
@@ -133,6 +133,6 @@ def _text(name: str) -> Any:
 
 
 def _found(kind: Kind, row: Any) -> Found:
-    record = RECORDS[kind]
-    fields = {name: getattr(row, name) for name in record.__struct_fields__}
+    record: Any = RECORDS[kind]
+    fields = {name: tidied(getattr(row, name)) for name in record.__struct_fields__}
     return Found(record(**fields), row.line, row.quote)

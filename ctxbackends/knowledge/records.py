@@ -12,6 +12,8 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from ctxbackends.errors import printable
+
 Unit: TypeAlias = Literal["line", "page", "paragraph"]
 """What the places of a source are counted in, from 1."""
 
@@ -190,6 +192,11 @@ class Quarantined(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     quote: str
     where: str
+
+
+def tidied(text: str) -> str:
+    """``text`` on one line: white space folded, other control characters written out."""
+    return printable(" ".join(text.split()))
 
 
 def folded_title(title: str) -> str:

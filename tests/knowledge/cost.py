@@ -1,8 +1,8 @@
-"""What a run costs this process, for each chunk: ``python -m tests.knowledge.cost 10000``. The model is a process of its
-own that answers after 5 ms; the input is a file that is read as a stream.
+"""What a run costs this process, for each chunk: ``python -m tests.knowledge.cost 10000``. The model is a process of
+its own that answers after 5 ms; the input is a file that is read as a stream.
 
-Prints one line of JSON: chunks, rows, CPU milliseconds for each chunk (user and system), the most memory (resident), and
-what it was after a tenth of the chunks.
+Prints one line of JSON: chunks, rows, CPU milliseconds for each chunk (user and system), the most memory (resident),
+and what it was after a tenth of the chunks.
 """
 
 from __future__ import annotations

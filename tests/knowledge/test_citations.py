@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from ctxbackends.knowledge.chunks import Chunk
 from ctxbackends.knowledge.citations import Checked, check
 from ctxbackends.knowledge.questions import Found
-from ctxbackends.knowledge.records import Evidence, Quarantined, Task
+from ctxbackends.knowledge.records import Evidence, Quarantined, Task, tidied
 from ctxbackends.knowledge.sources.base import Segment
 
 CHUNK = Chunk(
@@ -103,7 +103,7 @@ def test_marks_around_a_quote_are_no_part_of_it(quote: str) -> None:
 def test_what_is_not_believed(quote: str, reason: str) -> None:
     one = refused(quote)
     assert reason == one.reason
-    assert ("notes.md:1-8", quote) == (one.where, one.quote)
+    assert ("notes.md:1-8", " ".join(quote.split())) == (one.where, one.quote)
 
 
 def test_a_row_without_a_title() -> None:
@@ -122,7 +122,7 @@ def test_what_is_copied_is_found(lines: list[str], data: st.DataObject) -> None:
     if len("".join(text.split())) < 8:
         assert isinstance(one, Quarantined)
     elif isinstance(one, Checked):
-        assert " ".join(text.split()) in " ".join(one.evidence.quote.split()) or one.evidence.quote in text
+        assert tidied(text) == one.evidence.quote or one.evidence.quote in tidied(text)
         assert one.evidence.first == one.evidence.last == number
     else:
         pytest.fail(one.reason)

@@ -66,14 +66,20 @@ class StdinSource(TextSource):
     def path(self) -> None:
         return None
 
+    def spool(self) -> None:
+        """Read the stream to its end, which ``prepare`` does otherwise."""
+        if self._file is not None:
+            return
+        try:
+            # Without a name: it is gone with the process, whatever happens.
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115  # read again by pieces()
+            shutil.copyfileobj(self._stream, self._file)
+        except OSError as error:
+            raise SourceError(self.name, f"cannot be read: {error.strerror}") from None
+
     def _open(self) -> AbstractContextManager[BinaryIO]:
-        if self._file is None:
-            try:
-                # Without a name: it is gone with the process, whatever happens.
-                self._file = tempfile.TemporaryFile()  # noqa: SIM115  # read again by pieces()
-                shutil.copyfileobj(self._stream, self._file)
-            except OSError as error:
-                raise SourceError(self.name, f"cannot be read: {error.strerror}") from None
+        self.spool()
+        assert self._file is not None
         self._file.seek(0)
         return nullcontext(self._file)
 

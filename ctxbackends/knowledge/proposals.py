@@ -1,0 +1,130 @@
+"""The directory of proposals: one file for each run, written whole or not at all, found by name. Knows no backend."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+
+from ctxbackends.knowledge import atomic
+from ctxbackends.knowledge.errors import ProposalError
+from ctxbackends.knowledge.layout import BrokenLayoutError, parsed, rendered
+from ctxbackends.knowledge.proposal import Proposal
+
+CONTEXT = ".context"
+DIRECTORY = "proposals"
+LATEST = "latest"
+
+_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[a-z0-9-]+")
+_MAX_SLUG = 40
+
+
+def proposal_id(when: datetime, slug: str) -> str:
+    """``20261123T130500Z-notes``: the time, which is UTC, and the slug."""
+    return f"{when:%Y%m%dT%H%M%SZ}-{slug}"
+
+
+def slugged(text: str) -> str:
+    """``text`` as a part of a file's name: lower-case ASCII words, 40 characters at most, never nothing."""
+    ascii_text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    words = re.sub(r"[^a-z0-9]+", "-", ascii_text).strip("-")
+    return words[:_MAX_SLUG].rstrip("-") or "input"
+
+
+def context_directory(start: Path | None = None) -> Path:
+    """The nearest ``.context`` from ``start`` (the working directory) upwards. Raises ProposalError."""
+    folder = Path(os.path.abspath(start if start is not None else os.curdir))
+    for candidate in (folder, *folder.parents):
+        if (candidate / CONTEXT).is_dir():
+            return candidate / CONTEXT
+    raise ProposalError(
+        f"there is no {CONTEXT} directory here or above; make one (mkdir {CONTEXT}), or name a directory with --out"
+    )
+
+
+def ready_directory(directory: Path) -> None:
+    """Make ``directory`` where it is missing (not what is above it), and hold that files can be written there. Raises
+    ProposalError."""
+    try:
+        directory.mkdir(exist_ok=True)
+    except FileExistsError:
+        raise ProposalError(f"{directory} is no directory; proposals are written there") from None
+    except OSError as error:
+        raise ProposalError(f"{directory} cannot be made: {error.strerror}") from error
+    probe = directory / f".{os.getpid()}.tmp"
+    try:
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise ProposalError(f"{directory} cannot be written to: {error.strerror}") from error
+
+
+def write_proposal(directory: Path, proposal: Proposal) -> Path:
+    """Write a new file, whole, and return its path. Where there is one of its id already, it gets another (``-2``).
+    Raises ProposalError; nothing is written then."""
+    first = proposal.facts.id
+    for number in range(1, 1000):
+        name = first if number == 1 else f"{first}-{number}"
+        named = msgspec.structs.replace(proposal, facts=msgspec.structs.replace(proposal.facts, id=name))
+        path = directory / f"{name}.md"
+        if atomic.write_new(path, rendered(named).encode()):
+            return path
+    raise ProposalError(f"{directory} holds a thousand proposals of the name {first}")
+
+
+def read_proposal(path: Path) -> Proposal:
+    """Read one back. Raises ProposalError with the place of the fault."""
+    try:
+        text = path.read_bytes().decode()
+    except OSError as error:
+        raise ProposalError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError:
+        raise ProposalError(f"{path} is not UTF-8 text") from None
+    try:
+        proposal = parsed(text)
+    except BrokenLayoutError as error:
+        raise ProposalError(
+            f"{path}:{error.line}: {error.problem}; a proposal is not edited by hand, use ctx proposals edit"
+        ) from None
+    if proposal.facts.id != path.stem:
+        raise ProposalError(f"{path} says that its name is {proposal.facts.id}.md")
+    return proposal
+
+
+def proposals_in(directory: Path) -> tuple[Path, ...]:
+    """The files of proposals, the oldest first; none where there is no such directory."""
+    try:
+        names = sorted(entry for entry in os.listdir(directory) if entry.endswith(".md") and _ID.fullmatch(entry[:-3]))
+    except FileNotFoundError:
+        return ()
+    except OSError as error:
+        raise ProposalError(f"{directory} cannot be read: {error.strerror}") from error
+    return tuple(directory / name for name in names)
+
+
+def find_proposal(directory: Path, name: str = LATEST) -> Path:
+    """The proposal of this id, or the only one whose id begins with ``name`` or has it as its slug; ``latest`` is the
+    newest. Raises ProposalError that lists what there is."""
+    paths = proposals_in(directory)
+    if not paths:
+        raise ProposalError(f"there are no proposals in {directory}; ctx ingest and ctx compact make them")
+    if name == LATEST:
+        return paths[-1]
+    wanted = name.removesuffix(".md")
+    exact = [path for path in paths if path.stem == wanted]
+    near = exact or [path for path in paths if path.stem.startswith(wanted) or path.stem.partition("-")[2] == wanted]
+    if len(near) == 1:
+        return near[0]
+    if near:
+        raise ProposalError(f"several proposals are meant by {name!r}: {_listed(near)}")
+    raise ProposalError(f"no proposal is named {name!r}; there are {_listed(paths)}")
+
+
+def _listed(paths: Sequence[Path]) -> str:
+    shown = [path.stem for path in paths[-5:]]
+    return ", ".join(shown) if len(paths) <= 5 else f"{len(paths)}, the newest {', '.join(shown)}"

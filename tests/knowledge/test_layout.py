@@ -1,0 +1,308 @@
+"""A proposal's file is read back as it was written, whatever texts it holds."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ruamel.yaml import YAML
+
+from ctxbackends.knowledge.layout import BrokenLayoutError, parsed, rendered
+from ctxbackends.knowledge.proposal import Facts, Proposal
+from ctxbackends.knowledge.records import (
+    RECORDS,
+    Decision,
+    Evidence,
+    Kind,
+    Quarantined,
+    Record,
+    Row,
+    Task,
+    tidied,
+)
+from ctxbackends.knowledge.sources.base import Input, Skipped
+
+FACTS = Facts(
+    id="20261123T130500Z-notes",
+    created="2026-11-23T13:05:00Z",
+    command="ingest",
+    kinds=(Kind.DECISION, Kind.TASK),
+    backend="local",
+    backend_type="llamacpp",
+    endpoint="http://localhost:8080",
+    requested_model="qwen3-4b",
+    served_model="qwen3-4b",
+    server_version="b8672",
+    schema_sha256="a" * 64,
+    enforcement="grammar",
+    inputs=(Input(name="notes.md", sha256="b" * 64, size=1234),),
+    chunks=1,
+    input_tokens=900,
+    output_tokens=80,
+    cached_input_tokens=None,
+    masked=0,
+)
+PROPOSAL = Proposal(
+    facts=FACTS,
+    rows=(
+        Row(
+            record=Decision("Use YAML", "Nobody edits JSON by hand.", "People edit it by hand.", "A parser comes in."),
+            evidence=(
+                Evidence(source="notes.md", quote="We chose YAML because people edit it by hand.", first=12, last=14),
+                Evidence(
+                    source="s.jsonl",
+                    quote="YAML it is.",
+                    first=17,
+                    last=17,
+                    timestamp="2026-02-19T14:30:00.000Z",
+                    session_id="3f2a",
+                    branch="main",
+                ),
+            ),
+            known="DECISIONS.md:12",
+        ),
+        Row(
+            record=Task("Write the parser", "high"),
+            evidence=(Evidence(source="plan.pdf", quote="The parser is to be written.", first=3, last=3, unit="page"),),
+        ),
+    ),
+    quarantined=(
+        Quarantined(
+            record=Task("Buy milk", "low"),
+            reason="its quote does not stand there",
+            quote="Somebody buys milk.",
+            where="notes.md:1-40",
+        ),
+    ),
+    skipped=(
+        Skipped(source="s.jsonl", line=9, reason="is no line of JSON"),
+        Skipped(source="a.pdf", reason="is empty"),
+    ),
+)
+FILE = """\
+---
+format: 1
+id: "20261123T130500Z-notes"
+created: "2026-11-23T13:05:00Z"
+command: "ingest"
+kinds: ["decision", "task"]
+backend: "local"
+backend_type: "llamacpp"
+endpoint: "http://localhost:8080"
+requested_model: "qwen3-4b"
+served_model: "qwen3-4b"
+server_version: "b8672"
+schema_sha256: "{a}"
+enforcement: "grammar"
+chunks: 1
+input_tokens: 900
+output_tokens: 80
+cached_input_tokens: null
+masked: 0
+rows: 2
+quarantined: 1
+skipped: 2
+inputs:
+  - {{"name": "notes.md", "sha256": "{b}", "size": 1234}}
+---
+
+# 2 rows from notes.md
+
+Proposed by qwen3-4b (llamacpp at http://localhost:8080) on 2026-11-23. Nothing of it is in `.context/*.md` before \
+somebody puts it
+there: `ctx proposals review 20261123T130500Z-notes`.
+
+## Decisions
+
+### d1: Use YAML
+
+- **Context:** Nobody edits JSON by hand.
+- **Rationale:** People edit it by hand.
+- **Consequence:** A parser comes in.
+- **Known already:** DECISIONS.md:12
+
+> We chose YAML because people edit it by hand.
+>
+> notes.md:12-14
+
+> YAML it is.
+>
+> s.jsonl:17 · at 2026-02-19T14:30:00.000Z · session 3f2a · branch main
+
+## Tasks
+
+### t1: Write the parser
+
+- **Priority:** high
+
+> The parser is to be written.
+>
+> plan.pdf, page 3
+
+## Quarantined
+
+What the model wrote and the sources do not prove. None of it can be accepted.
+
+### x1: Buy milk
+
+- **Kind:** task
+- **Priority:** low
+- **Reason:** its quote does not stand there
+- **Shown:** notes.md:1-40
+
+> Somebody buys milk.
+
+## Not read
+
+- s.jsonl · line 9 · is no line of JSON
+- a.pdf · is empty
+""".format(a="a" * 64, b="b" * 64)
+
+
+def test_the_file() -> None:
+    assert FILE == rendered(PROPOSAL)
+    assert PROPOSAL == parsed(FILE)
+
+
+def test_the_names_of_rows() -> None:
+    assert ["d1", "t1"] == list(PROPOSAL.named())
+
+
+def test_windows_line_ends_are_read() -> None:
+    assert PROPOSAL == parsed(FILE.replace("\n", "\r\n"))
+
+
+hostile = st.one_of(
+    st.text(max_size=40),
+    st.sampled_from(
+        [
+            "---",
+            "# heading",
+            "## Decisions",
+            "### d1: x",
+            "- **Context:** x",
+            "> quote",
+            "<!-- hidden -->",
+            "</details><script>alert(1)</script>",
+            "![x](http://tracker/x.png)",
+            "[x](javascript:alert(1))",
+            "a · line 3 · b",
+            "notes.md:12-14",
+            "plan.pdf, page 3",
+            "`code` \\ \\\\ \\< &lt; &amp;",
+            "'\": {}[]|>%@`!&*#?-,",
+            "\u2028\x85\x1b[2J\x00\ufeff",
+            "yes",
+            "null",
+            "{{x}}",
+            "😀 é 中文",
+        ]
+    ),
+).map(tidied)
+titles = hostile.filter(lambda text: text != "")
+
+
+@st.composite
+def records(draw: st.DrawFn) -> Record:
+    kind = draw(st.sampled_from(Kind))
+    if kind is Kind.TASK:
+        return Task(draw(titles), draw(st.sampled_from(["low", "medium", "high"])))
+    record = RECORDS[kind]
+    return record(draw(titles), *(draw(hostile) for _ in record.__struct_fields__[1:]))
+
+
+@st.composite
+def evidence(draw: st.DrawFn) -> Evidence:
+    first = draw(st.integers(1, 10**6))
+    return Evidence(
+        source=draw(titles),
+        quote=draw(titles),
+        first=first,
+        last=first + draw(st.integers(0, 10)),
+        unit=draw(st.sampled_from(["line", "page", "paragraph"])),
+        timestamp=draw(st.none() | titles),
+        session_id=draw(st.none() | titles),
+        branch=draw(st.none() | titles),
+    )
+
+
+rows = st.builds(
+    Row, record=records(), evidence=st.lists(evidence(), min_size=1, max_size=3).map(tuple), known=st.none() | titles
+)
+proposals = st.builds(
+    Proposal,
+    facts=st.builds(
+        lambda text, name: Facts(
+            **{
+                **{field: getattr(FACTS, field) for field in FACTS.__struct_fields__},
+                "served_model": text,
+                "backend": text,
+                "inputs": (Input(name=name, sha256="c" * 64, size=1),),
+            }
+        ),
+        hostile,
+        titles,
+    ),
+    rows=st.lists(rows, max_size=4).map(lambda found: tuple(sorted(found, key=lambda row: list(Kind).index(row.kind)))),
+    quarantined=st.lists(
+        st.builds(Quarantined, record=records(), reason=titles, quote=hostile, where=titles), max_size=2
+    ).map(tuple),
+    skipped=st.lists(
+        st.builds(Skipped, source=titles, reason=titles, line=st.none() | st.integers(1, 99)), max_size=2
+    ).map(tuple),
+)
+
+
+@given(proposals)
+def test_nothing_is_lost(proposal: Proposal) -> None:
+    text = rendered(proposal)
+    assert proposal == parsed(text)
+    # Programs read the facts with any YAML reader.
+    front = YAML(typ="safe", pure=True).load(text.split("\n---\n")[0] + "\n")
+    assert (proposal.facts.served_model, len(proposal.rows)) == (front["served_model"], front["rows"])
+    assert [one.name for one in proposal.facts.inputs] == [one["name"] for one in front["inputs"]]
+
+
+@given(hostile)
+def test_text_is_nothing_but_text(text: str) -> None:
+    """What would open HTML, a comment, an image or a link in a renderer has a backslash in front."""
+    body = rendered(
+        Proposal(facts=FACTS, rows=(Row(record=Task(text or "x", "low"), evidence=PROPOSAL.rows[1].evidence),))
+    ).split("\n---\n")[1]
+    for sign in "<[&":
+        assert all(body[at - 1] == "\\" for at in range(len(body)) if body[at] == sign)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "problem"),
+    [
+        ("---\nformat", "format", 1, "does not begin with ---"),
+        ("format: 1", "format: 2", 1, "is not of format 1"),
+        ("rows: 2", "rows: 3", 1, "says rows: 3, and holds 2"),
+        ("chunks: 1\n", "", 1, "the front matter is not complete: Object missing required field `chunks`"),
+        ("chunks: 1", "chunks: one", 15, "the value is no JSON"),
+        ("### d1", "### d2", 32, "the row d1 was expected here"),
+        ("- **Rationale:** People edit it by hand.\n", "", 38, "decision: Object missing required field `rationale`"),
+        ("- **Priority:** high", "- **Priority:** huge", 53, "task: Invalid enum value 'huge'"),
+        ("> notes.md:12-14", "> somewhere", 46, "no place of a source"),
+        ("## Tasks", "## Chores", 48, "there is no section 'Chores'"),
+        ("> The parser is to be written.\n>\n", "", 56, "each quote has its place below it"),
+    ],
+)
+def test_what_is_broken_has_a_place(old: str, new: str, line: int, problem: str) -> None:
+    assert old in FILE
+    with pytest.raises(BrokenLayoutError) as caught:
+        parsed(FILE.replace(old, new, 1))
+    assert problem in str(caught.value)
+    assert abs(line - caught.value.line) <= 4, caught.value.line
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_a_proposal_or_broken(text: str) -> None:
+    for one in (text, FILE.replace("Use YAML", text), FILE.replace("## Tasks", text)):
+        try:
+            parsed(one)
+        except BrokenLayoutError as error:
+            assert json.dumps(str(error))
