@@ -1,4 +1,4 @@
-"""``ctx ai``: ping, status, models, chat. Thin: each command is one call of the library and its output."""
+"""``ctx ai``: ping, status, models, chat, and extract. Thin: each command is one call of the library and its output."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import attrs
 import click
 
 from ctxbackends.cli.backends import Choice, backend_options, opened, registry_of
+from ctxbackends.cli.ingest import extract
 from ctxbackends.cli.terminal import print_json, print_table, printable, read_prompt, utf8, waiting
 
 
@@ -163,3 +164,6 @@ async def chat(
             f"(finish_reason {answer.finish_reason}: the answer is not as long as the model would have made it)",
             err=True,
         )
+
+
+ai.add_command(extract)

@@ -92,32 +92,45 @@ def run_options(flag: str, kinds: str) -> Callable[[Callable[..., Any]], Callabl
     return decorate
 
 
-@click.command()
-@run_options("--kinds", _SESSION)
-async def extract(choice: Choice, options: Options) -> None:
-    """Take decisions and the like out of the text on standard input, into one proposal."""
+def _paths(context: click.Context, _: click.Parameter, value: Sequence[str]) -> list[Any]:
+    """The inputs; standard input, where it is one, is read to its end."""
+    # Now, and not in the event loop: asyncio.run puts off a Ctrl-C until the loop runs again.
+    return [_stdin() if one == "-" and not context.resilient_parsing else one for one in value]
+
+
+def _stdin() -> Any:
     from ctxbackends.knowledge.sources.text import StdinSource  # noqa: PLC0415  # help needs none of it
 
     if sys.stdin is None or sys.stdin.isatty():
         raise click.UsageError("no text: pass it on standard input, as in ctx ai extract < notes.md")
-    await _run(choice, options, [StdinSource(sys.stdin.buffer)], command="ai extract")
+    source = StdinSource(sys.stdin.buffer)
+    source.spool()
+    return source
 
 
 @click.command()
-@click.argument("path", metavar="INPUT")
+@click.argument("paths", metavar="", nargs=-1, callback=lambda c, p, _: _paths(c, p, ["-"]))
+@run_options("--kinds", _SESSION)
+async def extract(choice: Choice, options: Options, paths: list[Any]) -> None:
+    """Take decisions and the like out of the text on standard input, into one proposal."""
+    await _run(choice, options, paths, command="ai extract")
+
+
+@click.command()
+@click.argument("paths", metavar="INPUT", nargs=1, callback=lambda c, p, value: _paths(c, p, [value]))
 @run_options("--emit", _SESSION)
-async def compact(choice: Choice, options: Options, path: str) -> None:
+async def compact(choice: Choice, options: Options, paths: list[Any]) -> None:
     """Take decisions and the like out of a session transcript, into one proposal.
 
     INPUT is a .jsonl transcript of Claude Code or Cursor, or text.
     """
-    await _run_found(choice, options, [path], command="compact")
+    await _run_found(choice, options, paths, command="compact")
 
 
 @click.command()
-@click.argument("paths", metavar="INPUT...", nargs=-1, required=True)
+@click.argument("paths", metavar="INPUT...", nargs=-1, required=True, callback=_paths)
 @run_options("--extract", _DOCUMENTS)
-async def ingest(choice: Choice, options: Options, paths: tuple[str, ...]) -> None:
+async def ingest(choice: Choice, options: Options, paths: list[Any]) -> None:
     """Take decisions and the like out of documents, into one proposal.
 
     INPUT is a file (text, Markdown, PDF, DOCX, .jsonl transcript), a directory, a glob, or - for standard input.
@@ -126,10 +139,12 @@ async def ingest(choice: Choice, options: Options, paths: tuple[str, ...]) -> No
     await _run_found(choice, options, paths, command="ingest")
 
 
-async def _run_found(choice: Choice, options: Options, paths: Sequence[str], *, command: str) -> None:
+async def _run_found(choice: Choice, options: Options, paths: Sequence[Any], *, command: str) -> None:
+    from anyio.to_thread import run_sync  # noqa: PLC0415
+
     from ctxbackends.knowledge.sources.find import find_sources  # noqa: PLC0415
 
-    found = find_sources(paths)
+    found = await run_sync(find_sources, paths)
     await _run(choice, options, found.sources, command=command, skipped=found.skipped)
 
 
@@ -180,10 +195,10 @@ class Shown:
 
     def __init__(self, line: Waiting) -> None:
         self._line = line
-        self._last = 0.0
+        self._last = time.monotonic()
 
     def event(self, event: Any) -> None:
-        from ctxbackends.knowledge.progress import Progress  # noqa: PLC0415
+        from ctxbackends.knowledge.progress import Kept, Progress  # noqa: PLC0415
         from ctxbackends.knowledge.sources.base import Skipped  # noqa: PLC0415
         from ctxbackends.types import Loading  # noqa: PLC0415
 
@@ -194,6 +209,9 @@ class Shown:
         elif isinstance(event, Skipped):
             self._line.stop()
             click.echo(f"skipped: {printable(str(event), err=True)}", err=True)
+        elif isinstance(event, Kept):
+            self._line.stop()
+            click.echo(f"{event.chunks} finished chunks are kept; --resume goes on with them", err=True)
 
     def _progress(self, progress: Any) -> None:
         if sys.stderr.isatty():

@@ -60,7 +60,10 @@ debug_option = click.option(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
     homes={
-        "ai": ("ctxbackends.cli.ai:ai", "Ask a model: ping, status, models, chat."),
+        "ai": ("ctxbackends.cli.ai:ai", "Ask a model: ping, status, models, chat, extract."),
+        "compact": ("ctxbackends.cli.ingest:compact", "Take decisions and the like out of a session transcript."),
+        "ingest": ("ctxbackends.cli.ingest:ingest", "Take decisions and the like out of documents."),
+        "proposals": ("ctxbackends.cli.proposals:proposals", "Review what was taken out, and export it."),
         "serve": ("ctxbackends.cli.serve:serve", "Serve a GGUF model with llama.cpp on this machine."),
         "setup": ("ctxbackends.cli.setup:setup", "Write a backend into .ctxrc."),
     },

@@ -92,7 +92,7 @@ class Gatherer:
 
     def add(self, segment: Segment) -> Iterator[Chunk]:
         """The chunks that are full before ``segment`` is in."""
-        for piece in fitting(segment, self.size):
+        for piece in fitting(segment, self._room()):
             size = size_of(piece)
             if self._open and (self._held + size > self.size or self._begins(piece)):
                 yield self._chunk()
@@ -103,6 +103,11 @@ class Gatherer:
         """The last chunk, where there is something in it."""
         if self._open:
             yield self._closed()
+
+    def _room(self) -> int:
+        """How long a segment may be. A heading is not left alone: what follows it has the room beside it."""
+        headed = self._open and self._held <= self.size * _TAIL and all(one.starts >= 2 for one in self._open)
+        return max(1, self.size - self._held) if headed else self.size
 
     def _begins(self, segment: Segment) -> bool:
         return segment.starts >= 2 and self._held >= self.size * _ENOUGH

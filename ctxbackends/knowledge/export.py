@@ -1,8 +1,8 @@
 """Accepted rows as the JSON that the Go tool's ``ctx decision add --json-file`` takes, and ``learning`` and ``task``.
 
 Its fields are ``title, context, rationale, consequence`` of a decision, ``title, context, lesson, application`` of a
-learning, ``title, body, priority, section`` of a task, and ``provenance`` with ``session_id, branch, commit``. It refuses
-a field that is empty or a placeholder, so one that would be is refused here, with what to do.
+learning, ``title, body, priority, section`` of a task, and ``provenance`` with ``session_id, branch, commit``. It
+refuses a field that is empty or a placeholder, so one that would be is refused here, with what to do.
 """
 
 from __future__ import annotations

@@ -57,7 +57,13 @@ def _duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-Event: TypeAlias = Loading | Progress | Skipped | Quarantined
+class Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """A run ends half-way; so many ``chunks`` are in its journal, for the next one."""
+
+    chunks: int
+
+
+Event: TypeAlias = Loading | Progress | Skipped | Quarantined | Kept
 OnEvent: TypeAlias = Callable[[Event], object]
 """Is told what happens in a run: a wait for a cold start, how far it is, what was not read, what is not believed."""
 

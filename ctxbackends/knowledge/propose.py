@@ -18,7 +18,7 @@ from ctxbackends.knowledge.ingestion import Ingestion, ingest
 from ctxbackends.knowledge.journal import Journal
 from ctxbackends.knowledge.known import Known
 from ctxbackends.knowledge.privacy import is_private, redacted
-from ctxbackends.knowledge.progress import OnEvent, Plan, Report
+from ctxbackends.knowledge.progress import Kept, OnEvent, Plan, Report
 from ctxbackends.knowledge.proposal import Facts, Proposal
 from ctxbackends.knowledge.proposals import proposal_id, ready_directory, slugged, write_proposal
 from ctxbackends.knowledge.records import Kind, Row
@@ -91,6 +91,10 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
                         on_row(row)
                 outcome = self._written(run, withheld)
             journal.remove()
+        except BaseException:
+            if len(journal) and on_event is not None:
+                on_event(Kept(chunks=len(journal)))
+            raise
         finally:
             journal.close()
         return outcome

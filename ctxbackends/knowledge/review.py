@@ -91,25 +91,24 @@ class Review:
         self._decide(names, state="undecided", reason="")
 
     def edit(self, name: str, fields: Mapping[str, str]) -> bool:
-        """Give the row other texts, and say whether that changed anything. Evidence cannot be edited. Raises ProposalError
-        for a field or value that its kind does not have."""
+        """Give the row other texts, and say whether that changed anything. Evidence cannot be edited. Raises
+        ProposalError for a field or value that its kind does not have."""
         row = self._known(name)
+        original = fields_of(row.record)
         wanted = {field: tidied(value) for field, value in fields.items()}
-        try:
-            record = record_of(row.kind, fields_of(row.record) | wanted)
-        except ValueError as error:
-            raise ProposalError(f"{name}: {error}") from None
-        first = record.__struct_fields__[0]
-        if not getattr(record, first):
-            raise ProposalError(f"{name}: {first} is empty; a row needs one")
         with self._changing() as decided:
             before = decided.get(name, Decided())
-            after = fields_of(record)
-            new = {field: value for field, value in after.items() if value != fields_of(row.record)[field]}
-            if {**before.fields} == new:
-                return False
-            decided[name] = msgspec.structs.replace(before, fields=new, at=_now())
-        return True
+            try:
+                record = record_of(row.kind, original | before.fields | wanted)
+            except ValueError as error:
+                raise ProposalError(f"{name}: {error}") from None
+            first = record.__struct_fields__[0]
+            if not getattr(record, first):
+                raise ProposalError(f"{name}: {first} is empty; a row needs one")
+            new = {field: value for field, value in fields_of(record).items() if value != original[field]}
+            if new != before.fields:
+                decided[name] = msgspec.structs.replace(before, fields=new, at=_now())
+        return new != before.fields
 
     def _decide(self, names: Iterable[str], *, state: State, reason: str) -> None:
         wanted = list(names)
@@ -119,6 +118,10 @@ class Review:
             for name in wanted:
                 before = decided.get(name, Decided())
                 decided[name] = msgspec.structs.replace(before, state=state, reason=reason, at=_now())
+
+    def row(self, name: str) -> Row:
+        """The row of this name, as it is after edits. Raises ProposalError where there is none."""
+        return self._edited(name, self._known(name))
 
     def _known(self, name: str) -> Row:
         named = self.proposal.named()

@@ -126,6 +126,17 @@ def lines_of(source: Input, file: BinaryIO, *, most: int) -> Iterator[Line]:
         yield _line(number, held, dropped, most)
 
 
+def hold_unchanged(source: Input, file: BinaryIO) -> None:
+    """Raise SourceChangedError where ``file``, opened anew, does not begin with the bytes that were read: somebody
+    wrote over what had been read already, or put another file in its place."""
+    digest, left = hashlib.sha256(), source.size
+    while left > 0 and (block := _read(source.name, file)[:left]):
+        digest.update(block)
+        left -= len(block)
+    if left or digest.hexdigest() != source.sha256:
+        raise SourceChangedError(source.name, "changed while it was read; run again")
+
+
 def _line(number: int, data: bytes, dropped: int, most: int) -> Line:
     size = len(data) + dropped
     return Line(number, data[:most], size, size <= most)

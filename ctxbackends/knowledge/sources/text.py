@@ -14,7 +14,7 @@ from ctxbackends.knowledge.errors import SourceChangedError, SourceError
 from ctxbackends.knowledge.records import Unit
 from ctxbackends.knowledge.sources.base import Input, Piece, Segment
 from ctxbackends.knowledge.sources.cutting import fitting
-from ctxbackends.knowledge.sources.files import Line, lines_of, opened, surveyed
+from ctxbackends.knowledge.sources.files import Line, hold_unchanged, lines_of, opened, surveyed
 
 MOST_LINES = 200
 MOST_BYTES = 16_000
@@ -52,6 +52,8 @@ class TextSource:
         assert self._input is not None, "prepare() comes first"
         with self._open() as file:
             yield from paragraphs(_decoded(self.name, lines_of(self._input, file, most=_LONGEST_LINE)))
+        with self._open() as file:
+            hold_unchanged(self._input, file)
 
 
 class StdinSource(TextSource):

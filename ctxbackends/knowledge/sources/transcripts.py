@@ -17,7 +17,7 @@ from ctxbackends.knowledge.errors import SourceError
 from ctxbackends.knowledge.records import Unit
 from ctxbackends.knowledge.sources.base import Input, Piece, Segment, Skipped
 from ctxbackends.knowledge.sources.cutting import fitting
-from ctxbackends.knowledge.sources.files import Line, lines_of, opened, surveyed
+from ctxbackends.knowledge.sources.files import Line, hold_unchanged, lines_of, opened, surveyed
 from ctxbackends.knowledge.sources.text import MOST_BYTES
 
 MAX_LINE = 8 << 20
@@ -56,6 +56,8 @@ class TranscriptSource:
         with opened(self.name, self._path) as file:
             for line in lines_of(self._input, file, most=MAX_LINE):
                 yield from reader.read(line)
+        with opened(self.name, self._path) as file:
+            hold_unchanged(self._input, file)
 
 
 class _BrokenLine(Exception):

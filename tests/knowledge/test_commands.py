@@ -1,0 +1,364 @@
+"""``ctx ai extract``, ``ctx compact`` and ``ctx ingest``, as people run them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from ctxbackends.knowledge.proposals import read_proposal
+from tests.knowledge.commands import ctx, project, started, untouched, written
+from tests.knowledge.model import ScriptedModel, completion, decision, line_of
+
+Serve = Callable[..., ScriptedModel]
+
+
+def options(shown: str) -> dict[str, Any]:
+    """A decision for each sentence that says to keep an option, and an invented one where it says so."""
+    quotes = re.findall(r"We keep option \d+\.", shown)
+    found = [decision(f"Keep option {quote[15:-1]}", quote, line_of(shown, quote)) for quote in quotes]
+    if "invent" in shown:
+        found.append(decision("Buy a boat", "We all want to buy a boat.", 1))
+    return {"decisions": found}
+
+
+NOTES = "# Meeting\n\nWe keep option 1.\n\nWe keep option 2.\nIt is late.\n"
+
+
+def test_documents_become_a_proposal(tmp_path: Path, serve: Serve) -> None:
+    model = serve(options)
+    directory = project(tmp_path, model.url)
+    (directory / "notes.md").write_text(NOTES + "\nDo not invent anything.\n")
+    before = untouched(directory)
+    done = ctx(directory, "ingest", "notes.md")
+    assert (0, 1) == (done.code, len(model.asked)), done.err
+    proposal = read_proposal(directory / done.proposal)
+    assert ["Keep option 1", "Keep option 2"] == [row.title for row in proposal.rows]
+    assert ["notes.md:3", "notes.md:5"] == [row.evidence[0].where for row in proposal.rows]
+    assert ["DECISIONS.md:3", None] == [row.known for row in proposal.rows]
+    assert ["its quote does not stand there"] == [one.reason for one in proposal.quarantined]
+    facts = proposal.facts
+    assert ("ingest", "model", "openai", model.url, "scripted", 1, 100, 10) == (
+        facts.command,
+        facts.backend,
+        facts.backend_type,
+        facts.endpoint,
+        facts.served_model,
+        facts.chunks,
+        facts.input_tokens,
+        facts.output_tokens,
+    )
+    assert "2 rows, 1 of them known already, 1 quarantined in 1 chunks" in done.err
+    assert f"review them: ctx proposals review {proposal.facts.id}" in done.err
+    assert before == untouched(directory)
+    assert [f"proposals/{facts.id}.md"] == [name for name in written(directory) if not name.startswith("journal/.")]
+
+
+def test_standard_input(tmp_path: Path, serve: Serve) -> None:
+    model = serve(options)
+    directory = project(tmp_path, model.url)
+    for arguments in (["ai", "extract"], ["ingest", "-", "--extract", "decisions"]):
+        done = ctx(directory, *arguments, text=NOTES.encode())
+        assert 0 == done.code, done.err
+        assert ["stdin:3", "stdin:5"] == [
+            row.evidence[0].where for row in read_proposal(directory / done.proposal).rows
+        ]
+
+
+def test_a_transcript(tmp_path: Path, serve: Serve) -> None:
+    model = serve(options)
+    directory = project(tmp_path, model.url)
+    lines = [
+        {"type": "summary", "summary": "x"},
+        {"type": "user", "message": {"role": "user", "content": "Which option?"}, "timestamp": "2026-02-19T14:30:00Z"},
+        {
+            "type": "assistant",
+            "sessionId": "abc",
+            "gitBranch": "main",
+            "timestamp": "2026-02-19T14:31:00Z",
+            "message": {"role": "assistant", "content": [{"type": "text", "text": "We keep option 7."}]},
+        },
+    ]
+    text = "\n".join([json.dumps(lines[0]), json.dumps(lines[1]), "{broken", json.dumps(lines[2])])
+    (directory / "session.jsonl").write_text(text)
+    done = ctx(directory, "compact", "session.jsonl", "--emit", "decisions")
+    assert 0 == done.code, done.err
+    assert "skipped: session.jsonl:3: is no line of JSON" in done.err
+    (row,) = read_proposal(directory / done.proposal).rows
+    (evidence,) = row.evidence
+    assert ("session.jsonl:4 (2026-02-19T14:31:00Z)", "abc", "main") == (
+        evidence.where,
+        evidence.session_id,
+        evidence.branch,
+    )
+
+
+def test_nothing_found_writes_nothing(tmp_path: Path, serve: Serve) -> None:
+    directory = project(tmp_path, serve(options).url)
+    (directory / "a.md").write_text("Nothing of note.\n")
+    done = ctx(directory, "ingest", "a.md")
+    assert (0, "", "nothing found in 1 chunks; nothing was written\n") == (done.code, done.out, done.err)
+    assert [] == [name for name in written(directory) if not name.endswith(".gitignore")]
+
+
+def test_a_dry_run_asks_and_writes_nothing(tmp_path: Path, serve: Serve) -> None:
+    model = serve(options)
+    directory = project(tmp_path, model.url)
+    (directory / "a.md").write_text(NOTES)
+    done = ctx(directory, "ingest", "a.md", "--dry-run")
+    assert 0 == done.code, done.err
+    expected = f"a.md  {len(NOTES)} bytes\n1 chunks of at most 8192 tokens would go to scripted at {model.url}"
+    assert done.out.startswith(expected)
+    assert ([], []) == (model.asked, written(directory))
+
+
+def test_events_for_programs(tmp_path: Path, serve: Serve) -> None:
+    directory = project(tmp_path, serve(options).url)
+    (directory / "a.md").write_text(NOTES + "\ninvent\n")
+    done = ctx(directory, "ingest", "a.md", "--json")
+    assert 0 == done.code, done.err
+    names = [event["event"] for event in done.events]
+    assert ["row", "row", "quarantined", "progress", "done"] == names
+    last = done.events[-1]
+    assert (2, 1) == (last["report"]["rows"], last["report"]["quarantined"])
+    assert (directory / last["proposal"]).exists()
+    assert "a.md:3" not in done.err
+
+
+# --- half-way -------------------------------------------------------------------------------------------
+
+
+def long_notes(count: int = 12) -> str:
+    return "\n\n".join(f"# Part {n}\n\nWe keep option {n}.{' And so on.' * 40}" for n in range(count)) + "\n"
+
+
+SMALL = ("--chunk-tokens", "150", "--max-concurrency", "1")
+
+
+def test_a_failure_leaves_no_proposal_and_a_journal(tmp_path: Path, serve: Serve) -> None:
+    broken = True
+
+    def script(shown: str) -> Any:
+        if broken and "option 6." in shown:
+            return web.json_response({"error": {"message": "out of memory"}}, status=500)
+        return options(shown)
+
+    model = serve(script)
+    directory = project(tmp_path, model.url)
+    (directory / "a.md").write_text(long_notes())
+    done = ctx(directory, "ingest", "a.md", *SMALL)
+    assert 1 == done.code
+    assert "6 finished chunks are kept; --resume goes on with them" in done.err
+    assert "out of memory" in done.err
+    assert [] == list((directory / ".context" / "proposals").iterdir())
+
+    # Nothing is asked again by accident, and nothing is thrown away.
+    again = ctx(directory, "ingest", "a.md", *SMALL)
+    assert 1 == again.code
+    assert "--resume goes on with them, --no-resume asks the model again" in again.err
+
+    broken = False
+    model.asked.clear()
+    resumed = ctx(directory, "ingest", "a.md", *SMALL, "--resume")
+    assert (0, 6) == (resumed.code, len(model.asked)), resumed.err
+    rows = read_proposal(directory / resumed.proposal).rows
+    assert [f"Keep option {n}" for n in range(12)] == [row.title for row in rows]
+    assert [".gitignore"] == [path.name for path in (directory / ".context" / "journal").iterdir()]
+
+
+def test_no_resume_asks_again(tmp_path: Path, serve: Serve) -> None:
+    broken = True
+
+    def script(shown: str) -> Any:
+        if broken and "option 3." in shown:
+            return web.json_response({"error": {"message": "out of memory"}}, status=500)
+        return options(shown)
+
+    model = serve(script)
+    directory = project(tmp_path, model.url)
+    (directory / "a.md").write_text(long_notes(6))
+    assert 1 == ctx(directory, "ingest", "a.md", *SMALL).code
+    broken = False
+    model.asked.clear()
+    done = ctx(directory, "ingest", "a.md", *SMALL, "--no-resume")
+    assert (0, 6) == (done.code, len(model.asked)), done.err
+
+
+def test_interrupted(tmp_path: Path, serve: Serve) -> None:
+    model = serve(options, seconds=0.2)
+    directory = project(tmp_path, model.url)
+    (directory / "a.md").write_text(long_notes())
+    before = untouched(directory)
+    process = started(directory, "ingest", "a.md", *SMALL)
+    deadline = time.monotonic() + 30
+    while len(model.asked) < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert 130 == process.returncode, err
+    assert b"finished chunks are kept; --resume goes on with them" in err
+    assert b"interrupted" in err
+    assert [] == list((directory / ".context" / "proposals").iterdir())
+    model.seconds = 0
+    asked = len(model.asked)
+    done = ctx(directory, "ingest", "a.md", *SMALL, "--resume")
+    assert 0 == done.code, done.err
+    assert len(model.asked) - asked < 12
+    assert 12 == len(read_proposal(directory / done.proposal).rows)
+    assert before == untouched(directory)
+
+
+def test_two_runs_at_the_same_moment(tmp_path: Path, serve: Serve) -> None:
+    model = serve(options, seconds=4.0)
+    directory = project(tmp_path, model.url)
+    for name in ("a.md", "b.md"):
+        (directory / name).write_text(NOTES)
+    first = started(directory, "ingest", "a.md")
+    deadline = time.monotonic() + 30
+    while not model.most_at_once and time.monotonic() < deadline:
+        time.sleep(0.01)
+    model.seconds = 0  # for those that come later
+    same = ctx(directory, "ingest", "a.md")
+    other = ctx(directory, "ingest", "b.md")
+    out, err = first.communicate(timeout=30)
+    assert (1, 0, 0) == (same.code, other.code, first.returncode), (same.err, other.err, err)
+    assert "another run has these inputs at work now" in same.err
+    assert 2 == len({out.decode().strip(), other.out.strip()})
+    for path in (out.decode().strip(), other.out.strip()):
+        assert 2 == len(read_proposal(directory / path).rows)
+
+
+# --- what is refused ------------------------------------------------------------------------------------
+
+
+def files(directory: Path) -> None:
+    (directory / "empty.md").write_text(" \n\n")
+    (directory / "binary.md").write_bytes(b"abc\x00def")
+    (directory / "latin.md").write_bytes("Grüße\n".encode("latin-1"))
+    (directory / "none.jsonl").write_text('{"type": "summary"}\n')
+    (directory / "secret").mkdir()
+    (directory / "secret" / "plan.md").write_text(NOTES)
+    os.mkfifo(directory / "pipe.md")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["empty.md"], "empty.md: is empty"),
+        (["binary.md"], "binary.md: is binary (a NUL byte at byte 4); only text can be read"),
+        (["latin.md"], "latin.md:1: is not UTF-8 (byte 3); convert it, for example with iconv -f LATIN1 -t UTF-8"),
+        (["missing.md"], "missing.md: cannot be read: No such file or directory"),
+        (["none.jsonl"], "none.jsonl: holds no turn of a Claude Code or Cursor transcript"),
+        (["pipe.md"], "pipe.md: is no regular file"),
+        (["*.nothing"], "*.nothing: matches no file"),
+        (["a\0b"], "is no path of a file"),
+        (["a.md", "--out", "no/such"], "no/such cannot be made: No such file or directory"),
+        (["a.md", "--out", "a.md"], "a.md is no directory; proposals are written there"),
+        (["a.md", "--model", ""], "no model is named"),
+    ],
+)
+def test_bad_input(tmp_path: Path, serve: Serve, arguments: list[str], said: str) -> None:
+    model = serve(options)
+    directory = project(tmp_path, model.url)
+    files(directory)
+    (directory / "a.md").write_text(NOTES)
+    if "--model" in arguments:
+        (directory / ".ctxrc").write_text(f"backends: [{{name: openai, endpoint: '{model.url}'}}]\n")
+        arguments = arguments[:1]
+    if "\0" in arguments[0]:
+        pytest.skip("no program can be started with it")
+    done = ctx(directory, "ingest", *arguments)
+    assert (1, "") == (done.code, done.out), done.err
+    assert said in done.err
+    assert 1 == len(done.err.strip().split("\n")) or "  name one with --model" in done.err
+    assert ([], []) == (model.asked, [name for name in written(directory) if not name.endswith(".gitignore")])
+
+
+def test_empty_standard_input(tmp_path: Path, serve: Serve) -> None:
+    directory = project(tmp_path, serve(options).url)
+    done = ctx(directory, "ai", "extract")
+    assert (1, "ctx: stdin: is empty\n") == (done.code, done.err)
+
+
+def test_kinds_that_there_are_not(tmp_path: Path) -> None:
+    done = ctx(tmp_path, "ingest", "a.md", "--extract", "decisions,wishes")
+    assert 2 == done.code
+    assert "'wishes' is no kind; the kinds are decisions, learnings, tasks" in done.err
+
+
+def test_without_a_context_directory(tmp_path: Path, serve: Serve) -> None:
+    model = serve(options)
+    (tmp_path / ".ctxrc").write_text(
+        f"backends: [{{name: openai, endpoint: '{model.url}', default_model: scripted}}]\n"
+    )
+    (tmp_path / "a.md").write_text(NOTES)
+    done = ctx(tmp_path, "ingest", "a.md")
+    assert (1, []) == (done.code, model.asked)
+    assert "there is no .context directory here or above; make one (mkdir .context)" in done.err
+    assert 0 == ctx(tmp_path, "ingest", "a.md", "--out", "found").code
+    assert 1 == len(list((tmp_path / "found").glob("*.md")))
+
+
+def test_a_model_that_gives_no_usable_answer(tmp_path: Path, serve: Serve) -> None:
+    directory = project(tmp_path, serve(lambda _: completion("", finish_reason="content_filter")).url)
+    (directory / "a.md").write_text(NOTES)
+    done = ctx(directory, "ingest", "a.md")
+    assert 1 == done.code
+    assert "a.md:1-6: the model gave no usable answer to this part: " in done.err
+    assert "--skip-failed goes on without it" in done.err
+
+
+def test_a_file_that_changes_while_it_is_read(tmp_path: Path, serve: Serve) -> None:
+    path = tmp_path / "a.md"
+
+    def script(shown: str) -> Any:
+        text = path.read_text()
+        path.write_text(text.replace("And", "Or ", 1) if "And" in text else text)
+        return options(shown)
+
+    directory = project(tmp_path, serve(script).url)
+    path.write_text(long_notes(1000))
+    done = ctx(directory, "ingest", "a.md", "--chunk-tokens", "2000")
+    assert 1 == done.code
+    assert "a.md: changed while it was read; run again" in done.err
+    assert [] == list((directory / ".context" / "proposals").iterdir())
+
+
+# --- what is sent ---------------------------------------------------------------------------------------
+
+
+def test_secrets_are_masked_and_counted(tmp_path: Path, serve: Serve) -> None:
+    model = serve(options)
+    directory = project(tmp_path, model.url)
+    key = "ghp_" + "a1B2c3D4" * 5
+    (directory / "a.md").write_text(f"{NOTES}\nThe token is {key}.\n")
+    done = ctx(directory, "ingest", "a.md")
+    assert 0 == done.code, done.err
+    assert "1 secrets were masked before anything was sent" in done.err
+    assert [False] == [key in asked for asked in model.asked]
+    assert 1 == read_proposal(directory / done.proposal).facts.masked
+
+
+def test_what_privacy_keeps_goes_to_this_machine(tmp_path: Path, serve: Serve) -> None:
+    model = serve(options)
+    directory = project(tmp_path, model.url, more="privacy:\n  redact: [secret]\n")
+    files(directory)
+    assert 0 == ctx(directory, "ingest", "secret/plan.md").code
+    assert 1 == len(model.asked)
+
+
+def test_what_privacy_keeps_goes_no_further(tmp_path: Path) -> None:
+    # 192.0.2.1 is an address of no machine (RFC 5737), and is not private.
+    directory = project(tmp_path, "http://192.0.2.1:9", kind="vllm", more="privacy:\n  redact: [secret]\n")
+    files(directory)
+    done = ctx(directory, "ingest", "secret/plan.md")
+    assert 1 == done.code
+    assert "secret/plan.md: not sent to http://192.0.2.1:9: privacy.redact of .ctxrc has it" in done.err

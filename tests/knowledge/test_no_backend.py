@@ -1,0 +1,83 @@
+"""Commands that ask no model need no backend: they open no socket, and do not even import what could."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.knowledge.commands import WITHIN, environment, project, untouched
+from tests.knowledge.made import made
+
+# The program as its console script runs it, in a process that has no sockets; then, what it has imported.
+RUN = """
+import atexit, socket, sys
+class NoSocket:
+    def __init__(self, *args, **more):
+        raise SystemExit("a socket was opened")
+socket.socket = socket.create_connection = NoSocket
+socket.getaddrinfo = NoSocket
+unwanted = {"aiohttp", "anyio", "ctxbackends.transport", "ctxbackends.httpbackend", "ctxbackends.registry"}
+atexit.register(lambda: print("imported", *sorted(unwanted & sys.modules.keys()), file=sys.stderr))
+from ctxbackends.cli import main
+sys.argv[0] = "ctx"
+main()
+"""
+ID = "20261123T130500Z-notes"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["--version"],
+        ["setup", "--help"],
+        ["setup", "--backend", "vllm", "--endpoint", "http://gpu:8000", "--model", "m"],
+        ["proposals", "--help"],
+        ["proposals", "list"],
+        ["proposals", "list", "--json"],
+        ["proposals", "show"],
+        ["proposals", "show", ID, "d1", "--json"],
+        ["proposals", "accept", "--all"],
+        ["proposals", "accept", ID, "d1", "t1"],
+        ["proposals", "reject", "d2", "--reason", "it is known"],
+        ["proposals", "edit", ID, "d2", "--set", "rationale=It was late."],
+        ["proposals", "export"],
+        ["ingest", "--help"],
+        ["compact", "--help"],
+        ["ai", "extract", "--help"],
+    ],
+    ids=" ".join,
+)
+def test_without_sockets(tmp_path: Path, arguments: list[str]) -> None:
+    directory = project(tmp_path, None)
+    path = made(directory)
+    before, proposal = untouched(directory), path.read_bytes()
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, *arguments],
+        cwd=directory,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=WITHIN,
+        text=True,
+        env=environment(),
+    )
+    assert 0 == done.returncode, done.stderr
+    assert "imported" == done.stderr.strip().split("\n")[-1].strip()
+    assert (before, proposal) == (untouched(directory), path.read_bytes())
+
+
+def test_the_sockets_are_really_gone(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, "ai", "ping", "--backend", "vllm", "--endpoint", "http://127.0.0.1:9", "--no-wait"],
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=WITHIN,
+        text=True,
+        env=environment(),
+    )
+    assert 0 != done.returncode
+    assert "aiohttp" in done.stderr.strip().split("\n")[-1] or "a socket was opened" in done.stderr

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import errno
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from ctxbackends.knowledge import atomic
+from ctxbackends.knowledge.errors import ProposalError
+from ctxbackends.knowledge.proposals import (
+    context_directory,
+    find_proposal,
+    proposal_id,
+    proposals_in,
+    read_proposal,
+    ready_directory,
+    slugged,
+    write_proposal,
+)
+from tests.knowledge.made import PROPOSAL, made
+
+
+def test_written_and_read(tmp_path: Path) -> None:
+    path = made(tmp_path)
+    assert "20261123T130500Z-notes.md" == path.name
+    assert PROPOSAL == read_proposal(path)
+    assert [path] == list(path.parent.iterdir())
+
+
+def test_none_is_ever_overwritten(tmp_path: Path) -> None:
+    paths = [made(tmp_path) for _ in range(3)]
+    names = ["20261123T130500Z-notes", "20261123T130500Z-notes-2", "20261123T130500Z-notes-3"]
+    assert names == [path.stem for path in paths]
+    assert names == [read_proposal(path).facts.id for path in paths]
+
+
+def test_names() -> None:
+    when = datetime(2026, 11, 23, 13, 5, 0, tzinfo=UTC)
+    assert "20261123T130500Z-a-b" == proposal_id(when, "a-b")
+
+
+@pytest.mark.parametrize(
+    ("text", "slug"),
+    [
+        ("Meeting Notes (final)", "meeting-notes-final"),
+        ("Größe über alles", "groe-uber-alles"),
+        ("中文", "input"),
+        ("../../etc/passwd", "etc-passwd"),
+        ("x" * 100, "x" * 40),
+        ("a" * 39 + " b", "a" * 39),
+        ("", "input"),
+    ],
+)
+def test_slugs(text: str, slug: str) -> None:
+    assert slug == slugged(text)
+
+
+def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(
+        ProposalError, match=r"notes.md cannot be written: No space left on device; nothing was changed"
+    ):
+        write_proposal(tmp_path, PROPOSAL)
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_an_interrupt_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_proposal(tmp_path, PROPOSAL)
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_replacing_leaves_the_old_one_when_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.json"
+    atomic.replace(path, b"old")
+
+    def refused(*_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(os, "replace", refused)
+    with pytest.raises(ProposalError, match="cannot be written: Read-only file system; nothing was changed"):
+        atomic.replace(path, b"new")
+    assert (b"old", [path]) == (path.read_bytes(), list(tmp_path.iterdir()))
+
+
+def test_directories(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    ready_directory(tmp_path / "proposals")
+    assert [] == list((tmp_path / "proposals").iterdir())
+    with pytest.raises(ProposalError, match="file is no directory"):
+        ready_directory(tmp_path / "file")
+    with pytest.raises(ProposalError, match="cannot be made: No such file or directory"):
+        ready_directory(tmp_path / "no" / "proposals")
+
+
+def test_a_directory_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "write_bytes", refused)
+    with pytest.raises(ProposalError, match="cannot be written to: Permission denied"):
+        ready_directory(tmp_path)
+
+
+def test_the_context_directory_is_searched_upwards(tmp_path: Path) -> None:
+    (tmp_path / ".context").mkdir()
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    assert tmp_path / ".context" == context_directory(tmp_path / "a" / "b")
+
+
+def test_what_is_found(tmp_path: Path) -> None:
+    directory = made(tmp_path).parent
+    facts = msgspec.structs.replace(PROPOSAL.facts, id="20261124T080000Z-plan")
+    later = write_proposal(directory, msgspec.structs.replace(PROPOSAL, facts=facts))
+    (directory / "README.md").write_text("not a proposal")
+    first = directory / "20261123T130500Z-notes.md"
+    assert (first, later) == proposals_in(directory)
+    for name, path in (
+        ("latest", later),
+        ("plan", later),
+        ("20261123", first),
+        (first.stem, first),
+        (first.name, first),
+    ):
+        assert path == find_proposal(directory, name)
+    with pytest.raises(ProposalError, match="several proposals are meant by '2026': 20261123T130500Z-notes, 20261124"):
+        find_proposal(directory, "2026")
+    with pytest.raises(ProposalError, match="no proposal is named 'x'; there are 20261123T130500Z-notes, 20261124"):
+        find_proposal(directory, "x")
+    with pytest.raises(ProposalError, match="there are no proposals in"):
+        find_proposal(tmp_path, "latest")
+    assert () == proposals_in(tmp_path / "missing")
+
+
+def test_what_is_no_proposal(tmp_path: Path) -> None:
+    path = made(tmp_path)
+    text = path.read_text()
+    for changed, words in (
+        (text.replace("### t1", "### t2"), r"notes.md:\d+: the row t1 was expected here; a proposal is not edited by"),
+        (text.replace("130500Z", "130501Z"), "says that its name is 20261123T130501Z-notes.md"),
+    ):
+        path.write_text(changed)
+        with pytest.raises(ProposalError, match=words):
+            read_proposal(path)
+    path.write_bytes(b"\xff")
+    with pytest.raises(ProposalError, match="is not UTF-8 text"):
+        read_proposal(path)
+    path.unlink()
+    with pytest.raises(ProposalError, match="cannot be read: No such file"):
+        read_proposal(path)

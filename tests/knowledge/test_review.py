@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ctxbackends.knowledge.errors import ProposalError
+from ctxbackends.knowledge.export import payload
+from ctxbackends.knowledge.records import Decision
+from ctxbackends.knowledge.review import Review
+from tests.knowledge.commands import environment
+from tests.knowledge.made import PROPOSAL, ROWS, made
+
+
+def states(**decided: str) -> dict[str, str]:
+    return {name: decided.get(name, "undecided") for name in ("d1", "d2", "l1", "t1", "q1")}
+
+
+def test_decisions_are_kept_beside_the_proposal(tmp_path: Path) -> None:
+    path = made(tmp_path)
+    before = path.read_bytes()
+    review = Review(path)
+    review.accept(["d1", "t1"])
+    review.reject(["d2"], reason="known\n already")
+    again = Review(path)
+    assert {
+        "d1": "accepted",
+        "d2": "rejected",
+        "l1": "undecided",
+        "t1": "accepted",
+        "q1": "undecided",
+    } == again.states()
+    assert "known already" == again.decided("d2").reason
+    assert before == path.read_bytes()
+    again.reset(["d2"])
+    assert "undecided" == Review(path).states()["d2"]
+
+
+def test_an_edited_row(tmp_path: Path) -> None:
+    path = made(tmp_path)
+    review = Review(path)
+    assert review.edit("d2", {"rationale": "It  was\nlate.", "consequence": "We sleep."})
+    review.accept(["d2"])
+    again = Review(path)
+    assert Decision("Go home", "It is late.", "It was late.", "We sleep.") == again.rows()["d2"].record
+    assert ROWS[1] == again.proposal.named()["d2"]
+    assert "accepted" == again.states()["d2"]
+    assert not again.edit("d2", {"consequence": "We sleep."})
+    assert again.edit("d2", {"rationale": "", "consequence": "tbd"})
+    assert ROWS[1] == Review(path).rows()["d2"]
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "words"),
+    [
+        ("d9", {}, "has no row 'd9'; it has d1, d2, l1, t1, q1"),
+        ("x1", {}, "has no row 'x1'; quarantined rows are not accepted"),
+        ("d1", {"wish": "x"}, "d1: decision has no wish; it has title, context, rationale, consequence"),
+        ("t1", {"priority": "huge"}, "t1: task: Invalid enum value 'huge'"),
+        ("d1", {"title": " "}, "d1: title is empty; a row needs one"),
+    ],
+)
+def test_edits_that_are_refused(tmp_path: Path, name: str, fields: dict[str, str], words: str) -> None:
+    path = made(tmp_path)
+    with pytest.raises(ProposalError, match=words):
+        Review(path).edit(name, fields)
+    assert [path] == [one for one in path.parent.iterdir() if one.suffix != ".lock"]
+
+
+def test_one_unknown_row_decides_nothing(tmp_path: Path) -> None:
+    path = made(tmp_path)
+    with pytest.raises(ProposalError, match="no row 'd7'"):
+        Review(path).accept(["d1", "d7"])
+    assert "undecided" == Review(path).states()["d1"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "is not as it was written"),
+        ('{"format": 1, "proposal_sha256": "x", "rows": {}, "more": 1}', "is not as it was written"),
+        ('{"format": 2, "proposal_sha256": "x", "rows": {}}', "is of format 2, which a newer ctx wrote"),
+        ('{"format": 1, "proposal_sha256": "x", "rows": {}}', "was changed after it was reviewed"),
+    ],
+)
+def test_a_review_that_cannot_be_used(tmp_path: Path, text: str, words: str) -> None:
+    path = made(tmp_path)
+    beside = path.with_name(f"{path.stem}.review.json")
+    beside.write_text(text)
+    with pytest.raises(ProposalError, match=words):
+        Review(path)
+    assert text == beside.read_text()
+
+
+ACCEPT = """
+import sys
+from pathlib import Path
+from ctxbackends.knowledge.review import Review
+review = Review(Path(sys.argv[1]))
+for _ in range(20):
+    review.{}
+"""
+
+
+def test_two_people_at_the_same_moment_lose_nothing(tmp_path: Path) -> None:
+    path = made(tmp_path)
+    calls = ("accept(['d1'])", "reject(['d2'], reason='no')", "edit('t1', {'summary': 'Write it'})", "accept(['l1'])")
+    running = [
+        subprocess.Popen([sys.executable, "-c", ACCEPT.format(call), str(path)], env=environment()) for call in calls
+    ]
+    assert [0, 0, 0, 0] == [process.wait(60) for process in running]
+    review = Review(path)
+    assert {
+        "d1": "accepted",
+        "d2": "rejected",
+        "l1": "accepted",
+        "t1": "undecided",
+        "q1": "undecided",
+    } == review.states()
+    assert "Write it" == review.rows()["t1"].title
+
+
+# --- export ---------------------------------------------------------------------------------------------
+
+
+def test_what_the_go_tool_takes() -> None:
+    named = PROPOSAL.named()
+    where = "s.jsonl:4 (2026-02-19T14:31:00Z)"
+    assert {
+        "title": "Keep option 1",
+        "context": f"It was asked. (source: {where}; notes.md:12-13)",
+        "rationale": "It is cheap.",
+        "consequence": "Option 2 goes.",
+        "provenance": {"session_id": "abc", "branch": "main"},
+    } == payload("d1", named["d1"], proposal="p")
+    assert {
+        "title": "Caches help",
+        "context": "It was slow. (source: notes.md:12-13)",
+        "lesson": "Prefixes are cached.",
+        "application": "Put what is stable first.",
+    } == payload("l1", named["l1"], proposal="p")
+    assert {
+        "title": "Write it down",
+        "body": f"(source: {where})",
+        "priority": "high",
+        "section": "Phase 1",
+        "provenance": {"session_id": "abc", "branch": "main"},
+    } == payload("t1", named["t1"], proposal="p", section="Phase 1")
+    assert {
+        "kind": "open-question",
+        "question": "Who pays?",
+        "context": "Nobody said.",
+        "source": ["notes.md:12-13"],
+    } == payload("q1", named["q1"], proposal="p")
+
+
+def test_what_the_go_tool_would_refuse_is_refused_here() -> None:
+    row = PROPOSAL.named()["d2"]
+    with pytest.raises(
+        ProposalError,
+        match="d2 has no rationale, which ctx decision add wants; write one: ctx proposals edit p d2 --set rationale=",
+    ):
+        payload("d2", row, proposal="p")
+
+
+def test_exported_rows_are_json(tmp_path: Path) -> None:
+    for name in ("d1", "l1", "t1", "q1"):
+        one = payload(name, PROPOSAL.named()[name], proposal="p")
+        assert one == json.loads(json.dumps(one))
