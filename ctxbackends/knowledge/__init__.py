@@ -13,6 +13,24 @@ if TYPE_CHECKING:
     from ctxbackends.knowledge.errors import SourceChangedError as SourceChangedError
     from ctxbackends.knowledge.errors import SourceError as SourceError
     from ctxbackends.knowledge.errors import UnenforcedSchemaError as UnenforcedSchemaError
+    from ctxbackends.knowledge.ingestion import Ingestion as Ingestion
+    from ctxbackends.knowledge.ingestion import ingest as ingest
+    from ctxbackends.knowledge.journal import Journal as Journal
+    from ctxbackends.knowledge.progress import Event as Event
+    from ctxbackends.knowledge.progress import Kept as Kept
+    from ctxbackends.knowledge.progress import OnEvent as OnEvent
+    from ctxbackends.knowledge.progress import Plan as Plan
+    from ctxbackends.knowledge.progress import Progress as Progress
+    from ctxbackends.knowledge.progress import Report as Report
+    from ctxbackends.knowledge.proposal import Facts as Facts
+    from ctxbackends.knowledge.proposal import Proposal as Proposal
+    from ctxbackends.knowledge.proposals import context_directory as context_directory
+    from ctxbackends.knowledge.proposals import find_proposal as find_proposal
+    from ctxbackends.knowledge.proposals import read_proposal as read_proposal
+    from ctxbackends.knowledge.proposals import write_proposal as write_proposal
+    from ctxbackends.knowledge.propose import Outcome as Outcome
+    from ctxbackends.knowledge.propose import Privacy as Privacy
+    from ctxbackends.knowledge.propose import Run as Run
     from ctxbackends.knowledge.records import Decision as Decision
     from ctxbackends.knowledge.records import Evidence as Evidence
     from ctxbackends.knowledge.records import Kind as Kind
@@ -24,10 +42,21 @@ if TYPE_CHECKING:
     from ctxbackends.knowledge.records import Row as Row
     from ctxbackends.knowledge.records import Task as Task
     from ctxbackends.knowledge.records import Term as Term
+    from ctxbackends.knowledge.review import Decided as Decided
+    from ctxbackends.knowledge.review import Review as Review
     from ctxbackends.knowledge.sources.base import Input as Input
+    from ctxbackends.knowledge.sources.base import Piece as Piece
     from ctxbackends.knowledge.sources.base import Segment as Segment
     from ctxbackends.knowledge.sources.base import Skipped as Skipped
     from ctxbackends.knowledge.sources.base import Source as Source
+    from ctxbackends.knowledge.sources.documents import DOCXSource as DOCXSource
+    from ctxbackends.knowledge.sources.documents import PDFSource as PDFSource
+    from ctxbackends.knowledge.sources.find import Found as Found
+    from ctxbackends.knowledge.sources.find import find_sources as find_sources
+    from ctxbackends.knowledge.sources.find import source_of as source_of
+    from ctxbackends.knowledge.sources.text import StdinSource as StdinSource
+    from ctxbackends.knowledge.sources.text import TextSource as TextSource
+    from ctxbackends.knowledge.sources.transcripts import TranscriptSource as TranscriptSource
 
 _HOMES = {
     "errors": (
@@ -38,6 +67,34 @@ _HOMES = {
         "SourceChangedError",
         "SourceError",
         "UnenforcedSchemaError",
+    ),
+    "ingestion": (
+        "Ingestion",
+        "ingest",
+    ),
+    "journal": ("Journal",),
+    "progress": (
+        "Event",
+        "Kept",
+        "OnEvent",
+        "Plan",
+        "Progress",
+        "Report",
+    ),
+    "proposal": (
+        "Facts",
+        "Proposal",
+    ),
+    "proposals": (
+        "context_directory",
+        "find_proposal",
+        "read_proposal",
+        "write_proposal",
+    ),
+    "propose": (
+        "Outcome",
+        "Privacy",
+        "Run",
     ),
     "records": (
         "Decision",
@@ -52,12 +109,31 @@ _HOMES = {
         "Task",
         "Term",
     ),
+    "review": (
+        "Decided",
+        "Review",
+    ),
     "sources.base": (
         "Input",
+        "Piece",
         "Segment",
         "Skipped",
         "Source",
     ),
+    "sources.documents": (
+        "DOCXSource",
+        "PDFSource",
+    ),
+    "sources.find": (
+        "Found",
+        "find_sources",
+        "source_of",
+    ),
+    "sources.text": (
+        "StdinSource",
+        "TextSource",
+    ),
+    "sources.transcripts": ("TranscriptSource",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -114,12 +114,14 @@ def lines_of(source: Input, file: BinaryIO, *, most: int) -> Iterator[Line]:
             text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         *ended, rest = text.split(b"\n")
         for data in ended:
-            yield _line(number, held + data, dropped, most)
+            if dropped:
+                yield _line(number, held, dropped + len(data), most)
+            else:
+                yield _line(number, held + data, 0, most)
             held, dropped, number = b"", 0, number + 1
-        held += rest
-        if len(held) > most:  # the rest of it is counted and not kept
-            dropped += len(held) - most
-            held = held[:most]
+        room = max(0, most - len(held))
+        held += rest[:room]
+        dropped += len(rest) - len(rest[:room])  # of a line that is too long: counted and not kept
     if left or digest.hexdigest() != source.sha256:
         raise SourceChangedError(source.name, "changed while it was read; run again")
     if held or dropped:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
+import weakref
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -75,6 +76,7 @@ class StdinSource(TextSource):
         try:
             # Without a name: it is gone with the process, whatever happens.
             self._file = tempfile.TemporaryFile()  # noqa: SIM115  # read again by pieces()
+            weakref.finalize(self, self._file.close)
             shutil.copyfileobj(self._stream, self._file)
         except OSError as error:
             raise SourceError(self.name, f"cannot be read: {error.strerror}") from None

@@ -1,0 +1,36 @@
+"""What a run costs stays bounded. The figures of a long run are made by ``python -m tests.knowledge.cost``."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from tests.knowledge.commands import environment
+
+
+def figures(count: int) -> dict[str, Any]:
+    # A process of its own, since it is the most memory of a process that is measured.
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.knowledge.cost", str(count)],
+        capture_output=True,
+        text=True,
+        timeout=110,
+        env=environment(PYTHONPATH=":".join(sys.path)),
+        check=False,
+    )
+    assert 0 == done.returncode, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_input() -> None:
+    found = figures(1_500)
+    assert (1_500, 1_500, 1_500) == (found["chunks"], found["rows"], found["quarantined"])
+    # 13 of 15 parts of the input come after the early figure; what grows is the rows, which are kept.
+    assert found["peak_mb"] < found["early_mb"] + 25
+    assert found["peak_mb"] < 150

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ctxbackends.knowledge.masking import MASK, mask
+
+RUN = "a1B2c3D4e5F6g7H8"
+
+SECRETS = [
+    f"sk-proj-{RUN}{RUN}",
+    f"sk-ant-api03-{RUN}-{RUN}",
+    f"ghp_{RUN}{RUN}",
+    f"github_pat_{RUN}_{RUN}",
+    f"glpat-{RUN}",
+    f"xoxb-123456789012-{RUN}",
+    "AKIAIOSFODNN7EXAMPLE",
+    f"AIza{RUN}{RUN}",
+    f"hf_{RUN}{RUN}",
+    f"gsk_{RUN}{RUN}",
+    f"nvapi-{RUN}{RUN}",
+    f"npm_{RUN}{RUN}",
+    f"sk_live_{RUN}",
+    f"eyJhbGciOiJIUzI1NiJ9.{RUN}.{RUN}",
+]
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+def test_keys_by_their_form(secret: str) -> None:
+    assert (f"it is {MASK}, keep it", 1) == mask(f"it is {secret}, keep it")
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ('api_key = "abcd1234efgh"', f'api_key = "{MASK}"'),
+        ("OPENAI_API_KEY=abc123def456", f"OPENAI_API_KEY={MASK}"),
+        ("export GITHUB_TOKEN='q1w2e3r4t5'", f"export GITHUB_TOKEN='{MASK}'"),
+        ("password: hunter2hunter2", f"password: {MASK}"),
+        ('{"client_secret": "aGVsbG8gd29ybGQ"}', f'{{"client_secret": "{MASK}"}}'),
+        ("Authorization: Bearer abc.def-123456789", f"Authorization: Bearer {MASK}"),
+        ("Authorization: Basic dXNlcjpwYXNzd29yZA==", f"Authorization: Basic {MASK}"),
+        ("postgres://me:s3cret@db/x", f"postgres://me:{MASK}@db/x"),
+    ],
+)
+def test_what_is_assigned_to_the_name_of_a_secret(text: str, masked: str) -> None:
+    assert (masked, 1) == mask(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "commit 315c43ea1b2c3d4e5f60718293a4b5c6d7e8f901",
+        "id 3f2a6b7c-1d2e-4f5a-8b9c-0d1e2f3a4b5c",
+        "sha256: 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+        "the secret: do it well and often",
+        "max_tokens: 200000000",
+        "input_tokens=12345678",
+        "api_key_env: OPENAI_API_KEY",
+        "TOKEN=$GITHUB_TOKEN",
+        "password = os.environ['DB_PASSWORD']",
+        'api_key = "<your-key-here>"',
+        'api_key="xxxxxxxxxxxx"',
+        "token = config.token_of(user)",
+        "basic understanding of tokens: something",
+        "we talk about bearer authentication",
+        "https://example.org/path:with@sign",
+    ],
+)
+def test_what_is_no_secret(text: str) -> None:
+    assert (text, 0) == mask(text)
+
+
+def test_a_private_key_keeps_its_lines() -> None:
+    key = f"-----BEGIN RSA PRIVATE KEY-----\n{RUN}\n{RUN}\n-----END RSA PRIVATE KEY-----"
+    masked, count = mask(f"before\n{key}\nafter")
+    assert 1 == count
+    assert RUN not in masked
+    assert "before\nafter".count("\n") + key.count("\n") + 1 == masked.count("\n")
+    assert masked.startswith(f"before\n{MASK}\n")
+    assert masked.endswith("\nafter")
+
+
+def test_several() -> None:
+    masked, count = mask(f"{SECRETS[0]} and {SECRETS[2]}\npassword={RUN}")
+    assert (3, f"{MASK} and {MASK}\npassword={MASK}") == (count, masked)
+
+
+@given(st.text(alphabet="ab1=:\"'\n -_@/.keysctokenpwr", max_size=200))
+def test_line_ends_stay_and_masked_text_is_masked(text: str) -> None:
+    masked, _ = mask(text)
+    assert text.count("\n") == masked.count("\n")
+    assert (masked, 0) == mask(masked)
+
+
+@pytest.mark.parametrize(
+    "unit",
+    ["a", "token=", "api_key", "-----BEGIN PRIVATE KEY-----", "://", "sk-", "eyJ", 'password="', "x:y@", "Bearer "],
+)
+def test_no_text_takes_long(unit: str) -> None:
+    # What is quadratic takes a hundred times as long for ten times the text; noise on this machine does not.
+    def seconds(length: int) -> float:
+        text = unit * (length // len(unit))
+        began = time.perf_counter()
+        mask(text)
+        return time.perf_counter() - began
+
+    short = max(min(seconds(50_000) for _ in range(3)), 1e-3)
+    assert min(seconds(500_000) for _ in range(2)) < 40 * short

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import docx
+import pypdf
+import pytest
+
+from ctxbackends.knowledge.errors import SourceChangedError, SourceError
+from ctxbackends.knowledge.sources.base import Segment, Skipped, Source
+from ctxbackends.knowledge.sources.documents import DOCXSource, PDFSource
+
+
+def pdf(path: Path, *pages: str) -> Path:
+    """A PDF of one font, written by hand: a text for each page."""
+    objects = [b"<< /Type /Catalog /Pages 2 0 R >>", b"", b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>"]
+    kids = []
+    for page in pages:
+        drawn = f"BT /F1 12 Tf 72 700 Td ({page}) Tj ET".encode() if page else b""
+        objects.append(b"<< /Length %d >>\nstream\n%s\nendstream" % (len(drawn), drawn))
+        kids.append(len(objects) + 1)
+        objects.append(
+            b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents %d 0 R "
+            b"/Resources << /Font << /F1 3 0 R >> >> >>" % len(objects)
+        )
+    refs = b" ".join(b"%d 0 R" % kid for kid in kids)
+    objects[1] = b"<< /Type /Pages /Kids [%s] /Count %d >>" % (refs, len(kids))
+    data, places = b"%PDF-1.4\n", []
+    for number, content in enumerate(objects, 1):
+        places.append(len(data))
+        data += b"%d 0 obj\n%s\nendobj\n" % (number, content)
+    start = len(data)
+    data += b"xref\n0 %d\n0000000000 65535 f \n" % (len(objects) + 1)
+    data += b"".join(b"%010d 00000 n \n" % place for place in places)
+    data += b"trailer\n<< /Size %d /Root 1 0 R >>\nstartxref\n%d\n%%%%EOF\n" % (len(objects) + 1, start)
+    path.write_bytes(data)
+    return path
+
+
+def read(source: Source) -> list[tuple[str, int, int]]:
+    source.prepare()
+    return [(one.text, one.first, one.starts) for one in source.pieces() if isinstance(one, Segment)]
+
+
+def test_pages(tmp_path: Path) -> None:
+    source = PDFSource(pdf(tmp_path / "a.pdf", "We chose YAML.", "", "It is late."), name="a.pdf")
+    assert [("We chose YAML.", 1, 1), ("It is late.", 3, 1)] == read(source)
+    assert "page" == source.unit
+    assert ["a.pdf: page 2 has no text"] == [str(one) for one in source.pieces() if isinstance(one, Skipped)]
+
+
+def test_a_scan(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"a\.pdf: has no text; if it is a scan, recognise its text first"):
+        PDFSource(pdf(tmp_path / "a.pdf", ""), name="a.pdf").prepare()
+
+
+def test_an_encrypted_pdf(tmp_path: Path) -> None:
+    writer = pypdf.PdfWriter(pdf(tmp_path / "a.pdf", "Secret."))
+    writer.encrypt("password", algorithm="RC4-128")
+    writer.write(tmp_path / "b.pdf")
+    with pytest.raises(SourceError, match=r"b\.pdf: is encrypted; save it without a password first"):
+        PDFSource(tmp_path / "b.pdf", name="b.pdf").prepare()
+
+
+@pytest.mark.parametrize("data", [b"no pdf at all", b"%PDF-1.4\n%%EOF\n", b"%PDF-1.4\n" + b"\xff" * 500])
+def test_what_is_no_pdf(tmp_path: Path, data: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "a.pdf").write_bytes(data)
+    with pytest.raises(SourceError, match=r"a\.pdf: cannot be read as PDF: "):
+        PDFSource(tmp_path / "a.pdf", name="a.pdf").prepare()
+    assert [] == caplog.records
+
+
+def word(path: Path) -> Path:
+    document = docx.Document()
+    document.add_heading("Configuration", level=1)
+    document.add_paragraph("We chose YAML.")
+    document.add_paragraph("")
+    table = document.add_table(rows=2, cols=2)
+    for row, texts in zip(table.rows, (("who", "what"), ("Ada", "the parser")), strict=True):
+        for cell, text in zip(row.cells, texts, strict=True):
+            cell.text = text
+    document.add_paragraph("It is late.")
+    document.save(str(path))
+    return path
+
+
+def test_paragraphs_and_tables_in_their_order(tmp_path: Path) -> None:
+    source = DOCXSource(word(tmp_path / "a.docx"))
+    assert [
+        ("Configuration", 1, 2),
+        ("We chose YAML.", 2, 0),
+        ("who | what", 4, 1),
+        ("Ada | the parser", 5, 1),
+        ("It is late.", 6, 1),
+    ] == read(source)
+    assert "paragraph" == source.unit
+
+
+def test_what_is_no_word_document(tmp_path: Path) -> None:
+    path = tmp_path / "a.docx"
+    path.write_bytes(b"\xd0\xcf\x11\xe0 an old one")
+    with pytest.raises(SourceError, match=r"a\.docx: cannot be read as DOCX: it is no zip archive; is it an old \.doc"):
+        DOCXSource(path, name="a.docx").prepare()
+    docx.Document().save(str(path))
+    with pytest.raises(SourceError, match=r"a\.docx: holds no text"):
+        DOCXSource(path, name="a.docx").prepare()
+    path.write_bytes(b"PK\x05\x06" + b"\0" * 18)
+    with pytest.raises(SourceError, match=r"a\.docx: cannot be read as DOCX: "):
+        DOCXSource(path, name="a.docx").prepare()
+
+
+@pytest.mark.parametrize(("kind", "module"), [(PDFSource, "pypdf"), (DOCXSource, "docx")])
+def test_without_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[PDFSource | DOCXSource], module: str
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    (tmp_path / "a").write_bytes(b"x")
+    with pytest.raises(SourceError, match=rf"needs {module} to be read: pip install 'ctxbackends\[documents\]'"):
+        kind(tmp_path / "a").prepare()
+
+
+def test_a_document_that_changes(tmp_path: Path) -> None:
+    path = pdf(tmp_path / "a.pdf", "We chose YAML.")
+    source = PDFSource(path)
+    source.prepare()
+    pdf(path, "We chose TOML.")
+    with pytest.raises(SourceChangedError):
+        list(source.pieces())

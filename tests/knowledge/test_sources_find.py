@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from ctxbackends.knowledge.errors import SourceError
+from ctxbackends.knowledge.sources.documents import PDFSource
+from ctxbackends.knowledge.sources.find import find_sources, source_of
+from ctxbackends.knowledge.sources.text import TextSource
+from ctxbackends.knowledge.sources.transcripts import TranscriptSource
+from tests.knowledge.lines import Lines
+
+
+def tree(root: Path, *names: str) -> Path:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"Text of {name}.\n")
+    return root
+
+
+def names(root: Path, *arguments: str) -> list[str]:
+    return [source.name for source in find_sources(arguments, base=root).sources]
+
+
+def skipped(root: Path, *arguments: str) -> list[str]:
+    return [str(one) for one in find_sources(arguments, base=root).skipped]
+
+
+def test_files_in_their_order_each_once(tmp_path: Path) -> None:
+    tree(tmp_path, "b.md", "a.md", "c.py")
+    (tmp_path / "link.md").symlink_to("a.md")
+    assert ["b.md", "a.md", "c.py"] == names(tmp_path, "b.md", "a.md", "c.py", "./b.md", "link.md")
+
+
+def test_a_directory(tmp_path: Path) -> None:
+    tree(tmp_path, "docs/b.md", "docs/a/x.txt", "docs/README", "docs/code.py", "docs/.hidden.md", "docs/.git/x.md")
+    (tmp_path / "docs" / "loop").symlink_to("..")
+    (tmp_path / "docs" / "empty.md").write_text("")
+    (tmp_path / "docs" / "binary.txt").write_bytes(b"\0")
+    assert ["docs/README", "docs/a/x.txt", "docs/b.md"] == names(tmp_path, "docs")
+    assert [
+        "docs/binary.txt: is binary (a NUL byte at byte 1); only text can be read",
+        "docs/empty.md: is empty",
+        "docs: a file of other kinds in it",
+    ] == skipped(tmp_path, "docs")
+
+
+def test_globs(tmp_path: Path) -> None:
+    tree(tmp_path, "docs/b.md", "docs/a/x.md", "docs/a/y.txt", "notes [1].md")
+    assert ["docs/a/x.md", "docs/b.md"] == names(tmp_path, "docs/**/*.md")
+    assert ["notes [1].md"] == names(tmp_path, "notes [1].md")
+    with pytest.raises(SourceError, match=r"\*\.rst: matches no file"):
+        find_sources(["*.rst"], base=tmp_path)
+
+
+def test_gitignore(tmp_path: Path) -> None:
+    root = tree(
+        tmp_path / "repo",
+        *("docs/a.md", "docs/private/b.md", "docs/build/c.md", "docs/sub/keep.md", "docs/sub/drop.md", "docs/top.md"),
+    )
+    (root / ".git").mkdir()
+    (root / ".gitignore").write_text("build/\n/docs/top.md\n")
+    (root / "docs" / ".gitignore").write_text("private\n*.tmp\n")
+    (root / "docs" / "sub" / ".gitignore").write_text("*.md\n!keep.md\n")
+    (tmp_path / ".gitignore").write_text("a.md\n")  # above the repository: not its business
+    expected = ["docs/a.md", "docs/sub/keep.md"]
+    assert expected == names(root, "docs")
+    assert expected == names(root, "docs/**/*.md")
+    assert expected == names(root / "docs", "../docs") or expected == [
+        name.replace("../", "") for name in names(root, "docs")
+    ]
+    # Who names a file means it.
+    assert ["docs/private/b.md"] == names(root, "docs/private/b.md")
+
+
+def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pathspec", None)
+    tree(tmp_path, "docs/a.md")
+    assert ["docs/a.md"] == names(tmp_path, "docs")
+    (tmp_path / "docs" / ".gitignore").write_text("x\n")
+    with pytest.raises(SourceError, match=r"needs pathspec to be respected: pip install 'ctxbackends\[documents\]'"):
+        find_sources(["docs"], base=tmp_path)
+
+
+def test_a_converter_that_is_missing_is_no_reason_to_leave_files_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pypdf", None)
+    tree(tmp_path, "docs/a.md", "docs/b.pdf")
+    with pytest.raises(SourceError, match="needs pypdf to be read"):
+        find_sources(["docs"], base=tmp_path)
+
+
+def test_nothing_to_read(tmp_path: Path) -> None:
+    tree(tmp_path, "docs/code.py")
+    with pytest.raises(SourceError, match="docs: holds nothing that can be read"):
+        find_sources(["docs"], base=tmp_path)
+
+
+def test_the_names_of_files_outside_and_of_strange_ones(tmp_path: Path) -> None:
+    tree(tmp_path, "in/a.md", "out.md")
+    strange = bytes(tmp_path / "in") + b"/b\xff\n\x1b.md"
+    Path(sys.getfilesystemencoding() and strange.decode("utf-8", "surrogateescape")).write_text("text\n")
+    found = find_sources(["../out.md", "."], base=tmp_path / "in").sources
+    assert [str(tmp_path / "out.md"), "a.md", "b\\udcff\\n\\x1b.md"] == [source.name for source in found]
+    assert all(source.prepare().size for source in found)
+
+
+def test_a_source_that_is_given_stays(tmp_path: Path) -> None:
+    tree(tmp_path, "a.md")
+    source = Lines("text", name="mine")
+    assert ["mine", "a.md"] == [one.name for one in find_sources([source, "a.md"], base=tmp_path).sources]
+
+
+def test_the_kind_of_a_file() -> None:
+    kinds = {"a.MD": TextSource, "a": TextSource, "a.jsonl": TranscriptSource, "a.PDF": PDFSource}
+    assert kinds == {name: type(source_of(Path(name))) for name in kinds}
