@@ -35,22 +35,23 @@ _FILLED = 0.92
 @attrs.define
 class Budget:
     """What one chunk may hold. ``chunk_tokens`` and ``answer_tokens`` are limits in tokens; ``counts``: whether the
-    server counts. ``size`` is the bytes that a chunk is gathered to; it follows what the counter says."""
+    server counts; ``overhead``: tokens of the question. ``size`` is the bytes that a chunk is gathered to; it follows what
+    the counter says."""
 
     chunk_tokens: int
     answer_tokens: int
     context_length: int | None
     counts: bool
     size: int
-    _overhead: int
+    overhead: int
 
     def fits(self, tokens: int) -> bool:
         """Whether a prompt of so many tokens, the question included, leaves room for the answer."""
-        return tokens - self._overhead <= self.chunk_tokens
+        return tokens - self.overhead <= self.chunk_tokens
 
     def learn(self, chunk: Chunk, tokens: int) -> None:
         """Take the density of the text from a chunk that was counted."""
-        per_token = chunk.size / max(1, tokens - self._overhead)
+        per_token = chunk.size / max(1, tokens - self.overhead)
         wanted = int(self.chunk_tokens * per_token * _FILLED)
         # Half of the way: one chunk of numbers is not the rest of the file.
         self.size = max(1, (self.size + wanted) // 2)

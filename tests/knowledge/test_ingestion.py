@@ -387,7 +387,7 @@ async def test_finished_chunks_are_not_asked_again(tmp_path: Path) -> None:
         changed = many(8)
         changed.lines = (*changed.lines[:3], part(3).replace("option", "another"), *changed.lines[4:])
         rows = await rows_of(run_over(backend, changed))
-        assert ["Source: notes.md:4\n\n[4] " + changed.lines[3]] == model.asked
+        assert [f"Source: notes.md:4\n\n[4] {changed.lines[3]}"] == model.asked
         assert "chose another 3" == rows[3].title
 
         # So is everything, for another kind or model.

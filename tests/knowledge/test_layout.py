@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -209,8 +210,9 @@ def records(draw: st.DrawFn) -> Record:
     kind = draw(st.sampled_from(Kind))
     if kind is Kind.TASK:
         return Task(draw(titles), draw(st.sampled_from(["low", "medium", "high"])))
-    record = RECORDS[kind]
-    return record(draw(titles), *(draw(hostile) for _ in record.__struct_fields__[1:]))
+    record: Any = RECORDS[kind]
+    made: Record = record(draw(titles), *(draw(hostile) for _ in record.__struct_fields__[1:]))
+    return made
 
 
 @st.composite

@@ -31,9 +31,8 @@ async def test_nonsense_is_quarantined(llama_backend: Backend) -> None:
     report = run.report
     assert report.chunks > 1
     assert report.quarantined > 0
-    assert {"its quote does not stand there"} >= {
-        one.reason for one in run.quarantined if len(one.quote.replace(" ", "")) >= 8 and one.record
-    }
+    long_enough = [one for one in run.quarantined if len(one.quote.replace(" ", "")) >= 8]
+    assert {one.reason for one in long_enough} <= {"its quote does not stand there", "it has no title"}
     assert ("grammar", 0) == (report.enforcement, report.rows)
     assert report.context_length is not None
     assert [*range(1, report.chunks + 1)] == [progress.chunks for progress in seen]

@@ -1,0 +1,47 @@
+"""The public names of ``ctxbackends.knowledge``: for type checkers and at run time the same ones."""
+
+from __future__ import annotations
+
+import ast
+import re
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from ctxbackends import knowledge
+
+ROOT = Path(__file__).parents[2]
+
+
+def names_for_type_checkers() -> dict[str, str]:
+    tree = ast.parse(Path(knowledge.__file__).read_text())
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    return {
+        alias.name: str(statement.module)
+        for statement in block.body
+        if isinstance(statement, ast.ImportFrom)
+        for alias in statement.names
+        if alias.name == alias.asname
+    }
+
+
+def test_type_checkers_see_the_same_names() -> None:
+    assert sorted(names_for_type_checkers()) == knowledge.__all__
+    assert knowledge.__all__ == dir(knowledge)
+
+
+@pytest.mark.parametrize(("name", "module"), sorted(names_for_type_checkers().items()))
+def test_every_name_is_there(name: str, module: str) -> None:
+    assert getattr(knowledge, name) is getattr(import_module(module), name)
+
+
+def test_what_is_not_there() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'wishes'"):
+        knowledge.wishes  # noqa: B018  # the look-up is what is tested
+
+
+def test_every_public_name_is_described() -> None:
+    text = (ROOT / "docs" / "knowledge.md").read_text()
+    described = set(re.findall(r"(?:\.\. auto\w+:: |`)ctxbackends\.knowledge\.(\w+)", text))
+    assert set(knowledge.__all__) == described
