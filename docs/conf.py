@@ -31,8 +31,9 @@ copyright = author  # noqa: A001  # Sphinx names it so
 version = release = metadata.version("ctxbackends")
 
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
-# Fragments: towncrier puts those of changes/ into CHANGELOG.md, and performance.md includes the table of benchmarks/.
-exclude_patterns = ["_build", "changes", "benchmarks"]
+# Fragments: towncrier puts those of changes/ into CHANGELOG.md, performance.md includes the table of benchmarks/, and
+# knowledge.md shows a file of examples/.
+exclude_patterns = ["_build", "changes", "benchmarks", "examples"]
 nitpicky = True
 nitpick_ignore_regex = [
     # Not links here, since intersphinx would need a network.
@@ -42,7 +43,7 @@ nitpick_ignore_regex = [
     ("py:.*", r"ctxbackends\.(wire|transport|retry)\..*"),
     ("py:.*", r"ctxbackends\.structured\.T"),
     ("py:.*", r"ctxbackends\.testing\.faults\.\w+\.\w+"),
-    ("py:.*", r"(Kind|Step|WireName|ssl\.SSLContext)"),
+    ("py:.*", r"(Kind|Step|WireName|ssl\.SSLContext|dict\[str)"),
 ]
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"

@@ -211,7 +211,7 @@ class Shown:
             click.echo(f"skipped: {printable(str(event), err=True)}", err=True)
         elif isinstance(event, Kept):
             self._line.stop()
-            click.echo(f"{event.chunks} finished chunks are kept; --resume goes on with them", err=True)
+            click.echo(f"{_count(event.chunks, 'finished chunk')} kept; --resume goes on with them", err=True)
 
     def _progress(self, progress: Any) -> None:
         if sys.stderr.isatty():
@@ -229,28 +229,30 @@ class Shown:
         for one in plan.inputs:
             click.echo(f"{printable(one.name)}  {one.size:,} bytes")
         context = f"{plan.context_length} tokens" if plan.context_length else "not told"
-        click.echo(
-            f"{plan.chunks} chunks of at most {plan.chunk_tokens} tokens would go to {plan.model or 'no model'} at "
-            f"{plan.endpoint} (context: {context})"
-        )
+        chunks = f"{_count(plan.chunks, 'chunk')} of at most {plan.chunk_tokens} tokens"
+        click.echo(f"{chunks} would go to {plan.model or 'no model'} at {plan.endpoint} (context: {context})")
         if plan.masked:
-            click.echo(f"{plan.masked} secrets would be masked")
+            click.echo(f"{_count(plan.masked, 'secret')} would be masked")
 
     def outcome(self, outcome: Any) -> None:
         report = outcome.report
         if report.masked:
-            click.echo(f"{report.masked} secrets were masked before anything was sent", err=True)
+            click.echo(f"{_count(report.masked, 'secret')} masked before anything was sent", err=True)
         if outcome.path is None:
-            click.echo(f"nothing found in {report.chunks} chunks; nothing was written", err=True)
+            click.echo(f"nothing found in {_count(report.chunks, 'chunk')}; nothing was written", err=True)
             return
         known = sum(row.known is not None for row in outcome.rows)
-        parts = [f"{len(outcome.rows)} rows"]
+        parts = [_count(len(outcome.rows), "row")]
         parts += [f"{known} of them known already"] if known else []
         parts += [f"{report.quarantined} quarantined"] if report.quarantined else []
-        parts += [f"{len(report.skipped)} parts not read"] if report.skipped else []
-        click.echo(f"{', '.join(parts)} in {report.chunks} chunks, {report.elapsed:.1f} s", err=True)
+        parts += [f"{_count(len(report.skipped), 'part')} not read"] if report.skipped else []
+        click.echo(f"{', '.join(parts)} in {_count(report.chunks, 'chunk')}, {report.elapsed:.1f} s", err=True)
         click.echo(str(outcome.path))
         click.echo(f"review them: ctx proposals review {outcome.path.stem}", err=True)
+
+
+def _count(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 class JSONLines:

@@ -35,8 +35,8 @@ _FILLED = 0.92
 @attrs.define
 class Budget:
     """What one chunk may hold. ``chunk_tokens`` and ``answer_tokens`` are limits in tokens; ``counts``: whether the
-    server counts; ``overhead``: tokens of the question. ``size`` is the bytes that a chunk is gathered to; it follows what
-    the counter says."""
+    server counts; ``overhead``: tokens of the question. ``size`` is the bytes that a chunk is gathered to; it follows
+    what the counter says."""
 
     chunk_tokens: int
     answer_tokens: int

@@ -35,9 +35,9 @@ def payload(name: str, row: Row, *, proposal: str, section: str | None = None) -
                 f"write one: ctx proposals edit {proposal} {name} --set {field}=..."
             )
     if isinstance(record, Decision | Learning):
-        fields["context"] = f"{fields['context']} (source: {source})"
+        fields["context"] = f"{fields['context']} [source: {source}]"
     elif isinstance(record, Task):
-        fields = {"title": record.summary, "body": f"(source: {source})", "priority": record.priority}
+        fields = {"title": record.summary, "body": f"[source: {source}]", "priority": record.priority}
         if section is not None:
             fields["section"] = section
     else:

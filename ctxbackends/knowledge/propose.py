@@ -80,7 +80,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
         try:
             if len(journal) and self.resume is None:
                 raise JournalError(
-                    f"a run of these inputs ended half-way, and {len(journal)} finished chunks of it are kept; "
+                    f"a run of these inputs ended half-way, and its finished chunks are kept ({len(journal)}); "
                     "--resume goes on with them, --no-resume asks the model again"
                 )
             if not self.resume:

@@ -21,7 +21,7 @@ Priority: TypeAlias = Literal["low", "medium", "high"]
 
 
 class Kind(StrEnum):
-    """The kinds of knowledge. The value is what proposals and programs say; :data:`PLURALS` what commands take."""
+    """The kinds of knowledge. The value is what proposals and programs say; ``PLURALS`` what commands take."""
 
     DECISION = "decision"
     LEARNING = "learning"

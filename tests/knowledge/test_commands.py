@@ -56,7 +56,7 @@ def test_documents_become_a_proposal(tmp_path: Path, serve: Serve) -> None:
         facts.input_tokens,
         facts.output_tokens,
     )
-    assert "2 rows, 1 of them known already, 1 quarantined in 1 chunks" in done.err
+    assert "2 rows, 1 of them known already, 1 quarantined in 1 chunk," in done.err
     assert f"review them: ctx proposals review {proposal.facts.id}" in done.err
     assert before == untouched(directory)
     assert [f"proposals/{facts.id}.md"] == [name for name in written(directory) if not name.startswith("journal/.")]
@@ -105,7 +105,7 @@ def test_nothing_found_writes_nothing(tmp_path: Path, serve: Serve) -> None:
     directory = project(tmp_path, serve(options).url)
     (directory / "a.md").write_text("Nothing of note.\n")
     done = ctx(directory, "ingest", "a.md")
-    assert (0, "", "nothing found in 1 chunks; nothing was written\n") == (done.code, done.out, done.err)
+    assert (0, "", "nothing found in 1 chunk; nothing was written\n") == (done.code, done.out, done.err)
     assert [] == [name for name in written(directory) if not name.endswith(".gitignore")]
 
 
@@ -115,7 +115,7 @@ def test_a_dry_run_asks_and_writes_nothing(tmp_path: Path, serve: Serve) -> None
     (directory / "a.md").write_text(NOTES)
     done = ctx(directory, "ingest", "a.md", "--dry-run")
     assert 0 == done.code, done.err
-    expected = f"a.md  {len(NOTES)} bytes\n1 chunks of at most 8192 tokens would go to scripted at {model.url}"
+    expected = f"a.md  {len(NOTES)} bytes\n1 chunk of at most 8192 tokens would go to scripted at {model.url}"
     assert done.out.startswith(expected)
     assert ([], []) == (model.asked, written(directory))
 
@@ -156,7 +156,7 @@ def test_a_failure_leaves_no_proposal_and_a_journal(tmp_path: Path, serve: Serve
     (directory / "a.md").write_text(long_notes())
     done = ctx(directory, "ingest", "a.md", *SMALL)
     assert 1 == done.code
-    assert "6 finished chunks are kept; --resume goes on with them" in done.err
+    assert "6 finished chunks kept; --resume goes on with them" in done.err
     assert "out of memory" in done.err
     assert [] == list((directory / ".context" / "proposals").iterdir())
 
@@ -204,7 +204,7 @@ def test_interrupted(tmp_path: Path, serve: Serve) -> None:
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert 130 == process.returncode, err
-    assert b"finished chunks are kept; --resume goes on with them" in err
+    assert b"finished chunks kept; --resume goes on with them" in err
     assert b"interrupted" in err
     assert [] == list((directory / ".context" / "proposals").iterdir())
     model.seconds = 0
@@ -259,7 +259,6 @@ def files(directory: Path) -> None:
         (["none.jsonl"], "none.jsonl: holds no turn of a Claude Code or Cursor transcript"),
         (["pipe.md"], "pipe.md: is no regular file"),
         (["*.nothing"], "*.nothing: matches no file"),
-        (["a\0b"], "is no path of a file"),
         (["a.md", "--out", "no/such"], "no/such cannot be made: No such file or directory"),
         (["a.md", "--out", "a.md"], "a.md is no directory; proposals are written there"),
         (["a.md", "--model", ""], "no model is named"),
@@ -273,8 +272,6 @@ def test_bad_input(tmp_path: Path, serve: Serve, arguments: list[str], said: str
     if "--model" in arguments:
         (directory / ".ctxrc").write_text(f"backends: [{{name: openai, endpoint: '{model.url}'}}]\n")
         arguments = arguments[:1]
-    if "\0" in arguments[0]:
-        pytest.skip("no program can be started with it")
     done = ctx(directory, "ingest", *arguments)
     assert (1, "") == (done.code, done.out), done.err
     assert said in done.err
@@ -342,7 +339,7 @@ def test_secrets_are_masked_and_counted(tmp_path: Path, serve: Serve) -> None:
     (directory / "a.md").write_text(f"{NOTES}\nThe token is {key}.\n")
     done = ctx(directory, "ingest", "a.md")
     assert 0 == done.code, done.err
-    assert "1 secrets were masked before anything was sent" in done.err
+    assert "1 secret masked before anything was sent" in done.err
     assert [False] == [key in asked for asked in model.asked]
     assert 1 == read_proposal(directory / done.proposal).facts.masked
 

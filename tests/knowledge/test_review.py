@@ -131,20 +131,20 @@ def test_what_the_go_tool_takes() -> None:
     where = "s.jsonl:4 (2026-02-19T14:31:00Z)"
     assert {
         "title": "Keep option 1",
-        "context": f"It was asked. (source: {where}; notes.md:12-13)",
+        "context": f"It was asked. [source: {where}; notes.md:12-13]",
         "rationale": "It is cheap.",
         "consequence": "Option 2 goes.",
         "provenance": {"session_id": "abc", "branch": "main"},
     } == payload("d1", named["d1"], proposal="p")
     assert {
         "title": "Caches help",
-        "context": "It was slow. (source: notes.md:12-13)",
+        "context": "It was slow. [source: notes.md:12-13]",
         "lesson": "Prefixes are cached.",
         "application": "Put what is stable first.",
     } == payload("l1", named["l1"], proposal="p")
     assert {
         "title": "Write it down",
-        "body": f"(source: {where})",
+        "body": f"[source: {where}]",
         "priority": "high",
         "section": "Phase 1",
         "provenance": {"session_id": "abc", "branch": "main"},

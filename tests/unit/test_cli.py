@@ -884,6 +884,10 @@ def test_wording(error: Exception, text: str | None) -> None:
 # --- help and version -------------------------------------------------------------------------------
 
 
+RUN = (
+    *("--model", "--out", "--dry-run", "--resume", "--no-resume", "--max-concurrency", "--chunk-tokens"),
+    *("--allow-unenforced", "--skip-failed", "--json", "--backend", "--endpoint", "--api-key-env", "--debug"),
+)
 OPTIONS = {
     (): ("--version", "--debug", "--help"),
     ("ai",): ("--help",),
@@ -891,6 +895,17 @@ OPTIONS = {
     ("ai", "status"): ("--backend", "--json", "--endpoint", "--api-key-env", "--debug"),
     ("ai", "models"): ("--backend", "--json", "--endpoint", "--api-key-env", "--debug"),
     ("ai", "chat"): ("--system", "--model", "--max-tokens", "--temperature", "--json", "--backend", "[PROMPT]"),
+    ("ai", "extract"): ("--kinds", *RUN),
+    ("compact",): ("INPUT", "--emit", *RUN),
+    ("ingest",): ("INPUT...", "--extract", *RUN),
+    ("proposals",): ("--help",),
+    ("proposals", "list"): ("--out", "--json", "--debug"),
+    ("proposals", "show"): ("[PROPOSAL]", "ROW...", "--quarantined", "--out", "--json", "--debug"),
+    ("proposals", "review"): ("[PROPOSAL]", "--all", "--out", "--debug"),
+    ("proposals", "accept"): ("[PROPOSAL]", "ROW...", "--all", "--out", "--debug"),
+    ("proposals", "reject"): ("[PROPOSAL]", "ROW...", "--all", "--reason", "--out", "--debug"),
+    ("proposals", "edit"): ("PROPOSAL", "ROW", "--set", "--out", "--debug"),
+    ("proposals", "export"): ("[PROPOSAL]", "--kind", "--section", "--dir", "--out", "--debug"),
     ("serve",): (
         *("MODEL.gguf", "--port", "--ctx-size", "--parallel", "--threads", "--alias", "--api-key-env"),
         *("--embeddings", "--show-log", "--json", "--debug"),
@@ -914,11 +929,10 @@ def test_help(arguments: tuple[str, ...], flag: str) -> None:
 
 def test_every_command_has_a_help_test() -> None:
     with click.Context(root, info_name="ctx") as context:
-        names = {(): root, ("ai",): ai} | {
-            (name,): root.get_command(context, name) for name in root.list_commands(context)
-        }
-    commands = {*names, *(("ai", name) for name in ai.commands)}
-    assert set(OPTIONS) == commands
+        names = {(name,): root.get_command(context, name) for name in root.list_commands(context)}
+    groups = {name: command for (name,), command in names.items() if isinstance(command, click.Group)}
+    below = {(name, command) for name, group in groups.items() for command in group.commands}
+    assert set(OPTIONS) == {(), *names, *below}
 
 
 def test_the_list_of_commands() -> None:
@@ -930,10 +944,11 @@ def test_the_list_of_commands() -> None:
             assert found is not None
             assert name == found.name
             assert found.help
-    assert "  ai     Ask a model: ping, status, models, chat.\n" in shown
-    assert "  serve  Serve a GGUF model with llama.cpp on this machine.\n" in shown
-    assert "  setup  Write a backend into .ctxrc.\n" in shown
-    assert {"ping", "status", "models", "chat"} == set(ai.commands)
+    assert "  ai         Ask a model: ping, status, models, chat, extract.\n" in shown
+    assert "  proposals  Review what was taken out, and export it.\n" in shown
+    assert "  serve      Serve a GGUF model with llama.cpp on this machine.\n" in shown
+    assert "  setup      Write a backend into .ctxrc.\n" in shown
+    assert {"ping", "status", "models", "chat", "extract"} == set(ai.commands)
 
 
 @pytest.mark.parametrize("arguments", [(), ("ai",)])
