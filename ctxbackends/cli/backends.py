@@ -34,22 +34,23 @@ async def opened(choice: Choice) -> AsyncIterator[Any]:
         yield registry.resolve(choice.backend if choice.endpoint is None else None)
 
 
-def registry_of(choice: Choice) -> Any:
-    """The backends that ``choice`` is made among: those of .ctxrc, or the one of the command line."""
+def registry_of(choice: Choice, *, airgap: bool = False) -> Any:
+    """The backends that ``choice`` is made among: those of .ctxrc, or the one of the command line. ``airgap`` adds to
+    what the file says."""
     from ctxbackends.config import BackendConfig  # noqa: PLC0415  # aiohttp is loaded only when a request is made
     from ctxbackends.config_read import airgap_of, find_ctxrc  # noqa: PLC0415
     from ctxbackends.network import is_loopback  # noqa: PLC0415
     from ctxbackends.registry import Registry  # noqa: PLC0415
 
     if choice.endpoint is None:
-        return Registry.from_ctxrc()
+        return Registry.from_ctxrc(airgap=airgap)
     # An endpoint on the command line takes no key from .ctxrc or a default variable: a key goes to its own endpoint
     # alone.
     kind = choice.backend or "openai-compatible"
     config = BackendConfig(name=kind, type=kind, endpoint=choice.endpoint, api_key_env=choice.api_key_env or "")
     # An option is no way out of what the file forbids. Loopback needs no look: it works with a file that is broken.
     path = None if is_loopback(urlsplit(config.endpoint or "").hostname or "") else find_ctxrc()
-    return Registry([config], airgap=path is not None and airgap_of(path))
+    return Registry([config], airgap=airgap or (path is not None and airgap_of(path)))
 
 
 def backend_options(command: Callable[Concatenate[Choice, P], Coroutine[Any, Any, R]]) -> Callable[..., R]:

@@ -152,6 +152,7 @@ async def _run(
     choice: Choice, options: Options, sources: Sequence[Any], *, command: str, skipped: Sequence[Any] = ()
 ) -> None:
     from ctxbackends.config_read import find_ctxrc, redact_of  # noqa: PLC0415
+    from ctxbackends.knowledge.privacy import is_private  # noqa: PLC0415
     from ctxbackends.knowledge.proposals import context_directory  # noqa: PLC0415
     from ctxbackends.knowledge.propose import Privacy, Run  # noqa: PLC0415
 
@@ -173,8 +174,13 @@ async def _run(
         resume=options.resume,
         skipped=tuple(skipped),
     )
-    async with registry_of(choice) as registry:
-        backend = registry.resolve(choice.backend if choice.endpoint is None else None)
+    name = choice.backend if choice.endpoint is None else None
+    # What is only for this network goes over connections that are held to it: a name may lead elsewhere later on, and a
+    # proxy may take it anywhere.
+    async with registry_of(choice) as looked_at:
+        inside = run.holds_back and await is_private(looked_at.resolve(name).endpoint)
+    async with registry_of(choice, airgap=inside) as registry:
+        backend = registry.resolve(name)
         with waiting() as line:
             show: Shown | JSONLines = JSONLines() if options.as_json else Shown(line)
             if options.dry_run:

@@ -49,7 +49,11 @@ def context_directory(start: Path | None = None) -> Path:
 
 def ready_directory(directory: Path) -> None:
     """Make ``directory`` where it is missing (not what is above it), and hold that files can be written there. Raises
-    ProposalError."""
+    ProposalError, also for a ``.context`` itself, whose files are people's own."""
+    if Path(os.path.realpath(directory)).name == CONTEXT:
+        raise ProposalError(
+            f"{directory} holds what people wrote; name another directory, such as {CONTEXT}/{DIRECTORY}"
+        )
     try:
         directory.mkdir(exist_ok=True)
     except FileExistsError:

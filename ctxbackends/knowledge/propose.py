@@ -63,6 +63,11 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     resume: bool | None = None
     skipped: tuple[Skipped, ...] = ()
 
+    @property
+    def holds_back(self) -> bool:
+        """Whether there is a source that ``privacy`` keeps on this network."""
+        return any(self._is_redacted(source) for source in self.sources)
+
     async def plan(self, backend: Backend, *, on_event: OnEvent | None = None) -> Plan:
         """What :meth:`propose` would send; nothing is written and no model is asked."""
         allowed, withheld = await self._allowed(backend, on_event)

@@ -89,6 +89,8 @@ class ScriptedModel:
         if isinstance(answer, web.Response):
             return answer
         if not isinstance(answer, str):
+            if "response_format" not in body:
+                return completion("Hello.")
             schema = body["response_format"]["json_schema"]["schema"]
             answer = json.dumps({name: [] for name in schema["properties"]} | dict(answer))
         return completion(answer)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +18,7 @@ import pytest
 from aiohttp import web
 
 from ctxbackends.knowledge.proposals import read_proposal
-from tests.knowledge.commands import ctx, project, started, untouched, written
+from tests.knowledge.commands import WITHIN, ctx, environment, project, started, untouched, written
 from tests.knowledge.model import ScriptedModel, completion, decision, line_of
 
 Serve = Callable[..., ScriptedModel]
@@ -352,6 +355,17 @@ def test_what_privacy_keeps_goes_to_this_machine(tmp_path: Path, serve: Serve) -
     assert 1 == len(model.asked)
 
 
+def test_what_privacy_keeps_goes_through_no_proxy(tmp_path: Path, serve: Serve) -> None:
+    model = serve(options)
+    directory = project(tmp_path, model.url, more="    trust_env: true\nprivacy:\n  redact: [secret]\n")
+    files(directory)
+    (directory / "open.md").write_text(NOTES)
+    done = ctx(directory, "ingest", "secret/plan.md", "open.md")
+    assert (1, []) == (done.code, model.asked)
+    assert "a proxy could take what is for" in done.err
+    assert 0 == ctx(directory, "ingest", "open.md").code
+
+
 def test_what_privacy_keeps_goes_no_further(tmp_path: Path) -> None:
     # 192.0.2.1 is an address of no machine (RFC 5737), and is not private.
     directory = project(tmp_path, "http://192.0.2.1:9", kind="vllm", more="privacy:\n  redact: [secret]\n")
@@ -359,3 +373,131 @@ def test_what_privacy_keeps_goes_no_further(tmp_path: Path) -> None:
     done = ctx(directory, "ingest", "secret/plan.md")
     assert 1 == done.code
     assert "secret/plan.md: not sent to http://192.0.2.1:9: privacy.redact of .ctxrc has it" in done.err
+
+
+def test_what_may_be_sent_is_sent_without_the_rest(tmp_path: Path) -> None:
+    directory = project(tmp_path, "http://192.0.2.1:9", kind="openai", more="privacy:\n  redact: [secret]\n")
+    files(directory)
+    (directory / "open.md").write_text(NOTES)
+    # Nothing is there: what is skipped is said before anything is sent.
+    done = ctx(directory, "ingest", "secret/plan.md", "open.md", "--json", "--dry-run")
+    assert 1 == done.code
+    assert [("skipped", "secret/plan.md")] == [(event["event"], event["source"]) for event in done.events]
+
+
+# --- real input -----------------------------------------------------------------------------------------
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_documents_of_this_project(tmp_path: Path, serve: Serve) -> None:
+    def script(shown: str) -> Any:
+        heading = re.search(r"\n\[(\d+)\] (#+ [^\n]{8,})", shown)
+        if heading is None:
+            return {}
+        return {
+            "terms": [{"line": int(heading[1]), "quote": heading[2], "term": heading[2].lstrip("# "), "definition": ""}]
+        }
+
+    model = serve(script)
+    directory = project(tmp_path, model.url)
+    shutil.copytree(ROOT / "docs", directory / "docs", ignore=shutil.ignore_patterns("_build"))
+    shutil.copy(ROOT / "README.md", directory)
+    done = ctx(directory, "ingest", "README.md", "docs", "--extract", "terms")
+    assert 0 == done.code, done.err
+    proposal = read_proposal(directory / done.proposal)
+    assert () == proposal.quarantined
+    assert len(proposal.facts.inputs) > 20
+    for row in proposal.rows:
+        for evidence in row.evidence:
+            lines = (directory / evidence.source).read_text().split("\n")[evidence.first - 1 : evidence.last]
+            assert evidence.quote in " ".join(" ".join(lines).split())
+
+
+def test_a_transcript_of_several_megabytes(tmp_path: Path, serve: Serve) -> None:
+    directory = project(tmp_path, serve(options).url)
+    with (directory / "session.jsonl").open("w") as file:
+        for number in range(4_000):
+            role = "user" if number % 2 else "assistant"
+            said = f"We keep option {number}." if number % 400 == 7 else "We talk. "
+            content = [{"type": "text", "text": said + " And so on." * 90}]
+            file.write(json.dumps({"type": role, "message": {"role": role, "content": content}}) + "\n")
+    assert (directory / "session.jsonl").stat().st_size > 4_000_000
+    done = ctx(directory, "compact", "session.jsonl", "--emit", "decisions")
+    assert 0 == done.code, done.err
+    rows = read_proposal(directory / done.proposal).rows
+    expected = [(f"Keep option {number}", number + 1) for number in range(7, 4_000, 400)]
+    assert expected == [(row.title, row.evidence[0].first) for row in rows]
+
+
+# --- `.context/*.md` belongs to people --------------------------------------------------------------------
+
+# The program as its console script runs it; an audit hook tells of all that could change a file there.
+WATCHED = """
+import os, sys
+context = os.path.realpath(sys.argv[1])
+def watch(event, arguments):
+    if event == "open" and isinstance(arguments[0], (str, bytes)):
+        path, mode, flags = arguments
+        writes = flags & (os.O_WRONLY | os.O_RDWR | os.O_TRUNC | os.O_CREAT) if isinstance(flags, int) else "w" in mode
+        paths = [path] if writes else []
+    elif event in ("os.rename", "os.link", "os.remove", "os.truncate", "os.chmod", "os.utime", "shutil.move"):
+        paths = [one for one in arguments if isinstance(one, (str, bytes))]
+    else:
+        return
+    for path in paths:
+        directory, name = os.path.split(os.path.realpath(os.fsdecode(path)))
+        if directory == context and name.endswith(".md"):
+            print("touched", event, path, file=sys.stderr)
+sys.addaudithook(watch)
+del sys.argv[1]
+sys.argv[0] = "ctx"
+from ctxbackends.cli import main
+main()
+"""
+
+
+def test_no_command_touches_what_people_wrote(tmp_path: Path, serve: Serve) -> None:
+    model = serve(options)
+    directory = project(tmp_path, model.url)
+    (directory / "notes.md").write_text(NOTES + "\ninvent\n")
+    before = untouched(directory)
+    context = str(directory / ".context")
+
+    def run(*arguments: str, text: str = "", code: int = 0) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", WATCHED, context, *arguments],
+            cwd=directory,
+            input=text,
+            capture_output=True,
+            text=True,
+            timeout=WITHIN,
+            env=environment(),
+        )
+        assert code == done.returncode, done.stderr
+        assert "touched" not in done.stderr
+        assert before == untouched(directory)
+        return done.stdout
+
+    run("setup", "--backend", "openai", "--name", "model", "--endpoint", model.url, "--model", "scripted")
+    for command in (["ping"], ["status"], ["models"]):
+        run("ai", *command)
+    run("ai", "extract", text=NOTES)
+    run("compact", "notes.md")
+    run("ingest", "notes.md", "--dry-run")
+    path = run("ingest", "notes.md").strip()
+    name = Path(path).stem
+    for command in (
+        ["list"],
+        ["show", name],
+        ["show", name, "--quarantined"],
+        ["edit", name, "d1", "--set", "title=Keep the first option"],
+        ["accept", name, "d1"],
+        ["reject", name, "d2"],
+        ["export", name],
+        ["export", name, "--dir", "out"],
+    ):
+        run("proposals", *command)
+    # Nor does one that is told to.
+    run("ingest", "notes.md", "--out", context, code=1)
+    run("proposals", "export", name, "--dir", context, code=1)

@@ -32,6 +32,7 @@ class _DocumentSource:
         self.name = name or str(path)
         self._path = path
         self._input: Input | None = None
+        self._kept: tuple[Input, tuple[Piece, ...]] | None = None
 
     @property
     def path(self) -> Path | None:
@@ -52,7 +53,15 @@ class _DocumentSource:
             data = file.read(self._input.size + 1)
         if surveyed(self.name, io.BytesIO(data), strict=False) != self._input:
             raise SourceChangedError(self.name, "changed while it was read; run again")
-        yield from self._converted(io.BytesIO(data))
+        # Converting takes a while, and a run goes over a source several times; its text is a small part of a document.
+        if self._kept is None or self._kept[0] != self._input:
+            found = []
+            for piece in self._converted(io.BytesIO(data)):
+                found.append(piece)
+                yield piece
+            self._kept = (self._input, tuple(found))
+        else:
+            yield from self._kept[1]
 
     def _converted(self, data: io.BytesIO) -> Iterator[Piece]:
         raise NotImplementedError
