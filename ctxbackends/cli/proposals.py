@@ -15,6 +15,7 @@ import click
 import msgspec
 
 from ctxbackends.cli.root import debug_option
+from ctxbackends.cli.rows import in_editor, row_text
 from ctxbackends.cli.terminal import print_json, print_table, printable, utf8
 from ctxbackends.knowledge import atomic
 from ctxbackends.knowledge.errors import ProposalError
@@ -148,7 +149,7 @@ def show(directory: Path, proposal: str, rows: tuple[str, ...], quarantined: boo
     click.echo(printable(f"{facts.id}: {len(named)} rows from {sources}"))
     for name, row in wanted.items():
         click.echo()
-        click.echo(printable(_row_text(review, name, row)))
+        click.echo(printable(row_text(review, name, row)))
     hidden = review.proposal.quarantined
     if quarantined:
         for number, one in enumerate(hidden, 1):
@@ -163,25 +164,6 @@ def show(directory: Path, proposal: str, rows: tuple[str, ...], quarantined: boo
 def kind_and_title(record: Any) -> str:
     fields = list(fields_of(record).values())
     return f"{record.__struct_config__.tag}: {fields[0]}"
-
-
-def _row_text(review: Review, name: str, row: Row) -> str:
-    decided = review.decided(name)
-    state = (
-        "" if decided.state == "undecided" else f"  [{decided.state}{f': {decided.reason}' if decided.reason else ''}]"
-    )
-    lines = [f"{name}  {row.kind}: {row.title}{state}"]
-    original = fields_of(review.proposal.named()[name].record)
-    for number, (field, value) in enumerate(fields_of(row.record).items()):
-        if number:
-            lines.append(f"    {field}: {value}")
-        if field in decided.fields:
-            lines.append(f"      (edited; was: {original[field]})")
-    if row.known is not None:
-        lines.append(f"    known already: {row.known}")
-    for evidence in row.evidence:
-        lines += [f"    > {evidence.quote}", f"      {evidence.where}"]
-    return "\n".join(lines)
 
 
 def _as_json(review: Review, wanted: dict[str, Row]) -> dict[str, Any]:
@@ -247,7 +229,7 @@ def edit(directory: Path, proposal: str, row: str, given: tuple[str, ...]) -> No
     else:
         if not sys.stdin.isatty():
             raise click.UsageError("name the fields with --set FIELD=TEXT; there is no terminal for an editor")
-        edited = _in_editor(review, row)
+        edited = in_editor(review, row)
         if edited is None:
             click.echo("nothing was changed", err=True)
             return
@@ -261,48 +243,6 @@ def _pair(given: str) -> tuple[str, str]:
     if not equals or not field.strip():
         raise click.UsageError(f"--set takes FIELD=TEXT, and not {given!r}")
     return field.strip(), value
-
-
-def _in_editor(review: Review, name: str) -> dict[str, str] | None:
-    """The fields as a person leaves them; None where they were left as they are. What cannot be read is shown again,
-    with the reason."""
-    row = review.rows()[name]
-    text = _editable(name, row)
-    while True:
-        returned = click.edit(text, extension=".txt", require_save=True)
-        if returned is None:
-            return None
-        try:
-            fields = _read_edited(row, returned)
-        except ValueError as error:
-            text = f"# {error}\n{returned}"
-            continue
-        return fields
-
-
-def _editable(name: str, row: Row) -> str:
-    quotes = "".join(f"#   {evidence.quote} ({evidence.where})\n" for evidence in row.evidence)
-    fields = "".join(f"{field}: {value}\n" for field, value in fields_of(row.record).items())
-    head = f"# {name}, {row.kind}. Lines that begin with # are left out; a field goes on in the lines below it.\n"
-    return head + quotes + fields
-
-
-def _read_edited(row: Row, text: str) -> dict[str, str]:
-    known = fields_of(row.record)
-    fields: dict[str, str] = {}
-    last = None
-    for line in text.split("\n"):
-        if line.startswith("#") or (not line.strip() and last is None):
-            continue
-        field, colon, value = line.partition(":")
-        if colon and field.strip() in known:
-            last = field.strip()
-            fields[last] = value.strip()
-        elif last is not None:
-            fields[last] = f"{fields[last]} {line.strip()}".strip()
-        else:
-            raise ValueError(f"this line belongs to no field; the fields are {', '.join(known)}: {line[:60]!r}")
-    return fields
 
 
 # --- one after the other --------------------------------------------------------------------------------
@@ -333,7 +273,7 @@ def review(directory: Path, proposal: str, every: bool) -> None:
     while at < len(names):
         name = names[at]
         click.echo(f"\n{at + 1} of {len(names)}", err=True)
-        click.echo(printable(_row_text(under_review, name, under_review.rows()[name])))
+        click.echo(printable(row_text(under_review, name, under_review.rows()[name])))
         step = _answer(under_review, name)
         if step is None:
             break
@@ -358,7 +298,7 @@ def _answer(under_review: Review, name: str) -> int | None:
                 under_review.reject([name], reason=rest)
                 return 1
             case "e" | "edit":
-                fields = _in_editor(under_review, name)
+                fields = in_editor(under_review, name)
                 if fields is not None:
                     try:
                         under_review.edit(name, fields)

@@ -1,68 +1,41 @@
 """One run: sources in, checked rows out. The model is asked about several chunks at once; rows come in the order of the
 text all the same. Knows no command, no proposal and no directory.
 
-The way of a chunk: ``_chunks`` (read, masked, counted) -> ``_ask`` (the journal, or the model) -> ``_take`` (citations
-checked, duplicates merged).
+The way of a chunk: ``_chunks`` (read, masked, counted) -> ``Asker.ask`` (the journal, or the model) -> ``_take``
+(citations checked, duplicates merged).
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 import anyio.to_thread
 import msgspec
 
 from ctxbackends.backend import Backend
-from ctxbackends.errors import ContextOverflowError, IncompleteOutputError, StructuredOutputError
 from ctxbackends.knowledge import citations
+from ctxbackends.knowledge.asking import Answered, Asker
 from ctxbackends.knowledge.budget import Budget, budget_for, prompt_of
-from ctxbackends.knowledge.chunks import Chunk, Gatherer
-from ctxbackends.knowledge.errors import ChunkError, KnowledgeError, UnenforcedSchemaError
+from ctxbackends.knowledge.chunks import Chunk
+from ctxbackends.knowledge.errors import KnowledgeError, UnenforcedSchemaError
 from ctxbackends.knowledge.journal import Journal
-from ctxbackends.knowledge.masking import mask
 from ctxbackends.knowledge.progress import Event, OnEvent, Plan, Progress, Report
 from ctxbackends.knowledge.questions import Question
+from ctxbackends.knowledge.reading import Reader, length_of
 from ctxbackends.knowledge.records import Kind, Quarantined, Row
-from ctxbackends.knowledge.sources.base import Input, Segment, Skipped, Source
-from ctxbackends.knowledge.sources.cutting import size_of
-from ctxbackends.structured import extract_result, probe_schema
-from ctxbackends.types import ServerStatus, Usage
+from ctxbackends.knowledge.sources.base import Input, Skipped, Source
+from ctxbackends.structured import probe_schema
+from ctxbackends.types import ServerStatus
 
 T = TypeVar("T")
 
 CONCURRENCY = 4
 """Requests at once where the server does not say how many it works on."""
-
-MAX_SPLITS = 4
-"""How often a chunk is halved whose answer did not become whole."""
-
-
-class Answered(msgspec.Struct, frozen=True, kw_only=True):
-    """The model's answer to a chunk, or ``failed``. ``kept``: it came from the journal."""
-
-    chunk: Chunk
-    answer: Any = None
-    usage: Usage | None = None
-    requested_model: str | None = None
-    served_model: str | None = None
-    kept: bool = False
-    failed: Skipped | None = None
-
-
-class _Kept(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An answer as the journal holds it. ``split``: the chunk was halved, and its halves have answers."""
-
-    answer: msgspec.Raw = msgspec.Raw(b"null")
-    requested_model: str | None = None
-    served_model: str | None = None
-    usage: Usage | None = None
-    split: bool = False
 
 
 class Ingestion:
@@ -105,7 +78,6 @@ class Ingestion:
 
         self._status = ServerStatus(state="ready")
         self._budget: Budget | None = None
-        self._places = asyncio.Semaphore(1)
         self._inputs: list[Input] = []
         self._skipped: list[Skipped] = []
         self._rows: dict[str, Row] = {}
@@ -203,7 +175,15 @@ class Ingestion:
         await self._check_enforced()
         budget = await self._prepared()
         at_once = self._max_concurrency or self._status.slots or CONCURRENCY
-        self._places = asyncio.Semaphore(at_once)
+        asker = Asker(
+            self._backend,
+            self._question,
+            model=self._model,
+            at_once=at_once,
+            answer_tokens=budget.answer_tokens,
+            journal=self._journal,
+            skip_failed=self._skip_failed,
+        )
         self._began = time.monotonic()
         # Twice as many as are asked at once: those that wait take the places of those that are done before the oldest.
         asked: deque[asyncio.Task[list[Answered]]] = deque()
@@ -216,7 +196,7 @@ class Ingestion:
                     if chunk is None:
                         more = False
                     else:
-                        asked.append(asyncio.create_task(self._ask(chunk, budget)))
+                        asked.append(asyncio.create_task(asker.ask(chunk)))
                 if not asked:
                     break
                 for answered in await asked[0]:
@@ -253,7 +233,7 @@ class Ingestion:
         """Look at every source before the model is asked for the first time: what cannot be used is known then."""
         for source in self._sources:
             self._inputs.append(await _in_thread(source.prepare))
-            self._size += await _in_thread(lambda source=source: _length(source))  # type: ignore[misc]  # bound here
+            self._size += await _in_thread(lambda source=source: length_of(source))  # type: ignore[misc]  # bound here
         self._budget = await budget_for(
             self._backend,
             self._question.instructions,
@@ -269,7 +249,7 @@ class Ingestion:
         """The chunks of all sources, each within the budget."""
         index = 0
         for source in self._sources:
-            reader = _Reader(source, budget)
+            reader = Reader(source, budget)
             while True:
                 whole = await _in_thread(reader.next_chunk)
                 self._note(reader)
@@ -297,7 +277,7 @@ class Ingestion:
             async for part in self._counted(half, budget):
                 yield part
 
-    def _note(self, reader: _Reader) -> None:
+    def _note(self, reader: Reader) -> None:
         """Take over what the reader met, out of its thread."""
         skipped, masked = reader.met()
         self._masked += masked
@@ -307,103 +287,6 @@ class Ingestion:
     def _skip(self, skipped: Skipped) -> None:
         self._skipped.append(skipped)
         self._tell(skipped)
-
-    # --- the model --------------------------------------------------------------------------------
-
-    async def _ask(self, chunk: Chunk, budget: Budget, *, splits: int = 0) -> list[Answered]:
-        """The answer to a chunk; of its parts, where it was too much for one."""
-        shown = chunk.shown()
-        key = self._key(shown)
-        kept = self._kept(key)
-        if kept is not None and not kept.split:
-            return [self._answered(chunk, kept)]
-        if kept is None:
-            try:
-                return [await self._asked(chunk, shown, key, budget)]
-            except (ContextOverflowError, IncompleteOutputError) as error:
-                halves = chunk.halves() if splits < MAX_SPLITS and _may_fit_in_parts(error) else None
-                if halves is None:
-                    return [self._failed(chunk, error)]
-            except StructuredOutputError as error:
-                return [self._failed(chunk, error)]
-            self._keep(key, _Kept(split=True))
-        else:
-            halves = chunk.halves()
-            assert halves is not None, "it was halved before"
-        return [
-            *await self._ask(halves[0], budget, splits=splits + 1),
-            *await self._ask(halves[1], budget, splits=splits + 1),
-        ]
-
-    async def _asked(self, chunk: Chunk, shown: str, key: str, budget: Budget) -> Answered:
-        # Cloud APIs have models that refuse any temperature.
-        sampling: dict[str, Any] = {"temperature": 0.0} if self._backend.schema_enforcement == "grammar" else {}
-        async with self._places:
-            result = await extract_result(
-                self._backend,
-                self._question.target,
-                shown,
-                instructions=self._question.instructions,
-                model=self._model,
-                max_tokens=budget.answer_tokens,
-                **sampling,
-            )
-        completion = result.completion
-        self._keep(
-            key,
-            _Kept(
-                answer=msgspec.Raw(msgspec.json.encode(result.value)),
-                requested_model=completion.requested_model,
-                served_model=completion.served_model,
-                usage=completion.usage,
-            ),
-        )
-        return Answered(
-            chunk=chunk,
-            answer=result.value,
-            usage=completion.usage,
-            requested_model=completion.requested_model,
-            served_model=completion.served_model,
-        )
-
-    def _failed(self, chunk: Chunk, error: Exception) -> Answered:
-        """The model's answer to this chunk is of no use: the end of the run, unless the user said to go on."""
-        problem = f"the model gave no usable answer to this part: {error}"
-        if not self._skip_failed:
-            raise ChunkError(chunk.where, f"{problem}; --skip-failed goes on without it, and says so") from error
-        skipped = Skipped(source=chunk.source, line=chunk.segments[0].first, reason=f"{chunk.where}: {problem}")
-        return Answered(chunk=chunk, failed=skipped)
-
-    # --- the journal ------------------------------------------------------------------------------
-
-    def _key(self, shown: str) -> str:
-        """Of all that the answer depends on: another model, question or text is asked anew."""
-        parts = (
-            self._question.sha256,
-            str(self._backend.type),
-            self._backend.name,
-            self._model or self._backend.default_model or "",
-            shown,
-        )
-        return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
-
-    def _kept(self, key: str) -> _Kept | None:
-        raw = self._journal.get(key) if self._journal is not None else None
-        return None if raw is None else msgspec.json.decode(raw, type=_Kept)
-
-    def _keep(self, key: str, kept: _Kept) -> None:
-        if self._journal is not None:
-            self._journal.put(key, msgspec.json.encode(kept))
-
-    def _answered(self, chunk: Chunk, kept: _Kept) -> Answered:
-        return Answered(
-            chunk=chunk,
-            answer=self._question.decoded(kept.answer),
-            usage=kept.usage,
-            requested_model=kept.requested_model,
-            served_model=kept.served_model,
-            kept=True,
-        )
 
     # --- rows -------------------------------------------------------------------------------------
 
@@ -458,37 +341,6 @@ class Ingestion:
         )
 
 
-class _Reader:
-    """Reads one source as far as the next chunk, in a thread; :meth:`met` is for when it does not."""
-
-    def __init__(self, source: Source, budget: Budget) -> None:
-        self._budget = budget
-        self._gatherer = Gatherer(source.name, source.unit, budget.size)
-        self._skipped: list[Skipped] = []
-        self._masked = 0
-        self._chunks = self._gathered(source)
-
-    def next_chunk(self) -> Chunk | None:
-        self._gatherer.size = self._budget.size
-        return next(self._chunks, None)
-
-    def met(self) -> tuple[list[Skipped], int]:
-        """What was skipped, and how many secrets were masked, since it was asked last."""
-        met = self._skipped, self._masked
-        self._skipped, self._masked = [], 0
-        return met
-
-    def _gathered(self, source: Source) -> Iterator[Chunk]:
-        for piece in source.pieces():
-            if isinstance(piece, Skipped):
-                self._skipped.append(piece)
-                continue
-            text, count = mask(piece.text)
-            self._masked += count
-            yield from self._gatherer.add(msgspec.structs.replace(piece, text=text) if count else piece)
-        yield from self._gatherer.rest()
-
-
 def ingest(
     backend: Backend,
     sources: Iterable[Source],
@@ -529,15 +381,6 @@ def ingest(
 
 def _nobody(_: Event) -> None:
     return None
-
-
-def _length(source: Source) -> int:
-    """Bytes of text that will be read."""
-    return sum(size_of(piece) for piece in source.pieces() if isinstance(piece, Segment))
-
-
-def _may_fit_in_parts(error: Exception) -> bool:
-    return not isinstance(error, IncompleteOutputError) or error.finish_reason == "length"
 
 
 async def _in_thread(work: Callable[[], T]) -> T:

@@ -116,5 +116,5 @@ def test_a_source_that_is_given_stays(tmp_path: Path) -> None:
 
 
 def test_the_kind_of_a_file() -> None:
-    kinds = {"a.MD": TextSource, "a": TextSource, "a.jsonl": TranscriptSource, "a.PDF": PDFSource}
+    kinds: dict[str, object] = {"a.MD": TextSource, "a": TextSource, "a.jsonl": TranscriptSource, "a.PDF": PDFSource}
     assert kinds == {name: type(source_of(Path(name))) for name in kinds}

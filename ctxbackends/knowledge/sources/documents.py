@@ -16,30 +16,22 @@ from ctxbackends.knowledge.errors import SourceChangedError, SourceError
 from ctxbackends.knowledge.records import Unit
 from ctxbackends.knowledge.sources.base import Input, Piece, Segment, Skipped
 from ctxbackends.knowledge.sources.cutting import fitting
-from ctxbackends.knowledge.sources.files import opened, surveyed
+from ctxbackends.knowledge.sources.files import FileSource, surveyed
 from ctxbackends.knowledge.sources.text import MOST_BYTES
 
 MAX_DOCUMENT = 256 << 20
 """Bytes. The converters hold a document in memory."""
 
 
-class _DocumentSource:
+class _DocumentSource(FileSource):
     """What both have in common: the bytes are read whole, and converted when they are asked for."""
 
-    unit: Unit = "page"
-
     def __init__(self, path: Path, *, name: str | None = None) -> None:
-        self.name = name or str(path)
-        self._path = path
-        self._input: Input | None = None
+        super().__init__(path, name=name)
         self._kept: tuple[Input, tuple[Piece, ...]] | None = None
 
-    @property
-    def path(self) -> Path | None:
-        return self._path
-
     def prepare(self) -> Input:
-        with opened(self.name, self._path) as file:
+        with self._open() as file:
             self._input = surveyed(self.name, file, strict=False)
         if self._input.size > MAX_DOCUMENT:
             raise SourceError(self.name, f"is larger than {MAX_DOCUMENT >> 20} MB, which is the most that is converted")
@@ -48,18 +40,18 @@ class _DocumentSource:
         return self._input
 
     def pieces(self) -> Iterator[Piece]:
-        assert self._input is not None, "prepare() comes first"
-        with opened(self.name, self._path) as file:
-            data = file.read(self._input.size + 1)
-        if surveyed(self.name, io.BytesIO(data), strict=False) != self._input:
+        source = self._prepared()
+        with self._open() as file:
+            data = file.read(source.size)
+        if surveyed(self.name, io.BytesIO(data), strict=False) != source:
             raise SourceChangedError(self.name, "changed while it was read; run again")
         # Converting takes a while, and a run goes over a source several times; its text is a small part of a document.
-        if self._kept is None or self._kept[0] != self._input:
+        if self._kept is None or self._kept[0] != source:
             found = []
             for piece in self._converted(io.BytesIO(data)):
                 found.append(piece)
                 yield piece
-            self._kept = (self._input, tuple(found))
+            self._kept = (source, tuple(found))
         else:
             yield from self._kept[1]
 

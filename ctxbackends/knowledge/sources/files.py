@@ -12,12 +12,14 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
 
 from ctxbackends.knowledge.errors import SourceChangedError, SourceError
+from ctxbackends.knowledge.records import Unit
 from ctxbackends.knowledge.sources.base import Input
 
 _BLOCK = 1 << 18
@@ -34,6 +36,28 @@ class Line(msgspec.Struct, frozen=True):
     data: bytes
     size: int
     whole: bool = True
+
+
+class FileSource:
+    """What the sources of files have in common. ``name`` is what citations say; the path by default."""
+
+    unit: Unit = "line"
+
+    def __init__(self, path: Path, *, name: str | None = None) -> None:
+        self.name = name or str(path)
+        self._path = path
+        self._input: Input | None = None
+
+    @property
+    def path(self) -> Path | None:
+        return self._path
+
+    def _open(self) -> AbstractContextManager[BinaryIO]:
+        return opened(self.name, self._path)
+
+    def _prepared(self) -> Input:
+        assert self._input is not None, "prepare() comes first"
+        return self._input
 
 
 def opened(name: str, path: Path) -> BinaryIO:

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ctxbackends.knowledge.errors import SourceChangedError, SourceError
-from ctxbackends.knowledge.records import Unit
 from ctxbackends.knowledge.sources.base import Input, Piece, Segment
 from ctxbackends.knowledge.sources.cutting import fitting
-from ctxbackends.knowledge.sources.files import Line, hold_unchanged, lines_of, opened, surveyed
+from ctxbackends.knowledge.sources.files import FileSource, Line, hold_unchanged, lines_of, surveyed
 
 MOST_LINES = 200
 MOST_BYTES = 16_000
@@ -27,22 +26,8 @@ _UNDERLINE = re.compile(r" {0,3}(=+|-+)\s*$")
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 
 
-class TextSource:
+class TextSource(FileSource):
     """A file of plain text or Markdown, in UTF-8. ``name`` is what citations say; the path by default."""
-
-    unit: Unit = "line"
-
-    def __init__(self, path: Path, *, name: str | None = None) -> None:
-        self.name = name or str(path)
-        self._path = path
-        self._input: Input | None = None
-
-    @property
-    def path(self) -> Path | None:
-        return self._path
-
-    def _open(self) -> AbstractContextManager[BinaryIO]:
-        return opened(self.name, self._path)
 
     def prepare(self) -> Input:
         with self._open() as file:
@@ -50,11 +35,11 @@ class TextSource:
         return self._input
 
     def pieces(self) -> Iterator[Piece]:
-        assert self._input is not None, "prepare() comes first"
+        source = self._prepared()
         with self._open() as file:
-            yield from paragraphs(_decoded(self.name, lines_of(self._input, file, most=_LONGEST_LINE)))
+            yield from paragraphs(_decoded(self.name, lines_of(source, file, most=_LONGEST_LINE)))
         with self._open() as file:
-            hold_unchanged(self._input, file)
+            hold_unchanged(source, file)
 
 
 class StdinSource(TextSource):

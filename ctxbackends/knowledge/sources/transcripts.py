@@ -8,16 +8,14 @@ blocks of the Anthropic API. Thinking, images and what Claude Code marks as meta
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from ctxbackends.knowledge.errors import SourceError
-from ctxbackends.knowledge.records import Unit
 from ctxbackends.knowledge.sources.base import Input, Piece, Segment, Skipped
 from ctxbackends.knowledge.sources.cutting import fitting
-from ctxbackends.knowledge.sources.files import Line, hold_unchanged, lines_of, opened, surveyed
+from ctxbackends.knowledge.sources.files import FileSource, Line, hold_unchanged, lines_of, surveyed
 from ctxbackends.knowledge.sources.text import MOST_BYTES
 
 MAX_LINE = 8 << 20
@@ -29,35 +27,24 @@ MAX_TOOL_TEXT = 4_000
 _TURNS = ("user", "assistant")
 
 
-class TranscriptSource:
+class TranscriptSource(FileSource):
     """A ``.jsonl`` transcript. A line that cannot be read is reported and left out. ``name`` is what citations say."""
 
-    unit: Unit = "line"
-
-    def __init__(self, path: Path, *, name: str | None = None) -> None:
-        self.name = name or str(path)
-        self._path = path
-        self._input: Input | None = None
-
-    @property
-    def path(self) -> Path | None:
-        return self._path
-
     def prepare(self) -> Input:
-        with opened(self.name, self._path) as file:
+        with self._open() as file:
             self._input = surveyed(self.name, file, strict=False)  # a bad byte is the matter of its line
         if not any(isinstance(piece, Segment) for piece in self.pieces()):
             raise SourceError(self.name, "holds no turn of a Claude Code or Cursor transcript")
         return self._input
 
     def pieces(self) -> Iterator[Piece]:
-        assert self._input is not None, "prepare() comes first"
+        source = self._prepared()
         reader = _Reader(self.name)
-        with opened(self.name, self._path) as file:
-            for line in lines_of(self._input, file, most=MAX_LINE):
+        with self._open() as file:
+            for line in lines_of(source, file, most=MAX_LINE):
                 yield from reader.read(line)
-        with opened(self.name, self._path) as file:
-            hold_unchanged(self._input, file)
+        with self._open() as file:
+            hold_unchanged(source, file)
 
 
 class _BrokenLine(Exception):
