@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.knowledge.commands import environment
+
+ROOT = Path(__file__).parents[2]
 
 
 def figures(count: int) -> dict[str, Any]:
@@ -19,7 +22,8 @@ def figures(count: int) -> dict[str, Any]:
         capture_output=True,
         text=True,
         timeout=110,
-        env=environment(PYTHONPATH=":".join(sys.path)),
+        cwd=ROOT,
+        env=environment(PYTHONPATH=str(ROOT)),
         check=False,
     )
     assert 0 == done.returncode, done.stderr
