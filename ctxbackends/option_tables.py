@@ -92,6 +92,8 @@ VLLM_CHAT = _table(
         "response_format: regex": Sent("structured_outputs.regex"),
         "response_format: choice": Sent("structured_outputs.choice"),
         "response_format: grammar": Sent("structured_outputs.grammar"),
+        "response_format: json_schema": Sent("response_format", How.LENGTHS_IN_WORDS),
+        "tools": Sent("tools", How.LENGTHS_IN_WORDS),
         "message: reasoning": Sent("messages.reasoning"),
     },
 )
@@ -240,7 +242,14 @@ _LOCAL_MESSAGES: dict[str, Handling] = {
 
 COMPATIBLE_MESSAGES = _table(_MESSAGES)
 # The wish for JSON in output_config is enforced (measured, 0.32.0); thinking and effort are ignored.
-VLLM_MESSAGES = _table(_MESSAGES, _LOCAL_MESSAGES)
+VLLM_MESSAGES = _table(
+    _MESSAGES,
+    _LOCAL_MESSAGES,
+    {
+        "response_format: json_schema": Sent("output_config.format", How.LENGTHS_IN_WORDS),
+        "tools": Sent("tools", How.LENGTHS_IN_WORDS),
+    },
+)
 # Measured (b8672, b11549): output_config and the choice "none" are ignored, and a named tool is taken for "any".
 LLAMACPP_MESSAGES = _table(
     _MESSAGES,

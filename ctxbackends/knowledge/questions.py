@@ -62,7 +62,8 @@ _LENGTHS: Mapping[str, int] = MappingProxyType(
     {"title": 200, "summary": 300, "question": 300, "term": 100, "quote": 600}
 )
 _OTHER_LENGTH = 600
-"""Characters. Bounds make a constrained model end, and a flood cheap."""
+"""Characters. Bounds make a constrained model end, and a flood cheap. They stand in the schema alone: where a server
+does not hold them, a quote that is longer is still a quote."""
 
 
 def member(kind: Kind) -> str:
@@ -96,7 +97,7 @@ class Question:
             [
                 (
                     member(kind),
-                    Annotated[list[_row_type(kind)], msgspec.Meta(max_length=MAX_ROWS)],  # type: ignore[misc]
+                    Annotated[list[_row_type(kind)], _asked(maxItems=MAX_ROWS)],  # type: ignore[misc]
                 )
                 for kind in self.kinds
             ],
@@ -120,7 +121,7 @@ class Question:
 def _row_type(kind: Kind) -> type[msgspec.Struct]:
     # The quote comes first: the model looks for the proof before it words the row.
     fields: list[tuple[str, Any]] = [
-        ("line", Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]),
+        ("line", Annotated[int, _asked(minimum=0, maximum=2**31 - 1)]),
         ("quote", _text("quote")),
     ]
     for field in msgspec.structs.fields(RECORDS[kind]):
@@ -129,7 +130,12 @@ def _row_type(kind: Kind) -> type[msgspec.Struct]:
 
 
 def _text(name: str) -> Any:
-    return Annotated[str, msgspec.Meta(max_length=_LENGTHS.get(name, _OTHER_LENGTH))]
+    return Annotated[str, _asked(maxLength=_LENGTHS.get(name, _OTHER_LENGTH))]
+
+
+def _asked(**constraints: int) -> msgspec.Meta:
+    """Constraints that the server is asked to hold, and that are not validated here."""
+    return msgspec.Meta(extra_json_schema=constraints)
 
 
 def _found(kind: Kind, row: Any) -> Found:

@@ -38,8 +38,17 @@ from ctxbackends.wire.anthropic_stream import (
     usage_of,
 )
 from ctxbackends.wire.http import HTTPRequest, HTTPResponse, arguments_text, bearer, encode_json
-from ctxbackends.wire.json_schema import in_words
-from ctxbackends.wire.options import How, OptionTable, Sent, add_extra, put, refuse
+from ctxbackends.wire.options import (
+    How,
+    OptionTable,
+    Sent,
+    add_extra,
+    how_sent,
+    parameters_sent,
+    put,
+    refuse,
+    schema_sent,
+)
 from ctxbackends.wire.status import answered_error, read, refuse_error, request_id_of
 
 VERSION_HEADERS = {"anthropic-version": "2023-06-01"}
@@ -163,9 +172,8 @@ def encode_body(request: ChatRequest, table: OptionTable) -> dict[str, Any]:
     if request.stop_sequences:
         _put(body, table, "stop_sequences", request.stop_sequences)
     if isinstance(request.response_format, JSONSchemaFormat):
-        loosened = request.response_format.checked and _as(table, "response_format: json_schema") == How.IN_WORDS
-        schema = request.response_format.schema
-        format_ = {"type": "json_schema", "schema": in_words(schema) if loosened else schema}
+        schema = schema_sent(request.response_format, how_sent(table, "response_format: json_schema"))
+        format_ = {"type": "json_schema", "schema": schema}
         _put(body, table, "response_format: json_schema", format_)
     _put_tools(body, request, table)
     return body
@@ -186,14 +194,14 @@ def _put(body: dict[str, Any], table: OptionTable, option: str, value: Any) -> N
 
 def _put_tools(body: dict[str, Any], request: ChatRequest, table: OptionTable) -> None:
     tools, named = request.tools, request.tool_choice
-    if request.tool_choice == "none" and _as(table, "tool_choice: none") == How.LEFT_OUT:
+    if request.tool_choice == "none" and how_sent(table, "tool_choice: none") == How.LEFT_OUT:
         tools = ()
     if not tools:
         return
     choice: dict[str, Any] | None = None
     if isinstance(named, NamedTool):
         choice = {"type": "tool", "name": named.name}
-        if _as(table, "tool_choice: named") == How.ALONE:
+        if how_sent(table, "tool_choice: named") == How.ALONE:
             tools = tuple(tool for tool in tools if tool.name == named.name)
             choice = {"type": "any"}
     elif named is not None:
@@ -202,19 +210,12 @@ def _put_tools(body: dict[str, Any], request: ChatRequest, table: OptionTable) -
         choice = {**(choice or {"type": "auto"}), "disable_parallel_tool_use": not request.parallel_tool_calls}
     if choice is not None:
         body["tool_choice"] = choice
-    in_words_ = _as(table, "tools") == How.BOUNDS_IN_WORDS
-    body["tools"] = [_tool(tool, loosened=in_words_ and tool.function is not None) for tool in tools]
+    how = how_sent(table, "tools")
+    body["tools"] = [_tool(tool, how) for tool in tools]
 
 
-def _as(table: OptionTable, option: str) -> How:
-    handling = table[option]
-    assert isinstance(handling, Sent), "refuse() came first"
-    return handling.as_
-
-
-def _tool(tool: Tool, *, loosened: bool) -> dict[str, Any]:
-    schema = in_words(tool.parameters) if tool.strict and loosened else tool.parameters
-    wire = {"name": tool.name, "description": tool.description, "input_schema": schema}
+def _tool(tool: Tool, how: How) -> dict[str, Any]:
+    wire = {"name": tool.name, "description": tool.description, "input_schema": parameters_sent(tool, how)}
     return {**wire, **({"strict": True} if tool.strict else {})}
 
 

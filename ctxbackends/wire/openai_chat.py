@@ -44,7 +44,7 @@ from ctxbackends.wire.openai_parts import (
     usage_of,
 )
 from ctxbackends.wire.openai_stream import OpenAIStreamDecoder
-from ctxbackends.wire.options import How, OptionTable, Sent, add_extra, put, refuse
+from ctxbackends.wire.options import How, OptionTable, Sent, add_extra, parameters_sent, put, refuse, schema_sent
 from ctxbackends.wire.status import answered_error, read, refuse_error, request_id_of
 
 # Members of the body that this codec writes, or whose effect the decoder could not show, so that they cannot come
@@ -127,8 +127,9 @@ class OpenAIChatCodec:
         if isinstance(wanted, JSONSchemaFormat):
             # The nested form: llama-server reads the schema here and nowhere else, and takes the flat form for "any
             # object".
-            schema = {"name": wanted.name, "schema": wanted.schema, "strict": True}
-            body["response_format"] = {"type": "json_schema", "json_schema": schema}
+            schema = schema_sent(wanted, self._sent("response_format: json_schema").as_)
+            named = {"name": wanted.name, "schema": schema, "strict": True}
+            body["response_format"] = {"type": "json_schema", "json_schema": named}
         elif isinstance(wanted, RegexFormat):
             self._put(body, "response_format: regex", wanted.pattern)
         elif isinstance(wanted, GrammarFormat):
@@ -152,7 +153,8 @@ class OpenAIChatCodec:
             elif as_ != How.DEFAULT and (tools or choice != "none"):
                 body["tool_choice"] = choice
         if tools:
-            body["tools"] = [encode_tool(tool) for tool in tools]
+            how = self._sent("tools").as_
+            body["tools"] = [encode_tool(tool, how) for tool in tools]
 
     def decode_chat(self, response: HTTPResponse, *, requested_model: str) -> Completion:
         answer = read(_completion_decoder, response, api="the OpenAI API")
@@ -253,9 +255,9 @@ def _part(part: Part) -> dict[str, Any]:
     return {"type": "text", "text": part.text}
 
 
-def encode_tool(tool: Tool) -> dict[str, Any]:
+def encode_tool(tool: Tool, how: How = How.PLAIN) -> dict[str, Any]:
     """The definition of a tool as the OpenAI API wants it."""
-    function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
+    function = {"name": tool.name, "description": tool.description, "parameters": parameters_sent(tool, how)}
     return {"type": "function", "function": {**function, **({"strict": True} if tool.strict else {})}}
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import attrs
@@ -25,10 +26,12 @@ from ctxbackends.messages import (
     NamedTool,
     ReasoningPart,
     RegexFormat,
+    Tool,
     ToolCall,
     ToolResult,
     given,
 )
+from ctxbackends.wire.json_schema import LENGTHS, REFUSED_BY_ANTHROPIC, in_words
 
 
 class How(StrEnum):
@@ -53,6 +56,7 @@ class How(StrEnum):
     CLAMPED = "shortened in silence where prompt and answer do not fit together"
     ONE_IF_OUT = "1 where it is left out, whatever the Modelfile says"
     NO_PROMISE = "no promise: several calls have come"
+    LENGTHS_IN_WORDS = "with the lengths of texts put into words, where they are checked here"
     IN_WORDS = "with the constraints that Anthropic refuses put into words, where `extract()` checks them itself"
     SIGNED = "with the signature that it came with"
 
@@ -186,6 +190,38 @@ def refuse(request: ChatRequest, table: OptionTable) -> Sequence[tuple[str, Any]
         if isinstance(handling, Refused):
             raise UnsupportedOptionError(option, handling.reason)
     return scalars
+
+
+def how_sent(table: OptionTable, option: str) -> How:
+    """What the option becomes; ``refuse()`` came first."""
+    handling = table[option]
+    assert isinstance(handling, Sent), "refuse() came first"
+    return handling.as_
+
+
+_LOOSENED: Mapping[How, Sequence[str]] = MappingProxyType(
+    {
+        How.IN_WORDS: REFUSED_BY_ANTHROPIC,
+        How.BOUNDS_IN_WORDS: REFUSED_BY_ANTHROPIC,
+        How.LENGTHS_IN_WORDS: LENGTHS,
+    }
+)
+
+
+def schema_sent(wanted: JSONSchemaFormat, how: How) -> Mapping[str, Any]:
+    """The schema of ``wanted`` as this server takes it: what it cannot hold is put into words, where the answer is
+    validated here as well."""
+    constraints = _LOOSENED.get(how)
+    sent: Mapping[str, Any] = in_words(wanted.schema, constraints) if constraints and wanted.checked else wanted.schema
+    return sent
+
+
+def parameters_sent(tool: Tool, how: How) -> Mapping[str, Any]:
+    """The schema of the arguments of ``tool`` as this server takes it. Typed functions check their arguments here."""
+    constraints = _LOOSENED.get(how)
+    loose = tool.function is not None and (tool.strict or how == How.LENGTHS_IN_WORDS)
+    sent: Mapping[str, Any] = in_words(tool.parameters, constraints) if constraints and loose else tool.parameters
+    return sent
 
 
 def put(body: dict[str, Any], at: str, value: Any) -> None:

@@ -306,6 +306,20 @@ async def test_a_context_that_is_smaller_than_thought() -> None:
     assert [f"chose option {number}" for number in range(8)] == titles(rows)
 
 
+async def test_an_answer_beyond_the_bounds_that_were_asked_for_is_an_answer() -> None:
+    """Not every server holds the lengths of a schema. What is too long is no reason to lose what it says."""
+    long = "We chose " + "a very long sentence " * 60 + "to end all."
+
+    def script(_: str) -> dict[str, Any]:
+        few = [decision("t" * 900, long, -1), decision("far away", long, 10**17)]
+        return {"decisions": [*few, *(decision(f"number {number}", long, 1) for number in range(40))]}
+
+    async with scripted(script) as (_, backend):
+        rows = await rows_of(ingest(backend, [Lines("# Notes", long)], kinds=[Kind.DECISION]))
+    assert ["t" * 900, "far away", *(f"number {number}" for number in range(40))] == titles(rows)
+    assert {(2, long)} == {(row.evidence[0].first, row.evidence[0].quote) for row in rows}
+
+
 def flood(_: str) -> Any:
     return completion('{"decisions": [', finish_reason="length")
 

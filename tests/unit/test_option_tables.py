@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import pytest
 
 from ctxbackends.errors import UnsupportedOptionError
@@ -25,6 +26,7 @@ from ctxbackends.messages import (
     ToolCall,
 )
 from ctxbackends.profiles import PROFILES
+from ctxbackends.tools import tool_of
 from ctxbackends.wire.options import CELLS, SCALARS, How, Refused, Sent, used
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"], "additionalProperties": False}
@@ -294,3 +296,47 @@ def test_extra_body_is_merged_into_the_options_of_ollama() -> None:
     assert {"num_predict": 3, "mirostat": 1} == body["options"]
     with pytest.raises(UnsupportedOptionError, match="num_predict is set by an option already"):
         encoded("ollama", "ollama", max_tokens=3, extra_body={"options": {"num_predict": 1}})
+
+
+BOUNDED = {"type": "string", "maxLength": 9, "pattern": "^a"}
+IN_WORDS = {"type": "string", "description": "(maxLength: 9)", "pattern": "^a"}
+
+
+@pytest.mark.parametrize(
+    ("wire", "place"),
+    [
+        ("chat_completions", "response_format.json_schema.schema.properties.a"),
+        ("messages", "output_config.format.schema.properties.a"),
+    ],
+)
+def test_vllm_is_sent_no_lengths_of_texts_that_are_checked_here(wire: str, place: str) -> None:
+    schema = {**SCHEMA, "properties": {"a": {**BOUNDED}}}
+    loose, kept = (
+        encoded("vllm", wire, response_format=JSONSchemaFormat("t", schema, checked=checked))
+        for checked in (True, False)
+    )
+    assert (IN_WORDS, BOUNDED) == (at(loose, place), at(kept, place))
+
+
+def save(note: Annotated[str, msgspec.Meta(max_length=9)]) -> None:
+    """Save a note."""
+
+
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize(
+    ("type_", "wire", "sent"),
+    [
+        ("vllm", "chat_completions", {"type": "string", "description": "(maxLength: 9)"}),
+        ("vllm", "messages", {"type": "string", "description": "(maxLength: 9)"}),
+        ("llamacpp", "chat_completions", {"type": "string", "maxLength": 9}),
+    ],
+)
+def test_lengths_in_the_arguments_of_typed_functions(type_: str, wire: str, sent: Any, strict: bool) -> None:
+    typed = tool_of(save, strict=strict)
+    (tool,) = encoded(type_, wire, tools=(typed,))["tools"]
+    parameters = tool["function"]["parameters"] if "function" in tool else tool["input_schema"]
+    assert sent == parameters["properties"]["note"]
+    # A schema that somebody wrote is sent as it is: nobody checks it here.
+    (written,) = encoded(type_, wire, tools=(Tool("save", "", typed.parameters),))["tools"]
+    parameters = written["function"]["parameters"] if "function" in written else written["input_schema"]
+    assert 9 == parameters["properties"]["note"]["maxLength"]

@@ -268,6 +268,18 @@ async def test_text_that_the_grammar_refuses(http: aiohttp.ClientSession, text: 
     assert (await chat(http, say("still here")))["message"]["content"] == "still here"
 
 
+@pytest.mark.parametrize("escape", [r"\"", r"\\", r"\n"])
+async def test_a_text_of_bounded_length_holds_no_escape(http: aiohttp.ClientSession, escape: str) -> None:
+    """Why the SDK sends no lengths to vLLM. When this fails, xgrammar has mended it (issue 800): send them."""
+    schema = {"type": "object", "properties": {"city": {"type": "string", "maxLength": 40}}, "required": ["city"]}
+    format_ = {"type": "json_schema", "json_schema": {"name": "city", "schema": schema}}
+    body = {"messages": [say(f'{{"city": "a{escape}b"}}')], "response_format": format_}
+    status, answer = await post(http, "/v1/chat/completions", body)
+    assert (500, "InternalServerError") == (status, answer["error"]["type"])
+    schema["properties"] = {"city": {"type": "string"}}
+    assert 200 == (await post(http, "/v1/chat/completions", body))[0]
+
+
 async def test_cut_json(http: aiohttp.ClientSession) -> None:
     """What a test scripts that wants incomplete JSON: all of it, and too few tokens."""
     choice = await chat(http, say('{"city": "Paris"}'), response_format=CITY_FORMAT, max_tokens=3)
