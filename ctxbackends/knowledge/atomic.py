@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 from pathlib import Path
@@ -15,7 +16,7 @@ def write_new(path: Path, data: bytes) -> bool:
     leaves nothing half-written then."""
     temporary = _written_beside(path, data)
     try:
-        os.link(temporary, path)  # unlike a rename, it never replaces what is there
+        _take_place(temporary, path)
     except FileExistsError:
         return False
     except OSError as error:
@@ -35,6 +36,27 @@ def replace(path: Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise _failed(path, error) from error
     _sync(path.parent)
+
+
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
+"""What file systems without hard links say (FAT, some network and FUSE ones)."""
+
+
+def _take_place(temporary: Path, path: Path) -> None:
+    """Give the file its name. Unlike a rename, this never replaces what is there: FileExistsError."""
+    try:
+        os.link(temporary, path)
+        return
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+    # The name is taken first, which one of two runs can do. It is empty for the moment until the file takes its place.
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+    try:
+        os.replace(temporary, path)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def _written_beside(path: Path, data: bytes) -> Path:

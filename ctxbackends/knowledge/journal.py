@@ -6,6 +6,7 @@ One line of JSON for each, appended and never changed; a line that was cut by a 
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from pathlib import Path
@@ -35,8 +36,9 @@ class Journal:
         try:
             made = not path.parent.exists()
             path.parent.mkdir(exist_ok=True)
-            if made:
-                (path.parent / ".gitignore").write_text(_IGNORE)
+            ignore = path.parent / ".gitignore"
+            if made or (ignore.exists() and not ignore.stat().st_size):  # empty: the disk was full then
+                ignore.write_text(_IGNORE)
             self._file = _locked(path)
         except BlockingIOError:
             raise JournalError(
@@ -109,8 +111,9 @@ def _locked(path: Path) -> BinaryIO:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Who had it before may have removed the file between the two: then this one is in no directory.
-            if path.exists() and os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
-                return file
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                    return file
         except BaseException:
             file.close()
             raise

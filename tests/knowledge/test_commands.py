@@ -307,6 +307,58 @@ def test_without_a_context_directory(tmp_path: Path, serve: Serve) -> None:
     assert 1 == len(list((tmp_path / "found").glob("*.md")))
 
 
+FULL_DISK = """\
+set -e
+mount -t tmpfs -o size=64k none .context
+dd if=/dev/zero of=.context/fill bs=1k count=100 2>/dev/null || true
+truncate -s -"$FREE"k .context/fill
+"$PYTHON" -m ctxbackends ingest notes.md || echo "exit $?"
+find .context -name '*.md' -o -name '*.tmp'
+rm .context/fill
+"$PYTHON" -m ctxbackends ingest notes.md --resume > /dev/null
+ls .context/proposals
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("free", "words", "asked"),
+    [
+        (4, r"ctx: the journal \S+ cannot be written: No space left on device\n", 2),
+        (8, r"ctx: \S+\.md cannot be written: No space left on device; nothing was changed\n", 1),
+    ],
+)
+def test_a_disk_that_is_full(tmp_path: Path, serve: Serve, free: int, words: str, asked: int) -> None:
+    model = serve(options)
+    directory = project(tmp_path, model.url)
+    (directory / "notes.md").write_text(NOTES)
+    # A small file system in a mount namespace of its own: it goes with the process.
+    done = subprocess.run(
+        [
+            shutil.which("unshare") or pytest.skip("no unshare here"),
+            "--map-root-user",
+            "--mount",
+            "sh",
+            "-c",
+            FULL_DISK,
+        ],
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        timeout=WITHIN,
+        env=environment(FREE=str(free), PYTHON=sys.executable),
+        check=False,
+    )
+    if re.match(r"(unshare|mount): .*", done.stderr):
+        pytest.skip(f"no mounts for this user: {done.stderr.strip()}")
+    assert re.search(words, done.stderr), done.stderr
+    failed, *rest = done.stdout.splitlines()
+    assert "exit 1" == failed
+    (proposal,) = rest
+    assert proposal.endswith("-notes.md")
+    assert asked == len(model.asked)
+
+
 def test_a_model_that_gives_no_usable_answer(tmp_path: Path, serve: Serve) -> None:
     directory = project(tmp_path, serve(lambda _: completion("", finish_reason="content_filter")).url)
     (directory / "a.md").write_text(NOTES)

@@ -36,6 +36,19 @@ def test_an_empty_one_leaves_nothing(tmp_path: Path) -> None:
     assert [] == list(tmp_path.iterdir())
 
 
+def test_a_gitignore_that_the_disk_had_no_place_for_is_written_later(tmp_path: Path) -> None:
+    directory = tmp_path / "journal"
+    Journal(directory / "a.jsonl").close()
+    ignore = directory / ".gitignore"
+    assert "*\n" == ignore.read_text()
+    ignore.write_text("")
+    Journal(directory / "a.jsonl").close()
+    assert "*\n" == ignore.read_text()
+    ignore.unlink()  # somebody wants it so
+    Journal(directory / "a.jsonl").close()
+    assert not ignore.exists()
+
+
 def test_removed(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "a.jsonl")
     journal.put("one", b"1")

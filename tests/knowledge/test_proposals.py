@@ -58,10 +58,11 @@ def test_slugs(text: str, slug: str) -> None:
     assert slug == slugged(text)
 
 
-def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(_: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+def full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
+
+def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(
         ProposalError, match=r"notes.md cannot be written: No space left on device; nothing was changed"
@@ -91,6 +92,26 @@ def test_replacing_leaves_the_old_one_when_it_fails(tmp_path: Path, monkeypatch:
     with pytest.raises(ProposalError, match="cannot be written: Read-only file system; nothing was changed"):
         atomic.replace(path, b"new")
     assert (b"old", [path]) == (path.read_bytes(), list(tmp_path.iterdir()))
+
+
+def no_links(*_: object) -> None:
+    raise OSError(errno.EPERM, "Operation not permitted")
+
+
+def test_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "link", no_links)
+    path = tmp_path / "a.md"
+    assert atomic.write_new(path, b"first")
+    assert not atomic.write_new(path, b"second")
+    assert (b"first", [path]) == (path.read_bytes(), list(tmp_path.iterdir()))
+
+
+def test_without_hard_links_a_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "link", no_links)
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(ProposalError, match="No space left on device; nothing was changed"):
+        atomic.write_new(tmp_path / "a.md", b"new")
+    assert [] == list(tmp_path.iterdir())
 
 
 def test_directories(tmp_path: Path) -> None:
