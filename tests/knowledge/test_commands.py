@@ -332,16 +332,12 @@ def test_a_disk_that_is_full(tmp_path: Path, serve: Serve, free: int, words: str
     model = serve(options)
     directory = project(tmp_path, model.url)
     (directory / "notes.md").write_text(NOTES)
+    unshare = shutil.which("unshare")
+    if unshare is None:
+        pytest.skip("needs unshare, of util-linux")
     # A small file system in a mount namespace of its own: it goes with the process.
     done = subprocess.run(
-        [
-            shutil.which("unshare") or pytest.skip("no unshare here"),
-            "--map-root-user",
-            "--mount",
-            "sh",
-            "-c",
-            FULL_DISK,
-        ],
+        [unshare, "--map-root-user", "--mount", "sh", "-c", FULL_DISK],
         cwd=directory,
         capture_output=True,
         text=True,
