@@ -153,18 +153,17 @@ async def _run(
 ) -> None:
     from ctxbackends.config_read import find_ctxrc, redact_of  # noqa: PLC0415
     from ctxbackends.knowledge.privacy import is_private  # noqa: PLC0415
-    from ctxbackends.knowledge.proposals import context_directory  # noqa: PLC0415
+    from ctxbackends.knowledge.proposals import DIRECTORY, context_directory, find_context  # noqa: PLC0415
     from ctxbackends.knowledge.propose import Privacy, Run  # noqa: PLC0415
 
-    context = None if options.out is not None else context_directory()
-    directory = options.out if options.out is not None else context_directory() / "proposals"
+    directory = options.out if options.out is not None else context_directory() / DIRECTORY
     ctxrc = find_ctxrc()
     run = Run(
         command=command,
         sources=tuple(sources),
         kinds=options.kinds,
         directory=directory,
-        context=context,
+        context=find_context(),
         privacy=Privacy(redact_of(ctxrc), ctxrc.absolute().parent) if ctxrc is not None else Privacy(),
         model=options.model,
         max_concurrency=options.max_concurrency,

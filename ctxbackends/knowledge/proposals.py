@@ -36,15 +36,21 @@ def slugged(text: str) -> str:
     return words[:_MAX_SLUG].rstrip("-") or "input"
 
 
-def context_directory(start: Path | None = None) -> Path:
-    """The nearest ``.context`` from ``start`` (the working directory) upwards. Raises ProposalError."""
+def find_context(start: Path | None = None) -> Path | None:
+    """The nearest ``.context`` from ``start`` (the working directory) upwards."""
     folder = Path(os.path.abspath(start if start is not None else os.curdir))
-    for candidate in (folder, *folder.parents):
-        if (candidate / CONTEXT).is_dir():
-            return candidate / CONTEXT
-    raise ProposalError(
-        f"there is no {CONTEXT} directory here or above; make one (mkdir {CONTEXT}), or name a directory with --out"
-    )
+    found = (candidate / CONTEXT for candidate in (folder, *folder.parents))
+    return next((one for one in found if one.is_dir()), None)
+
+
+def context_directory(start: Path | None = None) -> Path:
+    """As :func:`find_context`. Raises ProposalError where there is none."""
+    found = find_context(start)
+    if found is None:
+        raise ProposalError(
+            f"there is no {CONTEXT} directory here or above; make one (mkdir {CONTEXT}), or name a directory with --out"
+        )
+    return found
 
 
 def ready_directory(directory: Path) -> None:

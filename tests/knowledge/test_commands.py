@@ -355,6 +355,15 @@ def test_a_disk_that_is_full(tmp_path: Path, serve: Serve, free: int, words: str
     assert asked == len(model.asked)
 
 
+def test_what_is_known_is_marked_in_a_directory_elsewhere_too(tmp_path: Path, serve: Serve) -> None:
+    directory = project(tmp_path, serve(options).url)
+    (directory / "notes.md").write_text(NOTES)
+    done = ctx(directory, "ingest", "notes.md", "--out", "found")
+    assert 0 == done.code, done.err
+    assert ["DECISIONS.md:3", None] == [row.known for row in read_proposal(directory / done.proposal).rows]
+    assert [] == written(directory)
+
+
 def test_a_model_that_gives_no_usable_answer(tmp_path: Path, serve: Serve) -> None:
     directory = project(tmp_path, serve(lambda _: completion("", finish_reason="content_filter")).url)
     (directory / "a.md").write_text(NOTES)
