@@ -23,6 +23,7 @@ from ctxbackends.knowledge.journal import Journal
 from ctxbackends.knowledge.progress import Progress
 from ctxbackends.knowledge.records import Kind
 from ctxbackends.knowledge.sources.text import TextSource
+from tests.benchmarks.processes import command, surroundings
 from tests.knowledge.model import MODEL, ScriptedModel, decision
 
 PARAGRAPH = 1_400
@@ -97,14 +98,15 @@ def _peak() -> int:
     return int(line.split()[1]) * 1024
 
 
-def main(count: int) -> dict[str, Any]:
+def measured(count: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory, "long.md")
         with path.open("w") as file:
             for paragraph in paragraphs(count):
                 file.write(paragraph + "\n\n")
         with subprocess.Popen(
-            [sys.executable, "-m", "tests.knowledge.cost", "serve"],
+            command(sys.executable, "tests.knowledge.cost", "serve"),
+            env=surroundings(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -116,8 +118,12 @@ def main(count: int) -> dict[str, Any]:
                 server.communicate("")
 
 
-if __name__ == "__main__":
-    if sys.argv[1:] == ["serve"]:
+def main(argument: str = "10000") -> None:
+    if argument == "serve":
         asyncio.run(serve())
     else:
-        sys.stdout.write(json.dumps(main(int(sys.argv[1]) if sys.argv[1:] else 10_000)) + "\n")
+        sys.stdout.write(json.dumps(measured(int(argument))) + "\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -5,25 +5,21 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.knowledge.commands import environment
-
-ROOT = Path(__file__).parents[2]
+from tests.benchmarks.processes import command, surroundings
 
 
 def figures(count: int) -> dict[str, Any]:
     # A process of its own, since it is the most memory of a process that is measured.
     done = subprocess.run(
-        [sys.executable, "-m", "tests.knowledge.cost", str(count)],
+        command(sys.executable, "tests.knowledge.cost", str(count)),
         capture_output=True,
         text=True,
         timeout=110,
-        cwd=ROOT,
-        env=environment(PYTHONPATH=str(ROOT)),
+        env=surroundings(),
         check=False,
     )
     assert 0 == done.returncode, done.stderr
