@@ -16,7 +16,8 @@ _FORMS: tuple[tuple[tuple[str, ...], re.Pattern[str]], ...] = tuple(
     for needles, pattern in (
         (
             ("PRIVATE KEY",),
-            r"-----BEGIN [A-Z ]{0,32}PRIVATE KEY-----[^-]{0,20000}(-----END [A-Z ]{0,32}PRIVATE KEY-----)?",
+            r"-----BEGIN [A-Z ]{0,32}PRIVATE KEY-----(\s{0,8}[A-Z][A-Za-z]{1,9}-[A-Z][A-Za-z]{1,9}: [^\n]{0,200}){0,4}"
+            r"[^-]{0,20000}(-----END [A-Z ]{0,32}PRIVATE KEY-----)?",
         ),
         (("sk-",), r"(?<![A-Za-z0-9])sk-[A-Za-z0-9_-]{16,}"),  # OpenAI, Anthropic, OpenRouter
         (("ghp_", "gho_", "ghu_", "ghs_", "ghr_"), r"(?<![A-Za-z0-9])gh[pousr]_[A-Za-z0-9]{20,}"),
@@ -39,6 +40,8 @@ _FORMS: tuple[tuple[tuple[str, ...], re.Pattern[str]], ...] = tuple(
     )
 )
 
+_KEY_END = re.compile(r"-----END [A-Z ]{0,32}PRIVATE KEY-----", re.ASCII)
+_KEY_LINE = re.compile(r"[A-Za-z0-9+/=]{16,100}", re.ASCII)
 _BEARER = re.compile(r"\b(Bearer|Basic|Token)[ \t]+(?!\[masked\])([A-Za-z0-9._~+/-]{12,}=*)", re.ASCII | re.IGNORECASE)
 _IN_URL = re.compile(r"(?<=://)([^\s:/@?#\"'<>]{0,100}):(?!\[masked\])([^\s/@\"'<>]{1,200})@")
 # A name that says secret, an assignment, and a value: in code, YAML, JSON, shell and .env files.
@@ -68,6 +71,9 @@ def mask(text: str) -> tuple[str, int]:
     for needles, form in _FORMS:
         if any(needle in text for needle in needles):
             text = form.sub(masked, text)
+    if "-----END" in text:
+        text, found = _without_key_ends(text)
+        count += found
     if "@" in text and "://" in text:
         text, found = _IN_URL.subn(rf"\1:{MASK}@", text)
         count += found
@@ -81,6 +87,21 @@ def mask(text: str) -> tuple[str, int]:
         count += text.count(_MARKED)
         text = text.replace(_MARKED, MASK)
     return text, count
+
+
+def _without_key_ends(text: str) -> tuple[str, int]:
+    """Without the bodies of private keys whose beginning stands in another passage: an encrypted one has an empty line
+    after its headers."""
+    lines = text.split("\n")
+    count = 0
+    for at, line in enumerate(lines):
+        begins = at
+        while _KEY_END.search(line) and begins and _KEY_LINE.fullmatch(lines[begins - 1].strip()):
+            begins -= 1
+        if begins < at:
+            lines[begins : at + 1] = [MASK, *[""] * (at - begins - 1), _KEY_END.sub("", line)]
+            count += 1
+    return "\n".join(lines), count
 
 
 _MARKED = "\0masked\0"  # no text that is read holds a NUL

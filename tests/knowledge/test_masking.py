@@ -84,6 +84,15 @@ def test_a_private_key_keeps_its_lines() -> None:
     assert masked.endswith("\nafter")
 
 
+def test_an_encrypted_private_key_has_an_empty_line() -> None:
+    begin = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,0123\n"
+    end = f"{RUN}\n  {RUN}\r\n-----END RSA PRIVATE KEY-----"
+    assert (f"before\n{MASK}" + "\n" * 6 + " after", 1) == mask(f"before\n{begin}\n{end} after")
+    assert (MASK + "\n" * 3, 1) == mask(begin)  # in passages of their own
+    assert (MASK + "\n" * 2, 1) == mask(end)
+    assert ("words\n-----END RSA PRIVATE KEY-----", 0) == mask("words\n-----END RSA PRIVATE KEY-----")
+
+
 def test_several() -> None:
     masked, count = mask(f"{SECRETS[0]} and {SECRETS[2]}\npassword={RUN}")
     assert (3, f"{MASK} and {MASK}\npassword={MASK}") == (count, masked)
@@ -98,7 +107,19 @@ def test_line_ends_stay_and_masked_text_is_masked(text: str) -> None:
 
 @pytest.mark.parametrize(
     "unit",
-    ["a", "token=", "api_key", "-----BEGIN PRIVATE KEY-----", "://", "sk-", "eyJ", 'password="', "x:y@", "Bearer "],
+    [
+        "a",
+        "token=",
+        "api_key",
+        "-----BEGIN PRIVATE KEY-----",
+        f"{RUN}\n-----END PRIVATE KEY-----\n",
+        "://",
+        "sk-",
+        "eyJ",
+        'password="',
+        "x:y@",
+        "Bearer ",
+    ],
 )
 def test_no_text_takes_long(unit: str) -> None:
     # What is quadratic takes a hundred times as long for ten times the text; noise on this machine does not.
