@@ -37,14 +37,14 @@ def slugged(text: str) -> str:
 
 
 def find_context(start: Path | None = None) -> Path | None:
-    """The nearest ``.context`` from ``start`` (the working directory) upwards."""
+    """As :func:`context_directory`, and None where there is none."""
     folder = Path(os.path.abspath(start if start is not None else os.curdir))
     found = (candidate / CONTEXT for candidate in (folder, *folder.parents))
     return next((one for one in found if one.is_dir()), None)
 
 
 def context_directory(start: Path | None = None) -> Path:
-    """As :func:`find_context`. Raises ProposalError where there is none."""
+    """The nearest ``.context`` from ``start`` (the working directory) upwards. Raises ProposalError where there is none."""
     found = find_context(start)
     if found is None:
         raise ProposalError(
