@@ -44,7 +44,7 @@ def find_context(start: Path | None = None) -> Path | None:
 
 
 def context_directory(start: Path | None = None) -> Path:
-    """The nearest ``.context`` from ``start`` (the working directory) upwards. Raises ProposalError where there is none."""
+    """The nearest ``.context`` from ``start`` (the working directory) upwards. Raises ProposalError for none."""
     found = find_context(start)
     if found is None:
         raise ProposalError(
