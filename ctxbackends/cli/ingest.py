@@ -253,7 +253,10 @@ class Shown:
         parts += [f"{_count(len(report.skipped), 'part')} not read"] if report.skipped else []
         click.echo(f"{', '.join(parts)} in {_count(report.chunks, 'chunk')}, {report.elapsed:.1f} s", err=True)
         click.echo(str(outcome.path))
-        click.echo(f"review them: ctx proposals review {outcome.path.stem}", err=True)
+        if outcome.rows:
+            click.echo(f"review them: ctx proposals review {outcome.path.stem}", err=True)
+        else:
+            click.echo(f"see them: ctx proposals show {outcome.path.stem} --quarantined", err=True)
 
 
 def _count(count: int, what: str) -> str:
