@@ -7,30 +7,38 @@ an API key is never repeated in a message. The write is :mod:`ctxbackends.config
 
 from __future__ import annotations
 
-import math
 import os
-import re
 import stat
 from collections.abc import Callable, Collection, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any
 
 import attrs
 
 from ctxbackends.config import (
     DURATION_FIELDS,
-    DURATION_HINT,
     LOCAL_COUNT_FIELDS,
-    MAX_COUNT,
     TLS_FIELDS,
     BackendConfig,
     CtxConfig,
     is_unsafe,
     name_shown,
-    parse_duration,
     unknown_type,
+)
+from ctxbackends.config_yaml import (
+    MERGE,
+    Node,
+    Pair,
+    compose,
+    count_of,
+    duration_of,
+    flag_of,
+    is_a,
+    is_text,
+    keep_alive_of,
+    text_of,
 )
 from ctxbackends.errors import ConfigError, DuplicateBackendError, UnknownBackendError
 from ctxbackends.profiles import PROFILES
@@ -40,7 +48,6 @@ MAX_FILE_SIZE = 128 * 1024
 """Bytes. A configuration is a few kilobytes; what is larger is another file by mistake, and YAML is slow to read:
 half a minute for a megabyte."""
 
-_MAX_DEPTH = 64  # of nested YAML collections: keeps recursion away from the interpreter's limit
 _MAX_MERGED = 100  # mappings in one entry: a file could make the same thousands count in thousands of entries
 
 # --- the file -----------------------------------------------------------------------------------------
@@ -102,31 +109,7 @@ def read_text(path: Path) -> str:
     raise ConfigError("is not UTF-8 text", path=str(path), line=data.count(b"\n", 0, start) + 1)
 
 
-# --- YAML ---------------------------------------------------------------------------------------------
-
-_TAG = "tag:yaml.org,2002:"
-_MERGE = _TAG + "merge"
-
-
-class Mark(Protocol):
-    index: int
-    line: int
-    column: int
-
-
-class Node(Protocol):
-    """What is used of ruamel.yaml's nodes. ``id``: scalar, sequence or mapping; ``value``: str, list, list of pairs."""
-
-    id: str
-    tag: str
-    value: Any
-    start_mark: Mark
-    end_mark: Mark
-    style: str | None
-    flow_style: bool | None
-
-
-Pair = tuple[Node, Node]
+# --- what is in it ------------------------------------------------------------------------------------
 
 
 @attrs.frozen(kw_only=True)
@@ -152,92 +135,17 @@ def read_document(text: str, *, path: str, types: Collection[str]) -> Document:
     return _Reader(path, types).document(text)
 
 
-def _compose(text: str, path: str) -> Node | None:
-    # Composed, not constructed: nodes know their places, an alias costs nothing however often it is nested, foreign
-    # values are never turned into objects, and a duplicate key in a foreign value stays that program's business.
-    from ruamel.yaml import YAML  # noqa: PLC0415  # only who reads a file pays for it
-    from ruamel.yaml.composer import MaxDepthExceededError  # noqa: PLC0415
-    from ruamel.yaml.error import MarkedYAMLError  # noqa: PLC0415
-    from ruamel.yaml.reader import ReaderError  # noqa: PLC0415
-
-    yaml = YAML(typ="safe", pure=True)
-    yaml.max_depth = _MAX_DEPTH
-    yaml.composer.warn_double_anchors = False
-    line: int | None = None
-    try:
-        root: Node | None = yaml.compose(text)
-        return root
-    except MaxDepthExceededError as error:
-        line, problem = error.problem_mark.line + 1, f"more than {_MAX_DEPTH} levels of nesting"
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line, problem = mark.line + 1, _yaml_problem(text, mark, error.problem, error.context)
-    except ReaderError as error:
-        line, problem = text.count("\n", 0, error.position) + 1, "not valid YAML: a control character"
-    except Exception:
-        # Hostile escapes and directives end in chr(), int(), assert or a missing key in ruamel.yaml, without a place.
-        problem = "not valid YAML: a directive or an escape that cannot be read"
-    # Raised out here: ruamel.yaml's error prints lines of the file, so it does not travel along as __context__.
-    raise ConfigError(problem, path=path, line=line)
-
-
-def _yaml_problem(text: str, mark: Mark, problem: str | None, context: str | None) -> str:
-    if text[mark.index : mark.index + 1] == "\t":
-        return "not valid YAML: a tab where only spaces may stand"
-    # ruamel.yaml quotes what it took from the file, and nothing else in these sentences comes from there.
-    said = [part for part in (context, problem) if part and "'" not in part and '"' not in part]
-    return ", ".join([f"not valid YAML, column {mark.column + 1}", *said])
-
-
-def is_text(node: Node) -> bool:
-    return _is(node, "scalar", "str")
-
-
-def _is(node: Node, kind: str, tag: str) -> bool:
-    # Both, since a tag can be written in front of anything: !!map foo
-    return node.id == kind and node.tag == _TAG + tag
-
-
-def _text(node: Node) -> str:
-    if not is_text(node):
-        raise ValueError("must be a text; write it in quotes if it looks like something else")
-    return str(node.value)
-
-
-def _duration(node: Node) -> float:
-    # A number goes the same way as a text: the sentence about its missing unit is the one that helps.
-    if node.id != "scalar" or node.tag not in (_TAG + "str", _TAG + "int", _TAG + "float"):
-        raise ValueError(f"must be a duration; {DURATION_HINT}")
-    return parse_duration(node.value)
-
-
-def _keep_alive(node: Node) -> float:
-    return math.inf if is_text(node) and node.value == "forever" else _duration(node)
-
-
-def _count(node: Node) -> int:
-    if not _is(node, "scalar", "int") or not re.fullmatch("[0-9]{1,10}", node.value):
-        raise ValueError(f"must be a whole number from 1 to {MAX_COUNT}, without quotes")
-    return int(node.value)
-
-
-def _flag(node: Node) -> bool:
-    if not _is(node, "scalar", "bool") or node.value not in ("true", "false"):
-        raise ValueError("must be true or false, without quotes")
-    return bool(node.value == "true")
-
-
 _FIELDS: Mapping[str, Callable[[Node], Any]] = MappingProxyType(
     {
-        **dict.fromkeys(("name", "type", "endpoint", "api_key_env"), _text),
-        **dict.fromkeys(("default_model", "model_mismatch", "wire_api"), _text),
-        **dict.fromkeys(DURATION_FIELDS, _duration),
-        **dict.fromkeys(("context_length", "max_concurrency"), _count),
-        "keep_alive": _keep_alive,
-        **dict.fromkeys(("organization", "project", "model_path"), _text),
-        **dict.fromkeys(LOCAL_COUNT_FIELDS, _count),
-        **dict.fromkeys(("embeddings", "trust_env"), _flag),
-        **dict.fromkeys(TLS_FIELDS, _text),
+        **dict.fromkeys(("name", "type", "endpoint", "api_key_env"), text_of),
+        **dict.fromkeys(("default_model", "model_mismatch", "wire_api"), text_of),
+        **dict.fromkeys(DURATION_FIELDS, duration_of),
+        **dict.fromkeys(("context_length", "max_concurrency"), count_of),
+        "keep_alive": keep_alive_of,
+        **dict.fromkeys(("organization", "project", "model_path"), text_of),
+        **dict.fromkeys(LOCAL_COUNT_FIELDS, count_of),
+        **dict.fromkeys(("embeddings", "trust_env"), flag_of),
+        **dict.fromkeys(TLS_FIELDS, text_of),
     }
 )
 _SECRET_MEMBERS = frozenset({"apikey", "key", "token", "apitoken", "accesstoken", "authtoken", "secret", "password"})
@@ -251,7 +159,7 @@ class _Reader:
         self._types = types
 
     def document(self, text: str) -> Document:
-        root = _compose(text.removeprefix("\ufeff"), self._path)
+        root = compose(text.removeprefix("\ufeff"), self._path)
         keys = self._keys(root)
         entries = self._entries(*keys["backends"]) if "backends" in keys else ()
         backends = tuple(entry.config for entry in entries)
@@ -266,24 +174,24 @@ class _Reader:
         return Document(config=config, root=root, keys=keys, entries=entries)
 
     def airgap(self, text: str) -> bool:
-        return self._airgap(self._keys(_compose(text.removeprefix("\ufeff"), self._path)))
+        return self._airgap(self._keys(compose(text.removeprefix("\ufeff"), self._path)))
 
     def _airgap(self, keys: Mapping[str, Pair]) -> bool:
         if "airgap" not in keys:
             return False
         try:
-            return _flag(keys["airgap"][1])
+            return flag_of(keys["airgap"][1])
         except ValueError as error:
             raise self._error(str(error), "airgap", *keys["airgap"]) from None
 
     def redact(self, text: str) -> tuple[str, ...]:
-        return self._redact(self._keys(_compose(text.removeprefix("\ufeff"), self._path)))
+        return self._redact(self._keys(compose(text.removeprefix("\ufeff"), self._path)))
 
     def _redact(self, keys: Mapping[str, Pair]) -> tuple[str, ...]:
         if "privacy" not in keys:
             return ()
         top, node = keys["privacy"]
-        if not _is(node, "mapping", "map"):
+        if not is_a(node, "mapping", "map"):
             raise self._error("must hold keys and values, such as redact:", "privacy", top, node)
         found: dict[str, Pair] = {}
         for key, value in node.value:
@@ -297,7 +205,7 @@ class _Reader:
         return self._globs(*found["redact"]) if found else ()
 
     def _globs(self, key: Node, value: Node) -> tuple[str, ...]:
-        if not _is(value, "sequence", "seq"):
+        if not is_a(value, "sequence", "seq"):
             raise self._error('must be a list of globs, such as ["*.pem", "secrets/**"]', "privacy.redact", key, value)
         globs = []
         for index, node in enumerate(value.value):
@@ -310,9 +218,9 @@ class _Reader:
 
     def _keys(self, root: Node | None) -> dict[str, Pair]:
         """The keys at the top of the file."""
-        if root is None or _is(root, "scalar", "null"):
+        if root is None or is_a(root, "scalar", "null"):
             return {}
-        if not _is(root, "mapping", "map"):
+        if not is_a(root, "mapping", "map"):
             raise self._error("the file must hold keys and values, such as backends:", None, root)
         keys: dict[str, Pair] = {}
         for mapping in self._mappings(root, None):
@@ -326,14 +234,14 @@ class _Reader:
         return keys
 
     def _entries(self, key: Node, value: Node) -> tuple[Entry, ...]:
-        if _is(value, "scalar", "null"):
+        if is_a(value, "scalar", "null"):
             return ()
-        if not _is(value, "sequence", "seq"):
+        if not is_a(value, "sequence", "seq"):
             raise self._error('must be a list, each item beginning with "- name:"', "backends", key, value)
         entries: dict[str, Entry] = {}
         for index, node in enumerate(value.value):
             where = f"backends[{index}]"
-            if not _is(node, "mapping", "map"):
+            if not is_a(node, "mapping", "map"):
                 raise self._error("must hold keys and values, such as name: and type:", where, key, node)
             pairs = self._pairs(node, where)
             entry = self._entry(node, pairs, where)
@@ -350,7 +258,7 @@ class _Reader:
         for mapping in self._mappings(node, where):
             names: set[str] = set()
             for key, value in mapping.value:
-                name = "<<" if key.tag == _MERGE else self._field(key, where)
+                name = "<<" if key.tag == MERGE else self._field(key, where)
                 if name in names:
                     raise self._error("is given twice", f"{where}.{name}", key)
                 names.add(name)
@@ -372,9 +280,9 @@ class _Reader:
             yield mapping
             sources: list[Node] = []
             for key, value in mapping.value:
-                if key.tag == _MERGE:
+                if key.tag == MERGE:
                     for source in value.value if value.id == "sequence" else [value]:
-                        if _is(source, "mapping", "map"):
+                        if is_a(source, "mapping", "map"):
                             sources.append(source)
                         elif where is not None:
                             raise self._error("must name a mapping or a list of mappings", f"{where}.<<", key, source)

@@ -24,13 +24,11 @@ from ctxbackends.config_read import (
     MAX_FILE_SIZE,
     Document,
     Entry,
-    Node,
-    Pair,
-    is_text,
     read_document,
     read_text,
     resolve_path,
 )
+from ctxbackends.config_yaml import Node, Pair, is_text
 from ctxbackends.errors import ConfigError
 from ctxbackends.profiles import PROFILES
 
