@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -33,6 +34,10 @@ from tests.vllm.fixtures import (  # noqa: F401
 settings.register_profile("house", deadline=None)  # machines are shared
 settings.register_profile("long", deadline=None, max_examples=int(os.environ.get("CTXBACKENDS_FUZZ_EXAMPLES", "5000")))
 settings.load_profile("house")  # pytest loads the one that --hypothesis-profile names, after this
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    # So it is in what a script starts with `&`. The programs that tests press Ctrl-C in would inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class _Response(aiohttp.ClientResponse):
