@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable
 from typing import Any, TypeAlias, cast
 
@@ -109,4 +110,7 @@ def without_frames(error: BaseException) -> BaseException:
 
 def _reason(error: BaseException) -> str:
     inner = getattr(error, "os_error", None)
-    return str(getattr(inner, "strerror", None) or inner or str(error) or type(error).__name__)
+    reason = str(getattr(inner, "strerror", None) or inner or str(error) or type(error).__name__)
+    if reason.startswith("Connect call failed") and inner is not None and inner.errno:
+        return os.strerror(inner.errno)  # asyncio's text says the address and not the reason
+    return reason

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import os
 import socket
@@ -196,6 +197,22 @@ def test_a_certificate_that_does_not_verify() -> None:
     assert "its certificate does not verify" in str(translated)
     assert "self-signed certificate" in str(translated)
     assert {"permanent"} == facts(translated)
+
+
+@pytest.mark.parametrize(
+    ("number", "problem", "refused"),
+    [
+        (errno.ECONNREFUSED, "connection refused", True),
+        (errno.ECONNRESET, "Connection reset by peer", False),  # it stopped listening just then
+        (errno.EHOSTUNREACH, "No route to host", False),
+    ],
+)
+def test_why_there_is_no_connection(number: int, problem: str, refused: bool) -> None:
+    inner = OSError(number, "Connect call failed ('10.0.0.1', 80)")  # as asyncio words it, whatever the reason
+    key = ConnectionKey("10.0.0.1", 80, False, True, None, None, None)
+    translated = translate(aiohttp.ClientConnectorError(key, inner), reused=False, started=False)
+    assert isinstance(translated, APIConnectionError)
+    assert (problem, refused, False) == (translated.problem, translated.refused, translated.sent)
 
 
 def test_a_failure_that_nobody_knows_is_no_valid_answer() -> None:
