@@ -198,10 +198,16 @@ async def test_rows_come_in_the_order_of_the_text() -> None:
 
 @pytest.mark.parametrize(("given", "expected"), [(None, 4), (2, 2), (1, 1)])
 async def test_several_at_once(given: int | None, expected: int) -> None:
-    async with scripted(chosen, seconds=0.02) as (model, backend):
+    place = asyncio.Barrier(expected)
+
+    async def together(_: str) -> None:
+        async with asyncio.timeout(60):
+            await place.wait()  # for as many as there should be, however slow this machine is
+
+    async with scripted(chosen, waits=together, seconds=0.02) as (model, backend):
         run = ingest(backend, [many(12)], kinds=[Kind.DECISION], chunk_tokens=ONE, max_concurrency=given)
-        await rows_of(run)
-    assert expected == model.most_at_once
+        rows = await rows_of(run)
+    assert (12, expected) == (len(rows), model.most_at_once)
 
 
 async def test_leaving_early_ends_what_is_at_work() -> None:
