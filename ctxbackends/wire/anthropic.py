@@ -43,11 +43,11 @@ from ctxbackends.wire.options import (
     OptionTable,
     Sent,
     add_extra,
-    how_sent,
     parameters_sent,
     put,
     refuse,
     schema_sent,
+    sent,
 )
 from ctxbackends.wire.status import answered_error, read, refuse_error, request_id_of
 
@@ -172,7 +172,7 @@ def encode_body(request: ChatRequest, table: OptionTable) -> dict[str, Any]:
     if request.stop_sequences:
         _put(body, table, "stop_sequences", request.stop_sequences)
     if isinstance(request.response_format, JSONSchemaFormat):
-        schema = schema_sent(request.response_format, how_sent(table, "response_format: json_schema"))
+        schema = schema_sent(request.response_format, sent(table, "response_format: json_schema").as_)
         format_ = {"type": "json_schema", "schema": schema}
         _put(body, table, "response_format: json_schema", format_)
     _put_tools(body, request, table)
@@ -180,8 +180,6 @@ def encode_body(request: ChatRequest, table: OptionTable) -> dict[str, Any]:
 
 
 def _put(body: dict[str, Any], table: OptionTable, option: str, value: Any) -> None:
-    handling = table[option]
-    assert isinstance(handling, Sent), "refuse() came first"
     if option == "reasoning_effort" and value == "none":
         body["thinking"] = {"type": "disabled"}
         return
@@ -189,19 +187,19 @@ def _put(body: dict[str, Any], table: OptionTable, option: str, value: Any) -> N
         if "thinking" in body:
             raise UnsupportedOptionError("reasoning_budget", 'contradicts reasoning_effort="none"')
         body["thinking"] = {"type": "enabled"}
-    put(body, handling.at, value)
+    put(body, sent(table, option).at, value)
 
 
 def _put_tools(body: dict[str, Any], request: ChatRequest, table: OptionTable) -> None:
     tools, named = request.tools, request.tool_choice
-    if request.tool_choice == "none" and how_sent(table, "tool_choice: none") == How.LEFT_OUT:
+    if request.tool_choice == "none" and sent(table, "tool_choice: none").as_ == How.LEFT_OUT:
         tools = ()
     if not tools:
         return
     choice: dict[str, Any] | None = None
     if isinstance(named, NamedTool):
         choice = {"type": "tool", "name": named.name}
-        if how_sent(table, "tool_choice: named") == How.ALONE:
+        if sent(table, "tool_choice: named").as_ == How.ALONE:
             tools = tuple(tool for tool in tools if tool.name == named.name)
             choice = {"type": "any"}
     elif named is not None:
@@ -210,7 +208,7 @@ def _put_tools(body: dict[str, Any], request: ChatRequest, table: OptionTable) -
         choice = {**(choice or {"type": "auto"}), "disable_parallel_tool_use": not request.parallel_tool_calls}
     if choice is not None:
         body["tool_choice"] = choice
-    how = how_sent(table, "tools")
+    how = sent(table, "tools").as_
     body["tools"] = [_tool(tool, how) for tool in tools]
 
 

@@ -53,7 +53,7 @@ from ctxbackends.wire.http import (
 )
 from ctxbackends.wire.openai_chat import encode_tool, error_marked
 from ctxbackends.wire.openai_parts import Logprob, logprob_of
-from ctxbackends.wire.options import OptionTable, Sent, add_extra, put, refuse
+from ctxbackends.wire.options import OptionTable, add_extra, put, refuse, sent
 from ctxbackends.wire.status import answered_error, error_facts, read, stream_error
 
 # Not among them: "load" and "unload", which answer a request without messages.
@@ -146,9 +146,7 @@ class OllamaCodec:
         return HTTPRequest("POST", "/api/chat", encode_json(body))
 
     def _put(self, body: dict[str, Any], option: str, value: Any) -> None:
-        handling = self.table[option]
-        assert isinstance(handling, Sent), "refuse() came first"
-        put(body, handling.at, value)
+        put(body, sent(self.table, option).at, value)
 
     def decode_chat(self, response: HTTPResponse, *, requested_model: str) -> Completion:
         line = read(_line_decoder, response, api="Ollama")

@@ -44,7 +44,7 @@ from ctxbackends.wire.openai_parts import (
     usage_of,
 )
 from ctxbackends.wire.openai_stream import OpenAIStreamDecoder
-from ctxbackends.wire.options import How, OptionTable, Sent, add_extra, parameters_sent, put, refuse, schema_sent
+from ctxbackends.wire.options import How, OptionTable, Sent, add_extra, parameters_sent, put, refuse, schema_sent, sent
 from ctxbackends.wire.status import answered_error, read, refuse_error, request_id_of
 
 # Members of the body that this codec writes, or whose effect the decoder could not show, so that they cannot come
@@ -107,27 +107,22 @@ class OpenAIChatCodec:
         add_extra(body, request.extra_body, _RESERVED, self.table)
         return HTTPRequest("POST", "/v1/chat/completions", encode_json(body))
 
-    def _sent(self, option: str) -> Sent:
-        handling = self.table[option]
-        assert isinstance(handling, Sent), "refuse() came first"
-        return handling
-
     def _put(self, body: dict[str, Any], option: str, value: Any) -> None:
-        handling = self._sent(option)
+        handling = sent(self.table, option)
         if handling.as_ == How.TEMPLATE and value == "none":
             put(body, "chat_template_kwargs.enable_thinking", False)
         put(body, handling.at, value)
 
     def _put_format(self, body: dict[str, Any], wanted: ResponseFormat) -> None:
         if isinstance(wanted, JSONObjectFormat):
-            if self._sent("response_format: json_object").as_ != How.AS_SCHEMA:
+            if sent(self.table, "response_format: json_object").as_ != How.AS_SCHEMA:
                 body["response_format"] = {"type": "json_object"}
                 return
             wanted = JSONSchemaFormat("object", {"type": "object"})
         if isinstance(wanted, JSONSchemaFormat):
             # The nested form: llama-server reads the schema here and nowhere else, and takes the flat form for "any
             # object".
-            schema = schema_sent(wanted, self._sent("response_format: json_schema").as_)
+            schema = schema_sent(wanted, sent(self.table, "response_format: json_schema").as_)
             named = {"name": wanted.name, "schema": schema, "strict": True}
             body["response_format"] = {"type": "json_schema", "json_schema": named}
         elif isinstance(wanted, RegexFormat):
@@ -135,25 +130,25 @@ class OpenAIChatCodec:
         elif isinstance(wanted, GrammarFormat):
             self._put(body, "response_format: grammar", wanted.grammar)
         elif isinstance(wanted, ChoiceFormat):
-            as_gbnf = self._sent("response_format: choice").as_ == How.AS_GBNF
+            as_gbnf = sent(self.table, "response_format: choice").as_ == How.AS_GBNF
             self._put(body, "response_format: choice", _gbnf(wanted.choices) if as_gbnf else list(wanted.choices))
 
     def _put_tools(self, body: dict[str, Any], request: ChatRequest) -> None:
         tools, choice = request.tools, request.tool_choice
         if isinstance(choice, NamedTool):
-            if self._sent("tool_choice: named").as_ == How.ALONE:
+            if sent(self.table, "tool_choice: named").as_ == How.ALONE:
                 tools = tuple(tool for tool in tools if tool.name == choice.name)
                 body["tool_choice"] = "required"
             else:
                 body["tool_choice"] = {"type": "function", "function": {"name": choice.name}}
         elif choice is not None:
-            as_ = self._sent(f"tool_choice: {choice}").as_
+            as_ = sent(self.table, f"tool_choice: {choice}").as_
             if as_ == How.LEFT_OUT:
                 tools = ()
             elif as_ != How.DEFAULT and (tools or choice != "none"):
                 body["tool_choice"] = choice
         if tools:
-            how = self._sent("tools").as_
+            how = sent(self.table, "tools").as_
             body["tools"] = [encode_tool(tool, how) for tool in tools]
 
     def decode_chat(self, response: HTTPResponse, *, requested_model: str) -> Completion:

@@ -192,11 +192,11 @@ def refuse(request: ChatRequest, table: OptionTable) -> Sequence[tuple[str, Any]
     return scalars
 
 
-def how_sent(table: OptionTable, option: str) -> How:
-    """What the option becomes; ``refuse()`` came first."""
+def sent(table: OptionTable, option: str) -> Sent:
+    """How the option goes over the wire; ``refuse()`` came first."""
     handling = table[option]
     assert isinstance(handling, Sent), "refuse() came first"
-    return handling.as_
+    return handling
 
 
 _LOOSENED: Mapping[How, Sequence[str]] = MappingProxyType(
@@ -212,16 +212,16 @@ def schema_sent(wanted: JSONSchemaFormat, how: How) -> Mapping[str, Any]:
     """The schema of ``wanted`` as this server takes it: what it cannot hold is put into words, where the answer is
     validated here as well."""
     constraints = _LOOSENED.get(how)
-    sent: Mapping[str, Any] = in_words(wanted.schema, constraints) if constraints and wanted.checked else wanted.schema
-    return sent
+    schema: Mapping[str, Any] = wanted.schema
+    return in_words(schema, constraints) if constraints and wanted.checked else schema
 
 
 def parameters_sent(tool: Tool, how: How) -> Mapping[str, Any]:
     """The schema of the arguments of ``tool`` as this server takes it. Typed functions check their arguments here."""
     constraints = _LOOSENED.get(how)
     loose = tool.function is not None and (tool.strict or how == How.LENGTHS_IN_WORDS)
-    sent: Mapping[str, Any] = in_words(tool.parameters, constraints) if constraints and loose else tool.parameters
-    return sent
+    schema: Mapping[str, Any] = tool.parameters
+    return in_words(schema, constraints) if constraints and loose else schema
 
 
 def put(body: dict[str, Any], at: str, value: Any) -> None:

@@ -22,7 +22,7 @@ from ctxbackends.types import ServerStatus
 from ctxbackends.wire.http import HTTPRequest, Steps, encode_json
 from ctxbackends.wire.openai_chat import encode_messages, encode_tool
 from ctxbackends.wire.openai_server import decode_models, ready_with
-from ctxbackends.wire.options import OptionTable, how_sent, refuse
+from ctxbackends.wire.options import OptionTable, refuse, sent
 from ctxbackends.wire.status import accept, read
 
 _NO_SLEEP = (
@@ -110,6 +110,6 @@ def count_tokens(request: ChatRequest, table: OptionTable) -> Steps[int]:
     refuse(request, table)
     body: dict[str, Any] = {"model": request.model, "messages": encode_messages(request.messages, table)}
     if request.tools:
-        body["tools"] = [encode_tool(tool, how_sent(table, "tools")) for tool in request.tools]
+        body["tools"] = [encode_tool(tool, sent(table, "tools").as_) for tool in request.tools]
     response = yield HTTPRequest("POST", "/tokenize", encode_json(body))
     return read(_tokenized_decoder, response, api="vLLM").count
