@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
-from ctxbackends.knowledge.records import Unit
+from ctxbackends.knowledge.records import Unit, place
 from ctxbackends.knowledge.sources.base import Segment
 from ctxbackends.knowledge.sources.cutting import cut_at, fitting, size_of
 
@@ -58,12 +58,6 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
 
     def _of(self, segments: Sequence[Segment]) -> Chunk:
         return Chunk(source=self.source, unit=self.unit, segments=tuple(segments), index=self.index)
-
-
-def place(source: str, unit: Unit, first: int, last: int) -> str:
-    """``notes.md:12-14``, ``paper.pdf, page 3``."""
-    span = str(first) if first == last else f"{first}-{last}"
-    return f"{source}:{span}" if unit == "line" else f"{source}, {unit} {span}"
 
 
 def _middle(segments: Sequence[Segment]) -> int:

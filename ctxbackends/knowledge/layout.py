@@ -25,8 +25,10 @@ from ctxbackends.knowledge.records import (
     Record,
     Row,
     Unit,
+    counted,
     fields_of,
     kind_of,
+    place,
     record_of,
     tidied,
     title_of,
@@ -91,7 +93,7 @@ def _head(proposal: Proposal) -> Iterator[str]:
     facts = proposal.facts
     sources = [one.name for one in facts.inputs]
     of = sources[0] if len(sources) == 1 else f"{len(sources)} inputs"
-    rows = _counted(len(proposal.rows), "row")
+    rows = counted(len(proposal.rows), "row")
     yield ""
     yield f"# {rows} from {_text(of)}"
     yield ""
@@ -100,10 +102,6 @@ def _head(proposal: Proposal) -> Iterator[str]:
         f"{_text(facts.endpoint)}) on {facts.created[:10]}. Nothing of it is in `.context/*.md` before somebody puts it"
     )
     yield f"there: `ctx proposals review {facts.id}`."
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _body(proposal: Proposal) -> Iterator[str]:
@@ -151,9 +149,7 @@ def _field(label: str, value: str) -> str:
 
 
 def _place(evidence: Evidence) -> str:
-    span = str(evidence.first) if evidence.first == evidence.last else f"{evidence.first}-{evidence.last}"
-    source = _first(evidence.source)
-    parts = [f"{source}:{span}" if evidence.unit == "line" else f"{source}, {evidence.unit} {span}"]
+    parts = [place(_first(evidence.source), evidence.unit, evidence.first, evidence.last)]
     for label, value in (
         ("at", evidence.timestamp),
         ("session", evidence.session_id),

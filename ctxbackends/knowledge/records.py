@@ -141,6 +141,12 @@ def record_of(kind: Kind, fields: Mapping[str, str]) -> Record:
 # --- evidence ---------------------------------------------------------------------------------------
 
 
+def place(source: str, unit: Unit, first: int, last: int) -> str:
+    """``notes.md:12-14``, ``paper.pdf, page 3``."""
+    span = str(first) if first == last else f"{first}-{last}"
+    return f"{source}:{span}" if unit == "line" else f"{source}, {unit} {span}"
+
+
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """Where it stands, word for word: ``quote`` was found in ``source`` from ``first`` to ``last``, counted in
     ``unit`` from 1. ``timestamp`` (as the transcript has it), ``session_id`` and ``branch`` are a transcript's."""
@@ -157,9 +163,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def where(self) -> str:
         """The place, as people write it: ``notes.md:12-14``, ``paper.pdf, page 3``."""
-        span = str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
-        place = f"{self.source}:{span}" if self.unit == "line" else f"{self.source}, {self.unit} {span}"
-        return f"{place} ({self.timestamp})" if self.timestamp else place
+        where = place(self.source, self.unit, self.first, self.last)
+        return f"{where} ({self.timestamp})" if self.timestamp else where
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -192,6 +197,11 @@ class Quarantined(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     quote: str
     where: str
+
+
+def counted(count: int, what: str) -> str:
+    """``1 row``, ``2 rows``."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def tidied(text: str) -> str:
