@@ -55,6 +55,14 @@ class FileSource:
     def _open(self) -> AbstractContextManager[BinaryIO]:
         return opened(self.name, self._path)
 
+    def _lines(self, *, most: int) -> Iterator[Line]:
+        """The lines, as :func:`lines_of` gives them, and a look afterwards whether the file is still the same."""
+        source = self._prepared()
+        with self._open() as file:
+            yield from lines_of(source, file, most=most)
+        with self._open() as file:
+            hold_unchanged(source, file)
+
     def _prepared(self) -> Input:
         assert self._input is not None, "prepare() comes first"
         return self._input

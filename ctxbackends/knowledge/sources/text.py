@@ -14,7 +14,7 @@ from typing import BinaryIO
 from ctxbackends.knowledge.errors import SourceChangedError, SourceError
 from ctxbackends.knowledge.sources.base import Input, Piece, Segment
 from ctxbackends.knowledge.sources.cutting import fitting
-from ctxbackends.knowledge.sources.files import FileSource, Line, hold_unchanged, lines_of, surveyed
+from ctxbackends.knowledge.sources.files import FileSource, Line, surveyed
 
 MOST_LINES = 200
 MOST_BYTES = 16_000
@@ -35,11 +35,7 @@ class TextSource(FileSource):
         return self._input
 
     def pieces(self) -> Iterator[Piece]:
-        source = self._prepared()
-        with self._open() as file:
-            yield from paragraphs(_decoded(self.name, lines_of(source, file, most=_LONGEST_LINE)))
-        with self._open() as file:
-            hold_unchanged(source, file)
+        yield from paragraphs(_decoded(self.name, self._lines(most=_LONGEST_LINE)))
 
 
 class StdinSource(TextSource):

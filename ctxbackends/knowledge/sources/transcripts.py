@@ -15,7 +15,7 @@ import msgspec
 from ctxbackends.knowledge.errors import SourceError
 from ctxbackends.knowledge.sources.base import Input, Piece, Segment, Skipped
 from ctxbackends.knowledge.sources.cutting import fitting
-from ctxbackends.knowledge.sources.files import FileSource, Line, hold_unchanged, lines_of, surveyed
+from ctxbackends.knowledge.sources.files import FileSource, Line, surveyed
 from ctxbackends.knowledge.sources.text import MOST_BYTES
 
 MAX_LINE = 8 << 20
@@ -38,13 +38,9 @@ class TranscriptSource(FileSource):
         return self._input
 
     def pieces(self) -> Iterator[Piece]:
-        source = self._prepared()
         reader = _Reader(self.name)
-        with self._open() as file:
-            for line in lines_of(source, file, most=MAX_LINE):
-                yield from reader.read(line)
-        with self._open() as file:
-            hold_unchanged(source, file)
+        for line in self._lines(most=MAX_LINE):
+            yield from reader.read(line)
 
 
 class _BrokenLine(Exception):
