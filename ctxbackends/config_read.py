@@ -159,7 +159,7 @@ class _Reader:
         self._types = types
 
     def document(self, text: str) -> Document:
-        root = compose(text.removeprefix("\ufeff"), self._path)
+        root = compose(text, self._path)
         keys = self._keys(root)
         entries = self._entries(*keys["backends"]) if "backends" in keys else ()
         backends = tuple(entry.config for entry in entries)
@@ -174,7 +174,7 @@ class _Reader:
         return Document(config=config, root=root, keys=keys, entries=entries)
 
     def airgap(self, text: str) -> bool:
-        return self._airgap(self._keys(compose(text.removeprefix("\ufeff"), self._path)))
+        return self._airgap(self._keys(compose(text, self._path)))
 
     def _airgap(self, keys: Mapping[str, Pair]) -> bool:
         if "airgap" not in keys:
@@ -185,7 +185,7 @@ class _Reader:
             raise self._error(str(error), "airgap", *keys["airgap"]) from None
 
     def redact(self, text: str) -> tuple[str, ...]:
-        return self._redact(self._keys(compose(text.removeprefix("\ufeff"), self._path)))
+        return self._redact(self._keys(compose(text, self._path)))
 
     def _redact(self, keys: Mapping[str, Pair]) -> tuple[str, ...]:
         if "privacy" not in keys:

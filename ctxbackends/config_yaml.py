@@ -40,7 +40,9 @@ Pair = tuple[Node, Node]
 
 
 def compose(text: str, path: str) -> Node | None:
-    """The root of the document, None where it is empty. Raises ConfigError with the line."""
+    """The root of the document, None where it is empty; places are those in ``text`` less a byte order mark. Raises
+    ConfigError with the line."""
+    text = text.removeprefix("\ufeff")
     # Composed, not constructed: nodes know their places, an alias costs nothing however often it is nested, foreign
     # values are never turned into objects, and a duplicate key in a foreign value stays that program's business.
     from ruamel.yaml import YAML  # noqa: PLC0415  # only who reads a file pays for it
