@@ -28,9 +28,9 @@ class Choice:
 
 
 @asynccontextmanager
-async def opened(choice: Choice) -> AsyncIterator[Any]:
-    """The chosen backend, in a registry of its own."""
-    async with registry_of(choice) as registry:
+async def opened(choice: Choice, *, airgap: bool = False) -> AsyncIterator[Any]:
+    """The chosen backend, in a registry of its own. ``airgap`` adds to what the file says."""
+    async with registry_of(choice, airgap=airgap) as registry:
         yield registry.resolve(choice.backend if choice.endpoint is None else None)
 
 

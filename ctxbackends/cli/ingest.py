@@ -13,9 +13,10 @@ from typing import Any
 import attrs
 import click
 
-from ctxbackends.cli.backends import Choice, backend_options, registry_of
+from ctxbackends.cli.backends import Choice, backend_options, opened
+from ctxbackends.cli.options import kinds_named, out_option
 from ctxbackends.cli.terminal import PLAIN_INTERVAL, Waiting, print_json, printable, utf8, waiting
-from ctxbackends.knowledge.records import PLURALS, Kind, kinds_of
+from ctxbackends.knowledge.records import PLURALS, Kind, counted
 
 _SESSION = "decisions,learnings,tasks,open-questions"
 _DOCUMENTS = "decisions,tasks,risks,terms"
@@ -37,13 +38,6 @@ class Options:
     as_json: bool
 
 
-def _kinds(_: click.Context, __: click.Parameter, value: str) -> tuple[Kind, ...]:
-    try:
-        return kinds_of(value.split(","))
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
-
-
 def run_options(flag: str, kinds: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """The options of a run; ``flag`` names the kinds."""
 
@@ -54,18 +48,13 @@ def run_options(flag: str, kinds: str) -> Callable[[Callable[..., Any]], Callabl
             metavar="KINDS",
             default=kinds,
             show_default=True,
-            callback=_kinds,
+            callback=kinds_named,
             help=f"What to take out: some of {', '.join(PLURALS)}.",
         )
         @click.option(
             "--model", metavar="NAME", callback=utf8, help="The model, in the place of the backend's default_model."
         )
-        @click.option(
-            "--out",
-            metavar="DIR",
-            type=click.Path(path_type=Path),
-            help="Where proposals are; .context/proposals by default.",
-        )
+        @out_option
         @click.option("--dry-run", is_flag=True, help="Show what would be read and sent; ask no model, write nothing.")
         @click.option(
             "--resume/--no-resume",
@@ -173,13 +162,13 @@ async def _run(
         resume=options.resume,
         skipped=tuple(skipped),
     )
-    name = choice.backend if choice.endpoint is None else None
-    # What is only for this network goes over connections that are held to it: a name may lead elsewhere later on, and a
-    # proxy may take it anywhere.
-    async with registry_of(choice) as looked_at:
-        inside = run.holds_back and await is_private(looked_at.resolve(name).endpoint)
-    async with registry_of(choice, airgap=inside) as registry:
-        backend = registry.resolve(name)
+    inside = False
+    if run.holds_back:
+        # What is only for this network goes over connections that are held to it: a name may lead elsewhere later on,
+        # and a proxy may take it anywhere.
+        async with opened(choice) as looked_at:
+            inside = await is_private(looked_at.endpoint)
+    async with opened(choice, airgap=inside) as backend:
         with waiting() as line:
             show: Shown | JSONLines = JSONLines() if options.as_json else Shown(line)
             if options.dry_run:
@@ -216,7 +205,7 @@ class Shown:
             click.echo(f"skipped: {printable(str(event), err=True)}", err=True)
         elif isinstance(event, Kept):
             self._line.stop()
-            click.echo(f"{_count(event.chunks, 'finished chunk')} kept; --resume goes on with them", err=True)
+            click.echo(f"{counted(event.chunks, 'finished chunk')} kept; --resume goes on with them", err=True)
 
     def _progress(self, progress: Any) -> None:
         if sys.stderr.isatty():
@@ -234,33 +223,29 @@ class Shown:
         for one in plan.inputs:
             click.echo(f"{printable(one.name)}  {one.size:,} bytes")
         context = f"{plan.context_length} tokens" if plan.context_length else "not told"
-        chunks = f"{_count(plan.chunks, 'chunk')} of at most {plan.chunk_tokens} tokens"
+        chunks = f"{counted(plan.chunks, 'chunk')} of at most {plan.chunk_tokens} tokens"
         click.echo(f"{chunks} would go to {plan.model or 'no model'} at {plan.endpoint} (context: {context})")
         if plan.masked:
-            click.echo(f"{_count(plan.masked, 'secret')} would be masked")
+            click.echo(f"{counted(plan.masked, 'secret')} would be masked")
 
     def outcome(self, outcome: Any) -> None:
         report = outcome.report
         if report.masked:
-            click.echo(f"{_count(report.masked, 'secret')} masked before anything was sent", err=True)
+            click.echo(f"{counted(report.masked, 'secret')} masked before anything was sent", err=True)
         if outcome.path is None:
-            click.echo(f"nothing found in {_count(report.chunks, 'chunk')}; nothing was written", err=True)
+            click.echo(f"nothing found in {counted(report.chunks, 'chunk')}; nothing was written", err=True)
             return
         known = sum(row.known is not None for row in outcome.rows)
-        parts = [_count(len(outcome.rows), "row")]
+        parts = [counted(len(outcome.rows), "row")]
         parts += [f"{known} of them known already"] if known else []
         parts += [f"{report.quarantined} quarantined"] if report.quarantined else []
-        parts += [f"{_count(len(report.skipped), 'part')} not read"] if report.skipped else []
-        click.echo(f"{', '.join(parts)} in {_count(report.chunks, 'chunk')}, {report.elapsed:.1f} s", err=True)
+        parts += [f"{counted(len(report.skipped), 'part')} not read"] if report.skipped else []
+        click.echo(f"{', '.join(parts)} in {counted(report.chunks, 'chunk')}, {report.elapsed:.1f} s", err=True)
         click.echo(str(outcome.path))
         if outcome.rows:
             click.echo(f"review them: ctx proposals review {outcome.path.stem}", err=True)
         else:
             click.echo(f"see them: ctx proposals show {outcome.path.stem} --quarantined", err=True)
-
-
-def _count(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 class JSONLines:

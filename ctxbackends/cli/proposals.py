@@ -14,6 +14,7 @@ from typing import Any
 import click
 import msgspec
 
+from ctxbackends.cli.options import kinds_named, out_option
 from ctxbackends.cli.root import debug_option
 from ctxbackends.cli.rows import in_editor, row_text
 from ctxbackends.cli.terminal import print_json, print_table, printable, utf8
@@ -28,7 +29,7 @@ from ctxbackends.knowledge.proposals import (
     proposals_in,
     ready_directory,
 )
-from ctxbackends.knowledge.records import PLURALS, Kind, Row, fields_of, kinds_of
+from ctxbackends.knowledge.records import PLURALS, Kind, Row, kind_of, title_of
 from ctxbackends.knowledge.review import Review
 
 _MARKS = {"accepted": "accepted", "rejected": "rejected", "undecided": "-"}
@@ -46,12 +47,7 @@ def place_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """``--out``, and the directory that it or the nearest ``.context`` means."""
 
     @debug_option
-    @click.option(
-        "--out",
-        metavar="DIR",
-        type=click.Path(path_type=Path),
-        help="Where proposals are; .context/proposals by default.",
-    )
+    @out_option
     @wraps(command)
     def run(out: Path | None, *args: Any, **options: Any) -> Any:
         return command(out if out is not None else context_directory() / DIRECTORY, *args, **options)
@@ -155,15 +151,13 @@ def show(directory: Path, proposal: str, rows: tuple[str, ...], quarantined: boo
         for number, one in enumerate(hidden, 1):
             click.echo()
             click.echo(
-                printable(f"x{number}  {kind_and_title(one.record)}\n    {one.reason} ({one.where})\n    > {one.quote}")
+                printable(
+                    f"x{number}  {kind_of(one.record)}: {title_of(one.record)}\n"
+                    f"    {one.reason} ({one.where})\n    > {one.quote}"
+                )
             )
     elif hidden and not chosen:
         click.echo(f"\n{len(hidden)} quarantined; --quarantined shows them", err=True)
-
-
-def kind_and_title(record: Any) -> str:
-    fields = list(fields_of(record).values())
-    return f"{record.__struct_config__.tag}: {fields[0]}"
 
 
 def _as_json(review: Review, wanted: dict[str, Row]) -> dict[str, Any]:
@@ -320,16 +314,9 @@ def _answer(under_review: Review, name: str) -> int | None:
 # --- out of here ----------------------------------------------------------------------------------------
 
 
-def _kind(_: click.Context, __: click.Parameter, value: str | None) -> tuple[Kind, ...]:
-    try:
-        return kinds_of(value.split(",")) if value is not None else tuple(Kind)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
-
-
 @proposals.command()
 @one_argument
-@click.option("--kind", "kinds", metavar="KINDS", callback=_kind, help=f"Some of {', '.join(PLURALS)}.")
+@click.option("--kind", "kinds", metavar="KINDS", callback=kinds_named, help=f"Some of {', '.join(PLURALS)}.")
 @click.option("--section", metavar="NAME", callback=utf8, help="The section of TASKS.md that tasks go to.")
 @click.option(
     "--dir",
