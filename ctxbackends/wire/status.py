@@ -1,7 +1,7 @@
 """An answer with an error status to the one right exception. Knows every vendor's error body; knows no retry and no
 transport.
 
-Shapes seen (docs/servers.md): ``{"error": {...}}`` with an integer or a string code, ``{"error": "text"}``,
+Shapes seen (docs/design/server-facts.md): ``{"error": {...}}`` with an integer or a string code, ``{"error": "text"}``,
 ``{"detail": ...}``, ``{"message": ...}``, Anthropic's ``{"type": "error", "error": {...}}``, and no body at all.
 """
 

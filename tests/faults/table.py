@@ -1,5 +1,5 @@
 """The specification: what each fault of :mod:`ctxbackends.testing.faults` becomes. Data alone: ``test_table.py`` holds
-the SDK to it on every wire, and ``docs/what-can-go-wrong.md`` is made from it.
+the SDK to it on every wire, and ``docs/reference/failures.md`` is made from it.
 
 ``streamed`` is an answer that comes as a stream: ``stream()``, and ``complete()`` and ``extract()`` of the types whose
 ``complete()`` streams. ``plain`` is one that comes in one piece. ``embed`` is ``plain`` where nothing else stands.

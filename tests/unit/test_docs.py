@@ -22,7 +22,7 @@ from ctxbackends.config_read import parse_ctxrc
 from ctxbackends.testing.plugin import llama_server, tiny_model  # noqa: F401  # fixtures; the checkout has no plugin
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted(page for page in (ROOT / "docs").rglob("*.md") if not {"_build", "changes"} & {*page.parts})]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 # What the pages name, and what stands for it here: the addresses are the tiny server's, and the model is its own.
@@ -38,7 +38,7 @@ class Block:
     text: str
 
     def __str__(self) -> str:
-        return f"{self.page.name}:{self.line}"
+        return f"{self.page.relative_to(ROOT).as_posix()}:{self.line}"
 
 
 def blocks(language: str) -> list[Block]:
@@ -127,11 +127,11 @@ def test_help_is_the_programs_own(block: Block) -> None:
 
 
 def test_every_public_name_is_described() -> None:
-    text = "".join((ROOT / "docs" / page).read_text() for page in ("api.md", "errors.md"))
+    text = "".join((ROOT / "docs" / "reference" / page).read_text() for page in ("api.md", "errors.md"))
     assert set(ctxbackends.__all__) == set(re.findall(r"(?:\.\. auto\w+:: |`)ctxbackends\.(\w+)", text)) - {"testing"}
 
 
 def test_every_key_of_ctxrc_is_described() -> None:
-    table = (ROOT / "docs" / "configuration.md").read_text().partition("## The keys of a backend")[2].partition("##")[0]
+    table = (ROOT / "docs" / "reference" / "configuration.md").read_text().partition("## The keys of a backend")[2].partition("##")[0]
     fields = {field.name for field in attrs.fields(BackendConfig)} - {"api_key"}  # for code alone
     assert fields == set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE))
