@@ -22,7 +22,10 @@ from ctxbackends.config_read import parse_ctxrc
 from ctxbackends.testing.plugin import llama_server, tiny_model  # noqa: F401  # fixtures; the checkout has no plugin
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted(page for page in (ROOT / "docs").rglob("*.md") if not {"_build", "changes"} & {*page.parts})]
+PAGES = [
+    ROOT / "README.md",
+    *sorted(page for page in (ROOT / "docs").rglob("*.md") if not {"_build", "changes"} & {*page.parts}),
+]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 # What the pages name, and what stands for it here: the addresses are the tiny server's, and the model is its own.
@@ -132,6 +135,11 @@ def test_every_public_name_is_described() -> None:
 
 
 def test_every_key_of_ctxrc_is_described() -> None:
-    table = (ROOT / "docs" / "reference" / "configuration.md").read_text().partition("## The keys of a backend")[2].partition("##")[0]
+    table = (
+        (ROOT / "docs" / "reference" / "configuration.md")
+        .read_text()
+        .partition("## The keys of a backend")[2]
+        .partition("##")[0]
+    )
     fields = {field.name for field in attrs.fields(BackendConfig)} - {"api_key"}  # for code alone
     assert fields == set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE))
