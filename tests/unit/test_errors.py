@@ -482,12 +482,49 @@ def test_errors_that_came_from_each_other_are_no_endless_loop() -> None:
     assert ("one [key]", "other [key]") == (str(one), str(other))
 
 
-@pytest.mark.parametrize(("secret", "left"), [("", True), ("none", True), ("1234567", True), ("12345678", False)])
-def test_a_placeholder_is_no_key(secret: str, left: bool) -> None:
-    """It would take words apart."""
-    error = APIStatusError(500, body=f"none of {secret}".encode())
-    redact(error, secret)
-    assert (f"HTTP 500: none of {secret}".strip() if left else "HTTP 500: none of [key]") == str(error)
+@pytest.mark.parametrize(
+    ("secret", "text", "expected"),
+    [
+        ("", "none of it", "none of it"),
+        ("a1", "llama1 a1b 1a1 a12", "llama1 a1b 1a1 a12"),
+        ("a1", "key a1", "key [key]"),
+        ("a1", "a1", "[key]"),
+        ("a1", '{"key":"a1"}, a1. (a1)\na1', '{"key":"[key]"}, [key]. ([key])\n[key]'),
+        ("a1", "a1 a1,a1", "[key] [key],[key]"),
+        ("a1", "my_a1_key", "my_[key]_key"),
+        ("a1", "\u201ca1\u201d", "\u201c[key]\u201d"),
+        ("a1", "\u00e9a1 a1\u0661", "\u00e9a1 a1\u0661"),
+        ("A1", "key a1", "key a1"),
+        ("x", "x is no key: x-ray, box, xx", "[key] is no key: [key]-ray, box, xx"),
+        ("7", "HTTP/1.7, 77", "HTTP/1.[key], 77"),
+        (".*", "any .* of it", "any [key] of it"),
+        ("1234567", "x1234567 1234567", "x1234567 [key]"),
+        ("12345678", "x12345678 12345678x", "x[key] [key]x"),
+    ],
+)
+def test_a_short_key_is_masked_as_a_whole_word(secret: str, text: str, expected: str) -> None:
+    error = APIStatusError(418, body=text.encode(), message=text, headers={"X-Echo": text})
+    died = ServerDiedError("died", log_tail=["fine", text])
+    error.__cause__, error.__context__ = Foreign(text, [text]), died
+    assert (expected != text) is redact(error, secret)
+    assert (expected.encode(), expected, {"x-echo": expected}) == (error.body, error.message, error.headers)
+    assert f"HTTP 418: {expected}" == str(error)
+    assert (expected, (expected, 5)) == (error.__cause__.text, error.__cause__.args)
+    assert ("fine", expected) == died.log_tail
+
+
+def test_bytes_that_are_no_text_stay_as_they_are() -> None:
+    error = MalformedResponseError("no JSON", body=b"\xff\xfe a1 \xc3 a1b \xed\xa0\x80a1\xff")
+    assert redact(error, "a1")
+    assert b"\xff\xfe [key] \xc3 a1b \xed\xa0\x80[key]\xff" == error.body
+
+
+def test_a_short_key_leaves_the_users_own_names_alone() -> None:
+    """No server put them there, and a key such as "1" would make another address of an endpoint."""
+    error = APIConnectionError("lost 1")
+    error.backend, error.endpoint = "gpu-1", "http://127.0.0.1:1"
+    assert redact(error, "1")
+    assert 'backend "gpu-1" unreachable at http://127.0.0.1:1: lost [key]' == str(error)
 
 
 def test_partial_answers_are_what_the_model_said() -> None:
