@@ -13,7 +13,7 @@ from fractions import Fraction
 from ipaddress import IPv6Address
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, SupportsIndex
 from urllib.parse import urlsplit
 
 import attrs
@@ -210,7 +210,8 @@ class BackendConfig:
 
     ``type`` is the name where that is a backend type. A type that is not built in is accepted, since users register
     their own. ``endpoint`` is the type's default where there is one. ``api_key_env`` names an environment variable;
-    None is the type's default one, ``""`` is no key. ``api_key`` is for code alone and is in no file and no repr.
+    None is the type's default one, ``""`` is no key. ``api_key`` is for code alone and is in no file and no repr; with
+    it, pickling raises TypeError, while copies keep it.
     Times are seconds; None is the type's default, and ``ready_timeout=0`` waits for no cold start.
     ``max_concurrency`` is how many requests are at the server at once; None is as many as it says that it works on.
     ``wire_api`` is the wire format of generations, where the type has more than one. ``context_length`` (tokens) and
@@ -272,6 +273,21 @@ class BackendConfig:
         self._check_wire()
         self._check_place()
         self._check_way()
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
+        """Refuse to write the key into bytes that go to files and to other processes."""
+        if self.api_key is not None:
+            raise TypeError(
+                f"cannot pickle the configuration of {name_shown(self.name)}: it contains an api_key; "
+                "set an environment variable and name it in api_key_env"
+            )
+        return super().__reduce_ex__(protocol)
+
+    def __copy__(self) -> BackendConfig:
+        return self  # frozen, and so are its values
+
+    def __deepcopy__(self, memo: Mapping[int, object]) -> BackendConfig:
+        return self
 
     def _check_wire(self) -> None:
         """What only some types have a use for; types that are not built in may use everything."""

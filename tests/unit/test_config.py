@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -355,6 +357,44 @@ def test_a_wrong_value_in_code_is_refused(fields: dict[str, Any], kind: type[Con
     assert (kind, key, said) == (type(error), error.key, error.problem[: len(said)])
     assert KEY not in str(error)
     assert str(error) == str(pickle.loads(pickle.dumps(error)))  # noqa: S301  # what this test pickled
+
+
+# --- copies -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_config_with_a_key_is_not_pickled(protocol: int) -> None:
+    config = BackendConfig(name="cloud", type="openai", api_key=KEY)
+    for value in (config, [config], CtxConfig(backends=(config,))):
+        with pytest.raises(TypeError) as caught:
+            pickle.dumps(value, protocol)
+        expected = (
+            "cannot pickle the configuration of cloud: it contains an api_key; "
+            "set an environment variable and name it in api_key_env"
+        )
+        assert expected == str(caught.value)
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("variable", [None, "", "SOME_KEY"])
+def test_a_config_without_a_key_is_pickled(variable: str | None, protocol: int) -> None:
+    for config in (
+        BackendConfig(name="cloud", type="openai", api_key_env=variable, timeout=5, model_mismatch="warn"),
+        BackendConfig(name="llamacpp", api_key_env=variable, model_path="m.gguf", parallel=2),
+        BackendConfig(name="own", type="of-my-own", api_key_env=variable),
+    ):
+        copied = pickle.loads(pickle.dumps(config, protocol))  # noqa: S301  # what this test pickled
+        assert (config, variable, type(config.type)) == (copied, copied.api_key_env, type(copied.type))
+        with pytest.raises(AttributeError):
+            copied.name = "changed"
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy])
+@pytest.mark.parametrize("key", [{"api_key": KEY}, {"api_key_env": "SOME_KEY"}, {}])
+def test_a_copy_of_a_config_keeps_the_key(key: dict[str, Any], duplicate: Callable[[Any], Any]) -> None:
+    config = BackendConfig(name="cloud", type="openai", **key)
+    for copied in (duplicate(config), duplicate([config])[0], duplicate(CtxConfig(backends=(config,))).backends[0]):
+        assert (config, key.get("api_key")) == (copied, copied.api_key)
 
 
 # --- keys ---------------------------------------------------------------------------------------------
