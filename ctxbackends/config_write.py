@@ -7,12 +7,9 @@ asked for and nothing else that is new, or nothing is written. So an unusual lay
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
-import secrets
-import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,6 +27,7 @@ from ctxbackends.config_read import (
 )
 from ctxbackends.config_yaml import Node, Pair, is_text
 from ctxbackends.errors import ConfigError
+from ctxbackends.files import replace_file
 from ctxbackends.profiles import PROFILES
 
 _BOM = "\ufeff"
@@ -109,7 +107,7 @@ def setup_backend(
     if len(data) > MAX_FILE_SIZE:
         raise ConfigError(f"would become larger than {MAX_FILE_SIZE} bytes", path=str(path))
     try:
-        _replace(target, data)
+        replace_file(target, data, mode=0o644)
     except OSError as error:
         raise ConfigError(f"cannot be written: {error.strerror}", path=str(path)) from error
     return result
@@ -404,32 +402,3 @@ def _same(old: list[Node], new: list[Node]) -> bool:
             for pair, pair_ in zip(one.value, other.value, strict=True):
                 left += zip(pair, pair_, strict=True)
     return len(old) == len(new)
-
-
-# --- the file -----------------------------------------------------------------------------------------
-
-
-def _replace(target: Path, data: bytes) -> None:
-    """All of the new content or the old one: written beside it, brought to the disk, and put in its place."""
-    try:
-        old = os.stat(target)
-    except FileNotFoundError:
-        old = None
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
-    # The umask counts for a new file; one that exists may be private, so its content is, until its mode is known.
-    mode = 0o644 if old is None else 0o600
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if old is not None:
-            with contextlib.suppress(OSError):  # run by root for somebody else, it stays that person's file
-                os.chown(temporary, old.st_uid, old.st_gid)
-            os.chmod(temporary, stat.S_IMODE(old.st_mode))
-        os.replace(temporary, target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise

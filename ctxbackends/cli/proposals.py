@@ -18,8 +18,8 @@ from ctxbackends.cli.options import kinds_named, out_option
 from ctxbackends.cli.root import debug_option
 from ctxbackends.cli.rows import in_editor, row_text
 from ctxbackends.cli.terminal import print_json, print_table, printable, utf8
-from ctxbackends.knowledge import atomic
-from ctxbackends.knowledge.errors import ProposalError
+from ctxbackends.files import create_file
+from ctxbackends.knowledge.errors import ProposalError, writing
 from ctxbackends.knowledge.export import payload
 from ctxbackends.knowledge.proposals import (
     DIRECTORY,
@@ -348,7 +348,9 @@ def export(directory: Path, proposal: str, kinds: tuple[Kind, ...], section: str
     for name, one in payloads.items():
         path = target / f"{opened.path.stem}-{rows[name].kind}-{name}.json"
         data = json.dumps(one, ensure_ascii=False, indent=2).encode() + b"\n"
-        if atomic.write_new(path, data):
+        with writing(path):
+            created = create_file(path, data)
+        if created:
             click.echo(str(path))
         elif path.read_bytes() != data:
             raise ProposalError(f"{path} is there already, and is another one; remove it, or name another --dir")

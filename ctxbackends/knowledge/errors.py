@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 from ctxbackends.errors import BackendError
 
 
@@ -42,3 +46,12 @@ class JournalError(KnowledgeError):
 
 class ProposalError(KnowledgeError):
     """A proposal or its review cannot be read, written or found."""
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raise ProposalError in place of an OSError of the block, which writes ``path`` atomically."""
+    try:
+        yield
+    except OSError as error:
+        raise ProposalError(f"{path} cannot be written: {error.strerror}; nothing was changed") from error

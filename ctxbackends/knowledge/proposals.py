@@ -11,8 +11,8 @@ from pathlib import Path
 
 import msgspec
 
-from ctxbackends.knowledge import atomic
-from ctxbackends.knowledge.errors import ProposalError
+from ctxbackends.files import create_file
+from ctxbackends.knowledge.errors import ProposalError, writing
 from ctxbackends.knowledge.layout import BrokenLayoutError, parsed, rendered
 from ctxbackends.knowledge.proposal import Proposal
 
@@ -82,8 +82,9 @@ def write_proposal(directory: Path, proposal: Proposal) -> Path:
         name = first if number == 1 else f"{first}-{number}"
         named = msgspec.structs.replace(proposal, facts=msgspec.structs.replace(proposal.facts, id=name))
         path = directory / f"{name}.md"
-        if atomic.write_new(path, rendered(named).encode()):
-            return path
+        with writing(path):
+            if create_file(path, rendered(named).encode()):
+                return path
     raise ProposalError(f"{directory} holds a thousand proposals of the name {first}")
 
 

@@ -15,8 +15,8 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from ctxbackends.knowledge import atomic
-from ctxbackends.knowledge.errors import ProposalError
+from ctxbackends.files import replace_file
+from ctxbackends.knowledge.errors import ProposalError, writing
 from ctxbackends.knowledge.proposal import Proposal
 from ctxbackends.knowledge.proposals import read_proposal
 from ctxbackends.knowledge.records import Row, fields_of, record_of, tidied
@@ -158,7 +158,8 @@ class Review:
             decided = self._read()
             yield decided
             file = _File(format=FORMAT, proposal_sha256=self._sha256, rows=decided)
-            atomic.replace(self._file, msgspec.json.format(msgspec.json.encode(file), indent=2) + b"\n")
+            with writing(self._file):
+                replace_file(self._file, msgspec.json.format(msgspec.json.encode(file), indent=2) + b"\n")
             self._decided = decided
 
 

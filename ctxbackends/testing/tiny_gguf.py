@@ -17,7 +17,6 @@ import importlib
 import json
 import math
 import os
-import secrets
 import stat
 import string
 import tempfile
@@ -27,6 +26,8 @@ from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import attrs
+
+from ctxbackends.files import replacing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -161,13 +162,8 @@ class TinyModel:
 
     def write(self, path: Path) -> Path:
         """Write the model to ``path``, whole or not at all, and return ``path``. Replaces a file that is there."""
-        # Not tempfile.mkstemp: its mode 0600 would stay on the model, and a server may run as somebody else.
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-        try:
+        with replacing(path) as temporary:
             _write_gguf(self, temporary)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
         return path
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from ctxbackends.knowledge import atomic
 from ctxbackends.knowledge.errors import ProposalError
 from ctxbackends.knowledge.proposals import (
     context_directory,
@@ -78,39 +77,6 @@ def test_an_interrupt_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(os, "fsync", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write_proposal(tmp_path, PROPOSAL)
-    assert [] == list(tmp_path.iterdir())
-
-
-def test_replacing_leaves_the_old_one_when_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "a.json"
-    atomic.replace(path, b"old")
-
-    def refused(*_: object) -> None:
-        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
-
-    monkeypatch.setattr(os, "replace", refused)
-    with pytest.raises(ProposalError, match="cannot be written: Read-only file system; nothing was changed"):
-        atomic.replace(path, b"new")
-    assert (b"old", [path]) == (path.read_bytes(), list(tmp_path.iterdir()))
-
-
-def no_links(*_: object) -> None:
-    raise OSError(errno.EPERM, "Operation not permitted")
-
-
-def test_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "link", no_links)
-    path = tmp_path / "a.md"
-    assert atomic.write_new(path, b"first")
-    assert not atomic.write_new(path, b"second")
-    assert (b"first", [path]) == (path.read_bytes(), list(tmp_path.iterdir()))
-
-
-def test_without_hard_links_a_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "link", no_links)
-    monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(ProposalError, match="No space left on device; nothing was changed"):
-        atomic.write_new(tmp_path / "a.md", b"new")
     assert [] == list(tmp_path.iterdir())
 
 

@@ -1,0 +1,103 @@
+"""Atomic writes: a file is written whole or not at all. Knows no format."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def replacing(path: Path, *, mode: int = 0o666) -> Iterator[Path]:
+    """Yield a temporary file beside ``path`` to write to, which replaces ``path`` at the end of the block.
+
+    The mode and the owner of a file that exists are kept; a new one has ``mode`` less the umask. Raises OSError;
+    ``path`` is unchanged then.
+    """
+    try:
+        old = os.stat(path)
+    except FileNotFoundError:
+        old = None
+    # The umask applies to a new file. One that exists may be private, so its content is, until its mode is set.
+    with _temporary(path, mode if old is None else 0o600) as temporary:
+        yield temporary
+        _sync_file(temporary)
+        if old is not None:
+            if sys.platform != "win32":
+                with contextlib.suppress(OSError):  # run by root for somebody else, it stays that person's file
+                    os.chown(temporary, old.st_uid, old.st_gid)
+            os.chmod(temporary, stat.S_IMODE(old.st_mode))
+        os.replace(temporary, path)
+    _sync_directory(path.parent)
+
+
+def replace_file(path: Path, data: bytes, *, mode: int = 0o666) -> None:
+    """Write ``path``, and replace the file that is there. Raises OSError; ``path`` is unchanged then."""
+    with replacing(path, mode=mode) as temporary:
+        temporary.write_bytes(data)
+
+
+def create_file(path: Path, data: bytes) -> bool:
+    """Write ``path`` unless it exists; return whether it was written. Raises OSError and leaves no file then."""
+    with _temporary(path, 0o666) as temporary:
+        temporary.write_bytes(data)
+        _sync_file(temporary)
+        try:
+            _link(temporary, path)
+        except FileExistsError:
+            return False
+    _sync_directory(path.parent)
+    return True
+
+
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EINVAL)
+"""Errors of file systems without hard links: FAT, some network and FUSE ones; EINVAL is Windows' invalid function."""
+
+
+def _link(temporary: Path, path: Path) -> None:
+    """Give the file its name. Unlike a rename, this never replaces a file: FileExistsError."""
+    try:
+        os.link(temporary, path)
+        return
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+    # Only one of two runs can create the name. The file is empty until the rename.
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+    try:
+        os.replace(temporary, path)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def _temporary(path: Path, mode: int) -> Iterator[Path]:
+    # Not tempfile.mkstemp: its mode 0600 would stay on a new file.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
+    try:
+        yield temporary
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _sync_file(path: Path) -> None:
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _sync_directory(directory: Path) -> None:
+    """Let the name survive a power failure as well. Windows and some file systems cannot open a directory."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
