@@ -5,7 +5,7 @@ The size is in bytes of UTF-8. What a chunk may hold in tokens belongs to :mod:`
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -121,11 +121,3 @@ class Gatherer:
     def _closed(self) -> Chunk:
         kept, self._open, self._held = self._open, [], 0
         return Chunk(source=self._source, unit=self._unit, segments=tuple(kept))
-
-
-def chunked(source: str, unit: Unit, segments: Iterable[Segment], size: int) -> Iterator[Chunk]:
-    """All chunks of one source, for a size that does not change."""
-    gatherer = Gatherer(source, unit, size)
-    for segment in segments:
-        yield from gatherer.add(segment)
-    yield from gatherer.rest()

@@ -139,13 +139,6 @@ def scalars_of(request: ChatRequest) -> Sequence[tuple[str, Any]]:
     return given(SCALARS, _values_of(request))
 
 
-def used(request: ChatRequest) -> Iterator[str]:
-    """The rows that ``request`` makes use of."""
-    for name, _ in scalars_of(request):
-        yield name
-    yield from _used_beside(request)
-
-
 def _used_beside(request: ChatRequest) -> Iterator[str]:
     if request.stop_sequences:
         yield "stop_sequences"

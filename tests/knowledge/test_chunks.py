@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctxbackends.knowledge.chunks import Chunk, chunked
+from ctxbackends.knowledge.chunks import Chunk, Gatherer
+from ctxbackends.knowledge.records import Unit
 from ctxbackends.knowledge.sources.base import Segment
 from ctxbackends.knowledge.sources.cutting import fitting, size_of
 
@@ -15,6 +18,13 @@ def segments(*texts: str, starts: tuple[int, ...] = ()) -> list[Segment]:
         found.append(Segment(text=text, first=line, last=last, starts=starts[index] if starts else 1))
         line = last + 2
     return found
+
+
+def chunked(source: str, unit: Unit, segments: Iterable[Segment], size: int) -> Iterator[Chunk]:
+    gatherer = Gatherer(source, unit, size)
+    for segment in segments:
+        yield from gatherer.add(segment)
+    yield from gatherer.rest()
 
 
 def ranges(chunks: list[Chunk]) -> list[str]:
