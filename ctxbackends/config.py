@@ -24,6 +24,7 @@ from ctxbackends.errors import (
     MissingKeyError,
     UnknownBackendTypeError,
 )
+from ctxbackends.key_shapes import looks_like_key
 from ctxbackends.profiles import PROFILES, BackendType, MismatchPolicy, Profile
 
 MAX_COUNT = 2**31 - 1  # llama.cpp keeps these numbers in a C int
@@ -65,43 +66,9 @@ def parse_duration(text: str) -> float:
     return float(total / 10**9)
 
 
-def format_duration(seconds: float) -> str:
-    """The shortest Go form, to the nanosecond: ``1m30s``, ``300ms``, ``30s``."""
-    if seconds < 0:
-        return "-" + format_duration(-seconds)
-    left = round(Fraction(seconds) * 10**9)
-    if left == 0:
-        return "0s"
-    if left < 10**9:
-        unit = next(unit for unit in ("ms", "µs", "ns") if left >= _UNITS[unit])
-        return _decimal(left, _UNITS[unit]) + unit
-    parts = []
-    for unit in ("h", "m"):
-        whole, left = divmod(left, _UNITS[unit])
-        parts += [f"{whole}{unit}"] if whole else []
-    return "".join(parts) + (_decimal(left, 10**9) + "s" if left else "")
-
-
-def _decimal(value: int, unit: int) -> str:
-    whole, rest = divmod(value, unit)
-    return f"{whole}.{rest:0{len(str(unit)) - 1}d}".rstrip("0").rstrip(".")
-
-
 # --- what a message may show --------------------------------------------------------------------------
 
-_KEY_PREFIXES = ("sk-", "sk_", "pk-", "rk_", "xai-", "gsk_", "hf_", "AIza", "ghp_", "nvapi-", "r8_")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
-
-
-def looks_like_key(text: str) -> bool:
-    """Whether ``text`` could be an API key: a known prefix, or a long run of digits mixed with small letters."""
-    for word in re.split("[^A-Za-z0-9_-]+", text):
-        if word.startswith(_KEY_PREFIXES) and (word.startswith("sk-") or len(word) >= 20):
-            return True
-        for run in re.split("[_-]", word):
-            if len(run) >= 16 and any(c.isdigit() for c in run) and any(c.islower() for c in run):
-                return True
-    return False
 
 
 def shown(text: str) -> str:

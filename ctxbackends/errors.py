@@ -12,22 +12,15 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ctxbackends.key_shapes import mask_keys
 from ctxbackends.masked import origins
+from ctxbackends.text import escape_controls
 from ctxbackends.types import PartialCompletion
 
 ERROR_BODY_SHOWN = 512
 """Bytes of an error body that a message shows; ``body`` on the exception keeps all that was read."""
 
 REDACTED = "[key]"
-
-
-# Escape sequences of a server would move the cursor of a terminal, change its title, or hide what stands before.
-_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
-
-
-def printable(text: str) -> str:
-    """``text`` with its control characters written out, except the ends of lines and tabs."""
-    return text.translate(_CONTROLS)
 
 
 class BackendError(Exception):
@@ -44,7 +37,7 @@ class BackendError(Exception):
     def __str__(self) -> str:
         where = f'backend "{self.backend}": ' if self.backend else ""
         waited = f" (after waiting {self.waited:.1f} s)" if self.waited is not None else ""
-        return f"{where}{printable(self.problem)}{waited}"
+        return f"{where}{escape_controls(self.problem)}{waited}"
 
     def __reduce__(self) -> tuple[Callable[..., BackendError], tuple[type[BackendError], dict[str, Any]]]:
         # Exceptions cross process borders in worker pools; the default rebuilds from positional arguments and fails on
@@ -107,7 +100,7 @@ def _masked(value: Any, mask: Callable[[str], str]) -> Any:
 
 class ConfigError(BackendError):
     """Configuration that cannot be used. ``path``, ``line`` (from 1) and ``key`` say where, when it came from a
-    file."""
+    file. A value that looks like an API key is masked."""
 
     def __init__(
         self,
@@ -118,14 +111,14 @@ class ConfigError(BackendError):
         key: str | None = None,
         backend: str | None = None,
     ) -> None:
-        super().__init__(problem, backend=backend)
+        super().__init__(mask_keys(problem)[0], backend=backend)
         self.path = path
         self.line = line
         self.key = key
 
     def __str__(self) -> str:
         place = ":".join(str(part) for part in (self.path, self.line) if part is not None)
-        return ": ".join(part for part in (place, self.key, self.problem) if part)
+        return escape_controls(": ".join(part for part in (place, self.key, self.problem) if part))
 
 
 class NoBackendConfiguredError(ConfigError):
@@ -276,7 +269,7 @@ class APIConnectionError(BackendError):
             return super().__str__()
         name = f'backend "{self.backend}" ' if self.backend else ""
         waited = f" (after waiting {self.waited:.1f} s)" if self.waited is not None else ""
-        return f"{name}unreachable at {self.endpoint}: {printable(self.problem)}{waited}"
+        return f"{name}unreachable at {self.endpoint}: {escape_controls(self.problem)}{waited}"
 
 
 class APITimeoutError(BackendError, TimeoutError):
@@ -400,7 +393,7 @@ class RedirectError(APIStatusError):
     location: str | None = None
 
     def __str__(self) -> str:
-        place = printable(self.location or "nowhere")
+        place = escape_controls(self.location or "nowhere")
         return f"{super().__str__()} (a redirect to {place} was refused; correct the endpoint)"
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ctxbackends.text import escape_controls
 from ctxbackends.types import Loading, PromptProgress
 
 if TYPE_CHECKING:
@@ -22,9 +23,6 @@ PLAIN_INTERVAL = 5.0
 
 SHOWN_AFTER = 0.5
 """Seconds of reading a prompt after which it is shown."""
-
-# Text of a model must not move the cursor or set the title of somebody's terminal.
-_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), 0x7F, *range(0x80, 0xA0)) if chr(code) not in "\t\n\r"}
 
 
 class Waiting:
@@ -91,7 +89,7 @@ def print_json(value: Any) -> None:
 
 def printable(text: str, *, err: bool = False) -> str:
     """Model text as it may go to a terminal; unchanged where stdout (``err``: stderr) is a file or a pipe."""
-    return text.translate(_CONTROLS) if (sys.stderr if err else sys.stdout).isatty() else text
+    return escape_controls(text) if (sys.stderr if err else sys.stdout).isatty() else text
 
 
 def utf8(_: click.Context, __: click.Parameter, value: str | None) -> str | None:

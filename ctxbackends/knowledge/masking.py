@@ -8,37 +8,7 @@ from __future__ import annotations
 
 import re
 
-MASK = "[masked]"
-
-# Each form with what every text that holds it also holds: looking for that first makes ordinary text cheap.
-_FORMS: tuple[tuple[tuple[str, ...], re.Pattern[str]], ...] = tuple(
-    (needles, re.compile(pattern, re.ASCII))
-    for needles, pattern in (
-        (
-            ("PRIVATE KEY",),
-            r"-----BEGIN [A-Z ]{0,32}PRIVATE KEY-----(\s{0,8}[A-Z][A-Za-z]{1,9}-[A-Z][A-Za-z]{1,9}: [^\n]{0,200}){0,4}"
-            r"[^-]{0,20000}(-----END [A-Z ]{0,32}PRIVATE KEY-----)?",
-        ),
-        (("sk-",), r"(?<![A-Za-z0-9])sk-[A-Za-z0-9_-]{16,}"),  # OpenAI, Anthropic, OpenRouter
-        (("ghp_", "gho_", "ghu_", "ghs_", "ghr_"), r"(?<![A-Za-z0-9])gh[pousr]_[A-Za-z0-9]{20,}"),
-        (("github_pat_",), r"github_pat_[A-Za-z0-9_]{20,}"),
-        (("glpat-",), r"glpat-[A-Za-z0-9_-]{16,}"),
-        (("xox",), r"(?<![A-Za-z0-9])xox[abposr]-[A-Za-z0-9-]{10,}"),  # Slack
-        (("AKIA", "ASIA"), r"(?<![A-Za-z0-9])A[KS]IA[A-Z0-9]{16}(?![A-Za-z0-9])"),  # AWS
-        (("AIza",), r"(?<![A-Za-z0-9])AIza[A-Za-z0-9_-]{30,}"),  # Google
-        (("ya29.",), r"(?<![A-Za-z0-9])ya29\.[A-Za-z0-9_-]{20,}"),
-        (("hf_",), r"(?<![A-Za-z0-9])hf_[A-Za-z0-9]{20,}"),
-        (("gsk_",), r"(?<![A-Za-z0-9])gsk_[A-Za-z0-9]{20,}"),
-        (("nvapi-",), r"(?<![A-Za-z0-9])nvapi-[A-Za-z0-9_-]{20,}"),
-        (("xai-",), r"(?<![A-Za-z0-9])xai-[A-Za-z0-9]{20,}"),
-        (("r8_",), r"(?<![A-Za-z0-9])r8_[A-Za-z0-9]{20,}"),
-        (("npm_",), r"(?<![A-Za-z0-9])npm_[A-Za-z0-9]{30,}"),
-        (("pypi-",), r"(?<![A-Za-z0-9])pypi-[A-Za-z0-9_-]{30,}"),
-        (("_live_", "_test_"), r"(?<![A-Za-z0-9])[rsp]k_(live|test)_[A-Za-z0-9]{16,}"),  # Stripe
-        (("SG.",), r"(?<![A-Za-z0-9])SG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}"),  # SendGrid
-        (("eyJ",), r"(?<![A-Za-z0-9])eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}"),  # JSON Web Token
-    )
-)
+from ctxbackends.key_shapes import MASK, mask_keys
 
 _KEY_END = re.compile(r"-----END [A-Z ]{0,32}PRIVATE KEY-----", re.ASCII)
 _KEY_LINE = re.compile(r"[A-Za-z0-9+/=]{16,100}", re.ASCII)
@@ -61,16 +31,7 @@ _PLACEHOLDER = re.compile(
 
 def mask(text: str) -> tuple[str, int]:
     """``text`` with its secrets masked, and how many there were."""
-    count = 0
-
-    def masked(match: re.Match[str]) -> str:
-        nonlocal count
-        count += 1
-        return MASK + "\n" * match[0].count("\n")
-
-    for needles, form in _FORMS:
-        if any(needle in text for needle in needles):
-            text = form.sub(masked, text)
+    text, count = mask_keys(text)
     if "-----END" in text:
         text, found = _without_key_ends(text)
         count += found

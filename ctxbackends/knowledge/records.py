@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from ctxbackends.errors import printable
+from ctxbackends.text import escape_controls
 
 Unit: TypeAlias = Literal["line", "page", "paragraph"]
 """What the places of a source are counted in, from 1."""
@@ -206,7 +206,7 @@ def counted(count: int, what: str) -> str:
 
 def tidied(text: str) -> str:
     """``text`` on one line: white space folded, other control characters written out."""
-    return printable(" ".join(text.split()))
+    return escape_controls(" ".join(text.split()))
 
 
 def folded_title(title: str) -> str:

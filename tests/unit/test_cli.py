@@ -477,7 +477,7 @@ def test_control_characters_are_filtered_on_a_terminal_alone(script: Script) -> 
     ctxrc(backend(script.endpoint))
     script.chunks = [text_chunk("\x1b[31m\x1b]0;title\x07a\tb\r\n\x00\x7f\x9bé"), last_chunk()]
     assert "\x1b[31m\x1b]0;title\x07a\tb\r\n\x00\x7f\x9bé\n" == ctx("ai", "chat", "Hi").out
-    assert "\\x1b[31m\\x1b]0;title\\x07a\tb\r\n\\x00\\x7f\\x9bé\n" == ctx("ai", "chat", "Hi", tty="stdout").out
+    assert "\\x1b[31m\\x1b]0;title\\x07a\tb\\x0d\n\\x00\\x7f\\x9bé\n" == ctx("ai", "chat", "Hi", tty="stdout").out
 
 
 def test_chat_waits_for_a_cold_start(script: Script) -> None:

@@ -21,8 +21,6 @@ from ctxbackends.config import (
     BackendConfig,
     CtxConfig,
     api_key_for,
-    format_duration,
-    looks_like_key,
     normalise_endpoint,
     parse_duration,
 )
@@ -119,34 +117,9 @@ def test_what_is_no_duration_is_told_what_would_be(text: str, said: str) -> None
     assert said == str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (90.0, "1m30s"),
-        (0.3, "300ms"),
-        (30, "30s"),
-        (120, "2m"),
-        (3600, "1h"),
-        (5400.25, "1h30m0.25s"),
-        (1.5, "1.5s"),
-        (0.0015, "1.5ms"),
-        (0.000002, "2µs"),
-        (0.000000003, "3ns"),
-        (0, "0s"),
-        (1e-12, "0s"),
-        (0.9999999999, "1s"),
-        (100 * 3600, "100h"),
-        (-90, "-1m30s"),
-    ],
-)
-def test_a_duration_is_written_as_go_reads_it(seconds: float, text: str) -> None:
-    assert text == format_duration(seconds)
-
-
 @given(st.integers(min_value=0, max_value=2**62))
-def test_a_duration_survives_being_written(nanoseconds: int) -> None:
-    seconds = nanoseconds / 10**9
-    assert seconds == parse_duration(format_duration(seconds))
+def test_every_number_of_nanoseconds_is_a_duration(nanoseconds: int) -> None:
+    assert nanoseconds / 10**9 == parse_duration(f"{nanoseconds}ns")
 
 
 @given(st.text(alphabet="0123456789.+-nsuµmh ", max_size=12) | st.text())
@@ -398,27 +371,6 @@ def test_a_copy_of_a_config_keeps_the_key(key: dict[str, Any], duplicate: Callab
 
 
 # --- keys ---------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "key"),
-    [
-        (KEY, True),
-        ("sk-a", True),
-        ("Bearer sk-a", True),
-        ("hf_abcdefghijklmnopqrstuvwxyz", True),
-        ("gsk_1234567890123456789", True),
-        ("0123456789abcdef0123456789abcdef", True),
-        ("OPENAI_API_KEY", False),
-        ("MY_TEAMS_OPENAI_API_KEY_2", False),
-        ("hf_token", False),
-        ("qwen3-4b-instruct-2507", False),
-        ("http://localhost:8080/v1", False),
-        ("", False),
-    ],
-)
-def test_a_key_is_known_by_its_looks(text: str, key: bool) -> None:
-    assert key == looks_like_key(text)
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,12 @@ from typing import Any
 
 import msgspec
 
-from ctxbackends.errors import printable
 from ctxbackends.knowledge.errors import SourceError
 from ctxbackends.knowledge.sources.base import Skipped, Source
 from ctxbackends.knowledge.sources.documents import DOCXSource, PDFSource
 from ctxbackends.knowledge.sources.text import StdinSource, TextSource
 from ctxbackends.knowledge.sources.transcripts import TranscriptSource
+from ctxbackends.text import escape_controls
 
 SUFFIXES = (".md", ".markdown", ".txt", ".rst", ".jsonl", ".pdf", ".docx")
 """What is taken out of directories. A file that is named is taken whatever its suffix is."""
@@ -139,7 +139,7 @@ class _Search:
 def _shown(name: str) -> str:
     """A name as citations and messages have it, whatever bytes the file's name has."""
     text = name.encode("utf-8", "backslashreplace").decode()
-    return printable(text).replace("\n", "\\n").replace("\t", "\\t").replace(os.sep, "/")
+    return escape_controls(text).replace("\n", "\\n").replace("\t", "\\t").replace(os.sep, "/")
 
 
 def _is_readable(path: Path) -> bool:

@@ -1,0 +1,12 @@
+"""Text from outside as it may be shown. Knows no terminal and no file."""
+
+from __future__ import annotations
+
+# Escape sequences would move the cursor of a terminal, change its title, or hide what was printed before; a carriage
+# return overwrites the line.
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
+
+
+def escape_controls(text: str) -> str:
+    """Return ``text`` with its control characters written out, except line feeds and tabs."""
+    return text.translate(_CONTROLS)
