@@ -4,9 +4,11 @@ becomes of aiohttp's errors around one request. Knows no session and no wire for
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import select
 import socket
+import sys
 import time
 import weakref
 from types import TracebackType
@@ -72,7 +74,7 @@ class Connector(aiohttp.TCPConnector):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self._known: weakref.WeakKeyDictionary[Any, select.poll | None] = weakref.WeakKeyDictionary()
+        self._known: weakref.WeakSet[Any] = weakref.WeakSet()
 
     async def connect(
         self,
@@ -83,15 +85,11 @@ class Connector(aiohttp.TCPConnector):
         while True:
             connection = await super().connect(req, traces, timeout)
             protocol, transport = connection.protocol, connection.transport
-            try:
-                looked = self._known[protocol]
-            except KeyError:
-                self._known[protocol] = None  # most that stream are not used again, and need no poll
+            if protocol not in self._known:
+                self._known.add(protocol)
                 return connection
-            if looked is None:
-                looked = self._known[protocol] = _look_at(connection)
             spoiled = protocol is None or protocol.should_close or transport is None or transport.is_closing()
-            if not spoiled and (looked is None or not looked.poll(0)):
+            if not spoiled and not _has_unread(transport):
                 contact = _contact.get()
                 if contact is not None:
                     contact.reused_at = time.monotonic()
@@ -99,15 +97,21 @@ class Connector(aiohttp.TCPConnector):
             connection.close()
 
 
-def _look_at(connection: Connection) -> select.poll | None:
-    """What tells whether something came on this connection that the event loop has not read yet; made once for all the
-    times that it comes out of the pool. None with TLS, to which itself may belong what comes."""
-    transport = connection.transport
+def _has_unread(transport: asyncio.Transport | None) -> bool:
+    """Whether something came on this connection that the event loop has not read yet. Never with TLS, to which itself
+    may belong what comes.
+
+    Asked anew each time: to keep what poll() registered would spare 0.3 us of a request.
+    """
     if transport is None or transport.get_extra_info("ssl_object") is not None:
-        return None
-    looked = select.poll()
-    looked.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
-    return looked
+        return False
+    descriptor = transport.get_extra_info("socket").fileno()
+    if sys.platform == "win32":
+        # The proactor's pending read takes data at once, and the end of the connection shows here.
+        return bool(select.select([descriptor], [], [], 0)[0])
+    looked = select.poll()  # select() takes no descriptor from 1024 on here
+    looked.register(descriptor, select.POLLIN)
+    return bool(looked.poll(0))
 
 
 class Contact:

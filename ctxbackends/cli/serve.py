@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from pathlib import Path
 
 import click
@@ -85,8 +86,9 @@ async def _serve(server: object, *, as_json: bool) -> None:
     assert isinstance(server, LocalServer)
     task = asyncio.current_task()
     assert task is not None
-    # A terminated `ctx serve` ends its server like an interrupted one.
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    if sys.platform != "win32":  # where a process that is terminated ends at once; the server notices, and ends too
+        # A terminated `ctx serve` ends its server like an interrupted one.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     transport = Transport()
     config = BackendConfig(name="serve", type=BackendType.LLAMACPP, model_path=str(server.model_path))
     backend = managed_backend(config, transport, server=server)

@@ -7,11 +7,10 @@ One line of JSON for each, appended and never changed; a line that was cut by a 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 from pathlib import Path
-from typing import BinaryIO
 
+import filelock
 import msgspec
 
 from ctxbackends.knowledge.errors import JournalError
@@ -38,13 +37,18 @@ class Journal:
             path.parent.mkdir(exist_ok=True)
             ignore = path.parent / ".gitignore"
             if made or (ignore.exists() and not ignore.stat().st_size):  # empty: the disk was full then
-                ignore.write_text(_IGNORE)
-            self._file = _locked(path)
-        except BlockingIOError:
+                ignore.write_text(_IGNORE, "utf-8", newline="\n")
+            self._lock = _acquire(path.with_name(f".{path.name}.lock"))
+        except filelock.Timeout:
             raise JournalError(
                 f"another run has these inputs at work now (it holds {path}); wait for it, or end it"
             ) from None
         except OSError as error:
+            raise JournalError(f"the journal {path} cannot be written: {error.strerror}") from error
+        try:
+            self._file = open(path, "a+b", buffering=0)  # noqa: SIM115  # closed by close()
+        except OSError as error:
+            self._unlock()
             raise JournalError(f"the journal {path} cannot be written: {error.strerror}") from error
         self._read()
 
@@ -71,8 +75,8 @@ class Journal:
         place = self._places.get(key)
         if place is None:
             return None
-        data = os.pread(self._file.fileno(), place[1], place[0])
-        return _LINES.decode(data).answer
+        self._file.seek(place[0])  # writes go to the end all the same: the file is open for appending
+        return _LINES.decode(self._file.read(place[1])).answer
 
     def put(self, key: str, answer: bytes) -> None:
         """Keep an answer, JSON. Raises JournalError where it cannot be written; what was there before stays."""
@@ -95,9 +99,17 @@ class Journal:
     def close(self) -> None:
         """Keep it for the next run; one that is empty goes."""
         if not self._file.closed:
+            self._file.close()  # before it is removed: Windows removes no open file
             if not self._places:
                 self.path.unlink(missing_ok=True)
-            self._file.close()
+            self._unlock()
+
+    def _unlock(self) -> None:
+        # Removed while it is still locked: another run that has this file open then sees that it has no name any more.
+        # Windows removes no open file; there, filelock removes it after the release.
+        with contextlib.suppress(OSError):
+            os.unlink(self._lock.lock_file)
+        self._lock.release()
 
     def remove(self) -> None:
         """The run is done, and nothing is left to continue."""
@@ -105,16 +117,7 @@ class Journal:
         self.close()
 
 
-def _locked(path: Path) -> BinaryIO:
-    while True:
-        file = open(path, "a+b", buffering=0)  # noqa: SIM115  # closed by the journal
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Who had it before may have removed the file between the two: then this one is in no directory.
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
-                    return file
-        except BaseException:
-            file.close()
-            raise
-        file.close()
+def _acquire(path: Path) -> filelock.BaseFileLock:
+    lock = filelock.FileLock(path, thread_local=False)
+    lock.acquire(timeout=0)
+    return lock

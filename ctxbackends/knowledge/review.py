@@ -4,15 +4,14 @@ backend and no terminal.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+import filelock
 import msgspec
 
 from ctxbackends.files import replace_file
@@ -166,15 +165,15 @@ class Review:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """One process at a time. The file stays: who removed it could remove it from under another's feet."""
+    lock = filelock.FileLock(path, mode=0o666)
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        lock.acquire()
     except OSError as error:
         raise ProposalError(f"{path} cannot be written: {error.strerror}; nothing was changed") from error
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(descriptor)
+        lock.release()
 
 
 def _now() -> str:

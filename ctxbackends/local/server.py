@@ -8,6 +8,7 @@ outlives event loops.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import functools
 import importlib.util
@@ -24,18 +25,23 @@ import weakref
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from ctxbackends.errors import BackendError, ClosedError, ConfigError, LocalServerUnavailableError, ServerDiedError
 from ctxbackends.local.worker import KEY_VARIABLE
 
 GRACE_SECONDS = 2.0
+SUPERVISED_SECONDS = 1.0
 RELAUNCH_AFTER_SECONDS = 1.0
 LOG_TAIL_LINES = 8
 LOG_TAIL_BYTES = 16 * 1024
 INSTALL_COMMAND = "pip install 'ctxbackends[llamacpp]'"
 _WORKER = Path(__file__).with_name("worker.py")
 _REAPED_WITHIN = 5.0
+if sys.platform == "win32":
+    _CREATION_FLAGS = subprocess.CREATE_NEW_PROCESS_GROUP  # as a session of its own elsewhere
+else:
+    _CREATION_FLAGS = 0
 
 
 class LocalServer:
@@ -75,8 +81,8 @@ class LocalServer:
         self._environment = dict(environment or {})
         self._inherit_log = inherit_log
         self._process: subprocess.Popen[bytes] | None = None
-        self._log: BinaryIO | None = None
-        self._ready: BinaryIO | None = None
+        self._log: IO[bytes] | None = None
+        self._ready: IO[bytes] | None = None
         self._loaded = False
         self._end: weakref.finalize[Any, Any] | None = None
         self._death_seen_at: float | None = None
@@ -198,8 +204,14 @@ class LocalServer:
         if self._log is None:
             return ()
         size = os.fstat(self._log.fileno()).st_size
-        # pread: the place in the file is shared with the process that writes it.
-        tail = os.pread(self._log.fileno(), LOG_TAIL_BYTES, max(0, size - LOG_TAIL_BYTES))
+        start = max(0, size - LOG_TAIL_BYTES)
+        # The place in the file is shared with the process that writes it.
+        if sys.platform == "win32":
+            self._log.seek(start)
+            tail = self._log.read(LOG_TAIL_BYTES)
+            self._log.seek(0, os.SEEK_END)
+        else:
+            tail = os.pread(self._log.fileno(), LOG_TAIL_BYTES, start)
         lines = tail.decode("utf-8", "replace").splitlines()
         return tuple(line.rstrip() for line in lines if line.strip())[-LOG_TAIL_LINES:]
 
@@ -211,7 +223,7 @@ class LocalServer:
             return
         try:
             if process.poll() is None:
-                process.terminate()
+                _ask_to_end(process)
                 deadline = time.monotonic() + GRACE_SECONDS
                 while process.poll() is None and time.monotonic() < deadline:
                     await asyncio.sleep(0.02)
@@ -260,18 +272,16 @@ def _reserve_port(host: str, port: int | None) -> tuple[socket.socket | None, in
                 raise ConfigError(f"port {port} on {host} {why}; choose another with --port") from None
         return None, port
     reservation = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    shared = sys.platform == "linux" and importlib.util.find_spec("xllamacpp") is not None
-    if shared:
+    if sys.platform == "linux" and importlib.util.find_spec("xllamacpp") is not None:
         reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    reservation.bind((host, 0))
-    free = int(reservation.getsockname()[1])
-    if shared:
-        return reservation, free
-    reservation.close()
-    return None, free
+        reservation.bind((host, 0))
+        return reservation, int(reservation.getsockname()[1])
+    with reservation:
+        reservation.bind((host, 0))
+        return None, int(reservation.getsockname()[1])
 
 
-def _ready_pipe() -> tuple[BinaryIO, int]:
+def _ready_pipe() -> tuple[IO[bytes], int]:
     """Where the process says that the model is loaded: the end that is read, without ever waiting, and the child's."""
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
@@ -279,7 +289,7 @@ def _ready_pipe() -> tuple[BinaryIO, int]:
 
 
 def _spawn(
-    command: list[str], log: BinaryIO | None, environment: Mapping[str, str], inherited: Collection[int]
+    command: list[str], log: IO[bytes] | None, environment: Mapping[str, str], inherited: Collection[int]
 ) -> subprocess.Popen[bytes]:
     """Start the process, from a thread that lives as long as we do: the kernel's parent-death signal comes when the
     *thread* that started a process ends, and event loops run in threads that end."""
@@ -293,7 +303,9 @@ def _spawn(
             stderr=log,
             env=environment,
             pass_fds=inherited,
-            start_new_session=True,  # Ctrl-C is ours to handle: the server must not die before its clients were told
+            # Ctrl-C is ours to handle: the server must not die before its clients were told.
+            start_new_session=True,
+            creationflags=_CREATION_FLAGS,
         )
         .result()
     )
@@ -305,12 +317,27 @@ def _spawner(_process: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1, thread_name_prefix="ctxbackends-spawn")
 
 
-def _end_process(process: subprocess.Popen[bytes], *held: socket.socket | BinaryIO | None) -> None:
+def _ask_to_end(process: subprocess.Popen[bytes]) -> None:
+    if sys.platform == "win32":
+        _close_input(process)  # terminate() would kill the worker alone there, and leave its llama-server running
+    else:
+        process.terminate()
+
+
+def _close_input(process: subprocess.Popen[bytes]) -> None:
+    assert process.stdin is not None, "it was started with a pipe"
+    process.stdin.close()
+
+
+def _end_process(process: subprocess.Popen[bytes], *held: socket.socket | IO[bytes] | None) -> None:
     """Last of all, and at the interpreter's exit: nothing of the server is left."""
+    _close_input(process)
+    if sys.platform != "linux":
+        # A worker that supervises llama-server kills it now; one that is killed itself would leave it running.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(SUPERVISED_SECONDS)
     if process.poll() is None:
         process.kill()
-    if process.stdin is not None:
-        process.stdin.close()
     process.wait(_REAPED_WITHIN)
     for opened in held:
         if opened is not None:

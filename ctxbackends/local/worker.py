@@ -1,5 +1,5 @@
-"""The child process: runs the llama.cpp server of the `xllamacpp` wheel, or becomes the `llama-server` program.
-Standard library and the wheel only.
+"""The child process: runs the llama.cpp server of the `xllamacpp` wheel, or the `llama-server` program. Needs the
+standard library and the wheel only.
 
 Run as ``python -P worker.py '<json>'``; the API key comes in the environment, since arguments are visible to every user
 of the machine. Signals are those of llama-server: while the model loads, SIGTERM ends the process at once; then it ends
@@ -14,6 +14,7 @@ import importlib
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 from typing import Any
@@ -23,11 +24,11 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def end_with_parent(parent: int) -> None:
-    """Be killed by the kernel when the parent dies, however it dies (Linux; elsewhere the end of standard input says
-    it)."""
+    """Be killed by the kernel when the parent dies, however it dies (Linux; elsewhere standard input ends then)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
+    # On Windows, the parent may be the launcher of a virtual environment, which starts the Python that this is.
+    if sys.platform != "win32" and os.getppid() != parent:
         sys.exit("the parent process has ended already")
 
 
@@ -103,6 +104,19 @@ def _watch_input(end: Any) -> None:
     end()
 
 
+def supervise(program: list[str]) -> int:
+    """Run ``program`` until it ends, and return its exit code; killed by a signal, 128 and the signal's number. A
+    SIGTERM is handed on, and at the end of standard input the program is killed.
+
+    Where the kernel ends no process with its parent, this is what ends the program.
+    """
+    process = subprocess.Popen(program, stdin=subprocess.DEVNULL)
+    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    threading.Thread(target=_watch_input, args=(process.kill,), daemon=True).start()
+    code = process.wait()
+    return code if code >= 0 else 128 - code
+
+
 def main() -> None:
     options = json.loads(sys.argv[1])
     end_with_parent(options["parent"])
@@ -110,7 +124,9 @@ def main() -> None:
         key = os.environ.pop(KEY_VARIABLE, "")
         if key:
             os.environ["LLAMA_API_KEY"] = key
-        os.execv(options["program"][0], options["program"])  # noqa: S606  # no shell; the arguments are ours
+        if sys.platform == "linux":
+            os.execv(options["program"][0], options["program"])  # noqa: S606  # no shell; the arguments are ours
+        sys.exit(supervise(options["program"]))
     serve(options)
 
 

@@ -14,7 +14,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import msgspec
 
@@ -52,7 +52,7 @@ class FileSource:
     def path(self) -> Path | None:
         return self._path
 
-    def _open(self) -> AbstractContextManager[BinaryIO]:
+    def _open(self) -> AbstractContextManager[IO[bytes]]:
         return opened(self.name, self._path)
 
     def _lines(self, *, most: int) -> Iterator[Line]:
@@ -68,7 +68,7 @@ class FileSource:
         return self._input
 
 
-def opened(name: str, path: Path) -> BinaryIO:
+def opened(name: str, path: Path) -> IO[bytes]:
     """The file. Raises SourceError where there is none that can be read."""
     try:
         mode = os.stat(path).st_mode  # looked at first, since opening a pipe waits for its writer
@@ -83,7 +83,7 @@ def opened(name: str, path: Path) -> BinaryIO:
         raise SourceError(name, "is no path of a file") from None
 
 
-def surveyed(name: str, file: BinaryIO, *, strict: bool = True) -> Input:
+def surveyed(name: str, file: IO[bytes], *, strict: bool = True) -> Input:
     """Read all of it once. ``strict``: it must be UTF-8 text; else its bytes are only counted, and may not be none.
     Raises SourceError."""
     digest, size, lines, blank = hashlib.sha256(), 0, 0, True
@@ -120,14 +120,14 @@ def _check(name: str, block: bytes, decoder: codecs.IncrementalDecoder, *, at: i
         raise SourceError(name, f"is not UTF-8 (byte {place}); {_CONVERT}", line=line) from None
 
 
-def _read(name: str, file: BinaryIO) -> bytes:
+def _read(name: str, file: IO[bytes]) -> bytes:
     try:
         return file.read(_BLOCK)
     except OSError as error:
         raise SourceError(name, f"cannot be read: {error.strerror}") from None
 
 
-def lines_of(source: Input, file: BinaryIO, *, most: int) -> Iterator[Line]:
+def lines_of(source: Input, file: IO[bytes], *, most: int) -> Iterator[Line]:
     """The lines, ended by LF, CRLF or CR, of the bytes that ``source`` tells of. Of a line that is longer than ``most``
     bytes only its beginning comes. Raises SourceChangedError, at the end, where the bytes are others now."""
     digest, left, number = hashlib.sha256(), source.size, 1
@@ -160,7 +160,7 @@ def lines_of(source: Input, file: BinaryIO, *, most: int) -> Iterator[Line]:
         yield _line(number, held, dropped, most)
 
 
-def hold_unchanged(source: Input, file: BinaryIO) -> None:
+def hold_unchanged(source: Input, file: IO[bytes]) -> None:
     """Raise SourceChangedError where ``file``, opened anew, does not begin with the bytes that were read: somebody
     wrote over what had been read already, or put another file in its place."""
     digest, left = hashlib.sha256(), source.size

@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from ctxbackends.knowledge.errors import SourceChangedError, SourceError
 from ctxbackends.knowledge.sources.base import Input, Piece, Segment
@@ -41,10 +41,10 @@ class TextSource(FileSource):
 class StdinSource(TextSource):
     """Text from a stream that can be read once, such as standard input: it is kept in a temporary file meanwhile."""
 
-    def __init__(self, stream: BinaryIO, *, name: str = "stdin") -> None:
+    def __init__(self, stream: IO[bytes], *, name: str = "stdin") -> None:
         super().__init__(Path(name), name=name)
         self._stream = stream
-        self._file: BinaryIO | None = None
+        self._file: IO[bytes] | None = None
 
     @property
     def path(self) -> None:
@@ -62,7 +62,7 @@ class StdinSource(TextSource):
         except OSError as error:
             raise SourceError(self.name, f"cannot be read: {error.strerror}") from None
 
-    def _open(self) -> AbstractContextManager[BinaryIO]:
+    def _open(self) -> AbstractContextManager[IO[bytes]]:
         self.spool()
         assert self._file is not None
         self._file.seek(0)

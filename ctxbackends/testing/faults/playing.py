@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import struct
 import time
@@ -173,7 +174,7 @@ class Player(asyncio.Protocol):
         self.connection.close("server")
         if how is Do.RESET:
             # Nothing lingers: the kernel sends a reset in the place of an orderly end.
-            linger = struct.pack("ii", 1, 0)
+            linger = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)  # `struct linger` of the C library
             self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
             self._transport.abort()
         self._transport.close()

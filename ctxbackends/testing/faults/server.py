@@ -10,6 +10,7 @@ import asyncio
 import concurrent.futures
 import socket
 import ssl
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
@@ -296,6 +297,7 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 def _bound(port: int) -> socket.socket:
     made = socket.socket()
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    if sys.platform != "win32":  # where SO_REUSEADDR alone lets two sockets have one port
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     made.bind(("127.0.0.1", port))
     return made
