@@ -9,6 +9,7 @@ import hashlib
 import html.parser
 import os
 import re
+import secrets
 import shutil
 import subprocess
 import sys
@@ -173,7 +174,7 @@ import nox
 nox.needs_version = ">=2025.11.12"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.download_python = "never"  # a session uses the Pythons of this machine
-nox.options.sessions = ["lint", "types", "layers", "tests", "docs", "demo"]  # what CI runs
+nox.options.sessions = ["lint", "types", "layers", "tests", "tests_full", "docs", "demo"]  # what CI runs
 let_uv_read_pip_settings()
 
 PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
@@ -283,14 +284,27 @@ def demo(session: nox.Session) -> None:
     session.run("python", "-m", "ctxbackends.testing.demo", *session.posargs)
 
 
-@nox.session(python=runnable_pythons())
-def tests(session: nox.Session) -> None:
-    """Run every test against the built wheel, and hold the branch coverage. Arguments go to pytest."""
+def prepare_tests(session: nox.Session) -> list[str]:
+    """Install what the tests need. Returns how pytest is run: quietly, and in an order that the seed gives again."""
     install_wheel(session, "documents,llamacpp,testing", "tests")
     install_old_llamacpp(session)
+    # A third process runs while the tests of the others wait for servers and timeouts.
+    return ["pytest", "-q", "-n", "3", "--dist", "worksteal", f"--randomly-seed={secrets.randbelow(2**32)}"]
+
+
+@nox.session(python=runnable_pythons())
+def tests(session: nox.Session) -> None:
+    """Run the tests against the built wheel, without those marked `full`. Arguments go to pytest."""
+    session.run("python", "-m", *prepare_tests(session), *session.posargs)
+
+
+@nox.session
+def tests_full(session: nox.Session) -> None:
+    """Run every test against the built wheel, and check the branch coverage. Arguments go to pytest."""
+    run = [*prepare_tests(session), "-m", ""]
     session.env["COVERAGE_FILE"] = str(Path(session.virtualenv.location, ".coverage"))
     session.run("coverage", "erase")
-    session.run("python", "-m", "coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("python", "-m", "coverage", "run", "-m", *run, *session.posargs)
     session.run("coverage", "combine", "--quiet")
     # A part of the tests covers a part of the package.
     session.run("coverage", "report", *(["--fail-under=0"] if session.posargs else []))

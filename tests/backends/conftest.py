@@ -24,9 +24,10 @@ from tests.real.conftest import OLD_BUILD
 from tests.vllm.server import PYTHON_VARIABLE
 
 RECORD = "CTXBACKENDS_RECORD_PROOFS"
-"""Set, the outcomes are written into the file of proofs, and not compared with it."""
+"""Set, the outcomes are written into the file of proofs, and not compared with it. Needs all tests in one process."""
 
 _FOUND = pytest.StashKey[proofs.Proofs]()
+_ROWS = pytest.StashKey[proofs.Rows]()
 _FAILED = pytest.StashKey[bool]()
 
 
@@ -138,15 +139,27 @@ async def backend(opened: Opened) -> AsyncIterator[Backend]:
 
 @pytest.fixture
 def cell(target: Target, request: pytest.FixtureRequest) -> Iterator[Cell]:
-    """The cell of this test and this server: ``proven`` when it passes, unless the test says that it is refused."""
+    """The cell of this test and this server: ``proven`` when it passes, unless the test says that it is refused. The
+    file of proofs says the same."""
     outcome = Cell()
     yield outcome
     if not request.node.stash.get(_FAILED, False):
-        row = request.node.originalname.removeprefix("test_").replace("_", " ")
-        kinds = [str(value) for name, value in request.node.callspec.params.items() if name != "target"]
-        row += f": {', '.join(kinds)}" if kinds else ""
-        found = request.config.stash.setdefault(_FOUND, {})
-        found.setdefault(proofs.column(target), {})[row] = outcome.outcome
+        column, row = proofs.column(target), row_of(request.node)
+        if os.environ.get(RECORD):
+            request.config.stash.setdefault(_FOUND, {}).setdefault(column, {})[row] = outcome.outcome
+        else:
+            assert outcome.outcome == proofs.load().get(column, {}).get(row), f"{column}: {row}: {proofs.PATH} differs"
+
+
+def row_of(test: pytest.Function) -> str:
+    row = test.originalname.removeprefix("test_").replace("_", " ")
+    kinds = [str(value) for name, value in test.callspec.params.items() if name != "target"]
+    return row + (f": {', '.join(kinds)}" if kinds else "")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if found := session.config.stash.get(_FOUND, None):
+        proofs.save(found)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -160,17 +173,22 @@ def pytest_runtest_makereport(
     return report
 
 
-@pytest.fixture(scope="session")
-def found(pytestconfig: pytest.Config) -> proofs.Proofs:
-    return pytestconfig.stash.setdefault(_FOUND, {})
+@pytest.fixture
+def rows(pytestconfig: pytest.Config) -> proofs.Rows:
+    """The rows that the collected tests can fill, for each column."""
+    return pytestconfig.stash[_ROWS]
 
 
 @pytest.hookimpl(tryfirst=True)  # before what -m deselects
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The comparison with the file comes last; the real servers are marked as such."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The real servers are marked as such."""
+    rows = config.stash.setdefault(_ROWS, {})
     here = Path(__file__).parent
     for item in items:
-        if here in item.path.parents and "target" in getattr(item, "fixturenames", ()):
-            chosen = item.callspec.params["target"]  # type: ignore[attr-defined]  # of parametrised tests
+        if here in item.path.parents and isinstance(item, pytest.Function) and "target" in item.fixturenames:
+            chosen = item.callspec.params["target"]
+            assert isinstance(chosen, Target)
             if chosen.real:
                 item.add_marker(pytest.mark.real if chosen.type != "vllm" else pytest.mark.vllm)
+            if "cell" in item.fixturenames:
+                rows.setdefault(proofs.column(chosen), set()).add(row_of(item))

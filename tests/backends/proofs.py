@@ -17,6 +17,9 @@ PATH = Path(__file__).parents[2] / "docs" / "proofs.json"
 Proofs = dict[str, dict[str, str]]
 """Column (a server and a wire format) to row (what was tried) to outcome."""
 
+Rows = dict[str, set[str]]
+"""Column to rows."""
+
 
 def column(target: Target) -> str:
     return f"{target.type}, {target.wire_api}, {target.name}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -51,7 +50,7 @@ from ctxbackends.errors import BadRequestError
 from ctxbackends.profiles import PROFILES
 from ctxbackends.wire.options import Refused
 from tests.backends import proofs
-from tests.backends.conftest import RECORD, Cell, Opened
+from tests.backends.conftest import Cell, Opened
 from tests.backends.targets import Target
 
 
@@ -597,14 +596,9 @@ async def test_a_wrong_address(opened: Opened, target: Target, cell: Cell) -> No
 # --- the matrix ---------------------------------------------------------------------------------------
 
 
-def test_the_matrix_of_the_documentation_is_what_was_proven(
-    found: proofs.Proofs, request: pytest.FixtureRequest
-) -> None:
-    """Last: what the servers of this run proved is what the file says of them."""
-    if os.environ.get(RECORD):
-        proofs.save(found)
-    chosen = [str(argument) for argument in request.config.invocation_params.args]
-    if request.session.testsfailed or any(one.startswith(("-k", "--lf")) or "::" in one for one in chosen):
-        pytest.skip("a part of the tests proves a part of the matrix")
-    written = proofs.load()
-    assert {name: written.get(name) for name in found} == found
+def test_the_documentation_shows_no_proof_that_no_test_gives(rows: proofs.Rows, pytestconfig: pytest.Config) -> None:
+    """That each test gives the outcome that is shown is checked where its cell ends."""
+    if pytestconfig.getoption("lf", False) or any("::" in str(one) for one in pytestconfig.invocation_params.args):
+        pytest.skip("a part of the tests gives a part of the proofs")
+    unproven = {name: {*cells} - rows.get(name, set()) for name, cells in proofs.load().items()}
+    assert {} == {name: cells for name, cells in unproven.items() if cells}

@@ -1,12 +1,15 @@
 """Every fault x every wire x (stream, complete, extract, embed), held to the table: the right error with its facts, a
-request that may have been processed sent once, nothing left behind, no key shown, no hang."""
+request that may have been processed sent once, nothing left behind, no key shown, no hang.
+
+Five pairs of a type and a wire always run: they cover each wire, in one piece and as a stream. The others are marked
+``full``."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, cast
 
 import attrs
@@ -60,7 +63,7 @@ class Way:
         if operation == "embed":
             return profile.embed is not None and self.wire == profile.wire_api
         refused = isinstance(profile.wire_apis[self.wire]["response_format: json_schema"], Refused)
-        return operation != "extract" or (not refused and self in SLOW_WAYS)  # else it is complete(), and its object
+        return operation != "extract" or (not refused and self in USUAL_WAYS)  # else it is complete(), and its object
 
     def kind(self, operation: Operation) -> Kind:
         if operation == "embed":
@@ -70,8 +73,8 @@ class Way:
 
 ALL_WAYS = tuple(Way(type_, cast(WireName, wire)) for type_, profile in PROFILES.items() for wire in profile.wire_apis)
 
-# A fault that is waited out is waited out once for each wire, in one piece and as a stream; so is extract().
-SLOW_WAYS = (
+# Each wire, in one piece and as a stream. A fault that is waited out is waited out with these alone; so is extract().
+USUAL_WAYS = (
     Way("vllm", "chat_completions"),
     Way("openai", "chat_completions"),
     Way("vllm", "messages"),
@@ -115,7 +118,7 @@ class Case:
 
 def cases() -> Iterator[Case]:
     for name, fault in faults.CATALOGUE.items():
-        for way in SLOW_WAYS if TABLE[name].hangs else ALL_WAYS:
+        for way in USUAL_WAYS if TABLE[name].hangs else ALL_WAYS:
             for operation in OPERATIONS:
                 if not way.has(operation):
                     continue
@@ -126,6 +129,13 @@ def cases() -> Iterator[Case]:
 def test_the_table_is_complete() -> None:
     assert set(faults.CATALOGUE) == set(TABLE)
     assert {name for rows in WIRE_ROWS.values() for name in rows} <= set(TABLE)
+
+
+def test_the_usual_ways_cover_every_wire_in_one_piece_and_as_a_stream() -> None:
+    def covered(ways: Sequence[Way]) -> set[tuple[str, str]]:
+        return {(way.wire, way.kind(operation)) for way in ways for operation in OPERATIONS if way.has(operation)}
+
+    assert covered(ALL_WAYS) == covered(USUAL_WAYS)
 
 
 @pytest.fixture
@@ -146,7 +156,10 @@ def log() -> Iterator[list[str]]:
     root.setLevel(level)
 
 
-@pytest.mark.parametrize("case", list(cases()), ids=str)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, id=str(case), marks=[] if case.way in USUAL_WAYS else [pytest.mark.full]) for case in cases()],
+)
 async def test_table(case: Case, log: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, CANARY)
     pieces = OBJECT_PIECES if case.operation == "extract" else PIECES

@@ -1,17 +1,22 @@
-"""Runs ``ctx`` as people do, in a directory of its own."""
+"""Runs ``ctx`` in a directory of its own: in this process, or in one of its own where that is the point."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import attrs
+import pytest
 
+from ctxbackends.cli import main
+
+STREAMS = ("stdout", "stderr")
 WITHIN = 60.0
 
 
@@ -32,12 +37,33 @@ class Done:
         return Path(self.out.strip())
 
 
-def environment(**more: str) -> Mapping[str, str]:
+def environment(**more: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.endswith(("_API_KEY", "_BASE_URL"))}
     return {**kept, "NO_COLOR": "1", **more}
 
 
 def ctx(directory: Path, *arguments: str, text: bytes = b"", **more: str) -> Done:
+    """Run the program in this process."""
+    streams = {name: io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for name in STREAMS}
+    streams["stdin"] = io.TextIOWrapper(io.BytesIO(text), encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(directory)
+        named = environment(**more)
+        for name in {*os.environ} - {*named}:
+            patch.delenv(name)
+        for name, value in named.items():
+            patch.setenv(name, value)
+        patch.setattr(sys, "argv", ["ctx", *arguments])
+        for name, stream in streams.items():
+            patch.setattr(sys, name, stream)
+        with pytest.raises(SystemExit) as left:
+            main()
+    assert isinstance(left.value.code, int), left.value.code
+    return Done(left.value.code, *(streams[name].buffer.getvalue().decode() for name in STREAMS))
+
+
+def ctx_process(directory: Path, *arguments: str, text: bytes = b"", **more: str) -> Done:
+    """Run the program as people do."""
     done = subprocess.run(
         [sys.executable, "-m", "ctxbackends", *arguments],
         cwd=directory,

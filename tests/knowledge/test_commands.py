@@ -1,4 +1,5 @@
-"""``ctx ai extract``, ``ctx compact`` and ``ctx ingest``, as people run them."""
+"""``ctx ai extract``, ``ctx compact`` and ``ctx ingest``: in this process, or in one of its own where that is the
+point (Ctrl-C, two runs at once, a full disk)."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ import pytest
 from aiohttp import web
 
 from ctxbackends.knowledge.proposals import read_proposal
-from tests.knowledge.commands import WITHIN, ctx, environment, project, started, untouched, written
+from tests.knowledge.commands import WITHIN, ctx, ctx_process, environment, project, started, untouched, written
 from tests.knowledge.model import ScriptedModel, completion, decision, line_of
 
 Serve = Callable[..., ScriptedModel]
@@ -68,8 +69,8 @@ def test_documents_become_a_proposal(tmp_path: Path, serve: Serve) -> None:
 def test_standard_input(tmp_path: Path, serve: Serve) -> None:
     model = serve(options)
     directory = project(tmp_path, model.url)
-    for arguments in (["ai", "extract"], ["ingest", "-", "--extract", "decisions"]):
-        done = ctx(directory, *arguments, text=NOTES.encode())
+    for run, *arguments in ((ctx_process, "ai", "extract"), (ctx, "ingest", "-", "--extract", "decisions")):
+        done = run(directory, *arguments, text=NOTES.encode())
         assert 0 == done.code, done.err
         assert ["stdin:3", "stdin:5"] == [
             row.evidence[0].where for row in read_proposal(directory / done.proposal).rows
@@ -489,10 +490,14 @@ def test_a_transcript_of_several_megabytes(tmp_path: Path, serve: Serve) -> None
 
 # --- `.context/*.md` belongs to people --------------------------------------------------------------------
 
-# The program as its console script runs it; an audit hook tells of all that could change a file there.
+# The program, once for each line of JSON on standard input; an audit hook tells of all that could change a file there.
 WATCHED = """
-import os, sys
-context = os.path.realpath(sys.argv[1])
+import json, os, sys
+from pathlib import Path
+root, context = sys.argv[1], os.path.realpath(sys.argv[2])
+sys.path.append(root)
+from tests.knowledge.commands import ctx
+touched = []
 def watch(event, arguments):
     if event == "open" and isinstance(arguments[0], (str, bytes)):
         path, mode, flags = arguments
@@ -505,12 +510,12 @@ def watch(event, arguments):
     for path in paths:
         directory, name = os.path.split(os.path.realpath(os.fsdecode(path)))
         if directory == context and name.endswith(".md"):
-            print("touched", event, path, file=sys.stderr)
+            touched.append(f"{event} {path}")
 sys.addaudithook(watch)
-del sys.argv[1]
-sys.argv[0] = "ctx"
-from ctxbackends.cli import main
-main()
+for line in sys.stdin:
+    arguments, text = json.loads(line)
+    done = ctx(Path.cwd(), *arguments, text=text.encode())
+    print(json.dumps([done.code, done.out, done.err, touched]), flush=True)
 """
 
 
@@ -520,41 +525,45 @@ def test_no_command_touches_what_people_wrote(tmp_path: Path, serve: Serve) -> N
     (directory / "notes.md").write_text(NOTES + "\ninvent\n")
     before = untouched(directory)
     context = str(directory / ".context")
+    program = subprocess.Popen(
+        [sys.executable, "-c", WATCHED, ROOT, context],
+        cwd=directory,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
 
     def run(*arguments: str, text: str = "", code: int = 0) -> str:
-        done = subprocess.run(
-            [sys.executable, "-c", WATCHED, context, *arguments],
-            cwd=directory,
-            input=text,
-            capture_output=True,
-            text=True,
-            timeout=WITHIN,
-            env=environment(),
-        )
-        assert code == done.returncode, done.stderr
-        assert "touched" not in done.stderr
+        assert program.stdin is not None
+        assert program.stdout is not None
+        program.stdin.write(json.dumps([arguments, text]) + "\n")
+        program.stdin.flush()
+        ended, out, err, touched = json.loads(program.stdout.readline())
+        assert (code, []) == (ended, touched), err
         assert before == untouched(directory)
-        return done.stdout
+        return str(out)
 
-    run("setup", "--backend", "openai", "--name", "model", "--endpoint", model.url, "--model", "scripted")
-    for command in (["ping"], ["status"], ["models"]):
-        run("ai", *command)
-    run("ai", "extract", text=NOTES)
-    run("compact", "notes.md")
-    run("ingest", "notes.md", "--dry-run")
-    path = run("ingest", "notes.md").strip()
-    name = Path(path).stem
-    for command in (
-        ["list"],
-        ["show", name],
-        ["show", name, "--quarantined"],
-        ["edit", name, "d1", "--set", "title=Keep the first option"],
-        ["accept", name, "d1"],
-        ["reject", name, "d2"],
-        ["export", name],
-        ["export", name, "--dir", "out"],
-    ):
-        run("proposals", *command)
-    # Nor does one that is told to.
-    run("ingest", "notes.md", "--out", context, code=1)
-    run("proposals", "export", name, "--dir", context, code=1)
+    with program:
+        run("setup", "--backend", "openai", "--name", "model", "--endpoint", model.url, "--model", "scripted")
+        for command in (["ping"], ["status"], ["models"]):
+            run("ai", *command)
+        run("ai", "extract", text=NOTES)
+        run("compact", "notes.md")
+        run("ingest", "notes.md", "--dry-run")
+        path = run("ingest", "notes.md").strip()
+        name = Path(path).stem
+        for command in (
+            ["list"],
+            ["show", name],
+            ["show", name, "--quarantined"],
+            ["edit", name, "d1", "--set", "title=Keep the first option"],
+            ["accept", name, "d1"],
+            ["reject", name, "d2"],
+            ["export", name],
+            ["export", name, "--dir", "out"],
+        ):
+            run("proposals", *command)
+        # Nor does one that is told to.
+        run("ingest", "notes.md", "--out", context, code=1)
+        run("proposals", "export", name, "--dir", context, code=1)
