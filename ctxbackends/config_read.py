@@ -1,8 +1,9 @@
 """`.ctxrc` -> the values of :mod:`ctxbackends.config`, with the line of each fault; knows no transport, no registry.
 
 What is read is strict: a key that is misspelt, given twice or of the wrong kind is an error with its place, never a
-silent default. Other top-level keys of the file belong to other programs and are not looked at. A value that could be
-an API key is never repeated in a message. The write is :mod:`ctxbackends.config_write`.
+silent default. Other top-level keys of the file belong to other programs and are left alone, unless they look like
+one of ours. A value that could be an API key is never repeated in a message. The write is
+:mod:`ctxbackends.config_write`.
 """
 
 from __future__ import annotations
@@ -148,6 +149,17 @@ _FIELDS: Mapping[str, Callable[[Node], Any]] = MappingProxyType(
         **dict.fromkeys(TLS_FIELDS, text_of),
     }
 )
+_TOP_LEVEL = ("airgap", "backends", "default_backend", "privacy")
+_OTHER_TOP_LEVEL = frozenset(
+    {
+        *("context_dir", "token_budget", "priority_order", "auto_archive", "archive_after_days", "scratchpad_encrypt"),
+        *("allow_outside_cwd", "event_log", "entry_count_learnings", "entry_count_decisions", "convention_line_count"),
+        *("injection_token_warn", "context_window", "billing_token_warn", "key_rotation_days", "freshness_files"),
+        "notify",
+    }
+)
+"""The keys of the Go program ``ctx``, which reads the same file."""
+_MAX_TYPOS = 2
 _SECRET_MEMBERS = frozenset({"apikey", "key", "token", "apitoken", "accesstoken", "authtoken", "secret", "password"})
 
 
@@ -225,13 +237,25 @@ class _Reader:
         keys: dict[str, Pair] = {}
         for mapping in self._mappings(root, None):
             for key, value in mapping.value:
-                if is_text(key) and mapping is root:
+                if not is_text(key):
+                    continue
+                self._check_spelling(key)
+                if mapping is root:
                     if key.value in keys:
                         raise self._error("is given twice", name_shown(key.value), key)
                     keys[key.value] = (key, value)
-                elif is_text(key) and key.value in ("airgap", "backends", "default_backend", "privacy"):
+                elif key.value in _TOP_LEVEL:
                     keys.setdefault(key.value, (key, value))
         return keys
+
+    def _check_spelling(self, key: Node) -> None:
+        """Refuse a key that looks like one of ours: ``airgpa: true`` must not leave the airgap open."""
+        if key.value in _TOP_LEVEL or key.value in _OTHER_TOP_LEVEL:
+            return
+        distances = {name: _edit_distance(key.value.lower(), name) for name in (*_TOP_LEVEL, "context_dir")}
+        near = min(distances, key=distances.__getitem__)
+        if distances[near] <= _MAX_TYPOS:
+            raise self._error(f"unknown key; did you mean {near}?", name_shown(key.value), key)
 
     def _entries(self, key: Node, value: Node) -> tuple[Entry, ...]:
         if is_a(value, "scalar", "null"):
@@ -341,6 +365,19 @@ class _Reader:
 
     def _error(self, problem: str, key: str | None, *pair: Node) -> ConfigError:
         return ConfigError(problem, path=self._path, line=_line(*pair), key=key)
+
+
+def _edit_distance(written: str, name: str) -> int:
+    """The letters to add, leave out or change until ``written`` is ``name``; a lower bound where the lengths say that
+    they are far apart."""
+    if abs(len(written) - len(name)) > _MAX_TYPOS:
+        return abs(len(written) - len(name))
+    row = list(range(len(name) + 1))
+    for count, letter in enumerate(written, 1):
+        above, row = row, [count]
+        for index, other in enumerate(name):
+            row.append(min(row[index] + 1, above[index + 1] + 1, above[index] + (letter != other)))
+    return row[-1]
 
 
 def _line(key: Node, value: Node | None = None) -> int:

@@ -1125,6 +1125,32 @@ def test_setup_of_a_type_without_an_endpoint(tmp_path: Path) -> None:
     assert not (tmp_path / ".ctxrc").exists()
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("ai", "models"),
+        ("ai", "status", "--endpoint", "http://192.0.2.9"),
+        ("ai", "chat", "--endpoint", "http://192.0.2.9", "--model", "m", "Hello"),
+        ("ai", "extract", "--endpoint", "http://127.0.0.1:1", "--model", "m"),
+        ("ingest", "notes.md", "--extract", "decisions", "--endpoint", "http://127.0.0.1:1", "--model", "m"),
+        ("setup", "--backend", "vllm"),
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize(("written", "meant"), [("airgpa", "airgap"), ("privcy", "privacy")])
+def test_a_misspelt_key_ends_every_command_that_reads_the_file(
+    written: str, meant: str, arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    text = f"backends: []\n{written}: true\n"
+    Path(".ctxrc").write_text(text)
+    Path("notes.md").write_text("We use YAML.\n")
+    Path(".context").mkdir()
+    result = ctx(*arguments, stdin=b"We use YAML.")
+    problem = f"{tmp_path}/.ctxrc:2: {written}: unknown key; did you mean {meant}?"
+    assert Result(1, "", f"ctx: {problem}\n") == result
+    assert text == Path(".ctxrc").read_text()
+
+
 # --- ctx serve, with a stand-in for llama-server ------------------------------------------------------
 
 FAKE_PROGRAM = """

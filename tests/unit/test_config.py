@@ -24,7 +24,7 @@ from ctxbackends.config import (
     normalise_endpoint,
     parse_duration,
 )
-from ctxbackends.config_read import MAX_FILE_SIZE, find_ctxrc, load_ctxrc, parse_ctxrc
+from ctxbackends.config_read import MAX_FILE_SIZE, airgap_of, find_ctxrc, load_ctxrc, parse_ctxrc, redact_of
 from ctxbackends.errors import (
     ConfigError,
     DuplicateBackendError,
@@ -770,6 +770,64 @@ FIELDS = (
 def test_a_wrong_shape_has_its_line_and_its_key(text: str, line: int, key: str | None, said: str) -> None:
     error = refused(text)
     assert (ConfigError, line, key, said) == (type(error), error.line, error.key, error.problem)
+
+
+OTHER_KEYS = (
+    *("context_dir", "token_budget", "priority_order", "auto_archive", "archive_after_days", "scratchpad_encrypt"),
+    *("allow_outside_cwd", "event_log", "entry_count_learnings", "entry_count_decisions", "convention_line_count"),
+    *("injection_token_warn", "context_window", "billing_token_warn", "key_rotation_days", "freshness_files", "notify"),
+)
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        *[
+            ("airgpa", "airgap"),
+            ("airgap2", "airgap"),
+            ("air-gap", "airgap"),
+            ("irgap", "airgap"),
+            ("aigrap", "airgap"),
+        ],
+        *[("Airgap", "airgap"), ("AIRGAP", "airgap"), ("air_gaps", "airgap"), ("rgap", "airgap")],
+        *[("backend", "backends"), ("bakcends", "backends"), ("Backends", "backends"), ("backedns", "backends")],
+        *[("default-backend", "default_backend"), ("defaultbackend", "default_backend")],
+        *[("default_backends", "default_backend"), ("defalt_bakend", "default_backend")],
+        *[("privcy", "privacy"), ("privacies", None), ("pirvacy", "privacy"), ("private", "privacy")],
+        *[("context-dir", "context_dir"), ("contextdir", "context_dir"), ("context_dirs", "context_dir")],
+        *[("airline", None), ("gap", None), ("air_gapped", None), ("back", None), ("default", None), ("a", None)],
+        *[("", None), ("airgap_mode", None), ("backends_of_mine", None), ("context", None), ("x" * 1000, None)],
+        *((name, None) for name in OTHER_KEYS),
+    ],
+)
+@pytest.mark.parametrize("before", ["", "# a comment\nother: {airgpa: 1}\n\n"])
+def test_a_misspelt_key_at_the_top_is_an_error(before: str, written: str, meant: str | None, tmp_path: Path) -> None:
+    """In everything that reads the file, also where only the airgap or the privacy is asked for."""
+    path = tmp_path / ".ctxrc"
+    path.write_text(f'{before}"{written}": true\n')
+    for read in (load_ctxrc, airgap_of, redact_of):
+        if meant is None:
+            assert read(path) in (CtxConfig(path=path), False, ())
+            continue
+        with pytest.raises(ConfigError) as caught:
+            read(path)
+        error = caught.value
+        assert (str(path), before.count("\n") + 1, written) == (error.path, error.line, error.key)
+        assert f"unknown key; did you mean {meant}?" == error.problem
+
+
+def test_a_misspelt_key_beside_the_right_one() -> None:
+    assert "airgpa" == refused("airgap: true\nbackends: []\nairgpa: true").key
+
+
+def test_a_misspelt_key_that_is_merged() -> None:
+    error = refused("base: &base\n  airgpa: true\n<<: *base")
+    assert (2, "airgpa") == (error.line, error.key)
+    assert parse("base: &base\n  airgpa: true\nbackends: []").backends == (), "nobody merges it"
+
+
+def test_a_misspelt_key_with_a_control_character_is_not_shown() -> None:
+    assert "(not shown)" == refused('"airgap\\e": true').key
 
 
 def test_a_type_that_does_not_exist() -> None:
