@@ -114,7 +114,7 @@ def at(body: Any, path: str) -> Any:
     return body
 
 
-def uses(cell: str, options: dict[str, Any]) -> bool:
+def uses(cell: str, options: Mapping[str, Any]) -> bool:
     """Whether a table that refuses this cell alone refuses a request with these options."""
     table: dict[str, Handling] = {**dict.fromkeys(CELLS, Sent("any")), cell: Refused("no")}
     try:
