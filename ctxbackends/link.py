@@ -7,10 +7,12 @@ into them.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Literal, Protocol, TypeVar
+from urllib.parse import urlsplit
 
 import attrs
 
@@ -32,10 +34,9 @@ from ctxbackends.errors import (
 )
 from ctxbackends.limiter import Limiter, Release
 from ctxbackends.masked import ENVIRONMENT, MaskedHeaders, Secret
-from ctxbackends.network import DIRECT, CheckedHeaders, Route, check_endpoint, proxied
+from ctxbackends.network import DIRECT, CheckedHeaders, Route, check_endpoint, is_local, proxied
 from ctxbackends.profiles import Profile
 from ctxbackends.retry import RetryPolicy
-from ctxbackends.signs import Signs, Watch
 from ctxbackends.stream import StreamLimits, timeout_key
 from ctxbackends.tls import tls_context
 from ctxbackends.transport import Limits, Transport
@@ -47,6 +48,8 @@ T = TypeVar("T")
 
 CONTROL_TIMEOUT = 30.0
 PROBE_TIMEOUT = 5.0
+DEATH_KNOWN_AFTER = 0.5
+"""Seconds after which a process that closed a connection is taken to be alive."""
 
 
 class Launcher(Protocol):
@@ -58,11 +61,6 @@ class Launcher(Protocol):
     @property
     def running(self) -> bool:
         """Whether its process is there now."""
-        ...
-
-    @property
-    def loaded(self) -> bool | None:
-        """Whether its process said that the model is loaded. None where it does not say such things."""
         ...
 
     async def start(self) -> str:
@@ -122,19 +120,14 @@ class ServerLink:
         if total is None:
             total, key = self.limits.first_token, "first_token_timeout"
         self.plain_limits = Limits(connect=self._connect_timeout, total=total, total_key=key)
-        self._signs = Signs(self._base_url, launcher)
         self.ready_timeout = _first(config.ready_timeout, profile.ready_timeout) or None
         slots = profile.slots
         look = None if slots is None else lambda: self._ask_slots(slots(config.default_model))
         self.limiter = Limiter(config.max_concurrency, look=look)
-        self.policy = RetryPolicy(endpoint=self.endpoint, ready_timeout=self.ready_timeout, watch=self._watch)
-        if launcher is not None:
-            self.policy = attrs.evolve(self.policy, liveness=launcher.failure)
+        self.policy = RetryPolicy(endpoint=self.endpoint, ready_timeout=self.ready_timeout, local=self._is_local())
 
-    def _watch(self) -> Watch | None:
-        if self._signs.url != self._base_url:  # a server that is started here gets one then
-            self._signs = Signs(self._base_url, self.launcher)
-        return self._signs.watch()
+    def _is_local(self) -> bool:
+        return self.launcher is not None or is_local(urlsplit(self._base_url).hostname or "")
 
     def _way(self, config: BackendConfig) -> Route:
         """Where it is allowed to go, and how. Raises ConfigError and AirgapError; nothing is sent."""
@@ -206,7 +199,7 @@ class ServerLink:
                 url, request, headers=headers, limits=limits, route=self._route, keep=work
             )
         except APIConnectionError as error:
-            self._went(error)
+            await self._on_connection_error(error)
             raise
         finally:
             if release is not None:
@@ -230,7 +223,7 @@ class ServerLink:
                     url, request, headers=headers, limits=self._open_limits, route=self._route
                 )
         except APIConnectionError as error:
-            self._went(error)
+            await self._on_connection_error(error)
             raise
         except BackendError:
             raise
@@ -267,9 +260,18 @@ class ServerLink:
         except (APITimeoutError, APIStatusError):
             return 0
 
-    def _went(self, error: APIConnectionError) -> None:
+    async def _on_connection_error(self, error: APIConnectionError) -> None:
+        """Raise why the server's process ended, where it did. A process closes its connections before it is known to
+        have ended."""
         if not error.sent:
             self.limiter.forget()  # what comes back may work on another number of requests
+        if self.launcher is None:
+            return
+        deadline = time.monotonic() + (DEATH_KNOWN_AFTER if error.sent else 0.0)
+        while (died := self.launcher.failure()) is None and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        if died is not None:
+            raise died from error
 
     async def call(
         self,
@@ -302,7 +304,7 @@ class ServerLink:
         requests go straight through, and never see it."""
         try:
             with self._transport.use():
-                return await (policy or self.policy).recover(
+                return await (policy or self.policy).retry(
                     attempt, first, started=started, probe=probe, on_progress=on_progress
                 )
         except BackendError as error:

@@ -80,6 +80,12 @@ def is_inside(host: str) -> bool | None:
     return None if address is None else _within(address, (*PRIVATE, *_UNSPECIFIED))
 
 
+def is_local(host: str) -> bool:
+    """Return whether ``host`` is loopback or in a private network. Nothing is looked up: a name other than localhost is
+    not."""
+    return is_loopback(host) or is_inside(host) is True
+
+
 # --- airgap -------------------------------------------------------------------------------------------
 
 

@@ -1,24 +1,25 @@
-"""When a failed request is sent again, and when not. The only tenacity import; knows no HTTP library and no wire
-format.
+"""When a failed request is retried. The only importer of tenacity; knows no HTTP library and no wire format.
 
-Two budgets. The cold start (``ready_timeout``): a server that is not ready is a state, and is waited for. The transient
-budget: a few more tries for what provably was not processed. The first attempt goes straight through; tenacity is
-entered only after a failure. What may have been processed is never sent again: a generation is a job on somebody's GPU.
+There are two budgets. The cold start (``ready_timeout``): a server that is not ready yet is a state, and is waited for.
+The transient budget: a few more attempts for requests that provably were not processed. tenacity is entered only after
+a first attempt has failed. Requests that may have been processed are never retried: a generation is a job on somebody's
+GPU.
 
-A cold start is looked at in a fixed rhythm, and sooner where a sign says that it is worth while: at most 30 looks in 60
-seconds, with all signs. What a sign is, and where it comes from, this module does not know (``signs`` does).
+A starting server is probed after 50 ms, then with growing gaps: up to 250 ms on this machine and in private networks,
+and up to a second elsewhere and after the first two minutes.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from typing import TypeAlias, TypeVar
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import attrs
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
-from tenacity.wait import wait_base
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
 from ctxbackends.errors import (
     APIConnectionError,
@@ -34,243 +35,193 @@ from ctxbackends.errors import (
 from ctxbackends.types import Loading, LoadState, OnProgress
 
 T = TypeVar("T")
-Liveness: TypeAlias = Callable[[], BackendError | None]
-Watch: TypeAlias = Callable[[LoadState, float], Awaitable[bool]]
-"""Waits as many seconds for a sign that a server, last seen in this state, is worth a look: whether there was one."""
 
-# Gaps of 50 to 200 ms in the first second, where a small model is ready; then ever longer, or 30 looks would not do for
-# a minute. 24 looks in 60 s; with the one at the end of a budget, and those that signs prompt, at most 30.
 FIRST_POLL = 0.05
-DENSE_GROWTH = 1.2
-DENSE_FOR = 1.0
-POLL_GROWTH = 1.6
-SLOWEST_POLL = 6.0
-PROMPTED_AT_ONCE = 2
-PROMPTED_EVERY = 20.0
-"""Signs may prompt two looks, and one more for every 20 seconds: a sign may be wrong, again and again."""
+POLL_GROWTH = 1.5
+LOCAL_POLL = 0.25
+REMOTE_POLL = 1.0
+"""The longest gaps between two probes, in seconds: on loopback and private addresses, and elsewhere."""
+LOCAL_POLL_FOR = 120.0
+"""Seconds after which a local server is probed no more often than a remote one."""
 TRANSIENT_ATTEMPTS = 3
 RETRY_AFTER_CAP = 60.0
-DEATH_KNOWN_AFTER = 0.5
-"""Seconds after which a process that closed a connection is taken to be alive."""
 
-
-def _alive() -> None:
-    return None
-
-
-def _blind() -> None:
-    return None
+_logger = logging.getLogger("ctxbackends")
 
 
 @attrs.frozen(kw_only=True)
 class RetryPolicy:
     """How one backend is retried. ``ready_timeout`` in seconds; None: a refused connection is an error at once.
 
-    ``endpoint`` names the server in the progress. ``liveness`` returns the error of a server process that has ended,
-    where this SDK started it. ``watch`` is called where a wait begins, and returns what then waits for signs, or None
-    where there are none to be had.
+    ``endpoint`` names the server in the progress. ``local``: the server is on this machine or in a private network, and
+    is probed more often.
     """
 
     endpoint: str
     ready_timeout: float | None
-    liveness: Liveness = _alive
-    watch: Callable[[], Watch | None] = _blind
+    local: bool = False
     transient_attempts: int = TRANSIENT_ATTEMPTS
     retry_after_cap: float = RETRY_AFTER_CAP
 
-    async def call(
-        self, attempt: Callable[[], Awaitable[T]], *, probe: bool = False, on_progress: OnProgress | None = None
-    ) -> T:
-        """The result of ``attempt``, tried again as the module says. ``probe``: it changes nothing on the server, so
-        that also a silent or half-started server may be asked again. Raises the last error; ``waited`` on it says how
-        long the cold start was waited for."""
-        started = time.monotonic()
-        try:
-            return await attempt()
-        except BackendError as first:
-            return await self.recover(attempt, first, started=started, probe=probe, on_progress=on_progress)
-
-    async def recover(
+    async def retry(
         self,
         attempt: Callable[[], Awaitable[T]],
-        first: BackendError,
+        error: BackendError,
         *,
         started: float,
         probe: bool = False,
         on_progress: OnProgress | None = None,
     ) -> T:
-        """What follows a first attempt that began at ``started`` (``time.monotonic()``) and failed with ``first``. Who
-        has this comes here on the bad path alone: a good request makes no policy object and passes no layer of one."""
+        """Return the result of ``attempt``, whose first call began at ``started`` (``time.monotonic()``) and failed
+        with ``error``.
+
+        ``probe``: it changes nothing on the server, so it is also retried at a silent or half-started one. Raise the
+        last error; ``waited`` on it is how long the cold start was waited for.
+        """
+        cold_start = _ColdStart(self, started=started, probe=probe, on_progress=on_progress)
+        transient = _Transient(self, cold_start)
         try:
-            if isinstance(first, APIConnectionError) and first.refused:
-                died = self.liveness()
-                if died is not None:
-                    raise died from first
-            if _not_ready(first, probe=probe) is None and not self._is_transient(first):
-                raise first
-            return await self._recover(attempt, first, started=started, probe=probe, on_progress=on_progress)
-        except APIConnectionError as error:
-            died = await self._death(error)
-            if died is not None:
-                raise died from error
-            raise
+            while True:
+                budget = next((budget for budget in (cold_start, transient) if budget.covers(error)), None)
+                if budget is None:
+                    raise error
+                try:
+                    return await budget.retry(attempt, error)
+                except BackendError as latest:
+                    error = latest
+                if budget.covers(error):  # it is spent
+                    error.waited = budget.waited
+                    raise error
+        finally:
+            cold_start.log_end()
 
-    async def _death(self, error: APIConnectionError) -> BackendError | None:
-        """Why the server's process ended, where it did. A process closes its connections before it is known to have
-        ended, so it is looked at for a moment longer."""
-        died = self.liveness()
-        if self.liveness is _alive or not error.sent:
-            return died
-        deadline = time.monotonic() + DEATH_KNOWN_AFTER
-        while died is None and time.monotonic() < deadline:
-            await asyncio.sleep(FIRST_POLL / 5)
-            died = self.liveness()
-        return died
 
-    async def _recover(
-        self,
-        attempt: Callable[[], Awaitable[T]],
-        first: BackendError,
-        *,
-        started: float,
-        probe: bool,
-        on_progress: OnProgress | None,
-    ) -> T:
-        waiting = _ColdStart(self, started=started, probe=probe, on_progress=on_progress)
-        pending = [first]
+class _Budget(ABC):
+    """The attempts that are made after one kind of failure."""
 
-        async def again() -> T:
-            # The first attempt was made before tenacity was entered: its failure is replayed, so that it counts in both
-            # budgets.
-            if pending:
-                raise pending.pop()
-            return await attempt()
+    @property
+    def waited(self) -> float | None:
+        return None
 
-        async def settled() -> T:
-            transient = AsyncRetrying(
-                retry=retry_if_exception(self._is_transient),
-                stop=stop_after_attempt(self.transient_attempts),
-                wait=_WaitTransient(),
-                reraise=True,
-            )
-            return await transient(again)
+    @abstractmethod
+    def covers(self, error: BaseException) -> bool:
+        """Return whether to retry after ``error``."""
 
-        if self.ready_timeout is None:
-            return await settled()
-        cold_start = AsyncRetrying(
-            retry=retry_if_exception(waiting.goes_on),
-            stop=lambda _: waiting.elapsed >= waiting.budget,
-            wait=waiting.left,
-            sleep=waiting.sleep,
-            before_sleep=waiting.report,
+    @abstractmethod
+    def is_spent(self, attempts: int, /) -> bool: ...
+
+    @abstractmethod
+    def delay(self, error: BaseException | None, attempts: int, /) -> float:
+        """Return the seconds to wait after ``attempts`` that failed, the last one with ``error``."""
+
+    @abstractmethod
+    def report(self, error: BaseException | None, attempts: int, delay: float, /) -> None:
+        """Tell that the next attempt comes after ``delay``."""
+
+    async def retry(self, attempt: Callable[[], Awaitable[T]], error: BackendError) -> T:
+        """Call ``attempt``, which failed once with ``error``, until it returns, fails otherwise, or the budget is
+        spent."""
+        if self.is_spent(1):
+            raise error
+        delay = self.delay(error, 1)
+        self.report(error, 1, delay)
+        await asyncio.sleep(delay)  # tenacity makes its first attempt at once
+        retrying = AsyncRetrying(
+            retry=retry_if_exception(self.covers),
+            stop=lambda state: self.is_spent(1 + state.attempt_number),
+            wait=lambda state: self.delay(_failure(state), 1 + state.attempt_number),
+            before_sleep=lambda state: self.report(_failure(state), 1 + state.attempt_number, state.upcoming_sleep),
             reraise=True,
         )
-        return await waiting.run(lambda: cold_start(settled))
+        return await retrying(attempt)
 
-    def _is_transient(self, error: BaseException) -> bool:
-        """Provably not processed, and worth another try soon."""
+
+def _failure(state: RetryCallState) -> BaseException | None:
+    return state.outcome.exception() if state.outcome is not None else None
+
+
+class _ColdStart(_Budget):
+    """One wait for a server that starts."""
+
+    def __init__(self, policy: RetryPolicy, *, started: float, probe: bool, on_progress: OnProgress | None) -> None:
+        self._policy = policy
+        self._seconds = policy.ready_timeout or 0.0
+        self._started = started
+        self._probe = probe
+        self._on_progress = on_progress
+        self._seen: set[LoadState] = set()
+
+    @property
+    def waited(self) -> float:
+        return time.monotonic() - self._started
+
+    def covers(self, error: BaseException) -> bool:
+        state = self._state(error)
+        if state == "refused" and "loading" in self._seen:
+            raise ServerDiedError(
+                "the server said that it loads its model, and then stopped listening: it died while loading"
+            ) from error
+        return state is not None
+
+    def is_spent(self, _: int, /) -> bool:
+        return self.waited >= self._seconds
+
+    def delay(self, _: BaseException | None, attempts: int, /) -> float:
+        longest = LOCAL_POLL if self._policy.local and self.waited < LOCAL_POLL_FOR else REMOTE_POLL
+        gap = FIRST_POLL * POLL_GROWTH ** min(attempts - 1, 20)
+        return max(0.0, min(gap, longest, self._seconds - self.waited))
+
+    def report(self, error: BaseException | None, _attempts: int, _delay: float, /) -> None:
+        state = self._state(error)
+        assert state is not None, "only a server that starts is waited for"
+        if not self._seen:
+            _logger.info("Waiting for %s to start (%s), up to %g s", self._policy.endpoint, state, self._seconds)
+        self._seen.add(state)
+        if self._on_progress is not None:
+            self._on_progress(
+                Loading(endpoint=self._policy.endpoint, state=state, elapsed=self.waited, budget=self._seconds)
+            )
+
+    def log_end(self) -> None:
+        if self._seen:
+            _logger.info("Waited %.2f s for %s to start", self.waited, self._policy.endpoint)
+
+    def _state(self, error: BaseException | None) -> LoadState | None:
+        return _load_state(error, probe=self._probe) if self._policy.ready_timeout is not None else None
+
+
+class _Transient(_Budget):
+    """The few attempts for a request that was not processed. The failures of a cold start are not its own."""
+
+    def __init__(self, policy: RetryPolicy, cold_start: _ColdStart) -> None:
+        self._policy = policy
+        self._cold_start = cold_start
+
+    def covers(self, error: BaseException) -> bool:
         if isinstance(error, APIConnectionError):
             return not error.sent and not error.refused and not error.permanent
         if isinstance(error, APITimeoutError):
             return error.phase == "connect"
-        if (
-            self.ready_timeout is not None
-            and isinstance(error, BackendError)
-            and _not_ready(error, probe=False) is not None
-        ):
-            return False  # the cold start's
-        if isinstance(error, RateLimitError | ServiceUnavailableError):
-            return error.retry_after is None or error.retry_after <= self.retry_after_cap
-        return False
-
-
-class _ColdStart:
-    """What was seen of one server while it starts."""
-
-    def __init__(self, policy: RetryPolicy, *, started: float, probe: bool, on_progress: OnProgress | None) -> None:
-        self._policy = policy
-        self._started = started
-        self._probe = probe
-        self._on_progress = on_progress
-        self._seen_loading = False
-        self._state: LoadState = "refused"
-        self._gaps = _rhythm()
-        self._rest = 0.0  # of a gap that a sign cut short
-        self._watch = None if policy.ready_timeout is None else policy.watch()
-        self._prompted = 0
-
-    @property
-    def budget(self) -> float:
-        return self._policy.ready_timeout or 0.0
-
-    @property
-    def elapsed(self) -> float:
-        return time.monotonic() - self._started
-
-    def goes_on(self, error: BaseException) -> bool:
-        """Whether ``error`` is a sign of a server that is starting."""
-        if not isinstance(error, BackendError):
+        if not isinstance(error, RateLimitError | ServiceUnavailableError) or self._cold_start.covers(error):
             return False
-        state = _not_ready(error, probe=self._probe)
-        if state is None:
-            return False
-        self._state = state
-        died = self._policy.liveness()
-        if died is not None:
-            raise died from error
-        if state == "loading":
-            self._seen_loading = True
-        elif state == "refused" and self._seen_loading:
-            raise ServerDiedError(
-                "the server said that it loads its model, and then stopped listening: it died while loading"
-            ) from error
-        return True
+        return error.retry_after is None or error.retry_after <= self._policy.retry_after_cap
 
-    def left(self, _: RetryCallState) -> float:
-        """Seconds until the next look, if no sign prompts one; never past the budget."""
-        gap, self._rest = self._rest or next(self._gaps), 0.0
-        return max(0.0, min(gap, self.budget - self.elapsed))
+    def is_spent(self, attempts: int, /) -> bool:
+        return attempts >= self._policy.transient_attempts
 
-    async def sleep(self, seconds: float) -> None:
-        """Until the next look: as long as said, or until there is a sign."""
-        if self._watch is None:
-            await asyncio.sleep(seconds)
-            return
-        end = self.elapsed + seconds
-        if not await self._watch(self._state, seconds):
-            return
-        allowed = PROMPTED_EVERY * max(0, self._prompted + 1 - PROMPTED_AT_ONCE)
-        if self.elapsed < allowed:  # the sign is kept until then
-            await asyncio.sleep(max(0.0, min(allowed, end) - self.elapsed))
-        if allowed < end:
-            self._prompted += 1
-            self._rest = max(0.0, end - self.elapsed)
+    def delay(self, error: BaseException | None, attempts: int, /) -> float:
+        asked = error.retry_after if isinstance(error, APIStatusError) else None
+        return float(asked if asked is not None else 0.5 * 2.0 ** (attempts - 1))
 
-    def report(self, state: RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome else None
-        if self._on_progress is not None and isinstance(error, BackendError):
-            seen = _not_ready(error, probe=self._probe)
-            assert seen is not None, "only a server that is not ready is slept for"
-            self._on_progress(
-                Loading(
-                    endpoint=self._policy.endpoint,
-                    state=seen,
-                    elapsed=self.elapsed,
-                    budget=self.budget,
-                )
-            )
-
-    async def run(self, loop: Callable[[], Awaitable[T]]) -> T:
-        try:
-            return await loop()
-        except BackendError as error:
-            if _not_ready(error, probe=self._probe) is not None:
-                error.waited = self.elapsed
-            raise
+    def report(self, error: BaseException | None, attempts: int, delay: float, /) -> None:
+        # Its text may be the server's, which may repeat the prompt.
+        why = f"HTTP {error.status_code}" if isinstance(error, APIStatusError) else type(error).__name__
+        endpoint, total = self._policy.endpoint, self._policy.transient_attempts
+        _logger.info("Retrying %s in %g s (%s, attempt %d of %d)", endpoint, delay, why, attempts + 1, total)
 
 
-def _not_ready(error: BackendError, *, probe: bool) -> LoadState | None:
-    """The state of a server that ``error`` shows to be starting, or None where it shows something else."""
+def _load_state(error: BaseException | None, *, probe: bool) -> LoadState | None:
+    """Return the state of a server that ``error`` shows to be starting, or None for any other error."""
     if isinstance(error, ModelLoadingError):
         return "loading"
     if isinstance(error, ModelLoadFailedError):
@@ -292,21 +243,3 @@ def _not_ready(error: BackendError, *, probe: bool) -> LoadState | None:
     ):
         return "starting"
     return None
-
-
-def _rhythm() -> Iterator[float]:
-    """The gaps between the looks of a cold start, as long as no sign prompts one."""
-    at, gap = 0.0, FIRST_POLL
-    while True:
-        yield gap
-        at += gap
-        gap = min(gap * (DENSE_GROWTH if at < DENSE_FOR else POLL_GROWTH), SLOWEST_POLL)
-
-
-class _WaitTransient(wait_base):
-    """What the server asked for; half a second, then one, where it asked for nothing."""
-
-    def __call__(self, retry_state: RetryCallState) -> float:
-        error = retry_state.outcome.exception() if retry_state.outcome else None
-        asked = error.retry_after if isinstance(error, APIStatusError) else None
-        return float(asked if asked is not None else 0.5 * 2.0 ** (retry_state.attempt_number - 1))

@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 import weakref
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
@@ -82,8 +82,6 @@ class LocalServer:
         self._inherit_log = inherit_log
         self._process: subprocess.Popen[bytes] | None = None
         self._log: IO[bytes] | None = None
-        self._ready: IO[bytes] | None = None
-        self._loaded = False
         self._end: weakref.finalize[Any, Any] | None = None
         self._death_seen_at: float | None = None
         self._url = ""
@@ -101,14 +99,6 @@ class LocalServer:
     @property
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
-
-    @property
-    def loaded(self) -> bool | None:
-        """Whether the process said that the model is loaded. None where it does not say: llama-server of the PATH."""
-        if self._ready is None:
-            return None
-        self._loaded = self._loaded or bool(self._ready.read(1))  # None where nothing came, nothing where it ended
-        return self._loaded
 
     async def start(self) -> str:
         """Start the process where none runs, and return the base URL. Does not wait until the model is loaded.
@@ -130,7 +120,6 @@ class LocalServer:
     def _launch(self) -> None:
         check_model_file(self.model_path)
         program = self._program()
-        said: int | None = None
         reservation, port = _reserve_port(self._host, self._port)
         try:
             # Has no name in the file system, so it is gone with the process, however that ends.
@@ -145,27 +134,20 @@ class LocalServer:
                 "program": [*program, "--port", str(port)] if program else None,
                 "parent": os.getpid(),
             }
-            if program is None:
-                self._ready, said = _ready_pipe()
-                options["ready_pipe"] = said
             environment = {**os.environ, **self._environment}
             if self.api_key is not None:
                 environment[KEY_VARIABLE] = self.api_key
             command = [sys.executable, "-P", str(_WORKER), json.dumps(options)]
-            self._process = _spawn(command, self._log, environment, () if said is None else (said,))
+            self._process = _spawn(command, self._log, environment)
         except BaseException:
-            for opened in (reservation, self._log, self._ready):
+            for opened in (reservation, self._log):
                 if opened is not None:
                     opened.close()
-            self._log = self._ready = None
+            self._log = None
             raise
-        finally:
-            if said is not None:
-                os.close(said)  # the child has it
-        self._loaded = False
         self._death_seen_at = None
         self._url = f"http://{self._host}:{port}"
-        self._end = weakref.finalize(self, _end_process, self._process, reservation, self._log, self._ready)
+        self._end = weakref.finalize(self, _end_process, self._process, reservation, self._log)
 
     def _program(self) -> list[str] | None:
         """The command of a llama-server on the PATH, or None where the wheel serves."""
@@ -235,7 +217,7 @@ class LocalServer:
             self._end()
         self._process = None
         self._end = None
-        self._log = self._ready = None
+        self._log = None
 
 
 def check_model_file(path: Path) -> None:
@@ -281,16 +263,7 @@ def _reserve_port(host: str, port: int | None) -> tuple[socket.socket | None, in
         return None, int(reservation.getsockname()[1])
 
 
-def _ready_pipe() -> tuple[IO[bytes], int]:
-    """Where the process says that the model is loaded: the end that is read, without ever waiting, and the child's."""
-    reading, writing = os.pipe()
-    os.set_blocking(reading, False)
-    return open(reading, "rb", buffering=0), writing
-
-
-def _spawn(
-    command: list[str], log: IO[bytes] | None, environment: Mapping[str, str], inherited: Collection[int]
-) -> subprocess.Popen[bytes]:
+def _spawn(command: list[str], log: IO[bytes] | None, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     """Start the process, from a thread that lives as long as we do: the kernel's parent-death signal comes when the
     *thread* that started a process ends, and event loops run in threads that end."""
     return (
@@ -302,7 +275,6 @@ def _spawn(
             stdout=log if log is not None else 2,  # ours is for data
             stderr=log,
             env=environment,
-            pass_fds=inherited,
             # Ctrl-C is ours to handle: the server must not die before its clients were told.
             start_new_session=True,
             creationflags=_CREATION_FLAGS,

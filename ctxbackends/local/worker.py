@@ -74,8 +74,6 @@ def serve(options: dict[str, Any]) -> None:
         server = _wheel().Server(parameters(options))
     except (RuntimeError, ValueError, OverflowError) as error:
         sys.exit(f"error: {error}")
-    if options.get("ready_pipe") is not None:
-        _say_ready(options["ready_pipe"])
 
     def end(*_: object) -> None:
         if ended.is_set():
@@ -89,12 +87,6 @@ def serve(options: dict[str, Any]) -> None:
     while not ended.wait(3600):
         pass
     del server
-
-
-def _say_ready(pipe: int) -> None:
-    with contextlib.suppress(OSError):  # nobody reads it any more
-        os.write(pipe, b"1")
-    os.close(pipe)
 
 
 def _watch_input(end: Any) -> None:

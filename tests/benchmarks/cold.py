@@ -1,8 +1,5 @@
-"""Cold starts: how late the SDK's first answer is after a server got ready, how often it looked, and when the peers
-give up. Times of different processes are compared: they share the monotonic clock.
-
-Servers that refuse start all at once. Those that load burn CPU, so they start in two rows, one server after the other.
-Knows no signs, and nothing of how a client waits.
+"""Cold starts: how late the SDK's first answer is after a server got ready, the CPU time of the wait, and when the
+peers give up. Times of different processes are compared: they share the monotonic clock.
 """
 
 from __future__ import annotations
@@ -19,50 +16,40 @@ from tests.benchmarks.environments import Environment
 from tests.benchmarks.processes import ROOT, Child, ChildError, command, surroundings
 
 BUDGET = 90.0
-REFUSED = (0.3, 0.7, 1.5, 3.0, 7.0, 15.0, 30.0, 45.0, 60.0)
-LOADING = ((60.0,), (30.0, 15.0, 7.0, 3.0, 1.5, 0.7, 0.3))
-QUICK_REFUSED = (0.3, 1.0, 3.0, 8.0)
-QUICK_LOADING = ((8.0,), (4.0, 1.5, 0.5))
+AFTER = (0.3, 0.7, 1.5, 3.0, 7.0, 15.0, 30.0, 45.0, 60.0)
+QUICK_AFTER = (0.3, 0.5, 1.0, 1.5, 3.0, 4.0, 8.0)
+"""Seconds until a server is ready. All of a kind start at once."""
 TYPES = {"refused": "vllm", "loading": "llamacpp"}
 """The type of the backend: who is known to start like that."""
 STARTS = 10
 """Of the real server."""
 
-Row = tuple[str, Sequence[Sequence[float]]]
-
 
 def cold_starts(sdk: Environment, *, quick: bool) -> list[dict[str, Any]]:
-    """A sample for each start: ``kind``, ``after``, ``late``, ``looks``."""
-    rows: list[Row] = [("refused", [QUICK_REFUSED if quick else REFUSED])]
-    rows += [("loading", [[after] for after in row]) for row in (QUICK_LOADING if quick else LOADING)]
-    with ThreadPoolExecutor(len(rows)) as threads:
-        return [sample for found in threads.map(lambda row: _row(sdk, row), rows) for sample in found]
+    """Return a sample for each start: ``kind``, ``after``, ``late`` in seconds, ``cpu`` as a part of the wait."""
+    with ThreadPoolExecutor(len(TYPES)) as threads:
+        of_kinds = threads.map(lambda kind: _starts(sdk, kind, QUICK_AFTER if quick else AFTER), TYPES)
+        return [sample for samples in of_kinds for sample in samples]
 
 
-def _row(sdk: Environment, row: Row) -> list[dict[str, Any]]:
-    kind, groups = row
-    samples = []
-    # The worker needs no stub.
-    with Child(command(sdk.python, "tests.benchmarks.worker", "sdk", "http://127.0.0.1:9")) as worker:
-        for group in groups:
-            with ExitStack() as stack:
-                servers = [stack.enter_context(_server(kind, str(after))) for after in group]
-                starts = [{"kind": TYPES[kind], "url": one.hello["url"], "budget": BUDGET} for one in servers]
-                ended = worker.ask(BUDGET + 10, do="cold", starts=starts)["starts"]
-                told = [server.ask() for server in servers]
-            samples += [_sample(kind, *each) for each in zip(group, ended, told, strict=True)]
-    return samples
+def _starts(sdk: Environment, kind: str, seconds: Sequence[float]) -> list[dict[str, Any]]:
+    with (
+        ExitStack() as stack,
+        # The worker needs no stub.
+        Child(command(sdk.python, "tests.benchmarks.worker", "sdk", "http://127.0.0.1:9")) as worker,
+    ):
+        servers = [stack.enter_context(_server(kind, str(after))) for after in seconds]
+        starts = [{"kind": TYPES[kind], "url": one.hello["url"], "budget": BUDGET} for one in servers]
+        answer = worker.ask(BUDGET + 10, do="cold", starts=starts)
+        ready = [server.ask()["ready_at"] for server in servers]
+    return [_sample(kind, *each, answer["cpu"]) for each in zip(seconds, answer["starts"], ready, strict=True)]
 
 
-def _sample(kind: str, after: float, ended: dict[str, Any], told: dict[str, Any]) -> dict[str, Any]:
+def _sample(kind: str, after: float, ended: dict[str, Any], ready_at: float | None, cpu: float) -> dict[str, Any]:
     sample: dict[str, Any] = {"kind": kind, "after": after}
-    if ended["error"] or told["ready_at"] is None:
+    if ended["error"] or ready_at is None:
         return {**sample, "error": ended["error"] or "it ended before the server was ready"}
-    # Each look at a server that refuses is a connection. At one that listens it is a request; the last is the answer.
-    looks = told["requests"] - 1
-    if kind == "refused":
-        looks = max(ended["connections"] - 1, ended["looks"]) + max(0, told["requests"] - 1)
-    return {**sample, "late": ended["ended_at"] - told["ready_at"], "looks": looks}
+    return {**sample, "late": ended["ended_at"] - ready_at, "cpu": cpu}
 
 
 def _server(kind: str, after: str) -> Child:

@@ -6,9 +6,7 @@ import asyncio
 import os
 import signal
 import socket
-import sys
 import threading
-import time
 from collections.abc import Callable, Mapping
 from itertools import groupby
 from pathlib import Path
@@ -45,56 +43,6 @@ async def test_refused_then_loading_then_ready(server_of: ServerFactory) -> None
         await server.aclose()
     assert [look.elapsed for look in seen] == sorted(look.elapsed for look in seen)
     assert str(seen[0]) == f"waiting for {endpoint} (refused, 0 s of 90 s)"
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="signs of the machine are Linux's")
-async def test_the_first_answer_comes_soon_after_the_model_is_loaded(
-    server_of: ServerFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of a server that somebody else started on this machine: without signs, the second look comes after a minute."""
-    monkeypatch.setattr("ctxbackends.retry.FIRST_POLL", 60.0)
-    monkeypatch.setattr("ctxbackends.retry.PROMPTED_AT_ONCE", 10)  # on a busy machine, a sign may be wrong
-    server = server_of("slow-load")
-    seen: list[Loading] = []
-    try:
-        async with open_backend("llamacpp", endpoint=await server.start()) as backend:
-            waited = (await backend.ping(on_progress=seen.append)).elapsed
-    finally:
-        await server.aclose()
-    assert waited < 60.0
-    assert ["refused", "loading"] == [state for state, _ in groupby(look.state for look in seen)]
-
-
-async def test_our_own_server_says_that_the_model_is_loaded(
-    model: Callable[[str], Path], environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Two signs, that it listens and that it is loaded: three looks."""
-    monkeypatch.setattr("ctxbackends.retry.FIRST_POLL", 60.0)
-    seen: list[str] = []
-    started = time.monotonic()
-    async with serve_model(
-        model("slow-load"), environment=environment, on_progress=lambda look: seen.append(look.state)
-    ):
-        assert time.monotonic() - started < 60.0
-    assert (["refused", "loading"] if sys.platform == "linux" else ["refused"]) == seen
-
-
-async def test_whether_it_is_loaded_is_known_in_every_life_of_a_server(server_of: ServerFactory) -> None:
-    server = server_of("tiny")
-    try:
-        assert server.loaded is None
-        for _ in range(2):
-            await server.start()
-            while not server.loaded:
-                await asyncio.sleep(0.01)
-            assert server.pid is not None
-            os.kill(server.pid, signal.SIGKILL)
-            while server.running:
-                await asyncio.sleep(0.01)
-            assert server.loaded, "what it said once stays said"
-            server._stop()
-    finally:
-        await server.aclose()
 
 
 async def test_a_completion_waits_by_itself(server_of: ServerFactory) -> None:

@@ -996,7 +996,6 @@ class FakeLauncher:
 
     description = "tiny.gguf"
     running = True
-    loaded = None
 
     def __init__(self, url: str, ended: BackendError | None = None) -> None:
         self._url = url
@@ -1035,6 +1034,24 @@ async def test_a_started_server_that_ended(make: Make, refusing_url: str) -> Non
         await backend.complete("Hi")
     assert ended is caught.value
     assert "mine" == ended.backend
+
+
+async def test_a_process_is_known_to_be_dead_a_moment_after_its_connection_closed(
+    make: Make, raw_server: RawServerFactory
+) -> None:
+    server = await raw_server([[Do.CLOSE]])
+    launcher = FakeLauncher(server.url)
+    answers = iter([None, None, ServerDiedError("it died")])
+    launcher.failure = lambda: next(answers)  # type: ignore[method-assign]
+    with pytest.raises(ServerDiedError, match="it died") as caught:
+        await make("llamacpp", endpoint=None, launcher=launcher).complete("Hi")
+    assert isinstance(caught.value.__cause__, APIConnectionError)
+
+
+async def test_a_process_that_lives_keeps_the_error_of_its_connection(make: Make, raw_server: RawServerFactory) -> None:
+    server = await raw_server([[Do.CLOSE]])
+    with pytest.raises(APIConnectionError, match="closed the connection"):
+        await make("llamacpp", endpoint=None, launcher=FakeLauncher(server.url)).complete("Hi")
 
 
 # --- construction ---------------------------------------------------------------------------------

@@ -1569,22 +1569,6 @@ def test_the_parameters_of_an_old_wheel(monkeypatch: pytest.MonkeyPatch) -> None
         assert not hasattr(params, unset)
 
 
-def test_the_worker_says_when_the_model_is_loaded() -> None:
-    reading, writing = os.pipe()
-    worker._say_ready(writing)
-    assert b"1" == os.read(reading, 10)
-    assert b"" == os.read(reading, 10), "its end is closed"
-    os.close(reading)
-
-
-def test_the_worker_serves_on_where_nobody_listens_to_that() -> None:
-    reading, writing = os.pipe()
-    os.close(reading)
-    worker._say_ready(writing)
-    with pytest.raises(OSError, match="Bad file descriptor"):
-        os.fstat(writing)
-
-
 def test_a_model_that_the_wheel_cannot_load(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: object) -> None:
         raise RuntimeError("tensor 'output.weight' is truncated")

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ctxbackends import BackendConfig, BackendError, Loading, Registry, TextDelta
+from ctxbackends import BackendConfig, BackendError, Registry, TextDelta
 
 WIRES = ("openai", "vllm", "llamacpp", "anthropic", "ollama")
 DISTRIBUTIONS = ("ctxbackends", "aiohttp", "msgspec")
@@ -41,14 +41,13 @@ async def open_client(wire: str, url: str) -> SDK:
 
 async def cold_start(kind: str, url: str, budget: float) -> dict[str, Any]:
     """The first completion from a server that is not ready: when the answer came, on the clock that all processes
-    share, how many looks were told, and the name of the error where there was one."""
-    seen: list[Loading] = []
+    share, and the name of the error where there was one."""
     config = BackendConfig(name="b", type=kind, endpoint=url, ready_timeout=budget)
     error = ""
     async with Registry([config]) as registry:
         try:
-            await registry.resolve("b").complete("Say something.", model="tiny", on_progress=seen.append)
+            await registry.resolve("b").complete("Say something.", model="tiny")
         except BackendError as failure:
             error = type(failure).__name__
         ended_at = time.monotonic()
-    return {"ended_at": ended_at, "looks": len(seen), "error": error}
+    return {"ended_at": ended_at, "error": error}
