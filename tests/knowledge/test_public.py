@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -29,11 +28,6 @@ def names_for_type_checkers() -> dict[str, str]:
 def test_type_checkers_see_the_same_names() -> None:
     assert sorted(names_for_type_checkers()) == knowledge.__all__
     assert knowledge.__all__ == dir(knowledge)
-
-
-@pytest.mark.parametrize(("name", "module"), sorted(names_for_type_checkers().items()))
-def test_every_name_is_there(name: str, module: str) -> None:
-    assert getattr(knowledge, name) is getattr(import_module(module), name)
 
 
 def test_what_is_not_there() -> None:

@@ -5,25 +5,20 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import json
 import re
-import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 
 from ctxbackends import BackendConfig, Registry, TextDelta
 from tests.benchmarks import environments, guard, parts, report
-from tests.benchmarks.__main__ import main
-from tests.benchmarks.answers import LOADING, MODELS, all_answers
+from tests.benchmarks.answers import MODELS, all_answers
 from tests.benchmarks.cases import CASES, HAND_WRITTEN, NAMES, SDK, Case
 from tests.benchmarks.clients import handwritten, sdk
 from tests.benchmarks.environments import CLIENTS, HERE
-from tests.benchmarks.processes import ROOT, Child, ChildError, command
 from tests.benchmarks.run import Run, wire_of
 from tests.benchmarks.stub import Listener, bound, listen
 
@@ -89,92 +84,7 @@ def test_segments_are_as_the_models_say() -> None:
     assert 20_000 == len("".join(MODELS["c20k"].pieces()))
 
 
-async def test_a_server_that_is_not_ready_says_so() -> None:
-    listener = Listener()
-    server = await listen(listener, all_answers(["tiny"]), bound())
-    async with (
-        aiohttp.ClientSession() as session,
-        session.post(f"http://127.0.0.1:{listener.port}/v1/chat/completions") as answer,
-    ):
-        assert 503 == answer.status
-        assert json.loads(LOADING.partition(b"\r\n\r\n")[2]) == await answer.json()
-    assert 1 == listener.requests
-    server.close()
-
-
-@pytest.mark.parametrize("kind", ["refused", "loading"])
-def test_a_server_that_starts_tells_when_it_was_ready(kind: str) -> None:
-    with (
-        Child(command(sys.executable, "tests.benchmarks.starting", kind, "0.2")) as server,
-        Child(command(sys.executable, "tests.benchmarks.worker", "sdk", server.hello["url"])) as worker,
-    ):
-        start = {"kind": "llamacpp", "url": server.hello["url"], "budget": 10}
-        (ended,) = worker.ask(do="cold", starts=[start])["starts"]
-        told = server.ask()
-    assert "" == ended["error"]
-    assert ended["ended_at"] > told["ready_at"] > 0
-    assert told["requests"] >= 1
-
-
-# --- the processes ------------------------------------------------------------------------------------
-
-
-def test_a_worker_tells_of_an_error_and_goes_on() -> None:
-    with (
-        Child(command(sys.executable, "tests.benchmarks.stub")) as server,
-        Child(command(sys.executable, "tests.benchmarks.worker", "handwritten", server.hello["url"])) as worker,
-    ):
-        with pytest.raises(ChildError, match="RuntimeError: 404"):
-            worker.ask(do="complete", wire="openai", model="none", count=1, at_once=1)
-        assert 2 == worker.ask(do="complete", wire="openai", model="tiny", count=2, at_once=1)["pieces"]
-
-
-def test_a_process_that_ends_leaves_its_last_words() -> None:
-    with pytest.raises(ChildError, match=r"No module named 'tests\.benchmarks\.clients\.none'"):
-        Child(command(sys.executable, "tests.benchmarks.worker", "none", "http://127.0.0.1:9"))
-
-
-def test_a_process_that_says_nothing_is_not_waited_for() -> None:
-    with pytest.raises(ChildError, match="no answer in 0 s"):
-        Child([sys.executable, "-c", "input()"], within=0.1)
-
-
 # --- the environments ---------------------------------------------------------------------------------
-
-
-def test_an_environment_is_made_once_for_the_same_requirements(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[list[str]] = []
-
-    def commands(home: Path, what: list[str]) -> list[list[str]]:
-        made.append(what)
-        return [[sys.executable, "-c", "import os, sys; os.makedirs(sys.argv[1])", str(home)]]
-
-    monkeypatch.setattr(environments, "_commands", commands)
-    wheel = tmp_path / "ctxbackends-0.1.0-py3-none-any.whl"
-    for content, count in ((b"one", 1), (b"one", 1), (b"two", 2)):
-        wheel.write_bytes(content)
-        environment = environments.make(CLIENTS[SDK], tmp_path / "envs", wheel, None)
-        assert count == len(made)
-    assert tmp_path / "envs" / "sdk" / "bin" / "python" == environment.python
-    assert str(wheel) == made[0][-1]
-    assert "openai==3.54.*" == CLIENTS["openai_client"].requirements[0]
-
-
-def test_what_only_installs_is_not_counted(tmp_path: Path) -> None:
-    packages = tmp_path / "lib" / "python3.11" / "site-packages"
-    for name in ("pip", "attrs"):
-        record = packages / f"{name}-1.0.dist-info" / "RECORD"
-        module = packages / name / "__pycache__" / "a.pyc"
-        record.parent.mkdir(parents=True)
-        module.parent.mkdir(parents=True)
-        record.write_text(f"{name}/a.py,,\n{name}-1.0.dist-info/METADATA,,\n")
-        record.with_name("METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-        module.write_bytes(bytes(1000))
-        (packages / name / "a.py").touch()  # from Python 3.12 on, a distribution has the files that exist
-    made = environments.Environment(tmp_path / "bin" / "python", tmp_path)
-    assert {"attrs": "1.0"} == made.installed()
-    notes = sum(file.stat().st_size for file in (packages / "attrs-1.0.dist-info").iterdir())
-    assert 1000 + notes == made.size()
 
 
 def test_the_hand_written_client_gets_the_versions_of_the_sdk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,14 +95,6 @@ def test_the_hand_written_client_gets_the_versions_of_the_sdk(tmp_path: Path, mo
     monkeypatch.setattr(environments.Environment, "installed", lambda _: installed)
     environments.make(CLIENTS[HAND_WRITTEN], tmp_path, None, HERE)
     assert "aiohttp==3.14.5\nyarl==1.25.1\n" == (tmp_path / "handwritten-limits.txt").read_text()
-
-
-def test_an_environment_that_cannot_be_made_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fails = "import sys; print('looking'); sys.exit('ERROR: No matching distribution found for ollama==0.6.3')"
-    monkeypatch.setattr(environments, "_commands", lambda *_: [[sys.executable, "-c", fails]])
-    with pytest.raises(environments.EnvironmentFailedError, match="could not install ollama: ERROR: No matching"):
-        environments.make(CLIENTS["ollama_client"], tmp_path, None, None)
-    assert not (tmp_path / "ollama_client" / "pins.txt").exists()
 
 
 # --- the report ---------------------------------------------------------------------------------------
@@ -233,22 +135,6 @@ def test_a_ratio_is_of_one_round_and_then_the_median() -> None:
     assert [theirs] == report.unmet(rows)
 
 
-def test_the_table() -> None:
-    rows = report.rows(
-        [
-            *samples(HAND_WRITTEN, [0.001, 0.0008, 0.0012]),
-            *samples(SDK, [0.0014, 0.00126, 0.0016]),
-            {"case": "c1k", "client": "litellm_client", "round": 1, "error": "it | broke\n<badly>"},
-        ]
-    )
-    lines = report.table(rows).replace(report.NO_BREAK, " ").splitlines()
-    title = f"{CASES['c1k'].title}, per request"
-    assert f"| {title} | hand-written | 100 µs |  |  |  |  | 90.0–110 µs | 25% |" == lines[2]
-    assert "|  | ctxbackends | 140 µs | 1.40 (1.37–1.49) |  | ≤ 1.3 × | **no** | 133–150 µs | 25% |" == lines[3]
-    assert "|  | litellm | failed: it / broke (badly) |  |  |  |  |  |  |" == lines[4]
-    assert 5 == len(lines)
-
-
 def test_bounds_that_are_no_ratio() -> None:
     cold = {"case": "cold", "client": SDK, "round": 0}
     rows = report.rows(
@@ -281,22 +167,6 @@ def test_a_fresh_process_has_bounds_of_its_own() -> None:
     } == met
 
 
-@pytest.mark.parametrize(
-    ("value", "unit", "shown"),
-    [
-        (0.0000025, "time", "2.50 µs"),
-        (0.00025, "time", "250 µs"),
-        (0.0123, "time", "12.3 ms"),
-        (3.0, "time", "3.00 s"),
-        (1_500, "bytes", "1.50 KB"),
-        (40e6, "bytes", "40.0 MB"),
-        (12, "", "12"),
-    ],
-)
-def test_figures_in_words(value: float, unit: str, shown: str) -> None:
-    assert shown == report.shown(value, unit)
-
-
 def test_all_that_is_bounded_is_measured() -> None:
     assert {measure.case for measure in report.measures()} == set(NAMES)
     named = {name for case in CASES.values() for name in (*case.less, *case.only)}
@@ -311,31 +181,7 @@ def test_who_takes_part_in_a_case() -> None:
     assert "litellm_client" in parts["c1k"]
 
 
-# --- the command --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("given", "told"),
-    [
-        (["--cases", "c1k,c2k"], "bench: argument --cases: no such case: 'c2k'. There are: c1k, c1k-100, "),
-        (["--clients", "curl"], "bench: argument --clients: no such client: 'curl'. There are: handwritten, sdk, "),
-        (["--rounds", "0"], "bench: argument --rounds: at least 1, not '0'"),
-        (["--rounds", "many"], "bench: argument --rounds: at least 1, not 'many'"),
-        (["--quick"], "bench: give --wheel, or --here; `nox -s bench` does the first"),
-        (["--wheel", "/nowhere.whl"], "bench: there is no wheel /nowhere.whl"),
-        (["--wheel", __file__], "bench: a run that writes to docs/ needs matplotlib; `nox -s bench` has it"),
-    ],
-)
-def test_a_wrong_command_line_is_told_in_one_line(
-    given: list[str], told: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tests.benchmarks.__main__.find_spec", lambda _: None)
-    with pytest.raises(SystemExit) as ended:
-        main(given if "--wheel" in given or given == ["--quick"] else [*given, "--here"])
-    assert 2 == ended.value.code
-    shown = capsys.readouterr().err
-    assert shown.startswith(told)
-    assert 1 == shown.count("\n")
+# --- a run --------------------------------------------------------------------------------------------
 
 
 def test_a_small_run() -> None:
@@ -357,25 +203,6 @@ def test_a_client_that_fails_is_a_row_and_the_run_goes_on(monkeypatch: pytest.Mo
     assert failed["error"].startswith("12 characters were sent, and 1000 read")
     assert [1] == [sample["round"] for sample in results.samples if sample["case"] == "ready"]
     assert any(line.startswith("handwritten fails c1k") for line in told)
-
-
-def test_the_command_writes_all_samples(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = tmp_path / "out" / "bench.json"
-    start = f"import sys; sys.path.append({str(ROOT)!r}); from tests.benchmarks.__main__ import main; main()"
-    arguments = ["--here", "--quick", "--rounds", "1", "--cases", "c1k", "--clients", "sdk,handwritten", "--out", out]
-    done = subprocess.run(
-        [sys.executable, "-c", start, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-    )
-    assert 0 == done.returncode, done.stderr
-    assert "| 1 KB, one after the other, per request | hand-written |" in done.stdout
-    assert "- of 1 bounds, " in done.stdout
-    written = json.loads(out.read_text())
-    assert {"sdk", "handwritten"} == {sample["client"] for sample in written["samples"]}
-    assert 1 == written["rounds"]
-    main(["--samples", str(out)])  # shows the same, and measures nothing
-    assert done.stdout == capsys.readouterr().out
 
 
 # --- the guard ----------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -131,13 +130,6 @@ def names_for_type_checkers() -> dict[str, str]:
 def test_type_checkers_see_the_same_names() -> None:
     assert sorted(names_for_type_checkers()) == ctxbackends.__all__
     assert ctxbackends.__all__ == dir(ctxbackends)
-
-
-@pytest.mark.parametrize(("name", "module"), sorted(names_for_type_checkers().items()))
-def test_every_name_is_there(name: str, module: str) -> None:
-    value = getattr(ctxbackends, name)
-    assert value is getattr(import_module(module), name)
-    assert value is vars(ctxbackends)[name], "found once, and then at hand"
 
 
 def test_every_exception_is_public() -> None:
