@@ -37,6 +37,7 @@ class ScriptedModel:
     keeps: bool = True
     asked: list[str] = attrs.field(factory=list)
     bodies: list[Mapping[str, Any]] = attrs.field(factory=list)
+    context_length: int | None = None
     counted: int = 0
     most_at_once: int = 0
     url: str = ""
@@ -61,7 +62,10 @@ class ScriptedModel:
         await self._runner.cleanup()
 
     async def _models(self, _: web.Request) -> web.Response:
-        return web.json_response({"object": "list", "data": [{"id": MODEL, "object": "model", "created": 0}]})
+        row: dict[str, Any] = {"id": MODEL, "object": "model", "created": 0}
+        if self.context_length is not None:
+            row["max_model_len"] = self.context_length
+        return web.json_response({"object": "list", "data": [row]})
 
     async def _count(self, request: web.Request) -> web.Response:
         self.counted += 1

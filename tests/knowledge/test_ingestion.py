@@ -478,18 +478,9 @@ async def test_a_source_that_cannot_be_used_costs_nothing() -> None:
 
 
 async def test_a_context_that_is_too_small() -> None:
-    async with scripted() as (_, backend):
-        run = ingest(backend, [Lines(YAML)])
-        run._look = _small(run)  # type: ignore[method-assign]
+    async with scripted(context_length=512) as (_, backend):
         with pytest.raises(KnowledgeError, match=r"the context of 512 tokens leaves 0 for the text"):
-            await rows_of(run)
-
-
-def _small(run: Ingestion) -> Callable[[], Any]:
-    async def look() -> None:
-        run._status = type(run._status)(state="ready", context_length=512)
-
-    return look
+            await rows_of(ingest(backend, [Lines(YAML)]))
 
 
 def test_bad_arguments() -> None:

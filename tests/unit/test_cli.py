@@ -1483,9 +1483,9 @@ async def test_a_process_that_cannot_be_started(
     assert [] == os.listdir(logs)
 
 
-def test_a_port_of_another_machine() -> None:
+async def test_a_port_of_another_machine(fake: Fake, model: Path) -> None:
     with pytest.raises(errors.ConfigError) as caught:
-        server._reserve_port("192.0.2.1", 8080)
+        await LocalServer(model, host="192.0.2.1", port=8080).start()
     problem = "port 8080 on 192.0.2.1 cannot be used: Cannot assign requested address; choose another with --port"
     assert problem == caught.value.problem
 

@@ -612,6 +612,19 @@ def _found(*hosts: str) -> list[dict[str, Any]]:
     return [{"host": host, "port": 80} for host in hosts]
 
 
+class _NoIPv6(socket.socket):
+    def bind(self, address: object) -> None:  # noqa: ARG002  # the address that there is not
+        raise OSError(99, "Cannot assign requested address")
+
+
+class _AnyIPv6(socket.socket):
+    def __init__(self, *_: object) -> None:
+        super().__init__(socket.AF_INET)
+
+    def bind(self, address: object) -> None:
+        assert ("::1", 0) == address
+
+
 @pytest.mark.parametrize(
     ("ipv6", "found", "usable"),
     [
@@ -628,7 +641,7 @@ async def test_ipv6_loopback_is_left_out_where_there_is_none(
         return _found(*found)
 
     monkeypatch.setattr(aiohttp.ThreadedResolver, "resolve", resolve)
-    monkeypatch.setattr(aiohttp_connections, "_has_ipv6_loopback", lambda: ipv6)
+    monkeypatch.setattr(socket, "socket", _AnyIPv6 if ipv6 else _NoIPv6)
     assert _found(*usable) == await aiohttp_connections.LoopbackResolver().resolve("localhost", 80)
 
 
@@ -647,28 +660,8 @@ async def test_only_usable_addresses_are_connected_to(transport: Transport, monk
         raise OSError(101, "Network is unreachable")
 
     monkeypatch.setattr(aiohttp.ThreadedResolver, "resolve", resolve)
-    monkeypatch.setattr(aiohttp_connections, "_has_ipv6_loopback", lambda: False)
+    monkeypatch.setattr(socket, "socket", _NoIPv6)
     monkeypatch.setattr("aiohttp.connector.aiohappyeyeballs.start_connection", connect)
     with pytest.raises(APIConnectionError):
         await send(transport, "http://localhost")
     assert ["127.0.0.1"] == addresses
-
-
-class _NoIPv6(socket.socket):
-    def bind(self, address: object) -> None:  # noqa: ARG002  # the address that there is not
-        raise OSError(99, "Cannot assign requested address")
-
-
-class _AnyIPv6(socket.socket):
-    def __init__(self, *_: object) -> None:
-        super().__init__(socket.AF_INET)
-
-    def bind(self, address: object) -> None:
-        assert ("::1", 0) == address
-
-
-def test_whether_the_machine_has_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(socket, "socket", _NoIPv6)
-    assert not aiohttp_connections._has_ipv6_loopback()
-    monkeypatch.setattr(socket, "socket", _AnyIPv6)
-    assert aiohttp_connections._has_ipv6_loopback()
