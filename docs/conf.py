@@ -39,6 +39,8 @@ nitpick_ignore_regex = [
     # Not links here, since intersphinx would need a network.
     ("py:.*", r"(aiohttp|anyio|asyncio|collections|contextlib|enum|numpy|os|pathlib|types|typing|weakref)\..*"),
     ("py:.*", r"(Any|Awaitable|Callable|Literal|Mapping|Path|Sequence|TracebackType|Unpack|T|optional)"),
+    # Keyword arguments, whose fields the page of the value describes.
+    ("py:.*", r"(ctxbackends\.\w+\.\w+\.)?(RunKeywords|ServerKeywords|ServeModelKeywords)"),
     # Inner values that no page describes.
     ("py:.*", r"ctxbackends\.(wire|transport|retry)\..*"),
     ("py:.*", r"ctxbackends\.structured\.T"),

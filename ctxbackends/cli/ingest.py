@@ -16,7 +16,8 @@ import click
 from ctxbackends.cli.backends import Choice, backend_options, opened
 from ctxbackends.cli.options import kinds_named, out_option
 from ctxbackends.cli.terminal import PLAIN_INTERVAL, Waiting, print_json, printable, utf8, waiting
-from ctxbackends.knowledge.records import PLURALS, Kind, counted
+from ctxbackends.knowledge.records import PLURALS, counted
+from ctxbackends.knowledge.run_options import RunOptions
 
 _SESSION = "decisions,learnings,tasks,open-questions"
 _DOCUMENTS = "decisions,tasks,risks,terms"
@@ -26,15 +27,10 @@ _DOCUMENTS = "decisions,tasks,risks,terms"
 class Options:
     """What the three commands have in common."""
 
-    kinds: tuple[Kind, ...]
-    model: str | None
+    run: RunOptions
     out: Path | None
     dry_run: bool
     resume: bool | None
-    max_concurrency: int | None
-    chunk_tokens: int | None
-    allow_unenforced: bool
-    skip_failed: bool
     as_json: bool
 
 
@@ -71,10 +67,9 @@ def run_options(flag: str, kinds: str) -> Callable[[Callable[..., Any]], Callabl
         @backend_options
         @wraps(command)
         async def run(choice: Choice, *arguments: Any, **given: Any) -> None:
-            fields = {field.name for field in attrs.fields(Options)}
-            options = Options(**{name: value for name, value in given.items() if name in fields})
-            rest = {name: value for name, value in given.items() if name not in fields}
-            await command(choice, options, *arguments, **rest)
+            of_run = RunOptions(**{name: given.pop(name) for name in attrs.fields_dict(RunOptions)})
+            options = Options(run=of_run, **{name: given.pop(name) for name in ("out", "dry_run", "resume", "as_json")})
+            await command(choice, options, *arguments, **given)
 
         return run
 
@@ -150,15 +145,10 @@ async def _run(
     run = Run(
         command=command,
         sources=tuple(sources),
-        kinds=options.kinds,
+        options=options.run,
         directory=directory,
         context=find_context(),
         privacy=Privacy(redact_of(ctxrc), ctxrc.absolute().parent) if ctxrc is not None else Privacy(),
-        model=options.model,
-        max_concurrency=options.max_concurrency,
-        chunk_tokens=options.chunk_tokens,
-        allow_unenforced=options.allow_unenforced,
-        skip_failed=options.skip_failed,
         resume=options.resume,
         skipped=tuple(skipped),
     )

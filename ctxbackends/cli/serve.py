@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -40,15 +41,10 @@ _LOOK_SECONDS = 0.2
 @debug_option
 def serve(
     model: Path,
-    port: int,
-    ctx_size: int | None,
-    parallel: int | None,
-    threads: int | None,
-    alias: str | None,
     api_key_env: str | None,
-    embeddings: bool,
     show_log: bool,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Serve a GGUF model with llama.cpp on this machine, until Ctrl-C."""
     from ctxbackends.local import LocalServer  # noqa: PLC0415
@@ -60,17 +56,7 @@ def serve(
             raise click.ClickException(
                 f"the environment variable {api_key_env} is not set; it should hold the API key to ask clients for"
             )
-    server = LocalServer(
-        model,
-        port=port,
-        ctx_size=ctx_size,
-        parallel=parallel,
-        threads=threads,
-        alias=alias,
-        api_key=key,
-        embeddings=embeddings,
-        inherit_log=show_log,
-    )
+    server = LocalServer(model, api_key=key, inherit_log=show_log, **options)
     try:
         asyncio.run(_serve(server, as_json=as_json))
     except asyncio.CancelledError:  # SIGTERM; asyncio.run makes a Ctrl-C into this one by itself

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from ctxbackends.knowledge.records import Term as Term
     from ctxbackends.knowledge.review import Decided as Decided
     from ctxbackends.knowledge.review import Review as Review
+    from ctxbackends.knowledge.run_options import RunOptions as RunOptions
     from ctxbackends.knowledge.sources.base import Input as Input
     from ctxbackends.knowledge.sources.base import Piece as Piece
     from ctxbackends.knowledge.sources.base import Segment as Segment
@@ -120,6 +121,7 @@ _HOMES = {
         "Skipped",
         "Source",
     ),
+    "run_options": ("RunOptions",),
     "sources.documents": (
         "DOCXSource",
         "PDFSource",

@@ -16,6 +16,7 @@ from ctxbackends.knowledge.chunks import Chunk
 from ctxbackends.knowledge.errors import ChunkError
 from ctxbackends.knowledge.journal import Journal
 from ctxbackends.knowledge.questions import Question
+from ctxbackends.knowledge.run_options import RunOptions
 from ctxbackends.knowledge.sources.base import Skipped
 from ctxbackends.structured import extract_result
 from ctxbackends.types import Usage
@@ -48,26 +49,24 @@ class _Kept(msgspec.Struct, frozen=True, omit_defaults=True):
 
 class Asker:
     """Asks one question about many chunks, ``at_once`` of them at the same time. ``answer_tokens`` is what an answer
-    may have. ``skip_failed``: a chunk without a usable answer is told of, and no error."""
+    may have. ``options.skip_failed``: a chunk without a usable answer is told of, and no error."""
 
     def __init__(
         self,
         backend: Backend,
         question: Question,
+        options: RunOptions,
         *,
-        model: str | None,
         at_once: int,
         answer_tokens: int,
         journal: Journal | None,
-        skip_failed: bool,
     ) -> None:
         self._backend = backend
         self._question = question
-        self._model = model
+        self._options = options
         self._places = asyncio.Semaphore(at_once)
         self._answer_tokens = answer_tokens
         self._journal = journal
-        self._skip_failed = skip_failed
 
     async def ask(self, chunk: Chunk, *, splits: int = 0) -> list[Answered]:
         """The answer to a chunk; of its parts, where it was too much for one."""
@@ -103,7 +102,7 @@ class Asker:
                 self._question.target,
                 shown,
                 instructions=self._question.instructions,
-                model=self._model,
+                model=self._options.model,
                 max_tokens=self._answer_tokens,
                 **sampling,
             )
@@ -128,7 +127,7 @@ class Asker:
     def _failed(self, chunk: Chunk, error: Exception) -> Answered:
         """The model's answer to this chunk is of no use: the end of the run, unless the user said to go on."""
         problem = f"the model gave no usable answer to this part: {error}"
-        if not self._skip_failed:
+        if not self._options.skip_failed:
             raise ChunkError(chunk.where, f"{problem}; --skip-failed goes on without it, and says so") from error
         skipped = Skipped(source=chunk.source, line=chunk.segments[0].first, reason=f"{chunk.where}: {problem}")
         return Answered(chunk=chunk, failed=skipped)
@@ -141,7 +140,7 @@ class Asker:
             self._question.sha256,
             str(self._backend.type),
             self._backend.name,
-            self._model or self._backend.default_model or "",
+            self._options.model or self._backend.default_model or "",
             shown,
         )
         return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()

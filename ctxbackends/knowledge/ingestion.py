@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self, TypeVar, Unpack
 
 import anyio.to_thread
 import msgspec
@@ -27,7 +27,8 @@ from ctxbackends.knowledge.journal import Journal
 from ctxbackends.knowledge.progress import Event, OnEvent, Plan, Progress, Report
 from ctxbackends.knowledge.questions import Question
 from ctxbackends.knowledge.reading import Reader, length_of
-from ctxbackends.knowledge.records import Kind, Quarantined, Row
+from ctxbackends.knowledge.records import Quarantined, Row
+from ctxbackends.knowledge.run_options import RunKeywords, RunOptions
 from ctxbackends.knowledge.sources.base import Input, Skipped, Source
 from ctxbackends.structured import probe_schema
 from ctxbackends.types import ServerStatus
@@ -49,29 +50,15 @@ class Ingestion:
         self,
         backend: Backend,
         sources: Iterable[Source],
+        options: RunOptions,
         *,
-        kinds: Sequence[Kind] = tuple(Kind),
-        model: str | None = None,
-        max_concurrency: int | None = None,
-        chunk_tokens: int | None = None,
-        allow_unenforced: bool = False,
-        skip_failed: bool = False,
         journal: Journal | None = None,
         on_event: OnEvent | None = None,
     ) -> None:
-        if not kinds:
-            raise ValueError(f"no kinds are named; there are {', '.join(Kind)}")
-        for name, value in (("max_concurrency", max_concurrency), ("chunk_tokens", chunk_tokens)):
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}; it must be 1 or more")
         self._backend = backend
         self._sources = tuple(sources)
-        self._question = Question(kinds)
-        self._model = model
-        self._max_concurrency = max_concurrency
-        self._chunk_tokens = chunk_tokens
-        self._allow_unenforced = allow_unenforced
-        self._skip_failed = skip_failed
+        self._question = Question(options.kinds)
+        self._options = options
         self._journal = journal
         self._tell = on_event or _nobody
         self._run: AsyncGenerator[Row, None] | None = None
@@ -108,7 +95,7 @@ class Ingestion:
             backend=self._backend.name,
             backend_type=str(self._backend.type),
             endpoint=self._backend.endpoint,
-            requested_model=self._requested_model or self._model or self._backend.default_model,
+            requested_model=self._requested_model or self._options.model or self._backend.default_model,
             served_model=self._served_model,
             server_version=self._status.version,
             enforcement=self._enforcement,
@@ -161,7 +148,7 @@ class Ingestion:
         return Plan(
             backend=self._backend.name,
             endpoint=self._backend.endpoint,
-            model=self._model or self._backend.default_model,
+            model=self._options.model or self._backend.default_model,
             context_length=self._status.context_length,
             chunk_tokens=budget.chunk_tokens,
             inputs=tuple(self._inputs),
@@ -174,15 +161,14 @@ class Ingestion:
         await self._look()
         await self._check_enforced()
         budget = await self._prepared()
-        at_once = self._max_concurrency or self._status.slots or CONCURRENCY
+        at_once = self._options.max_concurrency or self._status.slots or CONCURRENCY
         asker = Asker(
             self._backend,
             self._question,
-            model=self._model,
+            self._options,
             at_once=at_once,
             answer_tokens=budget.answer_tokens,
             journal=self._journal,
-            skip_failed=self._skip_failed,
         )
         self._began = time.monotonic()
         # Twice as many as are asked at once: those that wait take the places of those that are done before the oldest.
@@ -217,9 +203,9 @@ class Ingestion:
         self._status = await self._backend.status()
 
     async def _check_enforced(self) -> None:
-        if self._backend.schema_enforcement != "unverified" or self._allow_unenforced:
+        if self._backend.schema_enforcement != "unverified" or self._options.allow_unenforced:
             return
-        probe = await probe_schema(self._backend, model=self._model)
+        probe = await probe_schema(self._backend, model=self._options.model)
         if probe.outcome != "enforced":
             known = "does not hold answers to a schema" if probe.outcome == "ignored" else "may not hold answers to it"
             raise UnenforcedSchemaError(
@@ -237,9 +223,9 @@ class Ingestion:
         self._budget = await budget_for(
             self._backend,
             self._question.instructions,
-            model=self._model,
+            model=self._options.model,
             context_length=self._status.context_length,
-            chunk_tokens=self._chunk_tokens,
+            chunk_tokens=self._options.chunk_tokens,
         )
         return self._budget
 
@@ -266,7 +252,7 @@ class Ingestion:
             yield chunk
             return
         tokens = await self._backend.count_tokens(
-            prompt_of(self._question.instructions, chunk.shown()), model=self._model
+            prompt_of(self._question.instructions, chunk.shown()), model=self._options.model
         )
         budget.learn(chunk, tokens)
         halves = None if budget.fits(tokens) else chunk.halves()
@@ -345,38 +331,20 @@ def ingest(
     backend: Backend,
     sources: Iterable[Source],
     *,
-    kinds: Sequence[Kind] = tuple(Kind),
-    model: str | None = None,
-    max_concurrency: int | None = None,
-    chunk_tokens: int | None = None,
-    allow_unenforced: bool = False,
-    skip_failed: bool = False,
     journal: Journal | None = None,
     on_event: OnEvent | None = None,
+    **options: Unpack[RunKeywords],
 ) -> Ingestion:
-    """Take knowledge of these ``kinds`` out of ``sources``: ``async for row in ingest(backend, sources)``.
+    """Take knowledge out of ``sources``: ``async for row in ingest(backend, sources, kinds=[Kind.TASK])``.
 
     Every row has evidence: a quote that was found in its source, with its place. What says the same is one row.
-    ``max_concurrency``: requests at once; by default as many as the server says that it works on, or 4.
-    ``chunk_tokens``: the most that one request shows of a source; at most what the model's context leaves.
-    ``allow_unenforced``: ask a server as well that does not hold answers to a schema. ``skip_failed``: go on without a
-    chunk that the model gives no usable answer to, and report it. ``journal`` keeps finished chunks for another run.
+    ``options`` are the fields of :class:`~ctxbackends.knowledge.RunOptions`. ``journal`` keeps finished chunks for
+    another run.
 
     Raises SourceError and its kinds, UnenforcedSchemaError, ChunkError, JournalError, KnowledgeError for a context that
     is too small, and what the backend raises. Secrets that look like keys are masked before anything is sent.
     """
-    return Ingestion(
-        backend,
-        sources,
-        kinds=kinds,
-        model=model,
-        max_concurrency=max_concurrency,
-        chunk_tokens=chunk_tokens,
-        allow_unenforced=allow_unenforced,
-        skip_failed=skip_failed,
-        journal=journal,
-        on_event=on_event,
-    )
+    return Ingestion(backend, sources, RunOptions(**options), journal=journal, on_event=on_event)
 
 
 def _nobody(_: Event) -> None:

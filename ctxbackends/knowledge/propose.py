@@ -14,14 +14,15 @@ import msgspec
 
 from ctxbackends.backend import Backend
 from ctxbackends.knowledge.errors import JournalError, SourceError
-from ctxbackends.knowledge.ingestion import Ingestion, ingest
+from ctxbackends.knowledge.ingestion import Ingestion
 from ctxbackends.knowledge.journal import Journal
 from ctxbackends.knowledge.known import Known
 from ctxbackends.knowledge.privacy import is_private, redacted
 from ctxbackends.knowledge.progress import Kept, OnEvent, Plan, Report
 from ctxbackends.knowledge.proposal import Facts, Proposal
 from ctxbackends.knowledge.proposals import proposal_id, ready_directory, slugged, write_proposal
-from ctxbackends.knowledge.records import Kind, Row
+from ctxbackends.knowledge.records import Row
+from ctxbackends.knowledge.run_options import RunOptions
 from ctxbackends.knowledge.sources.base import Skipped, Source
 
 
@@ -46,20 +47,15 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     (``.context/proposals``), ``context`` the directory whose ``*.md`` say what is known already.
 
     ``resume``: True goes on where a run of the same inputs ended half-way; False starts anew; None starts anew only
-    where there is nothing to go on with. The rest as in :func:`ctxbackends.knowledge.ingest`.
+    where there is nothing to go on with.
     """
 
     command: str
     sources: tuple[Source, ...]
-    kinds: tuple[Kind, ...]
     directory: Path
+    options: RunOptions = RunOptions()
     context: Path | None = None
     privacy: Privacy = Privacy()
-    model: str | None = None
-    max_concurrency: int | None = None
-    chunk_tokens: int | None = None
-    allow_unenforced: bool = False
-    skip_failed: bool = False
     resume: bool | None = None
     skipped: tuple[Skipped, ...] = ()
 
@@ -107,15 +103,10 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     def _ingestion(
         self, backend: Backend, sources: Sequence[Source], journal: Journal | None, on_event: OnEvent | None
     ) -> Ingestion:
-        return ingest(
+        return Ingestion(
             backend,
             sources,
-            kinds=self.kinds,
-            model=self.model,
-            max_concurrency=self.max_concurrency,
-            chunk_tokens=self.chunk_tokens,
-            allow_unenforced=self.allow_unenforced,
-            skip_failed=self.skip_failed,
+            self.options,
             journal=journal,
             on_event=on_event,
         )
@@ -149,7 +140,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     def _journal(self, sources: Iterable[Source]) -> Journal:
         """The journal of these inputs: of their names, so that a changed file keeps what did not change in it; of the
         content, where there is no name."""
-        of = [self.command, *self.kinds]
+        of = [self.command, *self.options.kinds]
         for source in sources:
             of.append(str(source.path.absolute()) if source.path is not None else source.prepare().sha256)
         name = hashlib.sha256("\0".join(of).encode("utf-8", "surrogatepass")).hexdigest()[:16]
@@ -170,7 +161,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
             id=proposal_id(now, slugged(Path(first).stem or first)),
             created=now.strftime("%Y-%m-%dT%H:%M:%SZ"),
             command=self.command,
-            kinds=self.kinds,
+            kinds=self.options.kinds,
             backend=report.backend,
             backend_type=report.backend_type,
             endpoint=report.endpoint,

@@ -6,17 +6,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ctxbackends.local.options import ServerOptions as ServerOptions
     from ctxbackends.local.serve import managed_backend as managed_backend
     from ctxbackends.local.serve import serve_model as serve_model
     from ctxbackends.local.server import LocalServer as LocalServer
 
 _HOMES = {
     "LocalServer": "ctxbackends.local.server",
+    "ServerOptions": "ctxbackends.local.options",
     "managed_backend": "ctxbackends.local.serve",
     "serve_model": "ctxbackends.local.serve",
 }
 
-__all__ = ["LocalServer", "managed_backend", "serve_model"]
+__all__ = ["LocalServer", "ServerOptions", "managed_backend", "serve_model"]
 
 
 def __getattr__(name: str) -> Any:

@@ -6,12 +6,13 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import attrs
 
-from ctxbackends.config import BackendConfig, api_key_for
+from ctxbackends.config import LOCAL_ONLY, BackendConfig, api_key_for
 from ctxbackends.httpbackend import HTTPBackend
+from ctxbackends.local.options import ServeModelKeywords
 from ctxbackends.local.server import LocalServer
 from ctxbackends.masked import ENVIRONMENT
 from ctxbackends.profiles import PROFILES, BackendType
@@ -28,15 +29,9 @@ def managed_backend(config: BackendConfig, transport: Transport, *, server: Loca
     profile = PROFILES[BackendType.LLAMACPP]
     if server is None:
         assert config.model_path is not None, "only a backend with model_path is managed"
-        server = LocalServer(
-            config.model_path,
-            ctx_size=config.ctx_size,
-            parallel=config.parallel,
-            threads=config.threads,
-            embeddings=config.embeddings,
-            alias=config.default_model,
-            api_key=(api_key_for(config, profile, ENVIRONMENT) or (fresh_key(),))[0],
-        )
+        options: Any = {field: getattr(config, field) for field in LOCAL_ONLY}
+        key = (api_key_for(config, profile, ENVIRONMENT) or (fresh_key(),))[0]
+        server = LocalServer(config.model_path, alias=config.default_model, api_key=key, **options)
     return HTTPBackend(
         attrs.evolve(
             config, default_model=config.default_model or server.alias, api_key=server.api_key, api_key_env=None
@@ -59,14 +54,15 @@ async def serve_model(
     name: str = "local",
     on_progress: OnProgress | None = None,
     settings: dict[str, Any] | None = None,
-    **options: Any,
+    **options: Unpack[ServeModelKeywords],
 ) -> AsyncIterator[HTTPBackend]:
     """Start a llama.cpp server for ``model_path``, wait until it is ready, and end it on every way out.
 
-    It asks for a fresh API key, which the backend has, unless ``options`` name one. ``options`` as in
-    :class:`LocalServer`; ``settings`` as in BackendConfig (timeouts, ``model_mismatch``).
+    It asks for a fresh API key, which the backend has. ``options`` are the fields of
+    :class:`~ctxbackends.local.ServerOptions` without ``api_key``; ``settings`` as in BackendConfig (timeouts,
+    ``model_mismatch``).
     """
-    server = LocalServer(model_path, **{"api_key": fresh_key(), **options})
+    server = LocalServer(model_path, api_key=fresh_key(), **options)
     transport = Transport()
     config = BackendConfig(name=name, type=BackendType.LLAMACPP, model_path=str(model_path), **(settings or {}))
     backend = managed_backend(config, transport, server=server)

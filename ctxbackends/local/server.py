@@ -25,9 +25,12 @@ import weakref
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Unpack
+
+import attrs
 
 from ctxbackends.errors import BackendError, ClosedError, ConfigError, LocalServerUnavailableError, ServerDiedError
+from ctxbackends.local.options import ServerKeywords, ServerOptions
 from ctxbackends.local.worker import KEY_VARIABLE
 
 GRACE_SECONDS = 2.0
@@ -38,6 +41,7 @@ LOG_TAIL_BYTES = 16 * 1024
 INSTALL_COMMAND = "pip install 'ctxbackends[llamacpp]'"
 _WORKER = Path(__file__).with_name("worker.py")
 _REAPED_WITHIN = 5.0
+_FOR_WORKER = attrs.filters.exclude("api_key", "environment", "inherit_log")  # arguments are visible to every user
 if sys.platform == "win32":
     _CREATION_FLAGS = subprocess.CREATE_NEW_PROCESS_GROUP  # as a session of its own elsewhere
 else:
@@ -45,41 +49,17 @@ else:
 
 
 class LocalServer:
-    """A llama.cpp server for one model file.
-
-    ``port``: None for a free one. ``ctx_size``: tokens of context over all slots, None for the model's own.
-    ``parallel``: slots. ``alias``: the name that the model is served under, None for the file's name without its
-    ending. ``api_key``: None for no key. ``embeddings``: serve embeddings too.
-    ``environment``: further environment variables of the process. ``inherit_log``: its log goes to our standard error;
-    otherwise it is kept in a file, and its last lines are in the error when the process ends by itself.
+    """A llama.cpp server for one model file. ``options`` are the fields of :class:`~ctxbackends.local.ServerOptions`.
 
     Raises ConfigError where the file or the port cannot be used, LocalServerUnavailableError where no llama.cpp server
     is installed.
     """
 
-    def __init__(
-        self,
-        model_path: str | Path,
-        *,
-        host: str = "127.0.0.1",
-        port: int | None = None,
-        ctx_size: int | None = None,
-        parallel: int | None = None,
-        threads: int | None = None,
-        alias: str | None = None,
-        api_key: str | None = None,
-        embeddings: bool = False,
-        environment: Mapping[str, str] | None = None,
-        inherit_log: bool = False,
-    ) -> None:
+    def __init__(self, model_path: str | Path, **options: Unpack[ServerKeywords]) -> None:
+        self._options = ServerOptions(**options)
         self.model_path = Path(model_path)
-        self.alias = alias or self.model_path.name.removesuffix(".gguf")
-        self.api_key = api_key
-        self._host = host
-        self._port = port
-        self._options = {"ctx_size": ctx_size, "parallel": parallel, "threads": threads, "embeddings": embeddings}
-        self._environment = dict(environment or {})
-        self._inherit_log = inherit_log
+        self.alias = self._options.alias or self.model_path.name.removesuffix(".gguf")
+        self.api_key = self._options.api_key
         self._process: subprocess.Popen[bytes] | None = None
         self._log: IO[bytes] | None = None
         self._end: weakref.finalize[Any, Any] | None = None
@@ -120,21 +100,21 @@ class LocalServer:
     def _launch(self) -> None:
         check_model_file(self.model_path)
         program = self._program()
-        reservation, port = _reserve_port(self._host, self._port)
+        reservation, port = _reserve_port(self._options.host, self._options.port)
         try:
             # Has no name in the file system, so it is gone with the process, however that ends.
-            self._log = None if self._inherit_log else tempfile.TemporaryFile()  # noqa: SIM115  # lives with the server
+            if not self._options.inherit_log:
+                self._log = tempfile.TemporaryFile()  # noqa: SIM115  # lives with the server
             options = {
-                **self._options,
+                **attrs.asdict(self._options, filter=_FOR_WORKER),
                 "model_path": str(self.model_path),
-                "host": self._host,
                 "port": port,
                 "alias": self.alias,
                 "reuse_port": reservation is not None,
                 "program": [*program, "--port", str(port)] if program else None,
                 "parent": os.getpid(),
             }
-            environment = {**os.environ, **self._environment}
+            environment = {**os.environ, **(self._options.environment or {})}
             if self.api_key is not None:
                 environment[KEY_VARIABLE] = self.api_key
             command = [sys.executable, "-P", str(_WORKER), json.dumps(options)]
@@ -146,7 +126,7 @@ class LocalServer:
             self._log = None
             raise
         self._death_seen_at = None
-        self._url = f"http://{self._host}:{port}"
+        self._url = f"http://{self._options.host}:{port}"
         self._end = weakref.finalize(self, _end_process, self._process, reservation, self._log)
 
     def _program(self) -> list[str] | None:
@@ -158,12 +138,17 @@ class LocalServer:
             raise LocalServerUnavailableError(
                 f"no llama.cpp server is installed to serve {self.model_path}; run: {INSTALL_COMMAND}"
             )
-        command = [found, "--model", str(self.model_path), "--host", self._host, "--alias", self.alias]
-        for flag, name in (("--ctx-size", "ctx_size"), ("--parallel", "parallel"), ("--threads", "threads")):
-            if self._options[name]:
-                command += [flag, str(self._options[name])]
+        command = [found, "--model", str(self.model_path), "--host", self._options.host, "--alias", self.alias]
+        options = self._options
+        for flag, value in (
+            ("--ctx-size", options.ctx_size),
+            ("--parallel", options.parallel),
+            ("--threads", options.threads),
+        ):
+            if value:
+                command += [flag, str(value)]
         # The worker says why the cache is one.
-        return [*command, "--embeddings", "--kv-unified"] if self._options["embeddings"] else command
+        return [*command, "--embeddings", "--kv-unified"] if options.embeddings else command
 
     def failure(self) -> BackendError | None:
         """Why the process has ended, when it has ended by itself."""
