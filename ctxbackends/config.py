@@ -271,10 +271,10 @@ class BackendConfig:
         for field in TYPE_FIELDS:
             if getattr(self, field) is None:
                 continue
-            if field not in profile.uses:
-                users = ", ".join(name for name, row in PROFILES.items() if field in row.uses)
+            if field not in profile.supported_settings:
+                users = ", ".join(name for name, row in PROFILES.items() if field in row.supported_settings)
                 self._fail(field, f"has no meaning for type {self.type}; it is for {users}")
-            if (self.wire_api or profile.wire_api) not in profile.uses[field]:
+            if (self.wire_api or profile.wire_api) not in profile.supported_settings[field]:
                 self._fail(field, f"cannot be said with wire_api: {self.wire_api}; leave out one of the two")
         keep = self.keep_alive
         if keep is not None and profile.keep_alive_at is not None and (keep == math.inf or keep < 1 or keep % 1):

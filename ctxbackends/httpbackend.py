@@ -53,7 +53,7 @@ from ctxbackends.types import (
     ServerStatus,
 )
 from ctxbackends.wire.http import HTTPRequest, WireSettings
-from ctxbackends.wire.openai_server import VectorEncoding, joined
+from ctxbackends.wire.openai_server import VectorEncoding, merge_embeddings
 from ctxbackends.wire.options import OptionTable
 
 
@@ -104,9 +104,9 @@ class HTTPBackend:
         await self._check_awake()
 
     async def _check_awake(self) -> None:
-        if self._profile.check_awake is not None:
+        if self._profile.check_not_sleeping is not None:
             limits = self._link.look_limits()
-            await self._link.run(self._profile.check_awake(), lambda request: self._link.send(request, limits))
+            await self._link.run(self._profile.check_not_sleeping(), lambda request: self._link.send(request, limits))
 
     async def ping(self, *, wait: bool = True, on_progress: OnProgress | None = None) -> Ping:
         started = time.monotonic()
@@ -196,7 +196,7 @@ class HTTPBackend:
         )
         await self._link.run_retried(steps, on_progress=on_progress)
         self._link.limiter.forget()
-        if self._profile.loads_later:
+        if self._profile.load_is_async:
             await self._list_models(self._link.policy, on_progress, wanted=self._model(model))
 
     def _load_keep_alive(self) -> float | None:
@@ -311,7 +311,7 @@ class HTTPBackend:
             )
             self._check_model(requested, batch.served_model)
             batches.append(batch)
-        embeddings = joined(batches)
+        embeddings = merge_embeddings(batches)
         lengths = {len(vector) for vector in embeddings.vectors}
         if len(lengths) > 1 or (dimensions is not None and lengths != {dimensions}):
             wanted = f"{dimensions}" if dimensions is not None else "one length"

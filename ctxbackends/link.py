@@ -41,8 +41,8 @@ from ctxbackends.stream import StreamLimits, timeout_key
 from ctxbackends.tls import tls_context
 from ctxbackends.transport import Limits, Transport
 from ctxbackends.types import OnProgress
-from ctxbackends.wire.http import Codec, HTTPRequest, HTTPResponse, Steps
-from ctxbackends.wire.status import error_from
+from ctxbackends.wire.http import Codec, HTTPRequest, HTTPResponse, Operation
+from ctxbackends.wire.status import error_from_response
 
 T = TypeVar("T")
 
@@ -206,7 +206,7 @@ class ServerLink:
                 release()
         if 200 <= response.status < 300:
             return response
-        raise error_from(response)
+        raise error_from_response(response)
 
     async def open(self, request: HTTPRequest, *, sent: Callable[[], None]) -> ByteStream:
         """One request for a stream, once, until its headers have come. It keeps its place until the stream is closed.
@@ -237,13 +237,13 @@ class ServerLink:
         if isinstance(opened, ByteStream):
             return opened
         assert opened is not None, "it was answered"
-        raise error_from(opened)
+        raise error_from_response(opened)
 
     async def _place(self) -> Release:
         with self._transport.use():
             return await self.limiter.take()
 
-    async def _ask_slots(self, slots: Steps[int | None]) -> int | None:
+    async def _ask_slots(self, slots: Operation[int | None]) -> int | None:
         """How many requests the server works on at once. Raises what a generation would meet without being sent: nobody
         listens, or the model is loading. What else goes wrong is left to the generation."""
         limits = self.look_limits()
@@ -310,7 +310,7 @@ class ServerLink:
         except BackendError as error:
             raise self.explain(error) from error.__cause__
 
-    async def run(self, steps: Steps[T], send: Callable[[HTTPRequest], Awaitable[HTTPResponse]]) -> T:
+    async def run(self, steps: Operation[T], send: Callable[[HTTPRequest], Awaitable[HTTPResponse]]) -> T:
         """The result of ``steps``, each request of which goes through ``send``."""
         try:
             request = next(steps)
@@ -328,7 +328,7 @@ class ServerLink:
         except BackendError as error:
             raise self.explain(error) from error.__cause__
 
-    async def run_retried(self, steps: Steps[T], *, on_progress: OnProgress | None = None, work: bool = False) -> T:
+    async def run_retried(self, steps: Operation[T], *, on_progress: OnProgress | None = None, work: bool = False) -> T:
         """The same, with each request under the retry policy."""
         limits = self.plain_limits
 

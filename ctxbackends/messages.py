@@ -38,7 +38,7 @@ _IMAGE_SIGNATURES = (
 )
 
 
-def _media_type_of(data: bytes) -> str:
+def _detect_media_type(data: bytes) -> str:
     for signature, media_type in _IMAGE_SIGNATURES:
         if data.startswith(signature):
             return media_type
@@ -66,7 +66,7 @@ class ImagePart:
     def from_bytes(cls, data: bytes, *, media_type: str | None = None) -> ImagePart:
         """The content of an image file. PNG, JPEG, GIF and WebP are recognised; ValueError for others without
         ``media_type``."""
-        return cls(bytes(data), media_type or _media_type_of(bytes(data)))
+        return cls(bytes(data), media_type or _detect_media_type(bytes(data)))
 
     @classmethod
     def from_url(cls, url: str) -> ImagePart:
@@ -128,11 +128,11 @@ _ALLOWED: Mapping[str, tuple[type[Any], ...]] = {
 }
 
 
-def _parts(content: str | Sequence[str | Part]) -> str | tuple[Part, ...]:
-    return content if isinstance(content, str) else _parts_of(content)
+def _normalize_content(content: str | Sequence[str | Part]) -> str | tuple[Part, ...]:
+    return content if isinstance(content, str) else _to_parts(content)
 
 
-def _parts_of(content: Sequence[str | Part]) -> tuple[Part, ...]:
+def _to_parts(content: Sequence[str | Part]) -> tuple[Part, ...]:
     return tuple(TextPart(part) if isinstance(part, str) else part for part in content)
 
 
@@ -150,7 +150,9 @@ class Message(msgspec.Struct, frozen=True):
         if self.role not in _ALLOWED:
             raise ValueError(f"the role {self.role!r} is none of {', '.join(_ALLOWED)}")
         if not isinstance(self.content, str):
-            msgspec.structs.force_setattr(self, "content", _parts(self.content))  # texts among the parts, and lists
+            msgspec.structs.force_setattr(
+                self, "content", _normalize_content(self.content)
+            )  # texts among the parts, and lists
         elif self.role != "tool":
             return
         allowed = _ALLOWED[self.role]
@@ -163,12 +165,12 @@ class Message(msgspec.Struct, frozen=True):
 
     @classmethod
     def system(cls, content: str | Sequence[str | TextPart]) -> Message:
-        return cls("system", _parts(content))
+        return cls("system", _normalize_content(content))
 
     @classmethod
     def user(cls, content: str | Sequence[str | TextPart | ImagePart]) -> Message:
         """What the user says: a text, or texts and images in their order."""
-        return cls("user", _parts(content))
+        return cls("user", _normalize_content(content))
 
     @classmethod
     def assistant(
@@ -176,9 +178,9 @@ class Message(msgspec.Struct, frozen=True):
     ) -> Message:
         """What the model said. ``tool_calls`` follow the content."""
         if not tool_calls:
-            return cls("assistant", _parts(content))
+            return cls("assistant", _normalize_content(content))
         texts = (content,) if isinstance(content, str) else content
-        return cls("assistant", (*(part for part in _parts_of(texts) if part != TextPart("")), *tool_calls))
+        return cls("assistant", (*(part for part in _to_parts(texts) if part != TextPart("")), *tool_calls))
 
     @classmethod
     def tool(cls, content: str, *, tool_call_id: str, name: str | None = None, is_error: bool = False) -> Message:
@@ -261,7 +263,7 @@ class RegexFormat:
     pattern: str
 
 
-def _texts(values: Sequence[str]) -> tuple[str, ...]:
+def _to_strings(values: Sequence[str]) -> tuple[str, ...]:
     if isinstance(values, str):
         raise TypeError(f"one text ({values!r}) was given where several belong; put it into a list")
     return tuple(values)
@@ -271,7 +273,7 @@ def _texts(values: Sequence[str]) -> tuple[str, ...]:
 class ChoiceFormat:
     """Ask for exactly one of ``choices``."""
 
-    choices: tuple[str, ...] = attrs.field(converter=_texts)
+    choices: tuple[str, ...] = attrs.field(converter=_to_strings)
 
     def __attrs_post_init__(self) -> None:
         if not self.choices or not all(self.choices):
@@ -335,16 +337,16 @@ class ChatOptions(TypedDict, total=False):
 
 
 _FINITE = ("temperature", "top_p", "min_p", "frequency_penalty", "presence_penalty", "repetition_penalty")
-_LEAST = {"max_tokens": 1, "top_k": 0, "top_logprobs": 0, "reasoning_budget": 0}
-_NUMBERS = (*_FINITE, *_LEAST)
-_numbers_of = operator.attrgetter(*_NUMBERS)
-_is_given = functools.partial(operator.is_not, None)
+_MINIMUMS = {"max_tokens": 1, "top_k": 0, "top_logprobs": 0, "reasoning_budget": 0}
+_NUMBERS = (*_FINITE, *_MINIMUMS)
+_get_numbers = operator.attrgetter(*_NUMBERS)
+_is_set = functools.partial(operator.is_not, None)
 _CHOICES = frozenset({"auto", "none", "required"})
 
 
-def given(names: Sequence[str], values: Sequence[Any]) -> list[tuple[str, Any]]:
+def set_fields(names: Sequence[str], values: Sequence[Any]) -> list[tuple[str, Any]]:
     """Those that are not None, with their names: all in C, since it is done for every request."""
-    return list(itertools.compress(zip(names, values, strict=True), map(_is_given, values)))
+    return list(itertools.compress(zip(names, values, strict=True), map(_is_set, values)))
 
 
 class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -377,9 +379,9 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if type(self.stop_sequences) is not tuple:
-            msgspec.structs.force_setattr(self, "stop_sequences", _texts(self.stop_sequences))
+            msgspec.structs.force_setattr(self, "stop_sequences", _to_strings(self.stop_sequences))
         # One look for all, since most are not given: a validator for each would be called for every request.
-        for name, value in given(_NUMBERS, _numbers_of(self)):
+        for name, value in set_fields(_NUMBERS, _get_numbers(self)):
             self._check_number(name, value)
         if self.top_logprobs is not None and not self.logprobs:
             raise ValueError("top_logprobs goes together with logprobs=True")
@@ -387,7 +389,7 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
             self._check_tools()
 
     def _check_number(self, name: str, value: float) -> None:
-        least = _LEAST.get(name)
+        least = _MINIMUMS.get(name)
         if least is None and not abs(value) < math.inf:
             raise ValueError(f"{name} is {value}; it must be a finite number")
         if least is not None and value < least:

@@ -19,7 +19,7 @@ from ctxbackends.messages import ChatRequest
 from ctxbackends.types import Embeddings, Enforcement, ModelInfo, ServerStatus
 from ctxbackends.wire import anthropic_server, llamacpp, lmstudio, ollama_server, openai_server, vllm
 from ctxbackends.wire.anthropic import AnthropicCodec, x_api_key
-from ctxbackends.wire.http import Codec, Steps, WireSettings, bearer
+from ctxbackends.wire.http import Codec, Operation, WireSettings, bearer_header
 from ctxbackends.wire.ollama import OllamaCodec
 from ctxbackends.wire.openai_chat import OpenAIChatCodec
 from ctxbackends.wire.openai_server import VectorEncoding
@@ -48,7 +48,7 @@ class WireAPI(StrEnum):
     OLLAMA = "ollama"
 
 
-class EmbedSteps(Protocol):
+class EmbedOperation(Protocol):
     """One request for embeddings."""
 
     def __call__(
@@ -59,16 +59,16 @@ class EmbedSteps(Protocol):
         dimensions: int | None,
         encoding: VectorEncoding | None,
         settings: WireSettings,
-    ) -> Steps[Embeddings]: ...
+    ) -> Operation[Embeddings]: ...
 
 
-class LoadSteps(Protocol):
+class LoadOperation(Protocol):
     """Put a model into memory."""
 
-    def __call__(self, model: str, *, context_length: int | None, keep_alive: float | None) -> Steps[None]: ...
+    def __call__(self, model: str, *, context_length: int | None, keep_alive: float | None) -> Operation[None]: ...
 
 
-def _read_only(values: Mapping[Any, Any]) -> Mapping[Any, Any]:
+def _freeze(values: Mapping[Any, Any]) -> Mapping[Any, Any]:
     return MappingProxyType(dict(values))
 
 
@@ -107,10 +107,10 @@ class Profile:
     type: str
     default_endpoint: str | None
     wire_apis: Mapping[str, OptionTable] = attrs.field(
-        factory=lambda: {WireAPI.CHAT_COMPLETIONS: tables.OPENAI_COMPATIBLE_CHAT}, converter=_read_only
+        factory=lambda: {WireAPI.CHAT_COMPLETIONS: tables.OPENAI_COMPATIBLE_CHAT}, converter=_freeze
     )
     default_key_variable: str | None = None
-    auth: Callable[[str], Mapping[str, str]] = bearer
+    auth: Callable[[str], Mapping[str, str]] = bearer_header
     ready_timeout: float | None = None
     connect_timeout: float = 5.0
     first_token_timeout: float | None = 600.0
@@ -119,23 +119,23 @@ class Profile:
     complete_streams: bool = False
     close_after_stream: bool = False
     model_mismatch: MismatchPolicy = "error"
-    stream_members: Mapping[str, Any] = attrs.field(factory=dict, converter=_read_only)
+    stream_members: Mapping[str, Any] = attrs.field(factory=dict, converter=_freeze)
     keep_alive_at: str | None = None
     schema_enforcement: Enforcement = "unverified"
-    list_models: Callable[[], Steps[tuple[ModelInfo, ...]]] = openai_server.list_models
-    status: Callable[[str | None], Steps[ServerStatus]] = openai_server.status_from_models
-    embed: EmbedSteps | None = openai_server.embed
+    list_models: Callable[[], Operation[tuple[ModelInfo, ...]]] = openai_server.list_models
+    status: Callable[[str | None], Operation[ServerStatus]] = openai_server.status_from_models
+    embed: EmbedOperation | None = openai_server.embed
     embed_batch: int = 512
     embed_dimensions: bool = True
     vector_encodings: tuple[VectorEncoding, ...] = ("float", "base64")
-    load: LoadSteps | None = None
-    unload: Callable[[str], Steps[None]] | None = None
-    count_tokens: Callable[[ChatRequest, OptionTable], Steps[int]] | None = None
-    prepare: Callable[[str, WireSettings], Steps[None]] | None = None
-    check_awake: Callable[[], Steps[None]] | None = None
-    slots: Callable[[str | None], Steps[int | None]] | None = None
-    loads_later: bool = False
-    uses: Mapping[str, frozenset[str]] = attrs.field(factory=dict, converter=_read_only)
+    load: LoadOperation | None = None
+    unload: Callable[[str], Operation[None]] | None = None
+    count_tokens: Callable[[ChatRequest, OptionTable], Operation[int]] | None = None
+    prepare: Callable[[str, WireSettings], Operation[None]] | None = None
+    check_not_sleeping: Callable[[], Operation[None]] | None = None
+    slots: Callable[[str | None], Operation[int | None]] | None = None
+    load_is_async: bool = False
+    supported_settings: Mapping[str, frozenset[str]] = attrs.field(factory=dict, converter=_freeze)
 
     @property
     def wire_api(self) -> str:
@@ -192,7 +192,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                 status=vllm.status,
                 load=vllm.load,
                 unload=vllm.unload,
-                check_awake=vllm.check_awake,
+                check_not_sleeping=vllm.check_not_sleeping,
                 count_tokens=vllm.count_tokens,
             ),
             # Binds its port first and answers 503 while it loads. Does not notice a closed socket on a plain request
@@ -213,7 +213,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                 status=llamacpp.status,
                 load=llamacpp.load,
                 unload=llamacpp.unload,
-                loads_later=True,
+                load_is_async=True,
                 count_tokens=llamacpp.count_tokens,
                 slots=llamacpp.slots,
             ),
@@ -234,7 +234,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                 embed=ollama_server.embed,
                 load=ollama_server.load,
                 unload=ollama_server.unload,
-                uses={
+                supported_settings={
                     "context_length": frozenset({WireAPI.OLLAMA}),
                     "keep_alive": frozenset({WireAPI.OLLAMA}),
                 },
@@ -256,7 +256,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                 unload=lmstudio.unload,
                 prepare=lmstudio.prepare,
                 slots=lmstudio.slots,
-                uses={
+                supported_settings={
                     "context_length": frozenset({WireAPI.CHAT_COMPLETIONS, WireAPI.MESSAGES}),
                     "keep_alive": frozenset({WireAPI.CHAT_COMPLETIONS}),
                 },
@@ -270,7 +270,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                 schema_enforcement="native",
                 embed_batch=2048,
                 count_tokens=openai_server.count_tokens,
-                uses=dict.fromkeys(("organization", "project"), frozenset({WireAPI.CHAT_COMPLETIONS})),
+                supported_settings=dict.fromkeys(("organization", "project"), frozenset({WireAPI.CHAT_COMPLETIONS})),
             ),
             Profile(
                 type=BackendType.ANTHROPIC,

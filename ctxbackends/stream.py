@@ -31,7 +31,7 @@ from ctxbackends.errors import (
 from ctxbackends.types import Completion, Loading, OnProgress, PartialCompletion, PromptProgress, StreamEvent, TextDelta
 from ctxbackends.wire.accumulate import Accumulator
 from ctxbackends.wire.http import StreamDecoder
-from ctxbackends.wire.status import request_id_of
+from ctxbackends.wire.status import find_request_id
 
 MAX_STREAM_BYTES = 512 * 1024 * 1024
 """The longest body of a stream: more than a model with a context of a million tokens writes, log probabilities
@@ -403,7 +403,7 @@ class ChatStream:
             requested_model=self._requested_model,
             served_model=self._decoder.served_model,
             response_id=self._decoder.response_id,
-            request_id=request_id_of(body.headers),
+            request_id=find_request_id(body.headers),
             raw=b"".join(self._raw) if self._raw is not None else b"",
         )
         try:
@@ -422,13 +422,13 @@ class ChatStream:
         partial = self._folded.partial(served_model=self._decoder.served_model)
         if isinstance(error, StreamInterruptedError):
             error.partial = partial
-            error.request_id = request_id_of(body.headers)
+            error.request_id = find_request_id(body.headers)
             return error
         if isinstance(error, APIStatusError) and partial == PartialCompletion(served_model=partial.served_model):
             return error  # nothing had come: the request was refused, only later than by its status
         interrupted = StreamInterruptedError(str(error.problem), partial=partial)
         interrupted.__cause__ = error
-        interrupted.request_id = request_id_of(body.headers)
+        interrupted.request_id = find_request_id(body.headers)
         return interrupted
 
     # --- time -------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from ctxbackends.backend import Backend
 from ctxbackends.errors import IncompleteOutputError, StructuredOutputError
 from ctxbackends.messages import ChatOptions, JSONSchemaFormat, Message
 from ctxbackends.types import Completion, Enforcement
-from ctxbackends.wire.json_schema import decode_as, in_box, out_of_box, schema_for
+from ctxbackends.wire.json_schema import decode_as, schema_for, unwrap_object, wrap_in_object
 
 T = TypeVar("T")
 
@@ -72,7 +72,7 @@ def _wanted(target: type[Any], native: bool) -> tuple[JSONSchemaFormat, bool]:
     schema = schema_for(target)
     # Vendors take an object at the root alone; what is none is put into one.
     boxed = native and schema.get("type") != "object"
-    return JSONSchemaFormat(name, in_box(schema) if boxed else schema, checked=True), boxed
+    return JSONSchemaFormat(name, wrap_in_object(schema) if boxed else schema, checked=True), boxed
 
 
 # A program asks for the same types again and again. Without this, a chunk of `python -m tests.knowledge.cost` took
@@ -87,7 +87,7 @@ def _value(target: type[T], completion: Completion, boxed: bool) -> T:
         raise StructuredOutputError(f"the model refused: {completion.refusal}", text=completion.refusal)
     if completion.finish_reason == "tool_calls":
         raise StructuredOutputError("the model called a tool in the place of an answer", text=completion.text)
-    return decode_as(target, out_of_box(completion.text) if boxed else completion.text)
+    return decode_as(target, unwrap_object(completion.text) if boxed else completion.text)
 
 
 # --- does the server really hold an answer to a schema? -------------------------------------------------

@@ -88,7 +88,7 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         """What is shown: no parts and no bytes, which say the same again, and of the log-probabilities how many."""
-        shown = dict(zip(_TOLD, _told(self), strict=True))
+        shown = dict(zip(_COMPARED_FIELDS, _get_compared(self), strict=True))
         del shown["parts"]
         return [*(shown | {"logprobs": f"<{len(self.logprobs)}>"}).items()]
 
@@ -96,10 +96,10 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         return f"Completion({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
 
     def __eq__(self, other: object) -> bool:
-        return _told(self) == _told(other) if isinstance(other, Completion) else NotImplemented
+        return _get_compared(self) == _get_compared(other) if isinstance(other, Completion) else NotImplemented
 
     def __hash__(self) -> int:
-        return hash(_told(self))
+        return hash(_get_compared(self))
 
     @property
     def message(self) -> Message:
@@ -112,8 +112,8 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         return Message("assistant", parts if reasoning or self.tool_calls else self.text)
 
 
-_TOLD = tuple(name for name in Completion.__struct_fields__ if name != "raw")
-_told = operator.attrgetter(*_TOLD)
+_COMPARED_FIELDS = tuple(name for name in Completion.__struct_fields__ if name != "raw")
+_get_compared = operator.attrgetter(*_COMPARED_FIELDS)
 
 
 @attrs.frozen(kw_only=True)

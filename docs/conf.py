@@ -23,7 +23,7 @@ from ctxbackends import PROFILES, BackendError, Profile
 from ctxbackends.testing import faults
 from ctxbackends.testing.faults.answers import KINDS, WIRES
 from ctxbackends.testing.faults.catalogue import GENERATIONS, makers
-from ctxbackends.wire.options import CELLS, Handling, Refused
+from ctxbackends.wire.options import OPTION_KEYS, OptionSupport, Unsupported
 
 project = "ctxbackends"
 author = "the ctxbackends authors"
@@ -109,12 +109,15 @@ def table(rows: list[dict[str, str]]) -> list[str]:
     return ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells]
 
 
-def handling_in_words(cell: str, handling: Handling) -> str:
-    if isinstance(handling, Refused):
+def handling_in_words(cell: str, handling: OptionSupport) -> str:
+    if isinstance(handling, Unsupported):
         return NO
-    own_place = handling.at in (cell, cell.partition(":")[0], "messages", "")
-    words = ["" if own_place and handling.as_ else YES if own_place else f"`{handling.at}`", handling.as_.value]
-    words.append(f"up to {handling.most:g}" if handling.most is not None else "")
+    own_place = handling.path in (cell, cell.partition(":")[0], "messages", "")
+    words = [
+        "" if own_place and handling.transform else YES if own_place else f"`{handling.path}`",
+        handling.transform.value,
+    ]
+    words.append(f"up to {handling.maximum:g}" if handling.maximum is not None else "")
     return " ".join(word for word in words if word)
 
 
@@ -142,12 +145,12 @@ class OptionsTable(SphinxDirective):
         }
         rows = [
             {"option": f"`{cell}`", **{f"`{name}`": handling_in_words(cell, one[cell]) for name, one in tables.items()}}
-            for cell in CELLS
+            for cell in OPTION_KEYS
         ]
         refused: dict[str, dict[str, list[str]]] = {}
         for name, one in tables.items():
             for cell, handling in one.items():
-                if isinstance(handling, Refused):
+                if isinstance(handling, Unsupported):
                     refused.setdefault(handling.reason, {}).setdefault(name, []).append(f"`{cell}`")
         lines = [*table(rows), ""]
         for reason, by_type in refused.items():

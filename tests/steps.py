@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from ctxbackends.errors import BackendError
-from ctxbackends.wire.http import HTTPRequest, HTTPResponse, Steps
-from ctxbackends.wire.status import error_from
+from ctxbackends.wire.http import HTTPRequest, HTTPResponse, Operation
+from ctxbackends.wire.status import error_from_response
 
 T = TypeVar("T")
 
@@ -19,7 +19,7 @@ def answered(value: object, status: int = 200) -> HTTPResponse:
     return HTTPResponse(status=status, headers={}, body=body)
 
 
-def play(steps: Steps[T], *answers: HTTPResponse) -> tuple[list[HTTPRequest], T]:
+def play(steps: Operation[T], *answers: HTTPResponse) -> tuple[list[HTTPRequest], T]:
     """What ``steps`` ask for, and their result, when the server answers so. Answers with an error status are thrown
     in, as the backend does. An answer too many or too few fails."""
     left = list(answers)
@@ -32,7 +32,7 @@ def play(steps: Steps[T], *answers: HTTPResponse) -> tuple[list[HTTPRequest], T]
     return requests, result
 
 
-def drive(steps: Steps[T], server: Callable[[HTTPRequest], HTTPResponse]) -> tuple[list[HTTPRequest], T]:
+def drive(steps: Operation[T], server: Callable[[HTTPRequest], HTTPResponse]) -> tuple[list[HTTPRequest], T]:
     """The same, with a function as the server."""
     asked: list[HTTPRequest] = []
     try:
@@ -43,7 +43,7 @@ def drive(steps: Steps[T], server: Callable[[HTTPRequest], HTTPResponse]) -> tup
             if 200 <= response.status < 300:
                 request = steps.send(response)
             else:
-                error: BackendError = error_from(response)
+                error: BackendError = error_from_response(response)
                 request = steps.throw(error)
     except StopIteration as end:
         result: T = end.value

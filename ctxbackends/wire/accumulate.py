@@ -120,7 +120,7 @@ class Accumulator:
     def _tool_calls(self) -> tuple[ToolCall, ...]:
         return tuple(call.call() for _, call in sorted(self._calls.items())) if self._calls else ()
 
-    def _written(self) -> tuple[str, str, tuple[Part, ...]]:
+    def _collect(self) -> tuple[str, str, tuple[Part, ...]]:
         """All text, all reasoning, and what is not empty as parts in their order."""
         texts: list[str] = []
         thoughts: list[str] = []
@@ -151,7 +151,7 @@ class Accumulator:
     ) -> Completion:
         """The whole answer. Only to be called when ``finish`` is set."""
         assert self.finish is not None, "a completion exists only after Finish"
-        text, reasoning, parts = self._written()
+        text, reasoning, parts = self._collect()
         return Completion(
             text=text,
             finish_reason=self.finish.finish_reason,
@@ -171,7 +171,7 @@ class Accumulator:
 
     def partial(self, *, served_model: str | None = None) -> PartialCompletion:
         """What there is, for an error to carry."""
-        text, reasoning, _ = self._written()
+        text, reasoning, _ = self._collect()
         return PartialCompletion(
             text=text,
             reasoning=reasoning,
@@ -181,7 +181,7 @@ class Accumulator:
         )
 
 
-def folded(
+def build_completion(
     events: Sequence[StreamEvent],
     *,
     requested_model: str,

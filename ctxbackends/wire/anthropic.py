@@ -28,28 +28,28 @@ from ctxbackends.messages import (
     ToolResult,
 )
 from ctxbackends.types import Completion, Finish, ReasoningDelta, StreamEvent, TextDelta, ToolCallDelta
-from ctxbackends.wire.accumulate import folded
+from ctxbackends.wire.accumulate import build_completion
 from ctxbackends.wire.anthropic_stream import (
     AnthropicStreamDecoder,
     WireBlock,
     WireUsage,
-    finish_reason_of,
-    unfinished,
-    usage_of,
+    incomplete_error,
+    parse_finish_reason,
+    parse_usage,
 )
-from ctxbackends.wire.http import HTTPRequest, HTTPResponse, arguments_text, bearer, encode_json
+from ctxbackends.wire.http import HTTPRequest, HTTPResponse, bearer_header, encode_arguments, encode_json
 from ctxbackends.wire.options import (
-    How,
     OptionTable,
-    Sent,
-    add_extra,
-    parameters_sent,
-    put,
-    refuse,
-    schema_sent,
-    sent,
+    Supported,
+    Transform,
+    check_supported,
+    lookup,
+    merge_extra_body,
+    prepare_parameters,
+    prepare_schema,
+    set_path,
 )
-from ctxbackends.wire.status import answered_error, read, refuse_error, request_id_of
+from ctxbackends.wire.status import decode_response, error_from_success, find_request_id, raise_for_error_body
 
 VERSION_HEADERS = {"anthropic-version": "2023-06-01"}
 """The version of the API; the only one: https://platform.claude.com/docs/en/api/versioning"""
@@ -94,7 +94,7 @@ class AnthropicCodec:
     own_key: bool = False
 
     def auth_headers(self, api_key: str) -> Mapping[str, str]:
-        return x_api_key(api_key) if self.own_key else bearer(api_key)
+        return x_api_key(api_key) if self.own_key else bearer_header(api_key)
 
     def encode_chat(self, request: ChatRequest, *, stream: bool) -> HTTPRequest:
         body = encode_body(request, self.table)
@@ -102,27 +102,27 @@ class AnthropicCodec:
         body["max_tokens"] = request.max_tokens or DEFAULT_MAX_TOKENS + (request.reasoning_budget or 0)
         if stream:
             body["stream"] = True
-        add_extra(body, request.extra_body, _RESERVED, self.table)
+        merge_extra_body(body, request.extra_body, _RESERVED, self.table)
         return HTTPRequest("POST", "/v1/messages", encode_json(body), VERSION_HEADERS)
 
     def decode_chat(self, response: HTTPResponse, *, requested_model: str) -> Completion:
-        answer = read(_answer_decoder, response, api="the Messages API")
+        answer = decode_response(_answer_decoder, response, api="the Messages API")
         if answer.error is not None or answer.type == "error":
-            raise answered_error(response)
+            raise error_from_success(response)
         if answer.content is None:
-            refuse_error(response)
+            raise_for_error_body(response)
             raise MalformedResponseError("the answer of the Messages API holds no content", body=response.body)
-        reason = finish_reason_of(answer.stop_reason)
+        reason = parse_finish_reason(answer.stop_reason)
         if reason is None:
-            raise unfinished(answer.stop_reason, body=response.body)
-        blocks = (_event(index, block) for index, block in enumerate(answer.content))
+            raise incomplete_error(answer.stop_reason, body=response.body)
+        blocks = (_decode_block(index, block) for index, block in enumerate(answer.content))
         events = [event for event in blocks if event is not None]
-        return folded(
-            [*events, Finish(reason, usage_of(answer.usage), answer.stop_sequence)],
+        return build_completion(
+            [*events, Finish(reason, parse_usage(answer.usage), answer.stop_sequence)],
             requested_model=requested_model,
             served_model=answer.model or None,
             response_id=answer.id,
-            request_id=request_id_of(response.headers),
+            request_id=find_request_id(response.headers),
             raw=response.body,
         )
 
@@ -130,7 +130,7 @@ class AnthropicCodec:
         return AnthropicStreamDecoder()
 
 
-def _event(index: int, block: WireBlock) -> StreamEvent | None:
+def _decode_block(index: int, block: WireBlock) -> StreamEvent | None:
     if block.type == "text":
         return TextDelta(block.text or "")
     if block.type == "thinking":
@@ -138,7 +138,7 @@ def _event(index: int, block: WireBlock) -> StreamEvent | None:
     if block.type == "redacted_thinking":
         return ReasoningDelta("", redacted=block.data or "")
     if block.type == "tool_use":
-        return ToolCallDelta(index, block.id or "", block.name or "", arguments_text(block.input))
+        return ToolCallDelta(index, block.id or "", block.name or "", encode_arguments(block.input))
     return None  # a block of a kind that this SDK asks for nowhere
 
 
@@ -147,7 +147,7 @@ def _event(index: int, block: WireBlock) -> StreamEvent | None:
 
 def encode_body(request: ChatRequest, table: OptionTable) -> dict[str, Any]:
     """Everything but ``max_tokens``, ``stream`` and ``extra_body``. Raises UnsupportedOptionError."""
-    scalars = refuse(request, table)
+    scalars = check_supported(request, table)
     system = [
         {"type": "text", "text": part.text}
         for message in request.messages
@@ -172,7 +172,7 @@ def encode_body(request: ChatRequest, table: OptionTable) -> dict[str, Any]:
     if request.stop_sequences:
         _put(body, table, "stop_sequences", request.stop_sequences)
     if isinstance(request.response_format, JSONSchemaFormat):
-        schema = schema_sent(request.response_format, sent(table, "response_format: json_schema").as_)
+        schema = prepare_schema(request.response_format, lookup(table, "response_format: json_schema").transform)
         format_ = {"type": "json_schema", "schema": schema}
         _put(body, table, "response_format: json_schema", format_)
     _put_tools(body, request, table)
@@ -187,19 +187,19 @@ def _put(body: dict[str, Any], table: OptionTable, option: str, value: Any) -> N
         if "thinking" in body:
             raise UnsupportedOptionError("reasoning_budget", 'contradicts reasoning_effort="none"')
         body["thinking"] = {"type": "enabled"}
-    put(body, sent(table, option).at, value)
+    set_path(body, lookup(table, option).path, value)
 
 
 def _put_tools(body: dict[str, Any], request: ChatRequest, table: OptionTable) -> None:
     tools, named = request.tools, request.tool_choice
-    if request.tool_choice == "none" and sent(table, "tool_choice: none").as_ == How.LEFT_OUT:
+    if request.tool_choice == "none" and lookup(table, "tool_choice: none").transform == Transform.WITHOUT_TOOLS:
         tools = ()
     if not tools:
         return
     choice: dict[str, Any] | None = None
     if isinstance(named, NamedTool):
         choice = {"type": "tool", "name": named.name}
-        if sent(table, "tool_choice: named").as_ == How.ALONE:
+        if lookup(table, "tool_choice: named").transform == Transform.ONLY_TOOL:
             tools = tuple(tool for tool in tools if tool.name == named.name)
             choice = {"type": "any"}
     elif named is not None:
@@ -208,26 +208,26 @@ def _put_tools(body: dict[str, Any], request: ChatRequest, table: OptionTable) -
         choice = {**(choice or {"type": "auto"}), "disable_parallel_tool_use": not request.parallel_tool_calls}
     if choice is not None:
         body["tool_choice"] = choice
-    how = sent(table, "tools").as_
-    body["tools"] = [_tool(tool, how) for tool in tools]
+    how = lookup(table, "tools").transform
+    body["tools"] = [_encode_tool(tool, how) for tool in tools]
 
 
-def _tool(tool: Tool, how: How) -> dict[str, Any]:
-    wire = {"name": tool.name, "description": tool.description, "input_schema": parameters_sent(tool, how)}
+def _encode_tool(tool: Tool, how: Transform) -> dict[str, Any]:
+    wire = {"name": tool.name, "description": tool.description, "input_schema": prepare_parameters(tool, how)}
     return {**wire, **({"strict": True} if tool.strict else {})}
 
 
 def encode_messages(messages: Sequence[Message], table: OptionTable) -> list[dict[str, Any]]:
     """Turns of user and assistant; tool results are the user's, and those that follow each other are one turn."""
     reasoning = table["message: reasoning"]
-    signed = isinstance(reasoning, Sent) and reasoning.as_ == How.SIGNED
+    signed = isinstance(reasoning, Supported) and reasoning.transform == Transform.WITH_SIGNATURE
     turns: list[dict[str, Any]] = []
     for message in messages:
         role = "assistant" if message.role == "assistant" else "user"
         if isinstance(message.content, str):
             content: str | list[dict[str, Any]] = message.content
         else:
-            content = [_block(part, signed) for part in message.content]
+            content = [_encode_block(part, signed) for part in message.content]
         previous = turns[-1]["content"] if turns and turns[-1]["role"] == role else None
         if message.role == "tool" and isinstance(previous, list) and previous[-1]["type"] == "tool_result":
             previous += content
@@ -236,7 +236,7 @@ def encode_messages(messages: Sequence[Message], table: OptionTable) -> list[dic
     return turns
 
 
-def _block(part: Part, signed: bool) -> dict[str, Any]:
+def _encode_block(part: Part, signed: bool) -> dict[str, Any]:
     if isinstance(part, TextPart):
         return {"type": "text", "text": part.text}
     if isinstance(part, ImagePart):
@@ -245,14 +245,14 @@ def _block(part: Part, signed: bool) -> dict[str, Any]:
         source = {"type": "base64", "media_type": part.media_type, "data": part.base64}
         return {"type": "image", "source": source}
     if isinstance(part, ToolCall):
-        return {"type": "tool_use", "id": part.id, "name": part.name, "input": _arguments(part)}
+        return {"type": "tool_use", "id": part.id, "name": part.name, "input": _decode_arguments(part)}
     if isinstance(part, ToolResult):
         result = {"type": "tool_result", "tool_use_id": part.tool_call_id, "content": part.content}
         return {**result, **({"is_error": True} if part.is_error else {})}
-    return _thinking(part, signed)
+    return _encode_thinking(part, signed)
 
 
-def _thinking(part: ReasoningPart, signed: bool) -> dict[str, Any]:
+def _encode_thinking(part: ReasoningPart, signed: bool) -> dict[str, Any]:
     if part.redacted is not None:
         return {"type": "redacted_thinking", "data": part.redacted}
     if part.signature is None and signed:
@@ -263,7 +263,7 @@ def _thinking(part: ReasoningPart, signed: bool) -> dict[str, Any]:
     return {"type": "thinking", "thinking": part.text, "signature": part.signature or ""}
 
 
-def _arguments(call: ToolCall) -> dict[str, Any]:
+def _decode_arguments(call: ToolCall) -> dict[str, Any]:
     try:
         return _object_decoder.decode(call.arguments or "{}")
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:

@@ -6,25 +6,25 @@ from __future__ import annotations
 from ctxbackends.messages import ChatRequest
 from ctxbackends.types import ModelInfo, ServerStatus
 from ctxbackends.wire.anthropic import VERSION_HEADERS, encode_body
-from ctxbackends.wire.http import HTTPRequest, Steps, encode_json
-from ctxbackends.wire.openai_server import decode_count, decode_models, ready_with
+from ctxbackends.wire.http import HTTPRequest, Operation, encode_json
+from ctxbackends.wire.openai_server import build_ready_status, decode_count, decode_models
 from ctxbackends.wire.options import OptionTable
 
 _PAGE = 1000  # the most that one page holds: https://platform.claude.com/docs/en/api/models/list
 
 
-def list_models() -> Steps[tuple[ModelInfo, ...]]:
+def list_models() -> Operation[tuple[ModelInfo, ...]]:
     """``GET /v1/models``. ``context_length`` is ``max_input_tokens``, where it is told."""
     response = yield HTTPRequest("GET", f"/v1/models?limit={_PAGE}", headers=VERSION_HEADERS)
     return decode_models(response)
 
 
-def status(model: str | None) -> Steps[ServerStatus]:
+def status(model: str | None) -> Operation[ServerStatus]:
     """Ready, where it lists its models."""
-    return ready_with((yield from list_models()), model)
+    return build_ready_status((yield from list_models()), model)
 
 
-def count_tokens(request: ChatRequest, table: OptionTable) -> Steps[int]:
+def count_tokens(request: ChatRequest, table: OptionTable) -> Operation[int]:
     """``POST /v1/messages/count_tokens``: https://platform.claude.com/docs/en/api/messages/count_tokens"""
     body = encode_body(request, table)
     response = yield HTTPRequest("POST", "/v1/messages/count_tokens", encode_json(body), VERSION_HEADERS)

@@ -14,8 +14,8 @@ import msgspec
 from ctxbackends.errors import StreamInterruptedError
 from ctxbackends.types import Finish, FinishReason, ReasoningDelta, StreamEvent, TextDelta, ToolCallDelta, Usage
 from ctxbackends.wire.framing import SSEDecoder
-from ctxbackends.wire.http import BaseDecoder, arguments_text
-from ctxbackends.wire.status import stream_error
+from ctxbackends.wire.http import BaseDecoder, encode_arguments
+from ctxbackends.wire.status import error_from_event
 
 # Not among them: pause_turn (an answer that wants to be continued), which is no whole answer.
 _FINISH_REASONS: Mapping[str, FinishReason] = {
@@ -82,7 +82,7 @@ class _Kind(msgspec.Struct):
 
 _event_decoder = msgspec.json.Decoder(_Event)
 _kind_decoder = msgspec.json.Decoder(_Kind)
-_KINDS = frozenset(
+_KNOWN_TYPES = frozenset(
     {
         "",
         "error",
@@ -96,31 +96,31 @@ _KINDS = frozenset(
 )
 
 
-def _names_an_error(event: _Event) -> bool:
+def _is_error(event: _Event) -> bool:
     """By its type; llama-server sends the members of its own errors, with a sentence in ``message``."""
     told = isinstance(event.message, str) and (not event.type or event.type.casefold().endswith("error"))
     return event.type == "error" or told
 
 
-def _is_unknown(data: bytes) -> bool:
+def _is_unknown_event(data: bytes) -> bool:
     """Whether an event that is not as expected is one of a kind that nobody here expects anything of."""
     try:
-        return _kind_decoder.decode(data).type not in _KINDS
+        return _kind_decoder.decode(data).type not in _KNOWN_TYPES
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
 
 
-def finish_reason_of(reason: str | None) -> FinishReason | None:
+def parse_finish_reason(reason: str | None) -> FinishReason | None:
     """The reason in our names, or None where it is none of a whole answer."""
     return _FINISH_REASONS.get(reason or "")
 
 
-def unfinished(reason: str | None, *, body: bytes = b"") -> StreamInterruptedError:
+def incomplete_error(reason: str | None, *, body: bytes = b"") -> StreamInterruptedError:
     """The error for an answer that has no reason of a whole one."""
     return StreamInterruptedError(f"the answer is not whole: stop_reason is {reason!r}", body=body)
 
 
-def usage_of(usage: WireUsage | None) -> Usage | None:
+def parse_usage(usage: WireUsage | None) -> Usage | None:
     """The counts in our names, where input_tokens includes the cached ones."""
     if usage is None or usage.input_tokens is None:
         return None
@@ -164,7 +164,7 @@ class AnthropicStreamDecoder(BaseDecoder):
             try:
                 event = decode(data)
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-                if data.strip() not in (b"", b"[DONE]") and not _is_unknown(data):
+                if data.strip() not in (b"", b"[DONE]") and not _is_unknown_event(data):
                     self._fail(f"an event of the stream is malformed: {error}", data.strip())
                     return
                 continue
@@ -187,9 +187,9 @@ class AnthropicStreamDecoder(BaseDecoder):
         kind = event.type
         if kind == "content_block_delta" and event.error is None:
             self._delta(event, events)
-        elif name == b"error" or event.error is not None or _names_an_error(event):
+        elif name == b"error" or event.error is not None or _is_error(event):
             # An object, a string, or the members at the top level, which llama-server sends on this route as well.
-            self.failure = stream_error(data)
+            self.failure = error_from_event(data)
         elif kind == "message_start" and isinstance(event.message, _Message):
             if self.response_id is not None or self._reason is not None:
                 self._fail("a second answer began in the stream", data)
@@ -225,7 +225,7 @@ class AnthropicStreamDecoder(BaseDecoder):
             events.append(ReasoningDelta("", redacted=block.data or ""))
         elif block.type == "tool_use":
             # Anthropic begins with an empty input and sends it in pieces; others may send it whole here.
-            whole = arguments_text(block.input) if block.input else ""
+            whole = encode_arguments(block.input) if block.input else ""
             # An index that is used again is another call, and not a piece of the one before.
             used = self._calls.values()
             self._calls[index] = place = index if index not in used else max(used) + 1
@@ -263,12 +263,12 @@ class AnthropicStreamDecoder(BaseDecoder):
         self._count(event.usage)
         if event.delta is not None and event.delta.stop_reason is not None:
             self._said_reason = event.delta.stop_reason
-            self._reason = finish_reason_of(event.delta.stop_reason)
+            self._reason = parse_finish_reason(event.delta.stop_reason)
             self._stop = event.delta.stop_sequence
 
     def _end(self, events: list[StreamEvent]) -> None:
         if self._reason is None:
-            self.failure = unfinished(self._said_reason)
+            self.failure = incomplete_error(self._said_reason)
             return
         self.finished = True
-        events.append(Finish(self._reason, usage_of(self._usage), self._stop))
+        events.append(Finish(self._reason, parse_usage(self._usage), self._stop))

@@ -109,7 +109,7 @@ class Codec(Protocol):
     def stream_decoder(self) -> StreamDecoder: ...
 
 
-Steps: TypeAlias = Generator[HTTPRequest, HTTPResponse, T]
+Operation: TypeAlias = Generator[HTTPRequest, HTTPResponse, T]
 """An operation of one or more requests without I/O: it yields a request and is sent the answer, a 2xx, or has the error
 of any other thrown into it; it returns the result. Everything beside generation is written so."""
 
@@ -123,7 +123,7 @@ class WireSettings:
     keep_alive: float | None = None
 
 
-def bearer(api_key: str) -> Mapping[str, str]:
+def bearer_header(api_key: str) -> Mapping[str, str]:
     """The key as most servers take it (RFC 6750)."""
     return {"Authorization": f"Bearer {api_key}"}
 
@@ -148,7 +148,7 @@ def encode_json(value: Any) -> bytes:
         raise ValueError(f"the request cannot be written as JSON: {error}") from error
 
 
-def arguments_text(arguments: str | Mapping[str, Any] | None) -> str:
+def encode_arguments(arguments: str | Mapping[str, Any] | None) -> str:
     """A tool call's arguments as JSON text: some servers send the object itself."""
     if arguments is None:
         return ""

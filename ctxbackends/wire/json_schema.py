@@ -26,7 +26,7 @@ class _PydanticModel(Protocol):
     def model_validate_json(self, json_data: str) -> Any: ...
 
 
-def _pydantic(target: object) -> _PydanticModel | None:
+def _as_pydantic_model(target: object) -> _PydanticModel | None:
     if isinstance(target, type) and hasattr(target, "model_json_schema") and hasattr(target, "model_validate_json"):
         return cast(_PydanticModel, target)
     return None
@@ -35,62 +35,67 @@ def _pydantic(target: object) -> _PydanticModel | None:
 def schema_for(target: type[T]) -> dict[str, Any]:
     """JSON Schema of an attrs class, dataclass, TypedDict, msgspec Struct, pydantic model or built-in type. Raises
     TypeError for what JSON cannot hold."""
-    model = _pydantic(target)
+    model = _as_pydantic_model(target)
     schema = model.model_json_schema() if model is not None else msgspec.json.schema(target)
     plain = schema.pop("$defs", {})
-    definitions = {name: _strict(_inlined(definition, plain)) for name, definition in plain.items()}
-    root: dict[str, Any] = _strict(_inlined(schema, plain) if "$ref" not in schema else schema)
+    definitions = {name: _make_strict(_inline_references(definition, plain)) for name, definition in plain.items()}
+    root: dict[str, Any] = _make_strict(_inline_references(schema, plain) if "$ref" not in schema else schema)
     reference = root.pop("$ref", None)
     if reference is not None:
         # The root is inlined, since servers want an object there and not a reference.
         name = reference.removeprefix("#/$defs/")
         root = {**definitions[name], **root}
-        if not _mentions(definitions, reference):
+        if not _has_reference(definitions, reference):
             del definitions[name]
     return {**root, "$defs": definitions} if definitions else root
 
 
-_BOX = "value"
+_WRAPPER_KEY = "value"
 
 
-def in_box(schema: Mapping[str, Any]) -> dict[str, Any]:
+def wrap_in_object(schema: Mapping[str, Any]) -> dict[str, Any]:
     """An object that holds what ``schema`` describes."""
     inner = {name: part for name, part in schema.items() if name != "$defs"}
-    box = {"type": "object", "properties": {_BOX: inner}, "required": [_BOX], "additionalProperties": False}
+    box = {
+        "type": "object",
+        "properties": {_WRAPPER_KEY: inner},
+        "required": [_WRAPPER_KEY],
+        "additionalProperties": False,
+    }
     return {**box, **({"$defs": schema["$defs"]} if "$defs" in schema else {})}
 
 
-def out_of_box(text: str) -> str:
+def unwrap_object(text: str) -> str:
     """What the object holds, as JSON text; ``text`` itself where it is no such object, for the validation to tell."""
     try:
-        return bytes(msgspec.json.decode(text, type=dict[str, msgspec.Raw])[_BOX]).decode()
+        return bytes(msgspec.json.decode(text, type=dict[str, msgspec.Raw])[_WRAPPER_KEY]).decode()
     except (msgspec.DecodeError, UnicodeError, RecursionError, KeyError):
         return text
 
 
-def _inlined(node: Any, definitions: Mapping[str, Any]) -> Any:
+def _inline_references(node: Any, definitions: Mapping[str, Any]) -> Any:
     """References that stand beside something else are put in: strict schemas take them alone."""
     if isinstance(node, list):
-        return [_inlined(item, definitions) for item in node]
+        return [_inline_references(item, definitions) for item in node]
     if not isinstance(node, dict):
         return node
     if "$ref" in node and len(node) > 1:
         beside = {name: part for name, part in node.items() if name != "$ref"}
         node = {**definitions[node["$ref"].removeprefix("#/$defs/")], **beside}
-    return {name: _inlined(part, definitions) for name, part in node.items()}
+    return {name: _inline_references(part, definitions) for name, part in node.items()}
 
 
-def _strict(node: Any) -> Any:
+def _make_strict(node: Any) -> Any:
     if isinstance(node, list):
-        return [_strict(item) for item in node]
+        return [_make_strict(item) for item in node]
     if not isinstance(node, dict):
         return node
     strict = {
-        key: {name: _strict(part) for name, part in value.items()}
+        key: {name: _make_strict(part) for name, part in value.items()}
         if key == "properties"
         else value
         if key in ("enum", "const")
-        else _strict(value)
+        else _make_strict(value)
         for key, value in node.items()
         if key != "default"
     }
@@ -100,13 +105,13 @@ def _strict(node: Any) -> Any:
     return strict
 
 
-def _mentions(node: Any, reference: str) -> bool:
+def _has_reference(node: Any, reference: str) -> bool:
     if isinstance(node, dict):
-        return node.get("$ref") == reference or any(_mentions(value, reference) for value in node.values())
-    return isinstance(node, list) and any(_mentions(item, reference) for item in node)
+        return node.get("$ref") == reference or any(_has_reference(value, reference) for value in node.values())
+    return isinstance(node, list) and any(_has_reference(item, reference) for item in node)
 
 
-REFUSED_BY_ANTHROPIC = (
+ANTHROPIC_UNSUPPORTED = (
     "minimum",
     "maximum",
     "exclusiveMinimum",
@@ -121,25 +126,25 @@ REFUSED_BY_ANTHROPIC = (
     "minItems",  # above 1
 )
 
-LENGTHS = ("minLength", "maxLength")
+LENGTH_CONSTRAINTS = ("minLength", "maxLength")
 """xgrammar, which vLLM comes with, lets a text of bounded length hold no escape: no quotation mark, no backslash and no
 line break (measured, 0.2.8; https://github.com/mlc-ai/xgrammar/issues/800)."""
 
 
-def in_words(node: Any, constraints: Sequence[str]) -> Any:
+def describe_constraints(node: Any, constraints: Sequence[str]) -> Any:
     """A schema without the ``constraints`` that a server refuses or misreads; the description says them instead."""
     if isinstance(node, list):
-        return [in_words(item, constraints) for item in node]
+        return [describe_constraints(item, constraints) for item in node]
     if not isinstance(node, dict):
         return node
     loose = [name for name in constraints if name in node and not (name == "minItems" and node[name] <= 1)]
     said = [f"{name}: {node[name]}" for name in loose]
     kept = {
-        name: {key: in_words(part, constraints) for key, part in value.items()}
+        name: {key: describe_constraints(part, constraints) for key, part in value.items()}
         if name in ("properties", "$defs")
         else value
         if name in ("enum", "const", "required")
-        else in_words(value, constraints)
+        else describe_constraints(value, constraints)
         for name, value in node.items()
         if name not in loose
     }
@@ -150,9 +155,9 @@ def in_words(node: Any, constraints: Sequence[str]) -> Any:
 
 def decode_as(target: type[T], text: str) -> T:
     """The answer's text as a validated ``target``. Raises StructuredOutputError with the place of the fault."""
-    model = _pydantic(target)
+    model = _as_pydantic_model(target)
     if model is not None:
-        return cast(T, _validated(model, text))
+        return cast(T, _validate_model(model, text))
     try:
         return msgspec.json.decode(text.encode("utf-8", "surrogatepass"), type=target)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -165,13 +170,13 @@ def decode_as(target: type[T], text: str) -> T:
         ) from error
 
 
-def _validated(model: _PydanticModel, text: str) -> Any:
+def _validate_model(model: _PydanticModel, text: str) -> Any:
     try:
         return model.model_validate_json(text)
     except ValueError as error:  # pydantic's ValidationError is one
         found: Sequence[Mapping[str, Any]] = getattr(error, "errors", tuple)()
         first = found[0] if found else {}
-        place = _pointer(first.get("loc", ()))
+        place = _format_pointer(first.get("loc", ()))
         problem = first.get("msg", error)
         where = f" - at `{place}`" if place else ""
         name = getattr(model, "__name__", "value")
@@ -180,7 +185,7 @@ def _validated(model: _PydanticModel, text: str) -> Any:
         ) from error
 
 
-def _pointer(location: Sequence[str | int]) -> str | None:
+def _format_pointer(location: Sequence[str | int]) -> str | None:
     """A place in msgspec's notation, None for the whole."""
     if not location:
         return None

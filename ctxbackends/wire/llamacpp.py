@@ -13,11 +13,11 @@ import msgspec
 from ctxbackends.errors import APIStatusError, EmptyModelListError, NotFoundError, UnsupportedOperationError
 from ctxbackends.messages import ChatRequest
 from ctxbackends.types import ModelInfo, ServerState, ServerStatus
-from ctxbackends.wire.http import HTTPRequest, HTTPResponse, Steps, encode_json
+from ctxbackends.wire.http import HTTPRequest, HTTPResponse, Operation, encode_json
 from ctxbackends.wire.openai_chat import encode_messages, encode_tool
-from ctxbackends.wire.openai_server import chosen_model, decode_count, decode_models
-from ctxbackends.wire.options import OptionTable, refuse
-from ctxbackends.wire.status import accept, read
+from ctxbackends.wire.openai_server import decode_count, decode_models, select_model
+from ctxbackends.wire.options import OptionTable, check_supported
+from ctxbackends.wire.status import decode_response, raise_for_failed_command
 
 _NO_ROUTER = (
     "this llama-server serves the one model that it was started with; only one that was started as a router "
@@ -54,20 +54,20 @@ _template_decoder = msgspec.json.Decoder(_Template)
 _tokens_decoder = msgspec.json.Decoder(_Tokens)
 
 
-def status(model: str | None) -> Steps[ServerStatus]:
+def status(model: str | None) -> Operation[ServerStatus]:
     """``/health`` decides; the rest is what the server tells more, where it was started so that it does."""
     yield HTTPRequest("GET", "/health")
-    models = yield from _models()
-    chosen = chosen_model(models, model) or (models[0] if models and models[0].state is None else None)
+    models = yield from _fetch_models()
+    chosen = select_model(models, model) or (models[0] if models and models[0].state is None else None)
     if chosen is not None and chosen.state is not None:
-        return _router_status(chosen, models)
-    answer = yield from _optional(HTTPRequest("GET", "/props"))
-    props = read(_props_decoder, answer, api="llama-server") if answer is not None else _Props()
+        return _build_router_status(chosen, models)
+    answer = yield from _request_optional(HTTPRequest("GET", "/props"))
+    props = decode_response(_props_decoder, answer, api="llama-server") if answer is not None else _Props()
     busy = None
     if not props.is_sleeping:  # asking for the slots would wake it
-        answer = yield from _optional(HTTPRequest("GET", "/slots"))
+        answer = yield from _request_optional(HTTPRequest("GET", "/slots"))
         if answer is not None:
-            slots = read(_slots_decoder, answer, api="llama-server")
+            slots = decode_response(_slots_decoder, answer, api="llama-server")
             busy = sum(slot.is_processing for slot in slots)
     context = props.default_generation_settings.n_ctx if props.default_generation_settings else None
     return ServerStatus(
@@ -81,22 +81,22 @@ def status(model: str | None) -> Steps[ServerStatus]:
     )
 
 
-def slots(_: str | None) -> Steps[int | None]:
+def slots(_: str | None) -> Operation[int | None]:
     """How many requests it works on at once. A router does not tell: each of its models has slots of its own."""
     answer = yield HTTPRequest("GET", "/props")
-    return read(_props_decoder, answer, api="llama-server").total_slots
+    return decode_response(_props_decoder, answer, api="llama-server").total_slots
 
 
-def _models() -> Steps[tuple[ModelInfo, ...]]:
+def _fetch_models() -> Operation[tuple[ModelInfo, ...]]:
     """Empty where a router has none yet."""
-    listed = yield from _optional(HTTPRequest("GET", "/v1/models"))
+    listed = yield from _request_optional(HTTPRequest("GET", "/v1/models"))
     try:
         return decode_models(listed) if listed is not None else ()
     except EmptyModelListError:
         return ()
 
 
-def _router_status(chosen: ModelInfo, models: Sequence[ModelInfo]) -> ServerStatus:
+def _build_router_status(chosen: ModelInfo, models: Sequence[ModelInfo]) -> ServerStatus:
     """A router tells the state of each model; slots and context are those of the server behind it."""
     states: Mapping[str | None, ServerState] = {
         "loading": "loading",
@@ -113,7 +113,7 @@ def _router_status(chosen: ModelInfo, models: Sequence[ModelInfo]) -> ServerStat
     )
 
 
-def _optional(request: HTTPRequest) -> Steps[HTTPResponse | None]:
+def _request_optional(request: HTTPRequest) -> Operation[HTTPResponse | None]:
     """What not every server tells: switched off (403, 501), or unknown to an older build (404). A refused key is an
     error all the same."""
     try:
@@ -124,32 +124,32 @@ def _optional(request: HTTPRequest) -> Steps[HTTPResponse | None]:
         return None
 
 
-def load(model: str, *, context_length: int | None, keep_alive: float | None) -> Steps[None]:
+def load(model: str, *, context_length: int | None, keep_alive: float | None) -> Operation[None]:
     """``POST /models/load``, which a router has; it answers before the model is loaded."""
     for option, value in (("context_length", context_length), ("keep_alive", keep_alive)):
         if value is not None:
             raise UnsupportedOperationError("load", f"llama-server takes no {option} when it loads a model")
-    yield from _router("load", model)
+    yield from _post_to_router("load", model)
 
 
-def unload(model: str) -> Steps[None]:
+def unload(model: str) -> Operation[None]:
     """``POST /models/unload``, which a router has."""
-    yield from _router("unload", model)
+    yield from _post_to_router("unload", model)
 
 
-def _router(what: str, model: str) -> Steps[None]:
+def _post_to_router(what: str, model: str) -> Operation[None]:
     try:
-        accept((yield HTTPRequest("POST", f"/models/{what}", encode_json({"model": model}))))
+        raise_for_failed_command((yield HTTPRequest("POST", f"/models/{what}", encode_json({"model": model}))))
     except NotFoundError as error:
         if error.message is not None and "model" in error.message.casefold():
             raise
         raise UnsupportedOperationError(what, _NO_ROUTER) from error
 
 
-def count_tokens(request: ChatRequest, table: OptionTable) -> Steps[int]:
+def count_tokens(request: ChatRequest, table: OptionTable) -> Operation[int]:
     """By the server's own template and tokenizer. Builds before the counter of chats have both as routes of their
     own."""
-    refuse(request, table)
+    check_supported(request, table)
     body: dict[str, Any] = {"model": request.model, "messages": encode_messages(request.messages, table)}
     if request.tools:
         body["tools"] = [encode_tool(tool) for tool in request.tools]
@@ -159,7 +159,7 @@ def count_tokens(request: ChatRequest, table: OptionTable) -> Steps[int]:
     except NotFoundError:
         pass
     response = yield HTTPRequest("POST", "/apply-template", encode_json(body))
-    prompt = read(_template_decoder, response, api="llama-server").prompt
+    prompt = decode_response(_template_decoder, response, api="llama-server").prompt
     asked = {"content": prompt, "add_special": True, "parse_special": True}
     response = yield HTTPRequest("POST", "/tokenize", encode_json(asked))
-    return len(read(_tokens_decoder, response, api="llama-server").tokens)
+    return len(decode_response(_tokens_decoder, response, api="llama-server").tokens)

@@ -20,8 +20,8 @@ from ctxbackends.errors import (
 )
 from ctxbackends.types import ModelInfo, ServerStatus
 from ctxbackends.wire import openai_server
-from ctxbackends.wire.http import HTTPRequest, Steps, WireSettings, encode_json
-from ctxbackends.wire.status import accept, answered_error, read
+from ctxbackends.wire.http import HTTPRequest, Operation, WireSettings, encode_json
+from ctxbackends.wire.status import decode_response, error_from_success, raise_for_failed_command
 
 _TOO_OLD = "this LM Studio has no /api/v1; it needs version 0.4 or newer"
 
@@ -61,21 +61,21 @@ class _Models(msgspec.Struct):
 _models_decoder = msgspec.json.Decoder(_Models)
 
 
-def _all_models() -> Steps[list[_Model]]:
+def _fetch_models() -> Operation[list[_Model]]:
     response = yield HTTPRequest("GET", "/api/v1/models")
-    answer = read(_models_decoder, response, api="LM Studio")
+    answer = decode_response(_models_decoder, response, api="LM Studio")
     if answer.error is not None:
-        raise answered_error(response)
+        raise error_from_success(response)
     if answer.models is None:
         raise MalformedResponseError("the answer is not what LM Studio answers with: no models", body=response.body)
     return answer.models
 
 
-def list_models() -> Steps[tuple[ModelInfo, ...]]:
+def list_models() -> Operation[tuple[ModelInfo, ...]]:
     """The models on the disk and whether they are loaded; on an LM Studio before 0.4, what its OpenAI-compatible API
     lists. ``context_length`` is that of the loaded model. Raises EmptyModelListError."""
     try:
-        models = yield from _all_models()
+        models = yield from _fetch_models()
     except NotFoundError:
         return (yield from openai_server.list_models())
     if not models:
@@ -84,7 +84,7 @@ def list_models() -> Steps[tuple[ModelInfo, ...]]:
         ModelInfo(
             id=model.key,
             aliases=model.names[1:],
-            context_length=_context_of(model),
+            context_length=_get_context_length(model),
             owned_by=model.publisher,
             state="loaded" if model.instances else "unloaded",
         )
@@ -92,26 +92,26 @@ def list_models() -> Steps[tuple[ModelInfo, ...]]:
     )
 
 
-def _instance(model: _Model, name: str | None) -> _Instance | None:
+def _select_instance(model: _Model, name: str | None) -> _Instance | None:
     """The one that a request for ``name`` reaches: that of this id, or else the first."""
     named = next((instance for instance in model.instances if instance.id == name), None)
     return named or (model.instances[0] if model.instances else None)
 
 
-def _context_of(model: _Model, name: str | None = None) -> int | None:
-    instance = _instance(model, name)
+def _get_context_length(model: _Model, name: str | None = None) -> int | None:
+    instance = _select_instance(model, name)
     return instance.config.context_length if instance is not None and instance.config else None
 
 
-def status(model: str | None) -> Steps[ServerStatus]:
+def status(model: str | None) -> Operation[ServerStatus]:
     """Ready when it answers: it loads a model inside the first request for it."""
     try:
-        models = yield from _all_models()
+        models = yield from _fetch_models()
     except NotFoundError:
         return (yield from openai_server.status_from_models(model))
     loaded = [one for one in models if one.instances]
     ours = next((one for one in loaded if model is None or model in one.names), None)
-    instance = _instance(ours, model) if ours is not None else None
+    instance = _select_instance(ours, model) if ours is not None else None
     config = instance.config if instance is not None else None
     return ServerStatus(
         state="ready",
@@ -123,64 +123,66 @@ def status(model: str | None) -> Steps[ServerStatus]:
     )
 
 
-def slots(model: str | None) -> Steps[int | None]:
+def slots(model: str | None) -> Operation[int | None]:
     """How many requests the loaded model works on at once; 0 before it is loaded."""
-    models = yield from _all_models()
+    models = yield from _fetch_models()
     ours = next((one for one in models if one.instances and (model is None or model in one.names)), None)
-    instance = _instance(ours, model) if ours is not None else None
+    instance = _select_instance(ours, model) if ours is not None else None
     if instance is None:
         return 0
     return instance.config.parallel if instance.config else None
 
 
-def load(model: str, *, context_length: int | None, keep_alive: float | None) -> Steps[None]:
+def load(model: str, *, context_length: int | None, keep_alive: float | None) -> Operation[None]:
     """``POST /api/v1/models/load``. A model that is loaded already is not loaded a second time."""
     if keep_alive is not None:
         raise UnsupportedOperationError(
             "load",
             "LM Studio takes no keep_alive when it loads; write keep_alive into .ctxrc, and each request sends it",
         )
-    found = yield from _find(model, "load")
+    found = yield from _find_model(model, "load")
     if found is not None and found.instances:
-        have = _context_of(found, model)
+        have = _get_context_length(found, model)
         if context_length is None or have == context_length:
             return
         yield from _unload_all(found)
     body: dict[str, Any] = {"model": found.key if found is not None else model}
     if context_length is not None:
         body["context_length"] = context_length
-    accept((yield HTTPRequest("POST", "/api/v1/models/load", encode_json(body))))
+    raise_for_failed_command((yield HTTPRequest("POST", "/api/v1/models/load", encode_json(body))))
 
 
-def unload(model: str) -> Steps[None]:
+def unload(model: str) -> Operation[None]:
     """Every instance of ``model``; nothing happens where there is none."""
-    found = yield from _find(model, "unload")
+    found = yield from _find_model(model, "unload")
     if found is None:
         raise ModelNotFoundError(404, body=f"LM Studio has no model {model}".encode(), message="model not found")
     yield from _unload_all(found)
 
 
-def _find(model: str, what: str) -> Steps[_Model | None]:
+def _find_model(model: str, what: str) -> Operation[_Model | None]:
     try:
-        models = yield from _all_models()
+        models = yield from _fetch_models()
     except NotFoundError as error:
         raise UnsupportedOperationError(what, _TOO_OLD) from error
     return next((one for one in models if model in one.names), None)
 
 
-def _unload_all(model: _Model) -> Steps[None]:
+def _unload_all(model: _Model) -> Operation[None]:
     for instance in model.instances:
-        accept((yield HTTPRequest("POST", "/api/v1/models/unload", encode_json({"instance_id": instance.id}))))
+        raise_for_failed_command(
+            (yield HTTPRequest("POST", "/api/v1/models/unload", encode_json({"instance_id": instance.id})))
+        )
 
 
-def prepare(model: str, settings: WireSettings) -> Steps[None]:
+def prepare(model: str, settings: WireSettings) -> Operation[None]:
     """Before a generation: LM Studio takes a context length only when it loads a model, so the model is loaded
     with the one that is configured. Raises ServerConfigurationError where it is loaded with another."""
     if settings.context_length is None:
         return
-    found = yield from _find(model, "context_length")
+    found = yield from _find_model(model, "context_length")
     if found is not None and found.instances:
-        have = _context_of(found, model)
+        have = _get_context_length(found, model)
         if have is not None and have != settings.context_length:
             raise ServerConfigurationError(
                 f"{model} is loaded with a context of {have} tokens, and context_length says "

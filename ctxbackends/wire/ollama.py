@@ -39,7 +39,7 @@ from ctxbackends.types import (
     ToolCallDelta,
     Usage,
 )
-from ctxbackends.wire.accumulate import folded
+from ctxbackends.wire.accumulate import build_completion
 from ctxbackends.wire.framing import LineSplitter
 from ctxbackends.wire.http import (
     BaseDecoder,
@@ -47,14 +47,14 @@ from ctxbackends.wire.http import (
     HTTPResponse,
     StreamDecoder,
     WireSettings,
-    arguments_text,
-    bearer,
+    bearer_header,
+    encode_arguments,
     encode_json,
 )
-from ctxbackends.wire.openai_chat import encode_tool, error_marked
-from ctxbackends.wire.openai_parts import Logprob, logprob_of
-from ctxbackends.wire.options import OptionTable, add_extra, put, refuse, sent
-from ctxbackends.wire.status import answered_error, error_facts, read, stream_error
+from ctxbackends.wire.openai_chat import encode_tool, format_tool_result
+from ctxbackends.wire.openai_parts import Logprob, parse_logprob
+from ctxbackends.wire.options import OptionTable, check_supported, lookup, merge_extra_body, set_path
+from ctxbackends.wire.status import decode_response, error_from_event, error_from_success, parse_error_body
 
 # Not among them: "load" and "unload", which answer a request without messages.
 _FINISH_REASONS: Mapping[str, FinishReason] = {"stop": "stop", "length": "length"}
@@ -68,7 +68,7 @@ _RESERVED = {
 }
 
 NANOSECONDS = 1e-9
-_LAST_SHOWN = 512
+_MAX_LAST_LINE = 512
 Nanoseconds: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)]
 """A century and a half: what is longer is no time."""
 
@@ -118,20 +118,20 @@ class OllamaCodec:
     settings: WireSettings = attrs.field(factory=WireSettings)
 
     def auth_headers(self, api_key: str) -> Mapping[str, str]:
-        return bearer(api_key)
+        return bearer_header(api_key)
 
     def encode_chat(self, request: ChatRequest, *, stream: bool) -> HTTPRequest:
-        scalars = refuse(request, self.table)
+        scalars = check_supported(request, self.table)
         body: dict[str, Any] = {
             "model": request.model,
-            "messages": _messages(request.messages),
+            "messages": _encode_messages(request.messages),
             "stream": stream,
             "truncate": False,
             "shift": False,
-            **keep_alive_member(self.settings.keep_alive),
+            **encode_keep_alive(self.settings.keep_alive),
         }
         if self.settings.context_length is not None:
-            put(body, "options.num_ctx", self.settings.context_length)
+            set_path(body, "options.num_ctx", self.settings.context_length)
         for name, value in scalars:
             self._put(body, name, _THINK.get(value, value) if name == "reasoning_effort" else value)
         if request.stop_sequences:
@@ -142,16 +142,16 @@ class OllamaCodec:
             body["format"] = "json"
         if request.tools and request.tool_choice != "none":
             body["tools"] = [encode_tool(tool) for tool in request.tools]
-        add_extra(body, request.extra_body, _RESERVED, self.table)
+        merge_extra_body(body, request.extra_body, _RESERVED, self.table)
         return HTTPRequest("POST", "/api/chat", encode_json(body))
 
     def _put(self, body: dict[str, Any], option: str, value: Any) -> None:
-        put(body, sent(self.table, option).at, value)
+        set_path(body, lookup(self.table, option).path, value)
 
     def decode_chat(self, response: HTTPResponse, *, requested_model: str) -> Completion:
-        line = read(_line_decoder, response, api="Ollama")
+        line = decode_response(_line_decoder, response, api="Ollama")
         if line.error is not None:
-            raise answered_error(response)
+            raise error_from_success(response)
         if line.message is None:
             raise MalformedResponseError("the answer is not what Ollama answers with: no message", body=response.body)
         reason = _FINISH_REASONS.get(line.done_reason or "")
@@ -160,10 +160,10 @@ class OllamaCodec:
                 f"the answer is not whole: done_reason is {line.done_reason!r}", body=response.body
             )
         events: list[StreamEvent] = []
-        reader = _Reader()
+        reader = _LineReader()
         reader.take(line, events)
         events.append(reader.finish(line, reason))
-        return folded(
+        return build_completion(
             events,
             requested_model=requested_model,
             served_model=line.model or None,
@@ -178,7 +178,7 @@ class OllamaCodec:
 _THINK: Mapping[Any, Any] = {"none": False}
 
 
-def keep_alive_member(keep_alive: float | None) -> dict[str, Any]:
+def encode_keep_alive(keep_alive: float | None) -> dict[str, Any]:
     """How long the model stays loaded after the request, in seconds; Ollama's number for ever is -1."""
     if keep_alive is None:
         return {}
@@ -187,18 +187,18 @@ def keep_alive_member(keep_alive: float | None) -> dict[str, Any]:
     return {"keep_alive": f"{keep_alive:f}".rstrip("0").rstrip(".") + "s"}  # Go reads no exponents
 
 
-def _messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
+def _encode_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
     names: dict[str, str] = {}
     wires: list[dict[str, Any]] = []
     for message in messages:
         names.update((call.id, call.name) for call in message.tool_calls)  # ids come again in later turns
-        wires += _wire(message, names)
+        wires += _encode_message(message, names)
     return wires
 
 
-def _wire(message: Message, names: Mapping[str, str]) -> list[dict[str, Any]]:
+def _encode_message(message: Message, names: Mapping[str, str]) -> list[dict[str, Any]]:
     if message.role == "tool":
-        return [_tool_result(part, names) for part in message.content if isinstance(part, ToolResult)]
+        return [_encode_tool_result(part, names) for part in message.content if isinstance(part, ToolResult)]
     wire: dict[str, Any] = {"role": message.role, "content": message.text}
     images = [part.base64 for part in message.parts if isinstance(part, ImagePart)]
     thought = "".join(part.text for part in message.parts if isinstance(part, ReasoningPart))
@@ -207,11 +207,11 @@ def _wire(message: Message, names: Mapping[str, str]) -> list[dict[str, Any]]:
     if thought:
         wire["thinking"] = thought
     if message.tool_calls:
-        wire["tool_calls"] = [_tool_call(call) for call in message.tool_calls]
+        wire["tool_calls"] = [_encode_tool_call(call) for call in message.tool_calls]
     return [wire]
 
 
-def _tool_call(call: ToolCall) -> dict[str, Any]:
+def _encode_tool_call(call: ToolCall) -> dict[str, Any]:
     try:
         arguments = _object_decoder.decode(call.arguments or "{}")
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
@@ -221,13 +221,13 @@ def _tool_call(call: ToolCall) -> dict[str, Any]:
     return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
 
 
-def _tool_result(result: ToolResult, names: Mapping[str, str]) -> dict[str, Any]:
+def _encode_tool_result(result: ToolResult, names: Mapping[str, str]) -> dict[str, Any]:
     name = result.name or names.get(result.tool_call_id)
-    wire = {"role": "tool", "content": error_marked(result), "tool_call_id": result.tool_call_id}
+    wire = {"role": "tool", "content": format_tool_result(result), "tool_call_id": result.tool_call_id}
     return {**wire, **({"tool_name": name} if name else {})}
 
 
-class _Reader:
+class _LineReader:
     """The members of a line to events. Ollama sends each tool call whole; its ids are new or missing."""
 
     __slots__ = ("calls",)
@@ -242,13 +242,13 @@ class _Reader:
         if message.thinking:
             events.append(ReasoningDelta(message.thinking))
         if line.logprobs and not message.thinking:  # those of the reasoning are not the answer's
-            events.append(TextDelta(message.content or "", tuple(logprob_of(one) for one in line.logprobs)))
+            events.append(TextDelta(message.content or "", tuple(parse_logprob(one) for one in line.logprobs)))
         elif message.content:
             events.append(TextDelta(message.content))
         for call in message.tool_calls or ():
             place = self.calls
             self.calls += 1
-            arguments = arguments_text(call.function.arguments) or "{}"
+            arguments = encode_arguments(call.function.arguments) or "{}"
             # Versions before 0.13 give no id; the time keeps those of different answers apart.
             moment = "".join(character for character in line.created_at or "" if character.isdigit())
             call_id = call.id or "_".join(("call", *([moment] if moment else []), str(place)))
@@ -257,22 +257,22 @@ class _Reader:
     def finish(self, line: _Line, reason: FinishReason) -> Finish:
         if self.calls and reason == "stop":
             reason = "tool_calls"  # Ollama has no reason of its own for it
-        return Finish(reason, _usage(line))
+        return Finish(reason, _parse_usage(line))
 
 
-def _usage(line: _Line) -> Usage | None:
+def _parse_usage(line: _Line) -> Usage | None:
     if line.prompt_eval_count is None and line.eval_count is None:
         return None
     return Usage(
         line.prompt_eval_count or 0,
         line.eval_count or 0,
-        load_seconds=_seconds(line.load_duration),
-        prompt_seconds=_seconds(line.prompt_eval_duration),
-        generation_seconds=_seconds(line.eval_duration),
+        load_seconds=_to_seconds(line.load_duration),
+        prompt_seconds=_to_seconds(line.prompt_eval_duration),
+        generation_seconds=_to_seconds(line.eval_duration),
     )
 
 
-def _seconds(nanoseconds: int | None) -> float | None:
+def _to_seconds(nanoseconds: int | None) -> float | None:
     return None if nanoseconds is None else nanoseconds * NANOSECONDS
 
 
@@ -284,7 +284,7 @@ class OllamaStreamDecoder(BaseDecoder):
     def __init__(self) -> None:
         super().__init__()
         self._lines = LineSplitter()
-        self._reader = _Reader()
+        self._reader = _LineReader()
         self._last = b""
 
     def feed(self, data: bytes) -> list[StreamEvent]:
@@ -306,8 +306,8 @@ class OllamaStreamDecoder(BaseDecoder):
                 if not data.strip():
                     continue
                 # A proxy may put the members of an error of its own in the place of a line.
-                if error_facts(data).message is not None:
-                    self.failure = stream_error(data)
+                if parse_error_body(data).message is not None:
+                    self.failure = error_from_event(data)
                 else:
                     self.failure = StreamInterruptedError(f"a line of the stream is malformed: {error}", body=data)
                 return
@@ -329,11 +329,11 @@ class OllamaStreamDecoder(BaseDecoder):
             self._take(data, line, events)
             if self.ended():
                 return
-        self._last = last[:_LAST_SHOWN]
+        self._last = last[:_MAX_LAST_LINE]
 
     def _take(self, data: bytes, line: _Line, events: list[StreamEvent]) -> None:
         if line.error is not None:
-            self.failure = stream_error(data)
+            self.failure = error_from_event(data)
             return
         self.served_model = self.served_model or line.model or None
         self._reader.take(line, events)

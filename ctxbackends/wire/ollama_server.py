@@ -12,10 +12,10 @@ import msgspec
 
 from ctxbackends.errors import APIStatusError, EmptyModelListError, MalformedResponseError
 from ctxbackends.types import Embeddings, ModelInfo, ServerStatus, Usage
-from ctxbackends.wire.http import HTTPRequest, Steps, WireSettings, encode_json
-from ctxbackends.wire.ollama import NANOSECONDS, Nanoseconds, keep_alive_member
+from ctxbackends.wire.http import HTTPRequest, Operation, WireSettings, encode_json
+from ctxbackends.wire.ollama import NANOSECONDS, Nanoseconds, encode_keep_alive
 from ctxbackends.wire.openai_server import VectorEncoding
-from ctxbackends.wire.status import accept, read
+from ctxbackends.wire.status import decode_response, raise_for_failed_command
 
 
 class _Listed(msgspec.Struct):
@@ -48,14 +48,14 @@ _show_decoder = msgspec.json.Decoder(_Show)
 _embed_decoder = msgspec.json.Decoder(_Embedded)
 
 
-def list_models() -> Steps[tuple[ModelInfo, ...]]:
+def list_models() -> Operation[tuple[ModelInfo, ...]]:
     """``GET /api/tags``, and which of them are loaded. ``context_length`` is that of the loaded model: the others have
     none yet. Raises EmptyModelListError."""
     response = yield HTTPRequest("GET", "/api/tags")
-    listed = read(_models_decoder, response, api="Ollama").models or []
+    listed = decode_response(_models_decoder, response, api="Ollama").models or []
     if not listed:
         raise EmptyModelListError("the server lists no model", body=response.body)
-    loaded = {model.name: model for model in (yield from _loaded())}
+    loaded = {model.name: model for model in (yield from _fetch_loaded())}
     return tuple(
         ModelInfo(
             id=model.name,
@@ -67,16 +67,16 @@ def list_models() -> Steps[tuple[ModelInfo, ...]]:
     )
 
 
-def _loaded() -> Steps[list[_Listed]]:
+def _fetch_loaded() -> Operation[list[_Listed]]:
     response = yield HTTPRequest("GET", "/api/ps")
-    return read(_models_decoder, response, api="Ollama").models or []
+    return decode_response(_models_decoder, response, api="Ollama").models or []
 
 
-def status(model: str | None) -> Steps[ServerStatus]:
+def status(model: str | None) -> Operation[ServerStatus]:
     """Ready when it answers: it loads a model inside the first request for it, and has no context length before."""
     response = yield HTTPRequest("GET", "/api/version")
-    version = read(_version_decoder, response, api="Ollama").version
-    loaded = yield from _loaded()
+    version = decode_response(_version_decoder, response, api="Ollama").version
+    loaded = yield from _fetch_loaded()
     ours = next((one for one in loaded if model is None or one.name in (model, f"{model}:latest")), None)
     return ServerStatus(
         state="ready",
@@ -84,33 +84,33 @@ def status(model: str | None) -> Steps[ServerStatus]:
         model=model or (ours.name if ours else None),
         models=tuple(one.name for one in loaded),
         context_length=ours.context_length if ours is not None else None,
-        max_context_length=(yield from _trained_context(model)) if model is not None else None,
+        max_context_length=(yield from _fetch_trained_context(model)) if model is not None else None,
     )
 
 
-def _trained_context(model: str) -> Steps[int | None]:
+def _fetch_trained_context(model: str) -> Operation[int | None]:
     try:
         response = yield HTTPRequest("POST", "/api/show", encode_json({"model": model}))
     except APIStatusError:
         return None  # a model that is not there has no context; asking for it says so
-    info = read(_show_decoder, response, api="Ollama").model_info or {}
+    info = decode_response(_show_decoder, response, api="Ollama").model_info or {}
     return next(
         (value for name, value in info.items() if name.endswith(".context_length") and isinstance(value, int)), None
     )
 
 
-def load(model: str, *, context_length: int | None, keep_alive: float | None) -> Steps[None]:
+def load(model: str, *, context_length: int | None, keep_alive: float | None) -> Operation[None]:
     """A chat without messages loads the model: https://docs.ollama.com/api/chat#load-a-model"""
-    body: dict[str, Any] = {"model": model, "messages": [], "stream": False, **keep_alive_member(keep_alive)}
+    body: dict[str, Any] = {"model": model, "messages": [], "stream": False, **encode_keep_alive(keep_alive)}
     if context_length is not None:
         body["options"] = {"num_ctx": context_length}
-    accept((yield HTTPRequest("POST", "/api/chat", encode_json(body))))
+    raise_for_failed_command((yield HTTPRequest("POST", "/api/chat", encode_json(body))))
 
 
-def unload(model: str) -> Steps[None]:
+def unload(model: str) -> Operation[None]:
     """A chat without messages, after which the model is to be kept for no time."""
     body = {"model": model, "messages": [], "stream": False, "keep_alive": 0}
-    accept((yield HTTPRequest("POST", "/api/chat", encode_json(body))))
+    raise_for_failed_command((yield HTTPRequest("POST", "/api/chat", encode_json(body))))
 
 
 def embed(
@@ -120,20 +120,20 @@ def embed(
     dimensions: int | None,
     encoding: VectorEncoding | None,  # noqa: ARG001  # refused before: these vectors come as numbers alone
     settings: WireSettings,
-) -> Steps[Embeddings]:
+) -> Operation[Embeddings]:
     """``POST /api/embed``, which is not to cut a text that is too long."""
     body: dict[str, Any] = {
         "model": model,
         "input": list(inputs),
         "truncate": False,
-        **keep_alive_member(settings.keep_alive),
+        **encode_keep_alive(settings.keep_alive),
     }
     if settings.context_length is not None:
         body["options"] = {"num_ctx": settings.context_length}
     if dimensions is not None:
         body["dimensions"] = dimensions
     response = yield HTTPRequest("POST", "/api/embed", encode_json(body))
-    answer = read(_embed_decoder, response, api="Ollama")
+    answer = decode_response(_embed_decoder, response, api="Ollama")
     if len(answer.embeddings) != len(inputs):
         raise MalformedResponseError(
             f"{len(answer.embeddings)} vectors came for {len(inputs)} inputs", body=response.body

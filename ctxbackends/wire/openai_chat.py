@@ -32,20 +32,30 @@ from ctxbackends.messages import (
     ToolResult,
 )
 from ctxbackends.types import Completion, Finish, ReasoningDelta, RefusalDelta, StreamEvent, TextDelta, ToolCallDelta
-from ctxbackends.wire.accumulate import folded
-from ctxbackends.wire.http import HTTPRequest, HTTPResponse, bearer, encode_json
+from ctxbackends.wire.accumulate import build_completion
+from ctxbackends.wire.http import HTTPRequest, HTTPResponse, bearer_header, encode_json
 from ctxbackends.wire.openai_parts import (
     WireLogprobs,
     WireMessage,
     WireTimings,
     WireUsage,
-    finish_reason_of,
-    logprobs_of,
-    usage_of,
+    parse_finish_reason,
+    parse_logprobs,
+    parse_usage,
 )
 from ctxbackends.wire.openai_stream import OpenAIStreamDecoder
-from ctxbackends.wire.options import How, OptionTable, Sent, add_extra, parameters_sent, put, refuse, schema_sent, sent
-from ctxbackends.wire.status import answered_error, read, refuse_error, request_id_of
+from ctxbackends.wire.options import (
+    OptionTable,
+    Supported,
+    Transform,
+    check_supported,
+    lookup,
+    merge_extra_body,
+    prepare_parameters,
+    prepare_schema,
+    set_path,
+)
+from ctxbackends.wire.status import decode_response, error_from_success, find_request_id, raise_for_error_body
 
 # Members of the body that this codec writes, or whose effect the decoder could not show, so that they cannot come
 # through extra_body.
@@ -88,10 +98,10 @@ class OpenAIChatCodec:
     stream_members: Mapping[str, Any] = attrs.field(factory=dict)
 
     def auth_headers(self, api_key: str) -> Mapping[str, str]:
-        return bearer(api_key)
+        return bearer_header(api_key)
 
     def encode_chat(self, request: ChatRequest, *, stream: bool) -> HTTPRequest:
-        scalars = refuse(request, self.table)
+        scalars = check_supported(request, self.table)
         body: dict[str, Any] = {"model": request.model, "messages": encode_messages(request.messages, self.table)}
         if stream:
             body |= {"stream": True, "stream_options": {"include_usage": True}, **self.stream_members}
@@ -104,25 +114,25 @@ class OpenAIChatCodec:
             self._put_format(body, request.response_format)
         if request.tools or request.tool_choice is not None:
             self._put_tools(body, request)
-        add_extra(body, request.extra_body, _RESERVED, self.table)
+        merge_extra_body(body, request.extra_body, _RESERVED, self.table)
         return HTTPRequest("POST", "/v1/chat/completions", encode_json(body))
 
     def _put(self, body: dict[str, Any], option: str, value: Any) -> None:
-        handling = sent(self.table, option)
-        if handling.as_ == How.TEMPLATE and value == "none":
-            put(body, "chat_template_kwargs.enable_thinking", False)
-        put(body, handling.at, value)
+        handling = lookup(self.table, option)
+        if handling.transform == Transform.TEMPLATE_SWITCH and value == "none":
+            set_path(body, "chat_template_kwargs.enable_thinking", False)
+        set_path(body, handling.path, value)
 
     def _put_format(self, body: dict[str, Any], wanted: ResponseFormat) -> None:
         if isinstance(wanted, JSONObjectFormat):
-            if sent(self.table, "response_format: json_object").as_ != How.AS_SCHEMA:
+            if lookup(self.table, "response_format: json_object").transform != Transform.AS_SCHEMA:
                 body["response_format"] = {"type": "json_object"}
                 return
             wanted = JSONSchemaFormat("object", {"type": "object"})
         if isinstance(wanted, JSONSchemaFormat):
             # The nested form: llama-server reads the schema here and nowhere else, and takes the flat form for "any
             # object".
-            schema = schema_sent(wanted, sent(self.table, "response_format: json_schema").as_)
+            schema = prepare_schema(wanted, lookup(self.table, "response_format: json_schema").transform)
             named = {"name": wanted.name, "schema": schema, "strict": True}
             body["response_format"] = {"type": "json_schema", "json_schema": named}
         elif isinstance(wanted, RegexFormat):
@@ -130,38 +140,40 @@ class OpenAIChatCodec:
         elif isinstance(wanted, GrammarFormat):
             self._put(body, "response_format: grammar", wanted.grammar)
         elif isinstance(wanted, ChoiceFormat):
-            as_gbnf = sent(self.table, "response_format: choice").as_ == How.AS_GBNF
-            self._put(body, "response_format: choice", _gbnf(wanted.choices) if as_gbnf else list(wanted.choices))
+            as_gbnf = lookup(self.table, "response_format: choice").transform == Transform.AS_GBNF
+            self._put(
+                body, "response_format: choice", _format_gbnf(wanted.choices) if as_gbnf else list(wanted.choices)
+            )
 
     def _put_tools(self, body: dict[str, Any], request: ChatRequest) -> None:
         tools, choice = request.tools, request.tool_choice
         if isinstance(choice, NamedTool):
-            if sent(self.table, "tool_choice: named").as_ == How.ALONE:
+            if lookup(self.table, "tool_choice: named").transform == Transform.ONLY_TOOL:
                 tools = tuple(tool for tool in tools if tool.name == choice.name)
                 body["tool_choice"] = "required"
             else:
                 body["tool_choice"] = {"type": "function", "function": {"name": choice.name}}
         elif choice is not None:
-            as_ = sent(self.table, f"tool_choice: {choice}").as_
-            if as_ == How.LEFT_OUT:
+            transform = lookup(self.table, f"tool_choice: {choice}").transform
+            if transform == Transform.WITHOUT_TOOLS:
                 tools = ()
-            elif as_ != How.DEFAULT and (tools or choice != "none"):
+            elif transform != Transform.SERVER_DEFAULT and (tools or choice != "none"):
                 body["tool_choice"] = choice
         if tools:
-            how = sent(self.table, "tools").as_
+            how = lookup(self.table, "tools").transform
             body["tools"] = [encode_tool(tool, how) for tool in tools]
 
     def decode_chat(self, response: HTTPResponse, *, requested_model: str) -> Completion:
-        answer = read(_completion_decoder, response, api="the OpenAI API")
+        answer = decode_response(_completion_decoder, response, api="the OpenAI API")
         if answer.error is not None:
-            raise answered_error(response)
+            raise error_from_success(response)
         choices = answer.choices or ()
-        choice = choices[0] if choices and choices[0].index == 0 else _first_of(choices)
+        choice = choices[0] if choices and choices[0].index == 0 else _find_first_choice(choices)
         if choice is None:
-            refuse_error(response)
+            raise_for_error_body(response)
             raise EmptyChoicesError("the answer holds no choice", body=response.body)
         message = choice.message or WireMessage()
-        reason = finish_reason_of(choice.finish_reason, called=bool(message.tool_calls))
+        reason = parse_finish_reason(choice.finish_reason, called=bool(message.tool_calls))
         if reason is None:
             raise StreamInterruptedError(
                 f"the answer is not whole: finish_reason is {choice.finish_reason!r}", body=response.body
@@ -170,19 +182,19 @@ class OpenAIChatCodec:
         if message.reasoning or message.reasoning_content:
             events.append(ReasoningDelta(message.reasoning or message.reasoning_content or ""))
         if message.content or choice.logprobs is not None:
-            events.append(TextDelta(message.content or "", logprobs_of(choice.logprobs)))
+            events.append(TextDelta(message.content or "", parse_logprobs(choice.logprobs)))
         if message.refusal:
             events.append(RefusalDelta(message.refusal))
         for place, call in enumerate(message.tool_calls or ()):
             events.append(ToolCallDelta(place, call.id or "", call.name, call.arguments))
         hit = choice.stop_reason if isinstance(choice.stop_reason, str) else None
-        events.append(Finish(reason, usage_of(answer.usage, answer.timings), hit))
-        return folded(
+        events.append(Finish(reason, parse_usage(answer.usage, answer.timings), hit))
+        return build_completion(
             events,
             requested_model=requested_model,
             served_model=answer.model or None,
             response_id=answer.id,
-            request_id=request_id_of(response.headers),
+            request_id=find_request_id(response.headers),
             raw=response.body,
         )
 
@@ -190,7 +202,7 @@ class OpenAIChatCodec:
         return OpenAIStreamDecoder()
 
 
-def _first_of(choices: Sequence[_Choice]) -> _Choice | None:
+def _find_first_choice(choices: Sequence[_Choice]) -> _Choice | None:
     return next((choice for choice in choices if choice.index == 0), None)
 
 
@@ -204,26 +216,26 @@ def encode_messages(messages: Sequence[Message], table: OptionTable) -> list[dic
         if isinstance(message.content, str):
             wire.append({"role": message.role, "content": message.content})
         else:
-            wire += _messages(message, message.content, table)
+            wire += _encode_message(message, message.content, table)
     return wire
 
 
-def _messages(message: Message, parts: Sequence[Part], table: OptionTable) -> list[dict[str, Any]]:
+def _encode_message(message: Message, parts: Sequence[Part], table: OptionTable) -> list[dict[str, Any]]:
     if message.role == "tool":
-        return [_tool_result(part) for part in parts if isinstance(part, ToolResult)]
+        return [_encode_tool_result(part) for part in parts if isinstance(part, ToolResult)]
     if message.role == "assistant":
-        return [_assistant(message, table)]
+        return [_encode_assistant(message, table)]
     if all(isinstance(part, TextPart) for part in parts) and len(parts) == 1:
         return [{"role": message.role, "content": message.text}]
-    return [{"role": message.role, "content": [_part(part) for part in parts]}]
+    return [{"role": message.role, "content": [_encode_part(part) for part in parts]}]
 
 
-def _assistant(message: Message, table: OptionTable) -> dict[str, Any]:
+def _encode_assistant(message: Message, table: OptionTable) -> dict[str, Any]:
     reasoning = table["message: reasoning"]
     wire: dict[str, Any] = {"role": "assistant", "content": message.text or None}
     thought = "".join(part.text for part in message.content if isinstance(part, ReasoningPart))
-    if thought and isinstance(reasoning, Sent):
-        wire[reasoning.at.rpartition(".")[2]] = thought
+    if thought and isinstance(reasoning, Supported):
+        wire[reasoning.path.rpartition(".")[2]] = thought
     if message.tool_calls:
         wire["tool_calls"] = [
             {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
@@ -234,29 +246,29 @@ def _assistant(message: Message, table: OptionTable) -> dict[str, Any]:
     return wire
 
 
-def _tool_result(result: ToolResult) -> dict[str, Any]:
-    return {"role": "tool", "tool_call_id": result.tool_call_id, "content": error_marked(result)}
+def _encode_tool_result(result: ToolResult) -> dict[str, Any]:
+    return {"role": "tool", "tool_call_id": result.tool_call_id, "content": format_tool_result(result)}
 
 
-def error_marked(result: ToolResult) -> str:
+def format_tool_result(result: ToolResult) -> str:
     """The content of a result, for APIs that have no member for a tool that failed."""
     return f"Error: {result.content}" if result.is_error else result.content
 
 
-def _part(part: Part) -> dict[str, Any]:
+def _encode_part(part: Part) -> dict[str, Any]:
     if isinstance(part, ImagePart):
         return {"type": "image_url", "image_url": {"url": part.data_url}}
     assert isinstance(part, TextPart), "Message holds the parts to their roles"
     return {"type": "text", "text": part.text}
 
 
-def encode_tool(tool: Tool, how: How = How.PLAIN) -> dict[str, Any]:
+def encode_tool(tool: Tool, how: Transform = Transform.PLAIN) -> dict[str, Any]:
     """The definition of a tool as the OpenAI API wants it."""
-    function = {"name": tool.name, "description": tool.description, "parameters": parameters_sent(tool, how)}
+    function = {"name": tool.name, "description": tool.description, "parameters": prepare_parameters(tool, how)}
     return {"type": "function", "function": {**function, **({"strict": True} if tool.strict else {})}}
 
 
-def _gbnf(choices: Sequence[str]) -> str:
+def _format_gbnf(choices: Sequence[str]) -> str:
     # https://github.com/ggml-org/llama.cpp/blob/master/grammars/README.md
     quoted = (
         '"' + "".join(_GBNF_ESCAPES.get(character, character) for character in choice) + '"' for choice in choices

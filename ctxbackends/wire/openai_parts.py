@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from ctxbackends.types import FINISH_REASONS, FinishReason, TokenLogprob, Usage
-from ctxbackends.wire.http import arguments_text
+from ctxbackends.wire.http import encode_arguments
 
 # Text Generation Inference names its reasons otherwise: https://huggingface.co/docs/text-generation-inference
 _FINISH_ALIASES: Mapping[str, FinishReason] = {"eos_token": "stop", "stop_sequence": "stop"}
@@ -55,7 +55,7 @@ class WireToolCall(msgspec.Struct):
     @property
     def arguments(self) -> str:
         """As JSON text; empty where there are none."""
-        return arguments_text(self.function.arguments) if self.function else ""
+        return encode_arguments(self.function.arguments) if self.function else ""
 
 
 class WireMessage(msgspec.Struct, gc=False):
@@ -85,7 +85,7 @@ class WireLogprobs(msgspec.Struct):
     content: list[Logprob] | None = None
 
 
-def usage_of(usage: WireUsage | None, timings: WireTimings | None = None) -> Usage | None:
+def parse_usage(usage: WireUsage | None, timings: WireTimings | None = None) -> Usage | None:
     """The counts in our names."""
     if usage is None:
         return None
@@ -97,16 +97,16 @@ def usage_of(usage: WireUsage | None, timings: WireTimings | None = None) -> Usa
         given.cache_write_tokens if given else None,
         written.reasoning_tokens if written else None,
         None,
-        _seconds(timings.prompt_ms) if timings else None,
-        _seconds(timings.predicted_ms) if timings else None,
+        _to_seconds(timings.prompt_ms) if timings else None,
+        _to_seconds(timings.predicted_ms) if timings else None,
     )
 
 
-def _seconds(milliseconds: float | None) -> float | None:
+def _to_seconds(milliseconds: float | None) -> float | None:
     return None if milliseconds is None else milliseconds / 1000
 
 
-def finish_reason_of(reason: str | None, *, called: bool) -> FinishReason | None:
+def parse_finish_reason(reason: str | None, *, called: bool) -> FinishReason | None:
     """The reason in our names, or None where it is none of a whole answer (vLLM's ``abort``). ``called``: there are
     tool calls. OpenAI and vLLM say ``stop`` after a call that was forced by its name."""
     if reason == "stop" and called:
@@ -116,17 +116,17 @@ def finish_reason_of(reason: str | None, *, called: bool) -> FinishReason | None
     return _FINISH_ALIASES.get(reason or "")
 
 
-def logprobs_of(found: WireLogprobs | None) -> tuple[TokenLogprob, ...]:
+def parse_logprobs(found: WireLogprobs | None) -> tuple[TokenLogprob, ...]:
     """One value for each token of the answer."""
-    return tuple(logprob_of(one) for one in found.content or ()) if found is not None else ()
+    return tuple(parse_logprob(one) for one in found.content or ()) if found is not None else ()
 
 
-def logprob_of(one: Logprob) -> TokenLogprob:
+def parse_logprob(one: Logprob) -> TokenLogprob:
     """The same in our names; Ollama has it in this form as well."""
-    return _logprob(one, tuple(_logprob(other) for other in one.top_logprobs or ()))
+    return _build_logprob(one, tuple(_build_logprob(other) for other in one.top_logprobs or ()))
 
 
-def _logprob(one: _OneLogprob, top: tuple[TokenLogprob, ...] = ()) -> TokenLogprob:
+def _build_logprob(one: _OneLogprob, top: tuple[TokenLogprob, ...] = ()) -> TokenLogprob:
     raw = one.bytes
     whole = bytes(raw) if raw is not None and all(0 <= byte < 256 for byte in raw) else None
     return TokenLogprob(one.token, one.logprob, whole, top)

@@ -15,11 +15,11 @@ import msgspec
 from ctxbackends.errors import EmptyModelListError, MalformedResponseError
 from ctxbackends.messages import ChatRequest, ImagePart, Message, ReasoningPart, TextPart, ToolCall, ToolResult
 from ctxbackends.types import Embeddings, ModelInfo, ServerStatus, Usage
-from ctxbackends.wire.http import HTTPRequest, HTTPResponse, Steps, WireSettings, encode_json
-from ctxbackends.wire.openai_chat import encode_tool, error_marked
-from ctxbackends.wire.openai_parts import WireUsage, usage_of
-from ctxbackends.wire.options import OptionTable, refuse
-from ctxbackends.wire.status import answered_error, read
+from ctxbackends.wire.http import HTTPRequest, HTTPResponse, Operation, WireSettings, encode_json
+from ctxbackends.wire.openai_chat import encode_tool, format_tool_result
+from ctxbackends.wire.openai_parts import WireUsage, parse_usage
+from ctxbackends.wire.options import OptionTable, check_supported
+from ctxbackends.wire.status import decode_response, error_from_success
 
 VectorEncoding: TypeAlias = Literal["float", "base64"]
 
@@ -74,25 +74,25 @@ _count_decoder = msgspec.json.Decoder(_Count)
 # --- models -------------------------------------------------------------------------------------------
 
 
-def list_models() -> Steps[tuple[ModelInfo, ...]]:
+def list_models() -> Operation[tuple[ModelInfo, ...]]:
     """``GET /v1/models``. Raises EmptyModelListError."""
     response = yield HTTPRequest("GET", "/v1/models")
     return decode_models(response)
 
 
 def decode_models(response: HTTPResponse) -> tuple[ModelInfo, ...]:
-    answer = read(_models_decoder, response, api="the OpenAI API")
+    answer = decode_response(_models_decoder, response, api="the OpenAI API")
     if answer.error is not None:
-        raise answered_error(response)
+        raise error_from_success(response)
     listed = answer.data
     if listed is None:
         raise MalformedResponseError("the answer is not what the OpenAI API answers with: no data", body=response.body)
     if not listed:
         raise EmptyModelListError("the server lists no model", body=response.body)
-    return tuple(_model_info(model) for model in listed)
+    return tuple(_build_model_info(model) for model in listed)
 
 
-def _model_info(model: _Model) -> ModelInfo:
+def _build_model_info(model: _Model) -> ModelInfo:
     context = model.max_model_len or model.max_input_tokens or (model.meta.n_ctx if model.meta else None)
     status = model.status
     return ModelInfo(
@@ -104,16 +104,16 @@ def _model_info(model: _Model) -> ModelInfo:
     )
 
 
-def chosen_model(models: Sequence[ModelInfo], model: str | None) -> ModelInfo | None:
+def select_model(models: Sequence[ModelInfo], model: str | None) -> ModelInfo | None:
     """The one among ``models`` that a backend with the default model ``model`` would ask for, or else the first."""
     if model is None:
         return models[0] if models else None
     return next((info for info in models if model in (info.id, *info.aliases)), None)
 
 
-def ready_with(models: Sequence[ModelInfo], model: str | None) -> ServerStatus:
+def build_ready_status(models: Sequence[ModelInfo], model: str | None) -> ServerStatus:
     """The status of a server that lists ``models`` and tells nothing else."""
-    chosen = chosen_model(models, model)
+    chosen = select_model(models, model)
     return ServerStatus(
         state="ready",
         model=chosen.id if chosen else model,
@@ -121,9 +121,9 @@ def ready_with(models: Sequence[ModelInfo], model: str | None) -> ServerStatus:
     )
 
 
-def status_from_models(model: str | None) -> Steps[ServerStatus]:
+def status_from_models(model: str | None) -> Operation[ServerStatus]:
     """Ready, where it lists its models."""
-    return ready_with((yield from list_models()), model)
+    return build_ready_status((yield from list_models()), model)
 
 
 # --- embeddings ---------------------------------------------------------------------------------------
@@ -136,13 +136,13 @@ def embed(
     dimensions: int | None,
     encoding: VectorEncoding | None,
     settings: WireSettings,  # noqa: ARG001  # nothing of it goes into these requests
-) -> Steps[Embeddings]:
+) -> Operation[Embeddings]:
     """``POST /v1/embeddings``, one request."""
     body: dict[str, Any] = {"model": model, "input": list(inputs), "encoding_format": encoding or "float"}
     if dimensions is not None:
         body["dimensions"] = dimensions
     response = yield HTTPRequest("POST", "/v1/embeddings", encode_json(body))
-    answer = read(_embeddings_decoder, response, api="the OpenAI API")
+    answer = decode_response(_embeddings_decoder, response, api="the OpenAI API")
     count = len(inputs)
     by_index = {
         item.index if item.index is not None else place: item.embedding for place, item in enumerate(answer.data)
@@ -150,14 +150,14 @@ def embed(
     if sorted(by_index) != list(range(count)) or len(answer.data) != count:
         raise MalformedResponseError(f"{len(answer.data)} vectors came for {count} inputs", body=response.body)
     return Embeddings(
-        vectors=tuple(_vector(by_index[place], response.body) for place in range(count)),
+        vectors=tuple(_decode_vector(by_index[place], response.body) for place in range(count)),
         requested_model=model,
         served_model=answer.model or None,
-        usage=usage_of(answer.usage),
+        usage=parse_usage(answer.usage),
     )
 
 
-def _vector(value: list[float] | str, body: bytes) -> tuple[float, ...]:
+def _decode_vector(value: list[float] | str, body: bytes) -> tuple[float, ...]:
     if isinstance(value, list):
         return tuple(value)
     # Some servers answer base64 whatever was asked for: little-endian float32.
@@ -170,7 +170,7 @@ def _vector(value: list[float] | str, body: bytes) -> tuple[float, ...]:
         ) from error
 
 
-def joined(batches: Sequence[Embeddings]) -> Embeddings:
+def merge_embeddings(batches: Sequence[Embeddings]) -> Embeddings:
     """The vectors of several requests in their order, with the counts added up."""
     if len(batches) == 1:
         return batches[0]
@@ -188,13 +188,13 @@ def joined(batches: Sequence[Embeddings]) -> Embeddings:
 # --- tokens -------------------------------------------------------------------------------------------
 
 
-def count_tokens(request: ChatRequest, table: OptionTable) -> Steps[int]:
+def count_tokens(request: ChatRequest, table: OptionTable) -> Operation[int]:
     """OpenAI's counter, which takes the messages as its Responses API does:
     https://platform.openai.com/docs/api-reference/responses/input-tokens"""
-    refuse(request, table)
+    check_supported(request, table)
     body: dict[str, Any] = {
         "model": request.model,
-        "input": [item for message in request.messages for item in _response_items(message)],
+        "input": [item for message in request.messages for item in _encode_response_items(message)],
     }
     if request.tools:
         # Here a tool is strict where nothing is said.
@@ -207,10 +207,10 @@ def count_tokens(request: ChatRequest, table: OptionTable) -> Steps[int]:
 
 def decode_count(response: HTTPResponse) -> int:
     """``{"input_tokens": n}``, as OpenAI, Anthropic and llama-server answer."""
-    return read(_count_decoder, response, api="a counter of tokens").input_tokens
+    return decode_response(_count_decoder, response, api="a counter of tokens").input_tokens
 
 
-def _response_items(message: Message) -> list[dict[str, Any]]:
+def _encode_response_items(message: Message) -> list[dict[str, Any]]:
     items: list[dict[str, Any]] = []
     content: list[dict[str, Any]] = []
     said = "output_text" if message.role == "assistant" else "input_text"
@@ -222,7 +222,9 @@ def _response_items(message: Message) -> list[dict[str, Any]]:
         elif isinstance(part, ToolCall):
             items.append({"type": "function_call", "call_id": part.id, "name": part.name, "arguments": part.arguments})
         elif isinstance(part, ToolResult):
-            items.append({"type": "function_call_output", "call_id": part.tool_call_id, "output": error_marked(part)})
+            items.append(
+                {"type": "function_call_output", "call_id": part.tool_call_id, "output": format_tool_result(part)}
+            )
         else:
             assert not isinstance(part, ReasoningPart), "refuse() came first"
     if content:

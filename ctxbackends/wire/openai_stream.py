@@ -30,11 +30,11 @@ from ctxbackends.wire.openai_parts import (
     WireTimings,
     WireToolCall,
     WireUsage,
-    finish_reason_of,
-    logprobs_of,
-    usage_of,
+    parse_finish_reason,
+    parse_logprobs,
+    parse_usage,
 )
-from ctxbackends.wire.status import error_facts, stream_error
+from ctxbackends.wire.status import error_from_event, parse_error_body
 
 
 class _Progress(msgspec.Struct, gc=False):
@@ -78,16 +78,16 @@ class _Kind(msgspec.Struct):
 
 _chunk_decoder = msgspec.json.Decoder(_Chunk)
 _kind_decoder = msgspec.json.Decoder(_Kind)
-_KINDS = frozenset({None, "", "error", "chat.completion.chunk", "chat.completion"})
+_KNOWN_OBJECTS = frozenset({None, "", "error", "chat.completion.chunk", "chat.completion"})
 
 
-def _is_unknown(data: bytes) -> bool:
+def _is_unknown_event(data: bytes) -> bool:
     """Whether an event that is not as expected is one of a kind that nobody here expects anything of."""
     try:
         kind = _kind_decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
-    return kind.object not in _KINDS and kind.choices is None and kind.error is None
+    return kind.object not in _KNOWN_OBJECTS and kind.choices is None and kind.error is None
 
 
 class OpenAIStreamDecoder:
@@ -205,7 +205,7 @@ class OpenAIStreamDecoder:
         if said == b"[DONE]":
             self._end(events, "[DONE] came without a finish_reason", self._frames.stray_before(place))
             return True
-        if not said or _is_unknown(said):
+        if not said or _is_unknown_event(said):
             return False
         self.failure = StreamInterruptedError(f"an event of the stream is malformed: {error}", body=said)
         return True
@@ -213,11 +213,11 @@ class OpenAIStreamDecoder:
     def _is_error(self, chunk: _Chunk, name: bytes, data: bytes) -> bool:
         """Errors come under ``error`` (object or string), as ``event: error``, or with their members at the top
         level."""
-        facts = error_facts(data)  # not the chunk decoder: what that skipped may be no valid JSON
-        told = facts.message is not None and chunk.object in _KINDS
+        facts = parse_error_body(data)  # not the chunk decoder: what that skipped may be no valid JSON
+        told = facts.message is not None and chunk.object in _KNOWN_OBJECTS
         if chunk.error is None and name != b"error" and chunk.object != "error" and not told:
             return False  # an event of a kind that this format does not know
-        self.failure = stream_error(data)
+        self.failure = error_from_event(data)
         return True
 
     def _take(self, chunk: _Chunk, events: list[StreamEvent]) -> None:
@@ -236,7 +236,7 @@ class OpenAIStreamDecoder:
             if choice.index != 0:
                 continue
             if choice.error is not None:
-                self.failure = stream_error(encode_json({"error": choice.error}))
+                self.failure = error_from_event(encode_json({"error": choice.error}))
                 return
             delta = choice.delta if choice.delta is not None else choice.message
             if delta is not None:
@@ -247,7 +247,7 @@ class OpenAIStreamDecoder:
             if isinstance(choice.stop_reason, str):
                 self._stop = choice.stop_reason
             if choice.finish_reason:  # some servers say "" until the last
-                self._reason = finish_reason_of(choice.finish_reason, called=bool(self._calls))
+                self._reason = parse_finish_reason(choice.finish_reason, called=bool(self._calls))
                 if self._reason is None:
                     self.failure = StreamInterruptedError(
                         f"the server ended the answer with finish_reason {choice.finish_reason!r}"
@@ -259,7 +259,7 @@ class OpenAIStreamDecoder:
         if reasoning:
             events.append(ReasoningDelta(reasoning))
         if logprobs is not None:  # tokens that make no character yet have them, too
-            events.append(TextDelta(delta.content or "", logprobs_of(logprobs)))
+            events.append(TextDelta(delta.content or "", parse_logprobs(logprobs)))
         elif delta.content:
             events.append(TextDelta(delta.content))
         if delta.refusal:
@@ -293,4 +293,4 @@ class OpenAIStreamDecoder:
             self.failure = StreamInterruptedError(problem + said, body=stray)
             return
         self.finished = True
-        events.append(Finish(self._reason, usage_of(self._usage, self._timings), self._stop))
+        events.append(Finish(self._reason, parse_usage(self._usage, self._timings), self._stop))

@@ -29,59 +29,61 @@ from ctxbackends.messages import (
     Tool,
     ToolCall,
     ToolResult,
-    given,
+    set_fields,
 )
-from ctxbackends.wire.json_schema import LENGTHS, REFUSED_BY_ANTHROPIC, in_words
+from ctxbackends.wire.json_schema import ANTHROPIC_UNSUPPORTED, LENGTH_CONSTRAINTS, describe_constraints
 
 
-class How(StrEnum):
+class Transform(StrEnum):
     """What an option becomes, where that is more than a new name. The values are the words of the documentation."""
 
     PLAIN = ""
     AS_SCHEMA = "as a schema that any object fits"
     AS_GBNF = "as a GBNF grammar"
-    ALONE = "as the duty to call a tool, with this one as the only one offered"
-    LEFT_OUT = "the tools are not offered"
-    DEFAULT = "as nothing: it is what this server does with tools"
-    TEMPLATE = 'with `chat_template_kwargs.enable_thinking: false` for `"none"`'
+    ONLY_TOOL = "as the duty to call a tool, with this one as the only one offered"
+    WITHOUT_TOOLS = "the tools are not offered"
+    SERVER_DEFAULT = "as nothing: it is what this server does with tools"
+    TEMPLATE_SWITCH = 'with `chat_template_kwargs.enable_thinking: false` for `"none"`'
     INVERTED = "inverted"
     THINKING = 'with `thinking: {"type": "disabled"}` for `"none"`'
-    LEVEL = 'as a level, and `false` for `"none"`'
-    OBJECT = "with its arguments as an object"
-    BOUNDS_IN_WORDS = "with the bounds of strict tools from typed functions put into words"
-    MODEL = "for the model's chat template to read"
-    IN_PART = "enforced in part: not `minimum`, `multipleOf`, `uniqueItems`, `not` and others"
+    THINK_LEVEL = 'as a level, and `false` for `"none"`'
+    ARGUMENTS_OBJECT = "with its arguments as an object"
+    STRICT_BOUNDS_DESCRIBED = "with the bounds of strict tools from typed functions put into words"
+    MODEL_TEMPLATE = "for the model's chat template to read"
+    PARTIAL_ENFORCEMENT = "enforced in part: not `minimum`, `multipleOf`, `uniqueItems`, `not` and others"
     TEXT_FIRST = "text may come before the call"
-    ENGINE = "by its llama.cpp engine alone"
-    CLAMPED = "shortened in silence where prompt and answer do not fit together"
-    ONE_IF_OUT = "1 where it is left out, whatever the Modelfile says"
-    NO_PROMISE = "no promise: several calls have come"
-    LENGTHS_IN_WORDS = "with the lengths of texts put into words, where they are checked here"
-    IN_WORDS = "with the constraints that Anthropic refuses put into words, where `extract()` checks them itself"
-    SIGNED = "with the signature that it came with"
+    LLAMACPP_ENGINE = "by its llama.cpp engine alone"
+    SILENT_CLAMP = "shortened in silence where prompt and answer do not fit together"
+    DEFAULT_ONE = "1 where it is left out, whatever the Modelfile says"
+    BEST_EFFORT = "no promise: several calls have come"
+    LENGTHS_DESCRIBED = "with the lengths of texts put into words, where they are checked here"
+    CONSTRAINTS_DESCRIBED = (
+        "with the constraints that Anthropic refuses put into words, where `extract()` checks them itself"
+    )
+    WITH_SIGNATURE = "with the signature that it came with"
 
 
 @attrs.frozen
-class Sent:
+class Supported:
     """The option goes over the wire at ``at``, a path of member names with dots between them; ``as_`` says what it
     becomes. ``most``: a higher number would be lowered silently, so it is refused."""
 
-    at: str
-    as_: How = How.PLAIN
-    most: float | None = None
+    path: str
+    transform: Transform = Transform.PLAIN
+    maximum: float | None = None
 
 
 @attrs.frozen
-class Refused:
+class Unsupported:
     """The server would ignore or misread the option, so that nothing is sent. ``reason`` says why, and what to do."""
 
     reason: str
 
 
-Handling: TypeAlias = Sent | Refused
-OptionTable: TypeAlias = Mapping[str, Handling]
+OptionSupport: TypeAlias = Supported | Unsupported
+OptionTable: TypeAlias = Mapping[str, OptionSupport]
 
-SCALARS = (
+SCALAR_OPTIONS = (
     "max_tokens",
     "temperature",
     "top_p",
@@ -99,8 +101,8 @@ SCALARS = (
 )
 """Options of one kind."""
 
-CELLS = (
-    *SCALARS,
+OPTION_KEYS = (
+    *SCALAR_OPTIONS,
     "stop_sequences",
     "response_format: json_object",
     "response_format: json_schema",
@@ -131,15 +133,15 @@ _FORMATS: Mapping[type[Any], str] = {
 }
 
 
-_values_of = operator.attrgetter(*SCALARS)
+_get_scalars = operator.attrgetter(*SCALAR_OPTIONS)
 
 
-def scalars_of(request: ChatRequest) -> Sequence[tuple[str, Any]]:
+def get_scalar_options(request: ChatRequest) -> Sequence[tuple[str, Any]]:
     """The scalar options that ``request`` has, with their values."""
-    return given(SCALARS, _values_of(request))
+    return set_fields(SCALAR_OPTIONS, _get_scalars(request))
 
 
-def _used_beside(request: ChatRequest) -> Iterator[str]:
+def _find_other_keys(request: ChatRequest) -> Iterator[str]:
     if request.stop_sequences:
         yield "stop_sequences"
     if request.response_format is not None:
@@ -151,12 +153,12 @@ def _used_beside(request: ChatRequest) -> Iterator[str]:
         yield "tool_choice: named" if isinstance(choice, NamedTool) else f"tool_choice: {choice}"
     for message in request.messages:
         if not isinstance(message.content, str):
-            yield from _used_parts(message)
+            yield from _find_part_keys(message)
     if request.extra_body:
         yield "extra_body"
 
 
-def _used_parts(message: Message) -> Iterator[str]:
+def _find_part_keys(message: Message) -> Iterator[str]:
     for part in message.content:
         if isinstance(part, ImagePart):
             yield "message: image url" if part.url is not None else "message: image data"
@@ -168,56 +170,56 @@ def _used_parts(message: Message) -> Iterator[str]:
             yield "message: tool result"
 
 
-def refuse(request: ChatRequest, table: OptionTable) -> Sequence[tuple[str, Any]]:
+def check_supported(request: ChatRequest, table: OptionTable) -> Sequence[tuple[str, Any]]:
     """Raise UnsupportedOptionError for the first option of ``request`` that ``table`` refuses. Returns the scalar
     options that it has, with their values."""
-    scalars = scalars_of(request)
+    scalars = get_scalar_options(request)
     for option, value in scalars:
         handling = table[option]
-        if isinstance(handling, Refused):
+        if isinstance(handling, Unsupported):
             raise UnsupportedOptionError(option, handling.reason)
-        if handling.most is not None and value > handling.most:
-            raise UnsupportedOptionError(option, f"this server takes {handling.most:g} at most")
-    for option in _used_beside(request):
+        if handling.maximum is not None and value > handling.maximum:
+            raise UnsupportedOptionError(option, f"this server takes {handling.maximum:g} at most")
+    for option in _find_other_keys(request):
         handling = table[option]
-        if isinstance(handling, Refused):
+        if isinstance(handling, Unsupported):
             raise UnsupportedOptionError(option, handling.reason)
     return scalars
 
 
-def sent(table: OptionTable, option: str) -> Sent:
+def lookup(table: OptionTable, option: str) -> Supported:
     """How the option goes over the wire; ``refuse()`` came first."""
     handling = table[option]
-    assert isinstance(handling, Sent), "refuse() came first"
+    assert isinstance(handling, Supported), "refuse() came first"
     return handling
 
 
-_LOOSENED: Mapping[How, Sequence[str]] = MappingProxyType(
+_MOVED_CONSTRAINTS: Mapping[Transform, Sequence[str]] = MappingProxyType(
     {
-        How.IN_WORDS: REFUSED_BY_ANTHROPIC,
-        How.BOUNDS_IN_WORDS: REFUSED_BY_ANTHROPIC,
-        How.LENGTHS_IN_WORDS: LENGTHS,
+        Transform.CONSTRAINTS_DESCRIBED: ANTHROPIC_UNSUPPORTED,
+        Transform.STRICT_BOUNDS_DESCRIBED: ANTHROPIC_UNSUPPORTED,
+        Transform.LENGTHS_DESCRIBED: LENGTH_CONSTRAINTS,
     }
 )
 
 
-def schema_sent(wanted: JSONSchemaFormat, how: How) -> Mapping[str, Any]:
+def prepare_schema(wanted: JSONSchemaFormat, how: Transform) -> Mapping[str, Any]:
     """The schema of ``wanted`` as this server takes it: what it cannot hold is put into words, where the answer is
     validated here as well."""
-    constraints = _LOOSENED.get(how)
+    constraints = _MOVED_CONSTRAINTS.get(how)
     schema: Mapping[str, Any] = wanted.schema
-    return in_words(schema, constraints) if constraints and wanted.checked else schema
+    return describe_constraints(schema, constraints) if constraints and wanted.checked else schema
 
 
-def parameters_sent(tool: Tool, how: How) -> Mapping[str, Any]:
+def prepare_parameters(tool: Tool, how: Transform) -> Mapping[str, Any]:
     """The schema of the arguments of ``tool`` as this server takes it. Typed functions check their arguments here."""
-    constraints = _LOOSENED.get(how)
-    loose = tool.function is not None and (tool.strict or how == How.LENGTHS_IN_WORDS)
+    constraints = _MOVED_CONSTRAINTS.get(how)
+    loose = tool.function is not None and (tool.strict or how == Transform.LENGTHS_DESCRIBED)
     schema: Mapping[str, Any] = tool.parameters
-    return in_words(schema, constraints) if constraints and loose else schema
+    return describe_constraints(schema, constraints) if constraints and loose else schema
 
 
-def put(body: dict[str, Any], at: str, value: Any) -> None:
+def set_path(body: dict[str, Any], at: str, value: Any) -> None:
     """Set the member of ``body`` that the path ``at`` names."""
     *outer, name = at.split(".")
     for step in outer:
@@ -225,14 +227,14 @@ def put(body: dict[str, Any], at: str, value: Any) -> None:
     body[name] = value
 
 
-def add_extra(
+def merge_extra_body(
     body: dict[str, Any], extra: Mapping[str, Any] | None, reserved: Mapping[str, str], table: OptionTable
 ) -> None:
     """Add the members of ``extra_body``. A member that is set already or is ``reserved`` is refused, since two wishes
     for one member are a mistake. The objects that hold several options (Ollama's ``options``) are merged."""
     if not extra:
         return
-    places = (handling.at for handling in table.values() if isinstance(handling, Sent))
+    places = (handling.path for handling in table.values() if isinstance(handling, Supported))
     holders = {at.partition(".")[0] for at in places if "." in at} - {"messages"}
     for name, value in extra.items():
         if name in reserved:

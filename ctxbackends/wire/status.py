@@ -72,13 +72,13 @@ _PROMPT_NUMBERS = (
 )
 
 
-def request_id_of(headers: Mapping[str, str]) -> str | None:
+def find_request_id(headers: Mapping[str, str]) -> str | None:
     """The server's own name of a request, by which its operator finds it."""
     return headers.get("x-request-id") or headers.get("request-id")
 
 
 @attrs.frozen
-class ErrorFacts:
+class ErrorDetails:
     """What a vendor's error body says: the sentence, the vendor's type and code, and the object that held them."""
 
     message: str | None
@@ -88,29 +88,29 @@ class ErrorFacts:
     request_id: str | None = None
 
 
-def error_facts(body: bytes) -> ErrorFacts:
+def parse_error_body(body: bytes) -> ErrorDetails:
     """Read an error body of any known shape; what is no JSON or of no known shape gives empty facts."""
     try:
         value = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return ErrorFacts(None, None, None, {})
-    return facts_of(value)
+        return ErrorDetails(None, None, None, {})
+    return parse_error_value(value)
 
 
-def facts_of(value: object) -> ErrorFacts:
+def parse_error_value(value: object) -> ErrorDetails:
     """The same for a value that is decoded already."""
     if not _is_object(value):
-        return ErrorFacts(None, None, None, {})
+        return ErrorDetails(None, None, None, {})
     inner = value.get("error", value)
     if isinstance(inner, str):
         # Ollama hands on what the llama-server behind it said, as a text (0.34 and newer).
-        nested = error_facts(inner.encode("utf-8", "replace")) if inner.startswith("{") else None
-        return nested if nested is not None and nested.message else ErrorFacts(inner, None, None, value)
+        nested = parse_error_body(inner.encode("utf-8", "replace")) if inner.startswith("{") else None
+        return nested if nested is not None and nested.message else ErrorDetails(inner, None, None, value)
     if not _is_object(inner):
         inner = value
     message = inner.get("message", inner.get("detail"))
     code = inner.get("code")
-    return ErrorFacts(
+    return ErrorDetails(
         message if isinstance(message, str) else None,
         inner["type"] if isinstance(inner.get("type"), str) else None,
         code if isinstance(code, str | int) else None,
@@ -119,9 +119,9 @@ def facts_of(value: object) -> ErrorFacts:
     )
 
 
-def error_from(response: HTTPResponse) -> APIStatusError:
+def error_from_response(response: HTTPResponse) -> APIStatusError:
     """The exception for an answer that is no 2xx."""
-    facts = error_facts(response.body)
+    facts = parse_error_body(response.body)
     text = (facts.message or "").casefold()
     kind = _BY_STATUS.get(response.status) or (InternalServerError if 500 <= response.status < 600 else APIStatusError)
     if 300 <= response.status < 400 and response.status != 304:  # which points nowhere
@@ -141,12 +141,12 @@ def error_from(response: HTTPResponse) -> APIStatusError:
         message=facts.message,
         error_type=facts.type,
         retry_after=_retry_after(response),
-        request_id=request_id_of(response.headers) or facts.request_id,
+        request_id=find_request_id(response.headers) or facts.request_id,
     )
     if isinstance(error, RedirectError):
         error.location = response.headers.get("location")
     if isinstance(error, ContextOverflowError):
-        error.input_tokens, error.context_length = _overflow_numbers(facts)
+        error.input_tokens, error.context_length = _parse_overflow(facts)
     return error
 
 
@@ -157,15 +157,15 @@ _BUSY: Mapping[str | None, tuple[type[APIStatusError], int]] = {
 }
 
 
-def stream_error(data: bytes) -> BackendError:
+def error_from_event(data: bytes) -> BackendError:
     """The exception for an error that came inside a stream, ``data`` being its event. A prompt that does not fit, and a
     server that has no place, are what they are also there: LM Studio and Anthropic begin the stream before they
     look."""
-    facts = error_facts(data)
+    facts = parse_error_body(data)
     said = facts.message or data[:512].decode("utf-8", "replace")
     if _is_overflow(facts, said.casefold()):
         overflow = ContextOverflowError(200, body=data, message=facts.message, error_type=facts.type)
-        overflow.input_tokens, overflow.context_length = _overflow_numbers(facts)
+        overflow.input_tokens, overflow.context_length = _parse_overflow(facts)
         return overflow
     if facts.type in _BUSY:
         kind, status = _BUSY[facts.type]
@@ -173,42 +173,42 @@ def stream_error(data: bytes) -> BackendError:
     return StreamInterruptedError(f"the server sent an error in the stream: {said}", body=data)
 
 
-def answered_error(response: HTTPResponse) -> BackendError:
+def error_from_success(response: HTTPResponse) -> BackendError:
     """The exception for an error object under a good status. LM Studio answers unknown paths so."""
-    facts = error_facts(response.body)
+    facts = parse_error_body(response.body)
     said = facts.message or response.body[:512].decode("utf-8", "replace")
     if "unexpected endpoint" in said.casefold():
         return NotFoundError(response.status, body=response.body, headers=response.headers, message=facts.message)
     return ResponseError(f"the server sent an error under HTTP {response.status}: {said}", body=response.body)
 
 
-def read(decoder: msgspec.json.Decoder[T], response: HTTPResponse, *, api: str) -> T:
+def decode_response(decoder: msgspec.json.Decoder[T], response: HTTPResponse, *, api: str) -> T:
     """The body of a 2xx answer as ``decoder`` knows it. Raises MalformedResponseError, and where the body is an error
     object instead, what that says."""
     try:
         return decode_json(decoder, response.body, api=api)
     except MalformedResponseError:
-        refuse_error(response)
+        raise_for_error_body(response)
         raise
 
 
-def refuse_error(response: HTTPResponse) -> None:
+def raise_for_error_body(response: HTTPResponse) -> None:
     """Raise where a body that is no answer says what went wrong."""
-    if error_facts(response.body).message is not None:
-        raise answered_error(response)
+    if parse_error_body(response.body).message is not None:
+        raise error_from_success(response)
 
 
-def accept(response: HTTPResponse) -> None:
+def raise_for_failed_command(response: HTTPResponse) -> None:
     """Raise where the answer to an order says, under a good status, that it was not carried out."""
     try:
         said = msgspec.json.decode(response.body) if response.body else None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return
     if _is_object(said) and (said.get("error") or said.get("success") is False):
-        raise answered_error(response)
+        raise error_from_success(response)
 
 
-def _is_overflow(facts: ErrorFacts, text: str) -> bool:
+def _is_overflow(facts: ErrorDetails, text: str) -> bool:
     return (
         facts.type == "exceed_context_size_error"  # llama-server
         or facts.code == "context_length_exceeded"  # OpenAI
@@ -221,15 +221,15 @@ def _is_overflow(facts: ErrorFacts, text: str) -> bool:
     )
 
 
-def _overflow_numbers(facts: ErrorFacts) -> tuple[int | None, int | None]:
+def _parse_overflow(facts: ErrorDetails) -> tuple[int | None, int | None]:
     prompt, limit = facts.fields.get("n_prompt_tokens"), facts.fields.get("n_ctx")
     if isinstance(prompt, int) and isinstance(limit, int):
         return prompt, limit
     message = facts.message or ""
-    return _first_number(_PROMPT_NUMBERS, message), _first_number(_LIMIT_NUMBERS, message)
+    return _find_number(_PROMPT_NUMBERS, message), _find_number(_LIMIT_NUMBERS, message)
 
 
-def _first_number(patterns: Sequence[re.Pattern[str]], text: str) -> int | None:
+def _find_number(patterns: Sequence[re.Pattern[str]], text: str) -> int | None:
     return next((int(match[1]) for pattern in patterns if (match := pattern.search(text))), None)
 
 
@@ -237,7 +237,7 @@ def _first_number(patterns: Sequence[re.Pattern[str]], text: str) -> int | None:
 _MODEL_MISSING = re.compile(r"^(error: )?(the |requested )?model\b.*not found")
 
 
-def _is_missing_model(status: int, facts: ErrorFacts, text: str) -> bool:
+def _is_missing_model(status: int, facts: ErrorDetails, text: str) -> bool:
     if facts.code == "model_not_found" or (status == 404 and facts.fields.get("param") == "model"):
         return True
     if "invalid model identifier" in text:  # LM Studio, where it gives no code

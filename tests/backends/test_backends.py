@@ -48,7 +48,7 @@ from ctxbackends import (
 )
 from ctxbackends.errors import BadRequestError
 from ctxbackends.profiles import PROFILES
-from ctxbackends.wire.options import Refused
+from ctxbackends.wire.options import Unsupported
 from tests.backends import proofs
 from tests.backends.conftest import Cell, Opened
 from tests.backends.targets import Target
@@ -57,7 +57,7 @@ from tests.backends.targets import Target
 def refuses(target: Target, *options: str) -> bool:
     """Whether the table of options says that this server is not asked for one of these."""
     table = PROFILES[target.type].wire_apis[target.wire_api]
-    return any(isinstance(table[option], Refused) for option in options)
+    return any(isinstance(table[option], Unsupported) for option in options)
 
 
 @contextmanager
@@ -132,12 +132,12 @@ async def test_loading_and_unloading(opened: Opened, target: Target, cell: Cell)
 
 
 async def test_a_context_length_is_loaded(opened: Opened, target: Target, cell: Cell) -> None:
-    if "context_length" not in PROFILES[target.type].uses:
+    if "context_length" not in PROFILES[target.type].supported_settings:
         async with opened() as backend:
             with refusal(cell):
                 await backend.load(context_length=2048)
         return
-    if target.wire_api not in PROFILES[target.type].uses["context_length"]:
+    if target.wire_api not in PROFILES[target.type].supported_settings["context_length"]:
         with pytest.raises(ConfigError, match=f"cannot be said with wire_api: {target.wire_api}"):
             async with opened(context_length=2048):
                 pass

@@ -18,7 +18,7 @@ import attrs
 
 from ctxbackends.types import Finish, StreamEvent, TextDelta, TokenLogprob
 from ctxbackends.wire import openai_stream
-from ctxbackends.wire.accumulate import Accumulator, folded
+from ctxbackends.wire.accumulate import Accumulator, build_completion
 from ctxbackends.wire.framing import SSEDecoder
 from tests.benchmarks.answers import WIRES, streamed_body
 from tests.benchmarks.processes import Child, command
@@ -78,7 +78,7 @@ PAIRS: dict[str, tuple[int, Callable[[], object], Callable[[], object]]] = {
     ),
     "decoding: the general way / told in place": (3, _in_the_general_way, _told_in_place),
     "an event: attrs class / struct": (5000, lambda: AttrsDelta("a"), lambda: TextDelta("a")),
-    "a short completion: accumulated / folded": (500, _accumulated, lambda: folded(_EVENTS, **_FACTS)),
+    "a short completion: accumulated / folded": (500, _accumulated, lambda: build_completion(_EVENTS, **_FACTS)),
 }
 """How often in a round, the way that was left, and the way that was taken."""
 

@@ -27,7 +27,7 @@ from ctxbackends import (
 from ctxbackends.profiles import PROFILES
 from ctxbackends.testing import FaultServer, faults
 from ctxbackends.testing.faults.answers import PIECES, Kind, WireName
-from ctxbackends.wire.options import Refused
+from ctxbackends.wire.options import Unsupported
 from tests.faults.table import TABLE, WIRE_ROWS, Answers, Fails, Outcome, row_of
 
 Operation = Literal["stream", "complete", "extract", "embed"]
@@ -62,7 +62,7 @@ class Way:
         profile = PROFILES[self.type]
         if operation == "embed":
             return profile.embed is not None and self.wire == profile.wire_api
-        refused = isinstance(profile.wire_apis[self.wire]["response_format: json_schema"], Refused)
+        refused = isinstance(profile.wire_apis[self.wire]["response_format: json_schema"], Unsupported)
         return operation != "extract" or (not refused and self in USUAL_WAYS)  # else it is complete(), and its object
 
     def kind(self, operation: Operation) -> Kind:

@@ -22,7 +22,7 @@ from ctxbackends.config_read import parse_ctxrc
 from ctxbackends.errors import ConfigError, InvalidEndpointError, StructuredOutputError
 from ctxbackends.messages import ToolCall
 from ctxbackends.tools import arguments_of, tool_of
-from ctxbackends.wire.json_schema import decode_as, out_of_box
+from ctxbackends.wire.json_schema import decode_as, unwrap_object
 from tests.fuzz.material import among, damaged, fuzzed, soup
 
 CTXRC = (
@@ -167,7 +167,7 @@ written = st.one_of(
 @fuzzed
 @given(written)
 def test_an_answer_is_a_value_or_a_fault_with_its_text(target: Any, text: str) -> None:
-    for given_ in (text, out_of_box(text)):
+    for given_ in (text, unwrap_object(text)):
         try:
             decode_as(target, given_)
         except StructuredOutputError as error:

@@ -16,8 +16,14 @@ from ctxbackends.errors import APIConnectionError, APIStatusError, APITimeoutErr
 from ctxbackends.messages import ChatRequest, Message
 from ctxbackends.profiles import PROFILES, Profile
 from ctxbackends.types import Embeddings, ServerStatus
-from ctxbackends.wire.http import HTTPResponse, Steps, WireSettings
-from ctxbackends.wire.status import accept, answered_error, error_facts, error_from, stream_error
+from ctxbackends.wire.http import HTTPResponse, Operation, WireSettings
+from ctxbackends.wire.status import (
+    error_from_event,
+    error_from_response,
+    error_from_success,
+    parse_error_body,
+    raise_for_failed_command,
+)
 from tests.fuzz.material import bodies, fuzzed
 
 MOST_REQUESTS = 60  # LM Studio unloads one instance with each; the bodies here hold a few
@@ -25,11 +31,11 @@ MOST_REQUESTS = 60  # LM Studio unloads one instance with each; the bodies here 
 _REQUEST = ChatRequest(messages=(Message.user("Hello"),), model="m")
 
 
-def _operations(profile: Profile) -> Iterator[tuple[str, object, Callable[[], Steps[Any]]]]:
+def _operations(profile: Profile) -> Iterator[tuple[str, object, Callable[[], Operation[Any]]]]:
     """The name of each, the function that makes its steps, and one way to begin it."""
     yield "list_models", profile.list_models, profile.list_models
     embed, load, unload = profile.embed, profile.load, profile.unload
-    count, prepare, awake = profile.count_tokens, profile.prepare, profile.check_awake
+    count, prepare, awake = profile.count_tokens, profile.prepare, profile.check_not_sleeping
     yield "status", profile.status, lambda: profile.status("m")
     yield "status of any model", profile.status, lambda: profile.status(None)
     if embed is not None:
@@ -49,16 +55,16 @@ def _operations(profile: Profile) -> Iterator[tuple[str, object, Callable[[], St
         yield "check_awake", awake, awake
 
 
-def _all() -> dict[str, Callable[[], Steps[Any]]]:
+def _all() -> dict[str, Callable[[], Operation[Any]]]:
     """Each once: types share many of them."""
-    found: dict[tuple[str, object], tuple[str, Callable[[], Steps[Any]]]] = {}
+    found: dict[tuple[str, object], tuple[str, Callable[[], Operation[Any]]]] = {}
     for name, profile in PROFILES.items():
         for operation, function, begin in _operations(profile):
             found.setdefault((operation, function), (f"{name}: {operation}", begin))
     return dict(found.values())
 
 
-OPERATIONS: Mapping[str, Callable[[], Steps[Any]]] = _all()
+OPERATIONS: Mapping[str, Callable[[], Operation[Any]]] = _all()
 STEPS = frozenset(
     {"list_models", "status", "embed", "load", "unload", "count_tokens", "prepare", "check_awake"}
 )  # as the doc string of Profile lists them
@@ -119,7 +125,7 @@ def test_an_operation_ends_with_a_result_or_our_error(
             if isinstance(answer, HTTPResponse) and 200 <= answer.status < 300:
                 steps.send(answer)
             else:
-                steps.throw(error_from(answer) if isinstance(answer, HTTPResponse) else answer)
+                steps.throw(error_from_response(answer) if isinstance(answer, HTTPResponse) else answer)
     except StopIteration as end:
         result = end.value
         if isinstance(result, Embeddings):
@@ -139,7 +145,7 @@ def test_an_operation_ends_with_a_result_or_our_error(
 @fuzzed
 @given(responses)
 def test_every_bad_status_is_an_error_that_keeps_what_came(response: HTTPResponse) -> None:
-    error = error_from(response)
+    error = error_from_response(response)
     assert (response.status, response.body) == (error.status_code, error.body)
     assert error.retry_after is None or 0 <= error.retry_after < float("inf")
     assert isinstance(str(error), str)
@@ -149,7 +155,7 @@ def test_every_bad_status_is_an_error_that_keeps_what_came(response: HTTPRespons
 @given(dates | header_texts, dates | header_texts, st.sampled_from((0.0, 1.8e9)))
 def test_retry_after_is_a_time_or_nothing(after: str, date: str, at: float) -> None:
     answered = HTTPResponse(status=429, headers={"retry-after": after, "date": date}, body=b"", received_at=at)
-    seconds = error_from(answered).retry_after
+    seconds = error_from_response(answered).retry_after
     assert seconds is None or 0 <= seconds < float("inf")
 
 
@@ -157,10 +163,10 @@ def test_retry_after_is_a_time_or_nothing(after: str, date: str, at: float) -> N
 @given(bodies)
 def test_an_error_under_a_good_status_is_our_error(body: bytes) -> None:
     response = HTTPResponse(status=200, headers={}, body=body)
-    error_facts(body)
-    for error in (stream_error(body), answered_error(response)):
+    parse_error_body(body)
+    for error in (error_from_event(body), error_from_success(response)):
         assert isinstance(error, BackendError)
         assert isinstance(str(error), str)
         assert not isinstance(error, APIStatusError) or error.body == body
     with suppress(BackendError):
-        accept(response)
+        raise_for_failed_command(response)

@@ -30,10 +30,10 @@ from ctxbackends.option_tables import ANTHROPIC_MESSAGES, OPENAI_CHAT
 from ctxbackends.profiles import PROFILES
 from ctxbackends.wire import anthropic_server, openai_server
 from ctxbackends.wire.http import WireSettings
-from ctxbackends.wire.options import CELLS, OptionTable, Refused
+from ctxbackends.wire.options import OPTION_KEYS, OptionTable, Unsupported
 from tests.unit.test_option_tables import EXAMPLES, QUESTION
 
-CASES = [*((cell, EXAMPLES[cell]) for cell in CELLS if cell != "extra_body"), ("nothing", {})]
+CASES = [*((cell, EXAMPLES[cell]) for cell in OPTION_KEYS if cell != "extra_body"), ("nothing", {})]
 """``extra_body`` is what the types do not know."""
 
 
@@ -66,7 +66,7 @@ ITEMS: Mapping[Any, tuple[Any, Any, Any]] = {
 
 def of(table: OptionTable) -> list[Any]:
     """The examples that ``table`` does not refuse."""
-    return [pytest.param(options, id=cell) for cell, options in CASES if not isinstance(table.get(cell), Refused)]
+    return [pytest.param(options, id=cell) for cell, options in CASES if not isinstance(table.get(cell), Unsupported)]
 
 
 def request(options: Mapping[str, Any]) -> ChatRequest:

@@ -61,7 +61,7 @@ from ctxbackends.wire.accumulate import Accumulator
 from ctxbackends.wire.anthropic import AnthropicCodec
 from ctxbackends.wire.anthropic_stream import AnthropicStreamDecoder
 from ctxbackends.wire.http import MAX_BODY_BYTES, HTTPRequest, HTTPResponse
-from ctxbackends.wire.status import error_from
+from ctxbackends.wire.status import error_from_response
 from tests.steps import answered, body_of, play
 
 RECORDINGS = Path(__file__).parent / "recordings" / "messages"
@@ -856,13 +856,16 @@ def test_what_is_no_answer_is_malformed(body: bytes) -> None:
 
 
 def test_recorded_refusals_are_told_apart() -> None:
-    overflow = error_from(answered(recording("vllm-0.32.0-error-context.json"), 400))
+    overflow = error_from_response(answered(recording("vllm-0.32.0-error-context.json"), 400))
     assert isinstance(overflow, ContextOverflowError)
     assert (1025, 1024) == (overflow.input_tokens, overflow.context_length)
-    missing = error_from(answered(recording("vllm-0.32.0-error-model.json"), 404))
+    missing = error_from_response(answered(recording("vllm-0.32.0-error-model.json"), 404))
     assert (ModelNotFoundError, "NotFoundError") == (type(missing), missing.error_type)
-    assert "'messages' is required" == error_from(answered(recording("llama-b11549-error-body.json"), 500)).message
-    wrong = error_from(answered(recording("vllm-0.32.0-error-body.json"), 400))
+    assert (
+        "'messages' is required"
+        == error_from_response(answered(recording("llama-b11549-error-body.json"), 500)).message
+    )
+    wrong = error_from_response(answered(recording("vllm-0.32.0-error-body.json"), 400))
     assert "body.max_tokens" in (wrong.message or "")
 
 

@@ -53,7 +53,7 @@ from ctxbackends.profiles import PROFILES, Profile
 from ctxbackends.transport import Transport
 from ctxbackends.types import Loading, ModelInfo, Usage
 from ctxbackends.wire.http import HTTPRequest
-from ctxbackends.wire.options import Refused
+from ctxbackends.wire.options import Unsupported
 from tests.conftest import (
     EVENT_STREAM,
     LAST_CHUNK,
@@ -345,7 +345,7 @@ async def test_options_are_sent_or_refused(
 
 @pytest.mark.parametrize("option", [*ANY_OPTION, "response_format: json_object", "response_format: json_schema"])
 async def test_any_option_can_be_refused_by_a_profile(option: str, make: Make) -> None:
-    table = {**OPENAI_COMPATIBLE_CHAT, option: Refused("it is ignored")}
+    table = {**OPENAI_COMPATIBLE_CHAT, option: Unsupported("it is ignored")}
     profile = attrs.evolve(PROFILES["openai-compatible"], wire_apis={"chat_completions": table})
     with pytest.raises(UnsupportedOptionError, match=f'backend "mine": {option}: it is ignored'):
         make("openai-compatible", profile=profile).stream("Hi", **dict(OPTIONS)[option])

@@ -202,7 +202,7 @@ def test_a_setting_without_a_meaning_is_refused(settings: dict[str, Any], proble
 
 
 def test_every_setting_of_a_type_is_used_by_one() -> None:
-    used = {name for profile in PROFILES.values() for name in profile.uses}
+    used = {name for profile in PROFILES.values() for name in profile.supported_settings}
     assert {"context_length", "keep_alive", "organization", "project"} == used
 
 

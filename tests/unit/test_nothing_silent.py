@@ -44,7 +44,7 @@ from ctxbackends.wire.anthropic_stream import AnthropicStreamDecoder
 from ctxbackends.wire.http import HTTPResponse
 from ctxbackends.wire.json_schema import schema_for
 from ctxbackends.wire.openai_stream import OpenAIStreamDecoder
-from ctxbackends.wire.status import accept, error_from
+from ctxbackends.wire.status import error_from_response, raise_for_failed_command
 from tests.conftest import EVENT_STREAM, Do, RawServerFactory, answer, chunked, models_body
 
 CLAUDE: dict[str, Any] = {"api_key": "k" * 12, "default_model": "claude-haiku-4-5"}
@@ -78,12 +78,12 @@ async def test_a_load_that_was_refused_under_a_good_status(raw_server: RawServer
 @pytest.mark.parametrize("body", [b'{"success":false}', b'{"error":{"message":"no"}}'])
 def test_an_order_that_was_not_carried_out(body: bytes) -> None:
     with pytest.raises(BackendError):
-        accept(HTTPResponse(status=200, headers={}, body=body))
+        raise_for_failed_command(HTTPResponse(status=200, headers={}, body=body))
 
 
 @pytest.mark.parametrize("body", [b"", b"OK", b'{"success":true}', b'{"error":null}', b"[]"])
 def test_an_order_that_was_carried_out(body: bytes) -> None:
-    accept(HTTPResponse(status=200, headers={}, body=body))
+    raise_for_failed_command(HTTPResponse(status=200, headers={}, body=body))
 
 
 def routed(state: str, **more: Any) -> bytes:
@@ -249,7 +249,9 @@ OVER_BATCH = "input (24002 tokens) is too large to process. increase it (current
     ],
 )
 def test_a_sentence_is_read_as(status: int, said: str, kind: Any, numbers: Any) -> None:
-    error = error_from(HTTPResponse(status=status, headers={}, body=json.dumps({"error": {"message": said}}).encode()))
+    error = error_from_response(
+        HTTPResponse(status=status, headers={}, body=json.dumps({"error": {"message": said}}).encode())
+    )
     assert kind is None or kind is type(error)
     assert kind is not None or not isinstance(error, ModelLoadFailedError)
     if isinstance(error, ContextOverflowError):
@@ -258,7 +260,7 @@ def test_a_sentence_is_read_as(status: int, said: str, kind: Any, numbers: Any) 
 
 def test_the_name_of_a_request_is_read_from_the_body_as_well() -> None:
     body = b'{"type":"error","error":{"type":"overloaded_error","message":"x"},"request_id":"req_1"}'
-    assert "req_1" == error_from(HTTPResponse(status=529, headers={}, body=body)).request_id
+    assert "req_1" == error_from_response(HTTPResponse(status=529, headers={}, body=body)).request_id
 
 
 def test_the_latest_of_a_family_is_no_other_model() -> None:

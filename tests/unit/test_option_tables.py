@@ -27,7 +27,15 @@ from ctxbackends.messages import (
 )
 from ctxbackends.profiles import PROFILES
 from ctxbackends.tools import tool_of
-from ctxbackends.wire.options import CELLS, SCALARS, Handling, How, Refused, Sent, refuse
+from ctxbackends.wire.options import (
+    OPTION_KEYS,
+    SCALAR_OPTIONS,
+    OptionSupport,
+    Supported,
+    Transform,
+    Unsupported,
+    check_supported,
+)
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"], "additionalProperties": False}
 TOOLS = (Tool("first", "The first.", SCHEMA), Tool("second", "The second.", SCHEMA))
@@ -83,8 +91,8 @@ EXAMPLES: Mapping[str, Mapping[str, Any]] = {
 # The value at the place that the table names, where it is not the option's own.
 TRANSLATED: Mapping[tuple[str, str], Any] = {
     ("seed", ""): 11,
-    ("parallel_tool_calls", How.INVERTED): True,
-    ("response_format: choice", How.AS_GBNF): 'root ::= "yes" | "n\\"o"',
+    ("parallel_tool_calls", Transform.INVERTED): True,
+    ("response_format: choice", Transform.AS_GBNF): 'root ::= "yes" | "n\\"o"',
     ("response_format: choice", ""): ["yes", 'n"o'],
     ("response_format: regex", ""): "[a-c]+",
     ("response_format: grammar", ""): 'root ::= "x"',
@@ -95,7 +103,7 @@ CASES = [
     pytest.param(type_, wire, cell, id=f"{type_}-{wire}-{cell}")
     for type_, profile in PROFILES.items()
     for wire in profile.wire_apis
-    for cell in CELLS
+    for cell in OPTION_KEYS
 ]
 
 
@@ -116,19 +124,19 @@ def at(body: Any, path: str) -> Any:
 
 def uses(cell: str, options: Mapping[str, Any]) -> bool:
     """Whether a table that refuses this cell alone refuses a request with these options."""
-    table: dict[str, Handling] = {**dict.fromkeys(CELLS, Sent("any")), cell: Refused("no")}
+    table: dict[str, OptionSupport] = {**dict.fromkeys(OPTION_KEYS, Supported("any")), cell: Unsupported("no")}
     try:
-        refuse(request(**options), table)
+        check_supported(request(**options), table)
     except UnsupportedOptionError:
         return True
     return False
 
 
 def test_the_examples_cover_every_cell_and_every_option() -> None:
-    assert list(CELLS) == list(EXAMPLES)
-    assert set(SCALARS) < set(CELLS)
+    assert list(OPTION_KEYS) == list(EXAMPLES)
+    assert set(SCALAR_OPTIONS) < set(OPTION_KEYS)
     fields = set(ChatRequest.__struct_fields__) - {"messages", "model"}
-    assert fields == {cell.partition(":")[0] for cell in CELLS} - {"message"} | {"tool_choice", "response_format"}
+    assert fields == {cell.partition(":")[0] for cell in OPTION_KEYS} - {"message"} | {"tool_choice", "response_format"}
     for cell, options in EXAMPLES.items():
         assert uses(cell, options)
 
@@ -136,16 +144,16 @@ def test_the_examples_cover_every_cell_and_every_option() -> None:
 @pytest.mark.parametrize("type_", PROFILES)
 def test_every_table_has_every_cell_and_a_reason_for_each_refusal(type_: str) -> None:
     for table in PROFILES[type_].wire_apis.values():
-        assert list(CELLS) == list(table)
+        assert list(OPTION_KEYS) == list(table)
         for handling in table.values():
-            assert not isinstance(handling, Refused) or len(handling.reason) > 10
+            assert not isinstance(handling, Unsupported) or len(handling.reason) > 10
 
 
 @pytest.mark.parametrize(("type_", "wire", "cell"), CASES)
 def test_a_cell_holds(type_: str, wire: str, cell: str) -> None:
     handling = PROFILES[type_].wire_apis[wire][cell]
     options = EXAMPLES[cell]
-    if isinstance(handling, Refused):
+    if isinstance(handling, Unsupported):
         # The first refusal of the request may be that of a companion (top_logprobs needs logprobs).
         with pytest.raises(UnsupportedOptionError) as caught:
             encoded(type_, wire, **options)
@@ -158,46 +166,46 @@ def test_a_cell_holds(type_: str, wire: str, cell: str) -> None:
     CHECKS.get(cell, check_value)(cell, handling, options, body, plain)
 
 
-def check_value(cell: str, handling: Sent, options: Mapping[str, Any], body: Any, plain: Any) -> None:
+def check_value(cell: str, handling: Supported, options: Mapping[str, Any], body: Any, plain: Any) -> None:
     """The value is at its place, and nothing else is different."""
     default = options.get(cell.partition(":")[0])
-    assert TRANSLATED.get((cell, handling.as_), default) == at(body, handling.at)
+    assert TRANSLATED.get((cell, handling.transform), default) == at(body, handling.path)
     companions = {name for name in options if name != cell.partition(":")[0] and name not in ("messages", "tools")}
     changed = {name for name in body if body[name] != plain.get(name)} - companions
-    assert {handling.at.partition(".")[0]} == changed
+    assert {handling.path.partition(".")[0]} == changed
 
 
-def check_format(cell: str, handling: Sent, _: Any, body: Any, plain: Any) -> None:
+def check_format(cell: str, handling: Supported, _: Any, body: Any, plain: Any) -> None:
     schema = SCHEMA if cell.endswith("schema") else {"type": "object"}
     name = "thing" if cell.endswith("schema") else "object"
-    value = at(body, handling.at)
-    if cell.endswith("object") and handling.as_ != How.AS_SCHEMA:
+    value = at(body, handling.path)
+    if cell.endswith("object") and handling.transform != Transform.AS_SCHEMA:
         assert value in ({"type": "json_object"}, "json")
-    elif handling.at == "response_format":
+    elif handling.path == "response_format":
         nested = {"name": name, "schema": schema, "strict": True}
         assert {"type": "json_schema", "json_schema": nested} == value
     else:
         assert value in (schema, {"type": "json_schema", "schema": schema})
-    assert {handling.at.partition(".")[0]} == {name for name in body if body[name] != plain.get(name)}
+    assert {handling.path.partition(".")[0]} == {name for name in body if body[name] != plain.get(name)}
 
 
 def names_of(tools: Any) -> list[str]:
     return [tool.get("name") or tool["function"]["name"] for tool in tools]
 
 
-def check_tools(_: str, handling: Sent, __: Any, body: Any, ___: Any) -> None:
-    tools = at(body, handling.at)
+def check_tools(_: str, handling: Supported, __: Any, body: Any, ___: Any) -> None:
+    tools = at(body, handling.path)
     assert ["first", "second"] == names_of(tools)
     schemas = [tool.get("input_schema") or tool["function"]["parameters"] for tool in tools]
     assert [SCHEMA, SCHEMA] == schemas
 
 
-def check_choice(cell: str, handling: Sent, _: Any, body: Any, __: Any) -> None:
+def check_choice(cell: str, handling: Supported, _: Any, body: Any, __: Any) -> None:
     choice = cell.partition(": ")[2]
-    if handling.as_ in (How.LEFT_OUT, How.DEFAULT):
+    if handling.transform in (Transform.WITHOUT_TOOLS, Transform.SERVER_DEFAULT):
         assert "tool_choice" not in body
-        assert (handling.as_ == How.DEFAULT) == ("tools" in body)
-    elif handling.as_ == How.ALONE:
+        assert (handling.transform == Transform.SERVER_DEFAULT) == ("tools" in body)
+    elif handling.transform == Transform.ONLY_TOOL:
         assert body["tool_choice"] in ("required", {"type": "any"})
         assert ["second"] == names_of(body["tools"])
     else:
@@ -210,11 +218,11 @@ def check_choice(cell: str, handling: Sent, _: Any, body: Any, __: Any) -> None:
         assert ["first", "second"] == names_of(body["tools"])
 
 
-def check_parallel(_: str, handling: Sent, __: Any, body: Any, ___: Any) -> None:
-    assert (handling.as_ == How.INVERTED) == at(body, handling.at)
+def check_parallel(_: str, handling: Supported, __: Any, body: Any, ___: Any) -> None:
+    assert (handling.transform == Transform.INVERTED) == at(body, handling.path)
 
 
-def check_message(cell: str, _: Sent, __: Any, body: Any, ___: Any) -> None:
+def check_message(cell: str, _: Supported, __: Any, body: Any, ___: Any) -> None:
     wire = json.dumps(body["messages"])
     marks = {
         "message: image data": "iVBORw0KGgouLi4=",  # the picture in base64
@@ -227,11 +235,11 @@ def check_message(cell: str, _: Sent, __: Any, body: Any, ___: Any) -> None:
     assert marks[cell] in wire
 
 
-def check_effort(_: str, handling: Sent, __: Any, body: Any, ___: Any) -> None:
-    assert "low" == at(body, handling.at)
+def check_effort(_: str, handling: Supported, __: Any, body: Any, ___: Any) -> None:
+    assert "low" == at(body, handling.path)
 
 
-def check_extra(_: str, __: Sent, ___: Any, body: Any, plain: Any) -> None:
+def check_extra(_: str, __: Supported, ___: Any, body: Any, plain: Any) -> None:
     assert {**plain, "mirostat": 2} == body
 
 
@@ -239,8 +247,8 @@ CHECKS: Mapping[str, Any] = {
     "response_format: json_object": check_format,
     "response_format: json_schema": check_format,
     "tools": check_tools,
-    **dict.fromkeys((cell for cell in CELLS if cell.startswith("tool_choice")), check_choice),
-    **dict.fromkeys((cell for cell in CELLS if cell.startswith("message")), check_message),
+    **dict.fromkeys((cell for cell in OPTION_KEYS if cell.startswith("tool_choice")), check_choice),
+    **dict.fromkeys((cell for cell in OPTION_KEYS if cell.startswith("message")), check_message),
     "parallel_tool_calls": check_parallel,
     "reasoning_effort": check_effort,
     "extra_body": check_extra,

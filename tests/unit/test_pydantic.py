@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel, Field, field_validator
 
 from ctxbackends.errors import StructuredOutputError
-from ctxbackends.wire.json_schema import REFUSED_BY_ANTHROPIC, decode_as, in_words, schema_for
+from ctxbackends.wire.json_schema import ANTHROPIC_UNSUPPORTED, decode_as, describe_constraints, schema_for
 
 
 class Vote(BaseModel):
@@ -64,19 +64,19 @@ def test_a_fault_has_its_place(text: str, pointer: str | None, said: str) -> Non
 
 
 def test_refused_constraints_are_put_into_words() -> None:
-    weight = in_words(schema_for(Vote), REFUSED_BY_ANTHROPIC)["properties"]["weight"]
+    weight = describe_constraints(schema_for(Vote), ANTHROPIC_UNSUPPORTED)["properties"]["weight"]
     assert {"type": "integer", "title": "Weight", "description": "(minimum: 1, maximum: 5)"} == weight
-    assert {"type": "array", "items": {"type": "string"}, "minItems": 1} == in_words(
-        {"type": "array", "items": {"type": "string"}, "minItems": 1}, REFUSED_BY_ANTHROPIC
+    assert {"type": "array", "items": {"type": "string"}, "minItems": 1} == describe_constraints(
+        {"type": "array", "items": {"type": "string"}, "minItems": 1}, ANTHROPIC_UNSUPPORTED
     )
-    assert {"type": "array", "description": "Names. (maxItems: 3, minItems: 2)"} == in_words(
-        {"type": "array", "minItems": 2, "maxItems": 3, "description": "Names."}, REFUSED_BY_ANTHROPIC
+    assert {"type": "array", "description": "Names. (maxItems: 3, minItems: 2)"} == describe_constraints(
+        {"type": "array", "minItems": 2, "maxItems": 3, "description": "Names."}, ANTHROPIC_UNSUPPORTED
     )
 
 
 def test_a_property_may_have_the_name_of_a_constraint() -> None:
     schema = {"type": "object", "properties": {"minimum": {"type": "integer", "minimum": 3}}, "required": ["minimum"]}
-    found = in_words(schema, REFUSED_BY_ANTHROPIC)
+    found = describe_constraints(schema, ANTHROPIC_UNSUPPORTED)
     assert {"minimum": {"type": "integer", "description": "(minimum: 3)"}} == found["properties"]
 
 

@@ -50,8 +50,8 @@ from ctxbackends.option_tables import LLAMACPP_CHAT, OPENAI_CHAT, VLLM_CHAT
 from ctxbackends.tools import arguments_of, as_tools, tool_of
 from ctxbackends.types import Completion, Embeddings, ModelInfo, ServerStatus, Usage
 from ctxbackends.wire import llamacpp, lmstudio, openai_server, vllm
-from ctxbackends.wire.http import HTTPRequest, HTTPResponse, Steps, WireSettings
-from ctxbackends.wire.options import OptionTable, Refused, Sent, add_extra, put
+from ctxbackends.wire.http import HTTPRequest, HTTPResponse, Operation, WireSettings
+from ctxbackends.wire.options import OptionTable, Supported, Unsupported, merge_extra_body, set_path
 from tests.steps import answered, body_of, drive, play
 
 HI = (Message.user("Hi"),)
@@ -216,20 +216,20 @@ def test_a_model_that_a_router_does_not_know_is_not_the_first_of_its_list() -> N
     assert ("ready", (), None) == (status.state, status.models, status.context_length)
 
 
-LIFECYCLE: list[tuple[str, Callable[[], Steps[None]]]] = [
+LIFECYCLE: list[tuple[str, Callable[[], Operation[None]]]] = [
     ("load", lambda: llamacpp.load("m", context_length=None, keep_alive=None)),
     ("unload", lambda: llamacpp.unload("m")),
 ]
 
 
 @pytest.mark.parametrize(("what", "steps"), LIFECYCLE)
-def test_a_router_loads_and_unloads(what: str, steps: Callable[[], Steps[None]]) -> None:
+def test_a_router_loads_and_unloads(what: str, steps: Callable[[], Operation[None]]) -> None:
     (request,), _ = play(steps(), answered({"success": True}))
     assert (f"/models/{what}", {"model": "m"}) == posted(request)
 
 
 @pytest.mark.parametrize(("what", "steps"), LIFECYCLE)
-def test_a_single_llama_server_neither_loads_nor_unloads(what: str, steps: Callable[[], Steps[None]]) -> None:
+def test_a_single_llama_server_neither_loads_nor_unloads(what: str, steps: Callable[[], Operation[None]]) -> None:
     with pytest.raises(UnsupportedOperationError, match="only one that was started as a router") as caught:
         play(steps(), GONE)
     assert what == caught.value.operation
@@ -237,7 +237,7 @@ def test_a_single_llama_server_neither_loads_nor_unloads(what: str, steps: Calla
 
 
 @pytest.mark.parametrize(("what", "steps"), LIFECYCLE)
-def test_a_model_that_a_router_does_not_have_is_not_found(what: str, steps: Callable[[], Steps[None]]) -> None:
+def test_a_model_that_a_router_does_not_have_is_not_found(what: str, steps: Callable[[], Operation[None]]) -> None:
     with pytest.raises(ModelNotFoundError):
         play(steps(), answered({"error": {"code": 404, "message": "model is not found"}}, 404))
     with pytest.raises(BadRequestError):
@@ -335,7 +335,7 @@ def test_vllm_tells_its_state(model: str | None, asleep: HTTPResponse, status: S
         ("unload", lambda: vllm.unload("m"), "/sleep?level=1&mode=wait", {"status": "sleeping", "level": 1}),
     ],
 )
-def test_vllm_sleeps_and_wakes(what: str, steps: Callable[[], Steps[None]], path: str, answer: object) -> None:
+def test_vllm_sleeps_and_wakes(what: str, steps: Callable[[], Operation[None]], path: str, answer: object) -> None:
     assert ([HTTPRequest("POST", path)], None) == play(steps(), answered(answer))
     with pytest.raises(UnsupportedOperationError, match="VLLM_SERVER_DEV_MODE=1") as caught:
         play(steps(), NO_ROUTE)
@@ -460,7 +460,7 @@ def test_lm_studio_tells_its_state(model: str | None, listed: HTTPResponse, stat
     assert ([NATIVE], expected) == play(lmstudio.status(model), listed)
 
 
-def requests_of(steps: Steps[None], *answers: HTTPResponse) -> list[tuple[str, Any]]:
+def requests_of(steps: Operation[None], *answers: HTTPResponse) -> list[tuple[str, Any]]:
     """What is posted after the models were asked for."""
     asked, result = play(steps, *answers)
     assert (NATIVE, None) == (asked[0], result)
@@ -698,7 +698,7 @@ def vectors(*numbers: float, usage: Usage | None = None) -> Embeddings:
     ],
 )
 def test_batches_are_joined(batches: Sequence[Embeddings], one: Embeddings) -> None:
-    assert one == openai_server.joined(batches)
+    assert one == openai_server.merge_embeddings(batches)
 
 
 json_values = st.recursive(
@@ -712,7 +712,7 @@ told = st.dictionaries(
     | st.lists(st.fixed_dictionaries({"id": st.text(), "key": st.text()}, optional={"status": json_values})),
     max_size=4,
 )
-EVERY: list[Callable[[], Steps[object]]] = [
+EVERY: list[Callable[[], Operation[object]]] = [
     lambda: llamacpp.status("m"),
     lambda: llamacpp.count_tokens(COUNTED, LLAMACPP_CHAT),
     lambda: llamacpp.load("m", context_length=None, keep_alive=None),
@@ -740,7 +740,7 @@ EVERY: list[Callable[[], Steps[object]]] = [
     ),
 )
 def test_whatever_a_server_answers_is_read_or_raises_our_errors(
-    make: Callable[[], Steps[object]], answers: list[tuple[bytes, int]]
+    make: Callable[[], Operation[object]], answers: list[tuple[bytes, int]]
 ) -> None:
     left = list(answers)
 
@@ -765,11 +765,11 @@ def test_whatever_a_server_answers_is_read_or_raises_our_errors(
     ],
 )
 def test_a_value_is_put_at_its_path(body: dict[str, Any], at: str, expected: Mapping[str, Any]) -> None:
-    put(body, at, 1)
+    set_path(body, at, 1)
     assert expected == body
 
 
-HOLDING_A: OptionTable = {"one": Sent("a.x"), "two": Sent("b"), "three": Refused("no")}
+HOLDING_A: OptionTable = {"one": Supported("a.x"), "two": Supported("b"), "three": Unsupported("no")}
 """A table whose options lie in the object ``a``, which more may be put into."""
 
 
@@ -785,7 +785,7 @@ HOLDING_A: OptionTable = {"one": Sent("a.x"), "two": Sent("b"), "three": Refused
     ],
 )
 def test_extra_members_are_merged(body: dict[str, Any], extra: Any, expected: Mapping[str, Any]) -> None:
-    add_extra(body, extra, {"model": "pass model="}, HOLDING_A)
+    merge_extra_body(body, extra, {"model": "pass model="}, HOLDING_A)
     assert expected == body
 
 
@@ -803,7 +803,7 @@ def test_extra_members_are_merged(body: dict[str, Any], extra: Any, expected: Ma
 )
 def test_two_wishes_for_one_member_are_refused(body: dict[str, Any], extra: Mapping[str, Any], said: str) -> None:
     with pytest.raises(UnsupportedOptionError) as caught:
-        add_extra(body, extra, {"model": "pass model="}, HOLDING_A)
+        merge_extra_body(body, extra, {"model": "pass model="}, HOLDING_A)
     assert said == str(caught.value)
 
 

@@ -29,7 +29,13 @@ from ctxbackends.errors import (
     ServiceUnavailableError,
 )
 from ctxbackends.wire.http import HTTPResponse
-from ctxbackends.wire.status import ErrorFacts, answered_error, error_facts, error_from, facts_of
+from ctxbackends.wire.status import (
+    ErrorDetails,
+    error_from_response,
+    error_from_success,
+    parse_error_body,
+    parse_error_value,
+)
 
 RECORDINGS = Path(__file__).parent / "recordings"
 
@@ -39,7 +45,9 @@ def recording(name: str) -> bytes:
 
 
 def error_for(status: int, body: bytes = b"", headers: Mapping[str, str] | None = None) -> APIStatusError:
-    return error_from(HTTPResponse(status=status, headers=headers or {}, body=body, received_at=1_000_000_000.0))
+    return error_from_response(
+        HTTPResponse(status=status, headers=headers or {}, body=body, received_at=1_000_000_000.0)
+    )
 
 
 LLAMA = {"server": "llama.cpp", "content-type": "application/json; charset=utf-8", "connection": "close"}
@@ -504,29 +512,29 @@ def test_the_message_of_a_redirect_says_what_to_do() -> None:
     ids=lambda body: body[:20].decode("utf-8", "replace"),
 )
 def test_what_is_of_no_known_shape_has_no_facts(body: bytes) -> None:
-    assert ErrorFacts(None, None, None, {}) == error_facts(body)
+    assert ErrorDetails(None, None, None, {}) == parse_error_body(body)
 
 
 @pytest.mark.parametrize(
     ("value", "facts"),
     [
-        ({}, ErrorFacts(None, None, None, {})),
+        ({}, ErrorDetails(None, None, None, {})),
         (
             {"error": {"message": "a", "type": "t", "code": 5}},
-            ErrorFacts("a", "t", 5, {"message": "a", "type": "t", "code": 5}),
+            ErrorDetails("a", "t", 5, {"message": "a", "type": "t", "code": 5}),
         ),
-        ({"error": {"message": "a", "code": "c"}}, ErrorFacts("a", None, "c", {"message": "a", "code": "c"})),
-        ({"error": "a", "x": 1}, ErrorFacts("a", None, None, {"error": "a", "x": 1})),
-        ({"error": ["a"], "message": "b"}, ErrorFacts("b", None, None, {"error": ["a"], "message": "b"})),
-        ({"detail": "a"}, ErrorFacts("a", None, None, {"detail": "a"})),
-        ({"message": "a", "detail": "b"}, ErrorFacts("a", None, None, {"message": "a", "detail": "b"})),
-        ({"error": {"detail": "a"}}, ErrorFacts("a", None, None, {"detail": "a"})),
-        ({"code": 1.5}, ErrorFacts(None, None, None, {"code": 1.5})),
+        ({"error": {"message": "a", "code": "c"}}, ErrorDetails("a", None, "c", {"message": "a", "code": "c"})),
+        ({"error": "a", "x": 1}, ErrorDetails("a", None, None, {"error": "a", "x": 1})),
+        ({"error": ["a"], "message": "b"}, ErrorDetails("b", None, None, {"error": ["a"], "message": "b"})),
+        ({"detail": "a"}, ErrorDetails("a", None, None, {"detail": "a"})),
+        ({"message": "a", "detail": "b"}, ErrorDetails("a", None, None, {"message": "a", "detail": "b"})),
+        ({"error": {"detail": "a"}}, ErrorDetails("a", None, None, {"detail": "a"})),
+        ({"code": 1.5}, ErrorDetails(None, None, None, {"code": 1.5})),
     ],
 )
-def test_facts_are_read_from(value: object, facts: ErrorFacts) -> None:
-    assert facts == facts_of(value)
-    assert facts == error_facts(msgspec.json.encode(value))
+def test_facts_are_read_from(value: object, facts: ErrorDetails) -> None:
+    assert facts == parse_error_value(value)
+    assert facts == parse_error_body(msgspec.json.encode(value))
 
 
 words = st.sampled_from(
@@ -590,6 +598,6 @@ def test_an_answer_shows_neither_headers_nor_body() -> None:
 def test_headers_of_an_error_object_under_a_good_status_are_found_as_those_of_every_error() -> None:
     body = b'{"error": "Unexpected endpoint or method. (POST /v1/chat)"}'
     answer = HTTPResponse(status=200, headers=CIMultiDict({"X-Request-ID": "r1"}), body=body)
-    error = answered_error(answer)
+    error = error_from_success(answer)
     assert isinstance(error, NotFoundError)
     assert {"x-request-id": "r1"} == error.headers
