@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from ctxbackends.cli.root import debug_option
 from ctxbackends.cli.terminal import print_json, waiting
 
 DEFAULT_PORT = 8080
+KEY_VARIABLE = "CTX_SERVE_KEY"
 COUNT = click.IntRange(1, 2**31 - 1)  # llama.cpp keeps these numbers in a C int
 _LOOK_SECONDS = 0.2
 
@@ -33,7 +35,12 @@ _LOOK_SECONDS = 0.2
 @click.option("--threads", type=COUNT, help="CPU threads.")
 @click.option("--alias", help="The model's name; the file's name by default.")
 @click.option(
-    "--api-key-env", metavar="VARIABLE", help="Ask clients for the API key that this environment variable holds."
+    "--api-key-env",
+    metavar="VARIABLE",
+    help="Ask clients for the API key in this environment variable; by default, for a new key that is printed.",
+)
+@click.option(
+    "--no-key", is_flag=True, help="Ask for no API key: web pages and other users of this machine may use the server."
 )
 @click.option("--embeddings", is_flag=True, help="Serve embeddings as well.")
 @click.option("--show-log", is_flag=True, help="Show the log of llama.cpp.")
@@ -42,14 +49,18 @@ _LOOK_SECONDS = 0.2
 def serve(
     model: Path,
     api_key_env: str | None,
+    no_key: bool,
     show_log: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
     """Serve a GGUF model with llama.cpp on this machine, until Ctrl-C."""
     from ctxbackends.local import LocalServer  # noqa: PLC0415
+    from ctxbackends.local.serve import fresh_key  # noqa: PLC0415
 
-    key = None
+    if no_key and api_key_env is not None:
+        raise click.UsageError("--no-key and --api-key-env are mutually exclusive")
+    key = None if no_key else fresh_key()
     if api_key_env is not None:
         key = os.environ.get(api_key_env)
         if not key:
@@ -58,12 +69,12 @@ def serve(
             )
     server = LocalServer(model, api_key=key, inherit_log=show_log, **options)
     try:
-        asyncio.run(_serve(server, as_json=as_json))
+        asyncio.run(_serve(server, api_key_env=api_key_env, as_json=as_json))
     except asyncio.CancelledError:  # SIGTERM; asyncio.run makes a Ctrl-C into this one by itself
         raise KeyboardInterrupt from None
 
 
-async def _serve(server: object, *, as_json: bool) -> None:
+async def _serve(server: object, *, api_key_env: str | None, as_json: bool) -> None:
     from ctxbackends.config import BackendConfig  # noqa: PLC0415
     from ctxbackends.local import LocalServer, managed_backend  # noqa: PLC0415
     from ctxbackends.profiles import BackendType  # noqa: PLC0415
@@ -81,12 +92,22 @@ async def _serve(server: object, *, as_json: bool) -> None:
     try:
         with waiting() as shown:
             await backend.wait_ready(on_progress=shown)
+        new_key = server.api_key if api_key_env is None else None
         if as_json:
-            print_json({"endpoint": backend.endpoint, "model": server.alias, "pid": server.pid})
+            print_json(
+                {"endpoint": backend.endpoint, "model": server.alias, "pid": server.pid}
+                | ({"api_key": new_key} if new_key is not None else {})
+            )
         else:
             click.echo(f"{server.alias} is ready at {backend.endpoint} (Ctrl-C ends it)", err=True)
+            if new_key is not None:
+                click.echo("it asks for this API key; in another terminal, run:", err=True)
+                click.echo(set_variable_line(KEY_VARIABLE, new_key), err=True)
+            variable = api_key_env or (KEY_VARIABLE if new_key is not None else None)
+            key_option = f" --api-key-env {variable}" if variable is not None else ""
             click.echo(
-                f"try: ctx ai chat --backend llamacpp --endpoint {backend.endpoint} --model {server.alias} 'Hello'",
+                f"try: ctx ai chat --backend llamacpp --endpoint {backend.endpoint}{key_option} "
+                f"--model {shlex.quote(server.alias)} 'Hello'",
                 err=True,
             )
         while (failure := server.failure()) is None:
@@ -97,3 +118,8 @@ async def _serve(server: object, *, as_json: bool) -> None:
             await server.aclose()
         finally:
             await transport.aclose()
+
+
+def set_variable_line(name: str, value: str) -> str:
+    """Return the line that sets an environment variable in the platform's shell."""
+    return f"$env:{name} = '{value}'" if sys.platform == "win32" else f"export {name}={value}"

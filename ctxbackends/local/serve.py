@@ -43,7 +43,7 @@ def managed_backend(config: BackendConfig, transport: Transport, *, server: Loca
 
 
 def fresh_key() -> str:
-    """A key that nobody else has: other users of the machine can reach a loopback port."""
+    """Return a key that nobody else has: web pages and other users of the machine can reach a loopback port."""
     return secrets.token_urlsafe(24)
 
 
@@ -58,10 +58,15 @@ async def serve_model(
 ) -> AsyncIterator[HTTPBackend]:
     """Start a llama.cpp server for ``model_path``, wait until it is ready, and end it on every way out.
 
-    It asks for a fresh API key, which the backend has. ``options`` are the fields of
+    The server asks for a fresh API key, which the backend has. ``options`` are the fields of
     :class:`~ctxbackends.local.ServerOptions` without ``api_key``; ``settings`` as in BackendConfig (timeouts,
-    ``model_mismatch``).
+    ``model_mismatch``). Raises TypeError where they name a key.
     """
+    for field in ("api_key", "api_key_env"):
+        if field in options or field in (settings or {}):
+            raise TypeError(
+                f"serve_model() takes no {field}: it always uses a fresh key; choose a key with LocalServer"
+            )
     server = LocalServer(model_path, api_key=fresh_key(), **options)
     transport = Transport()
     config = BackendConfig(name=name, type=BackendType.LLAMACPP, model_path=str(model_path), **(settings or {}))

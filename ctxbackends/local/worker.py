@@ -56,6 +56,8 @@ def parameters(options: dict[str, Any]) -> Any:
     for name in ("ui", "webui"):
         if hasattr(params, name):
             setattr(params, name, False)
+    if hasattr(params, "cors_origins"):  # builds without it let every web page read the answers
+        params.cors_origins, params.cors_origins_explicit, params.cors_credentials = "localhost", True, False
     if options["ctx_size"]:
         params.n_ctx = options["ctx_size"]
     if options["threads"]:
@@ -116,6 +118,9 @@ def main() -> None:
         key = os.environ.pop(KEY_VARIABLE, "")
         if key:
             os.environ["LLAMA_API_KEY"] = key
+        # Flags that an older program does not know would end it; variables that it does not know do nothing.
+        for name, value in {"LLAMA_ARG_CORS_ORIGINS": "localhost", "LLAMA_ARG_CORS_CREDENTIALS": "false"}.items():
+            os.environ.setdefault(name, value)
         if sys.platform == "linux":
             os.execv(options["program"][0], options["program"])  # noqa: S606  # no shell; the arguments are ours
         sys.exit(supervise(options["program"]))

@@ -34,7 +34,7 @@ from tests.real.conftest import slots_become
 pytestmark = pytest.mark.real
 
 WITHIN = 60.0
-COLUMNS = 100
+COLUMNS = 132
 KEY = "sk-test-0123456789abcdef"
 
 # In the new session: take the terminal, so that its Ctrl-C reaches us, and become the program. A background job ignores
@@ -286,7 +286,12 @@ def test_serve_at_a_terminal_until_ctrl_c(tiny: Path) -> None:
         at.read_until(lambda: "--model tiny 'Hello'\r\n" in at.raw)
         (server,) = children(at.process.pid)
         assert os.getsid(server) != os.getsid(at.process.pid), "or Ctrl-C would end it before its clients are told"
-        ping = ctx("ai", "ping", *backend_options(f"http://127.0.0.1:{port}"), "--json")
+        key = re.search("^export CTX_SERVE_KEY=(.+)$", at.raw.replace("\r", ""), re.MULTILINE)
+        assert key is not None
+        ping = ctx(
+            *("ai", "ping", *backend_options(f"http://127.0.0.1:{port}"), "--api-key-env", "CTX_SERVE_KEY", "--json"),
+            CTX_SERVE_KEY=key[1],
+        )
         second = ctx("serve", str(tiny), "--port", str(port))
         at.type(b"\x03")
         assert 130 == at.end(), at.raw
@@ -301,6 +306,41 @@ def test_serve_at_a_terminal_until_ctrl_c(tiny: Path) -> None:
     lines = [line for line in screen(at.raw) if line]
     assert f"tiny is ready at http://127.0.0.1:{port} (Ctrl-C ends it)" == lines[0]
     assert "interrupted" == lines[-1]
+
+
+def test_the_commands_that_serve_prints_work_as_they_are(tiny: Path, tmp_path: Path) -> None:
+    """Run by a shell, word for word; and the key is in no other place that serve writes to."""
+    (tmp_path / "programs").mkdir()
+    (tmp_path / "programs" / "ctx").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m ctxbackends "$@"\n')
+    (tmp_path / "programs" / "ctx").chmod(0o755)
+    path = f"{tmp_path}/programs{os.pathsep}{os.environ['PATH']}"
+    options = ("--port", str(free_port()), "--alias", "my tiny", "--ctx-size", "64", "--threads", "1", "--show-log")
+    with program("serve", str(tiny), *options) as process:
+        assert process.stderr is not None
+        lines: list[str] = []
+        while not lines or not lines[-1].startswith("try: "):
+            lines.append(process.stderr.readline())
+            assert lines[-1], "".join(lines)
+        export, chat = lines[-2], lines[-1].removeprefix("try: ")
+        arguments = Path(f"/proc/{children(process.pid)[0]}/cmdline").read_text()
+        shells = [
+            subprocess.run(
+                ["/bin/sh", "-c", script], env=environment(PATH=path), capture_output=True, text=True, timeout=WITHIN
+            )
+            for script in (export + chat, chat)
+        ]
+        process.send_signal(signal.SIGTERM)
+        out, rest = process.communicate(timeout=WITHIN)
+    answered, refused = shells
+    assert 0 == answered.returncode, answered.stderr
+    assert answered.stdout.strip()
+    assert (1, "") == (refused.returncode, refused.stdout), "without the variable"
+    assert "CTX_SERVE_KEY, which is not set" in refused.stderr
+    key = export.removeprefix("export CTX_SERVE_KEY=").strip()
+    assert len(key) >= 32
+    shown = "".join(line for line in lines if line != export)
+    assert "llama" in shown, "its log is there too"
+    assert key not in shown + arguments + out + rest + answered.stdout + answered.stderr
 
 
 def test_serve_until_it_is_terminated(tiny: Path) -> None:

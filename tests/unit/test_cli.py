@@ -37,6 +37,7 @@ from ctxbackends import errors
 from ctxbackends.cli import main, terminal
 from ctxbackends.cli.ai import ai
 from ctxbackends.cli.root import root
+from ctxbackends.cli.serve import set_variable_line
 from ctxbackends.cli.wording import worded
 from ctxbackends.local import LocalServer, server, worker
 from ctxbackends.types import PartialCompletion
@@ -907,7 +908,7 @@ OPTIONS = {
     ("proposals", "edit"): ("PROPOSAL", "ROW", "--set", "--out", "--debug"),
     ("proposals", "export"): ("[PROPOSAL]", "--kind", "--section", "--dir", "--out", "--debug"),
     ("serve",): (
-        *("MODEL.gguf", "--port", "--ctx-size", "--parallel", "--threads", "--alias", "--api-key-env"),
+        *("MODEL.gguf", "--port", "--ctx-size", "--parallel", "--threads", "--alias", "--api-key-env", "--no-key"),
         *("--embeddings", "--show-log", "--json", "--debug"),
     ),
     ("setup",): (
@@ -969,6 +970,7 @@ def test_a_group_alone_is_wrong_usage(arguments: tuple[str, ...]) -> None:
         ("serve",),
         ("serve", "model.gguf", "--port", "70000"),
         ("serve", "model.gguf", "--parallel", "0"),
+        ("serve", "model.gguf", "--no-key", "--api-key-env", "SOME_KEY"),
         ("setup",),
         ("setup", "--backend", "nope"),
     ],
@@ -1245,13 +1247,60 @@ def test_serve_until_the_server_dies(fake: Fake, model: Path, monkeypatch: pytes
     plain = [line for line in result.err.splitlines() if not line.startswith("waiting for ")]
     assert [
         f"some-model is ready at http://127.0.0.1:{port} (Ctrl-C ends it)",
-        f"try: ctx ai chat --backend llamacpp --endpoint http://127.0.0.1:{port} --model some-model 'Hello'",
+        "it asks for this API key; in another terminal, run:",
+        f"export CTX_SERVE_KEY={fake.seen['key']}",
+        f"try: ctx ai chat --backend llamacpp --endpoint http://127.0.0.1:{port} --api-key-env CTX_SERVE_KEY "
+        "--model some-model 'Hello'",
         f"ctx: the llama.cpp server was killed by signal 9 while serving {model}:",
         f"  loading {model}",
         "  something outside ended it; is there memory enough for the model?",
     ] == plain
-    nothing = dict.fromkeys(("ctx_size", "parallel", "threads", "key")) | {"embeddings": False, "kv_unified": False}
-    assert {**nothing, "model": str(model), "host": "127.0.0.1", "alias": "some-model", "port": port} == fake.seen
+    nothing = dict.fromkeys(("ctx_size", "parallel", "threads")) | {"embeddings": False, "kv_unified": False}
+    seen = fake.seen
+    assert len(seen.pop("key")) >= 32
+    assert {**nothing, "model": str(model), "host": "127.0.0.1", "alias": "some-model", "port": port} == seen
+
+
+def test_serve_makes_a_new_key_each_time(fake: Fake, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_MODE", "dies-later")
+    keys = []
+    for _ in range(2):
+        ready = json.loads(ctx("serve", str(model), "--port", str(free_port()), "--json").out)
+        assert fake.seen["key"] == ready["api_key"]
+        keys.append(ready["api_key"])
+    assert keys[0] != keys[1]
+
+
+def test_serve_with_a_key_of_the_users_own(fake: Fake, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_MODE", "dies-later")
+    monkeypatch.setenv("SOME_KEY", KEY)
+    result = ctx("serve", str(model), "--port", str(free_port()), "--api-key-env", "SOME_KEY")
+    assert KEY == fake.seen["key"]
+    assert " --api-key-env SOME_KEY --model some-model 'Hello'\n" in result.err
+    assert "CTX_SERVE_KEY" not in result.err
+    assert KEY not in result.out + result.err
+
+
+def test_serve_without_a_key(fake: Fake, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_MODE", "dies-later")
+    port = free_port()
+    shown = ctx("serve", str(model), "--port", str(port), "--no-key", "--alias", "it's mine")
+    assert fake.seen["key"] is None
+    assert "API key" not in shown.err
+    assert "CTX_SERVE_KEY" not in shown.err
+    place = f"--endpoint http://127.0.0.1:{port}"
+    assert f"try: ctx ai chat --backend llamacpp {place} --model 'it'\"'\"'s mine' 'Hello'\n" in shown.err
+    ready = json.loads(ctx("serve", str(model), "--port", str(free_port()), "--no-key", "--json").out)
+    assert {"endpoint", "model", "pid"} == ready.keys()
+
+
+@pytest.mark.parametrize(
+    ("platform", "expected"),
+    [("linux", "export A_NAME=k-1"), ("darwin", "export A_NAME=k-1"), ("win32", "$env:A_NAME = 'k-1'")],
+)
+def test_the_line_that_sets_the_key(platform: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", platform)
+    assert expected == set_variable_line("A_NAME", "k-1")
 
 
 def test_serve_options(fake: Fake, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1299,7 +1348,7 @@ def test_serve_shows_the_log_on_standard_error(
     assert ("", f"loading {model}\n\nno such tensor\n\n") == capfd.readouterr()
 
 
-def test_serve_without_the_key(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_serve_where_the_variable_is_not_set(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SOME_KEY", raising=False)
     problem = "the environment variable SOME_KEY is not set; it should hold the API key to ask clients for"
     assert Result(1, "", f"ctx: {problem}\n") == ctx("serve", str(model), "--api-key-env", "SOME_KEY")
@@ -1533,7 +1582,7 @@ def worker_options(**changed: Any) -> dict[str, Any]:
 
 
 def test_the_parameters_of_the_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
-    wheel(monkeypatch, hostnames=[], ui=True)
+    wheel(monkeypatch, hostnames=[], ui=True, cors_origins="*", cors_origins_explicit=False, cors_credentials=True)
     monkeypatch.setenv(worker.KEY_VARIABLE, KEY)
     params = worker.parameters(worker_options(parallel=3, ctx_size=512, threads=2, embeddings=True))
     assert ("/m.gguf", ["127.0.0.1"], 8080, {"mine"}) == (
@@ -1549,6 +1598,7 @@ def test_the_parameters_of_the_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
         params.cpuparams_batch.n_threads,
     )
     assert (True, True, True, False) == (params.reuse_port, params.embedding, params.endpoint_slots, params.ui)
+    assert ("localhost", True, False) == (params.cors_origins, params.cors_origins_explicit, params.cors_credentials)
     assert [KEY] == params.api_keys
     assert worker.KEY_VARIABLE not in os.environ, "no process that it starts inherits it"
 
@@ -1558,7 +1608,7 @@ def test_the_parameters_of_an_old_wheel(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.delenv(worker.KEY_VARIABLE, raising=False)
     params = worker.parameters(worker_options())
     assert ("127.0.0.1", 1, False) == (params.hostname, params.n_parallel, params.webui)
-    for unset in ("hostnames", "ui", "api_keys", "n_ctx"):
+    for unset in ("hostnames", "ui", "api_keys", "n_ctx", "cors_origins"):
         assert not hasattr(params, unset)
 
 
@@ -1594,16 +1644,23 @@ def test_the_worker_becomes_the_program(monkeypatch: pytest.MonkeyPatch) -> None
     kernel = Kernel(monkeypatch)
     monkeypatch.setenv(worker.KEY_VARIABLE, KEY)
     monkeypatch.setenv("LLAMA_API_KEY", "another")
+    monkeypatch.setenv("LLAMA_ARG_CORS_ORIGINS", "https://mine.example")
+    monkeypatch.setenv("LLAMA_ARG_CORS_CREDENTIALS", "any")  # so that it is taken away again
+    monkeypatch.delenv("LLAMA_ARG_CORS_CREDENTIALS")
     program = ["/bin/llama-server", "--port", "8080"]
-    monkeypatch.setattr(worker, "serve", lambda _: None)  # execv, which comes back here, would not come back
+    monkeypatch.setattr(worker, "supervise", lambda _: 0)  # execv, which comes back here, would not come back
     monkeypatch.setattr(sys, "argv", ["worker.py", json.dumps({"parent": os.getppid(), "program": program})])
-    worker.main()
+    with pytest.raises(SystemExit):
+        worker.main()
     expected: list[tuple[object, ...]] = [("execv", "/bin/llama-server", program)]
     if sys.platform == "linux":
         expected.insert(0, ("prctl", 1, signal.SIGKILL))
     assert expected == kernel.asked
     assert (KEY, None) == (os.environ["LLAMA_API_KEY"], os.environ.get(worker.KEY_VARIABLE))
-    worker.main()
+    assert "https://mine.example" == os.environ["LLAMA_ARG_CORS_ORIGINS"], "the user's own"
+    assert "false" == os.environ["LLAMA_ARG_CORS_CREDENTIALS"]
+    with pytest.raises(SystemExit):
+        worker.main()
     assert KEY == os.environ["LLAMA_API_KEY"], "without a key of ours, what is there stays"
 
 
