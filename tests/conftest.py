@@ -21,7 +21,7 @@ from hypothesis import settings
 
 from ctxbackends.testing import FaultServer
 from ctxbackends.testing.faults import Do as Do
-from ctxbackends.testing.faults import Received, Step
+from ctxbackends.testing.faults import RecordedRequest, Step
 
 # Fixtures: one server for all the directories of tests.
 from tests.vllm.fixtures import (  # noqa: F401
@@ -64,7 +64,7 @@ class RawServer(FaultServer):
     the connection closed.
     """
 
-    obeys_close = False
+    closes_on_request = False
 
     def __init__(self, *connections: Sequence[Script], tls: ssl.SSLContext | None = None) -> None:
         super().__init__(tls=tls)
@@ -79,14 +79,14 @@ class RawServer(FaultServer):
         """The connection of each request, counted from 0."""
         return [request.connection.number for request in self.requests]
 
-    def steps_for(self, request: Received) -> Script:
+    def select_steps(self, request: RecordedRequest) -> Script:
         scripts = self._scripts[min(request.connection.number, len(self._scripts) - 1)]
         return (*scripts, (Do.CLOSE,))[request.connection.requests - 1]
 
     async def client_closed(self, connection: int = 0) -> bool:
         """Whether the client closes this connection, soon."""
         try:
-            await asyncio.wait_for(self.connections[connection].closed(), 5)
+            await asyncio.wait_for(self.connections[connection].wait_closed(), 5)
         except TimeoutError:
             return False
         return True

@@ -97,7 +97,7 @@ ERROR_IN_BODY = Row(interrupted(SENT_ERROR, 2), Fails(ResponseError, STATUS_ERRO
 TABLE: Mapping[str, Row] = {
     # --- before an answer
     "refuse": everywhere(Fails(APIConnectionError, "refused", facts={"refused": True}, requests=0), cold=Answers()),
-    "silent": Row(timed_out("first_token"), timed_out("total"), hangs=True),
+    "no_response": Row(timed_out("first_token"), timed_out("total"), hangs=True),
     "loading": everywhere(Answers(requests=2), cold=Answers(requests=None)),
     "load_failed": everywhere(Fails(ModelLoadFailedError, "failed to load", facts={"status_code": 500})),
     "swap_proxy": everywhere(Fails(InternalServerError, "502", facts={"status_code": 502})),
@@ -105,7 +105,7 @@ TABLE: Mapping[str, Row] = {
     "busy": everywhere(Answers(requests=2)),
     "server_error": everywhere(Fails(InternalServerError, "EngineCore", facts={"status_code": 500})),
     "unauthorized": everywhere(Fails(AuthenticationError, "[key]", facts={"status_code": 401})),
-    "model_missing": everywhere(Fails(ModelNotFoundError, "does not exist", facts={"status_code": 404})),
+    "model_not_found": everywhere(Fails(ModelNotFoundError, "does not exist", facts={"status_code": 404})),
     "context_overflow": everywhere(
         Fails(ContextOverflowError, facts={"input_tokens": 9000, "context_length": 2048, "status_code": 400})
     ),
@@ -114,8 +114,8 @@ TABLE: Mapping[str, Row] = {
     "reset_before_headers": everywhere(NO_ANSWER),
     "close_in_headers": everywhere(Fails(APIConnectionError, "in the middle of the answer", facts={"sent": True})),
     "slow_headers": Row(timed_out("first_token"), timed_out("total"), hangs=True),
-    "early_headers": WHOLE,
-    "no_http": everywhere(Fails(MalformedResponseError, "no valid HTTP")),
+    "informational_responses": WHOLE,
+    "not_http": everywhere(Fails(MalformedResponseError, "no valid HTTP")),
     "giant_header": everywhere(Fails(MalformedResponseError, "no valid HTTP")),
     # --- how a body is sent
     "close_in_chunk": Row(interrupted(BROKE, 2, cause=APIConnectionError), CUT_PLAIN),
@@ -141,8 +141,8 @@ TABLE: Mapping[str, Row] = {
     "giant_error": everywhere(Fails(InternalServerError, "it went wrong", facts={"status_code": 500})),
     # --- what a body says
     "no_terminal_marker": Row(interrupted("the stream ended without", 2), interrupted("the answer is not whole", 0)),
-    "done_without_reason": Row(interrupted("[DONE] came without a finish_reason", 2)),
-    "reason_without_done": Row(Answers()),
+    "done_without_finish_reason": Row(interrupted("[DONE] came without a finish_reason", 2)),
+    "finish_reason_without_done": Row(Answers()),
     "error_object": ERROR_IN_BODY,
     "error_string": ERROR_IN_BODY,
     "error_top_level": ERROR_IN_BODY,
@@ -150,37 +150,39 @@ TABLE: Mapping[str, Row] = {
     "done_after_error": ERROR_IN_BODY,
     "empty_delta": Row(interrupted("the stream ended without", 2)),
     "abort": Row(interrupted("'abort'", 4), interrupted("'abort'", 0)),
-    "unknown_reason": Row(interrupted("'tired'", 4), interrupted("'tired'", 0)),
-    "cut_by_length": everywhere(Answers(finish_reason="length")),
+    "unknown_finish_reason": Row(interrupted("'tired'", 4), interrupted("'tired'", 0)),
+    "max_tokens_reached": everywhere(Answers(finish_reason="length")),
     "plain_text_event": Row(interrupted("proxy error: Failed to read connection", 2)),
     "malformed_event": Row(interrupted("is malformed", 2)),
     "invalid_utf8": Row(interrupted("'utf-8' codec can't decode", 2), Fails(MalformedResponseError, "'utf-8' codec")),
-    "html": Row(interrupted("the last line that came: </body></html>", 0), Fails(MalformedResponseError, NOT_OURS)),
+    "html_page": Row(
+        interrupted("the last line that came: </body></html>", 0), Fails(MalformedResponseError, NOT_OURS)
+    ),
     "empty_body": Row(interrupted("the stream ended without", 0), Fails(MalformedResponseError, NOT_OURS)),
-    "no_object": Row(interrupted("the last line that came: [", 0), Fails(MalformedResponseError, NOT_OURS)),
+    "unexpected_json": Row(interrupted("the last line that came: [", 0), Fails(MalformedResponseError, NOT_OURS)),
     "empty_choices": Row(
         interrupted("the stream ended without", 0),
         Fails(EmptyChoicesError),
         embed=Fails(MalformedResponseError, "0 vectors came for 1 inputs"),
     ),
     "wrong_content_type": WHOLE,
-    "no_stream": Row(interrupted("the last line that came: {", 0)),
+    "plain_response": Row(interrupted("the last line that came: {", 0)),
     "other_model": everywhere(
         Fails(ModelMismatchError, facts={"requested_model": "m", "served_model": "another-model"})
     ),
     "repeated_tool_index": Row(Answers(finish_reason="tool_calls", calls=('look {"x":1}', 'find {"y":2}'))),
     "interleaved_tool_calls": Row(Answers(finish_reason="tool_calls", calls=('look {"x":1}', 'find {"y":2}'))),
     # --- connections that are kept
-    "close_after_answer": WHOLE,
+    "close_after_response": WHOLE,
     "close_on_reuse": WHOLE,
-    "unasked_answer": WHOLE,
+    "unsolicited_response": WHOLE,
 }
 
 WIRE_ROWS: Mapping[str, Mapping[str, Row]] = {
     "messages": {
         # Anthropic's end is message_stop, which nobody leaves out.
-        "done_without_reason": Row(interrupted("stop_reason is None", 2)),
-        "reason_without_done": Row(interrupted("the stream ended without message_stop", 4)),
+        "done_without_finish_reason": Row(interrupted("stop_reason is None", 2)),
+        "finish_reason_without_done": Row(interrupted("the stream ended without message_stop", 4)),
         "empty_choices": Row(
             interrupted("the stream ended without message_stop", 0), interrupted("stop_reason is None", 0)
         ),
@@ -188,10 +190,12 @@ WIRE_ROWS: Mapping[str, Mapping[str, Row]] = {
     "ollama": {
         # Every line is JSON; what is none ends the stream where it stands.
         "plain_text_event": Row(interrupted("a line of the stream is malformed", 2)),
-        "html": Row(interrupted("a line of the stream is malformed", 0), Fails(MalformedResponseError, NOT_OURS)),
-        "no_object": Row(interrupted("a line of the stream is malformed", 0), Fails(MalformedResponseError, NOT_OURS)),
+        "html_page": Row(interrupted("a line of the stream is malformed", 0), Fails(MalformedResponseError, NOT_OURS)),
+        "unexpected_json": Row(
+            interrupted("a line of the stream is malformed", 0), Fails(MalformedResponseError, NOT_OURS)
+        ),
         # One line that says done is a whole stream.
-        "no_stream": Row(Answers()),
+        "plain_response": Row(Answers()),
     },
 }
 

@@ -19,7 +19,7 @@ from ctxbackends import (
     open_backend,
 )
 from ctxbackends.testing import FaultServer, faults
-from ctxbackends.testing.faults import Answer, Do, Fault, Script, Step, whole
+from ctxbackends.testing.faults import Do, Fault, ResponseBuilder, Script, Step, respond
 
 TYPES = ("openai", "vllm", "anthropic", "ollama")
 
@@ -63,7 +63,7 @@ async def test_it_is_waited_and_asked_again(asked: Callable[[], Fault], type_: s
 async def test_nobody_waits_for_an_hour(asked: str, type_: str) -> None:
     asked = faults.date_in(3600) if asked == "a date" else asked  # the clock is read while the test runs
     async with FaultServer() as server, open_backend(type_, endpoint=server.url, default_model="m") as backend:
-        server.always(faults.rate_limited(asked))
+        server.play_always(faults.rate_limited(asked))
         with pytest.raises(RateLimitError) as caught:
             await backend.complete("Hello")
         assert caught.value.retry_after is not None
@@ -75,7 +75,7 @@ async def test_nobody_waits_for_an_hour(asked: str, type_: str) -> None:
 @pytest.mark.parametrize(("fault", "error"), [("rate_limited", RateLimitError), ("busy", ServiceUnavailableError)])
 async def test_three_times_in_all(fault: str, error: type[Exception], type_: str) -> None:
     async with FaultServer() as server, open_backend(type_, endpoint=server.url, default_model="m") as backend:
-        server.always(faults.CATALOGUE[fault])
+        server.play_always(faults.CATALOGUE[fault])
         with pytest.raises(error):
             await backend.complete("Hello")
         assert 3 == len(server.generations)
@@ -89,7 +89,7 @@ async def test_refused_then_loading_then_ready(type_: str) -> None:
     """A cold start in all its states, and the generation is done once."""
     seen: list[Loading] = []
     async with FaultServer() as server, open_backend(type_, endpoint=server.url, default_model="m") as backend:
-        server.play(faults.refuse(0.3), faults.loading(0.3), looks=True)
+        server.play(faults.refuse(0.3), faults.loading(0.3), probes=True)
         answer = await backend.complete("Hello", on_progress=seen.append)
         assert "Hello, world." == answer.text
         assert ["refused", "loading"] == list(dict.fromkeys(look.state for look in seen))
@@ -100,7 +100,7 @@ async def test_a_swap_proxy_is_waited_for_by_who_only_looks(type_: str) -> None:
     """502 may also mean that the server behind the proxy died with the request: a generation is not sent again."""
     seen: list[Loading] = []
     async with FaultServer() as server, open_backend(type_, endpoint=server.url, default_model="m") as backend:
-        server.play(faults.swap_proxy(0.3), looks=True)
+        server.play(faults.swap_proxy(0.3), probes=True)
         await backend.wait_ready(on_progress=seen.append)
         assert {"starting"} == {look.state for look in seen}
         assert "Hello, world." == (await backend.complete("Hello")).text
@@ -112,7 +112,7 @@ async def test_loading_that_ends_in_nothing_has_a_budget() -> None:
         FaultServer() as server,
         open_backend("vllm", endpoint=server.url, default_model="m", ready_timeout=0.5) as backend,
     ):
-        server.always(faults.loading(1000), looks=True)
+        server.play_always(faults.loading(1000), probes=True)
         with pytest.raises(ServiceUnavailableError) as caught:
             await backend.complete("Hello")
         assert caught.value.waited is not None
@@ -122,13 +122,15 @@ async def test_loading_that_ends_in_nothing_has_a_budget() -> None:
 # --- connections that are kept ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("fault", [faults.close_after_answer(), faults.close_on_reuse()], ids=lambda fault: fault.name)
+@pytest.mark.parametrize(
+    "fault", [faults.close_after_response(), faults.close_on_reuse()], ids=lambda fault: fault.name
+)
 @pytest.mark.parametrize("type_", [*TYPES, "llamacpp", "lmstudio"])
 async def test_requests_one_right_after_the_other(type_: str, fault: Fault) -> None:
     """A connection that is closed between two requests, or in the moment in which the second comes, costs nobody an
     answer, and no generation arrives twice."""
     async with FaultServer() as server, open_backend(type_, endpoint=server.url, default_model="m") as backend:
-        server.always(fault, looks=True)
+        server.play_always(fault, probes=True)
         asked = 0
         for _ in range(10):
             assert ["Hello, world."] * 2 == await texts_of(backend)
@@ -140,7 +142,7 @@ async def test_requests_one_right_after_the_other(type_: str, fault: Fault) -> N
 async def test_an_answer_to_nothing_is_the_answer_to_nothing(type_: str) -> None:
     async with FaultServer() as server, open_backend(type_, endpoint=server.url, default_model="m") as backend:
         for _ in range(3):
-            server.play(faults.unasked_answer())
+            server.play(faults.unsolicited_response())
             assert "Hello, world." == (await backend.complete("Hello")).text
             await asyncio.sleep(0.05)  # the other one comes, if the connection is still there
             assert "Hello, world." == (await backend.complete("Hello")).text
@@ -154,7 +156,7 @@ async def test_a_server_that_dies_over_a_request_on_a_kept_connection(type_: str
     async with FaultServer() as server, open_backend(type_, endpoint=server.url, default_model="m") as backend:
         await backend.complete("Hello")
 
-        def die(_: Answer) -> Iterator[Step]:
+        def die(_: ResponseBuilder) -> Iterator[Step]:
             yield 0.25  # longer than a connection that had been closed takes to show it
             yield end
 
@@ -175,12 +177,12 @@ async def test_many_at_once_arrive_once(type_: str) -> None:
         faults.close_in_headers(),
         faults.close_in_chunk(),
         faults.reset_in_body(),
-        faults.silent(),
+        faults.no_response(),
         faults.stall(),
         faults.server_error(),
         faults.swap_proxy(0.0),
-        faults.no_http(),
-        whole,
+        faults.not_http(),
+        respond,
     )
     limits: dict[str, Any] = {"first_token_timeout": 1.0, "idle_timeout": 1.0, "timeout": 1.0}
     async with (

@@ -16,7 +16,7 @@ import pytest
 import ctxbackends
 from ctxbackends import Backend, Message, extract, open_backend
 from ctxbackends.testing import FaultServer, faults
-from ctxbackends.testing.faults import Answer, Do, Fault, Script, Step
+from ctxbackends.testing.faults import Do, Fault, ResponseBuilder, Script, Step
 from tests.faults.test_table import Title
 
 SEEN_WITHIN = 0.05
@@ -94,9 +94,9 @@ async def by_group(working: Awaitable[object], underway: asyncio.Event) -> float
 def telling(underway: asyncio.Event, fault: Fault) -> Script:
     """``fault``, which tells when all that comes has come."""
 
-    def script(answer: Answer) -> Iterator[Step]:
-        for step in fault(answer):
-            if step is Do.HOLD:
+    def script(response: ResponseBuilder) -> Iterator[Step]:
+        for step in fault(response):
+            if step is Do.HANG:
                 underway.set()
             yield step
 
@@ -109,7 +109,7 @@ STOPS: tuple[Stop, ...] = (by_cancel, by_timeout, by_group)
 
 @pytest.mark.parametrize("stop", STOPS)
 @pytest.mark.parametrize("use", USES)
-@pytest.mark.parametrize("fault", [faults.silent(), faults.stall()], ids=lambda fault: fault.name)
+@pytest.mark.parametrize("fault", [faults.no_response(), faults.stall()], ids=lambda fault: fault.name)
 @pytest.mark.parametrize("type_", ["openai", "vllm", "ollama"])
 async def test_the_server_sees_it_at_once(type_: str, fault: Fault, use: Use, stop: Stop) -> None:
     late = []
@@ -118,7 +118,7 @@ async def test_the_server_sees_it_at_once(type_: str, fault: Fault, use: Use, st
             underway = asyncio.Event()
             server.play(telling(underway, fault))
             stopped = await stop(use(backend), underway)
-            await server.idle()  # while the backend is still open: nothing stays in its pool
+            await server.wait_idle()  # while the backend is still open: nothing stays in its pool
             connection = server.generations[0].connection
             assert ("client", 1) == (connection.closed_by, len(server.generations))
             assert connection.closed_at is not None
@@ -137,7 +137,7 @@ async def test_leaving_the_block_early(how: str) -> None:
         async with FaultServer() as server, open_backend("vllm", endpoint=server.url, default_model="m") as backend:
             server.play(faults.stall())
             stopped = await leave(backend, how)
-            await server.idle()
+            await server.wait_idle()
             connection = server.generations[0].connection
             assert "client" == connection.closed_by
             assert connection.closed_at is not None
@@ -169,11 +169,11 @@ async def test_a_wait_for_a_cold_start_can_be_stopped(type_: str, stop: Stop) ->
     """Nothing is sent any more, and nothing waits."""
     underway = asyncio.Event()
     async with FaultServer() as server:
-        server.always(faults.loading(1000), looks=True)
+        server.play_always(faults.loading(1000), probes=True)
         async with open_backend(type_, endpoint=server.url, default_model="m") as backend:
             await stop(backend.complete("Hello", on_progress=lambda _: underway.set()), underway)
             asked = len(server.requests)
-            await server.idle()
+            await server.wait_idle()
         assert asked == len(server.requests)
 
 
@@ -181,12 +181,12 @@ async def test_a_wait_for_a_cold_start_can_be_stopped(type_: str, stop: Stop) ->
 async def test_a_wait_for_another_try_can_be_stopped(stop: Stop) -> None:
     underway = asyncio.Event()
 
-    def busy(answer: Answer) -> Iterator[Step]:
-        yield from faults.rate_limited("50")(answer)
+    def busy(response: ResponseBuilder) -> Iterator[Step]:
+        yield from faults.rate_limited("50")(response)
         underway.set()
 
     async with FaultServer() as server, open_backend("openai", endpoint=server.url, default_model="m") as backend:
-        server.always(busy)
+        server.play_always(busy)
         await stop(backend.complete("Hello"), underway)
         assert 1 == len(server.generations)
 
@@ -222,7 +222,7 @@ async def test_ctrl_c(type_: str, use: str) -> None:
         )
         await underway.wait()
         program.send_signal(signal.SIGINT)
-        await server.idle()
+        await server.wait_idle()
         assert program.returncode is None or program.returncode == -signal.SIGINT
         _, said = await program.communicate()
     assert -signal.SIGINT == program.returncode

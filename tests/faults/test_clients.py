@@ -83,12 +83,14 @@ async def test_openai_async(fault_server: FaultServer) -> None:
         assert ("Hello, world.", "stop") == (text_of(chunks), reason_of(chunks))
         made = await client.embeddings.create(model="m", input="a", encoding_format="float")
         assert [0.25, -0.5, 1.0] == made.data[0].embedding
-    await fault_server.idle()
+    await fault_server.wait_idle()
 
 
-@pytest.mark.parametrize("name", ["byte_by_byte", "early_headers", "wrong_content_type", "close_after_answer"])
+@pytest.mark.parametrize(
+    "name", ["byte_by_byte", "informational_responses", "wrong_content_type", "close_after_response"]
+)
 def test_what_is_no_fault_to_openai(to_openai: openai.OpenAI, fault_server: FaultServer, name: str) -> None:
-    fault_server.always(faults.CATALOGUE[name])
+    fault_server.play_always(faults.CATALOGUE[name])
     assert "Hello, world." == chat(to_openai).choices[0].message.content
     assert "Hello, world." == text_of(streamed(to_openai))
     assert 2 == len(fault_server.generations)
@@ -201,7 +203,7 @@ def test_openai_takes_a_stream_without_an_end_for_whole(to_openai: openai.OpenAI
 @documents("openai")
 @pytest.mark.usefixtures("at_once")
 def test_openai_asks_a_silent_server_three_times(to_openai: openai.OpenAI, fault_server: FaultServer) -> None:
-    fault_server.always(faults.silent())
+    fault_server.play_always(faults.no_response())
     with pytest.raises(openai.APITimeoutError):
         chat(to_openai.with_options(timeout=openai.Timeout(NO_WAIT, read=0.1)))
     assert 3 == len(fault_server.generations)  # a server that was only slow would have worked for each
@@ -256,7 +258,7 @@ def test_anthropic_takes_a_stream_without_an_end_for_whole(
 def test_anthropic_asks_a_silent_server_three_times(
     to_anthropic: anthropic.Anthropic, fault_server: FaultServer
 ) -> None:
-    fault_server.always(faults.silent())
+    fault_server.play_always(faults.no_response())
     patient = to_anthropic.with_options(timeout=anthropic.Timeout(NO_WAIT, read=0.1))
     with pytest.raises(anthropic.APITimeoutError):
         patient.messages.create(model="m", max_tokens=9, messages=TO_CLAUDE)

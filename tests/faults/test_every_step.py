@@ -53,10 +53,10 @@ async def test_cancelled(type_: str, operation: str, fault: faults.Fault | None,
                     await asyncio.sleep(0)
                 with suppress(asyncio.CancelledError):
                     await task
-                server.forget()
+                server.clear()
                 async with asyncio.timeout(20):
                     await use(backend, operation)
-        await server.idle()
+        await server.wait_idle()
     assert tasks == asyncio.all_tasks()
 
 
@@ -73,5 +73,5 @@ async def test_closed(type_: str, operation: str) -> None:
             async with asyncio.timeout(20):
                 with suppress(BackendError):
                     await task
-            await server.idle()
+            await server.wait_idle()
     assert tasks == asyncio.all_tasks()

@@ -49,7 +49,7 @@ def test_one_registry_over_several_loops(type_: str) -> None:
         registry = registry_of(server.url, type_)
         for _ in range(3):
             asyncio.run(use(registry, type_))
-            server.wait_idle()
+            server.wait_idle_sync()
         asyncio.run(registry.aclose())
 
 
@@ -71,7 +71,7 @@ def test_a_loop_that_ended_in_the_middle_of_everything() -> None:
         registry = registry_of(server.url, "vllm", "openai")
 
         async def leave_all() -> None:
-            server.play(faults.stall(), faults.silent(), faults.loading(1000))
+            server.play(faults.stall(), faults.no_response(), faults.loading(1000))
             began = asyncio.Event()
 
             async def read() -> None:
@@ -88,8 +88,8 @@ def test_a_loop_that_ended_in_the_middle_of_everything() -> None:
             assert not any(task.done() for task in (reading, asking, waiting))
 
         asyncio.run(leave_all())
-        server.wait_idle()
-        server.forget()
+        server.wait_idle_sync()
+        server.clear()
         asyncio.run(use(registry, "vllm"))
         asyncio.run(use(registry, "openai"))
         asyncio.run(registry.aclose())
@@ -135,7 +135,7 @@ def test_python_finds_nothing_to_complain_about(type_: str, how: str) -> None:
             text=True,
             env={**os.environ, "PYTHONPATH": str(Path(ctxbackends.__file__).parents[1])},
         )
-        server.wait_idle()
+        server.wait_idle_sync()
     # asyncio's debug mode tells of a slow machine as well.
     said = [line for line in done.stderr.splitlines() if not line.startswith("Executing ")]
     assert ("done\n", [], 0) == (done.stdout, said, done.returncode)
@@ -158,7 +158,7 @@ async def test_two_loops_at_once() -> None:
 
 async def test_who_is_refused_on_another_loop_takes_no_place_away() -> None:
     async with FaultServer() as server:
-        server.always(faults.silent())
+        server.play_always(faults.no_response())
         config = BackendConfig(name="one", type="vllm", endpoint=server.url, default_model="m", max_concurrency=2)
         async with Registry([config]) as registry:
             backend = registry.default()
@@ -187,12 +187,14 @@ async def test_closed_twice_and_at_once() -> None:
             await use(registry, type_)
         await asyncio.gather(*(registry.aclose() for _ in range(5)))
         await registry.aclose()
-        await server.idle()
+        await server.wait_idle()
         with pytest.raises(ClosedError):
             registry.resolve("vllm")
 
 
-@pytest.mark.parametrize("fault", [faults.silent(), faults.stall(), faults.loading(1000)], ids=lambda fault: fault.name)
+@pytest.mark.parametrize(
+    "fault", [faults.no_response(), faults.stall(), faults.loading(1000)], ids=lambda fault: fault.name
+)
 @pytest.mark.parametrize("operation", ["complete", "stream", "embed"])
 @pytest.mark.parametrize("type_", TYPES)
 async def test_closed_while_requests_run(type_: str, operation: str, fault: faults.Fault) -> None:
@@ -200,7 +202,7 @@ async def test_closed_while_requests_run(type_: str, operation: str, fault: faul
     if type_ == "anthropic" and operation == "embed":
         return
     async with FaultServer() as server:
-        server.always(fault)
+        server.play_always(fault)
         registry = registry_of(server.url, type_)
         asking = [asyncio.create_task(ask(registry.resolve(type_), operation)) for _ in range(5)]
         while len(server.generations) < 5:
@@ -213,7 +215,7 @@ async def test_closed_while_requests_run(type_: str, operation: str, fault: faul
             assert isinstance(error, ClosedError | StreamInterruptedError), error
             assert "closed" in str(error)
         asked = len(server.requests)
-        await server.idle()
+        await server.wait_idle()
         assert asked == len(server.requests)
     gc.collect()  # what was left to the collector would complain here
 
@@ -234,7 +236,7 @@ async def test_a_close_that_is_cancelled_has_closed() -> None:
         closing.cancel()
         await asyncio.gather(closing, return_exceptions=True)
         await registry.aclose()
-        await server.idle()
+        await server.wait_idle()
 
 
 def test_closed_from_another_thread() -> None:
@@ -255,4 +257,4 @@ def test_closed_from_another_thread() -> None:
                 registry.resolve("vllm")
 
         asyncio.run(work())
-        server.wait_idle()
+        server.wait_idle_sync()

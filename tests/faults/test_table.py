@@ -122,7 +122,7 @@ def cases() -> Iterator[Case]:
             for operation in OPERATIONS:
                 if not way.has(operation):
                     continue
-                if fault.concerns(way.kind(operation), way.wire):
+                if fault.applies_to(way.kind(operation), way.wire):
                     yield Case(name, way, operation)
 
 
@@ -180,7 +180,7 @@ async def test_table(case: Case, log: list[str], monkeypatch: pytest.MonkeyPatch
         else:
             holds_answer(case, result, server, pieces)
         # Nothing is left: no connection, no task, and the key is nowhere.
-        await server.idle()
+        await server.wait_idle()
     assert tasks == asyncio.all_tasks()
     assert all(request.headers["host"] == f"127.0.0.1:{server.port}" for request in server.requests)
     assert not [line for line in log if CANARY in line]

@@ -549,7 +549,7 @@ UNANSWERED: list[tuple[str, Script, type[BackendError]]] = [
     ("reset", [Do.RESET], APIConnectionError),
     ("in the headers", [b"HTTP/1.1 200 OK\r\nContent-", Do.CLOSE], APIConnectionError),
     ("in the body", [b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{", Do.CLOSE], BackendError),
-    ("silent", [Do.HOLD], APITimeoutError),
+    ("silent", [Do.HANG], APITimeoutError),
     ("500", [answer(500, b"")], InternalServerError),
     ("502", [answer(502, b"")], InternalServerError),
     ("no answer", [answer(200, b"")], BackendError),
@@ -664,7 +664,7 @@ async def test_a_cold_start_can_be_switched_off(type_: str, make: Make, refusing
 async def test_timeouts_name_the_phase_and_the_key(
     type_: str, settings: dict[str, float], facts: tuple[str, str], make: Make, raw_server: RawServerFactory
 ) -> None:
-    server = await raw_server([[Do.HOLD]])
+    server = await raw_server([[Do.HANG]])
     with pytest.raises(APITimeoutError, match=f'^backend "mine": .* 0.05 s; raise {facts[1]}') as caught:
         await make(type_, endpoint=server.url, **settings).complete("Hi")
     assert facts == (caught.value.phase, caught.value.key)
@@ -674,7 +674,7 @@ async def test_timeouts_name_the_phase_and_the_key(
 async def test_a_plain_answer_without_a_total_limit_has_that_of_the_first_token(
     make: Make, raw_server: RawServerFactory
 ) -> None:
-    server = await raw_server([[Do.HOLD]])
+    server = await raw_server([[Do.HANG]])
     backend = make("vllm", endpoint=server.url, first_token_timeout=0.05)
     with pytest.raises(APITimeoutError) as caught:
         await backend.embed("Hi")
@@ -692,7 +692,7 @@ async def test_no_limit_at_all(make: Make, mocked: aioresponses) -> None:
 
 @pytest.mark.parametrize("type_", ["vllm", "openai"])
 async def test_models_have_a_limit_of_their_own(type_: str, make: Make, raw_server: RawServerFactory) -> None:
-    server = await raw_server([[Do.HOLD]])
+    server = await raw_server([[Do.HANG]])
     settings = {"ready_timeout": 0.05} if type_ == "vllm" else {"timeout": 0.05}
     with pytest.raises(APITimeoutError) as caught:
         await make(type_, endpoint=server.url, **settings).models()

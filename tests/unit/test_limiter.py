@@ -19,7 +19,7 @@ from ctxbackends import (
 from ctxbackends.errors import ServerDiedError
 from ctxbackends.limiter import Limiter, Release
 from ctxbackends.testing import FaultServer, faults
-from ctxbackends.testing.faults import Answer, Received, Script, Step, whole
+from ctxbackends.testing.faults import RecordedRequest, ResponseBuilder, Script, Step, respond
 
 # --- places -----------------------------------------------------------------------------------------
 
@@ -224,14 +224,14 @@ class Counting:
         self.prompts: list[str] = []
 
     def script(self) -> Script:
-        def play(answer: Answer) -> object:
-            asked = answer.request.json
+        def play(response: ResponseBuilder) -> object:
+            asked = response.request.json
             self.prompts.append(str(asked.get("input") or asked["messages"][-1]["content"]))
             self.now += 1
             self.most = max(self.most, self.now)
             yield 0.002
             self.now -= 1
-            yield from whole(answer)
+            yield from respond(response)
 
         return play  # type: ignore[return-value]
 
@@ -239,16 +239,16 @@ class Counting:
 def slots(number: int) -> Script:
     """llama-server's own word for it."""
 
-    def play(answer: Answer) -> list[Step]:
+    def play(response: ResponseBuilder) -> list[Step]:
         body = b'{"total_slots": %d}' % number
-        if answer.route == "/props":
+        if response.route == "/props":
             return [b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body) + body]
-        return list(whole(answer))
+        return list(respond(response))
 
     return play
 
 
-def props(server: FaultServer) -> list[Received]:
+def props(server: FaultServer) -> list[RecordedRequest]:
     return [request for request in server.requests if request.path == "/props"]
 
 
@@ -272,7 +272,7 @@ async def test_a_thousand_tasks_over_four_places(type_: str, operation: str) -> 
         FaultServer() as server,
         open_backend(type_, endpoint=server.url, default_model="m", max_concurrency=4) as backend,
     ):
-        server.always(counting.script())
+        server.play_always(counting.script())
         await asyncio.gather(*(use(backend, operation, f"{number:04}") for number in range(1000)))
         assert (4, 1000) == (counting.most, len(server.generations))
     assert sorted(counting.prompts) == [prompt.strip("[']") for prompt in counting.prompts] or operation == "embed"
@@ -285,8 +285,8 @@ async def test_a_thousand_tasks_over_the_slots_that_the_server_tells(operation: 
         FaultServer() as server,
         open_backend("llamacpp", endpoint=server.url, default_model="m") as backend,
     ):
-        server.always(counting.script())
-        server.play(slots(4), looks=True)
+        server.play_always(counting.script())
+        server.play(slots(4), probes=True)
         await asyncio.gather(*(use(backend, operation, f"{number:04}") for number in range(1000)))
         assert (4, 1000, 1) == (counting.most, len(server.generations), len(props(server)))
 
@@ -300,16 +300,26 @@ async def test_the_wait_for_a_place_is_not_the_servers() -> None:
         ) as backend,
     ):
 
-        def slow(answer: Answer) -> object:
+        def slow(response: ResponseBuilder) -> object:
             yield 0.1
-            yield from whole(answer)
+            yield from respond(response)
 
-        server.always(slow)  # type: ignore[arg-type]
+        server.play_always(slow)  # type: ignore[arg-type]
         answers = await asyncio.gather(*(backend.complete("Hello") for _ in range(10)))
         assert ["Hello, world."] * 10 == [answer.text for answer in answers]
 
 
-ENDS = ["break", "cancel", "timeout", "close_in_chunk", "stall", "server_error", "no_http", "unauthorized", "forgotten"]
+ENDS = [
+    "break",
+    "cancel",
+    "timeout",
+    "close_in_chunk",
+    "stall",
+    "server_error",
+    "not_http",
+    "unauthorized",
+    "forgotten",
+]
 
 
 @pytest.mark.parametrize("type_", ["openai", "vllm"])
@@ -384,12 +394,12 @@ async def test_a_server_that_comes_back_with_fewer_slots_gets_fewer() -> None:
         FaultServer() as server,
         open_backend("llamacpp", endpoint=server.url, default_model="m") as backend,
     ):
-        server.always(counting.script())
-        server.play(slots(4), looks=True)
+        server.play_always(counting.script())
+        server.play(slots(4), probes=True)
         await asyncio.gather(*(backend.complete("Hello") for _ in range(20)))
         assert 4 == counting.most
         counting.most = 0
-        server.play(faults.refuse(1.0), slots(2), looks=True)
+        server.play(faults.refuse(1.0), slots(2), probes=True)
         await asyncio.gather(*(backend.complete("Hello") for _ in range(20)))
         assert 2 == counting.most
 
@@ -402,9 +412,11 @@ async def test_a_look_that_went_wrong_is_not_the_last(first: str) -> None:
         FaultServer() as server,
         open_backend("llamacpp", endpoint=server.url, default_model="m", **limits) as backend,  # type: ignore[arg-type]
     ):
-        looks: list[Script] = [faults.CATALOGUE[first], *[slots(2)] * 100]
+        scripts: list[Script] = [faults.CATALOGUE[first], *[slots(2)] * 100]
         work = counting.script()
-        server.always(lambda answer: (looks.pop(0) if answer.route == "/props" else work)(answer), looks=True)
+        server.play_always(
+            lambda response: (scripts.pop(0) if response.route == "/props" else work)(response), probes=True
+        )
         with suppress(ServiceUnavailableError):
             await backend.complete("Hello")
         await backend.complete("Hello")
@@ -426,15 +438,15 @@ async def test_two_backends_do_not_share() -> None:
         assert 2 == len(server.generations)
 
 
-@pytest.mark.parametrize("fault", ["model_missing", "unauthorized", "no_http", "html", "close_before_headers"])
+@pytest.mark.parametrize("fault", ["model_not_found", "unauthorized", "not_http", "html_page", "close_before_headers"])
 async def test_a_server_that_does_not_tell_has_no_limit(fault: str) -> None:
     counting = Counting()
     async with (
         FaultServer() as server,
         open_backend("llamacpp", endpoint=server.url, default_model="m") as backend,
     ):
-        server.always(counting.script())
-        server.play(faults.CATALOGUE[fault], looks=True)
+        server.play_always(counting.script())
+        server.play(faults.CATALOGUE[fault], probes=True)
         await backend.complete("Hello")
         await asyncio.gather(*(backend.complete("Hello") for _ in range(20)))
         assert counting.most > 4
@@ -460,9 +472,9 @@ async def test_a_look_at_the_server_tells_it_as_well() -> None:
         FaultServer() as server,
         open_backend("llamacpp", endpoint=server.url, default_model="m") as backend,
     ):
-        server.play(*[slots(2)] * 4, looks=True)
+        server.play(*[slots(2)] * 4, probes=True)
         assert 2 == (await backend.status()).slots
-        server.always(counting.script())
+        server.play_always(counting.script())
         await asyncio.gather(*(backend.complete("Hello") for _ in range(20)))
         assert (2, 1) == (counting.most, len(props(server)))
 

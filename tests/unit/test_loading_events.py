@@ -92,7 +92,7 @@ async def test_an_error_at_once_is_raised_on_entering(raw_server: RawServerFacto
 
 
 async def test_leaving_early_ends_the_wait(raw_server: RawServerFactory) -> None:
-    server = await raw_server([[LOADING]], [[Do.HOLD]])
+    server = await raw_server([[LOADING]], [[Do.HANG]])
     async with backend(server.url) as local:
         async with local.stream("Hello") as stream:
             assert isinstance(await anext(stream), Loading)
@@ -103,7 +103,7 @@ async def test_leaving_early_ends_the_wait(raw_server: RawServerFactory) -> None
 
 
 async def test_a_cancel_while_it_opens_closes_the_connection(raw_server: RawServerFactory) -> None:
-    server = await raw_server([[Do.HOLD]])
+    server = await raw_server([[Do.HANG]])
     async with backend(server.url) as local:
 
         async def ask() -> None:

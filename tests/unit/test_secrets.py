@@ -79,8 +79,8 @@ WAYS: list[Any] = [
     pytest.param([answer(500, b"%s")], {}, InternalServerError, id="500"),
     pytest.param([b"SSH-2.0-%s\r\n\r\n", Do.CLOSE], {}, MalformedResponseError, id="no HTTP"),
     pytest.param([answer(200, b"<html>%s", X_Echo="%s")], {}, BackendError, id="no JSON"),
-    pytest.param([Do.HOLD], {"timeout": 0.1}, APITimeoutError, id="total"),
-    pytest.param([Do.HOLD], {"first_token_timeout": 0.1}, APITimeoutError, id="first token"),
+    pytest.param([Do.HANG], {"timeout": 0.1}, APITimeoutError, id="total"),
+    pytest.param([Do.HANG], {"first_token_timeout": 0.1}, APITimeoutError, id="first token"),
     pytest.param([answer(307, b"%s", Location="http://192.0.2.1/%s")], {}, RedirectError, id="redirect"),
 ]
 
@@ -153,7 +153,7 @@ async def test_a_stream_that_is_cut(raw_server: RawServerFactory, caplog: pytest
 
 
 async def test_a_stream_that_stalls(raw_server: RawServerFactory) -> None:
-    server = await raw_server([[EVENT_STREAM, chunked(event("a")), Do.HOLD]])
+    server = await raw_server([[EVENT_STREAM, chunked(event("a")), Do.HANG]])
     async with open_backend("vllm", endpoint=server.url, api_key_env="CANARY", idle_timeout=0.1) as backend:
         with pytest.raises(APITimeoutError) as caught:
             await streams(backend)

@@ -598,7 +598,7 @@ async def test_the_connection_is_pooled_after_the_end(
 async def test_the_connection_is_closed_after_the_end_where_the_server_closes_it(
     raw_server: RawServerFactory, backend_of: Callable[..., Any]
 ) -> None:
-    server = await raw_server([streamed(sse("Hello"), Do.HOLD)])
+    server = await raw_server([streamed(sse("Hello"), Do.HANG)])
     backend = await backend_of(server, "llamacpp", max_concurrency=1)
     for _ in range(2):
         async with backend.stream("Hi") as stream:
@@ -612,7 +612,7 @@ async def test_the_connection_is_closed_after_the_end_where_the_server_closes_it
 async def test_leaving_early_closes_the_connection(
     raw_server: RawServerFactory, backend_of: Callable[..., Any]
 ) -> None:
-    server = await raw_server([streamed(event("Hel"), Do.HOLD)])
+    server = await raw_server([streamed(event("Hel"), Do.HANG)])
     backend = await backend_of(server)
     async with backend.stream("Hi") as stream:
         async for _ in stream:
@@ -623,7 +623,7 @@ async def test_leaving_early_closes_the_connection(
 async def test_a_failure_in_the_block_closes_the_connection(
     raw_server: RawServerFactory, backend_of: Callable[..., Any]
 ) -> None:
-    server = await raw_server([streamed(event("Hel"), Do.HOLD)])
+    server = await raw_server([streamed(event("Hel"), Do.HANG)])
     backend = await backend_of(server)
     with pytest.raises(ZeroDivisionError):
         async with backend.stream("Hi") as stream:
@@ -643,7 +643,7 @@ async def test_a_stream_whose_opening_was_cancelled_is_closed() -> None:
         await anext(stream)
 
 
-@pytest.mark.parametrize("script", [[Do.HOLD], streamed(event("Hel"), Do.HOLD)], ids=["headers", "body"])
+@pytest.mark.parametrize("script", [[Do.HANG], streamed(event("Hel"), Do.HANG)], ids=["headers", "body"])
 async def test_a_cancelled_task_closes_the_connection(
     script: Script, raw_server: RawServerFactory, backend_of: Callable[..., Any]
 ) -> None:
@@ -707,13 +707,13 @@ async def hold_the_clock(until: Callable[[], bool], monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("settings", "script", "phase"),
     [
-        ({"first_token_timeout": 0.05}, [Do.HOLD], "first_token"),
-        ({"timeout": 0.05}, [Do.HOLD], "total"),
-        ({"first_token_timeout": 0.05, "timeout": 9.0}, [Do.HOLD], "first_token"),
-        ({"first_token_timeout": 9.0, "timeout": 0.05}, [Do.HOLD], "total"),
-        ({"first_token_timeout": 0.05}, streamed(b": ping\n\n", Do.HOLD), "first_token"),
-        ({"idle_timeout": 0.05}, streamed(event("Hel"), Do.HOLD), "idle"),
-        ({"timeout": 0.05}, streamed(event("Hel"), Do.HOLD), "total"),
+        ({"first_token_timeout": 0.05}, [Do.HANG], "first_token"),
+        ({"timeout": 0.05}, [Do.HANG], "total"),
+        ({"first_token_timeout": 0.05, "timeout": 9.0}, [Do.HANG], "first_token"),
+        ({"first_token_timeout": 9.0, "timeout": 0.05}, [Do.HANG], "total"),
+        ({"first_token_timeout": 0.05}, streamed(b": ping\n\n", Do.HANG), "first_token"),
+        ({"idle_timeout": 0.05}, streamed(event("Hel"), Do.HANG), "idle"),
+        ({"timeout": 0.05}, streamed(event("Hel"), Do.HANG), "total"),
     ],
 )
 async def test_a_silent_server_is_not_waited_for_for_ever(
@@ -761,7 +761,7 @@ async def test_a_late_consumer_is_no_late_server() -> None:
 async def test_a_late_consumer_of_a_silent_server_is_told_so(
     raw_server: RawServerFactory, backend_of: Callable[..., Any]
 ) -> None:
-    server = await raw_server([[EVENT_STREAM, Do.HOLD]])
+    server = await raw_server([[EVENT_STREAM, Do.HANG]])
     backend = await backend_of(server, first_token_timeout=0.1, timeout=60.0)
     async with backend.stream("Hi") as stream:
         await asyncio.sleep(0.15)

@@ -124,7 +124,7 @@ async def test_a_body_over_the_limit(
     transport: Transport, raw_server: RawServerFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(aiohttp_body, "MAX_BODY_BYTES", 10)
-    server = await raw_server([[answer(200, b"0123456789")], [answer(200, b"0123456789a" * 2)[:-1], Do.HOLD]])
+    server = await raw_server([[answer(200, b"0123456789")], [answer(200, b"0123456789a" * 2)[:-1], Do.HANG]])
     assert b"0123456789" == (await send(transport, server.url)).body
     with pytest.raises(ResponseTooLargeError) as caught:
         await send(transport, server.url)
@@ -244,7 +244,7 @@ async def _never(**_: object) -> None:
     await asyncio.Event().wait()
 
 
-@pytest.mark.parametrize("script", [[Do.HOLD], [answer(200, b"12345")[:-1], Do.HOLD]], ids=["silent", "in the body"])
+@pytest.mark.parametrize("script", [[Do.HANG], [answer(200, b"12345")[:-1], Do.HANG]], ids=["silent", "in the body"])
 async def test_no_whole_answer_in_time(transport: Transport, raw_server: RawServerFactory, script: Script) -> None:
     server = await raw_server([script])
     with pytest.raises(APITimeoutError) as caught:
@@ -290,7 +290,7 @@ async def test_what_is_compressed_is_refused(read: Any, transport: Transport, ra
     assert "the answer is compressed ('gzip'), which was not asked for" == str(caught.value)
 
 
-@pytest.mark.parametrize("end", [Do.CLOSE, Do.RESET, Do.HOLD])
+@pytest.mark.parametrize("end", [Do.CLOSE, Do.RESET, Do.HANG])
 @pytest.mark.parametrize("read", [send, open_stream])
 async def test_a_status_counts_also_where_its_body_breaks_off(
     transport: Transport, raw_server: RawServerFactory, monkeypatch: pytest.MonkeyPatch, end: Do, read: Any
@@ -335,7 +335,7 @@ async def test_a_failed_parse_keeps_no_key(transport: Transport, raw_server: Raw
 
 
 async def test_cancelled(transport: Transport, raw_server: RawServerFactory) -> None:
-    server = await raw_server([[Do.HOLD]])
+    server = await raw_server([[Do.HANG]])
     task = asyncio.create_task(send(transport, server.url))
     while not server.requests:
         await asyncio.sleep(0.001)
@@ -464,7 +464,7 @@ async def test_a_reused_connection_that_breaks_within_the_answer_is_not(
 
 
 async def test_a_stream_closed_early_ends_its_connection(transport: Transport, raw_server: RawServerFactory) -> None:
-    server = await raw_server([[EVENT_STREAM, chunked(b"one"), Do.HOLD]])
+    server = await raw_server([[EVENT_STREAM, chunked(b"one"), Do.HANG]])
     stream = await open_stream(transport, server.url)
     assert isinstance(stream, ByteStream)
     assert b"one" == await stream.read()

@@ -1,10 +1,8 @@
-"""The faults that a model server, a proxy before it or the network between can produce, by name. Each is a script for
-:class:`ctxbackends.testing.FaultServer`; none knows a client.
+"""Faults of model servers, proxies and networks, by name: scripts for :class:`ctxbackends.testing.FaultServer`.
 
-A function makes a fault, with what can be chosen about it; ``CATALOGUE`` holds one of each. What a fault means for a
-stream, it means for an answer in one piece as well, where there is such a thing: an answer without a finish reason is
-one without it in both. A script of one's own is a function from :class:`Answer`, the good answer to a request, to the
-steps that are taken: bytes to send, seconds to wait, or what :class:`Do` names.
+Each function builds a fault; ``CATALOGUE`` has one of each with default arguments. Most faults apply to streams and to
+responses that are not streamed. A custom script is a function from :class:`ResponseBuilder`, the correct response to a
+request, to steps: bytes to send, seconds to wait, or a :class:`Do`.
 """
 
 from __future__ import annotations
@@ -12,40 +10,39 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from ctxbackends.testing.faults.answers import Answer, Fault, Script, ToolPiece, whole
+from ctxbackends.testing.faults.answers import Fault, ResponseBuilder, Script, ToolCallDelta, respond
 from ctxbackends.testing.faults.before import (
     busy,
     close_before_headers,
     close_in_headers,
     context_overflow,
     date_in,
-    early_headers,
     giant_header,
+    informational_responses,
     load_failed,
     loading,
-    model_missing,
-    no_http,
+    model_not_found,
+    no_response,
+    not_http,
     rate_limited,
     redirect,
     refuse,
     reset_before_headers,
     server_error,
-    silent,
     slow_headers,
     swap_proxy,
     unauthorized,
 )
-from ctxbackends.testing.faults.catalogue import makers
+from ctxbackends.testing.faults.catalogue import FACTORIES
 from ctxbackends.testing.faults.kept import (
-    close_after_answer,
+    close_after_response,
     close_on_reuse,
-    unasked_answer,
+    unsolicited_response,
 )
 from ctxbackends.testing.faults.saying import (
     abort,
-    cut_by_length,
     done_after_error,
-    done_without_reason,
+    done_without_finish_reason,
     empty_body,
     empty_choices,
     empty_delta,
@@ -53,21 +50,22 @@ from ctxbackends.testing.faults.saying import (
     error_object,
     error_string,
     error_top_level,
-    html,
+    finish_reason_without_done,
+    html_page,
     interleaved_tool_calls,
     invalid_utf8,
     malformed_event,
-    no_object,
-    no_stream,
+    max_tokens_reached,
     no_terminal_marker,
     other_model,
+    plain_response,
     plain_text_event,
-    reason_without_done,
     repeated_tool_index,
-    unknown_reason,
+    unexpected_json,
+    unknown_finish_reason,
     wrong_content_type,
 )
-from ctxbackends.testing.faults.scripts import Connection, Do, Received, Step
+from ctxbackends.testing.faults.scripts import Connection, Do, RecordedRequest, Step
 from ctxbackends.testing.faults.sending import (
     bad_chunk,
     byte_by_byte,
@@ -87,24 +85,24 @@ from ctxbackends.testing.faults.sending import (
     stall,
 )
 
-CATALOGUE: Mapping[str, Fault] = MappingProxyType({name: make() for name, make in makers.items()})
-"""One of each fault, by its name."""
+CATALOGUE: Mapping[str, Fault] = MappingProxyType({name: factory() for name, factory in FACTORIES.items()})
+"""One of each fault with default arguments, by name."""
 
 __all__ = [
     "CATALOGUE",
-    "Answer",
     "Connection",
     "Do",
     "Fault",
-    "Received",
+    "RecordedRequest",
+    "ResponseBuilder",
     "Script",
     "Step",
-    "ToolPiece",
+    "ToolCallDelta",
     "abort",
     "bad_chunk",
     "busy",
     "byte_by_byte",
-    "close_after_answer",
+    "close_after_response",
     "close_before_headers",
     "close_in_chunk",
     "close_in_headers",
@@ -112,11 +110,9 @@ __all__ = [
     "comments_after",
     "comments_only",
     "context_overflow",
-    "cut_by_length",
     "date_in",
     "done_after_error",
-    "done_without_reason",
-    "early_headers",
+    "done_without_finish_reason",
     "empty_body",
     "empty_choices",
     "empty_delta",
@@ -126,42 +122,44 @@ __all__ = [
     "error_object",
     "error_string",
     "error_top_level",
+    "finish_reason_without_done",
     "giant_error",
     "giant_event",
     "giant_header",
     "giant_line",
     "gzip_bomb",
-    "html",
+    "html_page",
+    "informational_responses",
     "interleaved_tool_calls",
     "invalid_utf8",
     "load_failed",
     "loading",
     "long_body",
     "malformed_event",
-    "model_missing",
-    "no_http",
-    "no_object",
-    "no_stream",
+    "max_tokens_reached",
+    "model_not_found",
+    "no_response",
     "no_terminal_marker",
+    "not_http",
     "other_model",
     "pings_only",
+    "plain_response",
     "plain_text_event",
     "rate_limited",
-    "reason_without_done",
     "redirect",
     "refuse",
     "repeated_tool_index",
     "reset_before_headers",
     "reset_in_body",
+    "respond",
     "server_error",
     "short_body",
-    "silent",
     "slow_headers",
     "stall",
     "swap_proxy",
-    "unasked_answer",
     "unauthorized",
-    "unknown_reason",
-    "whole",
+    "unexpected_json",
+    "unknown_finish_reason",
+    "unsolicited_response",
     "wrong_content_type",
 ]

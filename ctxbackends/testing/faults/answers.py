@@ -1,8 +1,7 @@
-"""The good answer to a request in the wire format of its route, in parts, so that a fault can leave out, cut or change
-one of them. Pure: knows no socket.
+"""The correct response to a request in the wire format of its route, in parts that a fault can leave out or change.
 
-What is written here is what the vendors' servers write, no more of it than a client needs: a chat completion or a
-stream of chunks (OpenAI), a message or its events (Anthropic), lines of JSON (Ollama), and embeddings.
+The responses have the shape that the vendors' servers use, reduced to the members that clients need: chat completions
+and chunks (OpenAI), messages and events (Anthropic), lines of JSON (Ollama), and embeddings. Does no I/O.
 """
 
 from __future__ import annotations
@@ -13,13 +12,13 @@ from typing import Any, Literal, TypeAlias
 
 import attrs
 
-from ctxbackends.testing.faults.scripts import Received, Step
+from ctxbackends.testing.faults.scripts import RecordedRequest, Step
 
 WireName: TypeAlias = Literal["chat_completions", "messages", "ollama"]
-Kind: TypeAlias = Literal["stream", "plain", "embed", "look"]
+Kind: TypeAlias = Literal["stream", "plain", "embed", "probe"]
 
 WIRES: tuple[WireName, ...] = ("chat_completions", "messages", "ollama")
-KINDS: tuple[Kind, ...] = ("stream", "plain", "embed", "look")
+KINDS: tuple[Kind, ...] = ("stream", "plain", "embed", "probe")
 PIECES = ("Hel", "lo, ", "wor", "ld.")
 MODEL = "m"
 VECTOR = (0.25, -0.5, 1.0)
@@ -30,12 +29,19 @@ _ROUTES: Mapping[str, tuple[WireName, bool]] = {
     "/v1/embeddings": ("chat_completions", True),
     "/api/embed": ("ollama", True),
 }
-_LOOKS = ("/api/tags", "/v1/models", "/api/version", "/health", "/props")
+_PROBE_ROUTES = ("/api/tags", "/v1/models", "/api/version", "/health", "/props")
 
 
 @attrs.frozen(kw_only=True)
-class ToolPiece:
-    """A piece of a tool call as a stream holds it. None leaves a member out."""
+class ToolCallDelta:
+    """A part of a tool call in a stream. None leaves a member out.
+
+    Attributes:
+        index: The position of the call (OpenAI, Ollama) or of the content block (Anthropic).
+        id: The ID of the call.
+        name: The name of the tool.
+        arguments: A part of the arguments, as JSON text.
+    """
 
     index: int | None
     id: str | None = None
@@ -44,76 +50,95 @@ class ToolPiece:
 
 
 @attrs.frozen
-class Answer:
-    """The good answer to ``request``. ``pieces`` are the texts that a stream is made of, ``model`` the model that
-    answers."""
+class ResponseBuilder:
+    """The correct response to a request, in parts: the argument of a script.
 
-    request: Received
+    Attributes:
+        request: The request.
+        pieces: The texts that a stream sends one by one. A response in one body has them joined.
+        model: The model that the response names.
+    """
+
+    request: RecordedRequest
     pieces: Sequence[str] = PIECES
     model: str = MODEL
 
     @property
     def wire(self) -> WireName:
+        """The wire format: ``chat_completions``, ``messages`` or ``ollama``."""
         return _ROUTES.get(self.route, ("chat_completions", False))[0]
 
     @property
     def kind(self) -> Kind:
+        """The kind of response.
+
+        ``stream`` and ``plain`` (one JSON body) are generations, ``embed`` is for embeddings and ``probe`` for anything
+        else, such as the list of models.
+        """
         if self.route not in _ROUTES or self.request.method != "POST":
-            return "look"
+            return "probe"
         if _ROUTES[self.route][1]:
             return "embed"
-        asked = self.request.json
-        wanted = asked.get("stream", self.wire == "ollama") if isinstance(asked, dict) else False
-        return "stream" if wanted else "plain"
+        body = self.request.json
+        stream = body.get("stream", self.wire == "ollama") if isinstance(body, dict) else False
+        return "stream" if stream else "plain"
 
     @property
     def route(self) -> str:
+        """The path of the request without its query."""
         return self.request.path.partition("?")[0]
 
     @property
-    def known(self) -> bool:
-        """Whether a model server has this route."""
-        return self.kind != "look" or (self.request.method in ("GET", "HEAD") and self.route in _LOOKS)
+    def is_known_route(self) -> bool:
+        """Whether the fault server has a correct response for this route."""
+        return self.kind != "probe" or (self.request.method in ("GET", "HEAD") and self.route in _PROBE_ROUTES)
 
     @property
-    def streams(self) -> bool:
+    def is_stream(self) -> bool:
+        """Whether the request asks for a stream."""
         return self.kind == "stream"
 
     @property
     def text(self) -> str:
+        """The whole text."""
         return "".join(self.pieces)
 
     # --- HTTP -------------------------------------------------------------------------------------
 
     @property
     def content_type(self) -> str:
-        if not self.streams:
+        """The value of the ``Content-Type`` header."""
+        if not self.is_stream:
             return "application/json"
         return "application/x-ndjson" if self.wire == "ollama" else "text/event-stream"
 
     def head(self, status: int = 200, **headers: str) -> bytes:
-        """The status line and the headers. ``_`` in the name of a header is a ``-``; an empty value leaves it out.
-        Streams are sent in chunks."""
-        framing = {"transfer-encoding": "chunked"} if self.streams else {"content-length": str(len(self.body))}
-        given = {name.replace("_", "-"): value for name, value in headers.items()}
-        if given.get("content-length"):
-            framing = {}
-        return head(status, {"content-type": self.content_type, **framing, **given})
+        """Build the status line and the headers. Streams use chunked transfer coding.
 
-    def part(self, data: bytes) -> bytes:
-        """Bytes of the body as the framing of this answer has them."""
-        return chunk(data) if self.streams and data else data  # an empty chunk would end the body
+        Args:
+            status: The status code.
+            **headers: More headers. ``_`` in a name is sent as ``-``; an empty value leaves the header out.
+        """
+        framing = {"transfer-encoding": "chunked"} if self.is_stream else {"content-length": str(len(self.body))}
+        overrides = {name.replace("_", "-"): value for name, value in headers.items()}
+        if overrides.get("content-length"):
+            framing = {}
+        return head(status, {"content-type": self.content_type, **framing, **overrides})
+
+    def frame(self, data: bytes) -> bytes:
+        """Return ``data`` as it is sent in the body: as a chunk if the response is a stream."""
+        return chunk(data) if self.is_stream and data else data  # an empty chunk would end the body
 
     @property
-    def end(self) -> bytes:
-        """What ends the body."""
-        return b"0\r\n\r\n" if self.streams else b""
+    def last_chunk(self) -> bytes:
+        """The last chunk of the body; empty if the response is not a stream."""
+        return b"0\r\n\r\n" if self.is_stream else b""
 
     # --- a stream ---------------------------------------------------------------------------------
 
     @property
-    def opening(self) -> bytes:
-        """What comes before the first piece of text."""
+    def stream_start(self) -> bytes:
+        """The events before the first text."""
         if self.wire == "chat_completions":
             return self._chunk({"role": "assistant", "content": ""})
         if self.wire == "messages":
@@ -128,8 +153,8 @@ class Answer:
             return self.event(start) + self.event(block)
         return b""
 
-    def piece(self, text: str) -> bytes:
-        """One event with a piece of text."""
+    def text_event(self, text: str) -> bytes:
+        """Build an event with a part of the text."""
         if self.wire == "chat_completions":
             return self._chunk({"content": text})
         if self.wire == "messages":
@@ -138,52 +163,63 @@ class Answer:
         return self._line(text, done=False)
 
     @property
-    def texts(self) -> list[bytes]:
-        """An event for each piece of text, what opens the stream with the first."""
-        pieces = [self.piece(piece) for piece in self.pieces]
-        return [self.opening + pieces[0], *pieces[1:]]
+    def text_events(self) -> list[bytes]:
+        """One event for each text; the first includes ``stream_start``."""
+        first, *others = [self.text_event(piece) for piece in self.pieces]
+        return [self.stream_start + first, *others]
 
-    def reason(self, finish_reason: str = "stop") -> bytes:
-        """The event that says why the answer ended, with the counts. On Ollama it ends the stream as well."""
+    def finish_event(self, finish_reason: str = "stop") -> bytes:
+        """Build the event with the finish reason and the token counts. On Ollama it also ends the stream.
+
+        Args:
+            finish_reason: The reason in OpenAI's terms, such as ``stop`` or ``length``.
+        """
         if self.wire == "chat_completions":
             return self._chunk({}, finish_reason=finish_reason, usage=_OPENAI_USAGE)
         if self.wire == "messages":
             stop = self.event({"type": "content_block_stop", "index": 0})
             delta = {"stop_reason": _ANTHROPIC_REASONS.get(finish_reason, finish_reason), "stop_sequence": None}
             return stop + self.event({"type": "message_delta", "delta": delta, "usage": {"output_tokens": 2}})
-        said = "stop" if finish_reason == "tool_calls" else finish_reason  # Ollama has no reason of its own for calls
-        return self._line("", done=True, done_reason=said, prompt_eval_count=3, eval_count=2)
+        reason = "stop" if finish_reason == "tool_calls" else finish_reason  # Ollama has no separate reason for calls
+        return self._line("", done=True, done_reason=reason, prompt_eval_count=3, eval_count=2)
 
     @property
-    def marker(self) -> bytes:
-        """What ends the stream after the reason, where there is more."""
+    def terminal_marker(self) -> bytes:
+        """The end marker after the finish reason: ``[DONE]`` or ``message_stop``. Empty on Ollama."""
         if self.wire == "chat_completions":
             return b"data: [DONE]\n\n"
         return self.event({"type": "message_stop"}) if self.wire == "messages" else b""
 
     def event(self, value: Mapping[str, Any], *, name: str | None = None) -> bytes:
-        """Any event of this stream."""
+        """Build an event in the format of the stream.
+
+        Args:
+            value: The value that is sent as JSON.
+            name: The name of a server-sent event; by default the ``type`` of the value on Anthropic's wire, else none.
+        """
         if self.wire == "ollama":
             return dump(value) + b"\n"
         kind = name if name is not None else value.get("type") if self.wire == "messages" else None
         return (b"event: %s\n" % str(kind).encode() if kind else b"") + b"data: " + dump(value) + b"\n\n"
 
-    def tool_piece(self, piece: ToolPiece) -> bytes:
-        """An event with a piece of a tool call. Ollama sends calls whole."""
+    def tool_event(self, delta: ToolCallDelta) -> bytes:
+        """Build an event with a part of a tool call. Ollama sends each call in one delta."""
         if self.wire == "chat_completions":
-            function = _given(name=piece.name, arguments=piece.arguments)
-            call = _given(index=piece.index, id=piece.id, type="function" if piece.id else None, function=function)
+            function = _without_none(name=delta.name, arguments=delta.arguments)
+            call = _without_none(
+                index=delta.index, id=delta.id, type="function" if delta.id else None, function=function
+            )
             return self._chunk({"tool_calls": [call]})
         if self.wire == "messages":
-            used: dict[str, Any] = {"type": "tool_use", "id": piece.id, "name": piece.name, "input": {}}
-            start = {"type": "content_block_start", "index": piece.index, "content_block": used}
-            delta = {"type": "input_json_delta", "partial_json": piece.arguments}
-            more = {"type": "content_block_delta", "index": piece.index, "delta": delta}
-            begun = self.event(start) if piece.name is not None else b""
-            return begun + (self.event(more) if piece.arguments is not None else b"")
-        arguments = json.loads(piece.arguments or "{}")
-        whole_call = {"function": {"index": piece.index, "name": piece.name, "arguments": arguments}}
-        return self._line("", done=False, tool_calls=[whole_call])
+            tool_use: dict[str, Any] = {"type": "tool_use", "id": delta.id, "name": delta.name, "input": {}}
+            start = {"type": "content_block_start", "index": delta.index, "content_block": tool_use}
+            json_delta = {"type": "input_json_delta", "partial_json": delta.arguments}
+            fragment = {"type": "content_block_delta", "index": delta.index, "delta": json_delta}
+            start_event = self.event(start) if delta.name is not None else b""
+            return start_event + (self.event(fragment) if delta.arguments is not None else b"")
+        arguments = json.loads(delta.arguments or "{}")
+        call = {"function": {"index": delta.index, "name": delta.name, "arguments": arguments}}
+        return self._line("", done=False, tool_calls=[call])
 
     def _chunk(self, delta: Mapping[str, Any], *, finish_reason: str | None = None, **more: Any) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
@@ -200,13 +236,17 @@ class Answer:
     def _message(self) -> dict[str, Any]:
         return {"id": "msg_1", "type": "message", "role": "assistant", "model": self.model}
 
-    def body_with(self, finish_reason: str | None) -> bytes:
-        """The answer in one piece, ended for this reason."""
+    def build_body(self, finish_reason: str | None) -> bytes:
+        """Build a response that is not streamed.
+
+        Args:
+            finish_reason: The reason in OpenAI's terms; None leaves the response unfinished.
+        """
         if self.wire == "ollama":
             counts = {"prompt_eval_count": 3, "eval_count": 2}
-            ended = {"done": finish_reason is not None, "done_reason": finish_reason, **counts}
+            finish = {"done": finish_reason is not None, "done_reason": finish_reason, **counts}
             message = {"role": "assistant", "content": self.text}
-            return dump({"model": self.model, "created_at": "2026-11-23T00:00:00Z", "message": message, **ended})
+            return dump({"model": self.model, "created_at": "2026-11-23T00:00:00Z", "message": message, **finish})
         if self.wire == "messages":
             reason = None if finish_reason is None else _ANTHROPIC_REASONS.get(finish_reason, finish_reason)
             content = [{"type": "text", "text": self.text}]
@@ -221,39 +261,39 @@ class Answer:
 
     @property
     def body(self) -> bytes:
-        """The whole answer in one piece: of a generation, of embeddings, or of a look at the server."""
+        """The complete body of a response that is not streamed."""
         if self.kind == "embed":
-            return self._embeddings()
-        if self.kind == "look":
-            return self._look()
-        return self.body_with("stop")
+            return self._build_embeddings()
+        if self.kind == "probe":
+            return self._build_probe_response()
+        return self.build_body("stop")
 
-    def _embeddings(self) -> bytes:
-        asked = self.request.json
-        inputs = asked.get("input") if isinstance(asked, dict) else None
+    def _build_embeddings(self) -> bytes:
+        body = self.request.json
+        inputs = body.get("input") if isinstance(body, dict) else None
         count = len(inputs) if isinstance(inputs, list) else 1
         if self.wire == "ollama":
             return dump({"model": self.model, "embeddings": [VECTOR] * count, "prompt_eval_count": 3})
-        data = [{"object": "embedding", "index": place, "embedding": VECTOR} for place in range(count)]
+        data = [{"object": "embedding", "index": index, "embedding": VECTOR} for index in range(count)]
         usage = {"prompt_tokens": 3, "total_tokens": 3}
         return dump({"object": "list", "model": self.model, "data": data, "usage": usage})
 
-    def _look(self) -> bytes:
-        looks = {
+    def _build_probe_response(self) -> bytes:
+        bodies = {
             "/api/tags": {"models": [{"name": self.model, "model": self.model}]},
             "/v1/models": {"object": "list", "data": [{"id": self.model, "object": "model"}]},
             "/api/version": {"version": "0.0.0"},
             "/health": {"status": "ok"},
             "/props": {},
         }
-        return dump(looks.get(self.route, {}))
+        return dump(bodies.get(self.route, {}))
 
 
 _OPENAI_USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
 _ANTHROPIC_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 
 
-def _given(**members: Any) -> dict[str, Any]:
+def _without_none(**members: Any) -> dict[str, Any]:
     return {name: value for name, value in members.items() if value is not None}
 
 
@@ -262,21 +302,21 @@ def dump(value: Any) -> bytes:
 
 
 def chunk(data: bytes) -> bytes:
-    """One chunk of a body that is sent in chunks (RFC 9112, 7.1)."""
+    """Build a chunk of a body with chunked transfer coding (RFC 9112, 7.1)."""
     return b"%x\r\n%s\r\n" % (len(data), data)
 
 
 def head(status: int, headers: Mapping[str, str]) -> bytes:
-    """A status line and headers. An empty value leaves a header out."""
+    """Build a status line and headers. An empty value leaves a header out."""
     lines = [f"HTTP/1.1 {status} {_PHRASES.get(status, 'Status')}"]
     lines += [f"{name}: {value}" for name, value in headers.items() if value]
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 
 def plain(status: int, body: bytes, **headers: str) -> bytes:
-    """A whole answer in one piece. ``_`` in the name of a header is a ``-``."""
-    given = {name.replace("_", "-"): value for name, value in headers.items()}
-    return head(status, {"content-type": "application/json", "content-length": str(len(body)), **given}) + body
+    """Build a complete response that is not streamed. ``_`` in the name of a header is sent as ``-``."""
+    overrides = {name.replace("_", "-"): value for name, value in headers.items()}
+    return head(status, {"content-type": "application/json", "content-length": str(len(body)), **overrides}) + body
 
 
 _PHRASES = {
@@ -296,44 +336,54 @@ _PHRASES = {
 }
 
 
-Script: TypeAlias = Callable[[Answer], Iterable[Step]]
-"""What is done to a request: given the good answer to it, the steps."""
+Script: TypeAlias = Callable[[ResponseBuilder], Iterable[Step]]
+"""A function that gets the correct response to a request and returns the steps to take instead."""
 
 
 @attrs.frozen
 class Fault:
-    """A script with a name.
+    """A script with a name. Calling it runs the script, or returns status 400 where the fault does not apply.
 
-    ``seconds``: it is played to every request until that much time has passed since its first one, and not to one
-    alone. ``refuses``: nothing listens for so many seconds. ``kinds`` and ``wires``: the answers that it can happen to;
-    to any other request, the server says so with status 400, which no client sends again.
+    Attributes:
+        name: The name in the catalogue and in messages.
+        script: The script.
+        duration: Seconds for which the fault is played to every request, from its first request on. 0 plays it once.
+        downtime: Seconds for which nothing listens, instead of a script for a request.
+        kinds: The kinds of response that it applies to.
+        wires: The wire formats that it applies to.
     """
 
     name: str
     script: Script
-    seconds: float = 0.0
-    refuses: float = 0.0
+    duration: float = 0.0
+    downtime: float = 0.0
     kinds: Collection[Kind] = KINDS
     wires: Collection[WireName] = WIRES
 
-    def concerns(self, kind: Kind, wire: WireName) -> bool:
+    def applies_to(self, kind: Kind, wire: WireName) -> bool:
+        """Return whether the fault can happen to such a response."""
         return kind in self.kinds and wire in self.wires
 
-    def __call__(self, answer: Answer) -> Iterable[Step]:
-        if self.concerns(answer.kind, answer.wire):
-            return self.script(answer)
-        said = f"FaultServer: {self.name} can not happen to this request, {answer.kind} in {answer.wire}"
-        return (plain(400, dump({"error": {"message": said, "type": "fault_server_error", "code": 400}})),)
+    def __call__(self, response: ResponseBuilder) -> Iterable[Step]:
+        """Return the steps for a request.
+
+        Args:
+            response: The correct response to the request.
+        """
+        if self.applies_to(response.kind, response.wire):
+            return self.script(response)
+        message = f"FaultServer: {self.name} does not apply to this request: {response.kind} in {response.wire}"
+        return (plain(400, dump({"error": {"message": message, "type": "fault_server_error", "code": 400}})),)
 
 
-def whole(answer: Answer) -> Iterator[Step]:
-    """The answer as it should be; 404 on a route that no model server has."""
-    if not answer.known:
+def respond(response: ResponseBuilder) -> Iterator[Step]:
+    """Send the correct response, or 404 on an unknown route. The script that is played without a fault."""
+    if not response.is_known_route:
         yield plain(404, dump({"error": {"message": "no such route", "type": "not_found_error", "code": 404}}))
-    elif not answer.streams:
-        yield answer.head() + answer.body
+    elif not response.is_stream:
+        yield response.head() + response.body
     else:
-        yield answer.head()
-        for event in answer.texts:
-            yield answer.part(event)
-        yield answer.part(answer.reason() + answer.marker) + answer.end
+        yield response.head()
+        for event in response.text_events:
+            yield response.frame(event)
+        yield response.frame(response.finish_event() + response.terminal_marker) + response.last_chunk

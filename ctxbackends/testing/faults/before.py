@@ -1,4 +1,4 @@
-"""Faults before there is an answer: of connections, of statuses, of headers."""
+"""Faults before the response: connections, statuses and headers."""
 
 from __future__ import annotations
 
@@ -7,206 +7,246 @@ import time
 from collections.abc import Iterator
 from email.utils import formatdate
 
-from ctxbackends.testing.faults.answers import Answer, Fault, dump, plain, whole
-from ctxbackends.testing.faults.catalogue import MEBIBYTE, catalogued, error
+from ctxbackends.testing.faults.answers import Fault, ResponseBuilder, dump, plain, respond
+from ctxbackends.testing.faults.catalogue import MEBIBYTE, error_body, register
 from ctxbackends.testing.faults.scripts import Do, Step
 
 
-@catalogued
+@register
 def refuse(seconds: float = 0.3) -> Fault:
-    """Nothing listens for some time: connections are refused, as by a server that is not there yet."""
-    return Fault("refuse", whole, refuses=seconds)
+    """Refuse connections for some time, like a server that has not started yet.
+
+    Args:
+        seconds: How long nothing listens.
+    """
+    return Fault("refuse", respond, downtime=seconds)
 
 
-@catalogued
-def silent() -> Fault:
-    """Accepts, reads the request and says nothing: a wedged server."""
+@register
+def no_response() -> Fault:
+    """Read the request and never respond, like a server that hangs."""
 
-    def script(_: Answer) -> Iterator[Step]:
-        yield Do.HOLD
+    def script(_: ResponseBuilder) -> Iterator[Step]:
+        yield Do.HANG
 
-    return Fault("silent", script)
+    return Fault("no_response", script)
 
 
-@catalogued
+@register
 def loading(seconds: float = 0.3) -> Fault:
-    """503 "Loading model", as llama-server says for as long as it loads."""
+    """Return 503 "Loading model" for some time, as llama-server does while it loads.
 
-    def script(_: Answer) -> Iterator[Step]:
+    Args:
+        seconds: How long, from the first request on.
+    """
+
+    def script(_: ResponseBuilder) -> Iterator[Step]:
         body = b'{"error":{"message":"Loading model","type":"unavailable_error","code":503}}'
         yield plain(503, body, connection="close")
         yield Do.CLOSE
 
-    return Fault("loading", script, seconds=seconds)
+    return Fault("loading", script, duration=seconds)
 
 
-@catalogued
+@register
 def load_failed() -> Fault:
-    """500: the model cannot be loaded, and never will be."""
+    """Return 500 because the model cannot be loaded."""
 
-    def script(_: Answer) -> Iterator[Step]:
+    def script(_: ResponseBuilder) -> Iterator[Step]:
         yield plain(500, b'{"error":{"message":"model name=m failed to load","type":"server_error","code":500}}')
 
     return Fault("load_failed", script)
 
 
-@catalogued
+@register
 def swap_proxy(seconds: float = 0.3) -> Fault:
-    """502 with a page, as a proxy says while it starts the server behind it."""
+    """Return 502 with an HTML page for some time, like a proxy that is starting the server behind it.
 
-    def script(_: Answer) -> Iterator[Step]:
+    Args:
+        seconds: How long, from the first request on.
+    """
+
+    def script(_: ResponseBuilder) -> Iterator[Step]:
         yield plain(502, b"<html><h1>502 Bad Gateway</h1></html>", content_type="text/html")
 
-    return Fault("swap_proxy", script, seconds=seconds)
+    return Fault("swap_proxy", script, duration=seconds)
 
 
-@catalogued
+@register
 def rate_limited(retry_after: str = "0", header: str = "retry-after") -> Fault:
-    """429, once. ``retry_after`` is the value of the header as it stands, and empty for none; ``header`` may be
-    ``retry-after-ms`` as well."""
+    """Return 429 once.
 
-    def script(_: Answer) -> Iterator[Step]:
+    Args:
+        retry_after: The value of the header; an empty string leaves it out. See :func:`date_in` for a date.
+        header: The name of the header: ``retry-after`` or ``retry-after-ms``.
+    """
+
+    def script(_: ResponseBuilder) -> Iterator[Step]:
         headers = {header: retry_after}
-        yield plain(429, dump(error("slow down", "rate_limit_error")), **headers)
+        yield plain(429, dump(error_body("slow down", "rate_limit_error")), **headers)
 
     return Fault("rate_limited", script)
 
 
 def date_in(seconds: float) -> str:
-    """A date for ``retry_after``, so many seconds from now."""
+    """Return an HTTP date for the ``retry_after`` of :func:`rate_limited`.
+
+    Args:
+        seconds: Seconds from now.
+    """
     return formatdate(time.time() + seconds, usegmt=True)
 
 
-@catalogued
+@register
 def busy(status: int = 503) -> Fault:
-    """503 (or 529) of a server that has no free place."""
+    """Return 503 because all slots are in use.
 
-    def script(_: Answer) -> Iterator[Step]:
-        refusal = error("maximum pending requests exceeded", "overloaded_error", status)
-        yield plain(status, dump(refusal), retry_after="0")
+    Args:
+        status: The status code: 503, or Anthropic's 529.
+    """
+
+    def script(_: ResponseBuilder) -> Iterator[Step]:
+        body = error_body("maximum pending requests exceeded", "overloaded_error", status)
+        yield plain(status, dump(body), retry_after="0")
 
     return Fault("busy", script)
 
 
-@catalogued
+@register
 def server_error(status: int = 500) -> Fault:
-    """500 of a server that failed while it worked."""
+    """Return 500 because the server failed while it processed the request.
 
-    def script(_: Answer) -> Iterator[Step]:
-        yield plain(status, dump(error("EngineCore encountered an issue", "InternalServerError", status)))
+    Args:
+        status: The status code.
+    """
+
+    def script(_: ResponseBuilder) -> Iterator[Step]:
+        yield plain(status, dump(error_body("EngineCore encountered an issue", "InternalServerError", status)))
 
     return Fault("server_error", script)
 
 
-@catalogued
+@register
 def unauthorized() -> Fault:
-    """401 that repeats the key that it was given, as some servers do."""
+    """Return 401 and echo the API key, as some servers do."""
 
-    def script(answer: Answer) -> Iterator[Step]:
-        headers = answer.request.headers
+    def script(response: ResponseBuilder) -> Iterator[Step]:
+        headers = response.request.headers
         key = headers.get("authorization", headers.get("x-api-key", ""))
-        refusal = error(f"Incorrect API key provided: {key}", "authentication_error", "invalid_api_key")
-        yield plain(401, dump(refusal), www_authenticate=f"Bearer {key}")
+        body = error_body(f"Incorrect API key provided: {key}", "authentication_error", "invalid_api_key")
+        yield plain(401, dump(body), www_authenticate=f"Bearer {key}")
 
     return Fault("unauthorized", script)
 
 
-@catalogued
-def model_missing() -> Fault:
-    """404: the server does not have the model."""
+@register
+def model_not_found() -> Fault:
+    """Return 404 because the server does not have the model."""
 
-    def script(_: Answer) -> Iterator[Step]:
-        refusal = error("The model `m` does not exist.", "NotFoundError", "model_not_found")
-        yield plain(404, dump(refusal))
+    def script(_: ResponseBuilder) -> Iterator[Step]:
+        body = error_body("The model `m` does not exist.", "NotFoundError", "model_not_found")
+        yield plain(404, dump(body))
 
-    return Fault("model_missing", script)
+    return Fault("model_not_found", script)
 
 
-@catalogued
+@register
 def context_overflow() -> Fault:
-    """400: the prompt does not fit the context."""
+    """Return 400 because the prompt exceeds the context length."""
 
-    def script(_: Answer) -> Iterator[Step]:
-        said = "request (9000 tokens) exceeds the available context size (2048 tokens)"
-        numbers = {"n_prompt_tokens": 9000, "n_ctx": 2048}
-        yield plain(400, dump(error(said, "exceed_context_size_error", 400, **numbers)))
+    def script(_: ResponseBuilder) -> Iterator[Step]:
+        message = "request (9000 tokens) exceeds the available context size (2048 tokens)"
+        token_counts = {"n_prompt_tokens": 9000, "n_ctx": 2048}
+        yield plain(400, dump(error_body(message, "exceed_context_size_error", 400, **token_counts)))
 
     return Fault("context_overflow", script)
 
 
-@catalogued
-def redirect(status: int = 307, to: str = "") -> Fault:
-    """A redirect to another host, by default to ``localhost`` in the place of ``127.0.0.1``."""
+@register
+def redirect(status: int = 307, location: str = "") -> Fault:
+    """Redirect to another host.
 
-    def script(answer: Answer) -> Iterator[Step]:
-        port = answer.request.headers.get("host", "").rpartition(":")[2]
-        yield plain(status, b"", location=to or f"http://localhost:{port}{answer.request.path}")
+    Args:
+        status: The status code.
+        location: The target; by default the same path on ``localhost`` instead of ``127.0.0.1``.
+    """
+
+    def script(response: ResponseBuilder) -> Iterator[Step]:
+        port = response.request.headers.get("host", "").rpartition(":")[2]
+        yield plain(status, b"", location=location or f"http://localhost:{port}{response.request.path}")
 
     return Fault("redirect", script)
 
 
-@catalogued
+@register
 def close_before_headers() -> Fault:
-    """Reads the request and closes: a process that dies."""
+    """Read the request and close the connection, like a process that dies."""
     return Fault("close_before_headers", lambda _: (Do.CLOSE,))
 
 
-@catalogued
+@register
 def reset_before_headers() -> Fault:
-    """Reads the request and resets the connection."""
+    """Read the request and reset the connection."""
     return Fault("reset_before_headers", lambda _: (Do.RESET,))
 
 
-@catalogued
+@register
 def close_in_headers() -> Fault:
-    """Closes in the middle of the headers."""
+    """Close the connection in the middle of the headers."""
 
-    def script(answer: Answer) -> Iterator[Step]:
-        yield answer.head()[:-9]
+    def script(response: ResponseBuilder) -> Iterator[Step]:
+        yield response.head()[:-9]
         yield Do.CLOSE
 
     return Fault("close_in_headers", script)
 
 
-@catalogued
-def slow_headers(every: float = 0.05) -> Fault:
-    """The headers one byte at a time, without an end: each byte keeps a naive timeout from passing."""
+@register
+def slow_headers(interval: float = 0.05) -> Fault:
+    """Send headers one byte at a time without end, so that a timeout per read never expires.
 
-    def script(answer: Answer) -> Iterator[Step]:
-        yield answer.head()[:-4]
+    Args:
+        interval: Seconds between two writes.
+    """
+
+    def script(response: ResponseBuilder) -> Iterator[Step]:
+        yield response.head()[:-4]
         yield b"\r\nx-slow: "
         for _ in itertools.count():
             yield b"x"
-            yield every
+            yield interval
 
     return Fault("slow_headers", script)
 
 
-@catalogued
-def early_headers() -> Fault:
-    """``100 Continue`` and ``103 Early Hints`` before a good answer: no fault, and some clients fall over it."""
+@register
+def informational_responses() -> Fault:
+    """Send ``100 Continue`` and ``103 Early Hints`` before a correct response.
 
-    def script(answer: Answer) -> Iterator[Step]:
+    This is valid HTTP, but some clients fail on it.
+    """
+
+    def script(response: ResponseBuilder) -> Iterator[Step]:
         yield b"HTTP/1.1 100 Continue\r\n\r\n"
         yield b"HTTP/1.1 103 Early Hints\r\nlink: </style.css>\r\n\r\n"
-        yield from whole(answer)
+        yield from respond(response)
 
-    return Fault("early_headers", script)
-
-
-@catalogued
-def no_http() -> Fault:
-    """Something that is no HTTP."""
-    return Fault("no_http", lambda _: (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", Do.CLOSE))
+    return Fault("informational_responses", script)
 
 
-@catalogued
+@register
+def not_http() -> Fault:
+    """Send bytes that are not HTTP."""
+    return Fault("not_http", lambda _: (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", Do.CLOSE))
+
+
+@register
 def giant_header() -> Fault:
-    """A header of a mebibyte."""
+    """Send a header of 1 MiB."""
 
-    def script(answer: Answer) -> Iterator[Step]:
-        yield answer.head(x_giant="x" * MEBIBYTE)
-        yield answer.part(answer.body)
-        yield answer.end
+    def script(response: ResponseBuilder) -> Iterator[Step]:
+        yield response.head(x_giant="x" * MEBIBYTE)
+        yield response.frame(response.body)
+        yield response.last_chunk
 
     return Fault("giant_header", script)

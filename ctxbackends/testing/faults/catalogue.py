@@ -1,11 +1,11 @@
-"""Where each fault puts itself, and what several of them are made with."""
+"""The catalogue of faults, and helpers that several faults share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import Any, ParamSpec
 
-from ctxbackends.testing.faults.answers import Answer, Fault, Kind, WireName
+from ctxbackends.testing.faults.answers import Fault, Kind, ResponseBuilder, WireName
 from ctxbackends.testing.faults.scripts import Step
 
 P = ParamSpec("P")
@@ -16,25 +16,26 @@ GENERATIONS: tuple[Kind, ...] = ("stream", "plain")
 EVENTS: tuple[WireName, ...] = ("chat_completions", "messages")
 """The wires whose streams are server-sent events."""
 
-makers: dict[str, Callable[..., Fault]] = {}
-"""The functions that make a fault, by its name; each can be called without arguments."""
+FACTORIES: dict[str, Callable[..., Fault]] = {}
+"""The functions that build a fault, by name. Each can be called without arguments."""
 
 
-def catalogued(make: Callable[P, Fault]) -> Callable[P, Fault]:
-    """Put what ``make`` makes by default into the catalogue."""
-    makers[make.__name__] = make
-    return make
+def register(factory: Callable[P, Fault]) -> Callable[P, Fault]:
+    """Add a function that builds a fault to the catalogue."""
+    FACTORIES[factory.__name__] = factory
+    return factory
 
 
-def error(message: str, type_: str, code: Any = None, **more: Any) -> dict[str, Any]:
-    return {"error": {"message": message, "type": type_, "code": code, **more}}
+def error_body(message: str, type_: str, code: Any = None, **members: Any) -> dict[str, Any]:
+    """Build the body of an error as OpenAI's API sends it."""
+    return {"error": {"message": message, "type": type_, "code": code, **members}}
 
 
-def begun(answer: Answer, after: int = 2) -> Iterator[Step]:
-    """The beginning of a good answer: the headers, and ``after`` pieces of a stream or the half of a body."""
-    yield answer.head()
-    if answer.streams:
-        for event in answer.texts[:after]:
-            yield answer.part(event)
+def start_response(response: ResponseBuilder, after: int = 2) -> Iterator[Step]:
+    """Send the headers and the start of the body: ``after`` text events, or half of a body that is not streamed."""
+    yield response.head()
+    if response.is_stream:
+        for event in response.text_events[:after]:
+            yield response.frame(event)
     else:
-        yield answer.body[: len(answer.body) // 2]
+        yield response.body[: len(response.body) // 2]

@@ -1,4 +1,4 @@
-"""Faults of connections that are kept for the next request."""
+"""Faults of keep-alive connections."""
 
 from __future__ import annotations
 
@@ -6,48 +6,58 @@ from collections.abc import Iterator
 
 import attrs
 
-from ctxbackends.testing.faults.answers import Answer, Fault, whole
-from ctxbackends.testing.faults.catalogue import catalogued
+from ctxbackends.testing.faults.answers import Fault, ResponseBuilder, respond
+from ctxbackends.testing.faults.catalogue import register
 from ctxbackends.testing.faults.scripts import Do, Step
 
 
-@catalogued
-def close_after_answer() -> Fault:
-    """A good answer whose headers promise to keep the connection, which is closed with the last byte: what llama-server
-    does after every stream."""
+@register
+def close_after_response() -> Fault:
+    """Announce keep-alive, and close the connection right after a correct response.
 
-    def script(answer: Answer) -> Iterator[Step]:
-        yield from _kept(answer)
+    llama-server does this after every stream.
+    """
+
+    def script(response: ResponseBuilder) -> Iterator[Step]:
+        yield from _respond_keep_alive(response)
         yield Do.CLOSE
 
-    return Fault("close_after_answer", script)
+    return Fault("close_after_response", script)
 
 
-@catalogued
+@register
 def close_on_reuse() -> Fault:
-    """A good answer; the connection is closed in the moment in which the next request comes on it, unread."""
+    """Send a correct response, and close the connection when the next request arrives on it.
 
-    def script(answer: Answer) -> Iterator[Step]:
-        yield Do.DEAF
-        yield from _kept(answer)
+    That request is not read.
+    """
+
+    def script(response: ResponseBuilder) -> Iterator[Step]:
+        yield Do.CLOSE_ON_NEXT_REQUEST
+        yield from _respond_keep_alive(response)
 
     return Fault("close_on_reuse", script)
 
 
-@catalogued
-def unasked_answer(text: str = "nobody asked") -> Fault:
-    """A good answer, and a moment later another one on the same connection, to nothing: a proxy that lost count."""
+@register
+def unsolicited_response(text: str = "nobody asked") -> Fault:
+    """Send a correct response, and shortly after it a second one on the same connection.
 
-    def script(answer: Answer) -> Iterator[Step]:
-        yield from _kept(answer)
+    Args:
+        text: The text of the second response.
+    """
+
+    def script(response: ResponseBuilder) -> Iterator[Step]:
+        yield from _respond_keep_alive(response)
         yield 0.01
-        yield from _kept(attrs.evolve(answer, pieces=(text, ".")))
+        yield from _respond_keep_alive(attrs.evolve(response, pieces=(text, ".")))
 
-    return Fault("unasked_answer", script)
+    return Fault("unsolicited_response", script)
 
 
-def _kept(answer: Answer) -> Iterator[Step]:
-    first, *rest = whole(answer)
-    assert isinstance(first, bytes), "an answer begins with its headers"
+def _respond_keep_alive(response: ResponseBuilder) -> Iterator[Step]:
+    """Respond with headers that announce keep-alive."""
+    first, *rest = respond(response)
+    assert isinstance(first, bytes), "a response begins with its headers"
     yield first.replace(b"\r\n", b"\r\nconnection: keep-alive\r\nkeep-alive: timeout=5, max=100\r\n", 1)
     yield from rest

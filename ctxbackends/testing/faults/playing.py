@@ -1,4 +1,4 @@
-"""One connection of the fault server: reads requests, and plays to each what the server is told. Chooses nothing."""
+"""One connection of the fault server: reads requests and runs the steps that the server selects for each."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from ctxbackends.testing.faults.answers import dump, plain
-from ctxbackends.testing.faults.reading import BODY_MOST, NotARequest, RequestReader
-from ctxbackends.testing.faults.scripts import Connection, Do, Received, Step
+from ctxbackends.testing.faults.reading import MAX_BODY, InvalidRequest, RequestParser
+from ctxbackends.testing.faults.scripts import Connection, Do, RecordedRequest, Step
 
 if TYPE_CHECKING:
     from ctxbackends.testing.faults.server import FaultServer
 
 
-def _without_body(steps: Iterable[Step]) -> Iterator[Step]:
-    """The steps of an answer to HEAD: as to GET, and no body (RFC 9110, 9.3.2)."""
+def _drop_body(steps: Iterable[Step]) -> Iterator[Step]:
+    """Return the steps of a response to HEAD: those for GET without the body (RFC 9110, 9.3.2)."""
     headers_sent = False
     for step in steps:
         if not isinstance(step, bytes):
@@ -27,55 +27,55 @@ def _without_body(steps: Iterable[Step]) -> Iterator[Step]:
             continue
         if headers_sent:
             return
-        head, ended, _ = step.partition(b"\r\n\r\n")
-        headers_sent = bool(ended) and not head.startswith(b"HTTP/1.1 1")
-        yield head + ended
+        head, separator, _ = step.partition(b"\r\n\r\n")
+        headers_sent = bool(separator) and not head.startswith(b"HTTP/1.1 1")
+        yield head + separator
 
 
-class Player(asyncio.Protocol):
-    """One connection: reads requests, and plays to each what the server is told."""
+class ConnectionHandler(asyncio.Protocol):
+    """Read requests from a connection and run the steps for each."""
 
     def __init__(self, server: FaultServer) -> None:
         self._server = server
-        self._reader = RequestReader()
+        self._parser = RequestParser()
         self._task: asyncio.Task[None] | None = None
-        self._deaf = False
+        self._closes_on_next_request = False
         self._writable = asyncio.Event()
         self._writable.set()
-        self.lost = asyncio.Event()
+        self.lost_event = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport), "it is a TCP connection"
+        assert isinstance(transport, asyncio.Transport), "the connection is TCP"
         self._transport = transport
-        # Each piece goes out when it is written: a fault is where the bytes are cut.
+        # Send each write at once: faults depend on where the bytes are cut.
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.connection = Connection(len(self._server.connections))
         self._server.connections.append(self.connection)
-        self._server._players.add(self)
-        if not self._server._listens:
-            self.abort()  # accepted in the moment in which the server stopped listening
+        self._server._handlers.add(self)
+        if not self._server._is_listening:
+            self.abort()  # accepted while the server stopped listening
 
     def data_received(self, data: bytes) -> None:
-        if self._deaf:
-            self._end(Do.RESET)
+        if self._closes_on_next_request:
+            self._close(Do.RESET)
             return
         if self.connection.closed_at is not None:
-            return  # what comes after the server has closed
-        self._reader.feed(data)
-        self._begin()
+            return  # arrived after the server closed
+        self._parser.feed(data)
+        self._start_next()
 
     def eof_received(self) -> bool:
-        """A client that closes its half has closed: none of those that talk to model servers does it to read on."""
-        self.connection.close("client")
+        """Treat a half-closed connection as closed: no client of model servers reads on after it closes its half."""
+        self.connection.mark_closed("client")
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio names it
-        self.connection.close("client")
+        self.connection.mark_closed("client")
         self._writable.set()
         if self._task is not None:
             self._task.cancel()
-        self._server._players.discard(self)
-        self.lost.set()
+        self._server._handlers.discard(self)
+        self.lost_event.set()
 
     def pause_writing(self) -> None:
         self._writable.clear()
@@ -84,74 +84,72 @@ class Player(asyncio.Protocol):
         self._writable.set()
 
     def abort(self) -> None:
-        """End it now: a client that does not read keeps nobody."""
-        self.connection.close("server")
+        """Close the connection at once, even if the client does not read."""
+        self.connection.mark_closed("server")
         self._transport.abort()
 
-    def leave(self) -> None:
-        """End it; an answer that was played to its end still arrives."""
+    def close(self) -> None:
+        """Close the connection; a response that was written completely still arrives."""
         if self._task is None:
-            self._end(Do.CLOSE)
+            self._close(Do.CLOSE)
         else:
             self.abort()
 
     # --- a request and its script -----------------------------------------------------------------
 
-    def _begin(self) -> None:
-        """Play to the next request, if it is whole and the answer to the last one is."""
+    def _start_next(self) -> None:
+        """Handle the next request if it is complete and the last one has its response."""
         if self._task is not None:
-            if self._reader.waiting > BODY_MOST:
-                self._end(Do.RESET)
+            if self._parser.pending > MAX_BODY:
+                self._close(Do.RESET)
             return
-        if self._deaf and self._reader.waiting:
-            self._end(Do.RESET)
+        if self._closes_on_next_request and self._parser.pending:
+            self._close(Do.RESET)
             return
         try:
-            taken = self._reader.take()
-        except NotARequest as error:
-            said = {"error": {"message": f"FaultServer: {error}", "type": "fault_server_error", "code": error.status}}
-            self._transport.write(plain(error.status, dump(said), connection="close"))
-            self._end(Do.CLOSE)
+            parsed = self._parser.next_request()
+        except InvalidRequest as error:
+            body = {"error": {"message": f"FaultServer: {error}", "type": "fault_server_error", "code": error.status}}
+            self._transport.write(plain(error.status, dump(body), connection="close"))
+            self._close(Do.CLOSE)
             return
-        if taken is None:
+        if parsed is None:
             return
-        request = Received(
-            method=taken.method,
-            path=taken.path,
-            headers=taken.headers,
-            body=taken.body,
+        request = RecordedRequest(
+            method=parsed.method,
+            path=parsed.path,
+            headers=parsed.headers,
+            body=parsed.body,
             connection=self.connection,
-            at=time.monotonic(),
+            received_at=time.monotonic(),
         )
         self.connection.requests += 1
         self._server.requests.append(request)
-        self._task = asyncio.get_running_loop().create_task(self._answer(request))
-        self._server._playing.add(self._task)
-        self._task.add_done_callback(self._server._played)  # also of one that was cancelled before it began
+        self._task = asyncio.get_running_loop().create_task(self._handle(request))
+        self._server._tasks.add(self._task)
+        self._task.add_done_callback(self._server._on_task_done)  # also if it is cancelled before it starts
 
-    async def _answer(self, request: Received) -> None:
+    async def _handle(self, request: RecordedRequest) -> None:
         try:
-            steps = self._server.steps_for(request)
-            await self._play(_without_body(steps) if request.method == "HEAD" else steps)
-            asked_to_close = self._server.obeys_close and request.headers.get("connection", "").lower() == "close"
-            if asked_to_close and self.connection.closed_at is None:
-                self._end(Do.CLOSE)
-        except (
-            Exception
-        ) as error:  # of a script: it is the test that is wrong, and it hears of it when the server stops
+            steps = self._server.select_steps(request)
+            await self._run_steps(_drop_body(steps) if request.method == "HEAD" else steps)
+            closes = self._server.closes_on_request and request.headers.get("connection", "").lower() == "close"
+            if closes and self.connection.closed_at is None:
+                self._close(Do.CLOSE)
+        except Exception as error:  # raised by a script; stop() raises it in the test
             self._server._failures.append(error)
-            self._end(Do.RESET)
+            self._close(Do.RESET)
         finally:
             self._task = None
-            self._server._played(asyncio.current_task())
+            self._server._on_task_done(asyncio.current_task())
         if self.connection.closed_at is None:
-            self._begin()
+            self._start_next()
 
-    async def _play(self, steps: Iterable[Step]) -> None:
+    async def _run_steps(self, steps: Iterable[Step]) -> None:
         for step in steps:
             if isinstance(step, bytes):
                 self._transport.write(step)
-                await asyncio.sleep(0)  # a client that reads as fast as this writes would keep the loop for itself
+                await asyncio.sleep(0)  # else a fast reader would block the event loop
                 await self._writable.wait()
                 if self._transport.is_closing():
                     return
@@ -159,21 +157,21 @@ class Player(asyncio.Protocol):
                 await step.wait()
             elif isinstance(step, float | int):
                 await asyncio.sleep(step)
-            elif step is Do.HOLD:
-                await self.connection.closed()
-            elif step is Do.DEAF:
-                self._deaf = True
+            elif step is Do.HANG:
+                await self.connection.wait_closed()
+            elif step is Do.CLOSE_ON_NEXT_REQUEST:
+                self._closes_on_next_request = True
             elif isinstance(step, Do):
-                self._end(step)
+                self._close(step)
             else:
-                raise TypeError(f"a script has no step {step!r}")
+                raise TypeError(f"unknown step in a script: {step!r}; yield bytes, seconds, an asyncio.Event or a Do")
             if self.connection.closed_at is not None:
                 return
 
-    def _end(self, how: Do) -> None:
-        self.connection.close("server")
+    def _close(self, how: Do) -> None:
+        self.connection.mark_closed("server")
         if how is Do.RESET:
-            # Nothing lingers: the kernel sends a reset in the place of an orderly end.
+            # With a linger time of 0, the kernel sends a reset instead of closing the connection in order.
             linger = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)  # `struct linger` of the C library
             self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
             self._transport.abort()

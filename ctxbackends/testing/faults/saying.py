@@ -1,4 +1,4 @@
-"""Faults of what a body says: no end, an error, another shape, another model, tool calls in disorder."""
+"""Faults in the content of a body: no end marker, an error, another shape, another model, unusual tool calls."""
 
 from __future__ import annotations
 
@@ -8,57 +8,63 @@ from typing import Any
 from ctxbackends.testing.faults.answers import (
     KINDS,
     WIRES,
-    Answer,
     Fault,
     Kind,
-    ToolPiece,
+    ResponseBuilder,
+    ToolCallDelta,
     WireName,
     dump,
     plain,
-    whole,
+    respond,
 )
-from ctxbackends.testing.faults.catalogue import EVENTS, GENERATIONS, STREAMS, begun, catalogued, error
+from ctxbackends.testing.faults.catalogue import EVENTS, GENERATIONS, STREAMS, error_body, register, start_response
 from ctxbackends.testing.faults.scripts import Step
 
 
-@catalogued
+@register
 def no_terminal_marker(after: int = 2) -> Fault:
-    """A clean end without what ends an answer on this wire: no finish reason, no ``message_stop``, no ``done``."""
+    """End the body cleanly without its end marker: no finish reason, ``message_stop`` or ``done``.
 
-    def script(answer: Answer) -> Iterator[Step]:
-        if answer.streams:
-            yield from begun(answer, after)
-            yield answer.end
+    Args:
+        after: The number of text events that come first. A response that is not streamed is cut in half instead.
+    """
+
+    def script(response: ResponseBuilder) -> Iterator[Step]:
+        if response.is_stream:
+            yield from start_response(response, after)
+            yield response.last_chunk
         else:
-            yield plain(200, answer.body_with(None))
+            yield plain(200, response.build_body(None))
 
     return Fault("no_terminal_marker", script, kinds=GENERATIONS)
 
 
-@catalogued
-def done_without_reason() -> Fault:
-    """``[DONE]``, or ``message_stop``, without a finish reason before it."""
+@register
+def done_without_finish_reason() -> Fault:
+    """Send ``[DONE]`` or ``message_stop`` without a finish reason before it."""
 
-    def script(answer: Answer) -> Iterator[Step]:
-        yield from begun(answer)
-        yield answer.part(answer.marker) + answer.end
+    def script(response: ResponseBuilder) -> Iterator[Step]:
+        yield from start_response(response)
+        yield response.frame(response.terminal_marker) + response.last_chunk
 
-    return Fault("done_without_reason", script, kinds=STREAMS, wires=EVENTS)
-
-
-@catalogued
-def reason_without_done() -> Fault:
-    """The finish reason, and then the end without ``[DONE]`` (several servers leave it out) or without
-    ``message_stop`` (none does)."""
-
-    def script(answer: Answer) -> Iterator[Step]:
-        yield from begun(answer, after=len(answer.pieces))
-        yield answer.part(answer.reason()) + answer.end
-
-    return Fault("reason_without_done", script, kinds=STREAMS, wires=EVENTS)
+    return Fault("done_without_finish_reason", script, kinds=STREAMS, wires=EVENTS)
 
 
-def _said_in_body(
+@register
+def finish_reason_without_done() -> Fault:
+    """Send a finish reason and end without ``[DONE]`` or ``message_stop``.
+
+    Several servers leave ``[DONE]`` out; none leaves ``message_stop`` out.
+    """
+
+    def script(response: ResponseBuilder) -> Iterator[Step]:
+        yield from start_response(response, after=len(response.pieces))
+        yield response.frame(response.finish_event()) + response.last_chunk
+
+    return Fault("finish_reason_without_done", script, kinds=STREAMS, wires=EVENTS)
+
+
+def _error_after_status(
     name: str,
     value: Mapping[str, Any],
     *,
@@ -67,246 +73,257 @@ def _said_in_body(
     kinds: Collection[Kind] = KINDS,
     wires: Collection[WireName] = WIRES,
 ) -> Fault:
-    """An error that comes when the status was sent already: after the first pieces of a stream, or as the body."""
+    """Build a fault that sends an error after status 200: after the first events, or as the body."""
 
-    def script(answer: Answer) -> Iterator[Step]:
-        if answer.streams:
-            yield from begun(answer)
-            ending = answer.marker if marker else b""
-            yield answer.part(answer.event(value, name=event) + ending) + answer.end
+    def script(response: ResponseBuilder) -> Iterator[Step]:
+        if response.is_stream:
+            yield from start_response(response)
+            ending = response.terminal_marker if marker else b""
+            yield response.frame(response.event(value, name=event) + ending) + response.last_chunk
         else:
             yield plain(200, dump(value))
 
     return Fault(name, script, kinds=kinds, wires=wires)
 
 
-_BROKE = "the engine broke"
+_ERROR_MESSAGE = "the engine broke"
 
 
-@catalogued
+@register
 def error_object() -> Fault:
-    """``{"error": {...}}`` after the first pieces, or under status 200."""
-    return _said_in_body("error_object", error(_BROKE, "server_error", 500), event="")
+    """Send ``{"error": {...}}`` under status 200, in a stream after the first events."""
+    return _error_after_status("error_object", error_body(_ERROR_MESSAGE, "server_error", 500), event="")
 
 
-@catalogued
+@register
 def error_string() -> Fault:
-    """``{"error": "text"}`` after the first pieces, or under status 200."""
-    return _said_in_body("error_string", {"error": _BROKE}, event="")
+    """Send ``{"error": "text"}`` under status 200, in a stream after the first events."""
+    return _error_after_status("error_string", {"error": _ERROR_MESSAGE}, event="")
 
 
-@catalogued
+@register
 def error_top_level() -> Fault:
-    """The members of an error without ``error`` around them."""
-    return _said_in_body(
-        "error_top_level", {"object": "error", "message": _BROKE, "type": "server_error", "code": 500}, event=""
+    """Send the members of an error under status 200 without ``error`` around them."""
+    return _error_after_status(
+        "error_top_level", {"object": "error", "message": _ERROR_MESSAGE, "type": "server_error", "code": 500}, event=""
     )
 
 
-@catalogued
+@register
 def error_event() -> Fault:
-    """``event: error``, as Anthropic's API sends it."""
-    value = {"type": "error", "error": {"type": "api_error", "message": _BROKE}}
-    return _said_in_body("error_event", value, event="error", kinds=STREAMS, wires=EVENTS)
+    """Send ``event: error`` in the stream, as Anthropic's API does."""
+    value = {"type": "error", "error": {"type": "api_error", "message": _ERROR_MESSAGE}}
+    return _error_after_status("error_event", value, event="error", kinds=STREAMS, wires=EVENTS)
 
 
-@catalogued
+@register
 def done_after_error() -> Fault:
-    """An error, and ``[DONE]`` after it, as vLLM sends it: the end is no proof."""
-    value = error(_BROKE, "InternalServerError", 500)
-    return _said_in_body("done_after_error", value, event="", marker=True, kinds=STREAMS, wires=EVENTS)
+    """Send an error in the stream and ``[DONE]`` after it, as vLLM does."""
+    value = error_body(_ERROR_MESSAGE, "InternalServerError", 500)
+    return _error_after_status("done_after_error", value, event="", marker=True, kinds=STREAMS, wires=EVENTS)
 
 
-@catalogued
+@register
 def empty_delta() -> Fault:
-    """An empty piece and a clean end: what Ollama's OpenAI-compatible route makes of an error."""
+    """Send an empty delta and end, as Ollama's OpenAI-compatible endpoint does on an error."""
 
-    def script(answer: Answer) -> Iterator[Step]:
-        yield from begun(answer)
-        yield answer.part(answer.piece("")) + answer.end
+    def script(response: ResponseBuilder) -> Iterator[Step]:
+        yield from start_response(response)
+        yield response.frame(response.text_event("")) + response.last_chunk
 
     return Fault("empty_delta", script, kinds=STREAMS)
 
 
-@catalogued
+@register
 def abort() -> Fault:
-    """``finish_reason: "abort"``, as vLLM says when it is shut down: no whole answer."""
-    return _ended_with("abort", "abort")
+    """Finish with ``finish_reason: "abort"``, as vLLM does when it shuts down."""
+    return _finish_with("abort", "abort")
 
 
-@catalogued
-def unknown_reason() -> Fault:
-    """A finish reason that nobody knows."""
-    return _ended_with("unknown_reason", "tired")
+@register
+def unknown_finish_reason() -> Fault:
+    """Finish with an unknown finish reason."""
+    return _finish_with("unknown_finish_reason", "tired")
 
 
-@catalogued
-def cut_by_length() -> Fault:
-    """A good answer that ended at its limit of tokens: no fault of a text, and no object."""
-    return _ended_with("cut_by_length", "length")
+@register
+def max_tokens_reached() -> Fault:
+    """Finish with ``length``: the text is truncated at ``max_tokens``."""
+    return _finish_with("max_tokens_reached", "length")
 
 
-def _ended_with(name: str, reason: str) -> Fault:
-    def script(answer: Answer) -> Iterator[Step]:
-        if answer.streams:
-            yield from begun(answer, after=len(answer.pieces))
-            yield answer.part(answer.reason(reason) + answer.marker) + answer.end
+def _finish_with(name: str, reason: str) -> Fault:
+    def script(response: ResponseBuilder) -> Iterator[Step]:
+        if response.is_stream:
+            yield from start_response(response, after=len(response.pieces))
+            yield response.frame(response.finish_event(reason) + response.terminal_marker) + response.last_chunk
         else:
-            yield plain(200, answer.body_with(reason))
+            yield plain(200, response.build_body(reason))
 
     return Fault(name, script, kinds=GENERATIONS)
 
 
-@catalogued
+@register
 def plain_text_event() -> Fault:
-    """A sentence in the place of an event, as a llama-server router says when the server behind it died."""
-    return _in_place_of_an_event("plain_text_event", b"proxy error: Failed to read connection\n\n")
+    """Send plain text instead of an event, as a llama-server router does when the server behind it dies."""
+    return _replace_event("plain_text_event", b"proxy error: Failed to read connection\n\n")
 
 
-@catalogued
+@register
 def malformed_event() -> Fault:
-    """An event that is cut in its middle, and the next one."""
+    """Send half an event, and a correct event after it."""
 
-    def script(answer: Answer) -> Iterator[Step]:
-        yield from begun(answer)
-        event = answer.piece("never")
-        yield answer.part(event[: len(event) // 2] + b"\n\n" + answer.reason() + answer.marker) + answer.end
+    def script(response: ResponseBuilder) -> Iterator[Step]:
+        yield from start_response(response)
+        event = response.text_event("never")
+        yield (
+            response.frame(event[: len(event) // 2] + b"\n\n" + response.finish_event() + response.terminal_marker)
+            + response.last_chunk
+        )
 
     return Fault("malformed_event", script, kinds=STREAMS)
 
 
-@catalogued
+@register
 def invalid_utf8() -> Fault:
-    """A character that was cut, and is no UTF-8 any more."""
+    """Send an incomplete UTF-8 sequence."""
 
-    def script(answer: Answer) -> Iterator[Step]:
-        if answer.streams:
-            yield from begun(answer)
-            event = answer.piece("never").replace(b"never", b"\xf0\x9f")
-            yield answer.part(event + answer.reason() + answer.marker) + answer.end
+    def script(response: ResponseBuilder) -> Iterator[Step]:
+        if response.is_stream:
+            yield from start_response(response)
+            event = response.text_event("never").replace(b"never", b"\xf0\x9f")
+            yield response.frame(event + response.finish_event() + response.terminal_marker) + response.last_chunk
         else:
-            yield plain(200, answer.body.replace(b'"%s"' % answer.model.encode(), b'"\xf0\x9f"'))
+            yield plain(200, response.body.replace(b'"%s"' % response.model.encode(), b'"\xf0\x9f"'))
 
     return Fault("invalid_utf8", script)
 
 
-def _in_place_of_an_event(name: str, data: bytes) -> Fault:
-    def script(answer: Answer) -> Iterator[Step]:
-        yield from begun(answer)
-        yield answer.part(data) + answer.end
+def _replace_event(name: str, data: bytes) -> Fault:
+    def script(response: ResponseBuilder) -> Iterator[Step]:
+        yield from start_response(response)
+        yield response.frame(data) + response.last_chunk
 
     return Fault(name, script, kinds=STREAMS)
 
 
-def _body_of(name: str, body: bytes, content_type: str) -> Fault:
+def _respond_with_body(name: str, body: bytes, content_type: str) -> Fault:
     return Fault(name, lambda _: (plain(200, body, content_type=content_type),))
 
 
-@catalogued
-def html() -> Fault:
-    """A page under status 200, as a proxy or a hotel sends it."""
-    return _body_of("html", b"<!DOCTYPE html>\n<html><body>\n<h1>Please log in</h1>\n</body></html>\n", "text/html")
+@register
+def html_page() -> Fault:
+    """Send an HTML page under status 200, like a proxy or a captive portal."""
+    return _respond_with_body(
+        "html_page", b"<!DOCTYPE html>\n<html><body>\n<h1>Please log in</h1>\n</body></html>\n", "text/html"
+    )
 
 
-@catalogued
+@register
 def empty_body() -> Fault:
-    """Status 200 and nothing."""
-    return _body_of("empty_body", b"", "application/json")
+    """Send status 200 with an empty body."""
+    return _respond_with_body("empty_body", b"", "application/json")
 
 
-@catalogued
-def no_object() -> Fault:
-    """JSON of another shape."""
-    return _body_of("no_object", b'["this", "is", "no", "answer"]', "application/json")
+@register
+def unexpected_json() -> Fault:
+    """Send JSON of an unexpected shape."""
+    return _respond_with_body("unexpected_json", b'["this", "is", "no", "answer"]', "application/json")
 
 
-@catalogued
+@register
 def empty_choices() -> Fault:
-    """A well-formed answer without an answer in it."""
+    """Send a well-formed response without choices, content or vectors."""
 
-    def script(answer: Answer) -> Iterator[Step]:
-        nothing: dict[str, Any] = {"model": answer.model, "object": "chat.completion", "choices": []}
-        if answer.kind == "embed":
-            nothing = {"model": answer.model, "object": "list", "data": [], "embeddings": []}
-        elif answer.wire == "messages":
-            nothing = {"model": answer.model, "type": "message", "role": "assistant", "content": []}
-        elif answer.wire == "ollama":
-            nothing = {"model": answer.model, "done": False}
-        body = answer.event(nothing) if answer.streams else dump(nothing)
-        yield plain(200, body, content_type=answer.content_type)
+    def script(response: ResponseBuilder) -> Iterator[Step]:
+        empty: dict[str, Any] = {"model": response.model, "object": "chat.completion", "choices": []}
+        if response.kind == "embed":
+            empty = {"model": response.model, "object": "list", "data": [], "embeddings": []}
+        elif response.wire == "messages":
+            empty = {"model": response.model, "type": "message", "role": "assistant", "content": []}
+        elif response.wire == "ollama":
+            empty = {"model": response.model, "done": False}
+        body = response.event(empty) if response.is_stream else dump(empty)
+        yield plain(200, body, content_type=response.content_type)
 
     return Fault("empty_choices", script)
 
 
-@catalogued
+@register
 def wrong_content_type() -> Fault:
-    """A good answer that says it is plain text: no fault, since what it holds is looked at."""
+    """Send a correct response as ``text/plain``."""
 
-    def script(answer: Answer) -> Iterator[Step]:
-        yield answer.head(content_type="text/plain")
-        events = [*answer.texts, answer.reason() + answer.marker] if answer.streams else []
+    def script(response: ResponseBuilder) -> Iterator[Step]:
+        yield response.head(content_type="text/plain")
+        events = (
+            [*response.text_events, response.finish_event() + response.terminal_marker] if response.is_stream else []
+        )
         for event in events:
-            yield answer.part(event)
-        yield answer.end if answer.streams else answer.body
+            yield response.frame(event)
+        yield response.last_chunk if response.is_stream else response.body
 
     return Fault("wrong_content_type", script)
 
 
-@catalogued
-def no_stream() -> Fault:
-    """An answer in one piece to who asked for a stream."""
+@register
+def plain_response() -> Fault:
+    """Ignore ``stream`` and send the response as one JSON body."""
 
-    def script(answer: Answer) -> Iterator[Step]:
-        yield plain(200, answer.body_with("stop"))
+    def script(response: ResponseBuilder) -> Iterator[Step]:
+        yield plain(200, response.build_body("stop"))
 
-    return Fault("no_stream", script, kinds=STREAMS)
+    return Fault("plain_response", script, kinds=STREAMS)
 
 
-@catalogued
-def other_model(name: str = "another-model") -> Fault:
-    """A good answer of a model that was not asked for."""
+@register
+def other_model(model: str = "another-model") -> Fault:
+    """Send a correct response from another model.
 
-    def script(answer: Answer) -> Iterator[Step]:
-        yield from whole(Answer(answer.request, answer.pieces, name))
+    Args:
+        model: The model that the response names.
+    """
+
+    def script(response: ResponseBuilder) -> Iterator[Step]:
+        yield from respond(ResponseBuilder(response.request, response.pieces, model))
 
     return Fault("other_model", script)
 
 
-def _called(name: str, pieces: Iterable[ToolPiece], *, wires: Collection[WireName] = WIRES) -> Fault:
-    def script(answer: Answer) -> Iterator[Step]:
-        yield answer.head()
-        yield answer.part(answer.opening)
+def _stream_tool_calls(name: str, pieces: Iterable[ToolCallDelta], *, wires: Collection[WireName] = WIRES) -> Fault:
+    def script(response: ResponseBuilder) -> Iterator[Step]:
+        yield response.head()
+        yield response.frame(response.stream_start)
         for piece in pieces:
-            yield answer.part(answer.tool_piece(piece))
-        yield answer.part(answer.reason("tool_calls") + answer.marker) + answer.end
+            yield response.frame(response.tool_event(piece))
+        yield response.frame(response.finish_event("tool_calls") + response.terminal_marker) + response.last_chunk
 
     return Fault(name, script, kinds=STREAMS, wires=wires)
 
 
-@catalogued
+@register
 def repeated_tool_index() -> Fault:
-    """Two tool calls that both say they are the first, as Ollama wrote them: no fault to who reads their ids."""
-    return _called(
+    """Stream two tool calls with the same index and different ids, as Ollama did."""
+    return _stream_tool_calls(
         "repeated_tool_index",
         (
-            ToolPiece(index=0, id="call_a", name="look", arguments='{"x":1}'),
-            ToolPiece(index=0, id="call_b", name="find", arguments='{"y":2}'),
+            ToolCallDelta(index=0, id="call_a", name="look", arguments='{"x":1}'),
+            ToolCallDelta(index=0, id="call_b", name="find", arguments='{"y":2}'),
         ),
     )
 
 
-@catalogued
+@register
 def interleaved_tool_calls() -> Fault:
-    """Two tool calls whose pieces take turns: no fault to who reads their indexes."""
-    return _called(
+    """Stream two tool calls whose deltas alternate."""
+    return _stream_tool_calls(
         "interleaved_tool_calls",
         (
-            ToolPiece(index=1, id="call_a", name="look"),
-            ToolPiece(index=2, id="call_b", name="find"),
-            ToolPiece(index=1, arguments='{"x":'),
-            ToolPiece(index=2, arguments='{"y":'),
-            ToolPiece(index=1, arguments="1}"),
-            ToolPiece(index=2, arguments="2}"),
+            ToolCallDelta(index=1, id="call_a", name="look"),
+            ToolCallDelta(index=2, id="call_b", name="find"),
+            ToolCallDelta(index=1, arguments='{"x":'),
+            ToolCallDelta(index=2, arguments='{"y":'),
+            ToolCallDelta(index=1, arguments="1}"),
+            ToolCallDelta(index=2, arguments="2}"),
         ),
         wires=EVENTS,
     )

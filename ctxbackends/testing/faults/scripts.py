@@ -1,4 +1,4 @@
-"""What the fault server keeps of a connection and of a request, and the steps that a script is made of."""
+"""The steps of a script, and the fault server's records of connections and requests."""
 
 from __future__ import annotations
 
@@ -13,22 +13,27 @@ import attrs
 
 
 class Do(Enum):
-    """What a script does besides sending bytes and waiting."""
+    """A step of a script that neither sends bytes nor waits."""
 
     CLOSE = "close the connection"
-    RESET = "end the connection with a reset"
-    HOLD = "say nothing more until the client closes"
-    DEAF = "read nothing more: close the connection when the next request arrives on it"
+    RESET = "reset the connection"
+    HANG = "send nothing more and wait until the client closes the connection"
+    CLOSE_ON_NEXT_REQUEST = "close the connection when the next request arrives on it, without reading it"
 
 
 Step: TypeAlias = bytes | float | asyncio.Event | Do
-"""Bytes are sent, a number of seconds is waited, an event is waited for."""
+"""Bytes to send, seconds to wait, an event to wait for, or a :class:`Do`."""
 
 
 class Connection:
-    """One TCP connection. Times are those of ``time.monotonic()``; ``closed_at`` is None while it is open.
+    """A TCP connection that the fault server accepted.
 
-    ``closed_by`` is ``client`` or ``server``. ``requests`` counts those that came on it whole.
+    Attributes:
+        number: The position among the connections of the server, from 0.
+        opened_at: When it was accepted, in seconds of ``time.monotonic()``.
+        closed_at: When it was closed, in seconds of ``time.monotonic()``; None while it is open.
+        closed_by: The side that closed it first, ``"client"`` or ``"server"``; None while it is open.
+        requests: The number of complete requests that arrived on it.
     """
 
     def __init__(self, number: int) -> None:
@@ -39,32 +44,45 @@ class Connection:
         self.requests = 0
         self._closed = asyncio.Event()
 
-    def close(self, by: str) -> None:
-        """The first to close it is the one who did."""
+    def mark_closed(self, by: str) -> None:
+        """Record that one side closed the connection. Only the first call counts.
+
+        Args:
+            by: ``"client"`` or ``"server"``.
+        """
         if self.closed_at is None:
             self.closed_at = time.monotonic()
             self.closed_by = by
         self._closed.set()
 
-    async def closed(self) -> None:
-        """Return when it is closed. On the event loop of the server only."""
+    async def wait_closed(self) -> None:
+        """Wait until the connection is closed. Call it on the event loop of the server only."""
         await self._closed.wait()
 
 
 @attrs.frozen(kw_only=True)
-class Received:
-    """One request that came whole. ``headers`` have lower-case names; ``at`` is ``time.monotonic()``."""
+class RecordedRequest:
+    """A complete request that the fault server received.
+
+    Attributes:
+        method: The HTTP method.
+        path: The path with the query.
+        headers: The headers, with names in lower case.
+        body: The body, without its transfer coding.
+        connection: The connection on which it arrived.
+        received_at: When it was complete, in seconds of ``time.monotonic()``.
+    """
 
     method: str
     path: str
     headers: Mapping[str, str]
     body: bytes
     connection: Connection = attrs.field(repr=False)
-    at: float = 0.0
+    received_at: float = 0.0
 
     @property
     def json(self) -> Any:
-        """The body as JSON; None where it is none."""
+        """The body as JSON; None if it is not JSON."""
         try:
             return json.loads(self.body)
         except ValueError:

@@ -1,4 +1,4 @@
-"""Faults of how a body is sent: cut, slow, too large, never ending."""
+"""Faults in the transfer of a body: cut off, slow, too large or endless."""
 
 from __future__ import annotations
 
@@ -7,149 +7,193 @@ import gzip
 import itertools
 from collections.abc import Iterator
 
-from ctxbackends.testing.faults.answers import Answer, Fault, plain
-from ctxbackends.testing.faults.catalogue import EVENTS, MEBIBYTE, STREAMS, begun, catalogued
+from ctxbackends.testing.faults.answers import Fault, ResponseBuilder, plain
+from ctxbackends.testing.faults.catalogue import EVENTS, MEBIBYTE, STREAMS, register, start_response
 from ctxbackends.testing.faults.scripts import Do, Step
 
 
-@catalogued
+@register
 def close_in_chunk(after: int = 2) -> Fault:
-    """Closes in the middle of a chunk, or of a body whose length it had told."""
+    """Close the connection in the middle of a chunk, or of a body with a ``Content-Length``.
 
-    def script(answer: Answer) -> Iterator[Step]:
-        yield from begun(answer, after)
-        if answer.streams:
-            yield b"ffff\r\n" + answer.piece("never")[:9]
+    Args:
+        after: The number of text events that come first. A response that is not streamed is cut in half instead.
+    """
+
+    def script(response: ResponseBuilder) -> Iterator[Step]:
+        yield from start_response(response, after)
+        if response.is_stream:
+            yield b"ffff\r\n" + response.text_event("never")[:9]
         yield Do.CLOSE
 
     return Fault("close_in_chunk", script)
 
 
-@catalogued
+@register
 def reset_in_body(after: int = 2) -> Fault:
-    """Resets the connection after the first pieces."""
+    """Reset the connection in the middle of the body.
 
-    def script(answer: Answer) -> Iterator[Step]:
-        yield from begun(answer, after)
+    Args:
+        after: The number of text events that come first. A response that is not streamed is cut in half instead.
+    """
+
+    def script(response: ResponseBuilder) -> Iterator[Step]:
+        yield from start_response(response, after)
         yield 0.02  # a reset overtakes what was written just before it
         yield Do.RESET
 
     return Fault("reset_in_body", script)
 
 
-@catalogued
+@register
 def stall(after: int = 2) -> Fault:
-    """Says nothing more after the first pieces, and keeps the connection: a server that was terminated, or that
-    hangs."""
+    """Stop sending in the middle of the body and keep the connection open, like a server that hangs.
 
-    def script(answer: Answer) -> Iterator[Step]:
-        yield from begun(answer, after)
-        yield Do.HOLD
+    Args:
+        after: The number of text events that come first. A response that is not streamed is cut in half instead.
+    """
+
+    def script(response: ResponseBuilder) -> Iterator[Step]:
+        yield from start_response(response, after)
+        yield Do.HANG
 
     return Fault("stall", script)
 
 
-@catalogued
+@register
 def byte_by_byte() -> Fault:
-    """The whole answer one byte at a time: no fault, and it shows who cuts characters and events."""
+    """Send a correct response one byte at a time.
 
-    def script(answer: Answer) -> Iterator[Step]:
-        yield answer.head()
-        events = [*answer.texts, answer.reason() + answer.marker] if answer.streams else [answer.body]
+    Each read ends in the middle of an event or a character.
+    """
+
+    def script(response: ResponseBuilder) -> Iterator[Step]:
+        yield response.head()
+        events = (
+            [*response.text_events, response.finish_event() + response.terminal_marker]
+            if response.is_stream
+            else [response.body]
+        )
         for byte in b"".join(events):
-            yield answer.part(bytes([byte]))
+            yield response.frame(bytes([byte]))
             yield 0.0
-        yield answer.end
+        yield response.last_chunk
 
     return Fault("byte_by_byte", script)
 
 
-@catalogued
-def endless_trickle(every: float = 0.05) -> Fault:
-    """One byte at a time of an event that never ends: each byte keeps a naive timeout from passing."""
+@register
+def endless_trickle(interval: float = 0.05) -> Fault:
+    """Send an event one byte at a time without end, so that a timeout per read never expires.
 
-    def script(answer: Answer) -> Iterator[Step]:
-        yield answer.head(content_length="" if answer.streams else str(MEBIBYTE))
-        yield answer.part(answer.piece("never").partition(b"never")[0] if answer.streams else answer.body[:20])
+    Args:
+        interval: Seconds between two writes.
+    """
+
+    def script(response: ResponseBuilder) -> Iterator[Step]:
+        yield response.head(content_length="" if response.is_stream else str(MEBIBYTE))
+        yield response.frame(
+            response.text_event("never").partition(b"never")[0] if response.is_stream else response.body[:20]
+        )
         for _ in itertools.count():
-            yield answer.part(b"x")
-            yield every
+            yield response.frame(b"x")
+            yield interval
 
     return Fault("endless_trickle", script)
 
 
-@catalogued
-def comments_only(every: float = 0.05) -> Fault:
-    """Keep-alive comments and never an event; white space, where there are no comments. Servers and proxies send them
-    while they work, and a wedged one for ever."""
+@register
+def comments_only(interval: float = 0.05) -> Fault:
+    """Send keep-alive comments and never an event, or whitespace where there are no comments.
 
-    def script(answer: Answer) -> Iterator[Step]:
-        yield answer.head(content_length="" if answer.streams else str(MEBIBYTE))
+    Servers and proxies send them while they work; a server that hangs sends them forever.
+
+    Args:
+        interval: Seconds between two writes.
+    """
+
+    def script(response: ResponseBuilder) -> Iterator[Step]:
+        yield response.head(content_length="" if response.is_stream else str(MEBIBYTE))
         for _ in itertools.count():
-            yield answer.part(b":\n\n" if answer.streams and answer.wire != "ollama" else b"\n")
-            yield every
+            yield response.frame(b":\n\n" if response.is_stream and response.wire != "ollama" else b"\n")
+            yield interval
 
     return Fault("comments_only", script)
 
 
-@catalogued
-def pings_only(every: float = 0.05) -> Fault:
-    """``event: ping`` and never a token, as Anthropic's API keeps a connection open."""
+@register
+def pings_only(interval: float = 0.05) -> Fault:
+    """Send ``event: ping`` and never a token; Anthropic's API keeps connections open with them.
 
-    def script(answer: Answer) -> Iterator[Step]:
-        yield answer.head()
+    Args:
+        interval: Seconds between two writes.
+    """
+
+    def script(response: ResponseBuilder) -> Iterator[Step]:
+        yield response.head()
         for _ in itertools.count():
-            yield answer.part(answer.event({"type": "ping"}, name="ping"))
-            yield every
+            yield response.frame(response.event({"type": "ping"}, name="ping"))
+            yield interval
 
     return Fault("pings_only", script, kinds=STREAMS, wires=EVENTS)
 
 
-@catalogued
-def comments_after(after: int = 2, every: float = 0.05) -> Fault:
-    """Keep-alive comments and nothing else after the first pieces."""
+@register
+def comments_after(after: int = 2, interval: float = 0.05) -> Fault:
+    """Send only keep-alive comments after the first events.
 
-    def script(answer: Answer) -> Iterator[Step]:
-        yield from begun(answer, after)
+    Args:
+        after: The number of text events that come first.
+        interval: Seconds between two writes.
+    """
+
+    def script(response: ResponseBuilder) -> Iterator[Step]:
+        yield from start_response(response, after)
         for _ in itertools.count():
-            yield answer.part(b":\n\n" if answer.wire != "ollama" else b"\n")
-            yield every
+            yield response.frame(b":\n\n" if response.wire != "ollama" else b"\n")
+            yield interval
 
     return Fault("comments_after", script, kinds=STREAMS)
 
 
-@catalogued
+@register
 def short_body() -> Fault:
-    """A ``Content-Length`` greater than the body, and then the end."""
+    """Close the connection before the body is as long as its ``Content-Length``."""
 
-    def script(answer: Answer) -> Iterator[Step]:
-        body = b"".join(answer.texts) if answer.streams else answer.body
-        yield answer.head(content_length=str(len(body) + 100))
+    def script(response: ResponseBuilder) -> Iterator[Step]:
+        body = b"".join(response.text_events) if response.is_stream else response.body
+        yield response.head(content_length=str(len(body) + 100))
         yield body
         yield Do.CLOSE
 
     return Fault("short_body", script)
 
 
-@catalogued
+@register
 def long_body() -> Fault:
-    """A ``Content-Length`` smaller than the body: what comes after it belongs to nothing."""
+    """Send a body longer than its ``Content-Length``."""
 
-    def script(answer: Answer) -> Iterator[Step]:
-        body = b"".join([*answer.texts, answer.reason(), answer.marker]) if answer.streams else answer.body
-        yield answer.head(content_length=str(len(b"".join(answer.texts)) if answer.streams else len(body) - 10))
+    def script(response: ResponseBuilder) -> Iterator[Step]:
+        body = (
+            b"".join([*response.text_events, response.finish_event(), response.terminal_marker])
+            if response.is_stream
+            else response.body
+        )
+        yield response.head(
+            content_length=str(len(b"".join(response.text_events)) if response.is_stream else len(body) - 10)
+        )
         yield body
 
     return Fault("long_body", script)
 
 
-@catalogued
+@register
 def bad_chunk() -> Fault:
-    """The size of a chunk is no number."""
+    """Send a chunk size that is not a number."""
 
-    def script(answer: Answer) -> Iterator[Step]:
-        yield answer.head(content_length="", transfer_encoding="chunked")
-        yield b"xyz\r\n" + answer.body + b"\r\n0\r\n\r\n"
+    def script(response: ResponseBuilder) -> Iterator[Step]:
+        yield response.head(content_length="", transfer_encoding="chunked")
+        yield b"xyz\r\n" + response.body + b"\r\n0\r\n\r\n"
 
     return Fault("bad_chunk", script)
 
@@ -159,50 +203,62 @@ def _bomb(mebibytes: int) -> bytes:
     return gzip.compress(b" " * (mebibytes * MEBIBYTE), 1)
 
 
-@catalogued
+@register
 def gzip_bomb(mebibytes: int = 64) -> Fault:
-    """A small compressed body that would become ``mebibytes`` in memory. Nobody had asked for compression."""
+    """Send a small gzip body that expands to a large one, although the client did not accept gzip.
 
-    def script(answer: Answer) -> Iterator[Step]:
-        yield plain(200, _bomb(mebibytes), content_type=answer.content_type, content_encoding="gzip")
+    Args:
+        mebibytes: The size of the expanded body.
+    """
+
+    def script(response: ResponseBuilder) -> Iterator[Step]:
+        yield plain(200, _bomb(mebibytes), content_type=response.content_type, content_encoding="gzip")
 
     return Fault("gzip_bomb", script)
 
 
-@catalogued
+@register
 def giant_line(mebibytes: int = 12) -> Fault:
-    """A line of a stream without an end, or a body far too large."""
+    """Send a line without end in a stream, or a JSON body that is far too large.
 
-    def script(answer: Answer) -> Iterator[Step]:
+    Args:
+        mebibytes: The size of the line or body.
+    """
+
+    def script(response: ResponseBuilder) -> Iterator[Step]:
         size = mebibytes * MEBIBYTE
-        yield answer.head(content_length="" if answer.streams else str(size))
-        yield answer.part(b"data: {" if answer.streams else b"{")
+        yield response.head(content_length="" if response.is_stream else str(size))
+        yield response.frame(b"data: {" if response.is_stream else b"{")
         for _ in range(mebibytes):
-            yield answer.part(b'"x":"' + b"x" * MEBIBYTE + b'",')
-        yield Do.HOLD
+            yield response.frame(b'"x":"' + b"x" * MEBIBYTE + b'",')
+        yield Do.HANG
 
     return Fault("giant_line", script)
 
 
-@catalogued
+@register
 def giant_event(mebibytes: int = 12) -> Fault:
-    """An event made of many short lines."""
+    """Send an event that consists of many short lines.
 
-    def script(answer: Answer) -> Iterator[Step]:
-        yield answer.head()
+    Args:
+        mebibytes: The size of the event.
+    """
+
+    def script(response: ResponseBuilder) -> Iterator[Step]:
+        yield response.head()
         line = b"data: " + b" " * 1018 + b"\n"
         for _ in range(mebibytes * 16):
-            yield answer.part(line * 64)
-        yield Do.HOLD
+            yield response.frame(line * 64)
+        yield Do.HANG
 
     return Fault("giant_event", script, kinds=STREAMS, wires=EVENTS)
 
 
-@catalogued
+@register
 def giant_error() -> Fault:
-    """500 with a body that does not end."""
+    """Return 500 with a body that never ends."""
 
-    def script(_: Answer) -> Iterator[Step]:
+    def script(_: ResponseBuilder) -> Iterator[Step]:
         yield b"HTTP/1.1 500 Internal Server Error\r\ncontent-type: text/plain\r\n\r\n"
         while True:
             yield b"it went wrong; " * 4096
@@ -210,15 +266,19 @@ def giant_error() -> Fault:
     return Fault("giant_error", script)
 
 
-@catalogued
-def endless_stream(every: float = 0.0) -> Fault:
-    """Tokens without an end."""
+@register
+def endless_stream(interval: float = 0.0) -> Fault:
+    """Stream tokens without end.
 
-    def script(answer: Answer) -> Iterator[Step]:
-        yield answer.head()
-        yield answer.part(answer.opening)
+    Args:
+        interval: Seconds between two tokens.
+    """
+
+    def script(response: ResponseBuilder) -> Iterator[Step]:
+        yield response.head()
+        yield response.frame(response.stream_start)
         while True:
-            yield answer.part(answer.piece("again "))
-            yield every
+            yield response.frame(response.text_event("again "))
+            yield interval
 
     return Fault("endless_stream", script, kinds=STREAMS)

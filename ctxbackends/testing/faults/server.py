@@ -1,7 +1,7 @@
-"""An HTTP/1.1 server on raw sockets that answers each request as it is told to, faults included. Knows how to play a
-script and to keep account of what came; what the scripts do is in the modules beside it.
+"""FaultServer: an HTTP/1.1 server on raw sockets that simulates server failures.
 
-Needs neither this SDK's client nor aiohttp: whatever talks HTTP to a model server can be tested against it.
+Plays a script for each request and records requests and connections; the scripts are in the modules next to it. Imports
+neither the SDK's client nor aiohttp, so that any HTTP client can be tested against it.
 """
 
 from __future__ import annotations
@@ -20,216 +20,265 @@ from typing import Any, Self, TypeVar
 
 from anyio.from_thread import start_blocking_portal
 
-from ctxbackends.testing.faults.answers import MODEL, PIECES, Answer, Fault, Script, whole
-from ctxbackends.testing.faults.playing import Player
-from ctxbackends.testing.faults.scripts import Connection, Do, Received, Step
+from ctxbackends.testing.faults.answers import MODEL, PIECES, Fault, ResponseBuilder, Script, respond
+from ctxbackends.testing.faults.playing import ConnectionHandler
+from ctxbackends.testing.faults.scripts import Connection, Do, RecordedRequest, Step
 
 T = TypeVar("T")
 
 
 class FaultServer:
-    """A server on 127.0.0.1 that does to each request what it is told. Use it with ``async with``, on the event loop of
-    the test, or with ``with``, in a thread of its own; the fixture ``fault_server`` is the latter.
+    """A server on 127.0.0.1 that simulates server failures.
 
-    ``play(...)`` tells it what to do to the next requests, one fault for each; ``always(...)`` to all that no ``play``
-    is left for. Both are for generations and embeddings (``POST``); what a client asks to look at the server (``GET``)
-    is answered well, unless ``looks=True``. Where nothing was told, the answer is a whole one in the format of
-    the route: ``pieces`` are the texts that it is made of, ``model`` the model that answers. With ``tls`` it speaks
-    HTTPS.
+    Use ``async with`` to run it on the event loop of the test, or ``with`` to run it in a thread; the fixture
+    ``fault_server`` does the latter.
 
-    ``requests`` are those that came whole, in their order, and ``connections`` the TCP connections. What is no HTTP/1.1
-    is answered with 400 and the like, and stands in neither ``requests`` nor the queue.
+    ``play`` queues faults for the next requests, and ``play_always`` sets the fault for all requests that the queue has
+    none for. Both apply to generations and embeddings (``POST``); probes (``GET``) get a correct response unless
+    ``probes=True``. Without a fault, each request gets a correct response in the format of its route. A request that is
+    not valid HTTP/1.1 gets status 400, 413, 431, 501 or 505; it is not recorded and takes no fault from the queue.
 
-    It can be told and asked from any thread and any event loop. An ``asyncio.Event`` in a script belongs to the event
-    loop of the server, and is set with ``call(event.set)``.
+    All methods can be called from any thread and event loop. An ``asyncio.Event`` in a script belongs to the event loop
+    of the server; set it with ``call(event.set)``.
+
+    Attributes:
+        pieces: The texts that a stream sends one by one.
+        model: The model that the responses name.
+        requests: The complete requests in the order of their arrival.
+        connections: The TCP connections in the order in which they were accepted.
     """
 
-    obeys_close = True
-    """Whether a connection is closed after the answer to a request that asks for it."""
+    closes_on_request = True
+    """Whether the server closes a connection if the request has ``Connection: close``. A subclass may turn it off."""
 
     def __init__(
         self, *, pieces: Sequence[str] = PIECES, model: str = MODEL, tls: ssl.SSLContext | None = None
     ) -> None:
+        """Create the server without starting it.
+
+        Args:
+            pieces: The texts that a stream sends one by one. A response that is not streamed has them joined.
+            model: The model that the responses name.
+            tls: Serve HTTPS with this context.
+        """
         self.pieces = pieces
         self.model = model
         self._tls = tls
-        self.requests: list[Received] = []
+        self.requests: list[RecordedRequest] = []
         self.connections: list[Connection] = []
         self._queue: deque[tuple[Script, bool]] = deque()
-        self._always: tuple[Script, bool] | None = None
-        self._since: float | None = None
+        self._default: tuple[Script, bool] | None = None
+        self._duration_start: float | None = None
         self._server: asyncio.Server | None = None
         self._socket: socket.socket | None = None
         self._port = 0
-        self._players: set[Player] = set()
-        self._playing: set[asyncio.Task[None]] = set()
-        self._away = False
-        self._later: asyncio.TimerHandle | None = None
-        self._listening: asyncio.Task[None] | None = None
+        self._handlers: set[ConnectionHandler] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_down = False
+        self._restart_timer: asyncio.TimerHandle | None = None
+        self._restart_task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = ExitStack()
         self._failures: list[Exception] = []
 
     @property
     def url(self) -> str:
-        """What a client is given, without a path and without a ``/`` at its end."""
+        """The base URL, without a path or a trailing slash."""
         return f"{'http' if self._tls is None else 'https'}://127.0.0.1:{self._port}"
 
     @property
     def port(self) -> int:
-        """It is another after each start."""
+        """The TCP port. It changes with each start."""
         return self._port
 
     @property
-    def generations(self) -> list[Received]:
-        """The requests that were no looks: what a server would have worked for."""
+    def generations(self) -> list[RecordedRequest]:
+        """The recorded ``POST`` requests: generations and embeddings."""
         return [request for request in self.requests if request.method == "POST"]
 
     @property
     def open_connections(self) -> int:
-        """How many connections neither side has closed."""
+        """The number of connections that neither side has closed."""
         return sum(connection.closed_at is None for connection in self.connections)
 
-    async def idle(self) -> None:
-        """Return when no connection is open."""
+    async def wait_idle(self) -> None:
+        """Wait until no connection is open."""
         if self._loop is None or self._loop is _running_loop():
-            await self._idle()
+            await self._wait_idle()
         else:
-            await asyncio.wrap_future(self._send_over(self._idle()))
+            await asyncio.wrap_future(self._submit(self._wait_idle()))
 
-    def wait_idle(self, timeout: float = 10.0) -> None:
-        """Return when no connection is open, for tests that are not async. Raises TimeoutError."""
+    def wait_idle_sync(self, timeout: float = 10.0) -> None:
+        """Wait until no connection is open, in a test that is not async.
+
+        Args:
+            timeout: Seconds to wait.
+
+        Raises:
+            TimeoutError: Connections are still open after ``timeout``.
+            RuntimeError: Called on the event loop of the server, which it would block.
+        """
         if self._loop is None:
             return
         if self._loop is _running_loop():
-            raise RuntimeError("this would block the event loop of the server: await idle()")
-        waiting = self._send_over(self._idle())
+            raise RuntimeError("wait_idle_sync() would block the event loop of the server; use await wait_idle()")
+        future = self._submit(self._wait_idle())
         try:
-            waiting.result(timeout)
+            future.result(timeout)
         except TimeoutError:
-            waiting.cancel()
+            future.cancel()
             raise TimeoutError(f"{self.open_connections} connections are still open after {timeout:g} s") from None
 
-    async def _idle(self) -> None:
-        while still := [connection for connection in self.connections if connection.closed_at is None]:
-            await still[0].closed()
+    async def _wait_idle(self) -> None:
+        while open_connections := [connection for connection in self.connections if connection.closed_at is None]:
+            await open_connections[0].wait_closed()
 
     def call(self, function: Callable[[], T]) -> T:
-        """Call ``function`` on the event loop of the server, and return what it returns."""
+        """Call a function on the event loop of the server, and return its result.
+
+        Args:
+            function: A function without arguments, such as ``event.set``.
+        """
         if self._loop is None or self._loop is _running_loop() or not self._loop.is_running():
             return function()
 
-        async def called() -> T:
+        async def run() -> T:
             return function()
 
-        return self._send_over(called()).result()
+        return self._submit(run()).result()
 
-    def _send_over(self, what: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
-        assert self._loop is not None, "it was started"
-        return asyncio.run_coroutine_threadsafe(what, self._loop)
+    def _submit(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+        assert self._loop is not None, "the server was started"
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
-    # --- what it is told --------------------------------------------------------------------------
+    # --- the scripts ------------------------------------------------------------------------------
 
-    def play(self, *scripts: Script, looks: bool = False) -> None:
-        """Do these to the next requests, one to each. ``looks``: also to those that only look at the server.
+    def play(self, *scripts: Script, probes: bool = False) -> None:
+        """Queue scripts for the next requests, one for each.
 
-        ``faults.refuse`` is for no request: it begins at once, or when what was told before it was played.
+        ``faults.refuse`` is not for a request: it starts at once, or after the scripts that were queued before it.
+
+        Args:
+            *scripts: Faults, or functions from a :class:`~ctxbackends.testing.faults.ResponseBuilder` to steps.
+            probes: Apply them to probes (``GET``) too.
         """
-        self.call(lambda: self._told((script, looks) for script in scripts))
+        self.call(lambda: self._enqueue((script, probes) for script in scripts))
 
-    def _told(self, scripts: Iterable[tuple[Script, bool]]) -> None:
-        next_one = not self._queue
+    def _enqueue(self, scripts: Iterable[tuple[Script, bool]]) -> None:
+        was_empty = not self._queue
         self._queue.extend(scripts)
-        if next_one:
-            self._refuse()
+        if was_empty:
+            self._start_downtime()
 
-    def always(self, script: Script, *, looks: bool = False) -> None:
-        """Do this to every request that nothing else is left for."""
-        if isinstance(script, Fault) and script.refuses:
-            raise ValueError(f"{script.name} is for play(): a server that always refuses is one that was stopped")
-        self._always = (script, looks)
+    def play_always(self, script: Script, *, probes: bool = False) -> None:
+        """Play a script for every request that the queue has none for.
 
-    def forget(self) -> None:
-        """Take back all that it was told and was not played yet."""
-        self.call(self._forget)
+        Args:
+            script: A fault, or a function from a :class:`~ctxbackends.testing.faults.ResponseBuilder` to steps.
+            probes: Apply it to probes (``GET``) too.
 
-    def _forget(self) -> None:
+        Raises:
+            ValueError: The script is ``faults.refuse``; use ``stop`` instead.
+        """
+        if isinstance(script, Fault) and script.downtime:
+            raise ValueError(f"{script.name} cannot be played always; use play(), or stop() the server")
+        self._default = (script, probes)
+
+    def clear(self) -> None:
+        """Remove all scripts that have not been played yet."""
+        self.call(self._clear)
+
+    def _clear(self) -> None:
         self._queue.clear()
-        self._always = None
-        self._since = None
+        self._default = None
+        self._duration_start = None
 
-    def script_for(self, request: Received) -> Script:
-        """What is done to this request."""
-        work = request.method == "POST"
-        while self._queue and (work or self._queue[0][1]):
+    def select_script(self, request: RecordedRequest) -> Script:
+        """Return the script for a request, and remove it from the queue.
+
+        Args:
+            request: The request that arrived.
+        """
+        is_post = request.method == "POST"
+        while self._queue and (is_post or self._queue[0][1]):
             script = self._queue[0][0]
-            if self._refuse():
-                return _not_there
-            seconds = script.seconds if isinstance(script, Fault) else 0.0
-            if seconds:
-                self._since = self._since if self._since is not None else time.monotonic()
-                if time.monotonic() < self._since + seconds:
+            if self._start_downtime():
+                return _close
+            duration = script.duration if isinstance(script, Fault) else 0.0
+            if duration:
+                self._duration_start = self._duration_start if self._duration_start is not None else time.monotonic()
+                if time.monotonic() < self._duration_start + duration:
                     return script
             self._queue.popleft()
-            self._since = None
-            if not seconds:
+            self._duration_start = None
+            if not duration:
                 return script
-        if self._always is not None and (work or self._always[1]):
-            return self._always[0]
-        return whole
+        if self._default is not None and (is_post or self._default[1]):
+            return self._default[0]
+        return respond
 
-    def steps_for(self, request: Received) -> Iterable[Step]:
-        """The steps of what is done to it. A subclass may choose otherwise."""
-        return self.script_for(request)(Answer(request, self.pieces, self.model))
+    def select_steps(self, request: RecordedRequest) -> Iterable[Step]:
+        """Return the steps for a request. A subclass may override it.
 
-    def _refuse(self) -> bool:
-        """Where the next fault is that nothing listens: begin with it. While it lasts, the next one waits."""
+        Args:
+            request: The request that arrived.
+        """
+        return self.select_script(request)(ResponseBuilder(request, self.pieces, self.model))
+
+    def _start_downtime(self) -> bool:
+        """Stop listening if the next fault says so, and return whether it did. The faults after it wait."""
         script = self._queue[0][0] if self._queue else None
-        refuses = isinstance(script, Fault) and script.refuses
-        if self._loop is None or self._away or not refuses:
+        downtime = script.downtime if isinstance(script, Fault) else 0.0
+        if self._loop is None or self._is_down or not downtime:
             return False
-        self._away = True
+        self._is_down = True
         self._queue.popleft()
         self._stop_listening()
-        for player in list(self._players):
-            player.leave()  # a process that is not there has no connections either
-        self._later = self._loop.call_later(refuses, self._listen_again)
+        for handler in list(self._handlers):
+            handler.close()  # a process that has exited has no connections
+        self._restart_timer = self._loop.call_later(downtime, self._listen_again)
         return True
 
-    def _played(self, task: asyncio.Task[None] | None) -> None:
+    def _on_task_done(self, task: asyncio.Task[None] | None) -> None:
         if task is not None:
-            self._playing.discard(task)
-        if not self._playing:
-            self._refuse()
+            self._tasks.discard(task)
+        if not self._tasks:
+            self._start_downtime()
 
     # --- listening --------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Listen. The port is kept until ``stop``, also while nothing listens on it."""
+        """Start listening. The port stays reserved until ``stop``, even while nothing listens on it.
+
+        Raises:
+            RuntimeError: The server is running.
+        """
         if self._loop is not None:
-            raise RuntimeError("this server was started already")
+            raise RuntimeError("the fault server is already running; call stop() first")
         self._loop = asyncio.get_running_loop()
-        # Bound twice: a socket that is bound and does not listen keeps the port, and the kernel refuses for it.
-        self._socket = _bound(0)
+        # Bound twice: a bound socket that does not listen reserves the port, and the kernel refuses connections to it.
+        self._socket = _bind(0)
         self._port = self._socket.getsockname()[1]
         await self._listen()
 
     async def _listen(self) -> None:
-        assert self._loop is not None, "it was started"
-        self._server = await self._loop.create_server(lambda: Player(self), sock=_bound(self._port), ssl=self._tls)
-        self._away = False
-        self._refuse()
+        assert self._loop is not None, "the server was started"
+        self._server = await self._loop.create_server(
+            lambda: ConnectionHandler(self), sock=_bind(self._port), ssl=self._tls
+        )
+        self._is_down = False
+        self._start_downtime()
 
     def _listen_again(self) -> None:
-        assert self._loop is not None, "it was started"
-        self._away = False
-        if self._refuse():
+        assert self._loop is not None, "the server was started"
+        self._is_down = False
+        if self._start_downtime():
             return
-        self._away = True  # until it does listen
-        self._listening = self._loop.create_task(self._listen())
+        self._is_down = True  # until it listens
+        self._restart_task = self._loop.create_task(self._listen())
 
     @property
-    def _listens(self) -> bool:
+    def _is_listening(self) -> bool:
         return self._server is not None
 
     def _stop_listening(self) -> None:
@@ -238,38 +287,45 @@ class FaultServer:
             self._server = None
 
     async def stop(self) -> None:
-        """Close everything. Raises what a script raised, if one did."""
+        """Close the server and all connections.
+
+        Raises:
+            ExceptionGroup: Scripts raised these errors.
+        """
         self._queue.clear()
-        if self._later is not None:
-            self._later.cancel()
-        if self._listening is not None:
-            await self._listening
-            self._listening = None
+        if self._restart_timer is not None:
+            self._restart_timer.cancel()
+        if self._restart_task is not None:
+            await self._restart_task
+            self._restart_task = None
         self._stop_listening()
-        for player in list(self._players):
-            player.abort()
-        for player in list(self._players):
-            await player.lost.wait()
-        if self._playing:
-            await asyncio.wait(self._playing)
+        for handler in list(self._handlers):
+            handler.abort()
+        for handler in list(self._handlers):
+            await handler.lost_event.wait()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
         if self._socket is not None:
             self._socket.close()
-        self._away = False
+        self._is_down = False
         self._loop = None
         failures, self._failures = self._failures, []
         if failures:
             raise ExceptionGroup("scripts of the fault server failed", failures)
 
     async def __aenter__(self) -> Self:
+        """Start the server on this event loop."""
         await self.start()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """Stop the server; see :meth:`stop`."""
         await self.stop()
 
     def __enter__(self) -> Self:
+        """Start the server in a thread."""
         with ExitStack() as thread:
             portal = thread.enter_context(start_blocking_portal("asyncio"))
             thread.enter_context(portal.wrap_async_context_manager(self))
@@ -279,11 +335,12 @@ class FaultServer:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """Stop the server and its thread; see :meth:`stop`."""
         self._thread.close()
 
 
-def _not_there(_: Answer) -> Iterator[Step]:
-    """What is done to a request that came when nothing was to listen."""
+def _close(_: ResponseBuilder) -> Iterator[Step]:
+    """Close the connection of a request that arrived during a downtime."""
     yield Do.CLOSE
 
 
@@ -294,10 +351,10 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return None
 
 
-def _bound(port: int) -> socket.socket:
-    made = socket.socket()
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if sys.platform != "win32":  # where SO_REUSEADDR alone lets two sockets have one port
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    made.bind(("127.0.0.1", port))
-    return made
+def _bind(port: int) -> socket.socket:
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if sys.platform != "win32":  # on Windows, SO_REUSEADDR alone lets two sockets share a port
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    listener.bind(("127.0.0.1", port))
+    return listener
