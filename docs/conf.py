@@ -1,6 +1,9 @@
-"""Sphinx. The tables of backend types, wire behaviour, exceptions and faults are made from the code, and what faults
-become from the table that the tests hold, so they cannot go stale.
-Needs no network: intersphinx is off, so names of other packages are not links."""
+"""The Sphinx configuration.
+
+The tables of backend types, wire formats, exceptions and faults come from the code, and the outcomes of faults from the
+table of the tests, so they cannot go stale. Needs no network: intersphinx is off, so names of other packages are not
+links.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ from sphinx.util.docutils import SphinxDirective
 from ctxbackends import PROFILES, BackendError, Profile
 from ctxbackends.testing import faults
 from ctxbackends.testing.faults.answers import KINDS, WIRES
-from ctxbackends.testing.faults.catalogue import GENERATIONS, makers
+from ctxbackends.testing.faults.catalogue import FACTORIES, GENERATIONS
 from ctxbackends.wire.options import OPTION_KEYS, OptionSupport, Unsupported
 
 project = "ctxbackends"
@@ -30,7 +33,9 @@ author = "the ctxbackends authors"
 copyright = author  # noqa: A001  # Sphinx names it so
 version = release = metadata.version("ctxbackends")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True  # else each attribute is documented twice
 # Fragments: towncrier puts those of changes/ into CHANGELOG.md, performance.md includes the table of benchmarks/, and
 # knowledge.md shows a file of examples/.
 exclude_patterns = ["_build", "changes", "benchmarks", "examples"]
@@ -203,19 +208,23 @@ class ProofsTable(SphinxDirective):
         return self.parse_text_to_nodes("\n".join(lines))
 
 
-def faults_of(group: str) -> list[str]:
-    """The faults of one module of the catalogue, as they stand in it."""
-    return [name for name, make in makers.items() if make.__module__ == f"ctxbackends.testing.faults.{group}"]
+GROUPS = {"before": "pre_response", "sending": "transfer", "saying": "content", "kept": "keepalive"}
+"""The groups of faults by module; other modules are groups by their own name."""
 
 
-def sentence_of(fault: str) -> str:
-    text = " ".join((inspect.getdoc(makers[fault]) or "").split())
+def list_group(group: str) -> list[str]:
+    """Return the faults of one module of the catalogue, in its order."""
+    modules = {name: factory.__module__.rpartition(".")[2] for name, factory in FACTORIES.items()}
+    return [name for name, module in modules.items() if group == GROUPS.get(module, module)]
+
+
+def first_sentence(fault: str) -> str:
+    text = " ".join((inspect.getdoc(FACTORIES[fault]) or "").split())
     return re.split(r"(?<=\.) ", text, maxsplit=1)[0]
 
 
 class FaultsTable(SphinxDirective):
-    """The faults of one module of the catalogue: what can be chosen about them with its default, and what they can
-    happen to."""
+    """The faults of one group: their arguments with the defaults, and the responses that they apply to."""
 
     required_arguments = 1
 
@@ -223,92 +232,92 @@ class FaultsTable(SphinxDirective):
         rows = [
             {
                 "fault": f"`{name}`",
-                "what it does": sentence_of(name),
-                "to choose": self.chosen(name),
-                "happens to": self.concerns(name),
+                "description": first_sentence(name),
+                "arguments": self.arguments_of(name),
+                "applies to": self.scope_of(name),
             }
-            for name in faults_of(self.arguments[0])
+            for name in list_group(self.arguments[0])
         ]
         return self.parse_text_to_nodes("\n".join(table(rows)))
 
-    def chosen(self, name: str) -> str:
-        parameters = inspect.signature(makers[name]).parameters.values()
+    def arguments_of(self, name: str) -> str:
+        parameters = inspect.signature(FACTORIES[name]).parameters.values()
         return ", ".join(f"`{one.name}={one.default!r}`" for one in parameters) or NO
 
-    def concerns(self, name: str) -> str:
+    def scope_of(self, name: str) -> str:
         fault = faults.CATALOGUE[name]
         kinds = {tuple(KINDS): "all", GENERATIONS: "generations", ("stream",): "streams"}[tuple(fault.kinds)]
         others = [f"`{wire}`" for wire in WIRES if wire not in fault.wires]
-        return f"{kinds}, not of {', '.join(others)}" if others else kinds
+        return f"{kinds}, not on {', '.join(others)}" if others else kinds
 
 
-def outcomes_table(env_note: Any) -> ModuleType:
-    """tests/faults/table.py, which stands beside the documentation and is in no package."""
+def load_outcomes(note_dependency: Any) -> ModuleType:
+    """Import tests/faults/table.py, which is not part of a package."""
     path = Path(__file__).parents[1] / "tests" / "faults" / "table.py"
-    env_note(str(path))
+    note_dependency(str(path))
     spec = importlib.util.spec_from_file_location("faults_table", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # attrs looks for the module of a class
+    sys.modules[spec.name] = module  # attrs looks up the module of a class
     spec.loader.exec_module(module)
     return module
 
 
 class OutcomesTable(SphinxDirective):
-    """What each fault of one module of the catalogue becomes, and below it, where that differs."""
+    """The outcome of each fault of one group, and below it the exceptions."""
 
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        held = outcomes_table(self.env.note_dependency)
+        outcomes = load_outcomes(self.env.note_dependency)
         rows, exceptions = [], []
-        for name in faults_of(self.arguments[0]):
-            row = held.TABLE[name]
-            rows.append({"what happens": f"{sentence_of(name)} `{name}`", **self.cells(name, row)})
+        for name in list_group(self.arguments[0]):
+            row = outcomes.TABLE[name]
+            rows.append({"fault": f"`{name}`: {first_sentence(name)}", **self.cells(name, row)})
             if row.cold is not None:
-                exceptions.append(f"- `{name}`, where a cold start is expected: {self.words(row.cold)}.")
+                exceptions.append(f"- `{name}`, with a type that expects a cold start: {self.words(row.cold)}.")
             if row.embed is not None:
                 exceptions.append(f"- `{name}`, embeddings: {self.words(row.embed)}.")
-            for wire_api, others in held.WIRE_ROWS.items():
+            for wire_api, others in outcomes.WIRE_ROWS.items():
                 if name in others:
                     cells = self.cells(name, others[name])
-                    said = "; ".join(f"{kind}: {words}" for kind, words in cells.items() if words != NO)
-                    exceptions.append(f"- `{name}` in `{wire_api}`, {said}.")
-        differing = ["", "Where it differs:", "", *exceptions] if exceptions else []
+                    outcome = "; ".join(f"{kind}: {words}" for kind, words in cells.items() if words != NO)
+                    exceptions.append(f"- `{name}` in `{wire_api}`, {outcome}.")
+        differing = ["", "Exceptions:", "", *exceptions] if exceptions else []
         return self.parse_text_to_nodes("\n".join([*table(rows), *differing]))
 
     def cells(self, name: str, row: Any) -> dict[str, str]:
-        happens = "plain" in faults.CATALOGUE[name].kinds  # rows that several faults share say more than one of them is
+        has_plain = "plain" in faults.CATALOGUE[name].kinds  # several faults share a row that has more outcomes
         plain = "the same" if row.plain == row.streamed else self.words(row.plain) if row.plain else NO
-        return {"a stream": self.words(row.streamed), "an answer in one piece": plain if happens else NO}
+        return {"stream": self.words(row.streamed), "one body": plain if has_plain else NO}
 
     def words(self, outcome: Any) -> str:
         if not hasattr(outcome, "error"):
-            return self.answer_in_words(outcome)
-        said = [f"{{exc}}`~ctxbackends.{outcome.error.__name__}`"]
-        said += [f"`{name}={value!r}`" for name, value in outcome.facts.items()]
+            return self.describe_success(outcome)
+        parts = [f"{{exc}}`~ctxbackends.{outcome.error.__name__}`"]
+        parts += [f"`{name}={value!r}`" for name, value in outcome.facts.items()]
         if outcome.pieces is not None:
-            said.append("`partial` with what came" if outcome.pieces else "`partial` without text")
+            parts.append("`partial` with the text so far" if outcome.pieces else "`partial` without text")
         if outcome.cause is not None:
-            said.append(f"cause {{exc}}`~ctxbackends.{outcome.cause.__name__}`")
-        return ", ".join(said)
+            parts.append(f"cause {{exc}}`~ctxbackends.{outcome.cause.__name__}`")
+        return ", ".join(parts)
 
-    def answer_in_words(self, outcome: Any) -> str:
-        said = ["the whole answer"]
+    def describe_success(self, outcome: Any) -> str:
+        parts = ["the complete response"]
         if outcome.finish_reason != "stop":
-            said.append(f'`finish_reason="{outcome.finish_reason}"`')
+            parts.append(f'`finish_reason="{outcome.finish_reason}"`')
         if outcome.calls:
-            said.append(f"{len(outcome.calls)} calls")
+            parts.append(f"{len(outcome.calls)} calls")
         if outcome.requests is None:
-            said.append("asked for until it comes")
+            parts.append("retried until it is ready")
         elif outcome.requests > 1:
-            said.append("asked for again")
-        return ", ".join(said)
+            parts.append("after a retry")
+        return ", ".join(parts)
 
 
 class ExceptionTree(SphinxDirective):
-    """What derives from what."""
+    """The tree of exceptions."""
 
     def run(self) -> list[nodes.Node]:
         def lines(kind: type[BaseException], depth: int) -> list[str]:
@@ -321,7 +330,7 @@ class ExceptionTree(SphinxDirective):
 
 
 def hide_signature(_app: Sphinx, what: str, *_rest: Any) -> tuple[str, str] | None:
-    return ("", "") if what == "exception" else None  # nobody but the SDK makes them
+    return ("", "") if what == "exception" else None  # only the SDK creates them
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

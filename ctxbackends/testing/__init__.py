@@ -1,5 +1,8 @@
-"""What users of the SDK import in their own tests: a server of faults, tiny models and a running real server. Nothing
-in the library imports it."""
+"""Helpers for the tests of programs that use model servers.
+
+``FaultServer`` and ``faults`` simulate server failures; ``cached_model``, ``TinyModel`` and ``VARIANTS`` create tiny
+models for a real server. The pytest plugin has fixtures for them. Nothing else in the library imports this package.
+"""
 
 from __future__ import annotations
 

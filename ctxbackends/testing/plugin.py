@@ -1,7 +1,7 @@
-"""The pytest plugin: fixtures that yield tiny models, a running real llama.cpp server and a server of faults. Loaded by
-its entry point; imports nothing until a fixture is asked for.
+"""The pytest plugin: fixtures for tiny models, a real llama.cpp server and the fault server.
 
-The server lives as long as the test session and belongs to it; each test gets a backend of its own over it.
+pytest loads it through its entry point; it imports nothing until a test requests a fixture. The llama.cpp server lives
+as long as the test session, and each test gets its own backend.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pytest
 
 try:
     from pytest_asyncio import fixture as async_fixture
-except ImportError:  # pragma: no cover  # without the extra `testing`, the plugin must not break anybody's pytest
+except ImportError:  # pragma: no cover  # without the extra `testing`, the plugin must not break pytest
     async_fixture = pytest.fixture  # type: ignore[assignment]  # takes one argument less
 
 if TYPE_CHECKING:
@@ -28,8 +28,11 @@ SLOTS = 2
 
 @pytest.fixture(scope="session")
 def tiny_model() -> Callable[[str], Path]:
-    """The path of a tiny model: ``tiny``, ``tiny-tools``, ``slow-load`` or ``slow-tokens``. Made once for each user of
-    the machine."""
+    """Return a function from the name of a tiny model to the path of its file.
+
+    The names are those of :data:`ctxbackends.testing.VARIANTS`: ``tiny``, ``tiny-tools``, ``slow-load`` and
+    ``slow-tokens``. Each model is created once for each user of the machine.
+    """
     from ctxbackends.testing.tiny_gguf import VARIANTS, cached_model  # noqa: PLC0415
 
     return lambda variant: cached_model(VARIANTS[variant])
@@ -37,8 +40,10 @@ def tiny_model() -> Callable[[str], Path]:
 
 @pytest.fixture(scope="session")
 def llama_server(tiny_model: Callable[[str], Path]) -> Iterator[LocalServer]:
-    """A real llama.cpp server with the tiny model (chat and embeddings), started once for the session. ``await
-    llama_server.start()`` gives its URL."""
+    """Yield a real llama.cpp server with the model ``tiny``, for chat and embeddings.
+
+    It starts once for the session: ``await llama_server.start()`` returns its URL.
+    """
     import asyncio  # noqa: PLC0415
 
     from ctxbackends.local import LocalServer  # noqa: PLC0415
@@ -52,7 +57,7 @@ def llama_server(tiny_model: Callable[[str], Path]) -> Iterator[LocalServer]:
 
 @async_fixture
 async def llama_backend(llama_server: LocalServer) -> AsyncIterator[Backend]:
-    """A ready backend over :func:`llama_server`. Needs pytest-asyncio."""
+    """Yield a ready backend that uses :func:`llama_server`. Requires pytest-asyncio."""
     from ctxbackends.registry import open_backend  # noqa: PLC0415
 
     endpoint = await llama_server.start()
@@ -63,10 +68,9 @@ async def llama_backend(llama_server: LocalServer) -> AsyncIterator[Backend]:
 
 @pytest.fixture
 def fault_server() -> Iterator[FaultServer]:
-    """A :class:`ctxbackends.testing.FaultServer` of its own for each test, async or not.
+    """Yield a new :class:`ctxbackends.testing.FaultServer` for each test, async or not.
 
-    It runs in a thread, so that it also answers a client that blocks, and goes on where the event loop of a test does
-    not: what a client does about a fault is then the client's own doing.
+    It runs in a thread, so it also serves a client that blocks the event loop of the test.
     """
     from ctxbackends.testing.faults.server import FaultServer  # noqa: PLC0415
 

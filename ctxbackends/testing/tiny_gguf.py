@@ -1,11 +1,11 @@
-"""Makes the tiny GGUF models, with random weights, that a real llama.cpp server serves in tests.
+"""Creates tiny GGUF models with random weights, for tests with a real llama.cpp server.
 
-Knows nothing of servers, backends or the wire: it needs a directory to write into, the packages ``gguf`` and ``numpy``,
-and nothing else of ctxbackends. The same recipe gives the same bytes on every run, so a file can be cached and pinned.
+Requires the packages ``gguf`` and ``numpy``. The same recipe gives the same bytes on every run, so a file can be cached
+and pinned.
 
-How random weights come to write readable text, stop, close their JSON strings and call tools: the first channels of
-the embedding are not random (see ``_Channel``). Each token writes a known value there, no layer touches them, and the
-output matrix turns them into a bias for each next token. All other channels are noise, which picks among the words.
+The models write readable text, end their turns, close JSON strings and call tools because the first channels of the
+embedding are not random (see ``_Channel``). Each token writes a known value there, no layer changes them, and the
+output matrix turns them into a bias for each next token. All other channels are noise, which selects the words.
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ if TYPE_CHECKING:
 
 __all__ = ["SLOW_LOAD", "SLOW_TOKENS", "TINY", "TINY_TOOLS", "VARIANTS", "TinyModel", "cached_model"]
 
-#: Part of the name of a cached file. Raise it with every change of the bytes that a recipe gives.
+#: Part of the name of a cached file. Increase it with every change to the bytes of a recipe.
 _GENERATOR_VERSION: Final = 1
 
-#: A token with this bias is written only where a grammar leaves no other choice: e**-30 of the weight of a word.
+#: A token with this bias is only generated if a grammar leaves no other choice: e**-30 of the weight of a word.
 _NEVER: Final = -30.0
 
-#: Values drawn before the noise repeats. More would only slow down the writing of the large recipes.
+#: The number of values before the noise repeats. More would only slow down the large recipes.
 _NOISE_BLOCK: Final = 1 << 20
 
-#: What the final norm divides by, about: constant channel 1, embedding 1, layers the rest. 2.0 to 3.0 was measured.
+#: The approximate divisor of the final norm: constant channel 1, embedding 1, layers the rest. Measured: 2.0 to 3.0.
 _FINAL_RMS: Final = math.sqrt(2.4)
 
-#: Damps the channels of ``_Channel`` in the final norm, or else all pooled embeddings would point the same way.
+#: Damps the channels of ``_Channel`` in the final norm; otherwise all pooled embeddings would point the same way.
 _CHANNEL_GAIN: Final = 1 / 16
 
-# The turn after a tool result opens with a blank line: its token does not carry the wish to call a tool, so that an
-# agent loop ends.
+# The turn after a tool result starts with a blank line, whose token has no bias towards a tool call, so that an agent
+# loop ends.
 _CHAT_TEMPLATE: Final = r"""
 {%- if tools %}
     {{- '<|im_start|>system\n' }}
@@ -105,7 +105,7 @@ _CHAT_TEMPLATE: Final = r"""
 
 
 class _Channel(enum.IntEnum):
-    """The embedding channels that hold a meaning instead of noise."""
+    """The embedding channels that have a meaning; the others are noise."""
 
     ALWAYS = 0  # the same for all tokens: carries the plain bias of the next token
     LINE_START = 1  # a turn must not begin with its end or with a space, or else the text of an answer may be empty
@@ -124,16 +124,23 @@ class _Token(NamedTuple):
 
 @attrs.frozen(kw_only=True)
 class TinyModel:
-    """The recipe of one model: the same recipe gives the same bytes.
+    """The parameters of a llama model with random weights. Equal parameters give equal bytes.
 
-    ``layers``, ``embd``, ``ff``, ``heads``, ``kv_heads``: the shape, as in any llama model. They set size and speed.
-    ``context_length``: the context that the model claims to be trained for.
-    ``extra_vocab``: tokens on top of the 668 that every model has. Never written, but a server has to load them.
-    ``eos_bias``: the logit of the end of the turn. A word has 0, give or take 1. With -30 no turn ends by itself.
-    ``quote_bias``: the logit of ``"``, and with it the length of JSON strings that have no ``maxLength``.
-    ``tool_bias``: the logit of ``<tool_call>`` where a turn begins. With -30 the model never calls a tool by itself.
-    ``repeat_bias``: with 0, another call follows about every second one, where the server lets it. With -30 none does.
-    ``seed``: of the random weights.
+    Attributes:
+        layers: The number of layers.
+        embd: The embedding length.
+        ff: The feed-forward length.
+        heads: The number of attention heads.
+        kv_heads: The number of key-value heads.
+        context_length: The context length in tokens that the model reports.
+        extra_vocab: The number of tokens in addition to the 668 that every model has. The model never generates them,
+            but the server has to load them.
+        eos_bias: The logit of the end-of-turn token, where words have about 0 ± 1. With -30, no turn ends by itself.
+        quote_bias: The logit of ``"``. It sets the length of JSON strings without ``maxLength``.
+        tool_bias: The logit of ``<tool_call>`` at the start of a turn. With -30, the model calls no tool by itself.
+        repeat_bias: The logit of another tool call. With 0, about every second call is followed by another one if the
+            server allows it; with -30, none is.
+        seed: The seed of the random weights.
     """
 
     layers: int = 2
@@ -161,20 +168,27 @@ class TinyModel:
             raise ValueError(f"embd ({self.embd}) must be at least 16 and a multiple of 2 * heads ({2 * self.heads})")
 
     def write(self, path: Path) -> Path:
-        """Write the model to ``path``, whole or not at all, and return ``path``. Replaces a file that is there."""
+        """Write the model file atomically, and return its path. An existing file is replaced.
+
+        Args:
+            path: The path of the file.
+
+        Raises:
+            ImportError: The extra ``testing`` is not installed.
+        """
         with replacing(path) as temporary:
             _write_gguf(self, temporary)
         return path
 
 
-#: Small and fast: about 360 KB, thousands of tokens per second. Answers end by themselves, most after 10 to 120 tokens.
+#: Small and fast: about 360 KB, thousands of tokens per second. Most answers end after 10 to 120 tokens.
 TINY: Final = TinyModel()
 
-#: Calls one tool in every turn, save in the one after a tool result, so that a loop of calls ends. Where the request
-#: names no tools, the text begins with "<tool_call>".
+#: Calls one tool in every turn except the one after a tool result, so that a loop of calls ends. Without tools in the
+#: request, the text begins with "<tool_call>".
 TINY_TOOLS: Final = TinyModel(tool_bias=12)
 
-#: Answers 503 "Loading model" for a second on an idle machine, because of its vocabulary. About 31 MB.
+#: The server returns 503 "Loading model" for about a second, because of the large vocabulary. About 31 MB.
 SLOW_LOAD: Final = TinyModel(embd=32, ff=32, heads=2, kv_heads=1, extra_vocab=200_000)
 
 #: About 90 tokens per second on a slow core, and never ends by itself. About 145 MB.
@@ -183,12 +197,20 @@ SLOW_TOKENS: Final = TinyModel(layers=6, embd=1024, ff=2816, heads=8, kv_heads=4
 VARIANTS: Final[Mapping[str, TinyModel]] = MappingProxyType(
     {"tiny": TINY, "tiny-tools": TINY_TOOLS, "slow-load": SLOW_LOAD, "slow-tokens": SLOW_TOKENS}
 )
+"""The models of the fixture ``tiny_model``, by name."""
 
 
 def cached_model(recipe: TinyModel, directory: Path | None = None) -> Path:
-    """The file of ``recipe`` in ``directory``, written there if it is missing. Any number of processes may ask at once.
+    """Return the path of a model file, and create the file if it is missing. Safe to call from several processes.
 
-    Without ``directory``: a directory below the system's temporary one that only this user can enter.
+    Args:
+        recipe: The model.
+        directory: The directory of the file; by default one in the system's temporary directory that only this user
+            can access.
+
+    Raises:
+        PermissionError: Another user can access the default directory.
+        ImportError: The extra ``testing`` is not installed.
     """
     if directory is None:
         directory = _private_directory()
@@ -200,7 +222,7 @@ def cached_model(recipe: TinyModel, directory: Path | None = None) -> Path:
         try:
             recipe.write(path)
         except PermissionError:
-            # Windows replaces no open file: another process was first and has it open already. Its bytes are the same.
+            # Windows cannot replace an open file. Another process has created it already, with the same bytes.
             if not path.exists():
                 raise
     return path
@@ -210,12 +232,14 @@ def _private_directory() -> Path:
     user = str(os.getuid()) if hasattr(os, "getuid") else getpass.getuser()
     directory = Path(tempfile.gettempdir()) / f"ctxbackends-models-{user}"
     directory.mkdir(mode=0o700, exist_ok=True)
-    # The name can be guessed and /tmp is everybody's: somebody else may have made it first, to plant a model there.
+    # The name is predictable and /tmp is shared: another user may have created it first, to plant a model.
     status = directory.lstat()
     if hasattr(os, "getuid") and (
         not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077
     ):
-        raise PermissionError(f"{directory} is not a directory of this user alone: remove it, or pass a directory")
+        raise PermissionError(
+            f"other users can access the model directory: {directory}; remove it, or pass a directory"
+        )
     return directory
 
 
@@ -386,8 +410,8 @@ def _write_gguf(recipe: TinyModel, path: Path) -> None:
 
 
 def _library(name: str) -> ModuleType:
-    # Not at the top of the file: whoever only names a recipe needs neither.
+    # Imported on use: a recipe alone needs neither library.
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise ImportError(f"ctxbackends makes its test models with {name}: install ctxbackends[testing]") from error
+        raise ImportError(f"test models require {name}; install ctxbackends[testing]") from error

@@ -579,7 +579,5 @@ def test_a_custom_fault_has_a_name_and_kinds(server: FaultServer, client: Client
 
 def test_it_needs_no_extra() -> None:
     code = "import sys; from ctxbackends.testing import FaultServer, faults; print(sorted(sys.modules))"
-    process = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=ENVIRONMENT
-    )
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=ENVIRONMENT)
     assert set() == {"aiohttp", "gguf", "numpy", "pytest"} & set(ast.literal_eval(process.stdout))

@@ -217,7 +217,7 @@ def test_write_into_a_missing_directory(tmp_path: Path) -> None:
 @pytest.mark.parametrize("missing", ["gguf", "numpy"])
 def test_missing_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
     monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(ImportError, match=rf"with {missing}: install ctxbackends\[testing\]"):
+    with pytest.raises(ImportError, match=rf"require {missing}; install ctxbackends\[testing\]"):
         TINY.write(tmp_path / "m.gguf")
     assert not list(tmp_path.iterdir())
 
@@ -332,7 +332,7 @@ def test_default_directory_that_is_not_ours_alone(temporary: Path, monkeypatch: 
         real = os.getuid()
         monkeypatch.setattr(os, "getuid", lambda: real + 1)
         directory.rename(temporary / f"ctxbackends-models-{real + 1}")
-    with pytest.raises(PermissionError, match="not a directory of this user alone"):
+    with pytest.raises(PermissionError, match="other users can access the model directory"):
         cached_model(TINY)
 
 

@@ -77,7 +77,7 @@ def rate_limited(retry_after: str = "0", header: str = "retry-after") -> Fault:
     """Return 429 once.
 
     Args:
-        retry_after: The value of the header; an empty string leaves it out. See :func:`date_in` for a date.
+        retry_after: The value of the header; an empty string leaves it out. ``date_in`` builds a date.
         header: The name of the header: ``retry-after`` or ``retry-after-ms``.
     """
 
@@ -89,7 +89,7 @@ def rate_limited(retry_after: str = "0", header: str = "retry-after") -> Fault:
 
 
 def date_in(seconds: float) -> str:
-    """Return an HTTP date for the ``retry_after`` of :func:`rate_limited`.
+    """Return an HTTP date for the ``retry_after`` of ``rate_limited``.
 
     Args:
         seconds: Seconds from now.
