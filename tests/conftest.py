@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import ssl
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 from unittest.mock import Mock
@@ -38,6 +39,14 @@ settings.load_profile("house")  # pytest loads the one that --hypothesis-profile
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     # So it is in what a script starts with `&`. The programs that tests press Ctrl-C in would inherit it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    needs = {"linux": sys.platform == "linux", "posix": sys.platform != "win32"}
+    for item in items:
+        for marker, here in needs.items():
+            if not here and item.get_closest_marker(marker) is not None:
+                item.add_marker(pytest.mark.skip(reason=f"{marker}: this is {sys.platform}"))
 
 
 class _Response(aiohttp.ClientResponse):
