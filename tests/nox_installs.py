@@ -74,6 +74,8 @@ def install_wheel(session: nox.Session, extras: str, *groups: str) -> None:
 
 def install_old_llamacpp(session: nox.Session) -> None:
     """Give the tests a second, old build of llama.cpp, beside the installed one; it is the same for every Python."""
+    if sys.platform != "linux":
+        return  # its wheels are for Linux
     directory = ROOT / ".nox" / f"xllamacpp-{OLD_LLAMACPP}"
     if not directory.exists():
         with tempfile.TemporaryDirectory(dir=ROOT / ".nox") as half_made:
