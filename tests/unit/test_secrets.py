@@ -47,8 +47,7 @@ def a_key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def report(error: BaseException) -> str:
     """All that a reporter of errors shows: the chain with the values of every frame, and the facts."""
-    shown = "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())
-    facts, seen = "", [error]
+    shown, facts, seen = "", "", [error]
     for one in seen:
         facts += f"{one} {one!r} {vars(one)} {one.args}"
         seen += [other for other in (one.__cause__, one.__context__) if other is not None and other not in seen]
