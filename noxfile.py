@@ -42,7 +42,7 @@ def demo(session: nox.Session) -> None:
 
 def prepare_tests(session: nox.Session) -> list[str]:
     """Install what the tests need. Returns how pytest is run: quietly, and in an order that the seed gives again."""
-    install_wheel(session, "documents,llamacpp,testing", "tests")
+    install_wheel(session, "all", "tests")
     install_old_llamacpp(session)
     # A third process runs while the tests of the others wait for servers and timeouts.
     return ["pytest", "-q", "-n", "3", "--dist", "worksteal", f"--randomly-seed={secrets.randbelow(2**32)}"]
@@ -78,7 +78,7 @@ def portable(session: nox.Session, platform: str) -> None:
 @nox.session
 def e2e(session: nox.Session) -> None:
     """Run only the tests that need a real llama.cpp server, on the installed and on the old build."""
-    install_wheel(session, "documents,llamacpp,testing", "tests")
+    install_wheel(session, "all", "tests")
     install_old_llamacpp(session)
     session.run("python", "-m", "pytest", "-m", "real", *session.posargs)
 
@@ -86,7 +86,7 @@ def e2e(session: nox.Session) -> None:
 @nox.session
 def e2e_vllm(session: nox.Session) -> None:
     """Run only the tests that need a real vLLM server; the first run installs one, for minutes. Arguments to pytest."""
-    install_wheel(session, "documents,llamacpp,testing", "tests")
+    install_wheel(session, "all", "tests")
     install_vllm(session)
     session.run("python", "-m", "pytest", "-m", "vllm", "tests/vllm", "tests/backends", *session.posargs)
 
@@ -98,7 +98,7 @@ def fuzz(session: nox.Session) -> None:
     Arguments go to pytest. CTXBACKENDS_FUZZ_EXAMPLES: of each test (default: 5,000, about half an hour);
     CTXBACKENDS_FUZZ_SECONDS: of the search for each decoder (default: 300).
     """
-    install_wheel(session, "documents,llamacpp,testing", "tests")
+    install_wheel(session, "all", "tests")
     session.run(
         "python", "-m", "pytest", "tests/fuzz", "--hypothesis-profile=long", "-o", "timeout=0", *session.posargs
     )
@@ -112,7 +112,7 @@ def fuzz(session: nox.Session) -> None:
 @nox.session
 def soak(session: nox.Session) -> None:
     """Kill and restart a real llama.cpp server under load for 10 minutes. Arguments: `-- --minutes 1 --seed 7`."""
-    install_wheel(session, "documents,llamacpp,testing", "tests")
+    install_wheel(session, "all", "tests")
     run_of_tests(session, "tests.soak", *session.posargs)
 
 
@@ -120,7 +120,7 @@ def soak(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measure the SDK beside a hand-written client and others' clients, and write docs/benchmarks/. `-- --quick`."""
     # The wheel of llama.cpp is for cold starts of a real server. Each client is measured in an environment of its own.
-    install_wheel(session, "llamacpp,testing", "bench")
+    install_wheel(session, "cli,llamacpp,testing", "bench")
     run_of_tests(session, "tests.benchmarks", "--wheel", str(built_wheel(session)), *session.posargs)
 
 
@@ -146,7 +146,14 @@ def types(session: nox.Session) -> None:
     """Check the types, with two checkers."""
     project = PYPROJECT["project"]
     extras = project["optional-dependencies"]
-    session.install(*project["dependencies"], *extras["llamacpp"], *extras["testing"], *group("tests"), *group("types"))
+    session.install(
+        *project["dependencies"],
+        *extras["cli"],
+        *extras["llamacpp"],
+        *extras["testing"],
+        *group("tests"),
+        *group("types"),
+    )
     session.run("mypy")
     # Tests that need another platform are checked on Linux alone.
     for platform in ("darwin", "win32"):

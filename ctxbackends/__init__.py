@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    __version__: str
     from ctxbackends.backend import Backend as Backend
     from ctxbackends.config import BackendConfig as BackendConfig
     from ctxbackends.errors import AirgapError as AirgapError
@@ -227,6 +228,10 @@ __all__ = sorted(_HOME_OF)  # noqa: PLE0605  # one source for the names; a test 
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version  # noqa: PLC0415  # slow to import
+
+        return version("ctxbackends")
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module  # noqa: PLC0415  # only on use

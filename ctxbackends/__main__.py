@@ -1,6 +1,6 @@
-"""``python -m ctxbackends``: the same program as ``ctx``."""
+"""``python -m ctxbackends``: the same program as ``ctxbackends``."""
 
-from ctxbackends.cli import main
+from ctxbackends.cli import ctxbackends
 
 if __name__ == "__main__":
-    main()
+    ctxbackends()

@@ -86,6 +86,12 @@ def redact_of(path: Path) -> tuple[str, ...]:
     return _Reader(str(path), ()).redact(read_text(path))
 
 
+def context_dir_of(path: Path) -> str | None:
+    """The absolute path that ``context_dir`` means, which is relative to the file; None where the key is not there. Its
+    backends are not looked at."""
+    return _Reader(str(path), ()).context_dir(read_text(path))
+
+
 def read_text(path: Path) -> str:
     """The characters of the file as they stand, line ends and byte order mark included. Raises ConfigError."""
     try:
@@ -149,10 +155,10 @@ _FIELDS: Mapping[str, Callable[[Node], Any]] = MappingProxyType(
         **dict.fromkeys(TLS_FIELDS, text_of),
     }
 )
-_TOP_LEVEL = ("airgap", "backends", "default_backend", "privacy")
+_TOP_LEVEL = ("airgap", "backends", "context_dir", "default_backend", "privacy")
 _OTHER_TOP_LEVEL = frozenset(
     {
-        *("context_dir", "token_budget", "priority_order", "auto_archive", "archive_after_days", "scratchpad_encrypt"),
+        *("token_budget", "priority_order", "auto_archive", "archive_after_days", "scratchpad_encrypt"),
         *("allow_outside_cwd", "event_log", "entry_count_learnings", "entry_count_decisions", "convention_line_count"),
         *("injection_token_warn", "context_window", "billing_token_warn", "key_rotation_days", "freshness_files"),
         "notify",
@@ -195,6 +201,15 @@ class _Reader:
             return flag_of(keys["airgap"][1])
         except ValueError as error:
             raise self._error(str(error), "airgap", *keys["airgap"]) from None
+
+    def context_dir(self, text: str) -> str | None:
+        keys = self._keys(compose(text, self._path))
+        if "context_dir" not in keys:
+            return None
+        key, value = keys["context_dir"]
+        if not is_text(value) or not value.value or is_unsafe(value.value):
+            raise self._error("must be the path of a directory, such as docs/context", "context_dir", key, value)
+        return resolve_path(value.value, self._path)
 
     def redact(self, text: str) -> tuple[str, ...]:
         return self._redact(self._keys(compose(text, self._path)))
@@ -252,7 +267,7 @@ class _Reader:
         """Refuse a key that looks like one of ours: ``airgpa: true`` must not leave the airgap open."""
         if key.value in _TOP_LEVEL or key.value in _OTHER_TOP_LEVEL:
             return
-        distances = {name: _edit_distance(key.value.lower(), name) for name in (*_TOP_LEVEL, "context_dir")}
+        distances = {name: _edit_distance(key.value.lower(), name) for name in _TOP_LEVEL}
         near = min(distances, key=distances.__getitem__)
         if distances[near] <= _MAX_TYPOS:
             raise self._error(f"unknown key; did you mean {near}?", name_shown(key.value), key)

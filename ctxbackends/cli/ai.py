@@ -1,4 +1,4 @@
-"""``ctx ai``: ping, status, models, chat, and extract. Thin: each command is one call of the library and its output."""
+"""The verbs that ask a server: ping, status, models and chat. Thin: each is one call of the library and its output."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import attrs
 import click
 
 from ctxbackends.cli.backends import Choice, backend_options, opened, registry_of
-from ctxbackends.cli.ingest import extract
 from ctxbackends.cli.terminal import print_json, print_table, printable, read_prompt, utf8, waiting
 
 
@@ -21,12 +20,7 @@ def _prompt(context: click.Context, _: click.Parameter, value: str | None) -> st
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-@click.group()
-def ai() -> None:
-    """Ask a model."""
-
-
-@ai.command()
+@click.command()
 @click.option("--no-wait", is_flag=True, help="Do not wait for a server that is starting.")
 @click.option("--probe", is_flag=True, help="Prove with one request whether the server holds answers to a schema.")
 @json_option
@@ -54,7 +48,7 @@ _PROBED = {
 }
 
 
-@ai.command()
+@click.command()
 @json_option
 @backend_options
 async def status(choice: Choice, as_json: bool) -> None:
@@ -87,7 +81,7 @@ def _row(seen: Any) -> dict[str, str]:
     }
 
 
-@ai.command()
+@click.command()
 @json_option
 @backend_options
 async def models(choice: Choice, as_json: bool) -> None:
@@ -105,7 +99,7 @@ async def models(choice: Choice, as_json: bool) -> None:
         click.echo(f"{model.id:{width}}  {', '.join(part for part in known if part)}".rstrip())
 
 
-@ai.command()
+@click.command()
 @click.argument("prompt", required=False, callback=_prompt)
 @click.option("--system", metavar="TEXT", callback=utf8, help="The system message.")
 @click.option("--model", metavar="NAME", callback=utf8, help="The model, in the place of the backend's default_model.")
@@ -164,6 +158,3 @@ async def chat(
             f"(finish_reason {answer.finish_reason}: the answer is not as long as the model would have made it)",
             err=True,
         )
-
-
-ai.add_command(extract)

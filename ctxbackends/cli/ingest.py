@@ -1,4 +1,4 @@
-"""``ctx ai extract``, ``ctx compact`` and ``ctx ingest``: one run each, from inputs to a proposal. Thin: the run is
+"""The commands extract, compact and ingest: one run each, from inputs to a proposal. Thin: the run is
 :class:`ctxbackends.knowledge.Run`; here are the options, the progress and the words."""
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def _stdin() -> Any:
     from ctxbackends.knowledge.sources.text import StdinSource  # noqa: PLC0415  # help needs none of it
 
     if sys.stdin is None or sys.stdin.isatty():
-        raise click.UsageError("no text: pass it on standard input, as in ctx ai extract < notes.md")
+        raise click.UsageError("no text: pass it on standard input, as in ctxbackends extract < notes.md")
     source = StdinSource(sys.stdin.buffer)
     source.spool()
     return source
@@ -233,9 +233,9 @@ class Shown:
         click.echo(f"{', '.join(parts)} in {counted(report.chunks, 'chunk')}, {report.elapsed:.1f} s", err=True)
         click.echo(str(outcome.path))
         if outcome.rows:
-            click.echo(f"review them: ctx proposals review {outcome.path.stem}", err=True)
+            click.echo(f"review them: ctxbackends proposals review {outcome.path.stem}", err=True)
         else:
-            click.echo(f"see them: ctx proposals show {outcome.path.stem} --quarantined", err=True)
+            click.echo(f"see them: ctxbackends proposals show {outcome.path.stem} --quarantined", err=True)
 
 
 class JSONLines:

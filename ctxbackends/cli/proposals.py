@@ -1,5 +1,5 @@
-"""``ctx proposals``: what was taken out, for a person to accept, reject and edit. No command here asks a model, and
-none imports a backend."""
+"""The commands below ``proposals``: what was taken out, for a person to accept, reject and edit. No command here asks a
+model, and none imports a backend."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from ctxbackends.knowledge.proposals import (
     DIRECTORY,
     LATEST,
     context_directory,
+    find_context,
     find_proposal,
     proposals_in,
     ready_directory,
@@ -76,7 +77,9 @@ def _opened(directory: Path, name: str, rows: Iterable[str] = ()) -> tuple[Revie
 
 def _chosen(review: Review, named: list[str], every: bool) -> list[str]:
     if every == bool(named):
-        raise click.UsageError("name rows (d1 t2), or all of them with --all; ctx proposals review goes through them")
+        raise click.UsageError(
+            "name rows (d1 t2), or all of them with --all; ctxbackends proposals review goes through them"
+        )
     return list(review.proposal.named()) if every else named
 
 
@@ -259,7 +262,7 @@ def review(directory: Path, proposal: str, every: bool) -> None:
     """Go through the rows that are not decided, one after the other. Each answer is kept at once."""
     under_review, _ = _opened(directory, proposal)
     if not sys.stdin.isatty():
-        raise click.UsageError("this asks at a terminal; without one, use ctx proposals accept and reject")
+        raise click.UsageError("this asks at a terminal; without one, use ctxbackends proposals accept and reject")
     names = [name for name, state in under_review.states().items() if every or state == "undecided"]
     if not names:
         click.echo("every row is decided", err=True)
@@ -274,7 +277,7 @@ def review(directory: Path, proposal: str, every: bool) -> None:
         at = max(0, at + step)
     _say_states(under_review)
     if "accepted" in under_review.states().values():
-        click.echo(f"ctx proposals export {under_review.path.stem} prints what was accepted", err=True)
+        click.echo(f"ctxbackends proposals export {under_review.path.stem} prints what was accepted", err=True)
 
 
 def _answer(under_review: Review, name: str) -> int | None:
@@ -344,7 +347,7 @@ def export(directory: Path, proposal: str, kinds: tuple[Kind, ...], section: str
         for one in payloads.values():
             print_json(one)
         return
-    ready_directory(target)
+    ready_directory(target, context=find_context())
     for name, one in payloads.items():
         path = target / f"{opened.path.stem}-{rows[name].kind}-{name}.json"
         data = json.dumps(one, ensure_ascii=False, indent=2).encode() + b"\n"

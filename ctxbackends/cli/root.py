@@ -1,5 +1,5 @@
-"""The command tree and the way out of it: exit codes, and one line for each error. Knows the commands by name only;
-each is loaded on use.
+"""The command trees of the two programs, and the way out: exit codes, and one line for each error. Knows the commands
+by name only; each is loaded on use.
 
 Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted.
 """
@@ -14,7 +14,8 @@ from importlib import import_module
 
 import click
 
-_PROGRAM = "ctx"
+from ctxbackends.cli.commands import AI, TOP_LEVEL, VERBS
+from ctxbackends.cli.dispatch import find_next
 
 
 class LazyGroup(click.Group):
@@ -56,35 +57,74 @@ debug_option = click.option(
 )
 
 
-@click.group(
-    cls=LazyGroup,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    homes={
-        "ai": ("ctxbackends.cli.ai:ai", "Ask a model: ping, status, models, chat, extract."),
-        "compact": ("ctxbackends.cli.ingest:compact", "Take decisions and the like out of a session transcript."),
-        "ingest": ("ctxbackends.cli.ingest:ingest", "Take decisions and the like out of documents."),
-        "proposals": ("ctxbackends.cli.proposals:proposals", "Review what was taken out, and export it."),
-        "serve": ("ctxbackends.cli.serve:serve", "Serve a GGUF model with llama.cpp on this machine."),
-        "setup": ("ctxbackends.cli.setup:setup", "Write a backend into .ctxrc."),
-    },
+def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if not value or ctx.resilient_parsing:
+        return
+    from ctxbackends import __version__  # noqa: PLC0415  # reads the metadata of the package
+
+    if ctx.info_name == "ctxbackends":
+        click.echo(f"ctxbackends {__version__}")
+    else:
+        click.echo(f"ctx (ctxbackends) {__version__}")
+        other = find_next()
+        if other is not None:
+            click.echo(f"other commands go to {other}")
+    ctx.exit()
+
+
+version_option = click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_print_version,
+    help="Show the version and exit.",
 )
-@click.version_option(package_name="ctxbackends", prog_name=_PROGRAM)
+_SETTINGS = {"help_option_names": ["-h", "--help"]}
+
+
+class _CtxGroup(LazyGroup):
+    """Says where all other commands go."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  # click's
+        other = find_next()
+        if other is not None:
+            formatter.write_paragraph()
+            formatter.write_text(f"Other commands go to {other}.")
+
+
+@click.group(cls=_CtxGroup, context_settings=_SETTINGS, homes=AI | TOP_LEVEL)
+@version_option
 @debug_option
-def root() -> None:
+def ctx_group() -> None:
+    """Talk to the model server that you already run. Backends are configured in .ctxrc. This ctx belongs to the Python
+    package ctxbackends."""
+
+
+@click.group(cls=LazyGroup, context_settings=_SETTINGS, homes=VERBS | TOP_LEVEL)
+@version_option
+@debug_option
+def ctxbackends_group() -> None:
     """Talk to the model server that you already run. Backends are configured in .ctxrc."""
 
 
-def run() -> None:
-    """Run the program with ``sys.argv`` and leave the process with its exit code."""
+@click.group(cls=LazyGroup, homes=VERBS)
+def ai() -> None:
+    """Ask a model, serve one, and review proposals."""
+
+
+def run(program: str) -> None:
+    """Run ``ctx`` or ``ctxbackends`` with ``sys.argv`` and leave the process with its exit code."""
+    group = ctx_group if program == "ctx" else ctxbackends_group
     context: click.Context | None = None
     if sys.stdout is None:
-        sys.exit(f"{_PROGRAM}: standard output is closed; there is nowhere to write to")
+        sys.exit(f"{program}: standard output is closed; there is nowhere to write to")
     if isinstance(sys.stdout, io.TextIOWrapper):
         # What the terminal's encoding cannot show is shown as its escape, and not as a traceback.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        with root.make_context(_PROGRAM, sys.argv[1:]) as context:
-            root.invoke(context)
+        with group.make_context(program, sys.argv[1:]) as context:
+            group.invoke(context)
         code = 0
     except click.exceptions.Exit as done:
         code = done.exit_code
@@ -92,7 +132,7 @@ def run() -> None:
         error.show()
         code = error.exit_code
     except click.ClickException as error:
-        _complain(error.format_message())
+        _complain(program, error.format_message())
         code = error.exit_code
     except (KeyboardInterrupt, click.Abort):
         sys.stderr.write("\ninterrupted\n")
@@ -108,7 +148,7 @@ def run() -> None:
         text = worded(error)
         if text is None:
             raise
-        _complain(text)
+        _complain(program, text)
         if isinstance(error, OSError) and error.errno is not None and error.filename is None:
             _drop_output()  # the disk is full
         code = 1
@@ -120,7 +160,7 @@ def _drop_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _complain(text: str) -> None:
+def _complain(program: str, text: str) -> None:
     from ctxbackends.cli.terminal import printable  # noqa: PLC0415  # only who fails pays for it
 
-    click.echo(f"{_PROGRAM}: {printable(text, err=True)}", err=True)  # servers' words are in it
+    click.echo(f"{program}: {printable(text, err=True)}", err=True)  # servers' words are in it

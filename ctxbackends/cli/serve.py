@@ -1,4 +1,4 @@
-"""``ctx serve``: a GGUF file as a llama.cpp server for a person, until Ctrl-C."""
+"""The command serve: a GGUF file as a llama.cpp server for a person, until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ async def _serve(server: object, *, api_key_env: str | None, as_json: bool) -> N
     task = asyncio.current_task()
     assert task is not None
     if sys.platform != "win32":  # where a process that is terminated ends at once; the server notices, and ends too
-        # A terminated `ctx serve` ends its server like an interrupted one.
+        # A terminated `ctxbackends serve` ends its server like an interrupted one.
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     transport = Transport()
     config = BackendConfig(name="serve", type=BackendType.LLAMACPP, model_path=str(server.model_path))
@@ -106,7 +106,7 @@ async def _serve(server: object, *, api_key_env: str | None, as_json: bool) -> N
             variable = api_key_env or (KEY_VARIABLE if new_key is not None else None)
             key_option = f" --api-key-env {variable}" if variable is not None else ""
             click.echo(
-                f"try: ctx ai chat --backend llamacpp --endpoint {backend.endpoint}{key_option} "
+                f"try: ctxbackends chat --backend llamacpp --endpoint {backend.endpoint}{key_option} "
                 f"--model {shlex.quote(server.alias)} 'Hello'",
                 err=True,
             )

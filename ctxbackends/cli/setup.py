@@ -1,4 +1,4 @@
-"""``ctx setup``: a backend into ``.ctxrc``, with everything else in the file kept as it is."""
+"""The command setup: a backend into ``.ctxrc``, with everything else in the file kept as it is."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def setup(
         return
     verb = "added to" if done.created else "updated in" if done.changed else "is already so in"
     click.echo(f'backend "{done.name}" {verb} {done.path}', err=True)
-    click.echo(f"try: ctx ai ping --backend {done.name}", err=True)
+    click.echo(f"try: ctxbackends ping --backend {done.name}", err=True)
 
 
 def _warn_of_other_base_url(backend: str, endpoint: str | None) -> None:

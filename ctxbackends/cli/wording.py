@@ -50,8 +50,11 @@ def _overflow(error: ContextOverflowError) -> str:
 
 def _connection(error: APIConnectionError) -> str:
     if error.refused:
-        return "is the server running there? ctx serve MODEL.gguf starts one, ctx setup --backend corrects the endpoint"
-    return "" if error.sent else "check the endpoint in .ctxrc; ctx setup --backend corrects it"
+        return (
+            "is the server running there? ctxbackends serve MODEL.gguf starts one, "
+            "ctxbackends setup --backend corrects the endpoint"
+        )
+    return "" if error.sent else "check the endpoint in .ctxrc; ctxbackends setup --backend corrects it"
 
 
 def _interrupted(error: StreamInterruptedError) -> str:
@@ -61,7 +64,9 @@ def _interrupted(error: StreamInterruptedError) -> str:
 
 def _failed(error: InternalServerError) -> str:
     if error.status_code == 502 and error.message is None:
-        return "a proxy says that the server behind it is not there; where it is starting, ctx ai ping waits for it"
+        return (
+            "a proxy says that the server behind it is not there; where it is starting, ctxbackends ping waits for it"
+        )
     return ""
 
 
@@ -85,10 +90,13 @@ _HINTS: tuple[tuple[type[BackendError], _Hint], ...] = (
     _for(AuthenticationError, _authentication),
     _for(ContextOverflowError, _overflow),
     _for(ModelLoadingError, lambda _: "the model is still loading; wait longer with ready_timeout in .ctxrc"),
-    _for(ModelNotFoundError, lambda _: "ctx ai models lists the models that it has"),
+    _for(ModelNotFoundError, lambda _: "ctxbackends models lists the models that it has"),
     _for(NotFoundError, lambda _: "is this the endpoint of a model server? it needs no /v1 at its end"),
     _for(EmptyModelListError, lambda _: "load or pull a model on the server first"),
-    _for(NoModelError, lambda _: "name one with --model, or write default_model into .ctxrc with ctx setup --model"),
+    _for(
+        NoModelError,
+        lambda _: "name one with --model, or write default_model into .ctxrc with ctxbackends setup --model",
+    ),
     _for(InternalServerError, _failed),
     _for(ServerDiedError, _died),
     _for(IncompleteOutputError, lambda _: "raise max_tokens"),

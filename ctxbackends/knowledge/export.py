@@ -32,7 +32,7 @@ def payload(name: str, row: Row, *, proposal: str, section: str | None = None) -
         if not fields[field] or folded_title(fields[field]) in (*_PLACEHOLDERS, ""):
             raise ProposalError(
                 f"{name} has no {field}, which ctx {row.kind} add wants; "
-                f"write one: ctx proposals edit {proposal} {name} --set {field}=..."
+                f"write one: ctxbackends proposals edit {proposal} {name} --set {field}=..."
             )
     if isinstance(record, Decision | Learning):
         fields["context"] = f"{fields['context']} [source: {source}]"

@@ -101,7 +101,7 @@ def _head(proposal: Proposal) -> Iterator[str]:
         f"Proposed by {_text(facts.served_model or facts.requested_model)} ({_text(facts.backend_type)} at "
         f"{_text(facts.endpoint)}) on {facts.created[:10]}. Nothing of it is in `.context/*.md` before somebody puts it"
     )
-    yield f"there: `ctx proposals review {facts.id}`."
+    yield f"there: `ctxbackends proposals review {facts.id}`."
 
 
 def _body(proposal: Proposal) -> Iterator[str]:

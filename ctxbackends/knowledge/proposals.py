@@ -11,12 +11,15 @@ from pathlib import Path
 
 import msgspec
 
+from ctxbackends.config_read import context_dir_of, find_ctxrc
 from ctxbackends.files import create_file
 from ctxbackends.knowledge.errors import ProposalError, writing
 from ctxbackends.knowledge.layout import BrokenLayoutError, parsed, rendered
 from ctxbackends.knowledge.proposal import Proposal
 
 CONTEXT = ".context"
+CONTEXT_VARIABLE = "CTX_DIR"
+"""Environment variable: the directory that is meant by ``.context``."""
 DIRECTORY = "proposals"
 LATEST = "latest"
 
@@ -38,27 +41,46 @@ def slugged(text: str) -> str:
 
 def find_context(start: Path | None = None) -> Path | None:
     """As :func:`context_directory`, and None where there is none."""
+    configured = _configured_context(start)
+    if configured is not None:
+        return configured[0] if configured[0].is_dir() else None
     folder = Path(os.path.abspath(start if start is not None else os.curdir))
-    found = (candidate / CONTEXT for candidate in (folder, *folder.parents))
-    return next((one for one in found if one.is_dir()), None)
+    nearest = (candidate / CONTEXT for candidate in (folder, *folder.parents))
+    return next((one for one in nearest if one.is_dir()), None)
 
 
 def context_directory(start: Path | None = None) -> Path:
-    """The nearest ``.context`` from ``start`` (the working directory) upwards. Raises ProposalError for none."""
-    found = find_context(start)
-    if found is None:
-        raise ProposalError(
-            f"there is no {CONTEXT} directory here or above; make one (mkdir {CONTEXT}), or name a directory with --out"
-        )
-    return found
+    """The directory that ``CTX_DIR`` names, else ``context_dir`` of ``.ctxrc``, else the nearest ``.context`` from
+    ``start`` (the working directory) upwards. Raises ProposalError for none, ConfigError for a malformed ``.ctxrc``."""
+    context = find_context(start)
+    if context is not None:
+        return context
+    configured = _configured_context(start)
+    if configured is not None:
+        path, setting = configured
+        raise ProposalError(f"{setting} is not a directory: {path}; make it, or name a directory with --out")
+    raise ProposalError(
+        f"there is no {CONTEXT} directory here or above; make one (mkdir {CONTEXT}), or name a directory with --out"
+    )
 
 
-def ready_directory(directory: Path) -> None:
+def _configured_context(start: Path | None) -> tuple[Path, str] | None:
+    """The directory that a setting names, and the setting."""
+    from_environment = os.environ.get(CONTEXT_VARIABLE)
+    if from_environment:
+        return Path(os.path.abspath(os.path.expanduser(from_environment))), CONTEXT_VARIABLE
+    ctxrc = find_ctxrc(start)
+    from_file = context_dir_of(ctxrc) if ctxrc is not None else None
+    return (Path(from_file), f"context_dir of {ctxrc}") if from_file is not None else None
+
+
+def ready_directory(directory: Path, *, context: Path | None = None) -> None:
     """Make ``directory`` where it is missing (not what is above it), and hold that files can be written there. Raises
-    ProposalError, also for a ``.context`` itself, whose files are people's own."""
-    if Path(os.path.realpath(directory)).name == CONTEXT:
+    ProposalError, also for a ``.context`` itself or ``context``, whose files are people's own."""
+    real = os.path.realpath(directory)
+    if os.path.basename(real) == CONTEXT or (context is not None and real == os.path.realpath(context)):
         raise ProposalError(
-            f"{directory} holds what people wrote; name another directory, such as {CONTEXT}/{DIRECTORY}"
+            f"{directory} holds what people wrote; name another directory, such as {directory}/{DIRECTORY}"
         )
     try:
         directory.mkdir(exist_ok=True)
@@ -100,7 +122,7 @@ def read_proposal(path: Path) -> Proposal:
         proposal = parsed(text)
     except BrokenLayoutError as error:
         raise ProposalError(
-            f"{path}:{error.line}: {error.problem}; a proposal is not edited by hand, use ctx proposals edit"
+            f"{path}:{error.line}: {error.problem}; a proposal is not edited by hand, use ctxbackends proposals edit"
         ) from None
     if proposal.facts.id != path.stem:
         raise ProposalError(f"{path} says that its name is {proposal.facts.id}.md")
@@ -123,7 +145,7 @@ def find_proposal(directory: Path, name: str = LATEST) -> Path:
     newest. Raises ProposalError that lists what there is."""
     paths = proposals_in(directory)
     if not paths:
-        raise ProposalError(f"there are no proposals in {directory}; ctx ingest and ctx compact make them")
+        raise ProposalError(f"there are no proposals in {directory}; ctxbackends ingest and compact make them")
     if name == LATEST:
         return paths[-1]
     wanted = name.removesuffix(".md")

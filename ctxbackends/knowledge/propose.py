@@ -20,7 +20,14 @@ from ctxbackends.knowledge.known import Known
 from ctxbackends.knowledge.privacy import is_private, redacted
 from ctxbackends.knowledge.progress import Kept, OnEvent, Plan, Report
 from ctxbackends.knowledge.proposal import Facts, Proposal
-from ctxbackends.knowledge.proposals import proposal_id, ready_directory, slugged, write_proposal
+from ctxbackends.knowledge.proposals import (
+    CONTEXT,
+    DIRECTORY,
+    proposal_id,
+    ready_directory,
+    slugged,
+    write_proposal,
+)
 from ctxbackends.knowledge.records import Row
 from ctxbackends.knowledge.run_options import RunOptions
 from ctxbackends.knowledge.sources.base import Skipped, Source
@@ -75,7 +82,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     ) -> Outcome:
         """Ask the model about all of it, and write one proposal, whole; or none, where an error comes or nothing is
         found. Finished chunks of a run that fails are kept in the journal."""
-        ready_directory(self.directory)  # said now, and not after hours of work
+        ready_directory(self.directory, context=self.context)  # said now, and not after hours of work
         allowed, withheld = await self._allowed(backend, on_event)
         journal = self._journal(allowed)
         try:
@@ -144,7 +151,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
         for source in sources:
             of.append(str(source.path.absolute()) if source.path is not None else source.prepare().sha256)
         name = hashlib.sha256("\0".join(of).encode("utf-8", "surrogatepass")).hexdigest()[:16]
-        beside = self.directory.name == "proposals" and self.directory.parent.name == ".context"
+        parent = self.directory.parent
+        beside = self.directory.name == DIRECTORY and (parent.name == CONTEXT or parent == self.context)
         place = self.directory.parent / "journal" if beside else self.directory / ".journal"
         return Journal(place / f"{name}.jsonl")
 

@@ -119,9 +119,9 @@ async def show(backend: Backend, *, random_weights: bool) -> None:
     say(f"   {decision}")
     if random_weights:
         say("\nThe words are noise, because the weights are random; everything around them is real.")
-    say("With a real model:   nox -s demo -- path/to/model.gguf     (or: ctx serve path/to/model.gguf)")
+    say("With a real model:   nox -s demo -- path/to/model.gguf     (or: ctxbackends serve path/to/model.gguf)")
     say("With your server:    nox -s demo -- --endpoint http://localhost:8000 --type vllm --model NAME")
-    say("In your project:     ctx setup --backend llamacpp          (writes .ctxrc; then: ctx ai chat 'Hello')")
+    say("In your project:     ctxbackends setup --backend llamacpp  (writes .ctxrc; then: ctxbackends chat 'Hello')")
 
 
 async def extracted(backend: Backend, model: str) -> Decision:

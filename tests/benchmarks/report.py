@@ -61,7 +61,11 @@ def measures() -> Iterator[Measure]:
     yield Measure("ready", "most memory until ready (resident)", lambda one: one["ready_bytes"], "bytes", most=40e6)
     yield Measure("installed", "distributions", lambda one: one["distributions"], "", most=20)
     yield Measure("installed", "installed", lambda one: one["bytes"], "bytes")
-    for name, title in (("import", "`import ctxbackends`"), ("help", "`ctx --help`"), ("ai_help", "`ctx ai --help`")):
+    for name, title in (
+        ("import", "`import ctxbackends`"),
+        ("help", "`ctxbackends --help`"),
+        ("ai_help", "`ctxbackends chat --help`"),
+    ):
         yield Measure("commands", f"{title}, over `python -c pass`", _over_pass(name), "time", ratios=False)
     for kind, title in KINDS:
         late = _of_kind(kind, "late")

@@ -28,7 +28,7 @@ COMMANDS = {
     "pass": ("-c", "pass"),
     "import": ("-c", "import ctxbackends"),
     "help": ("-m", "ctxbackends", "--help"),
-    "ai_help": ("-m", "ctxbackends", "ai", "--help"),
+    "ai_help": ("-m", "ctxbackends", "chat", "--help"),
 }
 COMMAND_RUNS = 3  # in each round
 

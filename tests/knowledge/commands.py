@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 import pytest
 
-from ctxbackends.cli import main
+from ctxbackends import cli
 
 STREAMS = ("stdout", "stderr")
 WITHIN = 60.0
@@ -53,11 +53,11 @@ def ctx(directory: Path, *arguments: str, text: bytes = b"", **more: str) -> Don
             patch.delenv(name)
         for name, value in named.items():
             patch.setenv(name, value)
-        patch.setattr(sys, "argv", ["ctx", *arguments])
+        patch.setattr(sys, "argv", ["ctxbackends", *arguments])
         for name, stream in streams.items():
             patch.setattr(sys, name, stream)
         with pytest.raises(SystemExit) as left:
-            main()
+            cli.ctxbackends()
     assert isinstance(left.value.code, int), left.value.code
     return Done(left.value.code, *(streams[name].buffer.getvalue().decode() for name in STREAMS))
 

@@ -1,4 +1,4 @@
-"""``ctx proposals``, as people run it; at a terminal, too."""
+"""``ctxbackends proposals``, as people run it; at a terminal, too."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_export_of_a_row_that_lacks_something(directory: Path) -> None:
     ctx(directory, "proposals", "accept", "--all")
     done = ctx(directory, "proposals", "export", "--dir", "out")
     assert (1, []) == (done.code, [*directory.glob("out/*")])
-    assert f"write one: ctx proposals edit {ID} d2 --set rationale=..." in done.err
+    assert f"write one: ctxbackends proposals edit {ID} d2 --set rationale=..." in done.err
 
 
 def at_terminal(directory: Path, *arguments: str, keys: list[str], **more: str) -> str:
@@ -166,7 +166,7 @@ def test_review_at_a_terminal(directory: Path) -> None:
     assert "r  reject   it is not; a reason may follow" in shown
     assert "'x' is none of accept, reject, edit, skip, back or quit; ? explains them" in shown
     assert f"{ID}: 2 accepted, 1 rejected, 2 to decide" in shown
-    assert f"ctx proposals export {ID} prints what was accepted" in shown
+    assert f"ctxbackends proposals export {ID} prints what was accepted" in shown
     listed = json.loads(ctx(directory, "proposals", "show", "--json").out)["rows"]
     states = {row["name"]: row["review"]["state"] for row in listed}
     assert {"d1": "accepted", "d2": "rejected", "l1": "accepted", "t1": "undecided", "q1": "undecided"} == states

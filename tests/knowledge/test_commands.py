@@ -1,4 +1,4 @@
-"""``ctx ai extract``, ``ctx compact`` and ``ctx ingest``: in this process, or in one of its own where that is the
+"""The commands extract, compact and ingest: in this process, or in one of its own where that is the
 point (Ctrl-C, two runs at once, a full disk)."""
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def test_documents_become_a_proposal(tmp_path: Path, serve: Serve) -> None:
         facts.output_tokens,
     )
     assert "2 rows, 1 of them known already, 1 quarantined in 1 chunk," in done.err
-    assert f"review them: ctx proposals review {proposal.facts.id}" in done.err
+    assert f"review them: ctxbackends proposals review {proposal.facts.id}" in done.err
     assert before == untouched(directory)
     assert [f"proposals/{facts.id}.md"] == [name for name in written(directory) if not name.startswith("journal/.")]
 
@@ -69,7 +69,7 @@ def test_documents_become_a_proposal(tmp_path: Path, serve: Serve) -> None:
 def test_standard_input(tmp_path: Path, serve: Serve) -> None:
     model = serve(options)
     directory = project(tmp_path, model.url)
-    for run, *arguments in ((ctx_process, "ai", "extract"), (ctx, "ingest", "-", "--extract", "decisions")):
+    for run, *arguments in ((ctx_process, "extract"), (ctx, "ingest", "-", "--extract", "decisions")):
         done = run(directory, *arguments, text=NOTES.encode())
         assert 0 == done.code, done.err
         assert ["stdin:3", "stdin:5"] == [
@@ -285,8 +285,8 @@ def test_bad_input(tmp_path: Path, serve: Serve, arguments: list[str], said: str
 
 def test_empty_standard_input(tmp_path: Path, serve: Serve) -> None:
     directory = project(tmp_path, serve(options).url)
-    done = ctx(directory, "ai", "extract")
-    assert (1, "ctx: stdin: is empty\n") == (done.code, done.err)
+    done = ctx(directory, "extract")
+    assert (1, "ctxbackends: stdin: is empty\n") == (done.code, done.err)
 
 
 def test_kinds_that_there_are_not(tmp_path: Path) -> None:
@@ -325,8 +325,8 @@ ls .context/proposals
 @pytest.mark.parametrize(
     ("free", "words", "asked"),
     [
-        (4, r"ctx: the journal \S+ cannot be written: No space left on device\n", 2),
-        (8, r"ctx: \S+\.md cannot be written: No space left on device; nothing was changed\n", 1),
+        (4, r"ctxbackends: the journal \S+ cannot be written: No space left on device\n", 2),
+        (8, r"ctxbackends: \S+\.md cannot be written: No space left on device; nothing was changed\n", 1),
     ],
 )
 def test_a_disk_that_is_full(tmp_path: Path, serve: Serve, free: int, words: str, asked: int) -> None:
@@ -547,8 +547,8 @@ def test_no_command_touches_what_people_wrote(tmp_path: Path, serve: Serve) -> N
     with program:
         run("setup", "--backend", "openai", "--name", "model", "--endpoint", model.url, "--model", "scripted")
         for command in (["ping"], ["status"], ["models"]):
-            run("ai", *command)
-        run("ai", "extract", text=NOTES)
+            run(*command)
+        run("extract", text=NOTES)
         run("compact", "notes.md")
         run("ingest", "notes.md", "--dry-run")
         path = run("ingest", "notes.md").strip()

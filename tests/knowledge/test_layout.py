@@ -113,7 +113,7 @@ inputs:
 
 Proposed by qwen3-4b (llamacpp at http://localhost:8080) on 2026-11-23. Nothing of it is in `.context/*.md` before \
 somebody puts it
-there: `ctx proposals review 20261123T130500Z-notes`.
+there: `ctxbackends proposals review 20261123T130500Z-notes`.
 
 ## Decisions
 

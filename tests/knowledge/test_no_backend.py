@@ -21,9 +21,9 @@ socket.socket = socket.create_connection = NoSocket
 socket.getaddrinfo = NoSocket
 unwanted = {"aiohttp", "anyio", "ctxbackends.transport", "ctxbackends.httpbackend", "ctxbackends.registry"}
 atexit.register(lambda: print("imported", *sorted(unwanted & sys.modules.keys()), file=sys.stderr))
-from ctxbackends.cli import main
-sys.argv[0] = "ctx"
-main()
+from ctxbackends.cli import ctxbackends
+sys.argv[0] = "ctxbackends"
+ctxbackends()
 """
 ID = "20261123T130500Z-notes"
 
@@ -47,7 +47,7 @@ ID = "20261123T130500Z-notes"
         ["proposals", "export"],
         ["ingest", "--help"],
         ["compact", "--help"],
-        ["ai", "extract", "--help"],
+        ["extract", "--help"],
     ],
     ids=" ".join,
 )
@@ -71,7 +71,7 @@ def test_without_sockets(tmp_path: Path, arguments: list[str]) -> None:
 
 def test_the_sockets_are_really_gone(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", RUN, "ai", "ping", "--backend", "vllm", "--endpoint", "http://127.0.0.1:9", "--no-wait"],
+        [sys.executable, "-c", RUN, "ping", "--backend", "vllm", "--endpoint", "http://127.0.0.1:9", "--no-wait"],
         cwd=tmp_path,
         stdin=subprocess.DEVNULL,
         capture_output=True,

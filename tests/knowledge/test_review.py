@@ -161,7 +161,8 @@ def test_what_the_go_tool_would_refuse_is_refused_here() -> None:
     row = PROPOSAL.named()["d2"]
     with pytest.raises(
         ProposalError,
-        match="d2 has no rationale, which ctx decision add wants; write one: ctx proposals edit p d2 --set rationale=",
+        match="d2 has no rationale, which ctx decision add wants; "
+        "write one: ctxbackends proposals edit p d2 --set rationale=",
     ):
         payload("d2", row, proposal="p")
 

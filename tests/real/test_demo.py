@@ -30,7 +30,7 @@ def test_the_main_job_from_nothing() -> None:
         "answered by random",
         "Decision(title=",
         "The words are noise, because the weights are random",
-        "ctx serve path/to/model.gguf",
+        "ctxbackends serve path/to/model.gguf",
     ):
         assert expected in shown.stdout
 

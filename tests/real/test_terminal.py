@@ -229,14 +229,14 @@ def backend_options(endpoint: str) -> tuple[str, ...]:
     return ("--backend", "llamacpp", "--endpoint", endpoint)
 
 
-# --- ctx ai, at a terminal --------------------------------------------------------------------------
+# --- at a terminal -----------------------------------------------------------------------------------
 
 
 async def test_ping_waits_with_one_live_line() -> None:
     """The program is there before the server: it sees the refused connection, the loading and the answer."""
     port = free_port()
     server = LocalServer(cached_model(VARIANTS["slow-load"]), port=port, alias="slow-load", threads=1)
-    with terminal("ai", "ping", *backend_options(f"http://127.0.0.1:{port}")) as at:
+    with terminal("ping", *backend_options(f"http://127.0.0.1:{port}")) as at:
         await asyncio.to_thread(at.read_until, lambda: "(refused, " in at.raw)
         try:
             await server.start()
@@ -260,7 +260,7 @@ async def test_chat_streams_and_ends_on_ctrl_c() -> None:
         endpoint = await server.start()
         async with open_backend("llamacpp", endpoint=endpoint) as backend:
             await backend.wait_ready()
-        with terminal("ai", "chat", *backend_options(endpoint), "--model", "slow-tokens", "Hello") as at:
+        with terminal("chat", *backend_options(endpoint), "--model", "slow-tokens", "Hello") as at:
             await asyncio.to_thread(at.read_until, lambda: len(at.reads) >= 8)
             assert 1 == await slots_become(1, endpoint, within=WITHIN)
             at.type(b"\x03")
@@ -277,7 +277,7 @@ async def test_chat_streams_and_ends_on_ctrl_c() -> None:
     assert at.raw.endswith("\r\ninterrupted\r\n")
 
 
-# --- ctx serve --------------------------------------------------------------------------------------
+# --- ctxbackends serve -------------------------------------------------------------------------------
 
 
 def test_serve_at_a_terminal_until_ctrl_c(tiny: Path) -> None:
@@ -289,7 +289,7 @@ def test_serve_at_a_terminal_until_ctrl_c(tiny: Path) -> None:
         key = re.search("^export CTX_SERVE_KEY=(.+)$", at.raw.replace("\r", ""), re.MULTILINE)
         assert key is not None
         ping = ctx(
-            *("ai", "ping", *backend_options(f"http://127.0.0.1:{port}"), "--api-key-env", "CTX_SERVE_KEY", "--json"),
+            *("ping", *backend_options(f"http://127.0.0.1:{port}"), "--api-key-env", "CTX_SERVE_KEY", "--json"),
             CTX_SERVE_KEY=key[1],
         )
         second = ctx("serve", str(tiny), "--port", str(port))
@@ -297,7 +297,7 @@ def test_serve_at_a_terminal_until_ctrl_c(tiny: Path) -> None:
         assert 130 == at.end(), at.raw
         assert gone(server)
     assert (1, "") == (second.returncode, second.stdout)
-    assert f"ctx: port {port} on 127.0.0.1 is in use; choose another with --port\n" == second.stderr
+    assert f"ctxbackends: port {port} on 127.0.0.1 is in use; choose another with --port\n" == second.stderr
     assert 0 == ping.returncode, ping.stderr
     assert ("llamacpp", f"http://127.0.0.1:{port}", "tiny") == tuple(
         json.loads(ping.stdout)[name] for name in ("backend", "endpoint", "model")
@@ -354,7 +354,7 @@ def test_serve_until_it_is_terminated(tiny: Path) -> None:
         ready = json.loads(process.stdout.readline())
         arguments = Path(f"/proc/{ready['pid']}/cmdline").read_text() + Path(f"/proc/{process.pid}/cmdline").read_text()
         endpoint = f"http://127.0.0.1:{port}"
-        chat = ("ai", "chat", *backend_options(endpoint), "--model", "tiny", "--max-tokens", "2", "Hello")
+        chat = ("chat", *backend_options(endpoint), "--model", "tiny", "--max-tokens", "2", "Hello")
         refused = ctx(*chat)
         answered = ctx(*chat, "--api-key-env", "SOME_KEY", SOME_KEY=KEY)
         process.send_signal(signal.SIGTERM)
@@ -392,7 +392,7 @@ def test_serve_tells_that_its_server_died(tiny: Path) -> None:
         os.kill(json.loads(process.stdout.readline())["pid"], signal.SIGKILL)
         _, err = process.communicate(timeout=WITHIN)
     assert 1 == process.returncode
-    assert f"ctx: the llama.cpp server was killed by signal 9 while serving {tiny}" in err
+    assert f"ctxbackends: the llama.cpp server was killed by signal 9 while serving {tiny}" in err
     assert "Traceback" not in err
 
 
@@ -402,7 +402,8 @@ def test_serve_a_truncated_model(tiny: Path, tmp_path: Path) -> None:
     result = ctx("serve", str(truncated), "--port", str(free_port()))
     assert (1, "") == (result.returncode, result.stdout)
     assert (
-        f'ctx: backend "serve": the llama.cpp server exited with code 1 while serving {truncated}:\n' in result.stderr
+        f'ctxbackends: backend "serve": the llama.cpp server exited with code 1 while serving {truncated}:\n'
+        in result.stderr
     )
     assert "Traceback" not in result.stderr
 

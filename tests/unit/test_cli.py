@@ -11,7 +11,6 @@ import io
 import json
 import os
 import runpy
-import shutil
 import signal
 import socket
 import subprocess
@@ -33,10 +32,10 @@ import click
 import pytest
 
 import ctxbackends
-from ctxbackends import errors
-from ctxbackends.cli import main, terminal
-from ctxbackends.cli.ai import ai
-from ctxbackends.cli.root import root
+from ctxbackends import cli, errors
+from ctxbackends.cli import terminal
+from ctxbackends.cli.ai import chat
+from ctxbackends.cli.root import ctxbackends_group
 from ctxbackends.cli.serve import set_variable_line
 from ctxbackends.cli.wording import worded
 from ctxbackends.local import LocalServer, server, worker
@@ -46,7 +45,8 @@ ENDPOINT_OF_NOBODY = "http://127.0.0.1:1"  # needs root to listen on, and nobody
 KEY = "sk-test-0123456789abcdef"
 LOADING = b'{"error":{"message":"Loading model","type":"unavailable_error","code":503}}'
 REFUSED_HINT = (
-    "  is the server running there? ctx serve MODEL.gguf starts one, ctx setup --backend corrects the endpoint\n"
+    "  is the server running there? ctxbackends serve MODEL.gguf starts one, "
+    "ctxbackends setup --backend corrects the endpoint\n"
 )
 WITHIN = 30.0
 
@@ -89,11 +89,11 @@ def ctx(*arguments: str, stdin: bytes = b"", tty: str = "", one: bool = False) -
     if one:
         streams["stderr"] = streams["stdout"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["ctx", *arguments])
+        patch.setattr(sys, "argv", ["ctxbackends", *arguments])
         for name, stream in streams.items():
             patch.setattr(sys, name, stream)
         with pytest.raises(SystemExit) as left:
-            main()
+            cli.ctxbackends()
     return Result(left.value.code, streams["stdout"].text, "" if one else streams["stderr"].text)
 
 
@@ -254,17 +254,17 @@ def backend(endpoint: str, **fields: str) -> dict[str, str]:
     return {"name": "local", "type": "openai-compatible", "endpoint": endpoint, "default_model": "tiny", **fields}
 
 
-# --- ctx ai ping ------------------------------------------------------------------------------------
+# --- ctxbackends ping --------------------------------------------------------------------------------
 
 
 def test_ping(script: Script) -> None:
     ctxrc(backend(script.endpoint))
-    assert Result(0, f"backend   local\nendpoint  {script.endpoint}\nmodel     tiny\n", "") == ctx("ai", "ping")
+    assert Result(0, f"backend   local\nendpoint  {script.endpoint}\nmodel     tiny\n", "") == ctx("ping")
 
 
 def test_ping_json(script: Script) -> None:
     ctxrc(backend(script.endpoint))
-    result = ctx("ai", "ping", "--json")
+    result = ctx("ping", "--json")
     assert (0, "") == (result.code, result.err)
     answer = json.loads(result.out)
     assert isinstance(answer.pop("elapsed"), float)
@@ -274,15 +274,15 @@ def test_ping_json(script: Script) -> None:
 
 def test_ping_of_the_backend_that_is_named(script: Script) -> None:
     ctxrc(backend(ENDPOINT_OF_NOBODY, name="other"), backend(script.endpoint), default_backend="other")
-    assert 0 == ctx("ai", "ping", "--backend", "local").code
-    assert 0 == ctx("ai", "ping", "-b", "local").code
-    assert 1 == ctx("ai", "ping").code
+    assert 0 == ctx("ping", "--backend", "local").code
+    assert 0 == ctx("ping", "-b", "local").code
+    assert 1 == ctx("ping").code
 
 
 def test_a_wait_is_plain_lines_where_there_is_no_terminal(script: Script) -> None:
     ctxrc(backend(script.endpoint, type="llamacpp"))
     script.models[:0] = [(503, LOADING)] * 3
-    result = ctx("ai", "ping")
+    result = ctx("ping")
     assert f"backend   local\nendpoint  {script.endpoint}\nmodel     tiny\n" == result.out
     assert f"waiting for {script.endpoint} (loading, 0 s of 90 s)\n" == result.err
 
@@ -291,13 +291,13 @@ def test_a_long_wait_repeats_its_line(script: Script, monkeypatch: pytest.Monkey
     monkeypatch.setattr(terminal, "PLAIN_INTERVAL", 0.0)
     ctxrc(backend(script.endpoint, type="llamacpp"))
     script.models[:0] = [(503, LOADING)] * 3
-    assert [f"waiting for {script.endpoint} (loading, 0 s of 90 s)"] * 3 == ctx("ai", "ping").err.splitlines()
+    assert [f"waiting for {script.endpoint} (loading, 0 s of 90 s)"] * 3 == ctx("ping").err.splitlines()
 
 
 def test_a_wait_is_one_live_line_on_a_terminal(script: Script) -> None:
     ctxrc(backend(script.endpoint, type="llamacpp"))
     script.models[:0] = [(503, LOADING)] * 3
-    result = ctx("ai", "ping", tty="stderr")
+    result = ctx("ping", tty="stderr")
     assert f"backend   local\nendpoint  {script.endpoint}\nmodel     tiny\n" == result.out
     before, _, after = result.err.rpartition(f"waiting for {script.endpoint} (loading, 0 s of 90 s)")
     assert before, "the line was shown"
@@ -308,35 +308,35 @@ def test_no_wait(script: Script) -> None:
     ctxrc(backend(script.endpoint, type="llamacpp"))
     script.models = [(503, LOADING)]
     expected = (
-        f'ctx: backend "local": HTTP 503: {LOADING.decode()}\n'
+        f'ctxbackends: backend "local": HTTP 503: {LOADING.decode()}\n'
         "  the model is still loading; wait longer with ready_timeout in .ctxrc\n"
     )
-    assert Result(1, "", expected) == ctx("ai", "ping", "--no-wait")
+    assert Result(1, "", expected) == ctx("ping", "--no-wait")
 
 
 def test_a_wait_that_ends_without_a_server() -> None:
     ctxrc(backend(ENDPOINT_OF_NOBODY, type="llamacpp", ready_timeout="100ms"))
-    result = ctx("ai", "ping")
+    result = ctx("ping")
     assert (1, "") == (result.code, result.out)
     waiting, error, hint = result.err.splitlines()
     assert f"waiting for {ENDPOINT_OF_NOBODY} (refused, 0 s of 0 s)" == waiting
     assert error.startswith(
-        f'ctx: backend "local" unreachable at {ENDPOINT_OF_NOBODY}: connection refused (after waiting '
+        f'ctxbackends: backend "local" unreachable at {ENDPOINT_OF_NOBODY}: connection refused (after waiting '
     )
     assert REFUSED_HINT == hint + "\n"
 
 
-# --- ctx ai models ----------------------------------------------------------------------------------
+# --- ctxbackends models ------------------------------------------------------------------------------
 
 
 def test_models(script: Script) -> None:
     ctxrc(backend(script.endpoint))
-    assert Result(0, "tiny      4096 tokens\nlarger    unloaded\nno-facts\n", "") == ctx("ai", "models")
+    assert Result(0, "tiny      4096 tokens\nlarger    unloaded\nno-facts\n", "") == ctx("models")
 
 
 def test_models_json(script: Script) -> None:
     ctxrc(backend(script.endpoint))
-    result = ctx("ai", "models", "--json")
+    result = ctx("models", "--json")
     nothing: dict[str, object] = {"aliases": [], "context_length": None, "owned_by": None, "state": None}
     expected = [
         {**nothing, "id": "tiny", "aliases": ["small"], "context_length": 4096, "owned_by": "me"},
@@ -349,16 +349,16 @@ def test_models_json(script: Script) -> None:
 def test_a_server_without_models(script: Script) -> None:
     ctxrc(backend(script.endpoint))
     script.models = [(200, b'{"data":[]}')]
-    expected = 'ctx: backend "local": the server lists no model\n  load or pull a model on the server first\n'
-    assert Result(1, "", expected) == ctx("ai", "models")
+    expected = 'ctxbackends: backend "local": the server lists no model\n  load or pull a model on the server first\n'
+    assert Result(1, "", expected) == ctx("models")
 
 
-# --- ctx ai chat ------------------------------------------------------------------------------------
+# --- ctxbackends chat --------------------------------------------------------------------------------
 
 
 def test_chat(script: Script) -> None:
     ctxrc(backend(script.endpoint))
-    assert Result(0, "Héllo\n", "") == ctx("ai", "chat", "Say it")
+    assert Result(0, "Héllo\n", "") == ctx("chat", "Say it")
     assert [{"role": "user", "content": "Say it"}] == script.sent["messages"]
     assert "tiny" == script.sent["model"]
     assert script.sent["stream"] is True
@@ -368,7 +368,7 @@ def test_chat(script: Script) -> None:
 def test_chat_options(script: Script) -> None:
     ctxrc(backend(script.endpoint, default_model="another"))
     options = ("--system", "Be brief.", "--model", "tiny", "--max-tokens", "7", "--temperature", "0.5")
-    assert 0 == ctx("ai", "chat", *options, "Hi").code
+    assert 0 == ctx("chat", *options, "Hi").code
     assert [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "Hi"},
@@ -378,7 +378,7 @@ def test_chat_options(script: Script) -> None:
 
 def test_chat_json(script: Script) -> None:
     ctxrc(backend(script.endpoint))
-    result = ctx("ai", "chat", "--json", "Hi")
+    result = ctx("chat", "--json", "Hi")
     assert (0, "") == (result.code, result.err)
     expected: dict[str, object] = {
         "text": "Héllo",
@@ -408,89 +408,91 @@ def test_chat_json(script: Script) -> None:
 @pytest.mark.parametrize("arguments", [(), ("-",)])
 def test_the_prompt_from_standard_input(script: Script, arguments: tuple[str, ...]) -> None:
     ctxrc(backend(script.endpoint))
-    assert Result(0, "Héllo\n", "") == ctx("ai", "chat", *arguments, stdin="Grüße\n".encode())
+    assert Result(0, "Héllo\n", "") == ctx("chat", *arguments, stdin="Grüße\n".encode())
     assert [{"role": "user", "content": "Grüße\n"}] == script.sent["messages"]
 
 
 def test_a_dash_reads_from_a_terminal_too(script: Script) -> None:
     ctxrc(backend(script.endpoint))
-    assert 0 == ctx("ai", "chat", "-", stdin=b"typed\n", tty="stdin").code
+    assert 0 == ctx("chat", "-", stdin=b"typed\n", tty="stdin").code
     assert [{"role": "user", "content": "typed\n"}] == script.sent["messages"]
 
 
 def usage_error(problem: str) -> Result:
     return Result(
-        2, "", f"Usage: ctx ai chat [OPTIONS] [PROMPT]\nTry 'ctx ai chat --help' for help.\n\nError: {problem}\n"
+        2,
+        "",
+        f"Usage: ctxbackends chat [OPTIONS] [PROMPT]\nTry 'ctxbackends chat --help' for help.\n\nError: {problem}\n",
     )
 
 
 def test_no_prompt_at_a_terminal() -> None:
     expected = usage_error("no prompt: pass it as an argument, or on standard input")
-    assert expected == ctx("ai", "chat", tty="stdin")
+    assert expected == ctx("chat", tty="stdin")
 
 
 @pytest.mark.parametrize("stdin", [b"", b" \n\t"])
 def test_an_empty_prompt_on_standard_input(stdin: bytes) -> None:
-    assert usage_error("the prompt on standard input is empty") == ctx("ai", "chat", stdin=stdin)
+    assert usage_error("the prompt on standard input is empty") == ctx("chat", stdin=stdin)
 
 
 @pytest.mark.parametrize("prompt", ["", "  "])
 def test_an_empty_prompt(prompt: str) -> None:
-    assert usage_error("the prompt is empty") == ctx("ai", "chat", prompt)
+    assert usage_error("the prompt is empty") == ctx("chat", prompt)
 
 
 def test_a_prompt_that_is_not_utf8(script: Script) -> None:
     ctxrc(backend(script.endpoint))
     advice = "convert it, for example with iconv -t UTF-8"
-    expected = f"ctx: the prompt on standard input is not UTF-8 (byte 3); {advice}\n"
-    assert Result(1, "", expected) == ctx("ai", "chat", stdin=b"Gr\xfc\xdfe")
-    assert Result(1, "", f"ctx: the prompt is not UTF-8 (byte 1); {advice}\n") == ctx("ai", "chat", "\udcfc")
+    expected = f"ctxbackends: the prompt on standard input is not UTF-8 (byte 3); {advice}\n"
+    assert Result(1, "", expected) == ctx("chat", stdin=b"Gr\xfc\xdfe")
+    assert Result(1, "", f"ctxbackends: the prompt is not UTF-8 (byte 1); {advice}\n") == ctx("chat", "\udcfc")
     assert [] == script.requests
 
 
 @pytest.mark.parametrize("option", ["--system", "--model"])
 def test_an_option_that_is_not_utf8(script: Script, option: str) -> None:
     ctxrc(backend(script.endpoint))
-    assert usage_error(f"Invalid value for '{option}': is not UTF-8") == ctx("ai", "chat", option, "\udcfc", "Hi")
+    assert usage_error(f"Invalid value for '{option}': is not UTF-8") == ctx("chat", option, "\udcfc", "Hi")
 
 
 def test_an_answer_that_ends_a_line_gets_no_second_end(script: Script) -> None:
     ctxrc(backend(script.endpoint))
     script.chunks = [text_chunk("Hello\n"), last_chunk()]
-    assert Result(0, "Hello\n", "") == ctx("ai", "chat", "Hi")
+    assert Result(0, "Hello\n", "") == ctx("chat", "Hi")
 
 
 def test_an_answer_that_was_cut_short_says_so(script: Script) -> None:
     ctxrc(backend(script.endpoint))
     script.chunks = [text_chunk("Hel"), last_chunk("length")]
     note = "(finish_reason length: the answer is not as long as the model would have made it)\n"
-    assert Result(0, "Hel\n", note) == ctx("ai", "chat", "Hi")
+    assert Result(0, "Hel\n", note) == ctx("chat", "Hi")
 
 
 def test_a_refusal_goes_to_standard_error(script: Script) -> None:
     ctxrc(backend(script.endpoint))
     script.chunks = [text_chunk("", refusal="No\x07."), last_chunk()]
-    assert Result(0, "\n", "the model refused: No\x07.\n") == ctx("ai", "chat", "Hi")
-    assert Result(0, "\n", "the model refused: No\\x07.\n") == ctx("ai", "chat", "Hi", tty="stderr")
+    assert Result(0, "\n", "the model refused: No\x07.\n") == ctx("chat", "Hi")
+    assert Result(0, "\n", "the model refused: No\\x07.\n") == ctx("chat", "Hi", tty="stderr")
 
 
 def test_control_characters_are_filtered_on_a_terminal_alone(script: Script) -> None:
     ctxrc(backend(script.endpoint))
     script.chunks = [text_chunk("\x1b[31m\x1b]0;title\x07a\tb\r\n\x00\x7f\x9bé"), last_chunk()]
-    assert "\x1b[31m\x1b]0;title\x07a\tb\r\n\x00\x7f\x9bé\n" == ctx("ai", "chat", "Hi").out
-    assert "\\x1b[31m\\x1b]0;title\\x07a\tb\\x0d\n\\x00\\x7f\\x9bé\n" == ctx("ai", "chat", "Hi", tty="stdout").out
+    assert "\x1b[31m\x1b]0;title\x07a\tb\r\n\x00\x7f\x9bé\n" == ctx("chat", "Hi").out
+    assert "\\x1b[31m\\x1b]0;title\\x07a\tb\\x0d\n\\x00\\x7f\\x9bé\n" == ctx("chat", "Hi", tty="stdout").out
 
 
 def test_chat_waits_for_a_cold_start(script: Script) -> None:
     ctxrc(backend(script.endpoint, type="llamacpp"))
     script.loading = 3
-    assert Result(0, "Héllo\n", f"waiting for {script.endpoint} (loading, 0 s of 90 s)\n") == ctx("ai", "chat", "Hi")
+    assert Result(0, "Héllo\n", f"waiting for {script.endpoint} (loading, 0 s of 90 s)\n") == ctx("chat", "Hi")
 
 
 def test_the_live_line_is_gone_before_the_answer_begins(script: Script) -> None:
     ctxrc(backend(script.endpoint, type="llamacpp"))
     script.loading = 3
-    result = ctx("ai", "chat", "Hi", tty="stdout stderr", one=True)
+    result = ctx("chat", "Hi", tty="stdout stderr", one=True)
     _, _, after = result.out.rpartition("waiting for ")
     before, _, answer = after.rpartition("Hé")
     assert (0, "llo\n") == (result.code, answer)
@@ -499,7 +501,7 @@ def test_the_live_line_is_gone_before_the_answer_begins(script: Script) -> None:
 
 def test_chat_with_a_server_that_does_not_come() -> None:
     ctxrc(backend(ENDPOINT_OF_NOBODY, type="llamacpp", ready_timeout="100ms"))
-    result = ctx("ai", "chat", "Hi")
+    result = ctx("chat", "Hi")
     assert (1, "") == (result.code, result.out)
     assert f"waiting for {ENDPOINT_OF_NOBODY} (refused, 0 s of 0 s)\n" in result.err
 
@@ -508,10 +510,10 @@ def test_an_answer_that_breaks_off(script: Script) -> None:
     ctxrc(backend(script.endpoint))
     script.chunks, script.whole = [text_chunk("Hello")], False
     expected = (
-        'ctx: backend "local": the connection broke before the answer was whole\n'
+        'ctxbackends: backend "local": the connection broke before the answer was whole\n'
         "  5 characters had arrived; they are not a whole answer\n"
     )
-    assert Result(1, "Hello\n", expected) == ctx("ai", "chat", "Hi")
+    assert Result(1, "Hello\n", expected) == ctx("chat", "Hi")
 
 
 @pytest.mark.parametrize(
@@ -520,15 +522,15 @@ def test_an_answer_that_breaks_off(script: Script) -> None:
 def test_a_timeout_names_the_backend_the_duration_and_the_key(script: Script, key: str, phase: str) -> None:
     ctxrc(backend(script.endpoint, **{key: "200ms"}))
     script.silent = True
-    expected = f'ctx: backend "local": {phase} within 0.2 s; raise {key} to wait longer\n'
-    assert Result(1, "", expected) == ctx("ai", "chat", "Hi")
+    expected = f'ctxbackends: backend "local": {phase} within 0.2 s; raise {key} to wait longer\n'
+    assert Result(1, "", expected) == ctx("chat", "Hi")
 
 
 def test_chat_interrupted(script: Script) -> None:
     ctxrc(backend(script.endpoint))
     script.silent = True
     with subprocess.Popen(
-        command("ai", "chat", "Hi"), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command("chat", "Hi"), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as program:
         poll(lambda: script.requests or program.poll() is not None)
         program.send_signal(signal.SIGINT)
@@ -540,7 +542,7 @@ def test_interrupted_while_the_prompt_is_read(script: Script) -> None:
     """The event loop would put off the interrupt until somebody ends the input."""
     ctxrc(backend(script.endpoint))
     with subprocess.Popen(
-        command("ai", "chat"),
+        command("chat"),
         env=environment(),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -566,7 +568,7 @@ def test_a_reader_that_has_gone(script: Script) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     try:
-        result = process("ai", "models", stdout=writing)
+        result = process("models", stdout=writing)
     finally:
         os.close(writing)
     assert (1, "") == (result.returncode, result.stderr)
@@ -576,14 +578,14 @@ def test_a_reader_that_has_gone(script: Script) -> None:
 def test_a_full_disk(script: Script) -> None:
     ctxrc(backend(script.endpoint))
     with Path("/dev/full").open("wb") as full:
-        result = process("ai", "models", stdout=full)
-    assert (1, "ctx: No space left on device\n") == (result.returncode, result.stderr)
+        result = process("models", stdout=full)
+    assert (1, "ctxbackends: No space left on device\n") == (result.returncode, result.stderr)
 
 
 def test_no_standard_input() -> None:
     """Closed, as some schedulers start programs."""
     result = subprocess.run(
-        ["/bin/sh", "-c", 'exec "$@" <&-', "sh", *command("ai", "chat")],
+        ["/bin/sh", "-c", 'exec "$@" <&-', "sh", *command("chat")],
         env=environment(),
         capture_output=True,
         text=True,
@@ -599,22 +601,22 @@ def test_no_standard_input() -> None:
 
 @pytest.mark.parametrize("arguments", [("ping",), ("models",), ("chat", "Hi")])
 def test_no_backend(arguments: tuple[str, ...]) -> None:
-    expected = "ctx: no backend configured; run ctx setup --backend <name>\n"
-    assert Result(1, "", expected) == ctx("ai", *arguments)
+    expected = "ctxbackends: no backend configured; run ctx setup --backend <name>\n"
+    assert Result(1, "", expected) == ctx(*arguments)
 
 
 def test_several_backends_and_none_chosen() -> None:
     ctxrc({"name": "vllm"}, {"name": "ollama"})
     expected = (
-        "ctx: several backends are configured (vllm, ollama) and none is chosen; "
+        "ctxbackends: several backends are configured (vllm, ollama) and none is chosen; "
         "name one with --backend or set default_backend\n"
     )
-    assert Result(1, "", expected) == ctx("ai", "ping")
+    assert Result(1, "", expected) == ctx("ping")
 
 
 def test_a_backend_that_is_not_configured() -> None:
     ctxrc({"name": "vllm"})
-    assert Result(1, "", 'ctx: no backend is named "none" (configured: vllm)\n') == ctx("ai", "ping", "-b", "none")
+    assert Result(1, "", 'ctxbackends: no backend is named "none" (configured: vllm)\n') == ctx("ping", "-b", "none")
 
 
 def test_an_endpoint_on_the_command_line(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -622,10 +624,10 @@ def test_an_endpoint_on_the_command_line(script: Script, monkeypatch: pytest.Mon
     Path(".ctxrc").write_text("[")
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     expected = Result(0, f"backend   openai\nendpoint  {script.endpoint}\nmodel     tiny\n", "")
-    assert expected == ctx("ai", "ping", "--endpoint", script.endpoint + "/v1/", "--backend", "openai")
-    assert ctx("ai", "ping", "--endpoint", script.endpoint).out.startswith("backend   openai-compatible\n")
+    assert expected == ctx("ping", "--endpoint", script.endpoint + "/v1/", "--backend", "openai")
+    assert ctx("ping", "--endpoint", script.endpoint).out.startswith("backend   openai-compatible\n")
     assert [None, None] == [headers.get("Authorization") for _, _, headers in script.requests]
-    assert 0 == ctx("ai", "ping", "--endpoint", script.endpoint, "--api-key-env", "OPENAI_API_KEY").code
+    assert 0 == ctx("ping", "--endpoint", script.endpoint, "--api-key-env", "OPENAI_API_KEY").code
     assert f"Bearer {KEY}" == script.requests[-1][2]["Authorization"]
 
 
@@ -644,7 +646,7 @@ def test_an_endpoint_on_the_command_line(script: Script, monkeypatch: pytest.Mon
     ],
 )
 def test_options_that_do_not_go_together(arguments: tuple[str, ...], problem: str) -> None:
-    result = ctx("ai", "ping", *arguments)
+    result = ctx("ping", *arguments)
     assert (2, "") == (result.code, result.out)
     assert result.err.endswith(f"Error: {problem}\n")
 
@@ -671,14 +673,14 @@ def test_options_that_do_not_go_together(arguments: tuple[str, ...], problem: st
 )
 def test_a_malformed_ctxrc(tmp_path: Path, content: bytes, problem: str) -> None:
     (tmp_path / ".ctxrc").write_bytes(content)
-    result = ctx("ai", "ping")
+    result = ctx("ping")
     assert (1, "", 1) == (result.code, result.out, result.err.count("\n"))
-    assert result.err.startswith(f"ctx: {tmp_path}/.ctxrc{problem}")
+    assert result.err.startswith(f"ctxbackends: {tmp_path}/.ctxrc{problem}")
 
 
 def test_a_ctxrc_that_cannot_be_read(tmp_path: Path) -> None:
     where, why = unreadable(tmp_path / ".ctxrc")
-    assert Result(1, "", f"ctx: {where}: cannot be read: {why}\n") == ctx("ai", "ping")
+    assert Result(1, "", f"ctxbackends: {where}: cannot be read: {why}\n") == ctx("ping")
 
 
 def unreadable(path: Path) -> tuple[Path, str]:
@@ -692,39 +694,39 @@ def unreadable(path: Path) -> tuple[Path, str]:
 
 def test_nothing_listens() -> None:
     ctxrc(backend(ENDPOINT_OF_NOBODY))
-    expected = f'ctx: backend "local" unreachable at {ENDPOINT_OF_NOBODY}: connection refused\n{REFUSED_HINT}'
-    assert Result(1, "", expected) == ctx("ai", "ping")
+    expected = f'ctxbackends: backend "local" unreachable at {ENDPOINT_OF_NOBODY}: connection refused\n{REFUSED_HINT}'
+    assert Result(1, "", expected) == ctx("ping")
 
 
 def test_an_endpoint_of_something_else(script: Script) -> None:
     ctxrc(backend(script.endpoint))
     script.models = [(404, b"<html>not here</html>")]
     expected = (
-        'ctx: backend "local": HTTP 404: <html>not here</html>\n'
+        'ctxbackends: backend "local": HTTP 404: <html>not here</html>\n'
         "  is this the endpoint of a model server? it needs no /v1 at its end\n"
     )
-    assert Result(1, "", expected) == ctx("ai", "ping")
+    assert Result(1, "", expected) == ctx("ping")
     script.models = [(200, b"<html>hello</html>")]
-    result = ctx("ai", "ping")
+    result = ctx("ping")
     assert (1, "", 1) == (result.code, result.out, result.err.count("\n"))
-    assert result.err.startswith('ctx: backend "local": the answer is not what the OpenAI API answers with: ')
+    assert result.err.startswith('ctxbackends: backend "local": the answer is not what the OpenAI API answers with: ')
 
 
 def test_a_wrong_model(script: Script) -> None:
     ctxrc(backend(script.endpoint))
     body = '{"error":{"message":"The model `nope` does not exist.","type":"NotFoundError","code":404}}'
     script.chat = (404, body.encode())
-    expected = f'ctx: backend "local": HTTP 404: {body}\n  ctx ai models lists the models that it has\n'
-    assert Result(1, "", expected) == ctx("ai", "chat", "Hi", "--model", "nope")
+    expected = f'ctxbackends: backend "local": HTTP 404: {body}\n  ctxbackends models lists the models that it has\n'
+    assert Result(1, "", expected) == ctx("chat", "Hi", "--model", "nope")
 
 
 def test_no_model(script: Script) -> None:
     ctxrc({"name": "vllm", "endpoint": script.endpoint})
-    result = ctx("ai", "chat", "Hi")
+    result = ctx("chat", "Hi")
     assert (1, "", []) == (result.code, result.out, script.requests)
     problem = 'no model is named in the request, and the backend "vllm" has no default_model'
-    hint = "name one with --model, or write default_model into .ctxrc with ctx setup --model"
-    assert f"ctx: default_model: {problem}\n  {hint}\n" == result.err
+    hint = "name one with --model, or write default_model into .ctxrc with ctxbackends setup --model"
+    assert f"ctxbackends: default_model: {problem}\n  {hint}\n" == result.err
 
 
 def test_a_prompt_that_does_not_fit(script: Script) -> None:
@@ -732,7 +734,7 @@ def test_a_prompt_that_does_not_fit(script: Script) -> None:
     body = '{"error":{"message":"too long","type":"exceed_context_size_error","n_prompt_tokens":9000,"n_ctx":4096}}'
     script.chat = (400, body.encode())
     hint = f"the prompt has 9000 tokens and the context 4096; shorten it, or {LARGER}"
-    assert Result(1, "", f'ctx: backend "local": HTTP 400: {body}\n  {hint}\n') == ctx("ai", "chat", "Hi")
+    assert Result(1, "", f'ctxbackends: backend "local": HTTP 400: {body}\n  {hint}\n') == ctx("chat", "Hi")
 
 
 def test_a_key_that_is_refused(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -740,8 +742,8 @@ def test_a_key_that_is_refused(script: Script, monkeypatch: pytest.MonkeyPatch) 
     ctxrc(backend(script.endpoint, api_key_env="SOME_KEY"))
     body = '{"error": {"message": "Incorrect API key provided."}}'
     script.models = [(401, body.encode())]
-    expected = f'ctx: backend "local": HTTP 401: {body}\n  the key came from SOME_KEY\n'
-    assert Result(1, "", expected) == ctx("ai", "ping")
+    expected = f'ctxbackends: backend "local": HTTP 401: {body}\n  the key came from SOME_KEY\n'
+    assert Result(1, "", expected) == ctx("ping")
     assert f"Bearer {KEY}" == script.requests[0][2]["Authorization"]
 
 
@@ -750,9 +752,9 @@ def test_a_missing_key(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
     ctxrc(backend(script.endpoint))
     script.models = [(401, b"who are you?")]
     hint = "no key was sent; name its environment variable with api_key_env in .ctxrc"
-    assert Result(1, "", f'ctx: backend "local": HTTP 401: who are you?\n  {hint}\n') == ctx("ai", "ping")
+    assert Result(1, "", f'ctxbackends: backend "local": HTTP 401: who are you?\n  {hint}\n') == ctx("ping")
     ctxrc(backend(script.endpoint, api_key_env="SOME_KEY"))
-    assert Result(1, "", 'ctx: backend "local" takes its key from SOME_KEY, which is not set\n') == ctx("ai", "ping")
+    assert Result(1, "", 'ctxbackends: backend "local" takes its key from SOME_KEY, which is not set\n') == ctx("ping")
 
 
 def test_a_key_never_shows(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -762,14 +764,14 @@ def test_a_key_never_shows(script: Script, monkeypatch: pytest.MonkeyPatch) -> N
     script.models = [(401, f'{{"error":"bad key {KEY}"}}'.encode())]
     script.chat = script.models[0]
     for arguments in (["ping"], ["chat", "Hi"]):
-        result = ctx("ai", *arguments)
+        result = ctx(*arguments)
         assert 'HTTP 401: {"error":"bad key [key]"}' in result.err
         assert KEY not in result.out + result.err
         with pytest.raises(errors.AuthenticationError) as caught:
-            debug("ai", *arguments, "--debug")
+            debug(*arguments, "--debug")
         assert KEY not in "".join(traceback.format_exception(caught.value))
     # The key itself where its variable's name belongs.
-    for misused in (("ai", "ping", "--endpoint", script.endpoint), ("setup", "--backend", "vllm")):
+    for misused in (("ping", "--endpoint", script.endpoint), ("setup", "--backend", "vllm")):
         result = ctx(*misused, "--api-key-env", KEY)
         assert 1 == result.code
         assert KEY not in result.out + result.err
@@ -781,11 +783,11 @@ def test_a_key_never_shows(script: Script, monkeypatch: pytest.MonkeyPatch) -> N
 
 def debug(*arguments: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["ctx", *arguments])
-        main()
+        patch.setattr(sys, "argv", ["ctxbackends", *arguments])
+        cli.ctxbackends()
 
 
-@pytest.mark.parametrize("arguments", [("--debug", "ai", "ping"), ("ai", "ping", "--debug")])
+@pytest.mark.parametrize("arguments", [("--debug", "ping"), ("ping", "--debug")])
 def test_debug_shows_the_traceback(arguments: tuple[str, ...]) -> None:
     with pytest.raises(errors.NoBackendConfiguredError):
         debug(*arguments)
@@ -797,7 +799,7 @@ def test_a_fault_of_the_program_keeps_its_traceback(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr("ctxbackends.registry.Registry.from_ctxrc", broken)
     with pytest.raises(ZeroDivisionError):
-        debug("ai", "ping")
+        debug("ping")
 
 
 def status(kind: type[errors.APIStatusError], code: int) -> errors.APIStatusError:
@@ -841,7 +843,7 @@ def keyed(source: str | None) -> errors.AuthenticationError:
             status(errors.ModelLoadingError, 503),
             "HTTP 503: body\n  the model is still loading; wait longer with ready_timeout in .ctxrc",
         ),
-        (status(errors.ModelNotFoundError, 404), "HTTP 404: body\n  ctx ai models lists the models that it has"),
+        (status(errors.ModelNotFoundError, 404), "HTTP 404: body\n  ctxbackends models lists the models that it has"),
         (
             status(errors.NotFoundError, 404),
             "HTTP 404: body\n  is this the endpoint of a model server? it needs no /v1 at its end",
@@ -849,7 +851,7 @@ def keyed(source: str | None) -> errors.AuthenticationError:
         (
             status(errors.InternalServerError, 502),
             "HTTP 502: body\n  a proxy says that the server behind it is not there; "
-            "where it is starting, ctx ai ping waits for it",
+            "where it is starting, ctxbackends ping waits for it",
         ),
         (status(errors.InternalServerError, 500), "HTTP 500: body"),
         (errors.EmptyModelListError("no model"), "no model\n  load or pull a model on the server first"),
@@ -865,7 +867,7 @@ def keyed(source: str | None) -> errors.AuthenticationError:
         (errors.APIConnectionError("connection refused", refused=True), f"connection refused\n{REFUSED_HINT[:-1]}"),
         (
             errors.APIConnectionError("the name does not resolve", permanent=True),
-            "the name does not resolve\n  check the endpoint in .ctxrc; ctx setup --backend corrects it",
+            "the name does not resolve\n  check the endpoint in .ctxrc; ctxbackends setup --backend corrects it",
         ),
         (errors.APIConnectionError("closed", sent=True), "closed"),
         (
@@ -891,12 +893,11 @@ RUN = (
 )
 OPTIONS = {
     (): ("--version", "--debug", "--help"),
-    ("ai",): ("--help",),
-    ("ai", "ping"): ("--backend", "--no-wait", "--probe", "--json", "--endpoint", "--api-key-env", "--debug"),
-    ("ai", "status"): ("--backend", "--json", "--endpoint", "--api-key-env", "--debug"),
-    ("ai", "models"): ("--backend", "--json", "--endpoint", "--api-key-env", "--debug"),
-    ("ai", "chat"): ("--system", "--model", "--max-tokens", "--temperature", "--json", "--backend", "[PROMPT]"),
-    ("ai", "extract"): ("--kinds", *RUN),
+    ("ping",): ("--backend", "--no-wait", "--probe", "--json", "--endpoint", "--api-key-env", "--debug"),
+    ("status",): ("--backend", "--json", "--endpoint", "--api-key-env", "--debug"),
+    ("models",): ("--backend", "--json", "--endpoint", "--api-key-env", "--debug"),
+    ("chat",): ("--system", "--model", "--max-tokens", "--temperature", "--json", "--backend", "[PROMPT]"),
+    ("extract",): ("--kinds", *RUN),
     ("compact",): ("INPUT", "--emit", *RUN),
     ("ingest",): ("INPUT...", "--extract", *RUN),
     ("proposals",): ("--help",),
@@ -923,14 +924,16 @@ OPTIONS = {
 def test_help(arguments: tuple[str, ...], flag: str) -> None:
     result = ctx(*arguments, flag)
     assert (0, "") == (result.code, result.err)
-    assert result.out.startswith(" ".join(["Usage: ctx", *arguments]))
+    assert result.out.startswith(" ".join(["Usage: ctxbackends", *arguments]))
     for option in OPTIONS[arguments]:
         assert option in result.out
 
 
 def test_every_command_has_a_help_test() -> None:
-    with click.Context(root, info_name="ctx") as context:
-        names = {(name,): root.get_command(context, name) for name in root.list_commands(context)}
+    with click.Context(ctxbackends_group, info_name="ctxbackends") as context:
+        names = {
+            (name,): ctxbackends_group.get_command(context, name) for name in ctxbackends_group.list_commands(context)
+        }
     groups = {name: command for (name,), command in names.items() if isinstance(command, click.Group)}
     below = {(name, command) for name, group in groups.items() for command in group.commands}
     assert set(OPTIONS) == {(), *names, *below}
@@ -939,20 +942,18 @@ def test_every_command_has_a_help_test() -> None:
 def test_the_list_of_commands() -> None:
     """The summaries are written beside the names, so that the list imports no command."""
     shown = ctx("--help").out
-    with click.Context(root, info_name="ctx") as context:
-        for name in root.list_commands(context):
-            found = root.get_command(context, name)
+    with click.Context(ctxbackends_group, info_name="ctxbackends") as context:
+        for name in ctxbackends_group.list_commands(context):
+            found = ctxbackends_group.get_command(context, name)
             assert found is not None
             assert name == found.name
             assert found.help
-    assert "  ai         Ask a model: ping, status, models, chat, extract.\n" in shown
     assert "  proposals  Review what was taken out, and export it.\n" in shown
     assert "  serve      Serve a GGUF model with llama.cpp on this machine.\n" in shown
     assert "  setup      Write a backend into .ctxrc.\n" in shown
-    assert {"ping", "status", "models", "chat", "extract"} == set(ai.commands)
 
 
-@pytest.mark.parametrize("arguments", [(), ("ai",)])
+@pytest.mark.parametrize("arguments", [(), ("proposals",)])
 def test_a_group_alone_is_wrong_usage(arguments: tuple[str, ...]) -> None:
     result = ctx(*arguments)
     assert (2, "") == (result.code, result.out)
@@ -963,10 +964,10 @@ def test_a_group_alone_is_wrong_usage(arguments: tuple[str, ...]) -> None:
     "arguments",
     [
         ("nope",),
-        ("ai", "nope"),
-        ("ai", "ping", "--nope"),
-        ("ai", "chat", "--max-tokens", "0", "Hi"),
-        ("ai", "chat", "--temperature", "-1", "Hi"),
+        ("nope"),
+        ("ping", "--nope"),
+        ("chat", "--max-tokens", "0", "Hi"),
+        ("chat", "--temperature", "-1", "Hi"),
         ("serve",),
         ("serve", "model.gguf", "--port", "70000"),
         ("serve", "model.gguf", "--parallel", "0"),
@@ -979,15 +980,15 @@ def test_a_group_alone_is_wrong_usage(arguments: tuple[str, ...]) -> None:
 def test_wrong_usage(arguments: tuple[str, ...]) -> None:
     result = ctx(*arguments)
     assert (2, "") == (result.code, result.out)
-    assert result.err.startswith("Usage: ctx")
+    assert result.err.startswith("Usage: ctxbackends")
     assert "\nError: " in result.err
 
 
 def test_help_imports_no_heavy_package() -> None:
     code = (
-        "import sys; sys.argv = ['ctx', '--help']\n"
-        "from ctxbackends.cli import main\n"
-        "try: main()\n"
+        "import sys; sys.argv = ['ctxbackends', '--help']\n"
+        "from ctxbackends.cli import ctxbackends\n"
+        "try: ctxbackends()\n"
         "except SystemExit: pass\n"
         "print(sorted({'aiohttp', 'rich', 'tenacity', 'msgspec', 'anyio', 'ruamel', 'asyncio'} & sys.modules.keys()))"
     )
@@ -995,37 +996,34 @@ def test_help_imports_no_heavy_package() -> None:
         [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=WITHIN, check=True
     )
     assert result.stdout.endswith("\n[]\n"), result.stdout
-    assert "Usage: ctx" in result.stdout
+    assert "Usage: ctxbackends" in result.stdout
 
 
 def test_version(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metadata, "version", {"ctxbackends": "1.2.3"}.__getitem__)
-    assert Result(0, "ctx, version 1.2.3\n", "") == ctx("--version")
+    assert Result(0, "ctxbackends 1.2.3\n", "") == ctx("--version")
 
 
 def test_the_console_scripts() -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
-    assert {"ctx": "ctxbackends.cli:main", "ctxbackends": "ctxbackends.cli:main"} == project["scripts"]
-    module, name = project["scripts"]["ctx"].split(":")
-    assert main is getattr(import_module(module), name)
-    beside = str(Path(sys.executable).parent)
-    for script in filter(None, (shutil.which(name, path=beside) for name in project["scripts"])):
-        result = subprocess.run([script, "--help"], capture_output=True, text=True, timeout=WITHIN, check=True)
-        assert result.stdout.startswith("Usage: ctx ")
+    assert {"ctx": "ctxbackends.cli:ctx", "ctxbackends": "ctxbackends.cli:ctxbackends"} == project["scripts"]
+    for target in project["scripts"].values():
+        module, name = target.split(":")
+        assert callable(getattr(import_module(module), name))
 
 
 def test_completion_reads_no_prompt() -> None:
     """A shell that asks what comes next must not wait for standard input."""
-    with ai.commands["chat"].make_context("chat", ["-"], resilient_parsing=True) as context:
+    with chat.make_context("chat", ["-"], resilient_parsing=True) as context:
         assert "-" == context.params["prompt"]
 
 
-# --- ctx setup --------------------------------------------------------------------------------------
+# --- ctxbackends setup -------------------------------------------------------------------------------
 
 
 def test_setup(tmp_path: Path) -> None:
     path = tmp_path / ".ctxrc"
-    said = f'backend "llamacpp" {{}} {path}\ntry: ctx ai ping --backend llamacpp\n'
+    said = f'backend "llamacpp" {{}} {path}\ntry: ctxbackends ping --backend llamacpp\n'
     assert Result(0, "", said.format("added to")) == ctx("setup", "--backend", "llamacpp")
     assert (
         "backends:\n  - name: llamacpp\n    type: llamacpp\n    endpoint: http://localhost:8080\n" == path.read_text()
@@ -1116,24 +1114,24 @@ def test_setup_leaves_a_malformed_file_alone(tmp_path: Path) -> None:
     (tmp_path / ".ctxrc").write_text("backends: 3\n")
     result = ctx("setup", "--backend", "vllm")
     problem = 'backends: must be a list, each item beginning with "- name:"'
-    assert Result(1, "", f"ctx: {tmp_path}/.ctxrc:1: {problem}\n") == result
+    assert Result(1, "", f"ctxbackends: {tmp_path}/.ctxrc:1: {problem}\n") == result
     assert "backends: 3\n" == (tmp_path / ".ctxrc").read_text()
 
 
 def test_setup_of_a_type_without_an_endpoint(tmp_path: Path) -> None:
     result = ctx("setup", "--backend", "openai-compatible")
     problem = "the endpoint is missing, and type openai-compatible has no default; write it like http://localhost:8080"
-    assert Result(1, "", f"ctx: {tmp_path}/.ctxrc: endpoint: {problem}\n") == result
+    assert Result(1, "", f"ctxbackends: {tmp_path}/.ctxrc: endpoint: {problem}\n") == result
     assert not (tmp_path / ".ctxrc").exists()
 
 
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("ai", "models"),
-        ("ai", "status", "--endpoint", "http://192.0.2.9"),
-        ("ai", "chat", "--endpoint", "http://192.0.2.9", "--model", "m", "Hello"),
-        ("ai", "extract", "--endpoint", "http://127.0.0.1:1", "--model", "m"),
+        ("models"),
+        ("status", "--endpoint", "http://192.0.2.9"),
+        ("chat", "--endpoint", "http://192.0.2.9", "--model", "m", "Hello"),
+        ("extract", "--endpoint", "http://127.0.0.1:1", "--model", "m"),
         ("ingest", "notes.md", "--extract", "decisions", "--endpoint", "http://127.0.0.1:1", "--model", "m"),
         ("setup", "--backend", "vllm"),
     ],
@@ -1149,11 +1147,11 @@ def test_a_misspelt_key_ends_every_command_that_reads_the_file(
     Path(".context").mkdir()
     result = ctx(*arguments, stdin=b"We use YAML.")
     problem = f"{tmp_path}/.ctxrc:2: {written}: unknown key; did you mean {meant}?"
-    assert Result(1, "", f"ctx: {problem}\n") == result
+    assert Result(1, "", f"ctxbackends: {problem}\n") == result
     assert text == Path(".ctxrc").read_text()
 
 
-# --- ctx serve, with a stand-in for llama-server ------------------------------------------------------
+# --- ctxbackends serve, with a stand-in for llama-server ---------------------------------------------
 
 FAKE_PROGRAM = """
 import argparse, http.server, json, os, signal, sys, threading, time
@@ -1249,9 +1247,9 @@ def test_serve_until_the_server_dies(fake: Fake, model: Path, monkeypatch: pytes
         f"some-model is ready at http://127.0.0.1:{port} (Ctrl-C ends it)",
         "it asks for this API key; in another terminal, run:",
         f"export CTX_SERVE_KEY={fake.seen['key']}",
-        f"try: ctx ai chat --backend llamacpp --endpoint http://127.0.0.1:{port} --api-key-env CTX_SERVE_KEY "
+        f"try: ctxbackends chat --backend llamacpp --endpoint http://127.0.0.1:{port} --api-key-env CTX_SERVE_KEY "
         "--model some-model 'Hello'",
-        f"ctx: the llama.cpp server was killed by signal 9 while serving {model}:",
+        f"ctxbackends: the llama.cpp server was killed by signal 9 while serving {model}:",
         f"  loading {model}",
         "  something outside ended it; is there memory enough for the model?",
     ] == plain
@@ -1289,7 +1287,7 @@ def test_serve_without_a_key(fake: Fake, model: Path, monkeypatch: pytest.Monkey
     assert "API key" not in shown.err
     assert "CTX_SERVE_KEY" not in shown.err
     place = f"--endpoint http://127.0.0.1:{port}"
-    assert f"try: ctx ai chat --backend llamacpp {place} --model 'it'\"'\"'s mine' 'Hello'\n" in shown.err
+    assert f"try: ctxbackends chat --backend llamacpp {place} --model 'it'\"'\"'s mine' 'Hello'\n" in shown.err
     ready = json.loads(ctx("serve", str(model), "--port", str(free_port()), "--no-key", "--json").out)
     assert {"endpoint", "model", "pid"} == ready.keys()
 
@@ -1336,7 +1334,7 @@ def test_serve_a_model_that_does_not_load(fake: Fake, model: Path, monkeypatch: 
     plain = [line for line in result.err.splitlines() if not line.startswith("waiting for ")]
     problem = f"the llama.cpp server exited with code 3 while serving {model}:"
     hint = "above is the end of llama.cpp's log; if it calls the file corrupted or incomplete, fetch the file again"
-    assert [f'ctx: backend "serve": {problem}', f"  loading {model}", "  no such tensor", f"  {hint}"] == plain
+    assert [f'ctxbackends: backend "serve": {problem}', f"  loading {model}", "  no such tensor", f"  {hint}"] == plain
 
 
 def test_serve_shows_the_log_on_standard_error(
@@ -1344,14 +1342,17 @@ def test_serve_shows_the_log_on_standard_error(
 ) -> None:
     monkeypatch.setenv("FAKE_MODE", "dies")
     result = ctx("serve", str(model), "--port", str(free_port()), "--show-log")
-    assert f'ctx: backend "serve": the llama.cpp server exited with code 3 while serving {model}\n  above' in result.err
+    assert (
+        f'ctxbackends: backend "serve": the llama.cpp server exited with code 3 while serving {model}\n  above'
+        in result.err
+    )
     assert ("", f"loading {model}\n\nno such tensor\n\n") == capfd.readouterr()
 
 
 def test_serve_where_the_variable_is_not_set(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SOME_KEY", raising=False)
     problem = "the environment variable SOME_KEY is not set; it should hold the API key to ask clients for"
-    assert Result(1, "", f"ctx: {problem}\n") == ctx("serve", str(model), "--api-key-env", "SOME_KEY")
+    assert Result(1, "", f"ctxbackends: {problem}\n") == ctx("serve", str(model), "--api-key-env", "SOME_KEY")
 
 
 def test_serve_a_file_that_is_no_model(tmp_path: Path) -> None:
@@ -1365,13 +1366,13 @@ def test_serve_a_file_that_is_no_model(tmp_path: Path) -> None:
         tmp_path / "empty.gguf": f"{tmp_path}/empty.gguf is no GGUF model file",
         tmp_path / "text.gguf": f"{tmp_path}/text.gguf is no GGUF model file",
     }.items():
-        assert Result(1, "", f"ctx: model_path: {problem}\n") == ctx("serve", str(path))
+        assert Result(1, "", f"ctxbackends: model_path: {problem}\n") == ctx("serve", str(path))
 
 
 def test_serve_on_a_port_in_use(fake: Fake, model: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        expected = f"ctx: port {port} on 127.0.0.1 is in use; choose another with --port\n"
+        expected = f"ctxbackends: port {port} on 127.0.0.1 is in use; choose another with --port\n"
         assert Result(1, "", expected) == ctx("serve", str(model), "--port", str(port))
 
 
@@ -1379,13 +1380,13 @@ def test_serve_where_no_server_is_installed(model: Path, monkeypatch: pytest.Mon
     hide_wheel(monkeypatch)
     monkeypatch.setenv("PATH", "/nowhere")
     problem = f"no llama.cpp server is installed to serve {model}; run: pip install 'ctxbackends[llamacpp]'"
-    assert Result(1, "", f'ctx: backend "serve": {problem}\n') == ctx("serve", str(model))
+    assert Result(1, "", f'ctxbackends: backend "serve": {problem}\n') == ctx("serve", str(model))
 
 
 def test_ping_of_a_model_that_is_served_here(fake: Fake, model: Path) -> None:
     """A backend with model_path: started for the command, with a key of its own, and gone with it."""
     ctxrc({"name": "llamacpp", "model_path": model.name})
-    result = ctx("ai", "ping", "--json")
+    result = ctx("ping", "--json")
     assert 0 == result.code, result.err
     answer = json.loads(result.out)
     assert (f"http://127.0.0.1:{fake.seen['port']}", "some-model") == (answer["endpoint"], answer["model"])
@@ -1398,7 +1399,7 @@ def test_ping_of_a_model_that_is_served_here(fake: Fake, model: Path) -> None:
 def test_a_served_model_with_a_configured_key(fake: Fake, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_KEY", KEY)
     ctxrc({"name": "llamacpp", "model_path": model.name, "api_key_env": "SOME_KEY", "default_model": "mine"})
-    assert "mine" == json.loads(ctx("ai", "ping", "--json").out)["model"]
+    assert "mine" == json.loads(ctx("ping", "--json").out)["model"]
     assert (KEY, "mine") == (fake.seen["key"], fake.seen["alias"])
 
 

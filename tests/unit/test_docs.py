@@ -17,7 +17,7 @@ from click.testing import CliRunner
 
 import ctxbackends
 from ctxbackends import BackendConfig, LocalServer
-from ctxbackends.cli.root import root
+from ctxbackends.cli.root import ctx_group, ctxbackends_group
 from ctxbackends.config_read import parse_ctxrc
 from ctxbackends.testing.plugin import llama_server, tiny_model  # noqa: F401  # fixtures; the checkout has no plugin
 
@@ -118,15 +118,17 @@ def test_ctxrc_parses(block: Block) -> None:
     assert config.backends or config.redact
 
 
-HELP = re.compile(r"\$ ctx ?(.*) --help\n(.*)", re.DOTALL)
+HELP = re.compile(r"\$ (ctx|ctxbackends)((?: \w+)*) --help\n(.*)", re.DOTALL)
 
 
 @pytest.mark.parametrize("block", [block for block in blocks("console") if HELP.match(block.text)], ids=str)
-def test_help_is_the_programs_own(block: Block) -> None:
+def test_help_is_the_programs_own(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(block.page))  # no other ctx is there
     match = HELP.match(block.text)
     assert match is not None
-    shown = CliRunner().invoke(root, [*match[1].split(), "--help"], prog_name="ctx", terminal_width=78)
-    assert shown.output == match[2]
+    group = ctx_group if match[1] == "ctx" else ctxbackends_group
+    shown = CliRunner().invoke(group, [*match[2].split(), "--help"], prog_name=match[1], terminal_width=78)
+    assert shown.output == match[3]
 
 
 def test_every_public_name_is_described() -> None:

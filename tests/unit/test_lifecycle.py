@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from ctxbackends import BackendConfig, ConfigError, Registry, UnsupportedOperationError, open_backend
-from ctxbackends.cli.root import root
+from ctxbackends.cli.root import ctxbackends_group
 from ctxbackends.profiles import PROFILES
 from ctxbackends.testing.anthropic_stand_in import AnthropicStandIn
 from ctxbackends.testing.lmstudio_stand_in import LMStudioStandIn
@@ -89,7 +89,7 @@ async def test_all_backends_are_looked_at_at_once(raw_server: RawServerFactory, 
 
 
 def ctx(*arguments: str) -> Any:
-    return CliRunner().invoke(root, ["ai", "status", *arguments])
+    return CliRunner().invoke(ctxbackends_group, ["status", *arguments])
 
 
 def test_the_command_prints_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusing_url: str) -> None:

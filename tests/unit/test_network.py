@@ -15,7 +15,7 @@ import pytest
 import trustme
 from click.testing import CliRunner
 
-from ctxbackends.cli.root import root
+from ctxbackends.cli.root import ctxbackends_group
 from ctxbackends.config import BackendConfig
 from ctxbackends.config_read import airgap_of, load_ctxrc, parse_ctxrc
 from ctxbackends.config_write import setup_backend
@@ -435,12 +435,12 @@ def test_setup_keeps_airgap(tmp_path: Path) -> None:
 def test_ctx_shows_it_and_holds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / ".ctxrc").write_text(FILE.format("true"))
     monkeypatch.chdir(tmp_path)
-    shown = CliRunner().invoke(root, ["ai", "status"])
+    shown = CliRunner().invoke(ctxbackends_group, ["status"])
     assert 0 == shown.exit_code
     assert "error" in shown.stdout
     assert "airgap: the endpoint http://192.0.2.1" in shown.stdout
-    for command in (["ai", "ping", "--endpoint", "http://192.0.2.9"], ["ai", "models"]):
-        refused = CliRunner().invoke(root, command)
+    for command in (["ping", "--endpoint", "http://192.0.2.9"], ["models"]):
+        refused = CliRunner().invoke(ctxbackends_group, command)
         assert 0 != refused.exit_code
         assert "airgap" in f"{refused.stderr}{refused.exception}"
 

@@ -1,0 +1,337 @@
+"""``ctx`` beside another program of that name: what is ours, how all else is handed on, and what ends a loop."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import attrs
+import pytest
+
+import ctxbackends
+from ctxbackends.cli import dispatch
+
+WITHIN = 60.0
+
+# The other program: it tells how it was started, and then does as its first argument says.
+STAND_IN = """
+import json, os, signal, sys
+facts = {
+    "arguments": [os.fsencode(argument).hex() for argument in sys.argv[1:]],
+    "input": sys.stdin.buffer.read().hex(),
+    "process": os.getpid(),
+    "broken_pipe": os.environ["SIGPIPE_WAS"],
+}
+sys.stdout.buffer.write(json.dumps(facts).encode() + b"\\n\\xff\\x00")
+sys.stderr.buffer.write(b"to stderr \\xfe\\n")
+sys.exit(7)
+"""
+# Python sets SIGPIPE for itself: a shell tells what the process was started with.
+SHELL = '#!/bin/sh\nSIGPIPE_WAS=$(grep SigIgn /proc/$$/status) exec "{python}" "{code}" "$@"\n'
+
+
+def script(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
+
+
+def launcher(directory: Path) -> Path:
+    """``ctx`` as an installer writes it."""
+    return script(
+        directory / "ctx",
+        f"#!{sys.executable}\nimport sys\nfrom ctxbackends.cli import ctx\nsys.exit(ctx())\n",
+    )
+
+
+def stand_in(directory: Path) -> Path:
+    code = directory / "code.py"
+    directory.mkdir(parents=True, exist_ok=True)
+    code.write_text(STAND_IN)
+    return script(directory / "ctx", SHELL.format(python=sys.executable, code=code))
+
+
+def run(
+    program: Path, *arguments: str | bytes, path: Sequence[Path], stdin: bytes = b"", **more: str
+) -> subprocess.CompletedProcess[bytes]:
+    search = os.pathsep.join([*map(str, path), os.defpath])
+    package = str(Path(ctxbackends.__file__).parent.parent)
+    return subprocess.run(
+        [program, *arguments],
+        input=stdin,
+        capture_output=True,
+        timeout=WITHIN,
+        env={**os.environ, "PYTHONPATH": package, "PATH": search, **more},
+    )
+
+
+@attrs.frozen
+class Programs:
+    """Ours and the other one, in directories of the PATH, in this order."""
+
+    ours: Path
+    other: Path
+
+    @property
+    def path(self) -> list[Path]:
+        return [self.ours.parent, self.other.parent]
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Programs:
+    if sys.platform == "win32":
+        pytest.skip("the programs are shell scripts")
+    return Programs(launcher(tmp_path / "ours"), stand_in(tmp_path / "other"))
+
+
+def arguments_of(done: subprocess.CompletedProcess[bytes]) -> list[bytes]:
+    facts = json.loads(done.stdout.partition(b"\n")[0])
+    return [bytes.fromhex(argument) for argument in facts["arguments"]]
+
+
+# --- whose command it is ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "--help",
+        "-h",
+        "--version",
+        "--debug",
+        "ai",
+        "ai ping",
+        "--debug ai ping",
+        "-- ai ping",
+        "ingest notes.md",
+        "compact s.jsonl --emit decisions",
+        "compact --emit=decisions s.jsonl",
+        "setup --backend vllm",
+        "setup --endpoint http://gpu:8000 --backend=vllm",
+    ],
+)
+def test_commands_of_this_package(line: str) -> None:
+    assert dispatch.is_ours(line.split())
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "status",
+        "decision add",
+        "serve",
+        "proposals list",
+        "compact",
+        "compact s.jsonl",
+        "compact -- --emit",
+        "compact --emitted",
+        "setup",
+        "setup claude-code",
+        "setup --backends vllm",
+        "--debug status",
+        "--help status",
+        "--context-dir x ai ping",
+        "-",
+    ],
+)
+def test_commands_of_another_program(line: str) -> None:
+    assert not dispatch.is_ours(line.split())
+
+
+# --- handing on ---------------------------------------------------------------------------------------
+
+
+def test_streams_and_exit_code_are_unchanged(programs: Programs) -> None:
+    done = run(programs.ours, "status", path=programs.path, stdin=b"in \xff\x00\n")
+    first, _, rest = done.stdout.partition(b"\n")
+    assert (7, b"\xff\x00", b"to stderr \xfe\n") == (done.returncode, rest, done.stderr)
+    assert b"in \xff\x00\n" == bytes.fromhex(json.loads(first)["input"])
+
+
+def test_arguments_are_unchanged(programs: Programs) -> None:
+    arguments = [b"decision", b"add", b"two words", "größer".encode(), b"\xff", b"", b"--", b"*", b'"quoted"', b"a\nb"]
+    assert arguments == arguments_of(run(programs.ours, *arguments, path=programs.path))
+
+
+@pytest.mark.parametrize(
+    "line", ["--debug status", "--context-dir x status", "compact --archive", "setup claude-code", "-h status"]
+)
+def test_options_go_along(programs: Programs, line: str) -> None:
+    assert line.split() == [one.decode() for one in arguments_of(run(programs.ours, *line.split(), path=programs.path))]
+
+
+def test_the_process_becomes_the_other_program(programs: Programs) -> None:
+    with subprocess.Popen(
+        [programs.ours, "status"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PATH": os.pathsep.join([*map(str, programs.path), os.defpath])},
+    ) as process:
+        assert process.stdout is not None
+        facts = json.loads(process.stdout.readline())
+        process.stdout.read()
+    assert process.pid == facts["process"]
+    assert not int(facts["broken_pipe"].split()[1], 16) & 1 << 12  # SIGPIPE is 13: not ignored, as in a shell
+
+
+def test_the_right_one_of_several(programs: Programs, tmp_path: Path) -> None:
+    """A directory, a file that is no program, and this package in another environment are passed over."""
+    (tmp_path / "directory" / "ctx").mkdir(parents=True)
+    script(tmp_path / "file" / "ctx", "").chmod(0o644)
+    other_environment = launcher(tmp_path / "environment")
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "ctx").symlink_to(other_environment)
+    between = [tmp_path / name for name in ("missing", "directory", "file", "environment", "linked")]
+    for path in ([programs.ours.parent, *between, programs.other.parent], [*between, *programs.path]):
+        done = run(programs.ours, "status", path=path)
+        assert (7, [b"status"]) == (done.returncode, arguments_of(done))
+
+
+def test_a_wrapper_that_becomes_this_program_is_passed_over(programs: Programs, tmp_path: Path) -> None:
+    """Like a shim of pyenv, which names no package."""
+    wrapper = script(tmp_path / "shims" / "ctx", f'#!/bin/sh\nexec "{programs.ours}" "$@"\n')
+    path = [programs.ours.parent, wrapper.parent, programs.other.parent]
+    for program in (programs.ours, wrapper):
+        done = run(program, "decision", "a b", path=path)
+        assert (7, [b"decision", b"a b"]) == (done.returncode, arguments_of(done))
+
+
+def test_a_wrapper_around_this_program_does_not_loop(programs: Programs, tmp_path: Path) -> None:
+    """It starts a process of its own each time, which cannot be told from the other program calling ``ctx``."""
+    wrapper = script(tmp_path / "shims" / "ctx", f'#!/bin/sh\n"{programs.ours}" "$@"\n')
+    done = run(programs.ours, "status", path=[programs.ours.parent, wrapper.parent])
+    problem = f"ctx: {wrapper} starts this ctx again; remove it from the PATH\n"
+    assert (1, problem) == (done.returncode, done.stderr.decode())
+
+
+def test_two_of_this_package_and_no_other(programs: Programs, tmp_path: Path) -> None:
+    done = run(programs.ours, "status", path=[programs.ours.parent, launcher(tmp_path / "second").parent])
+    assert (2, b"") == (done.returncode, done.stdout)
+    assert done.stderr.startswith(b"ctx: no such command: status; ")
+
+
+def test_the_other_program_may_call_ctx(programs: Programs, tmp_path: Path) -> None:
+    caller = script(
+        tmp_path / "caller" / "ctx",
+        f'#!/bin/sh\nif [ "$1" = inner ]; then echo inner; else "{programs.ours}" inner; fi\n',
+    )
+    done = run(programs.ours, "outer", path=[programs.ours.parent, caller.parent])
+    assert (0, b"inner\n", b"") == (done.returncode, done.stdout, done.stderr)
+
+
+@pytest.mark.parametrize("trail", ["", "x", "1\n", "x\ny", f"{2**70}\n1\n/somewhere"])
+def test_a_trail_of_nobody_is_ignored(programs: Programs, trail: str) -> None:
+    done = run(programs.ours, "status", path=programs.path, **{dispatch.TRAIL: trail})
+    assert (7, [b"status"]) == (done.returncode, arguments_of(done))
+
+
+def test_a_program_that_cannot_be_started(programs: Programs, tmp_path: Path) -> None:
+    broken = script(tmp_path / "broken" / "ctx", "no program")
+    done = run(programs.ours, "status", path=[programs.ours.parent, broken.parent])
+    assert (1, f"ctx: {broken} cannot be started: Exec format error\n") == (done.returncode, done.stderr.decode())
+
+
+def test_where_a_process_cannot_become_another_program(capfd: pytest.CaptureFixture[str]) -> None:
+    code = "import sys; print(sys.argv[1]); sys.exit(5)"
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        assert 5 == dispatch.run_and_wait([sys.executable, "-c", code, "a b"])
+        assert 1 == dispatch.run_and_wait(["/nowhere/ctx"])
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert ("a b\n", "ctx: /nowhere/ctx cannot be started: No such file or directory\n") == capfd.readouterr()
+
+
+# --- where there is no other --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        (
+            "decision add",
+            "no such command: decision; this ctx belongs to the Python package ctxbackends (run ctx --help",
+        ),
+        (
+            "serve m.gguf",
+            "no such command: serve; this ctx belongs to the Python package ctxbackends (did you mean ctx ai",
+        ),
+        (
+            "compact s.jsonl",
+            "no such command: compact without --emit; this ctx belongs to the Python package ctxbackends",
+        ),
+        (
+            "setup",
+            "no such command: setup without --backend; this ctx belongs to the Python package ctxbackends (add --b",
+        ),
+        ("\x1b[2J", "no such command: \\x1b[2J; this ctx"),
+    ],
+)
+def test_no_other_program(programs: Programs, line: str, problem: str) -> None:
+    done = run(programs.ours, *line.split(" "), path=[programs.ours.parent])
+    assert (2, b"") == (done.returncode, done.stdout)
+    assert done.stderr.decode().startswith(f"ctx: {problem}")
+    assert done.stderr.decode().endswith(
+        "and the Go tool ctx (https://ctx.ist), which has other commands, is not on the PATH\n"
+    )
+
+
+# --- ours ---------------------------------------------------------------------------------------------
+
+
+def test_help_and_version_name_the_other_program(programs: Programs) -> None:
+    alone = run(programs.ours, "--version", path=[programs.ours.parent])
+    assert (0, f"ctx (ctxbackends) {ctxbackends.__version__}\n") == (alone.returncode, alone.stdout.decode())
+    both = run(programs.ours, "--version", path=programs.path)
+    assert alone.stdout.decode() + f"other commands go to {programs.other}\n" == both.stdout.decode()
+    for arguments in ([], ["--help"], ["-h"]):
+        shown = run(programs.ours, *arguments, path=programs.path)
+        text = (shown.stdout + shown.stderr).decode()
+        assert text.startswith("Usage: ctx [OPTIONS] COMMAND")
+        assert str(programs.other) in "".join(text.split())
+        assert b"Other commands go" not in run(programs.ours, *arguments, path=[programs.ours.parent]).stdout
+
+
+def test_the_tree_of_ctx(programs: Programs) -> None:
+    path = [programs.ours.parent]
+    for line in (
+        "ai ping",
+        "ai serve",
+        "ai proposals list",
+        "ingest",
+        "compact --emit decisions",
+        "setup --backend vllm",
+    ):
+        shown = run(programs.ours, *line.split(), "--help", path=path)
+        words = " ".join(word for word in line.split() if word.isalpha() and word not in ("decisions", "vllm"))
+        assert (0, True) == (shown.returncode, shown.stdout.startswith(f"Usage: ctx {words} ".encode())), shown
+
+
+HIDDEN = """
+import sys
+sys.modules["{name}"] = None
+sys.argv[0] = "{program}"
+from ctxbackends import cli
+cli.{program}()
+"""
+MISSING = "{}: the command line is an extra of ctxbackends; run pip install 'ctxbackends[cli]'\n"
+
+
+@pytest.mark.parametrize("name", ["click", "rich"])
+def test_without_the_extra(programs: Programs, name: str) -> None:
+    """Only our own commands need it."""
+    for program, arguments in (("ctx", ["ai", "ping"]), ("ctx", []), ("ctxbackends", ["--version"])):
+        code = HIDDEN.format(name=name, program=program)
+        done = run(Path(sys.executable), "-c", code, *arguments, path=programs.path)
+        assert (1, b"", MISSING.format(program)) == (done.returncode, done.stdout, done.stderr.decode())
+    code = HIDDEN.format(name=name, program="ctx")
+    done = run(Path(sys.executable), "-c", code, "status", path=programs.path)
+    assert (7, [b"status"]) == (done.returncode, arguments_of(done))
