@@ -6,7 +6,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    __version__: str
     from ctxbackends.backend import Backend as Backend
     from ctxbackends.config import BackendConfig as BackendConfig
     from ctxbackends.errors import AirgapError as AirgapError
@@ -105,6 +104,8 @@ if TYPE_CHECKING:
     from ctxbackends.types import TokenLogprob as TokenLogprob
     from ctxbackends.types import ToolCallDelta as ToolCallDelta
     from ctxbackends.types import Usage as Usage
+
+__version__: str
 
 _HOMES = {
     "messages": (

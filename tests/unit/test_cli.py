@@ -1128,7 +1128,7 @@ def test_setup_of_a_type_without_an_endpoint(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("models"),
+        ("models",),
         ("status", "--endpoint", "http://192.0.2.9"),
         ("chat", "--endpoint", "http://192.0.2.9", "--model", "m", "Hello"),
         ("extract", "--endpoint", "http://127.0.0.1:1", "--model", "m"),

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -142,3 +143,31 @@ def test_an_unknown_name() -> None:
         ctxbackends.Nothing  # noqa: B018
     with pytest.raises(ImportError, match="cannot import name 'Nothing'"):
         from ctxbackends import Nothing  # noqa: F401, PLC0415
+
+
+def test_a_completion_imports_no_command_line(tmp_path: Path) -> None:
+    """The extra ``cli`` may not be installed."""
+    code = (
+        "import asyncio, ctxbackends\n"
+        "from ctxbackends.testing import FaultServer\n"
+        "async def main():\n"
+        "    async with FaultServer() as server:\n"
+        "        async with ctxbackends.open_backend('vllm', endpoint=server.url, default_model='m') as backend:\n"
+        "            print((await backend.complete('Hello')).text)\n"
+        "asyncio.run(main())\n"
+        "import sys\n"
+        "print(sorted({'click', 'rich'} & sys.modules.keys()))\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(ctxbackends.__file__).parent.parent)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (0, "[]") == (result.returncode, result.stdout.splitlines()[-1]), result.stderr
+
+
+def test_the_version_is_that_of_the_installed_package() -> None:
+    assert metadata.version("ctxbackends") == ctxbackends.__version__
