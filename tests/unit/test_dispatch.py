@@ -229,7 +229,7 @@ def test_the_other_program_may_call_ctx(programs: Programs, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("trail", ["", "x", "1\n", "x\ny", f"{2**70}\n1\n/somewhere"])
 def test_a_trail_of_nobody_is_ignored(programs: Programs, trail: str) -> None:
-    done = run(programs.ours, "status", path=programs.path, **{dispatch.TRAIL: trail})
+    done = run(programs.ours, "status", path=programs.path, CTXBACKENDS_HANDED_ON=trail)
     assert (7, [b"status"]) == (done.returncode, arguments_of(done))
 
 
