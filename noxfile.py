@@ -42,6 +42,7 @@ def demo(session: nox.Session) -> None:
 
 def prepare_tests(session: nox.Session) -> list[str]:
     """Install what the tests need. Returns how pytest is run: quietly, and in an order that the seed gives again."""
+    session.env["UV_COMPILE_BYTECODE"] = "1"  # once, and not in each process of the tests
     install_wheel(session, "all", "tests")
     install_old_llamacpp(session)
     # A third process runs while the tests of the others wait for servers and timeouts.
