@@ -20,6 +20,7 @@ from typing import Any
 from docutils import nodes
 from docutils.parsers.rst import directives
 from sphinx.application import Sphinx
+from sphinx.ext.napoleon.docstring import GoogleDocstring
 from sphinx.util.docutils import SphinxDirective
 
 from ctxbackends import PROFILES, BackendError, Profile
@@ -36,6 +37,8 @@ version = release = metadata.version("ctxbackends")
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True  # else each attribute is documented twice
+# Else the text before a colon in the first line of a property becomes its type.
+GoogleDocstring._parse_attribute_docstring = GoogleDocstring._consume_to_end  # type: ignore[method-assign]
 # Fragments: towncrier puts those of changes/ into CHANGELOG.md, performance.md includes the table of benchmarks/, and
 # knowledge.md shows a file of examples/.
 exclude_patterns = ["_build", "changes", "benchmarks", "examples"]
@@ -186,21 +189,22 @@ class OperationsTable(SphinxDirective):
         return self.parse_text_to_nodes("\n".join(table([row(profile) for profile in PROFILES.values()])))
 
 
-class ProofsTable(SphinxDirective):
-    """docs/proofs.json, which the shared tests write and hold."""
+class CoverageTable(SphinxDirective):
+    """The table of docs/coverage-by-server.json, which the shared tests write and check."""
 
-    marks = {"proven": YES, "refused": "○"}  # noqa: RUF012  # read only
+    marks = {"tested": YES, "not supported": "○"}  # noqa: RUF012  # read only
 
     def run(self) -> list[nodes.Node]:
-        path = Path(__file__).with_name("proofs.json")
+        path = Path(__file__).with_name("coverage-by-server.json")
         self.env.note_dependency(str(path))
-        proofs = {name.replace(", ", " "): rows for name, rows in json.loads(path.read_text()).items()}
-        rows = sorted({row for column in proofs.values() for row in column})
+        coverage = {name.replace(", ", " "): rows for name, rows in json.loads(path.read_text()).items()}
+        columns = coverage.items()
+        rows = sorted({row for _, cells in columns for row in cells})
         lines = table(
             [
                 {
                     "": row,
-                    **{name: self.marks.get(proofs[name].get(row, ""), proofs[name].get(row, "")) for name in proofs},
+                    **{name: self.marks.get(cells.get(row, ""), cells.get(row, "")) for name, cells in columns},
                 }
                 for row in rows
             ]
@@ -337,7 +341,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("profiles", ProfileTable)
     app.add_directive("options", OptionsTable)
     app.add_directive("operations", OperationsTable)
-    app.add_directive("proofs", ProofsTable)
+    app.add_directive("coverage-by-server", CoverageTable)
     app.add_directive("faults", FaultsTable)
     app.add_directive("outcomes", OutcomesTable)
     app.add_directive("exception-tree", ExceptionTree)

@@ -1,4 +1,4 @@
-"""Starts the servers of the shared tests, each once, and gives the backends over them."""
+"""Fixtures for the shared tests: the servers, each started once, and backends for them."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from ctxbackends.testing.lmstudio_stand_in import LMStudioStandIn
 from ctxbackends.testing.ollama_stand_in import OllamaStandIn
 from ctxbackends.testing.openai_stand_in import OpenAIStandIn
 from ctxbackends.testing.stand_in import StandIn
-from tests.backends import proofs
+from tests.backends import coverage
 from tests.backends.targets import TARGETS, Target
 from tests.real.conftest import OLD_BUILD
 from tests.vllm.server import PYTHON_VARIABLE
 
-RECORD = "CTXBACKENDS_RECORD_PROOFS"
-"""Set, the outcomes are written into the file of proofs, and not compared with it. Needs all tests in one process."""
+RECORD = "CTXBACKENDS_RECORD_COVERAGE"
+"""If set, the outcomes are written to the coverage file instead of compared with it. Run all tests in one process."""
 
-_FOUND = pytest.StashKey[proofs.Proofs]()
-_ROWS = pytest.StashKey[proofs.Rows]()
+_OUTCOMES = pytest.StashKey[coverage.Coverage]()
+_ROWS = pytest.StashKey[coverage.Rows]()
 _FAILED = pytest.StashKey[bool]()
 
 
 class Cell:
-    """How one test ended for one server."""
+    """The outcome of one test with one server."""
 
-    outcome = "proven"
+    outcome = "tested"
 
-    def refused(self) -> None:
-        """The SDK refused, as it should with this server."""
-        self.outcome = "refused"
+    def mark_not_supported(self) -> None:
+        """Record that the SDK raised an error because the server does not support this."""
+        self.outcome = "not supported"
 
 
 # --- servers ----------------------------------------------------------------------------------------
@@ -52,7 +52,7 @@ def _llama(environment: Mapping[str, str]) -> Iterator[LocalServer]:
         parallel=2,
         threads=1,
         embeddings=True,
-        api_key="key-of-the-llama-server-1",  # as the targets say
+        api_key="key-of-the-llama-server-1",  # as in targets.py
         environment=environment,
     )
     yield server
@@ -80,7 +80,7 @@ STAND_INS: Mapping[str, Callable[[str | None], StandIn]] = {
 }
 
 
-@pytest.fixture(params=TARGETS, ids=lambda target: proofs.column(target).replace(", ", "-").replace(" ", "_"))
+@pytest.fixture(params=TARGETS, ids=lambda target: coverage.column(target).replace(", ", "-").replace(" ", "_"))
 def target(request: pytest.FixtureRequest) -> Target:
     chosen: Target = request.param
     if chosen.type == "vllm" and PYTHON_VARIABLE not in os.environ:
@@ -93,7 +93,7 @@ Opened: TypeAlias = Callable[..., Any]
 
 @pytest.fixture
 async def stand_in(target: Target) -> AsyncIterator[StandIn | None]:
-    """The stand-in of this test, a new one each time; None for a real server."""
+    """A new stand-in for each test; None for a real server."""
     if target.real:
         yield None
         return
@@ -103,7 +103,7 @@ async def stand_in(target: Target) -> AsyncIterator[StandIn | None]:
 
 @pytest.fixture
 def opened(target: Target, stand_in: StandIn | None, request: pytest.FixtureRequest) -> Opened:
-    """Opens a backend over the target; ``embedding=True`` over the server that has the embeddings."""
+    """A function that opens a backend for the target; ``embedding=True`` uses the server with the embedding model."""
 
     @asynccontextmanager
     async def open_it(*, embedding: bool = False, **settings: Any) -> AsyncIterator[Backend]:
@@ -113,7 +113,7 @@ def opened(target: Target, stand_in: StandIn | None, request: pytest.FixtureRequ
             fixture = target.embedding_server if embedding and target.embedding_server else target.server
             server = request.getfixturevalue(fixture)
             endpoint = await server.start() if isinstance(server, LocalServer) else server.endpoint
-        given = {
+        arguments = {
             "endpoint": endpoint,
             "wire_api": target.wire_api,
             "default_model": target.embedding_model if embedding else target.model,
@@ -121,7 +121,7 @@ def opened(target: Target, stand_in: StandIn | None, request: pytest.FixtureRequ
             **target.settings,
             **settings,
         }
-        async with open_backend(target.type, name="shared", **given) as ready:
+        async with open_backend(target.type, name="shared", **arguments) as ready:
             await ready.wait_ready()
             yield ready
 
@@ -134,21 +134,22 @@ async def backend(opened: Opened) -> AsyncIterator[Backend]:
         yield ready
 
 
-# --- what was proven ----------------------------------------------------------------------------------
+# --- coverage -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def cell(target: Target, request: pytest.FixtureRequest) -> Iterator[Cell]:
-    """The cell of this test and this server: ``proven`` when it passes, unless the test says that it is refused. The
-    file of proofs says the same."""
+    """The cell of this test and this server, ``tested`` unless the test changes it. The coverage file must agree."""
     outcome = Cell()
     yield outcome
     if not request.node.stash.get(_FAILED, False):
-        column, row = proofs.column(target), row_of(request.node)
+        column, row = coverage.column(target), row_of(request.node)
         if os.environ.get(RECORD):
-            request.config.stash.setdefault(_FOUND, {}).setdefault(column, {})[row] = outcome.outcome
+            request.config.stash.setdefault(_OUTCOMES, {}).setdefault(column, {})[row] = outcome.outcome
         else:
-            assert outcome.outcome == proofs.load().get(column, {}).get(row), f"{column}: {row}: {proofs.PATH} differs"
+            assert outcome.outcome == coverage.load().get(column, {}).get(row), (
+                f"{column}: {row}: {coverage.PATH} differs"
+            )
 
 
 def row_of(test: pytest.Function) -> str:
@@ -158,8 +159,8 @@ def row_of(test: pytest.Function) -> str:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    if found := session.config.stash.get(_FOUND, None):
-        proofs.save(found)
+    if outcomes := session.config.stash.get(_OUTCOMES, None):
+        coverage.save(outcomes)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -174,14 +175,14 @@ def pytest_runtest_makereport(
 
 
 @pytest.fixture
-def rows(pytestconfig: pytest.Config) -> proofs.Rows:
-    """The rows that the collected tests can fill, for each column."""
+def rows(pytestconfig: pytest.Config) -> coverage.Rows:
+    """The rows of the collected tests, by column."""
     return pytestconfig.stash[_ROWS]
 
 
 @pytest.hookimpl(tryfirst=True)  # before what -m deselects
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The real servers are marked as such."""
+    """Mark the tests of real servers."""
     rows = config.stash.setdefault(_ROWS, {})
     here = Path(__file__).parent
     for item in items:
@@ -191,4 +192,4 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             if chosen.real:
                 item.add_marker(pytest.mark.real if chosen.type != "vllm" else pytest.mark.vllm)
             if "cell" in item.fixturenames:
-                rows.setdefault(proofs.column(chosen), set()).add(row_of(item))
+                rows.setdefault(coverage.column(chosen), set()).add(row_of(item))

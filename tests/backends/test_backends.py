@@ -1,5 +1,5 @@
 """What holds for every backend, tried on every server and every stand-in. Where a server cannot, the SDK says so before
-anything is sent; that counts as refused in the matrix of the documentation."""
+anything is sent; the documentation shows that as not supported."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ from ctxbackends import (
 from ctxbackends.errors import BadRequestError
 from ctxbackends.profiles import PROFILES
 from ctxbackends.wire.options import Unsupported
-from tests.backends import proofs
+from tests.backends import coverage
 from tests.backends.conftest import Cell, Opened
 from tests.backends.targets import Target
 
@@ -62,10 +62,10 @@ def refuses(target: Target, *options: str) -> bool:
 
 @contextmanager
 def refusal(cell: Cell) -> Iterator[None]:
-    """What stands inside is refused before anything is sent."""
+    """The body raises an error before anything is sent."""
     with pytest.raises((UnsupportedOptionError, UnsupportedOperationError)):
         yield
-    cell.refused()
+    cell.mark_not_supported()
 
 
 def get_weather(city: str, days: int) -> str:
@@ -141,7 +141,7 @@ async def test_a_context_length_is_loaded(opened: Opened, target: Target, cell: 
         with pytest.raises(ConfigError, match=f"cannot be said with wire_api: {target.wire_api}"):
             async with opened(context_length=2048):
                 pass
-        cell.refused()
+        cell.mark_not_supported()
         return
     async with opened(context_length=2048) as backend:
         await backend.load()
@@ -191,7 +191,7 @@ async def test_progress_with_the_prompt(backend: Backend, target: Target, cell: 
     assert not [event for event in events if isinstance(event, Loading)]
     if (target.type, target.wire_api) != ("llamacpp", "chat_completions"):
         assert [] == seen
-        cell.refused()
+        cell.mark_not_supported()
         return
     assert seen[-1].processed == seen[-1].total > 400
 
@@ -239,7 +239,7 @@ async def test_stop_sequences(backend: Backend, target: Target, cell: Cell) -> N
     completion = await backend.complete(target.say("one two STOP three"), stop_sequences=["STOP"], max_tokens=32)
     assert ("one two", "stop") == (completion.text.strip(), completion.finish_reason)
     assert completion.stop_sequence in (None, "STOP")
-    assert cell.outcome == "proven"
+    assert cell.outcome == "tested"
 
 
 async def test_logprobs(backend: Backend, target: Target, cell: Cell) -> None:
@@ -456,7 +456,7 @@ async def test_a_schema_is_enforced(backend: Backend, target: Target, cell: Cell
         cell.outcome = f"unverified; the probe says: {probe.outcome}"
         return
     assert probe.outcome in ("enforced", *(["inconclusive"] if target.type == "vllm" else []))
-    cell.outcome = "proven" if probe.outcome == "enforced" else "inconclusive: random weights write white space"
+    cell.outcome = "tested" if probe.outcome == "enforced" else "inconclusive: random weights write white space"
 
 
 async def test_any_json_object(backend: Backend, target: Target, cell: Cell) -> None:
@@ -537,7 +537,7 @@ async def test_another_model(backend: Backend, target: Target, cell: Cell) -> No
     kinds = ModelMismatchError if target.type == "llamacpp" else (ModelNotFoundError, ModelMismatchError)
     with pytest.raises(kinds):
         await backend.complete("Hi", model="no-such-model", max_tokens=4)
-    assert "proven" == cell.outcome
+    assert "tested" == cell.outcome
 
 
 async def test_a_prompt_that_does_not_fit(backend: Backend, target: Target, cell: Cell) -> None:
@@ -589,16 +589,16 @@ async def test_a_wrong_address(opened: Opened, target: Target, cell: Cell) -> No
     with pytest.raises((NotFoundError, AuthenticationError)):
         async with opened(endpoint=endpoint) as lost:
             await lost.complete("Hi", max_tokens=4)
-    assert "proven" == cell.outcome
+    assert "tested" == cell.outcome
     assert target.name
 
 
 # --- the matrix ---------------------------------------------------------------------------------------
 
 
-def test_the_documentation_shows_no_proof_that_no_test_gives(rows: proofs.Rows, pytestconfig: pytest.Config) -> None:
-    """That each test gives the outcome that is shown is checked where its cell ends."""
+def test_the_coverage_file_has_no_cell_without_a_test(rows: coverage.Rows, pytestconfig: pytest.Config) -> None:
+    """The fixture ``cell`` compares each outcome with the file."""
     if pytestconfig.getoption("lf", False) or any("::" in str(one) for one in pytestconfig.invocation_params.args):
-        pytest.skip("a part of the tests gives a part of the proofs")
-    unproven = {name: {*cells} - rows.get(name, set()) for name, cells in proofs.load().items()}
-    assert {} == {name: cells for name, cells in unproven.items() if cells}
+        pytest.skip("a part of the tests fills a part of the cells")
+    untested = {name: {*cells} - rows.get(name, set()) for name, cells in coverage.load().items()}
+    assert {} == {name: cells for name, cells in untested.items() if cells}
