@@ -32,7 +32,6 @@ def test_keys_are_known_in_a_configuration(key: str) -> None:
     assert looks_like_key(f"Bearer {key}")
 
 
-@pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize(
     "text",
     [
@@ -54,8 +53,8 @@ def test_keys_are_known_in_a_configuration(key: str) -> None:
         'backends: &KEY [*KEY, *"KEY"]',
     ],
 )
-def test_no_error_of_a_file_shows_a_key(text: str, key: str) -> None:
-    assert key not in refusal(text.replace("KEY", key))
+def test_no_error_of_a_file_shows_a_key(text: str) -> None:
+    assert [] == [key for key in KEYS if key in refusal(text.replace("KEY", key))]
 
 
 def test_a_duration_that_is_a_key_is_refused_unseen() -> None:
