@@ -1,8 +1,7 @@
-"""The values that are sent: messages and their parts, tools, answer formats, requests. No behaviour beyond building
-them.
+"""Request values: messages and their parts, tools, response formats and chat requests.
 
-Knows nothing of servers, wire formats, configuration or I/O. One vocabulary for every backend: what a server cannot
-take is refused by its codec, never left out.
+Imports no servers, wire formats, configuration or I/O. All backends share these values; a codec raises for an option
+that its server does not support and never drops it.
 """
 
 from __future__ import annotations
@@ -44,13 +43,20 @@ def _detect_media_type(data: bytes) -> str:
             return media_type
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return "image/webp"
-    raise ValueError("the image is neither PNG, JPEG, GIF nor WebP; say what it is with media_type=")
+    raise ValueError("unknown image format: not PNG, JPEG, GIF or WebP; pass media_type=")
 
 
 @attrs.frozen
 class ImagePart:
-    """An image: its bytes in ``data`` with their ``media_type`` (``image/png``), or a ``url`` that the *server*
-    fetches. Build it with :meth:`from_bytes` or :meth:`from_url`."""
+    """An image, as bytes or as a URL that the *server* fetches.
+
+    Build it with :meth:`from_bytes` or :meth:`from_url`.
+
+    Attributes:
+        data: The bytes of the image, None for a URL.
+        media_type: The media type of ``data``, such as ``image/png``.
+        url: The URL, None for bytes.
+    """
 
     data: bytes | None = attrs.field(default=None, repr=lambda data: f"<{len(data)} bytes>" if data else "None")
     media_type: str | None = None
@@ -58,19 +64,26 @@ class ImagePart:
 
     def __attrs_post_init__(self) -> None:
         if (self.data is None) == (self.url is None):
-            raise ValueError("an image is either data or a url")
+            raise ValueError("an ImagePart takes either data or url")
         if self.data is not None and not self.media_type:
-            raise ValueError("the data of an image needs a media_type, such as image/png")
+            raise ValueError("image data needs a media_type, such as image/png")
 
     @classmethod
     def from_bytes(cls, data: bytes, *, media_type: str | None = None) -> ImagePart:
-        """The content of an image file. PNG, JPEG, GIF and WebP are recognised; ValueError for others without
-        ``media_type``."""
+        """Build a part from the content of an image file.
+
+        Args:
+            data: The content of the file.
+            media_type: Required if the format is not PNG, JPEG, GIF or WebP.
+
+        Raises:
+            ValueError: The format is unknown and ``media_type`` is missing.
+        """
         return cls(bytes(data), media_type or _detect_media_type(bytes(data)))
 
     @classmethod
     def from_url(cls, url: str) -> ImagePart:
-        """An image that the server fetches by itself, where it does that."""
+        """Build a part from a URL that the server fetches, if it supports that."""
         return cls(url=url)
 
     @property
@@ -80,15 +93,17 @@ class ImagePart:
 
     @property
     def data_url(self) -> str:
-        """The data as a ``data:`` URL, or the URL as it was given."""
+        """The image as a ``data:`` URL, or the URL itself."""
         return self.url if self.url is not None else f"data:{self.media_type};base64,{self.base64}"
 
 
 class ReasoningPart(msgspec.Struct, frozen=True, gc=False):
-    """A piece of the model's reasoning, as it came, for the next turn.
+    """A block of the model's reasoning, unmodified, to send back with the next turn.
 
-    ``signature`` proves to Anthropic that the text is the model's own; ``redacted`` is reasoning that came encrypted,
-    in the place of a text. Neither has a meaning here.
+    Attributes:
+        text: The reasoning.
+        signature: Anthropic's proof that the model wrote the text.
+        redacted: Encrypted reasoning, in which case ``text`` is empty.
     """
 
     text: str
@@ -97,10 +112,12 @@ class ReasoningPart(msgspec.Struct, frozen=True, gc=False):
 
 
 class ToolCall(msgspec.Struct, frozen=True, gc=False):
-    """A call of a function that the model asked for.
+    """A function call that the model requests.
 
-    ``arguments`` is the JSON text as the model wrote it: it is not parsed here, because a model can write text that is
-    no JSON. :func:`ctxbackends.arguments_of` checks it.
+    Attributes:
+        id: The ID of the call; the result refers to it.
+        name: The name of the tool.
+        arguments: The JSON text of the model. It may be invalid; :func:`ctxbackends.arguments_of` validates it.
     """
 
     id: str
@@ -109,8 +126,14 @@ class ToolCall(msgspec.Struct, frozen=True, gc=False):
 
 
 class ToolResult(msgspec.Struct, frozen=True, gc=False):
-    """What a tool call gave, under the id of that call. ``name`` is the tool's, which Ollama wants; ``is_error`` says
-    that the tool failed."""
+    """The result of a tool call.
+
+    Attributes:
+        tool_call_id: The ID of the call.
+        content: The result as text.
+        name: The name of the tool, which Ollama needs.
+        is_error: Whether the tool failed.
+    """
 
     tool_call_id: str
     content: str
@@ -137,10 +160,18 @@ def _to_parts(content: Sequence[str | Part]) -> tuple[Part, ...]:
 
 
 class Message(msgspec.Struct, frozen=True):
-    """One turn of a conversation. ``content`` is a text, or parts in their order; build it with :meth:`system`,
-    :meth:`user`, :meth:`assistant`, :meth:`tool`. The answer of a model is :attr:`ctxbackends.Completion.message`.
+    """One turn of a conversation.
 
-    TypeError for a part that has no place in a message of this role (an image in a system message).
+    Build it with :meth:`system`, :meth:`user`, :meth:`assistant` or :meth:`tool`. For a model's response, use
+    :attr:`ctxbackends.Completion.message`.
+
+    Attributes:
+        role: The author of the message.
+        content: A text, or parts in their order.
+
+    Raises:
+        TypeError: A part is not allowed in a message of this role, such as an image in a system message.
+        ValueError: The role is unknown, or the message needs at least one parts.
     """
 
     role: Role
@@ -148,35 +179,36 @@ class Message(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         if self.role not in _ALLOWED:
-            raise ValueError(f"the role {self.role!r} is none of {', '.join(_ALLOWED)}")
+            raise ValueError(f"unknown role: {self.role!r}; use one of {', '.join(_ALLOWED)}")
         if not isinstance(self.content, str):
             msgspec.structs.force_setattr(
                 self, "content", _normalize_content(self.content)
-            )  # texts among the parts, and lists
+            )  # lists, and strings among the parts
         elif self.role != "tool":
             return
         allowed = _ALLOWED[self.role]
         for part in self.content:
             if not isinstance(part, allowed):
                 names = " or ".join(kind.__name__ for kind in allowed)
-                raise TypeError(f"a {self.role} message holds {names}, and not {type(part).__name__}")
+                raise TypeError(f"invalid part in a {self.role} message: {type(part).__name__}; use {names}")
         if not self.content:
-            raise ValueError(f"a {self.role} message has no part")
+            raise ValueError(f"a {self.role} message needs at least one part")
 
     @classmethod
     def system(cls, content: str | Sequence[str | TextPart]) -> Message:
+        """Build a system message from a text, or from several texts."""
         return cls("system", _normalize_content(content))
 
     @classmethod
     def user(cls, content: str | Sequence[str | TextPart | ImagePart]) -> Message:
-        """What the user says: a text, or texts and images in their order."""
+        """Build a user message from a text, or from texts and images in their order."""
         return cls("user", _normalize_content(content))
 
     @classmethod
     def assistant(
         cls, content: str | Sequence[str | TextPart | ReasoningPart | ToolCall], *, tool_calls: Sequence[ToolCall] = ()
     ) -> Message:
-        """What the model said. ``tool_calls`` follow the content."""
+        """Build a message of the model. The ``tool_calls`` follow the content."""
         if not tool_calls:
             return cls("assistant", _normalize_content(content))
         texts = (content,) if isinstance(content, str) else content
@@ -184,25 +216,33 @@ class Message(msgspec.Struct, frozen=True):
 
     @classmethod
     def tool(cls, content: str, *, tool_call_id: str, name: str | None = None, is_error: bool = False) -> Message:
-        """The result of a tool call, answered under the id of that call."""
+        """Build the result of a tool call.
+
+        Args:
+            content: The result as text.
+            tool_call_id: The ID of the call.
+            name: The name of the tool, which Ollama needs.
+            is_error: Whether the tool failed.
+        """
         return cls("tool", (ToolResult(tool_call_id, content, name, is_error),))
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """The content as parts; none for an empty text."""
+        """The content as parts; empty for an empty text."""
         if isinstance(self.content, str):
             return (TextPart(self.content),) if self.content else ()
         return self.content
 
     @property
     def text(self) -> str:
-        """The text of the message, without its other parts."""
+        """The text of the message without its other parts."""
         if isinstance(self.content, str):
             return self.content
         return "".join(part.text for part in self.content if isinstance(part, TextPart))
 
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
+        """The tool calls in the message."""
         return tuple(part for part in self.parts if isinstance(part, ToolCall))
 
 
@@ -211,11 +251,14 @@ class Message(msgspec.Struct, frozen=True):
 
 @attrs.frozen
 class Tool:
-    """A function that the model may call: its ``name``, what it does, and the JSON Schema of its arguments (an object).
+    """A function that the model may call.
 
-    ``strict`` asks the server to hold the arguments to the schema, where it can; the schema must then require every
-    property and allow no others. :func:`ctxbackends.tool_of` makes a tool out of a typed Python function, which is then
-    ``function``.
+    Attributes:
+        name: The name of the function.
+        description: What the function does, for the model.
+        parameters: The JSON Schema of the arguments, an object.
+        strict: Ask the server to enforce the schema, which must then require every property and allow no others.
+        function: The Python function, if :func:`ctxbackends.tool_of` built the tool.
     """
 
     name: str
@@ -227,7 +270,7 @@ class Tool:
 
 @attrs.frozen
 class NamedTool:
-    """``tool_choice``: this tool has to be called."""
+    """A ``tool_choice``: the model must call the tool of this name."""
 
     name: str
 
@@ -245,10 +288,13 @@ class JSONObjectFormat:
 
 @attrs.frozen
 class JSONSchemaFormat:
-    """Ask for JSON that satisfies ``schema`` (JSON Schema, 2020-12). ``name`` labels it for the server.
+    """Ask for JSON that matches a JSON Schema (2020-12).
 
-    ``checked`` says that the answer is validated here as well, as :func:`ctxbackends.extract` does. A constraint that a
-    vendor refuses (Anthropic: ``minimum``, ``maxLength`` and the like) is then put into words for the model instead.
+    Attributes:
+        name: A label for the server.
+        schema: The JSON Schema.
+        checked: Whether the SDK validates the response too, as :func:`ctxbackends.extract` does. Constraints that a
+            server does not support (Anthropic: ``minimum``, ``maxLength`` and others) move to the description.
     """
 
     name: str
@@ -258,31 +304,35 @@ class JSONSchemaFormat:
 
 @attrs.frozen
 class RegexFormat:
-    """Ask for text that matches ``pattern`` as a whole."""
+    """Ask for text that fully matches ``pattern``."""
 
     pattern: str
 
 
-def _to_strings(values: Sequence[str]) -> tuple[str, ...]:
+def _to_strings(values: Sequence[str], name: str) -> tuple[str, ...]:
     if isinstance(values, str):
-        raise TypeError(f"one text ({values!r}) was given where several belong; put it into a list")
+        raise TypeError(f"{name} must be a list of strings: [{values!r}]")
     return tuple(values)
+
+
+def _to_choices(values: Sequence[str]) -> tuple[str, ...]:
+    return _to_strings(values, "choices")
 
 
 @attrs.frozen
 class ChoiceFormat:
     """Ask for exactly one of ``choices``."""
 
-    choices: tuple[str, ...] = attrs.field(converter=_to_strings)
+    choices: tuple[str, ...] = attrs.field(converter=_to_choices)
 
     def __attrs_post_init__(self) -> None:
         if not self.choices or not all(self.choices):
-            raise ValueError("a ChoiceFormat needs at least one text, and none of them empty")
+            raise ValueError("choices must be one or more non-empty strings")
 
 
 @attrs.frozen
 class GrammarFormat:
-    """Ask for text that ``grammar`` derives, in the notation of the server (GBNF)."""
+    """Ask for text that matches ``grammar``, in the server's notation (GBNF)."""
 
     grammar: str
 
@@ -294,24 +344,33 @@ ResponseFormat: TypeAlias = JSONObjectFormat | JSONSchemaFormat | RegexFormat | 
 
 
 class ChatOptions(TypedDict, total=False):
-    """The keyword options of ``complete()`` and ``stream()``. What is left out is not sent, so that the server's own
-    default holds. What a server would ignore raises UnsupportedOptionError before anything is sent.
+    """The keyword options of ``complete()`` and ``stream()``.
 
-    ``model``: the model's name; left out, the backend's ``default_model``.
-    ``max_tokens``: upper bound of generated tokens, at least 1.
-    ``temperature``, ``top_p``, ``top_k``, ``min_p``: sampling, as the server defines them.
-    ``seed``: for repeatable sampling where the server supports it.
-    ``frequency_penalty``, ``presence_penalty``: from -2 to 2, 0 for none. ``repetition_penalty``: a factor, 1 for none.
-    ``stop_sequences``: texts that end the answer; they are not part of it.
-    ``logprobs``: the log-probability of each token of the answer; ``top_logprobs``: and of so many likely others.
-    ``reasoning_effort``: how much the model is to reason, ``"none"`` for not at all. ``reasoning_budget``: the upper
-    bound of reasoning tokens. Models differ in what they make of them.
-    ``response_format``: :class:`JSONObjectFormat`, :class:`JSONSchemaFormat`, :class:`RegexFormat`,
-    :class:`ChoiceFormat` or :class:`GrammarFormat`.
-    ``tools``: :class:`Tool` values, or typed Python functions. ``tool_choice``: ``"auto"``, ``"none"``, ``"required"``
-    or :class:`NamedTool`. ``parallel_tool_calls``: False for at most one call in an answer.
-    ``extra_body``: further top-level members of the request body, sent as they are; the marked way out for what has no
-    option here.
+    Options that are left out are not sent, so the server's default applies. An option that the server would ignore
+    raises UnsupportedOptionError before the request is sent.
+
+    Attributes:
+        model: The name of the model; the backend's ``default_model`` if left out.
+        max_tokens: The maximum of generated tokens, at least 1.
+        temperature: The sampling temperature, as the server defines it.
+        top_p: Nucleus sampling, as the server defines it.
+        top_k: Top-k sampling, as the server defines it.
+        min_p: Min-p sampling, as the server defines it.
+        seed: A seed for repeatable sampling, if the server supports it.
+        frequency_penalty: From -2 to 2, 0 for none.
+        presence_penalty: From -2 to 2, 0 for none.
+        repetition_penalty: A factor, 1 for none.
+        stop_sequences: Texts that end the answer and are not part of it.
+        logprobs: Return the log-probability of each generated token.
+        top_logprobs: The number of likely alternatives to return for each token; requires ``logprobs``.
+        reasoning_effort: How much the model should reason, ``"none"`` for not at all. Models differ in its effect.
+        reasoning_budget: The maximum of reasoning tokens. Models differ in its effect.
+        response_format: A :class:`JSONObjectFormat`, :class:`JSONSchemaFormat`, :class:`RegexFormat`,
+            :class:`ChoiceFormat` or :class:`GrammarFormat`.
+        tools: :class:`Tool` values or typed Python functions.
+        tool_choice: ``"auto"``, ``"none"``, ``"required"`` or a :class:`NamedTool`.
+        parallel_tool_calls: False for at most one call per response.
+        extra_body: More top-level members of the request body, sent unchanged, for options that are not listed here.
     """
 
     model: str | None
@@ -345,14 +404,16 @@ _CHOICES = frozenset({"auto", "none", "required"})
 
 
 def set_fields(names: Sequence[str], values: Sequence[Any]) -> list[tuple[str, Any]]:
-    """Those that are not None, with their names: all in C, since it is done for every request."""
+    """Return the pairs of name and value whose value is not None. Runs in C, because every request needs it."""
     return list(itertools.compress(zip(names, values, strict=True), map(_is_set, values)))
 
 
 class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What is asked of a model, before any wire format. See :class:`ChatOptions` for the meaning of each field.
+    """A chat request, independent of any wire format. The fields are those of :class:`ChatOptions`.
 
-    ValueError for a value that no server could take: it says which.
+    Raises:
+        ValueError: A value is invalid on every server.
+        TypeError: ``stop_sequences`` is a string.
     """
 
     messages: tuple[Message, ...]
@@ -379,34 +440,34 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if type(self.stop_sequences) is not tuple:
-            msgspec.structs.force_setattr(self, "stop_sequences", _to_strings(self.stop_sequences))
-        # One look for all, since most are not given: a validator for each would be called for every request.
+            msgspec.structs.force_setattr(self, "stop_sequences", _to_strings(self.stop_sequences, "stop_sequences"))
+        # One pass over the fields that are set: a validator per field would run for every request.
         for name, value in set_fields(_NUMBERS, _get_numbers(self)):
             self._check_number(name, value)
         if self.top_logprobs is not None and not self.logprobs:
-            raise ValueError("top_logprobs goes together with logprobs=True")
+            raise ValueError("top_logprobs requires logprobs=True")
         if self.tools or self.tool_choice is not None or self.parallel_tool_calls is not None:
             self._check_tools()
 
     def _check_number(self, name: str, value: float) -> None:
-        least = _MINIMUMS.get(name)
-        if least is None and not abs(value) < math.inf:
-            raise ValueError(f"{name} is {value}; it must be a finite number")
-        if least is not None and value < least:
-            raise ValueError(f"{name} is {value}; it must be {least} or more")
+        minimum = _MINIMUMS.get(name)
+        if minimum is None and not abs(value) < math.inf:
+            raise ValueError(f"{name} must be a finite number: {value}")
+        if minimum is not None and value < minimum:
+            raise ValueError(f"{name} must be at least {minimum}: {value}")
 
     def _check_tools(self) -> None:
         names = [tool.name for tool in self.tools]
         if len(set(names)) != len(names):
-            raise ValueError(f"two tools have the same name: {', '.join(names)}")
+            raise ValueError(f"duplicate tool name: {', '.join(names)}")
         if isinstance(self.tool_choice, NamedTool) and self.tool_choice.name not in names:
-            raise ValueError(f"tool_choice names the tool {self.tool_choice.name!r}, which is not among the tools")
+            raise ValueError(f"unknown tool in tool_choice: {self.tool_choice.name!r}; pass it in tools")
         if self.tool_choice == "required" and not names:
-            raise ValueError("tool_choice is required, and there are no tools")
+            raise ValueError("tool_choice is required; pass tools")
         choice: object = self.tool_choice
         if not isinstance(choice, NamedTool) and not (
             choice is None or (isinstance(choice, str) and choice in _CHOICES)
         ):
-            raise ValueError(f"tool_choice is {self.tool_choice!r}; it is auto, none, required or a NamedTool")
+            raise ValueError(f"invalid tool_choice: {self.tool_choice!r}; use auto, none, required or a NamedTool")
         if self.parallel_tool_calls is not None and not names:
-            raise ValueError("parallel_tool_calls is given, and there are no tools")
+            raise ValueError("parallel_tool_calls requires tools")

@@ -1,12 +1,12 @@
-"""Whether two names mean the same model. Knows no request."""
+"""Comparison of model names."""
 
 from __future__ import annotations
 
 
 def same_model(requested: str, served: str) -> bool:
-    """Whether ``served`` is ``requested``, or one of the names that servers give the same model.
+    """Return whether ``served`` is ``requested`` or another name that servers use for the same model.
 
-    A dated snapshot of an alias (``gpt-4o`` -> ``gpt-4o-2024-08-06``, ``...-20251001``), Ollama's implied tag
+    These are a dated snapshot of an alias (``gpt-4o`` -> ``gpt-4o-2024-08-06``, ``...-20251001``), Ollama's implied tag
     (``:latest``), and the file that llama-server was started with (``/models/qwen3-4b.gguf`` for ``qwen3-4b``).
     """
     if requested == served:

@@ -1,7 +1,7 @@
-"""What each server does with each option, on each wire that it serves: sent, translated or refused. Values only.
+"""The option tables: which options each server supports on each of its wire formats.
 
-The codecs act on these tables, the page of capabilities is made from them, and a test walks every cell. Where a row
-rests on more than the API's own reference, a comment says on what.
+Values only: the codecs use them, the capabilities page is generated from them, and a test covers every key. A comment
+gives the source of a row that goes beyond the API's reference.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from ctxbackends.wire.options import OPTION_KEYS, OptionSupport, OptionTable, Su
 
 
 def _merge(*parts: Mapping[str, OptionSupport]) -> OptionTable:
-    """The parts, later ones over earlier ones, in the order of the documentation; every row is there."""
+    """Merge the parts, later ones over earlier ones, in the order of the documentation; raise for a missing key."""
     merged: dict[str, OptionSupport] = {}
     for part in parts:
         merged |= part
-    return MappingProxyType({cell: merged[cell] for cell in OPTION_KEYS})
+    return MappingProxyType({key: merged[key] for key in OPTION_KEYS})
 
 
-def _unsupported(cells: tuple[str, ...], reason: str) -> dict[str, OptionSupport]:
-    return dict.fromkeys(cells, Unsupported(reason))
+def _unsupported(keys: tuple[str, ...], reason: str) -> dict[str, OptionSupport]:
+    return dict.fromkeys(keys, Unsupported(reason))
 
 
 _CONSTRAINED_TEXT = ("response_format: regex", "response_format: choice", "response_format: grammar")
@@ -30,9 +30,9 @@ _EXTRA: dict[str, OptionSupport] = {"extra_body": Supported("")}
 
 # --- OpenAI chat completions ---------------------------------------------------------------------------
 
-_NOT_OPENAI = "it is no option of the OpenAI API; where this server has one of its own, pass it with extra_body"
+_NOT_OPENAI = "not an option of the OpenAI API; if this server supports it, pass it in extra_body"
 _NO_BUDGET = "the OpenAI API has no budget of reasoning tokens; pass reasoning_effort"
-_NO_FORMAT = "this API enforces JSON alone; pass a JSONSchemaFormat with a pattern or an enum"
+_NO_FORMAT = "this API enforces only JSON; pass a JSONSchemaFormat with a pattern or an enum"
 
 _ENCRYPTED = "only the server that encrypted this reasoning can read it"
 
@@ -72,9 +72,9 @@ OPENAI_COMPATIBLE_CHAT = _merge(_CHAT)
 OPENAI_CHAT = _merge(
     _CHAT,
     {
-        # max_tokens is deprecated, and reasoning models refuse it.
+        # max_tokens is deprecated, and reasoning models reject it.
         "max_tokens": Supported("max_completion_tokens"),
-        "message: reasoning": Unsupported("chat completions at OpenAI take no reasoning of earlier turns"),
+        "message: reasoning": Unsupported("OpenAI's chat completions do not accept reasoning of earlier turns"),
     },
 )
 
@@ -88,7 +88,7 @@ VLLM_CHAT = _merge(
         "top_logprobs": Supported("top_logprobs", maximum=20),
         "reasoning_effort": Supported("reasoning_effort", Transform.MODEL_TEMPLATE),
         "reasoning_budget": Supported("thinking_token_budget"),
-        # guided_json and its kin are ignored with 200 and free text (measured, 0.32.0).
+        # guided_json and similar options are ignored: 200 and free text (measured, 0.32.0).
         "response_format: regex": Supported("structured_outputs.regex"),
         "response_format: choice": Supported("structured_outputs.choice"),
         "response_format: grammar": Supported("structured_outputs.grammar"),
@@ -107,32 +107,32 @@ LLAMACPP_CHAT = _merge(
         # Every build passes these on to the chat template; the member reasoning_effort came later.
         "reasoning_effort": Supported("chat_template_kwargs.reasoning_effort", Transform.TEMPLATE_SWITCH),
         "reasoning_budget": Unsupported(
-            "builds of llama-server differ in the name that they read; pass the one of your build with extra_body"
+            "the name differs between builds of llama-server; pass the one of your build in extra_body"
         ),
         "parallel_tool_calls": Supported("parallel_tool_calls", Transform.BEST_EFFORT),
         "response_format: json_schema": Supported("response_format", Transform.PARTIAL_ENFORCEMENT),
         "tool_choice: required": Supported("tool_choice", Transform.TEXT_FIRST),
         # b8672 answers json_object with free text and 200 (measured).
         "response_format: json_object": Supported("response_format", Transform.AS_SCHEMA),
-        "response_format: regex": Unsupported("llama-server has grammars alone; pass a GrammarFormat"),
+        "response_format: regex": Unsupported("llama-server supports only grammars; pass a GrammarFormat"),
         "response_format: choice": Supported("grammar", Transform.AS_GBNF),
         "response_format: grammar": Supported("grammar"),
-        # An object is taken for "auto" in silence (measured).
+        # An object is silently treated as "auto" (measured).
         "tool_choice: named": Supported("tool_choice", Transform.ONLY_TOOL),
     },
 )
 
-_OLLAMA_NO_CHOICE = "Ollama cannot be made to call a tool"
-_OLLAMA_NO_URL = "Ollama fetches no images; pass their bytes with ImagePart.from_bytes"
-_OLLAMA_NO_FORMAT = "Ollama enforces JSON alone; pass a JSONSchemaFormat with a pattern or an enum"
+_OLLAMA_NO_CHOICE = "Ollama cannot force a tool call"
+_OLLAMA_NO_URL = "Ollama does not fetch images; pass their bytes with ImagePart.from_bytes"
+_OLLAMA_NO_FORMAT = "Ollama enforces only JSON; pass a JSONSchemaFormat with a pattern or an enum"
 _OLLAMA_TOOLS: dict[str, OptionSupport] = {
     "tool_choice: auto": Supported("tools", Transform.SERVER_DEFAULT),
     "tool_choice: none": Supported("tools", Transform.WITHOUT_TOOLS),
     **_unsupported(("tool_choice: required", "tool_choice: named"), _OLLAMA_NO_CHOICE),
-    "parallel_tool_calls": Unsupported("Ollama does not let this be chosen"),
+    "parallel_tool_calls": Unsupported("Ollama does not support this option"),
     "message: image url": Unsupported(_OLLAMA_NO_URL),
 }
-_OLLAMA_USE_NATIVE = "Ollama's OpenAI-compatible API ignores it; its own API (wire_api: ollama) takes it"
+_OLLAMA_USE_NATIVE = "Ollama's OpenAI-compatible API ignores it; its own API (wire_api: ollama) supports it"
 
 OLLAMA_CHAT = _merge(
     _CHAT,
@@ -146,7 +146,9 @@ OLLAMA_CHAT = _merge(
     },
 )
 
-_LMSTUDIO_NOT_LISTED = "LM Studio does not document it for chat completions; pass it with extra_body if yours takes it"
+_LMSTUDIO_NOT_LISTED = (
+    "LM Studio does not document it for chat completions; if your version supports it, pass it in extra_body"
+)
 
 LMSTUDIO_CHAT = _merge(
     _CHAT,
@@ -161,7 +163,9 @@ LMSTUDIO_CHAT = _merge(
         "response_format: json_object": Supported("response_format", Transform.AS_SCHEMA),
         "tool_choice: required": Supported("tool_choice", Transform.LLAMACPP_ENGINE),
         "tool_choice: named": Supported("tool_choice", Transform.ONLY_TOOL),
-        "message: image url": Unsupported("LM Studio fetches no images; pass their bytes with ImagePart.from_bytes"),
+        "message: image url": Unsupported(
+            "LM Studio does not fetch images; pass their bytes with ImagePart.from_bytes"
+        ),
     },
 )
 
@@ -192,7 +196,7 @@ ANTHROPIC_CHAT = _merge(
 # --- Anthropic's Messages ------------------------------------------------------------------------------
 
 _NOT_MESSAGES = "the Messages API has no such option"
-_NO_ANY_OBJECT = "the Messages API has no format for any object; pass a JSONSchemaFormat"
+_NO_ANY_OBJECT = "the Messages API has no format for arbitrary objects; pass a JSONSchemaFormat"
 
 _MESSAGES: dict[str, OptionSupport] = {
     "max_tokens": Supported("max_tokens"),
@@ -209,7 +213,7 @@ _MESSAGES: dict[str, OptionSupport] = {
     "stop_sequences": Supported("stop_sequences"),
     "response_format: json_object": Unsupported(_NO_ANY_OBJECT),
     "response_format: json_schema": Supported("output_config.format"),
-    **_unsupported(_CONSTRAINED_TEXT, "the Messages API enforces JSON schemas alone"),
+    **_unsupported(_CONSTRAINED_TEXT, "the Messages API enforces only JSON schemas"),
     "tools": Supported("tools"),
     "tool_choice: auto": Supported("tool_choice"),
     "tool_choice: none": Supported("tool_choice"),
@@ -229,19 +233,19 @@ ANTHROPIC_MESSAGES = _merge(
     {
         "message: reasoning": Supported("messages", Transform.WITH_SIGNATURE),
         "tools": Supported("tools", Transform.STRICT_BOUNDS_DESCRIBED),
-        # https://platform.claude.com/docs/en/build-with-claude/structured-outputs lists what is refused.
+        # https://platform.claude.com/docs/en/build-with-claude/structured-outputs lists what is rejected.
         "response_format: json_schema": Supported("output_config.format", Transform.CONSTRAINTS_DESCRIBED),
     },
 )
 
-_USE_CHAT = "this server ignores it on /v1/messages; the default wire_api takes it"
+_USE_CHAT = "this server ignores it on /v1/messages; the default wire_api supports it"
 _LOCAL_MESSAGES: dict[str, OptionSupport] = {
     **_unsupported(("reasoning_effort", "reasoning_budget", "parallel_tool_calls"), _USE_CHAT),
     "temperature": Supported("temperature"),
 }
 
 COMPATIBLE_MESSAGES = _merge(_MESSAGES)
-# The wish for JSON in output_config is enforced (measured, 0.32.0); thinking and effort are ignored.
+# The format in output_config is enforced (measured, 0.32.0); thinking and effort are ignored.
 VLLM_MESSAGES = _merge(
     _MESSAGES,
     _LOCAL_MESSAGES,
@@ -250,7 +254,7 @@ VLLM_MESSAGES = _merge(
         "tools": Supported("tools", Transform.LENGTHS_DESCRIBED),
     },
 )
-# Measured (b8672, b11549): output_config and the choice "none" are ignored, and a named tool is taken for "any".
+# Measured (b8672, b11549): output_config and the choice "none" are ignored, and a named tool is treated as "any".
 LLAMACPP_MESSAGES = _merge(
     _MESSAGES,
     _LOCAL_MESSAGES,
@@ -265,7 +269,7 @@ OLLAMA_MESSAGES = _merge(
     _MESSAGES,
     _LOCAL_MESSAGES,
     _unsupported(("response_format: json_schema",), _USE_CHAT),
-    {cell: _OLLAMA_TOOLS[cell] for cell in ("tool_choice: required", "tool_choice: named", "message: image url")},
+    {key: _OLLAMA_TOOLS[key] for key in ("tool_choice: required", "tool_choice: named", "message: image url")},
     {"tool_choice: none": Unsupported(_USE_CHAT), "tool_choice: auto": Unsupported(_USE_CHAT)},
 )
 # https://lmstudio.ai/docs/developer/anthropic-compat

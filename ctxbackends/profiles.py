@@ -1,8 +1,7 @@
-"""The backend types and what is known of each: one frozen row a type. Values and named functions only; a difference
-between servers that is a value belongs here.
+"""The backend types: one frozen profile per type, with values and named functions of `ctxbackends.wire`.
 
-Knows the codecs by name, no transport and no configuration file. Times are in seconds. What becomes of each option is
-in :mod:`ctxbackends.option_tables`.
+A difference between servers that is a value belongs here. Times are in seconds. The option tables are in
+:mod:`ctxbackends.option_tables`.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ class BackendType(StrEnum):
 
 
 class WireAPI(StrEnum):
-    """The values of ``wire_api`` in ``.ctxrc``: the formats that a generation can be asked for in."""
+    """The values of ``wire_api`` in ``.ctxrc``: the wire formats for chat requests."""
 
     CHAT_COMPLETIONS = "chat_completions"
     MESSAGES = "messages"
@@ -49,7 +48,7 @@ class WireAPI(StrEnum):
 
 
 class EmbedOperation(Protocol):
-    """One request for embeddings."""
+    """An operation that requests one batch of embeddings."""
 
     def __call__(
         self,
@@ -63,7 +62,7 @@ class EmbedOperation(Protocol):
 
 
 class LoadOperation(Protocol):
-    """Put a model into memory."""
+    """An operation that loads a model into memory."""
 
     def __call__(self, model: str, *, context_length: int | None, keep_alive: float | None) -> Operation[None]: ...
 
@@ -74,34 +73,43 @@ def _freeze(values: Mapping[Any, Any]) -> Mapping[Any, Any]:
 
 @attrs.frozen(kw_only=True)
 class Profile:
-    """One backend type.
+    """The defaults and operations of one backend type. Operations are None if the server does not support them.
 
-    ``wire_apis``: the wire formats that this server is spoken to in, each with what becomes of the options; the first
-    is the default. ``default_endpoint``: None where the user must name one.
-    ``default_key_variable``: environment variable of the API key, None where no key is sent by default.
-    ``auth``: the headers that carry a key.
-    ``ready_timeout``: the cold-start budget; None where the server listens before it loads, so that a refused
-    connection is a wrong address.
-    ``complete_streams``: ``complete()`` streams on the wire and folds, because this server frees the slot of a streamed
-    request only, or hangs silently in ways that only the times between tokens reveal.
-    ``close_after_stream``: the server closes the connection after every stream although its headers promise otherwise,
-    so it is not to be pooled.
-    ``timeout``: total time of a request, None for no limit. ``first_token_timeout``, ``idle_timeout``: until the first,
-    and between, tokens of a stream.
-    ``model_mismatch``: what happens when another model answers than the one that was asked for.
-    ``stream_members``: members of every chat completion that is streamed.
-    ``keep_alive_at``: the member of a chat completion that holds how long the model is kept.
-    ``schema_enforcement``: how this server holds an answer to a schema.
-
-    The rest are named functions of ``ctxbackends.wire``, or None where the server has no such operation:
-    ``list_models``, ``status``, ``embed``, ``load``, ``unload``, ``count_tokens``, ``prepare``, which comes before a
-    generation, ``check_awake``, which finds a server that answers and would still leave a request hanging, and
-    ``slots``, which tells how many requests the server works on at once (None: it does not, 0: not yet).
-    ``loads_later``: an order to load is answered before the model is there. ``embed_batch`` is how many texts go into
-    one request, ``vector_encodings`` the forms that vectors come in; ``embed_dimensions`` is False where the server
-    ignores the wish for shorter vectors.
-    ``uses`` are the settings of ``.ctxrc`` that have a meaning for this type alone, with the wire formats that carry
-    them.
+    Attributes:
+        type: The name of the type in ``.ctxrc``.
+        default_endpoint: The URL of the server, None if the user must configure one.
+        wire_apis: The supported wire formats with their option tables; the first is the default.
+        default_key_variable: The environment variable of the API key, None if no key is sent by default.
+        auth: Builds the headers that carry an API key.
+        ready_timeout: Seconds to wait for a cold start; None if the server listens before it loads, so that a refused
+            connection means a wrong address.
+        connect_timeout: Seconds to establish the connection.
+        first_token_timeout: Seconds until the first token of a stream, None for no limit.
+        idle_timeout: Seconds between tokens of a stream, None for no limit.
+        timeout: Total seconds of a request, None for no limit.
+        complete_streams: ``complete()`` sends a streamed request, because the server frees the slot of a cancelled
+            request only if it is streamed, or hangs in ways that only the time between tokens reveals.
+        close_after_stream: The server closes the connection after every stream although its headers promise otherwise;
+            the connection is not pooled.
+        model_mismatch: How to react if the response comes from another model than the requested one.
+        stream_members: Members that are added to the body of every streamed chat completion.
+        keep_alive_at: The member of a chat completion that sets how long the model stays loaded.
+        schema_enforcement: How the server enforces the schema of a response.
+        list_models: Lists the models.
+        status: Probes the server.
+        embed: Requests embeddings.
+        embed_batch: The maximum of texts per embedding request.
+        embed_dimensions: Whether the server supports shorter vectors.
+        vector_encodings: The supported encodings of vectors.
+        load: Loads a model.
+        unload: Unloads a model.
+        count_tokens: Counts the tokens of a prompt.
+        prepare: Runs before each generation.
+        check_not_sleeping: Raises if the server responds but would never answer a chat request.
+        slots: Returns how many requests the server processes at once: None if unknown, 0 if not loaded yet.
+        load_is_async: Whether the response to a load request comes before the model is loaded.
+        supported_settings: The settings of ``.ctxrc`` that only this type supports, with the wire formats that support
+            them.
     """
 
     type: str
@@ -143,10 +151,14 @@ class Profile:
         return next(iter(self.wire_apis))
 
     def codec(self, wire_api: str | None = None, settings: WireSettings | None = None) -> Codec:
-        """The codec of one of this type's wire formats. ValueError for one that the server is not spoken to in."""
+        """Return the codec of a wire format.
+
+        Raises:
+            ValueError: This type does not support ``wire_api``.
+        """
         name = wire_api or self.wire_api
         if name not in self.wire_apis:
-            raise ValueError(f"type {self.type} is spoken to in {', '.join(self.wire_apis)}, and not in {name!r}")
+            raise ValueError(f"unsupported wire_api for type {self.type}: {name!r}; use {' or '.join(self.wire_apis)}")
         return WIRE_APIS[name](self, self.wire_apis[name], settings or WireSettings())
 
 
@@ -171,14 +183,14 @@ WIRE_APIS: Mapping[str, Callable[[Profile, OptionTable, WireSettings], Codec]] =
         WireAPI.OLLAMA: _ollama_codec,
     }
 )
-"""The wire formats by the name that ``wire_api`` gives them."""
+"""Builds the codec of each wire format."""
 
 
 PROFILES: Mapping[str, Profile] = MappingProxyType(
     {
         row.type: row
         for row in (
-            # Refuses connections until the engine is ready; after SIGTERM it may leave requests hanging without a byte.
+            # Refuses connections until the engine is ready; may leave requests hanging after SIGTERM.
             Profile(
                 type=BackendType.VLLM,
                 default_endpoint="http://localhost:8000",

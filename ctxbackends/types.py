@@ -1,8 +1,7 @@
-"""The values that come back: completions, stream events, and what servers tell of themselves. No behaviour beyond
-building and printing them.
+"""Response values: completions, stream events and server status.
 
-Knows nothing of servers, wire formats, configuration or I/O. All counts of tokens are those that the server reported;
-nothing here is ever estimated.
+Imports no servers, wire formats, configuration or I/O. All token counts are those that the server reported; nothing is
+estimated.
 """
 
 from __future__ import annotations
@@ -22,19 +21,24 @@ LoadState: TypeAlias = Literal["refused", "loading", "starting", "silent"]
 
 ServerState: TypeAlias = Literal["refused", "unreachable", "loading", "ready", "sleeping", "error"]
 Enforcement: TypeAlias = Literal["grammar", "native", "unverified"]
-"""How a schema is enforced: ``grammar``, the server allows only tokens that fit (local servers); ``native``, the vendor
-promises it; ``unverified``, nobody does."""
+"""How a schema is enforced: ``grammar``, the server allows only matching tokens (local servers); ``native``, the vendor
+guarantees it; ``unverified``, it is not guaranteed."""
 
 FINISH_REASONS: frozenset[str] = frozenset({"stop", "length", "tool_calls", "content_filter"})
 
 
 class Usage(msgspec.Struct, frozen=True, gc=False):
-    """Token counts as the server reported them.
+    """Token counts as the server reported them. None where the server does not report a value.
 
-    ``input_tokens`` includes the tokens that came from a prompt cache, on every backend; ``cached_input_tokens`` says
-    how many did, ``cache_write_tokens`` how many were put into it. ``output_tokens`` includes the reasoning, of which
-    ``reasoning_tokens`` is the count. ``load_seconds``, ``prompt_seconds`` and ``generation_seconds`` are the server's
-    own times for loading the model, reading the prompt and writing the answer. None where the server does not tell.
+    Attributes:
+        input_tokens: Prompt tokens, including those read from a prompt cache, on every backend.
+        output_tokens: Generated tokens, including reasoning.
+        cached_input_tokens: Prompt tokens read from a cache.
+        cache_write_tokens: Prompt tokens written to a cache.
+        reasoning_tokens: Generated tokens that are reasoning.
+        load_seconds: The server's time to load the model, in seconds.
+        prompt_seconds: The server's time to process the prompt, in seconds.
+        generation_seconds: The server's time to generate, in seconds.
     """
 
     input_tokens: int
@@ -48,8 +52,14 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
 
 
 class TokenLogprob(msgspec.Struct, frozen=True, gc=False):
-    """A token of the answer and its natural log-probability. ``bytes`` are the token's, None where the server does not
-    tell; ``top`` are the likeliest tokens at its place, where they were asked for."""
+    """A generated token and its natural log-probability.
+
+    Attributes:
+        token: The token as text.
+        logprob: The natural log-probability.
+        bytes: The bytes of the token, None if the server does not report them.
+        top: The most likely tokens at this position, if requested.
+    """
 
     token: str
     logprob: float
@@ -58,17 +68,24 @@ class TokenLogprob(msgspec.Struct, frozen=True, gc=False):
 
 
 class Completion(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """A whole answer: it exists only if the server said that the answer is complete.
+    """A complete response. It exists only if the server marked the response as complete.
 
-    ``requested_model`` is what was asked for, ``served_model`` what the server says answered (None where it does not
-    say). ``stop_sequence`` is the one that ended the answer, where the server tells.
-    ``response_id`` is the server's name of the answer, ``request_id`` that of the request, from a header, by which its
-    operator finds it.
-    ``parts`` is the content in the order in which the model wrote it, reasoning with its signatures included;
-    :attr:`message` is what the next turn wants of it.
-    ``usage`` is None where the server reports none. ``raw`` holds the unmodified bytes of the answer's body (of all
-    events, where it was streamed on the wire by ``complete()``; empty for ``stream()``, whose consumer has seen the
-    events).
+    Attributes:
+        text: The text of the answer.
+        finish_reason: Why the generation ended.
+        usage: Token counts, None if the server reports none.
+        requested_model: The model that was requested.
+        served_model: The model that the server names in its response, None if it names none.
+        reasoning: The model's reasoning, if the server separates it from the text.
+        refusal: The model's refusal, if the server separates it from the text.
+        tool_calls: The tool calls in their order.
+        logprobs: One value per token, if requested.
+        stop_sequence: The stop sequence that ended the answer, if the server reports it.
+        response_id: The server's ID of the response.
+        request_id: The server's ID of the request, from a header.
+        parts: The content in the order of generation, including signed reasoning.
+        raw: The unmodified response body; all events if `complete()` streamed the request, empty for `stream()`. It is
+            neither compared nor shown in the repr.
     """
 
     text: str
@@ -87,7 +104,7 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     raw: bytes = b""
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
-        """What is shown: no parts and no bytes, which say the same again, and of the log-probabilities how many."""
+        """Return the fields to show: no parts or raw, which repeat the others, and only the number of logprobs."""
         shown = dict(zip(_COMPARED_FIELDS, _get_compared(self), strict=True))
         del shown["parts"]
         return [*(shown | {"logprobs": f"<{len(self.logprobs)}>"}).items()]
@@ -98,12 +115,15 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     def __eq__(self, other: object) -> bool:
         return _get_compared(self) == _get_compared(other) if isinstance(other, Completion) else NotImplemented
 
+    def __ne__(self, other: object) -> bool:  # msgspec's __ne__ compares identity with eq=False
+        return not self == other
+
     def __hash__(self) -> int:
         return hash(_get_compared(self))
 
     @property
     def message(self) -> Message:
-        """The answer as a message of the conversation, to be sent back in front of the next turn."""
+        """The response as an assistant message, to send back with the next turn."""
         if self.parts:
             return Message("assistant", self.parts)
         reasoning = (ReasoningPart(self.reasoning),) if self.reasoning else ()
@@ -118,7 +138,15 @@ _get_compared = operator.attrgetter(*_COMPARED_FIELDS)
 
 @attrs.frozen(kw_only=True)
 class PartialCompletion:
-    """What had arrived of an answer that never became whole. Carried by errors; never returned."""
+    """The part of an incomplete response that arrived. Errors carry it; it is never returned.
+
+    Attributes:
+        text: The text that arrived.
+        reasoning: The reasoning that arrived.
+        tool_calls: The tool calls that arrived; their arguments may be cut off.
+        usage: Token counts, None if they did not arrive.
+        served_model: The model that the server names, None if it did not arrive.
+    """
 
     text: str = ""
     reasoning: str = ""
@@ -129,20 +157,32 @@ class PartialCompletion:
 
 # --- stream events -------------------------------------------------------------------------------
 #
-# Frozen structs of msgspec, and not attrs classes: one of them is made for every token, in a sixth of the time, and
-# ``gc=False`` keeps them out of the garbage collector's rounds (they hold texts and numbers, so no cycle is possible).
+# msgspec structs, not attrs classes: one is created for every token, in a sixth of the time. ``gc=False`` exempts them
+# from garbage collection; they contain only strings and numbers, so they cannot form cycles.
 
 
 class TextDelta(msgspec.Struct, frozen=True, gc=False):
-    """The next piece of the answer's text. ``logprobs`` are those of its tokens, where they were asked for."""
+    """The next piece of the answer's text.
+
+    Attributes:
+        text: The piece of text.
+        logprobs: The log-probabilities of its tokens, if requested.
+    """
 
     text: str
     logprobs: tuple[TokenLogprob, ...] = ()
 
 
 class ReasoningDelta(msgspec.Struct, frozen=True, gc=False):
-    """The next piece of the model's reasoning, where the server separates it from the answer. A ``signature`` or
-    ``redacted`` reasoning (see :class:`ReasoningPart`) ends a block of it."""
+    """The next piece of the model's reasoning, if the server separates it from the answer.
+
+    A signature or redacted reasoning ends a block.
+
+    Attributes:
+        text: The piece of text.
+        signature: The signature of the block, see :class:`ReasoningPart`.
+        redacted: Encrypted reasoning, see :class:`ReasoningPart`.
+    """
 
     text: str
     signature: str | None = None
@@ -150,14 +190,20 @@ class ReasoningDelta(msgspec.Struct, frozen=True, gc=False):
 
 
 class RefusalDelta(msgspec.Struct, frozen=True, gc=False):
-    """The next piece of the model's refusal, where the server separates it from the answer."""
+    """The next piece of the model's refusal, if the server separates it from the answer."""
 
     text: str
 
 
 class ToolCallDelta(msgspec.Struct, frozen=True, gc=False):
-    """A piece of a tool call. ``index`` tells parallel calls apart; ``id`` and ``name`` come with the first piece,
-    ``arguments`` in pieces of JSON text."""
+    """A piece of a tool call.
+
+    Attributes:
+        index: Distinguishes parallel calls.
+        id: The ID of the call, complete in its first piece.
+        name: The name of the tool, complete in the first piece.
+        arguments: The next piece of the JSON text.
+    """
 
     index: int
     id: str
@@ -166,8 +212,14 @@ class ToolCallDelta(msgspec.Struct, frozen=True, gc=False):
 
 
 class PromptProgress(msgspec.Struct, frozen=True, gc=False):
-    """How far the server is with reading the prompt, in tokens: ``processed`` of ``total``, of which ``cached`` needed
-    no work. ``seconds`` is what it took so far."""
+    """The progress of prompt processing, in tokens.
+
+    Attributes:
+        processed: Tokens processed so far.
+        total: Tokens of the prompt.
+        cached: Processed tokens that came from a cache.
+        seconds: Time so far in seconds, None if the server does not report it.
+    """
 
     processed: int
     total: int
@@ -179,7 +231,7 @@ class PromptProgress(msgspec.Struct, frozen=True, gc=False):
 
 
 class Finish(msgspec.Struct, frozen=True, gc=False):
-    """The last event: the answer is complete. ``usage`` and ``stop_sequence`` as in :class:`Completion`."""
+    """The last event: the response is complete. The attributes are those of :class:`Completion`."""
 
     finish_reason: FinishReason
     usage: Usage | None = None
@@ -187,11 +239,15 @@ class Finish(msgspec.Struct, frozen=True, gc=False):
 
 
 class Loading(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One look at a server that is not ready yet. ``elapsed`` and ``budget`` are seconds.
+    """One probe of a server that is not ready.
 
-    ``state``: ``refused`` (nothing listens), ``loading`` (it says that the model loads), ``starting`` (a proxy says
-    that the server starts),
-    ``silent`` (it accepted the connection and said nothing, or closed it).
+    Attributes:
+        endpoint: The URL of the server.
+        state: ``refused`` (connection refused), ``loading`` (the server reports that the model loads), ``starting`` (a
+            proxy reports that the server starts), or ``silent`` (it accepted the connection and sent nothing, or closed
+            it).
+        elapsed: Seconds since the wait began.
+        budget: Seconds that the wait may take.
     """
 
     endpoint: str
@@ -204,17 +260,25 @@ class Loading(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 OnProgress: TypeAlias = Callable[[Loading], object]
-"""Is told what a wait for a cold start sees."""
+"""Called with a `Loading` for each probe of a starting server."""
 
 StreamEvent: TypeAlias = Loading | PromptProgress | ReasoningDelta | TextDelta | RefusalDelta | ToolCallDelta | Finish
 
 
-# --- what servers tell about themselves -------------------------------------------------------------
+# --- models and server status -------------------------------------------------------------
 
 
 @attrs.frozen(kw_only=True)
 class ModelInfo:
-    """A model that the server lists. ``context_length`` is in tokens, None where the server does not tell."""
+    """A model that the server lists.
+
+    Attributes:
+        id: The name to request it by.
+        aliases: Other names that the server accepts for it.
+        context_length: In tokens, None if the server does not report it.
+        owned_by: The owner or publisher, None if the server does not report it.
+        state: The server's own word for the state, None if it does not report one.
+    """
 
     id: str
     aliases: tuple[str, ...] = ()
@@ -225,15 +289,23 @@ class ModelInfo:
 
 @attrs.frozen(kw_only=True)
 class ServerStatus:
-    """One look at a server, with all that it tells; None for what it does not.
+    """The result of one probe of a server. None where the server does not report a value.
 
-    ``state``: ``refused`` (nothing listens), ``unreachable`` (no connection for another reason, or no answer in time),
-    ``loading``, ``ready``, ``sleeping`` (it answers, and would load the model again first), ``error`` (it answers with
-    an error). ``problem`` says what is wrong, in words. ``progress`` of loading is from 0 to 1.
-    ``models`` are those that are in memory; ``model`` is the one that this backend would ask for, or else the first of
-    them. ``context_length`` is in tokens and for one request, ``max_context_length`` what the model was made for.
-    ``slots`` is how many requests the server works on at
-    once, ``busy_slots`` how many it does now.
+    Attributes:
+        backend: The name of the backend.
+        endpoint: The URL of the server.
+        state: ``refused`` (connection refused), ``unreachable`` (no connection for another reason, or a timeout),
+            ``loading``, ``ready``, ``sleeping`` (it responds, but must load the model again), or ``error`` (it responds
+            with an error).
+        problem: A description of the problem.
+        progress: The progress of loading, from 0 to 1.
+        version: The version of the server.
+        model: The model that this backend would request, or else the first loaded one.
+        models: The models in memory.
+        context_length: The context of one request, in tokens.
+        max_context_length: The context that the model was trained with, in tokens.
+        slots: The number of requests that the server processes at once.
+        busy_slots: The number of requests that it processes now.
     """
 
     backend: str = ""
@@ -252,7 +324,14 @@ class ServerStatus:
 
 @attrs.frozen(kw_only=True)
 class Ping:
-    """A server that answered: its first model, and the seconds that the waiting took."""
+    """A successful ping.
+
+    Attributes:
+        backend: The name of the backend.
+        endpoint: The URL of the server.
+        model: The first model of the server.
+        elapsed: Seconds until the server responded, including the wait for a cold start.
+    """
 
     backend: str
     endpoint: str
@@ -262,7 +341,14 @@ class Ping:
 
 @attrs.frozen(kw_only=True)
 class Embeddings:
-    """One vector for each input, in the order of the inputs."""
+    """One vector for each input, in the order of the inputs.
+
+    Attributes:
+        vectors: The vectors.
+        requested_model: The model that was requested.
+        served_model: The model that the server names, None if it names none.
+        usage: Token counts, None if the server reports none.
+    """
 
     vectors: tuple[tuple[float, ...], ...] = attrs.field(
         repr=lambda v: f"<{len(v)} vectors of {len(v[0]) if v else 0}>"

@@ -37,6 +37,7 @@ version = release = metadata.version("ctxbackends")
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True  # else each attribute is documented twice
+default_role = "code"  # single backticks in docstrings
 # Else the text before a colon in the first line of a property becomes its type.
 GoogleDocstring._parse_attribute_docstring = GoogleDocstring._consume_to_end  # type: ignore[method-assign]
 # Fragments: towncrier puts those of changes/ into CHANGELOG.md, performance.md includes the table of benchmarks/, and
@@ -117,15 +118,15 @@ def table(rows: list[dict[str, str]]) -> list[str]:
     return ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells]
 
 
-def handling_in_words(cell: str, handling: OptionSupport) -> str:
-    if isinstance(handling, Unsupported):
+def describe_support(key: str, support: OptionSupport) -> str:
+    if isinstance(support, Unsupported):
         return NO
-    own_place = handling.path in (cell, cell.partition(":")[0], "messages", "")
+    is_same_name = support.path in (key, key.partition(":")[0], "messages", "")
     words = [
-        "" if own_place and handling.transform else YES if own_place else f"`{handling.path}`",
-        handling.transform.value,
+        "" if is_same_name and support.transform else YES if is_same_name else f"`{support.path}`",
+        support.transform.value,
     ]
-    words.append(f"up to {handling.maximum:g}" if handling.maximum is not None else "")
+    words.append(f"up to {support.maximum:g}" if support.maximum is not None else "")
     return " ".join(word for word in words if word)
 
 
@@ -142,7 +143,7 @@ class ProfileTable(SphinxDirective):
 
 
 class OptionsTable(SphinxDirective):
-    """What becomes of each option in one wire format, a column for each backend type; and the reasons of refusals."""
+    """The options of one wire format, with a column per backend type, and why options are not supported."""
 
     required_arguments = 1
 
@@ -152,14 +153,14 @@ class OptionsTable(SphinxDirective):
             profile.type: profile.wire_apis[wire_api] for profile in PROFILES.values() if wire_api in profile.wire_apis
         }
         rows = [
-            {"option": f"`{cell}`", **{f"`{name}`": handling_in_words(cell, one[cell]) for name, one in tables.items()}}
-            for cell in OPTION_KEYS
+            {"option": f"`{key}`", **{f"`{name}`": describe_support(key, one[key]) for name, one in tables.items()}}
+            for key in OPTION_KEYS
         ]
         refused: dict[str, dict[str, list[str]]] = {}
         for name, one in tables.items():
-            for cell, handling in one.items():
-                if isinstance(handling, Unsupported):
-                    refused.setdefault(handling.reason, {}).setdefault(name, []).append(f"`{cell}`")
+            for key, support in one.items():
+                if isinstance(support, Unsupported):
+                    refused.setdefault(support.reason, {}).setdefault(name, []).append(f"`{key}`")
         lines = [*table(rows), ""]
         for reason, by_type in refused.items():
             alike: dict[str, list[str]] = {}

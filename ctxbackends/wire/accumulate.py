@@ -1,4 +1,4 @@
-"""Events to a completion: the one fold for every wire format."""
+"""Builds completions from stream events, for every wire format."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ctxbackends.types import (
 
 
 class _Call:
-    """A tool call that is being written."""
+    """A tool call whose arguments arrive in pieces."""
 
     __slots__ = ("arguments", "id", "name")
 
@@ -28,12 +28,12 @@ class _Call:
         self.name = delta.name
         self.arguments = [delta.arguments]
 
-    def call(self) -> ToolCall:
+    def build(self) -> ToolCall:
         return ToolCall(self.id, self.name, "".join(self.arguments))
 
 
 class _Text:
-    """A run of text."""
+    """A sequence of text pieces."""
 
     __slots__ = ("pieces",)
 
@@ -42,7 +42,7 @@ class _Text:
 
 
 class _Reasoning:
-    """A block of reasoning: a signature ends it, and so does anything that is no reasoning."""
+    """A block of reasoning; a signature or an event of another type ends it."""
 
     __slots__ = ("pieces", "redacted", "signature")
 
@@ -52,12 +52,12 @@ class _Reasoning:
         self.redacted: str | None = None
 
     @property
-    def ended(self) -> bool:
+    def is_ended(self) -> bool:
         return self.signature is not None or self.redacted is not None
 
 
 class Accumulator:
-    """Holds what a stream has handed on so far. ``finish`` is None until the last event has come."""
+    """Collects the events of a stream. ``finish`` is None until the last event arrives."""
 
     __slots__ = ("_blocks", "_calls", "_last", "_logprobs", "_refusal", "finish")
 
@@ -70,17 +70,17 @@ class Accumulator:
         self.finish: Finish | None = None
 
     def add(self, *events: StreamEvent) -> None:
-        """Take the next events, all that one read brought at once: nearly all of them are text that goes on."""
+        """Add events; the fast path is for text that continues."""
         last = self._last
-        goes_on = last.pieces.append if isinstance(last, _Text) else None
+        append_text = last.pieces.append if isinstance(last, _Text) else None
         for event in events:
             if type(event) is TextDelta:
-                if goes_on is None:
+                if append_text is None:
                     text = _Text(event.text)
-                    self._begin(text)
-                    goes_on = text.pieces.append
+                    self._append_block(text)
+                    append_text = text.pieces.append
                 else:
-                    goes_on(event.text)
+                    append_text(event.text)
                 if event.logprobs:
                     self._logprobs += event.logprobs
                 continue
@@ -92,53 +92,53 @@ class Accumulator:
                 self._refusal.append(event.text)
             elif isinstance(event, Finish):
                 self.finish = event
-            goes_on = self._last.pieces.append if isinstance(self._last, _Text) else None
+            append_text = self._last.pieces.append if isinstance(self._last, _Text) else None
 
-    def _begin(self, block: _Text | _Reasoning | _Call) -> None:
+    def _append_block(self, block: _Text | _Reasoning | _Call) -> None:
         self._blocks.append(block)
         self._last = block
 
     def _add_reasoning(self, delta: ReasoningDelta) -> None:
         block = self._last
-        if not isinstance(block, _Reasoning) or block.ended or delta.redacted is not None:
+        if not isinstance(block, _Reasoning) or block.is_ended or delta.redacted is not None:
             block = _Reasoning()
-            self._begin(block)
+            self._append_block(block)
         block.pieces.append(delta.text)
         block.signature = delta.signature
         block.redacted = delta.redacted
 
     def _add_call(self, delta: ToolCallDelta) -> None:
-        known = self._calls.get(delta.index)
-        if known is None:
-            known = self._calls[delta.index] = _Call(delta)
-            self._begin(known)
+        existing = self._calls.get(delta.index)
+        if existing is None:
+            existing = self._calls[delta.index] = _Call(delta)
+            self._append_block(existing)
             return
-        known.id = known.id or delta.id
-        known.name = known.name or delta.name
-        known.arguments.append(delta.arguments)
+        existing.id = existing.id or delta.id
+        existing.name = existing.name or delta.name
+        existing.arguments.append(delta.arguments)
 
     def _tool_calls(self) -> tuple[ToolCall, ...]:
-        return tuple(call.call() for _, call in sorted(self._calls.items())) if self._calls else ()
+        return tuple(call.build() for _, call in sorted(self._calls.items())) if self._calls else ()
 
     def _collect(self) -> tuple[str, str, tuple[Part, ...]]:
-        """All text, all reasoning, and what is not empty as parts in their order."""
+        """Return all text, all reasoning, and the parts that are not empty in their order."""
         texts: list[str] = []
-        thoughts: list[str] = []
+        reasoning_texts: list[str] = []
         parts: list[Part] = []
         for block in self._blocks:
             if isinstance(block, _Call):
-                parts.append(block.call())
+                parts.append(block.build())
                 continue
-            written = "".join(block.pieces)
+            joined_text = "".join(block.pieces)
             if isinstance(block, _Text):
-                texts.append(written)
-                if written:
-                    parts.append(TextPart(written))
+                texts.append(joined_text)
+                if joined_text:
+                    parts.append(TextPart(joined_text))
             else:
-                thoughts.append(written)
-                if written or block.ended:
-                    parts.append(ReasoningPart(written, block.signature, block.redacted))
-        return "".join(texts), "".join(thoughts), tuple(parts)
+                reasoning_texts.append(joined_text)
+                if joined_text or block.is_ended:
+                    parts.append(ReasoningPart(joined_text, block.signature, block.redacted))
+        return "".join(texts), "".join(reasoning_texts), tuple(parts)
 
     def completion(
         self,
@@ -149,7 +149,7 @@ class Accumulator:
         request_id: str | None = None,
         raw: bytes = b"",
     ) -> Completion:
-        """The whole answer. Only to be called when ``finish`` is set."""
+        """Build the complete response. Requires that ``finish`` is set."""
         assert self.finish is not None, "a completion exists only after Finish"
         text, reasoning, parts = self._collect()
         return Completion(
@@ -170,7 +170,7 @@ class Accumulator:
         )
 
     def partial(self, *, served_model: str | None = None) -> PartialCompletion:
-        """What there is, for an error to carry."""
+        """Build the partial completion that an error carries."""
         text, reasoning, _ = self._collect()
         return PartialCompletion(
             text=text,
@@ -190,10 +190,10 @@ def build_completion(
     request_id: str | None = None,
     raw: bytes = b"",
 ) -> Completion:
-    """The completion that all the events of an answer make; the last is Finish."""
+    """Build the completion of a response from all its events; the last must be Finish."""
     first, finish = events[0], events[-1]
     if len(events) == 2 and isinstance(first, TextDelta) and isinstance(finish, Finish) and not first.logprobs:
-        # One text, as most answers that come in one piece: without the fold, which takes three times as long.
+        # Fast path for a single text, the common case: the accumulator takes three times as long.
         return Completion(
             text=first.text,
             finish_reason=finish.finish_reason,
@@ -206,9 +206,9 @@ def build_completion(
             parts=(TextPart(first.text),) if first.text else (),
             raw=raw,
         )
-    whole = Accumulator()
-    whole.add(*events)
-    return whole.completion(
+    accumulator = Accumulator()
+    accumulator.add(*events)
+    return accumulator.completion(
         requested_model=requested_model,
         served_model=served_model,
         response_id=response_id,

@@ -111,7 +111,7 @@ class AnthropicCodec:
             raise error_from_success(response)
         if answer.content is None:
             raise_for_error_body(response)
-            raise MalformedResponseError("the answer of the Messages API holds no content", body=response.body)
+            raise MalformedResponseError("no content in the response of the Messages API", body=response.body)
         reason = parse_finish_reason(answer.stop_reason)
         if reason is None:
             raise incomplete_error(answer.stop_reason, body=response.body)
@@ -159,10 +159,12 @@ def encode_body(request: ChatRequest, table: OptionTable) -> dict[str, Any]:
     roles = [message.role == "system" for message in request.messages]
     if roles != sorted(roles, reverse=True):
         raise UnsupportedOptionError(
-            "message: system", "the Messages API takes system messages at the beginning alone; put it there"
+            "message: system", "the Messages API takes system messages only at the beginning; move it there"
         )
     if not turns:
-        raise UnsupportedOptionError("messages", "the Messages API needs at least one message besides the system's")
+        raise UnsupportedOptionError(
+            "messages", "the Messages API needs at least one message that is not a system message"
+        )
     body: dict[str, Any] = {"model": request.model, "messages": encode_messages(turns, table)}
     if system:
         body["system"] = system[0]["text"] if len(system) == 1 else system
@@ -268,5 +270,5 @@ def _decode_arguments(call: ToolCall) -> dict[str, Any]:
         return _object_decoder.decode(call.arguments or "{}")
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
         raise UnsupportedOptionError(
-            "message: tool call", f"the arguments of {call.name} are no JSON object, which this API wants: {error}"
+            "message: tool call", f"the arguments of {call.name} must be a JSON object: {error}"
         ) from error

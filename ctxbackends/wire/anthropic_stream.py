@@ -117,7 +117,7 @@ def parse_finish_reason(reason: str | None) -> FinishReason | None:
 
 def incomplete_error(reason: str | None, *, body: bytes = b"") -> StreamInterruptedError:
     """The error for an answer that has no reason of a whole one."""
-    return StreamInterruptedError(f"the answer is not whole: stop_reason is {reason!r}", body=body)
+    return StreamInterruptedError(f"incomplete response: stop_reason is {reason!r}", body=body)
 
 
 def parse_usage(usage: WireUsage | None) -> Usage | None:
@@ -145,17 +145,17 @@ class AnthropicStreamDecoder(BaseDecoder):
         self._stop: str | None = None
 
     def feed(self, data: bytes) -> list[StreamEvent]:
-        return self.each(lambda: self._frames.feed(data), self._read)
+        return self.decode_each(lambda: self._frames.feed(data), self._read)
 
     def close(self) -> list[StreamEvent]:
-        events = self.each(self._frames.close, self._read)
-        if not self.ended():
+        events = self.decode_each(self._frames.close, self._read)
+        if not self.is_ended():
             self._fail("the stream ended without message_stop")
         return events
 
     def _fail(self, problem: str, body: bytes = b"") -> None:
-        stray = self._frames.stray
-        said = f"; the last line that came: {stray.decode('utf-8', 'replace')}" if stray and not body else ""
+        stray = self._frames.stray_line
+        said = f"; last line received: {stray.decode('utf-8', 'replace')}" if stray and not body else ""
         self.failure = StreamInterruptedError(problem + said, body=body or stray)
 
     def _read(self, frames: Sequence[tuple[bytes, bytes]], events: list[StreamEvent]) -> None:
@@ -180,7 +180,7 @@ class AnthropicStreamDecoder(BaseDecoder):
                 append(TextDelta(delta.text))
                 continue
             self._take(name, data.strip(), event, events)
-            if self.ended():
+            if self.is_ended():
                 return
 
     def _take(self, name: bytes, data: bytes, event: _Event, events: list[StreamEvent]) -> None:
@@ -192,7 +192,7 @@ class AnthropicStreamDecoder(BaseDecoder):
             self.failure = error_from_event(data)
         elif kind == "message_start" and isinstance(event.message, _Message):
             if self.response_id is not None or self._reason is not None:
-                self._fail("a second answer began in the stream", data)
+                self._fail("a second response began in the stream", data)
                 return
             self.served_model = event.message.model or None
             self.response_id = event.message.id

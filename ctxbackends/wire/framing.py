@@ -1,7 +1,7 @@
-"""Bytes to lines, and lines to server-sent events; nothing of what an event means.
+"""Splits bytes into lines, and lines into server-sent events, without knowing what an event means.
 
-Lines end in ``\\n``, ``\\r\\n`` or ``\\r`` and in nothing else: ``bytes.splitlines`` would also cut at \\x0b, \\x0c and
-more, and ``str.splitlines`` at U+2028, which model output contains. Buffers are bounded. Format:
+A line ends in ``\\n``, ``\\r\\n`` or ``\\r`` only: ``bytes.splitlines`` also splits at \\x0b, \\x0c and others, and
+``str.splitlines`` at U+2028, which model output contains. Buffers are bounded. Format:
 https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
 
@@ -13,27 +13,29 @@ from ctxbackends.errors import ResponseTooLargeError
 from ctxbackends.wire.http import MAX_BODY_BYTES
 
 _BOM = b"\xef\xbb\xbf"
-_STRAY_SHOWN = 512
+_MAX_STRAY_LINE = 512
 
 
 class LineSplitter:
-    """Cuts a stream of bytes into lines, however the bytes arrive."""
+    """Splits a stream of bytes into lines, however the bytes arrive."""
 
     __slots__ = ("_limit", "_rest", "_skip_lf")
 
     def __init__(self, *, limit: int = MAX_BODY_BYTES) -> None:
         self._limit = limit
-        # One buffer, and not a list of the pieces: a line that comes byte by byte costs neither quadratic time nor an
-        # object for each byte.
+        # One buffer instead of a list of pieces: a line that arrives byte by byte then needs neither quadratic time nor
+        # an object per byte.
         self._rest = bytearray()
         self._skip_lf = False
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The lines that ``data`` completes, without their ends. Raises ResponseTooLargeError where a line passes the
-        limit."""
+        """Return the lines that ``data`` completes, without their line ends.
+
+        Raises:
+            ResponseTooLargeError: A line exceeds the limit.
+        """
         if self._skip_lf and data:
-            # The CR of a CRLF ended the line already, so that nobody waits for a byte that a CR-only server never
-            # sends.
+            # The CR of a CRLF already ended the line: a CR-only server never sends an LF to wait for.
             self._skip_lf = False
             if data.startswith(b"\n"):
                 data = data[1:]
@@ -48,16 +50,15 @@ class LineSplitter:
             self._rest.clear()
         if rest:
             self._rest += rest
-        # Only the first line can be longer than what was fed, so the others are looked at only where that was itself
-        # too much.
+        # Only the first line can be longer than data, so the others are checked only if data exceeds the limit.
         if len(self._rest) > self._limit or any(
             len(line) > self._limit for line in (lines if len(data) > self._limit else lines[:1])
         ):
             raise ResponseTooLargeError("a line of the stream", self._limit)
         return lines
 
-    def take_rest(self, data: bytes) -> bytes:
-        """``data`` behind what came after the last line end, which is forgotten here."""
+    def join_rest(self, data: bytes) -> bytes:
+        """Return ``data`` after the incomplete line, which is removed here."""
         if not self._rest:
             return data
         self._rest += data
@@ -65,58 +66,60 @@ class LineSplitter:
 
     @property
     def is_between_lines(self) -> bool:
-        """Whether the next byte is looked at as it is: no LF is left out after a CR."""
+        """Whether the next byte counts: False after a CR, whose LF is skipped."""
         return not self._skip_lf
 
     def close(self) -> bytes:
-        """What came after the last line end."""
+        """Return the incomplete last line."""
         rest = bytes(self._rest)
         self._rest.clear()
         return rest
 
 
 class SSEDecoder:
-    """Bytes to server-sent events, as pairs of event name (empty where none was given) and data.
+    """Decodes bytes to server-sent events, as pairs of event name (empty if none) and data.
 
-    ``stray`` keeps the beginning of the last line that is no part of the format: proxies put plain text in the place of
-    an event.
+    ``stray_line`` is the start of the last line outside the format: proxies send plain text instead of an event.
     """
 
-    __slots__ = ("_data", "_event", "_first", "_limit", "_lines", "_size", "_strays", "stray")
+    __slots__ = ("_data", "_data_size", "_event", "_first", "_limit", "_lines", "_stray_lines", "stray_line")
 
     def __init__(self, *, limit: int = MAX_BODY_BYTES) -> None:
         self._lines = LineSplitter(limit=limit)
         self._limit = limit
         self._data: list[bytes] = []
-        self._size = 0
+        self._data_size = 0
         self._event = b""
         self._first = True
-        self._strays: list[tuple[int, bytes]] = []
-        self.stray = b""
+        self._stray_lines: list[tuple[int, bytes]] = []
+        self.stray_line = b""
 
     def feed(self, data: bytes) -> list[tuple[bytes, bytes]]:
-        """The events that ``data`` completes. Raises ResponseTooLargeError where a line or an event passes the
-        limit."""
+        """Return the events that ``data`` completes.
+
+        Raises:
+            ResponseTooLargeError: A line or an event exceeds the limit.
+        """
         if self._data or self._event or b"\n\n" not in data or b"\r" in data or not self._lines.is_between_lines:
-            return self._take(self._lines.feed(data))
-        # A whole event is there, and none was begun but within its first line.
-        data = self._lines.take_rest(data)
+            return self._parse_lines(self._lines.feed(data))
+        # A complete event is there, and no event is incomplete beyond its first line.
+        data = self._lines.join_rest(data)
         end = data.rfind(b"\n\n") + 2
-        events = self._whole(data if end == len(data) else data[:end])
+        events = self._split_simple_events(data if end == len(data) else data[:end])
         if events is None:
-            return self._take(self._lines.feed(data))
+            return self._parse_lines(self._lines.feed(data))
         self._first = False
-        before = self.stray
+        before = self.stray_line
         if end < len(data):
-            self._take(self._lines.feed(data[end:]))  # no blank line is in it, and no CR: no event ends
-        self._strays = [(0, before), (len(events), self.stray)]
+            self._parse_lines(self._lines.feed(data[end:]))  # without a blank line or a CR: no event ends
+        self._stray_lines = [(0, before), (len(events), self.stray_line)]
         return events
 
-    def _whole(self, data: bytes) -> list[tuple[bytes, bytes]] | None:
-        """The events of ``data``, which ends with a blank line, where each is written as servers write them: one line
-        of data, after one with a name or after none, and LF alone. None for every other form.
+    def _split_simple_events(self, data: bytes) -> list[tuple[bytes, bytes]] | None:
+        """Return the events of ``data``, which ends with a blank line, or None if they need the general parser.
 
-        In one pass over the buffer: a third of the time that line by line takes (tests/benchmarks/parts.py).
+        Servers write this form: one data line, optionally after one event name, with LF only. One pass over the buffer
+        takes a third of the time of the line parser (tests/benchmarks/parts.py).
         """
         if len(data) > self._limit or b"\r" in data:
             return None
@@ -138,51 +141,53 @@ class SSEDecoder:
                 events.append((b"", piece[6:]))
             else:
                 return None
-        return events if ends == 0 else None  # a line end that is left over is within an event
+        return events if ends == 0 else None  # a remaining line end is inside an event
 
     def close(self) -> list[tuple[bytes, bytes]]:
-        """The last event, where the server left out the blank line after it."""
-        return self._take([self._lines.close(), b""])
+        """Return the last event if the server left out the blank line after it."""
+        return self._parse_lines([self._lines.close(), b""])
 
-    def stray_before(self, place: int) -> bytes:
-        """``stray`` as it was when the event at ``place`` of the last call ended: what came after it may have come with
-        the same read, or not."""
-        return next(line for after, line in reversed(self._strays) if after <= place)
+    def stray_line_before(self, index: int) -> bytes:
+        """Return ``stray_line`` as of the end of the event at ``index`` of the last call.
 
-    def _take(self, lines: list[bytes]) -> list[tuple[bytes, bytes]]:
+        What came after that event may be from the same read.
+        """
+        return next(line for after, line in reversed(self._stray_lines) if after <= index)
+
+    def _parse_lines(self, lines: list[bytes]) -> list[tuple[bytes, bytes]]:
         events: list[tuple[bytes, bytes]] = []
-        self._strays = [(0, self.stray)]
+        self._stray_lines = [(0, self.stray_line)]
         for line in lines:
             if self._first:
                 self._first = False
                 line = line.removeprefix(_BOM)
             if line == b"data":
-                line = b"data:"  # a field name alone is the field with an empty value
+                line = b"data:"  # a field name alone has an empty value
             if line.startswith(b"data:"):
                 value = line[6:] if line.startswith(b"data: ") else line[5:]
-                # The line ends between them count, or empty lines would have no bound.
-                self._size += len(value) + bool(self._data)
+                # Count the line ends too, or empty lines would be unbounded.
+                self._data_size += len(value) + bool(self._data)
                 self._data.append(value)
-                if self._size > self._limit:
+                if self._data_size > self._limit:
                     raise ResponseTooLargeError("an event of the stream", self._limit)
             elif not line:
                 if self._data:
                     events.append((self._event, self._data[0] if len(self._data) == 1 else b"\n".join(self._data)))
                     self._data.clear()
-                    self._size = 0
+                    self._data_size = 0
                 self._event = b""
             elif line.startswith(b":"):
                 continue
             else:
-                self._field(line, len(events))
+                self._parse_field(line, len(events))
         return events
 
-    def _field(self, line: bytes, place: int) -> None:
+    def _parse_field(self, line: bytes, index: int) -> None:
         name, _, value = line.partition(b":")
         if name == b"event":
             self._event = value.removeprefix(b" ")
         elif name not in (b"id", b"retry"):
-            self.stray = line[:_STRAY_SHOWN]
-            if self._strays[-1][0] == place:
-                self._strays.pop()
-            self._strays.append((place, self.stray))
+            self.stray_line = line[:_MAX_STRAY_LINE]
+            if self._stray_lines[-1][0] == index:
+                self._stray_lines.pop()
+            self._stray_lines.append((index, self.stray_line))

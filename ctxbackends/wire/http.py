@@ -1,5 +1,4 @@
-"""The values that pass between a codec and the transport, and the protocols that each wire format implements. No
-aiohttp, no I/O."""
+"""The values between a codec and the transport, and the protocols of the wire formats. Sans-I/O; imports no aiohttp."""
 
 from __future__ import annotations
 
@@ -16,11 +15,11 @@ from ctxbackends.types import Completion, StreamEvent
 T = TypeVar("T")
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
-"""The largest body that is read whole; also the largest event of a stream."""
+"""The largest response body, and the largest event of a stream, in bytes."""
 
 
 class HTTPRequest(msgspec.Struct, frozen=True):
-    """One request, without the endpoint and the authorisation, which the backend adds. ``path`` begins with a slash."""
+    """A request without endpoint and authorization, which the backend adds. ``path`` starts with a slash."""
 
     method: str
     path: str
@@ -29,8 +28,16 @@ class HTTPRequest(msgspec.Struct, frozen=True):
 
 
 class HTTPResponse(msgspec.Struct, frozen=True, kw_only=True):
-    """One answer, read whole. ``headers`` are looked up by lower-case names; ``received_at`` is Unix time in seconds,
-    for a ``Retry-After`` that is a date. A repr shows none of it, since servers repeat keys."""
+    """A response with its whole body.
+
+    The repr shows neither headers nor body, since servers may echo API keys.
+
+    Attributes:
+        status: The HTTP status code.
+        headers: The headers, with lower-case names.
+        body: The whole body.
+        received_at: Unix time in seconds, for a ``Retry-After`` that is a date.
+    """
 
     status: int
     headers: Mapping[str, str]
@@ -45,13 +52,16 @@ class HTTPResponse(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StreamDecoder(Protocol):
-    """Bytes of a streamed answer to events. Neither method raises: what goes wrong is put in ``failure``, after the
-    events that came before it.
+    """Decodes the bytes of a stream to events.
 
-    ``finished``: the terminal marker was seen and nothing more is awaited. After :meth:`close`, exactly one of
-    ``finished`` and ``failure`` is set.
-    ``failure`` is a StreamInterruptedError without ``partial`` (the stream knows what it has handed on), or another
-    BackendError that says more.
+    Its methods do not raise: a failure is set in ``failure``, after the events before it. After :meth:`close`, exactly
+    one of ``finished`` and ``failure`` is set.
+
+    Attributes:
+        served_model: The model that the server names.
+        response_id: The server's ID of the response.
+        failure: A StreamInterruptedError without ``partial``, which the stream adds, or a more specific BackendError.
+        finished: The terminal marker arrived.
     """
 
     served_model: str | None
@@ -60,16 +70,16 @@ class StreamDecoder(Protocol):
     finished: bool
 
     def feed(self, data: bytes) -> list[StreamEvent]:
-        """Events that ``data`` completes, in order, however the bytes were cut."""
+        """Return the events that ``data`` completes, in order, however the bytes are split."""
         ...
 
     def close(self) -> list[StreamEvent]:
-        """The body ended: the last events, or the failure."""
+        """Return the last events after the end of the body, or set ``failure``."""
         ...
 
 
 class BaseDecoder:
-    """What decoders share: how they end. Pieces are what the framing gives: lines or events."""
+    """The common state of the stream decoders."""
 
     __slots__ = ("failure", "finished", "response_id", "served_model")
 
@@ -79,26 +89,29 @@ class BaseDecoder:
         self.failure: BackendError | None = None
         self.finished = False
 
-    def ended(self) -> bool:
+    def is_ended(self) -> bool:
         return self.finished or self.failure is not None
 
-    def each(
-        self, pieces: Callable[[], Sequence[T]], read: Callable[[Sequence[T], list[StreamEvent]], None]
+    def decode_each(
+        self, pieces: Callable[[], Sequence[T]], decode: Callable[[Sequence[T], list[StreamEvent]], None]
     ) -> list[StreamEvent]:
-        """The events that ``read`` makes of the pieces, which it reads until the answer has ended."""
+        """Return the events of the lines or frames that ``pieces`` returns, up to the end of the response."""
         events: list[StreamEvent] = []
-        if self.ended():
+        if self.is_ended():
             return events
         try:
-            read(pieces(), events)
+            decode(pieces(), events)
         except ResponseTooLargeError as error:
             self.failure = error
         return events
 
 
 class Codec(Protocol):
-    """One wire format of generation. ``encode_chat`` is pure and raises before anything is sent; ``decode_chat`` takes
-    a 2xx answer and raises only BackendError."""
+    """The chat format of one wire API.
+
+    ``encode_chat`` is pure and raises before a request is sent. ``decode_chat`` takes a 2xx response and raises only
+    BackendError.
+    """
 
     def auth_headers(self, api_key: str) -> Mapping[str, str]: ...
 
@@ -110,38 +123,55 @@ class Codec(Protocol):
 
 
 Operation: TypeAlias = Generator[HTTPRequest, HTTPResponse, T]
-"""An operation of one or more requests without I/O: it yields a request and is sent the answer, a 2xx, or has the error
-of any other thrown into it; it returns the result. Everything beside generation is written so."""
+"""An operation of one or more requests, without I/O. It yields a request and receives the 2xx response, or the error of
+any other response as an exception; it returns the result. All operations except chat use it."""
 
 
 @attrs.frozen(kw_only=True)
 class WireSettings:
-    """What the configuration of a backend says to its codec. ``context_length`` in tokens, ``keep_alive`` in seconds
-    (infinity: never unload); None is the server's default."""
+    """The settings of a backend that its codec needs. None means the server's default.
+
+    Attributes:
+        context_length: In tokens.
+        keep_alive: In seconds; infinity to never unload.
+    """
 
     context_length: int | None = None
     keep_alive: float | None = None
 
 
 def bearer_header(api_key: str) -> Mapping[str, str]:
-    """The key as most servers take it (RFC 6750)."""
+    """Return the Authorization header that most servers accept (RFC 6750)."""
     return {"Authorization": f"Bearer {api_key}"}
 
 
 def decode_json(decoder: msgspec.json.Decoder[T], body: bytes, *, api: str) -> T:
-    """``body`` as ``decoder`` knows it. Raises MalformedResponseError; ``api`` names whose answer it should be."""
-    # UnicodeDecodeError and RecursionError come through msgspec as they are.
+    """Decode ``body``.
+
+    Args:
+        decoder: The decoder of the expected type.
+        body: The body of the response.
+        api: The name of the API, for the error.
+
+    Raises:
+        MalformedResponseError: The body does not match.
+    """
+    # msgspec does not convert UnicodeDecodeError and RecursionError.
     try:
         return decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise MalformedResponseError(f"the answer is not what {api} answers with: {error}", body=body) from error
+        raise MalformedResponseError(f"unexpected response from {api}: {error}", body=body) from error
 
 
 _encoder = msgspec.json.Encoder()
 
 
 def encode_json(value: Any) -> bytes:
-    """``value`` as the body of a request. Raises ValueError where it holds what JSON cannot."""
+    """Encode ``value`` as a request body.
+
+    Raises:
+        ValueError: JSON cannot represent the value.
+    """
     try:
         return _encoder.encode(value)
     except (TypeError, UnicodeEncodeError, OverflowError) as error:
@@ -149,7 +179,7 @@ def encode_json(value: Any) -> bytes:
 
 
 def encode_arguments(arguments: str | Mapping[str, Any] | None) -> str:
-    """A tool call's arguments as JSON text: some servers send the object itself."""
+    """Return the arguments of a tool call as JSON text: some servers send an object."""
     if arguments is None:
         return ""
     return arguments if isinstance(arguments, str) else _encoder.encode(arguments).decode()

@@ -1,9 +1,8 @@
-"""A Python type to the JSON Schema that servers accept, and an answer's text back to a value of that type. msgspec does
-both, and pydantic for its own models; knows no server.
+"""Generates JSON Schema from Python types, and validates JSON text against them, for every server.
 
-The schema is in the strict form that OpenAI asks for and that constrained decoders like: every property required, no
-further properties, no defaults. Making fields that have a default required loses nothing: the model must say them, and
-the value is what it said.
+msgspec does both; pydantic does for its own models. The schemas have the strict form that OpenAI requires and
+constrained decoders prefer: every property required, no additional properties, no defaults. Requiring the fields that
+have a default loses nothing: the model must write them, and the value is the one it wrote.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ T = TypeVar("T")
 
 
 class _PydanticModel(Protocol):
-    """A pydantic model's class, known by its methods: pydantic itself is never imported."""
+    """The class of a pydantic model, recognized by its methods: pydantic itself is never imported."""
 
     def model_json_schema(self) -> dict[str, Any]: ...
 
@@ -33,8 +32,11 @@ def _as_pydantic_model(target: object) -> _PydanticModel | None:
 
 
 def schema_for(target: type[T]) -> dict[str, Any]:
-    """JSON Schema of an attrs class, dataclass, TypedDict, msgspec Struct, pydantic model or built-in type. Raises
-    TypeError for what JSON cannot hold."""
+    """Return the JSON Schema of an attrs class, dataclass, TypedDict, msgspec Struct, pydantic model or built-in type.
+
+    Raises:
+        TypeError: JSON cannot represent the type.
+    """
     model = _as_pydantic_model(target)
     schema = model.model_json_schema() if model is not None else msgspec.json.schema(target)
     plain = schema.pop("$defs", {})
@@ -42,7 +44,7 @@ def schema_for(target: type[T]) -> dict[str, Any]:
     root: dict[str, Any] = _make_strict(_inline_references(schema, plain) if "$ref" not in schema else schema)
     reference = root.pop("$ref", None)
     if reference is not None:
-        # The root is inlined, since servers want an object there and not a reference.
+        # Inline the root: servers require an object there, not a reference.
         name = reference.removeprefix("#/$defs/")
         root = {**definitions[name], **root}
         if not _has_reference(definitions, reference):
@@ -54,19 +56,19 @@ _WRAPPER_KEY = "value"
 
 
 def wrap_in_object(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """An object that holds what ``schema`` describes."""
+    """Return the schema of an object whose one member matches ``schema``."""
     inner = {name: part for name, part in schema.items() if name != "$defs"}
-    box = {
+    wrapper = {
         "type": "object",
         "properties": {_WRAPPER_KEY: inner},
         "required": [_WRAPPER_KEY],
         "additionalProperties": False,
     }
-    return {**box, **({"$defs": schema["$defs"]} if "$defs" in schema else {})}
+    return {**wrapper, **({"$defs": schema["$defs"]} if "$defs" in schema else {})}
 
 
 def unwrap_object(text: str) -> str:
-    """What the object holds, as JSON text; ``text`` itself where it is no such object, for the validation to tell."""
+    """Return the wrapped value as JSON text; ``text`` itself if it is not wrapped, so that validation fails."""
     try:
         return bytes(msgspec.json.decode(text, type=dict[str, msgspec.Raw])[_WRAPPER_KEY]).decode()
     except (msgspec.DecodeError, UnicodeError, RecursionError, KeyError):
@@ -74,14 +76,14 @@ def unwrap_object(text: str) -> str:
 
 
 def _inline_references(node: Any, definitions: Mapping[str, Any]) -> Any:
-    """References that stand beside something else are put in: strict schemas take them alone."""
+    """Replace references that have siblings: strict schemas allow none."""
     if isinstance(node, list):
         return [_inline_references(item, definitions) for item in node]
     if not isinstance(node, dict):
         return node
     if "$ref" in node and len(node) > 1:
-        beside = {name: part for name, part in node.items() if name != "$ref"}
-        node = {**definitions[node["$ref"].removeprefix("#/$defs/")], **beside}
+        siblings = {name: part for name, part in node.items() if name != "$ref"}
+        node = {**definitions[node["$ref"].removeprefix("#/$defs/")], **siblings}
     return {name: _inline_references(part, definitions) for name, part in node.items()}
 
 
@@ -127,46 +129,52 @@ ANTHROPIC_UNSUPPORTED = (
 )
 
 LENGTH_CONSTRAINTS = ("minLength", "maxLength")
-"""xgrammar, which vLLM comes with, lets a text of bounded length hold no escape: no quotation mark, no backslash and no
-line break (measured, 0.2.8; https://github.com/mlc-ai/xgrammar/issues/800)."""
+"""xgrammar, which vLLM uses, allows no escapes in a string of bounded length: no quotation mark, backslash or line
+break (measured, 0.2.8; https://github.com/mlc-ai/xgrammar/issues/800)."""
 
 
 def describe_constraints(node: Any, constraints: Sequence[str]) -> Any:
-    """A schema without the ``constraints`` that a server refuses or misreads; the description says them instead."""
+    """Return the schema with the unsupported ``constraints`` moved to the descriptions."""
     if isinstance(node, list):
         return [describe_constraints(item, constraints) for item in node]
     if not isinstance(node, dict):
         return node
-    loose = [name for name in constraints if name in node and not (name == "minItems" and node[name] <= 1)]
-    said = [f"{name}: {node[name]}" for name in loose]
-    kept = {
+    moved = [name for name in constraints if name in node and not (name == "minItems" and node[name] <= 1)]
+    descriptions = [f"{name}: {node[name]}" for name in moved]
+    schema = {
         name: {key: describe_constraints(part, constraints) for key, part in value.items()}
         if name in ("properties", "$defs")
         else value
         if name in ("enum", "const", "required")
         else describe_constraints(value, constraints)
         for name, value in node.items()
-        if name not in loose
+        if name not in moved
     }
-    if said:
-        kept["description"] = " ".join(part for part in (node.get("description"), f"({', '.join(said)})") if part)
-    return kept
+    if descriptions:
+        schema["description"] = " ".join(
+            part for part in (node.get("description"), f"({', '.join(descriptions)})") if part
+        )
+    return schema
 
 
 def decode_as(target: type[T], text: str) -> T:
-    """The answer's text as a validated ``target``. Raises StructuredOutputError with the place of the fault."""
+    """Decode and validate the text of a response.
+
+    Raises:
+        StructuredOutputError: The text does not match ``target``.
+    """
     model = _as_pydantic_model(target)
     if model is not None:
         return cast(T, _validate_model(model, text))
     try:
         return msgspec.json.decode(text.encode("utf-8", "surrogatepass"), type=target)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        # msgspec's wording: "... - at `$.title`", and "... - at `key` in `$.counts`" for the key of a mapping.
-        problem, _, place = str(error).rpartition(" - at `")
+        # msgspec's message: "... - at `$.title`", and "... - at `key` in `$.counts`" for the key of a mapping.
+        problem, _, location = str(error).rpartition(" - at `")
         raise StructuredOutputError(
-            f"the answer is no valid {getattr(target, '__name__', target)}: {error}",
+            f"response does not match {getattr(target, '__name__', target)}: {error}",
             text=text,
-            pointer=place.removesuffix("`").rpartition("`")[2] if problem else None,
+            pointer=location.removesuffix("`").rpartition("`")[2] if problem else None,
         ) from error
 
 
@@ -174,19 +182,19 @@ def _validate_model(model: _PydanticModel, text: str) -> Any:
     try:
         return model.model_validate_json(text)
     except ValueError as error:  # pydantic's ValidationError is one
-        found: Sequence[Mapping[str, Any]] = getattr(error, "errors", tuple)()
-        first = found[0] if found else {}
-        place = _format_pointer(first.get("loc", ()))
+        errors: Sequence[Mapping[str, Any]] = getattr(error, "errors", tuple)()
+        first = errors[0] if errors else {}
+        location = _format_pointer(first.get("loc", ()))
         problem = first.get("msg", error)
-        where = f" - at `{place}`" if place else ""
+        where = f" - at `{location}`" if location else ""
         name = getattr(model, "__name__", "value")
         raise StructuredOutputError(
-            f"the answer is no valid {name}: {problem}{where}", text=text, pointer=place
+            f"response does not match {name}: {problem}{where}", text=text, pointer=location
         ) from error
 
 
 def _format_pointer(location: Sequence[str | int]) -> str | None:
-    """A place in msgspec's notation, None for the whole."""
+    """Return the location in msgspec's notation, None for the whole value."""
     if not location:
         return None
     return "$" + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in location)

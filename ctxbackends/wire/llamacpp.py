@@ -20,8 +20,8 @@ from ctxbackends.wire.options import OptionTable, check_supported
 from ctxbackends.wire.status import decode_response, raise_for_failed_command
 
 _NO_ROUTER = (
-    "this llama-server serves the one model that it was started with; only one that was started as a router "
-    "(--models-dir) loads and unloads"
+    "this llama-server serves only the model that it was started with; start it as a router (--models-dir) to load "
+    "and unload models"
 )
 
 

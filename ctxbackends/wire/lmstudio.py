@@ -67,7 +67,7 @@ def _fetch_models() -> Operation[list[_Model]]:
     if answer.error is not None:
         raise error_from_success(response)
     if answer.models is None:
-        raise MalformedResponseError("the answer is not what LM Studio answers with: no models", body=response.body)
+        raise MalformedResponseError("unexpected response from LM Studio: no models", body=response.body)
     return answer.models
 
 

@@ -153,11 +153,11 @@ class OllamaCodec:
         if line.error is not None:
             raise error_from_success(response)
         if line.message is None:
-            raise MalformedResponseError("the answer is not what Ollama answers with: no message", body=response.body)
+            raise MalformedResponseError("unexpected response from Ollama: no message", body=response.body)
         reason = _FINISH_REASONS.get(line.done_reason or "")
         if not line.done or reason is None:
             raise StreamInterruptedError(
-                f"the answer is not whole: done_reason is {line.done_reason!r}", body=response.body
+                f"incomplete response: done_reason is {line.done_reason!r}", body=response.body
             )
         events: list[StreamEvent] = []
         reader = _LineReader()
@@ -216,7 +216,7 @@ def _encode_tool_call(call: ToolCall) -> dict[str, Any]:
         arguments = _object_decoder.decode(call.arguments or "{}")
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
         raise UnsupportedOptionError(
-            "message: tool call", f"the arguments of {call.name} are no JSON object, which Ollama wants: {error}"
+            "message: tool call", f"the arguments of {call.name} must be a JSON object: {error}"
         ) from error
     return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
 
@@ -288,11 +288,11 @@ class OllamaStreamDecoder(BaseDecoder):
         self._last = b""
 
     def feed(self, data: bytes) -> list[StreamEvent]:
-        return self.each(lambda: self._lines.feed(data), self._read)
+        return self.decode_each(lambda: self._lines.feed(data), self._read)
 
     def close(self) -> list[StreamEvent]:
-        events = self.each(lambda: [self._lines.close()], self._read)
-        if not self.ended():
+        events = self.decode_each(lambda: [self._lines.close()], self._read)
+        if not self.is_ended():
             self.failure = StreamInterruptedError("the stream ended without a line that says done", body=self._last)
         return events
 
@@ -327,7 +327,7 @@ class OllamaStreamDecoder(BaseDecoder):
                 append(TextDelta(message.content))
                 continue
             self._take(data, line, events)
-            if self.ended():
+            if self.is_ended():
                 return
         self._last = last[:_MAX_LAST_LINE]
 
@@ -341,7 +341,7 @@ class OllamaStreamDecoder(BaseDecoder):
             reason = _FINISH_REASONS.get(line.done_reason or "")
             if reason is None:
                 self.failure = StreamInterruptedError(
-                    f"the server ended the answer with done_reason {line.done_reason!r}", body=data
+                    f"the server ended the response with done_reason {line.done_reason!r}", body=data
                 )
                 return
             self.finished = True

@@ -136,7 +136,7 @@ def embed(
     answer = decode_response(_embed_decoder, response, api="Ollama")
     if len(answer.embeddings) != len(inputs):
         raise MalformedResponseError(
-            f"{len(answer.embeddings)} vectors came for {len(inputs)} inputs", body=response.body
+            f"{len(answer.embeddings)} vectors received for {len(inputs)} inputs", body=response.body
         )
     load_seconds = None if answer.load_duration is None else answer.load_duration * NANOSECONDS
     counted = answer.prompt_eval_count

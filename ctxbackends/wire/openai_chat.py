@@ -171,12 +171,12 @@ class OpenAIChatCodec:
         choice = choices[0] if choices and choices[0].index == 0 else _find_first_choice(choices)
         if choice is None:
             raise_for_error_body(response)
-            raise EmptyChoicesError("the answer holds no choice", body=response.body)
+            raise EmptyChoicesError("no choices in the response", body=response.body)
         message = choice.message or WireMessage()
         reason = parse_finish_reason(choice.finish_reason, called=bool(message.tool_calls))
         if reason is None:
             raise StreamInterruptedError(
-                f"the answer is not whole: finish_reason is {choice.finish_reason!r}", body=response.body
+                f"incomplete response: finish_reason is {choice.finish_reason!r}", body=response.body
             )
         events: list[StreamEvent] = []
         if message.reasoning or message.reasoning_content:

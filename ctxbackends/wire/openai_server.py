@@ -86,7 +86,7 @@ def decode_models(response: HTTPResponse) -> tuple[ModelInfo, ...]:
         raise error_from_success(response)
     listed = answer.data
     if listed is None:
-        raise MalformedResponseError("the answer is not what the OpenAI API answers with: no data", body=response.body)
+        raise MalformedResponseError("unexpected response from the OpenAI API: no data", body=response.body)
     if not listed:
         raise EmptyModelListError("the server lists no model", body=response.body)
     return tuple(_build_model_info(model) for model in listed)
@@ -148,7 +148,7 @@ def embed(
         item.index if item.index is not None else place: item.embedding for place, item in enumerate(answer.data)
     }
     if sorted(by_index) != list(range(count)) or len(answer.data) != count:
-        raise MalformedResponseError(f"{len(answer.data)} vectors came for {count} inputs", body=response.body)
+        raise MalformedResponseError(f"{len(answer.data)} vectors received for {count} inputs", body=response.body)
     return Embeddings(
         vectors=tuple(_decode_vector(by_index[place], response.body) for place in range(count)),
         requested_model=model,
@@ -226,7 +226,7 @@ def _encode_response_items(message: Message) -> list[dict[str, Any]]:
                 {"type": "function_call_output", "call_id": part.tool_call_id, "output": format_tool_result(part)}
             )
         else:
-            assert not isinstance(part, ReasoningPart), "refuse() came first"
+            assert not isinstance(part, ReasoningPart), "check_supported() raises for reasoning"
     if content:
         items.insert(0, {"type": "message", "role": message.role, "content": content})
     return items

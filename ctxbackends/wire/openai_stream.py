@@ -145,7 +145,7 @@ class OpenAIStreamDecoder:
             return []
         self._read(frames, events)
         if not self._ended():
-            self._end(events, "the stream ended without a finish_reason", self._frames.stray)
+            self._end(events, "the stream ended without a finish_reason", self._frames.stray_line)
         return events
 
     def _ended(self) -> bool:
@@ -203,7 +203,7 @@ class OpenAIStreamDecoder:
         """Whether what cannot be decoded ends the answer: the marker of the end does, and what is malformed."""
         said = data.strip()
         if said == b"[DONE]":
-            self._end(events, "[DONE] came without a finish_reason", self._frames.stray_before(place))
+            self._end(events, "[DONE] came without a finish_reason", self._frames.stray_line_before(place))
             return True
         if not said or _is_unknown_event(said):
             return False
@@ -241,7 +241,7 @@ class OpenAIStreamDecoder:
             delta = choice.delta if choice.delta is not None else choice.message
             if delta is not None:
                 if self._reason is not None and chunk.id != self.response_id and (delta.content or delta.tool_calls):
-                    self.failure = StreamInterruptedError("a second answer began in the stream")
+                    self.failure = StreamInterruptedError("a second response began in the stream")
                     return
                 self._take_delta(delta, choice.logprobs, events)
             if isinstance(choice.stop_reason, str):
@@ -250,7 +250,7 @@ class OpenAIStreamDecoder:
                 self._reason = parse_finish_reason(choice.finish_reason, called=bool(self._calls))
                 if self._reason is None:
                     self.failure = StreamInterruptedError(
-                        f"the server ended the answer with finish_reason {choice.finish_reason!r}"
+                        f"the server ended the response with finish_reason {choice.finish_reason!r}"
                     )
                     return
 
@@ -289,7 +289,7 @@ class OpenAIStreamDecoder:
 
     def _end(self, events: list[StreamEvent], problem: str, stray: bytes) -> None:
         if self._reason is None:
-            said = f"; the last line that came: {stray.decode('utf-8', 'replace')}" if stray else ""
+            said = f"; last line received: {stray.decode('utf-8', 'replace')}" if stray else ""
             self.failure = StreamInterruptedError(problem + said, body=stray)
             return
         self.finished = True

@@ -1,7 +1,7 @@
-"""What becomes of each option on a wire: sent, translated or refused, as a value. Tables of these drive the codecs, the
-documentation and the tests; knows no server.
+"""Option support as values: how each option of a request is sent on a wire, or why it is not supported.
 
-An option that needs more than one answer has a row for each of its kinds (``tool_choice: named``).
+The codecs, the documentation and the tests use these tables. An option whose values differ in support has one key per
+kind (``tool_choice: named``).
 """
 
 from __future__ import annotations
@@ -35,38 +35,41 @@ from ctxbackends.wire.json_schema import ANTHROPIC_UNSUPPORTED, LENGTH_CONSTRAIN
 
 
 class Transform(StrEnum):
-    """What an option becomes, where that is more than a new name. The values are the words of the documentation."""
+    """How an option is changed, beyond its name. The values are the texts of the documentation."""
 
     PLAIN = ""
-    AS_SCHEMA = "as a schema that any object fits"
-    AS_GBNF = "as a GBNF grammar"
-    ONLY_TOOL = "as the duty to call a tool, with this one as the only one offered"
-    WITHOUT_TOOLS = "the tools are not offered"
-    SERVER_DEFAULT = "as nothing: it is what this server does with tools"
-    TEMPLATE_SWITCH = 'with `chat_template_kwargs.enable_thinking: false` for `"none"`'
+    AS_SCHEMA = "sent as a schema that matches any object"
+    AS_GBNF = "sent as a GBNF grammar"
+    ONLY_TOOL = "sent as `required` with only this tool"
+    WITHOUT_TOOLS = "sent without the tools"
+    SERVER_DEFAULT = "not sent: the server does this by default"
+    TEMPLATE_SWITCH = 'plus `chat_template_kwargs.enable_thinking: false` for `"none"`'
     INVERTED = "inverted"
-    THINKING = 'with `thinking: {"type": "disabled"}` for `"none"`'
-    THINK_LEVEL = 'as a level, and `false` for `"none"`'
-    ARGUMENTS_OBJECT = "with its arguments as an object"
-    STRICT_BOUNDS_DESCRIBED = "with the bounds of strict tools from typed functions put into words"
-    MODEL_TEMPLATE = "for the model's chat template to read"
-    PARTIAL_ENFORCEMENT = "enforced in part: not `minimum`, `multipleOf`, `uniqueItems`, `not` and others"
-    TEXT_FIRST = "text may come before the call"
-    LLAMACPP_ENGINE = "by its llama.cpp engine alone"
-    SILENT_CLAMP = "shortened in silence where prompt and answer do not fit together"
-    DEFAULT_ONE = "1 where it is left out, whatever the Modelfile says"
-    BEST_EFFORT = "no promise: several calls have come"
-    LENGTHS_DESCRIBED = "with the lengths of texts put into words, where they are checked here"
-    CONSTRAINTS_DESCRIBED = (
-        "with the constraints that Anthropic refuses put into words, where `extract()` checks them itself"
-    )
-    WITH_SIGNATURE = "with the signature that it came with"
+    THINKING = '`thinking: {"type": "disabled"}` for `"none"`'
+    THINK_LEVEL = 'sent as a level, `false` for `"none"`'
+    ARGUMENTS_OBJECT = "arguments sent as an object"
+    STRICT_BOUNDS_DESCRIBED = "bounds of strict typed functions are moved to the description"
+    MODEL_TEMPLATE = "read by the model's chat template"
+    PARTIAL_ENFORCEMENT = "partly enforced: not `minimum`, `multipleOf`, `uniqueItems`, `not` and others"
+    TEXT_FIRST = "text may precede the call"
+    LLAMACPP_ENGINE = "llama.cpp engine only"
+    SILENT_CLAMP = "lowered silently if prompt and answer do not fit the context"
+    DEFAULT_ONE = "1 if left out, whatever the Modelfile says"
+    BEST_EFFORT = "not guaranteed: several calls have been seen"
+    LENGTHS_DESCRIBED = "text lengths are moved to the description if the SDK validates them"
+    CONSTRAINTS_DESCRIBED = "unsupported constraints are moved to the description if `extract()` validates them"
+    WITH_SIGNATURE = "with its original signature"
 
 
 @attrs.frozen
 class Supported:
-    """The option goes over the wire at ``at``, a path of member names with dots between them; ``as_`` says what it
-    becomes. ``most``: a higher number would be lowered silently, so it is refused."""
+    """The option is sent.
+
+    Attributes:
+        path: The member of the body, with dots between nested names.
+        transform: How the value is changed.
+        maximum: The largest value that the server accepts, None for no limit.
+    """
 
     path: str
     transform: Transform = Transform.PLAIN
@@ -75,7 +78,11 @@ class Supported:
 
 @attrs.frozen
 class Unsupported:
-    """The server would ignore or misread the option, so that nothing is sent. ``reason`` says why, and what to do."""
+    """The server would ignore or misread the option, so a request that has it raises an error.
+
+    Attributes:
+        reason: Why, and what to do instead.
+    """
 
     reason: str
 
@@ -99,7 +106,7 @@ SCALAR_OPTIONS = (
     "reasoning_budget",
     "parallel_tool_calls",
 )
-"""Options of one kind."""
+"""Options with one key each."""
 
 OPTION_KEYS = (
     *SCALAR_OPTIONS,
@@ -122,7 +129,7 @@ OPTION_KEYS = (
     "message: tool result",
     "extra_body",
 )
-"""Every row of an option table."""
+"""The keys of every option table."""
 
 _FORMATS: Mapping[type[Any], str] = {
     JSONObjectFormat: "response_format: json_object",
@@ -137,7 +144,7 @@ _get_scalars = operator.attrgetter(*SCALAR_OPTIONS)
 
 
 def get_scalar_options(request: ChatRequest) -> Sequence[tuple[str, Any]]:
-    """The scalar options that ``request`` has, with their values."""
+    """Return the scalar options that are set, with their values."""
     return set_fields(SCALAR_OPTIONS, _get_scalars(request))
 
 
@@ -171,27 +178,30 @@ def _find_part_keys(message: Message) -> Iterator[str]:
 
 
 def check_supported(request: ChatRequest, table: OptionTable) -> Sequence[tuple[str, Any]]:
-    """Raise UnsupportedOptionError for the first option of ``request`` that ``table`` refuses. Returns the scalar
-    options that it has, with their values."""
+    """Return the scalar options that are set, with their values.
+
+    Raises:
+        UnsupportedOptionError: ``table`` does not support an option of ``request``.
+    """
     scalars = get_scalar_options(request)
     for option, value in scalars:
-        handling = table[option]
-        if isinstance(handling, Unsupported):
-            raise UnsupportedOptionError(option, handling.reason)
-        if handling.maximum is not None and value > handling.maximum:
-            raise UnsupportedOptionError(option, f"this server takes {handling.maximum:g} at most")
+        support = table[option]
+        if isinstance(support, Unsupported):
+            raise UnsupportedOptionError(option, support.reason)
+        if support.maximum is not None and value > support.maximum:
+            raise UnsupportedOptionError(option, f"this server accepts at most {support.maximum:g}")
     for option in _find_other_keys(request):
-        handling = table[option]
-        if isinstance(handling, Unsupported):
-            raise UnsupportedOptionError(option, handling.reason)
+        support = table[option]
+        if isinstance(support, Unsupported):
+            raise UnsupportedOptionError(option, support.reason)
     return scalars
 
 
 def lookup(table: OptionTable, option: str) -> Supported:
-    """How the option goes over the wire; ``refuse()`` came first."""
-    handling = table[option]
-    assert isinstance(handling, Supported), "refuse() came first"
-    return handling
+    """Return how the option is sent. Call `check_supported()` first."""
+    support = table[option]
+    assert isinstance(support, Supported), "check_supported() raises for unsupported options"
+    return support
 
 
 _MOVED_CONSTRAINTS: Mapping[Transform, Sequence[str]] = MappingProxyType(
@@ -203,50 +213,60 @@ _MOVED_CONSTRAINTS: Mapping[Transform, Sequence[str]] = MappingProxyType(
 )
 
 
-def prepare_schema(wanted: JSONSchemaFormat, how: Transform) -> Mapping[str, Any]:
-    """The schema of ``wanted`` as this server takes it: what it cannot hold is put into words, where the answer is
-    validated here as well."""
-    constraints = _MOVED_CONSTRAINTS.get(how)
-    schema: Mapping[str, Any] = wanted.schema
-    return describe_constraints(schema, constraints) if constraints and wanted.checked else schema
+def prepare_schema(response_format: JSONSchemaFormat, transform: Transform) -> Mapping[str, Any]:
+    """Return the schema as this server supports it.
+
+    Unsupported constraints are moved to the description if the SDK validates the response too.
+    """
+    constraints = _MOVED_CONSTRAINTS.get(transform)
+    schema: Mapping[str, Any] = response_format.schema
+    return describe_constraints(schema, constraints) if constraints and response_format.checked else schema
 
 
-def prepare_parameters(tool: Tool, how: Transform) -> Mapping[str, Any]:
-    """The schema of the arguments of ``tool`` as this server takes it. Typed functions check their arguments here."""
-    constraints = _MOVED_CONSTRAINTS.get(how)
-    loose = tool.function is not None and (tool.strict or how == Transform.LENGTHS_DESCRIBED)
+def prepare_parameters(tool: Tool, transform: Transform) -> Mapping[str, Any]:
+    """Return the schema of the tool's arguments as this server supports it.
+
+    Unsupported constraints are moved to the description for typed functions, whose arguments the SDK validates.
+    """
+    constraints = _MOVED_CONSTRAINTS.get(transform)
+    is_validated = tool.function is not None and (tool.strict or transform == Transform.LENGTHS_DESCRIBED)
     schema: Mapping[str, Any] = tool.parameters
-    return describe_constraints(schema, constraints) if constraints and loose else schema
+    return describe_constraints(schema, constraints) if constraints and is_validated else schema
 
 
-def set_path(body: dict[str, Any], at: str, value: Any) -> None:
-    """Set the member of ``body`` that the path ``at`` names."""
-    *outer, name = at.split(".")
-    for step in outer:
-        body = body.setdefault(step, {})
+def set_path(body: dict[str, Any], path: str, value: Any) -> None:
+    """Set the member of ``body`` at ``path``, creating the objects around it."""
+    *parents, name = path.split(".")
+    for parent in parents:
+        body = body.setdefault(parent, {})
     body[name] = value
 
 
 def merge_extra_body(
     body: dict[str, Any], extra: Mapping[str, Any] | None, reserved: Mapping[str, str], table: OptionTable
 ) -> None:
-    """Add the members of ``extra_body``. A member that is set already or is ``reserved`` is refused, since two wishes
-    for one member are a mistake. The objects that hold several options (Ollama's ``options``) are merged."""
+    """Add the members of ``extra_body`` to ``body``.
+
+    Objects that contain several options (Ollama's ``options``) are merged.
+
+    Raises:
+        UnsupportedOptionError: A member is reserved, or an option sets it already.
+    """
     if not extra:
         return
-    places = (handling.path for handling in table.values() if isinstance(handling, Supported))
-    holders = {at.partition(".")[0] for at in places if "." in at} - {"messages"}
+    paths = (support.path for support in table.values() if isinstance(support, Supported))
+    containers = {path.partition(".")[0] for path in paths if "." in path} - {"messages"}
     for name, value in extra.items():
         if name in reserved:
             raise UnsupportedOptionError(f"extra_body: {name}", reserved[name])
         if name not in body:
             body[name] = value
             continue
-        mergeable = name in holders and isinstance(value, Mapping) and isinstance(body[name], dict)
-        both = set(body[name]) & set(value) if mergeable else {""}
-        if both:
-            inner = f".{min(both)}" if both != {""} else ""
+        mergeable = name in containers and isinstance(value, Mapping) and isinstance(body[name], dict)
+        duplicates = set(body[name]) & set(value) if mergeable else {""}
+        if duplicates:
+            inner = f".{min(duplicates)}" if duplicates != {""} else ""
             raise UnsupportedOptionError(
-                f"extra_body: {name}{inner}", f"{inner.removeprefix('.') or name} is set by an option already"
+                f"extra_body: {name}{inner}", f"{inner.removeprefix('.') or name} is already set by an option"
             )
         body[name] = {**body[name], **value}

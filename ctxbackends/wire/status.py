@@ -1,16 +1,13 @@
-"""An answer with an error status to the one right exception. Knows every vendor's error body; knows no retry and no
-transport.
+"""Maps error responses to exceptions, for the error bodies of every vendor.
 
-Shapes seen (docs/design/server-facts.md): ``{"error": {...}}`` with an integer or a string code, ``{"error": "text"}``,
-``{"detail": ...}``, ``{"message": ...}``, Anthropic's ``{"type": "error", "error": {...}}``, and no body at all.
+The shapes (docs/design/server-facts.md): ``{"error": {...}}`` with an integer or string code, ``{"error": "text"}``,
+``{"detail": ...}``, ``{"message": ...}``, Anthropic's ``{"type": "error", "error": {...}}``, and an empty body.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import Any, TypeGuard, TypeVar
 
 import attrs
@@ -36,6 +33,7 @@ from ctxbackends.errors import (
     StreamInterruptedError,
 )
 from ctxbackends.wire.http import HTTPResponse, decode_json
+from ctxbackends.wire.retry_after import parse_retry_after
 
 T = TypeVar("T")
 
@@ -51,7 +49,7 @@ _BY_STATUS: Mapping[int, type[APIStatusError]] = {
     529: ServiceUnavailableError,  # Anthropic: overloaded
 }
 
-# Only to read the two numbers out of a sentence that was already recognised; vLLM and OpenAI give them nowhere else.
+# Only for messages already recognized as an overflow; vLLM and OpenAI report the numbers nowhere else.
 _LIMIT_NUMBERS = (
     re.compile(r"maximum context length is (\d{1,18})"),
     re.compile(r"configured limit of (\d{1,18})"),  # OpenAI, gpt-5
@@ -73,13 +71,21 @@ _PROMPT_NUMBERS = (
 
 
 def find_request_id(headers: Mapping[str, str]) -> str | None:
-    """The server's own name of a request, by which its operator finds it."""
+    """Return the server's ID of the request, by which its operator can find it."""
     return headers.get("x-request-id") or headers.get("request-id")
 
 
 @attrs.frozen
 class ErrorDetails:
-    """What a vendor's error body says: the sentence, the vendor's type and code, and the object that held them."""
+    """The content of an error body.
+
+    Attributes:
+        message: The text.
+        type: The vendor's error type.
+        code: The vendor's error code.
+        fields: The object that contains them.
+        request_id: The server's ID of the request.
+    """
 
     message: str | None
     type: str | None
@@ -89,7 +95,7 @@ class ErrorDetails:
 
 
 def parse_error_body(body: bytes) -> ErrorDetails:
-    """Read an error body of any known shape; what is no JSON or of no known shape gives empty facts."""
+    """Parse an error body of any known shape; the details are empty for any other body."""
     try:
         value = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -98,12 +104,12 @@ def parse_error_body(body: bytes) -> ErrorDetails:
 
 
 def parse_error_value(value: object) -> ErrorDetails:
-    """The same for a value that is decoded already."""
+    """Parse an error body that is already decoded."""
     if not _is_object(value):
         return ErrorDetails(None, None, None, {})
     inner = value.get("error", value)
     if isinstance(inner, str):
-        # Ollama hands on what the llama-server behind it said, as a text (0.34 and newer).
+        # Ollama forwards the error body of its llama-server as a string (0.34 and newer).
         nested = parse_error_body(inner.encode("utf-8", "replace")) if inner.startswith("{") else None
         return nested if nested is not None and nested.message else ErrorDetails(inner, None, None, value)
     if not _is_object(inner):
@@ -120,37 +126,37 @@ def parse_error_value(value: object) -> ErrorDetails:
 
 
 def error_from_response(response: HTTPResponse) -> APIStatusError:
-    """The exception for an answer that is no 2xx."""
-    facts = parse_error_body(response.body)
-    text = (facts.message or "").casefold()
+    """Return the exception for a response whose status is not 2xx."""
+    details = parse_error_body(response.body)
+    text = (details.message or "").casefold()
     kind = _BY_STATUS.get(response.status) or (InternalServerError if 500 <= response.status < 600 else APIStatusError)
-    if 300 <= response.status < 400 and response.status != 304:  # which points nowhere
+    if 300 <= response.status < 400 and response.status != 304:  # 304 has no location
         kind = RedirectError
     elif response.status == 503 and "loading" in text:
         kind = ModelLoadingError
     elif response.status >= 500 and "failed to load" in text and "model" in text:
         kind = ModelLoadFailedError
-    elif response.status in (400, 413, 422, 500) and _is_overflow(facts, text):
+    elif response.status in (400, 413, 422, 500) and _is_overflow(details, text):
         kind = ContextOverflowError
-    elif response.status in (400, 404) and _is_missing_model(response.status, facts, text):
+    elif response.status in (400, 404) and _is_missing_model(response.status, details, text):
         kind = ModelNotFoundError
     error = kind(
         response.status,
         body=response.body,
         headers=response.headers,
-        message=facts.message,
-        error_type=facts.type,
-        retry_after=_retry_after(response),
-        request_id=find_request_id(response.headers) or facts.request_id,
+        message=details.message,
+        error_type=details.type,
+        retry_after=parse_retry_after(response),
+        request_id=find_request_id(response.headers) or details.request_id,
     )
     if isinstance(error, RedirectError):
         error.location = response.headers.get("location")
     if isinstance(error, ContextOverflowError):
-        error.input_tokens, error.context_length = _parse_overflow(facts)
+        error.input_tokens, error.context_length = _parse_overflow(details)
     return error
 
 
-# Anthropic's, with the statuses that they have outside of a stream.
+# Anthropic's error types, with the status that they have outside a stream.
 _BUSY: Mapping[str | None, tuple[type[APIStatusError], int]] = {
     "overloaded_error": (ServiceUnavailableError, 529),
     "rate_limit_error": (RateLimitError, 429),
@@ -158,33 +164,39 @@ _BUSY: Mapping[str | None, tuple[type[APIStatusError], int]] = {
 
 
 def error_from_event(data: bytes) -> BackendError:
-    """The exception for an error that came inside a stream, ``data`` being its event. A prompt that does not fit, and a
-    server that has no place, are what they are also there: LM Studio and Anthropic begin the stream before they
-    look."""
-    facts = parse_error_body(data)
-    said = facts.message or data[:512].decode("utf-8", "replace")
-    if _is_overflow(facts, said.casefold()):
-        overflow = ContextOverflowError(200, body=data, message=facts.message, error_type=facts.type)
-        overflow.input_tokens, overflow.context_length = _parse_overflow(facts)
+    """Return the exception for an error event in a stream.
+
+    A context overflow and an overloaded server get their own exceptions here too: LM Studio and Anthropic start the
+    stream before they check.
+    """
+    details = parse_error_body(data)
+    text_or_body = details.message or data[:512].decode("utf-8", "replace")
+    if _is_overflow(details, text_or_body.casefold()):
+        overflow = ContextOverflowError(200, body=data, message=details.message, error_type=details.type)
+        overflow.input_tokens, overflow.context_length = _parse_overflow(details)
         return overflow
-    if facts.type in _BUSY:
-        kind, status = _BUSY[facts.type]
-        return kind(status, body=data, message=facts.message, error_type=facts.type, request_id=facts.request_id)
-    return StreamInterruptedError(f"the server sent an error in the stream: {said}", body=data)
+    if details.type in _BUSY:
+        kind, status = _BUSY[details.type]
+        return kind(status, body=data, message=details.message, error_type=details.type, request_id=details.request_id)
+    return StreamInterruptedError(f"the server sent an error in the stream: {text_or_body}", body=data)
 
 
 def error_from_success(response: HTTPResponse) -> BackendError:
-    """The exception for an error object under a good status. LM Studio answers unknown paths so."""
-    facts = parse_error_body(response.body)
-    said = facts.message or response.body[:512].decode("utf-8", "replace")
-    if "unexpected endpoint" in said.casefold():
-        return NotFoundError(response.status, body=response.body, headers=response.headers, message=facts.message)
-    return ResponseError(f"the server sent an error under HTTP {response.status}: {said}", body=response.body)
+    """Return the exception for an error object with a 2xx status, as LM Studio sends for unknown paths."""
+    details = parse_error_body(response.body)
+    text_or_body = details.message or response.body[:512].decode("utf-8", "replace")
+    if "unexpected endpoint" in text_or_body.casefold():
+        return NotFoundError(response.status, body=response.body, headers=response.headers, message=details.message)
+    return ResponseError(f"the server sent an error under HTTP {response.status}: {text_or_body}", body=response.body)
 
 
 def decode_response(decoder: msgspec.json.Decoder[T], response: HTTPResponse, *, api: str) -> T:
-    """The body of a 2xx answer as ``decoder`` knows it. Raises MalformedResponseError, and where the body is an error
-    object instead, what that says."""
+    """Decode the body of a 2xx response.
+
+    Raises:
+        MalformedResponseError: The body does not match.
+        BackendError: The body is an error object.
+    """
     try:
         return decode_json(decoder, response.body, api=api)
     except MalformedResponseError:
@@ -193,39 +205,39 @@ def decode_response(decoder: msgspec.json.Decoder[T], response: HTTPResponse, *,
 
 
 def raise_for_error_body(response: HTTPResponse) -> None:
-    """Raise where a body that is no answer says what went wrong."""
+    """Raise if the body is an error object."""
     if parse_error_body(response.body).message is not None:
         raise error_from_success(response)
 
 
 def raise_for_failed_command(response: HTTPResponse) -> None:
-    """Raise where the answer to an order says, under a good status, that it was not carried out."""
+    """Raise if a 2xx response to a command reports that the command failed."""
     try:
-        said = msgspec.json.decode(response.body) if response.body else None
+        value = msgspec.json.decode(response.body) if response.body else None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return
-    if _is_object(said) and (said.get("error") or said.get("success") is False):
+    if _is_object(value) and (value.get("error") or value.get("success") is False):
         raise error_from_success(response)
 
 
-def _is_overflow(facts: ErrorDetails, text: str) -> bool:
+def _is_overflow(details: ErrorDetails, text: str) -> bool:
     return (
-        facts.type == "exceed_context_size_error"  # llama-server
-        or facts.code == "context_length_exceeded"  # OpenAI
-        or "maximum context length" in text  # vLLM has no code of its own for it
-        or text.startswith("prompt is too long")  # nor has Anthropic
+        details.type == "exceed_context_size_error"  # llama-server
+        or details.code == "context_length_exceeded"  # OpenAI
+        or "maximum context length" in text  # vLLM, which has no code for it
+        or text.startswith("prompt is too long")  # Anthropic
         or "exceed context limit" in text
         or _TOO_LARGE.search(text) is not None  # llama-server, for embeddings
-        or "exceeds the context length" in text  # nor has Ollama, which tells no numbers
-        or "greater than the context length" in text  # nor has LM Studio
+        or "exceeds the context length" in text  # Ollama, without numbers
+        or "greater than the context length" in text  # LM Studio
     )
 
 
-def _parse_overflow(facts: ErrorDetails) -> tuple[int | None, int | None]:
-    prompt, limit = facts.fields.get("n_prompt_tokens"), facts.fields.get("n_ctx")
+def _parse_overflow(details: ErrorDetails) -> tuple[int | None, int | None]:
+    prompt, limit = details.fields.get("n_prompt_tokens"), details.fields.get("n_ctx")
     if isinstance(prompt, int) and isinstance(limit, int):
         return prompt, limit
-    message = facts.message or ""
+    message = details.message or ""
     return _find_number(_PROMPT_NUMBERS, message), _find_number(_LIMIT_NUMBERS, message)
 
 
@@ -233,36 +245,16 @@ def _find_number(patterns: Sequence[re.Pattern[str]], text: str) -> int | None:
     return next((int(match[1]) for pattern in patterns if (match := pattern.search(text))), None)
 
 
-# A sentence about the model itself, and not about a tool or a text with that word in it.
+# A message about the model itself, not about a tool or a text that contains the word.
 _MODEL_MISSING = re.compile(r"^(error: )?(the |requested )?model\b.*not found")
 
 
-def _is_missing_model(status: int, facts: ErrorDetails, text: str) -> bool:
-    if facts.code == "model_not_found" or (status == 404 and facts.fields.get("param") == "model"):
+def _is_missing_model(status: int, details: ErrorDetails, text: str) -> bool:
+    if details.code == "model_not_found" or (status == 404 and details.fields.get("param") == "model"):
         return True
-    if "invalid model identifier" in text:  # LM Studio, where it gives no code
+    if "invalid model identifier" in text:  # LM Studio without a code
         return True
     return "model" in text if status == 404 else _MODEL_MISSING.search(text) is not None
-
-
-def _retry_after(response: HTTPResponse) -> float | None:
-    """Seconds to wait. ``retry-after-ms`` is OpenAI's finer form and wins; ``Retry-After`` is seconds or a date (RFC
-    9110, 10.2.3)."""
-    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        value = response.headers.get(name, "").strip()
-        try:
-            seconds = float(value) * unit
-        except ValueError:
-            continue
-        return seconds if 0 <= seconds < float("inf") else None
-    try:
-        date = parsedate_to_datetime(response.headers.get("retry-after", ""))
-        # The server's own clock where it tells it: only the difference matters, and clocks differ.
-        base = response.headers.get("date")
-        sent = parsedate_to_datetime(base).replace(tzinfo=UTC).timestamp() if base else response.received_at
-        return max(0.0, date.replace(tzinfo=date.tzinfo or UTC).timestamp() - sent)
-    except (ValueError, TypeError, OverflowError, IndexError):
-        return None
 
 
 def _is_object(value: object) -> TypeGuard[dict[str, Any]]:

@@ -25,10 +25,7 @@ from ctxbackends.wire.openai_server import build_ready_status, decode_models
 from ctxbackends.wire.options import OptionTable, check_supported, lookup
 from ctxbackends.wire.status import decode_response, raise_for_failed_command
 
-_NO_SLEEP = (
-    "this vLLM has no routes for sleep; they are there when it is started with VLLM_SERVER_DEV_MODE=1 and "
-    "--enable-sleep-mode"
-)
+_NO_SLEEP = "this vLLM has no sleep endpoints; start it with VLLM_SERVER_DEV_MODE=1 and --enable-sleep-mode"
 
 
 class _Version(msgspec.Struct):
@@ -74,7 +71,7 @@ def _fetch_version() -> Operation[str | None]:
 def check_not_sleeping() -> Operation[None]:
     """Raise ServerSleepingError where it sleeps: it would accept a chat, and say nothing."""
     if (yield from _is_sleeping()):
-        raise ServerSleepingError("this vLLM sleeps; wake it with load(), or with POST /wake_up")
+        raise ServerSleepingError("vLLM is sleeping; wake it with load() or POST /wake_up")
 
 
 def _is_sleeping() -> Operation[bool]:

@@ -44,7 +44,7 @@ def _in_one_pass(data: bytes) -> None:
 
 def _line_by_line(data: bytes) -> None:
     frames = SSEDecoder()
-    frames._take(frames._lines.feed(data))
+    frames._parse_lines(frames._lines.feed(data))
 
 
 def _told_in_place() -> list[StreamEvent]:

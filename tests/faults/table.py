@@ -87,7 +87,7 @@ WHOLE = everywhere(Answers())
 BROKE = "the connection broke before the answer was whole"
 SENT_ERROR = "the server sent an error in the stream: the engine broke"
 STATUS_ERROR = "the server sent an error under HTTP 200: the engine broke"
-NOT_OURS = "the answer is not what "
+NOT_OURS = "unexpected response from "
 NO_ANSWER = Fails(
     APIConnectionError, "closed the connection before an answer came", facts={"sent": True, "refused": False}
 )
@@ -140,7 +140,7 @@ TABLE: Mapping[str, Row] = {
     ),
     "giant_error": everywhere(Fails(InternalServerError, "it went wrong", facts={"status_code": 500})),
     # --- what a body says
-    "no_terminal_marker": Row(interrupted("the stream ended without", 2), interrupted("the answer is not whole", 0)),
+    "no_terminal_marker": Row(interrupted("the stream ended without", 2), interrupted("incomplete response", 0)),
     "done_without_finish_reason": Row(interrupted("[DONE] came without a finish_reason", 2)),
     "finish_reason_without_done": Row(Answers()),
     "error_object": ERROR_IN_BODY,
@@ -155,18 +155,16 @@ TABLE: Mapping[str, Row] = {
     "plain_text_event": Row(interrupted("proxy error: Failed to read connection", 2)),
     "malformed_event": Row(interrupted("is malformed", 2)),
     "invalid_utf8": Row(interrupted("'utf-8' codec can't decode", 2), Fails(MalformedResponseError, "'utf-8' codec")),
-    "html_page": Row(
-        interrupted("the last line that came: </body></html>", 0), Fails(MalformedResponseError, NOT_OURS)
-    ),
+    "html_page": Row(interrupted("last line received: </body></html>", 0), Fails(MalformedResponseError, NOT_OURS)),
     "empty_body": Row(interrupted("the stream ended without", 0), Fails(MalformedResponseError, NOT_OURS)),
-    "unexpected_json": Row(interrupted("the last line that came: [", 0), Fails(MalformedResponseError, NOT_OURS)),
+    "unexpected_json": Row(interrupted("last line received: [", 0), Fails(MalformedResponseError, NOT_OURS)),
     "empty_choices": Row(
         interrupted("the stream ended without", 0),
         Fails(EmptyChoicesError),
-        embed=Fails(MalformedResponseError, "0 vectors came for 1 inputs"),
+        embed=Fails(MalformedResponseError, "0 vectors received for 1 inputs"),
     ),
     "wrong_content_type": WHOLE,
-    "plain_response": Row(interrupted("the last line that came: {", 0)),
+    "plain_response": Row(interrupted("last line received: {", 0)),
     "other_model": everywhere(
         Fails(ModelMismatchError, facts={"requested_model": "m", "served_model": "another-model"})
     ),

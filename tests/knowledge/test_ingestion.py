@@ -343,7 +343,7 @@ def not_json(_: str) -> Any:
     [
         (flood, "finish_reason length"),
         (refusing, "finish_reason content_filter"),
-        (not_json, "the answer is no valid Rows"),
+        (not_json, "response does not match Rows"),
     ],
 )
 async def test_a_part_without_a_usable_answer(script: Callable[[str], Any], words: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -166,3 +167,6 @@ def test_the_bytes_of_an_answer_are_neither_printed_nor_compared() -> None:
     one, other = (Completion(text="", finish_reason="stop", requested_model="m", raw=raw) for raw in (b"one", b"other"))
     assert one == other
     assert "raw" not in repr(one)
+    assert not one != other  # noqa: SIM202  # the operator itself is under test
+    assert one != msgspec.structs.replace(other, text="a")
+    assert one != "a completion"

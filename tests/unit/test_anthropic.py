@@ -474,7 +474,7 @@ def test_arguments_that_are_no_object_are_refused(arguments: str) -> None:
     call = Message.assistant("", tool_calls=[ToolCall("c1", "add", arguments)])
     option, said = refusal(messages=(*HI, call))
     assert "message: tool call" == option
-    assert said.startswith("message: tool call: the arguments of add are no JSON object, which this API wants: ")
+    assert said.startswith("message: tool call: the arguments of add must be a JSON object: ")
 
 
 @pytest.mark.parametrize(
@@ -483,14 +483,14 @@ def test_arguments_that_are_no_object_are_refused(arguments: str) -> None:
 def test_a_conversation_of_system_messages_alone_is_refused(messages: tuple[Message, ...]) -> None:
     assert (
         "messages",
-        "messages: the Messages API needs at least one message besides the system's",
+        "messages: the Messages API needs at least one message that is not a system message",
     ) == refusal(messages=messages)
 
 
 @pytest.mark.parametrize(
     ("options", "option", "reason"),
     [
-        pytest.param({"temperature": 1.5}, "temperature", "this server takes 1 at most", id="a higher temperature"),
+        pytest.param({"temperature": 1.5}, "temperature", "this server accepts at most 1", id="a higher temperature"),
         pytest.param({"seed": 1}, "seed", "the Messages API has no such option", id="no such option"),
         pytest.param(
             {"reasoning_effort": "none", "reasoning_budget": 2048},
@@ -515,10 +515,10 @@ def test_a_higher_temperature_is_taken_by_other_servers() -> None:
         ("messages", None, {}, "pass the messages"),
         ("system", "S", {}, "pass a system message"),
         ("stream", True, {}, "call stream()"),
-        ("max_tokens", 5, {}, "max_tokens is set by an option already"),
-        ("top_k", 5, {"top_k": 5}, "top_k is set by an option already"),
-        ("tools", [], {"tools": (ADD,)}, "tools is set by an option already"),
-        ("thinking", None, {"reasoning_effort": "none"}, "thinking is set by an option already"),
+        ("max_tokens", 5, {}, "max_tokens is already set by an option"),
+        ("top_k", 5, {"top_k": 5}, "top_k is already set by an option"),
+        ("tools", [], {"tools": (ADD,)}, "tools is already set by an option"),
+        ("thinking", None, {"reasoning_effort": "none"}, "thinking is already set by an option"),
     ],
 )
 def test_extra_body_does_not_override(name: str, value: Any, options: Mapping[str, Any], reason: str) -> None:
@@ -781,14 +781,14 @@ def test_the_stop_sequence_is_told() -> None:
 def test_an_answer_that_is_not_whole_is_no_completion(wire: str | None) -> None:
     with pytest.raises(StreamInterruptedError) as caught:
         whole({"type": "text", "text": "a"}, reason=wire)
-    assert f"the answer is not whole: stop_reason is {wire!r}" == str(caught.value)
+    assert f"incomplete response: stop_reason is {wire!r}" == str(caught.value)
     assert b'"text": "a"' in caught.value.body
 
 
 def test_an_answer_without_a_stop_reason_is_not_whole() -> None:
     """So vLLM ends an answer that it gives up (/sleep, 0.32.0)."""
     body = b'{"id":"x","type":"message","role":"assistant","content":[{"type":"text","text":"a"}],"model":"tiny"}'
-    with pytest.raises(StreamInterruptedError, match=r"^the answer is not whole: stop_reason is None$"):
+    with pytest.raises(StreamInterruptedError, match=r"^incomplete response: stop_reason is None$"):
         VLLM.decode_chat(answered(body), requested_model="m")
 
 
@@ -818,7 +818,7 @@ def test_an_error_under_a_good_status_is_an_error(body: bytes, said: str) -> Non
 
 @pytest.mark.parametrize("body", [b"{}", b'{"content":null}', b'{"type":"message","stop_reason":"end_turn"}'])
 def test_an_answer_without_content_is_malformed(body: bytes) -> None:
-    with pytest.raises(MalformedResponseError, match=r"^the answer of the Messages API holds no content$") as caught:
+    with pytest.raises(MalformedResponseError, match=r"^no content in the response of the Messages API$") as caught:
         CODEC.decode_chat(answered(body), requested_model="m")
     assert body == caught.value.body
 
@@ -848,9 +848,7 @@ def test_an_answer_without_content_is_malformed(body: bytes) -> None:
     ids=lambda body: body[:40].decode("utf-8", "replace"),
 )
 def test_what_is_no_answer_is_malformed(body: bytes) -> None:
-    with pytest.raises(
-        MalformedResponseError, match=r"^the answer is not what the Messages API answers with: "
-    ) as caught:
+    with pytest.raises(MalformedResponseError, match=r"^unexpected response from the Messages API: ") as caught:
         CODEC.decode_chat(answered(body), requested_model="m")
     assert body == caught.value.body
 
@@ -1291,31 +1289,31 @@ SPECIFICATION = [
         row="message_delta without a stop_reason (vLLM aborts so)",
         sent=text("a") + end(None, usage={"output_tokens": 1}) + MESSAGE_STOP,
         events=[A],
-        failure="the answer is not whole: stop_reason is None",
+        failure="incomplete response: stop_reason is None",
     ),
     spec(
         row="message_stop without a message_delta",
         sent=text("a") + MESSAGE_STOP,
         events=[A],
-        failure="the answer is not whole: stop_reason is None",
+        failure="incomplete response: stop_reason is None",
     ),
     spec(
         row="pause_turn",
         sent=text("a") + end("pause_turn") + MESSAGE_STOP,
         events=[A],
-        failure="the answer is not whole: stop_reason is 'pause_turn'",
+        failure="incomplete response: stop_reason is 'pause_turn'",
     ),
     spec(
         row="a stop_reason that nobody knows",
         sent=text("a") + end("abort") + MESSAGE_STOP + text("b"),
         events=[A],
-        failure="the answer is not whole: stop_reason is 'abort'",
+        failure="incomplete response: stop_reason is 'abort'",
     ),
     spec(
         row="a stop_reason that nobody knows after a good one",
         sent=end() + end("abort") + MESSAGE_STOP,
         events=[],
-        failure="the answer is not whole: stop_reason is 'abort'",
+        failure="incomplete response: stop_reason is 'abort'",
     ),
     # -- errors in the stream, in every shape
     spec(
@@ -1363,13 +1361,13 @@ SPECIFICATION = [
         row="a router that lost its server",
         sent=text("a") + b"proxy error: Failed to read connection",
         events=[A],
-        failure=CUT + "; the last line that came: proxy error: Failed to read connection",
+        failure=CUT + "; last line received: proxy error: Failed to read connection",
     ),
     spec(
         row="text that is no UTF-8",
         sent=b"gone \xff",
         events=[],
-        failure=CUT + "; the last line that came: gone \ufffd",
+        failure=CUT + "; last line received: gone \ufffd",
     ),
 ]
 
@@ -1391,7 +1389,7 @@ def test_stop_reasons_of_a_stream_are_read_as(wire: str, reason: str) -> None:
 
 @pytest.mark.parametrize("wire", NO_REASONS)
 def test_stop_reasons_that_are_none_end_a_stream_as_a_failure(wire: str | None) -> None:
-    assert (StreamInterruptedError, f"the answer is not whole: stop_reason is {wire!r}") == read(
+    assert (StreamInterruptedError, f"incomplete response: stop_reason is {wire!r}") == read(
         end(wire) + MESSAGE_STOP
     ).failure
 

@@ -354,7 +354,7 @@ async def test_any_option_can_be_refused_by_a_profile(option: str, make: Make) -
 async def test_a_temperature_that_would_be_lowered(make: Make, mocked: aioresponses) -> None:
     mocked.post(CHAT, body=completion_body())
     backend = make("anthropic")
-    with pytest.raises(UnsupportedOptionError, match=r"temperature: this server takes 1 at most"):
+    with pytest.raises(UnsupportedOptionError, match=r"temperature: this server accepts at most 1"):
         await backend.complete("Hi", temperature=1.5)
     assert [] == calls(mocked)
     await backend.complete("Hi", temperature=1.0)

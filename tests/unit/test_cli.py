@@ -709,7 +709,7 @@ def test_an_endpoint_of_something_else(script: Script) -> None:
     script.models = [(200, b"<html>hello</html>")]
     result = ctx("ping")
     assert (1, "", 1) == (result.code, result.out, result.err.count("\n"))
-    assert result.err.startswith('ctxbackends: backend "local": the answer is not what the OpenAI API answers with: ')
+    assert result.err.startswith('ctxbackends: backend "local": unexpected response from the OpenAI API: ')
 
 
 def test_a_wrong_model(script: Script) -> None:

@@ -179,15 +179,15 @@ def test_the_last_line_that_is_no_part_of_the_format_is_kept(data: bytes, stray:
         for chunk in chunks:
             decoder.feed(chunk)
         decoder.close()
-        assert stray == decoder.stray
+        assert stray == decoder.stray_line
 
 
 def test_the_line_before_an_event_is_not_one_that_came_after_it_with_the_same_read() -> None:
     decoder = SSEDecoder()
     decoder.feed(b"first\n\n")
     decoder.feed(b"data: 0\n\nsecond\nthird\n\ndata: 1\n\ndata: 2\n\nfourth\n")
-    assert [b"first", b"third", b"third"] == [decoder.stray_before(place) for place in range(3)]
-    assert b"fourth" == decoder.stray
+    assert [b"first", b"third", b"third"] == [decoder.stray_line_before(place) for place in range(3)]
+    assert b"fourth" == decoder.stray_line
 
 
 @pytest.mark.parametrize("path", RECORDINGS, ids=lambda path: path.name)

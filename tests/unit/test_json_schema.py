@@ -466,7 +466,7 @@ def test_an_answer_that_does_not_fit_is_an_error_with_its_place(
     error = caught.value
     assert pointer == error.pointer
     assert text == error.text
-    assert str(error).startswith(f"the answer is no valid {target.__name__}: {said}")
+    assert str(error).startswith(f"response does not match {target.__name__}: {said}")
 
 
 @given(

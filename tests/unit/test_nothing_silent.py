@@ -363,11 +363,11 @@ def test_two_answers_in_one_stream_are_none() -> None:
     for answer_id in ("one", "two"):
         for choice in ({"delta": {"content": "Hel"}}, {"delta": {}, "finish_reason": "stop"}):
             decoder.feed(event({"id": answer_id, "choices": [{"index": 0, **choice}]}))
-    assert "a second answer began in the stream" == str(decoder.failure)
+    assert "a second response began in the stream" == str(decoder.failure)
     anthropic = AnthropicStreamDecoder()
     for answer_id in ("one", "two"):
         anthropic.feed(event({"type": "message_start", "message": {"id": answer_id, "model": "m"}}))
-    assert "a second answer began in the stream" == str(anthropic.failure)
+    assert "a second response began in the stream" == str(anthropic.failure)
 
 
 def test_an_error_on_a_piece_of_a_block_is_one() -> None:

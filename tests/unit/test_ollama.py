@@ -215,9 +215,9 @@ def refusal(settings_: WireSettings | None = None, **options: Any) -> tuple[str,
         ("stream", True, {}, "call stream()"),
         ("truncate", True, {}, "a prompt that does not fit is an error, and never cut"),
         ("shift", True, {}, "an answer that does not fit ends with length, and never loses its beginning"),
-        ("format", "json", {"response_format": JSONObjectFormat()}, "format is set by an option already"),
-        ("options", 5, {"seed": 1}, "options is set by an option already"),
-        ("think", True, {"reasoning_effort": "none"}, "think is set by an option already"),
+        ("format", "json", {"response_format": JSONObjectFormat()}, "format is already set by an option"),
+        ("options", 5, {"seed": 1}, "options is already set by an option"),
+        ("think", True, {"reasoning_effort": "none"}, "think is already set by an option"),
     ],
 )
 def test_extra_body_does_not_override(name: str, value: Any, options: Mapping[str, Any], reason: str) -> None:
@@ -362,7 +362,7 @@ def test_arguments_that_are_no_object_are_refused(arguments: str) -> None:
     call = Message.assistant("", tool_calls=[ToolCall("c1", "add", arguments)])
     option, said = refusal(messages=(*HI, call))
     assert "message: tool call" == option
-    assert said.startswith("message: tool call: the arguments of add are no JSON object, which Ollama wants: ")
+    assert said.startswith("message: tool call: the arguments of add must be a JSON object: ")
 
 
 # --- decode: plain answers --------------------------------------------------------------------------
@@ -523,12 +523,12 @@ NO_REASONS = ["load", "unload", "abort", "STOP", "", None]
 def test_an_answer_that_is_not_whole_is_no_completion(wire: str | None) -> None:
     with pytest.raises(StreamInterruptedError) as caught:
         whole({"content": "a"}, done_reason=wire)
-    assert f"the answer is not whole: done_reason is {wire!r}" == str(caught.value)
+    assert f"incomplete response: done_reason is {wire!r}" == str(caught.value)
     assert b'"content": "a"' in caught.value.body
 
 
 def test_an_answer_that_is_not_done_is_not_whole() -> None:
-    with pytest.raises(StreamInterruptedError, match=r"^the answer is not whole: done_reason is 'stop'$"):
+    with pytest.raises(StreamInterruptedError, match=r"^incomplete response: done_reason is 'stop'$"):
         whole({"content": "a"}, done=False)
 
 
@@ -576,7 +576,7 @@ def test_an_error_under_a_good_status_is_an_error(body: bytes, said: str) -> Non
     ids=lambda body: body[:50].decode("utf-8", "replace"),
 )
 def test_what_is_no_answer_is_malformed(body: bytes) -> None:
-    with pytest.raises(MalformedResponseError, match=r"^the answer is not what Ollama answers with: ") as caught:
+    with pytest.raises(MalformedResponseError, match=r"^unexpected response from Ollama: ") as caught:
         decoded(body)
     assert body == caught.value.body
 
@@ -763,7 +763,7 @@ SPECIFICATION = [
             row=f"done_reason {reason!r}",
             sent=text("a") + end(reason) + text("b") + end(),
             events=[A],
-            failure=f"the server ended the answer with done_reason {reason!r}",
+            failure=f"the server ended the response with done_reason {reason!r}",
         )
         for reason in NO_REASONS
     ),
@@ -771,7 +771,7 @@ SPECIFICATION = [
         row="done_reason is missing, as in docs/api.md",
         sent=text("a") + line(model="llama3.2", done=True, **TIMES),
         events=[A],
-        failure="the server ended the answer with done_reason None",
+        failure="the server ended the response with done_reason None",
     ),
     # -- errors in the stream
     spec(row="an error as a text", sent=text("a") + line(error="boom") + end(), events=[A], failure=SENT + "boom"),
@@ -1050,7 +1050,7 @@ def test_an_empty_model_list_is_an_error(body: object) -> None:
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"models":{}}', b'{"models":[{}]}', b'{"models":["m"]}'])
 def test_what_is_no_model_list_is_malformed(body: bytes) -> None:
-    with pytest.raises(MalformedResponseError, match=r"^the answer is not what Ollama answers with: "):
+    with pytest.raises(MalformedResponseError, match=r"^unexpected response from Ollama: "):
         play(ollama_server.list_models(), answered(body))
 
 
@@ -1223,7 +1223,7 @@ def test_the_usage_of_vectors_may_be_untold(members: Mapping[str, Any], usage: U
 def test_one_vector_must_come_for_each_input(vectors: Sequence[object], texts: str) -> None:
     with pytest.raises(MalformedResponseError) as caught:
         embed(*texts, body={"embeddings": vectors})
-    assert f"{len(vectors)} vectors came for {len(texts)} inputs" == str(caught.value)
+    assert f"{len(vectors)} vectors received for {len(texts)} inputs" == str(caught.value)
     assert b'"embeddings"' in caught.value.body
 
 
@@ -1239,7 +1239,7 @@ def test_one_vector_must_come_for_each_input(vectors: Sequence[object], texts: s
     ],
 )
 def test_what_is_no_list_of_vectors_is_malformed(body: bytes) -> None:
-    with pytest.raises(MalformedResponseError, match=r"^the answer is not what Ollama answers with: "):
+    with pytest.raises(MalformedResponseError, match=r"^unexpected response from Ollama: "):
         embed("a", body=body)
 
 

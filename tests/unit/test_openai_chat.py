@@ -179,9 +179,9 @@ def test_messages_are_sent_as(message: Message, wire: Mapping[str, Any]) -> None
         ("stream", {}, "call stream()"),
         ("stream_options", {}, "usage is always asked for"),
         ("n", {}, "one choice is read; ask several times"),
-        ("max_tokens", {"max_tokens": 1}, "max_tokens is set by an option already"),
-        ("stop", {"stop_sequences": ("a",)}, "stop is set by an option already"),
-        ("response_format", {"response_format": JSONObjectFormat()}, "response_format is set by an option already"),
+        ("max_tokens", {"max_tokens": 1}, "max_tokens is already set by an option"),
+        ("stop", {"stop_sequences": ("a",)}, "stop is already set by an option"),
+        ("response_format", {"response_format": JSONObjectFormat()}, "response_format is already set by an option"),
     ],
 )
 def test_extra_body_does_not_override(name: str, options: Mapping[str, Any], reason: str) -> None:
@@ -391,7 +391,7 @@ def test_finish_reasons_are_read_as(wire: str, reason: str) -> None:
 def test_an_answer_that_is_not_whole_is_no_completion(wire: str | None) -> None:
     with pytest.raises(StreamInterruptedError) as caught:
         whole({"content": "a"}, reason=wire)
-    assert f"the answer is not whole: finish_reason is {wire!r}" == str(caught.value)
+    assert f"incomplete response: finish_reason is {wire!r}" == str(caught.value)
     assert b'"content": "a"' in caught.value.body
 
 
@@ -416,7 +416,7 @@ def test_choices_may_come_in_any_order() -> None:
     "body", [b"{}", b'{"choices":[]}', b'{"choices":null}', b'{"choices":[{"index":1,"finish_reason":"stop"}]}']
 )
 def test_no_choice_is_an_error(body: bytes) -> None:
-    with pytest.raises(EmptyChoicesError, match=r"^the answer holds no choice$") as caught:
+    with pytest.raises(EmptyChoicesError, match=r"^no choices in the response$") as caught:
         CODEC.decode_chat(ok(body), requested_model="m")
     assert body == caught.value.body
 
@@ -469,9 +469,7 @@ GARBAGE = [
     ],
 )
 def test_what_is_no_chat_answer_is_malformed(body: bytes) -> None:
-    with pytest.raises(
-        MalformedResponseError, match=r"^the answer is not what the OpenAI API answers with: "
-    ) as caught:
+    with pytest.raises(MalformedResponseError, match=r"^unexpected response from the OpenAI API: ") as caught:
         CODEC.decode_chat(ok(body), requested_model="m")
     assert body == caught.value.body
 
@@ -616,7 +614,7 @@ def test_embeddings_say_the_model_and_the_usage() -> None:
 def test_one_vector_must_come_for_each_input(items: Sequence[object], count: int) -> None:
     with pytest.raises(MalformedResponseError) as caught:
         embeddings(*items, count=count)
-    assert f"{len(items)} vectors came for {count} inputs" == str(caught.value)
+    assert f"{len(items)} vectors received for {count} inputs" == str(caught.value)
     assert b'"data"' in caught.value.body
 
 
@@ -805,7 +803,7 @@ def test_a_recorded_stream_of_two_tool_calls_is_read() -> None:
 def test_a_recorded_stream_that_the_server_gave_up_is_a_failure() -> None:
     result = read(recording("vllm-0.32.0-chat-stream-abort.sse"))
     assert (TextDelta(" p"), TextDelta("annot")) == result.events
-    assert (StreamInterruptedError, "the server ended the answer with finish_reason 'abort'") == result.failure
+    assert (StreamInterruptedError, "the server ended the response with finish_reason 'abort'") == result.failure
 
 
 STREAMS = sorted(path.name for path in RECORDINGS.glob("*.sse"))
@@ -1061,19 +1059,19 @@ SPECIFICATION = [
         row="finish_reason abort (vLLM)",
         sent=text("a") + delta("abort", content="b") + text("c") + DONE,
         events=[A, B],
-        failure="the server ended the answer with finish_reason 'abort'",
+        failure="the server ended the response with finish_reason 'abort'",
     ),
     spec(
         row="abort after a good finish_reason",
         sent=finish() + finish("abort") + DONE,
         events=[],
-        failure="the server ended the answer with finish_reason 'abort'",
+        failure="the server ended the response with finish_reason 'abort'",
     ),
     spec(
         row="finish_reason error (OpenRouter)",
         sent=text("a") + finish("error") + DONE,
         events=[A],
-        failure="the server ended the answer with finish_reason 'error'",
+        failure="the server ended the response with finish_reason 'error'",
     ),
     # -- errors in the stream, in every shape
     spec(
@@ -1141,13 +1139,13 @@ SPECIFICATION = [
         row="a router that lost its server",
         sent=text("a") + b"proxy error: Failed to read connection",
         events=[A],
-        failure=NO_FINISH + "; the last line that came: proxy error: Failed to read connection",
+        failure=NO_FINISH + "; last line received: proxy error: Failed to read connection",
     ),
     spec(
         row="plain text before [DONE]",
         sent=text("a") + b"upstream gone\n\n" + DONE,
         events=[A],
-        failure=DONE_NO_FINISH + "; the last line that came: upstream gone",
+        failure=DONE_NO_FINISH + "; last line received: upstream gone",
     ),
     spec(
         row="plain text after [DONE]",
@@ -1159,13 +1157,13 @@ SPECIFICATION = [
         row="a JSON error that is no event",
         sent=b'{"error":"boom"}\n',
         events=[],
-        failure=NO_FINISH + '; the last line that came: {"error":"boom"}',
+        failure=NO_FINISH + '; last line received: {"error":"boom"}',
     ),
     spec(
         row="text that is no UTF-8",
         sent=b"gone \xff",
         events=[],
-        failure=NO_FINISH + "; the last line that came: gone \ufffd",
+        failure=NO_FINISH + "; last line received: gone \ufffd",
     ),
     # -- events that nobody knows
     spec(row="ping", sent=event({"type": "ping"}, name="ping") + finish() + DONE, events=[STOP]),
@@ -1273,7 +1271,7 @@ def test_finish_reasons_of_a_stream_are_read_as(wire: str, reason: str) -> None:
 
 @pytest.mark.parametrize("wire", [reason for reason in NO_REASONS if reason])
 def test_finish_reasons_that_are_none_end_a_stream_as_a_failure(wire: str) -> None:
-    assert (StreamInterruptedError, f"the server ended the answer with finish_reason {wire!r}") == read(
+    assert (StreamInterruptedError, f"the server ended the response with finish_reason {wire!r}") == read(
         finish(wire) + DONE
     ).failure
 

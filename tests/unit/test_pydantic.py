@@ -59,7 +59,7 @@ def test_a_fault_has_its_place(text: str, pointer: str | None, said: str) -> Non
     with pytest.raises(StructuredOutputError) as caught:
         decode_as(Decision, text)
     assert (pointer, text) == (caught.value.pointer, caught.value.text)
-    assert str(caught.value).startswith("the answer is no valid Decision: ")
+    assert str(caught.value).startswith("response does not match Decision: ")
     assert said in str(caught.value)
 
 

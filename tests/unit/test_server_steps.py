@@ -230,7 +230,7 @@ def test_a_router_loads_and_unloads(what: str, steps: Callable[[], Operation[Non
 
 @pytest.mark.parametrize(("what", "steps"), LIFECYCLE)
 def test_a_single_llama_server_neither_loads_nor_unloads(what: str, steps: Callable[[], Operation[None]]) -> None:
-    with pytest.raises(UnsupportedOperationError, match="only one that was started as a router") as caught:
+    with pytest.raises(UnsupportedOperationError, match="start it as a router") as caught:
         play(steps(), GONE)
     assert what == caught.value.operation
     assert isinstance(caught.value.__cause__, NotFoundError)
@@ -793,12 +793,12 @@ def test_extra_members_are_merged(body: dict[str, Any], extra: Any, expected: Ma
     ("body", "extra", "said"),
     [
         ({}, {"model": "m"}, "extra_body: model: pass model="),
-        ({"a": 1}, {"a": 1}, "extra_body: a: a is set by an option already"),
-        ({"a": {"x": 1}}, {"a": 5}, "extra_body: a: a is set by an option already"),
-        ({"a": 5}, {"a": {"x": 1}}, "extra_body: a: a is set by an option already"),
-        ({"a": [1]}, {"a": [2]}, "extra_body: a: a is set by an option already"),
-        ({"a": {"x": {"p": 1}}}, {"a": {"x": {"q": 2}}}, "extra_body: a.x: x is set by an option already"),
-        ({"b": {"x": 1}}, {"b": {"y": 2}}, "extra_body: b: b is set by an option already"),
+        ({"a": 1}, {"a": 1}, "extra_body: a: a is already set by an option"),
+        ({"a": {"x": 1}}, {"a": 5}, "extra_body: a: a is already set by an option"),
+        ({"a": 5}, {"a": {"x": 1}}, "extra_body: a: a is already set by an option"),
+        ({"a": [1]}, {"a": [2]}, "extra_body: a: a is already set by an option"),
+        ({"a": {"x": {"p": 1}}}, {"a": {"x": {"q": 2}}}, "extra_body: a.x: x is already set by an option"),
+        ({"b": {"x": 1}}, {"b": {"y": 2}}, "extra_body: b: b is already set by an option"),
     ],
 )
 def test_two_wishes_for_one_member_are_refused(body: dict[str, Any], extra: Mapping[str, Any], said: str) -> None:
@@ -1069,7 +1069,7 @@ def test_images_are_recognised(data: bytes, media_type: str) -> None:
 
 @pytest.mark.parametrize("data", [b"", b"\x89PNG", b"RIFF\x24\x00\x00\x00WAVEfmt ", b"RIFF", b"<svg>", b"BM"])
 def test_other_images_need_their_type(data: bytes) -> None:
-    with pytest.raises(ValueError, match=r"^the image is neither PNG, JPEG, GIF nor WebP; say what it is"):
+    with pytest.raises(ValueError, match=r"^unknown image format: not PNG, JPEG, GIF or WebP; pass media_type="):
         ImagePart.from_bytes(data)
     assert "image/svg+xml" == ImagePart.from_bytes(data, media_type="image/svg+xml").media_type
 
@@ -1081,7 +1081,7 @@ def test_an_image_is_data_or_a_url() -> None:
     )
     assert "http://h/i" == ImagePart.from_url("http://h/i").data_url
     for wrong in ({}, {"data": b"x", "media_type": "image/x", "url": "u"}):
-        with pytest.raises(ValueError, match=r"^an image is either data or a url$"):
+        with pytest.raises(ValueError, match=r"^an ImagePart takes either data or url$"):
             ImagePart(**wrong)  # type: ignore[arg-type]  # what is tested
     with pytest.raises(ValueError, match=r"needs a media_type"):
         ImagePart(b"x")
@@ -1110,17 +1110,17 @@ def test_parts_have_their_place(role: Any, part: Part) -> None:
     with pytest.raises(TypeError) as caught:
         Message(role, (part,))
     names = " or ".join(type(one).__name__ for one in ALLOWED[role])
-    assert f"a {role} message holds {names}, and not {type(part).__name__}" == str(caught.value)
+    assert f"invalid part in a {role} message: {type(part).__name__}; use {names}" == str(caught.value)
 
 
 @pytest.mark.parametrize("role", ALLOWED)
 def test_a_message_without_parts_is_none(role: Any) -> None:
-    with pytest.raises(ValueError, match=rf"^a {role} message has no part$"):
+    with pytest.raises(ValueError, match=rf"^a {role} message needs at least one part$"):
         Message(role, ())
 
 
 def test_a_message_has_a_known_role() -> None:
-    with pytest.raises(ValueError, match=r"^the role 'developer' is none of system, user, assistant, tool$"):
+    with pytest.raises(ValueError, match=r"^unknown role: 'developer'; use one of system, user, assistant, tool$"):
         Message("developer", "x")  # type: ignore[arg-type]  # what is tested
 
 
@@ -1180,7 +1180,7 @@ FRACTIONS = ("temperature", "top_p", "min_p", "frequency_penalty", "presence_pen
 @pytest.mark.parametrize("name", FRACTIONS)
 def test_fractions_are_finite_numbers(name: str) -> None:
     for wrong in (math.nan, math.inf, -math.inf):
-        with pytest.raises(ValueError, match=rf"^{name} is .*; it must be a finite number$"):
+        with pytest.raises(ValueError, match=rf"^{name} must be a finite number: .*$"):
             request(**{name: wrong})
     for value in (0, -2.0, 1.5, None):
         assert value == getattr(request(**{name: value}), name)
@@ -1189,30 +1189,30 @@ def test_fractions_are_finite_numbers(name: str) -> None:
 @pytest.mark.parametrize(("name", "least"), [("max_tokens", 1), ("top_k", 0), ("reasoning_budget", 0)])
 def test_counts_have_a_least(name: str, least: int) -> None:
     assert least == getattr(request(**{name: least}), name)
-    with pytest.raises(ValueError, match=rf"^{name} is {least - 1}; it must be {least} or more$"):
+    with pytest.raises(ValueError, match=rf"^{name} must be at least {least}: {least - 1}$"):
         request(**{name: least - 1})
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"tools": (ADD, ADD)}, "two tools have the same name: add, add"),
+        ({"tools": (ADD, ADD)}, "duplicate tool name: add, add"),
         (
             {"tools": (ADD,), "tool_choice": NamedTool("x")},
-            "tool_choice names the tool 'x', which is not among the tools",
+            "unknown tool in tool_choice: 'x'; pass it in tools",
         ),
-        ({"tool_choice": NamedTool("x")}, "tool_choice names the tool 'x', which is not among the tools"),
-        ({"tool_choice": "required"}, "tool_choice is required, and there are no tools"),
+        ({"tool_choice": NamedTool("x")}, "unknown tool in tool_choice: 'x'; pass it in tools"),
+        ({"tool_choice": "required"}, "tool_choice is required; pass tools"),
         (
             {"tools": (ADD,), "tool_choice": "any"},
-            "tool_choice is 'any'; it is auto, none, required or a NamedTool",
+            "invalid tool_choice: 'any'; use auto, none, required or a NamedTool",
         ),
-        ({"top_logprobs": 3}, "top_logprobs goes together with logprobs=True"),
-        ({"top_logprobs": 0, "logprobs": False}, "top_logprobs goes together with logprobs=True"),
-        ({"top_logprobs": -1, "logprobs": True}, "top_logprobs is -1; it must be 0 or more"),
+        ({"top_logprobs": 3}, "top_logprobs requires logprobs=True"),
+        ({"top_logprobs": 0, "logprobs": False}, "top_logprobs requires logprobs=True"),
+        ({"top_logprobs": -1, "logprobs": True}, "top_logprobs must be at least 0: -1"),
         pytest.param(
             {"tools": (ADD,), "tool_choice": {"type": "auto"}},
-            "tool_choice is {'type': 'auto'}; it is auto, none, required or a NamedTool",
+            "invalid tool_choice: {'type': 'auto'}; use auto, none, required or a NamedTool",
         ),
     ],
 )
@@ -1240,7 +1240,7 @@ def test_choices_that_fit_the_tools_are_taken(options: Mapping[str, Any]) -> Non
 
 @pytest.mark.parametrize("choices", [[], ["a", ""], [""]])
 def test_a_choice_format_has_texts(choices: list[str]) -> None:
-    with pytest.raises(ValueError, match=r"^a ChoiceFormat needs at least one text, and none of them empty$"):
+    with pytest.raises(ValueError, match=r"^choices must be one or more non-empty strings$"):
         ChoiceFormat(choices)
 
 

@@ -93,7 +93,7 @@ async def test_a_borrowed_session_that_would_use_a_proxy_is_refused() -> None:
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 async def test_a_number_that_json_does_not_have_is_refused(name: str, value: float) -> None:
     async with open_backend("vllm", default_model="m") as backend:
-        with pytest.raises(ValueError, match=f"{name} is {value}; it must be a finite number"):
+        with pytest.raises(ValueError, match=f"{name} must be a finite number: {value}"):
             await backend.complete("Hi", **{name: value})  # type: ignore[arg-type]  # the name is a parameter
 
 
