@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import aiohttp
 
-from ctxbackends.aiohttp_errors import AIOHTTP_ERRORS, translate, without_frames
+from ctxbackends.aiohttp_errors import AIOHTTP_ERRORS, strip_tracebacks, translate
 from ctxbackends.errors import MalformedResponseError, ResponseTooLargeError
 from ctxbackends.wire.http import MAX_BODY_BYTES, HTTPResponse
 
@@ -18,13 +18,14 @@ ERROR_BODY_SECONDS = 5.0
 
 
 class ByteStream:
-    """The body of a 2xx answer, as it comes. ``read`` gives b"" at the end. Always closed, which ends the connection
-    unless the body was read whole."""
+    """The body of a 2xx response, as it comes. ``read_chunk`` returns b"" at the end. ``sent_at``: when the request
+    went out, on the event loop's clock. Always close it, which ends the connection unless the body was read whole."""
 
-    __slots__ = ("__weakref__", "_on_close", "_response")
+    __slots__ = ("__weakref__", "_on_close", "_response", "sent_at")
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
+        self.sent_at = 0.0
         self._on_close: Callable[[], None] | None = None
 
     def __del__(self) -> None:
@@ -34,12 +35,12 @@ class ByteStream:
         """``told`` is called once, when the stream is closed."""
         self._on_close = told
 
-    def arrived(self) -> bytes:
-        """What has come already, without a wait for it; b"" where nothing has, or :meth:`read` has more to say."""
+    def read_buffered(self) -> bytes:
+        """Return the bytes that have come already; b"" where none have, or :meth:`read_chunk` has more to say."""
         content = self._response.content
         return content.read_nowait() if content.exception() is None else b""
 
-    async def read(self) -> bytes:
+    async def read_chunk(self) -> bytes:
         """The next bytes. Raises APIConnectionError when the connection breaks."""
         try:
             return await self._response.content.readany()
@@ -47,7 +48,7 @@ class ByteStream:
             left = _came_before(self._response.content)
             if left:
                 return left  # the error comes again with the next read
-            raise translate(error, reused=False, started=True) from without_frames(error)
+            raise translate(error, reused=False, started=True) from strip_tracebacks(error)
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -82,7 +83,7 @@ def _came_before(content: aiohttp.StreamReader) -> bytes:
         content._exception = error
 
 
-def is_good(response: aiohttp.ClientResponse) -> bool:
+def is_success(response: aiohttp.ClientResponse) -> bool:
     """Whether the status is a 2xx. Raises MalformedResponseError for a body that is compressed: nobody asked for that,
     and a small body can become any size."""
     if not 200 <= response.status < 300:
@@ -94,10 +95,10 @@ def is_good(response: aiohttp.ClientResponse) -> bool:
     return True
 
 
-async def read_whole(response: aiohttp.ClientResponse) -> HTTPResponse:
+async def read_body(response: aiohttp.ClientResponse) -> HTTPResponse:
     """The answer whole; of one with an error status, the beginning is enough."""
     content = response.content
-    if is_good(response):
+    if is_success(response):
         body = await content.readany()  # a small answer comes with its headers, and ends there
         if not content.at_eof():
             body = await _read_on([body], content, MAX_BODY_BYTES + 1)

@@ -18,7 +18,7 @@ import aiohttp
 from aiohttp.abc import ResolveResult
 from aiohttp.connector import Connection
 
-from ctxbackends.aiohttp_errors import AIOHTTP_ERRORS, translate, without_frames
+from ctxbackends.aiohttp_errors import AIOHTTP_ERRORS, strip_tracebacks, translate
 from ctxbackends.errors import AirgapError, APITimeoutError, BackendError
 from ctxbackends.network import Route, check_addresses
 
@@ -68,7 +68,7 @@ class Connector(aiohttp.TCPConnector):
     """Hands out no pooled connection on which something came while nobody had asked: the end of it, or an answer to
     nothing, which aiohttp would read as the answer to the next request.
 
-    Notes in the request's contact that its connection came from the pool. A TraceConfig would tell as much, and makes
+    Notes in the request's context that its connection came from the pool. A TraceConfig would tell as much, and makes
     the whole request cost 8 % more (tests/benchmarks/parts.py).
     """
 
@@ -90,9 +90,9 @@ class Connector(aiohttp.TCPConnector):
                 return connection
             spoiled = protocol is None or protocol.should_close or transport is None or transport.is_closing()
             if not spoiled and not _has_unread(transport):
-                contact = _contact.get()
-                if contact is not None:
-                    contact.reused_at = time.monotonic()
+                context = _context.get()
+                if context is not None:
+                    context.reused_at = time.monotonic()
                 return connection
             connection.close()
 
@@ -114,7 +114,7 @@ def _has_unread(transport: asyncio.Transport | None) -> bool:
     return bool(looked.poll(0))
 
 
-class Contact:
+class RequestContext:
     """One request and its answer, around which aiohttp's errors become ours. ``reused_at``: when the connection was
     taken from the pool, None where it is new. ``refused``: no connection to this address was allowed."""
 
@@ -127,13 +127,13 @@ class Contact:
         self.refused: AirgapError
 
     def __enter__(self) -> Self:
-        self._before = _contact.set(self)
+        self._before = _context.set(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        _contact.reset(self._before)
+        _context.reset(self._before)
         if isinstance(error, AirgapError):
             # Made anew: the frames of the resolver's error hold the request's headers, and others may wait for it.
             self.refused = AirgapError(error.problem, key=error.key)
@@ -142,8 +142,8 @@ class Contact:
             return False
         if isinstance(error, aiohttp.ConnectionTimeoutError):
             limit = self._connect_timeout or 0.0
-            raise APITimeoutError("connect", limit, key="connect_timeout") from without_frames(error)
-        raise translate(error, reused=self._is_stale, started=False, route=self._route) from without_frames(error)
+            raise APITimeoutError("connect", limit, key="connect_timeout") from strip_tracebacks(error)
+        raise translate(error, reused=self._is_stale, started=False, route=self._route) from strip_tracebacks(error)
 
     @property
     def _is_stale(self) -> bool:
@@ -151,4 +151,4 @@ class Contact:
         return self.reused_at is not None and time.monotonic() < self.reused_at + STALE_SECONDS
 
 
-_contact: contextvars.ContextVar[Contact | None] = contextvars.ContextVar("ctxbackends_contact", default=None)
+_context: contextvars.ContextVar[RequestContext | None] = contextvars.ContextVar("ctxbackends_request", default=None)

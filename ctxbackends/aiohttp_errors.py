@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, cast
 import aiohttp
 
 from ctxbackends.errors import APIConnectionError, BackendError, MalformedResponseError
-from ctxbackends.masked import origins
+from ctxbackends.masked import exception_chain
 from ctxbackends.network import DIRECT, Route, is_proxy, proxy_refusal
 from ctxbackends.tls import alert_of, not_verified
 
@@ -67,7 +67,7 @@ def translate(error: BaseException, *, reused: bool, started: bool, route: Route
             f"the proxy {route.proxy} cannot be used: {seen.problem}; the environment names it, and trust_env lets it",
             permanent=getattr(seen, "permanent", False),
         )
-    alert = next((said for said in map(alert_of, origins(error)) if said), None)
+    alert = next((said for said in map(alert_of, exception_chain(error)) if said), None)
     if alert is not None:
         return APIConnectionError(f"no TLS connection: {alert}", permanent=True)
     inner = getattr(error, "os_error", None)
@@ -95,10 +95,10 @@ def _first_line(error: BaseException) -> str:
     return (getattr(error, "message", "") or _reason(error)).partition("\n")[0].rstrip(": ")
 
 
-def without_frames(error: BaseException) -> BaseException:
+def strip_tracebacks(error: BaseException) -> BaseException:
     """``error`` and those that it came from, less what their frames and facts hold of the request: the key is in its
     headers."""
-    for one in origins(error):
+    for one in exception_chain(error):
         one.__traceback__ = None
         if isinstance(one, aiohttp.ClientResponseError):
             one.request_info = one.request_info._replace(headers=cast(Any, {}))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ctxbackends.key_shapes import mask_keys
-from ctxbackends.masked import origins
+from ctxbackends.masked import exception_chain
 from ctxbackends.text import escape_controls
 from ctxbackends.types import PartialCompletion
 
@@ -67,7 +67,7 @@ def redact(error: BackendError, secret: str) -> bool:
         skipped = {"backend", "endpoint"}  # the user's own, where a key such as "1" would mask a part of an address
     mask = functools.partial(re.compile(pattern).sub, REDACTED)
     found = False
-    for one in origins(error):
+    for one in exception_chain(error):
         for name, value in vars(one).items():
             if name in skipped:
                 continue

@@ -1,24 +1,23 @@
-"""A backend over HTTP: a profile, a codec and the link to a server put together.
+"""A backend over HTTP: a profile, a codec and the connection to a server put together.
 
-The way of a request: ``complete`` -> ``codec.encode_chat`` -> ``link.send`` -> ``codec.decode_chat``, and
-``link.recover`` after a failure. What is no generation is a function of the profile, driven by ``link.run``. Knows no
-vendor.
+The way of a request: ``complete`` -> ``codec.encode_chat`` -> ``connection.request`` -> ``codec.decode_chat``. All
+other operations are functions of the profile, which ``connection.execute`` drives. Knows no vendor.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-import warnings
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Unpack
 
 import attrs
 
-from ctxbackends.aiohttp_body import ByteStream
 from ctxbackends.backend import Prompt, chat_request, messages_of
 from ctxbackends.config import BackendConfig
+from ctxbackends.connection import ServerConnection
 from ctxbackends.errors import (
     APIConnectionError,
     APITimeoutError,
@@ -27,18 +26,16 @@ from ctxbackends.errors import (
     MalformedResponseError,
     ModelLoadFailedError,
     ModelLoadingError,
-    ModelMismatchError,
-    ModelMismatchWarning,
     NoModelError,
+    ServerDiedError,
     UnsupportedOperationError,
     UnsupportedOptionError,
 )
-from ctxbackends.link import Launcher, ServerLink, without_waiting
 from ctxbackends.masked import ENVIRONMENT
 from ctxbackends.messages import ChatOptions, ChatRequest, Message, Tool
-from ctxbackends.model_names import same_model
 from ctxbackends.profiles import Profile
 from ctxbackends.retry import RetryPolicy
+from ctxbackends.sender import Launcher
 from ctxbackends.stream import ChatStream
 from ctxbackends.tools import as_tools
 from ctxbackends.transport import Transport
@@ -52,7 +49,7 @@ from ctxbackends.types import (
     ServerState,
     ServerStatus,
 )
-from ctxbackends.wire.http import HTTPRequest, WireSettings
+from ctxbackends.wire.http import HTTPRequest, Operation, WireSettings
 from ctxbackends.wire.openai_server import VectorEncoding, merge_embeddings
 from ctxbackends.wire.options import OptionTable
 
@@ -76,21 +73,19 @@ class HTTPBackend:
         self._settings = WireSettings(context_length=config.context_length, keep_alive=config.keep_alive)
         self._wire_api = config.wire_api or profile.wire_api
         self._codec = profile.codec(self._wire_api, self._settings)
-        self._link = ServerLink(
+        self._connection = ServerConnection(
             config, profile=profile, codec=self._codec, transport=transport, launcher=launcher, environ=environ
         )
-        self._model_mismatch = config.model_mismatch or profile.model_mismatch
-        self._preparing: dict[str, asyncio.Future[None]] = {}
 
     def __repr__(self) -> str:
-        # Also where the link could not be made: reports of that error show what `self` was.
-        where = f" at {self.endpoint}" if hasattr(self, "_link") else ""
+        # Also where the connection could not be made: reports of that error show what `self` was.
+        where = f" at {self.endpoint}" if hasattr(self, "_connection") else ""
         return f"<{type(self).__name__} {self.name!r} ({self.type}){where}>"
 
     @property
     def endpoint(self) -> str:
         """The base URL; before a server that this backend starts itself has one, what it will serve."""
-        return self._link.endpoint
+        return self._connection.endpoint
 
     @property
     def schema_enforcement(self) -> Enforcement:
@@ -100,36 +95,32 @@ class HTTPBackend:
 
     async def wait_ready(self, *, on_progress: OnProgress | None = None) -> None:
         with suppress(EmptyModelListError):  # it answers, which is what was asked
-            await self._list_models(self._link.policy, on_progress)
-        await self._check_awake()
+            await self._list_models(self._connection.policy, on_progress)
+        await self._check_not_sleeping()
 
-    async def _check_awake(self) -> None:
+    async def _check_not_sleeping(self) -> None:
         if self._profile.check_not_sleeping is not None:
-            limits = self._link.look_limits()
-            await self._link.run(self._profile.check_not_sleeping(), lambda request: self._link.send(request, limits))
+            await self._connection.execute(self._profile.check_not_sleeping(), timeouts=self._connection.probe_timeouts)
 
     async def ping(self, *, wait: bool = True, on_progress: OnProgress | None = None) -> Ping:
         started = time.monotonic()
-        policy = self._link.policy if wait else without_waiting(self._link.policy)
-        models = await self._list_models(policy, on_progress)
-        await self._check_awake()
+        models = await self._list_models(self._connection.policy if wait else None, on_progress)
+        await self._check_not_sleeping()
         return Ping(backend=self.name, endpoint=self.endpoint, model=models[0].id, elapsed=time.monotonic() - started)
 
     async def models(self) -> tuple[ModelInfo, ...]:
-        return await self._list_models(self._link.policy, None)
+        return await self._list_models(self._connection.policy, None)
 
     async def _list_models(
-        self, policy: RetryPolicy, on_progress: OnProgress | None, *, wanted: str | None = None
+        self, retry: RetryPolicy | None, on_progress: OnProgress | None, *, wanted: str | None = None
     ) -> tuple[ModelInfo, ...]:
-        limits = self._link.listing_limits()
-
-        async def attempt() -> tuple[ModelInfo, ...]:
-            models = await self._link.run(self._profile.list_models(), lambda request: self._link.send(request, limits))
-            if self._link.ready_timeout is not None:
+        def list_models() -> Operation[tuple[ModelInfo, ...]]:
+            models = yield from self._profile.list_models()
+            if self._connection.policy.ready_timeout is not None:
                 self._refuse_unloaded(models, wanted or self.default_model)
             return models
 
-        return await self._link.call(attempt, policy=policy, probe=True, on_progress=on_progress)
+        return await self._connection.probe(list_models, retry=retry, on_progress=on_progress)
 
     def _refuse_unloaded(self, models: Sequence[ModelInfo], name: str | None) -> None:
         """A llama-server router answers at once, and says of each model whether it is loaded."""
@@ -144,24 +135,22 @@ class HTTPBackend:
             )
 
     async def status(self) -> ServerStatus:
-        launcher = self._link.launcher
+        launcher = self._connection.launcher
         if launcher is not None and not launcher.running:
             died = launcher.failure()
             return self._status(
                 "unreachable", str(died) if died is not None else "not started; the first request starts it"
             )
-        limits = self._link.look_limits()
+        timeouts = self._connection.probe_timeouts
         try:
-            async with asyncio.timeout(limits.total):  # one look, however many requests it takes
-                seen = await self._link.run(
-                    self._profile.status(self.default_model), lambda request: self._link.send(request, limits)
-                )
+            async with asyncio.timeout(timeouts.total):  # one probe, however many requests it takes
+                seen = await self._connection.execute(self._profile.status(self.default_model), timeouts=timeouts)
         except APIConnectionError as error:
             return self._status("refused" if error.refused else "unreachable", error.problem)
-        except APITimeoutError as error:
+        except (APITimeoutError, ServerDiedError) as error:
             return self._status("unreachable", error.problem)
         except TimeoutError:
-            return self._status("unreachable", f"no complete answer within {limits.total:g} s")
+            return self._status("unreachable", f"no complete answer within {timeouts.total:g} s")
         except ModelLoadingError as error:
             return self._status("loading", error.message)
         except EmptyModelListError as error:
@@ -169,7 +158,7 @@ class HTTPBackend:
         except BackendError as error:
             return self._status("error", error.problem)
         if seen.slots is not None:
-            self._link.limiter.learn(seen.slots)
+            self._connection.limiter.set_limit(seen.slots)
         return self._of_this(seen)
 
     def _status(self, state: ServerState, problem: str | None) -> ServerStatus:
@@ -194,10 +183,10 @@ class HTTPBackend:
             context_length=context_length or self._settings.context_length,
             keep_alive=keep_alive if keep_alive is not None else self._load_keep_alive(),
         )
-        await self._link.run_retried(steps, on_progress=on_progress)
-        self._link.limiter.forget()
+        await self._connection.execute(steps, retry=self._connection.policy, on_progress=on_progress)
+        self._connection.limiter.invalidate()
         if self._profile.load_is_async:
-            await self._list_models(self._link.policy, on_progress, wanted=self._model(model))
+            await self._list_models(self._connection.policy, on_progress, wanted=self._model(model))
 
     def _load_keep_alive(self) -> float | None:
         # Where the server takes it with each request, loading has none.
@@ -206,10 +195,10 @@ class HTTPBackend:
     async def unload(self, model: str | None = None) -> None:
         if self._profile.unload is None:
             raise self._unsupported("unload", "its models are always there")
-        await self._link.run_retried(self._profile.unload(self._model(model)))
+        await self._connection.execute(self._profile.unload(self._model(model)), retry=self._connection.policy)
 
     def _unsupported(self, operation: str, reason: str) -> BackendError:
-        return self._link.explain(
+        return self._connection.annotate(
             UnsupportedOperationError(operation, f"a backend of type {self.type} has no such operation: {reason}")
         )
 
@@ -222,23 +211,15 @@ class HTTPBackend:
         if self._profile.complete_streams:
             async with self._open_stream(request, on_progress=on_progress, keep_raw=True) as stream:
                 return await stream.completed()
-        encoded = self._encode(request, stream=False)
-        limits = self._link.plain_limits
-
-        async def attempt() -> Completion:
-            response = await self._link.send(encoded, limits, chat=True, work=True)
-            return self._codec.decode_chat(response, requested_model=request.model)
-
         if self._profile.prepare is not None:
-            await self._prepare(request.model, on_progress)
-        started = time.monotonic()
-        try:
-            # What `link.call` does, in place: each layer of coroutines costs at every step of the event loop.
-            response = await self._link.send(encoded, limits, chat=True, work=True)
-            completion = self._codec.decode_chat(response, requested_model=request.model)
-        except BackendError as first:
-            completion = await self._link.recover(attempt, first, started=started, on_progress=on_progress)
-        self._check_model(request.model, completion.served_model)
+            await self._connection.prepare(request.model, self._preparation(request.model), on_progress=on_progress)
+        completion = await self._connection.request(
+            self._encode(request, stream=False),
+            decode=partial(self._codec.decode_chat, requested_model=request.model),
+            retry=self._connection.policy,
+            on_progress=on_progress,
+        )
+        self._connection.check_model(request.model, completion.served_model)
         return completion
 
     def stream(
@@ -249,31 +230,19 @@ class HTTPBackend:
     def _open_stream(
         self, request: ChatRequest, *, on_progress: OnProgress | None, keep_raw: bool = False
     ) -> ChatStream:
-        return ChatStream(
-            _Opener(self, request.model, self._encode(request, stream=True), self._link),
+        return self._connection.stream(
+            self._encode(request, stream=True),
             self._codec.stream_decoder(),
             requested_model=request.model,
-            limits=self._link.limits,
+            prepare=None if self._profile.prepare is None else self._preparation(request.model),
+            retry=self._connection.policy,
             on_progress=on_progress,
-            pooled=not self._profile.close_after_stream,
             keep_raw=keep_raw,
         )
 
-    async def _prepare(self, model: str, on_progress: OnProgress | None) -> None:
-        """What comes before a generation, where the profile says so: for one task at a time, and anew each time, since
-        the server may have unloaded the model meanwhile."""
-        if self._profile.prepare is None:
-            return
-        self._link.check()
-        loop = asyncio.get_running_loop()
-        while (other := self._preparing.get(model)) is not None and other.get_loop() is loop:
-            await asyncio.wait([other])
-        done = self._preparing[model] = loop.create_future()
-        try:
-            await self._link.run_retried(self._profile.prepare(model, self._settings), on_progress=on_progress)
-        finally:
-            del self._preparing[model]
-            done.set_result(None)
+    def _preparation(self, model: str) -> Callable[[], Operation[None]]:
+        assert self._profile.prepare is not None, "only asked for where there is one"
+        return partial(self._profile.prepare, model, self._settings)
 
     # --- embeddings and tokens --------------------------------------------------------------------
 
@@ -299,7 +268,7 @@ class HTTPBackend:
         requested = self._model(model)
         batches = []
         for start in range(0, len(texts), size):
-            batch = await self._link.run_retried(
+            batch = await self._connection.execute(
                 steps(
                     texts[start : start + size],
                     model=requested,
@@ -307,15 +276,16 @@ class HTTPBackend:
                     encoding=encoding,
                     settings=self._settings,
                 ),
-                work=True,
+                acquire_slot=True,
+                retry=self._connection.policy,
             )
-            self._check_model(requested, batch.served_model)
+            self._connection.check_model(requested, batch.served_model)
             batches.append(batch)
         embeddings = merge_embeddings(batches)
         lengths = {len(vector) for vector in embeddings.vectors}
         if len(lengths) > 1 or (dimensions is not None and lengths != {dimensions}):
             wanted = f"{dimensions}" if dimensions is not None else "one length"
-            raise self._link.explain(
+            raise self._connection.annotate(
                 MalformedResponseError(f"vectors of {wanted} were expected, and {sorted(lengths)} came")
             )
         return embeddings
@@ -324,12 +294,14 @@ class HTTPBackend:
         if dimensions is not None and dimensions < 1:
             raise ValueError(f"dimensions is {dimensions}; it must be 1 or more")
         if dimensions is not None and not self._profile.embed_dimensions:
-            raise self._link.explain(
+            raise self._connection.annotate(
                 UnsupportedOptionError("dimensions", "this server ignores it; cut and normalise the vectors yourself")
             )
         if encoding is not None and encoding not in self._profile.vector_encodings:
             known = " or ".join(self._profile.vector_encodings)
-            raise self._link.explain(UnsupportedOptionError("encoding", f"vectors of this server come as {known}"))
+            raise self._connection.annotate(
+                UnsupportedOptionError("encoding", f"vectors of this server come as {known}")
+            )
 
     async def count_tokens(
         self,
@@ -342,15 +314,15 @@ class HTTPBackend:
         if count is None:
             raise self._unsupported("count_tokens", "the server has no counter, and it is not guessed")
         request = ChatRequest(messages=messages_of(prompt), model=self._model(model), tools=as_tools(tools))
-        return await self._link.run_retried(count(request, self._counted_table()))
+        return await self._connection.execute(count(request, self._counted_table()), retry=self._connection.policy)
 
     def _counted_table(self) -> OptionTable:
         # The counters take messages in the form of the type's own wire, whatever generation goes over.
         return self._profile.wire_apis[self._profile.wire_api]
 
     async def aclose(self) -> None:
-        if self._link.launcher is not None:
-            await self._link.launcher.aclose()
+        if self._connection.launcher is not None:
+            await self._connection.launcher.aclose()
 
     # --- the parts of a request -------------------------------------------------------------------
 
@@ -372,52 +344,4 @@ class HTTPBackend:
         try:
             return self._codec.encode_chat(request, stream=stream)
         except UnsupportedOptionError as error:
-            raise self._link.explain(error) from error.__cause__
-
-    def _check_model(self, requested: str, served: str | None) -> None:
-        if served is None or self._model_mismatch == "ignore" or same_model(requested, served):
-            return
-        error = ModelMismatchError(requested, served)
-        if self._model_mismatch == "error":
-            raise self._link.explain(error)
-        warnings.warn(str(self._link.explain(error)), ModelMismatchWarning, stacklevel=2)
-
-
-class _Opener:
-    """See :class:`ctxbackends.stream.Opener`."""
-
-    __slots__ = ("_backend", "_encoded", "_link", "_model")
-
-    def __init__(self, backend: HTTPBackend, model: str, encoded: HTTPRequest, link: ServerLink) -> None:
-        self._backend = backend
-        self._model = model
-        self._encoded: HTTPRequest | None = encoded
-        self._link = link
-
-    @property
-    def goes_straight(self) -> bool:
-        return self._backend._profile.prepare is None
-
-    def open(self, sent: Callable[[], None]) -> Awaitable[ByteStream]:
-        assert self._encoded is not None, "it is opened once"
-        return self._link.open(self._encoded, sent=sent)
-
-    def opened(self) -> None:
-        self._encoded = None  # a long prompt is not to stay in memory for as long as its answer is written
-
-    async def wait(
-        self, first: BackendError | None, *, started: float, sent: Callable[[], None], report: OnProgress
-    ) -> ByteStream:
-        async def attempt() -> ByteStream:
-            return await self.open(sent)
-
-        if first is not None:
-            return await self._link.recover(attempt, first, started=started, on_progress=report)
-        await self._backend._prepare(self._model, report)
-        return await self._link.call(attempt, on_progress=report)
-
-    def check_model(self, served: str) -> None:
-        self._backend._check_model(self._model, served)
-
-    def explain(self, error: BackendError) -> BackendError:
-        return self._link.explain(error)
+            raise self._connection.annotate(error) from error.__cause__

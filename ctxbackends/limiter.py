@@ -46,13 +46,13 @@ class Limiter:
         return self._limit
 
     @property
-    def is_open(self) -> bool:
+    def is_unlimited(self) -> bool:
         """Whether everybody may go on: there is no limit, and nothing to ask for one."""
         return self._known and self._limit is None
 
     # --- how many ---------------------------------------------------------------------------------
 
-    def learn(self, told: int | None) -> None:
+    def set_limit(self, told: int | None) -> None:
         """What the server tells: how many, or None where it never does. What is configured stands, and a number below
         one tells nothing."""
         if self._given is not None or (told is not None and told < 1):
@@ -62,7 +62,7 @@ class Limiter:
         if told is not None and self._places is not None and self._loop is asyncio.get_running_loop():
             self._places.total_tokens = told
 
-    def forget(self) -> None:
+    def invalidate(self) -> None:
         """The server went away, or holds another model now: it is asked anew."""
         self._known = self._given is not None or self._look is None
 
@@ -80,7 +80,7 @@ class Limiter:
             return
         asking = self._asking = loop.create_future()
         try:
-            self.learn(await look())
+            self.set_limit(await look())
             asking.set_result(None)
         except BackendError as error:
             asking.set_result(error)
@@ -91,7 +91,7 @@ class Limiter:
 
     # --- a place ----------------------------------------------------------------------------------
 
-    async def take(self) -> Release:
+    async def acquire(self) -> Release:
         """Wait for a place, and return what gives it back, which may be called more than once. Raises what the look at
         the server raises."""
         if not self._known and self._look is not None:

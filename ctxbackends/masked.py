@@ -51,7 +51,7 @@ class _Environment(Mapping[str, str]):
 ENVIRONMENT: Mapping[str, str] = _Environment()
 
 
-def origins(error: BaseException) -> list[BaseException]:
+def exception_chain(error: BaseException) -> list[BaseException]:
     """``error``, and those that it came from: each has a traceback, whose frames have values."""
     found: list[BaseException] = []
     left: list[BaseException | None] = [error]

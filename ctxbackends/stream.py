@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import Protocol, Self
@@ -44,12 +43,15 @@ DRAIN_SECONDS = 0.25
 class Body(Protocol):
     """The bytes of an answer, as the transport hands them out."""
 
-    def arrived(self) -> bytes: ...
+    def read_buffered(self) -> bytes: ...
 
-    async def read(self) -> bytes: ...
+    async def read_chunk(self) -> bytes: ...
 
     @property
     def headers(self) -> Mapping[str, str]: ...
+
+    @property
+    def sent_at(self) -> float: ...
 
     @property
     def at_end(self) -> bool: ...
@@ -58,7 +60,7 @@ class Body(Protocol):
 
 
 @attrs.frozen(kw_only=True)
-class StreamLimits:
+class StreamTimeouts:
     """Seconds, None for no limit: until the first token, between tokens, and for the whole answer."""
 
     first_token: float | None
@@ -66,31 +68,28 @@ class StreamLimits:
     total: float | None
 
 
-class Opener(Protocol):
-    """How a stream begins, and what its backend knows of the answer. ``sent`` is called when a request goes out."""
+class StreamSource(Protocol):
+    """How a stream begins and ends, and what is known of its server. ``can_open_immediately``: nothing comes before the
+    request."""
 
     @property
-    def goes_straight(self) -> bool:
-        """Whether the request can go out at once, with nothing before it."""
+    def can_open_immediately(self) -> bool: ...
+
+    async def open(self) -> Body:
+        """Send the request once."""
         ...
 
-    def open(self, sent: Callable[[], None]) -> Awaitable[Body]:
-        """One attempt, and no other."""
+    async def reopen(self, error: BackendError | None, *, on_progress: OnProgress) -> Body:
+        """Send it under the retry policy; ``error`` is the failure of ``open``, None where that was not called."""
         ...
 
-    async def wait(
-        self, first: BackendError | None, *, started: float, sent: Callable[[], None], report: OnProgress
-    ) -> Body:
-        """What follows a first attempt that failed; or all of it, where there was none."""
-        ...
-
-    def opened(self) -> None:
-        """The answer has begun: what only the request needed is not needed any more."""
+    def close(self) -> None:
+        """Close the body, where there is one."""
         ...
 
     def check_model(self, served: str) -> None: ...
 
-    def explain(self, error: BackendError) -> BackendError: ...
+    def annotate(self, error: BackendError) -> BackendError: ...
 
 
 def timeout_key(phase: str) -> str:
@@ -112,7 +111,6 @@ class ChatStream:
 
     __slots__ = (
         "__weakref__",
-        "_away",
         "_body",
         "_closed",
         "_completion",
@@ -122,13 +120,12 @@ class ChatStream:
         "_error",
         "_folded",
         "_left_at",
-        "_limits",
         "_loading",
         "_model_checked",
         "_news",
         "_on_progress",
-        "_opener",
         "_opening",
+        "_paused_total",
         "_pooled",
         "_progressed",
         "_raw",
@@ -138,26 +135,28 @@ class ChatStream:
         "_seen_first",
         "_sent_at",
         "_size",
+        "_source",
         "_timed_out",
+        "_timeouts",
+        "_timer",
         "_waiting_since",
-        "_watch",
     )
 
     def __init__(
         self,
-        opener: Opener,
+        source: StreamSource,
         decoder: StreamDecoder,
         *,
         requested_model: str,
-        limits: StreamLimits,
+        timeouts: StreamTimeouts,
         on_progress: OnProgress | None = None,
         pooled: bool,
         keep_raw: bool = False,
     ) -> None:
-        self._opener = opener
+        self._source = source
         self._decoder = decoder
         self._requested_model = requested_model
-        self._limits = limits
+        self._timeouts = timeouts
         self._on_progress = on_progress
         self._pooled = pooled
         self._raw: list[bytes] | None = [] if keep_raw else None
@@ -176,13 +175,13 @@ class ChatStream:
         # times of the event loop's clock
         self._sent_at = 0.0
         self._left_at = 0.0  # since then, who iterates has the events, and does not wait for the server
-        self._away = 0.0  # how long that was so, in all
+        self._paused_total = 0.0  # how long that was so, in all
         self._waiting_since: float | None = None
         self._seen_first = False
         self._progressed = False
         self._reading = False
         self._timed_out: APITimeoutError | None = None
-        self._watch: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
 
     # --- open and close ---------------------------------------------------------------------------
@@ -192,11 +191,10 @@ class ChatStream:
             raise ClosedError("a stream is opened once; call stream() again")
         self._entered = True
         loop = asyncio.get_running_loop()
-        started = time.monotonic()
         first: BackendError | None = None
-        if self._opener.goes_straight:
+        if self._source.can_open_immediately:
             try:
-                self._begin(await self._opener.open(self._sent), loop)
+                self._begin(await self._source.open(), loop)
                 return self
             except BackendError as error:
                 first = error
@@ -204,9 +202,7 @@ class ChatStream:
                 self._close()
                 raise
         # A task of its own, so that who iterates sees each Loading when it happens.
-        self._opening = loop.create_task(
-            self._opener.wait(first, started=started, sent=self._sent, report=self._report_loading)
-        )
+        self._opening = loop.create_task(self._source.reopen(first, on_progress=self._report_loading))
         self._opening.add_done_callback(self._opened)
         try:
             await self._opened_or_loading(loop)
@@ -220,29 +216,24 @@ class ChatStream:
     ) -> None:
         await self._abandon()
 
-    def _sent(self) -> None:
-        # Each attempt starts the clocks anew: waiting for a cold start has a budget of its own.
-        self._sent_at = asyncio.get_running_loop().time()
-
     def _begin(self, body: Body, loop: asyncio.AbstractEventLoop) -> None:
-        """The answer has begun."""
         self._body = body
-        self._opener.opened()
-        self._waiting_since = self._sent_at
+        # Each attempt starts the clocks anew: waiting for a cold start has a budget of its own.
+        self._waiting_since = self._sent_at = body.sent_at
         self._left_at = loop.time()
 
     def _report_loading(self, seen: Loading) -> None:
         if self._on_progress is not None:
             self._on_progress(seen)
         self._loading.append(seen)
-        self._tell()
+        self._notify()
 
     def _opened(self, opening: asyncio.Task[Body]) -> None:
         if not opening.cancelled():
             opening.exception()  # looked at here, so that a stream that nobody reads or leaves logs nothing
-        self._tell()
+        self._notify()
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         if self._news is not None and not self._news.done():
             self._news.set_result(None)
 
@@ -263,16 +254,15 @@ class ChatStream:
             return
         opening.cancel()
         # Not after the wait: that can be cancelled, too.
-        opening.add_done_callback(_close_opened)
+        opening.add_done_callback(lambda _: self._source.close())
         await asyncio.wait([opening])
 
     def _close(self) -> None:
         self._closed = True
-        if self._watch is not None:
-            self._watch.cancel()
-            self._watch = None
-        if self._body is not None:
-            self._body.close()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._source.close()
 
     # --- read -------------------------------------------------------------------------------------
 
@@ -285,7 +275,7 @@ class ChatStream:
                 return event
             if self._completion is not None:
                 raise StopAsyncIteration
-            await self._fill()
+            await self._read_events()
 
     async def text(self) -> AsyncIterator[str]:
         """The pieces of the answer's text, without the other events."""
@@ -295,12 +285,12 @@ class ChatStream:
                     yield event.text
             if self._completion is not None:
                 return
-            await self._fill()
+            await self._read_events()
 
     async def completed(self) -> Completion:
         """Read on to the end, and return the whole answer."""
         while self._completion is None:
-            await self._fill()
+            await self._read_events()
         self._ready = iter(())  # they are in the answer: nobody iterates over the last of them again
         return self._completion
 
@@ -316,7 +306,7 @@ class ChatStream:
             raise ClosedError("there is no completion: the stream has not been read to its end")
         return self._completion
 
-    async def _fill(self) -> None:
+    async def _read_events(self) -> None:
         """Wait for the next events, or for the end."""
         if self._reading:
             raise BackendError("this stream is being read by another task; one task reads a stream")
@@ -333,7 +323,7 @@ class ChatStream:
         body = self._body
         assert body is not None, "it is open, or there was something to say"
         now = loop.time()
-        self._away += now - self._left_at
+        self._paused_total += now - self._left_at
         self._reading = True
         try:
             # The first event mostly comes with the headers: it is not to wait until its time limit is set up.
@@ -341,19 +331,19 @@ class ChatStream:
             if not events:
                 if self._seen_first or self._progressed:
                     self._waiting_since = now
-                if self._watch is None:
-                    self._arm(loop)
+                if self._timer is None:
+                    self._schedule_timeout(loop)
             while not events:
                 if self._decoder.failure is not None:  # the events that came before it were handed on first
                     raise self._interrupted(self._decoder.failure, body)
                 try:  # what was read has no name here: reports of an error show the values of frames
-                    events = self._decode(await body.read(), body)
+                    events = self._decode(await body.read_chunk(), body)
                 except APIConnectionError as error:
                     if self._timed_out is not None:
                         raise self._timed_out from error.__cause__
                     raise self._interrupted(error, body) from error
         except BackendError as error:
-            self._error = explained = self._opener.explain(error)
+            self._error = explained = self._source.annotate(error)
             self._close()
             raise explained from error.__cause__
         except Exception as error:
@@ -370,13 +360,13 @@ class ChatStream:
                 self._progressed = True  # the first token is still awaited, and this is a sign of life
             else:
                 self._seen_first = True
-                if self._watch is not None:
-                    self._arm(loop)  # from here on the limit between tokens holds, which may pass sooner
+                if self._timer is not None:
+                    self._schedule_timeout(loop)  # from here on the limit between tokens holds, which may pass sooner
         if self._decoder.finished:
             await self._finish(body)
 
     def _decode_arrived(self, body: Body) -> list[StreamEvent]:
-        data = body.arrived() if self._decoder.failure is None else b""
+        data = body.read_buffered() if self._decoder.failure is None else b""
         return self._decode(data, body) if data else []
 
     def _decode(self, data: bytes, body: Body) -> list[StreamEvent]:
@@ -390,14 +380,14 @@ class ChatStream:
         events = decoder.feed(data) if data else decoder.close()
         if not self._model_checked and decoder.served_model is not None:
             self._model_checked = True
-            self._opener.check_model(decoder.served_model)
+            self._source.check_model(decoder.served_model)
         self._folded.add(*events)
         return events
 
     async def _finish(self, body: Body) -> None:
-        if self._watch is not None:
-            self._watch.cancel()
-            self._watch = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         # Before the drain: the answer is whole, and a cancel in the drain must not lose it.
         self._completion = self._folded.completion(
             requested_model=self._requested_model,
@@ -411,7 +401,7 @@ class ChatStream:
                 # A connection that breaks now is lost, and nothing else.
                 with suppress(TimeoutError, APIConnectionError):
                     async with asyncio.timeout(DRAIN_SECONDS):
-                        while await body.read():
+                        while await body.read_chunk():
                             pass
         finally:
             body.close()
@@ -433,39 +423,41 @@ class ChatStream:
 
     # --- time -------------------------------------------------------------------------------------
 
-    def _arm(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _schedule_timeout(self, loop: asyncio.AbstractEventLoop) -> None:
         """See to it that there is a look before a limit can have passed. The times only move on while a stream is read,
         so a look that is set stays as it is, and finds out what to do next."""
-        limit = self._limits.idle if self._seen_first else self._limits.first_token
+        limit = self._timeouts.idle if self._seen_first else self._timeouts.first_token
         since = self._waiting_since if self._waiting_since is not None else loop.time()
         due = math.inf if limit is None else since + limit
-        if self._limits.total is not None:
-            due = min(due, self._sent_at + self._away + self._limits.total)
+        if self._timeouts.total is not None:
+            due = min(due, self._sent_at + self._paused_total + self._timeouts.total)
         if due == math.inf:
             return
-        if self._watch is not None:
+        if self._timer is not None:
             if self._due <= due:
                 return
-            self._watch.cancel()
+            self._timer.cancel()
         self._due = due
         # It holds the stream by a weak reference: one that somebody forgot is not to live until a limit passes.
-        self._watch = loop.call_at(due, _look, weakref.ref[ChatStream](self), loop)
+        self._timer = loop.call_at(due, _check_timeouts, weakref.ref[ChatStream](self), loop)
 
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._watch = None
+    def _check_timeouts(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
         if not self._reading:
             return  # nobody waits for the server, and what is awaited may have come long ago; reading arms it again
         now = loop.time()
-        if self._limits.total is not None and now >= self._sent_at + self._away + self._limits.total:
-            self._expire("total", self._limits.total)
+        if self._timeouts.total is not None and now >= self._sent_at + self._paused_total + self._timeouts.total:
+            self._time_out("total", self._timeouts.total)
             return
-        phase, limit = ("idle", self._limits.idle) if self._seen_first else ("first_token", self._limits.first_token)
+        phase, limit = (
+            ("idle", self._timeouts.idle) if self._seen_first else ("first_token", self._timeouts.first_token)
+        )
         if limit is not None and self._waiting_since is not None and now >= self._waiting_since + limit:
-            self._expire(phase, limit)
+            self._time_out(phase, limit)
             return
-        self._arm(loop)
+        self._schedule_timeout(loop)
 
-    def _expire(self, phase: str, limit: float) -> None:
+    def _time_out(self, phase: str, limit: float) -> None:
         self._timed_out = APITimeoutError(
             phase, limit, key=timeout_key(phase), partial=self._folded.partial(served_model=self._decoder.served_model)
         )
@@ -473,12 +465,7 @@ class ChatStream:
             self._body.close()  # the pending read ends, and the server sees that nobody waits any more
 
 
-def _close_opened(opening: asyncio.Task[Body]) -> None:
-    if not opening.cancelled() and opening.exception() is None:
-        opening.result().close()
-
-
-def _look(stream: weakref.ref[ChatStream], loop: asyncio.AbstractEventLoop) -> None:
+def _check_timeouts(stream: weakref.ref[ChatStream], loop: asyncio.AbstractEventLoop) -> None:
     watched = stream()
     if watched is not None:
-        watched._look(loop)
+        watched._check_timeouts(loop)

@@ -17,9 +17,10 @@ from typing import Any, TypeAlias
 import aiohttp
 import attrs
 
-from ctxbackends.aiohttp_body import ByteStream, is_good, read_whole
-from ctxbackends.aiohttp_connections import Connector, Contact, LoopbackResolver, airgapped_socket
-from ctxbackends.aiohttp_errors import StaleConnectionError, without_frames
+from ctxbackends.aiohttp_body import ByteStream, is_success, read_body
+from ctxbackends.aiohttp_connections import Connector, LoopbackResolver, RequestContext, airgapped_socket
+from ctxbackends.aiohttp_errors import StaleConnectionError, strip_tracebacks
+from ctxbackends.deadlines import Deadline, Deadlines
 from ctxbackends.errors import (
     AirgapError,
     APITimeoutError,
@@ -30,7 +31,6 @@ from ctxbackends.errors import (
 )
 from ctxbackends.masked import MaskedHeaders
 from ctxbackends.network import DIRECT, CheckedHeaders, Route, checked_headers, proxy_refusal
-from ctxbackends.waits import Wait, Waits
 from ctxbackends.wire.http import HTTPRequest, HTTPResponse
 
 Session: TypeAlias = aiohttp.ClientSession
@@ -48,7 +48,7 @@ and aiohttp repeats no POST."""
 
 
 @attrs.frozen(kw_only=True)
-class Limits:
+class RequestTimeouts:
     """Times in seconds, None for no limit. ``total_key`` is the configuration key that the error names, None where none
     can be tuned."""
 
@@ -80,18 +80,18 @@ class Transport:
         self._guard: AsyncGenerator[None, None] | None = None
         self._closed = False
         self._streams: weakref.WeakSet[ByteStream] = weakref.WeakSet()
-        self._waits = Waits()
+        self._deadlines = Deadlines()
 
-    def use(self) -> Wait:
-        """``with transport.use():`` around everything that waits for a server: where the transport is closed meanwhile,
-        the wait ends at once, with ClosedError. Raises EventLoopError and ClosedError where it cannot be used."""
+    def cancel_on_close(self) -> Deadline:
+        """Return a context for everything that waits for a server: it is ended at once, with ClosedError, when the
+        transport is closed. Raise EventLoopError and ClosedError where this cannot be used."""
         self.check()
-        return self._waits.wait()
+        return self._deadlines.limit()
 
-    def within(self, seconds: float | None) -> Wait:
-        """The same around one request, which looks by itself whether this can be used; TimeoutError after
+    def deadline(self, seconds: float | None) -> Deadline:
+        """Return the same for one request, which checks by itself whether this can be used; TimeoutError after
         ``seconds``."""
-        return self._waits.wait(seconds)
+        return self._deadlines.limit(seconds)
 
     def check(self) -> None:
         """Raise ClosedError after the end, and EventLoopError where another event loop uses this."""
@@ -104,7 +104,7 @@ class Transport:
                 "this registry or backend is in use on another event loop; two loops at once need one each"
             )
 
-    def prepared(self, headers: Mapping[str, str]) -> CheckedHeaders:
+    def prepare_headers(self, headers: Mapping[str, str]) -> CheckedHeaders:
         """What goes with each request of those that have these headers, looked at once for all of them. The own session
         has some already: what comes with a request is merged one by one, in a microsecond. Raises ConfigError."""
         checked = checked_headers(headers)
@@ -118,7 +118,7 @@ class Transport:
         request: HTTPRequest,
         *,
         headers: Mapping[str, str],
-        limits: Limits,
+        timeouts: RequestTimeouts,
         route: Route = DIRECT,
         keep: bool = True,
     ) -> HTTPResponse:
@@ -127,45 +127,55 @@ class Transport:
 
         Raises APIConnectionError, APITimeoutError (phases ``connect`` and ``total``), ResponseTooLargeError.
         """
-        session = (self._standing() or await self._ready_session()) if keep else await self._fresh_session()
+        session = (self._current_session() or await self._ready_session()) if keep else await self._fresh_session()
         while True:
             try:
-                with self._waits.wait(limits.total), Contact(route, limits.connect) as contact:
-                    response = await self._request(session, url, request, headers, limits, route)
+                with self._deadlines.limit(timeouts.total), RequestContext(route, timeouts.connect) as context:
+                    response = await self._request(session, url, request, headers, timeouts, route)
                     try:
-                        answer = await read_whole(_direct(response, route))
+                        answer = await read_body(_raise_for_proxy_auth(response, route))
                     except BaseException:
                         response.close()
                         raise
                     if not response.content.at_eof():  # else the connection is in the pool already
                         response.release()
                     return answer
-                raise contact.refused  # it held AirgapError back; every other way has left by now
+                raise context.refused  # it held AirgapError back; every other way has left by now
             except StaleConnectionError:
                 pass  # left first, so that its error is not the context of what comes now
             except BackendError:
                 raise  # APITimeoutError is a TimeoutError
             except TimeoutError as error:
-                raise APITimeoutError("total", limits.total or 0.0, key=limits.total_key) from without_frames(error)
+                raise APITimeoutError("total", timeouts.total or 0.0, key=timeouts.total_key) from strip_tracebacks(
+                    error
+                )
             session = await self._fresh_session()
 
     async def open(
-        self, url: str, request: HTTPRequest, *, headers: Mapping[str, str], limits: Limits, route: Route = DIRECT
+        self,
+        url: str,
+        request: HTTPRequest,
+        *,
+        headers: Mapping[str, str],
+        timeouts: RequestTimeouts,
+        route: Route = DIRECT,
     ) -> ByteStream | HTTPResponse:
         """Send, and hand out the body as a stream where the status is 2xx; otherwise the answer, read whole up to a
         limit."""
-        session = self._standing() or await self._ready_session()
+        session = self._current_session() or await self._ready_session()
         while True:
             try:
-                with Contact(route, limits.connect) as contact:
-                    response = _direct(await self._request(session, url, request, headers, limits, route), route)
-                    if not is_good(response):
+                with RequestContext(route, timeouts.connect) as context:
+                    response = _raise_for_proxy_auth(
+                        await self._request(session, url, request, headers, timeouts, route), route
+                    )
+                    if not is_success(response):
                         async with response:
-                            return await read_whole(response)
+                            return await read_body(response)
                     stream = ByteStream(response)
                     self._streams.add(stream)
                     return stream
-                raise contact.refused  # it held AirgapError back; every other way has left by now
+                raise context.refused  # it held AirgapError back; every other way has left by now
             except StaleConnectionError:
                 pass
             session = await self._fresh_session()
@@ -176,7 +186,7 @@ class Transport:
         url: str,
         request: HTTPRequest,
         headers: Mapping[str, str],
-        limits: Limits,
+        timeouts: RequestTimeouts,
         route: Route,
     ) -> Awaitable[aiohttp.ClientResponse]:
         if self.airgap and route.proxy is not None:
@@ -194,13 +204,13 @@ class Transport:
             headers=sent,
             raise_for_status=False,  # a borrowed session may have it set; the status is ours to read
             allow_redirects=False,  # a redirect would carry the prompt and the key to another host
-            timeout=_timeout(limits.connect),
+            timeout=_timeout(timeouts.connect),
             ssl=route.tls or True,
             proxy=route.proxy,
             proxy_headers=route.proxy_headers,
         )
 
-    def _standing(self) -> aiohttp.ClientSession | None:
+    def _current_session(self) -> aiohttp.ClientSession | None:
         """The session, where it can be used as it is: the quick way through :meth:`_ready_session`."""
         session = self._session
         if session is None or self._closed or session.closed or self._loop is not asyncio.get_running_loop():
@@ -248,7 +258,7 @@ class Transport:
     async def aclose(self) -> None:
         """Close the own session. Idempotent. A session of a loop that has ended was closed with that loop."""
         self._closed = True
-        self._waits.close()
+        self._deadlines.close()
         loop = self._loop
         for stream in list(self._streams):  # who reads one learns at once, and not after a timeout
             if loop is None or loop is asyncio.get_running_loop():
@@ -268,7 +278,7 @@ class Transport:
                 await session.close()
 
 
-def _direct(response: aiohttp.ClientResponse, route: Route) -> aiohttp.ClientResponse:
+def _raise_for_proxy_auth(response: aiohttp.ClientResponse, route: Route) -> aiohttp.ClientResponse:
     """``response``, where it is no proxy's own demand for credentials."""
     if response.status == 407 and route.proxy is not None:
         response.close()

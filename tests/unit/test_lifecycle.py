@@ -52,7 +52,7 @@ async def test_trouble_is_a_state(raw_server: RawServerFactory, script: Any, sta
 
 
 async def test_a_silent_server_is_unreachable(raw_server: RawServerFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ctxbackends.link.PROBE_TIMEOUT", 0.2)
+    monkeypatch.setattr("ctxbackends.sender.PROBE_TIMEOUT", 0.2)
     server = await raw_server([[Do.HANG]])
     seen = await status_of(server.url, ready_timeout=60)
     assert ("unreachable", True) == (seen.state, "within 0.2 s" in seen.problem)

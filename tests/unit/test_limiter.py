@@ -26,7 +26,7 @@ from ctxbackends.testing.faults import RecordedRequest, ResponseBuilder, Script,
 
 async def test_without_a_number_nobody_waits() -> None:
     limiter = Limiter()
-    releases = [await limiter.take() for _ in range(1000)]
+    releases = [await limiter.acquire() for _ in range(1000)]
     for release in releases:
         release()
     assert limiter.limit is None
@@ -37,7 +37,7 @@ async def test_in_the_order_in_which_they_came() -> None:
     order: list[int] = []
 
     async def work(number: int) -> None:
-        release = await limiter.take()
+        release = await limiter.acquire()
         order.append(number)
         await asyncio.sleep(0)
         release()
@@ -48,11 +48,11 @@ async def test_in_the_order_in_which_they_came() -> None:
 
 async def test_a_place_is_given_back_once() -> None:
     limiter = Limiter(1)
-    release = await limiter.take()
+    release = await limiter.acquire()
     release()
-    again = await limiter.take()
+    again = await limiter.acquire()
     release()
-    waiting = asyncio.create_task(limiter.take())
+    waiting = asyncio.create_task(limiter.acquire())
     await asyncio.sleep(0.01)
     assert not waiting.done()
     again()
@@ -61,8 +61,8 @@ async def test_a_place_is_given_back_once() -> None:
 
 async def test_who_stops_waiting_loses_no_place() -> None:
     limiter = Limiter(1)
-    release = await limiter.take()
-    waiting = [asyncio.create_task(limiter.take()) for _ in range(5)]
+    release = await limiter.acquire()
+    waiting = [asyncio.create_task(limiter.acquire()) for _ in range(5)]
     await asyncio.sleep(0)
     waiting[0].cancel()
     waiting[2].cancel()
@@ -71,7 +71,7 @@ async def test_who_stops_waiting_loses_no_place() -> None:
     for number in (3, 4):
         (await waiting[number])()
     assert [True, True, True, False, False] == [task.cancelled() for task in waiting]
-    (await limiter.take())()
+    (await limiter.acquire())()
 
 
 def test_a_place_for_each_loop() -> None:
@@ -81,16 +81,16 @@ def test_a_place_for_each_loop() -> None:
 
 
 async def _take_and_keep(limiter: Limiter) -> Release:
-    return await limiter.take()
+    return await limiter.acquire()
 
 
 async def test_a_larger_number_lets_in_who_waits() -> None:
     limiter = Limiter()
-    limiter.learn(1)
-    first = await limiter.take()
-    waiting = asyncio.create_task(limiter.take())
+    limiter.set_limit(1)
+    first = await limiter.acquire()
+    waiting = asyncio.create_task(limiter.acquire())
     await asyncio.sleep(0)
-    limiter.learn(2)
+    limiter.set_limit(2)
     second = await waiting
     first()
     second()
@@ -101,27 +101,27 @@ async def test_what_is_configured_stands() -> None:
         raise AssertionError("nobody asks")
 
     limiter = Limiter(3, look=look)
-    limiter.learn(7)
-    limiter.forget()
-    (await limiter.take())()
+    limiter.set_limit(7)
+    limiter.invalidate()
+    (await limiter.acquire())()
     assert 3 == limiter.limit
 
 
 @pytest.mark.parametrize("told", [0, -1])
 async def test_a_number_below_one_tells_nothing(told: int) -> None:
     limiter = Limiter()
-    limiter.learn(told)
-    (await limiter.take())()
+    limiter.set_limit(told)
+    (await limiter.acquire())()
     assert limiter.limit is None
 
 
 async def test_places_that_are_taken_count_after_it_was_told_anew() -> None:
     limiter = Limiter()
-    limiter.learn(2)
-    held = [await limiter.take(), await limiter.take()]
-    limiter.learn(None)
-    limiter.learn(2)
-    waiting = asyncio.create_task(limiter.take())
+    limiter.set_limit(2)
+    held = [await limiter.acquire(), await limiter.acquire()]
+    limiter.set_limit(None)
+    limiter.set_limit(2)
+    waiting = asyncio.create_task(limiter.acquire())
     await asyncio.sleep(0.01)
     assert not waiting.done()
     held[0]()
@@ -137,8 +137,8 @@ def test_a_place_that_is_given_back_after_its_loop_has_ended() -> None:
 
 async def test_a_place_that_is_given_back_in_another_thread() -> None:
     limiter = Limiter(1)
-    release = await limiter.take()
-    waiting = asyncio.create_task(limiter.take())
+    release = await limiter.acquire()
+    waiting = asyncio.create_task(limiter.acquire())
     await asyncio.to_thread(release)
     (await waiting)()
 
@@ -167,7 +167,7 @@ class Asked:
 async def test_it_is_asked_for_once() -> None:
     asked = Asked(4)
     limiter = Limiter(look=asked)
-    tasks = [asyncio.create_task(limiter.take()) for _ in range(4)]
+    tasks = [asyncio.create_task(limiter.acquire()) for _ in range(4)]
     await asyncio.sleep(0.01)
     asked.may_answer.set()
     for task in tasks:
@@ -179,12 +179,12 @@ async def test_it_fails_for_all_who_wait_and_is_asked_anew_after() -> None:
     asked = Asked(ServerDiedError("died", exit_code=1), 4)
     asked.may_answer.set()
     limiter = Limiter(look=asked)
-    ended = await asyncio.gather(*(limiter.take() for _ in range(10)), return_exceptions=True)
+    ended = await asyncio.gather(*(limiter.acquire() for _ in range(10)), return_exceptions=True)
     assert [("died", 1)] * 10 == [
         (str(error), error.exit_code) for error in ended if isinstance(error, ServerDiedError)
     ]
     assert (10, 1) == (len({id(error) for error in ended}), asked.times)
-    (await limiter.take())()
+    (await limiter.acquire())()
     assert (2, 4) == (asked.times, limiter.limit)
 
 
@@ -192,18 +192,18 @@ async def test_who_hears_nothing_asks_again_the_next_time() -> None:
     asked = Asked(0, 0, 3)
     asked.may_answer.set()
     limiter = Limiter(look=asked)
-    await asyncio.gather(*(limiter.take() for _ in range(10)))
+    await asyncio.gather(*(limiter.acquire() for _ in range(10)))
     assert (1, None) == (asked.times, limiter.limit)
-    await limiter.take()
-    await limiter.take()
-    await limiter.take()
+    await limiter.acquire()
+    await limiter.acquire()
+    await limiter.acquire()
     assert (3, 3) == (asked.times, limiter.limit)
 
 
 async def test_who_is_cancelled_leaves_the_asking_to_the_next() -> None:
     asked = Asked(4)
     limiter = Limiter(look=asked)
-    tasks = [asyncio.create_task(limiter.take()) for _ in range(3)]
+    tasks = [asyncio.create_task(limiter.acquire()) for _ in range(3)]
     await asyncio.sleep(0.01)
     tasks[0].cancel()
     await asyncio.sleep(0.01)

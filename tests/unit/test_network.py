@@ -19,13 +19,13 @@ from ctxbackends.cli.root import ctxbackends_group
 from ctxbackends.config import BackendConfig
 from ctxbackends.config_read import airgap_of, load_ctxrc, parse_ctxrc
 from ctxbackends.config_write import setup_backend
+from ctxbackends.connection import ServerConnection
 from ctxbackends.errors import AirgapError, APIConnectionError, ConfigError
 from ctxbackends.httpbackend import HTTPBackend
-from ctxbackends.link import ServerLink
 from ctxbackends.network import Route, address_of, check_addresses, check_endpoint, is_loopback, proxied
 from ctxbackends.profiles import PROFILES, Profile
 from ctxbackends.registry import Registry, open_backend
-from ctxbackends.transport import Limits, Transport
+from ctxbackends.transport import RequestTimeouts, Transport
 from ctxbackends.wire.http import HTTPRequest
 from tests.conftest import Do, RawServerFactory, answer, models_body
 from tests.unit.test_tls import serving
@@ -342,18 +342,22 @@ async def test_a_name_that_changes_its_address(raw_server: RawServerFactory, res
 async def test_an_address_that_got_past_the_checks_is_not_connected_to(host: str) -> None:
     transport = Transport(airgap=True)
     with pytest.raises(AirgapError, match="neither loopback nor in a private network"):
-        await transport.send(f"http://{host}/", HTTPRequest("GET", "/"), headers={}, limits=Limits(connect=5.0))
+        await transport.send(
+            f"http://{host}/", HTTPRequest("GET", "/"), headers={}, timeouts=RequestTimeouts(connect=5.0)
+        )
     with pytest.raises(AirgapError, match="a proxy can lead anywhere"):
         await transport.send(
             "http://gpu/",
             HTTPRequest("GET", "/"),
             headers={},
-            limits=Limits(connect=5.0),
+            timeouts=RequestTimeouts(connect=5.0),
             route=Route(proxy="http://127.0.0.1:1"),
         )
     for odd in ("3221225985", "0300.0.2.1"):  # 192.0.2.1
         with pytest.raises((AirgapError, APIConnectionError)) as caught:
-            await transport.send(f"http://{odd}/", HTTPRequest("GET", "/"), headers={}, limits=Limits(connect=5.0))
+            await transport.send(
+                f"http://{odd}/", HTTPRequest("GET", "/"), headers={}, timeouts=RequestTimeouts(connect=5.0)
+            )
         assert isinstance(caught.value, AirgapError) or caught.value.permanent  # type: ignore[attr-defined]
     await transport.aclose()
 
@@ -470,7 +474,7 @@ async def test_no_value_becomes_another_header(
         for given, own in ((headers, {}), ({}, headers)):
             with pytest.raises(ConfigError, match="the header '"):
                 await transport.send(
-                    server.url, HTTPRequest("GET", "/", headers=own), headers=given, limits=Limits(total=5.0)
+                    server.url, HTTPRequest("GET", "/", headers=own), headers=given, timeouts=RequestTimeouts(total=5.0)
                 )
     await transport.aclose()
     assert [] == server.connections
@@ -481,11 +485,11 @@ async def test_no_path_becomes_another_request(path: str, raw_server: RawServerF
     server = await raw_server([[MODELS]])
     transport, profile = Transport(), PROFILES["vllm"]
     config = BackendConfig(name="vllm", endpoint=server.url)
-    link = ServerLink(
+    connection = ServerConnection(
         config, profile=profile, codec=profile.codec(profile.wire_api), transport=transport, launcher=None
     )
     with pytest.raises(ConfigError, match="percent-encode"):
-        await link.send(HTTPRequest("GET", path), Limits(total=5.0))
+        await connection.request(HTTPRequest("GET", path), decode=lambda response: response, retry=None)
     await transport.aclose()
     assert [] == server.connections
 

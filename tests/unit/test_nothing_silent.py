@@ -107,7 +107,7 @@ async def test_a_router_is_waited_for_until_the_model_is_there(raw_server: RawSe
 async def test_a_look_is_short_however_many_requests_it_takes(
     raw_server: RawServerFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ctxbackends.link.PROBE_TIMEOUT", 0.3)
+    monkeypatch.setattr("ctxbackends.sender.PROBE_TIMEOUT", 0.3)
     server = await raw_server([[0.2, answer(200, b'{"status":"ok"}')], [0.2, answer(200, models_body("m"))], [Do.HANG]])
     async with open_backend("llamacpp", endpoint=server.url, default_model="m") as backend:
         seen = await backend.status()

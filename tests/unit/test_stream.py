@@ -22,7 +22,7 @@ from ctxbackends.errors import (
 )
 from ctxbackends.messages import TextPart
 from ctxbackends.registry import open_backend
-from ctxbackends.stream import ChatStream, StreamLimits
+from ctxbackends.stream import ChatStream, StreamTimeouts
 from ctxbackends.types import (
     Completion,
     Finish,
@@ -58,14 +58,15 @@ class ScriptedBody:
         return not self._parts and not self._endless
 
     headers: ClassVar[dict[str, str]] = {}
+    sent_at = 0.0
 
-    def arrived(self) -> bytes:
+    def read_buffered(self) -> bytes:
         if self.closed or not self._parts or not isinstance(self._parts[0], bytes):
             return b""
         self.reads += 1
         return self._parts.pop(0)  # type: ignore[return-value]  # as the line above found
 
-    async def read(self) -> bytes:
+    async def read_chunk(self) -> bytes:
         self.reads += 1
         if self.closed:
             raise APIConnectionError("the connection ended: Connection closed", sent=True)
@@ -96,17 +97,12 @@ def broken() -> APIConnectionError:
     return error
 
 
-def explained(error: BackendError) -> BackendError:
-    error.backend = "local"
-    return error
-
-
 def no_check(_: str) -> None:
     return None
 
 
-class Opening:
-    """Hands out ``body``, or raises it; ``straight``: in the task of who enters the stream."""
+class Source:
+    """Hands out ``body``, or raises it. ``immediately``: in the task of who enters the stream."""
 
     def __init__(
         self,
@@ -114,35 +110,38 @@ class Opening:
         *,
         check_model: Callable[[str], None] = no_check,
         sent_before: float = 0.0,
-        straight: bool = True,
+        immediately: bool = True,
     ) -> None:
         self._body = body
         self._sent_before = sent_before
-        self.goes_straight = straight
+        self.can_open_immediately = immediately
         self.check_model = check_model
-        self.explain = explained
 
-    async def open(self, sent: Callable[[], None]) -> ScriptedBody:
-        sent()
+    def annotate(self, error: BackendError) -> BackendError:
+        error.backend = "local"
+        return error
+
+    async def open(self) -> ScriptedBody:
+        sent_at = asyncio.get_running_loop().time()
         await asyncio.sleep(self._sent_before)
         if isinstance(self._body, BackendError):
             raise self._body
+        self._body.sent_at = sent_at
         return self._body
 
-    def opened(self) -> None:
-        assert isinstance(self._body, ScriptedBody)
-
-    async def wait(
+    async def reopen(
         self,
-        first: BackendError | None,
+        error: BackendError | None,
         *,
-        started: float,  # noqa: ARG002  # as the protocol has it
-        sent: Callable[[], None],
-        report: OnProgress,  # noqa: ARG002
+        on_progress: OnProgress,  # noqa: ARG002  # as the protocol has it
     ) -> ScriptedBody:
-        if first is not None:
-            raise first
-        return await self.open(sent)
+        if error is not None:
+            raise error
+        return await self.open()
+
+    def close(self) -> None:
+        if isinstance(self._body, ScriptedBody):
+            self._body.close()
 
 
 def stream_of(
@@ -155,13 +154,13 @@ def stream_of(
     pooled: bool = True,
     keep_raw: bool = False,
     sent_before: float = 0.0,
-    straight: bool = True,
+    immediately: bool = True,
 ) -> ChatStream:
     return ChatStream(
-        Opening(body, check_model=check_model, sent_before=sent_before, straight=straight),
+        Source(body, check_model=check_model, sent_before=sent_before, immediately=immediately),
         OpenAIStreamDecoder(),
         requested_model="m",
-        limits=StreamLimits(first_token=first_token, idle=idle, total=total),
+        timeouts=StreamTimeouts(first_token=first_token, idle=idle, total=total),
         pooled=pooled,
         keep_raw=keep_raw,
     )
@@ -252,9 +251,9 @@ async def test_only_inside_async_with() -> None:
     assert (1, True) == (body.reads, body.closed)
 
 
-@pytest.mark.parametrize("straight", [True, False])
-async def test_a_stream_that_did_not_open_may_not_be_opened_again(straight: bool) -> None:
-    stream = stream_of(APIConnectionError("connection refused", refused=True), straight=straight)
+@pytest.mark.parametrize("immediately", [True, False])
+async def test_a_stream_that_did_not_open_may_not_be_opened_again(immediately: bool) -> None:
+    stream = stream_of(APIConnectionError("connection refused", refused=True), immediately=immediately)
     with pytest.raises(APIConnectionError):
         await stream.__aenter__()
     with pytest.raises(ClosedError, match="opened once"):
@@ -498,16 +497,16 @@ async def test_no_timer_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(loop, "call_at", recording)
     cases: list[dict[str, Any]] = [{"total": 30.0}, {"idle": 30.0, "first_token": 30.0}, {}]
-    for limits in cases:
+    for timeouts in cases:
         timers.clear()
-        async with stream_of(ScriptedBody(sse("Hello")), **limits) as stream:
+        async with stream_of(ScriptedBody(sse("Hello")), **timeouts) as stream:
             await stream.completed()
-        async with stream_of(ScriptedBody(event("Hello"), endless=True), **limits) as stream:
+        async with stream_of(ScriptedBody(event("Hello"), endless=True), **timeouts) as stream:
             await anext(stream)
         with pytest.raises(StreamInterruptedError):
-            async with stream_of(ScriptedBody(event("Hello")), **limits) as stream:
+            async with stream_of(ScriptedBody(event("Hello")), **timeouts) as stream:
                 await stream.completed()
-        assert bool(limits) == bool(timers)
+        assert bool(timeouts) == bool(timers)
         assert all(timer.cancelled() for timer in timers)
 
 

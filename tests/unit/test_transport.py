@@ -33,7 +33,7 @@ from ctxbackends.errors import (
     MalformedResponseError,
     ResponseTooLargeError,
 )
-from ctxbackends.transport import Limits, Transport
+from ctxbackends.transport import RequestTimeouts, Transport
 from ctxbackends.wire.http import HTTPRequest, HTTPResponse
 from tests.conftest import EVENT_STREAM, LAST_CHUNK, Do, RawServerFactory, Script, TestServerFactory, answer, chunked
 
@@ -59,12 +59,12 @@ async def send(
     total_key: str = "timeout",
     **headers: str,
 ) -> HTTPResponse:
-    limits = Limits(connect=connect, total=total, total_key=total_key)
-    return await transport.send(url + request.path, request, headers=headers, limits=limits)
+    timeouts = RequestTimeouts(connect=connect, total=total, total_key=total_key)
+    return await transport.send(url + request.path, request, headers=headers, timeouts=timeouts)
 
 
 async def open_stream(transport: Transport, url: str, request: HTTPRequest = POST) -> ByteStream | HTTPResponse:
-    return await transport.open(url + request.path, request, headers={}, limits=Limits(connect=5.0))
+    return await transport.open(url + request.path, request, headers={}, timeouts=RequestTimeouts(connect=5.0))
 
 
 def facts(error: APIConnectionError) -> set[str]:
@@ -99,11 +99,11 @@ async def test_open_hands_out_the_body_as_it_comes(transport: Transport, raw_ser
     server = await raw_server([[EVENT_STREAM, chunked(b"one"), more, chunked(b"two"), LAST_CHUNK]])
     stream = await open_stream(transport, server.url)
     assert isinstance(stream, ByteStream)
-    assert b"one" == await stream.read()
+    assert b"one" == await stream.read_chunk()
     assert not stream.at_end
     more.set()
-    assert b"two" == await stream.read()
-    assert b"" == await stream.read()
+    assert b"two" == await stream.read_chunk()
+    assert b"" == await stream.read_chunk()
     assert stream.at_end
     stream.close()
 
@@ -236,7 +236,7 @@ async def test_no_connection_in_time(transport: Transport, refusing_url: str, mo
         assert ("connect", 0.02, "connect_timeout") == (caught.value.phase, caught.value.limit, caught.value.key)
         assert isinstance(caught.value, TimeoutError)
     with pytest.raises(APITimeoutError) as caught:
-        await transport.open(refusing_url, POST, headers={}, limits=Limits(connect=0.02))
+        await transport.open(refusing_url, POST, headers={}, timeouts=RequestTimeouts(connect=0.02))
     assert "connect" == caught.value.phase
 
 
@@ -306,9 +306,9 @@ async def test_a_reset_in_the_body(transport: Transport, raw_server: RawServerFa
     server = await raw_server([[EVENT_STREAM, chunked(b"1234"), 0.02, Do.RESET]])
     stream = await open_stream(transport, server.url)
     assert isinstance(stream, ByteStream)
-    assert b"1234" == await stream.read()
+    assert b"1234" == await stream.read_chunk()
     with pytest.raises(APIConnectionError) as caught:
-        await stream.read()
+        await stream.read_chunk()
     assert {"sent"} == facts(caught.value)
     stream.close()
 
@@ -467,7 +467,7 @@ async def test_a_stream_closed_early_ends_its_connection(transport: Transport, r
     server = await raw_server([[EVENT_STREAM, chunked(b"one"), Do.HANG]])
     stream = await open_stream(transport, server.url)
     assert isinstance(stream, ByteStream)
-    assert b"one" == await stream.read()
+    assert b"one" == await stream.read_chunk()
     stream.close()
     assert await server.client_closed()
 
@@ -548,7 +548,7 @@ async def test_close_from_another_loop_leaves_the_session_to_its_loop(raw_server
 
 PRELUDE = """
 import asyncio, sys
-from ctxbackends.transport import Limits, Transport
+from ctxbackends.transport import RequestTimeouts, Transport
 from ctxbackends.wire.http import HTTPRequest
 
 async def serve(reader, writer):
@@ -563,7 +563,7 @@ async def serve(reader, writer):
 async def use(transport):
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
-    response = await transport.send(url, HTTPRequest("GET", "/"), headers={}, limits=Limits(total=10))
+    response = await transport.send(url, HTTPRequest("GET", "/"), headers={}, timeouts=RequestTimeouts(total=10))
     print(response.body.decode())
     server.close()
 """
