@@ -165,8 +165,8 @@ class ServerConnection:
         """Return the result of an operation that changes nothing on the server. It is retried as a whole, also where
         the server is silent."""
 
-        def attempt() -> Awaitable[T]:
-            return self.execute(operation(), timeouts=self._sender.list_timeouts())
+        async def attempt() -> T:
+            return await self.execute(operation(), timeouts=self._sender.list_timeouts())
 
         return await self.call(attempt, retry=retry, probe=True, on_progress=on_progress)
 
@@ -249,7 +249,7 @@ class ServerConnection:
 
 
 class _Source:
-    """See :class:`ctxbackends.stream.StreamSource`."""
+    """See :class:`ctxbackends.stream_source.StreamSource`."""
 
     __slots__ = ("_body", "_connection", "_model", "_prepare", "_request", "_retry", "_sender", "_started")
 

@@ -7,20 +7,15 @@ timeouts also are ``TimeoutError``.
 
 from __future__ import annotations
 
-import functools
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ctxbackends.key_shapes import mask_keys
-from ctxbackends.masked import exception_chain
 from ctxbackends.text import escape_controls
 from ctxbackends.types import PartialCompletion
 
 ERROR_BODY_SHOWN = 512
 """Bytes of an error body that a message shows; ``body`` on the exception keeps all that was read."""
-
-REDACTED = "[key]"
 
 
 class BackendError(Exception):
@@ -50,49 +45,6 @@ def _rebuild(cls: type[BackendError], facts: dict[str, Any]) -> BackendError:
     error.args = (facts.get("problem", ""),)
     error.__dict__.update(facts)
     return error
-
-
-_SHORTEST_ANYWHERE = 8
-"""Characters. A shorter key is masked only as a whole word, since it may be a part of any word."""
-
-
-def redact(error: BackendError, secret: str) -> bool:
-    """Take ``secret`` out of every fact of ``error`` and of the errors that it came from: servers echo keys in their
-    messages. Return whether it was there."""
-    if not secret:
-        return False
-    pattern, skipped = re.escape(secret), set[str]()
-    if len(secret) < _SHORTEST_ANYWHERE:
-        pattern = rf"(?<![^\W_]){pattern}(?![^\W_])"  # [^\W_] is a letter or a digit
-        skipped = {"backend", "endpoint"}  # the user's own, where a key such as "1" would mask a part of an address
-    mask = functools.partial(re.compile(pattern).sub, REDACTED)
-    found = False
-    for one in exception_chain(error):
-        for name, value in vars(one).items():
-            if name in skipped:
-                continue
-            if isinstance(one, BackendError) or isinstance(value, str):  # of other libraries' values, texts alone
-                clean = _masked(value, mask)
-                found = found or clean != value
-                setattr(one, name, clean)
-        args = tuple(_masked(value, mask) for value in one.args)
-        found = found or args != one.args
-        one.args = args
-    return found
-
-
-def _masked(value: Any, mask: Callable[[str], str]) -> Any:
-    if isinstance(value, str):
-        return mask(value)
-    if isinstance(value, bytes):  # surrogateescape gives bytes that are no UTF-8 back as they were
-        return mask(value.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
-    if isinstance(value, dict):
-        return {name: _masked(item, mask) for name, item in value.items()}
-    if isinstance(value, tuple):
-        return tuple(_masked(item, mask) for item in value)
-    if isinstance(value, list):
-        return [_masked(item, mask) for item in value]
-    return value
 
 
 # --- configuration and registry: nothing was sent -------------------------------------------------

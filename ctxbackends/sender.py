@@ -24,13 +24,13 @@ from ctxbackends.errors import (
     BackendError,
     ConfigError,
     InvalidEndpointError,
-    redact,
 )
 from ctxbackends.limiter import Limiter, Release
 from ctxbackends.masked import MaskedHeaders, Secret
 from ctxbackends.network import DIRECT, CheckedHeaders, Route, check_endpoint, proxied
 from ctxbackends.profiles import Profile
-from ctxbackends.stream import StreamTimeouts, timeout_key
+from ctxbackends.redact import redact
+from ctxbackends.stream_source import StreamTimeouts, timeout_key
 from ctxbackends.tls import tls_context
 from ctxbackends.transport import RequestTimeouts, Transport
 from ctxbackends.wire.http import Codec, HTTPRequest, HTTPResponse

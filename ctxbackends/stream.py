@@ -11,12 +11,10 @@ from __future__ import annotations
 import asyncio
 import math
 import weakref
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from types import TracebackType
-from typing import Protocol, Self
-
-import attrs
+from typing import Self
 
 from ctxbackends.errors import (
     APIConnectionError,
@@ -27,6 +25,7 @@ from ctxbackends.errors import (
     ResponseTooLargeError,
     StreamInterruptedError,
 )
+from ctxbackends.stream_source import Body, StreamSource, StreamTimeouts, timeout_key
 from ctxbackends.types import Completion, Loading, OnProgress, PartialCompletion, PromptProgress, StreamEvent, TextDelta
 from ctxbackends.wire.accumulate import Accumulator
 from ctxbackends.wire.http import StreamDecoder
@@ -38,63 +37,6 @@ included. What never ends must not fill the memory."""
 
 DRAIN_SECONDS = 0.25
 """How long the end of the body is awaited after the answer is whole, so that the connection can be pooled."""
-
-
-class Body(Protocol):
-    """The bytes of an answer, as the transport hands them out."""
-
-    def read_buffered(self) -> bytes: ...
-
-    async def read_chunk(self) -> bytes: ...
-
-    @property
-    def headers(self) -> Mapping[str, str]: ...
-
-    @property
-    def sent_at(self) -> float: ...
-
-    @property
-    def at_end(self) -> bool: ...
-
-    def close(self) -> None: ...
-
-
-@attrs.frozen(kw_only=True)
-class StreamTimeouts:
-    """Seconds, None for no limit: until the first token, between tokens, and for the whole answer."""
-
-    first_token: float | None
-    idle: float | None
-    total: float | None
-
-
-class StreamSource(Protocol):
-    """How a stream begins and ends, and what is known of its server. ``can_open_immediately``: nothing comes before the
-    request."""
-
-    @property
-    def can_open_immediately(self) -> bool: ...
-
-    async def open(self) -> Body:
-        """Send the request once."""
-        ...
-
-    async def reopen(self, error: BackendError | None, *, on_progress: OnProgress) -> Body:
-        """Send it under the retry policy; ``error`` is the failure of ``open``, None where that was not called."""
-        ...
-
-    def close(self) -> None:
-        """Close the body, where there is one."""
-        ...
-
-    def check_model(self, served: str) -> None: ...
-
-    def annotate(self, error: BackendError) -> BackendError: ...
-
-
-def timeout_key(phase: str) -> str:
-    """The configuration key that tunes a phase."""
-    return "timeout" if phase == "total" else f"{phase}_timeout"
 
 
 class ChatStream:

@@ -13,6 +13,7 @@ import errno
 import functools
 import importlib.util
 import json
+import logging
 import os
 import shutil
 import socket
@@ -46,6 +47,8 @@ if sys.platform == "win32":
     _CREATION_FLAGS = subprocess.CREATE_NEW_PROCESS_GROUP  # as a session of its own elsewhere
 else:
     _CREATION_FLAGS = 0
+
+_logger = logging.getLogger("ctxbackends")
 
 
 class LocalServer:
@@ -127,6 +130,7 @@ class LocalServer:
             raise
         self._death_seen_at = None
         self._url = f"http://{self._options.host}:{port}"
+        _logger.info("Started a llama.cpp server for %s at %s", self.model_path, self._url)
         self._end = weakref.finalize(self, _end_process, self._process, reservation, self._log)
 
     def _program(self) -> list[str] | None:

@@ -102,3 +102,17 @@ async def test_waiting_needs_little_cpu(raw_server: RawServerFactory, refusing: 
         wall, cpu = time.monotonic(), time.process_time()
         await elapsed(url, 2.0)
         assert time.process_time() - cpu < 0.1 * (time.monotonic() - wall)
+
+
+async def test_a_wait_and_a_retry_are_logged(raw_server: RawServerFactory, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "ctxbackends")
+    busy = answer(429, b'{"error": {"message": "said the server"}}', retry_after="0")
+    done = answer(200, b'{"object": "list", "data": [{"id": "tiny", "object": "model"}]}')
+    server = await raw_server([[LOADING]], [[busy]], [[done]])
+    async with open_backend("vllm", endpoint=server.url) as backend:
+        await backend.models()
+    began, retried, ended = [one.getMessage() for one in caplog.records]
+    assert f"Waiting for {server.url} to start (loading), up to 90 s" == began
+    assert f"Retrying {server.url} in 0 s (HTTP 429, attempt 2 of 3)" == retried
+    assert ended.startswith("Waited 0.")
+    assert ended.endswith(f" s for {server.url} to start")

@@ -22,7 +22,8 @@ from ctxbackends.errors import (
 )
 from ctxbackends.messages import TextPart
 from ctxbackends.registry import open_backend
-from ctxbackends.stream import ChatStream, StreamTimeouts
+from ctxbackends.stream import ChatStream
+from ctxbackends.stream_source import StreamTimeouts
 from ctxbackends.types import (
     Completion,
     Finish,
@@ -491,7 +492,7 @@ async def test_no_timer_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def recording(when: float, callback: Callable[..., object], *args: Any) -> asyncio.TimerHandle:
         timer = call_at(when, callback, *args)
-        if callback.__name__ == "_look":
+        if callback.__name__ == "_check_timeouts":
             timers.append(timer)
         return timer
 
