@@ -59,9 +59,9 @@ from ctxbackends.errors import (
     UnknownBackendTypeError,
     UnsupportedOperationError,
     UnsupportedOptionError,
-    redact,
 )
 from ctxbackends.messages import ToolCall
+from ctxbackends.redact import redact
 from ctxbackends.types import PartialCompletion, Usage
 
 PARTIAL = PartialCompletion(text="a", tool_calls=(ToolCall("c", "f", "{"),), usage=Usage(1, 2), served_model="m")
