@@ -1,4 +1,4 @@
-"""Answers as Anthropic writes them: a message, the events of its stream, models. Knows neither requests nor a server.
+"""Responses in Anthropic's format: messages, stream events and models.
 
 https://platform.claude.com/docs/en/build-with-claude/streaming; the members are those of anthropic 2.12.
 """
@@ -51,7 +51,7 @@ class Reply:
 
 
 def usage(*, total: int, cache_read: int, cache_5m: int, cache_1h: int, output: int, thinking: int) -> dict[str, Any]:
-    """``total``: all tokens of the input, of which ``input_tokens`` are those that the cache has nothing to do with."""
+    """Build the token counts. ``total`` counts all input tokens; ``input_tokens`` excludes those of the cache."""
     return {
         "input_tokens": total - cache_read - cache_5m - cache_1h,
         "cache_creation_input_tokens": cache_5m + cache_1h,
@@ -65,7 +65,7 @@ def usage(*, total: int, cache_read: int, cache_5m: int, cache_1h: int, output: 
 
 
 def message(reply: Reply) -> dict[str, Any]:
-    """The answer in one piece."""
+    """Build a response that is not streamed."""
     return {
         "id": reply.id,
         "type": "message",
@@ -80,7 +80,7 @@ def message(reply: Reply) -> dict[str, Any]:
 
 
 def events(reply: Reply) -> Iterator[dict[str, Any]]:
-    """The stream. The name of each event is its ``type``."""
+    """Yield the events of a stream. The name of each event is its ``type``."""
     started = {name: value for name, value in reply.usage.items() if name != "output_tokens_details"}
     empty: dict[str, Any] = {"content": [], "stop_reason": None, "stop_sequence": None, "stop_details": None}
     yield {"type": "message_start", "message": {**message(reply), **empty, "usage": {**started, "output_tokens": 1}}}
@@ -112,7 +112,7 @@ def events(reply: Reply) -> Iterator[dict[str, Any]]:
 
 
 def _pieces(block: Mapping[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """How a block begins, and what is added to it."""
+    """Return the start of a block and its deltas."""
     kind = block["type"]
     if kind == "thinking":
         deltas = [{"type": "thinking_delta", "thinking": piece} for piece in tokens(block["thinking"])]
@@ -128,7 +128,7 @@ def _pieces(block: Mapping[str, Any]) -> tuple[dict[str, Any], list[dict[str, An
 
 
 def model(name: str, *, context_length: int) -> dict[str, Any]:
-    """An entry in the list of models."""
+    """Build an entry of the list of models."""
 
     def having(supported: bool, **more: Any) -> dict[str, Any]:
         return {"supported": supported, **more}

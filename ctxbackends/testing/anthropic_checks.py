@@ -1,6 +1,6 @@
-"""What Anthropic refuses, and in which words: the checks of a request's body. Knows no server and no answer.
+"""The checks of a request's body, with Anthropic's error messages.
 
-The wording is that of errors which users have quoted. https://platform.claude.com/docs/en/api/errors
+The messages are those of errors that users have quoted. https://platform.claude.com/docs/en/api/errors
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ _UNSUPPORTED = {
 
 
 class AnthropicProblem(Exception):
-    """An answer that is an error."""
+    """An error response."""
 
     def __init__(self, status: int, kind: str, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
@@ -76,12 +76,12 @@ def invalid(message: str) -> AnthropicProblem:
 
 
 def signature_of(thinking: str) -> str:
-    """The one signature of a thinking block with this text."""
+    """Return the signature of a thinking block with this text."""
     return base64.b64encode(hmac.digest(_SECRET, thinking.encode(), hashlib.sha256)).decode()
 
 
 def redacted(thinking: str) -> str:
-    """The text of a redacted thinking block, which can be recognised."""
+    """Return the data of a redacted thinking block, which can be verified."""
     return base64.b64encode(hmac.digest(_SECRET, thinking.encode(), hashlib.sha256) + thinking.encode()).decode()
 
 
@@ -104,7 +104,7 @@ def check_version(version: str | None) -> None:
 
 
 def check_body(body: Any, version: str, *, counting: bool) -> None:
-    """What hangs together in the body of a request for a message, or for the count of its tokens."""
+    """Check the body of a request for a message or a token count."""
     known = COUNT_MEMBERS if counting else MESSAGE_MEMBERS
     if version in OLD_VERSIONS and not counting:
         known |= _SAMPLING
@@ -230,7 +230,7 @@ def _check_output(config: Mapping[str, Any]) -> None:
 
 
 def check_schema(at: str, schema: Any) -> None:
-    """That the model's output can be held to ``schema``."""
+    """Check that structured outputs support the schema."""
     for node in _schemas(schema):
         kind = node.get("type")
         if kind == "object" and node.get("additionalProperties") is not False:
@@ -357,7 +357,7 @@ _BLOCKS: Mapping[str, tuple[Sequence[str], Callable[[str, Mapping[str, Any]], No
 
 
 def _check_order(messages: Sequence[Mapping[str, Any]]) -> None:
-    """Each use of a tool has its result in the next message, and each result its use in the one before."""
+    """Check that each tool use has its result in the next message, and each result its use in the one before."""
     used: list[str] = []
     for index, message in enumerate(messages):
         blocks = message["content"] if isinstance(message["content"], list) else []

@@ -1,8 +1,8 @@
-"""A stand-in for Anthropic's API: its routes, keys, models and cache, and what a request asks of the scripted model.
+"""A stand-in for Anthropic's API: routes, keys, models and the prompt cache.
 
-Further marks in the last user message, the results of tools in it included: ``[[redact]]`` redacts the thinking,
-``[[refuse]]``, ``[[window]]`` and ``[[pause]]`` are reasons to stop (``[[refuse]]text[[/refuse]]`` explains itself),
-``[[rate]]`` is 429, ``[[overload]]`` 529, and ``[[fail]]`` is 500 or an error in the stream.
+More marks in the last user message and its tool results: ``[[redact]]`` redacts the thinking; ``[[refuse]]``,
+``[[window]]`` and ``[[pause]]`` set the stop reason (``[[refuse]]text[[/refuse]]`` adds an explanation); ``[[rate]]``
+returns 429 and ``[[overload]]`` 529; ``[[fail]]`` returns 500, or an error in a stream.
 """
 
 from __future__ import annotations
@@ -75,7 +75,12 @@ class _Read:
 
 
 class AnthropicStandIn(StandIn):
-    """``models`` are what the list shows; ``context_length`` holds for each of them."""
+    """A stand-in for Anthropic's API.
+
+    Attributes:
+        models: The models in the list.
+        context_length: The context length of each model, in tokens.
+    """
 
     def __init__(
         self, *, api_key: str | None = None, models: Sequence[str] = MODELS, context_length: int = 8192

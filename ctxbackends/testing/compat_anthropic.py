@@ -1,5 +1,4 @@
-"""What the Anthropic-compatible layers of local servers write: messages, the events of a stream, errors. Knows no
-server."""
+"""Messages, stream events and errors of the Anthropic-compatible APIs of local servers."""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""What the OpenAI-compatible layers of local servers write: completions, chunks, embeddings. Knows no server; where
-the servers differ, a :class:`Dialect` says how."""
+"""Completions, chunks and embeddings of the OpenAI-compatible APIs of local servers.
+
+A :class:`Dialect` has the differences between servers.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What the compatibility layers of local servers read: chats in OpenAI's or Anthropic's form, brought to one form of
-messages (Ollama's own). Knows no server and answers nothing."""
+"""Converts the requests of compatible APIs, in OpenAI's or Anthropic's format, to Ollama's format of messages."""
 
 from __future__ import annotations
 
@@ -23,7 +22,7 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/]*={0,2}")
 
 @attrs.frozen
 class Invalid(Exception):
-    """What is wrong with a request, in the words of the server."""
+    """An invalid request, with the server's error message."""
 
     message: str
 

@@ -1,5 +1,4 @@
-"""How the stand-ins for local servers send a stream: lines of JSON or server-sent events. Knows no vendor and no
-content."""
+"""Sends the streams of the stand-ins for local servers: lines of JSON or server-sent events."""
 
 from __future__ import annotations
 
@@ -24,7 +23,7 @@ def event(value: Mapping[str, Any], name: str | None = None) -> bytes:
 
 
 async def send(request: web.Request, content_type: str, pieces: Iterable[bytes]) -> web.StreamResponse:
-    """Each piece in a write of its own, then the regular end of the body."""
+    """Send each piece in a separate write, then end the body."""
     response = web.StreamResponse(headers={"Content-Type": content_type})
     await response.prepare(request)
     for piece in pieces:

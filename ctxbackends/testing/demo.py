@@ -1,5 +1,4 @@
-"""``nox -s demo``: the main job of the SDK on a real server, step by step. Written as a user of the library would write
-it."""
+"""``nox -s demo``: the main features of the SDK with a real server, step by step, as a user would write them."""
 
 from __future__ import annotations
 
@@ -34,7 +33,7 @@ ATTEMPTS = 5
 
 @attrs.frozen
 class Decision:
-    """What the demo extracts. The bounds are part of the schema, so the server keeps to them as well."""
+    """The type to extract. Its limits are part of the schema, so the server enforces them too."""
 
     title: Annotated[str, msgspec.Meta(max_length=60)]
     rationale: Annotated[str, msgspec.Meta(max_length=120)]
@@ -45,7 +44,7 @@ def say(text: str) -> None:
 
 
 class StatusLine:
-    """The wait as a live line on a terminal, and as plain lines elsewhere."""
+    """Shows the progress of a cold start: one live line in a terminal, separate lines elsewhere."""
 
     def __init__(self) -> None:
         self._seen: str | None = None
@@ -64,7 +63,7 @@ class StatusLine:
 
 @asynccontextmanager
 async def the_backend(arguments: argparse.Namespace) -> AsyncIterator[Backend]:
-    """The server that the arguments name; without any, the embedded one with a model made on the spot."""
+    """Open a backend for the server in the arguments; by default the embedded server with a generated model."""
     line = StatusLine()
     if arguments.endpoint is not None:
         settings = {"endpoint": arguments.endpoint, "default_model": arguments.model}
@@ -125,8 +124,7 @@ async def show(backend: Backend, *, random_weights: bool) -> None:
 
 
 async def extracted(backend: Backend, model: str) -> Decision:
-    """The decision. A model with random weights may run into the limit of tokens; that is an error, and never half an
-    object."""
+    """Return the decision. With random weights, the model may reach ``max_tokens``, an error; then try again."""
     for attempt in range(1, ATTEMPTS + 1):
         try:
             return await extract(backend, Decision, TEXT, model=model, max_tokens=400, seed=attempt)

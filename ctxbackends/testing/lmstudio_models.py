@@ -1,5 +1,4 @@
-"""The models of the stand-in for LM Studio: what each native API tells about them, and which are loaded. Knows no
-request but the load configuration."""
+"""The models of the LM Studio stand-in: their entries in the native APIs, and the loaded instances."""
 
 from __future__ import annotations
 

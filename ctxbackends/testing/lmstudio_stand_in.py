@@ -1,7 +1,7 @@
-"""A stand-in for LM Studio: its layers for OpenAI's and Anthropic's clients and the native API that lists, loads and
-unloads. What a model is belongs to :mod:`ctxbackends.testing.lmstudio_models`. Speaks no websocket.
+"""A stand-in for LM Studio: its OpenAI- and Anthropic-compatible APIs, and the native API for lists and loading.
 
-Its errors are those of LM Studio: where it checks a chat, ``{"error": "text"}``; where it looks for a model, an object.
+Errors have LM Studio's shape: ``{"error": "text"}`` from the checks of a chat, an object from the lookup of a model.
+The websocket API is not supported.
 """
 
 from __future__ import annotations
@@ -45,8 +45,11 @@ class Refused(Exception):
 
 
 class LMStudioStandIn(StandIn):
-    """LM Studio with ``models`` downloaded and none loaded. ``jit``: a request loads the model that it names, and
-    ``/v1/models`` lists all. ``catalog.loads`` tells each load of a model."""
+    """A stand-in for LM Studio with downloaded models, none of them loaded.
+
+    ``jit`` loads a model with the first request for it, and makes ``/v1/models`` list all. ``catalog.loads`` records
+    each load.
+    """
 
     def __init__(self, *, api_key: str | None = None, models: Sequence[str] = MODELS, jit: bool = True) -> None:
         super().__init__(api_key=api_key)

@@ -1,5 +1,4 @@
-"""One chat with the stand-in for Ollama: the checks of a native request and the answer to it, as lines and whole. Knows
-neither routes nor the compatible layers, which bring their requests into the native form as Ollama itself does."""
+"""A native chat request of the Ollama stand-in: its checks and its response, streamed or not."""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""How Ollama's layers for OpenAI's and Anthropic's clients turn requests into native ones, and native replies into
-theirs; after its openai/openai.go, anthropic/anthropic.go and middleware/. Knows neither routes nor models."""
+"""Ollama's compatible APIs: converts OpenAI and Anthropic requests to native ones, and native replies back.
+
+Follows Ollama's openai/openai.go, anthropic/anthropic.go and middleware/.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The models of the stand-in for Ollama: what is known of each, which are loaded, with what context and for how long.
-Knows no request but its ``model``, ``keep_alive`` and ``num_ctx``."""
+"""The models of the Ollama stand-in: their metadata, and which are loaded, with their context length and expiry."""
 
 from __future__ import annotations
 
@@ -23,7 +22,7 @@ _GO_PART = re.compile(r"(\d+(?:\.\d*)?)(ns|us|µs|ms|s|m|h)")
 
 @attrs.frozen
 class OllamaError(Exception):
-    """An answer of Ollama other than 200: ``{"error": message}``."""
+    """An error response of Ollama: ``{"error": message}``."""
 
     status: int
     message: str

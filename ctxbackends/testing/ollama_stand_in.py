@@ -1,8 +1,7 @@
-"""A stand-in for Ollama: the routes of its native API and of its layers for OpenAI's and Anthropic's clients. What a
-chat is belongs to :mod:`ctxbackends.testing.ollama_chat`, what a model is to ``ollama_models``.
+"""A stand-in for Ollama: its native API and its OpenAI- and Anthropic-compatible APIs.
 
-Besides the marks of :mod:`ctxbackends.testing.scripted`, ``[[busy]]`` in a message finds the queue full. A ``[[fail]]``
-that is not streamed is HTTP 500.
+In addition to the marks of the scripted model, ``[[busy]]`` in a message simulates a full queue. ``[[fail]]`` returns
+HTTP 500 if the request is not streamed.
 """
 
 from __future__ import annotations
@@ -40,9 +39,12 @@ Answering = Callable[[web.Request, Body], Awaitable[web.StreamResponse]]
 
 
 class OllamaStandIn(StandIn):
-    """Ollama with ``models``, none of them loaded. ``context_length`` is what a request without ``num_ctx`` gets,
-    ``max_context_length`` what the chat models were trained with. ``version`` 0.34 and later words an overflow
-    differently. ``library.loads`` tells each load of a model."""
+    """A stand-in for Ollama with downloaded models, none of them loaded.
+
+    ``context_length`` is the default of requests without ``num_ctx``, ``max_context_length`` the one of the chat
+    models, both in tokens. From ``version`` 0.34 on, the error of a context overflow is different. ``library.loads``
+    records each load.
+    """
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Answers as OpenAI writes them: a completion, the chunks of its stream, vectors. Knows neither requests nor a server.
+"""Responses in OpenAI's format: completions, stream chunks and vectors.
 
 https://platform.openai.com/docs/api-reference/chat/object and .../chat-streaming; the members are those of openai 3.54.
 """
@@ -60,7 +60,7 @@ def usage(*, prompt: int, completion: int, cached: int, reasoning: int, details:
 
 
 def completion(reply: Reply, choices: int) -> dict[str, Any]:
-    """The answer in one piece."""
+    """Build a response that is not streamed."""
     message: dict[str, Any] = {"role": "assistant", "content": reply.content}
     if reply.details:
         message |= {"refusal": reply.refusal, "annotations": []}
@@ -80,7 +80,7 @@ def completion(reply: Reply, choices: int) -> dict[str, Any]:
 
 
 def chunks(reply: Reply, choices: int, *, with_usage: bool, obfuscated: bool) -> Iterator[dict[str, Any]]:
-    """The pieces of the stream, without the end mark."""
+    """Yield the chunks of a stream, without the end marker."""
     head = _head(reply, "chat.completion.chunk")
     for index in range(choices):
         for delta, finish_reason, logprobs in _deltas(reply):
@@ -152,7 +152,7 @@ def _logprob(piece: str, several: int) -> dict[str, Any]:
 
 
 def vector(text: str, dimensions: int) -> list[float]:
-    """A vector of length 1 that depends on ``text`` alone."""
+    """Return a vector of length 1 that depends only on the text."""
     raw: list[float] = []
     block = 0
     while len(raw) < dimensions:

@@ -1,9 +1,8 @@
-"""Chat completions as OpenAI serves them: a request's body to an answer or a stream. Knows no routes and no keys, so
-that other vendors' stand-ins can offer them too.
+"""Chat completions as OpenAI serves them: from the body of a request to a response or a stream.
 
-Further marks in the last message of the user (or the results of tools behind it): ``[[refuse]]text[[/refuse]]`` is a
-refusal, ``[[filter]]`` ends with ``content_filter``, ``[[rate]]`` is 429, and ``[[fail]]`` is 500 or an error in the
-stream.
+Has no routes and keys, so that stand-ins for other vendors can use it. More marks in the last user message or the tool
+results after it: ``[[refuse]]text[[/refuse]]`` is a refusal, ``[[filter]]`` ends with ``content_filter``, ``[[rate]]``
+returns 429, and ``[[fail]]`` returns 500, or an error in a stream.
 """
 
 from __future__ import annotations

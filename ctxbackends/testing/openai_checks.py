@@ -1,6 +1,6 @@
-"""What OpenAI refuses, and in which words: the checks of a request's body. Knows no server and no answer.
+"""The checks of a request's body, with OpenAI's error messages.
 
-The wording is that of errors which users have quoted; the codes are documented.
+The messages are those of errors that users have quoted; the codes are documented.
 https://platform.openai.com/docs/guides/error-codes
 """
 
@@ -74,7 +74,7 @@ MOST_TOP_LOGPROBS = 20
 
 
 class OpenAIProblem(Exception):
-    """An answer that is an error. ``body`` is what is sent."""
+    """An error response with this body."""
 
     def __init__(
         self,
@@ -93,12 +93,12 @@ class OpenAIProblem(Exception):
 
 
 def is_reasoning(model: str) -> bool:
-    """Whether ``model`` thinks before it answers, and takes the parameters of such models alone."""
+    """Return whether the model is a reasoning model, which supports other parameters."""
     return model.startswith(("o", "gpt-5"))
 
 
 def check_members(body: Any, known: frozenset[str] | None) -> None:
-    """That ``body`` is an object, with none but ``known`` members (None for any)."""
+    """Check that the body is an object with no unknown members. With ``known`` None, all members are allowed."""
     if not isinstance(body, dict):
         raise OpenAIProblem(
             400,
@@ -137,7 +137,7 @@ def too_long(model: str, *, length: int, most: int) -> OpenAIProblem:
 
 
 def check_chat(body: Mapping[str, Any], *, reasoning: bool) -> None:
-    """What hangs together in the body of a chat request."""
+    """Check the body of a chat request."""
     messages = body.get("messages")
     if messages is None:
         raise missing("messages")
@@ -293,7 +293,7 @@ def _check_format(body: Mapping[str, Any]) -> None:
 
 
 def _check_order(messages: Sequence[Mapping[str, Any]]) -> None:
-    """Each call has its result right behind it, and each result its call."""
+    """Check that each call has its result right after it, and each result its call."""
     open_calls: list[str] = []
     for index, message in enumerate(messages):
         role = message.get("role")
@@ -351,7 +351,7 @@ def strict_fault(schema: Mapping[str, Any]) -> str | None:
 
 
 def objects(node: Any, context: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:
-    """The schemas of objects within a schema, with the way to each."""
+    """Yield the object schemas within a schema, each with its path."""
     if not isinstance(node, dict):
         return
     if node.get("type") == "object" or "properties" in node:
@@ -366,7 +366,7 @@ def objects(node: Any, context: tuple[str, ...]) -> Iterator[tuple[tuple[str, ..
 
 
 def texts(content: Any) -> list[str]:
-    """The text of a message's content, whether it is a string or parts."""
+    """Return the text of a message's content, a string or parts."""
     if content is None:
         return []
     if isinstance(content, str):

@@ -1,5 +1,7 @@
-"""A stand-in for OpenAI's API: its routes, keys and models, embeddings and the count of tokens. What a chat is belongs
-to :mod:`ctxbackends.testing.openai_chat_stand_in`, whose marks work here."""
+"""A stand-in for OpenAI's API: routes, keys, models, embeddings and token counts.
+
+The marks of the chat completions stand-in work here.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +33,11 @@ _MOST_EMBEDDED_TOKENS = 8192
 
 
 class OpenAIStandIn(StandIn):
-    """``models`` are what the list shows; ``context_length`` holds for each of them. Those with "embedding" in their
-    names embed, the others chat."""
+    """A stand-in for OpenAI's API.
+
+    ``models`` are the models in the list; those with "embedding" in their names embed, the others chat.
+    ``context_length`` is the context length of each, in tokens.
+    """
 
     def __init__(
         self, *, api_key: str | None = None, models: Sequence[str] = MODELS, context_length: int = 8192
@@ -172,7 +177,7 @@ class OpenAIStandIn(StandIn):
 
 
 async def body_of(request: web.Request) -> Any:
-    """The body's JSON, or None where it is none."""
+    """Return the body as JSON, or None if it is not JSON."""
     try:
         return json.loads(await request.read())
     except ValueError:
@@ -180,7 +185,7 @@ async def body_of(request: web.Request) -> Any:
 
 
 def masked(key: str) -> str:
-    """A key as OpenAI's error shows it."""
+    """Return a key as OpenAI's errors show it."""
     return key if len(key) < 12 else f"{key[:8]}{'*' * (len(key) - 12)}{key[-4:]}"
 
 
@@ -189,7 +194,7 @@ def _model(name: str) -> dict[str, Any]:
 
 
 def _inputs(given: Any) -> list[Any]:
-    """What is to be embedded, each a text or a list of token numbers."""
+    """Return the inputs to embed, each a text or a list of token IDs."""
     if given is None:
         raise missing("input")
     one = isinstance(given, str) or (isinstance(given, list) and bool(given) and isinstance(given[0], int))
@@ -210,7 +215,7 @@ def _inputs(given: Any) -> list[Any]:
 
 
 def _item_texts(item: Mapping[str, Any]) -> list[str]:
-    """The text of an item of a response's input: a message, a call or its output."""
+    """Return the text of an input item of a response: a message, a call or its output."""
     if item.get("type") == "function_call":
         return [f"{item['name']} {item['arguments']}"]
     content = item.get("output") if item.get("type") == "function_call_output" else item.get("content")

@@ -1,9 +1,9 @@
-"""What a stand-in's model says: decided by marks in the prompt, by the schema and by the tools; knows no wire format.
+"""The scripted model of the stand-ins: marks in the prompt, the schema and the tools decide its answer.
 
 ``[[say]]text[[/say]]`` in the last user message is the answer, ``[[think]]text[[/think]]`` the reasoning before it,
-``[[call]]{"name": ..., "arguments": {...}}[[/call]]`` a tool call (as many as wanted), and ``[[fail]]`` lets the server
-break after the first piece. Without marks: an instance of the schema, a call of the tool that must be called, or a
-greeting. A token is a word with the white space after it.
+``[[call]]{"name": ..., "arguments": {...}}[[/call]]`` a tool call (any number), and ``[[fail]]`` makes the server fail
+after the first piece. Without marks, the answer is an instance of the schema, a required tool call, or a greeting. A
+token is a word with the whitespace after it. Independent of wire formats.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ Ending: TypeAlias = Literal["stop", "stop_sequence", "length", "tool_calls"]
 
 @attrs.frozen(kw_only=True)
 class Question:
-    """What a request asks, whatever its format.
+    """A request, independent of its format.
 
-    ``prompt`` is the text of the last user message; ``read`` all text of the request, for counting. ``tools`` are the
-    schemas of the arguments by name; ``must_call`` names the tools of which one has to be called (empty: none has to).
-    ``schema`` is that of the answer (``{"type": "object"}`` for any object). ``think``: reasoning is wanted.
+    ``prompt`` is the text of the last user message; ``read`` is all text of the request, for token counts. ``tools``
+    are the schemas of the arguments by tool name; ``must_call`` names the tools of which one must be called (empty for
+    none). ``schema`` is the schema of the answer (``{"type": "object"}`` for any object). ``think`` requests reasoning.
     """
 
     prompt: str
@@ -43,8 +43,11 @@ class Question:
 
 @attrs.frozen(kw_only=True)
 class Answer:
-    """What the model says. ``calls`` are pairs of name and arguments; ``stop_sequence`` is the one that was hit;
-    ``breaks``: the server is to fail after the first piece."""
+    """The answer of the scripted model.
+
+    ``calls`` are pairs of name and arguments; ``stop_sequence`` is the one that was reached; ``breaks`` makes the
+    server fail after the first piece.
+    """
 
     reasoning: str = ""
     text: str = ""
@@ -57,12 +60,12 @@ class Answer:
 
 
 def tokens(text: str) -> list[str]:
-    """``text`` in the pieces that a stream sends."""
+    """Split a text into the pieces that a stream sends."""
     return _TOKEN.findall(text)
 
 
 def answer(question: Question) -> Answer:
-    """The one answer to ``question``: the same every time."""
+    """Return the answer to a question. It is the same every time."""
     said = _MARK.findall(question.prompt)
     marked = dict(said)
     calls = tuple(_call(content) for kind, content in said if kind == "call")
@@ -103,7 +106,7 @@ def _call(content: str) -> tuple[str, Mapping[str, Any]]:
 
 
 def example_of(schema: Mapping[str, Any], root: Mapping[str, Any] | None = None) -> Any:
-    """The smallest value that satisfies the parts of JSON Schema that the SDK writes."""
+    """Return the smallest value that satisfies the parts of JSON Schema that the SDK writes."""
     root = schema if root is None else root
     if "$ref" in schema:
         node: Any = root

@@ -1,5 +1,4 @@
-"""What the stand-ins for servers have in common: a listening aiohttp application that keeps what it was sent. Knows no
-vendor."""
+"""The base class of stand-ins: an aiohttp application on loopback that records its requests."""
 
 from __future__ import annotations
 
@@ -15,9 +14,15 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @attrs.frozen(kw_only=True)
-class Received:
-    """One request. ``path`` holds the query as well; ``headers`` have lower-case names; ``json`` is None where the body
-    is empty or no JSON."""
+class ReceivedRequest:
+    """A request that a stand-in received.
+
+    Attributes:
+        method: The HTTP method.
+        path: The path with the query.
+        headers: The headers, with names in lower case.
+        json: The body as JSON; None if it is empty or not JSON.
+    """
 
     method: str
     path: str
@@ -26,34 +31,38 @@ class Received:
 
 
 class StandIn:
-    """A server on loopback that behaves as a vendor documents it. Use it with ``async with``; ``url`` is its base.
+    """A server on loopback that behaves as a vendor documents. Use it with ``async with``.
 
-    ``requests`` holds what came, in its order. ``api_key``: what a request must bring, None for nothing.
+    Attributes:
+        api_key: The key that requests must have; None for none.
+        requests: The received requests in the order of their arrival.
     """
 
     def __init__(self, *, api_key: str | None = None) -> None:
         self.api_key = api_key
-        self.requests: list[Received] = []
+        self.requests: list[ReceivedRequest] = []
         self._runner: web.AppRunner | None = None
         self._port = 0
 
     @property
     def url(self) -> str:
+        """The base URL, without a path or a trailing slash."""
         return f"http://127.0.0.1:{self._port}"
 
     def routes(self) -> list[tuple[str, str, Handler]]:
-        """Method, path and handler of each route."""
+        """Return the method, path and handler of each route."""
         raise NotImplementedError
 
     async def not_found(self, _: web.Request, /) -> web.StreamResponse:
-        """The vendor's answer to a path that it does not have."""
+        """Return the vendor's response to an unknown path."""
         return web.Response(status=404)
 
     async def unauthorized(self, _: web.Request, /) -> web.StreamResponse:
-        """The vendor's answer to a missing or wrong key."""
+        """Return the vendor's response to a missing or wrong key."""
         return web.Response(status=401)
 
     def authorized(self, request: web.Request) -> bool:
+        """Return whether the request has the right key."""
         return self.api_key is None or request.headers.get("Authorization") == f"Bearer {self.api_key}"
 
     async def __aenter__(self) -> Self:
@@ -67,7 +76,9 @@ class StandIn:
             except ValueError:
                 decoded = None
             headers = {name.lower(): value for name, value in request.headers.items()}
-            self.requests.append(Received(method=request.method, path=request.path_qs, headers=headers, json=decoded))
+            self.requests.append(
+                ReceivedRequest(method=request.method, path=request.path_qs, headers=headers, json=decoded)
+            )
             if not self.authorized(request):
                 return await self.unauthorized(request)
             return await routes.get((request.method, request.path), self.not_found)(request)
