@@ -257,10 +257,10 @@ class FaultsTable(SphinxDirective):
 
 
 def load_outcomes(note_dependency: Any) -> ModuleType:
-    """Import tests/faults/table.py, which is not part of a package."""
-    path = Path(__file__).parents[1] / "tests" / "faults" / "table.py"
+    """Import tests/faults/outcomes.py, which is not part of a package."""
+    path = Path(__file__).parents[1] / "tests" / "faults" / "outcomes.py"
     note_dependency(str(path))
-    spec = importlib.util.spec_from_file_location("faults_table", path)
+    spec = importlib.util.spec_from_file_location("fault_outcomes", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -47,22 +47,22 @@ class StatusLine:
     """Shows the progress of a cold start: one live line in a terminal, separate lines elsewhere."""
 
     def __init__(self) -> None:
-        self._seen: str | None = None
+        self._last_state: str | None = None
 
-    def __call__(self, seen: Loading) -> None:
+    def __call__(self, progress: Loading) -> None:
         if sys.stderr.isatty():
-            print(f"\r\x1b[2K   {seen}", end="", file=sys.stderr, flush=True)
-        elif seen.state != self._seen:
-            print(f"   {seen}", file=sys.stderr, flush=True)
-        self._seen = seen.state
+            print(f"\r\x1b[2K   {progress}", end="", file=sys.stderr, flush=True)
+        elif progress.state != self._last_state:
+            print(f"   {progress}", file=sys.stderr, flush=True)
+        self._last_state = progress.state
 
     def end(self) -> None:
-        if self._seen is not None and sys.stderr.isatty():
+        if self._last_state is not None and sys.stderr.isatty():
             print("\r\x1b[2K", end="", file=sys.stderr, flush=True)
 
 
 @asynccontextmanager
-async def the_backend(arguments: argparse.Namespace) -> AsyncIterator[Backend]:
+async def open_demo_backend(arguments: argparse.Namespace) -> AsyncIterator[Backend]:
     """Open a backend for the server in the arguments; by default the embedded server with a generated model."""
     line = StatusLine()
     if arguments.endpoint is not None:
@@ -96,7 +96,7 @@ async def show(backend: Backend, *, random_weights: bool) -> None:
         say(f"   {model.id} ({model.context_length or 'unknown'} tokens of context)")
     model_name = backend.default_model or models[0].id
 
-    say("4. A chat completion, as it is written:")
+    say("4. A streamed chat completion:")
     started, count = time.monotonic(), 0
     print("   > ", end="", flush=True)
     async with backend.stream(
@@ -112,9 +112,9 @@ async def show(backend: Backend, *, random_weights: bool) -> None:
     say(f"\n   {count} pieces in {time.monotonic() - started:.2f} s, {tokens}finish_reason {answer.finish_reason}")
     say(f"   answered by {answer.served_model}")
 
-    say("5. An attrs class out of text, under a JSON schema that the server enforces:")
+    say("5. An attrs class extracted from text, with a JSON Schema that the server enforces:")
     say(f'   text: "{TEXT}"')
-    decision = await extracted(backend, model_name)
+    decision = await extract_decision(backend, model_name)
     say(f"   {decision}")
     if random_weights:
         say("\nThe words are noise, because the weights are random; everything around them is real.")
@@ -123,7 +123,7 @@ async def show(backend: Backend, *, random_weights: bool) -> None:
     say("In your project:     ctxbackends setup --backend llamacpp  (writes .ctxrc; then: ctxbackends chat 'Hello')")
 
 
-async def extracted(backend: Backend, model: str) -> Decision:
+async def extract_decision(backend: Backend, model: str) -> Decision:
     """Return the decision. With random weights, the model may reach ``max_tokens``, an error; then try again."""
     for attempt in range(1, ATTEMPTS + 1):
         try:
@@ -135,14 +135,14 @@ async def extracted(backend: Backend, model: str) -> Decision:
 
 async def main() -> None:
     parser = argparse.ArgumentParser(prog="nox -s demo --", description="The main job of ctxbackends on a real server.")
-    parser.add_argument("model_path", nargs="?", help="a GGUF file to serve, in the place of the one that is made")
-    parser.add_argument("--endpoint", help="a server that runs already")
+    parser.add_argument("model_path", nargs="?", help="a GGUF file to serve; by default a generated one")
+    parser.add_argument("--endpoint", help="the URL of a running server")
     parser.add_argument(
         "--type", default=BackendType.OPENAI_COMPATIBLE, choices=[str(name) for name in BackendType], help="its type"
     )
-    parser.add_argument("--model", help="its model; by default the first that it lists")
+    parser.add_argument("--model", help="its model; by default the first one it lists")
     arguments = parser.parse_args()
-    async with the_backend(arguments) as backend:
+    async with open_demo_backend(arguments) as backend:
         await show(backend, random_weights=arguments.endpoint is None and arguments.model_path is None)
 
 

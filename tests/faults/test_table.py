@@ -28,7 +28,7 @@ from ctxbackends.profiles import PROFILES
 from ctxbackends.testing import FaultServer, faults
 from ctxbackends.testing.faults.answers import PIECES, Kind, WireName
 from ctxbackends.wire.options import Unsupported
-from tests.faults.table import TABLE, WIRE_ROWS, Answers, Fails, Outcome, row_of
+from tests.faults.outcomes import TABLE, WIRE_ROWS, Answers, Fails, Outcome, row_of
 
 Operation = Literal["stream", "complete", "extract", "embed"]
 OPERATIONS: tuple[Operation, ...] = ("stream", "complete", "extract", "embed")

@@ -1,6 +1,7 @@
-"""The server of faults, used by the vendors' own clients: they read its whole answers as good ones, which keeps it
-honest. And what these clients make of some faults today: facts about the peers, for the versions named below and no
-other, which no test of the SDK rests on."""
+"""The fault server with the vendors' clients, which accept its correct responses.
+
+Also the behaviour of these clients with some faults, for the versions named below; no test of the SDK depends on it.
+"""
 
 from __future__ import annotations
 
@@ -119,7 +120,7 @@ def test_openai_is_given_calls_that_share_an_index(to_openai: openai.OpenAI, fau
     ]
 
 
-def said(message: Message) -> tuple[str, str | None]:
+def text_and_reason(message: Message) -> tuple[str, str | None]:
     (block,) = message.content
     assert isinstance(block, TextBlock)
     return block.text, message.stop_reason
@@ -127,21 +128,21 @@ def said(message: Message) -> tuple[str, str | None]:
 
 def test_anthropic(to_anthropic: anthropic.Anthropic) -> None:
     answer = to_anthropic.messages.create(model="m", max_tokens=9, messages=TO_CLAUDE)
-    assert ("Hello, world.", "end_turn") == said(valid(Message, answer.model_dump(exclude_unset=True)))
+    assert ("Hello, world.", "end_turn") == text_and_reason(valid(Message, answer.model_dump(exclude_unset=True)))
     assert (3, 2) == (answer.usage.input_tokens, answer.usage.output_tokens)
     with to_anthropic.messages.stream(model="m", max_tokens=9, messages=TO_CLAUDE) as stream:
         assert ["Hel", "lo, ", "wor", "ld."] == list(stream.text_stream)
         final = stream.get_final_message()
-    assert ("Hello, world.", "end_turn") == said(final)
+    assert ("Hello, world.", "end_turn") == text_and_reason(final)
 
 
 async def test_anthropic_async(fault_server: FaultServer) -> None:
     async with anthropic.AsyncAnthropic(api_key="key", base_url=fault_server.url, timeout=NO_WAIT) as client:
-        assert ("Hello, world.", "end_turn") == said(
+        assert ("Hello, world.", "end_turn") == text_and_reason(
             await client.messages.create(model="m", max_tokens=9, messages=TO_CLAUDE)
         )
         async with client.messages.stream(model="m", max_tokens=9, messages=TO_CLAUDE) as stream:
-            assert ("Hello, world.", "end_turn") == said(await stream.get_final_message())
+            assert ("Hello, world.", "end_turn") == text_and_reason(await stream.get_final_message())
 
 
 def test_anthropic_reads_interleaved_calls(to_anthropic: anthropic.Anthropic, fault_server: FaultServer) -> None:
@@ -177,18 +178,18 @@ def test_ollama_is_given_calls_that_share_an_index(to_ollama: ollama.Client, fau
 # --- what the vendors' clients make of some faults ------------------------------------------------
 
 # Facts about these versions; with others the tests are skipped, since it is not ours to say.
-LOOKED_AT = {"openai": "3.54.0", "anthropic": "2.12.0", "ollama": "0.6.3"}
+DOCUMENTED_VERSIONS = {"openai": "3.54.0", "anthropic": "2.12.0", "ollama": "0.6.3"}
 
 
 def documents(name: str) -> pytest.MarkDecorator:
-    found = metadata.version(name)
-    reason = f"documents {name} {LOOKED_AT[name]}, and {found} is installed"
-    return pytest.mark.skipif(found != LOOKED_AT[name], reason=reason)
+    installed = metadata.version(name)
+    reason = f"documents {name} {DOCUMENTED_VERSIONS[name]}, and {installed} is installed"
+    return pytest.mark.skipif(installed != DOCUMENTED_VERSIONS[name], reason=reason)
 
 
 @pytest.fixture
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Retries without a pause."""
+def no_retry_delay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retries without a delay."""
     for name in ("openai", "anthropic"):
         monkeypatch.setattr(f"{name}._base_client.INITIAL_RETRY_DELAY", 0.0)
 
@@ -201,7 +202,7 @@ def test_openai_takes_a_stream_without_an_end_for_whole(to_openai: openai.OpenAI
 
 
 @documents("openai")
-@pytest.mark.usefixtures("at_once")
+@pytest.mark.usefixtures("no_retry_delay")
 def test_openai_asks_a_silent_server_three_times(to_openai: openai.OpenAI, fault_server: FaultServer) -> None:
     fault_server.play_always(faults.no_response())
     with pytest.raises(openai.APITimeoutError):
@@ -210,7 +211,7 @@ def test_openai_asks_a_silent_server_three_times(to_openai: openai.OpenAI, fault
 
 
 @documents("openai")
-@pytest.mark.usefixtures("at_once")
+@pytest.mark.usefixtures("no_retry_delay")
 @pytest.mark.parametrize("name", ["server_error", "close_before_headers", "close_in_chunk"])
 def test_openai_sends_again_what_may_have_been_processed(
     to_openai: openai.OpenAI, fault_server: FaultServer, name: str
@@ -250,11 +251,11 @@ def test_anthropic_takes_a_stream_without_an_end_for_whole(
 ) -> None:
     fault_server.play(faults.no_terminal_marker())
     with to_anthropic.messages.stream(model="m", max_tokens=9, messages=TO_CLAUDE) as stream:
-        assert ("Hello, ", None) == said(stream.get_final_message())
+        assert ("Hello, ", None) == text_and_reason(stream.get_final_message())
 
 
 @documents("anthropic")
-@pytest.mark.usefixtures("at_once")
+@pytest.mark.usefixtures("no_retry_delay")
 def test_anthropic_asks_a_silent_server_three_times(
     to_anthropic: anthropic.Anthropic, fault_server: FaultServer
 ) -> None:

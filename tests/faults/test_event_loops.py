@@ -126,7 +126,7 @@ print("done")
 
 @pytest.mark.parametrize("how", ["break", "close", "leave open"])
 @pytest.mark.parametrize("type_", TYPES)
-def test_python_finds_nothing_to_complain_about(type_: str, how: str) -> None:
+def test_no_resource_warnings(type_: str, how: str) -> None:
     """``-X dev -W error``: no socket, transport, task or generator is left to the garbage collector."""
     with FaultServer() as server:
         done = subprocess.run(
@@ -156,7 +156,7 @@ async def test_two_loops_at_once() -> None:
                 assert "Hello, world." == (await stream.completed()).text
 
 
-async def test_who_is_refused_on_another_loop_takes_no_place_away() -> None:
+async def test_a_rejected_request_on_another_loop_takes_no_slot() -> None:
     async with FaultServer() as server:
         server.play_always(faults.no_response())
         config = BackendConfig(name="one", type="vllm", endpoint=server.url, default_model="m", max_concurrency=2)

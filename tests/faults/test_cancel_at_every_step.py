@@ -1,5 +1,5 @@
-"""Cancelled, and closed, at every step of the event loop that a request takes: no place, task or socket is lost, and
-what comes out is one of ours."""
+"""Cancelled, and closed, at every step of the event loop that a request takes: no slot, task or socket is lost, and
+each error is one of the SDK's."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def use(backend: Backend, operation: str) -> None:
         assert 1 == len((await backend.embed("Hello")).vectors)
 
 
-async def started(backend: Backend, operation: str, steps: int) -> asyncio.Task[None]:
+async def start_request(backend: Backend, operation: str, steps: int) -> asyncio.Task[None]:
     """A request that has taken so many steps, or has ended before."""
     task = asyncio.create_task(use(backend, operation))
     for _ in range(steps):
@@ -41,13 +41,13 @@ async def started(backend: Backend, operation: str, steps: int) -> asyncio.Task[
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize("type_", TYPES)
 async def test_cancelled(type_: str, operation: str, fault: faults.Fault | None, times: int) -> None:
-    """With one place alone: one that is lost would hang the next request."""
+    """With one slot: if it is lost, the next request hangs."""
     tasks = asyncio.all_tasks()
     async with FaultServer() as server:
         async with open_backend(type_, endpoint=server.url, default_model="m", max_concurrency=1) as backend:
             for steps in range(STEPS):
                 server.play(*([fault] if fault is not None else []))
-                task = await started(backend, operation, steps)
+                task = await start_request(backend, operation, steps)
                 for _ in range(times):
                     task.cancel()
                     await asyncio.sleep(0)
@@ -68,7 +68,7 @@ async def test_closed(type_: str, operation: str) -> None:
         config = BackendConfig(name="one", type=type_, endpoint=server.url, default_model="m")
         for steps in range(STEPS):
             registry = Registry([config])
-            task = await started(registry.default(), operation, steps)
+            task = await start_request(registry.default(), operation, steps)
             await registry.aclose()
             async with asyncio.timeout(20):
                 with suppress(BackendError):

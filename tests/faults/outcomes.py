@@ -1,9 +1,10 @@
-"""The specification: what each fault of :mod:`ctxbackends.testing.faults` becomes. Data alone: ``test_table.py`` holds
-the SDK to it on every wire, and ``docs/reference/failures.md`` is made from it.
+"""The expected outcome of each fault of :mod:`ctxbackends.testing.faults`, as data.
 
-``streamed`` is an answer that comes as a stream: ``stream()``, and ``complete()`` and ``extract()`` of the types whose
-``complete()`` streams. ``plain`` is one that comes in one piece. ``embed`` is ``plain`` where nothing else stands.
-Wires that differ have a row of their own in ``WIRE_ROWS``.
+``test_table.py`` checks the SDK against it on every wire, and ``docs/reference/failures.md`` shows it.
+
+``streamed`` is for ``stream()``, and for ``complete()`` and ``extract()`` of the types whose ``complete()`` streams.
+``plain`` is for responses that are not streamed. ``embed`` defaults to ``plain``. ``WIRE_ROWS`` has the rows of wires
+that differ.
 """
 
 from __future__ import annotations
@@ -34,8 +35,10 @@ from ctxbackends import (
 
 @attrs.frozen(kw_only=True)
 class Answers:
-    """The whole answer comes. ``requests``: how many arrived at the server; None: as many as the wait took.
-    ``finish_reason`` other than ``stop`` and tool calls are no object for ``extract()``."""
+    """The complete response arrives. ``requests`` is their number at the server; None for any number.
+
+    With a ``finish_reason`` other than ``stop``, and with tool calls, ``extract()`` raises an error.
+    """
 
     requests: int | None = 1
     finish_reason: str = "stop"
@@ -44,8 +47,11 @@ class Answers:
 
 @attrs.frozen
 class Fails:
-    """``error`` is raised. ``pieces``: how many pieces of the text are in its ``partial``, None where it has none.
-    ``says`` is in its message, ``facts`` are its attributes, ``cause`` the kind of its cause. ``requests`` arrived."""
+    """``error`` is raised.
+
+    ``says`` is in its message, ``facts`` are its attributes, ``cause`` is the type of its cause, and ``pieces`` is the
+    number of texts in its ``partial``, None without one. ``requests`` is their number at the server.
+    """
 
     error: type[BackendError]
     says: str = ""
@@ -60,7 +66,7 @@ Outcome = Answers | Fails
 
 @attrs.frozen
 class Row:
-    """One fault. ``cold``: what becomes of it where the type expects a cold start (vllm, llamacpp)."""
+    """One fault. ``cold`` is the outcome with types that expect a cold start (vllm, llamacpp)."""
 
     streamed: Outcome
     plain: Outcome | None = None
@@ -95,7 +101,7 @@ CUT_PLAIN = Fails(APIConnectionError, BROKE, facts={"sent": True, "refused": Fal
 ERROR_IN_BODY = Row(interrupted(SENT_ERROR, 2), Fails(ResponseError, STATUS_ERROR))
 
 TABLE: Mapping[str, Row] = {
-    # --- before an answer
+    # --- before the response
     "refuse": everywhere(Fails(APIConnectionError, "refused", facts={"refused": True}, requests=0), cold=Answers()),
     "no_response": Row(timed_out("first_token"), timed_out("total"), hangs=True),
     "loading": everywhere(Answers(requests=2), cold=Answers(requests=None)),
@@ -117,7 +123,7 @@ TABLE: Mapping[str, Row] = {
     "informational_responses": WHOLE,
     "not_http": everywhere(Fails(MalformedResponseError, "no valid HTTP")),
     "giant_header": everywhere(Fails(MalformedResponseError, "no valid HTTP")),
-    # --- how a body is sent
+    # --- transfer of the body
     "close_in_chunk": Row(interrupted(BROKE, 2, cause=APIConnectionError), CUT_PLAIN),
     "reset_in_body": Row(interrupted(BROKE, 2, cause=APIConnectionError), CUT_PLAIN),
     "short_body": Row(interrupted(BROKE, 4, cause=APIConnectionError), CUT_PLAIN),
@@ -139,7 +145,7 @@ TABLE: Mapping[str, Row] = {
         interrupted("an event of the stream is larger than 8388608 bytes", 0, cause=ResponseTooLargeError)
     ),
     "giant_error": everywhere(Fails(InternalServerError, "it went wrong", facts={"status_code": 500})),
-    # --- what a body says
+    # --- content of the body
     "no_terminal_marker": Row(interrupted("the stream ended without", 2), interrupted("incomplete response", 0)),
     "done_without_finish_reason": Row(interrupted("[DONE] came without a finish_reason", 2)),
     "finish_reason_without_done": Row(Answers()),
@@ -170,7 +176,7 @@ TABLE: Mapping[str, Row] = {
     ),
     "repeated_tool_index": Row(Answers(finish_reason="tool_calls", calls=('look {"x":1}', 'find {"y":2}'))),
     "interleaved_tool_calls": Row(Answers(finish_reason="tool_calls", calls=('look {"x":1}', 'find {"y":2}'))),
-    # --- connections that are kept
+    # --- keep-alive connections
     "close_after_response": WHOLE,
     "close_on_reuse": WHOLE,
     "unsolicited_response": WHOLE,
@@ -178,7 +184,7 @@ TABLE: Mapping[str, Row] = {
 
 WIRE_ROWS: Mapping[str, Mapping[str, Row]] = {
     "messages": {
-        # Anthropic's end is message_stop, which nobody leaves out.
+        # The end marker is message_stop, which no server leaves out.
         "done_without_finish_reason": Row(interrupted("stop_reason is None", 2)),
         "finish_reason_without_done": Row(interrupted("the stream ended without message_stop", 4)),
         "empty_choices": Row(
@@ -186,13 +192,13 @@ WIRE_ROWS: Mapping[str, Mapping[str, Row]] = {
         ),
     },
     "ollama": {
-        # Every line is JSON; what is none ends the stream where it stands.
+        # Every line is JSON; any other line ends the stream.
         "plain_text_event": Row(interrupted("a line of the stream is malformed", 2)),
         "html_page": Row(interrupted("a line of the stream is malformed", 0), Fails(MalformedResponseError, NOT_OURS)),
         "unexpected_json": Row(
             interrupted("a line of the stream is malformed", 0), Fails(MalformedResponseError, NOT_OURS)
         ),
-        # One line that says done is a whole stream.
+        # One line with done is a complete stream.
         "plain_response": Row(Answers()),
     },
 }
