@@ -10,3 +10,13 @@ _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0
 def escape_controls(text: str) -> str:
     """Return ``text`` with its control characters written out, except line feeds and tabs."""
     return text.translate(_CONTROLS)
+
+
+def one_line(text: str) -> str:
+    """Return ``text`` on one line: white space collapsed, control characters escaped."""
+    return escape_controls(" ".join(text.split()))
+
+
+def pluralize(count: int, noun: str) -> str:
+    """Return the count with its noun: ``1 row``, ``2 rows``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

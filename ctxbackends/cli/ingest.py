@@ -16,8 +16,9 @@ import click
 from ctxbackends.cli.backends import Choice, backend_options, opened
 from ctxbackends.cli.options import kinds_named, out_option
 from ctxbackends.cli.terminal import PLAIN_INTERVAL, Waiting, print_json, printable, utf8, waiting
-from ctxbackends.knowledge.records import PLURALS, counted
+from ctxbackends.knowledge.records import PLURALS
 from ctxbackends.knowledge.run_options import RunOptions
+from ctxbackends.text import pluralize
 
 _SESSION = "decisions,learnings,tasks,open-questions"
 _DOCUMENTS = "decisions,tasks,risks,terms"
@@ -153,7 +154,7 @@ async def _run(
         skipped=tuple(skipped),
     )
     inside = False
-    if run.holds_back:
+    if run.has_redacted:
         # What is only for this network goes over connections that are held to it: a name may lead elsewhere later on,
         # and a proxy may take it anywhere.
         async with opened(choice) as looked_at:
@@ -182,20 +183,20 @@ class Shown:
         self._last = time.monotonic()
 
     def event(self, event: Any) -> None:
-        from ctxbackends.knowledge.progress import Kept, Progress  # noqa: PLC0415
-        from ctxbackends.knowledge.sources.base import Skipped  # noqa: PLC0415
+        from ctxbackends.knowledge.progress import Progress, ResumePoint  # noqa: PLC0415
+        from ctxbackends.knowledge.sources.base import SkippedInput  # noqa: PLC0415
         from ctxbackends.types import Loading  # noqa: PLC0415
 
         if isinstance(event, Loading):
             self._line(event)
         elif isinstance(event, Progress):
             self._progress(event)
-        elif isinstance(event, Skipped):
+        elif isinstance(event, SkippedInput):
             self._line.stop()
             click.echo(f"skipped: {printable(str(event), err=True)}", err=True)
-        elif isinstance(event, Kept):
+        elif isinstance(event, ResumePoint):
             self._line.stop()
-            click.echo(f"{counted(event.chunks, 'finished chunk')} kept; --resume goes on with them", err=True)
+            click.echo(f"{pluralize(event.chunks, 'finished chunk')} kept; --resume goes on with them", err=True)
 
     def _progress(self, progress: Any) -> None:
         if sys.stderr.isatty():
@@ -213,29 +214,32 @@ class Shown:
         for one in plan.inputs:
             click.echo(f"{printable(one.name)}  {one.size:,} bytes")
         context = f"{plan.context_length} tokens" if plan.context_length else "not told"
-        chunks = f"{counted(plan.chunks, 'chunk')} of at most {plan.chunk_tokens} tokens"
+        chunks = f"{pluralize(plan.chunks, 'chunk')} of at most {plan.chunk_tokens} tokens"
         click.echo(f"{chunks} would go to {plan.model or 'no model'} at {plan.endpoint} (context: {context})")
         if plan.masked:
-            click.echo(f"{counted(plan.masked, 'secret')} would be masked")
+            click.echo(f"{pluralize(plan.masked, 'secret')} would be masked")
 
     def outcome(self, outcome: Any) -> None:
         report = outcome.report
         if report.masked:
-            click.echo(f"{counted(report.masked, 'secret')} masked before anything was sent", err=True)
+            click.echo(f"{pluralize(report.masked, 'secret')} masked before anything was sent", err=True)
         if outcome.path is None:
-            click.echo(f"nothing found in {counted(report.chunks, 'chunk')}; nothing was written", err=True)
+            click.echo(f"nothing found in {pluralize(report.chunks, 'chunk')}; nothing was written", err=True)
             return
-        known = sum(row.known is not None for row in outcome.rows)
-        parts = [counted(len(outcome.rows), "row")]
+        known = sum(row.known_at is not None for row in outcome.rows)
+        parts = [pluralize(len(outcome.rows), "row")]
         parts += [f"{known} of them known already"] if known else []
         parts += [f"{report.quarantined} quarantined"] if report.quarantined else []
-        parts += [f"{counted(len(report.skipped), 'part')} not read"] if report.skipped else []
-        click.echo(f"{', '.join(parts)} in {counted(report.chunks, 'chunk')}, {report.elapsed:.1f} s", err=True)
+        parts += [f"{pluralize(len(report.skipped), 'part')} not read"] if report.skipped else []
+        click.echo(f"{', '.join(parts)} in {pluralize(report.chunks, 'chunk')}, {report.elapsed:.1f} s", err=True)
         click.echo(str(outcome.path))
         if outcome.rows:
             click.echo(f"review them: ctxbackends proposals review {outcome.path.stem}", err=True)
         else:
             click.echo(f"see them: ctxbackends proposals show {outcome.path.stem} --quarantined", err=True)
+
+
+_EVENT_NAMES = {"SkippedInput": "skipped", "QuarantinedRow": "quarantined", "ResumePoint": "resume_point"}
 
 
 class JSONLines:
@@ -244,7 +248,7 @@ class JSONLines:
     def event(self, event: Any) -> None:
         import msgspec  # noqa: PLC0415
 
-        name = type(event).__name__.lower()
+        name = _EVENT_NAMES.get(type(event).__name__) or type(event).__name__.lower()
         more = {}
         if name == "progress":
             more = {"tokens_per_second": event.tokens_per_second, "seconds_left": event.seconds_left}

@@ -19,7 +19,7 @@ from ctxbackends.cli.root import debug_option
 from ctxbackends.cli.rows import in_editor, row_text
 from ctxbackends.cli.terminal import print_json, print_table, printable, utf8
 from ctxbackends.files import create_file
-from ctxbackends.knowledge.errors import ProposalError, writing
+from ctxbackends.knowledge.errors import ProposalError, wrap_write_errors
 from ctxbackends.knowledge.export import payload
 from ctxbackends.knowledge.proposals import (
     DIRECTORY,
@@ -27,8 +27,8 @@ from ctxbackends.knowledge.proposals import (
     context_directory,
     find_context,
     find_proposal,
-    proposals_in,
-    ready_directory,
+    list_proposals,
+    prepare_directory,
 )
 from ctxbackends.knowledge.records import PLURALS, Kind, Row, kind_of, title_of
 from ctxbackends.knowledge.review import Review
@@ -80,7 +80,7 @@ def _chosen(review: Review, named: list[str], every: bool) -> list[str]:
         raise click.UsageError(
             "name rows (d1 t2), or all of them with --all; ctxbackends proposals review goes through them"
         )
-    return list(review.proposal.named()) if every else named
+    return list(review.proposal.rows_by_name()) if every else named
 
 
 # --- looking --------------------------------------------------------------------------------------------
@@ -91,7 +91,7 @@ def _chosen(review: Review, named: list[str], every: bool) -> list[str]:
 @place_option
 def list_(directory: Path, as_json: bool) -> None:
     """List the proposals, the newest last."""
-    found = [_told(path) for path in proposals_in(directory)]
+    found = [_told(path) for path in list_proposals(directory)]
     if as_json:
         print_json(found)
     elif found:
@@ -170,7 +170,7 @@ def _as_json(review: Review, wanted: dict[str, Row]) -> dict[str, Any]:
             {
                 "name": name,
                 **msgspec.to_builtins(row),
-                "review": {"state": "undecided", **msgspec.to_builtins(review.decided(name))},
+                "review": {"state": "undecided", **msgspec.to_builtins(review.verdict(name))},
             }
             for name, row in wanted.items()
         ],
@@ -336,7 +336,7 @@ def export(directory: Path, proposal: str, kinds: tuple[Kind, ...], section: str
     rows = {
         name: row
         for name, row in opened.rows().items()
-        if opened.decided(name).state == "accepted" and row.kind in kinds
+        if opened.verdict(name).state == "accepted" and row.kind in kinds
     }
     # All of them before the first is written: one that the other tool would refuse stops the rest.
     payloads = {name: payload(name, row, proposal=opened.path.stem, section=section) for name, row in rows.items()}
@@ -347,11 +347,11 @@ def export(directory: Path, proposal: str, kinds: tuple[Kind, ...], section: str
         for one in payloads.values():
             print_json(one)
         return
-    ready_directory(target, context=find_context())
+    prepare_directory(target, context=find_context())
     for name, one in payloads.items():
         path = target / f"{opened.path.stem}-{rows[name].kind}-{name}.json"
         data = json.dumps(one, ensure_ascii=False, indent=2).encode() + b"\n"
-        with writing(path):
+        with wrap_write_errors(path):
             created = create_file(path, data)
         if created:
             click.echo(str(path))

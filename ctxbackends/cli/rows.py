@@ -9,19 +9,19 @@ from ctxbackends.knowledge.review import Review
 
 
 def row_text(review: Review, name: str, row: Row) -> str:
-    decided = review.decided(name)
+    decided = review.verdict(name)
     state = (
         "" if decided.state == "undecided" else f"  [{decided.state}{f': {decided.reason}' if decided.reason else ''}]"
     )
     lines = [f"{name}  {row.kind}: {row.title}{state}"]
-    original = fields_of(review.proposal.named()[name].record)
+    original = fields_of(review.proposal.rows_by_name()[name].record)
     for number, (field, value) in enumerate(fields_of(row.record).items()):
         if number:
             lines.append(f"    {field}: {value}")
         if field in decided.fields:
             lines.append(f"      (edited; was: {original[field]})")
-    if row.known is not None:
-        lines.append(f"    known already: {row.known}")
+    if row.known_at is not None:
+        lines.append(f"    known already: {row.known_at}")
     for evidence in row.evidence:
         lines += [f"    > {evidence.quote}", f"      {evidence.where}"]
     return "\n".join(lines)

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from ctxbackends.knowledge.ingestion import ingest as ingest
     from ctxbackends.knowledge.journal import Journal as Journal
     from ctxbackends.knowledge.progress import Event as Event
-    from ctxbackends.knowledge.progress import Kept as Kept
     from ctxbackends.knowledge.progress import OnEvent as OnEvent
     from ctxbackends.knowledge.progress import Plan as Plan
     from ctxbackends.knowledge.progress import Progress as Progress
     from ctxbackends.knowledge.progress import Report as Report
+    from ctxbackends.knowledge.progress import ResumePoint as ResumePoint
     from ctxbackends.knowledge.proposal import Facts as Facts
     from ctxbackends.knowledge.proposal import Proposal as Proposal
     from ctxbackends.knowledge.proposals import context_directory as context_directory
@@ -36,23 +36,23 @@ if TYPE_CHECKING:
     from ctxbackends.knowledge.records import Kind as Kind
     from ctxbackends.knowledge.records import Learning as Learning
     from ctxbackends.knowledge.records import OpenQuestion as OpenQuestion
-    from ctxbackends.knowledge.records import Quarantined as Quarantined
+    from ctxbackends.knowledge.records import QuarantinedRow as QuarantinedRow
     from ctxbackends.knowledge.records import Record as Record
     from ctxbackends.knowledge.records import Risk as Risk
     from ctxbackends.knowledge.records import Row as Row
     from ctxbackends.knowledge.records import Task as Task
     from ctxbackends.knowledge.records import Term as Term
-    from ctxbackends.knowledge.review import Decided as Decided
     from ctxbackends.knowledge.review import Review as Review
+    from ctxbackends.knowledge.review import Verdict as Verdict
     from ctxbackends.knowledge.run_options import RunOptions as RunOptions
     from ctxbackends.knowledge.sources.base import Input as Input
     from ctxbackends.knowledge.sources.base import Piece as Piece
     from ctxbackends.knowledge.sources.base import Segment as Segment
-    from ctxbackends.knowledge.sources.base import Skipped as Skipped
+    from ctxbackends.knowledge.sources.base import SkippedInput as SkippedInput
     from ctxbackends.knowledge.sources.base import Source as Source
     from ctxbackends.knowledge.sources.documents import DOCXSource as DOCXSource
     from ctxbackends.knowledge.sources.documents import PDFSource as PDFSource
-    from ctxbackends.knowledge.sources.find import Found as Found
+    from ctxbackends.knowledge.sources.find import DiscoveryResult as DiscoveryResult
     from ctxbackends.knowledge.sources.find import find_sources as find_sources
     from ctxbackends.knowledge.sources.find import source_of as source_of
     from ctxbackends.knowledge.sources.text import StdinSource as StdinSource
@@ -76,11 +76,11 @@ _HOMES = {
     "journal": ("Journal",),
     "progress": (
         "Event",
-        "Kept",
         "OnEvent",
         "Plan",
         "Progress",
         "Report",
+        "ResumePoint",
     ),
     "proposal": (
         "Facts",
@@ -103,7 +103,7 @@ _HOMES = {
         "Kind",
         "Learning",
         "OpenQuestion",
-        "Quarantined",
+        "QuarantinedRow",
         "Record",
         "Risk",
         "Row",
@@ -111,14 +111,14 @@ _HOMES = {
         "Term",
     ),
     "review": (
-        "Decided",
         "Review",
+        "Verdict",
     ),
     "sources.base": (
         "Input",
         "Piece",
         "Segment",
-        "Skipped",
+        "SkippedInput",
         "Source",
     ),
     "run_options": ("RunOptions",),
@@ -127,7 +127,7 @@ _HOMES = {
         "PDFSource",
     ),
     "sources.find": (
-        "Found",
+        "DiscoveryResult",
         "find_sources",
         "source_of",
     ),

@@ -15,9 +15,9 @@ from ctxbackends.errors import ContextOverflowError, IncompleteOutputError, Stru
 from ctxbackends.knowledge.chunks import Chunk
 from ctxbackends.knowledge.errors import ChunkError
 from ctxbackends.knowledge.journal import Journal
-from ctxbackends.knowledge.questions import Question
+from ctxbackends.knowledge.questions import Prompt
 from ctxbackends.knowledge.run_options import RunOptions
-from ctxbackends.knowledge.sources.base import Skipped
+from ctxbackends.knowledge.sources.base import SkippedInput
 from ctxbackends.structured import extract_result
 from ctxbackends.types import Usage
 
@@ -25,7 +25,7 @@ MAX_SPLITS = 4
 """How often a chunk is halved whose answer did not become whole."""
 
 
-class Answered(msgspec.Struct, frozen=True, kw_only=True):
+class ChunkResult(msgspec.Struct, frozen=True, kw_only=True):
     """The model's answer to a chunk, or ``failed``. ``kept``: it came from the journal."""
 
     chunk: Chunk
@@ -34,10 +34,10 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True):
     requested_model: str | None = None
     served_model: str | None = None
     kept: bool = False
-    failed: Skipped | None = None
+    failed: SkippedInput | None = None
 
 
-class _Kept(msgspec.Struct, frozen=True, omit_defaults=True):
+class _JournalEntry(msgspec.Struct, frozen=True, omit_defaults=True):
     """An answer as the journal holds it. ``split``: the chunk was halved, and its halves have answers."""
 
     answer: msgspec.Raw = msgspec.Raw(b"null")
@@ -47,30 +47,30 @@ class _Kept(msgspec.Struct, frozen=True, omit_defaults=True):
     split: bool = False
 
 
-class Asker:
+class ChunkExtractor:
     """Asks one question about many chunks, ``at_once`` of them at the same time. ``answer_tokens`` is what an answer
     may have. ``options.skip_failed``: a chunk without a usable answer is told of, and no error."""
 
     def __init__(
         self,
         backend: Backend,
-        question: Question,
+        question: Prompt,
         options: RunOptions,
         *,
-        at_once: int,
+        max_in_flight: int,
         answer_tokens: int,
         journal: Journal | None,
     ) -> None:
         self._backend = backend
         self._question = question
         self._options = options
-        self._places = asyncio.Semaphore(at_once)
+        self._places = asyncio.Semaphore(max_in_flight)
         self._answer_tokens = answer_tokens
         self._journal = journal
 
-    async def ask(self, chunk: Chunk, *, splits: int = 0) -> list[Answered]:
+    async def extract(self, chunk: Chunk, *, splits: int = 0) -> list[ChunkResult]:
         """The answer to a chunk; of its parts, where it was too much for one."""
-        shown = chunk.shown()
+        shown = chunk.render()
         key = self._key(shown)
         kept = self._kept(key)
         if kept is not None and not kept.split:
@@ -79,21 +79,21 @@ class Asker:
             try:
                 return [await self._asked(chunk, shown, key)]
             except (ContextOverflowError, IncompleteOutputError) as error:
-                halves = chunk.halves() if splits < MAX_SPLITS and _may_fit_in_parts(error) else None
+                halves = chunk.split() if splits < MAX_SPLITS and _may_fit_in_parts(error) else None
                 if halves is None:
                     return [self._failed(chunk, error)]
             except StructuredOutputError as error:
                 return [self._failed(chunk, error)]
-            self._keep(key, _Kept(split=True))
+            self._keep(key, _JournalEntry(split=True))
         else:
-            halves = chunk.halves()
+            halves = chunk.split()
             assert halves is not None, "it was halved before"
         return [
-            *await self.ask(halves[0], splits=splits + 1),
-            *await self.ask(halves[1], splits=splits + 1),
+            *await self.extract(halves[0], splits=splits + 1),
+            *await self.extract(halves[1], splits=splits + 1),
         ]
 
-    async def _asked(self, chunk: Chunk, shown: str, key: str) -> Answered:
+    async def _asked(self, chunk: Chunk, shown: str, key: str) -> ChunkResult:
         # Cloud APIs have models that refuse any temperature.
         sampling: dict[str, Any] = {"temperature": 0.0} if self._backend.schema_enforcement == "grammar" else {}
         async with self._places:
@@ -109,14 +109,14 @@ class Asker:
         completion = result.completion
         self._keep(
             key,
-            _Kept(
+            _JournalEntry(
                 answer=msgspec.Raw(msgspec.json.encode(result.value)),
                 requested_model=completion.requested_model,
                 served_model=completion.served_model,
                 usage=completion.usage,
             ),
         )
-        return Answered(
+        return ChunkResult(
             chunk=chunk,
             answer=result.value,
             usage=completion.usage,
@@ -124,13 +124,13 @@ class Asker:
             served_model=completion.served_model,
         )
 
-    def _failed(self, chunk: Chunk, error: Exception) -> Answered:
+    def _failed(self, chunk: Chunk, error: Exception) -> ChunkResult:
         """The model's answer to this chunk is of no use: the end of the run, unless the user said to go on."""
         problem = f"the model gave no usable answer to this part: {error}"
         if not self._options.skip_failed:
             raise ChunkError(chunk.where, f"{problem}; --skip-failed goes on without it, and says so") from error
-        skipped = Skipped(source=chunk.source, line=chunk.segments[0].first, reason=f"{chunk.where}: {problem}")
-        return Answered(chunk=chunk, failed=skipped)
+        skipped = SkippedInput(source=chunk.source, line=chunk.segments[0].first, reason=f"{chunk.where}: {problem}")
+        return ChunkResult(chunk=chunk, failed=skipped)
 
     # --- the journal ------------------------------------------------------------------------------
 
@@ -145,16 +145,16 @@ class Asker:
         )
         return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
 
-    def _kept(self, key: str) -> _Kept | None:
+    def _kept(self, key: str) -> _JournalEntry | None:
         raw = self._journal.get(key) if self._journal is not None else None
-        return None if raw is None else msgspec.json.decode(raw, type=_Kept)
+        return None if raw is None else msgspec.json.decode(raw, type=_JournalEntry)
 
-    def _keep(self, key: str, kept: _Kept) -> None:
+    def _keep(self, key: str, kept: _JournalEntry) -> None:
         if self._journal is not None:
             self._journal.put(key, msgspec.json.encode(kept))
 
-    def _answered(self, chunk: Chunk, kept: _Kept) -> Answered:
-        return Answered(
+    def _answered(self, chunk: Chunk, kept: _JournalEntry) -> ChunkResult:
+        return ChunkResult(
             chunk=chunk,
             answer=self._question.decoded(kept.answer),
             usage=kept.usage,

@@ -28,7 +28,7 @@ _MARGIN = 32  # what chat templates put around a message
 _BYTES_PER_TOKEN = 3.0
 """English has 4 to 5 bytes of UTF-8 in a token, code and numbers 2 to 3, Chinese about 3. Only where nobody counts."""
 
-_FILLED = 0.92
+_FILL_TARGET = 0.92
 """How full chunks are meant to be: what the counter finds to be too long is halved, which makes two small ones."""
 
 
@@ -52,12 +52,12 @@ class Budget:
     def learn(self, chunk: Chunk, tokens: int) -> None:
         """Take the density of the text from a chunk that was counted."""
         per_token = chunk.size / max(1, tokens - self.overhead)
-        wanted = int(self.chunk_tokens * per_token * _FILLED)
+        wanted = int(self.chunk_tokens * per_token * _FILL_TARGET)
         # Half of the way: one chunk of numbers is not the rest of the file.
         self.size = max(1, (self.size + wanted) // 2)
 
 
-async def budget_for(
+async def compute_budget(
     backend: Backend,
     instructions: str,
     *,
@@ -69,7 +69,7 @@ async def budget_for(
     context = context_length or _CONTEXT_UNKNOWN
     answer = min(ANSWER_TOKENS, context // 4)
     try:
-        overhead = await backend.count_tokens(prompt_of(instructions, ""), model=model) + _MARGIN
+        overhead = await backend.count_tokens(build_messages(instructions, ""), model=model) + _MARGIN
         counts = True
     except UnsupportedOperationError:
         overhead = int(len(instructions.encode()) / _BYTES_PER_TOKEN) + _MARGIN
@@ -93,6 +93,6 @@ async def budget_for(
     )
 
 
-def prompt_of(instructions: str, text: str) -> list[Message]:
+def build_messages(instructions: str, text: str) -> list[Message]:
     """The messages of one request, as :func:`ctxbackends.extract` makes them."""
     return [Message.system(instructions), Message.user(text)]

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 import msgspec
 
 from ctxbackends.knowledge.chunks import Chunk
-from ctxbackends.knowledge.questions import Found
-from ctxbackends.knowledge.records import Evidence, Quarantined, tidied, title_of
+from ctxbackends.knowledge.questions import ExtractedRow
+from ctxbackends.knowledge.records import Evidence, QuarantinedRow, title_of
 from ctxbackends.knowledge.sources.base import Segment
+from ctxbackends.text import one_line
 
 SHORTEST_QUOTE = 8
 """Characters, white space not counted. Less stands in any text by chance, and proves nothing."""
@@ -22,15 +23,15 @@ _MARKER = re.compile(r"(?:^|(?<=\s))\[\d+\]\s+")  # the numbers that the model w
 _AROUND = "\"'“”„‘’«»` "  # noqa: RUF001  # the quotation marks that models put around a quote
 
 
-class Checked(msgspec.Struct, frozen=True, kw_only=True):
+class CitedRow(msgspec.Struct, frozen=True, kw_only=True):
     """``evidence`` where the quote was found; ``moved``: at another place than the model said."""
 
-    found: Found
+    found: ExtractedRow
     evidence: Evidence
-    moved: bool
+    relocated: bool
 
 
-class Checker:
+class QuoteChecker:
     """Looks quotes up in one chunk. The folded text is made once, and only where there is a quote."""
 
     def __init__(self, chunk: Chunk) -> None:
@@ -45,7 +46,7 @@ class Checker:
             at += len(folded) + 1
         self._text = " ".join(pieces)
 
-    def check(self, found: Found) -> Checked | Quarantined:
+    def check(self, found: ExtractedRow) -> CitedRow | QuarantinedRow:
         """The row with its evidence, or why it is not to be believed."""
         if not _folded(title_of(found.record)):
             return self._refused(found, "it has no title")
@@ -85,7 +86,7 @@ class Checker:
                 high = middle
         return low
 
-    def _checked(self, found: Found, quote: str, place: int) -> Checked:
+    def _checked(self, found: ExtractedRow, quote: str, place: int) -> CitedRow:
         segments = self._chunk.segments
         begins, ends = self._segment_at(place), self._segment_at(place + len(quote) - 1)
         one, other = segments[begins], segments[ends]
@@ -93,7 +94,7 @@ class Checker:
         last = _place_in(other, place + len(quote) - 1 - self._starts[ends])
         evidence = Evidence(
             source=self._chunk.source,
-            quote=tidied(quote),
+            quote=one_line(quote),
             first=first,
             last=last,
             unit=self._chunk.unit,
@@ -102,17 +103,17 @@ class Checker:
             branch=one.branch,
         )
         named = any(segment.first <= found.line <= segment.last for segment in segments[begins : ends + 1])
-        return Checked(found=found, evidence=evidence, moved=not named)
+        return CitedRow(found=found, evidence=evidence, relocated=not named)
 
-    def _refused(self, found: Found, reason: str) -> Quarantined:
-        return Quarantined(record=found.record, reason=reason, quote=tidied(found.quote), where=self._chunk.where)
+    def _refused(self, found: ExtractedRow, reason: str) -> QuarantinedRow:
+        return QuarantinedRow(record=found.record, reason=reason, quote=one_line(found.quote), where=self._chunk.where)
 
 
-def check(found: Sequence[Found], chunk: Chunk) -> list[Checked | Quarantined]:
+def check(found: Sequence[ExtractedRow], chunk: Chunk) -> list[CitedRow | QuarantinedRow]:
     """Each row of an answer, checked against the chunk that it was given for."""
     if not found:
         return []
-    checker = Checker(chunk)
+    checker = QuoteChecker(chunk)
     return [checker.check(one) for one in found]
 
 

@@ -49,7 +49,7 @@ class ProposalError(KnowledgeError):
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def wrap_write_errors(path: Path) -> Iterator[None]:
     """Raise ProposalError in place of an OSError of the block, which writes ``path`` atomically."""
     try:
         yield

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from ctxbackends.knowledge.errors import ProposalError
-from ctxbackends.knowledge.records import Decision, Learning, Row, Task, fields_of, folded_title
+from ctxbackends.knowledge.records import Decision, Learning, Row, Task, fields_of, normalize_title
 
 _REQUIRED = {
     Decision: ("context", "rationale", "consequence"),
@@ -29,7 +29,7 @@ def payload(name: str, row: Row, *, proposal: str, section: str | None = None) -
     source = "; ".join(evidence.where for evidence in row.evidence)
     fields: dict[str, Any] = fields_of(record)
     for field in _REQUIRED.get(type(record), ()):
-        if not fields[field] or folded_title(fields[field]) in (*_PLACEHOLDERS, ""):
+        if not fields[field] or normalize_title(fields[field]) in (*_PLACEHOLDERS, ""):
             raise ProposalError(
                 f"{name} has no {field}, which ctx {row.kind} add wants; "
                 f"write one: ctxbackends proposals edit {proposal} {name} --set {field}=..."

@@ -19,17 +19,17 @@ import msgspec
 
 from ctxbackends.backend import Backend
 from ctxbackends.knowledge import citations
-from ctxbackends.knowledge.asking import Answered, Asker
-from ctxbackends.knowledge.budget import Budget, budget_for, prompt_of
+from ctxbackends.knowledge.asking import ChunkExtractor, ChunkResult
+from ctxbackends.knowledge.budget import Budget, build_messages, compute_budget
 from ctxbackends.knowledge.chunks import Chunk
 from ctxbackends.knowledge.errors import KnowledgeError, UnenforcedSchemaError
 from ctxbackends.knowledge.journal import Journal
 from ctxbackends.knowledge.progress import Event, OnEvent, Plan, Progress, Report
-from ctxbackends.knowledge.questions import Question
+from ctxbackends.knowledge.questions import Prompt
 from ctxbackends.knowledge.reading import Reader, length_of
-from ctxbackends.knowledge.records import Quarantined, Row
+from ctxbackends.knowledge.records import QuarantinedRow, Row
 from ctxbackends.knowledge.run_options import RunKeywords, RunOptions
-from ctxbackends.knowledge.sources.base import Input, Skipped, Source
+from ctxbackends.knowledge.sources.base import Input, SkippedInput, Source
 from ctxbackends.structured import probe_schema
 from ctxbackends.types import ServerStatus
 
@@ -57,7 +57,7 @@ class Ingestion:
     ) -> None:
         self._backend = backend
         self._sources = tuple(sources)
-        self._question = Question(options.kinds)
+        self._question = Prompt(options.kinds)
         self._options = options
         self._journal = journal
         self._tell = on_event or _nobody
@@ -66,11 +66,11 @@ class Ingestion:
         self._status = ServerStatus(state="ready")
         self._budget: Budget | None = None
         self._inputs: list[Input] = []
-        self._skipped: list[Skipped] = []
+        self._skipped: list[SkippedInput] = []
         self._rows: dict[str, Row] = {}
-        self._quarantined: list[Quarantined] = []
+        self._quarantined: list[QuarantinedRow] = []
         self._size = self._size_done = self._sources_done = 0
-        self._chunks_done = self._reused = self._moved = self._merged = self._masked = 0
+        self._chunks_done = self._reused = self._relocated = self._merged = self._masked = 0
         self._tokens: dict[str, int] = {}
         self._requested_model: str | None = None
         self._served_model: str | None = None
@@ -84,7 +84,7 @@ class Ingestion:
         return tuple(self._rows.values())
 
     @property
-    def quarantined(self) -> tuple[Quarantined, ...]:
+    def quarantined(self) -> tuple[QuarantinedRow, ...]:
         """What the model wrote and the sources do not prove."""
         return tuple(self._quarantined)
 
@@ -108,7 +108,7 @@ class Ingestion:
             reused=self._reused,
             rows=len(self._rows),
             quarantined=len(self._quarantined),
-            moved=self._moved,
+            relocated=self._relocated,
             merged=self._merged,
             masked=self._masked,
             input_tokens=self._tokens.get("input_tokens"),
@@ -162,17 +162,17 @@ class Ingestion:
         await self._check_enforced()
         budget = await self._prepared()
         at_once = self._options.max_concurrency or self._status.slots or CONCURRENCY
-        asker = Asker(
+        extractor = ChunkExtractor(
             self._backend,
             self._question,
             self._options,
-            at_once=at_once,
+            max_in_flight=at_once,
             answer_tokens=budget.answer_tokens,
             journal=self._journal,
         )
         self._began = time.monotonic()
         # Twice as many as are asked at once: those that wait take the places of those that are done before the oldest.
-        asked: deque[asyncio.Task[list[Answered]]] = deque()
+        asked: deque[asyncio.Task[list[ChunkResult]]] = deque()
         chunks = self._chunks(budget)
         more = True
         try:
@@ -182,7 +182,7 @@ class Ingestion:
                     if chunk is None:
                         more = False
                     else:
-                        asked.append(asyncio.create_task(asker.ask(chunk)))
+                        asked.append(asyncio.create_task(extractor.extract(chunk)))
                 if not asked:
                     break
                 for answered in await asked[0]:
@@ -220,7 +220,7 @@ class Ingestion:
         for source in self._sources:
             self._inputs.append(await _in_thread(source.prepare))
             self._size += await _in_thread(lambda source=source: length_of(source))  # type: ignore[misc]  # bound here
-        self._budget = await budget_for(
+        self._budget = await compute_budget(
             self._backend,
             self._question.instructions,
             model=self._options.model,
@@ -252,10 +252,10 @@ class Ingestion:
             yield chunk
             return
         tokens = await self._backend.count_tokens(
-            prompt_of(self._question.instructions, chunk.shown()), model=self._options.model
+            build_messages(self._question.instructions, chunk.render()), model=self._options.model
         )
         budget.learn(chunk, tokens)
-        halves = None if budget.fits(tokens) else chunk.halves()
+        halves = None if budget.fits(tokens) else chunk.split()
         if halves is None:
             yield chunk
             return
@@ -265,18 +265,18 @@ class Ingestion:
 
     def _note(self, reader: Reader) -> None:
         """Take over what the reader met, out of its thread."""
-        skipped, masked = reader.met()
+        skipped, masked = reader.drain()
         self._masked += masked
         for one in skipped:
             self._skip(one)
 
-    def _skip(self, skipped: Skipped) -> None:
+    def _skip(self, skipped: SkippedInput) -> None:
         self._skipped.append(skipped)
         self._tell(skipped)
 
     # --- rows -------------------------------------------------------------------------------------
 
-    def _take(self, answered: Answered) -> Iterator[Row]:
+    def _take(self, answered: ChunkResult) -> Iterator[Row]:
         """The rows of an answer that are new, checked; the others give their evidence to those that they repeat."""
         self._chunks_done += 1
         self._size_done += answered.chunk.size
@@ -291,11 +291,11 @@ class Ingestion:
             if count is not None:
                 self._tokens[name] = self._tokens.get(name, 0) + count
         for checked in citations.check(self._question.rows(answered.answer), answered.chunk):
-            if isinstance(checked, Quarantined):
+            if isinstance(checked, QuarantinedRow):
                 self._quarantined.append(checked)
                 self._tell(checked)
                 continue
-            self._moved += checked.moved
+            self._relocated += checked.relocated
             row = Row(record=checked.found.record, evidence=(checked.evidence,))
             known = self._rows.get(row.key)
             if known is None:

@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from ctxbackends.knowledge.records import Row, folded_title
-from ctxbackends.knowledge.sources.base import Skipped
+from ctxbackends.knowledge.records import Row, normalize_title
+from ctxbackends.knowledge.sources.base import SkippedInput
 
 _HEADING = re.compile(r"#{2,6}\s+(?:\[[0-9-]{10,17}\]\s*)?(.+?)\s*#*$")
 _ITEM = re.compile(r"\s*[-*+]\s+(?:\[[ xX-]\]\s+)?(.+)$")
@@ -30,15 +30,15 @@ _FORM = frozenset(
 )
 
 
-class Known:
+class ExistingEntries:
     """Titles to places. ``skipped``: files that could not be read."""
 
     def __init__(self) -> None:
         self._places: dict[str, str] = {}
-        self.skipped: tuple[Skipped, ...] = ()
+        self.skipped: tuple[SkippedInput, ...] = ()
 
     @classmethod
-    def read(cls, context: Path) -> Known:
+    def read(cls, context: Path) -> ExistingEntries:
         """What stands in the files of the directory ``context``, those below it not included."""
         known = cls()
         skipped = []
@@ -47,16 +47,16 @@ class Known:
                 lines = path.read_bytes().decode().split("\n")
             except (OSError, UnicodeDecodeError) as error:
                 why = "is not UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror or "cannot be read"
-                skipped.append(Skipped(source=f"{context.name}/{path.name}", reason=f"not compared with: {why}"))
+                skipped.append(SkippedInput(source=f"{context.name}/{path.name}", reason=f"not compared with: {why}"))
                 continue
             for number, title in _titles(lines):
-                known._places.setdefault(folded_title(title), f"{path.name}:{number}")
+                known._places.setdefault(normalize_title(title), f"{path.name}:{number}")
         known.skipped = tuple(skipped)
         return known
 
     def where(self, row: Row) -> str | None:
         """Where the row stands already (``DECISIONS.md:12``), or None."""
-        return self._places.get(folded_title(row.title))
+        return self._places.get(normalize_title(row.title))
 
 
 def _titles(lines: list[str]) -> Iterator[tuple[int, str]]:
@@ -66,7 +66,7 @@ def _titles(lines: list[str]) -> Iterator[tuple[int, str]]:
             fenced = not fenced
         elif not fenced:
             for title in _of_line(line.rstrip("\r")):
-                if folded_title(title) not in _FORM:
+                if normalize_title(title) not in _FORM:
                     yield number, title
 
 

@@ -21,19 +21,18 @@ from ctxbackends.knowledge.records import (
     RECORDS,
     Evidence,
     Kind,
-    Quarantined,
+    QuarantinedRow,
     Record,
     Row,
     Unit,
-    counted,
     fields_of,
+    format_place,
     kind_of,
-    place,
     record_of,
-    tidied,
     title_of,
 )
-from ctxbackends.knowledge.sources.base import Skipped
+from ctxbackends.knowledge.sources.base import SkippedInput
+from ctxbackends.text import one_line, pluralize
 
 FORMAT = 1
 
@@ -52,7 +51,7 @@ _IN_LINES = re.compile(r"(.+):([0-9]+)(?:-([0-9]+))?")
 _IN_OTHERS = re.compile(r"(.+), (page|paragraph) ([0-9]+)(?:-([0-9]+))?")
 
 
-class BrokenLayoutError(KnowledgeError):
+class InvalidProposalError(KnowledgeError):
     """The file is not as it was written. ``line`` is where that shows, from 1."""
 
     def __init__(self, line: int, problem: str) -> None:
@@ -63,7 +62,7 @@ class BrokenLayoutError(KnowledgeError):
 # --- writing --------------------------------------------------------------------------------------------
 
 
-def rendered(proposal: Proposal) -> str:
+def render(proposal: Proposal) -> str:
     """The whole file."""
     return "\n".join([*_front(proposal), *_head(proposal), *_body(proposal), ""])
 
@@ -93,7 +92,7 @@ def _head(proposal: Proposal) -> Iterator[str]:
     facts = proposal.facts
     sources = [one.name for one in facts.inputs]
     of = sources[0] if len(sources) == 1 else f"{len(sources)} inputs"
-    rows = counted(len(proposal.rows), "row")
+    rows = pluralize(len(proposal.rows), "row")
     yield ""
     yield f"# {rows} from {_text(of)}"
     yield ""
@@ -106,14 +105,14 @@ def _head(proposal: Proposal) -> Iterator[str]:
 
 def _body(proposal: Proposal) -> Iterator[str]:
     section = None
-    for name, row in proposal.named().items():
+    for name, row in proposal.rows_by_name().items():
         if row.kind is not section:
             section = row.kind
             yield from ("", f"## {_SECTIONS[section]}")
         yield from ("", f"### {name}: {_text(row.title)}".rstrip(), "")
         yield from _fields(row.record)
-        if row.known is not None:
-            yield _field("Known already", row.known)
+        if row.known_at is not None:
+            yield _field("Known already", row.known_at)
         for evidence in row.evidence:
             yield from ("", f"> {_first(evidence.quote)}", ">", f"> {_place(evidence)}")
     if proposal.quarantined:
@@ -149,7 +148,7 @@ def _field(label: str, value: str) -> str:
 
 
 def _place(evidence: Evidence) -> str:
-    parts = [place(_first(evidence.source), evidence.unit, evidence.first, evidence.last)]
+    parts = [format_place(_first(evidence.source), evidence.unit, evidence.first, evidence.last)]
     for label, value in (
         ("at", evidence.timestamp),
         ("session", evidence.session_id),
@@ -161,7 +160,7 @@ def _place(evidence: Evidence) -> str:
 
 def _text(value: str) -> str:
     """A text within a line: on one line, and nothing but text."""
-    return _ESCAPED.sub(r"\\\g<0>", tidied(value))
+    return _ESCAPED.sub(r"\\\g<0>", one_line(value))
 
 
 def _first(value: str) -> str:
@@ -181,7 +180,7 @@ def _parts(line: str) -> list[str]:
 # --- reading --------------------------------------------------------------------------------------------
 
 
-def parsed(text: str) -> Proposal:
+def parse(text: str) -> Proposal:
     """The proposal that was written as ``text``. Raises BrokenLayoutError."""
     return _Reader(text.split("\n")).proposal()
 
@@ -194,7 +193,7 @@ class _Reader:
         self._at = 0
 
     def _broken(self, problem: str, *, line: int | None = None) -> NoReturn:
-        raise BrokenLayoutError(self._at if line is None else line, problem)
+        raise InvalidProposalError(self._at if line is None else line, problem)
 
     def _next(self) -> str | None:
         """The next line that is not empty."""
@@ -208,8 +207,8 @@ class _Reader:
     def proposal(self) -> Proposal:
         facts, counts = self._front()
         rows: list[Row] = []
-        quarantined: list[Quarantined] = []
-        skipped: list[Skipped] = []
+        quarantined: list[QuarantinedRow] = []
+        skipped: list[SkippedInput] = []
         section: str | None = None
         kinds = {name: kind for kind, name in _SECTIONS.items()}
         numbers = dict.fromkeys(Kind, 0)
@@ -301,18 +300,19 @@ class _Reader:
         if not quotes or len(quotes) % 2:
             self._broken("each quote has its place below it, and a row has at least one")
         evidence = tuple(
-            self._evidence(_plain(quote), place) for quote, place in zip(quotes[::2], quotes[1::2], strict=True)
+            self._evidence(_plain(quote), format_place)
+            for quote, format_place in zip(quotes[::2], quotes[1::2], strict=True)
         )
-        return Row(record=record, evidence=evidence, known=known)
+        return Row(record=record, evidence=evidence, known_at=known)
 
     def _evidence(self, quote: str, line: str) -> Evidence:
-        place, *more = _parts(line)
+        format_place, *more = _parts(line)
         extra: dict[str, str] = {}
         for part in more:
             label, _, value = part.partition(" ")
             extra[label] = _plain(value)
-        others = _IN_OTHERS.fullmatch(place)
-        match = others or _IN_LINES.fullmatch(place)
+        others = _IN_OTHERS.fullmatch(format_place)
+        match = others or _IN_LINES.fullmatch(format_place)
         if match is None or extra.keys() - {"at", "session", "branch"}:
             self._broken("no place of a source, such as notes.md:12-14")
         unit: Unit = "line" if others is None else "page" if others[2] == "page" else "paragraph"
@@ -328,7 +328,7 @@ class _Reader:
             branch=extra.get("branch"),
         )
 
-    def _quarantined(self, title: str) -> Quarantined:
+    def _quarantined(self, title: str) -> QuarantinedRow:
         values = self._values()
         reason, where = values.pop("reason", ""), values.pop("shown", "")
         try:
@@ -337,11 +337,11 @@ class _Reader:
             self._broken(f"no kind; there are {', '.join(Kind)}")
         record = self._record(kind, title, values)
         quote = _plain(" ".join(self._quotes()))
-        return Quarantined(record=record, reason=reason, quote=quote, where=where)
+        return QuarantinedRow(record=record, reason=reason, quote=quote, where=where)
 
-    def _skipped(self, line: str) -> Skipped:
+    def _skipped(self, line: str) -> SkippedInput:
         source, *rest = _parts(line.removeprefix("- "))
         number = re.fullmatch(r"line ([0-9]+)", rest[0]) if len(rest) == 2 else None
         if len(rest) not in (1, 2) or (len(rest) == 2 and number is None):
             self._broken("not what was left out and why")
-        return Skipped(source=_plain(source), line=int(number[1]) if number else None, reason=_plain(rest[-1]))
+        return SkippedInput(source=_plain(source), line=int(number[1]) if number else None, reason=_plain(rest[-1]))

@@ -33,7 +33,7 @@ async def is_private(endpoint: str) -> bool:
     return bool(found) and all(is_inside(str(one[4][0]).partition("%")[0]) is True for one in found)
 
 
-def redacted(path: Path, globs: Sequence[str], *, root: Path) -> bool:
+def is_redacted(path: Path, globs: Sequence[str], *, root: Path) -> bool:
     """Whether one of ``globs`` means ``path``: as it is given, or where its links lead.
 
     A pattern without ``/`` means a file or directory of that name anywhere, with it one relative to ``root``; what

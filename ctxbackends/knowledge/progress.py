@@ -7,8 +7,8 @@ from typing import TypeAlias
 
 import msgspec
 
-from ctxbackends.knowledge.records import Quarantined
-from ctxbackends.knowledge.sources.base import Input, Skipped
+from ctxbackends.knowledge.records import QuarantinedRow
+from ctxbackends.knowledge.sources.base import Input, SkippedInput
 from ctxbackends.types import Loading
 
 
@@ -57,13 +57,13 @@ def _duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-class Kept(msgspec.Struct, frozen=True, kw_only=True):
+class ResumePoint(msgspec.Struct, frozen=True, kw_only=True):
     """A run ends half-way; so many ``chunks`` are in its journal, for the next one."""
 
     chunks: int
 
 
-Event: TypeAlias = Loading | Progress | Skipped | Quarantined | Kept
+Event: TypeAlias = Loading | Progress | SkippedInput | QuarantinedRow | ResumePoint
 OnEvent: TypeAlias = Callable[[Event], object]
 """Is told what happens in a run: a wait for a cold start, how far it is, what was not read, what is not believed."""
 
@@ -84,12 +84,12 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     context_length: int | None
     chunk_tokens: int
     inputs: tuple[Input, ...]
-    skipped: tuple[Skipped, ...]
+    skipped: tuple[SkippedInput, ...]
     chunks: int
     reused: int
     rows: int
     quarantined: int
-    moved: int
+    relocated: int
     merged: int
     masked: int
     input_tokens: int | None
@@ -108,6 +108,6 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     context_length: int | None
     chunk_tokens: int
     inputs: tuple[Input, ...]
-    skipped: tuple[Skipped, ...]
+    skipped: tuple[SkippedInput, ...]
     chunks: int
     masked: int

@@ -7,8 +7,8 @@ from types import MappingProxyType
 
 import msgspec
 
-from ctxbackends.knowledge.records import Kind, Quarantined, Row
-from ctxbackends.knowledge.sources.base import Input, Skipped
+from ctxbackends.knowledge.records import Kind, QuarantinedRow, Row
+from ctxbackends.knowledge.sources.base import Input, SkippedInput
 
 LETTERS: Mapping[Kind, str] = MappingProxyType(
     {
@@ -53,10 +53,10 @@ class Proposal(msgspec.Struct, frozen=True, kw_only=True):
 
     facts: Facts
     rows: tuple[Row, ...]
-    quarantined: tuple[Quarantined, ...] = ()
-    skipped: tuple[Skipped, ...] = ()
+    quarantined: tuple[QuarantinedRow, ...] = ()
+    skipped: tuple[SkippedInput, ...] = ()
 
-    def named(self) -> dict[str, Row]:
+    def rows_by_name(self) -> dict[str, Row]:
         """The rows by name (``d1``), kind by kind."""
         named: dict[str, Row] = {}
         for kind in Kind:

@@ -13,8 +13,8 @@ import msgspec
 
 from ctxbackends.config_read import context_dir_of, find_ctxrc
 from ctxbackends.files import create_file
-from ctxbackends.knowledge.errors import ProposalError, writing
-from ctxbackends.knowledge.layout import BrokenLayoutError, parsed, rendered
+from ctxbackends.knowledge.errors import ProposalError, wrap_write_errors
+from ctxbackends.knowledge.layout import InvalidProposalError, parse, render
 from ctxbackends.knowledge.proposal import Proposal
 
 CONTEXT = ".context"
@@ -32,7 +32,7 @@ def proposal_id(when: datetime, slug: str) -> str:
     return f"{when:%Y%m%dT%H%M%SZ}-{slug}"
 
 
-def slugged(text: str) -> str:
+def slugify(text: str) -> str:
     """``text`` as a part of a file's name: lower-case ASCII words, 40 characters at most, never nothing."""
     ascii_text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
     words = re.sub(r"[^a-z0-9]+", "-", ascii_text).strip("-")
@@ -74,7 +74,7 @@ def _configured_context(start: Path | None) -> tuple[Path, str] | None:
     return (Path(from_file), f"context_dir of {ctxrc}") if from_file is not None else None
 
 
-def ready_directory(directory: Path, *, context: Path | None = None) -> None:
+def prepare_directory(directory: Path, *, context: Path | None = None) -> None:
     """Make ``directory`` where it is missing (not what is above it), and hold that files can be written there. Raises
     ProposalError, also for a ``.context`` itself or ``context``, whose files are people's own."""
     real = os.path.realpath(directory)
@@ -104,8 +104,8 @@ def write_proposal(directory: Path, proposal: Proposal) -> Path:
         name = first if number == 1 else f"{first}-{number}"
         named = msgspec.structs.replace(proposal, facts=msgspec.structs.replace(proposal.facts, id=name))
         path = directory / f"{name}.md"
-        with writing(path):
-            if create_file(path, rendered(named).encode()):
+        with wrap_write_errors(path):
+            if create_file(path, render(named).encode()):
                 return path
     raise ProposalError(f"{directory} holds a thousand proposals of the name {first}")
 
@@ -119,8 +119,8 @@ def read_proposal(path: Path) -> Proposal:
     except UnicodeDecodeError:
         raise ProposalError(f"{path} is not UTF-8 text") from None
     try:
-        proposal = parsed(text)
-    except BrokenLayoutError as error:
+        proposal = parse(text)
+    except InvalidProposalError as error:
         raise ProposalError(
             f"{path}:{error.line}: {error.problem}; a proposal is not edited by hand, use ctxbackends proposals edit"
         ) from None
@@ -129,7 +129,7 @@ def read_proposal(path: Path) -> Proposal:
     return proposal
 
 
-def proposals_in(directory: Path) -> tuple[Path, ...]:
+def list_proposals(directory: Path) -> tuple[Path, ...]:
     """The files of proposals, the oldest first; none where there is no such directory."""
     try:
         names = sorted(entry for entry in os.listdir(directory) if entry.endswith(".md") and _ID.fullmatch(entry[:-3]))
@@ -143,7 +143,7 @@ def proposals_in(directory: Path) -> tuple[Path, ...]:
 def find_proposal(directory: Path, name: str = LATEST) -> Path:
     """The proposal of this id, or the only one whose id begins with ``name`` or has it as its slug; ``latest`` is the
     newest. Raises ProposalError that lists what there is."""
-    paths = proposals_in(directory)
+    paths = list_proposals(directory)
     if not paths:
         raise ProposalError(f"there are no proposals in {directory}; ctxbackends ingest and compact make them")
     if name == LATEST:

@@ -16,21 +16,21 @@ from ctxbackends.backend import Backend
 from ctxbackends.knowledge.errors import JournalError, SourceError
 from ctxbackends.knowledge.ingestion import Ingestion
 from ctxbackends.knowledge.journal import Journal
-from ctxbackends.knowledge.known import Known
-from ctxbackends.knowledge.privacy import is_private, redacted
-from ctxbackends.knowledge.progress import Kept, OnEvent, Plan, Report
+from ctxbackends.knowledge.known import ExistingEntries
+from ctxbackends.knowledge.privacy import is_private, is_redacted
+from ctxbackends.knowledge.progress import OnEvent, Plan, Report, ResumePoint
 from ctxbackends.knowledge.proposal import Facts, Proposal
 from ctxbackends.knowledge.proposals import (
     CONTEXT,
     DIRECTORY,
+    prepare_directory,
     proposal_id,
-    ready_directory,
-    slugged,
+    slugify,
     write_proposal,
 )
 from ctxbackends.knowledge.records import Row
 from ctxbackends.knowledge.run_options import RunOptions
-from ctxbackends.knowledge.sources.base import Skipped, Source
+from ctxbackends.knowledge.sources.base import SkippedInput, Source
 
 
 class Privacy(msgspec.Struct, frozen=True):
@@ -64,10 +64,10 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     context: Path | None = None
     privacy: Privacy = Privacy()
     resume: bool | None = None
-    skipped: tuple[Skipped, ...] = ()
+    skipped: tuple[SkippedInput, ...] = ()
 
     @property
-    def holds_back(self) -> bool:
+    def has_redacted(self) -> bool:
         """Whether there is a source that ``privacy`` keeps on this network."""
         return any(self._is_redacted(source) for source in self.sources)
 
@@ -82,7 +82,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     ) -> Outcome:
         """Ask the model about all of it, and write one proposal, whole; or none, where an error comes or nothing is
         found. Finished chunks of a run that fails are kept in the journal."""
-        ready_directory(self.directory, context=self.context)  # said now, and not after hours of work
+        prepare_directory(self.directory, context=self.context)  # said now, and not after hours of work
         allowed, withheld = await self._allowed(backend, on_event)
         journal = self._journal(allowed)
         try:
@@ -101,7 +101,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
             journal.remove()
         except BaseException:
             if len(journal) and on_event is not None:
-                on_event(Kept(chunks=len(journal)))
+                on_event(ResumePoint(chunks=len(journal)))
             raise
         finally:
             journal.close()
@@ -118,7 +118,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
             on_event=on_event,
         )
 
-    async def _allowed(self, backend: Backend, on_event: OnEvent | None) -> tuple[list[Source], list[Skipped]]:
+    async def _allowed(self, backend: Backend, on_event: OnEvent | None) -> tuple[list[Source], list[SkippedInput]]:
         """The sources that may go to this backend, and those that stay here."""
         for one in self.skipped:
             if on_event is not None:
@@ -127,7 +127,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
         if not secret or await is_private(backend.endpoint):
             return list(self.sources), []
         withheld = [
-            Skipped(source=one.name, reason=f"not sent to {backend.endpoint}: privacy.redact of .ctxrc has it")
+            SkippedInput(source=one.name, reason=f"not sent to {backend.endpoint}: privacy.redact of .ctxrc has it")
             for one in secret
         ]
         if len(secret) == len(self.sources):
@@ -142,7 +142,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
         return [one for one in self.sources if one not in secret], withheld
 
     def _is_redacted(self, source: Source) -> bool:
-        return source.path is not None and redacted(source.path, self.privacy.globs, root=self.privacy.root)
+        return source.path is not None and is_redacted(source.path, self.privacy.globs, root=self.privacy.root)
 
     def _journal(self, sources: Iterable[Source]) -> Journal:
         """The journal of these inputs: of their names, so that a changed file keeps what did not change in it; of the
@@ -156,9 +156,9 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
         place = self.directory.parent / "journal" if beside else self.directory / ".journal"
         return Journal(place / f"{name}.jsonl")
 
-    def _written(self, run: Ingestion, withheld: Sequence[Skipped]) -> Outcome:
-        known = Known.read(self.context) if self.context is not None else Known()
-        rows = tuple(msgspec.structs.replace(row, known=known.where(row)) for row in run.rows())
+    def _written(self, run: Ingestion, withheld: Sequence[SkippedInput]) -> Outcome:
+        known = ExistingEntries.read(self.context) if self.context is not None else ExistingEntries()
+        rows = tuple(msgspec.structs.replace(row, known_at=known.where(row)) for row in run.rows())
         skipped = (*self.skipped, *withheld, *run.report.skipped, *known.skipped)
         report = msgspec.structs.replace(run.report, skipped=skipped)
         if not rows and not run.quarantined:
@@ -166,7 +166,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
         now = datetime.now(UTC)
         first = self.sources[0].name
         facts = Facts(
-            id=proposal_id(now, slugged(Path(first).stem or first)),
+            id=proposal_id(now, slugify(Path(first).stem or first)),
             created=now.strftime("%Y-%m-%dT%H:%M:%SZ"),
             command=self.command,
             kinds=self.options.kinds,

@@ -15,7 +15,8 @@ from typing import Annotated, Any
 
 import msgspec
 
-from ctxbackends.knowledge.records import PLURALS, RECORDS, Kind, Record, tidied
+from ctxbackends.knowledge.records import PLURALS, RECORDS, Kind, Record
+from ctxbackends.text import one_line
 from ctxbackends.wire.json_schema import schema_for
 
 VERSION = 1
@@ -66,19 +67,19 @@ _OTHER_LENGTH = 600
 does not hold them, a quote that is longer is still a quote."""
 
 
-def member(kind: Kind) -> str:
+def field_name(kind: Kind) -> str:
     """The member of the answer that holds the rows of this kind."""
     plural = next(name for name, one in PLURALS.items() if one is kind)
     return plural.replace("-", "_")
 
 
-def instructions(kinds: Sequence[Kind]) -> str:
+def build_instructions(kinds: Sequence[Kind]) -> str:
     """The system message: the stable prefix, then the task."""
     wanted = "\n".join(f"- {_MEANINGS[kind]}" for kind in kinds)
     return f"{_PREFIX}\nTake out:\n{wanted}\n\nAnswer with one JSON object that fits the schema, and with nothing else."
 
 
-class Found(msgspec.Struct, frozen=True):
+class ExtractedRow(msgspec.Struct, frozen=True):
     """A row as the model wrote it: nothing of it is checked."""
 
     record: Record
@@ -86,17 +87,17 @@ class Found(msgspec.Struct, frozen=True):
     quote: str
 
 
-class Question:
+class Prompt:
     """What is asked in one run: ``target`` is the type of the answer, for :func:`ctxbackends.extract`."""
 
     def __init__(self, kinds: Sequence[Kind]) -> None:
         self.kinds = tuple(kinds)
-        self.instructions = instructions(self.kinds)
+        self.instructions = build_instructions(self.kinds)
         self.target: type[msgspec.Struct] = msgspec.defstruct(
             "Rows",
             [
                 (
-                    member(kind),
+                    field_name(kind),
                     Annotated[list[_row_type(kind)], _asked(maxItems=MAX_ROWS)],  # type: ignore[misc]
                 )
                 for kind in self.kinds
@@ -109,9 +110,9 @@ class Question:
         self.sha256 = hashlib.sha256(asked.encode()).hexdigest()
         """Of all that is the same for every chunk."""
 
-    def rows(self, answer: msgspec.Struct) -> tuple[Found, ...]:
+    def rows(self, answer: msgspec.Struct) -> tuple[ExtractedRow, ...]:
         """The rows of an answer, kind by kind."""
-        return tuple(_found(kind, row) for kind in self.kinds for row in getattr(answer, member(kind)))
+        return tuple(_found(kind, row) for kind in self.kinds for row in getattr(answer, field_name(kind)))
 
     def decoded(self, answer: bytes | msgspec.Raw) -> msgspec.Struct:
         """An answer that was kept as JSON. Raises msgspec.DecodeError."""
@@ -138,7 +139,7 @@ def _asked(**constraints: int) -> msgspec.Meta:
     return msgspec.Meta(extra_json_schema=constraints)
 
 
-def _found(kind: Kind, row: Any) -> Found:
+def _found(kind: Kind, row: Any) -> ExtractedRow:
     record: Any = RECORDS[kind]
-    fields = {name: tidied(getattr(row, name)) for name in record.__struct_fields__}
-    return Found(record(**fields), row.line, row.quote)
+    fields = {name: one_line(getattr(row, name)) for name in record.__struct_fields__}
+    return ExtractedRow(record(**fields), row.line, row.quote)

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import msgspec
 
 from ctxbackends.knowledge.budget import Budget
-from ctxbackends.knowledge.chunks import Chunk, Gatherer
+from ctxbackends.knowledge.chunks import Chunk, Chunker
 from ctxbackends.knowledge.masking import mask
-from ctxbackends.knowledge.sources.base import Segment, Skipped, Source
+from ctxbackends.knowledge.sources.base import Segment, SkippedInput, Source
 from ctxbackends.knowledge.sources.cutting import size_of
 
 
@@ -18,8 +18,8 @@ class Reader:
 
     def __init__(self, source: Source, budget: Budget) -> None:
         self._budget = budget
-        self._gatherer = Gatherer(source.name, source.unit, budget.size)
-        self._skipped: list[Skipped] = []
+        self._gatherer = Chunker(source.name, source.unit, budget.size)
+        self._skipped: list[SkippedInput] = []
         self._masked = 0
         self._chunks = self._gathered(source)
 
@@ -27,7 +27,7 @@ class Reader:
         self._gatherer.size = self._budget.size
         return next(self._chunks, None)
 
-    def met(self) -> tuple[list[Skipped], int]:
+    def drain(self) -> tuple[list[SkippedInput], int]:
         """What was skipped, and how many secrets were masked, since it was asked last."""
         met = self._skipped, self._masked
         self._skipped, self._masked = [], 0
@@ -35,13 +35,13 @@ class Reader:
 
     def _gathered(self, source: Source) -> Iterator[Chunk]:
         for piece in source.pieces():
-            if isinstance(piece, Skipped):
+            if isinstance(piece, SkippedInput):
                 self._skipped.append(piece)
                 continue
             text, count = mask(piece.text)
             self._masked += count
             yield from self._gatherer.add(msgspec.structs.replace(piece, text=text) if count else piece)
-        yield from self._gatherer.rest()
+        yield from self._gatherer.flush()
 
 
 def length_of(source: Source) -> int:

@@ -12,8 +12,6 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from ctxbackends.text import escape_controls
-
 Unit: TypeAlias = Literal["line", "page", "paragraph"]
 """What the places of a source are counted in, from 1."""
 
@@ -141,7 +139,7 @@ def record_of(kind: Kind, fields: Mapping[str, str]) -> Record:
 # --- evidence ---------------------------------------------------------------------------------------
 
 
-def place(source: str, unit: Unit, first: int, last: int) -> str:
+def format_place(source: str, unit: Unit, first: int, last: int) -> str:
     """``notes.md:12-14``, ``paper.pdf, page 3``."""
     span = str(first) if first == last else f"{first}-{last}"
     return f"{source}:{span}" if unit == "line" else f"{source}, {unit} {span}"
@@ -163,7 +161,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def where(self) -> str:
         """The place, as people write it: ``notes.md:12-14``, ``paper.pdf, page 3``."""
-        where = place(self.source, self.unit, self.first, self.last)
+        where = format_place(self.source, self.unit, self.first, self.last)
         return f"{where} ({self.timestamp})" if self.timestamp else where
 
 
@@ -173,7 +171,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
     record: Record
     evidence: tuple[Evidence, ...]
-    known: str | None = None
+    known_at: str | None = None
 
     @property
     def kind(self) -> Kind:
@@ -186,10 +184,10 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def key(self) -> str:
         """Equal for rows that say the same: kind and title, without case, punctuation and white space."""
-        return f"{self.kind}:{folded_title(self.title)}"
+        return f"{self.kind}:{normalize_title(self.title)}"
 
 
-class Quarantined(msgspec.Struct, frozen=True, kw_only=True):
+class QuarantinedRow(msgspec.Struct, frozen=True, kw_only=True):
     """A record that is not proposed, and the ``reason``. ``quote`` is what the model gave as evidence; ``where`` the
     part of the source that it had been shown."""
 
@@ -199,17 +197,7 @@ class Quarantined(msgspec.Struct, frozen=True, kw_only=True):
     where: str
 
 
-def counted(count: int, what: str) -> str:
-    """``1 row``, ``2 rows``."""
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
-
-
-def tidied(text: str) -> str:
-    """``text`` on one line: white space folded, other control characters written out."""
-    return escape_controls(" ".join(text.split()))
-
-
-def folded_title(title: str) -> str:
+def normalize_title(title: str) -> str:
     """``title`` as it is compared: compatibility forms, case, punctuation and white space make no difference."""
     text = unicodedata.normalize("NFKC", title).casefold()
     words = "".join(char if char.isalnum() else " " for char in text).split()

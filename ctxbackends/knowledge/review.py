@@ -15,17 +15,18 @@ import filelock
 import msgspec
 
 from ctxbackends.files import replace_file
-from ctxbackends.knowledge.errors import ProposalError, writing
+from ctxbackends.knowledge.errors import ProposalError, wrap_write_errors
 from ctxbackends.knowledge.proposal import Proposal
 from ctxbackends.knowledge.proposals import read_proposal
-from ctxbackends.knowledge.records import Row, fields_of, record_of, tidied
+from ctxbackends.knowledge.records import Row, fields_of, record_of
+from ctxbackends.text import one_line
 
 State: TypeAlias = Literal["undecided", "accepted", "rejected"]
 
 FORMAT = 1
 
 
-class Decided(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """What was decided about one row. ``at`` is UTC; ``reason`` why it was rejected; ``fields`` are those that were
     edited, with their new values."""
 
@@ -38,7 +39,7 @@ class Decided(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
 class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     format: int
     proposal_sha256: str
-    rows: dict[str, Decided]
+    rows: dict[str, Verdict]
 
 
 class Review:
@@ -59,18 +60,18 @@ class Review:
 
     def rows(self) -> dict[str, Row]:
         """The rows by name, as they are after edits."""
-        return {name: self._edited(name, row) for name, row in self.proposal.named().items()}
+        return {name: self._edited(name, row) for name, row in self.proposal.rows_by_name().items()}
 
-    def decided(self, name: str) -> Decided:
+    def verdict(self, name: str) -> Verdict:
         """What was decided about the row of this name."""
-        return self._decided.get(name, Decided())
+        return self._decided.get(name, Verdict())
 
     def states(self) -> dict[str, State]:
         """The state of each row, by name."""
-        return {name: self.decided(name).state for name in self.proposal.named()}
+        return {name: self.verdict(name).state for name in self.proposal.rows_by_name()}
 
     def _edited(self, name: str, row: Row) -> Row:
-        fields = self.decided(name).fields
+        fields = self.verdict(name).fields
         if not fields:
             return row
         return msgspec.structs.replace(row, record=record_of(row.kind, fields_of(row.record) | fields))
@@ -83,7 +84,7 @@ class Review:
 
     def reject(self, names: Iterable[str], *, reason: str = "") -> None:
         """The rows of these names are not right."""
-        self._decide(names, state="rejected", reason=tidied(reason))
+        self._decide(names, state="rejected", reason=one_line(reason))
 
     def reset(self, names: Iterable[str]) -> None:
         """Nothing is decided about the rows of these names; edits stay."""
@@ -94,9 +95,9 @@ class Review:
         ProposalError for a field or value that its kind does not have."""
         row = self._known(name)
         original = fields_of(row.record)
-        wanted = {field: tidied(value) for field, value in fields.items()}
+        wanted = {field: one_line(value) for field, value in fields.items()}
         with self._changing() as decided:
-            before = decided.get(name, Decided())
+            before = decided.get(name, Verdict())
             try:
                 record = record_of(row.kind, original | before.fields | wanted)
             except ValueError as error:
@@ -115,7 +116,7 @@ class Review:
             self._known(name)
         with self._changing() as decided:
             for name in wanted:
-                before = decided.get(name, Decided())
+                before = decided.get(name, Verdict())
                 decided[name] = msgspec.structs.replace(before, state=state, reason=reason, at=_now())
 
     def row(self, name: str) -> Row:
@@ -123,7 +124,7 @@ class Review:
         return self._edited(name, self._known(name))
 
     def _known(self, name: str) -> Row:
-        named = self.proposal.named()
+        named = self.proposal.rows_by_name()
         if name not in named:
             there = (
                 ", ".join(named) if len(named) <= 20 else f"{', '.join(list(named)[:20])} and {len(named) - 20} more"
@@ -134,7 +135,7 @@ class Review:
 
     # --- the file ---------------------------------------------------------------------------------
 
-    def _read(self) -> dict[str, Decided]:
+    def _read(self) -> dict[str, Verdict]:
         try:
             data = self._file.read_bytes()
         except FileNotFoundError:
@@ -152,12 +153,12 @@ class Review:
         return dict(found.rows)
 
     @contextmanager
-    def _changing(self) -> Iterator[dict[str, Decided]]:
+    def _changing(self) -> Iterator[dict[str, Verdict]]:
         with _locked(self._file.with_name(f".{self._file.name}.lock")):
             decided = self._read()
             yield decided
             file = _File(format=FORMAT, proposal_sha256=self._sha256, rows=decided)
-            with writing(self._file):
+            with wrap_write_errors(self._file):
                 replace_file(self._file, msgspec.json.format(msgspec.json.encode(file), indent=2) + b"\n")
             self._decided = decided
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ctxbackends.knowledge.records import Unit
-from ctxbackends.knowledge.sources.base import Input, Piece, Segment, Skipped
+from ctxbackends.knowledge.sources.base import Input, Piece, Segment, SkippedInput
 
 
 class Lines:
@@ -15,7 +15,7 @@ class Lines:
     unit: Unit = "line"
     path: Path | None = None
 
-    def __init__(self, *lines: str | Skipped, name: str = "notes.md") -> None:
+    def __init__(self, *lines: str | SkippedInput, name: str = "notes.md") -> None:
         self.name = name
         self.lines = lines
         self.reads = 0
@@ -26,7 +26,7 @@ class Lines:
     def pieces(self) -> Iterator[Piece]:
         self.reads += 1
         for number, line in enumerate(self.lines, 1):
-            if isinstance(line, Skipped):
+            if isinstance(line, SkippedInput):
                 yield line
             else:
-                yield Segment(text=line, first=number, last=number, starts=2 if line.startswith("#") else 1)
+                yield Segment(text=line, first=number, last=number, boundary=2 if line.startswith("#") else 1)

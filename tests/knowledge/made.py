@@ -8,7 +8,7 @@ import msgspec
 
 from ctxbackends.knowledge.proposal import Proposal
 from ctxbackends.knowledge.proposals import write_proposal
-from ctxbackends.knowledge.records import Decision, Evidence, Kind, Learning, OpenQuestion, Quarantined, Row, Task
+from ctxbackends.knowledge.records import Decision, Evidence, Kind, Learning, OpenQuestion, QuarantinedRow, Row, Task
 from tests.knowledge.test_layout import FACTS
 
 AT = Evidence(
@@ -23,7 +23,7 @@ AT = Evidence(
 IN = Evidence(source="notes.md", quote="It is late.", first=12, last=13)
 ROWS = (
     Row(record=Decision("Keep option 1", "It was asked.", "It is cheap.", "Option 2 goes."), evidence=(AT, IN)),
-    Row(record=Decision("Go home", "It is late.", "", "tbd"), evidence=(IN,), known="DECISIONS.md:3"),
+    Row(record=Decision("Go home", "It is late.", "", "tbd"), evidence=(IN,), known_at="DECISIONS.md:3"),
     Row(
         record=Learning("Caches help", "It was slow.", "Prefixes are cached.", "Put what is stable first."),
         evidence=(IN,),
@@ -35,7 +35,7 @@ PROPOSAL = Proposal(
     facts=msgspec.structs.replace(FACTS, kinds=tuple(Kind)),
     rows=ROWS,
     quarantined=(
-        Quarantined(
+        QuarantinedRow(
             record=Task("Buy milk", "low"),
             reason="its quote does not stand there",
             quote="Milk!",

@@ -5,26 +5,26 @@ from collections.abc import Iterable, Iterator
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctxbackends.knowledge.chunks import Chunk, Gatherer
+from ctxbackends.knowledge.chunks import Chunk, Chunker
 from ctxbackends.knowledge.records import Unit
 from ctxbackends.knowledge.sources.base import Segment
-from ctxbackends.knowledge.sources.cutting import fitting, size_of
+from ctxbackends.knowledge.sources.cutting import size_of, split_to_fit
 
 
-def segments(*texts: str, starts: tuple[int, ...] = ()) -> list[Segment]:
+def segments(*texts: str, boundary: tuple[int, ...] = ()) -> list[Segment]:
     found, line = [], 1
     for index, text in enumerate(texts):
         last = line + text.count("\n")
-        found.append(Segment(text=text, first=line, last=last, starts=starts[index] if starts else 1))
+        found.append(Segment(text=text, first=line, last=last, boundary=boundary[index] if boundary else 1))
         line = last + 2
     return found
 
 
 def chunked(source: str, unit: Unit, segments: Iterable[Segment], size: int) -> Iterator[Chunk]:
-    gatherer = Gatherer(source, unit, size)
+    gatherer = Chunker(source, unit, size)
     for segment in segments:
         yield from gatherer.add(segment)
-    yield from gatherer.rest()
+    yield from gatherer.flush()
 
 
 def ranges(chunks: list[Chunk]) -> list[str]:
@@ -42,31 +42,31 @@ def test_what_does_not_fit_begins_the_next() -> None:
 
 
 def test_a_section_begins_a_chunk_when_the_last_is_half_full() -> None:
-    texts = segments("x" * 60, "# Two", "y" * 20, starts=(1, 2, 0))
+    texts = segments("x" * 60, "# Two", "y" * 20, boundary=(1, 2, 0))
     assert ["a.md:1", "a.md:3-5"] == ranges(list(chunked("a.md", "line", texts, 100)))
     assert ["a.md:1-5"] == ranges(list(chunked("a.md", "line", texts, 200)))
 
 
 def test_a_heading_does_not_end_a_chunk() -> None:
-    texts = segments("x" * 40, "# Two", "y" * 80, starts=(1, 2, 0))
+    texts = segments("x" * 40, "# Two", "y" * 80, boundary=(1, 2, 0))
     assert ["a.md:1", "a.md:3-5"] == ranges(list(chunked("a.md", "line", texts, 100)))
 
 
 def test_questions_alone_fill_chunks() -> None:
-    texts = segments("x" * 30, "y" * 30, "z" * 30, "w" * 30, starts=(2, 2, 2, 2))
+    texts = segments("x" * 30, "y" * 30, "z" * 30, "w" * 30, boundary=(2, 2, 2, 2))
     assert ["a.md:1-3", "a.md:5-7"] == ranges(list(chunked("a.md", "line", texts, 80)))
 
 
 def test_a_segment_that_is_too_long_is_cut_where_a_line_ends() -> None:
     (segment,) = segments("a" * 50 + "\n" + "b" * 50 + "\n" + "c" * 50)
-    first, second = fitting(segment, 110)
+    first, second = split_to_fit(segment, 110)
     assert ("a" * 50 + "\n" + "b" * 50, 1, 2) == (first.text, first.first, first.last)
-    assert ("c" * 50, 3, 3, 0) == (second.text, second.first, second.last, second.starts)
+    assert ("c" * 50, 3, 3, 0) == (second.text, second.first, second.last, second.boundary)
 
 
 def test_pages_keep_their_number_when_they_are_cut() -> None:
     page = Segment(text="one sentence. " * 20, first=3, last=3)
-    pieces = list(fitting(page, 60))
+    pieces = list(split_to_fit(page, 60))
     assert len(pieces) > 3
     assert {(3, 3)} == {(piece.first, piece.last) for piece in pieces}
     assert page.text == "".join(piece.text for piece in pieces)
@@ -82,7 +82,7 @@ def test_a_chunk_as_the_model_sees_it() -> None:
         ),
     )
     expected = "Source: s.jsonl:4-5\n\n[4] (user 2026-02-19T14:30:00Z) Why YAML?\n\n[5] (assistant) People edit it."
-    assert expected == chunk.shown()
+    assert expected == chunk.render()
 
 
 def test_places_in_pages() -> None:
@@ -91,7 +91,7 @@ def test_places_in_pages() -> None:
 
 
 def test_halves_of_a_word() -> None:
-    assert Chunk(source="a", unit="line", segments=(Segment(text="x", first=1, last=1),)).halves() is None
+    assert Chunk(source="a", unit="line", segments=(Segment(text="x", first=1, last=1),)).split() is None
 
 
 @given(
@@ -100,7 +100,7 @@ def test_halves_of_a_word() -> None:
     st.lists(st.integers(0, 2), min_size=20, max_size=20),
 )
 def test_nothing_is_lost(texts: list[str], size: int, starts: list[int]) -> None:
-    given_ = segments(*(text.strip("\n") or "x" for text in texts), starts=tuple(starts))
+    given_ = segments(*(text.strip("\n") or "x" for text in texts), boundary=tuple(starts))
     chunks = list(chunked("a.md", "line", given_, size))
     words = "".join("".join(segment.text.split()) for segment in given_)
     assert words == "".join("".join(segment.text.split()) for chunk in chunks for segment in chunk.segments)
@@ -114,7 +114,7 @@ def test_nothing_is_lost(texts: list[str], size: int, starts: list[int]) -> None
 @given(st.lists(st.text(alphabet="ab \n", min_size=1, max_size=40).filter(str.strip), min_size=1, max_size=8))
 def test_halves_are_the_whole(texts: list[str]) -> None:
     chunk = Chunk(source="a.md", unit="line", segments=tuple(segments(*(text.strip("\n") for text in texts))))
-    halves = chunk.halves()
+    halves = chunk.split()
     if halves is None:
         assert 1 == len(chunk.segments)
         return

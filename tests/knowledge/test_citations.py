@@ -5,10 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctxbackends.knowledge.chunks import Chunk
-from ctxbackends.knowledge.citations import Checked, check
-from ctxbackends.knowledge.questions import Found
-from ctxbackends.knowledge.records import Evidence, Quarantined, Task, tidied
+from ctxbackends.knowledge.citations import CitedRow, check
+from ctxbackends.knowledge.questions import ExtractedRow
+from ctxbackends.knowledge.records import Evidence, QuarantinedRow, Task
 from ctxbackends.knowledge.sources.base import Segment
+from ctxbackends.text import one_line
 
 CHUNK = Chunk(
     source="notes.md",
@@ -21,19 +22,19 @@ CHUNK = Chunk(
 )
 
 
-def found(quote: str, line: int = 3, title: str = "Use YAML") -> Found:
-    return Found(Task(title, "medium"), line, quote)
+def found(quote: str, line: int = 3, title: str = "Use YAML") -> ExtractedRow:
+    return ExtractedRow(Task(title, "medium"), line, quote)
 
 
-def checked(quote: str, line: int = 3) -> Checked:
+def checked(quote: str, line: int = 3) -> CitedRow:
     (one,) = check([found(quote, line)], CHUNK)
-    assert isinstance(one, Checked), one
+    assert isinstance(one, CitedRow), one
     return one
 
 
-def refused(quote: str, *, title: str = "Use YAML") -> Quarantined:
+def refused(quote: str, *, title: str = "Use YAML") -> QuarantinedRow:
     (one,) = check([found(quote, title=title)], CHUNK)
-    assert isinstance(one, Quarantined), one
+    assert isinstance(one, QuarantinedRow), one
     return one
 
 
@@ -43,7 +44,7 @@ def test_a_quote_is_found_where_it_stands() -> None:
         Evidence(source="notes.md", quote="We chose YAML, because people edit it by hand.", first=3, last=4)
         == one.evidence
     )
-    assert not one.moved
+    assert not one.relocated
 
 
 def test_white_space_is_folded() -> None:
@@ -61,7 +62,7 @@ def test_a_quote_may_go_over_segments() -> None:
 
 def test_a_quote_that_stands_elsewhere_is_cited_there() -> None:
     one = checked("Later we will add TOML.", 1)
-    assert one.moved
+    assert one.relocated
     assert "notes.md:6" == one.evidence.where
 
 
@@ -72,7 +73,7 @@ def test_of_several_places_the_nearest_is_cited() -> None:
         segments=tuple(Segment(text="The same sentence.", first=n, last=n) for n in (1, 5, 9)),
     )
     places = [check([found("The same sentence.", line)], chunk)[0] for line in (1, 5, 8)]
-    assert [1, 5, 9] == [one.evidence.first for one in places if isinstance(one, Checked)]
+    assert [1, 5, 9] == [one.evidence.first for one in places if isinstance(one, CitedRow)]
 
 
 @pytest.mark.parametrize(
@@ -120,9 +121,9 @@ def test_what_is_copied_is_found(lines: list[str], data: st.DataObject) -> None:
     number, text = data.draw(st.sampled_from(kept))
     (one,) = check([found(text, number)], chunk)
     if len("".join(text.split())) < 8:
-        assert isinstance(one, Quarantined)
-    elif isinstance(one, Checked):
-        assert tidied(text) == one.evidence.quote or one.evidence.quote in tidied(text)
+        assert isinstance(one, QuarantinedRow)
+    elif isinstance(one, CitedRow):
+        assert one_line(text) == one.evidence.quote or one.evidence.quote in one_line(text)
         assert one.evidence.first == one.evidence.last == number
     else:
         pytest.fail(one.reason)

@@ -47,7 +47,7 @@ def test_documents_become_a_proposal(tmp_path: Path, serve: Serve) -> None:
     proposal = read_proposal(directory / done.proposal)
     assert ["Keep option 1", "Keep option 2"] == [row.title for row in proposal.rows]
     assert ["notes.md:3", "notes.md:5"] == [row.evidence[0].where for row in proposal.rows]
-    assert ["DECISIONS.md:3", None] == [row.known for row in proposal.rows]
+    assert ["DECISIONS.md:3", None] == [row.known_at for row in proposal.rows]
     assert ["its quote does not stand there"] == [one.reason for one in proposal.quarantined]
     facts = proposal.facts
     assert ("ingest", "model", "openai", model.url, "scripted", 1, 100, 10) == (
@@ -361,7 +361,7 @@ def test_what_is_known_is_marked_in_a_directory_elsewhere_too(tmp_path: Path, se
     (directory / "notes.md").write_text(NOTES)
     done = ctx(directory, "ingest", "notes.md", "--out", "found")
     assert 0 == done.code, done.err
-    assert ["DECISIONS.md:3", None] == [row.known for row in read_proposal(directory / done.proposal).rows]
+    assert ["DECISIONS.md:3", None] == [row.known_at for row in read_proposal(directory / done.proposal).rows]
     assert [] == written(directory)
 
 

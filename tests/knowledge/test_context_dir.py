@@ -8,7 +8,7 @@ import pytest
 
 from ctxbackends.errors import ConfigError
 from ctxbackends.knowledge.errors import ProposalError
-from ctxbackends.knowledge.proposals import context_directory, find_context, read_proposal, ready_directory
+from ctxbackends.knowledge.proposals import context_directory, find_context, prepare_directory, read_proposal
 from tests.knowledge.commands import ctx, project
 from tests.knowledge.made import made
 from tests.knowledge.model import ScriptedModel, decision
@@ -69,7 +69,7 @@ def test_a_value_that_is_no_path(here: Path, value: str) -> None:
 def test_nothing_is_written_beside_what_people_wrote(here: Path) -> None:
     memory = here / "docs" / "memory"
     with pytest.raises(ProposalError, match=r"holds what people wrote; name another directory, such as .*/proposals"):
-        ready_directory(memory, context=memory)
+        prepare_directory(memory, context=memory)
 
 
 def test_a_run_and_its_proposals(tmp_path: Path, serve: object) -> None:
@@ -83,7 +83,7 @@ def test_a_run_and_its_proposals(tmp_path: Path, serve: object) -> None:
     (directory / "notes.md").write_text("We keep option 1.\n")
     done = ctx(directory, "ingest", "notes.md", "--extract", "decisions")
     assert (0, directory / "memory" / "proposals") == (done.code, done.proposal.parent), done.err
-    assert ["DECISIONS.md:3"] == [row.known for row in read_proposal(done.proposal).rows]
+    assert ["DECISIONS.md:3"] == [row.known_at for row in read_proposal(done.proposal).rows]
     assert {"DECISIONS.md", "TASKS.md", "journal", "proposals"} == {
         path.name for path in (directory / "memory").iterdir()
     }

@@ -18,8 +18,8 @@ from ctxbackends.knowledge.errors import ChunkError, KnowledgeError, SourceError
 from ctxbackends.knowledge.ingestion import Ingestion, ingest
 from ctxbackends.knowledge.journal import Journal
 from ctxbackends.knowledge.progress import Event, Progress
-from ctxbackends.knowledge.records import Decision, Evidence, Kind, Quarantined, Row, Task, Term
-from ctxbackends.knowledge.sources.base import Skipped
+from ctxbackends.knowledge.records import Decision, Evidence, Kind, QuarantinedRow, Row, Task, Term
+from ctxbackends.knowledge.sources.base import SkippedInput
 from tests.knowledge.lines import Lines
 from tests.knowledge.model import MODEL, ScriptedModel, completion, decision, line_of, scripted
 
@@ -87,7 +87,7 @@ async def test_an_invented_quote_is_quarantined() -> None:
         one.quote,
         one.where,
     )
-    assert [one] == [event for event in seen if isinstance(event, Quarantined)]
+    assert [one] == [event for event in seen if isinstance(event, QuarantinedRow)]
     assert (1, 1) == (run.report.rows, run.report.quarantined)
 
 
@@ -117,14 +117,14 @@ async def test_the_same_evidence_twice_is_one() -> None:
     assert [1] == [len(row.evidence) for row in run.rows()]
 
 
-async def test_a_quote_at_another_line_is_moved() -> None:
+async def test_a_quote_at_another_line_is_relocated() -> None:
     def script(_: str) -> dict[str, Any]:
         return {"decisions": [decision("Use YAML", YAML, 1)]}
 
     async with scripted(script) as (_, backend):
         run = ingest(backend, [Lines("Something else.", YAML)], kinds=[Kind.DECISION])
         (row,) = await rows_of(run)
-    assert ("notes.md:2", 1) == (row.evidence[0].where, run.report.moved)
+    assert ("notes.md:2", 1) == (row.evidence[0].where, run.report.relocated)
 
 
 async def test_nothing_found() -> None:
@@ -145,7 +145,7 @@ async def test_secrets_are_not_sent() -> None:
 
 
 async def test_the_report() -> None:
-    skipped = Skipped(source="notes.md", line=2, reason="is broken")
+    skipped = SkippedInput(source="notes.md", line=2, reason="is broken")
     async with scripted(chosen) as (model, backend):
         run = ingest(backend, [Lines(YAML, skipped), Lines("Nothing.", name="b.md")], kinds=[Kind.DECISION])
         await rows_of(run)

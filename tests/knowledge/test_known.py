@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ctxbackends.knowledge.known import Known
+from ctxbackends.knowledge.known import ExistingEntries
 from ctxbackends.knowledge.records import Decision, Evidence, Row
 
 EVIDENCE = (Evidence(source="a.md", quote="words that stand there", first=1, last=1),)
@@ -46,12 +46,12 @@ def row(title: str) -> Row:
 
 
 @pytest.fixture
-def known(tmp_path: Path) -> Known:
+def known(tmp_path: Path) -> ExistingEntries:
     for name, text in FILES.items():
         (tmp_path / name).write_bytes(text.encode())
     (tmp_path / "below").mkdir()
     (tmp_path / "below" / "OTHER.md").write_text("## Somewhere else\n")
-    return Known.read(tmp_path)
+    return ExistingEntries.read(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -73,18 +73,18 @@ def known(tmp_path: Path) -> Known:
         ("Use TOML for the configuration", None),
     ],
 )
-def test_where_it_stands(known: Known, title: str, place: str | None) -> None:
+def test_where_it_stands(known: ExistingEntries, title: str, place: str | None) -> None:
     assert place == known.where(row(title))
 
 
 def test_a_file_that_cannot_be_read_is_told_of(tmp_path: Path) -> None:
     (tmp_path / "BROKEN.md").write_bytes(b"\xff")
     (tmp_path / "GOOD.md").write_text("## Use YAML\n")
-    known = Known.read(tmp_path)
+    known = ExistingEntries.read(tmp_path)
     assert [f"{tmp_path.name}/BROKEN.md: not compared with: is not UTF-8"] == [str(one) for one in known.skipped]
     assert "GOOD.md:1" == known.where(row("Use YAML"))
 
 
 def test_no_directory_and_no_file(tmp_path: Path) -> None:
-    assert Known.read(tmp_path).where(row("x")) is None
-    assert Known().where(row("x")) is None
+    assert ExistingEntries.read(tmp_path).where(row("x")) is None
+    assert ExistingEntries().where(row("x")) is None

@@ -10,20 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from ctxbackends.knowledge.layout import BrokenLayoutError, parsed, rendered
+from ctxbackends.knowledge.layout import InvalidProposalError, parse, render
 from ctxbackends.knowledge.proposal import Facts, Proposal
 from ctxbackends.knowledge.records import (
     RECORDS,
     Decision,
     Evidence,
     Kind,
-    Quarantined,
+    QuarantinedRow,
     Record,
     Row,
     Task,
-    tidied,
 )
-from ctxbackends.knowledge.sources.base import Input, Skipped
+from ctxbackends.knowledge.sources.base import Input, SkippedInput
+from ctxbackends.text import one_line
 
 FACTS = Facts(
     id="20261123T130500Z-notes",
@@ -62,7 +62,7 @@ PROPOSAL = Proposal(
                     branch="main",
                 ),
             ),
-            known="DECISIONS.md:12",
+            known_at="DECISIONS.md:12",
         ),
         Row(
             record=Task("Write the parser", "high"),
@@ -70,7 +70,7 @@ PROPOSAL = Proposal(
         ),
     ),
     quarantined=(
-        Quarantined(
+        QuarantinedRow(
             record=Task("Buy milk", "low"),
             reason="its quote does not stand there",
             quote="Somebody buys milk.",
@@ -78,8 +78,8 @@ PROPOSAL = Proposal(
         ),
     ),
     skipped=(
-        Skipped(source="s.jsonl", line=9, reason="is no line of JSON"),
-        Skipped(source="a.pdf", reason="is empty"),
+        SkippedInput(source="s.jsonl", line=9, reason="is no line of JSON"),
+        SkippedInput(source="a.pdf", reason="is empty"),
     ),
 )
 FILE = """\
@@ -163,16 +163,16 @@ What the model wrote and the sources do not prove. None of it can be accepted.
 
 
 def test_the_file() -> None:
-    assert FILE == rendered(PROPOSAL)
-    assert PROPOSAL == parsed(FILE)
+    assert FILE == render(PROPOSAL)
+    assert PROPOSAL == parse(FILE)
 
 
 def test_the_names_of_rows() -> None:
-    assert ["d1", "t1"] == list(PROPOSAL.named())
+    assert ["d1", "t1"] == list(PROPOSAL.rows_by_name())
 
 
 def test_windows_line_ends_are_read() -> None:
-    assert PROPOSAL == parsed(FILE.replace("\n", "\r\n"))
+    assert PROPOSAL == parse(FILE.replace("\n", "\r\n"))
 
 
 hostile = st.one_of(
@@ -201,7 +201,7 @@ hostile = st.one_of(
             "😀 é 中文",
         ]
     ),
-).map(tidied)
+).map(one_line)
 titles = hostile.filter(lambda text: text != "")
 
 
@@ -231,7 +231,7 @@ def evidence(draw: st.DrawFn) -> Evidence:
 
 
 rows = st.builds(
-    Row, record=records(), evidence=st.lists(evidence(), min_size=1, max_size=3).map(tuple), known=st.none() | titles
+    Row, record=records(), evidence=st.lists(evidence(), min_size=1, max_size=3).map(tuple), known_at=st.none() | titles
 )
 proposals = st.builds(
     Proposal,
@@ -249,18 +249,18 @@ proposals = st.builds(
     ),
     rows=st.lists(rows, max_size=4).map(lambda found: tuple(sorted(found, key=lambda row: list(Kind).index(row.kind)))),
     quarantined=st.lists(
-        st.builds(Quarantined, record=records(), reason=titles, quote=hostile, where=titles), max_size=2
+        st.builds(QuarantinedRow, record=records(), reason=titles, quote=hostile, where=titles), max_size=2
     ).map(tuple),
     skipped=st.lists(
-        st.builds(Skipped, source=titles, reason=titles, line=st.none() | st.integers(1, 99)), max_size=2
+        st.builds(SkippedInput, source=titles, reason=titles, line=st.none() | st.integers(1, 99)), max_size=2
     ).map(tuple),
 )
 
 
 @given(proposals)
 def test_nothing_is_lost(proposal: Proposal) -> None:
-    text = rendered(proposal)
-    assert proposal == parsed(text)
+    text = render(proposal)
+    assert proposal == parse(text)
     # Programs read the facts with any YAML reader.
     front = YAML(typ="safe", pure=True).load(text.split("\n---\n")[0] + "\n")
     assert (proposal.facts.served_model, len(proposal.rows)) == (front["served_model"], front["rows"])
@@ -270,7 +270,7 @@ def test_nothing_is_lost(proposal: Proposal) -> None:
 @given(hostile)
 def test_text_is_nothing_but_text(text: str) -> None:
     """What would open HTML, a comment, an image or a link in a renderer has a backslash in front."""
-    body = rendered(
+    body = render(
         Proposal(facts=FACTS, rows=(Row(record=Task(text or "x", "low"), evidence=PROPOSAL.rows[1].evidence),))
     ).split("\n---\n")[1]
     for sign in "<[&":
@@ -295,8 +295,8 @@ def test_text_is_nothing_but_text(text: str) -> None:
 )
 def test_what_is_broken_has_a_place(old: str, new: str, line: int, problem: str) -> None:
     assert old in FILE
-    with pytest.raises(BrokenLayoutError) as caught:
-        parsed(FILE.replace(old, new, 1))
+    with pytest.raises(InvalidProposalError) as caught:
+        parse(FILE.replace(old, new, 1))
     assert problem in str(caught.value)
     assert abs(line - caught.value.line) <= 4, caught.value.line
 
@@ -304,5 +304,5 @@ def test_what_is_broken_has_a_place(old: str, new: str, line: int, problem: str)
 @given(st.text(max_size=200))
 def test_any_text_is_a_proposal_or_broken(text: str) -> None:
     for one in (text, FILE.replace("Use YAML", text), FILE.replace("## Tasks", text)):
-        with suppress(BrokenLayoutError):
-            assert isinstance(parsed(one), Proposal)
+        with suppress(InvalidProposalError):
+            assert isinstance(parse(one), Proposal)

@@ -9,7 +9,7 @@ import pytest
 
 from ctxbackends import ConfigError
 from ctxbackends.config_read import load_ctxrc, redact_of
-from ctxbackends.knowledge.privacy import is_private, redacted
+from ctxbackends.knowledge.privacy import is_private, is_redacted
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ async def test_a_name_that_does_not_resolve_is_not_private(monkeypatch: pytest.M
     ],
 )
 def test_globs(tmp_path: Path, glob: str, path: str, meant: bool) -> None:
-    assert meant == redacted(tmp_path / path, [glob], root=tmp_path)
+    assert meant == is_redacted(tmp_path / path, [glob], root=tmp_path)
 
 
 def test_links_count_where_they_stand_and_where_they_lead(tmp_path: Path) -> None:
@@ -87,15 +87,15 @@ def test_links_count_where_they_stand_and_where_they_lead(tmp_path: Path) -> Non
     (tmp_path / "open.md").symlink_to("secret/a.md")
     (tmp_path / "door").symlink_to("secret")
     for path in ("open.md", "door/a.md", "secret/a.md", "secret/../secret/a.md"):
-        assert redacted(tmp_path / path, ["secret"], root=tmp_path)
-    assert not redacted(tmp_path / "other.md", ["secret"], root=tmp_path)
+        assert is_redacted(tmp_path / path, ["secret"], root=tmp_path)
+    assert not is_redacted(tmp_path / "other.md", ["secret"], root=tmp_path)
 
 
 def test_paths_are_relative_to_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "sub").mkdir()
     monkeypatch.chdir(tmp_path / "sub")
-    assert redacted(Path("a.md"), ["sub/*.md"], root=tmp_path)
-    assert not redacted(Path("a.md"), [], root=tmp_path)
+    assert is_redacted(Path("a.md"), ["sub/*.md"], root=tmp_path)
+    assert not is_redacted(Path("a.md"), [], root=tmp_path)
 
 
 def ctxrc(tmp_path: Path, text: str) -> Path:

@@ -12,11 +12,11 @@ from ctxbackends.knowledge.errors import ProposalError
 from ctxbackends.knowledge.proposals import (
     context_directory,
     find_proposal,
+    list_proposals,
+    prepare_directory,
     proposal_id,
-    proposals_in,
     read_proposal,
-    ready_directory,
-    slugged,
+    slugify,
     write_proposal,
 )
 from tests.knowledge.made import PROPOSAL, made
@@ -54,7 +54,7 @@ def test_names() -> None:
     ],
 )
 def test_slugs(text: str, slug: str) -> None:
-    assert slug == slugged(text)
+    assert slug == slugify(text)
 
 
 def full(*_: object) -> None:
@@ -82,12 +82,12 @@ def test_an_interrupt_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_directories(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    ready_directory(tmp_path / "proposals")
+    prepare_directory(tmp_path / "proposals")
     assert [] == list((tmp_path / "proposals").iterdir())
     with pytest.raises(ProposalError, match="file is no directory"):
-        ready_directory(tmp_path / "file")
+        prepare_directory(tmp_path / "file")
     with pytest.raises(ProposalError, match="cannot be made: No such file or directory"):
-        ready_directory(tmp_path / "no" / "proposals")
+        prepare_directory(tmp_path / "no" / "proposals")
 
 
 def test_a_directory_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,7 +96,7 @@ def test_a_directory_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(Path, "write_bytes", refused)
     with pytest.raises(ProposalError, match="cannot be written to: Permission denied"):
-        ready_directory(tmp_path)
+        prepare_directory(tmp_path)
 
 
 def test_the_context_directory_is_searched_upwards(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_what_is_found(tmp_path: Path) -> None:
     later = write_proposal(directory, msgspec.structs.replace(PROPOSAL, facts=facts))
     (directory / "README.md").write_text("not a proposal")
     first = directory / "20261123T130500Z-notes.md"
-    assert (first, later) == proposals_in(directory)
+    assert (first, later) == list_proposals(directory)
     for name, path in (
         ("latest", later),
         ("plan", later),
@@ -126,7 +126,7 @@ def test_what_is_found(tmp_path: Path) -> None:
         find_proposal(directory, "x")
     with pytest.raises(ProposalError, match="there are no proposals in"):
         find_proposal(tmp_path, "latest")
-    assert () == proposals_in(tmp_path / "missing")
+    assert () == list_proposals(tmp_path / "missing")
 
 
 def test_what_is_no_proposal(tmp_path: Path) -> None:

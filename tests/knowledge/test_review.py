@@ -33,7 +33,7 @@ def test_decisions_are_kept_beside_the_proposal(tmp_path: Path) -> None:
         "t1": "accepted",
         "q1": "undecided",
     } == again.states()
-    assert "known already" == again.decided("d2").reason
+    assert "known already" == again.verdict("d2").reason
     assert before == path.read_bytes()
     again.reset(["d2"])
     assert "undecided" == Review(path).states()["d2"]
@@ -46,7 +46,7 @@ def test_an_edited_row(tmp_path: Path) -> None:
     review.accept(["d2"])
     again = Review(path)
     assert Decision("Go home", "It is late.", "It was late.", "We sleep.") == again.rows()["d2"].record
-    assert ROWS[1] == again.proposal.named()["d2"]
+    assert ROWS[1] == again.proposal.rows_by_name()["d2"]
     assert "accepted" == again.states()["d2"]
     assert not again.edit("d2", {"consequence": "We sleep."})
     assert again.edit("d2", {"rationale": "", "consequence": "tbd"})
@@ -127,7 +127,7 @@ def test_two_people_at_the_same_moment_lose_nothing(tmp_path: Path) -> None:
 
 
 def test_what_the_go_tool_takes() -> None:
-    named = PROPOSAL.named()
+    named = PROPOSAL.rows_by_name()
     where = "s.jsonl:4 (2026-02-19T14:31:00Z)"
     assert {
         "title": "Keep option 1",
@@ -158,7 +158,7 @@ def test_what_the_go_tool_takes() -> None:
 
 
 def test_what_the_go_tool_would_refuse_is_refused_here() -> None:
-    row = PROPOSAL.named()["d2"]
+    row = PROPOSAL.rows_by_name()["d2"]
     with pytest.raises(
         ProposalError,
         match="d2 has no rationale, which ctx decision add wants; "
@@ -169,5 +169,5 @@ def test_what_the_go_tool_would_refuse_is_refused_here() -> None:
 
 def test_exported_rows_are_json(tmp_path: Path) -> None:
     for name in ("d1", "l1", "t1", "q1"):
-        one = payload(name, PROPOSAL.named()[name], proposal="p")
+        one = payload(name, PROPOSAL.rows_by_name()[name], proposal="p")
         assert one == json.loads(json.dumps(one))

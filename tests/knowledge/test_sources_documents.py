@@ -8,7 +8,7 @@ import pypdf
 import pytest
 
 from ctxbackends.knowledge.errors import SourceChangedError, SourceError
-from ctxbackends.knowledge.sources.base import Segment, Skipped, Source
+from ctxbackends.knowledge.sources.base import Segment, SkippedInput, Source
 from ctxbackends.knowledge.sources.documents import DOCXSource, PDFSource
 
 
@@ -40,14 +40,14 @@ def pdf(path: Path, *pages: str) -> Path:
 
 def read(source: Source) -> list[tuple[str, int, int]]:
     source.prepare()
-    return [(one.text, one.first, one.starts) for one in source.pieces() if isinstance(one, Segment)]
+    return [(one.text, one.first, one.boundary) for one in source.pieces() if isinstance(one, Segment)]
 
 
 def test_pages(tmp_path: Path) -> None:
     source = PDFSource(pdf(tmp_path / "a.pdf", "We chose YAML.", "", "It is late."), name="a.pdf")
     assert [("We chose YAML.", 1, 1), ("It is late.", 3, 1)] == read(source)
     assert "page" == source.unit
-    assert ["a.pdf: page 2 has no text"] == [str(one) for one in source.pieces() if isinstance(one, Skipped)]
+    assert ["a.pdf: page 2 has no text"] == [str(one) for one in source.pieces() if isinstance(one, SkippedInput)]
 
 
 def test_a_scan(tmp_path: Path) -> None:

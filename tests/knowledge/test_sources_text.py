@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ctxbackends.knowledge.errors import SourceChangedError, SourceError
 from ctxbackends.knowledge.sources import files
 from ctxbackends.knowledge.sources.base import Input, Segment
-from ctxbackends.knowledge.sources.text import MOST_BYTES, StdinSource, TextSource, paragraphs
+from ctxbackends.knowledge.sources.text import MAX_SEGMENT_BYTES, StdinSource, TextSource, parse_paragraphs
 
 
 def read(path: Path) -> list[Segment]:
@@ -25,7 +25,7 @@ def read(path: Path) -> list[Segment]:
 def pieces(tmp_path: Path, text: str | bytes) -> list[tuple[str, int, int, int]]:
     path = tmp_path / "a.md"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return [(one.text, one.first, one.last, one.starts) for one in read(path)]
+    return [(one.text, one.first, one.last, one.boundary) for one in read(path)]
 
 
 def test_paragraphs_have_their_lines(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_long_paragraphs_are_cut_and_nothing_is_lost(tmp_path: Path) -> None:
     text = "\n".join(f"line {number} " + "x" * 90 for number in range(1000))
     found = pieces(tmp_path, text)
     assert text == "\n".join(one[0] for one in found)
-    assert all(len(one[0]) <= MOST_BYTES for one in found)
+    assert all(len(one[0]) <= MAX_SEGMENT_BYTES for one in found)
     assert [1, *[0] * (len(found) - 1)] == [one[3] for one in found]
     assert [(one[1], one[2]) for one in found][-1][1] == 1000
 
@@ -86,7 +86,7 @@ def test_a_long_line_keeps_its_number(tmp_path: Path) -> None:
 def test_every_line_is_there_with_its_number(text: str) -> None:
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     found: dict[int, str] = {}
-    for segment in paragraphs(iter(enumerate(lines, 1))):
+    for segment in parse_paragraphs(iter(enumerate(lines, 1))):
         parts = segment.text.split("\n")
         assert segment.last - segment.first == len(parts) - 1
         found |= dict(zip(range(segment.first, segment.last + 1), parts, strict=True))
@@ -97,11 +97,11 @@ def test_every_line_is_there_with_its_number(text: str) -> None:
 @given(st.binary(max_size=300), st.integers(1, 20))
 def test_blocks_of_any_size_give_the_same_lines(data: bytes, size: int) -> None:
     source = Input(name="a", sha256=hashlib.sha256(data).hexdigest(), size=len(data))
-    whole = list(files.lines_of(source, io.BytesIO(data), most=1000))
+    whole = list(files.iter_lines(source, io.BytesIO(data), most=1000))
     before = files._BLOCK
     files._BLOCK = size
     try:
-        assert whole == list(files.lines_of(source, io.BytesIO(data), most=1000))
+        assert whole == list(files.iter_lines(source, io.BytesIO(data), most=1000))
     finally:
         files._BLOCK = before
 

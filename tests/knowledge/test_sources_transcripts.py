@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctxbackends.knowledge.errors import SourceChangedError, SourceError
-from ctxbackends.knowledge.sources.base import Piece, Segment, Skipped
+from ctxbackends.knowledge.sources.base import Piece, Segment, SkippedInput
 from ctxbackends.knowledge.sources.files import Line
 from ctxbackends.knowledge.sources.transcripts import MAX_LINE, TranscriptSource, _Reader
 
@@ -32,11 +32,11 @@ def transcript(tmp_path: Path, *lines: Any) -> list[Piece]:
 
 
 def said(pieces: list[Piece]) -> list[tuple[int, str, str, int]]:
-    return [(one.first, one.label, one.text, one.starts) for one in pieces if isinstance(one, Segment)]
+    return [(one.first, one.label, one.text, one.boundary) for one in pieces if isinstance(one, Segment)]
 
 
 def skipped(pieces: list[Piece]) -> list[str]:
-    return [str(one) for one in pieces if isinstance(one, Skipped)]
+    return [str(one) for one in pieces if isinstance(one, SkippedInput)]
 
 
 def assistant(*blocks: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -200,7 +200,7 @@ json_values = st.recursive(
 )
 def test_any_line_is_read_or_reported(data: bytes) -> None:
     for piece in _Reader("s").read(Line(1, data, len(data))):
-        assert isinstance(piece, Skipped) or piece.text.strip()
+        assert isinstance(piece, SkippedInput) or piece.text.strip()
 
 
 def test_several_megabytes_are_read_as_a_stream(tmp_path: Path) -> None:

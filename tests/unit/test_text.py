@@ -1,8 +1,7 @@
 from __future__ import annotations
 
 from ctxbackends.errors import BackendError
-from ctxbackends.knowledge.records import tidied
-from ctxbackends.text import escape_controls
+from ctxbackends.text import escape_controls, one_line
 
 
 def test_controls_are_written_out_except_line_feeds_and_tabs() -> None:
@@ -14,4 +13,4 @@ def test_a_carriage_return_does_not_overwrite_the_line_of_an_error() -> None:
 
 
 def test_a_row_of_knowledge_has_no_escape_sequence() -> None:
-    assert "a \\x1b[31mb" == tidied("a\r\x1b[31mb")
+    assert "a \\x1b[31mb" == one_line("a\r\x1b[31mb")

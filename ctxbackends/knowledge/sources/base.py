@@ -24,14 +24,14 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
     text: str
     first: int
     last: int
-    starts: int = 1
+    boundary: int = 1
     label: str = ""
     timestamp: str | None = None
     session_id: str | None = None
     branch: str | None = None
 
 
-class Skipped(msgspec.Struct, frozen=True, kw_only=True):
+class SkippedInput(msgspec.Struct, frozen=True, kw_only=True):
     """What was not read, and why: a broken line of a transcript, or the rest of a long tool result. ``line`` is None
     for a whole source."""
 
@@ -51,7 +51,7 @@ class Input(msgspec.Struct, frozen=True, kw_only=True):
     size: int
 
 
-Piece: TypeAlias = Segment | Skipped
+Piece: TypeAlias = Segment | SkippedInput
 
 
 class Source(Protocol):

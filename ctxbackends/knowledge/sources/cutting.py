@@ -18,7 +18,7 @@ def size_of(segment: Segment) -> int:
     return len(segment.text) if segment.text.isascii() else len(segment.text.encode("utf-8", "surrogatepass"))
 
 
-def cut_at(segment: Segment, size: int) -> tuple[Segment, Segment] | None:
+def split_at(segment: Segment, size: int) -> tuple[Segment, Segment] | None:
     """``segment`` in two, the first of at most about ``size`` bytes; None where it has no place to cut but a letter of
     a single one."""
     text = segment.text
@@ -38,7 +38,7 @@ def cut_at(segment: Segment, size: int) -> tuple[Segment, Segment] | None:
         return None
     return (
         msgspec.structs.replace(segment, text=head_text, last=last),
-        msgspec.structs.replace(segment, text=tail_text, first=first, starts=0),
+        msgspec.structs.replace(segment, text=tail_text, first=first, boundary=0),
     )
 
 
@@ -50,10 +50,10 @@ def _last(cut: re.Pattern[str], text: str, most: int) -> int | None:
     return found if found is not None and 0 < found < len(text) else None
 
 
-def fitting(segment: Segment, size: int) -> Iterator[Segment]:
+def split_to_fit(segment: Segment, size: int) -> Iterator[Segment]:
     """``segment`` in pieces of at most about ``size`` bytes."""
     while size_of(segment) > size:
-        cut = cut_at(segment, size)
+        cut = split_at(segment, size)
         if cut is None:
             break
         yield cut[0]

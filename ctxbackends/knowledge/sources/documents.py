@@ -14,10 +14,10 @@ from typing import Any
 
 from ctxbackends.knowledge.errors import SourceChangedError, SourceError
 from ctxbackends.knowledge.records import Unit
-from ctxbackends.knowledge.sources.base import Input, Piece, Segment, Skipped
-from ctxbackends.knowledge.sources.cutting import fitting
-from ctxbackends.knowledge.sources.files import FileSource, surveyed
-from ctxbackends.knowledge.sources.text import MOST_BYTES
+from ctxbackends.knowledge.sources.base import Input, Piece, Segment, SkippedInput
+from ctxbackends.knowledge.sources.cutting import split_to_fit
+from ctxbackends.knowledge.sources.files import FileSource, scan
+from ctxbackends.knowledge.sources.text import MAX_SEGMENT_BYTES
 
 MAX_DOCUMENT = 256 << 20
 """Bytes. The converters hold a document in memory."""
@@ -32,7 +32,7 @@ class _DocumentSource(FileSource):
 
     def prepare(self) -> Input:
         with self._open() as file:
-            self._input = surveyed(self.name, file, strict=False)
+            self._input = scan(self.name, file, strict=False)
         if self._input.size > MAX_DOCUMENT:
             raise SourceError(self.name, f"is larger than {MAX_DOCUMENT >> 20} MB, which is the most that is converted")
         if not any(isinstance(piece, Segment) for piece in self.pieces()):
@@ -43,7 +43,7 @@ class _DocumentSource(FileSource):
         source = self._prepared()
         with self._open() as file:
             data = file.read(source.size)
-        if surveyed(self.name, io.BytesIO(data), strict=False) != source:
+        if scan(self.name, io.BytesIO(data), strict=False) != source:
             raise SourceChangedError(self.name, "changed while it was read; run again")
         # Converting takes a while, and a run goes over a source several times; its text is a small part of a document.
         if self._kept is None or self._kept[0] != source:
@@ -88,9 +88,9 @@ class PDFSource(_DocumentSource):
                 text = reader.pages[number - 1].extract_text().strip()
             if text:
                 page = Segment(text=_clean(text), first=number, last=number)
-                yield from fitting(page, MOST_BYTES)
+                yield from split_to_fit(page, MAX_SEGMENT_BYTES)
             else:
-                yield Skipped(source=self.name, reason=f"page {number} has no text")
+                yield SkippedInput(source=self.name, reason=f"page {number} has no text")
 
     @contextmanager
     def _readable(self, place: str = "") -> Iterator[None]:
@@ -119,7 +119,9 @@ class DOCXSource(_DocumentSource):
                 continue
             starts = 2 if heading else 0 if after_heading else 1
             after_heading = heading
-            yield from fitting(Segment(text=_clean(text), first=number, last=number, starts=starts), MOST_BYTES)
+            yield from split_to_fit(
+                Segment(text=_clean(text), first=number, last=number, boundary=starts), MAX_SEGMENT_BYTES
+            )
 
     def _blocks(self, docx: Any, data: io.BytesIO) -> Iterator[tuple[str, bool]]:
         """The text of each paragraph and table row in the order of the document, and whether it is a heading."""

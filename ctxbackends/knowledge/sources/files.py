@@ -35,7 +35,7 @@ class Line(msgspec.Struct, frozen=True):
     number: int
     data: bytes
     size: int
-    whole: bool = True
+    is_complete: bool = True
 
 
 class FileSource:
@@ -53,22 +53,22 @@ class FileSource:
         return self._path
 
     def _open(self) -> AbstractContextManager[IO[bytes]]:
-        return opened(self.name, self._path)
+        return open_file(self.name, self._path)
 
     def _lines(self, *, most: int) -> Iterator[Line]:
         """The lines, as :func:`lines_of` gives them, and a look afterwards whether the file is still the same."""
         source = self._prepared()
         with self._open() as file:
-            yield from lines_of(source, file, most=most)
+            yield from iter_lines(source, file, most=most)
         with self._open() as file:
-            hold_unchanged(source, file)
+            verify_unchanged(source, file)
 
     def _prepared(self) -> Input:
         assert self._input is not None, "prepare() comes first"
         return self._input
 
 
-def opened(name: str, path: Path) -> IO[bytes]:
+def open_file(name: str, path: Path) -> IO[bytes]:
     """The file. Raises SourceError where there is none that can be read."""
     try:
         mode = os.stat(path).st_mode  # looked at first, since opening a pipe waits for its writer
@@ -83,7 +83,7 @@ def opened(name: str, path: Path) -> IO[bytes]:
         raise SourceError(name, "is no path of a file") from None
 
 
-def surveyed(name: str, file: IO[bytes], *, strict: bool = True) -> Input:
+def scan(name: str, file: IO[bytes], *, strict: bool = True) -> Input:
     """Read all of it once. ``strict``: it must be UTF-8 text; else its bytes are only counted, and may not be none.
     Raises SourceError."""
     digest, size, lines, blank = hashlib.sha256(), 0, 0, True
@@ -127,7 +127,7 @@ def _read(name: str, file: IO[bytes]) -> bytes:
         raise SourceError(name, f"cannot be read: {error.strerror}") from None
 
 
-def lines_of(source: Input, file: IO[bytes], *, most: int) -> Iterator[Line]:
+def iter_lines(source: Input, file: IO[bytes], *, most: int) -> Iterator[Line]:
     """The lines, ended by LF, CRLF or CR, of the bytes that ``source`` tells of. Of a line that is longer than ``most``
     bytes only its beginning comes. Raises SourceChangedError, at the end, where the bytes are others now."""
     digest, left, number = hashlib.sha256(), source.size, 1
@@ -160,7 +160,7 @@ def lines_of(source: Input, file: IO[bytes], *, most: int) -> Iterator[Line]:
         yield _line(number, held, dropped, most)
 
 
-def hold_unchanged(source: Input, file: IO[bytes]) -> None:
+def verify_unchanged(source: Input, file: IO[bytes]) -> None:
     """Raise SourceChangedError where ``file``, opened anew, does not begin with the bytes that were read: somebody
     wrote over what had been read already, or put another file in its place."""
     digest, left = hashlib.sha256(), source.size

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from ctxbackends.knowledge.errors import SourceError
-from ctxbackends.knowledge.sources.base import Skipped, Source
+from ctxbackends.knowledge.sources.base import SkippedInput, Source
 from ctxbackends.knowledge.sources.documents import DOCXSource, PDFSource
 from ctxbackends.knowledge.sources.text import StdinSource, TextSource
 from ctxbackends.knowledge.sources.transcripts import TranscriptSource
@@ -26,14 +26,14 @@ _NAMES = ("readme", "changelog", "changes", "todo", "notes", "decisions", "archi
 _NEVER = (".git", ".hg", ".svn", "node_modules", "__pycache__")
 
 
-class Found(msgspec.Struct, frozen=True):
+class DiscoveryResult(msgspec.Struct, frozen=True):
     """The ``sources`` in their order, each once, and what was left out."""
 
     sources: tuple[Source, ...]
-    skipped: tuple[Skipped, ...] = ()
+    skipped: tuple[SkippedInput, ...] = ()
 
 
-def find_sources(arguments: Sequence[str | Source], *, base: Path | None = None) -> Found:
+def find_sources(arguments: Sequence[str | Source], *, base: Path | None = None) -> DiscoveryResult:
     """The sources that ``arguments`` name: files, directories (all that can be read in them), globs (``docs/**/*.md``),
     and ``-`` for standard input; a Source stays what it is. ``base`` is what names are relative to, the working
     directory by default.
@@ -47,7 +47,7 @@ def find_sources(arguments: Sequence[str | Source], *, base: Path | None = None)
     if not search.sources:
         first = next((one for one in arguments if isinstance(one, str)), "no input")
         raise SourceError(_shown(first), "holds nothing that can be read")
-    return Found(tuple(search.sources), tuple(search.skipped))
+    return DiscoveryResult(tuple(search.sources), tuple(search.skipped))
 
 
 def source_of(path: Path, *, name: str | None = None) -> Source:
@@ -62,7 +62,7 @@ class _Search:
         self._base = Path(os.path.abspath(base))
         self._taken: set[str] = set()
         self.sources: list[Source] = []
-        self.skipped: list[Skipped] = []
+        self.skipped: list[SkippedInput] = []
 
     def add(self, argument: str | Source) -> None:
         if not isinstance(argument, str):
@@ -115,14 +115,16 @@ class _Search:
             except SourceError as error:
                 if "documents" in error.problem:
                     raise  # what is missing is on our side
-                self.skipped.append(Skipped(source=source.name, reason=error.problem.removeprefix(f"{source.name}: ")))
+                self.skipped.append(
+                    SkippedInput(source=source.name, reason=error.problem.removeprefix(f"{source.name}: "))
+                )
                 self._taken.add(real)
                 continue
             self._taken.add(real)
             self.sources.append(source)
         if others:
             kinds = "a file" if others == 1 else f"{others} files"
-            self.skipped.append(Skipped(source=_shown(argument), reason=f"{kinds} of other kinds in it"))
+            self.skipped.append(SkippedInput(source=_shown(argument), reason=f"{kinds} of other kinds in it"))
 
     def _take(self, path: Path) -> None:
         real = os.path.realpath(path)

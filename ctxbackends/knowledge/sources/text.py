@@ -13,11 +13,11 @@ from typing import IO
 
 from ctxbackends.knowledge.errors import SourceChangedError, SourceError
 from ctxbackends.knowledge.sources.base import Input, Piece, Segment
-from ctxbackends.knowledge.sources.cutting import fitting
-from ctxbackends.knowledge.sources.files import FileSource, Line, surveyed
+from ctxbackends.knowledge.sources.cutting import split_to_fit
+from ctxbackends.knowledge.sources.files import FileSource, Line, scan
 
-MOST_LINES = 200
-MOST_BYTES = 16_000
+MAX_SEGMENT_LINES = 200
+MAX_SEGMENT_BYTES = 16_000
 """Of a segment. What is longer is cut, and goes on in the next one."""
 
 _LONGEST_LINE = 16 << 20  # bytes; longer than any line of text, and short enough to be held
@@ -31,11 +31,11 @@ class TextSource(FileSource):
 
     def prepare(self) -> Input:
         with self._open() as file:
-            self._input = surveyed(self.name, file)
+            self._input = scan(self.name, file)
         return self._input
 
     def pieces(self) -> Iterator[Piece]:
-        yield from paragraphs(_decoded(self.name, self._lines(most=_LONGEST_LINE)))
+        yield from parse_paragraphs(_decoded(self.name, self._lines(most=_LONGEST_LINE)))
 
 
 class StdinSource(TextSource):
@@ -71,7 +71,7 @@ class StdinSource(TextSource):
 
 def _decoded(name: str, lines: Iterator[Line]) -> Iterator[tuple[int, str]]:
     for line in lines:
-        if not line.whole:
+        if not line.is_complete:
             raise SourceError(name, f"holds a line of {line.size >> 20} MB; is it text?", line=line.number)
         try:
             yield line.number, line.data.decode()
@@ -79,7 +79,7 @@ def _decoded(name: str, lines: Iterator[Line]) -> Iterator[tuple[int, str]]:
             raise SourceChangedError(name, "changed while it was read; run again", line=line.number) from None
 
 
-def paragraphs(lines: Iterator[tuple[int, str]]) -> Iterator[Segment]:
+def parse_paragraphs(lines: Iterator[tuple[int, str]]) -> Iterator[Segment]:
     """Paragraphs as segments; a heading begins a section, and what follows it goes on from it. A fenced block stays
     whole up to ``MOST_LINES``."""
     block = _Block()
@@ -127,7 +127,7 @@ class _Block:
 
     @property
     def is_full(self) -> bool:
-        return len(self.texts) >= MOST_LINES or self._size >= MOST_BYTES
+        return len(self.texts) >= MAX_SEGMENT_LINES or self._size >= MAX_SEGMENT_BYTES
 
     def add(self, number: int, text: str) -> None:
         if not self.texts:
@@ -145,5 +145,5 @@ class _Block:
         self._starts = 0 if heading or goes_on else 1
         if not any(text.strip() for text in texts):
             return
-        whole = Segment(text="\n".join(texts), first=self._first, last=self._first + len(texts) - 1, starts=starts)
-        yield from fitting(whole, MOST_BYTES)
+        whole = Segment(text="\n".join(texts), first=self._first, last=self._first + len(texts) - 1, boundary=starts)
+        yield from split_to_fit(whole, MAX_SEGMENT_BYTES)

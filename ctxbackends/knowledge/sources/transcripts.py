@@ -13,10 +13,10 @@ from typing import Any
 import msgspec
 
 from ctxbackends.knowledge.errors import SourceError
-from ctxbackends.knowledge.sources.base import Input, Piece, Segment, Skipped
-from ctxbackends.knowledge.sources.cutting import fitting
-from ctxbackends.knowledge.sources.files import FileSource, Line, surveyed
-from ctxbackends.knowledge.sources.text import MOST_BYTES
+from ctxbackends.knowledge.sources.base import Input, Piece, Segment, SkippedInput
+from ctxbackends.knowledge.sources.cutting import split_to_fit
+from ctxbackends.knowledge.sources.files import FileSource, Line, scan
+from ctxbackends.knowledge.sources.text import MAX_SEGMENT_BYTES
 
 MAX_LINE = 8 << 20
 """Bytes of a line that is read. Longer ones hold images and whole files, and nothing that anybody said."""
@@ -32,7 +32,7 @@ class TranscriptSource(FileSource):
 
     def prepare(self) -> Input:
         with self._open() as file:
-            self._input = surveyed(self.name, file, strict=False)  # a bad byte is the matter of its line
+            self._input = scan(self.name, file, strict=False)  # a bad byte is the matter of its line
         if not any(isinstance(piece, Segment) for piece in self.pieces()):
             raise SourceError(self.name, "holds no turn of a Claude Code or Cursor transcript")
         return self._input
@@ -55,7 +55,7 @@ class _Reader:
         self._tools: dict[str, str] = {}
 
     def read(self, line: Line) -> Iterator[Piece]:
-        if not line.whole:
+        if not line.is_complete:
             yield self._skipped(
                 line,
                 f"is a line of {line.size / (1 << 20):.1f} MB; lines of more than {MAX_LINE >> 20} MB are not read",
@@ -69,8 +69,8 @@ class _Reader:
             pieces = [self._skipped(line, str(broken))]
         yield from pieces
 
-    def _skipped(self, line: Line, reason: str) -> Skipped:
-        return Skipped(source=self._name, line=line.number, reason=reason)
+    def _skipped(self, line: Line, reason: str) -> SkippedInput:
+        return SkippedInput(source=self._name, line=line.number, reason=reason)
 
     def _pieces(self, line: Line) -> Iterator[Piece]:
         try:
@@ -128,8 +128,8 @@ class _Reader:
 
     def _said(self, base: Segment, text: str, role: str) -> Iterator[Piece]:
         if text.strip():
-            whole = msgspec.structs.replace(base, text=_clean(text), starts=2 if role == "user" else 1)
-            yield from fitting(whole, MOST_BYTES)
+            whole = msgspec.structs.replace(base, text=_clean(text), boundary=2 if role == "user" else 1)
+            yield from split_to_fit(whole, MAX_SEGMENT_BYTES)
 
     def _shortened(self, base: Segment, label: str, text: str, line: Line) -> Iterator[Piece]:
         text = _clean(text)
