@@ -1,8 +1,7 @@
-"""Anthropic's Messages API: a request to its body, and a plain answer back. vLLM, llama-server, Ollama and LM Studio
-serve it too.
+"""Anthropic's Messages API: encodes requests and decodes plain responses.
 
-Request and answer: https://platform.claude.com/docs/en/api/messages. The stream is
-:mod:`ctxbackends.wire.anthropic_stream`.
+vLLM, llama-server, Ollama and LM Studio support it too. Format: https://platform.claude.com/docs/en/api/messages. The
+stream decoder is :mod:`ctxbackends.wire.anthropic_stream`.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ VERSION_HEADERS = {"anthropic-version": "2023-06-01"}
 """The version of the API; the only one: https://platform.claude.com/docs/en/api/versioning"""
 
 DEFAULT_MAX_TOKENS = 4096
-"""What is sent where the request leaves ``max_tokens`` out: this API wants a number."""
+"""Sent if the request has no ``max_tokens``, which this API requires."""
 
 _RESERVED = {
     "model": "pass model=",
@@ -81,14 +80,18 @@ _object_decoder = msgspec.json.Decoder(dict[str, Any])
 
 
 def x_api_key(api_key: str) -> Mapping[str, str]:
-    """The key as Anthropic documents it."""
+    """Return the header for the API key as Anthropic documents it."""
     return {"x-api-key": api_key}
 
 
 @attrs.frozen(kw_only=True)
 class AnthropicCodec:
-    """See :class:`ctxbackends.wire.http.Codec`. ``table`` says what this server does with each option. ``own_key``: the
-    key goes as ``x-api-key``; servers other than Anthropic want a bearer token."""
+    """The Messages codec, see :class:`ctxbackends.wire.http.Codec`.
+
+    Attributes:
+        table: The options that the server supports.
+        own_key: Send the key as ``x-api-key``; other servers than Anthropic need a bearer token.
+    """
 
     table: OptionTable
     own_key: bool = False
@@ -139,14 +142,18 @@ def _decode_block(index: int, block: WireBlock) -> StreamEvent | None:
         return ReasoningDelta("", redacted=block.data or "")
     if block.type == "tool_use":
         return ToolCallDelta(index, block.id or "", block.name or "", encode_arguments(block.input))
-    return None  # a block of a kind that this SDK asks for nowhere
+    return None  # a kind of block that this SDK never requests
 
 
-# --- the body, which the counter of tokens takes in the same form -------------------------------------
+# --- the body, also for the token counter -------------------------------------
 
 
 def encode_body(request: ChatRequest, table: OptionTable) -> dict[str, Any]:
-    """Everything but ``max_tokens``, ``stream`` and ``extra_body``. Raises UnsupportedOptionError."""
+    """Encode everything but ``max_tokens``, ``stream`` and ``extra_body``.
+
+    Raises:
+        UnsupportedOptionError: The server does not support an option.
+    """
     scalars = check_supported(request, table)
     system = [
         {"type": "text", "text": part.text}
@@ -170,18 +177,18 @@ def encode_body(request: ChatRequest, table: OptionTable) -> dict[str, Any]:
         body["system"] = system[0]["text"] if len(system) == 1 else system
     for name, value in scalars:
         if name not in ("max_tokens", "parallel_tool_calls"):
-            _put(body, table, name, value)
+            _set_option(body, table, name, value)
     if request.stop_sequences:
-        _put(body, table, "stop_sequences", request.stop_sequences)
+        _set_option(body, table, "stop_sequences", request.stop_sequences)
     if isinstance(request.response_format, JSONSchemaFormat):
         schema = prepare_schema(request.response_format, lookup(table, "response_format: json_schema").transform)
         format_ = {"type": "json_schema", "schema": schema}
-        _put(body, table, "response_format: json_schema", format_)
-    _put_tools(body, request, table)
+        _set_option(body, table, "response_format: json_schema", format_)
+    _set_tools(body, request, table)
     return body
 
 
-def _put(body: dict[str, Any], table: OptionTable, option: str, value: Any) -> None:
+def _set_option(body: dict[str, Any], table: OptionTable, option: str, value: Any) -> None:
     if option == "reasoning_effort" and value == "none":
         body["thinking"] = {"type": "disabled"}
         return
@@ -192,35 +199,35 @@ def _put(body: dict[str, Any], table: OptionTable, option: str, value: Any) -> N
     set_path(body, lookup(table, option).path, value)
 
 
-def _put_tools(body: dict[str, Any], request: ChatRequest, table: OptionTable) -> None:
-    tools, named = request.tools, request.tool_choice
+def _set_tools(body: dict[str, Any], request: ChatRequest, table: OptionTable) -> None:
+    tools, tool_choice = request.tools, request.tool_choice
     if request.tool_choice == "none" and lookup(table, "tool_choice: none").transform == Transform.WITHOUT_TOOLS:
         tools = ()
     if not tools:
         return
     choice: dict[str, Any] | None = None
-    if isinstance(named, NamedTool):
-        choice = {"type": "tool", "name": named.name}
+    if isinstance(tool_choice, NamedTool):
+        choice = {"type": "tool", "name": tool_choice.name}
         if lookup(table, "tool_choice: named").transform == Transform.ONLY_TOOL:
-            tools = tuple(tool for tool in tools if tool.name == named.name)
+            tools = tuple(tool for tool in tools if tool.name == tool_choice.name)
             choice = {"type": "any"}
-    elif named is not None:
-        choice = {"type": {"required": "any"}.get(named, named)}
+    elif tool_choice is not None:
+        choice = {"type": {"required": "any"}.get(tool_choice, tool_choice)}
     if request.parallel_tool_calls is not None and request.tool_choice != "none":
         choice = {**(choice or {"type": "auto"}), "disable_parallel_tool_use": not request.parallel_tool_calls}
     if choice is not None:
         body["tool_choice"] = choice
-    how = lookup(table, "tools").transform
-    body["tools"] = [_encode_tool(tool, how) for tool in tools]
+    transform = lookup(table, "tools").transform
+    body["tools"] = [_encode_tool(tool, transform) for tool in tools]
 
 
-def _encode_tool(tool: Tool, how: Transform) -> dict[str, Any]:
-    wire = {"name": tool.name, "description": tool.description, "input_schema": prepare_parameters(tool, how)}
+def _encode_tool(tool: Tool, transform: Transform) -> dict[str, Any]:
+    wire = {"name": tool.name, "description": tool.description, "input_schema": prepare_parameters(tool, transform)}
     return {**wire, **({"strict": True} if tool.strict else {})}
 
 
 def encode_messages(messages: Sequence[Message], table: OptionTable) -> list[dict[str, Any]]:
-    """Turns of user and assistant; tool results are the user's, and those that follow each other are one turn."""
+    """Encode the turns of user and assistant; consecutive tool results are one user turn."""
     reasoning = table["message: reasoning"]
     signed = isinstance(reasoning, Supported) and reasoning.transform == Transform.WITH_SIGNATURE
     turns: list[dict[str, Any]] = []

@@ -1,5 +1,4 @@
-"""What Anthropic's platform offers beside generation: its models and the count of tokens. It has no embeddings and
-nothing to load."""
+"""Operations of Anthropic's platform: models and token counts. It has no embeddings and no loading."""
 
 from __future__ import annotations
 
@@ -14,18 +13,21 @@ _PAGE = 1000  # the most that one page holds: https://platform.claude.com/docs/e
 
 
 def list_models() -> Operation[tuple[ModelInfo, ...]]:
-    """``GET /v1/models``. ``context_length`` is ``max_input_tokens``, where it is told."""
+    """Return the models of ``GET /v1/models``. ``context_length`` is ``max_input_tokens``, if present."""
     response = yield HTTPRequest("GET", f"/v1/models?limit={_PAGE}", headers=VERSION_HEADERS)
     return decode_models(response)
 
 
 def status(model: str | None) -> Operation[ServerStatus]:
-    """Ready, where it lists its models."""
+    """Return ready if the server lists its models."""
     return build_ready_status((yield from list_models()), model)
 
 
 def count_tokens(request: ChatRequest, table: OptionTable) -> Operation[int]:
-    """``POST /v1/messages/count_tokens``: https://platform.claude.com/docs/en/api/messages/count_tokens"""
+    """Count tokens with ``POST /v1/messages/count_tokens``.
+
+    https://platform.claude.com/docs/en/api/messages/count_tokens
+    """
     body = encode_body(request, table)
     response = yield HTTPRequest("POST", "/v1/messages/count_tokens", encode_json(body), VERSION_HEADERS)
     return decode_count(response)

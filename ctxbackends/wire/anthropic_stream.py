@@ -1,7 +1,7 @@
-"""The events of Anthropic's Messages API to ours; knows no request.
+"""Decodes the events of Anthropic's Messages API.
 
-Contract: an answer is whole only if ``message_stop`` came after a known ``stop_reason``, and no error before it. Events
-and blocks of unknown kinds are skipped. Events: https://platform.claude.com/docs/en/build-with-claude/streaming
+Contract: a response is whole only if ``message_stop`` came after a known ``stop_reason``, and no error before it.
+Unknown events and blocks are skipped. Events: https://platform.claude.com/docs/en/build-with-claude/streaming
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ctxbackends.wire.framing import SSEDecoder
 from ctxbackends.wire.http import BaseDecoder, encode_arguments
 from ctxbackends.wire.status import error_from_event
 
-# Not among them: pause_turn (an answer that wants to be continued), which is no whole answer.
+# Without pause_turn, which means that the response is not complete.
 _FINISH_REASONS: Mapping[str, FinishReason] = {
     "end_turn": "stop",
     "stop_sequence": "stop",
@@ -29,7 +29,7 @@ _FINISH_REASONS: Mapping[str, FinishReason] = {
 
 
 class WireUsage(msgspec.Struct):
-    """``input_tokens`` leaves out what the cache gave and took, unlike everywhere else."""
+    """Token counts. Unlike elsewhere, ``input_tokens`` excludes the tokens that the cache read and wrote."""
 
     input_tokens: int | None = None
     output_tokens: int | None = None
@@ -97,13 +97,13 @@ _KNOWN_TYPES = frozenset(
 
 
 def _is_error(event: _Event) -> bool:
-    """By its type; llama-server sends the members of its own errors, with a sentence in ``message``."""
-    told = isinstance(event.message, str) and (not event.type or event.type.casefold().endswith("error"))
-    return event.type == "error" or told
+    """Return whether the event is an error by its type; llama-server sends its own errors with text in ``message``."""
+    has_text = isinstance(event.message, str) and (not event.type or event.type.casefold().endswith("error"))
+    return event.type == "error" or has_text
 
 
 def _is_unknown_event(data: bytes) -> bool:
-    """Whether an event that is not as expected is one of a kind that nobody here expects anything of."""
+    """Return whether an event that cannot be decoded is of a kind to skip."""
     try:
         return _kind_decoder.decode(data).type not in _KNOWN_TYPES
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -111,17 +111,17 @@ def _is_unknown_event(data: bytes) -> bool:
 
 
 def parse_finish_reason(reason: str | None) -> FinishReason | None:
-    """The reason in our names, or None where it is none of a whole answer."""
+    """Return the finish reason, or None if the response is not complete."""
     return _FINISH_REASONS.get(reason or "")
 
 
 def incomplete_error(reason: str | None, *, body: bytes = b"") -> StreamInterruptedError:
-    """The error for an answer that has no reason of a whole one."""
+    """Return the error for a response without the stop reason of a complete one."""
     return StreamInterruptedError(f"incomplete response: stop_reason is {reason!r}", body=body)
 
 
 def parse_usage(usage: WireUsage | None) -> Usage | None:
-    """The counts in our names, where input_tokens includes the cached ones."""
+    """Convert the token counts, with the cached tokens included in input_tokens."""
     if usage is None or usage.input_tokens is None:
         return None
     read, written = usage.cache_read_input_tokens, usage.cache_creation_input_tokens
@@ -129,36 +129,45 @@ def parse_usage(usage: WireUsage | None) -> Usage | None:
 
 
 class AnthropicStreamDecoder(BaseDecoder):
-    """See the module for the contract, :class:`ctxbackends.wire.http.StreamDecoder` for the protocol."""
+    """The stream decoder for the Messages API; the module describes its contract."""
 
-    __slots__ = ("_blocks", "_calls", "_frames", "_reason", "_said_reason", "_stop", "_usage", "_written")
+    __slots__ = (
+        "_blocks",
+        "_call_indexes",
+        "_calls_with_pieces",
+        "_frames",
+        "_raw_reason",
+        "_reason",
+        "_stop_sequence",
+        "_usage",
+    )
 
     def __init__(self) -> None:
         super().__init__()
         self._frames = SSEDecoder()
         self._blocks: dict[int, WireBlock] = {}
-        self._calls: dict[int, int] = {}  # which call a block's index means now
-        self._written: set[int] = set()  # tool calls of which a piece came
+        self._call_indexes: dict[int, int] = {}  # the current call of a block's index
+        self._calls_with_pieces: set[int] = set()  # tool calls that have a piece
         self._usage = WireUsage()
         self._reason: FinishReason | None = None
-        self._said_reason: str | None = None
-        self._stop: str | None = None
+        self._raw_reason: str | None = None
+        self._stop_sequence: str | None = None
 
     def feed(self, data: bytes) -> list[StreamEvent]:
-        return self.decode_each(lambda: self._frames.feed(data), self._read)
+        return self.decode_each(lambda: self._frames.feed(data), self._decode_frames)
 
     def close(self) -> list[StreamEvent]:
-        events = self.decode_each(self._frames.close, self._read)
+        events = self.decode_each(self._frames.close, self._decode_frames)
         if not self.is_ended():
             self._fail("the stream ended without message_stop")
         return events
 
     def _fail(self, problem: str, body: bytes = b"") -> None:
         stray = self._frames.stray_line
-        said = f"; last line received: {stray.decode('utf-8', 'replace')}" if stray and not body else ""
-        self.failure = StreamInterruptedError(problem + said, body=body or stray)
+        suffix = f"; last line received: {stray.decode('utf-8', 'replace')}" if stray and not body else ""
+        self.failure = StreamInterruptedError(problem + suffix, body=body or stray)
 
-    def _read(self, frames: Sequence[tuple[bytes, bytes]], events: list[StreamEvent]) -> None:
+    def _decode_frames(self, frames: Sequence[tuple[bytes, bytes]], events: list[StreamEvent]) -> None:
         decode, append = _event_decoder.decode, events.append
         for name, data in frames:
             try:
@@ -168,7 +177,7 @@ class AnthropicStreamDecoder(BaseDecoder):
                     self._fail(f"an event of the stream is malformed: {error}", data.strip())
                     return
                 continue
-            # Nearly every event is a piece of text: told here, without a call.
+            # Fast path for text, the common case: without a call.
             delta = event.delta
             if (
                 delta is not None
@@ -179,16 +188,16 @@ class AnthropicStreamDecoder(BaseDecoder):
             ):
                 append(TextDelta(delta.text))
                 continue
-            self._take(name, data.strip(), event, events)
+            self._handle_event(name, data.strip(), event, events)
             if self.is_ended():
                 return
 
-    def _take(self, name: bytes, data: bytes, event: _Event, events: list[StreamEvent]) -> None:
+    def _handle_event(self, name: bytes, data: bytes, event: _Event, events: list[StreamEvent]) -> None:
         kind = event.type
         if kind == "content_block_delta" and event.error is None:
             self._delta(event, events)
         elif name == b"error" or event.error is not None or _is_error(event):
-            # An object, a string, or the members at the top level, which llama-server sends on this route as well.
+            # An object, a string, or members at the top level, as llama-server sends them here too.
             self.failure = error_from_event(data)
         elif kind == "message_start" and isinstance(event.message, _Message):
             if self.response_id is not None or self._reason is not None:
@@ -196,18 +205,18 @@ class AnthropicStreamDecoder(BaseDecoder):
                 return
             self.served_model = event.message.model or None
             self.response_id = event.message.id
-            self._count(event.message.usage)
+            self._merge_usage(event.message.usage)
         elif kind == "content_block_start" and event.content_block is not None:
-            self._start(event.index, event.content_block, events)
+            self._start_block(event.index, event.content_block, events)
         elif kind == "content_block_stop":
             self._stop_block(event.index, events)
         elif kind == "message_delta":
-            self._end_delta(event)
+            self._handle_message_delta(event)
         elif kind == "message_stop":
-            self._end(events)
+            self._finish(events)
 
-    def _count(self, usage: WireUsage | None) -> None:
-        """Counts are cumulative, and each event may leave some out."""
+    def _merge_usage(self, usage: WireUsage | None) -> None:
+        """Merge counts: they are cumulative, and an event may omit some."""
         if usage is None:
             return
         for field in usage.__struct_fields__:
@@ -215,7 +224,7 @@ class AnthropicStreamDecoder(BaseDecoder):
             if value is not None:
                 setattr(self._usage, field, value)
 
-    def _start(self, index: int, block: WireBlock, events: list[StreamEvent]) -> None:
+    def _start_block(self, index: int, block: WireBlock, events: list[StreamEvent]) -> None:
         self._blocks[index] = block
         if block.type == "text" and block.text:
             events.append(TextDelta(block.text))
@@ -224,12 +233,12 @@ class AnthropicStreamDecoder(BaseDecoder):
         elif block.type == "redacted_thinking":
             events.append(ReasoningDelta("", redacted=block.data or ""))
         elif block.type == "tool_use":
-            # Anthropic begins with an empty input and sends it in pieces; others may send it whole here.
-            whole = encode_arguments(block.input) if block.input else ""
-            # An index that is used again is another call, and not a piece of the one before.
-            used = self._calls.values()
-            self._calls[index] = place = index if index not in used else max(used) + 1
-            events.append(ToolCallDelta(place, block.id or "", block.name or "", whole))
+            # Anthropic starts with an empty input and sends it in pieces; others may send it whole here.
+            arguments = encode_arguments(block.input) if block.input else ""
+            # A reused index is a new call, not a piece of the previous one.
+            used_indexes = self._call_indexes.values()
+            self._call_indexes[index] = index_of_call = index if index not in used_indexes else max(used_indexes) + 1
+            events.append(ToolCallDelta(index_of_call, block.id or "", block.name or "", arguments))
 
     def _delta(self, event: _Event, events: list[StreamEvent]) -> None:
         delta = event.delta
@@ -240,10 +249,10 @@ class AnthropicStreamDecoder(BaseDecoder):
                 events.append(TextDelta(delta.text))
         elif delta.type == "input_json_delta":
             block = self._blocks.get(event.index) or WireBlock(type="tool_use")
-            if delta.partial_json and block.type == "tool_use":  # and not a tool of the server's own
-                place = self._calls.setdefault(event.index, event.index)
-                events.append(ToolCallDelta(place, block.id or "", block.name or "", delta.partial_json))
-                self._written.add(place)
+            if delta.partial_json and block.type == "tool_use":  # not a server-side tool
+                index_of_call = self._call_indexes.setdefault(event.index, event.index)
+                events.append(ToolCallDelta(index_of_call, block.id or "", block.name or "", delta.partial_json))
+                self._calls_with_pieces.add(index_of_call)
         elif delta.type == "thinking_delta":
             if delta.thinking:
                 events.append(ReasoningDelta(delta.thinking))
@@ -254,21 +263,21 @@ class AnthropicStreamDecoder(BaseDecoder):
         block = self._blocks.pop(index, None)
         if block is None or block.type != "tool_use" or block.input:
             return
-        place = self._calls.get(index, index)
-        if place not in self._written:
+        index_of_call = self._call_indexes.get(index, index)
+        if index_of_call not in self._calls_with_pieces:
             # A call without arguments has no pieces; its arguments are the empty object.
-            events.append(ToolCallDelta(place, block.id or "", block.name or "", "{}"))
+            events.append(ToolCallDelta(index_of_call, block.id or "", block.name or "", "{}"))
 
-    def _end_delta(self, event: _Event) -> None:
-        self._count(event.usage)
+    def _handle_message_delta(self, event: _Event) -> None:
+        self._merge_usage(event.usage)
         if event.delta is not None and event.delta.stop_reason is not None:
-            self._said_reason = event.delta.stop_reason
+            self._raw_reason = event.delta.stop_reason
             self._reason = parse_finish_reason(event.delta.stop_reason)
-            self._stop = event.delta.stop_sequence
+            self._stop_sequence = event.delta.stop_sequence
 
-    def _end(self, events: list[StreamEvent]) -> None:
+    def _finish(self, events: list[StreamEvent]) -> None:
         if self._reason is None:
-            self.failure = incomplete_error(self._said_reason)
+            self.failure = incomplete_error(self._raw_reason)
             return
         self.finished = True
-        events.append(Finish(self._reason, parse_usage(self._usage), self._stop))
+        events.append(Finish(self._reason, parse_usage(self._usage), self._stop_sequence))

@@ -1,6 +1,6 @@
-"""What llama-server offers beside generation: its state, its slots, the models of a router, the count of tokens.
+"""llama-server's operations: status, slots, models of a router, token counts.
 
-API: https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md. While it loads, every route answers 503.
+API: https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md. While it loads, all endpoints return 503.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _tokens_decoder = msgspec.json.Decoder(_Tokens)
 
 
 def status(model: str | None) -> Operation[ServerStatus]:
-    """``/health`` decides; the rest is what the server tells more, where it was started so that it does."""
+    """Return the status: ``/health`` decides, other endpoints add details where they are enabled."""
     yield HTTPRequest("GET", "/health")
     models = yield from _fetch_models()
     chosen = select_model(models, model) or (models[0] if models and models[0].state is None else None)
@@ -64,7 +64,7 @@ def status(model: str | None) -> Operation[ServerStatus]:
     answer = yield from _request_optional(HTTPRequest("GET", "/props"))
     props = decode_response(_props_decoder, answer, api="llama-server") if answer is not None else _Props()
     busy = None
-    if not props.is_sleeping:  # asking for the slots would wake it
+    if not props.is_sleeping:  # a request for the slots would wake it
         answer = yield from _request_optional(HTTPRequest("GET", "/slots"))
         if answer is not None:
             slots = decode_response(_slots_decoder, answer, api="llama-server")
@@ -82,22 +82,22 @@ def status(model: str | None) -> Operation[ServerStatus]:
 
 
 def slots(_: str | None) -> Operation[int | None]:
-    """How many requests it works on at once. A router does not tell: each of its models has slots of its own."""
+    """Return how many requests it processes at once; None for a router, whose models have their own slots."""
     answer = yield HTTPRequest("GET", "/props")
     return decode_response(_props_decoder, answer, api="llama-server").total_slots
 
 
 def _fetch_models() -> Operation[tuple[ModelInfo, ...]]:
-    """Empty where a router has none yet."""
-    listed = yield from _request_optional(HTTPRequest("GET", "/v1/models"))
+    """Return the models; none if a router has none yet."""
+    response = yield from _request_optional(HTTPRequest("GET", "/v1/models"))
     try:
-        return decode_models(listed) if listed is not None else ()
+        return decode_models(response) if response is not None else ()
     except EmptyModelListError:
         return ()
 
 
 def _build_router_status(chosen: ModelInfo, models: Sequence[ModelInfo]) -> ServerStatus:
-    """A router tells the state of each model; slots and context are those of the server behind it."""
+    """Return the status of a router's model; its slots and context belong to the server behind it."""
     states: Mapping[str | None, ServerState] = {
         "loading": "loading",
         "downloading": "loading",
@@ -108,14 +108,13 @@ def _build_router_status(chosen: ModelInfo, models: Sequence[ModelInfo]) -> Serv
         state=states.get(chosen.state, "ready"),
         problem=f"the model {chosen.id} failed to load" if chosen.state == "failed" else None,
         model=chosen.id,
-        models=tuple(one.id for one in models if one.state == "loaded"),
+        models=tuple(model.id for model in models if model.state == "loaded"),
         context_length=chosen.context_length,
     )
 
 
 def _request_optional(request: HTTPRequest) -> Operation[HTTPResponse | None]:
-    """What not every server tells: switched off (403, 501), or unknown to an older build (404). A refused key is an
-    error all the same."""
+    """Return None for an endpoint that is disabled (403, 501) or missing (404); a rejected key (401) is an error."""
     try:
         return (yield request)
     except APIStatusError as error:
@@ -125,7 +124,7 @@ def _request_optional(request: HTTPRequest) -> Operation[HTTPResponse | None]:
 
 
 def load(model: str, *, context_length: int | None, keep_alive: float | None) -> Operation[None]:
-    """``POST /models/load``, which a router has; it answers before the model is loaded."""
+    """Load a model of a router with ``POST /models/load``, which returns before the model is loaded."""
     for option, value in (("context_length", context_length), ("keep_alive", keep_alive)):
         if value is not None:
             raise UnsupportedOperationError("load", f"llama-server takes no {option} when it loads a model")
@@ -133,22 +132,21 @@ def load(model: str, *, context_length: int | None, keep_alive: float | None) ->
 
 
 def unload(model: str) -> Operation[None]:
-    """``POST /models/unload``, which a router has."""
+    """Unload a model of a router with ``POST /models/unload``."""
     yield from _post_to_router("unload", model)
 
 
-def _post_to_router(what: str, model: str) -> Operation[None]:
+def _post_to_router(operation: str, model: str) -> Operation[None]:
     try:
-        raise_for_failed_command((yield HTTPRequest("POST", f"/models/{what}", encode_json({"model": model}))))
+        raise_for_failed_command((yield HTTPRequest("POST", f"/models/{operation}", encode_json({"model": model}))))
     except NotFoundError as error:
         if error.message is not None and "model" in error.message.casefold():
             raise
-        raise UnsupportedOperationError(what, _NO_ROUTER) from error
+        raise UnsupportedOperationError(operation, _NO_ROUTER) from error
 
 
 def count_tokens(request: ChatRequest, table: OptionTable) -> Operation[int]:
-    """By the server's own template and tokenizer. Builds before the counter of chats have both as routes of their
-    own."""
+    """Count tokens; older builds without the endpoint apply the template and tokenize separately."""
     check_supported(request, table)
     body: dict[str, Any] = {"model": request.model, "messages": encode_messages(request.messages, table)}
     if request.tools:
@@ -160,6 +158,6 @@ def count_tokens(request: ChatRequest, table: OptionTable) -> Operation[int]:
         pass
     response = yield HTTPRequest("POST", "/apply-template", encode_json(body))
     prompt = decode_response(_template_decoder, response, api="llama-server").prompt
-    asked = {"content": prompt, "add_special": True, "parse_special": True}
-    response = yield HTTPRequest("POST", "/tokenize", encode_json(asked))
+    tokenize_body = {"content": prompt, "add_special": True, "parse_special": True}
+    response = yield HTTPRequest("POST", "/tokenize", encode_json(tokenize_body))
     return len(decode_response(_tokens_decoder, response, api="llama-server").tokens)

@@ -1,7 +1,7 @@
-"""What LM Studio offers beside generation, over its own REST API: its models, loading them with a context length,
-unloading them. Generation goes over its OpenAI-compatible API, which takes tools and schemas.
+"""LM Studio's operations over its REST API: models, loading with a context length, unloading.
 
-API: https://lmstudio.ai/docs/developer/rest (LM Studio 0.4 and newer).
+Chat uses the OpenAI-compatible API, which supports tools and schemas. API: https://lmstudio.ai/docs/developer/rest (LM
+Studio 0.4 and newer).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class _Model(msgspec.Struct):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """An instance has the name of its model, or one of its own, and requests may use either."""
+        """The key of the model and the IDs of its instances; requests may use any of them."""
         return (self.key, *(instance.id for instance in self.instances if instance.id != self.key))
 
 
@@ -72,8 +72,13 @@ def _fetch_models() -> Operation[list[_Model]]:
 
 
 def list_models() -> Operation[tuple[ModelInfo, ...]]:
-    """The models on the disk and whether they are loaded; on an LM Studio before 0.4, what its OpenAI-compatible API
-    lists. ``context_length`` is that of the loaded model. Raises EmptyModelListError."""
+    """Return the downloaded models and whether they are loaded.
+
+    LM Studio before 0.4 lists those of its OpenAI-compatible API. ``context_length`` is that of the loaded instance.
+
+    Raises:
+        EmptyModelListError: There are no models.
+    """
     try:
         models = yield from _fetch_models()
     except NotFoundError:
@@ -93,7 +98,7 @@ def list_models() -> Operation[tuple[ModelInfo, ...]]:
 
 
 def _select_instance(model: _Model, name: str | None) -> _Instance | None:
-    """The one that a request for ``name`` reaches: that of this id, or else the first."""
+    """Return the instance that a request for ``name`` reaches: the one with this ID, or else the first."""
     named = next((instance for instance in model.instances if instance.id == name), None)
     return named or (model.instances[0] if model.instances else None)
 
@@ -104,18 +109,18 @@ def _get_context_length(model: _Model, name: str | None = None) -> int | None:
 
 
 def status(model: str | None) -> Operation[ServerStatus]:
-    """Ready when it answers: it loads a model inside the first request for it."""
+    """Return ready as soon as it responds: it loads a model in the first request."""
     try:
         models = yield from _fetch_models()
     except NotFoundError:
         return (yield from openai_server.status_from_models(model))
     loaded = [one for one in models if one.instances]
-    ours = next((one for one in loaded if model is None or model in one.names), None)
-    instance = _select_instance(ours, model) if ours is not None else None
+    selected = next((one for one in loaded if model is None or model in one.names), None)
+    instance = _select_instance(selected, model) if selected is not None else None
     config = instance.config if instance is not None else None
     return ServerStatus(
         state="ready",
-        model=model or (ours.key if ours else None),
+        model=model or (selected.key if selected else None),
         models=tuple(instance.id for one in loaded for instance in one.instances),
         context_length=config.context_length if config else None,
         max_context_length=next((one.max_context_length for one in models if model in one.names), None),
@@ -124,47 +129,47 @@ def status(model: str | None) -> Operation[ServerStatus]:
 
 
 def slots(model: str | None) -> Operation[int | None]:
-    """How many requests the loaded model works on at once; 0 before it is loaded."""
+    """Return how many requests the loaded model processes at once; 0 if it is not loaded."""
     models = yield from _fetch_models()
-    ours = next((one for one in models if one.instances and (model is None or model in one.names)), None)
-    instance = _select_instance(ours, model) if ours is not None else None
+    selected = next((one for one in models if one.instances and (model is None or model in one.names)), None)
+    instance = _select_instance(selected, model) if selected is not None else None
     if instance is None:
         return 0
     return instance.config.parallel if instance.config else None
 
 
 def load(model: str, *, context_length: int | None, keep_alive: float | None) -> Operation[None]:
-    """``POST /api/v1/models/load``. A model that is loaded already is not loaded a second time."""
+    """Load a model with ``POST /api/v1/models/load``, unless it is loaded already."""
     if keep_alive is not None:
         raise UnsupportedOperationError(
             "load",
             "LM Studio takes no keep_alive when it loads; write keep_alive into .ctxrc, and each request sends it",
         )
-    found = yield from _find_model(model, "load")
-    if found is not None and found.instances:
-        have = _get_context_length(found, model)
-        if context_length is None or have == context_length:
+    target = yield from _find_model(model, "load")
+    if target is not None and target.instances:
+        current = _get_context_length(target, model)
+        if context_length is None or current == context_length:
             return
-        yield from _unload_all(found)
-    body: dict[str, Any] = {"model": found.key if found is not None else model}
+        yield from _unload_all(target)
+    body: dict[str, Any] = {"model": target.key if target is not None else model}
     if context_length is not None:
         body["context_length"] = context_length
     raise_for_failed_command((yield HTTPRequest("POST", "/api/v1/models/load", encode_json(body))))
 
 
 def unload(model: str) -> Operation[None]:
-    """Every instance of ``model``; nothing happens where there is none."""
-    found = yield from _find_model(model, "unload")
-    if found is None:
+    """Unload every instance of ``model``, if any."""
+    target = yield from _find_model(model, "unload")
+    if target is None:
         raise ModelNotFoundError(404, body=f"LM Studio has no model {model}".encode(), message="model not found")
-    yield from _unload_all(found)
+    yield from _unload_all(target)
 
 
-def _find_model(model: str, what: str) -> Operation[_Model | None]:
+def _find_model(model: str, operation: str) -> Operation[_Model | None]:
     try:
         models = yield from _fetch_models()
     except NotFoundError as error:
-        raise UnsupportedOperationError(what, _TOO_OLD) from error
+        raise UnsupportedOperationError(operation, _TOO_OLD) from error
     return next((one for one in models if model in one.names), None)
 
 
@@ -176,16 +181,19 @@ def _unload_all(model: _Model) -> Operation[None]:
 
 
 def prepare(model: str, settings: WireSettings) -> Operation[None]:
-    """Before a generation: LM Studio takes a context length only when it loads a model, so the model is loaded
-    with the one that is configured. Raises ServerConfigurationError where it is loaded with another."""
+    """Load the model with the configured context length, which LM Studio accepts only when it loads.
+
+    Raises:
+        ServerConfigurationError: The model is loaded with another context length.
+    """
     if settings.context_length is None:
         return
-    found = yield from _find_model(model, "context_length")
-    if found is not None and found.instances:
-        have = _get_context_length(found, model)
-        if have is not None and have != settings.context_length:
+    target = yield from _find_model(model, "context_length")
+    if target is not None and target.instances:
+        current = _get_context_length(target, model)
+        if current is not None and current != settings.context_length:
             raise ServerConfigurationError(
-                f"{model} is loaded with a context of {have} tokens, and context_length says "
+                f"{model} is loaded with a context of {current} tokens, and context_length says "
                 f"{settings.context_length}; unload it there, or call load() to load it anew"
             )
         return

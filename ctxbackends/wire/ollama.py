@@ -1,8 +1,8 @@
-"""Ollama's own chat: a request to its body, its plain answer and its lines of NDJSON back.
+"""Ollama's own chat API: encodes requests, and decodes plain responses and streams of NDJSON.
 
-Format: https://docs.ollama.com/api/chat. Its OpenAI-compatible API can neither set the context length nor be kept from
-truncating a prompt in silence; here ``truncate`` and ``shift`` are always off. Contract of the decoder: an answer is
-whole only with a line that says ``done`` and a known ``done_reason``, and no error before it.
+Format: https://docs.ollama.com/api/chat. Ollama's OpenAI-compatible API can neither set the context length nor disable
+silent truncation of the prompt; here ``truncate`` and ``shift`` are always off. Contract of the decoder: a response is
+whole only with a line that has ``done`` and a known ``done_reason``, and no error before it.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ from ctxbackends.wire.openai_parts import Logprob, parse_logprob
 from ctxbackends.wire.options import OptionTable, check_supported, lookup, merge_extra_body, set_path
 from ctxbackends.wire.status import decode_response, error_from_event, error_from_success, parse_error_body
 
-# Not among them: "load" and "unload", which answer a request without messages.
+# Without "load" and "unload", the reasons for requests without messages.
 _FINISH_REASONS: Mapping[str, FinishReason] = {"stop": "stop", "length": "length"}
 
 _RESERVED = {
@@ -70,7 +70,7 @@ _RESERVED = {
 NANOSECONDS = 1e-9
 _MAX_LAST_LINE = 512
 Nanoseconds: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)]
-"""A century and a half: what is longer is no time."""
+"""At most 146 years, so that the conversion cannot overflow."""
 
 
 class _Function(msgspec.Struct):
@@ -90,7 +90,7 @@ class _Message(msgspec.Struct, gc=False):
 
 
 class _Line(msgspec.Struct, gc=False):
-    """One line of a stream, or the plain answer. Times are in nanoseconds."""
+    """One line of a stream, or the plain response. Times are in nanoseconds."""
 
     model: str | None = None
     created_at: str | None = None
@@ -112,7 +112,12 @@ _object_decoder = msgspec.json.Decoder(dict[str, Any])
 
 @attrs.frozen(kw_only=True)
 class OllamaCodec:
-    """See :class:`ctxbackends.wire.http.Codec`. ``table`` says what becomes of each option."""
+    """The codec for Ollama's chat API, see :class:`ctxbackends.wire.http.Codec`.
+
+    Attributes:
+        table: The options that the server supports.
+        settings: The settings of the backend.
+    """
 
     table: OptionTable
     settings: WireSettings = attrs.field(factory=WireSettings)
@@ -133,9 +138,9 @@ class OllamaCodec:
         if self.settings.context_length is not None:
             set_path(body, "options.num_ctx", self.settings.context_length)
         for name, value in scalars:
-            self._put(body, name, _THINK.get(value, value) if name == "reasoning_effort" else value)
+            self._set_option(body, name, _THINK.get(value, value) if name == "reasoning_effort" else value)
         if request.stop_sequences:
-            self._put(body, "stop_sequences", request.stop_sequences)
+            self._set_option(body, "stop_sequences", request.stop_sequences)
         if isinstance(request.response_format, JSONSchemaFormat):
             body["format"] = request.response_format.schema
         elif isinstance(request.response_format, JSONObjectFormat):
@@ -145,7 +150,7 @@ class OllamaCodec:
         merge_extra_body(body, request.extra_body, _RESERVED, self.table)
         return HTTPRequest("POST", "/api/chat", encode_json(body))
 
-    def _put(self, body: dict[str, Any], option: str, value: Any) -> None:
+    def _set_option(self, body: dict[str, Any], option: str, value: Any) -> None:
         set_path(body, lookup(self.table, option).path, value)
 
     def decode_chat(self, response: HTTPResponse, *, requested_model: str) -> Completion:
@@ -161,7 +166,7 @@ class OllamaCodec:
             )
         events: list[StreamEvent] = []
         reader = _LineReader()
-        reader.take(line, events)
+        reader.read(line, events)
         events.append(reader.finish(line, reason))
         return build_completion(
             events,
@@ -179,7 +184,7 @@ _THINK: Mapping[Any, Any] = {"none": False}
 
 
 def encode_keep_alive(keep_alive: float | None) -> dict[str, Any]:
-    """How long the model stays loaded after the request, in seconds; Ollama's number for ever is -1."""
+    """Return the member that keeps the model loaded for ``keep_alive`` seconds; Ollama's value for forever is -1."""
     if keep_alive is None:
         return {}
     if math.isinf(keep_alive):
@@ -189,11 +194,11 @@ def encode_keep_alive(keep_alive: float | None) -> dict[str, Any]:
 
 def _encode_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
     names: dict[str, str] = {}
-    wires: list[dict[str, Any]] = []
+    encoded: list[dict[str, Any]] = []
     for message in messages:
-        names.update((call.id, call.name) for call in message.tool_calls)  # ids come again in later turns
-        wires += _encode_message(message, names)
-    return wires
+        names.update((call.id, call.name) for call in message.tool_calls)  # later turns reuse IDs
+        encoded += _encode_message(message, names)
+    return encoded
 
 
 def _encode_message(message: Message, names: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -201,11 +206,11 @@ def _encode_message(message: Message, names: Mapping[str, str]) -> list[dict[str
         return [_encode_tool_result(part, names) for part in message.content if isinstance(part, ToolResult)]
     wire: dict[str, Any] = {"role": message.role, "content": message.text}
     images = [part.base64 for part in message.parts if isinstance(part, ImagePart)]
-    thought = "".join(part.text for part in message.parts if isinstance(part, ReasoningPart))
+    reasoning_text = "".join(part.text for part in message.parts if isinstance(part, ReasoningPart))
     if images:
         wire["images"] = images
-    if thought:
-        wire["thinking"] = thought
+    if reasoning_text:
+        wire["thinking"] = reasoning_text
     if message.tool_calls:
         wire["tool_calls"] = [_encode_tool_call(call) for call in message.tool_calls]
     return [wire]
@@ -228,35 +233,35 @@ def _encode_tool_result(result: ToolResult, names: Mapping[str, str]) -> dict[st
 
 
 class _LineReader:
-    """The members of a line to events. Ollama sends each tool call whole; its ids are new or missing."""
+    """Converts lines to events. Ollama sends each tool call whole, with a new ID or none."""
 
     __slots__ = ("calls",)
 
     def __init__(self) -> None:
         self.calls = 0
 
-    def take(self, line: _Line, events: list[StreamEvent]) -> None:
+    def read(self, line: _Line, events: list[StreamEvent]) -> None:
         message = line.message
         if message is None:
             return
         if message.thinking:
             events.append(ReasoningDelta(message.thinking))
-        if line.logprobs and not message.thinking:  # those of the reasoning are not the answer's
+        if line.logprobs and not message.thinking:  # those of the reasoning do not count
             events.append(TextDelta(message.content or "", tuple(parse_logprob(one) for one in line.logprobs)))
         elif message.content:
             events.append(TextDelta(message.content))
         for call in message.tool_calls or ():
-            place = self.calls
+            index = self.calls
             self.calls += 1
             arguments = encode_arguments(call.function.arguments) or "{}"
-            # Versions before 0.13 give no id; the time keeps those of different answers apart.
-            moment = "".join(character for character in line.created_at or "" if character.isdigit())
-            call_id = call.id or "_".join(("call", *([moment] if moment else []), str(place)))
-            events.append(ToolCallDelta(place, call_id, call.function.name or "", arguments))
+            # Versions before 0.13 send no ID; the time makes it unique across responses.
+            timestamp = "".join(character for character in line.created_at or "" if character.isdigit())
+            call_id = call.id or "_".join(("call", *([timestamp] if timestamp else []), str(index)))
+            events.append(ToolCallDelta(index, call_id, call.function.name or "", arguments))
 
     def finish(self, line: _Line, reason: FinishReason) -> Finish:
         if self.calls and reason == "stop":
-            reason = "tool_calls"  # Ollama has no reason of its own for it
+            reason = "tool_calls"  # Ollama has no own reason for it
         return Finish(reason, _parse_usage(line))
 
 
@@ -277,42 +282,44 @@ def _to_seconds(nanoseconds: int | None) -> float | None:
 
 
 class OllamaStreamDecoder(BaseDecoder):
-    """See the module for the contract, :class:`ctxbackends.wire.http.StreamDecoder` for the protocol."""
+    """The stream decoder for Ollama's chat API; the module describes its contract."""
 
-    __slots__ = ("_last", "_lines", "_reader")
+    __slots__ = ("_last_line", "_lines", "_reader")
 
     def __init__(self) -> None:
         super().__init__()
         self._lines = LineSplitter()
         self._reader = _LineReader()
-        self._last = b""
+        self._last_line = b""
 
     def feed(self, data: bytes) -> list[StreamEvent]:
-        return self.decode_each(lambda: self._lines.feed(data), self._read)
+        return self.decode_each(lambda: self._lines.feed(data), self._decode_lines)
 
     def close(self) -> list[StreamEvent]:
-        events = self.decode_each(lambda: [self._lines.close()], self._read)
+        events = self.decode_each(lambda: [self._lines.close()], self._decode_lines)
         if not self.is_ended():
-            self.failure = StreamInterruptedError("the stream ended without a line that says done", body=self._last)
+            self.failure = StreamInterruptedError(
+                "the stream ended without a line that says done", body=self._last_line
+            )
         return events
 
-    def _read(self, lines: Sequence[bytes], events: list[StreamEvent]) -> None:
+    def _decode_lines(self, lines: Sequence[bytes], events: list[StreamEvent]) -> None:
         decode, append = _line_decoder.decode, events.append
-        last = self._last
+        last = self._last_line
         for data in lines:
             try:
                 line = decode(data)
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 if not data.strip():
                     continue
-                # A proxy may put the members of an error of its own in the place of a line.
+                # A proxy may send its own error instead of a line.
                 if parse_error_body(data).message is not None:
                     self.failure = error_from_event(data)
                 else:
                     self.failure = StreamInterruptedError(f"a line of the stream is malformed: {error}", body=data)
                 return
             last = data
-            # Nearly every line is a piece of text: told here, without a call.
+            # Fast path for text, the common case: without a call.
             message = line.message
             if (
                 message is not None
@@ -326,17 +333,17 @@ class OllamaStreamDecoder(BaseDecoder):
             ):
                 append(TextDelta(message.content))
                 continue
-            self._take(data, line, events)
+            self._handle_line(data, line, events)
             if self.is_ended():
                 return
-        self._last = last[:_MAX_LAST_LINE]
+        self._last_line = last[:_MAX_LAST_LINE]
 
-    def _take(self, data: bytes, line: _Line, events: list[StreamEvent]) -> None:
+    def _handle_line(self, data: bytes, line: _Line, events: list[StreamEvent]) -> None:
         if line.error is not None:
             self.failure = error_from_event(data)
             return
         self.served_model = self.served_model or line.model or None
-        self._reader.take(line, events)
+        self._reader.read(line, events)
         if line.done:
             reason = _FINISH_REASONS.get(line.done_reason or "")
             if reason is None:

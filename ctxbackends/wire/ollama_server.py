@@ -1,4 +1,4 @@
-"""What Ollama offers beside chat: its models, what is in memory, loading and unloading, embeddings.
+"""Ollama's operations: models, loading and unloading, embeddings.
 
 API: https://docs.ollama.com/api. A model that is not in ``/api/ps`` is not loaded; the first request loads it.
 """
@@ -49,11 +49,14 @@ _embed_decoder = msgspec.json.Decoder(_Embedded)
 
 
 def list_models() -> Operation[tuple[ModelInfo, ...]]:
-    """``GET /api/tags``, and which of them are loaded. ``context_length`` is that of the loaded model: the others have
-    none yet. Raises EmptyModelListError."""
+    """Return the models of ``GET /api/tags`` and which of them are loaded. Only loaded models have a context length.
+
+    Raises:
+        EmptyModelListError: There are no models.
+    """
     response = yield HTTPRequest("GET", "/api/tags")
-    listed = decode_response(_models_decoder, response, api="Ollama").models or []
-    if not listed:
+    models = decode_response(_models_decoder, response, api="Ollama").models or []
+    if not models:
         raise EmptyModelListError("the server lists no model", body=response.body)
     loaded = {model.name: model for model in (yield from _fetch_loaded())}
     return tuple(
@@ -63,7 +66,7 @@ def list_models() -> Operation[tuple[ModelInfo, ...]]:
             context_length=loaded[model.name].context_length if model.name in loaded else None,
             state="loaded" if model.name in loaded else "unloaded",
         )
-        for model in listed
+        for model in models
     )
 
 
@@ -73,17 +76,17 @@ def _fetch_loaded() -> Operation[list[_Listed]]:
 
 
 def status(model: str | None) -> Operation[ServerStatus]:
-    """Ready when it answers: it loads a model inside the first request for it, and has no context length before."""
+    """Return ready as soon as it responds: it loads a model, with its context length, in the first request."""
     response = yield HTTPRequest("GET", "/api/version")
     version = decode_response(_version_decoder, response, api="Ollama").version
     loaded = yield from _fetch_loaded()
-    ours = next((one for one in loaded if model is None or one.name in (model, f"{model}:latest")), None)
+    selected = next((one for one in loaded if model is None or one.name in (model, f"{model}:latest")), None)
     return ServerStatus(
         state="ready",
         version=version,
-        model=model or (ours.name if ours else None),
+        model=model or (selected.name if selected else None),
         models=tuple(one.name for one in loaded),
-        context_length=ours.context_length if ours is not None else None,
+        context_length=selected.context_length if selected is not None else None,
         max_context_length=(yield from _fetch_trained_context(model)) if model is not None else None,
     )
 
@@ -100,7 +103,7 @@ def _fetch_trained_context(model: str) -> Operation[int | None]:
 
 
 def load(model: str, *, context_length: int | None, keep_alive: float | None) -> Operation[None]:
-    """A chat without messages loads the model: https://docs.ollama.com/api/chat#load-a-model"""
+    """Load a model with a chat request without messages: https://docs.ollama.com/api/chat#load-a-model"""
     body: dict[str, Any] = {"model": model, "messages": [], "stream": False, **encode_keep_alive(keep_alive)}
     if context_length is not None:
         body["options"] = {"num_ctx": context_length}
@@ -108,7 +111,7 @@ def load(model: str, *, context_length: int | None, keep_alive: float | None) ->
 
 
 def unload(model: str) -> Operation[None]:
-    """A chat without messages, after which the model is to be kept for no time."""
+    """Unload a model with a chat request without messages and a keep_alive of 0."""
     body = {"model": model, "messages": [], "stream": False, "keep_alive": 0}
     raise_for_failed_command((yield HTTPRequest("POST", "/api/chat", encode_json(body))))
 
@@ -121,7 +124,7 @@ def embed(
     encoding: VectorEncoding | None,  # noqa: ARG001  # refused before: these vectors come as numbers alone
     settings: WireSettings,
 ) -> Operation[Embeddings]:
-    """``POST /api/embed``, which is not to cut a text that is too long."""
+    """Request embeddings with ``POST /api/embed``, which may not truncate texts."""
     body: dict[str, Any] = {
         "model": model,
         "input": list(inputs),
@@ -139,10 +142,10 @@ def embed(
             f"{len(answer.embeddings)} vectors received for {len(inputs)} inputs", body=response.body
         )
     load_seconds = None if answer.load_duration is None else answer.load_duration * NANOSECONDS
-    counted = answer.prompt_eval_count
+    prompt_tokens = answer.prompt_eval_count
     return Embeddings(
         vectors=tuple(tuple(vector) for vector in answer.embeddings),
         requested_model=model,
         served_model=answer.model,
-        usage=None if counted is None else Usage(counted, 0, load_seconds=load_seconds),
+        usage=None if prompt_tokens is None else Usage(prompt_tokens, 0, load_seconds=load_seconds),
     )

@@ -1,8 +1,7 @@
-"""OpenAI chat completions: a request to its body, and a plain answer back. Every server here speaks it; what one does
-with each option stands in its option table.
+"""OpenAI chat completions: encodes requests and decodes plain responses. Every server here supports the format.
 
-Request and answer: https://platform.openai.com/docs/api-reference/chat. The stream is
-:mod:`ctxbackends.wire.openai_stream`.
+The option table describes what a server supports. Format: https://platform.openai.com/docs/api-reference/chat. The
+stream decoder is :mod:`ctxbackends.wire.openai_stream`.
 """
 
 from __future__ import annotations
@@ -57,8 +56,7 @@ from ctxbackends.wire.options import (
 )
 from ctxbackends.wire.status import decode_response, error_from_success, find_request_id, raise_for_error_body
 
-# Members of the body that this codec writes, or whose effect the decoder could not show, so that they cannot come
-# through extra_body.
+# Members that extra_body may not set: this codec writes them, or the decoder ignores their effect.
 _RESERVED = {
     "model": "pass model=",
     "messages": "pass the messages",
@@ -90,8 +88,13 @@ _completion_decoder = msgspec.json.Decoder(_Completion)
 
 @attrs.frozen(kw_only=True)
 class OpenAIChatCodec:
-    """See :class:`ctxbackends.wire.http.Codec`. ``table`` says what this server does with each option; ``members`` go
-    into every body, ``stream_members`` into those of streams."""
+    """The chat completions codec, see :class:`ctxbackends.wire.http.Codec`.
+
+    Attributes:
+        table: The options that the server supports.
+        members: Added to every body.
+        stream_members: Added to the body of every streamed request.
+    """
 
     table: OptionTable
     members: Mapping[str, Any] = attrs.field(factory=dict)
@@ -107,45 +110,46 @@ class OpenAIChatCodec:
             body |= {"stream": True, "stream_options": {"include_usage": True}, **self.stream_members}
         body |= self.members
         for name, value in scalars:
-            self._put(body, name, value)
+            self._set_option(body, name, value)
         if request.stop_sequences:
-            self._put(body, "stop_sequences", request.stop_sequences)
+            self._set_option(body, "stop_sequences", request.stop_sequences)
         if request.response_format is not None:
-            self._put_format(body, request.response_format)
+            self._set_response_format(body, request.response_format)
         if request.tools or request.tool_choice is not None:
-            self._put_tools(body, request)
+            self._set_tools(body, request)
         merge_extra_body(body, request.extra_body, _RESERVED, self.table)
         return HTTPRequest("POST", "/v1/chat/completions", encode_json(body))
 
-    def _put(self, body: dict[str, Any], option: str, value: Any) -> None:
-        handling = lookup(self.table, option)
-        if handling.transform == Transform.TEMPLATE_SWITCH and value == "none":
+    def _set_option(self, body: dict[str, Any], option: str, value: Any) -> None:
+        support = lookup(self.table, option)
+        if support.transform == Transform.TEMPLATE_SWITCH and value == "none":
             set_path(body, "chat_template_kwargs.enable_thinking", False)
-        set_path(body, handling.path, value)
+        set_path(body, support.path, value)
 
-    def _put_format(self, body: dict[str, Any], wanted: ResponseFormat) -> None:
-        if isinstance(wanted, JSONObjectFormat):
+    def _set_response_format(self, body: dict[str, Any], response_format: ResponseFormat) -> None:
+        if isinstance(response_format, JSONObjectFormat):
             if lookup(self.table, "response_format: json_object").transform != Transform.AS_SCHEMA:
                 body["response_format"] = {"type": "json_object"}
                 return
-            wanted = JSONSchemaFormat("object", {"type": "object"})
-        if isinstance(wanted, JSONSchemaFormat):
-            # The nested form: llama-server reads the schema here and nowhere else, and takes the flat form for "any
-            # object".
-            schema = prepare_schema(wanted, lookup(self.table, "response_format: json_schema").transform)
-            named = {"name": wanted.name, "schema": schema, "strict": True}
+            response_format = JSONSchemaFormat("object", {"type": "object"})
+        if isinstance(response_format, JSONSchemaFormat):
+            # The nested form: llama-server reads the schema only here, and treats the flat form as "any object".
+            schema = prepare_schema(response_format, lookup(self.table, "response_format: json_schema").transform)
+            named = {"name": response_format.name, "schema": schema, "strict": True}
             body["response_format"] = {"type": "json_schema", "json_schema": named}
-        elif isinstance(wanted, RegexFormat):
-            self._put(body, "response_format: regex", wanted.pattern)
-        elif isinstance(wanted, GrammarFormat):
-            self._put(body, "response_format: grammar", wanted.grammar)
-        elif isinstance(wanted, ChoiceFormat):
+        elif isinstance(response_format, RegexFormat):
+            self._set_option(body, "response_format: regex", response_format.pattern)
+        elif isinstance(response_format, GrammarFormat):
+            self._set_option(body, "response_format: grammar", response_format.grammar)
+        elif isinstance(response_format, ChoiceFormat):
             as_gbnf = lookup(self.table, "response_format: choice").transform == Transform.AS_GBNF
-            self._put(
-                body, "response_format: choice", _format_gbnf(wanted.choices) if as_gbnf else list(wanted.choices)
+            self._set_option(
+                body,
+                "response_format: choice",
+                _format_gbnf(response_format.choices) if as_gbnf else list(response_format.choices),
             )
 
-    def _put_tools(self, body: dict[str, Any], request: ChatRequest) -> None:
+    def _set_tools(self, body: dict[str, Any], request: ChatRequest) -> None:
         tools, choice = request.tools, request.tool_choice
         if isinstance(choice, NamedTool):
             if lookup(self.table, "tool_choice: named").transform == Transform.ONLY_TOOL:
@@ -160,8 +164,8 @@ class OpenAIChatCodec:
             elif transform != Transform.SERVER_DEFAULT and (tools or choice != "none"):
                 body["tool_choice"] = choice
         if tools:
-            how = lookup(self.table, "tools").transform
-            body["tools"] = [encode_tool(tool, how) for tool in tools]
+            transform = lookup(self.table, "tools").transform
+            body["tools"] = [encode_tool(tool, transform) for tool in tools]
 
     def decode_chat(self, response: HTTPResponse, *, requested_model: str) -> Completion:
         answer = decode_response(_completion_decoder, response, api="the OpenAI API")
@@ -185,10 +189,10 @@ class OpenAIChatCodec:
             events.append(TextDelta(message.content or "", parse_logprobs(choice.logprobs)))
         if message.refusal:
             events.append(RefusalDelta(message.refusal))
-        for place, call in enumerate(message.tool_calls or ()):
-            events.append(ToolCallDelta(place, call.id or "", call.name, call.arguments))
-        hit = choice.stop_reason if isinstance(choice.stop_reason, str) else None
-        events.append(Finish(reason, parse_usage(answer.usage, answer.timings), hit))
+        for index, call in enumerate(message.tool_calls or ()):
+            events.append(ToolCallDelta(index, call.id or "", call.name, call.arguments))
+        stop_sequence = choice.stop_reason if isinstance(choice.stop_reason, str) else None
+        events.append(Finish(reason, parse_usage(answer.usage, answer.timings), stop_sequence))
         return build_completion(
             events,
             requested_model=requested_model,
@@ -206,11 +210,11 @@ def _find_first_choice(choices: Sequence[_Choice]) -> _Choice | None:
     return next((choice for choice in choices if choice.index == 0), None)
 
 
-# --- messages and tools, which servers' own routes (token counts) take in the same form ---------------
+# --- messages and tools, also for the servers' token counters ---------------
 
 
 def encode_messages(messages: Sequence[Message], table: OptionTable) -> list[dict[str, Any]]:
-    """The conversation as the OpenAI API wants it: one message for each tool result."""
+    """Encode the conversation for the OpenAI API: one message per tool result."""
     wire: list[dict[str, Any]] = []
     for message in messages:
         if isinstance(message.content, str):
@@ -233,9 +237,9 @@ def _encode_message(message: Message, parts: Sequence[Part], table: OptionTable)
 def _encode_assistant(message: Message, table: OptionTable) -> dict[str, Any]:
     reasoning = table["message: reasoning"]
     wire: dict[str, Any] = {"role": "assistant", "content": message.text or None}
-    thought = "".join(part.text for part in message.content if isinstance(part, ReasoningPart))
-    if thought and isinstance(reasoning, Supported):
-        wire[reasoning.path.rpartition(".")[2]] = thought
+    reasoning_text = "".join(part.text for part in message.content if isinstance(part, ReasoningPart))
+    if reasoning_text and isinstance(reasoning, Supported):
+        wire[reasoning.path.rpartition(".")[2]] = reasoning_text
     if message.tool_calls:
         wire["tool_calls"] = [
             {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
@@ -251,20 +255,20 @@ def _encode_tool_result(result: ToolResult) -> dict[str, Any]:
 
 
 def format_tool_result(result: ToolResult) -> str:
-    """The content of a result, for APIs that have no member for a tool that failed."""
+    """Return the content of a result, for APIs without a member for a failed tool."""
     return f"Error: {result.content}" if result.is_error else result.content
 
 
 def _encode_part(part: Part) -> dict[str, Any]:
     if isinstance(part, ImagePart):
         return {"type": "image_url", "image_url": {"url": part.data_url}}
-    assert isinstance(part, TextPart), "Message holds the parts to their roles"
+    assert isinstance(part, TextPart), "Message checks the parts for each role"
     return {"type": "text", "text": part.text}
 
 
-def encode_tool(tool: Tool, how: Transform = Transform.PLAIN) -> dict[str, Any]:
-    """The definition of a tool as the OpenAI API wants it."""
-    function = {"name": tool.name, "description": tool.description, "parameters": prepare_parameters(tool, how)}
+def encode_tool(tool: Tool, transform: Transform = Transform.PLAIN) -> dict[str, Any]:
+    """Encode the definition of a tool for the OpenAI API."""
+    function = {"name": tool.name, "description": tool.description, "parameters": prepare_parameters(tool, transform)}
     return {"type": "function", "function": {**function, **({"strict": True} if tool.strict else {})}}
 
 

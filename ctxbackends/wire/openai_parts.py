@@ -1,5 +1,4 @@
-"""What the plain and the streamed answers of OpenAI's chat API have in common: message, usage, log-probabilities,
-finish reasons. Unknown members are skipped."""
+"""The parts that plain and streamed OpenAI chat responses share. Unknown members are skipped."""
 
 from __future__ import annotations
 
@@ -11,7 +10,7 @@ import msgspec
 from ctxbackends.types import FINISH_REASONS, FinishReason, TokenLogprob, Usage
 from ctxbackends.wire.http import encode_arguments
 
-# Text Generation Inference names its reasons otherwise: https://huggingface.co/docs/text-generation-inference
+# Text Generation Inference has other names: https://huggingface.co/docs/text-generation-inference
 _FINISH_ALIASES: Mapping[str, FinishReason] = {"eos_token": "stop", "stop_sequence": "stop"}
 
 
@@ -32,7 +31,7 @@ class WireUsage(msgspec.Struct):
 
 
 class WireTimings(msgspec.Struct):
-    """llama-server's; milliseconds."""
+    """llama-server's timings, in milliseconds."""
 
     prompt_ms: float | None = None
     predicted_ms: float | None = None
@@ -54,12 +53,12 @@ class WireToolCall(msgspec.Struct):
 
     @property
     def arguments(self) -> str:
-        """As JSON text; empty where there are none."""
+        """The arguments as JSON text; empty if there are none."""
         return encode_arguments(self.function.arguments) if self.function else ""
 
 
 class WireMessage(msgspec.Struct, gc=False):
-    """A delta or a message; vLLM and Ollama say ``reasoning``, llama-server ``reasoning_content``."""
+    """A delta or a message. vLLM and Ollama name the reasoning ``reasoning``, llama-server ``reasoning_content``."""
 
     content: str | None = None
     reasoning: str | None = None
@@ -75,8 +74,7 @@ class _OneLogprob(msgspec.Struct):
 
 
 class Logprob(_OneLogprob):
-    """The alternatives have none of their own: a member of this type itself would let a server nest them deeper than
-    Python can follow."""
+    """A token with its alternatives, which have none: a recursive type would let a server nest them too deeply."""
 
     top_logprobs: list[_OneLogprob] | None = None
 
@@ -86,16 +84,16 @@ class WireLogprobs(msgspec.Struct):
 
 
 def parse_usage(usage: WireUsage | None, timings: WireTimings | None = None) -> Usage | None:
-    """The counts in our names."""
+    """Convert the token counts."""
     if usage is None:
         return None
-    given, written = usage.prompt_tokens_details, usage.completion_tokens_details
+    input_details, output_details = usage.prompt_tokens_details, usage.completion_tokens_details
     return Usage(
         usage.prompt_tokens or 0,
         usage.completion_tokens or 0,
-        given.cached_tokens if given else None,
-        given.cache_write_tokens if given else None,
-        written.reasoning_tokens if written else None,
+        input_details.cached_tokens if input_details else None,
+        input_details.cache_write_tokens if input_details else None,
+        output_details.reasoning_tokens if output_details else None,
         None,
         _to_seconds(timings.prompt_ms) if timings else None,
         _to_seconds(timings.predicted_ms) if timings else None,
@@ -107,8 +105,10 @@ def _to_seconds(milliseconds: float | None) -> float | None:
 
 
 def parse_finish_reason(reason: str | None, *, called: bool) -> FinishReason | None:
-    """The reason in our names, or None where it is none of a whole answer (vLLM's ``abort``). ``called``: there are
-    tool calls. OpenAI and vLLM say ``stop`` after a call that was forced by its name."""
+    """Return the finish reason, or None if the response is not complete (vLLM's ``abort``).
+
+    ``called`` means that there are tool calls: OpenAI and vLLM send ``stop`` after a call that was forced by name.
+    """
     if reason == "stop" and called:
         return "tool_calls"
     if reason in FINISH_REASONS:
@@ -116,17 +116,17 @@ def parse_finish_reason(reason: str | None, *, called: bool) -> FinishReason | N
     return _FINISH_ALIASES.get(reason or "")
 
 
-def parse_logprobs(found: WireLogprobs | None) -> tuple[TokenLogprob, ...]:
-    """One value for each token of the answer."""
-    return tuple(parse_logprob(one) for one in found.content or ()) if found is not None else ()
+def parse_logprobs(logprobs: WireLogprobs | None) -> tuple[TokenLogprob, ...]:
+    """Return one value per token of the response."""
+    return tuple(parse_logprob(one) for one in logprobs.content or ()) if logprobs is not None else ()
 
 
 def parse_logprob(one: Logprob) -> TokenLogprob:
-    """The same in our names; Ollama has it in this form as well."""
+    """Convert one token, which Ollama sends in the same form."""
     return _build_logprob(one, tuple(_build_logprob(other) for other in one.top_logprobs or ()))
 
 
 def _build_logprob(one: _OneLogprob, top: tuple[TokenLogprob, ...] = ()) -> TokenLogprob:
     raw = one.bytes
-    whole = bytes(raw) if raw is not None and all(0 <= byte < 256 for byte in raw) else None
-    return TokenLogprob(one.token, one.logprob, whole, top)
+    token_bytes = bytes(raw) if raw is not None and all(0 <= byte < 256 for byte in raw) else None
+    return TokenLogprob(one.token, one.logprob, token_bytes, top)

@@ -1,6 +1,4 @@
-"""What an OpenAI-compatible server offers beside generation: its models, embeddings, and OpenAI's own counter of
-tokens. Other servers share the first two.
-"""
+"""Operations of OpenAI-compatible servers: models and embeddings, and OpenAI's token counter."""
 
 from __future__ import annotations
 
@@ -75,7 +73,11 @@ _count_decoder = msgspec.json.Decoder(_Count)
 
 
 def list_models() -> Operation[tuple[ModelInfo, ...]]:
-    """``GET /v1/models``. Raises EmptyModelListError."""
+    """Return the models of ``GET /v1/models``.
+
+    Raises:
+        EmptyModelListError: There are no models.
+    """
     response = yield HTTPRequest("GET", "/v1/models")
     return decode_models(response)
 
@@ -84,12 +86,12 @@ def decode_models(response: HTTPResponse) -> tuple[ModelInfo, ...]:
     answer = decode_response(_models_decoder, response, api="the OpenAI API")
     if answer.error is not None:
         raise error_from_success(response)
-    listed = answer.data
-    if listed is None:
+    models = answer.data
+    if models is None:
         raise MalformedResponseError("unexpected response from the OpenAI API: no data", body=response.body)
-    if not listed:
+    if not models:
         raise EmptyModelListError("the server lists no model", body=response.body)
-    return tuple(_build_model_info(model) for model in listed)
+    return tuple(_build_model_info(model) for model in models)
 
 
 def _build_model_info(model: _Model) -> ModelInfo:
@@ -105,14 +107,14 @@ def _build_model_info(model: _Model) -> ModelInfo:
 
 
 def select_model(models: Sequence[ModelInfo], model: str | None) -> ModelInfo | None:
-    """The one among ``models`` that a backend with the default model ``model`` would ask for, or else the first."""
+    """Return the model that a backend with the default model ``model`` would request, or else the first."""
     if model is None:
         return models[0] if models else None
     return next((info for info in models if model in (info.id, *info.aliases)), None)
 
 
 def build_ready_status(models: Sequence[ModelInfo], model: str | None) -> ServerStatus:
-    """The status of a server that lists ``models`` and tells nothing else."""
+    """Return the status of a server that only lists its models."""
     chosen = select_model(models, model)
     return ServerStatus(
         state="ready",
@@ -122,7 +124,7 @@ def build_ready_status(models: Sequence[ModelInfo], model: str | None) -> Server
 
 
 def status_from_models(model: str | None) -> Operation[ServerStatus]:
-    """Ready, where it lists its models."""
+    """Return ready if the server lists its models."""
     return build_ready_status((yield from list_models()), model)
 
 
@@ -137,7 +139,7 @@ def embed(
     encoding: VectorEncoding | None,
     settings: WireSettings,  # noqa: ARG001  # nothing of it goes into these requests
 ) -> Operation[Embeddings]:
-    """``POST /v1/embeddings``, one request."""
+    """Request one batch of embeddings with ``POST /v1/embeddings``."""
     body: dict[str, Any] = {"model": model, "input": list(inputs), "encoding_format": encoding or "float"}
     if dimensions is not None:
         body["dimensions"] = dimensions
@@ -145,12 +147,12 @@ def embed(
     answer = decode_response(_embeddings_decoder, response, api="the OpenAI API")
     count = len(inputs)
     by_index = {
-        item.index if item.index is not None else place: item.embedding for place, item in enumerate(answer.data)
+        item.index if item.index is not None else index: item.embedding for index, item in enumerate(answer.data)
     }
     if sorted(by_index) != list(range(count)) or len(answer.data) != count:
         raise MalformedResponseError(f"{len(answer.data)} vectors received for {count} inputs", body=response.body)
     return Embeddings(
-        vectors=tuple(_decode_vector(by_index[place], response.body) for place in range(count)),
+        vectors=tuple(_decode_vector(by_index[index], response.body) for index in range(count)),
         requested_model=model,
         served_model=answer.model or None,
         usage=parse_usage(answer.usage),
@@ -160,7 +162,7 @@ def embed(
 def _decode_vector(value: list[float] | str, body: bytes) -> tuple[float, ...]:
     if isinstance(value, list):
         return tuple(value)
-    # Some servers answer base64 whatever was asked for: little-endian float32.
+    # Some servers always send base64: little-endian float32.
     try:
         raw = base64.b64decode(value, validate=True)
         return struct.unpack(f"<{len(raw) // 4}f", raw)
@@ -171,7 +173,7 @@ def _decode_vector(value: list[float] | str, body: bytes) -> tuple[float, ...]:
 
 
 def merge_embeddings(batches: Sequence[Embeddings]) -> Embeddings:
-    """The vectors of several requests in their order, with the counts added up."""
+    """Join the vectors of several requests in their order, and add up their token counts."""
     if len(batches) == 1:
         return batches[0]
     counts = [batch.usage for batch in batches]
@@ -189,15 +191,17 @@ def merge_embeddings(batches: Sequence[Embeddings]) -> Embeddings:
 
 
 def count_tokens(request: ChatRequest, table: OptionTable) -> Operation[int]:
-    """OpenAI's counter, which takes the messages as its Responses API does:
-    https://platform.openai.com/docs/api-reference/responses/input-tokens"""
+    """Count tokens with OpenAI's counter, which takes the messages as its Responses API does.
+
+    https://platform.openai.com/docs/api-reference/responses/input-tokens
+    """
     check_supported(request, table)
     body: dict[str, Any] = {
         "model": request.model,
         "input": [item for message in request.messages for item in _encode_response_items(message)],
     }
     if request.tools:
-        # Here a tool is strict where nothing is said.
+        # Tools are strict by default here.
         body["tools"] = [
             {"type": "function", **encode_tool(tool)["function"], "strict": tool.strict} for tool in request.tools
         ]
@@ -206,17 +210,17 @@ def count_tokens(request: ChatRequest, table: OptionTable) -> Operation[int]:
 
 
 def decode_count(response: HTTPResponse) -> int:
-    """``{"input_tokens": n}``, as OpenAI, Anthropic and llama-server answer."""
+    """Decode ``{"input_tokens": n}``, the response of OpenAI, Anthropic and llama-server."""
     return decode_response(_count_decoder, response, api="a counter of tokens").input_tokens
 
 
 def _encode_response_items(message: Message) -> list[dict[str, Any]]:
     items: list[dict[str, Any]] = []
     content: list[dict[str, Any]] = []
-    said = "output_text" if message.role == "assistant" else "input_text"
+    text_type = "output_text" if message.role == "assistant" else "input_text"
     for part in message.parts:
         if isinstance(part, TextPart):
-            content.append({"type": said, "text": part.text})
+            content.append({"type": text_type, "text": part.text})
         elif isinstance(part, ImagePart):
             content.append({"type": "input_image", "image_url": part.data_url, "detail": "auto"})
         elif isinstance(part, ToolCall):

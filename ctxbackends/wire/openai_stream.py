@@ -1,8 +1,8 @@
-"""A stream of OpenAI chat completion chunks to events; knows no request.
+"""Decodes a stream of OpenAI chat completion chunks.
 
-Contract: a completion is whole only if a known ``finish_reason`` came for choice 0 and no error came before the end;
-``[DONE]`` is no proof (vLLM sends it after an error, too), and its absence no fault (several servers leave it out).
-Usage comes after the finish reason, so ``Finish`` is handed on at ``[DONE]`` or at the end.
+Contract: a completion is whole only if a known ``finish_reason`` came for choice 0 and no error came before the end.
+``[DONE]`` proves nothing (vLLM sends it after an error too), and may be missing (several servers omit it). Usage comes
+after the finish reason, so ``Finish`` is emitted at ``[DONE]`` or at the end.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from ctxbackends.wire.status import error_from_event, parse_error_body
 
 
 class _Progress(msgspec.Struct, gc=False):
-    """llama-server, with ``return_progress``."""
+    """llama-server's progress, with ``return_progress``."""
 
     total: int = 0
     cache: int = 0
@@ -47,8 +47,11 @@ class _Progress(msgspec.Struct, gc=False):
 
 
 class _ChunkChoice(msgspec.Struct, gc=False):
-    """``stop_reason`` is vLLM's: the stop sequence that was hit. ``message`` stands in the place of ``delta`` where a
-    proxy makes a stream of an answer in one piece, ``error`` where it could not."""
+    """One choice of a chunk.
+
+    ``stop_reason`` is vLLM's stop sequence. A proxy that streams a plain response sends ``message`` for ``delta``,
+    or ``error`` if it failed.
+    """
 
     index: int = 0
     delta: WireMessage | None = None
@@ -82,7 +85,7 @@ _KNOWN_OBJECTS = frozenset({None, "", "error", "chat.completion.chunk", "chat.co
 
 
 def _is_unknown_event(data: bytes) -> bool:
-    """Whether an event that is not as expected is one of a kind that nobody here expects anything of."""
+    """Return whether an event that cannot be decoded is of a kind to skip."""
     try:
         kind = _kind_decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -91,15 +94,15 @@ def _is_unknown_event(data: bytes) -> bool:
 
 
 class OpenAIStreamDecoder:
-    """See the module for the contract, :class:`ctxbackends.wire.http.StreamDecoder` for the protocol."""
+    """The stream decoder for chat completions; the module describes its contract."""
 
     __slots__ = (
-        "_calls",
+        "_by_wire_index",
+        "_call_ids",
         "_frames",
-        "_ids",
-        "_places",
+        "_index_by_id",
         "_reason",
-        "_stop",
+        "_stop_sequence",
         "_timings",
         "_usage",
         "failure",
@@ -113,10 +116,10 @@ class OpenAIStreamDecoder:
         self._reason: FinishReason | None = None
         self._usage: WireUsage | None = None
         self._timings: WireTimings | None = None
-        self._stop: str | None = None
-        self._calls: list[str] = []
-        self._ids: dict[str, int] = {}  # the places of the calls by id: looking through all of them is quadratic
-        self._places: dict[int, int] = {}
+        self._stop_sequence: str | None = None
+        self._call_ids: list[str] = []
+        self._index_by_id: dict[str, int] = {}  # call index by ID: a search would be quadratic
+        self._by_wire_index: dict[int, int] = {}
         self.served_model: str | None = None
         self.response_id: str | None = None
         self.failure: BackendError | None = None
@@ -131,7 +134,7 @@ class OpenAIStreamDecoder:
             self.failure = error
             return []
         events: list[StreamEvent] = []
-        self._read(frames, events)
+        self._decode_frames(frames, events)
         return events
 
     def close(self) -> list[StreamEvent]:
@@ -143,26 +146,26 @@ class OpenAIStreamDecoder:
         except ResponseTooLargeError as error:
             self.failure = error
             return []
-        self._read(frames, events)
+        self._decode_frames(frames, events)
         if not self._ended():
-            self._end(events, "the stream ended without a finish_reason", self._frames.stray_line)
+            self._finish(events, "the stream ended without a finish_reason", self._frames.stray_line)
         return events
 
     def _ended(self) -> bool:
         return self.failure is not None or self.finished
 
-    def _read(self, frames: list[tuple[bytes, bytes]], events: list[StreamEvent]) -> None:
+    def _decode_frames(self, frames: list[tuple[bytes, bytes]], events: list[StreamEvent]) -> None:
         decode, append = _chunk_decoder.decode, events.append
-        for place, (name, data) in enumerate(frames):
+        for index, (name, data) in enumerate(frames):
             try:
                 chunk = decode(data)
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-                if self._is_no_chunk(data, place, error, events):
+                if self._handle_undecodable(data, index, error, events):
                     return
                 continue
             choices = chunk.choices
-            # Nearly every chunk is a piece of text and nothing else. That is told here by looks at its members, in one
-            # place and without a call: the general way makes framing and decoding take a fifth longer.
+            # Fast path for a chunk with only text, the common case: without a call, which would make framing and
+            # decoding a fifth slower.
             if (
                 choices
                 and len(choices) == 1
@@ -192,35 +195,34 @@ class OpenAIStreamDecoder:
                     append(TextDelta(delta.content))
                     continue
             if chunk.error is not None or name == b"error" or (choices is None and chunk.usage is None):
-                if not self._is_error(chunk, name, data.strip()):
+                if not self._handle_error(chunk, name, data.strip()):
                     continue
                 return
-            self._take(chunk, events)
+            self._handle_chunk(chunk, events)
             if self.failure is not None:
                 return
 
-    def _is_no_chunk(self, data: bytes, place: int, error: Exception, events: list[StreamEvent]) -> bool:
-        """Whether what cannot be decoded ends the answer: the marker of the end does, and what is malformed."""
-        said = data.strip()
-        if said == b"[DONE]":
-            self._end(events, "[DONE] came without a finish_reason", self._frames.stray_line_before(place))
+    def _handle_undecodable(self, data: bytes, index: int, error: Exception, events: list[StreamEvent]) -> bool:
+        """Handle an event that cannot be decoded; return whether it ends the response: ``[DONE]`` or malformed."""
+        text = data.strip()
+        if text == b"[DONE]":
+            self._finish(events, "[DONE] came without a finish_reason", self._frames.stray_line_before(index))
             return True
-        if not said or _is_unknown_event(said):
+        if not text or _is_unknown_event(text):
             return False
-        self.failure = StreamInterruptedError(f"an event of the stream is malformed: {error}", body=said)
+        self.failure = StreamInterruptedError(f"an event of the stream is malformed: {error}", body=text)
         return True
 
-    def _is_error(self, chunk: _Chunk, name: bytes, data: bytes) -> bool:
-        """Errors come under ``error`` (object or string), as ``event: error``, or with their members at the top
-        level."""
-        facts = parse_error_body(data)  # not the chunk decoder: what that skipped may be no valid JSON
-        told = facts.message is not None and chunk.object in _KNOWN_OBJECTS
-        if chunk.error is None and name != b"error" and chunk.object != "error" and not told:
+    def _handle_error(self, chunk: _Chunk, name: bytes, data: bytes) -> bool:
+        """Set ``failure`` for an error: in ``error``, as ``event: error``, or with its members at the top level."""
+        facts = parse_error_body(data)  # the chunk decoder may have skipped invalid JSON
+        has_message = facts.message is not None and chunk.object in _KNOWN_OBJECTS
+        if chunk.error is None and name != b"error" and chunk.object != "error" and not has_message:
             return False  # an event of a kind that this format does not know
         self.failure = error_from_event(data)
         return True
 
-    def _take(self, chunk: _Chunk, events: list[StreamEvent]) -> None:
+    def _handle_chunk(self, chunk: _Chunk, events: list[StreamEvent]) -> None:
         if chunk.model and self.served_model is None:
             self.served_model = chunk.model
             self.response_id = chunk.id
@@ -229,9 +231,9 @@ class OpenAIStreamDecoder:
         if chunk.timings is not None:
             self._timings = chunk.timings
         if chunk.prompt_progress is not None:
-            done = chunk.prompt_progress
-            seconds = None if done.time_ms is None else done.time_ms / 1000
-            events.append(PromptProgress(done.processed, done.total, done.cache, seconds))
+            progress = chunk.prompt_progress
+            seconds = None if progress.time_ms is None else progress.time_ms / 1000
+            events.append(PromptProgress(progress.processed, progress.total, progress.cache, seconds))
         for choice in chunk.choices or ():
             if choice.index != 0:
                 continue
@@ -243,54 +245,56 @@ class OpenAIStreamDecoder:
                 if self._reason is not None and chunk.id != self.response_id and (delta.content or delta.tool_calls):
                     self.failure = StreamInterruptedError("a second response began in the stream")
                     return
-                self._take_delta(delta, choice.logprobs, events)
+                self._handle_delta(delta, choice.logprobs, events)
             if isinstance(choice.stop_reason, str):
-                self._stop = choice.stop_reason
-            if choice.finish_reason:  # some servers say "" until the last
-                self._reason = parse_finish_reason(choice.finish_reason, called=bool(self._calls))
+                self._stop_sequence = choice.stop_reason
+            if choice.finish_reason:  # some servers send "" until the last
+                self._reason = parse_finish_reason(choice.finish_reason, called=bool(self._call_ids))
                 if self._reason is None:
                     self.failure = StreamInterruptedError(
                         f"the server ended the response with finish_reason {choice.finish_reason!r}"
                     )
                     return
 
-    def _take_delta(self, delta: WireMessage, logprobs: WireLogprobs | None, events: list[StreamEvent]) -> None:
+    def _handle_delta(self, delta: WireMessage, logprobs: WireLogprobs | None, events: list[StreamEvent]) -> None:
         reasoning = delta.reasoning or delta.reasoning_content
         if reasoning:
             events.append(ReasoningDelta(reasoning))
-        if logprobs is not None:  # tokens that make no character yet have them, too
+        if logprobs is not None:  # also for tokens without a character yet
             events.append(TextDelta(delta.content or "", parse_logprobs(logprobs)))
         elif delta.content:
             events.append(TextDelta(delta.content))
         if delta.refusal:
             events.append(RefusalDelta(delta.refusal))
         for call in delta.tool_calls or ():
-            place = self._place(call)
-            events.append(ToolCallDelta(place, self._calls[place], call.name, call.arguments))
+            index = self._find_call_index(call)
+            events.append(ToolCallDelta(index, self._call_ids[index], call.name, call.arguments))
 
-    def _place(self, call: WireToolCall) -> int:
-        """Which of the parallel calls a delta belongs to: by id, then by index. Servers repeat the index 0 for every
-        call, leave it out, or do not begin with 0; an index means the call that used it last."""
-        if call.id and call.id in self._ids:
-            place = self._ids[call.id]
-        elif call.id and call.index in self._places and not self._calls[self._places[call.index]]:
-            place = self._places[call.index]  # its id comes late
-            self._calls[place] = call.id
-        elif not call.id and self._calls and (call.index is None or call.index in self._places):
-            place = len(self._calls) - 1 if call.index is None else self._places[call.index]
+    def _find_call_index(self, call: WireToolCall) -> int:
+        """Return the index of the tool call that a delta continues: by ID, then by index.
+
+        Servers repeat index 0 for every call, omit it, or do not start with 0; an index means its last call.
+        """
+        if call.id and call.id in self._index_by_id:
+            index = self._index_by_id[call.id]
+        elif call.id and call.index in self._by_wire_index and not self._call_ids[self._by_wire_index[call.index]]:
+            index = self._by_wire_index[call.index]  # its id comes late
+            self._call_ids[index] = call.id
+        elif not call.id and self._call_ids and (call.index is None or call.index in self._by_wire_index):
+            index = len(self._call_ids) - 1 if call.index is None else self._by_wire_index[call.index]
         else:
-            place = len(self._calls)
-            self._calls.append(call.id or "")
+            index = len(self._call_ids)
+            self._call_ids.append(call.id or "")
         if call.id:
-            self._ids[call.id] = place
+            self._index_by_id[call.id] = index
         if call.index is not None:
-            self._places[call.index] = place
-        return place
+            self._by_wire_index[call.index] = index
+        return index
 
-    def _end(self, events: list[StreamEvent], problem: str, stray: bytes) -> None:
+    def _finish(self, events: list[StreamEvent], problem: str, stray: bytes) -> None:
         if self._reason is None:
-            said = f"; last line received: {stray.decode('utf-8', 'replace')}" if stray else ""
-            self.failure = StreamInterruptedError(problem + said, body=stray)
+            text = f"; last line received: {stray.decode('utf-8', 'replace')}" if stray else ""
+            self.failure = StreamInterruptedError(problem + text, body=stray)
             return
         self.finished = True
-        events.append(Finish(self._reason, parse_usage(self._usage, self._timings), self._stop))
+        events.append(Finish(self._reason, parse_usage(self._usage, self._timings), self._stop_sequence))

@@ -1,6 +1,6 @@
-"""What vLLM offers beside generation: its state, sleeping and waking, the count of tokens.
+"""vLLM's operations: status, sleep and wake-up, token counts.
 
-API: https://docs.vllm.ai/en/stable/serving/openai_compatible_server/. Sleep is there only in development mode.
+API: https://docs.vllm.ai/en/stable/serving/openai_compatible_server/. Sleep requires the development mode.
 """
 
 from __future__ import annotations
@@ -46,17 +46,17 @@ _tokenized_decoder = msgspec.json.Decoder(_Tokenized)
 
 
 def status(model: str | None) -> Operation[ServerStatus]:
-    """``/health`` answers 200 while vLLM sleeps as well, so it is asked whether it does."""
+    """Return the status. ``/health`` returns 200 while vLLM sleeps, so ``/is_sleeping`` is checked too."""
     yield HTTPRequest("GET", "/health")
     response = yield HTTPRequest("GET", "/v1/models")
     models = decode_models(response)
     version = yield from _fetch_version()
-    asleep = yield from _is_sleeping()
+    is_sleeping = yield from _is_sleeping()
     return attrs.evolve(
         build_ready_status(models, model),
-        state="sleeping" if asleep else "ready",
+        state="sleeping" if is_sleeping else "ready",
         version=version,
-        models=() if asleep else tuple(one.id for one in models),
+        models=() if is_sleeping else tuple(one.id for one in models),
     )
 
 
@@ -69,7 +69,7 @@ def _fetch_version() -> Operation[str | None]:
 
 
 def check_not_sleeping() -> Operation[None]:
-    """Raise ServerSleepingError where it sleeps: it would accept a chat, and say nothing."""
+    """Raise ServerSleepingError if vLLM sleeps: it would accept a chat request and never answer."""
     if (yield from _is_sleeping()):
         raise ServerSleepingError("vLLM is sleeping; wake it with load() or POST /wake_up")
 
@@ -78,12 +78,12 @@ def _is_sleeping() -> Operation[bool]:
     try:
         response = yield HTTPRequest("GET", "/is_sleeping")
     except (NotFoundError, AuthenticationError):
-        return False  # it has no such route, as is usual, or does not tell
+        return False  # the endpoint is missing, as usual, or protected
     return decode_response(_sleeping_decoder, response, api="vLLM").is_sleeping
 
 
 def load(model: str, *, context_length: int | None, keep_alive: float | None) -> Operation[None]:  # noqa: ARG001  # it has one
-    """Wake a vLLM that sleeps. The model was given to it when it was started."""
+    """Wake vLLM. Its model is fixed at start."""
     for option, value in (("context_length", context_length), ("keep_alive", keep_alive)):
         if value is not None:
             raise UnsupportedOperationError("load", f"vLLM takes its {option} when it is started")
@@ -91,19 +91,19 @@ def load(model: str, *, context_length: int | None, keep_alive: float | None) ->
 
 
 def unload(model: str) -> Operation[None]:  # noqa: ARG001  # as above
-    """Put vLLM to sleep: its weights leave the GPU. Requests in flight are finished first."""
+    """Put vLLM to sleep, after the requests in flight: its weights leave the GPU."""
     yield from _post_sleep("unload", "/sleep?level=1&mode=wait")
 
 
-def _post_sleep(what: str, path: str) -> Operation[None]:
+def _post_sleep(operation: str, path: str) -> Operation[None]:
     try:
         raise_for_failed_command((yield HTTPRequest("POST", path)))
     except NotFoundError as error:
-        raise UnsupportedOperationError(what, _NO_SLEEP) from error
+        raise UnsupportedOperationError(operation, _NO_SLEEP) from error
 
 
 def count_tokens(request: ChatRequest, table: OptionTable) -> Operation[int]:
-    """``POST /tokenize``, which stands outside of ``/v1``."""
+    """Count tokens with ``POST /tokenize``, which is outside ``/v1``."""
     check_supported(request, table)
     body: dict[str, Any] = {"model": request.model, "messages": encode_messages(request.messages, table)}
     if request.tools:

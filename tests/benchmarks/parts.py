@@ -55,7 +55,7 @@ def _in_the_general_way() -> list[StreamEvent]:
     decoder = openai_stream.OpenAIStreamDecoder()
     events: list[StreamEvent] = []
     for _, data in decoder._frames.feed(_OPENAI)[:-1]:  # the last is [DONE]
-        decoder._take(openai_stream._chunk_decoder.decode(data), events)
+        decoder._handle_chunk(openai_stream._chunk_decoder.decode(data), events)
     return events
 
 
