@@ -62,7 +62,7 @@ from ctxbackends.wire.anthropic import AnthropicCodec
 from ctxbackends.wire.anthropic_stream import AnthropicStreamDecoder
 from ctxbackends.wire.http import MAX_BODY_BYTES, HTTPRequest, HTTPResponse
 from ctxbackends.wire.status import error_from_response
-from tests.steps import answered, body_of, play
+from tests.operations import answered, body_of, play
 
 RECORDINGS = Path(__file__).parent / "recordings" / "messages"
 VERSION = {"anthropic-version": "2023-06-01"}

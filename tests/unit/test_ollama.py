@@ -62,7 +62,7 @@ from ctxbackends.wire import ollama_server
 from ctxbackends.wire.accumulate import Accumulator
 from ctxbackends.wire.http import MAX_BODY_BYTES, HTTPRequest, WireSettings
 from ctxbackends.wire.ollama import OllamaCodec, OllamaStreamDecoder
-from tests.steps import answered, body_of, drive, play
+from tests.operations import answered, body_of, drive, play
 
 CODEC = OllamaCodec(table=OLLAMA_NATIVE)
 

@@ -55,7 +55,7 @@ from ctxbackends.wire.http import MAX_BODY_BYTES, HTTPRequest, HTTPResponse, Wir
 from ctxbackends.wire.openai_chat import OpenAIChatCodec
 from ctxbackends.wire.openai_server import decode_models, embed, list_models
 from ctxbackends.wire.openai_stream import OpenAIStreamDecoder
-from tests.steps import answered, play
+from tests.operations import answered, play
 
 RECORDINGS = Path(__file__).parent / "recordings"
 CODEC = OpenAIChatCodec(table=OPENAI_COMPATIBLE_CHAT)

@@ -52,7 +52,7 @@ from ctxbackends.types import Completion, Embeddings, ModelInfo, ServerStatus, U
 from ctxbackends.wire import llamacpp, lmstudio, openai_server, vllm
 from ctxbackends.wire.http import HTTPRequest, HTTPResponse, Operation, WireSettings
 from ctxbackends.wire.options import OptionTable, Supported, Unsupported, merge_extra_body, set_path
-from tests.steps import answered, body_of, drive, play
+from tests.operations import answered, body_of, drive, play
 
 HI = (Message.user("Hi"),)
 WIRE_HI = {"role": "user", "content": "Hi"}

@@ -1,4 +1,4 @@
-"""Steps of an operation without a server: what they ask for, and what they make of given answers."""
+"""Runs operations without a server: the requests they make, and their result for prepared responses."""
 
 from __future__ import annotations
 
@@ -14,37 +14,39 @@ T = TypeVar("T")
 
 
 def answered(value: object, status: int = 200) -> HTTPResponse:
-    """``value`` as JSON; bytes as they are."""
+    """Return a response with ``value`` as JSON; bytes are sent unchanged."""
     body = value if isinstance(value, bytes) else json.dumps(value).encode()
     return HTTPResponse(status=status, headers={}, body=body)
 
 
-def play(steps: Operation[T], *answers: HTTPResponse) -> tuple[list[HTTPRequest], T]:
-    """What ``steps`` ask for, and their result, when the server answers so. Answers with an error status are thrown
-    in, as the backend does. An answer too many or too few fails."""
+def play(operation: Operation[T], *answers: HTTPResponse) -> tuple[list[HTTPRequest], T]:
+    """Return the requests of an operation and its result for the given responses.
+
+    Responses with an error status are thrown as exceptions, as the backend does. Fails if responses are left over.
+    """
     left = list(answers)
 
     def server(_: HTTPRequest) -> HTTPResponse:
         return left.pop(0)
 
-    requests, result = drive(steps, server)
+    requests, result = drive(operation, server)
     assert [] == left
     return requests, result
 
 
-def drive(steps: Operation[T], server: Callable[[HTTPRequest], HTTPResponse]) -> tuple[list[HTTPRequest], T]:
-    """The same, with a function as the server."""
+def drive(operation: Operation[T], server: Callable[[HTTPRequest], HTTPResponse]) -> tuple[list[HTTPRequest], T]:
+    """Return the requests of an operation and its result, with a function as the server."""
     asked: list[HTTPRequest] = []
     try:
-        request = next(steps)
+        request = next(operation)
         while True:
             asked.append(request)
             response = server(request)
             if 200 <= response.status < 300:
-                request = steps.send(response)
+                request = operation.send(response)
             else:
                 error: BackendError = error_from_response(response)
-                request = steps.throw(error)
+                request = operation.throw(error)
     except StopIteration as end:
         result: T = end.value
         return asked, result
