@@ -417,7 +417,7 @@ def test_turns_are_merged(messages: Sequence[Message], turns: Sequence[tuple[str
 
 
 def test_a_system_message_in_the_middle_has_no_place() -> None:
-    with pytest.raises(UnsupportedOptionError, match="at the beginning alone"):
+    with pytest.raises(UnsupportedOptionError, match="only at the beginning"):
         sent(messages=(*HI, Message.system("S"), *HI))
 
 
