@@ -37,7 +37,7 @@ nox_bootstrap.let_uv_read_pip_settings()
 def demo(session: nox.Session) -> None:
     """Show the SDK at work against a real llama.cpp server on this machine. Arguments: `-- --help`."""
     install_wheel(session, "llamacpp,testing")
-    session.run("python", "-m", "ctxbackends.testing.demo", *session.posargs)
+    session.run("python", "-m", "ctxbackends.testing._demo", *session.posargs)
 
 
 def prepare_tests(session: nox.Session) -> list[str]:

@@ -1,13 +1,67 @@
-"""ctxbackends: one async interface to the model server that you already run. Public names, imported on first use (PEP
-562); no other code."""
+"""ctxbackends: one async interface to the model server that you already run. Public names, imported on first use."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from ctxbackends.backend import Backend as Backend
-    from ctxbackends.config import BackendConfig as BackendConfig
+from ctxbackends._lazy import install
+
+__all__: list[str]
+
+if TYPE_CHECKING or not install(__name__):
+    from ctxbackends._chat.events import Finish as Finish
+    from ctxbackends._chat.events import Loading as Loading
+    from ctxbackends._chat.events import PromptProgress as PromptProgress
+    from ctxbackends._chat.events import ReasoningDelta as ReasoningDelta
+    from ctxbackends._chat.events import RefusalDelta as RefusalDelta
+    from ctxbackends._chat.events import StreamEvent as StreamEvent
+    from ctxbackends._chat.events import TextDelta as TextDelta
+    from ctxbackends._chat.events import ToolCallDelta as ToolCallDelta
+    from ctxbackends._chat.messages import ImagePart as ImagePart
+    from ctxbackends._chat.messages import Message as Message
+    from ctxbackends._chat.messages import ReasoningPart as ReasoningPart
+    from ctxbackends._chat.messages import TextPart as TextPart
+    from ctxbackends._chat.messages import ToolCall as ToolCall
+    from ctxbackends._chat.messages import ToolResult as ToolResult
+    from ctxbackends._chat.requests import ChatOptions as ChatOptions
+    from ctxbackends._chat.requests import ChatRequest as ChatRequest
+    from ctxbackends._chat.requests import ChoiceFormat as ChoiceFormat
+    from ctxbackends._chat.requests import GrammarFormat as GrammarFormat
+    from ctxbackends._chat.requests import JSONObjectFormat as JSONObjectFormat
+    from ctxbackends._chat.requests import JSONSchemaFormat as JSONSchemaFormat
+    from ctxbackends._chat.requests import NamedTool as NamedTool
+    from ctxbackends._chat.requests import RegexFormat as RegexFormat
+    from ctxbackends._chat.requests import ResponseFormat as ResponseFormat
+    from ctxbackends._chat.requests import Tool as Tool
+    from ctxbackends._chat.responses import Completion as Completion
+    from ctxbackends._chat.responses import Embeddings as Embeddings
+    from ctxbackends._chat.responses import FinishReason as FinishReason
+    from ctxbackends._chat.responses import PartialCompletion as PartialCompletion
+    from ctxbackends._chat.responses import TokenLogprob as TokenLogprob
+    from ctxbackends._chat.responses import Usage as Usage
+    from ctxbackends._chat.servers import Enforcement as Enforcement
+    from ctxbackends._chat.servers import ModelInfo as ModelInfo
+    from ctxbackends._chat.servers import Ping as Ping
+    from ctxbackends._chat.servers import ServerStatus as ServerStatus
+    from ctxbackends._client.backend import Backend as Backend
+    from ctxbackends._client.http_backend import HTTPBackend as HTTPBackend
+    from ctxbackends._client.stream import ChatStream as ChatStream
+    from ctxbackends._config.backend_config import BackendConfig as BackendConfig
+    from ctxbackends._profiles.builtin import PROFILES as PROFILES
+    from ctxbackends._profiles.profile import BackendType as BackendType
+    from ctxbackends._profiles.profile import Profile as Profile
+    from ctxbackends._profiles.profile import WireAPI as WireAPI
+    from ctxbackends._registry import Registry as Registry
+    from ctxbackends._registry import http_backend as http_backend
+    from ctxbackends._registry import open_backend as open_backend
+    from ctxbackends._structured import Extraction as Extraction
+    from ctxbackends._structured import SchemaProbe as SchemaProbe
+    from ctxbackends._structured import extract as extract
+    from ctxbackends._structured import extract_result as extract_result
+    from ctxbackends._structured import probe_schema as probe_schema
+    from ctxbackends._tools import arguments_of as arguments_of
+    from ctxbackends._tools import tool_of as tool_of
+    from ctxbackends._version import __version__ as __version__
     from ctxbackends.errors import AirgapError as AirgapError
     from ctxbackends.errors import AmbiguousBackendError as AmbiguousBackendError
     from ctxbackends.errors import APIConnectionError as APIConnectionError
@@ -52,195 +106,5 @@ if TYPE_CHECKING:
     from ctxbackends.errors import UnknownBackendTypeError as UnknownBackendTypeError
     from ctxbackends.errors import UnsupportedOperationError as UnsupportedOperationError
     from ctxbackends.errors import UnsupportedOptionError as UnsupportedOptionError
-    from ctxbackends.httpbackend import HTTPBackend as HTTPBackend
     from ctxbackends.local import LocalServer as LocalServer
     from ctxbackends.local import serve_model as serve_model
-    from ctxbackends.messages import ChatOptions as ChatOptions
-    from ctxbackends.messages import ChatRequest as ChatRequest
-    from ctxbackends.messages import ChoiceFormat as ChoiceFormat
-    from ctxbackends.messages import GrammarFormat as GrammarFormat
-    from ctxbackends.messages import ImagePart as ImagePart
-    from ctxbackends.messages import JSONObjectFormat as JSONObjectFormat
-    from ctxbackends.messages import JSONSchemaFormat as JSONSchemaFormat
-    from ctxbackends.messages import Message as Message
-    from ctxbackends.messages import NamedTool as NamedTool
-    from ctxbackends.messages import ReasoningPart as ReasoningPart
-    from ctxbackends.messages import RegexFormat as RegexFormat
-    from ctxbackends.messages import ResponseFormat as ResponseFormat
-    from ctxbackends.messages import TextPart as TextPart
-    from ctxbackends.messages import Tool as Tool
-    from ctxbackends.messages import ToolCall as ToolCall
-    from ctxbackends.messages import ToolResult as ToolResult
-    from ctxbackends.profiles import PROFILES as PROFILES
-    from ctxbackends.profiles import BackendType as BackendType
-    from ctxbackends.profiles import Profile as Profile
-    from ctxbackends.profiles import WireAPI as WireAPI
-    from ctxbackends.registry import Registry as Registry
-    from ctxbackends.registry import http_backend as http_backend
-    from ctxbackends.registry import open_backend as open_backend
-    from ctxbackends.stream import ChatStream as ChatStream
-    from ctxbackends.structured import Extraction as Extraction
-    from ctxbackends.structured import SchemaProbe as SchemaProbe
-    from ctxbackends.structured import extract as extract
-    from ctxbackends.structured import extract_result as extract_result
-    from ctxbackends.structured import probe_schema as probe_schema
-    from ctxbackends.tools import arguments_of as arguments_of
-    from ctxbackends.tools import tool_of as tool_of
-    from ctxbackends.types import Completion as Completion
-    from ctxbackends.types import Embeddings as Embeddings
-    from ctxbackends.types import Enforcement as Enforcement
-    from ctxbackends.types import Finish as Finish
-    from ctxbackends.types import FinishReason as FinishReason
-    from ctxbackends.types import Loading as Loading
-    from ctxbackends.types import ModelInfo as ModelInfo
-    from ctxbackends.types import PartialCompletion as PartialCompletion
-    from ctxbackends.types import Ping as Ping
-    from ctxbackends.types import PromptProgress as PromptProgress
-    from ctxbackends.types import ReasoningDelta as ReasoningDelta
-    from ctxbackends.types import RefusalDelta as RefusalDelta
-    from ctxbackends.types import ServerStatus as ServerStatus
-    from ctxbackends.types import StreamEvent as StreamEvent
-    from ctxbackends.types import TextDelta as TextDelta
-    from ctxbackends.types import TokenLogprob as TokenLogprob
-    from ctxbackends.types import ToolCallDelta as ToolCallDelta
-    from ctxbackends.types import Usage as Usage
-
-__version__: str
-
-_HOMES = {
-    "messages": (
-        "ChatOptions",
-        "ChatRequest",
-        "ChoiceFormat",
-        "GrammarFormat",
-        "ImagePart",
-        "JSONObjectFormat",
-        "JSONSchemaFormat",
-        "Message",
-        "NamedTool",
-        "ReasoningPart",
-        "RegexFormat",
-        "ResponseFormat",
-        "TextPart",
-        "Tool",
-        "ToolCall",
-        "ToolResult",
-    ),
-    "types": (
-        "Completion",
-        "Embeddings",
-        "Enforcement",
-        "Finish",
-        "FinishReason",
-        "Loading",
-        "ModelInfo",
-        "PartialCompletion",
-        "Ping",
-        "PromptProgress",
-        "ReasoningDelta",
-        "RefusalDelta",
-        "ServerStatus",
-        "StreamEvent",
-        "TextDelta",
-        "TokenLogprob",
-        "ToolCallDelta",
-        "Usage",
-    ),
-    "errors": (
-        "APIConnectionError",
-        "APIStatusError",
-        "APITimeoutError",
-        "AirgapError",
-        "AmbiguousBackendError",
-        "AuthenticationError",
-        "BackendError",
-        "BadRequestError",
-        "ClosedError",
-        "ConfigError",
-        "ContextOverflowError",
-        "DuplicateBackendError",
-        "EmptyChoicesError",
-        "EmptyModelListError",
-        "EventLoopError",
-        "IncompleteOutputError",
-        "InternalServerError",
-        "InvalidEndpointError",
-        "LocalServerUnavailableError",
-        "MalformedResponseError",
-        "MissingKeyError",
-        "ModelLoadFailedError",
-        "ModelLoadingError",
-        "ModelMismatchError",
-        "ModelMismatchWarning",
-        "ModelNotFoundError",
-        "NoBackendConfiguredError",
-        "NoModelError",
-        "NotFoundError",
-        "PermissionDeniedError",
-        "RateLimitError",
-        "RedirectError",
-        "ResponseError",
-        "ResponseTooLargeError",
-        "ServerConfigurationError",
-        "ServerDiedError",
-        "ServerSleepingError",
-        "ServiceUnavailableError",
-        "StreamInterruptedError",
-        "StructuredOutputError",
-        "UnknownBackendError",
-        "UnknownBackendTypeError",
-        "UnsupportedOperationError",
-        "UnsupportedOptionError",
-    ),
-    "profiles": (
-        "BackendType",
-        "PROFILES",
-        "Profile",
-        "WireAPI",
-    ),
-    "config": ("BackendConfig",),
-    "tools": (
-        "arguments_of",
-        "tool_of",
-    ),
-    "backend": ("Backend",),
-    "httpbackend": ("HTTPBackend",),
-    "stream": ("ChatStream",),
-    "structured": (
-        "Extraction",
-        "SchemaProbe",
-        "extract",
-        "extract_result",
-        "probe_schema",
-    ),
-    "registry": (
-        "Registry",
-        "http_backend",
-        "open_backend",
-    ),
-    "local": (
-        "LocalServer",
-        "serve_model",
-    ),
-}
-_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
-
-__all__ = sorted(_HOME_OF)  # noqa: PLE0605  # one source for the names; a test holds it against the imports above
-
-
-def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        from importlib.metadata import version  # noqa: PLC0415  # slow to import
-
-        return version("ctxbackends")
-    if name not in _HOME_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module  # noqa: PLC0415  # only on use
-
-    value = getattr(import_module(f"ctxbackends.{_HOME_OF[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__

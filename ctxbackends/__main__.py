@@ -1,6 +1,6 @@
 """``python -m ctxbackends``: the same program as ``ctxbackends``."""
 
-from ctxbackends.cli import ctxbackends
+from ctxbackends._cli import ctxbackends
 
 if __name__ == "__main__":
     ctxbackends()

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ctxbackends.key_shapes import mask_keys
-from ctxbackends.text import escape_controls
-from ctxbackends.types import PartialCompletion
+from ctxbackends._chat.responses import PartialCompletion
+from ctxbackends._util.key_shapes import mask_keys
+from ctxbackends._util.text import escape_controls
 
 ERROR_BODY_SHOWN = 512
 """Bytes of an error body that a message shows; ``body`` on the exception keeps all that was read."""

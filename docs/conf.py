@@ -24,10 +24,10 @@ from sphinx.ext.napoleon.docstring import GoogleDocstring
 from sphinx.util.docutils import SphinxDirective
 
 from ctxbackends import PROFILES, BackendError, Profile
+from ctxbackends._wire.options import OPTION_KEYS, OptionSupport, Unsupported
 from ctxbackends.testing import faults
-from ctxbackends.testing.faults.answers import KINDS, WIRES
-from ctxbackends.testing.faults.catalogue import FACTORIES, GENERATIONS
-from ctxbackends.wire.options import OPTION_KEYS, OptionSupport, Unsupported
+from ctxbackends.testing._fault_server.answers import KINDS, WIRES
+from ctxbackends.testing._fault_server.catalogue import FACTORIES, GENERATIONS
 
 project = "ctxbackends"
 author = "the ctxbackends authors"
@@ -51,9 +51,7 @@ nitpick_ignore_regex = [
     # Keyword arguments, whose fields the page of the value describes.
     ("py:.*", r"(ctxbackends\.\w+\.\w+\.)?(RunKeywords|ServerKeywords|ServeModelKeywords)"),
     # Inner values that no page describes.
-    ("py:.*", r"ctxbackends\.(wire|transport|retry)\..*"),
-    ("py:.*", r"ctxbackends\.structured\.T"),
-    ("py:.*", r"ctxbackends\.testing\.faults\.\w+\.\w+"),
+    ("py:.*", r"ctxbackends\.([a-z]+\.)?_\w+\..*"),
     ("py:.*", r"(Kind|Step|WireName|ssl\.SSLContext|dict\[str)"),
 ]
 autodoc_member_order = "bysource"
@@ -213,14 +211,10 @@ class CoverageTable(SphinxDirective):
         return self.parse_text_to_nodes("\n".join(lines))
 
 
-GROUPS = {"before": "pre_response", "sending": "transfer", "saying": "content", "kept": "keepalive"}
-"""The groups of faults by module; other modules are groups by their own name."""
-
-
 def list_group(group: str) -> list[str]:
     """Return the faults of one module of the catalogue, in its order."""
     modules = {name: factory.__module__.rpartition(".")[2] for name, factory in FACTORIES.items()}
-    return [name for name, module in modules.items() if group == GROUPS.get(module, module)]
+    return [name for name, module in modules.items() if group == module]
 
 
 def first_sentence(fault: str) -> str:

@@ -6,9 +6,9 @@ import json
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from ctxbackends._wire.base import HTTPRequest, HTTPResponse, Operation
+from ctxbackends._wire.errors import error_from_response
 from ctxbackends.errors import BackendError
-from ctxbackends.wire.http import HTTPRequest, HTTPResponse, Operation
-from ctxbackends.wire.status import error_from_response
 
 T = TypeVar("T")
 

@@ -1,29 +1,15 @@
-"""The embedded llama.cpp server: a model file in, a ready backend out. Public names, imported on first use; the process
-is `server`'s, the child's own code is `worker`'s."""
+"""The embedded llama.cpp server: serve a model file and get a ready backend. Public names, imported on first use."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from ctxbackends.local.options import ServerOptions as ServerOptions
-    from ctxbackends.local.serve import managed_backend as managed_backend
-    from ctxbackends.local.serve import serve_model as serve_model
-    from ctxbackends.local.server import LocalServer as LocalServer
+from ctxbackends._lazy import install
 
-_HOMES = {
-    "LocalServer": "ctxbackends.local.server",
-    "ServerOptions": "ctxbackends.local.options",
-    "managed_backend": "ctxbackends.local.serve",
-    "serve_model": "ctxbackends.local.serve",
-}
+__all__: list[str]
 
-__all__ = ["LocalServer", "ServerOptions", "managed_backend", "serve_model"]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module  # noqa: PLC0415  # only on use
-
-    return getattr(import_module(_HOMES[name]), name)
+if TYPE_CHECKING or not install(__name__):
+    from ctxbackends.local._options import ServerOptions as ServerOptions
+    from ctxbackends.local._process import LocalServer as LocalServer
+    from ctxbackends.local._serve import managed_backend as managed_backend
+    from ctxbackends.local._serve import serve_model as serve_model

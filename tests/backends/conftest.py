@@ -13,11 +13,11 @@ import pytest
 
 from ctxbackends import Backend, LocalServer, open_backend
 from ctxbackends.testing import VARIANTS, cached_model
-from ctxbackends.testing.anthropic_stand_in import AnthropicStandIn
-from ctxbackends.testing.lmstudio_stand_in import LMStudioStandIn
-from ctxbackends.testing.ollama_stand_in import OllamaStandIn
-from ctxbackends.testing.openai_stand_in import OpenAIStandIn
-from ctxbackends.testing.stand_in import StandIn
+from ctxbackends.testing._stand_ins.anthropic_stand_in import AnthropicStandIn
+from ctxbackends.testing._stand_ins.lmstudio_stand_in import LMStudioStandIn
+from ctxbackends.testing._stand_ins.ollama_stand_in import OllamaStandIn
+from ctxbackends.testing._stand_ins.openai_stand_in import OpenAIStandIn
+from ctxbackends.testing._stand_ins.stand_in import StandIn
 from tests.backends import coverage
 from tests.backends.targets import TARGETS, Target
 from tests.real.conftest import OLD_BUILD

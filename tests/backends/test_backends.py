@@ -46,9 +46,9 @@ from ctxbackends import (
     probe_schema,
     tool_of,
 )
+from ctxbackends._profiles.builtin import PROFILES
+from ctxbackends._wire.options import Unsupported
 from ctxbackends.errors import BadRequestError
-from ctxbackends.profiles import PROFILES
-from ctxbackends.wire.options import Unsupported
 from tests.backends import coverage
 from tests.backends.conftest import Cell, Opened
 from tests.backends.targets import Target

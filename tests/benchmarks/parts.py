@@ -16,10 +16,11 @@ from typing import Any
 import aiohttp
 import attrs
 
-from ctxbackends.types import Finish, StreamEvent, TextDelta, TokenLogprob
-from ctxbackends.wire import openai_stream
-from ctxbackends.wire.accumulate import Accumulator, build_completion
-from ctxbackends.wire.framing import SSEDecoder
+from ctxbackends._chat.events import Finish, StreamEvent, TextDelta
+from ctxbackends._chat.responses import TokenLogprob
+from ctxbackends._wire.accumulator import Accumulator, build_completion
+from ctxbackends._wire.formats import openai_stream
+from ctxbackends._wire.sse import SSEDecoder
 from tests.benchmarks.answers import WIRES, streamed_body
 from tests.benchmarks.processes import Child, command
 

@@ -24,9 +24,9 @@ import pytest
 
 import ctxbackends
 from ctxbackends.testing import FaultServer, faults
+from ctxbackends.testing._fault_server.catalogue import STREAMS
+from ctxbackends.testing._fault_server.parser import MAX_BODY, MAX_HEAD, InvalidRequest, RequestParser
 from ctxbackends.testing.faults import Do, Fault, ResponseBuilder, Step
-from ctxbackends.testing.faults.catalogue import STREAMS
-from ctxbackends.testing.faults.reading import MAX_BODY, MAX_HEAD, InvalidRequest, RequestParser
 
 CHAT = "/v1/chat/completions"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(ctxbackends.__file__).parents[1])}
@@ -137,7 +137,7 @@ def test_a_fault_with_a_duration_applies_to_all_requests_until_it_ends(
     server: FaultServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [100.0]
-    monkeypatch.setattr("ctxbackends.testing.faults.server.time", Mock(monotonic=lambda: now[0]))
+    monkeypatch.setattr("ctxbackends.testing._fault_server.server.time", Mock(monotonic=lambda: now[0]))
     server.play(faults.swap_proxy(seconds=10.0), faults.rate_limited())
     with closing(Client(server)) as client:
         statuses = [ask(client)]

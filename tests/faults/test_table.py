@@ -24,10 +24,10 @@ from ctxbackends import (
     extract,
     open_backend,
 )
-from ctxbackends.profiles import PROFILES
+from ctxbackends._profiles.builtin import PROFILES
+from ctxbackends._wire.options import Unsupported
 from ctxbackends.testing import FaultServer, faults
-from ctxbackends.testing.faults.answers import PIECES, Kind, WireName
-from ctxbackends.wire.options import Unsupported
+from ctxbackends.testing._fault_server.answers import PIECES, Kind, WireName
 from tests.faults.outcomes import TABLE, WIRE_ROWS, Answers, Fails, Outcome, row_of
 
 Operation = Literal["stream", "complete", "extract", "embed"]

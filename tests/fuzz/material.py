@@ -16,9 +16,9 @@ import msgspec
 from hypothesis import settings
 from hypothesis import strategies as st
 
-import ctxbackends.wire
-from ctxbackends.profiles import PROFILES
-from ctxbackends.wire.http import Codec, StreamDecoder
+import ctxbackends._wire
+from ctxbackends._profiles.builtin import PROFILES
+from ctxbackends._wire.base import Codec, StreamDecoder
 
 T = TypeVar("T")
 
@@ -231,8 +231,8 @@ def _put(value: Any, path: tuple[str | int, ...]) -> Any:
 def _words() -> tuple[str, ...]:
     """Every member that the formats know, and every text that a server sent as the name of something."""
     found: set[str] = set()
-    for module in pkgutil.iter_modules(ctxbackends.wire.__path__):
-        for value in vars(importlib.import_module(f"ctxbackends.wire.{module.name}")).values():
+    for module in pkgutil.iter_modules(ctxbackends._wire.__path__):
+        for value in vars(importlib.import_module(f"ctxbackends._wire.{module.name}")).values():
             if isinstance(value, type) and issubclass(value, msgspec.Struct):
                 found.update(value.__struct_fields__)
     for value in VALUES:

@@ -13,22 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ctxbackends._chat.events import Finish, ReasoningDelta, RefusalDelta, StreamEvent, TextDelta, ToolCallDelta
+from ctxbackends._chat.responses import TokenLogprob, Usage
+from ctxbackends._wire.accumulator import Accumulator
+from ctxbackends._wire.base import HTTPResponse, StreamDecoder
+from ctxbackends._wire.formats.openai_parts import WireToolCall
+from ctxbackends._wire.formats.openai_stream import OpenAIStreamDecoder
+from ctxbackends._wire.sse import LineSplitter, SSEDecoder
 from ctxbackends.errors import BackendError, ResponseTooLargeError
-from ctxbackends.types import (
-    Finish,
-    ReasoningDelta,
-    RefusalDelta,
-    StreamEvent,
-    TextDelta,
-    TokenLogprob,
-    ToolCallDelta,
-    Usage,
-)
-from ctxbackends.wire.accumulate import Accumulator
-from ctxbackends.wire.framing import LineSplitter, SSEDecoder
-from ctxbackends.wire.http import HTTPResponse, StreamDecoder
-from ctxbackends.wire.openai_parts import WireToolCall
-from ctxbackends.wire.openai_stream import OpenAIStreamDecoder
 from tests.fuzz.material import (
     CODECS,
     STREAMS,

@@ -12,18 +12,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctxbackends.errors import APIConnectionError, APIStatusError, APITimeoutError, BackendError
-from ctxbackends.messages import ChatRequest, Message
-from ctxbackends.profiles import PROFILES, Profile
-from ctxbackends.types import Embeddings, ServerStatus
-from ctxbackends.wire.http import HTTPResponse, Operation, WireSettings
-from ctxbackends.wire.status import (
+from ctxbackends._chat.messages import Message
+from ctxbackends._chat.requests import ChatRequest
+from ctxbackends._chat.responses import Embeddings
+from ctxbackends._chat.servers import ServerStatus
+from ctxbackends._profiles.builtin import PROFILES
+from ctxbackends._profiles.profile import Profile
+from ctxbackends._wire.base import HTTPResponse, Operation, WireSettings
+from ctxbackends._wire.errors import (
     error_from_event,
     error_from_response,
     error_from_success,
     parse_error_body,
     raise_for_failed_command,
 )
+from ctxbackends.errors import APIConnectionError, APIStatusError, APITimeoutError, BackendError
 from tests.fuzz.material import bodies, fuzzed
 
 MOST_REQUESTS = 60  # LM Studio unloads one instance with each; the bodies here hold a few

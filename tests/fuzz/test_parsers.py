@@ -17,12 +17,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctxbackends.config import normalise_endpoint, parse_duration
-from ctxbackends.config_read import parse_ctxrc
+from ctxbackends._chat.messages import ToolCall
+from ctxbackends._config.duration import parse_duration
+from ctxbackends._config.endpoint import normalise_endpoint
+from ctxbackends._config.reader import parse_ctxrc
+from ctxbackends._schema.validate import decode_as, unwrap_object
+from ctxbackends._tools import arguments_of, tool_of
 from ctxbackends.errors import ConfigError, InvalidEndpointError, StructuredOutputError
-from ctxbackends.messages import ToolCall
-from ctxbackends.tools import arguments_of, tool_of
-from ctxbackends.wire.json_schema import decode_as, unwrap_object
 from tests.fuzz.material import among, damaged, fuzzed, soup
 
 CTXRC = (

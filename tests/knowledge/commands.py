@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 import pytest
 
-from ctxbackends import cli
+from ctxbackends import _cli as cli
 
 STREAMS = ("stdout", "stderr")
 WITHIN = 60.0

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from ctxbackends import open_backend
-from ctxbackends.knowledge.ingestion import ingest
-from ctxbackends.knowledge.journal import Journal
-from ctxbackends.knowledge.progress import Progress
-from ctxbackends.knowledge.records import Kind
-from ctxbackends.knowledge.sources.text import TextSource
+from ctxbackends.knowledge._extract.journal import Journal
+from ctxbackends.knowledge._extract.progress import Progress
+from ctxbackends.knowledge._extract.run import ingest
+from ctxbackends.knowledge._records import Kind
+from ctxbackends.knowledge._sources.text import TextSource
 from tests.benchmarks.processes import command, surroundings
 from tests.knowledge.model import MODEL, ScriptedModel, decision
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from ctxbackends.knowledge.records import Unit
-from ctxbackends.knowledge.sources.base import Input, Piece, Segment, SkippedInput
+from ctxbackends.knowledge._records import Unit
+from ctxbackends.knowledge._sources.base import Input, Piece, Segment, SkippedInput
 
 
 class Lines:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import msgspec
 
-from ctxbackends.knowledge.proposal import Proposal
-from ctxbackends.knowledge.proposals import write_proposal
-from ctxbackends.knowledge.records import Decision, Evidence, Kind, Learning, OpenQuestion, QuarantinedRow, Row, Task
+from ctxbackends.knowledge._proposals.model import Proposal
+from ctxbackends.knowledge._proposals.store import write_proposal
+from ctxbackends.knowledge._records import Decision, Evidence, Kind, Learning, OpenQuestion, QuarantinedRow, Row, Task
 from tests.knowledge.test_layout import FACTS
 
 AT = Evidence(

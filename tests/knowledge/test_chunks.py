@@ -5,10 +5,10 @@ from collections.abc import Iterable, Iterator
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctxbackends.knowledge.chunks import Chunk, Chunker
-from ctxbackends.knowledge.records import Unit
-from ctxbackends.knowledge.sources.base import Segment
-from ctxbackends.knowledge.sources.cutting import size_of, split_to_fit
+from ctxbackends.knowledge._extract.chunker import Chunk, Chunker
+from ctxbackends.knowledge._records import Unit
+from ctxbackends.knowledge._sources.base import Segment
+from ctxbackends.knowledge._sources.split import size_of, split_to_fit
 
 
 def segments(*texts: str, boundary: tuple[int, ...] = ()) -> list[Segment]:

@@ -4,12 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctxbackends.knowledge.chunks import Chunk
-from ctxbackends.knowledge.citations import CitedRow, check
-from ctxbackends.knowledge.questions import ExtractedRow
-from ctxbackends.knowledge.records import Evidence, QuarantinedRow, Task
-from ctxbackends.knowledge.sources.base import Segment
-from ctxbackends.text import one_line
+from ctxbackends._util.text import one_line
+from ctxbackends.knowledge._extract.chunker import Chunk
+from ctxbackends.knowledge._extract.citations import CitedRow, check
+from ctxbackends.knowledge._extract.prompt import ExtractedRow
+from ctxbackends.knowledge._records import Evidence, QuarantinedRow, Task
+from ctxbackends.knowledge._sources.base import Segment
 
 CHUNK = Chunk(
     source="notes.md",

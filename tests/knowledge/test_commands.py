@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from ctxbackends.knowledge.proposals import read_proposal
+from ctxbackends.knowledge._proposals.store import read_proposal
 from tests.knowledge.commands import WITHIN, ctx, ctx_process, environment, project, started, untouched, written
 from tests.knowledge.model import ScriptedModel, completion, decision, line_of
 

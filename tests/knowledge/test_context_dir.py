@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from ctxbackends.errors import ConfigError
-from ctxbackends.knowledge.errors import ProposalError
-from ctxbackends.knowledge.proposals import context_directory, find_context, prepare_directory, read_proposal
+from ctxbackends.knowledge._errors import ProposalError
+from ctxbackends.knowledge._proposals.store import context_directory, find_context, prepare_directory, read_proposal
 from tests.knowledge.commands import ctx, project
 from tests.knowledge.made import made
 from tests.knowledge.model import ScriptedModel, decision

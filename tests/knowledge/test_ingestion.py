@@ -14,12 +14,12 @@ import pytest
 from aiohttp import web
 
 from ctxbackends import APIStatusError, Backend, open_backend
-from ctxbackends.knowledge.errors import ChunkError, KnowledgeError, SourceError, UnenforcedSchemaError
-from ctxbackends.knowledge.ingestion import Ingestion, ingest
-from ctxbackends.knowledge.journal import Journal
-from ctxbackends.knowledge.progress import Event, Progress
-from ctxbackends.knowledge.records import Decision, Evidence, Kind, QuarantinedRow, Row, Task, Term
-from ctxbackends.knowledge.sources.base import SkippedInput
+from ctxbackends.knowledge._errors import ChunkError, KnowledgeError, SourceError, UnenforcedSchemaError
+from ctxbackends.knowledge._extract.journal import Journal
+from ctxbackends.knowledge._extract.progress import Event, Progress
+from ctxbackends.knowledge._extract.run import Ingestion, ingest
+from ctxbackends.knowledge._records import Decision, Evidence, Kind, QuarantinedRow, Row, Task, Term
+from ctxbackends.knowledge._sources.base import SkippedInput
 from tests.knowledge.lines import Lines
 from tests.knowledge.model import MODEL, ScriptedModel, completion, decision, line_of, scripted
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from ctxbackends.knowledge.errors import JournalError
-from ctxbackends.knowledge.journal import Journal
+from ctxbackends.knowledge._errors import JournalError
+from ctxbackends.knowledge._extract.journal import Journal
 
 
 def test_what_is_put_is_there_for_the_next(tmp_path: Path) -> None:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from ctxbackends.knowledge.known import ExistingEntries
-from ctxbackends.knowledge.records import Decision, Evidence, Row
+from ctxbackends.knowledge._proposals.existing import ExistingEntries
+from ctxbackends.knowledge._records import Decision, Evidence, Row
 
 EVIDENCE = (Evidence(source="a.md", quote="words that stand there", first=1, last=1),)
 

@@ -10,20 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from ctxbackends.knowledge.layout import InvalidProposalError, parse, render
-from ctxbackends.knowledge.proposal import Facts, Proposal
-from ctxbackends.knowledge.records import (
-    RECORDS,
-    Decision,
-    Evidence,
-    Kind,
-    QuarantinedRow,
-    Record,
-    Row,
-    Task,
-)
-from ctxbackends.knowledge.sources.base import Input, SkippedInput
-from ctxbackends.text import one_line
+from ctxbackends._util.text import one_line
+from ctxbackends.knowledge._proposals.markdown import InvalidProposalError, parse, render
+from ctxbackends.knowledge._proposals.model import Facts, Proposal
+from ctxbackends.knowledge._records import RECORDS, Decision, Evidence, Kind, QuarantinedRow, Record, Row, Task
+from ctxbackends.knowledge._sources.base import Input, SkippedInput
 
 FACTS = Facts(
     id="20261123T130500Z-notes",

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctxbackends.key_shapes import MASK
-from ctxbackends.knowledge.masking import mask
+from ctxbackends._util.key_shapes import MASK
+from ctxbackends.knowledge._privacy.masking import mask
 from tests.key_samples import KEYS
 
 RUN = "a1B2c3D4e5F6g7H8"

@@ -19,9 +19,10 @@ class NoSocket:
         raise SystemExit("a socket was opened")
 socket.socket = socket.create_connection = NoSocket
 socket.getaddrinfo = NoSocket
-unwanted = {"aiohttp", "anyio", "ctxbackends.transport", "ctxbackends.httpbackend", "ctxbackends.registry"}
+unwanted = {"aiohttp", "anyio", "ctxbackends._http.transport", "ctxbackends._registry"}
+unwanted.add("ctxbackends._client.http_backend")
 atexit.register(lambda: print("imported", *sorted(unwanted & sys.modules.keys()), file=sys.stderr))
-from ctxbackends.cli import ctxbackends
+from ctxbackends._cli import ctxbackends
 sys.argv[0] = "ctxbackends"
 ctxbackends()
 """

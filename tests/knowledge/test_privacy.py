@@ -8,8 +8,8 @@ import anyio
 import pytest
 
 from ctxbackends import ConfigError
-from ctxbackends.config_read import load_ctxrc, redact_of
-from ctxbackends.knowledge.privacy import is_private, is_redacted
+from ctxbackends._config.reader import load_ctxrc, redact_of
+from ctxbackends.knowledge._privacy.rules import is_private, is_redacted
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from ctxbackends.knowledge.errors import ProposalError
-from ctxbackends.knowledge.proposals import (
+from ctxbackends.knowledge._errors import ProposalError
+from ctxbackends.knowledge._proposals.store import (
     context_directory,
     find_proposal,
     list_proposals,

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from ctxbackends.knowledge.errors import ProposalError
-from ctxbackends.knowledge.export import payload
-from ctxbackends.knowledge.records import Decision
-from ctxbackends.knowledge.review import Review
+from ctxbackends.knowledge._errors import ProposalError
+from ctxbackends.knowledge._proposals.export import payload
+from ctxbackends.knowledge._proposals.review import Review
+from ctxbackends.knowledge._records import Decision
 from tests.knowledge.commands import environment
 from tests.knowledge.made import PROPOSAL, ROWS, made
 
@@ -98,7 +98,7 @@ def test_a_review_that_cannot_be_used(tmp_path: Path, text: str, words: str) -> 
 ACCEPT = """
 import sys
 from pathlib import Path
-from ctxbackends.knowledge.review import Review
+from ctxbackends.knowledge._proposals.review import Review
 review = Review(Path(sys.argv[1]))
 for _ in range(20):
     review.{}

@@ -7,9 +7,9 @@ import docx
 import pypdf
 import pytest
 
-from ctxbackends.knowledge.errors import SourceChangedError, SourceError
-from ctxbackends.knowledge.sources.base import Segment, SkippedInput, Source
-from ctxbackends.knowledge.sources.documents import DOCXSource, PDFSource
+from ctxbackends.knowledge._errors import SourceChangedError, SourceError
+from ctxbackends.knowledge._sources.base import Segment, SkippedInput, Source
+from ctxbackends.knowledge._sources.documents import DOCXSource, PDFSource
 
 
 def pdf(path: Path, *pages: str) -> Path:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from ctxbackends.knowledge.errors import SourceError
-from ctxbackends.knowledge.sources.documents import PDFSource
-from ctxbackends.knowledge.sources.find import find_sources, source_of
-from ctxbackends.knowledge.sources.text import TextSource
-from ctxbackends.knowledge.sources.transcripts import TranscriptSource
+from ctxbackends.knowledge._errors import SourceError
+from ctxbackends.knowledge._sources.documents import PDFSource
+from ctxbackends.knowledge._sources.find import find_sources, source_of
+from ctxbackends.knowledge._sources.text import TextSource
+from ctxbackends.knowledge._sources.transcripts import TranscriptSource
 from tests.knowledge.lines import Lines
 
 

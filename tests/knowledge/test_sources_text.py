@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctxbackends.knowledge.errors import SourceChangedError, SourceError
-from ctxbackends.knowledge.sources import files
-from ctxbackends.knowledge.sources.base import Input, Segment
-from ctxbackends.knowledge.sources.text import MAX_SEGMENT_BYTES, StdinSource, TextSource, parse_paragraphs
+from ctxbackends.knowledge._errors import SourceChangedError, SourceError
+from ctxbackends.knowledge._sources import files
+from ctxbackends.knowledge._sources.base import Input, Segment
+from ctxbackends.knowledge._sources.text import MAX_SEGMENT_BYTES, StdinSource, TextSource, parse_paragraphs
 
 
 def read(path: Path) -> list[Segment]:

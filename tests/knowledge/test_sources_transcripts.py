@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctxbackends.knowledge.errors import SourceChangedError, SourceError
-from ctxbackends.knowledge.sources.base import Piece, Segment, SkippedInput
-from ctxbackends.knowledge.sources.files import Line
-from ctxbackends.knowledge.sources.transcripts import MAX_LINE, TranscriptSource, _Reader
+from ctxbackends.knowledge._errors import SourceChangedError, SourceError
+from ctxbackends.knowledge._sources.base import Piece, Segment, SkippedInput
+from ctxbackends.knowledge._sources.files import Line
+from ctxbackends.knowledge._sources.transcripts import MAX_LINE, TranscriptSource, _Reader
 
 USER = {
     "type": "user",

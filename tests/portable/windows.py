@@ -72,7 +72,7 @@ if sys.platform != "win32":
             raise NotImplementedError
         _add_signal_handler(self, *arguments)
 
-    asyncio.SelectorEventLoop.add_signal_handler = add_signal_handler  # type: ignore[method-assign]
+    asyncio.SelectorEventLoop.add_signal_handler = add_signal_handler  # type: ignore[assignment, method-assign]
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -24,7 +24,7 @@ from ctxbackends import (
     open_backend,
     serve_model,
 )
-from ctxbackends.config import BackendConfig
+from ctxbackends._config.backend_config import BackendConfig
 from tests.real.conftest import ServerFactory
 
 pytestmark = pytest.mark.real
@@ -145,7 +145,7 @@ async def test_a_dead_server_is_an_error_for_a_while_and_then_started_again(
         for _ in range(2):  # everyone who asks now is told
             with pytest.raises(ServerDiedError):
                 await backend.complete("Hello", max_tokens=2)
-        monkeypatch.setattr("ctxbackends.local.server.RELAUNCH_AFTER_SECONDS", 0.0)
+        monkeypatch.setattr("ctxbackends.local._process.RELAUNCH_AFTER_SECONDS", 0.0)
         assert (await backend.complete("Hello", max_tokens=2)).served_model == "tiny"
 
 

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.real
 
 
 def demo(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "ctxbackends.testing.demo", *arguments]
+    command = [sys.executable, "-m", "ctxbackends.testing._demo", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from ctxbackends import Backend
 from ctxbackends.knowledge import Kind, TextSource, find_sources, ingest, read_proposal
-from ctxbackends.knowledge.progress import Progress
+from ctxbackends.knowledge._extract.progress import Progress
 from ctxbackends.local import LocalServer
 from tests.knowledge.commands import ctx, project, untouched
 

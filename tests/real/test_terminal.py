@@ -27,7 +27,7 @@ import pytest
 
 import ctxbackends
 from ctxbackends import LocalServer, LocalServerUnavailableError, open_backend
-from ctxbackends.local import server as local_server
+from ctxbackends.local import _process as local_server
 from ctxbackends.testing import VARIANTS, cached_model
 from tests.real.conftest import slots_become
 

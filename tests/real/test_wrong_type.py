@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ctxbackends import LocalServer, MalformedResponseError, NotFoundError, StreamInterruptedError, open_backend
-from ctxbackends.types import ServerStatus
+from ctxbackends._chat.servers import ServerStatus
 from tests.real.conftest import over
 
 pytestmark = pytest.mark.real

@@ -6,7 +6,7 @@ from typing import Any
 
 import aiohttp
 
-from ctxbackends.testing.anthropic_stand_in import AnthropicStandIn
+from ctxbackends.testing._stand_ins.anthropic_stand_in import AnthropicStandIn
 
 KEY = "sk-ant-stand-in"
 MODEL = "claude-haiku-4-5"  # the client warns of older ones, which are about to end

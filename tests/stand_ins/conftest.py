@@ -8,8 +8,8 @@ import anthropic
 import openai
 import pytest
 
-from ctxbackends.testing.anthropic_stand_in import AnthropicStandIn
-from ctxbackends.testing.openai_stand_in import OpenAIStandIn
+from ctxbackends.testing._stand_ins.anthropic_stand_in import AnthropicStandIn
+from ctxbackends.testing._stand_ins.openai_stand_in import OpenAIStandIn
 from tests.stand_ins import anthropic_requests
 from tests.stand_ins.openai_requests import KEY
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import aiohttp
 
-from ctxbackends.testing.stand_in import StandIn
+from ctxbackends.testing._stand_ins.stand_in import StandIn
 
 CALL = '[[call]]{"name": "weather", "arguments": {"city": "Oslo", "days": 2}}[[/call]]'
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="

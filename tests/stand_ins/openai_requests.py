@@ -6,7 +6,7 @@ from typing import Any
 
 import aiohttp
 
-from ctxbackends.testing.openai_stand_in import OpenAIStandIn
+from ctxbackends.testing._stand_ins.openai_stand_in import OpenAIStandIn
 
 KEY = "sk-stand-in-0123456789"
 MODEL = "gpt-5-mini"

@@ -9,7 +9,7 @@ import anthropic
 import pytest
 from anthropic.types import BetaErrorResponse
 
-from ctxbackends.testing.anthropic_stand_in import AnthropicStandIn
+from ctxbackends.testing._stand_ins.anthropic_stand_in import AnthropicStandIn
 from tests.stand_ins.anthropic_requests import CLOCK, KEY, MODEL, OLD, THINK, WEATHER, asked, post, user
 from tests.stand_ins.validation import valid
 

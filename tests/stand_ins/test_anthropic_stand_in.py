@@ -11,7 +11,7 @@ import pytest
 from anthropic.types import Message, MessageTokensCount, ModelInfo, RawMessageStreamEvent
 from pydantic import BaseModel
 
-from ctxbackends.testing.anthropic_stand_in import AnthropicStandIn
+from ctxbackends.testing._stand_ins.anthropic_stand_in import AnthropicStandIn
 from tests.stand_ins.anthropic_requests import CALL, CALLS, CLOCK, KEY, MODEL, THINK, WEATHER, asked, post, user
 from tests.stand_ins.validation import events, valid
 

@@ -19,7 +19,7 @@ from anthropic.types import Message
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import BaseModel
 
-from ctxbackends.testing.lmstudio_stand_in import CRASH, LMStudioStandIn
+from ctxbackends.testing._stand_ins.lmstudio_stand_in import CRASH, LMStudioStandIn
 from tests.stand_ins.local_requests import CALL, PIXEL, WEATHER, ask, user
 from tests.stand_ins.validation import events
 

@@ -14,7 +14,7 @@ from openai.types import CreateEmbeddingResponse
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import BaseModel
 
-from ctxbackends.testing.ollama_stand_in import OllamaStandIn
+from ctxbackends.testing._stand_ins.ollama_stand_in import OllamaStandIn
 from tests.stand_ins.local_requests import CALL, PIXEL, WEATHER, ask, user
 from tests.stand_ins.validation import events
 

@@ -14,8 +14,8 @@ import pytest
 from ollama._types import ChatResponse, EmbedResponse, ListResponse, ProcessResponse, ShowResponse
 from pydantic import BaseModel
 
-from ctxbackends.testing.ollama_models import LOAD_NS, READY_NS
-from ctxbackends.testing.ollama_stand_in import OllamaStandIn
+from ctxbackends.testing._stand_ins.ollama_models import LOAD_NS, READY_NS
+from ctxbackends.testing._stand_ins.ollama_stand_in import OllamaStandIn
 from tests.stand_ins.local_requests import CALL, PIXEL, WEATHER, ask, user
 from tests.stand_ins.validation import valid
 

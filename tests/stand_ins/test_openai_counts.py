@@ -13,7 +13,7 @@ import pytest
 from openai.types import CreateEmbeddingResponse
 from openai.types.responses import InputTokenCountResponse
 
-from ctxbackends.testing.openai_stand_in import OpenAIStandIn
+from ctxbackends.testing._stand_ins.openai_stand_in import OpenAIStandIn
 from tests.stand_ins.openai_requests import MODEL, WEATHER, post, user
 from tests.stand_ins.validation import valid
 

@@ -8,7 +8,7 @@ from typing import Any
 import openai
 import pytest
 
-from ctxbackends.testing.openai_stand_in import OpenAIStandIn
+from ctxbackends.testing._stand_ins.openai_stand_in import OpenAIStandIn
 from tests.stand_ins.openai_requests import MODEL, PLAIN, WEATHER, post, user
 
 

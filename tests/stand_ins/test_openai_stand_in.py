@@ -11,7 +11,7 @@ from openai.types import Model
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import BaseModel
 
-from ctxbackends.testing.openai_stand_in import OpenAIStandIn
+from ctxbackends.testing._stand_ins.openai_stand_in import OpenAIStandIn
 from tests.stand_ins.openai_requests import CALL, CALLS, CLOCK, MODEL, WEATHER, post, user
 from tests.stand_ins.validation import events, valid
 

@@ -25,12 +25,13 @@ from openai.types.embedding_create_params import EmbeddingCreateParams
 from openai.types.responses.input_token_count_params import InputTokenCountParams
 from pydantic import TypeAdapter
 
-from ctxbackends.messages import ChatRequest
-from ctxbackends.option_tables import ANTHROPIC_MESSAGES, OPENAI_CHAT
-from ctxbackends.profiles import PROFILES
-from ctxbackends.wire import anthropic_server, openai_server
-from ctxbackends.wire.http import WireSettings
-from ctxbackends.wire.options import OPTION_KEYS, OptionTable, Unsupported
+from ctxbackends._chat.requests import ChatRequest
+from ctxbackends._profiles.builtin import PROFILES
+from ctxbackends._profiles.option_support import ANTHROPIC_MESSAGES, OPENAI_CHAT
+from ctxbackends._wire.base import WireSettings
+from ctxbackends._wire.operations import anthropic as anthropic_server
+from ctxbackends._wire.operations import openai as openai_server
+from ctxbackends._wire.options import OPTION_KEYS, OptionTable, Unsupported
 from tests.unit.test_option_tables import EXAMPLES, QUESTION
 
 CASES = [*((cell, EXAMPLES[cell]) for cell in OPTION_KEYS if cell != "extra_body"), ("nothing", {})]

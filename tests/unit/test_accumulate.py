@@ -10,21 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctxbackends.messages import Message, Part, ReasoningPart, TextPart, ToolCall, ToolResult
-from ctxbackends.types import (
-    Completion,
-    Embeddings,
+from ctxbackends._chat.events import (
     Finish,
     Loading,
-    PartialCompletion,
     ReasoningDelta,
     RefusalDelta,
     StreamEvent,
     TextDelta,
     ToolCallDelta,
-    Usage,
 )
-from ctxbackends.wire.accumulate import Accumulator
+from ctxbackends._chat.messages import Message, Part, ReasoningPart, TextPart, ToolCall, ToolResult
+from ctxbackends._chat.responses import Completion, Embeddings, PartialCompletion, Usage
+from ctxbackends._wire.accumulator import Accumulator
 
 STOP = Finish("stop", Usage(5, 2, 1))
 

@@ -16,6 +16,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ctxbackends._chat.events import Finish, ReasoningDelta, StreamEvent, TextDelta, ToolCallDelta
+from ctxbackends._chat.messages import ImagePart, Message, ReasoningPart, TextPart, ToolCall, ToolResult
+from ctxbackends._chat.requests import ChatRequest, JSONSchemaFormat, NamedTool, Tool
+from ctxbackends._chat.responses import Completion, Usage
+from ctxbackends._chat.servers import ModelInfo, ServerStatus
+from ctxbackends._profiles.option_support import (
+    ANTHROPIC_MESSAGES,
+    COMPATIBLE_MESSAGES,
+    LLAMACPP_MESSAGES,
+    VLLM_MESSAGES,
+)
+from ctxbackends._wire.accumulator import Accumulator
+from ctxbackends._wire.base import MAX_BODY_BYTES, HTTPRequest, HTTPResponse
+from ctxbackends._wire.errors import error_from_response
+from ctxbackends._wire.formats.anthropic_messages import AnthropicCodec
+from ctxbackends._wire.formats.anthropic_stream import AnthropicStreamDecoder
+from ctxbackends._wire.operations import anthropic as anthropic_server
 from ctxbackends.errors import (
     BackendError,
     ContextOverflowError,
@@ -27,41 +44,6 @@ from ctxbackends.errors import (
     StreamInterruptedError,
     UnsupportedOptionError,
 )
-from ctxbackends.messages import (
-    ChatRequest,
-    ImagePart,
-    JSONSchemaFormat,
-    Message,
-    NamedTool,
-    ReasoningPart,
-    TextPart,
-    Tool,
-    ToolCall,
-    ToolResult,
-)
-from ctxbackends.option_tables import (
-    ANTHROPIC_MESSAGES,
-    COMPATIBLE_MESSAGES,
-    LLAMACPP_MESSAGES,
-    VLLM_MESSAGES,
-)
-from ctxbackends.types import (
-    Completion,
-    Finish,
-    ModelInfo,
-    ReasoningDelta,
-    ServerStatus,
-    StreamEvent,
-    TextDelta,
-    ToolCallDelta,
-    Usage,
-)
-from ctxbackends.wire import anthropic_server
-from ctxbackends.wire.accumulate import Accumulator
-from ctxbackends.wire.anthropic import AnthropicCodec
-from ctxbackends.wire.anthropic_stream import AnthropicStreamDecoder
-from ctxbackends.wire.http import MAX_BODY_BYTES, HTTPRequest, HTTPResponse
-from ctxbackends.wire.status import error_from_response
 from tests.operations import answered, body_of, play
 
 RECORDINGS = Path(__file__).parent / "recordings" / "messages"

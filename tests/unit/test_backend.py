@@ -15,8 +15,21 @@ import pytest
 from aioresponses import aioresponses
 from yarl import URL
 
-from ctxbackends.backend import Backend
-from ctxbackends.config import BackendConfig
+from ctxbackends._chat.events import Loading
+from ctxbackends._chat.messages import Message
+from ctxbackends._chat.requests import ChatOptions, ChatRequest, JSONObjectFormat, JSONSchemaFormat
+from ctxbackends._chat.responses import Usage
+from ctxbackends._chat.servers import ModelInfo
+from ctxbackends._client.backend import Backend
+from ctxbackends._client.http_backend import HTTPBackend
+from ctxbackends._config.backend_config import BackendConfig
+from ctxbackends._http.transport import Transport
+from ctxbackends._profiles.builtin import PROFILES
+from ctxbackends._profiles.model_names import same_model
+from ctxbackends._profiles.option_support import OPENAI_COMPATIBLE_CHAT
+from ctxbackends._profiles.profile import Profile
+from ctxbackends._wire.base import HTTPRequest
+from ctxbackends._wire.options import Unsupported
 from ctxbackends.errors import (
     APIConnectionError,
     APIStatusError,
@@ -46,15 +59,6 @@ from ctxbackends.errors import (
     UnsupportedOperationError,
     UnsupportedOptionError,
 )
-from ctxbackends.httpbackend import HTTPBackend
-from ctxbackends.messages import ChatOptions, ChatRequest, JSONObjectFormat, JSONSchemaFormat, Message
-from ctxbackends.model_names import same_model
-from ctxbackends.option_tables import OPENAI_COMPATIBLE_CHAT
-from ctxbackends.profiles import PROFILES, Profile
-from ctxbackends.transport import Transport
-from ctxbackends.types import Loading, ModelInfo, Usage
-from ctxbackends.wire.http import HTTPRequest
-from ctxbackends.wire.options import Unsupported
 from tests.conftest import (
     EVENT_STREAM,
     LAST_CHUNK,

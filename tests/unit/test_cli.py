@@ -32,14 +32,17 @@ import click
 import pytest
 
 import ctxbackends
-from ctxbackends import cli, errors
-from ctxbackends.cli import terminal
-from ctxbackends.cli.ai import chat
-from ctxbackends.cli.root import ctxbackends_group
-from ctxbackends.cli.serve import set_variable_line
-from ctxbackends.cli.wording import worded
-from ctxbackends.local import LocalServer, server, worker
-from ctxbackends.types import PartialCompletion
+from ctxbackends import _cli as cli
+from ctxbackends import errors
+from ctxbackends._chat.responses import PartialCompletion
+from ctxbackends._cli import terminal
+from ctxbackends._cli.ai import chat
+from ctxbackends._cli.messages import worded
+from ctxbackends._cli.root import ctxbackends_group
+from ctxbackends._cli.serve import set_variable_line
+from ctxbackends.local import LocalServer
+from ctxbackends.local import _process as server
+from ctxbackends.local import _worker as worker
 
 ENDPOINT_OF_NOBODY = "http://127.0.0.1:1"  # needs root to listen on, and nobody does
 KEY = "sk-test-0123456789abcdef"
@@ -797,7 +800,7 @@ def test_a_fault_of_the_program_keeps_its_traceback(monkeypatch: pytest.MonkeyPa
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("ctxbackends.registry.Registry.from_ctxrc", broken)
+    monkeypatch.setattr("ctxbackends._registry.Registry.from_ctxrc", broken)
     with pytest.raises(ZeroDivisionError):
         debug("ping")
 
@@ -987,7 +990,7 @@ def test_wrong_usage(arguments: tuple[str, ...]) -> None:
 def test_help_imports_no_heavy_package() -> None:
     code = (
         "import sys; sys.argv = ['ctxbackends', '--help']\n"
-        "from ctxbackends.cli import ctxbackends\n"
+        "from ctxbackends._cli import ctxbackends\n"
         "try: ctxbackends()\n"
         "except SystemExit: pass\n"
         "print(sorted({'aiohttp', 'rich', 'tenacity', 'msgspec', 'anyio', 'ruamel', 'asyncio'} & sys.modules.keys()))"
@@ -1006,7 +1009,7 @@ def test_version(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_console_scripts() -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
-    assert {"ctx": "ctxbackends.cli:ctx", "ctxbackends": "ctxbackends.cli:ctxbackends"} == project["scripts"]
+    assert {"ctx": "ctxbackends._cli:ctx", "ctxbackends": "ctxbackends._cli:ctxbackends"} == project["scripts"]
     for target in project["scripts"].values():
         module, name = target.split(":")
         assert callable(getattr(import_module(module), name))

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from ctxbackends import APIConnectionError, Loading, ModelLoadingError, open_backend
-from ctxbackends.network import is_local
+from ctxbackends._http.addresses import is_local
 from tests.conftest import RawServerFactory, answer
 
 LOADING = answer(503, b'{"error": {"message": "Loading model", "type": "unavailable_error", "code": 503}}')
@@ -64,7 +64,7 @@ async def test_a_local_server_is_probed_four_times_a_second(refusing: str) -> No
 
 
 async def test_a_remote_server_is_probed_once_a_second(refusing: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ctxbackends.connection.is_local", lambda _: False)
+    monkeypatch.setattr("ctxbackends._client.connection.is_local", lambda _: False)
     probes = await elapsed(refusing, 4.0)
     assert len(probes) <= 10
     assert probes[-1] - probes[-2] >= 0.75
@@ -74,7 +74,7 @@ async def test_a_remote_server_is_probed_once_a_second(refusing: str, monkeypatc
 async def test_it_is_found_once_it_listens(
     local: bool, bound: socket.socket, refusing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ctxbackends.connection.is_local", lambda _: local)
+    monkeypatch.setattr("ctxbackends._client.connection.is_local", lambda _: local)
     body = b'{"object": "list", "data": [{"id": "tiny", "object": "model"}]}'
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
 

@@ -16,15 +16,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ctxbackends import config_read as config_module
-from ctxbackends.config import (
-    BackendConfig,
-    CtxConfig,
-    api_key_for,
-    normalise_endpoint,
-    parse_duration,
-)
-from ctxbackends.config_read import MAX_FILE_SIZE, airgap_of, find_ctxrc, load_ctxrc, parse_ctxrc, redact_of
+from ctxbackends._config import reader as config_module
+from ctxbackends._config.api_key import find_api_key
+from ctxbackends._config.backend_config import BackendConfig, CtxConfig
+from ctxbackends._config.duration import parse_duration
+from ctxbackends._config.endpoint import normalise_endpoint
+from ctxbackends._config.reader import MAX_FILE_SIZE, airgap_of, find_ctxrc, load_ctxrc, parse_ctxrc, redact_of
+from ctxbackends._profiles.builtin import PROFILES
+from ctxbackends._profiles.profile import BackendType
 from ctxbackends.errors import (
     ConfigError,
     DuplicateBackendError,
@@ -33,7 +32,6 @@ from ctxbackends.errors import (
     UnknownBackendError,
     UnknownBackendTypeError,
 )
-from ctxbackends.profiles import PROFILES, BackendType
 
 KEY = "sk-proj-Ab3dEf6hIj9kLmN0"
 PATH = "/home/me/project/.ctxrc"
@@ -390,20 +388,20 @@ def test_where_the_key_comes_from(
     fields: dict[str, Any], environ: dict[str, str], found: tuple[str, str] | None
 ) -> None:
     config = BackendConfig(**fields)
-    assert found == api_key_for(config, PROFILES[config.type], environ)
+    assert found == find_api_key(config, PROFILES[config.type], environ)
 
 
 @pytest.mark.parametrize("environ", [{}, {"MINE": ""}])
 def test_a_named_variable_without_a_key_is_an_error(environ: dict[str, str]) -> None:
     with pytest.raises(MissingKeyError) as caught:
-        api_key_for(BackendConfig(name="openai", api_key_env="MINE"), PROFILES["openai"], environ)
+        find_api_key(BackendConfig(name="openai", api_key_env="MINE"), PROFILES["openai"], environ)
     assert ("MINE", "openai") == (caught.value.variable, caught.value.backend)
 
 
 @pytest.mark.parametrize("junk", ["\n", "\r\nX-Evil: 1", " ", "\t", "\x00", "\x7f", "é", "\ud800"])
 def test_a_key_that_is_no_header_is_refused_and_not_shown(junk: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        api_key_for(BackendConfig(name="openai"), PROFILES["openai"], {"OPENAI_API_KEY": KEY + junk})
+        find_api_key(BackendConfig(name="openai"), PROFILES["openai"], {"OPENAI_API_KEY": KEY + junk})
     assert (
         "the variable OPENAI_API_KEY holds white space, control characters or non-ASCII characters, "
         "which no API key has" == caught.value.problem
@@ -975,7 +973,7 @@ def test_any_text_is_read_or_refused_with_a_place(text: str) -> None:
 
 def test_reading_imports_no_transport_and_importing_loads_no_yaml() -> None:
     code = (
-        "import sys, ctxbackends.config, ctxbackends.config_write\n"
+        "import sys, ctxbackends._config.backend_config, ctxbackends._config.writer\n"
         "print(sorted(m for m in sys.modules if m.split('.')[0] in ('aiohttp', 'tenacity', 'ruamel', 'anyio')))"
     )
     root = str(Path(config_module.__file__).parents[1])

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ctxbackends.config import BackendConfig
-from ctxbackends.config_read import MAX_FILE_SIZE, load_ctxrc
-from ctxbackends.config_write import SetupResult, setup_backend
+from ctxbackends._config.backend_config import BackendConfig
+from ctxbackends._config.reader import MAX_FILE_SIZE, load_ctxrc
+from ctxbackends._config.writer import SetupResult, setup_backend
 from ctxbackends.errors import ConfigError, InvalidEndpointError, UnknownBackendTypeError
 
 

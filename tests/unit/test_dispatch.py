@@ -14,7 +14,7 @@ import attrs
 import pytest
 
 import ctxbackends
-from ctxbackends.cli import dispatch
+from ctxbackends._cli import dispatch
 
 WITHIN = 60.0
 
@@ -46,7 +46,7 @@ def launcher(directory: Path) -> Path:
     """``ctx`` as an installer writes it."""
     return script(
         directory / "ctx",
-        f"#!{sys.executable}\nimport sys\nfrom ctxbackends.cli import ctx\nsys.exit(ctx())\n",
+        f"#!{sys.executable}\nimport sys\nfrom ctxbackends._cli import ctx\nsys.exit(ctx())\n",
     )
 
 
@@ -319,7 +319,7 @@ HIDDEN = """
 import sys
 sys.modules["{name}"] = None
 sys.argv[0] = "{program}"
-from ctxbackends import cli
+from ctxbackends import _cli as cli
 cli.{program}()
 """
 MISSING = "{}: the command line is an extra of ctxbackends; run pip install 'ctxbackends[cli]'\n"

@@ -17,8 +17,8 @@ from click.testing import CliRunner
 
 import ctxbackends
 from ctxbackends import BackendConfig, LocalServer
-from ctxbackends.cli.root import ctx_group, ctxbackends_group
-from ctxbackends.config_read import parse_ctxrc
+from ctxbackends._cli.root import ctx_group, ctxbackends_group
+from ctxbackends._config.reader import parse_ctxrc
 from ctxbackends.testing.plugin import llama_server, tiny_model  # noqa: F401  # fixtures; the checkout has no plugin
 
 ROOT = Path(__file__).parents[2]

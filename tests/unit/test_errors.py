@@ -14,6 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctxbackends import errors as module
+from ctxbackends._chat.messages import ToolCall
+from ctxbackends._chat.responses import PartialCompletion, Usage
+from ctxbackends._client.redact import redact
 from ctxbackends.errors import (
     AirgapError,
     AmbiguousBackendError,
@@ -60,9 +63,6 @@ from ctxbackends.errors import (
     UnsupportedOperationError,
     UnsupportedOptionError,
 )
-from ctxbackends.messages import ToolCall
-from ctxbackends.redact import redact
-from ctxbackends.types import PartialCompletion, Usage
 
 PARTIAL = PartialCompletion(text="a", tool_calls=(ToolCall("c", "f", "{"),), usage=Usage(1, 2), served_model="m")
 STATUS: dict[str, Any] = {

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ctxbackends.files import create_file, replace_file, replacing
+from ctxbackends._util.files import create_file, replace_file, replacing
 
 
 def full(*_: object) -> None:

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from ctxbackends._wire.base import MAX_BODY_BYTES
+from ctxbackends._wire.sse import LineSplitter, SSEDecoder
 from ctxbackends.errors import ResponseTooLargeError
-from ctxbackends.wire.framing import LineSplitter, SSEDecoder
-from ctxbackends.wire.http import MAX_BODY_BYTES
 
 RECORDINGS = sorted((Path(__file__).parent / "recordings").glob("*.sse"))
 

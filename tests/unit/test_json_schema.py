@@ -15,8 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ctxbackends._schema.generate import schema_for
+from ctxbackends._schema.validate import decode_as
 from ctxbackends.errors import StructuredOutputError
-from ctxbackends.wire.json_schema import decode_as, schema_for
 
 
 class Color(enum.Enum):

@@ -3,10 +3,10 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from ctxbackends.config import BackendConfig
-from ctxbackends.config_read import parse_ctxrc
+from ctxbackends._config.backend_config import BackendConfig
+from ctxbackends._config.reader import parse_ctxrc
+from ctxbackends._util.key_shapes import MASK, looks_like_key, mask_keys
 from ctxbackends.errors import ConfigError
-from ctxbackends.key_shapes import MASK, looks_like_key, mask_keys
 from tests.key_samples import KEYS
 
 FIELDS = [field.name for field in attrs.fields(BackendConfig) if field.name != "api_key"]

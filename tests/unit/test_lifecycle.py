@@ -12,12 +12,12 @@ import pytest
 from click.testing import CliRunner
 
 from ctxbackends import BackendConfig, ConfigError, Registry, UnsupportedOperationError, open_backend
-from ctxbackends.cli.root import ctxbackends_group
-from ctxbackends.profiles import PROFILES
-from ctxbackends.testing.anthropic_stand_in import AnthropicStandIn
-from ctxbackends.testing.lmstudio_stand_in import LMStudioStandIn
-from ctxbackends.testing.ollama_stand_in import OllamaStandIn
-from ctxbackends.testing.openai_stand_in import OpenAIStandIn
+from ctxbackends._cli.root import ctxbackends_group
+from ctxbackends._profiles.builtin import PROFILES
+from ctxbackends.testing._stand_ins.anthropic_stand_in import AnthropicStandIn
+from ctxbackends.testing._stand_ins.lmstudio_stand_in import LMStudioStandIn
+from ctxbackends.testing._stand_ins.ollama_stand_in import OllamaStandIn
+from ctxbackends.testing._stand_ins.openai_stand_in import OpenAIStandIn
 from tests.conftest import Do, RawServerFactory, answer, models_body
 
 LOADING = b'{"error":{"message":"Loading model","type":"unavailable_error","code":503}}'
@@ -52,7 +52,7 @@ async def test_trouble_is_a_state(raw_server: RawServerFactory, script: Any, sta
 
 
 async def test_a_silent_server_is_unreachable(raw_server: RawServerFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ctxbackends.sender.PROBE_TIMEOUT", 0.2)
+    monkeypatch.setattr("ctxbackends._client.sender.PROBE_TIMEOUT", 0.2)
     server = await raw_server([[Do.HANG]])
     seen = await status_of(server.url, ready_timeout=60)
     assert ("unreachable", True) == (seen.state, "within 0.2 s" in seen.problem)

@@ -16,8 +16,8 @@ from ctxbackends import (
     ServiceUnavailableError,
     open_backend,
 )
+from ctxbackends._client.concurrency import Limiter, Release
 from ctxbackends.errors import ServerDiedError
-from ctxbackends.limiter import Limiter, Release
 from ctxbackends.testing import FaultServer, faults
 from ctxbackends.testing.faults import RecordedRequest, ResponseBuilder, Script, Step, respond
 

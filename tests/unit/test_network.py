@@ -15,18 +15,20 @@ import pytest
 import trustme
 from click.testing import CliRunner
 
-from ctxbackends.cli.root import ctxbackends_group
-from ctxbackends.config import BackendConfig
-from ctxbackends.config_read import airgap_of, load_ctxrc, parse_ctxrc
-from ctxbackends.config_write import setup_backend
-from ctxbackends.connection import ServerConnection
+from ctxbackends._cli.root import ctxbackends_group
+from ctxbackends._client.connection import ServerConnection
+from ctxbackends._client.http_backend import HTTPBackend
+from ctxbackends._config.backend_config import BackendConfig
+from ctxbackends._config.reader import airgap_of, load_ctxrc, parse_ctxrc
+from ctxbackends._config.writer import setup_backend
+from ctxbackends._http.addresses import address_of, check_addresses, check_endpoint, is_loopback
+from ctxbackends._http.proxy import Route, proxied
+from ctxbackends._http.transport import RequestTimeouts, Transport
+from ctxbackends._profiles.builtin import PROFILES
+from ctxbackends._profiles.profile import Profile
+from ctxbackends._registry import Registry, open_backend
+from ctxbackends._wire.base import HTTPRequest
 from ctxbackends.errors import AirgapError, APIConnectionError, ConfigError
-from ctxbackends.httpbackend import HTTPBackend
-from ctxbackends.network import Route, address_of, check_addresses, check_endpoint, is_loopback, proxied
-from ctxbackends.profiles import PROFILES, Profile
-from ctxbackends.registry import Registry, open_backend
-from ctxbackends.transport import RequestTimeouts, Transport
-from ctxbackends.wire.http import HTTPRequest
 from tests.conftest import Do, RawServerFactory, answer, models_body
 from tests.unit.test_tls import serving
 

@@ -32,19 +32,20 @@ from ctxbackends import (
     probe_schema,
     tool_of,
 )
+from ctxbackends._chat.messages import ReasoningPart
+from ctxbackends._chat.requests import ChatRequest
+from ctxbackends._profiles.builtin import PROFILES
+from ctxbackends._profiles.model_names import same_model
+from ctxbackends._schema.generate import schema_for
+from ctxbackends._wire.base import HTTPResponse
+from ctxbackends._wire.errors import error_from_response, raise_for_failed_command
+from ctxbackends._wire.formats.anthropic_stream import AnthropicStreamDecoder
+from ctxbackends._wire.formats.openai_stream import OpenAIStreamDecoder
 from ctxbackends.errors import BadRequestError
-from ctxbackends.messages import ChatRequest, ReasoningPart
-from ctxbackends.model_names import same_model
-from ctxbackends.profiles import PROFILES
 from ctxbackends.testing import FaultServer, faults
-from ctxbackends.testing.anthropic_stand_in import AnthropicStandIn
-from ctxbackends.testing.ollama_stand_in import OllamaStandIn
-from ctxbackends.testing.openai_stand_in import OpenAIStandIn
-from ctxbackends.wire.anthropic_stream import AnthropicStreamDecoder
-from ctxbackends.wire.http import HTTPResponse
-from ctxbackends.wire.json_schema import schema_for
-from ctxbackends.wire.openai_stream import OpenAIStreamDecoder
-from ctxbackends.wire.status import error_from_response, raise_for_failed_command
+from ctxbackends.testing._stand_ins.anthropic_stand_in import AnthropicStandIn
+from ctxbackends.testing._stand_ins.ollama_stand_in import OllamaStandIn
+from ctxbackends.testing._stand_ins.openai_stand_in import OpenAIStandIn
 from tests.conftest import EVENT_STREAM, Do, RawServerFactory, answer, chunked, models_body
 
 CLAUDE: dict[str, Any] = {"api_key": "k" * 12, "default_model": "claude-haiku-4-5"}
@@ -107,7 +108,7 @@ async def test_a_router_is_waited_for_until_the_model_is_there(raw_server: RawSe
 async def test_a_look_is_short_however_many_requests_it_takes(
     raw_server: RawServerFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ctxbackends.sender.PROBE_TIMEOUT", 0.3)
+    monkeypatch.setattr("ctxbackends._client.sender.PROBE_TIMEOUT", 0.3)
     server = await raw_server([[0.2, answer(200, b'{"status":"ok"}')], [0.2, answer(200, models_body("m"))], [Do.HANG]])
     async with open_backend("llamacpp", endpoint=server.url, default_model="m") as backend:
         seen = await backend.status()

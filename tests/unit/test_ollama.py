@@ -19,6 +19,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ctxbackends._chat.events import Finish, ReasoningDelta, StreamEvent, TextDelta, ToolCallDelta
+from ctxbackends._chat.messages import ImagePart, Message, ReasoningPart, TextPart, ToolCall, ToolResult
+from ctxbackends._chat.requests import ChatRequest, JSONObjectFormat, JSONSchemaFormat, NamedTool, RegexFormat, Tool
+from ctxbackends._chat.responses import Completion, Embeddings, TokenLogprob, Usage
+from ctxbackends._chat.servers import ModelInfo, ServerStatus
+from ctxbackends._profiles.option_support import OLLAMA_NATIVE
+from ctxbackends._wire.accumulator import Accumulator
+from ctxbackends._wire.base import MAX_BODY_BYTES, HTTPRequest, WireSettings
+from ctxbackends._wire.formats.ollama_chat import OllamaCodec, OllamaStreamDecoder
+from ctxbackends._wire.operations import ollama as ollama_server
 from ctxbackends.errors import (
     BackendError,
     ContextOverflowError,
@@ -30,38 +40,6 @@ from ctxbackends.errors import (
     StreamInterruptedError,
     UnsupportedOptionError,
 )
-from ctxbackends.messages import (
-    ChatRequest,
-    ImagePart,
-    JSONObjectFormat,
-    JSONSchemaFormat,
-    Message,
-    NamedTool,
-    ReasoningPart,
-    RegexFormat,
-    TextPart,
-    Tool,
-    ToolCall,
-    ToolResult,
-)
-from ctxbackends.option_tables import OLLAMA_NATIVE
-from ctxbackends.types import (
-    Completion,
-    Embeddings,
-    Finish,
-    ModelInfo,
-    ReasoningDelta,
-    ServerStatus,
-    StreamEvent,
-    TextDelta,
-    TokenLogprob,
-    ToolCallDelta,
-    Usage,
-)
-from ctxbackends.wire import ollama_server
-from ctxbackends.wire.accumulate import Accumulator
-from ctxbackends.wire.http import MAX_BODY_BYTES, HTTPRequest, WireSettings
-from ctxbackends.wire.ollama import OllamaCodec, OllamaStreamDecoder
 from tests.operations import answered, body_of, drive, play
 
 CODEC = OllamaCodec(table=OLLAMA_NATIVE)

@@ -18,6 +18,17 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from ctxbackends._chat.events import Finish, ReasoningDelta, RefusalDelta, StreamEvent, TextDelta, ToolCallDelta
+from ctxbackends._chat.messages import Message, ReasoningPart, TextPart, ToolCall
+from ctxbackends._chat.requests import ChatRequest, JSONObjectFormat, JSONSchemaFormat
+from ctxbackends._chat.responses import Completion, Embeddings, Usage
+from ctxbackends._chat.servers import ModelInfo
+from ctxbackends._profiles.option_support import LLAMACPP_CHAT, OPENAI_CHAT, OPENAI_COMPATIBLE_CHAT
+from ctxbackends._wire.accumulator import Accumulator
+from ctxbackends._wire.base import MAX_BODY_BYTES, HTTPRequest, HTTPResponse, WireSettings
+from ctxbackends._wire.formats.openai_chat import OpenAIChatCodec
+from ctxbackends._wire.formats.openai_stream import OpenAIStreamDecoder
+from ctxbackends._wire.operations.openai import decode_models, embed, list_models
 from ctxbackends.errors import (
     BackendError,
     EmptyChoicesError,
@@ -28,33 +39,6 @@ from ctxbackends.errors import (
     StreamInterruptedError,
     UnsupportedOptionError,
 )
-from ctxbackends.messages import (
-    ChatRequest,
-    JSONObjectFormat,
-    JSONSchemaFormat,
-    Message,
-    ReasoningPart,
-    TextPart,
-    ToolCall,
-)
-from ctxbackends.option_tables import LLAMACPP_CHAT, OPENAI_CHAT, OPENAI_COMPATIBLE_CHAT
-from ctxbackends.types import (
-    Completion,
-    Embeddings,
-    Finish,
-    ModelInfo,
-    ReasoningDelta,
-    RefusalDelta,
-    StreamEvent,
-    TextDelta,
-    ToolCallDelta,
-    Usage,
-)
-from ctxbackends.wire.accumulate import Accumulator
-from ctxbackends.wire.http import MAX_BODY_BYTES, HTTPRequest, HTTPResponse, WireSettings
-from ctxbackends.wire.openai_chat import OpenAIChatCodec
-from ctxbackends.wire.openai_server import decode_models, embed, list_models
-from ctxbackends.wire.openai_stream import OpenAIStreamDecoder
 from tests.operations import answered, play
 
 RECORDINGS = Path(__file__).parent / "recordings"

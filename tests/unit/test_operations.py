@@ -17,6 +17,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ctxbackends._chat.messages import ImagePart, Message, Part, ReasoningPart, TextPart, ToolCall, ToolResult
+from ctxbackends._chat.requests import ChatRequest, ChoiceFormat, NamedTool, Tool
+from ctxbackends._chat.responses import Completion, Embeddings, Usage
+from ctxbackends._chat.servers import ModelInfo, ServerStatus
+from ctxbackends._profiles.option_support import LLAMACPP_CHAT, OPENAI_CHAT, VLLM_CHAT
+from ctxbackends._tools import arguments_of, as_tools, tool_of
+from ctxbackends._wire.base import HTTPRequest, HTTPResponse, Operation, WireSettings
+from ctxbackends._wire.operations import llamacpp, lmstudio, vllm
+from ctxbackends._wire.operations import openai as openai_server
+from ctxbackends._wire.options import OptionTable, Supported, Unsupported, merge_extra_body, set_path
 from ctxbackends.errors import (
     AuthenticationError,
     BackendError,
@@ -33,25 +43,6 @@ from ctxbackends.errors import (
     UnsupportedOperationError,
     UnsupportedOptionError,
 )
-from ctxbackends.messages import (
-    ChatRequest,
-    ChoiceFormat,
-    ImagePart,
-    Message,
-    NamedTool,
-    Part,
-    ReasoningPart,
-    TextPart,
-    Tool,
-    ToolCall,
-    ToolResult,
-)
-from ctxbackends.option_tables import LLAMACPP_CHAT, OPENAI_CHAT, VLLM_CHAT
-from ctxbackends.tools import arguments_of, as_tools, tool_of
-from ctxbackends.types import Completion, Embeddings, ModelInfo, ServerStatus, Usage
-from ctxbackends.wire import llamacpp, lmstudio, openai_server, vllm
-from ctxbackends.wire.http import HTTPRequest, HTTPResponse, Operation, WireSettings
-from ctxbackends.wire.options import OptionTable, Supported, Unsupported, merge_extra_body, set_path
 from tests.operations import answered, body_of, drive, play
 
 HI = (Message.user("Hi"),)

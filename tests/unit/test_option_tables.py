@@ -9,25 +9,20 @@ from typing import Annotated, Any
 import msgspec
 import pytest
 
-from ctxbackends.errors import UnsupportedOptionError
-from ctxbackends.messages import (
+from ctxbackends._chat.messages import ImagePart, Message, ReasoningPart, TextPart, ToolCall
+from ctxbackends._chat.requests import (
     ChatRequest,
     ChoiceFormat,
     GrammarFormat,
-    ImagePart,
     JSONObjectFormat,
     JSONSchemaFormat,
-    Message,
     NamedTool,
-    ReasoningPart,
     RegexFormat,
-    TextPart,
     Tool,
-    ToolCall,
 )
-from ctxbackends.profiles import PROFILES
-from ctxbackends.tools import tool_of
-from ctxbackends.wire.options import (
+from ctxbackends._profiles.builtin import PROFILES
+from ctxbackends._tools import tool_of
+from ctxbackends._wire.options import (
     OPTION_KEYS,
     SCALAR_OPTIONS,
     OptionSupport,
@@ -36,6 +31,7 @@ from ctxbackends.wire.options import (
     Unsupported,
     check_supported,
 )
+from ctxbackends.errors import UnsupportedOptionError
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"], "additionalProperties": False}
 TOOLS = (Tool("first", "The first.", SCHEMA), Tool("second", "The second.", SCHEMA))

@@ -6,10 +6,10 @@ from typing import Any
 import attrs
 import pytest
 
-from ctxbackends.config import LOCAL_ONLY
-from ctxbackends.knowledge.run_options import RunKeywords, RunOptions
+from ctxbackends._config.backend_config import LOCAL_ONLY
+from ctxbackends.knowledge._extract.options import RunKeywords, RunOptions
 from ctxbackends.local import LocalServer, ServerOptions
-from ctxbackends.local.options import ServeModelKeywords, ServerKeywords
+from ctxbackends.local._options import ServeModelKeywords, ServerKeywords
 
 
 @pytest.mark.parametrize(("value", "keywords"), [(RunOptions, RunKeywords), (ServerOptions, ServerKeywords)])

@@ -9,8 +9,10 @@ from typing import Annotated
 import pytest
 from pydantic import BaseModel, Field, field_validator
 
+from ctxbackends._schema.generate import schema_for
+from ctxbackends._schema.strict import ANTHROPIC_UNSUPPORTED, describe_constraints
+from ctxbackends._schema.validate import decode_as
 from ctxbackends.errors import StructuredOutputError
-from ctxbackends.wire.json_schema import ANTHROPIC_UNSUPPORTED, decode_as, describe_constraints, schema_for
 
 
 class Vote(BaseModel):

@@ -12,8 +12,13 @@ import aiohttp
 import attrs
 import pytest
 
-from ctxbackends.backend import Backend
-from ctxbackends.config import BackendConfig
+from ctxbackends._client.backend import Backend
+from ctxbackends._client.http_backend import HTTPBackend
+from ctxbackends._config.backend_config import BackendConfig
+from ctxbackends._http.transport import Transport
+from ctxbackends._profiles.builtin import PROFILES
+from ctxbackends._profiles.profile import BackendType, Profile
+from ctxbackends._registry import Registry, http_backend, open_backend
 from ctxbackends.errors import (
     AmbiguousBackendError,
     ClosedError,
@@ -26,10 +31,6 @@ from ctxbackends.errors import (
     UnknownBackendError,
     UnknownBackendTypeError,
 )
-from ctxbackends.httpbackend import HTTPBackend
-from ctxbackends.profiles import PROFILES, BackendType, Profile
-from ctxbackends.registry import Registry, http_backend, open_backend
-from ctxbackends.transport import Transport
 from tests.conftest import RawServerFactory, answer, completion_body, models_body
 
 LOCAL = BackendConfig(name="local", type="llamacpp")
@@ -227,7 +228,7 @@ async def test_without_a_default_in_the_file(tmp_path: Path) -> None:
 
 
 async def test_without_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ctxbackends.config_read.find_ctxrc", lambda: None)
+    monkeypatch.setattr("ctxbackends._config.reader.find_ctxrc", lambda: None)
     async with Registry.from_ctxrc() as registry:
         assert () == registry.names
 

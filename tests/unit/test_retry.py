@@ -12,7 +12,9 @@ from typing import NoReturn
 
 import pytest
 
-from ctxbackends import retry
+from ctxbackends._chat.events import Loading, OnProgress
+from ctxbackends._client import retry
+from ctxbackends._client.retry import FIRST_POLL, LOCAL_POLL, LOCAL_POLL_FOR, POLL_GROWTH, REMOTE_POLL, RetryPolicy
 from ctxbackends.errors import (
     APIConnectionError,
     APIStatusError,
@@ -29,8 +31,6 @@ from ctxbackends.errors import (
     ServiceUnavailableError,
     StreamInterruptedError,
 )
-from ctxbackends.retry import FIRST_POLL, LOCAL_POLL, LOCAL_POLL_FOR, POLL_GROWTH, REMOTE_POLL, RetryPolicy
-from ctxbackends.types import Loading, OnProgress
 
 ENDPOINT = "http://127.0.0.1:8000"
 
@@ -88,7 +88,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     fake = SimpleNamespace(monotonic=clock.monotonic)
     monkeypatch.setattr(sys.modules[__name__], "time", fake)
-    monkeypatch.setattr("ctxbackends.retry.time", fake)
+    monkeypatch.setattr("ctxbackends._client.retry.time", fake)
     monkeypatch.setattr("tenacity.time", fake)
     monkeypatch.setattr(asyncio, "sleep", clock.sleep)
     return clock

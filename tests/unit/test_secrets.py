@@ -16,7 +16,9 @@ from typing import Any
 
 import pytest
 
-from ctxbackends.config import BackendConfig
+from ctxbackends._config.backend_config import BackendConfig
+from ctxbackends._registry import Registry, open_backend
+from ctxbackends._util.secrets import ENVIRONMENT, MaskedHeaders, Secret
 from ctxbackends.errors import (
     APIConnectionError,
     APITimeoutError,
@@ -29,8 +31,6 @@ from ctxbackends.errors import (
     RedirectError,
     StreamInterruptedError,
 )
-from ctxbackends.masked import ENVIRONMENT, MaskedHeaders, Secret
-from ctxbackends.registry import Registry, open_backend
 from tests.conftest import EVENT_STREAM, Do, RawServerFactory, Script, answer, chunked, event
 
 MARK = "canary-0123456789"

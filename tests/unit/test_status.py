@@ -13,6 +13,14 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 from rich.pretty import pretty_repr
 
+from ctxbackends._wire.base import HTTPResponse
+from ctxbackends._wire.errors import (
+    ErrorDetails,
+    error_from_response,
+    error_from_success,
+    parse_error_body,
+    parse_error_value,
+)
 from ctxbackends.errors import (
     APIStatusError,
     AuthenticationError,
@@ -27,14 +35,6 @@ from ctxbackends.errors import (
     RateLimitError,
     RedirectError,
     ServiceUnavailableError,
-)
-from ctxbackends.wire.http import HTTPResponse
-from ctxbackends.wire.status import (
-    ErrorDetails,
-    error_from_response,
-    error_from_success,
-    parse_error_body,
-    parse_error_value,
 )
 
 RECORDINGS = Path(__file__).parent / "recordings"

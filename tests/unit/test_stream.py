@@ -9,8 +9,15 @@ from typing import Any, ClassVar
 import aiohttp
 import pytest
 
-from ctxbackends import stream as stream_module
-from ctxbackends.backend import Backend
+from ctxbackends._chat.events import Finish, OnProgress, ReasoningDelta, StreamEvent, TextDelta
+from ctxbackends._chat.messages import TextPart
+from ctxbackends._chat.responses import Completion, PartialCompletion, Usage
+from ctxbackends._client import stream as stream_module
+from ctxbackends._client.backend import Backend
+from ctxbackends._client.stream import ChatStream
+from ctxbackends._client.stream_source import StreamTimeouts
+from ctxbackends._registry import open_backend
+from ctxbackends._wire.formats.openai_stream import OpenAIStreamDecoder
 from ctxbackends.errors import (
     APIConnectionError,
     APITimeoutError,
@@ -20,21 +27,6 @@ from ctxbackends.errors import (
     ResponseTooLargeError,
     StreamInterruptedError,
 )
-from ctxbackends.messages import TextPart
-from ctxbackends.registry import open_backend
-from ctxbackends.stream import ChatStream
-from ctxbackends.stream_source import StreamTimeouts
-from ctxbackends.types import (
-    Completion,
-    Finish,
-    OnProgress,
-    PartialCompletion,
-    ReasoningDelta,
-    StreamEvent,
-    TextDelta,
-    Usage,
-)
-from ctxbackends.wire.openai_stream import OpenAIStreamDecoder
 from tests.conftest import DONE, EVENT_STREAM, LAST_CHUNK, Do, RawServer, RawServerFactory, Script, chunked, event, sse
 
 Part = bytes | float | BackendError
@@ -467,7 +459,7 @@ async def test_after_a_slow_consumer_the_whole_still_has_its_limit() -> None:
 
 
 async def test_a_stream_without_an_end_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ctxbackends.stream.MAX_STREAM_BYTES", 2000)
+    monkeypatch.setattr("ctxbackends._client.stream.MAX_STREAM_BYTES", 2000)
     body = ScriptedBody(*[event("a") for _ in range(100)])
     seen = []
     async with stream_of(body) as stream:

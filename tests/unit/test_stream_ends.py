@@ -15,7 +15,7 @@ from aiohttp.test_utils import TestServer
 
 from ctxbackends import APIConnectionError, AuthenticationError, BackendConfig, ConfigError, Registry, open_backend
 from ctxbackends.errors import StreamInterruptedError
-from ctxbackends.local.server import check_model_file
+from ctxbackends.local._process import check_model_file
 
 CHUNK = b'data: {"model":"m","choices":[{"index":0,"delta":{"content":"a"},"finish_reason":%b}]}\n\n'
 

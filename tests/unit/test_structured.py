@@ -11,8 +11,15 @@ import attrs
 import msgspec
 import pytest
 
-from ctxbackends import structured
-from ctxbackends.backend import Backend
+from ctxbackends import _structured as structured
+from ctxbackends._chat.messages import Message, ToolCall
+from ctxbackends._chat.requests import ChatOptions, JSONObjectFormat, JSONSchemaFormat
+from ctxbackends._chat.responses import Completion, FinishReason
+from ctxbackends._chat.servers import Enforcement
+from ctxbackends._client.backend import Backend
+from ctxbackends._client.http_backend import HTTPBackend
+from ctxbackends._registry import open_backend
+from ctxbackends._structured import extract
 from ctxbackends.errors import (
     BackendError,
     IncompleteOutputError,
@@ -20,11 +27,6 @@ from ctxbackends.errors import (
     StructuredOutputError,
     UnsupportedOptionError,
 )
-from ctxbackends.httpbackend import HTTPBackend
-from ctxbackends.messages import ChatOptions, JSONObjectFormat, JSONSchemaFormat, Message, ToolCall
-from ctxbackends.registry import open_backend
-from ctxbackends.structured import extract
-from ctxbackends.types import Completion, Enforcement, FinishReason
 from tests.conftest import RawServerFactory, answer, completion_body, sse
 
 

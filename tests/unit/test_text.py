@@ -1,7 +1,7 @@
 from __future__ import annotations
 
+from ctxbackends._util.text import escape_controls, one_line
 from ctxbackends.errors import BackendError
-from ctxbackends.text import escape_controls, one_line
 
 
 def test_controls_are_written_out_except_line_feeds_and_tabs() -> None:

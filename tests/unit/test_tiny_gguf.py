@@ -15,8 +15,8 @@ from typing import Any
 import attrs
 import pytest
 
-from ctxbackends.testing import tiny_gguf
-from ctxbackends.testing.tiny_gguf import SLOW_TOKENS, TINY, TINY_TOOLS, VARIANTS, TinyModel, cached_model
+from ctxbackends.testing import _tiny_gguf as tiny_gguf
+from ctxbackends.testing._tiny_gguf import SLOW_TOKENS, TINY, TINY_TOOLS, VARIANTS, TinyModel, cached_model
 
 gguf = pytest.importorskip("gguf")
 
@@ -274,7 +274,7 @@ def test_cache_for_many_processes_at_once(tmp_path: Path) -> None:
     # Each says that it is ready, and all start at one line of input. They read right away what they were given.
     program = (
         "import hashlib, pathlib, gguf, numpy\n"
-        "from ctxbackends.testing.tiny_gguf import TINY, cached_model\n"
+        "from ctxbackends.testing._tiny_gguf import TINY, cached_model\n"
         "print('ready', flush=True)\n"
         "input()\n"
         f"path = cached_model(TINY, pathlib.Path({str(tmp_path)!r}))\n"

@@ -16,14 +16,14 @@ import attrs
 import pytest
 import trustme
 
-from ctxbackends.config import BackendConfig
-from ctxbackends.config_read import parse_ctxrc
+from ctxbackends._client.http_backend import HTTPBackend
+from ctxbackends._config.backend_config import BackendConfig
+from ctxbackends._config.reader import parse_ctxrc
+from ctxbackends._http.tls import tls_context
+from ctxbackends._http.transport import Transport
+from ctxbackends._profiles.profile import Profile
+from ctxbackends._registry import Registry, open_backend
 from ctxbackends.errors import APIConnectionError, ConfigError
-from ctxbackends.httpbackend import HTTPBackend
-from ctxbackends.profiles import Profile
-from ctxbackends.registry import Registry, open_backend
-from ctxbackends.tls import tls_context
-from ctxbackends.transport import Transport
 from tests.conftest import RawServer, RawServerFactory, answer, models_body
 
 MODELS = [answer(200, models_body("m"))]
@@ -310,7 +310,7 @@ async def test_a_file_that_cannot_be_used(
 
 
 def test_no_passphrase_is_asked_for_on_the_terminal(folder: Path) -> None:
-    code = f"from ctxbackends.tls import tls_context; tls_context(client_cert={str(folder / 'locked.pem')!r})"
+    code = f"from ctxbackends._http.tls import tls_context; tls_context(client_cert={str(folder / 'locked.pem')!r})"
     done = subprocess.run(
         [sys.executable, "-c", code], input="geheim\n", capture_output=True, text=True, timeout=60, check=False
     )

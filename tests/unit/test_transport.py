@@ -21,10 +21,13 @@ import pytest
 from aiohttp import web
 from aiohttp.client_reqrep import ConnectionKey
 
-from ctxbackends import aiohttp_body, aiohttp_connections
-from ctxbackends import transport as transport_module
-from ctxbackends.aiohttp_body import ByteStream
-from ctxbackends.aiohttp_errors import translate
+from ctxbackends._http import body as aiohttp_body
+from ctxbackends._http import connector as aiohttp_connections
+from ctxbackends._http import transport as transport_module
+from ctxbackends._http.body import ByteStream
+from ctxbackends._http.errors import translate
+from ctxbackends._http.transport import RequestTimeouts, Transport
+from ctxbackends._wire.base import HTTPRequest, HTTPResponse
 from ctxbackends.errors import (
     APIConnectionError,
     APITimeoutError,
@@ -33,8 +36,6 @@ from ctxbackends.errors import (
     MalformedResponseError,
     ResponseTooLargeError,
 )
-from ctxbackends.transport import RequestTimeouts, Transport
-from ctxbackends.wire.http import HTTPRequest, HTTPResponse
 from tests.conftest import EVENT_STREAM, LAST_CHUNK, Do, RawServerFactory, Script, TestServerFactory, answer, chunked
 
 GET = HTTPRequest("GET", "/")
@@ -548,8 +549,8 @@ async def test_close_from_another_loop_leaves_the_session_to_its_loop(raw_server
 
 PRELUDE = """
 import asyncio, sys
-from ctxbackends.transport import RequestTimeouts, Transport
-from ctxbackends.wire.http import HTTPRequest
+from ctxbackends._http.transport import RequestTimeouts, Transport
+from ctxbackends._wire.base import HTTPRequest
 
 async def serve(reader, writer):
     await reader.readuntil(b"\\r\\n\\r\\n")

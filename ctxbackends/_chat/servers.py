@@ -1,0 +1,88 @@
+"""What servers report about themselves: models, status, readiness."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import attrs
+
+LoadState: TypeAlias = Literal["refused", "loading", "starting", "silent"]
+
+ServerState: TypeAlias = Literal["refused", "unreachable", "loading", "ready", "sleeping", "error"]
+Enforcement: TypeAlias = Literal["grammar", "native", "unverified"]
+"""How a schema is enforced: ``grammar``, the server allows only matching tokens (local servers); ``native``, the vendor
+guarantees it; ``unverified``, it is not guaranteed."""
+
+
+# --- models and server status -------------------------------------------------------------
+
+
+@attrs.frozen(kw_only=True)
+class ModelInfo:
+    """A model that the server lists.
+
+    Attributes:
+        id: The name to request it by.
+        aliases: Other names that the server accepts for it.
+        context_length: In tokens, None if the server does not report it.
+        owned_by: The owner or publisher, None if the server does not report it.
+        state: The server's own word for the state, None if it does not report one.
+    """
+
+    id: str
+    aliases: tuple[str, ...] = ()
+    context_length: int | None = None
+    owned_by: str | None = None
+    state: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class ServerStatus:
+    """The result of one probe of a server. None where the server does not report a value.
+
+    Attributes:
+        backend: The name of the backend.
+        endpoint: The URL of the server.
+        state: ``refused`` (connection refused), ``unreachable`` (no connection for another reason, or a timeout),
+            ``loading``, ``ready``, ``sleeping`` (it responds, but must load the model again), or ``error`` (it responds
+            with an error).
+        problem: A description of the problem.
+        progress: The progress of loading, from 0 to 1.
+        version: The version of the server.
+        model: The model that this backend would request, or else the first loaded one.
+        models: The models in memory.
+        context_length: The context of one request, in tokens.
+        max_context_length: The context that the model was trained with, in tokens.
+        slots: The number of requests that the server processes at once.
+        busy_slots: The number of requests that it processes now.
+    """
+
+    backend: str = ""
+    endpoint: str = ""
+    state: ServerState
+    problem: str | None = None
+    progress: float | None = None
+    version: str | None = None
+    model: str | None = None
+    models: tuple[str, ...] = ()
+    context_length: int | None = None
+    max_context_length: int | None = None
+    slots: int | None = None
+    busy_slots: int | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Ping:
+    """A successful ping.
+
+    Attributes:
+        backend: The name of the backend.
+        endpoint: The URL of the server.
+        model: The first model of the server.
+        elapsed: Seconds until the server responded, including the wait for a cold start.
+    """
+
+    backend: str
+    endpoint: str
+    model: str
+    elapsed: float

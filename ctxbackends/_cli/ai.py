@@ -1,0 +1,160 @@
+"""The verbs that ask a server: ping, status, models and chat. Thin: each is one call of the library and its output."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import attrs
+import click
+
+from ctxbackends._cli.backends import Choice, backend_options, opened, registry_of
+from ctxbackends._cli.terminal import print_json, print_table, printable, read_prompt, utf8, waiting
+
+
+def _prompt(context: click.Context, _: click.Parameter, value: str | None) -> str | None:
+    # Read before there is an event loop: asyncio.run puts off a Ctrl-C until the loop runs again.
+    return value if context.resilient_parsing else read_prompt(value)
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.command()
+@click.option("--no-wait", is_flag=True, help="Do not wait for a server that is starting.")
+@click.option("--probe", is_flag=True, help="Prove with one request whether the server holds answers to a schema.")
+@json_option
+@backend_options
+async def ping(choice: Choice, no_wait: bool, probe: bool, as_json: bool) -> None:
+    """Wait until the server is ready; print backend, endpoint and first model."""
+    from ctxbackends._structured import probe_schema  # noqa: PLC0415
+
+    async with opened(choice) as backend:
+        with waiting() as shown:
+            answer = await backend.ping(wait=not no_wait, on_progress=shown)
+        probed = await probe_schema(backend, model=backend.default_model or answer.model) if probe else None
+    if as_json:
+        print_json(attrs.asdict(answer) | ({"schema": attrs.asdict(probed)} if probed is not None else {}))
+        return
+    click.echo(f"backend   {answer.backend}\nendpoint  {answer.endpoint}\nmodel     {answer.model}")
+    if probed is not None:
+        click.echo(f"schemas   {_PROBED[probed.outcome]}")
+
+
+_PROBED = {
+    "enforced": "enforced: the answer was what only the schema allows",
+    "ignored": "ignored: the answer was something else than the schema allows",
+    "inconclusive": "not known: the answer was cut before its end",
+}
+
+
+@click.command()
+@json_option
+@backend_options
+async def status(choice: Choice, as_json: bool) -> None:
+    """Look at every configured backend at once, without waiting for any."""
+    from ctxbackends.errors import NoBackendConfiguredError  # noqa: PLC0415
+
+    async with registry_of(choice) as registry:
+        if not registry.names:
+            raise NoBackendConfiguredError("no backend configured; run ctx setup --backend <name>")
+        chosen = choice.backend if choice.endpoint is None else None
+        seen = await registry.statuses() if chosen is None else (await registry.resolve(chosen).status(),)
+    if as_json:
+        print_json([attrs.asdict(one) for one in seen])
+    else:
+        print_table([_row(one) for one in seen])
+
+
+def _row(seen: Any) -> dict[str, str]:
+    state = seen.state if seen.progress is None else f"{seen.state} {seen.progress:.0%}"
+    busy = "" if seen.busy_slots is None else f"{seen.busy_slots} of "
+    return {
+        "backend": seen.backend,
+        "endpoint": seen.endpoint,
+        "state": state,
+        "model": seen.model or "",
+        "context": "" if seen.context_length is None else str(seen.context_length),
+        "slots": "" if seen.slots is None else f"{busy}{seen.slots}",
+        "version": seen.version or "",
+        "problem": " ".join((seen.problem or "").split()),
+    }
+
+
+@click.command()
+@json_option
+@backend_options
+async def models(choice: Choice, as_json: bool) -> None:
+    """List the models that the server has."""
+    async with opened(choice) as backend:
+        with waiting() as shown:
+            await backend.wait_ready(on_progress=shown)
+        listed = await backend.models()
+    if as_json:
+        print_json([attrs.asdict(model) for model in listed])
+        return
+    width = max(len(model.id) for model in listed)
+    for model in listed:
+        known = [f"{model.context_length} tokens" if model.context_length else "", model.state or ""]
+        click.echo(f"{model.id:{width}}  {', '.join(part for part in known if part)}".rstrip())
+
+
+@click.command()
+@click.argument("prompt", required=False, callback=_prompt)
+@click.option("--system", metavar="TEXT", callback=utf8, help="The system message.")
+@click.option("--model", metavar="NAME", callback=utf8, help="The model, in the place of the backend's default_model.")
+@click.option("--max-tokens", type=click.IntRange(min=1), help="Generate at most so many tokens.")
+@click.option("--temperature", type=click.FloatRange(min=0), help="Sampling temperature.")
+@json_option
+@backend_options
+async def chat(
+    choice: Choice,
+    prompt: str,
+    system: str | None,
+    model: str | None,
+    max_tokens: int | None,
+    temperature: float | None,
+    as_json: bool,
+) -> None:
+    """Ask once, and print the answer as it is written. PROMPT is read from standard input when it is left out or is
+    "-"."""
+    import msgspec  # noqa: PLC0415
+
+    from ctxbackends._chat.events import Loading, PromptProgress, TextDelta  # noqa: PLC0415
+    from ctxbackends._chat.messages import Message  # noqa: PLC0415
+
+    messages = [Message.user(prompt)]
+    if system is not None:
+        messages.insert(0, Message.system(system))
+    async with opened(choice) as backend:
+        with waiting() as shown:
+            stream = backend.stream(
+                messages, model=model, max_tokens=max_tokens, temperature=temperature, on_progress=shown
+            )
+            written = ""
+            try:
+                async with stream:
+                    async for event in stream:
+                        if isinstance(event, PromptProgress):
+                            shown.reading(event)
+                        elif not isinstance(event, Loading):
+                            shown.stop()
+                        if isinstance(event, TextDelta) and not as_json:
+                            written = event.text or written
+                            click.echo(printable(event.text), nl=False, color=True)  # or click takes text out
+                            sys.stdout.flush()
+            finally:
+                if not as_json and not written.endswith("\n") and (written or stream.is_complete):
+                    click.echo()  # an error in the middle begins on a line of its own
+    answer = stream.completion
+    if as_json:
+        whole = msgspec.to_builtins(answer)
+        print_json({name: value for name, value in whole.items() if name not in ("raw", "parts", "logprobs")})
+        return
+    if answer.refusal:
+        click.echo(f"the model refused: {printable(answer.refusal, err=True)}", err=True)
+    if answer.finish_reason != "stop":
+        click.echo(
+            f"(finish_reason {answer.finish_reason}: the answer is not as long as the model would have made it)",
+            err=True,
+        )

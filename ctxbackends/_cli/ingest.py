@@ -1,0 +1,275 @@
+"""The commands extract, compact and ingest: one run each, from inputs to a proposal. Thin: the run is
+:class:`ctxbackends.knowledge.Run`; here are the options, the progress and the words."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import attrs
+import click
+
+from ctxbackends._cli.backends import Choice, backend_options, opened
+from ctxbackends._cli.options import kinds_named, out_option
+from ctxbackends._cli.terminal import PLAIN_INTERVAL, Waiting, print_json, printable, utf8, waiting
+from ctxbackends._util.text import pluralize
+from ctxbackends.knowledge._extract.options import RunOptions
+from ctxbackends.knowledge._records import PLURALS
+
+_SESSION = "decisions,learnings,tasks,open-questions"
+_DOCUMENTS = "decisions,tasks,risks,terms"
+
+
+@attrs.frozen(kw_only=True)
+class Options:
+    """What the three commands have in common."""
+
+    run: RunOptions
+    out: Path | None
+    dry_run: bool
+    resume: bool | None
+    as_json: bool
+
+
+def run_options(flag: str, kinds: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The options of a run; ``flag`` names the kinds."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @click.option(
+            flag,
+            "kinds",
+            metavar="KINDS",
+            default=kinds,
+            show_default=True,
+            callback=kinds_named,
+            help=f"What to take out: some of {', '.join(PLURALS)}.",
+        )
+        @click.option(
+            "--model", metavar="NAME", callback=utf8, help="The model, in the place of the backend's default_model."
+        )
+        @out_option
+        @click.option("--dry-run", is_flag=True, help="Show what would be read and sent; ask no model, write nothing.")
+        @click.option(
+            "--resume/--no-resume",
+            default=None,
+            help="Go on where a run of the same inputs ended half-way, or start anew.",
+        )
+        @click.option(
+            "--max-concurrency", type=click.IntRange(min=1), help="Requests at once; the server's slots by default."
+        )
+        @click.option("--chunk-tokens", type=click.IntRange(min=1), help="The most that one request shows of an input.")
+        @click.option("--allow-unenforced", is_flag=True, help="Ask a server that does not hold answers to a schema.")
+        @click.option("--skip-failed", is_flag=True, help="Go on without a part that the model cannot answer.")
+        @click.option("--json", "as_json", is_flag=True, help="Print events as JSON, one a line.")
+        @backend_options
+        @wraps(command)
+        async def run(choice: Choice, *arguments: Any, **given: Any) -> None:
+            of_run = RunOptions(**{name: given.pop(name) for name in attrs.fields_dict(RunOptions)})
+            options = Options(run=of_run, **{name: given.pop(name) for name in ("out", "dry_run", "resume", "as_json")})
+            await command(choice, options, *arguments, **given)
+
+        return run
+
+    return decorate
+
+
+def _paths(context: click.Context, _: click.Parameter, value: Sequence[str]) -> list[Any]:
+    """The inputs; standard input, where it is one, is read to its end."""
+    # Now, and not in the event loop: asyncio.run puts off a Ctrl-C until the loop runs again.
+    return [_stdin() if one == "-" and not context.resilient_parsing else one for one in value]
+
+
+def _stdin() -> Any:
+    from ctxbackends.knowledge._sources.text import StdinSource  # noqa: PLC0415  # help needs none of it
+
+    if sys.stdin is None or sys.stdin.isatty():
+        raise click.UsageError("no text: pass it on standard input, as in ctxbackends extract < notes.md")
+    source = StdinSource(sys.stdin.buffer)
+    source.spool()
+    return source
+
+
+@click.command()
+@click.argument("paths", metavar="", nargs=-1, callback=lambda c, p, _: _paths(c, p, ["-"]))
+@run_options("--kinds", _SESSION)
+async def extract(choice: Choice, options: Options, paths: list[Any]) -> None:
+    """Take decisions and the like out of the text on standard input, into one proposal."""
+    await _run(choice, options, paths, command="ai extract")
+
+
+@click.command()
+@click.argument("paths", metavar="INPUT", nargs=1, callback=lambda c, p, value: _paths(c, p, [value]))
+@run_options("--emit", _SESSION)
+async def compact(choice: Choice, options: Options, paths: list[Any]) -> None:
+    """Take decisions and the like out of a session transcript, into one proposal.
+
+    INPUT is a .jsonl transcript of Claude Code or Cursor, or text.
+    """
+    await _run_found(choice, options, paths, command="compact")
+
+
+@click.command()
+@click.argument("paths", metavar="INPUT...", nargs=-1, required=True, callback=_paths)
+@run_options("--extract", _DOCUMENTS)
+async def ingest(choice: Choice, options: Options, paths: list[Any]) -> None:
+    """Take decisions and the like out of documents, into one proposal.
+
+    INPUT is a file (text, Markdown, PDF, DOCX, .jsonl transcript), a directory, a glob, or - for standard input.
+    .gitignore is respected in directories and globs.
+    """
+    await _run_found(choice, options, paths, command="ingest")
+
+
+async def _run_found(choice: Choice, options: Options, paths: Sequence[Any], *, command: str) -> None:
+    from anyio.to_thread import run_sync  # noqa: PLC0415
+
+    from ctxbackends.knowledge._sources.find import find_sources  # noqa: PLC0415
+
+    found = await run_sync(find_sources, paths)
+    await _run(choice, options, found.sources, command=command, skipped=found.skipped)
+
+
+async def _run(
+    choice: Choice, options: Options, sources: Sequence[Any], *, command: str, skipped: Sequence[Any] = ()
+) -> None:
+    from ctxbackends._config.reader import find_ctxrc, redact_of  # noqa: PLC0415
+    from ctxbackends.knowledge._privacy.rules import is_private  # noqa: PLC0415
+    from ctxbackends.knowledge._proposals.store import DIRECTORY, context_directory, find_context  # noqa: PLC0415
+    from ctxbackends.knowledge._run import Privacy, Run  # noqa: PLC0415
+
+    directory = options.out if options.out is not None else context_directory() / DIRECTORY
+    ctxrc = find_ctxrc()
+    run = Run(
+        command=command,
+        sources=tuple(sources),
+        options=options.run,
+        directory=directory,
+        context=find_context(),
+        privacy=Privacy(redact_of(ctxrc), ctxrc.absolute().parent) if ctxrc is not None else Privacy(),
+        resume=options.resume,
+        skipped=tuple(skipped),
+    )
+    inside = False
+    if run.has_redacted:
+        # What is only for this network goes over connections that are held to it: a name may lead elsewhere later on,
+        # and a proxy may take it anywhere.
+        async with opened(choice) as looked_at:
+            inside = await is_private(looked_at.endpoint)
+    async with opened(choice, airgap=inside) as backend:
+        with waiting() as line:
+            show: Shown | JSONLines = JSONLines() if options.as_json else Shown(line)
+            if options.dry_run:
+                plan = await run.plan(backend, on_event=show.event)
+                line.stop()
+                show.plan(plan)
+                return
+            outcome = await run.propose(backend, on_event=show.event, on_row=show.row)
+            line.stop()
+            show.outcome(outcome)
+
+
+# --- what is shown --------------------------------------------------------------------------------------
+
+
+class Shown:
+    """For people: a live line on a terminal, a line every few seconds elsewhere; the end on standard output."""
+
+    def __init__(self, line: Waiting) -> None:
+        self._line = line
+        self._last = time.monotonic()
+
+    def event(self, event: Any) -> None:
+        from ctxbackends._chat.events import Loading  # noqa: PLC0415
+        from ctxbackends.knowledge._extract.progress import Progress, ResumePoint  # noqa: PLC0415
+        from ctxbackends.knowledge._sources.base import SkippedInput  # noqa: PLC0415
+
+        if isinstance(event, Loading):
+            self._line(event)
+        elif isinstance(event, Progress):
+            self._progress(event)
+        elif isinstance(event, SkippedInput):
+            self._line.stop()
+            click.echo(f"skipped: {printable(str(event), err=True)}", err=True)
+        elif isinstance(event, ResumePoint):
+            self._line.stop()
+            click.echo(f"{pluralize(event.chunks, 'finished chunk')} kept; --resume goes on with them", err=True)
+
+    def _progress(self, progress: Any) -> None:
+        if sys.stderr.isatty():
+            self._line.show(str(progress))
+            return
+        now = time.monotonic()
+        if now - self._last >= PLAIN_INTERVAL:
+            self._last = now
+            click.echo(str(progress), err=True)
+
+    def row(self, row: Any) -> None:
+        """Each is in the proposal: nothing is shown twice."""
+
+    def plan(self, plan: Any) -> None:
+        for one in plan.inputs:
+            click.echo(f"{printable(one.name)}  {one.size:,} bytes")
+        context = f"{plan.context_length} tokens" if plan.context_length else "not told"
+        chunks = f"{pluralize(plan.chunks, 'chunk')} of at most {plan.chunk_tokens} tokens"
+        click.echo(f"{chunks} would go to {plan.model or 'no model'} at {plan.endpoint} (context: {context})")
+        if plan.masked:
+            click.echo(f"{pluralize(plan.masked, 'secret')} would be masked")
+
+    def outcome(self, outcome: Any) -> None:
+        report = outcome.report
+        if report.masked:
+            click.echo(f"{pluralize(report.masked, 'secret')} masked before anything was sent", err=True)
+        if outcome.path is None:
+            click.echo(f"nothing found in {pluralize(report.chunks, 'chunk')}; nothing was written", err=True)
+            return
+        known = sum(row.known_at is not None for row in outcome.rows)
+        parts = [pluralize(len(outcome.rows), "row")]
+        parts += [f"{known} of them known already"] if known else []
+        parts += [f"{report.quarantined} quarantined"] if report.quarantined else []
+        parts += [f"{pluralize(len(report.skipped), 'part')} not read"] if report.skipped else []
+        click.echo(f"{', '.join(parts)} in {pluralize(report.chunks, 'chunk')}, {report.elapsed:.1f} s", err=True)
+        click.echo(str(outcome.path))
+        if outcome.rows:
+            click.echo(f"review them: ctxbackends proposals review {outcome.path.stem}", err=True)
+        else:
+            click.echo(f"see them: ctxbackends proposals show {outcome.path.stem} --quarantined", err=True)
+
+
+_EVENT_NAMES = {"SkippedInput": "skipped", "QuarantinedRow": "quarantined", "ResumePoint": "resume_point"}
+
+
+class JSONLines:
+    """For programs: an object a line on standard output; ``event`` says what it is."""
+
+    def event(self, event: Any) -> None:
+        import msgspec  # noqa: PLC0415
+
+        name = _EVENT_NAMES.get(type(event).__name__) or type(event).__name__.lower()
+        more = {}
+        if name == "progress":
+            more = {"tokens_per_second": event.tokens_per_second, "seconds_left": event.seconds_left}
+        self._print(name, msgspec.to_builtins(event) | more)
+
+    def row(self, row: Any) -> None:
+        import msgspec  # noqa: PLC0415
+
+        self._print("row", msgspec.to_builtins(row))
+
+    def plan(self, plan: Any) -> None:
+        import msgspec  # noqa: PLC0415
+
+        self._print("plan", msgspec.to_builtins(plan))
+
+    def outcome(self, outcome: Any) -> None:
+        import msgspec  # noqa: PLC0415
+
+        path = None if outcome.path is None else str(outcome.path)
+        self._print("done", {"proposal": path, "report": msgspec.to_builtins(outcome.report)})
+
+    def _print(self, name: str, value: dict[str, Any]) -> None:
+        print_json({"event": name, **value})
+        sys.stdout.flush()

@@ -1,0 +1,125 @@
+"""The command serve: a GGUF file as a llama.cpp server for a person, until Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ctxbackends._cli.root import debug_option
+from ctxbackends._cli.terminal import print_json, waiting
+
+DEFAULT_PORT = 8080
+KEY_VARIABLE = "CTX_SERVE_KEY"
+COUNT = click.IntRange(1, 2**31 - 1)  # llama.cpp keeps these numbers in a C int
+_LOOK_SECONDS = 0.2
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path), metavar="MODEL.gguf")
+@click.option(
+    "--port", type=click.IntRange(1, 65535), default=DEFAULT_PORT, show_default=True, help="Port on 127.0.0.1."
+)
+@click.option(
+    "--ctx-size",
+    type=COUNT,
+    help="Tokens of context over all slots; the model's own by default.",
+)
+@click.option("--parallel", type=COUNT, help="Slots: requests that are answered at the same time.")
+@click.option("--threads", type=COUNT, help="CPU threads.")
+@click.option("--alias", help="The model's name; the file's name by default.")
+@click.option(
+    "--api-key-env",
+    metavar="VARIABLE",
+    help="Ask clients for the API key in this environment variable; by default, for a new key that is printed.",
+)
+@click.option(
+    "--no-key", is_flag=True, help="Ask for no API key: web pages and other users of this machine may use the server."
+)
+@click.option("--embeddings", is_flag=True, help="Serve embeddings as well.")
+@click.option("--show-log", is_flag=True, help="Show the log of llama.cpp.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object when it is ready.")
+@debug_option
+def serve(
+    model: Path,
+    api_key_env: str | None,
+    no_key: bool,
+    show_log: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Serve a GGUF model with llama.cpp on this machine, until Ctrl-C."""
+    from ctxbackends.local import LocalServer  # noqa: PLC0415
+    from ctxbackends.local._serve import fresh_key  # noqa: PLC0415
+
+    if no_key and api_key_env is not None:
+        raise click.UsageError("--no-key and --api-key-env are mutually exclusive")
+    key = None if no_key else fresh_key()
+    if api_key_env is not None:
+        key = os.environ.get(api_key_env)
+        if not key:
+            raise click.ClickException(
+                f"the environment variable {api_key_env} is not set; it should hold the API key to ask clients for"
+            )
+    server = LocalServer(model, api_key=key, inherit_log=show_log, **options)
+    try:
+        asyncio.run(_serve(server, api_key_env=api_key_env, as_json=as_json))
+    except asyncio.CancelledError:  # SIGTERM; asyncio.run makes a Ctrl-C into this one by itself
+        raise KeyboardInterrupt from None
+
+
+async def _serve(server: object, *, api_key_env: str | None, as_json: bool) -> None:
+    from ctxbackends._config.backend_config import BackendConfig  # noqa: PLC0415
+    from ctxbackends._http.transport import Transport  # noqa: PLC0415
+    from ctxbackends._profiles.profile import BackendType  # noqa: PLC0415
+    from ctxbackends.local import LocalServer, managed_backend  # noqa: PLC0415
+
+    assert isinstance(server, LocalServer)
+    task = asyncio.current_task()
+    assert task is not None
+    if sys.platform != "win32":  # where a process that is terminated ends at once; the server notices, and ends too
+        # A terminated `ctxbackends serve` ends its server like an interrupted one.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    transport = Transport()
+    config = BackendConfig(name="serve", type=BackendType.LLAMACPP, model_path=str(server.model_path))
+    backend = managed_backend(config, transport, server=server)
+    try:
+        with waiting() as shown:
+            await backend.wait_ready(on_progress=shown)
+        new_key = server.api_key if api_key_env is None else None
+        if as_json:
+            print_json(
+                {"endpoint": backend.endpoint, "model": server.alias, "pid": server.pid}
+                | ({"api_key": new_key} if new_key is not None else {})
+            )
+        else:
+            click.echo(f"{server.alias} is ready at {backend.endpoint} (Ctrl-C ends it)", err=True)
+            if new_key is not None:
+                click.echo("it asks for this API key; in another terminal, run:", err=True)
+                click.echo(set_variable_line(KEY_VARIABLE, new_key), err=True)
+            variable = api_key_env or (KEY_VARIABLE if new_key is not None else None)
+            key_option = f" --api-key-env {variable}" if variable is not None else ""
+            click.echo(
+                f"try: ctxbackends chat --backend llamacpp --endpoint {backend.endpoint}{key_option} "
+                f"--model {shlex.quote(server.alias)} 'Hello'",
+                err=True,
+            )
+        while (failure := server.failure()) is None:
+            await asyncio.sleep(_LOOK_SECONDS)
+        raise failure
+    finally:
+        try:
+            await server.aclose()
+        finally:
+            await transport.aclose()
+
+
+def set_variable_line(name: str, value: str) -> str:
+    """Return the line that sets an environment variable in the platform's shell."""
+    return f"$env:{name} = '{value}'" if sys.platform == "win32" else f"export {name}={value}"

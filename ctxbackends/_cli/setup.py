@@ -1,0 +1,87 @@
+"""The command setup: a backend into ``.ctxrc``, with everything else in the file kept as it is."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from ctxbackends._cli.root import debug_option
+from ctxbackends._cli.terminal import print_json
+from ctxbackends._profiles.builtin import PROFILES
+from ctxbackends._profiles.profile import BackendType
+
+# Which other programs' variable names the same server; the SDK reads neither.
+_BASE_URL_VARIABLES = {BackendType.ANTHROPIC: "ANTHROPIC_BASE_URL"}
+
+
+@click.command()
+@click.option(
+    "--backend", "backend", required=True, type=click.Choice([str(name) for name in PROFILES]), help="The backend type."
+)
+@click.option("--name", help="The backend's name; its type by default.")
+@click.option("--endpoint", metavar="URL", help="Base URL of the server; the type's usual one by default.")
+@click.option(
+    "--api-key-env",
+    metavar="VARIABLE",
+    help="The environment variable that holds the API key. A key itself is never written.",
+)
+@click.option("--model", metavar="NAME", help="The default model.")
+@click.option(
+    "--model-path",
+    metavar="FILE",
+    help="Type llamacpp: a GGUF file to serve on first use, in the place of an endpoint.",
+)
+@click.option("--default", "make_default", is_flag=True, help="Make it the default backend.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
+@debug_option
+def setup(
+    backend: str,
+    name: str | None,
+    endpoint: str | None,
+    api_key_env: str | None,
+    model: str | None,
+    model_path: str | None,
+    make_default: bool,
+    as_json: bool,
+) -> None:
+    """Write or update a backend in .ctxrc, found from this directory upwards; without one, it is made here."""
+    from ctxbackends._config.reader import find_ctxrc, load_ctxrc  # noqa: PLC0415
+    from ctxbackends._config.writer import setup_backend  # noqa: PLC0415
+
+    path = find_ctxrc() or Path.cwd() / ".ctxrc"
+    done = setup_backend(
+        path,
+        type=backend,
+        name=name,
+        endpoint=endpoint,
+        api_key_env=api_key_env,
+        default_model=model,
+        model_path=str(Path(model_path).resolve()) if model_path is not None else None,
+        set_default=make_default,
+    )
+    written = next(config for config in load_ctxrc(path).backends if config.name == done.name)
+    _warn_of_other_base_url(backend, written.endpoint)
+    if as_json:
+        print_json({"path": str(done.path), "name": done.name, "created": done.created, "changed": done.changed})
+        return
+    verb = "added to" if done.created else "updated in" if done.changed else "is already so in"
+    click.echo(f'backend "{done.name}" {verb} {done.path}', err=True)
+    click.echo(f"try: ctxbackends ping --backend {done.name}", err=True)
+
+
+def _warn_of_other_base_url(backend: str, endpoint: str | None) -> None:
+    variable = _BASE_URL_VARIABLES.get(BackendType(backend), "OPENAI_BASE_URL")
+    elsewhere = os.environ.get(variable)
+    if endpoint is None or not elsewhere:
+        return
+    from ctxbackends._config.endpoint import normalise_endpoint  # noqa: PLC0415
+    from ctxbackends.errors import InvalidEndpointError  # noqa: PLC0415
+
+    try:
+        same = normalise_endpoint(elsewhere) == endpoint
+    except InvalidEndpointError:
+        same = False
+    if not same:
+        click.echo(f"warning: {variable} is set to another server; it is left alone, and ctx uses {endpoint}", err=True)

@@ -1,0 +1,1 @@
+"""The client of one server: requests, streams, retries and concurrency."""

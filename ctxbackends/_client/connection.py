@@ -1,0 +1,309 @@
+"""The connection to one server: operations, generations and streams over it, and which of them are retried. Knows no
+wire format.
+
+``request`` and ``stream`` make a generation, ``execute`` drives an operation: each request that it yields goes out, and
+the response or the error goes back into it. ``retry`` says whether they are retried.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import time
+import warnings
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from ctxbackends._chat.events import OnProgress
+from ctxbackends._client.concurrency import Limiter
+from ctxbackends._client.retry import RetryPolicy
+from ctxbackends._client.sender import Launcher, RequestSender
+from ctxbackends._client.stream import ChatStream
+from ctxbackends._config.backend_config import BackendConfig
+from ctxbackends._http.addresses import is_local
+from ctxbackends._http.body import ByteStream
+from ctxbackends._http.transport import RequestTimeouts, Transport
+from ctxbackends._profiles.model_names import same_model
+from ctxbackends._profiles.profile import Profile
+from ctxbackends._util.secrets import ENVIRONMENT
+from ctxbackends._wire.base import Codec, HTTPRequest, HTTPResponse, Operation, StreamDecoder
+from ctxbackends.errors import (
+    APIConnectionError,
+    APIStatusError,
+    APITimeoutError,
+    AuthenticationError,
+    BackendError,
+    ModelLoadingError,
+    ModelMismatchError,
+    ModelMismatchWarning,
+    NotFoundError,
+    ResponseError,
+)
+
+T = TypeVar("T")
+
+
+class ServerConnection:
+    """See the module. ``environ`` is where the API key is looked up."""
+
+    def __init__(
+        self,
+        config: BackendConfig,
+        *,
+        profile: Profile,
+        codec: Codec,
+        transport: Transport,
+        launcher: Launcher | None,
+        environ: Mapping[str, str] = ENVIRONMENT,
+    ) -> None:
+        slots = profile.slots
+        look = None if slots is None else lambda: self._ask_slots(slots(config.default_model))
+        self.launcher = launcher
+        self.limiter = Limiter(config.max_concurrency, look=look)
+        self._sender = RequestSender(
+            config,
+            profile=profile,
+            codec=codec,
+            transport=transport,
+            launcher=launcher,
+            limiter=self.limiter,
+            environ=environ,
+        )
+        self._pooled = not profile.close_after_stream
+        self._model_mismatch = config.model_mismatch or profile.model_mismatch
+        self._preparing: dict[str, asyncio.Future[None]] = {}
+        self.policy = RetryPolicy(
+            endpoint=self.endpoint,
+            ready_timeout=self._sender.ready_timeout,
+            local=launcher is not None or is_local(urlsplit(self.endpoint).hostname or ""),
+        )
+        self.probe_timeouts = self._sender.probe_timeouts()
+
+    @property
+    def endpoint(self) -> str:
+        """The base URL; before a server that is started here has one, what it will serve."""
+        return self._sender.endpoint
+
+    def annotate(self, error: BackendError) -> BackendError:
+        """Add the facts that only this side knows, and remove the API key."""
+        return self._sender.annotate(error)
+
+    async def request(
+        self,
+        request: HTTPRequest,
+        *,
+        decode: Callable[[HTTPResponse], T],
+        retry: RetryPolicy | None,
+        on_progress: OnProgress | None = None,
+    ) -> T:
+        """Send a generation and return its decoded response. An error that ``decode`` raises counts as the server's."""
+
+        async def attempt() -> T:
+            return decode(
+                await self._sender.send(request, self._sender.request_timeouts, auth="chat", acquire_slot=True)
+            )
+
+        return await self.call(attempt, retry=retry, on_progress=on_progress)
+
+    def stream(
+        self,
+        request: HTTPRequest,
+        decoder: StreamDecoder,
+        *,
+        requested_model: str,
+        prepare: Callable[[], Operation[None]] | None,
+        retry: RetryPolicy,
+        on_progress: OnProgress | None,
+        keep_raw: bool,
+    ) -> ChatStream:
+        """Return a stream of ``request``, which sends it when it is entered. ``prepare`` comes before it."""
+        return ChatStream(
+            _Source(self, self._sender, request, requested_model, prepare, retry),
+            decoder,
+            requested_model=requested_model,
+            timeouts=self._sender.stream_timeouts,
+            on_progress=on_progress,
+            pooled=self._pooled,
+            keep_raw=keep_raw,
+        )
+
+    async def execute(
+        self,
+        operation: Operation[T],
+        *,
+        timeouts: RequestTimeouts | None = None,
+        acquire_slot: bool = False,
+        retry: RetryPolicy | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> T:
+        """Return the result of ``operation``. ``retry`` is for each of its requests alone."""
+        timeouts = timeouts or self._sender.request_timeouts
+        try:
+            request = next(operation)
+            while True:
+                attempt = functools.partial(self._sender.send, request, timeouts, acquire_slot=acquire_slot)
+                try:
+                    response = await self.call(attempt, retry=retry, on_progress=on_progress)
+                except BackendError as error:
+                    request = operation.throw(error)
+                else:
+                    request = operation.send(response)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        except BackendError as error:
+            raise self.annotate(error) from error.__cause__
+
+    async def probe(
+        self,
+        operation: Callable[[], Operation[T]],
+        *,
+        retry: RetryPolicy | None,
+        on_progress: OnProgress | None = None,
+    ) -> T:
+        """Return the result of an operation that changes nothing on the server. It is retried as a whole, also where
+        the server is silent."""
+
+        async def attempt() -> T:
+            return await self.execute(operation(), timeouts=self._sender.list_timeouts())
+
+        return await self.call(attempt, retry=retry, probe=True, on_progress=on_progress)
+
+    async def prepare(
+        self, model: str, operation: Callable[[], Operation[None]], *, on_progress: OnProgress | None
+    ) -> None:
+        """Execute ``operation``, which comes before each generation: for one task at a time, and anew each time, since
+        the server may have unloaded the model meanwhile."""
+        self._sender.check()
+        loop = asyncio.get_running_loop()
+        while (other := self._preparing.get(model)) is not None and other.get_loop() is loop:
+            await asyncio.wait([other])
+        done = self._preparing[model] = loop.create_future()
+        try:
+            await self.execute(operation(), retry=self.policy, on_progress=on_progress)
+        finally:
+            del self._preparing[model]
+            done.set_result(None)
+
+    async def call(
+        self,
+        attempt: Callable[[], Awaitable[T]],
+        *,
+        retry: RetryPolicy | None,
+        probe: bool = False,
+        on_progress: OnProgress | None = None,
+    ) -> T:
+        """Call ``attempt``, and :meth:`recover` from its failure."""
+        started = time.monotonic()
+        try:
+            return await attempt()
+        except BackendError as error:
+            return await self.recover(
+                attempt, error, started=started, retry=retry, probe=probe, on_progress=on_progress
+            )
+
+    async def recover(
+        self,
+        attempt: Callable[[], Awaitable[T]],
+        error: BackendError,
+        *,
+        started: float,
+        retry: RetryPolicy | None,
+        probe: bool = False,
+        on_progress: OnProgress | None = None,
+    ) -> T:
+        """Retry ``attempt``, which failed with ``error``, and raise the last error, annotated."""
+        try:
+            if retry is None:
+                raise error
+            with self._sender.cancel_on_close():
+                return await retry.retry(attempt, error, started=started, probe=probe, on_progress=on_progress)
+        except BackendError as latest:
+            raise self.annotate(latest) from latest.__cause__
+
+    async def _ask_slots(self, slots: Operation[int | None]) -> int | None:
+        """Return how many requests the server works on at once. Raise errors that a generation would meet without being
+        sent: nobody listens, or the model is loading. All others are left to the generation."""
+        try:
+            return await self.execute(slots, timeouts=self.probe_timeouts)
+        except ModelLoadingError:
+            raise
+        except (NotFoundError, AuthenticationError, ResponseError):
+            return None
+        except APIConnectionError as error:
+            if not error.sent:
+                raise
+            return 0
+        except (APITimeoutError, APIStatusError):
+            return 0
+
+    def check_model(self, requested: str, served: str | None) -> None:
+        """Raise ModelMismatchError, or warn, where another model than the requested one has answered."""
+        if served is None or self._model_mismatch == "ignore" or same_model(requested, served):
+            return
+        error = self.annotate(ModelMismatchError(requested, served))
+        if self._model_mismatch == "error":
+            raise error
+        warnings.warn(str(error), ModelMismatchWarning, stacklevel=2)
+
+
+class _Source:
+    """See :class:`ctxbackends._client.stream_source.StreamSource`."""
+
+    __slots__ = ("_body", "_connection", "_model", "_prepare", "_request", "_retry", "_sender", "_started")
+
+    def __init__(
+        self,
+        connection: ServerConnection,
+        sender: RequestSender,
+        request: HTTPRequest,
+        model: str,
+        prepare: Callable[[], Operation[None]] | None,
+        retry: RetryPolicy,
+    ) -> None:
+        self._connection = connection
+        self._sender = sender
+        self._request: HTTPRequest | None = request
+        self._model = model
+        self._prepare = prepare
+        self._retry = retry
+        self._started = time.monotonic()
+        self._body: ByteStream | None = None
+
+    @property
+    def can_open_immediately(self) -> bool:
+        return self._prepare is None
+
+    async def open(self) -> ByteStream:
+        assert self._request is not None, "it is opened once"
+        self._started = time.monotonic()
+        return self._begin(await self._sender.open(self._request))
+
+    async def reopen(self, error: BackendError | None, *, on_progress: OnProgress) -> ByteStream:
+        request, connection = self._request, self._connection
+        assert request is not None, "it is opened once"
+        if self._prepare is not None:
+            await connection.prepare(self._model, self._prepare, on_progress=on_progress)
+        attempt = functools.partial(self._sender.open, request)
+        del request
+        if error is None:
+            return self._begin(await connection.call(attempt, retry=self._retry, on_progress=on_progress))
+        return self._begin(
+            await connection.recover(attempt, error, started=self._started, retry=self._retry, on_progress=on_progress)
+        )
+
+    def _begin(self, body: ByteStream) -> ByteStream:
+        self._request = None  # a long prompt is not to stay in memory for as long as its response is written
+        self._body = body
+        return body
+
+    def close(self) -> None:
+        if self._body is not None:
+            self._body.close()
+
+    def check_model(self, served: str) -> None:
+        self._connection.check_model(self._model, served)
+
+    def annotate(self, error: BackendError) -> BackendError:
+        return self._connection.annotate(error)

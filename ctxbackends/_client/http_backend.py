@@ -1,0 +1,341 @@
+"""A backend over HTTP: a profile, a codec and the connection to a server put together.
+
+The way of a request: ``complete`` -> ``codec.encode_chat`` -> ``connection.request`` -> ``codec.decode_chat``. All
+other operations are functions of the profile, which ``connection.execute`` drives. Knows no vendor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Unpack
+
+import attrs
+
+from ctxbackends._chat.events import OnProgress
+from ctxbackends._chat.messages import Message
+from ctxbackends._chat.requests import ChatOptions, ChatRequest, Tool
+from ctxbackends._chat.responses import Completion, Embeddings
+from ctxbackends._chat.servers import Enforcement, ModelInfo, Ping, ServerState, ServerStatus
+from ctxbackends._client.backend import Prompt, chat_request, messages_of
+from ctxbackends._client.connection import ServerConnection
+from ctxbackends._client.retry import RetryPolicy
+from ctxbackends._client.sender import Launcher
+from ctxbackends._client.stream import ChatStream
+from ctxbackends._config.backend_config import BackendConfig
+from ctxbackends._http.transport import Transport
+from ctxbackends._profiles.profile import Profile
+from ctxbackends._tools import as_tools
+from ctxbackends._util.secrets import ENVIRONMENT
+from ctxbackends._wire.base import HTTPRequest, Operation, WireSettings
+from ctxbackends._wire.operations.openai import VectorEncoding, merge_embeddings
+from ctxbackends._wire.options import OptionTable
+from ctxbackends.errors import (
+    APIConnectionError,
+    APITimeoutError,
+    BackendError,
+    EmptyModelListError,
+    MalformedResponseError,
+    ModelLoadFailedError,
+    ModelLoadingError,
+    NoModelError,
+    ServerDiedError,
+    UnsupportedOperationError,
+    UnsupportedOptionError,
+)
+
+
+class HTTPBackend:
+    """See :class:`ctxbackends.Backend`. ``environ`` is where the API key is looked up."""
+
+    def __init__(
+        self,
+        config: BackendConfig,
+        *,
+        profile: Profile,
+        transport: Transport,
+        launcher: Launcher | None = None,
+        environ: Mapping[str, str] = ENVIRONMENT,
+    ) -> None:
+        self.name = config.name
+        self.type = config.type
+        self.default_model = config.default_model
+        self._profile = profile
+        self._settings = WireSettings(context_length=config.context_length, keep_alive=config.keep_alive)
+        self._wire_api = config.wire_api or profile.wire_api
+        self._codec = profile.codec(self._wire_api, self._settings)
+        self._connection = ServerConnection(
+            config, profile=profile, codec=self._codec, transport=transport, launcher=launcher, environ=environ
+        )
+
+    def __repr__(self) -> str:
+        # Also where the connection could not be made: reports of that error show what `self` was.
+        where = f" at {self.endpoint}" if hasattr(self, "_connection") else ""
+        return f"<{type(self).__name__} {self.name!r} ({self.type}){where}>"
+
+    @property
+    def endpoint(self) -> str:
+        """The base URL; before a server that this backend starts itself has one, what it will serve."""
+        return self._connection.endpoint
+
+    @property
+    def schema_enforcement(self) -> Enforcement:
+        return self._profile.schema_enforcement
+
+    # --- what is it, and is it there --------------------------------------------------------------
+
+    async def wait_ready(self, *, on_progress: OnProgress | None = None) -> None:
+        with suppress(EmptyModelListError):  # it answers, which is what was asked
+            await self._list_models(self._connection.policy, on_progress)
+        await self._check_not_sleeping()
+
+    async def _check_not_sleeping(self) -> None:
+        if self._profile.check_not_sleeping is not None:
+            await self._connection.execute(self._profile.check_not_sleeping(), timeouts=self._connection.probe_timeouts)
+
+    async def ping(self, *, wait: bool = True, on_progress: OnProgress | None = None) -> Ping:
+        started = time.monotonic()
+        models = await self._list_models(self._connection.policy if wait else None, on_progress)
+        await self._check_not_sleeping()
+        return Ping(backend=self.name, endpoint=self.endpoint, model=models[0].id, elapsed=time.monotonic() - started)
+
+    async def models(self) -> tuple[ModelInfo, ...]:
+        return await self._list_models(self._connection.policy, None)
+
+    async def _list_models(
+        self, retry: RetryPolicy | None, on_progress: OnProgress | None, *, wanted: str | None = None
+    ) -> tuple[ModelInfo, ...]:
+        def list_models() -> Operation[tuple[ModelInfo, ...]]:
+            models = yield from self._profile.list_models()
+            if self._connection.policy.ready_timeout is not None:
+                self._refuse_unloaded(models, wanted or self.default_model)
+            return models
+
+        return await self._connection.probe(list_models, retry=retry, on_progress=on_progress)
+
+    def _refuse_unloaded(self, models: Sequence[ModelInfo], name: str | None) -> None:
+        """A llama-server router answers at once, and says of each model whether it is loaded."""
+        wanted = next((model for model in models if name in (model.id, *model.aliases)), None)
+        if wanted is None or wanted.state is None:
+            return
+        if wanted.state in ("loading", "downloading"):
+            raise ModelLoadingError(200, body=f"the model {wanted.id} is loading".encode(), message="Loading model")
+        if wanted.state == "failed":
+            raise ModelLoadFailedError(
+                200, body=f"the model {wanted.id} failed to load".encode(), message="failed to load"
+            )
+
+    async def status(self) -> ServerStatus:
+        launcher = self._connection.launcher
+        if launcher is not None and not launcher.running:
+            died = launcher.failure()
+            return self._status(
+                "unreachable", str(died) if died is not None else "not started; the first request starts it"
+            )
+        timeouts = self._connection.probe_timeouts
+        try:
+            async with asyncio.timeout(timeouts.total):  # one probe, however many requests it takes
+                seen = await self._connection.execute(self._profile.status(self.default_model), timeouts=timeouts)
+        except APIConnectionError as error:
+            return self._status("refused" if error.refused else "unreachable", error.problem)
+        except (APITimeoutError, ServerDiedError) as error:
+            return self._status("unreachable", error.problem)
+        except TimeoutError:
+            return self._status("unreachable", f"no complete answer within {timeouts.total:g} s")
+        except ModelLoadingError as error:
+            return self._status("loading", error.message)
+        except EmptyModelListError as error:
+            return self._status("ready", error.problem)
+        except BackendError as error:
+            return self._status("error", error.problem)
+        if seen.slots is not None:
+            self._connection.limiter.set_limit(seen.slots)
+        return self._of_this(seen)
+
+    def _status(self, state: ServerState, problem: str | None) -> ServerStatus:
+        return self._of_this(ServerStatus(state=state, problem=problem, model=self.default_model))
+
+    def _of_this(self, seen: ServerStatus) -> ServerStatus:
+        context = seen.context_length or self._settings.context_length
+        return attrs.evolve(seen, backend=self.name, endpoint=self.endpoint, context_length=context)
+
+    async def load(
+        self,
+        model: str | None = None,
+        *,
+        context_length: int | None = None,
+        keep_alive: float | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> None:
+        if self._profile.load is None:
+            raise self._unsupported("load", "its models are always there")
+        steps = self._profile.load(
+            self._model(model),
+            context_length=context_length or self._settings.context_length,
+            keep_alive=keep_alive if keep_alive is not None else self._load_keep_alive(),
+        )
+        await self._connection.execute(steps, retry=self._connection.policy, on_progress=on_progress)
+        self._connection.limiter.invalidate()
+        if self._profile.load_is_async:
+            await self._list_models(self._connection.policy, on_progress, wanted=self._model(model))
+
+    def _load_keep_alive(self) -> float | None:
+        # Where the server takes it with each request, loading has none.
+        return self._settings.keep_alive if self._profile.keep_alive_at is None else None
+
+    async def unload(self, model: str | None = None) -> None:
+        if self._profile.unload is None:
+            raise self._unsupported("unload", "its models are always there")
+        await self._connection.execute(self._profile.unload(self._model(model)), retry=self._connection.policy)
+
+    def _unsupported(self, operation: str, reason: str) -> BackendError:
+        return self._connection.annotate(
+            UnsupportedOperationError(operation, f"a backend of type {self.type} has no such operation: {reason}")
+        )
+
+    # --- generation -------------------------------------------------------------------------------
+
+    async def complete(
+        self, prompt: Prompt, *, on_progress: OnProgress | None = None, **options: Unpack[ChatOptions]
+    ) -> Completion:
+        request = self._request(prompt, options)
+        if self._profile.complete_streams:
+            async with self._open_stream(request, on_progress=on_progress, keep_raw=True) as stream:
+                return await stream.completed()
+        if self._profile.prepare is not None:
+            await self._connection.prepare(request.model, self._preparation(request.model), on_progress=on_progress)
+        completion = await self._connection.request(
+            self._encode(request, stream=False),
+            decode=partial(self._codec.decode_chat, requested_model=request.model),
+            retry=self._connection.policy,
+            on_progress=on_progress,
+        )
+        self._connection.check_model(request.model, completion.served_model)
+        return completion
+
+    def stream(
+        self, prompt: Prompt, *, on_progress: OnProgress | None = None, **options: Unpack[ChatOptions]
+    ) -> ChatStream:
+        return self._open_stream(self._request(prompt, options), on_progress=on_progress)
+
+    def _open_stream(
+        self, request: ChatRequest, *, on_progress: OnProgress | None, keep_raw: bool = False
+    ) -> ChatStream:
+        return self._connection.stream(
+            self._encode(request, stream=True),
+            self._codec.stream_decoder(),
+            requested_model=request.model,
+            prepare=None if self._profile.prepare is None else self._preparation(request.model),
+            retry=self._connection.policy,
+            on_progress=on_progress,
+            keep_raw=keep_raw,
+        )
+
+    def _preparation(self, model: str) -> Callable[[], Operation[None]]:
+        assert self._profile.prepare is not None, "only asked for where there is one"
+        return partial(self._profile.prepare, model, self._settings)
+
+    # --- embeddings and tokens --------------------------------------------------------------------
+
+    async def embed(
+        self,
+        inputs: str | Sequence[str],
+        *,
+        model: str | None = None,
+        dimensions: int | None = None,
+        encoding: VectorEncoding | None = None,
+        batch_size: int | None = None,
+    ) -> Embeddings:
+        steps = self._profile.embed
+        if steps is None:
+            raise self._unsupported("embed", "the server has no embeddings")
+        texts = [inputs] if isinstance(inputs, str) else list(inputs)
+        size = self._profile.embed_batch if batch_size is None else batch_size
+        if not texts:
+            raise ValueError("embed() needs at least one text")
+        if not 1 <= size <= self._profile.embed_batch:
+            raise ValueError(f"batch_size is {batch_size}; it must be from 1 to {self._profile.embed_batch}")
+        self._refuse_vectors(dimensions, encoding)
+        requested = self._model(model)
+        batches = []
+        for start in range(0, len(texts), size):
+            batch = await self._connection.execute(
+                steps(
+                    texts[start : start + size],
+                    model=requested,
+                    dimensions=dimensions,
+                    encoding=encoding,
+                    settings=self._settings,
+                ),
+                acquire_slot=True,
+                retry=self._connection.policy,
+            )
+            self._connection.check_model(requested, batch.served_model)
+            batches.append(batch)
+        embeddings = merge_embeddings(batches)
+        lengths = {len(vector) for vector in embeddings.vectors}
+        if len(lengths) > 1 or (dimensions is not None and lengths != {dimensions}):
+            wanted = f"{dimensions}" if dimensions is not None else "one length"
+            raise self._connection.annotate(
+                MalformedResponseError(f"vectors of {wanted} were expected, and {sorted(lengths)} came")
+            )
+        return embeddings
+
+    def _refuse_vectors(self, dimensions: int | None, encoding: VectorEncoding | None) -> None:
+        if dimensions is not None and dimensions < 1:
+            raise ValueError(f"dimensions is {dimensions}; it must be 1 or more")
+        if dimensions is not None and not self._profile.embed_dimensions:
+            raise self._connection.annotate(
+                UnsupportedOptionError("dimensions", "this server ignores it; cut and normalise the vectors yourself")
+            )
+        if encoding is not None and encoding not in self._profile.vector_encodings:
+            known = " or ".join(self._profile.vector_encodings)
+            raise self._connection.annotate(
+                UnsupportedOptionError("encoding", f"vectors of this server come as {known}")
+            )
+
+    async def count_tokens(
+        self,
+        prompt: str | Message | Sequence[Message],
+        *,
+        model: str | None = None,
+        tools: Sequence[Tool | Callable[..., object]] = (),
+    ) -> int:
+        count = self._profile.count_tokens
+        if count is None:
+            raise self._unsupported("count_tokens", "the server has no counter, and it is not guessed")
+        request = ChatRequest(messages=messages_of(prompt), model=self._model(model), tools=as_tools(tools))
+        return await self._connection.execute(count(request, self._counted_table()), retry=self._connection.policy)
+
+    def _counted_table(self) -> OptionTable:
+        # The counters take messages in the form of the type's own wire, whatever generation goes over.
+        return self._profile.wire_apis[self._profile.wire_api]
+
+    async def aclose(self) -> None:
+        if self._connection.launcher is not None:
+            await self._connection.launcher.aclose()
+
+    # --- the parts of a request -------------------------------------------------------------------
+
+    def _model(self, model: str | None) -> str:
+        chosen = model or self.default_model
+        if not chosen:
+            raise NoModelError(
+                f'no model is named in the request, and the backend "{self.name}" has no default_model',
+                key="default_model",
+                backend=self.name,
+            )
+        return chosen
+
+    def _request(self, prompt: Prompt, options: ChatOptions) -> ChatRequest:
+        named = "" if isinstance(prompt, ChatRequest) else self._model(options.get("model"))
+        return chat_request(prompt, named, options)
+
+    def _encode(self, request: ChatRequest, *, stream: bool) -> HTTPRequest:
+        try:
+            return self._codec.encode_chat(request, stream=stream)
+        except UnsupportedOptionError as error:
+            raise self._connection.annotate(error) from error.__cause__

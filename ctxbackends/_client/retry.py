@@ -1,0 +1,246 @@
+"""When a failed request is retried. The only importer of tenacity; knows no HTTP library and no wire format.
+
+There are two budgets. The cold start (``ready_timeout``): a server that is not ready yet is a state, and is waited for.
+The transient budget: a few more attempts for requests that provably were not processed. tenacity is entered only after
+a first attempt has failed. Requests that may have been processed are never retried: a generation is a job on somebody's
+GPU.
+
+A starting server is probed after 50 ms, then with growing gaps: up to 250 ms on this machine and in private networks,
+and up to a second elsewhere and after the first two minutes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import attrs
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
+
+from ctxbackends._chat.events import Loading, OnProgress
+from ctxbackends._chat.servers import LoadState
+from ctxbackends.errors import (
+    APIConnectionError,
+    APIStatusError,
+    APITimeoutError,
+    BackendError,
+    ModelLoadFailedError,
+    ModelLoadingError,
+    RateLimitError,
+    ServerDiedError,
+    ServiceUnavailableError,
+)
+
+T = TypeVar("T")
+
+FIRST_POLL = 0.05
+POLL_GROWTH = 1.5
+LOCAL_POLL = 0.25
+REMOTE_POLL = 1.0
+"""The longest gaps between two probes, in seconds: on loopback and private addresses, and elsewhere."""
+LOCAL_POLL_FOR = 120.0
+"""Seconds after which a local server is probed no more often than a remote one."""
+TRANSIENT_ATTEMPTS = 3
+RETRY_AFTER_CAP = 60.0
+
+_logger = logging.getLogger("ctxbackends")
+
+
+@attrs.frozen(kw_only=True)
+class RetryPolicy:
+    """How one backend is retried. ``ready_timeout`` in seconds; None: a refused connection is an error at once.
+
+    ``endpoint`` names the server in the progress. ``local``: the server is on this machine or in a private network, and
+    is probed more often.
+    """
+
+    endpoint: str
+    ready_timeout: float | None
+    local: bool = False
+    transient_attempts: int = TRANSIENT_ATTEMPTS
+    retry_after_cap: float = RETRY_AFTER_CAP
+
+    async def retry(
+        self,
+        attempt: Callable[[], Awaitable[T]],
+        error: BackendError,
+        *,
+        started: float,
+        probe: bool = False,
+        on_progress: OnProgress | None = None,
+    ) -> T:
+        """Return the result of ``attempt``, whose first call began at ``started`` (``time.monotonic()``) and failed
+        with ``error``.
+
+        ``probe``: it changes nothing on the server, so it is also retried at a silent or half-started one. Raise the
+        last error; ``waited`` on it is how long the cold start was waited for.
+        """
+        cold_start = _ColdStart(self, started=started, probe=probe, on_progress=on_progress)
+        transient = _Transient(self, cold_start)
+        try:
+            while True:
+                budget = next((budget for budget in (cold_start, transient) if budget.covers(error)), None)
+                if budget is None:
+                    raise error
+                try:
+                    return await budget.retry(attempt, error)
+                except BackendError as latest:
+                    error = latest
+                if budget.covers(error):  # it is spent
+                    error.waited = budget.waited
+                    raise error
+        finally:
+            cold_start.log_end()
+
+
+class _Budget(ABC):
+    """The attempts that are made after one kind of failure."""
+
+    @property
+    def waited(self) -> float | None:
+        return None
+
+    @abstractmethod
+    def covers(self, error: BaseException) -> bool:
+        """Return whether to retry after ``error``."""
+
+    @abstractmethod
+    def is_spent(self, attempts: int, /) -> bool: ...
+
+    @abstractmethod
+    def delay(self, error: BaseException | None, attempts: int, /) -> float:
+        """Return the seconds to wait after ``attempts`` that failed, the last one with ``error``."""
+
+    @abstractmethod
+    def report(self, error: BaseException | None, attempts: int, delay: float, /) -> None:
+        """Tell that the next attempt comes after ``delay``."""
+
+    async def retry(self, attempt: Callable[[], Awaitable[T]], error: BackendError) -> T:
+        """Call ``attempt``, which failed once with ``error``, until it returns, fails otherwise, or the budget is
+        spent."""
+        if self.is_spent(1):
+            raise error
+        delay = self.delay(error, 1)
+        self.report(error, 1, delay)
+        await asyncio.sleep(delay)  # tenacity makes its first attempt at once
+        retrying = AsyncRetrying(
+            retry=retry_if_exception(self.covers),
+            stop=lambda state: self.is_spent(1 + state.attempt_number),
+            wait=lambda state: self.delay(_failure(state), 1 + state.attempt_number),
+            before_sleep=lambda state: self.report(_failure(state), 1 + state.attempt_number, state.upcoming_sleep),
+            reraise=True,
+        )
+        return await retrying(attempt)
+
+
+def _failure(state: RetryCallState) -> BaseException | None:
+    return state.outcome.exception() if state.outcome is not None else None
+
+
+class _ColdStart(_Budget):
+    """One wait for a server that starts."""
+
+    def __init__(self, policy: RetryPolicy, *, started: float, probe: bool, on_progress: OnProgress | None) -> None:
+        self._policy = policy
+        self._seconds = policy.ready_timeout or 0.0
+        self._started = started
+        self._probe = probe
+        self._on_progress = on_progress
+        self._seen: set[LoadState] = set()
+
+    @property
+    def waited(self) -> float:
+        return time.monotonic() - self._started
+
+    def covers(self, error: BaseException) -> bool:
+        state = self._state(error)
+        if state == "refused" and "loading" in self._seen:
+            raise ServerDiedError(
+                "the server said that it loads its model, and then stopped listening: it died while loading"
+            ) from error
+        return state is not None
+
+    def is_spent(self, _: int, /) -> bool:
+        return self.waited >= self._seconds
+
+    def delay(self, _: BaseException | None, attempts: int, /) -> float:
+        longest = LOCAL_POLL if self._policy.local and self.waited < LOCAL_POLL_FOR else REMOTE_POLL
+        gap = FIRST_POLL * POLL_GROWTH ** min(attempts - 1, 20)
+        return max(0.0, min(gap, longest, self._seconds - self.waited))
+
+    def report(self, error: BaseException | None, _attempts: int, _delay: float, /) -> None:
+        state = self._state(error)
+        assert state is not None, "only a server that starts is waited for"
+        if not self._seen:
+            _logger.info("Waiting for %s to start (%s), up to %g s", self._policy.endpoint, state, self._seconds)
+        self._seen.add(state)
+        if self._on_progress is not None:
+            self._on_progress(
+                Loading(endpoint=self._policy.endpoint, state=state, elapsed=self.waited, budget=self._seconds)
+            )
+
+    def log_end(self) -> None:
+        if self._seen:
+            _logger.info("Waited %.2f s for %s to start", self.waited, self._policy.endpoint)
+
+    def _state(self, error: BaseException | None) -> LoadState | None:
+        return _load_state(error, probe=self._probe) if self._policy.ready_timeout is not None else None
+
+
+class _Transient(_Budget):
+    """The few attempts for a request that was not processed. The failures of a cold start are not its own."""
+
+    def __init__(self, policy: RetryPolicy, cold_start: _ColdStart) -> None:
+        self._policy = policy
+        self._cold_start = cold_start
+
+    def covers(self, error: BaseException) -> bool:
+        if isinstance(error, APIConnectionError):
+            return not error.sent and not error.refused and not error.permanent
+        if isinstance(error, APITimeoutError):
+            return error.phase == "connect"
+        if not isinstance(error, RateLimitError | ServiceUnavailableError) or self._cold_start.covers(error):
+            return False
+        return error.retry_after is None or error.retry_after <= self._policy.retry_after_cap
+
+    def is_spent(self, attempts: int, /) -> bool:
+        return attempts >= self._policy.transient_attempts
+
+    def delay(self, error: BaseException | None, attempts: int, /) -> float:
+        asked = error.retry_after if isinstance(error, APIStatusError) else None
+        return float(asked if asked is not None else 0.5 * 2.0 ** (attempts - 1))
+
+    def report(self, error: BaseException | None, attempts: int, delay: float, /) -> None:
+        # Its text may be the server's, which may repeat the prompt.
+        why = f"HTTP {error.status_code}" if isinstance(error, APIStatusError) else type(error).__name__
+        endpoint, total = self._policy.endpoint, self._policy.transient_attempts
+        _logger.info("Retrying %s in %g s (%s, attempt %d of %d)", endpoint, delay, why, attempts + 1, total)
+
+
+def _load_state(error: BaseException | None, *, probe: bool) -> LoadState | None:
+    """Return the state of a server that ``error`` shows to be starting, or None for any other error."""
+    if isinstance(error, ModelLoadingError):
+        return "loading"
+    if isinstance(error, ModelLoadFailedError):
+        return None
+    if isinstance(error, APIConnectionError):
+        if error.refused:
+            return "refused"
+        # Port forwarders accept before the server behind them listens, and close. A generation could be running behind
+        # it; a probe can ask again.
+        return "silent" if probe and error.sent else None
+    if probe and isinstance(error, APITimeoutError):
+        return "silent"
+    # A swap proxy while it starts the server behind it: its body is not the model server's. After 502 a generation may
+    # have been processed.
+    if (
+        isinstance(error, APIStatusError)
+        and error.message is None
+        and error.status_code in ((502, 503) if probe else (503,))
+    ):
+        return "starting"
+    return None

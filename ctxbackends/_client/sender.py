@@ -1,0 +1,334 @@
+"""One attempt at a request to one server: its URL, headers, timeouts and slots, and the facts that only this side adds
+to errors. Knows no operation and no retry.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Literal, Protocol, TypeAlias, TypeVar
+
+import attrs
+
+from ctxbackends._client.concurrency import Limiter, Release
+from ctxbackends._client.redact import redact
+from ctxbackends._client.stream_source import StreamTimeouts, timeout_key
+from ctxbackends._config.api_key import find_api_key
+from ctxbackends._config.backend_config import BackendConfig
+from ctxbackends._http.addresses import check_endpoint
+from ctxbackends._http.body import ByteStream
+from ctxbackends._http.deadlines import Deadline
+from ctxbackends._http.errors import strip_tracebacks
+from ctxbackends._http.headers import CheckedHeaders
+from ctxbackends._http.proxy import DIRECT, Route, proxied
+from ctxbackends._http.tls import tls_context
+from ctxbackends._http.transport import RequestTimeouts, Transport
+from ctxbackends._profiles.profile import Profile
+from ctxbackends._util.secrets import MaskedHeaders, Secret
+from ctxbackends._wire.base import Codec, HTTPRequest, HTTPResponse
+from ctxbackends._wire.errors import error_from_response
+from ctxbackends.errors import (
+    APIConnectionError,
+    APITimeoutError,
+    AuthenticationError,
+    BackendError,
+    ConfigError,
+    InvalidEndpointError,
+)
+
+T = TypeVar("T")
+Auth: TypeAlias = Literal["control", "chat", "stream"]
+"""Which headers a request is sent with."""
+
+_logger = logging.getLogger("ctxbackends")
+
+CONTROL_TIMEOUT = 30.0
+PROBE_TIMEOUT = 5.0
+DEATH_KNOWN_AFTER = 0.5
+"""Seconds after which a process that closed a connection is taken to be alive."""
+
+
+class Launcher(Protocol):
+    """A server that is started on first use."""
+
+    @property
+    def description(self) -> str: ...
+
+    @property
+    def running(self) -> bool:
+        """Whether its process is there now."""
+        ...
+
+    async def start(self) -> str:
+        """Start it where it does not run, and return its base URL. Called before every request."""
+        ...
+
+    def failure(self) -> BackendError | None:
+        """Why it has ended, when it has ended by itself."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+class RequestSender:
+    """Sends each request once. ``environ`` is where the API key is looked up."""
+
+    def __init__(
+        self,
+        config: BackendConfig,
+        *,
+        profile: Profile,
+        codec: Codec,
+        transport: Transport,
+        launcher: Launcher | None,
+        limiter: Limiter,
+        environ: Mapping[str, str],
+    ) -> None:
+        self._name = config.name
+        self._transport = transport
+        self.launcher = launcher
+        self.limiter = limiter
+        endpoint = config.endpoint or profile.default_endpoint
+        if launcher is None and endpoint is None:
+            raise InvalidEndpointError(
+                f"a backend of type {config.type} needs an endpoint", key="endpoint", backend=config.name
+            )
+        self._base_url = "" if launcher is not None or endpoint is None else endpoint
+        self._route = self._build_route(config)
+        self._key, self._key_source = _found_key(config, profile, environ)
+        common = {"Content-Type": "application/json", **_account_headers(config)}
+        chat = {**common, **self._auth(codec.auth_headers)}
+        closing = {"Connection": "close"} if profile.close_after_stream else {}
+        self._headers = {
+            "control": MaskedHeaders({**common, **self._auth(profile.auth)}),
+            "chat": MaskedHeaders(chat),
+            "stream": MaskedHeaders({**chat, **closing}),
+        }
+        self._checked: dict[tuple[str, tuple[tuple[str, str], ...]], CheckedHeaders] = {}
+        self._connect_timeout = _first(config.connect_timeout, profile.connect_timeout)
+        self._open_timeouts = RequestTimeouts(connect=self._connect_timeout)
+        self.stream_timeouts = StreamTimeouts(
+            first_token=_first(config.first_token_timeout, profile.first_token_timeout),
+            idle=_first(config.idle_timeout, profile.idle_timeout),
+            total=_first(config.timeout, profile.timeout),
+        )
+        self._open_phase = _shortest(
+            ("first_token", self.stream_timeouts.first_token), ("total", self.stream_timeouts.total)
+        )
+        # For an answer that comes in one piece: without a total limit, the limit of the first token holds for it.
+        total, key = self.stream_timeouts.total, "timeout"
+        if total is None:
+            total, key = self.stream_timeouts.first_token, "first_token_timeout"
+        self.request_timeouts = RequestTimeouts(connect=self._connect_timeout, total=total, total_key=key)
+        self.ready_timeout = _first(config.ready_timeout, profile.ready_timeout) or None
+
+    def _build_route(self, config: BackendConfig) -> Route:
+        """Where it is allowed to go, and how. Raises ConfigError and AirgapError; nothing is sent."""
+        if self.launcher is not None:
+            return DIRECT  # on this machine, over plain HTTP
+        if self._transport.airgap:
+            check_endpoint(self._base_url, trust_env=config.trust_env, backend=config.name)
+        route = proxied(self._base_url, backend=config.name) if config.trust_env else DIRECT
+        tls = tls_context(
+            ca_bundle=config.ca_bundle,
+            client_cert=config.client_cert,
+            client_key=config.client_key,
+            backend=config.name,
+        )
+        if tls is not None and not self._base_url.startswith("https://"):
+            key = "ca_bundle" if config.ca_bundle is not None else "client_cert"
+            raise ConfigError(
+                "is for TLS, and has no effect without an https:// endpoint", key=key, backend=config.name
+            )
+        # Servers on asyncio (uvicorn, and so vLLM) end such a handshake without the alert that would say why.
+        asks = "; a server that demands a client certificate (client_cert) may end it so"
+        hint = asks if self._base_url.startswith("https://") and config.client_cert is None else ""
+        if route.proxy is not None:
+            hint += f"; the way there is through the proxy {route.proxy}"
+        return attrs.evolve(route, tls=tls, hint=hint)
+
+    def _auth(self, headers_for: Callable[[str], Mapping[str, str]]) -> Mapping[str, str]:
+        return MaskedHeaders(headers_for(self._key.reveal())) if self._key is not None else {}
+
+    @property
+    def endpoint(self) -> str:
+        """The base URL; before a server that is started here has one, what it will serve."""
+        return self._base_url or (self.launcher.description if self.launcher else "")
+
+    def cancel_on_close(self) -> Deadline:
+        """Return a context that is ended with ClosedError when the client is closed."""
+        return self._transport.cancel_on_close()
+
+    def check(self) -> None:
+        """Raise ClosedError and EventLoopError, where nothing can be sent from here."""
+        self._transport.check()
+
+    # --- timeouts ---------------------------------------------------------------------------------
+
+    def list_timeouts(self) -> RequestTimeouts:
+        """Return those of a request that costs the server nothing: shorter than for a generation. At a server that
+        starts, each probe is short, and the whole wait is ``ready_timeout``."""
+        connect, total = self._connect_timeout, self.stream_timeouts.total
+        if self.ready_timeout is not None:
+            return RequestTimeouts(
+                connect=connect, total=min(PROBE_TIMEOUT, self.ready_timeout), total_key="ready_timeout"
+            )
+        if total is not None and total <= CONTROL_TIMEOUT:
+            return RequestTimeouts(connect=connect, total=total)
+        return RequestTimeouts(connect=connect, total=CONTROL_TIMEOUT, total_key=None)
+
+    def probe_timeouts(self) -> RequestTimeouts:
+        """Return those of one probe that is not to keep anybody waiting."""
+        return RequestTimeouts(connect=self._connect_timeout, total=PROBE_TIMEOUT, total_key=None)
+
+    # --- one attempt ------------------------------------------------------------------------------
+
+    async def send(
+        self, request: HTTPRequest, timeouts: RequestTimeouts, *, auth: Auth = "control", acquire_slot: bool = False
+    ) -> HTTPResponse:
+        """Send one request once. Raise for any response but a 2xx."""
+        headers = self._headers_for(request, auth)
+        url = (
+            self._base_url + _checked_path(request.path) if self.launcher is None else await self._managed_url(request)
+        )
+        release = await self._acquire_slot() if acquire_slot and not self.limiter.is_unlimited else None
+        sent_at = time.monotonic()
+        status: int | None = None
+        try:
+            # A request that only looks at a server leaves no connection behind. A generation on one that is closed
+            # without a response looks like one on a connection that had been closed before, and would be retried.
+            response = await self._transport.send(
+                url, request, headers=headers, timeouts=timeouts, route=self._route, keep=acquire_slot
+            )
+            status = response.status
+        except APIConnectionError as error:
+            await self._on_unreachable(error)
+            raise
+        finally:
+            if release is not None:
+                release()
+            if _logger.isEnabledFor(logging.DEBUG):
+                _log_request(request, status, time.monotonic() - sent_at)
+        if 200 <= response.status < 300:
+            return response
+        raise error_from_response(response)
+
+    async def open(self, request: HTTPRequest) -> ByteStream:
+        """Send one request for a stream once, and return its body when the headers have come. It keeps its slot until
+        it is closed."""
+        phase, limit = self._open_phase
+        headers = self._headers_for(request, "stream")
+        url = (
+            self._base_url + _checked_path(request.path) if self.launcher is None else await self._managed_url(request)
+        )
+        release = await self._acquire_slot() if not self.limiter.is_unlimited else None
+        loop = asyncio.get_running_loop()
+        sent_at = loop.time()
+        opened: ByteStream | HTTPResponse | None = None
+        try:
+            with self._transport.deadline(limit):
+                opened = await self._transport.open(
+                    url, request, headers=headers, timeouts=self._open_timeouts, route=self._route
+                )
+        except APIConnectionError as error:
+            await self._on_unreachable(error)
+            raise
+        except BackendError:
+            raise
+        except TimeoutError as error:
+            raise APITimeoutError(phase, limit or 0.0, key=timeout_key(phase)) from strip_tracebacks(error)
+        finally:
+            if release is not None and isinstance(opened, ByteStream):
+                opened.on_close(release)
+            elif release is not None:
+                release()
+            if _logger.isEnabledFor(logging.DEBUG):
+                status = 200 if isinstance(opened, ByteStream) else opened.status if opened is not None else None
+                _log_request(request, status, loop.time() - sent_at)
+        if isinstance(opened, ByteStream):
+            opened.sent_at = sent_at
+            return opened
+        assert opened is not None, "there was a response"
+        raise error_from_response(opened)
+
+    async def _acquire_slot(self) -> Release:
+        with self._transport.cancel_on_close():
+            return await self.limiter.acquire()
+
+    async def _on_unreachable(self, error: APIConnectionError) -> None:
+        """Raise why the server's process ended, where it did. A process closes its connections before it is known to
+        have ended."""
+        if not error.sent:
+            self.limiter.invalidate()  # what comes back may work on another number of requests
+        if self.launcher is None:
+            return
+        deadline = time.monotonic() + (DEATH_KNOWN_AFTER if error.sent else 0.0)
+        while (died := self.launcher.failure()) is None and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        if died is not None:
+            raise died from error
+
+    def annotate(self, error: BackendError) -> BackendError:
+        """Add the facts that only this side knows, and remove the API key."""
+        error.backend = error.backend or self._name
+        error.endpoint = error.endpoint or self.endpoint
+        if isinstance(error, AuthenticationError):
+            error.key_source = self._key_source
+        if self._key is not None and redact(error, self._key.reveal()):
+            strip_tracebacks(error)  # the answer that it was in is in them
+        return error
+
+    def _headers_for(self, request: HTTPRequest, kind: Auth) -> CheckedHeaders:
+        """Put together and checked once for all requests that have the same ones. Raises ConfigError."""
+        key = kind, tuple(request.headers.items())
+        headers = self._checked.get(key)
+        if headers is None:
+            headers = self._checked[key] = self._transport.prepare_headers({**self._headers[kind], **request.headers})
+        return headers
+
+    async def _managed_url(self, request: HTTPRequest) -> str:
+        """The URL at the server that is started here."""
+        assert self.launcher is not None, "only asked for where there is one"
+        self._base_url = await self.launcher.start()
+        return self._base_url + _checked_path(request.path)
+
+
+@functools.lru_cache(256)
+def _checked_path(path: str) -> str:
+    """``path``, where it is one: "@other" behind a host and a port would be another host. Raises ConfigError."""
+    if not path.startswith("/") or not path.isascii() or not path.isprintable() or " " in path:
+        raise ConfigError(
+            f"the path {path!a} of a request must begin with a slash, and hold no white space, controls or "
+            "non-ASCII characters; percent-encode them (urllib.parse.quote)"
+        )
+    return path
+
+
+def _log_request(request: HTTPRequest, status: int | None, seconds: float) -> None:
+    _logger.debug("%s %s: %s in %.3f s", request.method, request.path, status or "no response", seconds)
+
+
+def _account_headers(config: BackendConfig) -> dict[str, str]:
+    # https://platform.openai.com/docs/api-reference/authentication
+    named = {"OpenAI-Organization": config.organization, "OpenAI-Project": config.project}
+    return {header: value for header, value in named.items() if value is not None}
+
+
+def _found_key(config: BackendConfig, profile: Profile, environ: Mapping[str, str]) -> tuple[Secret | None, str | None]:
+    found = find_api_key(config, profile, environ)
+    return (None, None) if found is None else (Secret(found[0]), found[1])
+
+
+def _first(*values: float | None) -> float | None:
+    return next((value for value in values if value is not None), None)
+
+
+def _shortest(*phases: tuple[str, float | None]) -> tuple[str, float | None]:
+    limited = [(limit, name) for name, limit in phases if limit is not None]
+    if not limited:
+        return phases[0]
+    limit, name = min(limited)
+    return name, limit

@@ -1,0 +1,1 @@
+"""Configuration: `BackendConfig`, and reading and writing `.ctxrc`."""

@@ -1,0 +1,407 @@
+"""`.ctxrc` -> the values of :mod:`ctxbackends._config.backend_config`, with the line of each fault; knows no transport, no registry.
+
+What is read is strict: a key that is misspelt, given twice or of the wrong kind is an error with its place, never a
+silent default. Other top-level keys of the file belong to other programs and are left alone, unless they look like
+one of ours. A value that could be an API key is never repeated in a message. The write is
+:mod:`ctxbackends._config.writer`.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Collection, Iterator, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import attrs
+
+from ctxbackends._config.backend_config import (
+    DURATION_FIELDS,
+    LOCAL_COUNT_FIELDS,
+    TLS_FIELDS,
+    BackendConfig,
+    CtxConfig,
+    unknown_type,
+)
+from ctxbackends._config.display import display_name, has_unsafe_characters
+from ctxbackends._config.yaml_nodes import (
+    MERGE,
+    Node,
+    Pair,
+    compose,
+    count_of,
+    duration_of,
+    flag_of,
+    is_a,
+    is_text,
+    keep_alive_of,
+    text_of,
+)
+from ctxbackends._profiles.builtin import PROFILES
+from ctxbackends.errors import ConfigError, DuplicateBackendError, UnknownBackendError
+
+FILE_NAME = ".ctxrc"
+MAX_FILE_SIZE = 128 * 1024
+"""Bytes. A configuration is a few kilobytes; what is larger is another file by mistake, and YAML is slow to read:
+half a minute for a megabyte."""
+
+_MAX_MERGED = 100  # mappings in one entry: a file could make the same thousands count in thousands of entries
+
+# --- the file -----------------------------------------------------------------------------------------
+
+
+def find_ctxrc(start: Path | None = None) -> Path | None:
+    """The nearest ``.ctxrc`` from ``start`` (the working directory) upwards; None where there is none."""
+    try:
+        folder = Path(os.path.abspath(start if start is not None else os.curdir))
+    except FileNotFoundError:  # the working directory was deleted
+        return None
+    for candidate in (folder, *folder.parents):
+        if os.path.isfile(candidate / FILE_NAME):
+            return candidate / FILE_NAME
+    return None
+
+
+def load_ctxrc(path: Path, *, types: Collection[str] = tuple(PROFILES)) -> CtxConfig:
+    """Read ``path``. ``types``: the backend types that may stand in it. Raises ConfigError and its kinds."""
+    return parse_ctxrc(read_text(path), path=str(path), types=types)
+
+
+def parse_ctxrc(text: str, *, path: str, types: Collection[str] = tuple(PROFILES)) -> CtxConfig:
+    """``text`` as the content of ``path``, whose directory relative model paths are relative to."""
+    return read_document(text, path=path, types=types).config
+
+
+def airgap_of(path: Path) -> bool:
+    """Whether the file forbids all endpoints but loopback and private ones. Its backends are not looked at."""
+    return _Reader(str(path), ()).airgap(read_text(path))
+
+
+def redact_of(path: Path) -> tuple[str, ...]:
+    """The globs of ``privacy.redact`` in the file. Its backends are not looked at."""
+    return _Reader(str(path), ()).redact(read_text(path))
+
+
+def context_dir_of(path: Path) -> str | None:
+    """The absolute path that ``context_dir`` means, which is relative to the file; None where the key is not there. Its
+    backends are not looked at."""
+    return _Reader(str(path), ()).context_dir(read_text(path))
+
+
+def read_text(path: Path) -> str:
+    """The characters of the file as they stand, line ends and byte order mark included. Raises ConfigError."""
+    try:
+        # Looked at first, since opening a pipe waits for its writer.
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode):
+            what = "is a directory" if stat.S_ISDIR(mode) else "is no regular file"
+            raise ConfigError(f"{what}; a {FILE_NAME} is a text file", path=str(path))
+        with open(path, "rb") as file:
+            data = file.read(MAX_FILE_SIZE + 1)
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", path=str(path)) from error
+    except ValueError:  # a NUL in the path
+        raise ConfigError("is no path of a file", path=ascii(str(path))) from None
+    if len(data) > MAX_FILE_SIZE:
+        raise ConfigError(f"is larger than {MAX_FILE_SIZE} bytes; is it the right file?", path=str(path))
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        start = error.start
+    # Raised out here, so that the decoder's error, which holds all of the file, does not travel along as __context__.
+    raise ConfigError("is not UTF-8 text", path=str(path), line=data.count(b"\n", 0, start) + 1)
+
+
+# --- what is in it ------------------------------------------------------------------------------------
+
+
+@attrs.frozen(kw_only=True)
+class Entry:
+    """One item of ``backends``: its node, the fields that it gives (merge keys resolved), and what they make."""
+
+    node: Node
+    fields: Mapping[str, Any]
+    config: BackendConfig
+
+
+@attrs.frozen(kw_only=True)
+class Document:
+    """A file that was read: the values, and the nodes with their places in the text (less a byte order mark)."""
+
+    config: CtxConfig
+    root: Node | None
+    keys: Mapping[str, Pair]
+    entries: tuple[Entry, ...]
+
+
+def read_document(text: str, *, path: str, types: Collection[str]) -> Document:
+    return _Reader(path, types).document(text)
+
+
+_FIELDS: Mapping[str, Callable[[Node], Any]] = MappingProxyType(
+    {
+        **dict.fromkeys(("name", "type", "endpoint", "api_key_env"), text_of),
+        **dict.fromkeys(("default_model", "model_mismatch", "wire_api"), text_of),
+        **dict.fromkeys(DURATION_FIELDS, duration_of),
+        **dict.fromkeys(("context_length", "max_concurrency"), count_of),
+        "keep_alive": keep_alive_of,
+        **dict.fromkeys(("organization", "project", "model_path"), text_of),
+        **dict.fromkeys(LOCAL_COUNT_FIELDS, count_of),
+        **dict.fromkeys(("embeddings", "trust_env"), flag_of),
+        **dict.fromkeys(TLS_FIELDS, text_of),
+    }
+)
+_TOP_LEVEL = ("airgap", "backends", "context_dir", "default_backend", "privacy")
+_OTHER_TOP_LEVEL = frozenset(
+    {
+        *("token_budget", "priority_order", "auto_archive", "archive_after_days", "scratchpad_encrypt"),
+        *("allow_outside_cwd", "event_log", "entry_count_learnings", "entry_count_decisions", "convention_line_count"),
+        *("injection_token_warn", "context_window", "billing_token_warn", "key_rotation_days", "freshness_files"),
+        "notify",
+    }
+)
+"""The keys of the Go program ``ctx``, which reads the same file."""
+_MAX_TYPOS = 2
+_SECRET_MEMBERS = frozenset({"apikey", "key", "token", "apitoken", "accesstoken", "authtoken", "secret", "password"})
+
+
+class _Reader:
+    """Walks the nodes of one text; every error it raises says where."""
+
+    def __init__(self, path: str, types: Collection[str]) -> None:
+        self._path = path
+        self._types = types
+
+    def document(self, text: str) -> Document:
+        root = compose(text, self._path)
+        keys = self._keys(root)
+        entries = self._entries(*keys["backends"]) if "backends" in keys else ()
+        backends = tuple(entry.config for entry in entries)
+        default = self._default(*keys["default_backend"], backends) if "default_backend" in keys else None
+        config = CtxConfig(
+            path=Path(self._path),
+            backends=backends,
+            default_backend=default,
+            airgap=self._airgap(keys),
+            redact=self._redact(keys),
+        )
+        return Document(config=config, root=root, keys=keys, entries=entries)
+
+    def airgap(self, text: str) -> bool:
+        return self._airgap(self._keys(compose(text, self._path)))
+
+    def _airgap(self, keys: Mapping[str, Pair]) -> bool:
+        if "airgap" not in keys:
+            return False
+        try:
+            return flag_of(keys["airgap"][1])
+        except ValueError as error:
+            raise self._error(str(error), "airgap", *keys["airgap"]) from None
+
+    def context_dir(self, text: str) -> str | None:
+        keys = self._keys(compose(text, self._path))
+        if "context_dir" not in keys:
+            return None
+        key, value = keys["context_dir"]
+        if not is_text(value) or not value.value or has_unsafe_characters(value.value):
+            raise self._error("must be the path of a directory, such as docs/context", "context_dir", key, value)
+        return resolve_path(value.value, self._path)
+
+    def redact(self, text: str) -> tuple[str, ...]:
+        return self._redact(self._keys(compose(text, self._path)))
+
+    def _redact(self, keys: Mapping[str, Pair]) -> tuple[str, ...]:
+        if "privacy" not in keys:
+            return ()
+        top, node = keys["privacy"]
+        if not is_a(node, "mapping", "map"):
+            raise self._error("must hold keys and values, such as redact:", "privacy", top, node)
+        found: dict[str, Pair] = {}
+        for key, value in node.value:
+            # Strict, since a misspelt key would let out what it should keep.
+            if not is_text(key) or key.value != "redact":
+                name = display_name(key.value) if is_text(key) else "a key"
+                raise self._error("unknown key; the only one is redact", f"privacy.{name}", key)
+            if "redact" in found:
+                raise self._error("is given twice", "privacy.redact", key)
+            found["redact"] = (key, value)
+        return self._globs(*found["redact"]) if found else ()
+
+    def _globs(self, key: Node, value: Node) -> tuple[str, ...]:
+        if not is_a(value, "sequence", "seq"):
+            raise self._error('must be a list of globs, such as ["*.pem", "secrets/**"]', "privacy.redact", key, value)
+        globs = []
+        for index, node in enumerate(value.value):
+            if not is_text(node) or not node.value.strip("/ ") or has_unsafe_characters(node.value):
+                raise self._error("must be a glob, such as secrets/** or *.pem", f"privacy.redact[{index}]", key, node)
+            if node.value.startswith("!"):
+                raise self._error("takes back another one, which cannot be said here", f"privacy.redact[{index}]", node)
+            globs.append(str(node.value))
+        return tuple(globs)
+
+    def _keys(self, root: Node | None) -> dict[str, Pair]:
+        """The keys at the top of the file."""
+        if root is None or is_a(root, "scalar", "null"):
+            return {}
+        if not is_a(root, "mapping", "map"):
+            raise self._error("the file must hold keys and values, such as backends:", None, root)
+        keys: dict[str, Pair] = {}
+        for mapping in self._mappings(root, None):
+            for key, value in mapping.value:
+                if not is_text(key):
+                    continue
+                self._check_spelling(key)
+                if mapping is root:
+                    if key.value in keys:
+                        raise self._error("is given twice", display_name(key.value), key)
+                    keys[key.value] = (key, value)
+                elif key.value in _TOP_LEVEL:
+                    keys.setdefault(key.value, (key, value))
+        return keys
+
+    def _check_spelling(self, key: Node) -> None:
+        """Refuse a key that looks like one of ours: ``airgpa: true`` must not leave the airgap open."""
+        if key.value in _TOP_LEVEL or key.value in _OTHER_TOP_LEVEL:
+            return
+        distances = {name: _edit_distance(key.value.lower(), name) for name in _TOP_LEVEL}
+        near = min(distances, key=distances.__getitem__)
+        if distances[near] <= _MAX_TYPOS:
+            raise self._error(f"unknown key; did you mean {near}?", display_name(key.value), key)
+
+    def _entries(self, key: Node, value: Node) -> tuple[Entry, ...]:
+        if is_a(value, "scalar", "null"):
+            return ()
+        if not is_a(value, "sequence", "seq"):
+            raise self._error('must be a list, each item beginning with "- name:"', "backends", key, value)
+        entries: dict[str, Entry] = {}
+        for index, node in enumerate(value.value):
+            where = f"backends[{index}]"
+            if not is_a(node, "mapping", "map"):
+                raise self._error("must hold keys and values, such as name: and type:", where, key, node)
+            pairs = self._pairs(node, where)
+            entry = self._entry(node, pairs, where)
+            name = entry.config.name
+            if name in entries:
+                line = _line(*pairs["name"])
+                raise DuplicateBackendError(display_name(name), path=self._path, line=line, key=f"{where}.name")
+            entries[name] = entry
+        return tuple(entries.values())
+
+    def _pairs(self, node: Node, where: str) -> dict[str, Pair]:
+        """The members of an entry. What stands in the entry itself wins over what it merges."""
+        pairs: dict[str, Pair] = {}
+        for mapping in self._mappings(node, where):
+            names: set[str] = set()
+            for key, value in mapping.value:
+                name = "<<" if key.tag == MERGE else self._field(key, where)
+                if name in names:
+                    raise self._error("is given twice", f"{where}.{name}", key)
+                names.add(name)
+                if name != "<<":
+                    pairs.setdefault(name, (key, value))
+        return pairs
+
+    def _mappings(self, node: Node, where: str | None) -> Iterator[Node]:
+        """The mapping and those of its merge keys, once each, in the order of https://yaml.org/type/merge.html.
+
+        ``where`` is the place of an entry; it is None for the whole file, whose other keys are nobody's business here.
+        """
+        left, seen = [node], set[int]()
+        while left:
+            mapping = left.pop()
+            if id(mapping) in seen:
+                continue
+            seen.add(id(mapping))
+            yield mapping
+            sources: list[Node] = []
+            for key, value in mapping.value:
+                if key.tag == MERGE:
+                    for source in value.value if value.id == "sequence" else [value]:
+                        if is_a(source, "mapping", "map"):
+                            sources.append(source)
+                        elif where is not None:
+                            raise self._error("must name a mapping or a list of mappings", f"{where}.<<", key, source)
+            left += reversed(sources)
+            if len(seen) + len(left) > _MAX_MERGED:
+                raise self._error(f"merges more than {_MAX_MERGED} mappings", where, node)
+
+    def _field(self, key: Node, where: str) -> str:
+        if not is_text(key):
+            raise self._error("the keys of a backend are plain names, such as name: and type:", where, key)
+        name = str(key.value)
+        if name in _FIELDS:
+            return name
+        if name != display_name(name):
+            raise self._error("has a key that does not belong here", where, key)
+        if name.lower().replace("-", "").replace("_", "") in _SECRET_MEMBERS:
+            problem = "no key stands in this file; put it into an environment variable, and name that in api_key_env"
+            raise self._error(problem, f"{where}.{name}", key)
+        near = get_close_matches(name, _FIELDS, n=1)
+        hint = f"; did you mean {near[0]}?" if near else f"; the keys are {', '.join(_FIELDS)}"
+        raise self._error(f"unknown key{hint}", f"{where}.{name}", key)
+
+    def _entry(self, node: Node, pairs: Mapping[str, Pair], where: str) -> Entry:
+        fields: dict[str, Any] = {}
+        for field, pair in pairs.items():
+            try:
+                fields[field] = _FIELDS[field](pair[1])
+            except ValueError as error:
+                raise self._error(str(error), f"{where}.{field}", *pair) from None
+        if "name" not in fields:
+            raise self._error("is missing", f"{where}.name", node)
+        source = "type" if "type" in fields else "name"
+        if fields[source] and fields[source] not in self._types:
+            unknown = unknown_type(fields[source], self._types, implied=source == "name")
+            unknown.path, unknown.line, unknown.key = self._path, _line(*pairs[source]), f"{where}.{source}"
+            raise unknown
+        for field in ("model_path", *TLS_FIELDS):
+            if fields.get(field):
+                fields[field] = resolve_path(fields[field], self._path)
+        try:
+            config = BackendConfig(**{"type": fields["name"], **fields})
+        except ConfigError as error:
+            place = pairs.get(error.key or "", (node,))
+            error.path, error.line, error.key = self._path, _line(*place), f"{where}.{error.key}"
+            raise
+        return Entry(node=node, fields=fields, config=config)
+
+    def _default(self, key: Node, value: Node, backends: tuple[BackendConfig, ...]) -> str:
+        if not is_text(value) or not value.value:
+            raise self._error("must be the name of a backend; leave it out for none", "default_backend", key, value)
+        names = [config.name for config in backends]
+        if value.value not in names:
+            name = display_name(value.value)
+            raise UnknownBackendError(name, names, path=self._path, line=_line(key, value), key="default_backend")
+        return str(value.value)
+
+    def _error(self, problem: str, key: str | None, *pair: Node) -> ConfigError:
+        return ConfigError(problem, path=self._path, line=_line(*pair), key=key)
+
+
+def _edit_distance(written: str, name: str) -> int:
+    """The letters to add, leave out or change until ``written`` is ``name``; a lower bound where the lengths say that
+    they are far apart."""
+    if abs(len(written) - len(name)) > _MAX_TYPOS:
+        return abs(len(written) - len(name))
+    row = list(range(len(name) + 1))
+    for count, letter in enumerate(written, 1):
+        above, row = row, [count]
+        for index, other in enumerate(name):
+            row.append(min(row[index] + 1, above[index + 1] + 1, above[index] + (letter != other)))
+    return row[-1]
+
+
+def _line(key: Node, value: Node | None = None) -> int:
+    # An empty value has the place of whatever comes next, lines further down.
+    place = key if value is None or value.start_mark.index == value.end_mark.index else value
+    return place.start_mark.line + 1
+
+
+def resolve_path(written: str, path: str) -> str:
+    """A path as the file ``path`` names it: ``~`` is the home directory, relative is relative to that file."""
+    if has_unsafe_characters(written):  # refused by BackendConfig; Python's path functions cut at NUL
+        return written
+    return os.path.abspath(os.path.join(os.path.dirname(path), os.path.expanduser(written)))

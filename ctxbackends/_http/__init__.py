@@ -1,0 +1,1 @@
+"""HTTP over aiohttp. Nothing else imports aiohttp, except test servers."""

@@ -1,0 +1,106 @@
+"""Addresses: loopback, private networks, and the airgap that allows nothing else."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Collection
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import TypeAlias
+from urllib.parse import urlsplit
+
+from ctxbackends.errors import AirgapError
+
+_Network: TypeAlias = IPv4Network | IPv6Network
+
+LOOPBACK: tuple[_Network, ...] = (
+    IPv4Network("127.0.0.0/8"),  # RFC 1122, section 3.2.1.3
+    IPv6Network("::1/128"),  # RFC 4291, section 2.5.3
+)
+PRIVATE: tuple[_Network, ...] = (
+    *LOOPBACK,
+    IPv4Network("10.0.0.0/8"),  # RFC 1918
+    IPv4Network("172.16.0.0/12"),  # RFC 1918
+    IPv4Network("192.168.0.0/16"),  # RFC 1918
+    IPv4Network("169.254.0.0/16"),  # RFC 3927, link-local
+    IPv6Network("fc00::/7"),  # RFC 4193, unique local
+    IPv6Network("fe80::/10"),  # RFC 4291, section 2.5.6, link-local
+)
+"""What an airgapped registry talks to. Written out: ``ipaddress.is_private`` also takes in the ranges for
+documentation, and what it takes in changes with Python. Not here: 100.64.0.0/10 (RFC 6598), which is a provider's
+network."""
+
+# What else connects to this machine on Linux; RFC 1122 allows it as a source alone, so an airgap refuses it.
+_UNSPECIFIED: tuple[_Network, ...] = (IPv4Network("0.0.0.0/32"), IPv6Network("::/128"))
+
+_NUMERIC = re.compile(r"(0x[0-9a-f]*|[0-9]+)(\.(0x[0-9a-f]*|[0-9]+)){0,3}\.?", re.ASCII | re.IGNORECASE)
+
+
+def address_of(host: str) -> IPv4Address | IPv6Address | None:
+    """The address that ``host`` is written as, in any form that the C library takes (``0x7f.1``, ``2130706433``), an
+    IPv4 address inside of IPv6 as the IPv4 address; None for a name."""
+    if _NUMERIC.fullmatch(host):
+        try:
+            return IPv4Address(socket.inet_aton(host.removesuffix(".")))
+        except OSError:
+            return None
+    try:
+        address = ip_address(host.strip("[]"))
+    except ValueError:
+        return None
+    return address.ipv4_mapped or address if isinstance(address, IPv6Address) else address
+
+
+def _within(address: IPv4Address | IPv6Address, networks: Collection[_Network]) -> bool:
+    return any(address.version == network.version and address in network for network in networks)
+
+
+def is_localhost(name: str) -> bool:
+    """Whether the name is one that RFC 6761, section 6.3, keeps for this machine."""
+    return re.fullmatch(r"(.*\.)?localhost\.?", name, re.IGNORECASE) is not None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether ``host`` is this machine, as far as its text says: nothing is looked up."""
+    address = address_of(host)
+    return is_localhost(host) if address is None else _within(address, (*LOOPBACK, *_UNSPECIFIED))
+
+
+def is_inside(host: str) -> bool | None:
+    """Whether the address that ``host`` is written as is loopback or in a private network; None for a name."""
+    address = address_of(host)
+    return None if address is None else _within(address, (*PRIVATE, *_UNSPECIFIED))
+
+
+def is_local(host: str) -> bool:
+    """Return whether ``host`` is loopback or in a private network. Nothing is looked up: a name other than localhost is
+    not."""
+    return is_loopback(host) or is_inside(host) is True
+
+
+# --- airgap -------------------------------------------------------------------------------------------
+
+
+def check_endpoint(endpoint: str | None, *, trust_env: bool, backend: str | None = None) -> None:
+    """Raise AirgapError where the endpoint's host is an address outside, or proxies may be used. What a name leads to
+    is known when it is looked up; ``check_addresses`` judges it then."""
+    address = address_of(urlsplit(endpoint or "").hostname or "")
+    if address is not None and not _within(address, PRIVATE):
+        raise AirgapError(f"the endpoint {endpoint} is {_OUTSIDE}", endpoint=endpoint, backend=backend)
+    if trust_env:
+        problem = f"a proxy could take what is for {endpoint} anywhere, and airgap is on; leave out trust_env"
+        raise AirgapError(problem, endpoint=endpoint, key="trust_env", backend=backend)
+
+
+def check_addresses(host: str, addresses: Collection[str]) -> None:
+    """Raise AirgapError unless each of the addresses that ``host`` leads to is inside; those of localhost must be
+    loopback. All of them: which one is connected to is a matter of chance."""
+    allowed = LOOPBACK if is_localhost(host) else PRIVATE
+    for written in addresses:
+        address = address_of(written.partition("%")[0])
+        if address is None or not _within(address, allowed):
+            leads = f"{host} is" if written == host else f"{host} resolves to {written}, which is"
+            raise AirgapError(f"{leads} {_OUTSIDE if allowed is PRIVATE else 'not loopback'}")
+
+
+_OUTSIDE = "neither loopback nor in a private network; nothing was sent to it"

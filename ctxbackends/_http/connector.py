@@ -1,0 +1,155 @@
+"""What aiohttp connects with: which addresses a name may lead to, which pooled connections are handed out, and what
+becomes of aiohttp's errors around one request. Knows no session and no wire format.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import select
+import socket
+import sys
+import time
+import weakref
+from types import TracebackType
+from typing import Any, Self
+
+import aiohttp
+from aiohttp.abc import ResolveResult
+from aiohttp.connector import Connection
+
+from ctxbackends._http.addresses import check_addresses
+from ctxbackends._http.errors import AIOHTTP_ERRORS, strip_tracebacks, translate
+from ctxbackends._http.proxy import Route
+from ctxbackends.errors import AirgapError, APITimeoutError, BackendError
+
+STALE_SECONDS = 0.1
+"""A pooled connection that had been closed shows it within the time that a packet takes to come back. One that closes
+later has most likely been read from, and a generation may have begun."""
+
+
+class LoopbackResolver(aiohttp.ThreadedResolver):
+    """Leaves out ``::1`` on machines without IPv6, where containers still resolve ``localhost`` to it.
+
+    Without this, a refused connection is reported as two different failures in one text, and could not be told from a
+    permanent one. ``airgap``: judges each address here, where the look-up is the one whose answer is connected to.
+    """
+
+    def __init__(self, *, airgap: bool = False) -> None:
+        super().__init__()
+        self._airgap = airgap
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        found = await super().resolve(host, port, family)
+        if self._airgap:
+            check_addresses(host, [result["host"] for result in found])
+        usable = [result for result in found if result["host"] != "::1" or _has_ipv6_loopback()]
+        return usable or found
+
+
+def _has_ipv6_loopback() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+def airgapped_socket(address: tuple[Any, ...]) -> socket.socket:
+    """What every connection begins with: aiohttp asks no resolver about a host that is an address already."""
+    host = str(address[4][0])
+    check_addresses(host, [host])
+    return socket.socket(*address[:3])
+
+
+class Connector(aiohttp.TCPConnector):
+    """Hands out no pooled connection on which something came while nobody had asked: the end of it, or an answer to
+    nothing, which aiohttp would read as the answer to the next request.
+
+    Notes in the request's context that its connection came from the pool. A TraceConfig would tell as much, and makes
+    the whole request cost 8 % more (tests/benchmarks/parts.py).
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._known: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Any],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  # aiohttp names it
+    ) -> Connection:
+        while True:
+            connection = await super().connect(req, traces, timeout)
+            protocol, transport = connection.protocol, connection.transport
+            if protocol not in self._known:
+                self._known.add(protocol)
+                return connection
+            spoiled = protocol is None or protocol.should_close or transport is None or transport.is_closing()
+            if not spoiled and not _has_unread(transport):
+                context = _context.get()
+                if context is not None:
+                    context.reused_at = time.monotonic()
+                return connection
+            connection.close()
+
+
+def _has_unread(transport: asyncio.Transport | None) -> bool:
+    """Whether something came on this connection that the event loop has not read yet. Never with TLS, to which itself
+    may belong what comes.
+
+    Asked anew each time: to keep what poll() registered would spare 0.3 us of a request.
+    """
+    if transport is None or transport.get_extra_info("ssl_object") is not None:
+        return False
+    descriptor = transport.get_extra_info("socket").fileno()
+    if sys.platform == "win32":
+        # The proactor's pending read takes data at once, and the end of the connection shows here.
+        return bool(select.select([descriptor], [], [], 0)[0])
+    looked = select.poll()  # select() takes no descriptor from 1024 on here
+    looked.register(descriptor, select.POLLIN)
+    return bool(looked.poll(0))
+
+
+class RequestContext:
+    """One request and its answer, around which aiohttp's errors become ours. ``reused_at``: when the connection was
+    taken from the pool, None where it is new. ``refused``: no connection to this address was allowed."""
+
+    __slots__ = ("_before", "_connect_timeout", "_route", "refused", "reused_at")
+
+    def __init__(self, route: Route, connect_timeout: float | None) -> None:
+        self._route = route
+        self._connect_timeout = connect_timeout
+        self.reused_at: float | None = None
+        self.refused: AirgapError
+
+    def __enter__(self) -> Self:
+        self._before = _context.set(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        _context.reset(self._before)
+        if isinstance(error, AirgapError):
+            # Made anew: the frames of the resolver's error hold the request's headers, and others may wait for it.
+            self.refused = AirgapError(error.problem, key=error.key)
+            return True
+        if isinstance(error, BackendError) or not isinstance(error, AIOHTTP_ERRORS):
+            return False
+        if isinstance(error, aiohttp.ConnectionTimeoutError):
+            limit = self._connect_timeout or 0.0
+            raise APITimeoutError("connect", limit, key="connect_timeout") from strip_tracebacks(error)
+        raise translate(error, reused=self._is_stale, started=False, route=self._route) from strip_tracebacks(error)
+
+    @property
+    def _is_stale(self) -> bool:
+        """Whether the connection failed so soon after it came from the pool that it had been closed before."""
+        return self.reused_at is not None and time.monotonic() < self.reused_at + STALE_SECONDS
+
+
+_context: contextvars.ContextVar[RequestContext | None] = contextvars.ContextVar("ctxbackends_request", default=None)

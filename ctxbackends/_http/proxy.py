@@ -1,0 +1,99 @@
+"""Proxies of the environment, and the route of one backend."""
+
+from __future__ import annotations
+
+import re
+import urllib.request
+from base64 import b64encode
+from ssl import SSLContext
+from urllib.parse import unquote, urlsplit
+
+import attrs
+
+from ctxbackends._http.addresses import is_loopback
+from ctxbackends._util.secrets import MaskedHeaders
+from ctxbackends.errors import APIConnectionError, ConfigError
+
+# --- the route ----------------------------------------------------------------------------------------
+
+
+@attrs.frozen(kw_only=True)
+class Route:
+    """How requests of one backend travel. ``proxy``: its URL, without credentials. ``proxy_headers``: what the proxy
+    alone gets. ``tls``: None for the system's certificates. ``hint``: what else it may mean when the server ends a
+    connection that is new."""
+
+    proxy: str | None = None
+    proxy_headers: MaskedHeaders = attrs.field(factory=MaskedHeaders)
+    tls: SSLContext | None = None
+    hint: str = ""
+
+
+DIRECT = Route()
+
+
+def proxied(endpoint: str, *, backend: str | None = None) -> Route:
+    """The route to ``endpoint`` by the proxies of the environment; loopback is never proxied.
+
+    Raises ConfigError, which shows nothing of the proxy's URL but its scheme, where that cannot be used.
+    """
+    parts = urlsplit(endpoint)
+    host = parts.hostname or ""
+    if is_loopback(host):
+        return DIRECT
+    proxies = urllib.request.getproxies_environment()
+    place = f"[{host}]" if ":" in host else host
+    bypass = urllib.request.proxy_bypass_environment  # type: ignore[attr-defined]  # typeshed has it not
+    if bypass(f"{place}:{parts.port}" if parts.port else place, proxies):
+        return DIRECT
+    name = parts.scheme if proxies.get(parts.scheme) else "all"
+    written = proxies.get(name)
+    if not written:
+        return DIRECT
+    problem, route = _route_by(written if "://" in written else f"http://{written}")
+    if problem:
+        del written, proxies  # a traceback may show the values of a frame
+        raise ConfigError(
+            f"{name.upper()}_PROXY of the environment {problem}; correct it, add the host to NO_PROXY, or leave out "
+            "trust_env",
+            key="trust_env",
+            backend=backend,
+        )
+    return route
+
+
+def _route_by(url: str) -> tuple[str, Route]:
+    """What is wrong with the proxy's URL, or the route over it."""
+    scheme = url.partition("://")[0].lower()
+    if scheme not in ("http", "https"):
+        shown = scheme if re.fullmatch("[a-z0-9+.-]{1,16}", scheme) else "another kind"
+        return f"names a proxy of {shown}, and only http:// and https:// proxies can be used", DIRECT
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        return "has a bad host or port", DIRECT
+    if not host or not re.fullmatch("[a-z0-9._:-]+", host) or port == 0:
+        return "has a bad host or port", DIRECT
+    headers = MaskedHeaders()
+    if parts.username is not None:
+        credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        encoded = b64encode(credentials.encode("utf-8", "replace")).decode()
+        headers["Proxy-Authorization"] = f"Basic {encoded}"  # RFC 7617
+    place = f"[{host}]" if ":" in host else host
+    return "", Route(proxy=f"{scheme}://{place}{'' if port is None else f':{port}'}", proxy_headers=headers)
+
+
+def is_proxy(route: Route, host: str, port: int | None) -> bool:
+    """Whether this is the place of the route's proxy."""
+    proxy = urlsplit(route.proxy or "")
+    return (proxy.hostname, proxy.port or {"http": 80, "https": 443}.get(proxy.scheme)) == (host, port)
+
+
+def proxy_refusal(route: Route, status: int) -> APIConnectionError:
+    """What a proxy's own answer means. ``refused`` on none of them: that is the sign of a server that starts."""
+    if status == 407:
+        why = "wants other credentials, or some (user:password@ in its URL; HTTP 407)"
+    else:
+        why = f"does not connect to it (HTTP {status})"
+    return APIConnectionError(f"the proxy {route.proxy} {why}", permanent=status < 500)  # 5xx: it cannot reach it now

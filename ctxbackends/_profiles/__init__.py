@@ -1,0 +1,1 @@
+"""Backend types: one row for each, and the options that each supports."""

@@ -1,0 +1,317 @@
+"""The option tables: which options each server supports on each of its wire formats.
+
+Values only: the codecs use them, the capabilities page is generated from them, and a test covers every key. A comment
+gives the source of a row that goes beyond the API's reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from ctxbackends._wire.options import OPTION_KEYS, OptionSupport, OptionTable, Supported, Transform, Unsupported
+
+
+def _merge(*parts: Mapping[str, OptionSupport]) -> OptionTable:
+    """Merge the parts, later ones over earlier ones, in the order of the documentation; raise for a missing key."""
+    merged: dict[str, OptionSupport] = {}
+    for part in parts:
+        merged |= part
+    return MappingProxyType({key: merged[key] for key in OPTION_KEYS})
+
+
+def _unsupported(keys: tuple[str, ...], reason: str) -> dict[str, OptionSupport]:
+    return dict.fromkeys(keys, Unsupported(reason))
+
+
+_CONSTRAINED_TEXT = ("response_format: regex", "response_format: choice", "response_format: grammar")
+_EXTRA: dict[str, OptionSupport] = {"extra_body": Supported("")}
+
+
+# --- OpenAI chat completions ---------------------------------------------------------------------------
+
+_NOT_OPENAI = "not an option of the OpenAI API; if this server supports it, pass it in extra_body"
+_NO_BUDGET = "the OpenAI API has no budget of reasoning tokens; pass reasoning_effort"
+_NO_FORMAT = "this API enforces only JSON; pass a JSONSchemaFormat with a pattern or an enum"
+
+_ENCRYPTED = "only the server that encrypted this reasoning can read it"
+
+_CHAT: dict[str, OptionSupport] = {
+    "max_tokens": Supported("max_tokens"),
+    "temperature": Supported("temperature"),
+    "top_p": Supported("top_p"),
+    **_unsupported(("top_k", "min_p", "repetition_penalty"), _NOT_OPENAI),
+    "seed": Supported("seed"),
+    "frequency_penalty": Supported("frequency_penalty"),
+    "presence_penalty": Supported("presence_penalty"),
+    "logprobs": Supported("logprobs"),
+    "top_logprobs": Supported("top_logprobs"),
+    "reasoning_effort": Supported("reasoning_effort"),
+    "reasoning_budget": Unsupported(_NO_BUDGET),
+    "parallel_tool_calls": Supported("parallel_tool_calls"),
+    "stop_sequences": Supported("stop"),
+    "response_format: json_object": Supported("response_format"),
+    "response_format: json_schema": Supported("response_format"),
+    **_unsupported(_CONSTRAINED_TEXT, _NO_FORMAT),
+    "tools": Supported("tools"),
+    "tool_choice: auto": Supported("tool_choice"),
+    "tool_choice: none": Supported("tool_choice"),
+    "tool_choice: required": Supported("tool_choice"),
+    "tool_choice: named": Supported("tool_choice"),
+    "message: image data": Supported("messages"),
+    "message: image url": Supported("messages"),
+    "message: reasoning": Supported("messages.reasoning_content"),
+    "message: redacted reasoning": Unsupported(_ENCRYPTED),
+    "message: tool call": Supported("messages"),
+    "message: tool result": Supported("messages"),
+    **_EXTRA,
+}
+
+OPENAI_COMPATIBLE_CHAT = _merge(_CHAT)
+
+OPENAI_CHAT = _merge(
+    _CHAT,
+    {
+        # max_tokens is deprecated, and reasoning models reject it.
+        "max_tokens": Supported("max_completion_tokens"),
+        "message: reasoning": Unsupported("OpenAI's chat completions do not accept reasoning of earlier turns"),
+    },
+)
+
+VLLM_CHAT = _merge(
+    _CHAT,
+    {
+        "top_k": Supported("top_k"),
+        "min_p": Supported("min_p"),
+        "repetition_penalty": Supported("repetition_penalty"),
+        "max_tokens": Supported("max_tokens", Transform.SILENT_CLAMP),
+        "top_logprobs": Supported("top_logprobs", maximum=20),
+        "reasoning_effort": Supported("reasoning_effort", Transform.MODEL_TEMPLATE),
+        "reasoning_budget": Supported("thinking_token_budget"),
+        # guided_json and similar options are ignored: 200 and free text (measured, 0.32.0).
+        "response_format: regex": Supported("structured_outputs.regex"),
+        "response_format: choice": Supported("structured_outputs.choice"),
+        "response_format: grammar": Supported("structured_outputs.grammar"),
+        "response_format: json_schema": Supported("response_format", Transform.LENGTHS_DESCRIBED),
+        "tools": Supported("tools", Transform.LENGTHS_DESCRIBED),
+        "message: reasoning": Supported("messages.reasoning"),
+    },
+)
+
+LLAMACPP_CHAT = _merge(
+    _CHAT,
+    {
+        "top_k": Supported("top_k"),
+        "min_p": Supported("min_p"),
+        "repetition_penalty": Supported("repeat_penalty"),
+        # Every build passes these on to the chat template; the member reasoning_effort came later.
+        "reasoning_effort": Supported("chat_template_kwargs.reasoning_effort", Transform.TEMPLATE_SWITCH),
+        "reasoning_budget": Unsupported(
+            "the name differs between builds of llama-server; pass the one of your build in extra_body"
+        ),
+        "parallel_tool_calls": Supported("parallel_tool_calls", Transform.BEST_EFFORT),
+        "response_format: json_schema": Supported("response_format", Transform.PARTIAL_ENFORCEMENT),
+        "tool_choice: required": Supported("tool_choice", Transform.TEXT_FIRST),
+        # b8672 answers json_object with free text and 200 (measured).
+        "response_format: json_object": Supported("response_format", Transform.AS_SCHEMA),
+        "response_format: regex": Unsupported("llama-server supports only grammars; pass a GrammarFormat"),
+        "response_format: choice": Supported("grammar", Transform.AS_GBNF),
+        "response_format: grammar": Supported("grammar"),
+        # An object is silently treated as "auto" (measured).
+        "tool_choice: named": Supported("tool_choice", Transform.ONLY_TOOL),
+    },
+)
+
+_OLLAMA_NO_CHOICE = "Ollama cannot force a tool call"
+_OLLAMA_NO_URL = "Ollama does not fetch images; pass their bytes with ImagePart.from_bytes"
+_OLLAMA_NO_FORMAT = "Ollama enforces only JSON; pass a JSONSchemaFormat with a pattern or an enum"
+_OLLAMA_TOOLS: dict[str, OptionSupport] = {
+    "tool_choice: auto": Supported("tools", Transform.SERVER_DEFAULT),
+    "tool_choice: none": Supported("tools", Transform.WITHOUT_TOOLS),
+    **_unsupported(("tool_choice: required", "tool_choice: named"), _OLLAMA_NO_CHOICE),
+    "parallel_tool_calls": Unsupported("Ollama does not support this option"),
+    "message: image url": Unsupported(_OLLAMA_NO_URL),
+}
+_OLLAMA_USE_NATIVE = "Ollama's OpenAI-compatible API ignores it; its own API (wire_api: ollama) supports it"
+
+OLLAMA_CHAT = _merge(
+    _CHAT,
+    _OLLAMA_TOOLS,
+    _unsupported(("top_k", "min_p", "repetition_penalty", "logprobs", "top_logprobs"), _OLLAMA_USE_NATIVE),
+    _unsupported(_CONSTRAINED_TEXT, _OLLAMA_NO_FORMAT),
+    {
+        "temperature": Supported("temperature", Transform.DEFAULT_ONE),
+        "top_p": Supported("top_p", Transform.DEFAULT_ONE),
+        "message: reasoning": Supported("messages.reasoning"),
+    },
+)
+
+_LMSTUDIO_NOT_LISTED = (
+    "LM Studio does not document it for chat completions; if your version supports it, pass it in extra_body"
+)
+
+LMSTUDIO_CHAT = _merge(
+    _CHAT,
+    _unsupported(
+        ("min_p", "logprobs", "top_logprobs", "reasoning_effort", "reasoning_budget", "parallel_tool_calls"),
+        _LMSTUDIO_NOT_LISTED,
+    ),
+    {
+        "top_k": Supported("top_k"),
+        "repetition_penalty": Supported("repeat_penalty"),
+        # 400: 'response_format.type' must be 'json_schema' or 'text'
+        "response_format: json_object": Supported("response_format", Transform.AS_SCHEMA),
+        "tool_choice: required": Supported("tool_choice", Transform.LLAMACPP_ENGINE),
+        "tool_choice: named": Supported("tool_choice", Transform.ONLY_TOOL),
+        "message: image url": Unsupported(
+            "LM Studio does not fetch images; pass their bytes with ImagePart.from_bytes"
+        ),
+    },
+)
+
+# https://platform.claude.com/docs/en/api/openai-sdk lists what is ignored.
+_FLOOR = "Anthropic's OpenAI-compatible API ignores it; its own API (wire_api: messages) is the default"
+
+ANTHROPIC_CHAT = _merge(
+    _CHAT,
+    _unsupported(
+        (
+            "seed",
+            "frequency_penalty",
+            "presence_penalty",
+            "logprobs",
+            "top_logprobs",
+            "reasoning_effort",
+            "reasoning_budget",
+            "response_format: json_object",
+            "response_format: json_schema",
+            "message: reasoning",
+        ),
+        _FLOOR,
+    ),
+    {"temperature": Supported("temperature", maximum=1.0)},
+)
+
+
+# --- Anthropic's Messages ------------------------------------------------------------------------------
+
+_NOT_MESSAGES = "the Messages API has no such option"
+_NO_ANY_OBJECT = "the Messages API has no format for arbitrary objects; pass a JSONSchemaFormat"
+
+_MESSAGES: dict[str, OptionSupport] = {
+    "max_tokens": Supported("max_tokens"),
+    "temperature": Supported("temperature", maximum=1.0),
+    "top_p": Supported("top_p"),
+    "top_k": Supported("top_k"),
+    **_unsupported(
+        ("min_p", "seed", "frequency_penalty", "presence_penalty", "repetition_penalty", "logprobs", "top_logprobs"),
+        _NOT_MESSAGES,
+    ),
+    "reasoning_effort": Supported("output_config.effort", Transform.THINKING),
+    "reasoning_budget": Supported("thinking.budget_tokens"),
+    "parallel_tool_calls": Supported("tool_choice.disable_parallel_tool_use", Transform.INVERTED),
+    "stop_sequences": Supported("stop_sequences"),
+    "response_format: json_object": Unsupported(_NO_ANY_OBJECT),
+    "response_format: json_schema": Supported("output_config.format"),
+    **_unsupported(_CONSTRAINED_TEXT, "the Messages API enforces only JSON schemas"),
+    "tools": Supported("tools"),
+    "tool_choice: auto": Supported("tool_choice"),
+    "tool_choice: none": Supported("tool_choice"),
+    "tool_choice: required": Supported("tool_choice"),
+    "tool_choice: named": Supported("tool_choice"),
+    "message: image data": Supported("messages"),
+    "message: image url": Supported("messages"),
+    "message: reasoning": Supported("messages"),
+    "message: redacted reasoning": Supported("messages"),
+    "message: tool call": Supported("messages"),
+    "message: tool result": Supported("messages"),
+    **_EXTRA,
+}
+
+ANTHROPIC_MESSAGES = _merge(
+    _MESSAGES,
+    {
+        "message: reasoning": Supported("messages", Transform.WITH_SIGNATURE),
+        "tools": Supported("tools", Transform.STRICT_BOUNDS_DESCRIBED),
+        # https://platform.claude.com/docs/en/build-with-claude/structured-outputs lists what is rejected.
+        "response_format: json_schema": Supported("output_config.format", Transform.CONSTRAINTS_DESCRIBED),
+    },
+)
+
+_USE_CHAT = "this server ignores it on /v1/messages; the default wire_api supports it"
+_LOCAL_MESSAGES: dict[str, OptionSupport] = {
+    **_unsupported(("reasoning_effort", "reasoning_budget", "parallel_tool_calls"), _USE_CHAT),
+    "temperature": Supported("temperature"),
+}
+
+COMPATIBLE_MESSAGES = _merge(_MESSAGES)
+# The format in output_config is enforced (measured, 0.32.0); thinking and effort are ignored.
+VLLM_MESSAGES = _merge(
+    _MESSAGES,
+    _LOCAL_MESSAGES,
+    {
+        "response_format: json_schema": Supported("output_config.format", Transform.LENGTHS_DESCRIBED),
+        "tools": Supported("tools", Transform.LENGTHS_DESCRIBED),
+    },
+)
+# Measured (b8672, b11549): output_config and the choice "none" are ignored, and a named tool is treated as "any".
+LLAMACPP_MESSAGES = _merge(
+    _MESSAGES,
+    _LOCAL_MESSAGES,
+    _unsupported(("response_format: json_schema",), _USE_CHAT),
+    {
+        "tool_choice: none": Supported("tools", Transform.WITHOUT_TOOLS),
+        "tool_choice: named": Supported("tool_choice", Transform.ONLY_TOOL),
+    },
+)
+# https://docs.ollama.com/api/anthropic-compatibility
+OLLAMA_MESSAGES = _merge(
+    _MESSAGES,
+    _LOCAL_MESSAGES,
+    _unsupported(("response_format: json_schema",), _USE_CHAT),
+    {key: _OLLAMA_TOOLS[key] for key in ("tool_choice: required", "tool_choice: named", "message: image url")},
+    {"tool_choice: none": Unsupported(_USE_CHAT), "tool_choice: auto": Unsupported(_USE_CHAT)},
+)
+# https://lmstudio.ai/docs/developer/anthropic-compat
+LMSTUDIO_MESSAGES = _merge(
+    _MESSAGES,
+    _LOCAL_MESSAGES,
+    _unsupported(("response_format: json_schema",), _USE_CHAT),
+    {
+        "message: image url": LMSTUDIO_CHAT["message: image url"],
+        "tool_choice: named": Supported("tool_choice", Transform.ONLY_TOOL),
+    },
+)
+
+
+# --- Ollama --------------------------------------------------------------------------------------------
+
+OLLAMA_NATIVE = _merge(
+    {
+        "max_tokens": Supported("options.num_predict"),
+        "temperature": Supported("options.temperature"),
+        "top_p": Supported("options.top_p"),
+        "top_k": Supported("options.top_k"),
+        "min_p": Supported("options.min_p"),
+        "seed": Supported("options.seed"),
+        "frequency_penalty": Supported("options.frequency_penalty"),
+        "presence_penalty": Supported("options.presence_penalty"),
+        "repetition_penalty": Supported("options.repeat_penalty"),
+        "logprobs": Supported("logprobs"),
+        "top_logprobs": Supported("top_logprobs", maximum=20),
+        "reasoning_effort": Supported("think", Transform.THINK_LEVEL),
+        "reasoning_budget": Unsupported("Ollama has no budget of reasoning tokens; pass reasoning_effort"),
+        "stop_sequences": Supported("options.stop"),
+        "response_format: json_object": Supported("format"),
+        "response_format: json_schema": Supported("format"),
+        **_unsupported(_CONSTRAINED_TEXT, _OLLAMA_NO_FORMAT),
+        "tools": Supported("tools"),
+        **_OLLAMA_TOOLS,
+        "message: image data": Supported("messages.images"),
+        "message: reasoning": Supported("messages.thinking"),
+        "message: redacted reasoning": Unsupported(_ENCRYPTED),
+        "message: tool call": Supported("messages.tool_calls", Transform.ARGUMENTS_OBJECT),
+        "message: tool result": Supported("messages"),
+        **_EXTRA,
+    }
+)

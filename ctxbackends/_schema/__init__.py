@@ -1,0 +1,1 @@
+"""JSON Schema: from a Python type, in the form that servers accept, and back to a value."""

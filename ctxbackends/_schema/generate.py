@@ -1,0 +1,98 @@
+"""A Python type to a JSON Schema."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol, TypeVar, cast
+
+import msgspec
+
+T = TypeVar("T")
+
+
+class PydanticModel(Protocol):
+    """The class of a pydantic model, recognized by its methods: pydantic itself is never imported."""
+
+    def model_json_schema(self) -> dict[str, Any]: ...
+
+    def model_validate_json(self, json_data: str) -> Any: ...
+
+
+def as_pydantic_model(target: object) -> PydanticModel | None:
+    if isinstance(target, type) and hasattr(target, "model_json_schema") and hasattr(target, "model_validate_json"):
+        return cast(PydanticModel, target)
+    return None
+
+
+def schema_for(target: type[T]) -> dict[str, Any]:
+    """Return the JSON Schema of an attrs class, dataclass, TypedDict, msgspec Struct, pydantic model or built-in type.
+
+    Raises:
+        TypeError: JSON cannot represent the type.
+    """
+    model = as_pydantic_model(target)
+    schema = model.model_json_schema() if model is not None else msgspec.json.schema(target)
+    plain = schema.pop("$defs", {})
+    definitions = {name: _make_strict(_inline_references(definition, plain)) for name, definition in plain.items()}
+    root: dict[str, Any] = _make_strict(_inline_references(schema, plain) if "$ref" not in schema else schema)
+    reference = root.pop("$ref", None)
+    if reference is not None:
+        # Inline the root: servers require an object there, not a reference.
+        name = reference.removeprefix("#/$defs/")
+        root = {**definitions[name], **root}
+        if not _has_reference(definitions, reference):
+            del definitions[name]
+    return {**root, "$defs": definitions} if definitions else root
+
+
+WRAPPER_KEY = "value"
+
+
+def wrap_in_object(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the schema of an object whose one member matches ``schema``."""
+    inner = {name: part for name, part in schema.items() if name != "$defs"}
+    wrapper = {
+        "type": "object",
+        "properties": {WRAPPER_KEY: inner},
+        "required": [WRAPPER_KEY],
+        "additionalProperties": False,
+    }
+    return {**wrapper, **({"$defs": schema["$defs"]} if "$defs" in schema else {})}
+
+
+def _inline_references(node: Any, definitions: Mapping[str, Any]) -> Any:
+    """Replace references that have siblings: strict schemas allow none."""
+    if isinstance(node, list):
+        return [_inline_references(item, definitions) for item in node]
+    if not isinstance(node, dict):
+        return node
+    if "$ref" in node and len(node) > 1:
+        siblings = {name: part for name, part in node.items() if name != "$ref"}
+        node = {**definitions[node["$ref"].removeprefix("#/$defs/")], **siblings}
+    return {name: _inline_references(part, definitions) for name, part in node.items()}
+
+
+def _make_strict(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_make_strict(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    strict = {
+        key: {name: _make_strict(part) for name, part in value.items()}
+        if key == "properties"
+        else value
+        if key in ("enum", "const")
+        else _make_strict(value)
+        for key, value in node.items()
+        if key != "default"
+    }
+    if "properties" in strict:
+        strict["required"] = list(strict["properties"])
+        strict.setdefault("additionalProperties", False)
+    return strict
+
+
+def _has_reference(node: Any, reference: str) -> bool:
+    if isinstance(node, dict):
+        return node.get("$ref") == reference or any(_has_reference(value, reference) for value in node.values())
+    return isinstance(node, list) and any(_has_reference(item, reference) for item in node)

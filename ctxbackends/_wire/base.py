@@ -1,0 +1,186 @@
+"""The values between a codec and the transport, and the protocols of the wire formats. Sans-I/O; imports no aiohttp."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias, TypeVar
+
+import attrs
+import msgspec
+
+from ctxbackends._chat.events import StreamEvent
+from ctxbackends._chat.requests import ChatRequest
+from ctxbackends._chat.responses import Completion
+from ctxbackends.errors import BackendError, MalformedResponseError, ResponseTooLargeError
+
+T = TypeVar("T")
+
+MAX_BODY_BYTES = 8 * 1024 * 1024
+"""The largest response body, and the largest event of a stream, in bytes."""
+
+
+class HTTPRequest(msgspec.Struct, frozen=True):
+    """A request without endpoint and authorization, which the backend adds. ``path`` starts with a slash."""
+
+    method: str
+    path: str
+    body: bytes | None = None
+    headers: Mapping[str, str] = {}
+
+
+class HTTPResponse(msgspec.Struct, frozen=True, kw_only=True):
+    """A response with its whole body.
+
+    The repr shows neither headers nor body, since servers may echo API keys.
+
+    Attributes:
+        status: The HTTP status code.
+        headers: The headers, with lower-case names.
+        body: The whole body.
+        received_at: Unix time in seconds, for a ``Retry-After`` that is a date.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    received_at: float = 0.0
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("status", self.status), ("received_at", self.received_at)]
+
+    def __repr__(self) -> str:
+        return f"HTTPResponse(status={self.status}, received_at={self.received_at})"
+
+
+class StreamDecoder(Protocol):
+    """Decodes the bytes of a stream to events.
+
+    Its methods do not raise: a failure is set in ``failure``, after the events before it. After :meth:`close`, exactly
+    one of ``finished`` and ``failure`` is set.
+
+    Attributes:
+        served_model: The model that the server names.
+        response_id: The server's ID of the response.
+        failure: A StreamInterruptedError without ``partial``, which the stream adds, or a more specific BackendError.
+        finished: The terminal marker arrived.
+    """
+
+    served_model: str | None
+    response_id: str | None
+    failure: BackendError | None
+    finished: bool
+
+    def feed(self, data: bytes) -> list[StreamEvent]:
+        """Return the events that ``data`` completes, in order, however the bytes are split."""
+        ...
+
+    def close(self) -> list[StreamEvent]:
+        """Return the last events after the end of the body, or set ``failure``."""
+        ...
+
+
+class BaseDecoder:
+    """The common state of the stream decoders."""
+
+    __slots__ = ("failure", "finished", "response_id", "served_model")
+
+    def __init__(self) -> None:
+        self.served_model: str | None = None
+        self.response_id: str | None = None
+        self.failure: BackendError | None = None
+        self.finished = False
+
+    def is_ended(self) -> bool:
+        return self.finished or self.failure is not None
+
+    def decode_each(
+        self, pieces: Callable[[], Sequence[T]], decode: Callable[[Sequence[T], list[StreamEvent]], None]
+    ) -> list[StreamEvent]:
+        """Return the events of the lines or frames that ``pieces`` returns, up to the end of the response."""
+        events: list[StreamEvent] = []
+        if self.is_ended():
+            return events
+        try:
+            decode(pieces(), events)
+        except ResponseTooLargeError as error:
+            self.failure = error
+        return events
+
+
+class Codec(Protocol):
+    """The chat format of one wire API.
+
+    ``encode_chat`` is pure and raises before a request is sent. ``decode_chat`` takes a 2xx response and raises only
+    BackendError.
+    """
+
+    def auth_headers(self, api_key: str) -> Mapping[str, str]: ...
+
+    def encode_chat(self, request: ChatRequest, *, stream: bool) -> HTTPRequest: ...
+
+    def decode_chat(self, response: HTTPResponse, *, requested_model: str) -> Completion: ...
+
+    def stream_decoder(self) -> StreamDecoder: ...
+
+
+Operation: TypeAlias = Generator[HTTPRequest, HTTPResponse, T]
+"""An operation of one or more requests, without I/O. It yields a request and receives the 2xx response, or the error of
+any other response as an exception; it returns the result. All operations except chat use it."""
+
+
+@attrs.frozen(kw_only=True)
+class WireSettings:
+    """The settings of a backend that its codec needs. None means the server's default.
+
+    Attributes:
+        context_length: In tokens.
+        keep_alive: In seconds; infinity to never unload.
+    """
+
+    context_length: int | None = None
+    keep_alive: float | None = None
+
+
+def bearer_header(api_key: str) -> Mapping[str, str]:
+    """Return the Authorization header that most servers accept (RFC 6750)."""
+    return {"Authorization": f"Bearer {api_key}"}
+
+
+def decode_json(decoder: msgspec.json.Decoder[T], body: bytes, *, api: str) -> T:
+    """Decode ``body``.
+
+    Args:
+        decoder: The decoder of the expected type.
+        body: The body of the response.
+        api: The name of the API, for the error.
+
+    Raises:
+        MalformedResponseError: The body does not match.
+    """
+    # msgspec does not convert UnicodeDecodeError and RecursionError.
+    try:
+        return decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedResponseError(f"unexpected response from {api}: {error}", body=body) from error
+
+
+_encoder = msgspec.json.Encoder()
+
+
+def encode_json(value: Any) -> bytes:
+    """Encode ``value`` as a request body.
+
+    Raises:
+        ValueError: JSON cannot represent the value.
+    """
+    try:
+        return _encoder.encode(value)
+    except (TypeError, UnicodeEncodeError, OverflowError) as error:
+        raise ValueError(f"the request cannot be written as JSON: {error}") from error
+
+
+def encode_arguments(arguments: str | Mapping[str, Any] | None) -> str:
+    """Return the arguments of a tool call as JSON text: some servers send an object."""
+    if arguments is None:
+        return ""
+    return arguments if isinstance(arguments, str) else _encoder.encode(arguments).decode()

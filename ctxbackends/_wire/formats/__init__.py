@@ -1,0 +1,1 @@
+"""The formats of generation APIs: encode a request, decode an answer or a stream."""

@@ -1,0 +1,271 @@
+"""Anthropic's Messages API: encodes requests and decodes plain responses.
+
+vLLM, llama-server, Ollama and LM Studio support it too. Format: https://platform.claude.com/docs/en/api/messages. The
+stream decoder is :mod:`ctxbackends._wire.formats.anthropic_stream`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+import msgspec
+
+from ctxbackends._chat.events import Finish, ReasoningDelta, StreamEvent, TextDelta, ToolCallDelta
+from ctxbackends._chat.messages import ImagePart, Message, Part, ReasoningPart, TextPart, ToolCall, ToolResult
+from ctxbackends._chat.requests import ChatRequest, JSONSchemaFormat, NamedTool, Tool
+from ctxbackends._chat.responses import Completion
+from ctxbackends._wire.accumulator import build_completion
+from ctxbackends._wire.base import HTTPRequest, HTTPResponse, bearer_header, encode_arguments, encode_json
+from ctxbackends._wire.errors import decode_response, error_from_success, find_request_id, raise_for_error_body
+from ctxbackends._wire.formats.anthropic_stream import (
+    AnthropicStreamDecoder,
+    WireBlock,
+    WireUsage,
+    incomplete_error,
+    parse_finish_reason,
+    parse_usage,
+)
+from ctxbackends._wire.options import (
+    OptionTable,
+    Supported,
+    Transform,
+    check_supported,
+    lookup,
+    merge_extra_body,
+    prepare_parameters,
+    prepare_schema,
+    set_path,
+)
+from ctxbackends.errors import MalformedResponseError, UnsupportedOptionError
+
+VERSION_HEADERS = {"anthropic-version": "2023-06-01"}
+"""The version of the API; the only one: https://platform.claude.com/docs/en/api/versioning"""
+
+DEFAULT_MAX_TOKENS = 4096
+"""Sent if the request has no ``max_tokens``, which this API requires."""
+
+_RESERVED = {
+    "model": "pass model=",
+    "messages": "pass the messages",
+    "system": "pass a system message",
+    "stream": "call stream()",
+}
+
+
+class _Answer(msgspec.Struct):
+    id: str | None = None
+    type: str | None = None
+    model: str | None = None
+    content: list[WireBlock] | None = None
+    stop_reason: str | None = None
+    stop_sequence: str | None = None
+    usage: WireUsage | None = None
+    error: Any = None
+
+
+_answer_decoder = msgspec.json.Decoder(_Answer)
+_object_decoder = msgspec.json.Decoder(dict[str, Any])
+
+
+def x_api_key(api_key: str) -> Mapping[str, str]:
+    """Return the header for the API key as Anthropic documents it."""
+    return {"x-api-key": api_key}
+
+
+@attrs.frozen(kw_only=True)
+class AnthropicCodec:
+    """The Messages codec, see :class:`ctxbackends._wire.base.Codec`.
+
+    Attributes:
+        table: The options that the server supports.
+        own_key: Send the key as ``x-api-key``; other servers than Anthropic need a bearer token.
+    """
+
+    table: OptionTable
+    own_key: bool = False
+
+    def auth_headers(self, api_key: str) -> Mapping[str, str]:
+        return x_api_key(api_key) if self.own_key else bearer_header(api_key)
+
+    def encode_chat(self, request: ChatRequest, *, stream: bool) -> HTTPRequest:
+        body = encode_body(request, self.table)
+        # A budget of reasoning must be smaller than max_tokens.
+        body["max_tokens"] = request.max_tokens or DEFAULT_MAX_TOKENS + (request.reasoning_budget or 0)
+        if stream:
+            body["stream"] = True
+        merge_extra_body(body, request.extra_body, _RESERVED, self.table)
+        return HTTPRequest("POST", "/v1/messages", encode_json(body), VERSION_HEADERS)
+
+    def decode_chat(self, response: HTTPResponse, *, requested_model: str) -> Completion:
+        answer = decode_response(_answer_decoder, response, api="the Messages API")
+        if answer.error is not None or answer.type == "error":
+            raise error_from_success(response)
+        if answer.content is None:
+            raise_for_error_body(response)
+            raise MalformedResponseError("no content in the response of the Messages API", body=response.body)
+        reason = parse_finish_reason(answer.stop_reason)
+        if reason is None:
+            raise incomplete_error(answer.stop_reason, body=response.body)
+        blocks = (_decode_block(index, block) for index, block in enumerate(answer.content))
+        events = [event for event in blocks if event is not None]
+        return build_completion(
+            [*events, Finish(reason, parse_usage(answer.usage), answer.stop_sequence)],
+            requested_model=requested_model,
+            served_model=answer.model or None,
+            response_id=answer.id,
+            request_id=find_request_id(response.headers),
+            raw=response.body,
+        )
+
+    def stream_decoder(self) -> AnthropicStreamDecoder:
+        return AnthropicStreamDecoder()
+
+
+def _decode_block(index: int, block: WireBlock) -> StreamEvent | None:
+    if block.type == "text":
+        return TextDelta(block.text or "")
+    if block.type == "thinking":
+        return ReasoningDelta(block.thinking or "", signature=block.signature or None)
+    if block.type == "redacted_thinking":
+        return ReasoningDelta("", redacted=block.data or "")
+    if block.type == "tool_use":
+        return ToolCallDelta(index, block.id or "", block.name or "", encode_arguments(block.input))
+    return None  # a kind of block that this SDK never requests
+
+
+# --- the body, also for the token counter -------------------------------------
+
+
+def encode_body(request: ChatRequest, table: OptionTable) -> dict[str, Any]:
+    """Encode everything but ``max_tokens``, ``stream`` and ``extra_body``.
+
+    Raises:
+        UnsupportedOptionError: The server does not support an option.
+    """
+    scalars = check_supported(request, table)
+    system = [
+        {"type": "text", "text": part.text}
+        for message in request.messages
+        if message.role == "system"
+        for part in message.parts
+        if isinstance(part, TextPart)
+    ]
+    turns = [message for message in request.messages if message.role != "system"]
+    roles = [message.role == "system" for message in request.messages]
+    if roles != sorted(roles, reverse=True):
+        raise UnsupportedOptionError(
+            "message: system", "the Messages API takes system messages only at the beginning; move it there"
+        )
+    if not turns:
+        raise UnsupportedOptionError(
+            "messages", "the Messages API needs at least one message that is not a system message"
+        )
+    body: dict[str, Any] = {"model": request.model, "messages": encode_messages(turns, table)}
+    if system:
+        body["system"] = system[0]["text"] if len(system) == 1 else system
+    for name, value in scalars:
+        if name not in ("max_tokens", "parallel_tool_calls"):
+            _set_option(body, table, name, value)
+    if request.stop_sequences:
+        _set_option(body, table, "stop_sequences", request.stop_sequences)
+    if isinstance(request.response_format, JSONSchemaFormat):
+        schema = prepare_schema(request.response_format, lookup(table, "response_format: json_schema").transform)
+        format_ = {"type": "json_schema", "schema": schema}
+        _set_option(body, table, "response_format: json_schema", format_)
+    _set_tools(body, request, table)
+    return body
+
+
+def _set_option(body: dict[str, Any], table: OptionTable, option: str, value: Any) -> None:
+    if option == "reasoning_effort" and value == "none":
+        body["thinking"] = {"type": "disabled"}
+        return
+    if option == "reasoning_budget":
+        if "thinking" in body:
+            raise UnsupportedOptionError("reasoning_budget", 'contradicts reasoning_effort="none"')
+        body["thinking"] = {"type": "enabled"}
+    set_path(body, lookup(table, option).path, value)
+
+
+def _set_tools(body: dict[str, Any], request: ChatRequest, table: OptionTable) -> None:
+    tools, tool_choice = request.tools, request.tool_choice
+    if request.tool_choice == "none" and lookup(table, "tool_choice: none").transform == Transform.WITHOUT_TOOLS:
+        tools = ()
+    if not tools:
+        return
+    choice: dict[str, Any] | None = None
+    if isinstance(tool_choice, NamedTool):
+        choice = {"type": "tool", "name": tool_choice.name}
+        if lookup(table, "tool_choice: named").transform == Transform.ONLY_TOOL:
+            tools = tuple(tool for tool in tools if tool.name == tool_choice.name)
+            choice = {"type": "any"}
+    elif tool_choice is not None:
+        choice = {"type": {"required": "any"}.get(tool_choice, tool_choice)}
+    if request.parallel_tool_calls is not None and request.tool_choice != "none":
+        choice = {**(choice or {"type": "auto"}), "disable_parallel_tool_use": not request.parallel_tool_calls}
+    if choice is not None:
+        body["tool_choice"] = choice
+    transform = lookup(table, "tools").transform
+    body["tools"] = [_encode_tool(tool, transform) for tool in tools]
+
+
+def _encode_tool(tool: Tool, transform: Transform) -> dict[str, Any]:
+    wire = {"name": tool.name, "description": tool.description, "input_schema": prepare_parameters(tool, transform)}
+    return {**wire, **({"strict": True} if tool.strict else {})}
+
+
+def encode_messages(messages: Sequence[Message], table: OptionTable) -> list[dict[str, Any]]:
+    """Encode the turns of user and assistant; consecutive tool results are one user turn."""
+    reasoning = table["message: reasoning"]
+    signed = isinstance(reasoning, Supported) and reasoning.transform == Transform.WITH_SIGNATURE
+    turns: list[dict[str, Any]] = []
+    for message in messages:
+        role = "assistant" if message.role == "assistant" else "user"
+        if isinstance(message.content, str):
+            content: str | list[dict[str, Any]] = message.content
+        else:
+            content = [_encode_block(part, signed) for part in message.content]
+        previous = turns[-1]["content"] if turns and turns[-1]["role"] == role else None
+        if message.role == "tool" and isinstance(previous, list) and previous[-1]["type"] == "tool_result":
+            previous += content
+        else:
+            turns.append({"role": role, "content": content})
+    return turns
+
+
+def _encode_block(part: Part, signed: bool) -> dict[str, Any]:
+    if isinstance(part, TextPart):
+        return {"type": "text", "text": part.text}
+    if isinstance(part, ImagePart):
+        if part.url is not None:
+            return {"type": "image", "source": {"type": "url", "url": part.url}}
+        source = {"type": "base64", "media_type": part.media_type, "data": part.base64}
+        return {"type": "image", "source": source}
+    if isinstance(part, ToolCall):
+        return {"type": "tool_use", "id": part.id, "name": part.name, "input": _decode_arguments(part)}
+    if isinstance(part, ToolResult):
+        result = {"type": "tool_result", "tool_use_id": part.tool_call_id, "content": part.content}
+        return {**result, **({"is_error": True} if part.is_error else {})}
+    return _encode_thinking(part, signed)
+
+
+def _encode_thinking(part: ReasoningPart, signed: bool) -> dict[str, Any]:
+    if part.redacted is not None:
+        return {"type": "redacted_thinking", "data": part.redacted}
+    if part.signature is None and signed:
+        raise UnsupportedOptionError(
+            "message: reasoning",
+            "this reasoning has no signature, so it came from another server; Anthropic takes only its own",
+        )
+    return {"type": "thinking", "thinking": part.text, "signature": part.signature or ""}
+
+
+def _decode_arguments(call: ToolCall) -> dict[str, Any]:
+    try:
+        return _object_decoder.decode(call.arguments or "{}")
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
+        raise UnsupportedOptionError(
+            "message: tool call", f"the arguments of {call.name} must be a JSON object: {error}"
+        ) from error

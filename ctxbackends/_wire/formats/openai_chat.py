@@ -1,0 +1,279 @@
+"""OpenAI chat completions: encodes requests and decodes plain responses. Every server here supports the format.
+
+The option table describes what a server supports. Format: https://platform.openai.com/docs/api-reference/chat. The
+stream decoder is :mod:`ctxbackends._wire.formats.openai_stream`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+import msgspec
+
+from ctxbackends._chat.events import Finish, ReasoningDelta, RefusalDelta, StreamEvent, TextDelta, ToolCallDelta
+from ctxbackends._chat.messages import ImagePart, Message, Part, ReasoningPart, TextPart, ToolResult
+from ctxbackends._chat.requests import (
+    ChatRequest,
+    ChoiceFormat,
+    GrammarFormat,
+    JSONObjectFormat,
+    JSONSchemaFormat,
+    NamedTool,
+    RegexFormat,
+    ResponseFormat,
+    Tool,
+)
+from ctxbackends._chat.responses import Completion
+from ctxbackends._wire.accumulator import build_completion
+from ctxbackends._wire.base import HTTPRequest, HTTPResponse, bearer_header, encode_json
+from ctxbackends._wire.errors import decode_response, error_from_success, find_request_id, raise_for_error_body
+from ctxbackends._wire.formats.openai_parts import (
+    WireLogprobs,
+    WireMessage,
+    WireTimings,
+    WireUsage,
+    parse_finish_reason,
+    parse_logprobs,
+    parse_usage,
+)
+from ctxbackends._wire.formats.openai_stream import OpenAIStreamDecoder
+from ctxbackends._wire.options import (
+    OptionTable,
+    Supported,
+    Transform,
+    check_supported,
+    lookup,
+    merge_extra_body,
+    prepare_parameters,
+    prepare_schema,
+    set_path,
+)
+from ctxbackends.errors import EmptyChoicesError, StreamInterruptedError
+
+# Members that extra_body may not set: this codec writes them, or the decoder ignores their effect.
+_RESERVED = {
+    "model": "pass model=",
+    "messages": "pass the messages",
+    "stream": "call stream()",
+    "stream_options": "usage is always asked for",
+    "n": "one choice is read; ask several times",
+}
+
+
+class _Choice(msgspec.Struct):
+    index: int = 0
+    message: WireMessage | None = None
+    finish_reason: str | None = None
+    logprobs: WireLogprobs | None = None
+    stop_reason: Any = None
+
+
+class _Completion(msgspec.Struct):
+    id: str | None = None
+    model: str | None = None
+    choices: list[_Choice] | None = None
+    usage: WireUsage | None = None
+    error: Any = None
+    timings: WireTimings | None = None
+
+
+_completion_decoder = msgspec.json.Decoder(_Completion)
+
+
+@attrs.frozen(kw_only=True)
+class OpenAIChatCodec:
+    """The chat completions codec, see :class:`ctxbackends._wire.base.Codec`.
+
+    Attributes:
+        table: The options that the server supports.
+        members: Added to every body.
+        stream_members: Added to the body of every streamed request.
+    """
+
+    table: OptionTable
+    members: Mapping[str, Any] = attrs.field(factory=dict)
+    stream_members: Mapping[str, Any] = attrs.field(factory=dict)
+
+    def auth_headers(self, api_key: str) -> Mapping[str, str]:
+        return bearer_header(api_key)
+
+    def encode_chat(self, request: ChatRequest, *, stream: bool) -> HTTPRequest:
+        scalars = check_supported(request, self.table)
+        body: dict[str, Any] = {"model": request.model, "messages": encode_messages(request.messages, self.table)}
+        if stream:
+            body |= {"stream": True, "stream_options": {"include_usage": True}, **self.stream_members}
+        body |= self.members
+        for name, value in scalars:
+            self._set_option(body, name, value)
+        if request.stop_sequences:
+            self._set_option(body, "stop_sequences", request.stop_sequences)
+        if request.response_format is not None:
+            self._set_response_format(body, request.response_format)
+        if request.tools or request.tool_choice is not None:
+            self._set_tools(body, request)
+        merge_extra_body(body, request.extra_body, _RESERVED, self.table)
+        return HTTPRequest("POST", "/v1/chat/completions", encode_json(body))
+
+    def _set_option(self, body: dict[str, Any], option: str, value: Any) -> None:
+        support = lookup(self.table, option)
+        if support.transform == Transform.TEMPLATE_SWITCH and value == "none":
+            set_path(body, "chat_template_kwargs.enable_thinking", False)
+        set_path(body, support.path, value)
+
+    def _set_response_format(self, body: dict[str, Any], response_format: ResponseFormat) -> None:
+        if isinstance(response_format, JSONObjectFormat):
+            if lookup(self.table, "response_format: json_object").transform != Transform.AS_SCHEMA:
+                body["response_format"] = {"type": "json_object"}
+                return
+            response_format = JSONSchemaFormat("object", {"type": "object"})
+        if isinstance(response_format, JSONSchemaFormat):
+            # The nested form: llama-server reads the schema only here, and treats the flat form as "any object".
+            schema = prepare_schema(response_format, lookup(self.table, "response_format: json_schema").transform)
+            named = {"name": response_format.name, "schema": schema, "strict": True}
+            body["response_format"] = {"type": "json_schema", "json_schema": named}
+        elif isinstance(response_format, RegexFormat):
+            self._set_option(body, "response_format: regex", response_format.pattern)
+        elif isinstance(response_format, GrammarFormat):
+            self._set_option(body, "response_format: grammar", response_format.grammar)
+        elif isinstance(response_format, ChoiceFormat):
+            as_gbnf = lookup(self.table, "response_format: choice").transform == Transform.AS_GBNF
+            self._set_option(
+                body,
+                "response_format: choice",
+                _format_gbnf(response_format.choices) if as_gbnf else list(response_format.choices),
+            )
+
+    def _set_tools(self, body: dict[str, Any], request: ChatRequest) -> None:
+        tools, choice = request.tools, request.tool_choice
+        if isinstance(choice, NamedTool):
+            if lookup(self.table, "tool_choice: named").transform == Transform.ONLY_TOOL:
+                tools = tuple(tool for tool in tools if tool.name == choice.name)
+                body["tool_choice"] = "required"
+            else:
+                body["tool_choice"] = {"type": "function", "function": {"name": choice.name}}
+        elif choice is not None:
+            transform = lookup(self.table, f"tool_choice: {choice}").transform
+            if transform == Transform.WITHOUT_TOOLS:
+                tools = ()
+            elif transform != Transform.SERVER_DEFAULT and (tools or choice != "none"):
+                body["tool_choice"] = choice
+        if tools:
+            transform = lookup(self.table, "tools").transform
+            body["tools"] = [encode_tool(tool, transform) for tool in tools]
+
+    def decode_chat(self, response: HTTPResponse, *, requested_model: str) -> Completion:
+        answer = decode_response(_completion_decoder, response, api="the OpenAI API")
+        if answer.error is not None:
+            raise error_from_success(response)
+        choices = answer.choices or ()
+        choice = choices[0] if choices and choices[0].index == 0 else _find_first_choice(choices)
+        if choice is None:
+            raise_for_error_body(response)
+            raise EmptyChoicesError("no choices in the response", body=response.body)
+        message = choice.message or WireMessage()
+        reason = parse_finish_reason(choice.finish_reason, called=bool(message.tool_calls))
+        if reason is None:
+            raise StreamInterruptedError(
+                f"incomplete response: finish_reason is {choice.finish_reason!r}", body=response.body
+            )
+        events: list[StreamEvent] = []
+        if message.reasoning or message.reasoning_content:
+            events.append(ReasoningDelta(message.reasoning or message.reasoning_content or ""))
+        if message.content or choice.logprobs is not None:
+            events.append(TextDelta(message.content or "", parse_logprobs(choice.logprobs)))
+        if message.refusal:
+            events.append(RefusalDelta(message.refusal))
+        for index, call in enumerate(message.tool_calls or ()):
+            events.append(ToolCallDelta(index, call.id or "", call.name, call.arguments))
+        stop_sequence = choice.stop_reason if isinstance(choice.stop_reason, str) else None
+        events.append(Finish(reason, parse_usage(answer.usage, answer.timings), stop_sequence))
+        return build_completion(
+            events,
+            requested_model=requested_model,
+            served_model=answer.model or None,
+            response_id=answer.id,
+            request_id=find_request_id(response.headers),
+            raw=response.body,
+        )
+
+    def stream_decoder(self) -> OpenAIStreamDecoder:
+        return OpenAIStreamDecoder()
+
+
+def _find_first_choice(choices: Sequence[_Choice]) -> _Choice | None:
+    return next((choice for choice in choices if choice.index == 0), None)
+
+
+# --- messages and tools, also for the servers' token counters ---------------
+
+
+def encode_messages(messages: Sequence[Message], table: OptionTable) -> list[dict[str, Any]]:
+    """Encode the conversation for the OpenAI API: one message per tool result."""
+    wire: list[dict[str, Any]] = []
+    for message in messages:
+        if isinstance(message.content, str):
+            wire.append({"role": message.role, "content": message.content})
+        else:
+            wire += _encode_message(message, message.content, table)
+    return wire
+
+
+def _encode_message(message: Message, parts: Sequence[Part], table: OptionTable) -> list[dict[str, Any]]:
+    if message.role == "tool":
+        return [_encode_tool_result(part) for part in parts if isinstance(part, ToolResult)]
+    if message.role == "assistant":
+        return [_encode_assistant(message, table)]
+    if all(isinstance(part, TextPart) for part in parts) and len(parts) == 1:
+        return [{"role": message.role, "content": message.text}]
+    return [{"role": message.role, "content": [_encode_part(part) for part in parts]}]
+
+
+def _encode_assistant(message: Message, table: OptionTable) -> dict[str, Any]:
+    reasoning = table["message: reasoning"]
+    wire: dict[str, Any] = {"role": "assistant", "content": message.text or None}
+    reasoning_text = "".join(part.text for part in message.content if isinstance(part, ReasoningPart))
+    if reasoning_text and isinstance(reasoning, Supported):
+        wire[reasoning.path.rpartition(".")[2]] = reasoning_text
+    if message.tool_calls:
+        wire["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in message.tool_calls
+        ]
+    elif wire["content"] is None:
+        wire["content"] = ""
+    return wire
+
+
+def _encode_tool_result(result: ToolResult) -> dict[str, Any]:
+    return {"role": "tool", "tool_call_id": result.tool_call_id, "content": format_tool_result(result)}
+
+
+def format_tool_result(result: ToolResult) -> str:
+    """Return the content of a result, for APIs without a member for a failed tool."""
+    return f"Error: {result.content}" if result.is_error else result.content
+
+
+def _encode_part(part: Part) -> dict[str, Any]:
+    if isinstance(part, ImagePart):
+        return {"type": "image_url", "image_url": {"url": part.data_url}}
+    assert isinstance(part, TextPart), "Message checks the parts for each role"
+    return {"type": "text", "text": part.text}
+
+
+def encode_tool(tool: Tool, transform: Transform = Transform.PLAIN) -> dict[str, Any]:
+    """Encode the definition of a tool for the OpenAI API."""
+    function = {"name": tool.name, "description": tool.description, "parameters": prepare_parameters(tool, transform)}
+    return {"type": "function", "function": {**function, **({"strict": True} if tool.strict else {})}}
+
+
+def _format_gbnf(choices: Sequence[str]) -> str:
+    # https://github.com/ggml-org/llama.cpp/blob/master/grammars/README.md
+    quoted = (
+        '"' + "".join(_GBNF_ESCAPES.get(character, character) for character in choice) + '"' for choice in choices
+    )
+    return f"root ::= {' | '.join(quoted)}"
+
+
+_GBNF_ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}

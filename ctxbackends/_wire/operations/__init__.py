@@ -1,0 +1,1 @@
+"""Operations besides generation: model lists, status, embeddings, loading, token counts."""

@@ -1,0 +1,238 @@
+"""Operations of OpenAI-compatible servers: models and embeddings, and OpenAI's token counter."""
+
+from __future__ import annotations
+
+import base64
+import struct
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias
+
+import attrs
+import msgspec
+
+from ctxbackends._chat.messages import ImagePart, Message, ReasoningPart, TextPart, ToolCall, ToolResult
+from ctxbackends._chat.requests import ChatRequest
+from ctxbackends._chat.responses import Embeddings, Usage
+from ctxbackends._chat.servers import ModelInfo, ServerStatus
+from ctxbackends._wire.base import HTTPRequest, HTTPResponse, Operation, WireSettings, encode_json
+from ctxbackends._wire.errors import decode_response, error_from_success
+from ctxbackends._wire.formats.openai_chat import encode_tool, format_tool_result
+from ctxbackends._wire.formats.openai_parts import WireUsage, parse_usage
+from ctxbackends._wire.options import OptionTable, check_supported
+from ctxbackends.errors import EmptyModelListError, MalformedResponseError
+
+VectorEncoding: TypeAlias = Literal["float", "base64"]
+
+
+class _ModelMeta(msgspec.Struct):
+    n_ctx: int | None = None
+
+
+class _ModelStatus(msgspec.Struct):
+    value: str | None = None
+    failed: bool | None = None
+
+
+class _Model(msgspec.Struct):
+    """``max_model_len`` is vLLM's, ``meta.n_ctx`` and ``aliases`` llama-server's, ``status`` that of its router,
+    ``max_input_tokens`` Anthropic's."""
+
+    id: str
+    aliases: list[str] | None = None
+    owned_by: str | None = None
+    max_model_len: int | None = None
+    max_input_tokens: int | None = None
+    meta: _ModelMeta | None = None
+    status: _ModelStatus | None = None
+
+
+class _ModelList(msgspec.Struct):
+    data: list[_Model] | None = None
+    error: Any = None
+
+
+class _Embedding(msgspec.Struct):
+    embedding: list[float] | str
+    index: int | None = None
+
+
+class _Embeddings(msgspec.Struct):
+    data: list[_Embedding]
+    model: str | None = None
+    usage: WireUsage | None = None
+
+
+class _Count(msgspec.Struct):
+    input_tokens: int
+
+
+_models_decoder = msgspec.json.Decoder(_ModelList)
+_embeddings_decoder = msgspec.json.Decoder(_Embeddings)
+_count_decoder = msgspec.json.Decoder(_Count)
+
+
+# --- models -------------------------------------------------------------------------------------------
+
+
+def list_models() -> Operation[tuple[ModelInfo, ...]]:
+    """Return the models of ``GET /v1/models``.
+
+    Raises:
+        EmptyModelListError: There are no models.
+    """
+    response = yield HTTPRequest("GET", "/v1/models")
+    return decode_models(response)
+
+
+def decode_models(response: HTTPResponse) -> tuple[ModelInfo, ...]:
+    answer = decode_response(_models_decoder, response, api="the OpenAI API")
+    if answer.error is not None:
+        raise error_from_success(response)
+    models = answer.data
+    if models is None:
+        raise MalformedResponseError("unexpected response from the OpenAI API: no data", body=response.body)
+    if not models:
+        raise EmptyModelListError("the server lists no model", body=response.body)
+    return tuple(_build_model_info(model) for model in models)
+
+
+def _build_model_info(model: _Model) -> ModelInfo:
+    context = model.max_model_len or model.max_input_tokens or (model.meta.n_ctx if model.meta else None)
+    status = model.status
+    return ModelInfo(
+        id=model.id,
+        aliases=tuple(model.aliases or ()),
+        context_length=context,
+        owned_by=model.owned_by,
+        state=("failed" if status.failed else status.value) if status else None,
+    )
+
+
+def select_model(models: Sequence[ModelInfo], model: str | None) -> ModelInfo | None:
+    """Return the model that a backend with the default model ``model`` would request, or else the first."""
+    if model is None:
+        return models[0] if models else None
+    return next((info for info in models if model in (info.id, *info.aliases)), None)
+
+
+def build_ready_status(models: Sequence[ModelInfo], model: str | None) -> ServerStatus:
+    """Return the status of a server that only lists its models."""
+    chosen = select_model(models, model)
+    return ServerStatus(
+        state="ready",
+        model=chosen.id if chosen else model,
+        context_length=chosen.context_length if chosen else None,
+    )
+
+
+def status_from_models(model: str | None) -> Operation[ServerStatus]:
+    """Return ready if the server lists its models."""
+    return build_ready_status((yield from list_models()), model)
+
+
+# --- embeddings ---------------------------------------------------------------------------------------
+
+
+def embed(
+    inputs: Sequence[str],
+    *,
+    model: str,
+    dimensions: int | None,
+    encoding: VectorEncoding | None,
+    settings: WireSettings,  # noqa: ARG001  # nothing of it goes into these requests
+) -> Operation[Embeddings]:
+    """Request one batch of embeddings with ``POST /v1/embeddings``."""
+    body: dict[str, Any] = {"model": model, "input": list(inputs), "encoding_format": encoding or "float"}
+    if dimensions is not None:
+        body["dimensions"] = dimensions
+    response = yield HTTPRequest("POST", "/v1/embeddings", encode_json(body))
+    answer = decode_response(_embeddings_decoder, response, api="the OpenAI API")
+    count = len(inputs)
+    by_index = {
+        item.index if item.index is not None else index: item.embedding for index, item in enumerate(answer.data)
+    }
+    if sorted(by_index) != list(range(count)) or len(answer.data) != count:
+        raise MalformedResponseError(f"{len(answer.data)} vectors received for {count} inputs", body=response.body)
+    return Embeddings(
+        vectors=tuple(_decode_vector(by_index[index], response.body) for index in range(count)),
+        requested_model=model,
+        served_model=answer.model or None,
+        usage=parse_usage(answer.usage),
+    )
+
+
+def _decode_vector(value: list[float] | str, body: bytes) -> tuple[float, ...]:
+    if isinstance(value, list):
+        return tuple(value)
+    # Some servers always send base64: little-endian float32.
+    try:
+        raw = base64.b64decode(value, validate=True)
+        return struct.unpack(f"<{len(raw) // 4}f", raw)
+    except (ValueError, struct.error) as error:
+        raise MalformedResponseError(
+            "a vector is neither a list of numbers nor base64 of 32-bit floats", body=body
+        ) from error
+
+
+def merge_embeddings(batches: Sequence[Embeddings]) -> Embeddings:
+    """Join the vectors of several requests in their order, and add up their token counts."""
+    if len(batches) == 1:
+        return batches[0]
+    counts = [batch.usage for batch in batches]
+    known = [count for count in counts if count is not None]
+    return attrs.evolve(
+        batches[0],
+        vectors=tuple(vector for batch in batches for vector in batch.vectors),
+        usage=Usage(sum(count.input_tokens for count in known), sum(count.output_tokens for count in known))
+        if len(known) == len(counts)
+        else None,
+    )
+
+
+# --- tokens -------------------------------------------------------------------------------------------
+
+
+def count_tokens(request: ChatRequest, table: OptionTable) -> Operation[int]:
+    """Count tokens with OpenAI's counter, which takes the messages as its Responses API does.
+
+    https://platform.openai.com/docs/api-reference/responses/input-tokens
+    """
+    check_supported(request, table)
+    body: dict[str, Any] = {
+        "model": request.model,
+        "input": [item for message in request.messages for item in _encode_response_items(message)],
+    }
+    if request.tools:
+        # Tools are strict by default here.
+        body["tools"] = [
+            {"type": "function", **encode_tool(tool)["function"], "strict": tool.strict} for tool in request.tools
+        ]
+    response = yield HTTPRequest("POST", "/v1/responses/input_tokens", encode_json(body))
+    return decode_count(response)
+
+
+def decode_count(response: HTTPResponse) -> int:
+    """Decode ``{"input_tokens": n}``, the response of OpenAI, Anthropic and llama-server."""
+    return decode_response(_count_decoder, response, api="a counter of tokens").input_tokens
+
+
+def _encode_response_items(message: Message) -> list[dict[str, Any]]:
+    items: list[dict[str, Any]] = []
+    content: list[dict[str, Any]] = []
+    text_type = "output_text" if message.role == "assistant" else "input_text"
+    for part in message.parts:
+        if isinstance(part, TextPart):
+            content.append({"type": text_type, "text": part.text})
+        elif isinstance(part, ImagePart):
+            content.append({"type": "input_image", "image_url": part.data_url, "detail": "auto"})
+        elif isinstance(part, ToolCall):
+            items.append({"type": "function_call", "call_id": part.id, "name": part.name, "arguments": part.arguments})
+        elif isinstance(part, ToolResult):
+            items.append(
+                {"type": "function_call_output", "call_id": part.tool_call_id, "output": format_tool_result(part)}
+            )
+        else:
+            assert not isinstance(part, ReasoningPart), "check_supported() raises for reasoning"
+    if content:
+        items.insert(0, {"type": "message", "role": message.role, "content": content})
+    return items

@@ -1,0 +1,268 @@
+"""Option support as values: how each option of a request is sent on a wire, or why it is not supported.
+
+The codecs, the documentation and the tests use these tables. An option whose values differ in support has one key per
+kind (``tool_choice: named``).
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator, Mapping, Sequence
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+import attrs
+
+from ctxbackends._chat.messages import ImagePart, Message, ReasoningPart, ToolCall, ToolResult
+from ctxbackends._chat.requests import (
+    ChatRequest,
+    ChoiceFormat,
+    GrammarFormat,
+    JSONObjectFormat,
+    JSONSchemaFormat,
+    NamedTool,
+    RegexFormat,
+    Tool,
+    set_fields,
+)
+from ctxbackends._schema.strict import ANTHROPIC_UNSUPPORTED, LENGTH_CONSTRAINTS, describe_constraints
+from ctxbackends.errors import UnsupportedOptionError
+
+
+class Transform(StrEnum):
+    """How an option is changed, beyond its name. The values are the texts of the documentation."""
+
+    PLAIN = ""
+    AS_SCHEMA = "sent as a schema that matches any object"
+    AS_GBNF = "sent as a GBNF grammar"
+    ONLY_TOOL = "sent as `required` with only this tool"
+    WITHOUT_TOOLS = "sent without the tools"
+    SERVER_DEFAULT = "not sent: the server does this by default"
+    TEMPLATE_SWITCH = 'plus `chat_template_kwargs.enable_thinking: false` for `"none"`'
+    INVERTED = "inverted"
+    THINKING = '`thinking: {"type": "disabled"}` for `"none"`'
+    THINK_LEVEL = 'sent as a level, `false` for `"none"`'
+    ARGUMENTS_OBJECT = "arguments sent as an object"
+    STRICT_BOUNDS_DESCRIBED = "bounds of strict typed functions are moved to the description"
+    MODEL_TEMPLATE = "read by the model's chat template"
+    PARTIAL_ENFORCEMENT = "partly enforced: not `minimum`, `multipleOf`, `uniqueItems`, `not` and others"
+    TEXT_FIRST = "text may precede the call"
+    LLAMACPP_ENGINE = "llama.cpp engine only"
+    SILENT_CLAMP = "lowered silently if prompt and answer do not fit the context"
+    DEFAULT_ONE = "1 if left out, whatever the Modelfile says"
+    BEST_EFFORT = "not guaranteed: several calls have been seen"
+    LENGTHS_DESCRIBED = "text lengths are moved to the description if the SDK validates them"
+    CONSTRAINTS_DESCRIBED = "unsupported constraints are moved to the description if `extract()` validates them"
+    WITH_SIGNATURE = "with its original signature"
+
+
+@attrs.frozen
+class Supported:
+    """The option is sent.
+
+    Attributes:
+        path: The member of the body, with dots between nested names.
+        transform: How the value is changed.
+        maximum: The largest value that the server accepts, None for no limit.
+    """
+
+    path: str
+    transform: Transform = Transform.PLAIN
+    maximum: float | None = None
+
+
+@attrs.frozen
+class Unsupported:
+    """The server would ignore or misread the option, so a request that has it raises an error.
+
+    Attributes:
+        reason: Why, and what to do instead.
+    """
+
+    reason: str
+
+
+OptionSupport: TypeAlias = Supported | Unsupported
+OptionTable: TypeAlias = Mapping[str, OptionSupport]
+
+SCALAR_OPTIONS = (
+    "max_tokens",
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "seed",
+    "frequency_penalty",
+    "presence_penalty",
+    "repetition_penalty",
+    "logprobs",
+    "top_logprobs",
+    "reasoning_effort",
+    "reasoning_budget",
+    "parallel_tool_calls",
+)
+"""Options with one key each."""
+
+OPTION_KEYS = (
+    *SCALAR_OPTIONS,
+    "stop_sequences",
+    "response_format: json_object",
+    "response_format: json_schema",
+    "response_format: regex",
+    "response_format: choice",
+    "response_format: grammar",
+    "tools",
+    "tool_choice: auto",
+    "tool_choice: none",
+    "tool_choice: required",
+    "tool_choice: named",
+    "message: image data",
+    "message: image url",
+    "message: reasoning",
+    "message: redacted reasoning",
+    "message: tool call",
+    "message: tool result",
+    "extra_body",
+)
+"""The keys of every option table."""
+
+_FORMATS: Mapping[type[Any], str] = {
+    JSONObjectFormat: "response_format: json_object",
+    JSONSchemaFormat: "response_format: json_schema",
+    RegexFormat: "response_format: regex",
+    ChoiceFormat: "response_format: choice",
+    GrammarFormat: "response_format: grammar",
+}
+
+
+_get_scalars = operator.attrgetter(*SCALAR_OPTIONS)
+
+
+def get_scalar_options(request: ChatRequest) -> Sequence[tuple[str, Any]]:
+    """Return the scalar options that are set, with their values."""
+    return set_fields(SCALAR_OPTIONS, _get_scalars(request))
+
+
+def _find_other_keys(request: ChatRequest) -> Iterator[str]:
+    if request.stop_sequences:
+        yield "stop_sequences"
+    if request.response_format is not None:
+        yield _FORMATS[type(request.response_format)]
+    if request.tools:
+        yield "tools"
+    if request.tool_choice is not None:
+        choice = request.tool_choice
+        yield "tool_choice: named" if isinstance(choice, NamedTool) else f"tool_choice: {choice}"
+    for message in request.messages:
+        if not isinstance(message.content, str):
+            yield from _find_part_keys(message)
+    if request.extra_body:
+        yield "extra_body"
+
+
+def _find_part_keys(message: Message) -> Iterator[str]:
+    for part in message.content:
+        if isinstance(part, ImagePart):
+            yield "message: image url" if part.url is not None else "message: image data"
+        elif isinstance(part, ReasoningPart):
+            yield "message: reasoning" if part.redacted is None else "message: redacted reasoning"
+        elif isinstance(part, ToolCall):
+            yield "message: tool call"
+        elif isinstance(part, ToolResult):
+            yield "message: tool result"
+
+
+def check_supported(request: ChatRequest, table: OptionTable) -> Sequence[tuple[str, Any]]:
+    """Return the scalar options that are set, with their values.
+
+    Raises:
+        UnsupportedOptionError: ``table`` does not support an option of ``request``.
+    """
+    scalars = get_scalar_options(request)
+    for option, value in scalars:
+        support = table[option]
+        if isinstance(support, Unsupported):
+            raise UnsupportedOptionError(option, support.reason)
+        if support.maximum is not None and value > support.maximum:
+            raise UnsupportedOptionError(option, f"this server accepts at most {support.maximum:g}")
+    for option in _find_other_keys(request):
+        support = table[option]
+        if isinstance(support, Unsupported):
+            raise UnsupportedOptionError(option, support.reason)
+    return scalars
+
+
+def lookup(table: OptionTable, option: str) -> Supported:
+    """Return how the option is sent. Call `check_supported()` first."""
+    support = table[option]
+    assert isinstance(support, Supported), "check_supported() raises for unsupported options"
+    return support
+
+
+_MOVED_CONSTRAINTS: Mapping[Transform, Sequence[str]] = MappingProxyType(
+    {
+        Transform.CONSTRAINTS_DESCRIBED: ANTHROPIC_UNSUPPORTED,
+        Transform.STRICT_BOUNDS_DESCRIBED: ANTHROPIC_UNSUPPORTED,
+        Transform.LENGTHS_DESCRIBED: LENGTH_CONSTRAINTS,
+    }
+)
+
+
+def prepare_schema(response_format: JSONSchemaFormat, transform: Transform) -> Mapping[str, Any]:
+    """Return the schema as this server supports it.
+
+    Unsupported constraints are moved to the description if the SDK validates the response too.
+    """
+    constraints = _MOVED_CONSTRAINTS.get(transform)
+    schema: Mapping[str, Any] = response_format.schema
+    return describe_constraints(schema, constraints) if constraints and response_format.checked else schema
+
+
+def prepare_parameters(tool: Tool, transform: Transform) -> Mapping[str, Any]:
+    """Return the schema of the tool's arguments as this server supports it.
+
+    Unsupported constraints are moved to the description for typed functions, whose arguments the SDK validates.
+    """
+    constraints = _MOVED_CONSTRAINTS.get(transform)
+    is_validated = tool.function is not None and (tool.strict or transform == Transform.LENGTHS_DESCRIBED)
+    schema: Mapping[str, Any] = tool.parameters
+    return describe_constraints(schema, constraints) if constraints and is_validated else schema
+
+
+def set_path(body: dict[str, Any], path: str, value: Any) -> None:
+    """Set the member of ``body`` at ``path``, creating the objects around it."""
+    *parents, name = path.split(".")
+    for parent in parents:
+        body = body.setdefault(parent, {})
+    body[name] = value
+
+
+def merge_extra_body(
+    body: dict[str, Any], extra: Mapping[str, Any] | None, reserved: Mapping[str, str], table: OptionTable
+) -> None:
+    """Add the members of ``extra_body`` to ``body``.
+
+    Objects that contain several options (Ollama's ``options``) are merged.
+
+    Raises:
+        UnsupportedOptionError: A member is reserved, or an option sets it already.
+    """
+    if not extra:
+        return
+    paths = (support.path for support in table.values() if isinstance(support, Supported))
+    containers = {path.partition(".")[0] for path in paths if "." in path} - {"messages"}
+    for name, value in extra.items():
+        if name in reserved:
+            raise UnsupportedOptionError(f"extra_body: {name}", reserved[name])
+        if name not in body:
+            body[name] = value
+            continue
+        mergeable = name in containers and isinstance(value, Mapping) and isinstance(body[name], dict)
+        duplicates = set(body[name]) & set(value) if mergeable else {""}
+        if duplicates:
+            inner = f".{min(duplicates)}" if duplicates != {""} else ""
+            raise UnsupportedOptionError(
+                f"extra_body: {name}{inner}", f"{inner.removeprefix('.') or name} is already set by an option"
+            )
+        body[name] = {**body[name], **value}

@@ -1,0 +1,1 @@
+"""From a source to checked rows: chunks, prompts, answers, citations, and the run."""

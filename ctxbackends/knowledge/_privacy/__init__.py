@@ -1,0 +1,1 @@
+"""Privacy: masking of secrets, and rules for what may leave this machine."""

@@ -1,0 +1,1 @@
+"""Proposals: the model, the file, the store, the review and the export."""

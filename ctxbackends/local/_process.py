@@ -1,0 +1,305 @@
+"""One llama.cpp server process: find the program, start it on a loopback port, know whether it lives, and end it on
+every way out. Knows no HTTP.
+
+A plain ``Popen`` and a log file in the place of asyncio's subprocess: the process belongs to the registry, which
+outlives event loops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import functools
+import importlib.util
+import json
+import logging
+import os
+import shutil
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+import weakref
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import IO, Any, Unpack
+
+import attrs
+
+from ctxbackends.errors import BackendError, ClosedError, ConfigError, LocalServerUnavailableError, ServerDiedError
+from ctxbackends.local._options import ServerKeywords, ServerOptions
+from ctxbackends.local._worker import KEY_VARIABLE
+
+GRACE_SECONDS = 2.0
+SUPERVISED_SECONDS = 1.0
+RELAUNCH_AFTER_SECONDS = 1.0
+LOG_TAIL_LINES = 8
+LOG_TAIL_BYTES = 16 * 1024
+INSTALL_COMMAND = "pip install 'ctxbackends[llamacpp]'"
+_WORKER = Path(__file__).with_name("worker.py")
+_REAPED_WITHIN = 5.0
+_FOR_WORKER = attrs.filters.exclude("api_key", "environment", "inherit_log")  # arguments are visible to every user
+if sys.platform == "win32":
+    _CREATION_FLAGS = subprocess.CREATE_NEW_PROCESS_GROUP  # as a session of its own elsewhere
+else:
+    _CREATION_FLAGS = 0
+
+_logger = logging.getLogger("ctxbackends")
+
+
+class LocalServer:
+    """A llama.cpp server for one model file. ``options`` are the fields of :class:`~ctxbackends.local.ServerOptions`.
+
+    Raises ConfigError where the file or the port cannot be used, LocalServerUnavailableError where no llama.cpp server
+    is installed.
+    """
+
+    def __init__(self, model_path: str | Path, **options: Unpack[ServerKeywords]) -> None:
+        self._options = ServerOptions(**options)
+        self.model_path = Path(model_path)
+        self.alias = self._options.alias or self.model_path.name.removesuffix(".gguf")
+        self.api_key = self._options.api_key
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log: IO[bytes] | None = None
+        self._end: weakref.finalize[Any, Any] | None = None
+        self._death_seen_at: float | None = None
+        self._url = ""
+        self._closed = False
+
+    @property
+    def description(self) -> str:
+        return str(self.model_path)
+
+    @property
+    def pid(self) -> int | None:
+        """The process, while there is one."""
+        return self._process.pid if self._process is not None else None
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    async def start(self) -> str:
+        """Start the process where none runs, and return the base URL. Does not wait until the model is loaded.
+
+        A process that has ended by itself is an error (ServerDiedError) for everyone who asks within a second from when
+        it was first noticed, so that many tasks fail at once and not one after another; a later call starts a new one.
+        """
+        if self._closed:
+            raise ClosedError("this server was closed; it is not started again")
+        failure = self.failure()
+        if failure is not None:
+            if time.monotonic() - (self._death_seen_at or 0.0) < RELAUNCH_AFTER_SECONDS:
+                raise failure
+            self._stop()
+        if self._process is None:
+            self._launch()
+        return self._url
+
+    def _launch(self) -> None:
+        check_model_file(self.model_path)
+        program = self._program()
+        reservation, port = _reserve_port(self._options.host, self._options.port)
+        try:
+            # Has no name in the file system, so it is gone with the process, however that ends.
+            if not self._options.inherit_log:
+                self._log = tempfile.TemporaryFile()  # noqa: SIM115  # lives with the server
+            options = {
+                **attrs.asdict(self._options, filter=_FOR_WORKER),
+                "model_path": str(self.model_path),
+                "port": port,
+                "alias": self.alias,
+                "reuse_port": reservation is not None,
+                "program": [*program, "--port", str(port)] if program else None,
+                "parent": os.getpid(),
+            }
+            environment = {**os.environ, **(self._options.environment or {})}
+            if self.api_key is not None:
+                environment[KEY_VARIABLE] = self.api_key
+            command = [sys.executable, "-P", str(_WORKER), json.dumps(options)]
+            self._process = _spawn(command, self._log, environment)
+        except BaseException:
+            for opened in (reservation, self._log):
+                if opened is not None:
+                    opened.close()
+            self._log = None
+            raise
+        self._death_seen_at = None
+        self._url = f"http://{self._options.host}:{port}"
+        _logger.info("Started a llama.cpp server for %s at %s", self.model_path, self._url)
+        self._end = weakref.finalize(self, _end_process, self._process, reservation, self._log)
+
+    def _program(self) -> list[str] | None:
+        """The command of a llama-server on the PATH, or None where the wheel serves."""
+        if importlib.util.find_spec("xllamacpp") is not None:
+            return None
+        found = shutil.which("llama-server")
+        if found is None:
+            raise LocalServerUnavailableError(
+                f"no llama.cpp server is installed to serve {self.model_path}; run: {INSTALL_COMMAND}"
+            )
+        command = [found, "--model", str(self.model_path), "--host", self._options.host, "--alias", self.alias]
+        options = self._options
+        for flag, value in (
+            ("--ctx-size", options.ctx_size),
+            ("--parallel", options.parallel),
+            ("--threads", options.threads),
+        ):
+            if value:
+                command += [flag, str(value)]
+        # The worker says why the cache is one.
+        return [*command, "--embeddings", "--kv-unified"] if options.embeddings else command
+
+    def failure(self) -> BackendError | None:
+        """Why the process has ended, when it has ended by itself."""
+        if self._process is None or self._process.poll() is None:
+            return None
+        if self._death_seen_at is None:
+            self._death_seen_at = time.monotonic()
+        code = self._process.returncode
+        ended = f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
+        tail = self.log_tail()
+        said = "".join(f"\n  {line}" for line in tail)
+        return ServerDiedError(
+            f"the llama.cpp server {ended} while serving {self.model_path}{':' if said else ''}{said}",
+            exit_code=code,
+            log_tail=tail,
+        )
+
+    def log_tail(self) -> tuple[str, ...]:
+        """The last lines of its log."""
+        if self._log is None:
+            return ()
+        size = os.fstat(self._log.fileno()).st_size
+        start = max(0, size - LOG_TAIL_BYTES)
+        # The place in the file is shared with the process that writes it.
+        if sys.platform == "win32":
+            self._log.seek(start)
+            tail = self._log.read(LOG_TAIL_BYTES)
+            self._log.seek(0, os.SEEK_END)
+        else:
+            tail = os.pread(self._log.fileno(), LOG_TAIL_BYTES, start)
+        lines = tail.decode("utf-8", "replace").splitlines()
+        return tuple(line.rstrip() for line in lines if line.strip())[-LOG_TAIL_LINES:]
+
+    async def aclose(self) -> None:
+        """End the process: asked to at first, killed after two seconds, or at once where this is cancelled."""
+        self._closed = True
+        process = self._process
+        if process is None:
+            return
+        try:
+            if process.poll() is None:
+                _ask_to_end(process)
+                deadline = time.monotonic() + GRACE_SECONDS
+                while process.poll() is None and time.monotonic() < deadline:
+                    await asyncio.sleep(0.02)
+        finally:
+            self._stop()
+
+    def _stop(self) -> None:
+        if self._end is not None:
+            self._end()
+        self._process = None
+        self._end = None
+        self._log = None
+
+
+def check_model_file(path: Path) -> None:
+    """Raise ConfigError where ``path`` is no readable GGUF file, before a process is started for it."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
+            raise ConfigError(f"{path} is no file", key="model_path")  # opening a pipe would wait for ever
+        with path.open("rb") as file:
+            magic = file.read(4)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: there is no such file", key="model_path") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path} is a directory; name the .gguf file", key="model_path") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}", key="model_path") from None
+    if magic != b"GGUF":
+        raise ConfigError(f"{path} is no GGUF model file", key="model_path")
+
+
+def _reserve_port(host: str, port: int | None) -> tuple[socket.socket | None, int]:
+    """A port that nobody else gets until the server listens on it: bound here, not listening, and shared with our own
+    child.
+
+    Between finding a free port and the child's bind another program could take it, and the probes would talk to that
+    one.
+    """
+    if port is not None:
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError as error:
+                why = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror}"
+                raise ConfigError(f"port {port} on {host} {why}; choose another with --port") from None
+        return None, port
+    reservation = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    if sys.platform == "linux" and importlib.util.find_spec("xllamacpp") is not None:
+        reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        reservation.bind((host, 0))
+        return reservation, int(reservation.getsockname()[1])
+    with reservation:
+        reservation.bind((host, 0))
+        return None, int(reservation.getsockname()[1])
+
+
+def _spawn(command: list[str], log: IO[bytes] | None, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Start the process, from a thread that lives as long as we do: the kernel's parent-death signal comes when the
+    *thread* that started a process ends, and event loops run in threads that end."""
+    return (
+        _spawner(os.getpid())
+        .submit(
+            subprocess.Popen,
+            command,
+            stdin=subprocess.PIPE,  # its end tells the child that we are gone, where the kernel does not
+            stdout=log if log is not None else 2,  # ours is for data
+            stderr=log,
+            env=environment,
+            # Ctrl-C is ours to handle: the server must not die before its clients were told.
+            start_new_session=True,
+            creationflags=_CREATION_FLAGS,
+        )
+        .result()
+    )
+
+
+@functools.cache
+def _spawner(_process: int) -> ThreadPoolExecutor:
+    """One thread for each process: a fork does not take threads along."""
+    return ThreadPoolExecutor(1, thread_name_prefix="ctxbackends-spawn")
+
+
+def _ask_to_end(process: subprocess.Popen[bytes]) -> None:
+    if sys.platform == "win32":
+        _close_input(process)  # terminate() would kill the worker alone there, and leave its llama-server running
+    else:
+        process.terminate()
+
+
+def _close_input(process: subprocess.Popen[bytes]) -> None:
+    assert process.stdin is not None, "it was started with a pipe"
+    process.stdin.close()
+
+
+def _end_process(process: subprocess.Popen[bytes], *held: socket.socket | IO[bytes] | None) -> None:
+    """Last of all, and at the interpreter's exit: nothing of the server is left."""
+    _close_input(process)
+    if sys.platform != "linux":
+        # A worker that supervises llama-server kills it now; one that is killed itself would leave it running.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(SUPERVISED_SECONDS)
+    if process.poll() is None:
+        process.kill()
+    process.wait(_REAPED_WITHIN)
+    for opened in held:
+        if opened is not None:
+            opened.close()

@@ -1,0 +1,83 @@
+"""A model file as a ready backend, for the length of an ``async with``."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Unpack
+
+import attrs
+
+from ctxbackends._chat.events import OnProgress
+from ctxbackends._client.http_backend import HTTPBackend
+from ctxbackends._config.api_key import find_api_key
+from ctxbackends._config.backend_config import LOCAL_ONLY, BackendConfig
+from ctxbackends._http.transport import Transport
+from ctxbackends._profiles.builtin import PROFILES
+from ctxbackends._profiles.profile import BackendType
+from ctxbackends._util.secrets import ENVIRONMENT
+from ctxbackends.local._options import ServeModelKeywords
+from ctxbackends.local._process import LocalServer
+
+
+def managed_backend(config: BackendConfig, transport: Transport, *, server: LocalServer | None = None) -> HTTPBackend:
+    """A backend over a server that is started on first use: of the file that ``config.model_path`` names, unless
+    ``server`` is given.
+
+    Without a configured key, the server gets a fresh one.
+    """
+    profile = PROFILES[BackendType.LLAMACPP]
+    if server is None:
+        assert config.model_path is not None, "only a backend with model_path is managed"
+        options: Any = {field: getattr(config, field) for field in LOCAL_ONLY}
+        key = (find_api_key(config, profile, ENVIRONMENT) or (fresh_key(),))[0]
+        server = LocalServer(config.model_path, alias=config.default_model, api_key=key, **options)
+    return HTTPBackend(
+        attrs.evolve(
+            config, default_model=config.default_model or server.alias, api_key=server.api_key, api_key_env=None
+        ),
+        profile=profile,
+        transport=transport,
+        launcher=server,
+    )
+
+
+def fresh_key() -> str:
+    """Return a key that nobody else has: web pages and other users of the machine can reach a loopback port."""
+    return secrets.token_urlsafe(24)
+
+
+@asynccontextmanager
+async def serve_model(
+    model_path: str | Path,
+    *,
+    name: str = "local",
+    on_progress: OnProgress | None = None,
+    settings: dict[str, Any] | None = None,
+    **options: Unpack[ServeModelKeywords],
+) -> AsyncIterator[HTTPBackend]:
+    """Start a llama.cpp server for ``model_path``, wait until it is ready, and end it on every way out.
+
+    The server asks for a fresh API key, which the backend has. ``options`` are the fields of
+    :class:`~ctxbackends.local.ServerOptions` without ``api_key``; ``settings`` as in BackendConfig (timeouts,
+    ``model_mismatch``). Raises TypeError where they name a key.
+    """
+    for field in ("api_key", "api_key_env"):
+        if field in options or field in (settings or {}):
+            raise TypeError(
+                f"serve_model() takes no {field}: it always uses a fresh key; choose a key with LocalServer"
+            )
+    server = LocalServer(model_path, api_key=fresh_key(), **options)
+    transport = Transport()
+    config = BackendConfig(name=name, type=BackendType.LLAMACPP, model_path=str(model_path), **(settings or {}))
+    backend = managed_backend(config, transport, server=server)
+    try:
+        await backend.wait_ready(on_progress=on_progress)
+        yield backend
+    finally:
+        try:
+            await server.aclose()
+        finally:
+            await transport.aclose()

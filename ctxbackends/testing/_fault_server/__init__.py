@@ -1,0 +1,1 @@
+"""A server that simulates failures of model servers, proxies and networks."""

@@ -1,0 +1,1 @@
+"""Servers that behave like a vendor's server, for tests."""

@@ -1,0 +1,141 @@
+"""Completions, chunks and embeddings of the OpenAI-compatible APIs of local servers.
+
+A :class:`Dialect` has the differences between servers.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from ctxbackends.testing._stand_ins.scripted import Answer, tokens
+
+DIMENSIONS = 8
+
+
+@attrs.frozen(kw_only=True)
+class Dialect:
+    """``fingerprint``: ``system_fingerprint``, None for the model's name. ``reasoning``: the member of reasoning.
+    ``whole_calls``: a tool call comes in one chunk, and not in deltas. ``bare_end``: the last delta has no members.
+    ``choice`` and ``body``: what else stands in each choice and in a completion that is not streamed."""
+
+    fingerprint: str | None = None
+    reasoning: str = "reasoning"
+    whole_calls: bool = False
+    bare_end: bool = False
+    choice: Mapping[str, Any] = attrs.field(factory=dict)
+    body: Mapping[str, Any] = attrs.field(factory=dict)
+
+
+@attrs.frozen(kw_only=True)
+class Reply:
+    """An answer with what its server adds: the ``id`` and ``created`` of the completion, the name that the server gives
+    to the model, the ids of the calls, and how many tokens of the prompt it read."""
+
+    id: str
+    created: int
+    model: str
+    answer: Answer
+    call_ids: Sequence[str]
+    input_tokens: int
+
+    @property
+    def finish_reason(self) -> str:
+        return "stop" if self.answer.ending == "stop_sequence" else self.answer.ending
+
+    @property
+    def usage(self) -> dict[str, int]:
+        read, written = self.input_tokens, self.answer.output_tokens
+        return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+
+
+def completion(reply: Reply, dialect: Dialect) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": reply.answer.text}
+    if reply.answer.reasoning:
+        message[dialect.reasoning] = reply.answer.reasoning
+    if reply.answer.calls:
+        message["tool_calls"] = _calls(reply, dialect)
+    choice = {"index": 0, "message": message, **dialect.choice, "finish_reason": reply.finish_reason}
+    return {**_head(reply, dialect, "chat.completion"), "choices": [choice], "usage": reply.usage, **dialect.body}
+
+
+def chunks(reply: Reply, dialect: Dialect, *, include_usage: bool) -> Iterator[dict[str, Any]]:
+    """The chunks of a stream; the first holds the first piece of the answer."""
+    for piece in tokens(reply.answer.reasoning):
+        yield chunk(reply, dialect, {"role": "assistant", "content": "", dialect.reasoning: piece})
+    for piece in tokens(reply.answer.text):
+        yield chunk(reply, dialect, {"role": "assistant", "content": piece})
+    for call in _calls(reply, dialect):
+        if dialect.whole_calls:
+            yield chunk(reply, dialect, {"role": "assistant", "content": "", "tool_calls": [call]})
+            continue
+        function = call["function"]
+        start = {**call, "function": {"name": function["name"], "arguments": ""}}
+        yield chunk(reply, dialect, {"role": "assistant", "tool_calls": [start]})
+        for piece in tokens(function["arguments"]):
+            delta = {"index": call["index"], "function": {"arguments": piece}}
+            yield chunk(reply, dialect, {"tool_calls": [delta]})
+    end = {} if dialect.bare_end else {"role": "assistant", "content": ""}
+    yield chunk(reply, dialect, end, finish_reason=reply.finish_reason)
+    if include_usage:
+        yield {**_head(reply, dialect, "chat.completion.chunk"), "choices": [], "usage": reply.usage}
+
+
+def chunk(
+    reply: Reply, dialect: Dialect, delta: Mapping[str, Any], *, finish_reason: str | None = None
+) -> dict[str, Any]:
+    choice = {"index": 0, "delta": dict(delta), **dialect.choice, "finish_reason": finish_reason}
+    return {**_head(reply, dialect, "chat.completion.chunk"), "choices": [choice]}
+
+
+def _head(reply: Reply, dialect: Dialect, kind: str) -> dict[str, Any]:
+    return {
+        "id": reply.id,
+        "object": kind,
+        "created": reply.created,
+        "model": reply.model,
+        "system_fingerprint": reply.model if dialect.fingerprint is None else dialect.fingerprint,
+    }
+
+
+def _calls(reply: Reply, dialect: Dialect) -> list[dict[str, Any]]:
+    indent = (",", ":") if dialect.whole_calls else (", ", ": ")
+    return [
+        {
+            "id": id_,
+            "index": index,
+            "type": "function",
+            "function": {"name": name, "arguments": json.dumps(arguments, separators=indent)},
+        }
+        for index, (id_, (name, arguments)) in enumerate(zip(reply.call_ids, reply.answer.calls, strict=True))
+    ]
+
+
+def vector(text: str, dimensions: int = DIMENSIONS) -> list[float]:
+    """The one embedding of ``text``, of length 1."""
+    digest = hashlib.sha256(text.encode()).digest()
+    return unit([value - 127.5 for value in digest[:dimensions]])
+
+
+def unit(values: Sequence[float]) -> list[float]:
+    length = math.sqrt(sum(value * value for value in values))
+    return [value / length for value in values]
+
+
+def embedding_list(
+    model: str, vectors: Sequence[Sequence[float]], input_tokens: int, *, packed: bool = False
+) -> dict[str, Any]:
+    """``packed``: as base64 of 32-bit floats, which OpenAI's client asks for by default."""
+    shown: list[Any] = list(vectors)
+    if packed:
+        shown = [base64.b64encode(struct.pack(f"<{len(values)}f", *values)).decode() for values in vectors]
+    data = [{"object": "embedding", "embedding": values, "index": index} for index, values in enumerate(shown)]
+    usage = {"prompt_tokens": input_tokens, "total_tokens": input_tokens}
+    return {"object": "list", "data": data, "model": model, "usage": usage}
