@@ -24,7 +24,8 @@ def install(package: str) -> bool:
     def __getattr__(name: str) -> Any:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        value = getattr(import_module(homes[name]), name)
+        is_submodule = homes[name] == package
+        value = import_module(f"{package}.{name}") if is_submodule else getattr(import_module(homes[name]), name)
         setattr(module, name, value)
         return value
 
