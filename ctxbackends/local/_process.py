@@ -40,7 +40,7 @@ RELAUNCH_AFTER_SECONDS = 1.0
 LOG_TAIL_LINES = 8
 LOG_TAIL_BYTES = 16 * 1024
 INSTALL_COMMAND = "pip install 'ctxbackends[llamacpp]'"
-_WORKER = Path(__file__).with_name("worker.py")
+_WORKER = Path(__file__).with_name("_worker.py")
 _REAPED_WITHIN = 5.0
 _FOR_WORKER = attrs.filters.exclude("api_key", "environment", "inherit_log")  # arguments are visible to every user
 if sys.platform == "win32":

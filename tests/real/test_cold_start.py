@@ -113,7 +113,7 @@ def _children() -> list[int]:
             command = (entry / "cmdline").read_bytes()
         except OSError:
             continue
-        if entry.name.isdigit() and int(status[1]) == os.getpid() and b"worker.py" in command and status[0] != "Z":
+        if entry.name.isdigit() and int(status[1]) == os.getpid() and b"_worker.py" in command and status[0] != "Z":
             found.append(int(entry.name))
     return found
 

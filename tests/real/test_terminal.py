@@ -562,7 +562,7 @@ async def test_neither_the_wheel_nor_the_program(
 def worker_process(tiny: Path, **options: Any) -> subprocess.Popen[bytes]:
     fields: dict[str, Any] = {"parallel": None, "ctx_size": 512, "threads": 1, "embeddings": False, "reuse_port": False}
     fields |= {"model_path": str(tiny), "host": "127.0.0.1", "port": free_port(), "alias": "tiny"}
-    worker = Path(local_server.__file__).with_name("worker.py")
+    worker = Path(local_server.__file__).with_name("_worker.py")
     return subprocess.Popen(
         [sys.executable, "-P", str(worker), json.dumps({**fields, "parent": os.getpid(), **options})],
         stdin=subprocess.PIPE,

@@ -1640,7 +1640,7 @@ class Kernel:
 
 
 def run_worker(monkeypatch: pytest.MonkeyPatch, options: Mapping[str, Any]) -> None:
-    monkeypatch.setattr(sys, "argv", ["worker.py", json.dumps(options)])
+    monkeypatch.setattr(sys, "argv", ["_worker.py", json.dumps(options)])
     runpy.run_path(worker.__file__, run_name="__main__")
 
 
@@ -1653,7 +1653,7 @@ def test_the_worker_becomes_the_program(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.delenv("LLAMA_ARG_CORS_CREDENTIALS")
     program = ["/bin/llama-server", "--port", "8080"]
     monkeypatch.setattr(worker, "supervise", lambda _: 0)  # execv, which comes back here, would not come back
-    monkeypatch.setattr(sys, "argv", ["worker.py", json.dumps({"parent": os.getppid(), "program": program})])
+    monkeypatch.setattr(sys, "argv", ["_worker.py", json.dumps({"parent": os.getppid(), "program": program})])
     with pytest.raises(SystemExit):
         worker.main()
     expected: list[tuple[object, ...]] = [("execv", "/bin/llama-server", program)]
