@@ -7,12 +7,13 @@ links.
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import inspect
 import json
 import re
 import sys
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,6 +22,7 @@ from docutils import nodes
 from docutils.parsers.rst import directives
 from sphinx.application import Sphinx
 from sphinx.ext.napoleon.docstring import GoogleDocstring
+from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.docutils import SphinxDirective
 
 from ctxbackends import PROFILES, BackendError, Profile
@@ -315,6 +317,46 @@ class OutcomesTable(SphinxDirective):
         return ", ".join(parts)
 
 
+def public_names(package: str) -> dict[str, str]:
+    """Return each public name of a package and the module that defines it, from the imports in its ``__init__``."""
+    source = ast.parse(Path(str(import_module(package).__file__)).read_text(encoding="utf-8"))
+    imports = (node for node in ast.walk(source) if isinstance(node, ast.ImportFrom))
+    return {alias.name: str(node.module) for node in imports for alias in node.names if alias.asname == alias.name}
+
+
+class PublicNames(SphinxDirective):
+    """Describe the public names that one module or several define, in the order of the package's list.
+
+    The option ``package`` is the package that exports them (default: ``ctxbackends``).
+    """
+
+    required_arguments = 1
+    final_argument_whitespace = True
+    option_spec = {"package": directives.unchanged}  # noqa: RUF012  # as docutils has it
+
+    def run(self) -> list[nodes.Node]:
+        package = self.options.get("package", "ctxbackends")
+        modules = [f"{package}.{module}" for module in self.arguments[0].split()]
+        lines = [
+            line
+            for module in modules
+            for name, home in public_names(package).items()
+            if home == module
+            for line in self.describe(package, name, home)
+        ]
+        return self.parse_text_to_nodes("\n".join(["````{eval-rst}", *lines, "````"]))
+
+    def describe(self, package: str, name: str, home: str) -> list[str]:
+        value = getattr(import_module(package), name)
+        if isinstance(value, type):
+            kind = "autoexception" if issubclass(value, BaseException) else "autoclass"
+            return [f".. {kind}:: {package}.{name}", "   :members:", ""]
+        if inspect.isfunction(value):
+            return [f".. autofunction:: {package}.{name}", ""]
+        comments = ModuleAnalyzer.for_module(home).find_attr_docs().get(("", name), [])
+        return [f".. py:data:: {package}.{name}", "", *(f"   {line}" for line in comments), ""]
+
+
 class ExceptionTree(SphinxDirective):
     """The tree of exceptions."""
 
@@ -339,6 +381,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("coverage-by-server", CoverageTable)
     app.add_directive("faults", FaultsTable)
     app.add_directive("outcomes", OutcomesTable)
+    app.add_directive("public-names", PublicNames)
     app.add_directive("exception-tree", ExceptionTree)
     app.connect("autodoc-process-signature", hide_signature)
     return {"parallel_read_safe": True}
