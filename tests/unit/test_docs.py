@@ -87,7 +87,8 @@ README_CTXRC = next(block.text for block in blocks("yaml") if block.page.name ==
 
 @pytest.mark.real
 @pytest.mark.parametrize("block", [block for block in blocks("python") if not is_pytest(block)], ids=str)
-def test_python_runs(block: Block, project: Callable[[str], str]) -> None:
+def test_python_runs(block: Block, project: Callable[[str], str], caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("NOTSET", logger="ctxbackends")  # restored after a page that sets it
     code = "\n" * (block.line - 1) + project(block.text)  # a traceback then names the line of the page
     exec(compile(code, str(block.page), "exec", dont_inherit=True), {"__name__": "__main__"})  # noqa: S102
 
