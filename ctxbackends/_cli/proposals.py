@@ -20,7 +20,7 @@ from ctxbackends._cli.rows import in_editor, row_text
 from ctxbackends._cli.terminal import print_json, print_table, printable, utf8
 from ctxbackends._util.files import create_file
 from ctxbackends.knowledge._errors import ProposalError, wrap_write_errors
-from ctxbackends.knowledge._proposals.export import payload
+from ctxbackends.knowledge._proposals.export import build_payload
 from ctxbackends.knowledge._proposals.review import Review
 from ctxbackends.knowledge._proposals.store import (
     DIRECTORY,
@@ -339,7 +339,9 @@ def export(directory: Path, proposal: str, kinds: tuple[Kind, ...], section: str
         if opened.verdict(name).state == "accepted" and row.kind in kinds
     }
     # All of them before the first is written: one that the other tool would refuse stops the rest.
-    payloads = {name: payload(name, row, proposal=opened.path.stem, section=section) for name, row in rows.items()}
+    payloads = {
+        name: build_payload(name, row, proposal=opened.path.stem, section=section) for name, row in rows.items()
+    }
     if not payloads:
         click.echo("no row of these kinds is accepted; nothing to export", err=True)
         return

@@ -1,5 +1,7 @@
-"""Extract decisions, learnings, tasks and questions from sessions and documents, with checked citations. Public names,
-imported on first use."""
+"""Extract decisions and tasks from sessions and documents, with verified citations, for people to review.
+
+The public names are imported on first use.
+"""
 
 from __future__ import annotations
 

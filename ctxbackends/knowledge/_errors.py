@@ -1,4 +1,4 @@
-"""What can go wrong between a source and a proposal; all of them are BackendErrors, so that one ``except`` holds."""
+"""The exceptions of this package. All are BackendErrors, so one ``except`` clause catches them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ from ctxbackends.errors import BackendError
 
 
 class KnowledgeError(BackendError):
-    """The root of what this package raises."""
+    """Base class of the exceptions of ``ctxbackends.knowledge``."""
 
 
 class SourceError(KnowledgeError):
-    """A source that cannot be used: missing, empty, binary, no UTF-8. ``source`` is its name, ``line`` (from 1) where
-    the fault is."""
+    """A source cannot be read: it is missing, empty, binary or not UTF-8.
+
+    Attributes:
+        source: The name of the source.
+        line: The line with the problem, from 1; None if the problem is not in one line.
+    """
 
     def __init__(self, source: str, problem: str, *, line: int | None = None) -> None:
         super().__init__(f"{source}{f':{line}' if line is not None else ''}: {problem}")
@@ -24,16 +28,19 @@ class SourceError(KnowledgeError):
 
 
 class SourceChangedError(SourceError):
-    """The source changed while it was read, so that citations would be wrong."""
+    """A source changed while it was read, so its citations would be wrong."""
 
 
 class UnenforcedSchemaError(KnowledgeError):
-    """The server does not hold answers to a schema, or nobody knows."""
+    """The server does not enforce a JSON schema, or a probe could not confirm that it does."""
 
 
 class ChunkError(KnowledgeError):
-    """The model gave no usable answer to one chunk. ``where`` is the part of the source; the answer's error is
-    ``__cause__``."""
+    """The model gave no usable answer to one chunk; ``__cause__`` is the error of the answer.
+
+    Attributes:
+        where: The part of the source, such as ``notes.md:12-40``.
+    """
 
     def __init__(self, where: str, problem: str) -> None:
         super().__init__(f"{where}: {problem}")
@@ -41,17 +48,17 @@ class ChunkError(KnowledgeError):
 
 
 class JournalError(KnowledgeError):
-    """The journal of a run cannot be used: another run holds it, or it cannot be written."""
+    """The journal of a run cannot be used: another run has locked it, or it cannot be written."""
 
 
 class ProposalError(KnowledgeError):
-    """A proposal or its review cannot be read, written or found."""
+    """A proposal or its review cannot be found, read or written."""
 
 
 @contextmanager
 def wrap_write_errors(path: Path) -> Iterator[None]:
-    """Raise ProposalError in place of an OSError of the block, which writes ``path`` atomically."""
+    """Turn an OSError of the block, which writes ``path`` atomically, into a ProposalError."""
     try:
         yield
     except OSError as error:
-        raise ProposalError(f"{path} cannot be written: {error.strerror}; nothing was changed") from error
+        raise ProposalError(f"cannot write {path}: {error.strerror}; nothing was changed") from error

@@ -1,6 +1,4 @@
-"""What is found: typed records, the evidence for each, and rows that are proposed or quarantined. Pure values; knows no
-backend, no file and no prompt.
-"""
+"""The extracted records, the evidence for each, and the proposed and quarantined rows. Pure values."""
 
 from __future__ import annotations
 
@@ -13,13 +11,13 @@ from typing import Literal, TypeAlias
 import msgspec
 
 Unit: TypeAlias = Literal["line", "page", "paragraph"]
-"""What the places of a source are counted in, from 1."""
+"""The unit in which places in a source are counted, from 1."""
 
 Priority: TypeAlias = Literal["low", "medium", "high"]
 
 
 class Kind(StrEnum):
-    """The kinds of knowledge. The value is what proposals and programs say; ``PLURALS`` what commands take."""
+    """The kinds of records. Proposals and JSON have the value; commands also accept the plural (``PLURALS``)."""
 
     DECISION = "decision"
     LEARNING = "learning"
@@ -33,25 +31,34 @@ PLURALS: Mapping[str, Kind] = MappingProxyType({f"{kind}s": kind for kind in Kin
 
 
 def kinds_of(names: Iterable[str]) -> tuple[Kind, ...]:
-    """The kinds of these names, singular or plural, each once, in the order of :class:`Kind`. Raises ValueError that
-    lists what there is."""
-    wanted = set()
+    """Return the kinds with these names, singular or plural, without duplicates, in the order of :class:`Kind`.
+
+    Raises:
+        ValueError: A name is not a kind; the message lists the kinds.
+    """
+    kinds = set()
     for name in names:
-        found = PLURALS.get(name.strip().lower()) or PLURALS.get(name.strip().lower() + "s")
-        if found is None:
-            raise ValueError(f"{name.strip()!r} is no kind; the kinds are {', '.join(PLURALS)}")
-        wanted.add(found)
-    return tuple(kind for kind in Kind if kind in wanted)
+        kind = PLURALS.get(name.strip().lower()) or PLURALS.get(name.strip().lower() + "s")
+        if kind is None:
+            raise ValueError(f"unknown kind: {name.strip()!r}; the kinds are {', '.join(PLURALS)}")
+        kinds.add(kind)
+    return tuple(kind for kind in Kind if kind in kinds)
 
 
 # --- records ----------------------------------------------------------------------------------------
 #
-# The first field of each is its title: what rows are compared by.
+# The first field of each is its title, by which rows are compared.
 
 
 class Decision(msgspec.Struct, frozen=True, tag_field="kind", tag="decision"):
-    """Something that was decided. ``context``: what prompted it; ``rationale``: why this and nothing else;
-    ``consequence``: what changes by it."""
+    """A decision.
+
+    Attributes:
+        title: The decision in one line.
+        context: The reason that it came up.
+        rationale: The reason for this choice.
+        consequence: The changes that follow from it.
+    """
 
     title: str
     context: str
@@ -60,7 +67,14 @@ class Decision(msgspec.Struct, frozen=True, tag_field="kind", tag="decision"):
 
 
 class Learning(msgspec.Struct, frozen=True, tag_field="kind", tag="learning"):
-    """Something that was found out. ``context``: how; ``lesson``: what; ``application``: what to do with it."""
+    """Something that the project learned.
+
+    Attributes:
+        title: The learning in one line.
+        context: How it was learned.
+        lesson: The fact that was learned.
+        application: How to use it from now on.
+    """
 
     title: str
     context: str
@@ -69,21 +83,37 @@ class Learning(msgspec.Struct, frozen=True, tag_field="kind", tag="learning"):
 
 
 class Task(msgspec.Struct, frozen=True, tag_field="kind", tag="task"):
-    """Something that is to be done."""
+    """Work that somebody still has to do.
+
+    Attributes:
+        summary: The work in one line.
+        priority: ``low``, ``medium`` or ``high``.
+    """
 
     summary: str
     priority: Priority
 
 
 class OpenQuestion(msgspec.Struct, frozen=True, tag_field="kind", tag="open-question"):
-    """Something that was asked and not answered."""
+    """A question without an answer.
+
+    Attributes:
+        question: The question in one line.
+        context: Why it matters.
+    """
 
     question: str
     context: str
 
 
 class Risk(msgspec.Struct, frozen=True, tag_field="kind", tag="risk"):
-    """Something that may go wrong. ``impact``: what happens then; ``mitigation``: what is done against it."""
+    """Something that may go wrong.
+
+    Attributes:
+        title: The risk in one line.
+        impact: The damage if it happens.
+        mitigation: The measures against it.
+    """
 
     title: str
     impact: str
@@ -91,7 +121,12 @@ class Risk(msgspec.Struct, frozen=True, tag_field="kind", tag="risk"):
 
 
 class Term(msgspec.Struct, frozen=True, tag_field="kind", tag="term"):
-    """A word of this project, and what it means here."""
+    """A term of the project.
+
+    Attributes:
+        term: The term.
+        definition: Its meaning in this project.
+    """
 
     term: str
     definition: str
@@ -112,42 +147,59 @@ RECORDS: Mapping[Kind, type[Record]] = MappingProxyType(
 
 
 def kind_of(record: Record) -> Kind:
+    """Return the kind of a record."""
     return Kind(str(record.__struct_config__.tag))
 
 
 def title_of(record: Record) -> str:
+    """Return the first field of a record."""
     return str(getattr(record, record.__struct_fields__[0]))
 
 
 def fields_of(record: Record) -> dict[str, str]:
-    """The fields by name, in their order."""
+    """Return the fields by name, in their order."""
     return {name: str(getattr(record, name)) for name in record.__struct_fields__}
 
 
 def record_of(kind: Kind, fields: Mapping[str, str]) -> Record:
-    """The record of these fields. Raises ValueError for a field that is missing, unknown or of a wrong value."""
+    """Build a record from its fields.
+
+    Raises:
+        ValueError: A field is missing, unknown or has an invalid value.
+    """
     record = RECORDS[kind]
     unknown = set(fields) - set(record.__struct_fields__)
     if unknown:
-        raise ValueError(f"{kind} has no {', '.join(sorted(unknown))}; it has {', '.join(record.__struct_fields__)}")
+        names = ", ".join(record.__struct_fields__)
+        raise ValueError(f"unknown field of a {kind}: {', '.join(sorted(unknown))}; the fields are {names}")
     try:
         return msgspec.convert({"kind": kind.value, **fields}, record)
     except msgspec.ValidationError as error:
-        raise ValueError(f"{kind}: {error}") from None
+        raise ValueError(f"invalid {kind}: {error}") from None
 
 
 # --- evidence ---------------------------------------------------------------------------------------
 
 
 def format_place(source: str, unit: Unit, first: int, last: int) -> str:
-    """``notes.md:12-14``, ``paper.pdf, page 3``."""
+    """Return a place for people to read: ``notes.md:12-14``, ``paper.pdf, page 3``."""
     span = str(first) if first == last else f"{first}-{last}"
     return f"{source}:{span}" if unit == "line" else f"{source}, {unit} {span}"
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
-    """Where it stands, word for word: ``quote`` was found in ``source`` from ``first`` to ``last``, counted in
-    ``unit`` from 1. ``timestamp`` (as the transcript has it), ``session_id`` and ``branch`` are a transcript's."""
+    """A verified quote with its place in a source.
+
+    Attributes:
+        source: The name of the source.
+        quote: Words copied from the source.
+        first: First line, page or paragraph of the quote, from 1.
+        last: Last line, page or paragraph of the quote.
+        unit: The unit of ``first`` and ``last``.
+        timestamp: Time of a transcript's turn, in the transcript's own format; None in other sources.
+        session_id: Session of a transcript; None in other sources.
+        branch: Git branch of a transcript; None in other sources.
+    """
 
     source: str
     quote: str
@@ -160,14 +212,19 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def where(self) -> str:
-        """The place, as people write it: ``notes.md:12-14``, ``paper.pdf, page 3``."""
+        """The place for people to read: ``notes.md:12-14``, ``paper.pdf, page 3``."""
         where = format_place(self.source, self.unit, self.first, self.last)
         return f"{where} ({self.timestamp})" if self.timestamp else where
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """A record with its evidence, each piece of which was found in its source. ``known``: where it stands in
-    ``.context/*.md`` already (``DECISIONS.md:12``)."""
+    """A record with its verified evidence.
+
+    Attributes:
+        record: The record.
+        evidence: At least one verified quote.
+        known_at: The entry of ``.context/*.md`` with the same title (``DECISIONS.md:12``), or None.
+    """
 
     record: Record
     evidence: tuple[Evidence, ...]
@@ -175,21 +232,29 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def kind(self) -> Kind:
+        """The kind of the record."""
         return kind_of(self.record)
 
     @property
     def title(self) -> str:
+        """The first field of the record."""
         return title_of(self.record)
 
     @property
     def key(self) -> str:
-        """Equal for rows that say the same: kind and title, without case, punctuation and white space."""
+        """Kind and normalized title; rows with the same key are duplicates."""
         return f"{self.kind}:{normalize_title(self.title)}"
 
 
 class QuarantinedRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A record that is not proposed, and the ``reason``. ``quote`` is what the model gave as evidence; ``where`` the
-    part of the source that it had been shown."""
+    """A record without valid evidence; it cannot be accepted.
+
+    Attributes:
+        record: The record.
+        reason: Why its evidence is invalid.
+        quote: The quote that the model gave.
+        where: The part of the source that was sent to the model.
+    """
 
     record: Record
     reason: str
@@ -198,7 +263,7 @@ class QuarantinedRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def normalize_title(title: str) -> str:
-    """``title`` as it is compared: compatibility forms, case, punctuation and white space make no difference."""
+    """Return the title for comparison, without differences in Unicode form, case, punctuation and white space."""
     text = unicodedata.normalize("NFKC", title).casefold()
     words = "".join(char if char.isalnum() else " " for char in text).split()
     return " ".join(words) or text.strip()

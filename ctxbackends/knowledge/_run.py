@@ -1,4 +1,4 @@
-"""A run and its proposal: what the commands do. The journal, the privacy globs, and the one file that is written.
+"""A run with its journal, its privacy rules and its proposal, as the commands use it.
 
 Writes nothing but the proposal and the journal; ``.context/*.md`` is read to say what stands there already.
 """
@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from ctxbackends._client.backend import Backend
+from ctxbackends._util.text import pluralize
 from ctxbackends.knowledge._errors import JournalError, SourceError
 from ctxbackends.knowledge._extract.journal import Journal
 from ctxbackends.knowledge._extract.options import RunOptions
@@ -34,15 +35,25 @@ from ctxbackends.knowledge._sources.base import SkippedInput, Source
 
 
 class Privacy(msgspec.Struct, frozen=True):
-    """``privacy.redact`` of a ``.ctxrc``: files that match one of ``globs``, which are relative to ``root``, go to
-    loopback and private endpoints alone."""
+    """``privacy.redact`` of a ``.ctxrc``: matching files are sent only to loopback and private endpoints.
+
+    Attributes:
+        globs: The globs.
+        root: The directory that globs are relative to.
+    """
 
     globs: tuple[str, ...] = ()
     root: Path = Path()
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run came to: ``path`` of the proposal, None where nothing was found and nothing was written."""
+    """The result of :meth:`Run.propose`.
+
+    Attributes:
+        path: The file of the proposal; None if no rows were found and nothing was written.
+        rows: The proposed rows.
+        report: The figures of the run.
+    """
 
     path: Path | None
     rows: tuple[Row, ...]
@@ -50,11 +61,18 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be done: ``command`` is what the proposal says that it came from, ``directory`` where proposals are
-    (``.context/proposals``), ``context`` the directory whose ``*.md`` say what is known already.
+    """A run that writes a proposal.
 
-    ``resume``: True goes on where a run of the same inputs ended half-way; False starts anew; None starts anew only
-    where there is nothing to go on with.
+    Attributes:
+        command: The command, for the facts of the proposal.
+        sources: The sources.
+        directory: The directory for proposals, such as ``.context/proposals``.
+        options: The options of the run.
+        context: The directory whose ``*.md`` files are searched for rows with the same title; None for no search.
+        privacy: The privacy rules.
+        resume: True continues an unfinished run of the same inputs, False starts over, and None raises JournalError if
+            there is an unfinished run.
+        skipped: Input that was skipped when the sources were searched.
     """
 
     command: str
@@ -68,28 +86,54 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def has_redacted(self) -> bool:
-        """Whether there is a source that ``privacy`` keeps on this network."""
+        """Whether ``privacy`` keeps a source from public endpoints."""
         return any(self._is_redacted(source) for source in self.sources)
 
     async def plan(self, backend: Backend, *, on_event: OnEvent | None = None) -> Plan:
-        """What :meth:`propose` would send; nothing is written and no model is asked."""
-        allowed, withheld = await self._allowed(backend, on_event)
+        """Return the requests that :meth:`propose` would send. Nothing is sent to the model, and nothing is written.
+
+        Args:
+            backend: The backend.
+            on_event: Called with each event.
+
+        Raises:
+            SourceError: A source cannot be read, or ``privacy`` keeps all of them from this endpoint.
+            KnowledgeError: The model's context is too small.
+            BackendError: A request to the server failed.
+        """
+        allowed, withheld = await self._select_sources(backend, on_event)
         plan = await self._ingestion(backend, allowed, None, on_event).plan()
         return msgspec.structs.replace(plan, skipped=(*self.skipped, *withheld, *plan.skipped))
 
     async def propose(
         self, backend: Backend, *, on_event: OnEvent | None = None, on_row: Callable[[Row], object] | None = None
     ) -> Outcome:
-        """Ask the model about all of it, and write one proposal, whole; or none, where an error comes or nothing is
-        found. Finished chunks of a run that fails are kept in the journal."""
-        prepare_directory(self.directory, context=self.context)  # said now, and not after hours of work
-        allowed, withheld = await self._allowed(backend, on_event)
-        journal = self._journal(allowed)
+        """Extract rows and write one proposal, unless an error is raised or no rows are found.
+
+        If the run fails, the answers to finished chunks are kept in the journal.
+
+        Args:
+            backend: The backend.
+            on_event: Called with each event.
+            on_row: Called with each new row.
+
+        Raises:
+            SourceError: A source cannot be read, or ``privacy`` keeps all of them from this endpoint.
+            UnenforcedSchemaError: The server does not enforce the schema.
+            ChunkError: The model gave no usable answer to a chunk.
+            JournalError: There is an unfinished run and ``resume`` is None, or the journal cannot be used.
+            ProposalError: The proposal cannot be written.
+            KnowledgeError: The model's context is too small.
+            BackendError: A request to the server failed.
+        """
+        prepare_directory(self.directory, context=self.context)  # before the run, which may take hours
+        allowed, withheld = await self._select_sources(backend, on_event)
+        journal = self._open_journal(allowed)
         try:
             if len(journal) and self.resume is None:
                 raise JournalError(
-                    f"a run of these inputs ended half-way, and its finished chunks are kept ({len(journal)}); "
-                    "--resume goes on with them, --no-resume asks the model again"
+                    f"an earlier run of these inputs is unfinished: {pluralize(len(journal), 'chunk')} in the journal; "
+                    "use --resume to continue it, or --no-resume to start over"
                 )
             if not self.resume:
                 journal.clear()
@@ -97,7 +141,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
                 async for row in run:
                     if on_row is not None:
                         on_row(row)
-                outcome = self._written(run, withheld)
+                outcome = self._write(run, withheld)
             journal.remove()
         except BaseException:
             if len(journal) and on_event is not None:
@@ -110,63 +154,60 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     def _ingestion(
         self, backend: Backend, sources: Sequence[Source], journal: Journal | None, on_event: OnEvent | None
     ) -> Ingestion:
-        return Ingestion(
-            backend,
-            sources,
-            self.options,
-            journal=journal,
-            on_event=on_event,
-        )
+        return Ingestion(backend, sources, self.options, journal=journal, on_event=on_event)
 
-    async def _allowed(self, backend: Backend, on_event: OnEvent | None) -> tuple[list[Source], list[SkippedInput]]:
-        """The sources that may go to this backend, and those that stay here."""
-        for one in self.skipped:
-            if on_event is not None:
-                on_event(one)
-        secret = [one for one in self.sources if self._is_redacted(one)]
-        if not secret or await is_private(backend.endpoint):
+    async def _select_sources(
+        self, backend: Backend, on_event: OnEvent | None
+    ) -> tuple[list[Source], list[SkippedInput]]:
+        """Return the sources that may be sent to this backend, and the others as skipped input."""
+        notify = on_event or (lambda _: None)
+        for skipped in self.skipped:
+            notify(skipped)
+        redacted = [source for source in self.sources if self._is_redacted(source)]
+        if not redacted or await is_private(backend.endpoint):
             return list(self.sources), []
         withheld = [
-            SkippedInput(source=one.name, reason=f"not sent to {backend.endpoint}: privacy.redact of .ctxrc has it")
-            for one in secret
+            SkippedInput(source=source.name, reason=f"not sent to {backend.endpoint}: matches privacy.redact of .ctxrc")
+            for source in redacted
         ]
-        if len(secret) == len(self.sources):
+        if len(redacted) == len(self.sources):
             raise SourceError(
-                secret[0].name,
-                f"not sent to {backend.endpoint}: privacy.redact of .ctxrc has it, and there is nothing else to read; "
-                "choose a backend on this machine or network",
+                redacted[0].name,
+                f"not sent to {backend.endpoint}: matches privacy.redact of .ctxrc, and there is nothing else to read; "
+                "choose a backend on this machine or in a private network",
             )
-        for withheld_one in withheld:
-            if on_event is not None:
-                on_event(withheld_one)
-        return [one for one in self.sources if one not in secret], withheld
+        for skipped in withheld:
+            notify(skipped)
+        return [source for source in self.sources if source not in redacted], withheld
 
     def _is_redacted(self, source: Source) -> bool:
         return source.path is not None and is_redacted(source.path, self.privacy.globs, root=self.privacy.root)
 
-    def _journal(self, sources: Iterable[Source]) -> Journal:
-        """The journal of these inputs: of their names, so that a changed file keeps what did not change in it; of the
-        content, where there is no name."""
-        of = [self.command, *self.options.kinds]
-        for source in sources:
-            of.append(str(source.path.absolute()) if source.path is not None else source.prepare().sha256)
-        name = hashlib.sha256("\0".join(of).encode("utf-8", "surrogatepass")).hexdigest()[:16]
-        parent = self.directory.parent
-        beside = self.directory.name == DIRECTORY and (parent.name == CONTEXT or parent == self.context)
-        place = self.directory.parent / "journal" if beside else self.directory / ".journal"
-        return Journal(place / f"{name}.jsonl")
+    def _open_journal(self, sources: Iterable[Source]) -> Journal:
+        """Open the journal of these inputs.
 
-    def _written(self, run: Ingestion, withheld: Sequence[SkippedInput]) -> Outcome:
-        known = ExistingEntries.read(self.context) if self.context is not None else ExistingEntries()
-        rows = tuple(msgspec.structs.replace(row, known_at=known.where(row)) for row in run.rows())
-        skipped = (*self.skipped, *withheld, *run.report.skipped, *known.skipped)
+        It is named after their paths, so that the chunks of a changed file are found, else after their hashes.
+        """
+        identity = [self.command, *self.options.kinds]
+        for source in sources:
+            identity.append(str(source.path.absolute()) if source.path is not None else source.prepare().sha256)
+        name = hashlib.sha256("\0".join(identity).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        parent = self.directory.parent
+        in_context = self.directory.name == DIRECTORY and (parent.name == CONTEXT or parent == self.context)
+        directory = parent / "journal" if in_context else self.directory / ".journal"
+        return Journal(directory / f"{name}.jsonl")
+
+    def _write(self, run: Ingestion, withheld: Sequence[SkippedInput]) -> Outcome:
+        entries = ExistingEntries.read(self.context) if self.context is not None else ExistingEntries()
+        rows = tuple(msgspec.structs.replace(row, known_at=entries.find(row)) for row in run.rows())
+        skipped = (*self.skipped, *withheld, *run.report.skipped, *entries.skipped)
         report = msgspec.structs.replace(run.report, skipped=skipped)
         if not rows and not run.quarantined:
             return Outcome(path=None, rows=(), report=report)
         now = datetime.now(UTC)
-        first = self.sources[0].name
+        first_name = self.sources[0].name
         facts = Facts(
-            id=proposal_id(now, slugify(Path(first).stem or first)),
+            id=proposal_id(now, slugify(Path(first_name).stem or first_name)),
             created=now.strftime("%Y-%m-%dT%H:%M:%SZ"),
             command=self.command,
             kinds=self.options.kinds,

@@ -37,7 +37,7 @@ PROPOSAL = Proposal(
     quarantined=(
         QuarantinedRow(
             record=Task("Buy milk", "low"),
-            reason="its quote does not stand there",
+            reason="quote not found in the source",
             quote="Milk!",
             where="notes.md:1-40",
         ),

@@ -91,14 +91,14 @@ def test_marks_around_a_quote_are_no_part_of_it(quote: str) -> None:
 @pytest.mark.parametrize(
     ("quote", "reason"),
     [
-        ("We chose TOML, because people edit it by hand.", "its quote does not stand there"),
-        ("we chose yaml, because people edit it by hand.", "its quote does not stand there"),
-        ("We chose YAML ... by hand.", "its quote does not stand there"),
-        ("", "it has no quote"),
-        (" \n", "it has no quote"),
-        ("YAML", "its quote is shorter than 8 characters, which proves nothing"),
-        ("“by hand”", "its quote is shorter than 8 characters, which proves nothing"),
-        ("[3] [4]", "its quote is shorter than 8 characters, which proves nothing"),
+        ("We chose TOML, because people edit it by hand.", "quote not found in the source"),
+        ("we chose yaml, because people edit it by hand.", "quote not found in the source"),
+        ("We chose YAML ... by hand.", "quote not found in the source"),
+        ("", "no quote"),
+        (" \n", "no quote"),
+        ("YAML", "quote is shorter than 8 characters"),
+        ("“by hand”", "quote is shorter than 8 characters"),
+        ("[3] [4]", "quote is shorter than 8 characters"),
     ],
 )
 def test_what_is_not_believed(quote: str, reason: str) -> None:
@@ -108,7 +108,7 @@ def test_what_is_not_believed(quote: str, reason: str) -> None:
 
 
 def test_a_row_without_a_title() -> None:
-    assert "it has no title" == refused("We chose YAML, because people", title="  ").reason
+    assert "no title" == refused("We chose YAML, because people", title="  ").reason
 
 
 @given(st.lists(st.text(max_size=30), min_size=1, max_size=6), st.data())

@@ -34,7 +34,7 @@ def test_list(directory: Path) -> None:
     assert ["id", "rows", "accepted", "rejected", "quarantined", "model", "problem"] == header.split()
     assert [ID, "5", "1", "0", "1", "qwen3-4b"] == first.split()
     assert "20261124T000000Z-x" == second.split()[0]
-    assert "the front matter has no end" in second
+    assert "expected --- at the end of the front matter" in second
     listed = json.loads(ctx(directory, "proposals", "list", "--json").out)
     assert [(5, 1, 0, ["notes.md"])] == [(o["rows"], o["accepted"], o["rejected"], o["inputs"]) for o in listed[:1]]
 
@@ -65,7 +65,7 @@ def test_show(directory: Path) -> None:
     whole = ctx(directory, "proposals", "show")
     assert "1 quarantined; --quarantined shows them" in whole.err
     assert (
-        "x1  task: Buy milk\n    its quote does not stand there (notes.md:1-40)\n    > Milk!"
+        "x1  task: Buy milk\n    quote not found in the source (notes.md:1-40)\n    > Milk!"
         in ctx(directory, "proposals", "show", "--quarantined").out
     )
     shown = json.loads(ctx(directory, "proposals", "show", "--json").out)
@@ -77,14 +77,14 @@ def test_show(directory: Path) -> None:
     [
         (["accept"], 2, "name rows (d1 t2), or all of them with --all"),
         (["accept", "d1", "--all"], 2, "name rows (d1 t2), or all of them with --all"),
-        (["accept", "d7"], 1, f"{ID} has no row 'd7'; it has d1, d2, l1, t1, q1"),
-        (["accept", "x1"], 1, "quarantined rows are not accepted"),
-        (["show", "nothing"], 1, f"no proposal is named 'nothing'; there are {ID}"),
+        (["accept", "d7"], 1, f"{ID} has no row 'd7'; the rows are d1, d2, l1, t1, q1"),
+        (["accept", "x1"], 1, "quarantined rows cannot be accepted"),
+        (["show", "nothing"], 1, f"no proposal matches 'nothing'; the proposals are {ID}"),
         (["edit", ID, "d1"], 2, "name the fields with --set FIELD=TEXT"),
         (["edit", ID, "d1", "--set", "title"], 2, "--set takes FIELD=TEXT, and not 'title'"),
-        (["edit", ID, "d1", "--set", "wish=x"], 1, "d1: decision has no wish"),
+        (["edit", ID, "d1", "--set", "wish=x"], 1, "d1: unknown field of a decision: wish"),
         (["review"], 2, "this asks at a terminal"),
-        (["export", "--kind", "wishes"], 2, "'wishes' is no kind"),
+        (["export", "--kind", "wishes"], 2, "unknown kind: 'wishes'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
@@ -124,7 +124,7 @@ def test_export_of_a_row_that_lacks_something(directory: Path) -> None:
     ctx(directory, "proposals", "accept", "--all")
     done = ctx(directory, "proposals", "export", "--dir", "out")
     assert (1, []) == (done.code, [*directory.glob("out/*")])
-    assert f"write one: ctxbackends proposals edit {ID} d2 --set rationale=..." in done.err
+    assert f"add one with ctxbackends proposals edit {ID} d2 --set rationale=..." in done.err
 
 
 def at_terminal(directory: Path, *arguments: str, keys: list[str], **more: str) -> str:

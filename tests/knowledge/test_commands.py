@@ -48,7 +48,7 @@ def test_documents_become_a_proposal(tmp_path: Path, serve: Serve) -> None:
     assert ["Keep option 1", "Keep option 2"] == [row.title for row in proposal.rows]
     assert ["notes.md:3", "notes.md:5"] == [row.evidence[0].where for row in proposal.rows]
     assert ["DECISIONS.md:3", None] == [row.known_at for row in proposal.rows]
-    assert ["its quote does not stand there"] == [one.reason for one in proposal.quarantined]
+    assert ["quote not found in the source"] == [one.reason for one in proposal.quarantined]
     facts = proposal.facts
     assert ("ingest", "model", "openai", model.url, "scripted", 1, 100, 10) == (
         facts.command,
@@ -95,7 +95,7 @@ def test_a_transcript(tmp_path: Path, serve: Serve) -> None:
     (directory / "session.jsonl").write_text(text)
     done = ctx(directory, "compact", "session.jsonl", "--emit", "decisions")
     assert 0 == done.code, done.err
-    assert "skipped: session.jsonl:3: is no line of JSON" in done.err
+    assert "skipped: session.jsonl:3: is not valid JSON" in done.err
     (row,) = read_proposal(directory / done.proposal).rows
     (evidence,) = row.evidence
     assert ("session.jsonl:4 (2026-02-19T14:31:00Z)", "abc", "main") == (
@@ -234,7 +234,7 @@ def test_two_runs_at_the_same_moment(tmp_path: Path, serve: Serve) -> None:
     other = ctx(directory, "ingest", "b.md")
     out, err = first.communicate(timeout=30)
     assert (1, 0, 0) == (same.code, other.code, first.returncode), (same.err, other.err, err)
-    assert "another run has these inputs at work now" in same.err
+    assert "journal is locked by another run of these inputs" in same.err
     assert 2 == len({out.decode().strip(), other.out.strip()})
     for path in (out.decode().strip(), other.out.strip()):
         assert 2 == len(read_proposal(directory / path).rows)
@@ -257,13 +257,13 @@ def files(directory: Path) -> None:
     ("arguments", "said"),
     [
         (["empty.md"], "empty.md: is empty"),
-        (["binary.md"], "binary.md: is binary (a NUL byte at byte 4); only text can be read"),
+        (["binary.md"], "binary.md: is binary (NUL byte at byte 4); only text is supported"),
         (["latin.md"], "latin.md:1: is not UTF-8 (byte 3); convert it, for example with iconv -f LATIN1 -t UTF-8"),
         (["missing.md"], "missing.md: cannot be read: No such file or directory"),
-        (["none.jsonl"], "none.jsonl: holds no turn of a Claude Code or Cursor transcript"),
-        (["pipe.md"], "pipe.md: is no regular file"),
+        (["none.jsonl"], "none.jsonl: is not a Claude Code or Cursor transcript: it has no turn"),
+        (["pipe.md"], "pipe.md: is not a regular file"),
         (["*.nothing"], "*.nothing: matches no file"),
-        (["a.md", "--out", "no/such"], "no/such cannot be made: No such file or directory"),
+        (["a.md", "--out", "no/such"], "cannot create no/such: No such file or directory"),
         (["a.md", "--out", "a.md"], "a.md is no directory; proposals are written there"),
         (["a.md", "--model", ""], "no model is named"),
     ],
@@ -292,7 +292,7 @@ def test_empty_standard_input(tmp_path: Path, serve: Serve) -> None:
 def test_kinds_that_there_are_not(tmp_path: Path) -> None:
     done = ctx(tmp_path, "ingest", "a.md", "--extract", "decisions,wishes")
     assert 2 == done.code
-    assert "'wishes' is no kind; the kinds are decisions, learnings, tasks" in done.err
+    assert "unknown kind: 'wishes'; the kinds are decisions, learnings, tasks" in done.err
 
 
 def test_without_a_context_directory(tmp_path: Path, serve: Serve) -> None:
@@ -370,7 +370,7 @@ def test_a_model_that_gives_no_usable_answer(tmp_path: Path, serve: Serve) -> No
     (directory / "a.md").write_text(NOTES)
     done = ctx(directory, "ingest", "a.md")
     assert 1 == done.code
-    assert "a.md:1-6: the model gave no usable answer to this part: " in done.err
+    assert "a.md:1-6: no usable answer from the model: " in done.err
     assert "--skip-failed goes on without it" in done.err
 
 
@@ -386,7 +386,7 @@ def test_a_file_that_changes_while_it_is_read(tmp_path: Path, serve: Serve) -> N
     path.write_text(long_notes(1000))
     done = ctx(directory, "ingest", "a.md", "--chunk-tokens", "2000")
     assert 1 == done.code
-    assert "a.md: changed while it was read; run again" in done.err
+    assert "a.md: changed while it was read; run the command again" in done.err
     assert [] == list((directory / ".context" / "proposals").iterdir())
 
 

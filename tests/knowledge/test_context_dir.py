@@ -49,7 +49,7 @@ def test_a_directory_that_is_missing(here: Path, monkeypatch: pytest.MonkeyPatch
     assert find_context() is None
     with pytest.raises(ProposalError) as refused:
         context_directory()
-    advice = "make it, or name a directory with --out"
+    advice = "create it, or use --out"
     assert f"context_dir of {here}/.ctxrc is not a directory: {here}/nowhere; {advice}" == str(refused.value)
     monkeypatch.setenv("CTX_DIR", "/nowhere")
     with pytest.raises(ProposalError) as refused:
@@ -68,7 +68,10 @@ def test_a_value_that_is_no_path(here: Path, value: str) -> None:
 
 def test_nothing_is_written_beside_what_people_wrote(here: Path) -> None:
     memory = here / "docs" / "memory"
-    with pytest.raises(ProposalError, match=r"holds what people wrote; name another directory, such as .*/proposals"):
+    with pytest.raises(
+        ProposalError,
+        match=r"cannot write proposals to the context directory itself: .*; use a subdirectory such as .*/proposals",
+    ):
         prepare_directory(memory, context=memory)
 
 
@@ -90,7 +93,7 @@ def test_a_run_and_its_proposals(tmp_path: Path, serve: object) -> None:
     assert not (directory / ".context").exists()
     assert done.proposal.stem in ctx(directory, "proposals", "list").out
     refused = ctx(directory, "ingest", "notes.md", "--out", "memory")
-    assert (1, True) == (refused.code, "holds what people wrote" in refused.err)
+    assert (1, True) == (refused.code, "cannot write proposals to the context directory itself" in refused.err)
 
 
 def test_the_variable_on_the_command_line(tmp_path: Path) -> None:

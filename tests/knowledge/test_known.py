@@ -46,7 +46,7 @@ def row(title: str) -> Row:
 
 
 @pytest.fixture
-def known(tmp_path: Path) -> ExistingEntries:
+def entries(tmp_path: Path) -> ExistingEntries:
     for name, text in FILES.items():
         (tmp_path / name).write_bytes(text.encode())
     (tmp_path / "below").mkdir()
@@ -73,18 +73,20 @@ def known(tmp_path: Path) -> ExistingEntries:
         ("Use TOML for the configuration", None),
     ],
 )
-def test_where_it_stands(known: ExistingEntries, title: str, place: str | None) -> None:
-    assert place == known.where(row(title))
+def test_where_it_stands(entries: ExistingEntries, title: str, place: str | None) -> None:
+    assert place == entries.find(row(title))
 
 
 def test_a_file_that_cannot_be_read_is_told_of(tmp_path: Path) -> None:
     (tmp_path / "BROKEN.md").write_bytes(b"\xff")
     (tmp_path / "GOOD.md").write_text("## Use YAML\n")
-    known = ExistingEntries.read(tmp_path)
-    assert [f"{tmp_path.name}/BROKEN.md: not compared with: is not UTF-8"] == [str(one) for one in known.skipped]
-    assert "GOOD.md:1" == known.where(row("Use YAML"))
+    entries = ExistingEntries.read(tmp_path)
+    assert [f"{tmp_path.name}/BROKEN.md: not searched for duplicates: is not UTF-8"] == [
+        str(one) for one in entries.skipped
+    ]
+    assert "GOOD.md:1" == entries.find(row("Use YAML"))
 
 
 def test_no_directory_and_no_file(tmp_path: Path) -> None:
-    assert ExistingEntries.read(tmp_path).where(row("x")) is None
-    assert ExistingEntries().where(row("x")) is None
+    assert ExistingEntries.read(tmp_path).find(row("x")) is None
+    assert ExistingEntries().find(row("x")) is None

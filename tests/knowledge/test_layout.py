@@ -63,13 +63,13 @@ PROPOSAL = Proposal(
     quarantined=(
         QuarantinedRow(
             record=Task("Buy milk", "low"),
-            reason="its quote does not stand there",
+            reason="quote not found in the source",
             quote="Somebody buys milk.",
             where="notes.md:1-40",
         ),
     ),
     skipped=(
-        SkippedInput(source="s.jsonl", line=9, reason="is no line of JSON"),
+        SkippedInput(source="s.jsonl", line=9, reason="is not valid JSON"),
         SkippedInput(source="a.pdf", reason="is empty"),
     ),
 )
@@ -102,9 +102,8 @@ inputs:
 
 # 2 rows from notes.md
 
-Proposed by qwen3-4b (llamacpp at http://localhost:8080) on 2026-11-23. Nothing of it is in `.context/*.md` before \
-somebody puts it
-there: `ctxbackends proposals review 20261123T130500Z-notes`.
+Proposed by qwen3-4b (llamacpp at http://localhost:8080) on 2026-11-23. `.context/*.md` was not changed.
+Review the rows with `ctxbackends proposals review 20261123T130500Z-notes`.
 
 ## Decisions
 
@@ -113,7 +112,7 @@ there: `ctxbackends proposals review 20261123T130500Z-notes`.
 - **Context:** Nobody edits JSON by hand.
 - **Rationale:** People edit it by hand.
 - **Consequence:** A parser comes in.
-- **Known already:** DECISIONS.md:12
+- **Already in:** DECISIONS.md:12
 
 > We chose YAML because people edit it by hand.
 >
@@ -135,20 +134,20 @@ there: `ctxbackends proposals review 20261123T130500Z-notes`.
 
 ## Quarantined
 
-What the model wrote and the sources do not prove. None of it can be accepted.
+These rows have no valid evidence and cannot be accepted.
 
 ### x1: Buy milk
 
 - **Kind:** task
 - **Priority:** low
-- **Reason:** its quote does not stand there
-- **Shown:** notes.md:1-40
+- **Reason:** quote not found in the source
+- **Source:** notes.md:1-40
 
 > Somebody buys milk.
 
 ## Not read
 
-- s.jsonl · line 9 · is no line of JSON
+- s.jsonl · line 9 · is not valid JSON
 - a.pdf · is empty
 """.format(a="a" * 64, b="b" * 64)
 
@@ -271,17 +270,22 @@ def test_text_is_nothing_but_text(text: str) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "line", "problem"),
     [
-        ("---\nformat", "format", 1, "does not begin with ---"),
-        ("format: 1", "format: 2", 1, "is not of format 1"),
-        ("rows: 2", "rows: 3", 1, "says rows: 3, and holds 2"),
-        ("chunks: 1\n", "", 1, "the front matter is not complete: Object missing required field `chunks`"),
-        ("chunks: 1", "chunks: one", 15, "the value is no JSON"),
-        ("### d1", "### d2", 32, "the row d1 was expected here"),
-        ("- **Rationale:** People edit it by hand.\n", "", 38, "decision: Object missing required field `rationale`"),
-        ("- **Priority:** high", "- **Priority:** huge", 53, "task: Invalid enum value 'huge'"),
-        ("> notes.md:12-14", "> somewhere", 46, "no place of a source"),
-        ("## Tasks", "## Chores", 48, "there is no section 'Chores'"),
-        ("> The parser is to be written.\n>\n", "", 56, "each quote has its place below it"),
+        ("---\nformat", "format", 1, "expected --- in the first line"),
+        ("format: 1", "format: 2", 1, "unsupported format; only format 1 is supported"),
+        ("rows: 2", "rows: 3", 1, "the front matter says rows: 3, but the file has 2"),
+        ("chunks: 1\n", "", 1, "invalid front matter: Object missing required field `chunks`"),
+        ("chunks: 1", "chunks: one", 15, "invalid JSON value"),
+        ("### d1", "### d2", 32, "expected the row d1"),
+        (
+            "- **Rationale:** People edit it by hand.\n",
+            "",
+            38,
+            "invalid decision: Object missing required field `rationale`",
+        ),
+        ("- **Priority:** high", "- **Priority:** huge", 53, "invalid task: Invalid enum value 'huge'"),
+        ("> notes.md:12-14", "> somewhere", 46, "expected a place, such as notes.md:12-14"),
+        ("## Tasks", "## Chores", 48, "unknown section: 'Chores'"),
+        ("> The parser is to be written.\n>\n", "", 56, "expected at least one quote with its place"),
     ],
 )
 def test_what_is_broken_has_a_place(old: str, new: str, line: int, problem: str) -> None:

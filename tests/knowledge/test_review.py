@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ctxbackends.knowledge._errors import ProposalError
-from ctxbackends.knowledge._proposals.export import payload
+from ctxbackends.knowledge._proposals.export import build_payload
 from ctxbackends.knowledge._proposals.review import Review
 from ctxbackends.knowledge._records import Decision
 from tests.knowledge.commands import environment
@@ -56,11 +56,15 @@ def test_an_edited_row(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "fields", "words"),
     [
-        ("d9", {}, "has no row 'd9'; it has d1, d2, l1, t1, q1"),
-        ("x1", {}, "has no row 'x1'; quarantined rows are not accepted"),
-        ("d1", {"wish": "x"}, "d1: decision has no wish; it has title, context, rationale, consequence"),
-        ("t1", {"priority": "huge"}, "t1: task: Invalid enum value 'huge'"),
-        ("d1", {"title": " "}, "d1: title is empty; a row needs one"),
+        ("d9", {}, "has no row 'd9'; the rows are d1, d2, l1, t1, q1"),
+        ("x1", {}, "has no row 'x1'; quarantined rows cannot be accepted"),
+        (
+            "d1",
+            {"wish": "x"},
+            "d1: unknown field of a decision: wish; the fields are title, context, rationale, consequence",
+        ),
+        ("t1", {"priority": "huge"}, "t1: invalid task: Invalid enum value 'huge'"),
+        ("d1", {"title": " "}, "d1: empty title; write a text"),
     ],
 )
 def test_edits_that_are_refused(tmp_path: Path, name: str, fields: dict[str, str], words: str) -> None:
@@ -80,10 +84,10 @@ def test_one_unknown_row_decides_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("{", "is not as it was written"),
-        ('{"format": 1, "proposal_sha256": "x", "rows": {}, "more": 1}', "is not as it was written"),
-        ('{"format": 2, "proposal_sha256": "x", "rows": {}}', "is of format 2, which a newer ctx wrote"),
-        ('{"format": 1, "proposal_sha256": "x", "rows": {}}', "was changed after it was reviewed"),
+        ("{", "invalid review"),
+        ('{"format": 1, "proposal_sha256": "x", "rows": {}, "more": 1}', "invalid review"),
+        ('{"format": 2, "proposal_sha256": "x", "rows": {}}', "unsupported format"),
+        ('{"format": 1, "proposal_sha256": "x", "rows": {}}', "proposal changed since it was reviewed"),
     ],
 )
 def test_a_review_that_cannot_be_used(tmp_path: Path, text: str, words: str) -> None:
@@ -135,39 +139,39 @@ def test_what_the_go_tool_takes() -> None:
         "rationale": "It is cheap.",
         "consequence": "Option 2 goes.",
         "provenance": {"session_id": "abc", "branch": "main"},
-    } == payload("d1", named["d1"], proposal="p")
+    } == build_payload("d1", named["d1"], proposal="p")
     assert {
         "title": "Caches help",
         "context": "It was slow. [source: notes.md:12-13]",
         "lesson": "Prefixes are cached.",
         "application": "Put what is stable first.",
-    } == payload("l1", named["l1"], proposal="p")
+    } == build_payload("l1", named["l1"], proposal="p")
     assert {
         "title": "Write it down",
         "body": f"[source: {where}]",
         "priority": "high",
         "section": "Phase 1",
         "provenance": {"session_id": "abc", "branch": "main"},
-    } == payload("t1", named["t1"], proposal="p", section="Phase 1")
+    } == build_payload("t1", named["t1"], proposal="p", section="Phase 1")
     assert {
         "kind": "open-question",
         "question": "Who pays?",
         "context": "Nobody said.",
         "source": ["notes.md:12-13"],
-    } == payload("q1", named["q1"], proposal="p")
+    } == build_payload("q1", named["q1"], proposal="p")
 
 
 def test_what_the_go_tool_would_refuse_is_refused_here() -> None:
     row = PROPOSAL.rows_by_name()["d2"]
     with pytest.raises(
         ProposalError,
-        match="d2 has no rationale, which ctx decision add wants; "
-        "write one: ctxbackends proposals edit p d2 --set rationale=",
+        match="d2 has no rationale, which ctx decision add requires; "
+        "add one with ctxbackends proposals edit p d2 --set rationale=",
     ):
-        payload("d2", row, proposal="p")
+        build_payload("d2", row, proposal="p")
 
 
 def test_exported_rows_are_json(tmp_path: Path) -> None:
     for name in ("d1", "l1", "t1", "q1"):
-        one = payload(name, PROPOSAL.rows_by_name()[name], proposal="p")
+        one = build_payload(name, PROPOSAL.rows_by_name()[name], proposal="p")
         assert one == json.loads(json.dumps(one))

@@ -51,7 +51,7 @@ def test_pages(tmp_path: Path) -> None:
 
 
 def test_a_scan(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"a\.pdf: has no text; if it is a scan, recognise its text first"):
+    with pytest.raises(SourceError, match=r"a\.pdf: has no text; if it is a scan, run OCR first"):
         PDFSource(pdf(tmp_path / "a.pdf", ""), name="a.pdf").prepare()
 
 
@@ -100,10 +100,13 @@ def test_paragraphs_and_tables_in_their_order(tmp_path: Path) -> None:
 def test_what_is_no_word_document(tmp_path: Path) -> None:
     path = tmp_path / "a.docx"
     path.write_bytes(b"\xd0\xcf\x11\xe0 an old one")
-    with pytest.raises(SourceError, match=r"a\.docx: cannot be read as DOCX: it is no zip archive; is it an old \.doc"):
+    with pytest.raises(
+        SourceError,
+        match=r"a\.docx: cannot be read as DOCX: it is not a zip archive; save a \.doc file as \.docx first",
+    ):
         DOCXSource(path, name="a.docx").prepare()
     docx.Document().save(str(path))
-    with pytest.raises(SourceError, match=r"a\.docx: holds no text"):
+    with pytest.raises(SourceError, match=r"a\.docx: has no text"):
         DOCXSource(path, name="a.docx").prepare()
     path.write_bytes(b"PK\x05\x06" + b"\0" * 18)
     with pytest.raises(SourceError, match=r"a\.docx: cannot be read as DOCX: "):
@@ -116,7 +119,9 @@ def test_without_the_extra(
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     (tmp_path / "a").write_bytes(b"x")
-    with pytest.raises(SourceError, match=rf"needs {module} to be read: pip install 'ctxbackends\[documents\]'"):
+    with pytest.raises(
+        SourceError, match=rf"cannot be read without {module}; run pip install 'ctxbackends\[documents\]'"
+    ):
         kind(tmp_path / "a").prepare()
 
 

@@ -42,9 +42,9 @@ def test_a_directory(tmp_path: Path) -> None:
     (tmp_path / "docs" / "binary.txt").write_bytes(b"\0")
     assert ["docs/README", "docs/a/x.txt", "docs/b.md"] == names(tmp_path, "docs")
     assert [
-        "docs/binary.txt: is binary (a NUL byte at byte 1); only text can be read",
+        "docs/binary.txt: is binary (NUL byte at byte 1); only text is supported",
         "docs/empty.md: is empty",
-        "docs: a file of other kinds in it",
+        "docs: 1 file of unsupported types",
     ] == skipped(tmp_path, "docs")
 
 
@@ -81,7 +81,9 @@ def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     tree(tmp_path, "docs/a.md")
     assert ["docs/a.md"] == names(tmp_path, "docs")
     (tmp_path / "docs" / ".gitignore").write_text("x\n")
-    with pytest.raises(SourceError, match=r"needs pathspec to be respected: pip install 'ctxbackends\[documents\]'"):
+    with pytest.raises(
+        SourceError, match=r"cannot be applied without pathspec; run pip install 'ctxbackends\[documents\]'"
+    ):
         find_sources(["docs"], base=tmp_path)
 
 
@@ -90,13 +92,13 @@ def test_a_converter_that_is_missing_is_no_reason_to_leave_files_out(
 ) -> None:
     monkeypatch.setitem(sys.modules, "pypdf", None)
     tree(tmp_path, "docs/a.md", "docs/b.pdf")
-    with pytest.raises(SourceError, match="needs pypdf to be read"):
+    with pytest.raises(SourceError, match="cannot be read without pypdf"):
         find_sources(["docs"], base=tmp_path)
 
 
 def test_nothing_to_read(tmp_path: Path) -> None:
     tree(tmp_path, "docs/code.py")
-    with pytest.raises(SourceError, match="docs: holds nothing that can be read"):
+    with pytest.raises(SourceError, match="docs: has no file that can be read"):
         find_sources(["docs"], base=tmp_path)
 
 

@@ -97,11 +97,11 @@ def test_every_line_is_there_with_its_number(text: str) -> None:
 @given(st.binary(max_size=300), st.integers(1, 20))
 def test_blocks_of_any_size_give_the_same_lines(data: bytes, size: int) -> None:
     source = Input(name="a", sha256=hashlib.sha256(data).hexdigest(), size=len(data))
-    whole = list(files.iter_lines(source, io.BytesIO(data), most=1000))
+    whole = list(files.iter_lines(source, io.BytesIO(data), max_bytes=1000))
     before = files._BLOCK
     files._BLOCK = size
     try:
-        assert whole == list(files.iter_lines(source, io.BytesIO(data), most=1000))
+        assert whole == list(files.iter_lines(source, io.BytesIO(data), max_bytes=1000))
     finally:
         files._BLOCK = before
 
@@ -111,11 +111,11 @@ def test_blocks_of_any_size_give_the_same_lines(data: bytes, size: int) -> None:
     [
         (b"", "is empty"),
         (b"\xef\xbb\xbf \n", "is empty"),
-        (b"abc\x00", "is binary (a NUL byte at byte 4); only text can be read"),
-        (b"x" * 300_000 + b"\x00", "is binary (a NUL byte at byte 300001); only text can be read"),
+        (b"abc\x00", "is binary (NUL byte at byte 4); only text is supported"),
+        (b"x" * 300_000 + b"\x00", "is binary (NUL byte at byte 300001); only text is supported"),
         (b"one\ntwo \xe9 three", "2: is not UTF-8 (byte 9); convert it, for example with iconv -f LATIN1 -t UTF-8"),
-        (b"\n" * 262_143 + b"\xc3", "262144: is not UTF-8 (its last character is cut); convert it"),
-        ("é".encode("utf-16"), "is UTF-16 or UTF-32, and not UTF-8; convert it, for example with iconv -f UTF-16"),
+        (b"\n" * 262_143 + b"\xc3", "262144: is not UTF-8 (its last character is incomplete); convert it"),
+        ("é".encode("utf-16"), "is UTF-16 or UTF-32, not UTF-8; convert it, for example with iconv -f UTF-16"),
     ],
 )
 def test_what_cannot_be_read(tmp_path: Path, data: bytes, problem: str) -> None:
@@ -135,7 +135,7 @@ def test_a_character_that_two_blocks_share(tmp_path: Path) -> None:
 def test_what_is_no_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for name, problem in (
-        ("pipe", "is no regular file"),
+        ("pipe", "is not a regular file"),
         ("missing", "cannot be read: No such"),
         (".", "is a directory"),
     ):
@@ -160,7 +160,7 @@ def test_what_changes_is_an_error(tmp_path: Path, new: str) -> None:
     source = TextSource(path, name="a.md")
     source.prepare()
     path.write_text(new)
-    with pytest.raises(SourceChangedError, match=r"a\.md: changed while it was read; run again"):
+    with pytest.raises(SourceChangedError, match=r"a\.md: changed while it was read; run the command again"):
         list(source.pieces())
 
 

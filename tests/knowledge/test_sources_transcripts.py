@@ -123,17 +123,20 @@ def test_a_long_result_is_shortened_and_said_to_be(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        (b"{", "is no line of JSON"),
-        (b"\xff\xfe", "is no line of JSON"),
-        (b'{"type":"user","message":{"role":"user","content":"\xff"}}', "is no line of JSON"),
-        (b"[" * 5000, "is no line of JSON"),
-        (b"[1]", "is no JSON object"),
-        (b'"text"', "is no JSON object"),
-        (b"{}", "is neither a turn nor a note of a transcript"),
-        (b'{"type":"user","message":{"role":"user","content":7}}', "has content that is neither text nor blocks"),
-        (b'{"type":"user","message":{"role":"user","content":["x"]}}', "has content that is no block"),
-        (b'{"type":"user","message":{"content":[{"type":"text"}]}}', "has a text block without a text"),
-        (b'{"type":"user","message":{"content":"\\ud800"}}', "is no line of JSON"),
+        (b"{", "is not valid JSON"),
+        (b"\xff\xfe", "is not valid JSON"),
+        (b'{"type":"user","message":{"role":"user","content":"\xff"}}', "is not valid JSON"),
+        (b"[" * 5000, "is not valid JSON"),
+        (b"[1]", "is not a JSON object"),
+        (b'"text"', "is not a JSON object"),
+        (b"{}", "is not a transcript line: it has neither type nor role"),
+        (
+            b'{"type":"user","message":{"role":"user","content":7}}',
+            "has content that is neither a string nor a list of blocks",
+        ),
+        (b'{"type":"user","message":{"role":"user","content":["x"]}}', "has a content block that is not an object"),
+        (b'{"type":"user","message":{"content":[{"type":"text"}]}}', "has a text block without text"),
+        (b'{"type":"user","message":{"content":"\\ud800"}}', "is not valid JSON"),
     ],
 )
 def test_a_broken_line_is_reported_and_left_out(tmp_path: Path, line: bytes, reason: str) -> None:
@@ -152,7 +155,7 @@ def test_a_line_of_20_mb_is_reported_and_not_held(tmp_path: Path) -> None:
     pieces = list(source.pieces())
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert ["s.jsonl:2: is a line of 20.0 MB; lines of more than 8 MB are not read"] == skipped(pieces)
+    assert ["s.jsonl:2: has 20.0 MB; lines of more than 8 MB are skipped"] == skipped(pieces)
     assert [1, 3] == [one[0] for one in said(pieces)]
     assert peak < 2 * MAX_LINE + (3 << 20) < 20 << 20
 
@@ -161,7 +164,7 @@ def test_what_is_no_transcript(tmp_path: Path) -> None:
     for data in (b'{"type": "summary"}\n', b'{"a": 1}\n{"b": 2}\n', b"plain text\n"):
         path = tmp_path / "s.jsonl"
         path.write_bytes(data)
-        with pytest.raises(SourceError, match="holds no turn of a Claude Code or Cursor transcript"):
+        with pytest.raises(SourceError, match="is not a Claude Code or Cursor transcript: it has no turn"):
             TranscriptSource(path).prepare()
     path.write_bytes(b" \n")
     with pytest.raises(SourceError, match="is empty"):

@@ -1,6 +1,4 @@
-"""How much of a source goes into one request: the model's context, less the question and the answer, counted by the
-server's own counter where it has one. Knows no source.
-"""
+"""The size of a chunk: the model's context minus the prompt and the answer, counted by the server if it can."""
 
 from __future__ import annotations
 
@@ -13,48 +11,54 @@ from ctxbackends.knowledge._errors import KnowledgeError
 from ctxbackends.knowledge._extract.chunker import Chunk
 
 CHUNK_TOKENS = 8192
-"""The most that a chunk has by default, however large the context is: what stands in the middle of a long prompt is
-found less often, and a failure costs one chunk."""
+"""The default size of a chunk, even if the context is larger: models overlook text in the middle of a long prompt, and
+a failure costs one chunk."""
 
 ANSWER_TOKENS = 4096
 SMALLEST_CHUNK = 128
-"""Tokens. A context that leaves less is too small to work with."""
+"""Tokens. A context that leaves less for a chunk is an error."""
 
 _CONTEXT_UNKNOWN = 16384
-"""Tokens that are assumed where the server does not tell its context: it refuses a prompt that is too long, and the
-chunk is halved then."""
+"""Tokens, if the server does not report its context length: it rejects a longer prompt, and the chunk is split then."""
 
-_MARGIN = 32  # what chat templates put around a message
+_MARGIN = 32  # tokens that a chat template adds to a message
 _BYTES_PER_TOKEN = 3.0
-"""English has 4 to 5 bytes of UTF-8 in a token, code and numbers 2 to 3, Chinese about 3. Only where nobody counts."""
+"""For servers that cannot count. English has 4 to 5 bytes of UTF-8 per token, code and numbers 2 to 3, Chinese 3."""
 
 _FILL_TARGET = 0.92
-"""How full chunks are meant to be: what the counter finds to be too long is halved, which makes two small ones."""
+"""Target fill of a chunk. A chunk that is counted as too long is split into two small ones."""
 
 
 @attrs.define
 class Budget:
-    """What one chunk may hold. ``chunk_tokens`` and ``answer_tokens`` are limits in tokens; ``counts``: whether the
-    server counts; ``overhead``: tokens of the question. ``size`` is the bytes that a chunk is gathered to; it follows
-    what the counter says."""
+    """The limits of a chunk.
+
+    Attributes:
+        chunk_tokens: The most tokens of text in one request.
+        answer_tokens: The most tokens of an answer.
+        context_length: The model's context in tokens; None if the server does not report it.
+        can_count: Whether the server counts tokens.
+        chunk_size: The target size of a chunk in bytes; it follows the token counts.
+        overhead: Tokens of the instructions and the chat template.
+    """
 
     chunk_tokens: int
     answer_tokens: int
     context_length: int | None
-    counts: bool
-    size: int
+    can_count: bool
+    chunk_size: int
     overhead: int
 
     def fits(self, tokens: int) -> bool:
-        """Whether a prompt of so many tokens, the question included, leaves room for the answer."""
+        """Return whether a whole prompt of so many tokens is within the limit."""
         return tokens - self.overhead <= self.chunk_tokens
 
-    def learn(self, chunk: Chunk, tokens: int) -> None:
-        """Take the density of the text from a chunk that was counted."""
+    def update_density(self, chunk: Chunk, tokens: int) -> None:
+        """Adapt ``chunk_size`` to the bytes per token of a counted chunk."""
         per_token = chunk.size / max(1, tokens - self.overhead)
-        wanted = int(self.chunk_tokens * per_token * _FILL_TARGET)
-        # Half of the way: one chunk of numbers is not the rest of the file.
-        self.size = max(1, (self.size + wanted) // 2)
+        target = int(self.chunk_tokens * per_token * _FILL_TARGET)
+        # Only half of the way, since one chunk of numbers does not represent the rest of the file.
+        self.chunk_size = max(1, (self.chunk_size + target) // 2)
 
 
 async def compute_budget(
@@ -65,20 +69,32 @@ async def compute_budget(
     context_length: int | None,
     chunk_tokens: int | None = None,
 ) -> Budget:
-    """The budget of a run. Raises KnowledgeError where the context is too small, and what counting raises."""
+    """Compute the budget of a run.
+
+    Args:
+        backend: The backend, which counts the instructions.
+        instructions: The system message.
+        model: The model; None for the backend's default.
+        context_length: The model's context in tokens, if known.
+        chunk_tokens: The most tokens of text in one request; ``CHUNK_TOKENS`` by default.
+
+    Raises:
+        KnowledgeError: The context is too small.
+        BackendError: The request to count tokens failed.
+    """
     context = context_length or _CONTEXT_UNKNOWN
     answer = min(ANSWER_TOKENS, context // 4)
     try:
         overhead = await backend.count_tokens(build_messages(instructions, ""), model=model) + _MARGIN
-        counts = True
+        can_count = True
     except UnsupportedOperationError:
         overhead = int(len(instructions.encode()) / _BYTES_PER_TOKEN) + _MARGIN
-        counts = False
+        can_count = False
     room = context - answer - overhead
     if room < SMALLEST_CHUNK:
         raise KnowledgeError(
-            f"the context of {context} tokens leaves {max(0, room)} for the text, besides {overhead} for the question "
-            f"and {answer} for the answer; give the server a larger context",
+            f"context too small: {context} tokens leave {max(0, room)} for the text, after {overhead} for the "
+            f"instructions and {answer} for the answer; configure the server with a larger context",
             backend=backend.name,
             endpoint=backend.endpoint,
         )
@@ -87,12 +103,12 @@ async def compute_budget(
         chunk_tokens=tokens,
         answer_tokens=answer,
         context_length=context_length,
-        counts=counts,
-        size=int(tokens * _BYTES_PER_TOKEN),
+        can_count=can_count,
+        chunk_size=int(tokens * _BYTES_PER_TOKEN),
         overhead=overhead,
     )
 
 
 def build_messages(instructions: str, text: str) -> list[Message]:
-    """The messages of one request, as :func:`ctxbackends.extract` makes them."""
+    """Return the messages of a request, as :func:`ctxbackends.extract` builds them."""
     return [Message.system(instructions), Message.user(text)]

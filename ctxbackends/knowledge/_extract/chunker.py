@@ -1,6 +1,6 @@
-"""Segments into chunks: as much as fits, cut where something begins. Pure; knows no token, no backend and no file.
+"""Group segments into chunks, split at headings and turns, else between paragraphs.
 
-The size is in bytes of UTF-8. What a chunk may hold in tokens belongs to :mod:`ctxbackends.knowledge._extract.budget`.
+Sizes are in bytes of UTF-8; the budget converts tokens to bytes.
 """
 
 from __future__ import annotations
@@ -13,16 +13,22 @@ from ctxbackends.knowledge._records import Unit, format_place
 from ctxbackends.knowledge._sources.base import Segment
 from ctxbackends.knowledge._sources.split import size_of, split_at, split_to_fit
 
-_ENOUGH = 0.5
-"""A chunk that is so full ends where a section begins, although more would fit."""
+_MIN_FILL = 0.5
+"""A chunk that is at least this full ends before the next section, even if more would fit."""
 
-_TAIL = 0.1
-"""Of a chunk: more than that is no heading, but something to read of its own."""
+_MAX_HEADING = 0.1
+"""Share of a chunk. A longer section start is content, not a heading that belongs to the next chunk."""
 
 
 class Chunk(msgspec.Struct, frozen=True, kw_only=True):
-    """What one request shows to the model: segments of one source that follow each other. ``index`` counts the chunks
-    of a run from 0; the halves of one that was split share it."""
+    """Consecutive segments of one source that are sent in one request.
+
+    Attributes:
+        source: The name of the source.
+        unit: The unit of its places.
+        segments: The segments, at least one.
+        index: The number of the chunk in the run, from 0; both parts of a split chunk keep it.
+    """
 
     source: str
     unit: Unit
@@ -31,93 +37,101 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def where(self) -> str:
-        """Its place, as people write it."""
+        """The place for people to read, such as ``notes.md:12-40``."""
         return format_place(self.source, self.unit, self.segments[0].first, self.segments[-1].last)
 
     @property
     def size(self) -> int:
-        """Bytes of text."""
+        """Size of the text in bytes."""
         return sum(size_of(segment) for segment in self.segments)
 
     def render(self) -> str:
-        """The text that the model reads. Each segment begins with its number, by which the model cites it."""
+        """Return the text for the model. Each segment begins with its number, by which the model cites it."""
         parts = [f"Source: {self.where}"]
         for segment in self.segments:
-            said = " ".join(part for part in (segment.label, segment.timestamp) if part)
-            head = f"[{segment.first}]{f' ({said})' if said else ''}"
+            label = " ".join(part for part in (segment.label, segment.timestamp) if part)
+            head = f"[{segment.first}]{f' ({label})' if label else ''}"
             parts.append(f"{head} {segment.text}")
         return "\n\n".join(parts)
 
     def split(self) -> tuple[Chunk, Chunk] | None:
-        """The two chunks that it makes, cut near its middle; None where it is one word."""
+        """Split the chunk near its middle; return None if it cannot be split."""
         if len(self.segments) == 1:
             parts = split_at(self.segments[0], size_of(self.segments[0]) // 2)
-            return None if parts is None else (self._of(parts[:1]), self._of(parts[1:]))
-        at = _middle(self.segments)
-        return self._of(self.segments[:at]), self._of(self.segments[at:])
+            return None if parts is None else (self._replace_segments(parts[:1]), self._replace_segments(parts[1:]))
+        at = _find_middle(self.segments)
+        return self._replace_segments(self.segments[:at]), self._replace_segments(self.segments[at:])
 
-    def _of(self, segments: Sequence[Segment]) -> Chunk:
+    def _replace_segments(self, segments: Sequence[Segment]) -> Chunk:
         return Chunk(source=self.source, unit=self.unit, segments=tuple(segments), index=self.index)
 
 
-def _middle(segments: Sequence[Segment]) -> int:
-    """Where to cut: near the middle of the bytes, rather where more begins."""
+def _find_middle(segments: Sequence[Segment]) -> int:
+    """Return the index to split at: near the middle of the bytes, preferably at a strong boundary."""
     sizes = [size_of(segment) for segment in segments]
     total, before = sum(sizes) or 1, 0
-    best, at = -1.0, 1
+    best_score, at = -1.0, 1
     for index in range(1, len(segments)):
         before += sizes[index - 1]
         balance = 1 - abs(2 * before / total - 1)  # 1 in the middle, 0 at the ends
-        worth = balance + segments[index].boundary / 4
-        if worth > best:
-            best, at = worth, index
+        score = balance + segments[index].boundary / 4
+        if score > best_score:
+            best_score, at = score, index
     return at
 
 
 class Chunker:
-    """Gathers the segments of one source. ``size`` is how many bytes a chunk holds; it may change while it runs."""
+    """Group the segments of one source. ``size``, the target in bytes, may change between calls."""
 
     def __init__(self, source: str, unit: Unit, size: int) -> None:
         self._source = source
         self._unit: Unit = unit
         self.size = size
-        self._open: list[Segment] = []
-        self._held = 0
+        self._segments: list[Segment] = []
+        self._filled = 0
 
     def add(self, segment: Segment) -> Iterator[Chunk]:
-        """The chunks that are full before ``segment`` is in."""
-        for piece in split_to_fit(segment, self._room()):
+        """Add a segment; yield the chunks that are full without it."""
+        for piece in split_to_fit(segment, self._max_segment_size()):
             size = size_of(piece)
-            if self._open and (self._held + size > self.size or self._begins(piece)):
-                yield self._chunk()
-            self._open.append(piece)
-            self._held += size
+            if self._segments and (self._filled + size > self.size or self._starts_new_chunk(piece)):
+                yield self._take_chunk()
+            self._segments.append(piece)
+            self._filled += size
 
     def flush(self) -> Iterator[Chunk]:
-        """The last chunk, where there is something in it."""
-        if self._open:
-            yield self._closed()
+        """Yield the last chunk, unless it is empty."""
+        if self._segments:
+            yield self._take_all()
 
-    def _room(self) -> int:
-        """How long a segment may be. A heading is not left alone: what follows it has the room beside it."""
-        headed = self._open and self._held <= self.size * _TAIL and all(one.boundary >= 2 for one in self._open)
-        return max(1, self.size - self._held) if headed else self.size
+    def _max_segment_size(self) -> int:
+        """Return the largest size of a segment. The segment after a heading must fit into the heading's chunk."""
+        after_heading = (
+            self._segments
+            and self._filled <= self.size * _MAX_HEADING
+            and all(segment.boundary >= 2 for segment in self._segments)
+        )
+        return max(1, self.size - self._filled) if after_heading else self.size
 
-    def _begins(self, segment: Segment) -> bool:
-        return segment.boundary >= 2 and self._held >= self.size * _ENOUGH
+    def _starts_new_chunk(self, segment: Segment) -> bool:
+        return segment.boundary >= 2 and self._filled >= self.size * _MIN_FILL
 
-    def _chunk(self) -> Chunk:
-        """What is gathered, less a heading or a question at its end: what it is about comes after it."""
-        at, moved = len(self._open), 0
-        while at > 1 and self._open[at - 1].boundary >= 2 and moved + size_of(self._open[at - 1]) <= self.size * _TAIL:
+    def _take_chunk(self) -> Chunk:
+        """Return a chunk of all segments but trailing headings and questions, which belong to the next chunk."""
+        at, moved = len(self._segments), 0
+        while (
+            at > 1
+            and self._segments[at - 1].boundary >= 2
+            and moved + size_of(self._segments[at - 1]) <= self.size * _MAX_HEADING
+        ):
             at -= 1
-            moved += size_of(self._open[at])
-        tail = self._open[at:]
-        del self._open[at:]
-        chunk = self._closed()
-        self._open, self._held = tail, moved
+            moved += size_of(self._segments[at])
+        tail = self._segments[at:]
+        del self._segments[at:]
+        chunk = self._take_all()
+        self._segments, self._filled = tail, moved
         return chunk
 
-    def _closed(self) -> Chunk:
-        kept, self._open, self._held = self._open, [], 0
-        return Chunk(source=self._source, unit=self._unit, segments=tuple(kept))
+    def _take_all(self) -> Chunk:
+        segments, self._segments, self._filled = self._segments, [], 0
+        return Chunk(source=self._source, unit=self._unit, segments=tuple(segments))

@@ -1,6 +1,6 @@
-"""Citations are checked, not believed: the quote of a row is looked up in the text that the model was shown. Pure.
+"""Verify citations: look up the quote of each row in the text that was sent to the model.
 
-White space is folded, since models wrap lines anew; nothing else is forgiven.
+Only white space may differ, since models wrap lines differently.
 """
 
 from __future__ import annotations
@@ -16,119 +16,121 @@ from ctxbackends.knowledge._extract.prompt import ExtractedRow
 from ctxbackends.knowledge._records import Evidence, QuarantinedRow, title_of
 from ctxbackends.knowledge._sources.base import Segment
 
-SHORTEST_QUOTE = 8
-"""Characters, white space not counted. Less stands in any text by chance, and proves nothing."""
+MIN_QUOTE_LENGTH = 8
+"""Characters without white space. A shorter quote may occur in any text by chance."""
 
-_MARKER = re.compile(r"(?:^|(?<=\s))\[\d+\]\s+")  # the numbers that the model was shown are no text of the source
-_AROUND = "\"'“”„‘’«»` "  # noqa: RUF001  # the quotation marks that models put around a quote
+_MARKER = re.compile(r"(?:^|(?<=\s))\[\d+\]\s+")  # the segment numbers of the prompt are not part of the source
+_QUOTATION_MARKS = "\"'“”„‘’«»` "  # noqa: RUF001  # models put them around a quote
 
 
 class CitedRow(msgspec.Struct, frozen=True, kw_only=True):
-    """``evidence`` where the quote was found; ``moved``: at another place than the model said."""
+    """A row with verified evidence. ``relocated``: the quote is at another place than the model named."""
 
-    found: ExtractedRow
+    row: ExtractedRow
     evidence: Evidence
     relocated: bool
 
 
 class QuoteChecker:
-    """Looks quotes up in one chunk. The folded text is made once, and only where there is a quote."""
+    """Looks up quotes in one chunk, whose normalized text it keeps."""
 
     def __init__(self, chunk: Chunk) -> None:
         self._chunk = chunk
-        self._starts: list[int] = []
+        self._offsets: list[int] = []
         pieces = []
         at = 0
         for segment in chunk.segments:
-            folded = _folded(segment.text)
-            self._starts.append(at)
-            pieces.append(folded)
-            at += len(folded) + 1
+            text = _collapse_spaces(segment.text)
+            self._offsets.append(at)
+            pieces.append(text)
+            at += len(text) + 1
         self._text = " ".join(pieces)
 
-    def check(self, found: ExtractedRow) -> CitedRow | QuarantinedRow:
-        """The row with its evidence, or why it is not to be believed."""
-        if not _folded(title_of(found.record)):
-            return self._refused(found, "it has no title")
-        if not found.quote.strip():
-            return self._refused(found, "it has no quote")
-        for quote in dict.fromkeys((_folded(found.quote), _folded(_MARKER.sub("", found.quote.strip(_AROUND))))):
-            if len(quote.replace(" ", "")) < SHORTEST_QUOTE:
+    def check(self, row: ExtractedRow) -> CitedRow | QuarantinedRow:
+        """Return the row with its evidence, or with the reason why it is quarantined."""
+        if not _collapse_spaces(title_of(row.record)):
+            return self._quarantine(row, "no title")
+        if not row.quote.strip():
+            return self._quarantine(row, "no quote")
+        bare = _MARKER.sub("", row.quote.strip(_QUOTATION_MARKS))
+        for quote in dict.fromkeys((_collapse_spaces(row.quote), _collapse_spaces(bare))):
+            if len(quote.replace(" ", "")) < MIN_QUOTE_LENGTH:
                 continue
-            place = self._nearest(quote, found.line)
-            if place is not None:
-                return self._checked(found, quote, place)
-        if len(_folded(found.quote.strip(_AROUND)).replace(" ", "")) < SHORTEST_QUOTE:
-            return self._refused(found, f"its quote is shorter than {SHORTEST_QUOTE} characters, which proves nothing")
-        return self._refused(found, "its quote does not stand there")
+            offset = self._find_nearest(quote, row.line)
+            if offset is not None:
+                return self._cite(row, quote, offset)
+        if len(_collapse_spaces(row.quote.strip(_QUOTATION_MARKS)).replace(" ", "")) < MIN_QUOTE_LENGTH:
+            return self._quarantine(row, f"quote is shorter than {MIN_QUOTE_LENGTH} characters")
+        return self._quarantine(row, "quote not found in the source")
 
-    def _nearest(self, quote: str, line: int) -> int | None:
-        """Where the quote begins in the folded text: in the passage that the model named, else next to it."""
-        places: list[int] = []
+    def _find_nearest(self, quote: str, line: int) -> int | None:
+        """Return the offset of the occurrence that is nearest to the line that the model named."""
+        offsets: list[int] = []
         at = self._text.find(quote)
-        while at >= 0 and len(places) < 100:  # a phrase that stands everywhere need not be found everywhere
-            places.append(at)
+        while at >= 0 and len(offsets) < 100:  # enough for a frequent phrase
+            offsets.append(at)
             at = self._text.find(quote, at + 1)
-        return min(places, key=lambda place: self._distance(place, line), default=None)
+        return min(offsets, key=lambda offset: self._distance(offset, line), default=None)
 
-    def _distance(self, place: int, line: int) -> int:
-        segment = self._chunk.segments[self._segment_at(place)]
+    def _distance(self, offset: int, line: int) -> int:
+        segment = self._chunk.segments[self._segment_at(offset)]
         return 0 if segment.first <= line <= segment.last else min(abs(segment.first - line), abs(segment.last - line))
 
-    def _segment_at(self, place: int) -> int:
-        """The index of the segment that the character of the folded text belongs to."""
-        low, high = 0, len(self._starts)
+    def _segment_at(self, offset: int) -> int:
+        """Return the index of the segment at an offset of the normalized text."""
+        low, high = 0, len(self._offsets)
         while high - low > 1:
             middle = (low + high) // 2
-            if self._starts[middle] <= place:
+            if self._offsets[middle] <= offset:
                 low = middle
             else:
                 high = middle
         return low
 
-    def _checked(self, found: ExtractedRow, quote: str, place: int) -> CitedRow:
+    def _cite(self, row: ExtractedRow, quote: str, offset: int) -> CitedRow:
         segments = self._chunk.segments
-        begins, ends = self._segment_at(place), self._segment_at(place + len(quote) - 1)
-        one, other = segments[begins], segments[ends]
-        first = _place_in(one, place - self._starts[begins])
-        last = _place_in(other, place + len(quote) - 1 - self._starts[ends])
+        end = offset + len(quote) - 1
+        first_index, last_index = self._segment_at(offset), self._segment_at(end)
+        segment = segments[first_index]
+        first = _find_line(segment, offset - self._offsets[first_index])
+        last = _find_line(segments[last_index], end - self._offsets[last_index])
         evidence = Evidence(
             source=self._chunk.source,
             quote=one_line(quote),
             first=first,
             last=last,
             unit=self._chunk.unit,
-            timestamp=one.timestamp,
-            session_id=one.session_id,
-            branch=one.branch,
+            timestamp=segment.timestamp,
+            session_id=segment.session_id,
+            branch=segment.branch,
         )
-        named = any(segment.first <= found.line <= segment.last for segment in segments[begins : ends + 1])
-        return CitedRow(found=found, evidence=evidence, relocated=not named)
+        is_named = any(one.first <= row.line <= one.last for one in segments[first_index : last_index + 1])
+        return CitedRow(row=row, evidence=evidence, relocated=not is_named)
 
-    def _refused(self, found: ExtractedRow, reason: str) -> QuarantinedRow:
-        return QuarantinedRow(record=found.record, reason=reason, quote=one_line(found.quote), where=self._chunk.where)
+    def _quarantine(self, row: ExtractedRow, reason: str) -> QuarantinedRow:
+        return QuarantinedRow(record=row.record, reason=reason, quote=one_line(row.quote), where=self._chunk.where)
 
 
-def check(found: Sequence[ExtractedRow], chunk: Chunk) -> list[CitedRow | QuarantinedRow]:
-    """Each row of an answer, checked against the chunk that it was given for."""
-    if not found:
+def check(rows: Sequence[ExtractedRow], chunk: Chunk) -> list[CitedRow | QuarantinedRow]:
+    """Check the rows of an answer against its chunk."""
+    if not rows:
         return []
     checker = QuoteChecker(chunk)
-    return [checker.check(one) for one in found]
+    return [checker.check(row) for row in rows]
 
 
-def _folded(text: str) -> str:
+def _collapse_spaces(text: str) -> str:
     return " ".join(text.split())
 
 
-def _place_in(segment: Segment, offset: int) -> int:
-    """The line (page, paragraph) of a character of the segment's folded text."""
+def _find_line(segment: Segment, offset: int) -> int:
+    """Return the line (page, paragraph) at an offset of the segment's normalized text."""
     if segment.last == segment.first or segment.last - segment.first != segment.text.count("\n"):
         return segment.first
     at = 0
     for number, line in enumerate(segment.text.split("\n"), segment.first):
-        folded = _folded(line)
-        at += len(folded) + 1 if folded else 0
+        collapsed = _collapse_spaces(line)
+        at += len(collapsed) + 1 if collapsed else 0
         if offset < at:
             return number
     return segment.last

@@ -1,4 +1,4 @@
-"""The options of a run. Knows no backend and no command."""
+"""The options of a run."""
 
 from __future__ import annotations
 
@@ -23,23 +23,26 @@ class RunKeywords(TypedDict, total=False):
 
 def _kinds(kinds: Sequence[Kind]) -> tuple[Kind, ...]:
     if not kinds:
-        raise ValueError(f"no kinds are named; there are {', '.join(Kind)}")
+        raise ValueError(f"no kinds; the kinds are {', '.join(Kind)}")
     return tuple(kinds)
 
 
 def _check_count(_: RunOptions, attribute: attrs.Attribute[Any], value: int | None) -> None:
     if value is not None and value < 1:
-        raise ValueError(f"{attribute.name} is {value}; it must be 1 or more")
+        raise ValueError(f"invalid {attribute.name}: {value}; it must be at least 1")
 
 
 @attrs.frozen(kw_only=True)
 class RunOptions:
-    """How a run asks the model. Raises ValueError for a value that cannot be used.
+    """The options of a run. Raise ValueError for an invalid value.
 
-    ``kinds``: what is extracted. ``max_concurrency``: requests at once; by default as many as the server says that it
-    works on, or 4. ``chunk_tokens``: the most that one request shows of a source; at most what the model's context
-    leaves. ``allow_unenforced``: ask a server as well that does not enforce a schema. ``skip_failed``: go on without a
-    chunk that the model gives no usable answer to, and report it.
+    Attributes:
+        kinds: The kinds of records to extract; all by default.
+        model: The model; None for the backend's default model.
+        max_concurrency: The most requests in flight; None for the number of the server's slots, or 4.
+        chunk_tokens: The most tokens of a source in one request; None for 8,192. The model's context is always a limit.
+        allow_unenforced: Whether to use a server that does not enforce the schema.
+        skip_failed: Whether to continue when the model gives no usable answer to a chunk, and report the chunk.
     """
 
     kinds: tuple[Kind, ...] = attrs.field(default=tuple(Kind), converter=_kinds)

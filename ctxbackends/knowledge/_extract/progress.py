@@ -1,4 +1,4 @@
-"""What a run tells while it works. Values only."""
+"""The events of a run, its plan and its report."""
 
 from __future__ import annotations
 
@@ -13,9 +13,22 @@ from ctxbackends.knowledge._sources.base import Input, SkippedInput
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a run is. ``size`` and ``size_done`` are bytes of text, ``elapsed`` seconds since the first request;
-    tokens are those that the server reported. ``chunks`` is how many are done, ``reused`` how many of them came from
-    the journal."""
+    """The progress of a run.
+
+    Attributes:
+        source: The name of the current source.
+        sources: The number of sources.
+        sources_done: The number of sources that have been read.
+        size: Bytes of text in all sources.
+        size_done: Bytes of text in the finished chunks.
+        chunks: The number of finished chunks.
+        reused: The number of chunks whose answer came from the journal.
+        rows: The number of rows.
+        quarantined: The number of quarantined rows.
+        input_tokens: Tokens of all prompts, as far as the server reports them.
+        output_tokens: Tokens of all answers, as far as the server reports them.
+        elapsed: Seconds since the first request.
+    """
 
     source: str
     sources: int
@@ -32,12 +45,12 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def tokens_per_second(self) -> float | None:
-        """Tokens that the model wrote, over all requests that are at work at once."""
+        """Output tokens per second over all concurrent requests; None before the first answer."""
         return self.output_tokens / self.elapsed if self.elapsed > 0 and self.output_tokens else None
 
     @property
     def seconds_left(self) -> float | None:
-        """As long as the rest would take at the pace so far; None before there is one."""
+        """Estimated seconds to the end; None before the first chunk is done."""
         if not self.size_done or self.elapsed <= 0:
             return None
         return self.elapsed * (self.size - self.size_done) / self.size_done
@@ -46,32 +59,60 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
         files = f"{self.sources_done} of {self.sources} files, " if self.sources > 1 else ""
         share = self.size_done / self.size if self.size else 1.0
         speed = f", {self.tokens_per_second:.0f} tokens/s" if self.tokens_per_second is not None else ""
-        left = f", {_duration(self.seconds_left)} left" if self.seconds_left is not None else ""
+        left = f", {_format_duration(self.seconds_left)} left" if self.seconds_left is not None else ""
         rows = f"{self.rows} rows" + (f", {self.quarantined} quarantined" if self.quarantined else "")
         return f"{share:.0%}: {files}{self.chunks} chunks, {rows}{speed}{left}"
 
 
-def _duration(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 class ResumePoint(msgspec.Struct, frozen=True, kw_only=True):
-    """A run ends half-way; so many ``chunks`` are in its journal, for the next one."""
+    """A run ended early, and another run can resume it.
+
+    Attributes:
+        chunks: The number of finished chunks in the journal.
+    """
 
     chunks: int
 
 
 Event: TypeAlias = Loading | Progress | SkippedInput | QuarantinedRow | ResumePoint
 OnEvent: TypeAlias = Callable[[Event], object]
-"""Is told what happens in a run: a wait for a cold start, how far it is, what was not read, what is not believed."""
+"""A callback for the events of a run."""
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run did. ``moved``: quotes that stand elsewhere than the model said, and are cited where they stand;
-    ``merged``: rows that said again what another one says; ``masked``: secrets that were not sent. Tokens are None
-    where the server reports none. ``context_length`` is in tokens, None where the server does not tell."""
+    """The figures of a run.
+
+    Attributes:
+        backend: The name of the backend.
+        backend_type: The type of the backend.
+        endpoint: The URL of the backend.
+        requested_model: The model that was requested; None if the server chose it.
+        served_model: The model that the server reported; None if it reported none.
+        server_version: The version of the server; None if unknown.
+        enforcement: How the server enforces the schema: ``grammar``, ``native`` or ``proven`` by a probe.
+        schema_sha256: Hash of the schema, in hex.
+        context_length: The model's context in tokens; None if the server does not report it.
+        chunk_tokens: The most tokens of text in one request.
+        inputs: The sources.
+        skipped: Input that was not read.
+        chunks: The number of finished chunks.
+        reused: The number of chunks whose answer came from the journal.
+        rows: The number of rows.
+        quarantined: The number of quarantined rows.
+        relocated: The number of quotes that were found at another place than the model named.
+        merged: The number of duplicate rows that were merged.
+        masked: The number of masked secrets.
+        input_tokens: Tokens of all prompts; None if the server reports none.
+        output_tokens: Tokens of all answers; None if the server reports none.
+        cached_input_tokens: Tokens of the prompts that came from the server's cache; None if the server reports none.
+        elapsed: Seconds since the first request.
+    """
 
     backend: str
     backend_type: str
@@ -99,8 +140,19 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run would do, without asking the model: its inputs, and how many chunks of at most ``chunk_tokens`` they
-    make."""
+    """The requests that a run would send.
+
+    Attributes:
+        backend: The name of the backend.
+        endpoint: The URL of the backend.
+        model: The model; None if the server chooses it.
+        context_length: The model's context in tokens; None if the server does not report it.
+        chunk_tokens: The most tokens of text in one request.
+        inputs: The sources.
+        skipped: Input that would not be read.
+        chunks: The number of chunks.
+        masked: The number of secrets that would be masked.
+    """
 
     backend: str
     endpoint: str

@@ -1,8 +1,7 @@
-"""What the model is asked: the instructions, the schema of its answer, and the answer as records that are not checked
-yet. Pure; knows no backend and no source.
+"""The prompt: the instructions, the schema of the answer, and the answer as unverified rows.
 
-The prompt is laid out ``[stable prefix][task][chunk]``: the same bytes for every chunk of a run up to the chunk itself,
-so that a server's prefix cache holds them.
+The layout is ``[stable prefix][task][chunk]``. All requests of a run begin with the same bytes, so a server with a
+prefix cache reads only the chunk.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ from ctxbackends._util.text import one_line
 from ctxbackends.knowledge._records import PLURALS, RECORDS, Kind, Record
 
 VERSION = 1
-"""Of the prompt: answers to another one are not taken from a journal."""
+"""Version of the prompt. Answers to another version are not taken from a journal."""
 
 MAX_ROWS = 20
-"""Of each kind in one answer. A flood is cut here and not at the end of the context."""
+"""The most rows of each kind in one answer; it stops a model that repeats itself before the context is full."""
 
 _PREFIX = """\
 You read a part of a project's sessions or documents, and take out of it what the project should remember. A person \
@@ -63,24 +62,24 @@ _LENGTHS: Mapping[str, int] = MappingProxyType(
     {"title": 200, "summary": 300, "question": 300, "term": 100, "quote": 600}
 )
 _OTHER_LENGTH = 600
-"""Characters. Bounds make a constrained model end, and a flood cheap. They stand in the schema alone: where a server
-does not hold them, a quote that is longer is still a quote."""
+"""Characters. The bounds end a constrained answer that would not end by itself. They are only in the schema: a longer
+text from a server that ignores them is still valid."""
 
 
 def field_name(kind: Kind) -> str:
-    """The member of the answer that holds the rows of this kind."""
-    plural = next(name for name, one in PLURALS.items() if one is kind)
+    """Return the field of the answer for the rows of a kind."""
+    plural = next(name for name, value in PLURALS.items() if value is kind)
     return plural.replace("-", "_")
 
 
 def build_instructions(kinds: Sequence[Kind]) -> str:
-    """The system message: the stable prefix, then the task."""
-    wanted = "\n".join(f"- {_MEANINGS[kind]}" for kind in kinds)
-    return f"{_PREFIX}\nTake out:\n{wanted}\n\nAnswer with one JSON object that fits the schema, and with nothing else."
+    """Return the system message: the stable prefix, then the task."""
+    tasks = "\n".join(f"- {_MEANINGS[kind]}" for kind in kinds)
+    return f"{_PREFIX}\nTake out:\n{tasks}\n\nAnswer with one JSON object that fits the schema, and with nothing else."
 
 
 class ExtractedRow(msgspec.Struct, frozen=True):
-    """A row as the model wrote it: nothing of it is checked."""
+    """A row of the model's answer, not verified yet."""
 
     record: Record
     line: int
@@ -88,58 +87,65 @@ class ExtractedRow(msgspec.Struct, frozen=True):
 
 
 class Prompt:
-    """What is asked in one run: ``target`` is the type of the answer, for :func:`ctxbackends.extract`."""
+    """The prompt of a run.
+
+    Attributes:
+        kinds: The kinds of records.
+        instructions: The system message.
+        response_type: The type of the answer, for :func:`ctxbackends.extract`.
+        schema_sha256: Hash of the answer's schema, in hex.
+        sha256: Hash of the instructions and the schema, in hex.
+    """
 
     def __init__(self, kinds: Sequence[Kind]) -> None:
         self.kinds = tuple(kinds)
         self.instructions = build_instructions(self.kinds)
-        self.target: type[msgspec.Struct] = msgspec.defstruct(
+        self.response_type: type[msgspec.Struct] = msgspec.defstruct(
             "Rows",
             [
                 (
                     field_name(kind),
-                    Annotated[list[_row_type(kind)], _asked(maxItems=MAX_ROWS)],  # type: ignore[misc]
+                    Annotated[list[_row_type(kind)], _schema_only(maxItems=MAX_ROWS)],  # type: ignore[misc]
                 )
                 for kind in self.kinds
             ],
             frozen=True,
         )
-        schema = json.dumps(schema_for(self.target), sort_keys=True)
+        schema = json.dumps(schema_for(self.response_type), sort_keys=True)
         self.schema_sha256 = hashlib.sha256(schema.encode()).hexdigest()
-        asked = json.dumps([VERSION, self.instructions, self.schema_sha256])
-        self.sha256 = hashlib.sha256(asked.encode()).hexdigest()
-        """Of all that is the same for every chunk."""
+        identity = json.dumps([VERSION, self.instructions, self.schema_sha256])
+        self.sha256 = hashlib.sha256(identity.encode()).hexdigest()
 
-    def rows(self, answer: msgspec.Struct) -> tuple[ExtractedRow, ...]:
-        """The rows of an answer, kind by kind."""
-        return tuple(_found(kind, row) for kind in self.kinds for row in getattr(answer, field_name(kind)))
+    def parse_rows(self, answer: msgspec.Struct) -> tuple[ExtractedRow, ...]:
+        """Return the rows of an answer, kind by kind."""
+        return tuple(_to_extracted_row(kind, row) for kind in self.kinds for row in getattr(answer, field_name(kind)))
 
-    def decoded(self, answer: bytes | msgspec.Raw) -> msgspec.Struct:
-        """An answer that was kept as JSON. Raises msgspec.DecodeError."""
-        return msgspec.json.decode(answer, type=self.target)
+    def decode(self, answer: bytes | msgspec.Raw) -> msgspec.Struct:
+        """Decode an answer from the journal. Raise msgspec.DecodeError if it is invalid."""
+        return msgspec.json.decode(answer, type=self.response_type)
 
 
 def _row_type(kind: Kind) -> type[msgspec.Struct]:
-    # The quote comes first: the model looks for the proof before it words the row.
+    # The quote comes first, so the model finds the evidence before it writes the row.
     fields: list[tuple[str, Any]] = [
-        ("line", Annotated[int, _asked(minimum=0, maximum=2**31 - 1)]),
-        ("quote", _text("quote")),
+        ("line", Annotated[int, _schema_only(minimum=0, maximum=2**31 - 1)]),
+        ("quote", _text_type("quote")),
     ]
     for field in msgspec.structs.fields(RECORDS[kind]):
-        fields.append((field.name, _text(field.name) if field.type is str else field.type))
+        fields.append((field.name, _text_type(field.name) if field.type is str else field.type))
     return msgspec.defstruct(RECORDS[kind].__name__, fields, frozen=True)
 
 
-def _text(name: str) -> Any:
-    return Annotated[str, _asked(maxLength=_LENGTHS.get(name, _OTHER_LENGTH))]
+def _text_type(name: str) -> Any:
+    return Annotated[str, _schema_only(maxLength=_LENGTHS.get(name, _OTHER_LENGTH))]
 
 
-def _asked(**constraints: int) -> msgspec.Meta:
-    """Constraints that the server is asked to hold, and that are not validated here."""
+def _schema_only(**constraints: int) -> msgspec.Meta:
+    """Return constraints that are sent in the schema and not validated here."""
     return msgspec.Meta(extra_json_schema=constraints)
 
 
-def _found(kind: Kind, row: Any) -> ExtractedRow:
+def _to_extracted_row(kind: Kind, row: Any) -> ExtractedRow:
     record: Any = RECORDS[kind]
     fields = {name: one_line(getattr(row, name)) for name in record.__struct_fields__}
     return ExtractedRow(record(**fields), row.line, row.quote)

@@ -1,4 +1,4 @@
-"""A source as chunks, masked: read in a thread, as far as the next one. Knows no model."""
+"""Read a source as masked chunks, one at a time, in a thread."""
 
 from __future__ import annotations
 
@@ -14,36 +14,37 @@ from ctxbackends.knowledge._sources.split import size_of
 
 
 class Reader:
-    """Reads one source as far as the next chunk, in a thread; :meth:`met` is for when it does not."""
+    """Reads the chunks of one source. Call its methods one after the other; ``next_chunk`` blocks."""
 
     def __init__(self, source: Source, budget: Budget) -> None:
         self._budget = budget
-        self._gatherer = Chunker(source.name, source.unit, budget.size)
+        self._chunker = Chunker(source.name, source.unit, budget.chunk_size)
         self._skipped: list[SkippedInput] = []
         self._masked = 0
-        self._chunks = self._gathered(source)
+        self._chunks = self._read_chunks(source)
 
     def next_chunk(self) -> Chunk | None:
-        self._gatherer.size = self._budget.size
+        """Return the next chunk, or None at the end."""
+        self._chunker.size = self._budget.chunk_size
         return next(self._chunks, None)
 
     def drain(self) -> tuple[list[SkippedInput], int]:
-        """What was skipped, and how many secrets were masked, since it was asked last."""
-        met = self._skipped, self._masked
+        """Return the skipped input and the number of masked secrets since the last call."""
+        result = self._skipped, self._masked
         self._skipped, self._masked = [], 0
-        return met
+        return result
 
-    def _gathered(self, source: Source) -> Iterator[Chunk]:
+    def _read_chunks(self, source: Source) -> Iterator[Chunk]:
         for piece in source.pieces():
             if isinstance(piece, SkippedInput):
                 self._skipped.append(piece)
                 continue
             text, count = mask(piece.text)
             self._masked += count
-            yield from self._gatherer.add(msgspec.structs.replace(piece, text=text) if count else piece)
-        yield from self._gatherer.flush()
+            yield from self._chunker.add(msgspec.structs.replace(piece, text=text) if count else piece)
+        yield from self._chunker.flush()
 
 
-def length_of(source: Source) -> int:
-    """Bytes of text that will be read."""
+def measure_text(source: Source) -> int:
+    """Return the size of a source's text in bytes."""
     return sum(size_of(piece) for piece in source.pieces() if isinstance(piece, Segment))

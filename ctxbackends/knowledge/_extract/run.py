@@ -1,8 +1,7 @@
-"""One run: sources in, checked rows out. The model is asked about several chunks at once; rows come in the order of the
-text all the same. Knows no command, no proposal and no directory.
+"""A run from sources to verified rows. Chunks are processed concurrently; rows come in the order of the text.
 
-The way of a chunk: ``_chunks`` (read, masked, counted) -> ``Asker.ask`` (the journal, or the model) -> ``_take``
-(citations checked, duplicates merged).
+Each chunk passes through ``_read_chunks`` (read, mask, count), ``ChunkExtractor.extract`` (journal or model) and
+``_collect_rows`` (verify citations, merge duplicates).
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from ctxbackends.knowledge._extract.journal import Journal
 from ctxbackends.knowledge._extract.options import RunKeywords, RunOptions
 from ctxbackends.knowledge._extract.progress import Event, OnEvent, Plan, Progress, Report
 from ctxbackends.knowledge._extract.prompt import Prompt
-from ctxbackends.knowledge._extract.reading import Reader, length_of
+from ctxbackends.knowledge._extract.reading import Reader, measure_text
 from ctxbackends.knowledge._extract.worker import ChunkExtractor, ChunkResult
 from ctxbackends.knowledge._records import QuarantinedRow, Row
 from ctxbackends.knowledge._sources.base import Input, SkippedInput, Source
@@ -36,14 +35,15 @@ from ctxbackends.knowledge._sources.base import Input, SkippedInput, Source
 T = TypeVar("T")
 
 CONCURRENCY = 4
-"""Requests at once where the server does not say how many it works on."""
+"""Requests in flight if the server does not report its slots."""
 
 
 class Ingestion:
-    """A run over ``sources``; see :func:`ingest`. Iterate it once: each row is given when it is found first.
+    """A run over sources, created by :func:`ingest`. Iterate it once, with ``async for``.
 
-    Afterwards :meth:`rows` has all rows with all their evidence, :attr:`quarantined` what is not believed, and
-    :attr:`report` the figures. Left early, it cancels what is at work; ``async with`` does so at once.
+    Each row is yielded when it is found first. After the iteration, :meth:`rows` returns all rows with all their
+    evidence, :attr:`quarantined` the rows without valid evidence, and :attr:`report` the figures. Use ``async with`` to
+    cancel the requests in flight when the loop ends early.
     """
 
     def __init__(
@@ -57,10 +57,10 @@ class Ingestion:
     ) -> None:
         self._backend = backend
         self._sources = tuple(sources)
-        self._question = Prompt(options.kinds)
+        self._prompt = Prompt(options.kinds)
         self._options = options
         self._journal = journal
-        self._tell = on_event or _nobody
+        self._notify = on_event or _ignore_event
         self._run: AsyncGenerator[Row, None] | None = None
 
         self._status = ServerStatus(state="ready")
@@ -75,17 +75,17 @@ class Ingestion:
         self._requested_model: str | None = None
         self._served_model: str | None = None
         self._enforcement = str(backend.schema_enforcement)
-        self._began = self._elapsed = 0.0
+        self._started_at = self._elapsed = 0.0
 
-    # --- what came of it --------------------------------------------------------------------------
+    # --- results -----------------------------------------------------------------------------------
 
     def rows(self) -> tuple[Row, ...]:
-        """All rows so far, each with all its evidence, in the order in which they were found."""
+        """Return all rows so far with all their evidence, in the order in which they were found."""
         return tuple(self._rows.values())
 
     @property
     def quarantined(self) -> tuple[QuarantinedRow, ...]:
-        """What the model wrote and the sources do not prove."""
+        """The rows whose evidence is not in the sources."""
         return tuple(self._quarantined)
 
     @property
@@ -99,7 +99,7 @@ class Ingestion:
             served_model=self._served_model,
             server_version=self._status.version,
             enforcement=self._enforcement,
-            schema_sha256=self._question.schema_sha256,
+            schema_sha256=self._prompt.schema_sha256,
             context_length=self._status.context_length,
             chunk_tokens=self._budget.chunk_tokens if self._budget is not None else 0,
             inputs=tuple(self._inputs),
@@ -121,12 +121,12 @@ class Ingestion:
 
     def __aiter__(self) -> AsyncIterator[Row]:
         if self._run is not None:
-            raise KnowledgeError("an ingestion is iterated once; make another one")
-        self._run = self._ingested()
+            raise KnowledgeError("this ingestion was already iterated; call ingest() again")
+        self._run = self._iterate_rows()
         return self._run
 
     async def aclose(self) -> None:
-        """Cancel what is at work. Idempotent."""
+        """Cancel the requests in flight. Idempotent."""
         if self._run is not None:
             await self._run.aclose()
 
@@ -139,11 +139,19 @@ class Ingestion:
         await self.aclose()
 
     async def plan(self) -> Plan:
-        """Read and cut everything, and ask the model nothing. The server is asked for its context, and to count."""
-        await self._look()
-        budget = await self._prepared()
+        """Read and split all sources without sending them to the model.
+
+        The server is asked for its context length and to count tokens, if it can.
+
+        Raises:
+            SourceError: A source cannot be read.
+            KnowledgeError: The model's context is too small.
+            BackendError: A request to the server failed.
+        """
+        await self._wait_and_probe()
+        budget = await self._prepare_sources()
         count = 0
-        async for _ in self._chunks(budget):
+        async for _ in self._read_chunks(budget):
             count += 1
         return Plan(
             backend=self._backend.name,
@@ -157,72 +165,73 @@ class Ingestion:
             masked=self._masked,
         )
 
-    async def _ingested(self) -> AsyncGenerator[Row, None]:
-        await self._look()
-        await self._check_enforced()
-        budget = await self._prepared()
-        at_once = self._options.max_concurrency or self._status.slots or CONCURRENCY
+    async def _iterate_rows(self) -> AsyncGenerator[Row, None]:
+        await self._wait_and_probe()
+        await self._check_enforcement()
+        budget = await self._prepare_sources()
+        max_in_flight = self._options.max_concurrency or self._status.slots or CONCURRENCY
         extractor = ChunkExtractor(
             self._backend,
-            self._question,
+            self._prompt,
             self._options,
-            max_in_flight=at_once,
+            max_in_flight=max_in_flight,
             answer_tokens=budget.answer_tokens,
             journal=self._journal,
         )
-        self._began = time.monotonic()
-        # Twice as many as are asked at once: those that wait take the places of those that are done before the oldest.
-        asked: deque[asyncio.Task[list[ChunkResult]]] = deque()
-        chunks = self._chunks(budget)
-        more = True
+        self._started_at = time.monotonic()
+        # Twice as many as the requests in flight, so that no slot is idle while the oldest chunk is not done.
+        tasks: deque[asyncio.Task[list[ChunkResult]]] = deque()
+        chunks = self._read_chunks(budget)
+        has_more = True
         try:
             while True:
-                while more and len(asked) < 2 * at_once:
+                while has_more and len(tasks) < 2 * max_in_flight:
                     chunk = await anext(chunks, None)
                     if chunk is None:
-                        more = False
+                        has_more = False
                     else:
-                        asked.append(asyncio.create_task(extractor.extract(chunk)))
-                if not asked:
+                        tasks.append(asyncio.create_task(extractor.extract(chunk)))
+                if not tasks:
                     break
-                for answered in await asked[0]:
-                    for row in self._take(answered):
+                for result in await tasks[0]:
+                    for row in self._collect_rows(result):
                         yield row
-                asked.popleft()
-                self._tell_progress()
+                tasks.popleft()
+                self._notify_progress()
         finally:
-            for task in asked:
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*asked, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
             await chunks.aclose()
-            self._elapsed = time.monotonic() - self._began
+            self._elapsed = time.monotonic() - self._started_at
 
-    async def _look(self) -> None:
-        """Wait for the server, and ask what it is."""
-        await self._backend.wait_ready(on_progress=self._tell)
+    async def _wait_and_probe(self) -> None:
+        """Wait until the server is ready, and read its status."""
+        await self._backend.wait_ready(on_progress=self._notify)
         self._status = await self._backend.status()
 
-    async def _check_enforced(self) -> None:
+    async def _check_enforcement(self) -> None:
         if self._backend.schema_enforcement != "unverified" or self._options.allow_unenforced:
             return
         probe = await probe_schema(self._backend, model=self._options.model)
         if probe.outcome != "enforced":
-            known = "does not hold answers to a schema" if probe.outcome == "ignored" else "may not hold answers to it"
+            problem = "the server ignored" if probe.outcome == "ignored" else "the server may have ignored"
             raise UnenforcedSchemaError(
-                f"a schema was tried, and the server {known}; choose another server, or try it with --allow-unenforced",
+                f"schema not enforced: {problem} the schema of a test request; choose another server, or use "
+                "--allow-unenforced",
                 backend=self._backend.name,
                 endpoint=self._backend.endpoint,
             )
         self._enforcement = "proven"
 
-    async def _prepared(self) -> Budget:
-        """Look at every source before the model is asked for the first time: what cannot be used is known then."""
+    async def _prepare_sources(self) -> Budget:
+        """Read every source once, so that errors are raised before the first request to the model."""
         for source in self._sources:
-            self._inputs.append(await _in_thread(source.prepare))
-            self._size += await _in_thread(lambda source=source: length_of(source))  # type: ignore[misc]  # bound here
+            self._inputs.append(await _run_in_thread(source.prepare))
+            self._size += await _run_in_thread(lambda source=source: measure_text(source))  # type: ignore[misc]  # bound here
         self._budget = await compute_budget(
             self._backend,
-            self._question.instructions,
+            self._prompt.instructions,
             model=self._options.model,
             context_length=self._status.context_length,
             chunk_tokens=self._options.chunk_tokens,
@@ -231,40 +240,40 @@ class Ingestion:
 
     # --- chunks -----------------------------------------------------------------------------------
 
-    async def _chunks(self, budget: Budget) -> AsyncGenerator[Chunk, None]:
-        """The chunks of all sources, each within the budget."""
+    async def _read_chunks(self, budget: Budget) -> AsyncGenerator[Chunk, None]:
+        """Yield the chunks of all sources, each within the budget."""
         index = 0
         for source in self._sources:
             reader = Reader(source, budget)
             while True:
-                whole = await _in_thread(reader.next_chunk)
-                self._note(reader)
-                if whole is None:
+                chunk = await _run_in_thread(reader.next_chunk)
+                self._collect_from(reader)
+                if chunk is None:
                     break
-                async for chunk in self._counted(whole, budget):
-                    yield msgspec.structs.replace(chunk, index=index)
+                async for part in self._split_to_budget(chunk, budget):
+                    yield msgspec.structs.replace(part, index=index)
                     index += 1
             self._sources_done += 1
 
-    async def _counted(self, chunk: Chunk, budget: Budget) -> AsyncGenerator[Chunk, None]:
-        """``chunk``, halved until the server's counter finds it to fit."""
-        if not budget.counts:
+    async def _split_to_budget(self, chunk: Chunk, budget: Budget) -> AsyncGenerator[Chunk, None]:
+        """Yield the chunk, split until each part is within the budget by the server's count."""
+        if not budget.can_count:
             yield chunk
             return
         tokens = await self._backend.count_tokens(
-            build_messages(self._question.instructions, chunk.render()), model=self._options.model
+            build_messages(self._prompt.instructions, chunk.render()), model=self._options.model
         )
-        budget.learn(chunk, tokens)
+        budget.update_density(chunk, tokens)
         halves = None if budget.fits(tokens) else chunk.split()
         if halves is None:
             yield chunk
             return
         for half in halves:
-            async for part in self._counted(half, budget):
+            async for part in self._split_to_budget(half, budget):
                 yield part
 
-    def _note(self, reader: Reader) -> None:
-        """Take over what the reader met, out of its thread."""
+    def _collect_from(self, reader: Reader) -> None:
+        """Add the reader's skipped input and masked secrets."""
         skipped, masked = reader.drain()
         self._masked += masked
         for one in skipped:
@@ -272,44 +281,46 @@ class Ingestion:
 
     def _skip(self, skipped: SkippedInput) -> None:
         self._skipped.append(skipped)
-        self._tell(skipped)
+        self._notify(skipped)
 
     # --- rows -------------------------------------------------------------------------------------
 
-    def _take(self, answered: ChunkResult) -> Iterator[Row]:
-        """The rows of an answer that are new, checked; the others give their evidence to those that they repeat."""
+    def _collect_rows(self, result: ChunkResult) -> Iterator[Row]:
+        """Yield the new rows of an answer; merge the evidence of duplicates."""
         self._chunks_done += 1
-        self._size_done += answered.chunk.size
-        self._reused += answered.kept
-        if answered.failed is not None:
-            self._skip(answered.failed)
+        self._size_done += result.chunk.size
+        self._reused += result.from_journal
+        if result.failure is not None:
+            self._skip(result.failure)
             return
-        self._requested_model = answered.requested_model or self._requested_model
-        self._served_model = answered.served_model or self._served_model
+        self._requested_model = result.requested_model or self._requested_model
+        self._served_model = result.served_model or self._served_model
         for name in ("input_tokens", "output_tokens", "cached_input_tokens"):
-            count = getattr(answered.usage, name, None)
+            count = getattr(result.usage, name, None)
             if count is not None:
                 self._tokens[name] = self._tokens.get(name, 0) + count
-        for checked in citations.check(self._question.rows(answered.answer), answered.chunk):
+        for checked in citations.check(self._prompt.parse_rows(result.answer), result.chunk):
             if isinstance(checked, QuarantinedRow):
                 self._quarantined.append(checked)
-                self._tell(checked)
+                self._notify(checked)
                 continue
             self._relocated += checked.relocated
-            row = Row(record=checked.found.record, evidence=(checked.evidence,))
-            known = self._rows.get(row.key)
-            if known is None:
+            row = Row(record=checked.row.record, evidence=(checked.evidence,))
+            duplicate = self._rows.get(row.key)
+            if duplicate is None:
                 self._rows[row.key] = row
                 yield row
                 continue
             self._merged += 1
-            if checked.evidence not in known.evidence:
-                self._rows[row.key] = msgspec.structs.replace(known, evidence=(*known.evidence, checked.evidence))
+            if checked.evidence not in duplicate.evidence:
+                self._rows[row.key] = msgspec.structs.replace(
+                    duplicate, evidence=(*duplicate.evidence, checked.evidence)
+                )
 
-    def _tell_progress(self) -> None:
-        self._elapsed = time.monotonic() - self._began
+    def _notify_progress(self) -> None:
+        self._elapsed = time.monotonic() - self._started_at
         done = min(self._sources_done, len(self._sources) - 1)
-        self._tell(
+        self._notify(
             Progress(
                 source=self._sources[done].name if self._sources else "",
                 sources=len(self._sources),
@@ -335,21 +346,33 @@ def ingest(
     on_event: OnEvent | None = None,
     **options: Unpack[RunKeywords],
 ) -> Ingestion:
-    """Take knowledge out of ``sources``: ``async for row in ingest(backend, sources, kinds=[Kind.TASK])``.
+    """Extract rows from sources: ``async for row in ingest(backend, sources, kinds=[Kind.TASK])``.
 
-    Every row has evidence: a quote that was found in its source, with its place. What says the same is one row.
-    ``options`` are the fields of :class:`~ctxbackends.knowledge.RunOptions`. ``journal`` keeps finished chunks for
-    another run.
+    Each row has evidence: a quote that was found in its source, with its place. Duplicates are merged. Secrets with the
+    usual forms of keys are masked before anything is sent. The errors are raised during the iteration.
 
-    Raises SourceError and its kinds, UnenforcedSchemaError, ChunkError, JournalError, KnowledgeError for a context that
-    is too small, and what the backend raises. Secrets that look like keys are masked before anything is sent.
+    Args:
+        backend: The backend.
+        sources: The sources, such as those of :func:`find_sources`.
+        journal: Stores the answers of finished chunks, so that another run can resume.
+        on_event: Called with each event of the run.
+        **options: The fields of :class:`~ctxbackends.knowledge.RunOptions`.
+
+    Raises:
+        ValueError: An option is invalid; raised at once.
+        SourceError: A source cannot be read, or changed meanwhile (SourceChangedError).
+        UnenforcedSchemaError: The server does not enforce the schema.
+        ChunkError: The model gave no usable answer to a chunk.
+        JournalError: The journal cannot be written.
+        KnowledgeError: The model's context is too small.
+        BackendError: A request to the server failed.
     """
     return Ingestion(backend, sources, RunOptions(**options), journal=journal, on_event=on_event)
 
 
-def _nobody(_: Event) -> None:
+def _ignore_event(_: Event) -> None:
     return None
 
 
-async def _in_thread(work: Callable[[], T]) -> T:
+async def _run_in_thread(work: Callable[[], T]) -> T:
     return await anyio.to_thread.run_sync(work)

@@ -1,6 +1,4 @@
-"""One chunk to its answer: from the journal, or from the model, in halves where it is too much for one answer. Knows no
-source and checks no citation.
-"""
+"""Extract from one chunk: take the answer from the journal or the model, and split a chunk that is too long."""
 
 from __future__ import annotations
 
@@ -22,23 +20,23 @@ from ctxbackends.knowledge._extract.prompt import Prompt
 from ctxbackends.knowledge._sources.base import SkippedInput
 
 MAX_SPLITS = 4
-"""How often a chunk is halved whose answer did not become whole."""
+"""How often a chunk is split whose prompt or answer is too long."""
 
 
 class ChunkResult(msgspec.Struct, frozen=True, kw_only=True):
-    """The model's answer to a chunk, or ``failed``. ``kept``: it came from the journal."""
+    """The answer to a chunk, or its failure. ``from_journal``: no request was sent."""
 
     chunk: Chunk
     answer: Any = None
     usage: Usage | None = None
     requested_model: str | None = None
     served_model: str | None = None
-    kept: bool = False
-    failed: SkippedInput | None = None
+    from_journal: bool = False
+    failure: SkippedInput | None = None
 
 
 class _JournalEntry(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An answer as the journal holds it. ``split``: the chunk was halved, and its halves have answers."""
+    """An answer in the journal. ``split``: the chunk was split, and its parts have the answers."""
 
     answer: msgspec.Raw = msgspec.Raw(b"null")
     requested_model: str | None = None
@@ -48,13 +46,14 @@ class _JournalEntry(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class ChunkExtractor:
-    """Asks one question about many chunks, ``at_once`` of them at the same time. ``answer_tokens`` is what an answer
-    may have. ``options.skip_failed``: a chunk without a usable answer is told of, and no error."""
+    """Sends the prompt for each chunk, with at most ``max_in_flight`` requests at a time.
+
+    With ``options.skip_failed``, a chunk without a usable answer is returned as a failure instead of raised."""
 
     def __init__(
         self,
         backend: Backend,
-        question: Prompt,
+        prompt: Prompt,
         options: RunOptions,
         *,
         max_in_flight: int,
@@ -62,52 +61,57 @@ class ChunkExtractor:
         journal: Journal | None,
     ) -> None:
         self._backend = backend
-        self._question = question
+        self._prompt = prompt
         self._options = options
-        self._places = asyncio.Semaphore(max_in_flight)
+        self._slots = asyncio.Semaphore(max_in_flight)
         self._answer_tokens = answer_tokens
         self._journal = journal
 
     async def extract(self, chunk: Chunk, *, splits: int = 0) -> list[ChunkResult]:
-        """The answer to a chunk; of its parts, where it was too much for one."""
-        shown = chunk.render()
-        key = self._key(shown)
-        kept = self._kept(key)
-        if kept is not None and not kept.split:
-            return [self._answered(chunk, kept)]
-        if kept is None:
+        """Return the answer to a chunk, or the answers to its parts if it had to be split.
+
+        Raises:
+            ChunkError: The model gave no usable answer.
+            JournalError: The journal cannot be written.
+        """
+        text = chunk.render()
+        key = self._key(text)
+        entry = self._read_journal(key)
+        if entry is not None and not entry.split:
+            return [self._from_journal(chunk, entry)]
+        if entry is None:
             try:
-                return [await self._asked(chunk, shown, key)]
+                return [await self._request(chunk, text, key)]
             except (ContextOverflowError, IncompleteOutputError) as error:
-                halves = chunk.split() if splits < MAX_SPLITS and _may_fit_in_parts(error) else None
+                halves = chunk.split() if splits < MAX_SPLITS and _can_fit_when_split(error) else None
                 if halves is None:
-                    return [self._failed(chunk, error)]
+                    return [self._fail(chunk, error)]
             except StructuredOutputError as error:
-                return [self._failed(chunk, error)]
-            self._keep(key, _JournalEntry(split=True))
+                return [self._fail(chunk, error)]
+            self._write_journal(key, _JournalEntry(split=True))
         else:
             halves = chunk.split()
-            assert halves is not None, "it was halved before"
+            assert halves is not None, "the chunk was split before"
         return [
             *await self.extract(halves[0], splits=splits + 1),
             *await self.extract(halves[1], splits=splits + 1),
         ]
 
-    async def _asked(self, chunk: Chunk, shown: str, key: str) -> ChunkResult:
-        # Cloud APIs have models that refuse any temperature.
+    async def _request(self, chunk: Chunk, text: str, key: str) -> ChunkResult:
+        # Some models of cloud APIs reject the option temperature.
         sampling: dict[str, Any] = {"temperature": 0.0} if self._backend.schema_enforcement == "grammar" else {}
-        async with self._places:
+        async with self._slots:
             result = await extract_result(
                 self._backend,
-                self._question.target,
-                shown,
-                instructions=self._question.instructions,
+                self._prompt.response_type,
+                text,
+                instructions=self._prompt.instructions,
                 model=self._options.model,
                 max_tokens=self._answer_tokens,
                 **sampling,
             )
         completion = result.completion
-        self._keep(
+        self._write_journal(
             key,
             _JournalEntry(
                 answer=msgspec.Raw(msgspec.json.encode(result.value)),
@@ -124,45 +128,45 @@ class ChunkExtractor:
             served_model=completion.served_model,
         )
 
-    def _failed(self, chunk: Chunk, error: Exception) -> ChunkResult:
-        """The model's answer to this chunk is of no use: the end of the run, unless the user said to go on."""
-        problem = f"the model gave no usable answer to this part: {error}"
+    def _fail(self, chunk: Chunk, error: Exception) -> ChunkResult:
+        """Return the failure of a chunk with ``skip_failed``, else raise it."""
+        problem = f"no usable answer from the model: {error}"
         if not self._options.skip_failed:
-            raise ChunkError(chunk.where, f"{problem}; --skip-failed goes on without it, and says so") from error
+            raise ChunkError(chunk.where, f"{problem}; use --skip-failed to continue without this part") from error
         skipped = SkippedInput(source=chunk.source, line=chunk.segments[0].first, reason=f"{chunk.where}: {problem}")
-        return ChunkResult(chunk=chunk, failed=skipped)
+        return ChunkResult(chunk=chunk, failure=skipped)
 
     # --- the journal ------------------------------------------------------------------------------
 
-    def _key(self, shown: str) -> str:
-        """Of all that the answer depends on: another model, question or text is asked anew."""
+    def _key(self, text: str) -> str:
+        """Return a hash of all that the answer depends on: the prompt, the backend, the model and the text."""
         parts = (
-            self._question.sha256,
+            self._prompt.sha256,
             str(self._backend.type),
             self._backend.name,
             self._options.model or self._backend.default_model or "",
-            shown,
+            text,
         )
         return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
 
-    def _kept(self, key: str) -> _JournalEntry | None:
+    def _read_journal(self, key: str) -> _JournalEntry | None:
         raw = self._journal.get(key) if self._journal is not None else None
         return None if raw is None else msgspec.json.decode(raw, type=_JournalEntry)
 
-    def _keep(self, key: str, kept: _JournalEntry) -> None:
+    def _write_journal(self, key: str, entry: _JournalEntry) -> None:
         if self._journal is not None:
-            self._journal.put(key, msgspec.json.encode(kept))
+            self._journal.put(key, msgspec.json.encode(entry))
 
-    def _answered(self, chunk: Chunk, kept: _JournalEntry) -> ChunkResult:
+    def _from_journal(self, chunk: Chunk, entry: _JournalEntry) -> ChunkResult:
         return ChunkResult(
             chunk=chunk,
-            answer=self._question.decoded(kept.answer),
-            usage=kept.usage,
-            requested_model=kept.requested_model,
-            served_model=kept.served_model,
-            kept=True,
+            answer=self._prompt.decode(entry.answer),
+            usage=entry.usage,
+            requested_model=entry.requested_model,
+            served_model=entry.served_model,
+            from_journal=True,
         )
 
 
-def _may_fit_in_parts(error: Exception) -> bool:
+def _can_fit_when_split(error: Exception) -> bool:
     return not isinstance(error, IncompleteOutputError) or error.finish_reason == "length"

@@ -1,7 +1,7 @@
-"""Secrets in a text that is to be sent: found by their forms, and masked. Pure; knows no source.
+"""Mask secrets in a text before it is sent.
 
-Only what has the form of a key, or is assigned to the name of one. Hashes of git, UUIDs and checksums stay: people cite
-them. The number of line ends stays as well, so that places stay true.
+A secret has the form of a key, or is assigned to a name such as ``password``. Git hashes, UUIDs and checksums are kept,
+since people cite them. The number of line ends does not change, so places remain correct.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ _KEY_END = re.compile(r"-----END [A-Z ]{0,32}PRIVATE KEY-----", re.ASCII)
 _KEY_LINE = re.compile(r"[A-Za-z0-9+/=]{16,100}", re.ASCII)
 _BEARER = re.compile(r"\b(Bearer|Basic|Token)[ \t]+(?!\[masked\])([A-Za-z0-9._~+/-]{12,}=*)", re.ASCII | re.IGNORECASE)
 _IN_URL = re.compile(r"(?<=://)([^\s:/@?#\"'<>]{0,100}):(?!\[masked\])([^\s/@\"'<>]{1,200})@")
-# A name that says secret, an assignment, and a value: in code, YAML, JSON, shell and .env files.
-_ASSIGNED = re.compile(
+# The name of a secret, an assignment and a value, in code, YAML, JSON, shell and .env files.
+_ASSIGNMENT = re.compile(
     r"""(?<![A-Za-z0-9_.-])(?P<name>[A-Za-z0-9_.-]{0,60}?(?:api[_-]?key|secret|token|passw(?:or)?d|passphrase|private[_-]?key|access[_-]?key))
     (?P<between>[A-Za-z0-9_]{0,20}["']?[ \t]{0,4}(?::=|[:=])[ \t]{0,4})
     (?P<value>"[^"\n]{8,500}"|'[^'\n]{8,500}'|[^\s"',;{}()\[\]<>]{8,500})""",
@@ -30,61 +30,60 @@ _PLACEHOLDER = re.compile(
 
 
 def mask(text: str) -> tuple[str, int]:
-    """``text`` with its secrets masked, and how many there were."""
+    """Return the text with its secrets masked, and the number of secrets."""
     text, count = mask_keys(text)
     if "-----END" in text:
-        text, found = _without_key_ends(text)
-        count += found
+        text, replacements = _mask_key_tails(text)
+        count += replacements
     if "@" in text and "://" in text:
-        text, found = _IN_URL.subn(rf"\1:{MASK}@", text)
-        count += found
+        text, replacements = _IN_URL.subn(rf"\1:{MASK}@", text)
+        count += replacements
     lower = text.lower()
     if "bearer" in lower or "basic" in lower or "token" in lower:
-        text, found = _BEARER.subn(_bearer, text)
-        count += text.count(_MARKED)
-        text = text.replace(_MARKED, MASK)
+        text = _BEARER.sub(_mask_bearer, text)
+        count += text.count(_PENDING)
+        text = text.replace(_PENDING, MASK)
     if any(name in lower for name in _NAMES):
-        text = _ASSIGNED.sub(_assigned, text)
-        count += text.count(_MARKED)
-        text = text.replace(_MARKED, MASK)
+        text = _ASSIGNMENT.sub(_mask_assignment, text)
+        count += text.count(_PENDING)
+        text = text.replace(_PENDING, MASK)
     return text, count
 
 
-def _without_key_ends(text: str) -> tuple[str, int]:
-    """Without the bodies of private keys whose beginning stands in another passage: an encrypted one has an empty line
-    after its headers."""
+def _mask_key_tails(text: str) -> tuple[str, int]:
+    """Mask the ends of private keys that begin in another segment, since an encrypted key has an empty line."""
     lines = text.split("\n")
     count = 0
     for at, line in enumerate(lines):
-        begins = at
-        while _KEY_END.search(line) and begins and _KEY_LINE.fullmatch(lines[begins - 1].strip()):
-            begins -= 1
-        if begins < at:
-            lines[begins : at + 1] = [MASK, *[""] * (at - begins - 1), _KEY_END.sub("", line)]
+        first = at
+        while _KEY_END.search(line) and first and _KEY_LINE.fullmatch(lines[first - 1].strip()):
+            first -= 1
+        if first < at:
+            lines[first : at + 1] = [MASK, *[""] * (at - first - 1), _KEY_END.sub("", line)]
             count += 1
     return "\n".join(lines), count
 
 
-_MARKED = "\0masked\0"  # no text that is read holds a NUL
+_PENDING = "\0masked\0"  # no source contains NUL
 
 
-def _bearer(match: re.Match[str]) -> str:
-    # Words follow these words in prose: a credential has digits, or is longer than words are.
+def _mask_bearer(match: re.Match[str]) -> str:
+    # In prose, a plain word follows these words.
     value = match[2]
-    return f"{match[1]} {_MARKED}" if _is_random(value) else match[0]
+    return f"{match[1]} {_PENDING}" if _is_random(value) else match[0]
 
 
-def _assigned(match: re.Match[str]) -> str:
+def _mask_assignment(match: re.Match[str]) -> str:
     value = match["value"]
     quote = value[0] if value[0] in "\"'" else ""
     inner = value.strip("\"'")
     if MASK in inner or _PLACEHOLDER.search(inner) or not (_is_random(inner) or (quote and " " not in inner)):
         return match[0]
-    return f"{match['name']}{match['between']}{quote}{_MARKED}{quote}"
+    return f"{match['name']}{match['between']}{quote}{_PENDING}{quote}"
 
 
 def _is_random(value: str) -> bool:
-    """Whether it is more than words: digits among letters, or signs that no word has."""
+    """Return whether the value is not a plain word: it has letters with digits or with other signs."""
     has_digit = any(char.isdigit() for char in value)
     has_letter = any(char.isalpha() for char in value)
     return has_letter and (has_digit or any(char in "!@#&=+/~^" for char in value))

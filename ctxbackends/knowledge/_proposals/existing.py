@@ -1,8 +1,7 @@
-"""What stands in ``.context/*.md`` already: the titles of its entries and their places. Opens the files to read them,
-and for nothing else.
+"""The entries of ``.context/*.md``: their titles and places. The files are only read.
 
-Entries are headings (``## [2026-02-26-100000] Title``), tasks and list items, and the rows of index tables, as the
-``ctx`` tools write them.
+Entries are headings (``## [2026-02-26-100000] Title``), tasks and list items, and rows of index tables, in the format
+of the Go tool ``ctx``.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ _BOLD = re.compile(r"\*\*(.+?)\*\*\s*:?|__(.+?)__\s*:?")
 _TABLE = re.compile(r"\s*\|(.+)\|\s*$")
 _TAGS = re.compile(r"\s+`?#[a-z]+:\S+`?|\s+—\s+Completed\s+[0-9-]+$")
 _FENCE = re.compile(r" {0,3}(```|~~~)")
-# Headings and bold words that are the form of an entry and not its title.
-_FORM = frozenset(
+# Headings and bold words that label a part of an entry.
+_LABELS = frozenset(
     (
         *("context", "rationale", "consequence", "consequences", "lesson", "application", "decision", "status"),
         *("impact", "mitigation", "definition", "alternatives considered", "discovered"),
@@ -31,7 +30,7 @@ _FORM = frozenset(
 
 
 class ExistingEntries:
-    """Titles to places. ``skipped``: files that could not be read."""
+    """The entries by title. ``skipped``: files that could not be read."""
 
     def __init__(self) -> None:
         self._places: dict[str, str] = {}
@@ -39,38 +38,40 @@ class ExistingEntries:
 
     @classmethod
     def read(cls, context: Path) -> ExistingEntries:
-        """What stands in the files of the directory ``context``, those below it not included."""
-        known = cls()
+        """Read the ``*.md`` files of a directory, without its subdirectories."""
+        entries = cls()
         skipped = []
         for path in sorted(context.glob("*.md")):
             try:
                 lines = path.read_bytes().decode().split("\n")
             except (OSError, UnicodeDecodeError) as error:
-                why = "is not UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror or "cannot be read"
-                skipped.append(SkippedInput(source=f"{context.name}/{path.name}", reason=f"not compared with: {why}"))
+                reason = "is not UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror or "cannot be read"
+                skipped.append(
+                    SkippedInput(source=f"{context.name}/{path.name}", reason=f"not searched for duplicates: {reason}")
+                )
                 continue
-            for number, title in _titles(lines):
-                known._places.setdefault(normalize_title(title), f"{path.name}:{number}")
-        known.skipped = tuple(skipped)
-        return known
+            for number, title in _find_titles(lines):
+                entries._places.setdefault(normalize_title(title), f"{path.name}:{number}")
+        entries.skipped = tuple(skipped)
+        return entries
 
-    def where(self, row: Row) -> str | None:
-        """Where the row stands already (``DECISIONS.md:12``), or None."""
+    def find(self, row: Row) -> str | None:
+        """Return the place of the entry with the row's title (``DECISIONS.md:12``), or None."""
         return self._places.get(normalize_title(row.title))
 
 
-def _titles(lines: list[str]) -> Iterator[tuple[int, str]]:
-    fenced = False
+def _find_titles(lines: list[str]) -> Iterator[tuple[int, str]]:
+    in_fence = False
     for number, line in enumerate(lines, 1):
         if _FENCE.match(line):
-            fenced = not fenced
-        elif not fenced:
-            for title in _of_line(line.rstrip("\r")):
-                if normalize_title(title) not in _FORM:
+            in_fence = not in_fence
+        elif not in_fence:
+            for title in _find_titles_in_line(line.rstrip("\r")):
+                if normalize_title(title) not in _LABELS:
                     yield number, title
 
 
-def _of_line(line: str) -> Iterator[str]:
+def _find_titles_in_line(line: str) -> Iterator[str]:
     heading = _HEADING.match(line)
     if heading is not None:
         yield heading[1]

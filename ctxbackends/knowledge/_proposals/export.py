@@ -1,8 +1,8 @@
-"""Accepted rows as the JSON that the Go tool's ``ctx decision add --json-file`` takes, and ``learning`` and ``task``.
+"""Accepted rows as JSON for the Go tool: ``ctx decision add --json-file``, ``ctx learning add`` and ``ctx task add``.
 
 Its fields are ``title, context, rationale, consequence`` of a decision, ``title, context, lesson, application`` of a
-learning, ``title, body, priority, section`` of a task, and ``provenance`` with ``session_id, branch, commit``. It
-refuses a field that is empty or a placeholder, so one that would be is refused here, with what to do.
+learning, ``title, body, priority, section`` of a task, and ``provenance`` with ``session_id, branch, commit``. The Go
+tool rejects empty fields and placeholders, so they are errors here.
 """
 
 from __future__ import annotations
@@ -19,11 +19,19 @@ _REQUIRED = {
 _PLACEHOLDERS = frozenset({"tbd", "todo", "n a", "na", "none", "unknown", "fixme", "xxx", "pending", "see above"})
 
 
-def payload(name: str, row: Row, *, proposal: str, section: str | None = None) -> dict[str, Any]:
-    """The row as one JSON object. Its citation goes along, at the end of ``context`` or as the ``body`` of a task.
-    Kinds that the Go tool has no command for keep their fields, with ``kind`` and ``source``.
+def build_payload(name: str, row: Row, *, proposal: str, section: str | None = None) -> dict[str, Any]:
+    """Return a row as a JSON object, with its citation at the end of ``context`` or as the ``body`` of a task.
 
-    Raises ProposalError for a row that the Go tool would refuse.
+    Kinds without a command of the Go tool keep their fields, with ``kind`` and ``source``.
+
+    Args:
+        name: The name of the row.
+        row: The row.
+        proposal: The id of its proposal, for the error.
+        section: The section of ``TASKS.md`` for a task.
+
+    Raises:
+        ProposalError: The Go tool would reject the row.
     """
     record = row.record
     source = "; ".join(evidence.where for evidence in row.evidence)
@@ -31,8 +39,8 @@ def payload(name: str, row: Row, *, proposal: str, section: str | None = None) -
     for field in _REQUIRED.get(type(record), ()):
         if not fields[field] or normalize_title(fields[field]) in (*_PLACEHOLDERS, ""):
             raise ProposalError(
-                f"{name} has no {field}, which ctx {row.kind} add wants; "
-                f"write one: ctxbackends proposals edit {proposal} {name} --set {field}=..."
+                f"{name} has no {field}, which ctx {row.kind} add requires; "
+                f"add one with ctxbackends proposals edit {proposal} {name} --set {field}=..."
             )
     if isinstance(record, Decision | Learning):
         fields["context"] = f"{fields['context']} [source: {source}]"
@@ -42,14 +50,14 @@ def payload(name: str, row: Row, *, proposal: str, section: str | None = None) -
             fields["section"] = section
     else:
         return {"kind": str(row.kind), **fields, "source": [evidence.where for evidence in row.evidence]}
-    provenance = _provenance(row)
+    provenance = _build_provenance(row)
     return fields | ({"provenance": provenance} if provenance else {})
 
 
-def _provenance(row: Row) -> dict[str, str]:
-    found = {}
+def _build_provenance(row: Row) -> dict[str, str]:
+    provenance = {}
     for name in ("session_id", "branch"):
         value = next((value for one in row.evidence if (value := getattr(one, name)) is not None), None)
         if value is not None:
-            found[name] = value
-    return found
+            provenance[name] = value
+    return provenance

@@ -1,8 +1,8 @@
-"""What a proposal's file looks like: Markdown for people, front matter for programs, read back without loss. Pure.
+"""The file format of proposals: Markdown for people, front matter for programs, read back without loss.
 
-The front matter is YAML, a fact a line, each value as JSON has it. In the body every value is one line behind a fixed
-beginning, so that no text of a model can look like something else; characters that would make it a link, an image, a
-comment or HTML in a renderer are escaped with a backslash, as Markdown has it.
+The front matter is YAML with one fact on each line; values are written as JSON. In the body each value is on one line
+after a fixed prefix, so a model's text cannot be mistaken for structure. Characters that would start a link, an image,
+a comment or HTML are escaped with a backslash.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ _AT_START = re.compile(r"(?=[#>*+=|~`:_-])")
 _YAML_UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 _HEADING = re.compile(r"### ([a-z][0-9]+): ?(.*)")
 _FIELD = re.compile(r"- \*\*([A-Za-z ]+):\*\* ?(.*)")
-_IN_LINES = re.compile(r"(.+):([0-9]+)(?:-([0-9]+))?")
-_IN_OTHERS = re.compile(r"(.+), (page|paragraph) ([0-9]+)(?:-([0-9]+))?")
+_LINE_PLACE = re.compile(r"(.+):([0-9]+)(?:-([0-9]+))?")
+_PAGE_PLACE = re.compile(r"(.+), (page|paragraph) ([0-9]+)(?:-([0-9]+))?")
 
 
 class InvalidProposalError(KnowledgeError):
-    """The file is not as it was written. ``line`` is where that shows, from 1."""
+    """The file was changed. ``line`` is the first line with a problem, from 1."""
 
     def __init__(self, line: int, problem: str) -> None:
         super().__init__(problem)
@@ -63,117 +63,117 @@ class InvalidProposalError(KnowledgeError):
 
 
 def render(proposal: Proposal) -> str:
-    """The whole file."""
-    return "\n".join([*_front(proposal), *_head(proposal), *_body(proposal), ""])
+    """Return the text of the file."""
+    return "\n".join([*_format_front(proposal), *_format_head(proposal), *_format_body(proposal), ""])
 
 
-def _front(proposal: Proposal) -> Iterator[str]:
+def _format_front(proposal: Proposal) -> Iterator[str]:
     facts: dict[str, Any] = msgspec.to_builtins(proposal.facts)
     inputs = facts.pop("inputs")
     yield "---"
     yield f"format: {FORMAT}"
     for name, value in facts.items():
-        yield f"{name}: {_json(value)}"
+        yield f"{name}: {_to_json(value)}"
     yield f"rows: {len(proposal.rows)}"
     yield f"quarantined: {len(proposal.quarantined)}"
     yield f"skipped: {len(proposal.skipped)}"
     yield "inputs:"
     for one in inputs:
-        yield f"  - {_json(one)}"
+        yield f"  - {_to_json(one)}"
     yield "---"
 
 
-def _json(value: Any) -> str:
-    written = json.dumps(value, ensure_ascii=False)
-    return _YAML_UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", written)
+def _to_json(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return _YAML_UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
-def _head(proposal: Proposal) -> Iterator[str]:
+def _format_head(proposal: Proposal) -> Iterator[str]:
     facts = proposal.facts
     sources = [one.name for one in facts.inputs]
-    of = sources[0] if len(sources) == 1 else f"{len(sources)} inputs"
+    origin = sources[0] if len(sources) == 1 else f"{len(sources)} inputs"
     rows = pluralize(len(proposal.rows), "row")
     yield ""
-    yield f"# {rows} from {_text(of)}"
+    yield f"# {rows} from {_escape(origin)}"
     yield ""
     yield (
-        f"Proposed by {_text(facts.served_model or facts.requested_model)} ({_text(facts.backend_type)} at "
-        f"{_text(facts.endpoint)}) on {facts.created[:10]}. Nothing of it is in `.context/*.md` before somebody puts it"
+        f"Proposed by {_escape(facts.served_model or facts.requested_model)} ({_escape(facts.backend_type)} at "
+        f"{_escape(facts.endpoint)}) on {facts.created[:10]}. `.context/*.md` was not changed."
     )
-    yield f"there: `ctxbackends proposals review {facts.id}`."
+    yield f"Review the rows with `ctxbackends proposals review {facts.id}`."
 
 
-def _body(proposal: Proposal) -> Iterator[str]:
+def _format_body(proposal: Proposal) -> Iterator[str]:
     section = None
     for name, row in proposal.rows_by_name().items():
         if row.kind is not section:
             section = row.kind
             yield from ("", f"## {_SECTIONS[section]}")
-        yield from ("", f"### {name}: {_text(row.title)}".rstrip(), "")
-        yield from _fields(row.record)
+        yield from ("", f"### {name}: {_escape(row.title)}".rstrip(), "")
+        yield from _format_fields(row.record)
         if row.known_at is not None:
-            yield _field("Known already", row.known_at)
+            yield _format_field("Already in", row.known_at)
         for evidence in row.evidence:
-            yield from ("", f"> {_first(evidence.quote)}", ">", f"> {_place(evidence)}")
+            yield from ("", f"> {_escape_start(evidence.quote)}", ">", f"> {_format_evidence(evidence)}")
     if proposal.quarantined:
         yield from (
             "",
             f"## {_QUARANTINED}",
             "",
-            "What the model wrote and the sources do not prove. None of it can be accepted.",
+            "These rows have no valid evidence and cannot be accepted.",
         )
     for number, one in enumerate(proposal.quarantined, 1):
-        yield from ("", f"### x{number}: {_text(title_of(one.record))}".rstrip(), "")
-        yield _field("Kind", kind_of(one.record))
-        yield from _fields(one.record)
-        yield _field("Reason", one.reason)
-        yield _field("Shown", one.where)
-        yield from ("", f"> {_first(one.quote)}".rstrip())
+        yield from ("", f"### x{number}: {_escape(title_of(one.record))}".rstrip(), "")
+        yield _format_field("Kind", kind_of(one.record))
+        yield from _format_fields(one.record)
+        yield _format_field("Reason", one.reason)
+        yield _format_field("Source", one.where)
+        yield from ("", f"> {_escape_start(one.quote)}".rstrip())
     if proposal.skipped:
         yield from ("", f"## {_NOT_READ}", "")
     for skipped in proposal.skipped:
         line = [] if skipped.line is None else [f"line {skipped.line}"]
-        yield "- " + _BETWEEN.join([_first(skipped.source), *line, _text(skipped.reason)])
+        yield "- " + _BETWEEN.join([_escape_start(skipped.source), *line, _escape(skipped.reason)])
 
 
-def _fields(record: Record) -> Iterator[str]:
+def _format_fields(record: Record) -> Iterator[str]:
     title = record.__struct_fields__[0]
     for name, value in fields_of(record).items():
         if name != title:
-            yield _field(name.capitalize(), value)
+            yield _format_field(name.capitalize(), value)
 
 
-def _field(label: str, value: str) -> str:
-    return f"- **{label}:** {_text(value)}".rstrip()
+def _format_field(label: str, value: str) -> str:
+    return f"- **{label}:** {_escape(value)}".rstrip()
 
 
-def _place(evidence: Evidence) -> str:
-    parts = [format_place(_first(evidence.source), evidence.unit, evidence.first, evidence.last)]
+def _format_evidence(evidence: Evidence) -> str:
+    parts = [format_place(_escape_start(evidence.source), evidence.unit, evidence.first, evidence.last)]
     for label, value in (
         ("at", evidence.timestamp),
         ("session", evidence.session_id),
         ("branch", evidence.branch),
     ):
-        parts += [f"{label} {_text(value)}"] if value is not None else []
+        parts += [f"{label} {_escape(value)}"] if value is not None else []
     return _BETWEEN.join(parts)
 
 
-def _text(value: str) -> str:
-    """A text within a line: on one line, and nothing but text."""
+def _escape(value: str) -> str:
+    """Return a text on one line, escaped for the middle of a line."""
     return _ESCAPED.sub(r"\\\g<0>", one_line(value))
 
 
-def _first(value: str) -> str:
-    """A text at the beginning of a line, where some signs begin a heading, a list or a rule."""
-    return _AT_START.sub(r"\\", _text(value), count=1) if _AT_START.match(value) else _text(value)
+def _escape_start(value: str) -> str:
+    """Return a text escaped for the start of a line, where some characters start a heading, a list or a rule."""
+    return _AT_START.sub(r"\\", _escape(value), count=1) if _AT_START.match(value) else _escape(value)
 
 
-def _plain(text: str) -> str:
+def _unescape(text: str) -> str:
     return _UNESCAPED.sub(r"\1", text)
 
 
-def _parts(line: str) -> list[str]:
-    # The sign in a text is escaped, and so is no separator.
+def _split_parts(line: str) -> list[str]:
+    # The separator is escaped in texts.
     return line.split(_BETWEEN)
 
 
@@ -181,22 +181,22 @@ def _parts(line: str) -> list[str]:
 
 
 def parse(text: str) -> Proposal:
-    """The proposal that was written as ``text``. Raises BrokenLayoutError."""
-    return _Reader(text.split("\n")).proposal()
+    """Parse the text of a file. Raise InvalidProposalError if it was changed."""
+    return _Reader(text.split("\n")).read_proposal()
 
 
 class _Reader:
-    """Goes over the lines once. ``_at`` is the index of the next one."""
+    """Reads the lines once. ``_at`` is the index of the next line."""
 
     def __init__(self, lines: Sequence[str]) -> None:
         self._lines = lines
         self._at = 0
 
-    def _broken(self, problem: str, *, line: int | None = None) -> NoReturn:
+    def _fail(self, problem: str, *, line: int | None = None) -> NoReturn:
         raise InvalidProposalError(self._at if line is None else line, problem)
 
     def _next(self) -> str | None:
-        """The next line that is not empty."""
+        """Return the next line that is not empty."""
         while self._at < len(self._lines):
             line = self._lines[self._at].removesuffix("\r")
             self._at += 1
@@ -204,8 +204,8 @@ class _Reader:
                 return line
         return None
 
-    def proposal(self) -> Proposal:
-        facts, counts = self._front()
+    def read_proposal(self) -> Proposal:
+        facts, counts = self._read_front()
         rows: list[Row] = []
         quarantined: list[QuarantinedRow] = []
         skipped: list[SkippedInput] = []
@@ -217,67 +217,67 @@ class _Reader:
             if line.startswith("## "):
                 section = line[3:]
                 if section not in (*kinds, _QUARANTINED, _NOT_READ):
-                    self._broken(f"there is no section {section!r}")
+                    self._fail(f"unknown section: {section!r}")
             elif section is None or (section == _QUARANTINED and heading is None):
-                continue  # what is said to people
+                continue  # text for people
             elif section == _NOT_READ:
-                skipped.append(self._skipped(line))
+                skipped.append(self._parse_skipped(line))
             elif heading is None:
-                self._broken("a row was expected here, such as ### d1: title")
+                self._fail("expected a row, such as ### d1: title")
             elif section == _QUARANTINED:
-                quarantined.append(self._quarantined(_plain(heading[2])))
+                quarantined.append(self._read_quarantined(_unescape(heading[2])))
             else:
                 kind = kinds[section]
                 numbers[kind] += 1
                 if heading[1] != f"{LETTERS[kind]}{numbers[kind]}":
-                    self._broken(f"the row {LETTERS[kind]}{numbers[kind]} was expected here")
-                rows.append(self._row(kind, _plain(heading[2])))
-        for name, found in (("rows", rows), ("quarantined", quarantined), ("skipped", skipped)):
-            if counts[name] != len(found):
-                self._broken(f"says {name}: {counts[name]}, and holds {len(found)}", line=1)
+                    self._fail(f"expected the row {LETTERS[kind]}{numbers[kind]}")
+                rows.append(self._read_row(kind, _unescape(heading[2])))
+        for name, items in (("rows", rows), ("quarantined", quarantined), ("skipped", skipped)):
+            if counts[name] != len(items):
+                self._fail(f"the front matter says {name}: {counts[name]}, but the file has {len(items)}", line=1)
         return Proposal(facts=facts, rows=tuple(rows), quarantined=tuple(quarantined), skipped=tuple(skipped))
 
-    def _front(self) -> tuple[Facts, dict[str, int]]:
+    def _read_front(self) -> tuple[Facts, dict[str, int]]:
         if self._next() != "---":
-            self._broken("does not begin with ---", line=1)
+            self._fail("expected --- in the first line", line=1)
         values: dict[str, Any] = {"inputs": []}
         while (line := self._next()) != "---":
             if line is None:
-                self._broken("the front matter has no end")
+                self._fail("expected --- at the end of the front matter")
             name, colon, value = line.partition(":")
             if line.startswith("  - "):
-                values["inputs"].append(self._value(line[4:]))
+                values["inputs"].append(self._parse_json(line[4:]))
             elif not colon:
-                self._broken("no fact of a proposal")
+                self._fail("expected a line of the front matter, such as id: value")
             elif name != "inputs":
-                values[name] = self._value(value.strip())
+                values[name] = self._parse_json(value.strip())
         if values.pop("format", None) != FORMAT:
-            self._broken(f"is not of format {FORMAT}; a newer ctx may read it", line=1)
+            self._fail(f"unsupported format; only format {FORMAT} is supported", line=1)
         counts = {name: values.pop(name, None) for name in ("rows", "quarantined", "skipped")}
         try:
             return msgspec.convert(values, Facts), msgspec.convert(counts, dict[str, int])
         except msgspec.ValidationError as error:
-            self._broken(f"the front matter is not complete: {error}", line=1)
+            self._fail(f"invalid front matter: {error}", line=1)
 
-    def _value(self, written: str) -> Any:
+    def _parse_json(self, text: str) -> Any:
         try:
-            return json.loads(written)
+            return json.loads(text)
         except ValueError:
-            self._broken("the value is no JSON")
+            self._fail("invalid JSON value")
 
-    def _values(self) -> dict[str, str]:
-        """The fields that come next, by label."""
+    def _read_fields(self) -> dict[str, str]:
+        """Read the next fields by label."""
         values = {}
         while (line := self._next()) is not None:
             match = _FIELD.fullmatch(line)
             if match is None:
                 self._at -= 1
                 break
-            values[match[1].lower()] = _plain(match[2])
+            values[match[1].lower()] = _unescape(match[2])
         return values
 
-    def _quotes(self) -> Iterator[str]:
-        """The lines of block quotes that come next, without their marks; empty ones are left out."""
+    def _read_quotes(self) -> Iterator[str]:
+        """Yield the next lines of block quotes without their marks, and without empty lines."""
         while (line := self._next()) is not None:
             if not line.startswith(">"):
                 self._at -= 1
@@ -285,40 +285,40 @@ class _Reader:
             if line.rstrip() != ">":
                 yield line.removeprefix("> ")
 
-    def _record(self, kind: Kind, title: str, values: dict[str, str]) -> Record:
+    def _build_record(self, kind: Kind, title: str, values: dict[str, str]) -> Record:
         fields = {RECORDS[kind].__struct_fields__[0]: title} | values
         try:
             return record_of(kind, fields)
         except ValueError as error:
-            self._broken(str(error))
+            self._fail(str(error))
 
-    def _row(self, kind: Kind, title: str) -> Row:
-        values = self._values()
-        known = values.pop("known already", None)
-        record = self._record(kind, title, values)
-        quotes = list(self._quotes())
+    def _read_row(self, kind: Kind, title: str) -> Row:
+        values = self._read_fields()
+        known_at = values.pop("already in", None)
+        record = self._build_record(kind, title, values)
+        quotes = list(self._read_quotes())
         if not quotes or len(quotes) % 2:
-            self._broken("each quote has its place below it, and a row has at least one")
+            self._fail("expected at least one quote with its place in the next line")
         evidence = tuple(
-            self._evidence(_plain(quote), format_place)
-            for quote, format_place in zip(quotes[::2], quotes[1::2], strict=True)
+            self._parse_evidence(_unescape(quote), place)
+            for quote, place in zip(quotes[::2], quotes[1::2], strict=True)
         )
-        return Row(record=record, evidence=evidence, known_at=known)
+        return Row(record=record, evidence=evidence, known_at=known_at)
 
-    def _evidence(self, quote: str, line: str) -> Evidence:
-        format_place, *more = _parts(line)
+    def _parse_evidence(self, quote: str, line: str) -> Evidence:
+        place, *labels = _split_parts(line)
         extra: dict[str, str] = {}
-        for part in more:
+        for part in labels:
             label, _, value = part.partition(" ")
-            extra[label] = _plain(value)
-        others = _IN_OTHERS.fullmatch(format_place)
-        match = others or _IN_LINES.fullmatch(format_place)
+            extra[label] = _unescape(value)
+        page_match = _PAGE_PLACE.fullmatch(place)
+        match = page_match or _LINE_PLACE.fullmatch(place)
         if match is None or extra.keys() - {"at", "session", "branch"}:
-            self._broken("no place of a source, such as notes.md:12-14")
-        unit: Unit = "line" if others is None else "page" if others[2] == "page" else "paragraph"
-        first, last = (match[3], match[4]) if others is not None else (match[2], match[3])
+            self._fail("expected a place, such as notes.md:12-14")
+        unit: Unit = "line" if page_match is None else "page" if page_match[2] == "page" else "paragraph"
+        first, last = (match[3], match[4]) if page_match is not None else (match[2], match[3])
         return Evidence(
-            source=_plain(match[1]),
+            source=_unescape(match[1]),
             quote=quote,
             first=int(first),
             last=int(last or first),
@@ -328,20 +328,22 @@ class _Reader:
             branch=extra.get("branch"),
         )
 
-    def _quarantined(self, title: str) -> QuarantinedRow:
-        values = self._values()
-        reason, where = values.pop("reason", ""), values.pop("shown", "")
+    def _read_quarantined(self, title: str) -> QuarantinedRow:
+        values = self._read_fields()
+        reason, where = values.pop("reason", ""), values.pop("source", "")
         try:
             kind = Kind(values.pop("kind", ""))
         except ValueError:
-            self._broken(f"no kind; there are {', '.join(Kind)}")
-        record = self._record(kind, title, values)
-        quote = _plain(" ".join(self._quotes()))
+            self._fail(f"unknown kind; the kinds are {', '.join(Kind)}")
+        record = self._build_record(kind, title, values)
+        quote = _unescape(" ".join(self._read_quotes()))
         return QuarantinedRow(record=record, reason=reason, quote=quote, where=where)
 
-    def _skipped(self, line: str) -> SkippedInput:
-        source, *rest = _parts(line.removeprefix("- "))
+    def _parse_skipped(self, line: str) -> SkippedInput:
+        source, *rest = _split_parts(line.removeprefix("- "))
         number = re.fullmatch(r"line ([0-9]+)", rest[0]) if len(rest) == 2 else None
         if len(rest) not in (1, 2) or (len(rest) == 2 and number is None):
-            self._broken("not what was left out and why")
-        return SkippedInput(source=_plain(source), line=int(number[1]) if number else None, reason=_plain(rest[-1]))
+            self._fail("expected the name of an input and the reason, such as a.pdf · is empty")
+        return SkippedInput(
+            source=_unescape(source), line=int(number[1]) if number else None, reason=_unescape(rest[-1])
+        )

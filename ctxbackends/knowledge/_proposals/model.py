@@ -1,4 +1,4 @@
-"""What a proposal is: the facts of a run, its rows by their names, and what was not believed or not read. Values."""
+"""The values of a proposal: the facts of a run, its rows, the quarantined rows and the skipped input."""
 
 from __future__ import annotations
 
@@ -20,13 +20,32 @@ LETTERS: Mapping[Kind, str] = MappingProxyType(
         Kind.TERM: "m",
     }
 )
-"""What the names of rows begin with: ``d1``, ``d2``, ``t1``."""
+"""The first letter of a row's name: ``d1``, ``d2``, ``t1``."""
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a proposal comes from. ``id`` is also the file's name, ``created`` is UTC (``2026-11-23T13:05:00Z``).
-    ``command`` is the one that made it. Tokens are None where the server reports none. ``masked``: secrets that were
-    not sent."""
+    """The run that a proposal comes from.
+
+    Attributes:
+        id: The id of the proposal, which is also the name of its file.
+        created: The time in UTC (``2026-11-23T13:05:00Z``).
+        command: The command of the run.
+        kinds: The kinds of records that were extracted.
+        backend: The name of the backend.
+        backend_type: The type of the backend.
+        endpoint: The URL of the backend.
+        requested_model: The model that was requested; empty if the server chose it.
+        served_model: The model that the server reported; None if it reported none.
+        server_version: The version of the server; None if unknown.
+        schema_sha256: Hash of the schema, in hex.
+        enforcement: How the server enforces the schema.
+        inputs: The sources.
+        chunks: The number of chunks.
+        input_tokens: Tokens of all prompts; None if the server reports none.
+        output_tokens: Tokens of all answers; None if the server reports none.
+        cached_input_tokens: Tokens of the prompts that came from the server's cache; None if the server reports none.
+        masked: The number of masked secrets.
+    """
 
     id: str
     created: str
@@ -49,7 +68,14 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Proposal(msgspec.Struct, frozen=True, kw_only=True):
-    """One run's result, to be reviewed."""
+    """The result of a run, for review.
+
+    Attributes:
+        facts: The run that it comes from.
+        rows: The proposed rows.
+        quarantined: The rows without valid evidence.
+        skipped: Input that was not read.
+    """
 
     facts: Facts
     rows: tuple[Row, ...]
@@ -57,9 +83,9 @@ class Proposal(msgspec.Struct, frozen=True, kw_only=True):
     skipped: tuple[SkippedInput, ...] = ()
 
     def rows_by_name(self) -> dict[str, Row]:
-        """The rows by name (``d1``), kind by kind."""
-        named: dict[str, Row] = {}
+        """Return the rows by name (``d1``), kind by kind."""
+        rows: dict[str, Row] = {}
         for kind in Kind:
             of_kind = (row for row in self.rows if row.kind is kind)
-            named |= {f"{LETTERS[kind]}{number}": row for number, row in enumerate(of_kind, 1)}
-        return named
+            rows |= {f"{LETTERS[kind]}{number}": row for number, row in enumerate(of_kind, 1)}
+        return rows

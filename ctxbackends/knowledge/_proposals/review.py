@@ -1,6 +1,4 @@
-"""What a person decided about the rows of a proposal, kept beside it; the proposal itself is never changed. Knows no
-backend and no terminal.
-"""
+"""The review of a proposal, in a file next to it. The proposal is never changed."""
 
 from __future__ import annotations
 
@@ -27,8 +25,14 @@ FORMAT = 1
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """What was decided about one row. ``at`` is UTC; ``reason`` why it was rejected; ``fields`` are those that were
-    edited, with their new values."""
+    """The decision of a person about one row.
+
+    Attributes:
+        state: ``undecided``, ``accepted`` or ``rejected``.
+        at: The time of the last change in UTC; empty if there was none.
+        reason: Why the row was rejected.
+        fields: The edited fields with their new values.
+    """
 
     state: State = "undecided"
     at: str = ""
@@ -43,10 +47,15 @@ class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Review:
-    """The proposal at ``path`` with what was decided about it. Each method that decides reads the file anew, under a
-    lock, and writes it whole: two people at the same moment lose nothing.
+    """A proposal with the verdicts on its rows.
 
-    Raises ProposalError where one of the two files cannot be read, or the proposal is not the one that was reviewed.
+    Each change reads the review file again under a lock and writes it atomically, so concurrent changes are safe.
+
+    Args:
+        path: The file of the proposal.
+
+    Raises:
+        ProposalError: The proposal or its review cannot be read, or the proposal changed since it was reviewed.
     """
 
     def __init__(self, path: Path) -> None:
@@ -54,84 +63,110 @@ class Review:
         self.proposal: Proposal = read_proposal(path)
         self._sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         self._file = path.with_name(f"{path.stem}.review.json")
-        self._decided = self._read()
+        self._verdicts = self._read()
 
-    # --- what is decided --------------------------------------------------------------------------
+    # --- reading ----------------------------------------------------------------------------------
 
     def rows(self) -> dict[str, Row]:
-        """The rows by name, as they are after edits."""
-        return {name: self._edited(name, row) for name, row in self.proposal.rows_by_name().items()}
+        """Return the rows by name, with their edits."""
+        return {name: self._apply_edits(name, row) for name, row in self.proposal.rows_by_name().items()}
 
     def verdict(self, name: str) -> Verdict:
-        """What was decided about the row of this name."""
-        return self._decided.get(name, Verdict())
+        """Return the verdict on a row."""
+        return self._verdicts.get(name, Verdict())
 
     def states(self) -> dict[str, State]:
-        """The state of each row, by name."""
+        """Return the state of each row by name."""
         return {name: self.verdict(name).state for name in self.proposal.rows_by_name()}
 
-    def _edited(self, name: str, row: Row) -> Row:
+    def _apply_edits(self, name: str, row: Row) -> Row:
         fields = self.verdict(name).fields
         if not fields:
             return row
         return msgspec.structs.replace(row, record=record_of(row.kind, fields_of(row.record) | fields))
 
-    # --- deciding ---------------------------------------------------------------------------------
+    # --- changing ---------------------------------------------------------------------------------
 
     def accept(self, names: Iterable[str]) -> None:
-        """The rows of these names are right. Raises ProposalError for one that is not there."""
-        self._decide(names, state="accepted", reason="")
+        """Accept rows by name.
+
+        Raises:
+            ProposalError: A row does not exist, or the review cannot be written.
+        """
+        self._set_state(names, state="accepted", reason="")
 
     def reject(self, names: Iterable[str], *, reason: str = "") -> None:
-        """The rows of these names are not right."""
-        self._decide(names, state="rejected", reason=one_line(reason))
+        """Reject rows by name, with an optional reason.
+
+        Raises:
+            ProposalError: A row does not exist, or the review cannot be written.
+        """
+        self._set_state(names, state="rejected", reason=one_line(reason))
 
     def reset(self, names: Iterable[str]) -> None:
-        """Nothing is decided about the rows of these names; edits stay."""
-        self._decide(names, state="undecided", reason="")
+        """Set rows back to undecided. Edits are kept.
+
+        Raises:
+            ProposalError: A row does not exist, or the review cannot be written.
+        """
+        self._set_state(names, state="undecided", reason="")
 
     def edit(self, name: str, fields: Mapping[str, str]) -> bool:
-        """Give the row other texts, and say whether that changed anything. Evidence cannot be edited. Raises
-        ProposalError for a field or value that its kind does not have."""
-        row = self._known(name)
+        """Change fields of a row. Evidence cannot be edited.
+
+        Args:
+            name: The name of the row.
+            fields: The new values by field.
+
+        Returns:
+            Whether anything changed.
+
+        Raises:
+            ProposalError: The row or a field does not exist, a value is invalid, or the review cannot be written.
+        """
+        row = self._find_row(name)
         original = fields_of(row.record)
-        wanted = {field: one_line(value) for field, value in fields.items()}
-        with self._changing() as decided:
-            before = decided.get(name, Verdict())
+        values = {field: one_line(value) for field, value in fields.items()}
+        with self._updating() as verdicts:
+            before = verdicts.get(name, Verdict())
             try:
-                record = record_of(row.kind, original | before.fields | wanted)
+                record = record_of(row.kind, original | before.fields | values)
             except ValueError as error:
                 raise ProposalError(f"{name}: {error}") from None
-            first = record.__struct_fields__[0]
-            if not getattr(record, first):
-                raise ProposalError(f"{name}: {first} is empty; a row needs one")
-            new = {field: value for field, value in fields_of(record).items() if value != original[field]}
-            if new != before.fields:
-                decided[name] = msgspec.structs.replace(before, fields=new, at=_now())
-        return new != before.fields
+            title = record.__struct_fields__[0]
+            if not getattr(record, title):
+                raise ProposalError(f"{name}: empty {title}; write a text")
+            edits = {field: value for field, value in fields_of(record).items() if value != original[field]}
+            if edits != before.fields:
+                verdicts[name] = msgspec.structs.replace(before, fields=edits, at=_now())
+        return edits != before.fields
 
-    def _decide(self, names: Iterable[str], *, state: State, reason: str) -> None:
-        wanted = list(names)
-        for name in wanted:
-            self._known(name)
-        with self._changing() as decided:
-            for name in wanted:
-                before = decided.get(name, Verdict())
-                decided[name] = msgspec.structs.replace(before, state=state, reason=reason, at=_now())
+    def _set_state(self, names: Iterable[str], *, state: State, reason: str) -> None:
+        chosen = list(names)
+        for name in chosen:
+            self._find_row(name)
+        with self._updating() as verdicts:
+            for name in chosen:
+                before = verdicts.get(name, Verdict())
+                verdicts[name] = msgspec.structs.replace(before, state=state, reason=reason, at=_now())
 
     def row(self, name: str) -> Row:
-        """The row of this name, as it is after edits. Raises ProposalError where there is none."""
-        return self._edited(name, self._known(name))
+        """Return a row with its edits.
 
-    def _known(self, name: str) -> Row:
-        named = self.proposal.rows_by_name()
-        if name not in named:
-            there = (
-                ", ".join(named) if len(named) <= 20 else f"{', '.join(list(named)[:20])} and {len(named) - 20} more"
+        Raises:
+            ProposalError: The row does not exist.
+        """
+        return self._apply_edits(name, self._find_row(name))
+
+    def _find_row(self, name: str) -> Row:
+        rows = self.proposal.rows_by_name()
+        if name not in rows:
+            names = ", ".join(rows) if len(rows) <= 20 else f"{', '.join(list(rows)[:20])} and {len(rows) - 20} more"
+            hint = (
+                "quarantined rows cannot be accepted" if name.startswith("x") else f"the rows are {names or '(none)'}"
             )
-            why = "quarantined rows are not accepted" if name.startswith("x") else f"it has {there or 'none'}"
-            raise ProposalError(f"{self.path.stem} has no row {name!r}; {why}")
-        return named[name]
+            raise ProposalError(f"{self.path.stem} has no row {name!r}; {hint}")
+        return rows[name]
 
     # --- the file ---------------------------------------------------------------------------------
 
@@ -141,36 +176,38 @@ class Review:
         except FileNotFoundError:
             return {}
         except OSError as error:
-            raise ProposalError(f"{self._file} cannot be read: {error.strerror}") from error
+            raise ProposalError(f"cannot read {self._file}: {error.strerror}") from error
         try:
-            found = msgspec.json.decode(data, type=_File)
+            review = msgspec.json.decode(data, type=_File)
         except msgspec.DecodeError as error:
-            raise ProposalError(f"{self._file} is not as it was written ({error}); nothing was changed") from None
-        if found.format != FORMAT:
-            raise ProposalError(f"{self._file} is of format {found.format}, which a newer ctx wrote")
-        if found.proposal_sha256 != self._sha256:
-            raise ProposalError(f"{self.path} was changed after it was reviewed; put it back as it was written")
-        return dict(found.rows)
+            raise ProposalError(
+                f"invalid review: {self._file}: {error}; restore the file, nothing was changed"
+            ) from None
+        if review.format != FORMAT:
+            raise ProposalError(f"unsupported format of {self._file}: {review.format}; update ctxbackends")
+        if review.proposal_sha256 != self._sha256:
+            raise ProposalError(f"proposal changed since it was reviewed: {self.path}; restore the file")
+        return dict(review.rows)
 
     @contextmanager
-    def _changing(self) -> Iterator[dict[str, Verdict]]:
+    def _updating(self) -> Iterator[dict[str, Verdict]]:
         with _locked(self._file.with_name(f".{self._file.name}.lock")):
-            decided = self._read()
-            yield decided
-            file = _File(format=FORMAT, proposal_sha256=self._sha256, rows=decided)
+            verdicts = self._read()
+            yield verdicts
+            file = _File(format=FORMAT, proposal_sha256=self._sha256, rows=verdicts)
             with wrap_write_errors(self._file):
                 replace_file(self._file, msgspec.json.format(msgspec.json.encode(file), indent=2) + b"\n")
-            self._decided = decided
+            self._verdicts = verdicts
 
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """One process at a time. The file stays: who removed it could remove it from under another's feet."""
+    """Lock out other processes. The lock file is kept, since another process may have opened it."""
     lock = filelock.FileLock(path, mode=0o666)
     try:
         lock.acquire()
     except OSError as error:
-        raise ProposalError(f"{path} cannot be written: {error.strerror}; nothing was changed") from error
+        raise ProposalError(f"cannot write {path}: {error.strerror}; nothing was changed") from error
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""What a source is: named text in pieces with their places. Knows no format and no chunk."""
+"""The Source protocol: named text in pieces with their places."""
 
 from __future__ import annotations
 
@@ -12,13 +12,19 @@ from ctxbackends.knowledge._records import Unit
 
 
 class Segment(msgspec.Struct, frozen=True, kw_only=True):
-    """The smallest piece that is not split without need: a paragraph, a heading, a turn.
+    """A paragraph, heading or turn: the smallest piece that is split only when it is too long.
 
-    ``text`` has no line end at its end. ``first`` and ``last`` are its place, in the source's unit, from 1; where
-    ``last - first`` is the number of line ends in ``text``, each of its lines has its own.
-    ``starts``: how much begins with it: 2, a section (a heading, a turn of the user); 1, a paragraph or a turn; 0, it
-    goes on from the one before. ``label`` says who speaks, or which tool; it is shown to the model and is no part of
-    the source's text. ``timestamp``, ``session_id`` and ``branch`` as in :class:`ctxbackends.knowledge.Evidence`.
+    Attributes:
+        text: The text, without a final line end.
+        first: First line, page or paragraph, from 1.
+        last: Last line, page or paragraph. If ``last - first`` equals the number of line ends in ``text``, each line
+            of ``text`` has its own number.
+        boundary: The boundary before the segment: 2 a section (a heading, a turn of the user), 1 a paragraph or a
+            turn, 0 none (it continues the segment before).
+        label: The speaker or the tool. It is sent to the model, but it is not part of the source's text.
+        timestamp: As in :class:`ctxbackends.knowledge.Evidence`.
+        session_id: As in :class:`ctxbackends.knowledge.Evidence`.
+        branch: As in :class:`ctxbackends.knowledge.Evidence`.
     """
 
     text: str
@@ -32,8 +38,13 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SkippedInput(msgspec.Struct, frozen=True, kw_only=True):
-    """What was not read, and why: a broken line of a transcript, or the rest of a long tool result. ``line`` is None
-    for a whole source."""
+    """Input that was not read, such as an invalid line of a transcript or the rest of a long tool result.
+
+    Attributes:
+        source: The name of the source.
+        reason: Why it was not read.
+        line: The line, from 1; None for a whole source.
+    """
 
     source: str
     reason: str
@@ -44,7 +55,13 @@ class SkippedInput(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Input(msgspec.Struct, frozen=True, kw_only=True):
-    """A source as it was when the run began: ``sha256`` (hex) and ``size`` of the bytes that are read."""
+    """The state of a source at the start of a run.
+
+    Attributes:
+        name: The name of the source.
+        sha256: Hash of its bytes, in hex.
+        size: Its size in bytes.
+    """
 
     name: str
     sha256: str
@@ -55,22 +72,37 @@ Piece: TypeAlias = Segment | SkippedInput
 
 
 class Source(Protocol):
-    """Text to read. ``name`` is what citations say, ``path`` the file (None for what is none), ``unit`` what places are
-    counted in. Implementations read synchronously: :func:`ctxbackends.knowledge.ingest` calls them in a thread."""
+    """Text to extract from.
+
+    Implementations read synchronously: :func:`ctxbackends.knowledge.ingest` calls them in a thread.
+
+    Attributes:
+        name: The name in citations.
+        unit: The unit of its places.
+    """
 
     name: str
     unit: Unit
 
     @property
-    def path(self) -> Path | None: ...
+    def path(self) -> Path | None:
+        """The file; None if the source is not a file."""
+        ...
 
     def prepare(self) -> Input:
-        """Read it through once, in constant memory. Raises SourceError where it cannot be used (missing, empty, binary,
-        no UTF-8)."""
+        """Read the source once in constant memory and return its size and hash.
+
+        Raises:
+            SourceError: It cannot be used: it is missing, empty, binary or not UTF-8.
+        """
         ...
 
     def pieces(self) -> Iterator[Piece]:
-        """The segments in their order, and what was skipped. After ``prepare``, as often as wanted. Raises
-        SourceChangedError, at the end at the latest, where the bytes are not those that ``prepare`` read; what was
-        appended meanwhile is not read and is no change."""
+        """Yield the segments in order, and the skipped input. Call ``prepare`` first.
+
+        Bytes appended since ``prepare`` are not read, and do not count as a change.
+
+        Raises:
+            SourceChangedError: The bytes differ from those that ``prepare`` read. It may be raised only at the end.
+        """
         ...

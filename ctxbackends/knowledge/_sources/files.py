@@ -1,8 +1,7 @@
-"""Bytes of a file to lines of text: read twice, in constant memory, and held to be the same bytes both times. Knows no
-format.
+"""Read files in constant memory, and verify that they do not change meanwhile.
 
-The first time tells what the file is (empty, binary, no UTF-8) before anything is sent; the second gives its lines.
-What is appended between the two is not read, since transcripts grow while their session goes on.
+A file is read twice: first to reject it if it is empty, binary or not UTF-8, before anything is sent; then for its
+lines. Bytes appended in between are not read, since a transcript grows while its session continues.
 """
 
 from __future__ import annotations
@@ -29,8 +28,14 @@ _CONVERT = "convert it, for example with iconv -f LATIN1 -t UTF-8"
 
 
 class Line(msgspec.Struct, frozen=True):
-    """One line: its number from 1, and its bytes without the line end. ``whole`` is False where it was longer than what
-    is read of a line; ``size`` is its length in bytes then."""
+    """One line of a file.
+
+    Attributes:
+        number: Its number, from 1.
+        data: Its bytes without the line end.
+        size: Its length in bytes.
+        is_complete: False if the line was too long and ``data`` has only its beginning.
+    """
 
     number: int
     data: bytes
@@ -39,7 +44,12 @@ class Line(msgspec.Struct, frozen=True):
 
 
 class FileSource:
-    """What the sources of files have in common. ``name`` is what citations say; the path by default."""
+    """Base class of the sources that read a file.
+
+    Args:
+        path: The file.
+        name: The name in citations; the path by default.
+    """
 
     unit: Unit = "line"
 
@@ -50,47 +60,60 @@ class FileSource:
 
     @property
     def path(self) -> Path | None:
+        """The file."""
         return self._path
 
     def _open(self) -> AbstractContextManager[IO[bytes]]:
         return open_file(self.name, self._path)
 
-    def _lines(self, *, most: int) -> Iterator[Line]:
-        """The lines, as :func:`lines_of` gives them, and a look afterwards whether the file is still the same."""
-        source = self._prepared()
+    def _lines(self, *, max_bytes: int) -> Iterator[Line]:
+        """Yield the lines, then verify that the file has not changed."""
+        source = self._require_input()
         with self._open() as file:
-            yield from iter_lines(source, file, most=most)
+            yield from iter_lines(source, file, max_bytes=max_bytes)
         with self._open() as file:
             verify_unchanged(source, file)
 
-    def _prepared(self) -> Input:
-        assert self._input is not None, "prepare() comes first"
+    def _require_input(self) -> Input:
+        assert self._input is not None, "call prepare() first"
         return self._input
 
 
 def open_file(name: str, path: Path) -> IO[bytes]:
-    """The file. Raises SourceError where there is none that can be read."""
+    """Open a regular file for reading.
+
+    Raises:
+        SourceError: It does not exist, cannot be read, or is not a regular file.
+    """
     try:
-        mode = os.stat(path).st_mode  # looked at first, since opening a pipe waits for its writer
+        mode = os.stat(path).st_mode  # before opening, since opening a pipe waits for its writer
         if stat.S_ISDIR(mode):
             raise SourceError(name, "is a directory")
         if not stat.S_ISREG(mode):
-            raise SourceError(name, "is no regular file")
+            raise SourceError(name, "is not a regular file")
         return open(path, "rb")
     except OSError as error:
         raise SourceError(name, f"cannot be read: {error.strerror}") from None
     except ValueError:  # a NUL in the path
-        raise SourceError(name, "is no path of a file") from None
+        raise SourceError(name, "is not a valid path") from None
 
 
 def scan(name: str, file: IO[bytes], *, strict: bool = True) -> Input:
-    """Read all of it once. ``strict``: it must be UTF-8 text; else its bytes are only counted, and may not be none.
-    Raises SourceError."""
+    """Read a file once and return its size and hash.
+
+    Args:
+        name: The name in errors.
+        file: The file, at its beginning.
+        strict: Whether it must be UTF-8 text.
+
+    Raises:
+        SourceError: It is empty; with ``strict``, also if it is binary or not UTF-8.
+    """
     digest, size, lines, blank = hashlib.sha256(), 0, 0, True
     decoder = codecs.getincrementaldecoder("utf-8")("strict")
     while block := _read(name, file):
         if not size and block.startswith(_OTHER_BOMS):
-            raise SourceError(name, f"is UTF-16 or UTF-32, and not UTF-8; {_CONVERT.replace('LATIN1', 'UTF-16')}")
+            raise SourceError(name, f"is UTF-16 or UTF-32, not UTF-8; {_CONVERT.replace('LATIN1', 'UTF-16')}")
         digest.update(block)
         if strict:
             _check(name, block, decoder, at=size, lines=lines)
@@ -101,7 +124,9 @@ def scan(name: str, file: IO[bytes], *, strict: bool = True) -> Input:
         try:
             decoder.decode(b"", final=True)
         except UnicodeDecodeError:
-            raise SourceError(name, f"is not UTF-8 (its last character is cut); {_CONVERT}", line=lines + 1) from None
+            raise SourceError(
+                name, f"is not UTF-8 (its last character is incomplete); {_CONVERT}", line=lines + 1
+            ) from None
     if blank:
         raise SourceError(name, "is empty")
     return Input(name=name, sha256=digest.hexdigest(), size=size)
@@ -110,14 +135,14 @@ def scan(name: str, file: IO[bytes], *, strict: bool = True) -> Input:
 def _check(name: str, block: bytes, decoder: codecs.IncrementalDecoder, *, at: int, lines: int) -> None:
     zero = block.find(b"\0")
     if zero >= 0:
-        raise SourceError(name, f"is binary (a NUL byte at byte {at + zero + 1}); only text can be read")
-    pending = len(decoder.getstate()[0])  # of a character that the last block began
+        raise SourceError(name, f"is binary (NUL byte at byte {at + zero + 1}); only text is supported")
+    pending = len(decoder.getstate()[0])  # bytes of a character that began in the last block
     try:
         decoder.decode(block)
     except UnicodeDecodeError as error:
         start = error.start - pending
-        place, line = at + start + 1, lines + block.count(b"\n", 0, max(0, start)) + 1
-        raise SourceError(name, f"is not UTF-8 (byte {place}); {_CONVERT}", line=line) from None
+        position, line = at + start + 1, lines + block.count(b"\n", 0, max(0, start)) + 1
+        raise SourceError(name, f"is not UTF-8 (byte {position}); {_CONVERT}", line=line) from None
 
 
 def _read(name: str, file: IO[bytes]) -> bytes:
@@ -127,11 +152,16 @@ def _read(name: str, file: IO[bytes]) -> bytes:
         raise SourceError(name, f"cannot be read: {error.strerror}") from None
 
 
-def iter_lines(source: Input, file: IO[bytes], *, most: int) -> Iterator[Line]:
-    """The lines, ended by LF, CRLF or CR, of the bytes that ``source`` tells of. Of a line that is longer than ``most``
-    bytes only its beginning comes. Raises SourceChangedError, at the end, where the bytes are others now."""
+def iter_lines(source: Input, file: IO[bytes], *, max_bytes: int) -> Iterator[Line]:
+    """Yield the lines (ended by LF, CRLF or CR) of the first ``source.size`` bytes.
+
+    A line of more than ``max_bytes`` bytes is truncated.
+
+    Raises:
+        SourceChangedError: The bytes differ from those that ``source`` describes; raised at the end.
+    """
     digest, left, number = hashlib.sha256(), source.size, 1
-    held, dropped, after_cr = b"", 0, False
+    partial, dropped, after_cr = b"", 0, False
     while left > 0:
         block = _read(source.name, file)[:left]
         if not block:
@@ -139,7 +169,7 @@ def iter_lines(source: Input, file: IO[bytes], *, most: int) -> Iterator[Line]:
         digest.update(block)
         text = block.removeprefix(_BOM) if left == source.size else block
         left -= len(block)
-        if after_cr and text.startswith(b"\n"):  # a CRLF that two blocks share
+        if after_cr and text.startswith(b"\n"):  # a CRLF split between two blocks
             text = text[1:]
         after_cr = block.endswith(b"\r")
         if b"\r" in text:
@@ -147,30 +177,37 @@ def iter_lines(source: Input, file: IO[bytes], *, most: int) -> Iterator[Line]:
         *ended, rest = text.split(b"\n")
         for data in ended:
             if dropped:
-                yield _line(number, held, dropped + len(data), most)
+                yield _line(number, partial, dropped + len(data), max_bytes)
             else:
-                yield _line(number, held + data, 0, most)
-            held, dropped, number = b"", 0, number + 1
-        room = max(0, most - len(held))
-        held += rest[:room]
-        dropped += len(rest) - len(rest[:room])  # of a line that is too long: counted and not kept
+                yield _line(number, partial + data, 0, max_bytes)
+            partial, dropped, number = b"", 0, number + 1
+        room = max(0, max_bytes - len(partial))
+        partial += rest[:room]
+        dropped += len(rest) - len(rest[:room])  # the rest of a line that is too long is only counted
     if left or digest.hexdigest() != source.sha256:
-        raise SourceChangedError(source.name, "changed while it was read; run again")
-    if held or dropped:
-        yield _line(number, held, dropped, most)
+        raise SourceChangedError(source.name, "changed while it was read; run the command again")
+    if partial or dropped:
+        yield _line(number, partial, dropped, max_bytes)
 
 
 def verify_unchanged(source: Input, file: IO[bytes]) -> None:
-    """Raise SourceChangedError where ``file``, opened anew, does not begin with the bytes that were read: somebody
-    wrote over what had been read already, or put another file in its place."""
+    """Verify that the file still begins with the bytes that ``source`` describes.
+
+    Args:
+        source: The size and hash.
+        file: The file, opened again, since another file may have replaced it.
+
+    Raises:
+        SourceChangedError: The bytes differ.
+    """
     digest, left = hashlib.sha256(), source.size
     while left > 0 and (block := _read(source.name, file)[:left]):
         digest.update(block)
         left -= len(block)
     if left or digest.hexdigest() != source.sha256:
-        raise SourceChangedError(source.name, "changed while it was read; run again")
+        raise SourceChangedError(source.name, "changed while it was read; run the command again")
 
 
-def _line(number: int, data: bytes, dropped: int, most: int) -> Line:
+def _line(number: int, data: bytes, dropped: int, max_bytes: int) -> Line:
     size = len(data) + dropped
-    return Line(number, data[:most], size, size <= most)
+    return Line(number, data[:max_bytes], size, size <= max_bytes)

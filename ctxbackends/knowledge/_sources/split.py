@@ -1,4 +1,4 @@
-"""A segment that is too long, in several: cut where something ends, with the places of both sides. Pure."""
+"""Split a segment that is too long, with the places of its parts."""
 
 from __future__ import annotations
 
@@ -9,30 +9,35 @@ import msgspec
 
 from ctxbackends.knowledge._sources.base import Segment
 
-# Where a segment is cut, the best first: at an empty line, a line, a sentence, a word.
-_CUTS = (re.compile(r"\n\s*\n"), re.compile(r"\n"), re.compile(r"(?<=[.!?]) +"), re.compile(r"\s"))
+# Preferred boundaries, best first: empty line, line, sentence, word.
+_BOUNDARIES = (re.compile(r"\n\s*\n"), re.compile(r"\n"), re.compile(r"(?<=[.!?]) +"), re.compile(r"\s"))
 
 
 def size_of(segment: Segment) -> int:
-    # Exact where it is cheap: a str knows whether it is ASCII.
+    """Return the size of a segment's text in bytes of UTF-8."""
+    # isascii() takes constant time, so the encoding is spared for ASCII.
     return len(segment.text) if segment.text.isascii() else len(segment.text.encode("utf-8", "surrogatepass"))
 
 
 def split_at(segment: Segment, size: int) -> tuple[Segment, Segment] | None:
-    """``segment`` in two, the first of at most about ``size`` bytes; None where it has no place to cut but a letter of
-    a single one."""
+    """Split a segment in two, the first part of at most about ``size`` bytes.
+
+    Returns:
+        Both parts, or None if one of them would be empty.
+    """
     text = segment.text
     if len(text) < 2:
         return None
-    most = max(1, size * len(text) // max(1, size_of(segment)))
-    at = next((found for cut in _CUTS if (found := _last(cut, text, most)) is not None), min(most, len(text) - 1))
+    max_length = max(1, size * len(text) // max(1, size_of(segment)))
+    ends = (_find_last_end(boundary, text, max_length) for boundary in _BOUNDARIES)
+    at = next((end for end in ends if end is not None), min(max_length, len(text) - 1))
     head, tail = text[:at], text[at:]
-    lines = segment.last - segment.first == text.count("\n")  # each line has a place of its own
-    gone = len(tail) - len(tail.lstrip("\n"))  # line ends at the cut belong to neither
-    last = segment.first + head.count("\n") if lines else segment.last
-    first = last + tail[:gone].count("\n") if lines else segment.first
-    head_text, tail_text = head.rstrip("\n"), tail[gone:]
-    if lines:
+    has_line_numbers = segment.last - segment.first == text.count("\n")
+    dropped = len(tail) - len(tail.lstrip("\n"))  # neither part keeps the line ends between them
+    last = segment.first + head.count("\n") if has_line_numbers else segment.last
+    first = last + tail[:dropped].count("\n") if has_line_numbers else segment.first
+    head_text, tail_text = head.rstrip("\n"), tail[dropped:]
+    if has_line_numbers:
         last = segment.first + head_text.count("\n")
     if not head_text or not tail_text:
         return None
@@ -42,20 +47,20 @@ def split_at(segment: Segment, size: int) -> tuple[Segment, Segment] | None:
     )
 
 
-def _last(cut: re.Pattern[str], text: str, most: int) -> int | None:
-    """The end of the last match before ``most`` that leaves at least a third of it."""
-    found = None
-    for match in cut.finditer(text, most // 3, most):
-        found = match.end()
-    return found if found is not None and 0 < found < len(text) else None
+def _find_last_end(boundary: re.Pattern[str], text: str, max_length: int) -> int | None:
+    """Return the end of the last match in the last two thirds of ``max_length``."""
+    end = None
+    for match in boundary.finditer(text, max_length // 3, max_length):
+        end = match.end()
+    return end if end is not None and 0 < end < len(text) else None
 
 
 def split_to_fit(segment: Segment, size: int) -> Iterator[Segment]:
-    """``segment`` in pieces of at most about ``size`` bytes."""
+    """Yield a segment in parts of at most about ``size`` bytes."""
     while size_of(segment) > size:
-        cut = split_at(segment, size)
-        if cut is None:
+        parts = split_at(segment, size)
+        if parts is None:
             break
-        yield cut[0]
-        segment = cut[1]
+        yield parts[0]
+        segment = parts[1]
     yield segment

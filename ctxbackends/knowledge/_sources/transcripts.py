@@ -1,8 +1,8 @@
-"""Session transcripts of Claude Code and Cursor: one JSON object a line, made into turns, tool calls and tool results.
+"""Session transcripts of Claude Code and Cursor: a JSON object on each line, as turns, tool calls and results.
 
 Claude Code writes ``{"type": "user" | "assistant", "timestamp", "sessionId", "gitBranch", "message": {...}}``, and
-lines of other types, which are no turns. Cursor writes ``{"role", "message": {"content"}}``. The content is a text or
-blocks of the Anthropic API. Thinking, images and what Claude Code marks as meta are left out: nobody said it.
+lines of other types, which are not turns. Cursor writes ``{"role", "message": {"content"}}``. The content is a string
+or a list of blocks as in the Anthropic API. Thinking, images and messages marked as meta are ignored.
 """
 
 from __future__ import annotations
@@ -19,36 +19,43 @@ from ctxbackends.knowledge._sources.split import split_to_fit
 from ctxbackends.knowledge._sources.text import MAX_SEGMENT_BYTES
 
 MAX_LINE = 8 << 20
-"""Bytes of a line that is read. Longer ones hold images and whole files, and nothing that anybody said."""
+"""Bytes. Longer lines are skipped; they contain images and whole files."""
 
 MAX_TOOL_TEXT = 4_000
-"""Characters of a tool call or result that are shown: the first three quarters and the last one."""
+"""Characters. A longer tool call or result is shortened to its first 3,000 and last 1,000 characters."""
 
 _TURNS = ("user", "assistant")
 
 
 class TranscriptSource(FileSource):
-    """A ``.jsonl`` transcript. A line that cannot be read is reported and left out. ``name`` is what citations say."""
+    """A ``.jsonl`` transcript. Places are lines; an invalid line is reported and skipped.
+
+    Args:
+        path: The file.
+        name: The name in citations; the path by default.
+    """
 
     def prepare(self) -> Input:
+        """Read the file once; see :meth:`Source.prepare`."""
         with self._open() as file:
-            self._input = scan(self.name, file, strict=False)  # a bad byte is the matter of its line
+            self._input = scan(self.name, file, strict=False)  # invalid bytes are reported with their line
         if not any(isinstance(piece, Segment) for piece in self.pieces()):
-            raise SourceError(self.name, "holds no turn of a Claude Code or Cursor transcript")
+            raise SourceError(self.name, "is not a Claude Code or Cursor transcript: it has no turn")
         return self._input
 
     def pieces(self) -> Iterator[Piece]:
+        """Yield the segments and the skipped lines; see :meth:`Source.pieces`."""
         reader = _Reader(self.name)
-        for line in self._lines(most=MAX_LINE):
+        for line in self._lines(max_bytes=MAX_LINE):
             yield from reader.read(line)
 
 
-class _BrokenLine(Exception):
-    """Why a line is no line of a transcript."""
+class _InvalidLineError(Exception):
+    """A line is not part of a transcript."""
 
 
 class _Reader:
-    """Turns one line after the other into pieces. Remembers the names of the tools that were called."""
+    """Parses lines in order. Keeps the names of the tools that were called."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -58,33 +65,33 @@ class _Reader:
         if not line.is_complete:
             yield self._skipped(
                 line,
-                f"is a line of {line.size / (1 << 20):.1f} MB; lines of more than {MAX_LINE >> 20} MB are not read",
+                f"has {line.size / (1 << 20):.1f} MB; lines of more than {MAX_LINE >> 20} MB are skipped",
             )
             return
         if not line.data.strip():
             return
         try:
-            pieces = list(self._pieces(line))
-        except _BrokenLine as broken:
-            pieces = [self._skipped(line, str(broken))]
+            pieces = list(self._parse(line))
+        except _InvalidLineError as error:
+            pieces = [self._skipped(line, str(error))]
         yield from pieces
 
     def _skipped(self, line: Line, reason: str) -> SkippedInput:
         return SkippedInput(source=self._name, line=line.number, reason=reason)
 
-    def _pieces(self, line: Line) -> Iterator[Piece]:
+    def _parse(self, line: Line) -> Iterator[Piece]:
         try:
             value = msgspec.json.decode(line.data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise _BrokenLine("is no line of JSON") from None
+            raise _InvalidLineError("is not valid JSON") from None
         if not isinstance(value, dict):
-            raise _BrokenLine("is no JSON object")
+            raise _InvalidLineError("is not a JSON object")
         kind = value.get("type")
         message = value.get("message")
         role = _role(value, message)
         if role is None:
             if kind is None and "role" not in value:
-                raise _BrokenLine("is neither a turn nor a note of a transcript")
+                raise _InvalidLineError("is not a transcript line: it has neither type nor role")
             return
         if value.get("isMeta") is True:
             return
@@ -100,61 +107,61 @@ class _Reader:
             branch=_text_of(value, "gitBranch"),
         )
         if isinstance(content, str):
-            yield from self._said(base, content, role)
+            yield from self._parse_text(base, content, role)
         elif isinstance(content, list):
             for block in content:
                 if not isinstance(block, dict):
-                    raise _BrokenLine("has content that is no block")
-                yield from self._block(base, block, role, line)
+                    raise _InvalidLineError("has a content block that is not an object")
+                yield from self._parse_block(base, block, role, line)
         elif content is not None:
-            raise _BrokenLine("has content that is neither text nor blocks")
+            raise _InvalidLineError("has content that is neither a string nor a list of blocks")
 
-    def _block(self, base: Segment, block: dict[str, Any], role: str, line: Line) -> Iterator[Piece]:
+    def _parse_block(self, base: Segment, block: dict[str, Any], role: str, line: Line) -> Iterator[Piece]:
         kind = block.get("type")
         if kind == "text":
             text = block.get("text")
             if not isinstance(text, str):
-                raise _BrokenLine("has a text block without a text")
-            yield from self._said(base, text, role)
+                raise _InvalidLineError("has a text block without text")
+            yield from self._parse_text(base, text, role)
         elif kind == "tool_use":
             name = str(block.get("name") or "tool")
             self._tools[str(block.get("id"))] = name
             arguments = msgspec.json.encode(block.get("input") or {}).decode("utf-8", "replace")
-            yield from self._shortened(base, f"{name} call", arguments, line)
+            yield from self._shorten(base, f"{name} call", arguments, line)
         elif kind == "tool_result":
             name = self._tools.get(str(block.get("tool_use_id")), "tool")
             failed = " (failed)" if block.get("is_error") is True else ""
-            yield from self._shortened(base, f"{name} result{failed}", _result_text(block.get("content")), line)
+            yield from self._shorten(base, f"{name} result{failed}", _result_text(block.get("content")), line)
 
-    def _said(self, base: Segment, text: str, role: str) -> Iterator[Piece]:
+    def _parse_text(self, base: Segment, text: str, role: str) -> Iterator[Piece]:
         if text.strip():
             whole = msgspec.structs.replace(base, text=_clean(text), boundary=2 if role == "user" else 1)
             yield from split_to_fit(whole, MAX_SEGMENT_BYTES)
 
-    def _shortened(self, base: Segment, label: str, text: str, line: Line) -> Iterator[Piece]:
+    def _shorten(self, base: Segment, label: str, text: str, line: Line) -> Iterator[Piece]:
         text = _clean(text)
         if len(text) > MAX_TOOL_TEXT:
-            left_out = len(text) - MAX_TOOL_TEXT
+            dropped = len(text) - MAX_TOOL_TEXT
             head, tail = MAX_TOOL_TEXT * 3 // 4, MAX_TOOL_TEXT // 4
-            yield self._skipped(line, f"{left_out:,} of {len(text):,} characters of a {label} were left out")
-            text = f"{text[:head]}\n[... {left_out} characters ...]\n{text[-tail:]}"
+            yield self._skipped(line, f"{dropped:,} of {len(text):,} characters of a {label} were left out")
+            text = f"{text[:head]}\n[... {dropped} characters ...]\n{text[-tail:]}"
         if text.strip():
             yield msgspec.structs.replace(base, text=text, label=label)
 
 
 def _role(value: dict[str, Any], message: Any) -> str | None:
-    """Who speaks, or None where the line is no turn."""
-    named = (value.get("type"), value.get("role"), message.get("role") if isinstance(message, dict) else None)
-    return next((role for role in named if role in _TURNS), None)
+    """Return the speaker, or None if the line is not a turn."""
+    roles = (value.get("type"), value.get("role"), message.get("role") if isinstance(message, dict) else None)
+    return next((role for role in roles if role in _TURNS), None)
 
 
 def _text_of(value: dict[str, Any], member: str) -> str | None:
-    found = value.get(member)
-    return found if isinstance(found, str) and 0 < len(found) <= 200 and found.isprintable() else None
+    text = value.get(member)
+    return text if isinstance(text, str) and 0 < len(text) <= 200 and text.isprintable() else None
 
 
 def _result_text(content: Any) -> str:
-    """What a tool gave, less images and what else is no text."""
+    """Return the text blocks of a tool result."""
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
@@ -164,9 +171,9 @@ def _result_text(content: Any) -> str:
 
 
 def _clean(text: str) -> str:
-    """``text`` without white space around it. Raises _BrokenLine where it is no Unicode (half of a surrogate pair)."""
+    """Return the text without surrounding white space. Raise _InvalidLineError for a lone surrogate."""
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise _BrokenLine("holds half of a surrogate pair, which is no Unicode") from None
+        raise _InvalidLineError("has a lone surrogate, which is not valid Unicode") from None
     return text.strip().replace("\r\n", "\n")
