@@ -325,9 +325,10 @@ def public_names(package: str) -> dict[str, str]:
 
 
 class PublicNames(SphinxDirective):
-    """Describe the public names that one module or several define, in the order of the package's list.
+    """Describe public names, in the order of their package's list.
 
-    The option ``package`` is the package that exports them (default: ``ctxbackends``).
+    The arguments are names, or modules that define them. The option ``package`` is the package that exports the names
+    (default: ``ctxbackends``).
     """
 
     required_arguments = 1
@@ -336,12 +337,12 @@ class PublicNames(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         package = self.options.get("package", "ctxbackends")
-        modules = [f"{package}.{module}" for module in self.arguments[0].split()]
+        names = public_names(package)
         lines = [
             line
-            for module in modules
-            for name, home in public_names(package).items()
-            if home == module
+            for argument in self.arguments[0].split()
+            for name, home in names.items()
+            if argument == name or home == f"{package}.{argument}"
             for line in self.describe(package, name, home)
         ]
         return self.parse_text_to_nodes("\n".join(["````{eval-rst}", *lines, "````"]))
