@@ -1,5 +1,7 @@
 """For tests of your own program: a server that simulates failures, tiny models, and a real llama.cpp server.
-Public names, imported on first use. The models need the extra `testing`; the fault server does not."""
+
+Public names, imported on first use. The models need the extra `testing`; the fault server does not.
+"""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ def _fetch_trained_context(model: str) -> Operation[int | None]:
 
 
 def load(model: str, *, context_length: int | None, keep_alive: float | None) -> Operation[None]:
-    """Load a model with a chat request without messages: https://docs.ollama.com/api/chat#load-a-model"""
+    """Load a model with a chat request without messages (https://docs.ollama.com/api/chat#load-a-model)."""
     body: dict[str, Any] = {"model": model, "messages": [], "stream": False, **encode_keep_alive(keep_alive)}
     if context_length is not None:
         body["options"] = {"num_ctx": context_length}

@@ -34,8 +34,11 @@ class _ModelStatus(msgspec.Struct):
 
 
 class _Model(msgspec.Struct):
-    """``max_model_len`` is vLLM's, ``meta.n_ctx`` and ``aliases`` llama-server's, ``status`` that of its router,
-    ``max_input_tokens`` Anthropic's."""
+    """A listed model, with the members that servers add.
+
+    ``max_model_len`` is vLLM's, ``meta.n_ctx`` and ``aliases`` llama-server's, ``status`` that of its router,
+    ``max_input_tokens`` Anthropic's.
+    """
 
     id: str
     aliases: list[str] | None = None

@@ -48,7 +48,8 @@ class _JournalEntry(msgspec.Struct, frozen=True, omit_defaults=True):
 class ChunkExtractor:
     """Sends the prompt for each chunk, with at most ``max_in_flight`` requests at a time.
 
-    With ``options.skip_failed``, a chunk without a usable answer is returned as a failure instead of raised."""
+    With ``options.skip_failed``, a chunk without a usable answer is returned as a failure instead of raised.
+    """
 
     def __init__(
         self,

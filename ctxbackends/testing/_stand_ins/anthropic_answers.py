@@ -19,8 +19,11 @@ INPUT_PIECE = 6  # characters
 
 @attrs.frozen(kw_only=True)
 class Reply:
-    """One message. ``thinking``: None without such a block. ``redact``: it comes redacted; ``omit``: its text is left
-    out. ``calls``: id, name and input."""
+    """One message.
+
+    ``thinking`` is None without a thinking block. ``redact`` sends the block redacted, ``omit`` without its text.
+    ``calls`` has the id, name and input of each tool call.
+    """
 
     id: str
     model: str

@@ -43,8 +43,10 @@ def message(reply: Reply) -> dict[str, Any]:
 
 
 def events(reply: Reply) -> Iterator[Event]:
-    """The events of a stream in Ollama's order (``StreamConverter``). The first that holds a piece of the answer is
-    the first ``content_block_delta``."""
+    """Return the events of a stream in the order of Ollama's ``StreamConverter``.
+
+    The first event with a piece of the answer is the first ``content_block_delta``.
+    """
     answer = reply.answer
     usage = {"input_tokens": reply.input_tokens, "output_tokens": 0}
     yield {"type": "message_start", "message": {**_start(reply, []), "usage": usage}}

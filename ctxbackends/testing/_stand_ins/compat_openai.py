@@ -22,9 +22,12 @@ DIMENSIONS = 8
 
 @attrs.frozen(kw_only=True)
 class Dialect:
-    """``fingerprint``: ``system_fingerprint``, None for the model's name. ``reasoning``: the member of reasoning.
-    ``whole_calls``: a tool call comes in one chunk, and not in deltas. ``bare_end``: the last delta has no members.
-    ``choice`` and ``body``: what else stands in each choice and in a completion that is not streamed."""
+    """How one server's OpenAI-compatible API differs.
+
+    ``fingerprint`` is the ``system_fingerprint``, None for the model's name; ``reasoning`` the member with the reasoning.
+    ``whole_calls`` sends a tool call in one chunk. ``bare_end`` sends a last delta without members. ``choice`` and ``body``
+    are further members of each choice, and of a completion that is not streamed.
+    """
 
     fingerprint: str | None = None
     reasoning: str = "reasoning"
@@ -36,8 +39,11 @@ class Dialect:
 
 @attrs.frozen(kw_only=True)
 class Reply:
-    """An answer with what its server adds: the ``id`` and ``created`` of the completion, the name that the server gives
-    to the model, the ids of the calls, and how many tokens of the prompt it read."""
+    """An answer with the facts that its server adds.
+
+    They are the ``id`` and ``created`` of the completion, the server's name of the model, the ids of the tool calls, and
+    the number of prompt tokens that it read.
+    """
 
     id: str
     created: int

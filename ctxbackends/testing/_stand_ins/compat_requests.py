@@ -33,9 +33,10 @@ class Invalid(Exception):
 def from_openai(
     messages: Iterable[Mapping[str, Any]], *, formats: Collection[str], no_image: str = "invalid image input"
 ) -> list[Message]:
-    """OpenAI's messages. Each part of a message becomes a message of its own, as in Ollama's ``FromChatRequest``.
-    ``formats`` of images are read; ``no_image`` is the complaint about another one, and about one that is not in the
-    request itself."""
+    """Convert OpenAI's messages; each part becomes a separate message, as in Ollama's ``FromChatRequest``.
+
+    Images in ``formats`` are read; ``no_image`` is the error for other formats, and for images outside the request.
+    """
     read: list[Message] = []
     names: dict[str, str] = {}
     for message in messages:
@@ -83,8 +84,10 @@ def _call(call: Mapping[str, Any]) -> Message:
 
 
 def from_anthropic(body: Mapping[str, Any]) -> list[Message]:
-    """Anthropic's system prompt and messages; tool results come before the text of their message, as in Ollama's
-    ``convertMessage``."""
+    """Convert Anthropic's system prompt and messages.
+
+    Tool results come before the text of their message, as in Ollama's ``convertMessage``.
+    """
     read: list[Message] = []
     system = body.get("system")
     if system:
@@ -175,8 +178,10 @@ def _texts(message: Mapping[str, Any]) -> list[str]:
 
 
 def _prompt(messages: Sequence[Mapping[str, Any]]) -> str:
-    """What is to be answered: the results of tools at the end; else the last message of the user with the ones right
-    before it, as the parts of one message may have become several."""
+    """Return the text to answer: the tool results at the end, else the last user messages.
+
+    Several user messages count, since the parts of one message may have become several.
+    """
     found: list[str] = []
     role = "tool" if messages and messages[-1].get("role") == "tool" else "user"
     for message in reversed(messages):

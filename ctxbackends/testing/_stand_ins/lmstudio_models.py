@@ -32,8 +32,10 @@ class Instance:
 
 
 class Catalog:
-    """The downloaded models by their keys; those with "embed" in it embed, the others chat. ``loads`` holds the key
-    and the context of each load, in their order."""
+    """The downloaded models by key; a key with "embed" in it is an embedding model.
+
+    ``loads`` lists the key and the context length of each load, in order.
+    """
 
     def __init__(self, keys: Sequence[str]) -> None:
         self.keys = tuple(keys)

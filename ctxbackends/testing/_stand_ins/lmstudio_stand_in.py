@@ -138,8 +138,10 @@ class LMStudioStandIn(StandIn):
     # --- which model answers ---
 
     def _serving(self, name: Any, kind: str) -> Instance:
-        """The instance that answers a request for ``name``: its own, one loaded for it, or else the only one there is
-        (lmstudio-bug-tracker#619)."""
+        """Return the instance that answers a request for ``name``.
+
+        That is the one of this name, one loaded for it, or else the only one (lmstudio-bug-tracker#619).
+        """
         loaded = self.catalog.loaded(kind)
         for instance in loaded:
             if name in (instance.id, instance.key):

@@ -40,8 +40,10 @@ _call_numbers = itertools.count(1)
 
 @attrs.frozen(kw_only=True)
 class ChatReply:
-    """An answer with what Ollama tells about it. ``model`` is the name as it was asked; ``top_logprobs`` is None where
-    no log probabilities were."""
+    """An answer with Ollama's facts about it.
+
+    ``model`` is the requested name; ``top_logprobs`` is None where no log probabilities were requested.
+    """
 
     model: str
     answer: Answer
@@ -110,8 +112,10 @@ class ChatReply:
 
 
 def chat(library: Library, body: Mapping[str, Any], *, nested_overflow: bool) -> ChatReply | dict[str, Any]:
-    """The answer to a native request: a reply, or the one object about a model that was only loaded or unloaded.
-    ``nested_overflow``: refuse a prompt that is too long in the words of Ollama 0.34 and later."""
+    """Answer a native request with a reply, or with the one object of a load or an unload.
+
+    ``nested_overflow``: refuse a prompt that is too long in the words of Ollama 0.34 and later.
+    """
     name = body.get("model")
     model = library.find(name)
     logprobs = body.get("top_logprobs") or 0

@@ -142,8 +142,10 @@ class Library:
         self._loaded.pop(model.name, None)
 
     def load(self, model: Model, *, num_ctx: int | None, keep_alive: Any) -> tuple[Loaded, int]:
-        """``model`` in memory, with the nanoseconds that it took. One that is there with another context is loaded
-        again: a request that names no context means the server's own."""
+        """Load ``model`` into memory, and return it with the nanoseconds that this took.
+
+        A model with another context length is loaded again; without one in the request, the server's default counts.
+        """
         context = min(num_ctx or self._context_length, model.context_length)
         before = self.loaded().get(model.name)
         if before is not None and before.context_length == context:

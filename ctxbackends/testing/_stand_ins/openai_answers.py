@@ -23,8 +23,11 @@ ARGUMENTS_PIECE = 6  # characters
 
 @attrs.frozen(kw_only=True)
 class Reply:
-    """One choice and what belongs to the whole answer. ``calls``: id, name and arguments as JSON. ``top_logprobs``:
-    None without logprobs. ``details``: whether the members that only OpenAI itself fills are filled."""
+    """One choice, and the facts of the whole answer.
+
+    ``calls`` has the id, name and arguments (JSON) of each tool call. ``top_logprobs`` is None without logprobs.
+    ``details`` fills the members that only OpenAI itself fills.
+    """
 
     id: str
     created: int

@@ -169,7 +169,7 @@ def check_chat(body: Mapping[str, Any], *, reasoning: bool) -> None:
 
 
 def check_imitated_chat(body: Mapping[str, Any]) -> None:
-    """The little that other vendors check. https://platform.claude.com/docs/en/api/openai-sdk"""
+    """Check the few members that other vendors check (https://platform.claude.com/docs/en/api/openai-sdk)."""
     if not body.get("messages"):
         raise OpenAIProblem(400, "messages: at least one message is required")
     if (body.get("n") or 1) != 1:
