@@ -1,4 +1,4 @@
-"""`.ctxrc` -> the values of :mod:`ctxbackends._config.backend_config`, with the line of each fault; knows no transport, no registry.
+"""Read `.ctxrc` into `BackendConfig` values. Each error has its line.
 
 What is read is strict: a key that is misspelt, given twice or of the wrong kind is an error with its place, never a
 silent default. Other top-level keys of the file belong to other programs and are left alone, unless they look like

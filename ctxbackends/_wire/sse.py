@@ -1,6 +1,6 @@
 r"""Split bytes into lines, and lines into server-sent events, without knowing what an event means.
 
-A line ends in ``\n``, ``\r\n`` or ``\r`` only: ``bytes.splitlines`` also splits at \\x0b, \\x0c and others, and
+A line ends in ``\n``, ``\r\n`` or ``\r`` only: ``bytes.splitlines`` also splits at \x0b, \x0c and others, and
 ``str.splitlines`` at U+2028, which model output contains. Buffers are bounded. Format:
 https://html.spec.whatwg.org/multipage/server-sent-events.html
 """

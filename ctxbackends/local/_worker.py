@@ -1,8 +1,8 @@
 """The child process: runs the llama.cpp server of the `xllamacpp` wheel, or the `llama-server` program. Needs the
 standard library and the wheel only.
 
-Run as ``python -P _worker.py '<json>'``; the API key comes in the environment, since arguments are visible to every user
-of the machine. Signals are those of llama-server: while the model loads, SIGTERM ends the process at once; then it ends
+Run as ``python -P _worker.py '<json>'``; the API key comes in the environment, since every user of the
+machine sees arguments. Signals are those of llama-server: while the model loads, SIGTERM ends the process at once; then it ends
 gracefully, and a second one at once.
 """
 

@@ -24,9 +24,9 @@ DIMENSIONS = 8
 class Dialect:
     """How one server's OpenAI-compatible API differs.
 
-    ``fingerprint`` is the ``system_fingerprint``, None for the model's name; ``reasoning`` the member with the reasoning.
-    ``whole_calls`` sends a tool call in one chunk. ``bare_end`` sends a last delta without members. ``choice`` and ``body``
-    are further members of each choice, and of a completion that is not streamed.
+    ``fingerprint`` is the ``system_fingerprint``, None for the model's name; ``reasoning`` is the member with the
+    reasoning. ``whole_calls`` sends a tool call in one chunk. ``bare_end`` sends a last delta without members.
+    ``choice`` and ``body`` are further members of each choice, and of a completion that is not streamed.
     """
 
     fingerprint: str | None = None
@@ -41,8 +41,8 @@ class Dialect:
 class Reply:
     """An answer with the facts that its server adds.
 
-    They are the ``id`` and ``created`` of the completion, the server's name of the model, the ids of the tool calls, and
-    the number of prompt tokens that it read.
+    They are the ``id`` and ``created`` of the completion, the server's name of the model, the ids of the tool calls,
+    and the number of prompt tokens that it read.
     """
 
     id: str
