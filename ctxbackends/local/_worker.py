@@ -2,7 +2,8 @@
 standard library and the wheel only.
 
 Run as ``python -P _worker.py '<json>'``; the API key comes in the environment, since every user of the
-machine sees arguments. Signals are those of llama-server: while the model loads, SIGTERM ends the process at once; then it ends
+machine sees arguments. Signals are those of llama-server: while the model loads, SIGTERM ends the process at
+once; then it ends
 gracefully, and a second one at once.
 """
 
