@@ -196,7 +196,9 @@ class Shown:
             click.echo(f"skipped: {printable(str(event), err=True)}", err=True)
         elif isinstance(event, ResumePoint):
             self._line.stop()
-            click.echo(f"{pluralize(event.chunks, 'finished chunk')} kept; --resume goes on with them", err=True)
+            click.echo(
+                f"{pluralize(event.chunks, 'finished chunk')} in the journal; use --resume to continue", err=True
+            )
 
     def _progress(self, progress: Any) -> None:
         if sys.stderr.isatty():
@@ -228,7 +230,7 @@ class Shown:
             return
         known = sum(row.known_at is not None for row in outcome.rows)
         parts = [pluralize(len(outcome.rows), "row")]
-        parts += [f"{known} of them known already"] if known else []
+        parts += [f"{known} already in .context"] if known else []
         parts += [f"{report.quarantined} quarantined"] if report.quarantined else []
         parts += [f"{pluralize(len(report.skipped), 'part')} not read"] if report.skipped else []
         click.echo(f"{', '.join(parts)} in {pluralize(report.chunks, 'chunk')}, {report.elapsed:.1f} s", err=True)

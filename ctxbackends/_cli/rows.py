@@ -21,7 +21,7 @@ def row_text(review: Review, name: str, row: Row) -> str:
         if field in decided.fields:
             lines.append(f"      (edited; was: {original[field]})")
     if row.known_at is not None:
-        lines.append(f"    known already: {row.known_at}")
+        lines.append(f"    already in: {row.known_at}")
     for evidence in row.evidence:
         lines += [f"    > {evidence.quote}", f"      {evidence.where}"]
     return "\n".join(lines)

@@ -57,7 +57,7 @@ def test_show(directory: Path) -> None:
         "    rationale: It was late.",
         "      (edited; was: )",
         "    consequence: tbd",
-        "    known already: DECISIONS.md:3",
+        "    already in: DECISIONS.md:3",
         "    > It is late.",
         "      notes.md:12-13",
         "",

@@ -60,7 +60,7 @@ def test_documents_become_a_proposal(tmp_path: Path, serve: Serve) -> None:
         facts.input_tokens,
         facts.output_tokens,
     )
-    assert "2 rows, 1 of them known already, 1 quarantined in 1 chunk," in done.err
+    assert "2 rows, 1 already in .context, 1 quarantined in 1 chunk," in done.err
     assert f"review them: ctxbackends proposals review {proposal.facts.id}" in done.err
     assert before == untouched(directory)
     assert [f"proposals/{facts.id}.md"] == [name for name in written(directory) if not name.startswith("journal/.")]
@@ -160,14 +160,14 @@ def test_a_failure_leaves_no_proposal_and_a_journal(tmp_path: Path, serve: Serve
     (directory / "a.md").write_text(long_notes())
     done = ctx(directory, "ingest", "a.md", *SMALL)
     assert 1 == done.code
-    assert "6 finished chunks kept; --resume goes on with them" in done.err
+    assert "6 finished chunks in the journal; use --resume to continue" in done.err
     assert "out of memory" in done.err
     assert [] == list((directory / ".context" / "proposals").iterdir())
 
     # Nothing is asked again by accident, and nothing is thrown away.
     again = ctx(directory, "ingest", "a.md", *SMALL)
     assert 1 == again.code
-    assert "--resume goes on with them, --no-resume asks the model again" in again.err
+    assert "use --resume to continue it, or --no-resume to start over" in again.err
 
     broken = False
     model.asked.clear()
@@ -208,7 +208,7 @@ def test_interrupted(tmp_path: Path, serve: Serve) -> None:
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert 130 == process.returncode, err
-    assert b"finished chunks kept; --resume goes on with them" in err
+    assert b"finished chunks in the journal; use --resume to continue" in err
     assert b"interrupted" in err
     assert [] == list((directory / ".context" / "proposals").iterdir())
     model.seconds = 0
@@ -264,7 +264,7 @@ def files(directory: Path) -> None:
         (["pipe.md"], "pipe.md: is not a regular file"),
         (["*.nothing"], "*.nothing: matches no file"),
         (["a.md", "--out", "no/such"], "cannot create no/such: No such file or directory"),
-        (["a.md", "--out", "a.md"], "a.md is no directory; proposals are written there"),
+        (["a.md", "--out", "a.md"], "not a directory: a.md; name a directory for the proposals"),
         (["a.md", "--model", ""], "no model is named"),
     ],
 )
@@ -303,7 +303,7 @@ def test_without_a_context_directory(tmp_path: Path, serve: Serve) -> None:
     (tmp_path / "a.md").write_text(NOTES)
     done = ctx(tmp_path, "ingest", "a.md")
     assert (1, []) == (done.code, model.asked)
-    assert "there is no .context directory here or above; make one (mkdir .context)" in done.err
+    assert "no .context directory in this directory or its parents; create one (mkdir .context)" in done.err
     assert 0 == ctx(tmp_path, "ingest", "a.md", "--out", "found").code
     assert 1 == len(list((tmp_path / "found").glob("*.md")))
 
@@ -325,8 +325,8 @@ ls .context/proposals
 @pytest.mark.parametrize(
     ("free", "words", "asked"),
     [
-        (4, r"ctxbackends: the journal \S+ cannot be written: No space left on device\n", 2),
-        (8, r"ctxbackends: \S+\.md cannot be written: No space left on device; nothing was changed\n", 1),
+        (4, r"ctxbackends: cannot write the journal \S+: No space left on device\n", 2),
+        (8, r"ctxbackends: cannot write \S+\.md: No space left on device; nothing was changed\n", 1),
     ],
 )
 def test_a_disk_that_is_full(tmp_path: Path, serve: Serve, free: int, words: str, asked: int) -> None:
@@ -371,7 +371,7 @@ def test_a_model_that_gives_no_usable_answer(tmp_path: Path, serve: Serve) -> No
     done = ctx(directory, "ingest", "a.md")
     assert 1 == done.code
     assert "a.md:1-6: no usable answer from the model: " in done.err
-    assert "--skip-failed goes on without it" in done.err
+    assert "use --skip-failed to continue" in done.err
 
 
 def test_a_file_that_changes_while_it_is_read(tmp_path: Path, serve: Serve) -> None:
@@ -430,7 +430,7 @@ def test_what_privacy_keeps_goes_no_further(tmp_path: Path) -> None:
     files(directory)
     done = ctx(directory, "ingest", "secret/plan.md")
     assert 1 == done.code
-    assert "secret/plan.md: not sent to http://192.0.2.1:9: privacy.redact of .ctxrc has it" in done.err
+    assert "secret/plan.md: not sent to http://192.0.2.1:9: matches privacy.redact of .ctxrc" in done.err
 
 
 def test_what_may_be_sent_is_sent_without_the_rest(tmp_path: Path) -> None:
