@@ -90,16 +90,16 @@ class Registry:
         """
         from ctxbackends._config.reader import find_ctxrc, load_ctxrc  # noqa: PLC0415  # only who reads a file pays for it
 
-        found = Path(path) if path is not None else find_ctxrc()
+        ctxrc = Path(path) if path is not None else find_ctxrc()
         names = tuple(dict.fromkeys((*(str(name) for name in PROFILES), *(types or ()))))
-        loaded = load_ctxrc(found, types=names) if found is not None else CtxConfig()
-        registry = cls(session=session, airgap=bool(airgap or loaded.airgap))
+        config_file = load_ctxrc(ctxrc, types=names) if ctxrc is not None else CtxConfig()
+        registry = cls(session=session, airgap=bool(airgap or config_file.airgap))
         for name, factory in (types or {}).items():
             registry.register(name, factory)
-        for config in loaded.backends:
+        for config in config_file.backends:
             registry.configure(config)
-        if loaded.default_backend is not None:
-            registry.set_default(loaded.default_backend)
+        if config_file.default_backend is not None:
+            registry.set_default(config_file.default_backend)
         return registry
 
     # --- set up -----------------------------------------------------------------------------------
@@ -176,19 +176,19 @@ class Registry:
         included, is in its status and not raised."""
         if self._closed:
             raise ClosedError("this registry is closed")
-        seen: dict[str, ServerStatus] = {}
+        statuses: dict[str, ServerStatus] = {}
 
-        async def look(name: str) -> None:
+        async def check(name: str) -> None:
             try:
-                seen[name] = await self.resolve(name).status()
+                statuses[name] = await self.resolve(name).status()
             except BackendError as error:
                 endpoint = self._configs[name].endpoint or ""
-                seen[name] = ServerStatus(backend=name, endpoint=endpoint, state="error", problem=str(error))
+                statuses[name] = ServerStatus(backend=name, endpoint=endpoint, state="error", problem=str(error))
 
-        async with anyio.create_task_group() as looks:
+        async with anyio.create_task_group() as tasks:
             for name in self.names:
-                looks.start_soon(look, name)
-        return tuple(seen[name] for name in self.names)
+                tasks.start_soon(check, name)
+        return tuple(statuses[name] for name in self.names)
 
     async def aclose(self) -> None:
         """End the servers that were started, and close the own session. Idempotent."""

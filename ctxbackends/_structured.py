@@ -61,36 +61,36 @@ async def extract_result(
         raise TypeError("extract() makes the response_format out of the target; leave it out")
     native = backend.schema_enforcement == "native"
     try:
-        wanted, boxed = _wanted_once(target, native)  # type: ignore[arg-type]  # mypy takes no type for Hashable
+        response_format, is_wrapped = _build_format_cached(target, native)  # type: ignore[arg-type]  # mypy takes no type for Hashable
     except TypeError:  # a type that has no hash, or one that JSON cannot hold, which says so here
-        wanted, boxed = _wanted(target, native)
-    options["response_format"] = wanted
+        response_format, is_wrapped = _build_format(target, native)
+    options["response_format"] = response_format
     completion = await backend.complete([Message.system(instructions), Message.user(text)], **options)
-    return Extraction(_value(target, completion, boxed), backend.schema_enforcement, completion)
+    return Extraction(_decode_value(target, completion, is_wrapped), backend.schema_enforcement, completion)
 
 
-def _wanted(target: type[Any], native: bool) -> tuple[JSONSchemaFormat, bool]:
+def _build_format(target: type[Any], native: bool) -> tuple[JSONSchemaFormat, bool]:
     """The format that asks for a ``target``, and whether that is in a box."""
     name = re.sub(r"[^a-zA-Z0-9_-]", "_", getattr(target, "__name__", "output"))[:64]
     schema = schema_for(target)
     # Vendors take an object at the root alone; what is none is put into one.
-    boxed = native and schema.get("type") != "object"
-    return JSONSchemaFormat(name, wrap_in_object(schema) if boxed else schema, checked=True), boxed
+    is_wrapped = native and schema.get("type") != "object"
+    return JSONSchemaFormat(name, wrap_in_object(schema) if is_wrapped else schema, checked=True), is_wrapped
 
 
 # A program asks for the same types again and again. Without this, a chunk of `python -m tests.knowledge.cost` took
 # 2.7 ms of CPU, with it 2.2.
-_wanted_once = functools.lru_cache(maxsize=128)(_wanted)
+_build_format_cached = functools.lru_cache(maxsize=128)(_build_format)
 
 
-def _value(target: type[T], completion: Completion, boxed: bool) -> T:
+def _decode_value(target: type[T], completion: Completion, is_wrapped: bool) -> T:
     if completion.finish_reason in ("length", "content_filter"):
         raise IncompleteOutputError(completion.finish_reason, text=completion.text)
     if completion.refusal:
         raise StructuredOutputError(f"the model refused: {completion.refusal}", text=completion.refusal)
     if completion.finish_reason == "tool_calls":
         raise StructuredOutputError("the model called a tool in the place of an answer", text=completion.text)
-    return decode_as(target, unwrap_object(completion.text) if boxed else completion.text)
+    return decode_as(target, unwrap_object(completion.text) if is_wrapped else completion.text)
 
 
 # --- does the server really hold an answer to a schema? -------------------------------------------------
@@ -125,10 +125,10 @@ async def probe_schema(backend: Backend, *, model: str | None = None) -> SchemaP
         max_tokens=CANARY_MAX_TOKENS,
         response_format=JSONSchemaFormat("canary", schema),
     )
-    return SchemaProbe(_outcome(completion, canary), completion.text)
+    return SchemaProbe(_classify(completion, canary), completion.text)
 
 
-def _outcome(completion: Completion, canary: str) -> ProbeOutcome:
+def _classify(completion: Completion, canary: str) -> ProbeOutcome:
     try:
         if json.loads(completion.text) == {"word": canary}:
             return "enforced"

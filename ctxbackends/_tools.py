@@ -28,20 +28,22 @@ def tool_of(
 
     Raises TypeError for a parameter without a type, for ``*args`` and ``**kwargs``, and for what JSON cannot hold.
     """
-    chosen = name or str(getattr(function, "__name__", ""))
-    if not _NAME.fullmatch(chosen):
-        raise TypeError(f"{chosen!r} is no name for a tool: letters, digits, _ and -, up to 64 of them; pass name=")
-    text = description if description is not None else _summary(function)
-    schema = schema_for(_arguments_type(function, chosen))
+    tool_name = name or str(getattr(function, "__name__", ""))
+    if not _NAME.fullmatch(tool_name):
+        raise TypeError(f"{tool_name!r} is no name for a tool: letters, digits, _ and -, up to 64 of them; pass name=")
+    text = description if description is not None else _summarize(function)
+    schema = schema_for(_build_arguments_type(function, tool_name))
     schema.pop("title", None)
     if not strict:
         schema["required"] = [
-            parameter.name for parameter in _parameters(function, chosen) if parameter.default is parameter.empty
+            parameter.name
+            for parameter in _list_parameters(function, tool_name)
+            if parameter.default is parameter.empty
         ]
-    return Tool(chosen, text, schema, strict, function)
+    return Tool(tool_name, text, schema, strict, function)
 
 
-def as_tools(tools: Sequence[Tool | Callable[..., Any]]) -> tuple[Tool, ...]:
+def build_tools(tools: Sequence[Tool | Callable[..., Any]]) -> tuple[Tool, ...]:
     """Each as a Tool."""
     return tuple(tool if isinstance(tool, Tool) else tool_of(tool) for tool in tools)
 
@@ -56,22 +58,22 @@ def arguments_of(tool: Tool, call: ToolCall) -> dict[str, Any]:
         raise TypeError(f"the tool {tool.name} was made from a schema, so there are no types to check; use json.loads")
     if call.name != tool.name:
         raise ValueError(f"this is a call of {call.name}, and not of {tool.name}")
-    given = dict(decode_as(_arguments_type(tool.function, tool.name), call.arguments or "{}"))
-    unknown = set(decode_as(dict[str, Any], call.arguments or "{}")) - set(given)
+    arguments = dict(decode_as(_build_arguments_type(tool.function, tool.name), call.arguments or "{}"))
+    unknown = set(decode_as(dict[str, Any], call.arguments or "{}")) - set(arguments)
     if unknown:
         raise StructuredOutputError(
             f"the call of {tool.name} has arguments that it does not take: {', '.join(sorted(unknown))}",
             text=call.arguments,
         )
-    return given
+    return arguments
 
 
-def _summary(function: Callable[..., Any]) -> str:
+def _summarize(function: Callable[..., Any]) -> str:
     paragraph = (inspect.getdoc(function) or "").split("\n\n")[0]
     return " ".join(paragraph.split())
 
 
-def _parameters(function: Callable[..., Any], name: str) -> list[inspect.Parameter]:
+def _list_parameters(function: Callable[..., Any], name: str) -> list[inspect.Parameter]:
     parameters = list(inspect.signature(function).parameters.values())
     for parameter in parameters:
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
@@ -79,13 +81,13 @@ def _parameters(function: Callable[..., Any], name: str) -> list[inspect.Paramet
     return parameters
 
 
-def _arguments_type(function: Callable[..., Any], name: str) -> type[dict[str, Any]]:
+def _build_arguments_type(function: Callable[..., Any], name: str) -> type[dict[str, Any]]:
     try:
         hints = get_type_hints(function, include_extras=True)
     except NameError as error:
         raise TypeError(f"a type of the tool {name} cannot be found: {error}") from error
     fields: dict[str, Any] = {}
-    for parameter in _parameters(function, name):
+    for parameter in _list_parameters(function, name):
         if parameter.name not in hints:
             raise TypeError(f"the parameter {parameter.name} of the tool {name} has no type")
         hint = hints[parameter.name]

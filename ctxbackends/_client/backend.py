@@ -11,7 +11,7 @@ from ctxbackends._chat.requests import ChatOptions, ChatRequest, Tool
 from ctxbackends._chat.responses import Completion, Embeddings
 from ctxbackends._chat.servers import Enforcement, ModelInfo, Ping, ServerStatus
 from ctxbackends._client.stream import ChatStream
-from ctxbackends._tools import as_tools
+from ctxbackends._tools import build_tools
 from ctxbackends._wire.operations.openai import VectorEncoding
 
 Prompt: TypeAlias = str | Message | Sequence[Message] | ChatRequest
@@ -113,7 +113,7 @@ class Backend(Protocol):
         ...
 
 
-def messages_of(prompt: str | Message | Sequence[Message]) -> tuple[Message, ...]:
+def build_messages(prompt: str | Message | Sequence[Message]) -> tuple[Message, ...]:
     """The conversation that ``prompt`` stands for. Raises TypeError."""
     if isinstance(prompt, str):
         return (Message.user(prompt),)
@@ -125,7 +125,7 @@ def messages_of(prompt: str | Message | Sequence[Message]) -> tuple[Message, ...
     return messages
 
 
-def chat_request(prompt: Prompt, model: str, options: ChatOptions) -> ChatRequest:
+def build_chat_request(prompt: Prompt, model: str, options: ChatOptions) -> ChatRequest:
     """The request that ``prompt`` and ``options`` make. Raises TypeError and ValueError for what no server could
     take."""
     if isinstance(prompt, ChatRequest):
@@ -134,7 +134,7 @@ def chat_request(prompt: Prompt, model: str, options: ChatOptions) -> ChatReques
         return prompt
     fields: dict[str, Any] = {**options, "model": model}
     fields["stop_sequences"] = fields.get("stop_sequences") or ()
-    fields["tools"] = as_tools(fields.get("tools") or ())
+    fields["tools"] = build_tools(fields.get("tools") or ())
     # ChatOptions and ChatRequest have the same fields; a test holds them together. What is no option, and what is given
     # twice, is a TypeError here.
-    return ChatRequest(messages=messages_of(prompt), **fields)
+    return ChatRequest(messages=build_messages(prompt), **fields)

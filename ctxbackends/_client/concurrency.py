@@ -17,11 +17,11 @@ import anyio
 from ctxbackends.errors import BackendError
 
 Release: TypeAlias = Callable[[], None]
-Look: TypeAlias = Callable[[], Awaitable[int | None]]
+SlotProbe: TypeAlias = Callable[[], Awaitable[int | None]]
 """Asks the server how many it works on at once: None where it does not tell, 0 where it does not tell now."""
 
 
-def _nothing() -> None:
+def _release_nothing() -> None:
     return None
 
 
@@ -31,14 +31,14 @@ class Limiter:
     One for all event loops on which a backend is used, one loop after another.
     """
 
-    def __init__(self, limit: int | None = None, *, look: Look | None = None) -> None:
-        self._given = limit
+    def __init__(self, limit: int | None = None, *, probe: SlotProbe | None = None) -> None:
+        self._configured = limit
         self._limit = limit
-        self._look = look
-        self._known = limit is not None or look is None
+        self._probe = probe
+        self._is_known = limit is not None or probe is None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._places: anyio.CapacityLimiter | None = None
-        self._asking: asyncio.Future[BackendError | None] | None = None
+        self._slots: anyio.CapacityLimiter | None = None
+        self._probing: asyncio.Future[BackendError | None] | None = None
 
     @property
     def limit(self) -> int | None:
@@ -48,86 +48,86 @@ class Limiter:
     @property
     def is_unlimited(self) -> bool:
         """Whether everybody may go on: there is no limit, and nothing to ask for one."""
-        return self._known and self._limit is None
+        return self._is_known and self._limit is None
 
     # --- how many ---------------------------------------------------------------------------------
 
-    def set_limit(self, told: int | None) -> None:
+    def set_limit(self, limit: int | None) -> None:
         """What the server tells: how many, or None where it never does. What is configured stands, and a number below
         one tells nothing."""
-        if self._given is not None or (told is not None and told < 1):
+        if self._configured is not None or (limit is not None and limit < 1):
             return
-        self._known = True
-        self._limit = told
-        if told is not None and self._places is not None and self._loop is asyncio.get_running_loop():
-            self._places.total_tokens = told
+        self._is_known = True
+        self._limit = limit
+        if limit is not None and self._slots is not None and self._loop is asyncio.get_running_loop():
+            self._slots.total_tokens = limit
 
     def invalidate(self) -> None:
         """The server went away, or holds another model now: it is asked anew."""
-        self._known = self._given is not None or self._look is None
+        self._is_known = self._configured is not None or self._probe is None
 
-    async def _ask(self, look: Look) -> None:
+    async def _probe_limit(self, probe: SlotProbe) -> None:
         """Ask once for all who come meanwhile. An error of the look is one for each of them."""
         loop = asyncio.get_running_loop()
-        asking = self._asking
-        if asking is not None and asking.get_loop() is loop:
-            await asyncio.wait([asking])
-            if asking.cancelled():
-                await self._ask(look)
-            elif (failed := asking.result()) is not None:
+        probing = self._probing
+        if probing is not None and probing.get_loop() is loop:
+            await asyncio.wait([probing])
+            if probing.cancelled():
+                await self._probe_limit(probe)
+            elif (probe_error := probing.result()) is not None:
                 # One for each: an error that is raised in a thousand tasks would gather all of their frames.
-                raise copy.copy(failed) from failed.__cause__
+                raise copy.copy(probe_error) from probe_error.__cause__
             return
-        asking = self._asking = loop.create_future()
+        probing = self._probing = loop.create_future()
         try:
-            self.set_limit(await look())
-            asking.set_result(None)
+            self.set_limit(await probe())
+            probing.set_result(None)
         except BackendError as error:
-            asking.set_result(error)
+            probing.set_result(error)
             raise
         finally:
-            self._asking = None
-            asking.cancel()  # where it is still open: who asked was cancelled, and leaves it to the next
+            self._probing = None
+            probing.cancel()  # where it is still open: who asked was cancelled, and leaves it to the next
 
     # --- a place ----------------------------------------------------------------------------------
 
     async def acquire(self) -> Release:
         """Wait for a place, and return what gives it back, which may be called more than once. Raises what the look at
         the server raises."""
-        if not self._known and self._look is not None:
-            await self._ask(self._look)
+        if not self._is_known and self._probe is not None:
+            await self._probe_limit(self._probe)
         if self._limit is None:
-            return _nothing
+            return _release_nothing
         loop = asyncio.get_running_loop()
-        places = self._places
-        if places is None or self._loop is not loop:
-            places = self._places = anyio.CapacityLimiter(self._limit)
+        slots = self._slots
+        if slots is None or self._loop is not loop:
+            slots = self._slots = anyio.CapacityLimiter(self._limit)
             self._loop = loop
-        place = _Place(places, loop)
+        slot = _Slot(slots, loop)
         try:
-            places.acquire_on_behalf_of_nowait(place)  # without a trip through the event loop
+            slots.acquire_on_behalf_of_nowait(slot)  # without a trip through the event loop
         except anyio.WouldBlock:
-            await places.acquire_on_behalf_of(place)
-        return place.release
+            await slots.acquire_on_behalf_of(slot)
+        return slot.release
 
 
-class _Place:
+class _Slot:
     """Taken by a request, and not by its task: one task may have several."""
 
-    __slots__ = ("_loop", "_places")
+    __slots__ = ("_loop", "_slots")
 
-    def __init__(self, places: anyio.CapacityLimiter, loop: asyncio.AbstractEventLoop) -> None:
-        self._places: anyio.CapacityLimiter | None = places
+    def __init__(self, slots: anyio.CapacityLimiter, loop: asyncio.AbstractEventLoop) -> None:
+        self._slots: anyio.CapacityLimiter | None = slots
         self._loop = loop
 
     def release(self) -> None:
-        places, self._places = self._places, None
-        if places is None or self._loop.is_closed():
+        slots, self._slots = self._slots, None
+        if slots is None or self._loop.is_closed():
             return
         if _running_loop() is self._loop:
-            places.release_on_behalf_of(self)
+            slots.release_on_behalf_of(self)
         else:  # the garbage collector may run in any thread
-            self._loop.call_soon_threadsafe(places.release_on_behalf_of, self)
+            self._loop.call_soon_threadsafe(slots.release_on_behalf_of, self)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

@@ -58,9 +58,9 @@ class ServerConnection:
         environ: Mapping[str, str] = ENVIRONMENT,
     ) -> None:
         slots = profile.slots
-        look = None if slots is None else lambda: self._ask_slots(slots(config.default_model))
+        probe = None if slots is None else lambda: self._probe_slots(slots(config.default_model))
         self.launcher = launcher
-        self.limiter = Limiter(config.max_concurrency, look=look)
+        self.limiter = Limiter(config.max_concurrency, probe=probe)
         self._sender = RequestSender(
             config,
             profile=profile,
@@ -222,7 +222,7 @@ class ServerConnection:
         except BackendError as latest:
             raise self.annotate(latest) from latest.__cause__
 
-    async def _ask_slots(self, slots: Operation[int | None]) -> int | None:
+    async def _probe_slots(self, slots: Operation[int | None]) -> int | None:
         """Return how many requests the server works on at once. Raise errors that a generation would meet without being
         sent: nobody listens, or the model is loading. All others are left to the generation."""
         try:

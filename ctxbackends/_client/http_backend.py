@@ -20,7 +20,7 @@ from ctxbackends._chat.messages import Message
 from ctxbackends._chat.requests import ChatOptions, ChatRequest, Tool
 from ctxbackends._chat.responses import Completion, Embeddings
 from ctxbackends._chat.servers import Enforcement, ModelInfo, Ping, ServerState, ServerStatus
-from ctxbackends._client.backend import Prompt, chat_request, messages_of
+from ctxbackends._client.backend import Prompt, build_chat_request, build_messages
 from ctxbackends._client.connection import ServerConnection
 from ctxbackends._client.retry import RetryPolicy
 from ctxbackends._client.sender import Launcher
@@ -28,7 +28,7 @@ from ctxbackends._client.stream import ChatStream
 from ctxbackends._config.backend_config import BackendConfig
 from ctxbackends._http.transport import Transport
 from ctxbackends._profiles.profile import Profile
-from ctxbackends._tools import as_tools
+from ctxbackends._tools import build_tools
 from ctxbackends._util.secrets import ENVIRONMENT
 from ctxbackends._wire.base import HTTPRequest, Operation, WireSettings
 from ctxbackends._wire.operations.openai import VectorEncoding, merge_embeddings
@@ -106,39 +106,39 @@ class HTTPBackend:
         return await self._list_models(self._connection.policy, None)
 
     async def _list_models(
-        self, retry: RetryPolicy | None, on_progress: OnProgress | None, *, wanted: str | None = None
+        self, retry: RetryPolicy | None, on_progress: OnProgress | None, *, model: str | None = None
     ) -> tuple[ModelInfo, ...]:
         def list_models() -> Operation[tuple[ModelInfo, ...]]:
             models = yield from self._profile.list_models()
             if self._connection.policy.ready_timeout is not None:
-                self._refuse_unloaded(models, wanted or self.default_model)
+                self._raise_if_not_loaded(models, model or self.default_model)
             return models
 
         return await self._connection.probe(list_models, retry=retry, on_progress=on_progress)
 
-    def _refuse_unloaded(self, models: Sequence[ModelInfo], name: str | None) -> None:
+    def _raise_if_not_loaded(self, models: Sequence[ModelInfo], name: str | None) -> None:
         """A llama-server router answers at once, and says of each model whether it is loaded."""
-        wanted = next((model for model in models if name in (model.id, *model.aliases)), None)
-        if wanted is None or wanted.state is None:
+        model = next((model for model in models if name in (model.id, *model.aliases)), None)
+        if model is None or model.state is None:
             return
-        if wanted.state in ("loading", "downloading"):
-            raise ModelLoadingError(200, body=f"the model {wanted.id} is loading".encode(), message="Loading model")
-        if wanted.state == "failed":
+        if model.state in ("loading", "downloading"):
+            raise ModelLoadingError(200, body=f"the model {model.id} is loading".encode(), message="Loading model")
+        if model.state == "failed":
             raise ModelLoadFailedError(
-                200, body=f"the model {wanted.id} failed to load".encode(), message="failed to load"
+                200, body=f"the model {model.id} failed to load".encode(), message="failed to load"
             )
 
     async def status(self) -> ServerStatus:
         launcher = self._connection.launcher
         if launcher is not None and not launcher.running:
-            died = launcher.failure()
+            failure = launcher.failure()
             return self._status(
-                "unreachable", str(died) if died is not None else "not started; the first request starts it"
+                "unreachable", str(failure) if failure is not None else "not started; the first request starts it"
             )
         timeouts = self._connection.probe_timeouts
         try:
             async with asyncio.timeout(timeouts.total):  # one probe, however many requests it takes
-                seen = await self._connection.execute(self._profile.status(self.default_model), timeouts=timeouts)
+                status = await self._connection.execute(self._profile.status(self.default_model), timeouts=timeouts)
         except APIConnectionError as error:
             return self._status("refused" if error.refused else "unreachable", error.problem)
         except (APITimeoutError, ServerDiedError) as error:
@@ -151,16 +151,16 @@ class HTTPBackend:
             return self._status("ready", error.problem)
         except BackendError as error:
             return self._status("error", error.problem)
-        if seen.slots is not None:
-            self._connection.limiter.set_limit(seen.slots)
-        return self._of_this(seen)
+        if status.slots is not None:
+            self._connection.limiter.set_limit(status.slots)
+        return self._fill_status(status)
 
     def _status(self, state: ServerState, problem: str | None) -> ServerStatus:
-        return self._of_this(ServerStatus(state=state, problem=problem, model=self.default_model))
+        return self._fill_status(ServerStatus(state=state, problem=problem, model=self.default_model))
 
-    def _of_this(self, seen: ServerStatus) -> ServerStatus:
-        context = seen.context_length or self._settings.context_length
-        return attrs.evolve(seen, backend=self.name, endpoint=self.endpoint, context_length=context)
+    def _fill_status(self, status: ServerStatus) -> ServerStatus:
+        context = status.context_length or self._settings.context_length
+        return attrs.evolve(status, backend=self.name, endpoint=self.endpoint, context_length=context)
 
     async def load(
         self,
@@ -172,15 +172,15 @@ class HTTPBackend:
     ) -> None:
         if self._profile.load is None:
             raise self._unsupported("load", "its models are always there")
-        steps = self._profile.load(
+        operation = self._profile.load(
             self._model(model),
             context_length=context_length or self._settings.context_length,
             keep_alive=keep_alive if keep_alive is not None else self._load_keep_alive(),
         )
-        await self._connection.execute(steps, retry=self._connection.policy, on_progress=on_progress)
+        await self._connection.execute(operation, retry=self._connection.policy, on_progress=on_progress)
         self._connection.limiter.invalidate()
         if self._profile.load_is_async:
-            await self._list_models(self._connection.policy, on_progress, wanted=self._model(model))
+            await self._list_models(self._connection.policy, on_progress, model=self._model(model))
 
     def _load_keep_alive(self) -> float | None:
         # Where the server takes it with each request, loading has none.
@@ -206,7 +206,9 @@ class HTTPBackend:
             async with self._open_stream(request, on_progress=on_progress, keep_raw=True) as stream:
                 return await stream.completed()
         if self._profile.prepare is not None:
-            await self._connection.prepare(request.model, self._preparation(request.model), on_progress=on_progress)
+            await self._connection.prepare(
+                request.model, self._build_preparation(request.model), on_progress=on_progress
+            )
         completion = await self._connection.request(
             self._encode(request, stream=False),
             decode=partial(self._codec.decode_chat, requested_model=request.model),
@@ -228,13 +230,13 @@ class HTTPBackend:
             self._encode(request, stream=True),
             self._codec.stream_decoder(),
             requested_model=request.model,
-            prepare=None if self._profile.prepare is None else self._preparation(request.model),
+            prepare=None if self._profile.prepare is None else self._build_preparation(request.model),
             retry=self._connection.policy,
             on_progress=on_progress,
             keep_raw=keep_raw,
         )
 
-    def _preparation(self, model: str) -> Callable[[], Operation[None]]:
+    def _build_preparation(self, model: str) -> Callable[[], Operation[None]]:
         assert self._profile.prepare is not None, "only asked for where there is one"
         return partial(self._profile.prepare, model, self._settings)
 
@@ -249,8 +251,8 @@ class HTTPBackend:
         encoding: VectorEncoding | None = None,
         batch_size: int | None = None,
     ) -> Embeddings:
-        steps = self._profile.embed
-        if steps is None:
+        operation = self._profile.embed
+        if operation is None:
             raise self._unsupported("embed", "the server has no embeddings")
         texts = [inputs] if isinstance(inputs, str) else list(inputs)
         size = self._profile.embed_batch if batch_size is None else batch_size
@@ -258,12 +260,12 @@ class HTTPBackend:
             raise ValueError("embed() needs at least one text")
         if not 1 <= size <= self._profile.embed_batch:
             raise ValueError(f"batch_size is {batch_size}; it must be from 1 to {self._profile.embed_batch}")
-        self._refuse_vectors(dimensions, encoding)
+        self._check_vector_options(dimensions, encoding)
         requested = self._model(model)
         batches = []
         for start in range(0, len(texts), size):
             batch = await self._connection.execute(
-                steps(
+                operation(
                     texts[start : start + size],
                     model=requested,
                     dimensions=dimensions,
@@ -278,13 +280,13 @@ class HTTPBackend:
         embeddings = merge_embeddings(batches)
         lengths = {len(vector) for vector in embeddings.vectors}
         if len(lengths) > 1 or (dimensions is not None and lengths != {dimensions}):
-            wanted = f"{dimensions}" if dimensions is not None else "one length"
+            expected = f"{dimensions}" if dimensions is not None else "one length"
             raise self._connection.annotate(
-                MalformedResponseError(f"vectors of {wanted} were expected, and {sorted(lengths)} came")
+                MalformedResponseError(f"vectors of {expected} were expected, and {sorted(lengths)} came")
             )
         return embeddings
 
-    def _refuse_vectors(self, dimensions: int | None, encoding: VectorEncoding | None) -> None:
+    def _check_vector_options(self, dimensions: int | None, encoding: VectorEncoding | None) -> None:
         if dimensions is not None and dimensions < 1:
             raise ValueError(f"dimensions is {dimensions}; it must be 1 or more")
         if dimensions is not None and not self._profile.embed_dimensions:
@@ -307,10 +309,10 @@ class HTTPBackend:
         count = self._profile.count_tokens
         if count is None:
             raise self._unsupported("count_tokens", "the server has no counter, and it is not guessed")
-        request = ChatRequest(messages=messages_of(prompt), model=self._model(model), tools=as_tools(tools))
-        return await self._connection.execute(count(request, self._counted_table()), retry=self._connection.policy)
+        request = ChatRequest(messages=build_messages(prompt), model=self._model(model), tools=build_tools(tools))
+        return await self._connection.execute(count(request, self._token_count_table()), retry=self._connection.policy)
 
-    def _counted_table(self) -> OptionTable:
+    def _token_count_table(self) -> OptionTable:
         # The counters take messages in the form of the type's own wire, whatever generation goes over.
         return self._profile.wire_apis[self._profile.wire_api]
 
@@ -331,8 +333,8 @@ class HTTPBackend:
         return chosen
 
     def _request(self, prompt: Prompt, options: ChatOptions) -> ChatRequest:
-        named = "" if isinstance(prompt, ChatRequest) else self._model(options.get("model"))
-        return chat_request(prompt, named, options)
+        model = "" if isinstance(prompt, ChatRequest) else self._model(options.get("model"))
+        return build_chat_request(prompt, model, options)
 
     def _encode(self, request: ChatRequest, *, stream: bool) -> HTTPRequest:
         try:

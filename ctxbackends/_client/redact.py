@@ -20,35 +20,35 @@ def redact(error: BackendError, secret: str) -> bool:
     messages. Return whether it was there."""
     if not secret:
         return False
-    pattern, skipped = re.escape(secret), set[str]()
+    pattern, exempt = re.escape(secret), set[str]()
     if len(secret) < _SHORTEST_ANYWHERE:
         pattern = rf"(?<![^\W_]){pattern}(?![^\W_])"  # [^\W_] is a letter or a digit
-        skipped = {"backend", "endpoint"}  # the user's own, where a key such as "1" would mask a part of an address
+        exempt = {"backend", "endpoint"}  # the user's own, where a key such as "1" would mask a part of an address
     mask = functools.partial(re.compile(pattern).sub, REDACTED)
-    found = False
-    for one in exception_chain(error):
-        for name, value in vars(one).items():
-            if name in skipped:
+    has_secret = False
+    for link in exception_chain(error):
+        for name, value in vars(link).items():
+            if name in exempt:
                 continue
-            if isinstance(one, BackendError) or isinstance(value, str):  # of other libraries' values, texts alone
-                clean = _masked(value, mask)
-                found = found or clean != value
-                setattr(one, name, clean)
-        args = tuple(_masked(value, mask) for value in one.args)
-        found = found or args != one.args
-        one.args = args
-    return found
+            if isinstance(link, BackendError) or isinstance(value, str):  # of other libraries' values, texts alone
+                clean = _mask(value, mask)
+                has_secret = has_secret or clean != value
+                setattr(link, name, clean)
+        args = tuple(_mask(value, mask) for value in link.args)
+        has_secret = has_secret or args != link.args
+        link.args = args
+    return has_secret
 
 
-def _masked(value: Any, mask: Callable[[str], str]) -> Any:
+def _mask(value: Any, mask: Callable[[str], str]) -> Any:
     if isinstance(value, str):
         return mask(value)
     if isinstance(value, bytes):  # surrogateescape gives bytes that are no UTF-8 back as they were
         return mask(value.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
     if isinstance(value, dict):
-        return {name: _masked(item, mask) for name, item in value.items()}
+        return {name: _mask(item, mask) for name, item in value.items()}
     if isinstance(value, tuple):
-        return tuple(_masked(item, mask) for item in value)
+        return tuple(_mask(item, mask) for item in value)
     if isinstance(value, list):
-        return [_masked(item, mask) for item in value]
+        return [_mask(item, mask) for item in value]
     return value

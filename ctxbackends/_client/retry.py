@@ -150,7 +150,7 @@ class _ColdStart(_Budget):
         self._started = started
         self._probe = probe
         self._on_progress = on_progress
-        self._seen: set[LoadState] = set()
+        self._states: set[LoadState] = set()
 
     @property
     def waited(self) -> float:
@@ -158,7 +158,7 @@ class _ColdStart(_Budget):
 
     def covers(self, error: BaseException) -> bool:
         state = self._state(error)
-        if state == "refused" and "loading" in self._seen:
+        if state == "refused" and "loading" in self._states:
             raise ServerDiedError(
                 "the server said that it loads its model, and then stopped listening: it died while loading"
             ) from error
@@ -175,16 +175,16 @@ class _ColdStart(_Budget):
     def report(self, error: BaseException | None, _attempts: int, _delay: float, /) -> None:
         state = self._state(error)
         assert state is not None, "only a server that starts is waited for"
-        if not self._seen:
+        if not self._states:
             _logger.info("Waiting for %s to start (%s), up to %g s", self._policy.endpoint, state, self._seconds)
-        self._seen.add(state)
+        self._states.add(state)
         if self._on_progress is not None:
             self._on_progress(
                 Loading(endpoint=self._policy.endpoint, state=state, elapsed=self.waited, budget=self._seconds)
             )
 
     def log_end(self) -> None:
-        if self._seen:
+        if self._states:
             _logger.info("Waited %.2f s for %s to start", self.waited, self._policy.endpoint)
 
     def _state(self, error: BaseException | None) -> LoadState | None:
@@ -211,14 +211,14 @@ class _Transient(_Budget):
         return attempts >= self._policy.transient_attempts
 
     def delay(self, error: BaseException | None, attempts: int, /) -> float:
-        asked = error.retry_after if isinstance(error, APIStatusError) else None
-        return float(asked if asked is not None else 0.5 * 2.0 ** (attempts - 1))
+        retry_after = error.retry_after if isinstance(error, APIStatusError) else None
+        return float(retry_after if retry_after is not None else 0.5 * 2.0 ** (attempts - 1))
 
     def report(self, error: BaseException | None, attempts: int, delay: float, /) -> None:
         # Its text may be the server's, which may repeat the prompt.
-        why = f"HTTP {error.status_code}" if isinstance(error, APIStatusError) else type(error).__name__
+        reason = f"HTTP {error.status_code}" if isinstance(error, APIStatusError) else type(error).__name__
         endpoint, total = self._policy.endpoint, self._policy.transient_attempts
-        _logger.info("Retrying %s in %g s (%s, attempt %d of %d)", endpoint, delay, why, attempts + 1, total)
+        _logger.info("Retrying %s in %g s (%s, attempt %d of %d)", endpoint, delay, reason, attempts + 1, total)
 
 
 def _load_state(error: BaseException | None, *, probe: bool) -> LoadState | None:

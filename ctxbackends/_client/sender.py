@@ -23,8 +23,8 @@ from ctxbackends._http.body import ByteStream
 from ctxbackends._http.deadlines import Deadline
 from ctxbackends._http.errors import strip_tracebacks
 from ctxbackends._http.headers import CheckedHeaders
-from ctxbackends._http.proxy import DIRECT, Route, proxied
-from ctxbackends._http.tls import tls_context
+from ctxbackends._http.proxy import DIRECT, Route, find_proxy_route
+from ctxbackends._http.tls import build_tls_context
 from ctxbackends._http.transport import RequestTimeouts, Transport
 from ctxbackends._profiles.profile import Profile
 from ctxbackends._util.secrets import MaskedHeaders, Secret
@@ -98,8 +98,8 @@ class RequestSender:
             )
         self._base_url = "" if launcher is not None or endpoint is None else endpoint
         self._route = self._build_route(config)
-        self._key, self._key_source = _found_key(config, profile, environ)
-        common = {"Content-Type": "application/json", **_account_headers(config)}
+        self._key, self._key_source = _find_key(config, profile, environ)
+        common = {"Content-Type": "application/json", **_build_account_headers(config)}
         chat = {**common, **self._auth(codec.auth_headers)}
         closing = {"Connection": "close"} if profile.close_after_stream else {}
         self._headers = {
@@ -107,13 +107,13 @@ class RequestSender:
             "chat": MaskedHeaders(chat),
             "stream": MaskedHeaders({**chat, **closing}),
         }
-        self._checked: dict[tuple[str, tuple[tuple[str, str], ...]], CheckedHeaders] = {}
-        self._connect_timeout = _first(config.connect_timeout, profile.connect_timeout)
+        self._header_cache: dict[tuple[str, tuple[tuple[str, str], ...]], CheckedHeaders] = {}
+        self._connect_timeout = _first_set(config.connect_timeout, profile.connect_timeout)
         self._open_timeouts = RequestTimeouts(connect=self._connect_timeout)
         self.stream_timeouts = StreamTimeouts(
-            first_token=_first(config.first_token_timeout, profile.first_token_timeout),
-            idle=_first(config.idle_timeout, profile.idle_timeout),
-            total=_first(config.timeout, profile.timeout),
+            first_token=_first_set(config.first_token_timeout, profile.first_token_timeout),
+            idle=_first_set(config.idle_timeout, profile.idle_timeout),
+            total=_first_set(config.timeout, profile.timeout),
         )
         self._open_phase = _shortest(
             ("first_token", self.stream_timeouts.first_token), ("total", self.stream_timeouts.total)
@@ -123,7 +123,7 @@ class RequestSender:
         if total is None:
             total, key = self.stream_timeouts.first_token, "first_token_timeout"
         self.request_timeouts = RequestTimeouts(connect=self._connect_timeout, total=total, total_key=key)
-        self.ready_timeout = _first(config.ready_timeout, profile.ready_timeout) or None
+        self.ready_timeout = _first_set(config.ready_timeout, profile.ready_timeout) or None
 
     def _build_route(self, config: BackendConfig) -> Route:
         """Where it is allowed to go, and how. Raises ConfigError and AirgapError; nothing is sent."""
@@ -131,8 +131,8 @@ class RequestSender:
             return DIRECT  # on this machine, over plain HTTP
         if self._transport.airgap:
             check_endpoint(self._base_url, trust_env=config.trust_env, backend=config.name)
-        route = proxied(self._base_url, backend=config.name) if config.trust_env else DIRECT
-        tls = tls_context(
+        route = find_proxy_route(self._base_url, backend=config.name) if config.trust_env else DIRECT
+        tls = build_tls_context(
             ca_bundle=config.ca_bundle,
             client_cert=config.client_cert,
             client_key=config.client_key,
@@ -144,8 +144,8 @@ class RequestSender:
                 "is for TLS, and has no effect without an https:// endpoint", key=key, backend=config.name
             )
         # Servers on asyncio (uvicorn, and so vLLM) end such a handshake without the alert that would say why.
-        asks = "; a server that demands a client certificate (client_cert) may end it so"
-        hint = asks if self._base_url.startswith("https://") and config.client_cert is None else ""
+        hint_mtls = "; a server that demands a client certificate (client_cert) may end it so"
+        hint = hint_mtls if self._base_url.startswith("https://") and config.client_cert is None else ""
         if route.proxy is not None:
             hint += f"; the way there is through the proxy {route.proxy}"
         return attrs.evolve(route, tls=tls, hint=hint)
@@ -191,9 +191,7 @@ class RequestSender:
     ) -> HTTPResponse:
         """Send one request once. Raise for any response but a 2xx."""
         headers = self._headers_for(request, auth)
-        url = (
-            self._base_url + _checked_path(request.path) if self.launcher is None else await self._managed_url(request)
-        )
+        url = self._base_url + _check_path(request.path) if self.launcher is None else await self._managed_url(request)
         release = await self._acquire_slot() if acquire_slot and not self.limiter.is_unlimited else None
         sent_at = time.monotonic()
         status: int | None = None
@@ -221,16 +219,14 @@ class RequestSender:
         it is closed."""
         phase, limit = self._open_phase
         headers = self._headers_for(request, "stream")
-        url = (
-            self._base_url + _checked_path(request.path) if self.launcher is None else await self._managed_url(request)
-        )
+        url = self._base_url + _check_path(request.path) if self.launcher is None else await self._managed_url(request)
         release = await self._acquire_slot() if not self.limiter.is_unlimited else None
         loop = asyncio.get_running_loop()
         sent_at = loop.time()
-        opened: ByteStream | HTTPResponse | None = None
+        result: ByteStream | HTTPResponse | None = None
         try:
             with self._transport.deadline(limit):
-                opened = await self._transport.open(
+                result = await self._transport.open(
                     url, request, headers=headers, timeouts=self._open_timeouts, route=self._route
                 )
         except APIConnectionError as error:
@@ -241,18 +237,18 @@ class RequestSender:
         except TimeoutError as error:
             raise APITimeoutError(phase, limit or 0.0, key=timeout_key(phase)) from strip_tracebacks(error)
         finally:
-            if release is not None and isinstance(opened, ByteStream):
-                opened.on_close(release)
+            if release is not None and isinstance(result, ByteStream):
+                result.on_close(release)
             elif release is not None:
                 release()
             if _logger.isEnabledFor(logging.DEBUG):
-                status = 200 if isinstance(opened, ByteStream) else opened.status if opened is not None else None
+                status = 200 if isinstance(result, ByteStream) else result.status if result is not None else None
                 _log_request(request, status, loop.time() - sent_at)
-        if isinstance(opened, ByteStream):
-            opened.sent_at = sent_at
-            return opened
-        assert opened is not None, "there was a response"
-        raise error_from_response(opened)
+        if isinstance(result, ByteStream):
+            result.sent_at = sent_at
+            return result
+        assert result is not None, "there was a response"
+        raise error_from_response(result)
 
     async def _acquire_slot(self) -> Release:
         with self._transport.cancel_on_close():
@@ -266,10 +262,10 @@ class RequestSender:
         if self.launcher is None:
             return
         deadline = time.monotonic() + (DEATH_KNOWN_AFTER if error.sent else 0.0)
-        while (died := self.launcher.failure()) is None and time.monotonic() < deadline:
+        while (failure := self.launcher.failure()) is None and time.monotonic() < deadline:
             await asyncio.sleep(0.01)
-        if died is not None:
-            raise died from error
+        if failure is not None:
+            raise failure from error
 
     def annotate(self, error: BackendError) -> BackendError:
         """Add the facts that only this side knows, and remove the API key."""
@@ -284,20 +280,22 @@ class RequestSender:
     def _headers_for(self, request: HTTPRequest, kind: Auth) -> CheckedHeaders:
         """Put together and checked once for all requests that have the same ones. Raises ConfigError."""
         key = kind, tuple(request.headers.items())
-        headers = self._checked.get(key)
+        headers = self._header_cache.get(key)
         if headers is None:
-            headers = self._checked[key] = self._transport.prepare_headers({**self._headers[kind], **request.headers})
+            headers = self._header_cache[key] = self._transport.prepare_headers(
+                {**self._headers[kind], **request.headers}
+            )
         return headers
 
     async def _managed_url(self, request: HTTPRequest) -> str:
         """The URL at the server that is started here."""
         assert self.launcher is not None, "only asked for where there is one"
         self._base_url = await self.launcher.start()
-        return self._base_url + _checked_path(request.path)
+        return self._base_url + _check_path(request.path)
 
 
 @functools.lru_cache(256)
-def _checked_path(path: str) -> str:
+def _check_path(path: str) -> str:
     """``path``, where it is one: "@other" behind a host and a port would be another host. Raises ConfigError."""
     if not path.startswith("/") or not path.isascii() or not path.isprintable() or " " in path:
         raise ConfigError(
@@ -311,18 +309,18 @@ def _log_request(request: HTTPRequest, status: int | None, seconds: float) -> No
     _logger.debug("%s %s: %s in %.3f s", request.method, request.path, status or "no response", seconds)
 
 
-def _account_headers(config: BackendConfig) -> dict[str, str]:
+def _build_account_headers(config: BackendConfig) -> dict[str, str]:
     # https://platform.openai.com/docs/api-reference/authentication
-    named = {"OpenAI-Organization": config.organization, "OpenAI-Project": config.project}
-    return {header: value for header, value in named.items() if value is not None}
+    headers = {"OpenAI-Organization": config.organization, "OpenAI-Project": config.project}
+    return {header: value for header, value in headers.items() if value is not None}
 
 
-def _found_key(config: BackendConfig, profile: Profile, environ: Mapping[str, str]) -> tuple[Secret | None, str | None]:
-    found = find_api_key(config, profile, environ)
-    return (None, None) if found is None else (Secret(found[0]), found[1])
+def _find_key(config: BackendConfig, profile: Profile, environ: Mapping[str, str]) -> tuple[Secret | None, str | None]:
+    key = find_api_key(config, profile, environ)
+    return (None, None) if key is None else (Secret(key[0]), key[1])
 
 
-def _first(*values: float | None) -> float | None:
+def _first_set(*values: float | None) -> float | None:
     return next((value for value in values if value is not None), None)
 
 

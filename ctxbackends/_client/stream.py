@@ -54,6 +54,7 @@ class ChatStream:
 
     __slots__ = (
         "__weakref__",
+        "_accumulator",
         "_body",
         "_closed",
         "_completion",
@@ -61,28 +62,27 @@ class ChatStream:
         "_due",
         "_entered",
         "_error",
-        "_folded",
-        "_left_at",
+        "_has_first",
+        "_has_progress",
         "_loading",
         "_model_checked",
-        "_news",
         "_on_progress",
         "_opening",
+        "_paused_at",
         "_paused_total",
         "_pooled",
-        "_progressed",
         "_raw",
         "_reading",
         "_ready",
         "_requested_model",
-        "_seen_first",
         "_sent_at",
         "_size",
         "_source",
-        "_timed_out",
+        "_timeout_error",
         "_timeouts",
         "_timer",
         "_waiting_since",
+        "_wakeup",
     )
 
     def __init__(
@@ -104,11 +104,11 @@ class ChatStream:
         self._pooled = pooled
         self._raw: list[bytes] | None = [] if keep_raw else None
         self._size = 0
-        self._folded = Accumulator()
+        self._accumulator = Accumulator()
         self._ready: Iterator[StreamEvent] = iter(())
         self._entered = False
         self._opening: asyncio.Task[Body] | None = None
-        self._news: asyncio.Future[None] | None = None
+        self._wakeup: asyncio.Future[None] | None = None
         self._loading: list[StreamEvent] = []
         self._body: Body | None = None
         self._closed = False
@@ -117,13 +117,13 @@ class ChatStream:
         self._model_checked = False
         # times of the event loop's clock
         self._sent_at = 0.0
-        self._left_at = 0.0  # since then, who iterates has the events, and does not wait for the server
+        self._paused_at = 0.0  # since then, who iterates has the events, and does not wait for the server
         self._paused_total = 0.0  # how long that was so, in all
         self._waiting_since: float | None = None
-        self._seen_first = False
-        self._progressed = False
+        self._has_first = False
+        self._has_progress = False
         self._reading = False
-        self._timed_out: APITimeoutError | None = None
+        self._timeout_error: APITimeoutError | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
 
@@ -146,9 +146,9 @@ class ChatStream:
                 raise
         # A task of its own, so that who iterates sees each Loading when it happens.
         self._opening = loop.create_task(self._source.reopen(first, on_progress=self._report_loading))
-        self._opening.add_done_callback(self._opened)
+        self._opening.add_done_callback(self._on_open)
         try:
-            await self._opened_or_loading(loop)
+            await self._wait_for_open_or_loading(loop)
         except BaseException:
             await self._abandon()
             raise
@@ -163,29 +163,29 @@ class ChatStream:
         self._body = body
         # Each attempt starts the clocks anew: waiting for a cold start has a budget of its own.
         self._waiting_since = self._sent_at = body.sent_at
-        self._left_at = loop.time()
+        self._paused_at = loop.time()
 
-    def _report_loading(self, seen: Loading) -> None:
+    def _report_loading(self, loading: Loading) -> None:
         if self._on_progress is not None:
-            self._on_progress(seen)
-        self._loading.append(seen)
+            self._on_progress(loading)
+        self._loading.append(loading)
         self._notify()
 
-    def _opened(self, opening: asyncio.Task[Body]) -> None:
+    def _on_open(self, opening: asyncio.Task[Body]) -> None:
         if not opening.cancelled():
             opening.exception()  # looked at here, so that a stream that nobody reads or leaves logs nothing
         self._notify()
 
     def _notify(self) -> None:
-        if self._news is not None and not self._news.done():
-            self._news.set_result(None)
+        if self._wakeup is not None and not self._wakeup.done():
+            self._wakeup.set_result(None)
 
-    async def _opened_or_loading(self, loop: asyncio.AbstractEventLoop) -> None:
+    async def _wait_for_open_or_loading(self, loop: asyncio.AbstractEventLoop) -> None:
         """Return when the answer has begun, or when there is something to say about the wait for it."""
         assert self._opening is not None, "the request did not go straight through"
         while not self._opening.done() and not self._loading:
-            self._news = loop.create_future()
-            await self._news
+            self._wakeup = loop.create_future()
+            await self._wakeup
         if self._body is None and self._opening.done():
             self._begin(self._opening.result(), loop)
 
@@ -259,32 +259,32 @@ class ChatStream:
             raise ClosedError("the stream is not open; use it inside `async with`")
         loop = asyncio.get_running_loop()
         if self._body is None:
-            await self._opened_or_loading(loop)
+            await self._wait_for_open_or_loading(loop)
         if self._loading:
             self._ready, self._loading = iter(self._loading), []
             return
         body = self._body
         assert body is not None, "it is open, or there was something to say"
         now = loop.time()
-        self._paused_total += now - self._left_at
+        self._paused_total += now - self._paused_at
         self._reading = True
         try:
             # The first event mostly comes with the headers: it is not to wait until its time limit is set up.
-            events = [] if self._seen_first else self._decode_arrived(body)
+            events = [] if self._has_first else self._decode_buffered(body)
             if not events:
-                if self._seen_first or self._progressed:
+                if self._has_first or self._has_progress:
                     self._waiting_since = now
                 if self._timer is None:
                     self._schedule_timeout(loop)
             while not events:
                 if self._decoder.failure is not None:  # the events that came before it were handed on first
-                    raise self._interrupted(self._decoder.failure, body)
+                    raise self._build_interruption(self._decoder.failure, body)
                 try:  # what was read has no name here: reports of an error show the values of frames
                     events = self._decode(await body.read_chunk(), body)
                 except APIConnectionError as error:
-                    if self._timed_out is not None:
-                        raise self._timed_out from error.__cause__
-                    raise self._interrupted(error, body) from error
+                    if self._timeout_error is not None:
+                        raise self._timeout_error from error.__cause__
+                    raise self._build_interruption(error, body) from error
         except BackendError as error:
             self._error = explained = self._source.annotate(error)
             self._close()
@@ -295,20 +295,20 @@ class ChatStream:
             raise
         finally:
             self._reading = False
-            self._left_at = loop.time()
+            self._paused_at = loop.time()
         self._waiting_since = None
         self._ready = iter(events)
-        if not self._seen_first:
+        if not self._has_first:
             if all(isinstance(event, PromptProgress) for event in events):
-                self._progressed = True  # the first token is still awaited, and this is a sign of life
+                self._has_progress = True  # the first token is still awaited, and this is a sign of life
             else:
-                self._seen_first = True
+                self._has_first = True
                 if self._timer is not None:
                     self._schedule_timeout(loop)  # from here on the limit between tokens holds, which may pass sooner
         if self._decoder.finished:
             await self._finish(body)
 
-    def _decode_arrived(self, body: Body) -> list[StreamEvent]:
+    def _decode_buffered(self, body: Body) -> list[StreamEvent]:
         data = body.read_buffered() if self._decoder.failure is None else b""
         return self._decode(data, body) if data else []
 
@@ -316,7 +316,7 @@ class ChatStream:
         """The events that ``data`` completes, b"" the end; none where more must come."""
         self._size += len(data)
         if self._size > MAX_STREAM_BYTES:
-            raise self._interrupted(ResponseTooLargeError("the stream", MAX_STREAM_BYTES), body)
+            raise self._build_interruption(ResponseTooLargeError("the stream", MAX_STREAM_BYTES), body)
         if self._raw is not None:
             self._raw.append(data)
         decoder = self._decoder
@@ -324,7 +324,7 @@ class ChatStream:
         if not self._model_checked and decoder.served_model is not None:
             self._model_checked = True
             self._source.check_model(decoder.served_model)
-        self._folded.add(*events)
+        self._accumulator.add(*events)
         return events
 
     async def _finish(self, body: Body) -> None:
@@ -332,7 +332,7 @@ class ChatStream:
             self._timer.cancel()
             self._timer = None
         # Before the drain: the answer is whole, and a cancel in the drain must not lose it.
-        self._completion = self._folded.completion(
+        self._completion = self._accumulator.completion(
             requested_model=self._requested_model,
             served_model=self._decoder.served_model,
             response_id=self._decoder.response_id,
@@ -349,10 +349,10 @@ class ChatStream:
         finally:
             body.close()
 
-    def _interrupted(self, error: BackendError, body: Body) -> BackendError:
+    def _build_interruption(self, error: BackendError, body: Body) -> BackendError:
         """``error`` with what had arrived. One that says more than that the stream broke stays what it is, as the
         cause."""
-        partial = self._folded.partial(served_model=self._decoder.served_model)
+        partial = self._accumulator.partial(served_model=self._decoder.served_model)
         if isinstance(error, StreamInterruptedError):
             error.partial = partial
             error.request_id = find_request_id(body.headers)
@@ -369,7 +369,7 @@ class ChatStream:
     def _schedule_timeout(self, loop: asyncio.AbstractEventLoop) -> None:
         """See to it that there is a look before a limit can have passed. The times only move on while a stream is read,
         so a look that is set stays as it is, and finds out what to do next."""
-        limit = self._timeouts.idle if self._seen_first else self._timeouts.first_token
+        limit = self._timeouts.idle if self._has_first else self._timeouts.first_token
         since = self._waiting_since if self._waiting_since is not None else loop.time()
         due = math.inf if limit is None else since + limit
         if self._timeouts.total is not None:
@@ -392,23 +392,24 @@ class ChatStream:
         if self._timeouts.total is not None and now >= self._sent_at + self._paused_total + self._timeouts.total:
             self._time_out("total", self._timeouts.total)
             return
-        phase, limit = (
-            ("idle", self._timeouts.idle) if self._seen_first else ("first_token", self._timeouts.first_token)
-        )
+        phase, limit = ("idle", self._timeouts.idle) if self._has_first else ("first_token", self._timeouts.first_token)
         if limit is not None and self._waiting_since is not None and now >= self._waiting_since + limit:
             self._time_out(phase, limit)
             return
         self._schedule_timeout(loop)
 
     def _time_out(self, phase: str, limit: float) -> None:
-        self._timed_out = APITimeoutError(
-            phase, limit, key=timeout_key(phase), partial=self._folded.partial(served_model=self._decoder.served_model)
+        self._timeout_error = APITimeoutError(
+            phase,
+            limit,
+            key=timeout_key(phase),
+            partial=self._accumulator.partial(served_model=self._decoder.served_model),
         )
         if self._body is not None:
             self._body.close()  # the pending read ends, and the server sees that nobody waits any more
 
 
 def _check_timeouts(stream: weakref.ref[ChatStream], loop: asyncio.AbstractEventLoop) -> None:
-    watched = stream()
-    if watched is not None:
-        watched._check_timeouts(loop)
+    live = stream()
+    if live is not None:
+        live._check_timeouts(loop)

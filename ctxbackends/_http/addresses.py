@@ -36,7 +36,7 @@ _UNSPECIFIED: tuple[_Network, ...] = (IPv4Network("0.0.0.0/32"), IPv6Network("::
 _NUMERIC = re.compile(r"(0x[0-9a-f]*|[0-9]+)(\.(0x[0-9a-f]*|[0-9]+)){0,3}\.?", re.ASCII | re.IGNORECASE)
 
 
-def address_of(host: str) -> IPv4Address | IPv6Address | None:
+def parse_address(host: str) -> IPv4Address | IPv6Address | None:
     """The address that ``host`` is written as, in any form that the C library takes (``0x7f.1``, ``2130706433``), an
     IPv4 address inside of IPv6 as the IPv4 address; None for a name."""
     if _NUMERIC.fullmatch(host):
@@ -51,7 +51,7 @@ def address_of(host: str) -> IPv4Address | IPv6Address | None:
     return address.ipv4_mapped or address if isinstance(address, IPv6Address) else address
 
 
-def _within(address: IPv4Address | IPv6Address, networks: Collection[_Network]) -> bool:
+def _in_any(address: IPv4Address | IPv6Address, networks: Collection[_Network]) -> bool:
     return any(address.version == network.version and address in network for network in networks)
 
 
@@ -62,20 +62,20 @@ def is_localhost(name: str) -> bool:
 
 def is_loopback(host: str) -> bool:
     """Whether ``host`` is this machine, as far as its text says: nothing is looked up."""
-    address = address_of(host)
-    return is_localhost(host) if address is None else _within(address, (*LOOPBACK, *_UNSPECIFIED))
+    address = parse_address(host)
+    return is_localhost(host) if address is None else _in_any(address, (*LOOPBACK, *_UNSPECIFIED))
 
 
-def is_inside(host: str) -> bool | None:
+def is_private_address(host: str) -> bool | None:
     """Whether the address that ``host`` is written as is loopback or in a private network; None for a name."""
-    address = address_of(host)
-    return None if address is None else _within(address, (*PRIVATE, *_UNSPECIFIED))
+    address = parse_address(host)
+    return None if address is None else _in_any(address, (*PRIVATE, *_UNSPECIFIED))
 
 
 def is_local(host: str) -> bool:
     """Return whether ``host`` is loopback or in a private network. Nothing is looked up: a name other than localhost is
     not."""
-    return is_loopback(host) or is_inside(host) is True
+    return is_loopback(host) or is_private_address(host) is True
 
 
 # --- airgap -------------------------------------------------------------------------------------------
@@ -84,8 +84,8 @@ def is_local(host: str) -> bool:
 def check_endpoint(endpoint: str | None, *, trust_env: bool, backend: str | None = None) -> None:
     """Raise AirgapError where the endpoint's host is an address outside, or proxies may be used. What a name leads to
     is known when it is looked up; ``check_addresses`` judges it then."""
-    address = address_of(urlsplit(endpoint or "").hostname or "")
-    if address is not None and not _within(address, PRIVATE):
+    address = parse_address(urlsplit(endpoint or "").hostname or "")
+    if address is not None and not _in_any(address, PRIVATE):
         raise AirgapError(f"the endpoint {endpoint} is {_OUTSIDE}", endpoint=endpoint, backend=backend)
     if trust_env:
         problem = f"a proxy could take what is for {endpoint} anywhere, and airgap is on; leave out trust_env"
@@ -96,11 +96,11 @@ def check_addresses(host: str, addresses: Collection[str]) -> None:
     """Raise AirgapError unless each of the addresses that ``host`` leads to is inside; those of localhost must be
     loopback. All of them: which one is connected to is a matter of chance."""
     allowed = LOOPBACK if is_localhost(host) else PRIVATE
-    for written in addresses:
-        address = address_of(written.partition("%")[0])
-        if address is None or not _within(address, allowed):
-            leads = f"{host} is" if written == host else f"{host} resolves to {written}, which is"
-            raise AirgapError(f"{leads} {_OUTSIDE if allowed is PRIVATE else 'not loopback'}")
+    for text in addresses:
+        address = parse_address(text.partition("%")[0])
+        if address is None or not _in_any(address, allowed):
+            subject = f"{host} is" if text == host else f"{host} resolves to {text}, which is"
+            raise AirgapError(f"{subject} {_OUTSIDE if allowed is PRIVATE else 'not loopback'}")
 
 
 _OUTSIDE = "neither loopback nor in a private network; nothing was sent to it"

@@ -29,11 +29,11 @@ class ByteStream:
         self._on_close: Callable[[], None] | None = None
 
     def __del__(self) -> None:
-        self._closed()  # a stream that somebody forgot must not keep its place for ever
+        self._notify_closed()  # a stream that somebody forgot must not keep its place for ever
 
-    def on_close(self, told: Callable[[], None]) -> None:
+    def on_close(self, callback: Callable[[], None]) -> None:
         """``told`` is called once, when the stream is closed."""
-        self._on_close = told
+        self._on_close = callback
 
     def read_buffered(self) -> bytes:
         """Return the bytes that have come already; b"" where none have, or :meth:`read_chunk` has more to say."""
@@ -45,9 +45,9 @@ class ByteStream:
         try:
             return await self._response.content.readany()
         except AIOHTTP_ERRORS as error:
-            left = _came_before(self._response.content)
-            if left:
-                return left  # the error comes again with the next read
+            rest = _read_before_error(self._response.content)
+            if rest:
+                return rest  # the error comes again with the next read
             raise translate(error, reused=False, started=True) from strip_tracebacks(error)
 
     @property
@@ -63,15 +63,15 @@ class ByteStream:
         """Close at once, without waiting, so that the server sees it and frees its slot. Where the body was read to its
         end, the connection is pooled already and stays."""
         self._response.close()
-        self._closed()
+        self._notify_closed()
 
-    def _closed(self) -> None:
-        told, self._on_close = self._on_close, None
-        if told is not None:
-            told()
+    def _notify_closed(self) -> None:
+        callback, self._on_close = self._on_close, None
+        if callback is not None:
+            callback()
 
 
-def _came_before(content: aiohttp.StreamReader) -> bytes:
+def _read_before_error(content: aiohttp.StreamReader) -> bytes:
     """What had arrived before the connection broke: aiohttp raises the error first and keeps the bytes."""
     error = content.exception()
     if error is None:
@@ -101,7 +101,7 @@ async def read_body(response: aiohttp.ClientResponse) -> HTTPResponse:
     if is_success(response):
         body = await content.readany()  # a small answer comes with its headers, and ends there
         if not content.at_eof():
-            body = await _read_on([body], content, MAX_BODY_BYTES + 1)
+            body = await _read_more([body], content, MAX_BODY_BYTES + 1)
             if len(body) > MAX_BODY_BYTES:
                 raise ResponseTooLargeError("the answer", MAX_BODY_BYTES)
         return HTTPResponse(status=response.status, headers=response.headers, body=body)
@@ -109,17 +109,17 @@ async def read_body(response: aiohttp.ClientResponse) -> HTTPResponse:
     # The status is the answer. A body that breaks off, or that does not come, takes nothing from it.
     with suppress(TimeoutError, *AIOHTTP_ERRORS):
         async with asyncio.timeout(ERROR_BODY_SECONDS):
-            await _read_on(parts, content, ERROR_BODY_BYTES)
+            await _read_more(parts, content, ERROR_BODY_BYTES)
     headers = {name.lower(): value for name, value in response.headers.items()}  # a plain value, for an error to keep
     return HTTPResponse(
         status=response.status, headers=headers, body=b"".join(parts)[:ERROR_BODY_BYTES], received_at=time.time()
     )
 
 
-async def _read_on(parts: list[bytes], content: aiohttp.StreamReader, enough: int) -> bytes:
+async def _read_more(parts: list[bytes], content: aiohttp.StreamReader, limit: int) -> bytes:
     """Read to the end, or until ``enough`` bytes are there, into ``parts``; they are joined at the end alone."""
     size = sum(map(len, parts))
-    while size < enough and (chunk := await content.readany()):
+    while size < limit and (chunk := await content.readany()):
         parts.append(chunk)
         size += len(chunk)
     return b"".join(parts)

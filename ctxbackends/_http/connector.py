@@ -42,11 +42,11 @@ class LoopbackResolver(aiohttp.ThreadedResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        found = await super().resolve(host, port, family)
+        results = await super().resolve(host, port, family)
         if self._airgap:
-            check_addresses(host, [result["host"] for result in found])
-        usable = [result for result in found if result["host"] != "::1" or _has_ipv6_loopback()]
-        return usable or found
+            check_addresses(host, [result["host"] for result in results])
+        usable = [result for result in results if result["host"] != "::1" or _has_ipv6_loopback()]
+        return usable or results
 
 
 def _has_ipv6_loopback() -> bool:
@@ -58,7 +58,7 @@ def _has_ipv6_loopback() -> bool:
     return True
 
 
-def airgapped_socket(address: tuple[Any, ...]) -> socket.socket:
+def create_checked_socket(address: tuple[Any, ...]) -> socket.socket:
     """What every connection begins with: aiohttp asks no resolver about a host that is an address already."""
     host = str(address[4][0])
     check_addresses(host, [host])
@@ -75,7 +75,7 @@ class Connector(aiohttp.TCPConnector):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self._known: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._pooled: weakref.WeakSet[Any] = weakref.WeakSet()
 
     async def connect(
         self,
@@ -86,11 +86,11 @@ class Connector(aiohttp.TCPConnector):
         while True:
             connection = await super().connect(req, traces, timeout)
             protocol, transport = connection.protocol, connection.transport
-            if protocol not in self._known:
-                self._known.add(protocol)
+            if protocol not in self._pooled:
+                self._pooled.add(protocol)
                 return connection
-            spoiled = protocol is None or protocol.should_close or transport is None or transport.is_closing()
-            if not spoiled and not _has_unread(transport):
+            is_broken = protocol is None or protocol.should_close or transport is None or transport.is_closing()
+            if not is_broken and not _has_unread(transport):
                 context = _context.get()
                 if context is not None:
                     context.reused_at = time.monotonic()
@@ -110,34 +110,34 @@ def _has_unread(transport: asyncio.Transport | None) -> bool:
     if sys.platform == "win32":
         # The proactor's pending read takes data at once, and the end of the connection shows here.
         return bool(select.select([descriptor], [], [], 0)[0])
-    looked = select.poll()  # select() takes no descriptor from 1024 on here
-    looked.register(descriptor, select.POLLIN)
-    return bool(looked.poll(0))
+    poller = select.poll()  # select() takes no descriptor from 1024 on here
+    poller.register(descriptor, select.POLLIN)
+    return bool(poller.poll(0))
 
 
 class RequestContext:
     """One request and its answer, around which aiohttp's errors become ours. ``reused_at``: when the connection was
     taken from the pool, None where it is new. ``refused``: no connection to this address was allowed."""
 
-    __slots__ = ("_before", "_connect_timeout", "_route", "refused", "reused_at")
+    __slots__ = ("_connect_timeout", "_route", "_token", "airgap_error", "reused_at")
 
     def __init__(self, route: Route, connect_timeout: float | None) -> None:
         self._route = route
         self._connect_timeout = connect_timeout
         self.reused_at: float | None = None
-        self.refused: AirgapError
+        self.airgap_error: AirgapError
 
     def __enter__(self) -> Self:
-        self._before = _context.set(self)
+        self._token = _context.set(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        _context.reset(self._before)
+        _context.reset(self._token)
         if isinstance(error, AirgapError):
             # Made anew: the frames of the resolver's error hold the request's headers, and others may wait for it.
-            self.refused = AirgapError(error.problem, key=error.key)
+            self.airgap_error = AirgapError(error.problem, key=error.key)
             return True
         if isinstance(error, BackendError) or not isinstance(error, AIOHTTP_ERRORS):
             return False

@@ -13,17 +13,17 @@ from types import TracebackType
 from ctxbackends.errors import ClosedError
 
 _CLOSED = "this registry or backend is closed"
-_TOGETHER = 0.01
+_GROUP_SECONDS = 0.01
 
 
 class Deadlines:
     """Those of one client, on one event loop after another."""
 
-    __slots__ = ("_due", "_loop", "_timer", "closed", "open")
+    __slots__ = ("_due", "_loop", "_timer", "active", "closed")
 
     def __init__(self) -> None:
         self.closed = False
-        self.open: set[Deadline] = set()
+        self.active: set[Deadline] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -36,12 +36,12 @@ class Deadlines:
     def close(self) -> None:
         """End all of them at once, and those that begin later at their beginning."""
         self.closed = True
-        for one in list(self.open):
-            loop = one.task.get_loop()
+        for deadline in list(self.active):
+            loop = deadline.task.get_loop()
             if loop is asyncio.get_running_loop():
-                one.end(ClosedError(_CLOSED))
+                deadline.end(ClosedError(_CLOSED))
             elif not loop.is_closed():
-                loop.call_soon_threadsafe(one.end, ClosedError(_CLOSED))
+                loop.call_soon_threadsafe(deadline.end, ClosedError(_CLOSED))
         if self._timer is not None and self._loop is asyncio.get_running_loop():
             self._timer.cancel()
             self._timer = None
@@ -58,26 +58,28 @@ class Deadlines:
     def _check(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
         now = loop.time()
-        left = [one for one in self.open if one.due is not None and one.task.get_loop() is loop]
-        for one in left:
-            if one.due is not None and one.due <= now:
-                one.end(TimeoutError())
-        nexts = [one.due for one in left if one.due is not None and one.due > now]
-        if nexts:
+        pending = [
+            deadline for deadline in self.active if deadline.due is not None and deadline.task.get_loop() is loop
+        ]
+        for deadline in pending:
+            if deadline.due is not None and deadline.due <= now:
+                deadline.end(TimeoutError())
+        due_times = [deadline.due for deadline in pending if deadline.due is not None and deadline.due > now]
+        if due_times:
             # Many that end one after another are ended in groups: each look goes through all that are left.
-            self.schedule(max(min(nexts), now + _TOGETHER), loop)
+            self.schedule(max(min(due_times), now + _GROUP_SECONDS), loop)
 
 
 class Deadline:
     """That of one task. It is ended as asyncio.timeout ends one: the task is cancelled, and the error comes out unless
     somebody else had cancelled the task as well."""
 
-    __slots__ = ("_cancelling", "_deadlines", "_end", "_seconds", "due", "task")
+    __slots__ = ("_deadlines", "_error", "_prior_cancels", "_seconds", "due", "task")
 
     def __init__(self, deadlines: Deadlines, seconds: float | None) -> None:
         self._deadlines = deadlines
         self._seconds = seconds
-        self._end: Exception | None = None
+        self._error: Exception | None = None
         self.due: float | None = None
 
     def __enter__(self) -> None:
@@ -86,24 +88,24 @@ class Deadline:
         task = asyncio.current_task()
         assert task is not None, "only a task waits"
         self.task = task
-        self._cancelling = task.cancelling()
+        self._prior_cancels = task.cancelling()
         if self._seconds is not None:
             loop = task.get_loop()
             self.due = due = loop.time() + self._seconds
             self._deadlines.schedule(due, loop)
-        self._deadlines.open.add(self)
+        self._deadlines.active.add(self)
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._deadlines.open.discard(self)
-        if self._end is None:
+        self._deadlines.active.discard(self)
+        if self._error is None:
             return
-        if self.task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
-            raise self._end from None
+        if self.task.uncancel() <= self._prior_cancels and kind is asyncio.CancelledError:
+            raise self._error from None
 
     def end(self, error: Exception) -> None:
         """On the task's own loop. Nothing happens where it is over by now."""
-        if self._end is None and self in self._deadlines.open:
-            self._end = error
+        if self._error is None and self in self._deadlines.active:
+            self._error = error
             self.task.cancel()

@@ -9,8 +9,8 @@ from typing import Any, TypeAlias, cast
 
 import aiohttp
 
-from ctxbackends._http.proxy import DIRECT, Route, is_proxy, proxy_refusal
-from ctxbackends._http.tls import alert_of, not_verified
+from ctxbackends._http.proxy import DIRECT, Route, is_proxy, proxy_error
+from ctxbackends._http.tls import describe_verify_error, find_alert
 from ctxbackends._util.secrets import exception_chain
 from ctxbackends.errors import APIConnectionError, BackendError, MalformedResponseError
 
@@ -34,17 +34,17 @@ _NOT_SENT: tuple[tuple[type[BaseException], _Translation], ...] = (
     (
         aiohttp.ClientConnectorCertificateError,
         lambda error: APIConnectionError(
-            f"its certificate does not verify ({not_verified(getattr(error, 'certificate_error', error))})",
+            f"its certificate does not verify ({describe_verify_error(getattr(error, 'certificate_error', error))})",
             permanent=True,
         ),
     ),
     (aiohttp.ClientSSLError, lambda error: APIConnectionError(f"no TLS connection ({_reason(error)})", permanent=True)),
     (aiohttp.InvalidURL, lambda _: APIConnectionError("the URL is invalid", permanent=True)),
-    (aiohttp.ClientConnectorError, lambda error: _not_connected(error)),
+    (aiohttp.ClientConnectorError, lambda error: _connect_error(error)),
 )
 
 
-def _not_connected(error: BaseException) -> APIConnectionError:
+def _connect_error(error: BaseException) -> APIConnectionError:
     number = getattr(getattr(error, "os_error", None), "errno", None)
     return APIConnectionError(
         "connection refused" if number == errno.ECONNREFUSED else _reason(error), refused=number == errno.ECONNREFUSED
@@ -57,25 +57,27 @@ def translate(error: BaseException, *, reused: bool, started: bool, route: Route
     if isinstance(error, UnicodeError):
         return APIConnectionError("the name does not resolve (it is no host name)", permanent=True)
     if isinstance(error, aiohttp.ClientHttpProxyError):
-        return proxy_refusal(route, error.status)
+        return proxy_error(route, error.status)
     if isinstance(error, aiohttp.ClientConnectorError) and (
         isinstance(error, aiohttp.ClientProxyConnectionError) or is_proxy(route, error.host, error.port)
     ):
         # Never ``refused``, which is the sign of a server that starts.
-        seen = next(make(error) for kind, make in _NOT_SENT if isinstance(error, kind))  # the last row is for all
+        # The last row matches every connector error.
+        direct_error = next(build(error) for kind, build in _NOT_SENT if isinstance(error, kind))
         return APIConnectionError(
-            f"the proxy {route.proxy} cannot be used: {seen.problem}; the environment names it, and trust_env lets it",
-            permanent=getattr(seen, "permanent", False),
+            f"cannot connect to the proxy {route.proxy}: {direct_error.problem}; correct the proxy variables of the "
+            "environment, or remove trust_env",
+            permanent=getattr(direct_error, "permanent", False),
         )
-    alert = next((said for said in map(alert_of, exception_chain(error)) if said), None)
+    alert = next((alert for alert in map(find_alert, exception_chain(error)) if alert), None)
     if alert is not None:
         return APIConnectionError(f"no TLS connection: {alert}", permanent=True)
     inner = getattr(error, "os_error", None)
     if isinstance(inner, ConnectionResetError) and inner.errno is None:  # without a number it is asyncio's own
         return APIConnectionError(f"the other side ended the TLS handshake{route.hint}")
-    for kind, make in _NOT_SENT:
+    for kind, build in _NOT_SENT:
         if isinstance(error, kind):
-            return make(error)
+            return build(error)
     if isinstance(error, aiohttp.ClientPayloadError):
         return APIConnectionError("the connection broke before the answer was whole", sent=True)
     if isinstance(error, aiohttp.ServerDisconnectedError | OSError):
@@ -98,13 +100,13 @@ def _first_line(error: BaseException) -> str:
 def strip_tracebacks(error: BaseException) -> BaseException:
     """``error`` and those that it came from, less what their frames and facts hold of the request: the key is in its
     headers."""
-    for one in exception_chain(error):
-        one.__traceback__ = None
-        if isinstance(one, aiohttp.ClientResponseError):
-            one.request_info = one.request_info._replace(headers=cast(Any, {}))
-            one.headers, one.history, one.args = None, (), ()
-        elif isinstance(one, aiohttp.ServerDisconnectedError) and not isinstance(one.message, str):
-            one.message, one.args = "Server disconnected", ("Server disconnected",)  # a half-read answer was there
+    for link in exception_chain(error):
+        link.__traceback__ = None
+        if isinstance(link, aiohttp.ClientResponseError):
+            link.request_info = link.request_info._replace(headers=cast(Any, {}))
+            link.headers, link.history, link.args = None, (), ()
+        elif isinstance(link, aiohttp.ServerDisconnectedError) and not isinstance(link.message, str):
+            link.message, link.args = "Server disconnected", ("Server disconnected",)  # a half-read answer was there
     return error
 
 

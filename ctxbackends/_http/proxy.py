@@ -32,7 +32,7 @@ class Route:
 DIRECT = Route()
 
 
-def proxied(endpoint: str, *, backend: str | None = None) -> Route:
+def find_proxy_route(endpoint: str, *, backend: str | None = None) -> Route:
     """The route to ``endpoint`` by the proxies of the environment; loopback is never proxied.
 
     Raises ConfigError, which shows nothing of the proxy's URL but its scheme, where that cannot be used.
@@ -42,17 +42,17 @@ def proxied(endpoint: str, *, backend: str | None = None) -> Route:
     if is_loopback(host):
         return DIRECT
     proxies = urllib.request.getproxies_environment()
-    place = f"[{host}]" if ":" in host else host
+    netloc = f"[{host}]" if ":" in host else host
     bypass = urllib.request.proxy_bypass_environment  # type: ignore[attr-defined]  # typeshed has it not
-    if bypass(f"{place}:{parts.port}" if parts.port else place, proxies):
+    if bypass(f"{netloc}:{parts.port}" if parts.port else netloc, proxies):
         return DIRECT
     name = parts.scheme if proxies.get(parts.scheme) else "all"
-    written = proxies.get(name)
-    if not written:
+    url = proxies.get(name)
+    if not url:
         return DIRECT
-    problem, route = _route_by(written if "://" in written else f"http://{written}")
+    problem, route = _parse_proxy_url(url if "://" in url else f"http://{url}")
     if problem:
-        del written, proxies  # a traceback may show the values of a frame
+        del url, proxies  # a traceback may show the values of a frame
         raise ConfigError(
             f"{name.upper()}_PROXY of the environment {problem}; correct it, add the host to NO_PROXY, or leave out "
             "trust_env",
@@ -62,12 +62,12 @@ def proxied(endpoint: str, *, backend: str | None = None) -> Route:
     return route
 
 
-def _route_by(url: str) -> tuple[str, Route]:
+def _parse_proxy_url(url: str) -> tuple[str, Route]:
     """What is wrong with the proxy's URL, or the route over it."""
     scheme = url.partition("://")[0].lower()
     if scheme not in ("http", "https"):
-        shown = scheme if re.fullmatch("[a-z0-9+.-]{1,16}", scheme) else "another kind"
-        return f"names a proxy of {shown}, and only http:// and https:// proxies can be used", DIRECT
+        label = scheme if re.fullmatch("[a-z0-9+.-]{1,16}", scheme) else "another kind"
+        return f"names a proxy of {label}, and only http:// and https:// proxies can be used", DIRECT
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
@@ -80,8 +80,8 @@ def _route_by(url: str) -> tuple[str, Route]:
         credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         encoded = b64encode(credentials.encode("utf-8", "replace")).decode()
         headers["Proxy-Authorization"] = f"Basic {encoded}"  # RFC 7617
-    place = f"[{host}]" if ":" in host else host
-    return "", Route(proxy=f"{scheme}://{place}{'' if port is None else f':{port}'}", proxy_headers=headers)
+    netloc = f"[{host}]" if ":" in host else host
+    return "", Route(proxy=f"{scheme}://{netloc}{'' if port is None else f':{port}'}", proxy_headers=headers)
 
 
 def is_proxy(route: Route, host: str, port: int | None) -> bool:
@@ -90,10 +90,12 @@ def is_proxy(route: Route, host: str, port: int | None) -> bool:
     return (proxy.hostname, proxy.port or {"http": 80, "https": 443}.get(proxy.scheme)) == (host, port)
 
 
-def proxy_refusal(route: Route, status: int) -> APIConnectionError:
+def proxy_error(route: Route, status: int) -> APIConnectionError:
     """What a proxy's own answer means. ``refused`` on none of them: that is the sign of a server that starts."""
     if status == 407:
-        why = "wants other credentials, or some (user:password@ in its URL; HTTP 407)"
+        reason = "wants other credentials, or some (user:password@ in its URL; HTTP 407)"
     else:
-        why = f"does not connect to it (HTTP {status})"
-    return APIConnectionError(f"the proxy {route.proxy} {why}", permanent=status < 500)  # 5xx: it cannot reach it now
+        reason = f"does not connect to it (HTTP {status})"
+    return APIConnectionError(
+        f"the proxy {route.proxy} {reason}", permanent=status < 500
+    )  # 5xx: it cannot reach it now

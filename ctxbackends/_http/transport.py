@@ -18,11 +18,11 @@ import aiohttp
 import attrs
 
 from ctxbackends._http.body import ByteStream, is_success, read_body
-from ctxbackends._http.connector import Connector, LoopbackResolver, RequestContext, airgapped_socket
+from ctxbackends._http.connector import Connector, LoopbackResolver, RequestContext, create_checked_socket
 from ctxbackends._http.deadlines import Deadline, Deadlines
 from ctxbackends._http.errors import StaleConnectionError, strip_tracebacks
-from ctxbackends._http.headers import CheckedHeaders, checked_headers
-from ctxbackends._http.proxy import DIRECT, Route, proxy_refusal
+from ctxbackends._http.headers import CheckedHeaders, check_headers
+from ctxbackends._http.proxy import DIRECT, Route, proxy_error
 from ctxbackends._util.secrets import MaskedHeaders
 from ctxbackends._wire.base import HTTPRequest, HTTPResponse
 from ctxbackends.errors import (
@@ -68,7 +68,7 @@ class Transport:
                 "a session of your own looks up names in its own way, which airgap cannot judge; pass no session",
                 key="airgap",
             )
-        if session is not None and _verifies_nothing(session):
+        if session is not None and _skips_verification(session):
             raise ConfigError("the aiohttp session's connector verifies no certificates (ssl); pass one that does")
         if session is not None and session.trust_env:
             # Prompts and keys would go to the proxies of the environment, those for a server on loopback too.
@@ -108,7 +108,7 @@ class Transport:
     def prepare_headers(self, headers: Mapping[str, str]) -> CheckedHeaders:
         """What goes with each request of those that have these headers, looked at once for all of them. The own session
         has some already: what comes with a request is merged one by one, in a microsecond. Raises ConfigError."""
-        checked = checked_headers(headers)
+        checked = check_headers(headers)
         if self._borrowed is not None:
             return checked
         return CheckedHeaders((name, value) for name, value in checked.items() if _SESSION_HEADERS.get(name) != value)
@@ -141,7 +141,7 @@ class Transport:
                     if not response.content.at_eof():  # else the connection is in the pool already
                         response.release()
                     return answer
-                raise context.refused  # it held AirgapError back; every other way has left by now
+                raise context.airgap_error  # it held AirgapError back; every other way has left by now
             except StaleConnectionError:
                 pass  # left first, so that its error is not the context of what comes now
             except BackendError:
@@ -176,7 +176,7 @@ class Transport:
                     stream = ByteStream(response)
                     self._streams.add(stream)
                     return stream
-                raise context.refused  # it held AirgapError back; every other way has left by now
+                raise context.airgap_error  # it held AirgapError back; every other way has left by now
             except StaleConnectionError:
                 pass
             session = await self._fresh_session()
@@ -192,20 +192,20 @@ class Transport:
     ) -> Awaitable[aiohttp.ClientResponse]:
         if self.airgap and route.proxy is not None:
             raise AirgapError("a proxy can lead anywhere", key="trust_env")
-        sent: MaskedHeaders = (
-            headers if isinstance(headers, CheckedHeaders) else checked_headers({**headers, **request.headers})
+        sent_headers: MaskedHeaders = (
+            headers if isinstance(headers, CheckedHeaders) else check_headers({**headers, **request.headers})
         )
         if route.proxy is not None and not url.startswith("https:"):
             # A proxy takes them from the request itself, and keeps them.
-            sent = MaskedHeaders({**sent, **route.proxy_headers})
+            sent_headers = MaskedHeaders({**sent_headers, **route.proxy_headers})
         return session.request(
             request.method,
             url,
             data=request.body,
-            headers=sent,
+            headers=sent_headers,
             raise_for_status=False,  # a borrowed session may have it set; the status is ours to read
             allow_redirects=False,  # a redirect would carry the prompt and the key to another host
-            timeout=_timeout(timeouts.connect),
+            timeout=_build_timeout(timeouts.connect),
             ssl=route.tls or True,
             proxy=route.proxy,
             proxy_headers=route.proxy_headers,
@@ -247,7 +247,7 @@ class Transport:
             connector=Connector(
                 limit=0,
                 resolver=LoopbackResolver(airgap=self.airgap),
-                socket_factory=airgapped_socket if self.airgap else None,
+                socket_factory=create_checked_socket if self.airgap else None,
                 **pooling,
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -283,12 +283,12 @@ def _raise_for_proxy_auth(response: aiohttp.ClientResponse, route: Route) -> aio
     """``response``, where it is no proxy's own demand for credentials."""
     if response.status == 407 and route.proxy is not None:
         response.close()
-        raise proxy_refusal(route, 407)
+        raise proxy_error(route, 407)
     return response
 
 
 @functools.lru_cache(64)
-def _timeout(connect: float | None) -> aiohttp.ClientTimeout:
+def _build_timeout(connect: float | None) -> aiohttp.ClientTimeout:
     """No limit for the whole, which has its own watch here: aiohttp makes a timer for each."""
     return aiohttp.ClientTimeout(total=None, sock_connect=connect)
 
@@ -302,6 +302,6 @@ async def _close_with_loop(transport: Transport) -> AsyncGenerator[None, None]:
         await transport.close_sessions()
 
 
-def _verifies_nothing(session: aiohttp.ClientSession) -> bool:
-    told = getattr(session.connector, "_ssl", True)
-    return told is False or (isinstance(told, ssl.SSLContext) and told.verify_mode == ssl.CERT_NONE)
+def _skips_verification(session: aiohttp.ClientSession) -> bool:
+    setting = getattr(session.connector, "_ssl", True)
+    return setting is False or (isinstance(setting, ssl.SSLContext) and setting.verify_mode == ssl.CERT_NONE)

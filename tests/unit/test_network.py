@@ -21,8 +21,8 @@ from ctxbackends._client.http_backend import HTTPBackend
 from ctxbackends._config.backend_config import BackendConfig
 from ctxbackends._config.reader import airgap_of, load_ctxrc, parse_ctxrc
 from ctxbackends._config.writer import setup_backend
-from ctxbackends._http.addresses import address_of, check_addresses, check_endpoint, is_loopback
-from ctxbackends._http.proxy import Route, proxied
+from ctxbackends._http.addresses import check_addresses, check_endpoint, is_loopback, parse_address
+from ctxbackends._http.proxy import Route, find_proxy_route
 from ctxbackends._http.transport import RequestTimeouts, Transport
 from ctxbackends._profiles.builtin import PROFILES
 from ctxbackends._profiles.profile import Profile
@@ -81,7 +81,7 @@ def test_the_proxy(
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert proxy == proxied(endpoint).proxy
+    assert proxy == find_proxy_route(endpoint).proxy
 
 
 @pytest.mark.parametrize(
@@ -192,14 +192,14 @@ async def test_a_proxy_that_refuses_the_connection(
 ) -> None:
     monkeypatch.setenv("ALL_PROXY", refusing_url.replace("//", "//me:geheim@"))
     error = await failed(f"{scheme}://gpu.invalid:8000")
-    assert f"the proxy {refusing_url} cannot be used: connection refused" in error.problem
+    assert f"cannot connect to the proxy {refusing_url}: connection refused" in error.problem
     assert (False, False) == (error.sent, error.permanent)
 
 
 async def test_a_proxy_whose_name_does_not_resolve(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALL_PROXY", "http://me:geheim@proxy.invalid:3128")
     error = await failed("http://gpu.invalid:8000")
-    assert "the proxy http://proxy.invalid:3128 cannot be used: the name does not resolve" in error.problem
+    assert "cannot connect to the proxy http://proxy.invalid:3128: the name does not resolve" in error.problem
     assert error.permanent
 
 
@@ -272,8 +272,8 @@ async def test_an_address_outside(host: str) -> None:
 
 
 def test_odd_forms_of_an_address() -> None:
-    assert ["127.0.0.1"] * 4 == [str(address_of(host)) for host in ("0x7f.1", "2130706433", "127.1", "0177.0.0.1")]
-    assert [None] * 4 == [address_of(host) for host in ("gpu", "1.2.3.4.5", "999.1.1.1", "12.example.org")]
+    assert ["127.0.0.1"] * 4 == [str(parse_address(host)) for host in ("0x7f.1", "2130706433", "127.1", "0177.0.0.1")]
+    assert [None] * 4 == [parse_address(host) for host in ("gpu", "1.2.3.4.5", "999.1.1.1", "12.example.org")]
     assert is_loopback("0.0.0.0")  # noqa: S104  # connects to this machine
     assert not is_loopback("localhost.example.org")
 

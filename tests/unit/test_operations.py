@@ -22,7 +22,7 @@ from ctxbackends._chat.requests import ChatRequest, ChoiceFormat, NamedTool, Too
 from ctxbackends._chat.responses import Completion, Embeddings, Usage
 from ctxbackends._chat.servers import ModelInfo, ServerStatus
 from ctxbackends._profiles.option_support import LLAMACPP_CHAT, OPENAI_CHAT, VLLM_CHAT
-from ctxbackends._tools import arguments_of, as_tools, tool_of
+from ctxbackends._tools import arguments_of, build_tools, tool_of
 from ctxbackends._wire.base import HTTPRequest, HTTPResponse, Operation, WireSettings
 from ctxbackends._wire.operations import llamacpp, lmstudio, vllm
 from ctxbackends._wire.operations import openai as openai_server
@@ -985,8 +985,8 @@ def test_a_lambda_needs_a_name() -> None:
 
 
 def test_functions_among_tools_are_made_tools() -> None:
-    assert (ADD, tool_of(nothing)) == as_tools([ADD, nothing])
-    assert () == as_tools([])
+    assert (ADD, tool_of(nothing)) == build_tools([ADD, nothing])
+    assert () == build_tools([])
 
 
 WEATHER = {"place": {"city": "漢"}, "unit": "kelvin", "span": {"days": 2}, "sources": [{"url": "u"}]}

@@ -19,7 +19,7 @@ import trustme
 from ctxbackends._client.http_backend import HTTPBackend
 from ctxbackends._config.backend_config import BackendConfig
 from ctxbackends._config.reader import parse_ctxrc
-from ctxbackends._http.tls import tls_context
+from ctxbackends._http.tls import build_tls_context
 from ctxbackends._http.transport import Transport
 from ctxbackends._profiles.profile import Profile
 from ctxbackends._registry import Registry, open_backend
@@ -310,7 +310,8 @@ async def test_a_file_that_cannot_be_used(
 
 
 def test_no_passphrase_is_asked_for_on_the_terminal(folder: Path) -> None:
-    code = f"from ctxbackends._http.tls import tls_context; tls_context(client_cert={str(folder / 'locked.pem')!r})"
+    locked = str(folder / "locked.pem")
+    code = f"from ctxbackends._http.tls import build_tls_context as build; build(client_cert={locked!r})"
     done = subprocess.run(
         [sys.executable, "-c", code], input="geheim\n", capture_output=True, text=True, timeout=60, check=False
     )
@@ -324,18 +325,18 @@ def test_a_file_that_nobody_may_read(authority: Authority, monkeypatch: pytest.M
 
     monkeypatch.setattr(ssl.SSLContext, "load_cert_chain", denied)
     with pytest.raises(ConfigError, match=r"both\.pem cannot be read: Permission denied"):
-        tls_context(client_cert=authority.both)
+        build_tls_context(client_cert=authority.both)
     monkeypatch.setattr("os.path.isdir", denied)
     with pytest.raises(ConfigError, match=r"ca\.pem cannot be read: Permission denied"):
-        tls_context(ca_bundle=authority.bundle)
+        build_tls_context(ca_bundle=authority.bundle)
 
 
 def test_the_context_verifies(authority: Authority) -> None:
     for settings in ({"ca_bundle": authority.bundle}, {"client_cert": authority.both}):
-        context = tls_context(**settings)
+        context = build_tls_context(**settings)
         assert context is not None
         assert (ssl.CERT_REQUIRED, True) == (context.verify_mode, context.check_hostname)
-    assert tls_context() is None
+    assert build_tls_context() is None
 
 
 # --- where they have a meaning --------------------------------------------------------------------

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import anyio
 
-from ctxbackends._http.addresses import is_inside, is_localhost
+from ctxbackends._http.addresses import is_localhost, is_private_address
 
 
 async def is_private(endpoint: str) -> bool:
@@ -25,14 +25,14 @@ async def is_private(endpoint: str) -> bool:
     host = urlsplit(endpoint).hostname or ""
     if not host or is_localhost(host):
         return bool(host)
-    is_address_inside = is_inside(host)
+    is_address_inside = is_private_address(host)
     if is_address_inside is not None:
         return is_address_inside
     try:
         addresses = await anyio.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         return False
-    return bool(addresses) and all(is_inside(str(one[4][0]).partition("%")[0]) is True for one in addresses)
+    return bool(addresses) and all(is_private_address(str(one[4][0]).partition("%")[0]) is True for one in addresses)
 
 
 def is_redacted(path: Path, globs: Sequence[str], *, root: Path) -> bool:

@@ -1,4 +1,4 @@
-"""How many at once: places in their order, a number that is asked for once, and nothing that is lost on the way."""
+"""How many at once: places in their order, a number that is probe for once, and nothing that is lost on the way."""
 
 from __future__ import annotations
 
@@ -97,10 +97,10 @@ async def test_a_larger_number_lets_in_who_waits() -> None:
 
 
 async def test_what_is_configured_stands() -> None:
-    async def look() -> int:
+    async def probe() -> int:
         raise AssertionError("nobody asks")
 
-    limiter = Limiter(3, look=look)
+    limiter = Limiter(3, probe=probe)
     limiter.set_limit(7)
     limiter.invalidate()
     (await limiter.acquire())()
@@ -146,7 +146,7 @@ async def test_a_place_that_is_given_back_in_another_thread() -> None:
 # --- the number ------------------------------------------------------------------------------------
 
 
-class Asked:
+class StubProbe:
     """Looks that are counted, and answered when they may be."""
 
     def __init__(self, *answers: int | BackendError | None) -> None:
@@ -165,51 +165,51 @@ class Asked:
 
 
 async def test_it_is_asked_for_once() -> None:
-    asked = Asked(4)
-    limiter = Limiter(look=asked)
+    probe = StubProbe(4)
+    limiter = Limiter(probe=probe)
     tasks = [asyncio.create_task(limiter.acquire()) for _ in range(4)]
     await asyncio.sleep(0.01)
-    asked.may_answer.set()
+    probe.may_answer.set()
     for task in tasks:
         (await task)()
-    assert (1, 4) == (asked.times, limiter.limit)
+    assert (1, 4) == (probe.times, limiter.limit)
 
 
 async def test_it_fails_for_all_who_wait_and_is_asked_anew_after() -> None:
-    asked = Asked(ServerDiedError("died", exit_code=1), 4)
-    asked.may_answer.set()
-    limiter = Limiter(look=asked)
+    probe = StubProbe(ServerDiedError("died", exit_code=1), 4)
+    probe.may_answer.set()
+    limiter = Limiter(probe=probe)
     ended = await asyncio.gather(*(limiter.acquire() for _ in range(10)), return_exceptions=True)
     assert [("died", 1)] * 10 == [
         (str(error), error.exit_code) for error in ended if isinstance(error, ServerDiedError)
     ]
-    assert (10, 1) == (len({id(error) for error in ended}), asked.times)
+    assert (10, 1) == (len({id(error) for error in ended}), probe.times)
     (await limiter.acquire())()
-    assert (2, 4) == (asked.times, limiter.limit)
+    assert (2, 4) == (probe.times, limiter.limit)
 
 
 async def test_who_hears_nothing_asks_again_the_next_time() -> None:
-    asked = Asked(0, 0, 3)
-    asked.may_answer.set()
-    limiter = Limiter(look=asked)
+    probe = StubProbe(0, 0, 3)
+    probe.may_answer.set()
+    limiter = Limiter(probe=probe)
     await asyncio.gather(*(limiter.acquire() for _ in range(10)))
-    assert (1, None) == (asked.times, limiter.limit)
+    assert (1, None) == (probe.times, limiter.limit)
     await limiter.acquire()
     await limiter.acquire()
     await limiter.acquire()
-    assert (3, 3) == (asked.times, limiter.limit)
+    assert (3, 3) == (probe.times, limiter.limit)
 
 
 async def test_who_is_cancelled_leaves_the_asking_to_the_next() -> None:
-    asked = Asked(4)
-    limiter = Limiter(look=asked)
+    probe = StubProbe(4)
+    limiter = Limiter(probe=probe)
     tasks = [asyncio.create_task(limiter.acquire()) for _ in range(3)]
     await asyncio.sleep(0.01)
     tasks[0].cancel()
     await asyncio.sleep(0.01)
-    asked.may_answer.set()
+    probe.may_answer.set()
     await asyncio.gather(*tasks[1:])
-    assert (2, 4) == (asked.times, limiter.limit)
+    assert (2, 4) == (probe.times, limiter.limit)
 
 
 # --- over a server ---------------------------------------------------------------------------------
@@ -225,8 +225,8 @@ class Counting:
 
     def script(self) -> Script:
         def play(response: ResponseBuilder) -> object:
-            asked = response.request.json
-            self.prompts.append(str(asked.get("input") or asked["messages"][-1]["content"]))
+            probe = response.request.json
+            self.prompts.append(str(probe.get("input") or probe["messages"][-1]["content"]))
             self.now += 1
             self.most = max(self.most, self.now)
             yield 0.002
