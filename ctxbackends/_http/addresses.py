@@ -26,19 +26,24 @@ PRIVATE: tuple[_Network, ...] = (
     IPv6Network("fc00::/7"),  # RFC 4193, unique local
     IPv6Network("fe80::/10"),  # RFC 4291, section 2.5.6, link-local
 )
-"""What an airgapped registry talks to. Written out: ``ipaddress.is_private`` also takes in the ranges for
-documentation, and what it takes in changes with Python. Not here: 100.64.0.0/10 (RFC 6598), which is a provider's
-network."""
+"""The networks that an airgapped registry connects to.
 
-# What else connects to this machine on Linux; RFC 1122 allows it as a source alone, so an airgap refuses it.
+``ipaddress.is_private`` is not used: it includes the documentation ranges, and its networks change between Python
+versions. 100.64.0.0/10 (RFC 6598) is a provider's network and not listed.
+"""
+
+# These also connect to this machine on Linux. RFC 1122 allows them as a source only, so an airgap refuses them.
 _UNSPECIFIED: tuple[_Network, ...] = (IPv4Network("0.0.0.0/32"), IPv6Network("::/128"))
 
 _NUMERIC = re.compile(r"(0x[0-9a-f]*|[0-9]+)(\.(0x[0-9a-f]*|[0-9]+)){0,3}\.?", re.ASCII | re.IGNORECASE)
 
 
 def parse_address(host: str) -> IPv4Address | IPv6Address | None:
-    """The address that ``host`` is written as, in any form that the C library takes (``0x7f.1``, ``2130706433``), an
-    IPv4 address inside of IPv6 as the IPv4 address; None for a name."""
+    """Return ``host`` as an address, or None for a name.
+
+    Accept every form that the C library accepts (``0x7f.1``, ``2130706433``). Return an IPv4-mapped IPv6 address as
+    IPv4.
+    """
     if _NUMERIC.fullmatch(host):
         try:
             return IPv4Address(socket.inet_aton(host.removesuffix(".")))
@@ -56,25 +61,27 @@ def _in_any(address: IPv4Address | IPv6Address, networks: Collection[_Network]) 
 
 
 def is_localhost(name: str) -> bool:
-    """Whether the name is one that RFC 6761, section 6.3, keeps for this machine."""
+    """Return whether RFC 6761, section 6.3, reserves the name for this machine."""
     return re.fullmatch(r"(.*\.)?localhost\.?", name, re.IGNORECASE) is not None
 
 
 def is_loopback(host: str) -> bool:
-    """Whether ``host`` is this machine, as far as its text says: nothing is looked up."""
+    """Return whether ``host`` is written as this machine. Names are not resolved."""
     address = parse_address(host)
     return is_localhost(host) if address is None else _in_any(address, (*LOOPBACK, *_UNSPECIFIED))
 
 
 def is_private_address(host: str) -> bool | None:
-    """Whether the address that ``host`` is written as is loopback or in a private network; None for a name."""
+    """Return whether the address ``host`` is loopback or in a private network, or None for a name."""
     address = parse_address(host)
     return None if address is None else _in_any(address, (*PRIVATE, *_UNSPECIFIED))
 
 
 def is_local(host: str) -> bool:
-    """Return whether ``host`` is loopback or in a private network. Nothing is looked up: a name other than localhost is
-    not."""
+    """Return whether ``host`` is loopback or in a private network.
+
+    Names are not resolved: False for a name other than localhost.
+    """
     return is_loopback(host) or is_private_address(host) is True
 
 
@@ -82,19 +89,23 @@ def is_local(host: str) -> bool:
 
 
 def check_endpoint(endpoint: str | None, *, trust_env: bool, backend: str | None = None) -> None:
-    """Raise AirgapError where the endpoint's host is an address outside, or proxies may be used. What a name leads to
-    is known when it is looked up; ``check_addresses`` judges it then."""
+    """Raise AirgapError if the endpoint is a public address, or if proxies are allowed.
+
+    A name is checked when it is resolved, by ``check_addresses``.
+    """
     address = parse_address(urlsplit(endpoint or "").hostname or "")
     if address is not None and not _in_any(address, PRIVATE):
         raise AirgapError(f"the endpoint {endpoint} is {_OUTSIDE}", endpoint=endpoint, backend=backend)
     if trust_env:
-        problem = f"a proxy could take what is for {endpoint} anywhere, and airgap is on; leave out trust_env"
+        problem = f"a proxy could forward requests for {endpoint} anywhere, and airgap is on; remove trust_env"
         raise AirgapError(problem, endpoint=endpoint, key="trust_env", backend=backend)
 
 
 def check_addresses(host: str, addresses: Collection[str]) -> None:
-    """Raise AirgapError unless each of the addresses that ``host`` leads to is inside; those of localhost must be
-    loopback. All of them: which one is connected to is a matter of chance."""
+    """Raise AirgapError unless every address of ``host`` is loopback or private.
+
+    Those of localhost must be loopback. All are checked, since any of them may be connected to.
+    """
     allowed = LOOPBACK if is_localhost(host) else PRIVATE
     for text in addresses:
         address = parse_address(text.partition("%")[0])

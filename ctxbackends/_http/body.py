@@ -1,4 +1,4 @@
-"""The body of an answer: read whole within a limit, or handed out as it comes. Knows no session and sends nothing."""
+"""Response bodies: read whole up to a limit, or streamed. Knows no session and sends nothing."""
 
 from __future__ import annotations
 
@@ -18,8 +18,13 @@ ERROR_BODY_SECONDS = 5.0
 
 
 class ByteStream:
-    """The body of a 2xx response, as it comes. ``read_chunk`` returns b"" at the end. ``sent_at``: when the request
-    went out, on the event loop's clock. Always close it, which ends the connection unless the body was read whole."""
+    """The body of a 2xx response, read in chunks.
+
+    Always close it, which closes the connection unless the body was read whole.
+
+    Attributes:
+        sent_at: When the request was sent, on the event loop's clock.
+    """
 
     __slots__ = ("__weakref__", "_on_close", "_response", "sent_at")
 
@@ -29,39 +34,42 @@ class ByteStream:
         self._on_close: Callable[[], None] | None = None
 
     def __del__(self) -> None:
-        self._notify_closed()  # a stream that somebody forgot must not keep its place for ever
+        self._notify_closed()  # a forgotten stream must not keep its slot
 
     def on_close(self, callback: Callable[[], None]) -> None:
-        """``told`` is called once, when the stream is closed."""
+        """Call ``callback`` once, when the stream is closed."""
         self._on_close = callback
 
     def read_buffered(self) -> bytes:
-        """Return the bytes that have come already; b"" where none have, or :meth:`read_chunk` has more to say."""
+        """Return the bytes that have arrived, or b"" for none or after an error, which :meth:`read_chunk` raises."""
         content = self._response.content
         return content.read_nowait() if content.exception() is None else b""
 
     async def read_chunk(self) -> bytes:
-        """The next bytes. Raises APIConnectionError when the connection breaks."""
+        """Return the next bytes, or b"" at the end. Raise APIConnectionError if the connection breaks."""
         try:
             return await self._response.content.readany()
         except AIOHTTP_ERRORS as error:
             rest = _read_before_error(self._response.content)
             if rest:
-                return rest  # the error comes again with the next read
+                return rest  # the next read raises the error again
             raise translate(error, reused=False, started=True) from strip_tracebacks(error)
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """Whose names are found in any case."""
+        """The response headers. Lookup ignores case."""
         return self._response.headers
 
     @property
     def at_end(self) -> bool:
+        """Whether the body was read to its end."""
         return self._response.content.at_eof()
 
     def close(self) -> None:
-        """Close at once, without waiting, so that the server sees it and frees its slot. Where the body was read to its
-        end, the connection is pooled already and stays."""
+        """Close at once, without waiting, so that the server notices and frees its slot.
+
+        After the end of the body, the connection is already back in the pool and stays open.
+        """
         self._response.close()
         self._notify_closed()
 
@@ -72,7 +80,7 @@ class ByteStream:
 
 
 def _read_before_error(content: aiohttp.StreamReader) -> bytes:
-    """What had arrived before the connection broke: aiohttp raises the error first and keeps the bytes."""
+    """Return the bytes that arrived before the connection broke: aiohttp raises the error first and keeps them."""
     error = content.exception()
     if error is None:
         return b""
@@ -84,40 +92,44 @@ def _read_before_error(content: aiohttp.StreamReader) -> bytes:
 
 
 def is_success(response: aiohttp.ClientResponse) -> bool:
-    """Whether the status is a 2xx. Raises MalformedResponseError for a body that is compressed: nobody asked for that,
-    and a small body can become any size."""
+    """Return whether the status is 2xx.
+
+    Raise MalformedResponseError for a compressed body: it was not requested, and could decompress to any size.
+    """
     if not 200 <= response.status < 300:
         return False
     encoding = response.headers.get("Content-Encoding", "identity")
     if encoding.lower() not in ("identity", ""):
         response.close()
-        raise MalformedResponseError(f"the answer is compressed ({encoding[:20]!r}), which was not asked for")
+        raise MalformedResponseError(
+            f"the response is compressed ({encoding[:20]!r}), although the request did not allow it"
+        )
     return True
 
 
 async def read_body(response: aiohttp.ClientResponse) -> HTTPResponse:
-    """The answer whole; of one with an error status, the beginning is enough."""
+    """Return the whole response, or the beginning of one with an error status."""
     content = response.content
     if is_success(response):
-        body = await content.readany()  # a small answer comes with its headers, and ends there
+        body = await content.readany()  # a small response arrives with its headers
         if not content.at_eof():
             body = await _read_more([body], content, MAX_BODY_BYTES + 1)
             if len(body) > MAX_BODY_BYTES:
-                raise ResponseTooLargeError("the answer", MAX_BODY_BYTES)
+                raise ResponseTooLargeError("the response", MAX_BODY_BYTES)
         return HTTPResponse(status=response.status, headers=response.headers, body=body)
     parts: list[bytes] = []
-    # The status is the answer. A body that breaks off, or that does not come, takes nothing from it.
+    # The status is enough. The body may break off or never arrive.
     with suppress(TimeoutError, *AIOHTTP_ERRORS):
         async with asyncio.timeout(ERROR_BODY_SECONDS):
             await _read_more(parts, content, ERROR_BODY_BYTES)
-    headers = {name.lower(): value for name, value in response.headers.items()}  # a plain value, for an error to keep
+    headers = {name.lower(): value for name, value in response.headers.items()}  # a plain dict, which an error can keep
     return HTTPResponse(
         status=response.status, headers=headers, body=b"".join(parts)[:ERROR_BODY_BYTES], received_at=time.time()
     )
 
 
 async def _read_more(parts: list[bytes], content: aiohttp.StreamReader, limit: int) -> bytes:
-    """Read to the end, or until ``enough`` bytes are there, into ``parts``; they are joined at the end alone."""
+    """Read into ``parts`` to the end, or until there are ``limit`` bytes, and return them joined."""
     size = sum(map(len, parts))
     while size < limit and (chunk := await content.readany()):
         parts.append(chunk)

@@ -1,5 +1,6 @@
-"""What aiohttp connects with: which addresses a name may lead to, which pooled connections are handed out, and what
-becomes of aiohttp's errors around one request. Knows no session and no wire format.
+"""aiohttp's resolver and connector with checks, and the translation of errors around one request.
+
+Knows no session and no wire format.
 """
 
 from __future__ import annotations
@@ -24,15 +25,18 @@ from ctxbackends._http.proxy import Route
 from ctxbackends.errors import AirgapError, APITimeoutError, BackendError
 
 STALE_SECONDS = 0.1
-"""A pooled connection that had been closed shows it within the time that a packet takes to come back. One that closes
-later has most likely been read from, and a generation may have begun."""
+"""How long after its reuse a pooled connection that fails counts as closed before.
+
+The server's reset arrives within a round trip. A connection that closes later has most likely been read from, and a
+generation may have begun.
+"""
 
 
 class LoopbackResolver(aiohttp.ThreadedResolver):
-    """Leaves out ``::1`` on machines without IPv6, where containers still resolve ``localhost`` to it.
+    """A resolver that drops ``::1`` on machines without IPv6, where containers still resolve ``localhost`` to it.
 
-    Without this, a refused connection is reported as two different failures in one text, and could not be told from a
-    permanent one. ``airgap``: judges each address here, where the look-up is the one whose answer is connected to.
+    Otherwise aiohttp reports a refused connection as two failures in one text, which cannot be told from a permanent
+    failure. With ``airgap``, each resolved address is checked here, just before the connection to it.
     """
 
     def __init__(self, *, airgap: bool = False) -> None:
@@ -59,18 +63,18 @@ def _has_ipv6_loopback() -> bool:
 
 
 def create_checked_socket(address: tuple[Any, ...]) -> socket.socket:
-    """What every connection begins with: aiohttp asks no resolver about a host that is an address already."""
+    """Return a socket for a checked address: aiohttp resolves no host that is already an address."""
     host = str(address[4][0])
     check_addresses(host, [host])
     return socket.socket(*address[:3])
 
 
 class Connector(aiohttp.TCPConnector):
-    """Hands out no pooled connection on which something came while nobody had asked: the end of it, or an answer to
-    nothing, which aiohttp would read as the answer to the next request.
+    """A connector that discards pooled connections with unread input.
 
-    Notes in the request's context that its connection came from the pool. A TraceConfig would tell as much, and makes
-    the whole request cost 8 % more (tests/benchmarks/parts.py).
+    The input is the end of the connection, or a response without a request, which aiohttp would read as the response to
+    the next request. The connector also notes in the request's context that its connection was reused: a TraceConfig
+    tells the same, but makes the whole request 8 % slower (tests/benchmarks/parts.py).
     """
 
     def __init__(self, **settings: Any) -> None:
@@ -99,25 +103,28 @@ class Connector(aiohttp.TCPConnector):
 
 
 def _has_unread(transport: asyncio.Transport | None) -> bool:
-    """Whether something came on this connection that the event loop has not read yet. Never with TLS, to which itself
-    may belong what comes.
+    """Return whether the connection has unread input; False with TLS, which has messages of its protocol.
 
-    Asked anew each time: to keep what poll() registered would spare 0.3 us of a request.
+    Keeping the poll object would save 0.3 us of a request.
     """
     if transport is None or transport.get_extra_info("ssl_object") is not None:
         return False
     descriptor = transport.get_extra_info("socket").fileno()
     if sys.platform == "win32":
-        # The proactor's pending read takes data at once, and the end of the connection shows here.
+        # The proactor's pending read consumes data at once; the end of the connection is visible here.
         return bool(select.select([descriptor], [], [], 0)[0])
-    poller = select.poll()  # select() takes no descriptor from 1024 on here
+    poller = select.poll()  # select() does not support descriptors above 1023 here
     poller.register(descriptor, select.POLLIN)
     return bool(poller.poll(0))
 
 
 class RequestContext:
-    """One request and its answer, around which aiohttp's errors become ours. ``reused_at``: when the connection was
-    taken from the pool, None where it is new. ``refused``: no connection to this address was allowed."""
+    """The context of one request, which translates aiohttp's errors.
+
+    Attributes:
+        reused_at: When the connection was taken from the pool (``time.monotonic()``), None for a new one.
+        airgap_error: The error of an address that is not allowed. The context suppresses it; raise it after the block.
+    """
 
     __slots__ = ("_connect_timeout", "_route", "_token", "airgap_error", "reused_at")
 
@@ -136,7 +143,7 @@ class RequestContext:
     ) -> bool:
         _context.reset(self._token)
         if isinstance(error, AirgapError):
-            # Made anew: the frames of the resolver's error hold the request's headers, and others may wait for it.
+            # A new error: the frames of the resolver's error contain the headers, and other tasks may share it.
             self.airgap_error = AirgapError(error.problem, key=error.key)
             return True
         if isinstance(error, BackendError) or not isinstance(error, AIOHTTP_ERRORS):
@@ -148,7 +155,7 @@ class RequestContext:
 
     @property
     def _is_stale(self) -> bool:
-        """Whether the connection failed so soon after it came from the pool that it had been closed before."""
+        """Whether the connection failed so soon after its reuse that it had been closed before."""
         return self.reused_at is not None and time.monotonic() < self.reused_at + STALE_SECONDS
 
 

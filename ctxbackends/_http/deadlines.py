@@ -1,8 +1,7 @@
-"""Deadlines of waits for a server, which end when their time is over or the client is closed. Knows no server and no
-error of one.
+"""Deadlines for waits for a server. They end when their time is over or when the client is closed.
 
-One timer for all waits of a client. asyncio.timeout makes and cancels one for each request, for a time that next to
-never passes; here a wait that ends before its time leaves the timer alone, which then finds nothing to do.
+All waits of a client share one timer. asyncio.timeout creates and cancels a timer for each request, although it almost
+never fires; here a wait that ends in time leaves the timer alone, which then has nothing to do.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ _GROUP_SECONDS = 0.01
 
 
 class Deadlines:
-    """Those of one client, on one event loop after another."""
+    """The deadlines of one client, on one event loop after another."""
 
     __slots__ = ("_due", "_loop", "_timer", "active", "closed")
 
@@ -29,12 +28,14 @@ class Deadlines:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def limit(self, seconds: float | None = None) -> Deadline:
-        """Return a context for everything that waits for a server. It raises TimeoutError when the time is over (None:
-        there is no limit), and ClosedError after :meth:`close`."""
+        """Return a context for a wait of at most ``seconds``, or without a limit.
+
+        It raises TimeoutError when the time is over, and ClosedError after :meth:`close`.
+        """
         return Deadline(self, seconds)
 
     def close(self) -> None:
-        """End all of them at once, and those that begin later at their beginning."""
+        """End all active deadlines now, and later ones when they begin."""
         self.closed = True
         for deadline in list(self.active):
             loop = deadline.task.get_loop()
@@ -47,7 +48,7 @@ class Deadlines:
             self._timer = None
 
     def schedule(self, due: float, loop: asyncio.AbstractEventLoop) -> None:
-        """See to it that there is a look at ``due``, or before."""
+        """Schedule a check at ``due``, or keep an earlier one."""
         if self._timer is not None and self._loop is loop:
             if self._due <= due:
                 return
@@ -66,13 +67,15 @@ class Deadlines:
                 deadline.end(TimeoutError())
         due_times = [deadline.due for deadline in pending if deadline.due is not None and deadline.due > now]
         if due_times:
-            # Many that end one after another are ended in groups: each look goes through all that are left.
+            # Deadlines close together end in groups, since each check visits all that are left.
             self.schedule(max(min(due_times), now + _GROUP_SECONDS), loop)
 
 
 class Deadline:
-    """That of one task. It is ended as asyncio.timeout ends one: the task is cancelled, and the error comes out unless
-    somebody else had cancelled the task as well."""
+    """The deadline of one task. It ends like asyncio.timeout.
+
+    The task is cancelled, and the error is raised unless the task was cancelled from elsewhere as well.
+    """
 
     __slots__ = ("_deadlines", "_error", "_prior_cancels", "_seconds", "due", "task")
 
@@ -105,7 +108,7 @@ class Deadline:
             raise self._error from None
 
     def end(self, error: Exception) -> None:
-        """On the task's own loop. Nothing happens where it is over by now."""
+        """Cancel the task, unless its wait is over. Call this on the task's own loop."""
         if self._error is None and self in self._deadlines.active:
             self._error = error
             self.task.cancel()

@@ -1,4 +1,4 @@
-"""aiohttp's errors in ours: a table, first match wins. Sends nothing, and keeps nothing of a request."""
+"""The translation of aiohttp's errors: a table, first match wins. Keeps no part of a request."""
 
 from __future__ import annotations
 
@@ -14,18 +14,20 @@ from ctxbackends._http.tls import describe_verify_error, find_alert
 from ctxbackends._util.secrets import exception_chain
 from ctxbackends.errors import APIConnectionError, BackendError, MalformedResponseError
 
-# A name that no IDNA encoding has is a UnicodeError.
+# A name without an IDNA encoding raises a UnicodeError.
 AIOHTTP_ERRORS = (aiohttp.ClientError, OSError, UnicodeError)
 
 
 class StaleConnectionError(APIConnectionError):
-    """A connection that came from the pool, and that the server had closed before any byte of an answer. The transport
-    sends the request once more, on a new connection; nobody else sees this error."""
+    """A reused connection that the server closed before any byte of a response.
+
+    The transport sends the request once more on a new connection, so this error is never raised to the caller.
+    """
 
 
 _Translation: TypeAlias = Callable[[BaseException], BackendError]
 
-# Errors in which the request was not sent, since no connection ever stood.
+# Errors before a connection was established: the request was not sent.
 _NOT_SENT: tuple[tuple[type[BaseException], _Translation], ...] = (
     (
         aiohttp.ClientConnectorDNSError,
@@ -34,11 +36,14 @@ _NOT_SENT: tuple[tuple[type[BaseException], _Translation], ...] = (
     (
         aiohttp.ClientConnectorCertificateError,
         lambda error: APIConnectionError(
-            f"its certificate does not verify ({describe_verify_error(getattr(error, 'certificate_error', error))})",
+            f"certificate verification failed ({describe_verify_error(getattr(error, 'certificate_error', error))})",
             permanent=True,
         ),
     ),
-    (aiohttp.ClientSSLError, lambda error: APIConnectionError(f"no TLS connection ({_reason(error)})", permanent=True)),
+    (
+        aiohttp.ClientSSLError,
+        lambda error: APIConnectionError(f"TLS handshake failed: {_reason(error)}", permanent=True),
+    ),
     (aiohttp.InvalidURL, lambda _: APIConnectionError("the URL is invalid", permanent=True)),
     (aiohttp.ClientConnectorError, lambda error: _connect_error(error)),
 )
@@ -52,16 +57,22 @@ def _connect_error(error: BaseException) -> APIConnectionError:
 
 
 def translate(error: BaseException, *, reused: bool, started: bool, route: Route = DIRECT) -> BackendError:
-    """The one right error. ``reused``: the connection came from the pool, and may have been closed before; ``started``:
-    a part of the answer had come."""
+    """Return the error of this package for an error of aiohttp.
+
+    Args:
+        error: The error.
+        reused: The connection came from the pool, and may have been closed before.
+        started: A part of the response had arrived.
+        route: How the request was sent.
+    """
     if isinstance(error, UnicodeError):
-        return APIConnectionError("the name does not resolve (it is no host name)", permanent=True)
+        return APIConnectionError("the name does not resolve (not a valid host name)", permanent=True)
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return proxy_error(route, error.status)
     if isinstance(error, aiohttp.ClientConnectorError) and (
         isinstance(error, aiohttp.ClientProxyConnectionError) or is_proxy(route, error.host, error.port)
     ):
-        # Never ``refused``, which is the sign of a server that starts.
+        # Never ``refused``, which means a starting server.
         # The last row matches every connector error.
         direct_error = next(build(error) for kind, build in _NOT_SENT if isinstance(error, kind))
         return APIConnectionError(
@@ -71,42 +82,41 @@ def translate(error: BaseException, *, reused: bool, started: bool, route: Route
         )
     alert = next((alert for alert in map(find_alert, exception_chain(error)) if alert), None)
     if alert is not None:
-        return APIConnectionError(f"no TLS connection: {alert}", permanent=True)
+        return APIConnectionError(f"TLS handshake failed: {alert}", permanent=True)
     inner = getattr(error, "os_error", None)
-    if isinstance(inner, ConnectionResetError) and inner.errno is None:  # without a number it is asyncio's own
-        return APIConnectionError(f"the other side ended the TLS handshake{route.hint}")
+    if isinstance(inner, ConnectionResetError) and inner.errno is None:  # asyncio raises it without a number
+        return APIConnectionError(f"the server closed the connection during the TLS handshake{route.hint}")
     for kind, build in _NOT_SENT:
         if isinstance(error, kind):
             return build(error)
     if isinstance(error, aiohttp.ClientPayloadError):
-        return APIConnectionError("the connection broke before the answer was whole", sent=True)
+        return APIConnectionError("the connection broke before the response was complete", sent=True)
     if isinstance(error, aiohttp.ServerDisconnectedError | OSError):
-        # aiohttp puts a half-read answer in the place of the message.
+        # aiohttp uses a partly read response as the message.
         started = started or not isinstance(getattr(error, "message", ""), str)
-        when = "in the middle of the answer" if started else "before an answer came"
+        when = "during the response" if started else "before a response"
         hint = "" if started or reused else route.hint
         kind = StaleConnectionError if reused and not started else APIConnectionError
         return kind(f"the server closed the connection {when}{hint}", sent=True)
     if isinstance(error, aiohttp.ClientConnectionError):
         return APIConnectionError(f"the connection ended: {error}", sent=True)
-    return MalformedResponseError(f"the answer is no valid HTTP: {_first_line(error)}")
+    return MalformedResponseError(f"the response is not valid HTTP: {_first_line(error)}")
 
 
 def _first_line(error: BaseException) -> str:
-    # aiohttp's message goes on with the bytes that it could not read, and its text with the URL.
+    # aiohttp appends the bytes that it could not parse to the message, and the URL to the text.
     return (getattr(error, "message", "") or _reason(error)).partition("\n")[0].rstrip(": ")
 
 
 def strip_tracebacks(error: BaseException) -> BaseException:
-    """``error`` and those that it came from, less what their frames and facts hold of the request: the key is in its
-    headers."""
+    """Remove the request, whose headers contain the API key, from ``error`` and its causes, and return ``error``."""
     for link in exception_chain(error):
         link.__traceback__ = None
         if isinstance(link, aiohttp.ClientResponseError):
             link.request_info = link.request_info._replace(headers=cast(Any, {}))
             link.headers, link.history, link.args = None, (), ()
         elif isinstance(link, aiohttp.ServerDisconnectedError) and not isinstance(link.message, str):
-            link.message, link.args = "Server disconnected", ("Server disconnected",)  # a half-read answer was there
+            link.message, link.args = "Server disconnected", ("Server disconnected",)  # was a partly read response
     return error
 
 
@@ -114,5 +124,5 @@ def _reason(error: BaseException) -> str:
     inner = getattr(error, "os_error", None)
     reason = str(getattr(inner, "strerror", None) or inner or str(error) or type(error).__name__)
     if reason.startswith("Connect call failed") and inner is not None and inner.errno:
-        return os.strerror(inner.errno)  # asyncio's text says the address and not the reason
+        return os.strerror(inner.errno)  # asyncio's text has the address and not the reason
     return reason

@@ -9,15 +9,20 @@ from ctxbackends.errors import ConfigError
 
 
 class CheckedHeaders(MaskedHeaders):
-    """All headers of a request, looked at by :func:`checked_headers`."""
+    """The headers of a request, after :func:`check_headers`."""
 
 
 def check_headers(headers: Mapping[str, str]) -> CheckedHeaders:
-    """Raises ConfigError where a name or value would end its line, or is not ASCII, which no two servers read alike."""
+    """Return ``headers``, or raise ConfigError for line breaks, control and non-ASCII characters.
+
+    Servers decode non-ASCII headers differently.
+    """
     masked = CheckedHeaders(headers)
     bad_name = next((name for name in masked if not _is_line_safe(name) or not _is_line_safe(masked[name])), None)
     if bad_name is not None:
-        raise ConfigError(f"the header {bad_name!a} holds line breaks, other controls or non-ASCII characters")
+        raise ConfigError(
+            f"the header {bad_name!a} has line breaks, control characters or non-ASCII characters; remove them"
+        )
     return masked
 
 

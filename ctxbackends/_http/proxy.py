@@ -1,4 +1,4 @@
-"""Proxies of the environment, and the route of one backend."""
+"""The route of one backend, and the proxies of the environment."""
 
 from __future__ import annotations
 
@@ -19,9 +19,14 @@ from ctxbackends.errors import APIConnectionError, ConfigError
 
 @attrs.frozen(kw_only=True)
 class Route:
-    """How requests of one backend travel. ``proxy``: its URL, without credentials. ``proxy_headers``: what the proxy
-    alone gets. ``tls``: None for the system's certificates. ``hint``: what else it may mean when the server ends a
-    connection that is new."""
+    """How the requests of one backend reach its server.
+
+    Attributes:
+        proxy: The proxy's URL without credentials, None for a direct connection.
+        proxy_headers: Headers for the proxy only.
+        tls: The TLS context, None for the system's certificates.
+        hint: A possible reason why the server closed a new connection, for the error.
+    """
 
     proxy: str | None = None
     proxy_headers: MaskedHeaders = attrs.field(factory=MaskedHeaders)
@@ -33,9 +38,10 @@ DIRECT = Route()
 
 
 def find_proxy_route(endpoint: str, *, backend: str | None = None) -> Route:
-    """The route to ``endpoint`` by the proxies of the environment; loopback is never proxied.
+    """Return the route to ``endpoint`` with the proxies of the environment. Loopback is never proxied.
 
-    Raises ConfigError, which shows nothing of the proxy's URL but its scheme, where that cannot be used.
+    Raises:
+        ConfigError: The proxy's URL is not valid. The error shows only its scheme.
     """
     parts = urlsplit(endpoint)
     host = parts.hostname or ""
@@ -43,7 +49,7 @@ def find_proxy_route(endpoint: str, *, backend: str | None = None) -> Route:
         return DIRECT
     proxies = urllib.request.getproxies_environment()
     netloc = f"[{host}]" if ":" in host else host
-    bypass = urllib.request.proxy_bypass_environment  # type: ignore[attr-defined]  # typeshed has it not
+    bypass = urllib.request.proxy_bypass_environment  # type: ignore[attr-defined]  # not in typeshed
     if bypass(f"{netloc}:{parts.port}" if parts.port else netloc, proxies):
         return DIRECT
     name = parts.scheme if proxies.get(parts.scheme) else "all"
@@ -54,8 +60,8 @@ def find_proxy_route(endpoint: str, *, backend: str | None = None) -> Route:
     if problem:
         del url, proxies  # a traceback may show the values of a frame
         raise ConfigError(
-            f"{name.upper()}_PROXY of the environment {problem}; correct it, add the host to NO_PROXY, or leave out "
-            "trust_env",
+            f"{name.upper()}_PROXY in the environment {problem}; correct it, add the host to NO_PROXY, or "
+            "remove trust_env",
             key="trust_env",
             backend=backend,
         )
@@ -63,11 +69,11 @@ def find_proxy_route(endpoint: str, *, backend: str | None = None) -> Route:
 
 
 def _parse_proxy_url(url: str) -> tuple[str, Route]:
-    """What is wrong with the proxy's URL, or the route over it."""
+    """Return the problem of the proxy's URL, or "" and the route."""
     scheme = url.partition("://")[0].lower()
     if scheme not in ("http", "https"):
-        label = scheme if re.fullmatch("[a-z0-9+.-]{1,16}", scheme) else "another kind"
-        return f"names a proxy of {label}, and only http:// and https:// proxies can be used", DIRECT
+        label = scheme if re.fullmatch("[a-z0-9+.-]{1,16}", scheme) else "(not valid)"
+        return f"has the scheme {label}; only http:// and https:// proxies are supported", DIRECT
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
@@ -85,17 +91,17 @@ def _parse_proxy_url(url: str) -> tuple[str, Route]:
 
 
 def is_proxy(route: Route, host: str, port: int | None) -> bool:
-    """Whether this is the place of the route's proxy."""
+    """Return whether this is the address of the route's proxy."""
     proxy = urlsplit(route.proxy or "")
     return (proxy.hostname, proxy.port or {"http": 80, "https": 443}.get(proxy.scheme)) == (host, port)
 
 
 def proxy_error(route: Route, status: int) -> APIConnectionError:
-    """What a proxy's own answer means. ``refused`` on none of them: that is the sign of a server that starts."""
+    """Return the error for a response of the proxy itself. Never ``refused``, which means a starting server."""
     if status == 407:
-        reason = "wants other credentials, or some (user:password@ in its URL; HTTP 407)"
+        reason = "requires valid credentials (HTTP 407); write user:password@ in its URL"
     else:
-        reason = f"does not connect to it (HTTP {status})"
+        reason = f"cannot connect to the server (HTTP {status})"
     return APIConnectionError(
         f"the proxy {route.proxy} {reason}", permanent=status < 500
     )  # 5xx: it cannot reach it now

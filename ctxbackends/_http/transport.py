@@ -1,8 +1,7 @@
-"""HTTPRequest in; HTTPResponse, a stream of bytes, or a typed error out. Owns the session. Knows no wire format and no
-retry.
+"""The HTTP transport: sends an HTTPRequest; returns an HTTPResponse or a byte stream, or raises a typed error.
 
-One session for each event loop, made on first use and closed with the transport or with the loop, whichever comes
-first.
+Owns the sessions: one for each event loop, created on first use and closed with the transport or the loop, whichever
+comes first. Knows no wire format and no retry.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ from ctxbackends.errors import (
 )
 
 Session: TypeAlias = aiohttp.ClientSession
-"""What a service that has its own session passes in."""
+"""The session that a service with its own aiohttp session passes in."""
 
 _SESSION_HEADERS = {
     "User-Agent": "ctxbackends",
@@ -44,14 +43,21 @@ _SESSION_HEADERS = {
 }
 
 KEEPALIVE_SECONDS = 4.0
-"""vLLM and llama-server close idle connections after 5.0 s; a POST on a connection that closes in that moment is lost,
-and aiohttp repeats no POST."""
+"""vLLM and llama-server close idle connections after 5.0 s.
+
+A POST on a connection that closes at that moment is lost, and aiohttp does not retry a POST.
+"""
 
 
 @attrs.frozen(kw_only=True)
 class RequestTimeouts:
-    """Times in seconds, None for no limit. ``total_key`` is the configuration key that the error names, None where none
-    can be tuned."""
+    """The timeouts of one request.
+
+    Attributes:
+        connect: Seconds to establish the connection, None for no limit.
+        total: Seconds for the whole request, None for no limit.
+        total_key: The configuration key of ``total``, which the error names; None for a fixed timeout.
+    """
 
     connect: float | None = None
     total: float | None = None
@@ -59,19 +65,23 @@ class RequestTimeouts:
 
 
 class Transport:
-    """Sends requests over one shared aiohttp session. ``session``: a borrowed one, which is never closed here.
-    ``airgap``: connects to nothing but loopback and private addresses."""
+    """Sends requests over one shared aiohttp session.
+
+    Args:
+        session: A borrowed session, which stays open.
+        airgap: Connect only to loopback and private addresses.
+    """
 
     def __init__(self, *, session: aiohttp.ClientSession | None = None, airgap: bool = False) -> None:
         if session is not None and airgap:
             raise ConfigError(
-                "a session of your own looks up names in its own way, which airgap cannot judge; pass no session",
+                "airgap cannot check the names that a session of your own resolves; remove session or airgap",
                 key="airgap",
             )
         if session is not None and _skips_verification(session):
-            raise ConfigError("the aiohttp session's connector verifies no certificates (ssl); pass one that does")
+            raise ConfigError("the aiohttp session's connector does not verify certificates (ssl); pass one that does")
         if session is not None and session.trust_env:
-            # Prompts and keys would go to the proxies of the environment, those for a server on loopback too.
+            # Prompts and keys would go to the proxies of the environment, even for a server on loopback.
             raise ConfigError("the aiohttp session has trust_env=True; pass one without it")
         self._borrowed = session
         self.airgap = airgap
@@ -84,30 +94,33 @@ class Transport:
         self._deadlines = Deadlines()
 
     def cancel_on_close(self) -> Deadline:
-        """Return a context for everything that waits for a server: it is ended at once, with ClosedError, when the
-        transport is closed. Raise EventLoopError and ClosedError where this cannot be used."""
+        """Return a context for a wait, which ends with ClosedError when the transport is closed.
+
+        Raises:
+            ClosedError: The transport is closed.
+            EventLoopError: The transport is in use on another event loop.
+        """
         self.check()
         return self._deadlines.limit()
 
     def deadline(self, seconds: float | None) -> Deadline:
-        """Return the same for one request, which checks by itself whether this can be used; TimeoutError after
-        ``seconds``."""
+        """Return such a context without the checks, for one request. It raises TimeoutError after ``seconds``."""
         return self._deadlines.limit(seconds)
 
     def check(self) -> None:
-        """Raise ClosedError after the end, and EventLoopError where another event loop uses this."""
+        """Raise ClosedError if this is closed, and EventLoopError if another event loop uses it."""
         if self._closed:
             raise ClosedError("this registry or backend is closed")
         if self._session is None or self._session.closed or self._loop is None or self._loop.is_closed():
             return
         if self._loop is not asyncio.get_running_loop():
-            raise EventLoopError(
-                "this registry or backend is in use on another event loop; two loops at once need one each"
-            )
+            raise EventLoopError("this registry or backend is in use on another event loop; open one for each loop")
 
     def prepare_headers(self, headers: Mapping[str, str]) -> CheckedHeaders:
-        """What goes with each request of those that have these headers, looked at once for all of them. The own session
-        has some already: what comes with a request is merged one by one, in a microsecond. Raises ConfigError."""
+        """Return ``headers`` checked, for all requests that share them. Raise ConfigError.
+
+        Headers that our own session has already are left out: aiohttp merges each header of a request in a microsecond.
+        """
         checked = check_headers(headers)
         if self._borrowed is not None:
             return checked
@@ -123,10 +136,20 @@ class Transport:
         route: Route = DIRECT,
         keep: bool = True,
     ) -> HTTPResponse:
-        """One request, its answer read whole, whatever its status. ``headers``: CheckedHeaders are all that is sent;
-        others are checked, and the request's own come with them. ``keep``: the connection, for the next one.
+        """Send one request and return its whole response, whatever its status.
 
-        Raises APIConnectionError, APITimeoutError (phases ``connect`` and ``total``), ResponseTooLargeError.
+        Args:
+            url: The URL of the request.
+            request: The request.
+            headers: CheckedHeaders are sent alone. Others are checked first, and sent with those of the request.
+            timeouts: The timeouts.
+            route: How to reach the server.
+            keep: Return the connection to the pool.
+
+        Raises:
+            APIConnectionError: The connection failed.
+            APITimeoutError: The phase ``connect`` or ``total`` timed out.
+            ResponseTooLargeError: The response exceeds the limit.
         """
         session = (self._current_session() or await self._ready_session()) if keep else await self._fresh_session()
         while True:
@@ -141,9 +164,9 @@ class Transport:
                     if not response.content.at_eof():  # else the connection is in the pool already
                         response.release()
                     return answer
-                raise context.airgap_error  # it held AirgapError back; every other way has left by now
+                raise context.airgap_error  # suppressed by the context; every other path has left
             except StaleConnectionError:
-                pass  # left first, so that its error is not the context of what comes now
+                pass  # retried below, so that this error is not the context of the next one
             except BackendError:
                 raise  # APITimeoutError is a TimeoutError
             except TimeoutError as error:
@@ -161,8 +184,7 @@ class Transport:
         timeouts: RequestTimeouts,
         route: Route = DIRECT,
     ) -> ByteStream | HTTPResponse:
-        """Send, and hand out the body as a stream where the status is 2xx; otherwise the answer, read whole up to a
-        limit."""
+        """Send one request and return the body of a 2xx response as a stream, or another response up to a limit."""
         session = self._current_session() or await self._ready_session()
         while True:
             try:
@@ -176,7 +198,7 @@ class Transport:
                     stream = ByteStream(response)
                     self._streams.add(stream)
                     return stream
-                raise context.airgap_error  # it held AirgapError back; every other way has left by now
+                raise context.airgap_error  # suppressed by the context; every other path has left
             except StaleConnectionError:
                 pass
             session = await self._fresh_session()
@@ -191,19 +213,19 @@ class Transport:
         route: Route,
     ) -> Awaitable[aiohttp.ClientResponse]:
         if self.airgap and route.proxy is not None:
-            raise AirgapError("a proxy can lead anywhere", key="trust_env")
+            raise AirgapError("a proxy can connect anywhere, and airgap is on; remove trust_env", key="trust_env")
         sent_headers: MaskedHeaders = (
             headers if isinstance(headers, CheckedHeaders) else check_headers({**headers, **request.headers})
         )
         if route.proxy is not None and not url.startswith("https:"):
-            # A proxy takes them from the request itself, and keeps them.
+            # A proxy reads them from the request itself.
             sent_headers = MaskedHeaders({**sent_headers, **route.proxy_headers})
         return session.request(
             request.method,
             url,
             data=request.body,
             headers=sent_headers,
-            raise_for_status=False,  # a borrowed session may have it set; the status is ours to read
+            raise_for_status=False,  # a borrowed session may set it; the status is read here
             allow_redirects=False,  # a redirect would carry the prompt and the key to another host
             timeout=_build_timeout(timeouts.connect),
             ssl=route.tls or True,
@@ -212,7 +234,7 @@ class Transport:
         )
 
     def _current_session(self) -> aiohttp.ClientSession | None:
-        """The session, where it can be used as it is: the quick way through :meth:`_ready_session`."""
+        """Return the session if it can be used now: the fast path of :meth:`_ready_session`."""
         session = self._session
         if session is None or self._closed or session.closed or self._loop is not asyncio.get_running_loop():
             return None
@@ -234,7 +256,7 @@ class Transport:
         return self._session
 
     async def _fresh_session(self) -> aiohttp.ClientSession:
-        """One that keeps no connections. Where one of a pool was closed, the others may be so as well."""
+        """Return a session that pools no connections: if one pooled connection was closed, others may be closed too."""
         session = await self._ready_session()
         if session is self._borrowed:
             return session
@@ -251,28 +273,28 @@ class Transport:
                 **pooling,
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,  # nothing compressed is asked for, and what comes so all the same is refused
+            auto_decompress=False,  # a compressed response is not requested, and is an error
             trust_env=False,  # loopback is never proxied
             headers=_SESSION_HEADERS,
         )
 
     async def aclose(self) -> None:
-        """Close the own session. Idempotent. A session of a loop that has ended was closed with that loop."""
+        """Close our own session. Idempotent. The session of an ended loop was closed with that loop."""
         self._closed = True
         self._deadlines.close()
         loop = self._loop
-        for stream in list(self._streams):  # who reads one learns at once, and not after a timeout
+        for stream in list(self._streams):  # a reader gets the error at once, and not after a timeout
             if loop is None or loop is asyncio.get_running_loop():
                 stream.close()
             elif not loop.is_closed():
                 loop.call_soon_threadsafe(stream.close)
         guard, self._guard = self._guard, None
         if guard is None or self._loop is not asyncio.get_running_loop():
-            return  # on its own loop, what is left of the guard closes the sessions
+            return  # on its own loop, the end of the guard closes the sessions
         await guard.aclose()
 
     async def close_sessions(self) -> None:
-        """What the end of the loop does as well."""
+        """Close the sessions. Also called at the end of the loop."""
         sessions, self._session, self._fresh = (self._session, self._fresh), None, None
         for session in sessions:
             if session is not None:
@@ -280,7 +302,7 @@ class Transport:
 
 
 def _raise_for_proxy_auth(response: aiohttp.ClientResponse, route: Route) -> aiohttp.ClientResponse:
-    """``response``, where it is no proxy's own demand for credentials."""
+    """Return ``response``, or raise if the proxy requires credentials."""
     if response.status == 407 and route.proxy is not None:
         response.close()
         raise proxy_error(route, 407)
@@ -289,13 +311,16 @@ def _raise_for_proxy_auth(response: aiohttp.ClientResponse, route: Route) -> aio
 
 @functools.lru_cache(64)
 def _build_timeout(connect: float | None) -> aiohttp.ClientTimeout:
-    """No limit for the whole, which has its own watch here: aiohttp makes a timer for each."""
+    """Return the connect timeout alone: aiohttp creates a timer for each total, which Deadlines share."""
     return aiohttp.ClientTimeout(total=None, sock_connect=connect)
 
 
 async def _close_with_loop(transport: Transport) -> AsyncGenerator[None, None]:
-    """Suspended while sessions are open. ``asyncio.run`` closes the loop's async generators before the loop, and the
-    sessions with this one, so a client that nobody closed leaves no open socket and no ResourceWarning behind."""
+    """Close the sessions at the end of their loop.
+
+    ``asyncio.run`` closes async generators before the loop, so a client that was never closed leaves no open socket and
+    no ResourceWarning.
+    """
     try:
         yield
     finally:

@@ -161,7 +161,7 @@ async def test_a_server_that_dies_over_a_request_on_a_kept_connection(type_: str
             yield end
 
         server.play(die)
-        with pytest.raises(APIConnectionError, match="closed the connection before an answer came") as caught:
+        with pytest.raises(APIConnectionError, match="closed the connection before a response") as caught:
             await backend.complete("Hello")
         assert caught.value.sent
         assert 2 == len(server.generations)

@@ -420,7 +420,7 @@ def test_what_privacy_keeps_goes_through_no_proxy(tmp_path: Path, serve: Serve) 
     (directory / "open.md").write_text(NOTES)
     done = ctx(directory, "ingest", "secret/plan.md", "open.md")
     assert (1, []) == (done.code, model.asked)
-    assert "a proxy could take what is for" in done.err
+    assert "a proxy could forward requests for" in done.err
     assert 0 == ctx(directory, "ingest", "open.md").code
 
 

@@ -513,7 +513,7 @@ def test_an_answer_that_breaks_off(script: Script) -> None:
     ctxrc(backend(script.endpoint))
     script.chunks, script.whole = [text_chunk("Hello")], False
     expected = (
-        'ctxbackends: backend "local": the connection broke before the answer was whole\n'
+        'ctxbackends: backend "local": the connection broke before the response was complete\n'
         "  5 characters had arrived; they are not a whole answer\n"
     )
     assert Result(1, "Hello\n", expected) == ctx("chat", "Hi")

@@ -89,11 +89,11 @@ def test_the_proxy(
     [
         (
             "socks5://me:geheim@p:1",
-            "ALL_PROXY of the environment names a proxy of socks5, and only http:// and https://",
+            "ALL_PROXY in the environment has the scheme socks5; only http:// and https://",
         ),
-        ("socks4a://p", "names a proxy of socks4a"),
-        ("ge heim!://p", "names a proxy of another kind"),
-        ("http://me:geheim@p:geheim", "ALL_PROXY of the environment has a bad host or port; correct it, add the host"),
+        ("socks4a://p", "has the scheme socks4a"),
+        ("ge heim!://p", "has the scheme (not valid)"),
+        ("http://me:geheim@p:geheim", "ALL_PROXY in the environment has a bad host or port; correct it, add the host"),
         ("http://[geheim", "has a bad host or port"),
         ("http://", "has a bad host or port"),
         ("http://p:0", "has a bad host or port"),
@@ -206,10 +206,10 @@ async def test_a_proxy_whose_name_does_not_resolve(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("status", "scheme", "said", "permanent"),
     [
-        (407, "http", "wants other credentials, or some (user:password@ in its URL; HTTP 407)", True),
-        (407, "https", "wants other credentials, or some (user:password@ in its URL; HTTP 407)", True),
-        (403, "https", "does not connect to it (HTTP 403)", True),
-        (502, "https", "does not connect to it (HTTP 502)", False),
+        (407, "http", "requires valid credentials (HTTP 407); write user:password@ in its URL", True),
+        (407, "https", "requires valid credentials (HTTP 407); write user:password@ in its URL", True),
+        (403, "https", "cannot connect to the server (HTTP 403)", True),
+        (502, "https", "cannot connect to the server (HTTP 502)", False),
     ],
 )
 async def test_a_proxy_that_says_no(
@@ -347,7 +347,7 @@ async def test_an_address_that_got_past_the_checks_is_not_connected_to(host: str
         await transport.send(
             f"http://{host}/", HTTPRequest("GET", "/"), headers={}, timeouts=RequestTimeouts(connect=5.0)
         )
-    with pytest.raises(AirgapError, match="a proxy can lead anywhere"):
+    with pytest.raises(AirgapError, match="a proxy can connect anywhere"):
         await transport.send(
             "http://gpu/",
             HTTPRequest("GET", "/"),
@@ -371,7 +371,7 @@ async def test_airgap_where_it_cannot_be_held() -> None:
         assert "airgap" == caught.value.key
     config = BackendConfig(name="gpu", type="vllm", endpoint="http://gpu", trust_env=True)
     async with Registry([config], airgap=True) as registry:
-        with pytest.raises(AirgapError, match="leave out trust_env") as refused:
+        with pytest.raises(AirgapError, match="remove trust_env") as refused:
             registry.resolve()
         assert ("trust_env", "gpu", "http://gpu") == (refused.value.key, refused.value.backend, refused.value.endpoint)
 

@@ -53,7 +53,7 @@ def busy(retry_after: float | None = None, status: int = 503) -> APIStatusError:
 
 
 def unanswered() -> APIConnectionError:
-    return APIConnectionError("the server closed the connection before an answer came", sent=True)
+    return APIConnectionError("the server closed the connection before a response", sent=True)
 
 
 def no_route() -> APIConnectionError:

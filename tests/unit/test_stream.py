@@ -85,7 +85,7 @@ class ScriptedBody:
 
 
 def broken() -> APIConnectionError:
-    error = APIConnectionError("the connection broke before the answer was whole", sent=True)
+    error = APIConnectionError("the connection broke before the response was complete", sent=True)
     error.__cause__ = aiohttp.ClientPayloadError("not enough data")
     return error
 

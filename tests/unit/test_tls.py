@@ -118,8 +118,8 @@ async def test_an_own_ca_in_a_directory(raw_server: RawServerFactory, authority:
 async def test_an_unknown_ca_is_refused_at_once(raw_server: RawServerFactory, authority: Authority) -> None:
     server = await raw_server([MODELS], tls=authority.server)
     error = await refused(server)
-    assert "its certificate does not verify (" in error.problem
-    assert "ca_bundle names the certificates to verify by" in error.problem
+    assert "certificate verification failed (" in error.problem
+    assert "name the CA certificates in ca_bundle" in error.problem
     assert len(server.connections) <= 1  # tried once
 
 
@@ -130,7 +130,7 @@ async def test_the_systems_certificates_do_not_count_beside_a_bundle(
     trustme.CA(key_type=trustme.KeyType.ECDSA).cert_pem.write_to_path(other)
     monkeypatch.setenv("SSL_CERT_FILE", authority.bundle)  # what OpenSSL takes for the system's
     server = await raw_server([MODELS], tls=authority.server)
-    assert "does not verify" in (await refused(server, ca_bundle=str(other))).problem
+    assert "verification failed" in (await refused(server, ca_bundle=str(other))).problem
 
 
 async def test_a_wrong_host_name(raw_server: RawServerFactory, authority: Authority) -> None:
@@ -145,7 +145,7 @@ async def test_a_borrowed_session_that_verifies_nothing(told: object) -> None:
     unverified.check_hostname, unverified.verify_mode = False, ssl.CERT_NONE
     connector = aiohttp.TCPConnector(ssl=unverified if told else False)
     async with aiohttp.ClientSession(connector=connector) as session:
-        with pytest.raises(ConfigError, match="verifies no certificates"):
+        with pytest.raises(ConfigError, match="does not verify certificates"):
             Registry(session=session)
 
 
@@ -212,7 +212,7 @@ async def test_a_client_certificate_that_is_not_there(authority: Authority, vers
             with pytest.raises(APIConnectionError) as caught:
                 await backend.models()
         assert (True, False, TRIED[version]) == (caught.value.permanent, caught.value.refused, server.handshakes)
-    assert "no TLS connection: the server " in caught.value.problem
+    assert "TLS handshake failed: the server " in caught.value.problem
     assert "demand" in caught.value.problem
     assert "client_cert" in caught.value.problem
 
@@ -264,31 +264,35 @@ def folder(tmp_path: Path, authority: Authority) -> Path:
     ("settings", "key", "said"),
     [
         ({"ca_bundle": "{}/none"}, "ca_bundle", "{}/none cannot be read: No such file or directory"),
-        ({"ca_bundle": "{}/text"}, "ca_bundle", "{}/text holds no certificate in PEM"),
-        ({"ca_bundle": "{}/broken"}, "ca_bundle", "{}/broken cannot be used as certificates in PEM: "),
-        ({"ca_bundle": "/dev/zero"}, "ca_bundle", "/dev/zero is no file"),
+        ({"ca_bundle": "{}/text"}, "ca_bundle", "{}/text has no certificate in PEM"),
+        ({"ca_bundle": "{}/broken"}, "ca_bundle", "cannot load certificates in PEM from {}/broken: "),
+        ({"ca_bundle": "/dev/zero"}, "ca_bundle", "/dev/zero is not a file"),
         ({"ca_bundle": "{}/huge"}, "ca_bundle", "{}/huge is larger than 4194304 bytes"),
         (
             {"ca_bundle": "{}/empty"},
             "ca_bundle",
-            "{}/empty holds no certificates by their hash; run openssl rehash on it, or name a PEM file",
+            "{}/empty has no hashed certificates; run openssl rehash on it, or name a PEM file",
         ),
         ({"client_cert": "{}/none"}, "client_cert", "{}/none cannot be read: No such file or directory"),
-        ({"client_cert": "{}/other.key"}, "client_cert", "{}/other.key holds no certificate in PEM"),
-        ({"client_cert": "CERT"}, "client_cert", "holds no private key in PEM; name the file of the key in client_key"),
-        ({"client_cert": "CERT", "client_key": "{}/text"}, "client_key", "{}/text holds no private key in PEM"),
+        ({"client_cert": "{}/other.key"}, "client_cert", "{}/other.key has no certificate in PEM"),
+        ({"client_cert": "CERT"}, "client_cert", "has no private key in PEM; name the key's file in client_key"),
+        ({"client_cert": "CERT", "client_key": "{}/text"}, "client_key", "{}/text has no private key in PEM"),
         (
             {"client_cert": "CERT", "client_key": "{}/other.key"},
             "client_key",
-            "the private key in {}/other.key is not that of the certificate",
+            "the private key in {}/other.key does not match the certificate",
         ),
         (
             {"client_cert": "CERT", "client_key": "{}/locked.key"},
             "client_key",
-            "the private key in {}/locked.key is encrypted, and no passphrase is asked for; write it without one",
+            "the private key in {}/locked.key is encrypted, which is not supported; decrypt it",
         ),
         ({"client_cert": "{}/locked.pem"}, "client_cert", "the private key in {}/locked.pem is encrypted"),
-        ({"client_cert": "{}/broken", "client_key": "KEY"}, "client_key", "cannot be used: "),
+        (
+            {"client_cert": "{}/broken", "client_key": "KEY"},
+            "client_key",
+            "cannot load {}/broken and its certificate: ",
+        ),
     ],
 )
 async def test_a_file_that_cannot_be_used(
