@@ -41,7 +41,7 @@ def demo(session: nox.Session) -> None:
 
 
 def prepare_tests(session: nox.Session) -> list[str]:
-    """Install what the tests need. Returns how pytest is run: quietly, and in an order that the seed gives again."""
+    """Install what the tests need, and return the pytest command: quiet, in parallel, in a random order."""
     session.env["UV_COMPILE_BYTECODE"] = "1"  # once, and not in each process of the tests
     install_wheel(session, "all", "tests")
     install_old_llamacpp(session)
@@ -94,7 +94,7 @@ def e2e_vllm(session: nox.Session) -> None:
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
-    """Fuzz decoders, steps and parsers for long: many examples of each test, then a search that coverage guides.
+    """Fuzz decoders, operations and parsers: many examples of each test, then a coverage-guided search.
 
     Arguments go to pytest. CTXBACKENDS_FUZZ_EXAMPLES: of each test (default: 5,000, about half an hour);
     CTXBACKENDS_FUZZ_SECONDS: of the search for each decoder (default: 300).
@@ -127,7 +127,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def guard(session: nox.Session) -> None:
-    """Hold what a request and an event cost the SDK under bounds, over a hand-written client in the same run."""
+    """Check the cost of a request and of an event against a hand-written client in the same run."""
     install_wheel(session, "testing", "tests")
     run_of_tests(session, "tests.benchmarks.guard")
 
@@ -165,7 +165,7 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def layers(session: nox.Session) -> None:
-    """Hold the direction of the imports."""
+    """Check the direction of the imports."""
     session.install(*group("layers"))
     session.run("lint-imports")
 
