@@ -1,4 +1,4 @@
-"""Types to factories and names to backends, over one shared session. Never picks a backend that nobody chose."""
+"""The registry: backend types and configured backends over one shared session. Never chooses a backend by itself."""
 
 from __future__ import annotations
 
@@ -29,13 +29,22 @@ from ctxbackends.errors import (
 )
 
 Factory: TypeAlias = Callable[[BackendConfig, Transport], Backend]
-"""Makes a backend of one type. Called once for each configured backend, on first use."""
+"""Creates a backend of one type. Called once for each configured backend, on first use."""
 
 
 def http_backend(config: BackendConfig, transport: Transport, *, profile: Profile) -> HTTPBackend:
-    """The factory of every built-in type. Own types are made the same way from a profile of their own."""
+    """Create a backend of a built-in type, or of your own type from its profile.
+
+    Args:
+        config: The configuration of the backend.
+        transport: The transport that the registry passes to a factory.
+        profile: The profile of the backend type.
+
+    Raises:
+        ConfigError: The configuration is not valid, see its subclasses in :mod:`ctxbackends.errors`.
+    """
     if config.model_path is not None:
-        from ctxbackends.local import managed_backend  # noqa: PLC0415  # only who serves a model pays for it
+        from ctxbackends.local import managed_backend  # noqa: PLC0415  # needed only to serve a model
 
         return managed_backend(config, transport)
     return HTTPBackend(config, profile=profile, transport=transport)
@@ -48,10 +57,19 @@ def _factory(profile: Profile) -> Factory:
 class Registry:
     """The backends of one application. Use it with ``async with``, or call ``aclose()``.
 
-    ``configs``: the backends. ``default``: the name of the one that ``default()`` gives. ``session``: an aiohttp
-    session to share; it stays open when the registry closes. Without it, the registry makes one for each event loop
-    that it is used on. ``airgap``: endpoints that are neither loopback nor in a private network are refused
-    (AirgapError): an address when its backend is resolved, a name by what it leads to when it is connected to.
+    Args:
+        configs: The configured backends.
+        default: The name of the backend that ``default()`` returns.
+        session: An aiohttp session to share, which stays open when the registry closes. None creates one for each event
+            loop on which the registry is used.
+        airgap: Connect only to loopback and private addresses. An address is checked when its backend is resolved, a
+            name when it is connected to; both raise AirgapError.
+
+    Raises:
+        DuplicateBackendError: Two configurations have the same name.
+        UnknownBackendTypeError: The type of a configuration is not registered.
+        UnknownBackendError: ``default`` is not configured.
+        ConfigError: The session cannot be used.
     """
 
     def __init__(
@@ -82,13 +100,18 @@ class Registry:
         session: Session | None = None,
         airgap: bool | None = None,
     ) -> Self:
-        """The backends of a ``.ctxrc``: of ``path``, or of the first one found from the working directory upwards.
-        ``types``: further backend types. ``airgap``: True sets it whatever the file says; nothing takes back what the
-        file says.
+        """Create a registry from a ``.ctxrc``. Without a file, the registry is empty.
 
-        Raises ConfigError where the file cannot be used; without any file the registry is empty.
+        Args:
+            path: The file, None for the first ``.ctxrc`` in the working directory and its parents.
+            types: Factories of further backend types, by name.
+            session: An aiohttp session to share, see :class:`Registry`.
+            airgap: True enables the airgap. It cannot be disabled if the file enables it.
+
+        Raises:
+            ConfigError: The file cannot be read or is not valid.
         """
-        from ctxbackends._config.reader import find_ctxrc, load_ctxrc  # noqa: PLC0415  # only who reads a file pays for it
+        from ctxbackends._config.reader import find_ctxrc, load_ctxrc  # noqa: PLC0415  # needed only to read a file
 
         ctxrc = Path(path) if path is not None else find_ctxrc()
         names = tuple(dict.fromkeys((*(str(name) for name in PROFILES), *(types or ()))))
@@ -105,13 +128,29 @@ class Registry:
     # --- set up -----------------------------------------------------------------------------------
 
     def register(self, type_name: str, factory: Factory) -> None:
-        """Add a backend type. Raises DuplicateBackendError where there is one of this name."""
+        """Register a backend type.
+
+        Args:
+            type_name: The name of the type.
+            factory: Creates a backend of the type from its configuration and the transport.
+
+        Raises:
+            DuplicateBackendError: The type is already registered.
+        """
         if type_name in self._factories:
             raise DuplicateBackendError(type_name, what="backend type")
         self._factories[type_name] = factory
 
     def configure(self, config: BackendConfig) -> None:
-        """Add a backend. Raises DuplicateBackendError, UnknownBackendTypeError."""
+        """Add a backend.
+
+        Args:
+            config: The configuration of the backend.
+
+        Raises:
+            DuplicateBackendError: A backend of this name is already configured.
+            UnknownBackendTypeError: The type is not registered.
+        """
         if config.name in self._configs:
             raise DuplicateBackendError(config.name)
         if config.type not in self._factories:
@@ -119,7 +158,14 @@ class Registry:
         self._configs[config.name] = config
 
     def set_default(self, name: str) -> None:
-        """Choose what ``default()`` gives. Raises UnknownBackendError."""
+        """Set the backend that ``default()`` returns.
+
+        Args:
+            name: The name of a configured backend.
+
+        Raises:
+            UnknownBackendError: The backend is not configured.
+        """
         if name not in self._configs:
             raise UnknownBackendError(name, self.names)
         self._default = name
@@ -131,21 +177,28 @@ class Registry:
 
     @property
     def airgap(self) -> bool:
-        """Whether endpoints that are neither loopback nor in a private network are refused."""
+        """Whether only loopback and private addresses are allowed."""
         return self._transport.airgap
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The configured backends, in their order."""
+        """The names of the configured backends, in their order."""
         return tuple(self._configs)
 
     # --- use --------------------------------------------------------------------------------------
 
     def resolve(self, name: str | None = None) -> Backend:
-        """The backend of this name, the same object every time; without a name, the default one.
+        """Return the backend of a name, the same object each time.
 
-        Raises UnknownBackendError, and what its configuration raises (MissingKeyError, InvalidEndpointError,
-        AirgapError).
+        Args:
+            name: The name of the backend, None for the default backend.
+
+        Raises:
+            UnknownBackendError: The backend is not configured.
+            NoBackendConfiguredError: No name is passed, and no backend is configured.
+            AmbiguousBackendError: No name is passed, and several backends are configured without a default.
+            ConfigError: The configuration is not valid (MissingKeyError, InvalidEndpointError, AirgapError).
+            ClosedError: The registry is closed.
         """
         if self._closed:
             raise ClosedError("this registry is closed")
@@ -155,14 +208,19 @@ class Registry:
             raise UnknownBackendError(name, self.names)
         if name not in self._backends:
             config = self._configs[name]
-            if self.airgap:  # looked at here and not by the backend alone: those of own types may not ask
+            if self.airgap:  # backends of registered types may not check it themselves
                 check_endpoint(config.endpoint, trust_env=config.trust_env, backend=name)
             self._backends[name] = self._factories[config.type](config, self._transport)
         return self._backends[name]
 
     def default(self) -> Backend:
-        """The one that was set as default, or the only one. Raises NoBackendConfiguredError, AmbiguousBackendError: it
-        never picks one."""
+        """Return the default backend, or the only one.
+
+        Raises:
+            NoBackendConfiguredError: No backend is configured.
+            AmbiguousBackendError: Several backends are configured without a default.
+            ConfigError: The configuration is not valid.
+        """
         if self._default is not None:
             return self.resolve(self._default)
         if not self._configs:
@@ -172,8 +230,13 @@ class Registry:
         return self.resolve(self.names[0])
 
     async def statuses(self) -> tuple[ServerStatus, ...]:
-        """One look at every configured backend, all at once, in their order. What is wrong with one, its configuration
-        included, is in its status and not raised."""
+        """Return the status of every configured backend, in their order. All are probed at once.
+
+        A failure, or a configuration that is not valid, is in the status and not raised.
+
+        Raises:
+            ClosedError: The registry is closed.
+        """
         if self._closed:
             raise ClosedError("this registry is closed")
         statuses: dict[str, ServerStatus] = {}
@@ -191,7 +254,7 @@ class Registry:
         return tuple(statuses[name] for name in self.names)
 
     async def aclose(self) -> None:
-        """End the servers that were started, and close the own session. Idempotent."""
+        """Stop the servers that this registry started, and close its own session. Idempotent."""
         self._closed = True
         backends, self._backends = self._backends, {}
         try:
@@ -212,15 +275,27 @@ class Registry:
 
 @asynccontextmanager
 async def open_backend(
-    type: str,  # noqa: A002  # the name that .ctxrc and BackendConfig give it
+    type: str,  # noqa: A002  # the name in .ctxrc and BackendConfig
     *,
     name: str | None = None,
     session: Session | None = None,
     airgap: bool = False,
     **settings: Any,
 ) -> AsyncIterator[Backend]:
-    """One backend alone: ``async with open_backend(BackendType.VLLM, endpoint="http://gpu:8000") as backend``.
-    ``airgap`` as in :class:`Registry`, ``settings`` as in BackendConfig."""
+    """Open a single backend.
+
+    Use it as ``async with open_backend(BackendType.VLLM, endpoint="http://gpu:8000") as backend``.
+
+    Args:
+        type: The backend type.
+        name: The name of the backend, None for its type.
+        session: An aiohttp session to share, see :class:`Registry`.
+        airgap: Connect only to loopback and private addresses, see :class:`Registry`.
+        **settings: The other fields of :class:`BackendConfig`.
+
+    Raises:
+        ConfigError: The configuration is not valid, see its subclasses in :mod:`ctxbackends.errors`.
+    """
     config = BackendConfig(name=name or str(type), type=type, **settings)
     async with Registry([config], session=session, airgap=airgap) as registry:
         yield registry.resolve(config.name)

@@ -1,4 +1,4 @@
-"""What a backend is: the protocol, and the forms in which it is asked. Knows no HTTP and no server."""
+"""The protocol of a backend, and the forms of a prompt. Knows no HTTP and no server."""
 
 from __future__ import annotations
 
@@ -15,54 +15,106 @@ from ctxbackends._tools import build_tools
 from ctxbackends._wire.operations.openai import VectorEncoding
 
 Prompt: TypeAlias = str | Message | Sequence[Message] | ChatRequest
-"""A user's text, one message, a conversation, or a whole request."""
+"""The text of a user message, a message, a conversation, or a whole request."""
 
 
 @runtime_checkable
 class Backend(Protocol):
-    """One model server, whatever it is. Implementations are safe for any number of tasks at once."""
+    """One model server of any type. Any number of tasks may use it at once.
+
+    Attributes:
+        name: The name of the backend.
+        type: The backend type, such as ``vllm``.
+        default_model: The model of a call that names none, None if every call must name one.
+    """
 
     name: str
     type: str
     default_model: str | None
 
     @property
-    def endpoint(self) -> str: ...
+    def endpoint(self) -> str:
+        """The base URL of the server."""
+        ...
 
     @property
     def schema_enforcement(self) -> Enforcement:
-        """How the server holds an answer to a schema."""
+        """How the server enforces a JSON schema."""
         ...
 
     async def wait_ready(self, *, on_progress: OnProgress | None = None) -> None:
-        """Return when the server can answer. Waits through a cold start where the type has one; raises the last error
-        when its budget ends."""
+        """Wait until the server can answer.
+
+        Args:
+            on_progress: Called with a :class:`Loading` for each probe of a server that starts.
+
+        Raises:
+            BackendError: The last error, when ``ready_timeout`` is over or the failure is not a cold start.
+        """
         ...
 
     async def ping(self, *, wait: bool = True, on_progress: OnProgress | None = None) -> Ping:
-        """The first model that the server lists. ``wait=False`` does not wait for a cold start."""
+        """Return the first model that the server lists, and how long the server took.
+
+        Args:
+            wait: Wait for a cold start.
+            on_progress: Called with a :class:`Loading` for each probe of a server that starts.
+
+        Raises:
+            EmptyModelListError: The server lists no model.
+            BackendError: The server cannot be reached, or reports an error.
+        """
         ...
 
     async def status(self) -> ServerStatus:
-        """One look at the server, now. What is wrong with it is in the status and not raised; nothing is waited for,
-        started or loaded."""
+        """Return the state of the server from a single probe.
+
+        A failure is in the status and not raised. Nothing is waited for, started or loaded.
+        """
         ...
 
     async def models(self) -> tuple[ModelInfo, ...]:
-        """The models that the server lists, at least one (EmptyModelListError)."""
+        """Return the models that the server lists. Waits for a cold start.
+
+        Raises:
+            EmptyModelListError: The server lists no model.
+            BackendError: The server cannot be reached, or reports an error.
+        """
         ...
 
     async def complete(
         self, prompt: Prompt, *, on_progress: OnProgress | None = None, **options: Unpack[ChatOptions]
     ) -> Completion:
-        """One whole answer, or an error; never a part of one. ``on_progress`` is told what a wait for a cold start
-        sees."""
+        """Return the whole answer to a prompt, never a part of one.
+
+        Args:
+            prompt: A text, a message, a conversation, or a :class:`ChatRequest` with its own options.
+            on_progress: Called with a :class:`Loading` for each probe of a server that starts.
+            **options: The options of the request, see :class:`ChatOptions`.
+
+        Raises:
+            TypeError: An option is unknown or has the wrong type.
+            ValueError: The value of an option is out of range.
+            UnsupportedOptionError: The server does not support an option.
+            BackendError: The request failed, see the subclasses in :mod:`ctxbackends.errors`.
+        """
         ...
 
     def stream(
         self, prompt: Prompt, *, on_progress: OnProgress | None = None, **options: Unpack[ChatOptions]
     ) -> ChatStream:
-        """One answer as it is written. Nothing is sent before the ``async with``."""
+        """Return a stream of the answer. Entering its ``async with`` sends the request.
+
+        Args:
+            prompt: A text, a message, a conversation, or a :class:`ChatRequest` with its own options.
+            on_progress: Called with a :class:`Loading` for each probe of a server that starts.
+            **options: The options of the request, see :class:`ChatOptions`.
+
+        Raises:
+            TypeError: An option is unknown or has the wrong type.
+            ValueError: The value of an option is out of range.
+            UnsupportedOptionError: The server does not support an option.
+        """
         ...
 
     async def embed(
@@ -74,9 +126,21 @@ class Backend(Protocol):
         encoding: VectorEncoding | None = None,
         batch_size: int | None = None,
     ) -> Embeddings:
-        """One vector for each text, in their order. ``dimensions``: the length of the vectors, for models that can
-        shorten them. ``encoding``: the form in which they cross the wire; ``base64`` is shorter and exact to 32 bits.
-        ``batch_size``: how many texts go into one request, one request after the other."""
+        """Return one vector for each text, in their order.
+
+        Args:
+            inputs: A text, or several.
+            model: The model, None for ``default_model``.
+            dimensions: The length of the vectors, for models that can shorten them.
+            encoding: The encoding of the vectors in the response; ``base64`` is shorter, and exact to 32 bits.
+            batch_size: The number of texts in one request. The requests are sent one after another.
+
+        Raises:
+            ValueError: There are no texts, or ``dimensions`` or ``batch_size`` is out of range.
+            UnsupportedOperationError: The server has no embeddings.
+            UnsupportedOptionError: The server does not support ``dimensions`` or ``encoding``.
+            BackendError: A request failed.
+        """
         ...
 
     async def count_tokens(
@@ -86,8 +150,17 @@ class Backend(Protocol):
         model: str | None = None,
         tools: Sequence[Tool | Callable[..., object]] = (),
     ) -> int:
-        """How many tokens the prompt has, by the server's own counter. UnsupportedOperationError where it has none: it
-        is never guessed."""
+        """Return the number of tokens in a prompt, as the server counts them.
+
+        Args:
+            prompt: A text, a message, or a conversation.
+            model: The model, None for ``default_model``.
+            tools: The tools that the request would have.
+
+        Raises:
+            UnsupportedOperationError: The server cannot count tokens. The number is never estimated.
+            BackendError: The request failed.
+        """
         ...
 
     async def load(
@@ -98,43 +171,58 @@ class Backend(Protocol):
         keep_alive: float | None = None,
         on_progress: OnProgress | None = None,
     ) -> None:
-        """Put ``model`` (else ``default_model``) into memory, with a context of ``context_length`` tokens, to stay
-        there ``keep_alive`` seconds after its last use (``math.inf``: for ever). UnsupportedOperationError where the
-        server cannot."""
+        """Load a model into memory.
+
+        Args:
+            model: The model, None for ``default_model``.
+            context_length: The size of the context in tokens, None for the configured one or the server's default.
+            keep_alive: Seconds until an unused model is unloaded, ``math.inf`` for never, None for the configured
+                value or the server's default.
+            on_progress: Called with a :class:`Loading` for each probe of a server that starts.
+
+        Raises:
+            UnsupportedOperationError: The server cannot load models on request.
+            BackendError: The request failed.
+        """
         ...
 
     async def unload(self, model: str | None = None) -> None:
-        """Take ``model`` (else ``default_model``) out of memory. UnsupportedOperationError where the server cannot."""
+        """Unload a model from memory.
+
+        Args:
+            model: The model, None for ``default_model``.
+
+        Raises:
+            UnsupportedOperationError: The server cannot unload models on request.
+            BackendError: The request failed.
+        """
         ...
 
     async def aclose(self) -> None:
-        """Release what belongs to this backend alone (a server that it started). The session belongs to the
-        registry."""
+        """Close the backend, and stop a server that it started. The registry closes the session."""
         ...
 
 
 def build_messages(prompt: str | Message | Sequence[Message]) -> tuple[Message, ...]:
-    """The conversation that ``prompt`` stands for. Raises TypeError."""
+    """Return the messages of a prompt. Raise TypeError for any other type."""
     if isinstance(prompt, str):
         return (Message.user(prompt),)
     if isinstance(prompt, Message):
         return (prompt,)
     messages = tuple(prompt)
     if not messages or not all(isinstance(message, Message) for message in messages):
-        raise TypeError("a prompt is a text, a Message, or a non-empty sequence of Message")
+        raise TypeError("a prompt must be a str, a Message, or a non-empty sequence of Message")
     return messages
 
 
 def build_chat_request(prompt: Prompt, model: str, options: ChatOptions) -> ChatRequest:
-    """The request that ``prompt`` and ``options`` make. Raises TypeError and ValueError for what no server could
-    take."""
+    """Return the request for a prompt and its options. Raise TypeError or ValueError for bad options."""
     if isinstance(prompt, ChatRequest):
         if options:
-            raise TypeError("a ChatRequest holds its options; pass no others")
+            raise TypeError("a ChatRequest has its own options; set them there")
         return prompt
     fields: dict[str, Any] = {**options, "model": model}
     fields["stop_sequences"] = fields.get("stop_sequences") or ()
     fields["tools"] = build_tools(fields.get("tools") or ())
-    # ChatOptions and ChatRequest have the same fields; a test holds them together. What is no option, and what is given
-    # twice, is a TypeError here.
+    # ChatOptions and ChatRequest have the same fields, as a test checks. An unknown option raises TypeError here.
     return ChatRequest(messages=build_messages(prompt), **fields)

@@ -953,12 +953,12 @@ def number(a: complex) -> None:
 @pytest.mark.parametrize(
     ("function", "said"),
     [
-        (untyped, "the parameter a of the tool untyped has no type"),
-        (many, "the tool many cannot take *a: 'int': its arguments are given by name"),
-        (named, "the tool named cannot take **a: 'int': its arguments are given by name"),
-        (positional, "the tool positional cannot take a: 'int': its arguments are given by name"),
-        (unknown, "a type of the tool unknown cannot be found: name 'Nowhere' is not defined"),
-        (Box.method, "the parameter self of the tool method has no type"),
+        (untyped, "the parameter a of the tool untyped has no type; annotate it"),
+        (many, "the tool many does not support *a: 'int'; use parameters that can be passed by name"),
+        (named, "the tool named does not support **a: 'int'; use parameters that can be passed by name"),
+        (positional, "the tool positional does not support a: 'int'; use parameters that can be passed by name"),
+        (unknown, "a type of the tool unknown is not defined: name 'Nowhere' is not defined"),
+        (Box.method, "the parameter self of the tool method has no type; annotate it"),
     ],
 )
 def test_a_function_that_no_model_can_call_is_no_tool(function: Callable[..., Any], said: str) -> None:
@@ -974,12 +974,12 @@ def test_a_type_that_json_cannot_hold_is_no_parameter() -> None:
 
 @pytest.mark.parametrize("name", ["two words", "ä", "x" * 65, "a.b", "a\n"])
 def test_a_name_that_servers_refuse_is_no_name(name: str) -> None:
-    with pytest.raises(TypeError, match=r"is no name for a tool: letters, digits, _ and -, up to 64 of them"):
+    with pytest.raises(TypeError, match=r"pass name= with up to 64 letters, digits, _ and -"):
         tool_of(nothing, name=name)
 
 
 def test_a_lambda_needs_a_name() -> None:
-    with pytest.raises(TypeError, match=r"^'<lambda>' is no name for a tool"):
+    with pytest.raises(TypeError, match=r"^not a valid tool name: '<lambda>'"):
         tool_of(lambda: None)
     assert "f" == tool_of(lambda: None, name="f").name
 
@@ -1029,7 +1029,7 @@ def test_arguments_that_do_not_fit_are_an_error_with_their_place(arguments: str,
 
 
 def test_a_tool_that_was_made_from_a_schema_has_no_types() -> None:
-    with pytest.raises(TypeError, match=r"^the tool add was made from a schema"):
+    with pytest.raises(TypeError, match=r"^the tool add was created from a schema"):
         arguments_of(ADD, ToolCall("c", "add", "{}"))
 
 
