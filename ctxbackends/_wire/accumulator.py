@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NotRequired, TypedDict, Unpack
 
 from ctxbackends._chat.events import Finish, ReasoningDelta, RefusalDelta, StreamEvent, TextDelta, ToolCallDelta
 from ctxbackends._chat.messages import Part, ReasoningPart, TextPart, ToolCall
 from ctxbackends._chat.responses import Completion, PartialCompletion, TokenLogprob
+
+
+class ResponseFields(TypedDict):
+    """The fields of a completion that do not come from events."""
+
+    requested_model: str
+    served_model: str | None
+    response_id: str | None
+    request_id: NotRequired[str | None]
+    raw: NotRequired[bytes]
 
 
 class _Call:
@@ -131,15 +142,7 @@ class Accumulator:
                     parts.append(ReasoningPart(joined_text, block.signature, block.redacted))
         return "".join(texts), "".join(reasoning_texts), tuple(parts)
 
-    def completion(
-        self,
-        *,
-        requested_model: str,
-        served_model: str | None,
-        response_id: str | None,
-        request_id: str | None = None,
-        raw: bytes = b"",
-    ) -> Completion:
+    def completion(self, **fields: Unpack[ResponseFields]) -> Completion:
         """Build the complete response. Requires that ``finish`` is set."""
         assert self.finish is not None, "a completion exists only after Finish"
         text, reasoning, parts = self._collect()
@@ -147,17 +150,13 @@ class Accumulator:
             text=text,
             finish_reason=self.finish.finish_reason,
             usage=self.finish.usage,
-            requested_model=requested_model,
-            served_model=served_model,
             reasoning=reasoning,
             refusal="".join(self._refusal),
             tool_calls=self._tool_calls(),
             logprobs=tuple(self._logprobs),
             stop_sequence=self.finish.stop_sequence,
-            response_id=response_id,
-            request_id=request_id,
             parts=parts,
-            raw=raw,
+            **fields,
         )
 
     def partial(self, *, served_model: str | None = None) -> PartialCompletion:
@@ -172,15 +171,7 @@ class Accumulator:
         )
 
 
-def build_completion(
-    events: Sequence[StreamEvent],
-    *,
-    requested_model: str,
-    served_model: str | None,
-    response_id: str | None,
-    request_id: str | None = None,
-    raw: bytes = b"",
-) -> Completion:
+def build_completion(events: Sequence[StreamEvent], **fields: Unpack[ResponseFields]) -> Completion:
     """Build the completion of a response from all its events; the last must be Finish."""
     first, finish = events[0], events[-1]
     if len(events) == 2 and isinstance(first, TextDelta) and isinstance(finish, Finish) and not first.logprobs:
@@ -189,20 +180,10 @@ def build_completion(
             text=first.text,
             finish_reason=finish.finish_reason,
             usage=finish.usage,
-            requested_model=requested_model,
-            served_model=served_model,
             stop_sequence=finish.stop_sequence,
-            response_id=response_id,
-            request_id=request_id,
             parts=(TextPart(first.text),) if first.text else (),
-            raw=raw,
+            **fields,
         )
     accumulator = Accumulator()
     accumulator.add(*events)
-    return accumulator.completion(
-        requested_model=requested_model,
-        served_model=served_model,
-        response_id=response_id,
-        request_id=request_id,
-        raw=raw,
-    )
+    return accumulator.completion(**fields)

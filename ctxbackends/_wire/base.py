@@ -9,9 +9,10 @@ import attrs
 import msgspec
 
 from ctxbackends._chat.events import StreamEvent
+from ctxbackends._chat.messages import ToolCall
 from ctxbackends._chat.requests import ChatRequest
 from ctxbackends._chat.responses import Completion
-from ctxbackends.errors import BackendError, MalformedResponseError, ResponseTooLargeError
+from ctxbackends.errors import BackendError, ResponseTooLargeError, UnsupportedOptionError
 
 T = TypeVar("T")
 
@@ -146,24 +147,6 @@ def bearer_header(api_key: str) -> Mapping[str, str]:
     return {"Authorization": f"Bearer {api_key}"}
 
 
-def decode_json(decoder: msgspec.json.Decoder[T], body: bytes, *, api: str) -> T:
-    """Decode ``body``.
-
-    Args:
-        decoder: The decoder of the expected type.
-        body: The body of the response.
-        api: The name of the API, for the error.
-
-    Raises:
-        MalformedResponseError: The body does not match.
-    """
-    # msgspec does not convert UnicodeDecodeError and RecursionError.
-    try:
-        return decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise MalformedResponseError(f"unexpected response from {api}: {error}", body=body) from error
-
-
 _encoder = msgspec.json.Encoder()
 
 
@@ -177,6 +160,23 @@ def encode_json(value: Any) -> bytes:
         return _encoder.encode(value)
     except (TypeError, UnicodeEncodeError, OverflowError) as error:
         raise ValueError(f"the request cannot be written as JSON: {error}") from error
+
+
+_object_decoder = msgspec.json.Decoder(dict[str, Any])
+
+
+def decode_arguments(call: ToolCall) -> dict[str, Any]:
+    """Return the arguments of a tool call as an object, for servers that do not take JSON text.
+
+    Raises:
+        UnsupportedOptionError: The arguments are not a JSON object.
+    """
+    try:
+        return _object_decoder.decode(call.arguments or "{}")
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
+        raise UnsupportedOptionError(
+            "message: tool call", f"the arguments of {call.name} must be a JSON object: {error}"
+        ) from error
 
 
 def encode_arguments(arguments: str | Mapping[str, Any] | None) -> str:

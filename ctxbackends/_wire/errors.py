@@ -13,7 +13,7 @@ from typing import Any, TypeGuard, TypeVar
 import attrs
 import msgspec
 
-from ctxbackends._wire.base import HTTPResponse, decode_json
+from ctxbackends._wire.base import HTTPResponse
 from ctxbackends._wire.retry_after import parse_retry_after
 from ctxbackends.errors import (
     APIStatusError,
@@ -197,11 +197,12 @@ def decode_response(decoder: msgspec.json.Decoder[T], response: HTTPResponse, *,
         MalformedResponseError: The body does not match.
         BackendError: The body is an error object.
     """
+    # msgspec does not convert UnicodeDecodeError and RecursionError.
     try:
-        return decode_json(decoder, response.body, api=api)
-    except MalformedResponseError:
+        return decoder.decode(response.body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise_for_error_body(response)
-        raise
+        raise MalformedResponseError(f"unexpected response from {api}: {error}", body=response.body) from error
 
 
 def raise_for_error_body(response: HTTPResponse) -> None:

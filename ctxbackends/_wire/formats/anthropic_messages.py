@@ -17,7 +17,14 @@ from ctxbackends._chat.messages import ImagePart, Message, Part, ReasoningPart, 
 from ctxbackends._chat.requests import ChatRequest, JSONSchemaFormat, NamedTool, Tool
 from ctxbackends._chat.responses import Completion
 from ctxbackends._wire.accumulator import build_completion
-from ctxbackends._wire.base import HTTPRequest, HTTPResponse, bearer_header, encode_arguments, encode_json
+from ctxbackends._wire.base import (
+    HTTPRequest,
+    HTTPResponse,
+    bearer_header,
+    decode_arguments,
+    encode_arguments,
+    encode_json,
+)
 from ctxbackends._wire.errors import decode_response, error_from_success, find_request_id, raise_for_error_body
 from ctxbackends._wire.formats.anthropic_stream import (
     AnthropicStreamDecoder,
@@ -66,7 +73,6 @@ class _Answer(msgspec.Struct):
 
 
 _answer_decoder = msgspec.json.Decoder(_Answer)
-_object_decoder = msgspec.json.Decoder(dict[str, Any])
 
 
 def x_api_key(api_key: str) -> Mapping[str, str]:
@@ -244,7 +250,7 @@ def _encode_block(part: Part, signed: bool) -> dict[str, Any]:
         source = {"type": "base64", "media_type": part.media_type, "data": part.base64}
         return {"type": "image", "source": source}
     if isinstance(part, ToolCall):
-        return {"type": "tool_use", "id": part.id, "name": part.name, "input": _decode_arguments(part)}
+        return {"type": "tool_use", "id": part.id, "name": part.name, "input": decode_arguments(part)}
     if isinstance(part, ToolResult):
         result = {"type": "tool_result", "tool_use_id": part.tool_call_id, "content": part.content}
         return {**result, **({"is_error": True} if part.is_error else {})}
@@ -260,12 +266,3 @@ def _encode_thinking(part: ReasoningPart, signed: bool) -> dict[str, Any]:
             "this reasoning has no signature, so it came from another server; Anthropic takes only its own",
         )
     return {"type": "thinking", "thinking": part.text, "signature": part.signature or ""}
-
-
-def _decode_arguments(call: ToolCall) -> dict[str, Any]:
-    try:
-        return _object_decoder.decode(call.arguments or "{}")
-    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
-        raise UnsupportedOptionError(
-            "message: tool call", f"the arguments of {call.name} must be a JSON object: {error}"
-        ) from error

@@ -26,6 +26,7 @@ from ctxbackends._wire.base import (
     StreamDecoder,
     WireSettings,
     bearer_header,
+    decode_arguments,
     encode_arguments,
     encode_json,
 )
@@ -34,11 +35,7 @@ from ctxbackends._wire.formats.openai_chat import encode_tool, format_tool_resul
 from ctxbackends._wire.formats.openai_parts import Logprob, parse_logprob
 from ctxbackends._wire.options import OptionTable, check_supported, lookup, merge_extra_body, set_path
 from ctxbackends._wire.sse import LineSplitter
-from ctxbackends.errors import (
-    MalformedResponseError,
-    StreamInterruptedError,
-    UnsupportedOptionError,
-)
+from ctxbackends.errors import MalformedResponseError, StreamInterruptedError
 
 # Without "load" and "unload", the reasons for requests without messages.
 _FINISH_REASONS: Mapping[str, FinishReason] = {"stop": "stop", "length": "length"}
@@ -91,7 +88,6 @@ class _Line(msgspec.Struct, gc=False):
 
 
 _line_decoder = msgspec.json.Decoder(_Line)
-_object_decoder = msgspec.json.Decoder(dict[str, Any])
 
 
 @attrs.frozen(kw_only=True)
@@ -121,10 +117,11 @@ class OllamaCodec:
         }
         if self.settings.context_length is not None:
             set_path(body, "options.num_ctx", self.settings.context_length)
-        for name, value in scalars:
-            self._set_option(body, name, _THINK.get(value, value) if name == "reasoning_effort" else value)
         if request.stop_sequences:
-            self._set_option(body, "stop_sequences", request.stop_sequences)
+            scalars = [*scalars, ("stop_sequences", request.stop_sequences)]
+        for name, value in scalars:
+            is_off = name == "reasoning_effort" and value == "none"
+            set_path(body, lookup(self.table, name).path, False if is_off else value)
         if isinstance(request.response_format, JSONSchemaFormat):
             body["format"] = request.response_format.schema
         elif isinstance(request.response_format, JSONObjectFormat):
@@ -133,9 +130,6 @@ class OllamaCodec:
             body["tools"] = [encode_tool(tool) for tool in request.tools]
         merge_extra_body(body, request.extra_body, _RESERVED, self.table)
         return HTTPRequest("POST", "/api/chat", encode_json(body))
-
-    def _set_option(self, body: dict[str, Any], option: str, value: Any) -> None:
-        set_path(body, lookup(self.table, option).path, value)
 
     def decode_chat(self, response: HTTPResponse, *, requested_model: str) -> Completion:
         line = decode_response(_line_decoder, response, api="Ollama")
@@ -162,9 +156,6 @@ class OllamaCodec:
 
     def stream_decoder(self) -> StreamDecoder:
         return OllamaStreamDecoder()
-
-
-_THINK: Mapping[Any, Any] = {"none": False}
 
 
 def encode_keep_alive(keep_alive: float | None) -> dict[str, Any]:
@@ -201,13 +192,8 @@ def _encode_message(message: Message, names: Mapping[str, str]) -> list[dict[str
 
 
 def _encode_tool_call(call: ToolCall) -> dict[str, Any]:
-    try:
-        arguments = _object_decoder.decode(call.arguments or "{}")
-    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
-        raise UnsupportedOptionError(
-            "message: tool call", f"the arguments of {call.name} must be a JSON object: {error}"
-        ) from error
-    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
+    function = {"name": call.name, "arguments": decode_arguments(call)}
+    return {"id": call.id, "type": "function", "function": function}
 
 
 def _encode_tool_result(result: ToolResult, names: Mapping[str, str]) -> dict[str, Any]:
