@@ -138,7 +138,7 @@ class Registry:
             DuplicateBackendError: The type is already registered.
         """
         if type_name in self._factories:
-            raise DuplicateBackendError(type_name, what="backend type")
+            raise DuplicateBackendError(type_name, kind="backend type")
         self._factories[type_name] = factory
 
     def configure(self, config: BackendConfig) -> None:

@@ -144,7 +144,7 @@ class HTTPBackend:
         except (APITimeoutError, ServerDiedError) as error:
             return self._status("unreachable", error.problem)
         except TimeoutError:
-            return self._status("unreachable", f"no complete answer within {timeouts.total:g} s")
+            return self._status("unreachable", f"no complete response within {timeouts.total:g} s")
         except ModelLoadingError as error:
             return self._status("loading", error.message)
         except EmptyModelListError as error:

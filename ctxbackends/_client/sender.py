@@ -140,9 +140,7 @@ class RequestSender:
         )
         if tls is not None and not self._base_url.startswith("https://"):
             key = "ca_bundle" if config.ca_bundle is not None else "client_cert"
-            raise ConfigError(
-                "is for TLS, and has no effect without an https:// endpoint", key=key, backend=config.name
-            )
+            raise ConfigError("requires an https:// endpoint", key=key, backend=config.name)
         # Servers on asyncio (uvicorn, and so vLLM) end such a handshake without the alert that would say why.
         hint_mtls = "; a server that demands a client certificate (client_cert) may end it so"
         hint = hint_mtls if self._base_url.startswith("https://") and config.client_cert is None else ""

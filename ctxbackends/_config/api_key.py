@@ -1,4 +1,4 @@
-"""API keys: look one up in the environment, and refuse one in a file."""
+"""Look up and check the API key of a backend."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ if TYPE_CHECKING:
 
 
 def find_api_key(config: BackendConfig, profile: Profile, environ: Mapping[str, str]) -> tuple[str, str] | None:
-    """The key and where it came from (a variable's name, or ``api_key argument``); None where no key is sent.
+    """Return the API key and its source: the name of a variable, or ``api_key argument``. None if no key is sent.
 
-    Raises MissingKeyError where ``api_key_env`` names a variable that is unset or empty, and ConfigError, without the
-    value, where a key could not be a header.
+    Raises:
+        MissingKeyError: The variable in ``api_key_env`` is unset or empty.
+        ConfigError: The key contains characters that cannot be sent in a header. The message does not show the key.
     """
     if config.api_key is not None:
         return config.api_key, "api_key argument"
@@ -29,17 +30,17 @@ def find_api_key(config: BackendConfig, profile: Profile, environ: Mapping[str, 
             return None
         raise MissingKeyError(variable, backend=config.name)
     if not is_header_text(key):
-        del key  # a traceback may show the values of a frame
+        del key  # tracebacks can show local variables
         raise invalid_key_error(f"the variable {variable}", backend=config.name, field="api_key_env")
     return key, variable
 
 
 def is_header_text(text: str) -> bool:
-    """Whether ``text`` is visible ASCII alone. A line break in a header is an injected header; servers refuse the
-    rest."""
+    """Return whether ``text`` is visible ASCII only. Servers reject the rest, and a line break injects a header."""
     return all("!" <= c <= "~" for c in text)
 
 
 def invalid_key_error(source: str, *, backend: str, field: str) -> ConfigError:
-    problem = f"{source} holds white space, control characters or non-ASCII characters, which no API key has"
+    """Return the error for a key that is not header text; it does not contain the key."""
+    problem = f"invalid API key in {source}: it contains white space, control or non-ASCII characters; remove them"
     return ConfigError(problem, key=field, backend=backend)

@@ -1,4 +1,4 @@
-"""`BackendConfig`: the settings of one backend, checked when they are made."""
+"""`BackendConfig`, the settings of one backend, which validates them, and `CtxConfig`, the settings of a `.ctxrc`."""
 
 from __future__ import annotations
 
@@ -17,34 +17,26 @@ from ctxbackends._config.endpoint import ENDPOINT_HINT, normalise_endpoint
 from ctxbackends._profiles.builtin import PROFILES
 from ctxbackends._profiles.profile import BackendType, MismatchPolicy
 from ctxbackends._util.key_shapes import looks_like_key
-from ctxbackends.errors import (
-    ConfigError,
-    InvalidEndpointError,
-    UnknownBackendTypeError,
-)
-
-# --- what a message may show --------------------------------------------------------------------------
+from ctxbackends.errors import ConfigError, InvalidEndpointError, UnknownBackendTypeError
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
-
-
-# --- values -------------------------------------------------------------------------------------------
 
 DURATION_FIELDS = ("timeout", "connect_timeout", "ready_timeout", "first_token_timeout", "idle_timeout")
 LOCAL_COUNT_FIELDS = ("ctx_size", "parallel", "threads")
 COUNT_FIELDS = (*LOCAL_COUNT_FIELDS, "context_length", "max_concurrency")
 LOCAL_ONLY = (*LOCAL_COUNT_FIELDS, "embeddings")
-"""Fields that mean something only beside ``model_path``."""
+"""Fields that require ``model_path``."""
 TYPE_FIELDS = ("context_length", "keep_alive", "organization", "project")
-"""Fields that mean something only for the types whose profile ``uses`` them."""
+"""Fields that require a type whose profile lists them in ``supported_settings``."""
 TLS_FIELDS = ("ca_bundle", "client_cert", "client_key")
-"""Paths. Fields that mean something only for an ``https`` endpoint."""
+"""Paths. Fields that require an ``https`` endpoint."""
 
 
 def unknown_type(name: str, types: Collection[str], *, implied: bool) -> UnknownBackendTypeError:
+    """Return the error for an unknown type; ``implied`` if it is the name of a backend without a type."""
     key = "name" if implied else "type"
     error = UnknownBackendTypeError(display_name(name), tuple(types), key=key)
-    error.problem += "; a backend with a name of its own needs a type" if implied else ""
+    error.problem += "; to use another name, set type" if implied else ""
     return error
 
 
@@ -61,22 +53,43 @@ def _known_type(value: Any) -> Any:
 
 @attrs.frozen(kw_only=True)
 class BackendConfig:
-    """One backend, checked when it is built: ConfigError and its kinds say which field is wrong, in ``key``.
+    """The settings of one backend. They are validated on construction.
 
-    ``type`` is the name where that is a backend type. A type that is not built in is accepted, since users register
-    their own. ``endpoint`` is the type's default where there is one. ``api_key_env`` names an environment variable;
-    None is the type's default one, ``""`` is no key. ``api_key`` is for code alone and is in no file and no repr; with
-    it, pickling raises TypeError, while copies keep it.
-    Times are seconds; None is the type's default, and ``ready_timeout=0`` waits for no cold start.
-    ``max_concurrency`` is how many requests are at the server at once; None is as many as it says that it works on.
-    ``wire_api`` is the wire format of generations, where the type has more than one. ``context_length`` (tokens) and
-    ``keep_alive`` (seconds, ``math.inf`` for ever) are what Ollama and LM Studio load a model with; ``organization``
-    and ``project`` name an account of OpenAI.
-    ``model_path`` (type llamacpp) is a GGUF file that the SDK serves itself, in the place of an endpoint; ``ctx_size``,
-    ``parallel``, ``threads`` and ``embeddings`` are for it alone.
-    ``trust_env`` lets the environment's proxies be used, except for loopback. ``ca_bundle``, ``client_cert`` and
-    ``client_key`` are paths of PEM files, for an ``https`` endpoint: what the server's certificate is verified by, and
-    the certificate that this side shows.
+    Attributes:
+        name: Name of the backend, unique in its registry.
+        type: Backend type; defaults to ``name``. Types that are not built in are accepted, as you can register them.
+        endpoint: Base URL of the server; None for the default of the type.
+        api_key_env: Environment variable that contains the API key; None for the type's usual one, ``""`` for no key.
+        api_key: The API key itself; only for code, not for files. It is not in the repr; a configuration with it can
+            be copied and not pickled. Default None.
+        default_model: Model of requests that name none; None if they must.
+        timeout: Timeout of a request in seconds; None for the default of the type.
+        connect_timeout: Timeout in seconds to establish a connection; None for the default of the type.
+        ready_timeout: Seconds to wait for a server that is starting or loading, 0 to not wait; None for the default of
+            the type.
+        first_token_timeout: Timeout in seconds until the first token; None for the default of the type.
+        idle_timeout: Timeout in seconds between two tokens; None for the default of the type.
+        max_concurrency: Maximum number of concurrent requests; None for the number of slots that the server reports.
+        model_mismatch: ``error``, ``warn`` or ``ignore`` for responses from another model; None for the default of the
+            type.
+        wire_api: Wire format of generations, for types with more than one; None for the default of the type.
+        context_length: Tokens of context to load a model with (Ollama, LM Studio); None for the server's default.
+        keep_alive: Seconds that a model stays loaded after a request (Ollama, LM Studio), ``math.inf`` for always; None
+            for the server's default.
+        organization: OpenAI organization; None to send none.
+        project: OpenAI project; None to send none.
+        model_path: GGUF file to serve on first use, instead of an endpoint (type llamacpp). Default None.
+        ctx_size: Tokens of context over all slots, with ``model_path``; None for the model's own.
+        parallel: Number of slots, with ``model_path``; None for one.
+        threads: Number of CPU threads, with ``model_path``; None for llama.cpp's default.
+        embeddings: Whether to serve embeddings too, with ``model_path``. Default False.
+        trust_env: Whether to use the proxies of the environment, except for loopback. Default False.
+        ca_bundle: PEM file of the authorities that verify the server's certificate; None for the system's.
+        client_cert: PEM file of the client certificate; None to send none.
+        client_key: PEM file of its private key; None if ``client_cert`` contains it.
+
+    Raises:
+        ConfigError: A field is invalid; ``key`` names it. Subclasses are raised for the endpoint and the type.
     """
 
     name: str
@@ -121,16 +134,16 @@ class BackendConfig:
         for field in COUNT_FIELDS:
             value = getattr(self, field)
             if value is not None and (type(value) is not int or not 1 <= value <= MAX_COUNT):
-                self._fail(field, f"must be a whole number from 1 to {MAX_COUNT}")
+                self._fail(field, f"must be an integer from 1 to {MAX_COUNT}")
         for field in ("embeddings", "trust_env"):
             if type(getattr(self, field)) is not bool:
                 self._fail(field, "must be true or false")
-        self._check_wire()
-        self._check_place()
-        self._check_way()
+        self._check_type_settings()
+        self._check_endpoint()
+        self._check_connection()
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
-        """Refuse to write the key into bytes that go to files and to other processes."""
+        """Prevent the API key from reaching files and other processes."""
         if self.api_key is not None:
             raise TypeError(
                 f"cannot pickle the configuration of {display_name(self.name)}: it contains an api_key; "
@@ -139,19 +152,19 @@ class BackendConfig:
         return super().__reduce_ex__(protocol)
 
     def __copy__(self) -> BackendConfig:
-        return self  # frozen, and so are its values
+        return self  # it and its values are immutable
 
     def __deepcopy__(self, memo: Mapping[int, object]) -> BackendConfig:
         return self
 
-    def _check_wire(self) -> None:
-        """What only some types have a use for; types that are not built in may use everything."""
+    def _check_type_settings(self) -> None:
+        """Check the fields that only some types support; types that are not built in may use all of them."""
         profile = PROFILES.get(self.type)
         if self.keep_alive is not None and self.keep_alive != math.inf:
             self._check_duration("keep_alive")
         for header in ("organization", "project"):
             if not is_header_text(getattr(self, header) or ""):
-                self._fail(header, "holds white space or characters that no header can hold")
+                self._fail(header, "must be visible ASCII without white space, as it is sent in a header")
         if profile is None:
             return
         if self.wire_api is not None and self.wire_api not in profile.wire_apis:
@@ -161,19 +174,22 @@ class BackendConfig:
                 continue
             if field not in profile.supported_settings:
                 users = ", ".join(name for name, row in PROFILES.items() if field in row.supported_settings)
-                self._fail(field, f"has no meaning for type {self.type}; it is for {users}")
+                self._fail(field, f"not supported for type {self.type}; supported for {users}")
             if (self.wire_api or profile.wire_api) not in profile.supported_settings[field]:
-                self._fail(field, f"cannot be said with wire_api: {self.wire_api}; leave out one of the two")
-        keep = self.keep_alive
-        if keep is not None and profile.keep_alive_at is not None and (keep == math.inf or keep < 1 or keep % 1):
-            self._fail("keep_alive", f"type {self.type} takes whole seconds, from 1s on; write a duration such as 24h")
+                self._fail(field, f"not supported with wire_api: {self.wire_api}; remove one")
+        seconds = self.keep_alive
+        in_whole_seconds = seconds is None or (seconds != math.inf and seconds >= 1 and not seconds % 1)
+        if profile.keep_alive_at is not None and not in_whole_seconds:
+            self._fail(
+                "keep_alive", f"must be whole seconds from 1s for type {self.type}; write a duration such as 24h"
+            )
 
     def _check_text(self, field: str) -> None:
         value = getattr(self, field)
         if not isinstance(value, str):
-            self._fail(field, "must be a text")
+            self._fail(field, "must be a string")
         if not value or value != value.strip():
-            self._fail(field, "must not be empty or have white space around it")
+            self._fail(field, "must not be empty or have leading or trailing white space")
         if has_unsafe_characters(value):
             self._fail(field, "must not contain control characters")
 
@@ -185,15 +201,15 @@ class BackendConfig:
             self._fail(
                 "api_key_env",
                 "must be the name of an environment variable (letters, digits and _), such as OPENAI_API_KEY, "
-                "never the key; the value is not shown here",
+                "not the key itself; the value is not shown",
             )
         key: Any = self.api_key
         if key is not None:
             if not isinstance(key, str) or not key:
                 del key
-                self._fail("api_key", 'must be a text that is not empty; for no key write api_key_env=""')
+                self._fail("api_key", 'must be a non-empty string; to send no key, set api_key_env=""')
             if not is_header_text(key):
-                del key  # a traceback may show the values of a frame
+                del key  # tracebacks can show local variables
                 raise invalid_key_error("the api_key argument", backend=self.name, field="api_key")
 
     def _check_duration(self, field: str) -> None:
@@ -201,22 +217,22 @@ class BackendConfig:
         if value is None:
             return
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= MAX_DURATION / 10**9:
-            self._fail(field, "must be a number of seconds, not more than 292 years; leave it out for the default")
+            self._fail(field, "must be a number of seconds, at most 292 years; omit it for the default")
         if value < 0 or (value == 0 and field not in ("ready_timeout", "keep_alive")):
-            self._fail(field, f"must be above zero; {DURATION_HINT}, or leave it out for the default")
+            self._fail(field, f"must be greater than zero; {DURATION_HINT}, or omit it for the default")
         object.__setattr__(self, field, float(value))
 
-    def _check_place(self) -> None:
-        """Where the server is: a given endpoint, the type's own, or a model file that is served here."""
+    def _check_endpoint(self) -> None:
+        """Check the endpoint, or set the type's default; check what replaces it with ``model_path``."""
         if self.model_path is not None:
             if self.type != BackendType.LLAMACPP:
-                self._fail("model_path", "is for type llamacpp alone")
+                self._fail("model_path", "requires type llamacpp")
             if self.endpoint is not None:
-                self._fail("model_path", "stands in the place of endpoint; keep one of the two")
+                self._fail("model_path", "model_path and endpoint are mutually exclusive; remove one")
             return
         for field in LOCAL_ONLY:
             if getattr(self, field) not in (None, False):
-                self._fail(field, "has a meaning only together with model_path")
+                self._fail(field, "requires model_path")
         profile = PROFILES.get(self.type)
         if self.endpoint is not None:
             try:
@@ -226,21 +242,21 @@ class BackendConfig:
                 raise
         elif profile is not None:
             if profile.default_endpoint is None:
-                problem = f"the endpoint is missing, and type {self.type} has no default; {ENDPOINT_HINT}"
+                problem = f"required for type {self.type}; {ENDPOINT_HINT}"
                 raise InvalidEndpointError(problem, key="endpoint", backend=self.name)
             object.__setattr__(self, "endpoint", profile.default_endpoint)
 
-    def _check_way(self) -> None:
-        """How the server is reached. An own type's default endpoint is not known here; its link looks again."""
+    def _check_connection(self) -> None:
+        """Check proxies and TLS. The default endpoint of a custom type is not known here; its connection checks it."""
         if self.model_path is not None and self.trust_env:
-            self._fail("trust_env", "has no meaning together with model_path: that server is on this machine")
+            self._fail("trust_env", "not supported with model_path: the server runs on this machine")
         if self.client_key is not None and self.client_cert is None:
-            self._fail("client_key", "belongs to a certificate; name that in client_cert")
+            self._fail("client_key", "requires client_cert")
         for field in TLS_FIELDS:
-            if getattr(self, field) is not None and (self.model_path is not None or self._is_plain()):
-                self._fail(field, "is for TLS, and has no effect without an https:// endpoint")
+            if getattr(self, field) is not None and (self.model_path is not None or self._has_plain_endpoint()):
+                self._fail(field, "requires an https:// endpoint")
 
-    def _is_plain(self) -> bool:
+    def _has_plain_endpoint(self) -> bool:
         return self.endpoint is not None and not self.endpoint.startswith("https://")
 
     def _fail(self, field: str, problem: str) -> NoReturn:
@@ -249,9 +265,16 @@ class BackendConfig:
 
 @attrs.frozen(kw_only=True)
 class CtxConfig:
-    """What one ``.ctxrc`` says about backends, in the order of the file. ``path`` is that file. ``airgap``: whether it
-    forbids all endpoints but loopback and private ones. ``redact``: globs of files, relative to the file's directory,
-    that the ``ctx`` commands send to no other endpoints than those."""
+    """The settings of a ``.ctxrc`` that concern this package.
+
+    Attributes:
+        backends: The backends, in the order of the file.
+        default_backend: Name of the default backend; None if there is none.
+        airgap: Whether only loopback and private endpoints are allowed. Default False.
+        redact: Globs, relative to the directory of the file. Matching files are sent only to loopback and private
+            endpoints by the ``ctx`` commands.
+        path: The file; None without one.
+    """
 
     backends: tuple[BackendConfig, ...] = ()
     default_backend: str | None = None

@@ -1,4 +1,4 @@
-"""Values of a configuration as an error message shows them: short, on one line, never a key."""
+"""Format values of a configuration for error messages: short, on one line, never an API key."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from ctxbackends._util.key_shapes import looks_like_key
 
 
 def display_value(text: str) -> str:
-    """``text`` as a message shows it: short, on one line, and not at all where it looks like a key."""
+    """Return ``text`` quoted and shortened for a message; hidden if it looks like an API key."""
     if looks_like_key(text):
-        return "the value (not shown: it looks like a key)"
+        return "(not shown: looks like a key)"
     return repr(text) if len(text) <= 60 else f"{text[:57]!r}..."
 
 
 def display_name(name: str) -> str:
+    """Return ``name`` for a message; hidden if it looks like an API key, is too long or has unsafe characters."""
     return "(not shown)" if looks_like_key(name) or has_unsafe_characters(name) or len(name) > 100 else name
 
 
 def has_unsafe_characters(text: str) -> bool:
-    # Controls, lone surrogates and line separators: they break lines of the file, of logs and of HTTP headers.
+    """Return whether ``text`` has characters that break lines of files, logs or HTTP headers."""
+    # Control characters, lone surrogates, line and paragraph separators
     return any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in text)

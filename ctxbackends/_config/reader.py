@@ -1,9 +1,8 @@
-"""Read `.ctxrc` into `BackendConfig` values. Each error has its line.
+"""Read a `.ctxrc` into the values of `backend_config`; errors have the line and the key.
 
-What is read is strict: a key that is misspelt, given twice or of the wrong kind is an error with its place, never a
-silent default. Other top-level keys of the file belong to other programs and are left alone, unless they look like
-one of ours. A value that could be an API key is never repeated in a message. The write is
-:mod:`ctxbackends._config.writer`.
+Reading is strict: a misspelt key, a duplicate or a wrong type is an error, never a silent default. Other top-level keys
+belong to other programs and are ignored, unless they look like one of ours. Messages never show a value that could be
+an API key.
 """
 
 from __future__ import annotations
@@ -45,16 +44,15 @@ from ctxbackends.errors import ConfigError, DuplicateBackendError, UnknownBacken
 
 FILE_NAME = ".ctxrc"
 MAX_FILE_SIZE = 128 * 1024
-"""Bytes. A configuration is a few kilobytes; what is larger is another file by mistake, and YAML is slow to read:
-half a minute for a megabyte."""
+"""In bytes. A larger file is probably not a configuration, and YAML is slow to read: half a minute for a megabyte."""
 
-_MAX_MERGED = 100  # mappings in one entry: a file could make the same thousands count in thousands of entries
+_MAX_MERGED = 100  # mappings per entry; otherwise a small file could merge thousands into each of thousands
 
 # --- the file -----------------------------------------------------------------------------------------
 
 
 def find_ctxrc(start: Path | None = None) -> Path | None:
-    """The nearest ``.ctxrc`` from ``start`` (the working directory) upwards; None where there is none."""
+    """Return the nearest ``.ctxrc`` from ``start`` (by default the working directory) upwards; None without one."""
     try:
         folder = Path(os.path.abspath(start if start is not None else os.curdir))
     except FileNotFoundError:  # the working directory was deleted
@@ -66,61 +64,75 @@ def find_ctxrc(start: Path | None = None) -> Path | None:
 
 
 def load_ctxrc(path: Path, *, types: Collection[str] = tuple(PROFILES)) -> CtxConfig:
-    """Read ``path``. ``types``: the backend types that may stand in it. Raises ConfigError and its kinds."""
+    """Read ``path``.
+
+    Args:
+        path: The file.
+        types: The backend types that it may use.
+
+    Raises:
+        ConfigError: The file cannot be read, or a setting is invalid.
+    """
     return parse_ctxrc(read_text(path), path=str(path), types=types)
 
 
 def parse_ctxrc(text: str, *, path: str, types: Collection[str] = tuple(PROFILES)) -> CtxConfig:
-    """``text`` as the content of ``path``, whose directory relative model paths are relative to."""
+    """Parse ``text`` as the content of ``path``; relative paths in it are relative to the directory of ``path``."""
     return read_document(text, path=path, types=types).config
 
 
 def airgap_of(path: Path) -> bool:
-    """Whether the file forbids all endpoints but loopback and private ones. Its backends are not looked at."""
+    """Return whether the file allows only loopback and private endpoints. Its backends are not read."""
     return _Reader(str(path), ()).airgap(read_text(path))
 
 
 def redact_of(path: Path) -> tuple[str, ...]:
-    """The globs of ``privacy.redact`` in the file. Its backends are not looked at."""
+    """Return the globs of ``privacy.redact`` in the file. Its backends are not read."""
     return _Reader(str(path), ()).redact(read_text(path))
 
 
 def context_dir_of(path: Path) -> str | None:
-    """The absolute path that ``context_dir`` means, which is relative to the file; None where the key is not there. Its
-    backends are not looked at."""
+    """Return the absolute path of ``context_dir``, which is relative to the file; None if it is not set.
+
+    Its backends are not read.
+    """
     return _Reader(str(path), ()).context_dir(read_text(path))
 
 
 def read_text(path: Path) -> str:
-    """The characters of the file as they stand, line ends and byte order mark included. Raises ConfigError."""
+    """Return the text of the file, with its line ends and byte order mark.
+
+    Raises:
+        ConfigError: The file cannot be read, is too large, or is not UTF-8.
+    """
     try:
-        # Looked at first, since opening a pipe waits for its writer.
+        # Checked before opening: opening a pipe waits for its writer.
         mode = os.stat(path).st_mode
         if not stat.S_ISREG(mode):
-            what = "is a directory" if stat.S_ISDIR(mode) else "is no regular file"
-            raise ConfigError(f"{what}; a {FILE_NAME} is a text file", path=str(path))
+            problem = "is a directory" if stat.S_ISDIR(mode) else "is not a regular file"
+            raise ConfigError(f"{problem}; {FILE_NAME} must be a text file", path=str(path))
         with open(path, "rb") as file:
             data = file.read(MAX_FILE_SIZE + 1)
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", path=str(path)) from error
     except ValueError:  # a NUL in the path
-        raise ConfigError("is no path of a file", path=ascii(str(path))) from None
+        raise ConfigError("is not a valid path", path=ascii(str(path))) from None
     if len(data) > MAX_FILE_SIZE:
-        raise ConfigError(f"is larger than {MAX_FILE_SIZE} bytes; is it the right file?", path=str(path))
+        raise ConfigError(f"is too large: more than {MAX_FILE_SIZE} bytes; is it the right file?", path=str(path))
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         start = error.start
-    # Raised out here, so that the decoder's error, which holds all of the file, does not travel along as __context__.
+    # Raised here, so that __context__ is not the decoder's error, which contains the whole file.
     raise ConfigError("is not UTF-8 text", path=str(path), line=data.count(b"\n", 0, start) + 1)
 
 
-# --- what is in it ------------------------------------------------------------------------------------
+# --- its content --------------------------------------------------------------------------------------
 
 
 @attrs.frozen(kw_only=True)
 class Entry:
-    """One item of ``backends``: its node, the fields that it gives (merge keys resolved), and what they make."""
+    """An item of ``backends``: its node, its fields with merge keys resolved, and the resulting configuration."""
 
     node: Node
     fields: Mapping[str, Any]
@@ -129,7 +141,7 @@ class Entry:
 
 @attrs.frozen(kw_only=True)
 class Document:
-    """A file that was read: the values, and the nodes with their places in the text (less a byte order mark)."""
+    """A parsed file: its values and nodes. Positions of nodes do not count a byte order mark."""
 
     config: CtxConfig
     root: Node | None
@@ -138,6 +150,7 @@ class Document:
 
 
 def read_document(text: str, *, path: str, types: Collection[str]) -> Document:
+    """Parse ``text`` as the content of ``path``, and keep its nodes for an edit."""
     return _Reader(path, types).document(text)
 
 
@@ -169,7 +182,7 @@ _SECRET_MEMBERS = frozenset({"apikey", "key", "token", "apitoken", "accesstoken"
 
 
 class _Reader:
-    """Walks the nodes of one text; every error it raises says where."""
+    """Converts the nodes of one text; its errors have path, line and key."""
 
     def __init__(self, path: str, types: Collection[str]) -> None:
         self._path = path
@@ -218,17 +231,17 @@ class _Reader:
             return ()
         top, node = keys["privacy"]
         if not is_a(node, "mapping", "map"):
-            raise self._error("must hold keys and values, such as redact:", "privacy", top, node)
-        found: dict[str, Pair] = {}
+            raise self._error('must be a mapping, such as redact: ["*.pem"]', "privacy", top, node)
+        pairs: dict[str, Pair] = {}
         for key, value in node.value:
-            # Strict, since a misspelt key would let out what it should keep.
+            # Strict: a misspelt key would let the files be sent.
             if not is_text(key) or key.value != "redact":
                 name = display_name(key.value) if is_text(key) else "a key"
-                raise self._error("unknown key; the only one is redact", f"privacy.{name}", key)
-            if "redact" in found:
-                raise self._error("is given twice", "privacy.redact", key)
-            found["redact"] = (key, value)
-        return self._globs(*found["redact"]) if found else ()
+                raise self._error("unknown key; the only key is redact", f"privacy.{name}", key)
+            if "redact" in pairs:
+                raise self._error("duplicate key", "privacy.redact", key)
+            pairs["redact"] = (key, value)
+        return self._globs(*pairs["redact"]) if pairs else ()
 
     def _globs(self, key: Node, value: Node) -> tuple[str, ...]:
         if not is_a(value, "sequence", "seq"):
@@ -238,16 +251,16 @@ class _Reader:
             if not is_text(node) or not node.value.strip("/ ") or has_unsafe_characters(node.value):
                 raise self._error("must be a glob, such as secrets/** or *.pem", f"privacy.redact[{index}]", key, node)
             if node.value.startswith("!"):
-                raise self._error("takes back another one, which cannot be said here", f"privacy.redact[{index}]", node)
+                raise self._error("negation (!) is not supported", f"privacy.redact[{index}]", node)
             globs.append(str(node.value))
         return tuple(globs)
 
     def _keys(self, root: Node | None) -> dict[str, Pair]:
-        """The keys at the top of the file."""
+        """Return the top-level keys."""
         if root is None or is_a(root, "scalar", "null"):
             return {}
         if not is_a(root, "mapping", "map"):
-            raise self._error("the file must hold keys and values, such as backends:", None, root)
+            raise self._error("the file must be a mapping with keys such as backends:", None, root)
         keys: dict[str, Pair] = {}
         for mapping in self._mappings(root, None):
             for key, value in mapping.value:
@@ -256,14 +269,14 @@ class _Reader:
                 self._check_spelling(key)
                 if mapping is root:
                     if key.value in keys:
-                        raise self._error("is given twice", display_name(key.value), key)
+                        raise self._error("duplicate key", display_name(key.value), key)
                     keys[key.value] = (key, value)
                 elif key.value in _TOP_LEVEL:
                     keys.setdefault(key.value, (key, value))
         return keys
 
     def _check_spelling(self, key: Node) -> None:
-        """Refuse a key that looks like one of ours: ``airgpa: true`` must not leave the airgap open."""
+        """Reject a key that looks like one of ours: ``airgpa: true`` must not leave the airgap open."""
         if key.value in _TOP_LEVEL or key.value in _OTHER_TOP_LEVEL:
             return
         distances = {name: _edit_distance(key.value.lower(), name) for name in _TOP_LEVEL}
@@ -275,12 +288,12 @@ class _Reader:
         if is_a(value, "scalar", "null"):
             return ()
         if not is_a(value, "sequence", "seq"):
-            raise self._error('must be a list, each item beginning with "- name:"', "backends", key, value)
+            raise self._error('must be a list; begin each item with "- name:"', "backends", key, value)
         entries: dict[str, Entry] = {}
         for index, node in enumerate(value.value):
             where = f"backends[{index}]"
             if not is_a(node, "mapping", "map"):
-                raise self._error("must hold keys and values, such as name: and type:", where, key, node)
+                raise self._error("must be a mapping with keys such as name: and type:", where, key, node)
             pairs = self._pairs(node, where)
             entry = self._entry(node, pairs, where)
             name = entry.config.name
@@ -291,30 +304,30 @@ class _Reader:
         return tuple(entries.values())
 
     def _pairs(self, node: Node, where: str) -> dict[str, Pair]:
-        """The members of an entry. What stands in the entry itself wins over what it merges."""
+        """Return the members of an entry; its own override merged ones."""
         pairs: dict[str, Pair] = {}
         for mapping in self._mappings(node, where):
             names: set[str] = set()
             for key, value in mapping.value:
                 name = "<<" if key.tag == MERGE else self._field(key, where)
                 if name in names:
-                    raise self._error("is given twice", f"{where}.{name}", key)
+                    raise self._error("duplicate key", f"{where}.{name}", key)
                 names.add(name)
                 if name != "<<":
                     pairs.setdefault(name, (key, value))
         return pairs
 
     def _mappings(self, node: Node, where: str | None) -> Iterator[Node]:
-        """The mapping and those of its merge keys, once each, in the order of https://yaml.org/type/merge.html.
+        """Yield the mapping and those of its merge keys, once each, in the order of https://yaml.org/type/merge.html.
 
-        ``where`` is the place of an entry; it is None for the whole file, whose other keys are nobody's business here.
+        ``where`` is the key of an entry; None for the whole file, whose other keys are not checked.
         """
-        left, seen = [node], set[int]()
-        while left:
-            mapping = left.pop()
-            if id(mapping) in seen:
+        pending, visited = [node], set[int]()
+        while pending:
+            mapping = pending.pop()
+            if id(mapping) in visited:
                 continue
-            seen.add(id(mapping))
+            visited.add(id(mapping))
             yield mapping
             sources: list[Node] = []
             for key, value in mapping.value:
@@ -323,21 +336,21 @@ class _Reader:
                         if is_a(source, "mapping", "map"):
                             sources.append(source)
                         elif where is not None:
-                            raise self._error("must name a mapping or a list of mappings", f"{where}.<<", key, source)
-            left += reversed(sources)
-            if len(seen) + len(left) > _MAX_MERGED:
+                            raise self._error("must be a mapping or a list of mappings", f"{where}.<<", key, source)
+            pending += reversed(sources)
+            if len(visited) + len(pending) > _MAX_MERGED:
                 raise self._error(f"merges more than {_MAX_MERGED} mappings", where, node)
 
     def _field(self, key: Node, where: str) -> str:
         if not is_text(key):
-            raise self._error("the keys of a backend are plain names, such as name: and type:", where, key)
+            raise self._error("keys must be plain names, such as name: and type:", where, key)
         name = str(key.value)
         if name in _FIELDS:
             return name
         if name != display_name(name):
-            raise self._error("has a key that does not belong here", where, key)
+            raise self._error("contains an unknown key (not shown)", where, key)
         if name.lower().replace("-", "").replace("_", "") in _SECRET_MEMBERS:
-            problem = "no key stands in this file; put it into an environment variable, and name that in api_key_env"
+            problem = "API keys aren't allowed in .ctxrc; set an environment variable and name it in api_key_env"
             raise self._error(problem, f"{where}.{name}", key)
         near = get_close_matches(name, _FIELDS, n=1)
         hint = f"; did you mean {near[0]}?" if near else f"; the keys are {', '.join(_FIELDS)}"
@@ -351,7 +364,7 @@ class _Reader:
             except ValueError as error:
                 raise self._error(str(error), f"{where}.{field}", *pair) from None
         if "name" not in fields:
-            raise self._error("is missing", f"{where}.name", node)
+            raise self._error("required; every backend needs a name", f"{where}.name", node)
         source = "type" if "type" in fields else "name"
         if fields[source] and fields[source] not in self._types:
             unknown = unknown_type(fields[source], self._types, implied=source == "name")
@@ -363,14 +376,14 @@ class _Reader:
         try:
             config = BackendConfig(**{"type": fields["name"], **fields})
         except ConfigError as error:
-            place = pairs.get(error.key or "", (node,))
-            error.path, error.line, error.key = self._path, _line(*place), f"{where}.{error.key}"
+            nodes = pairs.get(error.key or "", (node,))
+            error.path, error.line, error.key = self._path, _line(*nodes), f"{where}.{error.key}"
             raise
         return Entry(node=node, fields=fields, config=config)
 
     def _default(self, key: Node, value: Node, backends: tuple[BackendConfig, ...]) -> str:
         if not is_text(value) or not value.value:
-            raise self._error("must be the name of a backend; leave it out for none", "default_backend", key, value)
+            raise self._error("must be the name of a backend; omit it for none", "default_backend", key, value)
         names = [config.name for config in backends]
         if value.value not in names:
             name = display_name(value.value)
@@ -382,8 +395,7 @@ class _Reader:
 
 
 def _edit_distance(written: str, name: str) -> int:
-    """The letters to add, leave out or change until ``written`` is ``name``; a lower bound where the lengths say that
-    they are far apart."""
+    """Return the Levenshtein distance; only a lower bound if the lengths differ by more than ``_MAX_TYPOS``."""
     if abs(len(written) - len(name)) > _MAX_TYPOS:
         return abs(len(written) - len(name))
     row = list(range(len(name) + 1))
@@ -395,13 +407,13 @@ def _edit_distance(written: str, name: str) -> int:
 
 
 def _line(key: Node, value: Node | None = None) -> int:
-    # An empty value has the place of whatever comes next, lines further down.
-    place = key if value is None or value.start_mark.index == value.end_mark.index else value
-    return place.start_mark.line + 1
+    # An empty value has the position of the next token, which may be lines further down.
+    node = key if value is None or value.start_mark.index == value.end_mark.index else value
+    return node.start_mark.line + 1
 
 
 def resolve_path(written: str, path: str) -> str:
-    """A path as the file ``path`` names it: ``~`` is the home directory, relative is relative to that file."""
-    if has_unsafe_characters(written):  # refused by BackendConfig; Python's path functions cut at NUL
+    """Return ``written`` as an absolute path: ``~`` is expanded, and it is relative to the directory of ``path``."""
+    if has_unsafe_characters(written):  # rejected by BackendConfig; Python's path functions cut at NUL
         return written
     return os.path.abspath(os.path.join(os.path.dirname(path), os.path.expanduser(written)))

@@ -1,8 +1,8 @@
-"""Adds or updates one backend in a `.ctxrc` and keeps every other byte of it; knows no transport and no registry.
+"""Add or update one backend in a `.ctxrc`, and keep every other byte of the file.
 
-The file is not loaded and dumped again, which would rewrap texts and respace comments that belong to other programs.
-The text is edited at the places of its YAML nodes. What comes out is then read again: it must hold the change that was
-asked for and nothing else that is new, or nothing is written. So an unusual layout ends in an error, never in damage.
+Loading and dumping the file would rewrap strings and move comments of other programs. So the text is edited at the
+positions of its YAML nodes, and the result is parsed again: unless it contains the change and nothing else differs,
+nothing is written. An unusual layout ends in an error, never in a damaged file.
 """
 
 from __future__ import annotations
@@ -24,12 +24,19 @@ from ctxbackends._util.files import replace_file
 from ctxbackends.errors import ConfigError
 
 _BOM = "\ufeff"
-_INSTEAD = {"endpoint": "model_path", "model_path": "endpoint"}  # each stands in the place of the other
+_EXCLUSIVE = {"endpoint": "model_path", "model_path": "endpoint"}
 
 
 @attrs.frozen(kw_only=True)
 class SetupResult:
-    """What :func:`setup_backend` did. ``created``: the entry is new. ``changed``: the file was written."""
+    """The result of :func:`setup_backend`.
+
+    Attributes:
+        path: The file.
+        name: Name of the backend.
+        created: Whether the entry is new.
+        changed: Whether the file was written.
+    """
 
     path: Path
     name: str
@@ -49,12 +56,21 @@ def setup_backend(
     set_default: bool = False,
     types: Collection[str] = tuple(PROFILES),
 ) -> SetupResult:
-    """Add the backend ``name`` (the type's name) to the file ``path``, or change the given fields of it.
+    """Add a backend to the file ``path``, or change fields of it.
 
-    ``model_path`` and ``endpoint`` take each other's place; the fields that only a model file has go with it. A
-    relative ``model_path`` is relative to the file's directory, as it is when read. ``api_key_env=""`` is no key.
-    ``set_default`` also sets ``default_backend``. Raises ConfigError and its kinds, and then the file is as it was; one
-    that does not read well is left alone.
+    Args:
+        path: The ``.ctxrc``; created if it does not exist.
+        type: Backend type.
+        name: Name of the backend; None for the type's name.
+        endpoint: New endpoint; replaces ``model_path``. None to keep it.
+        api_key_env: Name of an environment variable, ``""`` for no key; None to keep it.
+        default_model: New default model; None to keep it.
+        model_path: GGUF file, relative to the directory of ``path``; replaces ``endpoint``. None to keep it.
+        set_default: Whether to set ``default_backend`` to it too.
+        types: The backend types that the file may use.
+
+    Raises:
+        ConfigError: The file or a value is invalid, or the file cannot be written. The file is unchanged.
     """
     if type not in types:
         raise unknown_type(type, types, implied=False)
@@ -65,12 +81,12 @@ def setup_backend(
         "api_key_env": api_key_env,
         "default_model": default_model,
     }
-    given = {field: value for field, value in optional.items() if value is not None}
-    target = Path(os.path.realpath(path))  # a link stays a link
+    changes = {field: value for field, value in optional.items() if value is not None}
+    target = Path(os.path.realpath(path))  # a symbolic link is not replaced
     text = read_text(path) if os.path.lexists(target) else ""
     document = read_document(text, path=str(path), types=types)
     old = next((entry for entry in document.entries if entry.config.name == name), None)
-    fields: dict[str, Any] = {**_fields(old, given, path), "name": name, "type": type}
+    fields: dict[str, Any] = {**_merge_fields(old, changes, path), "name": name, "type": type}
     try:
         config = BackendConfig(**fields)
     except ConfigError as error:
@@ -84,21 +100,21 @@ def setup_backend(
     edit = _Edit(text.removeprefix(_BOM), document)
     if default is not None and default != document.config.default_backend:
         edit.set_default(default)
-    values = {"type": type, **given}
+    values = {"type": type, **changes}
     if config.endpoint is not None and (old is None or endpoint is not None):
-        # Reading takes one "/v1" off, so a path that still ends in one is written with another.
+        # Reading removes one trailing "/v1", so a path that still ends in one gets another.
         values["endpoint"] = config.endpoint + ("/v1" if config.endpoint.endswith("/v1") else "")
     values = {field: values[field] for field in ("type", *optional) if field in values}
     if old is None:
         edit.add({"name": name, **values})
     else:
         new = {field: value for field, value in values.items() if getattr(config, field) != getattr(old.config, field)}
-        edit.update(old, new, gone=[field for field in old.fields if field not in fields])
+        edit.update(old, new, removed=[field for field in old.fields if field not in fields])
     written = edit.result()
     _check(written, document, path=path, types=types, config=config, default=default)
     data = ((_BOM if text.startswith(_BOM) else "") + written).encode()
     if len(data) > MAX_FILE_SIZE:
-        raise ConfigError(f"would become larger than {MAX_FILE_SIZE} bytes", path=str(path))
+        raise ConfigError(f"would become too large: more than {MAX_FILE_SIZE} bytes", path=str(path))
     try:
         replace_file(target, data, mode=0o644)
     except OSError as error:
@@ -106,15 +122,15 @@ def setup_backend(
     return result
 
 
-def _fields(old: Entry | None, given: Mapping[str, str], path: Path) -> dict[str, Any]:
-    """The fields of the entry as it shall be: its own, less those whose place is taken, and the given ones."""
+def _merge_fields(old: Entry | None, changes: Mapping[str, str], path: Path) -> dict[str, Any]:
+    """Return the fields of the new entry: the old ones without those that are replaced, and the changes."""
     fields = {} if old is None else dict(old.fields)
-    if len(given.keys() & _INSTEAD) == 1:
-        gone = ("endpoint",) if "model_path" in given else ("model_path", *LOCAL_ONLY)
-        fields = {field: value for field, value in fields.items() if field not in gone}
-    fields |= given
-    if "model_path" in given:
-        fields["model_path"] = resolve_path(given["model_path"], str(path))
+    if len(changes.keys() & _EXCLUSIVE) == 1:
+        removed = ("endpoint",) if "model_path" in changes else ("model_path", *LOCAL_ONLY)
+        fields = {field: value for field, value in fields.items() if field not in removed}
+    fields |= changes
+    if "model_path" in changes:
+        fields["model_path"] = resolve_path(changes["model_path"], str(path))
     return fields
 
 
@@ -122,13 +138,13 @@ def _fields(old: Entry | None, given: Mapping[str, str], path: Path) -> dict[str
 
 _EOL = re.compile(r"\r\n|\n|\r")
 _ALIAS = re.compile(r"\*[^\s,\[\]{}]+")
-# Texts that no YAML reader takes for something else: yes and no are truth values in YAML 1.1, y and n in its letter.
+# Strings that every YAML parser reads as strings. In YAML 1.1, yes, no, y and n are booleans.
 _PLAIN = re.compile(r"[A-Za-z/][A-Za-z0-9/._+@~-]*(:[A-Za-z0-9/._+@~-]+)*", re.ASCII)
 _WORDS = frozenset({"true", "false", "yes", "no", "on", "off", "null", "y", "n"})
 
 
 def _scalar(value: str, *, style: str | None = None, flow: bool = False) -> str:
-    """``value`` in YAML; in a flow collection always as JSON has it, since the file may be JSON."""
+    """Return ``value`` as a YAML scalar; as JSON in a flow collection, since the file may be JSON."""
     if style == "'" and not flow:
         return "'" + value.replace("'", "''") + "'"
     if style == '"' or flow or not _PLAIN.fullmatch(value) or value.lower() in _WORDS:
@@ -141,11 +157,11 @@ def _pair(field: str, value: str, *, flow: bool) -> str:
 
 
 class _Edit:
-    """Replacements in one text, collected by their places in it and made all at once."""
+    """Collects replacements by their positions in the text, and applies them together."""
 
     def __init__(self, text: str, document: Document) -> None:
         self._text = text
-        # What is not a mapping is no document, or "---" alone.
+        # Without a mapping, the file is empty or only "---".
         self._root = document.root if document.root is not None and document.root.id == "mapping" else None
         self._flow_root = self._root if self._root is not None and self._root.flow_style else None
         self._keys = document.keys
@@ -166,10 +182,10 @@ class _Edit:
             text = text[:start] + new + text[end:]
         return text
 
-    # --- what can be asked for
+    # --- operations
 
     def set_default(self, name: str) -> None:
-        """Before :meth:`add`."""
+        """Set ``default_backend``; must be called before :meth:`add`."""
         if "default_backend" in self._keys:
             key, value = self._keys["default_backend"]
             self._put(*self._span(key, value), _scalar(name, style=value.style, flow=self._flow_root is not None))
@@ -183,7 +199,7 @@ class _Edit:
             self._head = [_pair("default_backend", name, flow=False)]
 
     def add(self, values: Mapping[str, str]) -> None:
-        """A new entry, after the last one."""
+        """Append a new entry."""
         root = self._root
         entry = "{" + ", ".join(_pair(field, value, flow=True) for field, value in values.items()) + "}"
         if "backends" not in self._keys:
@@ -214,30 +230,30 @@ class _Edit:
             after = self._past_comments(self._next_line(end), column)
             self._insert_lines(after, _block(values, column + self._dash_indent(), 2))
 
-    def update(self, entry: Entry, new: Mapping[str, str], *, gone: Iterable[str]) -> None:
-        """Other values in an entry. What it has from a merge key can be overridden here, and not taken away."""
+    def update(self, entry: Entry, new: Mapping[str, str], *, removed: Iterable[str]) -> None:
+        """Change an entry. Values from a merge key can be overridden, and not removed."""
         own: dict[str, Pair] = {key.value: (key, value) for key, value in entry.node.value if is_text(key)}
         flow = bool(entry.node.flow_style)
-        removed = [field for field in gone if field in own]
+        removals = [field for field in removed if field in own]
         added: list[str] = []
         for field, value in new.items():
             if field in own:
                 self._put(*self._span(*own[field]), _scalar(value, style=own[field][1].style, flow=flow))
-            elif _INSTEAD.get(field) in removed:  # on the same line, with the comment that stands there
-                key, old = own[_INSTEAD[field]]
+            elif _EXCLUSIVE.get(field) in removals:  # on the same line, so that its comment stays
+                key, old = own[_EXCLUSIVE[field]]
                 self._put(key.start_mark.index, self._span(key, old)[1], _pair(field, value, flow=flow))
-                removed.remove(_INSTEAD[field])
+                removals.remove(_EXCLUSIVE[field])
             else:
                 added.append(_pair(field, value, flow=flow))
         pairs = list(own.values())
-        for field in removed:
+        for field in removals:
             self._remove(pairs, pairs.index(own[field]), flow=flow)
-        kept = [pair for field, pair in own.items() if field not in removed]
+        remaining = [pair for field, pair in own.items() if field not in removals]
         if added and flow:
             self._append_flow(entry.node, ", ".join(added))
-        elif added and kept:
-            pad = " " * kept[0][0].start_mark.column
-            self._insert_lines(self._next_line(self._span(*kept[-1])[1]), [pad + line for line in added])
+        elif added and remaining:
+            pad = " " * remaining[0][0].start_mark.column
+            self._insert_lines(self._next_line(self._span(*remaining[-1])[1]), [pad + line for line in added])
 
     def _remove(self, pairs: list[Pair], index: int, *, flow: bool) -> None:
         start, end = pairs[index][0].start_mark.index, self._span(*pairs[index])[1]
@@ -248,7 +264,7 @@ class _Edit:
             elif len(pairs) > 1:
                 end = pairs[1][0].start_mark.index
             self._put(start, end, "")
-        elif self._text[begin:start].strip(" "):  # behind the "- ": what follows comes up to it
+        elif self._text[begin:start].strip(" "):  # after "- ": move the next member up
             after = self._next_line(end)
             self._put(start, after + len(self._text[after:]) - len(self._text[after:].lstrip(" ")), "")
         else:
@@ -266,15 +282,15 @@ class _Edit:
         unfinished = at == len(self._text) and at and self._text[at - 1] not in "\r\n"
         self._put(at, at, (self._eol if unfinished else "") + "".join(line + self._eol for line in lines))
 
-    # --- places
+    # --- positions
 
     def _span(self, key: Node, value: Node) -> tuple[int, int]:
-        """Where the value stands. The node of an alias has the place of its anchor, which is always further up."""
+        """Return the span of the value. The node of an alias has the position of its anchor, which is further up."""
         start, end = value.start_mark.index, value.end_mark.index
         if start < key.start_mark.index:
             alias = _ALIAS.search(self._text, key.end_mark.index)
             return alias.span() if alias else (end, end)
-        if start == end:  # an empty value has the place of what comes next
+        if start == end:  # an empty value has the position of the next token
             colon = self._text.find(":", key.end_mark.index) + 1
             return colon, colon
         return start, len(self._text[:end].rstrip())  # a block scalar ends at the next line
@@ -287,7 +303,7 @@ class _Edit:
         return eol.end() if eol else len(self._text)
 
     def _lines(self, start: int, end: int) -> Iterator[tuple[int, str, int]]:
-        """(end, text without indentation, indentation) of each line."""
+        """Yield the end, the text without indentation, and the indentation of each line."""
         while start < end:
             after = self._next_line(start)
             line = self._text[start:after]
@@ -295,7 +311,7 @@ class _Edit:
             start = after
 
     def _limit(self, node: Node) -> int:
-        """Where a block collection ends: the line of what comes next, or the end of the text."""
+        """Return the end of a block collection: the line of the next token, or the end of the text."""
         end = node.end_mark.index
         return end if end == len(self._text) else self._line_start(end)
 
@@ -306,7 +322,7 @@ class _Edit:
         return end
 
     def _past_comments(self, at: int, column: int) -> int:
-        """Behind the comments that are indented deeper than ``column``: they belong to what stands above them."""
+        """Return the position after comments indented deeper than ``column``; they belong to the lines above."""
         for after, line, indentation in self._lines(at, len(self._text)):
             if line.startswith("#") and indentation > column:
                 at = after
@@ -319,14 +335,14 @@ class _Edit:
         return next((indentation for _, line, indentation in lines if line.startswith("-")), 0)
 
     def _dash_indent(self) -> int:
-        """How far the other lists of the file stand in from their keys."""
+        """Return the indentation of lists in this file, relative to their keys."""
         for key, value in self._keys.values():
             if value.id == "sequence" and not value.flow_style:
                 return max(self._dash_column(value) - key.start_mark.column, 0)
         return 2
 
     def _key_offset(self, column: int) -> int:
-        """How far the keys of the other entries stand in from their dash."""
+        """Return the indentation of keys in other entries, relative to their dash."""
         for entry in self._entries:
             key = entry.node.value[0][0].start_mark
             if self._text[self._line_start(key.index) : key.index].strip(" ") == "-":
@@ -340,13 +356,13 @@ def _block(values: Mapping[str, str], column: int, offset: int) -> list[str]:
     return [first + lines[0], *(" " * (column + offset) + line for line in lines[1:])]
 
 
-# --- the net ------------------------------------------------------------------------------------------
+# --- the check of the result --------------------------------------------------------------------------
 
 
 def _check(
     written: str, old: Document, *, path: Path, types: Collection[str], config: BackendConfig, default: str | None
 ) -> None:
-    """``written`` must hold what ``old`` does, and ``config`` and ``default``, and nothing else that is new."""
+    """Raise ConfigError unless ``written`` differs from ``old`` only by ``config`` and ``default``."""
     backends = [config if entry.config.name == config.name else entry.config for entry in old.entries]
     if config not in backends:
         backends.append(config)
@@ -358,16 +374,16 @@ def _check(
         new is None
         or (*new.config.backends,) != (*backends,)
         or new.config.default_backend != default
-        or not _same(_foreign(old), _foreign(new))
+        or not _same(_other_keys(old), _other_keys(new))
     ):
         problem = (
-            "is written in a way that cannot be changed without touching something else (an anchor, an alias, a merge "
-            "key, a tag or an unusual layout); change it by hand"
+            "cannot be edited without changing something else (an anchor, an alias, a merge "
+            "key, a tag or an unusual layout); edit the file by hand"
         )
         raise ConfigError(problem, path=str(path), key="backends", backend=config.name)
 
 
-def _foreign(document: Document) -> list[Node]:
+def _other_keys(document: Document) -> list[Node]:
     root = document.root
     if root is None or root.id != "mapping":
         return []
@@ -376,22 +392,22 @@ def _foreign(document: Document) -> list[Node]:
 
 
 def _same(old: list[Node], new: list[Node]) -> bool:
-    """Whether two lists of nodes mean the same. Each pair is looked at once, since aliases make graphs of them."""
-    left = list(zip(old, new, strict=False))
-    seen: set[tuple[int, int]] = set()
-    while left:
-        one, other = left.pop()
-        if (id(one), id(other)) in seen:
+    """Return whether two lists of nodes are equal. Each pair is compared once, since aliases make graphs of them."""
+    pending = list(zip(old, new, strict=False))
+    compared: set[tuple[int, int]] = set()
+    while pending:
+        one, other = pending.pop()
+        if (id(one), id(other)) in compared:
             continue
-        seen.add((id(one), id(other)))
+        compared.add((id(one), id(other)))
         if (one.id, one.tag) != (other.id, other.tag) or len(one.value) != len(other.value):
             return False
         if one.id == "scalar":
             if one.value != other.value:
                 return False
         elif one.id == "sequence":
-            left += zip(one.value, other.value, strict=True)
+            pending += zip(one.value, other.value, strict=True)
         else:
             for pair, pair_ in zip(one.value, other.value, strict=True):
-                left += zip(pair, pair_, strict=True)
+                pending += zip(pair, pair_, strict=True)
     return len(old) == len(new)

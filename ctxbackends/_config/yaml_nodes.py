@@ -1,6 +1,6 @@
-"""The text of a `.ctxrc` -> YAML's nodes with their places, and their scalars -> values; knows no key and no backend.
+"""Parse YAML into nodes with positions, and convert scalar nodes to values.
 
-Faults of a value are ValueErrors without a place: who looks for the value knows its key.
+An invalid value is a ValueError without a position; the caller adds the key and the line.
 """
 
 from __future__ import annotations
@@ -12,20 +12,27 @@ from typing import Any, Protocol
 from ctxbackends._config.duration import DURATION_HINT, MAX_COUNT, parse_duration
 from ctxbackends.errors import ConfigError
 
-_MAX_DEPTH = 64  # of nested YAML collections: keeps recursion away from the interpreter's limit
+_MAX_DEPTH = 64  # of nested collections: ruamel.yaml recurses, and Python limits recursion
 
 _TAG = "tag:yaml.org,2002:"
 MERGE = _TAG + "merge"
 
 
 class Mark(Protocol):
+    """A position in the text."""
+
     index: int
     line: int
     column: int
 
 
 class Node(Protocol):
-    """What is used of ruamel.yaml's nodes. ``id``: scalar, sequence or mapping; ``value``: str, list, list of pairs."""
+    """The part of ruamel.yaml's nodes that is used here.
+
+    Attributes:
+        id: ``scalar``, ``sequence`` or ``mapping``.
+        value: A string, a list of nodes or a list of pairs.
+    """
 
     id: str
     tag: str
@@ -40,12 +47,15 @@ Pair = tuple[Node, Node]
 
 
 def compose(text: str, path: str) -> Node | None:
-    """The root of the document, None where it is empty; places are those in ``text`` less a byte order mark. Raises
-    ConfigError with the line."""
+    """Return the root of the document; None if it is empty. Positions do not count a byte order mark.
+
+    Raises:
+        ConfigError: The text is not valid YAML; it has the line if it is known.
+    """
     text = text.removeprefix("\ufeff")
-    # Composed, not constructed: nodes know their places, an alias costs nothing however often it is nested, foreign
-    # values are never turned into objects, and a duplicate key in a foreign value stays that program's business.
-    from ruamel.yaml import YAML  # noqa: PLC0415  # only who reads a file pays for it
+    # Composed and not constructed: nodes have positions, nested aliases cost nothing, values of other programs are not
+    # turned into objects, and duplicate keys in them are ignored.
+    from ruamel.yaml import YAML  # noqa: PLC0415  # imported only to read a file
     from ruamel.yaml.composer import MaxDepthExceededError  # noqa: PLC0415
     from ruamel.yaml.error import MarkedYAMLError  # noqa: PLC0415
     from ruamel.yaml.reader import ReaderError  # noqa: PLC0415
@@ -58,61 +68,67 @@ def compose(text: str, path: str) -> Node | None:
         root: Node | None = yaml.compose(text)
         return root
     except MaxDepthExceededError as error:
-        line, problem = error.problem_mark.line + 1, f"more than {_MAX_DEPTH} levels of nesting"
+        line, problem = error.problem_mark.line + 1, f"nested too deeply: more than {_MAX_DEPTH} levels"
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, problem = mark.line + 1, _problem(text, mark, error.problem, error.context)
     except ReaderError as error:
-        line, problem = text.count("\n", 0, error.position) + 1, "not valid YAML: a control character"
+        line, problem = text.count("\n", 0, error.position) + 1, "invalid YAML: control character"
     except Exception:
-        # Hostile escapes and directives end in chr(), int(), assert or a missing key in ruamel.yaml, without a place.
-        problem = "not valid YAML: a directive or an escape that cannot be read"
-    # Raised out here: ruamel.yaml's error prints lines of the file, so it does not travel along as __context__.
+        # On hostile escapes and directives, ruamel.yaml fails in chr(), int(), an assert or a lookup.
+        problem = "invalid YAML: unreadable directive or escape"
+    # Raised here, so that __context__ is not ruamel.yaml's error, which prints lines of the file.
     raise ConfigError(problem, path=path, line=line)
 
 
 def _problem(text: str, mark: Mark, problem: str | None, context: str | None) -> str:
     if text[mark.index : mark.index + 1] == "\t":
-        return "not valid YAML: a tab where only spaces may stand"
-    # ruamel.yaml quotes what it took from the file, and nothing else in these sentences comes from there.
-    said = [part for part in (context, problem) if part and "'" not in part and '"' not in part]
-    return ", ".join([f"not valid YAML, column {mark.column + 1}", *said])
+        return "invalid YAML: tab in the indentation; use spaces"
+    # ruamel.yaml quotes text of the file, which must not be shown.
+    reasons = [part for part in (context, problem) if part and "'" not in part and '"' not in part]
+    return ", ".join([f"invalid YAML at column {mark.column + 1}", *reasons])
 
 
 def is_text(node: Node) -> bool:
+    """Return whether it is a string."""
     return is_a(node, "scalar", "str")
 
 
 def is_a(node: Node, kind: str, tag: str) -> bool:
-    """Whether it is a scalar, sequence or mapping (``kind``) of this tag of YAML."""
-    # Both, since a tag can be written in front of anything: !!map foo
+    """Return whether it is a scalar, sequence or mapping (``kind``) with this YAML tag."""
+    # Both: a tag can precede any value, as in !!map foo.
     return node.id == kind and node.tag == _TAG + tag
 
 
 def text_of(node: Node) -> str:
+    """Return the string. Raises ValueError."""
     if not is_text(node):
-        raise ValueError("must be a text; write it in quotes if it looks like something else")
+        raise ValueError("must be a string; put it in quotes")
     return str(node.value)
 
 
 def duration_of(node: Node) -> float:
-    # A number goes the same way as a text: the sentence about its missing unit is the one that helps.
+    """Return the duration in seconds. Raises ValueError."""
+    # A number is parsed too, since the error about its missing unit helps.
     if node.id != "scalar" or node.tag not in (_TAG + "str", _TAG + "int", _TAG + "float"):
         raise ValueError(f"must be a duration; {DURATION_HINT}")
     return parse_duration(node.value)
 
 
 def keep_alive_of(node: Node) -> float:
+    """Return the duration in seconds; infinity for ``forever``. Raises ValueError."""
     return math.inf if is_text(node) and node.value == "forever" else duration_of(node)
 
 
 def count_of(node: Node) -> int:
+    """Return the positive integer. Raises ValueError."""
     if not is_a(node, "scalar", "int") or not re.fullmatch("[0-9]{1,10}", node.value):
-        raise ValueError(f"must be a whole number from 1 to {MAX_COUNT}, without quotes")
+        raise ValueError(f"must be an integer from 1 to {MAX_COUNT}, without quotes")
     return int(node.value)
 
 
 def flag_of(node: Node) -> bool:
+    """Return the boolean. Raises ValueError."""
     if not is_a(node, "scalar", "bool") or node.value not in ("true", "false"):
         raise ValueError("must be true or false, without quotes")
     return bool(node.value == "true")

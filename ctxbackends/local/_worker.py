@@ -1,10 +1,8 @@
-"""The child process: runs the llama.cpp server of the `xllamacpp` wheel, or the `llama-server` program. Needs the
-standard library and the wheel only.
+"""The child process: run the llama.cpp server of the `xllamacpp` wheel, or the program `llama-server`.
 
-Run as ``python -P _worker.py '<json>'``; the API key comes in the environment, since every user of the
-machine sees arguments. Signals are those of llama-server: while the model loads, SIGTERM ends the process at
-once; then it ends
-gracefully, and a second one at once.
+It imports only the standard library and the wheel. Run as ``python -P _worker.py '<json>'``. The API key is passed in
+the environment, since arguments are visible to every user of the machine. Signals act as on llama-server: SIGTERM ends
+the process at once while the model loads, and gracefully after that; a second one ends it at once.
 """
 
 from __future__ import annotations

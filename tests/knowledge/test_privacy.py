@@ -115,12 +115,12 @@ def test_what_the_file_says(tmp_path: Path) -> None:
     ("text", "problem"),
     [
         ("privacy: yes\n", ":1: privacy: must hold keys and values, such as redact:"),
-        ("privacy:\n  redcat: [a]\n", ":2: privacy.redcat: unknown key; the only one is redact"),
+        ("privacy:\n  redcat: [a]\n", ":2: privacy.redcat: unknown key; the only key is redact"),
         ("privacy:\n  redact: a\n", ":2: privacy.redact: must be a list of globs"),
         ("privacy:\n  redact: [a, 7]\n", ":2: privacy.redact[1]: must be a glob, such as secrets/** or *.pem"),
         ("privacy:\n  redact: ['/']\n", ":2: privacy.redact[0]: must be a glob"),
         ("privacy:\n  redact:\n    - a\n    - '!b'\n", ":4: privacy.redact[1]: takes back another one"),
-        ("privacy:\n  redact: [a]\n  redact: [b]\n", ":3: privacy.redact: is given twice"),
+        ("privacy:\n  redact: [a]\n  redact: [b]\n", ":3: privacy.redact: duplicate key"),
     ],
 )
 def test_a_file_that_is_wrong(tmp_path: Path, text: str, problem: str) -> None:

@@ -744,7 +744,7 @@ async def test_another_model_answered(type_: str, make: Make, mocked: aiorespons
         await make(type_).complete("Hi")
     facts = (caught.value.requested_model, caught.value.served_model, caught.value.backend)
     assert ("m", "other", "mine") == facts
-    with pytest.warns(ModelMismatchWarning, match='asked for the model "m", answered by "other"'):
+    with pytest.warns(ModelMismatchWarning, match='model mismatch: requested "m", served "other"'):
         completion = await make(type_, model_mismatch="warn").complete("Hi")
     assert ("m", "other") == (completion.requested_model, completion.served_model)
     assert "other" == (await make(type_, model_mismatch="ignore").complete("Hi")).served_model

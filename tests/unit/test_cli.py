@@ -520,7 +520,7 @@ def test_an_answer_that_breaks_off(script: Script) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "phase"), [("first_token_timeout", "no first token"), ("timeout", "no complete answer")]
+    ("key", "phase"), [("first_token_timeout", "no first token"), ("timeout", "no complete response")]
 )
 def test_a_timeout_names_the_backend_the_duration_and_the_key(script: Script, key: str, phase: str) -> None:
     ctxrc(backend(script.endpoint, **{key: "200ms"}))
@@ -611,15 +611,14 @@ def test_no_backend(arguments: tuple[str, ...]) -> None:
 def test_several_backends_and_none_chosen() -> None:
     ctxrc({"name": "vllm"}, {"name": "ollama"})
     expected = (
-        "ctxbackends: several backends are configured (vllm, ollama) and none is chosen; "
-        "name one with --backend or set default_backend\n"
+        "ctxbackends: several backends configured: vllm, ollama; choose one with --backend or set default_backend\n"
     )
     assert Result(1, "", expected) == ctx("ping")
 
 
 def test_a_backend_that_is_not_configured() -> None:
     ctxrc({"name": "vllm"})
-    assert Result(1, "", 'ctxbackends: no backend is named "none" (configured: vllm)\n') == ctx("ping", "-b", "none")
+    assert Result(1, "", 'ctxbackends: unknown backend: "none"; configured: vllm\n') == ctx("ping", "-b", "none")
 
 
 def test_an_endpoint_on_the_command_line(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -664,12 +663,15 @@ def test_options_that_do_not_go_together(arguments: tuple[str, ...], problem: st
             b"backends:\n  - name: vllm\n    tiemout: 3s\n",
             ":3: backends[0].tiemout: unknown key; did you mean timeout?",
         ),
-        (b"backends:\n  - name: vllm\n    timeout: 30\n", ":3: backends[0].timeout: 30 has no unit; write 30s"),
-        (b"backends: [\n", ":2: not valid YAML, column 1"),
+        (
+            b"backends:\n  - name: vllm\n    timeout: 30\n",
+            ":3: backends[0].timeout: duration has no unit: 30; write 30s",
+        ),
+        (b"backends: [\n", ":2: invalid YAML at column 1"),
         (b"\xff\xfe", ":1: is not UTF-8 text"),
         (
             b"backends:\n  - name: vllm\n    endpoint: localhost\n",
-            ":3: backends[0].endpoint: the endpoint 'localhost' does not begin with http:// or https://; "
+            ":3: backends[0].endpoint: invalid URL 'localhost': it must begin with http:// or https://; "
             "write it like http://localhost:8080",
         ),
     ],
@@ -757,7 +759,9 @@ def test_a_missing_key(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
     hint = "no key was sent; name its environment variable with api_key_env in .ctxrc"
     assert Result(1, "", f'ctxbackends: backend "local": HTTP 401: who are you?\n  {hint}\n') == ctx("ping")
     ctxrc(backend(script.endpoint, api_key_env="SOME_KEY"))
-    assert Result(1, "", 'ctxbackends: backend "local" takes its key from SOME_KEY, which is not set\n') == ctx("ping")
+    assert Result(
+        1, "", 'ctxbackends: environment variable not set: SOME_KEY; set it to the API key of backend "local"\n'
+    ) == ctx("ping")
 
 
 def test_a_key_never_shows(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -860,7 +864,7 @@ def keyed(source: str | None) -> errors.AuthenticationError:
         (errors.EmptyModelListError("no model"), "no model\n  load or pull a model on the server first"),
         (
             errors.IncompleteOutputError("length"),
-            "the answer ended with finish_reason length; it is not made into an object\n  raise max_tokens",
+            "structured output is incomplete: finish_reason length\n  raise max_tokens",
         ),
         (
             errors.StreamInterruptedError("cut", partial=PartialCompletion(text="abc")),
@@ -1116,14 +1120,14 @@ def test_setup_is_silent_about_the_same_base_url(monkeypatch: pytest.MonkeyPatch
 def test_setup_leaves_a_malformed_file_alone(tmp_path: Path) -> None:
     (tmp_path / ".ctxrc").write_text("backends: 3\n")
     result = ctx("setup", "--backend", "vllm")
-    problem = 'backends: must be a list, each item beginning with "- name:"'
+    problem = 'backends: must be a list; begin each item with "- name:"'
     assert Result(1, "", f"ctxbackends: {tmp_path}/.ctxrc:1: {problem}\n") == result
     assert "backends: 3\n" == (tmp_path / ".ctxrc").read_text()
 
 
 def test_setup_of_a_type_without_an_endpoint(tmp_path: Path) -> None:
     result = ctx("setup", "--backend", "openai-compatible")
-    problem = "the endpoint is missing, and type openai-compatible has no default; write it like http://localhost:8080"
+    problem = "required for type openai-compatible; write it like http://localhost:8080"
     assert Result(1, "", f"ctxbackends: {tmp_path}/.ctxrc: endpoint: {problem}\n") == result
     assert not (tmp_path / ".ctxrc").exists()
 

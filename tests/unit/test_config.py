@@ -36,9 +36,9 @@ from ctxbackends.errors import (
 KEY = "sk-proj-Ab3dEf6hIj9kLmN0"
 PATH = "/home/me/project/.ctxrc"
 HINT = "write a number with a unit, such as 300ms, 30s, 2m or 1h30m"
-HIDDEN = "the value (not shown: it looks like a key)"
-QUOTES = "must be a text; write it in quotes if it looks like something else"
-MAPPING = "must hold keys and values, such as name: and type:"
+HIDDEN = "(not shown: looks like a key)"
+QUOTES = "must be a string; put it in quotes"
+MAPPING = "must be a mapping with keys such as name: and type:"
 LIKE = "write it like http://localhost:8080"
 
 
@@ -87,32 +87,32 @@ def test_a_duration_is_what_go_reads(text: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
-        ("60", "60 has no unit; write 60s"),
-        ("1.5", "1.5 has no unit; write 1.5s"),
-        ("1h30", f"'1h30' is not a duration; {HINT}"),
-        ("1.2.3s", f"'1.2.3s' is not a duration; {HINT}"),
-        ("", f"'' is not a duration; {HINT}"),
-        ("s", f"'s' is not a duration; {HINT}"),
-        (".s", f"'.s' is not a duration; {HINT}"),
-        ("1d", "'1d' has an unknown unit; the units are ns, us, ms, s, m and h"),
-        ("60 s", "'60 s' has an unknown unit; the units are ns, us, ms, s, m and h"),
-        ("60S", "'60S' has an unknown unit; the units are ns, us, ms, s, m and h"),
-        ("-1s", f"'-1s' is negative; {HINT}"),
-        ("٣s", f"'٣s' is not a duration; {HINT}"),
+        ("60", "duration has no unit: 60; write 60s"),
+        ("1.5", "duration has no unit: 1.5; write 1.5s"),
+        ("1h30", f"not a duration: '1h30'; {HINT}"),
+        ("1.2.3s", f"not a duration: '1.2.3s'; {HINT}"),
+        ("", f"not a duration: ''; {HINT}"),
+        ("s", f"not a duration: 's'; {HINT}"),
+        (".s", f"not a duration: '.s'; {HINT}"),
+        ("1d", "unknown unit in duration: '1d'; use ns, us, ms, s, m or h"),
+        ("60 s", "unknown unit in duration: '60 s'; use ns, us, ms, s, m or h"),
+        ("60S", "unknown unit in duration: '60S'; use ns, us, ms, s, m or h"),
+        ("-1s", f"duration must not be negative: '-1s'; {HINT}"),
+        ("٣s", f"not a duration: '٣s'; {HINT}"),
         (
             "2562047h47m16.854775808s",
-            f"'2562047h47m16.854775808s' is longer than 292 years; {HINT}",
+            f"duration is longer than 292 years: '2562047h47m16.854775808s'; {HINT}",
         ),
-        ("1" * 65, f"no duration has 65 characters; {HINT}"),
-        (KEY, f"{HIDDEN} is not a duration; {HINT}"),
+        ("1" * 65, f"duration is too long: 65 characters; {HINT}"),
+        (KEY, f"not a duration: {HIDDEN}; {HINT}"),
     ],
 )
-def test_what_is_no_duration_is_told_what_would_be(text: str, said: str) -> None:
+def test_what_is_no_duration_is_told_what_would_be(text: str, message: str) -> None:
     with pytest.raises(ValueError) as caught:  # noqa: PT011  # the whole sentence is compared below
         parse_duration(text)
-    assert said == str(caught.value)
+    assert message == str(caught.value)
 
 
 @given(st.integers(min_value=0, max_value=2**62))
@@ -156,69 +156,69 @@ def test_an_endpoint_is_brought_to_one_form(written: str, endpoint: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("written", "said"),
+    ("written", "message"),
     [
-        ("", f"the endpoint is empty or no text; {LIKE}"),
+        ("", f"must be a non-empty string; {LIKE}"),
         (
             "localhost:8080",
-            f"the endpoint 'localhost:8080' does not begin with http:// or https://; {LIKE}",
+            f"invalid URL 'localhost:8080': it must begin with http:// or https://; {LIKE}",
         ),
         (
             "localhost:8080/v1?to=ftp://x",
-            "the endpoint 'localhost:8080' has a query or a fragment; only scheme, host, port and a path belong here",
+            "invalid URL 'localhost:8080': it contains a query or a fragment; write only scheme, host, port and path",
         ),
         (
             "ftp://host",
-            f"the endpoint 'ftp://host' does not begin with http:// or https://; {LIKE}",
+            f"invalid URL 'ftp://host': it must begin with http:// or https://; {LIKE}",
         ),
-        ("http://", f"the endpoint 'http://' has a bad host or port; {LIKE}"),
-        ("http:///v1", f"the endpoint 'http://' has a bad host or port; {LIKE}"),
-        ("http://:80", f"the endpoint 'http://:80' has a bad host or port; {LIKE}"),
-        ("http://h:", f"the endpoint 'http://h:' has a bad host or port; {LIKE}"),
-        ("http://h:0", f"the endpoint 'http://h:0' has a bad host or port; {LIKE}"),
-        ("http://h:65536", f"the endpoint 'http://h:65536' has a bad host or port; {LIKE}"),
-        ("http://h:x", f"the endpoint 'http://h:x' has a bad host or port; {LIKE}"),
-        ("http://-h", f"the endpoint 'http://-h' has a bad host or port; {LIKE}"),
-        ("http://h%41", f"the endpoint 'http://h%41' has a bad host or port; {LIKE}"),
-        ("http://é", f"the endpoint 'http://é' has a bad host or port; {LIKE}"),
-        ("http://[::1", f"the endpoint 'http://[::1' has a bad host or port; {LIKE}"),
+        ("http://", f"invalid URL 'http://': the host or port is invalid; {LIKE}"),
+        ("http:///v1", f"invalid URL 'http://': the host or port is invalid; {LIKE}"),
+        ("http://:80", f"invalid URL 'http://:80': the host or port is invalid; {LIKE}"),
+        ("http://h:", f"invalid URL 'http://h:': the host or port is invalid; {LIKE}"),
+        ("http://h:0", f"invalid URL 'http://h:0': the host or port is invalid; {LIKE}"),
+        ("http://h:65536", f"invalid URL 'http://h:65536': the host or port is invalid; {LIKE}"),
+        ("http://h:x", f"invalid URL 'http://h:x': the host or port is invalid; {LIKE}"),
+        ("http://-h", f"invalid URL 'http://-h': the host or port is invalid; {LIKE}"),
+        ("http://h%41", f"invalid URL 'http://h%41': the host or port is invalid; {LIKE}"),
+        ("http://é", f"invalid URL 'http://é': the host or port is invalid; {LIKE}"),
+        ("http://[::1", f"invalid URL 'http://[::1': the host or port is invalid; {LIKE}"),
         (
             "http://[::1]x:8",
-            f"the endpoint 'http://[::1]x:8' has a bad host or port; {LIKE}",
+            f"invalid URL 'http://[::1]x:8': the host or port is invalid; {LIKE}",
         ),
-        ("http://[v1.h]", f"the endpoint 'http://[v1.h]' has a bad host or port; {LIKE}"),
+        ("http://[v1.h]", f"invalid URL 'http://[v1.h]': the host or port is invalid; {LIKE}"),
         (
             "http://[::1%25e]",
-            f"the endpoint 'http://[::1%25e]' has a bad host or port; {LIKE}",
+            f"invalid URL 'http://[::1%25e]': the host or port is invalid; {LIKE}",
         ),
-        ("http://h\\x", f"the endpoint 'http://h' has a bad host or port; {LIKE}"),
+        ("http://h\\x", f"invalid URL 'http://h': the host or port is invalid; {LIKE}"),
         (
             "http://h/?",
-            "the endpoint 'http://h' has a query or a fragment; only scheme, host, port and a path belong here",
+            "invalid URL 'http://h': it contains a query or a fragment; write only scheme, host, port and path",
         ),
         (
             "http://h/#",
-            "the endpoint 'http://h' has a query or a fragment; only scheme, host, port and a path belong here",
+            "invalid URL 'http://h': it contains a query or a fragment; write only scheme, host, port and path",
         ),
-        ("http://h /", "the endpoint 'http://h ' contains white space or control characters"),
-        ("http://h\n", "the endpoint 'http://h\\n' contains white space or control characters"),
-        ("http://h/\x00", "the endpoint 'http://h' contains white space or control characters"),
+        ("http://h /", "invalid URL 'http://h ': it contains white space or control characters"),
+        ("http://h\n", "invalid URL 'http://h\\n': it contains white space or control characters"),
+        ("http://h/\x00", "invalid URL 'http://h': it contains white space or control characters"),
         (
             "http://me:secret@h",
-            "the endpoint holds a user name or password; put the key into an environment variable",
+            "invalid URL: it contains a user name or password; put the key in an environment variable",
         ),
-        ("me:secret@h", f"the endpoint does not begin with http:// or https://; {LIKE}"),
+        ("me:secret@h", f"invalid URL: it must begin with http:// or https://; {LIKE}"),
         (
             f"http://h/?key={KEY}@",
-            "the endpoint has a query or a fragment; only scheme, host, port and a path belong here",
+            "invalid URL: it contains a query or a fragment; write only scheme, host, port and path",
         ),
-        (f"http://h:{KEY}", f"the endpoint has a bad host or port; {LIKE}"),
+        (f"http://h:{KEY}", f"invalid URL: the host or port is invalid; {LIKE}"),
     ],
 )
-def test_what_is_no_endpoint_is_refused_without_its_secrets(written: str, said: str) -> None:
+def test_what_is_no_endpoint_is_refused_without_its_secrets(written: str, message: str) -> None:
     with pytest.raises(InvalidEndpointError) as caught:
         normalise_endpoint(written)
-    assert (said, "endpoint", None) == (caught.value.problem, caught.value.key, caught.value.__context__)
+    assert (message, "endpoint", None) == (caught.value.problem, caught.value.key, caught.value.__context__)
 
 
 # --- values built in code -----------------------------------------------------------------------------
@@ -263,24 +263,34 @@ def test_the_key_is_in_no_repr() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "kind", "key", "said"),
+    ("fields", "kind", "key", "message"),
     [
-        ({"name": "x"}, UnknownBackendTypeError, "name", 'unknown backend type "x"; the types are '),
-        ({"name": KEY}, UnknownBackendTypeError, "name", 'unknown backend type "(not shown)"; the types are '),
-        ({"name": 1}, ConfigError, "name", "must be a text"),
+        ({"name": "x"}, UnknownBackendTypeError, "name", 'unknown backend type: "x"; choose one of '),
+        ({"name": KEY}, UnknownBackendTypeError, "name", 'unknown backend type: "(not shown)"; choose one of '),
+        ({"name": 1}, ConfigError, "name", "must be a string"),
         ({"name": "", "type": "vllm"}, ConfigError, "name", "must not be empty"),
-        ({"name": " a", "type": "vllm"}, ConfigError, "name", "must not be empty or have white space around it"),
+        (
+            {"name": " a", "type": "vllm"},
+            ConfigError,
+            "name",
+            "must not be empty or have leading or trailing white space",
+        ),
         ({"name": "a\nb", "type": "vllm"}, ConfigError, "name", "must not contain control characters"),
         ({"name": "a\ud800", "type": "vllm"}, ConfigError, "name", "must not contain control characters"),
-        ({"name": "a", "type": None}, ConfigError, "type", "must be a text"),
-        ({"name": "a", "type": ["vllm"]}, ConfigError, "type", "must be a text"),
+        ({"name": "a", "type": None}, ConfigError, "type", "must be a string"),
+        ({"name": "a", "type": ["vllm"]}, ConfigError, "type", "must be a string"),
         ({"name": "a", "type": ""}, ConfigError, "type", "must not be empty"),
         ({"name": "vllm", "default_model": ""}, ConfigError, "default_model", "must not be empty"),
         ({"name": "llamacpp", "model_path": ""}, ConfigError, "model_path", "must not be empty"),
-        ({"name": "openai-compatible"}, InvalidEndpointError, "endpoint", "the endpoint is missing, and type openai-c"),
-        ({"name": "vllm", "endpoint": "h"}, InvalidEndpointError, "endpoint", "the endpoint 'h' does not begin with"),
-        ({"name": "vllm", "endpoint": 5}, InvalidEndpointError, "endpoint", "the endpoint is empty or no text"),
-        ({"name": "mine", "type": "own", "endpoint": "h"}, InvalidEndpointError, "endpoint", "the endpoint 'h' does n"),
+        ({"name": "openai-compatible"}, InvalidEndpointError, "endpoint", "required for type openai-compatible"),
+        ({"name": "vllm", "endpoint": "h"}, InvalidEndpointError, "endpoint", "invalid URL 'h': it must begin with"),
+        ({"name": "vllm", "endpoint": 5}, InvalidEndpointError, "endpoint", "must be a non-empty string"),
+        (
+            {"name": "mine", "type": "own", "endpoint": "h"},
+            InvalidEndpointError,
+            "endpoint",
+            "invalid URL 'h': it must",
+        ),
         (
             {"name": "vllm", "api_key_env": "A-B"},
             ConfigError,
@@ -289,43 +299,55 @@ def test_the_key_is_in_no_repr() -> None:
         ),
         ({"name": "vllm", "api_key_env": KEY}, ConfigError, "api_key_env", "must be the name of an environment variab"),
         ({"name": "vllm", "api_key_env": 5}, ConfigError, "api_key_env", "must be the name of an environment variable"),
-        ({"name": "vllm", "api_key": ""}, ConfigError, "api_key", "must be a text that is not empty"),
-        ({"name": "vllm", "api_key": KEY.encode()}, ConfigError, "api_key", "must be a text that is not empty"),
-        ({"name": "vllm", "api_key": KEY + "\n"}, ConfigError, "api_key", "the api_key argument holds white space"),
-        ({"name": "vllm", "timeout": 0}, ConfigError, "timeout", "must be above zero; write a number with a unit"),
-        ({"name": "vllm", "timeout": -1}, ConfigError, "timeout", "must be above zero"),
-        ({"name": "vllm", "ready_timeout": -1}, ConfigError, "ready_timeout", "must be above zero"),
+        ({"name": "vllm", "api_key": ""}, ConfigError, "api_key", "must be a non-empty string"),
+        ({"name": "vllm", "api_key": KEY.encode()}, ConfigError, "api_key", "must be a non-empty string"),
+        (
+            {"name": "vllm", "api_key": KEY + "\n"},
+            ConfigError,
+            "api_key",
+            "invalid API key in the api_key argument: it cont",
+        ),
+        (
+            {"name": "vllm", "timeout": 0},
+            ConfigError,
+            "timeout",
+            "must be greater than zero; write a number with a unit",
+        ),
+        ({"name": "vllm", "timeout": -1}, ConfigError, "timeout", "must be greater than zero"),
+        ({"name": "vllm", "ready_timeout": -1}, ConfigError, "ready_timeout", "must be greater than zero"),
         ({"name": "vllm", "idle_timeout": True}, ConfigError, "idle_timeout", "must be a number of seconds"),
         ({"name": "vllm", "idle_timeout": "5s"}, ConfigError, "idle_timeout", "must be a number of seconds"),
         ({"name": "vllm", "timeout": float("nan")}, ConfigError, "timeout", "must be a number of seconds"),
         ({"name": "vllm", "timeout": float("inf")}, ConfigError, "timeout", "must be a number of seconds"),
         ({"name": "vllm", "timeout": 10**400}, ConfigError, "timeout", "must be a number of seconds"),
         ({"name": "vllm", "model_mismatch": "no"}, ConfigError, "model_mismatch", "must be error, warn or ignore"),
-        ({"name": "vllm", "model_path": "m"}, ConfigError, "model_path", "is for type llamacpp alone"),
+        ({"name": "vllm", "model_path": "m"}, ConfigError, "model_path", "requires type llamacpp"),
         (
             {"name": "llamacpp", "model_path": "m", "endpoint": "http://h"},
             ConfigError,
             "model_path",
-            "stands in the place of endpoint; keep one of the two",
+            "model_path and endpoint are mutually exclusive; remove one",
         ),
-        ({"name": "llamacpp", "ctx_size": 1}, ConfigError, "ctx_size", "has a meaning only together with model_path"),
-        ({"name": "llamacpp", "embeddings": True}, ConfigError, "embeddings", "has a meaning only together with model"),
+        ({"name": "llamacpp", "ctx_size": 1}, ConfigError, "ctx_size", "requires model_path"),
+        ({"name": "llamacpp", "embeddings": True}, ConfigError, "embeddings", "requires model_path"),
         (
             {"name": "llamacpp", "model_path": "m", "threads": 0},
             ConfigError,
             "threads",
-            "must be a whole number from 1",
+            "must be an integer from 1",
         ),
-        ({"name": "llamacpp", "model_path": "m", "threads": True}, ConfigError, "threads", "must be a whole number"),
-        ({"name": "llamacpp", "model_path": "m", "parallel": 2**31}, ConfigError, "parallel", "must be a whole number"),
+        ({"name": "llamacpp", "model_path": "m", "threads": True}, ConfigError, "threads", "must be an integer"),
+        ({"name": "llamacpp", "model_path": "m", "parallel": 2**31}, ConfigError, "parallel", "must be an integer"),
         ({"name": "llamacpp", "model_path": "m", "embeddings": 1}, ConfigError, "embeddings", "must be true or false"),
     ],
 )
-def test_a_wrong_value_in_code_is_refused(fields: dict[str, Any], kind: type[ConfigError], key: str, said: str) -> None:
+def test_a_wrong_value_in_code_is_refused(
+    fields: dict[str, Any], kind: type[ConfigError], key: str, message: str
+) -> None:
     with pytest.raises(ConfigError) as caught:
         BackendConfig(**fields)
     error = caught.value
-    assert (kind, key, said) == (type(error), error.key, error.problem[: len(said)])
+    assert (kind, key, message) == (type(error), error.key, error.problem[: len(message)])
     assert KEY not in str(error)
     assert str(error) == str(pickle.loads(pickle.dumps(error)))  # noqa: S301  # what this test pickled
 
@@ -403,8 +425,8 @@ def test_a_key_that_is_no_header_is_refused_and_not_shown(junk: str) -> None:
     with pytest.raises(ConfigError) as caught:
         find_api_key(BackendConfig(name="openai"), PROFILES["openai"], {"OPENAI_API_KEY": KEY + junk})
     assert (
-        "the variable OPENAI_API_KEY holds white space, control characters or non-ASCII characters, "
-        "which no API key has" == caught.value.problem
+        "invalid API key in the variable OPENAI_API_KEY: it contains white space, control or non-ASCII characters; "
+        "remove them" == caught.value.problem
     )
     assert KEY not in repr(caught.value)
 
@@ -441,24 +463,24 @@ def test_a_file_is_read(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_read_is_one_clear_error(tmp_path: Path) -> None:
-    def said(path: Path) -> str:
+    def message(path: Path) -> str:
         with pytest.raises(ConfigError) as caught:
             load_ctxrc(path)
         return str(caught.value)
 
     path = tmp_path / "f"
-    assert f"{path}: cannot be read: No such file or directory" == said(path)
-    assert f"{tmp_path}: is a directory; a .ctxrc is a text file" == said(tmp_path)
-    assert "'a\\x00b': is no path of a file" == said(Path("a\0b"))
+    assert f"{path}: cannot be read: No such file or directory" == message(path)
+    assert f"{tmp_path}: is a directory; .ctxrc must be a text file" == message(tmp_path)
+    assert "'a\\x00b': is not a valid path" == message(Path("a\0b"))
     os.mkfifo(path)
-    assert f"{path}: is no regular file; a .ctxrc is a text file" == said(path)
+    assert f"{path}: is not a regular file; .ctxrc must be a text file" == message(path)
     path.unlink()
     path.write_bytes(b"# ok\n# caf\xe9\n")
-    assert f"{path}:2: is not UTF-8 text" == said(path)
+    assert f"{path}:2: is not UTF-8 text" == message(path)
     path.write_bytes("a: b\n".encode("utf-16"))
-    assert f"{path}:1: is not UTF-8 text" == said(path)
+    assert f"{path}:1: is not UTF-8 text" == message(path)
     path.write_bytes(b"#" * (MAX_FILE_SIZE + 1))
-    assert f"{path}: is larger than 131072 bytes; is it the right file?" == said(path)
+    assert f"{path}: is too large: more than 131072 bytes; is it the right file?" == message(path)
     path.write_bytes(b"#" * MAX_FILE_SIZE)
     assert () == load_ctxrc(path).backends
 
@@ -631,59 +653,59 @@ def test_own_types_can_be_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "message"),
     [
-        ("timeout: 60", "60 has no unit; write 60s"),
-        ("timeout: '60'", "60 has no unit; write 60s"),
-        ("timeout: 1.5", "1.5 has no unit; write 1.5s"),
+        ("timeout: 60", "duration has no unit: 60; write 60s"),
+        ("timeout: '60'", "duration has no unit: 60; write 60s"),
+        ("timeout: 1.5", "duration has no unit: 1.5; write 1.5s"),
         ("timeout: true", f"must be a duration; {HINT}"),
         ("timeout: null", f"must be a duration; {HINT}"),
         ("timeout:", f"must be a duration; {HINT}"),
         ("timeout: [1s]", f"must be a duration; {HINT}"),
-        ("timeout: -5s", f"'-5s' is negative; {HINT}"),
-        ("timeout: 5 s", "'5 s' has an unknown unit; the units are ns, us, ms, s, m and h"),
+        ("timeout: -5s", f"duration must not be negative: '-5s'; {HINT}"),
+        ("timeout: 5 s", "unknown unit in duration: '5 s'; use ns, us, ms, s, m or h"),
         (
             f"timeout: {KEY}",
-            f"{HIDDEN} is not a duration; {HINT}",
+            f"not a duration: {HIDDEN}; {HINT}",
         ),
         (
             "timeout: 0",
-            f"must be above zero; {HINT}, or leave it out for the default",
+            f"must be greater than zero; {HINT}, or omit it for the default",
         ),
-        ("endpoint: localhost", f"the endpoint 'localhost' does not begin with http:// or https://; {LIKE}"),
-        ("endpoint: ''", f"the endpoint is empty or no text; {LIKE}"),
+        ("endpoint: localhost", f"invalid URL 'localhost': it must begin with http:// or https://; {LIKE}"),
+        ("endpoint: ''", f"must be a non-empty string; {LIKE}"),
         ("endpoint: 8080", QUOTES),
         (
             f"endpoint: http://me:{KEY}@h",
-            "the endpoint holds a user name or password; put the key into an environment variable",
+            "invalid URL: it contains a user name or password; put the key in an environment variable",
         ),
         ("default_model: 5", QUOTES),
         ("default_model: {a: b}", QUOTES),
         ("default_model: !env X", QUOTES),
-        ("default_model: ''", "must not be empty or have white space around it"),
+        ("default_model: ''", "must not be empty or have leading or trailing white space"),
         ("model_mismatch: maybe", "must be error, warn or ignore"),
-        ("model_path: m.gguf", "is for type llamacpp alone"),
+        ("model_path: m.gguf", "requires type llamacpp"),
         ('model_path: "a\\0b"', "must not contain control characters"),
-        ("model_path: ''", "must not be empty or have white space around it"),
-        ("ctx_size: 5", "has a meaning only together with model_path"),
-        ("ctx_size: 0", "must be a whole number from 1 to 2147483647"),
-        ("ctx_size: '5'", "must be a whole number from 1 to 2147483647, without quotes"),
-        ("ctx_size: -5", "must be a whole number from 1 to 2147483647, without quotes"),
-        ("ctx_size: 0x5", "must be a whole number from 1 to 2147483647, without quotes"),
-        ("ctx_size: 5.5", "must be a whole number from 1 to 2147483647, without quotes"),
-        ("ctx_size: !!int [5]", "must be a whole number from 1 to 2147483647, without quotes"),
-        ("ctx_size: 99999999999", "must be a whole number from 1 to 2147483647, without quotes"),
+        ("model_path: ''", "must not be empty or have leading or trailing white space"),
+        ("ctx_size: 5", "requires model_path"),
+        ("ctx_size: 0", "must be an integer from 1 to 2147483647"),
+        ("ctx_size: '5'", "must be an integer from 1 to 2147483647, without quotes"),
+        ("ctx_size: -5", "must be an integer from 1 to 2147483647, without quotes"),
+        ("ctx_size: 0x5", "must be an integer from 1 to 2147483647, without quotes"),
+        ("ctx_size: 5.5", "must be an integer from 1 to 2147483647, without quotes"),
+        ("ctx_size: !!int [5]", "must be an integer from 1 to 2147483647, without quotes"),
+        ("ctx_size: 99999999999", "must be an integer from 1 to 2147483647, without quotes"),
         ("embeddings: yes", "must be true or false, without quotes"),
         ("embeddings: !!bool yes", "must be true or false, without quotes"),
         ("embeddings: !!bool [true]", "must be true or false, without quotes"),
         ("api_key_env: 5", QUOTES),
     ],
 )
-def test_a_wrong_value_has_its_line_and_its_key(value: str, said: str) -> None:
+def test_a_wrong_value_has_its_line_and_its_key(value: str, message: str) -> None:
     field = value.partition(":")[0]
     error = refused(f"x: 1\n\nbackends:\n  - name: ok\n    type: vllm\n  - name: a\n    {value}  # c\n    type: vllm\n")
-    assert (7, f"backends[1].{field}", said) == (error.line, error.key, error.problem)
-    assert f"{PATH}:7: backends[1].{field}: {said}" == str(error)
+    assert (7, f"backends[1].{field}", message) == (error.line, error.key, error.problem)
+    assert f"{PATH}:7: backends[1].{field}: {message}" == str(error)
 
 
 @pytest.mark.parametrize(
@@ -700,8 +722,8 @@ def test_a_key_where_a_variables_name_belongs_is_not_shown(written: str) -> None
     assert (
         3,
         "backends[0].api_key_env",
-        "must be the name of an environment variable (letters, digits and _), such as OPENAI_API_KEY, never the key; "
-        "the value is not shown here",
+        "must be the name of an environment variable (letters, digits and _), such as OPENAI_API_KEY, "
+        "not the key itself; the value is not shown",
     ) == (error.line, error.key, error.problem)
 
 
@@ -711,7 +733,7 @@ def test_a_key_has_no_place_in_the_file(member: str) -> None:
     assert (
         3,
         f"backends[0].{member}",
-        "no key stands in this file; put it into an environment variable, and name that in api_key_env",
+        "API keys aren't allowed in .ctxrc; set an environment variable and name it in api_key_env",
     ) == (error.line, error.key, error.problem)
 
 
@@ -723,51 +745,56 @@ FIELDS = (
 
 
 @pytest.mark.parametrize(
-    ("text", "line", "key", "said"),
+    ("text", "line", "key", "message"),
     [
-        ("[1]", 1, None, "the file must hold keys and values, such as backends:"),
-        ("\n\njust text", 3, None, "the file must hold keys and values, such as backends:"),
-        ("backends: 5", 1, "backends", 'must be a list, each item beginning with "- name:"'),
-        ("backends:\n  name: a", 2, "backends", 'must be a list, each item beginning with "- name:"'),
-        ("a: 1\nbackends: []\nbackends: []", 3, "backends", "is given twice"),
-        ("a: 1\n'a': 2", 2, "a", "is given twice"),
-        (f"{KEY}: 1\n{KEY}: 2", 2, "(not shown)", "is given twice"),
+        ("[1]", 1, None, "the file must be a mapping with keys such as backends:"),
+        ("\n\njust text", 3, None, "the file must be a mapping with keys such as backends:"),
+        ("backends: 5", 1, "backends", 'must be a list; begin each item with "- name:"'),
+        ("backends:\n  name: a", 2, "backends", 'must be a list; begin each item with "- name:"'),
+        ("a: 1\nbackends: []\nbackends: []", 3, "backends", "duplicate key"),
+        ("a: 1\n'a': 2", 2, "a", "duplicate key"),
+        (f"{KEY}: 1\n{KEY}: 2", 2, "(not shown)", "duplicate key"),
         ("backends:\n- vllm", 2, "backends[0]", MAPPING),
         (f"backends:\n- {KEY}", 2, "backends[0]", MAPPING),
         ("backends:\n- name: vllm\n-\n\n\nz: 1", 1, "backends[1]", MAPPING),
         ("backends:\n- !!set {name}", 2, "backends[0]", MAPPING),
-        ("backends:\n- type: vllm", 2, "backends[0].name", "is missing"),
+        ("backends:\n- type: vllm", 2, "backends[0].name", "required; every backend needs a name"),
         ("backends:\n- name:\n\n  type: vllm", 2, "backends[0].name", QUOTES),
-        ("backends:\n- name: a\n  type: vllm\n  name: b", 4, "backends[0].name", "is given twice"),
-        ("backends:\n- name: a\n  <<: {}\n  <<: {}", 4, "backends[0].<<", "is given twice"),
+        ("backends:\n- name: a\n  type: vllm\n  name: b", 4, "backends[0].name", "duplicate key"),
+        ("backends:\n- name: a\n  <<: {}\n  <<: {}", 4, "backends[0].<<", "duplicate key"),
         ("backends:\n- name: vllm\n  tiemout: 5s", 3, "backends[0].tiemout", "unknown key; did you mean timeout?"),
         ("backends:\n- name: vllm\n  zzz: 5s", 3, "backends[0].zzz", f"unknown key; the keys are {FIELDS}"),
         (
             "backends:\n- name: vllm\n  1: 5s",
             3,
             "backends[0]",
-            "the keys of a backend are plain names, such as name: and type:",
+            "keys must be plain names, such as name: and type:",
         ),
-        (f"backends:\n- name: vllm\n  {KEY}: 5s", 3, "backends[0]", "has a key that does not belong here"),
-        (f"backends:\n- name: vllm\n  {'z' * 101}: 5s", 3, "backends[0]", "has a key that does not belong here"),
-        ('backends:\n- name: vllm\n  "\\n": 5s', 3, "backends[0]", "has a key that does not belong here"),
-        ("backends:\n- name: vllm\n  <<: 5", 3, "backends[0].<<", "must name a mapping or a list of mappings"),
+        (f"backends:\n- name: vllm\n  {KEY}: 5s", 3, "backends[0]", "contains an unknown key (not shown)"),
+        (f"backends:\n- name: vllm\n  {'z' * 101}: 5s", 3, "backends[0]", "contains an unknown key (not shown)"),
+        ('backends:\n- name: vllm\n  "\\n": 5s', 3, "backends[0]", "contains an unknown key (not shown)"),
+        ("backends:\n- name: vllm\n  <<: 5", 3, "backends[0].<<", "must be a mapping or a list of mappings"),
         (
             "backends:\n- name: vllm\n  <<: [{},\n    5]",
             4,
             "backends[0].<<",
-            "must name a mapping or a list of mappings",
+            "must be a mapping or a list of mappings",
         ),
         ("backends:\n- name: vllm\n  <<: {x: 5}", 3, "backends[0].x", f"unknown key; the keys are {FIELDS}"),
-        ("x: &a {timeout: 5}\nbackends:\n- name: vllm\n  <<: *a", 1, "backends[0].timeout", "5 has no unit; write 5s"),
-        ("default_backend: 5", 1, "default_backend", "must be the name of a backend; leave it out for none"),
-        ("default_backend:\n\nx: 1", 1, "default_backend", "must be the name of a backend; leave it out for none"),
-        ("default_backend: ''", 1, "default_backend", "must be the name of a backend; leave it out for none"),
+        (
+            "x: &a {timeout: 5}\nbackends:\n- name: vllm\n  <<: *a",
+            1,
+            "backends[0].timeout",
+            "duration has no unit: 5; write 5s",
+        ),
+        ("default_backend: 5", 1, "default_backend", "must be the name of a backend; omit it for none"),
+        ("default_backend:\n\nx: 1", 1, "default_backend", "must be the name of a backend; omit it for none"),
+        ("default_backend: ''", 1, "default_backend", "must be the name of a backend; omit it for none"),
     ],
 )
-def test_a_wrong_shape_has_its_line_and_its_key(text: str, line: int, key: str | None, said: str) -> None:
+def test_a_wrong_shape_has_its_line_and_its_key(text: str, line: int, key: str | None, message: str) -> None:
     error = refused(text)
-    assert (ConfigError, line, key, said) == (type(error), error.line, error.key, error.problem)
+    assert (ConfigError, line, key, message) == (type(error), error.line, error.key, error.problem)
 
 
 OTHER_KEYS = (
@@ -839,7 +866,7 @@ def test_a_name_that_should_be_a_type() -> None:
     error = refused("backends:\n- name: local\n")
     assert isinstance(error, UnknownBackendTypeError)
     assert ("local", 2, "backends[0].name") == (error.type_name, error.line, error.key)
-    assert error.problem.endswith("; a backend with a name of its own needs a type")
+    assert error.problem.endswith("; to use another name, set type")
 
 
 def test_a_type_that_looks_like_a_key_is_not_shown() -> None:
@@ -851,7 +878,7 @@ def test_a_type_that_looks_like_a_key_is_not_shown() -> None:
 
 def test_an_empty_type() -> None:
     error = refused("backends:\n- name: a\n  type: ''\n")
-    assert (3, "backends[0].type", "must not be empty or have white space around it") == (
+    assert (3, "backends[0].type", "must not be empty or have leading or trailing white space") == (
         error.line,
         error.key,
         error.problem,
@@ -876,29 +903,29 @@ def test_a_missing_endpoint_points_to_the_entry() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "line", "said"),
+    ("text", "line", "message"),
     [
-        ("a: b\nc: d: e\n", 2, "not valid YAML, column 5, mapping values are not allowed here"),
-        ("a: b\n\tc: d\n", 2, "not valid YAML: a tab where only spaces may stand"),
-        ("a: [1, 2\nb: 3\n", 2, "not valid YAML, column 2, while parsing a flow sequence"),
-        ('a: "x\n', 2, "not valid YAML, column 1, while scanning a quoted scalar, found unexpected end of stream"),
-        (f"a: *{KEY}\n", 1, "not valid YAML, column 4"),
-        (f"a: !{KEY}!x y\n", 1, "not valid YAML, column 4, while parsing a node"),
+        ("a: b\nc: d: e\n", 2, "invalid YAML at column 5, mapping values are not allowed here"),
+        ("a: b\n\tc: d\n", 2, "invalid YAML: tab in the indentation; use spaces"),
+        ("a: [1, 2\nb: 3\n", 2, "invalid YAML at column 2, while parsing a flow sequence"),
+        ('a: "x\n', 2, "invalid YAML at column 1, while scanning a quoted scalar, found unexpected end of stream"),
+        (f"a: *{KEY}\n", 1, "invalid YAML at column 4"),
+        (f"a: !{KEY}!x y\n", 1, "invalid YAML at column 4, while parsing a node"),
         (
             "a: b\n---\nc: d\n",
             2,
-            "not valid YAML, column 1, expected a single document in the stream, but found another document",
+            "invalid YAML at column 1, expected a single document in the stream, but found another document",
         ),
-        ("a: 1\nb: \x07\n", 2, "not valid YAML: a control character"),
-        ("a: [" * 65, 1, "more than 64 levels of nesting"),
-        ("- " * 100000, 1, "more than 64 levels of nesting"),
-        ('a: "\\U99999999"\n', None, "not valid YAML: a directive or an escape that cannot be read"),
-        ("%YAML 1.9\n---\na: b\n", None, "not valid YAML: a directive or an escape that cannot be read"),
+        ("a: 1\nb: \x07\n", 2, "invalid YAML: control character"),
+        ("a: [" * 65, 1, "nested too deeply: more than 64 levels"),
+        ("- " * 100000, 1, "nested too deeply: more than 64 levels"),
+        ('a: "\\U99999999"\n', None, "invalid YAML: unreadable directive or escape"),
+        ("%YAML 1.9\n---\na: b\n", None, "invalid YAML: unreadable directive or escape"),
     ],
 )
-def test_a_syntax_error_is_one_sentence_with_a_line(text: str, line: int | None, said: str) -> None:
+def test_a_syntax_error_is_one_sentence_with_a_line(text: str, line: int | None, message: str) -> None:
     error = refused(text)
-    assert (ConfigError, line, None, said) == (type(error), error.line, error.key, error.problem)
+    assert (ConfigError, line, None, message) == (type(error), error.line, error.key, error.problem)
     assert (None, None) == (error.__cause__, error.__context__)
 
 

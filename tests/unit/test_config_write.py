@@ -387,7 +387,7 @@ def test_anchors_and_aliases_stay(path: Path, options: dict[str, Any], old: str,
 )
 def test_what_cannot_be_changed_alone_is_left_to_the_user(path: Path, before: str, options: dict[str, Any]) -> None:
     error = refused(path, before, **options)
-    assert (ConfigError, "backends", "change it by hand") == (type(error), error.key, error.problem[-17:])
+    assert (ConfigError, "backends", "edit the file by hand") == (type(error), error.key, error.problem[-21:])
 
 
 # --- refusals -----------------------------------------------------------------------------------------
@@ -396,19 +396,19 @@ def test_what_cannot_be_changed_alone_is_left_to_the_user(path: Path, before: st
 @pytest.mark.parametrize(
     ("options", "kind", "said"),
     [
-        ({"type": "openai-compatible"}, InvalidEndpointError, "the endpoint is missing"),
-        ({"type": "vllm", "endpoint": ""}, InvalidEndpointError, "the endpoint is empty"),
-        ({"type": "vllm", "endpoint": "gpu:8000"}, InvalidEndpointError, "the endpoint 'gpu:8000' does not begin with"),
+        ({"type": "openai-compatible"}, InvalidEndpointError, "required for type openai-compatible"),
+        ({"type": "vllm", "endpoint": ""}, InvalidEndpointError, "must be a non-empty string"),
+        ({"type": "vllm", "endpoint": "gpu:8000"}, InvalidEndpointError, "invalid URL 'gpu:8000': it must begin with"),
         ({"type": "vllm", "name": ""}, ConfigError, "must not be empty"),
         ({"type": "vllm", "default_model": "a\nb"}, ConfigError, "must not contain control characters"),
         ({"type": "vllm", "default_model": "\ud800"}, ConfigError, "must not contain control characters"),
         ({"type": "vllm", "api_key_env": "sk-123"}, ConfigError, "must be the name of an environment variable"),
-        ({"type": "vllm", "model_path": "m"}, ConfigError, "is for type llamacpp alone"),
+        ({"type": "vllm", "model_path": "m"}, ConfigError, "requires type llamacpp"),
         ({"type": "llamacpp", "model_path": "\0"}, ConfigError, "must not contain control characters"),
         (
             {"type": "llamacpp", "model_path": "m", "endpoint": "http://h"},
             ConfigError,
-            "stands in the place of endpoint; keep one of the two",
+            "model_path and endpoint are mutually exclusive; remove one",
         ),
     ],
 )
@@ -426,9 +426,12 @@ def test_a_type_that_does_not_exist_is_refused(path: Path) -> None:
 @pytest.mark.parametrize(
     ("before", "said"),
     [
-        ("backends: 5\n", ':1: backends: must be a list, each item beginning with "- name:"'),
-        ("a: [\n", ":2: not valid YAML, column 1, while parsing a flow node"),
-        ("x:\nbackends:\n- name: vllm\n  timeout: 60\n", ":4: backends[0].timeout: 60 has no unit; write 60s"),
+        ("backends: 5\n", ':1: backends: must be a list; begin each item with "- name:"'),
+        ("a: [\n", ":2: invalid YAML at column 1, while parsing a flow node"),
+        (
+            "x:\nbackends:\n- name: vllm\n  timeout: 60\n",
+            ":4: backends[0].timeout: duration has no unit: 60; write 60s",
+        ),
     ],
 )
 def test_a_file_that_does_not_read_well_is_left_alone(path: Path, before: str, said: str) -> None:
@@ -437,7 +440,7 @@ def test_a_file_that_does_not_read_well_is_left_alone(path: Path, before: str, s
 
 def test_a_file_does_not_grow_beyond_what_is_read(path: Path) -> None:
     error = refused(path, "#" * MAX_FILE_SIZE, type="vllm")
-    assert f"would become larger than {MAX_FILE_SIZE} bytes" == error.problem
+    assert f"would become too large: more than {MAX_FILE_SIZE} bytes" == error.problem
 
 
 def test_a_directory_is_no_file(tmp_path: Path) -> None:
@@ -621,7 +624,7 @@ def test_any_file_keeps_its_other_lines_and_a_second_run_does_nothing(before: st
             after = written(path, before, **options)
         except ConfigError as error:
             # Only a block text at the end of the file without a line break, which a line behind it would change.
-            assert (False, "change it by hand") == (before.endswith("\n"), error.problem[-17:])  # noqa: PT017  # not every file
+            assert (False, "edit the file by hand") == (before.endswith("\n"), error.problem[-21:])  # noqa: PT017  # not every file
             return
         new = {config.name: config for config in load_ctxrc(path).backends}
     name = options["name"]

@@ -108,24 +108,26 @@ EXAMPLES = [
     config(NoModelError),
     pytest.param(
         AmbiguousBackendError(["a", "b"]),
-        "several backends are configured (a, b) and none is chosen; name one with --backend or set default_backend",
+        "several backends configured: a, b; choose one with --backend or set default_backend",
         id="AmbiguousBackendError",
     ),
     pytest.param(
         UnknownBackendError("x", ["a", "b"], **PLACE),
-        '.ctxrc:3: backends.a: no backend is named "x" (configured: a, b)',
+        '.ctxrc:3: backends.a: unknown backend: "x"; configured: a, b',
         id="UnknownBackendError",
     ),
     pytest.param(
         UnknownBackendTypeError("x", ["a", "b"], **PLACE),
-        '.ctxrc:3: backends.a: unknown backend type "x"; the types are a, b',
+        '.ctxrc:3: backends.a: unknown backend type: "x"; choose one of a, b',
         id="UnknownBackendTypeError",
     ),
-    pytest.param(DuplicateBackendError("a", what="type"), 'type "a" is configured twice', id="DuplicateBackendError"),
+    pytest.param(
+        DuplicateBackendError("a", kind="type"), 'duplicate type: "a"; use a different name', id="DuplicateBackendError"
+    ),
     pytest.param(AirgapError("outside", endpoint="http://192.0.2.1", backend="b"), "airgap: outside", id="AirgapError"),
     pytest.param(
         MissingKeyError("KEY", backend="b"),
-        'backend "b" takes its key from KEY, which is not set',
+        'environment variable not set: KEY; set it to the API key of backend "b"',
         id="MissingKeyError",
     ),
     pytest.param(UnsupportedOptionError("seed", "ignored"), "seed: ignored", id="UnsupportedOptionError"),
@@ -137,7 +139,7 @@ EXAMPLES = [
     ),
     pytest.param(
         APITimeoutError("idle", 60.0, key="idle_timeout", partial=PARTIAL),
-        "the stream stalled: no further token within 60 s; raise idle_timeout to wait longer",
+        "stream stalled: no further token within 60 s; raise idle_timeout to wait longer",
         id="APITimeoutError",
     ),
     pytest.param(ServerDiedError("broken", exit_code=1, log_tail=["a", "b"]), "broken", id="ServerDiedError"),
@@ -155,7 +157,7 @@ EXAMPLES = [
     status(ModelLoadFailedError),
     pytest.param(
         RedirectError(307, **STATUS),
-        "HTTP 307: no \ufffd (a redirect to nowhere was refused; correct the endpoint)",
+        "HTTP 307: no \ufffd (redirect without a location not followed; correct the endpoint)",
         id="RedirectError",
     ),
     response(ResponseError),
@@ -166,14 +168,14 @@ EXAMPLES = [
     pytest.param(StreamInterruptedError("broken", partial=PARTIAL, body=b"b"), "broken", id="StreamInterruptedError"),
     pytest.param(
         ModelMismatchError("a", "b"),
-        'asked for the model "a", answered by "b"; '
-        "name the served model, or set model_mismatch: ignore for this backend",
+        'model mismatch: requested "a", served "b"; '
+        "request the served model, or set model_mismatch: ignore for this backend",
         id="ModelMismatchError",
     ),
     pytest.param(StructuredOutputError("broken", text="{", pointer="$.a"), "broken", id="StructuredOutputError"),
     pytest.param(
         IncompleteOutputError("length", text="{"),
-        "the answer ended with finish_reason length; it is not made into an object",
+        "structured output is incomplete: finish_reason length",
         id="IncompleteOutputError",
     ),
 ]
@@ -224,7 +226,7 @@ def test_the_facts_are_attributes() -> None:
     kind = UnknownBackendTypeError("x", ["a"], **PLACE)
     assert ("x", ("a",), ".ctxrc", 3, "backends.a") == (kind.type_name, kind.types, kind.path, kind.line, kind.key)
     duplicate = DuplicateBackendError("a")
-    assert ("a", 'backend "a" is configured twice') == (duplicate.name, str(duplicate))
+    assert ("a", 'duplicate backend: "a"; use a different name') == (duplicate.name, str(duplicate))
     missing = MissingKeyError("KEY", backend="b")
     assert ("KEY", "b") == (missing.variable, missing.backend)
     assert "seed" == UnsupportedOptionError("seed", "x").option
@@ -332,8 +334,8 @@ def test_a_connection_error_says_unreachable_only_where_nothing_was_sent(
     [
         ("connect", 5.0, "no connection within 5 s; raise the_key to wait longer"),
         ("first_token", 0.25, "no first token within 0.25 s; raise the_key to wait longer"),
-        ("idle", 60, "the stream stalled: no further token within 60 s; raise the_key to wait longer"),
-        ("total", 600.0, "no complete answer within 600 s; raise the_key to wait longer"),
+        ("idle", 60, "stream stalled: no further token within 60 s; raise the_key to wait longer"),
+        ("total", 600.0, "no complete response within 600 s; raise the_key to wait longer"),
     ],
 )
 def test_a_timeout_names_its_phase_its_limit_and_the_key(phase: str, limit: float, message: str) -> None:
@@ -358,13 +360,13 @@ def test_a_config_error_begins_with_its_place(place: dict[str, Any], message: st
 
 
 def test_an_unknown_backend_where_there_is_none() -> None:
-    assert 'no backend is named "x" (configured: none)' == str(UnknownBackendError("x", []))
+    assert 'unknown backend: "x"; configured: none' == str(UnknownBackendError("x", []))
 
 
 def test_a_redirect_names_the_place() -> None:
     error = RedirectError(307)
     error.location = "http://evil"
-    assert "HTTP 307: (empty body) (a redirect to http://evil was refused; correct the endpoint)" == str(error)
+    assert "HTTP 307: (empty body) (redirect to http://evil not followed; correct the endpoint)" == str(error)
 
 
 # --- redact -------------------------------------------------------------------------------------------

@@ -61,7 +61,7 @@ def test_a_duration_that_is_a_key_is_refused_unseen() -> None:
     with pytest.raises(ConfigError) as caught:
         parse_ctxrc("backends:\n- name: vllm\n  timeout: glpat-ABCDEFGHIJKLMNOPQRST", path=".ctxrc")
     assert (
-        ".ctxrc:3: backends[0].timeout: the value (not shown: it looks like a key) is not a duration; "
+        ".ctxrc:3: backends[0].timeout: not a duration: (not shown: looks like a key); "
         "write a number with a unit, such as 300ms, 30s, 2m or 1h30m"
     ) == str(caught.value)
 

@@ -180,22 +180,22 @@ async def test_what_cannot_be_loaded(type_: str) -> None:
     [
         (
             {"type": "vllm", "context_length": 5},
-            "context_length: has no meaning for type vllm; it is for ollama, lmstudio",
+            "context_length: not supported for type vllm; supported for ollama, lmstudio",
         ),
-        ({"type": "ollama", "organization": "o"}, "organization: has no meaning for type ollama; it is for openai"),
+        ({"type": "ollama", "organization": "o"}, "organization: not supported for type ollama; supported for openai"),
         ({"type": "vllm", "wire_api": "ollama"}, "wire_api: must be chat_completions or messages for type vllm"),
-        ({"type": "lmstudio", "keep_alive": math.inf}, "keep_alive: type lmstudio takes whole seconds"),
-        ({"type": "lmstudio", "keep_alive": 0.5}, "keep_alive: type lmstudio takes whole seconds"),
+        ({"type": "lmstudio", "keep_alive": math.inf}, "keep_alive: must be whole seconds from 1s for type lmstudio"),
+        ({"type": "lmstudio", "keep_alive": 0.5}, "keep_alive: must be whole seconds from 1s for type lmstudio"),
         (
             {"type": "ollama", "keep_alive": 5.0, "wire_api": "messages"},
-            "keep_alive: cannot be said with wire_api: messages",
+            "keep_alive: not supported with wire_api: messages",
         ),
-        ({"type": "ollama", "keep_alive": -1.0}, "keep_alive: must be above zero"),
-        ({"type": "ollama", "context_length": 0}, "context_length: must be a whole number from 1"),
-        ({"type": "openai", "project": "a b"}, "project: holds white space"),
+        ({"type": "ollama", "keep_alive": -1.0}, "keep_alive: must be greater than zero"),
+        ({"type": "ollama", "context_length": 0}, "context_length: must be an integer from 1"),
+        ({"type": "openai", "project": "a b"}, "project: must be visible ASCII"),
     ],
 )
-def test_a_setting_without_a_meaning_is_refused(settings: dict[str, Any], problem: str) -> None:
+def test_unsupported_settings_are_rejected(settings: dict[str, Any], problem: str) -> None:
     with pytest.raises(ConfigError) as caught:
         BackendConfig(name="x", **settings)
     assert str(caught.value).startswith(problem)

@@ -112,7 +112,7 @@ async def test_a_look_is_short_however_many_requests_it_takes(
     server = await raw_server([[0.2, answer(200, b'{"status":"ok"}')], [0.2, answer(200, models_body("m"))], [Do.HANG]])
     async with open_backend("llamacpp", endpoint=server.url, default_model="m") as backend:
         seen = await backend.status()
-    assert ("unreachable", "no complete answer within 0.3 s") == (seen.state, seen.problem)
+    assert ("unreachable", "no complete response within 0.3 s") == (seen.state, seen.problem)
 
 
 async def test_one_that_fails_does_not_take_the_table_away() -> None:

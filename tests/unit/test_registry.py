@@ -98,7 +98,7 @@ async def test_an_unknown_name() -> None:
             with pytest.raises(UnknownBackendError) as caught:
                 use("slow")
             assert ("slow", ("local", "fast")) == (caught.value.name, caught.value.names)
-            assert 'no backend is named "slow" (configured: local, fast)' == str(caught.value)
+            assert 'unknown backend: "slow"; configured: local, fast' == str(caught.value)
         with pytest.raises(AmbiguousBackendError):
             registry.default()  # a default that is not there has changed nothing
     with pytest.raises(UnknownBackendError, match="configured: none"):
@@ -113,7 +113,7 @@ async def test_the_same_object_every_time() -> None:
 async def test_a_name_twice() -> None:
     with pytest.raises(DuplicateBackendError) as caught:
         Registry([LOCAL, FAST, attrs.evolve(LOCAL, endpoint="http://other:1")])
-    assert ("local", 'backend "local" is configured twice') == (caught.value.name, str(caught.value))
+    assert ("local", 'duplicate backend: "local"; use a different name') == (caught.value.name, str(caught.value))
 
 
 async def test_what_a_configuration_raises_comes_with_its_use(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +150,7 @@ async def test_an_unknown_type() -> None:
         with pytest.raises(UnknownBackendTypeError) as caught:
             registry.configure(BackendConfig(name="mine", type="own"))
         assert ("own", registry.types) == (caught.value.type_name, caught.value.types)
-        assert 'unknown backend type "own"' in str(caught.value)
+        assert 'unknown backend type: "own"' in str(caught.value)
         assert () == registry.names
 
 

@@ -1,0 +1,194 @@
+"""Errors in the configuration or the use of a backend: nothing was sent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ctxbackends._util.key_shapes import mask_keys
+from ctxbackends._util.text import escape_controls
+from ctxbackends.errors._base import BackendError
+
+
+class ConfigError(BackendError):
+    """The configuration is invalid. Values that look like API keys are masked in the message.
+
+    Attributes:
+        path: The file; None if the configuration did not come from a file.
+        line: Line in the file, from 1; None if it is not known.
+        key: The setting, such as ``timeout`` or ``backends[0].timeout``; None if the error concerns no single one.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        path: str | None = None,
+        line: int | None = None,
+        key: str | None = None,
+        backend: str | None = None,
+    ) -> None:
+        super().__init__(mask_keys(problem)[0], backend=backend)
+        self.path = path
+        self.line = line
+        self.key = key
+
+    def __str__(self) -> str:
+        location = ":".join(str(part) for part in (self.path, self.line) if part is not None)
+        return escape_controls(": ".join(part for part in (location, self.key, self.problem) if part))
+
+
+class NoBackendConfiguredError(ConfigError):
+    """No backend is configured."""
+
+
+class AmbiguousBackendError(ConfigError):
+    """Several backends are configured, none was chosen, and there is no default.
+
+    Attributes:
+        names: Names of the configured backends.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__(
+            f"several backends configured: {', '.join(names)}; choose one with --backend or set default_backend"
+        )
+        self.names = tuple(names)
+
+
+class UnknownBackendError(ConfigError):
+    """No backend with this name is configured.
+
+    Attributes:
+        name: The requested name.
+        names: Names of the configured backends.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        names: Sequence[str],
+        *,
+        path: str | None = None,
+        line: int | None = None,
+        key: str | None = None,
+    ) -> None:
+        configured = ", ".join(names) or "none"
+        super().__init__(f'unknown backend: "{name}"; configured: {configured}', path=path, line=line, key=key)
+        self.name = name
+        self.names = tuple(names)
+
+
+class UnknownBackendTypeError(ConfigError):
+    """No backend type with this name is registered.
+
+    Attributes:
+        type_name: The requested type.
+        types: Names of the registered types.
+    """
+
+    def __init__(
+        self,
+        type_name: str,
+        types: Sequence[str],
+        *,
+        path: str | None = None,
+        line: int | None = None,
+        key: str | None = None,
+    ) -> None:
+        super().__init__(
+            f'unknown backend type: "{type_name}"; choose one of {", ".join(types)}', path=path, line=line, key=key
+        )
+        self.type_name = type_name
+        self.types = tuple(types)
+
+
+class DuplicateBackendError(ConfigError):
+    """A backend name or a backend type was registered twice.
+
+    Attributes:
+        name: The duplicate name.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        kind: str = "backend",
+        path: str | None = None,
+        line: int | None = None,
+        key: str | None = None,
+    ) -> None:
+        super().__init__(f'duplicate {kind}: "{name}"; use a different name', path=path, line=line, key=key)
+        self.name = name
+
+
+class InvalidEndpointError(ConfigError):
+    """The endpoint is missing, or is not an http(s) URL with a host."""
+
+
+class AirgapError(ConfigError):
+    """``airgap`` is on, and the endpoint is neither on this machine nor on a private network. Nothing was sent."""
+
+    def __init__(
+        self, problem: str, *, endpoint: str | None = None, key: str | None = "airgap", backend: str | None = None
+    ) -> None:
+        super().__init__(problem, key=key, backend=backend)
+        self.endpoint = endpoint
+
+
+class MissingKeyError(ConfigError):
+    """The environment variable for the API key is not set.
+
+    Attributes:
+        variable: Name of the environment variable.
+    """
+
+    def __init__(self, variable: str, *, backend: str) -> None:
+        super().__init__(
+            f'environment variable not set: {variable}; set it to the API key of backend "{backend}"', backend=backend
+        )
+        self.variable = variable
+
+
+class NoModelError(ConfigError):
+    """Neither the request nor the configuration names a model."""
+
+
+class UnsupportedOptionError(BackendError):
+    """The server does not support an option and would ignore it. Nothing was sent.
+
+    Attributes:
+        option: Name of the option.
+    """
+
+    def __init__(self, option: str, problem: str) -> None:
+        super().__init__(f"{option}: {problem}")
+        self.option = option
+
+
+class UnsupportedOperationError(BackendError):
+    """The backend does not support an operation. Nothing was sent.
+
+    Attributes:
+        operation: Name of the method.
+    """
+
+    def __init__(self, operation: str, problem: str) -> None:
+        super().__init__(f"{operation}: {problem}")
+        self.operation = operation
+
+
+class ServerConfigurationError(BackendError):
+    """The server is set up differently from the configuration, so that a request would have another effect."""
+
+
+class ServerSleepingError(BackendError):
+    """The server has put its model to sleep and would not answer a request. Call ``load()`` to wake it."""
+
+
+class ClosedError(BackendError):
+    """A registry, backend or stream was used after it was closed."""
+
+
+class EventLoopError(BackendError):
+    """A registry or backend was used from a second event loop while the first one is still running."""

@@ -1,0 +1,300 @@
+"""Errors of connections, timeouts, servers and their responses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ctxbackends._chat.responses import PartialCompletion
+from ctxbackends._util.text import escape_controls
+from ctxbackends.errors._base import BackendError
+
+ERROR_BODY_SHOWN = 512
+"""Bytes of an error body that a message shows; ``body`` on the exception keeps all that was read."""
+
+
+# --- connections and time -------------------------------------------------------------------------
+
+
+class APIConnectionError(BackendError):
+    """The connection failed before the response was complete. ``__cause__`` is the error of aiohttp or the system.
+
+    Attributes:
+        refused: Whether the connection was refused: nothing listens at the endpoint.
+        sent: Whether the request may have reached the server.
+        permanent: Whether waiting cannot help, as with a host name that does not resolve or an invalid certificate.
+    """
+
+    def __init__(self, problem: str, *, refused: bool = False, sent: bool = False, permanent: bool = False) -> None:
+        super().__init__(problem)
+        self.refused = refused
+        self.sent = sent
+        self.permanent = permanent
+
+    def __str__(self) -> str:
+        if self.sent or self.endpoint is None:
+            return super().__str__()
+        name = f'backend "{self.backend}" ' if self.backend else ""
+        waited = f" (after waiting {self.waited:.1f} s)" if self.waited is not None else ""
+        return f"{name}unreachable at {self.endpoint}: {escape_controls(self.problem)}{waited}"
+
+
+class APITimeoutError(BackendError, TimeoutError):
+    """A phase of a request took longer than its timeout.
+
+    Attributes:
+        phase: ``connect``, ``first_token``, ``idle`` or ``total``.
+        limit: The timeout in seconds.
+        key: The setting to raise, such as ``idle_timeout``; None if there is none.
+        partial: The part of the answer that was received; None outside of streams.
+    """
+
+    def __init__(self, phase: str, limit: float, *, key: str | None, partial: PartialCompletion | None = None) -> None:
+        hint = f"; raise {key} to wait longer" if key is not None else ""
+        super().__init__(f"{_PHASES[phase]} within {limit:g} s{hint}")
+        self.phase = phase
+        self.limit = limit
+        self.key = key
+        self.partial = partial
+
+
+_PHASES = {
+    "connect": "no connection",
+    "first_token": "no first token",
+    "idle": "stream stalled: no further token",
+    "total": "no complete response",
+}
+
+
+class ServerDiedError(BackendError):
+    """The server exited, or went away while loading its model.
+
+    Attributes:
+        exit_code: Exit code of a server that this package started; negative for a signal; None for other servers.
+        log_tail: Last lines of the log of a server that this package started.
+    """
+
+    def __init__(self, problem: str, *, exit_code: int | None = None, log_tail: Sequence[str] = ()) -> None:
+        super().__init__(problem)
+        self.exit_code = exit_code
+        self.log_tail = tuple(log_tail)
+
+
+class LocalServerUnavailableError(BackendError):
+    """No llama.cpp server is installed on this machine."""
+
+
+# --- responses with an error status ---------------------------------------------------------------
+
+
+class APIStatusError(BackendError):
+    """The response has an error status.
+
+    Attributes:
+        status_code: HTTP status.
+        body: Unmodified bytes of the body, up to the size limit.
+        headers: Response headers, with lower-case names.
+        message: The error message in the body; None if there is none.
+        error_type: The error type or code in the body; None if there is none.
+        retry_after: Seconds to wait before a retry, as requested by the server; None if it does not say.
+        request_id: The server's ID of the request; None if it does not send one.
+    """
+
+    def __init__(
+        self,
+        status_code: int,
+        *,
+        body: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+        message: str | None = None,
+        error_type: str | None = None,
+        retry_after: float | None = None,
+        request_id: str | None = None,
+    ) -> None:
+        shown = body[:ERROR_BODY_SHOWN].decode("utf-8", "replace").strip() or "(empty body)"
+        super().__init__(f"HTTP {status_code}: {shown}")
+        self.status_code = status_code
+        self.body = body
+        self.headers = {name.lower(): value for name, value in (headers or {}).items()}
+        self.message = message
+        self.error_type = error_type
+        self.retry_after = retry_after
+        self.request_id = request_id
+
+
+class BadRequestError(APIStatusError):
+    """400 or another 4xx: the server rejected the request."""
+
+
+class ContextOverflowError(BadRequestError):
+    """The prompt does not fit into the model's context.
+
+    Attributes:
+        input_tokens: Length of the prompt in tokens; None if the server does not say.
+        context_length: Context size in tokens; None if the server does not say.
+    """
+
+    input_tokens: int | None = None
+    context_length: int | None = None
+
+
+class AuthenticationError(APIStatusError):
+    """401: the API key is missing or not accepted.
+
+    Attributes:
+        key_source: Where the key came from (name of a variable, never the key); None if no key was sent.
+    """
+
+    key_source: str | None = None
+
+
+class PermissionDeniedError(AuthenticationError):
+    """403: the API key does not permit this request."""
+
+
+class NotFoundError(APIStatusError):
+    """404: the route or the resource does not exist."""
+
+
+class ModelNotFoundError(NotFoundError):
+    """The server does not have the requested model."""
+
+
+class RateLimitError(APIStatusError):
+    """429: too many requests. The request was not processed."""
+
+
+class InternalServerError(APIStatusError):
+    """5xx: the server failed. The request may have been processed."""
+
+
+class ServiceUnavailableError(InternalServerError):
+    """503 or 529: the server is overloaded or has no free slot. The request was not processed."""
+
+
+class ModelLoadingError(ServiceUnavailableError):
+    """503: the server is loading its model. Backends wait for it, up to ``ready_timeout``, before they raise this."""
+
+
+class ModelLoadFailedError(InternalServerError):
+    """The server reports that the model cannot be loaded. Waiting does not help."""
+
+
+class RedirectError(APIStatusError):
+    """3xx: redirects are not followed, since they would send the prompt and the API key to another server.
+
+    Attributes:
+        location: Target of the redirect; None if the response does not name one.
+    """
+
+    location: str | None = None
+
+    def __str__(self) -> str:
+        target = f"to {escape_controls(self.location)}" if self.location else "without a location"
+        return f"{super().__str__()} (redirect {target} not followed; correct the endpoint)"
+
+
+# --- responses that cannot be used ----------------------------------------------------------------
+
+
+class ResponseError(BackendError):
+    """The response has a success status and cannot be used.
+
+    Attributes:
+        body: Bytes of the body that were received.
+    """
+
+    def __init__(self, problem: str, *, body: bytes = b"") -> None:
+        super().__init__(problem)
+        self.body = body
+
+
+class MalformedResponseError(ResponseError):
+    """The body is not JSON, or not the JSON that this API returns."""
+
+
+class ResponseTooLargeError(ResponseError):
+    """A body, a line or an event is larger than the limit.
+
+    Attributes:
+        limit: The limit in bytes.
+    """
+
+    def __init__(self, part: str, limit: int) -> None:
+        super().__init__(f"{part} is larger than {limit} bytes")
+        self.limit = limit
+
+
+class EmptyModelListError(ResponseError):
+    """The server's model list is empty."""
+
+
+class EmptyChoicesError(ResponseError):
+    """The response contains no choices."""
+
+
+class StreamInterruptedError(BackendError):
+    """A stream ended before the answer was complete.
+
+    ``__cause__`` is the error of the connection or the status, if that was the reason.
+
+    Attributes:
+        partial: The part of the answer that was received.
+        body: The error that the server sent in the stream; empty if it sent none.
+        request_id: The server's ID of the request; None if it does not send one.
+    """
+
+    def __init__(self, problem: str, *, partial: PartialCompletion | None = None, body: bytes = b"") -> None:
+        super().__init__(problem)
+        self.partial = partial or PartialCompletion()
+        self.body = body
+        self.request_id: str | None = None
+
+
+class ModelMismatchError(BackendError):
+    """The response comes from another model than the requested one.
+
+    Attributes:
+        requested_model: The model in the request.
+        served_model: The model that the server names in its response.
+    """
+
+    def __init__(self, requested_model: str, served_model: str) -> None:
+        super().__init__(
+            f'model mismatch: requested "{requested_model}", served "{served_model}"; '
+            "request the served model, or set model_mismatch: ignore for this backend"
+        )
+        self.requested_model = requested_model
+        self.served_model = served_model
+
+
+class ModelMismatchWarning(UserWarning):
+    """Issued instead of :class:`ModelMismatchError` with ``model_mismatch: warn``."""
+
+
+# --- structured output ----------------------------------------------------------------------------
+
+
+class StructuredOutputError(BackendError):
+    """The model's answer does not match the schema or type.
+
+    Attributes:
+        text: The answer.
+        pointer: Path to the invalid value, such as ``$.title``; None if it is not known.
+    """
+
+    def __init__(self, problem: str, *, text: str = "", pointer: str | None = None) -> None:
+        super().__init__(problem)
+        self.text = text
+        self.pointer = pointer
+
+
+class IncompleteOutputError(StructuredOutputError):
+    """The model's answer was cut off, so it is not parsed.
+
+    Attributes:
+        finish_reason: ``length`` or ``content_filter``.
+    """
+
+    def __init__(self, finish_reason: str, *, text: str = "") -> None:
+        super().__init__(f"structured output is incomplete: finish_reason {finish_reason}", text=text)
+        self.finish_reason = finish_reason
