@@ -1,4 +1,4 @@
-"""Runs ``ctx`` in a directory of its own: in this process, or in one of its own where that is the point."""
+"""Run ``ctx`` in a directory, in this process or in a separate one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WITHIN = 60.0
 
 
 @attrs.frozen
-class Done:
+class Result:
     code: int
     out: str
     err: str
@@ -38,33 +38,33 @@ class Done:
 
 
 def environment(**more: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.endswith(("_API_KEY", "_BASE_URL"))}
-    return {**kept, "NO_COLOR": "1", **more}
+    variables = {name: value for name, value in os.environ.items() if not name.endswith(("_API_KEY", "_BASE_URL"))}
+    return {**variables, "NO_COLOR": "1", **more}
 
 
-def ctx(directory: Path, *arguments: str, text: bytes = b"", **more: str) -> Done:
+def ctx(directory: Path, *arguments: str, text: bytes = b"", **more: str) -> Result:
     """Run the program in this process."""
     streams = {name: io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for name in STREAMS}
     streams["stdin"] = io.TextIOWrapper(io.BytesIO(text), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(directory)
-        named = environment(**more)
-        for name in {*os.environ} - {*named}:
+        variables = environment(**more)
+        for name in {*os.environ} - {*variables}:
             patch.delenv(name)
-        for name, value in named.items():
+        for name, value in variables.items():
             patch.setenv(name, value)
         patch.setattr(sys, "argv", ["ctxbackends", *arguments])
         for name, stream in streams.items():
             patch.setattr(sys, name, stream)
-        with pytest.raises(SystemExit) as left:
+        with pytest.raises(SystemExit) as exit_info:
             cli.ctxbackends()
-    assert isinstance(left.value.code, int), left.value.code
-    return Done(left.value.code, *(streams[name].buffer.getvalue().decode() for name in STREAMS))
+    assert isinstance(exit_info.value.code, int), exit_info.value.code
+    return Result(exit_info.value.code, *(streams[name].buffer.getvalue().decode() for name in STREAMS))
 
 
-def ctx_process(directory: Path, *arguments: str, text: bytes = b"", **more: str) -> Done:
+def ctx_process(directory: Path, *arguments: str, text: bytes = b"", **more: str) -> Result:
     """Run the program as people do."""
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "ctxbackends", *arguments],
         cwd=directory,
         input=text,
@@ -72,10 +72,10 @@ def ctx_process(directory: Path, *arguments: str, text: bytes = b"", **more: str
         timeout=WITHIN,
         env=environment(**more),
     )
-    return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
+    return Result(process.returncode, process.stdout.decode(), process.stderr.decode())
 
 
-def started(directory: Path, *arguments: str) -> subprocess.Popen[bytes]:
+def start_process(directory: Path, *arguments: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-m", "ctxbackends", *arguments],
         cwd=directory,
@@ -99,16 +99,16 @@ def project(directory: Path, url: str | None, *, kind: str = "openai", more: str
     return directory
 
 
-def untouched(directory: Path) -> dict[str, tuple[bytes, int]]:
+def snapshot_context(directory: Path) -> dict[str, tuple[bytes, int]]:
     """Content and time of every ``.context/*.md``."""
     return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in (directory / ".context").glob("*.md")}
 
 
-def written(directory: Path) -> Sequence[str]:
+def list_written_files(directory: Path) -> Sequence[str]:
     """The files below ``.context`` that are no ``*.md`` of its own."""
-    found = (directory / ".context").rglob("*")
+    paths = (directory / ".context").rglob("*")
     return sorted(
         str(path.relative_to(directory / ".context"))
-        for path in found
+        for path in paths
         if path.is_file() and path.parent.name != ".context"
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.knowledge.model import Script, ScriptedModel
+from tests.knowledge.scripted_model import Script, ScriptedModel
 
 
 @contextmanager

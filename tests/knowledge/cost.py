@@ -24,7 +24,7 @@ from ctxbackends.knowledge._extract.run import ingest
 from ctxbackends.knowledge._records import Kind
 from ctxbackends.knowledge._sources.text import TextSource
 from tests.benchmarks.processes import command, surroundings
-from tests.knowledge.model import MODEL, ScriptedModel, decision
+from tests.knowledge.scripted_model import MODEL, ScriptedModel, decision
 
 PARAGRAPH = 1_400
 """Characters: with the limit below, a chunk each."""
@@ -37,17 +37,17 @@ def paragraphs(count: int) -> Iterator[str]:
         yield f"In part {number} we decided to keep option {number}. {filler}"
 
 
-def answer(shown: str) -> dict[str, Any]:
+def answer(prompt: str) -> dict[str, Any]:
     """One good row for each part, and one with an invented quote."""
-    number = shown.partition("In part ")[2].partition(" ")[0]
-    line = int(shown.partition("\n\n[")[2].partition("]")[0])
+    number = prompt.partition("In part ")[2].partition(" ")[0]
+    line = int(prompt.partition("\n\n[")[2].partition("]")[0])
     quote = f"In part {number} we decided to keep option {number}."
     good = decision(f"Keep option {number}", quote, line)
     return {"decisions": [good, decision(f"Drop option {number}", "Nobody said this sentence.", line)]}
 
 
 async def serve() -> None:
-    async with ScriptedModel(answer, seconds=0.005, keeps=False) as model:
+    async with ScriptedModel(answer, seconds=0.005, records=False) as model:
         sys.stdout.write(model.url + "\n")
         sys.stdout.flush()
         await asyncio.to_thread(sys.stdin.read)
@@ -56,26 +56,26 @@ async def serve() -> None:
 async def run(url: str, path: Path, journal: Path) -> dict[str, Any]:
     early = 0
 
-    def seen(event: object) -> None:
+    def on_event(event: object) -> None:
         nonlocal early
         if isinstance(event, Progress) and event.size_done * 10 <= event.size:
             early = _peak()
 
     async with open_backend("openai", endpoint=url, api_key="k" * 20, default_model=MODEL) as backend:
         before = _cpu()
-        kept = Journal(journal)
+        store = Journal(journal)
         async with ingest(
             backend,
             [TextSource(path)],
             kinds=[Kind.DECISION],
             chunk_tokens=CHUNK_TOKENS,
-            journal=kept,
-            on_event=seen,
-        ) as found:
-            async for _ in found:
+            journal=store,
+            on_event=on_event,
+        ) as ingestion:
+            async for _ in ingestion:
                 pass
-        kept.remove()
-        report = found.report
+        store.remove()
+        report = ingestion.report
     return {
         "chunks": report.chunks,
         "rows": report.rows,

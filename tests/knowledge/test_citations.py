@@ -22,23 +22,23 @@ CHUNK = Chunk(
 )
 
 
-def found(quote: str, line: int = 3, title: str = "Use YAML") -> ExtractedRow:
+def extracted(quote: str, line: int = 3, title: str = "Use YAML") -> ExtractedRow:
     return ExtractedRow(Task(title, "medium"), line, quote)
 
 
 def checked(quote: str, line: int = 3) -> CitedRow:
-    (one,) = check([found(quote, line)], CHUNK)
+    (one,) = check([extracted(quote, line)], CHUNK)
     assert isinstance(one, CitedRow), one
     return one
 
 
-def refused(quote: str, *, title: str = "Use YAML") -> QuarantinedRow:
-    (one,) = check([found(quote, title=title)], CHUNK)
+def check_quarantined(quote: str, *, title: str = "Use YAML") -> QuarantinedRow:
+    (one,) = check([extracted(quote, title=title)], CHUNK)
     assert isinstance(one, QuarantinedRow), one
     return one
 
 
-def test_a_quote_is_found_where_it_stands() -> None:
+def test_a_quote_is_cited_with_its_place() -> None:
     one = checked("We chose YAML, because people edit it by hand.")
     assert (
         Evidence(source="notes.md", quote="We chose YAML, because people edit it by hand.", first=3, last=4)
@@ -47,32 +47,32 @@ def test_a_quote_is_found_where_it_stands() -> None:
     assert not one.relocated
 
 
-def test_white_space_is_folded() -> None:
+def test_white_space_may_differ() -> None:
     assert (3, 4) == (lambda e: (e.first, e.last))(checked("  We chose\nYAML, because   people edit it").evidence)
 
 
-def test_the_lines_of_a_quote_are_its_own() -> None:
+def test_a_citation_has_the_lines_of_the_quote() -> None:
     assert (4, 4) == (lambda e: (e.first, e.last))(checked("because people edit it by hand.").evidence)
     assert (8, 8) == (lambda e: (e.first, e.last))(checked("People edit it by hand.", 6).evidence)
 
 
-def test_a_quote_may_go_over_segments() -> None:
+def test_a_quote_may_span_segments() -> None:
     assert (4, 6) == (lambda e: (e.first, e.last))(checked("by hand. Later we will").evidence)
 
 
-def test_a_quote_that_stands_elsewhere_is_cited_there() -> None:
+def test_a_quote_at_another_place_is_cited_there() -> None:
     one = checked("Later we will add TOML.", 1)
     assert one.relocated
     assert "notes.md:6" == one.evidence.where
 
 
-def test_of_several_places_the_nearest_is_cited() -> None:
+def test_the_nearest_occurrence_is_cited() -> None:
     chunk = Chunk(
         source="a.md",
         unit="line",
         segments=tuple(Segment(text="The same sentence.", first=n, last=n) for n in (1, 5, 9)),
     )
-    places = [check([found("The same sentence.", line)], chunk)[0] for line in (1, 5, 8)]
+    places = [check([extracted("The same sentence.", line)], chunk)[0] for line in (1, 5, 8)]
     assert [1, 5, 9] == [one.evidence.first for one in places if isinstance(one, CitedRow)]
 
 
@@ -84,7 +84,7 @@ def test_of_several_places_the_nearest_is_cited() -> None:
         "[3] We chose YAML, because people",
     ],
 )
-def test_marks_around_a_quote_are_no_part_of_it(quote: str) -> None:
+def test_quotation_marks_are_ignored(quote: str) -> None:
     assert 3 == checked(quote).evidence.first
 
 
@@ -101,25 +101,25 @@ def test_marks_around_a_quote_are_no_part_of_it(quote: str) -> None:
         ("[3] [4]", "quote is shorter than 8 characters"),
     ],
 )
-def test_what_is_not_believed(quote: str, reason: str) -> None:
-    one = refused(quote)
+def test_rows_without_valid_evidence(quote: str, reason: str) -> None:
+    one = check_quarantined(quote)
     assert reason == one.reason
     assert ("notes.md:1-8", " ".join(quote.split())) == (one.where, one.quote)
 
 
 def test_a_row_without_a_title() -> None:
-    assert "no title" == refused("We chose YAML, because people", title="  ").reason
+    assert "no title" == check_quarantined("We chose YAML, because people", title="  ").reason
 
 
 @given(st.lists(st.text(max_size=30), min_size=1, max_size=6), st.data())
-def test_what_is_copied_is_found(lines: list[str], data: st.DataObject) -> None:
+def test_copied_text_is_always_found(lines: list[str], data: st.DataObject) -> None:
     texts = [line.replace("\n", " ") for line in lines]
-    kept = [(number, text) for number, text in enumerate(texts, 1) if text.split()]
-    if not kept:
+    numbered = [(number, text) for number, text in enumerate(texts, 1) if text.split()]
+    if not numbered:
         return
-    chunk = Chunk(source="a", unit="line", segments=tuple(Segment(text=text, first=n, last=n) for n, text in kept))
-    number, text = data.draw(st.sampled_from(kept))
-    (one,) = check([found(text, number)], chunk)
+    chunk = Chunk(source="a", unit="line", segments=tuple(Segment(text=text, first=n, last=n) for n, text in numbered))
+    number, text = data.draw(st.sampled_from(numbered))
+    (one,) = check([extracted(text, number)], chunk)
     if len("".join(text.split())) < 8:
         assert isinstance(one, QuarantinedRow)
     elif isinstance(one, CitedRow):

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.knowledge.commands import WITHIN, ctx, environment, project, untouched
-from tests.knowledge.made import made
+from tests.knowledge.commands import WITHIN, ctx, environment, project, snapshot_context
+from tests.knowledge.factories import write_example
 
 ID = "20261123T130500Z-notes"
 
@@ -22,15 +22,15 @@ ID = "20261123T130500Z-notes"
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
     project(tmp_path, None)
-    made(tmp_path)
+    write_example(tmp_path)
     return tmp_path
 
 
 def test_list(directory: Path) -> None:
     assert 0 == ctx(directory, "proposals", "accept", "d1").code
     (directory / ".context" / "proposals" / "20261124T000000Z-x.md").write_text("---\n")
-    done = ctx(directory, "proposals", "list")
-    header, first, second = done.out.rstrip("\n").split("\n")
+    result = ctx(directory, "proposals", "list")
+    header, first, second = result.out.rstrip("\n").split("\n")
     assert ["id", "rows", "accepted", "rejected", "quarantined", "model", "problem"] == header.split()
     assert [ID, "5", "1", "0", "1", "qwen3-4b"] == first.split()
     assert "20261124T000000Z-x" == second.split()[0]
@@ -39,19 +39,19 @@ def test_list(directory: Path) -> None:
     assert [(5, 1, 0, ["notes.md"])] == [(o["rows"], o["accepted"], o["rejected"], o["inputs"]) for o in listed[:1]]
 
 
-def test_list_of_nothing(tmp_path: Path) -> None:
+def test_list_without_proposals(tmp_path: Path) -> None:
     project(tmp_path, None)
-    done = ctx(tmp_path, "proposals", "list")
-    assert (0, "") == (done.code, done.out)
-    assert "no proposals in" in done.err
+    result = ctx(tmp_path, "proposals", "list")
+    assert (0, "") == (result.code, result.out)
+    assert "no proposals in" in result.err
 
 
 def test_show(directory: Path) -> None:
     ctx(directory, "proposals", "edit", ID, "d2", "--set", "rationale=It was late.")
     ctx(directory, "proposals", "reject", "d2", "--reason", "it is known")
-    done = ctx(directory, "proposals", "show", "latest", "d2")
-    assert 0 == done.code
-    assert done.out.split("\n")[2:] == [
+    result = ctx(directory, "proposals", "show", "latest", "d2")
+    assert 0 == result.code
+    assert result.out.split("\n")[2:] == [
         "d2  decision: Go home  [rejected: it is known]",
         "    context: It is late.",
         "    rationale: It was late.",
@@ -68,12 +68,12 @@ def test_show(directory: Path) -> None:
         "x1  task: Buy milk\n    quote not found in the source (notes.md:1-40)\n    > Milk!"
         in ctx(directory, "proposals", "show", "--quarantined").out
     )
-    shown = json.loads(ctx(directory, "proposals", "show", "--json").out)
-    assert [("d1", "undecided"), ("d2", "rejected")] == [(r["name"], r["review"]["state"]) for r in shown["rows"][:2]]
+    output = json.loads(ctx(directory, "proposals", "show", "--json").out)
+    assert [("d1", "undecided"), ("d2", "rejected")] == [(r["name"], r["review"]["state"]) for r in output["rows"][:2]]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "code", "message"),
     [
         (["accept"], 2, "name rows (d1 t2), or all of them with --all"),
         (["accept", "d1", "--all"], 2, "name rows (d1 t2), or all of them with --all"),
@@ -88,10 +88,10 @@ def test_show(directory: Path) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_what_is_refused(directory: Path, arguments: list[str], code: int, said: str) -> None:
-    done = ctx(directory, "proposals", *arguments)
-    assert (code, "") == (done.code, done.out), done.err
-    assert said in done.err
+def test_invalid_arguments(directory: Path, arguments: list[str], code: int, message: str) -> None:
+    result = ctx(directory, "proposals", *arguments)
+    assert (code, "") == (result.code, result.out), result.err
+    assert message in result.err
 
 
 def test_export(directory: Path) -> None:
@@ -108,23 +108,23 @@ def test_export(directory: Path) -> None:
 
 def test_export_to_files(directory: Path) -> None:
     ctx(directory, "proposals", "accept", "d1", "t1")
-    done = ctx(directory, "proposals", "export", "--dir", "out")
+    result = ctx(directory, "proposals", "export", "--dir", "out")
     names = [f"out/{ID}-decision-d1.json", f"out/{ID}-task-t1.json"]
-    assert names == done.out.splitlines()
+    assert names == result.out.splitlines()
     assert "Keep option 1" == json.loads((directory / names[0]).read_text())["title"]
     again = ctx(directory, "proposals", "export", "--dir", "out")
     assert (0, "") == (again.code, again.out)
     (directory / names[1]).write_text("mine")
-    refused = ctx(directory, "proposals", "export", "--dir", "out")
-    assert (1, "mine") == (refused.code, (directory / names[1]).read_text())
-    assert "is there already, and is another one" in refused.err
+    failure = ctx(directory, "proposals", "export", "--dir", "out")
+    assert (1, "mine") == (failure.code, (directory / names[1]).read_text())
+    assert "is there already, and is another one" in failure.err
 
 
-def test_export_of_a_row_that_lacks_something(directory: Path) -> None:
+def test_export_of_an_incomplete_row(directory: Path) -> None:
     ctx(directory, "proposals", "accept", "--all")
-    done = ctx(directory, "proposals", "export", "--dir", "out")
-    assert (1, []) == (done.code, [*directory.glob("out/*")])
-    assert f"add one with ctxbackends proposals edit {ID} d2 --set rationale=..." in done.err
+    result = ctx(directory, "proposals", "export", "--dir", "out")
+    assert (1, []) == (result.code, [*directory.glob("out/*")])
+    assert f"add one with ctxbackends proposals edit {ID} d2 --set rationale=..." in result.err
 
 
 def at_terminal(directory: Path, *arguments: str, keys: list[str], **more: str) -> str:
@@ -140,40 +140,40 @@ def at_terminal(directory: Path, *arguments: str, keys: list[str], **more: str) 
         start_new_session=True,
     )
     os.close(theirs)
-    shown, prompts, deadline = b"", 0, time.monotonic() + WITHIN
+    output, prompts, deadline = b"", 0, time.monotonic() + WITHIN
     while time.monotonic() < deadline:
         if not select.select([ours], [], [], 0.1)[0]:
             if process.poll() is not None:
                 break
             continue
         try:
-            shown += os.read(ours, 65536)
+            output += os.read(ours, 65536)
         except OSError:  # it has closed its terminal
             break
-        if shown.count(b"[q]uit") > prompts and keys:
-            prompts = shown.count(b"[q]uit")
+        if output.count(b"[q]uit") > prompts and keys:
+            prompts = output.count(b"[q]uit")
             os.write(ours, keys.pop(0).encode() + b"\n")
     os.close(ours)
-    assert 0 == process.wait(10), shown.decode()
-    return shown.decode().replace("\r\n", "\n")
+    assert 0 == process.wait(10), output.decode()
+    return output.decode().replace("\r\n", "\n")
 
 
 def test_review_at_a_terminal(directory: Path) -> None:
-    before = untouched(directory)
-    shown = at_terminal(directory, "review", keys=["a", "r it is known", "?", "x", "", "b", "a", "q"])
-    assert "1 of 5\nd1  decision: Keep option 1" in shown
-    assert "    > We keep option 1.\n      s.jsonl:4 (2026-02-19T14:31:00Z)" in shown
-    assert "r  reject   it is not; a reason may follow" in shown
-    assert "'x' is none of accept, reject, edit, skip, back or quit; ? explains them" in shown
-    assert f"{ID}: 2 accepted, 1 rejected, 2 to decide" in shown
-    assert f"ctxbackends proposals export {ID} prints what was accepted" in shown
+    before = snapshot_context(directory)
+    output = at_terminal(directory, "review", keys=["a", "r it is known", "?", "x", "", "b", "a", "q"])
+    assert "1 of 5\nd1  decision: Keep option 1" in output
+    assert "    > We keep option 1.\n      s.jsonl:4 (2026-02-19T14:31:00Z)" in output
+    assert "r  reject   it is not; a reason may follow" in output
+    assert "'x' is none of accept, reject, edit, skip, back or quit; ? explains them" in output
+    assert f"{ID}: 2 accepted, 1 rejected, 2 to decide" in output
+    assert f"ctxbackends proposals export {ID} prints what was accepted" in output
     listed = json.loads(ctx(directory, "proposals", "show", "--json").out)["rows"]
     states = {row["name"]: row["review"]["state"] for row in listed}
     assert {"d1": "accepted", "d2": "rejected", "l1": "accepted", "t1": "undecided", "q1": "undecided"} == states
-    assert before == untouched(directory)
+    assert before == snapshot_context(directory)
 
 
-def test_an_editor(directory: Path) -> None:
+def test_edit_in_an_editor(directory: Path) -> None:
     editor = directory / "editor.py"
     editor.write_text(
         "import sys, pathlib\n"
@@ -183,7 +183,7 @@ def test_an_editor(directory: Path) -> None:
         "text = text.replace('rationale: \\n', 'rationale: It was late,\\n  and dark.\\n')\n"
         "path.write_text('nonsense\\n' + text if first else text.split('nonsense\\n')[1])\n"
     )
-    shown = at_terminal(directory, "edit", ID, "d2", keys=[], EDITOR=f"{sys.executable} {editor}")
-    assert "d2 was changed" in shown
+    output = at_terminal(directory, "edit", ID, "d2", keys=[], EDITOR=f"{sys.executable} {editor}")
+    assert "d2 was changed" in output
     rows = json.loads(ctx(directory, "proposals", "show", "latest", "d2", "--json").out)["rows"]
     assert "It was late, and dark." == rows[0]["record"]["rationale"]

@@ -19,19 +19,28 @@ import pytest
 from aiohttp import web
 
 from ctxbackends.knowledge._proposals.store import read_proposal
-from tests.knowledge.commands import WITHIN, ctx, ctx_process, environment, project, started, untouched, written
-from tests.knowledge.model import ScriptedModel, completion, decision, line_of
+from tests.knowledge.commands import (
+    WITHIN,
+    ctx,
+    ctx_process,
+    environment,
+    list_written_files,
+    project,
+    snapshot_context,
+    start_process,
+)
+from tests.knowledge.scripted_model import ScriptedModel, completion, decision, line_of
 
 Serve = Callable[..., ScriptedModel]
 
 
-def options(shown: str) -> dict[str, Any]:
+def options(prompt: str) -> dict[str, Any]:
     """A decision for each sentence that says to keep an option, and an invented one where it says so."""
-    quotes = re.findall(r"We keep option \d+\.", shown)
-    found = [decision(f"Keep option {quote[15:-1]}", quote, line_of(shown, quote)) for quote in quotes]
-    if "invent" in shown:
-        found.append(decision("Buy a boat", "We all want to buy a boat.", 1))
-    return {"decisions": found}
+    quotes = re.findall(r"We keep option \d+\.", prompt)
+    decisions = [decision(f"Keep option {quote[15:-1]}", quote, line_of(prompt, quote)) for quote in quotes]
+    if "invent" in prompt:
+        decisions.append(decision("Buy a boat", "We all want to buy a boat.", 1))
+    return {"decisions": decisions}
 
 
 NOTES = "# Meeting\n\nWe keep option 1.\n\nWe keep option 2.\nIt is late.\n"
@@ -41,10 +50,10 @@ def test_documents_become_a_proposal(tmp_path: Path, serve: Serve) -> None:
     model = serve(options)
     directory = project(tmp_path, model.url)
     (directory / "notes.md").write_text(NOTES + "\nDo not invent anything.\n")
-    before = untouched(directory)
-    done = ctx(directory, "ingest", "notes.md")
-    assert (0, 1) == (done.code, len(model.asked)), done.err
-    proposal = read_proposal(directory / done.proposal)
+    before = snapshot_context(directory)
+    result = ctx(directory, "ingest", "notes.md")
+    assert (0, 1) == (result.code, len(model.prompts)), result.err
+    proposal = read_proposal(directory / result.proposal)
     assert ["Keep option 1", "Keep option 2"] == [row.title for row in proposal.rows]
     assert ["notes.md:3", "notes.md:5"] == [row.evidence[0].where for row in proposal.rows]
     assert ["DECISIONS.md:3", None] == [row.known_at for row in proposal.rows]
@@ -60,20 +69,22 @@ def test_documents_become_a_proposal(tmp_path: Path, serve: Serve) -> None:
         facts.input_tokens,
         facts.output_tokens,
     )
-    assert "2 rows, 1 already in .context, 1 quarantined in 1 chunk," in done.err
-    assert f"review them: ctxbackends proposals review {proposal.facts.id}" in done.err
-    assert before == untouched(directory)
-    assert [f"proposals/{facts.id}.md"] == [name for name in written(directory) if not name.startswith("journal/.")]
+    assert "2 rows, 1 already in .context, 1 quarantined in 1 chunk," in result.err
+    assert f"review them: ctxbackends proposals review {proposal.facts.id}" in result.err
+    assert before == snapshot_context(directory)
+    assert [f"proposals/{facts.id}.md"] == [
+        name for name in list_written_files(directory) if not name.startswith("journal/.")
+    ]
 
 
 def test_standard_input(tmp_path: Path, serve: Serve) -> None:
     model = serve(options)
     directory = project(tmp_path, model.url)
     for run, *arguments in ((ctx_process, "extract"), (ctx, "ingest", "-", "--extract", "decisions")):
-        done = run(directory, *arguments, text=NOTES.encode())
-        assert 0 == done.code, done.err
+        result = run(directory, *arguments, text=NOTES.encode())
+        assert 0 == result.code, result.err
         assert ["stdin:3", "stdin:5"] == [
-            row.evidence[0].where for row in read_proposal(directory / done.proposal).rows
+            row.evidence[0].where for row in read_proposal(directory / result.proposal).rows
         ]
 
 
@@ -93,10 +104,10 @@ def test_a_transcript(tmp_path: Path, serve: Serve) -> None:
     ]
     text = "\n".join([json.dumps(lines[0]), json.dumps(lines[1]), "{broken", json.dumps(lines[2])])
     (directory / "session.jsonl").write_text(text)
-    done = ctx(directory, "compact", "session.jsonl", "--emit", "decisions")
-    assert 0 == done.code, done.err
-    assert "skipped: session.jsonl:3: is not valid JSON" in done.err
-    (row,) = read_proposal(directory / done.proposal).rows
+    result = ctx(directory, "compact", "session.jsonl", "--emit", "decisions")
+    assert 0 == result.code, result.err
+    assert "skipped: session.jsonl:3: is not valid JSON" in result.err
+    (row,) = read_proposal(directory / result.proposal).rows
     (evidence,) = row.evidence
     assert ("session.jsonl:4 (2026-02-19T14:31:00Z)", "abc", "main") == (
         evidence.where,
@@ -105,36 +116,36 @@ def test_a_transcript(tmp_path: Path, serve: Serve) -> None:
     )
 
 
-def test_nothing_found_writes_nothing(tmp_path: Path, serve: Serve) -> None:
+def test_no_rows_no_proposal(tmp_path: Path, serve: Serve) -> None:
     directory = project(tmp_path, serve(options).url)
     (directory / "a.md").write_text("Nothing of note.\n")
-    done = ctx(directory, "ingest", "a.md")
-    assert (0, "", "nothing found in 1 chunk; nothing was written\n") == (done.code, done.out, done.err)
-    assert [] == [name for name in written(directory) if not name.endswith(".gitignore")]
+    result = ctx(directory, "ingest", "a.md")
+    assert (0, "", "nothing found in 1 chunk; nothing was written\n") == (result.code, result.out, result.err)
+    assert [] == [name for name in list_written_files(directory) if not name.endswith(".gitignore")]
 
 
-def test_a_dry_run_asks_and_writes_nothing(tmp_path: Path, serve: Serve) -> None:
+def test_a_dry_run_sends_and_writes_nothing(tmp_path: Path, serve: Serve) -> None:
     model = serve(options)
     directory = project(tmp_path, model.url)
     (directory / "a.md").write_text(NOTES)
-    done = ctx(directory, "ingest", "a.md", "--dry-run")
-    assert 0 == done.code, done.err
+    result = ctx(directory, "ingest", "a.md", "--dry-run")
+    assert 0 == result.code, result.err
     expected = f"a.md  {len(NOTES)} bytes\n1 chunk of at most 8192 tokens would go to scripted at {model.url}"
-    assert done.out.startswith(expected)
-    assert ([], []) == (model.asked, written(directory))
+    assert result.out.startswith(expected)
+    assert ([], []) == (model.prompts, list_written_files(directory))
 
 
-def test_events_for_programs(tmp_path: Path, serve: Serve) -> None:
+def test_json_events(tmp_path: Path, serve: Serve) -> None:
     directory = project(tmp_path, serve(options).url)
     (directory / "a.md").write_text(NOTES + "\ninvent\n")
-    done = ctx(directory, "ingest", "a.md", "--json")
-    assert 0 == done.code, done.err
-    names = [event["event"] for event in done.events]
+    result = ctx(directory, "ingest", "a.md", "--json")
+    assert 0 == result.code, result.err
+    names = [event["event"] for event in result.events]
     assert ["row", "row", "quarantined", "progress", "done"] == names
-    last = done.events[-1]
+    last = result.events[-1]
     assert (2, 1) == (last["report"]["rows"], last["report"]["quarantined"])
     assert (directory / last["proposal"]).exists()
-    assert "a.md:3" not in done.err
+    assert "a.md:3" not in result.err
 
 
 # --- half-way -------------------------------------------------------------------------------------------
@@ -150,60 +161,60 @@ SMALL = ("--chunk-tokens", "150", "--max-concurrency", "1")
 def test_a_failure_leaves_no_proposal_and_a_journal(tmp_path: Path, serve: Serve) -> None:
     broken = True
 
-    def script(shown: str) -> Any:
-        if broken and "option 6." in shown:
+    def script(prompt: str) -> Any:
+        if broken and "option 6." in prompt:
             return web.json_response({"error": {"message": "out of memory"}}, status=500)
-        return options(shown)
+        return options(prompt)
 
     model = serve(script)
     directory = project(tmp_path, model.url)
     (directory / "a.md").write_text(long_notes())
-    done = ctx(directory, "ingest", "a.md", *SMALL)
-    assert 1 == done.code
-    assert "6 finished chunks in the journal; use --resume to continue" in done.err
-    assert "out of memory" in done.err
+    result = ctx(directory, "ingest", "a.md", *SMALL)
+    assert 1 == result.code
+    assert "6 finished chunks in the journal; use --resume to continue" in result.err
+    assert "out of memory" in result.err
     assert [] == list((directory / ".context" / "proposals").iterdir())
 
-    # Nothing is asked again by accident, and nothing is thrown away.
+    # Without an option, nothing is requested again and nothing is lost.
     again = ctx(directory, "ingest", "a.md", *SMALL)
     assert 1 == again.code
     assert "use --resume to continue it, or --no-resume to start over" in again.err
 
     broken = False
-    model.asked.clear()
+    model.prompts.clear()
     resumed = ctx(directory, "ingest", "a.md", *SMALL, "--resume")
-    assert (0, 6) == (resumed.code, len(model.asked)), resumed.err
+    assert (0, 6) == (resumed.code, len(model.prompts)), resumed.err
     rows = read_proposal(directory / resumed.proposal).rows
     assert [f"Keep option {n}" for n in range(12)] == [row.title for row in rows]
     assert [".gitignore"] == [path.name for path in (directory / ".context" / "journal").iterdir()]
 
 
-def test_no_resume_asks_again(tmp_path: Path, serve: Serve) -> None:
+def test_no_resume_starts_over(tmp_path: Path, serve: Serve) -> None:
     broken = True
 
-    def script(shown: str) -> Any:
-        if broken and "option 3." in shown:
+    def script(prompt: str) -> Any:
+        if broken and "option 3." in prompt:
             return web.json_response({"error": {"message": "out of memory"}}, status=500)
-        return options(shown)
+        return options(prompt)
 
     model = serve(script)
     directory = project(tmp_path, model.url)
     (directory / "a.md").write_text(long_notes(6))
     assert 1 == ctx(directory, "ingest", "a.md", *SMALL).code
     broken = False
-    model.asked.clear()
-    done = ctx(directory, "ingest", "a.md", *SMALL, "--no-resume")
-    assert (0, 6) == (done.code, len(model.asked)), done.err
+    model.prompts.clear()
+    result = ctx(directory, "ingest", "a.md", *SMALL, "--no-resume")
+    assert (0, 6) == (result.code, len(model.prompts)), result.err
 
 
-def test_interrupted(tmp_path: Path, serve: Serve) -> None:
+def test_an_interrupt_leaves_a_journal(tmp_path: Path, serve: Serve) -> None:
     model = serve(options, seconds=0.2)
     directory = project(tmp_path, model.url)
     (directory / "a.md").write_text(long_notes())
-    before = untouched(directory)
-    process = started(directory, "ingest", "a.md", *SMALL)
+    before = snapshot_context(directory)
+    process = start_process(directory, "ingest", "a.md", *SMALL)
     deadline = time.monotonic() + 30
-    while len(model.asked) < 3 and time.monotonic() < deadline:
+    while len(model.prompts) < 3 and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
@@ -212,22 +223,22 @@ def test_interrupted(tmp_path: Path, serve: Serve) -> None:
     assert b"interrupted" in err
     assert [] == list((directory / ".context" / "proposals").iterdir())
     model.seconds = 0
-    asked = len(model.asked)
-    done = ctx(directory, "ingest", "a.md", *SMALL, "--resume")
-    assert 0 == done.code, done.err
-    assert len(model.asked) - asked < 12
-    assert 12 == len(read_proposal(directory / done.proposal).rows)
-    assert before == untouched(directory)
+    requests = len(model.prompts)
+    result = ctx(directory, "ingest", "a.md", *SMALL, "--resume")
+    assert 0 == result.code, result.err
+    assert len(model.prompts) - requests < 12
+    assert 12 == len(read_proposal(directory / result.proposal).rows)
+    assert before == snapshot_context(directory)
 
 
-def test_two_runs_at_the_same_moment(tmp_path: Path, serve: Serve) -> None:
+def test_concurrent_runs(tmp_path: Path, serve: Serve) -> None:
     model = serve(options, seconds=4.0)
     directory = project(tmp_path, model.url)
     for name in ("a.md", "b.md"):
         (directory / name).write_text(NOTES)
-    first = started(directory, "ingest", "a.md")
+    first = start_process(directory, "ingest", "a.md")
     deadline = time.monotonic() + 30
-    while not model.most_at_once and time.monotonic() < deadline:
+    while not model.max_in_flight and time.monotonic() < deadline:
         time.sleep(0.01)
     model.seconds = 0  # for those that come later
     same = ctx(directory, "ingest", "a.md")
@@ -240,7 +251,7 @@ def test_two_runs_at_the_same_moment(tmp_path: Path, serve: Serve) -> None:
         assert 2 == len(read_proposal(directory / path).rows)
 
 
-# --- what is refused ------------------------------------------------------------------------------------
+# --- errors -------------------------------------------------------------------------------------------
 
 
 def files(directory: Path) -> None:
@@ -254,7 +265,7 @@ def files(directory: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["empty.md"], "empty.md: is empty"),
         (["binary.md"], "binary.md: is binary (NUL byte at byte 4); only text is supported"),
@@ -268,7 +279,7 @@ def files(directory: Path) -> None:
         (["a.md", "--model", ""], "no model is named"),
     ],
 )
-def test_bad_input(tmp_path: Path, serve: Serve, arguments: list[str], said: str) -> None:
+def test_bad_input(tmp_path: Path, serve: Serve, arguments: list[str], message: str) -> None:
     model = serve(options)
     directory = project(tmp_path, model.url)
     files(directory)
@@ -276,23 +287,26 @@ def test_bad_input(tmp_path: Path, serve: Serve, arguments: list[str], said: str
     if "--model" in arguments:
         (directory / ".ctxrc").write_text(f"backends: [{{name: openai, endpoint: '{model.url}'}}]\n")
         arguments = arguments[:1]
-    done = ctx(directory, "ingest", *arguments)
-    assert (1, "") == (done.code, done.out), done.err
-    assert said in done.err
-    assert 1 == len(done.err.strip().split("\n")) or "  name one with --model" in done.err
-    assert ([], []) == (model.asked, [name for name in written(directory) if not name.endswith(".gitignore")])
+    result = ctx(directory, "ingest", *arguments)
+    assert (1, "") == (result.code, result.out), result.err
+    assert message in result.err
+    assert 1 == len(result.err.strip().split("\n")) or "  name one with --model" in result.err
+    assert ([], []) == (
+        model.prompts,
+        [name for name in list_written_files(directory) if not name.endswith(".gitignore")],
+    )
 
 
 def test_empty_standard_input(tmp_path: Path, serve: Serve) -> None:
     directory = project(tmp_path, serve(options).url)
-    done = ctx(directory, "extract")
-    assert (1, "ctxbackends: stdin: is empty\n") == (done.code, done.err)
+    result = ctx(directory, "extract")
+    assert (1, "ctxbackends: stdin: is empty\n") == (result.code, result.err)
 
 
-def test_kinds_that_there_are_not(tmp_path: Path) -> None:
-    done = ctx(tmp_path, "ingest", "a.md", "--extract", "decisions,wishes")
-    assert 2 == done.code
-    assert "unknown kind: 'wishes'; the kinds are decisions, learnings, tasks" in done.err
+def test_unknown_kinds(tmp_path: Path) -> None:
+    result = ctx(tmp_path, "ingest", "a.md", "--extract", "decisions,wishes")
+    assert 2 == result.code
+    assert "unknown kind: 'wishes'; the kinds are decisions, learnings, tasks" in result.err
 
 
 def test_without_a_context_directory(tmp_path: Path, serve: Serve) -> None:
@@ -301,9 +315,9 @@ def test_without_a_context_directory(tmp_path: Path, serve: Serve) -> None:
         f"backends: [{{name: openai, endpoint: '{model.url}', default_model: scripted}}]\n"
     )
     (tmp_path / "a.md").write_text(NOTES)
-    done = ctx(tmp_path, "ingest", "a.md")
-    assert (1, []) == (done.code, model.asked)
-    assert "no .context directory in this directory or its parents; create one (mkdir .context)" in done.err
+    result = ctx(tmp_path, "ingest", "a.md")
+    assert (1, []) == (result.code, model.prompts)
+    assert "no .context directory in this directory or its parents; create one (mkdir .context)" in result.err
     assert 0 == ctx(tmp_path, "ingest", "a.md", "--out", "found").code
     assert 1 == len(list((tmp_path / "found").glob("*.md")))
 
@@ -323,13 +337,13 @@ ls .context/proposals
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("free", "words", "asked"),
+    ("free", "words", "requests"),
     [
         (4, r"ctxbackends: cannot write the journal \S+: No space left on device\n", 2),
         (8, r"ctxbackends: cannot write \S+\.md: No space left on device; nothing was changed\n", 1),
     ],
 )
-def test_a_disk_that_is_full(tmp_path: Path, serve: Serve, free: int, words: str, asked: int) -> None:
+def test_a_full_disk(tmp_path: Path, serve: Serve, free: int, words: str, requests: int) -> None:
     model = serve(options)
     directory = project(tmp_path, model.url)
     (directory / "notes.md").write_text(NOTES)
@@ -337,7 +351,7 @@ def test_a_disk_that_is_full(tmp_path: Path, serve: Serve, free: int, words: str
     if unshare is None:
         pytest.skip("needs unshare, of util-linux")
     # A small file system in a mount namespace of its own: it goes with the process.
-    done = subprocess.run(
+    result = subprocess.run(
         [unshare, "--map-root-user", "--mount", "sh", "-c", FULL_DISK],
         cwd=directory,
         capture_output=True,
@@ -346,51 +360,51 @@ def test_a_disk_that_is_full(tmp_path: Path, serve: Serve, free: int, words: str
         env=environment(FREE=str(free), PYTHON=sys.executable),
         check=False,
     )
-    if re.match(r"(unshare|mount): .*", done.stderr):
-        pytest.skip(f"no mounts for this user: {done.stderr.strip()}")
-    assert re.search(words, done.stderr), done.stderr
-    failed, *rest = done.stdout.splitlines()
+    if re.match(r"(unshare|mount): .*", result.stderr):
+        pytest.skip(f"no mounts for this user: {result.stderr.strip()}")
+    assert re.search(words, result.stderr), result.stderr
+    failed, *rest = result.stdout.splitlines()
     assert "exit 1" == failed
     (proposal,) = rest
     assert proposal.endswith("-notes.md")
-    assert asked == len(model.asked)
+    assert requests == len(model.prompts)
 
 
-def test_what_is_known_is_marked_in_a_directory_elsewhere_too(tmp_path: Path, serve: Serve) -> None:
+def test_known_rows_are_marked_with_out(tmp_path: Path, serve: Serve) -> None:
     directory = project(tmp_path, serve(options).url)
     (directory / "notes.md").write_text(NOTES)
-    done = ctx(directory, "ingest", "notes.md", "--out", "found")
-    assert 0 == done.code, done.err
-    assert ["DECISIONS.md:3", None] == [row.known_at for row in read_proposal(directory / done.proposal).rows]
-    assert [] == written(directory)
+    result = ctx(directory, "ingest", "notes.md", "--out", "found")
+    assert 0 == result.code, result.err
+    assert ["DECISIONS.md:3", None] == [row.known_at for row in read_proposal(directory / result.proposal).rows]
+    assert [] == list_written_files(directory)
 
 
 def test_a_model_that_gives_no_usable_answer(tmp_path: Path, serve: Serve) -> None:
     directory = project(tmp_path, serve(lambda _: completion("", finish_reason="content_filter")).url)
     (directory / "a.md").write_text(NOTES)
-    done = ctx(directory, "ingest", "a.md")
-    assert 1 == done.code
-    assert "a.md:1-6: no usable answer from the model: " in done.err
-    assert "use --skip-failed to continue" in done.err
+    result = ctx(directory, "ingest", "a.md")
+    assert 1 == result.code
+    assert "a.md:1-6: no usable answer from the model: " in result.err
+    assert "use --skip-failed to continue" in result.err
 
 
 def test_a_file_that_changes_while_it_is_read(tmp_path: Path, serve: Serve) -> None:
     path = tmp_path / "a.md"
 
-    def script(shown: str) -> Any:
+    def script(prompt: str) -> Any:
         text = path.read_text()
         path.write_text(text.replace("And", "Or ", 1) if "And" in text else text)
-        return options(shown)
+        return options(prompt)
 
     directory = project(tmp_path, serve(script).url)
     path.write_text(long_notes(1000))
-    done = ctx(directory, "ingest", "a.md", "--chunk-tokens", "2000")
-    assert 1 == done.code
-    assert "a.md: changed while it was read; run the command again" in done.err
+    result = ctx(directory, "ingest", "a.md", "--chunk-tokens", "2000")
+    assert 1 == result.code
+    assert "a.md: changed while it was read; run the command again" in result.err
     assert [] == list((directory / ".context" / "proposals").iterdir())
 
 
-# --- what is sent ---------------------------------------------------------------------------------------
+# --- privacy -------------------------------------------------------------------------------------------
 
 
 def test_secrets_are_masked_and_counted(tmp_path: Path, serve: Serve) -> None:
@@ -398,49 +412,49 @@ def test_secrets_are_masked_and_counted(tmp_path: Path, serve: Serve) -> None:
     directory = project(tmp_path, model.url)
     key = "ghp_" + "a1B2c3D4" * 5
     (directory / "a.md").write_text(f"{NOTES}\nThe token is {key}.\n")
-    done = ctx(directory, "ingest", "a.md")
-    assert 0 == done.code, done.err
-    assert "1 secret masked before anything was sent" in done.err
-    assert [False] == [key in asked for asked in model.asked]
-    assert 1 == read_proposal(directory / done.proposal).facts.masked
+    result = ctx(directory, "ingest", "a.md")
+    assert 0 == result.code, result.err
+    assert "1 secret masked before anything was sent" in result.err
+    assert [False] == [key in requests for requests in model.prompts]
+    assert 1 == read_proposal(directory / result.proposal).facts.masked
 
 
-def test_what_privacy_keeps_goes_to_this_machine(tmp_path: Path, serve: Serve) -> None:
+def test_redacted_files_go_to_loopback(tmp_path: Path, serve: Serve) -> None:
     model = serve(options)
     directory = project(tmp_path, model.url, more="privacy:\n  redact: [secret]\n")
     files(directory)
     assert 0 == ctx(directory, "ingest", "secret/plan.md").code
-    assert 1 == len(model.asked)
+    assert 1 == len(model.prompts)
 
 
-def test_what_privacy_keeps_goes_through_no_proxy(tmp_path: Path, serve: Serve) -> None:
+def test_redacted_files_go_through_no_proxy(tmp_path: Path, serve: Serve) -> None:
     model = serve(options)
     directory = project(tmp_path, model.url, more="    trust_env: true\nprivacy:\n  redact: [secret]\n")
     files(directory)
     (directory / "open.md").write_text(NOTES)
-    done = ctx(directory, "ingest", "secret/plan.md", "open.md")
-    assert (1, []) == (done.code, model.asked)
-    assert "a proxy could forward requests for" in done.err
+    result = ctx(directory, "ingest", "secret/plan.md", "open.md")
+    assert (1, []) == (result.code, model.prompts)
+    assert "a proxy could forward requests for" in result.err
     assert 0 == ctx(directory, "ingest", "open.md").code
 
 
-def test_what_privacy_keeps_goes_no_further(tmp_path: Path) -> None:
+def test_redacted_files_are_not_sent_to_public_endpoints(tmp_path: Path) -> None:
     # 192.0.2.1 is an address of no machine (RFC 5737), and is not private.
     directory = project(tmp_path, "http://192.0.2.1:9", kind="vllm", more="privacy:\n  redact: [secret]\n")
     files(directory)
-    done = ctx(directory, "ingest", "secret/plan.md")
-    assert 1 == done.code
-    assert "secret/plan.md: not sent to http://192.0.2.1:9: matches privacy.redact of .ctxrc" in done.err
+    result = ctx(directory, "ingest", "secret/plan.md")
+    assert 1 == result.code
+    assert "secret/plan.md: not sent to http://192.0.2.1:9: matches privacy.redact of .ctxrc" in result.err
 
 
-def test_what_may_be_sent_is_sent_without_the_rest(tmp_path: Path) -> None:
+def test_other_files_are_sent_without_the_redacted(tmp_path: Path) -> None:
     directory = project(tmp_path, "http://192.0.2.1:9", kind="openai", more="privacy:\n  redact: [secret]\n")
     files(directory)
     (directory / "open.md").write_text(NOTES)
-    # Nothing is there: what is skipped is said before anything is sent.
-    done = ctx(directory, "ingest", "secret/plan.md", "open.md", "--json", "--dry-run")
-    assert 1 == done.code
-    assert [("skipped", "secret/plan.md")] == [(event["event"], event["source"]) for event in done.events]
+    # No server runs there: skipped files are reported before the first request.
+    result = ctx(directory, "ingest", "secret/plan.md", "open.md", "--json", "--dry-run")
+    assert 1 == result.code
+    assert [("skipped", "secret/plan.md")] == [(event["event"], event["source"]) for event in result.events]
 
 
 # --- real input -----------------------------------------------------------------------------------------
@@ -449,8 +463,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_the_documents_of_this_project(tmp_path: Path, serve: Serve) -> None:
-    def script(shown: str) -> Any:
-        heading = re.search(r"\n\[(\d+)\] (#+ [^\n]{8,})", shown)
+    def script(prompt: str) -> Any:
+        heading = re.search(r"\n\[(\d+)\] (#+ [^\n]{8,})", prompt)
         if heading is None:
             return {}
         return {
@@ -461,9 +475,9 @@ def test_the_documents_of_this_project(tmp_path: Path, serve: Serve) -> None:
     directory = project(tmp_path, model.url)
     shutil.copytree(ROOT / "docs", directory / "docs", ignore=shutil.ignore_patterns("_build"))
     shutil.copy(ROOT / "README.md", directory)
-    done = ctx(directory, "ingest", "README.md", "docs", "--extract", "terms")
-    assert 0 == done.code, done.err
-    proposal = read_proposal(directory / done.proposal)
+    result = ctx(directory, "ingest", "README.md", "docs", "--extract", "terms")
+    assert 0 == result.code, result.err
+    proposal = read_proposal(directory / result.proposal)
     assert () == proposal.quarantined
     assert len(proposal.facts.inputs) > 20
     for row in proposal.rows:
@@ -477,13 +491,13 @@ def test_a_transcript_of_several_megabytes(tmp_path: Path, serve: Serve) -> None
     with (directory / "session.jsonl").open("w") as file:
         for number in range(4_000):
             role = "user" if number % 2 else "assistant"
-            said = f"We keep option {number}." if number % 400 == 7 else "We talk. "
-            content = [{"type": "text", "text": said + " And so on." * 90}]
+            message = f"We keep option {number}." if number % 400 == 7 else "We talk. "
+            content = [{"type": "text", "text": message + " And so on." * 90}]
             file.write(json.dumps({"type": role, "message": {"role": role, "content": content}}) + "\n")
     assert (directory / "session.jsonl").stat().st_size > 4_000_000
-    done = ctx(directory, "compact", "session.jsonl", "--emit", "decisions")
-    assert 0 == done.code, done.err
-    rows = read_proposal(directory / done.proposal).rows
+    result = ctx(directory, "compact", "session.jsonl", "--emit", "decisions")
+    assert 0 == result.code, result.err
+    rows = read_proposal(directory / result.proposal).rows
     expected = [(f"Keep option {number}", number + 1) for number in range(7, 4_000, 400)]
     assert expected == [(row.title, row.evidence[0].first) for row in rows]
 
@@ -519,11 +533,11 @@ for line in sys.stdin:
 """
 
 
-def test_no_command_touches_what_people_wrote(tmp_path: Path, serve: Serve) -> None:
+def test_no_command_changes_the_context_files(tmp_path: Path, serve: Serve) -> None:
     model = serve(options)
     directory = project(tmp_path, model.url)
     (directory / "notes.md").write_text(NOTES + "\ninvent\n")
-    before = untouched(directory)
+    before = snapshot_context(directory)
     context = str(directory / ".context")
     program = subprocess.Popen(
         [sys.executable, "-c", WATCHED, ROOT, context],
@@ -541,7 +555,7 @@ def test_no_command_touches_what_people_wrote(tmp_path: Path, serve: Serve) -> N
         program.stdin.flush()
         ended, out, err, touched = json.loads(program.stdout.readline())
         assert (code, []) == (ended, touched), err
-        assert before == untouched(directory)
+        assert before == snapshot_context(directory)
         return str(out)
 
     with program:
@@ -564,6 +578,6 @@ def test_no_command_touches_what_people_wrote(tmp_path: Path, serve: Serve) -> N
             ["export", name, "--dir", "out"],
         ):
             run("proposals", *command)
-        # Nor does one that is told to.
+        # Nor does a command with the explicit path.
         run("ingest", "notes.md", "--out", context, code=1)
         run("proposals", "export", name, "--dir", context, code=1)

@@ -10,8 +10,8 @@ from ctxbackends.errors import ConfigError
 from ctxbackends.knowledge._errors import ProposalError
 from ctxbackends.knowledge._proposals.store import context_directory, find_context, prepare_directory, read_proposal
 from tests.knowledge.commands import ctx, project
-from tests.knowledge.made import made
-from tests.knowledge.model import ScriptedModel, decision
+from tests.knowledge.factories import write_example
+from tests.knowledge.scripted_model import ScriptedModel, decision
 
 
 @pytest.fixture
@@ -47,26 +47,26 @@ def test_a_directory_that_is_missing(here: Path, monkeypatch: pytest.MonkeyPatch
     """Never another one in silence."""
     (here / ".ctxrc").write_text("context_dir: nowhere\n")
     assert find_context() is None
-    with pytest.raises(ProposalError) as refused:
+    with pytest.raises(ProposalError) as failure:
         context_directory()
     advice = "create it, or use --out"
-    assert f"context_dir of {here}/.ctxrc is not a directory: {here}/nowhere; {advice}" == str(refused.value)
+    assert f"context_dir of {here}/.ctxrc is not a directory: {here}/nowhere; {advice}" == str(failure.value)
     monkeypatch.setenv("CTX_DIR", "/nowhere")
-    with pytest.raises(ProposalError) as refused:
+    with pytest.raises(ProposalError) as failure:
         context_directory()
-    assert f"CTX_DIR is not a directory: /nowhere; {advice}" == str(refused.value)
+    assert f"CTX_DIR is not a directory: /nowhere; {advice}" == str(failure.value)
 
 
 @pytest.mark.parametrize("value", ["[docs]", "''", "3", "{a: b}", "null", '"a\\0b"'])
-def test_a_value_that_is_no_path(here: Path, value: str) -> None:
+def test_a_value_that_is_not_a_path(here: Path, value: str) -> None:
     (here / ".ctxrc").write_text(f"airgap: false\ncontext_dir: {value}\n")
-    with pytest.raises(ConfigError) as refused:
+    with pytest.raises(ConfigError) as failure:
         find_context()
     problem = "context_dir: must be the path of a directory, such as docs/context"
-    assert f"{here}/.ctxrc:2: {problem}" == str(refused.value)
+    assert f"{here}/.ctxrc:2: {problem}" == str(failure.value)
 
 
-def test_nothing_is_written_beside_what_people_wrote(here: Path) -> None:
+def test_proposals_are_not_written_to_the_context_itself(here: Path) -> None:
     memory = here / "docs" / "memory"
     with pytest.raises(
         ProposalError,
@@ -76,7 +76,7 @@ def test_nothing_is_written_beside_what_people_wrote(here: Path) -> None:
 
 
 def test_a_run_and_its_proposals(tmp_path: Path, serve: object) -> None:
-    def answer(shown: str) -> dict[str, object]:
+    def answer(prompt: str) -> dict[str, object]:
         return {"decisions": [decision("Keep option 1", "We keep option 1.", 1)]}
 
     assert callable(serve)
@@ -84,19 +84,19 @@ def test_a_run_and_its_proposals(tmp_path: Path, serve: object) -> None:
     directory = project(tmp_path, model.url, more="context_dir: memory\n")
     (directory / ".context").rename(directory / "memory")
     (directory / "notes.md").write_text("We keep option 1.\n")
-    done = ctx(directory, "ingest", "notes.md", "--extract", "decisions")
-    assert (0, directory / "memory" / "proposals") == (done.code, done.proposal.parent), done.err
-    assert ["DECISIONS.md:3"] == [row.known_at for row in read_proposal(done.proposal).rows]
+    result = ctx(directory, "ingest", "notes.md", "--extract", "decisions")
+    assert (0, directory / "memory" / "proposals") == (result.code, result.proposal.parent), result.err
+    assert ["DECISIONS.md:3"] == [row.known_at for row in read_proposal(result.proposal).rows]
     assert {"DECISIONS.md", "TASKS.md", "journal", "proposals"} == {
         path.name for path in (directory / "memory").iterdir()
     }
     assert not (directory / ".context").exists()
-    assert done.proposal.stem in ctx(directory, "proposals", "list").out
-    refused = ctx(directory, "ingest", "notes.md", "--out", "memory")
-    assert (1, True) == (refused.code, "cannot write proposals to the context directory itself" in refused.err)
+    assert result.proposal.stem in ctx(directory, "proposals", "list").out
+    failure = ctx(directory, "ingest", "notes.md", "--out", "memory")
+    assert (1, True) == (failure.code, "cannot write proposals to the context directory itself" in failure.err)
 
 
 def test_the_variable_on_the_command_line(tmp_path: Path) -> None:
-    made(tmp_path / "elsewhere")
-    shown = ctx(tmp_path, "proposals", "list", CTX_DIR=str(tmp_path / "elsewhere" / ".context"))
-    assert (0, True) == (shown.code, "20261123T130500Z-notes" in shown.out), shown.err
+    write_example(tmp_path / "elsewhere")
+    prompt = ctx(tmp_path, "proposals", "list", CTX_DIR=str(tmp_path / "elsewhere" / ".context"))
+    assert (0, True) == (prompt.code, "20261123T130500Z-notes" in prompt.out), prompt.err

@@ -14,7 +14,7 @@ from tests.benchmarks.processes import command, surroundings
 
 def figures(count: int) -> dict[str, Any]:
     # A process of its own, since it is the most memory of a process that is measured.
-    done = subprocess.run(
+    process = subprocess.run(
         command(sys.executable, "tests.knowledge.cost", str(count)),
         capture_output=True,
         text=True,
@@ -22,15 +22,15 @@ def figures(count: int) -> dict[str, Any]:
         env=surroundings(),
         check=False,
     )
-    assert 0 == done.returncode, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    assert 0 == process.returncode, process.stderr
+    costs: dict[str, Any] = json.loads(process.stdout)
+    return costs
 
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_input() -> None:
-    found = figures(1_500)
-    assert (1_500, 1_500, 1_500) == (found["chunks"], found["rows"], found["quarantined"])
+    costs = figures(1_500)
+    assert (1_500, 1_500, 1_500) == (costs["chunks"], costs["rows"], costs["quarantined"])
     # 13 of 15 parts of the input come after the early figure; what grows is the rows, which are kept.
-    assert found["peak_mb"] < found["early_mb"] + 25
-    assert found["peak_mb"] < 150
+    assert costs["peak_mb"] < costs["early_mb"] + 25
+    assert costs["peak_mb"] < 150

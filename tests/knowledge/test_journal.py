@@ -9,7 +9,7 @@ from ctxbackends.knowledge._errors import JournalError
 from ctxbackends.knowledge._extract.journal import Journal
 
 
-def test_what_is_put_is_there_for_the_next(tmp_path: Path) -> None:
+def test_answers_survive_a_reopen(tmp_path: Path) -> None:
     path = tmp_path / "journal" / "a.jsonl"
     first = Journal(path)
     first.put("one", b'{"x":1}')
@@ -31,12 +31,12 @@ def test_a_journal_stays_out_of_the_repository(tmp_path: Path) -> None:
     journal.close()
 
 
-def test_an_empty_one_leaves_nothing(tmp_path: Path) -> None:
+def test_an_empty_journal_leaves_no_file(tmp_path: Path) -> None:
     Journal(tmp_path / "a.jsonl").close()
     assert [] == list(tmp_path.iterdir())
 
 
-def test_a_gitignore_that_the_disk_had_no_place_for_is_written_later(tmp_path: Path) -> None:
+def test_an_empty_gitignore_is_written_again(tmp_path: Path) -> None:
     directory = tmp_path / "journal"
     Journal(directory / "a.jsonl").close()
     ignore = directory / ".gitignore"
@@ -49,14 +49,14 @@ def test_a_gitignore_that_the_disk_had_no_place_for_is_written_later(tmp_path: P
     assert not ignore.exists()
 
 
-def test_removed(tmp_path: Path) -> None:
+def test_remove(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "a.jsonl")
     journal.put("one", b"1")
     journal.remove()
     assert [] == list(tmp_path.iterdir())
 
 
-def test_cleared(tmp_path: Path) -> None:
+def test_clear(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "a.jsonl")
     journal.put("one", b"1")
     journal.clear()
@@ -69,7 +69,7 @@ def test_cleared(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("torn", [b'{"key":"two","answer":{"x"', b'{"key":"two","answer":2}', b"\x00\x00\x00"])
-def test_a_line_that_a_crash_cut_is_left_out(tmp_path: Path, torn: bytes) -> None:
+def test_an_incomplete_line_is_ignored(tmp_path: Path, torn: bytes) -> None:
     path = tmp_path / "a.jsonl"
     journal = Journal(path)
     journal.put("one", b"1")
@@ -99,7 +99,7 @@ def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
         Journal(tmp_path / "file" / "journal" / "a.jsonl")
 
 
-def test_a_full_disk_takes_nothing_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_keeps_earlier_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.jsonl"
     journal = Journal(path)
     journal.put("one", b"1")

@@ -26,7 +26,7 @@ RUN = "a1B2c3D4e5F6g7H8"
         ("postgres://me:s3cret@db/x", f"postgres://me:{MASK}@db/x"),
     ],
 )
-def test_what_is_assigned_to_the_name_of_a_secret(text: str, masked: str) -> None:
+def test_assigned_secrets(text: str, masked: str) -> None:
     assert (masked, 1) == mask(text)
 
 
@@ -50,7 +50,7 @@ def test_what_is_assigned_to_the_name_of_a_secret(text: str, masked: str) -> Non
         "https://example.org/path:with@sign",
     ],
 )
-def test_what_is_no_secret(text: str) -> None:
+def test_text_that_is_not_secret(text: str) -> None:
     assert (text, 0) == mask(text)
 
 
@@ -73,13 +73,13 @@ def test_an_encrypted_private_key_has_an_empty_line() -> None:
     assert ("words\n-----END RSA PRIVATE KEY-----", 0) == mask("words\n-----END RSA PRIVATE KEY-----")
 
 
-def test_several() -> None:
+def test_several_secrets() -> None:
     masked, count = mask(f"{KEYS[0]} and {KEYS[2]}\npassword={RUN}")
     assert (3, f"{MASK} and {MASK}\npassword={MASK}") == (count, masked)
 
 
 @given(st.text(alphabet="ab1=:\"'\n -_@/.keysctokenpwr", max_size=200))
-def test_line_ends_stay_and_masked_text_is_masked(text: str) -> None:
+def test_line_ends_are_kept_and_masking_is_idempotent(text: str) -> None:
     masked, _ = mask(text)
     assert text.count("\n") == masked.count("\n")
     assert (masked, 0) == mask(masked)
@@ -101,7 +101,7 @@ def test_line_ends_stay_and_masked_text_is_masked(text: str) -> None:
         "Bearer ",
     ],
 )
-def test_no_text_takes_long(unit: str) -> None:
+def test_masking_takes_linear_time(unit: str) -> None:
     # What is quadratic takes a hundred times as long for ten times the text.
     def seconds(length: int) -> float:
         text = unit * (length // len(unit))

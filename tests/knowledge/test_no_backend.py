@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.knowledge.commands import WITHIN, environment, project, untouched
-from tests.knowledge.made import made
+from tests.knowledge.commands import WITHIN, environment, project, snapshot_context
+from tests.knowledge.factories import write_example
 
 # The program as its console script runs it, in a process that has no sockets; then, what it has imported.
 RUN = """
@@ -54,9 +54,9 @@ ID = "20261123T130500Z-notes"
 )
 def test_without_sockets(tmp_path: Path, arguments: list[str]) -> None:
     directory = project(tmp_path, None)
-    path = made(directory)
-    before, proposal = untouched(directory), path.read_bytes()
-    done = subprocess.run(
+    path = write_example(directory)
+    before, proposal = snapshot_context(directory), path.read_bytes()
+    result = subprocess.run(
         [sys.executable, "-c", RUN, *arguments],
         cwd=directory,
         stdin=subprocess.DEVNULL,
@@ -65,13 +65,13 @@ def test_without_sockets(tmp_path: Path, arguments: list[str]) -> None:
         text=True,
         env=environment(),
     )
-    assert 0 == done.returncode, done.stderr
-    assert "imported" == done.stderr.strip().split("\n")[-1].strip()
-    assert (before, proposal) == (untouched(directory), path.read_bytes())
+    assert 0 == result.returncode, result.stderr
+    assert "imported" == result.stderr.strip().split("\n")[-1].strip()
+    assert (before, proposal) == (snapshot_context(directory), path.read_bytes())
 
 
 def test_the_sockets_are_really_gone(tmp_path: Path) -> None:
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", RUN, "ping", "--backend", "vllm", "--endpoint", "http://127.0.0.1:9", "--no-wait"],
         cwd=tmp_path,
         stdin=subprocess.DEVNULL,
@@ -80,5 +80,5 @@ def test_the_sockets_are_really_gone(tmp_path: Path) -> None:
         text=True,
         env=environment(),
     )
-    assert 0 != done.returncode
-    assert "aiohttp" in done.stderr.strip().split("\n")[-1] or "a socket was opened" in done.stderr
+    assert 0 != result.returncode
+    assert "aiohttp" in result.stderr.strip().split("\n")[-1] or "a socket was opened" in result.stderr

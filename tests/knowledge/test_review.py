@@ -12,15 +12,15 @@ from ctxbackends.knowledge._proposals.export import build_payload
 from ctxbackends.knowledge._proposals.review import Review
 from ctxbackends.knowledge._records import Decision
 from tests.knowledge.commands import environment
-from tests.knowledge.made import PROPOSAL, ROWS, made
+from tests.knowledge.factories import PROPOSAL, ROWS, write_example
 
 
 def states(**decided: str) -> dict[str, str]:
     return {name: decided.get(name, "undecided") for name in ("d1", "d2", "l1", "t1", "q1")}
 
 
-def test_decisions_are_kept_beside_the_proposal(tmp_path: Path) -> None:
-    path = made(tmp_path)
+def test_verdicts_are_saved(tmp_path: Path) -> None:
+    path = write_example(tmp_path)
     before = path.read_bytes()
     review = Review(path)
     review.accept(["d1", "t1"])
@@ -40,7 +40,7 @@ def test_decisions_are_kept_beside_the_proposal(tmp_path: Path) -> None:
 
 
 def test_an_edited_row(tmp_path: Path) -> None:
-    path = made(tmp_path)
+    path = write_example(tmp_path)
     review = Review(path)
     assert review.edit("d2", {"rationale": "It  was\nlate.", "consequence": "We sleep."})
     review.accept(["d2"])
@@ -67,15 +67,15 @@ def test_an_edited_row(tmp_path: Path) -> None:
         ("d1", {"title": " "}, "d1: empty title; write a text"),
     ],
 )
-def test_edits_that_are_refused(tmp_path: Path, name: str, fields: dict[str, str], words: str) -> None:
-    path = made(tmp_path)
+def test_invalid_edits(tmp_path: Path, name: str, fields: dict[str, str], words: str) -> None:
+    path = write_example(tmp_path)
     with pytest.raises(ProposalError, match=words):
         Review(path).edit(name, fields)
     assert [path] == [one for one in path.parent.iterdir() if one.suffix != ".lock"]
 
 
-def test_one_unknown_row_decides_nothing(tmp_path: Path) -> None:
-    path = made(tmp_path)
+def test_an_unknown_row_changes_nothing(tmp_path: Path) -> None:
+    path = write_example(tmp_path)
     with pytest.raises(ProposalError, match="no row 'd7'"):
         Review(path).accept(["d1", "d7"])
     assert "undecided" == Review(path).states()["d1"]
@@ -90,8 +90,8 @@ def test_one_unknown_row_decides_nothing(tmp_path: Path) -> None:
         ('{"format": 1, "proposal_sha256": "x", "rows": {}}', "proposal changed since it was reviewed"),
     ],
 )
-def test_a_review_that_cannot_be_used(tmp_path: Path, text: str, words: str) -> None:
-    path = made(tmp_path)
+def test_invalid_reviews(tmp_path: Path, text: str, words: str) -> None:
+    path = write_example(tmp_path)
     beside = path.with_name(f"{path.stem}.review.json")
     beside.write_text(text)
     with pytest.raises(ProposalError, match=words):
@@ -109,8 +109,8 @@ for _ in range(20):
 """
 
 
-def test_two_people_at_the_same_moment_lose_nothing(tmp_path: Path) -> None:
-    path = made(tmp_path)
+def test_concurrent_reviews(tmp_path: Path) -> None:
+    path = write_example(tmp_path)
     calls = ("accept(['d1'])", "reject(['d2'], reason='no')", "edit('t1', {'summary': 'Write it'})", "accept(['l1'])")
     running = [
         subprocess.Popen([sys.executable, "-c", ACCEPT.format(call), str(path)], env=environment()) for call in calls
@@ -130,7 +130,7 @@ def test_two_people_at_the_same_moment_lose_nothing(tmp_path: Path) -> None:
 # --- export ---------------------------------------------------------------------------------------------
 
 
-def test_what_the_go_tool_takes() -> None:
+def test_payloads_for_the_go_tool() -> None:
     named = PROPOSAL.rows_by_name()
     where = "s.jsonl:4 (2026-02-19T14:31:00Z)"
     assert {
@@ -161,7 +161,7 @@ def test_what_the_go_tool_takes() -> None:
     } == build_payload("q1", named["q1"], proposal="p")
 
 
-def test_what_the_go_tool_would_refuse_is_refused_here() -> None:
+def test_incomplete_rows_are_not_exported() -> None:
     row = PROPOSAL.rows_by_name()["d2"]
     with pytest.raises(
         ProposalError,

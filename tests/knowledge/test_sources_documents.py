@@ -64,7 +64,7 @@ def test_an_encrypted_pdf(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("data", [b"no pdf at all", b"%PDF-1.4\n%%EOF\n", b"%PDF-1.4\n" + b"\xff" * 500])
-def test_what_is_no_pdf(tmp_path: Path, data: bytes, caplog: pytest.LogCaptureFixture) -> None:
+def test_invalid_pdf(tmp_path: Path, data: bytes, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "a.pdf").write_bytes(data)
     with pytest.raises(SourceError, match=r"a\.pdf: cannot be read as PDF: "):
         PDFSource(tmp_path / "a.pdf", name="a.pdf").prepare()
@@ -97,7 +97,7 @@ def test_paragraphs_and_tables_in_their_order(tmp_path: Path) -> None:
     assert "paragraph" == source.unit
 
 
-def test_what_is_no_word_document(tmp_path: Path) -> None:
+def test_invalid_docx(tmp_path: Path) -> None:
     path = tmp_path / "a.docx"
     path.write_bytes(b"\xd0\xcf\x11\xe0 an old one")
     with pytest.raises(

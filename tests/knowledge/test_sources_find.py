@@ -10,7 +10,7 @@ from ctxbackends.knowledge._sources.documents import PDFSource
 from ctxbackends.knowledge._sources.find import find_sources, source_of
 from ctxbackends.knowledge._sources.text import TextSource
 from ctxbackends.knowledge._sources.transcripts import TranscriptSource
-from tests.knowledge.lines import Lines
+from tests.knowledge.factories import LinesSource
 
 
 def tree(root: Path, *names: str) -> Path:
@@ -29,7 +29,7 @@ def skipped(root: Path, *arguments: str) -> list[str]:
     return [str(one) for one in find_sources(arguments, base=root).skipped]
 
 
-def test_files_in_their_order_each_once(tmp_path: Path) -> None:
+def test_files_in_order_without_duplicates(tmp_path: Path) -> None:
     tree(tmp_path, "b.md", "a.md", "c.py")
     (tmp_path / "link.md").symlink_to("a.md")
     assert ["b.md", "a.md", "c.py"] == names(tmp_path, "b.md", "a.md", "c.py", "./b.md", "link.md")
@@ -87,9 +87,7 @@ def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         find_sources(["docs"], base=tmp_path)
 
 
-def test_a_converter_that_is_missing_is_no_reason_to_leave_files_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_library_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pypdf", None)
     tree(tmp_path, "docs/a.md", "docs/b.pdf")
     with pytest.raises(SourceError, match="cannot be read without pypdf"):
@@ -102,21 +100,21 @@ def test_nothing_to_read(tmp_path: Path) -> None:
         find_sources(["docs"], base=tmp_path)
 
 
-def test_the_names_of_files_outside_and_of_strange_ones(tmp_path: Path) -> None:
+def test_names_of_files_outside_and_with_control_characters(tmp_path: Path) -> None:
     tree(tmp_path, "in/a.md", "out.md")
     strange = bytes(tmp_path / "in") + b"/b\xff\n\x1b.md"
     Path(sys.getfilesystemencoding() and strange.decode("utf-8", "surrogateescape")).write_text("text\n")
-    found = find_sources(["../out.md", "."], base=tmp_path / "in").sources
-    assert [str(tmp_path / "out.md"), "a.md", "b\\udcff\\n\\x1b.md"] == [source.name for source in found]
-    assert all(source.prepare().size for source in found)
+    sources = find_sources(["../out.md", "."], base=tmp_path / "in").sources
+    assert [str(tmp_path / "out.md"), "a.md", "b\\udcff\\n\\x1b.md"] == [source.name for source in sources]
+    assert all(source.prepare().size for source in sources)
 
 
-def test_a_source_that_is_given_stays(tmp_path: Path) -> None:
+def test_source_objects_are_kept(tmp_path: Path) -> None:
     tree(tmp_path, "a.md")
-    source = Lines("text", name="mine")
+    source = LinesSource("text", name="mine")
     assert ["mine", "a.md"] == [one.name for one in find_sources([source, "a.md"], base=tmp_path).sources]
 
 
-def test_the_kind_of_a_file() -> None:
+def test_source_of() -> None:
     kinds: dict[str, object] = {"a.MD": TextSource, "a": TextSource, "a.jsonl": TranscriptSource, "a.PDF": PDFSource}
     assert kinds == {name: type(source_of(Path(name))) for name in kinds}

@@ -32,7 +32,7 @@ def test_paragraphs_have_their_lines(tmp_path: Path) -> None:
     assert [("one\ntwo", 2, 3, 1), ("three", 6, 6, 1)] == pieces(tmp_path, "\none\ntwo\n\n \nthree")
 
 
-def test_a_heading_begins_a_section(tmp_path: Path) -> None:
+def test_a_heading_starts_a_section(tmp_path: Path) -> None:
     text = "before\n# One\ntext\n\n## Two ##\n\nmore\n\nand more\n"
     assert [
         ("before", 1, 1, 1),
@@ -59,39 +59,39 @@ def test_line_ends(tmp_path: Path, end: str) -> None:
     assert [("one\ntwo", 1, 2, 1), ("three", 4, 4, 1)] == pieces(tmp_path, f"one{end}two{end}{end}three{end}")
 
 
-def test_what_is_no_line_end(tmp_path: Path) -> None:
+def test_other_separators_are_not_line_ends(tmp_path: Path) -> None:
     assert [("a\u2028b\x0bc\x0cd\x85e", 1, 1, 1), ("f", 3, 3, 1)] == pieces(tmp_path, "a\u2028b\x0bc\x0cd\x85e\n\nf")
 
 
-def test_a_byte_order_mark_is_left_off(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_removed(tmp_path: Path) -> None:
     assert [("one", 1, 1, 1)] == pieces(tmp_path, b"\xef\xbb\xbfone\n")
 
 
-def test_long_paragraphs_are_cut_and_nothing_is_lost(tmp_path: Path) -> None:
+def test_long_paragraphs_are_split_without_loss(tmp_path: Path) -> None:
     text = "\n".join(f"line {number} " + "x" * 90 for number in range(1000))
-    found = pieces(tmp_path, text)
-    assert text == "\n".join(one[0] for one in found)
-    assert all(len(one[0]) <= MAX_SEGMENT_BYTES for one in found)
-    assert [1, *[0] * (len(found) - 1)] == [one[3] for one in found]
-    assert [(one[1], one[2]) for one in found][-1][1] == 1000
+    segments = pieces(tmp_path, text)
+    assert text == "\n".join(one[0] for one in segments)
+    assert all(len(one[0]) <= MAX_SEGMENT_BYTES for one in segments)
+    assert [1, *[0] * (len(segments) - 1)] == [one[3] for one in segments]
+    assert [(one[1], one[2]) for one in segments][-1][1] == 1000
 
 
 def test_a_long_line_keeps_its_number(tmp_path: Path) -> None:
-    found = pieces(tmp_path, "a\n\n" + "word " * 20_000)
-    assert {3} == {number for one in found[1:] for number in one[1:3]}
-    assert "word " * 20_000 == "".join(one[0] for one in found[1:])
+    segments = pieces(tmp_path, "a\n\n" + "word " * 20_000)
+    assert {3} == {number for one in segments[1:] for number in one[1:3]}
+    assert "word " * 20_000 == "".join(one[0] for one in segments[1:])
 
 
 @given(st.text(alphabet="ab# `\n\r=-~é\u2028", max_size=200))
-def test_every_line_is_there_with_its_number(text: str) -> None:
+def test_every_line_has_its_number(text: str) -> None:
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    found: dict[int, str] = {}
+    segments: dict[int, str] = {}
     for segment in parse_paragraphs(iter(enumerate(lines, 1))):
         parts = segment.text.split("\n")
         assert segment.last - segment.first == len(parts) - 1
-        found |= dict(zip(range(segment.first, segment.last + 1), parts, strict=True))
+        segments |= dict(zip(range(segment.first, segment.last + 1), parts, strict=True))
     expected = {number: line for number, line in enumerate(lines, 1) if line.strip()}
-    assert expected == {number: line for number, line in found.items() if line.strip()}
+    assert expected == {number: line for number, line in segments.items() if line.strip()}
 
 
 @given(st.binary(max_size=300), st.integers(1, 20))
@@ -118,7 +118,7 @@ def test_blocks_of_any_size_give_the_same_lines(data: bytes, size: int) -> None:
         ("é".encode("utf-16"), "is UTF-16 or UTF-32, not UTF-8; convert it, for example with iconv -f UTF-16"),
     ],
 )
-def test_what_cannot_be_read(tmp_path: Path, data: bytes, problem: str) -> None:
+def test_invalid_text(tmp_path: Path, data: bytes, problem: str) -> None:
     path = tmp_path / "a.md"
     path.write_bytes(data)
     with pytest.raises(SourceError) as caught:
@@ -127,12 +127,12 @@ def test_what_cannot_be_read(tmp_path: Path, data: bytes, problem: str) -> None:
     assert str(caught.value).startswith("a.md:")
 
 
-def test_a_character_that_two_blocks_share(tmp_path: Path) -> None:
+def test_a_character_split_between_blocks(tmp_path: Path) -> None:
     text = "x" * ((1 << 18) - 1) + "é"
     assert text == "".join(one[0] for one in pieces(tmp_path, text))
 
 
-def test_what_is_no_file(tmp_path: Path) -> None:
+def test_not_a_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for name, problem in (
         ("pipe", "is not a regular file"),
@@ -143,7 +143,7 @@ def test_what_is_no_file(tmp_path: Path) -> None:
             TextSource(tmp_path / name).prepare()
 
 
-def test_what_is_appended_is_not_read(tmp_path: Path) -> None:
+def test_appended_text_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "a.md"
     path.write_text("one\n")
     source = TextSource(path)
@@ -154,7 +154,7 @@ def test_what_is_appended_is_not_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("new", ["two\n", "on", ""])
-def test_what_changes_is_an_error(tmp_path: Path, new: str) -> None:
+def test_a_change_is_an_error(tmp_path: Path, new: str) -> None:
     path = tmp_path / "a.md"
     path.write_text("one\n")
     source = TextSource(path, name="a.md")
@@ -164,21 +164,21 @@ def test_what_changes_is_an_error(tmp_path: Path, new: str) -> None:
         list(source.pieces())
 
 
-def test_what_changes_behind_the_reader_is_an_error(tmp_path: Path) -> None:
+def test_a_change_during_the_read_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "a.md"
     path.write_text("one\n\n" * 100_000)
     source = TextSource(path)
     source.prepare()
-    found = source.pieces()
-    next(found)
+    segments = source.pieces()
+    next(segments)
     new = tmp_path / "new.md"  # as editors save
     new.write_text("two\n\n" + "one\n\n" * 99_999)
     new.rename(path)
     with pytest.raises(SourceChangedError):
-        list(found)
+        list(segments)
 
 
-def test_standard_input_is_kept() -> None:
+def test_standard_input_is_buffered() -> None:
     source = StdinSource(io.BytesIO(b"one\n\ntwo\n"))
     assert ("stdin", 9, None) == (source.prepare().name, source.prepare().size, source.path)
     for _ in range(2):

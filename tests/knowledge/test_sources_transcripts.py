@@ -31,7 +31,7 @@ def transcript(tmp_path: Path, *lines: Any) -> list[Piece]:
     return list(source.pieces())
 
 
-def said(pieces: list[Piece]) -> list[tuple[int, str, str, int]]:
+def summarize(pieces: list[Piece]) -> list[tuple[int, str, str, int]]:
     return [(one.first, one.label, one.text, one.boundary) for one in pieces if isinstance(one, Segment)]
 
 
@@ -74,7 +74,7 @@ def test_claude_code(tmp_path: Path) -> None:
         (3, "Bash call", '{"command":"ls -l"}', 1),
         (4, "Bash result", "a.md\nb.md", 1),
         (7, "assistant (sub-agent)", "From a helper.", 1),
-    ] == said(pieces)
+    ] == summarize(pieces)
     first = next(one for one in pieces if isinstance(one, Segment))
     assert ("2026-02-19T14:30:00.000Z", "abc", "main", 2) == (
         first.timestamp,
@@ -95,7 +95,7 @@ def test_cursor(tmp_path: Path) -> None:
         (1, "user", "Why YAML?", 2),
         (2, "assistant", "People edit it.", 1),
         (3, "assistant", "By hand.", 1),
-    ] == said(pieces)
+    ] == summarize(pieces)
 
 
 def test_results_of_other_forms(tmp_path: Path) -> None:
@@ -109,15 +109,15 @@ def test_results_of_other_forms(tmp_path: Path) -> None:
         result("no such file", is_error=True),
         result(None),
     )
-    assert [(1, "tool result", "one\ntwo", 1), (2, "tool result (failed)", "no such file", 1)] == said(pieces)
+    assert [(1, "tool result", "one\ntwo", 1), (2, "tool result (failed)", "no such file", 1)] == summarize(pieces)
 
 
-def test_a_long_result_is_shortened_and_said_to_be(tmp_path: Path) -> None:
+def test_a_long_result_is_shortened_and_reported(tmp_path: Path) -> None:
     block = {"type": "tool_result", "tool_use_id": "t", "content": "a" * 9_000 + "z"}
     pieces = transcript(tmp_path, {"type": "user", "message": {"role": "user", "content": [block]}})
     assert ["s.jsonl:1: 5,001 of 9,001 characters of a tool result were left out"] == skipped(pieces)
-    ((_, _, shown, _),) = said(pieces)
-    assert "a" * 3_000 + "\n[... 5001 characters ...]\n" + "a" * 999 + "z" == shown
+    ((_, _, text_shown, _),) = summarize(pieces)
+    assert "a" * 3_000 + "\n[... 5001 characters ...]\n" + "a" * 999 + "z" == text_shown
 
 
 @pytest.mark.parametrize(
@@ -139,13 +139,13 @@ def test_a_long_result_is_shortened_and_said_to_be(tmp_path: Path) -> None:
         (b'{"type":"user","message":{"content":"\\ud800"}}', "is not valid JSON"),
     ],
 )
-def test_a_broken_line_is_reported_and_left_out(tmp_path: Path, line: bytes, reason: str) -> None:
+def test_an_invalid_line_is_reported_and_skipped(tmp_path: Path, line: bytes, reason: str) -> None:
     pieces = transcript(tmp_path, USER, line, assistant(text("Yes.")))
     assert [f"s.jsonl:2: {reason}"] == skipped(pieces)
-    assert [(1, "user", "Why YAML?", 2), (3, "assistant", "Yes.", 1)] == said(pieces)
+    assert [(1, "user", "Why YAML?", 2), (3, "assistant", "Yes.", 1)] == summarize(pieces)
 
 
-def test_a_line_of_20_mb_is_reported_and_not_held(tmp_path: Path) -> None:
+def test_a_line_of_20_mb_is_reported_and_not_loaded(tmp_path: Path) -> None:
     long = json.dumps(assistant(text("x" * (20 << 20)))).encode()
     path = tmp_path / "s.jsonl"
     path.write_bytes(json.dumps(USER).encode() + b"\n" + long + b"\n" + json.dumps(assistant(text("Yes."))).encode())
@@ -156,11 +156,11 @@ def test_a_line_of_20_mb_is_reported_and_not_held(tmp_path: Path) -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert ["s.jsonl:2: has 20.0 MB; lines of more than 8 MB are skipped"] == skipped(pieces)
-    assert [1, 3] == [one[0] for one in said(pieces)]
+    assert [1, 3] == [one[0] for one in summarize(pieces)]
     assert peak < 2 * MAX_LINE + (3 << 20) < 20 << 20
 
 
-def test_what_is_no_transcript(tmp_path: Path) -> None:
+def test_not_a_transcript(tmp_path: Path) -> None:
     for data in (b'{"type": "summary"}\n', b'{"a": 1}\n{"b": 2}\n', b"plain text\n"):
         path = tmp_path / "s.jsonl"
         path.write_bytes(data)
@@ -171,14 +171,14 @@ def test_what_is_no_transcript(tmp_path: Path) -> None:
         TranscriptSource(path).prepare()
 
 
-def test_a_session_that_goes_on(tmp_path: Path) -> None:
+def test_an_open_session(tmp_path: Path) -> None:
     path = tmp_path / "s.jsonl"
     path.write_text(json.dumps(USER) + "\n")
     source = TranscriptSource(path)
     source.prepare()
     with path.open("a") as file:
         file.write(json.dumps(assistant(text("Later."))) + "\n")
-    assert [1] == [one[0] for one in said(list(source.pieces()))]
+    assert [1] == [one[0] for one in summarize(list(source.pieces()))]
     path.write_text(json.dumps(USER | {"sessionId": "xyz"}) + "\n")
     with pytest.raises(SourceChangedError):
         list(source.pieces())

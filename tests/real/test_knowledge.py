@@ -11,7 +11,7 @@ from ctxbackends import Backend
 from ctxbackends.knowledge import Kind, TextSource, find_sources, ingest, read_proposal
 from ctxbackends.knowledge._extract.progress import Progress
 from ctxbackends.local import LocalServer
-from tests.knowledge.commands import ctx, project, untouched
+from tests.knowledge.commands import ctx, project, snapshot_context
 
 pytestmark = pytest.mark.real
 
@@ -64,7 +64,7 @@ def test_as_people_run_it(llama_server: LocalServer, tmp_path: Path) -> None:
     directory = project(tmp_path, None)
     (directory / ".ctxrc").write_text(f"backends: [{{name: llamacpp, endpoint: '{url}', default_model: tiny}}]\n")
     (directory / "notes.md").write_text("# Meeting\n\nWe keep option 1, since it is cheap.\n\nAda writes it down.\n")
-    before = untouched(directory)
+    before = snapshot_context(directory)
     done = ctx(directory, "ingest", "notes.md", "--extract", "decisions,tasks")
     assert 0 == done.code, done.err
     if done.out:  # it may find nothing at all, which is right as well
@@ -72,4 +72,4 @@ def test_as_people_run_it(llama_server: LocalServer, tmp_path: Path) -> None:
         assert (0, "tiny", "grammar") == (len(proposal.rows), proposal.facts.served_model, proposal.facts.enforcement)
         assert len(proposal.quarantined) > 0
         assert f"see them: ctxbackends proposals show {proposal.facts.id} --quarantined\n" in done.err
-    assert before == untouched(directory)
+    assert before == snapshot_context(directory)

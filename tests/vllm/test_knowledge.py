@@ -10,7 +10,7 @@ import pytest
 
 from ctxbackends import open_backend
 from ctxbackends.knowledge import Kind, TextSource, ingest
-from tests.knowledge.model import decision
+from tests.knowledge.scripted_model import decision
 from tests.vllm.server import CONTEXT_TOKENS, MODEL_NAME, VLLMServer
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(400)]  # the first test of a server waits for its start

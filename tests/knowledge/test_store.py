@@ -19,18 +19,18 @@ from ctxbackends.knowledge._proposals.store import (
     slugify,
     write_proposal,
 )
-from tests.knowledge.made import PROPOSAL, made
+from tests.knowledge.factories import PROPOSAL, write_example
 
 
-def test_written_and_read(tmp_path: Path) -> None:
-    path = made(tmp_path)
+def test_write_and_read(tmp_path: Path) -> None:
+    path = write_example(tmp_path)
     assert "20261123T130500Z-notes.md" == path.name
     assert PROPOSAL == read_proposal(path)
     assert [path] == list(path.parent.iterdir())
 
 
-def test_none_is_ever_overwritten(tmp_path: Path) -> None:
-    paths = [made(tmp_path) for _ in range(3)]
+def test_files_are_never_overwritten(tmp_path: Path) -> None:
+    paths = [write_example(tmp_path) for _ in range(3)]
     names = ["20261123T130500Z-notes", "20261123T130500Z-notes-2", "20261123T130500Z-notes-3"]
     assert names == [path.stem for path in paths]
     assert names == [read_proposal(path).facts.id for path in paths]
@@ -89,10 +89,10 @@ def test_directories(tmp_path: Path) -> None:
 
 
 def test_a_directory_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refused(*_: object) -> None:
+    def fail(*_: object) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
-    monkeypatch.setattr(Path, "write_bytes", refused)
+    monkeypatch.setattr(Path, "write_bytes", fail)
     with pytest.raises(ProposalError, match=r"cannot write to .*: Permission denied"):
         prepare_directory(tmp_path)
 
@@ -103,8 +103,8 @@ def test_the_context_directory_is_searched_upwards(tmp_path: Path) -> None:
     assert tmp_path / ".context" == context_directory(tmp_path / "a" / "b")
 
 
-def test_what_is_found(tmp_path: Path) -> None:
-    directory = made(tmp_path).parent
+def test_find_proposal(tmp_path: Path) -> None:
+    directory = write_example(tmp_path).parent
     facts = msgspec.structs.replace(PROPOSAL.facts, id="20261124T080000Z-plan")
     later = write_proposal(directory, msgspec.structs.replace(PROPOSAL, facts=facts))
     (directory / "README.md").write_text("not a proposal")
@@ -129,8 +129,8 @@ def test_what_is_found(tmp_path: Path) -> None:
     assert () == list_proposals(tmp_path / "missing")
 
 
-def test_what_is_no_proposal(tmp_path: Path) -> None:
-    path = made(tmp_path)
+def test_invalid_files(tmp_path: Path) -> None:
+    path = write_example(tmp_path)
     text = path.read_text()
     for changed, words in (
         (text.replace("### t1", "### t2"), r"notes.md:\d+: expected the row t1; restore the file, and edit rows with"),

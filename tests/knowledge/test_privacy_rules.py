@@ -37,13 +37,13 @@ async def test_addresses(endpoint: str, private: bool) -> None:
     ("addresses", "private"),
     [(["10.0.0.1"], True), (["10.0.0.1", "fe80::1%eth0"], True), (["10.0.0.1", "8.8.8.8"], False), ([], False)],
 )
-async def test_names_are_where_all_their_addresses_are(
+async def test_a_name_is_private_if_all_its_addresses_are(
     addresses: list[str], private: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def found(*_: Any, **__: Any) -> list[Any]:
+    async def resolve(*_: Any, **__: Any) -> list[Any]:
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in addresses]
 
-    monkeypatch.setattr(anyio, "getaddrinfo", found)
+    monkeypatch.setattr(anyio, "getaddrinfo", resolve)
     assert private == await is_private("http://gpu:8000")
 
 
@@ -56,7 +56,7 @@ async def test_a_name_that_does_not_resolve_is_not_private(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(
-    ("glob", "path", "meant"),
+    ("glob", "path", "matches"),
     [
         ("*.pem", "a.pem", True),
         ("*.pem", "deep/down/a.PEM", True),
@@ -77,11 +77,11 @@ async def test_a_name_that_does_not_resolve_is_not_private(monkeypatch: pytest.M
         ("docs/[ab].md", "docs/c.md", False),
     ],
 )
-def test_globs(tmp_path: Path, glob: str, path: str, meant: bool) -> None:
-    assert meant == is_redacted(tmp_path / path, [glob], root=tmp_path)
+def test_globs(tmp_path: Path, glob: str, path: str, matches: bool) -> None:
+    assert matches == is_redacted(tmp_path / path, [glob], root=tmp_path)
 
 
-def test_links_count_where_they_stand_and_where_they_lead(tmp_path: Path) -> None:
+def test_links_match_by_path_and_target(tmp_path: Path) -> None:
     (tmp_path / "secret").mkdir()
     (tmp_path / "secret" / "a.md").write_text("x")
     (tmp_path / "open.md").symlink_to("secret/a.md")
@@ -104,7 +104,7 @@ def ctxrc(tmp_path: Path, text: str) -> Path:
     return path
 
 
-def test_what_the_file_says(tmp_path: Path) -> None:
+def test_redact_of_ctxrc(tmp_path: Path) -> None:
     path = ctxrc(tmp_path, "privacy:\n  redact:\n    - '*.pem'\n    - secrets/**\n")
     assert ("*.pem", "secrets/**") == redact_of(path) == load_ctxrc(path).redact
     for text in ("", "privacy: {redact: []}\n", "privacy: {}\n", "backends: nonsense\n"):
@@ -123,7 +123,7 @@ def test_what_the_file_says(tmp_path: Path) -> None:
         ("privacy:\n  redact: [a]\n  redact: [b]\n", ":3: privacy.redact: duplicate key"),
     ],
 )
-def test_a_file_that_is_wrong(tmp_path: Path, text: str, problem: str) -> None:
+def test_invalid_redact(tmp_path: Path, text: str, problem: str) -> None:
     path = ctxrc(tmp_path, text)
     for read in (redact_of, load_ctxrc):
         with pytest.raises(ConfigError) as caught:

@@ -152,12 +152,12 @@ These rows have no valid evidence and cannot be accepted.
 """.format(a="a" * 64, b="b" * 64)
 
 
-def test_the_file() -> None:
+def test_render() -> None:
     assert FILE == render(PROPOSAL)
     assert PROPOSAL == parse(FILE)
 
 
-def test_the_names_of_rows() -> None:
+def test_row_names() -> None:
     assert ["d1", "t1"] == list(PROPOSAL.rows_by_name())
 
 
@@ -201,8 +201,8 @@ def records(draw: st.DrawFn) -> Record:
     if kind is Kind.TASK:
         return Task(draw(titles), draw(st.sampled_from(["low", "medium", "high"])))
     record: Any = RECORDS[kind]
-    made: Record = record(draw(titles), *(draw(hostile) for _ in record.__struct_fields__[1:]))
-    return made
+    instance: Record = record(draw(titles), *(draw(hostile) for _ in record.__struct_fields__[1:]))
+    return instance
 
 
 @st.composite
@@ -237,7 +237,7 @@ proposals = st.builds(
         hostile,
         titles,
     ),
-    rows=st.lists(rows, max_size=4).map(lambda found: tuple(sorted(found, key=lambda row: list(Kind).index(row.kind)))),
+    rows=st.lists(rows, max_size=4).map(lambda rows_: tuple(sorted(rows_, key=lambda row: list(Kind).index(row.kind)))),
     quarantined=st.lists(
         st.builds(QuarantinedRow, record=records(), reason=titles, quote=hostile, where=titles), max_size=2
     ).map(tuple),
@@ -248,7 +248,7 @@ proposals = st.builds(
 
 
 @given(proposals)
-def test_nothing_is_lost(proposal: Proposal) -> None:
+def test_round_trip(proposal: Proposal) -> None:
     text = render(proposal)
     assert proposal == parse(text)
     # Programs read the facts with any YAML reader.
@@ -258,7 +258,7 @@ def test_nothing_is_lost(proposal: Proposal) -> None:
 
 
 @given(hostile)
-def test_text_is_nothing_but_text(text: str) -> None:
+def test_hostile_text_renders_as_text(text: str) -> None:
     """What would open HTML, a comment, an image or a link in a renderer has a backslash in front."""
     body = render(
         Proposal(facts=FACTS, rows=(Row(record=Task(text or "x", "low"), evidence=PROPOSAL.rows[1].evidence),))
@@ -288,7 +288,7 @@ def test_text_is_nothing_but_text(text: str) -> None:
         ("> The parser is to be written.\n>\n", "", 56, "expected at least one quote with its place"),
     ],
 )
-def test_what_is_broken_has_a_place(old: str, new: str, line: int, problem: str) -> None:
+def test_errors_have_a_line(old: str, new: str, line: int, problem: str) -> None:
     assert old in FILE
     with pytest.raises(InvalidProposalError) as caught:
         parse(FILE.replace(old, new, 1))
@@ -297,7 +297,7 @@ def test_what_is_broken_has_a_place(old: str, new: str, line: int, problem: str)
 
 
 @given(st.text(max_size=200))
-def test_any_text_is_a_proposal_or_broken(text: str) -> None:
+def test_any_text_parses_or_raises(text: str) -> None:
     for one in (text, FILE.replace("Use YAML", text), FILE.replace("## Tasks", text)):
         with suppress(InvalidProposalError):
             assert isinstance(parse(one), Proposal)

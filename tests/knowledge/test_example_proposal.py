@@ -15,28 +15,28 @@ from typing import Any
 
 from ctxbackends.knowledge import read_proposal
 from tests.knowledge.commands import ctx, project
-from tests.knowledge.model import ScriptedModel, line_of
+from tests.knowledge.scripted_model import ScriptedModel, line_of
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 
 
-def said(shown: str, quote: str, **fields: str) -> dict[str, Any]:
-    return {"line": line_of(shown, quote), "quote": quote, **fields}
+def quoted_row(prompt: str, quote: str, **fields: str) -> dict[str, Any]:
+    return {"line": line_of(prompt, quote), "quote": quote, **fields}
 
 
-def answer(shown: str) -> dict[str, Any]:
+def answer(prompt: str) -> dict[str, Any]:
     return {
         "decisions": [
-            said(
-                shown,
+            quoted_row(
+                prompt,
                 "Then YAML, because people need comments in it.",
                 title="The configuration file is YAML",
                 context="The tool needs a configuration file that people edit by hand.",
                 rationale="People need comments, which JSON does not have.",
                 consequence="Surprises of YAML, such as no being false, have to be handled.",
             ),
-            said(
-                shown,
+            quoted_row(
+                prompt,
                 "a key that is given twice has to be an error",
                 title="A key that is given twice is an error",
                 context="YAML readers differ in what they do with duplicate keys.",
@@ -45,8 +45,8 @@ def answer(shown: str) -> dict[str, Any]:
             ),
         ],
         "learnings": [
-            said(
-                shown,
+            quoted_row(
+                prompt,
                 "PyYAML takes the last of two equal keys and says nothing.",
                 title="PyYAML hides duplicate keys",
                 context="Tried with a file of two equal keys.",
@@ -55,8 +55,8 @@ def answer(shown: str) -> dict[str, Any]:
             )
         ],
         "tasks": [
-            said(
-                shown,
+            quoted_row(
+                prompt,
                 "Write the reader with ruamel.yaml first, that blocks the release.",
                 summary="Write the configuration reader with ruamel.yaml",
                 priority="high",
@@ -69,8 +69,8 @@ def answer(shown: str) -> dict[str, Any]:
             },
         ],
         "open_questions": [
-            said(
-                shown,
+            quoted_row(
+                prompt,
                 "I do not know yet whether anybody has files that large.",
                 question="Does anybody have configuration files of several megabytes?",
                 context="ruamel.yaml needs about half a minute for a megabyte.",
@@ -79,23 +79,23 @@ def answer(shown: str) -> dict[str, Any]:
     }
 
 
-def test_the_proposal_is_the_one_that_the_run_writes(tmp_path: Path, serve: Callable[..., ScriptedModel]) -> None:
+def test_the_example_matches_the_run(tmp_path: Path, serve: Callable[..., ScriptedModel]) -> None:
     directory = project(tmp_path, serve(answer).url)
     (directory / ".context" / "DECISIONS.md").write_text(
         "# Decisions\n\n## [2026-11-18] Errors name the line\n\n## [2026-11-19] A key that is given twice is an error\n"
     )
     shutil.copy(EXAMPLES / "session.jsonl", directory)
-    done = ctx(directory, "compact", "session.jsonl")
-    assert 0 == done.code, done.err
-    written = (directory / done.proposal).read_text()
-    made = read_proposal(directory / done.proposal)
-    assert (5, 1) == (len(made.rows), len(made.quarantined))
+    result = ctx(directory, "compact", "session.jsonl")
+    assert 0 == result.code, result.err
+    text_of_run = (directory / result.proposal).read_text()
+    proposal = read_proposal(directory / result.proposal)
+    assert (5, 1) == (len(proposal.rows), len(proposal.quarantined))
     # What differs from run to run.
-    text = written.replace(made.facts.id, "20261123T140000Z-session").replace(
-        made.facts.created, "2026-11-23T14:00:00Z"
+    text = text_of_run.replace(proposal.facts.id, "20261123T140000Z-session").replace(
+        proposal.facts.created, "2026-11-23T14:00:00Z"
     )
     text = re.sub(r"http://127\.0\.0\.1:\d+", "http://localhost:8000", text).replace(
-        made.facts.created[:10], "2026-11-23"
+        proposal.facts.created[:10], "2026-11-23"
     )
     if os.environ.get("CTXBACKENDS_WRITE_EXAMPLE"):
         (EXAMPLES / "20261123T140000Z-session.md").write_text(text)

@@ -1,5 +1,4 @@
-"""A model that answers what a test says: OpenAI's chat completions over HTTP, on a port of loopback. The protocol is
-held by the stand-ins' tests; this is for what comes back."""
+"""A scripted model behind OpenAI's chat completions API on loopback. The stand-ins test the protocol itself."""
 
 from __future__ import annotations
 
@@ -19,7 +18,7 @@ MODEL = "scripted"
 
 Answer = Mapping[str, Any] | str | web.Response
 Script = Callable[[str], Answer]
-"""The chunk as the model is shown it, to the rows of the answer, its text, or another response."""
+"""Maps a prompt to the rows of the answer, its text, or another response."""
 
 
 def nothing(_: str) -> Answer:
@@ -28,20 +27,23 @@ def nothing(_: str) -> Answer:
 
 @attrs.define
 class ScriptedModel:
-    """``script`` answers; ``seconds`` is how long each answer takes, ``waits`` what it waits for. ``asked`` are the
-    chunks, in their order, and ``bodies`` the requests, where it ``keeps`` them."""
+    """A server whose answers come from ``script``.
+
+    ``seconds`` is the time for each answer, ``before_answer`` is awaited first. ``prompts`` and ``bodies`` are the
+    requests in order, if it ``records`` them.
+    """
 
     script: Script = nothing
     seconds: float = 0.0
-    waits: Callable[[str], Awaitable[None]] | None = None
-    keeps: bool = True
-    asked: list[str] = attrs.field(factory=list)
+    before_answer: Callable[[str], Awaitable[None]] | None = None
+    records: bool = True
+    prompts: list[str] = attrs.field(factory=list)
     bodies: list[Mapping[str, Any]] = attrs.field(factory=list)
     context_length: int | None = None
-    counted: int = 0
-    most_at_once: int = 0
+    count_requests: int = 0
+    max_in_flight: int = 0
     url: str = ""
-    _at_once: int = 0
+    _in_flight: int = 0
     _runner: web.AppRunner | None = None
 
     async def __aenter__(self) -> Self:
@@ -68,28 +70,28 @@ class ScriptedModel:
         return web.json_response({"object": "list", "data": [row]})
 
     async def _count(self, request: web.Request) -> web.Response:
-        self.counted += 1
+        self.count_requests += 1
         text = json.dumps(await request.json())
         return web.json_response({"object": "response.input_tokens", "input_tokens": len(text) // 4})
 
     async def _chat(self, request: web.Request) -> web.Response:
         body = await request.json()
-        self._at_once += 1
-        self.most_at_once = max(self.most_at_once, self._at_once)
+        self._in_flight += 1
+        self.max_in_flight = max(self.max_in_flight, self._in_flight)
         try:
-            if self.waits is not None:
-                await self.waits(body["messages"][-1]["content"])
+            if self.before_answer is not None:
+                await self.before_answer(body["messages"][-1]["content"])
             await asyncio.sleep(self.seconds)
-            return self._answered(body)
+            return self._respond(body)
         finally:
-            self._at_once -= 1
+            self._in_flight -= 1
 
-    def _answered(self, body: Mapping[str, Any]) -> web.Response:
-        shown = body["messages"][-1]["content"]
-        if self.keeps:
+    def _respond(self, body: Mapping[str, Any]) -> web.Response:
+        prompt = body["messages"][-1]["content"]
+        if self.records:
             self.bodies.append(body)
-            self.asked.append(shown)
-        answer = self.script(shown)
+            self.prompts.append(prompt)
+        answer = self.script(prompt)
         if isinstance(answer, web.Response):
             return answer
         if not isinstance(answer, str):
@@ -116,8 +118,8 @@ def completion(text: str, *, finish_reason: str = "stop") -> web.Response:
 
 
 @asynccontextmanager
-async def scripted(script: Script = nothing, **settings: Any) -> AsyncIterator[tuple[ScriptedModel, Backend]]:
-    """The model, and a backend that talks to it."""
+async def scripted_backend(script: Script = nothing, **settings: Any) -> AsyncIterator[tuple[ScriptedModel, Backend]]:
+    """Yield a scripted model and a backend for it."""
     async with (
         ScriptedModel(script, **settings) as model,
         open_backend("openai", endpoint=model.url, api_key="test-key", default_model=MODEL) as backend,
@@ -125,9 +127,9 @@ async def scripted(script: Script = nothing, **settings: Any) -> AsyncIterator[t
         yield model, backend
 
 
-def line_of(shown: str, words: str) -> int:
-    """The number that the passage with ``words`` bears."""
-    passage = next(part for part in shown.split("\n\n") if words in part)
+def line_of(prompt: str, words: str) -> int:
+    """Return the number of the prompt's segment that contains ``words``."""
+    passage = next(part for part in prompt.split("\n\n") if words in part)
     number = re.match(r"\[(\d+)\]", passage)
     assert number is not None
     return int(number[1])

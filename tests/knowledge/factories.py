@@ -1,15 +1,27 @@
-"""A proposal as a run leaves it, for tests of what comes after."""
+"""A proposal and a source for the tests."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
 from ctxbackends.knowledge._proposals.model import Proposal
 from ctxbackends.knowledge._proposals.store import write_proposal
-from ctxbackends.knowledge._records import Decision, Evidence, Kind, Learning, OpenQuestion, QuarantinedRow, Row, Task
-from tests.knowledge.test_layout import FACTS
+from ctxbackends.knowledge._records import (
+    Decision,
+    Evidence,
+    Kind,
+    Learning,
+    OpenQuestion,
+    QuarantinedRow,
+    Row,
+    Task,
+    Unit,
+)
+from ctxbackends.knowledge._sources.base import Input, Piece, Segment, SkippedInput
+from tests.knowledge.test_markdown import FACTS
 
 AT = Evidence(
     source="s.jsonl",
@@ -45,8 +57,31 @@ PROPOSAL = Proposal(
 )
 
 
-def made(directory: Path) -> Path:
-    """The file, in ``directory/.context/proposals``."""
+def write_example(directory: Path) -> Path:
+    """Write the proposal to ``directory/.context/proposals`` and return its path."""
     proposals = directory / ".context" / "proposals"
     proposals.mkdir(parents=True, exist_ok=True)
     return write_proposal(proposals, PROPOSAL)
+
+
+class LinesSource:
+    """A source with one paragraph on each line; ``#`` starts a section, and a SkippedInput is skipped."""
+
+    unit: Unit = "line"
+    path: Path | None = None
+
+    def __init__(self, *lines: str | SkippedInput, name: str = "notes.md") -> None:
+        self.name = name
+        self.lines = lines
+        self.reads = 0
+
+    def prepare(self) -> Input:
+        return Input(name=self.name, sha256="0" * 64, size=sum(len(str(line)) for line in self.lines))
+
+    def pieces(self) -> Iterator[Piece]:
+        self.reads += 1
+        for number, line in enumerate(self.lines, 1):
+            if isinstance(line, SkippedInput):
+                yield line
+            else:
+                yield Segment(text=line, first=number, last=number, boundary=2 if line.startswith("#") else 1)

@@ -30,12 +30,12 @@ def test_type_checkers_see_the_same_names() -> None:
     assert knowledge.__all__ == dir(knowledge)
 
 
-def test_what_is_not_there() -> None:
+def test_unknown_names() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'wishes'"):
         getattr(knowledge, "wishes")  # noqa: B009  # checkers know that it does not exist
 
 
-def test_every_public_name_is_described() -> None:
+def test_every_public_name_is_documented() -> None:
     text = (ROOT / "docs" / "knowledge" / "index.md").read_text()
     described = set(re.findall(r"(?:\.\. auto\w+:: |`)ctxbackends\.knowledge\.(\w+)", text))
     assert set(knowledge.__all__) == described

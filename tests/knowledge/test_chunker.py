@@ -12,12 +12,12 @@ from ctxbackends.knowledge._sources.split import size_of, split_to_fit
 
 
 def segments(*texts: str, boundary: tuple[int, ...] = ()) -> list[Segment]:
-    found, line = [], 1
+    segments_, line = [], 1
     for index, text in enumerate(texts):
         last = line + text.count("\n")
-        found.append(Segment(text=text, first=line, last=last, boundary=boundary[index] if boundary else 1))
+        segments_.append(Segment(text=text, first=line, last=last, boundary=boundary[index] if boundary else 1))
         line = last + 2
-    return found
+    return segments_
 
 
 def chunked(source: str, unit: Unit, segments: Iterable[Segment], size: int) -> Iterator[Chunk]:
@@ -31,17 +31,17 @@ def ranges(chunks: list[Chunk]) -> list[str]:
     return [chunk.where for chunk in chunks]
 
 
-def test_all_that_fits_is_one_chunk() -> None:
+def test_segments_that_fit_are_one_chunk() -> None:
     chunks = list(chunked("a.md", "line", segments("one", "two", "three"), 100))
     assert ["a.md:1-5"] == ranges(chunks)
 
 
-def test_what_does_not_fit_begins_the_next() -> None:
+def test_a_segment_that_does_not_fit_starts_the_next_chunk() -> None:
     chunks = list(chunked("a.md", "line", segments("x" * 60, "y" * 60, "z" * 30), 100))
     assert ["a.md:1", "a.md:3-5"] == ranges(chunks)
 
 
-def test_a_section_begins_a_chunk_when_the_last_is_half_full() -> None:
+def test_a_section_starts_a_chunk_after_a_half_full_one() -> None:
     texts = segments("x" * 60, "# Two", "y" * 20, boundary=(1, 2, 0))
     assert ["a.md:1", "a.md:3-5"] == ranges(list(chunked("a.md", "line", texts, 100)))
     assert ["a.md:1-5"] == ranges(list(chunked("a.md", "line", texts, 200)))
@@ -57,14 +57,14 @@ def test_questions_alone_fill_chunks() -> None:
     assert ["a.md:1-3", "a.md:5-7"] == ranges(list(chunked("a.md", "line", texts, 80)))
 
 
-def test_a_segment_that_is_too_long_is_cut_where_a_line_ends() -> None:
+def test_a_long_segment_is_split_at_a_line_end() -> None:
     (segment,) = segments("a" * 50 + "\n" + "b" * 50 + "\n" + "c" * 50)
     first, second = split_to_fit(segment, 110)
     assert ("a" * 50 + "\n" + "b" * 50, 1, 2) == (first.text, first.first, first.last)
     assert ("c" * 50, 3, 3, 0) == (second.text, second.first, second.last, second.boundary)
 
 
-def test_pages_keep_their_number_when_they_are_cut() -> None:
+def test_split_pages_keep_their_number() -> None:
     page = Segment(text="one sentence. " * 20, first=3, last=3)
     pieces = list(split_to_fit(page, 60))
     assert len(pieces) > 3
@@ -72,7 +72,7 @@ def test_pages_keep_their_number_when_they_are_cut() -> None:
     assert page.text == "".join(piece.text for piece in pieces)
 
 
-def test_a_chunk_as_the_model_sees_it() -> None:
+def test_render() -> None:
     chunk = Chunk(
         source="s.jsonl",
         unit="line",
@@ -90,7 +90,7 @@ def test_places_in_pages() -> None:
     assert "a.pdf, page 2" == chunk.where
 
 
-def test_halves_of_a_word() -> None:
+def test_a_single_character_cannot_be_split() -> None:
     assert Chunk(source="a", unit="line", segments=(Segment(text="x", first=1, last=1),)).split() is None
 
 
@@ -100,9 +100,9 @@ def test_halves_of_a_word() -> None:
     st.lists(st.integers(0, 2), min_size=20, max_size=20),
 )
 def test_nothing_is_lost(texts: list[str], size: int, starts: list[int]) -> None:
-    given_ = segments(*(text.strip("\n") or "x" for text in texts), boundary=tuple(starts))
-    chunks = list(chunked("a.md", "line", given_, size))
-    words = "".join("".join(segment.text.split()) for segment in given_)
+    original = segments(*(text.strip("\n") or "x" for text in texts), boundary=tuple(starts))
+    chunks = list(chunked("a.md", "line", original, size))
+    words = "".join("".join(segment.text.split()) for segment in original)
     assert words == "".join("".join(segment.text.split()) for chunk in chunks for segment in chunk.segments)
     for chunk in chunks:
         for segment in chunk.segments:
@@ -112,7 +112,7 @@ def test_nothing_is_lost(texts: list[str], size: int, starts: list[int]) -> None
 
 
 @given(st.lists(st.text(alphabet="ab \n", min_size=1, max_size=40).filter(str.strip), min_size=1, max_size=8))
-def test_halves_are_the_whole(texts: list[str]) -> None:
+def test_split_parts_are_the_whole_chunk(texts: list[str]) -> None:
     chunk = Chunk(source="a.md", unit="line", segments=tuple(segments(*(text.strip("\n") for text in texts))))
     halves = chunk.split()
     if halves is None:

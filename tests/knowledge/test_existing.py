@@ -73,11 +73,11 @@ def entries(tmp_path: Path) -> ExistingEntries:
         ("Use TOML for the configuration", None),
     ],
 )
-def test_where_it_stands(entries: ExistingEntries, title: str, place: str | None) -> None:
+def test_find(entries: ExistingEntries, title: str, place: str | None) -> None:
     assert place == entries.find(row(title))
 
 
-def test_a_file_that_cannot_be_read_is_told_of(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_reported(tmp_path: Path) -> None:
     (tmp_path / "BROKEN.md").write_bytes(b"\xff")
     (tmp_path / "GOOD.md").write_text("## Use YAML\n")
     entries = ExistingEntries.read(tmp_path)
