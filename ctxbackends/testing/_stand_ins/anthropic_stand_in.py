@@ -86,7 +86,7 @@ class AnthropicStandIn(StandIn):
         self, *, api_key: str | None = None, models: Sequence[str] = MODELS, context_length: int = 8192
     ) -> None:
         super().__init__(api_key=api_key)
-        self.models = tuple(models)
+        self.models: tuple[str, ...] = tuple(models)
         self.context_length = context_length
         self._chat = ChatCompletions(
             models=self.models, context_length=context_length, snapshots=SNAPSHOTS, ignored=_IGNORED, native=False

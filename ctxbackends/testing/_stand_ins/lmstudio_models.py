@@ -38,7 +38,7 @@ class Catalog:
     """
 
     def __init__(self, keys: Sequence[str]) -> None:
-        self.keys = tuple(keys)
+        self.keys: tuple[str, ...] = tuple(keys)
         self.instances: dict[str, Instance] = {}
         self.loads: list[tuple[str, int]] = []
 

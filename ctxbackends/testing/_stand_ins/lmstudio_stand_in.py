@@ -59,7 +59,7 @@ class LMStudioStandIn(StandIn):
 
     def __init__(self, *, api_key: str | None = None, models: Sequence[str] = MODELS, jit: bool = True) -> None:
         super().__init__(api_key=api_key)
-        self.catalog = Catalog(models)
+        self.catalog: Catalog = Catalog(models)
         self.jit = jit
         self._ids = itertools.count(1)
 

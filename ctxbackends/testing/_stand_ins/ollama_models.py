@@ -114,10 +114,10 @@ _NOMIC_CONTEXT = 2048
 
 
 class Library:
-    """The downloaded models. ``loads`` holds the name and the context of each load, in their order."""
+    """The downloaded models. ``loads`` lists the name and the context of each load, in their order."""
 
     def __init__(self, names: Sequence[str], *, context_length: int, max_context_length: int) -> None:
-        self.models = {name: _model(name, max_context_length) for name in map(_tagged, names)}
+        self.models: dict[str, Model] = {name: _model(name, max_context_length) for name in map(_tagged, names)}
         self.loads: list[tuple[str, int]] = []
         self._context_length = context_length
         self._loaded: dict[str, Loaded] = {}

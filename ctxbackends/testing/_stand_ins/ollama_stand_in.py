@@ -56,7 +56,7 @@ class OllamaStandIn(StandIn):
         version: str = VERSION,
     ) -> None:
         super().__init__(api_key=api_key)
-        self.library = Library(models, context_length=context_length, max_context_length=max_context_length)
+        self.library: Library = Library(models, context_length=context_length, max_context_length=max_context_length)
         self.version = version
         self._ids = itertools.count(1)
         self._nested_overflow = tuple(int(part) for part in version.split(".")[:2]) >= _NESTED_SINCE

@@ -43,7 +43,7 @@ class OpenAIStandIn(StandIn):
         self, *, api_key: str | None = None, models: Sequence[str] = MODELS, context_length: int = 8192
     ) -> None:
         super().__init__(api_key=api_key)
-        self.models = tuple(models)
+        self.models: tuple[str, ...] = tuple(models)
         self._chat = ChatCompletions(models=self.models, context_length=context_length)
         self._requests = itertools.count()
 
