@@ -1,6 +1,6 @@
 """A run with its journal, its privacy rules and its proposal, as the commands use it.
 
-Writes nothing but the proposal and the journal; ``.context/*.md`` is read to say what stands there already.
+It writes only the proposal and the journal. ``.context/*.md`` is read to find rows that are already there.
 """
 
 from __future__ import annotations

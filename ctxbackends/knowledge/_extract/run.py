@@ -346,7 +346,9 @@ def ingest(
     on_event: OnEvent | None = None,
     **options: Unpack[RunKeywords],
 ) -> Ingestion:
-    """Extract rows from sources: ``async for row in ingest(backend, sources, kinds=[Kind.TASK])``.
+    """Extract rows from sources.
+
+    Iterate the result: ``async for row in ingest(backend, sources, kinds=[Kind.TASK])``.
 
     Each row has evidence: a quote that was found in its source, with its place. Duplicates are merged. Secrets with the
     usual forms of keys are masked before anything is sent. The errors are raised during the iteration.
