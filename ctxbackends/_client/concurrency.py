@@ -1,8 +1,7 @@
-"""How many requests of one backend are at its server at once. Knows no request and no server: it is told how many, and
-may ask for it once, for all who come meanwhile.
+"""The limit on concurrent requests of one backend: configured, or probed once for all waiting requests.
 
-A server with four slots works on four requests; the fifth would wait there, with its time for the first token running.
-Here it waits its turn before it is sent, in the order in which it came.
+A server with four slots processes four requests. A fifth would wait at the server while its first-token timeout runs;
+the limiter makes it wait before it is sent instead, in arrival order.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from ctxbackends.errors import BackendError
 
 Release: TypeAlias = Callable[[], None]
 SlotProbe: TypeAlias = Callable[[], Awaitable[int | None]]
-"""Asks the server how many it works on at once: None where it does not tell, 0 where it does not tell now."""
+"""Asks the server for its number of slots: None if it never tells, 0 if it does not tell now."""
 
 
 def _release_nothing() -> None:
@@ -26,9 +25,11 @@ def _release_nothing() -> None:
 
 
 class Limiter:
-    """``limit``: what the configuration says, None where it leaves it to the server, which ``look`` asks.
+    """Limits the concurrent requests of one backend, on one event loop after another.
 
-    One for all event loops on which a backend is used, one loop after another.
+    Args:
+        limit: The configured number of requests, None to ask the server.
+        probe: Asks the server.
     """
 
     def __init__(self, limit: int | None = None, *, probe: SlotProbe | None = None) -> None:
@@ -42,19 +43,21 @@ class Limiter:
 
     @property
     def limit(self) -> int | None:
-        """How many there may be at once; None for any number."""
+        """The number of requests at once, None for any number."""
         return self._limit
 
     @property
     def is_unlimited(self) -> bool:
-        """Whether everybody may go on: there is no limit, and nothing to ask for one."""
+        """Whether there is no limit, and no need to ask for one."""
         return self._is_known and self._limit is None
 
-    # --- how many ---------------------------------------------------------------------------------
+    # --- the limit --------------------------------------------------------------------------------
 
     def set_limit(self, limit: int | None) -> None:
-        """What the server tells: how many, or None where it never does. What is configured stands, and a number below
-        one tells nothing."""
+        """Set the limit from the server, None if it never tells one.
+
+        A configured limit stays. Numbers below one are ignored.
+        """
         if self._configured is not None or (limit is not None and limit < 1):
             return
         self._is_known = True
@@ -63,11 +66,11 @@ class Limiter:
             self._slots.total_tokens = limit
 
     def invalidate(self) -> None:
-        """The server went away, or holds another model now: it is asked anew."""
+        """Ask the server again: it went away, or has loaded another model."""
         self._is_known = self._configured is not None or self._probe is None
 
     async def _probe_limit(self, probe: SlotProbe) -> None:
-        """Ask once for all who come meanwhile. An error of the look is one for each of them."""
+        """Ask once for all tasks that wait. Each of them gets the error of a probe that fails."""
         loop = asyncio.get_running_loop()
         probing = self._probing
         if probing is not None and probing.get_loop() is loop:
@@ -75,7 +78,7 @@ class Limiter:
             if probing.cancelled():
                 await self._probe_limit(probe)
             elif (probe_error := probing.result()) is not None:
-                # One for each: an error that is raised in a thousand tasks would gather all of their frames.
+                # A copy for each task: one error raised in a thousand tasks would collect all their frames.
                 raise copy.copy(probe_error) from probe_error.__cause__
             return
         probing = self._probing = loop.create_future()
@@ -87,13 +90,12 @@ class Limiter:
             raise
         finally:
             self._probing = None
-            probing.cancel()  # where it is still open: who asked was cancelled, and leaves it to the next
+            probing.cancel()  # if still pending: the task was cancelled, and the next one asks
 
-    # --- a place ----------------------------------------------------------------------------------
+    # --- slots ------------------------------------------------------------------------------------
 
     async def acquire(self) -> Release:
-        """Wait for a place, and return what gives it back, which may be called more than once. Raises what the look at
-        the server raises."""
+        """Acquire a slot. Return an idempotent release callback, or raise the error of the probe."""
         if not self._is_known and self._probe is not None:
             await self._probe_limit(self._probe)
         if self._limit is None:
@@ -112,7 +114,7 @@ class Limiter:
 
 
 class _Slot:
-    """Taken by a request, and not by its task: one task may have several."""
+    """A slot, owned by a request and not by its task, which may own several."""
 
     __slots__ = ("_loop", "_slots")
 

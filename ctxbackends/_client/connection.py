@@ -1,8 +1,8 @@
-"""The connection to one server: operations, generations and streams over it, and which of them are retried. Knows no
-wire format.
+"""The connection to one server: generations, streams and operations, and which of them are retried.
 
-``request`` and ``stream`` make a generation, ``execute`` drives an operation: each request that it yields goes out, and
-the response or the error goes back into it. ``retry`` says whether they are retried.
+``request`` and ``stream`` send a generation. ``execute`` runs an operation: it sends each request that the operation
+yields, and passes the response or the error back. ``retry`` is the policy of their retries, None for no retry. Knows no
+wire format.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ T = TypeVar("T")
 
 
 class ServerConnection:
-    """See the module. ``environ`` is where the API key is looked up."""
+    """The connection of one backend to its server. ``environ`` is searched for the API key."""
 
     def __init__(
         self,
@@ -82,11 +82,11 @@ class ServerConnection:
 
     @property
     def endpoint(self) -> str:
-        """The base URL; before a server that is started here has one, what it will serve."""
+        """The base URL, or a description of a server that is not started yet."""
         return self._sender.endpoint
 
     def annotate(self, error: BackendError) -> BackendError:
-        """Add the facts that only this side knows, and remove the API key."""
+        """Add the backend, the endpoint and the source of the key to ``error``, and remove the API key."""
         return self._sender.annotate(error)
 
     async def request(
@@ -97,7 +97,7 @@ class ServerConnection:
         retry: RetryPolicy | None,
         on_progress: OnProgress | None = None,
     ) -> T:
-        """Send a generation and return its decoded response. An error that ``decode`` raises counts as the server's."""
+        """Send a generation and return its decoded response. Errors of ``decode`` count as errors of the server."""
 
         async def attempt() -> T:
             return decode(
@@ -117,7 +117,7 @@ class ServerConnection:
         on_progress: OnProgress | None,
         keep_raw: bool,
     ) -> ChatStream:
-        """Return a stream of ``request``, which sends it when it is entered. ``prepare`` comes before it."""
+        """Return a stream that sends ``request`` when it is entered, after the operation of ``prepare``."""
         return ChatStream(
             _Source(self, self._sender, request, requested_model, prepare, retry),
             decoder,
@@ -137,7 +137,7 @@ class ServerConnection:
         retry: RetryPolicy | None = None,
         on_progress: OnProgress | None = None,
     ) -> T:
-        """Return the result of ``operation``. ``retry`` is for each of its requests alone."""
+        """Run ``operation`` and return its result. ``retry`` applies to each of its requests."""
         timeouts = timeouts or self._sender.request_timeouts
         try:
             request = next(operation)
@@ -162,8 +162,10 @@ class ServerConnection:
         retry: RetryPolicy | None,
         on_progress: OnProgress | None = None,
     ) -> T:
-        """Return the result of an operation that changes nothing on the server. It is retried as a whole, also where
-        the server is silent."""
+        """Run an operation that changes nothing on the server, and return its result.
+
+        It is retried as a whole, also if the server does not respond.
+        """
 
         async def attempt() -> T:
             return await self.execute(operation(), timeouts=self._sender.list_timeouts())
@@ -173,8 +175,10 @@ class ServerConnection:
     async def prepare(
         self, model: str, operation: Callable[[], Operation[None]], *, on_progress: OnProgress | None
     ) -> None:
-        """Execute ``operation``, which comes before each generation: for one task at a time, and anew each time, since
-        the server may have unloaded the model meanwhile."""
+        """Run the operation that precedes each generation, for one task at a time.
+
+        It runs each time, since the server may have unloaded the model.
+        """
         self._sender.check()
         loop = asyncio.get_running_loop()
         while (other := self._preparing.get(model)) is not None and other.get_loop() is loop:
@@ -213,7 +217,7 @@ class ServerConnection:
         probe: bool = False,
         on_progress: OnProgress | None = None,
     ) -> T:
-        """Retry ``attempt``, which failed with ``error``, and raise the last error, annotated."""
+        """Retry ``attempt`` after ``error``, or raise the last error, annotated."""
         try:
             if retry is None:
                 raise error
@@ -223,8 +227,11 @@ class ServerConnection:
             raise self.annotate(latest) from latest.__cause__
 
     async def _probe_slots(self, slots: Operation[int | None]) -> int | None:
-        """Return how many requests the server works on at once. Raise errors that a generation would meet without being
-        sent: nobody listens, or the model is loading. All others are left to the generation."""
+        """Return the number of slots of the server.
+
+        Raise only errors before the generation is sent: connection refused, or the model is loading. The generation
+        raises all others.
+        """
         try:
             return await self.execute(slots, timeouts=self.probe_timeouts)
         except ModelLoadingError:
@@ -239,7 +246,7 @@ class ServerConnection:
             return 0
 
     def check_model(self, requested: str, served: str | None) -> None:
-        """Raise ModelMismatchError, or warn, where another model than the requested one has answered."""
+        """Raise ModelMismatchError, or warn, if the server used another model than the requested one."""
         if served is None or self._model_mismatch == "ignore" or same_model(requested, served):
             return
         error = self.annotate(ModelMismatchError(requested, served))
@@ -249,7 +256,7 @@ class ServerConnection:
 
 
 class _Source:
-    """See :class:`ctxbackends._client.stream_source.StreamSource`."""
+    """Opens the request of one stream over the connection, see StreamSource."""
 
     __slots__ = ("_body", "_connection", "_model", "_prepare", "_request", "_retry", "_sender", "_started")
 
@@ -276,13 +283,13 @@ class _Source:
         return self._prepare is None
 
     async def open(self) -> ByteStream:
-        assert self._request is not None, "it is opened once"
+        assert self._request is not None, "a stream is opened once"
         self._started = time.monotonic()
         return self._begin(await self._sender.open(self._request))
 
     async def reopen(self, error: BackendError | None, *, on_progress: OnProgress) -> ByteStream:
         request, connection = self._request, self._connection
-        assert request is not None, "it is opened once"
+        assert request is not None, "a stream is opened once"
         if self._prepare is not None:
             await connection.prepare(self._model, self._prepare, on_progress=on_progress)
         attempt = functools.partial(self._sender.open, request)
@@ -294,7 +301,7 @@ class _Source:
         )
 
     def _begin(self, body: ByteStream) -> ByteStream:
-        self._request = None  # a long prompt is not to stay in memory for as long as its response is written
+        self._request = None  # a long prompt must not stay in memory while its response is streamed
         self._body = body
         return body
 

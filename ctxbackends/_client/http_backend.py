@@ -1,7 +1,7 @@
-"""A backend over HTTP: a profile, a codec and the connection to a server put together.
+"""A backend over HTTP: the profile of its type, a codec and the connection to its server.
 
-The way of a request: ``complete`` -> ``codec.encode_chat`` -> ``connection.request`` -> ``codec.decode_chat``. All
-other operations are functions of the profile, which ``connection.execute`` drives. Knows no vendor.
+The path of a request: ``complete`` -> ``codec.encode_chat`` -> ``connection.request`` -> ``codec.decode_chat``. All
+other operations are functions of the profile, run by ``connection.execute``. Knows no vendor.
 """
 
 from __future__ import annotations
@@ -49,7 +49,18 @@ from ctxbackends.errors import (
 
 
 class HTTPBackend:
-    """See :class:`ctxbackends.Backend`. ``environ`` is where the API key is looked up."""
+    """A :class:`Backend` over HTTP, for every built-in type and for types of your own.
+
+    Args:
+        config: The configuration of the backend.
+        profile: The profile of the backend type.
+        transport: The transport, shared with other backends.
+        launcher: Starts the server on first use, None for a server that runs already.
+        environ: Searched for the API key.
+
+    Raises:
+        ConfigError: The configuration is not valid (MissingKeyError, InvalidEndpointError, AirgapError).
+    """
 
     def __init__(
         self,
@@ -72,23 +83,25 @@ class HTTPBackend:
         )
 
     def __repr__(self) -> str:
-        # Also where the connection could not be made: reports of that error show what `self` was.
+        # Reports of an error in __init__ show the repr before there is a connection.
         where = f" at {self.endpoint}" if hasattr(self, "_connection") else ""
         return f"<{type(self).__name__} {self.name!r} ({self.type}){where}>"
 
     @property
     def endpoint(self) -> str:
-        """The base URL; before a server that this backend starts itself has one, what it will serve."""
+        """The base URL, or a description of a server that is not started yet."""
         return self._connection.endpoint
 
     @property
     def schema_enforcement(self) -> Enforcement:
+        """How the server enforces a JSON schema."""
         return self._profile.schema_enforcement
 
-    # --- what is it, and is it there --------------------------------------------------------------
+    # --- readiness, models and status -------------------------------------------------------------
 
     async def wait_ready(self, *, on_progress: OnProgress | None = None) -> None:
-        with suppress(EmptyModelListError):  # it answers, which is what was asked
+        """See :meth:`Backend.wait_ready`."""
+        with suppress(EmptyModelListError):  # a server without models is ready
             await self._list_models(self._connection.policy, on_progress)
         await self._check_not_sleeping()
 
@@ -97,12 +110,14 @@ class HTTPBackend:
             await self._connection.execute(self._profile.check_not_sleeping(), timeouts=self._connection.probe_timeouts)
 
     async def ping(self, *, wait: bool = True, on_progress: OnProgress | None = None) -> Ping:
+        """See :meth:`Backend.ping`."""
         started = time.monotonic()
         models = await self._list_models(self._connection.policy if wait else None, on_progress)
         await self._check_not_sleeping()
         return Ping(backend=self.name, endpoint=self.endpoint, model=models[0].id, elapsed=time.monotonic() - started)
 
     async def models(self) -> tuple[ModelInfo, ...]:
+        """See :meth:`Backend.models`."""
         return await self._list_models(self._connection.policy, None)
 
     async def _list_models(
@@ -117,7 +132,7 @@ class HTTPBackend:
         return await self._connection.probe(list_models, retry=retry, on_progress=on_progress)
 
     def _raise_if_not_loaded(self, models: Sequence[ModelInfo], name: str | None) -> None:
-        """A llama-server router answers at once, and says of each model whether it is loaded."""
+        """Raise if ``name`` is loading or failed to load: a llama-server router lists models in any state."""
         model = next((model for model in models if name in (model.id, *model.aliases)), None)
         if model is None or model.state is None:
             return
@@ -129,6 +144,7 @@ class HTTPBackend:
             )
 
     async def status(self) -> ServerStatus:
+        """See :meth:`Backend.status`."""
         launcher = self._connection.launcher
         if launcher is not None and not launcher.running:
             failure = launcher.failure()
@@ -170,8 +186,9 @@ class HTTPBackend:
         keep_alive: float | None = None,
         on_progress: OnProgress | None = None,
     ) -> None:
+        """See :meth:`Backend.load`."""
         if self._profile.load is None:
-            raise self._unsupported("load", "its models are always there")
+            raise self._unsupported("load", "models are always loaded")
         operation = self._profile.load(
             self._model(model),
             context_length=context_length or self._settings.context_length,
@@ -183,17 +200,18 @@ class HTTPBackend:
             await self._list_models(self._connection.policy, on_progress, model=self._model(model))
 
     def _load_keep_alive(self) -> float | None:
-        # Where the server takes it with each request, loading has none.
+        # If the server accepts keep_alive with each request, loading does not set it.
         return self._settings.keep_alive if self._profile.keep_alive_at is None else None
 
     async def unload(self, model: str | None = None) -> None:
+        """See :meth:`Backend.unload`."""
         if self._profile.unload is None:
-            raise self._unsupported("unload", "its models are always there")
+            raise self._unsupported("unload", "models are always loaded")
         await self._connection.execute(self._profile.unload(self._model(model)), retry=self._connection.policy)
 
     def _unsupported(self, operation: str, reason: str) -> BackendError:
         return self._connection.annotate(
-            UnsupportedOperationError(operation, f"a backend of type {self.type} has no such operation: {reason}")
+            UnsupportedOperationError(operation, f"not supported by the type {self.type}: {reason}")
         )
 
     # --- generation -------------------------------------------------------------------------------
@@ -201,6 +219,7 @@ class HTTPBackend:
     async def complete(
         self, prompt: Prompt, *, on_progress: OnProgress | None = None, **options: Unpack[ChatOptions]
     ) -> Completion:
+        """See :meth:`Backend.complete`."""
         request = self._request(prompt, options)
         if self._profile.complete_streams:
             async with self._open_stream(request, on_progress=on_progress, keep_raw=True) as stream:
@@ -221,6 +240,7 @@ class HTTPBackend:
     def stream(
         self, prompt: Prompt, *, on_progress: OnProgress | None = None, **options: Unpack[ChatOptions]
     ) -> ChatStream:
+        """See :meth:`Backend.stream`."""
         return self._open_stream(self._request(prompt, options), on_progress=on_progress)
 
     def _open_stream(
@@ -237,7 +257,7 @@ class HTTPBackend:
         )
 
     def _build_preparation(self, model: str) -> Callable[[], Operation[None]]:
-        assert self._profile.prepare is not None, "only asked for where there is one"
+        assert self._profile.prepare is not None, "called only for a profile with prepare"
         return partial(self._profile.prepare, model, self._settings)
 
     # --- embeddings and tokens --------------------------------------------------------------------
@@ -251,6 +271,7 @@ class HTTPBackend:
         encoding: VectorEncoding | None = None,
         batch_size: int | None = None,
     ) -> Embeddings:
+        """See :meth:`Backend.embed`."""
         operation = self._profile.embed
         if operation is None:
             raise self._unsupported("embed", "the server has no embeddings")
@@ -259,7 +280,7 @@ class HTTPBackend:
         if not texts:
             raise ValueError("embed() needs at least one text")
         if not 1 <= size <= self._profile.embed_batch:
-            raise ValueError(f"batch_size is {batch_size}; it must be from 1 to {self._profile.embed_batch}")
+            raise ValueError(f"batch_size out of range: {batch_size}; use 1 to {self._profile.embed_batch}")
         self._check_vector_options(dimensions, encoding)
         requested = self._model(model)
         batches = []
@@ -282,22 +303,22 @@ class HTTPBackend:
         if len(lengths) > 1 or (dimensions is not None and lengths != {dimensions}):
             expected = f"{dimensions}" if dimensions is not None else "one length"
             raise self._connection.annotate(
-                MalformedResponseError(f"vectors of {expected} were expected, and {sorted(lengths)} came")
+                MalformedResponseError(f"unexpected lengths of vectors: {sorted(lengths)}; expected {expected}")
             )
         return embeddings
 
     def _check_vector_options(self, dimensions: int | None, encoding: VectorEncoding | None) -> None:
         if dimensions is not None and dimensions < 1:
-            raise ValueError(f"dimensions is {dimensions}; it must be 1 or more")
+            raise ValueError(f"dimensions out of range: {dimensions}; use 1 or more")
         if dimensions is not None and not self._profile.embed_dimensions:
             raise self._connection.annotate(
-                UnsupportedOptionError("dimensions", "this server ignores it; cut and normalise the vectors yourself")
+                UnsupportedOptionError(
+                    "dimensions", "the server ignores it; truncate and normalise the vectors yourself"
+                )
             )
         if encoding is not None and encoding not in self._profile.vector_encodings:
             known = " or ".join(self._profile.vector_encodings)
-            raise self._connection.annotate(
-                UnsupportedOptionError("encoding", f"vectors of this server come as {known}")
-            )
+            raise self._connection.annotate(UnsupportedOptionError("encoding", f"the server supports {known}"))
 
     async def count_tokens(
         self,
@@ -306,17 +327,19 @@ class HTTPBackend:
         model: str | None = None,
         tools: Sequence[Tool | Callable[..., object]] = (),
     ) -> int:
+        """See :meth:`Backend.count_tokens`."""
         count = self._profile.count_tokens
         if count is None:
-            raise self._unsupported("count_tokens", "the server has no counter, and it is not guessed")
+            raise self._unsupported("count_tokens", "the server cannot count tokens, and the number is never estimated")
         request = ChatRequest(messages=build_messages(prompt), model=self._model(model), tools=build_tools(tools))
         return await self._connection.execute(count(request, self._token_count_table()), retry=self._connection.policy)
 
     def _token_count_table(self) -> OptionTable:
-        # The counters take messages in the form of the type's own wire, whatever generation goes over.
+        # Token counters use the default wire API of the type, whichever API generations use.
         return self._profile.wire_apis[self._profile.wire_api]
 
     async def aclose(self) -> None:
+        """See :meth:`Backend.aclose`."""
         if self._connection.launcher is not None:
             await self._connection.launcher.aclose()
 
@@ -326,7 +349,7 @@ class HTTPBackend:
         chosen = model or self.default_model
         if not chosen:
             raise NoModelError(
-                f'no model is named in the request, and the backend "{self.name}" has no default_model',
+                f'no model: the request names none, and the backend "{self.name}" has no default_model',
                 key="default_model",
                 backend=self.name,
             )

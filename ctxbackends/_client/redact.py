@@ -1,4 +1,4 @@
-"""Takes an API key out of errors: servers repeat it in their messages. Knows no configuration and no HTTP."""
+"""Removes the API key from errors: servers echo it in their messages. Knows no configuration and no HTTP."""
 
 from __future__ import annotations
 
@@ -12,25 +12,24 @@ from ctxbackends.errors import BackendError
 
 REDACTED = "[key]"
 _SHORTEST_ANYWHERE = 8
-"""Characters. A shorter key is masked only as a whole word, since it may be a part of any word."""
+"""Characters. A shorter key is masked only as a whole word, since it may be part of any word."""
 
 
 def redact(error: BackendError, secret: str) -> bool:
-    """Take ``secret`` out of every fact of ``error`` and of the errors that it came from: servers echo keys in their
-    messages. Return whether it was there."""
+    """Remove ``secret`` from ``error`` and its causes, and return whether they contained it."""
     if not secret:
         return False
     pattern, exempt = re.escape(secret), set[str]()
     if len(secret) < _SHORTEST_ANYWHERE:
         pattern = rf"(?<![^\W_]){pattern}(?![^\W_])"  # [^\W_] is a letter or a digit
-        exempt = {"backend", "endpoint"}  # the user's own, where a key such as "1" would mask a part of an address
+        exempt = {"backend", "endpoint"}  # set by the user; a key such as "1" would mask part of an address
     mask = functools.partial(re.compile(pattern).sub, REDACTED)
     has_secret = False
     for link in exception_chain(error):
         for name, value in vars(link).items():
             if name in exempt:
                 continue
-            if isinstance(link, BackendError) or isinstance(value, str):  # of other libraries' values, texts alone
+            if isinstance(link, BackendError) or isinstance(value, str):  # of other libraries' errors, only strings
                 clean = _mask(value, mask)
                 has_secret = has_secret or clean != value
                 setattr(link, name, clean)
@@ -43,7 +42,7 @@ def redact(error: BackendError, secret: str) -> bool:
 def _mask(value: Any, mask: Callable[[str], str]) -> Any:
     if isinstance(value, str):
         return mask(value)
-    if isinstance(value, bytes):  # surrogateescape gives bytes that are no UTF-8 back as they were
+    if isinstance(value, bytes):  # surrogateescape preserves bytes that are not UTF-8
         return mask(value.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
     if isinstance(value, dict):
         return {name: _mask(item, mask) for name, item in value.items()}

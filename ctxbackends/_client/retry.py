@@ -1,9 +1,8 @@
 """When a failed request is retried. The only importer of tenacity; knows no HTTP library and no wire format.
 
-There are two budgets. The cold start (``ready_timeout``): a server that is not ready yet is a state, and is waited for.
-The transient budget: a few more attempts for requests that provably were not processed. tenacity is entered only after
-a first attempt has failed. Requests that may have been processed are never retried: a generation is a job on somebody's
-GPU.
+There are two budgets. The cold start (``ready_timeout``) waits for a server that is not ready yet. The transient budget
+retries requests that were certainly not processed a few times. tenacity is used only after a first attempt has failed.
+Requests that may have been processed are never retried: a generation is a job on somebody's GPU.
 
 A starting server is probed after 50 ms, then with growing gaps: up to 250 ms on this machine and in private networks,
 and up to a second elsewhere and after the first two minutes.
@@ -41,21 +40,26 @@ FIRST_POLL = 0.05
 POLL_GROWTH = 1.5
 LOCAL_POLL = 0.25
 REMOTE_POLL = 1.0
-"""The longest gaps between two probes, in seconds: on loopback and private addresses, and elsewhere."""
+"""The longest gaps between two probes in seconds, for local (loopback or private) and remote addresses."""
 LOCAL_POLL_FOR = 120.0
-"""Seconds after which a local server is probed no more often than a remote one."""
+"""Seconds after which a local server is probed as rarely as a remote one."""
 TRANSIENT_ATTEMPTS = 3
 RETRY_AFTER_CAP = 60.0
 
 _logger = logging.getLogger("ctxbackends")
+_logger.addHandler(logging.NullHandler())  # https://docs.python.org/3/howto/logging.html#library-config
 
 
 @attrs.frozen(kw_only=True)
 class RetryPolicy:
-    """How one backend is retried. ``ready_timeout`` in seconds; None: a refused connection is an error at once.
+    """The retry policy of one backend.
 
-    ``endpoint`` names the server in the progress. ``local``: the server is on this machine or in a private network, and
-    is probed more often.
+    Attributes:
+        endpoint: The server's base URL, for progress and logs.
+        ready_timeout: Seconds to wait for a cold start, None to raise a refused connection at once.
+        local: The server is on this machine or in a private network, and is probed more often.
+        transient_attempts: Attempts in all at a request that was not processed.
+        retry_after_cap: Seconds. An error with a longer ``retry_after`` is raised at once.
     """
 
     endpoint: str
@@ -73,11 +77,14 @@ class RetryPolicy:
         probe: bool = False,
         on_progress: OnProgress | None = None,
     ) -> T:
-        """Return the result of ``attempt``, whose first call began at ``started`` (``time.monotonic()``) and failed
-        with ``error``.
+        """Retry ``attempt`` and return its result, or raise the last error with ``waited`` for a cold start.
 
-        ``probe``: it changes nothing on the server, so it is also retried at a silent or half-started one. Raise the
-        last error; ``waited`` on it is how long the cold start was waited for.
+        Args:
+            attempt: The attempt to repeat.
+            error: The failure of its first call.
+            started: When the first call began (``time.monotonic()``).
+            probe: The attempt changes nothing on the server, and is also retried if the server does not respond.
+            on_progress: Called with a ``Loading`` before each wait for a cold start.
         """
         cold_start = _ColdStart(self, started=started, probe=probe, on_progress=on_progress)
         transient = _Transient(self, cold_start)
@@ -90,7 +97,7 @@ class RetryPolicy:
                     return await budget.retry(attempt, error)
                 except BackendError as latest:
                     error = latest
-                if budget.covers(error):  # it is spent
+                if budget.covers(error):  # the budget is spent
                     error.waited = budget.waited
                     raise error
         finally:
@@ -98,7 +105,7 @@ class RetryPolicy:
 
 
 class _Budget(ABC):
-    """The attempts that are made after one kind of failure."""
+    """The attempts after one kind of failure."""
 
     @property
     def waited(self) -> float | None:
@@ -113,20 +120,19 @@ class _Budget(ABC):
 
     @abstractmethod
     def delay(self, error: BaseException | None, attempts: int, /) -> float:
-        """Return the seconds to wait after ``attempts`` that failed, the last one with ``error``."""
+        """Return the seconds to wait after ``attempts`` failed attempts, the last one with ``error``."""
 
     @abstractmethod
     def report(self, error: BaseException | None, attempts: int, delay: float, /) -> None:
-        """Tell that the next attempt comes after ``delay``."""
+        """Report that the next attempt follows after ``delay`` seconds."""
 
     async def retry(self, attempt: Callable[[], Awaitable[T]], error: BackendError) -> T:
-        """Call ``attempt``, which failed once with ``error``, until it returns, fails otherwise, or the budget is
-        spent."""
+        """Repeat ``attempt`` after ``error``, until it returns, fails in another way, or the budget is spent."""
         if self.is_spent(1):
             raise error
         delay = self.delay(error, 1)
         self.report(error, 1, delay)
-        await asyncio.sleep(delay)  # tenacity makes its first attempt at once
+        await asyncio.sleep(delay)  # tenacity makes its first attempt without a delay
         retrying = AsyncRetrying(
             retry=retry_if_exception(self.covers),
             stop=lambda state: self.is_spent(1 + state.attempt_number),
@@ -142,7 +148,7 @@ def _failure(state: RetryCallState) -> BaseException | None:
 
 
 class _ColdStart(_Budget):
-    """One wait for a server that starts."""
+    """One wait for a starting server."""
 
     def __init__(self, policy: RetryPolicy, *, started: float, probe: bool, on_progress: OnProgress | None) -> None:
         self._policy = policy
@@ -160,7 +166,7 @@ class _ColdStart(_Budget):
         state = self._state(error)
         if state == "refused" and "loading" in self._states:
             raise ServerDiedError(
-                "the server said that it loads its model, and then stopped listening: it died while loading"
+                "the server died while loading: it reported a loading model, and then refused connections"
             ) from error
         return state is not None
 
@@ -174,7 +180,7 @@ class _ColdStart(_Budget):
 
     def report(self, error: BaseException | None, _attempts: int, _delay: float, /) -> None:
         state = self._state(error)
-        assert state is not None, "only a server that starts is waited for"
+        assert state is not None, "only a starting server is waited for"
         if not self._states:
             _logger.info("Waiting for %s to start (%s), up to %g s", self._policy.endpoint, state, self._seconds)
         self._states.add(state)
@@ -192,7 +198,7 @@ class _ColdStart(_Budget):
 
 
 class _Transient(_Budget):
-    """The few attempts for a request that was not processed. The failures of a cold start are not its own."""
+    """The attempts for a request that was not processed, unless the failure belongs to the cold start."""
 
     def __init__(self, policy: RetryPolicy, cold_start: _ColdStart) -> None:
         self._policy = policy
@@ -215,14 +221,14 @@ class _Transient(_Budget):
         return float(retry_after if retry_after is not None else 0.5 * 2.0 ** (attempts - 1))
 
     def report(self, error: BaseException | None, attempts: int, delay: float, /) -> None:
-        # Its text may be the server's, which may repeat the prompt.
+        # The error's text may come from the server, and may contain the prompt.
         reason = f"HTTP {error.status_code}" if isinstance(error, APIStatusError) else type(error).__name__
         endpoint, total = self._policy.endpoint, self._policy.transient_attempts
         _logger.info("Retrying %s in %g s (%s, attempt %d of %d)", endpoint, delay, reason, attempts + 1, total)
 
 
 def _load_state(error: BaseException | None, *, probe: bool) -> LoadState | None:
-    """Return the state of a server that ``error`` shows to be starting, or None for any other error."""
+    """Return the state of a starting server from ``error``, or None for any other error."""
     if isinstance(error, ModelLoadingError):
         return "loading"
     if isinstance(error, ModelLoadFailedError):
@@ -230,13 +236,13 @@ def _load_state(error: BaseException | None, *, probe: bool) -> LoadState | None
     if isinstance(error, APIConnectionError):
         if error.refused:
             return "refused"
-        # Port forwarders accept before the server behind them listens, and close. A generation could be running behind
-        # it; a probe can ask again.
+        # Port forwarders accept before the server behind them listens, and then close. A generation may be running
+        # behind one; a probe can be repeated.
         return "silent" if probe and error.sent else None
     if probe and isinstance(error, APITimeoutError):
         return "silent"
-    # A swap proxy while it starts the server behind it: its body is not the model server's. After 502 a generation may
-    # have been processed.
+    # A swap proxy that starts the server behind it: the body is not the model server's. With 502, a generation may have
+    # been processed.
     if (
         isinstance(error, APIStatusError)
         and error.message is None

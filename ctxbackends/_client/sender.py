@@ -1,5 +1,6 @@
-"""One attempt at a request to one server: its URL, headers, timeouts and slots, and the facts that only this side adds
-to errors. Knows no operation and no retry.
+"""One attempt at a request to one server: its URL, headers, timeouts and slot, and the details of its errors.
+
+Knows no operation and no retry.
 """
 
 from __future__ import annotations
@@ -41,40 +42,44 @@ from ctxbackends.errors import (
 
 T = TypeVar("T")
 Auth: TypeAlias = Literal["control", "chat", "stream"]
-"""Which headers a request is sent with."""
+"""The set of headers of a request."""
 
 _logger = logging.getLogger("ctxbackends")
 
 CONTROL_TIMEOUT = 30.0
 PROBE_TIMEOUT = 5.0
 DEATH_KNOWN_AFTER = 0.5
-"""Seconds after which a process that closed a connection is taken to be alive."""
+"""Seconds after which a process that closed a connection counts as alive."""
 
 
 class Launcher(Protocol):
-    """A server that is started on first use."""
+    """Starts a server on first use."""
 
     @property
-    def description(self) -> str: ...
+    def description(self) -> str:
+        """The server, for messages before it has a URL."""
+        ...
 
     @property
     def running(self) -> bool:
-        """Whether its process is there now."""
+        """Whether the process is running."""
         ...
 
     async def start(self) -> str:
-        """Start it where it does not run, and return its base URL. Called before every request."""
+        """Start the server if it is not running, and return its base URL. Called before every request."""
         ...
 
     def failure(self) -> BackendError | None:
-        """Why it has ended, when it has ended by itself."""
+        """Return why the process ended by itself, or None."""
         ...
 
-    async def aclose(self) -> None: ...
+    async def aclose(self) -> None:
+        """Stop the server."""
+        ...
 
 
 class RequestSender:
-    """Sends each request once. ``environ`` is where the API key is looked up."""
+    """Sends each request once. ``environ`` is searched for the API key."""
 
     def __init__(
         self,
@@ -94,7 +99,7 @@ class RequestSender:
         endpoint = config.endpoint or profile.default_endpoint
         if launcher is None and endpoint is None:
             raise InvalidEndpointError(
-                f"a backend of type {config.type} needs an endpoint", key="endpoint", backend=config.name
+                f"a backend of type {config.type} requires an endpoint", key="endpoint", backend=config.name
             )
         self._base_url = "" if launcher is not None or endpoint is None else endpoint
         self._route = self._build_route(config)
@@ -118,7 +123,7 @@ class RequestSender:
         self._open_phase = _shortest(
             ("first_token", self.stream_timeouts.first_token), ("total", self.stream_timeouts.total)
         )
-        # For an answer that comes in one piece: without a total limit, the limit of the first token holds for it.
+        # Without a total timeout, the first-token timeout applies to a response in one piece.
         total, key = self.stream_timeouts.total, "timeout"
         if total is None:
             total, key = self.stream_timeouts.first_token, "first_token_timeout"
@@ -126,7 +131,7 @@ class RequestSender:
         self.ready_timeout = _first_set(config.ready_timeout, profile.ready_timeout) or None
 
     def _build_route(self, config: BackendConfig) -> Route:
-        """Where it is allowed to go, and how. Raises ConfigError and AirgapError; nothing is sent."""
+        """Return how requests reach the server. Raise ConfigError or AirgapError; nothing is sent."""
         if self.launcher is not None:
             return DIRECT  # on this machine, over plain HTTP
         if self._transport.airgap:
@@ -141,11 +146,12 @@ class RequestSender:
         if tls is not None and not self._base_url.startswith("https://"):
             key = "ca_bundle" if config.ca_bundle is not None else "client_cert"
             raise ConfigError("requires an https:// endpoint", key=key, backend=config.name)
-        # Servers on asyncio (uvicorn, and so vLLM) end such a handshake without the alert that would say why.
-        hint_mtls = "; a server that demands a client certificate (client_cert) may end it so"
-        hint = hint_mtls if self._base_url.startswith("https://") and config.client_cert is None else ""
+        hint = ""
+        if self._base_url.startswith("https://") and config.client_cert is None:
+            # Servers on asyncio (uvicorn, and so vLLM) end such a handshake without an alert.
+            hint = "; the server may require a client certificate (client_cert)"
         if route.proxy is not None:
-            hint += f"; the way there is through the proxy {route.proxy}"
+            hint += f"; the request went through the proxy {route.proxy}"
         return attrs.evolve(route, tls=tls, hint=hint)
 
     def _auth(self, headers_for: Callable[[str], Mapping[str, str]]) -> Mapping[str, str]:
@@ -153,22 +159,24 @@ class RequestSender:
 
     @property
     def endpoint(self) -> str:
-        """The base URL; before a server that is started here has one, what it will serve."""
+        """The base URL, or a description of a server that is not started yet."""
         return self._base_url or (self.launcher.description if self.launcher else "")
 
     def cancel_on_close(self) -> Deadline:
-        """Return a context that is ended with ClosedError when the client is closed."""
+        """Return a context that ends with ClosedError when the client is closed."""
         return self._transport.cancel_on_close()
 
     def check(self) -> None:
-        """Raise ClosedError and EventLoopError, where nothing can be sent from here."""
+        """Raise ClosedError if this is closed, and EventLoopError on another event loop."""
         self._transport.check()
 
     # --- timeouts ---------------------------------------------------------------------------------
 
     def list_timeouts(self) -> RequestTimeouts:
-        """Return those of a request that costs the server nothing: shorter than for a generation. At a server that
-        starts, each probe is short, and the whole wait is ``ready_timeout``."""
+        """Return the timeouts of a cheap request: shorter than for a generation.
+
+        At a starting server, each probe is short, and the whole wait is ``ready_timeout``.
+        """
         connect, total = self._connect_timeout, self.stream_timeouts.total
         if self.ready_timeout is not None:
             return RequestTimeouts(
@@ -179,7 +187,7 @@ class RequestSender:
         return RequestTimeouts(connect=connect, total=CONTROL_TIMEOUT, total_key=None)
 
     def probe_timeouts(self) -> RequestTimeouts:
-        """Return those of one probe that is not to keep anybody waiting."""
+        """Return the timeouts of a single short probe."""
         return RequestTimeouts(connect=self._connect_timeout, total=PROBE_TIMEOUT, total_key=None)
 
     # --- one attempt ------------------------------------------------------------------------------
@@ -187,15 +195,15 @@ class RequestSender:
     async def send(
         self, request: HTTPRequest, timeouts: RequestTimeouts, *, auth: Auth = "control", acquire_slot: bool = False
     ) -> HTTPResponse:
-        """Send one request once. Raise for any response but a 2xx."""
+        """Send one request once. Raise the error of any response but a 2xx."""
         headers = self._headers_for(request, auth)
         url = self._base_url + _check_path(request.path) if self.launcher is None else await self._managed_url(request)
         release = await self._acquire_slot() if acquire_slot and not self.limiter.is_unlimited else None
         sent_at = time.monotonic()
         status: int | None = None
         try:
-            # A request that only looks at a server leaves no connection behind. A generation on one that is closed
-            # without a response looks like one on a connection that had been closed before, and would be retried.
+            # A probe leaves no connection in the pool. A generation on a reused connection that is closed without a
+            # response looks like one on a stale connection, and would be retried.
             response = await self._transport.send(
                 url, request, headers=headers, timeouts=timeouts, route=self._route, keep=acquire_slot
             )
@@ -213,8 +221,7 @@ class RequestSender:
         raise error_from_response(response)
 
     async def open(self, request: HTTPRequest) -> ByteStream:
-        """Send one request for a stream once, and return its body when the headers have come. It keeps its slot until
-        it is closed."""
+        """Send one request for a stream once, and return its body after the headers. It keeps its slot until closed."""
         phase, limit = self._open_phase
         headers = self._headers_for(request, "stream")
         url = self._base_url + _check_path(request.path) if self.launcher is None else await self._managed_url(request)
@@ -253,10 +260,9 @@ class RequestSender:
             return await self.limiter.acquire()
 
     async def _on_unreachable(self, error: APIConnectionError) -> None:
-        """Raise why the server's process ended, where it did. A process closes its connections before it is known to
-        have ended."""
+        """Raise why the server's process ended, if it did. It closes its connections shortly before it ends."""
         if not error.sent:
-            self.limiter.invalidate()  # what comes back may work on another number of requests
+            self.limiter.invalidate()  # the server may return with another number of slots
         if self.launcher is None:
             return
         deadline = time.monotonic() + (DEATH_KNOWN_AFTER if error.sent else 0.0)
@@ -266,17 +272,17 @@ class RequestSender:
             raise failure from error
 
     def annotate(self, error: BackendError) -> BackendError:
-        """Add the facts that only this side knows, and remove the API key."""
+        """Add the backend, the endpoint and the source of the key to ``error``, and remove the API key."""
         error.backend = error.backend or self._name
         error.endpoint = error.endpoint or self.endpoint
         if isinstance(error, AuthenticationError):
             error.key_source = self._key_source
         if self._key is not None and redact(error, self._key.reveal()):
-            strip_tracebacks(error)  # the answer that it was in is in them
+            strip_tracebacks(error)  # their frames contain the response with the key
         return error
 
     def _headers_for(self, request: HTTPRequest, kind: Auth) -> CheckedHeaders:
-        """Put together and checked once for all requests that have the same ones. Raises ConfigError."""
+        """Return the headers of ``request``, built and checked once for all that share them. Raise ConfigError."""
         key = kind, tuple(request.headers.items())
         headers = self._header_cache.get(key)
         if headers is None:
@@ -286,19 +292,19 @@ class RequestSender:
         return headers
 
     async def _managed_url(self, request: HTTPRequest) -> str:
-        """The URL at the server that is started here."""
-        assert self.launcher is not None, "only asked for where there is one"
+        """Start the server if needed, and return the URL of ``request``."""
+        assert self.launcher is not None, "called only with a launcher"
         self._base_url = await self.launcher.start()
         return self._base_url + _check_path(request.path)
 
 
 @functools.lru_cache(256)
 def _check_path(path: str) -> str:
-    """``path``, where it is one: "@other" behind a host and a port would be another host. Raises ConfigError."""
+    """Return a valid ``path``, or raise ConfigError: "@other" after a host and port would be another host."""
     if not path.startswith("/") or not path.isascii() or not path.isprintable() or " " in path:
         raise ConfigError(
-            f"the path {path!a} of a request must begin with a slash, and hold no white space, controls or "
-            "non-ASCII characters; percent-encode them (urllib.parse.quote)"
+            f"not a valid path: {path!a}; begin it with a slash, and percent-encode white space, control and non-ASCII "
+            "characters (urllib.parse.quote)"
         )
     return path
 

@@ -1,9 +1,8 @@
-"""One streamed answer: open, iterate, time, close. Knows no wire format (the decoder does) and no HTTP library (the
-transport does).
+"""One streamed answer: open, iterate, time out, close. Knows no wire format and no HTTP library.
 
-One timer watches a whole stream: a timer for each chunk would cost more than the chunk. It looks at how long the
-*server* has been waited for, so that a slow consumer is never a server timeout, and at events instead of bytes, so that
-keep-alive comments are no progress.
+One timer covers a whole stream: a timer for each chunk would cost more than the chunk. It measures how long the reader
+has waited for the *server*, so a slow consumer causes no timeout, and for events instead of bytes, so keep-alive
+comments do not count.
 """
 
 from __future__ import annotations
@@ -33,23 +32,26 @@ from ctxbackends.errors import (
 )
 
 MAX_STREAM_BYTES = 512 * 1024 * 1024
-"""The longest body of a stream: more than a model with a context of a million tokens writes, log probabilities
-included. What never ends must not fill the memory."""
+"""The longest body of a stream, so that an endless one cannot fill the memory.
+
+It is more than a model with a context of a million tokens writes, log probabilities included.
+"""
 
 DRAIN_SECONDS = 0.25
-"""How long the end of the body is awaited after the answer is whole, so that the connection can be pooled."""
+"""How long to wait for the end of the body after the last event, so that the connection can be pooled."""
 
 
 class ChatStream:
-    """An answer as it is written. Use it with ``async with``, and iterate it for events, or ``text()`` for the text
-    alone.
+    """A streamed answer. Use it with ``async with``, and iterate over its events, or over ``text()``.
 
-    Entering the ``async with`` sends the request. Where the server is not ready, the wait for it goes on while you
-    iterate, and each look at it is a :class:`Loading` event.
-    Leaving the ``async with`` early cancels the generation: the connection is closed at once. ``completion`` is there
-    once the last event came.
-    Raises StreamInterruptedError with ``partial`` where the answer does not become whole, APITimeoutError where a limit
-    passes.
+    Entering the ``async with`` sends the request. If the server is not ready, the wait continues while you iterate, and
+    each probe is a :class:`Loading` event. Leaving the ``async with`` early closes the connection, which cancels the
+    generation. After the last event, ``completion`` is the whole answer.
+
+    Raises:
+        StreamInterruptedError: The stream ended before the answer was complete; ``partial`` is what arrived.
+        APITimeoutError: A timeout passed; ``phase`` names it.
+        BackendError: The request failed.
     """
 
     __slots__ = (
@@ -117,8 +119,8 @@ class ChatStream:
         self._model_checked = False
         # times of the event loop's clock
         self._sent_at = 0.0
-        self._paused_at = 0.0  # since then, who iterates has the events, and does not wait for the server
-        self._paused_total = 0.0  # how long that was so, in all
+        self._paused_at = 0.0  # when the reader got its events and stopped waiting for the server
+        self._paused_total = 0.0  # total seconds without a waiting reader
         self._waiting_since: float | None = None
         self._has_first = False
         self._has_progress = False
@@ -131,7 +133,7 @@ class ChatStream:
 
     async def __aenter__(self) -> Self:
         if self._entered or self._closed:
-            raise ClosedError("a stream is opened once; call stream() again")
+            raise ClosedError("a stream can be opened only once; call stream() again")
         self._entered = True
         loop = asyncio.get_running_loop()
         first: BackendError | None = None
@@ -144,7 +146,7 @@ class ChatStream:
             except BaseException:
                 self._close()
                 raise
-        # A task of its own, so that who iterates sees each Loading when it happens.
+        # A separate task, so that the reader gets each Loading when it happens.
         self._opening = loop.create_task(self._source.reopen(first, on_progress=self._report_loading))
         self._opening.add_done_callback(self._on_open)
         try:
@@ -161,7 +163,7 @@ class ChatStream:
 
     def _begin(self, body: Body, loop: asyncio.AbstractEventLoop) -> None:
         self._body = body
-        # Each attempt starts the clocks anew: waiting for a cold start has a budget of its own.
+        # Each attempt restarts the clocks: a cold start has its own budget.
         self._waiting_since = self._sent_at = body.sent_at
         self._paused_at = loop.time()
 
@@ -173,7 +175,7 @@ class ChatStream:
 
     def _on_open(self, opening: asyncio.Task[Body]) -> None:
         if not opening.cancelled():
-            opening.exception()  # looked at here, so that a stream that nobody reads or leaves logs nothing
+            opening.exception()  # retrieved, so that asyncio does not log it for an abandoned stream
         self._notify()
 
     def _notify(self) -> None:
@@ -181,8 +183,8 @@ class ChatStream:
             self._wakeup.set_result(None)
 
     async def _wait_for_open_or_loading(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Return when the answer has begun, or when there is something to say about the wait for it."""
-        assert self._opening is not None, "the request did not go straight through"
+        """Wait until the response begins or a Loading event is there."""
+        assert self._opening is not None, "the request was not opened immediately"
         while not self._opening.done() and not self._loading:
             self._wakeup = loop.create_future()
             await self._wakeup
@@ -190,13 +192,13 @@ class ChatStream:
             self._begin(self._opening.result(), loop)
 
     async def _abandon(self) -> None:
-        """Close; an opening that is under way ends first, so that nothing of it is left."""
+        """Close the stream, and wait until a pending opening has ended."""
         self._close()
         opening = self._opening
         if opening is None or self._body is not None:
             return
         opening.cancel()
-        # Not after the wait: that can be cancelled, too.
+        # Not after the wait, which can be cancelled too.
         opening.add_done_callback(lambda _: self._source.close())
         await asyncio.wait([opening])
 
@@ -214,14 +216,14 @@ class ChatStream:
 
     async def __anext__(self) -> StreamEvent:
         while True:
-            for event in self._ready:  # goes on where it was: it is an iterator
+            for event in self._ready:  # an iterator: continues where it stopped
                 return event
             if self._completion is not None:
                 raise StopAsyncIteration
             await self._read_events()
 
     async def text(self) -> AsyncIterator[str]:
-        """The pieces of the answer's text, without the other events."""
+        """Iterate over the pieces of the text, without the other events."""
         while True:
             for event in self._ready:
                 if isinstance(event, TextDelta):
@@ -231,28 +233,32 @@ class ChatStream:
             await self._read_events()
 
     async def completed(self) -> Completion:
-        """Read on to the end, and return the whole answer."""
+        """Read to the end and return the whole answer."""
         while self._completion is None:
             await self._read_events()
-        self._ready = iter(())  # they are in the answer: nobody iterates over the last of them again
+        self._ready = iter(())  # they are in the completion, and are not iterated again
         return self._completion
 
     @property
     def is_complete(self) -> bool:
-        """Whether the last event has come, so that there is a completion."""
+        """Whether the last event has arrived, so that there is a completion."""
         return self._completion is not None
 
     @property
     def completion(self) -> Completion:
-        """The whole answer. Raises ClosedError before the last event has come: there is none yet."""
+        """The whole answer.
+
+        Raises:
+            ClosedError: The stream has not been read to its end.
+        """
         if self._completion is None:
-            raise ClosedError("there is no completion: the stream has not been read to its end")
+            raise ClosedError("no completion: the stream has not been read to its end")
         return self._completion
 
     async def _read_events(self) -> None:
         """Wait for the next events, or for the end."""
         if self._reading:
-            raise BackendError("this stream is being read by another task; one task reads a stream")
+            raise BackendError("another task is reading this stream; read it from one task")
         if self._error is not None:
             raise self._error
         if not self._entered or self._closed:
@@ -264,12 +270,12 @@ class ChatStream:
             self._ready, self._loading = iter(self._loading), []
             return
         body = self._body
-        assert body is not None, "it is open, or there was something to say"
+        assert body is not None, "open, or there was a Loading event"
         now = loop.time()
         self._paused_total += now - self._paused_at
         self._reading = True
         try:
-            # The first event mostly comes with the headers: it is not to wait until its time limit is set up.
+            # The first event often arrives with the headers; return it before a timeout is scheduled.
             events = [] if self._has_first else self._decode_buffered(body)
             if not events:
                 if self._has_first or self._has_progress:
@@ -277,9 +283,9 @@ class ChatStream:
                 if self._timer is None:
                     self._schedule_timeout(loop)
             while not events:
-                if self._decoder.failure is not None:  # the events that came before it were handed on first
+                if self._decoder.failure is not None:  # the events before it were returned first
                     raise self._build_interruption(self._decoder.failure, body)
-                try:  # what was read has no name here: reports of an error show the values of frames
+                try:  # no name for the bytes: error reports show the variables of frames
                     events = self._decode(await body.read_chunk(), body)
                 except APIConnectionError as error:
                     if self._timeout_error is not None:
@@ -290,7 +296,7 @@ class ChatStream:
             self._close()
             raise explained from error.__cause__
         except Exception as error:
-            self._error = error  # a warning that is raised: what had come with it is lost, so there is no answer
+            self._error = error  # a warning raised as an error: its events are lost, so there is no completion
             self._close()
             raise
         finally:
@@ -300,11 +306,11 @@ class ChatStream:
         self._ready = iter(events)
         if not self._has_first:
             if all(isinstance(event, PromptProgress) for event in events):
-                self._has_progress = True  # the first token is still awaited, and this is a sign of life
+                self._has_progress = True  # restarts the first-token timeout
             else:
                 self._has_first = True
                 if self._timer is not None:
-                    self._schedule_timeout(loop)  # from here on the limit between tokens holds, which may pass sooner
+                    self._schedule_timeout(loop)  # the idle timeout now applies, and may pass sooner
         if self._decoder.finished:
             await self._finish(body)
 
@@ -313,7 +319,7 @@ class ChatStream:
         return self._decode(data, body) if data else []
 
     def _decode(self, data: bytes, body: Body) -> list[StreamEvent]:
-        """The events that ``data`` completes, b"" the end; none where more must come."""
+        """Return the events that ``data`` completes; b"" is the end of the body."""
         self._size += len(data)
         if self._size > MAX_STREAM_BYTES:
             raise self._build_interruption(ResponseTooLargeError("the stream", MAX_STREAM_BYTES), body)
@@ -331,7 +337,7 @@ class ChatStream:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        # Before the drain: the answer is whole, and a cancel in the drain must not lose it.
+        # Before the drain, since a cancellation there must not lose the completion.
         self._completion = self._accumulator.completion(
             requested_model=self._requested_model,
             served_model=self._decoder.served_model,
@@ -341,7 +347,7 @@ class ChatStream:
         )
         try:
             if self._pooled and not body.at_end:
-                # A connection that breaks now is lost, and nothing else.
+                # If the connection breaks now, only the connection is lost.
                 with suppress(TimeoutError, APIConnectionError):
                     async with asyncio.timeout(DRAIN_SECONDS):
                         while await body.read_chunk():
@@ -350,15 +356,14 @@ class ChatStream:
             body.close()
 
     def _build_interruption(self, error: BackendError, body: Body) -> BackendError:
-        """``error`` with what had arrived. One that says more than that the stream broke stays what it is, as the
-        cause."""
+        """Return ``error`` as a StreamInterruptedError with the partial answer, or as it is if nothing had arrived."""
         partial = self._accumulator.partial(served_model=self._decoder.served_model)
         if isinstance(error, StreamInterruptedError):
             error.partial = partial
             error.request_id = find_request_id(body.headers)
             return error
         if isinstance(error, APIStatusError) and partial == PartialCompletion(served_model=partial.served_model):
-            return error  # nothing had come: the request was refused, only later than by its status
+            return error  # nothing had arrived: the server rejected the request after the headers
         interrupted = StreamInterruptedError(str(error.problem), partial=partial)
         interrupted.__cause__ = error
         interrupted.request_id = find_request_id(body.headers)
@@ -367,8 +372,10 @@ class ChatStream:
     # --- time -------------------------------------------------------------------------------------
 
     def _schedule_timeout(self, loop: asyncio.AbstractEventLoop) -> None:
-        """See to it that there is a look before a limit can have passed. The times only move on while a stream is read,
-        so a look that is set stays as it is, and finds out what to do next."""
+        """Schedule a check for the next timeout, or keep an earlier one.
+
+        Timeouts only move later while a stream is read, so a scheduled check stays, and schedules the next one.
+        """
         limit = self._timeouts.idle if self._has_first else self._timeouts.first_token
         since = self._waiting_since if self._waiting_since is not None else loop.time()
         due = math.inf if limit is None else since + limit
@@ -381,13 +388,13 @@ class ChatStream:
                 return
             self._timer.cancel()
         self._due = due
-        # It holds the stream by a weak reference: one that somebody forgot is not to live until a limit passes.
+        # A weak reference, so that a forgotten stream does not live until a timeout.
         self._timer = loop.call_at(due, _check_timeouts, weakref.ref[ChatStream](self), loop)
 
     def _check_timeouts(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
         if not self._reading:
-            return  # nobody waits for the server, and what is awaited may have come long ago; reading arms it again
+            return  # nobody waits for the server; the next read schedules a check again
         now = loop.time()
         if self._timeouts.total is not None and now >= self._sent_at + self._paused_total + self._timeouts.total:
             self._time_out("total", self._timeouts.total)
@@ -406,7 +413,7 @@ class ChatStream:
             partial=self._accumulator.partial(served_model=self._decoder.served_model),
         )
         if self._body is not None:
-            self._body.close()  # the pending read ends, and the server sees that nobody waits any more
+            self._body.close()  # ends the pending read, and the server notices
 
 
 def _check_timeouts(stream: weakref.ref[ChatStream], loop: asyncio.AbstractEventLoop) -> None:

@@ -1,4 +1,4 @@
-"""How a stream begins, where its bytes come from, and its timeouts. Knows no wire format and no HTTP library."""
+"""The source of a stream's bytes, and its timeouts. Knows no wire format and no HTTP library."""
 
 from __future__ import annotations
 
@@ -12,27 +12,45 @@ from ctxbackends.errors import BackendError
 
 
 class Body(Protocol):
-    """The bytes of an answer, as the transport hands them out."""
+    """The body of a response, as the transport returns it."""
 
-    def read_buffered(self) -> bytes: ...
+    def read_buffered(self) -> bytes:
+        """Return the bytes that have arrived."""
+        ...
 
-    async def read_chunk(self) -> bytes: ...
-
-    @property
-    def headers(self) -> Mapping[str, str]: ...
-
-    @property
-    def sent_at(self) -> float: ...
+    async def read_chunk(self) -> bytes:
+        """Return the next bytes, b"" at the end."""
+        ...
 
     @property
-    def at_end(self) -> bool: ...
+    def headers(self) -> Mapping[str, str]:
+        """The response headers."""
+        ...
 
-    def close(self) -> None: ...
+    @property
+    def sent_at(self) -> float:
+        """When the request was sent, on the event loop's clock."""
+        ...
+
+    @property
+    def at_end(self) -> bool:
+        """Whether the body was read to its end."""
+        ...
+
+    def close(self) -> None:
+        """Close the body at once."""
+        ...
 
 
 @attrs.frozen(kw_only=True)
 class StreamTimeouts:
-    """Seconds, None for no limit: until the first token, between tokens, and for the whole answer."""
+    """The timeouts of a stream in seconds, None for no limit.
+
+    Attributes:
+        first_token: Until the first token.
+        idle: Between tokens.
+        total: For the whole answer.
+    """
 
     first_token: float | None
     idle: float | None
@@ -40,29 +58,34 @@ class StreamTimeouts:
 
 
 class StreamSource(Protocol):
-    """How a stream begins and ends, and what is known of its server. ``can_open_immediately``: nothing comes before the
-    request."""
+    """Opens and closes the request of a stream, and checks and annotates its result."""
 
     @property
-    def can_open_immediately(self) -> bool: ...
+    def can_open_immediately(self) -> bool:
+        """Whether nothing precedes the request."""
+        ...
 
     async def open(self) -> Body:
         """Send the request once."""
         ...
 
     async def reopen(self, error: BackendError | None, *, on_progress: OnProgress) -> Body:
-        """Send it under the retry policy; ``error`` is the failure of ``open``, None where that was not called."""
+        """Send the request with retries; ``error`` is the failure of ``open``, None if it was not called."""
         ...
 
     def close(self) -> None:
-        """Close the body, where there is one."""
+        """Close the body, if there is one."""
         ...
 
-    def check_model(self, served: str) -> None: ...
+    def check_model(self, served: str) -> None:
+        """Raise or warn if ``served`` is another model than the requested one."""
+        ...
 
-    def annotate(self, error: BackendError) -> BackendError: ...
+    def annotate(self, error: BackendError) -> BackendError:
+        """Add the details of the backend to ``error``."""
+        ...
 
 
 def timeout_key(phase: str) -> str:
-    """The configuration key that tunes a phase."""
+    """Return the configuration key of a phase's timeout."""
     return "timeout" if phase == "total" else f"{phase}_timeout"

@@ -729,7 +729,7 @@ def test_no_model(script: Script) -> None:
     ctxrc({"name": "vllm", "endpoint": script.endpoint})
     result = ctx("chat", "Hi")
     assert (1, "", []) == (result.code, result.out, script.requests)
-    problem = 'no model is named in the request, and the backend "vllm" has no default_model'
+    problem = 'no model: the request names none, and the backend "vllm" has no default_model'
     hint = "name one with --model, or write default_model into .ctxrc with ctxbackends setup --model"
     assert f"ctxbackends: default_model: {problem}\n  {hint}\n" == result.err
 

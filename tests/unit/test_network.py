@@ -230,7 +230,7 @@ async def test_a_proxy_that_says_no(
 async def test_a_proxy_that_closes(raw_server: RawServerFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     proxy = await raw_server([[Do.CLOSE]])
     monkeypatch.setenv("ALL_PROXY", proxy.url)
-    assert f"the way there is through the proxy {proxy.url}" in (await failed("https://gpu.invalid")).problem
+    assert f"the request went through the proxy {proxy.url}" in (await failed("https://gpu.invalid")).problem
 
 
 # --- airgap: addresses ----------------------------------------------------------------------------

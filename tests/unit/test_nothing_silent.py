@@ -389,7 +389,7 @@ async def test_one_task_reads_a_stream() -> None:
             await anext(stream)
             first = asyncio.create_task(stream.completed())
             await asyncio.sleep(0.05)
-            with pytest.raises(BackendError, match="one task reads a stream"):
+            with pytest.raises(BackendError, match="read it from one task"):
                 await stream.completed()
             with pytest.raises(APITimeoutError):
                 await first

@@ -234,12 +234,12 @@ async def test_only_inside_async_with() -> None:
         await anext(stream)
     async with stream:
         await anext(stream)
-        with pytest.raises(ClosedError, match="opened once"):
+        with pytest.raises(ClosedError, match="opened only once"):
             await stream.__aenter__()
     for use in (stream.__anext__, stream.completed):
         with pytest.raises(ClosedError, match="inside `async with`"):
             await use()
-    with pytest.raises(ClosedError, match="opened once"):
+    with pytest.raises(ClosedError, match="opened only once"):
         await stream.__aenter__()
     assert (1, True) == (body.reads, body.closed)
 
@@ -249,7 +249,7 @@ async def test_a_stream_that_did_not_open_may_not_be_opened_again(immediately: b
     stream = stream_of(APIConnectionError("connection refused", refused=True), immediately=immediately)
     with pytest.raises(APIConnectionError):
         await stream.__aenter__()
-    with pytest.raises(ClosedError, match="opened once"):
+    with pytest.raises(ClosedError, match="opened only once"):
         await stream.__aenter__()
     await stream.__aexit__(None, None, None)
 
