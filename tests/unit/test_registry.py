@@ -163,7 +163,7 @@ async def test_a_type_of_ones_own() -> None:
     assert ("mine", "http://own:1") == (backend.name, backend.endpoint)
     assert "own" == registry.types[-1]
     for taken in ("own", "vllm"):
-        with pytest.raises(DuplicateBackendError, match=f'backend type "{taken}"') as caught:
+        with pytest.raises(DuplicateBackendError, match=f'duplicate backend type: "{taken}"') as caught:
             registry.register(taken, own_factory)
         assert taken == caught.value.name
     await registry.aclose()

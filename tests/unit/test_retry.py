@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -393,3 +394,10 @@ async def test_the_two_budgets_add_up(clock: Clock) -> None:
     server = Server(clock, refused, busy, busy, loading, busy, busy, "answer")
     assert "answer" == await call(policy(), server)
     assert 7 == server.calls
+
+
+def test_logs_nothing_without_a_configuration() -> None:
+    """A library with no handler would write warnings to stderr."""
+    code = "import logging; import ctxbackends; ctxbackends.open_backend; logging.getLogger('ctxbackends').warning('x')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (0, "", "") == (done.returncode, done.stdout, done.stderr)
