@@ -594,7 +594,7 @@ async def test_a_pooled_connection_that_was_closed_is_no_failure(
 
 
 @pytest.mark.parametrize("type_", TYPES)
-async def test_a_generation_takes_no_connection_over_from_a_look(
+async def test_generation_does_not_reuse_the_connection_of_a_probe(
     type_: str, make: Make, raw_server: RawServerFactory
 ) -> None:
     """So one that is closed without an answer is not sent again."""
@@ -631,18 +631,18 @@ async def test_refused_at_once(type_: str, make: Make, refusing_url: str, no_wai
 @pytest.mark.parametrize("type_", COLD)
 async def test_a_cold_start_that_does_not_end(type_: str, make: Make, refusing_url: str) -> None:
     backend = make(type_, endpoint=refusing_url, ready_timeout=0.08)
-    seen: list[Loading] = []
+    progress: list[Loading] = []
     for use in (
-        backend.complete("Hi", on_progress=seen.append),
-        backend.ping(on_progress=seen.append),
-        backend.wait_ready(on_progress=seen.append),
+        backend.complete("Hi", on_progress=progress.append),
+        backend.ping(on_progress=progress.append),
+        backend.wait_ready(on_progress=progress.append),
     ):
-        seen.clear()
+        progress.clear()
         with pytest.raises(APIConnectionError) as caught:
             await use
         assert caught.value.refused
         assert (caught.value.waited or 0) >= 0.07
-        assert {("refused", refusing_url, 0.08)} == {(look.state, look.endpoint, look.budget) for look in seen}
+        assert {("refused", refusing_url, 0.08)} == {(event.state, event.endpoint, event.budget) for event in progress}
 
 
 @pytest.mark.parametrize("type_", TYPES)
@@ -650,9 +650,9 @@ async def test_loading_then_ready(type_: str, make: Make, mocked: aioresponses, 
     for _ in range(2):
         mocked.post(CHAT, status=503, body=failing("Loading model", type="unavailable_error", code=503))
     mocked.post(CHAT, body=good(type_))
-    seen: list[Loading] = []
-    assert "Hello" == (await make(type_).complete("Hi", on_progress=seen.append)).text
-    assert ["loading", "loading"][: 2 if type_ in COLD else 0] == [look.state for look in seen]
+    progress: list[Loading] = []
+    assert "Hello" == (await make(type_).complete("Hi", on_progress=progress.append)).text
+    assert ["loading", "loading"][: 2 if type_ in COLD else 0] == [event.state for event in progress]
 
 
 @pytest.mark.parametrize("type_", COLD)
@@ -866,9 +866,9 @@ async def test_waiting_for_a_server_that_starts(
         mocked.get(MODELS, status=status, body=body)
     mocked.get(MODELS, body=models_body("m"))
     awake(mocked)
-    seen: list[Loading] = []
-    await make(type_).wait_ready(on_progress=seen.append)
-    assert ["starting", "starting", "loading"] == [look.state for look in seen]
+    progress: list[Loading] = []
+    await make(type_).wait_ready(on_progress=progress.append)
+    assert ["starting", "starting", "loading"] == [event.state for event in progress]
 
 
 @pytest.mark.parametrize("type_", COLD)
@@ -920,9 +920,9 @@ async def test_a_model_that_its_router_loads(
 ) -> None:
     for state in ("loading", "loading", "loaded"):
         mocked.get(MODELS, body=routed(state, aliases=["short"]))
-    seen: list[Loading] = []
-    await make("llamacpp", default_model=name).wait_ready(on_progress=seen.append)
-    assert ["loading", "loading"] == [look.state for look in seen]
+    progress: list[Loading] = []
+    await make("llamacpp", default_model=name).wait_ready(on_progress=progress.append)
+    assert ["loading", "loading"] == [event.state for event in progress]
 
 
 async def test_a_model_that_its_router_cannot_load(make: Make, mocked: aioresponses, no_waiting: list[float]) -> None:

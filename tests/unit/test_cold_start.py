@@ -50,11 +50,11 @@ def test_loopback_and_private_addresses_are_local(host: str, local: bool) -> Non
 
 async def elapsed(url: str, seconds: float) -> list[float]:
     """Return when the probes of a server that does not get ready failed, in seconds."""
-    seen: list[Loading] = []
+    progress: list[Loading] = []
     async with open_backend("vllm", endpoint=url, ready_timeout=seconds) as backend:
         with pytest.raises((APIConnectionError, ModelLoadingError)):
-            await backend.wait_ready(on_progress=seen.append)
-    return [one.elapsed for one in seen]
+            await backend.wait_ready(on_progress=progress.append)
+    return [one.elapsed for one in progress]
 
 
 async def test_a_local_server_is_probed_four_times_a_second(refusing: str) -> None:
@@ -71,7 +71,7 @@ async def test_a_remote_server_is_probed_once_a_second(refusing: str, monkeypatc
 
 
 @pytest.mark.parametrize("local", [True, False], ids=["private", "foreign"])
-async def test_it_is_found_once_it_listens(
+async def test_first_response_after_the_server_listens(
     local: bool, bound: socket.socket, refusing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ctxbackends._client.connection.is_local", lambda _: local)
@@ -83,15 +83,15 @@ async def test_it_is_found_once_it_listens(
         writer.write(head % len(body) + body)
         writer.close()
 
-    seen: list[Loading] = []
+    progress: list[Loading] = []
     async with open_backend("vllm", endpoint=refusing, ready_timeout=60.0) as backend:
-        waiting = asyncio.create_task(backend.ping(on_progress=seen.append))
-        while len(seen) < 3:
+        waiting = asyncio.create_task(backend.ping(on_progress=progress.append))
+        while len(progress) < 3:
             await asyncio.sleep(0.01)
         server = await asyncio.start_server(serve, sock=bound)
         assert "tiny" == (await waiting).model
         server.close()
-    assert {"refused"} == {one.state for one in seen}
+    assert {"refused"} == {one.state for one in progress}
 
 
 async def test_waiting_needs_little_cpu(raw_server: RawServerFactory, refusing: str) -> None:

@@ -21,10 +21,10 @@ from ctxbackends.errors import ServerDiedError
 from ctxbackends.testing import FaultServer, faults
 from ctxbackends.testing.faults import RecordedRequest, ResponseBuilder, Script, Step, respond
 
-# --- places -----------------------------------------------------------------------------------------
+# --- slots ------------------------------------------------------------------------------------------
 
 
-async def test_without_a_number_nobody_waits() -> None:
+async def test_unlimited() -> None:
     limiter = Limiter()
     releases = [await limiter.acquire() for _ in range(1000)]
     for release in releases:
@@ -32,7 +32,7 @@ async def test_without_a_number_nobody_waits() -> None:
     assert limiter.limit is None
 
 
-async def test_in_the_order_in_which_they_came() -> None:
+async def test_slots_in_arrival_order() -> None:
     limiter = Limiter(2)
     order: list[int] = []
 
@@ -46,7 +46,7 @@ async def test_in_the_order_in_which_they_came() -> None:
     assert list(range(100)) == order
 
 
-async def test_a_place_is_given_back_once() -> None:
+async def test_release_is_idempotent() -> None:
     limiter = Limiter(1)
     release = await limiter.acquire()
     release()
@@ -59,7 +59,7 @@ async def test_a_place_is_given_back_once() -> None:
     (await waiting)()
 
 
-async def test_who_stops_waiting_loses_no_place() -> None:
+async def test_cancelled_waiters_lose_no_slot() -> None:
     limiter = Limiter(1)
     release = await limiter.acquire()
     waiting = [asyncio.create_task(limiter.acquire()) for _ in range(5)]
@@ -74,17 +74,17 @@ async def test_who_stops_waiting_loses_no_place() -> None:
     (await limiter.acquire())()
 
 
-def test_a_place_for_each_loop() -> None:
+def test_one_event_loop_after_another() -> None:
     limiter = Limiter(1)
     for _ in range(3):
-        asyncio.run(_take_and_keep(limiter))
+        asyncio.run(_acquire_without_release(limiter))
 
 
-async def _take_and_keep(limiter: Limiter) -> Release:
+async def _acquire_without_release(limiter: Limiter) -> Release:
     return await limiter.acquire()
 
 
-async def test_a_larger_number_lets_in_who_waits() -> None:
+async def test_larger_limit_admits_a_waiter() -> None:
     limiter = Limiter()
     limiter.set_limit(1)
     first = await limiter.acquire()
@@ -96,9 +96,9 @@ async def test_a_larger_number_lets_in_who_waits() -> None:
     second()
 
 
-async def test_what_is_configured_stands() -> None:
+async def test_configured_limit_stays() -> None:
     async def probe() -> int:
-        raise AssertionError("nobody asks")
+        raise AssertionError("the probe was called")
 
     limiter = Limiter(3, probe=probe)
     limiter.set_limit(7)
@@ -107,31 +107,31 @@ async def test_what_is_configured_stands() -> None:
     assert 3 == limiter.limit
 
 
-@pytest.mark.parametrize("told", [0, -1])
-async def test_a_number_below_one_tells_nothing(told: int) -> None:
+@pytest.mark.parametrize("value", [0, -1])
+async def test_limit_below_one_is_ignored(value: int) -> None:
     limiter = Limiter()
-    limiter.set_limit(told)
+    limiter.set_limit(value)
     (await limiter.acquire())()
     assert limiter.limit is None
 
 
-async def test_places_that_are_taken_count_after_it_was_told_anew() -> None:
+async def test_acquired_slots_count_after_a_new_limit() -> None:
     limiter = Limiter()
     limiter.set_limit(2)
-    held = [await limiter.acquire(), await limiter.acquire()]
+    releases = [await limiter.acquire(), await limiter.acquire()]
     limiter.set_limit(None)
     limiter.set_limit(2)
     waiting = asyncio.create_task(limiter.acquire())
     await asyncio.sleep(0.01)
     assert not waiting.done()
-    held[0]()
+    releases[0]()
     (await waiting)()
-    held[1]()
+    releases[1]()
 
 
 def test_a_place_that_is_given_back_after_its_loop_has_ended() -> None:
     limiter = Limiter(1)
-    release = asyncio.run(_take_and_keep(limiter))
+    release = asyncio.run(_acquire_without_release(limiter))
     release()
 
 
@@ -143,11 +143,11 @@ async def test_a_place_that_is_given_back_in_another_thread() -> None:
     (await waiting)()
 
 
-# --- the number ------------------------------------------------------------------------------------
+# --- the limit -------------------------------------------------------------------------------------
 
 
 class StubProbe:
-    """Looks that are counted, and answered when they may be."""
+    """A probe that counts its calls, and answers after ``may_answer``."""
 
     def __init__(self, *answers: int | BackendError | None) -> None:
         self.times = 0
@@ -164,7 +164,7 @@ class StubProbe:
         return answer
 
 
-async def test_it_is_asked_for_once() -> None:
+async def test_one_probe_for_all_waiters() -> None:
     probe = StubProbe(4)
     limiter = Limiter(probe=probe)
     tasks = [asyncio.create_task(limiter.acquire()) for _ in range(4)]
@@ -175,7 +175,7 @@ async def test_it_is_asked_for_once() -> None:
     assert (1, 4) == (probe.times, limiter.limit)
 
 
-async def test_it_fails_for_all_who_wait_and_is_asked_anew_after() -> None:
+async def test_failed_probe_fails_all_waiters() -> None:
     probe = StubProbe(ServerDiedError("died", exit_code=1), 4)
     probe.may_answer.set()
     limiter = Limiter(probe=probe)
@@ -188,7 +188,7 @@ async def test_it_fails_for_all_who_wait_and_is_asked_anew_after() -> None:
     assert (2, 4) == (probe.times, limiter.limit)
 
 
-async def test_who_hears_nothing_asks_again_the_next_time() -> None:
+async def test_probe_is_repeated_without_a_number() -> None:
     probe = StubProbe(0, 0, 3)
     probe.may_answer.set()
     limiter = Limiter(probe=probe)
@@ -200,7 +200,7 @@ async def test_who_hears_nothing_asks_again_the_next_time() -> None:
     assert (3, 3) == (probe.times, limiter.limit)
 
 
-async def test_who_is_cancelled_leaves_the_asking_to_the_next() -> None:
+async def test_cancelled_probe_is_taken_over() -> None:
     probe = StubProbe(4)
     limiter = Limiter(probe=probe)
     tasks = [asyncio.create_task(limiter.acquire()) for _ in range(3)]
@@ -266,7 +266,7 @@ async def use(backend: Backend, operation: str, prompt: str) -> None:
     ("type_", "operation"),
     [("openai", "complete"), ("vllm", "complete"), ("ollama", "stream"), ("vllm", "embed")],
 )
-async def test_a_thousand_tasks_over_four_places(type_: str, operation: str) -> None:
+async def test_a_thousand_tasks_over_four_slots(type_: str, operation: str) -> None:
     counting = Counting()
     async with (
         FaultServer() as server,
@@ -375,16 +375,16 @@ async def test_who_waits_for_another_try_holds_no_place() -> None:
         await asyncio.gather(waiting, return_exceptions=True)
 
 
-async def test_a_thousand_tasks_on_a_server_that_is_not_there_give_up_together(refusing_url: str) -> None:
-    seen: list[Loading] = []
+async def test_a_thousand_tasks_on_an_absent_server_fail_together(refusing_url: str) -> None:
+    progress: list[Loading] = []
     async with open_backend("llamacpp", endpoint=refusing_url, default_model="m", ready_timeout=0.5) as backend:
         async with asyncio.timeout(30):
             ended = await asyncio.gather(
-                *(backend.complete("Hello", on_progress=seen.append) for _ in range(1000)), return_exceptions=True
+                *(backend.complete("Hello", on_progress=progress.append) for _ in range(1000)), return_exceptions=True
             )
     assert {APIConnectionError} == {type(error) for error in ended}
     assert all(isinstance(error, APIConnectionError) and error.refused and error.waited for error in ended)
-    assert seen
+    assert progress
 
 
 async def test_a_server_that_comes_back_with_fewer_slots_gets_fewer() -> None:
@@ -430,9 +430,9 @@ async def test_two_backends_do_not_share() -> None:
         FaultServer() as server,
         open_backend("vllm", endpoint=server.url, default_model="m", max_concurrency=1) as one,
         open_backend("vllm", endpoint=server.url, default_model="m", max_concurrency=1) as other,
-        one.stream("Hello") as held,
+        one.stream("Hello") as busy_stream,
     ):
-        await anext(held)
+        await anext(busy_stream)
         async with asyncio.timeout(20):
             await other.complete("Hello")
         assert 2 == len(server.generations)
@@ -479,14 +479,14 @@ async def test_a_look_at_the_server_tells_it_as_well() -> None:
         assert (2, 1) == (counting.most, len(props(server)))
 
 
-async def test_the_wait_for_a_place_can_be_stopped() -> None:
+async def test_wait_for_a_slot_can_be_cancelled() -> None:
     async with (
         FaultServer() as server,
         open_backend("vllm", endpoint=server.url, default_model="m", max_concurrency=1) as backend,
     ):
         server.play(faults.stall())
-        async with backend.stream("Hello") as held:
-            await anext(held)
+        async with backend.stream("Hello") as busy_stream:
+            await anext(busy_stream)
             waiting = [asyncio.create_task(backend.complete("Hello")) for _ in range(3)]
             await asyncio.sleep(0.02)
             for task in waiting:

@@ -41,8 +41,8 @@ async def test_anthropic_describes_bounds_of_arguments() -> None:
     assert "set_level" == reply.tool_calls[0].name
     sent = server.requests[-1].json["tools"][0]["input_schema"]["properties"]["level"]
     assert {"type": "integer", "description": "(minimum: 0, maximum: 10)"} == sent
-    kept = tool_of(set_level).parameters["properties"]["level"]
-    assert (0, 10) == (kept["minimum"], kept["maximum"])
+    schema = tool_of(set_level).parameters["properties"]["level"]
+    assert (0, 10) == (schema["minimum"], schema["maximum"])
 
 
 @attrs.frozen
@@ -69,9 +69,9 @@ async def test_openai_wraps_schemas_in_an_object() -> None:
         with pytest.raises(BackendError) as caught:
             await extract(one, list[int], '[[say]]{"value": ["a"]}[[/say]]')
     assert "$[0]" == getattr(caught.value, "pointer", None)
-    wanted = server.requests[0].json["response_format"]["json_schema"]["schema"]
-    assert {"type": "array", "items": {"type": "string"}} == wanted["properties"]["value"]
-    assert ["value"] == wanted["required"]
+    expected = server.requests[0].json["response_format"]["json_schema"]["schema"]
+    assert {"type": "array", "items": {"type": "string"}} == expected["properties"]["value"]
+    assert ["value"] == expected["required"]
 
 
 @pytest.mark.parametrize("type_", ["vllm", "llamacpp", "ollama", "lmstudio", "openai"])

@@ -53,9 +53,9 @@ END = {"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {}, 
         {"choices": [], "usage": {"prompt_tokens": None, "completion_tokens": 2}},
     ],
 )
-def test_unknown_openai_event_is_ignored(odd: object) -> None:
+def test_unknown_openai_event_is_ignored(unknown: object) -> None:
     decoder = OpenAIStreamDecoder()
-    decoder.feed(event(odd) + event(END) + b"data: [DONE]\n\n")
+    decoder.feed(event(unknown) + event(END) + b"data: [DONE]\n\n")
     assert (True, None) == (decoder.finished, decoder.failure)
 
 
@@ -68,9 +68,9 @@ def test_unknown_openai_event_is_ignored(odd: object) -> None:
         {"type": "novel_delta", "delta": {"text": {}}},
     ],
 )
-def test_unknown_anthropic_event_is_ignored(odd: object) -> None:
+def test_unknown_anthropic_event_is_ignored(unknown: object) -> None:
     decoder = AnthropicStreamDecoder()
-    decoder.feed(event(odd) + event({"type": "message_delta", "delta": {"stop_reason": "end_turn"}}))
+    decoder.feed(event(unknown) + event({"type": "message_delta", "delta": {"stop_reason": "end_turn"}}))
     decoder.feed(event({"type": "message_stop"}))
     assert (True, None) == (decoder.finished, decoder.failure)
 
@@ -92,7 +92,7 @@ OVER_BATCH = "input (24002 tokens) is too large to process. increase it (current
 
 
 @pytest.mark.parametrize(
-    ("status", "said", "kind", "numbers"),
+    ("status", "message", "kind", "numbers"),
     [
         (400, OVER_BOTH, ContextOverflowError, (188240, 200000)),
         (500, OVER_BATCH, ContextOverflowError, (24002, 512)),
@@ -105,9 +105,9 @@ OVER_BATCH = "input (24002 tokens) is too large to process. increase it (current
         (500, "model name=bad failed to load", ModelLoadFailedError, None),
     ],
 )
-def test_error_type_from_message(status: int, said: str, kind: Any, numbers: Any) -> None:
+def test_error_type_from_message(status: int, message: str, kind: Any, numbers: Any) -> None:
     error = error_from_response(
-        HTTPResponse(status=status, headers={}, body=json.dumps({"error": {"message": said}}).encode())
+        HTTPResponse(status=status, headers={}, body=json.dumps({"error": {"message": message}}).encode())
     )
     assert kind is None or kind is type(error)
     assert kind is not None or not isinstance(error, ModelLoadFailedError)
@@ -137,10 +137,10 @@ async def test_overload_error_inside_a_stream(raw_server: RawServerFactory) -> N
     ends = (chunked(event(busy)), b"0\r\n\r\n")
     server = await raw_server([[EVENT_STREAM, *ends]], [[EVENT_STREAM, chunked(event(begun)), *ends]])
     async with open_backend("anthropic", endpoint=server.url, **CLAUDE) as one:
-        with pytest.raises(ServiceUnavailableError) as refused:
+        with pytest.raises(ServiceUnavailableError) as caught:
             async with one.stream("Hi") as stream:
                 await stream.completed()
-        assert (529, "req_1") == (refused.value.status_code, refused.value.request_id)
+        assert (529, "req_1") == (caught.value.status_code, caught.value.request_id)
         with pytest.raises(StreamInterruptedError) as broken:
             async with one.stream("Hi") as stream:
                 await stream.completed()

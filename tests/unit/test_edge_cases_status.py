@@ -58,11 +58,11 @@ def routed(state: str, **more: Any) -> bytes:
 async def test_load_waits_for_the_router(raw_server: RawServerFactory) -> None:
     done = [[answer(200, b'{"success":true}')]]
     server = await raw_server(done, *([[answer(200, routed(state))]] for state in ("loading", "loading", "loaded")))
-    seen: list[Any] = []
+    progress: list[Any] = []
     async with open_backend("llamacpp", endpoint=server.url, default_model="m") as backend:
-        await backend.load(on_progress=seen.append)
+        await backend.load(on_progress=progress.append)
     assert ["/models/load", "/v1/models", "/v1/models", "/v1/models"] == server.paths
-    assert ["loading", "loading"] == [look.state for look in seen]
+    assert ["loading", "loading"] == [look.state for look in progress]
     server = await raw_server(done, [[answer(200, routed("unloaded", failed=True, exit_code=1))]])
     async with open_backend("llamacpp", endpoint=server.url, default_model="m") as backend:
         with pytest.raises(ModelLoadFailedError):
@@ -75,8 +75,8 @@ async def test_probe_timeout_covers_all_requests_of_a_status(
     monkeypatch.setattr("ctxbackends._client.sender.PROBE_TIMEOUT", 0.3)
     server = await raw_server([[0.2, answer(200, b'{"status":"ok"}')], [0.2, answer(200, models_body("m"))], [Do.HANG]])
     async with open_backend("llamacpp", endpoint=server.url, default_model="m") as backend:
-        seen = await backend.status()
-    assert ("unreachable", "no complete response within 0.3 s") == (seen.state, seen.problem)
+        status = await backend.status()
+    assert ("unreachable", "no complete response within 0.3 s") == (status.state, status.problem)
 
 
 async def test_statuses_with_one_failure() -> None:
@@ -91,8 +91,8 @@ async def test_statuses_with_one_failure() -> None:
     async with Registry() as registry:
         registry.register("broken", lambda _config, _transport: Broken())  # type: ignore[arg-type, return-value]
         registry.configure(BackendConfig(name="b", type="broken"))
-        (seen,) = await registry.statuses()
-    assert ("error", "it fell over") == (seen.state, seen.problem)
+        (status,) = await registry.statuses()
+    assert ("error", "it fell over") == (status.state, status.problem)
     with pytest.raises(BackendError, match="closed"):
         await registry.statuses()
 
@@ -106,8 +106,8 @@ async def test_llama_server_status_with_a_wrong_key(raw_server: RawServerFactory
     refusal = answer(401, b'{"error":{"code":401,"message":"Invalid API Key","type":"authentication_error"}}')
     server = await raw_server([[answer(200, b'{"status":"ok"}')]], [[refusal]])
     async with open_backend("llamacpp", endpoint=server.url, default_model="m") as backend:
-        seen = await backend.status()
-    assert ("error", True) == (seen.state, "Invalid API Key" in (seen.problem or ""))
+        status = await backend.status()
+    assert ("error", True) == (status.state, "Invalid API Key" in (status.problem or ""))
     assert issubclass(AuthenticationError, BackendError)
 
 

@@ -28,9 +28,9 @@ async def status_of(url: str, type_: str = "llamacpp", **settings: Any) -> Any:
         return await backend.status()
 
 
-async def test_nothing_listens(refusing_url: str) -> None:
-    seen = await status_of(refusing_url)
-    assert ("refused", "connection refused", "m") == (seen.state, seen.problem, seen.model)
+async def test_refused(refusing_url: str) -> None:
+    status = await status_of(refusing_url)
+    assert ("refused", "connection refused", "m") == (status.state, status.problem, status.model)
 
 
 @pytest.mark.parametrize(
@@ -42,11 +42,11 @@ async def test_nothing_listens(refusing_url: str) -> None:
         pytest.param([Do.RESET], "unreachable", "closed the connection", id="reset"),
     ],
 )
-async def test_trouble_is_a_state(raw_server: RawServerFactory, script: Any, state: str, problem: str) -> None:
+async def test_failure_is_a_state(raw_server: RawServerFactory, script: Any, state: str, problem: str) -> None:
     server = await raw_server([script])
-    seen = await status_of(server.url)
-    assert state == seen.state
-    assert problem in seen.problem
+    status = await status_of(server.url)
+    assert state == status.state
+    assert problem in status.problem
     looks = 2 if state == "unreachable" else 1  # aiohttp itself asks again where a connection breaks
     assert looks == len(server.requests), "nothing is waited for"
 
@@ -54,17 +54,17 @@ async def test_trouble_is_a_state(raw_server: RawServerFactory, script: Any, sta
 async def test_a_silent_server_is_unreachable(raw_server: RawServerFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ctxbackends._client.sender.PROBE_TIMEOUT", 0.2)
     server = await raw_server([[Do.HANG]])
-    seen = await status_of(server.url, ready_timeout=60)
-    assert ("unreachable", True) == (seen.state, "within 0.2 s" in seen.problem)
+    status = await status_of(server.url, ready_timeout=60)
+    assert ("unreachable", True) == (status.state, "within 0.2 s" in status.problem)
 
 
-async def test_a_compatible_server_tells_its_models(raw_server: RawServerFactory) -> None:
+async def test_status_of_an_openai_compatible_server(raw_server: RawServerFactory) -> None:
     server = await raw_server([[answer(200, models_body("m"))]])
-    seen = await status_of(server.url, "openai-compatible")
-    assert ("ready", "openai-compatible", server.url) == (seen.state, seen.backend, seen.endpoint)
+    status = await status_of(server.url, "openai-compatible")
+    assert ("ready", "openai-compatible", server.url) == (status.state, status.backend, status.endpoint)
 
 
-async def test_all_backends_are_looked_at_at_once(raw_server: RawServerFactory, refusing_url: str) -> None:
+async def test_statuses_probe_all_backends_at_once(raw_server: RawServerFactory, refusing_url: str) -> None:
     """In parallel: the first answers only when the second was asked. One without its key is a line and no exception."""
     asked = asyncio.Event()
 
@@ -82,10 +82,10 @@ async def test_all_backends_are_looked_at_at_once(raw_server: RawServerFactory, 
         BackendConfig(name="keyless", type="anthropic", api_key_env="NO_SUCH_VARIABLE_1"),
     ]
     async with Registry(configs) as registry:
-        _, seen = await asyncio.gather(second(), registry.statuses())
-    assert ["one", "two", "gone", "keyless"] == [status.backend for status in seen]
-    assert ["ready", "ready", "refused", "error"] == [status.state for status in seen]
-    assert "NO_SUCH_VARIABLE_1" in (seen[3].problem or "")
+        _, statuses = await asyncio.gather(second(), registry.statuses())
+    assert ["one", "two", "gone", "keyless"] == [status.backend for status in statuses]
+    assert ["ready", "ready", "refused", "error"] == [status.state for status in statuses]
+    assert "NO_SUCH_VARIABLE_1" in (statuses[3].problem or "")
 
 
 def ctx(*arguments: str) -> Any:
@@ -226,7 +226,7 @@ async def test_the_account_goes_as_headers() -> None:
 KEY_HEADERS = (("messages", "x-api-key", "{}"), ("chat_completions", "authorization", "Bearer {}"))
 
 
-async def test_anthropic_gets_its_key_in_its_own_header_and_the_floor_a_bearer() -> None:
+async def test_key_headers_of_each_type() -> None:
     key = "key-for-the-stand-in"
     async with AnthropicStandIn(api_key=key) as server:
         for wire_api, name, value in (
@@ -239,4 +239,4 @@ async def test_anthropic_gets_its_key_in_its_own_header_and_the_floor_a_bearer()
                 await backend.complete("Hi", max_tokens=16)
             headers = server.requests[-1].headers
             assert value.format(key) == headers[name]
-            assert 1 == sum(key in held for held in headers.values())
+            assert 1 == sum(key in value for value in headers.values())

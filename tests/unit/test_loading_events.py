@@ -38,14 +38,14 @@ def backend(url: str, **settings: Any) -> Any:
     return open_backend("llamacpp", endpoint=url, default_model="m", **settings)
 
 
-async def test_each_look_is_an_event_and_the_answer_follows(raw_server: RawServerFactory) -> None:
+async def test_each_probe_is_an_event(raw_server: RawServerFactory) -> None:
     server = await raw_server([[LOADING]], [[LOADING]], [streamed(CHUNK, END)])
-    told: list[Loading] = []
-    async with backend(server.url) as local, local.stream("Hello", on_progress=told.append) as stream:
+    progress: list[Loading] = []
+    async with backend(server.url) as local, local.stream("Hello", on_progress=progress.append) as stream:
         events = [event async for event in stream]
     assert ["loading", "loading"] == [event.state for event in events[:2]]
     assert [TextDelta("Hi"), Finish("stop")] == events[2:]
-    assert told == events[:2]
+    assert progress == events[:2]
     assert "Hi" == stream.completion.text
 
 
@@ -68,17 +68,17 @@ async def test_a_ready_server_has_no_such_event(raw_server: RawServerFactory) ->
     assert [PromptProgress(4, 9, 1, 0.25), TextDelta("Hi"), Finish("stop")] == events
 
 
-async def test_the_end_of_the_budget_is_raised_from_the_iteration(raw_server: RawServerFactory) -> None:
+async def test_iteration_raises_at_the_end_of_the_budget(raw_server: RawServerFactory) -> None:
     server = await raw_server([[LOADING]])
-    seen = []
+    progress = []
     async with backend(server.url, ready_timeout=0.3) as local:
         with pytest.raises(ModelLoadingError) as caught:
             async with local.stream("Hello") as stream:
                 async for event in stream:
-                    seen.append(event)
+                    progress.append(event)
     assert caught.value.waited is not None
-    assert seen
-    assert all(isinstance(event, Loading) for event in seen)
+    assert progress
+    assert all(isinstance(event, Loading) for event in progress)
 
 
 async def test_an_error_at_once_is_raised_on_entering(raw_server: RawServerFactory) -> None:
@@ -147,14 +147,14 @@ async def test_a_refused_connection_is_no_loading_where_none_is_expected(refusin
                 pass
 
 
-async def test_a_stream_that_is_forgotten_while_it_opens_logs_nothing(raw_server: RawServerFactory) -> None:
+async def test_abandoned_opening_stream_logs_nothing(raw_server: RawServerFactory) -> None:
     server = await raw_server([[LOADING]])
-    said: list[Any] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(context))
+    contexts: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: contexts.append(context))
     async with backend(server.url, ready_timeout=0.2) as local:
         stream = local.stream("Hello")
         await stream.__aenter__()
         await asyncio.wait([stream._opening])
         del stream
         gc.collect()
-    assert [] == said
+    assert [] == contexts

@@ -85,7 +85,7 @@ def test_the_proxy(
 
 
 @pytest.mark.parametrize(
-    ("proxy", "said"),
+    ("proxy", "message"),
     [
         (
             "socks5://me:geheim@p:1",
@@ -100,13 +100,13 @@ def test_the_proxy(
         ("http://ge\u00fcheim", "has a bad host or port"),
     ],
 )
-async def test_a_proxy_that_cannot_be_used(proxy: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_proxy_that_cannot_be_used(proxy: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALL_PROXY", proxy)
     config = BackendConfig(name="gpu", type="vllm", endpoint="https://gpu:8000", trust_env=True)
     async with Registry([config]) as registry:
         with pytest.raises(ConfigError) as caught:
             registry.resolve()
-    assert said in caught.value.problem
+    assert message in caught.value.problem
     assert ("trust_env", "gpu") == (caught.value.key, caught.value.backend)
     assert "geheim" not in str(caught.value)
 
@@ -138,11 +138,11 @@ async def test_a_tunnel(raw_server: RawServerFactory, monkeypatch: pytest.Monkey
     ca = trustme.CA(key_type=trustme.KeyType.ECDSA)
     ca.cert_pem.write_to_path(tmp_path / "ca.pem")
     server = await raw_server([[MODELS]], tls=serving(ca, "gpu.invalid"))
-    seen: list[str] = []
+    heads: list[str] = []
     ended = asyncio.Event()
 
     async def tunnel(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        seen.append((await reader.readuntil(b"\r\n\r\n")).decode())
+        heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
         far, near = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
         await asyncio.gather(_copy(reader, near), _copy(far, writer))
@@ -154,9 +154,9 @@ async def test_a_tunnel(raw_server: RawServerFactory, monkeypatch: pytest.Monkey
     settings = {"trust_env": True, "ca_bundle": str(tmp_path / "ca.pem"), "api_key_env": "A_KEY"}
     assert ["m"] == await listed("https://gpu.invalid", **settings)
     assert "Bearer sk-canary-0123456789" == server.requests[0].headers["authorization"]
-    assert seen[0].startswith("CONNECT gpu.invalid:443 HTTP/1.1\r\n")
-    assert "Proxy-Authorization: Basic " in seen[0]
-    assert "canary" not in seen[0]
+    assert heads[0].startswith("CONNECT gpu.invalid:443 HTTP/1.1\r\n")
+    assert "Proxy-Authorization: Basic " in heads[0]
+    assert "canary" not in heads[0]
     assert "proxy-authorization" not in server.requests[0].headers
     await ended.wait()
     proxy.close()
@@ -204,7 +204,7 @@ async def test_a_proxy_whose_name_does_not_resolve(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(
-    ("status", "scheme", "said", "permanent"),
+    ("status", "scheme", "message", "permanent"),
     [
         (407, "http", "requires valid credentials (HTTP 407); write user:password@ in its URL", True),
         (407, "https", "requires valid credentials (HTTP 407); write user:password@ in its URL", True),
@@ -212,10 +212,10 @@ async def test_a_proxy_whose_name_does_not_resolve(monkeypatch: pytest.MonkeyPat
         (502, "https", "cannot connect to the server (HTTP 502)", False),
     ],
 )
-async def test_a_proxy_that_says_no(
+async def test_proxy_rejects_the_request(
     status: int,
     scheme: str,
-    said: str,
+    message: str,
     permanent: bool,
     raw_server: RawServerFactory,
     monkeypatch: pytest.MonkeyPatch,
@@ -223,7 +223,7 @@ async def test_a_proxy_that_says_no(
     proxy = await raw_server([[answer(status, b"geheim")]])
     monkeypatch.setenv("ALL_PROXY", proxy.url.replace("//", "//me:geheim@"))
     error = await failed(f"{scheme}://gpu.invalid")
-    assert f"the proxy {proxy.url} {said}" == error.problem
+    assert f"the proxy {proxy.url} {message}" == error.problem
     assert permanent == error.permanent
 
 
@@ -264,11 +264,11 @@ async def test_an_address_outside(host: str) -> None:
     async with Registry([config], airgap=True) as registry:
         with pytest.raises(AirgapError) as caught:
             registry.resolve()
-        (seen,) = await registry.statuses()
+        (status,) = await registry.statuses()
     error = caught.value
     assert ("airgap", "gpu", _endpoint(host)) == (error.key, error.backend, error.endpoint)
     assert f"airgap: the endpoint {_endpoint(host)} is neither loopback nor in a private network" in str(error)
-    assert ("error", str(error)) == (seen.state, seen.problem)
+    assert ("error", str(error)) == (status.state, status.problem)
 
 
 def test_odd_forms_of_an_address() -> None:
@@ -301,8 +301,8 @@ def resolves(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
     answers: dict[str, list[str]] = {}
 
     async def resolve(_: object, host: str, port: int = 0, family: int = 0) -> list[dict[str, Any]]:
-        found = answers[host]
-        now = found.pop(0) if len(found) > 1 else found[0]
+        results = answers[host]
+        now = results.pop(0) if len(results) > 1 else results[0]
         return [{"hostname": host, "host": now, "port": port, "family": socket.AF_INET, "proto": 0, "flags": 0}]
 
     monkeypatch.setattr(aiohttp.ThreadedResolver, "resolve", resolve)
@@ -355,25 +355,29 @@ async def test_an_address_that_got_past_the_checks_is_not_connected_to(host: str
             timeouts=RequestTimeouts(connect=5.0),
             route=Route(proxy="http://127.0.0.1:1"),
         )
-    for odd in ("3221225985", "0300.0.2.1"):  # 192.0.2.1
+    for host in ("3221225985", "0300.0.2.1"):  # 192.0.2.1
         with pytest.raises((AirgapError, APIConnectionError)) as caught:
             await transport.send(
-                f"http://{odd}/", HTTPRequest("GET", "/"), headers={}, timeouts=RequestTimeouts(connect=5.0)
+                f"http://{host}/", HTTPRequest("GET", "/"), headers={}, timeouts=RequestTimeouts(connect=5.0)
             )
         assert isinstance(caught.value, AirgapError) or caught.value.permanent  # type: ignore[attr-defined]
     await transport.aclose()
 
 
-async def test_airgap_where_it_cannot_be_held() -> None:
+async def test_airgap_with_a_proxy_or_a_session() -> None:
     async with aiohttp.ClientSession() as session:
         with pytest.raises(ConfigError, match="a session of your own") as caught:
             Registry(session=session, airgap=True)
         assert "airgap" == caught.value.key
     config = BackendConfig(name="gpu", type="vllm", endpoint="http://gpu", trust_env=True)
     async with Registry([config], airgap=True) as registry:
-        with pytest.raises(AirgapError, match="remove trust_env") as refused:
+        with pytest.raises(AirgapError, match="remove trust_env") as rejection:
             registry.resolve()
-        assert ("trust_env", "gpu", "http://gpu") == (refused.value.key, refused.value.backend, refused.value.endpoint)
+        assert ("trust_env", "gpu", "http://gpu") == (
+            rejection.value.key,
+            rejection.value.backend,
+            rejection.value.endpoint,
+        )
 
 
 async def test_own_types_are_airgapped_too() -> None:
@@ -402,15 +406,17 @@ FILE = "airgap: {}\nbackends:\n- name: vllm\n  endpoint: http://192.0.2.1\n"
 
 
 @pytest.mark.parametrize(
-    ("says", "told", "held"),
+    ("says", "argument", "is_airgapped"),
     [("true", None, True), ("true", False, True), ("true", True, True), ("false", True, True), ("false", None, False)],
 )
-async def test_nothing_takes_back_what_the_file_says(says: str, told: bool | None, held: bool, tmp_path: Path) -> None:
+async def test_airgap_of_the_file_cannot_be_disabled(
+    says: str, argument: bool | None, is_airgapped: bool, tmp_path: Path
+) -> None:
     path = tmp_path / ".ctxrc"
     path.write_text(FILE.format(says))
-    async with Registry.from_ctxrc(path, airgap=told) as registry:
-        assert held == registry.airgap
-        if held:
+    async with Registry.from_ctxrc(path, airgap=argument) as registry:
+        assert is_airgapped == registry.airgap
+        if is_airgapped:
             with pytest.raises(AirgapError):
                 registry.resolve()
         else:
@@ -438,7 +444,7 @@ def test_setup_keeps_airgap(tmp_path: Path) -> None:
     assert load_ctxrc(path).airgap
 
 
-def test_ctx_shows_it_and_holds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_airgap_in_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / ".ctxrc").write_text(FILE.format("true"))
     monkeypatch.chdir(tmp_path)
     shown = CliRunner().invoke(ctxbackends_group, ["status"])
@@ -446,9 +452,9 @@ def test_ctx_shows_it_and_holds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "error" in shown.stdout
     assert "airgap: the endpoint http://192.0.2.1" in shown.stdout
     for command in (["ping", "--endpoint", "http://192.0.2.9"], ["models"]):
-        refused = CliRunner().invoke(ctxbackends_group, command)
-        assert 0 != refused.exit_code
-        assert "airgap" in f"{refused.stderr}{refused.exception}"
+        result = CliRunner().invoke(ctxbackends_group, command)
+        assert 0 != result.exit_code
+        assert "airgap" in f"{result.stderr}{result.exception}"
 
 
 def test_check_endpoint_without_an_endpoint() -> None:

@@ -154,7 +154,7 @@ async def test_an_unknown_type() -> None:
         assert () == registry.names
 
 
-async def test_a_type_of_ones_own() -> None:
+async def test_custom_type() -> None:
     registry = Registry()
     registry.register("own", own_factory)
     registry.configure(BackendConfig(name="mine", type="own"))
@@ -162,10 +162,10 @@ async def test_a_type_of_ones_own() -> None:
     assert isinstance(backend, OwnBackend)
     assert ("mine", "http://own:1") == (backend.name, backend.endpoint)
     assert "own" == registry.types[-1]
-    for taken in ("own", "vllm"):
-        with pytest.raises(DuplicateBackendError, match=f'duplicate backend type: "{taken}"') as caught:
-            registry.register(taken, own_factory)
-        assert taken == caught.value.name
+    for name in ("own", "vllm"):
+        with pytest.raises(DuplicateBackendError, match=f'duplicate backend type: "{name}"') as caught:
+            registry.register(name, own_factory)
+        assert name == caught.value.name
     await registry.aclose()
     await registry.aclose()
     assert 1 == backend.closed

@@ -209,30 +209,30 @@ async def test_an_exception_of_somebody_else_passes(clock: Clock) -> None:
 
 
 async def test_refused_then_loading_then_ready(clock: Clock) -> None:
-    seen: list[Loading] = []
+    progress: list[Loading] = []
     server = Server(clock, refused, refused, loading, loading, "answer", takes=0.25)
-    assert "answer" == await call(policy(), server, on_progress=seen.append)
+    assert "answer" == await call(policy(), server, on_progress=progress.append)
     assert 5 == server.calls
-    assert ["refused", "refused", "loading", "loading"] == [look.state for look in seen]
-    assert {(ENDPOINT, 90.0)} == {(look.endpoint, look.budget) for look in seen}
+    assert ["refused", "refused", "loading", "loading"] == [event.state for event in progress]
+    assert {(ENDPOINT, 90.0)} == {(event.endpoint, event.budget) for event in progress}
     # 0.25 s for each attempt, and what was slept between them
     assert pytest.approx([0.25 * (place + 1) + planned(60.0)[place] for place in range(4)]) == [
-        look.elapsed for look in seen
+        event.elapsed for event in progress
     ]
 
 
-async def test_progress_is_told_of_every_state(clock: Clock) -> None:
-    seen: list[Loading] = []
+async def test_progress_reports_every_state(clock: Clock) -> None:
+    progress: list[Loading] = []
     server = Server(clock, refused, starting(502), unanswered, silent, starting, loading, "answer")
-    await call(policy(), server, probe=True, on_progress=seen.append)
-    assert ["refused", "starting", "silent", "silent", "starting", "loading"] == [look.state for look in seen]
-    assert f"waiting for {ENDPOINT} (refused, 0 s of 90 s)" == str(seen[0])
+    await call(policy(), server, probe=True, on_progress=progress.append)
+    assert ["refused", "starting", "silent", "silent", "starting", "loading"] == [event.state for event in progress]
+    assert f"waiting for {ENDPOINT} (refused, 0 s of 90 s)" == str(progress[0])
 
 
 async def test_a_generation_waits_for_a_proxy_that_starts_the_server(clock: Clock) -> None:
-    seen: list[Loading] = []
-    assert "answer" == await call(policy(), Server(clock, starting, "answer"), on_progress=seen.append)
-    assert ["starting"] == [look.state for look in seen]
+    progress: list[Loading] = []
+    assert "answer" == await call(policy(), Server(clock, starting, "answer"), on_progress=progress.append)
+    assert ["starting"] == [event.state for event in progress]
 
 
 @pytest.mark.parametrize("error", [starting(502), unanswered(), silent()], ids=str)

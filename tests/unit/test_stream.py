@@ -461,13 +461,13 @@ async def test_after_a_slow_consumer_the_whole_still_has_its_limit() -> None:
 async def test_a_stream_without_an_end_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ctxbackends._client.stream.MAX_STREAM_BYTES", 2000)
     body = ScriptedBody(*[event("a") for _ in range(100)])
-    seen = []
+    events = []
     async with stream_of(body) as stream:
         with pytest.raises(StreamInterruptedError) as caught:
             async for one in stream:
-                seen.append(one)
+                events.append(one)
     assert isinstance(caught.value.__cause__, ResponseTooLargeError)
-    assert ("a" * len(seen), 2000) == (caught.value.partial.text, caught.value.__cause__.limit)
+    assert ("a" * len(events), 2000) == (caught.value.partial.text, caught.value.__cause__.limit)
     assert body.closed
 
 
@@ -548,15 +548,15 @@ def streamed(data: bytes, *more: Any) -> Script:
 @pytest.fixture
 async def backend_of() -> AsyncIterator[Callable[..., Any]]:
     """Opens a backend over a server. It is closed at the end of the test."""
-    opened = []
+    contexts = []
 
     async def make(server: RawServer, type_: str = "vllm", **settings: Any) -> Backend:
         context = open_backend(type_, endpoint=server.url, default_model="m", **settings)
-        opened.append(context)
+        contexts.append(context)
         return await context.__aenter__()
 
     yield make
-    for context in opened:
+    for context in contexts:
         await context.__aexit__(None, None, None)
 
 
@@ -641,15 +641,15 @@ async def test_a_cancelled_task_closes_the_connection(
 ) -> None:
     server = await raw_server([script])
     backend = await backend_of(server)
-    seen = asyncio.Event()
+    first_event = asyncio.Event()
 
     async def consume() -> None:
         async with backend.stream("Hi") as stream:
             async for _ in stream:
-                seen.set()
+                first_event.set()
 
     task = asyncio.create_task(consume())
-    while not (seen.is_set() or (server.requests and len(script) == 1)):
+    while not (first_event.is_set() or (server.requests and len(script) == 1)):
         await asyncio.sleep(0.001)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -688,11 +688,11 @@ async def hold_the_clock(until: Callable[[], bool], monkeypatch: pytest.MonkeyPa
     """The event loop's time stands still until something has happened, so that on a busy machine no limit passes
     before it."""
     loop = asyncio.get_running_loop()
-    real, held = loop.time, loop.time()
-    monkeypatch.setattr(loop, "time", lambda: held)
+    real, frozen_time = loop.time, loop.time()
+    monkeypatch.setattr(loop, "time", lambda: frozen_time)
     while not until():
         await asyncio.sleep(0)
-    late = real() - held
+    late = real() - frozen_time
     monkeypatch.setattr(loop, "time", lambda: real() - late)
 
 

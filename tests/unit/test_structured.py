@@ -114,20 +114,20 @@ async def test_nested_and_built_in_types() -> None:
     assert "\U0001f600 \u2028" == (await extracted(Decision, '{"title": "\U0001f600 \u2028"}')).title
 
 
-async def test_what_the_model_is_asked() -> None:
+async def test_request_of_an_extraction() -> None:
     fake = FakeBackend(ANSWER)
     await extract(backend_of(fake), Decision, "We chose YAML.", max_tokens=9, seed=1)
     assert [Message.system(structured.INSTRUCTIONS), Message.user("We chose YAML.")] == fake.messages
-    wanted = fake.options.pop("response_format")
+    expected = fake.options.pop("response_format")
     assert {"max_tokens": 9, "seed": 1} == fake.options
-    assert isinstance(wanted, JSONSchemaFormat)
-    assert ("Decision", ["title", "priority"]) == (wanted.name, wanted.schema["required"])
-    assert False is wanted.schema["additionalProperties"]
+    assert isinstance(expected, JSONSchemaFormat)
+    assert ("Decision", ["title", "priority"]) == (expected.name, expected.schema["required"])
+    assert False is expected.schema["additionalProperties"]
     await extract(backend_of(fake), Decision, "x", instructions="Be strict.")
     assert Message.system("Be strict.") == fake.messages[0]
 
 
-async def test_the_format_cannot_be_another() -> None:
+async def test_response_format_is_rejected() -> None:
     fake = FakeBackend(ANSWER)
     with pytest.raises(TypeError, match="remove response_format"):
         await extract(backend_of(fake), Decision, "x", response_format=JSONObjectFormat())
@@ -137,14 +137,14 @@ async def test_the_format_cannot_be_another() -> None:
     ("target", "name"),
     [(list[str], "list"), (Box[int], "Box"), (str | None, "output"), (attrs.make_class("Ü b" + "x" * 99, []), "__b")],
 )
-async def test_the_name_of_the_schema_is_one_that_servers_take(target: Any, name: str) -> None:
+async def test_schema_name_is_accepted_by_servers(target: Any, name: str) -> None:
     fake = FakeBackend("null" if target == str | None else "[]" if name == "list" else '{"value": 1}')
     await extract(backend_of(fake), target, "x")
-    wanted = fake.options.get("response_format")
-    assert isinstance(wanted, JSONSchemaFormat)
-    assert wanted.name.startswith(name)
-    assert len(wanted.name) <= 64
-    assert wanted.name.replace("_", "").isascii()
+    expected = fake.options.get("response_format")
+    assert isinstance(expected, JSONSchemaFormat)
+    assert expected.name.startswith(name)
+    assert len(expected.name) <= 64
+    assert expected.name.replace("_", "").isascii()
 
 
 async def test_a_type_that_json_cannot_hold_sends_nothing() -> None:
@@ -196,7 +196,7 @@ async def test_a_tool_call() -> None:
         (list[Any], "[" * 100_000, None),
     ],
 )
-async def test_an_answer_that_is_no_such_value(target: type[Any], text: str, pointer: str | None) -> None:
+async def test_answer_does_not_match_the_type(target: type[Any], text: str, pointer: str | None) -> None:
     with pytest.raises(StructuredOutputError, match="response does not match") as caught:
         await extracted(target, text)
     assert (pointer, text) == (caught.value.pointer, caught.value.text)
@@ -230,8 +230,8 @@ async def test_a_server_that_would_ignore_the_schema(raw_server: RawServerFactor
 
 
 async def test_a_refusal_on_the_wire(raw_server: RawServerFactory) -> None:
-    refused = json.dumps({"choices": [{"index": 0, "delta": {"refusal": "No."}, "finish_reason": "stop"}]})
-    server = await raw_server([[answer(200, f"data: {refused}\n\n".encode())]])
+    caught = json.dumps({"choices": [{"index": 0, "delta": {"refusal": "No."}, "finish_reason": "stop"}]})
+    server = await raw_server([[answer(200, f"data: {caught}\n\n".encode())]])
     async with open_backend("vllm", endpoint=server.url, default_model="m") as backend:
         with pytest.raises(StructuredOutputError, match=r"refused: No\."):
             await extract(backend, Decision, "We chose YAML.")

@@ -139,11 +139,11 @@ async def test_a_wrong_host_name(raw_server: RawServerFactory, authority: Author
     assert "IP address mismatch, certificate is not valid for '127.0.0.1'" in error.problem
 
 
-@pytest.mark.parametrize("told", [False, "context"])
-async def test_a_borrowed_session_that_verifies_nothing(told: object) -> None:
+@pytest.mark.parametrize("value", [False, "context"])
+async def test_borrowed_session_without_verification(value: object) -> None:
     unverified = ssl.create_default_context()
     unverified.check_hostname, unverified.verify_mode = False, ssl.CERT_NONE
-    connector = aiohttp.TCPConnector(ssl=unverified if told else False)
+    connector = aiohttp.TCPConnector(ssl=unverified if value else False)
     async with aiohttp.ClientSession(connector=connector) as session:
         with pytest.raises(ConfigError, match="does not verify certificates"):
             Registry(session=session)
@@ -206,7 +206,7 @@ class AlertingServer:
 
 
 @VERSIONS
-async def test_a_client_certificate_that_is_not_there(authority: Authority, version: ssl.TLSVersion) -> None:
+async def test_missing_client_certificate(authority: Authority, version: ssl.TLSVersion) -> None:
     with AlertingServer(demanding(authority, version)) as server:
         async with open_backend("vllm", endpoint=server.url, ca_bundle=authority.bundle) as backend:
             with pytest.raises(APIConnectionError) as caught:
@@ -232,7 +232,7 @@ async def test_a_client_certificate_of_another_ca(
 
 
 @VERSIONS
-async def test_a_server_that_ends_the_handshake_without_saying_why(
+async def test_server_closes_during_the_handshake(
     raw_server: RawServerFactory, authority: Authority, version: ssl.TLSVersion
 ) -> None:
     server = await raw_server([MODELS], tls=demanding(authority, version))
@@ -261,7 +261,7 @@ def folder(tmp_path: Path, authority: Authority) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("settings", "key", "said"),
+    ("settings", "key", "message"),
     [
         ({"ca_bundle": "{}/none"}, "ca_bundle", "{}/none cannot be read: No such file or directory"),
         ({"ca_bundle": "{}/text"}, "ca_bundle", "{}/text has no certificate in PEM"),
@@ -296,7 +296,7 @@ def folder(tmp_path: Path, authority: Authority) -> Path:
     ],
 )
 async def test_a_file_that_cannot_be_used(
-    settings: dict[str, str], key: str, said: str, folder: Path, authority: Authority
+    settings: dict[str, str], key: str, message: str, folder: Path, authority: Authority
 ) -> None:
     named = {
         field: value.replace("{}", str(folder)).replace("CERT", authority.cert).replace("KEY", authority.key)
@@ -306,11 +306,11 @@ async def test_a_file_that_cannot_be_used(
     async with Registry([config]) as registry:
         with pytest.raises(ConfigError) as caught:
             registry.resolve()
-        (seen,) = await registry.statuses()
+        (status,) = await registry.statuses()
     assert (key, "gpu") == (caught.value.key, caught.value.backend)
-    assert said.replace("{}", str(folder)) in caught.value.problem
+    assert message.replace("{}", str(folder)) in caught.value.problem
     assert caught.value.__cause__ is caught.value.__context__ is None
-    assert ("error", str(caught.value)) == (seen.state, seen.problem)
+    assert ("error", str(caught.value)) == (status.state, status.problem)
 
 
 def test_no_passphrase_is_asked_for_on_the_terminal(folder: Path) -> None:

@@ -202,19 +202,19 @@ def test_a_certificate_that_does_not_verify() -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "problem", "refused"),
+    ("number", "problem", "caught"),
     [
         (errno.ECONNREFUSED, "connection refused", True),
         (errno.ECONNRESET, "Connection reset by peer", False),  # it stopped listening just then
         (errno.EHOSTUNREACH, "No route to host", False),
     ],
 )
-def test_why_there_is_no_connection(number: int, problem: str, refused: bool) -> None:
+def test_why_there_is_no_connection(number: int, problem: str, caught: bool) -> None:
     inner = OSError(number, "Connect call failed ('10.0.0.1', 80)")  # as asyncio words it, whatever the reason
     key = ConnectionKey("10.0.0.1", 80, False, True, None, None, None)
     translated = translate(aiohttp.ClientConnectorError(key, inner), reused=False, started=False)
     assert isinstance(translated, APIConnectionError)
-    assert (problem, refused, False) == (translated.problem, translated.refused, translated.sent)
+    assert (problem, caught, False) == (translated.problem, translated.refused, translated.sent)
 
 
 def test_a_failure_that_nobody_knows_is_no_valid_answer() -> None:
@@ -354,9 +354,9 @@ async def test_a_redirect_is_not_followed(transport: Transport, raw_server: RawS
     other = await raw_server([[OK]])
     server = await raw_server([[answer(status, Location=other.url)]] * 2)
     assert status == (await send(transport, server.url, Authorization="Bearer k")).status
-    opened = await open_stream(transport, server.url)
-    assert isinstance(opened, HTTPResponse)
-    assert status == opened.status
+    stream = await open_stream(transport, server.url)
+    assert isinstance(stream, HTTPResponse)
+    assert status == stream.status
     assert [] == other.connections  # not even a connection
 
 
@@ -398,9 +398,9 @@ async def test_keep_alive_after_an_error(transport: Transport, test_server: Test
     url = str((await test_server(refuse)).make_url(""))
     for _ in range(2):
         assert 404 == (await send(transport, url)).status
-        opened = await open_stream(transport, url)
-        assert isinstance(opened, HTTPResponse)
-        assert b"no" == opened.body
+        stream = await open_stream(transport, url)
+        assert isinstance(stream, HTTPResponse)
+        assert b"no" == stream.body
     assert 1 == len(ports)
 
 
@@ -627,7 +627,7 @@ class _AnyIPv6(socket.socket):
 
 
 @pytest.mark.parametrize(
-    ("ipv6", "found", "usable"),
+    ("ipv6", "results", "usable"),
     [
         (False, ["::1", "127.0.0.1"], ["127.0.0.1"]),
         (True, ["::1", "127.0.0.1"], ["::1", "127.0.0.1"]),
@@ -636,10 +636,10 @@ class _AnyIPv6(socket.socket):
     ],
 )
 async def test_ipv6_loopback_is_left_out_where_there_is_none(
-    ipv6: bool, found: list[str], usable: list[str], monkeypatch: pytest.MonkeyPatch
+    ipv6: bool, results: list[str], usable: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def resolve(*_: object) -> list[dict[str, Any]]:
-        return _found(*found)
+        return _found(*results)
 
     monkeypatch.setattr(aiohttp.ThreadedResolver, "resolve", resolve)
     monkeypatch.setattr(socket, "socket", _AnyIPv6 if ipv6 else _NoIPv6)
