@@ -138,7 +138,7 @@ async def test_a_context_length_is_loaded(opened: Opened, target: Target, cell: 
                 await backend.load(context_length=2048)
         return
     if target.wire_api not in PROFILES[target.type].supported_settings["context_length"]:
-        with pytest.raises(ConfigError, match=f"cannot be said with wire_api: {target.wire_api}"):
+        with pytest.raises(ConfigError, match=f"not supported with wire_api: {target.wire_api}"):
             async with opened(context_length=2048):
                 pass
         cell.mark_not_supported()
@@ -249,7 +249,7 @@ async def test_logprobs(backend: Backend, target: Target, cell: Cell) -> None:
         return
     completion = await backend.complete(target.say("some words here"), logprobs=True, top_logprobs=2, max_tokens=16)
     if target.type == "openai-compatible":
-        cell.outcome = "sent; not known what this server makes of it"
+        cell.outcome = "sent; its effect is unknown"
         return
     assert completion.logprobs
     assert all(one.logprob <= 1e-6 and len(one.top) <= 2 for one in completion.logprobs)
@@ -283,7 +283,7 @@ async def test_images(backend: Backend, target: Target, cell: Cell) -> None:
     if target.real:  # text models: the picture arrives, and the server says that it cannot see
         with pytest.raises((BadRequestError, InternalServerError), match=r"(?i)image|multimodal|mmproj"):
             await backend.complete([message], max_tokens=16)
-        cell.outcome = "the server's own refusal"
+        cell.outcome = "rejected by the server"
         return
     assert "A dot." == (await backend.complete([message], max_tokens=16)).text.strip()
 
@@ -295,10 +295,10 @@ PNG = base64.b64decode(
 
 async def test_reasoning(backend: Backend, target: Target, cell: Cell) -> None:
     if target.scripting == "none":
-        cell.outcome = "not tried: the model of the tests does not reason"
+        cell.outcome = "not tested: the test model does not reason"
         pytest.skip(cell.outcome)
     if (target.type, target.wire_api) in NO_REASONING:
-        cell.outcome = "not given by this API"
+        cell.outcome = "not reported by this API"
         return
     prompt = target.think("Let me see.", "It is so.")
     options: Any = {"max_tokens": 64, **target.thinking}
@@ -376,7 +376,7 @@ def refuses_seed(backend: Backend) -> bool:
 
 async def test_a_tool_call_is_streamed(backend: Backend, target: Target, cell: Cell) -> None:
     if target.scripting == "none":
-        cell.outcome = "as `a tool is called`, which streams"
+        cell.outcome = "tested by `a tool is called`, which streams"
         return
     prompt = target.call(("get_weather", {"city": "Oslo", "days": 3}))
     deltas = []
@@ -392,7 +392,7 @@ async def test_a_tool_call_is_streamed(backend: Backend, target: Target, cell: C
 
 async def test_parallel_tool_calls(backend: Backend, target: Target, cell: Cell) -> None:
     if target.scripting == "none":
-        cell.outcome = "not tried: the model of the tests cannot be made to"
+        cell.outcome = "not tested: the test model does not do this"
         return
     calls = [("get_weather", {"city": f"city {n}", "days": n}) for n in range(1, 4)]
     completion = await backend.complete(target.call(*calls), tools=[get_weather, MAIL], max_tokens=400)
@@ -413,7 +413,7 @@ async def test_tool_choice(backend: Backend, target: Target, cell: Cell, choice:
         prompt = target.call(("send_mail", {"to": "me"}) if choice == "named" else ("get_weather", ROME))
     completion = await backend.complete(prompt, tools=[get_weather, MAIL], max_tokens=200, **options)
     if target.type == "openai-compatible":
-        cell.outcome = "sent; not known what this server makes of it"
+        cell.outcome = "sent; its effect is unknown"
     elif choice == "none":
         assert () == completion.tool_calls
     elif target.scripting == "none":  # random weights: what is called is never another tool
@@ -453,7 +453,7 @@ async def test_a_schema_is_enforced(backend: Backend, target: Target, cell: Cell
         return
     probe = await probe_schema(backend)
     if backend.schema_enforcement == "unverified":
-        cell.outcome = f"unverified; the probe says: {probe.outcome}"
+        cell.outcome = f"unverified; outcome of the probe: {probe.outcome}"
         return
     assert probe.outcome in ("enforced", *(["inconclusive"] if target.type == "vllm" else []))
     cell.outcome = "tested" if probe.outcome == "enforced" else "inconclusive: random weights write white space"
@@ -544,7 +544,7 @@ async def test_a_prompt_that_does_not_fit(backend: Backend, target: Target, cell
     # vLLM counts no tokens, and tells no number of them, where the characters alone are too many.
     prompt = "word " * (5_000 if target.type == "vllm" else 40_000)
     if (target.type, target.wire_api) in TRUNCATES:
-        cell.outcome = "not told: this API truncates"
+        cell.outcome = "not reported: this API truncates"
         return
     with pytest.raises(ContextOverflowError) as caught:
         await backend.complete(prompt, max_tokens=4)
@@ -565,7 +565,7 @@ NO_NUMBERS = {("ollama", "ollama")}
 
 async def test_an_error_in_the_middle(backend: Backend, target: Target, cell: Cell) -> None:
     if target.scripting != "marks":
-        cell.outcome = "tried with killed servers elsewhere"
+        cell.outcome = "tested separately, with killed servers"
         return
     with pytest.raises((StreamInterruptedError, InternalServerError)) as caught:
         await backend.complete("[[fail]] [[say]]one two three[[/say]]", max_tokens=64)
@@ -575,7 +575,7 @@ async def test_an_error_in_the_middle(backend: Backend, target: Target, cell: Ce
 
 async def test_a_wrong_key(opened: Opened, target: Target, cell: Cell) -> None:
     if target.key is None:
-        cell.outcome = "not tried: no key is asked for"
+        cell.outcome = "not tested: the server requires no key"
         return
     with pytest.raises(AuthenticationError) as caught:
         async with opened(api_key="wrong-key-0123456789") as backend:
