@@ -1,5 +1,8 @@
-"""The programs ``ctx`` and ``ctxbackends``. Imports neither click nor rich: ``ctx`` may only have to start another
-program of its name, and the extra ``cli`` may not be installed."""
+"""The programs ``ctx`` and ``ctxbackends``.
+
+Imports neither click nor rich: ``ctx`` may only pass its arguments to another program, and the extra ``cli`` may not be
+installed.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from importlib.util import find_spec
 
 
 def ctx() -> None:
-    """Run ``ctx``: ``ctx ai VERB`` and the few commands beside it; start the next ``ctx`` on the PATH for others."""
+    """Run ``ctx``: ``ctx ai VERB`` and a few first-level commands; pass others to the next ``ctx`` on the PATH."""
     from ctxbackends._cli.dispatch import hand_on, is_ours  # noqa: PLC0415  # `ctxbackends` needs none of it
 
     arguments = sys.argv[1:]
@@ -24,7 +27,7 @@ def ctxbackends() -> None:
 
 def _run(program: str) -> None:
     if any(find_spec(name) is None for name in ("click", "rich")):
-        sys.exit(f"{program}: the command line is an extra of ctxbackends; run pip install 'ctxbackends[cli]'")
+        sys.exit(f"{program}: the command line requires an extra; run pip install 'ctxbackends[cli]'")
     from ctxbackends._cli.root import run  # noqa: PLC0415  # needs click
 
     run(program)

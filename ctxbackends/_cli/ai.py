@@ -1,4 +1,4 @@
-"""The verbs that ask a server: ping, status, models and chat. Thin: each is one call of the library and its output."""
+"""The commands ping, status, models and chat: each is one call of the library and its output."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ctxbackends._cli.terminal import print_json, print_table, printable, read_p
 
 
 def _prompt(context: click.Context, _: click.Parameter, value: str | None) -> str | None:
-    # Read before there is an event loop: asyncio.run puts off a Ctrl-C until the loop runs again.
+    # Read before the event loop starts: asyncio.run delays a Ctrl-C until the loop runs again.
     return value if context.resilient_parsing else read_prompt(value)
 
 
@@ -22,7 +22,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 
 @click.command()
 @click.option("--no-wait", is_flag=True, help="Do not wait for a server that is starting.")
-@click.option("--probe", is_flag=True, help="Prove with one request whether the server holds answers to a schema.")
+@click.option("--probe", is_flag=True, help="Test with one request whether the server enforces schemas.")
 @json_option
 @backend_options
 async def ping(choice: Choice, no_wait: bool, probe: bool, as_json: bool) -> None:
@@ -42,9 +42,9 @@ async def ping(choice: Choice, no_wait: bool, probe: bool, as_json: bool) -> Non
 
 
 _PROBED = {
-    "enforced": "enforced: the answer was what only the schema allows",
-    "ignored": "ignored: the answer was something else than the schema allows",
-    "inconclusive": "not known: the answer was cut before its end",
+    "enforced": "enforced: the answer matches the schema",
+    "ignored": "ignored: the answer does not match the schema",
+    "inconclusive": "inconclusive: the answer was truncated",
 }
 
 
@@ -52,7 +52,7 @@ _PROBED = {
 @json_option
 @backend_options
 async def status(choice: Choice, as_json: bool) -> None:
-    """Look at every configured backend at once, without waiting for any."""
+    """Show the state of every configured backend, without waiting."""
     from ctxbackends.errors import NoBackendConfiguredError  # noqa: PLC0415
 
     async with registry_of(choice) as registry:
@@ -85,7 +85,7 @@ def _row(seen: Any) -> dict[str, str]:
 @json_option
 @backend_options
 async def models(choice: Choice, as_json: bool) -> None:
-    """List the models that the server has."""
+    """List the server's models."""
     async with opened(choice) as backend:
         with waiting() as shown:
             await backend.wait_ready(on_progress=shown)
@@ -102,8 +102,8 @@ async def models(choice: Choice, as_json: bool) -> None:
 @click.command()
 @click.argument("prompt", required=False, callback=_prompt)
 @click.option("--system", metavar="TEXT", callback=utf8, help="The system message.")
-@click.option("--model", metavar="NAME", callback=utf8, help="The model, in the place of the backend's default_model.")
-@click.option("--max-tokens", type=click.IntRange(min=1), help="Generate at most so many tokens.")
+@click.option("--model", metavar="NAME", callback=utf8, help="Model to use instead of the backend's default_model.")
+@click.option("--max-tokens", type=click.IntRange(min=1), help="Maximum number of tokens to generate.")
 @click.option("--temperature", type=click.FloatRange(min=0), help="Sampling temperature.")
 @json_option
 @backend_options
@@ -116,8 +116,10 @@ async def chat(
     temperature: float | None,
     as_json: bool,
 ) -> None:
-    """Ask once, and print the answer as it is written. PROMPT is read from standard input when it is left out or is
-    "-"."""
+    """Send a prompt and print the answer as it arrives.
+
+    PROMPT is read from standard input when it is omitted or "-".
+    """
     import msgspec  # noqa: PLC0415
 
     from ctxbackends._chat.events import Loading, PromptProgress, TextDelta  # noqa: PLC0415
@@ -154,7 +156,6 @@ async def chat(
     if answer.refusal:
         click.echo(f"the model refused: {printable(answer.refusal, err=True)}", err=True)
     if answer.finish_reason != "stop":
-        click.echo(
-            f"(finish_reason {answer.finish_reason}: the answer is not as long as the model would have made it)",
-            err=True,
-        )
+        truncated = answer.finish_reason == "length" and max_tokens is not None
+        reason = "max_tokens reached" if truncated else f"finish_reason {answer.finish_reason}"
+        click.echo(f"(truncated: {reason})", err=True)

@@ -1,4 +1,4 @@
-"""The options that choose a backend, and the backend that they choose."""
+"""The options that select a backend, and the selected backend."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ R = TypeVar("R")
 
 @attrs.frozen
 class Choice:
-    """Which backend a command is for, as the options say."""
+    """The options that select a backend."""
 
     backend: str | None
     endpoint: str | None
@@ -29,14 +29,16 @@ class Choice:
 
 @asynccontextmanager
 async def opened(choice: Choice, *, airgap: bool = False) -> AsyncIterator[Any]:
-    """The chosen backend, in a registry of its own. ``airgap`` adds to what the file says."""
+    """Open the selected backend; ``airgap`` turns it on even if the file does not."""
     async with registry_of(choice, airgap=airgap) as registry:
         yield registry.resolve(choice.backend if choice.endpoint is None else None)
 
 
 def registry_of(choice: Choice, *, airgap: bool = False) -> Any:
-    """The backends that ``choice`` is made among: those of .ctxrc, or the one of the command line. ``airgap`` adds to
-    what the file says."""
+    """Return a registry with the backends of .ctxrc, or the one on the command line.
+
+    ``airgap`` turns it on even if the file does not.
+    """
     from ctxbackends._config.backend_config import BackendConfig  # noqa: PLC0415  # aiohttp is loaded only when a request is made
     from ctxbackends._config.reader import airgap_of, find_ctxrc  # noqa: PLC0415
     from ctxbackends._http.addresses import is_loopback  # noqa: PLC0415
@@ -44,34 +46,36 @@ def registry_of(choice: Choice, *, airgap: bool = False) -> Any:
 
     if choice.endpoint is None:
         return Registry.from_ctxrc(airgap=airgap)
-    # An endpoint on the command line takes no key from .ctxrc or a default variable: a key goes to its own endpoint
-    # alone.
+    # For an endpoint on the command line, no key is taken from .ctxrc or a default variable: a key is sent only to its
+    # own endpoint.
     kind = choice.backend or "openai-compatible"
     config = BackendConfig(name=kind, type=kind, endpoint=choice.endpoint, api_key_env=choice.api_key_env or "")
-    # An option is no way out of what the file forbids. Loopback needs no look: it works with a file that is broken.
+    # An option cannot bypass the file's airgap. Loopback is always allowed, so it works with an invalid file too.
     path = None if is_loopback(urlsplit(config.endpoint or "").hostname or "") else find_ctxrc()
     return Registry([config], airgap=airgap or (path is not None and airgap_of(path)))
 
 
 def backend_options(command: Callable[Concatenate[Choice, P], Coroutine[Any, Any, R]]) -> Callable[..., R]:
-    """The options that choose a backend, and the event loop under the command."""
+    """Add the options that select a backend, and run the command in an event loop."""
 
     @debug_option
-    @click.option("--backend", "-b", metavar="NAME", help="A backend of .ctxrc; with --endpoint, a backend type.")
-    @click.option("--endpoint", metavar="URL", help="Talk to this server, without .ctxrc.")
     @click.option(
-        "--api-key-env", metavar="VARIABLE", help="With --endpoint: the environment variable that holds the API key."
+        "--backend", "-b", metavar="NAME", help="Name of a backend in .ctxrc; with --endpoint, a backend type."
+    )
+    @click.option("--endpoint", metavar="URL", help="Use this server instead of a backend in .ctxrc.")
+    @click.option(
+        "--api-key-env", metavar="VARIABLE", help="With --endpoint: environment variable that contains the API key."
     )
     @wraps(command)
     def run(
         backend: str | None, endpoint: str | None, api_key_env: str | None, *args: P.args, **options: P.kwargs
     ) -> R:
         if endpoint is None and api_key_env is not None:
-            raise click.UsageError("--api-key-env goes with --endpoint; in .ctxrc it is the backend's api_key_env")
+            raise click.UsageError("--api-key-env requires --endpoint; for a backend in .ctxrc, set api_key_env there")
         from ctxbackends._profiles.builtin import PROFILES  # noqa: PLC0415  # help needs none of it
 
         if endpoint is not None and backend is not None and backend not in PROFILES:
-            raise click.UsageError(f"with --endpoint, --backend is a backend type: {', '.join(PROFILES)}")
+            raise click.UsageError(f"with --endpoint, --backend must be a backend type: {', '.join(PROFILES)}")
         return asyncio.run(command(Choice(backend, endpoint, api_key_env), *args, **options))
 
     return run

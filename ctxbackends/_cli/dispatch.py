@@ -1,5 +1,7 @@
-"""Which arguments of ``ctx`` are for this package, and how all others reach the next ``ctx`` on the PATH, such as the
-Go tool of that name. Needs neither click nor rich."""
+"""Decide which arguments of ``ctx`` are for this package, and pass all others to the next ``ctx`` on the PATH.
+
+The next one is usually the Go tool of that name. Imports neither click nor rich.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ import sys
 from collections.abc import Collection, Sequence
 
 TRAIL = "CTXBACKENDS_HANDED_ON"
-"""Environment variable: the process that handed on, how often that happened in a row, and what it started."""
+"""Environment variable with the process that passed its arguments on, the number of hops, and the programs started."""
 
 _FLAGS = ("--debug", "--version", "--help", "-h")
 # Where the Go tool has a command of the same name, the option tells ours.
@@ -18,7 +20,7 @@ _MAX_LAUNCHER_SIZE = 1024 * 1024  # a launcher has a few hundred bytes, on Windo
 
 
 def is_ours(arguments: Sequence[str]) -> bool:
-    """Whether this package has the command. Bare ``ctx`` with its own flags is; an option of another program is not."""
+    """Return whether this package has the command. Bare ``ctx`` with its flags is ours; unknown options are not."""
     word, rest = _split(arguments)
     if word in _OPTION_OF_OURS:
         return _has_option(_OPTION_OF_OURS[word], rest)
@@ -26,7 +28,7 @@ def is_ours(arguments: Sequence[str]) -> bool:
 
 
 def _split(arguments: Sequence[str]) -> tuple[str | None, Sequence[str]]:
-    """The first argument that is not a flag of ours, and those after it."""
+    """Return the first argument that is not a flag of ours, and those after it."""
     at = 0
     while at < len(arguments) and arguments[at] in _FLAGS:
         at += 1
@@ -45,8 +47,11 @@ def _has_option(option: str, arguments: Sequence[str]) -> bool:
 
 
 def find_next(excluded: Collection[str] = ()) -> str | None:
-    """The first ``ctx`` on the PATH that does not belong to this package, in whatever environment that is installed.
-    ``excluded``: real paths to pass over."""
+    """Return the first ``ctx`` on the PATH that is not a launcher of this package, from any environment.
+
+    Args:
+        excluded: Real paths to skip.
+    """
     for directory in os.environ.get("PATH", os.defpath).split(os.pathsep):
         for name in _file_names():
             path = os.path.join(directory or os.curdir, name)
@@ -63,7 +68,7 @@ def _file_names() -> list[str]:
 
 
 def _is_launcher(path: str) -> bool:
-    """Whether ``path`` is a console script of this package: this one, or that of another environment."""
+    """Return whether ``path`` is a console script of this package, in this or another environment."""
     try:
         if os.path.getsize(path) > _MAX_LAUNCHER_SIZE:
             return False
@@ -75,14 +80,17 @@ def _is_launcher(path: str) -> bool:
 
 
 def hand_on(arguments: Sequence[str]) -> int:
-    """Become the next ``ctx`` on the PATH. Returns an exit code where there is none, and on Windows, where a process
-    cannot become another program: there it waits for the end of that one."""
+    """Replace this process with the next ``ctx`` on the PATH.
+
+    Returns:
+        An exit code, if there is no such program, and on Windows, where it runs as a child process.
+    """
     depth, tried = _read_trail()
     path = find_next(tried)
     if path is None:
-        return _complain(_unknown(arguments), code=2)
+        return _print_error(_describe_unknown(arguments), code=2)
     if depth >= _MAX_DEPTH:
-        return _complain(f"{path} starts this ctx again; remove it from the PATH", code=1)
+        return _print_error(f"{path} starts this ctx again; remove it from the PATH", code=1)
     os.environ[TRAIL] = "\n".join((str(os.getpid()), str(depth + 1), *tried, os.path.realpath(path)))
     if sys.platform == "win32":
         return run_and_wait([path, *arguments])
@@ -90,15 +98,15 @@ def hand_on(arguments: Sequence[str]) -> int:
     try:
         os.execv(path, ["ctx", *arguments])  # noqa: S606  # the user's own program, with the user's arguments
     except OSError as error:
-        return _complain(f"{path} cannot be started: {error.strerror}", code=1)
+        return _print_error(f"cannot start {path}: {error.strerror}", code=1)
 
 
 def _read_trail() -> tuple[int, tuple[str, ...]]:
-    """How often arguments were handed on, one process below the other, and which programs led back to here.
+    """Return the number of hops so far, and the programs that led back to this process.
 
-    A launcher that is not recognised (a shim of pyenv, a shell script) becomes this program again: then the process is
-    the same one, and the next ``ctx`` is taken. In a child process the same program is right once more, as where the
-    other ``ctx`` calls ``ctx``; there only the depth ends a loop.
+    An unrecognised launcher (a pyenv shim, a shell script) becomes this program again in the same process, so it is
+    skipped. In a child process it is allowed again, since the other ``ctx`` may call ``ctx``; only the depth ends a
+    loop there.
     """
     try:
         process, depth, *tried = os.environ.pop(TRAIL, "").split("\n")
@@ -108,16 +116,15 @@ def _read_trail() -> tuple[int, tuple[str, ...]]:
 
 
 def run_and_wait(command: Sequence[str]) -> int:
-    """Run ``command`` on these streams, and return its exit code. A Ctrl-C is left to it: the console sends it to both
-    processes."""
-    import signal  # noqa: PLC0415  # only who hands on pays for it
+    """Run ``command`` on these streams and return its exit code; a Ctrl-C is handled by it, not here."""
+    import signal  # noqa: PLC0415  # only needed to pass arguments on
     import subprocess  # noqa: PLC0415
 
     signal.signal(signal.SIGINT, lambda *_: None)  # not SIG_IGN, which a child inherits
     try:
         code = subprocess.run(command, check=False).returncode
     except OSError as error:
-        return _complain(f"{command[0]} cannot be started: {error.strerror}", code=1)
+        return _print_error(f"cannot start {command[0]}: {error.strerror}", code=1)
     # Windows has 32 bits without a sign, and sys.exit() takes a C long.
     return code - 2**32 if code >= 2**31 else code
 
@@ -131,8 +138,8 @@ def _restore_signals() -> None:
             signal.signal(getattr(signal, name), signal.SIG_DFL)
 
 
-def _unknown(arguments: Sequence[str]) -> str:
-    from ctxbackends._cli.commands import VERBS  # noqa: PLC0415  # only who fails pays for it
+def _describe_unknown(arguments: Sequence[str]) -> str:
+    from ctxbackends._cli.commands import VERBS  # noqa: PLC0415  # only needed on failure
 
     word, _ = _split(arguments)
     option = _OPTION_OF_OURS.get(word or "")
@@ -142,14 +149,14 @@ def _unknown(arguments: Sequence[str]) -> str:
     elif word in VERBS:
         advice = f"did you mean ctx ai {word}?"
     else:
-        advice = "run ctx --help for its commands"
+        advice = "see ctx --help"
     return (
-        f"no such command: {name}; this ctx belongs to the Python package ctxbackends ({advice}), and the Go tool ctx "
-        "(https://ctx.ist), which has other commands, is not on the PATH"
+        f"no such command: {name}; this is the ctx of the Python package ctxbackends ({advice}); the Go tool ctx "
+        "(https://ctx.ist) is not on the PATH"
     )
 
 
-def _complain(text: str, *, code: int) -> int:
+def _print_error(text: str, *, code: int) -> int:
     if sys.stderr is not None:
         sys.stderr.write(f"ctx: {text}\n")
     return code

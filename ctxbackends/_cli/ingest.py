@@ -1,5 +1,4 @@
-"""The commands extract, compact and ingest: one run each, from inputs to a proposal. Thin: the run is
-:class:`ctxbackends.knowledge.Run`; here are the options, the progress and the words."""
+"""The commands extract, compact and ingest: options and output of a :class:`ctxbackends.knowledge.Run`."""
 
 from __future__ import annotations
 
@@ -14,7 +13,7 @@ import attrs
 import click
 
 from ctxbackends._cli.backends import Choice, backend_options, opened
-from ctxbackends._cli.options import kinds_named, out_option
+from ctxbackends._cli.options import out_option, parse_kinds
 from ctxbackends._cli.terminal import PLAIN_INTERVAL, Waiting, print_json, printable, utf8, waiting
 from ctxbackends._util.text import pluralize
 from ctxbackends.knowledge._extract.options import RunOptions
@@ -26,7 +25,7 @@ _DOCUMENTS = "decisions,tasks,risks,terms"
 
 @attrs.frozen(kw_only=True)
 class Options:
-    """What the three commands have in common."""
+    """The options that the three commands share."""
 
     run: RunOptions
     out: Path | None
@@ -36,7 +35,7 @@ class Options:
 
 
 def run_options(flag: str, kinds: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """The options of a run; ``flag`` names the kinds."""
+    """Add the options of a run; ``flag`` is the option for the kinds."""
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         @click.option(
@@ -45,32 +44,38 @@ def run_options(flag: str, kinds: str) -> Callable[[Callable[..., Any]], Callabl
             metavar="KINDS",
             default=kinds,
             show_default=True,
-            callback=kinds_named,
-            help=f"What to take out: some of {', '.join(PLURALS)}.",
+            callback=parse_kinds,
+            help=f"Kinds to extract: any of {', '.join(PLURALS)}.",
         )
         @click.option(
-            "--model", metavar="NAME", callback=utf8, help="The model, in the place of the backend's default_model."
+            "--model", metavar="NAME", callback=utf8, help="Model to use instead of the backend's default_model."
         )
         @out_option
-        @click.option("--dry-run", is_flag=True, help="Show what would be read and sent; ask no model, write nothing.")
+        @click.option(
+            "--dry-run", is_flag=True, help="Show what would be read and sent; send no prompt, write nothing."
+        )
         @click.option(
             "--resume/--no-resume",
             default=None,
-            help="Go on where a run of the same inputs ended half-way, or start anew.",
+            help="Continue an interrupted run of the same inputs, or start over.",
         )
         @click.option(
-            "--max-concurrency", type=click.IntRange(min=1), help="Requests at once; the server's slots by default."
+            "--max-concurrency",
+            type=click.IntRange(min=1),
+            help="Maximum number of concurrent requests; the server's slots by default.",
         )
-        @click.option("--chunk-tokens", type=click.IntRange(min=1), help="The most that one request shows of an input.")
-        @click.option("--allow-unenforced", is_flag=True, help="Ask a server that does not hold answers to a schema.")
-        @click.option("--skip-failed", is_flag=True, help="Go on without a part that the model cannot answer.")
-        @click.option("--json", "as_json", is_flag=True, help="Print events as JSON, one a line.")
+        @click.option("--chunk-tokens", type=click.IntRange(min=1), help="Maximum number of input tokens per request.")
+        @click.option("--allow-unenforced", is_flag=True, help="Use a server that does not enforce schemas.")
+        @click.option("--skip-failed", is_flag=True, help="Continue without chunks that the model cannot answer.")
+        @click.option("--json", "as_json", is_flag=True, help="Print events as JSON, one per line.")
         @backend_options
         @wraps(command)
-        async def run(choice: Choice, *arguments: Any, **given: Any) -> None:
-            of_run = RunOptions(**{name: given.pop(name) for name in attrs.fields_dict(RunOptions)})
-            options = Options(run=of_run, **{name: given.pop(name) for name in ("out", "dry_run", "resume", "as_json")})
-            await command(choice, options, *arguments, **given)
+        async def run(choice: Choice, *arguments: Any, **values: Any) -> None:
+            run_options = RunOptions(**{name: values.pop(name) for name in attrs.fields_dict(RunOptions)})
+            options = Options(
+                run=run_options, **{name: values.pop(name) for name in ("out", "dry_run", "resume", "as_json")}
+            )
+            await command(choice, options, *arguments, **values)
 
         return run
 
@@ -78,16 +83,16 @@ def run_options(flag: str, kinds: str) -> Callable[[Callable[..., Any]], Callabl
 
 
 def _paths(context: click.Context, _: click.Parameter, value: Sequence[str]) -> list[Any]:
-    """The inputs; standard input, where it is one, is read to its end."""
-    # Now, and not in the event loop: asyncio.run puts off a Ctrl-C until the loop runs again.
-    return [_stdin() if one == "-" and not context.resilient_parsing else one for one in value]
+    """Return the inputs; standard input is read to its end."""
+    # Read before the event loop starts: asyncio.run delays a Ctrl-C until the loop runs again.
+    return [_read_stdin() if one == "-" and not context.resilient_parsing else one for one in value]
 
 
-def _stdin() -> Any:
+def _read_stdin() -> Any:
     from ctxbackends.knowledge._sources.text import StdinSource  # noqa: PLC0415  # help needs none of it
 
     if sys.stdin is None or sys.stdin.isatty():
-        raise click.UsageError("no text: pass it on standard input, as in ctxbackends extract < notes.md")
+        raise click.UsageError("no input; pass text on standard input, as in ctxbackends extract < notes.md")
     source = StdinSource(sys.stdin.buffer)
     source.spool()
     return source
@@ -97,7 +102,7 @@ def _stdin() -> Any:
 @click.argument("paths", metavar="", nargs=-1, callback=lambda c, p, _: _paths(c, p, ["-"]))
 @run_options("--kinds", _SESSION)
 async def extract(choice: Choice, options: Options, paths: list[Any]) -> None:
-    """Take decisions and the like out of the text on standard input, into one proposal."""
+    """Extract decisions and tasks from the text on standard input into one proposal."""
     await _run(choice, options, paths, command="ai extract")
 
 
@@ -105,32 +110,32 @@ async def extract(choice: Choice, options: Options, paths: list[Any]) -> None:
 @click.argument("paths", metavar="INPUT", nargs=1, callback=lambda c, p, value: _paths(c, p, [value]))
 @run_options("--emit", _SESSION)
 async def compact(choice: Choice, options: Options, paths: list[Any]) -> None:
-    """Take decisions and the like out of a session transcript, into one proposal.
+    """Extract decisions and tasks from a session transcript into one proposal.
 
     INPUT is a .jsonl transcript of Claude Code or Cursor, or text.
     """
-    await _run_found(choice, options, paths, command="compact")
+    await _find_and_run(choice, options, paths, command="compact")
 
 
 @click.command()
 @click.argument("paths", metavar="INPUT...", nargs=-1, required=True, callback=_paths)
 @run_options("--extract", _DOCUMENTS)
 async def ingest(choice: Choice, options: Options, paths: list[Any]) -> None:
-    """Take decisions and the like out of documents, into one proposal.
+    """Extract decisions and tasks from documents into one proposal.
 
     INPUT is a file (text, Markdown, PDF, DOCX, .jsonl transcript), a directory, a glob, or - for standard input.
     .gitignore is respected in directories and globs.
     """
-    await _run_found(choice, options, paths, command="ingest")
+    await _find_and_run(choice, options, paths, command="ingest")
 
 
-async def _run_found(choice: Choice, options: Options, paths: Sequence[Any], *, command: str) -> None:
+async def _find_and_run(choice: Choice, options: Options, paths: Sequence[Any], *, command: str) -> None:
     from anyio.to_thread import run_sync  # noqa: PLC0415
 
     from ctxbackends.knowledge._sources.find import find_sources  # noqa: PLC0415
 
-    found = await run_sync(find_sources, paths)
-    await _run(choice, options, found.sources, command=command, skipped=found.skipped)
+    discovery = await run_sync(find_sources, paths)
+    await _run(choice, options, discovery.sources, command=command, skipped=discovery.skipped)
 
 
 async def _run(
@@ -153,36 +158,37 @@ async def _run(
         resume=options.resume,
         skipped=tuple(skipped),
     )
-    inside = False
+    only_private = False
     if run.has_redacted:
-        # What is only for this network goes over connections that are held to it: a name may lead elsewhere later on,
-        # and a proxy may take it anywhere.
-        async with opened(choice) as looked_at:
-            inside = await is_private(looked_at.endpoint)
-    async with opened(choice, airgap=inside) as backend:
+        # Redacted files are sent only with airgap on: a host name could resolve to another address later, and a proxy
+        # could send them elsewhere.
+        async with opened(choice) as candidate:
+            only_private = await is_private(candidate.endpoint)
+    async with opened(choice, airgap=only_private) as backend:
         with waiting() as line:
-            show: Shown | JSONLines = JSONLines() if options.as_json else Shown(line)
+            output: TextOutput | JSONLines = JSONLines() if options.as_json else TextOutput(line)
             if options.dry_run:
-                plan = await run.plan(backend, on_event=show.event)
+                plan = await run.plan(backend, on_event=output.event)
                 line.stop()
-                show.plan(plan)
+                output.plan(plan)
                 return
-            outcome = await run.propose(backend, on_event=show.event, on_row=show.row)
+            outcome = await run.propose(backend, on_event=output.event, on_row=output.row)
             line.stop()
-            show.outcome(outcome)
+            output.outcome(outcome)
 
 
-# --- what is shown --------------------------------------------------------------------------------------
+# --- output ---------------------------------------------------------------------------------------------
 
 
-class Shown:
-    """For people: a live line on a terminal, a line every few seconds elsewhere; the end on standard output."""
+class TextOutput:
+    """Output for people: a live line on a terminal, a line every few seconds elsewhere."""
 
     def __init__(self, line: Waiting) -> None:
         self._line = line
         self._last = time.monotonic()
 
     def event(self, event: Any) -> None:
+        """Show the progress of a run."""
         from ctxbackends._chat.events import Loading  # noqa: PLC0415
         from ctxbackends.knowledge._extract.progress import Progress, ResumePoint  # noqa: PLC0415
         from ctxbackends.knowledge._sources.base import SkippedInput  # noqa: PLC0415
@@ -210,44 +216,47 @@ class Shown:
             click.echo(str(progress), err=True)
 
     def row(self, row: Any) -> None:
-        """Each is in the proposal: nothing is shown twice."""
+        """Print nothing: rows are in the proposal."""
 
     def plan(self, plan: Any) -> None:
+        """Show the plan of a dry run."""
         for one in plan.inputs:
             click.echo(f"{printable(one.name)}  {one.size:,} bytes")
-        context = f"{plan.context_length} tokens" if plan.context_length else "not told"
+        context = f"{plan.context_length} tokens" if plan.context_length else "unknown"
         chunks = f"{pluralize(plan.chunks, 'chunk')} of at most {plan.chunk_tokens} tokens"
-        click.echo(f"{chunks} would go to {plan.model or 'no model'} at {plan.endpoint} (context: {context})")
+        click.echo(f"{chunks} would be sent to {plan.model or 'no model'} at {plan.endpoint} (context: {context})")
         if plan.masked:
             click.echo(f"{pluralize(plan.masked, 'secret')} would be masked")
 
     def outcome(self, outcome: Any) -> None:
+        """Show the report; print the path of the proposal."""
         report = outcome.report
         if report.masked:
-            click.echo(f"{pluralize(report.masked, 'secret')} masked before anything was sent", err=True)
+            click.echo(f"{pluralize(report.masked, 'secret')} masked before sending", err=True)
         if outcome.path is None:
-            click.echo(f"nothing found in {pluralize(report.chunks, 'chunk')}; nothing was written", err=True)
+            click.echo(f"nothing found in {pluralize(report.chunks, 'chunk')}; no proposal written", err=True)
             return
         known = sum(row.known_at is not None for row in outcome.rows)
         parts = [pluralize(len(outcome.rows), "row")]
         parts += [f"{known} already in .context"] if known else []
         parts += [f"{report.quarantined} quarantined"] if report.quarantined else []
-        parts += [f"{pluralize(len(report.skipped), 'part')} not read"] if report.skipped else []
+        parts += [f"{pluralize(len(report.skipped), 'part')} skipped"] if report.skipped else []
         click.echo(f"{', '.join(parts)} in {pluralize(report.chunks, 'chunk')}, {report.elapsed:.1f} s", err=True)
         click.echo(str(outcome.path))
         if outcome.rows:
             click.echo(f"review them: ctxbackends proposals review {outcome.path.stem}", err=True)
         else:
-            click.echo(f"see them: ctxbackends proposals show {outcome.path.stem} --quarantined", err=True)
+            click.echo(f"show them: ctxbackends proposals show {outcome.path.stem} --quarantined", err=True)
 
 
 _EVENT_NAMES = {"SkippedInput": "skipped", "QuarantinedRow": "quarantined", "ResumePoint": "resume_point"}
 
 
 class JSONLines:
-    """For programs: an object a line on standard output; ``event`` says what it is."""
+    """Output for programs: one JSON object per line, with its kind in ``event``."""
 
     def event(self, event: Any) -> None:
+        """Print the progress of a run."""
         import msgspec  # noqa: PLC0415
 
         name = _EVENT_NAMES.get(type(event).__name__) or type(event).__name__.lower()
@@ -257,16 +266,19 @@ class JSONLines:
         self._print(name, msgspec.to_builtins(event) | more)
 
     def row(self, row: Any) -> None:
+        """Print a row that was found."""
         import msgspec  # noqa: PLC0415
 
         self._print("row", msgspec.to_builtins(row))
 
     def plan(self, plan: Any) -> None:
+        """Print the plan of a dry run."""
         import msgspec  # noqa: PLC0415
 
         self._print("plan", msgspec.to_builtins(plan))
 
     def outcome(self, outcome: Any) -> None:
+        """Print the report."""
         import msgspec  # noqa: PLC0415
 
         path = None if outcome.path is None else str(outcome.path)

@@ -1,5 +1,4 @@
-"""Errors in words for people: what happened, and what to do about it. Facts come from the exceptions; nothing is
-decided here."""
+"""Format exceptions for the terminal: the error, and a hint on what to do about it."""
 
 from __future__ import annotations
 
@@ -25,48 +24,46 @@ from ctxbackends.errors import (
 E = TypeVar("E", bound=BackendError)
 
 
-def worded(error: BaseException) -> str | None:
-    """One sentence, and a hint where there is one; None for an error that is no one's fault but the program's."""
+def format_error(error: BaseException) -> str | None:
+    """Return the message and a hint, if there is one; None for a programming error."""
     if isinstance(error, BackendError):
-        hint = _hint(error)
+        hint = _find_hint(error)
         return f"{error}\n  {hint}" if hint else str(error)
     if isinstance(error, OSError) and error.strerror is not None:
         return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
     return None
 
 
-def _authentication(error: AuthenticationError) -> str:
+def _hint_authentication(error: AuthenticationError) -> str:
     if error.key_source is None:
-        return "no key was sent; name its environment variable with api_key_env in .ctxrc"
+        return "no API key was sent; set api_key_env in .ctxrc to the name of its environment variable"
     return f"the key came from {error.key_source}"
 
 
-def _overflow(error: ContextOverflowError) -> str:
+def _hint_overflow(error: ContextOverflowError) -> str:
     if error.input_tokens is None or error.context_length is None:
         return "shorten the prompt, or give the server a larger context (ollama, lmstudio: context_length in .ctxrc)"
     numbers = f"the prompt has {error.input_tokens} tokens and the context {error.context_length}"
     return f"{numbers}; shorten it, or give the server a larger context (ollama, lmstudio: context_length in .ctxrc)"
 
 
-def _connection(error: APIConnectionError) -> str:
+def _hint_connection(error: APIConnectionError) -> str:
     if error.refused:
         return (
-            "is the server running there? ctxbackends serve MODEL.gguf starts one, "
-            "ctxbackends setup --backend corrects the endpoint"
+            "is the server running? start one with ctxbackends serve MODEL.gguf, "
+            "or correct the endpoint with ctxbackends setup --backend"
         )
-    return "" if error.sent else "check the endpoint in .ctxrc; ctxbackends setup --backend corrects it"
+    return "" if error.sent else "check the endpoint in .ctxrc; correct it with ctxbackends setup --backend"
 
 
-def _interrupted(error: StreamInterruptedError) -> str:
+def _hint_interrupted(error: StreamInterruptedError) -> str:
     count = len(error.partial.text)
-    return f"{count} characters had arrived; they are not a whole answer" if count else ""
+    return f"{count} characters were received; the answer is incomplete" if count else ""
 
 
-def _failed(error: InternalServerError) -> str:
+def _hint_proxy(error: InternalServerError) -> str:
     if error.status_code == 502 and error.message is None:
-        return (
-            "a proxy says that the server behind it is not there; where it is starting, ctxbackends ping waits for it"
-        )
+        return "a proxy could not reach the server; if it is starting, wait for it with ctxbackends ping"
     return ""
 
 
@@ -77,33 +74,33 @@ def _for(kind: type[E], hint: Callable[[E], str]) -> tuple[type[BackendError], _
     return kind, lambda error: hint(error) if isinstance(error, kind) else ""
 
 
-def _died(error: ServerDiedError) -> str:
+def _hint_exit(error: ServerDiedError) -> str:
     if error.exit_code is None:
-        return "look at the server's own log for the reason"
+        return "see the server's log for the reason"
     if error.exit_code < 0:
-        return "something outside ended it; is there memory enough for the model?"
-    return "above is the end of llama.cpp's log; if it calls the file corrupted or incomplete, fetch the file again"
+        return "it was killed from outside; is there enough memory for the model?"
+    return "see the end of llama.cpp's log above; if it reports a corrupted or incomplete file, download the file again"
 
 
-# First match wins: the special before the general.
+# The first match wins, so subclasses come first.
 _HINTS: tuple[tuple[type[BackendError], _Hint], ...] = (
-    _for(AuthenticationError, _authentication),
-    _for(ContextOverflowError, _overflow),
-    _for(ModelLoadingError, lambda _: "the model is still loading; wait longer with ready_timeout in .ctxrc"),
-    _for(ModelNotFoundError, lambda _: "ctxbackends models lists the models that it has"),
-    _for(NotFoundError, lambda _: "is this the endpoint of a model server? it needs no /v1 at its end"),
+    _for(AuthenticationError, _hint_authentication),
+    _for(ContextOverflowError, _hint_overflow),
+    _for(ModelLoadingError, lambda _: "the model is still loading; raise ready_timeout in .ctxrc to wait longer"),
+    _for(ModelNotFoundError, lambda _: "list the available models with ctxbackends models"),
+    _for(NotFoundError, lambda _: "is this the endpoint of a model server? write it without /v1"),
     _for(EmptyModelListError, lambda _: "load or pull a model on the server first"),
     _for(
         NoModelError,
-        lambda _: "name one with --model, or write default_model into .ctxrc with ctxbackends setup --model",
+        lambda _: "pass --model, or set default_model in .ctxrc with ctxbackends setup --model",
     ),
-    _for(InternalServerError, _failed),
-    _for(ServerDiedError, _died),
+    _for(InternalServerError, _hint_proxy),
+    _for(ServerDiedError, _hint_exit),
     _for(IncompleteOutputError, lambda _: "raise max_tokens"),
-    _for(StreamInterruptedError, _interrupted),
-    _for(APIConnectionError, _connection),
+    _for(StreamInterruptedError, _hint_interrupted),
+    _for(APIConnectionError, _hint_connection),
 )
 
 
-def _hint(error: BackendError) -> str:
+def _find_hint(error: BackendError) -> str:
     return next((hint(error) for kind, hint in _HINTS if isinstance(error, kind)), "")

@@ -1,4 +1,4 @@
-"""Options that the commands that ask a model share with those that ask none. Imports no backend."""
+"""Options shared by commands with and without a model. Imports no backend."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ out_option = click.option(
     "--out",
     metavar="DIR",
     type=click.Path(path_type=Path),
-    help="Where proposals are; .context/proposals by default.",
+    help="Directory of the proposals; .context/proposals by default.",
 )
 
 
-def kinds_named(_: click.Context, __: click.Parameter, value: str | None) -> tuple[Kind, ...]:
-    """The kinds of a comma-separated list; all of them where there is none."""
+def parse_kinds(_: click.Context, __: click.Parameter, value: str | None) -> tuple[Kind, ...]:
+    """Return the kinds in a comma-separated list; all kinds without one."""
     try:
         return kinds_of(value.split(",")) if value is not None else tuple(Kind)
     except ValueError as error:

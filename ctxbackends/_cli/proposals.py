@@ -1,5 +1,4 @@
-"""The commands below ``proposals``: what was taken out, for a person to accept, reject and edit. No command here asks a
-model, and none imports a backend."""
+"""The commands of ``proposals``: list, show, review, edit and export. They use no model and import no backend."""
 
 from __future__ import annotations
 
@@ -14,9 +13,9 @@ from typing import Any
 import click
 import msgspec
 
-from ctxbackends._cli.options import kinds_named, out_option
+from ctxbackends._cli.options import out_option, parse_kinds
 from ctxbackends._cli.root import debug_option
-from ctxbackends._cli.rows import in_editor, row_text
+from ctxbackends._cli.rows import edit_row, format_row
 from ctxbackends._cli.terminal import print_json, print_table, printable, utf8
 from ctxbackends._util.files import create_file
 from ctxbackends.knowledge._errors import ProposalError, wrap_write_errors
@@ -38,14 +37,14 @@ _MARKS = {"accepted": "accepted", "rejected": "rejected", "undecided": "-"}
 
 @click.group()
 def proposals() -> None:
-    """Review what was taken out of sessions and documents.
+    """Review and export proposals.
 
-    PROPOSAL is an id, its beginning, the name after the time, or "latest".
+    PROPOSAL is an ID, the beginning of one, the name after the time, or "latest".
     """
 
 
-def place_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """``--out``, and the directory that it or the nearest ``.context`` means."""
+def directory_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--out``, and pass its directory or that of the nearest ``.context``."""
 
     @debug_option
     @out_option
@@ -64,8 +63,8 @@ rows_argument = click.argument("rows", metavar="ROW...", nargs=-1)
 _ROW = re.compile(r"[a-z][0-9]+")
 
 
-def _opened(directory: Path, name: str, rows: Iterable[str] = ()) -> tuple[Review, list[str]]:
-    """The proposal and the rows that are meant. Where the first argument names a row, the proposal is the latest."""
+def _open_review(directory: Path, name: str, rows: Iterable[str] = ()) -> tuple[Review, list[str]]:
+    """Return the proposal and the names of rows. If the first argument names a row, the proposal is the latest."""
     named = list(rows)
     if _ROW.fullmatch(name):
         name, named = LATEST, [name, *named]
@@ -75,32 +74,32 @@ def _opened(directory: Path, name: str, rows: Iterable[str] = ()) -> tuple[Revie
     return review, named
 
 
-def _chosen(review: Review, named: list[str], every: bool) -> list[str]:
+def _select_rows(review: Review, named: list[str], every: bool) -> list[str]:
     if every == bool(named):
         raise click.UsageError(
-            "name rows (d1 t2), or all of them with --all; ctxbackends proposals review goes through them"
+            "pass rows (such as d1 t2) or --all; to decide them one by one, run ctxbackends proposals review"
         )
     return list(review.proposal.rows_by_name()) if every else named
 
 
-# --- looking --------------------------------------------------------------------------------------------
+# --- showing --------------------------------------------------------------------------------------------
 
 
 @proposals.command("list")
 @json_option
-@place_option
+@directory_option
 def list_(directory: Path, as_json: bool) -> None:
-    """List the proposals, the newest last."""
-    found = [_told(path) for path in list_proposals(directory)]
+    """List the proposals, newest last."""
+    summaries = [_summarize(path) for path in list_proposals(directory)]
     if as_json:
-        print_json(found)
-    elif found:
-        print_table([{name: str(value) for name, value in _listed(one).items()} for one in found])
+        print_json(summaries)
+    elif summaries:
+        print_table([{name: str(value) for name, value in _build_row(one).items()} for one in summaries])
     else:
         click.echo(f"no proposals in {directory}", err=True)
 
 
-def _told(path: Path) -> dict[str, Any]:
+def _summarize(path: Path) -> dict[str, Any]:
     try:
         review = Review(path)
     except ProposalError as error:
@@ -120,7 +119,7 @@ def _told(path: Path) -> dict[str, Any]:
     }
 
 
-def _listed(one: dict[str, Any]) -> dict[str, Any]:
+def _build_row(one: dict[str, Any]) -> dict[str, Any]:
     if one["problem"]:
         return dict.fromkeys(("id", "rows", "accepted", "rejected", "quarantined", "model", "problem"), "") | {
             "id": one["id"],
@@ -132,12 +131,12 @@ def _listed(one: dict[str, Any]) -> dict[str, Any]:
 @proposals.command()
 @one_argument
 @rows_argument
-@click.option("--quarantined", is_flag=True, help="Show what is not believed, and why.")
+@click.option("--quarantined", is_flag=True, help="Show the quarantined rows and the reasons.")
 @json_option
-@place_option
+@directory_option
 def show(directory: Path, proposal: str, rows: tuple[str, ...], quarantined: bool, as_json: bool) -> None:
-    """Show a proposal, or some of its rows, with what was decided."""
-    review, chosen = _opened(directory, proposal, rows)
+    """Show a proposal, or some of its rows, with the decisions."""
+    review, chosen = _open_review(directory, proposal, rows)
     named = review.rows()
     wanted = {name: named[name] for name in chosen} if chosen else named
     if as_json:
@@ -148,7 +147,7 @@ def show(directory: Path, proposal: str, rows: tuple[str, ...], quarantined: boo
     click.echo(printable(f"{facts.id}: {len(named)} rows from {sources}"))
     for name, row in wanted.items():
         click.echo()
-        click.echo(printable(row_text(review, name, row)))
+        click.echo(printable(format_row(review, name, row)))
     hidden = review.proposal.quarantined
     if quarantined:
         for number, one in enumerate(hidden, 1):
@@ -186,28 +185,28 @@ def _as_json(review: Review, wanted: dict[str, Row]) -> dict[str, Any]:
 @one_argument
 @rows_argument
 @click.option("--all", "every", is_flag=True, help="All rows.")
-@place_option
+@directory_option
 def accept(directory: Path, proposal: str, rows: tuple[str, ...], every: bool) -> None:
-    """Accept rows: they are right."""
-    review, chosen = _opened(directory, proposal, rows)
-    review.accept(_chosen(review, chosen, every))
-    _say_states(review)
+    """Accept rows."""
+    review, chosen = _open_review(directory, proposal, rows)
+    review.accept(_select_rows(review, chosen, every))
+    _print_states(review)
 
 
 @proposals.command()
 @one_argument
 @rows_argument
 @click.option("--all", "every", is_flag=True, help="All rows.")
-@click.option("--reason", metavar="TEXT", default="", callback=utf8, help="Why; it is kept.")
-@place_option
+@click.option("--reason", metavar="TEXT", default="", callback=utf8, help="The reason; it is saved.")
+@directory_option
 def reject(directory: Path, proposal: str, rows: tuple[str, ...], every: bool, reason: str) -> None:
     """Reject rows."""
-    review, chosen = _opened(directory, proposal, rows)
-    review.reject(_chosen(review, chosen, every), reason=reason)
-    _say_states(review)
+    review, chosen = _open_review(directory, proposal, rows)
+    review.reject(_select_rows(review, chosen, every), reason=reason)
+    _print_states(review)
 
 
-def _say_states(review: Review) -> None:
+def _print_states(review: Review) -> None:
     states = list(review.states().values())
     accepted, rejected, left = (states.count(state) for state in ("accepted", "rejected", "undecided"))
     click.echo(f"{review.path.stem}: {accepted} accepted, {rejected} rejected, {left} to decide", err=True)
@@ -216,77 +215,77 @@ def _say_states(review: Review) -> None:
 @proposals.command()
 @click.argument("proposal")
 @click.argument("row")
-@click.option("--set", "given", metavar="FIELD=TEXT", multiple=True, help="A field and its new text.")
-@place_option
-def edit(directory: Path, proposal: str, row: str, given: tuple[str, ...]) -> None:
-    """Change the texts of a row; its quotes stay. Without --set, your editor opens."""
-    review, _ = _opened(directory, proposal, [row])
-    if given:
-        fields = dict(_pair(one) for one in given)
+@click.option("--set", "assignments", metavar="FIELD=TEXT", multiple=True, help="A field and its new text.")
+@directory_option
+def edit(directory: Path, proposal: str, row: str, assignments: tuple[str, ...]) -> None:
+    """Change the fields of a row, but not its quotes. Without --set, open an editor."""
+    review, _ = _open_review(directory, proposal, [row])
+    if assignments:
+        fields = dict(_parse_assignment(one) for one in assignments)
     else:
         if not sys.stdin.isatty():
-            raise click.UsageError("name the fields with --set FIELD=TEXT; there is no terminal for an editor")
-        edited = in_editor(review, row)
+            raise click.UsageError("no terminal for an editor; pass the fields with --set FIELD=TEXT")
+        edited = edit_row(review, row)
         if edited is None:
-            click.echo("nothing was changed", err=True)
+            click.echo("nothing changed", err=True)
             return
         fields = edited
     changed = review.edit(row, fields)
-    click.echo(f"{row} was changed" if changed else "nothing was changed", err=True)
+    click.echo(f"{row} changed" if changed else "nothing changed", err=True)
 
 
-def _pair(given: str) -> tuple[str, str]:
-    field, equals, value = given.partition("=")
+def _parse_assignment(text: str) -> tuple[str, str]:
+    field, equals, value = text.partition("=")
     if not equals or not field.strip():
-        raise click.UsageError(f"--set takes FIELD=TEXT, and not {given!r}")
+        raise click.UsageError(f"--set must be FIELD=TEXT: {text!r}")
     return field.strip(), value
 
 
-# --- one after the other --------------------------------------------------------------------------------
+# --- review at a terminal -------------------------------------------------------------------------------
 
 _KEYS = "accept, reject, edit, skip, back or quit"
 _HELP = """\
-a  accept   the row is right
-r  reject   it is not; a reason may follow: r not a decision
-e  edit     change its texts
-s  skip     decide later (also: Enter)
-b  back     to the row before
-q  quit     what was decided is kept"""
+a  accept   accept the row
+r  reject   reject the row; a reason can follow: r not a decision
+e  edit     change its fields
+s  skip     decide later (or press Enter)
+b  back     go to the previous row
+q  quit     stop; all decisions are saved"""
 
 
 @proposals.command()
 @one_argument
-@click.option("--all", "every", is_flag=True, help="Go through rows that are decided as well.")
-@place_option
+@click.option("--all", "every", is_flag=True, help="Include rows that are already decided.")
+@directory_option
 def review(directory: Path, proposal: str, every: bool) -> None:
-    """Go through the rows that are not decided, one after the other. Each answer is kept at once."""
-    under_review, _ = _opened(directory, proposal)
+    """Decide the undecided rows one by one. Each decision is saved at once."""
+    under_review, _ = _open_review(directory, proposal)
     if not sys.stdin.isatty():
-        raise click.UsageError("this asks at a terminal; without one, use ctxbackends proposals accept and reject")
+        raise click.UsageError("review requires a terminal; use ctxbackends proposals accept and reject instead")
     names = [name for name, state in under_review.states().items() if every or state == "undecided"]
     if not names:
-        click.echo("every row is decided", err=True)
+        click.echo("all rows are decided", err=True)
     at = 0
     while at < len(names):
         name = names[at]
         click.echo(f"\n{at + 1} of {len(names)}", err=True)
-        click.echo(printable(row_text(under_review, name, under_review.rows()[name])))
+        click.echo(printable(format_row(under_review, name, under_review.rows()[name])))
         step = _answer(under_review, name)
         if step is None:
             break
         at = max(0, at + step)
-    _say_states(under_review)
+    _print_states(under_review)
     if "accepted" in under_review.states().values():
-        click.echo(f"ctxbackends proposals export {under_review.path.stem} prints what was accepted", err=True)
+        click.echo(f"print the accepted rows: ctxbackends proposals export {under_review.path.stem}", err=True)
 
 
 def _answer(under_review: Review, name: str) -> int | None:
-    """Ask until there is an answer: how far to go on, None for not at all."""
+    """Ask for a decision; return how many rows to move, None to quit."""
     while True:
-        said = click.prompt(
+        answer = click.prompt(
             "[a]ccept [r]eject [e]dit [s]kip [b]ack [q]uit", default="s", show_default=False, err=True
         ).strip()
-        key, _, rest = said.partition(" ")
+        key, _, rest = answer.partition(" ")
         match key.lower():
             case "a" | "accept":
                 under_review.accept([name])
@@ -295,7 +294,7 @@ def _answer(under_review: Review, name: str) -> int | None:
                 under_review.reject([name], reason=rest)
                 return 1
             case "e" | "edit":
-                fields = in_editor(under_review, name)
+                fields = edit_row(under_review, name)
                 if fields is not None:
                     try:
                         under_review.edit(name, fields)
@@ -311,39 +310,43 @@ def _answer(under_review: Review, name: str) -> int | None:
             case "?" | "h" | "help":
                 click.echo(_HELP, err=True)
             case _:
-                click.echo(f"{printable(key, err=True)!r} is none of {_KEYS}; ? explains them", err=True)
+                click.echo(f"unknown answer: {printable(key, err=True)!r}; use {_KEYS} (? for help)", err=True)
 
 
-# --- out of here ----------------------------------------------------------------------------------------
+# --- export ---------------------------------------------------------------------------------------------
 
 
 @proposals.command()
 @one_argument
-@click.option("--kind", "kinds", metavar="KINDS", callback=kinds_named, help=f"Some of {', '.join(PLURALS)}.")
-@click.option("--section", metavar="NAME", callback=utf8, help="The section of TASKS.md that tasks go to.")
+@click.option(
+    "--kind", "kinds", metavar="KINDS", callback=parse_kinds, help=f"Kinds to export: any of {', '.join(PLURALS)}."
+)
+@click.option("--section", metavar="NAME", callback=utf8, help="Section of TASKS.md for tasks.")
 @click.option(
     "--dir",
     "target",
     metavar="DIR",
     type=click.Path(path_type=Path),
-    help="Write a file for each row there, in the place of lines on standard output.",
+    help="Write one file per row to this directory instead of standard output.",
 )
-@place_option
+@directory_option
 def export(directory: Path, proposal: str, kinds: tuple[Kind, ...], section: str | None, target: Path | None) -> None:
-    """Print the accepted rows, a JSON object a line, as ctx decision add --json-file takes it; ctx learning add and ctx
-    task add alike."""
-    opened, _ = _opened(directory, proposal)
+    """Print the accepted rows, one JSON object per line.
+
+    The format is that of ctx decision add --json-file, ctx learning add and ctx task add.
+    """
+    opened, _ = _open_review(directory, proposal)
     rows = {
         name: row
         for name, row in opened.rows().items()
         if opened.verdict(name).state == "accepted" and row.kind in kinds
     }
-    # All of them before the first is written: one that the other tool would refuse stops the rest.
+    # All are built before the first is written, so that an invalid row stops the export.
     payloads = {
         name: build_payload(name, row, proposal=opened.path.stem, section=section) for name, row in rows.items()
     }
     if not payloads:
-        click.echo("no row of these kinds is accepted; nothing to export", err=True)
+        click.echo("nothing to export: no accepted rows of these kinds", err=True)
         return
     if target is None:
         for one in payloads.values():
@@ -358,4 +361,4 @@ def export(directory: Path, proposal: str, kinds: tuple[Kind, ...], section: str
         if created:
             click.echo(str(path))
         elif path.read_bytes() != data:
-            raise ProposalError(f"{path} is there already, and is another one; remove it, or name another --dir")
+            raise ProposalError(f"file exists with other content: {path}; remove it, or choose another --dir")

@@ -1,7 +1,6 @@
-"""The command trees of the two programs, and the way out: exit codes, and one line for each error. Knows the commands
-by name only; each is loaded on use.
+"""The command trees of the two programs, their exit codes, and the output of errors. Commands are imported on use.
 
-Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -19,27 +18,26 @@ from ctxbackends._cli.dispatch import find_next
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are imported when they are called; their help lines stand here, so that help imports none
-    of them."""
+    """A group that imports a command when it is called. Help imports none, since their summaries are given here."""
 
-    def __init__(self, *args: object, homes: Mapping[str, tuple[str, str]], **settings: object) -> None:
+    def __init__(self, *args: object, lazy_commands: Mapping[str, tuple[str, str]], **settings: object) -> None:
         super().__init__(*args, **settings)  # type: ignore[arg-type]  # passed through
-        self._homes = homes
+        self._lazy_commands = lazy_commands
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click's signature
-        return list(self._homes)
+        return list(self._lazy_commands)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  # click's signature
-        if cmd_name not in self._homes:
+        if cmd_name not in self._lazy_commands:
             return None
-        module, attribute = self._homes[cmd_name][0].split(":")
+        module, attribute = self._lazy_commands[cmd_name][0].split(":")
         command = getattr(import_module(module), attribute)
         assert isinstance(command, click.Command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  # click's
         with formatter.section("Commands"):
-            formatter.write_dl([(name, summary) for name, (_, summary) in self._homes.items()])
+            formatter.write_dl([(name, summary) for name, (_, summary) in self._lazy_commands.items()])
 
 
 def _set_debug(ctx: click.Context, _: click.Parameter, value: bool) -> None:
@@ -68,7 +66,7 @@ def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
         click.echo(f"ctx (ctxbackends) {version}")
         other = find_next()
         if other is not None:
-            click.echo(f"other commands go to {other}")
+            click.echo(f"other commands are passed to {other}")
     ctx.exit()
 
 
@@ -84,33 +82,38 @@ _SETTINGS = {"help_option_names": ["-h", "--help"]}
 
 
 class _CtxGroup(LazyGroup):
-    """Says where all other commands go."""
+    """Adds the program that other commands are passed to."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  # click's
         other = find_next()
         if other is not None:
             formatter.write_paragraph()
-            formatter.write_text(f"Other commands go to {other}.")
+            formatter.write_text(f"Other commands are passed to {other}.")
 
 
-@click.group(cls=_CtxGroup, context_settings=_SETTINGS, homes=AI | TOP_LEVEL)
+@click.group(cls=_CtxGroup, context_settings=_SETTINGS, lazy_commands=AI | TOP_LEVEL)
 @version_option
 @debug_option
 def ctx_group() -> None:
-    """Talk to the model server that you already run. Backends are configured in .ctxrc. This ctx belongs to the Python
-    package ctxbackends."""
+    """Talk to the model server that you already run.
+
+    Backends are configured in .ctxrc. This is the ctx of the Python package ctxbackends.
+    """
 
 
-@click.group(cls=LazyGroup, context_settings=_SETTINGS, homes=VERBS | TOP_LEVEL)
+@click.group(cls=LazyGroup, context_settings=_SETTINGS, lazy_commands=VERBS | TOP_LEVEL)
 @version_option
 @debug_option
 def ctxbackends_group() -> None:
-    """Talk to the model server that you already run. Backends are configured in .ctxrc."""
+    """Talk to the model server that you already run.
+
+    Backends are configured in .ctxrc.
+    """
 
 
-@click.group(cls=LazyGroup, homes=VERBS)
+@click.group(cls=LazyGroup, lazy_commands=VERBS)
 def ai() -> None:
-    """Ask a model, serve one, and review proposals."""
+    """Use a model, serve one, and review proposals."""
 
 
 def run(program: str) -> None:
@@ -118,9 +121,9 @@ def run(program: str) -> None:
     group = ctx_group if program == "ctx" else ctxbackends_group
     context: click.Context | None = None
     if sys.stdout is None:
-        sys.exit(f"{program}: standard output is closed; there is nowhere to write to")
+        sys.exit(f"{program}: cannot write: standard output is closed")
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # What the terminal's encoding cannot show is shown as its escape, and not as a traceback.
+        # Characters that the terminal's encoding does not have are escaped, instead of an exception.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with group.make_context(program, sys.argv[1:]) as context:
@@ -132,23 +135,23 @@ def run(program: str) -> None:
         error.show()
         code = error.exit_code
     except click.ClickException as error:
-        _complain(program, error.format_message())
+        _print_error(program, error.format_message())
         code = error.exit_code
     except (KeyboardInterrupt, click.Abort):
         sys.stderr.write("\ninterrupted\n")
         code = 130
     except BrokenPipeError:
-        _drop_output()  # whoever read it has gone
+        _drop_output()  # the reader has exited
         code = 1
     except Exception as error:
         if context is not None and context.meta.get("ctxbackends.debug"):
             raise
-        from ctxbackends._cli.messages import worded  # noqa: PLC0415  # only who fails pays for it
+        from ctxbackends._cli.messages import format_error  # noqa: PLC0415  # only needed on failure
 
-        text = worded(error)
+        text = format_error(error)
         if text is None:
             raise
-        _complain(program, text)
+        _print_error(program, text)
         if isinstance(error, OSError) and error.errno is not None and error.filename is None:
             _drop_output()  # the disk is full
         code = 1
@@ -156,11 +159,11 @@ def run(program: str) -> None:
 
 
 def _drop_output() -> None:
-    """What is left in the buffer cannot be written: Python would try again at exit, and turn the exit code into 120."""
+    """Discard the buffered output: Python would try to write it at exit, fail, and exit with 120."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _complain(program: str, text: str) -> None:
-    from ctxbackends._cli.terminal import printable  # noqa: PLC0415  # only who fails pays for it
+def _print_error(program: str, text: str) -> None:
+    from ctxbackends._cli.terminal import printable  # noqa: PLC0415  # only needed on failure
 
-    click.echo(f"{program}: {printable(text, err=True)}", err=True)  # servers' words are in it
+    click.echo(f"{program}: {printable(text, err=True)}", err=True)  # it may contain text of a server

@@ -1,4 +1,4 @@
-"""A row of a proposal as people see it, and as they edit it."""
+"""Format a row of a proposal for the terminal and for an editor, and parse it again."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from ctxbackends.knowledge._proposals.review import Review
 from ctxbackends.knowledge._records import Row, fields_of
 
 
-def row_text(review: Review, name: str, row: Row) -> str:
-    decided = review.verdict(name)
+def format_row(review: Review, name: str, row: Row) -> str:
+    """Return the row with its evidence and decision."""
+    verdict = review.verdict(name)
     state = (
-        "" if decided.state == "undecided" else f"  [{decided.state}{f': {decided.reason}' if decided.reason else ''}]"
+        "" if verdict.state == "undecided" else f"  [{verdict.state}{f': {verdict.reason}' if verdict.reason else ''}]"
     )
     lines = [f"{name}  {row.kind}: {row.title}{state}"]
     original = fields_of(review.proposal.rows_by_name()[name].record)
     for number, (field, value) in enumerate(fields_of(row.record).items()):
         if number:
             lines.append(f"    {field}: {value}")
-        if field in decided.fields:
+        if field in verdict.fields:
             lines.append(f"      (edited; was: {original[field]})")
     if row.known_at is not None:
         lines.append(f"    already in: {row.known_at}")
@@ -27,31 +28,30 @@ def row_text(review: Review, name: str, row: Row) -> str:
     return "\n".join(lines)
 
 
-def in_editor(review: Review, name: str) -> dict[str, str] | None:
-    """The fields as a person leaves them; None where they were left as they are. What cannot be read is shown again,
-    with the reason."""
+def edit_row(review: Review, name: str) -> dict[str, str] | None:
+    """Open the row in an editor and return its fields; None if nothing was saved. Invalid text is shown again."""
     row = review.rows()[name]
-    text = _editable(name, row)
+    text = _format_editable(name, row)
     while True:
-        returned = click.edit(text, extension=".txt", require_save=True)
-        if returned is None:
+        edited = click.edit(text, extension=".txt", require_save=True)
+        if edited is None:
             return None
         try:
-            fields = _read_edited(row, returned)
+            fields = _parse_edited(row, edited)
         except ValueError as error:
-            text = f"# {error}\n{returned}"
+            text = f"# {error}\n{edited}"
             continue
         return fields
 
 
-def _editable(name: str, row: Row) -> str:
+def _format_editable(name: str, row: Row) -> str:
     quotes = "".join(f"#   {evidence.quote} ({evidence.where})\n" for evidence in row.evidence)
     fields = "".join(f"{field}: {value}\n" for field, value in fields_of(row.record).items())
-    head = f"# {name}, {row.kind}. Lines that begin with # are left out; a field goes on in the lines below it.\n"
+    head = f"# {name}, {row.kind}. Lines that begin with # are ignored; a field continues on the lines below it.\n"
     return head + quotes + fields
 
 
-def _read_edited(row: Row, text: str) -> dict[str, str]:
+def _parse_edited(row: Row, text: str) -> dict[str, str]:
     known = fields_of(row.record)
     fields: dict[str, str] = {}
     last = None
@@ -65,5 +65,5 @@ def _read_edited(row: Row, text: str) -> dict[str, str]:
         elif last is not None:
             fields[last] = f"{fields[last]} {line.strip()}".strip()
         else:
-            raise ValueError(f"this line belongs to no field; the fields are {', '.join(known)}: {line[:60]!r}")
+            raise ValueError(f"line outside of a field: {line[:60]!r}; the fields are {', '.join(known)}")
     return fields

@@ -1,4 +1,4 @@
-"""The command serve: a GGUF file as a llama.cpp server for a person, until Ctrl-C."""
+"""The command serve: serve a GGUF file with llama.cpp until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ctxbackends._cli.terminal import print_json, waiting
 DEFAULT_PORT = 8080
 KEY_VARIABLE = "CTX_SERVE_KEY"
 COUNT = click.IntRange(1, 2**31 - 1)  # llama.cpp keeps these numbers in a C int
-_LOOK_SECONDS = 0.2
+_CHECK_SECONDS = 0.2
 
 
 @click.command()
@@ -29,22 +29,22 @@ _LOOK_SECONDS = 0.2
 @click.option(
     "--ctx-size",
     type=COUNT,
-    help="Tokens of context over all slots; the model's own by default.",
+    help="Tokens of context over all slots; the model's context by default.",
 )
-@click.option("--parallel", type=COUNT, help="Slots: requests that are answered at the same time.")
-@click.option("--threads", type=COUNT, help="CPU threads.")
-@click.option("--alias", help="The model's name; the file's name by default.")
+@click.option("--parallel", type=COUNT, help="Number of slots: concurrent requests.")
+@click.option("--threads", type=COUNT, help="Number of CPU threads.")
+@click.option("--alias", help="Name of the model; the file's name by default.")
 @click.option(
     "--api-key-env",
     metavar="VARIABLE",
-    help="Ask clients for the API key in this environment variable; by default, for a new key that is printed.",
+    help="Require the API key in this environment variable; by default, a new key, which is printed.",
 )
 @click.option(
-    "--no-key", is_flag=True, help="Ask for no API key: web pages and other users of this machine may use the server."
+    "--no-key", is_flag=True, help="Require no API key: web pages and other users of this machine can use the server."
 )
-@click.option("--embeddings", is_flag=True, help="Serve embeddings as well.")
+@click.option("--embeddings", is_flag=True, help="Also serve embeddings.")
 @click.option("--show-log", is_flag=True, help="Show the log of llama.cpp.")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object when it is ready.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object when the server is ready.")
 @debug_option
 def serve(
     model: Path,
@@ -65,12 +65,12 @@ def serve(
         key = os.environ.get(api_key_env)
         if not key:
             raise click.ClickException(
-                f"the environment variable {api_key_env} is not set; it should hold the API key to ask clients for"
+                f"environment variable not set: {api_key_env}; set it to the API key that clients must send"
             )
     server = LocalServer(model, api_key=key, inherit_log=show_log, **options)
     try:
         asyncio.run(_serve(server, api_key_env=api_key_env, as_json=as_json))
-    except asyncio.CancelledError:  # SIGTERM; asyncio.run makes a Ctrl-C into this one by itself
+    except asyncio.CancelledError:  # SIGTERM; asyncio.run raises KeyboardInterrupt for a Ctrl-C by itself
         raise KeyboardInterrupt from None
 
 
@@ -83,7 +83,7 @@ async def _serve(server: object, *, api_key_env: str | None, as_json: bool) -> N
     assert isinstance(server, LocalServer)
     task = asyncio.current_task()
     assert task is not None
-    if sys.platform != "win32":  # where a process that is terminated ends at once; the server notices, and ends too
+    if sys.platform != "win32":  # a terminated process ends at once there; the server notices it and ends too
         # A terminated `ctxbackends serve` ends its server like an interrupted one.
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     transport = Transport()
@@ -99,9 +99,9 @@ async def _serve(server: object, *, api_key_env: str | None, as_json: bool) -> N
                 | ({"api_key": new_key} if new_key is not None else {})
             )
         else:
-            click.echo(f"{server.alias} is ready at {backend.endpoint} (Ctrl-C ends it)", err=True)
+            click.echo(f"{server.alias} is ready at {backend.endpoint} (press Ctrl-C to stop)", err=True)
             if new_key is not None:
-                click.echo("it asks for this API key; in another terminal, run:", err=True)
+                click.echo("clients need this API key; in another terminal, run:", err=True)
                 click.echo(set_variable_line(KEY_VARIABLE, new_key), err=True)
             variable = api_key_env or (KEY_VARIABLE if new_key is not None else None)
             key_option = f" --api-key-env {variable}" if variable is not None else ""
@@ -111,7 +111,7 @@ async def _serve(server: object, *, api_key_env: str | None, as_json: bool) -> N
                 err=True,
             )
         while (failure := server.failure()) is None:
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(_CHECK_SECONDS)
         raise failure
     finally:
         try:

@@ -1,4 +1,4 @@
-"""The command setup: a backend into ``.ctxrc``, with everything else in the file kept as it is."""
+"""The command setup: add or update a backend in ``.ctxrc``, and keep the rest of the file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ctxbackends._cli.terminal import print_json
 from ctxbackends._profiles.builtin import PROFILES
 from ctxbackends._profiles.profile import BackendType
 
-# Which other programs' variable names the same server; the SDK reads neither.
+# The variable in which other programs look for the same server; this package does not read it.
 _BASE_URL_VARIABLES = {BackendType.ANTHROPIC: "ANTHROPIC_BASE_URL"}
 
 
@@ -20,21 +20,21 @@ _BASE_URL_VARIABLES = {BackendType.ANTHROPIC: "ANTHROPIC_BASE_URL"}
 @click.option(
     "--backend", "backend", required=True, type=click.Choice([str(name) for name in PROFILES]), help="The backend type."
 )
-@click.option("--name", help="The backend's name; its type by default.")
-@click.option("--endpoint", metavar="URL", help="Base URL of the server; the type's usual one by default.")
+@click.option("--name", help="Name of the backend; its type by default.")
+@click.option("--endpoint", metavar="URL", help="Base URL of the server; the type's default if omitted.")
 @click.option(
     "--api-key-env",
     metavar="VARIABLE",
-    help="The environment variable that holds the API key. A key itself is never written.",
+    help="Environment variable that contains the API key. The key itself is never written.",
 )
 @click.option("--model", metavar="NAME", help="The default model.")
 @click.option(
     "--model-path",
     metavar="FILE",
-    help="Type llamacpp: a GGUF file to serve on first use, in the place of an endpoint.",
+    help="GGUF file to serve on first use, instead of an endpoint (type llamacpp).",
 )
 @click.option("--default", "make_default", is_flag=True, help="Make it the default backend.")
-@click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @debug_option
 def setup(
     backend: str,
@@ -46,12 +46,15 @@ def setup(
     make_default: bool,
     as_json: bool,
 ) -> None:
-    """Write or update a backend in .ctxrc, found from this directory upwards; without one, it is made here."""
+    """Add or update a backend in the nearest .ctxrc.
+
+    The file is searched from this directory upwards, and created here if there is none.
+    """
     from ctxbackends._config.reader import find_ctxrc, load_ctxrc  # noqa: PLC0415
     from ctxbackends._config.writer import setup_backend  # noqa: PLC0415
 
     path = find_ctxrc() or Path.cwd() / ".ctxrc"
-    done = setup_backend(
+    result = setup_backend(
         path,
         type=backend,
         name=name,
@@ -61,14 +64,16 @@ def setup(
         model_path=str(Path(model_path).resolve()) if model_path is not None else None,
         set_default=make_default,
     )
-    written = next(config for config in load_ctxrc(path).backends if config.name == done.name)
+    written = next(config for config in load_ctxrc(path).backends if config.name == result.name)
     _warn_of_other_base_url(backend, written.endpoint)
     if as_json:
-        print_json({"path": str(done.path), "name": done.name, "created": done.created, "changed": done.changed})
+        print_json(
+            {"path": str(result.path), "name": result.name, "created": result.created, "changed": result.changed}
+        )
         return
-    verb = "added to" if done.created else "updated in" if done.changed else "is already so in"
-    click.echo(f'backend "{done.name}" {verb} {done.path}', err=True)
-    click.echo(f"try: ctxbackends ping --backend {done.name}", err=True)
+    verb = "added to" if result.created else "updated in" if result.changed else "is unchanged in"
+    click.echo(f'backend "{result.name}" {verb} {result.path}', err=True)
+    click.echo(f"try: ctxbackends ping --backend {result.name}", err=True)
 
 
 def _warn_of_other_base_url(backend: str, endpoint: str | None) -> None:
@@ -84,4 +89,7 @@ def _warn_of_other_base_url(backend: str, endpoint: str | None) -> None:
     except InvalidEndpointError:
         same = False
     if not same:
-        click.echo(f"warning: {variable} is set to another server; it is left alone, and ctx uses {endpoint}", err=True)
+        click.echo(
+            f"warning: {variable} is set to another server; ctxbackends does not use it and connects to {endpoint}",
+            err=True,
+        )

@@ -1,5 +1,7 @@
-"""What the commands share at the terminal: the live line of a wait, data on stdout, the prompt from stdin. Everything
-but data goes to stderr."""
+"""Terminal input and output of the commands: the live status line, tables and JSON, the prompt on standard input.
+
+Only data goes to standard output, everything else to standard error.
+"""
 
 from __future__ import annotations
 
@@ -19,36 +21,37 @@ if TYPE_CHECKING:
     from rich.status import Status
 
 PLAIN_INTERVAL = 5.0
-"""Seconds between two lines about the same state, where there is no terminal to write over."""
+"""Seconds between two lines about the same state, without a terminal."""
 
 SHOWN_AFTER = 0.5
-"""Seconds of reading a prompt after which it is shown."""
+"""Seconds of prompt processing after which it is shown."""
 
 
 class Waiting:
-    """Shows what a wait sees: one live line on a terminal, plain lines elsewhere."""
+    """Shows the state of a wait: one live line on a terminal, plain lines elsewhere."""
 
     def __init__(self) -> None:
         self._status: Status | None = None
         self._last: tuple[str, float] | None = None
 
-    def __call__(self, seen: Loading) -> None:
+    def __call__(self, loading: Loading) -> None:
         if sys.stderr.isatty():
-            self.show(str(seen))
+            self.show(str(loading))
             return
         now = time.monotonic()
-        if self._last is None or self._last[0] != seen.state or now - self._last[1] >= PLAIN_INTERVAL:
-            self._last = (seen.state, now)
-            click.echo(str(seen), err=True)
+        if self._last is None or self._last[0] != loading.state or now - self._last[1] >= PLAIN_INTERVAL:
+            self._last = (loading.state, now)
+            click.echo(str(loading), err=True)
 
     def reading(self, progress: PromptProgress) -> None:
-        """How far the server is with the prompt: on a terminal, and where it takes long enough to be read."""
+        """Show the progress of prompt processing, on a terminal and if it is slow."""
         slow = (progress.seconds or 0.0) >= SHOWN_AFTER
         if sys.stderr.isatty() and slow and progress.processed < progress.total:
             self.show(str(progress))
 
     def show(self, text: str) -> None:
-        from rich.console import Console  # noqa: PLC0415  # only who waits at a terminal pays for it
+        """Show ``text`` on the live line."""
+        from rich.console import Console  # noqa: PLC0415  # only needed at a terminal
         from rich.text import Text  # noqa: PLC0415
 
         if self._status is None:
@@ -58,7 +61,7 @@ class Waiting:
             self._status.update(Text(text))
 
     def stop(self) -> None:
-        """Take the line away."""
+        """Remove the line."""
         if self._status is not None:
             self._status.stop()
             self._status = None
@@ -66,17 +69,16 @@ class Waiting:
 
 @contextmanager
 def waiting() -> Iterator[Waiting]:
-    """The line, taken away on every way out."""
-    shown = Waiting()
+    """Yield the status line and remove it at the end."""
+    line = Waiting()
     try:
-        yield shown
+        yield line
     finally:
-        shown.stop()
+        line.stop()
 
 
 def print_table(rows: Sequence[Mapping[str, str]]) -> None:
-    """Rows of the same columns, under their names; a column without any content is left out. Lines are never cut: the
-    last column may be a sentence."""
+    """Print rows with a header; empty columns are omitted. Lines are not truncated: the last column may be long."""
     columns = [name for name in rows[0] if any(row[name] for row in rows)]
     widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in columns}
     for row in ({name: name for name in columns}, *rows):
@@ -84,16 +86,17 @@ def print_table(rows: Sequence[Mapping[str, str]]) -> None:
 
 
 def print_json(value: Any) -> None:
+    """Print ``value`` as JSON on one line."""
     click.echo(json.dumps(value, ensure_ascii=False))
 
 
 def printable(text: str, *, err: bool = False) -> str:
-    """Model text as it may go to a terminal; unchanged where stdout (``err``: stderr) is a file or a pipe."""
+    """Return ``text`` with control characters escaped if stdout (``err``: stderr) is a terminal."""
     return escape_controls(text) if (sys.stderr if err else sys.stdout).isatty() else text
 
 
 def utf8(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
-    """An option's text. Raises BadParameter where its bytes were no UTF-8."""
+    """Return the text of an option. Raises BadParameter if its bytes are not UTF-8."""
     try:
         (value or "").encode()
     except UnicodeEncodeError:
@@ -102,10 +105,10 @@ def utf8(_: click.Context, __: click.Parameter, value: str | None) -> str | None
 
 
 def read_prompt(argument: str | None) -> str:
-    """The prompt: the argument, or standard input. Raises UsageError where it is empty or no UTF-8."""
+    """Return the prompt from the argument or standard input. Raises UsageError if it is empty or not UTF-8."""
     if argument is None or argument == "-":
         if sys.stdin is None or (argument is None and sys.stdin.isatty()):  # None: it was closed
-            raise click.UsageError("no prompt: pass it as an argument, or on standard input")
+            raise click.UsageError("no prompt; pass it as an argument or on standard input")
         raw = sys.stdin.buffer.read()
         where = "the prompt on standard input"
     else:

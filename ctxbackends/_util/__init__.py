@@ -1,1 +1,1 @@
-"""Helpers without a subject of their own: secrets, redaction, text, files."""
+"""Helpers: secrets, API key shapes, text, files."""

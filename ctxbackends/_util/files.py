@@ -1,4 +1,4 @@
-"""Atomic writes: a file is written whole or not at all. Knows no format."""
+"""Atomic writes: a file is written completely or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shapes of API keys, in one table: for errors, which show no key, and for texts that are sent to a model."""
+"""The shapes of API keys in one table, to mask them in errors and in texts that are sent to a model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ MASK = "[masked]"
 
 _WORD = "[A-Za-z0-9_-]"
 _LETTER = "[A-Za-z0-9]"
-# What a key begins with, and what follows.
+# The prefixes of a key, and the pattern of the rest.
 _PREFIXED: tuple[tuple[tuple[str, ...], str], ...] = (
     (("sk-",), rf"{_WORD}{{16,}}"),  # OpenAI, Anthropic, OpenRouter
     (("pk-lf-",), rf"{_WORD}{{16,}}"),  # Langfuse
@@ -31,7 +31,7 @@ _PREFIXED: tuple[tuple[tuple[str, ...], str], ...] = (
     (("SG.",), rf"{_WORD}{{16,}}\.{_WORD}{{16,}}"),  # SendGrid
     (("eyJ",), rf"{_WORD}{{8,}}\.{_WORD}{{8,}}\.{_WORD}{{8,}}"),  # JSON Web Token
 )
-_ANYWHERE = ("github_pat_", "glpat-")  # no word contains these, so they also count behind a letter or a digit
+_ANYWHERE = ("github_pat_", "glpat-")  # matched after a letter or a digit too, since no word contains these
 _PRIVATE_KEY = (
     r"-----BEGIN [A-Z ]{0,32}PRIVATE KEY-----(\s{0,8}[A-Z][A-Za-z]{1,9}-[A-Z][A-Za-z]{1,9}: [^\n]{0,200}){0,4}"
     r"[^-]{0,20000}(-----END [A-Z ]{0,32}PRIVATE KEY-----)?"
@@ -43,7 +43,7 @@ def _pattern(prefixes: tuple[str, ...], rest: str) -> re.Pattern[str]:
     return re.compile(f"{bound}(?:{'|'.join(map(re.escape, prefixes))}){rest}", re.ASCII)
 
 
-# Each shape with the texts of which it contains one: a search for these first makes ordinary text cheap.
+# Each shape with the strings of which it contains one: a search for these first makes ordinary text cheap.
 _SHAPES: tuple[tuple[tuple[str, ...], re.Pattern[str]], ...] = (
     (("PRIVATE KEY",), re.compile(_PRIVATE_KEY, re.ASCII)),
     *((prefixes, _pattern(prefixes, rest)) for prefixes, rest in _PREFIXED),
@@ -51,7 +51,7 @@ _SHAPES: tuple[tuple[tuple[str, ...], re.Pattern[str]], ...] = (
 
 
 def mask_keys(text: str) -> tuple[str, int]:
-    """Return ``text`` with each key masked, and the number of keys. The number of line ends stays the same."""
+    """Return ``text`` with each key masked, and the number of keys. Line breaks in a key are kept."""
     count = 0
     for needles, shape in _SHAPES:
         if any(needle in text for needle in needles):
@@ -68,10 +68,10 @@ _START = re.compile(
 
 
 def looks_like_key(text: str) -> bool:
-    """Return whether ``text`` could contain a key: a known shape, a known prefix with 20 characters in all, ``sk-``,
-    or a long run of digits mixed with small letters.
+    """Return whether ``text`` could contain an API key.
 
-    This is wider than :func:`mask_keys`, since no value of a configuration is worth a key in a log.
+    That is a known shape, a known prefix with 20 characters in all, ``sk-``, or a long run of digits and lower-case
+    letters. It is wider than :func:`mask_keys`, since a false positive only hides a value in an error.
     """
     if _START.search(text) or mask_keys(text)[1]:
         return True

@@ -1,6 +1,4 @@
-"""Holders of secrets that do not show them: what a repr gives ends in logs and, with the locals of frames, in reports
-of errors. Knows no configuration and no HTTP.
-"""
+"""Values that hide secrets in their repr, since a repr ends up in logs and error reports."""
 
 from __future__ import annotations
 
@@ -9,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 
 class Secret:
-    """A text that is handed out by :meth:`reveal` alone."""
+    """A string that only :meth:`reveal` returns."""
 
     __slots__ = ("_text",)
 
@@ -17,6 +15,7 @@ class Secret:
         self._text = text
 
     def reveal(self) -> str:
+        """Return the secret."""
         return self._text
 
     def __repr__(self) -> str:
@@ -24,7 +23,7 @@ class Secret:
 
 
 class MaskedHeaders(dict[str, str]):
-    """Headers, of which a repr shows the names."""
+    """Headers whose repr shows only the names."""
 
     def __repr__(self) -> str:
         return f"<headers {', '.join(self)}>"
@@ -33,7 +32,7 @@ class MaskedHeaders(dict[str, str]):
 
 
 class _Environment(Mapping[str, str]):
-    """The process's environment as it is at each look, of which a repr shows nothing: it holds every key there is."""
+    """A live view of the environment whose repr shows nothing, since it contains the API keys."""
 
     def __getitem__(self, name: str) -> str:
         return os.environ[name]
@@ -52,12 +51,12 @@ ENVIRONMENT: Mapping[str, str] = _Environment()
 
 
 def exception_chain(error: BaseException) -> list[BaseException]:
-    """``error``, and those that it came from: each has a traceback, whose frames have values."""
-    found: list[BaseException] = []
-    left: list[BaseException | None] = [error]
-    while left:
-        one = left.pop()
-        if one is not None and all(one is not other for other in found):
-            found.append(one)
-            left += [one.__cause__, one.__context__]
-    return found
+    """Return ``error`` and all its causes and contexts."""
+    chain: list[BaseException] = []
+    pending: list[BaseException | None] = [error]
+    while pending:
+        one = pending.pop()
+        if one is not None and all(one is not other for other in chain):
+            chain.append(one)
+            pending += [one.__cause__, one.__context__]
+    return chain

@@ -1,4 +1,4 @@
-"""Text from outside as it may be shown. Knows no terminal and no file."""
+"""Format text for display: escape control characters, collapse white space, pluralize."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0
 
 
 def escape_controls(text: str) -> str:
-    """Return ``text`` with its control characters written out, except line feeds and tabs."""
+    """Return ``text`` with control characters escaped, except line feeds and tabs."""
     return text.translate(_CONTROLS)
 
 

@@ -1,4 +1,4 @@
-"""The options of a local server. Knows no process."""
+"""The options of a local server."""
 
 from __future__ import annotations
 
@@ -30,13 +30,20 @@ class ServerKeywords(ServeModelKeywords, total=False):
 
 @attrs.frozen(kw_only=True)
 class ServerOptions:
-    """How a local server runs.
+    """The options of a local server.
 
-    ``port``: None for a free one. ``ctx_size``: tokens of context over all slots, None for the model's own.
-    ``parallel``: slots. ``alias``: the name that the model is served under, None for the file's name without its
-    ending. ``api_key``: None for no key. ``embeddings``: serve embeddings too.
-    ``environment``: further environment variables of the process. ``inherit_log``: its log goes to our standard error;
-    otherwise it is kept in a file, and its last lines are in the error when the process ends by itself.
+    Attributes:
+        host: Address to listen on. Default ``127.0.0.1``.
+        port: Port to listen on; None for a free one.
+        ctx_size: Tokens of context over all slots; None for the model's own.
+        parallel: Number of slots (concurrent requests); None for one.
+        threads: Number of CPU threads; None for llama.cpp's default.
+        alias: Name of the model in requests; None for the name of the file without its suffix.
+        api_key: API key that clients must send; None for none.
+        embeddings: Whether to serve embeddings too. Default False.
+        environment: Additional environment variables of the process; None for none.
+        inherit_log: Whether the log goes to standard error. By default it goes to a temporary file, and its last lines
+            are in the ServerDiedError if the process exits.
     """
 
     host: str = "127.0.0.1"

@@ -1,7 +1,6 @@
-"""One llama.cpp server process: find the program, start it on a loopback port, know whether it lives, and end it on
-every way out. Knows no HTTP.
+"""`LocalServer`: start a llama.cpp server process on a loopback port, monitor it, and end it.
 
-A plain ``Popen`` and a log file in the place of asyncio's subprocess: the process belongs to the registry, which
+It uses ``Popen`` and a log file instead of asyncio's subprocess, since the process belongs to a registry, which
 outlives event loops.
 """
 
@@ -52,10 +51,16 @@ _logger = logging.getLogger("ctxbackends")
 
 
 class LocalServer:
-    """A llama.cpp server for one model file. ``options`` are the fields of :class:`~ctxbackends.local.ServerOptions`.
+    """A llama.cpp server for one model file. It is started by :meth:`start`.
 
-    Raises ConfigError where the file or the port cannot be used, LocalServerUnavailableError where no llama.cpp server
-    is installed.
+    Args:
+        model_path: The GGUF file.
+        options: The fields of :class:`~ctxbackends.local.ServerOptions`.
+
+    Attributes:
+        model_path: The GGUF file.
+        alias: Name of the model in requests.
+        api_key: API key that clients must send; None for none.
     """
 
     def __init__(self, model_path: str | Path, **options: Unpack[ServerKeywords]) -> None:
@@ -72,25 +77,33 @@ class LocalServer:
 
     @property
     def description(self) -> str:
+        """The path of the model file."""
         return str(self.model_path)
 
     @property
     def pid(self) -> int | None:
-        """The process, while there is one."""
+        """The ID of the process; None if there is none."""
         return self._process.pid if self._process is not None else None
 
     @property
     def running(self) -> bool:
+        """Whether the process is running."""
         return self._process is not None and self._process.poll() is None
 
     async def start(self) -> str:
-        """Start the process where none runs, and return the base URL. Does not wait until the model is loaded.
+        """Start the process unless it is running, and return its base URL; the model may still be loading.
 
-        A process that has ended by itself is an error (ServerDiedError) for everyone who asks within a second from when
-        it was first noticed, so that many tasks fail at once and not one after another; a later call starts a new one.
+        After the process has exited, calls within a second raise the same ServerDiedError, so that concurrent tasks
+        fail together; a later call starts a new process.
+
+        Raises:
+            ConfigError: The model file or the port cannot be used.
+            LocalServerUnavailableError: No llama.cpp server is installed.
+            ServerDiedError: The process has exited.
+            ClosedError: The server was closed.
         """
         if self._closed:
-            raise ClosedError("this server was closed; it is not started again")
+            raise ClosedError(f"local server is closed: {self.model_path}; create a new LocalServer")
         failure = self.failure()
         if failure is not None:
             if time.monotonic() - (self._death_seen_at or 0.0) < RELAUNCH_AFTER_SECONDS:
@@ -105,7 +118,7 @@ class LocalServer:
         program = self._program()
         reservation, port = _reserve_port(self._options.host, self._options.port)
         try:
-            # Has no name in the file system, so it is gone with the process, however that ends.
+            # It has no name in the file system, so it disappears with this process.
             if not self._options.inherit_log:
                 self._log = tempfile.TemporaryFile()  # noqa: SIM115  # lives with the server
             options = {
@@ -123,9 +136,9 @@ class LocalServer:
             command = [sys.executable, "-P", str(_WORKER), json.dumps(options)]
             self._process = _spawn(command, self._log, environment)
         except BaseException:
-            for opened in (reservation, self._log):
-                if opened is not None:
-                    opened.close()
+            for resource in (reservation, self._log):
+                if resource is not None:
+                    resource.close()
             self._log = None
             raise
         self._death_seen_at = None
@@ -134,15 +147,15 @@ class LocalServer:
         self._end = weakref.finalize(self, _end_process, self._process, reservation, self._log)
 
     def _program(self) -> list[str] | None:
-        """The command of a llama-server on the PATH, or None where the wheel serves."""
+        """Return the command of the llama-server on the PATH; None if the wheel is installed, which serves then."""
         if importlib.util.find_spec("xllamacpp") is not None:
             return None
-        found = shutil.which("llama-server")
-        if found is None:
+        executable = shutil.which("llama-server")
+        if executable is None:
             raise LocalServerUnavailableError(
-                f"no llama.cpp server is installed to serve {self.model_path}; run: {INSTALL_COMMAND}"
+                f"cannot serve {self.model_path}: no llama.cpp server is installed; run {INSTALL_COMMAND}"
             )
-        command = [found, "--model", str(self.model_path), "--host", self._options.host, "--alias", self.alias]
+        command = [executable, "--model", str(self.model_path), "--host", self._options.host, "--alias", self.alias]
         options = self._options
         for flag, value in (
             ("--ctx-size", options.ctx_size),
@@ -151,32 +164,32 @@ class LocalServer:
         ):
             if value:
                 command += [flag, str(value)]
-        # The worker says why the cache is one.
+        # _worker.py has the reason for --kv-unified.
         return [*command, "--embeddings", "--kv-unified"] if options.embeddings else command
 
     def failure(self) -> BackendError | None:
-        """Why the process has ended, when it has ended by itself."""
+        """Return the error if the process has exited; None while it runs or if it was not started."""
         if self._process is None or self._process.poll() is None:
             return None
         if self._death_seen_at is None:
             self._death_seen_at = time.monotonic()
         code = self._process.returncode
-        ended = f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
+        outcome = f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
         tail = self.log_tail()
-        said = "".join(f"\n  {line}" for line in tail)
+        log = "".join(f"\n  {line}" for line in tail)
         return ServerDiedError(
-            f"the llama.cpp server {ended} while serving {self.model_path}{':' if said else ''}{said}",
+            f"the llama.cpp server {outcome} while serving {self.model_path}{':' if log else ''}{log}",
             exit_code=code,
             log_tail=tail,
         )
 
     def log_tail(self) -> tuple[str, ...]:
-        """The last lines of its log."""
+        """Return the last lines of its log; empty with ``inherit_log``."""
         if self._log is None:
             return ()
         size = os.fstat(self._log.fileno()).st_size
         start = max(0, size - LOG_TAIL_BYTES)
-        # The place in the file is shared with the process that writes it.
+        # The position in the file is shared with the process that writes it.
         if sys.platform == "win32":
             self._log.seek(start)
             tail = self._log.read(LOG_TAIL_BYTES)
@@ -187,14 +200,14 @@ class LocalServer:
         return tuple(line.rstrip() for line in lines if line.strip())[-LOG_TAIL_LINES:]
 
     async def aclose(self) -> None:
-        """End the process: asked to at first, killed after two seconds, or at once where this is cancelled."""
+        """End the process. It is killed after two seconds, or at once if this is cancelled."""
         self._closed = True
         process = self._process
         if process is None:
             return
         try:
             if process.poll() is None:
-                _ask_to_end(process)
+                _terminate(process)
                 deadline = time.monotonic() + GRACE_SECONDS
                 while process.poll() is None and time.monotonic() < deadline:
                     await asyncio.sleep(0.02)
@@ -210,28 +223,27 @@ class LocalServer:
 
 
 def check_model_file(path: Path) -> None:
-    """Raise ConfigError where ``path`` is no readable GGUF file, before a process is started for it."""
+    """Raise ConfigError unless ``path`` is a readable GGUF file."""
     try:
         if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
-            raise ConfigError(f"{path} is no file", key="model_path")  # opening a pipe would wait for ever
+            raise ConfigError(f"not a file: {path}; name a .gguf file", key="model_path")  # opening a pipe would block
         with path.open("rb") as file:
             magic = file.read(4)
     except FileNotFoundError:
-        raise ConfigError(f"{path}: there is no such file", key="model_path") from None
+        raise ConfigError(f"file not found: {path}", key="model_path") from None
     except IsADirectoryError:
-        raise ConfigError(f"{path} is a directory; name the .gguf file", key="model_path") from None
+        raise ConfigError(f"is a directory: {path}; name a .gguf file", key="model_path") from None
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}", key="model_path") from None
+        raise ConfigError(f"cannot read {path}: {error.strerror}", key="model_path") from None
     if magic != b"GGUF":
-        raise ConfigError(f"{path} is no GGUF model file", key="model_path")
+        raise ConfigError(f"not a GGUF file: {path}", key="model_path")
 
 
 def _reserve_port(host: str, port: int | None) -> tuple[socket.socket | None, int]:
-    """A port that nobody else gets until the server listens on it: bound here, not listening, and shared with our own
-    child.
+    """Return a port and, where supported, a socket that reserves it until the server listens on it.
 
-    Between finding a free port and the child's bind another program could take it, and the probes would talk to that
-    one.
+    Otherwise another program could take a free port before the child process does, and would get the probes. The
+    socket is bound, does not listen, and shares the port with the child process.
     """
     if port is not None:
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
@@ -239,8 +251,8 @@ def _reserve_port(host: str, port: int | None) -> tuple[socket.socket | None, in
             try:
                 probe.bind((host, port))
             except OSError as error:
-                why = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror}"
-                raise ConfigError(f"port {port} on {host} {why}; choose another with --port") from None
+                problem = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror}"
+                raise ConfigError(f"port {port} on {host} {problem}; choose another with --port") from None
         return None, port
     reservation = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     if sys.platform == "linux" and importlib.util.find_spec("xllamacpp") is not None:
@@ -253,18 +265,21 @@ def _reserve_port(host: str, port: int | None) -> tuple[socket.socket | None, in
 
 
 def _spawn(command: list[str], log: IO[bytes] | None, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """Start the process, from a thread that lives as long as we do: the kernel's parent-death signal comes when the
-    *thread* that started a process ends, and event loops run in threads that end."""
+    """Start the process from a thread that lives as long as this process.
+
+    Linux sends the parent-death signal when the *thread* that started a process ends, and an event loop may run in a
+    thread that ends earlier.
+    """
     return (
         _spawner(os.getpid())
         .submit(
             subprocess.Popen,
             command,
-            stdin=subprocess.PIPE,  # its end tells the child that we are gone, where the kernel does not
-            stdout=log if log is not None else 2,  # ours is for data
+            stdin=subprocess.PIPE,  # its end tells the child that this process has ended, where the kernel does not
+            stdout=log if log is not None else 2,  # standard output is for data
             stderr=log,
             env=environment,
-            # Ctrl-C is ours to handle: the server must not die before its clients were told.
+            # Ctrl-C must not end the server before its clients have handled it.
             start_new_session=True,
             creationflags=_CREATION_FLAGS,
         )
@@ -274,11 +289,11 @@ def _spawn(command: list[str], log: IO[bytes] | None, environment: Mapping[str, 
 
 @functools.cache
 def _spawner(_process: int) -> ThreadPoolExecutor:
-    """One thread for each process: a fork does not take threads along."""
+    """Return one thread per process: a fork does not copy threads."""
     return ThreadPoolExecutor(1, thread_name_prefix="ctxbackends-spawn")
 
 
-def _ask_to_end(process: subprocess.Popen[bytes]) -> None:
+def _terminate(process: subprocess.Popen[bytes]) -> None:
     if sys.platform == "win32":
         _close_input(process)  # terminate() would kill the worker alone there, and leave its llama-server running
     else:
@@ -290,8 +305,8 @@ def _close_input(process: subprocess.Popen[bytes]) -> None:
     process.stdin.close()
 
 
-def _end_process(process: subprocess.Popen[bytes], *held: socket.socket | IO[bytes] | None) -> None:
-    """Last of all, and at the interpreter's exit: nothing of the server is left."""
+def _end_process(process: subprocess.Popen[bytes], *resources: socket.socket | IO[bytes] | None) -> None:
+    """End the process and close its resources; also called at the interpreter's exit."""
     _close_input(process)
     if sys.platform != "linux":
         # A worker that supervises llama-server kills it now; one that is killed itself would leave it running.
@@ -300,6 +315,6 @@ def _end_process(process: subprocess.Popen[bytes], *held: socket.socket | IO[byt
     if process.poll() is None:
         process.kill()
     process.wait(_REAPED_WITHIN)
-    for opened in held:
-        if opened is not None:
-            opened.close()
+    for resource in resources:
+        if resource is not None:
+            resource.close()

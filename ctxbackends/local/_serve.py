@@ -1,4 +1,4 @@
-"""A model file as a ready backend, for the length of an ``async with``."""
+"""Serve a model file and return a backend for it."""
 
 from __future__ import annotations
 
@@ -23,10 +23,15 @@ from ctxbackends.local._process import LocalServer
 
 
 def managed_backend(config: BackendConfig, transport: Transport, *, server: LocalServer | None = None) -> HTTPBackend:
-    """A backend over a server that is started on first use: of the file that ``config.model_path`` names, unless
-    ``server`` is given.
+    """Return a backend whose server is started on first use.
 
-    Without a configured key, the server gets a fresh one.
+    Args:
+        config: The configuration of the backend, with ``model_path``. If it has no API key, a new one is generated.
+        transport: The transport for the requests.
+        server: The server; None to create one from the configuration.
+
+    Raises:
+        ConfigError: The API key is invalid or missing.
     """
     profile = PROFILES[BackendType.LLAMACPP]
     if server is None:
@@ -45,7 +50,7 @@ def managed_backend(config: BackendConfig, transport: Transport, *, server: Loca
 
 
 def fresh_key() -> str:
-    """Return a key that nobody else has: web pages and other users of the machine can reach a loopback port."""
+    """Return a random API key. Web pages and other users of the machine can reach a loopback port."""
     return secrets.token_urlsafe(24)
 
 
@@ -58,16 +63,28 @@ async def serve_model(
     settings: dict[str, Any] | None = None,
     **options: Unpack[ServeModelKeywords],
 ) -> AsyncIterator[HTTPBackend]:
-    """Start a llama.cpp server for ``model_path``, wait until it is ready, and end it on every way out.
+    """Start a llama.cpp server, yield a ready backend for it, and end the server at the end of the block.
 
-    The server asks for a fresh API key, which the backend has. ``options`` are the fields of
-    :class:`~ctxbackends.local.ServerOptions` without ``api_key``; ``settings`` as in BackendConfig (timeouts,
-    ``model_mismatch``). Raises TypeError where they name a key.
+    The server requires a new random API key, which the backend sends.
+
+    Args:
+        model_path: The GGUF file.
+        name: Name of the backend.
+        on_progress: Called with a `Loading` for each probe while the server starts.
+        settings: Fields of BackendConfig, such as timeouts (in seconds) or ``model_mismatch``; no API key.
+        options: Fields of :class:`~ctxbackends.local.ServerOptions`, without ``api_key``.
+
+    Raises:
+        ConfigError: The model file, the port or a setting cannot be used.
+        LocalServerUnavailableError: No llama.cpp server is installed.
+        ServerDiedError: The server exited while loading the model.
+        APITimeoutError: The server was not ready within ``ready_timeout``.
+        TypeError: The settings or options contain an API key.
     """
     for field in ("api_key", "api_key_env"):
         if field in options or field in (settings or {}):
             raise TypeError(
-                f"serve_model() takes no {field}: it always uses a fresh key; choose a key with LocalServer"
+                f"serve_model() does not accept {field}: it always uses a new key; use LocalServer to choose the key"
             )
     server = LocalServer(model_path, api_key=fresh_key(), **options)
     transport = Transport()

@@ -98,10 +98,10 @@ def _watch_input(end: Any) -> None:
 
 
 def supervise(program: list[str]) -> int:
-    """Run ``program`` until it ends, and return its exit code; killed by a signal, 128 and the signal's number. A
-    SIGTERM is handed on, and at the end of standard input the program is killed.
+    """Run ``program`` until it ends and return its exit code: 128 plus the number if it was killed by a signal.
 
-    Where the kernel ends no process with its parent, this is what ends the program.
+    A SIGTERM is passed on, and the program is killed at the end of standard input, for platforms whose kernel does not
+    end a process with its parent.
     """
     process = subprocess.Popen(program, stdin=subprocess.DEVNULL)
     signal.signal(signal.SIGTERM, lambda *_: process.terminate())

@@ -75,15 +75,15 @@ def test_show(directory: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["accept"], 2, "name rows (d1 t2), or all of them with --all"),
-        (["accept", "d1", "--all"], 2, "name rows (d1 t2), or all of them with --all"),
+        (["accept"], 2, "pass rows (such as d1 t2) or --all"),
+        (["accept", "d1", "--all"], 2, "pass rows (such as d1 t2) or --all"),
         (["accept", "d7"], 1, f"{ID} has no row 'd7'; the rows are d1, d2, l1, t1, q1"),
         (["accept", "x1"], 1, "quarantined rows cannot be accepted"),
         (["show", "nothing"], 1, f"no proposal matches 'nothing'; the proposals are {ID}"),
-        (["edit", ID, "d1"], 2, "name the fields with --set FIELD=TEXT"),
-        (["edit", ID, "d1", "--set", "title"], 2, "--set takes FIELD=TEXT, and not 'title'"),
+        (["edit", ID, "d1"], 2, "pass the fields with --set FIELD=TEXT"),
+        (["edit", ID, "d1", "--set", "title"], 2, "--set must be FIELD=TEXT: 'title'"),
         (["edit", ID, "d1", "--set", "wish=x"], 1, "d1: unknown field of a decision: wish"),
-        (["review"], 2, "this asks at a terminal"),
+        (["review"], 2, "review requires a terminal"),
         (["export", "--kind", "wishes"], 2, "unknown kind: 'wishes'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
@@ -96,7 +96,7 @@ def test_invalid_arguments(directory: Path, arguments: list[str], code: int, mes
 
 def test_export(directory: Path) -> None:
     nothing = ctx(directory, "proposals", "export")
-    assert (0, "", "no row of these kinds is accepted; nothing to export\n") == (nothing.code, nothing.out, nothing.err)
+    assert (0, "", "nothing to export: no accepted rows of these kinds\n") == (nothing.code, nothing.out, nothing.err)
     ctx(directory, "proposals", "accept", "d1", "t1")
     lines = [json.loads(line) for line in ctx(directory, "proposals", "export").out.splitlines()]
     assert ["Keep option 1", "Write it down"] == [line["title"] for line in lines]
@@ -117,7 +117,7 @@ def test_export_to_files(directory: Path) -> None:
     (directory / names[1]).write_text("mine")
     failure = ctx(directory, "proposals", "export", "--dir", "out")
     assert (1, "mine") == (failure.code, (directory / names[1]).read_text())
-    assert "is there already, and is another one" in failure.err
+    assert "file exists with other content" in failure.err
 
 
 def test_export_of_an_incomplete_row(directory: Path) -> None:
@@ -163,10 +163,10 @@ def test_review_at_a_terminal(directory: Path) -> None:
     output = at_terminal(directory, "review", keys=["a", "r it is known", "?", "x", "", "b", "a", "q"])
     assert "1 of 5\nd1  decision: Keep option 1" in output
     assert "    > We keep option 1.\n      s.jsonl:4 (2026-02-19T14:31:00Z)" in output
-    assert "r  reject   it is not; a reason may follow" in output
-    assert "'x' is none of accept, reject, edit, skip, back or quit; ? explains them" in output
+    assert "r  reject   reject the row; a reason can follow" in output
+    assert "unknown answer: 'x'; use accept, reject, edit, skip, back or quit (? for help)" in output
     assert f"{ID}: 2 accepted, 1 rejected, 2 to decide" in output
-    assert f"ctxbackends proposals export {ID} prints what was accepted" in output
+    assert f"print the accepted rows: ctxbackends proposals export {ID}" in output
     listed = json.loads(ctx(directory, "proposals", "show", "--json").out)["rows"]
     states = {row["name"]: row["review"]["state"] for row in listed}
     assert {"d1": "accepted", "d2": "rejected", "l1": "accepted", "t1": "undecided", "q1": "undecided"} == states
@@ -179,11 +179,11 @@ def test_edit_in_an_editor(directory: Path) -> None:
         "import sys, pathlib\n"
         "path = pathlib.Path(sys.argv[1])\n"
         "text = path.read_text()\n"
-        "first = 'this line belongs to no field' not in text\n"
+        "first = 'line outside of a field' not in text\n"
         "text = text.replace('rationale: \\n', 'rationale: It was late,\\n  and dark.\\n')\n"
         "path.write_text('nonsense\\n' + text if first else text.split('nonsense\\n')[1])\n"
     )
     output = at_terminal(directory, "edit", ID, "d2", keys=[], EDITOR=f"{sys.executable} {editor}")
-    assert "d2 was changed" in output
+    assert "d2 changed" in output
     rows = json.loads(ctx(directory, "proposals", "show", "latest", "d2", "--json").out)["rows"]
     assert "It was late, and dark." == rows[0]["record"]["rationale"]

@@ -120,7 +120,7 @@ def test_no_rows_no_proposal(tmp_path: Path, serve: Serve) -> None:
     directory = project(tmp_path, serve(options).url)
     (directory / "a.md").write_text("Nothing of note.\n")
     result = ctx(directory, "ingest", "a.md")
-    assert (0, "", "nothing found in 1 chunk; nothing was written\n") == (result.code, result.out, result.err)
+    assert (0, "", "nothing found in 1 chunk; no proposal written\n") == (result.code, result.out, result.err)
     assert [] == [name for name in list_written_files(directory) if not name.endswith(".gitignore")]
 
 
@@ -130,7 +130,7 @@ def test_a_dry_run_sends_and_writes_nothing(tmp_path: Path, serve: Serve) -> Non
     (directory / "a.md").write_text(NOTES)
     result = ctx(directory, "ingest", "a.md", "--dry-run")
     assert 0 == result.code, result.err
-    expected = f"a.md  {len(NOTES)} bytes\n1 chunk of at most 8192 tokens would go to scripted at {model.url}"
+    expected = f"a.md  {len(NOTES)} bytes\n1 chunk of at most 8192 tokens would be sent to scripted at {model.url}"
     assert result.out.startswith(expected)
     assert ([], []) == (model.prompts, list_written_files(directory))
 
@@ -414,7 +414,7 @@ def test_secrets_are_masked_and_counted(tmp_path: Path, serve: Serve) -> None:
     (directory / "a.md").write_text(f"{NOTES}\nThe token is {key}.\n")
     result = ctx(directory, "ingest", "a.md")
     assert 0 == result.code, result.err
-    assert "1 secret masked before anything was sent" in result.err
+    assert "1 secret masked before sending" in result.err
     assert [False] == [key in requests for requests in model.prompts]
     assert 1 == read_proposal(directory / result.proposal).facts.masked
 

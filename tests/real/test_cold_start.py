@@ -157,7 +157,7 @@ async def test_a_port_in_use(server: LocalServer, model: Callable[[str], Path]) 
 
 @pytest.mark.parametrize(
     ("content", "problem"),
-    [(None, "there is no such file"), (b"", "is no GGUF model file"), (b"# a text", "is no GGUF model file")],
+    [(None, "file not found"), (b"", "not a GGUF file"), (b"# a text", "not a GGUF file")],
 )
 async def test_a_file_that_is_no_model(content: bytes | None, problem: str, tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"

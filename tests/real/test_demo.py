@@ -52,4 +52,4 @@ async def test_a_server_of_the_users_own(server: LocalServer) -> None:
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     path = tmp_path / "none.gguf"
     shown = demo(str(path))
-    assert (1, f"demo: model_path: {path}: there is no such file\n") == (shown.returncode, shown.stderr)
+    assert (1, f"demo: model_path: file not found: {path}\n") == (shown.returncode, shown.stderr)

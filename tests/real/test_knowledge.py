@@ -71,5 +71,5 @@ def test_as_people_run_it(llama_server: LocalServer, tmp_path: Path) -> None:
         proposal = read_proposal(directory / done.proposal)
         assert (0, "tiny", "grammar") == (len(proposal.rows), proposal.facts.served_model, proposal.facts.enforcement)
         assert len(proposal.quarantined) > 0
-        assert f"see them: ctxbackends proposals show {proposal.facts.id} --quarantined\n" in done.err
+        assert f"show them: ctxbackends proposals show {proposal.facts.id} --quarantined\n" in done.err
     assert before == snapshot_context(directory)

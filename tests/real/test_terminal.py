@@ -304,7 +304,7 @@ def test_serve_at_a_terminal_until_ctrl_c(tiny: Path) -> None:
     )
     assert "Traceback" not in at.raw
     lines = [line for line in screen(at.raw) if line]
-    assert f"tiny is ready at http://127.0.0.1:{port} (Ctrl-C ends it)" == lines[0]
+    assert f"tiny is ready at http://127.0.0.1:{port} (press Ctrl-C to stop)" == lines[0]
     assert "interrupted" == lines[-1]
 
 
@@ -363,7 +363,9 @@ def test_serve_until_it_is_terminated(tiny: Path) -> None:
     assert KEY not in arguments
     assert 1 == refused.returncode
     assert "HTTP 401: " in refused.stderr
-    assert refused.stderr.endswith("\n  no key was sent; name its environment variable with api_key_env in .ctxrc\n")
+    assert refused.stderr.endswith(
+        "\n  no API key was sent; set api_key_env in .ctxrc to the name of its environment variable\n"
+    )
     assert 0 == answered.returncode, answered.stderr
     assert answered.stdout.strip()
     assert (130, "") == (process.returncode, out)
@@ -552,7 +554,7 @@ async def test_neither_the_wheel_nor_the_program(
     monkeypatch.setattr(shutil, "which", lambda _: None)
     with pytest.raises(LocalServerUnavailableError) as caught:
         await LocalServer(tiny).start()
-    said = f"no llama.cpp server is installed to serve {tiny}; run: pip install 'ctxbackends[llamacpp]'"
+    said = f"cannot serve {tiny}: no llama.cpp server is installed; run pip install 'ctxbackends[llamacpp]'"
     assert said == str(caught.value)
 
 

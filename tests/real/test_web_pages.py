@@ -119,6 +119,6 @@ async def test_without_a_key_every_page_may_use_the_server(server_of: ServerFact
 @pytest.mark.parametrize("name", ["api_key", "api_key_env"])
 async def test_serve_model_takes_no_key(place: str, name: str, model: Callable[[str], Path]) -> None:
     options = {name: None} if place == "options" else {"settings": {name: "a-key-of-mine"}}
-    with pytest.raises(TypeError, match=rf"takes no {name}: it always uses a fresh key; choose a key with LocalServer"):
+    with pytest.raises(TypeError, match=rf"does not accept {name}: it always uses a new key; use LocalServer"):
         async with serve_model(model("tiny"), **options):
             pass

@@ -37,7 +37,7 @@ from ctxbackends import errors
 from ctxbackends._chat.responses import PartialCompletion
 from ctxbackends._cli import terminal
 from ctxbackends._cli.ai import chat
-from ctxbackends._cli.messages import worded
+from ctxbackends._cli.messages import format_error
 from ctxbackends._cli.root import ctxbackends_group
 from ctxbackends._cli.serve import set_variable_line
 from ctxbackends.local import LocalServer
@@ -48,8 +48,8 @@ ENDPOINT_OF_NOBODY = "http://127.0.0.1:1"  # needs root to listen on, and nobody
 KEY = "sk-test-0123456789abcdef"
 LOADING = b'{"error":{"message":"Loading model","type":"unavailable_error","code":503}}'
 REFUSED_HINT = (
-    "  is the server running there? ctxbackends serve MODEL.gguf starts one, "
-    "ctxbackends setup --backend corrects the endpoint\n"
+    "  is the server running? start one with ctxbackends serve MODEL.gguf, "
+    "or correct the endpoint with ctxbackends setup --backend\n"
 )
 WITHIN = 30.0
 
@@ -312,7 +312,7 @@ def test_no_wait(script: Script) -> None:
     script.models = [(503, LOADING)]
     expected = (
         f'ctxbackends: backend "local": HTTP 503: {LOADING.decode()}\n'
-        "  the model is still loading; wait longer with ready_timeout in .ctxrc\n"
+        "  the model is still loading; raise ready_timeout in .ctxrc to wait longer\n"
     )
     assert Result(1, "", expected) == ctx("ping", "--no-wait")
 
@@ -430,7 +430,7 @@ def usage_error(problem: str) -> Result:
 
 
 def test_no_prompt_at_a_terminal() -> None:
-    expected = usage_error("no prompt: pass it as an argument, or on standard input")
+    expected = usage_error("no prompt; pass it as an argument or on standard input")
     assert expected == ctx("chat", tty="stdin")
 
 
@@ -468,7 +468,7 @@ def test_an_answer_that_ends_a_line_gets_no_second_end(script: Script) -> None:
 def test_an_answer_that_was_cut_short_says_so(script: Script) -> None:
     ctxrc(backend(script.endpoint))
     script.chunks = [text_chunk("Hel"), last_chunk("length")]
-    note = "(finish_reason length: the answer is not as long as the model would have made it)\n"
+    note = "(truncated: finish_reason length)\n"
     assert Result(0, "Hel\n", note) == ctx("chat", "Hi")
 
 
@@ -514,7 +514,7 @@ def test_an_answer_that_breaks_off(script: Script) -> None:
     script.chunks, script.whole = [text_chunk("Hello")], False
     expected = (
         'ctxbackends: backend "local": the connection broke before the response was complete\n'
-        "  5 characters had arrived; they are not a whole answer\n"
+        "  5 characters were received; the answer is incomplete\n"
     )
     assert Result(1, "Hello\n", expected) == ctx("chat", "Hi")
 
@@ -594,7 +594,7 @@ def test_no_standard_input() -> None:
         text=True,
         timeout=WITHIN,
     )
-    assert usage_error("no prompt: pass it as an argument, or on standard input") == Result(
+    assert usage_error("no prompt; pass it as an argument or on standard input") == Result(
         result.returncode, result.stdout, result.stderr
     )
 
@@ -638,11 +638,11 @@ def test_an_endpoint_on_the_command_line(script: Script, monkeypatch: pytest.Mon
     [
         (
             ("--api-key-env", "SOME_KEY"),
-            "--api-key-env goes with --endpoint; in .ctxrc it is the backend's api_key_env",
+            "--api-key-env requires --endpoint; for a backend in .ctxrc, set api_key_env there",
         ),
         (
             ("--endpoint", ENDPOINT_OF_NOBODY, "--backend", "mine"),
-            "with --endpoint, --backend is a backend type: "
+            "with --endpoint, --backend must be a backend type: "
             "vllm, llamacpp, ollama, lmstudio, openai, anthropic, openai-compatible",
         ),
     ],
@@ -708,7 +708,7 @@ def test_an_endpoint_of_something_else(script: Script) -> None:
     script.models = [(404, b"<html>not here</html>")]
     expected = (
         'ctxbackends: backend "local": HTTP 404: <html>not here</html>\n'
-        "  is this the endpoint of a model server? it needs no /v1 at its end\n"
+        "  is this the endpoint of a model server? write it without /v1\n"
     )
     assert Result(1, "", expected) == ctx("ping")
     script.models = [(200, b"<html>hello</html>")]
@@ -721,7 +721,7 @@ def test_a_wrong_model(script: Script) -> None:
     ctxrc(backend(script.endpoint))
     body = '{"error":{"message":"The model `nope` does not exist.","type":"NotFoundError","code":404}}'
     script.chat = (404, body.encode())
-    expected = f'ctxbackends: backend "local": HTTP 404: {body}\n  ctxbackends models lists the models that it has\n'
+    expected = f'ctxbackends: backend "local": HTTP 404: {body}\n  list the available models with ctxbackends models\n'
     assert Result(1, "", expected) == ctx("chat", "Hi", "--model", "nope")
 
 
@@ -730,7 +730,7 @@ def test_no_model(script: Script) -> None:
     result = ctx("chat", "Hi")
     assert (1, "", []) == (result.code, result.out, script.requests)
     problem = 'no model: the request names none, and the backend "vllm" has no default_model'
-    hint = "name one with --model, or write default_model into .ctxrc with ctxbackends setup --model"
+    hint = "pass --model, or set default_model in .ctxrc with ctxbackends setup --model"
     assert f"ctxbackends: default_model: {problem}\n  {hint}\n" == result.err
 
 
@@ -756,7 +756,7 @@ def test_a_missing_key(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SOME_KEY", raising=False)
     ctxrc(backend(script.endpoint))
     script.models = [(401, b"who are you?")]
-    hint = "no key was sent; name its environment variable with api_key_env in .ctxrc"
+    hint = "no API key was sent; set api_key_env in .ctxrc to the name of its environment variable"
     assert Result(1, "", f'ctxbackends: backend "local": HTTP 401: who are you?\n  {hint}\n') == ctx("ping")
     ctxrc(backend(script.endpoint, api_key_env="SOME_KEY"))
     assert Result(
@@ -832,7 +832,7 @@ def keyed(source: str | None) -> errors.AuthenticationError:
         (keyed("SOME_KEY"), "HTTP 403: body\n  the key came from SOME_KEY"),
         (
             keyed(None),
-            "HTTP 403: body\n  no key was sent; name its environment variable with api_key_env in .ctxrc",
+            "HTTP 403: body\n  no API key was sent; set api_key_env in .ctxrc to the name of its environment variable",
         ),
         (
             overflow(9, 8),
@@ -848,17 +848,17 @@ def keyed(source: str | None) -> errors.AuthenticationError:
         ),
         (
             status(errors.ModelLoadingError, 503),
-            "HTTP 503: body\n  the model is still loading; wait longer with ready_timeout in .ctxrc",
+            "HTTP 503: body\n  the model is still loading; raise ready_timeout in .ctxrc to wait longer",
         ),
-        (status(errors.ModelNotFoundError, 404), "HTTP 404: body\n  ctxbackends models lists the models that it has"),
+        (status(errors.ModelNotFoundError, 404), "HTTP 404: body\n  list the available models with ctxbackends models"),
         (
             status(errors.NotFoundError, 404),
-            "HTTP 404: body\n  is this the endpoint of a model server? it needs no /v1 at its end",
+            "HTTP 404: body\n  is this the endpoint of a model server? write it without /v1",
         ),
         (
             status(errors.InternalServerError, 502),
-            "HTTP 502: body\n  a proxy says that the server behind it is not there; "
-            "where it is starting, ctxbackends ping waits for it",
+            "HTTP 502: body\n  a proxy could not reach the server; "
+            "if it is starting, wait for it with ctxbackends ping",
         ),
         (status(errors.InternalServerError, 500), "HTTP 500: body"),
         (errors.EmptyModelListError("no model"), "no model\n  load or pull a model on the server first"),
@@ -868,13 +868,13 @@ def keyed(source: str | None) -> errors.AuthenticationError:
         ),
         (
             errors.StreamInterruptedError("cut", partial=PartialCompletion(text="abc")),
-            "cut\n  3 characters had arrived; they are not a whole answer",
+            "cut\n  3 characters were received; the answer is incomplete",
         ),
         (errors.StreamInterruptedError("cut"), "cut"),
         (errors.APIConnectionError("connection refused", refused=True), f"connection refused\n{REFUSED_HINT[:-1]}"),
         (
             errors.APIConnectionError("the name does not resolve", permanent=True),
-            "the name does not resolve\n  check the endpoint in .ctxrc; ctxbackends setup --backend corrects it",
+            "the name does not resolve\n  check the endpoint in .ctxrc; correct it with ctxbackends setup --backend",
         ),
         (errors.APIConnectionError("closed", sent=True), "closed"),
         (
@@ -888,7 +888,7 @@ def keyed(source: str | None) -> errors.AuthenticationError:
     ],
 )
 def test_wording(error: Exception, text: str | None) -> None:
-    assert text == worded(error)
+    assert text == format_error(error)
 
 
 # --- help and version -------------------------------------------------------------------------------
@@ -955,9 +955,9 @@ def test_the_list_of_commands() -> None:
             assert found is not None
             assert name == found.name
             assert found.help
-    assert "  proposals  Review what was taken out, and export it.\n" in shown
+    assert "  proposals  Review and export proposals.\n" in shown
     assert "  serve      Serve a GGUF model with llama.cpp on this machine.\n" in shown
-    assert "  setup      Write a backend into .ctxrc.\n" in shown
+    assert "  setup      Add or update a backend in .ctxrc.\n" in shown
 
 
 @pytest.mark.parametrize("arguments", [(), ("proposals",)])
@@ -1035,7 +1035,7 @@ def test_setup(tmp_path: Path) -> None:
     assert (
         "backends:\n  - name: llamacpp\n    type: llamacpp\n    endpoint: http://localhost:8080\n" == path.read_text()
     )
-    assert Result(0, "", said.format("is already so in")) == ctx("setup", "--backend", "llamacpp")
+    assert Result(0, "", said.format("is unchanged in")) == ctx("setup", "--backend", "llamacpp")
     path.write_text(path.read_text().replace("8080", "8080 # mine"))
     assert Result(0, "", said.format("updated in")) == ctx(
         "setup", "--backend", "llamacpp", "--endpoint", "http://gpu:8000/v1"
@@ -1106,7 +1106,7 @@ def test_setup_warns_of_another_base_url(
     monkeypatch.setenv(variable, elsewhere)
     result = ctx("setup", "--backend", backend_type)
     assert 0 == result.code
-    warning = f"warning: {variable} is set to another server; it is left alone, and ctx uses {endpoint}\n"
+    warning = f"warning: {variable} is set to another server; ctxbackends does not use it and connects to {endpoint}\n"
     assert result.err.startswith(warning)
     assert elsewhere == os.environ[variable]
 
@@ -1251,14 +1251,14 @@ def test_serve_until_the_server_dies(fake: Fake, model: Path, monkeypatch: pytes
     assert (1, "") == (result.code, result.out)
     plain = [line for line in result.err.splitlines() if not line.startswith("waiting for ")]
     assert [
-        f"some-model is ready at http://127.0.0.1:{port} (Ctrl-C ends it)",
-        "it asks for this API key; in another terminal, run:",
+        f"some-model is ready at http://127.0.0.1:{port} (press Ctrl-C to stop)",
+        "clients need this API key; in another terminal, run:",
         f"export CTX_SERVE_KEY={fake.seen['key']}",
         f"try: ctxbackends chat --backend llamacpp --endpoint http://127.0.0.1:{port} --api-key-env CTX_SERVE_KEY "
         "--model some-model 'Hello'",
         f"ctxbackends: the llama.cpp server was killed by signal 9 while serving {model}:",
         f"  loading {model}",
-        "  something outside ended it; is there memory enough for the model?",
+        "  it was killed from outside; is there enough memory for the model?",
     ] == plain
     nothing = dict.fromkeys(("ctx_size", "parallel", "threads")) | {"embeddings": False, "kv_unified": False}
     seen = fake.seen
@@ -1340,7 +1340,7 @@ def test_serve_a_model_that_does_not_load(fake: Fake, model: Path, monkeypatch: 
     assert (1, "") == (result.code, result.out)
     plain = [line for line in result.err.splitlines() if not line.startswith("waiting for ")]
     problem = f"the llama.cpp server exited with code 3 while serving {model}:"
-    hint = "above is the end of llama.cpp's log; if it calls the file corrupted or incomplete, fetch the file again"
+    hint = "see the end of llama.cpp's log above; if it reports a corrupted or incomplete file, download the file again"
     assert [f'ctxbackends: backend "serve": {problem}', f"  loading {model}", "  no such tensor", f"  {hint}"] == plain
 
 
@@ -1350,7 +1350,7 @@ def test_serve_shows_the_log_on_standard_error(
     monkeypatch.setenv("FAKE_MODE", "dies")
     result = ctx("serve", str(model), "--port", str(free_port()), "--show-log")
     assert (
-        f'ctxbackends: backend "serve": the llama.cpp server exited with code 3 while serving {model}\n  above'
+        f'ctxbackends: backend "serve": the llama.cpp server exited with code 3 while serving {model}\n  see'
         in result.err
     )
     assert ("", f"loading {model}\n\nno such tensor\n\n") == capfd.readouterr()
@@ -1358,7 +1358,7 @@ def test_serve_shows_the_log_on_standard_error(
 
 def test_serve_where_the_variable_is_not_set(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SOME_KEY", raising=False)
-    problem = "the environment variable SOME_KEY is not set; it should hold the API key to ask clients for"
+    problem = "environment variable not set: SOME_KEY; set it to the API key that clients must send"
     assert Result(1, "", f"ctxbackends: {problem}\n") == ctx("serve", str(model), "--api-key-env", "SOME_KEY")
 
 
@@ -1367,11 +1367,11 @@ def test_serve_a_file_that_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "empty.gguf").touch()
     (tmp_path / "text.gguf").write_text("hello")
     for path, problem in {
-        tmp_path / "none.gguf": f"{tmp_path}/none.gguf: there is no such file",
-        tmp_path: f"{tmp_path} is a directory; name the .gguf file",
+        tmp_path / "none.gguf": f"file not found: {tmp_path}/none.gguf",
+        tmp_path: f"is a directory: {tmp_path}; name a .gguf file",
         where: f"{where} cannot be read: {why}",
-        tmp_path / "empty.gguf": f"{tmp_path}/empty.gguf is no GGUF model file",
-        tmp_path / "text.gguf": f"{tmp_path}/text.gguf is no GGUF model file",
+        tmp_path / "empty.gguf": f"not a GGUF file: {tmp_path}/empty.gguf",
+        tmp_path / "text.gguf": f"not a GGUF file: {tmp_path}/text.gguf",
     }.items():
         assert Result(1, "", f"ctxbackends: model_path: {problem}\n") == ctx("serve", str(path))
 
@@ -1386,7 +1386,7 @@ def test_serve_on_a_port_in_use(fake: Fake, model: Path) -> None:
 def test_serve_where_no_server_is_installed(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hide_wheel(monkeypatch)
     monkeypatch.setenv("PATH", "/nowhere")
-    problem = f"no llama.cpp server is installed to serve {model}; run: pip install 'ctxbackends[llamacpp]'"
+    problem = f"cannot serve {model}: no llama.cpp server is installed; run pip install 'ctxbackends[llamacpp]'"
     assert Result(1, "", f'ctxbackends: backend "serve": {problem}\n') == ctx("serve", str(model))
 
 

@@ -446,7 +446,7 @@ def test_a_file_does_not_grow_beyond_what_is_read(path: Path) -> None:
 def test_a_directory_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         setup_backend(tmp_path, type="vllm")
-    assert f"{tmp_path}: is a directory; a .ctxrc is a text file" == str(caught.value)
+    assert f"{tmp_path}: is a directory; .ctxrc must be a text file" == str(caught.value)
 
 
 def test_no_directory_no_file(tmp_path: Path) -> None:

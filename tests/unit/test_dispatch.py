@@ -236,7 +236,7 @@ def test_a_trail_of_nobody_is_ignored(programs: Programs, trail: str) -> None:
 def test_a_program_that_cannot_be_started(programs: Programs, tmp_path: Path) -> None:
     broken = script(tmp_path / "broken" / "ctx", "no program")
     done = run(programs.ours, "status", path=[programs.ours.parent, broken.parent])
-    assert (1, f"ctx: {broken} cannot be started: Exec format error\n") == (done.returncode, done.stderr.decode())
+    assert (1, f"ctx: cannot start {broken}: Exec format error\n") == (done.returncode, done.stderr.decode())
 
 
 def test_where_a_process_cannot_become_another_program(capfd: pytest.CaptureFixture[str]) -> None:
@@ -247,7 +247,7 @@ def test_where_a_process_cannot_become_another_program(capfd: pytest.CaptureFixt
         assert 1 == dispatch.run_and_wait(["/nowhere/ctx"])
     finally:
         signal.signal(signal.SIGINT, before)
-    assert ("a b\n", "ctx: /nowhere/ctx cannot be started: No such file or directory\n") == capfd.readouterr()
+    assert ("a b\n", "ctx: cannot start /nowhere/ctx: No such file or directory\n") == capfd.readouterr()
 
 
 # --- where there is no other --------------------------------------------------------------------------
@@ -258,30 +258,28 @@ def test_where_a_process_cannot_become_another_program(capfd: pytest.CaptureFixt
     [
         (
             "decision add",
-            "no such command: decision; this ctx belongs to the Python package ctxbackends (run ctx --help",
+            "no such command: decision; this is the ctx of the Python package ctxbackends (see ctx --help",
         ),
         (
             "serve m.gguf",
-            "no such command: serve; this ctx belongs to the Python package ctxbackends (did you mean ctx ai",
+            "no such command: serve; this is the ctx of the Python package ctxbackends (did you mean ctx ai",
         ),
         (
             "compact s.jsonl",
-            "no such command: compact without --emit; this ctx belongs to the Python package ctxbackends",
+            "no such command: compact without --emit; this is the ctx of the Python package ctxbackends",
         ),
         (
             "setup",
-            "no such command: setup without --backend; this ctx belongs to the Python package ctxbackends (add --b",
+            "no such command: setup without --backend; this is the ctx of the Python package ctxbackends (add --b",
         ),
-        ("\x1b[2J", "no such command: \\x1b[2J; this ctx"),
+        ("\x1b[2J", "no such command: \\x1b[2J; this is the ctx"),
     ],
 )
 def test_no_other_program(programs: Programs, line: str, problem: str) -> None:
     done = run(programs.ours, *line.split(" "), path=[programs.ours.parent])
     assert (2, b"") == (done.returncode, done.stdout)
     assert done.stderr.decode().startswith(f"ctx: {problem}")
-    assert done.stderr.decode().endswith(
-        "and the Go tool ctx (https://ctx.ist), which has other commands, is not on the PATH\n"
-    )
+    assert done.stderr.decode().endswith("the Go tool ctx (https://ctx.ist) is not on the PATH\n")
 
 
 # --- ours ---------------------------------------------------------------------------------------------
@@ -291,13 +289,13 @@ def test_help_and_version_name_the_other_program(programs: Programs) -> None:
     alone = run(programs.ours, "--version", path=[programs.ours.parent])
     assert (0, f"ctx (ctxbackends) {ctxbackends.__version__}\n") == (alone.returncode, alone.stdout.decode())
     both = run(programs.ours, "--version", path=programs.path)
-    assert alone.stdout.decode() + f"other commands go to {programs.other}\n" == both.stdout.decode()
+    assert alone.stdout.decode() + f"other commands are passed to {programs.other}\n" == both.stdout.decode()
     for arguments in ([], ["--help"], ["-h"]):
         shown = run(programs.ours, *arguments, path=programs.path)
         text = (shown.stdout + shown.stderr).decode()
         assert text.startswith("Usage: ctx [OPTIONS] COMMAND")
         assert str(programs.other) in "".join(text.split())
-        assert b"Other commands go" not in run(programs.ours, *arguments, path=[programs.ours.parent]).stdout
+        assert b"Other commands are passed" not in run(programs.ours, *arguments, path=[programs.ours.parent]).stdout
 
 
 def test_the_tree_of_ctx(programs: Programs) -> None:
@@ -322,7 +320,7 @@ sys.argv[0] = "{program}"
 from ctxbackends import _cli as cli
 cli.{program}()
 """
-MISSING = "{}: the command line is an extra of ctxbackends; run pip install 'ctxbackends[cli]'\n"
+MISSING = "{}: the command line requires an extra; run pip install 'ctxbackends[cli]'\n"
 
 
 @pytest.mark.parametrize("name", ["click", "rich"])

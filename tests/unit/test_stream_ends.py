@@ -107,5 +107,5 @@ async def test_a_placeholder_key_takes_no_words_apart() -> None:
 
 def test_a_pipe_is_no_model(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "model.gguf")
-    with pytest.raises(ConfigError, match="is no file"):
+    with pytest.raises(ConfigError, match="not a file"):
         check_model_file(tmp_path / "model.gguf")
