@@ -63,7 +63,7 @@ def full(*_: object) -> None:
 
 def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(ProposalError, match=r"cannot write .*notes.md: No space left on device; nothing changed"):
+    with pytest.raises(ProposalError, match=r"cannot write .*notes.md: No space left on device; nothing was changed"):
         write_proposal(tmp_path, PROPOSAL)
     assert [] == list(tmp_path.iterdir())
 

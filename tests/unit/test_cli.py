@@ -1369,7 +1369,7 @@ def test_serve_a_file_that_is_no_model(tmp_path: Path) -> None:
     for path, problem in {
         tmp_path / "none.gguf": f"file not found: {tmp_path}/none.gguf",
         tmp_path: f"is a directory: {tmp_path}; name a .gguf file",
-        where: f"{where} cannot be read: {why}",
+        where: f"cannot read {where}: {why}",
         tmp_path / "empty.gguf": f"not a GGUF file: {tmp_path}/empty.gguf",
         tmp_path / "text.gguf": f"not a GGUF file: {tmp_path}/text.gguf",
     }.items():
