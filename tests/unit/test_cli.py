@@ -465,7 +465,7 @@ def test_an_answer_that_ends_a_line_gets_no_second_end(script: Script) -> None:
     assert Result(0, "Hello\n", "") == ctx("chat", "Hi")
 
 
-def test_an_answer_that_was_cut_short_says_so(script: Script) -> None:
+def test_a_truncated_answer_is_reported(script: Script) -> None:
     ctxrc(backend(script.endpoint))
     script.chunks = [text_chunk("Hel"), last_chunk("length")]
     note = "(truncated: finish_reason length)\n"
@@ -887,7 +887,7 @@ def keyed(source: str | None) -> errors.AuthenticationError:
         (ValueError("a fault of the program"), None),
     ],
 )
-def test_wording(error: Exception, text: str | None) -> None:
+def test_format_error(error: Exception, text: str | None) -> None:
     assert text == format_error(error)
 
 
@@ -1362,7 +1362,7 @@ def test_serve_where_the_variable_is_not_set(model: Path, monkeypatch: pytest.Mo
     assert Result(1, "", f"ctxbackends: {problem}\n") == ctx("serve", str(model), "--api-key-env", "SOME_KEY")
 
 
-def test_serve_a_file_that_is_no_model(tmp_path: Path) -> None:
+def test_serve_an_invalid_model_file(tmp_path: Path) -> None:
     where, why = unreadable(tmp_path / "unreadable.gguf")
     (tmp_path / "empty.gguf").touch()
     (tmp_path / "text.gguf").write_text("hello")

@@ -82,7 +82,7 @@ def refused(text: str) -> ConfigError:
         ("2562047h47m16.854775807s", 9223372036.854775807),
     ],
 )
-def test_a_duration_is_what_go_reads(text: str, seconds: float) -> None:
+def test_durations_in_go_format(text: str, seconds: float) -> None:
     assert seconds == parse_duration(text)
 
 
@@ -109,7 +109,7 @@ def test_a_duration_is_what_go_reads(text: str, seconds: float) -> None:
         (KEY, f"not a duration: {HIDDEN}; {HINT}"),
     ],
 )
-def test_what_is_no_duration_is_told_what_would_be(text: str, message: str) -> None:
+def test_invalid_durations(text: str, message: str) -> None:
     with pytest.raises(ValueError) as caught:  # noqa: PT011  # the whole sentence is compared below
         parse_duration(text)
     assert message == str(caught.value)
@@ -151,7 +151,7 @@ def test_any_text_is_a_duration_or_a_value_error(text: str) -> None:
         ("http://host/a@b", "http://host/a@b"),
     ],
 )
-def test_an_endpoint_is_brought_to_one_form(written: str, endpoint: str) -> None:
+def test_normalised_endpoints(written: str, endpoint: str) -> None:
     assert endpoint == normalise_endpoint(written)
 
 
@@ -215,7 +215,7 @@ def test_an_endpoint_is_brought_to_one_form(written: str, endpoint: str) -> None
         (f"http://h:{KEY}", f"invalid URL: the host or port is invalid; {LIKE}"),
     ],
 )
-def test_what_is_no_endpoint_is_refused_without_its_secrets(written: str, message: str) -> None:
+def test_invalid_endpoints_hide_secrets(written: str, message: str) -> None:
     with pytest.raises(InvalidEndpointError) as caught:
         normalise_endpoint(written)
     assert (message, "endpoint", None) == (caught.value.problem, caught.value.key, caught.value.__context__)
@@ -245,7 +245,7 @@ def test_numbers_of_seconds_become_floats() -> None:
     assert (60.0, float, 0.0) == (config.timeout, type(config.timeout), config.ready_timeout)
 
 
-def test_a_model_file_stands_in_the_place_of_an_endpoint() -> None:
+def test_model_path_replaces_the_endpoint() -> None:
     config = BackendConfig(
         name="l", type="llamacpp", model_path="m.gguf", ctx_size=8192, parallel=2, threads=4, embeddings=True
     )
@@ -257,7 +257,7 @@ def test_a_config_can_be_evolved() -> None:
     assert ("http://h/api", 5.0) == (attrs.evolve(config, timeout=5).endpoint, attrs.evolve(config, timeout=5).timeout)
 
 
-def test_the_key_is_in_no_repr() -> None:
+def test_repr_hides_the_key() -> None:
     config = BackendConfig(name="openai", api_key=KEY)
     assert (KEY, False) == (config.api_key, KEY in repr(config))
 
@@ -341,7 +341,7 @@ def test_the_key_is_in_no_repr() -> None:
         ({"name": "llamacpp", "model_path": "m", "embeddings": 1}, ConfigError, "embeddings", "must be true or false"),
     ],
 )
-def test_a_wrong_value_in_code_is_refused(
+def test_invalid_values_in_code(
     fields: dict[str, Any], kind: type[ConfigError], key: str, message: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
@@ -406,7 +406,7 @@ def test_a_copy_of_a_config_keeps_the_key(key: dict[str, Any], duplicate: Callab
         ({"name": "vllm", "api_key_env": "MINE"}, {"MINE": "m"}, ("m", "MINE")),
     ],
 )
-def test_where_the_key_comes_from(
+def test_key_sources(
     fields: dict[str, Any], environ: dict[str, str], found: tuple[str, str] | None
 ) -> None:
     config = BackendConfig(**fields)
@@ -421,7 +421,7 @@ def test_a_named_variable_without_a_key_is_an_error(environ: dict[str, str]) -> 
 
 
 @pytest.mark.parametrize("junk", ["\n", "\r\nX-Evil: 1", " ", "\t", "\x00", "\x7f", "é", "\ud800"])
-def test_a_key_that_is_no_header_is_refused_and_not_shown(junk: str) -> None:
+def test_invalid_keys_are_not_shown(junk: str) -> None:
     with pytest.raises(ConfigError) as caught:
         find_api_key(BackendConfig(name="openai"), PROFILES["openai"], {"OPENAI_API_KEY": KEY + junk})
     assert (
@@ -485,7 +485,7 @@ def test_a_file_that_cannot_be_read_is_one_clear_error(tmp_path: Path) -> None:
     assert () == load_ctxrc(path).backends
 
 
-def test_the_decoders_error_with_the_whole_file_does_not_travel_along(tmp_path: Path) -> None:
+def test_the_decoders_error_is_not_chained(tmp_path: Path) -> None:
     path = tmp_path / ".ctxrc"
     path.write_bytes(b"x: " + KEY.encode() + b"\xff")
     with pytest.raises(ConfigError) as caught:
@@ -593,7 +593,7 @@ def test_every_field_is_read() -> None:
         "x: &a {backends: [{name: vllm}], default_backend: vllm}\n<<: [1, *a]\ndefault_backend: vllm\n",
     ],
 )
-def test_yaml_has_many_ways_to_say_the_same(text: str) -> None:
+def test_equivalent_yaml(text: str) -> None:
     assert (BackendConfig(name="vllm"),) == parse(text).backends
 
 
@@ -614,7 +614,7 @@ def test_yaml_has_many_ways_to_say_the_same(text: str) -> None:
         f"api_key: {KEY}",
     ],
 )
-def test_other_keys_are_not_looked_at(foreign: str) -> None:
+def test_other_top_level_keys_are_ignored(foreign: str) -> None:
     assert (BackendConfig(name="vllm"),) == parse(f"{foreign}\nbackends: [{{name: vllm}}]\n").backends
 
 
@@ -701,7 +701,7 @@ def test_own_types_can_be_named() -> None:
         ("api_key_env: 5", QUOTES),
     ],
 )
-def test_a_wrong_value_has_its_line_and_its_key(value: str, message: str) -> None:
+def test_invalid_values_have_line_and_key(value: str, message: str) -> None:
     field = value.partition(":")[0]
     error = refused(f"x: 1\n\nbackends:\n  - name: ok\n    type: vllm\n  - name: a\n    {value}  # c\n    type: vllm\n")
     assert (7, f"backends[1].{field}", message) == (error.line, error.key, error.problem)
@@ -717,7 +717,7 @@ def test_a_wrong_value_has_its_line_and_its_key(value: str, message: str) -> Non
         "api_key_env: 0123456789abcdef0123456789abcdef",
     ],
 )
-def test_a_key_where_a_variables_name_belongs_is_not_shown(written: str) -> None:
+def test_a_key_in_api_key_env_is_not_shown(written: str) -> None:
     error = refused(f"backends:\n- name: openai\n  {written}\n")
     assert (
         3,
@@ -728,7 +728,7 @@ def test_a_key_where_a_variables_name_belongs_is_not_shown(written: str) -> None
 
 
 @pytest.mark.parametrize("member", ["api_key", "apiKey", "api-key", "token", "password"])
-def test_a_key_has_no_place_in_the_file(member: str) -> None:
+def test_keys_are_not_allowed_in_the_file(member: str) -> None:
     error = refused(f"backends:\n- name: openai\n  {member}: {KEY}\n")
     assert (
         3,
@@ -792,7 +792,7 @@ FIELDS = (
         ("default_backend: ''", 1, "default_backend", "must be the name of a backend; omit it for none"),
     ],
 )
-def test_a_wrong_shape_has_its_line_and_its_key(text: str, line: int, key: str | None, message: str) -> None:
+def test_invalid_shapes_have_line_and_key(text: str, line: int, key: str | None, message: str) -> None:
     error = refused(text)
     assert (ConfigError, line, key, message) == (type(error), error.line, error.key, error.problem)
 

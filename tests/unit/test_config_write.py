@@ -385,7 +385,7 @@ def test_anchors_and_aliases_stay(path: Path, options: dict[str, Any], old: str,
         ("a: |\n  the end of this text has no line break", {"type": "ollama"}),
     ],
 )
-def test_what_cannot_be_changed_alone_is_left_to_the_user(path: Path, before: str, options: dict[str, Any]) -> None:
+def test_unusual_layouts_are_not_edited(path: Path, before: str, options: dict[str, Any]) -> None:
     error = refused(path, before, **options)
     assert (ConfigError, "backends", "edit the file by hand") == (type(error), error.key, error.problem[-21:])
 
@@ -443,7 +443,7 @@ def test_a_file_does_not_grow_beyond_what_is_read(path: Path) -> None:
     assert f"would become too large: more than {MAX_FILE_SIZE} bytes" == error.problem
 
 
-def test_a_directory_is_no_file(tmp_path: Path) -> None:
+def test_a_directory_instead_of_a_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         setup_backend(tmp_path, type="vllm")
     assert f"{tmp_path}: is a directory; .ctxrc must be a text file" == str(caught.value)

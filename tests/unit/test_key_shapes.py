@@ -57,7 +57,7 @@ def test_no_error_of_a_file_shows_a_key(text: str) -> None:
     assert [] == [key for key in KEYS if key in refusal(text.replace("KEY", key))]
 
 
-def test_a_duration_that_is_a_key_is_refused_unseen() -> None:
+def test_a_key_as_duration_is_not_shown() -> None:
     with pytest.raises(ConfigError) as caught:
         parse_ctxrc("backends:\n- name: vllm\n  timeout: glpat-ABCDEFGHIJKLMNOPQRST", path=".ctxrc")
     assert (
