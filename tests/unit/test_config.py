@@ -341,9 +341,7 @@ def test_repr_hides_the_key() -> None:
         ({"name": "llamacpp", "model_path": "m", "embeddings": 1}, ConfigError, "embeddings", "must be true or false"),
     ],
 )
-def test_invalid_values_in_code(
-    fields: dict[str, Any], kind: type[ConfigError], key: str, message: str
-) -> None:
+def test_invalid_values_in_code(fields: dict[str, Any], kind: type[ConfigError], key: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         BackendConfig(**fields)
     error = caught.value
@@ -406,9 +404,7 @@ def test_a_copy_of_a_config_keeps_the_key(key: dict[str, Any], duplicate: Callab
         ({"name": "vllm", "api_key_env": "MINE"}, {"MINE": "m"}, ("m", "MINE")),
     ],
 )
-def test_key_sources(
-    fields: dict[str, Any], environ: dict[str, str], found: tuple[str, str] | None
-) -> None:
+def test_key_sources(fields: dict[str, Any], environ: dict[str, str], found: tuple[str, str] | None) -> None:
     config = BackendConfig(**fields)
     assert found == find_api_key(config, PROFILES[config.type], environ)
 
