@@ -198,7 +198,7 @@ class CoverageTable(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         path = Path(__file__).with_name("coverage-by-server.json")
         self.env.note_dependency(str(path))
-        coverage = {name.replace(", ", " "): rows for name, rows in json.loads(path.read_text()).items()}
+        coverage = {name.replace(", ", " "): rows for name, rows in json.loads(path.read_text("utf-8")).items()}
         columns = coverage.items()
         rows = sorted({row for _, cells in columns for row in cells})
         lines = table(

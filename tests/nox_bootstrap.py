@@ -63,7 +63,7 @@ def make_bootstrap() -> None:
     """Make `.nox/bootstrap`, unless it is complete: the stamp is written last."""
     stamp = BOOTSTRAP / "complete"
     content = "\n".join([NOX_REQUIREMENT, UV_REQUIREMENT, sys.version, os.path.realpath(sys.executable)])
-    if PYTHON.exists() and stamp.exists() and stamp.read_text() == content:
+    if PYTHON.exists() and stamp.exists() and stamp.read_text("utf-8") == content:
         return
     print("noxfile: making .nox/bootstrap with nox in it (once; needs the package index)", file=sys.stderr, flush=True)
     install = [*make_environment(), "install", "--quiet", "--retries=1", "--disable-pip-version-check"]
@@ -76,7 +76,7 @@ def make_bootstrap() -> None:
         error = run_quietly(*install, NOX_REQUIREMENT)
         if error:
             sys.exit(f"noxfile: could not install nox; check the network and the settings of pip: {error}")
-    stamp.write_text(content)
+    stamp.write_text(content, "utf-8")
 
 
 def make_environment() -> "list[str]":
@@ -98,7 +98,9 @@ def make_environment() -> "list[str]":
 def run_quietly(*command: str) -> str:
     """Run ``command``; return its last line where it failed, else an empty text."""
     try:
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace"
+        )
     except OSError as error:
         return str(error)
     lines = done.stdout.strip().splitlines() or [f"exit code {done.returncode}"]

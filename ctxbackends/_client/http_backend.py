@@ -71,9 +71,9 @@ class HTTPBackend:
         launcher: Launcher | None = None,
         environ: Mapping[str, str] = ENVIRONMENT,
     ) -> None:
-        self.name = config.name
-        self.type = config.type
-        self.default_model = config.default_model
+        self.name: str = config.name
+        self.type: str = config.type
+        self.default_model: str | None = config.default_model
         self._profile = profile
         self._settings = WireSettings(context_length=config.context_length, keep_alive=config.keep_alive)
         self._wire_api = config.wire_api or profile.wire_api

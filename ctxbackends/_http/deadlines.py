@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from types import TracebackType
+from typing import Any
 
 from ctxbackends.errors import ClosedError
 
@@ -21,7 +22,7 @@ class Deadlines:
     __slots__ = ("_due", "_loop", "_timer", "active", "closed")
 
     def __init__(self) -> None:
-        self.closed = False
+        self.closed: bool = False
         self.active: set[Deadline] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
@@ -90,7 +91,7 @@ class Deadline:
             raise ClosedError(_CLOSED)
         task = asyncio.current_task()
         assert task is not None, "only a task waits"
-        self.task = task
+        self.task: asyncio.Task[Any] = task
         self._prior_cancels = task.cancelling()
         if self._seconds is not None:
             loop = task.get_loop()

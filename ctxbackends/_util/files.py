@@ -8,6 +8,7 @@ import os
 import secrets
 import stat
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def replacing(path: Path, *, mode: int = 0o666) -> Iterator[Path]:
                 with contextlib.suppress(OSError):  # run by root for somebody else, it stays that person's file
                     os.chown(temporary, old.st_uid, old.st_gid)
             os.chmod(temporary, stat.S_IMODE(old.st_mode))
-        os.replace(temporary, path)
+        _rename(temporary, path)
     _sync_directory(path.parent)
 
 
@@ -70,10 +71,26 @@ def _link(temporary: Path, path: Path) -> None:
     # Only one of two runs can create the name. The file is empty until the rename.
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     try:
-        os.replace(temporary, path)
+        _rename(temporary, path)
     except BaseException:
         path.unlink(missing_ok=True)
         raise
+
+
+_RENAMES = 6
+_RENAME_PAUSE = 0.02  # seconds, doubled each time: 0.6 s in all
+
+
+def _rename(temporary: Path, path: Path) -> None:
+    """Replace ``path``. Windows denies it while another process has the file open, as scanners have for a moment."""
+    for attempt in range(_RENAMES):
+        try:
+            os.replace(temporary, path)
+            return
+        except PermissionError:
+            if sys.platform != "win32" or attempt == _RENAMES - 1:
+                raise
+        time.sleep(_RENAME_PAUSE * 2**attempt)
 
 
 @contextlib.contextmanager

@@ -52,7 +52,7 @@ class AmbiguousBackendError(ConfigError):
         super().__init__(
             f"several backends configured: {', '.join(names)}; choose one with --backend or set default_backend"
         )
-        self.names = tuple(names)
+        self.names: tuple[str, ...] = tuple(names)
 
 
 class UnknownBackendError(ConfigError):
@@ -75,7 +75,7 @@ class UnknownBackendError(ConfigError):
         configured = ", ".join(names) or "none"
         super().__init__(f'unknown backend: "{name}"; configured: {configured}', path=path, line=line, key=key)
         self.name = name
-        self.names = tuple(names)
+        self.names: tuple[str, ...] = tuple(names)
 
 
 class UnknownBackendTypeError(ConfigError):
@@ -99,7 +99,7 @@ class UnknownBackendTypeError(ConfigError):
             f'unknown backend type: "{type_name}"; choose one of {", ".join(types)}', path=path, line=line, key=key
         )
         self.type_name = type_name
-        self.types = tuple(types)
+        self.types: tuple[str, ...] = tuple(types)
 
 
 class DuplicateBackendError(ConfigError):

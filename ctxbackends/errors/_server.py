@@ -76,7 +76,7 @@ class ServerDiedError(BackendError):
     def __init__(self, problem: str, *, exit_code: int | None = None, log_tail: Sequence[str] = ()) -> None:
         super().__init__(problem)
         self.exit_code = exit_code
-        self.log_tail = tuple(log_tail)
+        self.log_tail: tuple[str, ...] = tuple(log_tail)
 
 
 class LocalServerUnavailableError(BackendError):
@@ -114,7 +114,7 @@ class APIStatusError(BackendError):
         super().__init__(f"HTTP {status_code}: {shown}")
         self.status_code = status_code
         self.body = body
-        self.headers = {name.lower(): value for name, value in (headers or {}).items()}
+        self.headers: dict[str, str] = {name.lower(): value for name, value in (headers or {}).items()}
         self.message = message
         self.error_type = error_type
         self.retry_after = retry_after
@@ -245,7 +245,7 @@ class StreamInterruptedError(BackendError):
 
     def __init__(self, problem: str, *, partial: PartialCompletion | None = None, body: bytes = b"") -> None:
         super().__init__(problem)
-        self.partial = partial or PartialCompletion()
+        self.partial: PartialCompletion = partial or PartialCompletion()
         self.body = body
         self.request_id: str | None = None
 

@@ -65,9 +65,9 @@ class LocalServer:
 
     def __init__(self, model_path: str | Path, **options: Unpack[ServerKeywords]) -> None:
         self._options = ServerOptions(**options)
-        self.model_path = Path(model_path)
-        self.alias = self._options.alias or self.model_path.name.removesuffix(".gguf")
-        self.api_key = self._options.api_key
+        self.model_path: Path = Path(model_path)
+        self.alias: str = self._options.alias or self.model_path.name.removesuffix(".gguf")
+        self.api_key: str | None = self._options.api_key
         self._process: subprocess.Popen[bytes] | None = None
         self._log: IO[bytes] | None = None
         self._end: weakref.finalize[Any, Any] | None = None

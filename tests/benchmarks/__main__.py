@@ -97,7 +97,7 @@ def environments(options: argparse.Namespace) -> tuple[dict[str, Environment], l
 
 
 def machine() -> str:
-    with open("/proc/cpuinfo") as file:
+    with open("/proc/cpuinfo", encoding="utf-8") as file:
         models = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
     return f"{os.cpu_count()} cores of {models[0] if models else platform.machine()}"
 

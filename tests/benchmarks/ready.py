@@ -12,7 +12,7 @@ import time
 
 def peak() -> int:
     """The most memory that this process has had, in bytes."""
-    with open("/proc/self/status") as found:
+    with open("/proc/self/status", encoding="utf-8") as found:
         return next(int(line.split()[1]) * 1024 for line in found if line.startswith("VmHWM"))
 
 

@@ -221,6 +221,8 @@ def _commands(sdk: Environment) -> Sample:
 
 def _cpu_of(arguments: Sequence[str]) -> float:
     """User and system seconds of one process."""
+    if sys.platform == "win32":
+        raise NotImplementedError
     environment = surroundings()
     if "PYTHONPATH" in os.environ:  # without a wheel, the checkout is what the commands run
         environment["PYTHONPATH"] = os.environ["PYTHONPATH"]

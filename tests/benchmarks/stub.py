@@ -10,15 +10,18 @@ import asyncio
 import json
 import os
 import re
-import resource
 import socket
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from tests.benchmarks.answers import LIST, LOADING, NOT_FOUND, Answer, all_answers
+
+with suppress(ImportError):  # not on Windows
+    import resource
 
 Answers: TypeAlias = dict[tuple[bytes, bytes, bool], Answer]
 _LENGTH = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: *(\d+)")
@@ -132,6 +135,8 @@ def say(answer: dict[str, Any]) -> None:
 
 
 async def _serve() -> None:
+    if sys.platform == "win32":
+        raise NotImplementedError
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     listener = Listener(ready_at=time.monotonic())

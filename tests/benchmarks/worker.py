@@ -11,7 +11,6 @@ import asyncio
 import gc
 import json
 import platform
-import resource
 import sys
 import time
 import zlib
@@ -21,6 +20,9 @@ from contextlib import suppress
 from importlib import import_module, metadata
 from typing import Any, Protocol, TypeAlias
 from urllib.parse import urlsplit
+
+with suppress(ImportError):  # not on Windows
+    import resource
 
 Sample: TypeAlias = dict[str, Any]
 
@@ -222,7 +224,9 @@ def _received(pieces: list[str]) -> Sample:
 
 def resident() -> int:
     """Bytes of memory that this process has now."""
-    with open("/proc/self/statm") as found:
+    if sys.platform == "win32":
+        raise NotImplementedError
+    with open("/proc/self/statm", encoding="utf-8") as found:
         return int(found.read().split()[1]) * resource.getpagesize()
 
 
@@ -239,6 +243,8 @@ def _say(answer: Sample) -> None:
 
 
 def main(name: str, url: str) -> None:
+    if sys.platform == "win32":
+        raise NotImplementedError
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     module = import_module(f"tests.benchmarks.clients.{name}")

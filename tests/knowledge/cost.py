@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import resource
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,9 @@ from ctxbackends.knowledge._records import Kind
 from ctxbackends.knowledge._sources.text import TextSource
 from tests.benchmarks.processes import command, surroundings
 from tests.knowledge.scripted_model import MODEL, ScriptedModel, decision
+
+with suppress(ImportError):  # not on Windows
+    import resource
 
 PARAGRAPH = 1_400
 """Characters: with the limit below, a chunk each."""
@@ -88,20 +91,24 @@ async def run(url: str, path: Path, journal: Path) -> dict[str, Any]:
 
 
 def _cpu() -> float:
+    if sys.platform == "win32":
+        raise NotImplementedError
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
 
 
 def _peak() -> int:
     # Not ru_maxrss, which begins with what the process was forked from.
-    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
+    (line,) = (
+        line for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM:")
+    )
     return int(line.split()[1]) * 1024
 
 
 def measured(count: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory, "long.md")
-        with path.open("w") as file:
+        with path.open("w", encoding="utf-8") as file:
             for paragraph in paragraphs(count):
                 file.write(paragraph + "\n\n")
         with subprocess.Popen(

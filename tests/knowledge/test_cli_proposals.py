@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import select
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tests.knowledge.commands import WITHIN, ctx, environment, project, snapshot_context
 from tests.knowledge.factories import write_example
+
+with suppress(ImportError):  # not on Windows
+    import pty
 
 ID = "20261123T130500Z-notes"
 
@@ -129,6 +132,8 @@ def test_export_of_an_incomplete_row(directory: Path) -> None:
 
 def at_terminal(directory: Path, *arguments: str, keys: list[str], **more: str) -> str:
     """What a terminal shows of the command, which gets each of ``keys`` at its next prompt."""
+    if sys.platform == "win32":
+        raise NotImplementedError
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "ctxbackends", "proposals", *arguments],
@@ -158,6 +163,7 @@ def at_terminal(directory: Path, *arguments: str, keys: list[str], **more: str) 
     return output.decode().replace("\r\n", "\n")
 
 
+@pytest.mark.posix
 def test_review_at_a_terminal(directory: Path) -> None:
     before = snapshot_context(directory)
     output = at_terminal(directory, "review", keys=["a", "r it is known", "?", "x", "", "b", "a", "q"])
@@ -173,6 +179,7 @@ def test_review_at_a_terminal(directory: Path) -> None:
     assert before == snapshot_context(directory)
 
 
+@pytest.mark.posix
 def test_edit_in_an_editor(directory: Path) -> None:
     editor = directory / "editor.py"
     editor.write_text(

@@ -261,7 +261,8 @@ def files(directory: Path) -> None:
     (directory / "none.jsonl").write_text('{"type": "summary"}\n')
     (directory / "secret").mkdir()
     (directory / "secret" / "plan.md").write_text(NOTES)
-    os.mkfifo(directory / "pipe.md")
+    if sys.platform != "win32":
+        os.mkfifo(directory / "pipe.md")
 
 
 @pytest.mark.parametrize(
@@ -272,7 +273,7 @@ def files(directory: Path) -> None:
         (["latin.md"], "latin.md:1: is not UTF-8 (byte 3); convert it, for example with iconv -f LATIN1 -t UTF-8"),
         (["missing.md"], "missing.md: cannot be read: No such file or directory"),
         (["none.jsonl"], "none.jsonl: is not a Claude Code or Cursor transcript: it has no turn"),
-        (["pipe.md"], "pipe.md: is not a regular file"),
+        pytest.param(["pipe.md"], "pipe.md: is not a regular file", marks=pytest.mark.posix),
         (["*.nothing"], "*.nothing: matches no file"),
         (["a.md", "--out", "no/such"], "cannot create no/such: No such file or directory"),
         (["a.md", "--out", "a.md"], "not a directory: a.md; name a directory for the proposals"),

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def names_for_type_checkers() -> dict[str, str]:
-    tree = ast.parse(Path(knowledge.__file__).read_text())
+    tree = ast.parse(Path(knowledge.__file__).read_text(encoding="utf-8"))
     (block,) = (node for node in tree.body if isinstance(node, ast.If))
     return {
         alias.name: str(statement.module)

@@ -103,7 +103,7 @@ def test_nothing_to_read(tmp_path: Path) -> None:
 def test_names_of_files_outside_and_with_control_characters(tmp_path: Path) -> None:
     tree(tmp_path, "in/a.md", "out.md")
     strange = bytes(tmp_path / "in") + b"/b\xff\n\x1b.md"
-    Path(sys.getfilesystemencoding() and strange.decode("utf-8", "surrogateescape")).write_text("text\n")
+    Path(sys.getfilesystemencoding() and strange.decode("utf-8", "surrogateescape")).write_text("text\n", "utf-8")
     sources = find_sources(["../out.md", "."], base=tmp_path / "in").sources
     assert [str(tmp_path / "out.md"), "a.md", "b\\udcff\\n\\x1b.md"] == [source.name for source in sources]
     assert all(source.prepare().size for source in sources)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -132,7 +133,10 @@ def test_a_character_split_between_blocks(tmp_path: Path) -> None:
     assert text == "".join(one[0] for one in pieces(tmp_path, text))
 
 
+@pytest.mark.posix
 def test_not_a_file(tmp_path: Path) -> None:
+    if sys.platform == "win32":
+        raise NotImplementedError
     os.mkfifo(tmp_path / "pipe")
     for name, problem in (
         ("pipe", "is not a regular file"),

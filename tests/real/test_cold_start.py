@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from itertools import groupby
@@ -26,6 +27,9 @@ from ctxbackends import (
 )
 from ctxbackends._config.backend_config import BackendConfig
 from tests.real.conftest import ServerFactory
+
+if sys.platform == "win32":
+    pytest.skip("sends signals to the server", allow_module_level=True)
 
 pytestmark = pytest.mark.real
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator
 
 import pytest
 
 from ctxbackends import APIConnectionError, APITimeoutError, LocalServer, StreamInterruptedError, TextDelta
 from tests.real.conftest import ServerFactory, over
+
+if sys.platform == "win32":
+    pytest.skip("sends signals to the server", allow_module_level=True)
 
 pytestmark = pytest.mark.real
 

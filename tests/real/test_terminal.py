@@ -1,11 +1,9 @@
 """The command line over a real llama.cpp server, at a real terminal and without one."""
 
 import asyncio
-import fcntl
 import importlib.util
 import json
 import os
-import pty
 import re
 import select
 import shutil
@@ -14,7 +12,6 @@ import socket
 import struct
 import subprocess
 import sys
-import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +27,13 @@ from ctxbackends import LocalServer, LocalServerUnavailableError, open_backend
 from ctxbackends.local import _process as local_server
 from ctxbackends.testing import VARIANTS, cached_model
 from tests.real.conftest import slots_become
+
+if sys.platform == "win32":
+    pytest.skip("needs a terminal of POSIX", allow_module_level=True)
+
+import fcntl
+import pty
+import termios
 
 pytestmark = pytest.mark.real
 
@@ -213,7 +217,7 @@ def children(pid: int) -> list[int]:
 def gone(pid: int) -> bool:
     """Whether the process has ended; one that nobody has reaped yet has."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "Z"
     except (FileNotFoundError, ProcessLookupError):
         return True
 
@@ -322,7 +326,7 @@ def test_the_commands_that_serve_prints_work_as_they_are(tiny: Path, tmp_path: P
             lines.append(process.stderr.readline())
             assert lines[-1], "".join(lines)
         export, chat = lines[-2], lines[-1].removeprefix("try: ")
-        arguments = Path(f"/proc/{children(process.pid)[0]}/cmdline").read_text()
+        arguments = Path(f"/proc/{children(process.pid)[0]}/cmdline").read_text(encoding="utf-8")
         shells = [
             subprocess.run(
                 ["/bin/sh", "-c", script], env=environment(PATH=path), capture_output=True, text=True, timeout=WITHIN
@@ -352,7 +356,9 @@ def test_serve_until_it_is_terminated(tiny: Path) -> None:
     ) as process:
         assert process.stdout is not None
         ready = json.loads(process.stdout.readline())
-        arguments = Path(f"/proc/{ready['pid']}/cmdline").read_text() + Path(f"/proc/{process.pid}/cmdline").read_text()
+        arguments = Path(f"/proc/{ready['pid']}/cmdline").read_text(encoding="utf-8") + Path(
+            f"/proc/{process.pid}/cmdline"
+        ).read_text(encoding="utf-8")
         endpoint = f"http://127.0.0.1:{port}"
         chat = ("chat", *backend_options(endpoint), "--model", "tiny", "--max-tokens", "2", "Hello")
         refused = ctx(*chat)

@@ -13,8 +13,6 @@ from pathlib import Path
 
 import attrs
 
-_PAGE_KIB = os.sysconf("SC_PAGE_SIZE") // 1024
-
 GROWTH: Mapping[str, int] = {
     "connections": 0,
     "sockets": 0,
@@ -60,16 +58,18 @@ def _links() -> list[str]:
 def connections(port: int) -> int:
     """Sockets of this process that are connected to ``port``, in any state."""
     own = {link.removeprefix("socket:[").removesuffix("]") for link in _links() if link.startswith("socket:[")}
-    rows = [line.split() for line in Path("/proc/self/net/tcp").read_text().splitlines()[1:]]
+    rows = [line.split() for line in Path("/proc/self/net/tcp").read_text(encoding="utf-8").splitlines()[1:]]
     return sum(row[2].endswith(f":{port:04X}") and row[9] in own for row in rows)
 
 
 def take(port: int) -> Figures:
     """Now. Called from the event loop."""
+    if sys.platform == "win32":
+        raise NotImplementedError
     for _ in range(3):
         gc.collect()
     links = _links()
-    statm = Path("/proc/self/statm").read_text().split()
+    statm = Path("/proc/self/statm").read_text(encoding="utf-8").split()
     tasks = Path("/proc/self/task").iterdir()
     return Figures(
         connections=connections(port),
@@ -80,7 +80,7 @@ def take(port: int) -> Figures:
         children=sum(len((task / "children").read_text().split()) for task in tasks),
         objects=len(gc.get_objects()),
         blocks=sys.getallocatedblocks(),
-        rss_kib=int(statm[1]) * _PAGE_KIB,
+        rss_kib=int(statm[1]) * os.sysconf("SC_PAGE_SIZE") // 1024,
     )
 
 

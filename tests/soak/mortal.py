@@ -8,6 +8,7 @@ import math
 import os
 import random
 import signal
+import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
@@ -103,6 +104,8 @@ class Mortal:
         now = _Disturbance(act.kind, time.monotonic())
         self._disturbances.append(now)
         self.acts[act.kind] += 1
+        if sys.platform == "win32":
+            raise NotImplementedError
         if act.kind == "pause":
             os.kill(self._pid, signal.SIGSTOP)
             await asyncio.sleep(act.length)
@@ -129,6 +132,8 @@ class Mortal:
         return pid
 
     async def _kill(self) -> None:
+        if sys.platform == "win32":
+            raise NotImplementedError
         os.kill(self._pid, signal.SIGKILL)
         while self._server.running:
             await asyncio.sleep(0.01)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import fcntl
 import http.server
 import importlib.util
 import io
@@ -16,12 +15,12 @@ import socket
 import subprocess
 import sys
 import tempfile
-import termios
 import threading
 import time
 import tomllib
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from importlib import import_module, metadata
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -43,6 +42,10 @@ from ctxbackends._cli.serve import set_variable_line
 from ctxbackends.local import LocalServer
 from ctxbackends.local import _process as server
 from ctxbackends.local import _worker as worker
+
+with suppress(ImportError):  # not on Windows
+    import fcntl
+    import termios
 
 ENDPOINT_OF_NOBODY = "http://127.0.0.1:1"  # needs root to listen on, and nobody does
 KEY = "sk-test-0123456789abcdef"
@@ -250,7 +253,7 @@ def ctxrc(*backends: Mapping[str, str], **top: str) -> None:
     for backend in backends:
         fields = [f"{name}: {value}" for name, value in backend.items()]
         lines += [("  - " if place == 0 else "    ") + field for place, field in enumerate(fields)]
-    Path(".ctxrc").write_text("\n".join(lines) + "\n")
+    Path(".ctxrc").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def backend(endpoint: str, **fields: str) -> dict[str, str]:
@@ -529,6 +532,7 @@ def test_a_timeout_names_the_backend_the_duration_and_the_key(script: Script, ke
     assert Result(1, "", expected) == ctx("chat", "Hi")
 
 
+@pytest.mark.posix
 def test_chat_interrupted(script: Script) -> None:
     ctxrc(backend(script.endpoint))
     script.silent = True
@@ -541,8 +545,11 @@ def test_chat_interrupted(script: Script) -> None:
     assert (130, "", "\ninterrupted\n") == (program.returncode, out, err)
 
 
+@pytest.mark.posix
 def test_interrupted_while_the_prompt_is_read(script: Script) -> None:
     """The event loop would put off the interrupt until somebody ends the input."""
+    if sys.platform == "win32":
+        raise NotImplementedError
     ctxrc(backend(script.endpoint))
     with subprocess.Popen(
         command("chat"),
@@ -623,7 +630,7 @@ def test_a_backend_that_is_not_configured() -> None:
 
 def test_an_endpoint_on_the_command_line(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
     """No .ctxrc is read, and no key goes where nobody sent it."""
-    Path(".ctxrc").write_text("[")
+    Path(".ctxrc").write_text("[", encoding="utf-8")
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     expected = Result(0, f"backend   openai\nendpoint  {script.endpoint}\nmodel     tiny\n", "")
     assert expected == ctx("ping", "--endpoint", script.endpoint + "/v1/", "--backend", "openai")
@@ -683,6 +690,7 @@ def test_a_malformed_ctxrc(tmp_path: Path, content: bytes, problem: str) -> None
     assert result.err.startswith(f"ctxbackends: {tmp_path}/.ctxrc{problem}")
 
 
+@pytest.mark.posix
 def test_a_ctxrc_that_cannot_be_read(tmp_path: Path) -> None:
     where, why = unreadable(tmp_path / ".ctxrc")
     assert Result(1, "", f"ctxbackends: {where}: cannot be read: {why}\n") == ctx("ping")
@@ -690,6 +698,8 @@ def test_a_ctxrc_that_cannot_be_read(tmp_path: Path) -> None:
 
 def unreadable(path: Path) -> tuple[Path, str]:
     """Make ``path`` a file that cannot be read, by root neither."""
+    if sys.platform == "win32":
+        raise NotImplementedError
     if os.geteuid() == 0:
         path.symlink_to("/proc/self/mem")  # nothing is mapped at address 0
         return path, "Input/output error"
@@ -1149,13 +1159,13 @@ def test_a_misspelt_key_ends_every_command_that_reads_the_file(
     written: str, meant: str, arguments: tuple[str, ...], tmp_path: Path
 ) -> None:
     text = f"backends: []\n{written}: true\n"
-    Path(".ctxrc").write_text(text)
-    Path("notes.md").write_text("We use YAML.\n")
+    Path(".ctxrc").write_text(text, encoding="utf-8")
+    Path("notes.md").write_text("We use YAML.\n", encoding="utf-8")
     Path(".context").mkdir()
     result = ctx(*arguments, stdin=b"We use YAML.")
     problem = f"{tmp_path}/.ctxrc:2: {written}: unknown key; did you mean {meant}?"
     assert Result(1, "", f"ctxbackends: {problem}\n") == result
-    assert text == Path(".ctxrc").read_text()
+    assert text == Path(".ctxrc").read_text(encoding="utf-8")
 
 
 # --- ctxbackends serve, with a stand-in for llama-server ---------------------------------------------
@@ -1362,6 +1372,7 @@ def test_serve_where_the_variable_is_not_set(model: Path, monkeypatch: pytest.Mo
     assert Result(1, "", f"ctxbackends: {problem}\n") == ctx("serve", str(model), "--api-key-env", "SOME_KEY")
 
 
+@pytest.mark.posix
 def test_serve_an_invalid_model_file(tmp_path: Path) -> None:
     where, why = unreadable(tmp_path / "unreadable.gguf")
     (tmp_path / "empty.gguf").touch()
@@ -1547,6 +1558,7 @@ async def test_a_port_of_another_machine(fake: Fake, model: Path) -> None:
     assert problem == caught.value.problem
 
 
+@pytest.mark.posix
 def test_a_reserved_port_is_nobody_elses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: object())
     reservation, port = server._reserve_port("127.0.0.1", None)
@@ -1630,6 +1642,25 @@ def test_a_model_that_the_wheel_cannot_load(monkeypatch: pytest.MonkeyPatch) -> 
     assert "error: tensor 'output.weight' is truncated" == left.value.code
 
 
+def test_a_supervisor_kills_its_program_at_the_end_of_its_input() -> None:
+    """As where the kernel does not end the program with its parent."""
+    supervisor = "import runpy, sys; sys.exit(runpy.run_path(sys.argv[1])['supervise'](sys.argv[2:]))"
+    program = "import time; print('ready', flush=True); time.sleep(3600)"
+    with subprocess.Popen(
+        [sys.executable, "-c", supervisor, worker.__file__, sys.executable, "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
+    ) as process:
+        assert process.stdout is not None
+        assert "ready\n" == process.stdout.readline()
+        assert process.poll() is None
+        out, _ = process.communicate(
+            timeout=WITHIN
+        )  # closes the input; the output ends with the last of both processes
+    assert ("", 1 if sys.platform == "win32" else 128 + 9) == (out, process.returncode)
+
+
 class Kernel:
     """What the worker asks of the system, without doing it to the process of the tests."""
 
@@ -1648,6 +1679,7 @@ def run_worker(monkeypatch: pytest.MonkeyPatch, options: Mapping[str, Any]) -> N
     runpy.run_path(worker.__file__, run_name="__main__")
 
 
+@pytest.mark.linux
 def test_the_worker_becomes_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = Kernel(monkeypatch)
     monkeypatch.setenv(worker.KEY_VARIABLE, KEY)

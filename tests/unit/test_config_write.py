@@ -489,6 +489,7 @@ def test_the_umask_counts_for_a_new_file(path: Path, umask: int, mode: int) -> N
     assert oct(mode) == oct(stat.S_IMODE(path.stat().st_mode))
 
 
+@pytest.mark.posix
 def test_the_owner_of_a_file_stays(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path.touch()
     asked: list[tuple[int, int]] = []

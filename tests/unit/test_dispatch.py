@@ -37,7 +37,7 @@ SHELL = '#!/bin/sh\nSIGPIPE_WAS=$(grep SigIgn /proc/$$/status) exec "{python}" "
 
 def script(path: Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     path.chmod(0o755)
     return path
 

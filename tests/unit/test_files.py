@@ -3,11 +3,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import sys
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from ctxbackends._util import files
 from ctxbackends._util.files import create_file, replace_file, replacing
 
 
@@ -42,6 +44,32 @@ def test_a_replacement_that_fails_leaves_the_old_file(path: Path, monkeypatch: p
     assert (b"old", [path]) == (path.read_bytes(), list(path.parent.iterdir()))
 
 
+@pytest.mark.parametrize(
+    ("denials", "platform", "written"), [(5, "win32", True), (6, "win32", False), (1, "linux", False)]
+)
+def test_windows_denies_a_replacement_for_a_moment(
+    path: Path, monkeypatch: pytest.MonkeyPatch, denials: int, platform: str, written: bool
+) -> None:
+    path.write_bytes(b"old")
+    replace = os.replace
+    pauses: list[float] = []
+    left = iter(range(denials))
+
+    def deny(source: Path, target: Path) -> None:
+        if next(left, None) is not None:
+            raise PermissionError(errno.EACCES, "Access is denied")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", deny)
+    monkeypatch.setattr(files, "sys", SimpleNamespace(platform=platform))
+    monkeypatch.setattr(files, "time", SimpleNamespace(sleep=pauses.append))
+    with nullcontext() if written else pytest.raises(PermissionError):
+        replace_file(path, b"new")
+    assert (b"new" if written else b"old", [path]) == (path.read_bytes(), list(path.parent.iterdir()))
+    assert [0.02, 0.04, 0.08, 0.16, 0.32][: len(pauses)] == pauses
+    assert (5 if platform == "win32" else 0) == len(pauses)
+
+
 def test_a_block_that_fails_leaves_the_old_file(path: Path) -> None:
     path.write_bytes(b"old")
     with pytest.raises(KeyboardInterrupt), replacing(path) as temporary:
@@ -50,7 +78,7 @@ def test_a_block_that_fails_leaves_the_old_file(path: Path) -> None:
     assert (b"old", [path]) == (path.read_bytes(), list(path.parent.iterdir()))
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes")
+@pytest.mark.posix
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o755])
 def test_a_replacement_keeps_the_mode(path: Path, mode: int) -> None:
     path.touch()
@@ -59,7 +87,7 @@ def test_a_replacement_keeps_the_mode(path: Path, mode: int) -> None:
     assert mode == stat.S_IMODE(path.stat().st_mode)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes")
+@pytest.mark.posix
 def test_a_new_file_has_the_mode_of_any_other(path: Path) -> None:
     other = path.with_name("b.txt")
     other.touch()

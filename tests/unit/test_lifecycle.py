@@ -96,7 +96,8 @@ def test_the_command_prints_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(tmp_path)
     Path(".ctxrc").write_text(
         f"backends:\n- {{name: a, type: vllm, endpoint: '{refusing_url}', default_model: big}}\n"
-        "- {name: b, type: llamacpp, model_path: none.gguf}\n"
+        "- {name: b, type: llamacpp, model_path: none.gguf}\n",
+        encoding="utf-8",
     )
     done = ctx()
     assert 0 == done.exit_code, done.output

@@ -113,7 +113,7 @@ def test_the_audit_sees_sockets(tmp_path: Path) -> None:
 
 def names_for_type_checkers() -> dict[str, str]:
     """name -> module, as the imports under TYPE_CHECKING say."""
-    tree = ast.parse(Path(ctxbackends.__file__).read_text())
+    tree = ast.parse(Path(ctxbackends.__file__).read_text(encoding="utf-8"))
     (block,) = (node for node in tree.body if isinstance(node, ast.If))
     names: dict[str, str] = {}
     for statement in block.body:

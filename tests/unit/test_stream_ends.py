@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import sys
 from pathlib import Path
 
 import aiohttp
@@ -105,7 +106,10 @@ async def test_a_placeholder_key_takes_no_words_apart() -> None:
             await backend.complete("Hi")
 
 
+@pytest.mark.posix
 def test_a_pipe_is_no_model(tmp_path: Path) -> None:
+    if sys.platform == "win32":
+        raise NotImplementedError
     os.mkfifo(tmp_path / "model.gguf")
     with pytest.raises(ConfigError, match="not a file"):
         check_model_file(tmp_path / "model.gguf")

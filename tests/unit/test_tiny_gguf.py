@@ -319,7 +319,7 @@ def test_default_directory(temporary: Path) -> None:
         assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
 
-@pytest.mark.skipif(os.name != "posix", reason="modes and owners of POSIX")
+@pytest.mark.posix
 @pytest.mark.parametrize("how", ["open to others", "a link", "somebody else's"])
 def test_default_directory_that_is_not_ours_alone(temporary: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     directory = cached_model(TINY).parent
@@ -329,6 +329,8 @@ def test_default_directory_that_is_not_ours_alone(temporary: Path, monkeypatch: 
         target = directory.rename(temporary / "elsewhere")
         directory.symlink_to(target)
     else:
+        if sys.platform == "win32":
+            raise NotImplementedError
         real = os.getuid()
         monkeypatch.setattr(os, "getuid", lambda: real + 1)
         directory.rename(temporary / f"ctxbackends-models-{real + 1}")

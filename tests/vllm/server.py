@@ -144,6 +144,8 @@ class VLLMServer:
         """End the server, its engine and its worker: kindly first, for then they clean up /dev/shm."""
         if self.process is None:
             return
+        if sys.platform == "win32":
+            raise NotImplementedError
         process, self.process = self.process, None
         if process.poll() is None:
             process.terminate()
@@ -191,6 +193,8 @@ def free_port() -> int:
 
 def main() -> None:
     """Run a server by hand until Ctrl-C or SIGTERM: ``python -m tests.vllm.server chat DIRECTORY`` (or ``embed``)."""
+    if sys.platform == "win32":
+        raise NotImplementedError
     kind, directory = sys.argv[1], Path(sys.argv[2]).resolve()
     assert kind in ("chat", "embed")
     python = os.environ[PYTHON_VARIABLE]

@@ -54,7 +54,7 @@ class FileSource:
     unit: Unit = "line"
 
     def __init__(self, path: Path, *, name: str | None = None) -> None:
-        self.name = name or str(path)
+        self.name: str = name or str(path)
         self._path = path
         self._input: Input | None = None
 

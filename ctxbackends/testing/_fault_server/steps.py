@@ -38,7 +38,7 @@ class Connection:
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self.opened_at = time.monotonic()
+        self.opened_at: float = time.monotonic()
         self.closed_at: float | None = None
         self.closed_by: str | None = None
         self.requests = 0
