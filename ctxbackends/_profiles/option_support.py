@@ -24,12 +24,30 @@ def _unsupported(keys: tuple[str, ...], reason: str) -> dict[str, OptionSupport]
     return dict.fromkeys(keys, Unsupported(reason))
 
 
+def _by_name(*keys: str, prefix: str = "") -> dict[str, OptionSupport]:
+    """Return options that the server has under the SDK's name."""
+    return {key: Supported(prefix + key) for key in keys}
+
+
 _CONSTRAINED_TEXT = ("response_format: regex", "response_format: choice", "response_format: grammar")
-_EXTRA: dict[str, OptionSupport] = {"extra_body": Supported("")}
+_JSON = ("response_format: json_object", "response_format: json_schema")
+_REASONING = ("reasoning_effort", "reasoning_budget")
+_SAMPLING = ("temperature", "top_p", "seed", "frequency_penalty", "presence_penalty")
+_LOGPROBS = ("logprobs", "top_logprobs")
+_TOOL_CHOICES = ("tool_choice: auto", "tool_choice: none", "tool_choice: required", "tool_choice: named")
+_PARTS = ("message: image data", "message: image url", "message: tool call", "message: tool result")
+# In every table, unless a row there differs.
+_COMMON: dict[str, OptionSupport] = {
+    **_by_name("max_tokens", "temperature", "top_p", "tools"),
+    **dict.fromkeys(_TOOL_CHOICES, Supported("tool_choice")),
+    **dict.fromkeys(_PARTS, Supported("messages")),
+    "extra_body": Supported(""),
+}
 
 
 # --- OpenAI chat completions ---------------------------------------------------------------------------
 
+_NOT_OPENAI_OPTIONS = ("top_k", "min_p", "repetition_penalty")
 _NOT_OPENAI = "not an option of the OpenAI API; if this server supports it, pass it in extra_body"
 _NO_BUDGET = "the OpenAI API has no budget of reasoning tokens; pass reasoning_effort"
 _NO_FORMAT = "this API enforces only JSON; pass a JSONSchemaFormat with a pattern or an enum"
@@ -37,34 +55,15 @@ _NO_FORMAT = "this API enforces only JSON; pass a JSONSchemaFormat with a patter
 _ENCRYPTED = "only the server that encrypted this reasoning can read it"
 
 _CHAT: dict[str, OptionSupport] = {
-    "max_tokens": Supported("max_tokens"),
-    "temperature": Supported("temperature"),
-    "top_p": Supported("top_p"),
-    **_unsupported(("top_k", "min_p", "repetition_penalty"), _NOT_OPENAI),
-    "seed": Supported("seed"),
-    "frequency_penalty": Supported("frequency_penalty"),
-    "presence_penalty": Supported("presence_penalty"),
-    "logprobs": Supported("logprobs"),
-    "top_logprobs": Supported("top_logprobs"),
-    "reasoning_effort": Supported("reasoning_effort"),
+    **_COMMON,
+    **_by_name(*_SAMPLING, *_LOGPROBS, "reasoning_effort", "parallel_tool_calls"),
+    **_unsupported(_NOT_OPENAI_OPTIONS, _NOT_OPENAI),
     "reasoning_budget": Unsupported(_NO_BUDGET),
-    "parallel_tool_calls": Supported("parallel_tool_calls"),
     "stop_sequences": Supported("stop"),
-    "response_format: json_object": Supported("response_format"),
-    "response_format: json_schema": Supported("response_format"),
+    **dict.fromkeys(_JSON, Supported("response_format")),
     **_unsupported(_CONSTRAINED_TEXT, _NO_FORMAT),
-    "tools": Supported("tools"),
-    "tool_choice: auto": Supported("tool_choice"),
-    "tool_choice: none": Supported("tool_choice"),
-    "tool_choice: required": Supported("tool_choice"),
-    "tool_choice: named": Supported("tool_choice"),
-    "message: image data": Supported("messages"),
-    "message: image url": Supported("messages"),
     "message: reasoning": Supported("messages.reasoning_content"),
     "message: redacted reasoning": Unsupported(_ENCRYPTED),
-    "message: tool call": Supported("messages"),
-    "message: tool result": Supported("messages"),
-    **_EXTRA,
 }
 
 OPENAI_COMPATIBLE_CHAT = _merge(_CHAT)
@@ -80,10 +79,8 @@ OPENAI_CHAT = _merge(
 
 VLLM_CHAT = _merge(
     _CHAT,
+    _by_name(*_NOT_OPENAI_OPTIONS),
     {
-        "top_k": Supported("top_k"),
-        "min_p": Supported("min_p"),
-        "repetition_penalty": Supported("repetition_penalty"),
         "max_tokens": Supported("max_tokens", Transform.SILENT_CLAMP),
         "top_logprobs": Supported("top_logprobs", maximum=20),
         "reasoning_effort": Supported("reasoning_effort", Transform.MODEL_TEMPLATE),
@@ -100,9 +97,8 @@ VLLM_CHAT = _merge(
 
 LLAMACPP_CHAT = _merge(
     _CHAT,
+    _by_name("top_k", "min_p"),
     {
-        "top_k": Supported("top_k"),
-        "min_p": Supported("min_p"),
         "repetition_penalty": Supported("repeat_penalty"),
         # Every build passes these on to the chat template; the member reasoning_effort came later.
         "reasoning_effort": Supported("chat_template_kwargs.reasoning_effort", Transform.TEMPLATE_SWITCH),
@@ -137,7 +133,7 @@ _OLLAMA_USE_NATIVE = "Ollama's OpenAI-compatible API ignores it; its own API (wi
 OLLAMA_CHAT = _merge(
     _CHAT,
     _OLLAMA_TOOLS,
-    _unsupported(("top_k", "min_p", "repetition_penalty", "logprobs", "top_logprobs"), _OLLAMA_USE_NATIVE),
+    _unsupported((*_NOT_OPENAI_OPTIONS, *_LOGPROBS), _OLLAMA_USE_NATIVE),
     _unsupported(_CONSTRAINED_TEXT, _OLLAMA_NO_FORMAT),
     {
         "temperature": Supported("temperature", Transform.DEFAULT_ONE),
@@ -153,7 +149,7 @@ _LMSTUDIO_NOT_LISTED = (
 LMSTUDIO_CHAT = _merge(
     _CHAT,
     _unsupported(
-        ("min_p", "logprobs", "top_logprobs", "reasoning_effort", "reasoning_budget", "parallel_tool_calls"),
+        ("min_p", *_LOGPROBS, *_REASONING, "parallel_tool_calls"),
         _LMSTUDIO_NOT_LISTED,
     ),
     {
@@ -175,18 +171,7 @@ _FLOOR = "Anthropic's OpenAI-compatible API ignores it; its own API (wire_api: m
 ANTHROPIC_CHAT = _merge(
     _CHAT,
     _unsupported(
-        (
-            "seed",
-            "frequency_penalty",
-            "presence_penalty",
-            "logprobs",
-            "top_logprobs",
-            "reasoning_effort",
-            "reasoning_budget",
-            "response_format: json_object",
-            "response_format: json_schema",
-            "message: reasoning",
-        ),
+        ("seed", "frequency_penalty", "presence_penalty", *_LOGPROBS, *_REASONING, *_JSON, "message: reasoning"),
         _FLOOR,
     ),
     {"temperature": Supported("temperature", maximum=1.0)},
@@ -199,33 +184,19 @@ _NOT_MESSAGES = "the Messages API has no such option"
 _NO_ANY_OBJECT = "the Messages API has no format for arbitrary objects; pass a JSONSchemaFormat"
 
 _MESSAGES: dict[str, OptionSupport] = {
-    "max_tokens": Supported("max_tokens"),
+    **_COMMON,
+    **_by_name("top_k", "stop_sequences"),
     "temperature": Supported("temperature", maximum=1.0),
-    "top_p": Supported("top_p"),
-    "top_k": Supported("top_k"),
     **_unsupported(
-        ("min_p", "seed", "frequency_penalty", "presence_penalty", "repetition_penalty", "logprobs", "top_logprobs"),
-        _NOT_MESSAGES,
+        ("min_p", "seed", "frequency_penalty", "presence_penalty", "repetition_penalty", *_LOGPROBS), _NOT_MESSAGES
     ),
     "reasoning_effort": Supported("output_config.effort", Transform.THINKING),
     "reasoning_budget": Supported("thinking.budget_tokens"),
     "parallel_tool_calls": Supported("tool_choice.disable_parallel_tool_use", Transform.INVERTED),
-    "stop_sequences": Supported("stop_sequences"),
     "response_format: json_object": Unsupported(_NO_ANY_OBJECT),
     "response_format: json_schema": Supported("output_config.format"),
     **_unsupported(_CONSTRAINED_TEXT, "the Messages API enforces only JSON schemas"),
-    "tools": Supported("tools"),
-    "tool_choice: auto": Supported("tool_choice"),
-    "tool_choice: none": Supported("tool_choice"),
-    "tool_choice: required": Supported("tool_choice"),
-    "tool_choice: named": Supported("tool_choice"),
-    "message: image data": Supported("messages"),
-    "message: image url": Supported("messages"),
-    "message: reasoning": Supported("messages"),
-    "message: redacted reasoning": Supported("messages"),
-    "message: tool call": Supported("messages"),
-    "message: tool result": Supported("messages"),
-    **_EXTRA,
+    **dict.fromkeys(("message: reasoning", "message: redacted reasoning"), Supported("messages")),
 }
 
 ANTHROPIC_MESSAGES = _merge(
@@ -240,7 +211,7 @@ ANTHROPIC_MESSAGES = _merge(
 
 _USE_CHAT = "this server ignores it on /v1/messages; the default wire_api supports it"
 _LOCAL_MESSAGES: dict[str, OptionSupport] = {
-    **_unsupported(("reasoning_effort", "reasoning_budget", "parallel_tool_calls"), _USE_CHAT),
+    **_unsupported((*_REASONING, "parallel_tool_calls", "response_format: json_schema"), _USE_CHAT),
     "temperature": Supported("temperature"),
 }
 
@@ -258,7 +229,6 @@ VLLM_MESSAGES = _merge(
 LLAMACPP_MESSAGES = _merge(
     _MESSAGES,
     _LOCAL_MESSAGES,
-    _unsupported(("response_format: json_schema",), _USE_CHAT),
     {
         "tool_choice: none": Supported("tools", Transform.WITHOUT_TOOLS),
         "tool_choice: named": Supported("tool_choice", Transform.ONLY_TOOL),
@@ -268,7 +238,6 @@ LLAMACPP_MESSAGES = _merge(
 OLLAMA_MESSAGES = _merge(
     _MESSAGES,
     _LOCAL_MESSAGES,
-    _unsupported(("response_format: json_schema",), _USE_CHAT),
     {key: _OLLAMA_TOOLS[key] for key in ("tool_choice: required", "tool_choice: named", "message: image url")},
     {"tool_choice: none": Unsupported(_USE_CHAT), "tool_choice: auto": Unsupported(_USE_CHAT)},
 )
@@ -276,7 +245,6 @@ OLLAMA_MESSAGES = _merge(
 LMSTUDIO_MESSAGES = _merge(
     _MESSAGES,
     _LOCAL_MESSAGES,
-    _unsupported(("response_format: json_schema",), _USE_CHAT),
     {
         "message: image url": LMSTUDIO_CHAT["message: image url"],
         "tool_choice: named": Supported("tool_choice", Transform.ONLY_TOOL),
@@ -287,31 +255,22 @@ LMSTUDIO_MESSAGES = _merge(
 # --- Ollama --------------------------------------------------------------------------------------------
 
 OLLAMA_NATIVE = _merge(
+    _COMMON,
+    _by_name(*_SAMPLING, "top_k", "min_p", prefix="options."),
     {
         "max_tokens": Supported("options.num_predict"),
-        "temperature": Supported("options.temperature"),
-        "top_p": Supported("options.top_p"),
-        "top_k": Supported("options.top_k"),
-        "min_p": Supported("options.min_p"),
-        "seed": Supported("options.seed"),
-        "frequency_penalty": Supported("options.frequency_penalty"),
-        "presence_penalty": Supported("options.presence_penalty"),
         "repetition_penalty": Supported("options.repeat_penalty"),
         "logprobs": Supported("logprobs"),
         "top_logprobs": Supported("top_logprobs", maximum=20),
         "reasoning_effort": Supported("think", Transform.THINK_LEVEL),
         "reasoning_budget": Unsupported("Ollama has no budget of reasoning tokens; pass reasoning_effort"),
         "stop_sequences": Supported("options.stop"),
-        "response_format: json_object": Supported("format"),
-        "response_format: json_schema": Supported("format"),
+        **dict.fromkeys(_JSON, Supported("format")),
         **_unsupported(_CONSTRAINED_TEXT, _OLLAMA_NO_FORMAT),
-        "tools": Supported("tools"),
         **_OLLAMA_TOOLS,
         "message: image data": Supported("messages.images"),
         "message: reasoning": Supported("messages.thinking"),
         "message: redacted reasoning": Unsupported(_ENCRYPTED),
         "message: tool call": Supported("messages.tool_calls", Transform.ARGUMENTS_OBJECT),
-        "message: tool result": Supported("messages"),
-        **_EXTRA,
-    }
+    },
 )
