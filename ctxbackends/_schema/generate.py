@@ -7,6 +7,8 @@ from typing import Any, Protocol, TypeVar, cast
 
 import msgspec
 
+from ctxbackends._schema.strict import map_schemas
+
 T = TypeVar("T")
 
 
@@ -33,8 +35,13 @@ def schema_for(target: type[T]) -> dict[str, Any]:
     model = as_pydantic_model(target)
     schema = model.model_json_schema() if model is not None else msgspec.json.schema(target)
     plain = schema.pop("$defs", {})
-    definitions = {name: _make_strict(_inline_references(definition, plain)) for name, definition in plain.items()}
-    root: dict[str, Any] = _make_strict(_inline_references(schema, plain) if "$ref" not in schema else schema)
+    definitions = {
+        name: map_schemas(_inline_references(definition, plain), _require_properties)
+        for name, definition in plain.items()
+    }
+    root: dict[str, Any] = map_schemas(
+        _inline_references(schema, plain) if "$ref" not in schema else schema, _require_properties
+    )
     reference = root.pop("$ref", None)
     if reference is not None:
         # Inline the root: servers require an object there, not a reference.
@@ -62,30 +69,18 @@ def wrap_in_object(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 def _inline_references(node: Any, definitions: Mapping[str, Any]) -> Any:
     """Replace references that have siblings: strict schemas allow none."""
-    if isinstance(node, list):
-        return [_inline_references(item, definitions) for item in node]
-    if not isinstance(node, dict):
-        return node
-    if "$ref" in node and len(node) > 1:
-        siblings = {name: part for name, part in node.items() if name != "$ref"}
-        node = {**definitions[node["$ref"].removeprefix("#/$defs/")], **siblings}
-    return {name: _inline_references(part, definitions) for name, part in node.items()}
+
+    def inline(schema: dict[str, Any]) -> dict[str, Any]:
+        if "$ref" not in schema or len(schema) == 1:
+            return schema
+        siblings = {name: part for name, part in schema.items() if name != "$ref"}
+        return {**definitions[schema["$ref"].removeprefix("#/$defs/")], **siblings}
+
+    return map_schemas(node, inline)
 
 
-def _make_strict(node: Any) -> Any:
-    if isinstance(node, list):
-        return [_make_strict(item) for item in node]
-    if not isinstance(node, dict):
-        return node
-    strict = {
-        key: {name: _make_strict(part) for name, part in value.items()}
-        if key == "properties"
-        else value
-        if key in ("enum", "const")
-        else _make_strict(value)
-        for key, value in node.items()
-        if key != "default"
-    }
+def _require_properties(schema: dict[str, Any]) -> dict[str, Any]:
+    strict = {key: value for key, value in schema.items() if key != "default"}
     if "properties" in strict:
         strict["required"] = list(strict["properties"])
         strict.setdefault("additionalProperties", False)

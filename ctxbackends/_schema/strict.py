@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 ANTHROPIC_UNSUPPORTED = (
@@ -25,25 +25,31 @@ LENGTH_CONSTRAINTS = ("minLength", "maxLength")
 break (measured, 0.2.8; https://github.com/mlc-ai/xgrammar/issues/800)."""
 
 
-def describe_constraints(node: Any, constraints: Sequence[str]) -> Any:
-    """Return the schema with the unsupported ``constraints`` moved to the descriptions."""
+def map_schemas(node: Any, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
+    """Return the schema with ``change`` applied to it, and then to the schemas inside the result."""
     if isinstance(node, list):
-        return [describe_constraints(item, constraints) for item in node]
+        return [map_schemas(item, change) for item in node]
     if not isinstance(node, dict):
         return node
-    moved = [name for name in constraints if name in node and not (name == "minItems" and node[name] <= 1)]
-    descriptions = [f"{name}: {node[name]}" for name in moved]
-    schema = {
-        name: {key: describe_constraints(part, constraints) for key, part in value.items()}
-        if name in ("properties", "$defs")
+    return {
+        key: {name: map_schemas(part, change) for name, part in value.items()}
+        if key in ("properties", "$defs")
         else value
-        if name in ("enum", "const", "required")
-        else describe_constraints(value, constraints)
-        for name, value in node.items()
-        if name not in moved
+        if key in ("enum", "const", "required")
+        else map_schemas(value, change)
+        for key, value in change(node).items()
     }
-    if descriptions:
-        schema["description"] = " ".join(
-            part for part in (node.get("description"), f"({', '.join(descriptions)})") if part
-        )
-    return schema
+
+
+def describe_constraints(node: Any, constraints: Sequence[str]) -> Any:
+    """Return the schema with the unsupported ``constraints`` moved to the descriptions."""
+
+    def describe(schema: dict[str, Any]) -> dict[str, Any]:
+        moved = [name for name in constraints if name in schema and not (name == "minItems" and schema[name] <= 1)]
+        if not moved:
+            return schema
+        descriptions = f"({', '.join(f'{name}: {schema[name]}' for name in moved)})"
+        text = " ".join(part for part in (schema.get("description"), descriptions) if part)
+        return {name: value for name, value in schema.items() if name not in moved} | {"description": text}
+
+    return map_schemas(node, describe)
