@@ -5,6 +5,7 @@ The next one is usually the Go tool of that name. Imports neither click nor rich
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from collections.abc import Collection, Sequence
@@ -38,12 +39,8 @@ def _split(arguments: Sequence[str]) -> tuple[str | None, Sequence[str]]:
 
 
 def _has_option(option: str, arguments: Sequence[str]) -> bool:
-    for argument in arguments:
-        if argument == "--":
-            return False
-        if argument.partition("=")[0] == option:
-            return True
-    return False
+    before_end = itertools.takewhile(lambda argument: argument != "--", arguments)
+    return any(argument.partition("=")[0] == option for argument in before_end)
 
 
 def find_next(excluded: Collection[str] = ()) -> str | None:

@@ -32,7 +32,7 @@ from ctxbackends.knowledge._proposals.store import (
 )
 from ctxbackends.knowledge._records import PLURALS, Kind, Row, kind_of, title_of
 
-_MARKS = {"accepted": "accepted", "rejected": "rejected", "undecided": "-"}
+_COLUMNS = ("id", "rows", "accepted", "rejected", "quarantined", "model", "problem")
 
 
 @click.group()
@@ -120,12 +120,8 @@ def _summarize(path: Path) -> dict[str, Any]:
 
 
 def _build_row(one: dict[str, Any]) -> dict[str, Any]:
-    if one["problem"]:
-        return dict.fromkeys(("id", "rows", "accepted", "rejected", "quarantined", "model", "problem"), "") | {
-            "id": one["id"],
-            "problem": " ".join(one["problem"].split()),
-        }
-    return {name: one[name] for name in ("id", "rows", "accepted", "rejected", "quarantined", "model", "problem")}
+    columns = {name: one.get(name, "") for name in _COLUMNS}
+    return {**columns, "problem": " ".join(one["problem"].split())}
 
 
 @proposals.command()
