@@ -156,28 +156,13 @@ class Profile:
         name = wire_api or self.wire_api
         if name not in self.wire_apis:
             raise ValueError(f"unsupported wire_api for type {self.type}: {name!r}; use {' or '.join(self.wire_apis)}")
-        return WIRE_APIS[name](self, self.wire_apis[name], settings or WireSettings())
-
-
-def _chat_codec(profile: Profile, table: OptionTable, settings: WireSettings) -> Codec:
-    keep = settings.keep_alive
-    members = {profile.keep_alive_at: int(keep)} if profile.keep_alive_at is not None and keep is not None else {}
-    return OpenAIChatCodec(table=table, members=members, stream_members=profile.stream_members)
-
-
-def _messages_codec(profile: Profile, table: OptionTable, _: WireSettings) -> Codec:
-    return AnthropicCodec(table=table, own_key=profile.auth is x_api_key)
-
-
-def _ollama_codec(_: Profile, table: OptionTable, settings: WireSettings) -> Codec:
-    return OllamaCodec(table=table, settings=settings)
-
-
-WIRE_APIS: Mapping[str, Callable[[Profile, OptionTable, WireSettings], Codec]] = MappingProxyType(
-    {
-        WireAPI.CHAT_COMPLETIONS: _chat_codec,
-        WireAPI.MESSAGES: _messages_codec,
-        WireAPI.OLLAMA: _ollama_codec,
-    }
-)
-"""Builds the codec of each wire format."""
+        table, settings = self.wire_apis[name], settings or WireSettings()
+        match WireAPI(name):
+            case WireAPI.MESSAGES:
+                return AnthropicCodec(table=table, own_key=self.auth is x_api_key)
+            case WireAPI.OLLAMA:
+                return OllamaCodec(table=table, settings=settings)
+            case WireAPI.CHAT_COMPLETIONS:
+                keep = settings.keep_alive
+                members = {self.keep_alive_at: int(keep)} if self.keep_alive_at is not None and keep is not None else {}
+                return OpenAIChatCodec(table=table, members=members, stream_members=self.stream_members)
