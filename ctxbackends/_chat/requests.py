@@ -171,7 +171,7 @@ _MINIMUMS = {"max_tokens": 1, "top_k": 0, "top_logprobs": 0, "reasoning_budget":
 _NUMBERS = (*_FINITE, *_MINIMUMS)
 _get_numbers = operator.attrgetter(*_NUMBERS)
 _is_set = functools.partial(operator.is_not, None)
-_CHOICES = frozenset({"auto", "none", "required"})
+_CHOICES = (None, "auto", "none", "required")
 
 
 def set_fields(names: Sequence[str], values: Sequence[Any]) -> list[tuple[str, Any]]:
@@ -235,10 +235,7 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"unknown tool in tool_choice: {self.tool_choice.name!r}; pass it in tools")
         if self.tool_choice == "required" and not names:
             raise ValueError("tool_choice is required; pass tools")
-        choice: object = self.tool_choice
-        if not isinstance(choice, NamedTool) and not (
-            choice is None or (isinstance(choice, str) and choice in _CHOICES)
-        ):
+        if not isinstance(self.tool_choice, NamedTool) and self.tool_choice not in _CHOICES:
             raise ValueError(f"invalid tool_choice: {self.tool_choice!r}; use auto, none, required or a NamedTool")
         if self.parallel_tool_calls is not None and not names:
             raise ValueError("parallel_tool_calls requires tools")

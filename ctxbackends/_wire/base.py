@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias, TypeVar
 
@@ -53,7 +54,7 @@ class HTTPResponse(msgspec.Struct, frozen=True, kw_only=True):
         return f"HTTPResponse(status={self.status}, received_at={self.received_at})"
 
 
-class StreamDecoder(Protocol):
+class StreamDecoder(ABC):
     """Decodes the bytes of a stream to events.
 
     Its methods do not raise: a failure is set in ``failure``, after the events before it. After :meth:`close`, exactly
@@ -66,23 +67,6 @@ class StreamDecoder(Protocol):
         finished: The terminal marker arrived.
     """
 
-    served_model: str | None
-    response_id: str | None
-    failure: BackendError | None
-    finished: bool
-
-    def feed(self, data: bytes) -> list[StreamEvent]:
-        """Return the events that ``data`` completes, in order, however the bytes are split."""
-        ...
-
-    def close(self) -> list[StreamEvent]:
-        """Return the last events after the end of the body, or set ``failure``."""
-        ...
-
-
-class BaseDecoder:
-    """The common state of the stream decoders."""
-
     __slots__ = ("failure", "finished", "response_id", "served_model")
 
     def __init__(self) -> None:
@@ -91,18 +75,29 @@ class BaseDecoder:
         self.failure: BackendError | None = None
         self.finished = False
 
+    @abstractmethod
+    def feed(self, data: bytes) -> list[StreamEvent]:
+        """Return the events that ``data`` completes, in order, however the bytes are split."""
+
+    @abstractmethod
+    def close(self) -> list[StreamEvent]:
+        """Return the last events after the end of the body, or set ``failure``."""
+
     def is_ended(self) -> bool:
         return self.finished or self.failure is not None
 
     def decode_each(
-        self, pieces: Callable[[], Sequence[T]], decode: Callable[[Sequence[T], list[StreamEvent]], None]
+        self,
+        decode: Callable[[Sequence[T], list[StreamEvent]], None],
+        split: Callable[..., Sequence[T]],
+        *data: bytes,
     ) -> list[StreamEvent]:
-        """Return the events of the lines or frames that ``pieces`` returns, up to the end of the response."""
+        """Return the events of the lines or frames that ``split`` returns, up to the end of the response."""
         events: list[StreamEvent] = []
-        if self.is_ended():
+        if self.finished or self.failure is not None:
             return events
         try:
-            decode(pieces(), events)
+            decode(split(*data), events)
         except ResponseTooLargeError as error:
             self.failure = error
         return events

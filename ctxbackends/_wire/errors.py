@@ -13,7 +13,7 @@ from typing import Any, TypeGuard, TypeVar
 import attrs
 import msgspec
 
-from ctxbackends._wire.base import HTTPResponse
+from ctxbackends._wire.base import HTTPRequest, HTTPResponse, Operation
 from ctxbackends._wire.retry_after import parse_retry_after
 from ctxbackends.errors import (
     APIStatusError,
@@ -199,10 +199,19 @@ def decode_response(decoder: msgspec.json.Decoder[T], response: HTTPResponse, *,
     """
     # msgspec does not convert UnicodeDecodeError and RecursionError.
     try:
-        return decoder.decode(response.body)
+        value = decoder.decode(response.body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise_for_error_body(response)
         raise MalformedResponseError(f"unexpected response from {api}: {error}", body=response.body) from error
+    if getattr(value, "error", None) is not None:
+        raise error_from_success(response)
+    return value
+
+
+def fetch(kind: type[T], request: HTTPRequest, *, api: str) -> Operation[T]:
+    """Send a request and decode its response, see :func:`decode_response`."""
+    response = yield request
+    return decode_response(msgspec.json.Decoder(kind), response, api=api)
 
 
 def raise_for_error_body(response: HTTPResponse) -> None:

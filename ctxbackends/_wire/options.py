@@ -238,6 +238,14 @@ def set_path(body: dict[str, Any], path: str, value: Any) -> None:
     body[name] = value
 
 
+RESERVED: Mapping[str, str] = {
+    "model": "pass model=",
+    "messages": "pass the messages",
+    "stream": "call stream()",
+}
+"""Members that ``extra_body`` may not set in any format, with the advice for the error."""
+
+
 def merge_extra_body(
     body: dict[str, Any], extra: Mapping[str, Any] | None, reserved: Mapping[str, str], table: OptionTable
 ) -> None:

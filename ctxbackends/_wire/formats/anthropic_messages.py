@@ -35,6 +35,7 @@ from ctxbackends._wire.formats.anthropic_stream import (
     parse_usage,
 )
 from ctxbackends._wire.options import (
+    RESERVED,
     OptionTable,
     Supported,
     Transform,
@@ -53,12 +54,7 @@ VERSION_HEADERS = {"anthropic-version": "2023-06-01"}
 DEFAULT_MAX_TOKENS = 4096
 """Sent if the request has no ``max_tokens``, which this API requires."""
 
-_RESERVED = {
-    "model": "pass model=",
-    "messages": "pass the messages",
-    "system": "pass a system message",
-    "stream": "call stream()",
-}
+_RESERVED = {**RESERVED, "system": "pass a system message"}
 
 
 class _Answer(msgspec.Struct):
@@ -106,7 +102,7 @@ class AnthropicCodec:
 
     def decode_chat(self, response: HTTPResponse, *, requested_model: str) -> Completion:
         answer = decode_response(_answer_decoder, response, api="the Messages API")
-        if answer.error is not None or answer.type == "error":
+        if answer.type == "error":
             raise error_from_success(response)
         if answer.content is None:
             raise_for_error_body(response)

@@ -13,7 +13,7 @@ import msgspec
 
 from ctxbackends._chat.events import Finish, ReasoningDelta, StreamEvent, TextDelta, ToolCallDelta
 from ctxbackends._chat.responses import FinishReason, Usage
-from ctxbackends._wire.base import BaseDecoder, encode_arguments
+from ctxbackends._wire.base import StreamDecoder, encode_arguments
 from ctxbackends._wire.errors import error_from_event
 from ctxbackends._wire.sse import SSEDecoder
 from ctxbackends.errors import StreamInterruptedError
@@ -129,7 +129,7 @@ def parse_usage(usage: WireUsage | None) -> Usage | None:
     return Usage(usage.input_tokens + (read or 0) + (written or 0), usage.output_tokens or 0, read, written)
 
 
-class AnthropicStreamDecoder(BaseDecoder):
+class AnthropicStreamDecoder(StreamDecoder):
     """The stream decoder for the Messages API; the module describes its contract."""
 
     __slots__ = (
@@ -155,10 +155,10 @@ class AnthropicStreamDecoder(BaseDecoder):
         self._stop_sequence: str | None = None
 
     def feed(self, data: bytes) -> list[StreamEvent]:
-        return self.decode_each(lambda: self._frames.feed(data), self._decode_frames)
+        return self.decode_each(self._decode_frames, self._frames.feed, data)
 
     def close(self) -> list[StreamEvent]:
-        events = self.decode_each(self._frames.close, self._decode_frames)
+        events = self.decode_each(self._decode_frames, self._frames.close)
         if not self.is_ended():
             self._fail("the stream ended without message_stop")
         return events
@@ -245,18 +245,16 @@ class AnthropicStreamDecoder(BaseDecoder):
         delta = event.delta
         if delta is None:
             return
-        if delta.text is not None and delta.type == "text_delta":
-            if delta.text:
-                events.append(TextDelta(delta.text))
+        if delta.text and delta.type == "text_delta":
+            events.append(TextDelta(delta.text))
         elif delta.type == "input_json_delta":
             block = self._blocks.get(event.index) or WireBlock(type="tool_use")
             if delta.partial_json and block.type == "tool_use":  # not a server-side tool
                 index_of_call = self._call_indexes.setdefault(event.index, event.index)
                 events.append(ToolCallDelta(index_of_call, block.id or "", block.name or "", delta.partial_json))
                 self._calls_with_pieces.add(index_of_call)
-        elif delta.type == "thinking_delta":
-            if delta.thinking:
-                events.append(ReasoningDelta(delta.thinking))
+        elif delta.thinking and delta.type == "thinking_delta":
+            events.append(ReasoningDelta(delta.thinking))
         elif delta.type == "signature_delta" and delta.signature:
             events.append(ReasoningDelta("", signature=delta.signature))
 

@@ -20,7 +20,6 @@ from ctxbackends._chat.requests import ChatRequest, JSONObjectFormat, JSONSchema
 from ctxbackends._chat.responses import Completion, FinishReason, Usage
 from ctxbackends._wire.accumulator import build_completion
 from ctxbackends._wire.base import (
-    BaseDecoder,
     HTTPRequest,
     HTTPResponse,
     StreamDecoder,
@@ -30,10 +29,10 @@ from ctxbackends._wire.base import (
     encode_arguments,
     encode_json,
 )
-from ctxbackends._wire.errors import decode_response, error_from_event, error_from_success, parse_error_body
+from ctxbackends._wire.errors import decode_response, error_from_event, parse_error_body
 from ctxbackends._wire.formats.openai_chat import encode_tool, format_tool_result
 from ctxbackends._wire.formats.openai_parts import Logprob, parse_logprob
-from ctxbackends._wire.options import OptionTable, check_supported, lookup, merge_extra_body, set_path
+from ctxbackends._wire.options import RESERVED, OptionTable, check_supported, lookup, merge_extra_body, set_path
 from ctxbackends._wire.sse import LineSplitter
 from ctxbackends.errors import MalformedResponseError, StreamInterruptedError
 
@@ -41,9 +40,7 @@ from ctxbackends.errors import MalformedResponseError, StreamInterruptedError
 _FINISH_REASONS: Mapping[str, FinishReason] = {"stop": "stop", "length": "length"}
 
 _RESERVED = {
-    "model": "pass model=",
-    "messages": "pass the messages",
-    "stream": "call stream()",
+    **RESERVED,
     "truncate": "a prompt that does not fit is an error, and never cut",
     "shift": "an answer that does not fit ends with length, and never loses its beginning",
 }
@@ -133,8 +130,6 @@ class OllamaCodec:
 
     def decode_chat(self, response: HTTPResponse, *, requested_model: str) -> Completion:
         line = decode_response(_line_decoder, response, api="Ollama")
-        if line.error is not None:
-            raise error_from_success(response)
         if line.message is None:
             raise MalformedResponseError("unexpected response from Ollama: no message", body=response.body)
         reason = _FINISH_REASONS.get(line.done_reason or "")
@@ -143,9 +138,8 @@ class OllamaCodec:
                 f"incomplete response: done_reason is {line.done_reason!r}", body=response.body
             )
         events: list[StreamEvent] = []
-        reader = _LineReader()
-        reader.read(line, events)
-        events.append(reader.finish(line, reason))
+        calls = _add_events(line, events)
+        events.append(_build_finish(line, reason, calls))
         return build_completion(
             events,
             requested_model=requested_model,
@@ -202,37 +196,32 @@ def _encode_tool_result(result: ToolResult, names: Mapping[str, str]) -> dict[st
     return {**wire, **({"tool_name": name} if name else {})}
 
 
-class _LineReader:
-    """Converts lines to events. Ollama sends each tool call whole, with a new ID or none."""
+def _add_events(line: _Line, events: list[StreamEvent], calls: int = 0) -> int:
+    """Add the events of a line that follows ``calls`` tool calls, and return their new number.
 
-    __slots__ = ("calls",)
+    Ollama sends each tool call whole, with a new ID or none.
+    """
+    message = line.message
+    if message is None:
+        return calls
+    if message.thinking:
+        events.append(ReasoningDelta(message.thinking))
+    if line.logprobs and not message.thinking:  # those of the reasoning do not count
+        events.append(TextDelta(message.content or "", tuple(parse_logprob(one) for one in line.logprobs)))
+    elif message.content:
+        events.append(TextDelta(message.content))
+    for index, call in enumerate(message.tool_calls or (), calls):
+        arguments = encode_arguments(call.function.arguments) or "{}"
+        # Versions before 0.13 send no ID; the time makes it unique across responses.
+        timestamp = "".join(character for character in line.created_at or "" if character.isdigit())
+        call_id = call.id or "_".join(("call", *([timestamp] if timestamp else []), str(index)))
+        events.append(ToolCallDelta(index, call_id, call.function.name or "", arguments))
+    return calls + len(message.tool_calls or ())
 
-    def __init__(self) -> None:
-        self.calls = 0
 
-    def read(self, line: _Line, events: list[StreamEvent]) -> None:
-        message = line.message
-        if message is None:
-            return
-        if message.thinking:
-            events.append(ReasoningDelta(message.thinking))
-        if line.logprobs and not message.thinking:  # those of the reasoning do not count
-            events.append(TextDelta(message.content or "", tuple(parse_logprob(one) for one in line.logprobs)))
-        elif message.content:
-            events.append(TextDelta(message.content))
-        for call in message.tool_calls or ():
-            index = self.calls
-            self.calls += 1
-            arguments = encode_arguments(call.function.arguments) or "{}"
-            # Versions before 0.13 send no ID; the time makes it unique across responses.
-            timestamp = "".join(character for character in line.created_at or "" if character.isdigit())
-            call_id = call.id or "_".join(("call", *([timestamp] if timestamp else []), str(index)))
-            events.append(ToolCallDelta(index, call_id, call.function.name or "", arguments))
-
-    def finish(self, line: _Line, reason: FinishReason) -> Finish:
-        if self.calls and reason == "stop":
-            reason = "tool_calls"  # Ollama has no own reason for it
-        return Finish(reason, _parse_usage(line))
+def _build_finish(line: _Line, reason: FinishReason, calls: int) -> Finish:
+    # Ollama has no own reason for tool calls.
+    return Finish("tool_calls" if calls and reason == "stop" else reason, _parse_usage(line))
 
 
 def _parse_usage(line: _Line) -> Usage | None:
@@ -251,22 +240,22 @@ def _to_seconds(nanoseconds: int | None) -> float | None:
     return None if nanoseconds is None else nanoseconds * NANOSECONDS
 
 
-class OllamaStreamDecoder(BaseDecoder):
+class OllamaStreamDecoder(StreamDecoder):
     """The stream decoder for Ollama's chat API; the module describes its contract."""
 
-    __slots__ = ("_last_line", "_lines", "_reader")
+    __slots__ = ("_calls", "_last_line", "_lines")
 
     def __init__(self) -> None:
         super().__init__()
         self._lines = LineSplitter()
-        self._reader = _LineReader()
+        self._calls = 0
         self._last_line = b""
 
     def feed(self, data: bytes) -> list[StreamEvent]:
-        return self.decode_each(lambda: self._lines.feed(data), self._decode_lines)
+        return self.decode_each(self._decode_lines, self._lines.feed, data)
 
     def close(self) -> list[StreamEvent]:
-        events = self.decode_each(lambda: [self._lines.close()], self._decode_lines)
+        events = self.decode_each(self._decode_lines, lambda: [self._lines.close()])
         if not self.is_ended():
             self.failure = StreamInterruptedError(
                 "the stream ended without a line that says done", body=self._last_line
@@ -313,7 +302,7 @@ class OllamaStreamDecoder(BaseDecoder):
             self.failure = error_from_event(data)
             return
         self.served_model = self.served_model or line.model or None
-        self._reader.read(line, events)
+        self._calls = _add_events(line, events, self._calls)
         if line.done:
             reason = _FINISH_REASONS.get(line.done_reason or "")
             if reason is None:
@@ -322,4 +311,4 @@ class OllamaStreamDecoder(BaseDecoder):
                 )
                 return
             self.finished = True
-            events.append(self._reader.finish(line, reason))
+            events.append(_build_finish(line, reason, self._calls))

@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 import msgspec
 
-from ctxbackends._chat.events import Finish, ReasoningDelta, RefusalDelta, StreamEvent, TextDelta, ToolCallDelta
+from ctxbackends._chat.events import Finish, StreamEvent, ToolCallDelta
 from ctxbackends._chat.messages import ImagePart, Message, Part, ReasoningPart, TextPart, ToolResult
 from ctxbackends._chat.requests import (
     ChatRequest,
@@ -28,18 +28,19 @@ from ctxbackends._chat.requests import (
 from ctxbackends._chat.responses import Completion
 from ctxbackends._wire.accumulator import build_completion
 from ctxbackends._wire.base import HTTPRequest, HTTPResponse, bearer_header, encode_json
-from ctxbackends._wire.errors import decode_response, error_from_success, find_request_id, raise_for_error_body
+from ctxbackends._wire.errors import decode_response, find_request_id, raise_for_error_body
 from ctxbackends._wire.formats.openai_parts import (
     WireLogprobs,
     WireMessage,
     WireTimings,
     WireUsage,
+    add_message_events,
     parse_finish_reason,
-    parse_logprobs,
     parse_usage,
 )
 from ctxbackends._wire.formats.openai_stream import OpenAIStreamDecoder
 from ctxbackends._wire.options import (
+    RESERVED,
     OptionTable,
     Supported,
     Transform,
@@ -54,9 +55,7 @@ from ctxbackends.errors import EmptyChoicesError, StreamInterruptedError
 
 # Members that extra_body may not set: this codec writes them, or the decoder ignores their effect.
 _RESERVED = {
-    "model": "pass model=",
-    "messages": "pass the messages",
-    "stream": "call stream()",
+    **RESERVED,
     "stream_options": "usage is always asked for",
     "n": "one choice is read; ask several times",
 }
@@ -165,8 +164,6 @@ class OpenAIChatCodec:
 
     def decode_chat(self, response: HTTPResponse, *, requested_model: str) -> Completion:
         answer = decode_response(_completion_decoder, response, api="the OpenAI API")
-        if answer.error is not None:
-            raise error_from_success(response)
         choices = answer.choices or ()
         choice = choices[0] if choices and choices[0].index == 0 else _find_first_choice(choices)
         if choice is None:
@@ -179,12 +176,7 @@ class OpenAIChatCodec:
                 f"incomplete response: finish_reason is {choice.finish_reason!r}", body=response.body
             )
         events: list[StreamEvent] = []
-        if message.reasoning or message.reasoning_content:
-            events.append(ReasoningDelta(message.reasoning or message.reasoning_content or ""))
-        if message.content or choice.logprobs is not None:
-            events.append(TextDelta(message.content or "", parse_logprobs(choice.logprobs)))
-        if message.refusal:
-            events.append(RefusalDelta(message.refusal))
+        add_message_events(message, choice.logprobs, events)
         for index, call in enumerate(message.tool_calls or ()):
             events.append(ToolCallDelta(index, call.id or "", call.name, call.arguments))
         stop_sequence = choice.stop_reason if isinstance(choice.stop_reason, str) else None
@@ -260,6 +252,19 @@ def _encode_part(part: Part) -> dict[str, Any]:
         return {"type": "image_url", "image_url": {"url": part.data_url}}
     assert isinstance(part, TextPart), "Message checks the parts for each role"
     return {"type": "text", "text": part.text}
+
+
+def encode_prompt(request: ChatRequest, table: OptionTable) -> dict[str, Any]:
+    """Encode the messages and tools of a request, for a server's token counter.
+
+    Raises:
+        UnsupportedOptionError: The server does not support an option.
+    """
+    check_supported(request, table)
+    body: dict[str, Any] = {"model": request.model, "messages": encode_messages(request.messages, table)}
+    if request.tools:
+        body["tools"] = [encode_tool(tool, lookup(table, "tools").transform) for tool in request.tools]
+    return body
 
 
 def encode_tool(tool: Tool, transform: Transform = Transform.PLAIN) -> dict[str, Any]:

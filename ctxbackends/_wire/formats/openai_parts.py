@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from ctxbackends._chat.events import ReasoningDelta, RefusalDelta, StreamEvent, TextDelta
 from ctxbackends._chat.responses import FINISH_REASONS, FinishReason, TokenLogprob, Usage
 from ctxbackends._wire.base import encode_arguments
 
@@ -116,9 +117,17 @@ def parse_finish_reason(reason: str | None, *, called: bool) -> FinishReason | N
     return _FINISH_ALIASES.get(reason or "")
 
 
-def parse_logprobs(logprobs: WireLogprobs | None) -> tuple[TokenLogprob, ...]:
-    """Return one value per token of the response."""
-    return tuple(parse_logprob(one) for one in logprobs.content or ()) if logprobs is not None else ()
+def add_message_events(message: WireMessage, logprobs: WireLogprobs | None, events: list[StreamEvent]) -> None:
+    """Add the events of a message or delta, except its tool calls."""
+    reasoning = message.reasoning or message.reasoning_content
+    if reasoning:
+        events.append(ReasoningDelta(reasoning))
+    if logprobs is not None:  # also for tokens without a character yet
+        events.append(TextDelta(message.content or "", tuple(parse_logprob(one) for one in logprobs.content or ())))
+    elif message.content:
+        events.append(TextDelta(message.content))
+    if message.refusal:
+        events.append(RefusalDelta(message.refusal))
 
 
 def parse_logprob(one: Logprob) -> TokenLogprob:

@@ -7,21 +7,14 @@ after the finish reason, so ``Finish`` is emitted at ``[DONE]`` or at the end.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
-from ctxbackends._chat.events import (
-    Finish,
-    PromptProgress,
-    ReasoningDelta,
-    RefusalDelta,
-    StreamEvent,
-    TextDelta,
-    ToolCallDelta,
-)
+from ctxbackends._chat.events import Finish, PromptProgress, StreamEvent, TextDelta, ToolCallDelta
 from ctxbackends._chat.responses import FinishReason
-from ctxbackends._wire.base import encode_json
+from ctxbackends._wire.base import StreamDecoder, encode_json
 from ctxbackends._wire.errors import error_from_event, parse_error_body
 from ctxbackends._wire.formats.openai_parts import (
     WireLogprobs,
@@ -29,12 +22,12 @@ from ctxbackends._wire.formats.openai_parts import (
     WireTimings,
     WireToolCall,
     WireUsage,
+    add_message_events,
     parse_finish_reason,
-    parse_logprobs,
     parse_usage,
 )
 from ctxbackends._wire.sse import SSEDecoder
-from ctxbackends.errors import BackendError, ResponseTooLargeError, StreamInterruptedError
+from ctxbackends.errors import StreamInterruptedError
 
 
 class _Progress(msgspec.Struct, gc=False):
@@ -93,7 +86,7 @@ def _is_unknown_event(data: bytes) -> bool:
     return kind.object not in _KNOWN_OBJECTS and kind.choices is None and kind.error is None
 
 
-class OpenAIStreamDecoder:
+class OpenAIStreamDecoder(StreamDecoder):
     """The stream decoder for chat completions; the module describes its contract."""
 
     __slots__ = (
@@ -105,13 +98,10 @@ class OpenAIStreamDecoder:
         "_stop_sequence",
         "_timings",
         "_usage",
-        "failure",
-        "finished",
-        "response_id",
-        "served_model",
     )
 
     def __init__(self) -> None:
+        super().__init__()
         self._frames = SSEDecoder()
         self._reason: FinishReason | None = None
         self._usage: WireUsage | None = None
@@ -120,41 +110,17 @@ class OpenAIStreamDecoder:
         self._call_ids: list[str] = []
         self._index_by_id: dict[str, int] = {}  # call index by ID: a search would be quadratic
         self._by_wire_index: dict[int, int] = {}
-        self.served_model: str | None = None
-        self.response_id: str | None = None
-        self.failure: BackendError | None = None
-        self.finished = False
 
     def feed(self, data: bytes) -> list[StreamEvent]:
-        if self._ended():
-            return []
-        try:
-            frames = self._frames.feed(data)
-        except ResponseTooLargeError as error:
-            self.failure = error
-            return []
-        events: list[StreamEvent] = []
-        self._decode_frames(frames, events)
-        return events
+        return self.decode_each(self._decode_frames, self._frames.feed, data)
 
     def close(self) -> list[StreamEvent]:
-        if self._ended():
-            return []
-        events: list[StreamEvent] = []
-        try:
-            frames = self._frames.close()
-        except ResponseTooLargeError as error:
-            self.failure = error
-            return []
-        self._decode_frames(frames, events)
-        if not self._ended():
+        events = self.decode_each(self._decode_frames, self._frames.close)
+        if not self.is_ended():
             self._finish(events, "the stream ended without a finish_reason", self._frames.stray_line)
         return events
 
-    def _ended(self) -> bool:
-        return self.failure is not None or self.finished
-
-    def _decode_frames(self, frames: list[tuple[bytes, bytes]], events: list[StreamEvent]) -> None:
+    def _decode_frames(self, frames: Sequence[tuple[bytes, bytes]], events: list[StreamEvent]) -> None:
         decode, append = _chunk_decoder.decode, events.append
         for index, (name, data) in enumerate(frames):
             try:
@@ -245,7 +211,10 @@ class OpenAIStreamDecoder:
                 if self._reason is not None and chunk.id != self.response_id and (delta.content or delta.tool_calls):
                     self.failure = StreamInterruptedError("a second response began in the stream")
                     return
-                self._handle_delta(delta, choice.logprobs, events)
+                add_message_events(delta, choice.logprobs, events)
+                for call in delta.tool_calls or ():
+                    index = self._find_call_index(call)
+                    events.append(ToolCallDelta(index, self._call_ids[index], call.name, call.arguments))
             if isinstance(choice.stop_reason, str):
                 self._stop_sequence = choice.stop_reason
             if choice.finish_reason:  # some servers send "" until the last
@@ -255,20 +224,6 @@ class OpenAIStreamDecoder:
                         f"the server ended the response with finish_reason {choice.finish_reason!r}"
                     )
                     return
-
-    def _handle_delta(self, delta: WireMessage, logprobs: WireLogprobs | None, events: list[StreamEvent]) -> None:
-        reasoning = delta.reasoning or delta.reasoning_content
-        if reasoning:
-            events.append(ReasoningDelta(reasoning))
-        if logprobs is not None:  # also for tokens without a character yet
-            events.append(TextDelta(delta.content or "", parse_logprobs(logprobs)))
-        elif delta.content:
-            events.append(TextDelta(delta.content))
-        if delta.refusal:
-            events.append(RefusalDelta(delta.refusal))
-        for call in delta.tool_calls or ():
-            index = self._find_call_index(call)
-            events.append(ToolCallDelta(index, self._call_ids[index], call.name, call.arguments))
 
     def _find_call_index(self, call: WireToolCall) -> int:
         """Return the index of the tool call that a delta continues: by ID, then by index.

@@ -6,7 +6,7 @@ from ctxbackends._chat.requests import ChatRequest
 from ctxbackends._chat.servers import ModelInfo, ServerStatus
 from ctxbackends._wire.base import HTTPRequest, Operation, encode_json
 from ctxbackends._wire.formats.anthropic_messages import VERSION_HEADERS, encode_body
-from ctxbackends._wire.operations.openai import build_ready_status, decode_count, decode_models
+from ctxbackends._wire.operations.openai import build_ready_status, decode_models, fetch_count
 from ctxbackends._wire.options import OptionTable
 
 _PAGE = 1000  # the most that one page holds: https://platform.claude.com/docs/en/api/models/list
@@ -29,5 +29,5 @@ def count_tokens(request: ChatRequest, table: OptionTable) -> Operation[int]:
     https://platform.claude.com/docs/en/api/messages/count_tokens
     """
     body = encode_body(request, table)
-    response = yield HTTPRequest("POST", "/v1/messages/count_tokens", encode_json(body), VERSION_HEADERS)
-    return decode_count(response)
+    request_count = HTTPRequest("POST", "/v1/messages/count_tokens", encode_json(body), VERSION_HEADERS)
+    return (yield from fetch_count(request_count))

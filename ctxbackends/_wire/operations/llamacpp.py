@@ -13,10 +13,10 @@ import msgspec
 from ctxbackends._chat.requests import ChatRequest
 from ctxbackends._chat.servers import ModelInfo, ServerState, ServerStatus
 from ctxbackends._wire.base import HTTPRequest, HTTPResponse, Operation, encode_json
-from ctxbackends._wire.errors import decode_response, raise_for_failed_command
-from ctxbackends._wire.formats.openai_chat import encode_messages, encode_tool
-from ctxbackends._wire.operations.openai import decode_count, decode_models, select_model
-from ctxbackends._wire.options import OptionTable, check_supported
+from ctxbackends._wire.errors import decode_response, fetch, raise_for_failed_command
+from ctxbackends._wire.formats.openai_chat import encode_prompt
+from ctxbackends._wire.operations.openai import decode_models, fetch_count, select_model
+from ctxbackends._wire.options import OptionTable
 from ctxbackends.errors import APIStatusError, EmptyModelListError, NotFoundError, UnsupportedOperationError
 
 _NO_ROUTER = (
@@ -50,8 +50,6 @@ class _Tokens(msgspec.Struct):
 
 _props_decoder = msgspec.json.Decoder(_Props)
 _slots_decoder = msgspec.json.Decoder(list[_Slot])
-_template_decoder = msgspec.json.Decoder(_Template)
-_tokens_decoder = msgspec.json.Decoder(_Tokens)
 
 
 def status(model: str | None) -> Operation[ServerStatus]:
@@ -83,8 +81,7 @@ def status(model: str | None) -> Operation[ServerStatus]:
 
 def slots(_: str | None) -> Operation[int | None]:
     """Return how many requests it processes at once; None for a router, whose models have their own slots."""
-    answer = yield HTTPRequest("GET", "/props")
-    return decode_response(_props_decoder, answer, api="llama-server").total_slots
+    return (yield from fetch(_Props, HTTPRequest("GET", "/props"), api="llama-server")).total_slots
 
 
 def _fetch_models() -> Operation[tuple[ModelInfo, ...]]:
@@ -147,17 +144,11 @@ def _post_to_router(operation: str, model: str) -> Operation[None]:
 
 def count_tokens(request: ChatRequest, table: OptionTable) -> Operation[int]:
     """Count tokens; older builds without the endpoint apply the template and tokenize separately."""
-    check_supported(request, table)
-    body: dict[str, Any] = {"model": request.model, "messages": encode_messages(request.messages, table)}
-    if request.tools:
-        body["tools"] = [encode_tool(tool) for tool in request.tools]
+    body = encode_json(encode_prompt(request, table))
     try:
-        response = yield HTTPRequest("POST", "/v1/chat/completions/input_tokens", encode_json(body))
-        return decode_count(response)
+        return (yield from fetch_count(HTTPRequest("POST", "/v1/chat/completions/input_tokens", body)))
     except NotFoundError:
         pass
-    response = yield HTTPRequest("POST", "/apply-template", encode_json(body))
-    prompt = decode_response(_template_decoder, response, api="llama-server").prompt
-    tokenize_body = {"content": prompt, "add_special": True, "parse_special": True}
-    response = yield HTTPRequest("POST", "/tokenize", encode_json(tokenize_body))
-    return len(decode_response(_tokens_decoder, response, api="llama-server").tokens)
+    template = yield from fetch(_Template, HTTPRequest("POST", "/apply-template", body), api="llama-server")
+    text = encode_json({"content": template.prompt, "add_special": True, "parse_special": True})
+    return len((yield from fetch(_Tokens, HTTPRequest("POST", "/tokenize", text), api="llama-server")).tokens)

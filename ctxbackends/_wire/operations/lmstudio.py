@@ -12,7 +12,7 @@ import msgspec
 
 from ctxbackends._chat.servers import ModelInfo, ServerStatus
 from ctxbackends._wire.base import HTTPRequest, Operation, WireSettings, encode_json
-from ctxbackends._wire.errors import decode_response, error_from_success, raise_for_failed_command
+from ctxbackends._wire.errors import decode_response, raise_for_failed_command
 from ctxbackends._wire.operations import openai as openai_server
 from ctxbackends.errors import (
     EmptyModelListError,
@@ -64,8 +64,6 @@ _models_decoder = msgspec.json.Decoder(_Models)
 def _fetch_models() -> Operation[list[_Model]]:
     response = yield HTTPRequest("GET", "/api/v1/models")
     answer = decode_response(_models_decoder, response, api="LM Studio")
-    if answer.error is not None:
-        raise error_from_success(response)
     if answer.models is None:
         raise MalformedResponseError("unexpected response from LM Studio: no models", body=response.body)
     return answer.models
@@ -108,20 +106,24 @@ def _get_context_length(model: _Model, name: str | None = None) -> int | None:
     return instance.config.context_length if instance is not None and instance.config else None
 
 
+def _find_loaded(models: list[_Model], name: str | None) -> tuple[_Model | None, _Instance | None]:
+    """Return the first loaded model that has this name, or any name for None, and the instance it reaches."""
+    model = next((one for one in models if one.instances and (name is None or name in one.names)), None)
+    return model, _select_instance(model, name) if model is not None else None
+
+
 def status(model: str | None) -> Operation[ServerStatus]:
     """Return ready as soon as it responds: it loads a model in the first request."""
     try:
         models = yield from _fetch_models()
     except NotFoundError:
         return (yield from openai_server.status_from_models(model))
-    loaded = [one for one in models if one.instances]
-    selected = next((one for one in loaded if model is None or model in one.names), None)
-    instance = _select_instance(selected, model) if selected is not None else None
-    config = instance.config if instance is not None else None
+    selected, instance = _find_loaded(models, model)
+    config = instance.config if instance else None
     return ServerStatus(
         state="ready",
         model=model or (selected.key if selected else None),
-        models=tuple(instance.id for one in loaded for instance in one.instances),
+        models=tuple(loaded.id for one in models for loaded in one.instances),
         context_length=config.context_length if config else None,
         max_context_length=next((one.max_context_length for one in models if model in one.names), None),
         slots=config.parallel if config else None,
@@ -130,9 +132,7 @@ def status(model: str | None) -> Operation[ServerStatus]:
 
 def slots(model: str | None) -> Operation[int | None]:
     """Return how many requests the loaded model processes at once; 0 if it is not loaded."""
-    models = yield from _fetch_models()
-    selected = next((one for one in models if one.instances and (model is None or model in one.names)), None)
-    instance = _select_instance(selected, model) if selected is not None else None
+    _, instance = _find_loaded((yield from _fetch_models()), model)
     if instance is None:
         return 0
     return instance.config.parallel if instance.config else None

@@ -13,7 +13,7 @@ import msgspec
 from ctxbackends._chat.responses import Embeddings, Usage
 from ctxbackends._chat.servers import ModelInfo, ServerStatus
 from ctxbackends._wire.base import HTTPRequest, Operation, WireSettings, encode_json
-from ctxbackends._wire.errors import decode_response, raise_for_failed_command
+from ctxbackends._wire.errors import decode_response, fetch, raise_for_failed_command
 from ctxbackends._wire.formats.ollama_chat import NANOSECONDS, Nanoseconds, encode_keep_alive
 from ctxbackends._wire.operations.openai import VectorEncoding
 from ctxbackends.errors import APIStatusError, EmptyModelListError, MalformedResponseError
@@ -44,7 +44,6 @@ class _Embedded(msgspec.Struct):
 
 
 _models_decoder = msgspec.json.Decoder(_Models)
-_version_decoder = msgspec.json.Decoder(_Version)
 _show_decoder = msgspec.json.Decoder(_Show)
 _embed_decoder = msgspec.json.Decoder(_Embedded)
 
@@ -72,14 +71,12 @@ def list_models() -> Operation[tuple[ModelInfo, ...]]:
 
 
 def _fetch_loaded() -> Operation[list[_Listed]]:
-    response = yield HTTPRequest("GET", "/api/ps")
-    return decode_response(_models_decoder, response, api="Ollama").models or []
+    return (yield from fetch(_Models, HTTPRequest("GET", "/api/ps"), api="Ollama")).models or []
 
 
 def status(model: str | None) -> Operation[ServerStatus]:
     """Return ready as soon as it responds: it loads a model, with its context length, in the first request."""
-    response = yield HTTPRequest("GET", "/api/version")
-    version = decode_response(_version_decoder, response, api="Ollama").version
+    version = (yield from fetch(_Version, HTTPRequest("GET", "/api/version"), api="Ollama")).version
     loaded = yield from _fetch_loaded()
     selected = next((one for one in loaded if model is None or one.name in (model, f"{model}:latest")), None)
     return ServerStatus(

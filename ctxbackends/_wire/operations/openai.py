@@ -15,7 +15,7 @@ from ctxbackends._chat.requests import ChatRequest
 from ctxbackends._chat.responses import Embeddings, Usage
 from ctxbackends._chat.servers import ModelInfo, ServerStatus
 from ctxbackends._wire.base import HTTPRequest, HTTPResponse, Operation, WireSettings, encode_json
-from ctxbackends._wire.errors import decode_response, error_from_success
+from ctxbackends._wire.errors import decode_response, fetch
 from ctxbackends._wire.formats.openai_chat import encode_tool, format_tool_result
 from ctxbackends._wire.formats.openai_parts import WireUsage, parse_usage
 from ctxbackends._wire.options import OptionTable, check_supported
@@ -71,7 +71,6 @@ class _Count(msgspec.Struct):
 
 _models_decoder = msgspec.json.Decoder(_ModelList)
 _embeddings_decoder = msgspec.json.Decoder(_Embeddings)
-_count_decoder = msgspec.json.Decoder(_Count)
 
 
 # --- models -------------------------------------------------------------------------------------------
@@ -89,8 +88,6 @@ def list_models() -> Operation[tuple[ModelInfo, ...]]:
 
 def decode_models(response: HTTPResponse) -> tuple[ModelInfo, ...]:
     answer = decode_response(_models_decoder, response, api="the OpenAI API")
-    if answer.error is not None:
-        raise error_from_success(response)
     models = answer.data
     if models is None:
         raise MalformedResponseError("unexpected response from the OpenAI API: no data", body=response.body)
@@ -210,13 +207,12 @@ def count_tokens(request: ChatRequest, table: OptionTable) -> Operation[int]:
         body["tools"] = [
             {"type": "function", **encode_tool(tool)["function"], "strict": tool.strict} for tool in request.tools
         ]
-    response = yield HTTPRequest("POST", "/v1/responses/input_tokens", encode_json(body))
-    return decode_count(response)
+    return (yield from fetch_count(HTTPRequest("POST", "/v1/responses/input_tokens", encode_json(body))))
 
 
-def decode_count(response: HTTPResponse) -> int:
-    """Decode ``{"input_tokens": n}``, the response of OpenAI, Anthropic and llama-server."""
-    return decode_response(_count_decoder, response, api="a counter of tokens").input_tokens
+def fetch_count(request: HTTPRequest) -> Operation[int]:
+    """Return n of ``{"input_tokens": n}``, the response of OpenAI, Anthropic and llama-server."""
+    return (yield from fetch(_Count, request, api="a counter of tokens")).input_tokens
 
 
 def _encode_response_items(message: Message) -> list[dict[str, Any]]:

@@ -5,18 +5,16 @@ API: https://docs.vllm.ai/en/stable/serving/openai_compatible_server/. Sleep req
 
 from __future__ import annotations
 
-from typing import Any
-
 import attrs
 import msgspec
 
 from ctxbackends._chat.requests import ChatRequest
 from ctxbackends._chat.servers import ServerStatus
 from ctxbackends._wire.base import HTTPRequest, Operation, encode_json
-from ctxbackends._wire.errors import decode_response, raise_for_failed_command
-from ctxbackends._wire.formats.openai_chat import encode_messages, encode_tool
-from ctxbackends._wire.operations.openai import build_ready_status, decode_models
-from ctxbackends._wire.options import OptionTable, check_supported, lookup
+from ctxbackends._wire.errors import decode_response, fetch, raise_for_failed_command
+from ctxbackends._wire.formats.openai_chat import encode_prompt
+from ctxbackends._wire.operations.openai import build_ready_status, list_models
+from ctxbackends._wire.options import OptionTable
 from ctxbackends.errors import (
     AuthenticationError,
     NotFoundError,
@@ -42,14 +40,12 @@ class _Tokenized(msgspec.Struct):
 
 _version_decoder = msgspec.json.Decoder(_Version)
 _sleeping_decoder = msgspec.json.Decoder(_Sleeping)
-_tokenized_decoder = msgspec.json.Decoder(_Tokenized)
 
 
 def status(model: str | None) -> Operation[ServerStatus]:
     """Return the status. ``/health`` returns 200 while vLLM sleeps, so ``/is_sleeping`` is checked too."""
     yield HTTPRequest("GET", "/health")
-    response = yield HTTPRequest("GET", "/v1/models")
-    models = decode_models(response)
+    models = yield from list_models()
     version = yield from _fetch_version()
     is_sleeping = yield from _is_sleeping()
     return attrs.evolve(
@@ -104,9 +100,5 @@ def _post_sleep(operation: str, path: str) -> Operation[None]:
 
 def count_tokens(request: ChatRequest, table: OptionTable) -> Operation[int]:
     """Count tokens with ``POST /tokenize``, which is outside ``/v1``."""
-    check_supported(request, table)
-    body: dict[str, Any] = {"model": request.model, "messages": encode_messages(request.messages, table)}
-    if request.tools:
-        body["tools"] = [encode_tool(tool, lookup(table, "tools").transform) for tool in request.tools]
-    response = yield HTTPRequest("POST", "/tokenize", encode_json(body))
-    return decode_response(_tokenized_decoder, response, api="vLLM").count
+    body = encode_json(encode_prompt(request, table))
+    return (yield from fetch(_Tokenized, HTTPRequest("POST", "/tokenize", body), api="vLLM")).count
