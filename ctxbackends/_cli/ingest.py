@@ -257,33 +257,27 @@ class JSONLines:
 
     def event(self, event: Any) -> None:
         """Print the progress of a run."""
-        import msgspec  # noqa: PLC0415
-
         name = _EVENT_NAMES.get(type(event).__name__) or type(event).__name__.lower()
         more = {}
         if name == "progress":
             more = {"tokens_per_second": event.tokens_per_second, "seconds_left": event.seconds_left}
-        self._print(name, msgspec.to_builtins(event) | more)
+        self._print(name, event, **more)
 
     def row(self, row: Any) -> None:
         """Print a row that was found."""
-        import msgspec  # noqa: PLC0415
-
-        self._print("row", msgspec.to_builtins(row))
+        self._print("row", row)
 
     def plan(self, plan: Any) -> None:
         """Print the plan of a dry run."""
-        import msgspec  # noqa: PLC0415
-
-        self._print("plan", msgspec.to_builtins(plan))
+        self._print("plan", plan)
 
     def outcome(self, outcome: Any) -> None:
         """Print the report."""
+        path = None if outcome.path is None else str(outcome.path)
+        self._print("done", {"proposal": path, "report": outcome.report})
+
+    def _print(self, name: str, value: Any, **more: Any) -> None:
         import msgspec  # noqa: PLC0415
 
-        path = None if outcome.path is None else str(outcome.path)
-        self._print("done", {"proposal": path, "report": msgspec.to_builtins(outcome.report)})
-
-    def _print(self, name: str, value: dict[str, Any]) -> None:
-        print_json({"event": name, **value})
+        print_json({"event": name, **msgspec.to_builtins(value), **more})
         sys.stdout.flush()

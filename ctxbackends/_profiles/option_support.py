@@ -148,10 +148,7 @@ _LMSTUDIO_NOT_LISTED = (
 
 LMSTUDIO_CHAT = _merge(
     _CHAT,
-    _unsupported(
-        ("min_p", *_LOGPROBS, *_REASONING, "parallel_tool_calls"),
-        _LMSTUDIO_NOT_LISTED,
-    ),
+    _unsupported(("min_p", *_LOGPROBS, *_REASONING, "parallel_tool_calls"), _LMSTUDIO_NOT_LISTED),
     {
         "top_k": Supported("top_k"),
         "repetition_penalty": Supported("repeat_penalty"),

@@ -87,10 +87,7 @@ class StreamDecoder(ABC):
         return self.finished or self.failure is not None
 
     def decode_each(
-        self,
-        decode: Callable[[Sequence[T], list[StreamEvent]], None],
-        split: Callable[..., Sequence[T]],
-        *data: bytes,
+        self, decode: Callable[[Sequence[T], list[StreamEvent]], None], split: Callable[..., Sequence[T]], *data: bytes
     ) -> list[StreamEvent]:
         """Return the events of the lines or frames that ``split`` returns, up to the end of the response."""
         events: list[StreamEvent] = []

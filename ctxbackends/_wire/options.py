@@ -238,11 +238,7 @@ def set_path(body: dict[str, Any], path: str, value: Any) -> None:
     body[name] = value
 
 
-RESERVED: Mapping[str, str] = {
-    "model": "pass model=",
-    "messages": "pass the messages",
-    "stream": "call stream()",
-}
+RESERVED: Mapping[str, str] = {"model": "pass model=", "messages": "pass the messages", "stream": "call stream()"}
 """Members that ``extra_body`` may not set in any format, with the advice for the error."""
 
 
