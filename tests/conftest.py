@@ -25,12 +25,7 @@ from ctxbackends.testing.faults import Do as Do
 from ctxbackends.testing.faults import RecordedRequest, Step
 
 # Fixtures: one server for all the directories of tests.
-from tests.vllm.fixtures import (  # noqa: F401
-    vllm_embedding_server,
-    vllm_model,
-    vllm_python,
-    vllm_server,
-)
+from tests.vllm.fixtures import vllm_embedding_server, vllm_model, vllm_python, vllm_server  # noqa: F401
 
 settings.register_profile("house", deadline=None)  # machines are shared
 settings.register_profile("long", deadline=None, max_examples=int(os.environ.get("CTXBACKENDS_FUZZ_EXAMPLES", "5000")))

@@ -9,15 +9,13 @@ import attrs
 import click
 
 from ctxbackends._cli.backends import Choice, backend_options, opened, registry_of
+from ctxbackends._cli.options import json_option
 from ctxbackends._cli.terminal import print_json, print_table, printable, read_prompt, utf8, waiting
 
 
 def _prompt(context: click.Context, _: click.Parameter, value: str | None) -> str | None:
     # Read before the event loop starts: asyncio.run delays a Ctrl-C until the loop runs again.
     return value if context.resilient_parsing else read_prompt(value)
-
-
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.command()

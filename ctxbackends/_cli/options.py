@@ -8,6 +8,7 @@ import click
 
 from ctxbackends.knowledge._records import Kind, kinds_of
 
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 out_option = click.option(
     "--out",
     metavar="DIR",

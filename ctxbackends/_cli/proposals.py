@@ -13,7 +13,7 @@ from typing import Any
 import click
 import msgspec
 
-from ctxbackends._cli.options import out_option, parse_kinds
+from ctxbackends._cli.options import json_option, out_option, parse_kinds
 from ctxbackends._cli.root import debug_option
 from ctxbackends._cli.rows import edit_row, format_row
 from ctxbackends._cli.terminal import print_json, print_table, printable, utf8
@@ -55,7 +55,6 @@ def directory_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 one_argument = click.argument("proposal", default=LATEST)
 rows_argument = click.argument("rows", metavar="ROW...", nargs=-1)
 

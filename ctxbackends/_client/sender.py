@@ -197,7 +197,9 @@ class RequestSender:
     ) -> HTTPResponse:
         """Send one request once. Raise the error of any response but a 2xx."""
         headers = self._headers_for(request, auth)
-        url = self._base_url + _check_path(request.path) if self.launcher is None else await self._managed_url(request)
+        if self.launcher is not None:
+            self._base_url = await self.launcher.start()
+        url = self._base_url + _check_path(request.path)
         release = await self._acquire_slot() if acquire_slot and not self.limiter.is_unlimited else None
         sent_at = time.monotonic()
         status: int | None = None
@@ -224,7 +226,9 @@ class RequestSender:
         """Send one request for a stream once, and return its body after the headers. It keeps its slot until closed."""
         phase, limit = self._open_phase
         headers = self._headers_for(request, "stream")
-        url = self._base_url + _check_path(request.path) if self.launcher is None else await self._managed_url(request)
+        if self.launcher is not None:
+            self._base_url = await self.launcher.start()
+        url = self._base_url + _check_path(request.path)
         release = await self._acquire_slot() if not self.limiter.is_unlimited else None
         loop = asyncio.get_running_loop()
         sent_at = loop.time()
@@ -290,12 +294,6 @@ class RequestSender:
                 {**self._headers[kind], **request.headers}
             )
         return headers
-
-    async def _managed_url(self, request: HTTPRequest) -> str:
-        """Start the server if needed, and return the URL of ``request``."""
-        assert self.launcher is not None, "called only with a launcher"
-        self._base_url = await self.launcher.start()
-        return self._base_url + _check_path(request.path)
 
 
 @functools.lru_cache(256)

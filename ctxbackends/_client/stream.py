@@ -12,7 +12,6 @@ import math
 import weakref
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
-from types import TracebackType
 from typing import Self
 
 from ctxbackends._chat.events import Loading, OnProgress, PromptProgress, StreamEvent, TextDelta
@@ -156,9 +155,7 @@ class ChatStream:
             raise
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
         await self._abandon()
 
     def _begin(self, body: Body, loop: asyncio.AbstractEventLoop) -> None:

@@ -12,7 +12,6 @@ import socket
 import sys
 import time
 import weakref
-from types import TracebackType
 from typing import Any, Self
 
 import aiohttp
@@ -138,9 +137,7 @@ class RequestContext:
         self._token = _context.set(self)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
         _context.reset(self._token)
         if isinstance(error, AirgapError):
             # A new error: the frames of the resolver's error contain the headers, and other tasks may share it.

@@ -7,7 +7,6 @@ never fires; here a wait that ends in time leaves the timer alone, which then ha
 from __future__ import annotations
 
 import asyncio
-from types import TracebackType
 from typing import Any
 
 from ctxbackends.errors import ClosedError
@@ -99,9 +98,7 @@ class Deadline:
             self._deadlines.schedule(due, loop)
         self._deadlines.active.add(self)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, value: BaseException | None, trace: object) -> None:
         self._deadlines.active.discard(self)
         if self._error is None:
             return

@@ -24,14 +24,7 @@ from ctxbackends._http.headers import CheckedHeaders, check_headers
 from ctxbackends._http.proxy import DIRECT, Route, proxy_error
 from ctxbackends._util.secrets import MaskedHeaders
 from ctxbackends._wire.base import HTTPRequest, HTTPResponse
-from ctxbackends.errors import (
-    AirgapError,
-    APITimeoutError,
-    BackendError,
-    ClosedError,
-    ConfigError,
-    EventLoopError,
-)
+from ctxbackends.errors import AirgapError, APITimeoutError, BackendError, ClosedError, ConfigError, EventLoopError
 
 Session: TypeAlias = aiohttp.ClientSession
 """The session that a service with its own aiohttp session passes in."""

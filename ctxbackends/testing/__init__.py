@@ -1,5 +1,4 @@
-"""For tests of your own program: a server that simulates failures, stand-ins for vendors' servers, tiny
-models, and a real llama.cpp server.
+"""Test your own program: simulated failures, stand-ins for vendors' servers, tiny models, and a real llama.cpp server.
 
 Public names, imported on first use. The models need the extra `testing`; the servers do not.
 """

@@ -15,15 +15,7 @@ from pathlib import Path
 import pytest
 
 import ctxbackends
-from ctxbackends import (
-    Backend,
-    BackendConfig,
-    ClosedError,
-    EventLoopError,
-    Registry,
-    StreamInterruptedError,
-    TextDelta,
-)
+from ctxbackends import Backend, BackendConfig, ClosedError, EventLoopError, Registry, StreamInterruptedError, TextDelta
 from ctxbackends.testing import FaultServer, faults
 
 TYPES = ("openai", "vllm", "anthropic", "ollama")

@@ -291,7 +291,7 @@ def test_bad_input(tmp_path: Path, serve: Serve, arguments: list[str], message: 
     result = ctx(directory, "ingest", *arguments)
     assert (1, "") == (result.code, result.out), result.err
     assert message in result.err
-    assert 1 == len(result.err.strip().split("\n")) or "  name one with --model" in result.err
+    assert 1 == len(result.err.strip().split("\n")) or "  pass --model" in result.err
     assert ([], []) == (
         model.prompts,
         [name for name in list_written_files(directory) if not name.endswith(".gitignore")],

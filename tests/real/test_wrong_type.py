@@ -40,5 +40,5 @@ async def test_it_is_no_vllm(server: LocalServer) -> None:
         await backend.wait_ready()
         status = await backend.status()
         assert ("ready", None) == (status.state, status.version)  # nor does a vLLM tell it behind some proxies
-        with pytest.raises(Exception, match="no routes for sleep"):
+        with pytest.raises(Exception, match="no sleep endpoints"):
             await backend.unload()

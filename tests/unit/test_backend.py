@@ -306,7 +306,7 @@ async def test_no_model_sends_nothing(type_: str, make: Make, mocked: aiorespons
 
 @pytest.mark.parametrize("wrong", [0, -1])
 async def test_a_bound_of_no_tokens(wrong: int, make: Make, mocked: aioresponses) -> None:
-    with pytest.raises(ValueError, match="must be 1 or more"):
+    with pytest.raises(ValueError, match="must be at least 1"):
         await make("vllm").complete("Hi", max_tokens=wrong)
     assert [] == calls(mocked)
 

@@ -8,14 +8,7 @@ from contextlib import suppress
 
 import pytest
 
-from ctxbackends import (
-    APIConnectionError,
-    Backend,
-    BackendError,
-    Loading,
-    ServiceUnavailableError,
-    open_backend,
-)
+from ctxbackends import APIConnectionError, Backend, BackendError, Loading, ServiceUnavailableError, open_backend
 from ctxbackends._client.concurrency import Limiter, Release
 from ctxbackends.errors import ServerDiedError
 from ctxbackends.testing import FaultServer, faults

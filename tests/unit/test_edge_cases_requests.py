@@ -9,14 +9,7 @@ import attrs
 import msgspec
 import pytest
 
-from ctxbackends import (
-    BackendError,
-    Message,
-    UnsupportedOptionError,
-    extract,
-    open_backend,
-    tool_of,
-)
+from ctxbackends import BackendError, Message, UnsupportedOptionError, extract, open_backend, tool_of
 from ctxbackends._chat.messages import ReasoningPart
 from ctxbackends._chat.requests import ChatRequest
 from ctxbackends._profiles.builtin import PROFILES

@@ -8,15 +8,7 @@ from typing import Any
 
 import pytest
 
-from ctxbackends import (
-    APIConnectionError,
-    Finish,
-    Loading,
-    ModelLoadingError,
-    PromptProgress,
-    TextDelta,
-    open_backend,
-)
+from ctxbackends import APIConnectionError, Finish, Loading, ModelLoadingError, PromptProgress, TextDelta, open_backend
 from tests.conftest import EVENT_STREAM, Do, RawServerFactory, answer, chunked
 
 LOADING = answer(
