@@ -146,7 +146,7 @@ def run(program: str) -> None:
     except Exception as error:
         if context is not None and context.meta.get("ctxbackends.debug"):
             raise
-        from ctxbackends._cli.messages import format_error  # noqa: PLC0415  # only needed on failure
+        from ctxbackends._cli.error_messages import format_error  # noqa: PLC0415  # only needed on failure
 
         text = format_error(error)
         if text is None:

@@ -16,7 +16,7 @@ from ctxbackends._config.duration import DURATION_HINT, MAX_COUNT, MAX_DURATION
 from ctxbackends._config.endpoint import ENDPOINT_HINT, normalise_endpoint
 from ctxbackends._profiles.builtin import PROFILES
 from ctxbackends._profiles.profile import BackendType, MismatchPolicy
-from ctxbackends._util.key_shapes import looks_like_key
+from ctxbackends._util.api_key_shapes import looks_like_key
 from ctxbackends.errors import ConfigError, InvalidEndpointError, UnknownBackendTypeError
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)

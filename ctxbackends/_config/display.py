@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
-from ctxbackends._util.key_shapes import looks_like_key
+from ctxbackends._util.api_key_shapes import looks_like_key
 
 
 def display_value(text: str) -> str:

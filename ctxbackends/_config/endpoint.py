@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ctxbackends._config.display import display_value, has_unsafe_characters
-from ctxbackends._util.key_shapes import looks_like_key
+from ctxbackends._util.api_key_shapes import looks_like_key
 from ctxbackends.errors import InvalidEndpointError
 
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_.])?", re.ASCII)

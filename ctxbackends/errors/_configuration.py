@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ctxbackends._util.key_shapes import mask_keys
+from ctxbackends._util.api_key_shapes import mask_keys
 from ctxbackends._util.text import escape_controls
 from ctxbackends.errors._base import BackendError
 

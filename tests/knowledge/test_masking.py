@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctxbackends._util.key_shapes import MASK
+from ctxbackends._util.api_key_shapes import MASK
 from ctxbackends.knowledge._privacy.masking import mask
 from tests.key_samples import KEYS
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from ctxbackends._util.key_shapes import MASK, mask_keys
+from ctxbackends._util.api_key_shapes import MASK, mask_keys
 
 _KEY_END = re.compile(r"-----END [A-Z ]{0,32}PRIVATE KEY-----", re.ASCII)
 _KEY_LINE = re.compile(r"[A-Za-z0-9+/=]{16,100}", re.ASCII)

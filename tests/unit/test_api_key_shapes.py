@@ -5,7 +5,7 @@ import pytest
 
 from ctxbackends._config.backend_config import BackendConfig
 from ctxbackends._config.reader import parse_ctxrc
-from ctxbackends._util.key_shapes import MASK, looks_like_key, mask_keys
+from ctxbackends._util.api_key_shapes import MASK, looks_like_key, mask_keys
 from ctxbackends.errors import ConfigError
 from tests.key_samples import KEYS
 
