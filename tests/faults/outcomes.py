@@ -113,7 +113,7 @@ TABLE: Mapping[str, Row] = {
     "context_overflow": everywhere(
         Fails(ContextOverflowError, facts={"input_tokens": 9000, "context_length": 2048, "status_code": 400})
     ),
-    "redirect": everywhere(Fails(RedirectError, "was refused", facts={"status_code": 307})),
+    "redirect": everywhere(Fails(RedirectError, "not followed", facts={"status_code": 307})),
     "close_before_headers": everywhere(NO_ANSWER),
     "reset_before_headers": everywhere(NO_ANSWER),
     "close_in_headers": everywhere(Fails(APIConnectionError, "during the response", facts={"sent": True})),

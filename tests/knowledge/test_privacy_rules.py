@@ -114,12 +114,12 @@ def test_redact_of_ctxrc(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("privacy: yes\n", ":1: privacy: must hold keys and values, such as redact:"),
+        ("privacy: yes\n", ":1: privacy: must be a mapping, such as redact:"),
         ("privacy:\n  redcat: [a]\n", ":2: privacy.redcat: unknown key; the only key is redact"),
         ("privacy:\n  redact: a\n", ":2: privacy.redact: must be a list of globs"),
         ("privacy:\n  redact: [a, 7]\n", ":2: privacy.redact[1]: must be a glob, such as secrets/** or *.pem"),
         ("privacy:\n  redact: ['/']\n", ":2: privacy.redact[0]: must be a glob"),
-        ("privacy:\n  redact:\n    - a\n    - '!b'\n", ":4: privacy.redact[1]: takes back another one"),
+        ("privacy:\n  redact:\n    - a\n    - '!b'\n", ":4: privacy.redact[1]: negation (!) is not supported"),
         ("privacy:\n  redact: [a]\n  redact: [b]\n", ":3: privacy.redact: duplicate key"),
     ],
 )

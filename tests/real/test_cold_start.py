@@ -97,15 +97,16 @@ async def test_a_server_that_dies_while_it_loads_is_not_waited_for(server_of: Se
 async def test_a_managed_server_that_dies_tells_its_exit(
     model: Callable[[str], Path], environment: Mapping[str, str]
 ) -> None:
+    shared = set(_children())
+
+    def kill_new_children(_: Loading) -> None:
+        for pid in set(_children()) - shared:
+            os.kill(pid, signal.SIGKILL)
+
     with pytest.raises(ServerDiedError) as caught:
-        async with serve_model(model("slow-load"), environment=environment, on_progress=_kill_our_child):
+        async with serve_model(model("slow-load"), environment=environment, on_progress=kill_new_children):
             pytest.fail("it cannot become ready")
     assert caught.value.exit_code == -signal.SIGKILL
-
-
-def _kill_our_child(look: Loading) -> None:
-    for pid in _children():
-        os.kill(pid, signal.SIGKILL)
 
 
 def _children() -> list[int]:

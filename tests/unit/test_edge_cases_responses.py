@@ -53,9 +53,9 @@ END = {"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {}, 
         {"choices": [], "usage": {"prompt_tokens": None, "completion_tokens": 2}},
     ],
 )
-def test_unknown_openai_event_is_ignored(unknown: object) -> None:
+def test_unknown_openai_event_is_ignored(odd: object) -> None:
     decoder = OpenAIStreamDecoder()
-    decoder.feed(event(unknown) + event(END) + b"data: [DONE]\n\n")
+    decoder.feed(event(odd) + event(END) + b"data: [DONE]\n\n")
     assert (True, None) == (decoder.finished, decoder.failure)
 
 
@@ -68,9 +68,9 @@ def test_unknown_openai_event_is_ignored(unknown: object) -> None:
         {"type": "novel_delta", "delta": {"text": {}}},
     ],
 )
-def test_unknown_anthropic_event_is_ignored(unknown: object) -> None:
+def test_unknown_anthropic_event_is_ignored(odd: object) -> None:
     decoder = AnthropicStreamDecoder()
-    decoder.feed(event(unknown) + event({"type": "message_delta", "delta": {"stop_reason": "end_turn"}}))
+    decoder.feed(event(odd) + event({"type": "message_delta", "delta": {"stop_reason": "end_turn"}}))
     decoder.feed(event({"type": "message_stop"}))
     assert (True, None) == (decoder.finished, decoder.failure)
 

@@ -500,7 +500,7 @@ def test_the_message_shows_512_bytes_and_the_body_keeps_all() -> None:
 def test_the_message_of_a_redirect_says_what_to_do() -> None:
     error = error_for(301, headers={"location": "https://h/"})
     assert "HTTP 301: (empty body) (redirect to https://h/ not followed; correct the endpoint)" == str(error)
-    assert "a redirect to nowhere was refused" in str(error_for(301))
+    assert "(redirect without a location not followed; correct the endpoint)" in str(error_for(301))
 
 
 # --- whatever comes -------------------------------------------------------------------------------------
