@@ -9,6 +9,7 @@ import importlib.util
 import io
 import json
 import os
+import re
 import runpy
 import signal
 import socket
@@ -305,9 +306,9 @@ def test_a_wait_is_one_live_line_on_a_terminal(script: Script) -> None:
     script.models[:0] = [(503, LOADING)] * 3
     result = ctx("ping", tty="stderr")
     assert f"backend   local\nendpoint  {script.endpoint}\nmodel     tiny\n" == result.out
-    before, _, after = result.err.rpartition(f"waiting for {script.endpoint} (loading, 0 s of 90 s)")
-    assert before, "the line was shown"
-    assert "\x1b[2K" in after, "and taken away"
+    lines = [*re.finditer(rf"waiting for {re.escape(script.endpoint)} \(loading, \d s of 90 s\)", result.err)]
+    assert lines, "the line appears"
+    assert "\x1b[2K" in result.err[lines[-1].end() :], "and is erased"
 
 
 def test_no_wait(script: Script) -> None:
@@ -1254,6 +1255,7 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
+@pytest.mark.posix  # the line for a shell
 def test_serve_until_the_server_dies(fake: Fake, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_MODE", "dies-later")
     port = free_port()
@@ -1309,6 +1311,7 @@ def test_serve_without_a_key(fake: Fake, model: Path, monkeypatch: pytest.Monkey
     assert {"endpoint", "model", "pid"} == ready.keys()
 
 
+@pytest.mark.linux  # it chooses the platform itself
 @pytest.mark.parametrize(
     ("platform", "expected"),
     [("linux", "export A_NAME=k-1"), ("darwin", "export A_NAME=k-1"), ("win32", "$env:A_NAME = 'k-1'")],
@@ -1530,6 +1533,7 @@ async def test_nobody_closes_it(fake: Fake, model: Path) -> None:
     assert gone(pid)
 
 
+@pytest.mark.posix  # on Windows, the plugin replaces Popen
 async def test_a_process_that_cannot_be_started(
     fake: Fake, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
