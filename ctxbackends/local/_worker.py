@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import faulthandler
 import importlib
 import json
 import os
@@ -20,6 +21,8 @@ from typing import Any
 
 KEY_VARIABLE = "CTXBACKENDS_WORKER_API_KEY"
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+STOP_SECONDS = 10.0
+"""Seconds for the server to stop; then the process exits with code 1."""
 
 
 def end_with_parent(parent: int) -> None:
@@ -87,7 +90,11 @@ def serve(options: dict[str, Any]) -> None:
     sys.stderr.write(f"ready on {server.listening_address}\n")
     while not ended.wait(3600):
         pass
+    # llama.cpp waits forever if it is told to stop just before it listens. The watchdog needs no GIL, which the wheel
+    # does not release here.
+    faulthandler.dump_traceback_later(STOP_SECONDS, exit=True)
     del server
+    faulthandler.cancel_dump_traceback_later()
 
 
 def _watch_input(end: Any) -> None:

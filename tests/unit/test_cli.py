@@ -1562,7 +1562,7 @@ async def test_a_port_of_another_machine(fake: Fake, model: Path) -> None:
     assert problem == caught.value.problem
 
 
-@pytest.mark.posix
+@pytest.mark.linux
 def test_a_reserved_port_is_nobody_elses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: object())
     reservation, port = server._reserve_port("127.0.0.1", None)
