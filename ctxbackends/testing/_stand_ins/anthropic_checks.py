@@ -72,7 +72,7 @@ def invalid(message: str) -> AnthropicProblem:
     return AnthropicProblem(400, "invalid_request_error", message)
 
 
-# --- what the stand-in signs ----------------------------------------------------------------------
+# --- signatures of the stand-in -------------------------------------------------------------------
 
 
 def signature_of(thinking: str) -> str:

@@ -29,7 +29,7 @@ MODELS = ("claude-sonnet-4-5", "claude-haiku-4-5")
 _REFUSE = re.compile(r"\[\[refuse\]\](?:(.*?)\[\[/refuse\]\])?", re.DOTALL)
 _COMPATIBLE = "/v1/chat/completions"
 
-# What an alias is answered by, from anthropic 2.12, types/model_param.py; later models have no dates.
+# The model that answers for an alias, from anthropic 2.12, types/model_param.py; later models have no dates.
 SNAPSHOTS = {
     "claude-sonnet-4-5": "claude-sonnet-4-5-20250929",
     "claude-haiku-4-5": "claude-haiku-4-5-20251001",
@@ -342,7 +342,7 @@ def _question(body: Mapping[str, Any], read: Sequence[_Read]) -> Question:
 
 
 def _said(question: Question, limit: int) -> Answer:
-    """What the model says within ``limit`` tokens, of which it spends some on thinking."""
+    """Return the model's answer within ``limit`` tokens, some of which it spends on thinking."""
     thought = len(tokens(answer(question).reasoning))
     return answer(attrs.evolve(question, max_tokens=max(0, limit - thought)))
 

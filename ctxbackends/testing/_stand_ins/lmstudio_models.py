@@ -11,7 +11,7 @@ LOAD_SECONDS = 2.5
 _CONTEXT_LENGTH = 4096
 _MAX_CONTEXT_LENGTH = 32768
 _MAX_EMBEDDING_CONTEXT = 2048
-# What a load takes besides `context_length`, for language models only: docs, rest/load.
+# Options of a load besides `context_length`, for language models only: docs, rest/load.
 _LLM_CONFIG: Mapping[str, Any] = {"eval_batch_size": 512, "flash_attention": True, "offload_kv_cache_to_gpu": True}
 _LLM_OPTIONS = (*_LLM_CONFIG, "num_experts")
 _PARALLEL = 4  # what 0.4 loads every language model with (lmstudio-bug-tracker#2061)

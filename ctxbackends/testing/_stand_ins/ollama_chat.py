@@ -180,7 +180,7 @@ def now() -> str:
 
 
 def check_messages(messages: Sequence[Mapping[str, Any]]) -> None:
-    """What Go's decoder refuses: text in parts, arguments as a string, images that are no bare base64."""
+    """Check for what Go's decoder rejects: text in parts, arguments as a string, images that are not bare base64."""
     for message in messages:
         content = message.get("content")
         if content is not None and not isinstance(content, str):

@@ -20,7 +20,7 @@ DIALECT = Dialect(fingerprint="fp_ollama", whole_calls=True)
 _EFFORTS = ("high", "medium", "low", "max", "none")
 _ERROR_TYPES = {400: "invalid_request_error", 404: "not_found_error"}
 _IMAGES = ("jpeg", "jpg", "png", "webp")
-# What is taken over as it is; `max_completion_tokens` and `tool_choice` are not known at all.
+# Options that pass unchanged; `max_completion_tokens` and `tool_choice` are unknown to Ollama.
 _SAMPLING = ("seed", "frequency_penalty", "presence_penalty")
 
 

@@ -133,7 +133,7 @@ class Library:
         raise OllamaError(404, f"model '{name}' not found")
 
     def loaded(self) -> dict[str, Loaded]:
-        """What is in memory now."""
+        """The models in memory."""
         now = datetime.now(UTC)
         self._loaded = {name: loaded for name, loaded in self._loaded.items() if loaded.expires_at > now}
         return self._loaded

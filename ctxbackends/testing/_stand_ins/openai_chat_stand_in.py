@@ -38,7 +38,7 @@ _SCHEMA_OF_ANY_OBJECT = {"type": "object"}
 CACHE_LEAST = 1024
 CACHE_STEP = 128
 
-# What an alias is answered by, from openai 3.54, types/shared/chat_model.py
+# The model that answers for an alias, from openai 3.54, types/shared/chat_model.py
 SNAPSHOTS = {
     "gpt-5": "gpt-5-2025-08-07",
     "gpt-5-mini": "gpt-5-mini-2025-08-07",
@@ -209,7 +209,7 @@ def broken() -> OpenAIProblem:
 
 
 def tools_read(tools: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What the model reads of its tools: the same in chat completions and, where they lie flat, in responses."""
+    """Return the tools as the model reads them: the same in chat completions and, where they lie flat, in responses."""
     functions: list[Mapping[str, Any]] = [tool.get("function", tool) for tool in tools]
     return [
         f"{function.get('name')} {function.get('description', '')} {json.dumps(function.get('parameters', {}))}"
@@ -255,7 +255,7 @@ def _question(body: Mapping[str, Any], *, think: bool) -> Question:
 
 
 def _said(question: Question) -> Answer:
-    """What the model says, where what it thinks counts against the limit as well."""
+    """Return the model's answer within the token limit, which includes its reasoning."""
     said = answer(question)
     if question.max_tokens is None or not said.reasoning:
         return said

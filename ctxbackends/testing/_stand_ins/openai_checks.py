@@ -331,8 +331,9 @@ def _check_answered(open_calls: Sequence[str]) -> None:
 
 
 def strict_fault(schema: Mapping[str, Any]) -> str | None:
-    """What forbids ``schema`` in strict mode: every object names all its members as required and allows no others.
+    """Return why strict mode does not allow ``schema``, None if it does.
 
+    Each object must require all its members and allow no others:
     https://platform.openai.com/docs/guides/structured-outputs#supported-schemas
     """
     if schema.get("type") != "object":
