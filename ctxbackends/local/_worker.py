@@ -92,7 +92,7 @@ def serve(options: dict[str, Any]) -> None:
         pass
     # llama.cpp waits forever if it is told to stop just before it listens. The watchdog needs no GIL, which the wheel
     # does not release here.
-    faulthandler.dump_traceback_later(STOP_SECONDS, exit=True)
+    faulthandler.dump_traceback_later(STOP_SECONDS, exit=True, file=2)
     del server
     faulthandler.cancel_dump_traceback_later()
 
