@@ -184,7 +184,7 @@ async def test_many_at_once_arrive_once(type_: str) -> None:
         faults.not_http(),
         respond,
     )
-    limits: dict[str, Any] = {"first_token_timeout": 1.0, "idle_timeout": 1.0, "timeout": 1.0}
+    limits: dict[str, Any] = {"first_token_timeout": 4.0, "idle_timeout": 4.0, "timeout": 4.0}
     async with (
         FaultServer() as server,
         open_backend(type_, endpoint=server.url, default_model="m", **limits) as backend,
