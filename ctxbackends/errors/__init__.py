@@ -94,7 +94,12 @@ from ctxbackends.errors._server import ServiceUnavailableError as ServiceUnavail
 from ctxbackends.errors._server import StreamInterruptedError as StreamInterruptedError
 from ctxbackends.errors._server import StructuredOutputError as StructuredOutputError
 
-for _value in list(globals().values()):
-    if isinstance(_value, type):
-        _value.__module__ = __name__  # tracebacks show the public name, as those of httpx do
-del _value
+
+def _set_public_module() -> None:
+    """Show the public name in tracebacks, as httpx does."""
+    for kind in list(globals().values()):
+        if isinstance(kind, type):
+            kind.__module__ = __name__
+
+
+_set_public_module()

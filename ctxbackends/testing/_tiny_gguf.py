@@ -19,6 +19,7 @@ import math
 import os
 import stat
 import string
+import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -229,12 +230,12 @@ def cached_model(recipe: TinyModel, directory: Path | None = None) -> Path:
 
 
 def _private_directory() -> Path:
-    user = str(os.getuid()) if hasattr(os, "getuid") else getpass.getuser()
+    user = getpass.getuser() if sys.platform == "win32" else str(os.getuid())
     directory = Path(tempfile.gettempdir()) / f"ctxbackends-models-{user}"
     directory.mkdir(mode=0o700, exist_ok=True)
     # The name is predictable and /tmp is shared: another user may have created it first, to plant a model.
     status = directory.lstat()
-    if hasattr(os, "getuid") and (
+    if sys.platform != "win32" and (
         not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077
     ):
         raise PermissionError(
