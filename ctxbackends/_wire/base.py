@@ -73,7 +73,7 @@ class StreamDecoder(ABC):
         self.served_model: str | None = None
         self.response_id: str | None = None
         self.failure: BackendError | None = None
-        self.finished = False
+        self.finished: bool = False
 
     @abstractmethod
     def feed(self, data: bytes) -> list[StreamEvent]:
