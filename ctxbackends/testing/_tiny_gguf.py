@@ -230,7 +230,10 @@ def cached_model(recipe: TinyModel, directory: Path | None = None) -> Path:
 
 
 def _private_directory() -> Path:
-    user = getpass.getuser() if sys.platform == "win32" else str(os.getuid())
+    if sys.platform == "win32":  # a statement, which mypy understands
+        user = getpass.getuser()
+    else:
+        user = str(os.getuid())
     directory = Path(tempfile.gettempdir()) / f"ctxbackends-models-{user}"
     directory.mkdir(mode=0o700, exist_ok=True)
     # The name is predictable and /tmp is shared: another user may have created it first, to plant a model.
