@@ -26,7 +26,7 @@ class Tool:
 
     Attributes:
         name: The name of the function.
-        description: What the function does, for the model.
+        description: The purpose of the function, for the model.
         parameters: The JSON Schema of the arguments, an object.
         strict: Ask the server to enforce the schema, which must then require every property and allow no others.
         function: The Python function, if :func:`ctxbackends.tool_of` built the tool.

@@ -1,4 +1,4 @@
-"""What servers report about themselves: models, status, readiness."""
+"""Values that servers report about themselves: models, status, readiness."""
 
 from __future__ import annotations
 

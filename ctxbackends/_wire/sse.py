@@ -150,7 +150,7 @@ class SSEDecoder:
     def stray_line_before(self, index: int) -> bytes:
         """Return ``stray_line`` as of the end of the event at ``index`` of the last call.
 
-        What came after that event may be from the same read.
+        Bytes after that event may be from the same read.
         """
         return next(line for after, line in reversed(self._stray_lines) if after <= index)
 
