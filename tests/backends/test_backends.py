@@ -546,12 +546,12 @@ async def test_a_prompt_that_does_not_fit(backend: Backend, target: Target, cell
     if (target.type, target.wire_api) in TRUNCATES:
         cell.outcome = "not reported: this API truncates"
         return
-    with pytest.raises(ContextOverflowError) as caught:
+    with pytest.raises(ContextOverflowError) as exc_info:
         await backend.complete(prompt, max_tokens=4)
     if (target.type, target.wire_api) not in NO_NUMBERS:
-        assert caught.value.context_length is not None
-        assert caught.value.input_tokens is not None
-        assert caught.value.input_tokens > caught.value.context_length
+        assert exc_info.value.context_length is not None
+        assert exc_info.value.input_tokens is not None
+        assert exc_info.value.input_tokens > exc_info.value.context_length
 
 
 TRUNCATES = {
@@ -567,20 +567,20 @@ async def test_an_error_in_the_middle(backend: Backend, target: Target, cell: Ce
     if target.scripting != "marks":
         cell.outcome = "tested separately, with killed servers"
         return
-    with pytest.raises((StreamInterruptedError, InternalServerError)) as caught:
+    with pytest.raises((StreamInterruptedError, InternalServerError)) as exc_info:
         await backend.complete("[[fail]] [[say]]one two three[[/say]]", max_tokens=64)
-    if isinstance(caught.value, StreamInterruptedError):
-        assert "one" in caught.value.partial.text
+    if isinstance(exc_info.value, StreamInterruptedError):
+        assert "one" in exc_info.value.partial.text
 
 
 async def test_a_wrong_key(opened: Opened, target: Target, cell: Cell) -> None:
     if target.key is None:
         cell.outcome = "not tested: the server requires no key"
         return
-    with pytest.raises(AuthenticationError) as caught:
+    with pytest.raises(AuthenticationError) as exc_info:
         async with opened(api_key="wrong-key-0123456789") as backend:
             await backend.complete("Hi")
-    assert "wrong-key-0123456789" not in str(caught.value)
+    assert "wrong-key-0123456789" not in str(exc_info.value)
 
 
 async def test_a_wrong_address(opened: Opened, target: Target, cell: Cell) -> None:

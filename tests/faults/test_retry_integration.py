@@ -64,10 +64,10 @@ async def test_nobody_waits_for_an_hour(asked: str, type_: str) -> None:
     asked = faults.date_in(3600) if asked == "a date" else asked  # the clock is read while the test runs
     async with FaultServer() as server, open_backend(type_, endpoint=server.url, default_model="m") as backend:
         server.play_always(faults.rate_limited(asked))
-        with pytest.raises(RateLimitError) as caught:
+        with pytest.raises(RateLimitError) as exc_info:
             await backend.complete("Hello")
-        assert caught.value.retry_after is not None
-        assert caught.value.retry_after > 3000
+        assert exc_info.value.retry_after is not None
+        assert exc_info.value.retry_after > 3000
         assert 1 == len(server.generations)
 
 
@@ -113,10 +113,10 @@ async def test_loading_that_ends_in_nothing_has_a_budget() -> None:
         open_backend("vllm", endpoint=server.url, default_model="m", ready_timeout=0.5) as backend,
     ):
         server.play_always(faults.loading(1000), probes=True)
-        with pytest.raises(ServiceUnavailableError) as caught:
+        with pytest.raises(ServiceUnavailableError) as exc_info:
             await backend.complete("Hello")
-        assert caught.value.waited is not None
-        assert caught.value.waited >= 0.5
+        assert exc_info.value.waited is not None
+        assert exc_info.value.waited >= 0.5
 
 
 # --- connections that are kept ----------------------------------------------------------------------
@@ -161,9 +161,9 @@ async def test_a_server_that_dies_over_a_request_on_a_kept_connection(type_: str
             yield end
 
         server.play(die)
-        with pytest.raises(APIConnectionError, match="closed the connection before a response") as caught:
+        with pytest.raises(APIConnectionError, match="closed the connection before a response") as exc_info:
             await backend.complete("Hello")
-        assert caught.value.sent
+        assert exc_info.value.sent
         assert 2 == len(server.generations)
         assert 1 == len({request.connection.number for request in server.generations})
 

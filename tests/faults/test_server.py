@@ -185,13 +185,13 @@ def test_stop_raises_the_errors_of_scripts(client: Client) -> None:
     def wrong(_: ResponseBuilder) -> Any:
         yield "text"
 
-    with pytest.raises(ExceptionGroup) as caught, FaultServer() as server:
+    with pytest.raises(ExceptionGroup) as exc_info, FaultServer() as server:
         server.play(script, wrong)
         for _ in range(2):
             with closing(Client(server)) as client, pytest.raises(ConnectionResetError):
                 client.send(request())
                 client.read_to_end()
-    first, second = caught.value.exceptions
+    first, second = exc_info.value.exceptions
     assert "a mistake of the test" == str(first)
     assert str(second).startswith("unknown step in a script: 'text';")
 
@@ -470,10 +470,10 @@ async def test_in_a_thread_with_an_async_test(fault_server: FaultServer) -> None
 def test_in_a_thread_with_a_blocking_client(fault_server: FaultServer) -> None:
     fault_server.play(faults.model_not_found())
     http_request = urllib.request.Request(fault_server.url + CHAT, CHAT_BODY)  # noqa: S310  # the loopback address of the server
-    with pytest.raises(urllib.error.HTTPError) as caught:
+    with pytest.raises(urllib.error.HTTPError) as exc_info:
         urllib.request.urlopen(http_request)  # noqa: S310  # as above
-    with caught.value:
-        assert 404 == caught.value.code
+    with exc_info.value:
+        assert 404 == exc_info.value.code
     with urllib.request.urlopen(http_request) as received:  # noqa: S310  # as above
         assert "Hello, world." == json.loads(received.read())["choices"][0]["message"]["content"]
     fault_server.wait_idle_sync()

@@ -290,10 +290,10 @@ def test_hostile_text_renders_as_text(text: str) -> None:
 )
 def test_errors_have_a_line(old: str, new: str, line: int, problem: str) -> None:
     assert old in FILE
-    with pytest.raises(InvalidProposalError) as caught:
+    with pytest.raises(InvalidProposalError) as exc_info:
         parse(FILE.replace(old, new, 1))
-    assert problem in str(caught.value)
-    assert abs(line - caught.value.line) <= 4, caught.value.line
+    assert problem in str(exc_info.value)
+    assert abs(line - exc_info.value.line) <= 4, exc_info.value.line
 
 
 @given(st.text(max_size=200))

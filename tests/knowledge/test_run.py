@@ -352,11 +352,11 @@ async def test_a_part_without_a_usable_answer(script: Callable[[str], Any], word
 
     sources = [many(4)]
     async with scripted_backend(sometimes) as (_, backend):
-        with pytest.raises(ChunkError) as caught:
+        with pytest.raises(ChunkError) as exc_info:
             await rows_of(ingest(backend, sources, kinds=[Kind.DECISION], chunk_tokens=ONE))
-        assert str(caught.value).startswith("notes.md:3: no usable answer from the model: ")
-        assert words in str(caught.value)
-        assert caught.value.__cause__ is not None
+        assert str(exc_info.value).startswith("notes.md:3: no usable answer from the model: ")
+        assert words in str(exc_info.value)
+        assert exc_info.value.__cause__ is not None
 
         run = ingest(backend, sources, kinds=[Kind.DECISION], chunk_tokens=ONE, skip_failed=True)
         rows = await rows_of(run)

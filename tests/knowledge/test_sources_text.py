@@ -122,10 +122,10 @@ def test_blocks_of_any_size_give_the_same_lines(data: bytes, size: int) -> None:
 def test_invalid_text(tmp_path: Path, data: bytes, problem: str) -> None:
     path = tmp_path / "a.md"
     path.write_bytes(data)
-    with pytest.raises(SourceError) as caught:
+    with pytest.raises(SourceError) as exc_info:
         read(path)
-    assert problem in str(caught.value)
-    assert str(caught.value).startswith("a.md:")
+    assert problem in str(exc_info.value)
+    assert str(exc_info.value).startswith("a.md:")
 
 
 def test_a_character_split_between_blocks(tmp_path: Path) -> None:

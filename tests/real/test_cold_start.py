@@ -63,19 +63,19 @@ async def test_a_completion_waits_by_itself(server_of: ServerFactory) -> None:
 
 async def test_without_waiting_it_is_refused_at_once() -> None:
     async with open_backend("llamacpp", endpoint=f"http://127.0.0.1:{free_port()}") as backend:
-        with pytest.raises(APIConnectionError) as caught:
+        with pytest.raises(APIConnectionError) as exc_info:
             await backend.ping(wait=False)
-    assert caught.value.refused
-    assert caught.value.waited is None
+    assert exc_info.value.refused
+    assert exc_info.value.waited is None
 
 
 async def test_the_last_error_when_the_budget_ends() -> None:
     async with open_backend("llamacpp", endpoint=f"http://127.0.0.1:{free_port()}", ready_timeout=0.3) as backend:
-        with pytest.raises(APIConnectionError) as caught:
+        with pytest.raises(APIConnectionError) as exc_info:
             await backend.wait_ready()
-    assert caught.value.refused
-    assert caught.value.waited is not None
-    assert caught.value.waited >= 0.3
+    assert exc_info.value.refused
+    assert exc_info.value.waited is not None
+    assert exc_info.value.waited >= 0.3
 
 
 async def test_a_server_that_dies_while_it_loads_is_not_waited_for(server_of: ServerFactory) -> None:
@@ -103,10 +103,10 @@ async def test_a_managed_server_that_dies_tells_its_exit(
         for pid in set(_children()) - shared:
             os.kill(pid, signal.SIGKILL)
 
-    with pytest.raises(ServerDiedError) as caught:
+    with pytest.raises(ServerDiedError) as exc_info:
         async with serve_model(model("slow-load"), environment=environment, on_progress=kill_new_children):
             pytest.fail("it cannot become ready")
-    assert caught.value.exit_code == -signal.SIGKILL
+    assert exc_info.value.exit_code == -signal.SIGKILL
 
 
 def _children() -> list[int]:
@@ -130,12 +130,12 @@ async def test_a_truncated_model_fails_at_once_with_the_end_of_the_log(
     whole = model("tiny").read_bytes()
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(whole[: int(len(whole) * kept)])
-    with pytest.raises(ServerDiedError) as caught:
+    with pytest.raises(ServerDiedError) as exc_info:
         async with serve_model(broken, environment=environment):
             pytest.fail("it cannot become ready")
-    assert caught.value.exit_code == 1
-    assert any("load" in line for line in caught.value.log_tail)
-    assert str(broken) in str(caught.value)
+    assert exc_info.value.exit_code == 1
+    assert any("load" in line for line in exc_info.value.log_tail)
+    assert str(broken) in str(exc_info.value)
 
 
 async def test_a_dead_server_is_an_error_for_a_while_and_then_started_again(

@@ -31,15 +31,15 @@ async def mortal(server_of: ServerFactory) -> AsyncIterator[LocalServer]:
 async def test_killed_in_mid_stream(mortal: LocalServer) -> None:
     seen = ""
     async with over(mortal) as backend:
-        with pytest.raises(StreamInterruptedError) as caught:
+        with pytest.raises(StreamInterruptedError) as exc_info:
             async with backend.stream("Hello", max_tokens=100_000) as stream:
                 async for event in stream:
                     seen += event.text if isinstance(event, TextDelta) else ""
                     if len(seen) > 20 and mortal.pid is not None:
                         os.kill(mortal.pid, signal.SIGKILL)
-        assert caught.value.partial.text == seen
-        assert caught.value.partial.served_model == "slow-tokens"
-        assert caught.value.__cause__ is not None
+        assert exc_info.value.partial.text == seen
+        assert exc_info.value.partial.served_model == "slow-tokens"
+        assert exc_info.value.__cause__ is not None
         for _ in range(20):
             with pytest.raises(APIConnectionError) as refused:
                 await backend.ping(wait=False)
@@ -65,13 +65,13 @@ async def test_terminated_in_mid_stream_it_hangs_and_the_idle_timeout_ends_it(mo
     """After SIGTERM llama-server stops generating and leaves its clients without a byte and without an end."""
     seen = ""
     async with over(mortal, idle_timeout=1.5) as backend:
-        with pytest.raises((APITimeoutError, StreamInterruptedError)) as caught:
+        with pytest.raises((APITimeoutError, StreamInterruptedError)) as exc_info:
             async with backend.stream("Hello", max_tokens=100_000) as stream:
                 async for event in stream:
                     seen += event.text if isinstance(event, TextDelta) else ""
                     if len(seen) > 20 and mortal.pid is not None:
                         os.kill(mortal.pid, signal.SIGTERM)
-    error = caught.value
+    error = exc_info.value
     assert isinstance(error, APITimeoutError | StreamInterruptedError)
     assert error.partial is not None
     assert error.partial.text == seen
@@ -82,13 +82,17 @@ async def test_terminated_in_mid_stream_it_hangs_and_the_idle_timeout_ends_it(mo
 async def test_a_stopped_process_is_a_stall_with_its_phase(mortal: LocalServer) -> None:
     assert mortal.pid is not None
     async with over(mortal, idle_timeout=0.7, first_token_timeout=0.7) as backend:
-        with pytest.raises(APITimeoutError) as caught:
+        with pytest.raises(APITimeoutError) as exc_info:
             async with backend.stream("Hello", max_tokens=100_000) as stream:
                 async for event in stream:
                     if isinstance(event, TextDelta):
                         os.kill(mortal.pid, signal.SIGSTOP)
-        assert caught.value.phase == "idle"
-        with pytest.raises(APITimeoutError) as caught:
+        assert exc_info.value.phase == "idle"
+        with pytest.raises(APITimeoutError) as exc_info:
             await backend.complete("Hello", max_tokens=4)
-        assert (caught.value.phase, caught.value.limit, caught.value.key) == ("first_token", 0.7, "first_token_timeout")
+        assert (exc_info.value.phase, exc_info.value.limit, exc_info.value.key) == (
+            "first_token",
+            0.7,
+            "first_token_timeout",
+        )
         os.kill(mortal.pid, signal.SIGCONT)

@@ -96,16 +96,16 @@ async def test_any_object(backend: Backend) -> None:
 
 
 async def test_a_cut_object_is_none(backend: Backend) -> None:
-    with pytest.raises(IncompleteOutputError) as caught:
+    with pytest.raises(IncompleteOutputError) as exc_info:
         await extract(backend, Decision, "We chose YAML.", max_tokens=3)
-    assert caught.value.finish_reason == "length"
+    assert exc_info.value.finish_reason == "length"
 
 
 async def test_a_schema_that_the_server_refuses(backend: Backend) -> None:
-    with pytest.raises(APIStatusError) as caught:
+    with pytest.raises(APIStatusError) as exc_info:
         await backend.complete("Hello", response_format=JSONSchemaFormat("bad", {"type": "no such type"}), max_tokens=8)
-    assert caught.value.status_code in (400, 500)  # 500 on b8672
-    assert caught.value.message
+    assert exc_info.value.status_code in (400, 500)  # 500 on b8672
+    assert exc_info.value.message
 
 
 async def test_embeddings(backend: Backend) -> None:
@@ -118,9 +118,9 @@ async def test_embeddings(backend: Backend) -> None:
 
 
 async def test_no_embeddings_without_the_flag(slow_backend: Backend) -> None:
-    with pytest.raises(APIStatusError) as caught:
+    with pytest.raises(APIStatusError) as exc_info:
         await slow_backend.embed("one")
-    assert caught.value.status_code == 501
+    assert exc_info.value.status_code == 501
 
 
 async def test_models(backend: Backend) -> None:
@@ -129,9 +129,9 @@ async def test_models(backend: Backend) -> None:
 
 
 async def test_another_model_is_not_accepted(backend: Backend, server: LocalServer) -> None:
-    with pytest.raises(ModelMismatchError) as caught:
+    with pytest.raises(ModelMismatchError) as exc_info:
         await backend.complete("Hello", model="gpt-oss-120b", max_tokens=4)
-    assert (caught.value.requested_model, caught.value.served_model) == ("gpt-oss-120b", "tiny")
+    assert (exc_info.value.requested_model, exc_info.value.served_model) == ("gpt-oss-120b", "tiny")
     async with over(server, model_mismatch="ignore") as lenient:
         answer = await lenient.complete("Hello", model="gpt-oss-120b", max_tokens=4)
     assert (answer.requested_model, answer.served_model) == ("gpt-oss-120b", "tiny")
@@ -140,21 +140,21 @@ async def test_another_model_is_not_accepted(backend: Backend, server: LocalServ
 @pytest.mark.parametrize("streamed", [False, True])
 async def test_context_overflow_has_both_numbers(backend: Backend, streamed: bool) -> None:
     prompt = "word " * 9000
-    with pytest.raises(ContextOverflowError) as caught:
+    with pytest.raises(ContextOverflowError) as exc_info:
         if streamed:
             async with backend.stream(prompt) as stream:
                 await stream.completed()
         else:
             await backend.complete(prompt)
-    assert caught.value.context_length == CONTEXT_TOKENS  # one cache for all slots, as always with embeddings
-    assert caught.value.input_tokens is not None
-    assert caught.value.input_tokens > CONTEXT_TOKENS
+    assert exc_info.value.context_length == CONTEXT_TOKENS  # one cache for all slots, as always with embeddings
+    assert exc_info.value.input_tokens is not None
+    assert exc_info.value.input_tokens > CONTEXT_TOKENS
 
 
 async def test_a_bad_request_says_why(backend: Backend) -> None:
-    with pytest.raises(BadRequestError) as caught:
+    with pytest.raises(BadRequestError) as exc_info:
         await backend.complete("Hello", extra_body={"top_logprobs": 3})
-    assert caught.value.message == "top_logprobs requires logprobs to be set to true"
+    assert exc_info.value.message == "top_logprobs requires logprobs to be set to true"
 
 
 async def test_api_keys(server_of: ServerFactory) -> None:
@@ -168,11 +168,11 @@ async def test_api_keys(server_of: ServerFactory) -> None:
             assert (await backend.complete("Hello", max_tokens=2)).served_model == "tiny"
         for key in (None, "wrong-key-0123456789"):
             async with open_backend("llamacpp", endpoint=endpoint, default_model="tiny", api_key=key) as backend:
-                with pytest.raises(AuthenticationError) as caught:
+                with pytest.raises(AuthenticationError) as exc_info:
                     await backend.complete("Hello", max_tokens=2)
-            assert caught.value.status_code == 401
-            assert caught.value.message == "Invalid API Key"
-            assert "wrong-key" not in f"{caught.value} {caught.value!r} {vars(caught.value)}"
+            assert exc_info.value.status_code == 401
+            assert exc_info.value.message == "Invalid API Key"
+            assert "wrong-key" not in f"{exc_info.value} {exc_info.value!r} {vars(exc_info.value)}"
     finally:
         await server.aclose()
 

@@ -559,10 +559,10 @@ async def test_neither_the_wheel_nor_the_program(
     without_wheel: None, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "which", lambda _: None)
-    with pytest.raises(LocalServerUnavailableError) as caught:
+    with pytest.raises(LocalServerUnavailableError) as exc_info:
         await LocalServer(tiny).start()
     said = f"cannot serve {tiny}: no llama.cpp server is installed; run pip install 'ctxbackends[llamacpp]'"
-    assert said == str(caught.value)
+    assert said == str(exc_info.value)
 
 
 # --- the worker -------------------------------------------------------------------------------------

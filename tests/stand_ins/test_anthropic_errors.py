@@ -171,13 +171,13 @@ async def test_errors_of_the_client(anthropic_client: anthropic.AsyncAnthropic) 
 
 async def test_failure_in_a_stream(anthropic_client: anthropic.AsyncAnthropic) -> None:
     seen = []
-    with pytest.raises(anthropic.APIStatusError, match="Overloaded") as caught:
+    with pytest.raises(anthropic.APIStatusError, match="Overloaded") as exc_info:
         async with anthropic_client.messages.stream(**asked("[[fail]][[say]]a b[[/say]]")) as stream:
             async for text in stream.text_stream:
                 seen.append(text)
 
     assert ["a "] == seen
-    assert (200, "overloaded_error") == (caught.value.response.status_code, caught.value.type)
+    assert (200, "overloaded_error") == (exc_info.value.response.status_code, exc_info.value.type)
 
 
 async def test_no_key_is_wanted() -> None:

@@ -229,19 +229,19 @@ async def test_of_several_models_one_must_be_named(server: LMStudioStandIn, clie
     await load(server, MODEL)
     await load(server, MODEL)
     assert [MODEL, f"{MODEL}:2"] == [await served(client, name) for name in (MODEL, f"{MODEL}:2")]
-    with pytest.raises(openai.NotFoundError, match='Model "whatever" not found') as caught:
+    with pytest.raises(openai.NotFoundError, match='Model "whatever" not found') as exc_info:
         await served(client, "whatever")
     assert ("model_not_found", "model", "invalid_request_error") == (
-        caught.value.code,
-        caught.value.param,
-        caught.value.type,
+        exc_info.value.code,
+        exc_info.value.param,
+        exc_info.value.type,
     )
 
 
 async def test_a_model_that_is_not_downloaded(client: openai.AsyncOpenAI) -> None:
-    with pytest.raises(openai.BadRequestError, match='Invalid model identifier "x"') as caught:
+    with pytest.raises(openai.BadRequestError, match='Invalid model identifier "x"') as exc_info:
         await served(client, "x")
-    assert "model_not_found" == caught.value.code
+    assert "model_not_found" == exc_info.value.code
     with pytest.raises(openai.BadRequestError):
         await served(client, EMBEDDER)
 
@@ -307,9 +307,9 @@ async def test_tools(client: openai.AsyncOpenAI) -> None:
         return len(said.choices[0].message.tool_calls or ())
 
     assert [0, 0, 1] == [await calls(choice) for choice in ("none", "auto", "required")]
-    with pytest.raises(openai.BadRequestError) as caught:
+    with pytest.raises(openai.BadRequestError) as exc_info:
         await calls({"type": "function", "function": {"name": "weather"}})
-    assert "Invalid tool_choice type: 'object'. Supported string values: none, auto, required" == caught.value.body
+    assert "Invalid tool_choice type: 'object'. Supported string values: none, auto, required" == exc_info.value.body
 
 
 async def test_formats(server: LMStudioStandIn, client: openai.AsyncOpenAI) -> None:
@@ -332,9 +332,9 @@ async def test_images(client: openai.AsyncOpenAI) -> None:
     said = await client.chat.completions.create(model=MODEL, messages=seeing(f"data:image/png;base64,{PIXEL}"))
     assert "A dot." == said.choices[0].message.content
     for url in ("https://example.com/dot.png", f"data:image/webp;base64,{PIXEL}"):
-        with pytest.raises(openai.BadRequestError) as caught:
+        with pytest.raises(openai.BadRequestError) as exc_info:
             await client.chat.completions.create(model=MODEL, messages=seeing(url))
-        assert "'url' field must be a base64 encoded image." == caught.value.body
+        assert "'url' field must be a base64 encoded image." == exc_info.value.body
 
 
 async def test_a_prompt_that_is_too_long(server: LMStudioStandIn) -> None:
@@ -350,9 +350,9 @@ async def test_a_prompt_that_is_too_long(server: LMStudioStandIn) -> None:
 
 async def test_a_failure(server: LMStudioStandIn, client: openai.AsyncOpenAI) -> None:
     messages = user("[[fail]][[say]]a b[[/say]]")
-    with pytest.raises(openai.BadRequestError) as caught:
+    with pytest.raises(openai.BadRequestError) as exc_info:
         await client.chat.completions.create(model=MODEL, messages=messages)
-    assert CRASH == caught.value.body
+    assert CRASH == exc_info.value.body
     seen = []
     stream = await client.chat.completions.create(model=MODEL, messages=messages, stream=True)
     with pytest.raises(openai.APIError, match="The model has crashed"):

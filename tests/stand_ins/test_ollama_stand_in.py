@@ -86,9 +86,9 @@ async def test_show(server: OllamaStandIn, client: ollama.AsyncClient) -> None:
 async def test_a_tag_is_implied_and_only_that(client: ollama.AsyncClient) -> None:
     for name in (EMBEDDER, "nomic-embed-text:latest", "GEMMA3"):
         await client.show(name)
-    with pytest.raises(ollama.ResponseError) as caught:
+    with pytest.raises(ollama.ResponseError) as exc_info:
         await client.show("qwen3")
-    assert (404, "model 'qwen3' not found") == (caught.value.status_code, caught.value.error)
+    assert (404, "model 'qwen3' not found") == (exc_info.value.status_code, exc_info.value.error)
 
 
 # --- loading --------------------------------------------------------------------------------------
@@ -153,9 +153,9 @@ async def test_keep_alive_of_a_chat(client: ollama.AsyncClient) -> None:
     [("-1", 'time: missing unit in duration "-1"'), ("soon", 'time: invalid duration "soon"')],
 )
 async def test_a_keep_alive_that_is_none(client: ollama.AsyncClient, keep_alive: str, message: str) -> None:
-    with pytest.raises(ollama.ResponseError) as caught:
+    with pytest.raises(ollama.ResponseError) as exc_info:
         await client.chat(MODEL, user("Hi"), keep_alive=keep_alive)
-    assert (400, message) == (caught.value.status_code, caught.value.error)
+    assert (400, message) == (exc_info.value.status_code, exc_info.value.error)
 
 
 # --- chat -----------------------------------------------------------------------------------------
@@ -339,10 +339,10 @@ async def test_what_is_refused(server: OllamaStandIn, body: dict[str, Any], stat
 
 async def test_a_failure_in_mid_stream(client: ollama.AsyncClient) -> None:
     seen = []
-    with pytest.raises(ollama.ResponseError) as caught:
+    with pytest.raises(ollama.ResponseError) as exc_info:
         async for line in await client.chat(MODEL, user("[[fail]][[say]]a b[[/say]]"), stream=True):
             seen.append(line.message.content)
-    assert (["a "], "an error was encountered while running the model") == (seen, caught.value.error)
+    assert (["a "], "an error was encountered while running the model") == (seen, exc_info.value.error)
 
 
 async def test_a_request_without_a_body(server: OllamaStandIn) -> None:
@@ -379,9 +379,9 @@ async def test_inputs_that_are_too_long(client: ollama.AsyncClient) -> None:
     cut = await client.embed(EMBEDDER, LONG)
     assert 2048 == cut.prompt_eval_count
     assert cut.embeddings == (await client.embed(EMBEDDER, "word " * 2048)).embeddings
-    with pytest.raises(ollama.ResponseError) as caught:
+    with pytest.raises(ollama.ResponseError) as exc_info:
         await client.embed(EMBEDDER, LONG, truncate=False)
-    assert (400, "the input length exceeds the context length") == (caught.value.status_code, caught.value.error)
+    assert (400, "the input length exceeds the context length") == (exc_info.value.status_code, exc_info.value.error)
     with pytest.raises(ollama.ResponseError) as missing:
         await client.embed("x", "a")
     assert 404 == missing.value.status_code

@@ -51,9 +51,9 @@ async def test_raw_embeddings(openai_server: OpenAIStandIn) -> None:
     [([], None), ("", None), (["a", ""], None), (["a"] * 2049, "array_above_max_length"), ("a " * 8193, None)],
 )
 async def test_inputs_that_cannot_be_embedded(openai_client: openai.AsyncOpenAI, given: Any, code: str | None) -> None:
-    with pytest.raises(openai.BadRequestError) as caught:
+    with pytest.raises(openai.BadRequestError) as exc_info:
         await openai_client.embeddings.create(model="text-embedding-3-small", input=given)
-    assert code == caught.value.code
+    assert code == exc_info.value.code
 
 
 @pytest.mark.parametrize(

@@ -103,30 +103,32 @@ async def test_max_tokens_is_for_models_that_do_not_reason(openai_client: openai
 )
 async def test_strict_schemas(openai_client: openai.AsyncOpenAI, schema: Any, fault: str) -> None:
     named: Any = {"name": "it", "schema": schema, "strict": True}
-    with pytest.raises(openai.BadRequestError) as caught:
+    with pytest.raises(openai.BadRequestError) as exc_info:
         await openai_client.chat.completions.create(
             model=MODEL,
             messages=user("Hello"),
             response_format={"type": "json_schema", "json_schema": named},
         )
-    assert fault in caught.value.message
-    assert "invalid_json_schema" == caught.value.code
-    with pytest.raises(openai.BadRequestError) as caught:
+    assert fault in exc_info.value.message
+    assert "invalid_json_schema" == exc_info.value.code
+    with pytest.raises(openai.BadRequestError) as exc_info:
         await openai_client.chat.completions.create(
             model=MODEL,
             messages=user("Hello"),
             tools=[{"type": "function", "function": {"name": "it", "parameters": schema, "strict": True}}],
         )
-    assert "invalid_function_parameters" == caught.value.code
+    assert "invalid_function_parameters" == exc_info.value.code
 
 
 async def test_keys(openai_server: OpenAIStandIn) -> None:
     async with openai.AsyncOpenAI(
         api_key="sk-wrong-0123456789", base_url=f"{openai_server.url}/v1", max_retries=0
     ) as client:
-        with pytest.raises(openai.AuthenticationError, match=r"Incorrect API key provided: sk-wrong\*+6789") as caught:
+        with pytest.raises(
+            openai.AuthenticationError, match=r"Incorrect API key provided: sk-wrong\*+6789"
+        ) as exc_info:
             await client.models.list()
-    assert "invalid_api_key" == caught.value.code
+    assert "invalid_api_key" == exc_info.value.code
     status, _, text = await post(openai_server, "/v1/models", None, Authorization="")
     assert (401, None) == (status, json.loads(text)["error"]["code"])
 
@@ -146,11 +148,11 @@ async def test_unknown_path(openai_server: OpenAIStandIn) -> None:
 
 
 async def test_rate_limit(openai_client: openai.AsyncOpenAI) -> None:
-    with pytest.raises(openai.RateLimitError) as caught:
+    with pytest.raises(openai.RateLimitError) as exc_info:
         await openai_client.chat.completions.create(model=MODEL, messages=user("[[rate]]"))
 
-    assert "rate_limit_exceeded" == caught.value.code
-    assert "1" == caught.value.response.headers["retry-after"]
+    assert "rate_limit_exceeded" == exc_info.value.code
+    assert "1" == exc_info.value.response.headers["retry-after"]
 
 
 async def test_failure(openai_client: openai.AsyncOpenAI) -> None:
@@ -160,12 +162,12 @@ async def test_failure(openai_client: openai.AsyncOpenAI) -> None:
 
 async def test_failure_in_a_stream(openai_client: openai.AsyncOpenAI) -> None:
     seen = []
-    with pytest.raises(openai.APIError, match="The server had an error") as caught:
+    with pytest.raises(openai.APIError, match="The server had an error") as exc_info:
         async for chunk in await openai_client.chat.completions.create(
             model=MODEL, messages=user("[[fail]][[say]]a b c[[/say]]"), stream=True
         ):
             seen.append(chunk.choices[0].delta.content)
 
     assert ["", "a "] == seen
-    assert not isinstance(caught.value, openai.APIStatusError)
-    assert "server_error" == caught.value.type
+    assert not isinstance(exc_info.value, openai.APIStatusError)
+    assert "server_error" == exc_info.value.type

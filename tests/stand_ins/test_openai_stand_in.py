@@ -32,9 +32,9 @@ async def test_models(openai_server: OpenAIStandIn, openai_client: openai.AsyncO
         valid(Model, model.model_dump(exclude_unset=True))
     for name in (MODEL, f"{MODEL}-2025-08-07"):
         assert name == (await openai_client.models.retrieve(name)).id
-    with pytest.raises(openai.NotFoundError) as caught:
+    with pytest.raises(openai.NotFoundError) as exc_info:
         await openai_client.models.retrieve("gpt-0")
-    assert "model_not_found" == caught.value.code
+    assert "model_not_found" == exc_info.value.code
 
 
 # --- chat -----------------------------------------------------------------------------------------

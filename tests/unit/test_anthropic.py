@@ -435,9 +435,9 @@ UNSIGNED = Message.assistant([ReasoningPart("Hm."), "A"])
 
 
 def refusal(codec: AnthropicCodec = CODEC, **options: Any) -> tuple[str, str]:
-    with pytest.raises(UnsupportedOptionError) as caught:
+    with pytest.raises(UnsupportedOptionError) as exc_info:
         sent(codec, **options)
-    return caught.value.option, str(caught.value)
+    return exc_info.value.option, str(exc_info.value)
 
 
 def test_reasoning_of_another_server_is_refused_by_anthropic_alone() -> None:
@@ -761,10 +761,10 @@ def test_the_stop_sequence_is_told() -> None:
 
 @pytest.mark.parametrize("wire", NO_REASONS)
 def test_an_answer_that_is_not_whole_is_no_completion(wire: str | None) -> None:
-    with pytest.raises(StreamInterruptedError) as caught:
+    with pytest.raises(StreamInterruptedError) as exc_info:
         whole({"type": "text", "text": "a"}, reason=wire)
-    assert f"incomplete response: stop_reason is {wire!r}" == str(caught.value)
-    assert b'"text": "a"' in caught.value.body
+    assert f"incomplete response: stop_reason is {wire!r}" == str(exc_info.value)
+    assert b'"text": "a"' in exc_info.value.body
 
 
 def test_an_answer_without_a_stop_reason_is_not_whole() -> None:
@@ -791,18 +791,18 @@ def test_model_and_id_may_be_missing() -> None:
     ],
 )
 def test_an_error_under_a_good_status_is_an_error(body: bytes, said: str) -> None:
-    with pytest.raises(ResponseError) as caught:
+    with pytest.raises(ResponseError) as exc_info:
         CODEC.decode_chat(answered(body), requested_model="m")
-    assert type(caught.value) is ResponseError
-    assert f"the server sent an error under HTTP 200: {said}" in str(caught.value)
-    assert body == caught.value.body
+    assert type(exc_info.value) is ResponseError
+    assert f"the server sent an error under HTTP 200: {said}" in str(exc_info.value)
+    assert body == exc_info.value.body
 
 
 @pytest.mark.parametrize("body", [b"{}", b'{"content":null}', b'{"type":"message","stop_reason":"end_turn"}'])
 def test_an_answer_without_content_is_malformed(body: bytes) -> None:
-    with pytest.raises(MalformedResponseError, match=r"^no content in the response of the Messages API$") as caught:
+    with pytest.raises(MalformedResponseError, match=r"^no content in the response of the Messages API$") as exc_info:
         CODEC.decode_chat(answered(body), requested_model="m")
-    assert body == caught.value.body
+    assert body == exc_info.value.body
 
 
 @pytest.mark.parametrize(
@@ -830,9 +830,9 @@ def test_an_answer_without_content_is_malformed(body: bytes) -> None:
     ids=lambda body: body[:40].decode("utf-8", "replace"),
 )
 def test_what_is_no_answer_is_malformed(body: bytes) -> None:
-    with pytest.raises(MalformedResponseError, match=r"^unexpected response from the Messages API: ") as caught:
+    with pytest.raises(MalformedResponseError, match=r"^unexpected response from the Messages API: ") as exc_info:
         CODEC.decode_chat(answered(body), requested_model="m")
-    assert body == caught.value.body
+    assert body == exc_info.value.body
 
 
 def test_recorded_refusals_are_told_apart() -> None:

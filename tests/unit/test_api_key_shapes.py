@@ -58,12 +58,12 @@ def test_no_error_of_a_file_shows_a_key(text: str) -> None:
 
 
 def test_a_key_as_duration_is_not_shown() -> None:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError) as exc_info:
         parse_ctxrc("backends:\n- name: vllm\n  timeout: glpat-ABCDEFGHIJKLMNOPQRST", path=".ctxrc")
     assert (
         ".ctxrc:3: backends[0].timeout: not a duration: (not shown: looks like a key); "
         "write a number with a unit, such as 300ms, 30s, 2m or 1h30m"
-    ) == str(caught.value)
+    ) == str(exc_info.value)
 
 
 def test_a_key_in_any_other_value_is_masked() -> None:

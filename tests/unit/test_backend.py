@@ -293,9 +293,9 @@ async def test_what_is_no_prompt(prompt: Any, make: Make, mocked: aioresponses) 
 @pytest.mark.parametrize("type_", TYPES)
 async def test_no_model_sends_nothing(type_: str, make: Make, mocked: aioresponses) -> None:
     backend = make(type_, no_model=True)
-    with pytest.raises(NoModelError) as caught:
+    with pytest.raises(NoModelError) as exc_info:
         await backend.complete("Hi")
-    assert ("default_model", "mine") == (caught.value.key, caught.value.backend)
+    assert ("default_model", "mine") == (exc_info.value.key, exc_info.value.backend)
     with pytest.raises(NoModelError):
         backend.stream("Hi")
     if PROFILES[type_].embed is not None:
@@ -343,9 +343,9 @@ async def test_options_are_sent_or_refused(
     mocked.post(CHAT, body=good(type_))
     backend = make(type_)
     if (type_, option) in REFUSED:
-        with pytest.raises(UnsupportedOptionError) as caught:
+        with pytest.raises(UnsupportedOptionError) as exc_info:
             await backend.complete("Hi", **options)
-        assert (option, "mine", URL_) == (caught.value.option, caught.value.backend, caught.value.endpoint)
+        assert (option, "mine", URL_) == (exc_info.value.option, exc_info.value.backend, exc_info.value.endpoint)
         with pytest.raises(UnsupportedOptionError):
             backend.stream("Hi", **options)
         assert [] == calls(mocked)
@@ -423,9 +423,9 @@ async def test_a_status_is_one_error(
         mocked.requests.clear()
         no_waiting.clear()
         backend = make(type_)
-        with pytest.raises(APIStatusError) as caught:
+        with pytest.raises(APIStatusError) as exc_info:
             await backend.complete("Hi")
-        error = caught.value
+        error = exc_info.value
         assert kind is type(error)
         assert (status, body, "r7") == (error.status_code, error.body, error.request_id)
         assert ("mine", URL_) == (error.backend, error.endpoint)
@@ -450,15 +450,15 @@ async def test_where_a_refused_key_came_from(status: int, type_: str, make: Make
     if variable is not None:
         sources.append(({"environ": {variable: KEY}}, variable))
     for settings, source in sources:
-        with pytest.raises(AuthenticationError) as caught:
+        with pytest.raises(AuthenticationError) as exc_info:
             await make(type_, **settings).complete("Hi")
-        assert source == caught.value.key_source
+        assert source == exc_info.value.key_source
 
 
 async def test_a_key_that_is_not_set(make: Make) -> None:
-    with pytest.raises(MissingKeyError) as caught:
+    with pytest.raises(MissingKeyError) as exc_info:
         make("vllm", api_key_env="MY_KEY")
-    assert "MY_KEY" == caught.value.variable
+    assert "MY_KEY" == exc_info.value.variable
 
 
 @pytest.mark.parametrize("type_", TYPES)
@@ -540,10 +540,10 @@ ECHOES: list[tuple[str, Script]] = [
 @pytest.mark.parametrize("type_", ["vllm", "openai"])
 async def test_an_echoed_key_is_nowhere(type_: str, script: Script, make: Make, raw_server: RawServerFactory) -> None:
     server = await raw_server([script] * 3)
-    with pytest.raises(BackendError) as caught:
+    with pytest.raises(BackendError) as exc_info:
         await make(type_, endpoint=server.url, api_key=KEY).complete("Hi")
     assert {f"Bearer {KEY}"} == {request.headers["authorization"] for request in server.requests}
-    assert KEY not in everything(caught.value)
+    assert KEY not in everything(exc_info.value)
 
 
 @pytest.mark.parametrize("type_", TYPES)
@@ -622,9 +622,9 @@ async def test_the_stream_of_a_server_that_closes_after_it_says_so(make: Make, r
 async def test_refused_at_once(type_: str, make: Make, refusing_url: str, no_waiting: list[float]) -> None:
     backend = make(type_, endpoint=refusing_url)
     for use in (backend.complete("Hi"), backend.models(), backend.ping(), backend.wait_ready()):
-        with pytest.raises(APIConnectionError) as caught:
+        with pytest.raises(APIConnectionError) as exc_info:
             await use
-        assert f'backend "mine" unreachable at {refusing_url}: connection refused' == str(caught.value)
+        assert f'backend "mine" unreachable at {refusing_url}: connection refused' == str(exc_info.value)
     assert [] == no_waiting
 
 
@@ -638,10 +638,10 @@ async def test_a_cold_start_that_does_not_end(type_: str, make: Make, refusing_u
         backend.wait_ready(on_progress=progress.append),
     ):
         progress.clear()
-        with pytest.raises(APIConnectionError) as caught:
+        with pytest.raises(APIConnectionError) as exc_info:
             await use
-        assert caught.value.refused
-        assert (caught.value.waited or 0) >= 0.07
+        assert exc_info.value.refused
+        assert (exc_info.value.waited or 0) >= 0.07
         assert {("refused", refusing_url, 0.08)} == {(event.state, event.endpoint, event.budget) for event in progress}
 
 
@@ -657,9 +657,9 @@ async def test_loading_then_ready(type_: str, make: Make, mocked: aioresponses, 
 
 @pytest.mark.parametrize("type_", COLD)
 async def test_a_cold_start_can_be_switched_off(type_: str, make: Make, refusing_url: str) -> None:
-    with pytest.raises(APIConnectionError) as caught:
+    with pytest.raises(APIConnectionError) as exc_info:
         await make(type_, endpoint=refusing_url, ready_timeout=0).complete("Hi")
-    assert caught.value.waited is None
+    assert exc_info.value.waited is None
 
 
 # --- the server that does not answer in time ------------------------------------------------------
@@ -677,9 +677,9 @@ async def test_timeouts_name_the_phase_and_the_key(
     type_: str, settings: dict[str, float], facts: tuple[str, str], make: Make, raw_server: RawServerFactory
 ) -> None:
     server = await raw_server([[Do.HANG]])
-    with pytest.raises(APITimeoutError, match=f'^backend "mine": .* 0.05 s; raise {facts[1]}') as caught:
+    with pytest.raises(APITimeoutError, match=f'^backend "mine": .* 0.05 s; raise {facts[1]}') as exc_info:
         await make(type_, endpoint=server.url, **settings).complete("Hi")
-    assert facts == (caught.value.phase, caught.value.key)
+    assert facts == (exc_info.value.phase, exc_info.value.key)
     assert await server.client_closed()
 
 
@@ -688,9 +688,9 @@ async def test_a_plain_answer_without_a_total_limit_has_that_of_the_first_token(
 ) -> None:
     server = await raw_server([[Do.HANG]])
     backend = make("vllm", endpoint=server.url, first_token_timeout=0.05)
-    with pytest.raises(APITimeoutError) as caught:
+    with pytest.raises(APITimeoutError) as exc_info:
         await backend.embed("Hi")
-    assert ("total", "first_token_timeout") == (caught.value.phase, caught.value.key)
+    assert ("total", "first_token_timeout") == (exc_info.value.phase, exc_info.value.key)
 
 
 async def test_no_limit_at_all(make: Make, mocked: aioresponses) -> None:
@@ -706,9 +706,9 @@ async def test_no_limit_at_all(make: Make, mocked: aioresponses) -> None:
 async def test_models_have_a_limit_of_their_own(type_: str, make: Make, raw_server: RawServerFactory) -> None:
     server = await raw_server([[Do.HANG]])
     settings = {"ready_timeout": 0.05} if type_ == "vllm" else {"timeout": 0.05}
-    with pytest.raises(APITimeoutError) as caught:
+    with pytest.raises(APITimeoutError) as exc_info:
         await make(type_, endpoint=server.url, **settings).models()
-    assert 0.05 == caught.value.limit
+    assert 0.05 == exc_info.value.limit
 
 
 # --- answers that are no answers ------------------------------------------------------------------
@@ -716,9 +716,9 @@ async def test_models_have_a_limit_of_their_own(type_: str, make: Make, raw_serv
 
 async def test_no_choice(make: Make, mocked: aioresponses) -> None:
     mocked.post(CHAT, body=b'{"choices":[]}')
-    with pytest.raises(EmptyChoicesError) as caught:
+    with pytest.raises(EmptyChoicesError) as exc_info:
         await make("openai").complete("Hi")
-    assert ("mine", b'{"choices":[]}') == (caught.value.backend, caught.value.body)
+    assert ("mine", b'{"choices":[]}') == (exc_info.value.backend, exc_info.value.body)
 
 
 async def test_a_plain_answer_that_is_not_whole(make: Make, mocked: aioresponses) -> None:
@@ -729,9 +729,9 @@ async def test_a_plain_answer_that_is_not_whole(make: Make, mocked: aioresponses
 
 async def test_a_streamed_answer_that_is_not_whole_is_no_completion(make: Make, mocked: aioresponses) -> None:
     mocked.post(CHAT, body=event("Hel") + event("lo"))
-    with pytest.raises(StreamInterruptedError) as caught:
+    with pytest.raises(StreamInterruptedError) as exc_info:
         await make("vllm").complete("Hi")
-    assert ("Hello", "mine") == (caught.value.partial.text, caught.value.backend)
+    assert ("Hello", "mine") == (exc_info.value.partial.text, exc_info.value.backend)
 
 
 # --- the model that answered ----------------------------------------------------------------------
@@ -740,9 +740,9 @@ async def test_a_streamed_answer_that_is_not_whole_is_no_completion(make: Make, 
 @pytest.mark.parametrize("type_", ["vllm", "openai"])
 async def test_another_model_answered(type_: str, make: Make, mocked: aioresponses) -> None:
     mocked.post(CHAT, body=good(type_, model="other"), repeat=True)
-    with pytest.raises(ModelMismatchError) as caught:
+    with pytest.raises(ModelMismatchError) as exc_info:
         await make(type_).complete("Hi")
-    facts = (caught.value.requested_model, caught.value.served_model, caught.value.backend)
+    facts = (exc_info.value.requested_model, exc_info.value.served_model, exc_info.value.backend)
     assert ("m", "other", "mine") == facts
     with pytest.warns(ModelMismatchWarning, match='model mismatch: requested "m", served "other"'):
         completion = await make(type_, model_mismatch="warn").complete("Hi")
@@ -853,9 +853,9 @@ async def test_a_server_without_a_model_is_ready(type_: str, make: Make, mocked:
     backend = make(type_)
     await backend.wait_ready()
     for use in (backend.models(), backend.ping()):
-        with pytest.raises(EmptyModelListError) as caught:
+        with pytest.raises(EmptyModelListError) as exc_info:
             await use
-        assert "mine" == caught.value.backend
+        assert "mine" == exc_info.value.backend
 
 
 @pytest.mark.parametrize("type_", COLD)
@@ -883,10 +883,10 @@ async def test_a_ping_that_does_not_wait(
             await make(type_).ping(wait=False)
     assert (3, []) == (len(calls(mocked)), no_waiting)
     mocked.stop()
-    with pytest.raises(APIConnectionError) as caught:
+    with pytest.raises(APIConnectionError) as exc_info:
         await make(type_, endpoint=refusing_url).ping(wait=False)
     mocked.start()
-    assert (True, None, []) == (caught.value.refused, caught.value.waited, no_waiting)
+    assert (True, None, []) == (exc_info.value.refused, exc_info.value.waited, no_waiting)
 
 
 @pytest.mark.parametrize("status", [401, 404, 500])
@@ -928,9 +928,9 @@ async def test_a_model_that_its_router_loads(
 async def test_a_model_that_its_router_cannot_load(make: Make, mocked: aioresponses, no_waiting: list[float]) -> None:
     mocked.get(MODELS, body=routed("loading"))
     mocked.get(MODELS, body=routed("unloaded", failed=True))
-    with pytest.raises(ModelLoadFailedError, match="the model m failed to load") as caught:
+    with pytest.raises(ModelLoadFailedError, match="the model m failed to load") as exc_info:
         await make("llamacpp").ping()
-    assert (2, "mine") == (len(calls(mocked)), caught.value.backend)
+    assert (2, "mine") == (len(calls(mocked)), exc_info.value.backend)
 
 
 @pytest.mark.parametrize("state", [None, "loaded", "unloaded"])
@@ -973,9 +973,9 @@ async def test_embeddings_of_ollama(make: Make, mocked: aioresponses) -> None:
 
 
 async def test_dimensions_that_the_server_would_ignore(make: Make, mocked: aioresponses) -> None:
-    with pytest.raises(UnsupportedOptionError) as caught:
+    with pytest.raises(UnsupportedOptionError) as exc_info:
         await make("llamacpp").embed("a", dimensions=2)
-    assert ("dimensions", "mine", URL_) == (caught.value.option, caught.value.backend, caught.value.endpoint)
+    assert ("dimensions", "mine", URL_) == (exc_info.value.option, exc_info.value.backend, exc_info.value.endpoint)
     assert [] == calls(mocked)
 
 
@@ -992,9 +992,9 @@ async def test_embeddings_of_another_model(make: Make, mocked: aioresponses) -> 
 
 
 async def test_no_embeddings(make: Make, mocked: aioresponses) -> None:
-    with pytest.raises(UnsupportedOperationError) as caught:
+    with pytest.raises(UnsupportedOperationError) as exc_info:
         await make("anthropic").embed("a")
-    assert "embed" == caught.value.operation
+    assert "embed" == exc_info.value.operation
     with pytest.raises(ValueError, match="at least one text"):
         await make("vllm").embed([])
     assert [] == calls(mocked)
@@ -1042,9 +1042,9 @@ async def test_a_server_is_started_on_first_use(make: Make, mocked: aioresponses
 async def test_a_started_server_that_ended(make: Make, refusing_url: str) -> None:
     ended = ServerDiedError("exit code 1", exit_code=1)
     backend = make("llamacpp", endpoint=None, launcher=FakeLauncher(refusing_url, ended))
-    with pytest.raises(ServerDiedError) as caught:
+    with pytest.raises(ServerDiedError) as exc_info:
         await backend.complete("Hi")
-    assert ended is caught.value
+    assert ended is exc_info.value
     assert "mine" == ended.backend
 
 
@@ -1055,9 +1055,9 @@ async def test_a_process_is_known_to_be_dead_a_moment_after_its_connection_close
     launcher = FakeLauncher(server.url)
     answers = iter([None, None, ServerDiedError("it died")])
     launcher.failure = lambda: next(answers)  # type: ignore[method-assign]
-    with pytest.raises(ServerDiedError, match="it died") as caught:
+    with pytest.raises(ServerDiedError, match="it died") as exc_info:
         await make("llamacpp", endpoint=None, launcher=launcher).complete("Hi")
-    assert isinstance(caught.value.__cause__, APIConnectionError)
+    assert isinstance(exc_info.value.__cause__, APIConnectionError)
 
 
 async def test_a_process_that_lives_keeps_the_error_of_its_connection(make: Make, raw_server: RawServerFactory) -> None:
@@ -1076,9 +1076,9 @@ async def test_the_default_endpoint(type_: str, make: Make) -> None:
 
 async def test_a_type_without_an_endpoint(make: Make) -> None:
     profile = Profile(type="mine", default_endpoint=None)
-    with pytest.raises(InvalidEndpointError) as caught:
+    with pytest.raises(InvalidEndpointError) as exc_info:
         make("mine", profile=profile, endpoint=None)
-    assert ("endpoint", "mine") == (caught.value.key, caught.value.backend)
+    assert ("endpoint", "mine") == (exc_info.value.key, exc_info.value.backend)
 
 
 async def test_the_endpoint_may_have_a_path(make: Make, mocked: aioresponses) -> None:

@@ -785,9 +785,9 @@ def test_a_key_never_shows(script: Script, monkeypatch: pytest.MonkeyPatch) -> N
         result = ctx(*arguments)
         assert 'HTTP 401: {"error":"bad key [key]"}' in result.err
         assert KEY not in result.out + result.err
-        with pytest.raises(errors.AuthenticationError) as caught:
+        with pytest.raises(errors.AuthenticationError) as exc_info:
             debug(*arguments, "--debug")
-        assert KEY not in "".join(traceback.format_exception(caught.value))
+        assert KEY not in "".join(traceback.format_exception(exc_info.value))
     # The key itself where its variable's name belongs.
     for misused in (("ping", "--endpoint", script.endpoint), ("setup", "--backend", "vllm")):
         result = ctx(*misused, "--api-key-env", KEY)
@@ -1470,9 +1470,9 @@ async def test_a_server_that_died_is_told_for_a_while_and_then_started_again(
     await local_server.start()
     died = local_server.pid
     poll(lambda: not local_server.running)
-    with pytest.raises(errors.ServerDiedError) as caught:
+    with pytest.raises(errors.ServerDiedError) as exc_info:
         await local_server.start()
-    assert (3, (f"loading {model}", "no such tensor")) == (caught.value.exit_code, caught.value.log_tail)
+    assert (3, (f"loading {model}", "no such tensor")) == (exc_info.value.exit_code, exc_info.value.log_tail)
     monkeypatch.setenv("FAKE_MODE", "serves")
     with pytest.raises(errors.ServerDiedError):
         await local_server.start()
@@ -1557,10 +1557,10 @@ async def test_a_process_that_cannot_be_started(
 
 
 async def test_a_port_of_another_machine(fake: Fake, model: Path) -> None:
-    with pytest.raises(errors.ConfigError) as caught:
+    with pytest.raises(errors.ConfigError) as exc_info:
         await LocalServer(model, host="192.0.2.1", port=8080).start()
     problem = "port 8080 on 192.0.2.1 cannot be used: Cannot assign requested address; choose another with --port"
-    assert problem == caught.value.problem
+    assert problem == exc_info.value.problem
 
 
 @pytest.mark.linux

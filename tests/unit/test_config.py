@@ -47,9 +47,9 @@ def parse(text: str, **options: Any) -> CtxConfig:
 
 
 def refused(text: str) -> ConfigError:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError) as exc_info:
         parse(text)
-    error = caught.value
+    error = exc_info.value
     assert error.path == PATH
     assert KEY not in str(error)
     assert KEY not in repr(error.__context__)
@@ -110,9 +110,9 @@ def test_durations_in_go_format(text: str, seconds: float) -> None:
     ],
 )
 def test_invalid_durations(text: str, message: str) -> None:
-    with pytest.raises(ValueError) as caught:  # noqa: PT011  # the whole sentence is compared below
+    with pytest.raises(ValueError) as exc_info:  # noqa: PT011  # the whole sentence is compared below
         parse_duration(text)
-    assert message == str(caught.value)
+    assert message == str(exc_info.value)
 
 
 @given(st.integers(min_value=0, max_value=2**62))
@@ -216,9 +216,9 @@ def test_normalised_endpoints(written: str, endpoint: str) -> None:
     ],
 )
 def test_invalid_endpoints_hide_secrets(written: str, message: str) -> None:
-    with pytest.raises(InvalidEndpointError) as caught:
+    with pytest.raises(InvalidEndpointError) as exc_info:
         normalise_endpoint(written)
-    assert (message, "endpoint", None) == (caught.value.problem, caught.value.key, caught.value.__context__)
+    assert (message, "endpoint", None) == (exc_info.value.problem, exc_info.value.key, exc_info.value.__context__)
 
 
 # --- values built in code -----------------------------------------------------------------------------
@@ -342,9 +342,9 @@ def test_repr_hides_the_key() -> None:
     ],
 )
 def test_invalid_values_in_code(fields: dict[str, Any], kind: type[ConfigError], key: str, message: str) -> None:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError) as exc_info:
         BackendConfig(**fields)
-    error = caught.value
+    error = exc_info.value
     assert (kind, key, message) == (type(error), error.key, error.problem[: len(message)])
     assert KEY not in str(error)
     assert str(error) == str(pickle.loads(pickle.dumps(error)))  # noqa: S301  # what this test pickled
@@ -357,13 +357,13 @@ def test_invalid_values_in_code(fields: dict[str, Any], kind: type[ConfigError],
 def test_a_config_with_a_key_is_not_pickled(protocol: int) -> None:
     config = BackendConfig(name="cloud", type="openai", api_key=KEY)
     for value in (config, [config], CtxConfig(backends=(config,))):
-        with pytest.raises(TypeError) as caught:
+        with pytest.raises(TypeError) as exc_info:
             pickle.dumps(value, protocol)
         expected = (
             "cannot pickle the configuration of cloud: it contains an api_key; "
             "set an environment variable and name it in api_key_env"
         )
-        assert expected == str(caught.value)
+        assert expected == str(exc_info.value)
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
@@ -411,20 +411,20 @@ def test_key_sources(fields: dict[str, Any], environ: dict[str, str], found: tup
 
 @pytest.mark.parametrize("environ", [{}, {"MINE": ""}])
 def test_a_named_variable_without_a_key_is_an_error(environ: dict[str, str]) -> None:
-    with pytest.raises(MissingKeyError) as caught:
+    with pytest.raises(MissingKeyError) as exc_info:
         find_api_key(BackendConfig(name="openai", api_key_env="MINE"), PROFILES["openai"], environ)
-    assert ("MINE", "openai") == (caught.value.variable, caught.value.backend)
+    assert ("MINE", "openai") == (exc_info.value.variable, exc_info.value.backend)
 
 
 @pytest.mark.parametrize("junk", ["\n", "\r\nX-Evil: 1", " ", "\t", "\x00", "\x7f", "é", "\ud800"])
 def test_invalid_keys_are_not_shown(junk: str) -> None:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError) as exc_info:
         find_api_key(BackendConfig(name="openai"), PROFILES["openai"], {"OPENAI_API_KEY": KEY + junk})
     assert (
         "invalid API key in the variable OPENAI_API_KEY: it contains white space, control or non-ASCII characters; "
-        "remove them" == caught.value.problem
+        "remove them" == exc_info.value.problem
     )
-    assert KEY not in repr(caught.value)
+    assert KEY not in repr(exc_info.value)
 
 
 # --- finding and reading the file ---------------------------------------------------------------------
@@ -460,9 +460,9 @@ def test_a_file_is_read(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_read_is_one_clear_error(tmp_path: Path) -> None:
     def message(path: Path) -> str:
-        with pytest.raises(ConfigError) as caught:
+        with pytest.raises(ConfigError) as exc_info:
             load_ctxrc(path)
-        return str(caught.value)
+        return str(exc_info.value)
 
     path = tmp_path / "f"
     assert f"{path}: cannot be read: No such file or directory" == message(path)
@@ -485,9 +485,9 @@ def test_a_file_that_cannot_be_read_is_one_clear_error(tmp_path: Path) -> None:
 def test_the_decoders_error_is_not_chained(tmp_path: Path) -> None:
     path = tmp_path / ".ctxrc"
     path.write_bytes(b"x: " + KEY.encode() + b"\xff")
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError) as exc_info:
         load_ctxrc(path)
-    assert (None, None) == (caught.value.__cause__, caught.value.__context__)
+    assert (None, None) == (exc_info.value.__cause__, exc_info.value.__context__)
 
 
 # --- what is read -------------------------------------------------------------------------------------
@@ -831,9 +831,9 @@ def test_a_misspelt_key_at_the_top_is_an_error(before: str, written: str, meant:
         if meant is None:
             assert read(path) in (CtxConfig(path=path), False, ())
             continue
-        with pytest.raises(ConfigError) as caught:
+        with pytest.raises(ConfigError) as exc_info:
             read(path)
-        error = caught.value
+        error = exc_info.value
         assert (str(path), before.count("\n") + 1, written) == (error.path, error.line, error.key)
         assert f"unknown key; did you mean {meant}?" == error.problem
 

@@ -40,12 +40,12 @@ def written(path: Path, before: str | None, **options: Any) -> str:
 def refused(path: Path, before: str, **options: Any) -> ConfigError:
     path.write_bytes(before.encode())
     place = path.stat()
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError) as exc_info:
         setup_backend(path, **options)
     assert (before.encode(), place.st_mtime_ns) == (path.read_bytes(), path.stat().st_mtime_ns)
     assert [path.name] == os.listdir(path.parent)
-    assert str(path) == caught.value.path
-    return caught.value
+    assert str(path) == exc_info.value.path
+    return exc_info.value
 
 
 # --- a new entry --------------------------------------------------------------------------------------
@@ -418,9 +418,9 @@ def test_a_wrong_value_is_refused(path: Path, options: dict[str, Any], kind: typ
 
 
 def test_a_type_that_does_not_exist_is_refused(path: Path) -> None:
-    with pytest.raises(UnknownBackendTypeError) as caught:
+    with pytest.raises(UnknownBackendTypeError) as exc_info:
         setup_backend(path, type="vlm")
-    assert ("vlm", False) == (caught.value.type_name, path.exists())
+    assert ("vlm", False) == (exc_info.value.type_name, path.exists())
 
 
 @pytest.mark.parametrize(
@@ -444,16 +444,16 @@ def test_a_file_does_not_grow_beyond_what_is_read(path: Path) -> None:
 
 
 def test_a_directory_instead_of_a_file(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError) as exc_info:
         setup_backend(tmp_path, type="vllm")
-    assert f"{tmp_path}: is a directory; .ctxrc must be a text file" == str(caught.value)
+    assert f"{tmp_path}: is a directory; .ctxrc must be a text file" == str(exc_info.value)
 
 
 def test_no_directory_no_file(tmp_path: Path) -> None:
     path = tmp_path / "no" / ".ctxrc"
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError) as exc_info:
         setup_backend(path, type="vllm")
-    assert f"{path}: cannot be written: No such file or directory" == str(caught.value)
+    assert f"{path}: cannot be written: No such file or directory" == str(exc_info.value)
 
 
 # --- the file itself ----------------------------------------------------------------------------------
@@ -518,9 +518,9 @@ def test_a_link_stays_a_link(tmp_path: Path, there: bool) -> None:
 
 def test_a_link_to_itself_is_an_error(path: Path) -> None:
     path.symlink_to(path.name)
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError) as exc_info:
         setup_backend(path, type="vllm")
-    assert f"{path}: cannot be read: Too many levels of symbolic links" == str(caught.value)
+    assert f"{path}: cannot be read: Too many levels of symbolic links" == str(exc_info.value)
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace", "chmod"])

@@ -59,9 +59,9 @@ def test_reference_has_no_siblings_in_a_schema() -> None:
 async def test_openai_wraps_schemas_in_an_object() -> None:
     async with OpenAIStandIn(api_key="k" * 12) as server, open_backend("openai", endpoint=server.url, **GPT) as one:
         assert ["a", "b"] == await extract(one, list[str], '[[say]]{"value": ["a", "b"]}[[/say]]')
-        with pytest.raises(BackendError) as caught:
+        with pytest.raises(BackendError) as exc_info:
             await extract(one, list[int], '[[say]]{"value": ["a"]}[[/say]]')
-    assert "$[0]" == getattr(caught.value, "pointer", None)
+    assert "$[0]" == getattr(exc_info.value, "pointer", None)
     expected = server.requests[0].json["response_format"]["json_schema"]["schema"]
     assert {"type": "array", "items": {"type": "string"}} == expected["properties"]["value"]
     assert ["value"] == expected["required"]

@@ -137,10 +137,10 @@ async def test_overload_error_inside_a_stream(raw_server: RawServerFactory) -> N
     ends = (chunked(event(busy)), b"0\r\n\r\n")
     server = await raw_server([[EVENT_STREAM, *ends]], [[EVENT_STREAM, chunked(event(begun)), *ends]])
     async with open_backend("anthropic", endpoint=server.url, **CLAUDE) as one:
-        with pytest.raises(ServiceUnavailableError) as caught:
+        with pytest.raises(ServiceUnavailableError) as exc_info:
             async with one.stream("Hi") as stream:
                 await stream.completed()
-        assert (529, "req_1") == (caught.value.status_code, caught.value.request_id)
+        assert (529, "req_1") == (exc_info.value.status_code, exc_info.value.request_id)
         with pytest.raises(StreamInterruptedError) as broken:
             async with one.stream("Hi") as stream:
                 await stream.completed()
@@ -158,10 +158,10 @@ async def test_request_id_of_a_completion(stream: bool) -> None:
             reply = await one.complete("Hi", max_tokens=16)
         assert reply.request_id
         assert reply.request_id.startswith("req_")
-        with pytest.raises(StreamInterruptedError) as caught:
+        with pytest.raises(StreamInterruptedError) as exc_info:
             async with one.stream("[[fail]] [[say]]one two[[/say]]", max_tokens=16) as answering:
                 await answering.completed()
-        assert caught.value.request_id
+        assert exc_info.value.request_id
 
 
 @pytest.mark.parametrize(

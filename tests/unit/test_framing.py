@@ -244,9 +244,9 @@ def test_what_is_written_as_events_is_read_as_it_was(texts: list[bytes], places:
 )
 def test_a_line_or_an_event_over_the_limit_is_refused(data: bytes, what: str) -> None:
     for chunks in ([data], single(data), cut(data, [7, 21])):
-        with pytest.raises(ResponseTooLargeError, match=f"^{what} of the stream is larger than 20 bytes$") as caught:
+        with pytest.raises(ResponseTooLargeError, match=f"^{what} of the stream is larger than 20 bytes$") as exc_info:
             events_of(*chunks, limit=20)
-        assert 20 == caught.value.limit
+        assert 20 == exc_info.value.limit
 
 
 @pytest.mark.parametrize(
@@ -286,6 +286,6 @@ def test_the_limit_is_the_same_for_every_cut(data: bytes, places: list[int]) -> 
 
 
 def test_the_limit_is_that_of_a_body() -> None:
-    with pytest.raises(ResponseTooLargeError) as caught:
+    with pytest.raises(ResponseTooLargeError) as exc_info:
         SSEDecoder().feed(b"x" * (MAX_BODY_BYTES + 1))
-    assert 8 * 1024 * 1024 == caught.value.limit
+    assert 8 * 1024 * 1024 == exc_info.value.limit

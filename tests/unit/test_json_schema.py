@@ -462,9 +462,9 @@ class Checked:
 def test_an_answer_that_does_not_fit_is_an_error_with_its_place(
     target: Any, text: str, pointer: str | None, said: str
 ) -> None:
-    with pytest.raises(StructuredOutputError) as caught:
+    with pytest.raises(StructuredOutputError) as exc_info:
         decode_as(target, text)
-    error = caught.value
+    error = exc_info.value
     assert pointer == error.pointer
     assert text == error.text
     assert str(error).startswith(f"response does not match {target.__name__}: {said}")
@@ -477,8 +477,8 @@ def test_an_answer_that_does_not_fit_is_an_error_with_its_place(
 def test_whatever_the_model_writes_is_a_value_or_our_error(target: Any, text: str) -> None:
     try:
         decode_as(target, text)
-    except StructuredOutputError as caught:
-        error = caught
+    except StructuredOutputError as exc_info:
+        error = exc_info
     else:
         return
     assert text == error.text

@@ -197,9 +197,9 @@ async def test_what_cannot_be_loaded(type_: str) -> None:
     ],
 )
 def test_unsupported_settings_are_rejected(settings: dict[str, Any], problem: str) -> None:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError) as exc_info:
         BackendConfig(name="x", **settings)
-    assert str(caught.value).startswith(problem)
+    assert str(exc_info.value).startswith(problem)
 
 
 def test_every_setting_of_a_type_is_used_by_one() -> None:

@@ -64,11 +64,11 @@ async def test_iteration_raises_at_the_end_of_the_budget(raw_server: RawServerFa
     server = await raw_server([[LOADING]])
     progress = []
     async with backend(server.url, ready_timeout=0.3) as local:
-        with pytest.raises(ModelLoadingError) as caught:
+        with pytest.raises(ModelLoadingError) as exc_info:
             async with local.stream("Hello") as stream:
                 async for event in stream:
                     progress.append(event)
-    assert caught.value.waited is not None
+    assert exc_info.value.waited is not None
     assert progress
     assert all(isinstance(event, Loading) for event in progress)
 

@@ -104,11 +104,11 @@ async def test_a_proxy_that_cannot_be_used(proxy: str, message: str, monkeypatch
     monkeypatch.setenv("ALL_PROXY", proxy)
     config = BackendConfig(name="gpu", type="vllm", endpoint="https://gpu:8000", trust_env=True)
     async with Registry([config]) as registry:
-        with pytest.raises(ConfigError) as caught:
+        with pytest.raises(ConfigError) as exc_info:
             registry.resolve()
-    assert message in caught.value.problem
-    assert ("trust_env", "gpu") == (caught.value.key, caught.value.backend)
-    assert "geheim" not in str(caught.value)
+    assert message in exc_info.value.problem
+    assert ("trust_env", "gpu") == (exc_info.value.key, exc_info.value.backend)
+    assert "geheim" not in str(exc_info.value)
 
 
 async def test_proxies_are_let_in_by_each_backend(
@@ -178,12 +178,12 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 async def failed(endpoint: str) -> APIConnectionError:
     async with open_backend("vllm", endpoint=endpoint, trust_env=True, ready_timeout=30.0) as backend:
-        with pytest.raises(APIConnectionError) as caught:
+        with pytest.raises(APIConnectionError) as exc_info:
             await backend.complete("Hi", model="m")
-    assert not caught.value.refused
-    assert caught.value.waited is None
-    assert "geheim" not in f"{caught.value} {caught.value.__cause__!r} {vars(caught.value)}"
-    return caught.value
+    assert not exc_info.value.refused
+    assert exc_info.value.waited is None
+    assert "geheim" not in f"{exc_info.value} {exc_info.value.__cause__!r} {vars(exc_info.value)}"
+    return exc_info.value
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
@@ -262,10 +262,10 @@ async def test_an_address_inside(host: str) -> None:
 async def test_an_address_outside(host: str) -> None:
     config = BackendConfig(name="gpu", type="vllm", endpoint=_endpoint(host))
     async with Registry([config], airgap=True) as registry:
-        with pytest.raises(AirgapError) as caught:
+        with pytest.raises(AirgapError) as exc_info:
             registry.resolve()
         (status,) = await registry.statuses()
-    error = caught.value
+    error = exc_info.value
     assert ("airgap", "gpu", _endpoint(host)) == (error.key, error.backend, error.endpoint)
     assert f"airgap: the endpoint {_endpoint(host)} is neither loopback nor in a private network" in str(error)
     assert ("error", str(error)) == (status.state, status.problem)
@@ -318,9 +318,9 @@ async def test_a_name_is_judged_where_it_is_connected_to(
     async with open_backend("vllm", endpoint="http://outside.example.org", airgap=True, ready_timeout=30.0) as backend:
         stream = backend.stream("Hi", model="m")
         for ask in (backend.models, lambda: backend.complete("Hi", model="m"), stream.__aenter__):
-            with pytest.raises(AirgapError) as caught:
+            with pytest.raises(AirgapError) as exc_info:
                 await ask()
-            error = caught.value
+            error = exc_info.value
             assert "outside.example.org resolves to 192.0.2.1" in error.problem
             assert ("http://outside.example.org", "vllm", None) == (error.endpoint, error.backend, error.waited)
             assert error.__cause__ is error.__context__ is None
@@ -356,19 +356,19 @@ async def test_an_address_that_got_past_the_checks_is_not_connected_to(host: str
             route=Route(proxy="http://127.0.0.1:1"),
         )
     for host in ("3221225985", "0300.0.2.1"):  # 192.0.2.1
-        with pytest.raises((AirgapError, APIConnectionError)) as caught:
+        with pytest.raises((AirgapError, APIConnectionError)) as exc_info:
             await transport.send(
                 f"http://{host}/", HTTPRequest("GET", "/"), headers={}, timeouts=RequestTimeouts(connect=5.0)
             )
-        assert isinstance(caught.value, AirgapError) or caught.value.permanent  # type: ignore[attr-defined]
+        assert isinstance(exc_info.value, AirgapError) or exc_info.value.permanent  # type: ignore[attr-defined]
     await transport.aclose()
 
 
 async def test_airgap_with_a_proxy_or_a_session() -> None:
     async with aiohttp.ClientSession() as session:
-        with pytest.raises(ConfigError, match="a session of your own") as caught:
+        with pytest.raises(ConfigError, match="a session of your own") as exc_info:
             Registry(session=session, airgap=True)
-        assert "airgap" == caught.value.key
+        assert "airgap" == exc_info.value.key
     config = BackendConfig(name="gpu", type="vllm", endpoint="http://gpu", trust_env=True)
     async with Registry([config], airgap=True) as registry:
         with pytest.raises(AirgapError, match="remove trust_env") as rejection:
@@ -426,9 +426,9 @@ async def test_airgap_of_the_file_cannot_be_disabled(
 
 @pytest.mark.parametrize("says", ["yes", "'true'", "1", "", "[]", "True"])
 def test_airgap_is_true_or_false(says: str) -> None:
-    with pytest.raises(ConfigError, match="must be true or false, without quotes") as caught:
+    with pytest.raises(ConfigError, match="must be true or false, without quotes") as exc_info:
         parse_ctxrc(FILE.format(says), path="/p/.ctxrc")
-    assert ("airgap", 1) == (caught.value.key, caught.value.line)
+    assert ("airgap", 1) == (exc_info.value.key, exc_info.value.line)
 
 
 def test_airgap_by_a_merge_key() -> None:
@@ -470,9 +470,9 @@ async def test_no_value_becomes_another_header(
 ) -> None:
     server = await raw_server([[MODELS]])
     for field in ("api_key", "organization", "project"):
-        with pytest.raises(ConfigError) as caught:
+        with pytest.raises(ConfigError) as exc_info:
             BackendConfig(name="openai", endpoint=server.url, **{field: bad})  # type: ignore[arg-type]
-        assert field == caught.value.key
+        assert field == exc_info.value.key
     if "\x00" not in bad:
         monkeypatch.setenv("BAD_KEY", bad)
         with pytest.raises(ConfigError, match="invalid API key in the variable BAD_KEY: it contains white space"):

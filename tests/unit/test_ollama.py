@@ -180,9 +180,9 @@ def test_the_key_goes_into_one_header() -> None:
 
 
 def refusal(settings_: WireSettings | None = None, **options: Any) -> tuple[str, str]:
-    with pytest.raises(UnsupportedOptionError) as caught:
+    with pytest.raises(UnsupportedOptionError) as exc_info:
         sent(settings_, **options)
-    return caught.value.option, str(caught.value)
+    return exc_info.value.option, str(exc_info.value)
 
 
 @pytest.mark.parametrize(
@@ -499,10 +499,10 @@ NO_REASONS = ["load", "unload", "abort", "STOP", "", None]
 
 @pytest.mark.parametrize("wire", NO_REASONS)
 def test_an_answer_that_is_not_whole_is_no_completion(wire: str | None) -> None:
-    with pytest.raises(StreamInterruptedError) as caught:
+    with pytest.raises(StreamInterruptedError) as exc_info:
         whole({"content": "a"}, done_reason=wire)
-    assert f"incomplete response: done_reason is {wire!r}" == str(caught.value)
-    assert b'"content": "a"' in caught.value.body
+    assert f"incomplete response: done_reason is {wire!r}" == str(exc_info.value)
+    assert b'"content": "a"' in exc_info.value.body
 
 
 def test_an_answer_that_is_not_done_is_not_whole() -> None:
@@ -521,11 +521,11 @@ def test_an_answer_that_is_not_done_is_not_whole() -> None:
     ],
 )
 def test_an_error_under_a_good_status_is_an_error(body: bytes, said: str) -> None:
-    with pytest.raises(ResponseError) as caught:
+    with pytest.raises(ResponseError) as exc_info:
         decoded(body)
-    assert type(caught.value) is ResponseError
-    assert f"the server sent an error under HTTP 200: {said}" == str(caught.value)
-    assert body == caught.value.body
+    assert type(exc_info.value) is ResponseError
+    assert f"the server sent an error under HTTP 200: {said}" == str(exc_info.value)
+    assert body == exc_info.value.body
 
 
 @pytest.mark.parametrize(
@@ -554,9 +554,9 @@ def test_an_error_under_a_good_status_is_an_error(body: bytes, said: str) -> Non
     ids=lambda body: body[:50].decode("utf-8", "replace"),
 )
 def test_what_is_no_answer_is_malformed(body: bytes) -> None:
-    with pytest.raises(MalformedResponseError, match=r"^unexpected response from Ollama: ") as caught:
+    with pytest.raises(MalformedResponseError, match=r"^unexpected response from Ollama: ") as exc_info:
         decoded(body)
-    assert body == caught.value.body
+    assert body == exc_info.value.body
 
 
 def test_the_model_may_be_missing() -> None:
@@ -1199,10 +1199,10 @@ def test_the_usage_of_vectors_may_be_untold(members: Mapping[str, Any], usage: U
     ("vectors", "texts"), [([[1.0]], "ab"), ([[1.0], [2.0]], "a"), ([], "a"), ([[1.0]], "")], ids=str
 )
 def test_one_vector_must_come_for_each_input(vectors: Sequence[object], texts: str) -> None:
-    with pytest.raises(MalformedResponseError) as caught:
+    with pytest.raises(MalformedResponseError) as exc_info:
         embed(*texts, body={"embeddings": vectors})
-    assert f"{len(vectors)} vectors received for {len(texts)} inputs" == str(caught.value)
-    assert b'"embeddings"' in caught.value.body
+    assert f"{len(vectors)} vectors received for {len(texts)} inputs" == str(exc_info.value)
+    assert b'"embeddings"' in exc_info.value.body
 
 
 @pytest.mark.parametrize(

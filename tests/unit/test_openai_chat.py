@@ -169,10 +169,10 @@ def test_messages_are_sent_as(message: Message, wire: Mapping[str, Any]) -> None
     ],
 )
 def test_extra_body_does_not_override(name: str, options: Mapping[str, Any], reason: str) -> None:
-    with pytest.raises(UnsupportedOptionError) as caught:
+    with pytest.raises(UnsupportedOptionError) as exc_info:
         sent(**options, extra_body={"top_k": 5, name: None})
-    assert f"extra_body: {name}: {reason}" == str(caught.value)
-    assert f"extra_body: {name}" == caught.value.option
+    assert f"extra_body: {name}: {reason}" == str(exc_info.value)
+    assert f"extra_body: {name}" == exc_info.value.option
 
 
 def test_encoding_changes_nothing_that_was_passed() -> None:
@@ -373,10 +373,10 @@ def test_finish_reasons_are_read_as(wire: str, reason: str) -> None:
 
 @pytest.mark.parametrize("wire", NO_REASONS)
 def test_an_answer_that_is_not_whole_is_no_completion(wire: str | None) -> None:
-    with pytest.raises(StreamInterruptedError) as caught:
+    with pytest.raises(StreamInterruptedError) as exc_info:
         whole({"content": "a"}, reason=wire)
-    assert f"incomplete response: finish_reason is {wire!r}" == str(caught.value)
-    assert b'"content": "a"' in caught.value.body
+    assert f"incomplete response: finish_reason is {wire!r}" == str(exc_info.value)
+    assert b'"content": "a"' in exc_info.value.body
 
 
 def test_model_and_id_may_be_missing() -> None:
@@ -400,9 +400,9 @@ def test_choices_may_come_in_any_order() -> None:
     "body", [b"{}", b'{"choices":[]}', b'{"choices":null}', b'{"choices":[{"index":1,"finish_reason":"stop"}]}']
 )
 def test_no_choice_is_an_error(body: bytes) -> None:
-    with pytest.raises(EmptyChoicesError, match=r"^no choices in the response$") as caught:
+    with pytest.raises(EmptyChoicesError, match=r"^no choices in the response$") as exc_info:
         CODEC.decode_chat(ok(body), requested_model="m")
-    assert body == caught.value.body
+    assert body == exc_info.value.body
 
 
 @pytest.mark.parametrize(
@@ -415,11 +415,11 @@ def test_no_choice_is_an_error(body: bytes) -> None:
     ],
 )
 def test_an_error_under_a_good_status_is_an_error(body: bytes, said: str) -> None:
-    with pytest.raises(ResponseError) as caught:
+    with pytest.raises(ResponseError) as exc_info:
         CODEC.decode_chat(ok(body), requested_model="m")
-    assert type(caught.value) is ResponseError
-    assert f"the server sent an error under HTTP 200: {said}" in str(caught.value)
-    assert body == caught.value.body
+    assert type(exc_info.value) is ResponseError
+    assert f"the server sent an error under HTTP 200: {said}" in str(exc_info.value)
+    assert body == exc_info.value.body
 
 
 DEEP = b"[" * 100_000 + b"]" * 100_000
@@ -453,9 +453,9 @@ GARBAGE = [
     ],
 )
 def test_what_is_no_chat_answer_is_malformed(body: bytes) -> None:
-    with pytest.raises(MalformedResponseError, match=r"^unexpected response from the OpenAI API: ") as caught:
+    with pytest.raises(MalformedResponseError, match=r"^unexpected response from the OpenAI API: ") as exc_info:
         CODEC.decode_chat(ok(body), requested_model="m")
-    assert body == caught.value.body
+    assert body == exc_info.value.body
 
 
 # --- models -----------------------------------------------------------------------------------------
@@ -519,16 +519,16 @@ def test_a_model_is_read_as(wire: Mapping[str, Any], model: ModelInfo) -> None:
 
 
 def test_an_empty_model_list_is_an_error() -> None:
-    with pytest.raises(EmptyModelListError, match=r"^the server lists no model$") as caught:
+    with pytest.raises(EmptyModelListError, match=r"^the server lists no model$") as exc_info:
         decode_models(ok(b'{"data":[]}'))
-    assert b'{"data":[]}' == caught.value.body
+    assert b'{"data":[]}' == exc_info.value.body
 
 
 @pytest.mark.parametrize("body", [*GARBAGE, b"{}", b'{"data":null}', b'{"data":[{}]}', b'{"data":[{"id":null}]}'])
 def test_what_is_no_model_list_is_malformed(body: bytes) -> None:
-    with pytest.raises(MalformedResponseError, match=r"^unexpected response from") as caught:
+    with pytest.raises(MalformedResponseError, match=r"^unexpected response from") as exc_info:
         decode_models(ok(body))
-    assert body == caught.value.body
+    assert body == exc_info.value.body
 
 
 # --- embeddings -------------------------------------------------------------------------------------
@@ -596,17 +596,17 @@ def test_embeddings_say_the_model_and_the_usage() -> None:
     ],
 )
 def test_one_vector_must_come_for_each_input(items: Sequence[object], count: int) -> None:
-    with pytest.raises(MalformedResponseError) as caught:
+    with pytest.raises(MalformedResponseError) as exc_info:
         embeddings(*items, count=count)
-    assert f"{len(items)} vectors received for {count} inputs" == str(caught.value)
-    assert b'"data"' in caught.value.body
+    assert f"{len(items)} vectors received for {count} inputs" == str(exc_info.value)
+    assert b'"data"' in exc_info.value.body
 
 
 @pytest.mark.parametrize("value", ["!!!!", "AAA", "AAAAAAA=", "漢", "AAAA AAA="])
 def test_a_vector_that_is_no_base64_of_floats_is_malformed(value: str) -> None:
-    with pytest.raises(MalformedResponseError, match=r"^a vector is neither") as caught:
+    with pytest.raises(MalformedResponseError, match=r"^a vector is neither") as exc_info:
         embeddings(value)
-    assert b'"data"' in caught.value.body
+    assert b'"data"' in exc_info.value.body
 
 
 @pytest.mark.parametrize("body", [*GARBAGE, b'{"data":[{}]}', b'{"data":[{"embedding":[null]}]}', b'{"data":[[1.0]]}'])

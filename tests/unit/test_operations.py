@@ -221,10 +221,10 @@ def test_a_router_loads_and_unloads(what: str, steps: Callable[[], Operation[Non
 
 @pytest.mark.parametrize(("what", "steps"), LIFECYCLE)
 def test_a_single_llama_server_neither_loads_nor_unloads(what: str, steps: Callable[[], Operation[None]]) -> None:
-    with pytest.raises(UnsupportedOperationError, match="start it as a router") as caught:
+    with pytest.raises(UnsupportedOperationError, match="start it as a router") as exc_info:
         play(steps(), GONE)
-    assert what == caught.value.operation
-    assert isinstance(caught.value.__cause__, NotFoundError)
+    assert what == exc_info.value.operation
+    assert isinstance(exc_info.value.__cause__, NotFoundError)
 
 
 @pytest.mark.parametrize(("what", "steps"), LIFECYCLE)
@@ -239,9 +239,9 @@ def test_a_model_that_a_router_does_not_have_is_not_found(what: str, steps: Call
 @pytest.mark.parametrize("load", [llamacpp.load, vllm.load], ids=["llama-server", "vLLM"])
 def test_what_a_server_takes_at_its_start_alone_is_refused_before_anything_is_asked(load: Any, option: str) -> None:
     steps = load("m", **{"context_length": None, "keep_alive": None, option: 8})
-    with pytest.raises(UnsupportedOperationError, match=option) as caught:
+    with pytest.raises(UnsupportedOperationError, match=option) as exc_info:
         next(steps)
-    assert "load" == caught.value.operation
+    assert "load" == exc_info.value.operation
 
 
 COUNTED = ChatRequest(messages=(Message.system("S"), *HI), model="m", tools=(ADD,))
@@ -328,9 +328,9 @@ def test_vllm_tells_its_state(model: str | None, asleep: HTTPResponse, status: S
 )
 def test_vllm_sleeps_and_wakes(what: str, steps: Callable[[], Operation[None]], path: str, answer: object) -> None:
     assert ([HTTPRequest("POST", path)], None) == play(steps(), answered(answer))
-    with pytest.raises(UnsupportedOperationError, match="VLLM_SERVER_DEV_MODE=1") as caught:
+    with pytest.raises(UnsupportedOperationError, match="VLLM_SERVER_DEV_MODE=1") as exc_info:
         play(steps(), NO_ROUTE)
-    assert what == caught.value.operation
+    assert what == exc_info.value.operation
     with pytest.raises(InternalServerError):
         play(steps(), answered({"error": "x"}, 500))
 
@@ -400,9 +400,9 @@ def test_an_older_lm_studio_is_asked_by_the_openai_api(gone: HTTPResponse) -> No
     ],
 )
 def test_what_is_no_list_of_lm_studio_is_an_error(body: object, error: type[Exception]) -> None:
-    with pytest.raises(error) as caught:
+    with pytest.raises(error) as exc_info:
         play(lmstudio.list_models(), answered(body))
-    assert error is type(caught.value)
+    assert error is type(exc_info.value)
 
 
 GEMMA = {"model": "gemma", "models": ("gemma",), "context_length": 4096, "slots": 4}
@@ -524,15 +524,15 @@ def test_a_model_that_lm_studio_does_not_have_is_not_unloaded() -> None:
 
 @pytest.mark.parametrize("gone", [GONE, UNEXPECTED], ids=["404", "200 with an error"])
 def test_an_older_lm_studio_does_not_load(gone: HTTPResponse) -> None:
-    with pytest.raises(UnsupportedOperationError, match=r"needs version 0\.4 or newer") as caught:
+    with pytest.raises(UnsupportedOperationError, match=r"needs version 0\.4 or newer") as exc_info:
         play(lmstudio.load("m", context_length=None, keep_alive=None), gone)
-    assert "load" == caught.value.operation
+    assert "load" == exc_info.value.operation
 
 
 def test_an_older_lm_studio_does_not_unload() -> None:
-    with pytest.raises(UnsupportedOperationError, match=r"needs version 0\.4 or newer") as caught:
+    with pytest.raises(UnsupportedOperationError, match=r"needs version 0\.4 or newer") as exc_info:
         play(lmstudio.unload("m"), GONE)
-    assert "unload" == caught.value.operation
+    assert "unload" == exc_info.value.operation
 
 
 def prepared(model: str, context_length: int | None, *answers: HTTPResponse) -> list[tuple[str, Any]]:
@@ -555,12 +555,12 @@ def test_a_model_that_is_loaded_with_this_context_is_left_alone() -> None:
 
 
 def test_a_model_that_is_loaded_with_another_context_is_an_error() -> None:
-    with pytest.raises(ServerConfigurationError) as caught:
+    with pytest.raises(ServerConfigurationError) as exc_info:
         prepared("gemma", 8192, TWO)
     assert (
         "gemma is loaded with a context of 4096 tokens, and context_length says 8192; unload it there, or call load() "
         "to load it anew"
-    ) == str(caught.value)
+    ) == str(exc_info.value)
 
 
 # Requests may name an instance, and each has a context of its own; status() and load() look at the first as well.
@@ -641,9 +641,9 @@ def test_openai_counts_tools_in_their_flat_form() -> None:
 
 def test_what_cannot_be_sent_is_not_counted() -> None:
     asked = ChatRequest(messages=(*HI, Message.assistant([ReasoningPart("Hm."), "A"])), model="m")
-    with pytest.raises(UnsupportedOptionError) as caught:
+    with pytest.raises(UnsupportedOptionError) as exc_info:
         next(openai_server.count_tokens(asked, OPENAI_CHAT))
-    assert "message: reasoning" == caught.value.option
+    assert "message: reasoning" == exc_info.value.option
 
 
 LISTING = models({"id": "a", "max_model_len": 9, "aliases": ["b"]}, {"id": "c"})
@@ -793,9 +793,9 @@ def test_extra_members_are_merged(body: dict[str, Any], extra: Any, expected: Ma
     ],
 )
 def test_two_wishes_for_one_member_are_refused(body: dict[str, Any], extra: Mapping[str, Any], said: str) -> None:
-    with pytest.raises(UnsupportedOptionError) as caught:
+    with pytest.raises(UnsupportedOptionError) as exc_info:
         merge_extra_body(body, extra, {"model": "pass model="}, HOLDING_A)
-    assert said == str(caught.value)
+    assert said == str(exc_info.value)
 
 
 # --- tools ------------------------------------------------------------------------------------------
@@ -962,9 +962,9 @@ def number(a: complex) -> None:
     ],
 )
 def test_a_function_that_no_model_can_call_is_no_tool(function: Callable[..., Any], said: str) -> None:
-    with pytest.raises(TypeError) as caught:
+    with pytest.raises(TypeError) as exc_info:
         tool_of(function)
-    assert said == str(caught.value)
+    assert said == str(exc_info.value)
 
 
 def test_a_type_that_json_cannot_hold_is_no_parameter() -> None:
@@ -1022,10 +1022,10 @@ def test_a_tool_without_parameters_takes_no_arguments(arguments: str) -> None:
     ],
 )
 def test_arguments_that_do_not_fit_are_an_error_with_their_place(arguments: str, pointer: str | None) -> None:
-    with pytest.raises(StructuredOutputError) as caught:
+    with pytest.raises(StructuredOutputError) as exc_info:
         arguments_of(tool_of(weather), ToolCall("c", "weather", arguments))
-    assert pointer == caught.value.pointer
-    assert (arguments or "{}") == caught.value.text
+    assert pointer == exc_info.value.pointer
+    assert (arguments or "{}") == exc_info.value.text
 
 
 def test_a_tool_that_was_made_from_a_schema_has_no_types() -> None:
@@ -1098,10 +1098,10 @@ def test_parts_have_their_place(role: Any, part: Part) -> None:
     if part in ALLOWED[role]:
         assert (part,) == Message(role, (part,)).parts
         return
-    with pytest.raises(TypeError) as caught:
+    with pytest.raises(TypeError) as exc_info:
         Message(role, (part,))
     names = " or ".join(type(one).__name__ for one in ALLOWED[role])
-    assert f"invalid part in a {role} message: {type(part).__name__}; use {names}" == str(caught.value)
+    assert f"invalid part in a {role} message: {type(part).__name__}; use {names}" == str(exc_info.value)
 
 
 @pytest.mark.parametrize("role", ALLOWED)
@@ -1208,9 +1208,9 @@ def test_counts_have_a_least(name: str, least: int) -> None:
     ],
 )
 def test_what_no_server_could_take_is_a_value_error(options: Mapping[str, Any], said: str) -> None:
-    with pytest.raises(ValueError) as caught:  # noqa: PT011  # the message is compared below
+    with pytest.raises(ValueError) as exc_info:  # noqa: PT011  # the message is compared below
         request(**options)
-    assert said == str(caught.value)
+    assert said == str(exc_info.value)
 
 
 @pytest.mark.parametrize(

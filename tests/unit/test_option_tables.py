@@ -151,11 +151,11 @@ def test_a_cell_holds(type_: str, wire: str, cell: str) -> None:
     options = EXAMPLES[cell]
     if isinstance(handling, Unsupported):
         # The first refusal of the request may be that of a companion (top_logprobs needs logprobs).
-        with pytest.raises(UnsupportedOptionError) as caught:
+        with pytest.raises(UnsupportedOptionError) as exc_info:
             encoded(type_, wire, **options)
-        assert uses(caught.value.option, options)
-        if caught.value.option == cell:
-            assert f"{cell}: {handling.reason}" == str(caught.value)
+        assert uses(exc_info.value.option, options)
+        if exc_info.value.option == cell:
+            assert f"{cell}: {handling.reason}" == str(exc_info.value)
         return
     body = encoded(type_, wire, **options)
     plain = encoded(type_, wire, **{name: value for name, value in options.items() if name in ("messages", "tools")})
@@ -300,9 +300,9 @@ def test_a_temperature_that_anthropic_would_lower(wire: str) -> None:
     ],
 )
 def test_extra_body_may_not_say_what_the_codec_says(type_: str, extra: dict[str, Any], option: str) -> None:
-    with pytest.raises(UnsupportedOptionError) as caught:
+    with pytest.raises(UnsupportedOptionError) as exc_info:
         encoded(type_, PROFILES[type_].wire_api, extra_body=extra)
-    assert option == caught.value.option
+    assert option == exc_info.value.option
 
 
 def test_extra_body_is_merged_into_the_options_of_ollama() -> None:

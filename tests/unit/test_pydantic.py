@@ -58,11 +58,11 @@ def test_a_value_is_made() -> None:
     ],
 )
 def test_a_fault_has_its_place(text: str, pointer: str | None, said: str) -> None:
-    with pytest.raises(StructuredOutputError) as caught:
+    with pytest.raises(StructuredOutputError) as exc_info:
         decode_as(Decision, text)
-    assert (pointer, text) == (caught.value.pointer, caught.value.text)
-    assert str(caught.value).startswith("response does not match Decision: ")
-    assert said in str(caught.value)
+    assert (pointer, text) == (exc_info.value.pointer, exc_info.value.text)
+    assert str(exc_info.value).startswith("response does not match Decision: ")
+    assert said in str(exc_info.value)
 
 
 def test_refused_constraints_are_put_into_words() -> None:

@@ -58,9 +58,9 @@ def own_factory(config: BackendConfig, transport: Transport) -> OwnBackend:
 
 async def test_none_is_configured() -> None:
     async with Registry() as registry:
-        with pytest.raises(NoBackendConfiguredError) as caught:
+        with pytest.raises(NoBackendConfiguredError) as exc_info:
             registry.default()
-        assert "no backend configured; run ctx setup --backend <name>" == str(caught.value)
+        assert "no backend configured; run ctx setup --backend <name>" == str(exc_info.value)
         with pytest.raises(NoBackendConfiguredError):
             registry.resolve()
         assert () == registry.names
@@ -75,12 +75,12 @@ async def test_the_only_one_is_the_default() -> None:
 async def test_one_of_several_is_never_picked() -> None:
     async with Registry([LOCAL, FAST]) as registry:
         for choose in (registry.default, registry.resolve):
-            with pytest.raises(AmbiguousBackendError) as caught:
+            with pytest.raises(AmbiguousBackendError) as exc_info:
                 choose()
-            assert ("local", "fast") == caught.value.names
-            assert "local, fast" in str(caught.value)
-            assert "--backend" in str(caught.value)
-            assert "default_backend" in str(caught.value)
+            assert ("local", "fast") == exc_info.value.names
+            assert "local, fast" in str(exc_info.value)
+            assert "--backend" in str(exc_info.value)
+            assert "default_backend" in str(exc_info.value)
         assert "fast" == registry.resolve("fast").name
 
 
@@ -95,10 +95,10 @@ async def test_the_default_that_was_chosen() -> None:
 async def test_an_unknown_name() -> None:
     async with Registry([LOCAL, FAST]) as registry:
         for use in (registry.resolve, registry.set_default):
-            with pytest.raises(UnknownBackendError) as caught:
+            with pytest.raises(UnknownBackendError) as exc_info:
                 use("slow")
-            assert ("slow", ("local", "fast")) == (caught.value.name, caught.value.names)
-            assert 'unknown backend: "slow"; configured: local, fast' == str(caught.value)
+            assert ("slow", ("local", "fast")) == (exc_info.value.name, exc_info.value.names)
+            assert 'unknown backend: "slow"; configured: local, fast' == str(exc_info.value)
         with pytest.raises(AmbiguousBackendError):
             registry.default()  # a default that is not there has changed nothing
     with pytest.raises(UnknownBackendError, match="configured: none"):
@@ -111,9 +111,9 @@ async def test_the_same_object_every_time() -> None:
 
 
 async def test_a_name_twice() -> None:
-    with pytest.raises(DuplicateBackendError) as caught:
+    with pytest.raises(DuplicateBackendError) as exc_info:
         Registry([LOCAL, FAST, attrs.evolve(LOCAL, endpoint="http://other:1")])
-    assert ("local", 'duplicate backend: "local"; use a different name') == (caught.value.name, str(caught.value))
+    assert ("local", 'duplicate backend: "local"; use a different name') == (exc_info.value.name, str(exc_info.value))
 
 
 async def test_what_a_configuration_raises_comes_with_its_use(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,10 +147,10 @@ async def test_the_built_in_types() -> None:
 
 async def test_an_unknown_type() -> None:
     async with Registry() as registry:
-        with pytest.raises(UnknownBackendTypeError) as caught:
+        with pytest.raises(UnknownBackendTypeError) as exc_info:
             registry.configure(BackendConfig(name="mine", type="own"))
-        assert ("own", registry.types) == (caught.value.type_name, caught.value.types)
-        assert 'unknown backend type: "own"' in str(caught.value)
+        assert ("own", registry.types) == (exc_info.value.type_name, exc_info.value.types)
+        assert 'unknown backend type: "own"' in str(exc_info.value)
         assert () == registry.names
 
 
@@ -163,9 +163,9 @@ async def test_custom_type() -> None:
     assert ("mine", "http://own:1") == (backend.name, backend.endpoint)
     assert "own" == registry.types[-1]
     for name in ("own", "vllm"):
-        with pytest.raises(DuplicateBackendError, match=f'duplicate backend type: "{name}"') as caught:
+        with pytest.raises(DuplicateBackendError, match=f'duplicate backend type: "{name}"') as exc_info:
             registry.register(name, own_factory)
-        assert name == caught.value.name
+        assert name == exc_info.value.name
     await registry.aclose()
     await registry.aclose()
     assert 1 == backend.closed
@@ -237,9 +237,9 @@ async def test_a_file_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nowhere"):
         Registry.from_ctxrc(tmp_path / "nowhere")
     (tmp_path / ".ctxrc").write_text("backends:\n  - name: mine\n    type: own\n")
-    with pytest.raises(UnknownBackendTypeError) as caught:
+    with pytest.raises(UnknownBackendTypeError) as exc_info:
         Registry.from_ctxrc(tmp_path / ".ctxrc")
-    assert 3 == caught.value.line
+    assert 3 == exc_info.value.line
 
 
 async def test_own_types_in_a_file(tmp_path: Path) -> None:
@@ -257,9 +257,9 @@ async def test_closed() -> None:
     for use in (registry.default, registry.resolve, lambda: registry.resolve("local")):
         with pytest.raises(ClosedError):
             use()
-    with pytest.raises(ClosedError) as caught:
+    with pytest.raises(ClosedError) as exc_info:
         await backend.models()
-    assert "local" == caught.value.backend
+    assert "local" == exc_info.value.backend
 
 
 async def test_one_session_for_all(raw_server: RawServerFactory) -> None:
@@ -301,9 +301,9 @@ async def test_the_session_is_closed_whatever_a_backend_does(raw_server: RawServ
     registry.register("stubborn", lambda config, transport: StubbornBackend(config, profile=OWN, transport=transport))
     registry.configure(BackendConfig(name="mine", type="stubborn", endpoint=server.url))
     await registry.default().models()
-    with pytest.raises(ExceptionGroup) as caught:
+    with pytest.raises(ExceptionGroup) as exc_info:
         await registry.aclose()
-    assert isinstance(caught.value.exceptions[0], RuntimeError)
+    assert isinstance(exc_info.value.exceptions[0], RuntimeError)
     assert await server.client_closed()
 
 
@@ -311,9 +311,9 @@ async def test_two_loops_at_once(raw_server: RawServerFactory) -> None:
     server = await raw_server([[answer(200, models_body("m"))]])
     async with open_backend("vllm", endpoint=server.url) as backend:
         await backend.ping()
-        with pytest.raises(EventLoopError) as caught:
+        with pytest.raises(EventLoopError) as exc_info:
             await asyncio.to_thread(lambda: asyncio.run(_ping(backend)))
-    assert "vllm" == caught.value.backend
+    assert "vllm" == exc_info.value.backend
 
 
 async def _ping(backend: Backend) -> None:

@@ -175,9 +175,9 @@ async def test_never_tried_again(
 ) -> None:
     monkeypatch.setattr(retry, "AsyncRetrying", _entered)
     server = Server(clock, error)
-    with pytest.raises(type(error)) as caught:
+    with pytest.raises(type(error)) as exc_info:
         await call(policy(ready_timeout), server, probe=probe)
-    assert error is caught.value
+    assert error is exc_info.value
     assert (1, None, []) == (server.calls, error.waited, clock.slept)
 
 
@@ -251,9 +251,9 @@ async def test_a_probe_of_a_type_without_a_cold_start_does_not(clock: Clock) -> 
 
 async def test_refused_is_an_error_at_once_where_the_type_has_no_cold_start(clock: Clock) -> None:
     server, error = Server(clock, failure := refused()), failure
-    with pytest.raises(APIConnectionError) as caught:
+    with pytest.raises(APIConnectionError) as exc_info:
         await call(policy(None), server)
-    assert error is caught.value
+    assert error is exc_info.value
     assert (1, None, []) == (server.calls, error.waited, clock.slept)
 
 
@@ -303,9 +303,9 @@ async def probes_of(clock: Clock, policy: RetryPolicy) -> list[float]:
 async def test_the_polls_never_pass_the_budget_and_the_last_error_says_how_long(clock: Clock) -> None:
     last = refused()
     server = Server(clock, last)
-    with pytest.raises(APIConnectionError) as caught:
+    with pytest.raises(APIConnectionError) as exc_info:
         await call(policy(0.4), server)
-    assert last is caught.value
+    assert last is exc_info.value
     assert pytest.approx(0.4, abs=1e-4) == sum(clock.slept)  # the last attempt is made at the very end of the budget
     assert len(clock.slept) + 1 == server.calls
     assert max(clock.slept) < 0.2
@@ -315,26 +315,26 @@ async def test_the_polls_never_pass_the_budget_and_the_last_error_says_how_long(
 
 async def test_an_attempt_that_takes_long_leaves_no_time_to_sleep(clock: Clock) -> None:
     server = Server(clock, refused, takes=7.0)
-    with pytest.raises(APIConnectionError) as caught:
+    with pytest.raises(APIConnectionError) as exc_info:
         await call(policy(10.0), server)
     assert pytest.approx([0.05]) == clock.slept[:1]
     assert 2 == server.calls  # the first one counts
-    assert pytest.approx(14.0, abs=0.5) == caught.value.waited
+    assert pytest.approx(14.0, abs=0.5) == exc_info.value.waited
 
 
 async def test_503_seen_and_then_refused_is_a_server_that_died(clock: Clock) -> None:
     server = Server(clock, refused, loading, refused, "answer")
-    with pytest.raises(ServerDiedError) as caught:
+    with pytest.raises(ServerDiedError) as exc_info:
         await call(policy(), server)
     assert 3 == server.calls
-    assert isinstance(caught.value.__cause__, APIConnectionError)
+    assert isinstance(exc_info.value.__cause__, APIConnectionError)
 
 
 async def test_what_went_wrong_after_the_cold_start_is_the_error(clock: Clock) -> None:
     server = Server(clock, refused, loading, ModelLoadFailedError(500, message="failed to load"))
-    with pytest.raises(ModelLoadFailedError) as caught:
+    with pytest.raises(ModelLoadFailedError) as exc_info:
         await call(policy(), server)
-    assert (3, None) == (server.calls, caught.value.waited)
+    assert (3, None) == (server.calls, exc_info.value.waited)
 
 
 # --- the transient budget -------------------------------------------------------------------------
@@ -347,9 +347,9 @@ async def test_what_was_not_processed_is_tried_three_times(
 ) -> None:
     last = busy(status=status)
     server = Server(clock, busy(status=status), busy(status=status), last, "answer")
-    with pytest.raises(APIStatusError) as caught:
+    with pytest.raises(APIStatusError) as exc_info:
         await call(policy(ready_timeout), server)
-    assert last is caught.value
+    assert last is exc_info.value
     assert (3, [0.5, 1.0], None) == (server.calls, clock.slept, last.waited)
 
 

@@ -125,16 +125,16 @@ async def test_the_key_is_in_no_report(
         **settings,  # type: ignore[arg-type]
     )
     async with Registry([config]) as registry:
-        with pytest.raises(kind) as caught:
+        with pytest.raises(kind) as exc_info:
             await use(registry.resolve())
     gc.collect()
     loop.set_debug(False)
-    assert MARK not in report(caught.value)
+    assert MARK not in report(exc_info.value)
     assert MARK not in caplog.text
     requests = [one.getMessage() for one in caplog.records if one.name == "ctxbackends" and one.levelname == "DEBUG"]
     assert requests
     assert all(line.startswith(("GET /v1/models: ", "POST /v1/chat/completions: ")) for line in requests)
-    assert MARK.encode() not in pickle.dumps(caught.value)
+    assert MARK.encode() not in pickle.dumps(exc_info.value)
 
 
 def cut(end: str) -> Script:
@@ -148,18 +148,18 @@ async def test_a_stream_that_is_cut(raw_server: RawServerFactory, caplog: pytest
     for end in ("close", "reset", "refusal"):
         url = (await raw_server([cut(end)])).url
         async with open_backend("vllm", endpoint=url, api_key_env="CANARY") as backend:
-            with pytest.raises(StreamInterruptedError) as caught:
+            with pytest.raises(StreamInterruptedError) as exc_info:
                 await streams(backend)
-        assert MARK not in report(caught.value)
+        assert MARK not in report(exc_info.value)
     assert MARK not in caplog.text
 
 
 async def test_a_stream_that_stalls(raw_server: RawServerFactory) -> None:
     server = await raw_server([[EVENT_STREAM, chunked(event("a")), Do.HANG]])
     async with open_backend("vllm", endpoint=server.url, api_key_env="CANARY", idle_timeout=0.1) as backend:
-        with pytest.raises(APITimeoutError) as caught:
+        with pytest.raises(APITimeoutError) as exc_info:
             await streams(backend)
-    assert MARK not in report(caught.value)
+    assert MARK not in report(exc_info.value)
 
 
 @pytest.mark.parametrize("type_", ["vllm", "anthropic", "openai"])
@@ -185,9 +185,9 @@ async def test_a_key_that_cannot_be_used(
     monkeypatch.setenv("BROKEN_CANARY", canary() + "\n")
     config = BackendConfig(name="a", type="vllm", api_key_env=variable)
     async with Registry([config]) as registry:
-        with pytest.raises(kind) as caught:
+        with pytest.raises(kind) as exc_info:
             registry.resolve()
-    assert MARK not in report(caught.value)
+    assert MARK not in report(exc_info.value)
 
 
 async def test_a_tls_file_that_cannot_be_used_beside_a_key() -> None:
@@ -195,9 +195,9 @@ async def test_a_tls_file_that_cannot_be_used_beside_a_key() -> None:
         name="a", type="vllm", endpoint="https://gpu", api_key_env="CANARY", ca_bundle="/nowhere/ca.pem"
     )
     async with Registry([config]) as registry:
-        with pytest.raises(ConfigError, match="cannot be read") as caught:
+        with pytest.raises(ConfigError, match="cannot be read") as exc_info:
             registry.resolve()
-    assert MARK not in report(caught.value)
+    assert MARK not in report(exc_info.value)
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
@@ -212,9 +212,9 @@ async def test_the_credentials_of_a_proxy(
             monkeypatch.delenv(name, raising=False)
         endpoint = f"{scheme}://gpu.invalid"
         async with open_backend("vllm", endpoint=endpoint, trust_env=True, ready_timeout=0, api_key_env="") as backend:
-            with pytest.raises(APIConnectionError) as caught:
+            with pytest.raises(APIConnectionError) as exc_info:
                 await completes(backend)
             assert MARK not in f"{vars(backend)}"
-        shown = report(caught.value)
+        shown = report(exc_info.value)
         assert MARK not in shown
         assert "Basic " not in shown

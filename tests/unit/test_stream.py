@@ -276,15 +276,15 @@ async def test_events_before_a_failure_are_handed_on_first(parts: list[Part], pr
     async with stream_of(body) as stream:
         assert TextDelta("Hel") == await anext(stream)
         assert TextDelta("lo") == await anext(stream)
-        with pytest.raises(StreamInterruptedError, match=problem) as caught:
+        with pytest.raises(StreamInterruptedError, match=problem) as exc_info:
             await anext(stream)
         assert body.closed  # before the `async with` is left
-        assert PartialCompletion(text="Hello", served_model="m") == caught.value.partial
-        assert "local" == caught.value.backend
+        assert PartialCompletion(text="Hello", served_model="m") == exc_info.value.partial
+        assert "local" == exc_info.value.backend
         for again in (stream.__anext__, stream.completed):
             with pytest.raises(StreamInterruptedError) as repeated:
                 await again()
-            assert caught.value is repeated.value
+            assert exc_info.value is repeated.value
         with pytest.raises(ClosedError):
             _ = stream.completion
 
@@ -297,28 +297,28 @@ async def test_the_partial_answer_holds_the_reasoning_and_the_calls() -> None:
     )
     async with stream_of(ScriptedBody(thinking + calling)) as stream:
         assert ReasoningDelta("Hm.") == await anext(stream)
-        with pytest.raises(StreamInterruptedError) as caught:
+        with pytest.raises(StreamInterruptedError) as exc_info:
             await stream.completed()
-    (call,) = caught.value.partial.tool_calls
-    assert ("Hm.", "f", '{"a') == (caught.value.partial.reasoning, call.name, call.arguments)
+    (call,) = exc_info.value.partial.tool_calls
+    assert ("Hm.", "f", '{"a') == (exc_info.value.partial.reasoning, call.name, call.arguments)
 
 
 async def test_the_connection_that_broke_is_the_cause() -> None:
     error = broken()
     async with stream_of(ScriptedBody(event("Hel"), error)) as stream:
-        with pytest.raises(StreamInterruptedError) as caught:
+        with pytest.raises(StreamInterruptedError) as exc_info:
             await stream.completed()
-    assert error is caught.value.__cause__
+    assert error is exc_info.value.__cause__
     assert isinstance(error.__cause__, aiohttp.ClientPayloadError)
 
 
 async def test_what_says_more_than_that_the_stream_broke_is_the_cause() -> None:
     body = ScriptedBody(event("Hel"), b"data: " + b"x" * (9 * 1024 * 1024))
     async with stream_of(body) as stream:
-        with pytest.raises(StreamInterruptedError, match="larger than") as caught:
+        with pytest.raises(StreamInterruptedError, match="larger than") as exc_info:
             await stream.completed()
-    assert isinstance(caught.value.__cause__, ResponseTooLargeError)
-    assert "Hel" == caught.value.partial.text
+    assert isinstance(exc_info.value.__cause__, ResponseTooLargeError)
+    assert "Hel" == exc_info.value.partial.text
 
 
 async def test_another_model_ends_the_stream_before_its_events_are_handed_on() -> None:
@@ -331,9 +331,9 @@ async def test_another_model_ends_the_stream_before_its_events_are_handed_on() -
     body = ScriptedBody(sse("Hello", model="other"))
     async with stream_of(body, check_model=check) as stream:
         for _ in range(2):
-            with pytest.raises(ModelMismatchError) as caught:
+            with pytest.raises(ModelMismatchError) as exc_info:
                 await anext(stream)
-        assert "local" == caught.value.backend
+        assert "local" == exc_info.value.backend
         assert body.closed
     assert ["other"] == asked
 
@@ -364,13 +364,13 @@ async def test_the_model_is_looked_at_once() -> None:
 
 
 async def timed_out(stream: ChatStream) -> APITimeoutError:
-    with pytest.raises(APITimeoutError) as caught:
+    with pytest.raises(APITimeoutError) as exc_info:
         await stream.completed()
     with pytest.raises(APITimeoutError) as again:
         await stream.completed()
-    assert caught.value is again.value
-    assert "local" == caught.value.backend
-    return caught.value
+    assert exc_info.value is again.value
+    assert "local" == exc_info.value.backend
+    return exc_info.value
 
 
 async def test_first_token_timeout() -> None:
@@ -463,11 +463,11 @@ async def test_a_stream_without_an_end_does_not_fill_the_memory(monkeypatch: pyt
     body = ScriptedBody(*[event("a") for _ in range(100)])
     events = []
     async with stream_of(body) as stream:
-        with pytest.raises(StreamInterruptedError) as caught:
+        with pytest.raises(StreamInterruptedError) as exc_info:
             async for one in stream:
                 events.append(one)
-    assert isinstance(caught.value.__cause__, ResponseTooLargeError)
-    assert ("a" * len(events), 2000) == (caught.value.partial.text, caught.value.__cause__.limit)
+    assert isinstance(exc_info.value.__cause__, ResponseTooLargeError)
+    assert ("a" * len(events), 2000) == (exc_info.value.partial.text, exc_info.value.__cause__.limit)
     assert body.closed
 
 
@@ -664,11 +664,11 @@ async def test_a_server_that_goes_away(end: Do, raw_server: RawServerFactory, ba
     backend = await backend_of(server)
     async with backend.stream("Hi") as stream:
         assert TextDelta("Hel") == await anext(stream)
-        with pytest.raises(StreamInterruptedError) as caught:
+        with pytest.raises(StreamInterruptedError) as exc_info:
             await anext(stream)
-    assert "Hel" == caught.value.partial.text
-    assert isinstance(caught.value.__cause__, APIConnectionError)
-    assert (backend.name, backend.endpoint) == (caught.value.backend, caught.value.endpoint)
+    assert "Hel" == exc_info.value.partial.text
+    assert isinstance(exc_info.value.__cause__, APIConnectionError)
+    assert (backend.name, backend.endpoint) == (exc_info.value.backend, exc_info.value.endpoint)
     assert 1 == len(server.requests)
 
 
@@ -678,10 +678,10 @@ async def test_what_came_together_with_the_break_is_handed_on(
     for _ in range(5):
         server = await raw_server([[EVENT_STREAM + chunked(event("Hel")), Do.CLOSE]])
         backend = await backend_of(server)
-        with pytest.raises(StreamInterruptedError) as caught:
+        with pytest.raises(StreamInterruptedError) as exc_info:
             async with backend.stream("Hi") as stream:
                 await stream.completed()
-        assert "Hel" == caught.value.partial.text
+        assert "Hel" == exc_info.value.partial.text
 
 
 async def hold_the_clock(until: Callable[[], bool], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -719,16 +719,16 @@ async def test_a_silent_server_is_not_waited_for_for_ever(
     server = await raw_server([script])
     backend = await backend_of(server, **settings)
     moving = asyncio.create_task(hold_the_clock(lambda: bool(server.requests), monkeypatch))
-    with pytest.raises(APITimeoutError) as caught:
+    with pytest.raises(APITimeoutError) as exc_info:
         async with backend.stream("Hi") as stream:
             await stream.completed()
     await moving
     key = "timeout" if phase == "total" else f"{phase}_timeout"
     assert (phase, 0.05, key, "vllm") == (
-        caught.value.phase,
-        caught.value.limit,
-        caught.value.key,
-        caught.value.backend,
+        exc_info.value.phase,
+        exc_info.value.limit,
+        exc_info.value.key,
+        exc_info.value.backend,
     )
     assert await server.client_closed()
     assert 1 == len(server.requests)
@@ -757,6 +757,6 @@ async def test_a_late_consumer_of_a_silent_server_is_told_so(
     backend = await backend_of(server, first_token_timeout=0.1, timeout=60.0)
     async with backend.stream("Hi") as stream:
         await asyncio.sleep(0.15)
-        with pytest.raises(APITimeoutError) as caught:
+        with pytest.raises(APITimeoutError) as exc_info:
             await stream.completed()
-    assert "first_token" == caught.value.phase
+    assert "first_token" == exc_info.value.phase

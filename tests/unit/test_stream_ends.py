@@ -66,9 +66,9 @@ async def test_a_stream_ends_when_its_registry_closes() -> None:
             reading = asyncio.create_task(stream.completed())
             await asyncio.sleep(0.05)  # it waits for the next event
             await registry.aclose()
-            with pytest.raises(StreamInterruptedError) as caught:
+            with pytest.raises(StreamInterruptedError) as exc_info:
                 await asyncio.wait_for(reading, 5)
-    assert "a" == caught.value.partial.text
+    assert "a" == exc_info.value.partial.text
 
 
 async def test_a_borrowed_session_that_raises_for_a_status_leaves_the_status_to_us() -> None:

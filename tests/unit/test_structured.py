@@ -159,23 +159,23 @@ async def test_a_type_that_json_cannot_hold_sends_nothing() -> None:
 
 @pytest.mark.parametrize("reason", ["length", "content_filter"])
 async def test_a_cut_answer_is_no_value_even_where_it_is_whole_json(reason: FinishReason) -> None:
-    with pytest.raises(IncompleteOutputError) as caught:
+    with pytest.raises(IncompleteOutputError) as exc_info:
         await extracted(Decision, ANSWER, reason)
-    assert (reason, ANSWER) == (caught.value.finish_reason, caught.value.text)
-    assert isinstance(caught.value, StructuredOutputError)
-    assert isinstance(caught.value, BackendError)
+    assert (reason, ANSWER) == (exc_info.value.finish_reason, exc_info.value.text)
+    assert isinstance(exc_info.value, StructuredOutputError)
+    assert isinstance(exc_info.value, BackendError)
 
 
 async def test_a_refusal() -> None:
-    with pytest.raises(StructuredOutputError, match="the model refused: I cannot") as caught:
+    with pytest.raises(StructuredOutputError, match="the model refused: I cannot") as exc_info:
         await extracted(Decision, ANSWER, refusal="I cannot")
-    assert "I cannot" == caught.value.text
+    assert "I cannot" == exc_info.value.text
 
 
 async def test_a_tool_call() -> None:
-    with pytest.raises(StructuredOutputError, match="called a tool") as caught:
+    with pytest.raises(StructuredOutputError, match="called a tool") as exc_info:
         await extracted(Decision, ANSWER, "tool_calls", tool_calls=(ToolCall("1", "f", "{}"),))
-    assert ANSWER == caught.value.text
+    assert ANSWER == exc_info.value.text
 
 
 @pytest.mark.parametrize(
@@ -197,10 +197,10 @@ async def test_a_tool_call() -> None:
     ],
 )
 async def test_answer_does_not_match_the_type(target: type[Any], text: str, pointer: str | None) -> None:
-    with pytest.raises(StructuredOutputError, match="response does not match") as caught:
+    with pytest.raises(StructuredOutputError, match="response does not match") as exc_info:
         await extracted(target, text)
-    assert (pointer, text) == (caught.value.pointer, caught.value.text)
-    assert not isinstance(caught.value, IncompleteOutputError)
+    assert (pointer, text) == (exc_info.value.pointer, exc_info.value.text)
+    assert not isinstance(exc_info.value, IncompleteOutputError)
 
 
 # --- over a real backend --------------------------------------------------------------------------
@@ -230,8 +230,8 @@ async def test_a_server_that_would_ignore_the_schema(raw_server: RawServerFactor
 
 
 async def test_a_refusal_on_the_wire(raw_server: RawServerFactory) -> None:
-    caught = json.dumps({"choices": [{"index": 0, "delta": {"refusal": "No."}, "finish_reason": "stop"}]})
-    server = await raw_server([[answer(200, f"data: {caught}\n\n".encode())]])
+    exc_info = json.dumps({"choices": [{"index": 0, "delta": {"refusal": "No."}, "finish_reason": "stop"}]})
+    server = await raw_server([[answer(200, f"data: {exc_info}\n\n".encode())]])
     async with open_backend("vllm", endpoint=server.url, default_model="m") as backend:
         with pytest.raises(StructuredOutputError, match=r"refused: No\."):
             await extract(backend, Decision, "We chose YAML.")

@@ -82,11 +82,11 @@ async def listed(server: RawServer, **settings: Any) -> list[str]:
 
 async def refused(server: RawServer, **settings: str) -> APIConnectionError:
     """The one permanent error; nothing of a request arrived."""
-    with pytest.raises(APIConnectionError) as caught:
+    with pytest.raises(APIConnectionError) as exc_info:
         await listed(server, **settings)
-    assert (True, False, False) == (caught.value.permanent, caught.value.sent, caught.value.refused)
+    assert (True, False, False) == (exc_info.value.permanent, exc_info.value.sent, exc_info.value.refused)
     assert [] == server.requests
-    return caught.value
+    return exc_info.value
 
 
 # --- the server's certificate ---------------------------------------------------------------------
@@ -209,12 +209,12 @@ class AlertingServer:
 async def test_missing_client_certificate(authority: Authority, version: ssl.TLSVersion) -> None:
     with AlertingServer(demanding(authority, version)) as server:
         async with open_backend("vllm", endpoint=server.url, ca_bundle=authority.bundle) as backend:
-            with pytest.raises(APIConnectionError) as caught:
+            with pytest.raises(APIConnectionError) as exc_info:
                 await backend.models()
-        assert (True, False, TRIED[version]) == (caught.value.permanent, caught.value.refused, server.handshakes)
-    assert "TLS handshake failed: the server " in caught.value.problem
-    assert "require" in caught.value.problem
-    assert "client_cert" in caught.value.problem
+        assert (True, False, TRIED[version]) == (exc_info.value.permanent, exc_info.value.refused, server.handshakes)
+    assert "TLS handshake failed: the server " in exc_info.value.problem
+    assert "require" in exc_info.value.problem
+    assert "client_cert" in exc_info.value.problem
 
 
 @VERSIONS
@@ -226,9 +226,9 @@ async def test_a_client_certificate_of_another_ca(
     settings: dict[str, Any] = {"ca_bundle": authority.bundle, "client_cert": str(tmp_path / "other.pem")}
     with AlertingServer(demanding(authority, version)) as server:
         async with open_backend("vllm", endpoint=server.url, **settings) as backend:
-            with pytest.raises(APIConnectionError, match="does not know the CA of the client certificate") as caught:
+            with pytest.raises(APIConnectionError, match="does not know the CA of the client certificate") as exc_info:
                 await backend.models()
-        assert (True, False, TRIED[version]) == (caught.value.permanent, caught.value.refused, server.handshakes)
+        assert (True, False, TRIED[version]) == (exc_info.value.permanent, exc_info.value.refused, server.handshakes)
 
 
 @VERSIONS
@@ -238,9 +238,9 @@ async def test_server_closes_during_the_handshake(
     server = await raw_server([MODELS], tls=demanding(authority, version))
     with pytest.raises(
         APIConnectionError, match=r"the server may require a client certificate \(client_cert\)"
-    ) as caught:
+    ) as exc_info:
         await listed(server, ca_bundle=authority.bundle)
-    assert ([], False) == (server.requests, caught.value.refused)
+    assert ([], False) == (server.requests, exc_info.value.refused)
 
 
 # --- files that cannot be used --------------------------------------------------------------------
@@ -304,13 +304,13 @@ async def test_a_file_that_cannot_be_used(
     }
     config = BackendConfig(name="gpu", type="vllm", endpoint="https://gpu:8000", **named)  # type: ignore[arg-type]
     async with Registry([config]) as registry:
-        with pytest.raises(ConfigError) as caught:
+        with pytest.raises(ConfigError) as exc_info:
             registry.resolve()
         (status,) = await registry.statuses()
-    assert (key, "gpu") == (caught.value.key, caught.value.backend)
-    assert message.replace("{}", str(folder)) in caught.value.problem
-    assert caught.value.__cause__ is caught.value.__context__ is None
-    assert ("error", str(caught.value)) == (status.state, status.problem)
+    assert (key, "gpu") == (exc_info.value.key, exc_info.value.backend)
+    assert message.replace("{}", str(folder)) in exc_info.value.problem
+    assert exc_info.value.__cause__ is exc_info.value.__context__ is None
+    assert ("error", str(exc_info.value)) == (status.state, status.problem)
 
 
 def test_no_passphrase_is_asked_for_on_the_terminal(folder: Path) -> None:
@@ -349,15 +349,15 @@ def test_the_context_verifies(authority: Authority) -> None:
 @pytest.mark.parametrize("field", ["ca_bundle", "client_cert"])
 @pytest.mark.parametrize("place", [{"endpoint": "http://gpu:1"}, {}, {"model_path": "/m.gguf"}])
 def test_tls_without_tls(field: str, place: dict[str, str]) -> None:
-    with pytest.raises(ConfigError, match="requires an https:// endpoint") as caught:
+    with pytest.raises(ConfigError, match="requires an https:// endpoint") as exc_info:
         BackendConfig(name="a", type="llamacpp", **place, **{field: "/x.pem"})  # type: ignore[arg-type]
-    assert field == caught.value.key
+    assert field == exc_info.value.key
 
 
 def test_a_key_without_its_certificate() -> None:
-    with pytest.raises(ConfigError, match="requires client_cert") as caught:
+    with pytest.raises(ConfigError, match="requires client_cert") as exc_info:
         BackendConfig(name="a", type="vllm", endpoint="https://gpu", client_key="/x.key")
-    assert "client_key" == caught.value.key
+    assert "client_key" == exc_info.value.key
 
 
 async def test_the_default_endpoint_of_an_own_type_without_tls(authority: Authority) -> None:
@@ -365,9 +365,9 @@ async def test_the_default_endpoint_of_an_own_type_without_tls(authority: Author
     own = Profile(type="own", default_endpoint="http://own:1")
     for field, path in (("ca_bundle", authority.bundle), ("client_cert", authority.both)):
         config = BackendConfig(name="a", type="own", **{field: path})  # type: ignore[arg-type]
-        with pytest.raises(ConfigError, match="requires an https:// endpoint") as caught:
+        with pytest.raises(ConfigError, match="requires an https:// endpoint") as exc_info:
             HTTPBackend(config, profile=own, transport=transport)
-        assert field == caught.value.key
+        assert field == exc_info.value.key
     await transport.aclose()
 
 

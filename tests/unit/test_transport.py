@@ -127,9 +127,9 @@ async def test_a_body_over_the_limit(
     monkeypatch.setattr(aiohttp_body, "MAX_BODY_BYTES", 10)
     server = await raw_server([[answer(200, b"0123456789")], [answer(200, b"0123456789a" * 2)[:-1], Do.HANG]])
     assert b"0123456789" == (await send(transport, server.url)).body
-    with pytest.raises(ResponseTooLargeError) as caught:
+    with pytest.raises(ResponseTooLargeError) as exc_info:
         await send(transport, server.url)
-    assert 10 == caught.value.limit
+    assert 10 == exc_info.value.limit
     assert await server.client_closed()
 
 
@@ -138,16 +138,16 @@ async def test_a_body_over_the_limit(
 
 async def test_refused(transport: Transport, refusing_url: str) -> None:
     for request in (send, open_stream):
-        with pytest.raises(APIConnectionError, match=r"^connection refused$") as caught:
+        with pytest.raises(APIConnectionError, match=r"^connection refused$") as exc_info:
             await request(transport, refusing_url)
-        assert {"refused"} == facts(caught.value)
-        assert isinstance(caught.value.__cause__, aiohttp.ClientConnectorError)
+        assert {"refused"} == facts(exc_info.value)
+        assert isinstance(exc_info.value.__cause__, aiohttp.ClientConnectorError)
 
 
 async def test_refused_on_every_address_of_a_name(transport: Transport, refusing_url: str) -> None:
-    with pytest.raises(APIConnectionError) as caught:
+    with pytest.raises(APIConnectionError) as exc_info:
         await send(transport, refusing_url.replace("127.0.0.1", "localhost"))
-    assert {"refused"} == facts(caught.value)
+    assert {"refused"} == facts(exc_info.value)
 
 
 async def test_another_failure_to_connect_is_not_refused(
@@ -157,9 +157,9 @@ async def test_another_failure_to_connect_is_not_refused(
         raise OSError(101, "Network is unreachable")
 
     monkeypatch.setattr("aiohttp.connector.aiohappyeyeballs.start_connection", unreachable)
-    with pytest.raises(APIConnectionError, match="Network is unreachable") as caught:
+    with pytest.raises(APIConnectionError, match="Network is unreachable") as exc_info:
         await send(transport, refusing_url)
-    assert set() == facts(caught.value)
+    assert set() == facts(exc_info.value)
 
 
 async def test_a_name_that_does_not_resolve(transport: Transport, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,22 +167,22 @@ async def test_a_name_that_does_not_resolve(transport: Transport, monkeypatch: p
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", unknown)
-    with pytest.raises(APIConnectionError, match=r"does not resolve \(.*not known\)") as caught:
+    with pytest.raises(APIConnectionError, match=r"does not resolve \(.*not known\)") as exc_info:
         await send(transport, "http://nothing.invalid:8000")
-    assert {"permanent"} == facts(caught.value)
+    assert {"permanent"} == facts(exc_info.value)
 
 
 async def test_an_invalid_url(transport: Transport) -> None:
-    with pytest.raises(APIConnectionError, match="the URL is invalid") as caught:
+    with pytest.raises(APIConnectionError, match="the URL is invalid") as exc_info:
         await send(transport, "http://[::")
-    assert {"permanent"} == facts(caught.value)
+    assert {"permanent"} == facts(exc_info.value)
 
 
 async def test_plain_http_where_tls_is_expected(transport: Transport) -> None:
     listening = await asyncio.start_server(_answer_plainly, "127.0.0.1", 0)
-    with pytest.raises(APIConnectionError, match="TLS handshake failed") as caught:
+    with pytest.raises(APIConnectionError, match="TLS handshake failed") as exc_info:
         await send(transport, f"https://127.0.0.1:{listening.sockets[0].getsockname()[1]}")
-    assert {"permanent"} == facts(caught.value)
+    assert {"permanent"} == facts(exc_info.value)
     listening.close()
 
 
@@ -202,19 +202,19 @@ def test_a_certificate_that_does_not_verify() -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "problem", "caught"),
+    ("number", "problem", "exc_info"),
     [
         (errno.ECONNREFUSED, "connection refused", True),
         (errno.ECONNRESET, "Connection reset by peer", False),  # it stopped listening just then
         (errno.EHOSTUNREACH, "No route to host", False),
     ],
 )
-def test_why_there_is_no_connection(number: int, problem: str, caught: bool) -> None:
+def test_why_there_is_no_connection(number: int, problem: str, exc_info: bool) -> None:
     inner = OSError(number, "Connect call failed ('10.0.0.1', 80)")  # as asyncio words it, whatever the reason
     key = ConnectionKey("10.0.0.1", 80, False, True, None, None, None)
     translated = translate(aiohttp.ClientConnectorError(key, inner), reused=False, started=False)
     assert isinstance(translated, APIConnectionError)
-    assert (problem, caught, False) == (translated.problem, translated.refused, translated.sent)
+    assert (problem, exc_info, False) == (translated.problem, translated.refused, translated.sent)
 
 
 def test_a_failure_that_nobody_knows_is_no_valid_answer() -> None:
@@ -232,13 +232,13 @@ def test_another_end_of_the_connection_may_have_been_processed() -> None:
 async def test_no_connection_in_time(transport: Transport, refusing_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("aiohttp.connector.aiohappyeyeballs.start_connection", _never)
     for unlimited in (5.0, None):
-        with pytest.raises(APITimeoutError) as caught:
+        with pytest.raises(APITimeoutError) as exc_info:
             await send(transport, refusing_url, connect=0.02, total=unlimited)
-        assert ("connect", 0.02, "connect_timeout") == (caught.value.phase, caught.value.limit, caught.value.key)
-        assert isinstance(caught.value, TimeoutError)
-    with pytest.raises(APITimeoutError) as caught:
+        assert ("connect", 0.02, "connect_timeout") == (exc_info.value.phase, exc_info.value.limit, exc_info.value.key)
+        assert isinstance(exc_info.value, TimeoutError)
+    with pytest.raises(APITimeoutError) as exc_info:
         await transport.open(refusing_url, POST, headers={}, timeouts=RequestTimeouts(connect=0.02))
-    assert "connect" == caught.value.phase
+    assert "connect" == exc_info.value.phase
 
 
 async def _never(**_: object) -> None:
@@ -248,9 +248,9 @@ async def _never(**_: object) -> None:
 @pytest.mark.parametrize("script", [[Do.HANG], [answer(200, b"12345")[:-1], Do.HANG]], ids=["silent", "in the body"])
 async def test_no_whole_answer_in_time(transport: Transport, raw_server: RawServerFactory, script: Script) -> None:
     server = await raw_server([script])
-    with pytest.raises(APITimeoutError) as caught:
+    with pytest.raises(APITimeoutError) as exc_info:
         await send(transport, server.url, total=0.05, total_key="first_token_timeout")
-    assert ("total", 0.05, "first_token_timeout") == (caught.value.phase, caught.value.limit, caught.value.key)
+    assert ("total", 0.05, "first_token_timeout") == (exc_info.value.phase, exc_info.value.limit, exc_info.value.key)
     assert await server.client_closed()
     assert 1 == len(server.requests)
 
@@ -276,9 +276,9 @@ async def test_the_server_closes(
     transport: Transport, raw_server: RawServerFactory, script: Script, problem: str, request_: HTTPRequest
 ) -> None:
     server = await raw_server([script])
-    with pytest.raises(APIConnectionError) as caught:
+    with pytest.raises(APIConnectionError) as exc_info:
         await send(transport, server.url, request_)
-    assert (problem, {"sent"}) == (str(caught.value), facts(caught.value))
+    assert (problem, {"sent"}) == (str(exc_info.value), facts(exc_info.value))
     if request_ is POST:  # aiohttp itself asks a second time with a GET, which changes nothing
         assert 1 == len(server.requests)
 
@@ -286,9 +286,9 @@ async def test_the_server_closes(
 @pytest.mark.parametrize("read", [send, open_stream])
 async def test_what_is_compressed_is_refused(read: Any, transport: Transport, raw_server: RawServerFactory) -> None:
     server = await raw_server([[answer(200, b"1234", Content_Encoding="gzip")]])
-    with pytest.raises(MalformedResponseError) as caught:
+    with pytest.raises(MalformedResponseError) as exc_info:
         await read(transport, server.url, POST)
-    assert "the response is compressed ('gzip'), although the request did not allow it" == str(caught.value)
+    assert "the response is compressed ('gzip'), although the request did not allow it" == str(exc_info.value)
 
 
 @pytest.mark.parametrize("end", [Do.CLOSE, Do.RESET, Do.HANG])
@@ -308,9 +308,9 @@ async def test_a_reset_in_the_body(transport: Transport, raw_server: RawServerFa
     stream = await open_stream(transport, server.url)
     assert isinstance(stream, ByteStream)
     assert b"1234" == await stream.read_chunk()
-    with pytest.raises(APIConnectionError) as caught:
+    with pytest.raises(APIConnectionError) as exc_info:
         await stream.read_chunk()
-    assert {"sent"} == facts(caught.value)
+    assert {"sent"} == facts(exc_info.value)
     stream.close()
 
 
@@ -326,9 +326,9 @@ async def test_what_is_no_http(transport: Transport, raw_server: RawServerFactor
 
 async def test_a_failed_parse_keeps_no_key(transport: Transport, raw_server: RawServerFactory) -> None:
     server = await raw_server([[b"SSH-2.0-OpenSSH_9.6\r\n\r\n", Do.CLOSE]])
-    with pytest.raises(MalformedResponseError) as caught:
+    with pytest.raises(MalformedResponseError) as exc_info:
         await send(transport, server.url, Authorization="Bearer sk-very-secret")
-    cause = caught.value.__cause__
+    cause = exc_info.value.__cause__
     assert isinstance(cause, aiohttp.ClientResponseError)
     assert "sk-very-secret" not in repr(cause)
     assert "sk-very-secret" not in str(vars(cause))
@@ -426,11 +426,11 @@ async def test_a_new_connection_that_is_closed_as_well_ends_it(
 ) -> None:
     server = await raw_server([[OK], [end]], [[end]])
     await send(transport, server.url)
-    with pytest.raises(APIConnectionError) as caught:
+    with pytest.raises(APIConnectionError) as exc_info:
         await read(transport, server.url)
-    assert (BEFORE, {"sent"}) == (str(caught.value), facts(caught.value))
-    assert isinstance(caught.value.__context__, aiohttp.ClientError)
-    assert not isinstance(caught.value.__context__.__context__, APIConnectionError)
+    assert (BEFORE, {"sent"}) == (str(exc_info.value), facts(exc_info.value))
+    assert isinstance(exc_info.value.__context__, aiohttp.ClientError)
+    assert not isinstance(exc_info.value.__context__.__context__, APIConnectionError)
     assert [0, 0, 1] == server.places
 
 
@@ -459,9 +459,9 @@ async def test_a_reused_connection_that_breaks_within_the_answer_is_not(
     for broken in (b"HTTP/1.1 200 OK\r\nContent-Le", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n1234"):
         server = await raw_server([[OK], [broken, Do.CLOSE]])
         await send(transport, server.url)
-        with pytest.raises(APIConnectionError) as caught:
+        with pytest.raises(APIConnectionError) as exc_info:
             await send(transport, server.url)
-        assert {"sent"} == facts(caught.value)
+        assert {"sent"} == facts(exc_info.value)
 
 
 async def test_a_stream_closed_early_ends_its_connection(transport: Transport, raw_server: RawServerFactory) -> None:
