@@ -26,7 +26,7 @@ from ctxbackends._http.errors import strip_tracebacks
 from ctxbackends._http.headers import CheckedHeaders
 from ctxbackends._http.proxy import DIRECT, Route, find_proxy_route
 from ctxbackends._http.tls import build_tls_context
-from ctxbackends._http.transport import RequestTimeouts, Transport
+from ctxbackends._http.transport import Pool, RequestTimeouts, Transport
 from ctxbackends._profiles.profile import Profile
 from ctxbackends._util.secrets import MaskedHeaders, Secret
 from ctxbackends._wire.base import Codec, HTTPRequest, HTTPResponse
@@ -201,13 +201,15 @@ class RequestSender:
             self._base_url = await self.launcher.start()
         url = self._base_url + _check_path(request.path)
         release = await self._acquire_slot() if acquire_slot and not self.limiter.is_unlimited else None
+        pool: Pool = "generations" if acquire_slot else "probes" if request.method == "GET" else "none"
         sent_at = time.monotonic()
         status: int | None = None
         try:
-            # A probe leaves no connection in the pool. A generation on a reused connection that is closed without a
-            # response looks like one on a stale connection, and would be retried.
+            # A generation on a reused connection that is closed without a response looks like one on a stale
+            # connection, and would be retried. So probes, several a second at a cold start, share no connection with
+            # generations, and commands reuse none.
             response = await self._transport.send(
-                url, request, headers=headers, timeouts=timeouts, route=self._route, keep=acquire_slot
+                url, request, headers=headers, timeouts=timeouts, route=self._route, pool=pool
             )
             status = response.status
         except APIConnectionError as error:

@@ -11,7 +11,7 @@ import functools
 import ssl
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import aiohttp
 import attrs
@@ -40,6 +40,16 @@ KEEPALIVE_SECONDS = 4.0
 
 A POST on a connection that closes at that moment is lost, and aiohttp does not retry a POST.
 """
+
+Pool: TypeAlias = Literal["generations", "probes", "none"]
+"""Which connections a request may reuse. If one pooled connection was closed, others may be closed too, so the retry
+uses none."""
+
+_POOLING: Mapping[Pool, Mapping[str, Any]] = {
+    "generations": {"keepalive_timeout": KEEPALIVE_SECONDS},
+    "probes": {"keepalive_timeout": KEEPALIVE_SECONDS},
+    "none": {"force_close": True},
+}
 
 
 @attrs.frozen(kw_only=True)
@@ -79,7 +89,7 @@ class Transport:
         self._borrowed = session
         self.airgap = airgap
         self._session: aiohttp.ClientSession | None = None
-        self._fresh: aiohttp.ClientSession | None = None
+        self._other_sessions: dict[Pool, aiohttp.ClientSession] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._guard: AsyncGenerator[None, None] | None = None
         self._closed = False
@@ -127,7 +137,7 @@ class Transport:
         headers: Mapping[str, str],
         timeouts: RequestTimeouts,
         route: Route = DIRECT,
-        keep: bool = True,
+        pool: Pool = "generations",
     ) -> HTTPResponse:
         """Send one request and return its whole response, whatever its status.
 
@@ -137,14 +147,15 @@ class Transport:
             headers: CheckedHeaders are sent alone. Others are checked first, and sent with those of the request.
             timeouts: The timeouts.
             route: How to reach the server.
-            keep: Return the connection to the pool.
+            pool: The connections to reuse.
 
         Raises:
             APIConnectionError: The connection failed.
             APITimeoutError: The phase ``connect`` or ``total`` timed out.
             ResponseTooLargeError: The response exceeds the limit.
         """
-        session = (self._current_session() or await self._ready_session()) if keep else await self._fresh_session()
+        session = self._current_session() if pool == "generations" else None
+        session = session or await self._pool_session(pool)
         while True:
             try:
                 with self._deadlines.limit(timeouts.total), RequestContext(route, timeouts.connect) as context:
@@ -166,7 +177,7 @@ class Transport:
                 raise APITimeoutError("total", timeouts.total or 0.0, key=timeouts.total_key) from strip_tracebacks(
                     error
                 )
-            session = await self._fresh_session()
+            session = await self._pool_session("none")
 
     async def open(
         self,
@@ -194,7 +205,7 @@ class Transport:
                 raise context.airgap_error  # suppressed by the context; every other path has left
             except StaleConnectionError:
                 pass
-            session = await self._fresh_session()
+            session = await self._pool_session("none")
 
     def _request(
         self,
@@ -242,20 +253,20 @@ class Transport:
         loop = asyncio.get_running_loop()
         if self._session is not None and self._loop is loop and not self._session.closed:
             return self._session
-        self._session, self._fresh = self._new_session(keepalive_timeout=KEEPALIVE_SECONDS), None
+        self._session, self._other_sessions = self._new_session(**_POOLING["generations"]), {}
         self._loop = loop
         self._guard = _close_with_loop(self)
         await anext(self._guard)
         return self._session
 
-    async def _fresh_session(self) -> aiohttp.ClientSession:
-        """Return a session that pools no connections: if one pooled connection was closed, others may be closed too."""
+    async def _pool_session(self, pool: Pool) -> aiohttp.ClientSession:
+        """Return the session of ``pool``. A borrowed session has one pool for all."""
         session = await self._ready_session()
-        if session is self._borrowed:
+        if pool == "generations" or session is self._borrowed:
             return session
-        if self._fresh is None:
-            self._fresh = self._new_session(force_close=True)
-        return self._fresh
+        if pool not in self._other_sessions:
+            self._other_sessions[pool] = self._new_session(**_POOLING[pool])
+        return self._other_sessions[pool]
 
     def _new_session(self, **pooling: Any) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
@@ -288,7 +299,8 @@ class Transport:
 
     async def close_sessions(self) -> None:
         """Close the sessions. Also called at the end of the loop."""
-        sessions, self._session, self._fresh = (self._session, self._fresh), None, None
+        sessions = [self._session, *self._other_sessions.values()]
+        self._session, self._other_sessions = None, {}
         for session in sessions:
             if session is not None:
                 await session.close()

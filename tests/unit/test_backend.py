@@ -598,13 +598,32 @@ async def test_generation_does_not_reuse_the_connection_of_a_probe(
     type_: str, make: Make, raw_server: RawServerFactory
 ) -> None:
     """So one that is closed without an answer is not sent again."""
-    looks = [[[answer(200, body)]] for _, body in listing(type_, "m")]
-    server = await raw_server(*looks, [[Do.CLOSE]])
+    probes = [[answer(200, body)] for _, body in listing(type_, "m")]
+    server = await raw_server(probes, [[Do.CLOSE]])
     backend = make(type_, endpoint=server.url)
     await backend.models()
     with pytest.raises(APIConnectionError):
         await backend.complete("Hi")
-    assert [*range(len(looks)), len(looks)] == server.places
+    assert [*[0 for _ in probes], 1] == server.places
+
+
+async def test_the_probes_of_a_cold_start_share_a_connection(make: Make, raw_server: RawServerFactory) -> None:
+    loading = answer(503, b'{"error":{"message":"Loading model","type":"unavailable_error"}}')
+    (_, body), *_ = listing("llamacpp", "m")
+    server = await raw_server([[loading], [loading], [answer(200, body)]])
+    await make("llamacpp", endpoint=server.url).wait_ready()
+    assert [0, 0, 0] == server.places
+
+
+async def test_a_command_reuses_no_connection(make: Make, raw_server: RawServerFactory) -> None:
+    """One that is closed without a response may have been processed."""
+    loaded = answer(200, b'{"data":[{"id":"m","status":{"value":"loaded"}}]}')
+    server = await raw_server([[loaded]], [[Do.CLOSE]])
+    backend = make("llamacpp", endpoint=server.url, default_model="m")
+    await backend.models()
+    with pytest.raises(APIConnectionError):
+        await backend.load()
+    assert (["/v1/models", "/models/load"], [0, 1]) == (server.paths, server.places)
 
 
 async def test_the_stream_of_a_server_that_closes_after_it_says_so(make: Make, raw_server: RawServerFactory) -> None:

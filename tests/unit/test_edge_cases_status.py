@@ -57,7 +57,7 @@ def routed(state: str, **more: Any) -> bytes:
 
 async def test_load_waits_for_the_router(raw_server: RawServerFactory) -> None:
     done = [[answer(200, b'{"success":true}')]]
-    server = await raw_server(done, *([[answer(200, routed(state))]] for state in ("loading", "loading", "loaded")))
+    server = await raw_server(done, [[answer(200, routed(state))] for state in ("loading", "loading", "loaded")])
     progress: list[Any] = []
     async with open_backend("llamacpp", endpoint=server.url, default_model="m") as backend:
         await backend.load(on_progress=progress.append)
