@@ -96,7 +96,7 @@ class Run:
                     sample.update(self._ready(name))
         if "commands" in names and SDK in self._environments:
             with self._noted("commands", SDK, number) as sample:
-                sample.update(_commands(self._environments[SDK]))
+                sample.update(_commands())
 
     def _cold(self, names: Sequence[str]) -> None:
         if "cold" in names and SDK in self._environments:
@@ -210,12 +210,13 @@ def _check(text: str, sample: Sample) -> None:
         raise ChildError(f"{len(text)} characters were sent, and {sample['characters']} read, or others than those")
 
 
-def _commands(sdk: Environment) -> Sample:
-    """CPU seconds of each command: the median of some runs, one after the other in turn."""
+def _commands() -> Sample:
+    """CPU seconds of each command: the median of some runs, one after the other in turn. They run with this
+    interpreter, which has the extra ``cli``: the SDK's environment has no extra."""
     found: dict[str, list[float]] = {name: [] for name in COMMANDS}
     for _ in range(COMMAND_RUNS):
         for name, arguments in COMMANDS.items():
-            found[name].append(_cpu_of([str(sdk.python), *arguments]))
+            found[name].append(_cpu_of([sys.executable, *arguments]))
     return {name: statistics.median(values) for name, values in found.items()}
 
 
