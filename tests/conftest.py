@@ -79,7 +79,7 @@ class RawServer(FaultServer):
         return [request.path for request in self.requests]
 
     @property
-    def places(self) -> list[int]:
+    def connection_numbers(self) -> list[int]:
         """The connection of each request, counted from 0."""
         return [request.connection.number for request in self.requests]
 
@@ -140,15 +140,15 @@ async def test_server() -> AsyncIterator[TestServerFactory]:
 @pytest.fixture
 def refusing_url() -> Iterator[str]:
     """An address that nobody listens on, and that nobody can take while the test runs."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield f"http://127.0.0.1:{taken.getsockname()[1]}"
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
 # --- answers as servers write them ----------------------------------------------------------------
 
 
-def answer(status: int = 200, body: bytes = b"", **headers: str) -> bytes:
+def http_response(status: int = 200, body: bytes = b"", **headers: str) -> bytes:
     """A whole HTTP answer. ``_`` in the name of a header is a ``-``."""
     lines = [f"HTTP/1.1 {status} Whatever", f"Content-Length: {len(body)}"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
@@ -159,7 +159,7 @@ EVENT_STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-
 LAST_CHUNK = b"0\r\n\r\n"
 
 
-def chunked(data: bytes) -> bytes:
+def http_chunk(data: bytes) -> bytes:
     """One chunk of a body that is sent in chunks."""
     return b"%x\r\n%s\r\n" % (len(data), data)
 

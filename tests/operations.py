@@ -13,7 +13,7 @@ from ctxbackends.errors import BackendError
 T = TypeVar("T")
 
 
-def answered(value: object, status: int = 200) -> HTTPResponse:
+def json_response(value: object, status: int = 200) -> HTTPResponse:
     """Return a response with ``value`` as JSON; bytes are sent unchanged."""
     body = value if isinstance(value, bytes) else json.dumps(value).encode()
     return HTTPResponse(status=status, headers={}, body=body)
@@ -24,23 +24,23 @@ def play(operation: Operation[T], *answers: HTTPResponse) -> tuple[list[HTTPRequ
 
     Responses with an error status are thrown as exceptions, as the backend does. Fails if responses are left over.
     """
-    left = list(answers)
+    remaining = list(answers)
 
     def server(_: HTTPRequest) -> HTTPResponse:
-        return left.pop(0)
+        return remaining.pop(0)
 
     requests, result = drive(operation, server)
-    assert [] == left
+    assert [] == remaining
     return requests, result
 
 
 def drive(operation: Operation[T], server: Callable[[HTTPRequest], HTTPResponse]) -> tuple[list[HTTPRequest], T]:
     """Return the requests of an operation and its result, with a function as the server."""
-    asked: list[HTTPRequest] = []
+    requests: list[HTTPRequest] = []
     try:
         request = next(operation)
         while True:
-            asked.append(request)
+            requests.append(request)
             response = server(request)
             if 200 <= response.status < 300:
                 request = operation.send(response)
@@ -49,7 +49,7 @@ def drive(operation: Operation[T], server: Callable[[HTTPRequest], HTTPResponse]
                 request = operation.throw(error)
     except StopIteration as end:
         result: T = end.value
-        return asked, result
+        return requests, result
 
 
 def body_of(request: HTTPRequest) -> Any:

@@ -44,7 +44,7 @@ from ctxbackends.errors import (
     StreamInterruptedError,
     UnsupportedOptionError,
 )
-from tests.operations import answered, body_of, play
+from tests.operations import body_of, json_response, play
 
 RECORDINGS = Path(__file__).parent / "recordings" / "messages"
 VERSION = {"anthropic-version": "2023-06-01"}
@@ -604,13 +604,13 @@ def test_extra_body_does_not_override_inside_an_object() -> None:
 )
 def test_recorded_answers_are_read(name: str, completion: Completion) -> None:
     body = recording(name)
-    read = CODEC.decode_chat(answered(body), requested_model="asked")
+    read = CODEC.decode_chat(json_response(body), requested_model="asked")
     assert completion == read
     assert body == read.raw
 
 
 def test_a_recorded_answer_of_several_calls_that_was_cut_is_read() -> None:
-    read = CODEC.decode_chat(answered(recording("llama-b11549-messages-tools.json")), requested_model="asked")
+    read = CODEC.decode_chat(json_response(recording("llama-b11549-messages-tools.json")), requested_model="asked")
     assert ("length", Usage(297, 200, 84), "") == (read.finish_reason, read.usage, read.text)
     assert ['{"city":"london"}', '{"city":"paris"}', '{"city":"paris"}', "{}"] == [
         call.arguments for call in read.tool_calls
@@ -620,7 +620,7 @@ def test_a_recorded_answer_of_several_calls_that_was_cut_is_read() -> None:
 
 def whole(*content: Mapping[str, Any], reason: object = "end_turn", **more: object) -> Completion:
     body = dump({"type": "message", "content": content, "stop_reason": reason, **more})
-    return CODEC.decode_chat(answered(body), requested_model="asked")
+    return CODEC.decode_chat(json_response(body), requested_model="asked")
 
 
 CALL = {"type": "tool_use", "id": "c1", "name": "add", "input": {"a": [1, "漢"]}}
@@ -771,7 +771,7 @@ def test_an_answer_without_a_stop_reason_is_not_whole() -> None:
     """So vLLM ends an answer that it gives up (/sleep, 0.32.0)."""
     body = b'{"id":"x","type":"message","role":"assistant","content":[{"type":"text","text":"a"}],"model":"tiny"}'
     with pytest.raises(StreamInterruptedError, match=r"^incomplete response: stop_reason is None$"):
-        VLLM.decode_chat(answered(body), requested_model="m")
+        VLLM.decode_chat(json_response(body), requested_model="m")
 
 
 def test_model_and_id_may_be_missing() -> None:
@@ -792,7 +792,7 @@ def test_model_and_id_may_be_missing() -> None:
 )
 def test_an_error_under_a_good_status_is_an_error(body: bytes, said: str) -> None:
     with pytest.raises(ResponseError) as exc_info:
-        CODEC.decode_chat(answered(body), requested_model="m")
+        CODEC.decode_chat(json_response(body), requested_model="m")
     assert type(exc_info.value) is ResponseError
     assert f"the server sent an error under HTTP 200: {said}" in str(exc_info.value)
     assert body == exc_info.value.body
@@ -801,7 +801,7 @@ def test_an_error_under_a_good_status_is_an_error(body: bytes, said: str) -> Non
 @pytest.mark.parametrize("body", [b"{}", b'{"content":null}', b'{"type":"message","stop_reason":"end_turn"}'])
 def test_an_answer_without_content_is_malformed(body: bytes) -> None:
     with pytest.raises(MalformedResponseError, match=r"^no content in the response of the Messages API$") as exc_info:
-        CODEC.decode_chat(answered(body), requested_model="m")
+        CODEC.decode_chat(json_response(body), requested_model="m")
     assert body == exc_info.value.body
 
 
@@ -831,21 +831,21 @@ def test_an_answer_without_content_is_malformed(body: bytes) -> None:
 )
 def test_what_is_no_answer_is_malformed(body: bytes) -> None:
     with pytest.raises(MalformedResponseError, match=r"^unexpected response from the Messages API: ") as exc_info:
-        CODEC.decode_chat(answered(body), requested_model="m")
+        CODEC.decode_chat(json_response(body), requested_model="m")
     assert body == exc_info.value.body
 
 
 def test_recorded_refusals_are_told_apart() -> None:
-    overflow = error_from_response(answered(recording("vllm-0.32.0-error-context.json"), 400))
+    overflow = error_from_response(json_response(recording("vllm-0.32.0-error-context.json"), 400))
     assert isinstance(overflow, ContextOverflowError)
     assert (1025, 1024) == (overflow.input_tokens, overflow.context_length)
-    missing = error_from_response(answered(recording("vllm-0.32.0-error-model.json"), 404))
+    missing = error_from_response(json_response(recording("vllm-0.32.0-error-model.json"), 404))
     assert (ModelNotFoundError, "NotFoundError") == (type(missing), missing.error_type)
     assert (
         "'messages' is required"
-        == error_from_response(answered(recording("llama-b11549-error-body.json"), 500)).message
+        == error_from_response(json_response(recording("llama-b11549-error-body.json"), 500)).message
     )
-    wrong = error_from_response(answered(recording("vllm-0.32.0-error-body.json"), 400))
+    wrong = error_from_response(json_response(recording("vllm-0.32.0-error-body.json"), 400))
     assert "body.max_tokens" in (wrong.message or "")
 
 
@@ -1615,12 +1615,12 @@ LIST = HTTPRequest("GET", "/v1/models?limit=1000", None, VERSION)
 
 def test_models_are_listed_on_one_page() -> None:
     models = (ModelInfo(id="claude-a", context_length=200_000), ModelInfo(id="claude-b"))
-    assert ([LIST], models) == play(anthropic_server.list_models(), answered(MODELS))
+    assert ([LIST], models) == play(anthropic_server.list_models(), json_response(MODELS))
 
 
 def test_an_empty_model_list_is_an_error() -> None:
     with pytest.raises(EmptyModelListError):
-        play(anthropic_server.list_models(), answered({"data": []}))
+        play(anthropic_server.list_models(), json_response({"data": []}))
 
 
 @pytest.mark.parametrize(
@@ -1633,7 +1633,7 @@ def test_an_empty_model_list_is_an_error() -> None:
     ],
 )
 def test_the_status_is_that_of_the_models(model: str | None, status: ServerStatus) -> None:
-    assert ([LIST], status) == play(anthropic_server.status(model), answered(MODELS))
+    assert ([LIST], status) == play(anthropic_server.status(model), json_response(MODELS))
 
 
 @pytest.mark.parametrize(
@@ -1641,7 +1641,7 @@ def test_the_status_is_that_of_the_models(model: str | None, status: ServerStatu
 )
 def test_tokens_are_counted_by_the_server(name: str, count: int) -> None:
     request = ChatRequest(messages=(Message.system("S"), *HI), model="m", tools=(ADD,))
-    asked, counted = play(anthropic_server.count_tokens(request, ANTHROPIC_MESSAGES), answered(recording(name)))
+    asked, counted = play(anthropic_server.count_tokens(request, ANTHROPIC_MESSAGES), json_response(recording(name)))
     assert count == counted
     assert [("POST", "/v1/messages/count_tokens", VERSION)] == [(one.method, one.path, one.headers) for one in asked]
     body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "system": "S", "tools": [WIRE_ADD]}
@@ -1657,4 +1657,4 @@ def test_what_cannot_be_sent_is_not_counted() -> None:
 def test_what_is_no_count_is_malformed() -> None:
     request = ChatRequest(messages=HI, model="m")
     with pytest.raises(MalformedResponseError):
-        play(anthropic_server.count_tokens(request, ANTHROPIC_MESSAGES), answered({"count": 5}))
+        play(anthropic_server.count_tokens(request, ANTHROPIC_MESSAGES), json_response({"count": 5}))

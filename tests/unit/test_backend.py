@@ -65,10 +65,10 @@ from tests.conftest import (
     Do,
     RawServerFactory,
     Script,
-    answer,
-    chunked,
     completion_body,
     event,
+    http_chunk,
+    http_response,
     models_body,
     sse,
 )
@@ -520,19 +520,19 @@ def everything(error: BaseException) -> str:
 
 
 ECHOES: list[tuple[str, Script]] = [
-    ("status", [answer(401, failing(f"Incorrect API key: {KEY}", type=KEY), X_Request_Id=KEY, X_Key=KEY)]),
-    ("text", [answer(400, f"no: {KEY}".encode())]),
-    ("redirect", [answer(307, b"", Location=f"http://evil/?key={KEY}")]),
-    ("retried", [answer(429, failing(KEY), Retry_After="0")]),
+    ("status", [http_response(401, failing(f"Incorrect API key: {KEY}", type=KEY), X_Request_Id=KEY, X_Key=KEY)]),
+    ("text", [http_response(400, f"no: {KEY}".encode())]),
+    ("redirect", [http_response(307, b"", Location=f"http://evil/?key={KEY}")]),
+    ("retried", [http_response(429, failing(KEY), Retry_After="0")]),
     ("no http", [f"{KEY}\r\n\r\n".encode(), Do.CLOSE]),
-    ("no json", [answer(200, f"<{KEY}>".encode())]),
-    ("no utf-8", [answer(200, f"{KEY}\xff".encode("latin-1"))]),
-    ("model", [answer(200, completion_body(model=KEY))]),
-    ("in the stream", [answer(200, event("a") + failing(KEY).join([b"data: ", b"\n\n"]))]),
-    ("malformed stream", [answer(200, event("a") + f"data: {KEY}\n\n".encode())]),
-    ("stray", [answer(200, event("a") + f"{KEY}\n\n".encode())]),
-    ("streamed model", [answer(200, sse("a", model=KEY))]),
-    ("finish", [answer(200, event("a", finish=KEY))]),
+    ("no json", [http_response(200, f"<{KEY}>".encode())]),
+    ("no utf-8", [http_response(200, f"{KEY}\xff".encode("latin-1"))]),
+    ("model", [http_response(200, completion_body(model=KEY))]),
+    ("in the stream", [http_response(200, event("a") + failing(KEY).join([b"data: ", b"\n\n"]))]),
+    ("malformed stream", [http_response(200, event("a") + f"data: {KEY}\n\n".encode())]),
+    ("stray", [http_response(200, event("a") + f"{KEY}\n\n".encode())]),
+    ("streamed model", [http_response(200, sse("a", model=KEY))]),
+    ("finish", [http_response(200, event("a", finish=KEY))]),
 ]
 
 
@@ -562,9 +562,9 @@ UNANSWERED: list[tuple[str, Script, type[BackendError]]] = [
     ("in the headers", [b"HTTP/1.1 200 OK\r\nContent-", Do.CLOSE], APIConnectionError),
     ("in the body", [b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{", Do.CLOSE], BackendError),
     ("silent", [Do.HANG], APITimeoutError),
-    ("500", [answer(500, b"")], InternalServerError),
-    ("502", [answer(502, b"")], InternalServerError),
-    ("no answer", [answer(200, b"")], BackendError),
+    ("500", [http_response(500, b"")], InternalServerError),
+    ("502", [http_response(502, b"")], InternalServerError),
+    ("no answer", [http_response(200, b"")], BackendError),
 ]
 
 
@@ -583,14 +583,14 @@ async def test_a_generation_that_the_server_received_arrives_once(
 async def test_a_pooled_connection_that_was_closed_is_no_failure(
     type_: str, make: Make, raw_server: RawServerFactory
 ) -> None:
-    whole = answer(200, good(type_))
+    whole = http_response(200, good(type_))
     server = await raw_server([[whole], [Do.CLOSE]], [[whole]])
     backend = make(type_, endpoint=server.url)
     await backend.complete("Hi")
     if type_ == "llamacpp":  # whose streams close their connection: here the server does not
         assert "close" == server.requests[0].headers["connection"]
     assert "Hello" == (await backend.complete("Hi")).text
-    assert [0, 0, 1] == server.places
+    assert [0, 0, 1] == server.connection_numbers
 
 
 @pytest.mark.parametrize("type_", TYPES)
@@ -598,37 +598,37 @@ async def test_generation_does_not_reuse_the_connection_of_a_probe(
     type_: str, make: Make, raw_server: RawServerFactory
 ) -> None:
     """So one that is closed without an answer is not sent again."""
-    probes = [[answer(200, body)] for _, body in listing(type_, "m")]
+    probes = [[http_response(200, body)] for _, body in listing(type_, "m")]
     server = await raw_server(probes, [[Do.CLOSE]])
     backend = make(type_, endpoint=server.url)
     await backend.models()
     with pytest.raises(APIConnectionError):
         await backend.complete("Hi")
-    assert [*[0 for _ in probes], 1] == server.places
+    assert [*[0 for _ in probes], 1] == server.connection_numbers
 
 
 async def test_the_probes_of_a_cold_start_share_a_connection(make: Make, raw_server: RawServerFactory) -> None:
-    loading = answer(503, b'{"error":{"message":"Loading model","type":"unavailable_error"}}')
+    loading = http_response(503, b'{"error":{"message":"Loading model","type":"unavailable_error"}}')
     (_, body), *_ = listing("llamacpp", "m")
-    server = await raw_server([[loading], [loading], [answer(200, body)]])
+    server = await raw_server([[loading], [loading], [http_response(200, body)]])
     await make("llamacpp", endpoint=server.url).wait_ready()
-    assert [0, 0, 0] == server.places
+    assert [0, 0, 0] == server.connection_numbers
 
 
 async def test_a_command_reuses_no_connection(make: Make, raw_server: RawServerFactory) -> None:
     """One that is closed without a response may have been processed."""
-    loaded = answer(200, b'{"data":[{"id":"m","status":{"value":"loaded"}}]}')
+    loaded = http_response(200, b'{"data":[{"id":"m","status":{"value":"loaded"}}]}')
     server = await raw_server([[loaded]], [[Do.CLOSE]])
     backend = make("llamacpp", endpoint=server.url, default_model="m")
     await backend.models()
     with pytest.raises(APIConnectionError):
         await backend.load()
-    assert (["/v1/models", "/models/load"], [0, 1]) == (server.paths, server.places)
+    assert (["/v1/models", "/models/load"], [0, 1]) == (server.paths, server.connection_numbers)
 
 
 async def test_the_stream_of_a_server_that_closes_after_it_says_so(make: Make, raw_server: RawServerFactory) -> None:
     for type_ in TYPES:
-        script = [EVENT_STREAM, chunked(sse("Hello")), LAST_CHUNK]
+        script = [EVENT_STREAM, http_chunk(sse("Hello")), LAST_CHUNK]
         server = await raw_server([script])
         backend = make(type_, endpoint=server.url)
         async with backend.stream("Hi") as stream:
@@ -1118,7 +1118,7 @@ async def test_it_is_a_backend(make: Make) -> None:
 
 
 async def test_many_tasks_at_once(make: Make, raw_server: RawServerFactory) -> None:
-    server = await raw_server([[answer(200, completion_body())]])
+    server = await raw_server([[http_response(200, completion_body())]])
     backend = make("openai-compatible", endpoint=server.url)
     completions = await asyncio.gather(*(backend.complete(str(place)) for place in range(20)))
     assert {"Hello"} == {completion.text for completion in completions}

@@ -11,9 +11,9 @@ import pytest
 
 from ctxbackends import APIConnectionError, Loading, ModelLoadingError, open_backend
 from ctxbackends._http.addresses import is_local
-from tests.conftest import RawServerFactory, answer
+from tests.conftest import RawServerFactory, http_response
 
-LOADING = answer(503, b'{"error": {"message": "Loading model", "type": "unavailable_error", "code": 503}}')
+LOADING = http_response(503, b'{"error": {"message": "Loading model", "type": "unavailable_error", "code": 503}}')
 
 
 @pytest.fixture
@@ -106,8 +106,8 @@ async def test_waiting_needs_little_cpu(raw_server: RawServerFactory, refusing: 
 
 async def test_a_wait_and_a_retry_are_logged(raw_server: RawServerFactory, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "ctxbackends")
-    busy = answer(429, b'{"error": {"message": "said the server"}}', retry_after="0")
-    done = answer(200, b'{"object": "list", "data": [{"id": "tiny", "object": "model"}]}')
+    busy = http_response(429, b'{"error": {"message": "said the server"}}', retry_after="0")
+    done = http_response(200, b'{"object": "list", "data": [{"id": "tiny", "object": "model"}]}')
     server = await raw_server([[LOADING]], [[busy]], [[done]])
     async with open_backend("vllm", endpoint=server.url) as backend:
         await backend.models()

@@ -30,7 +30,7 @@ from ctxbackends.errors import BadRequestError
 from ctxbackends.testing import FaultServer, faults
 from ctxbackends.testing._stand_ins.anthropic_stand_in import AnthropicStandIn
 from ctxbackends.testing._stand_ins.openai_stand_in import OpenAIStandIn
-from tests.conftest import EVENT_STREAM, RawServerFactory, chunked
+from tests.conftest import EVENT_STREAM, RawServerFactory, http_chunk
 
 CLAUDE: dict[str, Any] = {"api_key": "k" * 12, "default_model": "claude-haiku-4-5"}
 
@@ -134,8 +134,8 @@ async def test_refusal_makes_the_schema_probe_inconclusive() -> None:
 async def test_overload_error_inside_a_stream(raw_server: RawServerFactory) -> None:
     begun = {"type": "content_block_delta", "delta": {"type": "text_delta", "text": "a"}}
     busy = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}, "request_id": "req_1"}
-    ends = (chunked(event(busy)), b"0\r\n\r\n")
-    server = await raw_server([[EVENT_STREAM, *ends]], [[EVENT_STREAM, chunked(event(begun)), *ends]])
+    ends = (http_chunk(event(busy)), b"0\r\n\r\n")
+    server = await raw_server([[EVENT_STREAM, *ends]], [[EVENT_STREAM, http_chunk(event(begun)), *ends]])
     async with open_backend("anthropic", endpoint=server.url, **CLAUDE) as one:
         with pytest.raises(ServiceUnavailableError) as exc_info:
             async with one.stream("Hi") as stream:

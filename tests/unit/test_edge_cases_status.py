@@ -20,12 +20,12 @@ from ctxbackends import (
 from ctxbackends._profiles.model_names import same_model
 from ctxbackends._wire.base import HTTPResponse
 from ctxbackends._wire.errors import raise_for_failed_command
-from tests.conftest import Do, RawServerFactory, answer, models_body
+from tests.conftest import Do, RawServerFactory, http_response, models_body
 
 
 async def test_sleeping_vllm_is_not_ready(raw_server: RawServerFactory) -> None:
     """It would take a chat, and say nothing for ever."""
-    scripts = [[answer(200, models_body("m"))], [answer(200, b'{"is_sleeping":true}')]]
+    scripts = [[http_response(200, models_body("m"))], [http_response(200, b'{"is_sleeping":true}')]]
     server = await raw_server(*[[script] for script in scripts * 2])
     async with open_backend("vllm", endpoint=server.url) as backend:
         for call in (backend.wait_ready, backend.ping):
@@ -34,7 +34,7 @@ async def test_sleeping_vllm_is_not_ready(raw_server: RawServerFactory) -> None:
 
 
 async def test_failed_load_with_status_200(raw_server: RawServerFactory) -> None:
-    server = await raw_server([[answer(200, b'{"error":"no memory"}')]])
+    server = await raw_server([[http_response(200, b'{"error":"no memory"}')]])
     async with open_backend("ollama", endpoint=server.url, default_model="m") as backend:
         with pytest.raises(BackendError, match="no memory"):
             await backend.load()
@@ -56,14 +56,14 @@ def routed(state: str, **more: Any) -> bytes:
 
 
 async def test_load_waits_for_the_router(raw_server: RawServerFactory) -> None:
-    done = [[answer(200, b'{"success":true}')]]
-    server = await raw_server(done, [[answer(200, routed(state))] for state in ("loading", "loading", "loaded")])
+    done = [[http_response(200, b'{"success":true}')]]
+    server = await raw_server(done, [[http_response(200, routed(state))] for state in ("loading", "loading", "loaded")])
     progress: list[Any] = []
     async with open_backend("llamacpp", endpoint=server.url, default_model="m") as backend:
         await backend.load(on_progress=progress.append)
     assert ["/models/load", "/v1/models", "/v1/models", "/v1/models"] == server.paths
     assert ["loading", "loading"] == [look.state for look in progress]
-    server = await raw_server(done, [[answer(200, routed("unloaded", failed=True, exit_code=1))]])
+    server = await raw_server(done, [[http_response(200, routed("unloaded", failed=True, exit_code=1))]])
     async with open_backend("llamacpp", endpoint=server.url, default_model="m") as backend:
         with pytest.raises(ModelLoadFailedError):
             await backend.load()
@@ -73,7 +73,9 @@ async def test_probe_timeout_covers_all_requests_of_a_status(
     raw_server: RawServerFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ctxbackends._client.sender.PROBE_TIMEOUT", 0.3)
-    server = await raw_server([[0.2, answer(200, b'{"status":"ok"}')], [0.2, answer(200, models_body("m"))], [Do.HANG]])
+    server = await raw_server(
+        [[0.2, http_response(200, b'{"status":"ok"}')], [0.2, http_response(200, models_body("m"))], [Do.HANG]]
+    )
     async with open_backend("llamacpp", endpoint=server.url, default_model="m") as backend:
         status = await backend.status()
     assert ("unreachable", "no complete response within 0.3 s") == (status.state, status.problem)
@@ -103,8 +105,8 @@ def test_latest_alias_of_a_model() -> None:
 
 
 async def test_llama_server_status_with_a_wrong_key(raw_server: RawServerFactory) -> None:
-    refusal = answer(401, b'{"error":{"code":401,"message":"Invalid API Key","type":"authentication_error"}}')
-    server = await raw_server([[answer(200, b'{"status":"ok"}')]], [[refusal]])
+    refusal = http_response(401, b'{"error":{"code":401,"message":"Invalid API Key","type":"authentication_error"}}')
+    server = await raw_server([[http_response(200, b'{"status":"ok"}')]], [[refusal]])
     async with open_backend("llamacpp", endpoint=server.url, default_model="m") as backend:
         status = await backend.status()
     assert ("error", True) == (status.state, "Invalid API Key" in (status.problem or ""))

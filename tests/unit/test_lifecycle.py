@@ -18,7 +18,7 @@ from ctxbackends.testing._stand_ins.anthropic_stand_in import AnthropicStandIn
 from ctxbackends.testing._stand_ins.lmstudio_stand_in import LMStudioStandIn
 from ctxbackends.testing._stand_ins.ollama_stand_in import OllamaStandIn
 from ctxbackends.testing._stand_ins.openai_stand_in import OpenAIStandIn
-from tests.conftest import Do, RawServerFactory, answer, models_body
+from tests.conftest import Do, RawServerFactory, http_response, models_body
 
 LOADING = b'{"error":{"message":"Loading model","type":"unavailable_error","code":503}}'
 
@@ -36,9 +36,9 @@ async def test_refused(refusing_url: str) -> None:
 @pytest.mark.parametrize(
     ("script", "state", "problem"),
     [
-        pytest.param([answer(503, LOADING)], "loading", "Loading model", id="loading"),
-        pytest.param([answer(401, b'{"error":"Unauthorized"}')], "error", "HTTP 401", id="a wrong key"),
-        pytest.param([answer(502, b"<html>")], "error", "HTTP 502", id="a proxy"),
+        pytest.param([http_response(503, LOADING)], "loading", "Loading model", id="loading"),
+        pytest.param([http_response(401, b'{"error":"Unauthorized"}')], "error", "HTTP 401", id="a wrong key"),
+        pytest.param([http_response(502, b"<html>")], "error", "HTTP 502", id="a proxy"),
         pytest.param([Do.RESET], "unreachable", "closed the connection", id="reset"),
     ],
 )
@@ -59,7 +59,7 @@ async def test_a_silent_server_is_unreachable(raw_server: RawServerFactory, monk
 
 
 async def test_status_of_an_openai_compatible_server(raw_server: RawServerFactory) -> None:
-    server = await raw_server([[answer(200, models_body("m"))]])
+    server = await raw_server([[http_response(200, models_body("m"))]])
     status = await status_of(server.url, "openai-compatible")
     assert ("ready", "openai-compatible", server.url) == (status.state, status.backend, status.endpoint)
 
@@ -73,8 +73,8 @@ async def test_statuses_probe_all_backends_at_once(raw_server: RawServerFactory,
             await asyncio.sleep(0.005)
         asked.set()
 
-    one = await raw_server([[asked, answer(200, models_body("m"))]])
-    two = await raw_server([[answer(200, models_body("m"))]])
+    one = await raw_server([[asked, http_response(200, models_body("m"))]])
+    two = await raw_server([[http_response(200, models_body("m"))]])
     configs = [
         BackendConfig(name="one", type="openai-compatible", endpoint=one.url),
         BackendConfig(name="two", type="openai-compatible", endpoint=two.url),

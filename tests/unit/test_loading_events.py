@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from ctxbackends import APIConnectionError, Finish, Loading, ModelLoadingError, PromptProgress, TextDelta, open_backend
-from tests.conftest import EVENT_STREAM, Do, RawServerFactory, answer, chunked
+from tests.conftest import EVENT_STREAM, Do, RawServerFactory, http_chunk, http_response
 
-LOADING = answer(
+LOADING = http_response(
     503, b'{"error":{"message":"Loading model","type":"unavailable_error","code":503}}', Connection="close"
 )
 CHUNK = b'data: {"model":"m","choices":[{"index":0,"delta":{"content":"Hi"}}]}\n\n'
@@ -23,7 +23,7 @@ END = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\ndat
 
 
 def streamed(*parts: bytes) -> list[Any]:
-    return [EVENT_STREAM, *(chunked(part) for part in parts), b"0\r\n\r\n"]
+    return [EVENT_STREAM, *(http_chunk(part) for part in parts), b"0\r\n\r\n"]
 
 
 def backend(url: str, **settings: Any) -> Any:
@@ -74,7 +74,7 @@ async def test_iteration_raises_at_the_end_of_the_budget(raw_server: RawServerFa
 
 
 async def test_an_error_at_once_is_raised_on_entering(raw_server: RawServerFactory) -> None:
-    server = await raw_server([[answer(400, b'{"error":{"message":"no"}}')]])
+    server = await raw_server([[http_response(400, b'{"error":{"message":"no"}}')]])
     entered = False
     async with backend(server.url) as local:
         with pytest.raises(Exception, match="HTTP 400"):
@@ -125,8 +125,17 @@ async def test_a_callback_that_raises_is_heard(raw_server: RawServerFactory) -> 
 
 async def test_progress_with_the_prompt_is_a_sign_of_life(raw_server: RawServerFactory) -> None:
     """It begins the time to the first token anew, and does not begin the time between tokens."""
-    script = [EVENT_STREAM, chunked(PROGRESS), 0.25, chunked(PROGRESS), 0.25, chunked(PROGRESS), 0.25, chunked(CHUNK)]
-    server = await raw_server([[*script, chunked(END), b"0\r\n\r\n"]])
+    script = [
+        EVENT_STREAM,
+        http_chunk(PROGRESS),
+        0.25,
+        http_chunk(PROGRESS),
+        0.25,
+        http_chunk(PROGRESS),
+        0.25,
+        http_chunk(CHUNK),
+    ]
+    server = await raw_server([[*script, http_chunk(END), b"0\r\n\r\n"]])
     limits = {"first_token_timeout": 0.5, "idle_timeout": 0.2}
     async with backend(server.url, **limits) as local, local.stream("Hello") as stream:
         assert "Hi" == (await stream.completed()).text

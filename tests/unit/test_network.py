@@ -29,10 +29,10 @@ from ctxbackends._profiles.profile import Profile
 from ctxbackends._registry import Registry, open_backend
 from ctxbackends._wire.base import HTTPRequest
 from ctxbackends.errors import AirgapError, APIConnectionError, ConfigError
-from tests.conftest import Do, RawServerFactory, answer, models_body
+from tests.conftest import Do, RawServerFactory, http_response, models_body
 from tests.unit.test_tls import serving
 
-MODELS = answer(200, models_body("m"))
+MODELS = http_response(200, models_body("m"))
 PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
 
@@ -220,7 +220,7 @@ async def test_proxy_rejects_the_request(
     raw_server: RawServerFactory,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    proxy = await raw_server([[answer(status, b"geheim")]])
+    proxy = await raw_server([[http_response(status, b"geheim")]])
     monkeypatch.setenv("ALL_PROXY", proxy.url.replace("//", "//me:geheim@"))
     error = await failed(f"{scheme}://gpu.invalid")
     assert f"the proxy {proxy.url} {message}" == error.problem

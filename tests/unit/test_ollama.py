@@ -40,7 +40,7 @@ from ctxbackends.errors import (
     StreamInterruptedError,
     UnsupportedOptionError,
 )
-from tests.operations import answered, body_of, drive, play
+from tests.operations import body_of, drive, json_response, play
 
 CODEC = OllamaCodec(table=OLLAMA_NATIVE)
 
@@ -368,7 +368,7 @@ def plain(message: object, **members: object) -> bytes:
 
 
 def decoded(body: bytes) -> Completion:
-    return CODEC.decode_chat(answered(body), requested_model="asked")
+    return CODEC.decode_chat(json_response(body), requested_model="asked")
 
 
 def whole(message: Mapping[str, Any] | None = None, **members: object) -> Completion:
@@ -1004,7 +1004,7 @@ SHOW = {
 
 
 def test_models_are_listed_with_what_is_in_memory() -> None:
-    asked, models = play(ollama_server.list_models(), answered(TAGS), answered(PS))
+    asked, models = play(ollama_server.list_models(), json_response(TAGS), json_response(PS))
     assert [TAGS_REQUEST, PS_REQUEST] == asked
     assert (
         ModelInfo(id="codellama:13b", state="unloaded"),
@@ -1015,7 +1015,9 @@ def test_models_are_listed_with_what_is_in_memory() -> None:
 def test_the_context_of_a_loaded_model_may_be_untold() -> None:
     """As in the example of /api/ps in docs/api.md."""
     _, models = play(
-        ollama_server.list_models(), answered(TAGS), answered({"models": [{"name": "codellama:13b", "size": 5}]})
+        ollama_server.list_models(),
+        json_response(TAGS),
+        json_response({"models": [{"name": "codellama:13b", "size": 5}]}),
     )
     assert ModelInfo(id="codellama:13b", state="loaded") == models[0]
 
@@ -1023,18 +1025,18 @@ def test_the_context_of_a_loaded_model_may_be_untold() -> None:
 @pytest.mark.parametrize("body", [NONE, {"models": None}, {}])
 def test_an_empty_model_list_is_an_error(body: object) -> None:
     with pytest.raises(EmptyModelListError, match=r"^the server lists no model$"):
-        play(ollama_server.list_models(), answered(body))
+        play(ollama_server.list_models(), json_response(body))
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"models":{}}', b'{"models":[{}]}', b'{"models":["m"]}'])
 def test_what_is_no_model_list_is_malformed(body: bytes) -> None:
     with pytest.raises(MalformedResponseError, match=r"^unexpected response from Ollama: "):
-        play(ollama_server.list_models(), answered(body))
+        play(ollama_server.list_models(), json_response(body))
 
 
 def test_an_error_of_the_list_is_raised() -> None:
     with pytest.raises(InternalServerError):
-        play(ollama_server.list_models(), answered(TAGS), answered({"error": "boom"}, 500))
+        play(ollama_server.list_models(), json_response(TAGS), json_response({"error": "boom"}, 500))
 
 
 # --- status -----------------------------------------------------------------------------------------
@@ -1060,59 +1062,63 @@ LOADED = ("llama3:latest", "mistral:7b")
         pytest.param(
             "llama3:latest",
             PS,
-            answered(SHOW),
+            json_response(SHOW),
             ready(model="llama3:latest", models=LOADED, context_length=4096, max_context_length=8192),
             id="a loaded model",
         ),
         pytest.param(
             "llama3",
             PS,
-            answered(SHOW),
+            json_response(SHOW),
             ready(model="llama3", models=LOADED, context_length=4096, max_context_length=8192),
             id="a loaded model, untagged",
         ),
         pytest.param(
             "mistral:7b",
             PS,
-            answered(SHOW),
+            json_response(SHOW),
             ready(model="mistral:7b", models=LOADED, max_context_length=8192),
             id="a loaded model whose context is untold",
         ),
         pytest.param(
-            "other", PS, answered(SHOW), ready(model="other", models=LOADED, max_context_length=8192), id="not loaded"
+            "other",
+            PS,
+            json_response(SHOW),
+            ready(model="other", models=LOADED, max_context_length=8192),
+            id="not loaded",
         ),
-        pytest.param("other", NONE, answered({}), ready(model="other"), id="nothing is known of it"),
+        pytest.param("other", NONE, json_response({}), ready(model="other"), id="nothing is known of it"),
         pytest.param(
             "other",
             NONE,
-            answered({"model_info": {"llama.context_length": "8192", "x.context_length": None}}),
+            json_response({"model_info": {"llama.context_length": "8192", "x.context_length": None}}),
             ready(model="other"),
             id="a context that is no number",
         ),
         pytest.param(
             "other",
             NONE,
-            answered({"error": "model 'other' not found"}, 404),
+            json_response({"error": "model 'other' not found"}, 404),
             ready(model="other"),
             id="a model that is not there",
         ),
     ],
 )
 def test_the_status_is(model: str | None, loaded: object, shown: Any, status: ServerStatus) -> None:
-    answers = [answered({"version": "0.32.1"}), answered(loaded), *([shown] if shown is not None else [])]
+    answers = [json_response({"version": "0.32.1"}), json_response(loaded), *([shown] if shown is not None else [])]
     asked, read_ = play(ollama_server.status(model), *answers)
     assert status == read_
     assert [VERSION_REQUEST, PS_REQUEST, *([show(model)] if shown is not None and model else [])] == asked
 
 
 def test_the_version_may_be_untold() -> None:
-    assert ServerStatus(state="ready") == play(ollama_server.status(None), answered({}), answered(NONE))[1]
+    assert ServerStatus(state="ready") == play(ollama_server.status(None), json_response({}), json_response(NONE))[1]
 
 
 # --- load and unload --------------------------------------------------------------------------------
 
 CHAT = {"model": "m", "messages": [], "stream": False}
-LOAD_ANSWER = answered({"model": "m", "message": {"role": "assistant", "content": ""}, "done_reason": "load"})
+LOAD_ANSWER = json_response({"model": "m", "message": {"role": "assistant", "content": ""}, "done_reason": "load"})
 
 
 @pytest.mark.parametrize(
@@ -1145,7 +1151,7 @@ def embed(*texts: str, body: object, dimensions: int | None = None, settings_: W
     steps = ollama_server.embed(
         texts, model="asked", dimensions=dimensions, encoding=None, settings=settings_ or WireSettings()
     )
-    (request,), embeddings = play(steps, answered(body))
+    (request,), embeddings = play(steps, json_response(body))
     assert ("POST", "/api/embed") == (request.method, request.path)
     return body_of(request), embeddings
 
@@ -1231,6 +1237,6 @@ def test_an_error_in_the_place_of_vectors_says_what_it_says() -> None:
 def test_whatever_a_server_says_of_itself_is_read_or_raises_our_errors(body: bytes) -> None:
     for steps in (ollama_server.list_models(), ollama_server.status("m")):
         with suppress(BackendError):
-            drive(steps, lambda _: answered(body))
+            drive(steps, lambda _: json_response(body))
     with suppress(BackendError):
         embed("a", body=body)

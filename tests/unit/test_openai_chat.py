@@ -39,7 +39,7 @@ from ctxbackends.errors import (
     StreamInterruptedError,
     UnsupportedOptionError,
 )
-from tests.operations import answered, play
+from tests.operations import json_response, play
 
 RECORDINGS = Path(__file__).parent / "recordings"
 CODEC = OpenAIChatCodec(table=OPENAI_COMPATIBLE_CHAT)
@@ -462,7 +462,7 @@ def test_what_is_no_chat_answer_is_malformed(body: bytes) -> None:
 
 
 def test_models_are_asked_for() -> None:
-    asked, models = play(list_models(), answered({"data": [{"id": "m"}]}))
+    asked, models = play(list_models(), json_response({"data": [{"id": "m"}]}))
     assert ([HTTPRequest("GET", "/v1/models")], (ModelInfo(id="m"),)) == (asked, models)
 
 

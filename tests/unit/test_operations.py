@@ -43,14 +43,14 @@ from ctxbackends.errors import (
     UnsupportedOperationError,
     UnsupportedOptionError,
 )
-from tests.operations import answered, body_of, drive, play
+from tests.operations import body_of, drive, json_response, play
 
 HI = (Message.user("Hi"),)
 WIRE_HI = {"role": "user", "content": "Hi"}
 ADD = Tool("add", "Adds.", {"type": "object"})
 WIRE_ADD = {"type": "function", "function": {"name": "add", "description": "Adds.", "parameters": {"type": "object"}}}
-OK = answered({})
-GONE = answered({"error": {"code": 404, "message": "File Not Found", "type": "not_found_error"}}, 404)
+OK = json_response({})
+GONE = json_response({"error": {"code": 404, "message": "File Not Found", "type": "not_found_error"}}, 404)
 
 
 def get(path: str) -> HTTPRequest:
@@ -63,7 +63,7 @@ def posted(request: HTTPRequest) -> tuple[str, Any]:
 
 
 def models(*listed: Mapping[str, Any]) -> HTTPResponse:
-    return answered({"object": "list", "data": listed})
+    return json_response({"object": "list", "data": listed})
 
 
 # --- llama-server -----------------------------------------------------------------------------------
@@ -72,8 +72,8 @@ HEALTH, MODELS, PROPS, SLOTS = get("/health"), get("/v1/models"), get("/props"),
 TINY = {"id": "tiny.gguf", "aliases": ["tiny"], "owned_by": "llamacpp", "meta": {"n_ctx": 2048, "n_ctx_train": 8192}}
 TOLD = {"default_generation_settings": {"n_ctx": 1024}, "total_slots": 2, "build_info": "b11434-abc"}
 TWO_SLOTS = [{"id": 0, "n_ctx": 1024, "is_processing": True}, {"id": 1, "n_ctx": 1024, "is_processing": False}]
-UNSUPPORTED = answered({"error": {"code": 501, "message": "disabled", "type": "not_supported_error"}}, 501)
-KEYLESS = answered({"error": {"code": 401, "message": "Invalid API Key", "type": "authentication_error"}}, 401)
+UNSUPPORTED = json_response({"error": {"code": 501, "message": "disabled", "type": "not_supported_error"}}, 501)
+KEYLESS = json_response({"error": {"code": 401, "message": "Invalid API Key", "type": "authentication_error"}}, 401)
 FULL = ServerStatus(
     state="ready",
     version="b11434-abc",
@@ -88,12 +88,12 @@ FULL = ServerStatus(
 @pytest.mark.parametrize("model", [None, "tiny.gguf", "tiny", "another"])
 def test_llama_server_tells_its_state(model: str | None) -> None:
     """A single server answers whatever name it is asked by, so that the model is the one that it has."""
-    asked, status = play(llamacpp.status(model), OK, models(TINY), answered(TOLD), answered(TWO_SLOTS))
+    asked, status = play(llamacpp.status(model), OK, models(TINY), json_response(TOLD), json_response(TWO_SLOTS))
     assert ([HEALTH, MODELS, PROPS, SLOTS], FULL) == (asked, status)
 
 
 def test_a_llama_server_that_sleeps_is_not_asked_for_its_slots() -> None:
-    asked, status = play(llamacpp.status("tiny"), OK, models(TINY), answered({**TOLD, "is_sleeping": True}))
+    asked, status = play(llamacpp.status("tiny"), OK, models(TINY), json_response({**TOLD, "is_sleeping": True}))
     assert [HEALTH, MODELS, PROPS] == asked
     assert attrs.evolve(FULL, state="sleeping", models=(), busy_slots=None) == status
 
@@ -103,11 +103,11 @@ def test_a_llama_server_that_sleeps_is_not_asked_for_its_slots() -> None:
     [
         pytest.param(
             GONE,
-            answered(TWO_SLOTS),
+            json_response(TWO_SLOTS),
             {"version": None, "context_length": 2048, "slots": None},
             id="no /props: the context is that of the list",
         ),
-        pytest.param(answered(TOLD), UNSUPPORTED, {"busy_slots": None}, id="/slots is switched off"),
+        pytest.param(json_response(TOLD), UNSUPPORTED, {"busy_slots": None}, id="/slots is switched off"),
         pytest.param(
             GONE,
             UNSUPPORTED,
@@ -115,8 +115,8 @@ def test_a_llama_server_that_sleeps_is_not_asked_for_its_slots() -> None:
             id="neither",
         ),
         pytest.param(
-            answered({}),
-            answered([]),
+            json_response({}),
+            json_response([]),
             {"version": None, "context_length": 2048, "slots": None, "busy_slots": 0},
             id="both tell nothing",
         ),
@@ -131,14 +131,14 @@ def test_what_a_llama_server_does_not_tell_is_none(
 
 def test_the_status_of_a_llama_server_without_a_list_is_what_the_rest_tells() -> None:
     """`model` is the one that this backend would ask for."""
-    _, status = play(llamacpp.status("m"), OK, GONE, answered(TOLD), answered(TWO_SLOTS))
+    _, status = play(llamacpp.status("m"), OK, GONE, json_response(TOLD), json_response(TWO_SLOTS))
     assert attrs.evolve(FULL, model="m", models=()) == status
 
 
 @pytest.mark.parametrize("place", [1, 2, 3])
 def test_a_llama_server_that_refuses_the_key_is_not_told_to_be_ready(place: int) -> None:
     """Its /health answers without a key, and older builds list their models without one."""
-    answers = [OK, models(TINY), answered(TOLD), answered(TWO_SLOTS)]
+    answers = [OK, models(TINY), json_response(TOLD), json_response(TWO_SLOTS)]
     with pytest.raises(AuthenticationError):
         play(llamacpp.status("tiny"), *answers[:place], KEYLESS)
 
@@ -146,8 +146,8 @@ def test_a_llama_server_that_refuses_the_key_is_not_told_to_be_ready(place: int)
 @pytest.mark.parametrize(
     ("health", "error"),
     [
-        (answered({"error": {"code": 503, "message": "Loading model"}}, 503), ModelLoadingError),
-        (answered({"error": "x"}, 500), InternalServerError),
+        (json_response({"error": {"code": 503, "message": "Loading model"}}, 503), ModelLoadingError),
+        (json_response({"error": "x"}, 500), InternalServerError),
     ],
 )
 def test_a_llama_server_that_is_not_healthy_is_asked_nothing_more(health: HTTPResponse, error: type[Exception]) -> None:
@@ -157,8 +157,8 @@ def test_a_llama_server_that_is_not_healthy_is_asked_nothing_more(health: HTTPRe
 
 @pytest.mark.parametrize(("place", "body"), [(1, {"data": 5}), (2, []), (3, {}), (3, [5])])
 def test_what_a_llama_server_does_not_tell_in_its_form_is_malformed(place: int, body: object) -> None:
-    answers = [OK, models(TINY), answered(TOLD), answered(TWO_SLOTS)]
-    answers[place] = answered(body)
+    answers = [OK, models(TINY), json_response(TOLD), json_response(TWO_SLOTS)]
+    answers[place] = json_response(body)
     with pytest.raises(MalformedResponseError):
         play(llamacpp.status(None), *answers[: place + 1])
 
@@ -203,7 +203,7 @@ def test_a_model_that_sleeps_behind_a_router_is_told_so() -> None:
 
 
 def test_a_model_that_a_router_does_not_know_is_not_the_first_of_its_list() -> None:
-    _, status = play(llamacpp.status("z"), OK, models(*ROUTED), answered({"role": "router"}), UNSUPPORTED)
+    _, status = play(llamacpp.status("z"), OK, models(*ROUTED), json_response({"role": "router"}), UNSUPPORTED)
     assert ("ready", (), None) == (status.state, status.models, status.context_length)
 
 
@@ -215,7 +215,7 @@ LIFECYCLE: list[tuple[str, Callable[[], Operation[None]]]] = [
 
 @pytest.mark.parametrize(("what", "steps"), LIFECYCLE)
 def test_a_router_loads_and_unloads(what: str, steps: Callable[[], Operation[None]]) -> None:
-    (request,), _ = play(steps(), answered({"success": True}))
+    (request,), _ = play(steps(), json_response({"success": True}))
     assert (f"/models/{what}", {"model": "m"}) == posted(request)
 
 
@@ -230,9 +230,9 @@ def test_a_single_llama_server_neither_loads_nor_unloads(what: str, steps: Calla
 @pytest.mark.parametrize(("what", "steps"), LIFECYCLE)
 def test_a_model_that_a_router_does_not_have_is_not_found(what: str, steps: Callable[[], Operation[None]]) -> None:
     with pytest.raises(ModelNotFoundError):
-        play(steps(), answered({"error": {"code": 404, "message": "model is not found"}}, 404))
+        play(steps(), json_response({"error": {"code": 404, "message": "model is not found"}}, 404))
     with pytest.raises(BadRequestError):
-        play(steps(), answered({"error": {"code": 400, "message": "it is loaded already"}}, 400))
+        play(steps(), json_response({"error": {"code": 400, "message": "it is loaded already"}}, 400))
 
 
 @pytest.mark.parametrize("option", ["context_length", "keep_alive"])
@@ -250,7 +250,7 @@ NEW_ROUTE = "/v1/chat/completions/input_tokens"
 
 
 def test_llama_server_counts_by_its_own_route() -> None:
-    (request,), count = play(llamacpp.count_tokens(COUNTED, LLAMACPP_CHAT), answered({"input_tokens": 20}))
+    (request,), count = play(llamacpp.count_tokens(COUNTED, LLAMACPP_CHAT), json_response({"input_tokens": 20}))
     assert (NEW_ROUTE, COUNTED_BODY) == posted(request)
     assert 20 == count
 
@@ -259,8 +259,8 @@ def test_an_older_llama_server_counts_by_template_and_tokenizer() -> None:
     asked, count = play(
         llamacpp.count_tokens(COUNTED, LLAMACPP_CHAT),
         GONE,
-        answered({"prompt": "<|im_start|>漢"}),
-        answered({"tokens": [1, 2, {"id": 3, "piece": "x"}]}),
+        json_response({"prompt": "<|im_start|>漢"}),
+        json_response({"tokens": [1, 2, {"id": 3, "piece": "x"}]}),
     )
     assert [
         (NEW_ROUTE, COUNTED_BODY),
@@ -272,7 +272,7 @@ def test_an_older_llama_server_counts_by_template_and_tokenizer() -> None:
 
 def test_tools_that_are_none_are_not_counted() -> None:
     (request,), _ = play(
-        llamacpp.count_tokens(ChatRequest(messages=HI, model="m"), LLAMACPP_CHAT), answered({"input_tokens": 1})
+        llamacpp.count_tokens(ChatRequest(messages=HI, model="m"), LLAMACPP_CHAT), json_response({"input_tokens": 1})
     )
     assert {"model": "m", "messages": [WIRE_HI]} == body_of(request)
 
@@ -281,7 +281,7 @@ def test_a_count_that_fails_for_another_reason_is_not_tried_the_older_way() -> N
     with pytest.raises(AuthenticationError):
         play(llamacpp.count_tokens(COUNTED, LLAMACPP_CHAT), KEYLESS)
     with pytest.raises(MalformedResponseError):
-        play(llamacpp.count_tokens(COUNTED, LLAMACPP_CHAT), answered({"count": 5}))
+        play(llamacpp.count_tokens(COUNTED, LLAMACPP_CHAT), json_response({"count": 5}))
     with pytest.raises(NotFoundError):
         play(llamacpp.count_tokens(COUNTED, LLAMACPP_CHAT), GONE, GONE)
 
@@ -291,20 +291,20 @@ def test_a_count_that_fails_for_another_reason_is_not_tried_the_older_way() -> N
 # The answers are those of 0.32.0, with and without VLLM_SERVER_DEV_MODE=1.
 VERSION, IS_SLEEPING = get("/version"), get("/is_sleeping")
 LISTED = models({"id": "tiny", "object": "model", "owned_by": "vllm", "root": "/models/tiny", "max_model_len": 1024})
-NO_ROUTE = answered({"detail": "Not Found"}, 404)
-NUMBERED = answered({"version": "0.32.0"})
-EMPTY = answered(b"")
+NO_ROUTE = json_response({"detail": "Not Found"}, 404)
+NUMBERED = json_response({"version": "0.32.0"})
+EMPTY = json_response(b"")
 AWAKE = ServerStatus(state="ready", version="0.32.0", model="tiny", models=("tiny",), context_length=1024)
 
 
 @pytest.mark.parametrize(
     ("model", "asleep", "status"),
     [
-        pytest.param(None, answered({"is_sleeping": False}), AWAKE, id="awake"),
+        pytest.param(None, json_response({"is_sleeping": False}), AWAKE, id="awake"),
         pytest.param("tiny", NO_ROUTE, AWAKE, id="no development mode"),
         pytest.param("tiny", KEYLESS, AWAKE, id="the route is for another key"),
         pytest.param(
-            "tiny", answered({"is_sleeping": True}), attrs.evolve(AWAKE, state="sleeping", models=()), id="asleep"
+            "tiny", json_response({"is_sleeping": True}), attrs.evolve(AWAKE, state="sleeping", models=()), id="asleep"
         ),
         pytest.param("x", NO_ROUTE, attrs.evolve(AWAKE, model="x", context_length=None), id="another model"),
     ],
@@ -327,17 +327,17 @@ def test_vllm_tells_its_state(model: str | None, asleep: HTTPResponse, status: S
     ],
 )
 def test_vllm_sleeps_and_wakes(what: str, steps: Callable[[], Operation[None]], path: str, answer: object) -> None:
-    assert ([HTTPRequest("POST", path)], None) == play(steps(), answered(answer))
+    assert ([HTTPRequest("POST", path)], None) == play(steps(), json_response(answer))
     with pytest.raises(UnsupportedOperationError, match="VLLM_SERVER_DEV_MODE=1") as exc_info:
         play(steps(), NO_ROUTE)
     assert what == exc_info.value.operation
     with pytest.raises(InternalServerError):
-        play(steps(), answered({"error": "x"}, 500))
+        play(steps(), json_response({"error": "x"}, 500))
 
 
 def test_vllm_counts_by_its_tokenizer() -> None:
     told = {"count": 2, "max_model_len": 1024, "tokens": [1720, 1313], "token_strs": None}
-    (request,), count = play(vllm.count_tokens(COUNTED, VLLM_CHAT), answered(told))
+    (request,), count = play(vllm.count_tokens(COUNTED, VLLM_CHAT), json_response(told))
     assert (("/tokenize", COUNTED_BODY), 2) == (posted(request), count)
 
 
@@ -345,7 +345,7 @@ def test_vllm_counts_by_its_tokenizer() -> None:
 
 # After https://lmstudio.ai/docs/developer/rest
 NATIVE = get("/api/v1/models")
-UNEXPECTED = answered({"error": "Unexpected endpoint or method. (GET /api/v1/models)"})
+UNEXPECTED = json_response({"error": "Unexpected endpoint or method. (GET /api/v1/models)"})
 
 
 def stored(key: str, *instances: tuple[str, int | None], most: int | None = 131072) -> dict[str, Any]:
@@ -358,7 +358,7 @@ def stored(key: str, *instances: tuple[str, int | None], most: int | None = 1310
 
 
 def disk(*listed: Mapping[str, Any]) -> HTTPResponse:
-    return answered({"models": listed})
+    return json_response({"models": listed})
 
 
 TWO = disk(stored("gemma", ("gemma", 4096)), stored("qwen"))
@@ -401,7 +401,7 @@ def test_an_older_lm_studio_is_asked_by_the_openai_api(gone: HTTPResponse) -> No
 )
 def test_what_is_no_list_of_lm_studio_is_an_error(body: object, error: type[Exception]) -> None:
     with pytest.raises(error) as exc_info:
-        play(lmstudio.list_models(), answered(body))
+        play(lmstudio.list_models(), json_response(body))
     assert error is type(exc_info.value)
 
 
@@ -624,7 +624,7 @@ def test_the_context_is_that_of_the_instance_that_is_asked_for() -> None:
 )
 def test_openai_counts_every_kind_of_part(message: Message, items: Sequence[Mapping[str, Any]]) -> None:
     request = ChatRequest(messages=(message,), model="m")
-    (asked,), count = play(openai_server.count_tokens(request, OPENAI_CHAT), answered({"input_tokens": 7}))
+    (asked,), count = play(openai_server.count_tokens(request, OPENAI_CHAT), json_response({"input_tokens": 7}))
     assert ("/v1/responses/input_tokens", {"model": "m", "input": list(items)}) == posted(asked)
     assert 7 == count
 
@@ -632,7 +632,7 @@ def test_openai_counts_every_kind_of_part(message: Message, items: Sequence[Mapp
 def test_openai_counts_tools_in_their_flat_form() -> None:
     strict = Tool("get", "", {"type": "object"}, strict=True)
     request = ChatRequest(messages=HI, model="m", tools=(ADD, strict))
-    (asked,), _ = play(openai_server.count_tokens(request, OPENAI_CHAT), answered({"input_tokens": 7}))
+    (asked,), _ = play(openai_server.count_tokens(request, OPENAI_CHAT), json_response({"input_tokens": 7}))
     assert [
         {"type": "function", "name": "add", "description": "Adds.", "parameters": {"type": "object"}, "strict": False},
         {"type": "function", "name": "get", "description": "", "parameters": {"type": "object"}, "strict": True},

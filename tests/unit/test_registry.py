@@ -31,7 +31,7 @@ from ctxbackends.errors import (
     UnknownBackendError,
     UnknownBackendTypeError,
 )
-from tests.conftest import RawServerFactory, answer, completion_body, models_body
+from tests.conftest import RawServerFactory, completion_body, http_response, models_body
 
 LOCAL = BackendConfig(name="local", type="llamacpp")
 FAST = BackendConfig(name="fast", type="vllm")
@@ -263,19 +263,19 @@ async def test_closed() -> None:
 
 
 async def test_one_session_for_all(raw_server: RawServerFactory) -> None:
-    server = await raw_server([[answer(200, completion_body())]] * 2)
+    server = await raw_server([[http_response(200, completion_body())]] * 2)
     configs = [
         BackendConfig(name=name, type="openai-compatible", endpoint=server.url, default_model="m")
         for name in ("a", "b")
     ]
     async with Registry(configs) as registry:
         assert ["m", "m"] == [(await registry.resolve(name).complete("Hi")).served_model for name in ("a", "b")]
-    assert [0, 0] == server.places
+    assert [0, 0] == server.connection_numbers
     assert await server.client_closed()
 
 
 async def test_a_session_of_the_service(raw_server: RawServerFactory, tmp_path: Path) -> None:
-    server = await raw_server([[answer(200, models_body("m"))]] * 3)
+    server = await raw_server([[http_response(200, models_body("m"))]] * 3)
     config = BackendConfig(name="a", type="openai-compatible", endpoint=server.url)
     path = tmp_path / ".ctxrc"
     path.write_text(f"backends:\n  - name: v\n    type: openai-compatible\n    endpoint: {server.url}\n")
@@ -296,7 +296,7 @@ class StubbornBackend(OwnBackend):
 
 
 async def test_the_session_is_closed_whatever_a_backend_does(raw_server: RawServerFactory) -> None:
-    server = await raw_server([[answer(200, models_body("m"))]])
+    server = await raw_server([[http_response(200, models_body("m"))]])
     registry = Registry()
     registry.register("stubborn", lambda config, transport: StubbornBackend(config, profile=OWN, transport=transport))
     registry.configure(BackendConfig(name="mine", type="stubborn", endpoint=server.url))
@@ -308,7 +308,7 @@ async def test_the_session_is_closed_whatever_a_backend_does(raw_server: RawServ
 
 
 async def test_two_loops_at_once(raw_server: RawServerFactory) -> None:
-    server = await raw_server([[answer(200, models_body("m"))]])
+    server = await raw_server([[http_response(200, models_body("m"))]])
     async with open_backend("vllm", endpoint=server.url) as backend:
         await backend.ping()
         with pytest.raises(EventLoopError) as exc_info:
@@ -324,7 +324,7 @@ async def _ping(backend: Backend) -> None:
 
 
 async def test_open_backend(raw_server: RawServerFactory) -> None:
-    server = await raw_server([[answer(200, models_body("m"))]])
+    server = await raw_server([[http_response(200, models_body("m"))]])
     async with open_backend(BackendType.VLLM, endpoint=server.url, default_model="m") as backend:
         assert ("vllm", "vllm", "m") == (backend.name, backend.type, backend.default_model)
         assert "m" == (await backend.ping()).model

@@ -31,7 +31,7 @@ from ctxbackends.errors import (
     RedirectError,
     StreamInterruptedError,
 )
-from tests.conftest import EVENT_STREAM, Do, RawServerFactory, Script, answer, chunked, event
+from tests.conftest import EVENT_STREAM, Do, RawServerFactory, Script, event, http_chunk, http_response
 
 MARK = "canary-0123456789"
 
@@ -73,14 +73,14 @@ WAYS: list[Any] = [
     pytest.param(None, {}, APIConnectionError, id="refused"),
     pytest.param([Do.CLOSE], {}, APIConnectionError, id="closed before headers"),
     pytest.param([b"HTTP/1.1 200 OK\r\nX-Echo: %s\r\nContent-Le", Do.CLOSE], {}, APIConnectionError, id="in headers"),
-    pytest.param([answer(200, b"%s", A="b")[:-1], Do.CLOSE], {}, BackendError, id="in the body"),
-    pytest.param([answer(401, ECHO, X_Echo="%s")], {}, AuthenticationError, id="401"),
-    pytest.param([answer(500, b"%s")], {}, InternalServerError, id="500"),
+    pytest.param([http_response(200, b"%s", A="b")[:-1], Do.CLOSE], {}, BackendError, id="in the body"),
+    pytest.param([http_response(401, ECHO, X_Echo="%s")], {}, AuthenticationError, id="401"),
+    pytest.param([http_response(500, b"%s")], {}, InternalServerError, id="500"),
     pytest.param([b"SSH-2.0-%s\r\n\r\n", Do.CLOSE], {}, MalformedResponseError, id="no HTTP"),
-    pytest.param([answer(200, b"<html>%s", X_Echo="%s")], {}, BackendError, id="no JSON"),
+    pytest.param([http_response(200, b"<html>%s", X_Echo="%s")], {}, BackendError, id="no JSON"),
     pytest.param([Do.HANG], {"timeout": 0.1}, APITimeoutError, id="total"),
     pytest.param([Do.HANG], {"first_token_timeout": 0.1}, APITimeoutError, id="first token"),
-    pytest.param([answer(307, b"%s", Location="http://192.0.2.1/%s")], {}, RedirectError, id="redirect"),
+    pytest.param([http_response(307, b"%s", Location="http://192.0.2.1/%s")], {}, RedirectError, id="redirect"),
 ]
 
 
@@ -139,8 +139,8 @@ async def test_the_key_is_in_no_report(
 
 def cut(end: str) -> Script:
     refusal = b'data: {"error": {"message": "%s"}}\n\n' % canary().encode()
-    ends: dict[str, list[Any]] = {"close": [Do.CLOSE], "reset": [Do.RESET], "refusal": [chunked(refusal), Do.CLOSE]}
-    return [EVENT_STREAM, chunked(event("a")), *ends[end]]
+    ends: dict[str, list[Any]] = {"close": [Do.CLOSE], "reset": [Do.RESET], "refusal": [http_chunk(refusal), Do.CLOSE]}
+    return [EVENT_STREAM, http_chunk(event("a")), *ends[end]]
 
 
 async def test_a_stream_that_is_cut(raw_server: RawServerFactory, caplog: pytest.LogCaptureFixture) -> None:
@@ -155,7 +155,7 @@ async def test_a_stream_that_is_cut(raw_server: RawServerFactory, caplog: pytest
 
 
 async def test_a_stream_that_stalls(raw_server: RawServerFactory) -> None:
-    server = await raw_server([[EVENT_STREAM, chunked(event("a")), Do.HANG]])
+    server = await raw_server([[EVENT_STREAM, http_chunk(event("a")), Do.HANG]])
     async with open_backend("vllm", endpoint=server.url, api_key_env="CANARY", idle_timeout=0.1) as backend:
         with pytest.raises(APITimeoutError) as exc_info:
             await streams(backend)
@@ -205,7 +205,7 @@ async def test_the_credentials_of_a_proxy(
     scheme: str, raw_server: RawServerFactory, refusing_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     proxy = await raw_server([[Do.CLOSE]])
-    refusing = await raw_server([[answer(407)]])
+    refusing = await raw_server([[http_response(407)]])
     for url in (proxy.url, refusing.url, refusing_url):
         monkeypatch.setenv("ALL_PROXY", url.replace("//", f"//me:{canary()}@"))
         for name in ("no_proxy", "NO_PROXY", "http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):

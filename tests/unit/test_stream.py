@@ -27,7 +27,18 @@ from ctxbackends.errors import (
     ResponseTooLargeError,
     StreamInterruptedError,
 )
-from tests.conftest import DONE, EVENT_STREAM, LAST_CHUNK, Do, RawServer, RawServerFactory, Script, chunked, event, sse
+from tests.conftest import (
+    DONE,
+    EVENT_STREAM,
+    LAST_CHUNK,
+    Do,
+    RawServer,
+    RawServerFactory,
+    Script,
+    event,
+    http_chunk,
+    sse,
+)
 
 Part = bytes | float | BackendError
 
@@ -542,7 +553,7 @@ async def test_a_body_that_does_not_end_costs_its_connection(endless: bool, monk
 
 
 def streamed(data: bytes, *more: Any) -> Script:
-    return [EVENT_STREAM, chunked(data), *(more or [LAST_CHUNK])]
+    return [EVENT_STREAM, http_chunk(data), *(more or [LAST_CHUNK])]
 
 
 @pytest.fixture
@@ -562,7 +573,7 @@ async def backend_of() -> AsyncIterator[Callable[..., Any]]:
 
 async def test_a_stream_from_a_server(raw_server: RawServerFactory, backend_of: Callable[..., Any]) -> None:
     more = asyncio.Event()
-    server = await raw_server([[EVENT_STREAM, chunked(event("Hel")), more, chunked(sse("lo")), LAST_CHUNK]])
+    server = await raw_server([[EVENT_STREAM, http_chunk(event("Hel")), more, http_chunk(sse("lo")), LAST_CHUNK]])
     backend = await backend_of(server)
     stream = backend.stream("Hi")
     assert [] == server.requests  # nothing is sent before the `async with`
@@ -583,7 +594,7 @@ async def test_the_connection_is_pooled_after_the_end(
     for _ in range(3):
         async with backend.stream("Hi") as stream:
             await stream.completed()
-    assert [0, 0, 0] == server.places
+    assert [0, 0, 0] == server.connection_numbers
     assert all("connection" not in request.headers for request in server.requests)
 
 
@@ -595,7 +606,7 @@ async def test_the_connection_is_closed_after_the_end_where_the_server_closes_it
     for _ in range(2):
         async with backend.stream("Hi") as stream:
             await stream.completed()
-    assert [0, 1] == server.places
+    assert [0, 1] == server.connection_numbers
     assert ["close", "close"] == [request.headers["connection"] for request in server.requests]
     assert await server.client_closed(0)
     assert await server.client_closed(1)
@@ -676,7 +687,7 @@ async def test_what_came_together_with_the_break_is_handed_on(
     raw_server: RawServerFactory, backend_of: Callable[..., Any]
 ) -> None:
     for _ in range(5):
-        server = await raw_server([[EVENT_STREAM + chunked(event("Hel")), Do.CLOSE]])
+        server = await raw_server([[EVENT_STREAM + http_chunk(event("Hel")), Do.CLOSE]])
         backend = await backend_of(server)
         with pytest.raises(StreamInterruptedError) as exc_info:
             async with backend.stream("Hi") as stream:

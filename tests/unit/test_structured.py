@@ -27,7 +27,7 @@ from ctxbackends.errors import (
     StructuredOutputError,
     UnsupportedOptionError,
 )
-from tests.conftest import RawServerFactory, answer, completion_body, sse
+from tests.conftest import RawServerFactory, completion_body, http_response, sse
 
 
 @attrs.frozen
@@ -209,7 +209,7 @@ async def test_answer_does_not_match_the_type(target: type[Any], text: str, poin
 @pytest.mark.parametrize("type_", ["vllm", "openai-compatible"])
 async def test_over_http(type_: str, raw_server: RawServerFactory) -> None:
     body = sse(*ANSWER) if type_ == "vllm" else completion_body(ANSWER)
-    server = await raw_server([[answer(200, body)]])
+    server = await raw_server([[http_response(200, body)]])
     async with open_backend(type_, endpoint=server.url, default_model="m") as backend:
         assert Decision("YAML", 1) == await extract(backend, Decision, "We chose YAML.")
     (request,) = server.requests
@@ -219,7 +219,7 @@ async def test_over_http(type_: str, raw_server: RawServerFactory) -> None:
 
 
 async def test_a_server_that_would_ignore_the_schema(raw_server: RawServerFactory) -> None:
-    server = await raw_server([[answer(200, completion_body(ANSWER))]])
+    server = await raw_server([[http_response(200, completion_body(ANSWER))]])
     async with open_backend(
         "anthropic", endpoint=server.url, default_model="m", api_key_env="", wire_api="chat_completions"
     ) as backend:
@@ -231,14 +231,14 @@ async def test_a_server_that_would_ignore_the_schema(raw_server: RawServerFactor
 
 async def test_a_refusal_on_the_wire(raw_server: RawServerFactory) -> None:
     exc_info = json.dumps({"choices": [{"index": 0, "delta": {"refusal": "No."}, "finish_reason": "stop"}]})
-    server = await raw_server([[answer(200, f"data: {exc_info}\n\n".encode())]])
+    server = await raw_server([[http_response(200, f"data: {exc_info}\n\n".encode())]])
     async with open_backend("vllm", endpoint=server.url, default_model="m") as backend:
         with pytest.raises(StructuredOutputError, match=r"refused: No\."):
             await extract(backend, Decision, "We chose YAML.")
 
 
 async def test_an_answer_that_breaks(raw_server: RawServerFactory) -> None:
-    server = await raw_server([[answer(200, sse(*ANSWER).split(b'"finish_reason": "stop"')[0])]])
+    server = await raw_server([[http_response(200, sse(*ANSWER).split(b'"finish_reason": "stop"')[0])]])
     async with open_backend("vllm", endpoint=server.url, default_model="m") as backend:
         with pytest.raises(StreamInterruptedError):
             await extract(backend, Decision, "We chose YAML.")

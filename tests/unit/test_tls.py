@@ -24,9 +24,9 @@ from ctxbackends._http.transport import Transport
 from ctxbackends._profiles.profile import Profile
 from ctxbackends._registry import Registry, open_backend
 from ctxbackends.errors import APIConnectionError, ConfigError
-from tests.conftest import RawServer, RawServerFactory, answer, models_body
+from tests.conftest import RawServer, RawServerFactory, http_response, models_body
 
-MODELS = [answer(200, models_body("m"))]
+MODELS = [http_response(200, models_body("m"))]
 
 
 @attrs.frozen

@@ -36,11 +36,20 @@ from ctxbackends.errors import (
     MalformedResponseError,
     ResponseTooLargeError,
 )
-from tests.conftest import EVENT_STREAM, LAST_CHUNK, Do, RawServerFactory, Script, TestServerFactory, answer, chunked
+from tests.conftest import (
+    EVENT_STREAM,
+    LAST_CHUNK,
+    Do,
+    RawServerFactory,
+    Script,
+    TestServerFactory,
+    http_chunk,
+    http_response,
+)
 
 GET = HTTPRequest("GET", "/")
 POST = HTTPRequest("POST", "/", b"{}")
-OK = answer(200, b"ok")
+OK = http_response(200, b"ok")
 
 
 @pytest.fixture
@@ -76,7 +85,7 @@ def facts(error: APIConnectionError) -> set[str]:
 
 
 async def test_send(transport: Transport, raw_server: RawServerFactory) -> None:
-    server = await raw_server([[answer(418, b"tea", X_Request_Id="7")]])
+    server = await raw_server([[http_response(418, b"tea", X_Request_Id="7")]])
     request = HTTPRequest("POST", "/v1/things", b'{"a":1}', {"X-Own": "2"})
     response = await send(transport, server.url, request, Authorization="Bearer k")
     assert (418, b"tea", "7") == (response.status, response.body, response.headers["x-request-id"])
@@ -90,14 +99,14 @@ async def test_send(transport: Transport, raw_server: RawServerFactory) -> None:
 
 
 async def test_a_body_in_many_pieces(transport: Transport, raw_server: RawServerFactory) -> None:
-    script = [EVENT_STREAM, chunked(b"one "), 0.01, chunked(b"two"), 0.01, LAST_CHUNK]
+    script = [EVENT_STREAM, http_chunk(b"one "), 0.01, http_chunk(b"two"), 0.01, LAST_CHUNK]
     server = await raw_server([script])
     assert b"one two" == (await send(transport, server.url)).body
 
 
 async def test_open_hands_out_the_body_as_it_comes(transport: Transport, raw_server: RawServerFactory) -> None:
     more = asyncio.Event()
-    server = await raw_server([[EVENT_STREAM, chunked(b"one"), more, chunked(b"two"), LAST_CHUNK]])
+    server = await raw_server([[EVENT_STREAM, http_chunk(b"one"), more, http_chunk(b"two"), LAST_CHUNK]])
     stream = await open_stream(transport, server.url)
     assert isinstance(stream, ByteStream)
     assert b"one" == await stream.read_chunk()
@@ -113,7 +122,7 @@ async def test_open_reads_an_error_up_to_a_limit(
     transport: Transport, raw_server: RawServerFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(aiohttp_body, "ERROR_BODY_BYTES", 10)
-    server = await raw_server([[answer(404, b"short")], [answer(500, b"0123456789abcdef")]])
+    server = await raw_server([[http_response(404, b"short")], [http_response(500, b"0123456789abcdef")]])
     second, first = await open_stream(transport, server.url), await open_stream(transport, server.url)
     assert isinstance(first, HTTPResponse)
     assert (500, b"0123456789") == (first.status, first.body)
@@ -125,7 +134,9 @@ async def test_a_body_over_the_limit(
     transport: Transport, raw_server: RawServerFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(aiohttp_body, "MAX_BODY_BYTES", 10)
-    server = await raw_server([[answer(200, b"0123456789")], [answer(200, b"0123456789a" * 2)[:-1], Do.HANG]])
+    server = await raw_server(
+        [[http_response(200, b"0123456789")], [http_response(200, b"0123456789a" * 2)[:-1], Do.HANG]]
+    )
     assert b"0123456789" == (await send(transport, server.url)).body
     with pytest.raises(ResponseTooLargeError) as exc_info:
         await send(transport, server.url)
@@ -245,7 +256,9 @@ async def _never(**_: object) -> None:
     await asyncio.Event().wait()
 
 
-@pytest.mark.parametrize("script", [[Do.HANG], [answer(200, b"12345")[:-1], Do.HANG]], ids=["silent", "in the body"])
+@pytest.mark.parametrize(
+    "script", [[Do.HANG], [http_response(200, b"12345")[:-1], Do.HANG]], ids=["silent", "in the body"]
+)
 async def test_no_whole_answer_in_time(transport: Transport, raw_server: RawServerFactory, script: Script) -> None:
     server = await raw_server([script])
     with pytest.raises(APITimeoutError) as exc_info:
@@ -269,7 +282,7 @@ NOT_WHOLE = "the connection broke before the response was complete"
         ([b"HTTP/1.1 200 OK\r\nContent-Le", Do.CLOSE], WITHIN),
         ([b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", Do.CLOSE], NOT_WHOLE),
         ([b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n1234", Do.CLOSE], NOT_WHOLE),
-        ([EVENT_STREAM, chunked(b"1234"), Do.CLOSE], NOT_WHOLE),
+        ([EVENT_STREAM, http_chunk(b"1234"), Do.CLOSE], NOT_WHOLE),
     ],
 )
 async def test_the_server_closes(
@@ -285,7 +298,7 @@ async def test_the_server_closes(
 
 @pytest.mark.parametrize("read", [send, open_stream])
 async def test_what_is_compressed_is_refused(read: Any, transport: Transport, raw_server: RawServerFactory) -> None:
-    server = await raw_server([[answer(200, b"1234", Content_Encoding="gzip")]])
+    server = await raw_server([[http_response(200, b"1234", Content_Encoding="gzip")]])
     with pytest.raises(MalformedResponseError) as exc_info:
         await read(transport, server.url, POST)
     assert "the response is compressed ('gzip'), although the request did not allow it" == str(exc_info.value)
@@ -304,7 +317,7 @@ async def test_a_status_counts_also_where_its_body_breaks_off(
 
 
 async def test_a_reset_in_the_body(transport: Transport, raw_server: RawServerFactory) -> None:
-    server = await raw_server([[EVENT_STREAM, chunked(b"1234"), 0.02, Do.RESET]])
+    server = await raw_server([[EVENT_STREAM, http_chunk(b"1234"), 0.02, Do.RESET]])
     stream = await open_stream(transport, server.url)
     assert isinstance(stream, ByteStream)
     assert b"1234" == await stream.read_chunk()
@@ -352,7 +365,7 @@ async def test_cancelled(transport: Transport, raw_server: RawServerFactory) -> 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_a_redirect_is_not_followed(transport: Transport, raw_server: RawServerFactory, status: int) -> None:
     other = await raw_server([[OK]])
-    server = await raw_server([[answer(status, Location=other.url)]] * 2)
+    server = await raw_server([[http_response(status, Location=other.url)]] * 2)
     assert status == (await send(transport, server.url, Authorization="Bearer k")).status
     stream = await open_stream(transport, server.url)
     assert isinstance(stream, HTTPResponse)
@@ -373,7 +386,7 @@ async def test_a_proxy_of_the_environment_is_not_used(
 
 
 async def test_no_cookies_are_kept(transport: Transport, raw_server: RawServerFactory) -> None:
-    server = await raw_server([[answer(200, Set_Cookie="a=1; Path=/")]] * 2)
+    server = await raw_server([[http_response(200, Set_Cookie="a=1; Path=/")]] * 2)
     url = f"http://localhost:{server.port}"  # no cookies are ever kept for an IP address
     await send(transport, url)
     await send(transport, url)
@@ -384,7 +397,7 @@ async def test_keep_alive(transport: Transport, raw_server: RawServerFactory) ->
     server = await raw_server([[OK], [OK], [OK]])
     for _ in range(3):
         assert b"ok" == (await send(transport, server.url)).body
-    assert [0, 0, 0] == server.places
+    assert [0, 0, 0] == server.connection_numbers
 
 
 async def test_keep_alive_after_an_error(transport: Transport, test_server: TestServerFactory) -> None:
@@ -416,7 +429,7 @@ async def test_a_pooled_connection_that_is_closed_costs_nothing(
     server = await raw_server([[OK], [end]], [[OK]])
     await send(transport, server.url)
     assert await read(transport, server.url)
-    assert [0, 0, 1] == server.places
+    assert [0, 0, 1] == server.connection_numbers
 
 
 @pytest.mark.parametrize("end", [Do.CLOSE, Do.RESET])
@@ -431,7 +444,7 @@ async def test_a_new_connection_that_is_closed_as_well_ends_it(
     assert (BEFORE, {"sent"}) == (str(exc_info.value), facts(exc_info.value))
     assert isinstance(exc_info.value.__context__, aiohttp.ClientError)
     assert not isinstance(exc_info.value.__context__.__context__, APIConnectionError)
-    assert [0, 0, 1] == server.places
+    assert [0, 0, 1] == server.connection_numbers
 
 
 async def test_when_one_was_closed_all_may_be(transport: Transport, raw_server: RawServerFactory) -> None:
@@ -465,7 +478,7 @@ async def test_a_reused_connection_that_breaks_within_the_answer_is_not(
 
 
 async def test_a_stream_closed_early_ends_its_connection(transport: Transport, raw_server: RawServerFactory) -> None:
-    server = await raw_server([[EVENT_STREAM, chunked(b"one"), Do.HANG]])
+    server = await raw_server([[EVENT_STREAM, http_chunk(b"one"), Do.HANG]])
     stream = await open_stream(transport, server.url)
     assert isinstance(stream, ByteStream)
     assert b"one" == await stream.read_chunk()
