@@ -16,9 +16,11 @@ from tests.benchmarks.environments import Environment
 from tests.benchmarks.processes import ROOT, Child, ChildError, command, surroundings
 
 BUDGET = 90.0
-AFTER = (0.3, 0.7, 1.5, 3.0, 7.0, 15.0, 30.0, 45.0, 60.0)
-QUICK_AFTER = (0.3, 0.5, 1.0, 1.5, 3.0, 4.0, 8.0)
-"""Seconds until a server is ready. All of a kind start at once."""
+AFTER = (0.3, 0.5, 0.7, 1.0, 1.5, 3.0, 7.0, 15.0, 30.0, 45.0, 60.0)
+QUICK_AFTER = (0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)
+"""Seconds until a server is ready, each with another part of the longest gap between two probes added to it: with whole
+seconds alone, each server would be ready in the same moment of a gap. All of a kind start at once."""
+LONGEST_GAP = 0.25
 TYPES = {"refused": "vllm", "loading": "llamacpp"}
 """The type of the backend: who is known to start like that."""
 STARTS = 10
@@ -28,7 +30,9 @@ STARTS = 10
 def cold_starts(sdk: Environment, *, quick: bool) -> list[dict[str, Any]]:
     """Return a sample for each start: ``kind``, ``after``, ``late`` in seconds, ``cpu`` as a part of the wait."""
     with ThreadPoolExecutor(len(TYPES)) as threads:
-        of_kinds = threads.map(lambda kind: _starts(sdk, kind, QUICK_AFTER if quick else AFTER), TYPES)
+        whole = QUICK_AFTER if quick else AFTER
+        seconds = [second + LONGEST_GAP * index / len(whole) for index, second in enumerate(whole)]
+        of_kinds = threads.map(lambda kind: _starts(sdk, kind, seconds), TYPES)
         return [sample for samples in of_kinds for sample in samples]
 
 
@@ -38,8 +42,11 @@ def _starts(sdk: Environment, kind: str, seconds: Sequence[float]) -> list[dict[
         # The worker needs no stub.
         Child(command(sdk.python, "tests.benchmarks.worker", "sdk", "http://127.0.0.1:9")) as worker,
     ):
-        servers = [stack.enter_context(_server(kind, str(after))) for after in seconds]
+        servers = [stack.enter_context(_server(kind)) for _ in seconds]
         starts = [{"kind": TYPES[kind], "url": one.hello["url"], "budget": BUDGET} for one in servers]
+        worker.ask(do="prepare_cold", kind=TYPES[kind])
+        for server, after in zip(servers, seconds, strict=True):
+            server.ask(ready_after=after)
         answer = worker.ask(BUDGET + 10, do="cold", starts=starts)
         ready = [server.ask()["ready_at"] for server in servers]
     return [_sample(kind, *each, answer["cpu"]) for each in zip(seconds, answer["starts"], ready, strict=True)]
@@ -52,8 +59,8 @@ def _sample(kind: str, after: float, ended: dict[str, Any], ready_at: float | No
     return {**sample, "late": ended["ended_at"] - ready_at, "cpu": cpu}
 
 
-def _server(kind: str, after: str) -> Child:
-    return Child(command(sys.executable, "tests.benchmarks.starting", kind, after))
+def _server(kind: str) -> Child:
+    return Child(command(sys.executable, "tests.benchmarks.starting", kind))
 
 
 def give_up(name: str, environment: Environment, wire: str) -> list[dict[str, Any]]:
@@ -61,7 +68,7 @@ def give_up(name: str, environment: Environment, wire: str) -> list[dict[str, An
     samples: list[dict[str, Any]] = []
     for kind in TYPES:
         with (
-            _server(kind, "never") as server,
+            _server(kind) as server,
             Child(command(environment.python, "tests.benchmarks.worker", name, server.hello["url"])) as worker,
         ):
             told = worker.ask(120, do="give_up", wire=wire, url=server.hello["url"], model="tiny")

@@ -1,6 +1,6 @@
 """A server that is not ready yet, a process of its own: it refuses connections or answers 503 for some seconds, then it
-answers as the stub does. Prints its address, and tells on any line of stdin when it got ready and how many requests
-came. Knows no client.
+answers as the stub does. Prints its address. A line of stdin with ``ready_after`` starts the seconds; each line is
+answered with when it got ready and how many requests came. Knows no client.
 """
 
 from __future__ import annotations
@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from typing import Any
 
 from tests.benchmarks.answers import all_answers
 from tests.benchmarks.stub import Listener, bound, listen, obey, say
 
 
-async def _serve(kind: str, after: float | None) -> None:
+async def _serve(kind: str) -> None:
     answers = all_answers(["tiny"])
     listener = Listener()
     port = bound()
@@ -28,15 +29,21 @@ async def _serve(kind: str, after: float | None) -> None:
             await listen(listener, answers, port)
         listener.ready_at = time.monotonic()
 
-    starting = None if after is None else asyncio.create_task(get_ready(after))
-    await obey(lambda _: {"ready_at": listener.ready_at, "requests": listener.requests})
-    if starting is not None:
-        starting.cancel()
+    starting: list[asyncio.Task[None]] = []
+
+    def act(line: dict[str, Any]) -> dict[str, Any]:
+        if "ready_after" in line:
+            starting.append(asyncio.create_task(get_ready(line["ready_after"])))
+        return {"ready_at": listener.ready_at, "requests": listener.requests}
+
+    await obey(act)
+    for task in starting:
+        task.cancel()
 
 
-def main(kind: str, after: str) -> None:
-    """``kind``: "refused" or "loading". ``after``: the seconds, or "never"."""
-    asyncio.run(_serve(kind, None if after == "never" else float(after)))
+def main(kind: str) -> None:
+    """``kind``: "refused" or "loading"."""
+    asyncio.run(_serve(kind))
 
 
 if __name__ == "__main__":
