@@ -31,7 +31,7 @@ from ctxbackends._profiles.profile import Profile
 from ctxbackends._tools import build_tools
 from ctxbackends._util.secrets import ENVIRONMENT
 from ctxbackends._wire.base import HTTPRequest, Operation, WireSettings
-from ctxbackends._wire.operations.openai import VectorEncoding, merge_embeddings
+from ctxbackends._wire.operations.openai import VectorEncoding, fitting_batch_size, merge_embeddings
 from ctxbackends._wire.options import OptionTable
 from ctxbackends.errors import (
     APIConnectionError,
@@ -276,15 +276,18 @@ class HTTPBackend:
         if operation is None:
             raise self._unsupported("embed", "the server has no embeddings")
         texts = [inputs] if isinstance(inputs, str) else list(inputs)
-        size = self._profile.embed_batch if batch_size is None else batch_size
         if not texts:
             raise ValueError("embed() needs at least one text")
-        if not 1 <= size <= self._profile.embed_batch:
+        if batch_size is not None and not 1 <= batch_size <= self._profile.embed_batch:
             raise ValueError(f"batch_size out of range: {batch_size}; use 1 to {self._profile.embed_batch}")
         self._check_vector_options(dimensions, encoding)
+        encoding = encoding or self._profile.vector_encoding
         requested = self._model(model)
-        batches = []
-        for start in range(0, len(texts), size):
+        batches: list[Embeddings] = []
+        start = 0
+        while start < len(texts):
+            length = len(batches[-1].vectors[0]) if batches else dimensions
+            size = batch_size or min(self._profile.embed_batch, fitting_batch_size(length))
             batch = await self._connection.execute(
                 operation(
                     texts[start : start + size],
@@ -298,9 +301,10 @@ class HTTPBackend:
             )
             self._connection.check_model(requested, batch.served_model)
             batches.append(batch)
+            start += size
         embeddings = merge_embeddings(batches)
         lengths = {len(vector) for vector in embeddings.vectors}
-        if len(lengths) > 1 or (dimensions is not None and lengths != {dimensions}):
+        if len(lengths) > 1 or 0 in lengths or (dimensions is not None and lengths != {dimensions}):
             expected = f"{dimensions}" if dimensions is not None else "one length"
             raise self._connection.annotate(
                 MalformedResponseError(f"unexpected lengths of vectors: {sorted(lengths)}; expected {expected}")

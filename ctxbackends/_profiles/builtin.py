@@ -32,6 +32,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                 load=vllm.load,
                 unload=vllm.unload,
                 check_not_sleeping=vllm.check_not_sleeping,
+                vector_encoding="base64",
                 count_tokens=vllm.count_tokens,
             ),
             # Binds its port first and answers 503 while it loads. Does not notice a closed socket on a plain request
@@ -49,6 +50,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                 stream_members={"return_progress": True},
                 schema_enforcement="grammar",
                 embed_dimensions=False,
+                vector_encoding="base64",
                 status=llamacpp.status,
                 load=llamacpp.load,
                 unload=llamacpp.unload,
@@ -108,6 +110,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                 timeout=600.0,
                 schema_enforcement="native",
                 embed_batch=2048,
+                vector_encoding="base64",
                 count_tokens=openai_server.count_tokens,
                 supported_settings=dict.fromkeys(("organization", "project"), frozenset({WireAPI.CHAT_COMPLETIONS})),
             ),

@@ -98,6 +98,7 @@ class Profile:
         embed_batch: The maximum of texts per embedding request.
         embed_dimensions: Whether the server supports shorter vectors.
         vector_encodings: The supported encodings of vectors.
+        vector_encoding: The one that is requested by default.
         load: Loads a model.
         unload: Unloads a model.
         count_tokens: Counts the tokens of a prompt.
@@ -133,6 +134,7 @@ class Profile:
     embed_batch: int = 512
     embed_dimensions: bool = True
     vector_encodings: tuple[VectorEncoding, ...] = ("float", "base64")
+    vector_encoding: VectorEncoding = "float"
     load: LoadOperation | None = None
     unload: Callable[[str], Operation[None]] | None = None
     count_tokens: Callable[[ChatRequest, OptionTable], Operation[int]] | None = None

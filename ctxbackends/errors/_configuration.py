@@ -167,7 +167,7 @@ class UnsupportedOptionError(BackendError):
 
 
 class UnsupportedOperationError(BackendError):
-    """The backend does not support an operation. Nothing was sent.
+    """The backend does not support an operation, or its model does not.
 
     Attributes:
         operation: Name of the method.

@@ -15,7 +15,7 @@ from ctxbackends._chat.servers import ModelInfo, ServerStatus
 from ctxbackends._wire.base import HTTPRequest, Operation, WireSettings, encode_json
 from ctxbackends._wire.errors import decode_response, fetch, raise_for_failed_command
 from ctxbackends._wire.formats.ollama_chat import NANOSECONDS, Nanoseconds, encode_keep_alive
-from ctxbackends._wire.operations.openai import VectorEncoding
+from ctxbackends._wire.operations.openai import VectorEncoding, request_embeddings
 from ctxbackends.errors import APIStatusError, EmptyModelListError, MalformedResponseError
 
 
@@ -133,7 +133,7 @@ def embed(
         body["options"] = {"num_ctx": settings.context_length}
     if dimensions is not None:
         body["dimensions"] = dimensions
-    response = yield HTTPRequest("POST", "/api/embed", encode_json(body))
+    response = yield from request_embeddings(HTTPRequest("POST", "/api/embed", encode_json(body)), model)
     answer = decode_response(_embed_decoder, response, api="Ollama")
     if len(answer.embeddings) != len(inputs):
         raise MalformedResponseError(

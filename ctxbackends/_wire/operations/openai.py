@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import struct
 from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
@@ -14,14 +15,17 @@ from ctxbackends._chat.messages import ImagePart, Message, ReasoningPart, TextPa
 from ctxbackends._chat.requests import ChatRequest
 from ctxbackends._chat.responses import Embeddings, Usage
 from ctxbackends._chat.servers import ModelInfo, ServerStatus
-from ctxbackends._wire.base import HTTPRequest, HTTPResponse, Operation, WireSettings, encode_json
+from ctxbackends._wire.base import MAX_BODY_BYTES, HTTPRequest, HTTPResponse, Operation, WireSettings, encode_json
 from ctxbackends._wire.errors import decode_response, fetch
 from ctxbackends._wire.formats.openai_chat import encode_tool, format_tool_result
 from ctxbackends._wire.formats.openai_parts import WireUsage, parse_usage
 from ctxbackends._wire.options import OptionTable, check_supported
-from ctxbackends.errors import EmptyModelListError, MalformedResponseError
+from ctxbackends.errors import APIStatusError, EmptyModelListError, MalformedResponseError, UnsupportedOperationError
 
 VectorEncoding: TypeAlias = Literal["float", "base64"]
+_NUMBER_BYTES = 25  # of the JSON text "-1.2345678901234567e-05, "
+_VECTOR_MEMBERS_BYTES = 256
+_LONGEST_VECTOR = 8192
 
 
 class _ModelMeta(msgspec.Struct):
@@ -68,6 +72,10 @@ class _Embeddings(msgspec.Struct):
 class _Count(msgspec.Struct):
     input_tokens: int
 
+
+# llama-server: "This server does not support embeddings", "Pooling type 'none' is not OAI compatible"; vLLM: "The model
+# does not support Embeddings API"; Ollama: "this model does not support embeddings"
+_NOT_AN_EMBEDDING_MODEL = re.compile(r"does not support embeddings|pooling type 'none'", re.IGNORECASE)
 
 _models_decoder = msgspec.json.Decoder(_ModelList)
 _embeddings_decoder = msgspec.json.Decoder(_Embeddings)
@@ -145,7 +153,7 @@ def embed(
     body: dict[str, Any] = {"model": model, "input": list(inputs), "encoding_format": encoding or "float"}
     if dimensions is not None:
         body["dimensions"] = dimensions
-    response = yield HTTPRequest("POST", "/v1/embeddings", encode_json(body))
+    response = yield from request_embeddings(HTTPRequest("POST", "/v1/embeddings", encode_json(body)), model)
     answer = decode_response(_embeddings_decoder, response, api="the OpenAI API")
     count = len(inputs)
     by_index = {
@@ -161,6 +169,18 @@ def embed(
     )
 
 
+def request_embeddings(request: HTTPRequest, model: str) -> Operation[HTTPResponse]:
+    """Send ``request``; raise UnsupportedOperationError if the server says that the model generates text only."""
+    try:
+        return (yield request)
+    except APIStatusError as error:
+        if not _NOT_AN_EMBEDDING_MODEL.search(error.message or ""):
+            raise
+        raise UnsupportedOperationError(
+            "embed", f"not an embedding model: {model}; use one, and start the server with embeddings on"
+        ) from error
+
+
 def _decode_vector(value: list[float] | str, body: bytes) -> tuple[float, ...]:
     if isinstance(value, list):
         return tuple(value)
@@ -172,6 +192,14 @@ def _decode_vector(value: list[float] | str, body: bytes) -> tuple[float, ...]:
         raise MalformedResponseError(
             "a vector is neither a list of numbers nor base64 of 32-bit floats", body=body
         ) from error
+
+
+def fitting_batch_size(length: int | None) -> int:
+    """Return how many vectors of ``length`` numbers fit into one response, also from a server that ignores base64.
+
+    For an unknown length (None), return how many of the longest known vectors fit.
+    """
+    return max(1, MAX_BODY_BYTES // ((length or _LONGEST_VECTOR) * _NUMBER_BYTES + _VECTOR_MEMBERS_BYTES))
 
 
 def merge_embeddings(batches: Sequence[Embeddings]) -> Embeddings:
