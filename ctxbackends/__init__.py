@@ -78,6 +78,7 @@ if TYPE_CHECKING or not install(__name__):
     from ctxbackends.errors import EmptyModelListError as EmptyModelListError
     from ctxbackends.errors import EventLoopError as EventLoopError
     from ctxbackends.errors import IncompleteOutputError as IncompleteOutputError
+    from ctxbackends.errors import InsufficientQuotaError as InsufficientQuotaError
     from ctxbackends.errors import InternalServerError as InternalServerError
     from ctxbackends.errors import InvalidEndpointError as InvalidEndpointError
     from ctxbackends.errors import LocalServerUnavailableError as LocalServerUnavailableError

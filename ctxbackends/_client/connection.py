@@ -97,14 +97,16 @@ class ServerConnection:
         retry: RetryPolicy | None,
         on_progress: OnProgress | None = None,
     ) -> T:
-        """Send a generation and return its decoded response. Errors of ``decode`` count as errors of the server."""
-
-        async def attempt() -> T:
-            return decode(
-                await self._sender.send(request, self._sender.request_timeouts, auth="chat", acquire_slot=True)
-            )
-
-        return await self.call(attempt, retry=retry, on_progress=on_progress)
+        """Send a generation and return its decoded response. An error of ``decode`` is never retried."""
+        attempt = functools.partial(
+            self._sender.send, request, self._sender.request_timeouts, auth="chat", acquire_slot=True
+        )
+        response = await self.call(attempt, retry=retry, on_progress=on_progress)
+        try:
+            return decode(response)
+        except BackendError as error:
+            self._sender.name_route(error, request.method, request.path)
+            raise self.annotate(error) from error.__cause__
 
     def stream(
         self,
@@ -139,6 +141,7 @@ class ServerConnection:
     ) -> T:
         """Run ``operation`` and return its result. ``retry`` applies to each of its requests."""
         timeouts = timeouts or self._sender.request_timeouts
+        request: HTTPRequest | None = None
         try:
             request = next(operation)
             while True:
@@ -153,6 +156,8 @@ class ServerConnection:
             result: T = end.value
             return result
         except BackendError as error:
+            if request is not None:
+                self._sender.name_route(error, request.method, request.path)
             raise self.annotate(error) from error.__cause__
 
     async def probe(
@@ -258,7 +263,7 @@ class ServerConnection:
 class _Source:
     """Opens the request of one stream over the connection, see StreamSource."""
 
-    __slots__ = ("_body", "_connection", "_model", "_prepare", "_request", "_retry", "_sender", "_started")
+    __slots__ = ("_body", "_connection", "_model", "_prepare", "_request", "_retry", "_route", "_sender", "_started")
 
     def __init__(
         self,
@@ -272,6 +277,7 @@ class _Source:
         self._connection = connection
         self._sender = sender
         self._request: HTTPRequest | None = request
+        self._route = (request.method, request.path)
         self._model = model
         self._prepare = prepare
         self._retry = retry
@@ -313,4 +319,5 @@ class _Source:
         self._connection.check_model(self._model, served)
 
     def annotate(self, error: BackendError) -> BackendError:
+        self._sender.name_route(error, *self._route)
         return self._connection.annotate(error)

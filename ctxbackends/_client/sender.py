@@ -28,6 +28,7 @@ from ctxbackends._http.proxy import DIRECT, Route, find_proxy_route
 from ctxbackends._http.tls import build_tls_context
 from ctxbackends._http.transport import Pool, RequestTimeouts, Transport
 from ctxbackends._profiles.profile import Profile
+from ctxbackends._profiles.routes import find_route_servers
 from ctxbackends._util.secrets import MaskedHeaders, Secret
 from ctxbackends._wire.base import Codec, HTTPRequest, HTTPResponse
 from ctxbackends._wire.errors import error_from_response
@@ -38,9 +39,12 @@ from ctxbackends.errors import (
     BackendError,
     ConfigError,
     InvalidEndpointError,
+    ModelNotFoundError,
+    NotFoundError,
 )
 
 T = TypeVar("T")
+E = TypeVar("E", bound=BackendError)
 Auth: TypeAlias = Literal["control", "chat", "stream"]
 """The set of headers of a request."""
 
@@ -222,7 +226,7 @@ class RequestSender:
                 _log_request(request, status, time.monotonic() - sent_at)
         if 200 <= response.status < 300:
             return response
-        raise error_from_response(response)
+        raise self.name_route(error_from_response(response), request.method, request.path)
 
     async def open(self, request: HTTPRequest) -> ByteStream:
         """Send one request for a stream once, and return its body after the headers. It keeps its slot until closed."""
@@ -259,7 +263,7 @@ class RequestSender:
             result.sent_at = sent_at
             return result
         assert result is not None, "there was a response"
-        raise error_from_response(result)
+        raise self.name_route(error_from_response(result), request.method, request.path)
 
     async def _acquire_slot(self) -> Release:
         with self._transport.cancel_on_close():
@@ -285,6 +289,14 @@ class RequestSender:
             error.key_source = self._key_source
         if self._key is not None and redact(error, self._key.reveal()):
             strip_tracebacks(error)  # their frames contain the response with the key
+        return error
+
+    def name_route(self, error: E, method: str, path: str) -> E:
+        """Add to a NotFoundError the route that was requested, and the servers that have it."""
+        if isinstance(error, NotFoundError) and error.status_code != 400 and error.url is None:
+            error.method, error.url = method, self._base_url + path
+            if not isinstance(error, ModelNotFoundError):
+                error.route_servers = find_route_servers(path)
         return error
 
     def _headers_for(self, request: HTTPRequest, kind: Auth) -> CheckedHeaders:

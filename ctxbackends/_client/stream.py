@@ -361,7 +361,10 @@ class ChatStream:
             return error
         if isinstance(error, APIStatusError) and partial == PartialCompletion(served_model=partial.served_model):
             return error  # nothing had arrived: the server rejected the request after the headers
-        interrupted = StreamInterruptedError(str(error.problem), partial=partial)
+        interrupted = StreamInterruptedError(error.problem, partial=partial)
+        if isinstance(error, APIStatusError):
+            problem = f"the server sent an error in the stream: {error.message or error.problem}"
+            interrupted = StreamInterruptedError(problem, partial=partial, body=error.body)
         interrupted.__cause__ = error
         interrupted.request_id = find_request_id(body.headers)
         return interrupted

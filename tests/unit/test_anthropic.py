@@ -782,7 +782,7 @@ def test_model_and_id_may_be_missing() -> None:
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        (b'{"type":"error","error":{"type":"overloaded_error","message":"boom"}}', "boom"),
+        (b'{"type":"error","error":{"type":"api_error","message":"boom"}}', "boom"),
         (b'{"error":{"code":500,"message":"boom","type":"server_error"}}', "boom"),
         (b'{"error":"boom"}', "boom"),
         (b'{"type":"error","message":"boom"}', "boom"),

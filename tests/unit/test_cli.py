@@ -718,7 +718,8 @@ def test_an_endpoint_of_something_else(script: Script) -> None:
     ctxrc(backend(script.endpoint))
     script.models = [(404, b"<html>not here</html>")]
     expected = (
-        'ctxbackends: backend "local": HTTP 404: <html>not here</html>\n'
+        'ctxbackends: backend "local": HTTP 404: <html>not here</html> '
+        f"(requested: GET {script.endpoint}/v1/models, a route of OpenAI-compatible servers)\n"
         "  is this the endpoint of a model server? write it without /v1\n"
     )
     assert Result(1, "", expected) == ctx("ping")
@@ -732,7 +733,9 @@ def test_a_wrong_model(script: Script) -> None:
     ctxrc(backend(script.endpoint))
     body = '{"error":{"message":"The model `nope` does not exist.","type":"NotFoundError","code":404}}'
     script.chat = (404, body.encode())
-    expected = f'ctxbackends: backend "local": HTTP 404: {body}\n  list the available models with ctxbackends models\n'
+    requested = f"(requested: POST {script.endpoint}/v1/chat/completions)"
+    hint = "list the available models with ctxbackends models"
+    expected = f'ctxbackends: backend "local": HTTP 404: {body} {requested}\n  {hint}\n'
     assert Result(1, "", expected) == ctx("chat", "Hi", "--model", "nope")
 
 

@@ -1073,7 +1073,7 @@ SPECIFICATION = [
     spec(row="a text", sent=event({"error": "boom"}) + finish() + DONE, events=[], failure=SENT + "boom"),
     spec(
         row="members at the top level (old vLLM)",
-        sent=text("a") + event({"object": "error", "message": "boom", "type": "E", "code": 400}) + DONE,
+        sent=text("a") + event({"object": "error", "message": "boom", "type": "E", "code": 500}) + DONE,
         events=[A],
         failure=SENT + "boom",
     ),

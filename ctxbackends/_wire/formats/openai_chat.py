@@ -28,7 +28,7 @@ from ctxbackends._chat.requests import (
 from ctxbackends._chat.responses import Completion
 from ctxbackends._wire.accumulator import build_completion
 from ctxbackends._wire.base import HTTPRequest, HTTPResponse, bearer_header, encode_json
-from ctxbackends._wire.errors import decode_response, find_request_id, raise_for_error_body
+from ctxbackends._wire.errors import decode_response, error_from_choice, find_request_id, raise_for_error_body
 from ctxbackends._wire.formats.openai_parts import (
     WireLogprobs,
     WireMessage,
@@ -67,6 +67,7 @@ class _Choice(msgspec.Struct):
     finish_reason: str | None = None
     logprobs: WireLogprobs | None = None
     stop_reason: Any = None
+    error: Any = None
 
 
 class _Completion(msgspec.Struct):
@@ -169,6 +170,8 @@ class OpenAIChatCodec:
         if choice is None:
             raise_for_error_body(response)
             raise EmptyChoicesError("no choices in the response", body=response.body)
+        if choice.error:
+            raise error_from_choice(choice.error, response)
         message = choice.message or WireMessage()
         reason = parse_finish_reason(choice.finish_reason, called=bool(message.tool_calls))
         if reason is None:
