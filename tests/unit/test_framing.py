@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 from ctxbackends._wire.base import MAX_BODY_BYTES
 from ctxbackends._wire.sse import LineSplitter, SSEDecoder
 from ctxbackends.errors import ResponseTooLargeError
+from tests.splitting import split_at, split_bytes
 
 RECORDINGS = sorted((Path(__file__).parent / "recordings").glob("*.sse"))
 
@@ -30,15 +30,6 @@ def events_of(*chunks: bytes, limit: int = MAX_BODY_BYTES) -> Events:
     decoder = SSEDecoder(limit=limit)
     events = [event for chunk in chunks for event in decoder.feed(chunk)]
     return events + decoder.close()
-
-
-def single(data: bytes) -> list[bytes]:
-    return [data[place : place + 1] for place in range(len(data))]
-
-
-def cut(data: bytes, places: list[int]) -> list[bytes]:
-    edges = [0, *sorted(place % (len(data) + 1) for place in places), len(data)]
-    return [data[start:end] for start, end in pairwise(edges)]
 
 
 # Few different bytes, so that line ends, field names and their neighbours meet often.
@@ -72,7 +63,7 @@ cuts = st.lists(st.integers(0, 10_000), max_size=8)
 )
 def test_lines_end_in_lf_crlf_or_cr_and_in_nothing_else(data: bytes, lines: list[bytes]) -> None:
     assert lines == lines_of(data)
-    assert lines == lines_of(*single(data))
+    assert lines == lines_of(*split_bytes(data))
     for place in range(len(data) + 1):
         assert lines == lines_of(data[:place], data[place:])
 
@@ -96,8 +87,8 @@ def test_what_was_closed_does_not_come_again() -> None:
 @example(b"a\r\nb", [2])
 def test_lines_are_the_same_for_every_cut(data: bytes, places: list[int]) -> None:
     whole = lines_of(data)
-    assert whole == lines_of(*cut(data, places))
-    assert whole == lines_of(*single(data))
+    assert whole == lines_of(*split_at(data, places))
+    assert whole == lines_of(*split_bytes(data))
     assert data.replace(b"\r\n", b"\n").replace(b"\r", b"\n") == b"\n".join(whole)
 
 
@@ -148,7 +139,7 @@ ONE = [(b"", b"x")]
 )
 def test_events(data: bytes, events: Events) -> None:
     assert events == events_of(data)
-    assert events == events_of(*single(data))
+    assert events == events_of(*split_bytes(data))
     for place in range(len(data) + 1):
         assert events == events_of(data[:place], data[place:])
 
@@ -174,7 +165,7 @@ def test_an_event_is_handed_on_with_its_blank_line_and_not_later() -> None:
     ],
 )
 def test_the_last_line_that_is_no_part_of_the_format_is_kept(data: bytes, stray: bytes) -> None:
-    for chunks in ([data], single(data)):
+    for chunks in ([data], split_bytes(data)):
         decoder = SSEDecoder()
         for chunk in chunks:
             decoder.feed(chunk)
@@ -196,10 +187,10 @@ def test_recordings_are_the_same_at_every_split(path: Path) -> None:
     whole = events_of(data)
     assert data.count(b"\n\n") == len(whole)
     assert data == b"".join(b"data: " + value + b"\n\n" for _, value in whole)
-    assert whole == events_of(*single(data))
+    assert whole == events_of(*split_bytes(data))
     assert whole == events_of(data.replace(b"\n", b"\r\n"))
-    assert whole == events_of(*single(data.replace(b"\n", b"\r\n")))
-    assert whole == events_of(*single(data.replace(b"\n", b"\r")))
+    assert whole == events_of(*split_bytes(data.replace(b"\n", b"\r\n")))
+    assert whole == events_of(*split_bytes(data.replace(b"\n", b"\r")))
     for place in range(0, len(data), 1 + len(data) // 300):
         assert whole == events_of(data[:place], data[place:])
 
@@ -210,21 +201,21 @@ def test_recordings_are_the_same_at_every_split(path: Path) -> None:
 @example(b"data: x\n\ndata: y\r\r", [])
 def test_events_are_the_same_for_every_cut(data: bytes, places: list[int]) -> None:
     whole = events_of(data)
-    assert whole == events_of(*cut(data, places))
-    assert whole == events_of(*single(data))
+    assert whole == events_of(*split_at(data, places))
+    assert whole == events_of(*split_bytes(data))
 
 
 @pytest.mark.parametrize("ends", list(itertools.product([b"\n", b"\r\n", b"\r"], repeat=3)), ids=str)
 def test_each_event_may_end_in_its_own_way(ends: tuple[bytes, bytes, bytes]) -> None:
     """A proxy that adds an event of its own writes it in its own way: none is lost."""
     data = b"".join(b"data: %d%b%b" % (place, end, end) for place, end in enumerate(ends))
-    assert [(b"", b"%d" % place) for place in range(3)] == events_of(data) == events_of(*single(data))
+    assert [(b"", b"%d" % place) for place in range(3)] == events_of(data) == events_of(*split_bytes(data))
 
 
 @given(st.lists(st.text().map(lambda text: text.replace("\r", "").replace("\n", "").encode())), cuts)
 def test_what_is_written_as_events_is_read_as_it_was(texts: list[bytes], places: list[int]) -> None:
     data = b"".join(b"data: %s\n\n" % text for text in texts)
-    assert [(b"", text) for text in texts] == events_of(*cut(data, places))
+    assert [(b"", text) for text in texts] == events_of(*split_at(data, places))
 
 
 # --- limits -----------------------------------------------------------------------------------------
@@ -243,7 +234,7 @@ def test_what_is_written_as_events_is_read_as_it_was(texts: list[bytes], places:
     ],
 )
 def test_a_line_or_an_event_over_the_limit_is_refused(data: bytes, what: str) -> None:
-    for chunks in ([data], single(data), cut(data, [7, 21])):
+    for chunks in ([data], split_bytes(data), split_at(data, [7, 21])):
         with pytest.raises(ResponseTooLargeError, match=f"^{what} of the stream is larger than 20 bytes$") as exc_info:
             events_of(*chunks, limit=20)
         assert 20 == exc_info.value.limit
@@ -265,7 +256,7 @@ def test_a_line_or_an_event_over_the_limit_is_refused(data: bytes, what: str) ->
 )
 def test_what_just_fits_the_limit_is_read(data: bytes, events: Events) -> None:
     assert events == events_of(data, limit=20)
-    assert events == events_of(*single(data), limit=20)
+    assert events == events_of(*split_bytes(data), limit=20)
 
 
 @given(soup | st.binary(), cuts)
@@ -279,10 +270,12 @@ def test_the_limit_is_the_same_for_every_cut(data: bytes, places: list[int]) -> 
 
     whole = outcome([data])
     assert (
-        isinstance(whole, str) == isinstance(outcome(single(data)), str) == isinstance(outcome(cut(data, places)), str)
+        isinstance(whole, str)
+        == isinstance(outcome(split_bytes(data)), str)
+        == isinstance(outcome(split_at(data, places)), str)
     )
     if not isinstance(whole, str):
-        assert whole == outcome(single(data)) == outcome(cut(data, places))
+        assert whole == outcome(split_bytes(data)) == outcome(split_at(data, places))
 
 
 def test_the_limit_is_that_of_a_body() -> None:
