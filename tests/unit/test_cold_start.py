@@ -98,6 +98,7 @@ async def test_waiting_needs_little_cpu(raw_server: RawServerFactory, refusing: 
     """One percent is the aim (tests/benchmarks/cold.py); both ends of the connection run in this process, and other
     tests may keep the machine busy."""
     server = await raw_server([[LOADING]])
+    await probe_times(refusing, 0.1)  # loads modules
     for url in (refusing, server.url):
         wall, cpu = time.monotonic(), time.process_time()
         await probe_times(url, 2.0)

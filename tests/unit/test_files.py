@@ -45,7 +45,8 @@ def test_a_replacement_that_fails_leaves_the_old_file(path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize(
-    ("denials", "platform", "succeeds"), [(5, "win32", True), (6, "win32", False), (1, "linux", False)]
+    ("denials", "platform", "succeeds"),
+    [(5, "win32", True), (6, "win32", False), pytest.param(1, "linux", False, marks=pytest.mark.posix)],
 )
 def test_windows_denies_a_replacement_for_a_moment(
     path: Path, monkeypatch: pytest.MonkeyPatch, denials: int, platform: str, succeeds: bool

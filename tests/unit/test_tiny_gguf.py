@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import attrs
@@ -347,6 +348,6 @@ def test_default_directory_that_is_not_ours_alone(temporary: Path, monkeypatch: 
 
 
 def test_default_directory_without_user_ids(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(tiny_gguf, "sys", SimpleNamespace(platform="win32"))
     monkeypatch.setattr(getpass, "getuser", lambda: "somebody")
     assert cached_model(TINY).parent.name == "ctxbackends-models-somebody"
