@@ -297,7 +297,7 @@ class OutcomesTable(SphinxDirective):
         if not hasattr(outcome, "error"):
             return self.describe_success(outcome)
         parts = [f"{{exc}}`~ctxbackends.{outcome.error.__name__}`"]
-        parts += [f"`{name}={value!r}`" for name, value in outcome.facts.items()]
+        parts += [f"`{name}={value!r}`" for name, value in outcome.attributes.items()]
         if outcome.pieces is not None:
             parts.append("`partial` with the text so far" if outcome.pieces else "`partial` without text")
         if outcome.cause is not None:

@@ -34,7 +34,7 @@ from ctxbackends import (
 
 
 @attrs.frozen(kw_only=True)
-class Answers:
+class Success:
     """The complete response arrives. ``requests`` is their number at the server; None for any number.
 
     With a ``finish_reason`` other than ``stop``, and with tool calls, ``extract()`` raises an error.
@@ -46,158 +46,171 @@ class Answers:
 
 
 @attrs.frozen
-class Fails:
+class Failure:
     """``error`` is raised.
 
-    ``says`` is in its message, ``facts`` are its attributes, ``cause`` is the type of its cause, and ``pieces`` is the
-    number of texts in its ``partial``, None without one. ``requests`` is their number at the server.
+    Its text contains ``message``, and it has these ``attributes``. ``cause`` is the type of its cause, and ``pieces``
+    is the number of texts in its ``partial``, None without one. ``requests`` is their number at the server.
     """
 
     error: type[BackendError]
-    says: str = ""
+    message: str = ""
     pieces: int | None = attrs.field(default=None, kw_only=True)
-    facts: Mapping[str, Any] = attrs.field(factory=dict, kw_only=True)
+    attributes: Mapping[str, Any] = attrs.field(factory=dict, kw_only=True)
     cause: type[BackendError] | None = attrs.field(default=None, kw_only=True)
     requests: int = attrs.field(default=1, kw_only=True)
 
 
-Outcome = Answers | Fails
+Outcome = Success | Failure
 
 
 @attrs.frozen
 class Row:
-    """One fault. ``cold`` is the outcome with types that expect a cold start (vllm, llamacpp)."""
+    """One fault. ``cold`` is the outcome with types that expect a cold start (vllm, llamacpp).
+
+    ``times_out`` says that the server stops sending, so that a timeout ends the request.
+    """
 
     streamed: Outcome
     plain: Outcome | None = None
     embed: Outcome | None = attrs.field(default=None, kw_only=True)
     cold: Outcome | None = attrs.field(default=None, kw_only=True)
-    hangs: bool = attrs.field(default=False, kw_only=True)
+    times_out: bool = attrs.field(default=False, kw_only=True)
 
 
-def everywhere(outcome: Outcome, *, cold: Outcome | None = None) -> Row:
+def same_outcome(outcome: Outcome, *, cold: Outcome | None = None) -> Row:
     return Row(outcome, outcome, cold=cold)
 
 
-def interrupted(says: str, pieces: int, *, cause: type[BackendError] | None = None) -> Fails:
-    return Fails(StreamInterruptedError, says, pieces=pieces, cause=cause)
+def stream_error(message: str, pieces: int, *, cause: type[BackendError] | None = None) -> Failure:
+    return Failure(StreamInterruptedError, message, pieces=pieces, cause=cause)
 
 
-def timed_out(phase: str, pieces: int | None = None) -> Fails:
-    return Fails(APITimeoutError, pieces=pieces, facts={"phase": phase, "key": TIMEOUT_KEYS[phase]})
+def timeout_error(phase: str, pieces: int | None = None) -> Failure:
+    return Failure(APITimeoutError, pieces=pieces, attributes={"phase": phase, "key": TIMEOUT_KEYS[phase]})
 
 
 TIMEOUT_KEYS = {"first_token": "first_token_timeout", "idle": "idle_timeout", "total": "timeout"}
 
-WHOLE = everywhere(Answers())
-BROKE = "the connection broke before the response was complete"
-SENT_ERROR = "the server sent an error in the stream: the engine broke"
+SUCCESS = same_outcome(Success())
+CONNECTION_BROKE = "the connection broke before the response was complete"
+STREAM_ERROR = "the server sent an error in the stream: the engine broke"
 STATUS_ERROR = "the server sent an error under HTTP 200: the engine broke"
-NOT_OURS = "unexpected response from "
-NO_ANSWER = Fails(APIConnectionError, "closed the connection before a response", facts={"sent": True, "refused": False})
-CUT_PLAIN = Fails(APIConnectionError, BROKE, facts={"sent": True, "refused": False})
-ERROR_IN_BODY = Row(interrupted(SENT_ERROR, 2), Fails(ResponseError, STATUS_ERROR))
+UNEXPECTED = "unexpected response from "
+NO_RESPONSE = Failure(
+    APIConnectionError, "closed the connection before a response", attributes={"sent": True, "refused": False}
+)
+BROKEN_BODY = Failure(APIConnectionError, CONNECTION_BROKE, attributes={"sent": True, "refused": False})
+ERROR_IN_BODY = Row(stream_error(STREAM_ERROR, 2), Failure(ResponseError, STATUS_ERROR))
 
 TABLE: Mapping[str, Row] = {
     # --- before the response
-    "refuse": everywhere(Fails(APIConnectionError, "refused", facts={"refused": True}, requests=0), cold=Answers()),
-    "no_response": Row(timed_out("first_token"), timed_out("total"), hangs=True),
-    "loading": everywhere(Answers(requests=2), cold=Answers(requests=None)),
-    "load_failed": everywhere(Fails(ModelLoadFailedError, "failed to load", facts={"status_code": 500})),
-    "swap_proxy": everywhere(Fails(InternalServerError, "502", facts={"status_code": 502})),
-    "rate_limited": everywhere(Answers(requests=2)),
-    "busy": everywhere(Answers(requests=2)),
-    "server_error": everywhere(Fails(InternalServerError, "EngineCore", facts={"status_code": 500})),
-    "unauthorized": everywhere(Fails(AuthenticationError, "[key]", facts={"status_code": 401})),
-    "model_not_found": everywhere(Fails(ModelNotFoundError, "does not exist", facts={"status_code": 404})),
-    "context_overflow": everywhere(
-        Fails(ContextOverflowError, facts={"input_tokens": 9000, "context_length": 2048, "status_code": 400})
+    "refuse": same_outcome(
+        Failure(APIConnectionError, "refused", attributes={"refused": True}, requests=0), cold=Success()
     ),
-    "redirect": everywhere(Fails(RedirectError, "not followed", facts={"status_code": 307})),
-    "close_before_headers": everywhere(NO_ANSWER),
-    "reset_before_headers": everywhere(NO_ANSWER),
-    "close_in_headers": everywhere(Fails(APIConnectionError, "during the response", facts={"sent": True})),
-    "slow_headers": Row(timed_out("first_token"), timed_out("total"), hangs=True),
-    "informational_responses": WHOLE,
-    "not_http": everywhere(Fails(MalformedResponseError, "not valid HTTP")),
-    "giant_header": everywhere(Fails(MalformedResponseError, "not valid HTTP")),
+    "no_response": Row(timeout_error("first_token"), timeout_error("total"), times_out=True),
+    "loading": same_outcome(Success(requests=2), cold=Success(requests=None)),
+    "load_failed": same_outcome(Failure(ModelLoadFailedError, "failed to load", attributes={"status_code": 500})),
+    "swap_proxy": same_outcome(Failure(InternalServerError, "502", attributes={"status_code": 502})),
+    "rate_limited": same_outcome(Success(requests=2)),
+    "busy": same_outcome(Success(requests=2)),
+    "server_error": same_outcome(Failure(InternalServerError, "EngineCore", attributes={"status_code": 500})),
+    "unauthorized": same_outcome(Failure(AuthenticationError, "[key]", attributes={"status_code": 401})),
+    "model_not_found": same_outcome(Failure(ModelNotFoundError, "does not exist", attributes={"status_code": 404})),
+    "context_overflow": same_outcome(
+        Failure(ContextOverflowError, attributes={"input_tokens": 9000, "context_length": 2048, "status_code": 400})
+    ),
+    "redirect": same_outcome(Failure(RedirectError, "not followed", attributes={"status_code": 307})),
+    "close_before_headers": same_outcome(NO_RESPONSE),
+    "reset_before_headers": same_outcome(NO_RESPONSE),
+    "close_in_headers": same_outcome(Failure(APIConnectionError, "during the response", attributes={"sent": True})),
+    "slow_headers": Row(timeout_error("first_token"), timeout_error("total"), times_out=True),
+    "informational_responses": SUCCESS,
+    "not_http": same_outcome(Failure(MalformedResponseError, "not valid HTTP")),
+    "giant_header": same_outcome(Failure(MalformedResponseError, "not valid HTTP")),
     # --- transfer of the body
-    "close_in_chunk": Row(interrupted(BROKE, 2, cause=APIConnectionError), CUT_PLAIN),
-    "reset_in_body": Row(interrupted(BROKE, 2, cause=APIConnectionError), CUT_PLAIN),
-    "short_body": Row(interrupted(BROKE, 4, cause=APIConnectionError), CUT_PLAIN),
-    "long_body": everywhere(Fails(MalformedResponseError, "not valid HTTP")),
-    "bad_chunk": everywhere(Fails(MalformedResponseError, "not valid HTTP")),
-    "stall": Row(timed_out("idle", 2), timed_out("total"), hangs=True),
-    "comments_only": Row(timed_out("first_token", 0), timed_out("total"), hangs=True),
-    "comments_after": Row(timed_out("idle", 2), hangs=True),
-    "pings_only": Row(timed_out("first_token", 0), hangs=True),
-    "endless_trickle": Row(timed_out("first_token", 0), timed_out("total"), hangs=True),
-    "endless_stream": Row(Fails(APITimeoutError, facts={"phase": "total", "key": "timeout"}), hangs=True),
-    "byte_by_byte": WHOLE,
-    "gzip_bomb": everywhere(Fails(MalformedResponseError, "compressed")),
+    "close_in_chunk": Row(stream_error(CONNECTION_BROKE, 2, cause=APIConnectionError), BROKEN_BODY),
+    "reset_in_body": Row(stream_error(CONNECTION_BROKE, 2, cause=APIConnectionError), BROKEN_BODY),
+    "short_body": Row(stream_error(CONNECTION_BROKE, 4, cause=APIConnectionError), BROKEN_BODY),
+    "long_body": same_outcome(Failure(MalformedResponseError, "not valid HTTP")),
+    "bad_chunk": same_outcome(Failure(MalformedResponseError, "not valid HTTP")),
+    "stall": Row(timeout_error("idle", 2), timeout_error("total"), times_out=True),
+    "comments_only": Row(timeout_error("first_token", 0), timeout_error("total"), times_out=True),
+    "comments_after": Row(timeout_error("idle", 2), times_out=True),
+    "pings_only": Row(timeout_error("first_token", 0), times_out=True),
+    "endless_trickle": Row(timeout_error("first_token", 0), timeout_error("total"), times_out=True),
+    "endless_stream": Row(Failure(APITimeoutError, attributes={"phase": "total", "key": "timeout"}), times_out=True),
+    "byte_by_byte": SUCCESS,
+    "gzip_bomb": same_outcome(Failure(MalformedResponseError, "compressed")),
     "giant_line": Row(
-        interrupted("a line of the stream is larger than 8388608 bytes", 0, cause=ResponseTooLargeError),
-        Fails(ResponseTooLargeError, facts={"limit": 8 * 1024 * 1024}),
+        stream_error("a line of the stream is larger than 8388608 bytes", 0, cause=ResponseTooLargeError),
+        Failure(ResponseTooLargeError, attributes={"limit": 8 * 1024 * 1024}),
     ),
     "giant_event": Row(
-        interrupted("an event of the stream is larger than 8388608 bytes", 0, cause=ResponseTooLargeError)
+        stream_error("an event of the stream is larger than 8388608 bytes", 0, cause=ResponseTooLargeError)
     ),
-    "giant_error": everywhere(Fails(InternalServerError, "it went wrong", facts={"status_code": 500})),
+    "giant_error": same_outcome(Failure(InternalServerError, "it went wrong", attributes={"status_code": 500})),
     # --- content of the body
-    "no_terminal_marker": Row(interrupted("the stream ended without", 2), interrupted("incomplete response", 0)),
-    "done_without_finish_reason": Row(interrupted("[DONE] came without a finish_reason", 2)),
-    "finish_reason_without_done": Row(Answers()),
+    "no_terminal_marker": Row(stream_error("the stream ended without", 2), stream_error("incomplete response", 0)),
+    "done_without_finish_reason": Row(stream_error("[DONE] came without a finish_reason", 2)),
+    "finish_reason_without_done": Row(Success()),
     "error_object": ERROR_IN_BODY,
     "error_string": ERROR_IN_BODY,
     "error_top_level": ERROR_IN_BODY,
     "error_event": ERROR_IN_BODY,
     "done_after_error": ERROR_IN_BODY,
-    "empty_delta": Row(interrupted("the stream ended without", 2)),
-    "abort": Row(interrupted("'abort'", 4), interrupted("'abort'", 0)),
-    "unknown_finish_reason": Row(interrupted("'tired'", 4), interrupted("'tired'", 0)),
-    "max_tokens_reached": everywhere(Answers(finish_reason="length")),
-    "plain_text_event": Row(interrupted("proxy error: Failed to read connection", 2)),
-    "malformed_event": Row(interrupted("is malformed", 2)),
-    "invalid_utf8": Row(interrupted("'utf-8' codec can't decode", 2), Fails(MalformedResponseError, "'utf-8' codec")),
-    "html_page": Row(interrupted("last line received: </body></html>", 0), Fails(MalformedResponseError, NOT_OURS)),
-    "empty_body": Row(interrupted("the stream ended without", 0), Fails(MalformedResponseError, NOT_OURS)),
-    "unexpected_json": Row(interrupted("last line received: [", 0), Fails(MalformedResponseError, NOT_OURS)),
+    "empty_delta": Row(stream_error("the stream ended without", 2)),
+    "abort": Row(stream_error("'abort'", 4), stream_error("'abort'", 0)),
+    "unknown_finish_reason": Row(stream_error("'tired'", 4), stream_error("'tired'", 0)),
+    "max_tokens_reached": same_outcome(Success(finish_reason="length")),
+    "plain_text_event": Row(stream_error("proxy error: Failed to read connection", 2)),
+    "malformed_event": Row(stream_error("is malformed", 2)),
+    "invalid_utf8": Row(
+        stream_error("'utf-8' codec can't decode", 2), Failure(MalformedResponseError, "'utf-8' codec")
+    ),
+    "html_page": Row(
+        stream_error("last line received: </body></html>", 0), Failure(MalformedResponseError, UNEXPECTED)
+    ),
+    "empty_body": Row(stream_error("the stream ended without", 0), Failure(MalformedResponseError, UNEXPECTED)),
+    "unexpected_json": Row(stream_error("last line received: [", 0), Failure(MalformedResponseError, UNEXPECTED)),
     "empty_choices": Row(
-        interrupted("the stream ended without", 0),
-        Fails(EmptyChoicesError),
-        embed=Fails(MalformedResponseError, "0 vectors received for 1 inputs"),
+        stream_error("the stream ended without", 0),
+        Failure(EmptyChoicesError),
+        embed=Failure(MalformedResponseError, "0 vectors received for 1 inputs"),
     ),
-    "wrong_content_type": WHOLE,
-    "plain_response": Row(interrupted("last line received: {", 0)),
-    "other_model": everywhere(
-        Fails(ModelMismatchError, facts={"requested_model": "m", "served_model": "another-model"})
+    "wrong_content_type": SUCCESS,
+    "plain_response": Row(stream_error("last line received: {", 0)),
+    "other_model": same_outcome(
+        Failure(ModelMismatchError, attributes={"requested_model": "m", "served_model": "another-model"})
     ),
-    "repeated_tool_index": Row(Answers(finish_reason="tool_calls", calls=('look {"x":1}', 'find {"y":2}'))),
-    "interleaved_tool_calls": Row(Answers(finish_reason="tool_calls", calls=('look {"x":1}', 'find {"y":2}'))),
+    "repeated_tool_index": Row(Success(finish_reason="tool_calls", calls=('look {"x":1}', 'find {"y":2}'))),
+    "interleaved_tool_calls": Row(Success(finish_reason="tool_calls", calls=('look {"x":1}', 'find {"y":2}'))),
     # --- keep-alive connections
-    "close_after_response": WHOLE,
-    "close_on_reuse": WHOLE,
-    "unsolicited_response": WHOLE,
+    "close_after_response": SUCCESS,
+    "close_on_reuse": SUCCESS,
+    "unsolicited_response": SUCCESS,
 }
 
 WIRE_ROWS: Mapping[str, Mapping[str, Row]] = {
     "messages": {
         # The end marker is message_stop, which no server leaves out.
-        "done_without_finish_reason": Row(interrupted("stop_reason is None", 2)),
-        "finish_reason_without_done": Row(interrupted("the stream ended without message_stop", 4)),
+        "done_without_finish_reason": Row(stream_error("stop_reason is None", 2)),
+        "finish_reason_without_done": Row(stream_error("the stream ended without message_stop", 4)),
         "empty_choices": Row(
-            interrupted("the stream ended without message_stop", 0), interrupted("stop_reason is None", 0)
+            stream_error("the stream ended without message_stop", 0), stream_error("stop_reason is None", 0)
         ),
     },
     "ollama": {
         # Every line is JSON; any other line ends the stream.
-        "plain_text_event": Row(interrupted("a line of the stream is malformed", 2)),
-        "html_page": Row(interrupted("a line of the stream is malformed", 0), Fails(MalformedResponseError, NOT_OURS)),
+        "plain_text_event": Row(stream_error("a line of the stream is malformed", 2)),
+        "html_page": Row(
+            stream_error("a line of the stream is malformed", 0), Failure(MalformedResponseError, UNEXPECTED)
+        ),
         "unexpected_json": Row(
-            interrupted("a line of the stream is malformed", 0), Fails(MalformedResponseError, NOT_OURS)
+            stream_error("a line of the stream is malformed", 0), Failure(MalformedResponseError, UNEXPECTED)
         ),
         # One line with done is a complete stream.
-        "plain_response": Row(Answers()),
+        "plain_response": Row(Success()),
     },
 }
 

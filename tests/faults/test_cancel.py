@@ -19,7 +19,7 @@ from ctxbackends.testing import FaultServer, faults
 from ctxbackends.testing.faults import Do, Fault, ResponseBuilder, Script, Step
 from tests.faults.test_table import Title
 
-SEEN_WITHIN = 0.05
+CLOSE_WITHIN = 0.05
 """Seconds until the server sees the close."""
 
 ATTEMPTS = 5
@@ -34,16 +34,16 @@ async def complete(backend: Backend) -> object:
 
 
 async def stream(backend: Backend) -> object:
-    async with backend.stream([Message.user("Hello")]) as opened:
-        return [event async for event in opened]
+    async with backend.stream([Message.user("Hello")]) as chat_stream:
+        return [event async for event in chat_stream]
 
 
 async def texts(backend: Backend) -> object:
-    async with backend.stream("Hello") as opened:
-        return [text async for text in opened.text()]
+    async with backend.stream("Hello") as chat_stream:
+        return [text async for text in chat_stream.text()]
 
 
-async def typed(backend: Backend) -> object:
+async def extract_title(backend: Backend) -> object:
     return await extract(backend, Title, "Hello")
 
 
@@ -54,11 +54,11 @@ async def embed(backend: Backend) -> object:
 async def by_cancel(working: Awaitable[object], underway: asyncio.Event) -> float:
     task = asyncio.ensure_future(working)
     await underway.wait()
-    stopped = time.monotonic()
+    stop_time = time.monotonic()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    return stopped
+    return stop_time
 
 
 async def by_timeout(working: Awaitable[object], underway: asyncio.Event) -> float:
@@ -73,12 +73,12 @@ async def by_timeout(working: Awaitable[object], underway: asyncio.Event) -> flo
 
 async def by_group(working: Awaitable[object], underway: asyncio.Event) -> float:
     """Another task of the same group fails."""
-    failed = 0.0
+    failure_time = 0.0
 
     async def fail() -> None:
-        nonlocal failed
+        nonlocal failure_time
         await underway.wait()
-        failed = time.monotonic()
+        failure_time = time.monotonic()
         raise ZeroDivisionError
 
     async def work() -> None:
@@ -88,10 +88,10 @@ async def by_group(working: Awaitable[object], underway: asyncio.Event) -> float
         async with asyncio.TaskGroup() as group:
             group.create_task(work())
             group.create_task(fail())
-    return failed
+    return failure_time
 
 
-def telling(underway: asyncio.Event, fault: Fault) -> Script:
+def with_event(underway: asyncio.Event, fault: Fault) -> Script:
     """``fault``, which tells when all that comes has come."""
 
     def script(response: ResponseBuilder) -> Iterator[Step]:
@@ -103,7 +103,7 @@ def telling(underway: asyncio.Event, fault: Fault) -> Script:
     return script
 
 
-USES: tuple[Use, ...] = (complete, stream, texts, typed, embed)
+USES: tuple[Use, ...] = (complete, stream, texts, extract_title, embed)
 STOPS: tuple[Stop, ...] = (by_cancel, by_timeout, by_group)
 
 
@@ -112,55 +112,55 @@ STOPS: tuple[Stop, ...] = (by_cancel, by_timeout, by_group)
 @pytest.mark.parametrize("fault", [faults.no_response(), faults.stall()], ids=lambda fault: fault.name)
 @pytest.mark.parametrize("type_", ["openai", "vllm", "ollama"])
 async def test_the_server_sees_it_at_once(type_: str, fault: Fault, use: Use, stop: Stop) -> None:
-    late = []
+    delays = []
     for _ in range(ATTEMPTS):
         async with FaultServer() as server, open_backend(type_, endpoint=server.url, default_model="m") as backend:
             underway = asyncio.Event()
-            server.play(telling(underway, fault))
-            stopped = await stop(use(backend), underway)
+            server.play(with_event(underway, fault))
+            stop_time = await stop(use(backend), underway)
             await server.wait_idle()  # while the backend is still open: nothing stays in its pool
             connection = server.generations[0].connection
             assert ("client", 1) == (connection.closed_by, len(server.generations))
             assert connection.closed_at is not None
-            late.append(connection.closed_at - stopped)
+            delays.append(connection.closed_at - stop_time)
             # And the next request is not the worse for it.
             assert await complete(backend)
-        if late[-1] < SEEN_WITHIN:
+        if delays[-1] < CLOSE_WITHIN:
             return
-    pytest.fail(f"the server saw the close after {late} s")
+    pytest.fail(f"the server saw the close after {delays} s")
 
 
 @pytest.mark.parametrize("how", ["break", "exception", "KeyboardInterrupt", "asyncio.CancelledError"])
 async def test_leaving_the_block_early(how: str) -> None:
-    late = []
+    delays = []
     for _ in range(ATTEMPTS):
         async with FaultServer() as server, open_backend("vllm", endpoint=server.url, default_model="m") as backend:
             server.play(faults.stall())
-            stopped = await leave(backend, how)
+            stop_time = await leave(backend, how)
             await server.wait_idle()
             connection = server.generations[0].connection
             assert "client" == connection.closed_by
             assert connection.closed_at is not None
-            late.append(connection.closed_at - stopped)
-        if late[-1] < SEEN_WITHIN:
+            delays.append(connection.closed_at - stop_time)
+        if delays[-1] < CLOSE_WITHIN:
             return
-    pytest.fail(f"the server saw the close after {late} s")
+    pytest.fail(f"the server saw the close after {delays} s")
 
 
 async def leave(backend: Backend, how: str) -> float:
-    stopped = 0.0
+    stop_time = 0.0
     errors = {"exception": ZeroDivisionError, "KeyboardInterrupt": KeyboardInterrupt}
     error = errors.get(how, asyncio.CancelledError)
     try:
-        async with backend.stream("Hello") as opened:
-            async for _ in opened:
-                stopped = time.monotonic()
+        async with backend.stream("Hello") as chat_stream:
+            async for _ in chat_stream:
+                stop_time = time.monotonic()
                 if how == "break":
                     break
                 raise error
     except error:
         assert how != "break"
-    return stopped
+    return stop_time
 
 
 @pytest.mark.parametrize("stop", STOPS)
@@ -172,9 +172,9 @@ async def test_a_wait_for_a_cold_start_can_be_stopped(type_: str, stop: Stop) ->
         server.play_always(faults.loading(1000), probes=True)
         async with open_backend(type_, endpoint=server.url, default_model="m") as backend:
             await stop(backend.complete("Hello", on_progress=lambda _: underway.set()), underway)
-            asked = len(server.requests)
+            count = len(server.requests)
             await server.wait_idle()
-        assert asked == len(server.requests)
+        assert count == len(server.requests)
 
 
 @pytest.mark.parametrize("stop", STOPS)
@@ -213,7 +213,7 @@ async def test_ctrl_c(type_: str, use: str) -> None:
     """A program that is interrupted closes its connection, and complains about nothing but the interrupt."""
     underway = asyncio.Event()
     async with FaultServer() as server:
-        server.play(telling(underway, faults.stall()))
+        server.play(with_event(underway, faults.stall()))
         program = await asyncio.create_subprocess_exec(
             *(sys.executable, "-X", "dev", "-W", "error", "-c", PROGRAM, type_, server.url, use),
             stdout=asyncio.subprocess.PIPE,
@@ -224,9 +224,9 @@ async def test_ctrl_c(type_: str, use: str) -> None:
         program.send_signal(signal.SIGINT)
         await server.wait_idle()
         assert program.returncode is None or program.returncode == -signal.SIGINT
-        _, said = await program.communicate()
+        _, errors = await program.communicate()
     assert -signal.SIGINT == program.returncode
-    assert b"KeyboardInterrupt" == said.splitlines()[-1]
+    assert b"KeyboardInterrupt" == errors.splitlines()[-1]
     assert 1 == len(server.generations)
     for complaint in (b"Unclosed", b"unclosed", b"ResourceWarning", b"never awaited", b"never retrieved", b"ignored"):
-        assert complaint not in said
+        assert complaint not in errors

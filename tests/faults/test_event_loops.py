@@ -64,20 +64,20 @@ def test_a_loop_that_ended_in_the_middle_of_everything() -> None:
 
         async def leave_all() -> None:
             server.play(faults.stall(), faults.no_response(), faults.loading(1000))
-            began = asyncio.Event()
+            is_reading = asyncio.Event()
 
             async def read() -> None:
                 async with registry.resolve("vllm").stream("Hello") as stream:
                     async for _ in stream:
-                        began.set()
+                        is_reading.set()
 
             reading = asyncio.create_task(read())
-            await began.wait()
-            asking = asyncio.create_task(registry.resolve("openai").complete("Hello"))
+            await is_reading.wait()
+            tasks = asyncio.create_task(registry.resolve("openai").complete("Hello"))
             waiting = asyncio.create_task(registry.resolve("vllm").complete("Hello"))
             while len(server.generations) < 3:
                 await asyncio.sleep(0.01)
-            assert not any(task.done() for task in (reading, asking, waiting))
+            assert not any(task.done() for task in (reading, tasks, waiting))
 
         asyncio.run(leave_all())
         server.wait_idle_sync()
@@ -129,8 +129,8 @@ def test_no_resource_warnings(type_: str, how: str) -> None:
         )
         server.wait_idle_sync()
     # asyncio's debug mode tells of a slow machine as well.
-    said = [line for line in done.stderr.splitlines() if not line.startswith("Executing ")]
-    assert ("done\n", [], 0) == (done.stdout, said, done.returncode)
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("Executing ")]
+    assert ("done\n", [], 0) == (done.stdout, lines, done.returncode)
 
 
 # --- two at once ------------------------------------------------------------------------------------
@@ -144,7 +144,7 @@ async def test_two_loops_at_once() -> None:
             async with backend.stream("Hello") as stream:
                 await anext(stream)
                 with pytest.raises(EventLoopError, match="in use on another event loop"):
-                    await asyncio.to_thread(asyncio.run, _awaited(ask))
+                    await asyncio.to_thread(asyncio.run, _await(ask))
                 assert "Hello, world." == (await stream.completed()).text
 
 
@@ -154,18 +154,18 @@ async def test_a_rejected_request_on_another_loop_takes_no_slot() -> None:
         config = BackendConfig(name="one", type="vllm", endpoint=server.url, default_model="m", max_concurrency=2)
         async with Registry([config]) as registry:
             backend = registry.default()
-            asking = [asyncio.create_task(backend.complete("Hello")) for _ in range(2)]
+            tasks = [asyncio.create_task(backend.complete("Hello")) for _ in range(2)]
             while len(server.generations) < 2:
                 await asyncio.sleep(0.01)
             with pytest.raises(EventLoopError):
-                await asyncio.to_thread(asyncio.run, _awaited(lambda: backend.complete("Hello")))
-            asking += [asyncio.create_task(backend.complete("Hello")) for _ in range(2)]
+                await asyncio.to_thread(asyncio.run, _await(lambda: backend.complete("Hello")))
+            tasks += [asyncio.create_task(backend.complete("Hello")) for _ in range(2)]
             await asyncio.sleep(0.1)
             assert 2 == len(server.generations)
-        await asyncio.gather(*asking, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _awaited(ask: Callable[[], Awaitable[object]]) -> object:
+async def _await(ask: Callable[[], Awaitable[object]]) -> object:
     return await ask()
 
 
@@ -196,19 +196,19 @@ async def test_closed_while_requests_run(type_: str, operation: str, fault: faul
     async with FaultServer() as server:
         server.play_always(fault)
         registry = registry_of(server.url, type_)
-        asking = [asyncio.create_task(ask(registry.resolve(type_), operation)) for _ in range(5)]
+        tasks = [asyncio.create_task(ask(registry.resolve(type_), operation)) for _ in range(5)]
         while len(server.generations) < 5:
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.05)  # so that the beginning of a stream has been read; nothing depends on it
         await registry.aclose()
         async with asyncio.timeout(20):
-            ended = await asyncio.gather(*asking, return_exceptions=True)
-        for error in ended:
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+        for error in results:
             assert isinstance(error, ClosedError | StreamInterruptedError), error
             assert "closed" in str(error)
-        asked = len(server.requests)
+        count = len(server.requests)
         await server.wait_idle()
-        assert asked == len(server.requests)
+        assert count == len(server.requests)
     gc.collect()  # what was left to the collector would complain here
 
 
@@ -235,16 +235,16 @@ def test_closed_from_another_thread() -> None:
     """The session belongs to its loop, which closes it; the registry is closed at once for everybody."""
     with FaultServer() as server:
         registry = registry_of(server.url, "vllm")
-        closed = threading.Event()
+        is_closed = threading.Event()
 
         def close() -> None:
             asyncio.run(registry.aclose())
-            closed.set()
+            is_closed.set()
 
         async def work() -> None:
             await use(registry, "vllm")
             threading.Thread(target=close).start()
-            await asyncio.to_thread(closed.wait)
+            await asyncio.to_thread(is_closed.wait)
             with pytest.raises(ClosedError):
                 registry.resolve("vllm")
 

@@ -27,8 +27,8 @@ TYPES = ("openai", "vllm", "anthropic", "ollama")
 async def texts_of(backend: Backend) -> list[str]:
     """The text of a completion and of a stream."""
     async with backend.stream("Hello") as stream:
-        streamed = (await stream.completed()).text
-    return [(await backend.complete("Hello")).text, streamed]
+        stream_text = (await stream.completed()).text
+    return [(await backend.complete("Hello")).text, stream_text]
 
 
 # --- what a server asks to wait ---------------------------------------------------------------------
@@ -36,7 +36,7 @@ async def texts_of(backend: Backend) -> list[str]:
 
 @pytest.mark.parametrize("type_", TYPES)
 @pytest.mark.parametrize(
-    "asked",
+    "fault",
     [
         pytest.param(lambda: faults.rate_limited("0"), id="seconds"),
         pytest.param(lambda: faults.rate_limited("0.05"), id="a part of a second"),
@@ -51,19 +51,21 @@ async def texts_of(backend: Backend) -> list[str]:
         pytest.param(lambda: faults.busy(529), id="529"),
     ],
 )
-async def test_it_is_waited_and_asked_again(asked: Callable[[], Fault], type_: str) -> None:
+async def test_it_is_waited_and_asked_again(fault: Callable[[], Fault], type_: str) -> None:
     async with FaultServer() as server, open_backend(type_, endpoint=server.url, default_model="m") as backend:
-        server.play(asked())  # the dates count from now
+        server.play(fault())  # the dates count from now
         assert "Hello, world." == (await backend.complete("Hello")).text
         assert 2 == len(server.generations)
 
 
 @pytest.mark.parametrize("type_", TYPES)
-@pytest.mark.parametrize("asked", ["3600", "1e9", "a date"])
-async def test_nobody_waits_for_an_hour(asked: str, type_: str) -> None:
-    asked = faults.date_in(3600) if asked == "a date" else asked  # the clock is read while the test runs
+@pytest.mark.parametrize("retry_after", ["3600", "1e9", "a date"])
+async def test_nobody_waits_for_an_hour(retry_after: str, type_: str) -> None:
+    retry_after = (
+        faults.date_in(3600) if retry_after == "a date" else retry_after
+    )  # the clock is read while the test runs
     async with FaultServer() as server, open_backend(type_, endpoint=server.url, default_model="m") as backend:
-        server.play_always(faults.rate_limited(asked))
+        server.play_always(faults.rate_limited(retry_after))
         with pytest.raises(RateLimitError) as exc_info:
             await backend.complete("Hello")
         assert exc_info.value.retry_after is not None
@@ -87,22 +89,22 @@ async def test_three_times_in_all(fault: str, error: type[Exception], type_: str
 @pytest.mark.parametrize("type_", ["vllm", "llamacpp"])
 async def test_refused_then_loading_then_ready(type_: str) -> None:
     """A cold start in all its states, and the generation is done once."""
-    seen: list[Loading] = []
+    progress: list[Loading] = []
     async with FaultServer() as server, open_backend(type_, endpoint=server.url, default_model="m") as backend:
         server.play(faults.refuse(0.3), faults.loading(0.3), probes=True)
-        answer = await backend.complete("Hello", on_progress=seen.append)
+        answer = await backend.complete("Hello", on_progress=progress.append)
         assert "Hello, world." == answer.text
-        assert ["refused", "loading"] == list(dict.fromkeys(look.state for look in seen))
+        assert ["refused", "loading"] == list(dict.fromkeys(event.state for event in progress))
 
 
 @pytest.mark.parametrize("type_", ["vllm", "llamacpp"])
 async def test_a_swap_proxy_is_waited_for_by_who_only_looks(type_: str) -> None:
     """502 may also mean that the server behind the proxy died with the request: a generation is not sent again."""
-    seen: list[Loading] = []
+    progress: list[Loading] = []
     async with FaultServer() as server, open_backend(type_, endpoint=server.url, default_model="m") as backend:
         server.play(faults.swap_proxy(0.3), probes=True)
-        await backend.wait_ready(on_progress=seen.append)
-        assert {"starting"} == {look.state for look in seen}
+        await backend.wait_ready(on_progress=progress.append)
+        assert {"starting"} == {event.state for event in progress}
         assert "Hello, world." == (await backend.complete("Hello")).text
         assert 1 == len(server.generations)
 
@@ -131,11 +133,11 @@ async def test_requests_one_right_after_the_other(type_: str, fault: Fault) -> N
     answer, and no generation arrives twice."""
     async with FaultServer() as server, open_backend(type_, endpoint=server.url, default_model="m") as backend:
         server.play_always(fault, probes=True)
-        asked = 0
+        count = 0
         for _ in range(10):
             assert ["Hello, world."] * 2 == await texts_of(backend)
-            asked += 2
-        assert asked == len(server.generations)
+            count += 2
+        assert count == len(server.generations)
 
 
 @pytest.mark.parametrize("type_", [*TYPES, "llamacpp", "lmstudio"])
@@ -171,7 +173,7 @@ async def test_a_server_that_dies_over_a_request_on_a_kept_connection(type_: str
 @pytest.mark.parametrize("type_", TYPES)
 async def test_many_at_once_arrive_once(type_: str) -> None:
     """Under every fault that may come after the request was processed, at the same time."""
-    asked: tuple[Script, ...] = (
+    scripts: tuple[Script, ...] = (
         faults.close_before_headers(),
         faults.reset_before_headers(),
         faults.close_in_headers(),
@@ -189,11 +191,13 @@ async def test_many_at_once_arrive_once(type_: str) -> None:
         FaultServer() as server,
         open_backend(type_, endpoint=server.url, default_model="m", **limits) as backend,
     ):
-        server.play(*asked * 5)
-        ended = await asyncio.gather(
-            *(backend.complete(f"number {number}") for number in range(len(asked) * 5)), return_exceptions=True
+        server.play(*scripts * 5)
+        results = await asyncio.gather(
+            *(backend.complete(f"number {number}") for number in range(len(scripts) * 5)), return_exceptions=True
         )
         prompts = sorted(str(request.json["messages"][-1]["content"]) for request in server.generations)
-        assert sorted(f"number {number}" for number in range(len(asked) * 5)) == prompts
-        assert 5 == sum(not isinstance(one, BaseException) for one in ended)
-        assert {"first_token", "idle", "total"} >= {one.phase for one in ended if isinstance(one, APITimeoutError)}
+        assert sorted(f"number {number}" for number in range(len(scripts) * 5)) == prompts
+        assert 5 == sum(not isinstance(result, BaseException) for result in results)
+        assert {"first_token", "idle", "total"} >= {
+            result.phase for result in results if isinstance(result, APITimeoutError)
+        }

@@ -44,7 +44,7 @@ class Client:
 
     def __init__(self, server: FaultServer) -> None:
         self._socket = socket.create_connection(("127.0.0.1", server.port), timeout=10)
-        self._received = b""
+        self._buffer = b""
 
     def close(self) -> None:
         self._socket.close()
@@ -53,27 +53,27 @@ class Client:
         self._socket.sendall(data)
 
     def read_until(self, mark: bytes) -> bytes:
-        while mark not in self._received:
+        while mark not in self._buffer:
             data = self._socket.recv(65536)
-            assert data, f"closed after {self._received!r}"
-            self._received += data
-        head, _, self._received = self._received.partition(mark)
+            assert data, f"closed after {self._buffer!r}"
+            self._buffer += data
+        head, _, self._buffer = self._buffer.partition(mark)
         return head
 
     def read_response(self) -> tuple[int, bytes]:
         """The status and the body of a response with a Content-Length."""
         first, *lines = self.read_until(b"\r\n\r\n").split(b"\r\n")
         size = next(int(header[16:]) for header in lines if header.startswith(b"content-length: "))
-        while len(self._received) < size:
-            self._received += self._socket.recv(65536)
-        body, self._received = self._received[:size], self._received[size:]
+        while len(self._buffer) < size:
+            self._buffer += self._socket.recv(65536)
+        body, self._buffer = self._buffer[:size], self._buffer[size:]
         return int(first.split()[1]), body
 
     def read_to_end(self) -> bytes:
         """Everything until the server closes."""
         while data := self._socket.recv(65536):
-            self._received += data
-        return self._received
+            self._buffer += data
+        return self._buffer
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def probe(client: Client) -> int:
     return ask(client, "/v1/models", b"", "GET")
 
 
-def named_script(name: str) -> Any:
+def script_with_name(name: str) -> Any:
     """A custom script that sends its name."""
 
     def script(_: ResponseBuilder) -> Iterator[Step]:
@@ -159,19 +159,19 @@ def test_a_fault_that_does_not_apply_returns_400(server: FaultServer, client: Cl
 
 
 def test_a_custom_script(server: FaultServer, client: Client) -> None:
-    released = asyncio.Event()
+    resume = asyncio.Event()
 
     def script(response: ResponseBuilder) -> Iterator[Step]:
         yield response.head()
         yield response.body[:10]
-        yield released
+        yield resume
         yield 0.0
         yield response.body[10:]
 
     server.play(script)
     client.send(request())
     client.read_until(b"\r\n\r\n")
-    server.call(released.set)
+    server.call(resume.set)
     client.send(request())
     client.read_until(b"HTTP/1.1 200 OK")
     assert 2 == len(server.requests)
@@ -199,7 +199,7 @@ def test_stop_raises_the_errors_of_scripts(client: Client) -> None:
 # --- a server that does not listen ----------------------------------------------------------------
 
 
-def is_refused(port: int) -> bool:
+def refuses(port: int) -> bool:
     try:
         socket.create_connection(("127.0.0.1", port), timeout=10).close()
     except ConnectionRefusedError:
@@ -208,7 +208,7 @@ def is_refused(port: int) -> bool:
 
 
 def wait_until_listening(port: int) -> None:
-    while is_refused(port):
+    while refuses(port):
         pass
 
 
@@ -217,7 +217,7 @@ def test_refuse_closes_connections_and_keeps_the_port(server: FaultServer, clien
     assert 200 == ask(client)
     server.play(faults.refuse(0.2))
     assert b"" == client.read_to_end()
-    assert is_refused(port)
+    assert refuses(port)
     assert "server" == server.connections[0].closed_by
     with socket.socket() as other, pytest.raises(OSError, match="in use"):
         other.bind(("127.0.0.1", port))
@@ -238,7 +238,7 @@ def test_refuse_waits_for_the_response_before_it(server: FaultServer, client: Cl
 
 def test_two_downtimes_in_a_row(server: FaultServer) -> None:
     server.play(faults.refuse(0.1), faults.refuse(0.1), faults.rate_limited())
-    assert is_refused(server.port)
+    assert refuses(server.port)
     wait_until_listening(server.port)
     with closing(Client(server)) as client:
         assert 429 == ask(client)
@@ -268,11 +268,11 @@ def test_a_chunked_body(server: FaultServer, client: Client) -> None:
     client.send(b"%x\r\n%s\r\n0\r\nx-trailer: y\r\n\r\n" % (len(CHAT_BODY) - 5, CHAT_BODY[5:]))
     client.send(request(body=b"{}"))
     assert [200, 200] == [client.read_response()[0], client.read_response()[0]]
-    assert [CHAT_BODY, b"{}"] == [received.body for received in server.requests]
+    assert [CHAT_BODY, b"{}"] == [response.body for response in server.requests]
 
 
 def test_pipelined_requests(server: FaultServer, client: Client) -> None:
-    server.play(named_script("one"), named_script("two"), named_script("three"))
+    server.play(script_with_name("one"), script_with_name("two"), script_with_name("three"))
     client.send(request() * 3)
     assert [b"one", b"two", b"three"] == [client.read_response()[1] for _ in range(3)]
     assert [3] == [connection.requests for connection in server.connections]
@@ -343,9 +343,9 @@ def test_an_invalid_request(server: FaultServer, client: Client, name: str) -> N
     data, status = INVALID_REQUESTS[name]
     server.play(faults.rate_limited())
     client.send(data)
-    received = client.read_to_end()
-    assert b"%d" % status == received.split(b" ")[1]
-    assert b"FaultServer: " in received
+    response = client.read_to_end()
+    assert b"%d" % status == response.split(b" ")[1]
+    assert b"FaultServer: " in response
     assert ([], "server") == (server.requests, server.connections[0].closed_by)
     with closing(Client(server)) as other:
         assert 429 == ask(other)  # the fault is still queued
@@ -368,12 +368,12 @@ def test_random_bytes(server: FaultServer) -> None:
 def test_requests_split_at_any_byte() -> None:
     data = request(body=b"") + request("/a", b"xyz") + b"\r\n" + request("/b", b"", "GET")
     for size in (1, 2, 3, 7, len(data)):
-        parser, parsed = RequestParser(), []
+        parser, requests_ = RequestParser(), []
         for start in range(0, len(data), size):
             parser.feed(data[start : start + size])
-            while (one := parser.next_request()) is not None:
-                parsed.append((one.method, one.path, one.body))
-        assert [("POST", CHAT, b""), ("POST", "/a", b"xyz"), ("GET", "/b", b"")] == parsed
+            while (request_ := parser.next_request()) is not None:
+                requests_.append((request_.method, request_.path, request_.body))
+        assert [("POST", CHAT, b""), ("POST", "/a", b"xyz"), ("GET", "/b", b"")] == requests_
         assert 0 == parser.pending
 
 
@@ -441,10 +441,10 @@ async def send_request(server: FaultServer) -> bytes:
     """Send a request from the event loop of the test, and return the response."""
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(request(connection="close"))
-    received = await reader.read()
+    response = await reader.read()
     writer.close()
     await writer.wait_closed()
-    return received
+    return response
 
 
 async def test_on_the_event_loop_of_the_test() -> None:
@@ -474,8 +474,8 @@ def test_in_a_thread_with_a_blocking_client(fault_server: FaultServer) -> None:
         urllib.request.urlopen(http_request)  # noqa: S310  # as above
     with exc_info.value:
         assert 404 == exc_info.value.code
-    with urllib.request.urlopen(http_request) as received:  # noqa: S310  # as above
-        assert "Hello, world." == json.loads(received.read())["choices"][0]["message"]["content"]
+    with urllib.request.urlopen(http_request) as response:  # noqa: S310  # as above
+        assert "Hello, world." == json.loads(response.read())["choices"][0]["message"]["content"]
     fault_server.wait_idle_sync()
 
 
@@ -522,7 +522,7 @@ def test_stop_while_scripts_run_leaves_nothing(name: str) -> None:
         while len(server.requests) < 3:
             pass
     assert (0, threads) == (server.open_connections, threading.active_count())
-    assert is_refused(server.port)
+    assert refuses(server.port)
     for client in lines:
         client.close()
     gc.collect()
@@ -530,9 +530,9 @@ def test_stop_while_scripts_run_leaves_nothing(name: str) -> None:
 
 async def test_stop_on_the_event_loop_of_the_test_leaves_no_task() -> None:
     tasks = asyncio.all_tasks()
-    waits = asyncio.Event()
+    event = asyncio.Event()
     async with FaultServer() as server:
-        server.play_always(lambda _: (waits,))
+        server.play_always(lambda _: (event,))
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(request())
         while not server.requests:
@@ -546,7 +546,7 @@ async def test_stop_on_the_event_loop_of_the_test_leaves_no_task() -> None:
 def test_stop_during_a_downtime() -> None:
     with FaultServer() as server:
         server.play(faults.refuse(60))
-    assert is_refused(server.port)
+    assert refuses(server.port)
 
 
 def test_a_fast_reader_does_not_block_the_server(server: FaultServer, client: Client) -> None:
@@ -556,11 +556,11 @@ def test_a_fast_reader_does_not_block_the_server(server: FaultServer, client: Cl
 
     server.play(script)
     client.send(request())
-    ended = threading.Event()
+    is_done = threading.Event()
 
     def read() -> None:
         client.read_to_end()
-        ended.set()
+        is_done.set()
 
     reading = threading.Thread(target=read)
     reading.start()
@@ -568,7 +568,7 @@ def test_a_fast_reader_does_not_block_the_server(server: FaultServer, client: Cl
         assert 200 == ask(other)
     server.play(faults.refuse(0.05))
     reading.join(10)
-    assert ended.is_set()
+    assert is_done.is_set()
 
 
 def test_a_custom_fault_has_a_name_and_kinds(server: FaultServer, client: Client) -> None:

@@ -28,7 +28,7 @@ from ctxbackends._profiles.builtin import PROFILES
 from ctxbackends._wire.options import Unsupported
 from ctxbackends.testing import FaultServer, faults
 from ctxbackends.testing._fault_server.answers import PIECES, Kind, WireName
-from tests.faults.outcomes import TABLE, WIRE_ROWS, Answers, Fails, Outcome, row_of
+from tests.faults.outcomes import TABLE, WIRE_ROWS, Failure, Outcome, Success, row_of
 
 Operation = Literal["stream", "complete", "extract", "embed"]
 OPERATIONS: tuple[Operation, ...] = ("stream", "complete", "extract", "embed")
@@ -47,8 +47,8 @@ class Title:
 
 
 @attrs.frozen
-class Way:
-    """One wire as one type speaks it. Types differ in whether ``complete()`` streams, and in their cold start."""
+class Route:
+    """One wire API of one type. Types differ in whether ``complete()`` streams, and in their cold start."""
 
     type: str
     wire: WireName
@@ -58,12 +58,14 @@ class Way:
         return f"{self.type}/{self.wire}"
 
     def has(self, operation: Operation) -> bool:
-        """Where schemas are refused, so is ``extract()``; embeddings go the same way, whatever generations go."""
+        """Where schemas are not supported, neither is ``extract()``; embeddings have one route for all wire APIs."""
         profile = PROFILES[self.type]
         if operation == "embed":
             return profile.embed is not None and self.wire == profile.wire_api
-        refused = isinstance(profile.wire_apis[self.wire]["response_format: json_schema"], Unsupported)
-        return operation != "extract" or (not refused and self in USUAL_WAYS)  # else it is complete(), and its object
+        is_unsupported = isinstance(profile.wire_apis[self.wire]["response_format: json_schema"], Unsupported)
+        return operation != "extract" or (
+            not is_unsupported and self in USUAL_ROUTES
+        )  # else it is complete(), and its object
 
     def kind(self, operation: Operation) -> Kind:
         if operation == "embed":
@@ -71,33 +73,35 @@ class Way:
         return "stream" if operation == "stream" or PROFILES[self.type].complete_streams else "plain"
 
 
-ALL_WAYS = tuple(Way(type_, cast(WireName, wire)) for type_, profile in PROFILES.items() for wire in profile.wire_apis)
+ALL_ROUTES = tuple(
+    Route(type_, cast(WireName, wire)) for type_, profile in PROFILES.items() for wire in profile.wire_apis
+)
 
-# Each wire, in one piece and as a stream. A fault that is waited out is waited out with these alone; so is extract().
-USUAL_WAYS = (
-    Way("vllm", "chat_completions"),
-    Way("openai", "chat_completions"),
-    Way("vllm", "messages"),
-    Way("anthropic", "messages"),
-    Way("ollama", "ollama"),
+# Each wire, in one body and as a stream. Faults that time out, and extract(), are tested with these only.
+USUAL_ROUTES = (
+    Route("vllm", "chat_completions"),
+    Route("openai", "chat_completions"),
+    Route("vllm", "messages"),
+    Route("anthropic", "messages"),
+    Route("ollama", "ollama"),
 )
 
 
 @attrs.frozen
 class Case:
     fault: str
-    way: Way
+    route: Route
     operation: Operation
 
     def __str__(self) -> str:
-        return f"{self.fault}-{self.way.name}-{self.operation}"
+        return f"{self.fault}-{self.route.name}-{self.operation}"
 
     @property
     def expected(self) -> Outcome:
-        row = row_of(self.fault, self.way.wire)
-        if row.cold is not None and PROFILES[self.way.type].ready_timeout is not None:
+        row = row_of(self.fault, self.route.wire)
+        if row.cold is not None and PROFILES[self.route.type].ready_timeout is not None:
             return row.cold
-        kind = self.way.kind(self.operation)
+        kind = self.route.kind(self.operation)
         outcome = row.streamed if kind == "stream" else row.embed if kind == "embed" and row.embed else row.plain
         assert outcome is not None, f"the table says nothing of {self}"
         return outcome
@@ -105,25 +109,25 @@ class Case:
     @property
     def limits(self) -> dict[str, Any]:
         """Short where the fault is that nothing comes, and else far longer than anything takes."""
-        hangs = row_of(self.fault, self.way.wire).hangs
-        limit = SHORT if hangs else LONG
+        times_out = row_of(self.fault, self.route.wire).times_out
+        limit = SHORT if times_out else LONG
         limits: dict[str, Any] = {"first_token_timeout": limit, "idle_timeout": limit}
-        in_one_piece = self.way.kind(self.operation) != "stream"
-        if self.fault == "endless_stream" or (in_one_piece and PROFILES[self.way.type].timeout is not None):
+        in_one_piece = self.route.kind(self.operation) != "stream"
+        if self.fault == "endless_stream" or (in_one_piece and PROFILES[self.route.type].timeout is not None):
             limits["timeout"] = limit
-        if self.way.wire != PROFILES[self.way.type].wire_api:
-            limits["wire_api"] = self.way.wire
+        if self.route.wire != PROFILES[self.route.type].wire_api:
+            limits["wire_api"] = self.route.wire
         return limits
 
 
 def cases() -> Iterator[Case]:
     for name, fault in faults.CATALOGUE.items():
-        for way in USUAL_WAYS if TABLE[name].hangs else ALL_WAYS:
+        for route in USUAL_ROUTES if TABLE[name].times_out else ALL_ROUTES:
             for operation in OPERATIONS:
-                if not way.has(operation):
+                if not route.has(operation):
                     continue
-                if fault.applies_to(way.kind(operation), way.wire):
-                    yield Case(name, way, operation)
+                if fault.applies_to(route.kind(operation), route.wire):
+                    yield Case(name, route, operation)
 
 
 def test_the_table_is_complete() -> None:
@@ -132,10 +136,12 @@ def test_the_table_is_complete() -> None:
 
 
 def test_the_usual_ways_cover_every_wire_in_one_piece_and_as_a_stream() -> None:
-    def covered(ways: Sequence[Way]) -> set[tuple[str, str]]:
-        return {(way.wire, way.kind(operation)) for way in ways for operation in OPERATIONS if way.has(operation)}
+    def coverage(routes: Sequence[Route]) -> set[tuple[str, str]]:
+        return {
+            (route.wire, route.kind(operation)) for route in routes for operation in OPERATIONS if route.has(operation)
+        }
 
-    assert covered(ALL_WAYS) == covered(USUAL_WAYS)
+    assert coverage(ALL_ROUTES) == coverage(USUAL_ROUTES)
 
 
 @pytest.fixture
@@ -143,11 +149,11 @@ def log() -> Iterator[list[str]]:
     """Everything that anybody logs, at any level."""
     lines: list[str] = []
 
-    class Kept(logging.Handler):
+    class ListHandler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             lines.append(self.format(record))
 
-    handler, root = Kept(level=0), logging.getLogger()
+    handler, root = ListHandler(level=0), logging.getLogger()
     level = root.level
     root.addHandler(handler)
     root.setLevel(0)
@@ -158,7 +164,10 @@ def log() -> Iterator[list[str]]:
 
 @pytest.mark.parametrize(
     "case",
-    [pytest.param(case, id=str(case), marks=[] if case.way in USUAL_WAYS else [pytest.mark.full]) for case in cases()],
+    [
+        pytest.param(case, id=str(case), marks=[] if case.route in USUAL_ROUTES else [pytest.mark.full])
+        for case in cases()
+    ],
 )
 async def test_table(case: Case, log: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, CANARY)
@@ -167,7 +176,7 @@ async def test_table(case: Case, log: list[str], monkeypatch: pytest.MonkeyPatch
     async with FaultServer(pieces=pieces) as server:
         server.play(faults.CATALOGUE[case.fault])
         async with open_backend(
-            case.way.type, name="one", endpoint=server.url, api_key_env=VARIABLE, default_model="m", **case.limits
+            case.route.type, name="one", endpoint=server.url, api_key_env=VARIABLE, default_model="m", **case.limits
         ) as backend:
             result: object
             try:
@@ -175,10 +184,10 @@ async def test_table(case: Case, log: list[str], monkeypatch: pytest.MonkeyPatch
                     result = await ask(backend, case.operation)
             except BackendError as error:
                 result = error
-        if isinstance(case.expected, Fails):
-            holds_failure(case, result, server, pieces)
+        if isinstance(case.expected, Failure):
+            check_failure(case, result, server, pieces)
         else:
-            holds_answer(case, result, server, pieces)
+            check_success(case, result, server, pieces)
         # Nothing is left: no connection, no task, and the key is nowhere.
         await server.wait_idle()
     assert tasks == asyncio.all_tasks()
@@ -199,9 +208,9 @@ async def ask(backend: Backend, operation: Operation) -> object:
     return (await backend.embed("Hello")).vectors
 
 
-def holds_answer(case: Case, result: object, server: FaultServer, pieces: tuple[str, ...]) -> None:
+def check_success(case: Case, result: object, server: FaultServer, pieces: tuple[str, ...]) -> None:
     expected = case.expected
-    assert isinstance(expected, Answers)
+    assert isinstance(expected, Success)
     if case.operation == "embed":
         assert ((0.25, -0.5, 1.0),) == result
     elif case.operation == "extract" and expected.calls:
@@ -223,17 +232,23 @@ def holds_answer(case: Case, result: object, server: FaultServer, pieces: tuple[
         assert expected.requests == len(server.generations)
 
 
-def holds_failure(case: Case, error: object, server: FaultServer, pieces: tuple[str, ...]) -> None:
+def check_failure(case: Case, error: object, server: FaultServer, pieces: tuple[str, ...]) -> None:
     expected = case.expected
-    assert isinstance(expected, Fails)
+    assert isinstance(expected, Failure)
     assert isinstance(error, BackendError), error
     assert expected.error is type(error), error
-    assert expected.says in str(error)
+    assert expected.message in str(error)
     assert ("one", server.url) == (error.backend, error.endpoint)
-    facts = {**expected.facts}
-    if facts.get("phase") == "total" and PROFILES[case.way.type].timeout is None and case.fault != "endless_stream":
-        facts["key"] = "first_token_timeout"  # a type without a limit in all has this one for what comes in one piece
-    assert facts == {name: getattr(error, name) for name in facts}
+    attributes = {**expected.attributes}
+    if (
+        attributes.get("phase") == "total"
+        and PROFILES[case.route.type].timeout is None
+        and case.fault != "endless_stream"
+    ):
+        attributes["key"] = (
+            "first_token_timeout"  # a type without a limit in all has this one for what comes in one piece
+        )
+    assert attributes == {name: getattr(error, name) for name in attributes}
     partial = getattr(error, "partial", None)
     if expected.pieces is not None:
         assert partial is not None
@@ -245,6 +260,6 @@ def holds_failure(case: Case, error: object, server: FaultServer, pieces: tuple[
 
 
 def assert_shows_no_key(error: BaseException) -> None:
-    shown = [str(error), repr(error), repr(vars(error)), *map(str, getattr(error, "__notes__", ()))]
-    shown += traceback.TracebackException.from_exception(error, capture_locals=True).format()
-    assert not [text for text in shown if CANARY in text]
+    texts = [str(error), repr(error), repr(vars(error)), *map(str, getattr(error, "__notes__", ()))]
+    texts += traceback.TracebackException.from_exception(error, capture_locals=True).format()
+    assert not [text for text in texts if CANARY in text]

@@ -49,7 +49,7 @@ def chat(client: openai.OpenAI) -> ChatCompletion:
     return client.chat.completions.create(model="m", messages=HELLO)
 
 
-def streamed(client: openai.OpenAI) -> list[ChatCompletionChunk]:
+def stream(client: openai.OpenAI) -> list[ChatCompletionChunk]:
     with client.chat.completions.create(model="m", messages=HELLO, stream=True) as stream:
         return list(stream)
 
@@ -67,10 +67,10 @@ def test_openai(to_openai: openai.OpenAI, fault_server: FaultServer) -> None:
     assert ("Hello, world.", "stop") == (answer.choices[0].message.content, answer.choices[0].finish_reason)
     assert answer.usage is not None
     assert (3, 2) == (answer.usage.prompt_tokens, answer.usage.completion_tokens)
-    chunks = [valid(ChatCompletionChunk, chunk.model_dump(exclude_unset=True)) for chunk in streamed(to_openai)]
+    chunks = [valid(ChatCompletionChunk, chunk.model_dump(exclude_unset=True)) for chunk in stream(to_openai)]
     assert ("Hello, world.", "stop") == (text_of(chunks), reason_of(chunks))
-    made = to_openai.embeddings.create(model="m", input=["a", "b"], encoding_format="float")
-    assert [[0.25, -0.5, 1.0]] * 2 == [one.embedding for one in made.data]
+    embeddings = to_openai.embeddings.create(model="m", input=["a", "b"], encoding_format="float")
+    assert [[0.25, -0.5, 1.0]] * 2 == [row.embedding for row in embeddings.data]
     assert ["m"] == [model.id for model in to_openai.models.list()]
     assert (3, 4) == (len(fault_server.generations), len(fault_server.requests))
 
@@ -82,8 +82,8 @@ async def test_openai_async(fault_server: FaultServer) -> None:
         async with await client.chat.completions.create(model="m", messages=HELLO, stream=True) as stream:
             chunks = [chunk async for chunk in stream]
         assert ("Hello, world.", "stop") == (text_of(chunks), reason_of(chunks))
-        made = await client.embeddings.create(model="m", input="a", encoding_format="float")
-        assert [0.25, -0.5, 1.0] == made.data[0].embedding
+        embeddings = await client.embeddings.create(model="m", input="a", encoding_format="float")
+        assert [0.25, -0.5, 1.0] == embeddings.data[0].embedding
     await fault_server.wait_idle()
 
 
@@ -93,27 +93,27 @@ async def test_openai_async(fault_server: FaultServer) -> None:
 def test_what_is_no_fault_to_openai(to_openai: openai.OpenAI, fault_server: FaultServer, name: str) -> None:
     fault_server.play_always(faults.CATALOGUE[name])
     assert "Hello, world." == chat(to_openai).choices[0].message.content
-    assert "Hello, world." == text_of(streamed(to_openai))
+    assert "Hello, world." == text_of(stream(to_openai))
     assert 2 == len(fault_server.generations)
 
 
 def test_openai_reads_interleaved_calls(to_openai: openai.OpenAI, fault_server: FaultServer) -> None:
     fault_server.play(faults.interleaved_tool_calls())
-    chunks = streamed(to_openai)
+    chunks = stream(to_openai)
     calls: dict[int, list[str]] = {}
     for chunk in chunks:
         for piece in chunk.choices[0].delta.tool_calls or ():
             assert piece.function is not None
             call = calls.setdefault(piece.index, ["", "", ""])
-            for place, more in enumerate((piece.id, piece.function.name, piece.function.arguments)):
-                call[place] += more or ""
+            for index, more in enumerate((piece.id, piece.function.name, piece.function.arguments)):
+                call[index] += more or ""
     assert "tool_calls" == reason_of(chunks)
     assert CALLS == [tuple(call) for call in calls.values()]
 
 
 def test_openai_is_given_calls_that_share_an_index(to_openai: openai.OpenAI, fault_server: FaultServer) -> None:
     fault_server.play(faults.repeated_tool_index())
-    pieces = [piece for chunk in streamed(to_openai) for piece in chunk.choices[0].delta.tool_calls or ()]
+    pieces = [piece for chunk in stream(to_openai) for piece in chunk.choices[0].delta.tool_calls or ()]
     assert [0, 0] == [piece.index for piece in pieces]
     assert CALLS == [
         (piece.id, piece.function.name, piece.function.arguments) for piece in pieces if piece.function is not None
@@ -159,7 +159,7 @@ def test_ollama(to_ollama: ollama.Client) -> None:
     assert ("Hello, world.", True, "stop") == (answer.message.content, answer.done, answer.done_reason)
     parts = list(to_ollama.chat(model="m", messages=HELLO, stream=True))
     assert ("Hello, world.", True) == ("".join(part.message.content or "" for part in parts), parts[-1].done)
-    assert [[0.25, -0.5, 1.0]] * 2 == [list(one) for one in to_ollama.embed(model="m", input=["a", "b"]).embeddings]
+    assert [[0.25, -0.5, 1.0]] * 2 == [list(row) for row in to_ollama.embed(model="m", input=["a", "b"]).embeddings]
     assert ["m"] == [model.model for model in to_ollama.list().models]
 
 
@@ -197,7 +197,7 @@ def no_retry_delay(monkeypatch: pytest.MonkeyPatch) -> None:
 @documents("openai")
 def test_openai_takes_a_stream_without_an_end_for_whole(to_openai: openai.OpenAI, fault_server: FaultServer) -> None:
     fault_server.play(faults.no_terminal_marker())
-    chunks = streamed(to_openai)  # and nothing is raised
+    chunks = stream(to_openai)  # and nothing is raised
     assert ("Hello, ", None) == (text_of(chunks), reason_of(chunks))
 
 

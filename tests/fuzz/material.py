@@ -8,7 +8,6 @@ import importlib
 import json
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,7 +21,7 @@ from ctxbackends._wire.base import Codec, StreamDecoder
 
 T = TypeVar("T")
 
-fuzzed = settings(max_examples=30) if settings.get_current_profile_name() == "house" else settings()
+fuzz_settings = settings(max_examples=30) if settings.get_current_profile_name() == "house" else settings()
 """What every test here runs with: few examples among the other tests, many in the nox session `fuzz`."""
 
 RECORDINGS = Path(__file__).parents[1] / "unit" / "recordings"
@@ -43,14 +42,14 @@ def dump(value: object) -> bytes:
 
 # --- what servers answered ----------------------------------------------------------------------------
 
-_OLLAMA_SAYS = {"model": "llama3.2", "created_at": "2026-03-01T10:00:00.5Z"}
+_OLLAMA_HEADER = {"model": "llama3.2", "created_at": "2026-03-01T10:00:00.5Z"}
 _OLLAMA_COUNTS = {"load_duration": 5_000_000, "prompt_eval_count": 26, "eval_count": 3, "eval_duration": 70_000_000}
 # Ollama has no recording; these are the examples of https://docs.ollama.com/api/chat.
 _OLLAMA_LINES: tuple[dict[str, Any], ...] = (
-    {**_OLLAMA_SAYS, "message": {"role": "assistant", "content": "", "thinking": "Hm"}, "done": False},
-    {**_OLLAMA_SAYS, "message": {"role": "assistant", "content": "The sky"}, "done": False},
+    {**_OLLAMA_HEADER, "message": {"role": "assistant", "content": "", "thinking": "Hm"}, "done": False},
+    {**_OLLAMA_HEADER, "message": {"role": "assistant", "content": "The sky"}, "done": False},
     {
-        **_OLLAMA_SAYS,
+        **_OLLAMA_HEADER,
         "message": {
             "role": "assistant",
             "content": "",
@@ -59,14 +58,14 @@ _OLLAMA_LINES: tuple[dict[str, Any], ...] = (
         "logprobs": [{"token": "a", "logprob": -0.5, "bytes": [97], "top_logprobs": [{"token": "b", "logprob": -1}]}],
         "done": False,
     },
-    {**_OLLAMA_SAYS, "message": {"content": ""}, "done": True, "done_reason": "stop", **_OLLAMA_COUNTS},
+    {**_OLLAMA_HEADER, "message": {"content": ""}, "done": True, "done_reason": "stop", **_OLLAMA_COUNTS},
 )
 STREAMS: Mapping[str, bytes] = {
     **{path.name: path.read_bytes() for path in sorted(RECORDINGS.rglob("*.sse"))},
     "ollama.ndjson": b"".join(dump(line) + b"\n" for line in _OLLAMA_LINES),
 }
 
-_TOLD: tuple[object, ...] = (
+_RESPONSES: tuple[object, ...] = (
     # llama-server
     {"status": "ok"},
     {"default_generation_settings": {"n_ctx": 2048}, "total_slots": 2, "build_info": "b1", "is_sleeping": False},
@@ -104,7 +103,7 @@ _TOLD: tuple[object, ...] = (
 )
 BODIES: tuple[bytes, ...] = (
     *(path.read_bytes() for path in sorted(RECORDINGS.rglob("*.json"))),
-    *(dump(value) for value in _TOLD),
+    *(dump(value) for value in _RESPONSES),
     dump(_OLLAMA_LINES[-1]),
 )
 
@@ -125,35 +124,37 @@ VALUES: tuple[Any, ...] = tuple(
 # --- when is an answer whole? -------------------------------------------------------------------------
 
 
-def _inside(value: Any) -> Iterator[dict[str, Any]]:
+def _objects_in(value: Any) -> Iterator[dict[str, Any]]:
     """Every object in ``value``."""
-    left = [value]
-    while left:
-        one = left.pop()
-        if isinstance(one, dict):
-            yield one
-            left += one.values()
-        elif isinstance(one, list):
-            left += one
+    pending = [value]
+    while pending:
+        current = pending.pop()
+        if isinstance(current, dict):
+            yield current
+            pending += current.values()
+        elif isinstance(current, list):
+            pending += current
 
 
-_WHOLE = frozenset({"stop", "length", "tool_calls", "content_filter", "function_call", "eos_token", "stop_sequence"})
+_END_REASONS = frozenset(
+    {"stop", "length", "tool_calls", "content_filter", "function_call", "eos_token", "stop_sequence"}
+)
 # By hand, and apart from the decoders, which are held against it. A new wire format is given its own line here.
 TERMINAL: Mapping[str, Callable[[dict[str, Any]], bool]] = {
-    "OpenAIStreamDecoder": lambda one: one.get("finish_reason") in _WHOLE,
-    "AnthropicStreamDecoder": lambda one: one.get("type") == "message_stop",
-    "OllamaStreamDecoder": lambda one: one.get("done") is True and one.get("done_reason") in ("stop", "length"),
+    "OpenAIStreamDecoder": lambda value: value.get("finish_reason") in _END_REASONS,
+    "AnthropicStreamDecoder": lambda value: value.get("type") == "message_stop",
+    "OllamaStreamDecoder": lambda value: value.get("done") is True and value.get("done_reason") in ("stop", "length"),
 }
 
 
 def _terminal(name: str, value: Any) -> bool:
     try:
-        return any(TERMINAL[name](one) for one in _inside(value))
+        return any(TERMINAL[name](object_) for object_ in _objects_in(value))
     except TypeError:  # a list where the reason should be cannot be looked up
         return False
 
 
-def holds_terminal(name: str, data: bytes) -> bool:
+def has_terminal(name: str, data: bytes) -> bool:
     """Whether anything in ``data`` could be the end of a whole answer. Generous: framing, places and order are not
     looked at, and an event may go over several lines of data."""
     lines = [line.removeprefix(b"data:") for line in data.replace(b"\r", b"\n").split(b"\n")]
@@ -195,16 +196,16 @@ def own_values(name: str) -> tuple[dict[str, Any], ...]:
     return tuple(value for value in every if isinstance(value, dict))
 
 
-def replaced(values: Sequence[dict[str, Any]]) -> Iterator[bytes]:
+def replace_members(values: Sequence[dict[str, Any]]) -> Iterator[bytes]:
     """Every kind of value in the place of every member of ``values``, each place of the same name once."""
-    seen: set[str] = set()
+    visited: set[str] = set()
     for value in values:
         for path in _paths(value, ()):
             name = f"{value.get('type', '')} {[part if isinstance(part, str) else 0 for part in path]}"
-            if name in seen:
+            if name in visited:
                 continue
-            seen.add(name)
-            text = dump(_put(value, path)).decode()
+            visited.add(name)
+            text = dump(_mark(value, path)).decode()
             for leaf in LEAVES:
                 yield text.replace('"@@"', leaf).encode("utf-8", "surrogatepass")
 
@@ -216,12 +217,12 @@ def _paths(value: Any, before: tuple[str | int, ...]) -> Iterator[tuple[str | in
         yield from _paths(inner, (*before, key))
 
 
-def _put(value: Any, path: tuple[str | int, ...]) -> Any:
+def _mark(value: Any, path: tuple[str | int, ...]) -> Any:
     """A copy of ``value`` with a mark at ``path``."""
     if not path:
         return "@@"
     copy = value.copy()
-    copy[path[0]] = _put(copy[path[0]], path[1:])
+    copy[path[0]] = _mark(copy[path[0]], path[1:])
     return copy
 
 
@@ -230,34 +231,34 @@ def _put(value: Any, path: tuple[str | int, ...]) -> Any:
 
 def _words() -> tuple[str, ...]:
     """Every member that the formats know, and every text that a server sent as the name of something."""
-    found: set[str] = set()
+    names: set[str] = set()
     for module in pkgutil.iter_modules(ctxbackends._wire.__path__):
         for value in vars(importlib.import_module(f"ctxbackends._wire.{module.name}")).values():
             if isinstance(value, type) and issubclass(value, msgspec.Struct):
-                found.update(value.__struct_fields__)
+                names.update(value.__struct_fields__)
     for value in VALUES:
-        for one in _inside(value):
-            found.update(one)
-            found.update(text for text in one.values() if isinstance(text, str) and text.isidentifier())
-    return tuple(sorted(found))
+        for object_ in _objects_in(value):
+            names.update(object_)
+            names.update(text for text in object_.values() if isinstance(text, str) and text.isidentifier())
+    return tuple(sorted(names))
 
 
 _TEXTS = tuple(dump(value) for value in VALUES if len(dump(value)) < 4000)
-_NESTED = '{"token":"a","logprob":0,"top_logprobs":['
+_NESTED_LOGPROBS = '{"token":"a","logprob":0,"top_logprobs":['
 _DEEP = ("[" * 90 + "]" * 90, '{"a":' * 400 + "1" + "}" * 400, "[" * 2000 + "]" * 2000, "[" * 1500)
 LEAVES = (
     *("null", "true", "false", "0", "1", "-1", "200", "1e400", "-0.0", "1.5", "9" * 25, "-" + "9" * 25, "1" * 5000),
     *("NaN", "Infinity", "[]", "{}"),
     *('""', '"x"', '"\\ud800"', '"\\u0000"', '"\u2028\x85"', '"\\uD83D\\uDE00"'),
     *(" ", "nul", '"', "}", "\n", "\r", *_DEEP),
-    _NESTED * 480 + "]}" * 480,
+    _NESTED_LOGPROBS * 480 + "]}" * 480,
 )
 
 
 def among(items: Sequence[T]) -> st.SearchStrategy[T]:
     """One of them. Not ``sampled_from``, whose representation, which Hypothesis writes down again and again, holds
     them all: here that is megabytes."""
-    return st.integers(0, len(items) - 1).map(lambda place: items[place])
+    return st.integers(0, len(items) - 1).map(lambda index: items[index])
 
 
 words = among(_words())
@@ -279,41 +280,43 @@ soup = st.recursive(
 """JSON text of the formats' own members with values of any kind: duplicate members, wrong types, too large, deep."""
 
 
-def _places(value: Any) -> list[tuple[Any, Any]]:
+def _members(value: Any) -> list[tuple[Any, Any]]:
     """Each container with each of its keys."""
-    places: list[tuple[Any, Any]] = []
-    left = [value]
-    while left:
-        one = left.pop()
-        for key in one if isinstance(one, dict) else range(len(one)) if isinstance(one, list) else ():
-            places.append((one, key))
-            left.append(one[key])
-    return places
+    members: list[tuple[Any, Any]] = []
+    pending = [value]
+    while pending:
+        container = pending.pop()
+        for key in (
+            container if isinstance(container, dict) else range(len(container)) if isinstance(container, list) else ()
+        ):
+            members.append((container, key))
+            pending.append(container[key])
+    return members
 
 
 @st.composite
-def altered(draw: st.DrawFn, texts: Sequence[bytes]) -> bytes:
+def mutations(draw: st.DrawFn, texts: Sequence[bytes]) -> bytes:
     """What a server really sent, with one or two of its values gone or replaced by others."""
     value = json.loads(draw(among(texts)))
-    put: list[str] = []
+    replacements: list[str] = []
     for _ in range(draw(st.integers(1, 2))):
-        places = _places(value)
-        if not places:
+        members = _members(value)
+        if not members:
             break
-        container, key = places[draw(st.integers(0, len(places) - 1))]
+        container, key = members[draw(st.integers(0, len(members) - 1))]
         if draw(st.integers(0, 3)):
-            container[key] = f"@@{len(put)}@@"
-            put.append(draw(soup))
+            container[key] = f"@@{len(replacements)}@@"
+            replacements.append(draw(soup))
         else:
             del container[key]
     text = json.dumps(value, separators=(",", ":"))
-    for number, other in enumerate(put):
+    for number, other in enumerate(replacements):
         text = text.replace(f'"@@{number}@@"', other)
     return text.encode("utf-8", "surrogatepass")
 
 
 @st.composite
-def damaged(draw: st.DrawFn, sources: tuple[bytes, ...]) -> bytes:
+def corruptions(draw: st.DrawFn, sources: tuple[bytes, ...]) -> bytes:
     """One of ``sources`` with bytes or lines turned, taken out, doubled, exchanged, cut off, or those of another put
     in."""
     data = draw(among(sources))
@@ -326,8 +329,8 @@ def damaged(draw: st.DrawFn, sources: tuple[bytes, ...]) -> bytes:
         end = min(len(parts), start + draw(st.integers(1, 3)))
         match draw(st.sampled_from(("turn", "delete", "double", "swap", "truncate", "splice", "ends"))):
             case "turn":
-                turned = bytes([parts[start][0] ^ (1 << draw(st.integers(0, 7)))]) + parts[start][1:]
-                parts[start] = turned
+                flip = bytes([parts[start][0] ^ (1 << draw(st.integers(0, 7)))]) + parts[start][1:]
+                parts[start] = flip
             case "delete":
                 del parts[start:end]
             case "double":
@@ -354,7 +357,7 @@ _loose = st.sampled_from((b"data: [DONE]\n\n", b"data\n", b"\n", b": c\n\n", b"B
 _soup = soup.map(lambda text: text.encode("utf-8", "surrogatepass"))
 
 
-def _broken(text: bytes, end: bytes) -> bytes:
+def _break_lines(text: bytes, end: bytes) -> bytes:
     return text.replace(b',"', b"," + end + b'data: "')
 
 
@@ -364,33 +367,26 @@ def streams(name: str) -> st.SearchStrategy[bytes]:
     nothing."""
     ends = st.sampled_from((b"\n", b"\n", b"\r\n", b"\r"))
     own = tuple(dump(value) for value in own_values(name)) or _TEXTS
-    event = st.one_of(among(own), altered(own), altered(_TEXTS), _soup)
-    framed = st.tuples(_starts, _fields, event, _ends).map(b"".join)
+    event = st.one_of(among(own), mutations(own), mutations(_TEXTS), _soup)
+    frames = st.tuples(_starts, _fields, event, _ends).map(b"".join)
     # An event over several lines of data: a line break stands wherever JSON has a comma before a member.
-    spread = st.tuples(event, ends).map(lambda drawn: b"data: " + _broken(*drawn) + 2 * drawn[1])
+    spread = st.tuples(event, ends).map(lambda pair: b"data: " + _break_lines(*pair) + 2 * pair[1])
     # NDJSON: the same events, each a line.
     lines = st.lists(event, max_size=6).map(lambda events: b"".join(text + b"\n" for text in events))
-    recorded = st.one_of(damaged(own_streams(name) or tuple(STREAMS.values())), damaged(tuple(STREAMS.values())))
+    recordings = st.one_of(
+        corruptions(own_streams(name) or tuple(STREAMS.values())), corruptions(tuple(STREAMS.values()))
+    )
     return st.one_of(
-        st.tuples(recorded, ends).map(lambda drawn: drawn[0].replace(b"\n", drawn[1])),
-        st.lists(st.one_of(framed, framed, spread, _loose, st.binary(max_size=8)), max_size=6).map(b"".join),
+        st.tuples(recordings, ends).map(lambda pair: pair[0].replace(b"\n", pair[1])),
+        st.lists(st.one_of(frames, frames, spread, _loose, st.binary(max_size=8)), max_size=6).map(b"".join),
         lines,
         st.binary(max_size=200),
     )
 
 
-bodies = st.one_of(among(BODIES), altered(_TEXTS), damaged(BODIES), _soup, st.binary(max_size=100))
+bodies = st.one_of(among(BODIES), mutations(_TEXTS), corruptions(BODIES), _soup, st.binary(max_size=100))
 """The body of an answer in one piece."""
 cuts = st.lists(st.integers(0, 100_000), max_size=8)
-
-
-def split(data: bytes, places: list[int]) -> list[bytes]:
-    edges = [0, *sorted(place % (len(data) + 1) for place in places), len(data)]
-    return [data[start:end] for start, end in pairwise(edges)]
-
-
-def single(data: bytes) -> list[bytes]:
-    return [data[at : at + 1] for at in range(len(data))]
 
 
 def read(decoder: StreamDecoder, chunks: list[bytes]) -> list[Any]:

@@ -27,7 +27,7 @@ from ctxbackends._wire.errors import (
     raise_for_failed_command,
 )
 from ctxbackends.errors import APIConnectionError, APIStatusError, APITimeoutError, BackendError
-from tests.fuzz.material import bodies, fuzzed
+from tests.fuzz.material import bodies, fuzz_settings
 
 MOST_REQUESTS = 60  # LM Studio unloads one instance with each; the bodies here hold a few
 
@@ -60,11 +60,11 @@ def _operations(profile: Profile) -> Iterator[tuple[str, object, Callable[[], Op
 
 def _all() -> dict[str, Callable[[], Operation[Any]]]:
     """Each once: types share many of them."""
-    found: dict[tuple[str, object], tuple[str, Callable[[], Operation[Any]]]] = {}
+    operations: dict[tuple[str, object], tuple[str, Callable[[], Operation[Any]]]] = {}
     for name, profile in PROFILES.items():
         for operation, function, begin in _operations(profile):
-            found.setdefault((operation, function), (f"{name}: {operation}", begin))
-    return dict(found.values())
+            operations.setdefault((operation, function), (f"{name}: {operation}", begin))
+    return dict(operations.values())
 
 
 OPERATIONS: Mapping[str, Callable[[], Operation[Any]]] = _all()
@@ -94,7 +94,7 @@ headers = st.dictionaries(
     header_texts | dates,
 )
 responses = st.builds(
-    lambda status, body, given, at: HTTPResponse(status=status, headers=given, body=body, received_at=at),
+    lambda status, body, fields, at: HTTPResponse(status=status, headers=fields, body=body, received_at=at),
     statuses,
     bodies,
     headers,
@@ -110,21 +110,21 @@ answers = st.one_of(
 
 
 def test_every_operation_of_a_profile_is_played() -> None:
-    played = {operation.split(": ")[1].split(" ")[0] for operation in OPERATIONS}
-    assert STEPS == played
+    names = {operation.split(": ")[1].split(" ")[0] for operation in OPERATIONS}
+    assert STEPS == names
 
 
 @pytest.mark.parametrize("operation", sorted(OPERATIONS))
-@fuzzed
+@fuzz_settings
 @given(st.lists(answers, min_size=1, max_size=5))
 def test_an_operation_ends_with_a_result_or_our_error(
-    operation: str, given_: list[HTTPResponse | BackendError]
+    operation: str, script: list[HTTPResponse | BackendError]
 ) -> None:
     steps = OPERATIONS[operation]()
     try:
         next(steps)
-        for place in range(MOST_REQUESTS):
-            answer = given_[min(place, len(given_) - 1)]
+        for index in range(MOST_REQUESTS):
+            answer = script[min(index, len(script) - 1)]
             if isinstance(answer, HTTPResponse) and 200 <= answer.status < 300:
                 steps.send(answer)
             else:
@@ -145,7 +145,7 @@ def test_an_operation_ends_with_a_result_or_our_error(
 # --- errors -------------------------------------------------------------------------------------------
 
 
-@fuzzed
+@fuzz_settings
 @given(responses)
 def test_every_bad_status_is_an_error_that_keeps_what_came(response: HTTPResponse) -> None:
     error = error_from_response(response)
@@ -154,15 +154,15 @@ def test_every_bad_status_is_an_error_that_keeps_what_came(response: HTTPRespons
     assert isinstance(str(error), str)
 
 
-@fuzzed
+@fuzz_settings
 @given(dates | header_texts, dates | header_texts, st.sampled_from((0.0, 1.8e9)))
 def test_retry_after_is_a_time_or_nothing(after: str, date: str, at: float) -> None:
-    answered = HTTPResponse(status=429, headers={"retry-after": after, "date": date}, body=b"", received_at=at)
-    seconds = error_from_response(answered).retry_after
+    response = HTTPResponse(status=429, headers={"retry-after": after, "date": date}, body=b"", received_at=at)
+    seconds = error_from_response(response).retry_after
     assert seconds is None or 0 <= seconds < float("inf")
 
 
-@fuzzed
+@fuzz_settings
 @given(bodies)
 def test_an_error_under_a_good_status_is_our_error(body: bytes) -> None:
     response = HTTPResponse(status=200, headers={}, body=body)

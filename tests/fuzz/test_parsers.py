@@ -24,7 +24,7 @@ from ctxbackends._config.reader import parse_ctxrc
 from ctxbackends._schema.validate import decode_as, unwrap_object
 from ctxbackends._tools import arguments_of, tool_of
 from ctxbackends.errors import ConfigError, InvalidEndpointError, StructuredOutputError
-from tests.fuzz.material import among, damaged, fuzzed, soup
+from tests.fuzz.material import among, corruptions, fuzz_settings, soup
 
 CTXRC = (
     b"""default_backend: vllm
@@ -58,11 +58,11 @@ _YAML = (
 )
 yaml_soup = st.lists(among(_YAML), max_size=25).map("".join)
 files = st.one_of(
-    damaged(CTXRC).map(lambda data: data.decode("utf-8", "surrogateescape")), yaml_soup, st.text(max_size=60)
+    corruptions(CTXRC).map(lambda data: data.decode("utf-8", "surrogateescape")), yaml_soup, st.text(max_size=60)
 )
 
 
-@fuzzed
+@fuzz_settings
 @given(files)
 def test_a_configuration_is_read_or_refused(text: str) -> None:
     try:
@@ -83,7 +83,7 @@ duration_soup = st.lists(
 ).map("".join)
 
 
-@fuzzed
+@fuzz_settings
 @given(duration_soup | st.text(max_size=70))
 def test_a_duration_is_a_time_or_refused(text: str) -> None:
     try:
@@ -101,7 +101,7 @@ _URL = (
 url_soup = st.lists(among(_URL), max_size=10).map("".join)
 
 
-@fuzzed
+@fuzz_settings
 @given(url_soup | st.text(max_size=40))
 def test_an_endpoint_is_normal_or_refused(text: str) -> None:
     try:
@@ -147,7 +147,7 @@ TARGETS: tuple[Any, ...] = (
     *(datetime.date, datetime.time, datetime.timedelta, dict[str, int], list[Inner], tuple[int, str], set[int]),
     *(dict[int, str], Literal["a", 1], int | str | None),
 )
-WRITTEN = (
+MODEL_TEXTS = (
     b'{"when":"2026-02-30T25:00:00Z","span":"P99999999999999D"}',
     b'{"when":"9999-12-31T23:59:60+23:59","span":"PT1S"}',
     b'{"amount":"1e999999999","key":"00000000-0000-0000-0000-00000000000"}',
@@ -159,32 +159,32 @@ WRITTEN = (
     b'{"value":[1,2]}',
     b"```json\n{}\n```",
 )
-written = st.one_of(
-    damaged(WRITTEN).map(lambda data: data.decode("utf-8", "surrogateescape")), soup, st.text(max_size=20)
+model_texts = st.one_of(
+    corruptions(MODEL_TEXTS).map(lambda data: data.decode("utf-8", "surrogateescape")), soup, st.text(max_size=20)
 )
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=str)
-@fuzzed
-@given(written)
+@fuzz_settings
+@given(model_texts)
 def test_an_answer_is_a_value_or_a_fault_with_its_text(target: Any, text: str) -> None:
-    for given_ in (text, unwrap_object(text)):
+    for variant in (text, unwrap_object(text)):
         try:
-            decode_as(target, given_)
+            decode_as(target, variant)
         except StructuredOutputError as error:
-            assert given_ == error.text
+            assert variant == error.text
 
 
 def book(title: str, pages: int = 1, when: datetime.date | None = None) -> None:
     """Book it."""
 
 
-@fuzzed
-@given(written | soup.map(lambda text: f'{{"title":"x","pages":{text}}}'))
+@fuzz_settings
+@given(model_texts | soup.map(lambda text: f'{{"title":"x","pages":{text}}}'))
 def test_arguments_are_those_of_the_tool_or_a_fault(text: str) -> None:
     try:
-        found = arguments_of(tool_of(book), ToolCall("1", "book", text))
+        arguments = arguments_of(tool_of(book), ToolCall("1", "book", text))
     except StructuredOutputError as error:
         assert (text or "{}") == error.text  # a call without arguments has those of the empty object
         return
-    assert {"title"} <= set(found) <= {"title", "pages", "when"}
+    assert {"title"} <= set(arguments) <= {"title", "pages", "when"}

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -101,24 +103,25 @@ def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
 
 def test_a_full_disk_keeps_earlier_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.jsonl"
+    room = 30
+
+    class FileOnFullDisk(io.FileIO):
+        def write(self, data: Any) -> int:
+            nonlocal room
+            count = super().write(data[:room])
+            room -= count
+            return count
+
+    real_open = open
+
+    def open_file(file: Path, mode: str = "r", **options: Any) -> Any:
+        return FileOnFullDisk(file, "a+") if mode == "a+b" else real_open(file, mode, **options)
+
+    monkeypatch.setattr("builtins.open", open_file)
     journal = Journal(path)
     journal.put("one", b"1")
-
-    class Full:
-        def __init__(self, file: object) -> None:
-            self._file = file
-
-        def write(self, data: bytes) -> int:
-            self._file.write(data[:5])  # type: ignore[attr-defined]
-            return 5
-
-        def __getattr__(self, name: str) -> object:
-            return getattr(self._file, name)
-
-    monkeypatch.setattr(journal, "_file", Full(journal._file))
     with pytest.raises(JournalError, match=r"cannot write the journal .*: No space left on device"):
         journal.put("two", b"2")
-    monkeypatch.undo()
     assert b'{"key":"one","answer":1}\n' == path.read_bytes()
     journal.close()
     assert os.path.exists(path)

@@ -26,7 +26,7 @@ from ctxbackends._wire.accumulator import Accumulator
 STOP = Finish("stop", Usage(5, 2, 1))
 
 
-def accumulated(events: Sequence[StreamEvent]) -> Accumulator:
+def accumulate(events: Sequence[StreamEvent]) -> Accumulator:
     accumulator = Accumulator()
     for event in events:
         accumulator.add(event)
@@ -34,11 +34,11 @@ def accumulated(events: Sequence[StreamEvent]) -> Accumulator:
 
 
 def completion(*events: StreamEvent) -> Completion:
-    return accumulated([*events, STOP]).completion(requested_model="asked", served_model=None, response_id=None)
+    return accumulate([*events, STOP]).completion(requested_model="asked", served_model=None, response_id=None)
 
 
 @pytest.mark.parametrize(
-    ("events", "facts", "parts"),
+    ("events", "fields", "parts"),
     [
         pytest.param([], {"text": ""}, (), id="nothing"),
         pytest.param([TextDelta("a"), TextDelta(""), TextDelta("b")], {"text": "ab"}, (TextPart("ab"),), id="text"),
@@ -75,14 +75,14 @@ def completion(*events: StreamEvent) -> Completion:
         ),
     ],
 )
-def test_events_become(events: list[StreamEvent], facts: dict[str, Any], parts: tuple[Part, ...]) -> None:
+def test_events_become(events: list[StreamEvent], fields: dict[str, Any], parts: tuple[Part, ...]) -> None:
     common = {"finish_reason": "stop", "usage": Usage(5, 2, 1), "requested_model": "asked"}
-    assert Completion(**{**common, **facts, "parts": parts}) == completion(*events)
+    assert Completion(**{**common, **fields, "parts": parts}) == completion(*events)
 
 
 def test_a_completion_holds_what_is_known_of_the_answer() -> None:
-    accumulator = accumulated([TextDelta("a"), Finish("length")])
-    read = accumulator.completion(requested_model="asked", served_model="served", response_id="r1", raw=b"bytes")
+    accumulator = accumulate([TextDelta("a"), Finish("length")])
+    actual = accumulator.completion(requested_model="asked", served_model="served", response_id="r1", raw=b"bytes")
     expected = Completion(
         text="a",
         finish_reason="length",
@@ -91,12 +91,12 @@ def test_a_completion_holds_what_is_known_of_the_answer() -> None:
         response_id="r1",
         parts=(TextPart("a"),),
     )
-    assert expected == read
-    assert b"bytes" == read.raw
+    assert expected == actual
+    assert b"bytes" == actual.raw
 
 
 def test_there_is_no_completion_before_the_finish() -> None:
-    accumulator = accumulated([TextDelta("a")])
+    accumulator = accumulate([TextDelta("a")])
     assert accumulator.finish is None
     with pytest.raises(AssertionError, match="only after Finish"):
         accumulator.completion(requested_model="m", served_model=None, response_id=None)
@@ -125,15 +125,15 @@ pieces = st.lists(st.tuples(st.integers(0, 3), st.text(max_size=3)))
 
 @given(st.lists(st.text(max_size=5)), pieces)
 def test_nothing_is_lost_or_changed(texts: list[str], arguments: list[tuple[int, str]]) -> None:
-    read = completion(
+    actual = completion(
         *(TextDelta(text) for text in texts),
         *(ToolCallDelta(index, f"c{index}", "f", piece) for index, piece in arguments),
     )
-    assert "".join(texts) == read.text
+    assert "".join(texts) == actual.text
     assert [
-        ToolCall(f"c{index}", "f", "".join(piece for place, piece in arguments if place == index))
+        ToolCall(f"c{index}", "f", "".join(piece for call_index, piece in arguments if call_index == index))
         for index in sorted({index for index, _ in arguments})
-    ] == list(read.tool_calls)
+    ] == list(actual.tool_calls)
 
 
 # --- what users print ---------------------------------------------------------------------------------
@@ -151,8 +151,8 @@ def test_messages_are_built_by_their_role() -> None:
 
 
 def test_the_waiting_says_what_it_sees() -> None:
-    seen = Loading(endpoint="http://127.0.0.1:8000", state="refused", elapsed=12.4, budget=90.0)
-    assert "waiting for http://127.0.0.1:8000 (refused, 12 s of 90 s)" == str(seen)
+    loading = Loading(endpoint="http://127.0.0.1:8000", state="refused", elapsed=12.4, budget=90.0)
+    assert "waiting for http://127.0.0.1:8000 (refused, 12 s of 90 s)" == str(loading)
 
 
 def test_vectors_are_not_printed() -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +44,7 @@ from ctxbackends.errors import (
     UnsupportedOptionError,
 )
 from tests.operations import body_of, json_response, play
+from tests.splitting import split_at, split_bytes
 
 RECORDINGS = Path(__file__).parent / "recordings" / "messages"
 VERSION = {"anthropic-version": "2023-06-01"}
@@ -74,7 +74,7 @@ WIRE_GET = {"name": "get", "description": "", "input_schema": {"type": "object"}
 PNG = b"\x89PNG\r\n\x1a\n..."
 
 
-def sent(codec: AnthropicCodec = CODEC, *, stream: bool = False, **options: Any) -> Any:
+def encode(codec: AnthropicCodec = CODEC, *, stream: bool = False, **options: Any) -> Any:
     return body_of(codec.encode_chat(ChatRequest(**{"messages": HI, "model": "m", **options}), stream=stream))
 
 
@@ -150,21 +150,21 @@ def test_a_request_is_a_post_with_the_version_of_the_api() -> None:
     ],
 )
 def test_options_are_sent_as(options: Mapping[str, Any], more: Mapping[str, Any]) -> None:
-    assert {**MINIMAL, **more} == sent(**options)
+    assert {**MINIMAL, **more} == encode(**options)
 
 
 def test_a_stream_is_asked_for() -> None:
-    assert {**MINIMAL, "stream": True} == sent(stream=True)
+    assert {**MINIMAL, "stream": True} == encode(stream=True)
 
 
 def test_a_checked_schema_keeps_its_constraints_where_the_server_enforces_them() -> None:
-    body = sent(VLLM, response_format=JSONSchemaFormat("thing", SCHEMA, checked=True))
+    body = encode(VLLM, response_format=JSONSchemaFormat("thing", SCHEMA, checked=True))
     assert {"format": {"type": "json_schema", "schema": SCHEMA}} == body["output_config"]
 
 
 # Anthropic: budget_tokens must be less than max_tokens, https://platform.claude.com/docs/en/build-with-claude/extended-thinking
 def test_the_default_of_max_tokens_leaves_room_for_the_reasoning() -> None:
-    assert 8192 < sent(reasoning_budget=8192)["max_tokens"]
+    assert 8192 < encode(reasoning_budget=8192)["max_tokens"]
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_the_default_of_max_tokens_leaves_room_for_the_reasoning() -> None:
 )
 def test_tools_are_sent_as(options: Mapping[str, Any], more: Mapping[str, Any]) -> None:
     tools = {"tools": [WIRE_ADD]} if options.get("tools") else {}
-    assert {**MINIMAL, **tools, **more} == sent(**options)
+    assert {**MINIMAL, **tools, **more} == encode(**options)
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_tools_are_sent_as(options: Mapping[str, Any], more: Mapping[str, Any]) 
     ],
 )
 def test_choices_that_llama_server_ignores_are_brought_about(choice: Any, more: Mapping[str, Any]) -> None:
-    assert {**MINIMAL, **more} == sent(LLAMACPP, tools=(ADD, GET), tool_choice=choice)
+    assert {**MINIMAL, **more} == encode(LLAMACPP, tools=(ADD, GET), tool_choice=choice)
 
 
 @pytest.mark.parametrize(
@@ -259,7 +259,7 @@ def test_extra_body_does_not_reach_into_the_schema_that_was_passed() -> None:
     schema: dict[str, Any] = {"type": "object"}
     extra = {"output_config": {"format": {"schema": {"title": "t"}}}}
     with suppress(UnsupportedOptionError):
-        sent(response_format=JSONSchemaFormat("s", schema), extra_body=extra)
+        encode(response_format=JSONSchemaFormat("s", schema), extra_body=extra)
     assert {"type": "object"} == schema
 
 
@@ -348,7 +348,7 @@ def test_extra_body_does_not_reach_into_the_schema_that_was_passed() -> None:
     ],
 )
 def test_messages_are_sent_as(message: Message, wire: Mapping[str, Any]) -> None:
-    assert [{"role": "user", "content": "Hi"}, wire] == sent(messages=(*HI, message))["messages"]
+    assert [{"role": "user", "content": "Hi"}, wire] == encode(messages=(*HI, message))["messages"]
 
 
 def result(name: str) -> dict[str, Any]:
@@ -393,19 +393,21 @@ CALLS = Message.assistant("", tool_calls=[ToolCall(name, "add", "{}") for name i
     ],
 )
 def test_turns_are_merged(messages: Sequence[Message], turns: Sequence[tuple[str, Any]]) -> None:
-    body = sent(messages=(*HI, *messages))
-    read = [(turn["role"], turn["content"] if turn["role"] == "user" else None) for turn in body["messages"][2:]]
-    assert list(turns) == read
+    body = encode(messages=(*HI, *messages))
+    merged_turns = [
+        (turn["role"], turn["content"] if turn["role"] == "user" else None) for turn in body["messages"][2:]
+    ]
+    assert list(turns) == merged_turns
 
 
 def test_a_system_message_in_the_middle_has_no_place() -> None:
     with pytest.raises(UnsupportedOptionError, match="only at the beginning"):
-        sent(messages=(*HI, Message.system("S"), *HI))
+        encode(messages=(*HI, Message.system("S"), *HI))
 
 
 def test_merging_turns_changes_no_message() -> None:
     messages = (*HI, CALLS, tool("a"), tool("b"))
-    assert sent(messages=messages) == sent(messages=messages)
+    assert encode(messages=messages) == encode(messages=messages)
     assert (ToolResult("a", "a"),) == messages[2].content
 
 
@@ -424,7 +426,7 @@ S, T = ({"type": "text", "text": text} for text in "ST")
     ],
 )
 def test_system_messages_are_sent_as(messages: Sequence[Message], system: Any) -> None:
-    body = sent(messages=(*messages, *HI))
+    body = encode(messages=(*messages, *HI))
     assert {**MINIMAL, **({} if system is None else {"system": system})} == body
 
 
@@ -436,16 +438,16 @@ UNSIGNED = Message.assistant([ReasoningPart("Hm."), "A"])
 
 def refusal(codec: AnthropicCodec = CODEC, **options: Any) -> tuple[str, str]:
     with pytest.raises(UnsupportedOptionError) as exc_info:
-        sent(codec, **options)
+        encode(codec, **options)
     return exc_info.value.option, str(exc_info.value)
 
 
 def test_reasoning_of_another_server_is_refused_by_anthropic_alone() -> None:
-    option, said = refusal(messages=(*HI, UNSIGNED, *HI))
+    option, reason = refusal(messages=(*HI, UNSIGNED, *HI))
     assert "message: reasoning" == option
-    assert "this reasoning has no signature, so it came from another server" in said
+    assert "this reasoning has no signature, so it came from another server" in reason
     for codec in (VLLM, LLAMACPP, COMPATIBLE):
-        block = sent(codec, messages=(*HI, UNSIGNED, *HI))["messages"][1]["content"][0]
+        block = encode(codec, messages=(*HI, UNSIGNED, *HI))["messages"][1]["content"][0]
         assert {"type": "thinking", "thinking": "Hm.", "signature": ""} == block
 
 
@@ -454,9 +456,9 @@ def test_reasoning_of_another_server_is_refused_by_anthropic_alone() -> None:
 )
 def test_arguments_that_are_no_object_are_refused(arguments: str) -> None:
     call = Message.assistant("", tool_calls=[ToolCall("c1", "add", arguments)])
-    option, said = refusal(messages=(*HI, call))
+    option, reason = refusal(messages=(*HI, call))
     assert "message: tool call" == option
-    assert said.startswith("message: tool call: the arguments of add must be a JSON object: ")
+    assert reason.startswith("message: tool call: the arguments of add must be a JSON object: ")
 
 
 @pytest.mark.parametrize(
@@ -487,7 +489,7 @@ def test_what_anthropic_does_not_take_is_refused(options: Mapping[str, Any], opt
 
 
 def test_a_higher_temperature_is_taken_by_other_servers() -> None:
-    assert 1.5 == sent(VLLM, temperature=1.5)["temperature"]
+    assert 1.5 == encode(VLLM, temperature=1.5)["temperature"]
 
 
 @pytest.mark.parametrize(
@@ -504,8 +506,8 @@ def test_a_higher_temperature_is_taken_by_other_servers() -> None:
     ],
 )
 def test_extra_body_does_not_override(name: str, value: Any, options: Mapping[str, Any], reason: str) -> None:
-    told = (f"extra_body: {name}", f"extra_body: {name}: {reason}")
-    assert told == refusal(**options, extra_body={"x": 1, name: value})
+    expected = (f"extra_body: {name}", f"extra_body: {name}: {reason}")
+    assert expected == refusal(**options, extra_body={"x": 1, name: value})
 
 
 def test_extra_body_does_not_override_inside_an_object() -> None:
@@ -604,21 +606,23 @@ def test_extra_body_does_not_override_inside_an_object() -> None:
 )
 def test_recorded_answers_are_read(name: str, completion: Completion) -> None:
     body = recording(name)
-    read = CODEC.decode_chat(json_response(body), requested_model="asked")
-    assert completion == read
-    assert body == read.raw
+    actual = CODEC.decode_chat(json_response(body), requested_model="asked")
+    assert completion == actual
+    assert body == actual.raw
 
 
 def test_a_recorded_answer_of_several_calls_that_was_cut_is_read() -> None:
-    read = CODEC.decode_chat(json_response(recording("llama-b11549-messages-tools.json")), requested_model="asked")
-    assert ("length", Usage(297, 200, 84), "") == (read.finish_reason, read.usage, read.text)
+    completion = CODEC.decode_chat(
+        json_response(recording("llama-b11549-messages-tools.json")), requested_model="asked"
+    )
+    assert ("length", Usage(297, 200, 84), "") == (completion.finish_reason, completion.usage, completion.text)
     assert ['{"city":"london"}', '{"city":"paris"}', '{"city":"paris"}', "{}"] == [
-        call.arguments for call in read.tool_calls
+        call.arguments for call in completion.tool_calls
     ]
-    assert read.parts == read.tool_calls
+    assert completion.parts == completion.tool_calls
 
 
-def whole(*content: Mapping[str, Any], reason: object = "end_turn", **more: object) -> Completion:
+def decode_message(*content: Mapping[str, Any], reason: object = "end_turn", **more: object) -> Completion:
     body = dump({"type": "message", "content": content, "stop_reason": reason, **more})
     return CODEC.decode_chat(json_response(body), requested_model="asked")
 
@@ -627,7 +631,7 @@ CALL = {"type": "tool_use", "id": "c1", "name": "add", "input": {"a": [1, "漢"]
 
 
 @pytest.mark.parametrize(
-    ("content", "facts"),
+    ("content", "fields"),
     [
         pytest.param([], {"text": "", "parts": ()}, id="no content"),
         pytest.param([{"type": "text", "text": ""}], {"text": "", "parts": ()}, id="an empty text"),
@@ -696,8 +700,8 @@ CALL = {"type": "tool_use", "id": "c1", "name": "add", "input": {"a": [1, "漢"]
         ),
     ],
 )
-def test_content_is_read_as(content: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> None:
-    assert Completion(**{"finish_reason": "stop", "requested_model": "asked", **facts}) == whole(*content)
+def test_content_is_read_as(content: Sequence[Mapping[str, Any]], fields: Mapping[str, Any]) -> None:
+    assert Completion(**{"finish_reason": "stop", "requested_model": "asked", **fields}) == decode_message(*content)
 
 
 def test_an_answer_goes_back_as_it_came() -> None:
@@ -707,7 +711,7 @@ def test_an_answer_goes_back_as_it_came() -> None:
         {"type": "text", "text": "a"},
         CALL,
     ]
-    body = sent(messages=(*HI, whole(*content, reason="tool_use").message))
+    body = encode(messages=(*HI, decode_message(*content, reason="tool_use").message))
     assert {"role": "assistant", "content": content} == body["messages"][1]
 
 
@@ -736,7 +740,7 @@ def test_an_answer_goes_back_as_it_came() -> None:
     ],
 )
 def test_usage_is_read_as(wire: object, usage: Usage | None) -> None:
-    assert usage == whole(usage=wire).usage
+    assert usage == decode_message(usage=wire).usage
 
 
 REASONS = [
@@ -752,17 +756,17 @@ NO_REASONS = ["pause_turn", "abort", "stop", "END_TURN", "", None]
 
 @pytest.mark.parametrize(("wire", "reason"), REASONS)
 def test_stop_reasons_are_read_as(wire: str, reason: str) -> None:
-    assert reason == whole({"type": "text", "text": "a"}, reason=wire).finish_reason
+    assert reason == decode_message({"type": "text", "text": "a"}, reason=wire).finish_reason
 
 
 def test_the_stop_sequence_is_told() -> None:
-    assert "###" == whole(reason="stop_sequence", stop_sequence="###").stop_sequence
+    assert "###" == decode_message(reason="stop_sequence", stop_sequence="###").stop_sequence
 
 
 @pytest.mark.parametrize("wire", NO_REASONS)
 def test_an_answer_that_is_not_whole_is_no_completion(wire: str | None) -> None:
     with pytest.raises(StreamInterruptedError) as exc_info:
-        whole({"type": "text", "text": "a"}, reason=wire)
+        decode_message({"type": "text", "text": "a"}, reason=wire)
     assert f"incomplete response: stop_reason is {wire!r}" == str(exc_info.value)
     assert b'"text": "a"' in exc_info.value.body
 
@@ -775,12 +779,12 @@ def test_an_answer_without_a_stop_reason_is_not_whole() -> None:
 
 
 def test_model_and_id_may_be_missing() -> None:
-    assert (None, None) == (whole().served_model, whole().response_id)
-    assert (None, "i") == (whole(model="", id="i").served_model, whole(model="", id="i").response_id)
+    assert (None, None) == (decode_message().served_model, decode_message().response_id)
+    assert (None, "i") == (decode_message(model="", id="i").served_model, decode_message(model="", id="i").response_id)
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "message"),
     [
         (b'{"type":"error","error":{"type":"api_error","message":"boom"}}', "boom"),
         (b'{"error":{"code":500,"message":"boom","type":"server_error"}}', "boom"),
@@ -790,11 +794,11 @@ def test_model_and_id_may_be_missing() -> None:
         (b'{"error":{},"content":[],"stop_reason":"end_turn"}', '{"error":{},'),
     ],
 )
-def test_an_error_under_a_good_status_is_an_error(body: bytes, said: str) -> None:
+def test_an_error_under_a_good_status_is_an_error(body: bytes, message: str) -> None:
     with pytest.raises(ResponseError) as exc_info:
         CODEC.decode_chat(json_response(body), requested_model="m")
     assert type(exc_info.value) is ResponseError
-    assert f"the server sent an error under HTTP 200: {said}" in str(exc_info.value)
+    assert f"the server sent an error under HTTP 200: {message}" in str(exc_info.value)
     assert body == exc_info.value.body
 
 
@@ -863,7 +867,7 @@ class Outcome:
     response_id: str | None = None
 
 
-def read(*chunks: bytes) -> Outcome:
+def decode_stream(*chunks: bytes) -> Outcome:
     decoder = CODEC.stream_decoder()
     events = [event for chunk in chunks for event in decoder.feed(chunk)]
     events += decoder.close()
@@ -880,16 +884,14 @@ def read(*chunks: bytes) -> Outcome:
     )
 
 
-def single(data: bytes) -> list[bytes]:
-    return [data[place : place + 1] for place in range(len(data))]
-
-
-def folded(data: bytes) -> Completion:
+def accumulate_stream(data: bytes) -> Completion:
     accumulator = Accumulator()
-    came = read(data)
-    for event in came.events:
+    outcome = decode_stream(data)
+    for event in outcome.events:
         accumulator.add(event)
-    return accumulator.completion(requested_model="asked", served_model=came.served_model, response_id=came.response_id)
+    return accumulator.completion(
+        requested_model="asked", served_model=outcome.served_model, response_id=outcome.response_id
+    )
 
 
 @pytest.mark.parametrize(
@@ -937,19 +939,19 @@ def folded(data: bytes) -> Completion:
     ],
 )
 def test_recorded_streams_are_read(name: str, completion: Completion) -> None:
-    assert completion == folded(recording(name))
+    assert completion == accumulate_stream(recording(name))
 
 
 def test_a_recorded_stream_of_a_server_that_was_killed_is_a_failure() -> None:
     """The recording begins in the middle of the answer; its end is what counts."""
-    came = read(recording("vllm-0.32.0-messages-stream-killed.sse"))
-    assert (TextDelta(" result"), TextDelta(" **")) == came.events[-2:]
-    assert came.failure is not None
-    assert StreamInterruptedError is came.failure[0]
-    assert came.failure[1].startswith(
+    outcome = decode_stream(recording("vllm-0.32.0-messages-stream-killed.sse"))
+    assert (TextDelta(" result"), TextDelta(" **")) == outcome.events[-2:]
+    assert outcome.failure is not None
+    assert StreamInterruptedError is outcome.failure[0]
+    assert outcome.failure[1].startswith(
         "the server sent an error in the stream: 2 validation errors for ChatCompletionStreamResponse"
     )
-    assert b'"internal_error"' in came.body
+    assert b'"internal_error"' in outcome.body
 
 
 STREAMS = sorted(path.name for path in RECORDINGS.glob("*.sse"))
@@ -958,11 +960,11 @@ STREAMS = sorted(path.name for path in RECORDINGS.glob("*.sse"))
 @pytest.mark.parametrize("name", STREAMS)
 def test_recorded_streams_are_the_same_at_every_split(name: str) -> None:
     data = recording(name)
-    came = read(data)
-    assert came == read(*single(data))
-    assert came == read(*data.splitlines(keepends=True))
-    for place in range(len(data)):
-        assert came == read(data[:place], data[place:])
+    outcome = decode_stream(data)
+    assert outcome == decode_stream(*split_bytes(data))
+    assert outcome == decode_stream(*data.splitlines(keepends=True))
+    for position in range(len(data)):
+        assert outcome == decode_stream(data[:position], data[position:])
 
 
 @pytest.mark.parametrize("name", [name for name in STREAMS if "killed" not in name])
@@ -970,7 +972,7 @@ def test_recorded_streams_that_end_early_are_failures(name: str) -> None:
     """Cut after any event: a completion only where message_stop had come."""
     events = recording(name).split(b"\n\n")
     for count in range(len(events) - 1):
-        assert (StreamInterruptedError, "the stream ended without message_stop") == read(
+        assert (StreamInterruptedError, "the stream ended without message_stop") == decode_stream(
             b"".join(event + b"\n\n" for event in events[:count])
         ).failure
 
@@ -980,8 +982,8 @@ def test_recorded_streams_that_end_early_are_failures(name: str) -> None:
 
 def event(value: Mapping[str, Any], *, name: str | None = None) -> bytes:
     """With its type as its name, as the vendor sends it; an empty ``name`` leaves the name out."""
-    said = value.get("type") if name is None else name
-    return (b"event: %b\n" % str(said).encode() if said else b"") + b"data: " + dump(value) + b"\n\n"
+    event_name = value.get("type") if name is None else name
+    return (b"event: %b\n" % str(event_name).encode() if event_name else b"") + b"data: " + dump(value) + b"\n\n"
 
 
 def start(**members: object) -> bytes:
@@ -1012,8 +1014,8 @@ def call(index: int, *pieces: str, id: str = "c1", name: str = "f") -> bytes:  #
 
 
 def end(reason: object = "end_turn", *, usage: object = None, stop_sequence: str | None = None) -> bytes:
-    said = {"stop_reason": reason, "stop_sequence": stop_sequence}
-    return event({"type": "message_delta", "delta": said, **({"usage": usage} if usage is not None else {})})
+    delta = {"stop_reason": reason, "stop_sequence": stop_sequence}
+    return event({"type": "message_delta", "delta": delta, **({"usage": usage} if usage is not None else {})})
 
 
 PING = event({"type": "ping"})
@@ -1021,21 +1023,21 @@ MESSAGE_STOP = event({"type": "message_stop"})
 END = end() + MESSAGE_STOP
 A, B = TextDelta("a"), TextDelta("b")
 STOP = Finish("stop")
-CUT = "the stream ended without message_stop"
-SENT = "the server sent an error in the stream: "
+NO_MESSAGE_STOP = "the stream ended without message_stop"
+STREAM_ERROR = "the server sent an error in the stream: "
 F0 = ToolCallDelta(0, "c1", "f", "")
 START_USAGE = {"input_tokens": 10, "cache_read_input_tokens": 5, "cache_creation_input_tokens": 2, "output_tokens": 1}
 
 
-def spec(*, row: str, sent: bytes, events: Sequence[StreamEvent], failure: str | None = None, marks: Any = ()) -> Any:
-    return pytest.param(sent, tuple(events), failure, id=row, marks=marks)
+def spec(*, row: str, data: bytes, events: Sequence[StreamEvent], failure: str | None = None, marks: Any = ()) -> Any:
+    return pytest.param(data, tuple(events), failure, id=row, marks=marks)
 
 
 SPECIFICATION = [
     # -- whole answers, as documented
     spec(
         row="text",
-        sent=start(usage={"input_tokens": 25, "output_tokens": 1})
+        data=start(usage={"input_tokens": 25, "output_tokens": 1})
         + block(0, "text", text="")
         + PING
         + piece(0, "text_delta", text="Hello")
@@ -1047,7 +1049,7 @@ SPECIFICATION = [
     ),
     spec(
         row="thinking with its signature",
-        sent=start()
+        data=start()
         + block(0, "thinking", thinking="", signature="")
         + piece(0, "thinking_delta", thinking="Let")
         + piece(0, "thinking_delta", thinking=" me")
@@ -1059,7 +1061,7 @@ SPECIFICATION = [
     ),
     spec(
         row="thinking of which only the signature is sent",
-        sent=block(0, "thinking", thinking="", signature="")
+        data=block(0, "thinking", thinking="", signature="")
         + piece(0, "signature_delta", signature="s")
         + stop(0)
         + END,
@@ -1067,12 +1069,12 @@ SPECIFICATION = [
     ),
     spec(
         row="thinking that came encrypted",
-        sent=start() + block(0, "redacted_thinking", data="r") + stop(0) + text("a", index=1) + END,
+        data=start() + block(0, "redacted_thinking", data="r") + stop(0) + text("a", index=1) + END,
         events=[ReasoningDelta("", redacted="r"), A, STOP],
     ),
     spec(
         row="a text, then a call in pieces",
-        sent=start()
+        data=start()
         + text("a")
         + block(1, "tool_use", id="c1", name="f", input={})
         + piece(1, "input_json_delta", partial_json="")
@@ -1091,22 +1093,22 @@ SPECIFICATION = [
     ),
     spec(
         row="a call without pieces has the empty object for arguments",
-        sent=start() + call(0) + end("tool_use") + MESSAGE_STOP,
+        data=start() + call(0) + end("tool_use") + MESSAGE_STOP,
         events=[F0, ToolCallDelta(0, "c1", "f", "{}"), Finish("tool_calls")],
     ),
     spec(
         row="a call with one empty piece as well",
-        sent=start() + call(0, "") + end("tool_use") + MESSAGE_STOP,
+        data=start() + call(0, "") + end("tool_use") + MESSAGE_STOP,
         events=[F0, ToolCallDelta(0, "c1", "f", "{}"), Finish("tool_calls")],
     ),
     spec(
         row="a call that is whole at its start",
-        sent=block(0, "tool_use", id="c1", name="f", input={"a": 1}) + stop(0) + END,
+        data=block(0, "tool_use", id="c1", name="f", input={"a": 1}) + stop(0) + END,
         events=[ToolCallDelta(0, "c1", "f", '{"a":1}'), STOP],
     ),
     spec(
         row="a call that says no input at its start (llama-server)",
-        sent=block(0, "tool_use", id="c1", name="f")
+        data=block(0, "tool_use", id="c1", name="f")
         + piece(0, "input_json_delta", partial_json="{}")
         + stop(0)
         + end("tool_use")
@@ -1115,7 +1117,7 @@ SPECIFICATION = [
     ),
     spec(
         row="calls one after the other",
-        sent=call(0, "{}") + call(1, '{"b":1}', id="c2", name="g") + end("tool_use") + MESSAGE_STOP,
+        data=call(0, "{}") + call(1, '{"b":1}', id="c2", name="g") + end("tool_use") + MESSAGE_STOP,
         events=[
             F0,
             ToolCallDelta(0, "c1", "f", "{}"),
@@ -1126,7 +1128,7 @@ SPECIFICATION = [
     ),
     spec(
         row="calls interleaved, of which one has no pieces",
-        sent=block(0, "tool_use", id="c1", name="f", input={})
+        data=block(0, "tool_use", id="c1", name="f", input={})
         + block(1, "tool_use", id="c2", name="g", input={})
         + piece(0, "input_json_delta", partial_json='{"a"')
         + stop(1)
@@ -1145,74 +1147,74 @@ SPECIFICATION = [
     ),
     spec(
         row="a stop sequence",
-        sent=end("stop_sequence", stop_sequence="###") + MESSAGE_STOP,
+        data=end("stop_sequence", stop_sequence="###") + MESSAGE_STOP,
         events=[Finish("stop", None, "###")],
     ),
-    spec(row="a refusal", sent=text("a") + end("refusal") + MESSAGE_STOP, events=[A, Finish("content_filter")]),
-    spec(row="no text at all", sent=start() + END, events=[STOP]),
-    spec(row="a text at the start of its block", sent=block(0, "text", text="a") + stop(0) + END, events=[A, STOP]),
+    spec(row="a refusal", data=text("a") + end("refusal") + MESSAGE_STOP, events=[A, Finish("content_filter")]),
+    spec(row="no text at all", data=start() + END, events=[STOP]),
+    spec(row="a text at the start of its block", data=block(0, "text", text="a") + stop(0) + END, events=[A, STOP]),
     spec(
         row="thinking at the start of its block",
-        sent=block(0, "thinking", thinking="a") + stop(0) + END,
+        data=block(0, "thinking", thinking="a") + stop(0) + END,
         events=[ReasoningDelta("a"), STOP],
     ),
     # The plain answer keeps the signature; servers that send a block whole at its start would lose it here.
     spec(
         row="thinking with its signature at the start of its block",
-        sent=block(0, "thinking", thinking="a", signature="s") + stop(0) + END,
+        data=block(0, "thinking", thinking="a", signature="s") + stop(0) + END,
         events=[ReasoningDelta("a", signature="s"), STOP],
     ),
     spec(
         row="empty pieces are no events",
-        sent=text("", "a") + piece(0, "thinking_delta", thinking="") + END,
+        data=text("", "a") + piece(0, "thinking_delta", thinking="") + END,
         events=[A, STOP],
     ),
     spec(
         row="multi-byte characters and U+2028",
-        sent=text("漢🎉", "a\u2028b\x85c") + END,
+        data=text("漢🎉", "a\u2028b\x85c") + END,
         events=[TextDelta("漢🎉"), TextDelta("a\u2028b\x85c"), STOP],
     ),
-    spec(row="no message_start", sent=text("a") + END, events=[A, STOP]),
-    spec(row="events without names", sent=(text("a") + END).replace(b"event: ", b": "), events=[A, STOP]),
-    spec(row="CRLF", sent=(text("a") + END).replace(b"\n", b"\r\n"), events=[A, STOP]),
-    spec(row="CR", sent=(text("a") + END).replace(b"\n", b"\r"), events=[A, STOP]),
-    spec(row="no line end after message_stop", sent=END.rstrip(b"\n"), events=[STOP]),
-    spec(row="what follows message_stop is not read", sent=END + text("a") + event({"error": "x"}), events=[STOP]),
-    spec(row="[DONE] says nothing", sent=b"data: [DONE]\n\n" + END + b"data: [DONE]\n\n", events=[STOP]),
+    spec(row="no message_start", data=text("a") + END, events=[A, STOP]),
+    spec(row="events without names", data=(text("a") + END).replace(b"event: ", b": "), events=[A, STOP]),
+    spec(row="CRLF", data=(text("a") + END).replace(b"\n", b"\r\n"), events=[A, STOP]),
+    spec(row="CR", data=(text("a") + END).replace(b"\n", b"\r"), events=[A, STOP]),
+    spec(row="no line end after message_stop", data=END.rstrip(b"\n"), events=[STOP]),
+    spec(row="what follows message_stop is not read", data=END + text("a") + event({"error": "x"}), events=[STOP]),
+    spec(row="[DONE] says nothing", data=b"data: [DONE]\n\n" + END + b"data: [DONE]\n\n", events=[STOP]),
     # -- usage
     spec(
         row="usage of both events is one",
-        sent=start(usage=START_USAGE) + end(usage={"output_tokens": 15}) + MESSAGE_STOP,
+        data=start(usage=START_USAGE) + end(usage={"output_tokens": 15}) + MESSAGE_STOP,
         events=[Finish("stop", Usage(17, 15, 5, 2))],
     ),
     spec(
         row="the usage of message_delta is the later one",
-        sent=start(usage=START_USAGE)
+        data=start(usage=START_USAGE)
         + end(usage={"input_tokens": 20, "cache_read_input_tokens": 6, "output_tokens": 15})
         + MESSAGE_STOP,
         events=[Finish("stop", Usage(28, 15, 6, 2))],
     ),
     spec(
         row="null in message_delta takes nothing back",
-        sent=start(usage=START_USAGE)
+        data=start(usage=START_USAGE)
         + end(usage={"input_tokens": None, "cache_read_input_tokens": None, "output_tokens": 3})
         + MESSAGE_STOP,
         events=[Finish("stop", Usage(17, 3, 5, 2))],
     ),
     spec(
         row="usage of message_start alone",
-        sent=start(usage={"input_tokens": 10, "output_tokens": 1}) + END,
+        data=start(usage={"input_tokens": 10, "output_tokens": 1}) + END,
         events=[Finish("stop", Usage(10, 1))],
     ),
     spec(
         row="usage of message_delta alone",
-        sent=start(usage=None) + end(usage={"input_tokens": 10, "output_tokens": 1}) + MESSAGE_STOP,
+        data=start(usage=None) + end(usage={"input_tokens": 10, "output_tokens": 1}) + MESSAGE_STOP,
         events=[Finish("stop", Usage(10, 1))],
     ),
-    spec(row="output alone is no usage", sent=end(usage={"output_tokens": 1}) + MESSAGE_STOP, events=[STOP]),
+    spec(row="output alone is no usage", data=end(usage={"output_tokens": 1}) + MESSAGE_STOP, events=[STOP]),
     spec(
         row="a message_delta with usage alone, and one more",
-        sent=start(usage=START_USAGE)
+        data=start(usage=START_USAGE)
         + end()
         + event({"type": "message_delta", "usage": {"output_tokens": 9}})
         + MESSAGE_STOP,
@@ -1221,12 +1223,12 @@ SPECIFICATION = [
     # -- what nobody knows
     spec(
         row="events of unknown kinds",
-        sent=event({"type": "x", "index": 1}) + event({}, name="x") + event({"y": [1]}) + END,
+        data=event({"type": "x", "index": 1}) + event({}, name="x") + event({"y": [1]}) + END,
         events=[STOP],
     ),
     spec(
         row="pieces of unknown kinds",
-        sent=block(0, "text", text="")
+        data=block(0, "text", text="")
         + piece(0, "citations_delta", citation={"type": "char_location", "cited_text": "x"})
         + piece(0, "x", text="x")
         + piece(0, "text_delta", text="a")
@@ -1236,7 +1238,7 @@ SPECIFICATION = [
     ),
     spec(
         row="blocks of unknown kinds",
-        sent=block(0, "web_search_tool_result", tool_use_id="s1", content=[{"url": "u"}])
+        data=block(0, "web_search_tool_result", tool_use_id="s1", content=[{"url": "u"}])
         + stop(0)
         + block(1, "x", text="x", thinking="x", input={"a": 1})
         + stop(1)
@@ -1247,131 +1249,141 @@ SPECIFICATION = [
     # In the plain answer such a block is skipped. Reached with extra_body={"tools": [{"type": "web_search_20250305"}]}.
     spec(
         row="the server's own tools are no calls",
-        sent=block(0, "server_tool_use", id="s1", name="web_search", input={})
+        data=block(0, "server_tool_use", id="s1", name="web_search", input={})
         + piece(0, "input_json_delta", partial_json='{"query":"q"}')
         + stop(0)
         + text("a", index=1)
         + END,
         events=[A, STOP],
     ),
-    spec(row="a piece without a delta", sent=event({"type": "content_block_delta", "index": 0}) + END, events=[STOP]),
-    spec(row="a start without a block", sent=event({"type": "content_block_start"}) + stop(0) + END, events=[STOP]),
-    spec(row="a stop of no block", sent=stop(7) + END, events=[STOP]),
-    spec(row="a message_start without a message", sent=event({"type": "message_start"}) + END, events=[STOP]),
-    spec(row="unknown, with texts that are no UTF-8", sent=b'data: {"x":"\xff"}\n\n' + END, events=[STOP]),
-    spec(row="error null is no error", sent=event({"type": "ping", "error": None}) + END, events=[STOP]),
+    spec(row="a piece without a delta", data=event({"type": "content_block_delta", "index": 0}) + END, events=[STOP]),
+    spec(row="a start without a block", data=event({"type": "content_block_start"}) + stop(0) + END, events=[STOP]),
+    spec(row="a stop of no block", data=stop(7) + END, events=[STOP]),
+    spec(row="a message_start without a message", data=event({"type": "message_start"}) + END, events=[STOP]),
+    spec(row="unknown, with texts that are no UTF-8", data=b'data: {"x":"\xff"}\n\n' + END, events=[STOP]),
+    spec(row="error null is no error", data=event({"type": "ping", "error": None}) + END, events=[STOP]),
     # -- answers that never become whole
-    spec(row="nothing at all", sent=b"", events=[], failure=CUT),
-    spec(row="the end inside a block", sent=start() + block(0, "text", text="a"), events=[A], failure=CUT),
-    spec(row="the end after a stop_reason", sent=text("a") + end(), events=[A], failure=CUT),
+    spec(row="nothing at all", data=b"", events=[], failure=NO_MESSAGE_STOP),
+    spec(row="the end inside a block", data=start() + block(0, "text", text="a"), events=[A], failure=NO_MESSAGE_STOP),
+    spec(row="the end after a stop_reason", data=text("a") + end(), events=[A], failure=NO_MESSAGE_STOP),
     spec(
-        row="[DONE] in the place of message_stop", sent=text("a") + end() + b"data: [DONE]\n\n", events=[A], failure=CUT
+        row="[DONE] in the place of message_stop",
+        data=text("a") + end() + b"data: [DONE]\n\n",
+        events=[A],
+        failure=NO_MESSAGE_STOP,
     ),
     spec(
         row="message_delta without a stop_reason (vLLM aborts so)",
-        sent=text("a") + end(None, usage={"output_tokens": 1}) + MESSAGE_STOP,
+        data=text("a") + end(None, usage={"output_tokens": 1}) + MESSAGE_STOP,
         events=[A],
         failure="incomplete response: stop_reason is None",
     ),
     spec(
         row="message_stop without a message_delta",
-        sent=text("a") + MESSAGE_STOP,
+        data=text("a") + MESSAGE_STOP,
         events=[A],
         failure="incomplete response: stop_reason is None",
     ),
     spec(
         row="pause_turn",
-        sent=text("a") + end("pause_turn") + MESSAGE_STOP,
+        data=text("a") + end("pause_turn") + MESSAGE_STOP,
         events=[A],
         failure="incomplete response: stop_reason is 'pause_turn'",
     ),
     spec(
         row="a stop_reason that nobody knows",
-        sent=text("a") + end("abort") + MESSAGE_STOP + text("b"),
+        data=text("a") + end("abort") + MESSAGE_STOP + text("b"),
         events=[A],
         failure="incomplete response: stop_reason is 'abort'",
     ),
     spec(
         row="a stop_reason that nobody knows after a good one",
-        sent=end() + end("abort") + MESSAGE_STOP,
+        data=end() + end("abort") + MESSAGE_STOP,
         events=[],
         failure="incomplete response: stop_reason is 'abort'",
     ),
     # -- errors in the stream, in every shape
     spec(
         row="an object, as documented",
-        sent=text("a") + event({"type": "error", "error": {"type": "api_error", "message": "Internal"}}) + END,
+        data=text("a") + event({"type": "error", "error": {"type": "api_error", "message": "Internal"}}) + END,
         events=[A],
-        failure=SENT + "Internal",
+        failure=STREAM_ERROR + "Internal",
     ),
-    spec(row="a text", sent=event({"type": "error", "error": "boom"}) + END, events=[], failure=SENT + "boom"),
-    spec(row="without a type", sent=event({"error": {"message": "boom"}}) + END, events=[], failure=SENT + "boom"),
-    spec(row="a text without a type", sent=event({"error": "boom"}) + END, events=[], failure=SENT + "boom"),
+    spec(row="a text", data=event({"type": "error", "error": "boom"}) + END, events=[], failure=STREAM_ERROR + "boom"),
+    spec(
+        row="without a type", data=event({"error": {"message": "boom"}}) + END, events=[], failure=STREAM_ERROR + "boom"
+    ),
+    spec(row="a text without a type", data=event({"error": "boom"}) + END, events=[], failure=STREAM_ERROR + "boom"),
     spec(
         row="members at the top level (llama-server)",
-        sent=text("a") + event({"code": 500, "message": "boom", "type": "server_error"}, name="") + END,
+        data=text("a") + event({"code": 500, "message": "boom", "type": "server_error"}, name="") + END,
         events=[A],
-        failure=SENT + "boom",
+        failure=STREAM_ERROR + "boom",
     ),
     spec(
         row="event: error with members of its own",
-        sent=text("a") + event({"detail": 5}, name="error") + END,
+        data=text("a") + event({"detail": 5}, name="error") + END,
         events=[A],
-        failure=SENT + '{"detail": 5}',
+        failure=STREAM_ERROR + '{"detail": 5}',
     ),
     spec(
         row="event: error with the type of another",
-        sent=event({"type": "ping"}, name="error") + END,
+        data=event({"type": "ping"}, name="error") + END,
         events=[],
-        failure=SENT + '{"type": "ping"}',
+        failure=STREAM_ERROR + '{"type": "ping"}',
     ),
     spec(
         row="an error without a message",
-        sent=event({"type": "error", "error": {"type": "x"}}) + END,
+        data=event({"type": "error", "error": {"type": "x"}}) + END,
         events=[],
-        failure=SENT + '{"type": "error", "error": {"type": "x"}}',
+        failure=STREAM_ERROR + '{"type": "error", "error": {"type": "x"}}',
     ),
-    spec(row="an error of no members", sent=event({"type": "error"}), events=[], failure=SENT + '{"type": "error"}'),
+    spec(
+        row="an error of no members",
+        data=event({"type": "error"}),
+        events=[],
+        failure=STREAM_ERROR + '{"type": "error"}',
+    ),
     spec(
         row="an error after the stop_reason",
-        sent=text("a") + end() + event({"type": "error", "error": {"message": "boom"}}) + MESSAGE_STOP,
+        data=text("a") + end() + event({"type": "error", "error": {"message": "boom"}}) + MESSAGE_STOP,
         events=[A],
-        failure=SENT + "boom",
+        failure=STREAM_ERROR + "boom",
     ),
     # -- plain text in the place of events
     spec(
         row="a router that lost its server",
-        sent=text("a") + b"proxy error: Failed to read connection",
+        data=text("a") + b"proxy error: Failed to read connection",
         events=[A],
-        failure=CUT + "; last line received: proxy error: Failed to read connection",
+        failure=NO_MESSAGE_STOP + "; last line received: proxy error: Failed to read connection",
     ),
     spec(
         row="text that is no UTF-8",
-        sent=b"gone \xff",
+        data=b"gone \xff",
         events=[],
-        failure=CUT + "; last line received: gone \ufffd",
+        failure=NO_MESSAGE_STOP + "; last line received: gone \ufffd",
     ),
 ]
 
 
-@pytest.mark.parametrize(("sent", "events", "failure"), SPECIFICATION)
-def test_stream(sent: bytes, events: tuple[StreamEvent, ...], failure: str | None) -> None:
-    came = read(sent)
-    assert events == came.events
-    assert (None if failure is None else (StreamInterruptedError, failure)) == came.failure
-    assert came == read(*single(sent))
-    for place in range(len(sent) + 1):
-        assert came == read(sent[:place], sent[place:])
+@pytest.mark.parametrize(("data", "events", "failure"), SPECIFICATION)
+def test_stream(data: bytes, events: tuple[StreamEvent, ...], failure: str | None) -> None:
+    outcome = decode_stream(data)
+    assert events == outcome.events
+    assert (None if failure is None else (StreamInterruptedError, failure)) == outcome.failure
+    assert outcome == decode_stream(*split_bytes(data))
+    for position in range(len(data) + 1):
+        assert outcome == decode_stream(data[:position], data[position:])
 
 
 @pytest.mark.parametrize(("wire", "reason"), REASONS)
 def test_stop_reasons_of_a_stream_are_read_as(wire: str, reason: str) -> None:
-    assert reason == getattr(read(end(wire) + MESSAGE_STOP).events[-1], "finish_reason", None)
+    assert reason == getattr(decode_stream(end(wire) + MESSAGE_STOP).events[-1], "finish_reason", None)
 
 
 @pytest.mark.parametrize("wire", NO_REASONS)
 def test_stop_reasons_that_are_none_end_a_stream_as_a_failure(wire: str | None) -> None:
-    assert (StreamInterruptedError, f"incomplete response: stop_reason is {wire!r}") == read(
+    assert (StreamInterruptedError, f"incomplete response: stop_reason is {wire!r}") == decode_stream(
         end(wire) + MESSAGE_STOP
     ).failure
 
@@ -1397,18 +1409,18 @@ def test_stop_reasons_that_are_none_end_a_stream_as_a_failure(wire: str | None) 
     ids=lambda data: data[:60].decode("utf-8", "replace"),
 )
 def test_a_malformed_event_ends_the_stream_as_a_failure(data: bytes) -> None:
-    came = read(text("a") + b"data: " + data + b"\n\n" + text("b") + END)
-    assert (A,) == came.events
-    assert came.failure is not None
-    assert StreamInterruptedError is came.failure[0]
-    assert came.failure[1].startswith("an event of the stream is malformed: ")
-    assert data == came.body
+    outcome = decode_stream(text("a") + b"data: " + data + b"\n\n" + text("b") + END)
+    assert (A,) == outcome.events
+    assert outcome.failure is not None
+    assert StreamInterruptedError is outcome.failure[0]
+    assert outcome.failure[1].startswith("an event of the stream is malformed: ")
+    assert data == outcome.body
 
 
 def test_a_prompt_that_does_not_fit_is_told_inside_a_stream() -> None:
     decoder = AnthropicStreamDecoder()
-    said = {"type": "invalid_request_error", "message": "prompt is too long: 205000 tokens > 200000 maximum"}
-    assert [] == decoder.feed(start() + event({"type": "error", "error": said}))
+    error = {"type": "invalid_request_error", "message": "prompt is too long: 205000 tokens > 200000 maximum"}
+    assert [] == decoder.feed(start() + event({"type": "error", "error": error}))
     assert isinstance(decoder.failure, ContextOverflowError)
     assert (205000, 200000) == (decoder.failure.input_tokens, decoder.failure.context_length)
 
@@ -1418,12 +1430,12 @@ def test_the_model_and_the_id_are_known_before_the_first_text() -> None:
     assert (None, None) == (decoder.served_model, decoder.response_id)
     assert [] == decoder.feed(start())
     assert ("claude", "msg_1") == (decoder.served_model, decoder.response_id)
-    assert (None, None) == (read(END).served_model, read(END).response_id)
+    assert (None, None) == (decode_stream(END).served_model, decode_stream(END).response_id)
 
 
 # A plain answer reads an empty model as none (test_model_and_id_may_be_missing), as do streams of the OpenAI format.
 def test_an_empty_model_of_a_stream_is_none() -> None:
-    assert read(start(model="") + END).served_model is None
+    assert decode_stream(start(model="") + END).served_model is None
 
 
 def test_events_are_handed_on_at_once_and_nothing_comes_after_a_failure() -> None:
@@ -1474,7 +1486,7 @@ def test_an_event_that_passes_the_limit_with_its_last_line_is_a_failure() -> Non
 
 
 def test_a_stream_folds_to_the_same_completion_as_the_plain_answer() -> None:
-    sent_ = (
+    data = (
         start(usage={"input_tokens": 5, "output_tokens": 1})
         + block(0, "thinking", thinking="", signature="")
         + piece(0, "thinking_delta", thinking="Hm")
@@ -1489,7 +1501,7 @@ def test_a_stream_folds_to_the_same_completion_as_the_plain_answer() -> None:
         + end("tool_use", usage={"output_tokens": 9})
         + MESSAGE_STOP
     )
-    plain = whole(
+    plain = decode_message(
         {"type": "thinking", "thinking": "Hm.", "signature": "s"},
         {"type": "redacted_thinking", "data": "r"},
         {"type": "text", "text": "ab"},
@@ -1500,7 +1512,7 @@ def test_a_stream_folds_to_the_same_completion_as_the_plain_answer() -> None:
         model="claude",
         usage={"input_tokens": 5, "output_tokens": 9},
     )
-    assert plain == folded(sent_)
+    assert plain == accumulate_stream(data)
 
 
 # --- whatever comes ---------------------------------------------------------------------------------
@@ -1516,7 +1528,7 @@ members = st.dictionaries(
     json_values | st.sampled_from(["text", "tool_use", "text_delta", "input_json_delta", "redacted_thinking"]),
     max_size=4,
 )
-known_events = st.fixed_dictionaries(
+event_values = st.fixed_dictionaries(
     {},
     optional={
         "type": st.sampled_from(
@@ -1536,54 +1548,49 @@ fragments = (
     st.binary(max_size=20)
     | st.sampled_from([END, MESSAGE_STOP, end(), end("abort"), text("a"), call(0, "{}"), PING, start()])
     | st.sampled_from([event({"error": "x"}), b"\n", b"\r", b"data: ", block(1, "tool_use", id="c", name="f")])
-    | known_events.map(event)
+    | event_values.map(event)
     | st.binary(max_size=20).map(lambda data: b'data: {"x":"' + data + b'"}\n\n')
 )
 
 
-def dumped(value: object) -> bytes:
+def encode_json(value: object) -> bytes:
     return json.dumps(value).encode()
 
 
-def cut(data: bytes, places: Sequence[int]) -> list[bytes]:
-    edges = [0, *sorted(place % (len(data) + 1) for place in places), len(data)]
-    return [data[first:last] for first, last in pairwise(edges)]
-
-
-def same_but_wording(came: Outcome) -> Outcome:
+def without_wording(outcome: Outcome) -> Outcome:
     """Without the text of a failure: a line after the last event is quoted in it where it came in the same piece."""
-    return attrs.evolve(came, failure=came.failure and (came.failure[0], ""), body=b"")
+    return attrs.evolve(outcome, failure=outcome.failure and (outcome.failure[0], ""), body=b"")
 
 
 @settings(deadline=None)
 @given(st.lists(fragments, max_size=8).map(b"".join), cuts)
-def test_whatever_is_streamed_ends_as_one_of_finished_and_failure(data: bytes, places: list[int]) -> None:
-    came = read(data)  # checks it, and that nothing is raised
-    assert same_but_wording(came) == same_but_wording(read(*cut(data, places)))
-    assert same_but_wording(came) == same_but_wording(read(*single(data)))
+def test_whatever_is_streamed_ends_as_one_of_finished_and_failure(data: bytes, positions: list[int]) -> None:
+    outcome = decode_stream(data)  # checks it, and that nothing is raised
+    assert without_wording(outcome) == without_wording(decode_stream(*split_at(data, positions)))
+    assert without_wording(outcome) == without_wording(decode_stream(*split_bytes(data)))
 
 
 @settings(deadline=None)
 @given(st.sampled_from(STREAMS), st.lists(st.tuples(st.integers(0, 10_000), st.binary(max_size=3)), max_size=4), cuts)
 def test_a_damaged_recording_ends_as_one_of_finished_and_failure(
-    name: str, damage: list[tuple[int, bytes]], places: list[int]
+    name: str, damage: list[tuple[int, bytes]], positions: list[int]
 ) -> None:
     data = recording(name)
-    for place, replacement in damage:
-        at = place % len(data)
+    for position, replacement in damage:
+        at = position % len(data)
         data = data[:at] + replacement + data[at + 1 :]
-    assert same_but_wording(read(data)) == same_but_wording(read(*cut(data, places)))
+    assert without_wording(decode_stream(data)) == without_wording(decode_stream(*split_at(data, positions)))
 
 
-def decoded(body: bytes) -> Completion:
+def decode(body: bytes) -> Completion:
     return CODEC.decode_chat(HTTPResponse(status=200, headers={}, body=body), requested_model="m")
 
 
 @settings(deadline=None)
-@given(st.binary() | known_events.map(dumped))
+@given(st.binary() | event_values.map(encode_json))
 def test_whatever_is_answered_is_read_or_raises_our_errors(body: bytes) -> None:
     with suppress(BackendError):
-        assert isinstance(decoded(body), Completion)
+        assert isinstance(decode(body), Completion)
 
 
 @settings(deadline=None)
@@ -1592,11 +1599,11 @@ def test_whatever_is_answered_is_read_or_raises_our_errors(body: bytes) -> None:
     st.integers(0, 10_000),
     st.binary(max_size=3),
 )
-def test_a_damaged_answer_is_read_or_raises_our_errors(name: str, place: int, damage: bytes) -> None:
+def test_a_damaged_answer_is_read_or_raises_our_errors(name: str, position: int, damage: bytes) -> None:
     body = recording(name)
-    at = place % len(body)
+    at = position % len(body)
     with suppress(BackendError):
-        decoded(body[:at] + damage + body[at + 1 :])
+        decode(body[:at] + damage + body[at + 1 :])
 
 
 # --- models and counts ------------------------------------------------------------------------------
@@ -1641,11 +1648,11 @@ def test_the_status_is_that_of_the_models(model: str | None, status: ServerStatu
 )
 def test_tokens_are_counted_by_the_server(name: str, count: int) -> None:
     request = ChatRequest(messages=(Message.system("S"), *HI), model="m", tools=(ADD,))
-    asked, counted = play(anthropic_server.count_tokens(request, ANTHROPIC_MESSAGES), json_response(recording(name)))
-    assert count == counted
-    assert [("POST", "/v1/messages/count_tokens", VERSION)] == [(one.method, one.path, one.headers) for one in asked]
+    requests, actual = play(anthropic_server.count_tokens(request, ANTHROPIC_MESSAGES), json_response(recording(name)))
+    assert count == actual
+    assert [("POST", "/v1/messages/count_tokens", VERSION)] == [(one.method, one.path, one.headers) for one in requests]
     body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "system": "S", "tools": [WIRE_ADD]}
-    assert body == body_of(asked[0])
+    assert body == body_of(requests[0])
 
 
 def test_what_cannot_be_sent_is_not_counted() -> None:

@@ -74,9 +74,9 @@ from tests.conftest import (
     sse,
 )
 
-STREAMED = ("vllm", "llamacpp", "ollama", "lmstudio")
-PLAIN = ("openai", "anthropic", "openai-compatible")
-TYPES = (*STREAMED, *PLAIN)
+STREAMED_TYPES = ("vllm", "llamacpp", "ollama", "lmstudio")
+PLAIN_TYPES = ("openai", "anthropic", "openai-compatible")
+TYPES = (*STREAMED_TYPES, *PLAIN_TYPES)
 COLD = ("vllm", "llamacpp")
 WARM = tuple(name for name in TYPES if name not in COLD)
 KEY = "sk-made-up-0123456789abcdef"
@@ -97,10 +97,10 @@ async def make() -> AsyncIterator[Make]:
         environ = settings.pop("environ", {})
         # With a number of its own, no backend asks its server for one.
         common = {"default_model": "m", "wire_api": "chat_completions", "max_concurrency": 8}
-        given = {"endpoint": URL_, **common, **settings}
-        if given.pop("no_model", False):
-            del given["default_model"]
-        config = BackendConfig(name="mine", type=type_, **given)
+        fields = {"endpoint": URL_, **common, **settings}
+        if fields.pop("no_model", False):
+            del fields["default_model"]
+        config = BackendConfig(name="mine", type=type_, **fields)
         return HTTPBackend(
             config, profile=profile or PROFILES[type_], transport=transport, launcher=launcher, environ=environ
         )
@@ -110,13 +110,13 @@ async def make() -> AsyncIterator[Make]:
 
 
 @pytest.fixture
-def mocked() -> Iterator[aioresponses]:
+def mock_server() -> Iterator[aioresponses]:
     with aioresponses() as mock:
         yield mock
 
 
 @pytest.fixture
-def no_waiting(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+def sleeps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """What would have been slept between two tries."""
     slept: list[float] = []
     sleep = asyncio.sleep
@@ -131,16 +131,16 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def calls(mock: aioresponses) -> list[dict[str, Any]]:
     """The arguments of all requests, in their order."""
-    return [call.kwargs for made in mock.requests.values() for call in made]
+    return [call.kwargs for requests in mock.requests.values() for call in requests]
 
 
-def body_of(mock: aioresponses, place: int = 0) -> Any:
-    return json.loads(calls(mock)[place]["data"])
+def body_of(mock: aioresponses, index: int = 0) -> Any:
+    return json.loads(calls(mock)[index]["data"])
 
 
-def good(type_: str, text: str = "Hello", **facts: Any) -> bytes:
+def completion_response(type_: str, text: str = "Hello", **options: Any) -> bytes:
     """An answer as this type of server gives it."""
-    return sse(text, usage=(3, 2), **facts) if type_ in STREAMED else completion_body(text, **facts)
+    return sse(text, usage=(3, 2), **options) if type_ in STREAMED_TYPES else completion_body(text, **options)
 
 
 def listing(type_: str, *ids: str) -> list[tuple[str, bytes]]:
@@ -153,19 +153,19 @@ def listing(type_: str, *ids: str) -> list[tuple[str, bytes]]:
     return [(MODELS + ("?limit=1000" if type_ == "anthropic" else ""), models_body(*ids))]
 
 
-def lists(mock: aioresponses, type_: str, *ids: str, repeat: bool = False) -> None:
+def add_models(mock: aioresponses, type_: str, *ids: str, repeat: bool = False) -> None:
     """The server answers as in ``listing``."""
     for url, body in listing(type_, *ids):
         mock.get(url, body=body, repeat=repeat)
-    awake(mock)
+    add_is_sleeping(mock)
 
 
-def awake(mock: aioresponses) -> None:
+def add_is_sleeping(mock: aioresponses) -> None:
     """vLLM is asked whether it sleeps; outside of its development mode it has no route for that."""
     mock.get(f"{URL_}/is_sleeping", status=404, repeat=True)
 
 
-def failing(message: str, **more: Any) -> bytes:
+def error_body(message: str, **more: Any) -> bytes:
     return json.dumps({"error": {"message": message, **more}}).encode()
 
 
@@ -173,35 +173,35 @@ def failing(message: str, **more: Any) -> bytes:
 
 
 @pytest.mark.parametrize("type_", TYPES)
-async def test_complete(type_: str, make: Make, mocked: aioresponses) -> None:
-    mocked.post(CHAT, body=good(type_))
+async def test_complete(type_: str, make: Make, mock_server: aioresponses) -> None:
+    mock_server.post(CHAT, body=completion_response(type_))
     completion = await make(type_).complete("Hi", max_tokens=7)
     assert ("Hello", "stop", Usage(3, 2)) == (completion.text, completion.finish_reason, completion.usage)
     assert ("m", "m", "r1") == (completion.requested_model, completion.served_model, completion.response_id)
-    assert good(type_) == completion.raw
+    assert completion_response(type_) == completion.raw
     limit = "max_completion_tokens" if type_ == "openai" else "max_tokens"
     expected: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], limit: 7}
-    if type_ in STREAMED:
+    if type_ in STREAMED_TYPES:
         expected |= {"stream": True, "stream_options": {"include_usage": True}}
     if type_ == "llamacpp":
         expected["return_progress"] = True
-    assert expected == body_of(mocked)
-    (call,) = calls(mocked)
+    assert expected == body_of(mock_server)
+    (call,) = calls(mock_server)
     assert (False, "application/json") == (call["allow_redirects"], call["headers"]["Content-Type"])
 
 
 @pytest.mark.parametrize("type_", TYPES)
-async def test_stream(type_: str, make: Make, mocked: aioresponses) -> None:
-    mocked.post(CHAT, body=sse("Hel", "lo"))
+async def test_stream(type_: str, make: Make, mock_server: aioresponses) -> None:
+    mock_server.post(CHAT, body=sse("Hel", "lo"))
     async with make(type_).stream([Message.system("Be brief."), Message.user("Hi")], model="m") as stream:
         assert ["Hel", "lo"] == [text async for text in stream.text()]
-    assert ["system", "user"] == [message["role"] for message in body_of(mocked)["messages"]]
+    assert ["system", "user"] == [message["role"] for message in body_of(mock_server)["messages"]]
     assert b"" == stream.completion.raw
 
 
-async def test_a_long_prompt_is_let_go_when_its_answer_begins(make: Make, mocked: aioresponses) -> None:
+async def test_a_long_prompt_is_let_go_when_its_answer_begins(make: Make, mock_server: aioresponses) -> None:
     """It may be long, and the answer may be written for minutes."""
-    mocked.post(CHAT, body=sse("Hel", "lo"))
+    mock_server.post(CHAT, body=sse("Hel", "lo"))
     prompt = "long " * 1000
 
     def requests() -> list[HTTPRequest]:
@@ -214,7 +214,7 @@ async def test_a_long_prompt_is_let_go_when_its_answer_begins(make: Make, mocked
     async with stream:
         await anext(stream)
         assert [] == requests()
-    assert prompt == body_of(mocked)["messages"][0]["content"]
+    assert prompt == body_of(mock_server)["messages"][0]["content"]
 
 
 @pytest.mark.parametrize("twice", [{"messages": [Message.user("Other")]}, {"no_option": 1}])
@@ -226,8 +226,8 @@ async def test_what_is_no_option_is_refused(make: Make, twice: dict[str, Any]) -
         backend.stream("Hi", **twice)
 
 
-async def test_every_option_is_sent(make: Make, mocked: aioresponses) -> None:
-    mocked.post(CHAT, body=completion_body(model="other"))
+async def test_every_option_is_sent(make: Make, mock_server: aioresponses) -> None:
+    mock_server.post(CHAT, body=completion_body(model="other"))
     schema = {"type": "object", "properties": {}}
     completion = await make("openai-compatible").complete(
         Message.user("Hi"),
@@ -254,29 +254,29 @@ async def test_every_option_is_sent(make: Make, mocked: aioresponses) -> None:
         },
         "top_k": 3,
     }
-    assert expected == body_of(mocked)
+    assert expected == body_of(mock_server)
     assert "other" == completion.requested_model
 
 
-async def test_what_is_left_out_or_none_is_not_sent(make: Make, mocked: aioresponses) -> None:
-    mocked.post(CHAT, body=completion_body())
+async def test_what_is_left_out_or_none_is_not_sent(make: Make, mock_server: aioresponses) -> None:
+    mock_server.post(CHAT, body=completion_body())
     await make("openai-compatible").complete(
         "Hi", model=None, max_tokens=None, temperature=None, stop_sequences=(), response_format=None, extra_body=None
     )
-    assert {"model", "messages"} == set(body_of(mocked))
+    assert {"model", "messages"} == set(body_of(mock_server))
 
 
-async def test_a_whole_request(make: Make, mocked: aioresponses) -> None:
-    mocked.post(CHAT, body=completion_body(model="theirs"))
+async def test_a_whole_request(make: Make, mock_server: aioresponses) -> None:
+    mock_server.post(CHAT, body=completion_body(model="theirs"))
     request = ChatRequest(messages=(Message.user("Hi"),), model="theirs", max_tokens=3, stop_sequences=("x",))
     backend = make("openai-compatible", no_model=True)
     assert "Hello" == (await backend.complete(request)).text
-    assert {"model": "theirs", "max_tokens": 3, "stop": ["x"]}.items() <= body_of(mocked).items()
+    assert {"model": "theirs", "max_tokens": 3, "stop": ["x"]}.items() <= body_of(mock_server).items()
     with pytest.raises(TypeError, match="has its own options"):
         await backend.complete(request, max_tokens=4)
     with pytest.raises(TypeError, match="has its own options"):
         backend.stream(request, seed=4)
-    assert 1 == len(calls(mocked))
+    assert 1 == len(calls(mock_server))
 
 
 def test_options_and_request_have_the_same_fields() -> None:
@@ -285,14 +285,14 @@ def test_options_and_request_have_the_same_fields() -> None:
 
 
 @pytest.mark.parametrize("prompt", [[], ["text"], [Message.user("a"), "b"], 7])
-async def test_what_is_no_prompt(prompt: Any, make: Make, mocked: aioresponses) -> None:
+async def test_what_is_no_prompt(prompt: Any, make: Make, mock_server: aioresponses) -> None:
     with pytest.raises(TypeError):
         await make("vllm").complete(prompt)
-    assert [] == calls(mocked)
+    assert [] == calls(mock_server)
 
 
 @pytest.mark.parametrize("type_", TYPES)
-async def test_no_model_sends_nothing(type_: str, make: Make, mocked: aioresponses) -> None:
+async def test_no_model_sends_nothing(type_: str, make: Make, mock_server: aioresponses) -> None:
     backend = make(type_, no_model=True)
     with pytest.raises(NoModelError) as exc_info:
         await backend.complete("Hi")
@@ -302,14 +302,14 @@ async def test_no_model_sends_nothing(type_: str, make: Make, mocked: aiorespons
     if PROFILES[type_].embed is not None:
         with pytest.raises(NoModelError):
             await backend.embed("Hi")
-    assert [] == calls(mocked)
+    assert [] == calls(mock_server)
 
 
 @pytest.mark.parametrize("wrong", [0, -1])
-async def test_a_bound_of_no_tokens(wrong: int, make: Make, mocked: aioresponses) -> None:
+async def test_a_bound_of_no_tokens(wrong: int, make: Make, mock_server: aioresponses) -> None:
     with pytest.raises(ValueError, match="must be at least 1"):
         await make("vllm").complete("Hi", max_tokens=wrong)
-    assert [] == calls(mocked)
+    assert [] == calls(mock_server)
 
 
 # --- options that a server would ignore -----------------------------------------------------------
@@ -324,7 +324,7 @@ ANY_OPTION: dict[str, Any] = {
     "stop_sequences": ["x"],
     "extra_body": {"top_k": 1},
 }
-REFUSED = {
+UNSUPPORTED_OPTIONS = {
     ("anthropic", "response_format: json_object"),
     ("anthropic", "response_format: json_schema"),
     ("anthropic", "seed"),
@@ -339,21 +339,21 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
 @pytest.mark.parametrize(("option", "options"), OPTIONS, ids=[name for name, _ in OPTIONS])
 @pytest.mark.parametrize("type_", TYPES)
 async def test_options_are_sent_or_refused(
-    type_: str, option: str, options: dict[str, Any], make: Make, mocked: aioresponses
+    type_: str, option: str, options: dict[str, Any], make: Make, mock_server: aioresponses
 ) -> None:
-    mocked.post(CHAT, body=good(type_))
+    mock_server.post(CHAT, body=completion_response(type_))
     backend = make(type_)
-    if (type_, option) in REFUSED:
+    if (type_, option) in UNSUPPORTED_OPTIONS:
         with pytest.raises(UnsupportedOptionError) as exc_info:
             await backend.complete("Hi", **options)
         assert (option, "mine", URL_) == (exc_info.value.option, exc_info.value.backend, exc_info.value.endpoint)
         with pytest.raises(UnsupportedOptionError):
             backend.stream("Hi", **options)
-        assert [] == calls(mocked)
+        assert [] == calls(mock_server)
     else:
         await backend.complete("Hi", **options)
         plain = {"model", "messages", "stream", "stream_options"} | set(PROFILES[type_].stream_members)
-        assert 1 == len(set(body_of(mocked)) - plain)
+        assert 1 == len(set(body_of(mock_server)) - plain)
 
 
 @pytest.mark.parametrize("option", [*ANY_OPTION, "response_format: json_object", "response_format: json_schema"])
@@ -364,21 +364,23 @@ async def test_any_option_can_be_refused_by_a_profile(option: str, make: Make) -
         make("openai-compatible", profile=profile).stream("Hi", **dict(OPTIONS)[option])
 
 
-async def test_a_temperature_that_would_be_lowered(make: Make, mocked: aioresponses) -> None:
-    mocked.post(CHAT, body=completion_body())
+async def test_a_temperature_that_would_be_lowered(make: Make, mock_server: aioresponses) -> None:
+    mock_server.post(CHAT, body=completion_body())
     backend = make("anthropic")
     with pytest.raises(UnsupportedOptionError, match=r"temperature: this server accepts at most 1"):
         await backend.complete("Hi", temperature=1.5)
-    assert [] == calls(mocked)
+    assert [] == calls(mock_server)
     await backend.complete("Hi", temperature=1.0)
-    assert 1.0 == body_of(mocked)["temperature"]
+    assert 1.0 == body_of(mock_server)["temperature"]
 
 
 @pytest.mark.parametrize("member", ["model", "messages", "stream", "stream_options", "n", "max_tokens"])
-async def test_extra_body_does_not_replace_what_has_an_option(member: str, make: Make, mocked: aioresponses) -> None:
+async def test_extra_body_does_not_replace_what_has_an_option(
+    member: str, make: Make, mock_server: aioresponses
+) -> None:
     with pytest.raises(UnsupportedOptionError, match=f"extra_body: {member}"):
         await make("openai-compatible").complete("Hi", max_tokens=1, extra_body={member: 2})
-    assert [] == calls(mocked)
+    assert [] == calls(mock_server)
 
 
 # --- statuses -------------------------------------------------------------------------------------
@@ -387,24 +389,24 @@ async def test_extra_body_does_not_replace_what_has_an_option(member: str, make:
 STATUSES: list[tuple[int, bytes, type[APIStatusError], int]] = [
     (301, b"", RedirectError, 1),
     (307, b"", RedirectError, 1),
-    (400, failing("bad"), BadRequestError, 1),
-    (401, failing("wrong key"), AuthenticationError, 1),
-    (402, failing("pay"), InsufficientQuotaError, 1),
+    (400, error_body("bad"), BadRequestError, 1),
+    (401, error_body("wrong key"), AuthenticationError, 1),
+    (402, error_body("pay"), InsufficientQuotaError, 1),
     (429, b'{"error":{"message":"pay","code":"insufficient_quota"}}', InsufficientQuotaError, 1),
-    (403, failing("not yours"), PermissionDeniedError, 1),
+    (403, error_body("not yours"), PermissionDeniedError, 1),
     (404, b"page not found", NotFoundError, 1),
-    (404, failing("The model `m` does not exist.", code=404), ModelNotFoundError, 1),
-    (400, failing("model 'm' not found"), ModelNotFoundError, 1),
-    (400, failing("too long", type="exceed_context_size_error"), ContextOverflowError, 1),
+    (404, error_body("The model `m` does not exist.", code=404), ModelNotFoundError, 1),
+    (400, error_body("model 'm' not found"), ModelNotFoundError, 1),
+    (400, error_body("too long", type="exceed_context_size_error"), ContextOverflowError, 1),
     (413, b"", BadRequestError, 1),
     (422, b'{"detail":[{"loc":["body"]}]}', BadRequestError, 1),
-    (429, failing("slow down"), RateLimitError, 3),
+    (429, error_body("slow down"), RateLimitError, 3),
     (500, b"", InternalServerError, 1),
-    (500, failing("failed to load model"), ModelLoadFailedError, 1),
+    (500, error_body("failed to load model"), ModelLoadFailedError, 1),
     (502, b"<html>bad gateway</html>", InternalServerError, 1),
-    (503, failing("no slot available"), ServiceUnavailableError, 3),
+    (503, error_body("no slot available"), ServiceUnavailableError, 3),
     (504, b"", InternalServerError, 1),
-    (529, failing("overloaded"), ServiceUnavailableError, 3),
+    (529, error_body("overloaded"), ServiceUnavailableError, 3),
 ]
 
 
@@ -417,13 +419,13 @@ async def test_a_status_is_one_error(
     kind: type[APIStatusError],
     tries: int,
     make: Make,
-    mocked: aioresponses,
-    no_waiting: list[float],
+    mock_server: aioresponses,
+    sleeps: list[float],
 ) -> None:
-    mocked.post(CHAT, status=status, body=body, headers={"X-Request-Id": "r7"}, repeat=True)
+    mock_server.post(CHAT, status=status, body=body, headers={"X-Request-Id": "r7"}, repeat=True)
     for type_ in TYPES:
-        mocked.requests.clear()
-        no_waiting.clear()
+        mock_server.requests.clear()
+        sleeps.clear()
         backend = make(type_)
         with pytest.raises(APIStatusError) as exc_info:
             await backend.complete("Hi")
@@ -432,8 +434,8 @@ async def test_a_status_is_one_error(
         assert (status, body, "r7") == (error.status_code, error.body, error.request_id)
         assert ("mine", URL_) == (error.backend, error.endpoint)
         assert (body.decode() or "(empty body)") in str(error)
-        assert tries == len(calls(mocked))
-        assert [0.5, 1.0][: tries - 1] == no_waiting
+        assert tries == len(calls(mock_server))
+        assert [0.5, 1.0][: tries - 1] == sleeps
         with pytest.raises(kind):
             async with backend.stream("Hi"):
                 pass
@@ -441,8 +443,8 @@ async def test_a_status_is_one_error(
 
 @pytest.mark.parametrize("type_", TYPES)
 @pytest.mark.parametrize("status", [401, 403])
-async def test_where_a_refused_key_came_from(status: int, type_: str, make: Make, mocked: aioresponses) -> None:
-    mocked.post(CHAT, status=status, body=failing("wrong key"), repeat=True)
+async def test_where_a_refused_key_came_from(status: int, type_: str, make: Make, mock_server: aioresponses) -> None:
+    mock_server.post(CHAT, status=status, body=error_body("wrong key"), repeat=True)
     sources: list[tuple[dict[str, Any], str | None]] = [
         ({"api_key": KEY}, "api_key argument"),
         ({"api_key_env": "MY_KEY", "environ": {"MY_KEY": KEY}}, "MY_KEY"),
@@ -464,12 +466,12 @@ async def test_a_key_that_is_not_set(make: Make) -> None:
 
 
 @pytest.mark.parametrize("type_", TYPES)
-async def test_retry_after(type_: str, make: Make, mocked: aioresponses, no_waiting: list[float]) -> None:
-    mocked.post(CHAT, status=429, body=failing("slow down"), headers={"Retry-After": "7"})
-    mocked.post(CHAT, status=429, body=failing("slow down"), headers={"retry-after-ms": "20"})
-    mocked.post(CHAT, body=good(type_))
+async def test_retry_after(type_: str, make: Make, mock_server: aioresponses, sleeps: list[float]) -> None:
+    mock_server.post(CHAT, status=429, body=error_body("slow down"), headers={"Retry-After": "7"})
+    mock_server.post(CHAT, status=429, body=error_body("slow down"), headers={"retry-after-ms": "20"})
+    mock_server.post(CHAT, body=completion_response(type_))
     assert "Hello" == (await make(type_).complete("Hi")).text
-    assert [7.0, 0.02] == no_waiting
+    assert [7.0, 0.02] == sleeps
 
 
 # --- keys -----------------------------------------------------------------------------------------
@@ -477,60 +479,62 @@ async def test_retry_after(type_: str, make: Make, mocked: aioresponses, no_wait
 
 @pytest.mark.parametrize("type_", TYPES)
 async def test_the_key_goes_into_one_header_and_only_where_there_is_one(
-    type_: str, make: Make, mocked: aioresponses
+    type_: str, make: Make, mock_server: aioresponses
 ) -> None:
-    mocked.post(CHAT, body=good(type_), repeat=True)
-    lists(mocked, type_, "m", repeat=True)
+    mock_server.post(CHAT, body=completion_response(type_), repeat=True)
+    add_models(mock_server, type_, "m", repeat=True)
     bearer = ("Authorization", f"Bearer {KEY}")
-    listed = ("x-api-key", KEY) if type_ == "anthropic" else bearer
-    looks = len(listing(type_, "m"))
-    for settings, sent in (({"api_key": KEY}, [bearer, *[listed] * looks]), ({}, [])):
-        mocked.requests.clear()
+    list_header = ("x-api-key", KEY) if type_ == "anthropic" else bearer
+    list_requests = len(listing(type_, "m"))
+    for settings, key_headers in (({"api_key": KEY}, [bearer, *[list_header] * list_requests]), ({}, [])):
+        mock_server.requests.clear()
         backend = make(type_, **settings)
         await backend.complete("Hi")
         await backend.models()
-        headers = [call["headers"] for call in calls(mocked)]
-        assert 1 + looks == len(headers)
-        assert sent == [(name, value) for some in headers for name, value in some.items() if KEY in value]
-        assert bool(sent) == (KEY in str(calls(mocked)))
-        if not sent:
+        headers = [call["headers"] for call in calls(mock_server)]
+        assert 1 + list_requests == len(headers)
+        assert key_headers == [(name, value) for some in headers for name, value in some.items() if KEY in value]
+        assert bool(key_headers) == (KEY in str(calls(mock_server)))
+        if not key_headers:
             assert not {"authorization", "x-api-key"} & {name.lower() for some in headers for name in some}
 
 
 @pytest.mark.parametrize(
-    ("type_", "sent"), [("anthropic", ("x-api-key", KEY)), ("vllm", ("Authorization", f"Bearer {KEY}"))]
+    ("type_", "key_header"), [("anthropic", ("x-api-key", KEY)), ("vllm", ("Authorization", f"Bearer {KEY}"))]
 )
-async def test_the_key_on_the_messages_api(type_: str, sent: tuple[str, str], make: Make, mocked: aioresponses) -> None:
-    mocked.post(URL_ + "/v1/messages", status=400, body=failing("no"))
+async def test_the_key_on_the_messages_api(
+    type_: str, key_header: tuple[str, str], make: Make, mock_server: aioresponses
+) -> None:
+    mock_server.post(URL_ + "/v1/messages", status=400, body=error_body("no"))
     with pytest.raises(BadRequestError):
         await make(type_, api_key=KEY, wire_api="messages").complete("Hi")
-    (call,) = calls(mocked)
-    assert [sent] == [(name, value) for name, value in call["headers"].items() if KEY in value]
+    (call,) = calls(mock_server)
+    assert [key_header] == [(name, value) for name, value in call["headers"].items() if KEY in value]
     assert "2023-06-01" == call["headers"]["anthropic-version"]
 
 
-def everything(error: BaseException) -> str:
+def text_of_chain(error: BaseException) -> str:
     """All that can be seen of an error and of those that it came from."""
-    shown = ["".join(traceback.format_exception(error))]
-    left: list[BaseException | None] = [error]
-    while left:
-        one = left.pop()
-        if one is not None:
-            shown += [str(one), repr(one), repr(vars(one)), repr(one.args)]
-            left += [one.__cause__, one.__context__]
-    return "\n".join(shown)
+    texts = ["".join(traceback.format_exception(error))]
+    pending: list[BaseException | None] = [error]
+    while pending:
+        current = pending.pop()
+        if current is not None:
+            texts += [str(current), repr(current), repr(vars(current)), repr(current.args)]
+            pending += [current.__cause__, current.__context__]
+    return "\n".join(texts)
 
 
 ECHOES: list[tuple[str, Script]] = [
-    ("status", [http_response(401, failing(f"Incorrect API key: {KEY}", type=KEY), X_Request_Id=KEY, X_Key=KEY)]),
+    ("status", [http_response(401, error_body(f"Incorrect API key: {KEY}", type=KEY), X_Request_Id=KEY, X_Key=KEY)]),
     ("text", [http_response(400, f"no: {KEY}".encode())]),
     ("redirect", [http_response(307, b"", Location=f"http://evil/?key={KEY}")]),
-    ("retried", [http_response(429, failing(KEY), Retry_After="0")]),
+    ("retried", [http_response(429, error_body(KEY), Retry_After="0")]),
     ("no http", [f"{KEY}\r\n\r\n".encode(), Do.CLOSE]),
     ("no json", [http_response(200, f"<{KEY}>".encode())]),
     ("no utf-8", [http_response(200, f"{KEY}\xff".encode("latin-1"))]),
     ("model", [http_response(200, completion_body(model=KEY))]),
-    ("in the stream", [http_response(200, event("a") + failing(KEY).join([b"data: ", b"\n\n"]))]),
+    ("in the stream", [http_response(200, event("a") + error_body(KEY).join([b"data: ", b"\n\n"]))]),
     ("malformed stream", [http_response(200, event("a") + f"data: {KEY}\n\n".encode())]),
     ("stray", [http_response(200, event("a") + f"{KEY}\n\n".encode())]),
     ("streamed model", [http_response(200, sse("a", model=KEY))]),
@@ -545,7 +549,7 @@ async def test_an_echoed_key_is_nowhere(type_: str, script: Script, make: Make, 
     with pytest.raises(BackendError) as exc_info:
         await make(type_, endpoint=server.url, api_key=KEY).complete("Hi")
     assert {f"Bearer {KEY}"} == {request.headers["authorization"] for request in server.requests}
-    assert KEY not in everything(exc_info.value)
+    assert KEY not in text_of_chain(exc_info.value)
 
 
 @pytest.mark.parametrize("type_", TYPES)
@@ -558,7 +562,7 @@ async def test_a_backend_shows_no_key(type_: str, make: Make) -> None:
 # --- a generation is a job on somebody's GPU ------------------------------------------------------
 
 
-UNANSWERED: list[tuple[str, Script, type[BackendError]]] = [
+NO_RESPONSE: list[tuple[str, Script, type[BackendError]]] = [
     ("closed", [Do.CLOSE], APIConnectionError),
     ("reset", [Do.RESET], APIConnectionError),
     ("in the headers", [b"HTTP/1.1 200 OK\r\nContent-", Do.CLOSE], APIConnectionError),
@@ -571,7 +575,7 @@ UNANSWERED: list[tuple[str, Script, type[BackendError]]] = [
 
 
 @pytest.mark.parametrize("type_", TYPES)
-@pytest.mark.parametrize(("name", "script", "kind"), UNANSWERED, ids=[name for name, _, _ in UNANSWERED])
+@pytest.mark.parametrize(("name", "script", "kind"), NO_RESPONSE, ids=[name for name, _, _ in NO_RESPONSE])
 async def test_a_generation_that_the_server_received_arrives_once(
     name: str, script: Script, kind: type[BackendError], type_: str, make: Make, raw_server: RawServerFactory
 ) -> None:
@@ -585,8 +589,8 @@ async def test_a_generation_that_the_server_received_arrives_once(
 async def test_a_pooled_connection_that_was_closed_is_no_failure(
     type_: str, make: Make, raw_server: RawServerFactory
 ) -> None:
-    whole = http_response(200, good(type_))
-    server = await raw_server([[whole], [Do.CLOSE]], [[whole]])
+    response = http_response(200, completion_response(type_))
+    server = await raw_server([[response], [Do.CLOSE]], [[response]])
     backend = make(type_, endpoint=server.url)
     await backend.complete("Hi")
     if type_ == "llamacpp":  # whose streams close their connection: here the server does not
@@ -640,13 +644,13 @@ async def test_the_stream_of_a_server_that_closes_after_it_says_so(make: Make, r
 
 
 @pytest.mark.parametrize("type_", WARM)
-async def test_refused_at_once(type_: str, make: Make, refusing_url: str, no_waiting: list[float]) -> None:
+async def test_refused_at_once(type_: str, make: Make, refusing_url: str, sleeps: list[float]) -> None:
     backend = make(type_, endpoint=refusing_url)
     for use in (backend.complete("Hi"), backend.models(), backend.ping(), backend.wait_ready()):
         with pytest.raises(APIConnectionError) as exc_info:
             await use
         assert f'backend "mine" unreachable at {refusing_url}: connection refused' == str(exc_info.value)
-    assert [] == no_waiting
+    assert [] == sleeps
 
 
 @pytest.mark.parametrize("type_", COLD)
@@ -667,10 +671,10 @@ async def test_a_cold_start_that_does_not_end(type_: str, make: Make, refusing_u
 
 
 @pytest.mark.parametrize("type_", TYPES)
-async def test_loading_then_ready(type_: str, make: Make, mocked: aioresponses, no_waiting: list[float]) -> None:
+async def test_loading_then_ready(type_: str, make: Make, mock_server: aioresponses, sleeps: list[float]) -> None:
     for _ in range(2):
-        mocked.post(CHAT, status=503, body=failing("Loading model", type="unavailable_error", code=503))
-    mocked.post(CHAT, body=good(type_))
+        mock_server.post(CHAT, status=503, body=error_body("Loading model", type="unavailable_error", code=503))
+    mock_server.post(CHAT, body=completion_response(type_))
     progress: list[Loading] = []
     assert "Hello" == (await make(type_).complete("Hi", on_progress=progress.append)).text
     assert ["loading", "loading"][: 2 if type_ in COLD else 0] == [event.state for event in progress]
@@ -687,7 +691,7 @@ async def test_a_cold_start_can_be_switched_off(type_: str, make: Make, refusing
 
 
 @pytest.mark.parametrize(
-    ("type_", "settings", "facts"),
+    ("type_", "settings", "expected"),
     [
         ("openai", {"timeout": 0.05}, ("total", "timeout")),
         ("vllm", {"timeout": 0.05}, ("total", "timeout")),
@@ -695,12 +699,12 @@ async def test_a_cold_start_can_be_switched_off(type_: str, make: Make, refusing
     ],
 )
 async def test_timeouts_name_the_phase_and_the_key(
-    type_: str, settings: dict[str, float], facts: tuple[str, str], make: Make, raw_server: RawServerFactory
+    type_: str, settings: dict[str, float], expected: tuple[str, str], make: Make, raw_server: RawServerFactory
 ) -> None:
     server = await raw_server([[Do.HANG]])
-    with pytest.raises(APITimeoutError, match=f'^backend "mine": .* 0.05 s; raise {facts[1]}') as exc_info:
+    with pytest.raises(APITimeoutError, match=f'^backend "mine": .* 0.05 s; raise {expected[1]}') as exc_info:
         await make(type_, endpoint=server.url, **settings).complete("Hi")
-    assert facts == (exc_info.value.phase, exc_info.value.key)
+    assert expected == (exc_info.value.phase, exc_info.value.key)
     assert await server.client_closed()
 
 
@@ -714,9 +718,9 @@ async def test_a_plain_answer_without_a_total_limit_has_that_of_the_first_token(
     assert ("total", "first_token_timeout") == (exc_info.value.phase, exc_info.value.key)
 
 
-async def test_no_limit_at_all(make: Make, mocked: aioresponses) -> None:
-    mocked.post(CHAT, body=sse("Hello"))
-    mocked.post(EMBEDDINGS, body=json.dumps({"data": [{"embedding": [1.0]}]}))
+async def test_no_limit_at_all(make: Make, mock_server: aioresponses) -> None:
+    mock_server.post(CHAT, body=sse("Hello"))
+    mock_server.post(EMBEDDINGS, body=json.dumps({"data": [{"embedding": [1.0]}]}))
     profile = attrs.evolve(PROFILES["vllm"], timeout=None, first_token_timeout=None, idle_timeout=None)
     backend = make("vllm", profile=profile)
     assert "Hello" == (await backend.complete("Hi")).text
@@ -735,21 +739,21 @@ async def test_models_have_a_limit_of_their_own(type_: str, make: Make, raw_serv
 # --- answers that are no answers ------------------------------------------------------------------
 
 
-async def test_no_choice(make: Make, mocked: aioresponses) -> None:
-    mocked.post(CHAT, body=b'{"choices":[]}')
+async def test_no_choice(make: Make, mock_server: aioresponses) -> None:
+    mock_server.post(CHAT, body=b'{"choices":[]}')
     with pytest.raises(EmptyChoicesError) as exc_info:
         await make("openai").complete("Hi")
     assert ("mine", b'{"choices":[]}') == (exc_info.value.backend, exc_info.value.body)
 
 
-async def test_a_plain_answer_that_is_not_whole(make: Make, mocked: aioresponses) -> None:
-    mocked.post(CHAT, body=completion_body(finish=None))
+async def test_a_plain_answer_that_is_not_whole(make: Make, mock_server: aioresponses) -> None:
+    mock_server.post(CHAT, body=completion_body(finish=None))
     with pytest.raises(StreamInterruptedError):
         await make("openai").complete("Hi")
 
 
-async def test_a_streamed_answer_that_is_not_whole_is_no_completion(make: Make, mocked: aioresponses) -> None:
-    mocked.post(CHAT, body=event("Hel") + event("lo"))
+async def test_a_streamed_answer_that_is_not_whole_is_no_completion(make: Make, mock_server: aioresponses) -> None:
+    mock_server.post(CHAT, body=event("Hel") + event("lo"))
     with pytest.raises(StreamInterruptedError) as exc_info:
         await make("vllm").complete("Hi")
     assert ("Hello", "mine") == (exc_info.value.partial.text, exc_info.value.backend)
@@ -759,28 +763,28 @@ async def test_a_streamed_answer_that_is_not_whole_is_no_completion(make: Make, 
 
 
 @pytest.mark.parametrize("type_", ["vllm", "openai"])
-async def test_another_model_answered(type_: str, make: Make, mocked: aioresponses) -> None:
-    mocked.post(CHAT, body=good(type_, model="other"), repeat=True)
+async def test_another_model_answered(type_: str, make: Make, mock_server: aioresponses) -> None:
+    mock_server.post(CHAT, body=completion_response(type_, model="other"), repeat=True)
     with pytest.raises(ModelMismatchError) as exc_info:
         await make(type_).complete("Hi")
-    facts = (exc_info.value.requested_model, exc_info.value.served_model, exc_info.value.backend)
-    assert ("m", "other", "mine") == facts
+    error = exc_info.value
+    assert ("m", "other", "mine") == (error.requested_model, error.served_model, error.backend)
     with pytest.warns(ModelMismatchWarning, match='model mismatch: requested "m", served "other"'):
         completion = await make(type_, model_mismatch="warn").complete("Hi")
     assert ("m", "other") == (completion.requested_model, completion.served_model)
     assert "other" == (await make(type_, model_mismatch="ignore").complete("Hi")).served_model
 
 
-async def test_a_profile_may_not_mind(make: Make, mocked: aioresponses) -> None:
-    mocked.post(CHAT, body=completion_body(model="other"), repeat=True)
+async def test_a_profile_may_not_mind(make: Make, mock_server: aioresponses) -> None:
+    mock_server.post(CHAT, body=completion_body(model="other"), repeat=True)
     profile = attrs.evolve(PROFILES["openai"], model_mismatch="ignore")
     assert "other" == (await make("openai", profile=profile).complete("Hi")).served_model
     with pytest.raises(ModelMismatchError):
         await make("openai", profile=profile, model_mismatch="error").complete("Hi")
 
 
-async def test_a_server_that_does_not_say(make: Make, mocked: aioresponses) -> None:
-    mocked.post(CHAT, body=completion_body(model=None))
+async def test_a_server_that_does_not_say(make: Make, mock_server: aioresponses) -> None:
+    mock_server.post(CHAT, body=completion_body(model=None))
     assert None is (await make("openai").complete("Hi")).served_model
 
 
@@ -817,22 +821,22 @@ def test_same_model(requested: str, served: str, same: bool) -> None:
 
 
 @pytest.mark.parametrize("type_", [name for name in TYPES if name not in ("ollama", "lmstudio", "anthropic")])
-async def test_models(type_: str, make: Make, mocked: aioresponses) -> None:
-    mocked.get(MODELS, body=models_body("a", "b", owned_by="me", max_model_len=4096))
+async def test_models(type_: str, make: Make, mock_server: aioresponses) -> None:
+    mock_server.get(MODELS, body=models_body("a", "b", owned_by="me", max_model_len=4096))
     expected = tuple(ModelInfo(id=name, context_length=4096, owned_by="me") for name in "ab")
     assert expected == await make(type_).models()
 
 
-async def test_models_of_anthropic(make: Make, mocked: aioresponses) -> None:
-    mocked.get(MODELS + "?limit=1000", body=models_body("a", "b", max_input_tokens=4096))
+async def test_models_of_anthropic(make: Make, mock_server: aioresponses) -> None:
+    mock_server.get(MODELS + "?limit=1000", body=models_body("a", "b", max_input_tokens=4096))
     assert tuple(ModelInfo(id=name, context_length=4096) for name in "ab") == await make("anthropic").models()
-    (call,) = calls(mocked)
+    (call,) = calls(mock_server)
     assert "2023-06-01" == call["headers"]["anthropic-version"]
 
 
-async def test_models_of_ollama(make: Make, mocked: aioresponses) -> None:
-    mocked.get(URL_ + "/api/tags", payload={"models": [{"name": "a:latest"}, {"name": "b:4b"}]})
-    mocked.get(URL_ + "/api/ps", payload={"models": [{"name": "b:4b", "context_length": 4096}]})
+async def test_models_of_ollama(make: Make, mock_server: aioresponses) -> None:
+    mock_server.get(URL_ + "/api/tags", payload={"models": [{"name": "a:latest"}, {"name": "b:4b"}]})
+    mock_server.get(URL_ + "/api/ps", payload={"models": [{"name": "b:4b", "context_length": 4096}]})
     expected = (
         ModelInfo(id="a:latest", aliases=("a",), state="unloaded"),
         ModelInfo(id="b:4b", context_length=4096, state="loaded"),
@@ -840,9 +844,9 @@ async def test_models_of_ollama(make: Make, mocked: aioresponses) -> None:
     assert expected == await make("ollama").models()
 
 
-async def test_models_of_lm_studio(make: Make, mocked: aioresponses) -> None:
+async def test_models_of_lm_studio(make: Make, mock_server: aioresponses) -> None:
     loaded = {"loaded_instances": [{"id": "a:2", "config": {"context_length": 4096}}], "max_context_length": 9999}
-    mocked.get(
+    mock_server.get(
         URL_ + "/api/v1/models",
         payload={"models": [{"key": "a", "publisher": "me", **loaded}, {"key": "b", "max_context_length": 9999}]},
     )
@@ -853,24 +857,24 @@ async def test_models_of_lm_studio(make: Make, mocked: aioresponses) -> None:
     assert expected == await make("lmstudio").models()
 
 
-async def test_models_of_an_lm_studio_without_an_api_of_its_own(make: Make, mocked: aioresponses) -> None:
-    mocked.get(URL_ + "/api/v1/models", status=404, body=b"not found")
-    mocked.get(MODELS, body=models_body("a", "b", owned_by="me"))
+async def test_models_of_an_lm_studio_without_an_api_of_its_own(make: Make, mock_server: aioresponses) -> None:
+    mock_server.get(URL_ + "/api/v1/models", status=404, body=b"not found")
+    mock_server.get(MODELS, body=models_body("a", "b", owned_by="me"))
     assert tuple(ModelInfo(id=name, owned_by="me") for name in "ab") == await make("lmstudio").models()
 
 
 @pytest.mark.parametrize("type_", TYPES)
 @pytest.mark.parametrize("wait", [True, False])
-async def test_ping(wait: bool, type_: str, make: Make, mocked: aioresponses) -> None:
-    lists(mocked, type_, "a", "b")
+async def test_ping(wait: bool, type_: str, make: Make, mock_server: aioresponses) -> None:
+    add_models(mock_server, type_, "a", "b")
     ping = await make(type_).ping(wait=wait)
     assert ("mine", URL_, "a") == (ping.backend, ping.endpoint, ping.model)
     assert ping.elapsed >= 0
 
 
 @pytest.mark.parametrize("type_", TYPES)
-async def test_a_server_without_a_model_is_ready(type_: str, make: Make, mocked: aioresponses) -> None:
-    lists(mocked, type_, repeat=True)
+async def test_a_server_without_a_model_is_ready(type_: str, make: Make, mock_server: aioresponses) -> None:
+    add_models(mock_server, type_, repeat=True)
     backend = make(type_)
     await backend.wait_ready()
     for use in (backend.models(), backend.ping()):
@@ -881,12 +885,12 @@ async def test_a_server_without_a_model_is_ready(type_: str, make: Make, mocked:
 
 @pytest.mark.parametrize("type_", COLD)
 async def test_waiting_for_a_server_that_starts(
-    type_: str, make: Make, mocked: aioresponses, no_waiting: list[float]
+    type_: str, make: Make, mock_server: aioresponses, sleeps: list[float]
 ) -> None:
-    for status, body in ((502, b"<html>"), (503, b""), (503, failing("Loading model"))):
-        mocked.get(MODELS, status=status, body=body)
-    mocked.get(MODELS, body=models_body("m"))
-    awake(mocked)
+    for status, body in ((502, b"<html>"), (503, b""), (503, error_body("Loading model"))):
+        mock_server.get(MODELS, status=status, body=body)
+    mock_server.get(MODELS, body=models_body("m"))
+    add_is_sleeping(mock_server)
     progress: list[Loading] = []
     await make(type_).wait_ready(on_progress=progress.append)
     assert ["starting", "starting", "loading"] == [event.state for event in progress]
@@ -894,34 +898,34 @@ async def test_waiting_for_a_server_that_starts(
 
 @pytest.mark.parametrize("type_", COLD)
 async def test_a_ping_that_does_not_wait(
-    type_: str, make: Make, refusing_url: str, mocked: aioresponses, no_waiting: list[float]
+    type_: str, make: Make, refusing_url: str, mock_server: aioresponses, sleeps: list[float]
 ) -> None:
-    mocked.get(MODELS, status=502, body=b"")
-    mocked.get(MODELS, status=503, body=failing("Loading model"))
-    mocked.get(MODELS, status=503, body=failing("no slot available"))
+    mock_server.get(MODELS, status=502, body=b"")
+    mock_server.get(MODELS, status=503, body=error_body("Loading model"))
+    mock_server.get(MODELS, status=503, body=error_body("no slot available"))
     for _ in range(3):
         with pytest.raises(InternalServerError):
             await make(type_).ping(wait=False)
-    assert (3, []) == (len(calls(mocked)), no_waiting)
-    mocked.stop()
+    assert (3, []) == (len(calls(mock_server)), sleeps)
+    mock_server.stop()
     with pytest.raises(APIConnectionError) as exc_info:
         await make(type_, endpoint=refusing_url).ping(wait=False)
-    mocked.start()
-    assert (True, None, []) == (exc_info.value.refused, exc_info.value.waited, no_waiting)
+    mock_server.start()
+    assert (True, None, []) == (exc_info.value.refused, exc_info.value.waited, sleeps)
 
 
 @pytest.mark.parametrize("status", [401, 404, 500])
 async def test_ready_is_not_waited_for_where_waiting_cannot_help(
-    status: int, make: Make, mocked: aioresponses, no_waiting: list[float]
+    status: int, make: Make, mock_server: aioresponses, sleeps: list[float]
 ) -> None:
-    mocked.get(MODELS, status=status, body=b"no", repeat=True)
+    mock_server.get(MODELS, status=status, body=b"no", repeat=True)
     with pytest.raises(APIStatusError):
         await make("vllm").wait_ready()
-    assert (1, []) == (len(calls(mocked)), no_waiting)
+    assert (1, []) == (len(calls(mock_server)), sleeps)
 
 
-async def test_a_model_list_of_another_shape(make: Make, mocked: aioresponses) -> None:
-    mocked.get(MODELS, body=b'{"models":[]}')
+async def test_a_model_list_of_another_shape(make: Make, mock_server: aioresponses) -> None:
+    mock_server.get(MODELS, body=b'{"models":[]}')
     with pytest.raises(MalformedResponseError):
         await make("vllm").models()
 
@@ -937,88 +941,88 @@ def routed(state: str | None, failed: bool = False, **more: Any) -> bytes:
 
 @pytest.mark.parametrize("name", ["m", "short"])
 async def test_a_model_that_its_router_loads(
-    name: str, make: Make, mocked: aioresponses, no_waiting: list[float]
+    name: str, make: Make, mock_server: aioresponses, sleeps: list[float]
 ) -> None:
     for state in ("loading", "loading", "loaded"):
-        mocked.get(MODELS, body=routed(state, aliases=["short"]))
+        mock_server.get(MODELS, body=routed(state, aliases=["short"]))
     progress: list[Loading] = []
     await make("llamacpp", default_model=name).wait_ready(on_progress=progress.append)
     assert ["loading", "loading"] == [event.state for event in progress]
 
 
-async def test_a_model_that_its_router_cannot_load(make: Make, mocked: aioresponses, no_waiting: list[float]) -> None:
-    mocked.get(MODELS, body=routed("loading"))
-    mocked.get(MODELS, body=routed("unloaded", failed=True))
+async def test_a_model_that_its_router_cannot_load(make: Make, mock_server: aioresponses, sleeps: list[float]) -> None:
+    mock_server.get(MODELS, body=routed("loading"))
+    mock_server.get(MODELS, body=routed("unloaded", failed=True))
     with pytest.raises(ModelLoadFailedError, match="the model m failed to load") as exc_info:
         await make("llamacpp").ping()
-    assert (2, "mine") == (len(calls(mocked)), exc_info.value.backend)
+    assert (2, "mine") == (len(calls(mock_server)), exc_info.value.backend)
 
 
 @pytest.mark.parametrize("state", [None, "loaded", "unloaded"])
-async def test_a_model_that_its_router_has(state: str | None, make: Make, mocked: aioresponses) -> None:
-    mocked.get(MODELS, body=routed(state))
+async def test_a_model_that_its_router_has(state: str | None, make: Make, mock_server: aioresponses) -> None:
+    mock_server.get(MODELS, body=routed(state))
     assert ("other", "m") == tuple(model.id for model in await make("llamacpp").models())
 
 
-async def test_the_state_of_another_model_is_nothing_to_wait_for(make: Make, mocked: aioresponses) -> None:
-    mocked.get(MODELS, body=routed("loading"), repeat=True)
+async def test_the_state_of_another_model_is_nothing_to_wait_for(make: Make, mock_server: aioresponses) -> None:
+    mock_server.get(MODELS, body=routed("loading"), repeat=True)
     await make("llamacpp", default_model="third").wait_ready()
     await make("llamacpp", no_model=True).wait_ready()
     await make("openai").wait_ready()  # no cold start, no waiting
-    assert 3 == len(calls(mocked))
+    assert 3 == len(calls(mock_server))
 
 
 # --- embeddings -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("type_", [name for name in TYPES if name not in ("anthropic", "ollama")])
-async def test_embeddings(type_: str, make: Make, mocked: aioresponses) -> None:
+async def test_embeddings(type_: str, make: Make, mock_server: aioresponses) -> None:
     more: dict[str, Any] = {} if type_ == "llamacpp" else {"dimensions": 2}
     vectors = [{"index": 1, "embedding": [3.0, 4.0]}, {"index": 0, "embedding": [1.0, 2.0]}]
-    answered = {"data": vectors, "model": "e", "usage": {"prompt_tokens": 2}}
-    mocked.post(EMBEDDINGS, payload=answered)
+    payload = {"data": vectors, "model": "e", "usage": {"prompt_tokens": 2}}
+    mock_server.post(EMBEDDINGS, payload=payload)
     embeddings = await make(type_).embed(["a", "b"], model="e", **more)
     assert ((1.0, 2.0), (3.0, 4.0)) == embeddings.vectors
     assert ("e", "e", Usage(2, 0)) == (embeddings.requested_model, embeddings.served_model, embeddings.usage)
     encoding = "base64" if type_ in ("vllm", "llamacpp", "openai") else "float"
-    assert {"model": "e", "input": ["a", "b"], "encoding_format": encoding, **more} == body_of(mocked)
+    assert {"model": "e", "input": ["a", "b"], "encoding_format": encoding, **more} == body_of(mock_server)
 
 
-async def test_embeddings_of_ollama(make: Make, mocked: aioresponses) -> None:
-    answered = {"embeddings": [[1.0, 2.0], [3.0, 4.0]], "model": "e", "prompt_eval_count": 2}
-    mocked.post(URL_ + "/api/embed", payload=answered)
+async def test_embeddings_of_ollama(make: Make, mock_server: aioresponses) -> None:
+    payload = {"embeddings": [[1.0, 2.0], [3.0, 4.0]], "model": "e", "prompt_eval_count": 2}
+    mock_server.post(URL_ + "/api/embed", payload=payload)
     embeddings = await make("ollama").embed(["a", "b"], model="e", dimensions=2)
     assert ((1.0, 2.0), (3.0, 4.0)) == embeddings.vectors
     assert ("e", "e", Usage(2, 0)) == (embeddings.requested_model, embeddings.served_model, embeddings.usage)
-    assert {"model": "e", "input": ["a", "b"], "truncate": False, "dimensions": 2} == body_of(mocked)
+    assert {"model": "e", "input": ["a", "b"], "truncate": False, "dimensions": 2} == body_of(mock_server)
 
 
-async def test_dimensions_that_the_server_would_ignore(make: Make, mocked: aioresponses) -> None:
+async def test_dimensions_that_the_server_would_ignore(make: Make, mock_server: aioresponses) -> None:
     with pytest.raises(UnsupportedOptionError) as exc_info:
         await make("llamacpp").embed("a", dimensions=2)
     assert ("dimensions", "mine", URL_) == (exc_info.value.option, exc_info.value.backend, exc_info.value.endpoint)
-    assert [] == calls(mocked)
+    assert [] == calls(mock_server)
 
 
-async def test_one_text(make: Make, mocked: aioresponses) -> None:
-    mocked.post(EMBEDDINGS, payload={"data": [{"embedding": [1.0]}]})
+async def test_one_text(make: Make, mock_server: aioresponses) -> None:
+    mock_server.post(EMBEDDINGS, payload={"data": [{"embedding": [1.0]}]})
     assert ((1.0,),) == (await make("vllm").embed("a")).vectors
-    assert {"model": "m", "input": ["a"], "encoding_format": "base64"} == body_of(mocked)
+    assert {"model": "m", "input": ["a"], "encoding_format": "base64"} == body_of(mock_server)
 
 
-async def test_embeddings_of_another_model(make: Make, mocked: aioresponses) -> None:
-    mocked.post(EMBEDDINGS, payload={"data": [{"embedding": [1.0]}], "model": "other"})
+async def test_embeddings_of_another_model(make: Make, mock_server: aioresponses) -> None:
+    mock_server.post(EMBEDDINGS, payload={"data": [{"embedding": [1.0]}], "model": "other"})
     with pytest.raises(ModelMismatchError):
         await make("vllm").embed("a")
 
 
-async def test_no_embeddings(make: Make, mocked: aioresponses) -> None:
+async def test_no_embeddings(make: Make, mock_server: aioresponses) -> None:
     with pytest.raises(UnsupportedOperationError) as exc_info:
         await make("anthropic").embed("a")
     assert "embed" == exc_info.value.operation
     with pytest.raises(ValueError, match="at least one text"):
         await make("vllm").embed([])
-    assert [] == calls(mocked)
+    assert [] == calls(mock_server)
 
 
 # --- a server that is started on first use --------------------------------------------------------
@@ -1030,43 +1034,43 @@ class FakeLauncher:
     description = "tiny.gguf"
     running = True
 
-    def __init__(self, url: str, ended: BackendError | None = None) -> None:
+    def __init__(self, url: str, failure: BackendError | None = None) -> None:
         self._url = url
-        self._ended = ended
-        self.started = 0
-        self.closed = False
+        self._failure = failure
+        self.starts = 0
+        self.is_closed = False
 
     async def start(self) -> str:
-        self.started += 1
+        self.starts += 1
         return self._url
 
     def failure(self) -> BackendError | None:
-        return self._ended
+        return self._failure
 
     async def aclose(self) -> None:
-        self.closed = True
+        self.is_closed = True
 
 
-async def test_a_server_is_started_on_first_use(make: Make, mocked: aioresponses) -> None:
-    mocked.post(CHAT, body=sse("Hello"), repeat=True)
+async def test_a_server_is_started_on_first_use(make: Make, mock_server: aioresponses) -> None:
+    mock_server.post(CHAT, body=sse("Hello"), repeat=True)
     launcher = FakeLauncher(URL_)
     backend = make("llamacpp", endpoint=None, launcher=launcher)
-    assert ("tiny.gguf", 0) == (backend.endpoint, launcher.started)
+    assert ("tiny.gguf", 0) == (backend.endpoint, launcher.starts)
     assert "<HTTPBackend 'mine' (llamacpp) at tiny.gguf>" == repr(backend)
     await backend.complete("Hi")
     await backend.complete("Hi")
-    assert (URL_, 2) == (backend.endpoint, launcher.started)
+    assert (URL_, 2) == (backend.endpoint, launcher.starts)
     await backend.aclose()
-    assert launcher.closed
+    assert launcher.is_closed
 
 
 async def test_a_started_server_that_ended(make: Make, refusing_url: str) -> None:
-    ended = ServerDiedError("exit code 1", exit_code=1)
-    backend = make("llamacpp", endpoint=None, launcher=FakeLauncher(refusing_url, ended))
+    failure = ServerDiedError("exit code 1", exit_code=1)
+    backend = make("llamacpp", endpoint=None, launcher=FakeLauncher(refusing_url, failure))
     with pytest.raises(ServerDiedError) as exc_info:
         await backend.complete("Hi")
-    assert ended is exc_info.value
-    assert "mine" == ended.backend
+    assert failure is exc_info.value
+    assert "mine" == failure.backend
 
 
 async def test_a_process_is_known_to_be_dead_a_moment_after_its_connection_closed(
@@ -1102,10 +1106,10 @@ async def test_a_type_without_an_endpoint(make: Make) -> None:
     assert ("endpoint", "mine") == (exc_info.value.key, exc_info.value.backend)
 
 
-async def test_the_endpoint_may_have_a_path(make: Make, mocked: aioresponses) -> None:
-    mocked.get(URL_ + "/proxy/v1/models", body=models_body("m"))
+async def test_the_endpoint_may_have_a_path(make: Make, mock_server: aioresponses) -> None:
+    mock_server.get(URL_ + "/proxy/v1/models", body=models_body("m"))
     await make("vllm", endpoint=URL_ + "/proxy/v1/").models()
-    assert [("GET", URL(URL_ + "/proxy/v1/models"))] == list(mocked.requests)
+    assert [("GET", URL(URL_ + "/proxy/v1/models"))] == list(mock_server.requests)
 
 
 async def test_it_is_a_backend(make: Make) -> None:
@@ -1122,8 +1126,8 @@ async def test_it_is_a_backend(make: Make) -> None:
 async def test_many_tasks_at_once(make: Make, raw_server: RawServerFactory) -> None:
     server = await raw_server([[http_response(200, completion_body())]])
     backend = make("openai-compatible", endpoint=server.url)
-    completions = await asyncio.gather(*(backend.complete(str(place)) for place in range(20)))
+    completions = await asyncio.gather(*(backend.complete(str(index)) for index in range(20)))
     assert {"Hello"} == {completion.text for completion in completions}
-    assert {str(place) for place in range(20)} == {
+    assert {str(index) for index in range(20)} == {
         request.json["messages"][0]["content"] for request in server.requests
     }

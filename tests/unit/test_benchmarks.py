@@ -41,11 +41,11 @@ async def stub() -> AsyncIterator[str]:
 @pytest.mark.parametrize("wire", handwritten.WIRES)
 async def test_every_model_is_read_alike(stub: str, wire: str) -> None:
     async def reads(client: Any, name: str) -> None:
-        sent = MODELS[name].pieces()
-        assert "".join(sent) == await client.complete(name)
-        came: list[str] = []
-        await client.stream(name, came.append)
-        assert sent == came
+        pieces = MODELS[name].pieces()
+        assert "".join(pieces) == await client.complete(name)
+        received_pieces: list[str] = []
+        await client.stream(name, received_pieces.append)
+        assert pieces == received_pieces
 
     clients = [await module.open_client(wire, stub) for module in (handwritten, sdk)]
     await asyncio.gather(*[reads(client, name) for client in clients for name in ENDING])
@@ -54,9 +54,9 @@ async def test_every_model_is_read_alike(stub: str, wire: str) -> None:
 
 
 async def test_the_sdk_reads_a_server_of_vllm(stub: str) -> None:
-    opened = await sdk.open_client("vllm", stub)
-    assert "".join(MODELS["c1k"].pieces()) == await opened.complete("c1k")
-    await opened.close()
+    client = await sdk.open_client("vllm", stub)
+    assert "".join(MODELS["c1k"].pieces()) == await client.complete("c1k")
+    await client.close()
 
 
 @pytest.mark.parametrize(("wire", "kind"), [("openai", "openai-compatible"), ("anthropic", "anthropic")])
@@ -69,15 +69,15 @@ async def test_the_counts_of_tokens_are_read(stub: str, wire: str, kind: str) ->
 
 
 def test_segments_are_as_the_models_say() -> None:
-    made = answers()
+    bodies = answers()
     for path in (b"/v1/chat/completions", b"/v1/messages", b"/api/chat"):
-        assert 1000 == len(made[path, b"s1000-one", True].writes)
-        assert 5 == len(made[path, b"s50-burst", True].writes)
-        assert 1 < len(made[path, b"s1000-many", True].writes) < 20
-        own = b"".join(made[path, b"s1000-own", True].writes).partition(b"\r\n\r\n")[2]
+        assert 1000 == len(bodies[path, b"s1000-one", True].writes)
+        assert 5 == len(bodies[path, b"s50-burst", True].writes)
+        assert 1 < len(bodies[path, b"s1000-many", True].writes) < 20
+        own = b"".join(bodies[path, b"s1000-own", True].writes).partition(b"\r\n\r\n")[2]
         assert 1001 == len(re.findall(rb"^[0-9a-f]+\r$", own, re.MULTILINE))  # with the one that ends them
-        together = b"".join(made[path, b"s1000-many", True].writes).partition(b"\r\n\r\n")[2]
-        assert len(made[path, b"s1000-many", True].writes) + 1 == len(
+        together = b"".join(bodies[path, b"s1000-many", True].writes).partition(b"\r\n\r\n")[2]
+        assert len(bodies[path, b"s1000-many", True].writes) + 1 == len(
             re.findall(rb"^[0-9a-f]+\r$", together, re.MULTILINE)
         )
     assert 1000 == len("".join(MODELS["c1k"].pieces()))
@@ -109,8 +109,8 @@ def samples(client: str, cpu: list[float], case: str = "c1k", **more: Any) -> li
 
 
 def row_of(rows: list[report.Row], client: str) -> report.Row:
-    (found,) = [row for row in rows if row.client == client]
-    return found
+    (match,) = [row for row in rows if row.client == client]
+    return match
 
 
 def test_a_ratio_is_of_one_round_and_then_the_median() -> None:
@@ -121,18 +121,18 @@ def test_a_ratio_is_of_one_round_and_then_the_median() -> None:
             *samples("openai_client", [9.0, 20.0, 80.0]),
         ]
     )
-    ours = row_of(rows, SDK)
-    assert pytest.approx(0.24) == ours.value
-    assert pytest.approx(1.2) == ours.ratio
-    assert pytest.approx((1.15, 1.2)) == ours.ratio_quartiles
-    assert ("≤ 1.3 ×", True) == (ours.bound, ours.met)
-    assert 0.25 == ours.stub
-    theirs = row_of(rows, "openai_client")
-    assert pytest.approx(9.0) == theirs.ratio
-    assert pytest.approx(7.5) == theirs.factor
-    assert ("≥ 8 ×", False) == (theirs.bound, theirs.met)
+    own = row_of(rows, SDK)
+    assert pytest.approx(0.24) == own.value
+    assert pytest.approx(1.2) == own.ratio
+    assert pytest.approx((1.15, 1.2)) == own.ratio_quartiles
+    assert ("≤ 1.3 ×", True) == (own.bound, own.met)
+    assert 0.25 == own.stub
+    peer = row_of(rows, "openai_client")
+    assert pytest.approx(9.0) == peer.ratio
+    assert pytest.approx(7.5) == peer.factor
+    assert ("≥ 8 ×", False) == (peer.bound, peer.met)
     assert row_of(rows, HAND_WRITTEN).ratio is None
-    assert [theirs] == report.unmet(rows)
+    assert [peer] == report.unmet(rows)
 
 
 def test_bounds_that_are_no_ratio() -> None:
@@ -145,7 +145,7 @@ def test_bounds_that_are_no_ratio() -> None:
             {"case": "give-up", "client": "openai_client", "round": 0, "kind": "loading", "seconds": 1.2},
         ]
     )
-    shown = {row.measure.title: (report.shown(row.value, row.measure.unit), row.bound, row.met) for row in rows}
+    cells = {row.measure.title: (report.shown(row.value, row.measure.unit), row.bound, row.met) for row in rows}
     assert {
         "distributions": ("21", "≤ 20", False),
         "installed": ("20.0 MB", "", None),
@@ -153,24 +153,24 @@ def test_bounds_that_are_no_ratio() -> None:
         "cold start, refused: the same, 9 of 10": ("350 ms", "≤ 300 ms", False),
         "cold start, refused: CPU per second of waiting": ("8.00 ms", "≤ 10.0 ms", True),
         "cold start, 503: gives up after (wall)": ("1.20 s", "≤ 1.50 s", True),
-    } == shown
+    } == cells
 
 
 def test_a_fresh_process_has_bounds_of_its_own() -> None:
     ready = {"case": "ready", "round": 1, "import": 0.1, "ready_cpu": 0.1, "ready_bytes": 50e6, "answer": 0.2}
     rows = report.rows([{**ready, "client": SDK, "ready": 0.1}, {**ready, "client": "openai_client", "ready": 0.4}])
-    met = {(row.measure.title, row.client): row.met for row in rows if row.bound}
+    results = {(row.measure.title, row.client): row.met for row in rows if row.bound}
     assert {
         ("start to ready-to-use (wall)", SDK): True,
         ("start to ready-to-use (wall)", "openai_client"): True,
         ("most memory until ready (resident)", SDK): False,
-    } == met
+    } == results
 
 
 def test_all_that_is_bounded_is_measured() -> None:
     assert {measure.case for measure in report.measures()} == set(NAMES)
-    named = {name for case in CASES.values() for name in (*case.less, *case.only)}
-    assert named <= set(CLIENTS)
+    clients = {name for case in CASES.values() for name in (*case.less, *case.only)}
+    assert clients <= set(CLIENTS)
 
 
 def test_who_takes_part_in_a_case() -> None:
@@ -196,13 +196,13 @@ def test_a_small_run() -> None:
 
 
 def test_a_client_that_fails_is_a_row_and_the_run_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[str] = []
+    lines: list[str] = []
     monkeypatch.setattr(Case, "text", lambda _case, _count: "another text")
-    results = Run({HAND_WRITTEN: HERE}, rounds=1, divide=100, say=told.append)(["c1k", "ready"])
+    results = Run({HAND_WRITTEN: HERE}, rounds=1, divide=100, say=lines.append)(["c1k", "ready"])
     (failed,) = [sample for sample in results.samples if "error" in sample]
     assert failed["error"].startswith("12 characters were sent, and 1000 read")
     assert [1] == [sample["round"] for sample in results.samples if sample["case"] == "ready"]
-    assert any(line.startswith("handwritten fails c1k") for line in told)
+    assert any(line.startswith("handwritten fails c1k") for line in lines)
 
 
 # --- the guard ----------------------------------------------------------------------------------------
@@ -211,8 +211,8 @@ def test_a_client_that_fails_is_a_row_and_the_run_goes_on(monkeypatch: pytest.Mo
 def test_the_guard_names_what_is_too_much() -> None:
     case = guard.CASES[0]
     assert [] == guard.Found(case, case.instructions, case.cpu).too_much()
-    (told,) = guard.Found(case, case.instructions + 0.5, 0.1).too_much()
-    assert told.startswith("completion of 1 KB: 1.90 times the instructions of the hand-written client; at most 1.4")
+    (lines,) = guard.Found(case, case.instructions + 0.5, 0.1).too_much()
+    assert lines.startswith("completion of 1 KB: 1.90 times the instructions of the hand-written client; at most 1.4")
     assert 2 == len(guard.Found(case, 100.0, 100.0).too_much())
 
 
@@ -223,9 +223,9 @@ def test_instructions_are_the_same_in_every_run() -> None:
 
     with asyncio.Runner() as runner:
         loop = runner.get_loop()
-        _, once, again, more = (guard.instructions(functools.partial(count, to), loop) for to in (100, 100, 100, 200))
-    assert once == again
-    assert 1.8 < more / once < 2.0
+        _, first, second, more = (guard.instructions(functools.partial(count, to), loop) for to in (100, 100, 100, 200))
+    assert first == second
+    assert 1.8 < more / first < 2.0
 
 
 def test_the_two_ways_of_each_part_do_the_same_work(monkeypatch: pytest.MonkeyPatch) -> None:

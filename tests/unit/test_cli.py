@@ -85,23 +85,23 @@ class Stream(io.TextIOWrapper):
         return self.bytes.getvalue().decode()
 
 
-def ctx(*arguments: str, stdin: bytes = b"", tty: str = "", one: bool = False) -> Result:
-    """Run the program in this process. ``tty`` names the standard streams that are terminals; ``one``: all that it
-    writes goes to the same place, which is ``out``."""
+def ctx(*arguments: str, stdin: bytes = b"", tty: str = "", merge: bool = False) -> Result:
+    """Run the program in this process. ``tty`` names the standard streams that are terminals; ``merge`` writes standard
+    error to standard output too."""
     streams = {
         "stdin": Stream(stdin, tty="stdin" in tty),
         "stdout": Stream(tty="stdout" in tty),
         "stderr": Stream(tty="stderr" in tty),
     }
-    if one:
+    if merge:
         streams["stderr"] = streams["stdout"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["ctxbackends", *arguments])
         for name, stream in streams.items():
             patch.setattr(sys, name, stream)
-        with pytest.raises(SystemExit) as left:
+        with pytest.raises(SystemExit) as exit_info:
             cli.ctxbackends()
-    return Result(left.value.code, streams["stdout"].text, "" if one else streams["stderr"].text)
+    return Result(exit_info.value.code, streams["stdout"].text, "" if merge else streams["stderr"].text)
 
 
 def environment() -> dict[str, str]:
@@ -147,20 +147,20 @@ def last_chunk(reason: str = "stop") -> dict[str, Any]:
 
 @attrs.define
 class Script:
-    """What the server answers, and what it was sent. ``models``: one answer after the other, and the last one stays."""
+    """The responses of the server, and the requests that it received. The last response of ``models`` repeats."""
 
     models: list[tuple[int, bytes]]
     chunks: list[dict[str, Any]]
-    chat: tuple[int, bytes] | None = None  # in the place of the chunks
-    loading: int = 0  # so many chat requests are answered with 503 first
-    whole: bool = True  # the stream is not cut off
-    silent: bool = False  # no answer comes
-    released: threading.Event = attrs.field(factory=threading.Event)
+    chat: tuple[int, bytes] | None = None  # instead of the chunks
+    loading: int = 0  # chat requests that are answered with 503 first
+    is_complete: bool = True  # the stream has its end
+    silent: bool = False  # chat requests are not answered
+    release: threading.Event = attrs.field(factory=threading.Event)
     requests: list[tuple[str, dict[str, Any], Mapping[str, str]]] = attrs.field(factory=list)
     endpoint: str = ""
 
     @property
-    def sent(self) -> dict[str, Any]:
+    def chat_body(self) -> dict[str, Any]:
         """The body of the one chat request."""
         (body,) = (body for path, body, _ in self.requests if path == "/v1/chat/completions")
         return body
@@ -188,7 +188,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         script.requests.append((self.path, body, dict(self.headers)))
         if script.silent:
-            script.released.wait(WITHIN)
+            script.release.wait(WITHIN)
         elif script.loading > 0:
             script.loading -= 1
             self.answer(503, LOADING)
@@ -196,7 +196,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.answer(*script.chat)
         else:
             data = b"".join(b"data: %s\n\n" % json.dumps(chunk).encode() for chunk in script.chunks)
-            self.answer(200, data, more=0 if script.whole else 100, kind="text/event-stream")
+            self.answer(200, data, more=0 if script.is_complete else 100, kind="text/event-stream")
 
     def answer(self, status: int, body: bytes, *, more: int = 0, kind: str = "application/json") -> None:
         self.send_response(status)
@@ -242,7 +242,7 @@ def script() -> Iterator[Script]:
         thread = threading.Thread(target=http_server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield script
-        script.released.set()
+        script.release.set()
         http_server.shutdown()
         thread.join()
 
@@ -253,7 +253,7 @@ def ctxrc(*backends: Mapping[str, str], **top: str) -> None:
     lines.append("backends:")
     for backend in backends:
         fields = [f"{name}: {value}" for name, value in backend.items()]
-        lines += [("  - " if place == 0 else "    ") + field for place, field in enumerate(fields)]
+        lines += [("  - " if index == 0 else "    ") + field for index, field in enumerate(fields)]
     Path(".ctxrc").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -366,10 +366,10 @@ def test_a_server_without_models(script: Script) -> None:
 def test_chat(script: Script) -> None:
     ctxrc(backend(script.endpoint))
     assert Result(0, "Héllo\n", "") == ctx("chat", "Say it")
-    assert [{"role": "user", "content": "Say it"}] == script.sent["messages"]
-    assert "tiny" == script.sent["model"]
-    assert script.sent["stream"] is True
-    assert {"max_tokens", "temperature"}.isdisjoint(script.sent)
+    assert [{"role": "user", "content": "Say it"}] == script.chat_body["messages"]
+    assert "tiny" == script.chat_body["model"]
+    assert script.chat_body["stream"] is True
+    assert {"max_tokens", "temperature"}.isdisjoint(script.chat_body)
 
 
 def test_chat_options(script: Script) -> None:
@@ -379,8 +379,12 @@ def test_chat_options(script: Script) -> None:
     assert [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "Hi"},
-    ] == script.sent["messages"]
-    assert ("tiny", 7, 0.5) == (script.sent["model"], script.sent["max_tokens"], script.sent["temperature"])
+    ] == script.chat_body["messages"]
+    assert ("tiny", 7, 0.5) == (
+        script.chat_body["model"],
+        script.chat_body["max_tokens"],
+        script.chat_body["temperature"],
+    )
 
 
 def test_chat_json(script: Script) -> None:
@@ -416,13 +420,13 @@ def test_chat_json(script: Script) -> None:
 def test_the_prompt_from_standard_input(script: Script, arguments: tuple[str, ...]) -> None:
     ctxrc(backend(script.endpoint))
     assert Result(0, "Héllo\n", "") == ctx("chat", *arguments, stdin="Grüße\n".encode())
-    assert [{"role": "user", "content": "Grüße\n"}] == script.sent["messages"]
+    assert [{"role": "user", "content": "Grüße\n"}] == script.chat_body["messages"]
 
 
 def test_a_dash_reads_from_a_terminal_too(script: Script) -> None:
     ctxrc(backend(script.endpoint))
     assert 0 == ctx("chat", "-", stdin=b"typed\n", tty="stdin").code
-    assert [{"role": "user", "content": "typed\n"}] == script.sent["messages"]
+    assert [{"role": "user", "content": "typed\n"}] == script.chat_body["messages"]
 
 
 def usage_error(problem: str) -> Result:
@@ -499,7 +503,7 @@ def test_chat_waits_for_a_cold_start(script: Script) -> None:
 def test_the_live_line_is_gone_before_the_answer_begins(script: Script) -> None:
     ctxrc(backend(script.endpoint, type="llamacpp"))
     script.loading = 3
-    result = ctx("chat", "Hi", tty="stdout stderr", one=True)
+    result = ctx("chat", "Hi", tty="stdout stderr", merge=True)
     _, _, after = result.out.rpartition("waiting for ")
     before, _, answer = after.rpartition("Hé")
     assert (0, "llo\n") == (result.code, answer)
@@ -515,7 +519,7 @@ def test_chat_with_a_server_that_does_not_come() -> None:
 
 def test_an_answer_that_breaks_off(script: Script) -> None:
     ctxrc(backend(script.endpoint))
-    script.chunks, script.whole = [text_chunk("Hello")], False
+    script.chunks, script.is_complete = [text_chunk("Hello")], False
     expected = (
         'ctxbackends: backend "local": the connection broke before the response was complete\n'
         "  5 characters were received; the answer is incomplete\n"
@@ -562,9 +566,13 @@ def test_interrupted_while_the_prompt_is_read(script: Script) -> None:
         assert program.stdin is not None
         program.stdin.write(b"Hel")
         program.stdin.flush()
-        left = bytearray(4)  # what of it the program has not read yet
+        unread = bytearray(4)  # the number of bytes that the program has not read yet
         stdin = program.stdin.fileno()
-        poll(lambda: (fcntl.ioctl(stdin, termios.FIONREAD, left) == 0 and not any(left)) or program.poll() is not None)
+        poll(
+            lambda: (
+                (fcntl.ioctl(stdin, termios.FIONREAD, unread) == 0 and not any(unread)) or program.poll() is not None
+            )
+        )
         program.send_signal(signal.SIGINT)
         assert 130 == program.wait(WITHIN)
         assert program.stderr is not None
@@ -792,8 +800,8 @@ def test_a_key_never_shows(script: Script, monkeypatch: pytest.MonkeyPatch) -> N
             debug(*arguments, "--debug")
         assert KEY not in "".join(traceback.format_exception(exc_info.value))
     # The key itself where its variable's name belongs.
-    for misused in (("ping", "--endpoint", script.endpoint), ("setup", "--backend", "vllm")):
-        result = ctx(*misused, "--api-key-env", KEY)
+    for wrong_arguments in (("ping", "--endpoint", script.endpoint), ("setup", "--backend", "vllm")):
+        result = ctx(*wrong_arguments, "--api-key-env", KEY)
         assert 1 == result.code
         assert KEY not in result.out + result.err
         assert "must be the name of an environment variable" in result.err
@@ -815,10 +823,10 @@ def test_debug_shows_the_traceback(arguments: tuple[str, ...]) -> None:
 
 
 def test_a_fault_of_the_program_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object, **__: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("ctxbackends._registry.Registry.from_ctxrc", broken)
+    monkeypatch.setattr("ctxbackends._registry.Registry.from_ctxrc", fail)
     with pytest.raises(ZeroDivisionError):
         debug("ping")
 
@@ -833,7 +841,7 @@ def overflow(tokens: int | None, context: int | None) -> errors.ContextOverflowE
     return error
 
 
-def keyed(source: str | None) -> errors.AuthenticationError:
+def authentication_error(source: str | None) -> errors.AuthenticationError:
     error = errors.PermissionDeniedError(403, body=b"body")
     error.key_source = source
     return error
@@ -843,9 +851,9 @@ def keyed(source: str | None) -> errors.AuthenticationError:
     ("error", "text"),
     [
         (errors.BackendError("it broke"), "it broke"),
-        (keyed("SOME_KEY"), "HTTP 403: body\n  the key came from SOME_KEY"),
+        (authentication_error("SOME_KEY"), "HTTP 403: body\n  the key came from SOME_KEY"),
         (
-            keyed(None),
+            authentication_error(None),
             "HTTP 403: body\n  no API key was sent; set api_key_env in .ctxrc to the name of its environment variable",
         ),
         (
@@ -962,16 +970,16 @@ def test_every_command_has_a_help_test() -> None:
 
 def test_the_list_of_commands() -> None:
     """The summaries are written beside the names, so that the list imports no command."""
-    shown = ctx("--help").out
+    help_text = ctx("--help").out
     with click.Context(ctxbackends_group, info_name="ctxbackends") as context:
         for name in ctxbackends_group.list_commands(context):
-            found = ctxbackends_group.get_command(context, name)
-            assert found is not None
-            assert name == found.name
-            assert found.help
-    assert "  proposals  Review and export proposals.\n" in shown
-    assert "  serve      Serve a GGUF model with llama.cpp on this machine.\n" in shown
-    assert "  setup      Add or update a backend in .ctxrc.\n" in shown
+            subcommand = ctxbackends_group.get_command(context, name)
+            assert subcommand is not None
+            assert name == subcommand.name
+            assert subcommand.help
+    assert "  proposals  Review and export proposals.\n" in help_text
+    assert "  serve      Serve a GGUF model with llama.cpp on this machine.\n" in help_text
+    assert "  setup      Add or update a backend in .ctxrc.\n" in help_text
 
 
 @pytest.mark.parametrize("arguments", [(), ("proposals",)])
@@ -1043,14 +1051,14 @@ def test_completion_reads_no_prompt() -> None:
 
 def test_setup(tmp_path: Path) -> None:
     path = tmp_path / ".ctxrc"
-    said = f'backend "llamacpp" {{}} {path}\ntry: ctxbackends ping --backend llamacpp\n'
-    assert Result(0, "", said.format("added to")) == ctx("setup", "--backend", "llamacpp")
+    message = f'backend "llamacpp" {{}} {path}\ntry: ctxbackends ping --backend llamacpp\n'
+    assert Result(0, "", message.format("added to")) == ctx("setup", "--backend", "llamacpp")
     assert (
         "backends:\n  - name: llamacpp\n    type: llamacpp\n    endpoint: http://localhost:8080\n" == path.read_text()
     )
-    assert Result(0, "", said.format("is unchanged in")) == ctx("setup", "--backend", "llamacpp")
+    assert Result(0, "", message.format("is unchanged in")) == ctx("setup", "--backend", "llamacpp")
     path.write_text(path.read_text().replace("8080", "8080 # mine"))
-    assert Result(0, "", said.format("updated in")) == ctx(
+    assert Result(0, "", message.format("updated in")) == ctx(
         "setup", "--backend", "llamacpp", "--endpoint", "http://gpu:8000/v1"
     )
     assert (
@@ -1081,8 +1089,8 @@ def test_setup_of_everything(tmp_path: Path) -> None:
         "    api_key_env: WORK_KEY\n    default_model: gpt\n"
     )
     assert expected == path.read_text()
-    again = ctx("setup", "--backend", "openai", "--name", "work", "--json")
-    assert {"path": str(path), "name": "work", "created": False, "changed": False} == json.loads(again.out)
+    second = ctx("setup", "--backend", "openai", "--name", "work", "--json")
+    assert {"path": str(path), "name": "work", "created": False, "changed": False} == json.loads(second.out)
 
 
 def test_setup_of_a_model_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1157,16 +1165,16 @@ def test_setup_of_a_type_without_an_endpoint(tmp_path: Path) -> None:
     ],
     ids=" ".join,
 )
-@pytest.mark.parametrize(("written", "meant"), [("airgpa", "airgap"), ("privcy", "privacy")])
+@pytest.mark.parametrize(("misspelling", "suggestion"), [("airgpa", "airgap"), ("privcy", "privacy")])
 def test_a_misspelt_key_ends_every_command_that_reads_the_file(
-    written: str, meant: str, arguments: tuple[str, ...], tmp_path: Path
+    misspelling: str, suggestion: str, arguments: tuple[str, ...], tmp_path: Path
 ) -> None:
-    text = f"backends: []\n{written}: true\n"
+    text = f"backends: []\n{misspelling}: true\n"
     Path(".ctxrc").write_text(text, encoding="utf-8")
     Path("notes.md").write_text("We use YAML.\n", encoding="utf-8")
     Path(".context").mkdir()
     result = ctx(*arguments, stdin=b"We use YAML.")
-    problem = f"{tmp_path}/.ctxrc:2: {written}: unknown key; did you mean {meant}?"
+    problem = f"{tmp_path}/.ctxrc:2: {misspelling}: unknown key; did you mean {suggestion}?"
     assert Result(1, "", f"ctxbackends: {problem}\n") == result
     assert text == Path(".ctxrc").read_text(encoding="utf-8")
 
@@ -1212,16 +1220,16 @@ http.server.ThreadingHTTPServer((options["host"], options["port"]), Handler).ser
 
 
 @attrs.frozen
-class Fake:
+class FakeServer:
     """A stand-in for llama-server on the PATH."""
 
     record: Path
 
     @property
-    def seen(self) -> dict[str, Any]:
+    def options(self) -> dict[str, Any]:
         """Its arguments, and its key."""
-        seen: dict[str, Any] = json.loads(self.record.read_text())
-        return seen
+        options: dict[str, Any] = json.loads(self.record.read_text())
+        return options
 
 
 def hide_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1230,7 +1238,7 @@ def hide_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeServer:
     hide_wheel(monkeypatch)
     programs = tmp_path / "programs"
     programs.mkdir()
@@ -1241,7 +1249,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
     monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("FAKE_MODE", "serves")
     monkeypatch.setenv("FAKE_RECORD", str(tmp_path / "record.json"))
-    return Fake(tmp_path / "record.json")
+    return FakeServer(tmp_path / "record.json")
 
 
 @pytest.fixture
@@ -1252,13 +1260,13 @@ def model(tmp_path: Path) -> Path:
 
 
 def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 @pytest.mark.posix  # the line for a shell
-def test_serve_until_the_server_dies(fake: Fake, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_serve_until_the_server_dies(fake: FakeServer, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_MODE", "dies-later")
     port = free_port()
     result = ctx("serve", str(model), "--port", str(port))
@@ -1267,7 +1275,7 @@ def test_serve_until_the_server_dies(fake: Fake, model: Path, monkeypatch: pytes
     assert [
         f"some-model is ready at http://127.0.0.1:{port} (press Ctrl-C to stop)",
         "clients need this API key; in another terminal, run:",
-        f"export CTX_SERVE_KEY={fake.seen['key']}",
+        f"export CTX_SERVE_KEY={fake.options['key']}",
         f"try: ctxbackends chat --backend llamacpp --endpoint http://127.0.0.1:{port} --api-key-env CTX_SERVE_KEY "
         "--model some-model 'Hello'",
         f"ctxbackends: the llama.cpp server was killed by signal 9 while serving {model}:",
@@ -1275,40 +1283,42 @@ def test_serve_until_the_server_dies(fake: Fake, model: Path, monkeypatch: pytes
         "  it was killed from outside; is there enough memory for the model?",
     ] == plain
     nothing = dict.fromkeys(("ctx_size", "parallel", "threads")) | {"embeddings": False, "kv_unified": False}
-    seen = fake.seen
-    assert len(seen.pop("key")) >= 32
-    assert {**nothing, "model": str(model), "host": "127.0.0.1", "alias": "some-model", "port": port} == seen
+    options = fake.options
+    assert len(options.pop("key")) >= 32
+    assert {**nothing, "model": str(model), "host": "127.0.0.1", "alias": "some-model", "port": port} == options
 
 
-def test_serve_makes_a_new_key_each_time(fake: Fake, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_serve_makes_a_new_key_each_time(fake: FakeServer, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_MODE", "dies-later")
     keys = []
     for _ in range(2):
         ready = json.loads(ctx("serve", str(model), "--port", str(free_port()), "--json").out)
-        assert fake.seen["key"] == ready["api_key"]
+        assert fake.options["key"] == ready["api_key"]
         keys.append(ready["api_key"])
     assert keys[0] != keys[1]
 
 
-def test_serve_with_a_key_of_the_users_own(fake: Fake, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_serve_with_a_key_of_the_users_own(fake: FakeServer, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_MODE", "dies-later")
     monkeypatch.setenv("SOME_KEY", KEY)
     result = ctx("serve", str(model), "--port", str(free_port()), "--api-key-env", "SOME_KEY")
-    assert KEY == fake.seen["key"]
+    assert KEY == fake.options["key"]
     assert " --api-key-env SOME_KEY --model some-model 'Hello'\n" in result.err
     assert "CTX_SERVE_KEY" not in result.err
     assert KEY not in result.out + result.err
 
 
-def test_serve_without_a_key(fake: Fake, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_serve_without_a_key(fake: FakeServer, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_MODE", "dies-later")
     port = free_port()
-    shown = ctx("serve", str(model), "--port", str(port), "--no-key", "--alias", "it's mine")
-    assert fake.seen["key"] is None
-    assert "API key" not in shown.err
-    assert "CTX_SERVE_KEY" not in shown.err
-    place = f"--endpoint http://127.0.0.1:{port}"
-    assert f"try: ctxbackends chat --backend llamacpp {place} --model 'it'\"'\"'s mine' 'Hello'\n" in shown.err
+    result = ctx("serve", str(model), "--port", str(port), "--no-key", "--alias", "it's mine")
+    assert fake.options["key"] is None
+    assert "API key" not in result.err
+    assert "CTX_SERVE_KEY" not in result.err
+    endpoint_option = f"--endpoint http://127.0.0.1:{port}"
+    assert (
+        f"try: ctxbackends chat --backend llamacpp {endpoint_option} --model 'it'\"'\"'s mine' 'Hello'\n" in result.err
+    )
     ready = json.loads(ctx("serve", str(model), "--port", str(free_port()), "--no-key", "--json").out)
     assert {"endpoint", "model", "pid"} == ready.keys()
 
@@ -1323,7 +1333,7 @@ def test_the_line_that_sets_the_key(platform: str, expected: str, monkeypatch: p
     assert expected == set_variable_line("A_NAME", "k-1")
 
 
-def test_serve_options(fake: Fake, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_serve_options(fake: FakeServer, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_MODE", "dies-later")
     monkeypatch.setenv("SOME_KEY", KEY)
     port = free_port()
@@ -1345,11 +1355,11 @@ def test_serve_options(fake: Fake, model: Path, monkeypatch: pytest.MonkeyPatch)
         "embeddings": True,
         "kv_unified": True,
         "key": KEY,
-    } == fake.seen
+    } == fake.options
     assert KEY not in result.out + result.err
 
 
-def test_serve_a_model_that_does_not_load(fake: Fake, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_serve_a_model_that_does_not_load(fake: FakeServer, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_MODE", "dies")
     result = ctx("serve", str(model), "--port", str(free_port()))
     assert (1, "") == (result.code, result.out)
@@ -1360,7 +1370,7 @@ def test_serve_a_model_that_does_not_load(fake: Fake, model: Path, monkeypatch: 
 
 
 def test_serve_shows_the_log_on_standard_error(
-    fake: Fake, model: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    fake: FakeServer, model: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("FAKE_MODE", "dies")
     result = ctx("serve", str(model), "--port", str(free_port()), "--show-log")
@@ -1392,9 +1402,9 @@ def test_serve_an_invalid_model_file(tmp_path: Path) -> None:
         assert Result(1, "", f"ctxbackends: model_path: {problem}\n") == ctx("serve", str(path))
 
 
-def test_serve_on_a_port_in_use(fake: Fake, model: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+def test_serve_on_a_port_in_use(fake: FakeServer, model: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
         expected = f"ctxbackends: port {port} on 127.0.0.1 is in use; choose another with --port\n"
         assert Result(1, "", expected) == ctx("serve", str(model), "--port", str(port))
 
@@ -1406,30 +1416,30 @@ def test_serve_where_no_server_is_installed(model: Path, monkeypatch: pytest.Mon
     assert Result(1, "", f'ctxbackends: backend "serve": {problem}\n') == ctx("serve", str(model))
 
 
-def test_ping_of_a_model_that_is_served_here(fake: Fake, model: Path) -> None:
+def test_ping_of_a_model_that_is_served_here(fake: FakeServer, model: Path) -> None:
     """A backend with model_path: started for the command, with a key of its own, and gone with it."""
     ctxrc({"name": "llamacpp", "model_path": model.name})
     result = ctx("ping", "--json")
     assert 0 == result.code, result.err
     answer = json.loads(result.out)
-    assert (f"http://127.0.0.1:{fake.seen['port']}", "some-model") == (answer["endpoint"], answer["model"])
-    assert len(fake.seen["key"]) >= 24
-    assert fake.seen["key"] not in result.out + result.err
+    assert (f"http://127.0.0.1:{fake.options['port']}", "some-model") == (answer["endpoint"], answer["model"])
+    assert len(fake.options["key"]) >= 24
+    assert fake.options["key"] not in result.out + result.err
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", fake.seen["port"]))
+        socket.create_connection(("127.0.0.1", fake.options["port"]))
 
 
-def test_a_served_model_with_a_configured_key(fake: Fake, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_served_model_with_a_configured_key(fake: FakeServer, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_KEY", KEY)
     ctxrc({"name": "llamacpp", "model_path": model.name, "api_key_env": "SOME_KEY", "default_model": "mine"})
     assert "mine" == json.loads(ctx("ping", "--json").out)["model"]
-    assert (KEY, "mine") == (fake.seen["key"], fake.seen["alias"])
+    assert (KEY, "mine") == (fake.options["key"], fake.options["alias"])
 
 
 # --- the process behind it --------------------------------------------------------------------------
 
 
-def gone(pid: int) -> bool:
+def has_ended(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -1437,7 +1447,7 @@ def gone(pid: int) -> bool:
     return False
 
 
-async def test_a_server_starts_once_and_ends(fake: Fake, model: Path) -> None:
+async def test_a_server_starts_once_and_ends(fake: FakeServer, model: Path) -> None:
     local_server = LocalServer(model, api_key=KEY)
     assert local_server.pid is None
     url = await local_server.start()
@@ -1451,7 +1461,7 @@ async def test_a_server_starts_once_and_ends(fake: Fake, model: Path) -> None:
     assert str(model) in arguments
     assert KEY not in arguments, "every user of the machine can read these"
     await local_server.aclose()
-    assert gone(pid)
+    assert has_ended(pid)
     assert (None, None, ()) == (local_server.pid, local_server.failure(), local_server.log_tail())
     assert str(model) == local_server.description
     with pytest.raises(errors.ClosedError):
@@ -1466,12 +1476,12 @@ async def test_a_server_that_was_never_started_is_closed(model: Path) -> None:
 
 
 async def test_a_server_that_died_is_told_for_a_while_and_then_started_again(
-    fake: Fake, model: Path, monkeypatch: pytest.MonkeyPatch
+    fake: FakeServer, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAKE_MODE", "dies")
     local_server = LocalServer(model)
     await local_server.start()
-    died = local_server.pid
+    first_pid = local_server.pid
     poll(lambda: not local_server.running)
     with pytest.raises(errors.ServerDiedError) as exc_info:
         await local_server.start()
@@ -1481,11 +1491,13 @@ async def test_a_server_that_died_is_told_for_a_while_and_then_started_again(
         await local_server.start()
     monkeypatch.setattr(server, "RELAUNCH_AFTER_SECONDS", 0.0)
     await local_server.start()
-    assert local_server.pid not in (None, died)
+    assert local_server.pid not in (None, first_pid)
     await local_server.aclose()
 
 
-async def test_a_server_that_does_not_end_is_killed(fake: Fake, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_server_that_does_not_end_is_killed(
+    fake: FakeServer, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("FAKE_MODE", "stubborn")
     monkeypatch.setattr(server, "GRACE_SECONDS", 0.2)
     local_server = LocalServer(model)
@@ -1493,10 +1505,10 @@ async def test_a_server_that_does_not_end_is_killed(fake: Fake, model: Path, mon
     pid = local_server.pid
     assert pid is not None
     await local_server.aclose()
-    assert gone(pid)
+    assert has_ended(pid)
 
 
-async def test_a_cancelled_end_kills_at_once(fake: Fake, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_cancelled_end_kills_at_once(fake: FakeServer, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_MODE", "stubborn")
     monkeypatch.setattr(server, "GRACE_SECONDS", WITHIN)
     local_server = LocalServer(model)
@@ -1508,7 +1520,7 @@ async def test_a_cancelled_end_kills_at_once(fake: Fake, model: Path, monkeypatc
     ending.cancel()
     with pytest.raises(asyncio.CancelledError):
         await ending
-    assert gone(pid)
+    assert has_ended(pid)
 
 
 async def serving(local_server: LocalServer) -> None:
@@ -1527,19 +1539,19 @@ async def serving(local_server: LocalServer) -> None:
                 return
 
 
-async def test_nobody_closes_it(fake: Fake, model: Path) -> None:
+async def test_nobody_closes_it(fake: FakeServer, model: Path) -> None:
     """It ends with the object."""
     local_server = LocalServer(model)
     await local_server.start()
     pid = local_server.pid
     assert pid is not None
     del local_server
-    assert gone(pid)
+    assert has_ended(pid)
 
 
 @pytest.mark.posix  # on Windows, the plugin replaces Popen
 async def test_a_process_that_cannot_be_started(
-    fake: Fake, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fake: FakeServer, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise OSError(11, "Resource temporarily unavailable")
@@ -1559,7 +1571,7 @@ async def test_a_process_that_cannot_be_started(
     assert [] == os.listdir(logs)
 
 
-async def test_a_port_of_another_machine(fake: Fake, model: Path) -> None:
+async def test_a_port_of_another_machine(fake: FakeServer, model: Path) -> None:
     with pytest.raises(errors.ConfigError) as exc_info:
         await LocalServer(model, host="192.0.2.1", port=8080).start()
     problem = "port 8080 on 192.0.2.1 cannot be used: Cannot assign requested address; choose another with --port"
@@ -1567,12 +1579,22 @@ async def test_a_port_of_another_machine(fake: Fake, model: Path) -> None:
 
 
 @pytest.mark.linux
-def test_a_reserved_port_is_nobody_elses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _: object())
-    reservation, port = server._reserve_port("127.0.0.1", None)
-    assert reservation is not None
-    with reservation, socket.socket() as other, pytest.raises(OSError, match="in use"):
-        other.bind(("127.0.0.1", port))
+async def test_nobody_else_takes_the_port_of_a_server_that_starts(
+    fake: FakeServer, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: object())  # the wheel serves
+    problems: list[str] = []
+
+    def take_port(command: list[str], **_: object) -> None:
+        with socket.socket() as other, pytest.raises(OSError, match="in use") as exc_info:
+            other.bind(("127.0.0.1", json.loads(command[-1])["port"]))
+        problems.append(str(exc_info.value))
+        raise OSError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(subprocess, "Popen", take_port)
+    with pytest.raises(OSError, match="Resource temporarily unavailable"):
+        await LocalServer(model).start()
+    assert 1 == len(problems)
 
 
 # --- the worker -------------------------------------------------------------------------------------
@@ -1594,7 +1616,7 @@ def wheel(monkeypatch: pytest.MonkeyPatch, **names: Any) -> ModuleType:
     return module
 
 
-def worker_options(**changed: Any) -> dict[str, Any]:
+def worker_options(**overrides: Any) -> dict[str, Any]:
     return {
         "model_path": "/m.gguf",
         "host": "127.0.0.1",
@@ -1605,7 +1627,7 @@ def worker_options(**changed: Any) -> dict[str, Any]:
         "ctx_size": None,
         "threads": None,
         "embeddings": False,
-        **changed,
+        **overrides,
     }
 
 
@@ -1645,9 +1667,9 @@ def test_a_model_that_the_wheel_cannot_load(monkeypatch: pytest.MonkeyPatch) -> 
         raise RuntimeError("tensor 'output.weight' is truncated")
 
     vars(wheel(monkeypatch, hostnames=[]))["Server"] = refuse
-    with pytest.raises(SystemExit) as left:
+    with pytest.raises(SystemExit) as exit_info:
         worker.serve(worker_options())
-    assert "error: tensor 'output.weight' is truncated" == left.value.code
+    assert "error: tensor 'output.weight' is truncated" == exit_info.value.code
 
 
 def test_a_supervisor_kills_its_program_at_the_end_of_its_input() -> None:
@@ -1673,13 +1695,13 @@ class Kernel:
     """What the worker asks of the system, without doing it to the process of the tests."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.asked: list[tuple[object, ...]] = []
+        self.calls: list[tuple[object, ...]] = []
         self.handlers: dict[int, Callable[..., object]] = {}
-        c_library = SimpleNamespace(prctl=lambda *arguments: self.asked.append(("prctl", *arguments)))
+        c_library = SimpleNamespace(prctl=lambda *arguments: self.calls.append(("prctl", *arguments)))
         monkeypatch.setattr(ctypes, "CDLL", lambda _: c_library)
         monkeypatch.setattr(signal, "signal", self.handlers.__setitem__)
-        monkeypatch.setattr(os, "_exit", lambda code: self.asked.append(("_exit", code)))
-        monkeypatch.setattr(os, "execv", lambda *arguments: self.asked.append(("execv", *arguments)))
+        monkeypatch.setattr(os, "_exit", lambda code: self.calls.append(("_exit", code)))
+        monkeypatch.setattr(os, "execv", lambda *arguments: self.calls.append(("execv", *arguments)))
 
 
 def run_worker(monkeypatch: pytest.MonkeyPatch, options: Mapping[str, Any]) -> None:
@@ -1703,7 +1725,7 @@ def test_the_worker_becomes_the_program(monkeypatch: pytest.MonkeyPatch) -> None
     expected: list[tuple[object, ...]] = [("execv", "/bin/llama-server", program)]
     if sys.platform == "linux":
         expected.insert(0, ("prctl", 1, signal.SIGKILL))
-    assert expected == kernel.asked
+    assert expected == kernel.calls
     assert (KEY, None) == (os.environ["LLAMA_API_KEY"], os.environ.get(worker.KEY_VARIABLE))
     assert "https://mine.example" == os.environ["LLAMA_ARG_CORS_ORIGINS"], "the user's own"
     assert "false" == os.environ["LLAMA_ARG_CORS_CREDENTIALS"]
@@ -1712,36 +1734,33 @@ def test_the_worker_becomes_the_program(monkeypatch: pytest.MonkeyPatch) -> None
     assert KEY == os.environ["LLAMA_API_KEY"], "without a key of ours, what is there stays"
 
 
+@pytest.mark.parametrize("is_readable", [True, False])
 def test_the_worker_serves_until_its_input_ends(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    is_readable: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kernel = Kernel(monkeypatch)
-    served: list[Any] = []
+    loads: list[Any] = []
 
     def load(params: object) -> SimpleNamespace:
-        served.append(params)
+        loads.append(params)
         return SimpleNamespace(listening_address="http://127.0.0.1:8080")
 
     vars(wheel(monkeypatch, hostnames=[]))["Server"] = load
     pieces = [b"x", b""]
-    monkeypatch.setattr(os, "read", lambda *_: pieces.pop(0))
+
+    def read(*_: object) -> bytes:
+        if not is_readable:
+            raise OSError(9, "Bad file descriptor")
+        return pieces.pop(0)
+
+    monkeypatch.setattr(os, "read", read)
     run_worker(monkeypatch, worker_options(parent=os.getppid()))
     assert "ready on http://127.0.0.1:8080\n" == capsys.readouterr().err
-    assert "/m.gguf" == served[0].model.path
+    assert "/m.gguf" == loads[0].model.path
     assert {signal.SIGTERM, signal.SIGINT} == kernel.handlers.keys()
-    assert ("_exit", 1) not in kernel.asked
+    assert ("_exit", 1) not in kernel.calls
     kernel.handlers[signal.SIGTERM](signal.SIGTERM, None)
-    assert ("_exit", 1) == kernel.asked[-1], "it was told before: at once now"
-
-
-def test_an_input_that_cannot_be_read_ends_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    def closed(*_: object) -> bytes:
-        raise OSError(9, "Bad file descriptor")
-
-    monkeypatch.setattr(os, "read", closed)
-    ended = threading.Event()
-    worker._watch_input(ended.set)
-    assert ended.is_set()
+    assert ("_exit", 1) == kernel.calls[-1], "it was told before: at once now"
 
 
 @pytest.mark.parametrize("platform", ["linux", "darwin"])
@@ -1749,7 +1768,7 @@ def test_a_worker_whose_parent_has_gone(monkeypatch: pytest.MonkeyPatch, platfor
     """Between its start and its wish to die with the parent."""
     kernel = Kernel(monkeypatch)
     monkeypatch.setattr(sys, "platform", platform)
-    with pytest.raises(SystemExit) as left:
+    with pytest.raises(SystemExit) as exit_info:
         run_worker(monkeypatch, {"parent": os.getpid()})
-    assert "the parent process has ended already" == left.value.code
-    assert (1 if platform == "linux" else 0) == len(kernel.asked)
+    assert "the parent process has ended already" == exit_info.value.code
+    assert (1 if platform == "linux" else 0) == len(kernel.calls)

@@ -43,12 +43,12 @@ async def test_release_is_idempotent() -> None:
     limiter = Limiter(1)
     release = await limiter.acquire()
     release()
-    again = await limiter.acquire()
+    second = await limiter.acquire()
     release()
     waiting = asyncio.create_task(limiter.acquire())
     await asyncio.sleep(0.01)
     assert not waiting.done()
-    again()
+    second()
     (await waiting)()
 
 
@@ -145,11 +145,11 @@ class StubProbe:
     def __init__(self, *answers: int | BackendError | None) -> None:
         self.times = 0
         self.answers = list(answers)
-        self.may_answer = asyncio.Event()
+        self.response = asyncio.Event()
 
     async def __call__(self) -> int | None:
         self.times += 1
-        await self.may_answer.wait()
+        await self.response.wait()
         await asyncio.sleep(0)
         answer = self.answers.pop(0)
         if isinstance(answer, BackendError):
@@ -162,7 +162,7 @@ async def test_one_probe_for_all_waiters() -> None:
     limiter = Limiter(probe=probe)
     tasks = [asyncio.create_task(limiter.acquire()) for _ in range(4)]
     await asyncio.sleep(0.01)
-    probe.may_answer.set()
+    probe.response.set()
     for task in tasks:
         (await task)()
     assert (1, 4) == (probe.times, limiter.limit)
@@ -170,20 +170,20 @@ async def test_one_probe_for_all_waiters() -> None:
 
 async def test_failed_probe_fails_all_waiters() -> None:
     probe = StubProbe(ServerDiedError("died", exit_code=1), 4)
-    probe.may_answer.set()
+    probe.response.set()
     limiter = Limiter(probe=probe)
-    ended = await asyncio.gather(*(limiter.acquire() for _ in range(10)), return_exceptions=True)
+    results = await asyncio.gather(*(limiter.acquire() for _ in range(10)), return_exceptions=True)
     assert [("died", 1)] * 10 == [
-        (str(error), error.exit_code) for error in ended if isinstance(error, ServerDiedError)
+        (str(error), error.exit_code) for error in results if isinstance(error, ServerDiedError)
     ]
-    assert (10, 1) == (len({id(error) for error in ended}), probe.times)
+    assert (10, 1) == (len({id(error) for error in results}), probe.times)
     (await limiter.acquire())()
     assert (2, 4) == (probe.times, limiter.limit)
 
 
 async def test_probe_is_repeated_without_a_number() -> None:
     probe = StubProbe(0, 0, 3)
-    probe.may_answer.set()
+    probe.response.set()
     limiter = Limiter(probe=probe)
     await asyncio.gather(*(limiter.acquire() for _ in range(10)))
     assert (1, None) == (probe.times, limiter.limit)
@@ -200,7 +200,7 @@ async def test_cancelled_probe_is_taken_over() -> None:
     await asyncio.sleep(0.01)
     tasks[0].cancel()
     await asyncio.sleep(0.01)
-    probe.may_answer.set()
+    probe.response.set()
     await asyncio.gather(*tasks[1:])
     assert (2, 4) == (probe.times, limiter.limit)
 
@@ -370,13 +370,13 @@ async def test_who_waits_for_another_try_holds_no_place() -> None:
 
 async def test_a_thousand_tasks_on_an_absent_server_fail_together(refusing_url: str) -> None:
     progress: list[Loading] = []
-    async with open_backend("llamacpp", endpoint=refusing_url, default_model="m", ready_timeout=0.5) as backend:
-        async with asyncio.timeout(30):
-            ended = await asyncio.gather(
+    async with open_backend("llamacpp", endpoint=refusing_url, default_model="m", ready_timeout=3.0) as backend:
+        async with asyncio.timeout(60):
+            results = await asyncio.gather(
                 *(backend.complete("Hello", on_progress=progress.append) for _ in range(1000)), return_exceptions=True
             )
-    assert {APIConnectionError} == {type(error) for error in ended}
-    assert all(isinstance(error, APIConnectionError) and error.refused and error.waited for error in ended)
+    assert {APIConnectionError} == {type(error) for error in results}
+    assert all(isinstance(error, APIConnectionError) and error.refused and error.waited for error in results)
     assert progress
 
 

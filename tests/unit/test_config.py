@@ -46,7 +46,7 @@ def parse(text: str, **options: Any) -> CtxConfig:
     return parse_ctxrc(text, path=PATH, **options)
 
 
-def refused(text: str) -> ConfigError:
+def parse_error(text: str) -> ConfigError:
     with pytest.raises(ConfigError) as exc_info:
         parse(text)
     error = exc_info.value
@@ -133,7 +133,7 @@ def test_any_text_is_a_duration_or_a_value_error(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("written", "endpoint"),
+    ("endpoint_text", "endpoint"),
     [
         ("http://localhost:8080", "http://localhost:8080"),
         ("http://localhost:8080/", "http://localhost:8080"),
@@ -151,12 +151,12 @@ def test_any_text_is_a_duration_or_a_value_error(text: str) -> None:
         ("http://host/a@b", "http://host/a@b"),
     ],
 )
-def test_normalised_endpoints(written: str, endpoint: str) -> None:
-    assert endpoint == normalise_endpoint(written)
+def test_normalised_endpoints(endpoint_text: str, endpoint: str) -> None:
+    assert endpoint == normalise_endpoint(endpoint_text)
 
 
 @pytest.mark.parametrize(
-    ("written", "message"),
+    ("endpoint_text", "message"),
     [
         ("", f"must be a non-empty string; {LIKE}"),
         (
@@ -215,9 +215,9 @@ def test_normalised_endpoints(written: str, endpoint: str) -> None:
         (f"http://h:{KEY}", f"invalid URL: the host or port is invalid; {LIKE}"),
     ],
 )
-def test_invalid_endpoints_hide_secrets(written: str, message: str) -> None:
+def test_invalid_endpoints_hide_secrets(endpoint_text: str, message: str) -> None:
     with pytest.raises(InvalidEndpointError) as exc_info:
-        normalise_endpoint(written)
+        normalise_endpoint(endpoint_text)
     assert (message, "endpoint", None) == (exc_info.value.problem, exc_info.value.key, exc_info.value.__context__)
 
 
@@ -374,25 +374,25 @@ def test_a_config_without_a_key_is_pickled(variable: str | None, protocol: int) 
         BackendConfig(name="llamacpp", api_key_env=variable, model_path="m.gguf", parallel=2),
         BackendConfig(name="own", type="of-my-own", api_key_env=variable),
     ):
-        copied = pickle.loads(pickle.dumps(config, protocol))  # noqa: S301  # what this test pickled
-        assert (config, variable, type(config.type)) == (copied, copied.api_key_env, type(copied.type))
+        copy_ = pickle.loads(pickle.dumps(config, protocol))  # noqa: S301  # what this test pickled
+        assert (config, variable, type(config.type)) == (copy_, copy_.api_key_env, type(copy_.type))
         with pytest.raises(AttributeError):
-            copied.name = "changed"
+            copy_.name = "changed"
 
 
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy])
 @pytest.mark.parametrize("key", [{"api_key": KEY}, {"api_key_env": "SOME_KEY"}, {}])
 def test_a_copy_of_a_config_keeps_the_key(key: dict[str, Any], duplicate: Callable[[Any], Any]) -> None:
     config = BackendConfig(name="cloud", type="openai", **key)
-    for copied in (duplicate(config), duplicate([config])[0], duplicate(CtxConfig(backends=(config,))).backends[0]):
-        assert (config, key.get("api_key")) == (copied, copied.api_key)
+    for copy_ in (duplicate(config), duplicate([config])[0], duplicate(CtxConfig(backends=(config,))).backends[0]):
+        assert (config, key.get("api_key")) == (copy_, copy_.api_key)
 
 
 # --- keys ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("fields", "environ", "found"),
+    ("fields", "environ", "expected"),
     [
         ({"name": "openai"}, {"OPENAI_API_KEY": "k"}, ("k", "OPENAI_API_KEY")),
         ({"name": "openai"}, {}, None),
@@ -404,9 +404,9 @@ def test_a_copy_of_a_config_keeps_the_key(key: dict[str, Any], duplicate: Callab
         ({"name": "vllm", "api_key_env": "MINE"}, {"MINE": "m"}, ("m", "MINE")),
     ],
 )
-def test_key_sources(fields: dict[str, Any], environ: dict[str, str], found: tuple[str, str] | None) -> None:
+def test_key_sources(fields: dict[str, Any], environ: dict[str, str], expected: tuple[str, str] | None) -> None:
     config = BackendConfig(**fields)
-    assert found == find_api_key(config, PROFILES[config.type], environ)
+    assert expected == find_api_key(config, PROFILES[config.type], environ)
 
 
 @pytest.mark.parametrize("environ", [{}, {"MINE": ""}])
@@ -444,10 +444,10 @@ def test_the_nearest_file_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_no_working_directory_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def gone() -> str:
+    def fail() -> str:
         raise FileNotFoundError
 
-    monkeypatch.setattr(os, "getcwd", gone)
+    monkeypatch.setattr(os, "getcwd", fail)
     assert find_ctxrc() is None
 
 
@@ -627,8 +627,8 @@ def test_an_alias_that_is_nested_exponentially_often_costs_nothing() -> None:
 def test_home_and_absolute_model_paths(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
 
-    def model_path(written: str) -> str | None:
-        return parse(f"backends: [{{name: llamacpp, model_path: {written}}}]").backends[0].model_path
+    def model_path(text: str) -> str | None:
+        return parse(f"backends: [{{name: llamacpp, model_path: {text}}}]").backends[0].model_path
 
     assert "/home/me/m.gguf" == model_path('"~/m.gguf"')
     assert "/srv/m.gguf" == model_path("/srv/m.gguf")
@@ -700,13 +700,15 @@ def test_own_types_can_be_named() -> None:
 )
 def test_invalid_values_have_line_and_key(value: str, message: str) -> None:
     field = value.partition(":")[0]
-    error = refused(f"x: 1\n\nbackends:\n  - name: ok\n    type: vllm\n  - name: a\n    {value}  # c\n    type: vllm\n")
+    error = parse_error(
+        f"x: 1\n\nbackends:\n  - name: ok\n    type: vllm\n  - name: a\n    {value}  # c\n    type: vllm\n"
+    )
     assert (7, f"backends[1].{field}", message) == (error.line, error.key, error.problem)
     assert f"{PATH}:7: backends[1].{field}: {message}" == str(error)
 
 
 @pytest.mark.parametrize(
-    "written",
+    "value",
     [
         f"api_key_env: {KEY}",
         "api_key_env: MY-KEY",
@@ -714,8 +716,8 @@ def test_invalid_values_have_line_and_key(value: str, message: str) -> None:
         "api_key_env: 0123456789abcdef0123456789abcdef",
     ],
 )
-def test_a_key_in_api_key_env_is_not_shown(written: str) -> None:
-    error = refused(f"backends:\n- name: openai\n  {written}\n")
+def test_a_key_in_api_key_env_is_not_shown(value: str) -> None:
+    error = parse_error(f"backends:\n- name: openai\n  {value}\n")
     assert (
         3,
         "backends[0].api_key_env",
@@ -726,7 +728,7 @@ def test_a_key_in_api_key_env_is_not_shown(written: str) -> None:
 
 @pytest.mark.parametrize("member", ["api_key", "apiKey", "api-key", "token", "password"])
 def test_keys_are_not_allowed_in_the_file(member: str) -> None:
-    error = refused(f"backends:\n- name: openai\n  {member}: {KEY}\n")
+    error = parse_error(f"backends:\n- name: openai\n  {member}: {KEY}\n")
     assert (
         3,
         f"backends[0].{member}",
@@ -790,7 +792,7 @@ FIELDS = (
     ],
 )
 def test_invalid_shapes_have_line_and_key(text: str, line: int, key: str | None, message: str) -> None:
-    error = refused(text)
+    error = parse_error(text)
     assert (ConfigError, line, key, message) == (type(error), error.line, error.key, error.problem)
 
 
@@ -802,7 +804,7 @@ OTHER_KEYS = (
 
 
 @pytest.mark.parametrize(
-    ("written", "meant"),
+    ("misspelling", "suggestion"),
     [
         *[
             ("airgpa", "airgap"),
@@ -823,58 +825,60 @@ OTHER_KEYS = (
     ],
 )
 @pytest.mark.parametrize("before", ["", "# a comment\nother: {airgpa: 1}\n\n"])
-def test_a_misspelt_key_at_the_top_is_an_error(before: str, written: str, meant: str | None, tmp_path: Path) -> None:
+def test_a_misspelt_key_at_the_top_is_an_error(
+    before: str, misspelling: str, suggestion: str | None, tmp_path: Path
+) -> None:
     """In everything that reads the file, also where only the airgap or the privacy is asked for."""
     path = tmp_path / ".ctxrc"
-    path.write_text(f'{before}"{written}": true\n')
-    for read in (load_ctxrc, airgap_of, redact_of):
-        if meant is None:
-            assert read(path) in (CtxConfig(path=path), False, ())
+    path.write_text(f'{before}"{misspelling}": true\n')
+    for load in (load_ctxrc, airgap_of, redact_of):
+        if suggestion is None:
+            assert load(path) in (CtxConfig(path=path), False, ())
             continue
         with pytest.raises(ConfigError) as exc_info:
-            read(path)
+            load(path)
         error = exc_info.value
-        assert (str(path), before.count("\n") + 1, written) == (error.path, error.line, error.key)
-        assert f"unknown key; did you mean {meant}?" == error.problem
+        assert (str(path), before.count("\n") + 1, misspelling) == (error.path, error.line, error.key)
+        assert f"unknown key; did you mean {suggestion}?" == error.problem
 
 
 def test_a_misspelt_key_beside_the_right_one() -> None:
-    assert "airgpa" == refused("airgap: true\nbackends: []\nairgpa: true").key
+    assert "airgpa" == parse_error("airgap: true\nbackends: []\nairgpa: true").key
 
 
 def test_a_misspelt_key_that_is_merged() -> None:
-    error = refused("base: &base\n  airgpa: true\n<<: *base")
+    error = parse_error("base: &base\n  airgpa: true\n<<: *base")
     assert (2, "airgpa") == (error.line, error.key)
     assert parse("base: &base\n  airgpa: true\nbackends: []").backends == (), "nobody merges it"
 
 
 def test_a_misspelt_key_with_a_control_character_is_not_shown() -> None:
-    assert "(not shown)" == refused('"airgap\\e": true').key
+    assert "(not shown)" == parse_error('"airgap\\e": true').key
 
 
 def test_a_type_that_does_not_exist() -> None:
-    error = refused("backends:\n- name: a\n  type: vlm\n")
+    error = parse_error("backends:\n- name: a\n  type: vlm\n")
     assert isinstance(error, UnknownBackendTypeError)
     assert ("vlm", tuple(PROFILES), 3, "backends[0].type") == (error.type_name, error.types, error.line, error.key)
     assert error.problem.endswith("openai-compatible")
 
 
 def test_a_name_that_should_be_a_type() -> None:
-    error = refused("backends:\n- name: local\n")
+    error = parse_error("backends:\n- name: local\n")
     assert isinstance(error, UnknownBackendTypeError)
     assert ("local", 2, "backends[0].name") == (error.type_name, error.line, error.key)
     assert error.problem.endswith("; to use another name, set type")
 
 
 def test_a_type_that_looks_like_a_key_is_not_shown() -> None:
-    assert "(not shown)" in refused(f"backends:\n- name: a\n  type: {KEY}\n").problem
-    assert "(not shown)" in refused(f"backends: [{{name: {KEY}}}]").problem
-    assert "(not shown)" in refused(f"backends: []\ndefault_backend: {KEY}").problem
-    assert "(not shown)" in refused(f"backends: [{{name: {KEY}, type: vllm}}, {{name: {KEY}, type: vllm}}]").problem
+    assert "(not shown)" in parse_error(f"backends:\n- name: a\n  type: {KEY}\n").problem
+    assert "(not shown)" in parse_error(f"backends: [{{name: {KEY}}}]").problem
+    assert "(not shown)" in parse_error(f"backends: []\ndefault_backend: {KEY}").problem
+    assert "(not shown)" in parse_error(f"backends: [{{name: {KEY}, type: vllm}}, {{name: {KEY}, type: vllm}}]").problem
 
 
 def test_an_empty_type() -> None:
-    error = refused("backends:\n- name: a\n  type: ''\n")
+    error = parse_error("backends:\n- name: a\n  type: ''\n")
     assert (3, "backends[0].type", "must not be empty or have leading or trailing white space") == (
         error.line,
         error.key,
@@ -883,19 +887,19 @@ def test_an_empty_type() -> None:
 
 
 def test_two_backends_of_one_name() -> None:
-    error = refused("backends:\n- name: a\n  type: vllm\n- type: ollama\n  name: a\n")
+    error = parse_error("backends:\n- name: a\n  type: vllm\n- type: ollama\n  name: a\n")
     assert isinstance(error, DuplicateBackendError)
     assert ("a", 5, "backends[1].name") == (error.name, error.line, error.key)
 
 
 def test_a_default_that_names_no_backend() -> None:
-    error = refused("default_backend: b\nbackends:\n- name: vllm\n- name: ollama\n")
+    error = parse_error("default_backend: b\nbackends:\n- name: vllm\n- name: ollama\n")
     assert isinstance(error, UnknownBackendError)
     assert ("b", ("vllm", "ollama"), 1, "default_backend") == (error.name, error.names, error.line, error.key)
 
 
 def test_a_missing_endpoint_points_to_the_entry() -> None:
-    error = refused("backends:\n- name: vllm\n- name: openai-compatible\n  timeout: 5s\n")
+    error = parse_error("backends:\n- name: vllm\n- name: openai-compatible\n  timeout: 5s\n")
     assert (InvalidEndpointError, 3, "backends[1].endpoint") == (type(error), error.line, error.key)
 
 
@@ -921,16 +925,16 @@ def test_a_missing_endpoint_points_to_the_entry() -> None:
     ],
 )
 def test_a_syntax_error_is_one_sentence_with_a_line(text: str, line: int | None, message: str) -> None:
-    error = refused(text)
+    error = parse_error(text)
     assert (ConfigError, line, None, message) == (type(error), error.line, error.key, error.problem)
     assert (None, None) == (error.__cause__, error.__context__)
 
 
 def test_merges_have_a_limit() -> None:
     chain = ["m0: &m0 {}", *(f"m{i}: &m{i} {{<<: *m{i - 1}}}" for i in range(1, 200))]
-    error = refused("\n".join([*chain, "backends:", "- name: vllm", "  <<: *m199"]))
+    error = parse_error("\n".join([*chain, "backends:", "- name: vllm", "  <<: *m199"]))
     assert (202, "backends[0]", "merges more than 100 mappings") == (error.line, error.key, error.problem)
-    error = refused("backends:\n- &a\n  name: vllm\n  <<: [" + "*a, " * 101 + "]")
+    error = parse_error("backends:\n- &a\n  name: vllm\n  <<: [" + "*a, " * 101 + "]")
     assert (2, "backends[0]", "merges more than 100 mappings") == (error.line, error.key, error.problem)
 
 

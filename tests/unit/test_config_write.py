@@ -24,25 +24,29 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / ".ctxrc"
 
 
-def written(path: Path, before: str | None, **options: Any) -> str:
+def set_up(path: Path, before: str | None, **options: Any) -> str:
     """The file after setup_backend, which is run twice: the second run must find nothing to do and touch nothing."""
     if before is not None:
         path.write_bytes(before.encode())
     first = setup_backend(path, **options)
-    after, place = path.read_bytes(), path.stat()
+    after, status = path.read_bytes(), path.stat()
     second = setup_backend(path, **options)
     assert attrs.evolve(first, created=False, changed=False) == second
-    assert (after, place.st_mtime_ns, place.st_ino) == (path.read_bytes(), path.stat().st_mtime_ns, path.stat().st_ino)
+    assert (after, status.st_mtime_ns, status.st_ino) == (
+        path.read_bytes(),
+        path.stat().st_mtime_ns,
+        path.stat().st_ino,
+    )
     assert [path.name] == os.listdir(path.parent)
     return after.decode()
 
 
-def refused(path: Path, before: str, **options: Any) -> ConfigError:
+def setup_error(path: Path, before: str, **options: Any) -> ConfigError:
     path.write_bytes(before.encode())
-    place = path.stat()
+    status = path.stat()
     with pytest.raises(ConfigError) as exc_info:
         setup_backend(path, **options)
-    assert (before.encode(), place.st_mtime_ns) == (path.read_bytes(), path.stat().st_mtime_ns)
+    assert (before.encode(), status.st_mtime_ns) == (path.read_bytes(), path.stat().st_mtime_ns)
     assert [path.name] == os.listdir(path.parent)
     assert str(path) == exc_info.value.path
     return exc_info.value
@@ -89,7 +93,7 @@ def refused(path: Path, before: str, **options: Any) -> ConfigError:
     ],
 )
 def test_the_first_entry_of_a_new_file(path: Path, options: dict[str, Any], text: str) -> None:
-    assert text == written(path, None, **options)
+    assert text == set_up(path, None, **options)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +120,7 @@ def test_the_first_entry_of_a_new_file(path: Path, options: dict[str, Any], text
     ],
 )
 def test_a_text_is_quoted_where_yaml_would_take_it_for_something_else(path: Path, model: str, text: str) -> None:
-    assert written(path, None, type="vllm", default_model=model).endswith(f"    default_model: {text}\n")
+    assert set_up(path, None, type="vllm", default_model=model).endswith(f"    default_model: {text}\n")
     assert model == load_ctxrc(path).backends[0].default_model
 
 
@@ -165,7 +169,7 @@ def entry(indent: int, *, key: int = 2) -> str:
     ],
 )
 def test_an_entry_is_added_in_the_style_of_the_file(path: Path, before: str, after: str) -> None:
-    assert after == written(path, before, type="vllm")
+    assert after == set_up(path, before, type="vllm")
 
 
 VLLM = '{"name": "vllm", "type": "vllm", "endpoint": "http://localhost:8000"}'
@@ -190,7 +194,7 @@ VLLM = '{"name": "vllm", "type": "vllm", "endpoint": "http://localhost:8000"}'
     ],
 )
 def test_an_entry_is_added_to_json_as_json(path: Path, before: str, after: str) -> None:
-    assert after == written(path, before, type="vllm", set_default=True)
+    assert after == set_up(path, before, type="vllm", set_default=True)
 
 
 @pytest.mark.parametrize(
@@ -213,13 +217,13 @@ def test_an_entry_is_added_to_json_as_json(path: Path, before: str, after: str) 
     ],
 )
 def test_the_default_is_set(path: Path, before: str, after: str) -> None:
-    assert after == written(path, before, type="vllm", set_default=True)
+    assert after == set_up(path, before, type="vllm", set_default=True)
 
 
 def test_a_default_that_is_set_stays(path: Path) -> None:
     before = "default_backend: vllm\nbackends:\n- name: vllm\n"
     after = before + "- name: ollama\n  type: ollama\n  endpoint: http://localhost:11434\n"
-    assert after == written(path, before, type="ollama")
+    assert after == set_up(path, before, type="ollama")
 
 
 # --- an entry that is there ---------------------------------------------------------------------------
@@ -269,15 +273,15 @@ odd: 0o17
     ],
 )
 def test_only_what_is_given_is_changed(path: Path, options: dict[str, Any], old: str, new: str) -> None:
-    after = written(path, FILE, **{"name": "gpu", "type": "vllm"} | options)
+    after = set_up(path, FILE, **{"name": "gpu", "type": "vllm"} | options)
     assert FILE.replace(old, new) == after if old else FILE == after
 
 
 def test_the_result_says_what_was_done(path: Path) -> None:
-    said = SetupResult(path=path, name="local", created=True, changed=True)
-    assert said == setup_backend(path, type="llamacpp", name="local")
-    assert attrs.evolve(said, created=False, changed=False) == setup_backend(path, type="llamacpp", name="local")
-    assert attrs.evolve(said, created=False) == setup_backend(path, type="llamacpp", name="local", default_model="m")
+    result = SetupResult(path=path, name="local", created=True, changed=True)
+    assert result == setup_backend(path, type="llamacpp", name="local")
+    assert attrs.evolve(result, created=False, changed=False) == setup_backend(path, type="llamacpp", name="local")
+    assert attrs.evolve(result, created=False) == setup_backend(path, type="llamacpp", name="local", default_model="m")
 
 
 @pytest.mark.parametrize(
@@ -314,11 +318,11 @@ def test_the_result_says_what_was_done(path: Path) -> None:
 def test_a_model_file_and_an_endpoint_take_each_others_place(
     path: Path, before: str, options: dict[str, Any], after: str
 ) -> None:
-    assert after == written(path, before, type="llamacpp", **options)
+    assert after == set_up(path, before, type="llamacpp", **options)
 
 
 def test_a_relative_model_path_is_relative_to_the_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    written(path, None, type="llamacpp", model_path="models/m.gguf")
+    set_up(path, None, type="llamacpp", model_path="models/m.gguf")
     monkeypatch.chdir("/")
     assert str(path.parent / "models" / "m.gguf") == load_ctxrc(path).backends[0].model_path
 
@@ -355,7 +359,7 @@ four: *type
     ],
 )
 def test_anchors_and_aliases_stay(path: Path, options: dict[str, Any], old: str, new: str) -> None:
-    assert ANCHORS.replace(old, new) == written(path, ANCHORS, **options)
+    assert ANCHORS.replace(old, new) == set_up(path, ANCHORS, **options)
 
 
 @pytest.mark.parametrize(
@@ -386,7 +390,7 @@ def test_anchors_and_aliases_stay(path: Path, options: dict[str, Any], old: str,
     ],
 )
 def test_unusual_layouts_are_not_edited(path: Path, before: str, options: dict[str, Any]) -> None:
-    error = refused(path, before, **options)
+    error = setup_error(path, before, **options)
     assert (ConfigError, "backends", "edit the file by hand") == (type(error), error.key, error.problem[-21:])
 
 
@@ -394,7 +398,7 @@ def test_unusual_layouts_are_not_edited(path: Path, before: str, options: dict[s
 
 
 @pytest.mark.parametrize(
-    ("options", "kind", "said"),
+    ("options", "kind", "problem"),
     [
         ({"type": "openai-compatible"}, InvalidEndpointError, "required for type openai-compatible"),
         ({"type": "vllm", "endpoint": ""}, InvalidEndpointError, "must be a non-empty string"),
@@ -412,9 +416,9 @@ def test_unusual_layouts_are_not_edited(path: Path, before: str, options: dict[s
         ),
     ],
 )
-def test_a_wrong_value_is_refused(path: Path, options: dict[str, Any], kind: type[ConfigError], said: str) -> None:
-    error = refused(path, "# mine\n", **options)
-    assert (kind, said) == (type(error), error.problem[: len(said)])
+def test_a_wrong_value_is_refused(path: Path, options: dict[str, Any], kind: type[ConfigError], problem: str) -> None:
+    error = setup_error(path, "# mine\n", **options)
+    assert (kind, problem) == (type(error), error.problem[: len(problem)])
 
 
 def test_a_type_that_does_not_exist_is_refused(path: Path) -> None:
@@ -424,7 +428,7 @@ def test_a_type_that_does_not_exist_is_refused(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "said"),
+    ("before", "problem"),
     [
         ("backends: 5\n", ':1: backends: must be a list; begin each item with "- name:"'),
         ("a: [\n", ":2: invalid YAML at column 1, while parsing a flow node"),
@@ -434,12 +438,12 @@ def test_a_type_that_does_not_exist_is_refused(path: Path) -> None:
         ),
     ],
 )
-def test_a_file_that_does_not_read_well_is_left_alone(path: Path, before: str, said: str) -> None:
-    assert f"{path}{said}" == str(refused(path, before, type="vllm"))
+def test_a_file_that_does_not_read_well_is_left_alone(path: Path, before: str, problem: str) -> None:
+    assert f"{path}{problem}" == str(setup_error(path, before, type="vllm"))
 
 
 def test_a_file_does_not_grow_beyond_what_is_read(path: Path) -> None:
-    error = refused(path, "#" * MAX_FILE_SIZE, type="vllm")
+    error = setup_error(path, "#" * MAX_FILE_SIZE, type="vllm")
     assert f"would become too large: more than {MAX_FILE_SIZE} bytes" == error.problem
 
 
@@ -463,12 +467,12 @@ def test_no_directory_no_file(tmp_path: Path) -> None:
 def test_line_ends_stay_as_they_are(path: Path, eol: str) -> None:
     before = "# c\nbackends:\n- name: ollama\n\nz: 1\n"
     after = "# c\nbackends:\n- name: ollama\n- name: vllm\n  type: vllm\n  endpoint: http://localhost:8000\n\nz: 1\n"
-    assert after.replace("\n", eol) == written(path, before.replace("\n", eol), type="vllm")
+    assert after.replace("\n", eol) == set_up(path, before.replace("\n", eol), type="vllm")
 
 
 def test_a_byte_order_mark_stays(path: Path) -> None:
     before = "\ufeffbackends:\n- name: vllm\n"
-    assert before + "  default_model: m\n" == written(path, before, type="vllm", default_model="m")
+    assert before + "  default_model: m\n" == set_up(path, before, type="vllm", default_model="m")
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o664, 0o400])
@@ -492,15 +496,15 @@ def test_the_umask_counts_for_a_new_file(path: Path, umask: int, mode: int) -> N
 @pytest.mark.posix
 def test_the_owner_of_a_file_stays(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path.touch()
-    asked: list[tuple[int, int]] = []
+    owners: list[tuple[int, int]] = []
 
     def chown(_: object, user: int, group: int) -> None:
-        asked.append((user, group))
+        owners.append((user, group))
         raise PermissionError  # who may not give a file away keeps it
 
     monkeypatch.setattr(os, "chown", chown)
     assert setup_backend(path, type="vllm").changed
-    assert [(path.stat().st_uid, path.stat().st_gid)] == asked
+    assert [(path.stat().st_uid, path.stat().st_gid)] == owners
 
 
 @pytest.mark.parametrize("there", [True, False])
@@ -531,7 +535,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, step, full)
-    error = refused(path, "# mine\n", type="vllm")
+    error = setup_error(path, "# mine\n", type="vllm")
     assert f"{path}: cannot be written: No space left on device" == str(error)
 
 
@@ -551,10 +555,10 @@ def test_the_content_is_never_readable_by_more_people_than_the_old_file(
     path.touch(mode=0o600)
     modes: list[str] = []
 
-    def look(_: object) -> None:
+    def record_modes(_: object) -> None:
         modes.extend(oct(stat.S_IMODE(file.stat().st_mode)) for file in path.parent.iterdir())
 
-    monkeypatch.setattr(os, "fsync", look)
+    monkeypatch.setattr(os, "fsync", record_modes)
     setup_backend(path, type="vllm")
     assert {"0o600"} == set(modes)
 
@@ -582,9 +586,9 @@ FIELD = st.sampled_from(["default_model: 'm'", "timeout:   5s", "api_key_env: K"
 def files(draw: st.DrawFn) -> str:
     lines: list[str] = []
 
-    def others(place: str) -> None:
+    def others(prefix: str) -> None:
         for index, foreign in enumerate(draw(st.lists(FOREIGN | COMMENT, max_size=3))):
-            lines.append(foreign.replace("{}", f"{place}{index}") if foreign[:1] != "#" else foreign)
+            lines.append(foreign.replace("{}", f"{prefix}{index}") if foreign[:1] != "#" else foreign)
 
     others("a")
     dash, key = draw(st.integers(0, 4)), draw(st.integers(2, 4))
@@ -622,24 +626,26 @@ def test_any_file_keeps_its_other_lines_and_a_second_run_does_nothing(before: st
         path.write_bytes(before.encode())
         old = {config.name: config for config in load_ctxrc(path).backends}
         try:
-            after = written(path, before, **options)
+            after = set_up(path, before, **options)
         except ConfigError as error:
             # Only a block text at the end of the file without a line break, which a line behind it would change.
             assert (False, "edit the file by hand") == (before.endswith("\n"), error.problem[-21:])  # noqa: PT017  # not every file
             return
         new = {config.name: config for config in load_ctxrc(path).backends}
     name = options["name"]
-    given_fields = {field: options[field] for field in ("api_key_env", "default_model") if field in options}
+    option_fields = {field: options[field] for field in ("api_key_env", "default_model") if field in options}
     assert {**old, name: new[name]} == new
-    assert (options["type"], given_fields) == (
+    assert (options["type"], option_fields) == (
         new[name].type,
-        {field: getattr(new[name], field) for field in given_fields},
+        {field: getattr(new[name], field) for field in option_fields},
     )
-    kept = iter(after.splitlines())
-    changed = (
-        [line for line in before.splitlines() if not any(line == other for other in kept)] if name not in old else []
+    remaining = iter(after.splitlines())
+    missing = (
+        [line for line in before.splitlines() if not any(line == other for other in remaining)]
+        if name not in old
+        else []
     )
-    assert [] == changed
+    assert [] == missing
     assert before.count("#") == after.count("#")
     assert ("\r\n" in before) <= (after.count("\n") == after.count("\r\n"))
 

@@ -75,12 +75,12 @@ def run(
 class Programs:
     """Ours and the other one, in directories of the PATH, in this order."""
 
-    ours: Path
+    own: Path
     other: Path
 
     @property
     def path(self) -> list[Path]:
-        return [self.ours.parent, self.other.parent]
+        return [self.own.parent, self.other.parent]
 
 
 @pytest.fixture
@@ -90,9 +90,9 @@ def programs(tmp_path: Path) -> Programs:
     return Programs(launcher(tmp_path / "ours"), stand_in(tmp_path / "other"))
 
 
-def arguments_of(done: subprocess.CompletedProcess[bytes]) -> list[bytes]:
-    facts = json.loads(done.stdout.partition(b"\n")[0])
-    return [bytes.fromhex(argument) for argument in facts["arguments"]]
+def arguments_of(result: subprocess.CompletedProcess[bytes]) -> list[bytes]:
+    record = json.loads(result.stdout.partition(b"\n")[0])
+    return [bytes.fromhex(argument) for argument in record["arguments"]]
 
 
 # --- whose command it is ------------------------------------------------------------------------------
@@ -149,37 +149,37 @@ def test_commands_of_another_program(line: str) -> None:
 
 
 def test_streams_and_exit_code_are_unchanged(programs: Programs) -> None:
-    done = run(programs.ours, "status", path=programs.path, stdin=b"in \xff\x00\n")
-    first, _, rest = done.stdout.partition(b"\n")
-    assert (7, b"\xff\x00", b"to stderr \xfe\n") == (done.returncode, rest, done.stderr)
+    result = run(programs.own, "status", path=programs.path, stdin=b"in \xff\x00\n")
+    first, _, rest = result.stdout.partition(b"\n")
+    assert (7, b"\xff\x00", b"to stderr \xfe\n") == (result.returncode, rest, result.stderr)
     assert b"in \xff\x00\n" == bytes.fromhex(json.loads(first)["input"])
 
 
 def test_arguments_are_unchanged(programs: Programs) -> None:
     arguments = [b"decision", b"add", b"two words", "größer".encode(), b"\xff", b"", b"--", b"*", b'"quoted"', b"a\nb"]
-    assert arguments == arguments_of(run(programs.ours, *arguments, path=programs.path))
+    assert arguments == arguments_of(run(programs.own, *arguments, path=programs.path))
 
 
 @pytest.mark.parametrize(
     "line", ["--debug status", "--context-dir x status", "compact --archive", "setup claude-code", "-h status"]
 )
 def test_options_go_along(programs: Programs, line: str) -> None:
-    assert line.split() == [one.decode() for one in arguments_of(run(programs.ours, *line.split(), path=programs.path))]
+    assert line.split() == [one.decode() for one in arguments_of(run(programs.own, *line.split(), path=programs.path))]
 
 
 def test_the_process_becomes_the_other_program(programs: Programs) -> None:
     with subprocess.Popen(
-        [programs.ours, "status"],
+        [programs.own, "status"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         env={**os.environ, "PATH": os.pathsep.join([*map(str, programs.path), os.defpath])},
     ) as process:
         assert process.stdout is not None
-        facts = json.loads(process.stdout.readline())
+        record = json.loads(process.stdout.readline())
         process.stdout.read()
-    assert process.pid == facts["process"]
-    assert not int(facts["broken_pipe"].split()[1], 16) & 1 << 12  # SIGPIPE is 13: not ignored, as in a shell
+    assert process.pid == record["process"]
+    assert not int(record["broken_pipe"].split()[1], 16) & 1 << 12  # SIGPIPE is 13: not ignored, as in a shell
 
 
 def test_the_right_one_of_several(programs: Programs, tmp_path: Path) -> None:
@@ -190,53 +190,53 @@ def test_the_right_one_of_several(programs: Programs, tmp_path: Path) -> None:
     (tmp_path / "linked").mkdir()
     (tmp_path / "linked" / "ctx").symlink_to(other_environment)
     between = [tmp_path / name for name in ("missing", "directory", "file", "environment", "linked")]
-    for path in ([programs.ours.parent, *between, programs.other.parent], [*between, *programs.path]):
-        done = run(programs.ours, "status", path=path)
-        assert (7, [b"status"]) == (done.returncode, arguments_of(done))
+    for path in ([programs.own.parent, *between, programs.other.parent], [*between, *programs.path]):
+        result = run(programs.own, "status", path=path)
+        assert (7, [b"status"]) == (result.returncode, arguments_of(result))
 
 
 def test_a_wrapper_that_becomes_this_program_is_passed_over(programs: Programs, tmp_path: Path) -> None:
     """Like a shim of pyenv, which names no package."""
-    wrapper = script(tmp_path / "shims" / "ctx", f'#!/bin/sh\nexec "{programs.ours}" "$@"\n')
-    path = [programs.ours.parent, wrapper.parent, programs.other.parent]
-    for program in (programs.ours, wrapper):
-        done = run(program, "decision", "a b", path=path)
-        assert (7, [b"decision", b"a b"]) == (done.returncode, arguments_of(done))
+    wrapper = script(tmp_path / "shims" / "ctx", f'#!/bin/sh\nexec "{programs.own}" "$@"\n')
+    path = [programs.own.parent, wrapper.parent, programs.other.parent]
+    for program in (programs.own, wrapper):
+        result = run(program, "decision", "a b", path=path)
+        assert (7, [b"decision", b"a b"]) == (result.returncode, arguments_of(result))
 
 
 def test_a_wrapper_around_this_program_does_not_loop(programs: Programs, tmp_path: Path) -> None:
     """It starts a process of its own each time, which cannot be told from the other program calling ``ctx``."""
-    wrapper = script(tmp_path / "shims" / "ctx", f'#!/bin/sh\n"{programs.ours}" "$@"\n')
-    done = run(programs.ours, "status", path=[programs.ours.parent, wrapper.parent])
+    wrapper = script(tmp_path / "shims" / "ctx", f'#!/bin/sh\n"{programs.own}" "$@"\n')
+    result = run(programs.own, "status", path=[programs.own.parent, wrapper.parent])
     problem = f"ctx: {wrapper} starts this ctx again; remove it from the PATH\n"
-    assert (1, problem) == (done.returncode, done.stderr.decode())
+    assert (1, problem) == (result.returncode, result.stderr.decode())
 
 
 def test_two_of_this_package_and_no_other(programs: Programs, tmp_path: Path) -> None:
-    done = run(programs.ours, "status", path=[programs.ours.parent, launcher(tmp_path / "second").parent])
-    assert (2, b"") == (done.returncode, done.stdout)
-    assert done.stderr.startswith(b"ctx: no such command: status; ")
+    result = run(programs.own, "status", path=[programs.own.parent, launcher(tmp_path / "second").parent])
+    assert (2, b"") == (result.returncode, result.stdout)
+    assert result.stderr.startswith(b"ctx: no such command: status; ")
 
 
 def test_the_other_program_may_call_ctx(programs: Programs, tmp_path: Path) -> None:
     caller = script(
         tmp_path / "caller" / "ctx",
-        f'#!/bin/sh\nif [ "$1" = inner ]; then echo inner; else "{programs.ours}" inner; fi\n',
+        f'#!/bin/sh\nif [ "$1" = inner ]; then echo inner; else "{programs.own}" inner; fi\n',
     )
-    done = run(programs.ours, "outer", path=[programs.ours.parent, caller.parent])
-    assert (0, b"inner\n", b"") == (done.returncode, done.stdout, done.stderr)
+    result = run(programs.own, "outer", path=[programs.own.parent, caller.parent])
+    assert (0, b"inner\n", b"") == (result.returncode, result.stdout, result.stderr)
 
 
 @pytest.mark.parametrize("trail", ["", "x", "1\n", "x\ny", f"{2**70}\n1\n/somewhere"])
 def test_a_trail_of_nobody_is_ignored(programs: Programs, trail: str) -> None:
-    done = run(programs.ours, "status", path=programs.path, CTXBACKENDS_HANDED_ON=trail)
-    assert (7, [b"status"]) == (done.returncode, arguments_of(done))
+    result = run(programs.own, "status", path=programs.path, CTXBACKENDS_HANDED_ON=trail)
+    assert (7, [b"status"]) == (result.returncode, arguments_of(result))
 
 
 def test_a_program_that_cannot_be_started(programs: Programs, tmp_path: Path) -> None:
-    broken = script(tmp_path / "broken" / "ctx", "no program")
-    done = run(programs.ours, "status", path=[programs.ours.parent, broken.parent])
-    assert (1, f"ctx: cannot start {broken}: Exec format error\n") == (done.returncode, done.stderr.decode())
+    program = script(tmp_path / "broken" / "ctx", "no program")
+    result = run(programs.own, "status", path=[programs.own.parent, program.parent])
+    assert (1, f"ctx: cannot start {program}: Exec format error\n") == (result.returncode, result.stderr.decode())
 
 
 def test_where_a_process_cannot_become_another_program(capfd: pytest.CaptureFixture[str]) -> None:
@@ -276,30 +276,30 @@ def test_where_a_process_cannot_become_another_program(capfd: pytest.CaptureFixt
     ],
 )
 def test_no_other_program(programs: Programs, line: str, problem: str) -> None:
-    done = run(programs.ours, *line.split(" "), path=[programs.ours.parent])
-    assert (2, b"") == (done.returncode, done.stdout)
-    assert done.stderr.decode().startswith(f"ctx: {problem}")
-    assert done.stderr.decode().endswith("the Go tool ctx (https://ctx.ist) is not on the PATH\n")
+    result = run(programs.own, *line.split(" "), path=[programs.own.parent])
+    assert (2, b"") == (result.returncode, result.stdout)
+    assert result.stderr.decode().startswith(f"ctx: {problem}")
+    assert result.stderr.decode().endswith("the Go tool ctx (https://ctx.ist) is not on the PATH\n")
 
 
 # --- ours ---------------------------------------------------------------------------------------------
 
 
 def test_help_and_version_name_the_other_program(programs: Programs) -> None:
-    alone = run(programs.ours, "--version", path=[programs.ours.parent])
+    alone = run(programs.own, "--version", path=[programs.own.parent])
     assert (0, f"ctx (ctxbackends) {ctxbackends.__version__}\n") == (alone.returncode, alone.stdout.decode())
-    both = run(programs.ours, "--version", path=programs.path)
+    both = run(programs.own, "--version", path=programs.path)
     assert alone.stdout.decode() + f"other commands are passed to {programs.other}\n" == both.stdout.decode()
     for arguments in ([], ["--help"], ["-h"]):
-        shown = run(programs.ours, *arguments, path=programs.path)
-        text = (shown.stdout + shown.stderr).decode()
+        help_run = run(programs.own, *arguments, path=programs.path)
+        text = (help_run.stdout + help_run.stderr).decode()
         assert text.startswith("Usage: ctx [OPTIONS] COMMAND")
         assert str(programs.other) in "".join(text.split())
-        assert b"Other commands are passed" not in run(programs.ours, *arguments, path=[programs.ours.parent]).stdout
+        assert b"Other commands are passed" not in run(programs.own, *arguments, path=[programs.own.parent]).stdout
 
 
 def test_the_tree_of_ctx(programs: Programs) -> None:
-    path = [programs.ours.parent]
+    path = [programs.own.parent]
     for line in (
         "ai ping",
         "ai serve",
@@ -308,9 +308,9 @@ def test_the_tree_of_ctx(programs: Programs) -> None:
         "compact --emit decisions",
         "setup --backend vllm",
     ):
-        shown = run(programs.ours, *line.split(), "--help", path=path)
+        result = run(programs.own, *line.split(), "--help", path=path)
         words = " ".join(word for word in line.split() if word.isalpha() and word not in ("decisions", "vllm"))
-        assert (0, True) == (shown.returncode, shown.stdout.startswith(f"Usage: ctx {words} ".encode())), shown
+        assert (0, True) == (result.returncode, result.stdout.startswith(f"Usage: ctx {words} ".encode())), result
 
 
 HIDDEN = """
@@ -328,8 +328,8 @@ def test_without_the_extra(programs: Programs, name: str) -> None:
     """Only our own commands need it."""
     for program, arguments in (("ctx", ["ai", "ping"]), ("ctx", []), ("ctxbackends", ["--version"])):
         code = HIDDEN.format(name=name, program=program)
-        done = run(Path(sys.executable), "-c", code, *arguments, path=programs.path)
-        assert (1, b"", MISSING.format(program)) == (done.returncode, done.stdout, done.stderr.decode())
+        result = run(Path(sys.executable), "-c", code, *arguments, path=programs.path)
+        assert (1, b"", MISSING.format(program)) == (result.returncode, result.stdout, result.stderr.decode())
     code = HIDDEN.format(name=name, program="ctx")
-    done = run(Path(sys.executable), "-c", code, "status", path=programs.path)
-    assert (7, [b"status"]) == (done.returncode, arguments_of(done))
+    result = run(Path(sys.executable), "-c", code, "status", path=programs.path)
+    assert (7, [b"status"]) == (result.returncode, arguments_of(result))

@@ -46,13 +46,13 @@ class Block:
 
 
 def blocks(language: str) -> list[Block]:
-    found = []
+    matches = []
     for page in PAGES:
         text = page.read_text()
         for match in BLOCK.finditer(text):
             if match[1] == language:
-                found.append(Block(page, text.count("\n", 0, match.start(2)) + 1, language, match[2]))
-    return found
+                matches.append(Block(page, text.count("\n", 0, match.start(2)) + 1, language, match[2]))
+    return matches
 
 
 def is_pytest(block: Block) -> bool:
@@ -69,7 +69,7 @@ def project(
     """A directory with what the pages take for granted, a `.ctxrc` and a model file; gives their texts, made true."""
     endpoint = asyncio.run(llama_server.start())
 
-    def made_true(text: str) -> str:
+    def adapt(text: str) -> str:
         for address in STAND_INS:
             text = text.replace(address, endpoint)
         for model in MODELS:
@@ -78,9 +78,9 @@ def project(
 
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / f"{llama_server.alias}.gguf").symlink_to(tiny_model("tiny"))
-    (tmp_path / ".ctxrc").write_text(made_true(README_CTXRC))
+    (tmp_path / ".ctxrc").write_text(adapt(README_CTXRC))
     monkeypatch.chdir(tmp_path)
-    return made_true
+    return adapt
 
 
 README_CTXRC = next(block.text for block in blocks("yaml") if block.page.name == "README.md")
@@ -122,17 +122,17 @@ def test_ctxrc_parses(block: Block) -> None:
 
 def test_the_layout_lists_files_that_exist() -> None:
     page = (ROOT / "docs" / "design" / "index.md").read_text()
-    parent, listed = ROOT / "ctxbackends", []
+    parent, paths = ROOT / "ctxbackends", []
     for line in page.partition("```text\nctxbackends/\n")[2].partition("```")[0].splitlines():
         indent = len(line) - len(line.lstrip())
         if indent == 2:
             parent = ROOT / "ctxbackends"
         if indent <= 4:
             names = line.strip().partition("  ")[0].split(", ")
-            listed += [parent / name for name in names]
+            paths += [parent / name for name in names]
             parent = parent / names[0] if indent == 2 else parent
-    assert len(listed) > 50
-    assert [] == [path for path in listed if not path.exists()]
+    assert len(paths) > 50
+    assert [] == [path for path in paths if not path.exists()]
 
 
 HELP = re.compile(r"\$ (ctx|ctxbackends)((?: \w+)*) --help\n(.*)", re.DOTALL)
@@ -144,8 +144,8 @@ def test_help_is_the_programs_own(block: Block, monkeypatch: pytest.MonkeyPatch)
     match = HELP.match(block.text)
     assert match is not None
     group = ctx_group if match[1] == "ctx" else ctxbackends_group
-    shown = CliRunner().invoke(group, [*match[2].split(), "--help"], prog_name=match[1], terminal_width=78)
-    assert shown.output == match[3]
+    help_result = CliRunner().invoke(group, [*match[2].split(), "--help"], prog_name=match[1], terminal_width=78)
+    assert help_result.output == match[3]
 
 
 def test_every_public_name_is_described() -> None:
@@ -154,14 +154,14 @@ def test_every_public_name_is_described() -> None:
     modules = {word for line in re.findall(r"\{public-names\} (.+)", pages["api.md"]) for word in line.split()}
     tree = ast.parse(Path(ctxbackends.__file__).read_text(encoding="utf-8"))
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-    described = {
+    documented = {
         alias.name
         for node in imports
         for alias in node.names
         if str(node.module).removeprefix("ctxbackends.") in modules
     }
-    described |= set(re.findall(r"(?:\.\. auto\w+:: |`)~?ctxbackends\.(\w+)", pages["errors.md"]))
-    assert set(ctxbackends.__all__) == described & set(ctxbackends.__all__)
+    documented |= set(re.findall(r"(?:\.\. auto\w+:: |`)~?ctxbackends\.(\w+)", pages["errors.md"]))
+    assert set(ctxbackends.__all__) == documented & set(ctxbackends.__all__)
 
 
 def test_every_key_of_ctxrc_is_described() -> None:

@@ -32,8 +32,8 @@ async def test_anthropic_describes_bounds_of_arguments() -> None:
     async with AnthropicStandIn() as server, open_backend("anthropic", endpoint=server.url, **CLAUDE) as one:
         reply = await one.complete("Hi", tools=[set_level], tool_choice="required", max_tokens=64)
     assert "set_level" == reply.tool_calls[0].name
-    sent = server.requests[-1].json["tools"][0]["input_schema"]["properties"]["level"]
-    assert {"type": "integer", "description": "(minimum: 0, maximum: 10)"} == sent
+    level_schema = server.requests[-1].json["tools"][0]["input_schema"]["properties"]["level"]
+    assert {"type": "integer", "description": "(minimum: 0, maximum: 10)"} == level_schema
     schema = tool_of(set_level).parameters["properties"]["level"]
     assert (0, 10) == (schema["minimum"], schema["maximum"])
 

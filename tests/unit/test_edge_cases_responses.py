@@ -81,7 +81,7 @@ def test_late_id_of_a_tool_call() -> None:
 
     decoder = OpenAIStreamDecoder()
     events = decoder.feed(piece(function={"name": "f"}) + piece(id="a", function={"arguments": "{}"}))
-    assert [0, 0] == [one.index for one in events]  # type: ignore[union-attr]  # they are ToolCallDelta
+    assert [0, 0] == [first.index for first in events]  # type: ignore[union-attr]  # they are ToolCallDelta
     assert "a" == events[1].id  # type: ignore[union-attr]
 
 
@@ -121,14 +121,14 @@ def test_request_id_from_the_body() -> None:
 
 
 async def test_refusal_makes_the_schema_probe_inconclusive() -> None:
-    async with AnthropicStandIn() as server, open_backend("anthropic", endpoint=server.url, **CLAUDE) as one:
-        complete = one.complete
+    async with AnthropicStandIn() as server, open_backend("anthropic", endpoint=server.url, **CLAUDE) as first:
+        complete = first.complete
 
-        async def refused(prompt: Any, **options: Any) -> Any:
+        async def rejection(prompt: Any, **options: Any) -> Any:
             return msgspec.structs.replace(await complete(prompt, **options), finish_reason="content_filter", text="no")
 
-        one.complete = refused  # type: ignore[method-assign]  # what a refusal looks like
-        assert "inconclusive" == (await probe_schema(one)).outcome
+        first.complete = rejection  # type: ignore[method-assign]  # what a refusal looks like
+        assert "inconclusive" == (await probe_schema(first)).outcome
 
 
 async def test_overload_error_inside_a_stream(raw_server: RawServerFactory) -> None:
@@ -136,30 +136,30 @@ async def test_overload_error_inside_a_stream(raw_server: RawServerFactory) -> N
     busy = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}, "request_id": "req_1"}
     ends = (http_chunk(event(busy)), b"0\r\n\r\n")
     server = await raw_server([[EVENT_STREAM, *ends]], [[EVENT_STREAM, http_chunk(event(begun)), *ends]])
-    async with open_backend("anthropic", endpoint=server.url, **CLAUDE) as one:
+    async with open_backend("anthropic", endpoint=server.url, **CLAUDE) as first:
         with pytest.raises(ServiceUnavailableError) as exc_info:
-            async with one.stream("Hi") as stream:
+            async with first.stream("Hi") as stream:
                 await stream.completed()
         assert (529, "req_1") == (exc_info.value.status_code, exc_info.value.request_id)
-        with pytest.raises(StreamInterruptedError) as broken:
-            async with one.stream("Hi") as stream:
+        with pytest.raises(StreamInterruptedError) as interruption:
+            async with first.stream("Hi") as stream:
                 await stream.completed()
-        assert "a" == broken.value.partial.text
-        assert isinstance(broken.value.__cause__, ServiceUnavailableError)
+        assert "a" == interruption.value.partial.text
+        assert isinstance(interruption.value.__cause__, ServiceUnavailableError)
 
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_request_id_of_a_completion(stream: bool) -> None:
-    async with OpenAIStandIn(api_key="k" * 12) as server, open_backend("openai", endpoint=server.url, **GPT) as one:
+    async with OpenAIStandIn(api_key="k" * 12) as server, open_backend("openai", endpoint=server.url, **GPT) as first:
         if stream:
-            async with one.stream("Hi", max_tokens=16) as answering:
+            async with first.stream("Hi", max_tokens=16) as answering:
                 reply = await answering.completed()
         else:
-            reply = await one.complete("Hi", max_tokens=16)
+            reply = await first.complete("Hi", max_tokens=16)
         assert reply.request_id
         assert reply.request_id.startswith("req_")
         with pytest.raises(StreamInterruptedError) as exc_info:
-            async with one.stream("[[fail]] [[say]]one two[[/say]]", max_tokens=16) as answering:
+            async with first.stream("[[fail]] [[say]]one two[[/say]]", max_tokens=16) as answering:
                 await answering.completed()
         assert exc_info.value.request_id
 

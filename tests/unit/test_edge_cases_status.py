@@ -51,19 +51,21 @@ def test_successful_command(body: bytes) -> None:
     raise_for_failed_command(HTTPResponse(status=200, headers={}, body=body))
 
 
-def routed(state: str, **more: Any) -> bytes:
+def router_row(state: str, **more: Any) -> bytes:
     return json.dumps({"data": [{"id": "m", "status": {"value": state, **more}}]}).encode()
 
 
 async def test_load_waits_for_the_router(raw_server: RawServerFactory) -> None:
     done = [[http_response(200, b'{"success":true}')]]
-    server = await raw_server(done, [[http_response(200, routed(state))] for state in ("loading", "loading", "loaded")])
+    server = await raw_server(
+        done, [[http_response(200, router_row(state))] for state in ("loading", "loading", "loaded")]
+    )
     progress: list[Any] = []
     async with open_backend("llamacpp", endpoint=server.url, default_model="m") as backend:
         await backend.load(on_progress=progress.append)
     assert ["/models/load", "/v1/models", "/v1/models", "/v1/models"] == server.paths
-    assert ["loading", "loading"] == [look.state for look in progress]
-    server = await raw_server(done, [[http_response(200, routed("unloaded", failed=True, exit_code=1))]])
+    assert ["loading", "loading"] == [event.state for event in progress]
+    server = await raw_server(done, [[http_response(200, router_row("unloaded", failed=True, exit_code=1))]])
     async with open_backend("llamacpp", endpoint=server.url, default_model="m") as backend:
         with pytest.raises(ModelLoadFailedError):
             await backend.load()
@@ -82,7 +84,7 @@ async def test_probe_timeout_covers_all_requests_of_a_status(
 
 
 async def test_statuses_with_one_failure() -> None:
-    class Broken:
+    class BrokenStream:
         name, type, default_model, endpoint = "b", "broken", None, "x"
 
         async def status(self) -> Any:
@@ -91,7 +93,7 @@ async def test_statuses_with_one_failure() -> None:
         async def aclose(self) -> None: ...
 
     async with Registry() as registry:
-        registry.register("broken", lambda _config, _transport: Broken())  # type: ignore[arg-type, return-value]
+        registry.register("broken", lambda _config, _transport: BrokenStream())  # type: ignore[arg-type, return-value]
         registry.configure(BackendConfig(name="b", type="broken"))
         (status,) = await registry.statuses()
     assert ("error", "it fell over") == (status.state, status.problem)

@@ -74,7 +74,7 @@ STATUS: dict[str, Any] = {
     "retry_after": 1.5,
     "request_id": "r",
 }
-PLACE: dict[str, Any] = {"path": ".ctxrc", "line": 3, "key": "backends.a"}
+LOCATION: dict[str, Any] = {"path": ".ctxrc", "line": 3, "key": "backends.a"}
 
 
 def plain(kind: type[BackendError]) -> Any:
@@ -82,12 +82,12 @@ def plain(kind: type[BackendError]) -> Any:
 
 
 def config(kind: type[ConfigError]) -> Any:
-    return pytest.param(kind("broken", **PLACE, backend="b"), ".ctxrc:3: backends.a: broken", id=kind.__name__)
+    return pytest.param(kind("broken", **LOCATION, backend="b"), ".ctxrc:3: backends.a: broken", id=kind.__name__)
 
 
-def status(kind: type[APIStatusError], **facts: Any) -> Any:
+def status(kind: type[APIStatusError], **fields: Any) -> Any:
     error = kind(500, **STATUS)
-    for name, value in facts.items():
+    for name, value in fields.items():
         setattr(error, name, value)
     return pytest.param(error, "HTTP 500: no \ufffd", id=kind.__name__)
 
@@ -119,12 +119,12 @@ EXAMPLES = [
         id="AmbiguousBackendError",
     ),
     pytest.param(
-        UnknownBackendError("x", ["a", "b"], **PLACE),
+        UnknownBackendError("x", ["a", "b"], **LOCATION),
         '.ctxrc:3: backends.a: unknown backend: "x"; configured: a, b',
         id="UnknownBackendError",
     ),
     pytest.param(
-        UnknownBackendTypeError("x", ["a", "b"], **PLACE),
+        UnknownBackendTypeError("x", ["a", "b"], **LOCATION),
         '.ctxrc:3: backends.a: unknown backend type: "x"; choose one of a, b',
         id="UnknownBackendTypeError",
     ),
@@ -215,9 +215,9 @@ def test_messages(error: BackendError, message: str) -> None:
 
 
 def through_pickle(error: BackendError) -> BackendError:
-    copied = pickle.loads(pickle.dumps(error))  # noqa: S301  # our own bytes
-    assert isinstance(copied, BackendError)
-    return copied
+    copy_ = pickle.loads(pickle.dumps(error))  # noqa: S301  # our own bytes
+    assert isinstance(copy_, BackendError)
+    return copy_
 
 
 @pytest.mark.parametrize("duplicate", [through_pickle, copy.copy, copy.deepcopy], ids=["pickle", "copy", "deepcopy"])
@@ -225,15 +225,15 @@ def through_pickle(error: BackendError) -> BackendError:
 def test_exceptions_cross_processes_with_their_facts(
     error: BackendError, message: str, duplicate: Callable[[BackendError], BackendError]
 ) -> None:
-    told = copy.copy(error)
-    told.backend, told.endpoint, told.waited = "local", "http://h:1", 2.0
-    made = duplicate(told)
-    assert type(error) is type(made)
-    assert vars(told) == vars(made)
-    assert ("local", "http://h:1", 2.0) == (made.backend, made.endpoint, made.waited)
-    assert told.args == made.args
-    assert str(told) == str(made)
-    assert repr(told) == repr(made)
+    original = copy.copy(error)
+    original.backend, original.endpoint, original.waited = "local", "http://h:1", 2.0
+    clone = duplicate(original)
+    assert type(error) is type(clone)
+    assert vars(original) == vars(clone)
+    assert ("local", "http://h:1", 2.0) == (clone.backend, clone.endpoint, clone.waited)
+    assert original.args == clone.args
+    assert str(original) == str(clone)
+    assert repr(original) == repr(clone)
     assert message == str(error), "the copy is another object"
 
 
@@ -241,7 +241,7 @@ def test_the_facts_are_attributes() -> None:
     unknown = UnknownBackendError("x", ["a"])
     assert ("x", ("a",), None, None, None) == (unknown.name, unknown.names, unknown.path, unknown.line, unknown.key)
     assert ("a", "b") == AmbiguousBackendError(["a", "b"]).names
-    kind = UnknownBackendTypeError("x", ["a"], **PLACE)
+    kind = UnknownBackendTypeError("x", ["a"], **LOCATION)
     assert ("x", ("a",), ".ctxrc", 3, "backends.a") == (kind.type_name, kind.types, kind.path, kind.line, kind.key)
     duplicate = DuplicateBackendError("a")
     assert ("a", 'duplicate backend: "a"; use a different name') == (duplicate.name, str(duplicate))
@@ -253,8 +253,8 @@ def test_the_facts_are_attributes() -> None:
     assert [False] * 3 == [connection.refused, connection.sent, connection.permanent]
     timeout = APITimeoutError("total", 1.5, key="timeout")
     assert ("total", 1.5, "timeout", None) == (timeout.phase, timeout.limit, timeout.key, timeout.partial)
-    died = ServerDiedError("x", exit_code=1, log_tail=["a"])
-    assert (1, ("a",)) == (died.exit_code, died.log_tail)
+    death = ServerDiedError("x", exit_code=1, log_tail=["a"])
+    assert (1, ("a",)) == (death.exit_code, death.log_tail)
     assert (b"b", 5) == (MalformedResponseError("x", body=b"b").body, ResponseTooLargeError("a line", 5).limit)
     assert (PartialCompletion(), b"") == (StreamInterruptedError("x").partial, StreamInterruptedError("x").body)
     assert b"b" == StreamInterruptedError("x", body=b"b").body
@@ -364,7 +364,7 @@ def test_a_timeout_names_its_phase_its_limit_and_the_key(phase: str, limit: floa
 
 
 @pytest.mark.parametrize(
-    ("place", "message"),
+    ("fields", "message"),
     [
         ({}, "broken"),
         ({"path": "f"}, "f: broken"),
@@ -374,8 +374,8 @@ def test_a_timeout_names_its_phase_its_limit_and_the_key(phase: str, limit: floa
         ({"path": "f", "backend": "b"}, "f: broken"),
     ],
 )
-def test_a_config_error_begins_with_its_place(place: dict[str, Any], message: str) -> None:
-    assert message == str(ConfigError("broken", **place))
+def test_a_config_error_begins_with_its_place(fields: dict[str, Any], message: str) -> None:
+    assert message == str(ConfigError("broken", **fields))
 
 
 def test_an_unknown_backend_where_there_is_none() -> None:
@@ -396,10 +396,10 @@ KEY = "sk-geheim"
 def everywhere(error: BaseException) -> str:
     """All that anyone could print of an error and of what it came from."""
     parts = []
-    seen: BaseException | None = error
-    while seen is not None:
-        parts += [str(seen), repr(seen), repr(vars(seen)), repr(seen.args)]
-        seen = seen.__cause__
+    current: BaseException | None = error
+    while current is not None:
+        parts += [str(current), repr(current), repr(vars(current)), repr(current.args)]
+        current = current.__cause__
     return "".join([*parts, *traceback.format_exception(error)])
 
 
@@ -450,9 +450,9 @@ def test_the_rest_of_the_facts_stays() -> None:
         error.retry_after,
         error.waited,
     )
-    died = ServerDiedError("died", exit_code=1, log_tail=["fine", KEY])
-    redact(died, KEY)
-    assert (1, ("fine", "[key]")) == (died.exit_code, died.log_tail)
+    death = ServerDiedError("died", exit_code=1, log_tail=["fine", KEY])
+    redact(death, KEY)
+    assert (1, ("fine", "[key]")) == (death.exit_code, death.log_tail)
 
 
 def test_a_key_is_taken_out_of_what_an_error_came_from() -> None:
@@ -525,13 +525,13 @@ def test_errors_that_came_from_each_other_are_no_endless_loop() -> None:
 )
 def test_a_short_key_is_masked_as_a_whole_word(secret: str, text: str, expected: str) -> None:
     error = APIStatusError(418, body=text.encode(), message=text, headers={"X-Echo": text})
-    died = ServerDiedError("died", log_tail=["fine", text])
-    error.__cause__, error.__context__ = Foreign(text, [text]), died
+    death = ServerDiedError("died", log_tail=["fine", text])
+    error.__cause__, error.__context__ = Foreign(text, [text]), death
     assert (expected != text) is redact(error, secret)
     assert (expected.encode(), expected, {"x-echo": expected}) == (error.body, error.message, error.headers)
     assert f"HTTP 418: {expected}" == str(error)
     assert (expected, (expected, 5)) == (error.__cause__.text, error.__cause__.args)
-    assert ("fine", expected) == died.log_tail
+    assert ("fine", expected) == death.log_tail
 
 
 def test_bytes_that_are_no_text_stay_as_they_are() -> None:

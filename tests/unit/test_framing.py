@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 from ctxbackends._wire.base import MAX_BODY_BYTES
 from ctxbackends._wire.sse import LineSplitter, SSEDecoder
 from ctxbackends.errors import ResponseTooLargeError
+from tests.splitting import split_at, split_bytes
 
 RECORDINGS = sorted((Path(__file__).parent / "recordings").glob("*.sse"))
 
@@ -30,15 +30,6 @@ def events_of(*chunks: bytes, limit: int = MAX_BODY_BYTES) -> Events:
     decoder = SSEDecoder(limit=limit)
     events = [event for chunk in chunks for event in decoder.feed(chunk)]
     return events + decoder.close()
-
-
-def single(data: bytes) -> list[bytes]:
-    return [data[place : place + 1] for place in range(len(data))]
-
-
-def cut(data: bytes, places: list[int]) -> list[bytes]:
-    edges = [0, *sorted(place % (len(data) + 1) for place in places), len(data)]
-    return [data[start:end] for start, end in pairwise(edges)]
 
 
 # Few different bytes, so that line ends, field names and their neighbours meet often.
@@ -72,9 +63,9 @@ cuts = st.lists(st.integers(0, 10_000), max_size=8)
 )
 def test_lines_end_in_lf_crlf_or_cr_and_in_nothing_else(data: bytes, lines: list[bytes]) -> None:
     assert lines == lines_of(data)
-    assert lines == lines_of(*single(data))
-    for place in range(len(data) + 1):
-        assert lines == lines_of(data[:place], data[place:])
+    assert lines == lines_of(*split_bytes(data))
+    for position in range(len(data) + 1):
+        assert lines == lines_of(data[:position], data[position:])
 
 
 def test_a_cr_ends_the_line_at_once() -> None:
@@ -94,16 +85,16 @@ def test_what_was_closed_does_not_come_again() -> None:
 
 @given(soup | st.binary(), cuts)
 @example(b"a\r\nb", [2])
-def test_lines_are_the_same_for_every_cut(data: bytes, places: list[int]) -> None:
-    whole = lines_of(data)
-    assert whole == lines_of(*cut(data, places))
-    assert whole == lines_of(*single(data))
-    assert data.replace(b"\r\n", b"\n").replace(b"\r", b"\n") == b"\n".join(whole)
+def test_lines_are_the_same_for_every_cut(data: bytes, positions: list[int]) -> None:
+    expected = lines_of(data)
+    assert expected == lines_of(*split_at(data, positions))
+    assert expected == lines_of(*split_bytes(data))
+    assert data.replace(b"\r\n", b"\n").replace(b"\r", b"\n") == b"\n".join(expected)
 
 
 # --- events -----------------------------------------------------------------------------------------
 
-ONE = [(b"", b"x")]
+ONE_EVENT = [(b"", b"x")]
 
 
 @pytest.mark.parametrize(
@@ -111,13 +102,13 @@ ONE = [(b"", b"x")]
     [
         pytest.param(b"", [], id="nothing"),
         pytest.param(b"\n\n\n", [], id="blank lines"),
-        pytest.param(b"data: x\n\n", ONE, id="LF"),
-        pytest.param(b"data: x\r\n\r\n", ONE, id="CRLF"),
-        pytest.param(b"data: x\r\r", ONE, id="CR"),
-        pytest.param(b"data: x\r\n\n", ONE, id="mixed"),
-        pytest.param(b"data: x\n", ONE, id="no blank line at the end"),
-        pytest.param(b"data: x", ONE, id="no line end at the end"),
-        pytest.param(b"data:x\n\n", ONE, id="no space after the colon"),
+        pytest.param(b"data: x\n\n", ONE_EVENT, id="LF"),
+        pytest.param(b"data: x\r\n\r\n", ONE_EVENT, id="CRLF"),
+        pytest.param(b"data: x\r\r", ONE_EVENT, id="CR"),
+        pytest.param(b"data: x\r\n\n", ONE_EVENT, id="mixed"),
+        pytest.param(b"data: x\n", ONE_EVENT, id="no blank line at the end"),
+        pytest.param(b"data: x", ONE_EVENT, id="no line end at the end"),
+        pytest.param(b"data:x\n\n", ONE_EVENT, id="no space after the colon"),
         pytest.param(b"data:  x\n\n", [(b"", b" x")], id="only one space is taken off"),
         pytest.param(b"data: x \n\n", [(b"", b"x ")], id="space at the end is kept"),
         pytest.param(b"data: a\ndata: b\ndata:\n\n", [(b"", b"a\nb\n")], id="several lines of data"),
@@ -128,14 +119,14 @@ ONE = [(b"", b"x")]
         pytest.param(b"event:error\ndata: x\n\n", [(b"error", b"x")], id="event name without a space"),
         pytest.param(b"data: x\nevent: error\n\n", [(b"error", b"x")], id="event name after the data"),
         pytest.param(b"event: a\nevent: b\ndata: x\n\n", [(b"b", b"x")], id="the last event name holds"),
-        pytest.param(b"event: a\n\ndata: x\n\n", ONE, id="an event name without data is forgotten"),
+        pytest.param(b"event: a\n\ndata: x\n\n", ONE_EVENT, id="an event name without data is forgotten"),
         pytest.param(b"event: a\ndata: x\n\ndata: y\n\n", [(b"a", b"x"), (b"", b"y")], id="a name is for one event"),
-        pytest.param(b": ping\n\n:\n\ndata: x\n\n", ONE, id="comments before"),
+        pytest.param(b": ping\n\n:\n\ndata: x\n\n", ONE_EVENT, id="comments before"),
         pytest.param(b"data: x\n:\ndata: y\n\n", [(b"", b"x\ny")], id="a comment between"),
-        pytest.param(b"id: 7\nretry: 10\ndata: x\n\n", ONE, id="id and retry"),
-        pytest.param(b"\xef\xbb\xbfdata: x\n\n", ONE, id="BOM"),
-        pytest.param(b"\xef\xbb\xbf\n\ndata: x\n\n", ONE, id="BOM on a blank line"),
-        pytest.param(b"data: x\n\n\xef\xbb\xbfdata: y\n\n", ONE, id="BOM later is no BOM"),
+        pytest.param(b"id: 7\nretry: 10\ndata: x\n\n", ONE_EVENT, id="id and retry"),
+        pytest.param(b"\xef\xbb\xbfdata: x\n\n", ONE_EVENT, id="BOM"),
+        pytest.param(b"\xef\xbb\xbf\n\ndata: x\n\n", ONE_EVENT, id="BOM on a blank line"),
+        pytest.param(b"data: x\n\n\xef\xbb\xbfdata: y\n\n", ONE_EVENT, id="BOM later is no BOM"),
         pytest.param(b"data: \xef\xbb\xbfx\n\n", [(b"", b"\xef\xbb\xbfx")], id="BOM in data is kept"),
         pytest.param(b"database: x\nData: y\n data: z\n\n", [], id="names that are no data"),
         pytest.param(
@@ -148,15 +139,15 @@ ONE = [(b"", b"x")]
 )
 def test_events(data: bytes, events: Events) -> None:
     assert events == events_of(data)
-    assert events == events_of(*single(data))
-    for place in range(len(data) + 1):
-        assert events == events_of(data[:place], data[place:])
+    assert events == events_of(*split_bytes(data))
+    for position in range(len(data) + 1):
+        assert events == events_of(data[:position], data[position:])
 
 
 def test_an_event_is_handed_on_with_its_blank_line_and_not_later() -> None:
     decoder = SSEDecoder()
     assert [] == decoder.feed(b"data: x\n")
-    assert ONE == decoder.feed(b"\n")
+    assert ONE_EVENT == decoder.feed(b"\n")
     assert [(b"", b"y"), (b"", b"z")] == decoder.feed(b"data: y\n\ndata: z\n\ndata: w")
     assert [(b"", b"w")] == decoder.close()
     assert [] == decoder.close()
@@ -174,7 +165,7 @@ def test_an_event_is_handed_on_with_its_blank_line_and_not_later() -> None:
     ],
 )
 def test_the_last_line_that_is_no_part_of_the_format_is_kept(data: bytes, stray: bytes) -> None:
-    for chunks in ([data], single(data)):
+    for chunks in ([data], split_bytes(data)):
         decoder = SSEDecoder()
         for chunk in chunks:
             decoder.feed(chunk)
@@ -186,45 +177,45 @@ def test_the_line_before_an_event_is_not_one_that_came_after_it_with_the_same_re
     decoder = SSEDecoder()
     decoder.feed(b"first\n\n")
     decoder.feed(b"data: 0\n\nsecond\nthird\n\ndata: 1\n\ndata: 2\n\nfourth\n")
-    assert [b"first", b"third", b"third"] == [decoder.stray_line_before(place) for place in range(3)]
+    assert [b"first", b"third", b"third"] == [decoder.stray_line_before(position) for position in range(3)]
     assert b"fourth" == decoder.stray_line
 
 
 @pytest.mark.parametrize("path", RECORDINGS, ids=lambda path: path.name)
 def test_recordings_are_the_same_at_every_split(path: Path) -> None:
     data = path.read_bytes()
-    whole = events_of(data)
-    assert data.count(b"\n\n") == len(whole)
-    assert data == b"".join(b"data: " + value + b"\n\n" for _, value in whole)
-    assert whole == events_of(*single(data))
-    assert whole == events_of(data.replace(b"\n", b"\r\n"))
-    assert whole == events_of(*single(data.replace(b"\n", b"\r\n")))
-    assert whole == events_of(*single(data.replace(b"\n", b"\r")))
-    for place in range(0, len(data), 1 + len(data) // 300):
-        assert whole == events_of(data[:place], data[place:])
+    expected = events_of(data)
+    assert data.count(b"\n\n") == len(expected)
+    assert data == b"".join(b"data: " + value + b"\n\n" for _, value in expected)
+    assert expected == events_of(*split_bytes(data))
+    assert expected == events_of(data.replace(b"\n", b"\r\n"))
+    assert expected == events_of(*split_bytes(data.replace(b"\n", b"\r\n")))
+    assert expected == events_of(*split_bytes(data.replace(b"\n", b"\r")))
+    for position in range(0, len(data), 1 + len(data) // 300):
+        assert expected == events_of(data[:position], data[position:])
 
 
 @given(soup | st.binary(), cuts)
 @example(b"data: x\r\n\r\ndata: y", [8, 10])
 @example(b"data: x\n\ndata: y\r\n\r\n", [])
 @example(b"data: x\n\ndata: y\r\r", [])
-def test_events_are_the_same_for_every_cut(data: bytes, places: list[int]) -> None:
-    whole = events_of(data)
-    assert whole == events_of(*cut(data, places))
-    assert whole == events_of(*single(data))
+def test_events_are_the_same_for_every_cut(data: bytes, positions: list[int]) -> None:
+    expected = events_of(data)
+    assert expected == events_of(*split_at(data, positions))
+    assert expected == events_of(*split_bytes(data))
 
 
 @pytest.mark.parametrize("ends", list(itertools.product([b"\n", b"\r\n", b"\r"], repeat=3)), ids=str)
 def test_each_event_may_end_in_its_own_way(ends: tuple[bytes, bytes, bytes]) -> None:
     """A proxy that adds an event of its own writes it in its own way: none is lost."""
-    data = b"".join(b"data: %d%b%b" % (place, end, end) for place, end in enumerate(ends))
-    assert [(b"", b"%d" % place) for place in range(3)] == events_of(data) == events_of(*single(data))
+    data = b"".join(b"data: %d%b%b" % (position, end, end) for position, end in enumerate(ends))
+    assert [(b"", b"%d" % position) for position in range(3)] == events_of(data) == events_of(*split_bytes(data))
 
 
 @given(st.lists(st.text().map(lambda text: text.replace("\r", "").replace("\n", "").encode())), cuts)
-def test_what_is_written_as_events_is_read_as_it_was(texts: list[bytes], places: list[int]) -> None:
+def test_what_is_written_as_events_is_read_as_it_was(texts: list[bytes], positions: list[int]) -> None:
     data = b"".join(b"data: %s\n\n" % text for text in texts)
-    assert [(b"", text) for text in texts] == events_of(*cut(data, places))
+    assert [(b"", text) for text in texts] == events_of(*split_at(data, positions))
 
 
 # --- limits -----------------------------------------------------------------------------------------
@@ -243,7 +234,7 @@ def test_what_is_written_as_events_is_read_as_it_was(texts: list[bytes], places:
     ],
 )
 def test_a_line_or_an_event_over_the_limit_is_refused(data: bytes, what: str) -> None:
-    for chunks in ([data], single(data), cut(data, [7, 21])):
+    for chunks in ([data], split_bytes(data), split_at(data, [7, 21])):
         with pytest.raises(ResponseTooLargeError, match=f"^{what} of the stream is larger than 20 bytes$") as exc_info:
             events_of(*chunks, limit=20)
         assert 20 == exc_info.value.limit
@@ -265,24 +256,26 @@ def test_a_line_or_an_event_over_the_limit_is_refused(data: bytes, what: str) ->
 )
 def test_what_just_fits_the_limit_is_read(data: bytes, events: Events) -> None:
     assert events == events_of(data, limit=20)
-    assert events == events_of(*single(data), limit=20)
+    assert events == events_of(*split_bytes(data), limit=20)
 
 
 @given(soup | st.binary(), cuts)
 @example(b"a\n" + b"x" * 9 + b"\n", [3])
-def test_the_limit_is_the_same_for_every_cut(data: bytes, places: list[int]) -> None:
+def test_the_limit_is_the_same_for_every_cut(data: bytes, positions: list[int]) -> None:
     def outcome(chunks: list[bytes]) -> Events | str:
         try:
             return events_of(*chunks, limit=8)
         except ResponseTooLargeError as error:
             return str(error)
 
-    whole = outcome([data])
+    expected = outcome([data])
     assert (
-        isinstance(whole, str) == isinstance(outcome(single(data)), str) == isinstance(outcome(cut(data, places)), str)
+        isinstance(expected, str)
+        == isinstance(outcome(split_bytes(data)), str)
+        == isinstance(outcome(split_at(data, positions)), str)
     )
-    if not isinstance(whole, str):
-        assert whole == outcome(single(data)) == outcome(cut(data, places))
+    if not isinstance(expected, str):
+        assert expected == outcome(split_bytes(data)) == outcome(split_at(data, positions))
 
 
 def test_the_limit_is_that_of_a_body() -> None:

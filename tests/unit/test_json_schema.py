@@ -208,8 +208,8 @@ LINK = {
     ],
 )
 def test_the_schema_is_strict(target: type[Any], schema: dict[str, Any]) -> None:
-    made = schema_for(target)
-    assert with_sorted_enums(schema) == with_sorted_enums(made)
+    schema_ = schema_for(target)
+    assert with_sorted_enums(schema) == with_sorted_enums(schema_)
 
 
 def with_sorted_enums(value: Any) -> Any:
@@ -269,10 +269,10 @@ def test_making_a_schema_twice_gives_the_same() -> None:
 
 
 def test_a_schema_of_the_type_itself_keeps_its_limits_and_descriptions() -> None:
-    limited = Annotated[
+    target_ = Annotated[
         list[Annotated[str, msgspec.Meta(pattern="^a", description="starts")]], msgspec.Meta(max_length=2)
     ]
-    target: Any = limited
+    target: Any = target_
     assert {
         "type": "array",
         "items": {"type": "string", "pattern": "^a", "description": "starts"},
@@ -281,8 +281,8 @@ def test_a_schema_of_the_type_itself_keeps_its_limits_and_descriptions() -> None
 
 
 def test_what_users_add_to_a_schema_is_made_strict_and_values_are_left() -> None:
-    added = {"allOf": [{"properties": {"a": {"default": 1}}}], "const": {"default": 1}, "enum": [{"default": 1}]}
-    target: Any = Annotated[dict[str, int], msgspec.Meta(extra_json_schema=added)]
+    extra = {"allOf": [{"properties": {"a": {"default": 1}}}], "const": {"default": 1}, "enum": [{"default": 1}]}
+    target: Any = Annotated[dict[str, int], msgspec.Meta(extra_json_schema=extra)]
     assert {
         "type": "object",
         "additionalProperties": {"type": "integer"},
@@ -328,9 +328,9 @@ LEAF = {"value": 2, "children": []}
 )
 def test_answers_become_values(target: Any, value: Any, expected: Any) -> None:
     for text in (json.dumps(value), f"\n {json.dumps(value, ensure_ascii=False, indent=2)} \n"):
-        read = decode_as(target, text)
-        assert expected == read
-        assert type(expected) is type(read)
+        actual = decode_as(target, text)
+        assert expected == actual
+        assert type(expected) is type(actual)
 
 
 # Each value is accepted by both, or refused by both.
@@ -383,10 +383,10 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "b"]), inner, max_size=2),
     max_leaves=6,
 )
-damaged = st.builds(lambda key, value: {**OUTER, key: value}, st.sampled_from(sorted(OUTER)), json_values)
+damaged_objects = st.builds(lambda key, value: {**OUTER, key: value}, st.sampled_from(sorted(OUTER)), json_values)
 
 
-@given(damaged)
+@given(damaged_objects)
 def test_the_schema_accepts_what_is_decoded_of_one_changed_member(value: dict[str, Any]) -> None:
     assert jsonschema.Draft202012Validator(schema_for(Outer)).is_valid(value) == accepts(Outer, value)
 
@@ -406,12 +406,12 @@ def test_decoding_is_milder_than_the_schema(value: dict[str, Any], expected: Inn
 
 
 @attrs.frozen
-class Checked:
+class Positive:
     count: int = attrs.field(validator=attrs.validators.gt(0))
 
 
 @pytest.mark.parametrize(
-    ("target", "text", "pointer", "said"),
+    ("target", "text", "pointer", "message"),
     [
         pytest.param(Inner, '{"count":"x"}', "$.count", "Expected `int`, got `str` - at `$.count`", id="a member"),
         pytest.param(Inner, "{}", None, "Object missing required field `count`", id="a missing member"),
@@ -446,7 +446,7 @@ class Checked:
         ),
         pytest.param(list[str], '["a",1]', "$[1]", "Expected `str`, got `int` - at `$[1]`", id="an item"),
         pytest.param(Shape, '{"name":"a","sides":2}', "$.sides", "Expected `int` >= 3 - at `$.sides`", id="a limit"),
-        pytest.param(Checked, '{"count":0}', None, "'count' must be > 0: 0", id="a validator of attrs"),
+        pytest.param(Positive, '{"count":0}', None, "'count' must be > 0: 0", id="a validator of attrs"),
         pytest.param(Inner, "", None, "Input data was truncated", id="empty"),
         pytest.param(Inner, '{"count":1', None, "Input data was truncated", id="cut"),
         pytest.param(Inner, "Sure! {}", None, "JSON is malformed: invalid character", id="no JSON"),
@@ -460,14 +460,14 @@ class Checked:
     ],
 )
 def test_an_answer_that_does_not_fit_is_an_error_with_its_place(
-    target: Any, text: str, pointer: str | None, said: str
+    target: Any, text: str, pointer: str | None, message: str
 ) -> None:
     with pytest.raises(StructuredOutputError) as exc_info:
         decode_as(target, text)
     error = exc_info.value
     assert pointer == error.pointer
     assert text == error.text
-    assert str(error).startswith(f"response does not match {target.__name__}: {said}")
+    assert str(error).startswith(f"response does not match {target.__name__}: {message}")
 
 
 @given(

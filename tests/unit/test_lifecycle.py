@@ -47,8 +47,8 @@ async def test_failure_is_a_state(raw_server: RawServerFactory, script: Any, sta
     status = await status_of(server.url)
     assert state == status.state
     assert problem in status.problem
-    looks = 2 if state == "unreachable" else 1  # aiohttp itself asks again where a connection breaks
-    assert looks == len(server.requests), "nothing is waited for"
+    requests = 2 if state == "unreachable" else 1  # aiohttp itself asks again where a connection breaks
+    assert requests == len(server.requests), "nothing is waited for"
 
 
 async def test_a_silent_server_is_unreachable(raw_server: RawServerFactory, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,17 +66,17 @@ async def test_status_of_an_openai_compatible_server(raw_server: RawServerFactor
 
 async def test_statuses_probe_all_backends_at_once(raw_server: RawServerFactory, refusing_url: str) -> None:
     """In parallel: the first answers only when the second was asked. One without its key is a line and no exception."""
-    asked = asyncio.Event()
+    is_probed = asyncio.Event()
 
     async def second() -> None:
         while not two.requests:
             await asyncio.sleep(0.005)
-        asked.set()
+        is_probed.set()
 
-    one = await raw_server([[asked, http_response(200, models_body("m"))]])
+    row = await raw_server([[is_probed, http_response(200, models_body("m"))]])
     two = await raw_server([[http_response(200, models_body("m"))]])
     configs = [
-        BackendConfig(name="one", type="openai-compatible", endpoint=one.url),
+        BackendConfig(name="one", type="openai-compatible", endpoint=row.url),
         BackendConfig(name="two", type="openai-compatible", endpoint=two.url),
         BackendConfig(name="gone", type="vllm", endpoint=refusing_url),
         BackendConfig(name="keyless", type="anthropic", api_key_env="NO_SUCH_VARIABLE_1"),
@@ -105,8 +105,8 @@ def test_the_command_prints_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert ["backend", "endpoint", "state", "model", "problem"] == head.split()
     assert ["a", refusing_url, "refused", "big", "connection", "refused"] == first.split()
     assert "not started" in second
-    listed = json.loads(ctx("--json", "--backend", "a").stdout)
-    assert [("a", "refused", "big")] == [(one["backend"], one["state"], one["model"]) for one in listed]
+    statuses = json.loads(ctx("--json", "--backend", "a").stdout)
+    assert [("a", "refused", "big")] == [(row["backend"], row["state"], row["model"]) for row in statuses]
 
 
 def test_the_command_without_any_backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,8 +203,8 @@ def test_unsupported_settings_are_rejected(settings: dict[str, Any], problem: st
 
 
 def test_every_setting_of_a_type_is_used_by_one() -> None:
-    used = {name for profile in PROFILES.values() for name in profile.supported_settings}
-    assert {"context_length", "keep_alive", "organization", "project"} == used
+    names = {name for profile in PROFILES.values() for name in profile.supported_settings}
+    assert {"context_length", "keep_alive", "organization", "project"} == names
 
 
 async def test_the_account_goes_as_headers() -> None:
@@ -220,8 +220,8 @@ async def test_the_account_goes_as_headers() -> None:
         )
         async with Registry([config]) as registry:
             await registry.resolve("o").complete("Hi", max_tokens=16)
-    sent = server.requests[-1].headers
-    assert ("org-1", "proj-1") == (sent["openai-organization"], sent["openai-project"])
+    headers = server.requests[-1].headers
+    assert ("org-1", "proj-1") == (headers["openai-organization"], headers["openai-project"])
 
 
 KEY_HEADERS = (("messages", "x-api-key", "{}"), ("chat_completions", "authorization", "Bearer {}"))

@@ -43,7 +43,7 @@ def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name.upper(), raising=False)
 
 
-async def listed(endpoint: str, **settings: Any) -> list[str]:
+async def list_models(endpoint: str, **settings: Any) -> list[str]:
     async with open_backend("vllm", endpoint=endpoint, **settings) as backend:
         return [model.id for model in await backend.models()]
 
@@ -116,12 +116,12 @@ async def test_proxies_are_let_in_by_each_backend(
 ) -> None:
     proxy = await raw_server([[MODELS]])
     monkeypatch.setenv("HTTP_PROXY", f"http://me:p%40ss@127.0.0.1:{proxy.port}")
-    assert ["m"] == await listed("http://gpu.invalid:8000", trust_env=True)
-    (received,) = proxy.requests
-    assert "http://gpu.invalid:8000/v1/models" == received.path
-    assert "Basic " + b64encode(b"me:p@ss").decode() == received.headers["proxy-authorization"]
+    assert ["m"] == await list_models("http://gpu.invalid:8000", trust_env=True)
+    (request,) = proxy.requests
+    assert "http://gpu.invalid:8000/v1/models" == request.path
+    assert "Basic " + b64encode(b"me:p@ss").decode() == request.headers["proxy-authorization"]
     with pytest.raises(APIConnectionError, match="does not resolve"):
-        await listed("http://gpu.invalid:8000")
+        await list_models("http://gpu.invalid:8000")
     assert 1 == len(proxy.requests)
 
 
@@ -129,8 +129,8 @@ async def test_loopback_is_never_proxied(raw_server: RawServerFactory, monkeypat
     proxy, server = await raw_server([[MODELS]]), await raw_server([[MODELS]], [[MODELS]])
     for name in PROXY_VARIABLES[:3]:
         monkeypatch.setenv(name, proxy.url)
-    assert ["m"] == await listed(server.url, trust_env=True)
-    assert ["m"] == await listed(f"http://localhost:{server.port}", trust_env=True)
+    assert ["m"] == await list_models(server.url, trust_env=True)
+    assert ["m"] == await list_models(f"http://localhost:{server.port}", trust_env=True)
     assert (2, []) == (len(server.requests), proxy.connections)
 
 
@@ -139,26 +139,26 @@ async def test_a_tunnel(raw_server: RawServerFactory, monkeypatch: pytest.Monkey
     ca.cert_pem.write_to_path(tmp_path / "ca.pem")
     server = await raw_server([[MODELS]], tls=serving(ca, "gpu.invalid"))
     heads: list[str] = []
-    ended = asyncio.Event()
+    is_closed = asyncio.Event()
 
     async def tunnel(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
         far, near = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
         await asyncio.gather(_copy(reader, near), _copy(far, writer))
-        ended.set()
+        is_closed.set()
 
     proxy = await asyncio.start_server(tunnel, "127.0.0.1", 0)
     monkeypatch.setenv("https_proxy", f"http://me:geheim@127.0.0.1:{proxy.sockets[0].getsockname()[1]}")
     monkeypatch.setenv("A_KEY", "sk-canary-0123456789")
     settings = {"trust_env": True, "ca_bundle": str(tmp_path / "ca.pem"), "api_key_env": "A_KEY"}
-    assert ["m"] == await listed("https://gpu.invalid", **settings)
+    assert ["m"] == await list_models("https://gpu.invalid", **settings)
     assert "Bearer sk-canary-0123456789" == server.requests[0].headers["authorization"]
     assert heads[0].startswith("CONNECT gpu.invalid:443 HTTP/1.1\r\n")
     assert "Proxy-Authorization: Basic " in heads[0]
     assert "canary" not in heads[0]
     assert "proxy-authorization" not in server.requests[0].headers
-    await ended.wait()
+    await is_closed.wait()
     proxy.close()
 
 
@@ -314,7 +314,7 @@ async def test_a_name_is_judged_where_it_is_connected_to(
 ) -> None:
     server = await raw_server([[MODELS]])
     resolves |= {"inside.example.org": ["127.0.0.1"], "outside.example.org": ["192.0.2.1"]}
-    assert ["m"] == await listed(f"http://inside.example.org:{server.port}", airgap=True)
+    assert ["m"] == await list_models(f"http://inside.example.org:{server.port}", airgap=True)
     async with open_backend("vllm", endpoint="http://outside.example.org", airgap=True, ready_timeout=30.0) as backend:
         stream = backend.stream("Hi", model="m")
         for ask in (backend.models, lambda: backend.complete("Hi", model="m"), stream.__aenter__):
@@ -381,10 +381,10 @@ async def test_airgap_with_a_proxy_or_a_session() -> None:
 
 
 async def test_own_types_are_airgapped_too() -> None:
-    given: list[Transport] = []
+    transports: list[Transport] = []
 
     def factory(config: BackendConfig, transport: Transport) -> HTTPBackend:
-        given.append(transport)
+        transports.append(transport)
         profile = Profile(type="own", default_endpoint="http://192.0.2.1:1")
         return HTTPBackend(config, profile=profile, transport=transport)
 
@@ -394,10 +394,10 @@ async def test_own_types_are_airgapped_too() -> None:
         registry.configure(BackendConfig(name="named", type="own", endpoint="http://192.0.2.2"))
         with pytest.raises(AirgapError, match=r"192\.0\.2\.1:1 is neither"):
             registry.resolve("default")
-        assert [True] == [transport.airgap for transport in given]
+        assert [True] == [transport.airgap for transport in transports]
         with pytest.raises(AirgapError, match=r"192\.0\.2\.2 is neither"):
             registry.resolve("named")
-        assert 1 == len(given)
+        assert 1 == len(transports)
 
 
 # --- airgap: in the file --------------------------------------------------------------------------
@@ -406,14 +406,14 @@ FILE = "airgap: {}\nbackends:\n- name: vllm\n  endpoint: http://192.0.2.1\n"
 
 
 @pytest.mark.parametrize(
-    ("says", "argument", "is_airgapped"),
+    ("value", "argument", "is_airgapped"),
     [("true", None, True), ("true", False, True), ("true", True, True), ("false", True, True), ("false", None, False)],
 )
 async def test_airgap_of_the_file_cannot_be_disabled(
-    says: str, argument: bool | None, is_airgapped: bool, tmp_path: Path
+    value: str, argument: bool | None, is_airgapped: bool, tmp_path: Path
 ) -> None:
     path = tmp_path / ".ctxrc"
-    path.write_text(FILE.format(says))
+    path.write_text(FILE.format(value))
     async with Registry.from_ctxrc(path, airgap=argument) as registry:
         assert is_airgapped == registry.airgap
         if is_airgapped:
@@ -421,13 +421,13 @@ async def test_airgap_of_the_file_cannot_be_disabled(
                 registry.resolve()
         else:
             assert "vllm" == registry.resolve().name
-    assert (says == "true") is load_ctxrc(path).airgap is airgap_of(path)
+    assert (value == "true") is load_ctxrc(path).airgap is airgap_of(path)
 
 
-@pytest.mark.parametrize("says", ["yes", "'true'", "1", "", "[]", "True"])
-def test_airgap_is_true_or_false(says: str) -> None:
+@pytest.mark.parametrize("value", ["yes", "'true'", "1", "", "[]", "True"])
+def test_airgap_is_true_or_false(value: str) -> None:
     with pytest.raises(ConfigError, match="must be true or false, without quotes") as exc_info:
-        parse_ctxrc(FILE.format(says), path="/p/.ctxrc")
+        parse_ctxrc(FILE.format(value), path="/p/.ctxrc")
     assert ("airgap", 1) == (exc_info.value.key, exc_info.value.line)
 
 
@@ -447,10 +447,10 @@ def test_setup_keeps_airgap(tmp_path: Path) -> None:
 def test_airgap_in_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / ".ctxrc").write_text(FILE.format("true"))
     monkeypatch.chdir(tmp_path)
-    shown = CliRunner().invoke(ctxbackends_group, ["status"])
-    assert 0 == shown.exit_code
-    assert "error" in shown.stdout
-    assert "airgap: the endpoint http://192.0.2.1" in shown.stdout
+    status_result = CliRunner().invoke(ctxbackends_group, ["status"])
+    assert 0 == status_result.exit_code
+    assert "error" in status_result.stdout
+    assert "airgap: the endpoint http://192.0.2.1" in status_result.stdout
     for command in (["ping", "--endpoint", "http://192.0.2.9"], ["models"]):
         result = CliRunner().invoke(ctxbackends_group, command)
         assert 0 != result.exit_code
@@ -476,13 +476,16 @@ async def test_no_value_becomes_another_header(
     if "\x00" not in bad:
         monkeypatch.setenv("BAD_KEY", bad)
         with pytest.raises(ConfigError, match="invalid API key in the variable BAD_KEY: it contains white space"):
-            await listed(server.url, api_key_env="BAD_KEY")
+            await list_models(server.url, api_key_env="BAD_KEY")
     transport = Transport()
     for headers in ({"X-Own": bad}, {bad: "1"}):
-        for given, own in ((headers, {}), ({}, headers)):
+        for headers_, own in ((headers, {}), ({}, headers)):
             with pytest.raises(ConfigError, match="the header '"):
                 await transport.send(
-                    server.url, HTTPRequest("GET", "/", headers=own), headers=given, timeouts=RequestTimeouts(total=5.0)
+                    server.url,
+                    HTTPRequest("GET", "/", headers=own),
+                    headers=headers_,
+                    timeouts=RequestTimeouts(total=5.0),
                 )
     await transport.aclose()
     assert [] == server.connections
@@ -504,7 +507,7 @@ async def test_no_path_becomes_another_request(path: str, raw_server: RawServerF
 
 async def test_the_path_of_an_endpoint_stays_in_its_line(raw_server: RawServerFactory) -> None:
     server = await raw_server([[MODELS]], [[MODELS]])
-    await listed(server.url + "/a%0d%0aX-Own:1")
-    await listed(server.url + "/\u00e4")
+    await list_models(server.url + "/a%0d%0aX-Own:1")
+    await list_models(server.url + "/\u00e4")
     assert ["/a%0D%0AX-Own:1/v1/models", "/%C3%A4/v1/models"] == server.paths
     assert ["x-own" in request.headers for request in server.requests] == [False, False]

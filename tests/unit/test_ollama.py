@@ -11,7 +11,6 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from itertools import pairwise
 from typing import Any
 
 import attrs
@@ -41,6 +40,7 @@ from ctxbackends.errors import (
     UnsupportedOptionError,
 )
 from tests.operations import body_of, drive, json_response, play
+from tests.splitting import split_at, split_bytes
 
 CODEC = OllamaCodec(table=OLLAMA_NATIVE)
 
@@ -72,7 +72,7 @@ WIRE_ADD = {
 PNG = b"\x89PNG\r\n\x1a\n..."
 
 
-def sent(settings_: WireSettings | None = None, *, stream: bool = False, **options: Any) -> Any:
+def encode(settings_: WireSettings | None = None, *, stream: bool = False, **options: Any) -> Any:
     codec = OllamaCodec(table=OLLAMA_NATIVE, settings=settings_ or WireSettings())
     return body_of(codec.encode_chat(ChatRequest(**{"messages": HI, "model": "m", **options}), stream=stream))
 
@@ -81,7 +81,7 @@ def test_a_request_is_a_post_that_says_whether_it_streams() -> None:
     request = CODEC.encode_chat(ChatRequest(messages=HI, model="m"), stream=False)
     assert ("POST", "/api/chat", {}) == (request.method, request.path, request.headers)
     assert MINIMAL == body_of(request)
-    assert {**MINIMAL, "stream": True} == sent(stream=True)
+    assert {**MINIMAL, "stream": True} == encode(stream=True)
 
 
 @pytest.mark.parametrize(
@@ -126,23 +126,23 @@ def test_a_request_is_a_post_that_says_whether_it_streams() -> None:
     ],
 )
 def test_options_are_sent_as(options: Mapping[str, Any], more: Mapping[str, Any]) -> None:
-    assert {**MINIMAL, **more} == sent(**options)
+    assert {**MINIMAL, **more} == encode(**options)
 
 
 @pytest.mark.parametrize(
     ("effort", "think"), [("none", False), ("low", "low"), ("medium", "medium"), ("high", "high"), ("max", "max")]
 )
 def test_the_effort_of_reasoning_is_a_level(effort: str, think: Any) -> None:
-    assert {**MINIMAL, "think": think} == sent(reasoning_effort=effort)
+    assert {**MINIMAL, "think": think} == encode(reasoning_effort=effort)
 
 
 def test_thinking_is_left_to_the_model_where_no_effort_is_asked_for() -> None:
-    assert "think" not in sent()
+    assert "think" not in encode()
 
 
 # A number is seconds for Ollama as well, and below 0 for ever; a text is a duration as Go reads it, of digits and a
 # unit: https://pkg.go.dev/time#ParseDuration
-KEPT = [
+KEEP_ALIVES = [
     pytest.param(None, {}, id="the server's default"),
     pytest.param(0.0, {"keep_alive": "0s"}, id="not at all"),
     pytest.param(300.0, {"keep_alive": "300s"}, id="seconds"),
@@ -162,15 +162,15 @@ KEPT = [
 ]
 
 
-@pytest.mark.parametrize(("keep_alive", "member"), KEPT)
+@pytest.mark.parametrize(("keep_alive", "member"), KEEP_ALIVES)
 def test_how_long_the_model_is_kept_is_sent_as(keep_alive: float | None, member: Mapping[str, Any]) -> None:
-    assert {**MINIMAL, **member} == sent(WireSettings(keep_alive=keep_alive))
+    assert {**MINIMAL, **member} == encode(WireSettings(keep_alive=keep_alive))
 
 
 def test_the_context_of_the_configuration_is_in_every_request() -> None:
     settings_ = WireSettings(context_length=8192, keep_alive=math.inf)
-    assert {**MINIMAL, "options": {"num_ctx": 8192}, "keep_alive": -1} == sent(settings_)
-    assert {"num_ctx": 8192, "num_predict": 7, "num_gpu": 1} == sent(
+    assert {**MINIMAL, "options": {"num_ctx": 8192}, "keep_alive": -1} == encode(settings_)
+    assert {"num_ctx": 8192, "num_predict": 7, "num_gpu": 1} == encode(
         settings_, max_tokens=7, extra_body={"options": {"num_gpu": 1}}
     )["options"]
 
@@ -181,7 +181,7 @@ def test_the_key_goes_into_one_header() -> None:
 
 def refusal(settings_: WireSettings | None = None, **options: Any) -> tuple[str, str]:
     with pytest.raises(UnsupportedOptionError) as exc_info:
-        sent(settings_, **options)
+        encode(settings_, **options)
     return exc_info.value.option, str(exc_info.value)
 
 
@@ -298,27 +298,27 @@ def test_encoding_changes_nothing_that_was_passed() -> None:
     ],
 )
 def test_messages_are_sent_as(message: Message, wire: Mapping[str, Any]) -> None:
-    assert [{"role": "user", "content": "Hi"}, wire] == sent(messages=(*HI, message))["messages"]
+    assert [{"role": "user", "content": "Hi"}, wire] == encode(messages=(*HI, message))["messages"]
 
 
 def results(*messages: Message) -> list[tuple[str, str | None]]:
     """Of each tool result that is sent: its content and the name of its tool."""
-    turns = sent(messages=(*HI, *messages))["messages"]
+    turns = encode(messages=(*HI, *messages))["messages"]
     return [(turn["content"], turn.get("tool_name")) for turn in turns if turn["role"] == "tool"]
 
 
 def calls(*names: str, ids: Sequence[str] | None = None) -> Message:
-    made = [ToolCall(id_, name, "{}") for id_, name in zip(ids or names, names, strict=True)]
-    return Message.assistant("", tool_calls=made)
+    tool_calls = [ToolCall(id_, name, "{}") for id_, name in zip(ids or names, names, strict=True)]
+    return Message.assistant("", tool_calls=tool_calls)
 
 
 def test_the_name_of_a_tool_is_looked_up_by_the_id_of_its_call() -> None:
-    asked = calls("add", "get", ids=["c1", "c2"])
+    turn = calls("add", "get", ids=["c1", "c2"])
     both = Message("tool", (ToolResult("c1", "3"), ToolResult("c2", "4", name="other")))
     assert [("4", "get"), ("3", "add")] == results(
-        asked, Message.tool("4", tool_call_id="c2"), Message.tool("3", tool_call_id="c1")
+        turn, Message.tool("4", tool_call_id="c2"), Message.tool("3", tool_call_id="c1")
     )
-    assert [("3", "add"), ("4", "other")] == results(asked, both)
+    assert [("3", "add"), ("4", "other")] == results(turn, both)
 
 
 # An Ollama that sends no ids has its calls numbered here, and each answer begins with call_0 again.
@@ -338,9 +338,9 @@ DEEP = b"[" * 100_000 + b"]" * 100_000
 @pytest.mark.parametrize("arguments", ['{"a":', "[1]", '"x"', "null", "x", "\ud800", DEEP.decode()])
 def test_arguments_that_are_no_object_are_refused(arguments: str) -> None:
     call = Message.assistant("", tool_calls=[ToolCall("c1", "add", arguments)])
-    option, said = refusal(messages=(*HI, call))
+    option, reason = refusal(messages=(*HI, call))
     assert "message: tool call" == option
-    assert said.startswith("message: tool call: the arguments of add must be a JSON object: ")
+    assert reason.startswith("message: tool call: the arguments of add must be a JSON object: ")
 
 
 # --- decode: plain answers --------------------------------------------------------------------------
@@ -353,7 +353,7 @@ TIMES = {
     "eval_count": 298,
     "eval_duration": 4799921000,
 }
-TIMED = Usage(
+TIMED_USAGE = Usage(
     26,
     298,
     load_seconds=about(0.002154458),
@@ -363,16 +363,16 @@ TIMED = Usage(
 
 
 def plain(message: object, **members: object) -> bytes:
-    said = {"model": "llama3.2", "created_at": "2023-12-12T14:13:43.416799Z", "message": message}
-    return dump({**said, "done_reason": "stop", "done": True, **members})
+    metadata = {"model": "llama3.2", "created_at": "2023-12-12T14:13:43.416799Z", "message": message}
+    return dump({**metadata, "done_reason": "stop", "done": True, **members})
 
 
-def decoded(body: bytes) -> Completion:
+def decode(body: bytes) -> Completion:
     return CODEC.decode_chat(json_response(body), requested_model="asked")
 
 
-def whole(message: Mapping[str, Any] | None = None, **members: object) -> Completion:
-    return decoded(plain({"role": "assistant", **(message or {})}, **members))
+def decode_message(message: Mapping[str, Any] | None = None, **members: object) -> Completion:
+    return decode(plain({"role": "assistant", **(message or {})}, **members))
 
 
 def test_the_documented_answer_is_read() -> None:
@@ -380,19 +380,19 @@ def test_the_documented_answer_is_read() -> None:
     completion = Completion(
         text="Hello! How are you today?",
         finish_reason="stop",
-        usage=TIMED,
+        usage=TIMED_USAGE,
         requested_model="asked",
         served_model="llama3.2",
         parts=(TextPart("Hello! How are you today?"),),
     )
-    assert completion == decoded(body)
-    assert body == decoded(body).raw
+    assert completion == decode(body)
+    assert body == decode(body).raw
 
 
 def test_the_documented_call_is_read() -> None:
     arguments = {"format": "celsius", "location": "Paris, FR"}
-    called = [{"function": {"name": "get_current_weather", "arguments": arguments}}]
-    completion = whole({"content": "", "tool_calls": called})
+    tool_calls = [{"function": {"name": "get_current_weather", "arguments": arguments}}]
+    completion = decode_message({"content": "", "tool_calls": tool_calls})
     call = ToolCall("call_20231212141343416799_0", "get_current_weather", '{"format":"celsius","location":"Paris, FR"}')
     assert ("tool_calls", "", (call,), (call,)) == (
         completion.finish_reason,
@@ -403,7 +403,7 @@ def test_the_documented_call_is_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("message", "facts"),
+    ("message", "fields"),
     [
         pytest.param({}, {"text": ""}, id="nothing"),
         pytest.param({"content": None, "thinking": None, "tool_calls": None}, {"text": ""}, id="null"),
@@ -439,15 +439,15 @@ def test_the_documented_call_is_read() -> None:
         pytest.param({"content": "a", "images": None, "x": 1}, {"text": "a", "parts": (TextPart("a"),)}, id="unknown"),
     ],
 )
-def test_a_message_is_read_as(message: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+def test_a_message_is_read_as(message: Mapping[str, Any], fields: Mapping[str, Any]) -> None:
     expected: dict[str, Any] = {
         "finish_reason": "stop",
         "requested_model": "asked",
         "served_model": "llama3.2",
-        **facts,
+        **fields,
     }
-    expected.setdefault("parts", facts.get("tool_calls", ()))
-    assert Completion(**expected) == whole(message)
+    expected.setdefault("parts", fields.get("tool_calls", ()))
+    assert Completion(**expected) == decode_message(message)
 
 
 @pytest.mark.parametrize(
@@ -457,12 +457,12 @@ def test_a_message_is_read_as(message: Mapping[str, Any], facts: Mapping[str, An
         ({"total_duration": 5, "load_duration": 5}, None),
         ({"prompt_eval_count": 26, "eval_count": 3}, Usage(26, 3)),
         ({"prompt_eval_count": 26}, Usage(26, 0)),
-        (TIMES, TIMED),
+        (TIMES, TIMED_USAGE),
         ({"prompt_eval_count": 1, "eval_count": 1, "load_duration": 0}, Usage(1, 1, load_seconds=0.0)),
     ],
 )
 def test_usage_is_read_as(members: Mapping[str, Any], usage: Usage | None) -> None:
-    assert usage == whole(**members).usage
+    assert usage == decode_message(**members).usage
 
 
 LOGPROBS = [
@@ -476,12 +476,12 @@ READ_LOGPROBS = (
 
 
 def test_log_probabilities_are_read() -> None:
-    completion = whole({"content": "Hi"}, logprobs=LOGPROBS)
+    completion = decode_message({"content": "Hi"}, logprobs=LOGPROBS)
     assert ("Hi", READ_LOGPROBS) == (completion.text, completion.logprobs)
 
 
 @pytest.mark.parametrize(
-    ("called", "wire", "reason"),
+    ("has_calls", "wire", "reason"),
     [
         (False, "stop", "stop"),
         (False, "length", "length"),
@@ -489,9 +489,9 @@ def test_log_probabilities_are_read() -> None:
         (True, "length", "length"),
     ],
 )
-def test_done_reasons_are_read_as(called: bool, wire: str, reason: str) -> None:
-    message = {"content": "a", "tool_calls": [{"function": {"name": "f"}}] if called else None}
-    assert reason == whole(message, done_reason=wire).finish_reason
+def test_done_reasons_are_read_as(has_calls: bool, wire: str, reason: str) -> None:
+    message = {"content": "a", "tool_calls": [{"function": {"name": "f"}}] if has_calls else None}
+    assert reason == decode_message(message, done_reason=wire).finish_reason
 
 
 NO_REASONS = ["load", "unload", "abort", "STOP", "", None]
@@ -500,18 +500,18 @@ NO_REASONS = ["load", "unload", "abort", "STOP", "", None]
 @pytest.mark.parametrize("wire", NO_REASONS)
 def test_an_answer_that_is_not_whole_is_no_completion(wire: str | None) -> None:
     with pytest.raises(StreamInterruptedError) as exc_info:
-        whole({"content": "a"}, done_reason=wire)
+        decode_message({"content": "a"}, done_reason=wire)
     assert f"incomplete response: done_reason is {wire!r}" == str(exc_info.value)
     assert b'"content": "a"' in exc_info.value.body
 
 
 def test_an_answer_that_is_not_done_is_not_whole() -> None:
     with pytest.raises(StreamInterruptedError, match=r"^incomplete response: done_reason is 'stop'$"):
-        whole({"content": "a"}, done=False)
+        decode_message({"content": "a"}, done=False)
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "error_message"),
     [
         (b'{"error":"boom"}', "boom"),
         (b'{"error":{"message":"boom","code":500}}', "boom"),
@@ -520,11 +520,11 @@ def test_an_answer_that_is_not_done_is_not_whole() -> None:
         (b'{"error":"boom","message":{"content":"a"},"done":true,"done_reason":"stop"}', "boom"),
     ],
 )
-def test_an_error_under_a_good_status_is_an_error(body: bytes, said: str) -> None:
+def test_an_error_under_a_good_status_is_an_error(body: bytes, error_message: str) -> None:
     with pytest.raises(ResponseError) as exc_info:
-        decoded(body)
+        decode(body)
     assert type(exc_info.value) is ResponseError
-    assert f"the server sent an error under HTTP 200: {said}" == str(exc_info.value)
+    assert f"the server sent an error under HTTP 200: {error_message}" == str(exc_info.value)
     assert body == exc_info.value.body
 
 
@@ -555,17 +555,17 @@ def test_an_error_under_a_good_status_is_an_error(body: bytes, said: str) -> Non
 )
 def test_what_is_no_answer_is_malformed(body: bytes) -> None:
     with pytest.raises(MalformedResponseError, match=r"^unexpected response from Ollama: ") as exc_info:
-        decoded(body)
+        decode(body)
     assert body == exc_info.value.body
 
 
 def test_the_model_may_be_missing() -> None:
-    assert whole(model=None).served_model is None
+    assert decode_message(model=None).served_model is None
 
 
 # The stream reads it as none (test_the_model_is_that_which_came_first), and so do the other wires.
 def test_an_empty_model_is_none() -> None:
-    assert whole(model="").served_model is None
+    assert decode_message(model="").served_model is None
 
 
 # --- streams ----------------------------------------------------------------------------------------
@@ -581,7 +581,7 @@ class Outcome:
     served_model: str | None = None
 
 
-def read(*chunks: bytes) -> Outcome:
+def decode_stream(*chunks: bytes) -> Outcome:
     decoder = CODEC.stream_decoder()
     events = [event for chunk in chunks for event in decoder.feed(chunk)]
     events += decoder.close()
@@ -598,10 +598,6 @@ def read(*chunks: bytes) -> Outcome:
     )
 
 
-def single(data: bytes) -> list[bytes]:
-    return [data[place : place + 1] for place in range(len(data))]
-
-
 # The rows below are written with these. A row is what the server sends, the events, and the failure or None.
 
 
@@ -614,62 +610,62 @@ MOMENT = "202308040852193854064550700"
 
 
 def message(**members: object) -> bytes:
-    said = {"role": "assistant", "content": "", **members}
-    return line(model="llama3.2", created_at="2023-08-04T08:52:19.385406455-07:00", message=said, done=False)
+    turn = {"role": "assistant", "content": "", **members}
+    return line(model="llama3.2", created_at="2023-08-04T08:52:19.385406455-07:00", message=turn, done=False)
 
 
 def text(*values: str) -> bytes:
     return b"".join(message(content=value) for value in values)
 
 
-def called(name: str, arguments: object = None, **members: object) -> dict[str, Any]:
+def wire_call(name: str, arguments: object = None, **members: object) -> dict[str, Any]:
     return {**members, "function": {"name": name, "arguments": arguments}}
 
 
 def end(reason: object = "stop", **members: object) -> bytes:
-    said = {"role": "assistant", "content": ""}
-    return line(**{"model": "llama3.2", "message": said, "done_reason": reason, "done": True, **members})
+    turn = {"role": "assistant", "content": ""}
+    return line(**{"model": "llama3.2", "message": turn, "done_reason": reason, "done": True, **members})
 
 
 A, B = TextDelta("a"), TextDelta("b")
 STOP = Finish("stop")
-CUT = "the stream ended without a line that says done"
-SENT = "the server sent an error in the stream: "
+NO_DONE = "the stream ended without a line that says done"
+STREAM_ERROR = "the server sent an error in the stream: "
 
 
-def spec(*, row: str, sent: bytes, events: Sequence[StreamEvent], failure: str | None = None) -> Any:
-    return pytest.param(sent, tuple(events), failure, id=row)
+def spec(*, row: str, data: bytes, events: Sequence[StreamEvent], failure: str | None = None) -> Any:
+    return pytest.param(data, tuple(events), failure, id=row)
 
 
 SPECIFICATION = [
     # -- whole answers
-    spec(row="text", sent=text("The", " sky") + end(), events=[TextDelta("The"), TextDelta(" sky"), STOP]),
-    spec(row="usage, with times in seconds", sent=text("a") + end(**TIMES), events=[A, Finish("stop", TIMED)]),
-    spec(row="length", sent=text("a") + end("length"), events=[A, Finish("length")]),
+    spec(row="text", data=text("The", " sky") + end(), events=[TextDelta("The"), TextDelta(" sky"), STOP]),
+    spec(row="usage, with times in seconds", data=text("a") + end(**TIMES), events=[A, Finish("stop", TIMED_USAGE)]),
+    spec(row="length", data=text("a") + end("length"), events=[A, Finish("length")]),
     spec(
         row="thinking, then text",
-        sent=message(thinking="Hm") + message(thinking=".") + text("a") + end(),
+        data=message(thinking="Hm") + message(thinking=".") + text("a") + end(),
         events=[ReasoningDelta("Hm"), ReasoningDelta("."), A, STOP],
     ),
     spec(
         row="thinking and text in one line, in this order",
-        sent=message(content="a", thinking="Hm") + end(),
+        data=message(content="a", thinking="Hm") + end(),
         events=[ReasoningDelta("Hm"), A, STOP],
     ),
     spec(
         row="a whole call",
-        sent=message(tool_calls=[called("get_weather", {"city": "Tokyo"})]) + end(),
+        data=message(tool_calls=[wire_call("get_weather", {"city": "Tokyo"})]) + end(),
         events=[ToolCallDelta(0, f"call_{MOMENT}_0", "get_weather", '{"city":"Tokyo"}'), Finish("tool_calls")],
     ),
     spec(
         row="a call with an id, as newer servers send it",
-        sent=message(tool_calls=[called("f", {}, id="call_x1")]) + end(),
+        data=message(tool_calls=[wire_call("f", {}, id="call_x1")]) + end(),
         events=[ToolCallDelta(0, "call_x1", "f", "{}"), Finish("tool_calls")],
     ),
     spec(
         row="calls in one line and in the next",
-        sent=message(tool_calls=[called("f", {"a": 1}), called("g")])
-        + message(tool_calls=[called("h", '{"b":2}')])
+        data=message(tool_calls=[wire_call("f", {"a": 1}), wire_call("g")])
+        + message(tool_calls=[wire_call("h", '{"b":2}')])
         + end(),
         events=[
             ToolCallDelta(0, f"call_{MOMENT}_0", "f", '{"a":1}'),
@@ -680,66 +676,66 @@ SPECIFICATION = [
     ),
     spec(
         row="a call in the line that says done",
-        sent=end(message={"content": "a", "tool_calls": [called("f", {})]}),
+        data=end(message={"content": "a", "tool_calls": [wire_call("f", {})]}),
         events=[A, ToolCallDelta(0, "call_0", "f", "{}"), Finish("tool_calls")],
     ),
     spec(
         row="a call that was cut by the limit",
-        sent=message(tool_calls=[called("f", {})]) + end("length"),
+        data=message(tool_calls=[wire_call("f", {})]) + end("length"),
         events=[ToolCallDelta(0, f"call_{MOMENT}_0", "f", "{}"), Finish("length")],
     ),
     spec(
         row="log-probabilities",
-        sent=line(message={"content": "Hi"}, logprobs=LOGPROBS, done=False) + end(),
+        data=line(message={"content": "Hi"}, logprobs=LOGPROBS, done=False) + end(),
         events=[TextDelta("Hi", READ_LOGPROBS), STOP],
     ),
     spec(
         row="log-probabilities of a token without text",
-        sent=line(message={"content": ""}, logprobs=LOGPROBS[1:], done=False) + end(),
+        data=line(message={"content": ""}, logprobs=LOGPROBS[1:], done=False) + end(),
         events=[TextDelta("", READ_LOGPROBS[1:]), STOP],
     ),
-    spec(row="no log-probabilities", sent=line(message={"content": "a"}, logprobs=[]) + end(), events=[A, STOP]),
-    spec(row="text in the line that says done", sent=end(message={"content": "a"}), events=[A, STOP]),
-    spec(row="no message in the line that says done", sent=text("a") + end(message=None), events=[A, STOP]),
-    spec(row="no text at all", sent=end(), events=[STOP]),
+    spec(row="no log-probabilities", data=line(message={"content": "a"}, logprobs=[]) + end(), events=[A, STOP]),
+    spec(row="text in the line that says done", data=end(message={"content": "a"}), events=[A, STOP]),
+    spec(row="no message in the line that says done", data=text("a") + end(message=None), events=[A, STOP]),
+    spec(row="no text at all", data=end(), events=[STOP]),
     spec(
         row="null and empty members are no events",
-        sent=message(content=None, thinking="", tool_calls=[]) + end(),
+        data=message(content=None, thinking="", tool_calls=[]) + end(),
         events=[STOP],
     ),
     spec(
         row="multi-byte characters and U+2028",
-        sent=text("漢🎉", "a\u2028b\x85c") + end(),
+        data=text("漢🎉", "a\u2028b\x85c") + end(),
         events=[TextDelta("漢🎉"), TextDelta("a\u2028b\x85c"), STOP],
     ),
-    spec(row="the last line without its end", sent=text("a") + end().rstrip(b"\n"), events=[A, STOP]),
-    spec(row="CRLF", sent=(text("a") + end()).replace(b"\n", b"\r\n"), events=[A, STOP]),
-    spec(row="empty lines", sent=b"\n \n" + text("a") + b"\r\n\t\n\n" + end() + b"\n", events=[A, STOP]),
-    spec(row="spaces around a line", sent=b"  " + end().rstrip(b"\n") + b" \t\n", events=[STOP]),
-    spec(row="what follows done is not read", sent=end() + text("a") + line(error="boom") + b"x\n", events=[STOP]),
-    spec(row="lines of unknown members", sent=line(status="pulling", x=[1]) + line() + end(), events=[STOP]),
-    spec(row="unknown, with texts that are no UTF-8", sent=b'{"x":"\xff"}\n' + end(), events=[STOP]),
-    spec(row="error null is no error", sent=line(error=None) + end(), events=[STOP]),
+    spec(row="the last line without its end", data=text("a") + end().rstrip(b"\n"), events=[A, STOP]),
+    spec(row="CRLF", data=(text("a") + end()).replace(b"\n", b"\r\n"), events=[A, STOP]),
+    spec(row="empty lines", data=b"\n \n" + text("a") + b"\r\n\t\n\n" + end() + b"\n", events=[A, STOP]),
+    spec(row="spaces around a line", data=b"  " + end().rstrip(b"\n") + b" \t\n", events=[STOP]),
+    spec(row="what follows done is not read", data=end() + text("a") + line(error="boom") + b"x\n", events=[STOP]),
+    spec(row="lines of unknown members", data=line(status="pulling", x=[1]) + line() + end(), events=[STOP]),
+    spec(row="unknown, with texts that are no UTF-8", data=b'{"x":"\xff"}\n' + end(), events=[STOP]),
+    spec(row="error null is no error", data=line(error=None) + end(), events=[STOP]),
     # -- answers that never become whole
-    spec(row="nothing at all", sent=b"", events=[], failure=CUT),
-    spec(row="empty lines alone", sent=b"\n\n", events=[], failure=CUT),
-    spec(row="the end without done", sent=text("a"), events=[A], failure=CUT),
+    spec(row="nothing at all", data=b"", events=[], failure=NO_DONE),
+    spec(row="empty lines alone", data=b"\n\n", events=[], failure=NO_DONE),
+    spec(row="the end without done", data=text("a"), events=[A], failure=NO_DONE),
     spec(
         row="the end without done, and without the end of the line",
-        sent=text("a") + text("b").rstrip(b"\n"),
+        data=text("a") + text("b").rstrip(b"\n"),
         events=[A, B],
-        failure=CUT,
+        failure=NO_DONE,
     ),
     spec(
         row="a done_reason without done",
-        sent=line(message={"content": "a"}, done_reason="stop", done=False),
+        data=line(message={"content": "a"}, done_reason="stop", done=False),
         events=[A],
-        failure=CUT,
+        failure=NO_DONE,
     ),
     *(
         spec(
             row=f"done_reason {reason!r}",
-            sent=text("a") + end(reason) + text("b") + end(),
+            data=text("a") + end(reason) + text("b") + end(),
             events=[A],
             failure=f"the server ended the response with done_reason {reason!r}",
         )
@@ -747,48 +743,55 @@ SPECIFICATION = [
     ),
     spec(
         row="done_reason is missing, as in docs/api.md",
-        sent=text("a") + line(model="llama3.2", done=True, **TIMES),
+        data=text("a") + line(model="llama3.2", done=True, **TIMES),
         events=[A],
         failure="the server ended the response with done_reason None",
     ),
     # -- errors in the stream
-    spec(row="an error as a text", sent=text("a") + line(error="boom") + end(), events=[A], failure=SENT + "boom"),
+    spec(
+        row="an error as a text", data=text("a") + line(error="boom") + end(), events=[A], failure=STREAM_ERROR + "boom"
+    ),
     spec(
         row="an error as an object",
-        sent=text("a") + line(error={"message": "boom", "code": 500}) + end(),
+        data=text("a") + line(error={"message": "boom", "code": 500}) + end(),
         events=[A],
-        failure=SENT + "boom",
+        failure=STREAM_ERROR + "boom",
     ),
     spec(
         row="an error of the server behind it, as a text",
-        sent=line(error='{"error":{"code":500,"message":"boom"}}') + end(),
+        data=line(error='{"error":{"code":500,"message":"boom"}}') + end(),
         events=[],
-        failure=SENT + "boom",
+        failure=STREAM_ERROR + "boom",
     ),
     spec(
         row="an error without a message",
-        sent=line(error={"code": 5}) + end(),
+        data=line(error={"code": 5}) + end(),
         events=[],
-        failure=SENT + '{"error": {"code": 5}}',
+        failure=STREAM_ERROR + '{"error": {"code": 5}}',
     ),
     spec(
         row="an error beside done",
-        sent=line(error="boom", done=True, done_reason="stop", message={"content": "a"}),
+        data=line(error="boom", done=True, done_reason="stop", message={"content": "a"}),
         events=[],
-        failure=SENT + "boom",
+        failure=STREAM_ERROR + "boom",
     ),
-    spec(row="an error without the end of its line", sent=line(error="boom")[:-1], events=[], failure=SENT + "boom"),
+    spec(
+        row="an error without the end of its line",
+        data=line(error="boom")[:-1],
+        events=[],
+        failure=STREAM_ERROR + "boom",
+    ),
 ]
 
 
-@pytest.mark.parametrize(("sent", "events", "failure"), SPECIFICATION)
-def test_stream(sent: bytes, events: tuple[StreamEvent, ...], failure: str | None) -> None:
-    came = read(sent)
-    assert events == came.events
-    assert (None if failure is None else (StreamInterruptedError, failure)) == came.failure
-    assert came == read(*single(sent))
-    for place in range(len(sent) + 1):
-        assert came == read(sent[:place], sent[place:])
+@pytest.mark.parametrize(("data", "events", "failure"), SPECIFICATION)
+def test_stream(data: bytes, events: tuple[StreamEvent, ...], failure: str | None) -> None:
+    outcome = decode_stream(data)
+    assert events == outcome.events
+    assert (None if failure is None else (StreamInterruptedError, failure)) == outcome.failure
+    assert outcome == decode_stream(*split_bytes(data))
+    for position in range(len(data) + 1):
+        assert outcome == decode_stream(data[:position], data[position:])
 
 
 @pytest.mark.parametrize(
@@ -814,24 +817,24 @@ def test_stream(sent: bytes, events: tuple[StreamEvent, ...], failure: str | Non
     ids=lambda data: data[:60].decode("utf-8", "replace"),
 )
 def test_a_malformed_line_ends_the_stream_as_a_failure(data: bytes) -> None:
-    came = read(text("a") + data + b"\n" + text("b") + end())
-    assert (A,) == came.events
-    assert came.failure is not None
-    assert StreamInterruptedError is came.failure[0]
-    assert came.failure[1].startswith("a line of the stream is malformed: ")
-    assert data == came.body
+    outcome = decode_stream(text("a") + data + b"\n" + text("b") + end())
+    assert (A,) == outcome.events
+    assert outcome.failure is not None
+    assert StreamInterruptedError is outcome.failure[0]
+    assert outcome.failure[1].startswith("a line of the stream is malformed: ")
+    assert data == outcome.body
 
 
 def test_a_line_that_was_cut_is_a_failure() -> None:
-    came = read(text("a") + text("b")[:-10])
-    assert (A,) == came.events
-    assert came.failure is not None
-    assert came.failure[1].startswith("a line of the stream is malformed: ")
+    outcome = decode_stream(text("a") + text("b")[:-10])
+    assert (A,) == outcome.events
+    assert outcome.failure is not None
+    assert outcome.failure[1].startswith("a line of the stream is malformed: ")
 
 
 def test_a_stream_that_ends_early_keeps_the_beginning_of_its_last_line() -> None:
-    assert text("a").rstrip() == read(text("b") + text("a") + b"\n").body
-    assert 512 == len(read(text("x" * 1000)).body)
+    assert text("a").rstrip() == decode_stream(text("b") + text("a") + b"\n").body
+    assert 512 == len(decode_stream(text("x" * 1000)).body)
 
 
 def test_a_prompt_that_does_not_fit_is_told_inside_a_stream() -> None:
@@ -843,8 +846,8 @@ def test_a_prompt_that_does_not_fit_is_told_inside_a_stream() -> None:
 
 def test_the_model_is_that_which_came_first() -> None:
     lines = line(model="", message={"content": "a"}) + line(model="one") + line(model="two") + end(model="three")
-    assert "one" == read(lines).served_model
-    assert read(end(model="")).served_model is None
+    assert "one" == decode_stream(lines).served_model
+    assert decode_stream(end(model="")).served_model is None
     decoder = OllamaStreamDecoder()
     decoder.feed(text("a"))
     assert "llama3.2" == decoder.served_model
@@ -888,17 +891,17 @@ def test_a_line_over_the_limit_is_a_failure(tail: bytes) -> None:
 
 def test_a_large_line_is_read() -> None:
     large = "x" * (MAX_BODY_BYTES // 2)
-    assert (TextDelta(large), STOP) == read(text(large) + end()).events
+    assert (TextDelta(large), STOP) == decode_stream(text(large) + end()).events
 
 
 def test_a_stream_folds_to_the_same_completion_as_the_plain_answer() -> None:
     accumulator = Accumulator()
-    tools = [called("f", {"a": 1}, id="c1"), called("g", {}, id="c2")]
-    came = read(message(thinking="Hm.") + text("a", "b") + message(tool_calls=tools) + end(eval_count=3))
-    for event in came.events:
+    tools = [wire_call("f", {"a": 1}, id="c1"), wire_call("g", {}, id="c2")]
+    outcome = decode_stream(message(thinking="Hm.") + text("a", "b") + message(tool_calls=tools) + end(eval_count=3))
+    for event in outcome.events:
         accumulator.add(event)
-    streamed = accumulator.completion(requested_model="asked", served_model=came.served_model, response_id=None)
-    assert streamed == whole({"content": "ab", "thinking": "Hm.", "tool_calls": tools}, eval_count=3)
+    streamed = accumulator.completion(requested_model="asked", served_model=outcome.served_model, response_id=None)
+    assert streamed == decode_message({"content": "ab", "thinking": "Hm.", "tool_calls": tools}, eval_count=3)
 
 
 # --- whatever comes ---------------------------------------------------------------------------------
@@ -943,24 +946,19 @@ fragments = (
 )
 
 
-def cut(data: bytes, places: Sequence[int]) -> list[bytes]:
-    edges = [0, *sorted(place % (len(data) + 1) for place in places), len(data)]
-    return [data[first:last] for first, last in pairwise(edges)]
-
-
 @settings(deadline=None)
 @given(st.lists(fragments, max_size=8).map(b"".join), cuts)
-def test_whatever_is_streamed_ends_as_one_of_finished_and_failure(data: bytes, places: list[int]) -> None:
-    came = repr(read(data))  # checks it, and that nothing is raised; NaN is not equal to itself
-    assert came == repr(read(*cut(data, places)))
-    assert came == repr(read(*single(data)))
+def test_whatever_is_streamed_ends_as_one_of_finished_and_failure(data: bytes, positions: list[int]) -> None:
+    outcome = repr(decode_stream(data))  # checks it, and that nothing is raised; NaN is not equal to itself
+    assert outcome == repr(decode_stream(*split_at(data, positions)))
+    assert outcome == repr(decode_stream(*split_bytes(data)))
 
 
 @settings(deadline=None)
 @given(st.binary() | lines.map(dump))
 def test_whatever_is_answered_is_read_or_raises_our_errors(body: bytes) -> None:
     with suppress(BackendError):
-        decoded(body)
+        decode(body)
 
 
 # --- models -----------------------------------------------------------------------------------------
@@ -1004,8 +1002,8 @@ SHOW = {
 
 
 def test_models_are_listed_with_what_is_in_memory() -> None:
-    asked, models = play(ollama_server.list_models(), json_response(TAGS), json_response(PS))
-    assert [TAGS_REQUEST, PS_REQUEST] == asked
+    requests, models = play(ollama_server.list_models(), json_response(TAGS), json_response(PS))
+    assert [TAGS_REQUEST, PS_REQUEST] == requests
     assert (
         ModelInfo(id="codellama:13b", state="unloaded"),
         ModelInfo(id="llama3:latest", aliases=("llama3",), context_length=4096, state="loaded"),
@@ -1046,45 +1044,47 @@ def show(model: str) -> HTTPRequest:
     return HTTPRequest("POST", "/api/show", json.dumps({"model": model}, separators=(",", ":")).encode())
 
 
-def ready(**facts: Any) -> ServerStatus:
-    return ServerStatus(state="ready", version="0.32.1", **facts)
+def ready(**fields: Any) -> ServerStatus:
+    return ServerStatus(state="ready", version="0.32.1", **fields)
 
 
-LOADED = ("llama3:latest", "mistral:7b")
+LOADED_MODELS = ("llama3:latest", "mistral:7b")
 
 
 @pytest.mark.parametrize(
-    ("model", "loaded", "shown", "status"),
+    ("model", "ps_body", "show_response", "status"),
     [
         pytest.param(None, NONE, None, ready(), id="nothing is loaded, and no model is asked for"),
         pytest.param(None, {}, None, ready(), id="nothing is told"),
-        pytest.param(None, PS, None, ready(model="llama3:latest", models=LOADED, context_length=4096), id="the first"),
+        pytest.param(
+            None, PS, None, ready(model="llama3:latest", models=LOADED_MODELS, context_length=4096), id="the first"
+        ),
         pytest.param(
             "llama3:latest",
             PS,
             json_response(SHOW),
-            ready(model="llama3:latest", models=LOADED, context_length=4096, max_context_length=8192),
+            ready(model="llama3:latest", models=LOADED_MODELS, context_length=4096, max_context_length=8192),
             id="a loaded model",
         ),
         pytest.param(
             "llama3",
             PS,
             json_response(SHOW),
-            ready(model="llama3", models=LOADED, context_length=4096, max_context_length=8192),
+            ready(model="llama3", models=LOADED_MODELS, context_length=4096, max_context_length=8192),
             id="a loaded model, untagged",
         ),
         pytest.param(
             "mistral:7b",
             PS,
             json_response(SHOW),
-            ready(model="mistral:7b", models=LOADED, max_context_length=8192),
+            ready(model="mistral:7b", models=LOADED_MODELS, max_context_length=8192),
             id="a loaded model whose context is untold",
         ),
         pytest.param(
             "other",
             PS,
             json_response(SHOW),
-            ready(model="other", models=LOADED, max_context_length=8192),
+            ready(model="other", models=LOADED_MODELS, max_context_length=8192),
             id="not loaded",
         ),
         pytest.param("other", NONE, json_response({}), ready(model="other"), id="nothing is known of it"),
@@ -1104,11 +1104,15 @@ LOADED = ("llama3:latest", "mistral:7b")
         ),
     ],
 )
-def test_the_status_is(model: str | None, loaded: object, shown: Any, status: ServerStatus) -> None:
-    answers = [json_response({"version": "0.32.1"}), json_response(loaded), *([shown] if shown is not None else [])]
-    asked, read_ = play(ollama_server.status(model), *answers)
-    assert status == read_
-    assert [VERSION_REQUEST, PS_REQUEST, *([show(model)] if shown is not None and model else [])] == asked
+def test_the_status_is(model: str | None, ps_body: object, show_response: Any, status: ServerStatus) -> None:
+    answers = [
+        json_response({"version": "0.32.1"}),
+        json_response(ps_body),
+        *([show_response] if show_response is not None else []),
+    ]
+    requests, actual = play(ollama_server.status(model), *answers)
+    assert status == actual
+    assert [VERSION_REQUEST, PS_REQUEST, *([show(model)] if show_response is not None and model else [])] == requests
 
 
 def test_the_version_may_be_untold() -> None:
@@ -1156,14 +1160,14 @@ def embed(*texts: str, body: object, dimensions: int | None = None, settings_: W
     return body_of(request), embeddings
 
 
-EMBEDDED = {
+EMBED_BODY = {
     "model": "all-minilm",
     "embeddings": [[0.01, -0.5], [1, 2]],
     "total_duration": 14143917,
     "load_duration": 1019500,
     "prompt_eval_count": 8,
 }
-EMBED = {"model": "asked", "input": ["a", "漢"], "truncate": False}
+EMBED_REQUEST = {"model": "asked", "input": ["a", "漢"], "truncate": False}
 
 
 @pytest.mark.parametrize(
@@ -1177,12 +1181,12 @@ EMBED = {"model": "asked", "input": ["a", "漢"], "truncate": False}
     ],
 )
 def test_vectors_are_asked_for(dimensions: int | None, settings_: WireSettings, more: Mapping[str, Any]) -> None:
-    body, _ = embed("a", "漢", body=EMBEDDED, dimensions=dimensions, settings_=settings_)
-    assert {**EMBED, **more} == body
+    body, _ = embed("a", "漢", body=EMBED_BODY, dimensions=dimensions, settings_=settings_)
+    assert {**EMBED_REQUEST, **more} == body
 
 
 def test_vectors_are_read() -> None:
-    _, embeddings = embed("a", "b", body=EMBEDDED)
+    _, embeddings = embed("a", "b", body=EMBED_BODY)
     assert (
         Embeddings(
             vectors=((0.01, -0.5), (1.0, 2.0)),

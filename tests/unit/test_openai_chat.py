@@ -8,7 +8,6 @@ import math
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +39,7 @@ from ctxbackends.errors import (
     UnsupportedOptionError,
 )
 from tests.operations import json_response, play
+from tests.splitting import split_at, split_bytes
 
 RECORDINGS = Path(__file__).parent / "recordings"
 CODEC = OpenAIChatCodec(table=OPENAI_COMPATIBLE_CHAT)
@@ -64,7 +64,7 @@ MINIMAL: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content"
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
 
 
-def sent(codec: OpenAIChatCodec = CODEC, *, stream: bool = False, **options: Any) -> Any:
+def encode(codec: OpenAIChatCodec = CODEC, *, stream: bool = False, **options: Any) -> Any:
     request = codec.encode_chat(ChatRequest(**{"messages": HI, "model": "m", **options}), stream=stream)
     assert request.body is not None
     return json.loads(request.body)
@@ -108,27 +108,27 @@ def test_a_request_is_a_post_without_headers_of_its_own() -> None:
     ],
 )
 def test_options_are_sent_as(options: Mapping[str, Any], more: Mapping[str, Any]) -> None:
-    assert {**MINIMAL, **more} == sent(**options)
+    assert {**MINIMAL, **more} == encode(**options)
 
 
 def test_a_stream_is_asked_for_with_its_usage() -> None:
-    assert {**MINIMAL, "stream": True, "stream_options": {"include_usage": True}} == sent(stream=True)
+    assert {**MINIMAL, "stream": True, "stream_options": {"include_usage": True}} == encode(stream=True)
 
 
 def test_max_tokens_goes_under_the_name_that_the_server_honours() -> None:
     codec = OpenAIChatCodec(table=OPENAI_CHAT)
-    assert {**MINIMAL, "max_completion_tokens": 7} == sent(codec, max_tokens=7)
-    assert {**MINIMAL, "max_tokens": 7} == sent(codec, extra_body={"max_tokens": 7})
+    assert {**MINIMAL, "max_completion_tokens": 7} == encode(codec, max_tokens=7)
+    assert {**MINIMAL, "max_tokens": 7} == encode(codec, extra_body={"max_tokens": 7})
 
 
 def test_any_json_object_is_asked_for_by_a_schema_where_the_server_wants_one() -> None:
     codec = OpenAIChatCodec(table=LLAMACPP_CHAT)
-    wanted = {"name": "object", "schema": {"type": "object"}, "strict": True}
-    assert {"type": "json_schema", "json_schema": wanted} == sent(codec, response_format=JSONObjectFormat())[
+    format_body = {"name": "object", "schema": {"type": "object"}, "strict": True}
+    assert {"type": "json_schema", "json_schema": format_body} == encode(codec, response_format=JSONObjectFormat())[
         "response_format"
     ]
-    given_schema = sent(codec, response_format=JSONSchemaFormat("thing", SCHEMA))["response_format"]["json_schema"]
-    assert {"name": "thing", "schema": SCHEMA, "strict": True} == given_schema
+    json_schema = encode(codec, response_format=JSONSchemaFormat("thing", SCHEMA))["response_format"]["json_schema"]
+    assert {"name": "thing", "schema": SCHEMA, "strict": True} == json_schema
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_any_json_object_is_asked_for_by_a_schema_where_the_server_wants_one() -
     ],
 )
 def test_messages_are_sent_as(message: Message, wire: Mapping[str, Any]) -> None:
-    assert [{"role": "user", "content": "Hi"}, wire] == sent(messages=(*HI, message))["messages"]
+    assert [{"role": "user", "content": "Hi"}, wire] == encode(messages=(*HI, message))["messages"]
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_messages_are_sent_as(message: Message, wire: Mapping[str, Any]) -> None
 )
 def test_extra_body_does_not_override(name: str, options: Mapping[str, Any], reason: str) -> None:
     with pytest.raises(UnsupportedOptionError) as exc_info:
-        sent(**options, extra_body={"top_k": 5, name: None})
+        encode(**options, extra_body={"top_k": 5, name: None})
     assert f"extra_body: {name}: {reason}" == str(exc_info.value)
     assert f"extra_body: {name}" == exc_info.value.option
 
@@ -285,10 +285,10 @@ def test_the_key_goes_into_one_header() -> None:
 )
 def test_recorded_completions_are_read(name: str, completion: Completion) -> None:
     body = recording(name)
-    read = CODEC.decode_chat(ok(body), requested_model="asked")
-    assert completion == msgspec.structs.replace(read, parts=())
-    assert in_order(read) == read.parts
-    assert body == read.raw
+    actual = CODEC.decode_chat(ok(body), requested_model="asked")
+    assert completion == msgspec.structs.replace(actual, parts=())
+    assert in_order(actual) == actual.parts
+    assert body == actual.raw
 
 
 def in_order(completion: Completion) -> tuple[object, ...]:
@@ -298,7 +298,7 @@ def in_order(completion: Completion) -> tuple[object, ...]:
     return (*reasoning, *text, *completion.tool_calls)
 
 
-def whole(
+def decode_message(
     message: Mapping[str, Any] | None = None, *, reason: object = "stop", usage: object = None, **more: object
 ) -> Completion:
     choice = {"index": 0, "message": {"role": "assistant", **(message or {})}, "finish_reason": reason}
@@ -306,7 +306,7 @@ def whole(
 
 
 @pytest.mark.parametrize(
-    ("message", "facts"),
+    ("message", "fields"),
     [
         pytest.param({"content": "a\u2028b 🎉"}, {"text": "a\u2028b 🎉"}, id="text"),
         pytest.param({"content": None}, {"text": ""}, id="no content"),
@@ -333,11 +333,11 @@ def whole(
         pytest.param({"tool_calls": None}, {"text": ""}, id="tool_calls null"),
     ],
 )
-def test_a_message_is_read_as(message: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
-    read = whole(message)
-    expected = Completion(**{"finish_reason": "stop", "requested_model": "asked", **facts})
-    assert expected == msgspec.structs.replace(read, parts=())
-    assert in_order(read) == read.parts
+def test_a_message_is_read_as(message: Mapping[str, Any], fields: Mapping[str, Any]) -> None:
+    completion = decode_message(message)
+    expected = Completion(**{"finish_reason": "stop", "requested_model": "asked", **fields})
+    assert expected == msgspec.structs.replace(completion, parts=())
+    assert in_order(completion) == completion.parts
 
 
 @pytest.mark.parametrize(
@@ -352,7 +352,7 @@ def test_a_message_is_read_as(message: Mapping[str, Any], facts: Mapping[str, An
     ],
 )
 def test_usage_is_read_as(wire: object, usage: Usage | None) -> None:
-    assert usage == whole(usage=wire).usage
+    assert usage == decode_message(usage=wire).usage
 
 
 REASONS = [
@@ -368,20 +368,20 @@ NO_REASONS = ["abort", "error", "", "STOP", None]
 
 @pytest.mark.parametrize(("wire", "reason"), REASONS)
 def test_finish_reasons_are_read_as(wire: str, reason: str) -> None:
-    assert reason == whole({"content": "a"}, reason=wire).finish_reason
+    assert reason == decode_message({"content": "a"}, reason=wire).finish_reason
 
 
 @pytest.mark.parametrize("wire", NO_REASONS)
 def test_an_answer_that_is_not_whole_is_no_completion(wire: str | None) -> None:
     with pytest.raises(StreamInterruptedError) as exc_info:
-        whole({"content": "a"}, reason=wire)
+        decode_message({"content": "a"}, reason=wire)
     assert f"incomplete response: finish_reason is {wire!r}" == str(exc_info.value)
     assert b'"content": "a"' in exc_info.value.body
 
 
 def test_model_and_id_may_be_missing() -> None:
-    assert (None, None) == (whole().served_model, whole().response_id)
-    assert (None, "i") == (whole(model="", id="i").served_model, whole(model="", id="i").response_id)
+    assert (None, None) == (decode_message().served_model, decode_message().response_id)
+    assert (None, "i") == (decode_message(model="", id="i").served_model, decode_message(model="", id="i").response_id)
 
 
 def test_a_choice_without_a_message_is_an_empty_one() -> None:
@@ -406,7 +406,7 @@ def test_no_choice_is_an_error(body: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "message"),
     [
         (b'{"error":{"message":"boom","code":500}}', "boom"),
         (b'{"error":"boom"}', "boom"),
@@ -414,11 +414,11 @@ def test_no_choice_is_an_error(body: bytes) -> None:
         (b'{"error":{},"choices":[{"message":{"content":"a"},"finish_reason":"stop"}]}', '{"error":{},'),
     ],
 )
-def test_an_error_under_a_good_status_is_an_error(body: bytes, said: str) -> None:
+def test_an_error_under_a_good_status_is_an_error(body: bytes, message: str) -> None:
     with pytest.raises(ResponseError) as exc_info:
         CODEC.decode_chat(ok(body), requested_model="m")
     assert type(exc_info.value) is ResponseError
-    assert f"the server sent an error under HTTP 200: {said}" in str(exc_info.value)
+    assert f"the server sent an error under HTTP 200: {message}" in str(exc_info.value)
     assert body == exc_info.value.body
 
 
@@ -462,8 +462,8 @@ def test_what_is_no_chat_answer_is_malformed(body: bytes) -> None:
 
 
 def test_models_are_asked_for() -> None:
-    asked, models = play(list_models(), json_response({"data": [{"id": "m"}]}))
-    assert ([HTTPRequest("GET", "/v1/models")], (ModelInfo(id="m"),)) == (asked, models)
+    requests, models = play(list_models(), json_response({"data": [{"id": "m"}]}))
+    assert ([HTTPRequest("GET", "/v1/models")], (ModelInfo(id="m"),)) == (requests, models)
 
 
 @pytest.mark.parametrize(
@@ -538,13 +538,13 @@ def test_what_is_no_model_list_is_malformed(body: bytes) -> None:
     ("dimensions", "more"), [(None, {}), (8, {"dimensions": 8})], ids=["without dimensions", "with dimensions"]
 )
 def test_embeddings_are_asked_for(dimensions: int | None, more: Mapping[str, Any]) -> None:
-    wanted = embed(("a", "漢"), model="m", dimensions=dimensions, encoding=None, settings=WireSettings())
-    request = next(wanted)
+    operation = embed(("a", "漢"), model="m", dimensions=dimensions, encoding=None, settings=WireSettings())
+    request = next(operation)
     assert ("POST", "/v1/embeddings") == (request.method, request.path)
     assert {"model": "m", "input": ["a", "漢"], "encoding_format": "float", **more} == json.loads(request.body or b"")
 
 
-def encoded(*numbers: float) -> str:
+def encode_base64(*numbers: float) -> str:
     return base64.b64encode(struct.pack(f"<{len(numbers)}f", *numbers)).decode()
 
 
@@ -552,10 +552,10 @@ def embeddings(*vectors: object, count: int | None = None, **more: object) -> Em
     """Of vectors, or of whole items."""
     items = [item if isinstance(item, dict) else {"embedding": item} for item in vectors]
     body = dump({"object": "list", "data": items, **more})
-    return decoded_embeddings(body, count=len(items) if count is None else count)
+    return decode_embeddings(body, count=len(items) if count is None else count)
 
 
-def decoded_embeddings(body: bytes, *, count: int) -> Embeddings:
+def decode_embeddings(body: bytes, *, count: int) -> Embeddings:
     steps = embed(["x"] * count, model="asked", dimensions=None, encoding=None, settings=WireSettings())
     return play(steps, ok(body))[1]
 
@@ -564,8 +564,8 @@ def decoded_embeddings(body: bytes, *, count: int) -> Embeddings:
     ("items", "vectors"),
     [
         pytest.param([[0.5, -1, 2.25]], ((0.5, -1.0, 2.25),), id="numbers"),
-        pytest.param([encoded(0.5, -1.0)], ((0.5, -1.0),), id="base64, though numbers were asked for"),
-        pytest.param([[1.0], encoded(2.0)], ((1.0,), (2.0,)), id="both, no index: in the order of the answer"),
+        pytest.param([encode_base64(0.5, -1.0)], ((0.5, -1.0),), id="base64, though numbers were asked for"),
+        pytest.param([[1.0], encode_base64(2.0)], ((1.0,), (2.0,)), id="both, no index: in the order of the answer"),
         pytest.param(
             [{"index": 1, "embedding": [1.0]}, {"index": 0, "embedding": [0.0]}], ((0.0,), (1.0,)), id="out of order"
         ),
@@ -578,8 +578,8 @@ def test_embeddings_are_read_as(items: Sequence[object], vectors: tuple[tuple[fl
 
 
 def test_embeddings_say_the_model_and_the_usage() -> None:
-    read = embeddings([1.0], model="m", usage={"prompt_tokens": 3, "total_tokens": 3})
-    assert ("m", Usage(3, 0)) == (read.served_model, read.usage)
+    decode_stream = embeddings([1.0], model="m", usage={"prompt_tokens": 3, "total_tokens": 3})
+    assert ("m", Usage(3, 0)) == (decode_stream.served_model, decode_stream.usage)
     assert embeddings([1.0], model="").served_model is None
 
 
@@ -612,18 +612,18 @@ def test_a_vector_that_is_no_base64_of_floats_is_malformed(value: str) -> None:
 @pytest.mark.parametrize("body", [*GARBAGE, b'{"data":[{}]}', b'{"data":[{"embedding":[null]}]}', b'{"data":[[1.0]]}'])
 def test_what_is_no_list_of_embeddings_is_malformed(body: bytes) -> None:
     with pytest.raises(MalformedResponseError, match=r"^unexpected response from"):
-        decoded_embeddings(body, count=1)
+        decode_embeddings(body, count=1)
 
 
 @settings(deadline=None)  # machines are shared
 @given(st.lists(st.floats(width=32, allow_nan=False)))
 def test_base64_and_numbers_are_the_same(numbers: list[float]) -> None:
-    (vector,) = embeddings(encoded(*numbers)).vectors
+    (vector,) = embeddings(encode_base64(*numbers)).vectors
     assert tuple(numbers) == vector
 
 
 def test_base64_of_no_numbers_is_kept() -> None:
-    (vector,) = embeddings(encoded(math.nan)).vectors
+    (vector,) = embeddings(encode_base64(math.nan)).vectors
     assert math.isnan(vector[0])
 
 
@@ -655,19 +655,15 @@ def outcome(decoder: OpenAIStreamDecoder, events: Sequence[StreamEvent]) -> Outc
     )
 
 
-def read(*chunks: bytes) -> Outcome:
+def decode_stream(*chunks: bytes) -> Outcome:
     decoder = CODEC.stream_decoder()
     events = [event for chunk in chunks for event in decoder.feed(chunk)]
     return outcome(decoder, [*events, *decoder.close()])
 
 
-def single(data: bytes) -> list[bytes]:
-    return [data[place : place + 1] for place in range(len(data))]
-
-
-def folded(name: str) -> Completion:
+def accumulate_stream(name: str) -> Completion:
     accumulator = Accumulator()
-    result = read(recording(name))
+    result = decode_stream(recording(name))
     for event in result.events:
         accumulator.add(event)
     return accumulator.completion(
@@ -771,11 +767,11 @@ def folded(name: str) -> Completion:
     ],
 )
 def test_recorded_streams_are_read(name: str, completion: Completion) -> None:
-    assert completion == folded(name)
+    assert completion == accumulate_stream(name)
 
 
 def test_a_recorded_stream_of_two_tool_calls_is_read() -> None:
-    completion = folded("vllm-0.32.0-tools-stream.sse")
+    completion = accumulate_stream("vllm-0.32.0-tools-stream.sse")
     first, second = completion.tool_calls
     assert ("length", Usage(170, 200), "") == (completion.finish_reason, completion.usage, completion.text)
     assert ("chatcmpl-tool-bbe8beb922c116cb", "get_weather") == (first.id, first.name)
@@ -785,7 +781,7 @@ def test_a_recorded_stream_of_two_tool_calls_is_read() -> None:
 
 
 def test_a_recorded_stream_that_the_server_gave_up_is_a_failure() -> None:
-    result = read(recording("vllm-0.32.0-chat-stream-abort.sse"))
+    result = decode_stream(recording("vllm-0.32.0-chat-stream-abort.sse"))
     assert (TextDelta(" p"), TextDelta("annot")) == result.events
     assert (StreamInterruptedError, "the server ended the response with finish_reason 'abort'") == result.failure
 
@@ -796,11 +792,11 @@ STREAMS = sorted(path.name for path in RECORDINGS.glob("*.sse"))
 @pytest.mark.parametrize("name", STREAMS)
 def test_recorded_streams_are_the_same_at_every_split(name: str) -> None:
     data = recording(name)
-    result = read(data)
-    assert result == read(*single(data))
-    assert result == read(*data.splitlines(keepends=True))
-    for place in range(0, len(data), 1 + len(data) // 500):
-        assert result == read(data[:place], data[place:])
+    result = decode_stream(data)
+    assert result == decode_stream(*split_bytes(data))
+    assert result == decode_stream(*data.splitlines(keepends=True))
+    for position in range(0, len(data), 1 + len(data) // 500):
+        assert result == decode_stream(data[:position], data[position:])
 
 
 @pytest.mark.parametrize("name", STREAMS)
@@ -809,11 +805,11 @@ def test_recorded_streams_that_end_early_are_failures(name: str) -> None:
     data = recording(name)
     events = data.split(b"\n\n")
     for count in range(len(events) - 1):
-        kept = b"\n\n".join(events[:count])
-        came = b'"length"' in kept or b'"stop"' in kept or b'"finish_reason":"tool_calls"' in kept
-        result = read(kept)
-        assert came == (result.failure is None), kept
-        if not came and b"abort" not in kept:
+        prefix = b"\n\n".join(events[:count])
+        has_finish = b'"length"' in prefix or b'"stop"' in prefix or b'"finish_reason":"tool_calls"' in prefix
+        result = decode_stream(prefix)
+        assert has_finish == (result.failure is None), prefix
+        if not has_finish and b"abort" not in prefix:
             assert (StreamInterruptedError, "the stream ended without a finish_reason") == result.failure
 
 
@@ -847,333 +843,346 @@ def call(index: int | None = None, id: str | None = None, name: str | None = Non
 USAGE = event({"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 2}})
 A, B = TextDelta("a"), TextDelta("b")
 STOP = Finish("stop")
-CALLED = Finish("tool_calls")  # also where the server says stop after a call
+TOOL_CALLS = Finish("tool_calls")  # also where the server says stop after a call
 NO_FINISH = "the stream ended without a finish_reason"
 DONE_NO_FINISH = "[DONE] came without a finish_reason"
-SENT = "the server sent an error in the stream: "
+STREAM_ERROR = "the server sent an error in the stream: "
 
 
-def spec(*, row: str, sent: bytes, events: Sequence[StreamEvent], failure: str | None = None) -> Any:
-    return pytest.param(sent, tuple(events), failure, id=row)
+def spec(*, row: str, data: bytes, events: Sequence[StreamEvent], failure: str | None = None) -> Any:
+    return pytest.param(data, tuple(events), failure, id=row)
 
 
 SPECIFICATION = [
     # -- whole answers
-    spec(row="text, finish, [DONE]", sent=text("a") + finish() + DONE, events=[A, STOP]),
-    spec(row="usage after the finish", sent=finish() + USAGE + DONE, events=[Finish("stop", Usage(5, 2))]),
-    spec(row="usage before the finish", sent=USAGE + finish() + DONE, events=[Finish("stop", Usage(5, 2))]),
+    spec(row="text, finish, [DONE]", data=text("a") + finish() + DONE, events=[A, STOP]),
+    spec(row="usage after the finish", data=finish() + USAGE + DONE, events=[Finish("stop", Usage(5, 2))]),
+    spec(row="usage before the finish", data=USAGE + finish() + DONE, events=[Finish("stop", Usage(5, 2))]),
     spec(
         row="usage without choices at all",
-        sent=finish() + event({"usage": {"prompt_tokens": 5, "completion_tokens": 2}}) + DONE,
+        data=finish() + event({"usage": {"prompt_tokens": 5, "completion_tokens": 2}}) + DONE,
         events=[Finish("stop", Usage(5, 2))],
     ),
     spec(
         row="the last usage holds",
-        sent=event({"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1}}) + finish() + USAGE + DONE,
+        data=event({"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1}}) + finish() + USAGE + DONE,
         events=[Finish("stop", Usage(5, 2))],
     ),
     spec(
         row="usage null does not take the usage back",
-        sent=USAGE + event({"choices": [], "usage": None}) + finish() + DONE,
+        data=USAGE + event({"choices": [], "usage": None}) + finish() + DONE,
         events=[Finish("stop", Usage(5, 2))],
     ),
-    spec(row="end after the finish, without [DONE]", sent=text("a") + finish(), events=[A, STOP]),
-    spec(row="end after the usage, without [DONE]", sent=finish() + USAGE, events=[Finish("stop", Usage(5, 2))]),
-    spec(row="no line end after the finish", sent=finish().rstrip(b"\n"), events=[STOP]),
-    spec(row="no line end after [DONE]", sent=finish() + b"data: [DONE]", events=[STOP]),
+    spec(row="end after the finish, without [DONE]", data=text("a") + finish(), events=[A, STOP]),
+    spec(row="end after the usage, without [DONE]", data=finish() + USAGE, events=[Finish("stop", Usage(5, 2))]),
+    spec(row="no line end after the finish", data=finish().rstrip(b"\n"), events=[STOP]),
+    spec(row="no line end after [DONE]", data=finish() + b"data: [DONE]", events=[STOP]),
     spec(
         row="finish_reason beside the last text",
-        sent=delta("length", content="a") + DONE,
+        data=delta("length", content="a") + DONE,
         events=[A, Finish("length")],
     ),
-    spec(row="text after the finish_reason", sent=finish() + text("a") + DONE, events=[A, STOP]),
+    spec(row="text after the finish_reason", data=finish() + text("a") + DONE, events=[A, STOP]),
     spec(
-        row="what follows [DONE] is not read", sent=finish() + DONE + text("a") + event({"error": "x"}), events=[STOP]
+        row="what follows [DONE] is not read", data=finish() + DONE + text("a") + event({"error": "x"}), events=[STOP]
     ),
-    spec(row="comments and other fields", sent=b": ping\n\nid: 1\nretry: 5\n" + finish() + b":\n\n", events=[STOP]),
-    spec(row="no text at all", sent=finish() + DONE, events=[STOP]),
-    spec(row="CRLF", sent=(text("a") + finish() + DONE).replace(b"\n", b"\r\n"), events=[A, STOP]),
-    spec(row="CR", sent=(text("a") + finish() + DONE).replace(b"\n", b"\r"), events=[A, STOP]),
+    spec(row="comments and other fields", data=b": ping\n\nid: 1\nretry: 5\n" + finish() + b":\n\n", events=[STOP]),
+    spec(row="no text at all", data=finish() + DONE, events=[STOP]),
+    spec(row="CRLF", data=(text("a") + finish() + DONE).replace(b"\n", b"\r\n"), events=[A, STOP]),
+    spec(row="CR", data=(text("a") + finish() + DONE).replace(b"\n", b"\r"), events=[A, STOP]),
     # -- what a delta holds
-    spec(row="empty and null texts are no events", sent=text("") + delta(content=None) + finish(), events=[STOP]),
+    spec(row="empty and null texts are no events", data=text("") + delta(content=None) + finish(), events=[STOP]),
     spec(
         row="reasoning, both spellings",
-        sent=delta(reasoning="a") + delta(reasoning_content="b") + finish(),
+        data=delta(reasoning="a") + delta(reasoning_content="b") + finish(),
         events=[ReasoningDelta("a"), ReasoningDelta("b"), STOP],
     ),
     spec(
         row="both spellings at once are one",
-        sent=delta(reasoning="a", reasoning_content="a") + finish(),
+        data=delta(reasoning="a", reasoning_content="a") + finish(),
         events=[ReasoningDelta("a"), STOP],
     ),
     spec(
         row="reasoning, text and refusal in one delta, in this order",
-        sent=delta(refusal="c", content="b", reasoning="a") + finish(),
+        data=delta(refusal="c", content="b", reasoning="a") + finish(),
         events=[ReasoningDelta("a"), B, RefusalDelta("c"), STOP],
     ),
     spec(
         row="multi-byte characters and U+2028",
-        sent=text("漢🎉") + text("a\u2028b\x85c") + finish(),
+        data=text("漢🎉") + text("a\u2028b\x85c") + finish(),
         events=[TextDelta("漢🎉"), TextDelta("a\u2028b\x85c"), STOP],
     ),
-    spec(row="choice 1 is ignored", sent=text("x", index=1) + text("a") + finish(), events=[A, STOP]),
-    spec(row="a delta that is missing", sent=event({"choices": [{"finish_reason": "stop"}]}), events=[STOP]),
+    spec(row="choice 1 is ignored", data=text("x", index=1) + text("a") + finish(), events=[A, STOP]),
+    spec(row="a delta that is missing", data=event({"choices": [{"finish_reason": "stop"}]}), events=[STOP]),
     spec(
         row="a delta that is null",
-        sent=event({"choices": [{"index": 0, "delta": None, "finish_reason": "stop"}]}),
+        data=event({"choices": [{"index": 0, "delta": None, "finish_reason": "stop"}]}),
         events=[STOP],
     ),
-    spec(row="members that nobody knows", sent=event({"x": {"y": [1]}, "choices": []}) + finish(), events=[STOP]),
+    spec(row="members that nobody knows", data=event({"x": {"y": [1]}, "choices": []}) + finish(), events=[STOP]),
     # -- tool calls
     spec(
         row="a call in pieces",
-        sent=call(0, "c1", "f") + call(0, arguments='{"a"') + call(0, arguments=":1}") + finish("tool_calls"),
+        data=call(0, "c1", "f") + call(0, arguments='{"a"') + call(0, arguments=":1}") + finish("tool_calls"),
         events=[
             ToolCallDelta(0, "c1", "f", ""),
             ToolCallDelta(0, "c1", "", '{"a"'),
             ToolCallDelta(0, "c1", "", ":1}"),
-            CALLED,
+            TOOL_CALLS,
         ],
     ),
     spec(
         row="calls one after the other",
-        sent=call(0, "c1", "f", "1") + call(1, "c2", "g", "2") + call(1, arguments="3") + finish(),
+        data=call(0, "c1", "f", "1") + call(1, "c2", "g", "2") + call(1, arguments="3") + finish(),
         events=[
             ToolCallDelta(0, "c1", "f", "1"),
             ToolCallDelta(1, "c2", "g", "2"),
             ToolCallDelta(1, "c2", "", "3"),
-            CALLED,
+            TOOL_CALLS,
         ],
     ),
     spec(
         row="calls interleaved",
-        sent=call(0, "c1", "f") + call(1, "c2", "g") + call(0, arguments="1") + call(1, arguments="2") + finish(),
+        data=call(0, "c1", "f") + call(1, "c2", "g") + call(0, arguments="1") + call(1, arguments="2") + finish(),
         events=[
             ToolCallDelta(0, "c1", "f", ""),
             ToolCallDelta(1, "c2", "g", ""),
             ToolCallDelta(0, "c1", "", "1"),
             ToolCallDelta(1, "c2", "", "2"),
-            CALLED,
+            TOOL_CALLS,
         ],
     ),
     spec(
         row="index 0 for every call (Ollama 0.20)",
-        sent=call(0, "c1", "f", "1") + call(0, "c2", "g", "2") + finish(),
-        events=[ToolCallDelta(0, "c1", "f", "1"), ToolCallDelta(1, "c2", "g", "2"), CALLED],
+        data=call(0, "c1", "f", "1") + call(0, "c2", "g", "2") + finish(),
+        events=[ToolCallDelta(0, "c1", "f", "1"), ToolCallDelta(1, "c2", "g", "2"), TOOL_CALLS],
     ),
     spec(
         row="index 0 for every call, in pieces: the rest belongs to the call that came last",
-        sent=call(0, "c1", "f", "1") + call(0, "c2", "g") + call(0, arguments="2") + finish(),
+        data=call(0, "c1", "f", "1") + call(0, "c2", "g") + call(0, arguments="2") + finish(),
         events=[
             ToolCallDelta(0, "c1", "f", "1"),
             ToolCallDelta(1, "c2", "g", ""),
             ToolCallDelta(1, "c2", "", "2"),
-            CALLED,
+            TOOL_CALLS,
         ],
     ),
     spec(
         row="the id in every piece, index 0 for every call",
-        sent=call(0, "c1", "f", "1") + call(0, "c2", "g", "2") + call(0, "c1", arguments="3") + finish(),
+        data=call(0, "c1", "f", "1") + call(0, "c2", "g", "2") + call(0, "c1", arguments="3") + finish(),
         events=[
             ToolCallDelta(0, "c1", "f", "1"),
             ToolCallDelta(1, "c2", "g", "2"),
             ToolCallDelta(0, "c1", "", "3"),
-            CALLED,
+            TOOL_CALLS,
         ],
     ),
     spec(
         row="no index",
-        sent=call(None, "c1", "f", "1") + call(None, arguments="2") + call(None, "c2", "g", "3") + finish(),
+        data=call(None, "c1", "f", "1") + call(None, arguments="2") + call(None, "c2", "g", "3") + finish(),
         events=[
             ToolCallDelta(0, "c1", "f", "1"),
             ToolCallDelta(0, "c1", "", "2"),
             ToolCallDelta(1, "c2", "g", "3"),
-            CALLED,
+            TOOL_CALLS,
         ],
     ),
     spec(
         row="no index and no id",
-        sent=call(None, None, "f", "1") + call(None, None, None, "2") + finish(),
-        events=[ToolCallDelta(0, "", "f", "1"), ToolCallDelta(0, "", "", "2"), CALLED],
+        data=call(None, None, "f", "1") + call(None, None, None, "2") + finish(),
+        events=[ToolCallDelta(0, "", "f", "1"), ToolCallDelta(0, "", "", "2"), TOOL_CALLS],
     ),
     spec(
         row="no id",
-        sent=call(0, None, "f", "1") + call(1, None, "g", "2") + call(0, arguments="3") + finish(),
-        events=[ToolCallDelta(0, "", "f", "1"), ToolCallDelta(1, "", "g", "2"), ToolCallDelta(0, "", "", "3"), CALLED],
+        data=call(0, None, "f", "1") + call(1, None, "g", "2") + call(0, arguments="3") + finish(),
+        events=[
+            ToolCallDelta(0, "", "f", "1"),
+            ToolCallDelta(1, "", "g", "2"),
+            ToolCallDelta(0, "", "", "3"),
+            TOOL_CALLS,
+        ],
     ),
     spec(
         row="empty ids are no ids",
-        sent=call(0, "", "f", "1") + call(1, "", "g", "2") + call(1, "", arguments="3") + finish(),
-        events=[ToolCallDelta(0, "", "f", "1"), ToolCallDelta(1, "", "g", "2"), ToolCallDelta(1, "", "", "3"), CALLED],
+        data=call(0, "", "f", "1") + call(1, "", "g", "2") + call(1, "", arguments="3") + finish(),
+        events=[
+            ToolCallDelta(0, "", "f", "1"),
+            ToolCallDelta(1, "", "g", "2"),
+            ToolCallDelta(1, "", "", "3"),
+            TOOL_CALLS,
+        ],
     ),
     spec(
         row="indexes that do not begin with 0",
-        sent=call(1, "c1", "f") + call(1, arguments="1") + call(3, "c2", "g") + call(3, arguments="2") + finish(),
+        data=call(1, "c1", "f") + call(1, arguments="1") + call(3, "c2", "g") + call(3, arguments="2") + finish(),
         events=[
             ToolCallDelta(0, "c1", "f", ""),
             ToolCallDelta(0, "c1", "", "1"),
             ToolCallDelta(1, "c2", "g", ""),
             ToolCallDelta(1, "c2", "", "2"),
-            CALLED,
+            TOOL_CALLS,
         ],
     ),
     spec(
         row="arguments as an object",
-        sent=call(0, "c1", "f", {"a": 1}) + finish(),
-        events=[ToolCallDelta(0, "c1", "f", '{"a":1}'), CALLED],
+        data=call(0, "c1", "f", {"a": 1}) + finish(),
+        events=[ToolCallDelta(0, "c1", "f", '{"a":1}'), TOOL_CALLS],
     ),
     spec(
         row="two calls in one delta",
-        sent=delta(tool_calls=[{"id": "c1", "index": 0}, {"id": "c2", "index": 0}]) + finish(),
-        events=[ToolCallDelta(0, "c1", "", ""), ToolCallDelta(1, "c2", "", ""), CALLED],
+        data=delta(tool_calls=[{"id": "c1", "index": 0}, {"id": "c2", "index": 0}]) + finish(),
+        events=[ToolCallDelta(0, "c1", "", ""), ToolCallDelta(1, "c2", "", ""), TOOL_CALLS],
     ),
     spec(
         row="two calls in one delta, one with the function null",
-        sent=delta(tool_calls=[{"id": "c1", "index": 0}, {"id": "c2", "index": 0, "function": None}]) + finish(),
-        events=[ToolCallDelta(0, "c1", "", ""), ToolCallDelta(1, "c2", "", ""), CALLED],
+        data=delta(tool_calls=[{"id": "c1", "index": 0}, {"id": "c2", "index": 0, "function": None}]) + finish(),
+        events=[ToolCallDelta(0, "c1", "", ""), ToolCallDelta(1, "c2", "", ""), TOOL_CALLS],
     ),
     # -- answers that never become whole
-    spec(row="nothing at all", sent=b"", events=[], failure=NO_FINISH),
-    spec(row="the end without a finish_reason", sent=text("a"), events=[A], failure=NO_FINISH),
-    spec(row="usage is no finish", sent=text("a") + USAGE, events=[A], failure=NO_FINISH),
-    spec(row="[DONE] without a finish_reason", sent=text("a") + DONE, events=[A], failure=DONE_NO_FINISH),
-    spec(row="an empty delta and the end (Ollama)", sent=text("a") + delta(), events=[A], failure=NO_FINISH),
-    spec(row="a finish_reason of choice 1 alone", sent=finish(index=1) + DONE, events=[], failure=DONE_NO_FINISH),
+    spec(row="nothing at all", data=b"", events=[], failure=NO_FINISH),
+    spec(row="the end without a finish_reason", data=text("a"), events=[A], failure=NO_FINISH),
+    spec(row="usage is no finish", data=text("a") + USAGE, events=[A], failure=NO_FINISH),
+    spec(row="[DONE] without a finish_reason", data=text("a") + DONE, events=[A], failure=DONE_NO_FINISH),
+    spec(row="an empty delta and the end (Ollama)", data=text("a") + delta(), events=[A], failure=NO_FINISH),
+    spec(row="a finish_reason of choice 1 alone", data=finish(index=1) + DONE, events=[], failure=DONE_NO_FINISH),
     spec(
         row="finish_reason abort (vLLM)",
-        sent=text("a") + delta("abort", content="b") + text("c") + DONE,
+        data=text("a") + delta("abort", content="b") + text("c") + DONE,
         events=[A, B],
         failure="the server ended the response with finish_reason 'abort'",
     ),
     spec(
         row="abort after a good finish_reason",
-        sent=finish() + finish("abort") + DONE,
+        data=finish() + finish("abort") + DONE,
         events=[],
         failure="the server ended the response with finish_reason 'abort'",
     ),
     spec(
         row="finish_reason error (OpenRouter)",
-        sent=text("a") + finish("error") + DONE,
+        data=text("a") + finish("error") + DONE,
         events=[A],
         failure="the server ended the response with finish_reason 'error'",
     ),
     # -- errors in the stream, in every shape
     spec(
         row="an object, then [DONE] (vLLM)",
-        sent=text("a") + event({"error": {"message": "boom", "type": "E", "param": None, "code": 500}}) + DONE,
+        data=text("a") + event({"error": {"message": "boom", "type": "E", "param": None, "code": 500}}) + DONE,
         events=[A],
-        failure=SENT + "boom",
+        failure=STREAM_ERROR + "boom",
     ),
     spec(
         row="an object, without [DONE] (llama-server)",
-        sent=text("a") + event({"error": {"code": 500, "message": "boom", "type": "server_error"}}),
+        data=text("a") + event({"error": {"code": 500, "message": "boom", "type": "server_error"}}),
         events=[A],
-        failure=SENT + "boom",
+        failure=STREAM_ERROR + "boom",
     ),
-    spec(row="a text", sent=event({"error": "boom"}) + finish() + DONE, events=[], failure=SENT + "boom"),
+    spec(row="a text", data=event({"error": "boom"}) + finish() + DONE, events=[], failure=STREAM_ERROR + "boom"),
     spec(
         row="members at the top level (old vLLM)",
-        sent=text("a") + event({"object": "error", "message": "boom", "type": "E", "code": 500}) + DONE,
+        data=text("a") + event({"object": "error", "message": "boom", "type": "E", "code": 500}) + DONE,
         events=[A],
-        failure=SENT + "boom",
+        failure=STREAM_ERROR + "boom",
     ),
     spec(
-        row="a message at the top level", sent=event({"message": "boom"}) + finish(), events=[], failure=SENT + "boom"
+        row="a message at the top level",
+        data=event({"message": "boom"}) + finish(),
+        events=[],
+        failure=STREAM_ERROR + "boom",
     ),
     spec(
         row="object: error without a message",
-        sent=event({"object": "error"}) + finish(),
+        data=event({"object": "error"}) + finish(),
         events=[],
-        failure=SENT + '{"object": "error"}',
+        failure=STREAM_ERROR + '{"object": "error"}',
     ),
     spec(
         row="event: error (LM Studio, Anthropic)",
-        sent=text("a") + event({"type": "error", "error": {"type": "E", "message": "boom"}}, name="error") + finish(),
+        data=text("a") + event({"type": "error", "error": {"type": "E", "message": "boom"}}, name="error") + finish(),
         events=[A],
-        failure=SENT + "boom",
+        failure=STREAM_ERROR + "boom",
     ),
     spec(
         row="event: error without an error",
-        sent=event({"choices": [], "detail": 5}, name="error") + finish() + DONE,
+        data=event({"choices": [], "detail": 5}, name="error") + finish() + DONE,
         events=[],
-        failure=SENT + '{"choices": [], "detail": 5}',
+        failure=STREAM_ERROR + '{"choices": [], "detail": 5}',
     ),
     spec(
         row="an error without a message",
-        sent=event({"error": {"code": 5}}) + finish(),
+        data=event({"error": {"code": 5}}) + finish(),
         events=[],
-        failure=SENT + '{"error": {"code": 5}}',
+        failure=STREAM_ERROR + '{"error": {"code": 5}}',
     ),
-    spec(row="an empty error", sent=event({"error": {}}) + finish(), events=[], failure=SENT + '{"error": {}}'),
+    spec(row="an empty error", data=event({"error": {}}) + finish(), events=[], failure=STREAM_ERROR + '{"error": {}}'),
     spec(
         row="an error beside choices",
-        sent=event({"error": {"message": "boom"}, "choices": [{"delta": {"content": "x"}, "finish_reason": "stop"}]}),
+        data=event({"error": {"message": "boom"}, "choices": [{"delta": {"content": "x"}, "finish_reason": "stop"}]}),
         events=[],
-        failure=SENT + "boom",
+        failure=STREAM_ERROR + "boom",
     ),
     spec(
         row="an error after the finish_reason",
-        sent=text("a") + finish() + event({"error": {"message": "boom"}}) + DONE,
+        data=text("a") + finish() + event({"error": {"message": "boom"}}) + DONE,
         events=[A],
-        failure=SENT + "boom",
+        failure=STREAM_ERROR + "boom",
     ),
-    spec(row="error null is no error", sent=event({"error": None, "choices": []}) + finish(), events=[STOP]),
+    spec(row="error null is no error", data=event({"error": None, "choices": []}) + finish(), events=[STOP]),
     # -- plain text in the place of events
     spec(
         row="a router that lost its server",
-        sent=text("a") + b"proxy error: Failed to read connection",
+        data=text("a") + b"proxy error: Failed to read connection",
         events=[A],
         failure=NO_FINISH + "; last line received: proxy error: Failed to read connection",
     ),
     spec(
         row="plain text before [DONE]",
-        sent=text("a") + b"upstream gone\n\n" + DONE,
+        data=text("a") + b"upstream gone\n\n" + DONE,
         events=[A],
         failure=DONE_NO_FINISH + "; last line received: upstream gone",
     ),
     spec(
         row="plain text after [DONE]",
-        sent=text("a") + DONE + b"upstream gone\n\n",
+        data=text("a") + DONE + b"upstream gone\n\n",
         events=[A],
         failure=DONE_NO_FINISH,
     ),
     spec(
         row="a JSON error that is no event",
-        sent=b'{"error":"boom"}\n',
+        data=b'{"error":"boom"}\n',
         events=[],
         failure=NO_FINISH + '; last line received: {"error":"boom"}',
     ),
     spec(
         row="text that is no UTF-8",
-        sent=b"gone \xff",
+        data=b"gone \xff",
         events=[],
         failure=NO_FINISH + "; last line received: gone \ufffd",
     ),
     # -- events that nobody knows
-    spec(row="ping", sent=event({"type": "ping"}, name="ping") + finish() + DONE, events=[STOP]),
-    spec(row="an empty object", sent=event({}) + finish() + DONE, events=[STOP]),
+    spec(row="ping", data=event({"type": "ping"}, name="ping") + finish() + DONE, events=[STOP]),
+    spec(row="an empty object", data=event({}) + finish() + DONE, events=[STOP]),
     spec(
         row="Anthropic's message_start: message is an object",
-        sent=event({"type": "message_start", "message": {"id": "x"}}) + finish(),
+        data=event({"type": "message_start", "message": {"id": "x"}}) + finish(),
         events=[STOP],
     ),
     spec(
         row="unknown, with texts that are no UTF-8",
-        sent=b'data: {"x":"\xff"}\n\n' + finish() + DONE,
+        data=b'data: {"x":"\xff"}\n\n' + finish() + DONE,
         events=[STOP],
     ),
-    spec(row="unknown, with a number out of range", sent=b'data: {"x":1e999}\n\n' + finish() + DONE, events=[STOP]),
+    spec(row="unknown, with a number out of range", data=b'data: {"x":1e999}\n\n' + finish() + DONE, events=[STOP]),
 ]
 
 
-@pytest.mark.parametrize(("sent", "events", "failure"), SPECIFICATION)
-def test_stream(sent: bytes, events: tuple[StreamEvent, ...], failure: str | None) -> None:
-    result = read(sent)
+@pytest.mark.parametrize(("data", "events", "failure"), SPECIFICATION)
+def test_stream(data: bytes, events: tuple[StreamEvent, ...], failure: str | None) -> None:
+    result = decode_stream(data)
     assert events == result.events
     assert (None if failure is None else (StreamInterruptedError, failure)) == result.failure
-    assert result == read(*single(sent))
-    for place in range(len(sent) + 1):
-        assert result == read(sent[:place], sent[place:])
+    assert result == decode_stream(*split_bytes(data))
+    for position in range(len(data) + 1):
+        assert result == decode_stream(data[:position], data[position:])
 
 
 @pytest.mark.parametrize(
@@ -1196,7 +1205,7 @@ def test_stream(sent: bytes, events: tuple[StreamEvent, ...], failure: str | Non
     ids=lambda data: data[:60].decode("utf-8", "replace"),
 )
 def test_a_malformed_event_ends_the_stream_as_a_failure(data: bytes) -> None:
-    result = read(text("a") + b"data: " + data + b"\n\n" + text("b") + finish() + DONE)
+    result = decode_stream(text("a") + b"data: " + data + b"\n\n" + text("b") + finish() + DONE)
     assert (A,) == result.events
     assert result.failure is not None
     assert StreamInterruptedError is result.failure[0]
@@ -1237,25 +1246,25 @@ def test_the_finish_waits_for_done_or_the_end_and_comes_once() -> None:
 
 
 def test_an_error_in_a_stream_is_kept_as_it_came() -> None:
-    said = dump({"error": {"message": "x" * 2000, "code": 500}})
-    result = read(b"data: " + said + b"\n\n")
-    assert said == result.body
+    error = dump({"error": {"message": "x" * 2000, "code": 500}})
+    result = decode_stream(b"data: " + error + b"\n\n")
+    assert error == result.body
 
 
 def test_the_message_shows_the_beginning_of_an_error_without_a_sentence() -> None:
-    result = read(event({"error": {"code": "x" * 2000}}))
+    result = decode_stream(event({"error": {"code": "x" * 2000}}))
     assert result.failure is not None
-    assert len(SENT) + 512 == len(result.failure[1])
+    assert len(STREAM_ERROR) + 512 == len(result.failure[1])
 
 
 @pytest.mark.parametrize(("wire", "reason"), REASONS)
 def test_finish_reasons_of_a_stream_are_read_as(wire: str, reason: str) -> None:
-    assert reason == getattr(read(finish(wire) + DONE).events[-1], "finish_reason", None)
+    assert reason == getattr(decode_stream(finish(wire) + DONE).events[-1], "finish_reason", None)
 
 
 @pytest.mark.parametrize("wire", [reason for reason in NO_REASONS if reason])
 def test_finish_reasons_that_are_none_end_a_stream_as_a_failure(wire: str) -> None:
-    assert (StreamInterruptedError, f"the server ended the response with finish_reason {wire!r}") == read(
+    assert (StreamInterruptedError, f"the server ended the response with finish_reason {wire!r}") == decode_stream(
         finish(wire) + DONE
     ).failure
 
@@ -1264,16 +1273,16 @@ def test_finish_reasons_that_are_none_end_a_stream_as_a_failure(wire: str) -> No
     "harmless", [b"data:\n\n", b"data: \n\n", event({"choices": [{"index": 0, "delta": {}, "finish_reason": ""}]})]
 )
 def test_what_says_nothing_is_passed_over(harmless: bytes) -> None:
-    result = read(text("a") + harmless + finish() + b"data: [DONE] \n\n")
+    result = decode_stream(text("a") + harmless + finish() + b"data: [DONE] \n\n")
     assert (None, A) == (result.failure, result.events[0])
     assert isinstance(result.events[-1], Finish)
 
 
 def test_the_model_and_the_id_are_those_that_came_first() -> None:
-    named = [event({"model": name, "id": f"id-{name}", "choices": []}) for name in ("one", "two")]
-    result = read(event({"model": "", "choices": []}) + b"".join(named) + finish())
+    events = [event({"model": name, "id": f"id-{name}", "choices": []}) for name in ("one", "two")]
+    result = decode_stream(event({"model": "", "choices": []}) + b"".join(events) + finish())
     assert ("one", "id-one") == (result.served_model, result.response_id)
-    assert (None, None) == (read(finish()).served_model, read(finish()).response_id)
+    assert (None, None) == (decode_stream(finish()).served_model, decode_stream(finish()).response_id)
 
 
 def test_the_model_is_known_before_the_first_text() -> None:
@@ -1311,7 +1320,7 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=8,
 )
-known_members = st.dictionaries(
+members = st.dictionaries(
     st.sampled_from(["choices", "usage", "error", "object", "model", "id", "message", "detail", "type", "x"]),
     json_values
     | st.lists(
@@ -1333,17 +1342,12 @@ fragments = (
     | st.sampled_from(
         [DONE, finish(), finish("abort"), text("a"), USAGE, event({"error": "x"}), b"\n", b"\r", b"data: "]
     )
-    | known_members.map(lambda value: b"data: " + msgspec.json.encode(value) + b"\n\n")
+    | members.map(lambda value: b"data: " + msgspec.json.encode(value) + b"\n\n")
     | st.binary(max_size=20).map(lambda data: b'data: {"x":"' + data + b'"}\n\n')
 )
 
 
-def cut(data: bytes, places: Sequence[int]) -> list[bytes]:
-    edges = [0, *sorted(place % (len(data) + 1) for place in places), len(data)]
-    return [data[start:end] for start, end in pairwise(edges)]
-
-
-def same_but_wording(result: Outcome) -> Outcome:
+def without_wording(result: Outcome) -> Outcome:
     """Without the text of a failure: a line after [DONE] is quoted in it where it came in the same piece."""
     return attrs.evolve(result, failure=result.failure and (result.failure[0], ""), body=b"")
 
@@ -1352,33 +1356,33 @@ def same_but_wording(result: Outcome) -> Outcome:
 @given(st.lists(fragments, max_size=8).map(b"".join), cuts)
 @example(b'data: {"x":"\xff"}\n\n', [])
 @example(b'data: {"x":1e999}\n\n', [])
-def test_whatever_is_streamed_ends_as_one_of_finished_and_failure(data: bytes, places: list[int]) -> None:
-    result = read(data)  # checks it, and that nothing is raised
-    assert same_but_wording(result) == same_but_wording(read(*cut(data, places)))
-    assert same_but_wording(result) == same_but_wording(read(*single(data)))
+def test_whatever_is_streamed_ends_as_one_of_finished_and_failure(data: bytes, positions: list[int]) -> None:
+    result = decode_stream(data)  # checks it, and that nothing is raised
+    assert without_wording(result) == without_wording(decode_stream(*split_at(data, positions)))
+    assert without_wording(result) == without_wording(decode_stream(*split_bytes(data)))
 
 
 @settings(deadline=None, max_examples=200)
 @given(st.sampled_from(STREAMS), st.lists(st.tuples(st.integers(0, 10_000), st.binary(max_size=3)), max_size=4), cuts)
 def test_a_damaged_recording_ends_as_one_of_finished_and_failure(
-    name: str, damage: list[tuple[int, bytes]], places: list[int]
+    name: str, damage: list[tuple[int, bytes]], positions: list[int]
 ) -> None:
     data = recording(name)
-    for place, replacement in damage:
-        at = place % len(data)
+    for position, replacement in damage:
+        at = position % len(data)
         data = data[:at] + replacement + data[at + 1 :]
-    assert same_but_wording(read(data)) == same_but_wording(read(*cut(data, places)))
+    assert without_wording(decode_stream(data)) == without_wording(decode_stream(*split_at(data, positions)))
 
 
 DECODERS: list[Callable[[HTTPResponse], object]] = [
     lambda response: CODEC.decode_chat(response, requested_model="m"),
     decode_models,
-    lambda response: decoded_embeddings(response.body, count=1),
+    lambda response: decode_embeddings(response.body, count=1),
 ]
 
 
 @settings(deadline=None)
-@given(st.sampled_from(DECODERS), st.binary() | known_members.map(msgspec.json.encode))
+@given(st.sampled_from(DECODERS), st.binary() | members.map(msgspec.json.encode))
 def test_whatever_is_answered_is_read_or_raises_our_errors(
     decode: Callable[[HTTPResponse], object], body: bytes
 ) -> None:
@@ -1394,9 +1398,9 @@ def test_whatever_is_answered_is_read_or_raises_our_errors(
     st.binary(max_size=3),
 )
 def test_a_damaged_answer_is_read_or_raises_our_errors(
-    name: str, decode: Callable[[HTTPResponse], object], place: int, damage: bytes
+    name: str, decode: Callable[[HTTPResponse], object], position: int, damage: bytes
 ) -> None:
     body = recording(name)
-    at = place % len(body)
+    at = position % len(body)
     with suppress(BackendError):
         assert decode(ok(body[:at] + damage + body[at + 1 :]))

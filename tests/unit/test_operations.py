@@ -50,27 +50,27 @@ WIRE_HI = {"role": "user", "content": "Hi"}
 ADD = Tool("add", "Adds.", {"type": "object"})
 WIRE_ADD = {"type": "function", "function": {"name": "add", "description": "Adds.", "parameters": {"type": "object"}}}
 OK = json_response({})
-GONE = json_response({"error": {"code": 404, "message": "File Not Found", "type": "not_found_error"}}, 404)
+NOT_FOUND = json_response({"error": {"code": 404, "message": "File Not Found", "type": "not_found_error"}}, 404)
 
 
 def get(path: str) -> HTTPRequest:
     return HTTPRequest("GET", path)
 
 
-def posted(request: HTTPRequest) -> tuple[str, Any]:
+def path_and_body(request: HTTPRequest) -> tuple[str, Any]:
     assert "POST" == request.method
     return request.path, body_of(request)
 
 
-def models(*listed: Mapping[str, Any]) -> HTTPResponse:
-    return json_response({"object": "list", "data": listed})
+def models(*rows: Mapping[str, Any]) -> HTTPResponse:
+    return json_response({"object": "list", "data": rows})
 
 
 # --- llama-server -----------------------------------------------------------------------------------
 
 HEALTH, MODELS, PROPS, SLOTS = get("/health"), get("/v1/models"), get("/props"), get("/slots")
 TINY = {"id": "tiny.gguf", "aliases": ["tiny"], "owned_by": "llamacpp", "meta": {"n_ctx": 2048, "n_ctx_train": 8192}}
-TOLD = {"default_generation_settings": {"n_ctx": 1024}, "total_slots": 2, "build_info": "b11434-abc"}
+PROPS_BODY = {"default_generation_settings": {"n_ctx": 1024}, "total_slots": 2, "build_info": "b11434-abc"}
 TWO_SLOTS = [{"id": 0, "n_ctx": 1024, "is_processing": True}, {"id": 1, "n_ctx": 1024, "is_processing": False}]
 UNSUPPORTED = json_response({"error": {"code": 501, "message": "disabled", "type": "not_supported_error"}}, 501)
 KEYLESS = json_response({"error": {"code": 401, "message": "Invalid API Key", "type": "authentication_error"}}, 401)
@@ -88,28 +88,32 @@ FULL = ServerStatus(
 @pytest.mark.parametrize("model", [None, "tiny.gguf", "tiny", "another"])
 def test_llama_server_tells_its_state(model: str | None) -> None:
     """A single server answers whatever name it is asked by, so that the model is the one that it has."""
-    asked, status = play(llamacpp.status(model), OK, models(TINY), json_response(TOLD), json_response(TWO_SLOTS))
-    assert ([HEALTH, MODELS, PROPS, SLOTS], FULL) == (asked, status)
+    requests, status = play(
+        llamacpp.status(model), OK, models(TINY), json_response(PROPS_BODY), json_response(TWO_SLOTS)
+    )
+    assert ([HEALTH, MODELS, PROPS, SLOTS], FULL) == (requests, status)
 
 
 def test_a_llama_server_that_sleeps_is_not_asked_for_its_slots() -> None:
-    asked, status = play(llamacpp.status("tiny"), OK, models(TINY), json_response({**TOLD, "is_sleeping": True}))
-    assert [HEALTH, MODELS, PROPS] == asked
+    requests, status = play(
+        llamacpp.status("tiny"), OK, models(TINY), json_response({**PROPS_BODY, "is_sleeping": True})
+    )
+    assert [HEALTH, MODELS, PROPS] == requests
     assert attrs.evolve(FULL, state="sleeping", models=(), busy_slots=None) == status
 
 
 @pytest.mark.parametrize(
-    ("props", "slots", "facts"),
+    ("props", "slots", "fields"),
     [
         pytest.param(
-            GONE,
+            NOT_FOUND,
             json_response(TWO_SLOTS),
             {"version": None, "context_length": 2048, "slots": None},
             id="no /props: the context is that of the list",
         ),
-        pytest.param(json_response(TOLD), UNSUPPORTED, {"busy_slots": None}, id="/slots is switched off"),
+        pytest.param(json_response(PROPS_BODY), UNSUPPORTED, {"busy_slots": None}, id="/slots is switched off"),
         pytest.param(
-            GONE,
+            NOT_FOUND,
             UNSUPPORTED,
             {"version": None, "context_length": 2048, "slots": None, "busy_slots": None},
             id="neither",
@@ -123,24 +127,24 @@ def test_a_llama_server_that_sleeps_is_not_asked_for_its_slots() -> None:
     ],
 )
 def test_what_a_llama_server_does_not_tell_is_none(
-    props: HTTPResponse, slots: HTTPResponse, facts: Mapping[str, Any]
+    props: HTTPResponse, slots: HTTPResponse, fields: Mapping[str, Any]
 ) -> None:
-    asked, status = play(llamacpp.status(None), OK, models(TINY), props, slots)
-    assert ([HEALTH, MODELS, PROPS, SLOTS], attrs.evolve(FULL, **facts)) == (asked, status)
+    requests, status = play(llamacpp.status(None), OK, models(TINY), props, slots)
+    assert ([HEALTH, MODELS, PROPS, SLOTS], attrs.evolve(FULL, **fields)) == (requests, status)
 
 
 def test_the_status_of_a_llama_server_without_a_list_is_what_the_rest_tells() -> None:
     """`model` is the one that this backend would ask for."""
-    _, status = play(llamacpp.status("m"), OK, GONE, json_response(TOLD), json_response(TWO_SLOTS))
+    _, status = play(llamacpp.status("m"), OK, NOT_FOUND, json_response(PROPS_BODY), json_response(TWO_SLOTS))
     assert attrs.evolve(FULL, model="m", models=()) == status
 
 
-@pytest.mark.parametrize("place", [1, 2, 3])
-def test_a_llama_server_that_refuses_the_key_is_not_told_to_be_ready(place: int) -> None:
+@pytest.mark.parametrize("index", [1, 2, 3])
+def test_a_llama_server_that_refuses_the_key_is_not_told_to_be_ready(index: int) -> None:
     """Its /health answers without a key, and older builds list their models without one."""
-    answers = [OK, models(TINY), json_response(TOLD), json_response(TWO_SLOTS)]
+    answers = [OK, models(TINY), json_response(PROPS_BODY), json_response(TWO_SLOTS)]
     with pytest.raises(AuthenticationError):
-        play(llamacpp.status("tiny"), *answers[:place], KEYLESS)
+        play(llamacpp.status("tiny"), *answers[:index], KEYLESS)
 
 
 @pytest.mark.parametrize(
@@ -155,30 +159,30 @@ def test_a_llama_server_that_is_not_healthy_is_asked_nothing_more(health: HTTPRe
         play(llamacpp.status(None), health)
 
 
-@pytest.mark.parametrize(("place", "body"), [(1, {"data": 5}), (2, []), (3, {}), (3, [5])])
-def test_what_a_llama_server_does_not_tell_in_its_form_is_malformed(place: int, body: object) -> None:
-    answers = [OK, models(TINY), json_response(TOLD), json_response(TWO_SLOTS)]
-    answers[place] = json_response(body)
+@pytest.mark.parametrize(("index", "body"), [(1, {"data": 5}), (2, []), (3, {}), (3, [5])])
+def test_what_a_llama_server_does_not_tell_in_its_form_is_malformed(index: int, body: object) -> None:
+    answers = [OK, models(TINY), json_response(PROPS_BODY), json_response(TWO_SLOTS)]
+    answers[index] = json_response(body)
     with pytest.raises(MalformedResponseError):
-        play(llamacpp.status(None), *answers[: place + 1])
+        play(llamacpp.status(None), *answers[: index + 1])
 
 
-def routed(id: str, value: str, **more: Any) -> dict[str, Any]:  # noqa: A002  # as on the wire
+def router_row(id: str, value: str, **more: Any) -> dict[str, Any]:  # noqa: A002  # as on the wire
     return {"id": id, "status": {"value": value, **more}}
 
 
-ROUTED = (
-    routed("a", "loaded"),
-    routed("b", "loading"),
-    routed("c", "unloaded"),
-    routed("d", "unloaded", failed=True, exit_code=1),
-    routed("e", "sleeping"),
-    routed("f", "downloading"),
+ROUTER_ROWS = (
+    router_row("a", "loaded"),
+    router_row("b", "loading"),
+    router_row("c", "unloaded"),
+    router_row("d", "unloaded", failed=True, exit_code=1),
+    router_row("e", "sleeping"),
+    router_row("f", "downloading"),
 )
 
 
 @pytest.mark.parametrize(
-    ("model", "facts"),
+    ("model", "fields"),
     [
         (None, {"model": "a"}),
         ("a", {"model": "a"}),
@@ -188,22 +192,22 @@ ROUTED = (
         ("f", {"model": "f", "state": "loading"}),
     ],
 )
-def test_a_router_tells_the_state_of_the_model(model: str | None, facts: Mapping[str, Any]) -> None:
-    asked, status = play(llamacpp.status(model), OK, models(*ROUTED))
-    assert [HEALTH, MODELS] == asked
-    assert attrs.evolve(ServerStatus(state="ready"), **facts) == attrs.evolve(status, models=())
+def test_a_router_tells_the_state_of_the_model(model: str | None, fields: Mapping[str, Any]) -> None:
+    requests, status = play(llamacpp.status(model), OK, models(*ROUTER_ROWS))
+    assert [HEALTH, MODELS] == requests
+    assert attrs.evolve(ServerStatus(state="ready"), **fields) == attrs.evolve(status, models=())
     assert {"a"} <= set(status.models) <= {"a", "e"}
 
 
 # ServerStatus: `sleeping` is a server that would load the model again first, and `models` are those in memory. A single
 # server is told so (test_a_llama_server_that_sleeps_is_not_asked_for_its_slots).
 def test_a_model_that_sleeps_behind_a_router_is_told_so() -> None:
-    _, status = play(llamacpp.status("e"), OK, models(*ROUTED))
+    _, status = play(llamacpp.status("e"), OK, models(*ROUTER_ROWS))
     assert ("sleeping", ("a",)) == (status.state, status.models)
 
 
 def test_a_model_that_a_router_does_not_know_is_not_the_first_of_its_list() -> None:
-    _, status = play(llamacpp.status("z"), OK, models(*ROUTED), json_response({"role": "router"}), UNSUPPORTED)
+    _, status = play(llamacpp.status("z"), OK, models(*ROUTER_ROWS), json_response({"role": "router"}), UNSUPPORTED)
     assert ("ready", (), None) == (status.state, status.models, status.context_length)
 
 
@@ -216,13 +220,13 @@ LIFECYCLE: list[tuple[str, Callable[[], Operation[None]]]] = [
 @pytest.mark.parametrize(("what", "steps"), LIFECYCLE)
 def test_a_router_loads_and_unloads(what: str, steps: Callable[[], Operation[None]]) -> None:
     (request,), _ = play(steps(), json_response({"success": True}))
-    assert (f"/models/{what}", {"model": "m"}) == posted(request)
+    assert (f"/models/{what}", {"model": "m"}) == path_and_body(request)
 
 
 @pytest.mark.parametrize(("what", "steps"), LIFECYCLE)
 def test_a_single_llama_server_neither_loads_nor_unloads(what: str, steps: Callable[[], Operation[None]]) -> None:
     with pytest.raises(UnsupportedOperationError, match="start it as a router") as exc_info:
-        play(steps(), GONE)
+        play(steps(), NOT_FOUND)
     assert what == exc_info.value.operation
     assert isinstance(exc_info.value.__cause__, NotFoundError)
 
@@ -244,29 +248,29 @@ def test_what_a_server_takes_at_its_start_alone_is_refused_before_anything_is_as
     assert "load" == exc_info.value.operation
 
 
-COUNTED = ChatRequest(messages=(Message.system("S"), *HI), model="m", tools=(ADD,))
-COUNTED_BODY = {"model": "m", "messages": [{"role": "system", "content": "S"}, WIRE_HI], "tools": [WIRE_ADD]}
+CHAT = ChatRequest(messages=(Message.system("S"), *HI), model="m", tools=(ADD,))
+CHAT_BODY = {"model": "m", "messages": [{"role": "system", "content": "S"}, WIRE_HI], "tools": [WIRE_ADD]}
 NEW_ROUTE = "/v1/chat/completions/input_tokens"
 
 
 def test_llama_server_counts_by_its_own_route() -> None:
-    (request,), count = play(llamacpp.count_tokens(COUNTED, LLAMACPP_CHAT), json_response({"input_tokens": 20}))
-    assert (NEW_ROUTE, COUNTED_BODY) == posted(request)
+    (request,), count = play(llamacpp.count_tokens(CHAT, LLAMACPP_CHAT), json_response({"input_tokens": 20}))
+    assert (NEW_ROUTE, CHAT_BODY) == path_and_body(request)
     assert 20 == count
 
 
 def test_an_older_llama_server_counts_by_template_and_tokenizer() -> None:
-    asked, count = play(
-        llamacpp.count_tokens(COUNTED, LLAMACPP_CHAT),
-        GONE,
+    requests, count = play(
+        llamacpp.count_tokens(CHAT, LLAMACPP_CHAT),
+        NOT_FOUND,
         json_response({"prompt": "<|im_start|>漢"}),
         json_response({"tokens": [1, 2, {"id": 3, "piece": "x"}]}),
     )
     assert [
-        (NEW_ROUTE, COUNTED_BODY),
-        ("/apply-template", COUNTED_BODY),
+        (NEW_ROUTE, CHAT_BODY),
+        ("/apply-template", CHAT_BODY),
         ("/tokenize", {"content": "<|im_start|>漢", "add_special": True, "parse_special": True}),
-    ] == [posted(request) for request in asked]
+    ] == [path_and_body(request) for request in requests]
     assert 3 == count
 
 
@@ -279,20 +283,22 @@ def test_tools_that_are_none_are_not_counted() -> None:
 
 def test_a_count_that_fails_for_another_reason_is_not_tried_the_older_way() -> None:
     with pytest.raises(AuthenticationError):
-        play(llamacpp.count_tokens(COUNTED, LLAMACPP_CHAT), KEYLESS)
+        play(llamacpp.count_tokens(CHAT, LLAMACPP_CHAT), KEYLESS)
     with pytest.raises(MalformedResponseError):
-        play(llamacpp.count_tokens(COUNTED, LLAMACPP_CHAT), json_response({"count": 5}))
+        play(llamacpp.count_tokens(CHAT, LLAMACPP_CHAT), json_response({"count": 5}))
     with pytest.raises(NotFoundError):
-        play(llamacpp.count_tokens(COUNTED, LLAMACPP_CHAT), GONE, GONE)
+        play(llamacpp.count_tokens(CHAT, LLAMACPP_CHAT), NOT_FOUND, NOT_FOUND)
 
 
 # --- vLLM -------------------------------------------------------------------------------------------
 
 # The answers are those of 0.32.0, with and without VLLM_SERVER_DEV_MODE=1.
 VERSION, IS_SLEEPING = get("/version"), get("/is_sleeping")
-LISTED = models({"id": "tiny", "object": "model", "owned_by": "vllm", "root": "/models/tiny", "max_model_len": 1024})
+MODEL_LIST = models(
+    {"id": "tiny", "object": "model", "owned_by": "vllm", "root": "/models/tiny", "max_model_len": 1024}
+)
 NO_ROUTE = json_response({"detail": "Not Found"}, 404)
-NUMBERED = json_response({"version": "0.32.0"})
+VERSION_RESPONSE = json_response({"version": "0.32.0"})
 EMPTY = json_response(b"")
 AWAKE = ServerStatus(state="ready", version="0.32.0", model="tiny", models=("tiny",), context_length=1024)
 
@@ -310,8 +316,8 @@ AWAKE = ServerStatus(state="ready", version="0.32.0", model="tiny", models=("tin
     ],
 )
 def test_vllm_tells_its_state(model: str | None, asleep: HTTPResponse, status: ServerStatus) -> None:
-    asked, told = play(vllm.status(model), EMPTY, LISTED, NUMBERED, asleep)
-    assert ([HEALTH, MODELS, VERSION, IS_SLEEPING], status) == (asked, told)
+    requests, actual = play(vllm.status(model), EMPTY, MODEL_LIST, VERSION_RESPONSE, asleep)
+    assert ([HEALTH, MODELS, VERSION, IS_SLEEPING], status) == (requests, actual)
 
 
 @pytest.mark.parametrize(
@@ -336,55 +342,57 @@ def test_vllm_sleeps_and_wakes(what: str, steps: Callable[[], Operation[None]], 
 
 
 def test_vllm_counts_by_its_tokenizer() -> None:
-    told = {"count": 2, "max_model_len": 1024, "tokens": [1720, 1313], "token_strs": None}
-    (request,), count = play(vllm.count_tokens(COUNTED, VLLM_CHAT), json_response(told))
-    assert (("/tokenize", COUNTED_BODY), 2) == (posted(request), count)
+    body = {"count": 2, "max_model_len": 1024, "tokens": [1720, 1313], "token_strs": None}
+    (request,), count = play(vllm.count_tokens(CHAT, VLLM_CHAT), json_response(body))
+    assert (("/tokenize", CHAT_BODY), 2) == (path_and_body(request), count)
 
 
 # --- LM Studio --------------------------------------------------------------------------------------
 
 # After https://lmstudio.ai/docs/developer/rest
 NATIVE = get("/api/v1/models")
-UNEXPECTED = json_response({"error": "Unexpected endpoint or method. (GET /api/v1/models)"})
+UNEXPECTED_ENDPOINT = json_response({"error": "Unexpected endpoint or method. (GET /api/v1/models)"})
 
 
-def stored(key: str, *instances: tuple[str, int | None], most: int | None = 131072) -> dict[str, Any]:
+def disk_model(key: str, *instances: tuple[str, int | None], max_context: int | None = 131072) -> dict[str, Any]:
     """A model on the disk, with the id and the context of each instance of it."""
-    loaded = [
+    loaded_instances = [
         {"id": id_, "config": None if n is None else {"context_length": n, "parallel": 4}} for id_, n in instances
     ]
-    known = {"type": "llm", "publisher": "google", "key": key, "max_context_length": most}
-    return {**known, "loaded_instances": loaded}
+    fields = {"type": "llm", "publisher": "google", "key": key, "max_context_length": max_context}
+    return {**fields, "loaded_instances": loaded_instances}
 
 
-def disk(*listed: Mapping[str, Any]) -> HTTPResponse:
-    return json_response({"models": listed})
+def disk(*rows: Mapping[str, Any]) -> HTTPResponse:
+    return json_response({"models": rows})
 
 
-TWO = disk(stored("gemma", ("gemma", 4096)), stored("qwen"))
+TWO = disk(disk_model("gemma", ("gemma", 4096)), disk_model("qwen"))
 
 
 def test_lm_studio_lists_what_is_on_the_disk() -> None:
-    asked, listed = play(lmstudio.list_models(), disk(stored("gemma", ("g:2", 4096), ("gemma", 8192)), stored("qwen")))
-    assert [NATIVE] == asked
+    requests, model_list = play(
+        lmstudio.list_models(), disk(disk_model("gemma", ("g:2", 4096), ("gemma", 8192)), disk_model("qwen"))
+    )
+    assert [NATIVE] == requests
     assert (
         ModelInfo(id="gemma", aliases=("g:2",), context_length=4096, owned_by="google", state="loaded"),
         ModelInfo(id="qwen", owned_by="google", state="unloaded"),
-    ) == listed
+    ) == model_list
 
 
 @pytest.mark.parametrize("instances", [None, []])
 def test_a_model_without_instances_is_not_loaded(instances: object) -> None:
-    _, listed = play(lmstudio.list_models(), disk({"key": "m", "loaded_instances": instances}, {"key": "n"}))
-    assert (ModelInfo(id="m", state="unloaded"), ModelInfo(id="n", state="unloaded")) == listed
+    _, model_list = play(lmstudio.list_models(), disk({"key": "m", "loaded_instances": instances}, {"key": "n"}))
+    assert (ModelInfo(id="m", state="unloaded"), ModelInfo(id="n", state="unloaded")) == model_list
 
 
-@pytest.mark.parametrize("gone", [GONE, UNEXPECTED], ids=["404", "200 with an error"])
-def test_an_older_lm_studio_is_asked_by_the_openai_api(gone: HTTPResponse) -> None:
-    asked, listed = play(lmstudio.list_models(), gone, models({"id": "m"}))
-    assert ([NATIVE, MODELS], (ModelInfo(id="m"),)) == (asked, listed)
-    asked, status = play(lmstudio.status("m"), gone, models({"id": "m"}))
-    assert ([NATIVE, MODELS], ServerStatus(state="ready", model="m")) == (asked, status)
+@pytest.mark.parametrize("response", [NOT_FOUND, UNEXPECTED_ENDPOINT], ids=["404", "200 with an error"])
+def test_an_older_lm_studio_is_asked_by_the_openai_api(response: HTTPResponse) -> None:
+    requests, model_list = play(lmstudio.list_models(), response, models({"id": "m"}))
+    assert ([NATIVE, MODELS], (ModelInfo(id="m"),)) == (requests, model_list)
+    requests, status = play(lmstudio.status("m"), response, models({"id": "m"}))
+    assert ([NATIVE, MODELS], ServerStatus(state="ready", model="m")) == (requests, status)
 
 
 @pytest.mark.parametrize(
@@ -409,10 +417,10 @@ GEMMA = {"model": "gemma", "models": ("gemma",), "context_length": 4096, "slots"
 
 
 @pytest.mark.parametrize(
-    ("model", "listed", "status"),
+    ("model", "response", "status"),
     [
         pytest.param(None, disk(), {}, id="nothing on the disk"),
-        pytest.param(None, disk(stored("qwen")), {}, id="nothing is loaded"),
+        pytest.param(None, disk(disk_model("qwen")), {}, id="nothing is loaded"),
         pytest.param(
             None,
             TWO,
@@ -434,35 +442,35 @@ GEMMA = {"model": "gemma", "models": ("gemma",), "context_length": 4096, "slots"
         pytest.param("x", TWO, {"model": "x", "models": ("gemma",)}, id="unknown"),
         pytest.param(
             "g:2",
-            disk(stored("gemma", ("g:2", 4096))),
+            disk(disk_model("gemma", ("g:2", 4096))),
             {"model": "g:2", "models": ("g:2",), "context_length": 4096, "slots": 4, "max_context_length": 131072},
             id="by the name of its instance",
         ),
         pytest.param(
             "gemma",
-            disk(stored("gemma", ("gemma", None))),
+            disk(disk_model("gemma", ("gemma", None))),
             {"model": "gemma", "models": ("gemma",), "max_context_length": 131072},
             id="loaded, and its context is untold",
         ),
     ],
 )
-def test_lm_studio_tells_its_state(model: str | None, listed: HTTPResponse, status: Mapping[str, Any]) -> None:
+def test_lm_studio_tells_its_state(model: str | None, response: HTTPResponse, status: Mapping[str, Any]) -> None:
     expected = attrs.evolve(ServerStatus(state="ready"), **status)
-    assert ([NATIVE], expected) == play(lmstudio.status(model), listed)
+    assert ([NATIVE], expected) == play(lmstudio.status(model), response)
 
 
 def requests_of(steps: Operation[None], *answers: HTTPResponse) -> list[tuple[str, Any]]:
     """What is posted after the models were asked for."""
-    asked, result = play(steps, *answers)
-    assert (NATIVE, None) == (asked[0], result)
-    return [posted(request) for request in asked[1:]]
+    requests, result = play(steps, *answers)
+    assert (NATIVE, None) == (requests[0], result)
+    return [path_and_body(request) for request in requests[1:]]
 
 
 LOAD, UNLOAD = "/api/v1/models/load", "/api/v1/models/unload"
 
 
 @pytest.mark.parametrize(
-    ("model", "context_length", "listed", "wanted"),
+    ("model", "context_length", "response", "posts"),
     [
         pytest.param("qwen", None, TWO, [(LOAD, {"model": "qwen"})], id="not loaded"),
         pytest.param(
@@ -480,7 +488,7 @@ LOAD, UNLOAD = "/api/v1/models/load", "/api/v1/models/unload"
         pytest.param(
             "g:2",
             8192,
-            disk(stored("gemma", ("gemma", 4096), ("g:2", 4096))),
+            disk(disk_model("gemma", ("gemma", 4096), ("g:2", 4096))),
             [
                 (UNLOAD, {"instance_id": "gemma"}),
                 (UNLOAD, {"instance_id": "g:2"}),
@@ -492,10 +500,10 @@ LOAD, UNLOAD = "/api/v1/models/load", "/api/v1/models/unload"
     ],
 )
 def test_lm_studio_loads(
-    model: str, context_length: int | None, listed: HTTPResponse, wanted: Sequence[tuple[str, Any]]
+    model: str, context_length: int | None, response: HTTPResponse, posts: Sequence[tuple[str, Any]]
 ) -> None:
     steps = lmstudio.load(model, context_length=context_length, keep_alive=None)
-    assert list(wanted) == requests_of(steps, listed, *[OK] * len(wanted))
+    assert list(posts) == requests_of(steps, response, *[OK] * len(posts))
 
 
 def test_lm_studio_takes_no_keep_alive_when_it_loads() -> None:
@@ -504,17 +512,17 @@ def test_lm_studio_takes_no_keep_alive_when_it_loads() -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "listed", "wanted"),
+    ("model", "response", "instance_ids"),
     [
         ("gemma", TWO, ["gemma"]),
         ("qwen", TWO, []),
-        ("g:2", disk(stored("gemma", ("gemma", 1), ("g:2", 1))), ["gemma", "g:2"]),
+        ("g:2", disk(disk_model("gemma", ("gemma", 1), ("g:2", 1))), ["gemma", "g:2"]),
     ],
     ids=["loaded", "not loaded", "every instance"],
 )
-def test_lm_studio_unloads(model: str, listed: HTTPResponse, wanted: Sequence[str]) -> None:
-    expected = [(UNLOAD, {"instance_id": id_}) for id_ in wanted]
-    assert expected == requests_of(lmstudio.unload(model), listed, *[OK] * len(wanted))
+def test_lm_studio_unloads(model: str, response: HTTPResponse, instance_ids: Sequence[str]) -> None:
+    expected = [(UNLOAD, {"instance_id": id_}) for id_ in instance_ids]
+    assert expected == requests_of(lmstudio.unload(model), response, *[OK] * len(instance_ids))
 
 
 def test_a_model_that_lm_studio_does_not_have_is_not_unloaded() -> None:
@@ -522,22 +530,22 @@ def test_a_model_that_lm_studio_does_not_have_is_not_unloaded() -> None:
         play(lmstudio.unload("x"), TWO)
 
 
-@pytest.mark.parametrize("gone", [GONE, UNEXPECTED], ids=["404", "200 with an error"])
-def test_an_older_lm_studio_does_not_load(gone: HTTPResponse) -> None:
+@pytest.mark.parametrize("response", [NOT_FOUND, UNEXPECTED_ENDPOINT], ids=["404", "200 with an error"])
+def test_an_older_lm_studio_does_not_load(response: HTTPResponse) -> None:
     with pytest.raises(UnsupportedOperationError, match=r"needs version 0\.4 or newer") as exc_info:
-        play(lmstudio.load("m", context_length=None, keep_alive=None), gone)
+        play(lmstudio.load("m", context_length=None, keep_alive=None), response)
     assert "load" == exc_info.value.operation
 
 
 def test_an_older_lm_studio_does_not_unload() -> None:
     with pytest.raises(UnsupportedOperationError, match=r"needs version 0\.4 or newer") as exc_info:
-        play(lmstudio.unload("m"), GONE)
+        play(lmstudio.unload("m"), NOT_FOUND)
     assert "unload" == exc_info.value.operation
 
 
-def prepared(model: str, context_length: int | None, *answers: HTTPResponse) -> list[tuple[str, Any]]:
-    asked, _ = play(lmstudio.prepare(model, WireSettings(context_length=context_length)), *answers)
-    return [posted(request) for request in asked if request != NATIVE]
+def prepare(model: str, context_length: int | None, *answers: HTTPResponse) -> list[tuple[str, Any]]:
+    requests, _ = play(lmstudio.prepare(model, WireSettings(context_length=context_length)), *answers)
+    return [path_and_body(request) for request in requests if request != NATIVE]
 
 
 def test_lm_studio_is_left_alone_where_no_context_is_configured() -> None:
@@ -546,17 +554,17 @@ def test_lm_studio_is_left_alone_where_no_context_is_configured() -> None:
 
 @pytest.mark.parametrize("model", ["qwen", "x"])
 def test_a_model_is_loaded_with_the_context_that_is_configured(model: str) -> None:
-    assert [(LOAD, {"model": model, "context_length": 8192})] == prepared(model, 8192, TWO, TWO, OK)
+    assert [(LOAD, {"model": model, "context_length": 8192})] == prepare(model, 8192, TWO, TWO, OK)
 
 
 def test_a_model_that_is_loaded_with_this_context_is_left_alone() -> None:
-    assert [] == prepared("gemma", 4096, TWO)
-    assert [] == prepared("gemma", 4096, disk(stored("gemma", ("gemma", None))))
+    assert [] == prepare("gemma", 4096, TWO)
+    assert [] == prepare("gemma", 4096, disk(disk_model("gemma", ("gemma", None))))
 
 
 def test_a_model_that_is_loaded_with_another_context_is_an_error() -> None:
     with pytest.raises(ServerConfigurationError) as exc_info:
-        prepared("gemma", 8192, TWO)
+        prepare("gemma", 8192, TWO)
     assert (
         "gemma is loaded with a context of 4096 tokens, and context_length says 8192; unload it there, or call load() "
         "to load it anew"
@@ -565,9 +573,9 @@ def test_a_model_that_is_loaded_with_another_context_is_an_error() -> None:
 
 # Requests may name an instance, and each has a context of its own; status() and load() look at the first as well.
 def test_the_context_is_that_of_the_instance_that_is_asked_for() -> None:
-    listed = disk(stored("gemma", ("gemma", 4096), ("g:2", 8192)))
-    assert 8192 == play(lmstudio.status("g:2"), listed)[1].context_length
-    assert [] == prepared("g:2", 8192, listed)
+    response = disk(disk_model("gemma", ("gemma", 4096), ("g:2", 8192)))
+    assert 8192 == play(lmstudio.status("g:2"), response)[1].context_length
+    assert [] == prepare("g:2", 8192, response)
 
 
 # --- OpenAI -----------------------------------------------------------------------------------------
@@ -624,25 +632,25 @@ def test_the_context_is_that_of_the_instance_that_is_asked_for() -> None:
 )
 def test_openai_counts_every_kind_of_part(message: Message, items: Sequence[Mapping[str, Any]]) -> None:
     request = ChatRequest(messages=(message,), model="m")
-    (asked,), count = play(openai_server.count_tokens(request, OPENAI_CHAT), json_response({"input_tokens": 7}))
-    assert ("/v1/responses/input_tokens", {"model": "m", "input": list(items)}) == posted(asked)
+    (http_request,), count = play(openai_server.count_tokens(request, OPENAI_CHAT), json_response({"input_tokens": 7}))
+    assert ("/v1/responses/input_tokens", {"model": "m", "input": list(items)}) == path_and_body(http_request)
     assert 7 == count
 
 
 def test_openai_counts_tools_in_their_flat_form() -> None:
     strict = Tool("get", "", {"type": "object"}, strict=True)
     request = ChatRequest(messages=HI, model="m", tools=(ADD, strict))
-    (asked,), _ = play(openai_server.count_tokens(request, OPENAI_CHAT), json_response({"input_tokens": 7}))
+    (http_request,), _ = play(openai_server.count_tokens(request, OPENAI_CHAT), json_response({"input_tokens": 7}))
     assert [
         {"type": "function", "name": "add", "description": "Adds.", "parameters": {"type": "object"}, "strict": False},
         {"type": "function", "name": "get", "description": "", "parameters": {"type": "object"}, "strict": True},
-    ] == body_of(asked)["tools"]
+    ] == body_of(http_request)["tools"]
 
 
 def test_what_cannot_be_sent_is_not_counted() -> None:
-    asked = ChatRequest(messages=(*HI, Message.assistant([ReasoningPart("Hm."), "A"])), model="m")
+    request = ChatRequest(messages=(*HI, Message.assistant([ReasoningPart("Hm."), "A"])), model="m")
     with pytest.raises(UnsupportedOptionError) as exc_info:
-        next(openai_server.count_tokens(asked, OPENAI_CHAT))
+        next(openai_server.count_tokens(request, OPENAI_CHAT))
     assert "message: reasoning" == exc_info.value.option
 
 
@@ -650,7 +658,7 @@ LISTING = models({"id": "a", "max_model_len": 9, "aliases": ["b"]}, {"id": "c"})
 
 
 @pytest.mark.parametrize(
-    ("model", "facts"),
+    ("model", "fields"),
     [
         (None, {"model": "a", "context_length": 9}),
         ("a", {"model": "a", "context_length": 9}),
@@ -659,8 +667,8 @@ LISTING = models({"id": "a", "max_model_len": 9, "aliases": ["b"]}, {"id": "c"})
         ("z", {"model": "z"}),
     ],
 )
-def test_a_server_that_lists_its_models_is_ready(model: str | None, facts: Mapping[str, Any]) -> None:
-    expected = attrs.evolve(ServerStatus(state="ready"), **facts)
+def test_a_server_that_lists_its_models_is_ready(model: str | None, fields: Mapping[str, Any]) -> None:
+    expected = attrs.evolve(ServerStatus(state="ready"), **fields)
     assert ([MODELS], expected) == play(openai_server.status_from_models(model), LISTING)
 
 
@@ -697,7 +705,7 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=8,
 )
-told = st.dictionaries(
+bodies = st.dictionaries(
     st.sampled_from(["data", "models", "error", "total_slots", "is_sleeping", "input_tokens", "prompt", "version"]),
     json_values
     | st.lists(st.fixed_dictionaries({"id": st.text(), "key": st.text()}, optional={"status": json_values})),
@@ -705,17 +713,17 @@ told = st.dictionaries(
 )
 EVERY: list[Callable[[], Operation[object]]] = [
     lambda: llamacpp.status("m"),
-    lambda: llamacpp.count_tokens(COUNTED, LLAMACPP_CHAT),
+    lambda: llamacpp.count_tokens(CHAT, LLAMACPP_CHAT),
     lambda: llamacpp.load("m", context_length=None, keep_alive=None),
     lambda: vllm.status("m"),
-    lambda: vllm.count_tokens(COUNTED, VLLM_CHAT),
+    lambda: vllm.count_tokens(CHAT, VLLM_CHAT),
     lmstudio.list_models,
     lambda: lmstudio.status("m"),
     lambda: lmstudio.load("m", context_length=5, keep_alive=None),
     lambda: lmstudio.unload("m"),
     lambda: lmstudio.prepare("m", WireSettings(context_length=5)),
     lambda: openai_server.status_from_models("m"),
-    lambda: openai_server.count_tokens(COUNTED, OPENAI_CHAT),
+    lambda: openai_server.count_tokens(CHAT, OPENAI_CHAT),
 ]
 
 
@@ -724,7 +732,7 @@ EVERY: list[Callable[[], Operation[object]]] = [
     st.sampled_from(EVERY),
     st.lists(
         st.tuples(
-            st.binary() | told.map(lambda value: json.dumps(value).encode()), st.sampled_from([200, 200, 404, 500])
+            st.binary() | bodies.map(lambda value: json.dumps(value).encode()), st.sampled_from([200, 200, 404, 500])
         ),
         min_size=1,
         max_size=5,
@@ -733,10 +741,10 @@ EVERY: list[Callable[[], Operation[object]]] = [
 def test_whatever_a_server_answers_is_read_or_raises_our_errors(
     make: Callable[[], Operation[object]], answers: list[tuple[bytes, int]]
 ) -> None:
-    left = list(answers)
+    remaining = list(answers)
 
     def server(_: HTTPRequest) -> HTTPResponse:
-        body, status = left.pop(0) if left else (b"{}", 200)
+        body, status = remaining.pop(0) if remaining else (b"{}", 200)
         return HTTPResponse(status=status, headers={}, body=body)
 
     with suppress(BackendError):
@@ -781,7 +789,7 @@ def test_extra_members_are_merged(body: dict[str, Any], extra: Any, expected: Ma
 
 
 @pytest.mark.parametrize(
-    ("body", "extra", "said"),
+    ("body", "extra", "message"),
     [
         ({}, {"model": "m"}, "extra_body: model: pass model="),
         ({"a": 1}, {"a": 1}, "extra_body: a: a is already set by an option"),
@@ -792,10 +800,10 @@ def test_extra_members_are_merged(body: dict[str, Any], extra: Any, expected: Ma
         ({"b": {"x": 1}}, {"b": {"y": 2}}, "extra_body: b: b is already set by an option"),
     ],
 )
-def test_two_wishes_for_one_member_are_refused(body: dict[str, Any], extra: Mapping[str, Any], said: str) -> None:
+def test_two_wishes_for_one_member_are_refused(body: dict[str, Any], extra: Mapping[str, Any], message: str) -> None:
     with pytest.raises(UnsupportedOptionError) as exc_info:
         merge_extra_body(body, extra, {"model": "pass model="}, HOLDING_A)
-    assert said == str(exc_info.value)
+    assert message == str(exc_info.value)
 
 
 # --- tools ------------------------------------------------------------------------------------------
@@ -838,7 +846,7 @@ def weather(
     return ""
 
 
-def closed(**properties: Any) -> dict[str, Any]:
+def closed_schema(**properties: Any) -> dict[str, Any]:
     return {
         "type": "object",
         "properties": properties,
@@ -862,7 +870,7 @@ def test_a_typed_function_is_a_tool() -> None:
     definitions = parameters.pop("$defs")
     span = parameters["properties"].pop("span")
     parameters["required"] = sorted(parameters["required"])
-    expected = closed(
+    expected = closed_schema(
         place={"$ref": "#/$defs/Place"},
         unit={"$ref": "#/$defs/Unit"},
         sources={"type": "array", "items": {"$ref": "#/$defs/Source"}},
@@ -874,9 +882,9 @@ def test_a_typed_function_is_a_tool() -> None:
     assert "How long." == span["description"]
     assert (INTEGER, "How long.") == (span["properties"]["days"], span["description"])
     assert {
-        "Place": {"title": "Place", **closed(city=STRING, zip_code={"anyOf": [INTEGER, {"type": "null"}]})},
-        "Span": {"title": "Span", **closed(days=INTEGER)},
-        "Source": {"title": "Source", **closed(url=STRING)},
+        "Place": {"title": "Place", **closed_schema(city=STRING, zip_code={"anyOf": [INTEGER, {"type": "null"}]})},
+        "Span": {"title": "Span", **closed_schema(days=INTEGER)},
+        "Source": {"title": "Source", **closed_schema(url=STRING)},
         "Unit": {"title": "Unit", "enum": ["celsius", "kelvin"]},
     } == definitions
 
@@ -915,11 +923,11 @@ def nothing() -> None:
 @pytest.mark.parametrize(
     ("function", "name", "schema"),
     [
-        (Box().method, "method", closed(a=INTEGER)),
-        (Box.of_class, "of_class", closed(a=INTEGER)),
-        (Box.static, "static", closed(a=INTEGER)),
-        (later, "later", closed(a=INTEGER, title=STRING)),
-        (nothing, "nothing", closed()),
+        (Box().method, "method", closed_schema(a=INTEGER)),
+        (Box.of_class, "of_class", closed_schema(a=INTEGER)),
+        (Box.static, "static", closed_schema(a=INTEGER)),
+        (later, "later", closed_schema(a=INTEGER, title=STRING)),
+        (nothing, "nothing", closed_schema()),
     ],
 )
 def test_every_kind_of_function_is_a_tool(function: Callable[..., Any], name: str, schema: Mapping[str, Any]) -> None:
@@ -951,7 +959,7 @@ def number(a: complex) -> None:
 
 
 @pytest.mark.parametrize(
-    ("function", "said"),
+    ("function", "message"),
     [
         (untyped, "the parameter a of the tool untyped has no type; annotate it"),
         (many, "the tool many does not support *a: 'int'; use parameters that can be passed by name"),
@@ -961,10 +969,10 @@ def number(a: complex) -> None:
         (Box.method, "the parameter self of the tool method has no type; annotate it"),
     ],
 )
-def test_a_function_that_no_model_can_call_is_no_tool(function: Callable[..., Any], said: str) -> None:
+def test_a_function_that_no_model_can_call_is_no_tool(function: Callable[..., Any], message: str) -> None:
     with pytest.raises(TypeError) as exc_info:
         tool_of(function)
-    assert said == str(exc_info.value)
+    assert message == str(exc_info.value)
 
 
 def test_a_type_that_json_cannot_hold_is_no_parameter() -> None:
@@ -1084,7 +1092,7 @@ def test_the_data_of_an_image_is_not_printed() -> None:
 
 IMAGE, REASONING, CALL = ImagePart.from_url("u"), ReasoningPart("r"), ToolCall("c", "f", "{}")
 RESULT, TEXT = ToolResult("c", "3"), TextPart("t")
-ALLOWED: Mapping[str, tuple[Part, ...]] = {
+ALLOWED_PARTS: Mapping[str, tuple[Part, ...]] = {
     "system": (TEXT,),
     "user": (TEXT, IMAGE),
     "assistant": (TEXT, REASONING, CALL),
@@ -1092,19 +1100,19 @@ ALLOWED: Mapping[str, tuple[Part, ...]] = {
 }
 
 
-@pytest.mark.parametrize("role", ALLOWED)
+@pytest.mark.parametrize("role", ALLOWED_PARTS)
 @pytest.mark.parametrize("part", [TEXT, IMAGE, REASONING, CALL, RESULT], ids=lambda part: type(part).__name__)
 def test_parts_have_their_place(role: Any, part: Part) -> None:
-    if part in ALLOWED[role]:
+    if part in ALLOWED_PARTS[role]:
         assert (part,) == Message(role, (part,)).parts
         return
     with pytest.raises(TypeError) as exc_info:
         Message(role, (part,))
-    names = " or ".join(type(one).__name__ for one in ALLOWED[role])
+    names = " or ".join(type(one).__name__ for one in ALLOWED_PARTS[role])
     assert f"invalid part in a {role} message: {type(part).__name__}; use {names}" == str(exc_info.value)
 
 
-@pytest.mark.parametrize("role", ALLOWED)
+@pytest.mark.parametrize("role", ALLOWED_PARTS)
 def test_a_message_without_parts_is_none(role: Any) -> None:
     with pytest.raises(ValueError, match=rf"^a {role} message needs at least one part$"):
         Message(role, ())
@@ -1185,7 +1193,7 @@ def test_counts_have_a_least(name: str, least: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"tools": (ADD, ADD)}, "duplicate tool name: add, add"),
         (
@@ -1207,10 +1215,10 @@ def test_counts_have_a_least(name: str, least: int) -> None:
         ),
     ],
 )
-def test_what_no_server_could_take_is_a_value_error(options: Mapping[str, Any], said: str) -> None:
+def test_what_no_server_could_take_is_a_value_error(options: Mapping[str, Any], message: str) -> None:
     with pytest.raises(ValueError) as exc_info:  # noqa: PT011  # the message is compared below
         request(**options)
-    assert said == str(exc_info.value)
+    assert message == str(exc_info.value)
 
 
 @pytest.mark.parametrize(
@@ -1249,7 +1257,7 @@ def test_one_text_is_no_list_of_choices() -> None:
 
 
 @pytest.mark.parametrize(
-    ("facts", "message"),
+    ("fields", "message"),
     [
         pytest.param({}, Message.assistant(""), id="nothing"),
         pytest.param({"text": "A"}, Message.assistant("A"), id="a text stays a text"),
@@ -1275,5 +1283,5 @@ def test_one_text_is_no_list_of_choices() -> None:
         ),
     ],
 )
-def test_a_completion_is_a_message_of_the_next_turn(facts: Mapping[str, Any], message: Message) -> None:
-    assert message == Completion(**{"text": "", "finish_reason": "stop", "requested_model": "m", **facts}).message
+def test_a_completion_is_a_message_of_the_next_turn(fields: Mapping[str, Any], message: Message) -> None:
+    assert message == Completion(**{"text": "", "finish_reason": "stop", "requested_model": "m", **fields}).message

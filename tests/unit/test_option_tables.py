@@ -85,7 +85,7 @@ EXAMPLES: Mapping[str, Mapping[str, Any]] = {
 }
 
 # The value at the place that the table names, where it is not the option's own.
-TRANSLATED: Mapping[tuple[str, str], Any] = {
+TRANSFORMED_VALUES: Mapping[tuple[str, str], Any] = {
     ("seed", ""): 11,
     ("parallel_tool_calls", Transform.INVERTED): True,
     ("response_format: choice", Transform.AS_GBNF): 'root ::= "yes" | "n\\"o"',
@@ -107,9 +107,9 @@ def request(**options: Any) -> ChatRequest:
     return ChatRequest(**{"messages": (QUESTION,), "model": "m", **options})
 
 
-def encoded(type_: str, wire: str, *, stream: bool = False, **options: Any) -> Any:
-    sent = PROFILES[type_].codec(wire).encode_chat(request(**options), stream=stream)
-    return json.loads(sent.body or b"")
+def encode(type_: str, wire: str, *, stream: bool = False, **options: Any) -> Any:
+    http_request = PROFILES[type_].codec(wire).encode_chat(request(**options), stream=stream)
+    return json.loads(http_request.body or b"")
 
 
 def at(body: Any, path: str) -> Any:
@@ -152,23 +152,23 @@ def test_a_cell_holds(type_: str, wire: str, cell: str) -> None:
     if isinstance(handling, Unsupported):
         # The first refusal of the request may be that of a companion (top_logprobs needs logprobs).
         with pytest.raises(UnsupportedOptionError) as exc_info:
-            encoded(type_, wire, **options)
+            encode(type_, wire, **options)
         assert uses(exc_info.value.option, options)
         if exc_info.value.option == cell:
             assert f"{cell}: {handling.reason}" == str(exc_info.value)
         return
-    body = encoded(type_, wire, **options)
-    plain = encoded(type_, wire, **{name: value for name, value in options.items() if name in ("messages", "tools")})
+    body = encode(type_, wire, **options)
+    plain = encode(type_, wire, **{name: value for name, value in options.items() if name in ("messages", "tools")})
     CHECKS.get(cell, check_value)(cell, handling, options, body, plain)
 
 
 def check_value(cell: str, handling: Supported, options: Mapping[str, Any], body: Any, plain: Any) -> None:
     """The value is at its place, and nothing else is different."""
     default = options.get(cell.partition(":")[0])
-    assert TRANSLATED.get((cell, handling.transform), default) == at(body, handling.path)
+    assert TRANSFORMED_VALUES.get((cell, handling.transform), default) == at(body, handling.path)
     companions = {name for name in options if name != cell.partition(":")[0] and name not in ("messages", "tools")}
-    changed = {name for name in body if body[name] != plain.get(name)} - companions
-    assert {handling.path.partition(".")[0]} == changed
+    differing = {name for name in body if body[name] != plain.get(name)} - companions
+    assert {handling.path.partition(".")[0]} == differing
 
 
 def check_format(cell: str, handling: Supported, _: Any, body: Any, plain: Any) -> None:
@@ -178,8 +178,8 @@ def check_format(cell: str, handling: Supported, _: Any, body: Any, plain: Any) 
     if cell.endswith("object") and handling.transform != Transform.AS_SCHEMA:
         assert value in ({"type": "json_object"}, "json")
     elif handling.path == "response_format":
-        nested = {"name": name, "schema": schema, "strict": True}
-        assert {"type": "json_schema", "json_schema": nested} == value
+        json_schema = {"name": name, "schema": schema, "strict": True}
+        assert {"type": "json_schema", "json_schema": json_schema} == value
     else:
         assert value in (schema, {"type": "json_schema", "schema": schema})
     assert {handling.path.partition(".")[0]} == {name for name in body if body[name] != plain.get(name)}
@@ -205,12 +205,12 @@ def check_choice(cell: str, handling: Supported, _: Any, body: Any, __: Any) -> 
         assert body["tool_choice"] in ("required", {"type": "any"})
         assert ["second"] == names_of(body["tools"])
     else:
-        named = [
+        choices = [
             {"type": "function", "function": {"name": "second"}},  # OpenAI
             {"type": "tool", "name": "second"},  # Anthropic
         ]
         anthropic = {"type": {"required": "any"}.get(choice, choice)}
-        assert body["tool_choice"] in (named if choice == "named" else [choice, anthropic])
+        assert body["tool_choice"] in (choices if choice == "named" else [choice, anthropic])
         assert ["first", "second"] == names_of(body["tools"])
 
 
@@ -270,22 +270,22 @@ CHECKS: Mapping[str, Any] = {
     ],
 )
 def test_no_reasoning(type_: str, wire: str, path: str, value: object) -> None:
-    assert value == encoded(type_, wire, reasoning_effort="none")[path]
+    assert value == encode(type_, wire, reasoning_effort="none")[path]
 
 
 def test_a_budget_of_reasoning_at_anthropic() -> None:
-    assert {"type": "enabled", "budget_tokens": 2048} == encoded("anthropic", "messages", reasoning_budget=2048)[
+    assert {"type": "enabled", "budget_tokens": 2048} == encode("anthropic", "messages", reasoning_budget=2048)[
         "thinking"
     ]
     with pytest.raises(UnsupportedOptionError, match="contradicts"):
-        encoded("anthropic", "messages", reasoning_budget=2048, reasoning_effort="none")
+        encode("anthropic", "messages", reasoning_budget=2048, reasoning_effort="none")
 
 
 @pytest.mark.parametrize("wire", ["messages", "chat_completions"])
 def test_a_temperature_that_anthropic_would_lower(wire: str) -> None:
     with pytest.raises(UnsupportedOptionError, match="accepts at most 1"):
-        encoded("anthropic", wire, temperature=1.5)
-    assert 1.0 == encoded("anthropic", wire, temperature=1.0)["temperature"]
+        encode("anthropic", wire, temperature=1.5)
+    assert 1.0 == encode("anthropic", wire, temperature=1.0)["temperature"]
 
 
 @pytest.mark.parametrize(
@@ -301,35 +301,35 @@ def test_a_temperature_that_anthropic_would_lower(wire: str) -> None:
 )
 def test_extra_body_may_not_say_what_the_codec_says(type_: str, extra: dict[str, Any], option: str) -> None:
     with pytest.raises(UnsupportedOptionError) as exc_info:
-        encoded(type_, PROFILES[type_].wire_api, extra_body=extra)
+        encode(type_, PROFILES[type_].wire_api, extra_body=extra)
     assert option == exc_info.value.option
 
 
 def test_extra_body_is_merged_into_the_options_of_ollama() -> None:
-    body = encoded("ollama", "ollama", max_tokens=3, extra_body={"options": {"mirostat": 1}})
+    body = encode("ollama", "ollama", max_tokens=3, extra_body={"options": {"mirostat": 1}})
     assert {"num_predict": 3, "mirostat": 1} == body["options"]
     with pytest.raises(UnsupportedOptionError, match="num_predict is already set by an option"):
-        encoded("ollama", "ollama", max_tokens=3, extra_body={"options": {"num_predict": 1}})
+        encode("ollama", "ollama", max_tokens=3, extra_body={"options": {"num_predict": 1}})
 
 
-BOUNDED = {"type": "string", "maxLength": 9, "pattern": "^a"}
-IN_WORDS = {"type": "string", "description": "(maxLength: 9)", "pattern": "^a"}
+BOUNDED_STRING = {"type": "string", "maxLength": 9, "pattern": "^a"}
+DESCRIBED_STRING = {"type": "string", "description": "(maxLength: 9)", "pattern": "^a"}
 
 
 @pytest.mark.parametrize(
-    ("wire", "place"),
+    ("wire", "path"),
     [
         ("chat_completions", "response_format.json_schema.schema.properties.a"),
         ("messages", "output_config.format.schema.properties.a"),
     ],
 )
-def test_vllm_is_sent_no_lengths_of_texts_that_are_checked_here(wire: str, place: str) -> None:
-    schema = {**SCHEMA, "properties": {"a": {**BOUNDED}}}
-    loose, kept = (
-        encoded("vllm", wire, response_format=JSONSchemaFormat("t", schema, checked=checked))
+def test_vllm_is_sent_no_lengths_of_texts_that_are_checked_here(wire: str, path: str) -> None:
+    schema = {**SCHEMA, "properties": {"a": {**BOUNDED_STRING}}}
+    checked_body, strict_body = (
+        encode("vllm", wire, response_format=JSONSchemaFormat("t", schema, checked=checked))
         for checked in (True, False)
     )
-    assert (IN_WORDS, BOUNDED) == (at(loose, place), at(kept, place))
+    assert (DESCRIBED_STRING, BOUNDED_STRING) == (at(checked_body, path), at(strict_body, path))
 
 
 def save(note: Annotated[str, msgspec.Meta(max_length=9)]) -> None:
@@ -338,19 +338,19 @@ def save(note: Annotated[str, msgspec.Meta(max_length=9)]) -> None:
 
 @pytest.mark.parametrize("strict", [True, False])
 @pytest.mark.parametrize(
-    ("type_", "wire", "sent"),
+    ("type_", "wire", "expected"),
     [
         ("vllm", "chat_completions", {"type": "string", "description": "(maxLength: 9)"}),
         ("vllm", "messages", {"type": "string", "description": "(maxLength: 9)"}),
         ("llamacpp", "chat_completions", {"type": "string", "maxLength": 9}),
     ],
 )
-def test_lengths_in_the_arguments_of_typed_functions(type_: str, wire: str, sent: Any, strict: bool) -> None:
-    typed = tool_of(save, strict=strict)
-    (tool,) = encoded(type_, wire, tools=(typed,))["tools"]
+def test_lengths_in_the_arguments_of_typed_functions(type_: str, wire: str, expected: Any, strict: bool) -> None:
+    typed_tool = tool_of(save, strict=strict)
+    (tool,) = encode(type_, wire, tools=(typed_tool,))["tools"]
     parameters = tool["function"]["parameters"] if "function" in tool else tool["input_schema"]
-    assert sent == parameters["properties"]["note"]
+    assert expected == parameters["properties"]["note"]
     # A schema that somebody wrote is sent as it is: nobody checks it here.
-    (written,) = encoded(type_, wire, tools=(Tool("save", "", typed.parameters),))["tools"]
-    parameters = written["function"]["parameters"] if "function" in written else written["input_schema"]
+    (untyped_tool,) = encode(type_, wire, tools=(Tool("save", "", typed_tool.parameters),))["tools"]
+    parameters = untyped_tool["function"]["parameters"] if "function" in untyped_tool else untyped_tool["input_schema"]
     assert 9 == parameters["properties"]["note"]["maxLength"]

@@ -18,7 +18,7 @@ from ctxbackends import errors
 
 # Runs its first argument as code, and prints what that did: sockets and address look-ups, files that were opened, and
 # the modules that are there then. What the interpreter itself reads at its start comes before the hook.
-AUDITED = """
+AUDIT = """
 import json, os, sys
 
 seen = {"network": [], "opened": []}
@@ -43,14 +43,14 @@ print(json.dumps({**seen, "modules": sorted(sys.modules)}))
 """
 
 
-def audited(code: str, tmp_path: Path) -> dict[str, Any]:
+def audit(code: str, tmp_path: Path) -> dict[str, Any]:
     """What ``code`` did in a process whose user has a .ctxrc in the home and in the working directory."""
     home = tmp_path / "home"
     home.mkdir()
     for directory in (home, tmp_path):
         (directory / ".ctxrc").write_text("backends: []\n")
     result = subprocess.run(
-        [sys.executable, "-c", AUDITED, code],
+        [sys.executable, "-c", AUDIT, code],
         cwd=tmp_path,
         env={**os.environ, "HOME": str(home), "PYTHONPATH": str(Path(ctxbackends.__file__).parent.parent)},
         capture_output=True,
@@ -59,53 +59,53 @@ def audited(code: str, tmp_path: Path) -> dict[str, Any]:
         check=True,
     )
     assert "" == result.stderr
-    seen: dict[str, Any] = json.loads(result.stdout)
-    return seen
+    report: dict[str, Any] = json.loads(result.stdout)
+    return report
 
 
-def outside(opened: list[str]) -> list[str]:
+def outside(files: list[str]) -> list[str]:
     """The files that belong neither to the interpreter and its packages nor to this one."""
     own = {sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix, str(Path(ctxbackends.__file__).parent)}
     roots = [Path(os.path.realpath(directory)) for directory in own]
     # The interpreter's own: what it is built from, and the tables of the C library (time zones, MIME types).
     roots += [Path("/usr/lib"), Path("/usr/share"), Path("/etc"), Path("/dev/null")]
-    return [name for name in opened if not any(Path(name).is_relative_to(root) for root in roots)]
+    return [name for name in files if not any(Path(name).is_relative_to(root) for root in roots)]
 
 
 def test_the_import_reads_and_opens_nothing(tmp_path: Path) -> None:
-    seen = audited("import ctxbackends", tmp_path)
-    assert ([], []) == (seen["network"], outside(seen["opened"]))
-    assert "error" not in seen
-    assert "ctxbackends" in seen["modules"]
+    report = audit("import ctxbackends", tmp_path)
+    assert ([], []) == (report["network"], outside(report["opened"]))
+    assert "error" not in report
+    assert "ctxbackends" in report["modules"]
     for heavy in ("aiohttp", "anyio", "asyncio", "click", "msgspec", "rich", "ruamel.yaml", "tenacity", "xllamacpp"):
-        assert heavy not in seen["modules"]
+        assert heavy not in report["modules"]
 
 
 def test_a_name_brings_what_it_needs_and_opens_nothing(tmp_path: Path) -> None:
-    seen = audited("from ctxbackends import Registry", tmp_path)
-    assert ([], []) == (seen["network"], outside(seen["opened"]))
-    assert "error" not in seen
-    assert "aiohttp" in seen["modules"]
+    report = audit("from ctxbackends import Registry", tmp_path)
+    assert ([], []) == (report["network"], outside(report["opened"]))
+    assert "error" not in report
+    assert "aiohttp" in report["modules"]
     for heavy in ("click", "rich", "ruamel.yaml", "xllamacpp"):
-        assert heavy not in seen["modules"]
+        assert heavy not in report["modules"]
 
 
 def test_every_name_at_once_opens_nothing(tmp_path: Path) -> None:
-    seen = audited("from ctxbackends import *", tmp_path)
-    assert ([], []) == (seen["network"], outside(seen["opened"]))
-    assert "error" not in seen
+    report = audit("from ctxbackends import *", tmp_path)
+    assert ([], []) == (report["network"], outside(report["opened"]))
+    assert "error" not in report
 
 
 def test_the_audit_sees_files(tmp_path: Path) -> None:
     """Or else the tests above would hold of anything."""
-    seen = audited("from ctxbackends import Registry; Registry.from_ctxrc()", tmp_path)
-    assert [str(tmp_path / ".ctxrc")] == outside(seen["opened"])
+    report = audit("from ctxbackends import Registry; Registry.from_ctxrc()", tmp_path)
+    assert [str(tmp_path / ".ctxrc")] == outside(report["opened"])
 
 
 def test_the_audit_sees_sockets(tmp_path: Path) -> None:
-    seen = audited("import socket; socket.create_connection(('127.0.0.1', 1))", tmp_path)
-    assert "socket.getaddrinfo" in seen["network"]
-    assert "sockets are disabled here" == seen["error"]
+    report = audit("import socket; socket.create_connection(('127.0.0.1', 1))", tmp_path)
+    assert "socket.getaddrinfo" in report["network"]
+    assert "sockets are disabled here" == report["error"]
 
 
 # --- the names --------------------------------------------------------------------------------------

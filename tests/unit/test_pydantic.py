@@ -42,12 +42,12 @@ def test_the_schema_is_strict() -> None:
 
 
 def test_a_value_is_made() -> None:
-    made = decode_as(Decision, '{"title": "Yaml", "votes": [{"name": "a", "weight": 2}]}')
-    assert Decision(title="Yaml", votes=[Vote(name="a", weight=2)]) == made
+    actual = decode_as(Decision, '{"title": "Yaml", "votes": [{"name": "a", "weight": 2}]}')
+    assert Decision(title="Yaml", votes=[Vote(name="a", weight=2)]) == actual
 
 
 @pytest.mark.parametrize(
-    ("text", "pointer", "said"),
+    ("text", "pointer", "message"),
     [
         ('{"title": "Yaml", "votes": [{"name": "a", "weight": 9}]}', "$.votes[0].weight", "less than or equal to 5"),
         ('{"title": 3, "votes": []}', "$.title", "valid string"),
@@ -57,12 +57,12 @@ def test_a_value_is_made() -> None:
         ("[]", None, "object"),
     ],
 )
-def test_a_fault_has_its_place(text: str, pointer: str | None, said: str) -> None:
+def test_a_fault_has_its_place(text: str, pointer: str | None, message: str) -> None:
     with pytest.raises(StructuredOutputError) as exc_info:
         decode_as(Decision, text)
     assert (pointer, text) == (exc_info.value.pointer, exc_info.value.text)
     assert str(exc_info.value).startswith("response does not match Decision: ")
-    assert said in str(exc_info.value)
+    assert message in str(exc_info.value)
 
 
 def test_refused_constraints_are_put_into_words() -> None:
@@ -78,8 +78,8 @@ def test_refused_constraints_are_put_into_words() -> None:
 
 def test_a_property_may_have_the_name_of_a_constraint() -> None:
     schema = {"type": "object", "properties": {"minimum": {"type": "integer", "minimum": 3}}, "required": ["minimum"]}
-    found = describe_constraints(schema, ANTHROPIC_UNSUPPORTED)
-    assert {"minimum": {"type": "integer", "description": "(minimum: 3)"}} == found["properties"]
+    described = describe_constraints(schema, ANTHROPIC_UNSUPPORTED)
+    assert {"minimum": {"type": "integer", "description": "(minimum: 3)"}} == described["properties"]
 
 
 def test_pydantic_is_never_imported() -> None:

@@ -40,10 +40,10 @@ FAST = BackendConfig(name="fast", type="vllm")
 class OwnBackend(HTTPBackend):
     """A backend of an own type, which remembers that it was closed."""
 
-    closed = 0
+    closes = 0
 
     async def aclose(self) -> None:
-        self.closed += 1
+        self.closes += 1
 
 
 OWN = Profile(type="own", default_endpoint="http://own:1")
@@ -118,8 +118,8 @@ async def test_a_name_twice() -> None:
 
 async def test_what_a_configuration_raises_comes_with_its_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NOT_SET_ANYWHERE", raising=False)
-    keyed = BackendConfig(name="keyed", type="vllm", api_key_env="NOT_SET_ANYWHERE")
-    async with Registry([keyed, LOCAL]) as registry:
+    config = BackendConfig(name="keyed", type="vllm", api_key_env="NOT_SET_ANYWHERE")
+    async with Registry([config, LOCAL]) as registry:
         assert "local" == registry.resolve("local").name
         for _ in range(2):
             with pytest.raises(MissingKeyError, match="NOT_SET_ANYWHERE"):
@@ -168,7 +168,7 @@ async def test_custom_type() -> None:
         assert name == exc_info.value.name
     await registry.aclose()
     await registry.aclose()
-    assert 1 == backend.closed
+    assert 1 == backend.closes
 
 
 async def test_a_type_made_from_a_profile_alone() -> None:
@@ -204,8 +204,8 @@ backends:
 async def test_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "some.yaml"
     path.write_text(CTXRC)
-    for given in (path, str(path)):
-        async with Registry.from_ctxrc(given) as registry:
+    for source in (path, str(path)):
+        async with Registry.from_ctxrc(source) as registry:
             assert ("local", "fast") == registry.names
             assert "http://gpu:8000" == registry.default().endpoint
             assert "qwen3-4b" == registry.resolve("local").default_model

@@ -36,7 +36,7 @@ from ctxbackends.errors import (
 ENDPOINT = "http://127.0.0.1:8000"
 
 
-def refused() -> APIConnectionError:
+def refusal() -> APIConnectionError:
     return APIConnectionError("connection refused", refused=True)
 
 
@@ -53,7 +53,7 @@ def busy(retry_after: float | None = None, status: int = 503) -> APIStatusError:
     return kind(status, message="too many requests", retry_after=retry_after)
 
 
-def unanswered() -> APIConnectionError:
+def no_response() -> APIConnectionError:
     return APIConnectionError("the server closed the connection before a response", sent=True)
 
 
@@ -116,7 +116,7 @@ class Server:
         raise outcome if isinstance(outcome, BackendError) else outcome()
 
 
-def planned(until: float, *, local: bool = True) -> list[float]:
+def probe_plan(until: float, *, local: bool = True) -> list[float]:
     """Return when a server that answers at once is probed, in seconds since the wait began."""
     probes, at, gap = [], 0.0, FIRST_POLL
     while at < until:
@@ -138,17 +138,17 @@ async def call(
     on_progress: OnProgress | None = None,
 ) -> str:
     """Return the result of ``attempt``, retried as a backend retries it."""
-    started = time.monotonic()
+    start = time.monotonic()
     try:
         return await attempt()
     except BackendError as error:
-        return await policy.retry(attempt, error, started=started, probe=probe, on_progress=on_progress)
+        return await policy.retry(attempt, error, started=start, probe=probe, on_progress=on_progress)
 
 
 # --- the first attempt ----------------------------------------------------------------------------
 
 
-def _entered(*_: object, **__: object) -> NoReturn:
+def fail_if_called(*_: object, **__: object) -> NoReturn:
     raise AssertionError("tenacity was entered")
 
 
@@ -173,7 +173,7 @@ def _entered(*_: object, **__: object) -> NoReturn:
 async def test_never_tried_again(
     error: BackendError, probe: bool, ready_timeout: float | None, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retry, "AsyncRetrying", _entered)
+    monkeypatch.setattr(retry, "AsyncRetrying", fail_if_called)
     server = Server(clock, error)
     with pytest.raises(type(error)) as exc_info:
         await call(policy(ready_timeout), server, probe=probe)
@@ -182,7 +182,7 @@ async def test_never_tried_again(
 
 
 @pytest.mark.parametrize("ready_timeout", [None, 90.0])
-@pytest.mark.parametrize("error", [starting(502), unanswered(), silent()], ids=str)
+@pytest.mark.parametrize("error", [starting(502), no_response(), silent()], ids=str)
 async def test_a_generation_that_may_have_been_processed_is_never_sent_again(
     error: BackendError, ready_timeout: float | None, clock: Clock
 ) -> None:
@@ -198,7 +198,7 @@ async def test_an_exception_of_somebody_else_passes(clock: Clock) -> None:
     async def attempt() -> str:
         nonlocal calls
         calls += 1
-        raise refused() if calls == 1 else ZeroDivisionError
+        raise refusal() if calls == 1 else ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         await call(policy(), attempt)
@@ -210,20 +210,20 @@ async def test_an_exception_of_somebody_else_passes(clock: Clock) -> None:
 
 async def test_refused_then_loading_then_ready(clock: Clock) -> None:
     progress: list[Loading] = []
-    server = Server(clock, refused, refused, loading, loading, "answer", takes=0.25)
+    server = Server(clock, refusal, refusal, loading, loading, "answer", takes=0.25)
     assert "answer" == await call(policy(), server, on_progress=progress.append)
     assert 5 == server.calls
     assert ["refused", "refused", "loading", "loading"] == [event.state for event in progress]
     assert {(ENDPOINT, 90.0)} == {(event.endpoint, event.budget) for event in progress}
     # 0.25 s for each attempt, and what was slept between them
-    assert pytest.approx([0.25 * (place + 1) + planned(60.0)[place] for place in range(4)]) == [
+    assert pytest.approx([0.25 * (index + 1) + probe_plan(60.0)[index] for index in range(4)]) == [
         event.elapsed for event in progress
     ]
 
 
 async def test_progress_reports_every_state(clock: Clock) -> None:
     progress: list[Loading] = []
-    server = Server(clock, refused, starting(502), unanswered, silent, starting, loading, "answer")
+    server = Server(clock, refusal, starting(502), no_response, silent, starting, loading, "answer")
     await call(policy(), server, probe=True, on_progress=progress.append)
     assert ["refused", "starting", "silent", "silent", "starting", "loading"] == [event.state for event in progress]
     assert f"waiting for {ENDPOINT} (refused, 0 s of 90 s)" == str(progress[0])
@@ -235,7 +235,7 @@ async def test_a_generation_waits_for_a_proxy_that_starts_the_server(clock: Cloc
     assert ["starting"] == [event.state for event in progress]
 
 
-@pytest.mark.parametrize("error", [starting(502), unanswered(), silent()], ids=str)
+@pytest.mark.parametrize("error", [starting(502), no_response(), silent()], ids=str)
 async def test_a_probe_asks_a_silent_or_half_started_server_again(error: BackendError, clock: Clock) -> None:
     server = Server(clock, error, error, "answer")
     assert "answer" == await call(policy(), server, probe=True)
@@ -243,14 +243,14 @@ async def test_a_probe_asks_a_silent_or_half_started_server_again(error: Backend
 
 
 async def test_a_probe_of_a_type_without_a_cold_start_does_not(clock: Clock) -> None:
-    server = Server(clock, unanswered)
+    server = Server(clock, no_response)
     with pytest.raises(APIConnectionError):
         await call(policy(None), server, probe=True)
     assert (1, []) == (server.calls, clock.slept)
 
 
 async def test_refused_is_an_error_at_once_where_the_type_has_no_cold_start(clock: Clock) -> None:
-    server, error = Server(clock, failure := refused()), failure
+    server, error = Server(clock, failure := refusal()), failure
     with pytest.raises(APIConnectionError) as exc_info:
         await call(policy(None), server)
     assert error is exc_info.value
@@ -260,7 +260,7 @@ async def test_refused_is_an_error_at_once_where_the_type_has_no_cold_start(cloc
 @pytest.mark.parametrize(("local", "longest"), [(True, 0.25), (False, 1.0)], ids=["local", "remote"])
 async def test_the_gaps_between_probes_grow(local: bool, longest: float, clock: Clock) -> None:
     probes = await probes_of(clock, policy(110.0, local=local))
-    assert pytest.approx(planned(110.0, local=local)) == probes[:-1]
+    assert pytest.approx(probe_plan(110.0, local=local)) == probes[:-1]
     assert pytest.approx(110.0, abs=1e-4) == probes[-1]
     gaps = [later - earlier for earlier, later in pairwise(probes[:-1])]
     assert pytest.approx(sorted(gaps)) == gaps
@@ -278,7 +278,7 @@ async def test_after_two_minutes_every_server_is_probed_once_a_second(local: boo
 @pytest.mark.parametrize(("local", "median", "ninth"), [(True, 0.15, 0.3), (False, 0.6, 1.1)], ids=["local", "remote"])
 async def test_a_server_is_found_soon_after_it_is_ready(local: bool, median: float, ninth: float, clock: Clock) -> None:
     probes = await probes_of(clock, policy(120.0, local=local))
-    ready = [0.1 * place for place in range(1, 1190)]
+    ready = [0.1 * index for index in range(1, 1190)]
     late = sorted(next(probe for probe in probes if probe >= moment) - moment for moment in ready)
     assert late[len(late) // 2] <= median
     assert late[len(late) * 9 // 10] <= ninth
@@ -286,11 +286,11 @@ async def test_a_server_is_found_soon_after_it_is_ready(local: bool, median: flo
 
 async def probes_of(clock: Clock, policy: RetryPolicy) -> list[float]:
     """Return when a server that is never ready is probed, in seconds since the wait began."""
-    began, probes = clock.now, []
+    start, probes = clock.now, []
 
     async def attempt() -> str:
-        probes.append(clock.now - began)
-        raise refused()
+        probes.append(clock.now - start)
+        raise refusal()
 
     with pytest.raises(APIConnectionError):
         await call(policy, attempt)
@@ -301,7 +301,7 @@ async def probes_of(clock: Clock, policy: RetryPolicy) -> list[float]:
 
 
 async def test_the_polls_never_pass_the_budget_and_the_last_error_says_how_long(clock: Clock) -> None:
-    last = refused()
+    last = refusal()
     server = Server(clock, last)
     with pytest.raises(APIConnectionError) as exc_info:
         await call(policy(0.4), server)
@@ -314,7 +314,7 @@ async def test_the_polls_never_pass_the_budget_and_the_last_error_says_how_long(
 
 
 async def test_an_attempt_that_takes_long_leaves_no_time_to_sleep(clock: Clock) -> None:
-    server = Server(clock, refused, takes=7.0)
+    server = Server(clock, refusal, takes=7.0)
     with pytest.raises(APIConnectionError) as exc_info:
         await call(policy(10.0), server)
     assert pytest.approx([0.05]) == clock.slept[:1]
@@ -323,7 +323,7 @@ async def test_an_attempt_that_takes_long_leaves_no_time_to_sleep(clock: Clock) 
 
 
 async def test_503_seen_and_then_refused_is_a_server_that_died(clock: Clock) -> None:
-    server = Server(clock, refused, loading, refused, "answer")
+    server = Server(clock, refusal, loading, refusal, "answer")
     with pytest.raises(ServerDiedError) as exc_info:
         await call(policy(), server)
     assert 3 == server.calls
@@ -331,7 +331,7 @@ async def test_503_seen_and_then_refused_is_a_server_that_died(clock: Clock) -> 
 
 
 async def test_what_went_wrong_after_the_cold_start_is_the_error(clock: Clock) -> None:
-    server = Server(clock, refused, loading, ModelLoadFailedError(500, message="failed to load"))
+    server = Server(clock, refusal, loading, ModelLoadFailedError(500, message="failed to load"))
     with pytest.raises(ModelLoadFailedError) as exc_info:
         await call(policy(), server)
     assert (3, None) == (server.calls, exc_info.value.waited)
@@ -359,11 +359,11 @@ async def test_a_place_becomes_free(clock: Clock) -> None:
     assert 3 == server.calls
 
 
-@pytest.mark.parametrize("asked", [0.0, 0.2, 60.0])
-async def test_retry_after_is_waited_for(asked: float, clock: Clock) -> None:
-    server = Server(clock, busy(asked, 429), "answer")
+@pytest.mark.parametrize("retry_after", [0.0, 0.2, 60.0])
+async def test_retry_after_is_waited_for(retry_after: float, clock: Clock) -> None:
+    server = Server(clock, busy(retry_after, 429), "answer")
     assert "answer" == await call(policy(None), server)
-    assert [asked] == clock.slept
+    assert [retry_after] == clock.slept
 
 
 async def test_a_second_answer_that_asks_for_too_long_ends_it(clock: Clock) -> None:
@@ -391,7 +391,7 @@ async def test_no_connection_is_tried_three_times(clock: Clock) -> None:
 
 
 async def test_the_two_budgets_add_up(clock: Clock) -> None:
-    server = Server(clock, refused, busy, busy, loading, busy, busy, "answer")
+    server = Server(clock, refusal, busy, busy, loading, busy, busy, "answer")
     assert "answer" == await call(policy(), server)
     assert 7 == server.calls
 

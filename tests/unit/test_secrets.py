@@ -47,12 +47,12 @@ def a_key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def report(error: BaseException) -> str:
     """All that a reporter of errors shows: the chain with the values of every frame, and the facts."""
-    shown, facts, seen = "", "", [error]
-    for one in seen:
-        facts += f"{one} {one!r} {vars(one)} {one.args}"
-        seen += [other for other in (one.__cause__, one.__context__) if other is not None and other not in seen]
-        shown += "".join(traceback.TracebackException.from_exception(one, capture_locals=True).format())
-    return shown + facts
+    tracebacks, texts, chain = "", "", [error]
+    for link in chain:
+        texts += f"{link} {link!r} {vars(link)} {link.args}"
+        chain += [other for other in (link.__cause__, link.__context__) if other is not None and other not in chain]
+        tracebacks += "".join(traceback.TracebackException.from_exception(link, capture_locals=True).format())
+    return tracebacks + texts
 
 
 async def completes(backend: Any) -> None:
@@ -69,7 +69,7 @@ async def lists(backend: Any) -> None:
 
 
 ECHO = b'{"error": {"message": "Incorrect API key provided: %s"}}'
-WAYS: list[Any] = [
+FAILURES: list[Any] = [
     pytest.param(None, {}, APIConnectionError, id="refused"),
     pytest.param([Do.CLOSE], {}, APIConnectionError, id="closed before headers"),
     pytest.param([b"HTTP/1.1 200 OK\r\nX-Echo: %s\r\nContent-Le", Do.CLOSE], {}, APIConnectionError, id="in headers"),
@@ -84,23 +84,23 @@ WAYS: list[Any] = [
 ]
 
 
-def made(script: Script | None) -> list[Any]:
+def with_key(script: Script | None) -> list[Any]:
     """The script, with the key in the place of ``%s`` and a length that is right for it."""
-    said: list[Any] = []
+    steps: list[Any] = []
     for action in script or []:
         if isinstance(action, bytes):
-            grown = len(canary()) - 2
+            growth = len(canary()) - 2
             head, separator, body = action.replace(b"%s", canary().encode()).partition(b"\r\n\r\n")
             length = len(action.partition(b"\r\n\r\n")[2])
-            wanted = b"Content-Length: %d" % (len(body) if grown else length)
-            said.append(head.replace(b"Content-Length: %d" % length, wanted) + separator + body)
+            length_header = b"Content-Length: %d" % (len(body) if growth else length)
+            steps.append(head.replace(b"Content-Length: %d" % length, length_header) + separator + body)
         else:
-            said.append(action)
-    return said
+            steps.append(action)
+    return steps
 
 
 @pytest.mark.parametrize("use", [completes, streams, lists])
-@pytest.mark.parametrize(("script", "settings", "kind"), WAYS)
+@pytest.mark.parametrize(("script", "settings", "kind"), FAILURES)
 async def test_the_key_is_in_no_report(
     script: Script | None,
     settings: dict[str, float],
@@ -115,7 +115,7 @@ async def test_the_key_is_in_no_report(
     loop.set_debug(True)
     if use is lists and settings:
         settings = {"timeout": 0.1}  # a listing has no first token
-    url = refusing_url if script is None else (await raw_server([made(script)])).url
+    url = refusing_url if script is None else (await raw_server([with_key(script)])).url
     config = BackendConfig(
         name="gpu",
         type="vllm",
@@ -137,7 +137,7 @@ async def test_the_key_is_in_no_report(
     assert MARK.encode() not in pickle.dumps(exc_info.value)
 
 
-def cut(end: str) -> Script:
+def stream_script(end: str) -> Script:
     refusal = b'data: {"error": {"message": "%s"}}\n\n' % canary().encode()
     ends: dict[str, list[Any]] = {"close": [Do.CLOSE], "reset": [Do.RESET], "refusal": [http_chunk(refusal), Do.CLOSE]}
     return [EVENT_STREAM, http_chunk(event("a")), *ends[end]]
@@ -146,7 +146,7 @@ def cut(end: str) -> Script:
 async def test_a_stream_that_is_cut(raw_server: RawServerFactory, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     for end in ("close", "reset", "refusal"):
-        url = (await raw_server([cut(end)])).url
+        url = (await raw_server([stream_script(end)])).url
         async with open_backend("vllm", endpoint=url, api_key_env="CANARY") as backend:
             with pytest.raises(StreamInterruptedError) as exc_info:
                 await streams(backend)
@@ -215,6 +215,6 @@ async def test_the_credentials_of_a_proxy(
             with pytest.raises(APIConnectionError) as exc_info:
                 await completes(backend)
             assert MARK not in f"{vars(backend)}"
-        shown = report(exc_info.value)
-        assert MARK not in shown
-        assert "Basic " not in shown
+        text = report(exc_info.value)
+        assert MARK not in text
+        assert "Basic " not in text

@@ -61,10 +61,10 @@ def row(
     body: bytes,
     kind: type[APIStatusError],
     headers: Mapping[str, str] | None = None,
-    **facts: Any,
+    **fields: Any,
 ) -> Any:
     """``facts`` are what the exception says besides its body; what is not named must be None."""
-    return pytest.param(status, headers or {}, body, kind, facts, id=case)
+    return pytest.param(status, headers or {}, body, kind, fields, id=case)
 
 
 ERRORS = [
@@ -388,9 +388,9 @@ ERRORS = [
 ]
 
 
-@pytest.mark.parametrize(("status", "headers", "body", "kind", "facts"), ERRORS)
+@pytest.mark.parametrize(("status", "headers", "body", "kind", "fields"), ERRORS)
 def test_an_answer_becomes(
-    status: int, headers: Mapping[str, str], body: bytes, kind: type[APIStatusError], facts: Mapping[str, Any]
+    status: int, headers: Mapping[str, str], body: bytes, kind: type[APIStatusError], fields: Mapping[str, Any]
 ) -> None:
     error = error_for(status, body, headers)
     assert kind is type(error)
@@ -398,7 +398,7 @@ def test_an_answer_becomes(
     names = ["message", "error_type", "retry_after", "request_id"]
     names += ["input_tokens", "context_length"] if kind is ContextOverflowError else []
     names += ["location"] if kind is RedirectError else []
-    assert {**dict.fromkeys(names), **facts} == {name: getattr(error, name) for name in names}
+    assert {**dict.fromkeys(names), **fields} == {name: getattr(error, name) for name in names}
 
 
 @pytest.mark.parametrize("status", [400, 413, 422, 500])
@@ -516,7 +516,7 @@ def test_what_is_of_no_known_shape_has_no_facts(body: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "facts"),
+    ("value", "fields"),
     [
         ({}, ErrorDetails(None, None, None, {})),
         (
@@ -532,9 +532,9 @@ def test_what_is_of_no_known_shape_has_no_facts(body: bytes) -> None:
         ({"code": 1.5}, ErrorDetails(None, None, None, {"code": 1.5})),
     ],
 )
-def test_facts_are_read_from(value: object, facts: ErrorDetails) -> None:
-    assert facts == parse_error_value(value)
-    assert facts == parse_error_body(msgspec.json.encode(value))
+def test_facts_are_read_from(value: object, fields: ErrorDetails) -> None:
+    assert fields == parse_error_value(value)
+    assert fields == parse_error_body(msgspec.json.encode(value))
 
 
 words = st.sampled_from(
@@ -583,9 +583,9 @@ def test_whatever_is_answered_becomes_an_error_with_its_body(
     assert len(str(error)) < 512 + 200
 
 
-@pytest.mark.parametrize("place", range(0, 200, 3))
-def test_a_cut_body_is_an_error_of_its_status(place: int) -> None:
-    error = error_for(404, recording("vllm-0.32.0-error-model.json")[:place])
+@pytest.mark.parametrize("position", range(0, 200, 3))
+def test_a_cut_body_is_an_error_of_its_status(position: int) -> None:
+    error = error_for(404, recording("vllm-0.32.0-error-model.json")[:position])
     assert isinstance(error, NotFoundError)
 
 

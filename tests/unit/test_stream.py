@@ -54,7 +54,7 @@ class ScriptedBody:
         self.reads = 0
 
     @property
-    def closed(self) -> bool:
+    def is_closed(self) -> bool:
         return self._closing.is_set()
 
     @property
@@ -65,14 +65,14 @@ class ScriptedBody:
     sent_at = 0.0
 
     def read_buffered(self) -> bytes:
-        if self.closed or not self._parts or not isinstance(self._parts[0], bytes):
+        if self.is_closed or not self._parts or not isinstance(self._parts[0], bytes):
             return b""
         self.reads += 1
         return self._parts.pop(0)  # type: ignore[return-value]  # as the line above found
 
     async def read_chunk(self) -> bytes:
         self.reads += 1
-        if self.closed:
+        if self.is_closed:
             raise APIConnectionError("the connection ended: Connection closed", sent=True)
         while self._parts and isinstance(self._parts[0], float):
             await self._wait(float(self._parts.pop(0)))  # type: ignore[arg-type]  # narrowed by the loop
@@ -95,7 +95,7 @@ class ScriptedBody:
         self._closing.set()
 
 
-def broken() -> APIConnectionError:
+def connection_error() -> APIConnectionError:
     error = APIConnectionError("the connection broke before the response was complete", sent=True)
     error.__cause__ = aiohttp.ClientPayloadError("not enough data")
     return error
@@ -113,11 +113,11 @@ class Source:
         body: ScriptedBody | BackendError,
         *,
         check_model: Callable[[str], None] = no_check,
-        sent_before: float = 0.0,
+        open_delay: float = 0.0,
         immediately: bool = True,
     ) -> None:
         self._body = body
-        self._sent_before = sent_before
+        self._open_delay = open_delay
         self.can_open_immediately = immediately
         self.check_model = check_model
 
@@ -127,7 +127,7 @@ class Source:
 
     async def open(self) -> ScriptedBody:
         sent_at = asyncio.get_running_loop().time()
-        await asyncio.sleep(self._sent_before)
+        await asyncio.sleep(self._open_delay)
         if isinstance(self._body, BackendError):
             raise self._body
         self._body.sent_at = sent_at
@@ -157,11 +157,11 @@ def stream_of(
     check_model: Callable[[str], None] = no_check,
     pooled: bool = True,
     keep_raw: bool = False,
-    sent_before: float = 0.0,
+    open_delay: float = 0.0,
     immediately: bool = True,
 ) -> ChatStream:
     return ChatStream(
-        Source(body, check_model=check_model, sent_before=sent_before, immediately=immediately),
+        Source(body, check_model=check_model, open_delay=open_delay, immediately=immediately),
         OpenAIStreamDecoder(),
         requested_model="m",
         timeouts=StreamTimeouts(first_token=first_token, idle=idle, total=total),
@@ -197,7 +197,7 @@ async def test_events_come_in_order(size: int) -> None:
     )
     assert expected == stream.completion
     assert b"" == stream.completion.raw
-    assert body.closed
+    assert body.is_closed
 
 
 async def test_without_done() -> None:
@@ -252,7 +252,7 @@ async def test_only_inside_async_with() -> None:
             await use()
     with pytest.raises(ClosedError, match="opened only once"):
         await stream.__aenter__()
-    assert (1, True) == (body.reads, body.closed)
+    assert (1, True) == (body.reads, body.is_closed)
 
 
 @pytest.mark.parametrize("immediately", [True, False])
@@ -279,7 +279,7 @@ ERROR = b'data: {"error":{"message":"EngineCore encountered an issue.","code":50
         ([event("Hel") + event("lo") + ERROR + DONE], "EngineCore encountered an issue"),
         ([event("Hel") + event("lo") + event(finish="abort") + DONE], "finish_reason 'abort'"),
         ([event("Hel") + event("lo") + b"data: {\n\n"], "malformed"),
-        ([event("Hel") + event("lo"), broken()], "the connection broke"),
+        ([event("Hel") + event("lo"), connection_error()], "the connection broke"),
     ],
 )
 async def test_events_before_a_failure_are_handed_on_first(parts: list[Part], problem: str) -> None:
@@ -289,13 +289,13 @@ async def test_events_before_a_failure_are_handed_on_first(parts: list[Part], pr
         assert TextDelta("lo") == await anext(stream)
         with pytest.raises(StreamInterruptedError, match=problem) as exc_info:
             await anext(stream)
-        assert body.closed  # before the `async with` is left
+        assert body.is_closed  # before the `async with` is left
         assert PartialCompletion(text="Hello", served_model="m") == exc_info.value.partial
         assert "local" == exc_info.value.backend
-        for again in (stream.__anext__, stream.completed):
-            with pytest.raises(StreamInterruptedError) as repeated:
-                await again()
-            assert exc_info.value is repeated.value
+        for use in (stream.__anext__, stream.completed):
+            with pytest.raises(StreamInterruptedError) as second_info:
+                await use()
+            assert exc_info.value is second_info.value
         with pytest.raises(ClosedError):
             _ = stream.completion
 
@@ -315,7 +315,7 @@ async def test_the_partial_answer_holds_the_reasoning_and_the_calls() -> None:
 
 
 async def test_the_connection_that_broke_is_the_cause() -> None:
-    error = broken()
+    error = connection_error()
     async with stream_of(ScriptedBody(event("Hel"), error)) as stream:
         with pytest.raises(StreamInterruptedError) as exc_info:
             await stream.completed()
@@ -333,10 +333,10 @@ async def test_what_says_more_than_that_the_stream_broke_is_the_cause() -> None:
 
 
 async def test_another_model_ends_the_stream_before_its_events_are_handed_on() -> None:
-    asked: list[str] = []
+    models: list[str] = []
 
     def check(served: str) -> None:
-        asked.append(served)
+        models.append(served)
         raise ModelMismatchError("m", served)
 
     body = ScriptedBody(sse("Hello", model="other"))
@@ -345,8 +345,8 @@ async def test_another_model_ends_the_stream_before_its_events_are_handed_on() -
             with pytest.raises(ModelMismatchError) as exc_info:
                 await anext(stream)
         assert "local" == exc_info.value.backend
-        assert body.closed
-    assert ["other"] == asked
+        assert body.is_closed
+    assert ["other"] == models
 
 
 async def test_a_warning_that_is_raised_ends_the_stream() -> None:
@@ -361,25 +361,25 @@ async def test_a_warning_that_is_raised_ends_the_stream() -> None:
             with pytest.raises(UserWarning):
                 await stream.completed()
         assert not stream.is_complete
-    assert body.closed
+    assert body.is_closed
 
 
 async def test_the_model_is_looked_at_once() -> None:
-    asked: list[str] = []
-    async with stream_of(ScriptedBody(*[event("a")] * 3, sse("b")), check_model=asked.append) as stream:
+    models: list[str] = []
+    async with stream_of(ScriptedBody(*[event("a")] * 3, sse("b")), check_model=models.append) as stream:
         await stream.completed()
-    assert ["m"] == asked
+    assert ["m"] == models
 
 
 # --- time -----------------------------------------------------------------------------------------
 
 
-async def timed_out(stream: ChatStream) -> APITimeoutError:
+async def wait_for_timeout(stream: ChatStream) -> APITimeoutError:
     with pytest.raises(APITimeoutError) as exc_info:
         await stream.completed()
-    with pytest.raises(APITimeoutError) as again:
+    with pytest.raises(APITimeoutError) as second_info:
         await stream.completed()
-    assert exc_info.value is again.value
+    assert exc_info.value is second_info.value
     assert "local" == exc_info.value.backend
     return exc_info.value
 
@@ -387,28 +387,28 @@ async def timed_out(stream: ChatStream) -> APITimeoutError:
 async def test_first_token_timeout() -> None:
     body = ScriptedBody(endless=True)
     async with stream_of(body, first_token=0.05, idle=30.0, total=30.0) as stream:
-        error = await timed_out(stream)
+        error = await wait_for_timeout(stream)
     assert ("first_token", 0.05, "first_token_timeout") == (error.phase, error.limit, error.key)
     assert PartialCompletion() == error.partial
     assert "no first token within 0.05 s; raise first_token_timeout" in str(error)
     assert isinstance(error, TimeoutError)
-    assert body.closed
+    assert body.is_closed
 
 
 async def test_idle_timeout() -> None:
     body = ScriptedBody(event("Hel"), endless=True)
     async with stream_of(body, first_token=30.0, idle=0.05, total=30.0) as stream:
-        error = await timed_out(stream)
+        error = await wait_for_timeout(stream)
     assert ("idle", 0.05, "idle_timeout") == (error.phase, error.limit, error.key)
     assert error.partial is not None
     assert "Hel" == error.partial.text
-    assert body.closed
+    assert body.is_closed
 
 
 async def test_total_timeout() -> None:
     body = ScriptedBody(*[part for _ in range(200) for part in (0.01, event("a"))])
     async with stream_of(body, first_token=30.0, idle=30.0, total=0.1) as stream:
-        error = await timed_out(stream)
+        error = await wait_for_timeout(stream)
     assert ("total", 0.1, "timeout") == (error.phase, error.limit, error.key)
     assert error.partial is not None
     assert set(error.partial.text) == {"a"}
@@ -416,24 +416,24 @@ async def test_total_timeout() -> None:
 
 async def test_the_shortest_limit_is_the_one_that_is_named() -> None:
     async with stream_of(ScriptedBody(endless=True), first_token=0.2, total=0.05) as stream:
-        assert "total" == (await timed_out(stream)).phase
+        assert "total" == (await wait_for_timeout(stream)).phase
     async with stream_of(ScriptedBody(event("a"), endless=True), first_token=0.05, idle=0.1) as stream:
-        assert "idle" == (await timed_out(stream)).phase
+        assert "idle" == (await wait_for_timeout(stream)).phase
 
 
 async def test_the_time_until_the_headers_counts_for_the_first_token() -> None:
     body = ScriptedBody(0.06, sse("Hello"))
-    async with stream_of(body, first_token=0.1, sent_before=0.06) as stream:
-        assert "first_token" == (await timed_out(stream)).phase
+    async with stream_of(body, first_token=0.1, open_delay=0.06) as stream:
+        assert "first_token" == (await wait_for_timeout(stream)).phase
 
 
 @pytest.mark.parametrize("nothing", [b": ping\n\n", event(), event("")])
 async def test_what_is_no_event_is_no_progress(nothing: bytes) -> None:
     pings: list[Part] = [part for _ in range(100) for part in (0.01, nothing)]
     async with stream_of(ScriptedBody(*pings, sse("late")), first_token=0.1) as stream:
-        assert "first_token" == (await timed_out(stream)).phase
+        assert "first_token" == (await wait_for_timeout(stream)).phase
     async with stream_of(ScriptedBody(event("Hel"), *pings, sse("late")), idle=0.1) as stream:
-        error = await timed_out(stream)
+        error = await wait_for_timeout(stream)
     assert "idle" == error.phase
     assert error.partial is not None
     assert "Hel" == error.partial.text
@@ -465,7 +465,7 @@ async def test_after_a_slow_consumer_the_whole_still_has_its_limit() -> None:
     async with stream_of(ScriptedBody(event("a"), endless=True), total=0.1) as stream:
         await anext(stream)
         await asyncio.sleep(0.15)
-        error = await timed_out(stream)
+        error = await wait_for_timeout(stream)
     assert ("total", 0.1) == (error.phase, error.limit)
 
 
@@ -479,7 +479,7 @@ async def test_a_stream_without_an_end_does_not_fill_the_memory(monkeypatch: pyt
                 events.append(one)
     assert isinstance(exc_info.value.__cause__, ResponseTooLargeError)
     assert ("a" * len(events), 2000) == (exc_info.value.partial.text, exc_info.value.__cause__.limit)
-    assert body.closed
+    assert body.is_closed
 
 
 async def test_a_consumer_that_begins_late_and_a_server_that_had_answered() -> None:
@@ -530,23 +530,23 @@ async def test_the_body_is_read_to_its_end_for_the_pool() -> None:
     async with stream_of(body) as stream:
         await stream.completed()
         assert body.at_end
-    assert body.closed
+    assert body.is_closed
 
 
 async def test_the_body_is_not_read_on_where_the_server_closes_anyway() -> None:
     body = ScriptedBody(sse("Hello"), b"\n")
     async with stream_of(body, pooled=False) as stream:
         await stream.completed()
-        assert (1, True) == (body.reads, body.closed)
+        assert (1, True) == (body.reads, body.is_closed)
 
 
 @pytest.mark.parametrize("endless", [False, True])
 async def test_a_body_that_does_not_end_costs_its_connection(endless: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream_module, "DRAIN_SECONDS", 0.02)
-    body = ScriptedBody(sse("Hello"), *([] if endless else [broken()]), endless=endless)
+    body = ScriptedBody(sse("Hello"), *([] if endless else [connection_error()]), endless=endless)
     async with stream_of(body) as stream:
         assert "Hello" == (await stream.completed()).text
-        assert body.closed
+        assert body.is_closed
 
 
 # --- over the real transport ----------------------------------------------------------------------
@@ -636,7 +636,7 @@ async def test_a_failure_in_the_block_closes_the_connection(
 
 
 async def test_a_stream_whose_opening_was_cancelled_is_closed() -> None:
-    stream = stream_of(ScriptedBody(), sent_before=60.0)
+    stream = stream_of(ScriptedBody(), open_delay=60.0)
     opening = asyncio.create_task(stream.__aenter__())
     await asyncio.sleep(0)
     opening.cancel()
@@ -695,13 +695,13 @@ async def test_what_came_together_with_the_break_is_handed_on(
         assert "Hel" == exc_info.value.partial.text
 
 
-async def hold_the_clock(until: Callable[[], bool], monkeypatch: pytest.MonkeyPatch) -> None:
+async def freeze_clock(condition: Callable[[], bool], monkeypatch: pytest.MonkeyPatch) -> None:
     """The event loop's time stands still until something has happened, so that on a busy machine no limit passes
     before it."""
     loop = asyncio.get_running_loop()
     real, frozen_time = loop.time, loop.time()
     monkeypatch.setattr(loop, "time", lambda: frozen_time)
-    while not until():
+    while not condition():
         await asyncio.sleep(0)
     late = real() - frozen_time
     monkeypatch.setattr(loop, "time", lambda: real() - late)
@@ -729,7 +729,7 @@ async def test_a_silent_server_is_not_waited_for_for_ever(
 ) -> None:
     server = await raw_server([script])
     backend = await backend_of(server, **settings)
-    moving = asyncio.create_task(hold_the_clock(lambda: bool(server.requests), monkeypatch))
+    moving = asyncio.create_task(freeze_clock(lambda: bool(server.requests), monkeypatch))
     with pytest.raises(APITimeoutError) as exc_info:
         async with backend.stream("Hi") as stream:
             await stream.completed()

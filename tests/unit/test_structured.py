@@ -69,10 +69,10 @@ class FakeBackend:
 
     schema_enforcement: Enforcement = "grammar"
 
-    def __init__(self, text: str = "{}", finish_reason: FinishReason = "stop", **facts: Any) -> None:
+    def __init__(self, text: str = "{}", finish_reason: FinishReason = "stop", **fields: Any) -> None:
         self.messages: list[Message] = []
         self.options: ChatOptions = {}
-        self._completion = Completion(text=text, finish_reason=finish_reason, requested_model="m", **facts)
+        self._completion = Completion(text=text, finish_reason=finish_reason, requested_model="m", **fields)
 
     async def complete(self, prompt: list[Message], **options: Any) -> Completion:
         self.messages = prompt
@@ -85,8 +85,8 @@ def backend_of(fake: FakeBackend) -> Backend:
     return backend  # type: ignore[no-any-return]  # it has what extract() uses
 
 
-async def extracted(target: type[T], text: str = "{}", finish_reason: FinishReason = "stop", **facts: Any) -> T:
-    return await extract(backend_of(FakeBackend(text, finish_reason, **facts)), target, "We chose YAML.")
+async def extract_from(target: type[T], text: str = "{}", finish_reason: FinishReason = "stop", **fields: Any) -> T:
+    return await extract(backend_of(FakeBackend(text, finish_reason, **fields)), target, "We chose YAML.")
 
 
 ANSWER = '{"title": "YAML", "priority": 1}'
@@ -103,15 +103,15 @@ ANSWER = '{"title": "YAML", "priority": 1}'
     ],
 )
 async def test_a_value_of_the_type(target: type[Any], value: Any) -> None:
-    result = await extracted(target, ANSWER)
+    result = await extract_from(target, ANSWER)
     assert value == result
     assert type(value) is type(result)
 
 
 async def test_nested_and_built_in_types() -> None:
-    assert Decisions([Decision("YAML", 1)]) == await extracted(Decisions, f'{{"rows": [{ANSWER}]}}')
-    assert ["a", "b"] == await extracted(list[str], ' ["a", "b"]\n')
-    assert "\U0001f600 \u2028" == (await extracted(Decision, '{"title": "\U0001f600 \u2028"}')).title
+    assert Decisions([Decision("YAML", 1)]) == await extract_from(Decisions, f'{{"rows": [{ANSWER}]}}')
+    assert ["a", "b"] == await extract_from(list[str], ' ["a", "b"]\n')
+    assert "\U0001f600 \u2028" == (await extract_from(Decision, '{"title": "\U0001f600 \u2028"}')).title
 
 
 async def test_request_of_an_extraction() -> None:
@@ -160,7 +160,7 @@ async def test_a_type_that_json_cannot_hold_sends_nothing() -> None:
 @pytest.mark.parametrize("reason", ["length", "content_filter"])
 async def test_a_cut_answer_is_no_value_even_where_it_is_whole_json(reason: FinishReason) -> None:
     with pytest.raises(IncompleteOutputError) as exc_info:
-        await extracted(Decision, ANSWER, reason)
+        await extract_from(Decision, ANSWER, reason)
     assert (reason, ANSWER) == (exc_info.value.finish_reason, exc_info.value.text)
     assert isinstance(exc_info.value, StructuredOutputError)
     assert isinstance(exc_info.value, BackendError)
@@ -168,13 +168,13 @@ async def test_a_cut_answer_is_no_value_even_where_it_is_whole_json(reason: Fini
 
 async def test_a_refusal() -> None:
     with pytest.raises(StructuredOutputError, match="the model refused: I cannot") as exc_info:
-        await extracted(Decision, ANSWER, refusal="I cannot")
+        await extract_from(Decision, ANSWER, refusal="I cannot")
     assert "I cannot" == exc_info.value.text
 
 
 async def test_a_tool_call() -> None:
     with pytest.raises(StructuredOutputError, match="called a tool") as exc_info:
-        await extracted(Decision, ANSWER, "tool_calls", tool_calls=(ToolCall("1", "f", "{}"),))
+        await extract_from(Decision, ANSWER, "tool_calls", tool_calls=(ToolCall("1", "f", "{}"),))
     assert ANSWER == exc_info.value.text
 
 
@@ -198,7 +198,7 @@ async def test_a_tool_call() -> None:
 )
 async def test_answer_does_not_match_the_type(target: type[Any], text: str, pointer: str | None) -> None:
     with pytest.raises(StructuredOutputError, match="response does not match") as exc_info:
-        await extracted(target, text)
+        await extract_from(target, text)
     assert (pointer, text) == (exc_info.value.pointer, exc_info.value.text)
     assert not isinstance(exc_info.value, IncompleteOutputError)
 
@@ -213,9 +213,9 @@ async def test_over_http(type_: str, raw_server: RawServerFactory) -> None:
     async with open_backend(type_, endpoint=server.url, default_model="m") as backend:
         assert Decision("YAML", 1) == await extract(backend, Decision, "We chose YAML.")
     (request,) = server.requests
-    sent = request.json["response_format"]
-    assert ("json_schema", True) == (sent["type"], sent["json_schema"]["strict"])
-    assert {"title", "priority"} == set(sent["json_schema"]["schema"]["properties"])
+    format_ = request.json["response_format"]
+    assert ("json_schema", True) == (format_["type"], format_["json_schema"]["strict"])
+    assert {"title", "priority"} == set(format_["json_schema"]["schema"]["properties"])
 
 
 async def test_a_server_that_would_ignore_the_schema(raw_server: RawServerFactory) -> None:

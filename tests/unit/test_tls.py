@@ -75,15 +75,15 @@ def demanding(authority: Authority, version: ssl.TLSVersion) -> ssl.SSLContext:
     return context
 
 
-async def listed(server: RawServer, **settings: Any) -> list[str]:
+async def list_models(server: RawServer, **settings: Any) -> list[str]:
     async with open_backend("vllm", endpoint=server.url, ready_timeout=0, **settings) as backend:
         return [model.id for model in await backend.models()]
 
 
-async def refused(server: RawServer, **settings: str) -> APIConnectionError:
+async def rejection(server: RawServer, **settings: str) -> APIConnectionError:
     """The one permanent error; nothing of a request arrived."""
     with pytest.raises(APIConnectionError) as exc_info:
-        await listed(server, **settings)
+        await list_models(server, **settings)
     assert (True, False, False) == (exc_info.value.permanent, exc_info.value.sent, exc_info.value.refused)
     assert [] == server.requests
     return exc_info.value
@@ -94,30 +94,32 @@ async def refused(server: RawServer, **settings: str) -> APIConnectionError:
 
 async def test_an_own_ca(raw_server: RawServerFactory, authority: Authority) -> None:
     server = await raw_server([MODELS], tls=authority.server)
-    assert ["m"] == await listed(server, ca_bundle=authority.bundle)
+    assert ["m"] == await list_models(server, ca_bundle=authority.bundle)
 
 
 @pytest.fixture
-def hashed(authority: Authority, tmp_path: Path) -> Path:
+def hash_directory(authority: Authority, tmp_path: Path) -> Path:
     """A directory as `openssl rehash` makes it."""
-    made = subprocess.run(
+    result = subprocess.run(
         ["openssl", "x509", "-hash", "-noout", "-in", authority.bundle],  # noqa: S607  # whichever there is
         capture_output=True,
         text=True,
         check=True,
     )
-    (tmp_path / f"{made.stdout.strip()}.0").write_bytes(Path(authority.bundle).read_bytes())
+    (tmp_path / f"{result.stdout.strip()}.0").write_bytes(Path(authority.bundle).read_bytes())
     return tmp_path
 
 
-async def test_an_own_ca_in_a_directory(raw_server: RawServerFactory, authority: Authority, hashed: Path) -> None:
+async def test_an_own_ca_in_a_directory(
+    raw_server: RawServerFactory, authority: Authority, hash_directory: Path
+) -> None:
     server = await raw_server([MODELS], tls=authority.server)
-    assert ["m"] == await listed(server, ca_bundle=str(hashed))
+    assert ["m"] == await list_models(server, ca_bundle=str(hash_directory))
 
 
 async def test_an_unknown_ca_is_refused_at_once(raw_server: RawServerFactory, authority: Authority) -> None:
     server = await raw_server([MODELS], tls=authority.server)
-    error = await refused(server)
+    error = await rejection(server)
     assert "certificate verification failed (" in error.problem
     assert "name the CA certificates in ca_bundle" in error.problem
     assert len(server.connections) <= 1  # tried once
@@ -130,20 +132,20 @@ async def test_the_systems_certificates_do_not_count_beside_a_bundle(
     trustme.CA(key_type=trustme.KeyType.ECDSA).cert_pem.write_to_path(other)
     monkeypatch.setenv("SSL_CERT_FILE", authority.bundle)  # what OpenSSL takes for the system's
     server = await raw_server([MODELS], tls=authority.server)
-    assert "verification failed" in (await refused(server, ca_bundle=str(other))).problem
+    assert "verification failed" in (await rejection(server, ca_bundle=str(other))).problem
 
 
 async def test_a_wrong_host_name(raw_server: RawServerFactory, authority: Authority) -> None:
     server = await raw_server([MODELS], tls=serving(authority.ca, "elsewhere.example.org"))
-    error = await refused(server, ca_bundle=authority.bundle)
+    error = await rejection(server, ca_bundle=authority.bundle)
     assert "IP address mismatch, certificate is not valid for '127.0.0.1'" in error.problem
 
 
 @pytest.mark.parametrize("value", [False, "context"])
 async def test_borrowed_session_without_verification(value: object) -> None:
-    unverified = ssl.create_default_context()
-    unverified.check_hostname, unverified.verify_mode = False, ssl.CERT_NONE
-    connector = aiohttp.TCPConnector(ssl=unverified if value else False)
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    connector = aiohttp.TCPConnector(ssl=context if value else False)
     async with aiohttp.ClientSession(connector=connector) as session:
         with pytest.raises(ConfigError, match="does not verify certificates"):
             Registry(session=session)
@@ -159,14 +161,14 @@ async def test_a_client_certificate(
     raw_server: RawServerFactory, authority: Authority, version: ssl.TLSVersion
 ) -> None:
     server = await raw_server([MODELS], tls=demanding(authority, version))
-    assert ["m"] == await listed(
+    assert ["m"] == await list_models(
         server, ca_bundle=authority.bundle, client_cert=authority.cert, client_key=authority.key
     )
-    assert ["m"] == await listed(server, ca_bundle=authority.bundle, client_cert=authority.both)
+    assert ["m"] == await list_models(server, ca_bundle=authority.bundle, client_cert=authority.both)
 
 
 # aiohttp itself asks a second time with a GET when a connection ends that stood; with TLS 1.3 it stands by then.
-TRIED = {ssl.TLSVersion.TLSv1_2: 1, ssl.TLSVersion.TLSv1_3: 2}
+HANDSHAKES = {ssl.TLSVersion.TLSv1_2: 1, ssl.TLSVersion.TLSv1_3: 2}
 
 
 class AlertingServer:
@@ -195,13 +197,13 @@ class AlertingServer:
             except OSError:
                 return
             self.handshakes += 1
-            with self._tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False) as wrapped:
-                wrapped.settimeout(5)
+            with self._tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False) as tls_connection:
+                tls_connection.settimeout(5)
                 with suppress(ssl.SSLError):
-                    wrapped.do_handshake()
-                wrapped.shutdown(socket.SHUT_WR)
+                    tls_connection.do_handshake()
+                tls_connection.shutdown(socket.SHUT_WR)
                 with suppress(OSError):  # read to the end, or the close would be a reset, which can overtake the alert
-                    while socket.socket.recv(wrapped, 4096):
+                    while socket.socket.recv(tls_connection, 4096):
                         pass
 
 
@@ -211,7 +213,11 @@ async def test_missing_client_certificate(authority: Authority, version: ssl.TLS
         async with open_backend("vllm", endpoint=server.url, ca_bundle=authority.bundle) as backend:
             with pytest.raises(APIConnectionError) as exc_info:
                 await backend.models()
-        assert (True, False, TRIED[version]) == (exc_info.value.permanent, exc_info.value.refused, server.handshakes)
+        assert (True, False, HANDSHAKES[version]) == (
+            exc_info.value.permanent,
+            exc_info.value.refused,
+            server.handshakes,
+        )
     assert "TLS handshake failed: the server " in exc_info.value.problem
     assert "require" in exc_info.value.problem
     assert "client_cert" in exc_info.value.problem
@@ -228,7 +234,11 @@ async def test_a_client_certificate_of_another_ca(
         async with open_backend("vllm", endpoint=server.url, **settings) as backend:
             with pytest.raises(APIConnectionError, match="does not know the CA of the client certificate") as exc_info:
                 await backend.models()
-        assert (True, False, TRIED[version]) == (exc_info.value.permanent, exc_info.value.refused, server.handshakes)
+        assert (True, False, HANDSHAKES[version]) == (
+            exc_info.value.permanent,
+            exc_info.value.refused,
+            server.handshakes,
+        )
 
 
 @VERSIONS
@@ -239,7 +249,7 @@ async def test_server_closes_during_the_handshake(
     with pytest.raises(
         APIConnectionError, match=r"the server may require a client certificate \(client_cert\)"
     ) as exc_info:
-        await listed(server, ca_bundle=authority.bundle)
+        await list_models(server, ca_bundle=authority.bundle)
     assert ([], False) == (server.requests, exc_info.value.refused)
 
 
@@ -298,11 +308,11 @@ def folder(tmp_path: Path, authority: Authority) -> Path:
 async def test_a_file_that_cannot_be_used(
     settings: dict[str, str], key: str, message: str, folder: Path, authority: Authority
 ) -> None:
-    named = {
+    paths = {
         field: value.replace("{}", str(folder)).replace("CERT", authority.cert).replace("KEY", authority.key)
         for field, value in settings.items()
     }
-    config = BackendConfig(name="gpu", type="vllm", endpoint="https://gpu:8000", **named)  # type: ignore[arg-type]
+    config = BackendConfig(name="gpu", type="vllm", endpoint="https://gpu:8000", **paths)  # type: ignore[arg-type]
     async with Registry([config]) as registry:
         with pytest.raises(ConfigError) as exc_info:
             registry.resolve()
@@ -314,8 +324,8 @@ async def test_a_file_that_cannot_be_used(
 
 
 def test_no_passphrase_is_asked_for_on_the_terminal(folder: Path) -> None:
-    locked = str(folder / "locked.pem")
-    code = f"from ctxbackends._http.tls import build_tls_context as build; build(client_cert={locked!r})"
+    path = str(folder / "locked.pem")
+    code = f"from ctxbackends._http.tls import build_tls_context as build; build(client_cert={path!r})"
     done = subprocess.run(
         [sys.executable, "-c", code], input="geheim\n", capture_output=True, text=True, timeout=60, check=False
     )
@@ -324,13 +334,13 @@ def test_no_passphrase_is_asked_for_on_the_terminal(folder: Path) -> None:
 
 
 def test_a_file_that_nobody_may_read(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
-    def denied(*_: object, **__: object) -> None:
+    def deny(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(ssl.SSLContext, "load_cert_chain", denied)
+    monkeypatch.setattr(ssl.SSLContext, "load_cert_chain", deny)
     with pytest.raises(ConfigError, match=r"both\.pem cannot be read: Permission denied"):
         build_tls_context(client_cert=authority.both)
-    monkeypatch.setattr("os.path.isdir", denied)
+    monkeypatch.setattr("os.path.isdir", deny)
     with pytest.raises(ConfigError, match=r"ca\.pem cannot be read: Permission denied"):
         build_tls_context(ca_bundle=authority.bundle)
 
@@ -347,10 +357,10 @@ def test_the_context_verifies(authority: Authority) -> None:
 
 
 @pytest.mark.parametrize("field", ["ca_bundle", "client_cert"])
-@pytest.mark.parametrize("place", [{"endpoint": "http://gpu:1"}, {}, {"model_path": "/m.gguf"}])
-def test_tls_without_tls(field: str, place: dict[str, str]) -> None:
+@pytest.mark.parametrize("address", [{"endpoint": "http://gpu:1"}, {}, {"model_path": "/m.gguf"}])
+def test_tls_without_tls(field: str, address: dict[str, str]) -> None:
     with pytest.raises(ConfigError, match="requires an https:// endpoint") as exc_info:
-        BackendConfig(name="a", type="llamacpp", **place, **{field: "/x.pem"})  # type: ignore[arg-type]
+        BackendConfig(name="a", type="llamacpp", **address, **{field: "/x.pem"})  # type: ignore[arg-type]
     assert field == exc_info.value.key
 
 

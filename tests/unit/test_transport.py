@@ -54,9 +54,9 @@ OK = http_response(200, b"ok")
 
 @pytest.fixture
 async def transport() -> AsyncIterator[Transport]:
-    made = Transport()
-    yield made
-    await made.aclose()
+    transport_ = Transport()
+    yield transport_
+    await transport_.aclose()
 
 
 async def send(
@@ -77,7 +77,7 @@ async def open_stream(transport: Transport, url: str, request: HTTPRequest = POS
     return await transport.open(url + request.path, request, headers={}, timeouts=RequestTimeouts(connect=5.0))
 
 
-def facts(error: APIConnectionError) -> set[str]:
+def flags(error: APIConnectionError) -> set[str]:
     return {name for name in ("refused", "sent", "permanent") if getattr(error, name)}
 
 
@@ -90,12 +90,12 @@ async def test_send(transport: Transport, raw_server: RawServerFactory) -> None:
     response = await send(transport, server.url, request, Authorization="Bearer k")
     assert (418, b"tea", "7") == (response.status, response.body, response.headers["x-request-id"])
     assert response.received_at > 1_700_000_000
-    (received,) = server.requests
-    assert ("POST", "/v1/things", b'{"a":1}') == (received.method, received.path, received.body)
-    assert "Bearer k" == received.headers["authorization"]
-    assert "2" == received.headers["x-own"]
-    assert "identity" == received.headers["accept-encoding"]
-    assert "ctxbackends" == received.headers["user-agent"]
+    (recorded,) = server.requests
+    assert ("POST", "/v1/things", b'{"a":1}') == (recorded.method, recorded.path, recorded.body)
+    assert "Bearer k" == recorded.headers["authorization"]
+    assert "2" == recorded.headers["x-own"]
+    assert "identity" == recorded.headers["accept-encoding"]
+    assert "ctxbackends" == recorded.headers["user-agent"]
 
 
 async def test_a_body_in_many_pieces(transport: Transport, raw_server: RawServerFactory) -> None:
@@ -151,14 +151,14 @@ async def test_refused(transport: Transport, refusing_url: str) -> None:
     for request in (send, open_stream):
         with pytest.raises(APIConnectionError, match=r"^connection refused$") as exc_info:
             await request(transport, refusing_url)
-        assert {"refused"} == facts(exc_info.value)
+        assert {"refused"} == flags(exc_info.value)
         assert isinstance(exc_info.value.__cause__, aiohttp.ClientConnectorError)
 
 
 async def test_refused_on_every_address_of_a_name(transport: Transport, refusing_url: str) -> None:
     with pytest.raises(APIConnectionError) as exc_info:
         await send(transport, refusing_url.replace("127.0.0.1", "localhost"))
-    assert {"refused"} == facts(exc_info.value)
+    assert {"refused"} == flags(exc_info.value)
 
 
 async def test_another_failure_to_connect_is_not_refused(
@@ -170,7 +170,7 @@ async def test_another_failure_to_connect_is_not_refused(
     monkeypatch.setattr("aiohttp.connector.aiohappyeyeballs.start_connection", unreachable)
     with pytest.raises(APIConnectionError, match="Network is unreachable") as exc_info:
         await send(transport, refusing_url)
-    assert set() == facts(exc_info.value)
+    assert set() == flags(exc_info.value)
 
 
 async def test_a_name_that_does_not_resolve(transport: Transport, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,24 +180,24 @@ async def test_a_name_that_does_not_resolve(transport: Transport, monkeypatch: p
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", unknown)
     with pytest.raises(APIConnectionError, match=r"does not resolve \(.*not known\)") as exc_info:
         await send(transport, "http://nothing.invalid:8000")
-    assert {"permanent"} == facts(exc_info.value)
+    assert {"permanent"} == flags(exc_info.value)
 
 
 async def test_an_invalid_url(transport: Transport) -> None:
     with pytest.raises(APIConnectionError, match="the URL is invalid") as exc_info:
         await send(transport, "http://[::")
-    assert {"permanent"} == facts(exc_info.value)
+    assert {"permanent"} == flags(exc_info.value)
 
 
 async def test_plain_http_where_tls_is_expected(transport: Transport) -> None:
-    listening = await asyncio.start_server(_answer_plainly, "127.0.0.1", 0)
+    listening = await asyncio.start_server(_answer_in_plain_text, "127.0.0.1", 0)
     with pytest.raises(APIConnectionError, match="TLS handshake failed") as exc_info:
         await send(transport, f"https://127.0.0.1:{listening.sockets[0].getsockname()[1]}")
-    assert {"permanent"} == facts(exc_info.value)
+    assert {"permanent"} == flags(exc_info.value)
     listening.close()
 
 
-async def _answer_plainly(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _answer_in_plain_text(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     writer.write(b"HTTP/1.1 400 This is no TLS\r\n\r\n")
     writer.close()
 
@@ -205,39 +205,39 @@ async def _answer_plainly(_: asyncio.StreamReader, writer: asyncio.StreamWriter)
 def test_a_certificate_that_does_not_verify() -> None:
     key = ConnectionKey("gpu", 443, True, True, None, None, None)
     error = aiohttp.ClientConnectorCertificateError(key, ssl.SSLCertVerificationError(1, "self-signed certificate"))
-    translated = translate(error, reused=False, started=False)
-    assert isinstance(translated, APIConnectionError)
-    assert "certificate verification failed" in str(translated)
-    assert "self-signed certificate" in str(translated)
-    assert {"permanent"} == facts(translated)
+    result = translate(error, reused=False, started=False)
+    assert isinstance(result, APIConnectionError)
+    assert "certificate verification failed" in str(result)
+    assert "self-signed certificate" in str(result)
+    assert {"permanent"} == flags(result)
 
 
 @pytest.mark.parametrize(
-    ("number", "problem", "exc_info"),
+    ("number", "problem", "is_refused"),
     [
         (errno.ECONNREFUSED, "connection refused", True),
         (errno.ECONNRESET, "Connection reset by peer", False),  # it stopped listening just then
         (errno.EHOSTUNREACH, "No route to host", False),
     ],
 )
-def test_why_there_is_no_connection(number: int, problem: str, exc_info: bool) -> None:
+def test_why_there_is_no_connection(number: int, problem: str, is_refused: bool) -> None:
     inner = OSError(number, "Connect call failed ('10.0.0.1', 80)")  # as asyncio words it, whatever the reason
     key = ConnectionKey("10.0.0.1", 80, False, True, None, None, None)
-    translated = translate(aiohttp.ClientConnectorError(key, inner), reused=False, started=False)
-    assert isinstance(translated, APIConnectionError)
-    assert (problem, exc_info, False) == (translated.problem, translated.refused, translated.sent)
+    result = translate(aiohttp.ClientConnectorError(key, inner), reused=False, started=False)
+    assert isinstance(result, APIConnectionError)
+    assert (problem, is_refused, False) == (result.problem, result.refused, result.sent)
 
 
 def test_a_failure_that_nobody_knows_is_no_valid_answer() -> None:
-    translated = translate(aiohttp.ClientError("odd"), reused=False, started=False)
-    assert isinstance(translated, MalformedResponseError)
-    assert "odd" in str(translated)
+    result = translate(aiohttp.ClientError("odd"), reused=False, started=False)
+    assert isinstance(result, MalformedResponseError)
+    assert "odd" in str(result)
 
 
 def test_another_end_of_the_connection_may_have_been_processed() -> None:
-    translated = translate(aiohttp.ClientConnectionError("Closed"), reused=True, started=False)
-    assert isinstance(translated, APIConnectionError)
-    assert ("the connection ended: Closed", {"sent"}) == (str(translated), facts(translated))
+    result = translate(aiohttp.ClientConnectionError("Closed"), reused=True, started=False)
+    assert isinstance(result, APIConnectionError)
+    assert ("the connection ended: Closed", {"sent"}) == (str(result), flags(result))
 
 
 async def test_no_connection_in_time(transport: Transport, refusing_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,7 +270,7 @@ async def test_no_whole_answer_in_time(transport: Transport, raw_server: RawServ
 
 BEFORE = "the server closed the connection before a response"
 WITHIN = "the server closed the connection during the response"
-NOT_WHOLE = "the connection broke before the response was complete"
+INCOMPLETE = "the connection broke before the response was complete"
 
 
 @pytest.mark.parametrize("request_", [GET, POST], ids=["GET", "POST"])
@@ -280,9 +280,9 @@ NOT_WHOLE = "the connection broke before the response was complete"
         ([Do.CLOSE], BEFORE),
         ([Do.RESET], BEFORE),
         ([b"HTTP/1.1 200 OK\r\nContent-Le", Do.CLOSE], WITHIN),
-        ([b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", Do.CLOSE], NOT_WHOLE),
-        ([b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n1234", Do.CLOSE], NOT_WHOLE),
-        ([EVENT_STREAM, http_chunk(b"1234"), Do.CLOSE], NOT_WHOLE),
+        ([b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", Do.CLOSE], INCOMPLETE),
+        ([b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n1234", Do.CLOSE], INCOMPLETE),
+        ([EVENT_STREAM, http_chunk(b"1234"), Do.CLOSE], INCOMPLETE),
     ],
 )
 async def test_the_server_closes(
@@ -291,28 +291,28 @@ async def test_the_server_closes(
     server = await raw_server([script])
     with pytest.raises(APIConnectionError) as exc_info:
         await send(transport, server.url, request_)
-    assert (problem, {"sent"}) == (str(exc_info.value), facts(exc_info.value))
+    assert (problem, {"sent"}) == (str(exc_info.value), flags(exc_info.value))
     if request_ is POST:  # aiohttp itself asks a second time with a GET, which changes nothing
         assert 1 == len(server.requests)
 
 
-@pytest.mark.parametrize("read", [send, open_stream])
-async def test_what_is_compressed_is_refused(read: Any, transport: Transport, raw_server: RawServerFactory) -> None:
+@pytest.mark.parametrize("use", [send, open_stream])
+async def test_what_is_compressed_is_refused(use: Any, transport: Transport, raw_server: RawServerFactory) -> None:
     server = await raw_server([[http_response(200, b"1234", Content_Encoding="gzip")]])
     with pytest.raises(MalformedResponseError) as exc_info:
-        await read(transport, server.url, POST)
+        await use(transport, server.url, POST)
     assert "the response is compressed ('gzip'), although the request did not allow it" == str(exc_info.value)
 
 
 @pytest.mark.parametrize("end", [Do.CLOSE, Do.RESET, Do.HANG])
-@pytest.mark.parametrize("read", [send, open_stream])
+@pytest.mark.parametrize("use", [send, open_stream])
 async def test_a_status_counts_also_where_its_body_breaks_off(
-    transport: Transport, raw_server: RawServerFactory, monkeypatch: pytest.MonkeyPatch, end: Do, read: Any
+    transport: Transport, raw_server: RawServerFactory, monkeypatch: pytest.MonkeyPatch, end: Do, use: Any
 ) -> None:
     monkeypatch.setattr(aiohttp_body, "ERROR_BODY_SECONDS", 0.1)
     head = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 7\r\nContent-Length: 100\r\n\r\nslow"
     server = await raw_server([[head, 0.02, end]])
-    response = await read(transport, server.url)
+    response = await use(transport, server.url)
     assert (429, b"slow", "7") == (response.status, response.body, response.headers["retry-after"])
 
 
@@ -323,7 +323,7 @@ async def test_a_reset_in_the_body(transport: Transport, raw_server: RawServerFa
     assert b"1234" == await stream.read_chunk()
     with pytest.raises(APIConnectionError) as exc_info:
         await stream.read_chunk()
-    assert {"sent"} == facts(exc_info.value)
+    assert {"sent"} == flags(exc_info.value)
     stream.close()
 
 
@@ -422,26 +422,26 @@ def test_idle_connections_are_closed_before_the_servers_close_them() -> None:
 
 
 @pytest.mark.parametrize("end", [Do.CLOSE, Do.RESET])
-@pytest.mark.parametrize("read", [send, open_stream])
+@pytest.mark.parametrize("use", [send, open_stream])
 async def test_a_pooled_connection_that_is_closed_costs_nothing(
-    transport: Transport, raw_server: RawServerFactory, end: Do, read: Any
+    transport: Transport, raw_server: RawServerFactory, end: Do, use: Any
 ) -> None:
     server = await raw_server([[OK], [end]], [[OK]])
     await send(transport, server.url)
-    assert await read(transport, server.url)
+    assert await use(transport, server.url)
     assert [0, 0, 1] == server.connection_numbers
 
 
 @pytest.mark.parametrize("end", [Do.CLOSE, Do.RESET])
-@pytest.mark.parametrize("read", [send, open_stream])
+@pytest.mark.parametrize("use", [send, open_stream])
 async def test_a_new_connection_that_is_closed_as_well_ends_it(
-    transport: Transport, raw_server: RawServerFactory, end: Do, read: Any
+    transport: Transport, raw_server: RawServerFactory, end: Do, use: Any
 ) -> None:
     server = await raw_server([[OK], [end]], [[end]])
     await send(transport, server.url)
     with pytest.raises(APIConnectionError) as exc_info:
-        await read(transport, server.url)
-    assert (BEFORE, {"sent"}) == (str(exc_info.value), facts(exc_info.value))
+        await use(transport, server.url)
+    assert (BEFORE, {"sent"}) == (str(exc_info.value), flags(exc_info.value))
     assert isinstance(exc_info.value.__context__, aiohttp.ClientError)
     assert not isinstance(exc_info.value.__context__.__context__, APIConnectionError)
     assert [0, 0, 1] == server.connection_numbers
@@ -452,7 +452,7 @@ async def test_when_one_was_closed_all_may_be(transport: Transport, raw_server: 
     server = await raw_server(*[[[OK], [Do.CLOSE]]] * 8, [[OK]])
     await asyncio.gather(*(send(transport, server.url) for _ in range(8)))
     answers = await asyncio.gather(*(send(transport, server.url) for _ in range(8)))
-    assert [200] * 8 == [one.status for one in answers]
+    assert [200] * 8 == [response_.status for response_ in answers]
     assert 8 + 8 + 8 == len(server.requests)
 
 
@@ -469,12 +469,12 @@ async def test_what_was_worked_on_for_a_while_is_not_sent_again(
 async def test_a_reused_connection_that_breaks_within_the_answer_is_not(
     transport: Transport, raw_server: RawServerFactory
 ) -> None:
-    for broken in (b"HTTP/1.1 200 OK\r\nContent-Le", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n1234"):
-        server = await raw_server([[OK], [broken, Do.CLOSE]])
+    for response in (b"HTTP/1.1 200 OK\r\nContent-Le", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n1234"):
+        server = await raw_server([[OK], [response, Do.CLOSE]])
         await send(transport, server.url)
         with pytest.raises(APIConnectionError) as exc_info:
             await send(transport, server.url)
-        assert {"sent"} == facts(exc_info.value)
+        assert {"sent"} == flags(exc_info.value)
 
 
 async def test_a_stream_closed_early_ends_its_connection(transport: Transport, raw_server: RawServerFactory) -> None:
@@ -514,11 +514,11 @@ async def test_one_session_for_a_loop(
     transport: Transport, raw_server: RawServerFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = await raw_server([[OK, OK]])
-    make, made = aiohttp.ClientSession, Mock()
-    monkeypatch.setattr(aiohttp, "ClientSession", lambda *args, **options: made() and make(*args, **options))
+    make, sessions = aiohttp.ClientSession, Mock()
+    monkeypatch.setattr(aiohttp, "ClientSession", lambda *args, **options: sessions() and make(*args, **options))
     await asyncio.gather(*[send(transport, server.url) for _ in range(2)])
     assert 200 == (await send(transport, server.url)).status
-    assert 1 == made.call_count
+    assert 1 == sessions.call_count
 
 
 async def test_a_borrowed_session_stays_open(raw_server: RawServerFactory) -> None:
@@ -622,7 +622,7 @@ def test_one_client_closed_in_a_later_loop() -> None:
 # --- names that resolve to what the machine does not have -----------------------------------------
 
 
-def _found(*hosts: str) -> list[dict[str, Any]]:
+def _addresses(*hosts: str) -> list[dict[str, Any]]:
     return [{"host": host, "port": 80} for host in hosts]
 
 
@@ -652,19 +652,19 @@ async def test_ipv6_loopback_is_left_out_where_there_is_none(
     ipv6: bool, results: list[str], usable: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def resolve(*_: object) -> list[dict[str, Any]]:
-        return _found(*results)
+        return _addresses(*results)
 
     monkeypatch.setattr(aiohttp.ThreadedResolver, "resolve", resolve)
     monkeypatch.setattr(socket, "socket", _AnyIPv6 if ipv6 else _NoIPv6)
-    assert _found(*usable) == await aiohttp_connections.LoopbackResolver().resolve("localhost", 80)
+    assert _addresses(*usable) == await aiohttp_connections.LoopbackResolver().resolve("localhost", 80)
 
 
 async def test_only_usable_addresses_are_connected_to(transport: Transport, monkeypatch: pytest.MonkeyPatch) -> None:
     async def resolve(*_: object) -> list[dict[str, Any]]:
-        facts = {"hostname": "localhost", "port": 80, "proto": 0, "flags": 0}
+        flags = {"hostname": "localhost", "port": 80, "proto": 0, "flags": 0}
         return [
-            {"host": "::1", "family": socket.AF_INET6, **facts},
-            {"host": "127.0.0.1", "family": socket.AF_INET, **facts},
+            {"host": "::1", "family": socket.AF_INET6, **flags},
+            {"host": "127.0.0.1", "family": socket.AF_INET, **flags},
         ]
 
     addresses: list[str] = []
