@@ -76,6 +76,7 @@ if TYPE_CHECKING or not install(__name__):
     from ctxbackends.errors import DuplicateBackendError as DuplicateBackendError
     from ctxbackends.errors import EmptyChoicesError as EmptyChoicesError
     from ctxbackends.errors import EmptyModelListError as EmptyModelListError
+    from ctxbackends.errors import EndpointWarning as EndpointWarning
     from ctxbackends.errors import EventLoopError as EventLoopError
     from ctxbackends.errors import IncompleteOutputError as IncompleteOutputError
     from ctxbackends.errors import InsufficientQuotaError as InsufficientQuotaError

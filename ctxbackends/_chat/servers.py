@@ -43,6 +43,7 @@ class ServerStatus:
     Attributes:
         backend: The name of the backend.
         endpoint: The URL of the server.
+        api_path: The path between the endpoint and a route such as ``/chat/completions``, ``/`` for none.
         state: ``refused`` (connection refused), ``unreachable`` (no connection for another reason, or a timeout),
             ``loading``, ``ready``, ``sleeping`` (it responds, but must load the model again), or ``error`` (it responds
             with an error).
@@ -59,6 +60,7 @@ class ServerStatus:
 
     backend: str = ""
     endpoint: str = ""
+    api_path: str | None = None
     state: ServerState
     problem: str | None = None
     progress: float | None = None

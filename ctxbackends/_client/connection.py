@@ -85,6 +85,11 @@ class ServerConnection:
         """The base URL, or a description of a server that is not started yet."""
         return self._sender.endpoint
 
+    @property
+    def api_path(self) -> str | None:
+        """The path between the endpoint and a route of the API; None for a server that the SDK starts."""
+        return self._sender.api_path if self.launcher is None else None
+
     def annotate(self, error: BackendError) -> BackendError:
         """Add the backend, the endpoint and the source of the key to ``error``, and remove the API key."""
         return self._sender.annotate(error)

@@ -31,6 +31,7 @@ from ctxbackends._profiles.profile import Profile
 from ctxbackends._tools import build_tools
 from ctxbackends._util.secrets import ENVIRONMENT
 from ctxbackends._wire.base import HTTPRequest, Operation, WireSettings
+from ctxbackends._wire.body_settings import OMITTED
 from ctxbackends._wire.operations.openai import VectorEncoding, fitting_batch_size, merge_embeddings
 from ctxbackends._wire.options import OptionTable
 from ctxbackends.errors import (
@@ -75,7 +76,13 @@ class HTTPBackend:
         self.type: str = config.type
         self.default_model: str | None = config.default_model
         self._profile = profile
-        self._settings = WireSettings(context_length=config.context_length, keep_alive=config.keep_alive)
+        self._settings = WireSettings(
+            context_length=config.context_length,
+            keep_alive=config.keep_alive,
+            omit=profile.omit | {*(config.omit or ())},
+            rename={**profile.rename, **(config.rename or {})},
+            json_mode=profile.json_mode if config.json_mode is None else config.json_mode,
+        )
         self._wire_api = config.wire_api or profile.wire_api
         self._codec = profile.codec(self._wire_api, self._settings)
         self._connection = ServerConnection(
@@ -95,7 +102,7 @@ class HTTPBackend:
     @property
     def schema_enforcement(self) -> Enforcement:
         """How the server enforces a JSON schema."""
-        return self._profile.schema_enforcement
+        return "unverified" if self._settings.json_mode else self._profile.schema_enforcement
 
     # --- readiness, models and status -------------------------------------------------------------
 
@@ -176,7 +183,13 @@ class HTTPBackend:
 
     def _fill_status(self, status: ServerStatus) -> ServerStatus:
         context = status.context_length or self._settings.context_length
-        return attrs.evolve(status, backend=self.name, endpoint=self.endpoint, context_length=context)
+        return attrs.evolve(
+            status,
+            backend=self.name,
+            endpoint=self.endpoint,
+            api_path=self._connection.api_path,
+            context_length=context,
+        )
 
     async def load(
         self,
@@ -314,6 +327,12 @@ class HTTPBackend:
     def _check_vector_options(self, dimensions: int | None, encoding: VectorEncoding | None) -> None:
         if dimensions is not None and dimensions < 1:
             raise ValueError(f"dimensions out of range: {dimensions}; use 1 or more")
+        for option, value, member in (
+            ("dimensions", dimensions, "dimensions"),
+            ("encoding", encoding, "encoding_format"),
+        ):
+            if value is not None and member in self._settings.omit:
+                raise self._connection.annotate(UnsupportedOptionError(option, OMITTED))
         if dimensions is not None and not self._profile.embed_dimensions:
             raise self._connection.annotate(
                 UnsupportedOptionError(

@@ -1,4 +1,4 @@
-"""Removes the API key from errors: servers echo it in their messages. Knows no configuration and no HTTP."""
+"""Removes the API key and other secrets from errors: servers echo them. Knows no configuration and no HTTP."""
 
 from __future__ import annotations
 
@@ -15,8 +15,12 @@ _SHORTEST_ANYWHERE = 8
 """Characters. A shorter key is masked only as a whole word, since it may be part of any word."""
 
 
-def redact(error: BackendError, secret: str) -> bool:
-    """Remove ``secret`` from ``error`` and its causes, and return whether they contained it."""
+def redact(error: BackendError, *secrets: str) -> bool:
+    """Remove ``secrets`` from ``error`` and its causes, and return whether they contained one."""
+    return True in [_redact(error, secret) for secret in sorted(secrets, key=len, reverse=True)]  # each is removed
+
+
+def _redact(error: BackendError, secret: str) -> bool:
     if not secret:
         return False
     pattern, exempt = re.escape(secret), set[str]()

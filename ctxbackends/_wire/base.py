@@ -128,10 +128,16 @@ class WireSettings:
     Attributes:
         context_length: In tokens.
         keep_alive: In seconds; infinity to never unload.
+        omit: Members of the body that are not sent.
+        rename: Members of the body with the server's own name.
+        json_mode: A JSON schema is sent as JSON mode, and described in the prompt.
     """
 
     context_length: int | None = None
     keep_alive: float | None = None
+    omit: frozenset[str] = frozenset()
+    rename: Mapping[str, str] = attrs.field(factory=dict)
+    json_mode: bool = False
 
 
 def bearer_header(api_key: str) -> Mapping[str, str]:

@@ -55,6 +55,7 @@ class Transform(StrEnum):
     LENGTHS_DESCRIBED = "text lengths are moved to the description if the SDK validates them"
     CONSTRAINTS_DESCRIBED = "unsupported constraints are moved to the description if `extract()` validates them"
     WITH_SIGNATURE = "with its original signature"
+    IN_PROMPT = "sent as JSON mode, with the schema in the prompt"
 
 
 @attrs.frozen

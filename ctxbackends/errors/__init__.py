@@ -56,6 +56,7 @@ from ctxbackends.errors._configuration import AmbiguousBackendError as Ambiguous
 from ctxbackends.errors._configuration import ClosedError as ClosedError
 from ctxbackends.errors._configuration import ConfigError as ConfigError
 from ctxbackends.errors._configuration import DuplicateBackendError as DuplicateBackendError
+from ctxbackends.errors._configuration import EndpointWarning as EndpointWarning
 from ctxbackends.errors._configuration import EventLoopError as EventLoopError
 from ctxbackends.errors._configuration import InvalidEndpointError as InvalidEndpointError
 from ctxbackends.errors._configuration import MissingKeyError as MissingKeyError

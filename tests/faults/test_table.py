@@ -24,7 +24,7 @@ from ctxbackends import (
     extract,
     open_backend,
 )
-from ctxbackends._profiles.builtin import PROFILES
+from ctxbackends._profiles.builtin import PROFILES, SERVERS
 from ctxbackends._wire.options import Unsupported
 from ctxbackends.testing import FaultServer, faults
 from ctxbackends.testing._fault_server.answers import PIECES, Kind, WireName
@@ -74,7 +74,7 @@ class Route:
 
 
 ALL_ROUTES = tuple(
-    Route(type_, cast(WireName, wire)) for type_, profile in PROFILES.items() for wire in profile.wire_apis
+    Route(type_, cast(WireName, wire)) for type_, profile in SERVERS.items() for wire in profile.wire_apis
 )
 
 # Each wire, in one body and as a stream. Faults that time out, and extract(), are tested with these only.

@@ -16,7 +16,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 import ctxbackends._wire
-from ctxbackends._profiles.builtin import PROFILES
+from ctxbackends._profiles.builtin import SERVERS
 from ctxbackends._wire.base import Codec, StreamDecoder
 
 T = TypeVar("T")
@@ -29,7 +29,7 @@ RECORDINGS = Path(__file__).parents[1] / "unit" / "recordings"
 
 def _codecs() -> dict[str, Codec]:
     """One codec for each stream decoder that any profile uses: a new wire format is fuzzed by being in a profile."""
-    every = (profile.codec(api) for profile in PROFILES.values() for api in profile.wire_apis)
+    every = (profile.codec(api) for profile in SERVERS.values() for api in profile.wire_apis)
     return {type(codec.stream_decoder()).__name__: codec for codec in every}
 
 

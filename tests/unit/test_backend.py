@@ -394,7 +394,7 @@ STATUSES: list[tuple[int, bytes, type[APIStatusError], int]] = [
     (402, error_body("pay"), InsufficientQuotaError, 1),
     (429, b'{"error":{"message":"pay","code":"insufficient_quota"}}', InsufficientQuotaError, 1),
     (403, error_body("not yours"), PermissionDeniedError, 1),
-    (404, b"page not found", NotFoundError, 1),
+    (404, b"page not found", NotFoundError, 2),  # with and without /v1
     (404, error_body("The model `m` does not exist.", code=404), ModelNotFoundError, 1),
     (400, error_body("model 'm' not found"), ModelNotFoundError, 1),
     (400, error_body("too long", type="exceed_context_size_error"), ContextOverflowError, 1),
@@ -422,7 +422,8 @@ async def test_a_status_is_one_error(
     mock_server: aioresponses,
     sleeps: list[float],
 ) -> None:
-    mock_server.post(CHAT, status=status, body=body, headers={"X-Request-Id": "r7"}, repeat=True)
+    for url in (CHAT, CHAT.replace("/v1", "")):
+        mock_server.post(url, status=status, body=body, headers={"X-Request-Id": "r7"}, repeat=True)
     for type_ in TYPES:
         mock_server.requests.clear()
         sleeps.clear()
@@ -435,7 +436,7 @@ async def test_a_status_is_one_error(
         assert ("mine", URL_) == (error.backend, error.endpoint)
         assert (body.decode() or "(empty body)") in str(error)
         assert tries == len(calls(mock_server))
-        assert [0.5, 1.0][: tries - 1] == sleeps
+        assert [0.5, 1.0][: 0 if status == 404 else tries - 1] == sleeps
         with pytest.raises(kind):
             async with backend.stream("Hi"):
                 pass
@@ -918,10 +919,11 @@ async def test_a_ping_that_does_not_wait(
 async def test_ready_is_not_waited_for_where_waiting_cannot_help(
     status: int, make: Make, mock_server: aioresponses, sleeps: list[float]
 ) -> None:
-    mock_server.get(MODELS, status=status, body=b"no", repeat=True)
+    for url in (MODELS, MODELS.replace("/v1", "")):
+        mock_server.get(url, status=status, body=b"no", repeat=True)
     with pytest.raises(APIStatusError):
         await make("vllm").wait_ready()
-    assert (1, []) == (len(calls(mock_server)), sleeps)
+    assert (2 if status == 404 else 1, []) == (len(calls(mock_server)), sleeps)
 
 
 async def test_a_model_list_of_another_shape(make: Make, mock_server: aioresponses) -> None:

@@ -20,7 +20,7 @@ from ctxbackends._chat.requests import (
     RegexFormat,
     Tool,
 )
-from ctxbackends._profiles.builtin import PROFILES
+from ctxbackends._profiles.builtin import PROFILES, SERVERS
 from ctxbackends._tools import tool_of
 from ctxbackends._wire.options import (
     OPTION_KEYS,
@@ -97,7 +97,7 @@ TRANSFORMED_VALUES: Mapping[tuple[str, str], Any] = {
 
 CASES = [
     pytest.param(type_, wire, cell, id=f"{type_}-{wire}-{cell}")
-    for type_, profile in PROFILES.items()
+    for type_, profile in SERVERS.items()
     for wire in profile.wire_apis
     for cell in OPTION_KEYS
 ]

@@ -20,11 +20,13 @@ from ctxbackends._wire.accumulator import build_completion
 from ctxbackends._wire.base import (
     HTTPRequest,
     HTTPResponse,
+    WireSettings,
     bearer_header,
     decode_arguments,
     encode_arguments,
     encode_json,
 )
+from ctxbackends._wire.body_settings import finish_body
 from ctxbackends._wire.errors import decode_response, error_from_success, find_request_id, raise_for_error_body
 from ctxbackends._wire.formats.anthropic_stream import (
     AnthropicStreamDecoder,
@@ -41,7 +43,6 @@ from ctxbackends._wire.options import (
     Transform,
     check_supported,
     lookup,
-    merge_extra_body,
     prepare_parameters,
     prepare_schema,
     set_path,
@@ -83,10 +84,12 @@ class AnthropicCodec:
     Attributes:
         table: The options that the server supports.
         own_key: Send the key as ``x-api-key``; other servers than Anthropic need a bearer token.
+        settings: The settings of the backend.
     """
 
     table: OptionTable
     own_key: bool = False
+    settings: WireSettings = attrs.field(factory=WireSettings)
 
     def auth_headers(self, api_key: str) -> Mapping[str, str]:
         return x_api_key(api_key) if self.own_key else bearer_header(api_key)
@@ -97,7 +100,7 @@ class AnthropicCodec:
         body["max_tokens"] = request.max_tokens or DEFAULT_MAX_TOKENS + (request.reasoning_budget or 0)
         if stream:
             body["stream"] = True
-        merge_extra_body(body, request.extra_body, _RESERVED, self.table)
+        body = finish_body(body, request.extra_body, _RESERVED, self.table, self.settings)
         return HTTPRequest("POST", "/v1/messages", encode_json(body), VERSION_HEADERS)
 
     def decode_chat(self, response: HTTPResponse, *, requested_model: str) -> Completion:

@@ -29,10 +29,11 @@ from ctxbackends._wire.base import (
     encode_arguments,
     encode_json,
 )
+from ctxbackends._wire.body_settings import finish_body
 from ctxbackends._wire.errors import decode_response, error_from_event, parse_error_body
 from ctxbackends._wire.formats.openai_chat import encode_tool, format_tool_result
 from ctxbackends._wire.formats.openai_parts import Logprob, parse_logprob
-from ctxbackends._wire.options import RESERVED, OptionTable, check_supported, lookup, merge_extra_body, set_path
+from ctxbackends._wire.options import RESERVED, OptionTable, check_supported, lookup, set_path
 from ctxbackends._wire.sse import LineSplitter
 from ctxbackends.errors import MalformedResponseError, StreamInterruptedError
 
@@ -125,7 +126,7 @@ class OllamaCodec:
             body["format"] = "json"
         if request.tools and request.tool_choice != "none":
             body["tools"] = [encode_tool(tool) for tool in request.tools]
-        merge_extra_body(body, request.extra_body, _RESERVED, self.table)
+        body = finish_body(body, request.extra_body, _RESERVED, self.table, self.settings)
         return HTTPRequest("POST", "/api/chat", encode_json(body))
 
     def decode_chat(self, response: HTTPResponse, *, requested_model: str) -> Completion:

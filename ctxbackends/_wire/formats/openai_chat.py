@@ -6,7 +6,7 @@ stream decoder is :mod:`ctxbackends._wire.formats.openai_stream`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -27,7 +27,8 @@ from ctxbackends._chat.requests import (
 )
 from ctxbackends._chat.responses import Completion
 from ctxbackends._wire.accumulator import build_completion
-from ctxbackends._wire.base import HTTPRequest, HTTPResponse, bearer_header, encode_json
+from ctxbackends._wire.base import HTTPRequest, HTTPResponse, WireSettings, bearer_header, encode_json
+from ctxbackends._wire.body_settings import add_instruction, describe_schema, finish_body
 from ctxbackends._wire.errors import decode_response, error_from_choice, find_request_id, raise_for_error_body
 from ctxbackends._wire.formats.openai_parts import (
     WireLogprobs,
@@ -46,7 +47,6 @@ from ctxbackends._wire.options import (
     Transform,
     check_supported,
     lookup,
-    merge_extra_body,
     prepare_parameters,
     prepare_schema,
     set_path,
@@ -90,14 +90,18 @@ class OpenAIChatCodec:
         table: The options that the server supports.
         members: Added to every body.
         stream_members: Added to the body of every streamed request.
+        settings: The settings of the backend.
+        auth: Builds the headers that carry an API key.
     """
 
     table: OptionTable
     members: Mapping[str, Any] = attrs.field(factory=dict)
     stream_members: Mapping[str, Any] = attrs.field(factory=dict)
+    settings: WireSettings = attrs.field(factory=WireSettings)
+    auth: Callable[[str], Mapping[str, str]] = bearer_header
 
     def auth_headers(self, api_key: str) -> Mapping[str, str]:
-        return bearer_header(api_key)
+        return self.auth(api_key)
 
     def encode_chat(self, request: ChatRequest, *, stream: bool) -> HTTPRequest:
         scalars = check_supported(request, self.table)
@@ -113,7 +117,7 @@ class OpenAIChatCodec:
             self._set_response_format(body, request.response_format)
         if request.tools or request.tool_choice is not None:
             self._set_tools(body, request)
-        merge_extra_body(body, request.extra_body, _RESERVED, self.table)
+        body = finish_body(body, request.extra_body, _RESERVED, self.table, self.settings)
         return HTTPRequest("POST", "/v1/chat/completions", encode_json(body))
 
     def _set_option(self, body: dict[str, Any], option: str, value: Any) -> None:
@@ -130,7 +134,12 @@ class OpenAIChatCodec:
             response_format = JSONSchemaFormat("object", {"type": "object"})
         if isinstance(response_format, JSONSchemaFormat):
             # The nested form: llama-server reads the schema only here, and treats the flat form as "any object".
-            schema = prepare_schema(response_format, lookup(self.table, "response_format: json_schema").transform)
+            transform = lookup(self.table, "response_format: json_schema").transform
+            if transform == Transform.IN_PROMPT:
+                body["response_format"] = {"type": "json_object"}
+                add_instruction(body["messages"], describe_schema(response_format))
+                return
+            schema = prepare_schema(response_format, transform)
             named = {"name": response_format.name, "schema": schema, "strict": True}
             body["response_format"] = {"type": "json_schema", "json_schema": named}
         elif isinstance(response_format, RegexFormat):

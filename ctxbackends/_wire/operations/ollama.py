@@ -13,6 +13,7 @@ import msgspec
 from ctxbackends._chat.responses import Embeddings, Usage
 from ctxbackends._chat.servers import ModelInfo, ServerStatus
 from ctxbackends._wire.base import HTTPRequest, Operation, WireSettings, encode_json
+from ctxbackends._wire.body_settings import adapt_body
 from ctxbackends._wire.errors import decode_response, fetch, raise_for_failed_command
 from ctxbackends._wire.formats.ollama_chat import NANOSECONDS, Nanoseconds, encode_keep_alive
 from ctxbackends._wire.operations.openai import VectorEncoding, request_embeddings
@@ -133,7 +134,9 @@ def embed(
         body["options"] = {"num_ctx": settings.context_length}
     if dimensions is not None:
         body["dimensions"] = dimensions
-    response = yield from request_embeddings(HTTPRequest("POST", "/api/embed", encode_json(body)), model)
+    response = yield from request_embeddings(
+        HTTPRequest("POST", "/api/embed", encode_json(adapt_body(body, settings))), model
+    )
     answer = decode_response(_embed_decoder, response, api="Ollama")
     if len(answer.embeddings) != len(inputs):
         raise MalformedResponseError(

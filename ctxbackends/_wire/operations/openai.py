@@ -16,6 +16,7 @@ from ctxbackends._chat.requests import ChatRequest
 from ctxbackends._chat.responses import Embeddings, Usage
 from ctxbackends._chat.servers import ModelInfo, ServerStatus
 from ctxbackends._wire.base import MAX_BODY_BYTES, HTTPRequest, HTTPResponse, Operation, WireSettings, encode_json
+from ctxbackends._wire.body_settings import adapt_body
 from ctxbackends._wire.errors import decode_response, fetch
 from ctxbackends._wire.formats.openai_chat import encode_tool, format_tool_result
 from ctxbackends._wire.formats.openai_parts import WireUsage, parse_usage
@@ -147,13 +148,15 @@ def embed(
     model: str,
     dimensions: int | None,
     encoding: VectorEncoding | None,
-    settings: WireSettings,  # noqa: ARG001  # nothing of it goes into these requests
+    settings: WireSettings,
 ) -> Operation[Embeddings]:
     """Request one batch of embeddings with ``POST /v1/embeddings``."""
     body: dict[str, Any] = {"model": model, "input": list(inputs), "encoding_format": encoding or "float"}
     if dimensions is not None:
         body["dimensions"] = dimensions
-    response = yield from request_embeddings(HTTPRequest("POST", "/v1/embeddings", encode_json(body)), model)
+    response = yield from request_embeddings(
+        HTTPRequest("POST", "/v1/embeddings", encode_json(adapt_body(body, settings))), model
+    )
     answer = decode_response(_embeddings_decoder, response, api="the OpenAI API")
     count = len(inputs)
     by_index = {

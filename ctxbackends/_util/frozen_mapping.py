@@ -1,0 +1,32 @@
+"""An immutable mapping that can be hashed and pickled, for the settings of a backend."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+
+class FrozenMapping(Mapping[str, str]):
+    """An immutable copy of a mapping of strings. It equals any mapping with the same items."""
+
+    __slots__ = ("_items",)
+
+    def __init__(self, items: Mapping[str, str]) -> None:
+        self._items = dict(items)
+
+    def __getitem__(self, key: str) -> str:
+        return self._items[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __eq__(self, other: object) -> bool:
+        return self._items == dict(other) if isinstance(other, Mapping) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._items.items()))
+
+    def __repr__(self) -> str:
+        return repr(self._items)
