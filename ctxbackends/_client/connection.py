@@ -101,10 +101,14 @@ class ServerConnection:
         decode: Callable[[HTTPResponse], T],
         retry: RetryPolicy | None,
         on_progress: OnProgress | None = None,
+        watch: bool = False,
     ) -> T:
-        """Send a generation and return its decoded response. An error of ``decode`` is never retried."""
+        """Send a generation and return its decoded response. An error of ``decode`` is never retried.
+
+        With ``watch``, the request also fails if the server refuses connections while the response is awaited.
+        """
         attempt = functools.partial(
-            self._sender.send, request, self._sender.request_timeouts, auth="chat", acquire_slot=True
+            self._sender.send, request, self._sender.request_timeouts, auth="chat", acquire_slot=True, watch=watch
         )
         response = await self.call(attempt, retry=retry, on_progress=on_progress)
         try:

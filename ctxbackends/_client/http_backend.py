@@ -83,6 +83,8 @@ class HTTPBackend:
             rename={**profile.rename, **(config.rename or {})},
             json_mode=profile.json_mode if config.json_mode is None else config.json_mode,
         )
+        streams = config.complete_streams
+        self._complete_streams = profile.complete_streams if streams is None else streams
         self._wire_api = config.wire_api or profile.wire_api
         self._codec = profile.codec(self._wire_api, self._settings)
         self._connection = ServerConnection(
@@ -234,7 +236,7 @@ class HTTPBackend:
     ) -> Completion:
         """See :meth:`Backend.complete`."""
         request = self._request(prompt, options)
-        if self._profile.complete_streams:
+        if self._complete_streams:
             async with self._open_stream(request, on_progress=on_progress, keep_raw=True) as stream:
                 return await stream.completed()
         if self._profile.prepare is not None:
@@ -246,6 +248,7 @@ class HTTPBackend:
             decode=partial(self._codec.decode_chat, requested_model=request.model),
             retry=self._connection.policy,
             on_progress=on_progress,
+            watch=self._profile.complete_streams,
         )
         self._connection.check_model(request.model, completion.served_model)
         return completion

@@ -16,8 +16,10 @@ import attrs
 
 from ctxbackends._client.concurrency import Limiter, Release
 from ctxbackends._client.redact import redact
+from ctxbackends._client.request_headers import build_account_headers, merge_headers
 from ctxbackends._client.stream_source import StreamTimeouts, timeout_key
 from ctxbackends._client.urls import ServerURLs, is_from_api, is_html
+from ctxbackends._client.watch import watch_server
 from ctxbackends._config.api_key import find_api_key
 from ctxbackends._config.backend_config import BackendConfig
 from ctxbackends._config.endpoint import find_api_root
@@ -115,12 +117,12 @@ class RequestSender:
         self._route = self._build_route(config)
         self._key, self._key_source = _find_key(config, profile, environ)
         self._secrets = (*((self._key,) if self._key is not None else ()), *settings.secrets)
-        common = {"Content-Type": "application/json", **_build_account_headers(config)}
+        common = {"Content-Type": "application/json", **build_account_headers(config)}
         closing = {"Connection": "close"} if profile.close_after_stream else {}
         key_is_explicit = config.api_key is not None or bool(config.api_key_env)
 
         def merge(auth: Callable[[str], Mapping[str, str]]) -> MaskedHeaders:
-            return _merge_headers(common, self._auth(auth), settings.headers, key_is_explicit, config.name)
+            return merge_headers(common, self._auth(auth), settings.headers, key_is_explicit, config.name)
 
         chat = merge(codec.auth_headers)
         self._headers = {
@@ -221,24 +223,38 @@ class RequestSender:
         *,
         auth: Auth = "control",
         acquire_slot: bool = False,
+        watch: bool = False,
+        pool: Pool | None = None,
         api_url: str | None = None,
     ) -> HTTPResponse:
-        """Send one request once. Raise the error of any response but a 2xx. ``api_url`` is tried after a 404."""
+        """Send one request once. Raise the error of any response but a 2xx.
+
+        Args:
+            request: The request.
+            timeouts: The timeouts.
+            auth: The set of headers.
+            acquire_slot: The request is a generation.
+            watch: Raise an error if the server refuses connections while the response is awaited.
+            pool: The connections to reuse; by default those of generations or of probes, and none for a command.
+            api_url: The other URL, which is tried after a 404.
+        """
         headers = self._headers_for(request, auth)
         if self.launcher is not None:
             await self._start()
         url = self._urls.get(request.path) if api_url is None else self._urls.build(request.path, api_url)
         release = await self._acquire_slot() if acquire_slot and not self.limiter.is_unlimited else None
-        pool: Pool = "generations" if acquire_slot else "probes" if request.method == "GET" else "none"
+        if pool is None:
+            pool = "generations" if acquire_slot else "probes" if request.method == "GET" else "none"
         sent_at = time.monotonic()
         status: int | None = None
         try:
             # A generation on a reused connection that is closed without a response looks like one on a stale
             # connection, and would be retried. So probes, several a second at a cold start, share no connection with
             # generations, and commands reuse none.
-            response = await self._transport.send(
+            sending = self._transport.send(
                 url, request, headers=headers, timeouts=timeouts, route=self._route, pool=pool
             )
+            response = await (watch_server(sending, self._is_refused) if watch and self.launcher is None else sending)
             status = response.status
         except APIConnectionError as error:
             await self._on_unreachable(error)
@@ -256,8 +272,20 @@ class RequestSender:
         other = self._urls.find_other(request, failure) if api_url is None else None
         if other is None:
             raise failure
-        attempt = functools.partial(self.send, request, timeouts, auth=auth, acquire_slot=acquire_slot)
+        attempt = functools.partial(
+            self.send, request, timeouts, auth=auth, acquire_slot=acquire_slot, watch=watch, pool=pool
+        )
         return await self._try_elsewhere(other, request, failure, attempt)
+
+    async def _is_refused(self) -> bool:
+        """Return whether the server refuses a connection. A busy server is slow to answer, but accepts it."""
+        try:
+            await self.send(HTTPRequest("GET", "/v1/models"), self.probe_timeouts(), pool="none")
+        except APIConnectionError as error:
+            return error.refused
+        except BackendError:
+            pass
+        return False
 
     async def open(self, request: HTTPRequest, *, api_url: str | None = None) -> ByteStream:
         """Send one request for a stream once, and return its body after the headers. It keeps its slot until closed."""
@@ -387,36 +415,8 @@ def _select_transport(transport: Transport, config: BackendConfig) -> Transport:
         raise
 
 
-def _merge_headers(
-    common: Mapping[str, str], auth: Mapping[str, str], own: Mapping[str, str], key_is_explicit: bool, backend: str
-) -> MaskedHeaders:
-    """Return all headers. A header of the configuration replaces a key from the type's default variable."""
-    headers = MaskedHeaders(common)
-    names = {name.lower() for name in own}
-    for name, value in auth.items():
-        if name.lower() not in names:
-            headers[name] = value
-        elif key_is_explicit:
-            raise ConfigError(
-                f"the header {name} carries the API key already; remove it, or set api_key_env to an empty string",
-                key="headers",
-                backend=backend,
-            )
-    twice = next((name for name in common if name.lower() in names), None)
-    if twice is not None:
-        raise ConfigError(f"the header {twice} is set by another setting too", key="headers", backend=backend)
-    headers.update(own)
-    return headers
-
-
 def _log_request(request: HTTPRequest, status: int | None, seconds: float) -> None:
     _logger.debug("%s %s: %s in %.3f s", request.method, request.path, status or "no response", seconds)
-
-
-def _build_account_headers(config: BackendConfig) -> dict[str, str]:
-    # https://platform.openai.com/docs/api-reference/authentication
-    headers = {"OpenAI-Organization": config.organization, "OpenAI-Project": config.project}
-    return {header: value for header, value in headers.items() if value is not None}
 
 
 def _find_key(config: BackendConfig, profile: Profile, environ: Mapping[str, str]) -> tuple[Secret | None, str | None]:

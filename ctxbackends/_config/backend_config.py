@@ -78,6 +78,8 @@ class BackendConfig:
         max_concurrency: Maximum number of concurrent requests; None for the number of slots that the server reports.
         model_mismatch: ``error``, ``warn`` or ``ignore`` for responses from another model; None for the default of the
             type.
+        complete_streams: Whether ``complete()`` streams its request, which applies the timeouts between tokens and ends
+            the generation if the caller leaves; None for the default of the type (True for servers on your machines).
         wire_api: Wire format of generations, for types with more than one; None for the default of the type.
         context_length: Tokens of context to load a model with (Ollama, LM Studio); None for the server's default.
         keep_alive: Seconds that a model stays loaded after a request (Ollama, LM Studio), ``math.inf`` for always; None
@@ -122,6 +124,7 @@ class BackendConfig:
     idle_timeout: float | None = None
     max_concurrency: int | None = None
     model_mismatch: MismatchPolicy | None = None
+    complete_streams: bool | None = None
     wire_api: str | None = None
     context_length: int | None = None
     keep_alive: float | None = None
@@ -164,6 +167,8 @@ class BackendConfig:
         for field in ("embeddings", "trust_env"):
             if type(getattr(self, field)) is not bool:
                 self._fail(field, "must be true or false")
+        if self.complete_streams is not None and type(self.complete_streams) is not bool:
+            self._fail("complete_streams", "must be true or false; omit it for the default of the type")
         self._check_type_settings()
         self._check_api_path()
         self._check_endpoint()

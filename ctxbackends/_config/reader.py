@@ -166,7 +166,7 @@ _FIELDS: Mapping[str, Callable[[Node], Any]] = MappingProxyType(
         "keep_alive": keep_alive_of,
         **dict.fromkeys(("organization", "project", "model_path"), text_of),
         **dict.fromkeys(LOCAL_COUNT_FIELDS, count_of),
-        **dict.fromkeys(("embeddings", "trust_env"), flag_of),
+        **dict.fromkeys(("complete_streams", "embeddings", "trust_env"), flag_of),
         **dict.fromkeys((*TLS_FIELDS, "api_path", "basic_auth_env", "unix_socket"), text_of),
         **dict.fromkeys(MAPPING_FIELDS, mapping_of),
         "omit": names_of,

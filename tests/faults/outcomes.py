@@ -209,6 +209,11 @@ WIRE_ROWS: Mapping[str, Mapping[str, Row]] = {
         "unexpected_json": Row(
             stream_error("a line of the stream is malformed", 0), Failure(MalformedResponseError, UNEXPECTED)
         ),
+        "empty_choices": Row(
+            stream_error("the stream ended without", 0),
+            Failure(MalformedResponseError, "no message"),
+            embed=Failure(MalformedResponseError, "0 vectors received for 1 inputs"),
+        ),
         # One line with done is a complete stream.
         "plain_response": Row(Success()),
     },
