@@ -265,11 +265,11 @@ class RequestSender:
             if _logger.isEnabledFor(logging.DEBUG):
                 _log_request(request, status, time.monotonic() - sent_at)
         if 200 <= response.status < 300:
-            if self._urls.api.other is not None:
+            if api_url is None and self._urls.api.other is not None:
                 self._urls.confirm(request, response.headers)
             return response
         failure = self.name_route(error_from_response(response), request.method, request.path, api_url)
-        other = self._urls.find_other(request, failure) if api_url is None else None
+        other = self._urls.find_other(request, failure, url) if api_url is None else None
         if other is None:
             raise failure
         attempt = functools.partial(
@@ -320,12 +320,12 @@ class RequestSender:
                 _log_request(request, status, loop.time() - sent_at)
         if isinstance(result, ByteStream):
             result.sent_at = sent_at
-            if self._urls.api.other is not None:
+            if api_url is None and self._urls.api.other is not None:
                 self._urls.confirm(request, result.headers)
             return result
         assert result is not None, "there was a response"
         failure = self.name_route(error_from_response(result), request.method, request.path, api_url)
-        other = self._urls.find_other(request, failure) if api_url is None else None
+        other = self._urls.find_other(request, failure, url) if api_url is None else None
         if other is None:
             raise failure
         return await self._try_elsewhere(other, request, failure, functools.partial(self.open, request))

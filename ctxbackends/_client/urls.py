@@ -59,10 +59,13 @@ class ServerURLs:
 
     # --- the other form ---------------------------------------------------------------------------
 
-    def find_other(self, request: HTTPRequest, error: APIStatusError) -> str | None:
-        """Return where the API may begin instead, if ``error`` says that it does not begin here; else None."""
+    def find_other(self, request: HTTPRequest, error: APIStatusError, url: str) -> str | None:
+        """Return where the API may begin if ``error`` says that it does not begin at ``url``, else None."""
         is_missing = error.status_code == 404 and not isinstance(error, ModelNotFoundError)
-        return self.api.other if is_missing and request.path.startswith(_API_PREFIX) else None
+        if not is_missing or not request.path.startswith(_API_PREFIX):
+            return None
+        # Another request may have switched in the meantime.
+        return self.api.url if url != self.get(request.path) else self.api.other
 
     def confirm(self, request: HTTPRequest, headers: Mapping[str, str]) -> None:
         """Keep the current form after a successful request. A page in HTML is no response of an API."""

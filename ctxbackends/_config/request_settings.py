@@ -11,7 +11,7 @@ import re
 from base64 import b64encode
 from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import quote, quote_plus, urlencode, urlsplit
 
 import attrs
 
@@ -106,8 +106,8 @@ def normalise_api_path(path: Any) -> str:
 
 def _check_query(query: Mapping[str, str]) -> Problem:
     for name, value in query.items():
-        if not name or has_unsafe_characters(name):
-            return "query", "the names must not be empty or have control characters"
+        if not name or has_unsafe_characters(name) or looks_like_key(name):
+            return "query", "the names must not be empty, have control characters or look like API keys"
         problem = _find_value_problem(value)
         if problem:
             return "query", f"{display_name(name)}: {problem}"
@@ -126,7 +126,7 @@ def _check_headers(headers: Mapping[str, str], variables: Mapping[str, str]) -> 
 
 
 def _find_header_problem(name: str, value: str, names: Collection[str], *, is_variable: bool) -> str | None:
-    if not _HEADER.fullmatch(name):
+    if not _HEADER.fullmatch(name) or looks_like_key(name):
         return "not a valid name of a header"
     if name.lower() in _SDK_HEADERS:
         return "the SDK sets this header"
@@ -254,10 +254,10 @@ def resolve_settings(
         MissingKeyError: A variable is unset or empty.
         ConfigError: The value of a variable cannot be used. The message does not show it.
     """
-    secrets: list[str] = []
+    secrets: list[Secret] = []  # tracebacks can show local variables
     url = resolve_endpoint(config, profile, endpoint, environ)
     in_path = _find_path_secrets(endpoint, environ)
-    secrets += in_path
+    secrets += map(Secret, in_path)
     headers = _resolve_headers(config, profile, environ, secrets)
     query = _resolve_query(config, profile, environ, secrets)
     return ResolvedSettings(
@@ -265,7 +265,7 @@ def resolve_settings(
         api=find_api_root(url, api_path=config.api_path, preset=profile.api_path),
         query=query,
         headers=headers,
-        secrets=tuple(Secret(text) for text in sorted({*secrets} - {""}, key=len, reverse=True)),
+        secrets=tuple(secrets),
     )
 
 
@@ -312,17 +312,17 @@ def _mask_path(url: str, secrets: Iterable[str]) -> str:
 
 
 def _resolve_headers(
-    config: BackendConfig, profile: Profile, environ: Mapping[str, str], secrets: list[str]
+    config: BackendConfig, profile: Profile, environ: Mapping[str, str], secrets: list[Secret]
 ) -> MaskedHeaders:
     headers = MaskedHeaders(profile.headers)
-    own: dict[str, str] = {}
+    own = MaskedHeaders()
     for name, text in (config.headers or {}).items():
         purpose = f"a part of the header {name}"
         own[name] = expand_variables(text, environ, backend=config.name, purpose=purpose)
-        secrets += [environ.get(variable, "") for variable in find_variables(text)]
+        secrets += [Secret(environ.get(variable, "")) for variable in find_variables(text)]
     for name, variable in (config.headers_env or {}).items():
         own[name] = read_variable(variable, environ, backend=config.name, purpose=f"the header {name}")
-        secrets.append(own[name])
+        secrets.append(Secret(own[name]))
     if config.basic_auth_env is not None:
         own["Authorization"] = _build_basic_auth(config.basic_auth_env, environ, config.name, secrets)
     replaced = {name.lower() for name in own}
@@ -332,7 +332,7 @@ def _resolve_headers(
     return headers
 
 
-def _build_basic_auth(variable: str, environ: Mapping[str, str], backend: str, secrets: list[str]) -> str:
+def _build_basic_auth(variable: str, environ: Mapping[str, str], backend: str, secrets: list[Secret]) -> str:
     credentials = read_variable(variable, environ, backend=backend, purpose="user:password")
     user, separator, password = credentials.partition(":")
     if not separator or not user or not credentials.isprintable():
@@ -340,13 +340,15 @@ def _build_basic_auth(variable: str, environ: Mapping[str, str], backend: str, s
         problem = f"invalid value in the variable {variable}: it must be user:password; the value is not shown"
         raise ConfigError(problem, key="basic_auth_env", backend=backend)
     encoded = b64encode(credentials.encode()).decode()  # RFC 7617, with UTF-8
-    secrets += [credentials, encoded, password]
+    secrets += map(Secret, (credentials, encoded, password))
     return f"Basic {encoded}"
 
 
-def _resolve_query(config: BackendConfig, profile: Profile, environ: Mapping[str, str], secrets: list[str]) -> str:
+def _resolve_query(config: BackendConfig, profile: Profile, environ: Mapping[str, str], secrets: list[Secret]) -> str:
     values: dict[str, str] = dict(profile.query)
     for name, text in (config.query or {}).items():
         values[name] = expand_variables(text, environ, backend=config.name, purpose=f"a part of the query {name}")
-        secrets += [environ.get(variable, "") for variable in find_variables(text)]
+        for variable in find_variables(text):
+            value = environ.get(variable, "")
+            secrets += map(Secret, (value, quote_plus(value), quote(value)))  # as servers echo it
     return urlencode(values)
