@@ -82,9 +82,13 @@ class Ping:
         endpoint: The URL of the server.
         model: The first model of the server.
         elapsed: Seconds until the server responded, including the wait for a cold start.
+        default_model: The model that this backend would request, None if each request must name one.
+        default_model_listed: Whether the server lists it, None without a ``default_model``.
     """
 
     backend: str
     endpoint: str
     model: str
     elapsed: float
+    default_model: str | None = None
+    default_model_listed: bool | None = None

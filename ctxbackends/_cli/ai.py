@@ -35,6 +35,8 @@ async def ping(choice: Choice, no_wait: bool, probe: bool, as_json: bool) -> Non
         print_json(attrs.asdict(answer) | ({"schema": attrs.asdict(probed)} if probed is not None else {}))
         return
     click.echo(f"backend   {answer.backend}\nendpoint  {answer.endpoint}\nmodel     {answer.model}")
+    if answer.default_model_listed is False:
+        click.echo(f"default   {answer.default_model} (not in the server's list; see ctxbackends models)")
     if probed is not None:
         click.echo(f"schemas   {_PROBED[probed.outcome]}")
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-import warnings
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -19,12 +18,13 @@ from ctxbackends._chat.events import OnProgress
 from ctxbackends._client.concurrency import Limiter
 from ctxbackends._client.retry import RetryPolicy
 from ctxbackends._client.sender import Launcher, RequestSender
+from ctxbackends._client.served_model import ServedModelCheck
 from ctxbackends._client.stream import ChatStream
 from ctxbackends._config.backend_config import BackendConfig
+from ctxbackends._config.served_as import normalise_served_as
 from ctxbackends._http.addresses import is_local
 from ctxbackends._http.body import ByteStream
 from ctxbackends._http.transport import RequestTimeouts, Transport
-from ctxbackends._profiles.model_names import same_model
 from ctxbackends._profiles.profile import Profile
 from ctxbackends._util.secrets import ENVIRONMENT
 from ctxbackends._wire.base import Codec, HTTPRequest, HTTPResponse, Operation, StreamDecoder
@@ -36,7 +36,6 @@ from ctxbackends.errors import (
     BackendError,
     ModelLoadingError,
     ModelMismatchError,
-    ModelMismatchWarning,
     NotFoundError,
     ResponseError,
 )
@@ -71,7 +70,12 @@ class ServerConnection:
             environ=environ,
         )
         self._pooled = not profile.close_after_stream
-        self._model_mismatch = config.model_mismatch or profile.model_mismatch
+        self.served_model = ServedModelCheck(
+            policy=config.model_mismatch or profile.model_mismatch,
+            served_as=normalise_served_as(config.served_as) if config.served_as is not None else {},
+            list_models=lambda: self.execute(profile.list_models(), timeouts=self.probe_timeouts),
+            annotate=self.annotate,
+        )
         self._preparing: dict[str, asyncio.Future[None]] = {}
         self.policy = RetryPolicy(
             endpoint=self.endpoint,
@@ -259,15 +263,6 @@ class ServerConnection:
         except (APITimeoutError, APIStatusError):
             return 0
 
-    def check_model(self, requested: str, served: str | None) -> None:
-        """Raise ModelMismatchError, or warn, if the server used another model than the requested one."""
-        if served is None or self._model_mismatch == "ignore" or same_model(requested, served):
-            return
-        error = self.annotate(ModelMismatchError(requested, served))
-        if self._model_mismatch == "error":
-            raise error
-        warnings.warn(str(error), ModelMismatchWarning, stacklevel=2)
-
 
 class _Source:
     """Opens the request of one stream over the connection, see StreamSource."""
@@ -324,8 +319,11 @@ class _Source:
         if self._body is not None:
             self._body.close()
 
-    def check_model(self, served: str) -> None:
-        self._connection.check_model(self._model, served)
+    def accepts_model(self, served: str) -> bool:
+        return self._connection.served_model.accepts(self._model, served)
+
+    async def find_mismatch(self, served: str) -> ModelMismatchError | None:
+        return await self._connection.served_model.find_mismatch(self._model, served)
 
     def annotate(self, error: BackendError) -> BackendError:
         self._sender.name_route(error, *self._route)

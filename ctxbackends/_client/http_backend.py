@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Unpack
 
@@ -27,6 +26,7 @@ from ctxbackends._client.sender import Launcher
 from ctxbackends._client.stream import ChatStream
 from ctxbackends._config.backend_config import BackendConfig
 from ctxbackends._http.transport import Transport
+from ctxbackends._profiles.model_names import is_listed
 from ctxbackends._profiles.profile import Profile
 from ctxbackends._tools import build_tools
 from ctxbackends._util.secrets import ENVIRONMENT
@@ -36,6 +36,7 @@ from ctxbackends._wire.operations.openai import VectorEncoding, fitting_batch_si
 from ctxbackends._wire.options import OptionTable
 from ctxbackends.errors import (
     APIConnectionError,
+    APIStatusError,
     APITimeoutError,
     BackendError,
     EmptyModelListError,
@@ -43,6 +44,8 @@ from ctxbackends.errors import (
     ModelLoadFailedError,
     ModelLoadingError,
     NoModelError,
+    RedirectError,
+    ResponseError,
     ServerDiedError,
     UnsupportedOperationError,
     UnsupportedOptionError,
@@ -110,8 +113,11 @@ class HTTPBackend:
 
     async def wait_ready(self, *, on_progress: OnProgress | None = None) -> None:
         """See :meth:`Backend.wait_ready`."""
-        with suppress(EmptyModelListError):  # a server without models is ready
+        try:
             await self._list_models(self._connection.policy, on_progress)
+        except (APIStatusError, ResponseError) as error:
+            if not _is_response_of_ready_server(error):
+                raise
         await self._check_not_sleeping()
 
     async def _check_not_sleeping(self) -> None:
@@ -123,7 +129,15 @@ class HTTPBackend:
         started = time.monotonic()
         models = await self._list_models(self._connection.policy if wait else None, on_progress)
         await self._check_not_sleeping()
-        return Ping(backend=self.name, endpoint=self.endpoint, model=models[0].id, elapsed=time.monotonic() - started)
+        default = self.default_model
+        return Ping(
+            backend=self.name,
+            endpoint=self.endpoint,
+            model=models[0].id,
+            elapsed=time.monotonic() - started,
+            default_model=default,
+            default_model_listed=None if default is None else is_listed(default, models),
+        )
 
     async def models(self) -> tuple[ModelInfo, ...]:
         """See :meth:`Backend.models`."""
@@ -250,7 +264,11 @@ class HTTPBackend:
             on_progress=on_progress,
             watch=self._profile.complete_streams,
         )
-        self._connection.check_model(request.model, completion.served_model)
+        if not self._connection.served_model.accepts(request.model, completion.served_model):
+            mismatch = await self._connection.served_model.find_mismatch(request.model, completion.served_model)
+            if mismatch is not None:
+                mismatch.completion = completion
+                raise self._connection.annotate(mismatch)
         return completion
 
     def stream(
@@ -315,7 +333,9 @@ class HTTPBackend:
                 acquire_slot=True,
                 retry=self._connection.policy,
             )
-            self._connection.check_model(requested, batch.served_model)
+            mismatch = await self._connection.served_model.find_mismatch(requested, batch.served_model)
+            if mismatch is not None:
+                raise mismatch
             batches.append(batch)
             start += size
         embeddings = merge_embeddings(batches)
@@ -390,3 +410,16 @@ class HTTPBackend:
             return self._codec.encode_chat(request, stream=stream)
         except UnsupportedOptionError as error:
             raise self._connection.annotate(error) from error.__cause__
+
+
+def _is_response_of_ready_server(error: APIStatusError | ResponseError) -> bool:
+    """Return whether an error of the model list shows that the server is ready, which is all that was asked.
+
+    Gateways have no list (404, 405, 501), protect it (403), or answer with a page of their own. A rejected key (401), a
+    redirect and any other 5xx mean that generations fail too.
+    """
+    if isinstance(error, ResponseError):
+        return isinstance(error, EmptyModelListError) or bool(error.body)  # without a body, it was not valid HTTP
+    if isinstance(error, ModelLoadingError | ModelLoadFailedError | RedirectError):
+        return False
+    return error.status_code == 501 or (error.status_code < 500 and error.status_code != 401)

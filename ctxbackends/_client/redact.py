@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from ctxbackends._util.secrets import exception_chain
 from ctxbackends.errors import BackendError
 
@@ -54,4 +56,8 @@ def _mask(value: Any, mask: Callable[[str], str]) -> Any:
         return tuple(_mask(item, mask) for item in value)
     if isinstance(value, list):
         return [_mask(item, mask) for item in value]
+    if isinstance(value, msgspec.Struct):  # the completion of a ModelMismatchError
+        fields = {name: getattr(value, name) for name in value.__struct_fields__}
+        clean = {name: _mask(item, mask) for name, item in fields.items()}
+        return msgspec.structs.replace(value, **clean) if clean != fields else value
     return value

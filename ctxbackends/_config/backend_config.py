@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, SupportsIndex
 
@@ -20,10 +20,12 @@ from ctxbackends._config.request_settings import (
     normalise_api_path,
     path_to_remove,
 )
+from ctxbackends._config.served_as import normalise_served_as
 from ctxbackends._config.variables import ENV_NAME, find_variables
 from ctxbackends._profiles.builtin import PROFILES
 from ctxbackends._profiles.profile import BackendType, MismatchPolicy
 from ctxbackends._util.api_key_shapes import looks_like_key
+from ctxbackends._util.frozen_mapping import FrozenMapping
 from ctxbackends.errors import ConfigError, InvalidEndpointError, UnknownBackendTypeError
 
 DURATION_FIELDS = ("timeout", "connect_timeout", "ready_timeout", "first_token_timeout", "idle_timeout")
@@ -80,6 +82,8 @@ class BackendConfig:
             type.
         complete_streams: Whether ``complete()`` streams its request, which applies the timeouts between tokens and ends
             the generation if the caller leaves; None for the default of the type (True for servers on your machines).
+        served_as: Names that the server may answer with: a list for every request, or a mapping from the requested name
+            to a name or a list; None for no other names. Stored as a mapping, with the key ``*`` for a list.
         wire_api: Wire format of generations, for types with more than one; None for the default of the type.
         context_length: Tokens of context to load a model with (Ollama, LM Studio); None for the server's default.
         keep_alive: Seconds that a model stays loaded after a request (Ollama, LM Studio), ``math.inf`` for always; None
@@ -125,6 +129,7 @@ class BackendConfig:
     max_concurrency: int | None = None
     model_mismatch: MismatchPolicy | None = None
     complete_streams: bool | None = None
+    served_as: Sequence[str] | Mapping[str, str | Sequence[str]] | None = None
     wire_api: str | None = None
     context_length: int | None = None
     keep_alive: float | None = None
@@ -160,6 +165,7 @@ class BackendConfig:
             self._check_duration(field)
         if self.model_mismatch not in (None, "error", "warn", "ignore"):
             self._fail("model_mismatch", "must be error, warn or ignore")
+        self._check_served_as()
         for field in COUNT_FIELDS:
             value = getattr(self, field)
             if value is not None and (type(value) is not int or not 1 <= value <= MAX_COUNT):
@@ -246,6 +252,17 @@ class BackendConfig:
             if not is_header_text(key):
                 del key  # tracebacks can show local variables
                 raise invalid_key_error("the api_key argument", backend=self.name, field="api_key")
+
+    def _check_served_as(self) -> None:
+        if self.served_as is None:
+            return
+        try:
+            names = normalise_served_as(self.served_as)
+        except ValueError as error:
+            self._fail("served_as", str(error))
+        if any(has_unsafe_characters(name) for listed in (names, *names.values()) for name in listed):
+            self._fail("served_as", "must not contain control characters")
+        object.__setattr__(self, "served_as", FrozenMapping(names))
 
     def _check_duration(self, field: str) -> None:
         value = getattr(self, field)

@@ -157,3 +157,19 @@ def names_of(node: Node) -> tuple[str, ...]:
     if not is_a(node, "sequence", "seq") or not all(is_text(item) for item in node.value):
         raise ValueError("must be a list of names, such as [stream_options]")
     return tuple(str(item.value) for item in node.value)
+
+
+def served_as_of(node: Node) -> list[str] | dict[str, list[str]]:
+    """Return the list of names, or the mapping from a name to one name or a list. Raises ValueError."""
+    if is_a(node, "mapping", "map"):
+        names = {text_of(key): _list_of_names(value) for key, value in node.value}
+        if len(names) != len(node.value):
+            raise ValueError("has a duplicate key")
+        return names
+    if not is_a(node, "sequence", "seq"):
+        raise ValueError("must be a list of names, such as [name], or a mapping, such as {requested: served}")
+    return _list_of_names(node)
+
+
+def _list_of_names(node: Node) -> list[str]:
+    return [text_of(item) for item in node.value] if is_a(node, "sequence", "seq") else [text_of(node)]

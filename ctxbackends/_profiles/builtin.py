@@ -112,6 +112,7 @@ SERVERS: Mapping[str, Profile] = MappingProxyType(
                 wire_apis={WireAPI.CHAT_COMPLETIONS: tables.OPENAI_CHAT},
                 default_key_variable="OPENAI_API_KEY",
                 timeout=600.0,
+                model_mismatch="warn",
                 schema_enforcement="native",
                 embed_batch=2048,
                 vector_encoding="base64",
@@ -128,6 +129,7 @@ SERVERS: Mapping[str, Profile] = MappingProxyType(
                 default_key_variable="ANTHROPIC_API_KEY",
                 auth=x_api_key,
                 timeout=600.0,
+                model_mismatch="warn",
                 schema_enforcement="native",
                 list_models=anthropic_server.list_models,
                 status=anthropic_server.status,
@@ -142,6 +144,7 @@ SERVERS: Mapping[str, Profile] = MappingProxyType(
                     WireAPI.MESSAGES: tables.COMPATIBLE_MESSAGES,
                 },
                 timeout=600.0,
+                model_mismatch="warn",
             ),
         )
     }

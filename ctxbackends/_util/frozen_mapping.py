@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import TypeVar
+
+V = TypeVar("V", covariant=True)
 
 
-class FrozenMapping(Mapping[str, str]):
-    """An immutable copy of a mapping of strings. It equals any mapping with the same items."""
+class FrozenMapping(Mapping[str, V]):
+    """An immutable copy of a mapping with hashable values. It equals any mapping with the same items."""
 
     __slots__ = ("_items",)
 
-    def __init__(self, items: Mapping[str, str]) -> None:
+    def __init__(self, items: Mapping[str, V]) -> None:
         self._items = dict(items)
 
-    def __getitem__(self, key: str) -> str:
+    def __getitem__(self, key: str) -> V:
         return self._items[key]
 
     def __iter__(self) -> Iterator[str]:

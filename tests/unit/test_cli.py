@@ -23,6 +23,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from importlib import import_module, metadata
+from operator import itemgetter
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -275,8 +276,19 @@ def test_ping_json(script: Script) -> None:
     assert (0, "") == (result.code, result.err)
     answer = json.loads(result.out)
     assert isinstance(answer.pop("elapsed"), float)
-    assert {"backend": "local", "endpoint": script.endpoint, "model": "tiny"} == answer
+    default = {"default_model": "tiny", "default_model_listed": True}
+    assert {"backend": "local", "endpoint": script.endpoint, "model": "tiny", **default} == answer
     assert result.out.count("\n") == 1
+
+
+def test_ping_of_a_default_model_that_is_not_listed(script: Script) -> None:
+    ctxrc(backend(script.endpoint, default_model="small"))
+    assert Result(0, f"backend   local\nendpoint  {script.endpoint}\nmodel     tiny\n", "") == ctx("ping")
+    ctxrc(backend(script.endpoint, default_model="nope"))
+    result = ctx("ping")
+    assert (0, "") == (result.code, result.err)
+    assert "default   nope (not in the server's list; see ctxbackends models)" == result.out.splitlines()[-1]
+    assert ("nope", False) == itemgetter("default_model", "default_model_listed")(json.loads(ctx("ping", "--json").out))
 
 
 def test_ping_of_the_backend_that_is_named(script: Script) -> None:

@@ -27,7 +27,8 @@ from ctxbackends._wire.accumulator import Accumulator
 from ctxbackends._wire.base import MAX_BODY_BYTES, HTTPRequest, HTTPResponse, WireSettings
 from ctxbackends._wire.formats.openai_chat import OpenAIChatCodec
 from ctxbackends._wire.formats.openai_stream import OpenAIStreamDecoder
-from ctxbackends._wire.operations.openai import decode_models, embed, list_models
+from ctxbackends._wire.operations.models import decode_models
+from ctxbackends._wire.operations.openai import embed, list_models
 from ctxbackends.errors import (
     BackendError,
     EmptyChoicesError,

@@ -20,43 +20,14 @@ from ctxbackends._wire.body_settings import adapt_body
 from ctxbackends._wire.errors import decode_response, fetch
 from ctxbackends._wire.formats.openai_chat import encode_tool, format_tool_result
 from ctxbackends._wire.formats.openai_parts import WireUsage, parse_usage
+from ctxbackends._wire.operations.models import build_ready_status, decode_models
 from ctxbackends._wire.options import OptionTable, check_supported
-from ctxbackends.errors import APIStatusError, EmptyModelListError, MalformedResponseError, UnsupportedOperationError
+from ctxbackends.errors import APIStatusError, MalformedResponseError, UnsupportedOperationError
 
 VectorEncoding: TypeAlias = Literal["float", "base64"]
 _NUMBER_BYTES = 25  # of the JSON text "-1.2345678901234567e-05, "
 _VECTOR_MEMBERS_BYTES = 256
 _LONGEST_VECTOR = 8192
-
-
-class _ModelMeta(msgspec.Struct):
-    n_ctx: int | None = None
-
-
-class _ModelStatus(msgspec.Struct):
-    value: str | None = None
-    failed: bool | None = None
-
-
-class _Model(msgspec.Struct):
-    """A listed model, with the members that servers add.
-
-    ``max_model_len`` is vLLM's, ``meta.n_ctx`` and ``aliases`` llama-server's, ``status`` that of its router,
-    ``max_input_tokens`` Anthropic's.
-    """
-
-    id: str
-    aliases: list[str] | None = None
-    owned_by: str | None = None
-    max_model_len: int | None = None
-    max_input_tokens: int | None = None
-    meta: _ModelMeta | None = None
-    status: _ModelStatus | None = None
-
-
-class _ModelList(msgspec.Struct):
-    data: list[_Model] | None = None
-    error: Any = None
 
 
 class _Embedding(msgspec.Struct):
@@ -78,7 +49,6 @@ class _Count(msgspec.Struct):
 # does not support Embeddings API"; Ollama: "this model does not support embeddings"
 _NOT_AN_EMBEDDING_MODEL = re.compile(r"does not support embeddings|pooling type 'none'", re.IGNORECASE)
 
-_models_decoder = msgspec.json.Decoder(_ModelList)
 _embeddings_decoder = msgspec.json.Decoder(_Embeddings)
 
 
@@ -93,45 +63,6 @@ def list_models() -> Operation[tuple[ModelInfo, ...]]:
     """
     response = yield HTTPRequest("GET", "/v1/models")
     return decode_models(response)
-
-
-def decode_models(response: HTTPResponse) -> tuple[ModelInfo, ...]:
-    answer = decode_response(_models_decoder, response, api="the OpenAI API")
-    models = answer.data
-    if models is None:
-        raise MalformedResponseError("unexpected response from the OpenAI API: no data", body=response.body)
-    if not models:
-        raise EmptyModelListError("the server lists no model", body=response.body)
-    return tuple(_build_model_info(model) for model in models)
-
-
-def _build_model_info(model: _Model) -> ModelInfo:
-    context = model.max_model_len or model.max_input_tokens or (model.meta.n_ctx if model.meta else None)
-    status = model.status
-    return ModelInfo(
-        id=model.id,
-        aliases=tuple(model.aliases or ()),
-        context_length=context,
-        owned_by=model.owned_by,
-        state=("failed" if status.failed else status.value) if status else None,
-    )
-
-
-def select_model(models: Sequence[ModelInfo], model: str | None) -> ModelInfo | None:
-    """Return the model that a backend with the default model ``model`` would request, or else the first."""
-    if model is None:
-        return models[0] if models else None
-    return next((info for info in models if model in (info.id, *info.aliases)), None)
-
-
-def build_ready_status(models: Sequence[ModelInfo], model: str | None) -> ServerStatus:
-    """Return the status of a server that only lists its models."""
-    chosen = select_model(models, model)
-    return ServerStatus(
-        state="ready",
-        model=chosen.id if chosen else model,
-        context_length=chosen.context_length if chosen else None,
-    )
 
 
 def status_from_models(model: str | None) -> Operation[ServerStatus]:
