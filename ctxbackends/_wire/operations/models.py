@@ -33,8 +33,8 @@ def decode_models(response: HTTPResponse) -> tuple[ModelInfo, ...]:
         MalformedResponseError: It is not a list, or no row has a name.
     """
     value = decode_response(_decoder, response, api="the OpenAI API")
-    rows = value.get("data") if _is_object(value) else value or None  # an empty array shows no model list
-    if not isinstance(rows, list):
+    rows = value.get("data") if _is_object(value) else value
+    if not isinstance(rows, list) or (isinstance(value, list) and not value):  # an empty array shows no model list
         if _is_object(value) and value.get("error"):
             raise error_from_success(response)
         raise_for_error_body(response)
