@@ -23,7 +23,7 @@ from ctxbackends.knowledge._extract.progress import Progress
 from ctxbackends.knowledge._extract.run import ingest
 from ctxbackends.knowledge._records import Kind
 from ctxbackends.knowledge._sources.text import TextSource
-from tests.benchmarks.processes import command, surroundings
+from tests.benchmarks.processes import child_environment, command
 from tests.knowledge.scripted_model import MODEL, ScriptedModel, decision
 
 with suppress(ImportError):  # not on Windows
@@ -113,7 +113,7 @@ def measured(count: int) -> dict[str, Any]:
                 file.write(paragraph + "\n\n")
         with subprocess.Popen(
             command(sys.executable, "tests.knowledge.cost", "serve"),
-            env=surroundings(),
+            env=child_environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

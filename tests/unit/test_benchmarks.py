@@ -20,11 +20,11 @@ from tests.benchmarks.cases import CASES, HAND_WRITTEN, NAMES, SDK, Case
 from tests.benchmarks.clients import handwritten, sdk
 from tests.benchmarks.environments import CLIENTS, HERE
 from tests.benchmarks.run import Run, wire_of
-from tests.benchmarks.stub import Listener, bound, listen
+from tests.benchmarks.stub import Listener, bind_port, listen
 
 CHEAP = ["c1k", "c1k-100", "many", "first", "anthropic-many", "ollama-c1k", "ready"]
 answers = functools.cache(all_answers)
-ENDING = [name for name, model in MODELS.items() if not model.holds]
+ENDING = [name for name, model in MODELS.items() if not model.hangs]
 
 
 # --- the stub -----------------------------------------------------------------------------------------
@@ -33,7 +33,7 @@ ENDING = [name for name, model in MODELS.items() if not model.holds]
 @pytest.fixture
 async def stub() -> AsyncIterator[str]:
     listener = Listener(ready_at=0.0)
-    server = await listen(listener, answers(), bound())
+    server = await listen(listener, answers(), bind_port())
     yield f"http://127.0.0.1:{listener.port}"
     server.close()
 
@@ -93,7 +93,7 @@ def test_the_hand_written_client_gets_the_versions_of_the_sdk(tmp_path: Path, mo
     )
     installed = {"ctxbackends": "0.1.0", "aiohttp": "3.14.5", "yarl": "1.25.1"}
     monkeypatch.setattr(environments.Environment, "installed", lambda _: installed)
-    environments.make(CLIENTS[HAND_WRITTEN], tmp_path, None, HERE)
+    environments.make_environment(CLIENTS[HAND_WRITTEN], tmp_path, None, HERE)
     assert "aiohttp==3.14.5\nyarl==1.25.1\n" == (tmp_path / "handwritten-limits.txt").read_text()
 
 
@@ -125,14 +125,14 @@ def test_a_ratio_is_of_one_round_and_then_the_median() -> None:
     assert pytest.approx(0.24) == own.value
     assert pytest.approx(1.2) == own.ratio
     assert pytest.approx((1.15, 1.2)) == own.ratio_quartiles
-    assert ("≤ 1.3 ×", True) == (own.bound, own.met)
+    assert ("≤ 1.3 ×", True) == (own.bound, own.is_met)
     assert 0.25 == own.stub
     peer = row_of(rows, "openai_client")
     assert pytest.approx(9.0) == peer.ratio
     assert pytest.approx(7.5) == peer.factor
-    assert ("≥ 8 ×", False) == (peer.bound, peer.met)
+    assert ("≥ 8 ×", False) == (peer.bound, peer.is_met)
     assert row_of(rows, HAND_WRITTEN).ratio is None
-    assert [peer] == report.unmet(rows)
+    assert [peer] == report.unmet_bounds(rows)
 
 
 def test_bounds_that_are_no_ratio() -> None:
@@ -145,7 +145,9 @@ def test_bounds_that_are_no_ratio() -> None:
             {"case": "give-up", "client": "openai_client", "round": 0, "kind": "loading", "seconds": 1.2},
         ]
     )
-    cells = {row.measure.title: (report.shown(row.value, row.measure.unit), row.bound, row.met) for row in rows}
+    cells = {
+        row.measure.title: (report.format_value(row.value, row.measure.unit), row.bound, row.is_met) for row in rows
+    }
     assert {
         "distributions": ("21", "≤ 20", False),
         "installed": ("20.0 MB", "", None),
@@ -159,7 +161,7 @@ def test_bounds_that_are_no_ratio() -> None:
 def test_a_fresh_process_has_bounds_of_its_own() -> None:
     ready = {"case": "ready", "round": 1, "import": 0.1, "ready_cpu": 0.1, "ready_bytes": 50e6, "answer": 0.2}
     rows = report.rows([{**ready, "client": SDK, "ready": 0.1}, {**ready, "client": "openai_client", "ready": 0.4}])
-    results = {(row.measure.title, row.client): row.met for row in rows if row.bound}
+    results = {(row.measure.title, row.client): row.is_met for row in rows if row.bound}
     assert {
         ("start to ready-to-use (wall)", SDK): True,
         ("start to ready-to-use (wall)", "openai_client"): True,
@@ -198,7 +200,7 @@ def test_a_small_run() -> None:
 def test_a_client_that_fails_is_a_row_and_the_run_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
     monkeypatch.setattr(Case, "text", lambda _case, _count: "another text")
-    results = Run({HAND_WRITTEN: HERE}, rounds=1, divide=100, say=lines.append)(["c1k", "ready"])
+    results = Run({HAND_WRITTEN: HERE}, rounds=1, divide=100, report=lines.append)(["c1k", "ready"])
     (failed,) = [sample for sample in results.samples if "error" in sample]
     assert failed["error"].startswith("12 characters were sent, and 1000 read")
     assert [1] == [sample["round"] for sample in results.samples if sample["case"] == "ready"]
@@ -210,10 +212,10 @@ def test_a_client_that_fails_is_a_row_and_the_run_goes_on(monkeypatch: pytest.Mo
 
 def test_the_guard_names_what_is_too_much() -> None:
     case = guard.CASES[0]
-    assert [] == guard.Found(case, case.instructions, case.cpu).too_much()
-    (lines,) = guard.Found(case, case.instructions + 0.5, 0.1).too_much()
+    assert [] == guard.Comparison(case, case.instructions, case.cpu).exceeded_bounds()
+    (lines,) = guard.Comparison(case, case.instructions + 0.5, 0.1).exceeded_bounds()
     assert lines.startswith("completion of 1 KB: 1.90 times the instructions of the hand-written client; at most 1.4")
-    assert 2 == len(guard.Found(case, 100.0, 100.0).too_much())
+    assert 2 == len(guard.Comparison(case, 100.0, 100.0).exceeded_bounds())
 
 
 def test_instructions_are_the_same_in_every_run() -> None:
@@ -231,5 +233,5 @@ def test_instructions_are_the_same_in_every_run() -> None:
 def test_the_two_ways_of_each_part_do_the_same_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "ROUNDS", 1)
     assert all(parts.ratio(*pair) > 0 for pair in parts.PAIRS.values())
-    texts = [event.text for event in parts._told_in_place() if isinstance(event, TextDelta)]
-    assert texts == [event.text for event in parts._in_the_general_way() if isinstance(event, TextDelta)] != []
+    texts = [event.text for event in parts.decode_fast() if isinstance(event, TextDelta)]
+    assert texts == [event.text for event in parts.decode_generally() if isinstance(event, TextDelta)] != []
