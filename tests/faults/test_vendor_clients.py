@@ -16,7 +16,7 @@ from anthropic.types import Message, MessageParam, TextBlock, ToolUseBlock
 from openai.types.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionMessageParam
 
 from ctxbackends.testing import FaultServer, faults
-from tests.stand_ins.validation import valid
+from tests.stand_ins.validation import validate
 
 HELLO: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Hello"}]
 TO_CLAUDE: list[MessageParam] = [{"role": "user", "content": "Hello"}]
@@ -63,11 +63,11 @@ def reason_of(chunks: list[ChatCompletionChunk]) -> str | None:
 
 
 def test_openai(to_openai: openai.OpenAI, fault_server: FaultServer) -> None:
-    answer = valid(ChatCompletion, chat(to_openai).model_dump(exclude_unset=True))
+    answer = validate(ChatCompletion, chat(to_openai).model_dump(exclude_unset=True))
     assert ("Hello, world.", "stop") == (answer.choices[0].message.content, answer.choices[0].finish_reason)
     assert answer.usage is not None
     assert (3, 2) == (answer.usage.prompt_tokens, answer.usage.completion_tokens)
-    chunks = [valid(ChatCompletionChunk, chunk.model_dump(exclude_unset=True)) for chunk in stream(to_openai)]
+    chunks = [validate(ChatCompletionChunk, chunk.model_dump(exclude_unset=True)) for chunk in stream(to_openai)]
     assert ("Hello, world.", "stop") == (text_of(chunks), reason_of(chunks))
     embeddings = to_openai.embeddings.create(model="m", input=["a", "b"], encoding_format="float")
     assert [[0.25, -0.5, 1.0]] * 2 == [row.embedding for row in embeddings.data]
@@ -128,7 +128,7 @@ def text_and_reason(message: Message) -> tuple[str, str | None]:
 
 def test_anthropic(to_anthropic: anthropic.Anthropic) -> None:
     answer = to_anthropic.messages.create(model="m", max_tokens=9, messages=TO_CLAUDE)
-    assert ("Hello, world.", "end_turn") == text_and_reason(valid(Message, answer.model_dump(exclude_unset=True)))
+    assert ("Hello, world.", "end_turn") == text_and_reason(validate(Message, answer.model_dump(exclude_unset=True)))
     assert (3, 2) == (answer.usage.input_tokens, answer.usage.output_tokens)
     with to_anthropic.messages.stream(model="m", max_tokens=9, messages=TO_CLAUDE) as stream:
         assert ["Hel", "lo, ", "wor", "ld."] == list(stream.text_stream)

@@ -102,12 +102,12 @@ async def test_max_tokens_is_for_models_that_do_not_reason(openai_client: openai
     ],
 )
 async def test_strict_schemas(openai_client: openai.AsyncOpenAI, schema: Any, fault: str) -> None:
-    named: Any = {"name": "it", "schema": schema, "strict": True}
+    format_: Any = {"name": "it", "schema": schema, "strict": True}
     with pytest.raises(openai.BadRequestError) as exc_info:
         await openai_client.chat.completions.create(
             model=MODEL,
             messages=user("Hello"),
-            response_format={"type": "json_schema", "json_schema": named},
+            response_format={"type": "json_schema", "json_schema": format_},
         )
     assert fault in exc_info.value.message
     assert "invalid_json_schema" == exc_info.value.code
@@ -161,13 +161,13 @@ async def test_failure(openai_client: openai.AsyncOpenAI) -> None:
 
 
 async def test_failure_in_a_stream(openai_client: openai.AsyncOpenAI) -> None:
-    seen = []
+    texts = []
     with pytest.raises(openai.APIError, match="The server had an error") as exc_info:
         async for chunk in await openai_client.chat.completions.create(
             model=MODEL, messages=user("[[fail]][[say]]a b c[[/say]]"), stream=True
         ):
-            seen.append(chunk.choices[0].delta.content)
+            texts.append(chunk.choices[0].delta.content)
 
-    assert ["", "a "] == seen
+    assert ["", "a "] == texts
     assert not isinstance(exc_info.value, openai.APIStatusError)
     assert "server_error" == exc_info.value.type
