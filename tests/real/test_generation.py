@@ -51,15 +51,15 @@ async def test_complete(backend: Backend) -> None:
 
 
 async def test_a_stream_says_what_a_completion_says(backend: Backend) -> None:
-    whole = await backend.complete("Hello", max_tokens=32, seed=7, temperature=0)
+    complete = await backend.complete("Hello", max_tokens=32, seed=7, temperature=0)
     async with backend.stream("Hello", max_tokens=32, seed=7, temperature=0) as stream:
         events = [event async for event in stream]
-    assert "".join(event.text for event in events if isinstance(event, TextDelta)) == whole.text
+    assert "".join(event.text for event in events if isinstance(event, TextDelta)) == complete.text
     assert isinstance(events[-1], Finish)
-    assert (stream.completion.text, stream.completion.finish_reason) == (whole.text, whole.finish_reason)
+    assert (stream.completion.text, stream.completion.finish_reason) == (complete.text, complete.finish_reason)
     assert stream.completion.usage is not None
-    assert whole.usage is not None
-    assert stream.completion.usage.input_tokens == whole.usage.input_tokens
+    assert complete.usage is not None
+    assert stream.completion.usage.input_tokens == complete.usage.input_tokens
 
 
 async def test_a_limit_is_a_length(backend: Backend) -> None:
@@ -68,11 +68,11 @@ async def test_a_limit_is_a_length(backend: Backend) -> None:
 
 
 async def test_a_stop_sequence_ends_the_answer(backend: Backend) -> None:
-    whole = await backend.complete("Hello", max_tokens=24, seed=5, temperature=0)
-    stop = whole.text.split()[2]
-    cut = await backend.complete("Hello", max_tokens=24, seed=5, temperature=0, stop_sequences=[stop])
-    assert cut.finish_reason == "stop"
-    assert cut.text == whole.text[: whole.text.index(stop)]
+    complete = await backend.complete("Hello", max_tokens=24, seed=5, temperature=0)
+    stop = complete.text.split()[2]
+    short = await backend.complete("Hello", max_tokens=24, seed=5, temperature=0, stop_sequences=[stop])
+    assert short.finish_reason == "stop"
+    assert short.text == complete.text[: complete.text.index(stop)]
 
 
 @pytest.mark.parametrize("seed", range(1, 9))
@@ -91,8 +91,8 @@ async def test_any_object(backend: Backend) -> None:
         for seed in range(1, 9)
     ]
     assert {answer.text.lstrip()[:1] for answer in answers} == {"{"}
-    whole = [msgspec.json.decode(answer.text) for answer in answers if answer.finish_reason == "stop"]
-    assert all(isinstance(value, dict) for value in whole)
+    complete = [msgspec.json.decode(answer.text) for answer in answers if answer.finish_reason == "stop"]
+    assert all(isinstance(value, dict) for value in complete)
 
 
 async def test_a_cut_object_is_none(backend: Backend) -> None:

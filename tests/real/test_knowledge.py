@@ -19,13 +19,13 @@ ROOT = Path(__file__).parents[2]
 
 
 async def test_nonsense_is_quarantined(llama_backend: Backend) -> None:
-    seen: list[Progress] = []
+    updates: list[Progress] = []
     run = ingest(
         llama_backend,
         find_sources([str(ROOT / "SECURITY.md")]).sources,
         kinds=[Kind.DECISION, Kind.TASK],
         chunk_tokens=600,
-        on_event=lambda event: seen.append(event) if isinstance(event, Progress) else None,
+        on_event=lambda event: updates.append(event) if isinstance(event, Progress) else None,
     )
     assert [] == [row async for row in run]
     report = run.report
@@ -35,7 +35,7 @@ async def test_nonsense_is_quarantined(llama_backend: Backend) -> None:
     assert {one.reason for one in long_enough} <= {"quote not found in the source", "no title"}
     assert ("grammar", 0) == (report.enforcement, report.rows)
     assert report.context_length is not None
-    assert [*range(1, report.chunks + 1)] == [progress.chunks for progress in seen]
+    assert [*range(1, report.chunks + 1)] == [progress.chunks for progress in updates]
     assert report.output_tokens is not None
     assert report.output_tokens > 0
 

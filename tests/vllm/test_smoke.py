@@ -37,7 +37,7 @@ CITY_FORMAT: Final = {
     },
 }
 THINKING: Final = {"chat_template_kwargs": {"enable_thinking": True}}
-PACED: Final = {"vllm_xargs": {"delay_ms": 10}}
+DELAY: Final = {"vllm_xargs": {"delay_ms": 10}}
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ async def chat(http: aiohttp.ClientSession, *messages: dict[str, Any], **fields:
 
 async def stream(http: aiohttp.ClientSession, *messages: dict[str, Any], **fields: Any) -> list[dict[str, Any]]:
     """The chunks of a whole stream; the delay lets them come one by one."""
-    body = {"messages": messages, "stream": True, **PACED, **fields}
+    body = {"messages": messages, "stream": True, **DELAY, **fields}
     async with http.post("/v1/chat/completions", json=body) as response:
         assert response.status == 200
         assert response.content_type == "text/event-stream"
@@ -102,8 +102,8 @@ async def test_chat_says_what_the_prompt_scripts(http: aiohttp.ClientSession) ->
 
 
 async def test_the_last_script_wins(http: aiohttp.ClientSession) -> None:
-    first_answer = {"role": "assistant", "content": "one"}
-    assert (await chat(http, say("one"), first_answer, say("two")))["message"]["content"] == "two"
+    first = {"role": "assistant", "content": "one"}
+    assert (await chat(http, say("one"), first, say("two")))["message"]["content"] == "two"
 
 
 async def test_arguments_win_over_the_prompt(http: aiohttp.ClientSession) -> None:
@@ -122,8 +122,8 @@ async def test_sampling_cannot_change_it(http: aiohttp.ClientSession, sampling: 
 
 async def test_max_tokens_and_stop_cut_it(http: aiohttp.ClientSession) -> None:
     assert (await chat(http, say("one two three"), max_tokens=2))["finish_reason"] == "length"
-    stopped = await chat(http, say("one two three"), stop=[" three"])
-    assert (stopped["message"]["content"], stopped["stop_reason"]) == ("one two", " three")
+    choice = await chat(http, say("one two three"), stop=[" three"])
+    assert (choice["message"]["content"], choice["stop_reason"]) == ("one two", " three")
 
 
 async def test_nothing_is_forced_without_a_script(http: aiohttp.ClientSession) -> None:
@@ -169,9 +169,9 @@ async def test_stream_of_a_tool_call(http: aiohttp.ClientSession) -> None:
 
 
 async def test_stream_of_reasoning(http: aiohttp.ClientSession) -> None:
-    found = deltas(await stream(http, say("<think>one two</think>three"), **THINKING))
-    assert "".join(delta.get("reasoning", "") for delta in found) == "one two"
-    assert "".join(delta.get("content", "") for delta in found) == "three"
+    chunks_ = deltas(await stream(http, say("<think>one two</think>three"), **THINKING))
+    assert "".join(delta.get("reasoning", "") for delta in chunks_) == "one two"
+    assert "".join(delta.get("content", "") for delta in chunks_) == "three"
 
 
 # --- tools ----------------------------------------------------------------------------------------
@@ -219,9 +219,9 @@ async def test_a_tool_result_can_script_the_answer(http: aiohttp.ClientSession) 
 # --- reasoning ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("asked", [THINKING, {"reasoning_effort": "high"}])
-async def test_reasoning(http: aiohttp.ClientSession, asked: dict[str, Any]) -> None:
-    message = (await chat(http, say("<think>Let me see.</think>Yes."), **asked))["message"]
+@pytest.mark.parametrize("options", [THINKING, {"reasoning_effort": "high"}])
+async def test_reasoning(http: aiohttp.ClientSession, options: dict[str, Any]) -> None:
+    message = (await chat(http, say("<think>Let me see.</think>Yes."), **options))["message"]
     assert (message["reasoning"], message["content"]) == ("Let me see.", "Yes.")
 
 
