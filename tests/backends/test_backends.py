@@ -252,8 +252,8 @@ async def test_logprobs(backend: Backend, target: Target, cell: Cell) -> None:
         cell.outcome = "sent; its effect is unknown"
         return
     assert completion.logprobs
-    assert all(one.logprob <= 1e-6 and len(one.top) <= 2 for one in completion.logprobs)
-    assert completion.text.strip() in "".join(one.token for one in completion.logprobs)
+    assert all(logprob.logprob <= 1e-6 and len(logprob.top) <= 2 for logprob in completion.logprobs)
+    assert completion.text.strip() in "".join(item.token for item in completion.logprobs)
 
 
 # --- a conversation -----------------------------------------------------------------------------------
@@ -349,7 +349,7 @@ async def test_a_tool_is_called(backend: Backend, target: Target, cell: Cell) ->
     history = [
         Message.user("Weather?"),
         completion.message,
-        *(Message.tool("sunny", tool_call_id=one.id, name=one.name) for one in completion.tool_calls),
+        *(Message.tool("sunny", tool_call_id=tool_call.id, name=tool_call.name) for tool_call in completion.tool_calls),
     ]
     await backend.complete([*history, Message.user(target.say("Fine."))], tools=[get_weather, MAIL], max_tokens=16)
 
@@ -598,7 +598,7 @@ async def test_a_wrong_address(open_target: OpenBackend, target: Target, cell: C
 
 def test_the_coverage_file_has_no_cell_without_a_test(rows: coverage.Rows, pytestconfig: pytest.Config) -> None:
     """The fixture ``cell`` compares each outcome with the file."""
-    if pytestconfig.getoption("lf", False) or any("::" in str(one) for one in pytestconfig.invocation_params.args):
+    if pytestconfig.getoption("lf", False) or any("::" in str(arg) for arg in pytestconfig.invocation_params.args):
         pytest.skip("a part of the tests fills a part of the cells")
     missing = {name: {*cells} - rows.get(name, set()) for name, cells in coverage.load().items()}
     assert {} == {name: cells for name, cells in missing.items() if cells}

@@ -45,24 +45,28 @@ class Measure:
 def measures() -> Iterator[Measure]:
     for case in CASES.values():
         if case.do == "first":
-            yield Measure(case.name, case.title, lambda one: one["wait"], "time", case.limit, case.less)
+            yield Measure(case.name, case.title, lambda sample: sample["wait"], "time", case.limit, case.less)
         elif case.do == "idle":
             yield Measure(
                 case.name,
                 f"{case.title}, per {case.unit}",
-                lambda one: one["bytes"] / one["units"],
+                lambda sample: sample["bytes"] / sample["units"],
                 "bytes",
                 case.limit,
             )
         else:
             yield Measure(case.name, f"{case.title}, per {case.unit}", _cpu, "time", case.limit, case.less)
-    yield Measure("ready", "start to imported (wall)", lambda one: one["import"], "time")
-    yield Measure("ready", "start to ready-to-use (wall)", lambda one: one["ready"], "time", None, READY, maximum=0.20)
-    yield Measure("ready", "start to ready-to-use (CPU)", lambda one: one["ready_cpu"], "time")
-    yield Measure("ready", "start to first answer (wall)", lambda one: one["answer"], "time")
-    yield Measure("ready", "most memory until ready (resident)", lambda one: one["ready_bytes"], "bytes", maximum=40e6)
-    yield Measure("installed", "distributions", lambda one: one["distributions"], "", maximum=20)
-    yield Measure("installed", "installed", lambda one: one["bytes"], "bytes")
+    yield Measure("ready", "start to imported (wall)", lambda sample: sample["import"], "time")
+    yield Measure(
+        "ready", "start to ready-to-use (wall)", lambda sample: sample["ready"], "time", None, READY, maximum=0.20
+    )
+    yield Measure("ready", "start to ready-to-use (CPU)", lambda sample: sample["ready_cpu"], "time")
+    yield Measure("ready", "start to first answer (wall)", lambda sample: sample["answer"], "time")
+    yield Measure(
+        "ready", "most memory until ready (resident)", lambda sample: sample["ready_bytes"], "bytes", maximum=40e6
+    )
+    yield Measure("installed", "distributions", lambda sample: sample["distributions"], "", maximum=20)
+    yield Measure("installed", "installed", lambda sample: sample["bytes"], "bytes")
     for name, title in (
         ("import", "`import ctxbackends`"),
         ("help", "`ctxbackends --help`"),
@@ -86,7 +90,7 @@ def measures() -> Iterator[Measure]:
         seconds = _value_of_kind(kind, "seconds")
         yield Measure("give-up", title, seconds, "time", maximum=GIVE_UP, bound_for="peers", ratios=False)
     title = "cold start, llama-server: wait ends after ready (wall)"
-    yield Measure("real", title, lambda one: one["late"], "time", maximum=0.15, ratios=False)
+    yield Measure("real", title, lambda sample: sample["late"], "time", maximum=0.15, ratios=False)
 
 
 def _cpu(sample: Sample) -> float:
@@ -133,7 +137,9 @@ def rows(samples: Sequence[Sample]) -> list[Row]:
     result = []
     for measure in measures():
         own_samples = [sample for sample in samples if sample["case"] == measure.case]
-        by_client = {name: [one for one in own_samples if one["client"] == name] for name in CLIENTS}
+        by_client = {
+            name: [own_sample for own_sample in own_samples if own_sample["client"] == name] for name in CLIENTS
+        }
         values = {name: _values(measure, of_client) for name, of_client in by_client.items()}
         for name, of_client in by_client.items():
             errors = [sample["error"] for sample in of_client if "error" in sample]
@@ -223,7 +229,7 @@ def format_value(value: float, unit: str) -> str:
 def _scale(value: float, unit: str) -> tuple[Callable[[float], str], str]:
     """Return the format and the unit for numbers of this size."""
     if unit == "time":
-        scale, name = next((one for one in ((1e6, "µs"), (1e3, "ms")) if abs(value) * one[0] < 1000), (1.0, "s"))
+        scale, name = next((item for item in ((1e6, "µs"), (1e3, "ms")) if abs(value) * item[0] < 1000), (1.0, "s"))
     elif unit == "bytes":
         scale, name = (1e-3, "KB") if value < 1e6 else (1e-6, "MB")
     else:

@@ -81,8 +81,8 @@ class Worker:
             else:
                 own: list[list[str]] = [[] for _ in range(at_once)]
                 await asyncio.gather(*[client.stream(model, one.append) for one in own])
-                for one in own:
-                    pieces.extend(one)
+                for item in own:
+                    pieces.extend(item)
 
         async def warm_up() -> None:
             if count > 1:  # else it is long enough to warm itself
@@ -199,7 +199,7 @@ class Worker:
         start_time, cpu = time.monotonic(), time.process_time()
         ended: list[Sample] = await asyncio.gather(*[self._module.cold_start(**start) for start in starts])
         cpu = time.process_time() - cpu
-        return {"starts": ended, "cpu": cpu / sum(one["ended_at"] - start_time for one in ended)}
+        return {"starts": ended, "cpu": cpu / sum(item["ended_at"] - start_time for item in ended)}
 
     async def close(self) -> None:
         for client in self._clients.values():

@@ -316,8 +316,8 @@ def test_serve_at_a_terminal_until_ctrl_c(tiny: Path) -> None:
 def test_the_commands_that_serve_prints_work_as_they_are(tiny: Path, tmp_path: Path) -> None:
     """Run by a shell, word for word; and the key is in no other place that serve writes to."""
     (tmp_path / "programs").mkdir()
-    (tmp_path / "programs" / "ctx").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m ctxbackends "$@"\n')
-    (tmp_path / "programs" / "ctx").chmod(0o755)
+    (tmp_path / "programs" / "ctxbackends").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m ctxbackends "$@"\n')
+    (tmp_path / "programs" / "ctxbackends").chmod(0o755)
     path = f"{tmp_path}/programs{os.pathsep}{os.environ['PATH']}"
     options = ("--port", str(free_port()), "--alias", "my tiny", "--ctx-size", "64", "--threads", "1", "--show-log")
     with program("serve", str(tiny), *options) as process:

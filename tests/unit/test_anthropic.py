@@ -1650,7 +1650,9 @@ def test_tokens_are_counted_by_the_server(name: str, count: int) -> None:
     request = ChatRequest(messages=(Message.system("S"), *HI), model="m", tools=(ADD,))
     requests, actual = play(anthropic_server.count_tokens(request, ANTHROPIC_MESSAGES), json_response(recording(name)))
     assert count == actual
-    assert [("POST", "/v1/messages/count_tokens", VERSION)] == [(one.method, one.path, one.headers) for one in requests]
+    assert [("POST", "/v1/messages/count_tokens", VERSION)] == [
+        (item.method, item.path, item.headers) for item in requests
+    ]
     body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "system": "S", "tools": [WIRE_ADD]}
     assert body == body_of(requests[0])
 

@@ -205,7 +205,9 @@ async def test_a_long_prompt_is_let_go_when_its_answer_begins(make: Make, mock_s
 
     def requests() -> list[HTTPRequest]:
         return [
-            one for one in gc.get_objects() if isinstance(one, HTTPRequest) and prompt.encode() in (one.body or b"")
+            object_
+            for object_ in gc.get_objects()
+            if isinstance(object_, HTTPRequest) and prompt.encode() in (object_.body or b"")
         ]
 
     stream = make("openai-compatible").stream(prompt)

@@ -176,7 +176,9 @@ def test_all_that_is_bounded_is_measured() -> None:
 
 
 def test_who_takes_part_in_a_case() -> None:
-    parts = {name: [one.name for one in CLIENTS.values() if wire_of(case, one)] for name, case in CASES.items()}
+    parts = {
+        name: [client.name for client in CLIENTS.values() if wire_of(case, client)] for name, case in CASES.items()
+    }
     assert [HAND_WRITTEN, SDK] == parts["vllm-c1k"]
     assert "openai" == wire_of(CASES["vllm-c1k"], CLIENTS[HAND_WRITTEN])
     assert [HAND_WRITTEN, SDK, "ollama_client"] == parts["ollama-many"]

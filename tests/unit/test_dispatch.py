@@ -164,7 +164,9 @@ def test_arguments_are_unchanged(programs: Programs) -> None:
     "line", ["--debug status", "--context-dir x status", "compact --archive", "setup claude-code", "-h status"]
 )
 def test_options_go_along(programs: Programs, line: str) -> None:
-    assert line.split() == [one.decode() for one in arguments_of(run(programs.own, *line.split(), path=programs.path))]
+    assert line.split() == [
+        item.decode() for item in arguments_of(run(programs.own, *line.split(), path=programs.path))
+    ]
 
 
 def test_the_process_becomes_the_other_program(programs: Programs) -> None:

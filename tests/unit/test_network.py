@@ -332,9 +332,9 @@ async def test_a_name_that_changes_its_address(raw_server: RawServerFactory, res
     resolves["moving.example.org"] = ["127.0.0.1", "192.0.2.1"]
     async with open_backend("vllm", endpoint=f"http://moving.example.org:{server.port}", airgap=True) as backend:
         await backend.models()
-        for one in gc.get_objects():
-            if isinstance(one, aiohttp.TCPConnector):
-                one.clear_dns_cache()
+        for object_ in gc.get_objects():
+            if isinstance(object_, aiohttp.TCPConnector):
+                object_.clear_dns_cache()
         await server.client_closed()
         with pytest.raises(AirgapError):
             await backend.models()

@@ -1108,7 +1108,7 @@ def test_parts_have_their_place(role: Any, part: Part) -> None:
         return
     with pytest.raises(TypeError) as exc_info:
         Message(role, (part,))
-    names = " or ".join(type(one).__name__ for one in ALLOWED_PARTS[role])
+    names = " or ".join(type(allowed_part).__name__ for allowed_part in ALLOWED_PARTS[role])
     assert f"invalid part in a {role} message: {type(part).__name__}; use {names}" == str(exc_info.value)
 
 

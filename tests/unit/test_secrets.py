@@ -131,7 +131,9 @@ async def test_the_key_is_in_no_report(
     loop.set_debug(False)
     assert MARK not in report(exc_info.value)
     assert MARK not in caplog.text
-    requests = [one.getMessage() for one in caplog.records if one.name == "ctxbackends" and one.levelname == "DEBUG"]
+    requests = [
+        record.getMessage() for record in caplog.records if record.name == "ctxbackends" and record.levelname == "DEBUG"
+    ]
     assert requests
     assert all(line.startswith(("GET /v1/models: ", "POST /v1/chat/completions: ")) for line in requests)
     assert MARK.encode() not in pickle.dumps(exc_info.value)

@@ -475,8 +475,8 @@ async def test_a_stream_without_an_end_does_not_fill_the_memory(monkeypatch: pyt
     events = []
     async with stream_of(body) as stream:
         with pytest.raises(StreamInterruptedError) as exc_info:
-            async for one in stream:
-                events.append(one)
+            async for item in stream:
+                events.append(item)
     assert isinstance(exc_info.value.__cause__, ResponseTooLargeError)
     assert ("a" * len(events), 2000) == (exc_info.value.partial.text, exc_info.value.__cause__.limit)
     assert body.is_closed
