@@ -66,7 +66,7 @@ def test_show(directory: Path) -> None:
         "",
     ]
     full = ctx(directory, "proposals", "show")
-    assert "1 quarantined; --quarantined shows them" in full.err
+    assert "1 quarantined; use --quarantined to show them" in full.err
     assert (
         "x1  task: Buy milk\n    quote not found in the source (notes.md:1-40)\n    > Milk!"
         in ctx(directory, "proposals", "show", "--quarantined").out
@@ -171,7 +171,7 @@ def test_review_at_a_terminal(directory: Path) -> None:
     assert "    > We keep option 1.\n      s.jsonl:4 (2026-02-19T14:31:00Z)" in output
     assert "r  reject   reject the row; a reason can follow" in output
     assert "unknown answer: 'x'; use accept, reject, edit, skip, back or quit (? for help)" in output
-    assert f"{ID}: 2 accepted, 1 rejected, 2 to decide" in output
+    assert f"{ID}: 2 accepted, 1 rejected, 2 undecided" in output
     assert f"print the accepted rows: ctxbackends proposals export {ID}" in output
     rows = json.loads(ctx(directory, "proposals", "show", "--json").out)["rows"]
     states = {row["name"]: row["review"]["state"] for row in rows}

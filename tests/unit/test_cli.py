@@ -1277,7 +1277,7 @@ def test_serve_until_the_server_dies(fake: FakeServer, model: Path, monkeypatch:
         "--model some-model 'Hello'",
         f"ctxbackends: the llama.cpp server was killed by signal 9 while serving {model}:",
         f"  loading {model}",
-        "  it was killed from outside; is there enough memory for the model?",
+        "  another process or the system killed it; is there enough memory for the model?",
     ] == plain
     nothing = dict.fromkeys(("ctx_size", "parallel", "threads")) | {"embeddings": False, "kv_unified": False}
     options = fake.options
