@@ -85,7 +85,7 @@ def test_render() -> None:
     assert expected == chunk.render()
 
 
-def test_places_in_pages() -> None:
+def test_positions_in_pages() -> None:
     chunk = Chunk(source="a.pdf", unit="page", segments=(Segment(text="x", first=2, last=2),))
     assert "a.pdf, page 2" == chunk.where
 

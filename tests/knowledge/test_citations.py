@@ -38,7 +38,7 @@ def check_quarantined(quote: str, *, title: str = "Use YAML") -> QuarantinedRow:
     return one
 
 
-def test_a_quote_is_cited_with_its_place() -> None:
+def test_a_quote_is_cited_with_its_position() -> None:
     one = cited_row("We chose YAML, because people edit it by hand.")
     assert (
         Evidence(source="notes.md", quote="We chose YAML, because people edit it by hand.", first=3, last=4)
@@ -60,7 +60,7 @@ def test_a_quote_may_span_segments() -> None:
     assert (4, 6) == (lambda e: (e.first, e.last))(cited_row("by hand. Later we will").evidence)
 
 
-def test_a_quote_at_another_place_is_cited_there() -> None:
+def test_a_quote_at_another_line_is_cited_there() -> None:
     one = cited_row("Later we will add TOML.", 1)
     assert one.relocated
     assert "notes.md:6" == one.evidence.where

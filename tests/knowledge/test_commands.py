@@ -380,7 +380,7 @@ def test_known_rows_are_marked_with_out(tmp_path: Path, serve: Serve) -> None:
     assert [] == list_written_files(directory)
 
 
-def test_a_model_that_gives_no_usable_answer(tmp_path: Path, serve: Serve) -> None:
+def test_a_model_without_a_usable_answer(tmp_path: Path, serve: Serve) -> None:
     directory = project(tmp_path, serve(lambda _: completion("", finish_reason="content_filter")).url)
     (directory / "a.md").write_text(NOTES)
     result = ctx(directory, "ingest", "a.md")

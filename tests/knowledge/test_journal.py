@@ -96,7 +96,7 @@ def test_one_run_at_a_time(tmp_path: Path) -> None:
     Journal(tmp_path / "a.jsonl").close()
 
 
-def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
+def test_a_directory_that_cannot_be_created(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(JournalError, match=r"cannot write the journal .*file/journal/a.jsonl: Not a directory"):
         Journal(tmp_path / "file" / "journal" / "a.jsonl")

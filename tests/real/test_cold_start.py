@@ -78,7 +78,7 @@ async def test_the_last_error_when_the_budget_ends() -> None:
     assert exc_info.value.waited >= 0.3
 
 
-async def test_a_server_that_dies_while_it_loads_is_not_waited_for(server_of: ServerFactory) -> None:
+async def test_a_server_that_dies_while_loading_is_an_error(server_of: ServerFactory) -> None:
     server = server_of("slow-load")
     try:
         endpoint = await server.start()
@@ -94,7 +94,7 @@ async def test_a_server_that_dies_while_it_loads_is_not_waited_for(server_of: Se
         await server.aclose()
 
 
-async def test_a_managed_server_that_dies_tells_its_exit(
+async def test_a_managed_server_that_dies_has_its_exit_code(
     model: Callable[[str], Path], environment: Mapping[str, str]
 ) -> None:
     before = set(find_servers())
@@ -138,7 +138,7 @@ async def test_a_truncated_model_fails_at_once_with_the_end_of_the_log(
     assert str(damaged_file) in str(exc_info.value)
 
 
-async def test_a_dead_server_is_an_error_for_a_while_and_then_started_again(
+async def test_a_dead_server_is_an_error_for_a_while_then_restarted(
     model: Callable[[str], Path], environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = set(find_servers())
@@ -164,7 +164,7 @@ async def test_a_port_in_use(server: LocalServer, model: Callable[[str], Path]) 
     ("content", "problem"),
     [(None, "file not found"), (b"", "not a GGUF file"), (b"# a text", "not a GGUF file")],
 )
-async def test_a_file_that_is_no_model(content: bytes | None, problem: str, tmp_path: Path) -> None:
+async def test_a_file_that_is_not_a_model(content: bytes | None, problem: str, tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
     if content is not None:
         path.write_bytes(content)

@@ -19,7 +19,7 @@ def demo(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
 
 
-def test_the_main_job_from_nothing() -> None:
+def test_the_demo_without_arguments() -> None:
     result = demo()
     assert (0, True) == (result.returncode, "waiting for" in result.stderr)
     for expected in (
@@ -35,7 +35,7 @@ def test_the_main_job_from_nothing() -> None:
         assert expected in result.stdout
 
 
-def test_a_model_of_the_users_own(model: Callable[[str], Path]) -> None:
+def test_a_model_of_the_user(model: Callable[[str], Path]) -> None:
     path = model("tiny")
     result = demo(str(path))
     assert 0 == result.returncode
@@ -43,13 +43,13 @@ def test_a_model_of_the_users_own(model: Callable[[str], Path]) -> None:
     assert "The words are noise" not in result.stdout
 
 
-async def test_a_server_of_the_users_own(server: LocalServer) -> None:
+async def test_a_server_of_the_user(server: LocalServer) -> None:
     result = demo("--endpoint", await server.start(), "--type", "llamacpp")
     assert 0 == result.returncode
     assert "answered by tiny" in result.stdout
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_file(tmp_path: Path) -> None:
     path = tmp_path / "none.gguf"
     result = demo(str(path))
     assert (1, f"demo: model_path: file not found: {path}\n") == (result.returncode, result.stderr)

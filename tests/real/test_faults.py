@@ -51,7 +51,7 @@ async def test_killed_in_mid_stream(own_server: LocalServer) -> None:
         assert ping_info.value.refused
 
 
-async def test_a_completion_killed_on_its_way_is_an_error(own_server: LocalServer) -> None:
+async def test_a_completion_of_a_killed_server_is_an_error(own_server: LocalServer) -> None:
     async with over(own_server) as backend:
         task = asyncio.create_task(backend.complete("Hello", max_tokens=100_000))
         await asyncio.sleep(0.5)  # it generates by then; any moment would do
@@ -61,7 +61,7 @@ async def test_a_completion_killed_on_its_way_is_an_error(own_server: LocalServe
             await task
 
 
-async def test_terminated_in_mid_stream_it_hangs_and_the_idle_timeout_ends_it(own_server: LocalServer) -> None:
+async def test_a_terminated_server_hangs_until_the_idle_timeout(own_server: LocalServer) -> None:
     """After SIGTERM llama-server stops generating and leaves its clients without a byte and without an end."""
     text = ""
     async with over(own_server, idle_timeout=1.5) as backend:
@@ -79,7 +79,7 @@ async def test_terminated_in_mid_stream_it_hangs_and_the_idle_timeout_ends_it(ow
         assert (error.phase, error.key) == ("idle", "idle_timeout")
 
 
-async def test_a_stopped_process_is_a_stall_with_its_phase(own_server: LocalServer) -> None:
+async def test_a_stopped_process_times_out_with_its_phase(own_server: LocalServer) -> None:
     assert own_server.pid is not None
     async with over(own_server, idle_timeout=0.7, first_token_timeout=0.7) as backend:
         with pytest.raises(APITimeoutError) as exc_info:

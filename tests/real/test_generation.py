@@ -50,7 +50,7 @@ async def test_complete(backend: Backend) -> None:
     assert answer.raw.rstrip().endswith(b"[DONE]")
 
 
-async def test_a_stream_says_what_a_completion_says(backend: Backend) -> None:
+async def test_a_stream_equals_a_completion(backend: Backend) -> None:
     complete = await backend.complete("Hello", max_tokens=32, seed=7, temperature=0)
     async with backend.stream("Hello", max_tokens=32, seed=7, temperature=0) as stream:
         events = [event async for event in stream]
@@ -62,7 +62,7 @@ async def test_a_stream_says_what_a_completion_says(backend: Backend) -> None:
     assert stream.completion.usage.input_tokens == complete.usage.input_tokens
 
 
-async def test_a_limit_is_a_length(backend: Backend) -> None:
+async def test_max_tokens_ends_with_length(backend: Backend) -> None:
     answer = await backend.complete("Hello", max_tokens=1, seed=3)
     assert answer.finish_reason == "length"
 
@@ -95,13 +95,13 @@ async def test_any_object(backend: Backend) -> None:
     assert all(isinstance(value, dict) for value in complete)
 
 
-async def test_a_cut_object_is_none(backend: Backend) -> None:
+async def test_a_truncated_object_is_an_error(backend: Backend) -> None:
     with pytest.raises(IncompleteOutputError) as exc_info:
         await extract(backend, Decision, "We chose YAML.", max_tokens=3)
     assert exc_info.value.finish_reason == "length"
 
 
-async def test_a_schema_that_the_server_refuses(backend: Backend) -> None:
+async def test_a_schema_that_the_server_rejects(backend: Backend) -> None:
     with pytest.raises(APIStatusError) as exc_info:
         await backend.complete("Hello", response_format=JSONSchemaFormat("bad", {"type": "no such type"}), max_tokens=8)
     assert exc_info.value.status_code in (400, 500)  # 500 on b8672
@@ -151,7 +151,7 @@ async def test_context_overflow_has_both_numbers(backend: Backend, streamed: boo
     assert exc_info.value.input_tokens > CONTEXT_TOKENS
 
 
-async def test_a_bad_request_says_why(backend: Backend) -> None:
+async def test_a_bad_request_has_a_reason(backend: Backend) -> None:
     with pytest.raises(BadRequestError) as exc_info:
         await backend.complete("Hello", extra_body={"top_logprobs": 3})
     assert exc_info.value.message == "top_logprobs requires logprobs to be set to true"
@@ -177,7 +177,7 @@ async def test_api_keys(server_of: ServerFactory) -> None:
         await server.aclose()
 
 
-async def test_more_requests_than_slots_wait_their_turn(backend: Backend) -> None:
+async def test_more_requests_than_slots_wait(backend: Backend) -> None:
     answers = await asyncio.gather(*(backend.complete(f"Hello {number}", max_tokens=8) for number in range(24)))
     assert len(answers) == 24
     assert {answer.served_model for answer in answers} == {"tiny"}

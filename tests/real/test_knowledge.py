@@ -40,7 +40,7 @@ async def test_nonsense_is_quarantined(llama_backend: Backend) -> None:
     assert report.output_tokens > 0
 
 
-async def test_the_beginning_of_the_prompt_comes_from_the_cache(llama_backend: Backend, tmp_path: Path) -> None:
+async def test_the_prefix_of_the_prompt_is_cached(llama_backend: Backend, tmp_path: Path) -> None:
     path = tmp_path / "long.md"
     path.write_text("\n\n".join(f"Part {number}. {'We went on for a while. ' * 20}" for number in range(6)))
     cached = []
@@ -57,7 +57,7 @@ async def test_the_beginning_of_the_prompt_comes_from_the_cache(llama_backend: B
     assert cached[0] >= 2 * 150
 
 
-def test_as_people_run_it(llama_server: LocalServer, tmp_path: Path) -> None:
+def test_the_command_end_to_end(llama_server: LocalServer, tmp_path: Path) -> None:
     import asyncio  # noqa: PLC0415
 
     url = asyncio.run(llama_server.start())

@@ -313,7 +313,7 @@ def test_serve_at_a_terminal_until_ctrl_c(tiny: Path) -> None:
     assert "interrupted" == lines[-1]
 
 
-def test_the_commands_that_serve_prints_work_as_they_are(tiny: Path, tmp_path: Path) -> None:
+def test_the_printed_commands_of_serve_work(tiny: Path, tmp_path: Path) -> None:
     """Run by a shell, word for word; and the key is in no other place that serve writes to."""
     (tmp_path / "programs").mkdir()
     (tmp_path / "programs" / "ctxbackends").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m ctxbackends "$@"\n')
@@ -395,7 +395,7 @@ def test_serve_that_is_killed_leaves_nothing(tiny: Path, tmp_path: Path) -> None
         wait_until(lambda: has_ended(server))
 
 
-def test_serve_tells_that_its_server_died(tiny: Path) -> None:
+def test_serve_reports_that_its_server_died(tiny: Path) -> None:
     with program("serve", str(tiny), "--port", str(free_port()), "--threads", "1", "--json") as process:
         assert process.stdout is not None
         os.kill(json.loads(process.stdout.readline())["pid"], signal.SIGKILL)
@@ -516,7 +516,7 @@ async def test_llama_server_on_the_path(llama_server: StandIn, tiny: Path) -> No
     } == llama_server.options
 
 
-async def test_llama_server_on_the_path_with_nothing_chosen(llama_server: StandIn, tiny: Path) -> None:
+async def test_llama_server_on_the_path_with_defaults(llama_server: StandIn, tiny: Path) -> None:
     """A free port, and none of the flags that were not asked for."""
     async with ctxbackends.serve_model(tiny, alias="tiny") as backend:
         assert "tiny" == (await backend.ping()).model

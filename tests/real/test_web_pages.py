@@ -61,7 +61,7 @@ def has_switch(environment: Mapping[str, str]) -> bool:
     return not environment
 
 
-async def test_a_page_does_not_get_past_the_key(
+async def test_web_pages_need_the_key(
     model: Callable[[str], Path], environment: Mapping[str, str], has_switch: bool
 ) -> None:
     open_paths = OPEN_TO_ALL if has_switch else OPEN_TO_ALL | OPEN_IN_OLD_BUILD
@@ -84,7 +84,7 @@ async def test_a_page_does_not_get_past_the_key(
         assert "local" == backend.name
 
 
-async def test_which_pages_may_read_an_answer(
+async def test_origins_that_may_read_a_response(
     model: Callable[[str], Path], environment: Mapping[str, str], has_switch: bool
 ) -> None:
     async with serve_model(model("tiny"), environment=environment, alias="tiny", threads=1) as backend:
@@ -100,7 +100,7 @@ async def test_which_pages_may_read_an_answer(
             assert origin == answer.readers, "pages of this machine"
 
 
-async def test_without_a_key_every_page_may_use_the_server(server_of: ServerFactory, has_switch: bool) -> None:
+async def test_without_a_key_web_pages_can_use_the_server(server_of: ServerFactory, has_switch: bool) -> None:
     """A page cannot read the answer where the build has the switch, unless its own name resolves to this machine: no
     build looks at Host, and to such a page the server is of the same origin."""
     server = server_of("tiny")

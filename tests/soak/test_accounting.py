@@ -70,7 +70,7 @@ def test_a_failure_is_right_or_a_violation(
     assert fault == find_fault(error, frozenset(done), took, Progress(text), URL)
 
 
-def test_an_error_that_does_not_name_its_backend_is_a_violation() -> None:
+def test_an_error_without_its_backend_is_a_violation() -> None:
     fault = find_fault(APIConnectionError("closed", sent=True), frozenset({"kill"}), 1.0, Progress(), URL)
     assert "it names None at None" == fault
 
@@ -82,7 +82,7 @@ def test_a_seed_gives_the_same_schedule() -> None:
     assert {"kill", "term", "pause", "flap"} == {act.kind for act in acts}
 
 
-async def test_what_grew_is_told() -> None:
+async def test_growth_is_reported() -> None:
     before = figures.measure(1)
     assert [] == figures.growth(before, before)
     assert ["tasks: 1 at the start, 2 at the end"] == figures.growth(

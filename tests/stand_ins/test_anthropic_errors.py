@@ -98,7 +98,7 @@ def image(**source: Any) -> Any:
         ([], "The request body is not valid JSON"),
     ],
 )
-async def test_requests_that_are_refused(anthropic_server: AnthropicStandIn, body: Any, message: str) -> None:
+async def test_rejected_requests(anthropic_server: AnthropicStandIn, body: Any, message: str) -> None:
     status, headers, text = await post(anthropic_server, "/v1/messages", body, anthropic_version=OLD)
 
     error = validate(BetaErrorResponse, json.loads(text))
@@ -129,7 +129,7 @@ async def test_requests_that_are_refused(anthropic_server: AnthropicStandIn, bod
         ),
     ],
 )
-async def test_what_the_new_version_removed(anthropic_server: AnthropicStandIn, body: Any, message: str) -> None:
+async def test_options_removed_in_the_new_version(anthropic_server: AnthropicStandIn, body: Any, message: str) -> None:
     status, _, text = await post(anthropic_server, "/v1/messages", body)
     assert (400, "invalid_request_error") == (status, json.loads(text)["error"]["type"])
     assert json.loads(text)["error"]["message"].startswith(message)
@@ -197,7 +197,7 @@ async def test_failure_in_a_stream(anthropic_client: anthropic.AsyncAnthropic) -
     assert (200, "overloaded_error") == (exc_info.value.response.status_code, exc_info.value.type)
 
 
-async def test_no_key_is_wanted() -> None:
+async def test_no_key_is_required() -> None:
     async with (
         AnthropicStandIn() as server,
         anthropic.AsyncAnthropic(api_key="any", base_url=server.url, max_retries=0) as client,

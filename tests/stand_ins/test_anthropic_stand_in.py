@@ -91,7 +91,7 @@ async def test_message(anthropic_client: anthropic.AsyncAnthropic) -> None:
         message_body([{"type": "text", "text": "Hello", "cache_control": {"type": "ephemeral"}}]),
     ],
 )
-async def test_answers_are_what_the_types_describe(anthropic_server: AnthropicStandIn, body: Any) -> None:
+async def test_responses_match_the_vendors_types(anthropic_server: AnthropicStandIn, body: Any) -> None:
     status, headers, text = await post(anthropic_server, "/v1/messages", body)
     assert 200 == status
     assert "request-id" in headers
@@ -157,7 +157,7 @@ async def test_order_of_a_stream(anthropic_server: AnthropicStandIn) -> None:
     ] == [event["delta"]["type"] if event["type"] == "content_block_delta" else event["type"] for event in events_]
 
 
-async def test_tool_calls_come_in_pieces(anthropic_server: AnthropicStandIn) -> None:
+async def test_tool_calls_are_streamed_in_pieces(anthropic_server: AnthropicStandIn) -> None:
     _, _, text = await post(anthropic_server, "/v1/messages", message_body(CALLS, tools=[WEATHER, CLOCK], stream=True))
     events_ = [json.loads(data) for _, data in events(text)]
 
@@ -192,7 +192,7 @@ async def test_tool_choice(
     assert ("tool_use" if names else "end_turn") == answer.stop_reason
 
 
-async def test_a_result_is_answered(anthropic_client: anthropic.AsyncAnthropic) -> None:
+async def test_a_tool_result_is_answered(anthropic_client: anthropic.AsyncAnthropic) -> None:
     body = message_body("[[think]]one two[[/think]]" + CALL, tools=[WEATHER], thinking=THINK)
     first = await anthropic_client.messages.create(**body)
     thinking, call = first.content
@@ -232,9 +232,7 @@ async def test_redacted_thinking(anthropic_client: anthropic.AsyncAnthropic) -> 
 
 
 @pytest.mark.parametrize("thinking", [None, {"type": "disabled"}, {"type": "between_tools"}])
-async def test_nothing_is_thought_when_thinking_is_off(
-    anthropic_client: anthropic.AsyncAnthropic, thinking: Any
-) -> None:
+async def test_no_thinking_when_it_is_off(anthropic_client: anthropic.AsyncAnthropic, thinking: Any) -> None:
     answer = await anthropic_client.messages.create(
         **message_body("[[redact]][[think]]one[[/think]]", thinking=thinking)
     )

@@ -183,7 +183,7 @@ async def test_the_older_list(server: LMStudioStandIn) -> None:
     assert ("embeddings", "nomic-bert") == (embedder["type"], embedder["arch"])
 
 
-async def test_a_path_that_is_none(server: LMStudioStandIn) -> None:
+async def test_an_unknown_path(server: LMStudioStandIn) -> None:
     body = json.dumps({"error": "Unexpected endpoint or method. (GET /api/v1/nothing)"})
     assert (200, "application/json", body) == await ask(server, "/api/v1/nothing")
 
@@ -227,7 +227,7 @@ async def test_the_only_model_answers_to_any_name(server: LMStudioStandIn, clien
     assert [MODEL, MODEL] == [await model_of(client, name) for name in ("whatever", MODEL)]
 
 
-async def test_of_several_models_one_must_be_named(server: LMStudioStandIn, client: openai.AsyncOpenAI) -> None:
+async def test_several_models_need_a_name(server: LMStudioStandIn, client: openai.AsyncOpenAI) -> None:
     await load(server, MODEL)
     await load(server, MODEL)
     assert [MODEL, f"{MODEL}:2"] == [await model_of(client, name) for name in (MODEL, f"{MODEL}:2")]
@@ -377,7 +377,7 @@ async def test_embeddings(server: LMStudioStandIn, client: openai.AsyncOpenAI) -
 
 
 @pytest.mark.parametrize("body", [[], {"model": MODEL}, {"model": MODEL, "messages": [{"role": "user"}]}])
-async def test_requests_that_are_none(server: LMStudioStandIn, body: Any) -> None:
+async def test_invalid_requests(server: LMStudioStandIn, body: Any) -> None:
     status, _, text = await ask(server, "/v1/chat/completions", body)
     assert (400, str) == (status, type(json.loads(text)["error"]))
 

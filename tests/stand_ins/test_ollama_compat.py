@@ -71,7 +71,7 @@ async def test_chat(server: OllamaStandIn, client: openai.AsyncOpenAI) -> None:
     assert [(MODEL, 200)] == server.library.loads
 
 
-async def test_what_the_layer_ignores(client: openai.AsyncOpenAI) -> None:
+async def test_ignored_options(client: openai.AsyncOpenAI) -> None:
     response = await client.chat.completions.create(
         model=MODEL,
         messages=user("[[say]]a b c[[/say]]"),
@@ -156,9 +156,7 @@ async def test_reasoning_effort(client: openai.AsyncOpenAI) -> None:
         await client.chat.completions.create(model=MODEL, messages=messages, reasoning_effort="minimal")
 
 
-async def test_the_context_cannot_be_set_and_overflows_in_silence(
-    server: OllamaStandIn, client: openai.AsyncOpenAI
-) -> None:
+async def test_the_context_is_fixed_and_overflows_silently(server: OllamaStandIn, client: openai.AsyncOpenAI) -> None:
     response = await client.chat.completions.create(
         model=MODEL, messages=user("word " * 300), extra_body={"truncate": False, "options": {"num_ctx": 1000}}
     )
@@ -209,7 +207,7 @@ async def test_errors(server: OllamaStandIn, body: dict[str, Any], status: int, 
     assert (status, {"error": error}) == (answer[0], json.loads(answer[2]))
 
 
-async def test_a_failure_in_mid_stream_ends_it_without_a_word(server: OllamaStandIn) -> None:
+async def test_a_failure_in_mid_stream_ends_it_silently(server: OllamaStandIn) -> None:
     body = {"model": MODEL, "messages": user("[[fail]][[say]]a b[[/say]]"), "stream": True}
     events_ = [json.loads(data) for _, data in events((await ask(server, "/v1/chat/completions", body))[2])]
     assert ["a ", ""] == [chunk["choices"][0]["delta"]["content"] for chunk in events_]

@@ -54,7 +54,7 @@ async def client(server: OllamaStandIn) -> AsyncIterator[ollama.AsyncClient]:
 # --- models ---------------------------------------------------------------------------------------
 
 
-async def test_what_is_alive(server: OllamaStandIn) -> None:
+async def test_health_and_version(server: OllamaStandIn) -> None:
     assert (200, "text/plain", "Ollama is running") == await ask(server, "/")
     assert (200, "application/json", '{"version": "0.32.4"}') == await ask(server, "/api/version")
     assert (404, "text/plain", "404 page not found") == await ask(server, "/v1/models/qwen3/x/y".replace("v1", "v2"))
@@ -83,7 +83,7 @@ async def test_show(server: OllamaStandIn, client: ollama.AsyncClient) -> None:
     validate(ShowResponse, json.loads((await ask(server, "/api/show", {"name": MODEL}))[2]))
 
 
-async def test_a_tag_is_implied_and_only_that(client: ollama.AsyncClient) -> None:
+async def test_only_the_latest_tag_is_implied(client: ollama.AsyncClient) -> None:
     for name in (EMBEDDER, "nomic-embed-text:latest", "GEMMA3"):
         await client.show(name)
     with pytest.raises(ollama.ResponseError) as exc_info:
@@ -129,7 +129,7 @@ async def test_loading_by_generate(client: ollama.AsyncClient) -> None:
         await client.generate(MODEL, "Why?")
 
 
-async def test_another_context_loads_again(server: OllamaStandIn, client: ollama.AsyncClient) -> None:
+async def test_another_context_reloads_the_model(server: OllamaStandIn, client: ollama.AsyncClient) -> None:
     took = [
         (await client.chat(MODEL, user("Hi"), options=options)).load_duration
         for options in ({}, {}, {"num_ctx": 8192}, {"num_ctx": 8192}, {}, {"num_ctx": 10**6})
@@ -152,7 +152,7 @@ async def test_keep_alive_of_a_chat(client: ollama.AsyncClient) -> None:
     ("keep_alive", "message"),
     [("-1", 'time: missing unit in duration "-1"'), ("soon", 'time: invalid duration "soon"')],
 )
-async def test_a_keep_alive_that_is_none(client: ollama.AsyncClient, keep_alive: str, message: str) -> None:
+async def test_invalid_keep_alives(client: ollama.AsyncClient, keep_alive: str, message: str) -> None:
     with pytest.raises(ollama.ResponseError) as exc_info:
         await client.chat(MODEL, user("Hi"), keep_alive=keep_alive)
     assert (400, message) == (exc_info.value.status_code, exc_info.value.error)
@@ -255,13 +255,13 @@ async def test_logprobs(client: ollama.AsyncClient) -> None:
 # --- the context ----------------------------------------------------------------------------------
 
 
-async def test_a_prompt_that_is_cut_in_silence(client: ollama.AsyncClient) -> None:
+async def test_a_prompt_that_is_truncated_silently(client: ollama.AsyncClient) -> None:
     response = await client.chat(MODEL, user(LONG))
     assert ("stop", 4096) == (response.done_reason, response.prompt_eval_count)
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_a_prompt_that_may_not_be_cut(server: OllamaStandIn, stream: bool) -> None:
+async def test_a_prompt_that_must_not_be_truncated(server: OllamaStandIn, stream: bool) -> None:
     body = {"model": MODEL, "messages": user(LONG), "truncate": False, "shift": False, "stream": stream}
     assert (400, "application/json", '{"error": "the input length exceeds the context length"}') == await ask(
         server, "/api/chat", body
@@ -280,7 +280,7 @@ async def test_the_overflow_of_later_versions() -> None:
     assert "request (12 tokens) exceeds the available context size (10 tokens), try increasing it" == error["message"]
 
 
-async def test_an_answer_that_fills_the_context() -> None:
+async def test_a_response_that_fills_the_context() -> None:
     body = {"model": MODEL, "messages": user("[[say]]a b c d e f[[/say]]"), "stream": False}
     async with OllamaStandIn(context_length=10) as server:
         full = json.loads((await ask(server, "/api/chat", {**body, "shift": False}))[2])
@@ -336,7 +336,7 @@ async def test_an_answer_that_fills_the_context() -> None:
         ({"messages": user("[[fail]]"), "stream": False}, 500, "an error was encountered while running the model"),
     ],
 )
-async def test_what_is_refused(server: OllamaStandIn, body: dict[str, Any], status: int, message: str) -> None:
+async def test_rejected_requests(server: OllamaStandIn, body: dict[str, Any], status: int, message: str) -> None:
     answer = await ask(server, "/api/chat", {"model": MODEL, "messages": user("Hi"), **body})
     assert (status, "application/json", {"error": message}) == (*answer[:2], json.loads(answer[2]))
 

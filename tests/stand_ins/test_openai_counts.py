@@ -67,7 +67,7 @@ async def test_inputs_that_cannot_be_embedded(openai_client: openai.AsyncOpenAI,
         ({"input": "a", "model": None}, None),
     ],
 )
-async def test_embeddings_that_are_refused(openai_server: OpenAIStandIn, body: Any, code: str | None) -> None:
+async def test_rejected_embeddings(openai_server: OpenAIStandIn, body: Any, code: str | None) -> None:
     status, _, text = await post(openai_server, "/v1/embeddings", {"model": "text-embedding-3-small", **body})
 
     assert (404 if code == "model_not_found" else 400, code) == (status, json.loads(text)["error"]["code"])
@@ -81,7 +81,7 @@ async def test_embeddings_that_are_refused(openai_server: OpenAIStandIn, body: A
         ({"input": "a", "seed": 1}, "unknown_parameter"),
     ],
 )
-async def test_counts_that_are_refused(openai_server: OpenAIStandIn, body: Any, code: str) -> None:
+async def test_rejected_counts(openai_server: OpenAIStandIn, body: Any, code: str) -> None:
     status, _, text = await post(openai_server, "/v1/responses/input_tokens", body)
 
     assert (404 if code == "model_not_found" else 400, code) == (status, json.loads(text)["error"]["code"])

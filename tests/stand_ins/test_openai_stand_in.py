@@ -68,7 +68,7 @@ async def test_chat(openai_client: openai.AsyncOpenAI) -> None:
         {"n": 2},
     ],
 )
-async def test_answers_are_what_the_types_describe(openai_server: OpenAIStandIn, more: dict[str, Any]) -> None:
+async def test_responses_match_the_vendors_types(openai_server: OpenAIStandIn, more: dict[str, Any]) -> None:
     body = {"model": MODEL, "messages": user("Hello"), **more}
 
     status, _, text = await post(openai_server, "/v1/chat/completions", body)
@@ -123,7 +123,7 @@ async def test_accumulating_helper(openai_client: openai.AsyncOpenAI) -> None:
     assert 4 <= types.count("tool_calls.function.arguments.delta")
 
 
-async def test_tool_calls_come_in_pieces(openai_server: OpenAIStandIn) -> None:
+async def test_tool_calls_are_streamed_in_pieces(openai_server: OpenAIStandIn) -> None:
     body = {"model": MODEL, "messages": user(CALLS), "tools": [WEATHER, CLOCK], "stream": True}
     _, _, text = await post(openai_server, "/v1/chat/completions", body)
     deltas = [
@@ -182,7 +182,7 @@ async def test_one_call_at_a_time(openai_client: openai.AsyncOpenAI) -> None:
     assert 1 == len(answer.choices[0].message.tool_calls)
 
 
-async def test_a_result_is_answered(openai_client: openai.AsyncOpenAI) -> None:
+async def test_a_tool_result_is_answered(openai_client: openai.AsyncOpenAI) -> None:
     messages = user(CALL)
     first = await openai_client.chat.completions.create(model=MODEL, messages=messages, tools=[WEATHER])
     calls = first.choices[0].message.tool_calls

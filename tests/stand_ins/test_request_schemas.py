@@ -120,7 +120,7 @@ def test_embeddings(encoding: Any) -> None:
     check_type(EmbeddingCreateParams, json.loads(next(steps).body or b""))
 
 
-def test_a_wrong_body_is_found() -> None:
+def test_invalid_bodies_fail_the_check() -> None:
     """The types can fail."""
     body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
     check_type(CompletionCreateParamsNonStreaming, body)

@@ -39,7 +39,7 @@ async def stub() -> AsyncIterator[str]:
 
 
 @pytest.mark.parametrize("wire", handwritten.WIRES)
-async def test_every_model_is_read_alike(stub: str, wire: str) -> None:
+async def test_every_client_reads_every_model(stub: str, wire: str) -> None:
     async def reads(client: Any, name: str) -> None:
         pieces = MODELS[name].pieces()
         assert "".join(pieces) == await client.complete(name)
@@ -53,7 +53,7 @@ async def test_every_model_is_read_alike(stub: str, wire: str) -> None:
         await client.close()
 
 
-async def test_the_sdk_reads_a_server_of_vllm(stub: str) -> None:
+async def test_the_sdk_reads_the_vllm_wire(stub: str) -> None:
     client = await sdk.open_client("vllm", stub)
     assert "".join(MODELS["c1k"].pieces()) == await client.complete("c1k")
     await client.close()
@@ -68,7 +68,7 @@ async def test_the_counts_of_tokens_are_read(stub: str, wire: str, kind: str) ->
     assert (12, 2) == (reply.usage.input_tokens, reply.usage.output_tokens)
 
 
-def test_segments_are_as_the_models_say() -> None:
+def test_segments_follow_the_models() -> None:
     bodies = answers()
     for path in (b"/v1/chat/completions", b"/v1/messages", b"/api/chat"):
         assert 1000 == len(bodies[path, b"s1000-one", True].writes)
@@ -135,7 +135,7 @@ def test_a_ratio_is_of_one_round_and_then_the_median() -> None:
     assert [peer] == report.unmet_bounds(rows)
 
 
-def test_bounds_that_are_no_ratio() -> None:
+def test_bounds_without_a_ratio() -> None:
     cold = {"case": "cold", "client": SDK, "round": 0}
     rows = report.rows(
         [
@@ -158,7 +158,7 @@ def test_bounds_that_are_no_ratio() -> None:
     } == cells
 
 
-def test_a_fresh_process_has_bounds_of_its_own() -> None:
+def test_a_fresh_process_has_separate_bounds() -> None:
     ready = {"case": "ready", "round": 1, "import": 0.1, "ready_cpu": 0.1, "ready_bytes": 50e6, "answer": 0.2}
     rows = report.rows([{**ready, "client": SDK, "ready": 0.1}, {**ready, "client": "openai_client", "ready": 0.4}])
     results = {(row.measure.title, row.client): row.is_met for row in rows if row.bound}
@@ -169,13 +169,13 @@ def test_a_fresh_process_has_bounds_of_its_own() -> None:
     } == results
 
 
-def test_all_that_is_bounded_is_measured() -> None:
+def test_every_bound_is_measured() -> None:
     assert {measure.case for measure in report.measures()} == set(NAMES)
     clients = {name for case in CASES.values() for name in (*case.less, *case.only)}
     assert clients <= set(CLIENTS)
 
 
-def test_who_takes_part_in_a_case() -> None:
+def test_clients_of_a_case() -> None:
     parts = {
         name: [client.name for client in CLIENTS.values() if wire_of(case, client)] for name, case in CASES.items()
     }
@@ -199,7 +199,7 @@ def test_a_small_run() -> None:
     assert {"aiohttp", "msgspec"} <= set(results.versions[HAND_WRITTEN])
 
 
-def test_a_client_that_fails_is_a_row_and_the_run_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_client_is_a_row_and_the_run_continues(monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
     monkeypatch.setattr(Case, "text", lambda _case, _count: "another text")
     results = Run({HAND_WRITTEN: HERE}, rounds=1, divide=100, report=lines.append)(["c1k", "ready"])
@@ -212,7 +212,7 @@ def test_a_client_that_fails_is_a_row_and_the_run_goes_on(monkeypatch: pytest.Mo
 # --- the guard ----------------------------------------------------------------------------------------
 
 
-def test_the_guard_names_what_is_too_much() -> None:
+def test_the_guard_names_exceeded_bounds() -> None:
     case = guard.CASES[0]
     assert [] == guard.Comparison(case, case.instructions, case.cpu).exceeded_bounds()
     (lines,) = guard.Comparison(case, case.instructions + 0.5, 0.1).exceeded_bounds()
@@ -232,7 +232,7 @@ def test_instructions_are_the_same_in_every_run() -> None:
     assert 1.8 < more / first < 2.0
 
 
-def test_the_two_ways_of_each_part_do_the_same_work(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_implementations_of_each_part_do_the_same_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "ROUNDS", 1)
     assert all(parts.ratio(*pair) > 0 for pair in parts.PAIRS.values())
     texts = [event.text for event in parts.decode_fast() if isinstance(event, TextDelta)]

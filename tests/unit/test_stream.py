@@ -220,7 +220,7 @@ async def test_completed_reads_to_the_end() -> None:
         assert completion is await stream.completed() is stream.completion
 
 
-async def test_the_bytes_are_kept_where_asked_for() -> None:
+async def test_the_body_is_kept_on_request() -> None:
     data = sse("Hello")
     async with stream_of(ScriptedBody(data[:20], data[20:]), keep_raw=True) as stream:
         assert data == (await stream.completed()).raw
@@ -256,7 +256,7 @@ async def test_only_inside_async_with() -> None:
 
 
 @pytest.mark.parametrize("immediately", [True, False])
-async def test_a_stream_that_did_not_open_may_not_be_opened_again(immediately: bool) -> None:
+async def test_a_failed_stream_cannot_be_opened_again(immediately: bool) -> None:
     stream = stream_of(APIConnectionError("connection refused", refused=True), immediately=immediately)
     with pytest.raises(APIConnectionError):
         await stream.__aenter__()
@@ -282,7 +282,7 @@ ERROR = b'data: {"error":{"message":"EngineCore encountered an issue.","code":50
         ([event("Hel") + event("lo"), connection_error()], "the connection broke"),
     ],
 )
-async def test_events_before_a_failure_are_handed_on_first(parts: list[Part], problem: str) -> None:
+async def test_events_before_a_failure_are_returned_first(parts: list[Part], problem: str) -> None:
     body = ScriptedBody(*parts)
     async with stream_of(body) as stream:
         assert TextDelta("Hel") == await anext(stream)
@@ -300,7 +300,7 @@ async def test_events_before_a_failure_are_handed_on_first(parts: list[Part], pr
             _ = stream.completion
 
 
-async def test_the_partial_answer_holds_the_reasoning_and_the_calls() -> None:
+async def test_the_partial_completion_has_reasoning_and_calls() -> None:
     thinking = b'data: {"choices":[{"index":0,"delta":{"reasoning":"Hm."}}]}\n\n'
     calling = (
         b'data: {"choices":[{"index":0,"delta":{"tool_calls":'
@@ -314,7 +314,7 @@ async def test_the_partial_answer_holds_the_reasoning_and_the_calls() -> None:
     assert ("Hm.", "f", '{"a') == (exc_info.value.partial.reasoning, call.name, call.arguments)
 
 
-async def test_the_connection_that_broke_is_the_cause() -> None:
+async def test_the_broken_connection_is_the_cause() -> None:
     error = connection_error()
     async with stream_of(ScriptedBody(event("Hel"), error)) as stream:
         with pytest.raises(StreamInterruptedError) as exc_info:
@@ -323,7 +323,7 @@ async def test_the_connection_that_broke_is_the_cause() -> None:
     assert isinstance(error.__cause__, aiohttp.ClientPayloadError)
 
 
-async def test_what_says_more_than_that_the_stream_broke_is_the_cause() -> None:
+async def test_a_more_specific_error_is_the_cause() -> None:
     body = ScriptedBody(event("Hel"), b"data: " + b"x" * (9 * 1024 * 1024))
     async with stream_of(body) as stream:
         with pytest.raises(StreamInterruptedError, match="larger than") as exc_info:
@@ -332,7 +332,7 @@ async def test_what_says_more_than_that_the_stream_broke_is_the_cause() -> None:
     assert "Hel" == exc_info.value.partial.text
 
 
-async def test_another_model_ends_the_stream_before_its_events_are_handed_on() -> None:
+async def test_a_model_mismatch_is_raised_before_the_events() -> None:
     models: list[str] = []
 
     def check(served: str) -> None:
@@ -364,7 +364,7 @@ async def test_a_warning_that_is_raised_ends_the_stream() -> None:
     assert body.is_closed
 
 
-async def test_the_model_is_looked_at_once() -> None:
+async def test_the_model_is_checked_once() -> None:
     models: list[str] = []
     async with stream_of(ScriptedBody(*[event("a")] * 3, sse("b")), check_model=models.append) as stream:
         await stream.completed()
@@ -414,7 +414,7 @@ async def test_total_timeout() -> None:
     assert set(error.partial.text) == {"a"}
 
 
-async def test_the_shortest_limit_is_the_one_that_is_named() -> None:
+async def test_the_shortest_timeout_is_named() -> None:
     async with stream_of(ScriptedBody(endless=True), first_token=0.2, total=0.05) as stream:
         assert "total" == (await wait_for_timeout(stream)).phase
     async with stream_of(ScriptedBody(event("a"), endless=True), first_token=0.05, idle=0.1) as stream:
@@ -428,7 +428,7 @@ async def test_the_time_until_the_headers_counts_for_the_first_token() -> None:
 
 
 @pytest.mark.parametrize("nothing", [b": ping\n\n", event(), event("")])
-async def test_what_is_no_event_is_no_progress(nothing: bytes) -> None:
+async def test_bytes_without_events_are_not_progress(nothing: bytes) -> None:
     pings: list[Part] = [part for _ in range(100) for part in (0.01, nothing)]
     async with stream_of(ScriptedBody(*pings, sse("late")), first_token=0.1) as stream:
         assert "first_token" == (await wait_for_timeout(stream)).phase
@@ -445,7 +445,7 @@ async def test_tokens_are_progress() -> None:
         assert "a" * 12 + "b" == (await stream.completed()).text
 
 
-async def test_a_slow_consumer_is_no_timeout() -> None:
+async def test_a_slow_consumer_does_not_time_out() -> None:
     body = ScriptedBody(event("a") + event("b"), event("c"), sse("d"))
     async with stream_of(body, first_token=0.05, idle=0.05) as stream:
         async for _ in stream:
@@ -453,7 +453,7 @@ async def test_a_slow_consumer_is_no_timeout() -> None:
     assert "abcd" == stream.completion.text
 
 
-async def test_the_time_of_a_slow_consumer_is_not_of_the_whole() -> None:
+async def test_the_time_of_a_slow_consumer_does_not_count() -> None:
     body = ScriptedBody(event("a") + event("b"), event("c"), 0.01, sse("d"))
     async with stream_of(body, total=0.15) as stream:
         async for _ in stream:
@@ -461,7 +461,7 @@ async def test_the_time_of_a_slow_consumer_is_not_of_the_whole() -> None:
     assert "abcd" == stream.completion.text
 
 
-async def test_after_a_slow_consumer_the_whole_still_has_its_limit() -> None:
+async def test_the_total_timeout_continues_after_a_slow_consumer() -> None:
     async with stream_of(ScriptedBody(event("a"), endless=True), total=0.1) as stream:
         await anext(stream)
         await asyncio.sleep(0.15)
@@ -514,7 +514,7 @@ async def test_no_timer_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
         assert all(timer.cancelled() for timer in timers)
 
 
-async def test_a_timeout_after_the_answer_was_whole_is_none() -> None:
+async def test_no_timeout_after_the_response_is_complete() -> None:
     async with stream_of(ScriptedBody(sse("Hello")), total=0.05) as stream:
         assert TextDelta("Hello") == await anext(stream)
         await asyncio.sleep(0.06)
@@ -533,7 +533,7 @@ async def test_the_body_is_read_to_its_end_for_the_pool() -> None:
     assert body.is_closed
 
 
-async def test_the_body_is_not_read_on_where_the_server_closes_anyway() -> None:
+async def test_the_body_is_not_drained_if_the_server_closes() -> None:
     body = ScriptedBody(sse("Hello"), b"\n")
     async with stream_of(body, pooled=False) as stream:
         await stream.completed()
@@ -670,7 +670,7 @@ async def test_a_cancelled_task_closes_the_connection(
 
 
 @pytest.mark.parametrize("end", [Do.CLOSE, Do.RESET])
-async def test_a_server_that_goes_away(end: Do, raw_server: RawServerFactory, backend_of: Callable[..., Any]) -> None:
+async def test_a_server_that_disappears(end: Do, raw_server: RawServerFactory, backend_of: Callable[..., Any]) -> None:
     server = await raw_server([streamed(event("Hel"), 0.02, end)])
     backend = await backend_of(server)
     async with backend.stream("Hi") as stream:
@@ -683,7 +683,7 @@ async def test_a_server_that_goes_away(end: Do, raw_server: RawServerFactory, ba
     assert 1 == len(server.requests)
 
 
-async def test_what_came_together_with_the_break_is_handed_on(
+async def test_events_received_with_the_break_are_returned(
     raw_server: RawServerFactory, backend_of: Callable[..., Any]
 ) -> None:
     for _ in range(5):
@@ -719,7 +719,7 @@ async def freeze_clock(condition: Callable[[], bool], monkeypatch: pytest.Monkey
         ({"timeout": 0.05}, streamed(event("Hel"), Do.HANG), "total"),
     ],
 )
-async def test_a_silent_server_is_not_waited_for_for_ever(
+async def test_a_silent_server_times_out(
     settings: dict[str, float],
     script: Script,
     phase: str,
@@ -753,7 +753,7 @@ async def test_two_streams_at_once(raw_server: RawServerFactory, backend_of: Cal
         assert "one" == (await first.completed()).text
 
 
-async def test_a_late_consumer_is_no_late_server() -> None:
+async def test_a_late_consumer_does_not_time_out() -> None:
     """The first token was there all the time that nobody asked for it."""
     body = ScriptedBody(sse("Hello"))
     async with stream_of(body, first_token=0.02) as stream:
@@ -761,7 +761,7 @@ async def test_a_late_consumer_is_no_late_server() -> None:
         assert "Hello" == (await stream.completed()).text
 
 
-async def test_a_late_consumer_of_a_silent_server_is_told_so(
+async def test_a_late_consumer_of_a_silent_server_times_out(
     raw_server: RawServerFactory, backend_of: Callable[..., Any]
 ) -> None:
     server = await raw_server([[EVENT_STREAM, Do.HANG]])

@@ -139,7 +139,7 @@ async def test_requests_of_one_batch_keep_their_scripts(http: aiohttp.ClientSess
 
 
 @pytest.mark.parametrize("arguments", [{"says": "a"}, {"repeat": "2"}, {"delay_ms": -1}])
-async def test_a_mistaken_argument_is_refused(http: aiohttp.ClientSession, arguments: dict[str, Any]) -> None:
+async def test_an_invalid_argument_is_rejected(http: aiohttp.ClientSession, arguments: dict[str, Any]) -> None:
     status, answer = await post(http, "/v1/chat/completions", {"messages": [say("a")], "vllm_xargs": arguments})
     assert status == 400
     assert "vllm_xargs" in answer["error"]["message"]
@@ -258,7 +258,7 @@ async def test_json_schema_after_reasoning(http: aiohttp.ClientSession) -> None:
 
 
 @pytest.mark.parametrize("text", ['{"town": "Paris"}', '{"city": "Par'])
-async def test_text_that_the_grammar_refuses(http: aiohttp.ClientSession, text: str) -> None:
+async def test_text_that_the_grammar_rejects(http: aiohttp.ClientSession, text: str) -> None:
     """The engine ends the request at the first token, or at the end, that the grammar does not allow."""
     status, answer = await post(
         http, "/v1/chat/completions", {"messages": [say(text)], "response_format": CITY_FORMAT, "max_tokens": 40}
@@ -269,7 +269,7 @@ async def test_text_that_the_grammar_refuses(http: aiohttp.ClientSession, text: 
 
 
 @pytest.mark.parametrize("escape", [r"\"", r"\\", r"\n"])
-async def test_a_text_of_bounded_length_holds_no_escape(http: aiohttp.ClientSession, escape: str) -> None:
+async def test_a_text_of_bounded_length_has_no_escape(http: aiohttp.ClientSession, escape: str) -> None:
     """Why the SDK sends no lengths to vLLM. When this fails, xgrammar has mended it (issue 800): send them."""
     schema = {"type": "object", "properties": {"city": {"type": "string", "maxLength": 40}}, "required": ["city"]}
     format_ = {"type": "json_schema", "json_schema": {"name": "city", "schema": schema}}
