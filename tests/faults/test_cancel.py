@@ -1,5 +1,4 @@
-"""Whoever stops waiting, in whatever way: the server sees the connection close at once, and nothing of it stays in the
-pool."""
+"""Cancelled requests: the server sees the connection close at once, and none stays in the pool."""
 
 from __future__ import annotations
 

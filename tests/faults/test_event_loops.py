@@ -1,5 +1,4 @@
-"""One client object, event loops and threads: one loop after another, a clear error for two at once, and a close that
-may come at any moment, twice, and from anywhere."""
+"""One client object with event loops and threads: one loop after another, two at once, and closing at any time."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What is sent again and what never: the server counts what it received. The table holds that every fault of a request
-that may have been processed arrives once; here are the waits that a server asks for, and connections that are kept."""
+"""Retries against the fault server: the waits that a server asks for, and reused connections."""
 
 from __future__ import annotations
 

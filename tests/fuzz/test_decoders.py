@@ -1,5 +1,4 @@
-"""Every decoder against bytes that nobody promised: nothing is raised, nothing is invented, and how the bytes were cut
-changes nothing."""
+"""Every decoder with arbitrary bytes: it raises nothing, invents nothing, and does not depend on the splits."""
 
 from __future__ import annotations
 

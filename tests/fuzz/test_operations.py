@@ -1,5 +1,4 @@
-"""Everything beside generation, of every profile, against answers that nobody promised: a result or one of our errors,
-after a bounded number of requests."""
+"""All other operations of every profile with arbitrary responses: a result or one of our errors."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What users and models write, read: the configuration, durations, endpoints, typed answers, arguments of tools. Each
-gives a value or its documented error."""
+"""Parsers with arbitrary input: configuration, durations, endpoints, typed answers and tool arguments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``ctxbackends proposals``, as people run it; at a terminal, too."""
+"""The command ``ctxbackends proposals``, with and without a terminal."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The commands extract, compact and ingest: in this process, or in one of its own where that is the
-point (Ctrl-C, two runs at once, a full disk)."""
+"""The commands extract, compact and ingest, in this process or in a separate one (Ctrl-C, two runs, a full disk)."""
 
 from __future__ import annotations
 

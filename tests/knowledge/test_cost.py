@@ -1,4 +1,4 @@
-"""What a run costs stays bounded. The figures of a long run are made by ``python -m tests.knowledge.cost``."""
+"""The memory of a run is bounded. ``python -m tests.knowledge.cost`` measures long runs."""
 
 from __future__ import annotations
 

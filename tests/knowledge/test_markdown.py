@@ -1,4 +1,4 @@
-"""A proposal's file is read back as it was written, whatever texts it holds."""
+"""Proposals as Markdown: they are read back as written, with any text."""
 
 from __future__ import annotations
 

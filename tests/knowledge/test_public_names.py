@@ -1,4 +1,4 @@
-"""The public names of ``ctxbackends.knowledge``: for type checkers and at run time the same ones."""
+"""The public names of ``ctxbackends.knowledge`` are the same for type checkers and at run time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One run, over HTTP, with a model that answers what the test says."""
+"""One run over HTTP, with a scripted model."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,7 @@ from hypothesis import strategies as st
 
 from ctxbackends.knowledge._errors import SourceChangedError, SourceError
 from ctxbackends.knowledge._sources.base import Piece, Segment, SkippedInput
-from ctxbackends.knowledge._sources.files import Line
-from ctxbackends.knowledge._sources.transcripts import MAX_LINE, TranscriptSource, _Reader
+from ctxbackends.knowledge._sources.transcripts import MAX_LINE, TranscriptSource
 
 USER = {
     "type": "user",
@@ -202,8 +202,9 @@ json_values = st.recursive(
     ).map(lambda value: json.dumps(value).encode())
 )
 def test_any_line_is_read_or_reported(data: bytes) -> None:
-    for piece in _Reader("s").read(Line(1, data, len(data))):
-        assert isinstance(piece, SkippedInput) or piece.text.strip()
+    with tempfile.TemporaryDirectory() as directory:
+        for piece in transcript(Path(directory), USER, data):
+            assert isinstance(piece, SkippedInput) or piece.text.strip()
 
 
 def test_several_megabytes_are_read_as_a_stream(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A real server that starts: refused, loading, ready; and the ways in which it does not become ready."""
+"""Cold starts of a real server: refused, loading, ready, and the failures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a real server answers: chat, streams, schemas, embeddings, refusals."""
+"""Generation by a real server: chat, streams, schemas, embeddings, errors."""
 
 from __future__ import annotations
 

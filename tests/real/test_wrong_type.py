@@ -1,4 +1,4 @@
-"""A real llama-server that is taken for another kind of server: an error that says so, and never an answer."""
+"""A real llama-server configured as another type is an error that says so."""
 
 from __future__ import annotations
 

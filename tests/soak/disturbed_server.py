@@ -1,5 +1,4 @@
-"""A real llama-server on a fixed port, and what is done to it: killed, ended, stopped, left alone, by a schedule that a
-seed gives. Keeps when it was disturbed; knows nothing of requests."""
+"""A real llama-server on a fixed port that is killed, terminated and paused by a schedule from a seed."""
 
 from __future__ import annotations
 

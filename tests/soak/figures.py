@@ -1,5 +1,4 @@
-"""What the client's process holds: sockets, files, tasks, threads, children, memory. Reads /proc, so Linux alone; knows
-no server."""
+"""The resources of the client's process: sockets, files, tasks, threads, children, memory. Linux only."""
 
 from __future__ import annotations
 

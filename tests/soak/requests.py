@@ -1,5 +1,4 @@
-"""The requests of the soak, each of which ends in exactly one way: completed and looked at, cancelled by us, or failed
-with an error that is right for what was done to the server. Knows no schedule and prints nothing."""
+"""The requests of the soak: each one completes, is cancelled, or fails with an error that fits the disturbances."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The soak's own judge: what it takes for a right failure, and what it does not. The soak itself is a nox session."""
+"""How the soak judges failures. The soak itself is a nox session."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests of OpenAI's stand-in ask for, and how they ask without the client."""
+"""Requests to OpenAI's stand-in, and a plain client."""
 
 from __future__ import annotations
 

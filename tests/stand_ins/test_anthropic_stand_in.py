@@ -265,8 +265,8 @@ async def test_structured_output(anthropic_client: anthropic.AsyncAnthropic) -> 
 async def test_reasons_to_stop(anthropic_client: anthropic.AsyncAnthropic) -> None:
     async def stop_of(text: str, **more: Any) -> tuple[str | None, str | None, str]:
         answer = await anthropic_client.messages.create(**message_body(text, **more))
-        written = "".join(block.text for block in answer.content if block.type == "text")
-        return answer.stop_reason, answer.stop_sequence, written
+        output = "".join(block.text for block in answer.content if block.type == "text")
+        return answer.stop_reason, answer.stop_sequence, output
 
     assert ("max_tokens", None, "a b ") == await stop_of("[[say]]a b c[[/say]]", max_tokens=2)
     assert ("stop_sequence", "END", "a ") == await stop_of("[[say]]a END c[[/say]]", stop_sequences=["X", "END"])

@@ -1,5 +1,4 @@
-"""What the codecs send, held against the types that the vendors publish: every option and every kind of message that a
-table does not refuse."""
+"""The encoded requests match the types that the vendors publish, for every supported option and message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Events to a completion, and the values that users print."""
+"""The accumulator of stream events, and the values that it builds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A profile, a codec, a transport and a policy put together: what is sent, what comes back, and what is never said."""
+"""HTTPBackend with its profile, codec, transport and retry policy."""
 
 from __future__ import annotations
 
@@ -619,8 +619,8 @@ async def test_the_probes_of_a_cold_start_share_a_connection(make: Make, raw_ser
 
 async def test_a_command_reuses_no_connection(make: Make, raw_server: RawServerFactory) -> None:
     """One that is closed without a response may have been processed."""
-    loaded = http_response(200, b'{"data":[{"id":"m","status":{"value":"loaded"}}]}')
-    server = await raw_server([[loaded]], [[Do.CLOSE]])
+    model_list = http_response(200, b'{"data":[{"id":"m","status":{"value":"loaded"}}]}')
+    server = await raw_server([[model_list]], [[Do.CLOSE]])
     backend = make("llamacpp", endpoint=server.url, default_model="m")
     await backend.models()
     with pytest.raises(APIConnectionError):
@@ -931,7 +931,7 @@ async def test_a_model_list_of_another_shape(make: Make, mock_server: aiorespons
 # --- a router, which answers before its models are loaded -----------------------------------------
 
 
-def routed(state: str | None, failed: bool = False, **more: Any) -> bytes:
+def router_models(state: str | None, failed: bool = False, **more: Any) -> bytes:
     status = {} if state is None else {"status": {"value": state, "failed": failed}}
     other = {"id": "other", "status": {"value": "loading"}}
     return json.dumps({"data": [other, {"id": "m", **status, **more}]}).encode()
@@ -942,15 +942,15 @@ async def test_a_model_that_its_router_loads(
     name: str, make: Make, mock_server: aioresponses, sleeps: list[float]
 ) -> None:
     for state in ("loading", "loading", "loaded"):
-        mock_server.get(MODELS, body=routed(state, aliases=["short"]))
+        mock_server.get(MODELS, body=router_models(state, aliases=["short"]))
     progress: list[Loading] = []
     await make("llamacpp", default_model=name).wait_ready(on_progress=progress.append)
     assert ["loading", "loading"] == [event.state for event in progress]
 
 
 async def test_a_model_that_its_router_cannot_load(make: Make, mock_server: aioresponses, sleeps: list[float]) -> None:
-    mock_server.get(MODELS, body=routed("loading"))
-    mock_server.get(MODELS, body=routed("unloaded", failed=True))
+    mock_server.get(MODELS, body=router_models("loading"))
+    mock_server.get(MODELS, body=router_models("unloaded", failed=True))
     with pytest.raises(ModelLoadFailedError, match="the model m failed to load") as exc_info:
         await make("llamacpp").ping()
     assert (2, "mine") == (len(calls(mock_server)), exc_info.value.backend)
@@ -958,12 +958,12 @@ async def test_a_model_that_its_router_cannot_load(make: Make, mock_server: aior
 
 @pytest.mark.parametrize("state", [None, "loaded", "unloaded"])
 async def test_a_model_that_its_router_has(state: str | None, make: Make, mock_server: aioresponses) -> None:
-    mock_server.get(MODELS, body=routed(state))
+    mock_server.get(MODELS, body=router_models(state))
     assert ("other", "m") == tuple(model.id for model in await make("llamacpp").models())
 
 
 async def test_the_state_of_another_model_is_not_waited_for(make: Make, mock_server: aioresponses) -> None:
-    mock_server.get(MODELS, body=routed("loading"), repeat=True)
+    mock_server.get(MODELS, body=router_models("loading"), repeat=True)
     await make("llamacpp", default_model="third").wait_ready()
     await make("llamacpp", no_model=True).wait_ready()
     await make("openai").wait_ready()  # no cold start, no waiting

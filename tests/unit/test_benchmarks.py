@@ -1,5 +1,4 @@
-"""The benchmark's own judge: the stub's answers are read alike by all, and figures become the right rows. The benchmark
-itself is a nox session."""
+"""The benchmark's clients, cases and report. The benchmark itself is a nox session."""
 
 from __future__ import annotations
 

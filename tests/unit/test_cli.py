@@ -1,4 +1,4 @@
-"""The command line: what it prints where, its exit codes, and one clear line for every bad input."""
+"""The command line: output, exit codes, and one clear line for every invalid input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server that starts: how soon it is found, and the cost of the wait. Real sockets, on 127.0.0.2."""
+"""Cold starts on real sockets: when a server is probed, and the cost of the wait. Remote servers are at 127.0.0.2."""
 
 from __future__ import annotations
 

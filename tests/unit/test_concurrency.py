@@ -1,4 +1,4 @@
-"""How many at once: places in their order, a number that is probe for once, and nothing that is lost on the way."""
+"""The concurrency limit: slots in order of arrival, one probe for all waiters, and no lost slot."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`.ctxrc` -> values: what is read, what is refused, and where each error points to."""
+"""Reading `.ctxrc`: values, invalid values, and the position in each error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The write of `.ctxrc`: what is added or changed, that nothing else is, and that a failure leaves the file alone."""
+"""Writing `.ctxrc`: entries are added or changed, everything else stays, and a failure changes nothing."""
 
 from __future__ import annotations
 

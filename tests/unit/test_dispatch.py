@@ -1,4 +1,4 @@
-"""``ctx`` beside another program of that name: what is ours, how all else is handed on, and what ends a loop."""
+"""Which commands of ``ctx`` belong to this package, and how all others are passed to another program of that name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every exception carries its facts across processes, says one sentence, and loses a key wherever a server put it."""
+"""Exceptions: attributes, messages, pickling, and the masking of keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bytes to lines and lines to server-sent events: every cut of the bytes gives the same, and buffers have bounds."""
+"""Lines and server-sent events: the same at every split of the bytes, with bounded buffers."""
 
 from __future__ import annotations
 

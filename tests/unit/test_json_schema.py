@@ -1,4 +1,4 @@
-"""Python types to the strict JSON Schema that servers accept; answers back to values, or to an error with its place."""
+"""The strict JSON Schema of Python types, and the decoding of answers to values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Status, loading and counting over a transport: what a look at each kind of trouble says, and what nobody can do."""
+"""Status, loading and counting over a transport, and errors for operations that are not supported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A stream of a server that is starting: each look at it is an event, as it happens, and the answer follows."""
+"""A stream from a server that is starting: each probe is an event, and the answer follows."""
 
 from __future__ import annotations
 

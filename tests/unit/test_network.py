@@ -1,4 +1,4 @@
-"""Where requests may go: proxies that were let in, airgap, and what cannot be put into a header or a path."""
+"""Where requests may go: proxies, airgap, and characters that headers and paths reject."""
 
 from __future__ import annotations
 

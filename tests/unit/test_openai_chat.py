@@ -1,4 +1,4 @@
-"""The OpenAI format: what is sent for every option, and what every answer, whole or streamed, is read as."""
+"""The OpenAI format: encoded options, and decoded responses, plain and streamed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every cell of the option tables: what the table says is what goes over the wire, and what it refuses goes nowhere."""
+"""The option tables match the encoded requests for every option key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""pydantic models as the target of extract(): known by their methods, validated by themselves."""
+"""pydantic models as the target of extract()."""
 
 from __future__ import annotations
 
@@ -78,8 +78,8 @@ def test_unsupported_constraints_are_described() -> None:
 
 def test_a_property_may_have_the_name_of_a_constraint() -> None:
     schema = {"type": "object", "properties": {"minimum": {"type": "integer", "minimum": 3}}, "required": ["minimum"]}
-    described = describe_constraints(schema, ANTHROPIC_UNSUPPORTED)
-    assert {"minimum": {"type": "integer", "description": "(minimum: 3)"}} == described["properties"]
+    result = describe_constraints(schema, ANTHROPIC_UNSUPPORTED)
+    assert {"minimum": {"type": "integer", "description": "(minimum: 3)"}} == result["properties"]
 
 
 def test_pydantic_is_never_imported() -> None:

@@ -1,4 +1,4 @@
-"""Types to factories and names to backends: it never picks one that nobody chose, and shares one session."""
+"""The registry: backend types, names, the default, and the shared session."""
 
 from __future__ import annotations
 

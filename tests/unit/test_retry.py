@@ -1,4 +1,4 @@
-"""The two budgets, on a clock of their own: nothing here waits."""
+"""The retry policy and its two budgets, on a simulated clock."""
 
 from __future__ import annotations
 

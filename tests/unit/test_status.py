@@ -1,4 +1,4 @@
-"""Answers with an error status: one table of what servers send and the exception that it becomes."""
+"""Error responses of servers, and the exceptions that they become."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One streamed answer: what is handed on, what is raised, what is closed, and what counts as waiting."""
+"""ChatStream: events, errors, timeouts, and the end of the connection."""
 
 from __future__ import annotations
 
@@ -552,7 +552,7 @@ async def test_a_body_that_does_not_end_costs_its_connection(endless: bool, monk
 # --- over the real transport ----------------------------------------------------------------------
 
 
-def streamed(data: bytes, *more: Any) -> Script:
+def stream_script(data: bytes, *more: Any) -> Script:
     return [EVENT_STREAM, http_chunk(data), *(more or [LAST_CHUNK])]
 
 
@@ -588,7 +588,7 @@ async def test_a_stream_from_a_server(raw_server: RawServerFactory, backend_of: 
 async def test_the_connection_is_pooled_after_the_end(
     more: list[Any], raw_server: RawServerFactory, backend_of: Callable[..., Any]
 ) -> None:
-    script = streamed(sse("Hello"), *more, LAST_CHUNK)
+    script = stream_script(sse("Hello"), *more, LAST_CHUNK)
     server = await raw_server([script, script, script])
     backend = await backend_of(server)
     for _ in range(3):
@@ -601,7 +601,7 @@ async def test_the_connection_is_pooled_after_the_end(
 async def test_the_connection_is_closed_after_the_end_where_the_server_closes_it(
     raw_server: RawServerFactory, backend_of: Callable[..., Any]
 ) -> None:
-    server = await raw_server([streamed(sse("Hello"), Do.HANG)])
+    server = await raw_server([stream_script(sse("Hello"), Do.HANG)])
     backend = await backend_of(server, "llamacpp", max_concurrency=1)
     for _ in range(2):
         async with backend.stream("Hi") as stream:
@@ -615,7 +615,7 @@ async def test_the_connection_is_closed_after_the_end_where_the_server_closes_it
 async def test_leaving_early_closes_the_connection(
     raw_server: RawServerFactory, backend_of: Callable[..., Any]
 ) -> None:
-    server = await raw_server([streamed(event("Hel"), Do.HANG)])
+    server = await raw_server([stream_script(event("Hel"), Do.HANG)])
     backend = await backend_of(server)
     async with backend.stream("Hi") as stream:
         async for _ in stream:
@@ -626,7 +626,7 @@ async def test_leaving_early_closes_the_connection(
 async def test_a_failure_in_the_block_closes_the_connection(
     raw_server: RawServerFactory, backend_of: Callable[..., Any]
 ) -> None:
-    server = await raw_server([streamed(event("Hel"), Do.HANG)])
+    server = await raw_server([stream_script(event("Hel"), Do.HANG)])
     backend = await backend_of(server)
     with pytest.raises(ZeroDivisionError):
         async with backend.stream("Hi") as stream:
@@ -646,7 +646,7 @@ async def test_a_stream_whose_opening_was_cancelled_is_closed() -> None:
         await anext(stream)
 
 
-@pytest.mark.parametrize("script", [[Do.HANG], streamed(event("Hel"), Do.HANG)], ids=["headers", "body"])
+@pytest.mark.parametrize("script", [[Do.HANG], stream_script(event("Hel"), Do.HANG)], ids=["headers", "body"])
 async def test_a_cancelled_task_closes_the_connection(
     script: Script, raw_server: RawServerFactory, backend_of: Callable[..., Any]
 ) -> None:
@@ -671,7 +671,7 @@ async def test_a_cancelled_task_closes_the_connection(
 
 @pytest.mark.parametrize("end", [Do.CLOSE, Do.RESET])
 async def test_a_server_that_disappears(end: Do, raw_server: RawServerFactory, backend_of: Callable[..., Any]) -> None:
-    server = await raw_server([streamed(event("Hel"), 0.02, end)])
+    server = await raw_server([stream_script(event("Hel"), 0.02, end)])
     backend = await backend_of(server)
     async with backend.stream("Hi") as stream:
         assert TextDelta("Hel") == await anext(stream)
@@ -714,9 +714,9 @@ async def freeze_clock(condition: Callable[[], bool], monkeypatch: pytest.Monkey
         ({"timeout": 0.05}, [Do.HANG], "total"),
         ({"first_token_timeout": 0.05, "timeout": 9.0}, [Do.HANG], "first_token"),
         ({"first_token_timeout": 9.0, "timeout": 0.05}, [Do.HANG], "total"),
-        ({"first_token_timeout": 0.05}, streamed(b": ping\n\n", Do.HANG), "first_token"),
-        ({"idle_timeout": 0.05}, streamed(event("Hel"), Do.HANG), "idle"),
-        ({"timeout": 0.05}, streamed(event("Hel"), Do.HANG), "total"),
+        ({"first_token_timeout": 0.05}, stream_script(b": ping\n\n", Do.HANG), "first_token"),
+        ({"idle_timeout": 0.05}, stream_script(event("Hel"), Do.HANG), "idle"),
+        ({"timeout": 0.05}, stream_script(event("Hel"), Do.HANG), "total"),
     ],
 )
 async def test_a_silent_server_times_out(
@@ -746,7 +746,7 @@ async def test_a_silent_server_times_out(
 
 
 async def test_two_streams_at_once(raw_server: RawServerFactory, backend_of: Callable[..., Any]) -> None:
-    server = await raw_server([streamed(sse("one"))], [streamed(sse("two"))])
+    server = await raw_server([stream_script(sse("one"))], [stream_script(sse("two"))])
     backend = await backend_of(server)
     async with backend.stream("1") as first, backend.stream("2") as second:
         assert "two" == (await second.completed()).text

@@ -1,5 +1,4 @@
-"""How a stream ends when something else happens at the same moment: a cancel at its very end, and a registry that
-closes."""
+"""The end of a stream when something else happens at the same time, such as a cancel or a closing registry."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Typed output: what the model is asked, and which answers become a value."""
+"""Structured output: the request, and the answers that become a value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tiny models as files. What a real server makes of them is tested with a real server."""
+"""The files of the tiny models. Their behaviour is tested with a real server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TLS to real servers on loopback: whose certificates are taken, and which one is shown. No switch turns it off."""
+"""TLS on loopback: CA bundles and client certificates. Verification cannot be turned off."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests to a real socket: what each way of failing is called, and what stays open."""
+"""The transport on real sockets: the error for each failure, and which connections stay open."""
 
 from __future__ import annotations
 
