@@ -1,4 +1,4 @@
-"""What the tests share: a scripted server on loopback, streams as servers write them, and aioresponses made to work."""
+"""Shared fixtures: a scripted server on loopback, streams as servers write them, and a fix for aioresponses."""
 
 from __future__ import annotations
 

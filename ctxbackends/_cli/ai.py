@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 import click
 
-from ctxbackends._cli.backends import Choice, backend_options, opened, registry_of
+from ctxbackends._cli.backends import Choice, backend_options, open_choice, registry_of
 from ctxbackends._cli.options import json_option
 from ctxbackends._cli.terminal import print_json, print_table, printable, read_prompt, utf8, waiting
 
@@ -27,21 +27,21 @@ async def ping(choice: Choice, no_wait: bool, probe: bool, as_json: bool) -> Non
     """Wait until the server is ready; print backend, endpoint and first model."""
     from ctxbackends._structured import probe_schema  # noqa: PLC0415
 
-    async with opened(choice) as backend:
-        with waiting() as shown:
-            answer = await backend.ping(wait=not no_wait, on_progress=shown)
-        probed = await probe_schema(backend, model=backend.default_model or answer.model) if probe else None
+    async with open_choice(choice) as backend:
+        with waiting() as line:
+            answer = await backend.ping(wait=not no_wait, on_progress=line)
+        probe_result = await probe_schema(backend, model=backend.default_model or answer.model) if probe else None
     if as_json:
-        print_json(attrs.asdict(answer) | ({"schema": attrs.asdict(probed)} if probed is not None else {}))
+        print_json(attrs.asdict(answer) | ({"schema": attrs.asdict(probe_result)} if probe_result is not None else {}))
         return
     click.echo(f"backend   {answer.backend}\nendpoint  {answer.endpoint}\nmodel     {answer.model}")
     if answer.default_model_listed is False:
         click.echo(f"default   {answer.default_model} (not in the server's list; see ctxbackends models)")
-    if probed is not None:
-        click.echo(f"schemas   {_PROBED[probed.outcome]}")
+    if probe_result is not None:
+        click.echo(f"schemas   {_PROBE_OUTCOMES[probe_result.outcome]}")
 
 
-_PROBED = {
+_PROBE_OUTCOMES = {
     "enforced": "enforced: the answer matches the schema",
     "ignored": "ignored: the answer does not match the schema",
     "inconclusive": "inconclusive: the answer was truncated",
@@ -58,26 +58,28 @@ async def status(choice: Choice, as_json: bool) -> None:
     async with registry_of(choice) as registry:
         if not registry.names:
             raise NoBackendConfiguredError("no backend configured; run ctx setup --backend <name>")
-        chosen = choice.backend if choice.endpoint is None else None
-        seen = await registry.statuses() if chosen is None else (await registry.resolve(chosen).status(),)
+        backend_name = choice.backend if choice.endpoint is None else None
+        statuses = (
+            await registry.statuses() if backend_name is None else (await registry.resolve(backend_name).status(),)
+        )
     if as_json:
-        print_json([attrs.asdict(one) for one in seen])
+        print_json([attrs.asdict(status_) for status_ in statuses])
     else:
-        print_table([_row(one) for one in seen])
+        print_table([_row(status_) for status_ in statuses])
 
 
-def _row(seen: Any) -> dict[str, str]:
-    state = seen.state if seen.progress is None else f"{seen.state} {seen.progress:.0%}"
-    busy = "" if seen.busy_slots is None else f"{seen.busy_slots} of "
+def _row(status_: Any) -> dict[str, str]:
+    state = status_.state if status_.progress is None else f"{status_.state} {status_.progress:.0%}"
+    busy = "" if status_.busy_slots is None else f"{status_.busy_slots} of "
     return {
-        "backend": seen.backend,
-        "endpoint": seen.endpoint,
+        "backend": status_.backend,
+        "endpoint": status_.endpoint,
         "state": state,
-        "model": seen.model or "",
-        "context": "" if seen.context_length is None else str(seen.context_length),
-        "slots": "" if seen.slots is None else f"{busy}{seen.slots}",
-        "version": seen.version or "",
-        "problem": " ".join((seen.problem or "").split()),
+        "model": status_.model or "",
+        "context": "" if status_.context_length is None else str(status_.context_length),
+        "slots": "" if status_.slots is None else f"{busy}{status_.slots}",
+        "version": status_.version or "",
+        "problem": " ".join((status_.problem or "").split()),
     }
 
 
@@ -86,17 +88,17 @@ def _row(seen: Any) -> dict[str, str]:
 @backend_options
 async def models(choice: Choice, as_json: bool) -> None:
     """List the server's models."""
-    async with opened(choice) as backend:
-        with waiting() as shown:
-            await backend.wait_ready(on_progress=shown)
-        listed = await backend.models()
+    async with open_choice(choice) as backend:
+        with waiting() as line:
+            await backend.wait_ready(on_progress=line)
+        models_ = await backend.models()
     if as_json:
-        print_json([attrs.asdict(model) for model in listed])
+        print_json([attrs.asdict(model) for model in models_])
         return
-    width = max(len(model.id) for model in listed)
-    for model in listed:
-        known = [f"{model.context_length} tokens" if model.context_length else "", model.state or ""]
-        click.echo(f"{model.id:{width}}  {', '.join(part for part in known if part)}".rstrip())
+    width = max(len(model.id) for model in models_)
+    for model in models_:
+        details = [f"{model.context_length} tokens" if model.context_length else "", model.state or ""]
+        click.echo(f"{model.id:{width}}  {', '.join(part for part in details if part)}".rstrip())
 
 
 @click.command()
@@ -128,34 +130,34 @@ async def chat(
     messages = [Message.user(prompt)]
     if system is not None:
         messages.insert(0, Message.system(system))
-    async with opened(choice) as backend:
-        with waiting() as shown:
+    async with open_choice(choice) as backend:
+        with waiting() as line:
             stream = backend.stream(
-                messages, model=model, max_tokens=max_tokens, temperature=temperature, on_progress=shown
+                messages, model=model, max_tokens=max_tokens, temperature=temperature, on_progress=line
             )
-            written = ""
+            last_text = ""
             try:
                 async with stream:
                     async for event in stream:
                         if isinstance(event, PromptProgress):
-                            shown.reading(event)
+                            line.reading(event)
                         elif not isinstance(event, Loading):
-                            shown.stop()
+                            line.stop()
                         if isinstance(event, TextDelta) and not as_json:
-                            written = event.text or written
+                            last_text = event.text or last_text
                             click.echo(printable(event.text), nl=False, color=True)  # or click takes text out
                             sys.stdout.flush()
             finally:
-                if not as_json and not written.endswith("\n") and (written or stream.is_complete):
+                if not as_json and not last_text.endswith("\n") and (last_text or stream.is_complete):
                     click.echo()  # an error in the middle begins on a line of its own
     answer = stream.completion
     if as_json:
-        whole = msgspec.to_builtins(answer)
-        print_json({name: value for name, value in whole.items() if name not in ("raw", "parts", "logprobs")})
+        fields = msgspec.to_builtins(answer)
+        print_json({name: value for name, value in fields.items() if name not in ("raw", "parts", "logprobs")})
         return
     if answer.refusal:
         click.echo(f"the model refused: {printable(answer.refusal, err=True)}", err=True)
     if answer.finish_reason != "stop":
-        truncated = answer.finish_reason == "length" and max_tokens is not None
-        reason = "max_tokens reached" if truncated else f"finish_reason {answer.finish_reason}"
+        is_truncated = answer.finish_reason == "length" and max_tokens is not None
+        reason = "max_tokens reached" if is_truncated else f"finish_reason {answer.finish_reason}"
         click.echo(f"(truncated: {reason})", err=True)

@@ -28,7 +28,7 @@ class Choice:
 
 
 @asynccontextmanager
-async def opened(choice: Choice, *, airgap: bool = False) -> AsyncIterator[Any]:
+async def open_choice(choice: Choice, *, airgap: bool = False) -> AsyncIterator[Any]:
     """Open the selected backend; ``airgap`` turns it on even if the file does not."""
     async with registry_of(choice, airgap=airgap) as registry:
         yield registry.resolve(choice.backend if choice.endpoint is None else None)

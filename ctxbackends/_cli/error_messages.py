@@ -78,7 +78,7 @@ def _hint_exit(error: ServerDiedError) -> str:
     if error.exit_code is None:
         return "see the server's log for the reason"
     if error.exit_code < 0:
-        return "it was killed from outside; is there enough memory for the model?"
+        return "another process or the system killed it; is there enough memory for the model?"
     return "see the end of llama.cpp's log above; if it reports a corrupted or incomplete file, download the file again"
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 import click
 
-from ctxbackends._cli.backends import Choice, backend_options, opened
+from ctxbackends._cli.backends import Choice, backend_options, open_choice
 from ctxbackends._cli.options import out_option, parse_kinds
 from ctxbackends._cli.terminal import PLAIN_INTERVAL, Waiting, print_json, printable, utf8, waiting
 from ctxbackends._util.text import pluralize
@@ -66,7 +66,7 @@ def run_options(flag: str, kinds: str) -> Callable[[Callable[..., Any]], Callabl
         )
         @click.option("--chunk-tokens", type=click.IntRange(min=1), help="Maximum number of input tokens per request.")
         @click.option("--allow-unenforced", is_flag=True, help="Use a server that does not enforce schemas.")
-        @click.option("--skip-failed", is_flag=True, help="Continue without chunks that the model cannot answer.")
+        @click.option("--skip-failed", is_flag=True, help="Skip chunks for which the model returns no valid answer.")
         @click.option("--json", "as_json", is_flag=True, help="Print events as JSON, one per line.")
         @backend_options
         @wraps(command)
@@ -162,9 +162,9 @@ async def _run(
     if run.has_redacted:
         # Redacted files are sent only with airgap on: a host name could resolve to another address later, and a proxy
         # could send them elsewhere.
-        async with opened(choice) as candidate:
+        async with open_choice(choice) as candidate:
             only_private = await is_private(candidate.endpoint)
-    async with opened(choice, airgap=only_private) as backend:
+    async with open_choice(choice, airgap=only_private) as backend:
         with waiting() as line:
             output: TextOutput | JSONLines = JSONLines() if options.as_json else TextOutput(line)
             if options.dry_run:
@@ -236,9 +236,9 @@ class TextOutput:
         if outcome.path is None:
             click.echo(f"nothing found in {pluralize(report.chunks, 'chunk')}; no proposal written", err=True)
             return
-        known = sum(row.known_at is not None for row in outcome.rows)
+        known_count = sum(row.known_at is not None for row in outcome.rows)
         parts = [pluralize(len(outcome.rows), "row")]
-        parts += [f"{known} already in .context"] if known else []
+        parts += [f"{known_count} already in .context"] if known_count else []
         parts += [f"{report.quarantined} quarantined"] if report.quarantined else []
         parts += [f"{pluralize(len(report.skipped), 'part')} skipped"] if report.skipped else []
         click.echo(f"{', '.join(parts)} in {pluralize(report.chunks, 'chunk')}, {report.elapsed:.1f} s", err=True)

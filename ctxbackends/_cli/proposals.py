@@ -39,7 +39,7 @@ _COLUMNS = ("id", "rows", "accepted", "rejected", "quarantined", "model", "probl
 def proposals() -> None:
     """Review and export proposals.
 
-    PROPOSAL is an ID, the beginning of one, the name after the time, or "latest".
+    PROPOSAL is an ID, the start of one, its name without the time, or "latest".
     """
 
 
@@ -64,21 +64,21 @@ _ROW = re.compile(r"[a-z][0-9]+")
 
 def _open_review(directory: Path, name: str, rows: Iterable[str] = ()) -> tuple[Review, list[str]]:
     """Return the proposal and the names of rows. If the first argument names a row, the proposal is the latest."""
-    named = list(rows)
+    names = list(rows)
     if _ROW.fullmatch(name):
-        name, named = LATEST, [name, *named]
+        name, names = LATEST, [name, *names]
     review = Review(find_proposal(directory, name))
-    for row in named:
+    for row in names:
         review.row(row)  # raises where there is none
-    return review, named
+    return review, names
 
 
-def _select_rows(review: Review, named: list[str], every: bool) -> list[str]:
-    if every == bool(named):
+def _select_rows(review: Review, names: list[str], every: bool) -> list[str]:
+    if every == bool(names):
         raise click.UsageError(
             "pass rows (such as d1 t2) or --all; to decide them one by one, run ctxbackends proposals review"
         )
-    return list(review.proposal.rows_by_name()) if every else named
+    return list(review.proposal.rows_by_name()) if every else names
 
 
 # --- showing --------------------------------------------------------------------------------------------
@@ -93,7 +93,7 @@ def list_(directory: Path, as_json: bool) -> None:
     if as_json:
         print_json(summaries)
     elif summaries:
-        print_table([{name: str(value) for name, value in _build_row(one).items()} for one in summaries])
+        print_table([{name: str(value) for name, value in _build_row(summary).items()} for summary in summaries])
     else:
         click.echo(f"no proposals in {directory}", err=True)
 
@@ -109,7 +109,7 @@ def _summarize(path: Path) -> dict[str, Any]:
         "id": facts.id,
         "command": facts.command,
         "model": facts.served_model or facts.requested_model,
-        "inputs": [one.name for one in facts.inputs],
+        "inputs": [input_.name for input_ in facts.inputs],
         "rows": len(states),
         "accepted": states.count("accepted"),
         "rejected": states.count("rejected"),
@@ -118,9 +118,9 @@ def _summarize(path: Path) -> dict[str, Any]:
     }
 
 
-def _build_row(one: dict[str, Any]) -> dict[str, Any]:
-    columns = {name: one.get(name, "") for name in _COLUMNS}
-    return {**columns, "problem": " ".join(one["problem"].split())}
+def _build_row(summary: dict[str, Any]) -> dict[str, Any]:
+    columns = {name: summary.get(name, "") for name in _COLUMNS}
+    return {**columns, "problem": " ".join(summary["problem"].split())}
 
 
 @proposals.command()
@@ -130,34 +130,34 @@ def _build_row(one: dict[str, Any]) -> dict[str, Any]:
 @json_option
 @directory_option
 def show(directory: Path, proposal: str, rows: tuple[str, ...], quarantined: bool, as_json: bool) -> None:
-    """Show a proposal, or some of its rows, with the decisions."""
-    review, chosen = _open_review(directory, proposal, rows)
-    named = review.rows()
-    wanted = {name: named[name] for name in chosen} if chosen else named
+    """Show a proposal or some of its rows, with the decisions."""
+    review, names = _open_review(directory, proposal, rows)
+    all_rows = review.rows()
+    selection = {name: all_rows[name] for name in names} if names else all_rows
     if as_json:
-        print_json(_as_json(review, wanted))
+        print_json(_as_json(review, selection))
         return
     facts = review.proposal.facts
-    sources = ", ".join(one.name for one in facts.inputs)
-    click.echo(printable(f"{facts.id}: {len(named)} rows from {sources}"))
-    for name, row in wanted.items():
+    sources = ", ".join(input_.name for input_ in facts.inputs)
+    click.echo(printable(f"{facts.id}: {len(all_rows)} rows from {sources}"))
+    for name, row in selection.items():
         click.echo()
         click.echo(printable(format_row(review, name, row)))
-    hidden = review.proposal.quarantined
+    quarantined_rows = review.proposal.quarantined
     if quarantined:
-        for number, one in enumerate(hidden, 1):
+        for number, row_ in enumerate(quarantined_rows, 1):
             click.echo()
             click.echo(
                 printable(
-                    f"x{number}  {kind_of(one.record)}: {title_of(one.record)}\n"
-                    f"    {one.reason} ({one.where})\n    > {one.quote}"
+                    f"x{number}  {kind_of(row_.record)}: {title_of(row_.record)}\n"
+                    f"    {row_.reason} ({row_.where})\n    > {row_.quote}"
                 )
             )
-    elif hidden and not chosen:
-        click.echo(f"\n{len(hidden)} quarantined; --quarantined shows them", err=True)
+    elif quarantined_rows and not names:
+        click.echo(f"\n{len(quarantined_rows)} quarantined; use --quarantined to show them", err=True)
 
 
-def _as_json(review: Review, wanted: dict[str, Row]) -> dict[str, Any]:
+def _as_json(review: Review, rows: dict[str, Row]) -> dict[str, Any]:
     return {
         **msgspec.to_builtins(review.proposal.facts),
         "rows": [
@@ -166,7 +166,7 @@ def _as_json(review: Review, wanted: dict[str, Row]) -> dict[str, Any]:
                 **msgspec.to_builtins(row),
                 "review": {"state": "undecided", **msgspec.to_builtins(review.verdict(name))},
             }
-            for name, row in wanted.items()
+            for name, row in rows.items()
         ],
         "quarantined": msgspec.to_builtins(review.proposal.quarantined),
         "skipped": msgspec.to_builtins(review.proposal.skipped),
@@ -183,8 +183,8 @@ def _as_json(review: Review, wanted: dict[str, Row]) -> dict[str, Any]:
 @directory_option
 def accept(directory: Path, proposal: str, rows: tuple[str, ...], every: bool) -> None:
     """Accept rows."""
-    review, chosen = _open_review(directory, proposal, rows)
-    review.accept(_select_rows(review, chosen, every))
+    review, names = _open_review(directory, proposal, rows)
+    review.accept(_select_rows(review, names, every))
     _print_states(review)
 
 
@@ -196,15 +196,15 @@ def accept(directory: Path, proposal: str, rows: tuple[str, ...], every: bool) -
 @directory_option
 def reject(directory: Path, proposal: str, rows: tuple[str, ...], every: bool, reason: str) -> None:
     """Reject rows."""
-    review, chosen = _open_review(directory, proposal, rows)
-    review.reject(_select_rows(review, chosen, every), reason=reason)
+    review, names = _open_review(directory, proposal, rows)
+    review.reject(_select_rows(review, names, every), reason=reason)
     _print_states(review)
 
 
 def _print_states(review: Review) -> None:
     states = list(review.states().values())
-    accepted, rejected, left = (states.count(state) for state in ("accepted", "rejected", "undecided"))
-    click.echo(f"{review.path.stem}: {accepted} accepted, {rejected} rejected, {left} to decide", err=True)
+    accepted, rejected, undecided = (states.count(state) for state in ("accepted", "rejected", "undecided"))
+    click.echo(f"{review.path.stem}: {accepted} accepted, {rejected} rejected, {undecided} undecided", err=True)
 
 
 @proposals.command()
@@ -213,20 +213,23 @@ def _print_states(review: Review) -> None:
 @click.option("--set", "assignments", metavar="FIELD=TEXT", multiple=True, help="A field and its new text.")
 @directory_option
 def edit(directory: Path, proposal: str, row: str, assignments: tuple[str, ...]) -> None:
-    """Change the fields of a row, but not its quotes. Without --set, open an editor."""
+    """Change the fields of a row; its quotes cannot be changed.
+
+    Without --set, the row opens in an editor.
+    """
     review, _ = _open_review(directory, proposal, [row])
     if assignments:
-        fields = dict(_parse_assignment(one) for one in assignments)
+        fields = dict(_parse_assignment(assignment) for assignment in assignments)
     else:
         if not sys.stdin.isatty():
             raise click.UsageError("no terminal for an editor; pass the fields with --set FIELD=TEXT")
-        edited = edit_row(review, row)
-        if edited is None:
+        new_fields = edit_row(review, row)
+        if new_fields is None:
             click.echo("nothing changed", err=True)
             return
-        fields = edited
-    changed = review.edit(row, fields)
-    click.echo(f"{row} changed" if changed else "nothing changed", err=True)
+        fields = new_fields
+    is_changed = review.edit(row, fields)
+    click.echo(f"{row} changed" if is_changed else "nothing changed", err=True)
 
 
 def _parse_assignment(text: str) -> tuple[str, str]:
@@ -254,27 +257,27 @@ q  quit     stop; all decisions are saved"""
 @directory_option
 def review(directory: Path, proposal: str, every: bool) -> None:
     """Decide the undecided rows one by one. Each decision is saved at once."""
-    under_review, _ = _open_review(directory, proposal)
+    review_, _ = _open_review(directory, proposal)
     if not sys.stdin.isatty():
         raise click.UsageError("review requires a terminal; use ctxbackends proposals accept and reject instead")
-    names = [name for name, state in under_review.states().items() if every or state == "undecided"]
+    names = [name for name, state in review_.states().items() if every or state == "undecided"]
     if not names:
         click.echo("all rows are decided", err=True)
     at = 0
     while at < len(names):
         name = names[at]
         click.echo(f"\n{at + 1} of {len(names)}", err=True)
-        click.echo(printable(format_row(under_review, name, under_review.rows()[name])))
-        step = _answer(under_review, name)
+        click.echo(printable(format_row(review_, name, review_.rows()[name])))
+        step = _answer(review_, name)
         if step is None:
             break
         at = max(0, at + step)
-    _print_states(under_review)
-    if "accepted" in under_review.states().values():
-        click.echo(f"print the accepted rows: ctxbackends proposals export {under_review.path.stem}", err=True)
+    _print_states(review_)
+    if "accepted" in review_.states().values():
+        click.echo(f"print the accepted rows: ctxbackends proposals export {review_.path.stem}", err=True)
 
 
-def _answer(under_review: Review, name: str) -> int | None:
+def _answer(review_: Review, name: str) -> int | None:
     """Ask for a decision; return how many rows to move, None to quit."""
     while True:
         answer = click.prompt(
@@ -283,16 +286,16 @@ def _answer(under_review: Review, name: str) -> int | None:
         key, _, rest = answer.partition(" ")
         match key.lower():
             case "a" | "accept":
-                under_review.accept([name])
+                review_.accept([name])
                 return 1
             case "r" | "reject":
-                under_review.reject([name], reason=rest)
+                review_.reject([name], reason=rest)
                 return 1
             case "e" | "edit":
-                fields = edit_row(under_review, name)
+                fields = edit_row(review_, name)
                 if fields is not None:
                     try:
-                        under_review.edit(name, fields)
+                        review_.edit(name, fields)
                     except ProposalError as error:
                         click.echo(printable(str(error), err=True), err=True)
                 return 0
@@ -330,27 +333,27 @@ def export(directory: Path, proposal: str, kinds: tuple[Kind, ...], section: str
 
     The format is that of ctx decision add --json-file, ctx learning add and ctx task add.
     """
-    opened, _ = _open_review(directory, proposal)
+    review_, _ = _open_review(directory, proposal)
     rows = {
         name: row
-        for name, row in opened.rows().items()
-        if opened.verdict(name).state == "accepted" and row.kind in kinds
+        for name, row in review_.rows().items()
+        if review_.verdict(name).state == "accepted" and row.kind in kinds
     }
     # All are built before the first is written, so that an invalid row stops the export.
     payloads = {
-        name: build_payload(name, row, proposal=opened.path.stem, section=section) for name, row in rows.items()
+        name: build_payload(name, row, proposal=review_.path.stem, section=section) for name, row in rows.items()
     }
     if not payloads:
         click.echo("nothing to export: no accepted rows of these kinds", err=True)
         return
     if target is None:
-        for one in payloads.values():
-            print_json(one)
+        for payload in payloads.values():
+            print_json(payload)
         return
     prepare_directory(target, context=find_context())
-    for name, one in payloads.items():
-        path = target / f"{opened.path.stem}-{rows[name].kind}-{name}.json"
-        data = json.dumps(one, ensure_ascii=False, indent=2).encode() + b"\n"
+    for name, payload in payloads.items():
+        path = target / f"{review_.path.stem}-{rows[name].kind}-{name}.json"
+        data = json.dumps(payload, ensure_ascii=False, indent=2).encode() + b"\n"
         with wrap_write_errors(path):
             created = create_file(path, data)
         if created:

@@ -33,13 +33,13 @@ def edit_row(review: Review, name: str) -> dict[str, str] | None:
     row = review.rows()[name]
     text = _format_editable(name, row)
     while True:
-        edited = click.edit(text, extension=".txt", require_save=True)
-        if edited is None:
+        new_text = click.edit(text, extension=".txt", require_save=True)
+        if new_text is None:
             return None
         try:
-            fields = _parse_edited(row, edited)
+            fields = _parse_edited(row, new_text)
         except ValueError as error:
-            text = f"# {error}\n{edited}"
+            text = f"# {error}\n{new_text}"
             continue
         return fields
 
@@ -52,18 +52,18 @@ def _format_editable(name: str, row: Row) -> str:
 
 
 def _parse_edited(row: Row, text: str) -> dict[str, str]:
-    known = fields_of(row.record)
+    fields_before = fields_of(row.record)
     fields: dict[str, str] = {}
     last = None
     for line in text.split("\n"):
         if line.startswith("#") or (not line.strip() and last is None):
             continue
         field, colon, value = line.partition(":")
-        if colon and field.strip() in known:
+        if colon and field.strip() in fields_before:
             last = field.strip()
             fields[last] = value.strip()
         elif last is not None:
             fields[last] = f"{fields[last]} {line.strip()}".strip()
         else:
-            raise ValueError(f"line outside of a field: {line[:60]!r}; the fields are {', '.join(known)}")
+            raise ValueError(f"line outside of a field: {line[:60]!r}; the fields are {', '.join(fields_before)}")
     return fields

@@ -29,9 +29,9 @@ _CHECK_SECONDS = 0.2
 @click.option(
     "--ctx-size",
     type=COUNT,
-    help="Tokens of context over all slots; the model's context by default.",
+    help="Context of all slots together, in tokens; the model's context by default.",
 )
-@click.option("--parallel", type=COUNT, help="Number of slots: concurrent requests.")
+@click.option("--parallel", type=COUNT, help="Number of slots, one for each concurrent request.")
 @click.option("--threads", type=COUNT, help="Number of CPU threads.")
 @click.option("--alias", help="Name of the model; the file's name by default.")
 @click.option(
@@ -90,8 +90,8 @@ async def _serve(server: object, *, api_key_env: str | None, as_json: bool) -> N
     config = BackendConfig(name="serve", type=BackendType.LLAMACPP, model_path=str(server.model_path))
     backend = managed_backend(config, transport, server=server)
     try:
-        with waiting() as shown:
-            await backend.wait_ready(on_progress=shown)
+        with waiting() as line:
+            await backend.wait_ready(on_progress=line)
         new_key = server.api_key if api_key_env is None else None
         if as_json:
             print_json(

@@ -70,8 +70,8 @@ def setup(
         model_path=str(Path(model_path).resolve()) if model_path is not None else None,
         set_default=make_default,
     )
-    written = next(config for config in load_ctxrc(path).backends if config.name == result.name)
-    _warn_of_other_base_url(backend, written.endpoint)
+    config = next(config for config in load_ctxrc(path).backends if config.name == result.name)
+    _warn_of_other_base_url(backend, config.endpoint)
     if as_json:
         print_json(
             {"path": str(result.path), "name": result.name, "created": result.created, "changed": result.changed}
@@ -84,14 +84,14 @@ def setup(
 
 def _warn_of_other_base_url(backend: str, endpoint: str | None) -> None:
     variable = _BASE_URL_VARIABLES.get(BackendType(backend), "OPENAI_BASE_URL")
-    elsewhere = os.environ.get(variable)
-    if endpoint is None or not elsewhere or find_variables(endpoint):
+    other_url = os.environ.get(variable)
+    if endpoint is None or not other_url or find_variables(endpoint):
         return
     from ctxbackends._config.endpoint import normalise_endpoint  # noqa: PLC0415
     from ctxbackends.errors import InvalidEndpointError  # noqa: PLC0415
 
     try:
-        same = normalise_endpoint(elsewhere) == endpoint
+        same = normalise_endpoint(other_url) == endpoint
     except InvalidEndpointError:
         same = False
     if not same:

@@ -184,8 +184,7 @@ class Transport:
             APITimeoutError: The phase ``connect`` or ``total`` timed out.
             ResponseTooLargeError: The response exceeds the limit.
         """
-        session = self._current_session() if pool == "generations" else None
-        session = session or await self._pool_session(pool)
+        session = await self._pool_session(pool)
         while True:
             try:
                 with self._deadlines.limit(timeouts.total), RequestContext(route, timeouts.connect) as context:
@@ -219,7 +218,7 @@ class Transport:
         route: Route = DIRECT,
     ) -> ByteStream | HTTPResponse:
         """Send one request and return the body of a 2xx response as a stream, or another response up to a limit."""
-        session = self._current_session() or await self._ready_session()
+        session = await self._ready_session()
         while True:
             try:
                 with RequestContext(route, timeouts.connect) as context:
@@ -266,13 +265,6 @@ class Transport:
             proxy=route.proxy,
             proxy_headers=route.proxy_headers,
         )
-
-    def _current_session(self) -> aiohttp.ClientSession | None:
-        """Return the session if it can be used now: the fast path of :meth:`_ready_session`."""
-        session = self._session
-        if session is None or self._closed or session.closed or self._loop is not asyncio.get_running_loop():
-            return None
-        return session
 
     async def _ready_session(self) -> aiohttp.ClientSession:
         self.check()

@@ -28,7 +28,7 @@ RECORD = "CTXBACKENDS_RECORD_COVERAGE"
 
 _OUTCOMES = pytest.StashKey[coverage.Coverage]()
 _ROWS = pytest.StashKey[coverage.Rows]()
-_FAILED = pytest.StashKey[bool]()
+_FAILURE = pytest.StashKey[bool]()
 
 
 class Cell:
@@ -88,7 +88,7 @@ def target(request: pytest.FixtureRequest) -> Target:
     return chosen
 
 
-Opened: TypeAlias = Callable[..., Any]
+OpenBackend: TypeAlias = Callable[..., Any]
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ async def stand_in(target: Target) -> AsyncIterator[StandIn | None]:
 
 
 @pytest.fixture
-def opened(target: Target, stand_in: StandIn | None, request: pytest.FixtureRequest) -> Opened:
+def open_target(target: Target, stand_in: StandIn | None, request: pytest.FixtureRequest) -> OpenBackend:
     """A function that opens a backend for the target; ``embedding=True`` uses the server with the embedding model."""
 
     @asynccontextmanager
@@ -129,8 +129,8 @@ def opened(target: Target, stand_in: StandIn | None, request: pytest.FixtureRequ
 
 
 @pytest.fixture
-async def backend(opened: Opened) -> AsyncIterator[Backend]:
-    async with opened() as ready:
+async def backend(open_target: OpenBackend) -> AsyncIterator[Backend]:
+    async with open_target() as ready:
         yield ready
 
 
@@ -142,7 +142,7 @@ def cell(target: Target, request: pytest.FixtureRequest) -> Iterator[Cell]:
     """The cell of this test and this server, ``tested`` unless the test changes it. The coverage file must agree."""
     outcome = Cell()
     yield outcome
-    if not request.node.stash.get(_FAILED, False):
+    if not request.node.stash.get(_FAILURE, False):
         column, row = coverage.column(target), row_of(request.node)
         if os.environ.get(RECORD):
             request.config.stash.setdefault(_OUTCOMES, {}).setdefault(column, {})[row] = outcome.outcome
@@ -170,7 +170,7 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     if report.when == "call":
-        item.stash[_FAILED] = not report.passed
+        item.stash[_FAILURE] = not report.passed
     return report
 
 

@@ -32,5 +32,5 @@ def load() -> Coverage:
 
 def save(outcomes: Mapping[str, Mapping[str, str]]) -> None:
     """Replace the columns of these outcomes in the file, and keep the others."""
-    merged = {**load(), **{name: dict(sorted(rows.items())) for name, rows in outcomes.items()}}
-    PATH.write_text(json.dumps(merged, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    result = {**load(), **{name: dict(sorted(rows.items())) for name, rows in outcomes.items()}}
+    PATH.write_text(json.dumps(result, indent=1, sort_keys=True) + "\n", encoding="utf-8")

@@ -50,10 +50,10 @@ class Target:
 
     def call(self, *calls: tuple[str, Mapping[str, Any]]) -> str:
         """A prompt that is answered with these tool calls."""
-        written = [json.dumps({"name": name, "arguments": dict(arguments)}) for name, arguments in calls]
+        texts = [json.dumps({"name": name, "arguments": dict(arguments)}) for name, arguments in calls]
         if self.scripting == "marks":
-            return "".join(f"[[call]]{one}[[/call]]" for one in written)
-        return "[[say]]" + "\n".join(f"<tool_call>\n{one}\n</tool_call>" for one in written) + "[[/say]]"
+            return "".join(f"[[call]]{text}[[/call]]" for text in texts)
+        return "[[say]]" + "\n".join(f"<tool_call>\n{text}\n</tool_call>" for text in texts) + "[[/say]]"
 
     @property
     def thinking(self) -> dict[str, Any]:

@@ -50,7 +50,7 @@ from ctxbackends._profiles.builtin import PROFILES
 from ctxbackends._wire.options import Unsupported
 from ctxbackends.errors import BadRequestError
 from tests.backends import coverage
-from tests.backends.conftest import Cell, Opened
+from tests.backends.conftest import Cell, OpenBackend
 from tests.backends.targets import Target
 
 
@@ -113,8 +113,8 @@ async def test_status_is_told(backend: Backend, target: Target, cell: Cell) -> N
         assert status.version
 
 
-async def test_loading_and_unloading(opened: Opened, target: Target, cell: Cell) -> None:
-    async with opened() as backend:
+async def test_loading_and_unloading(open_target: OpenBackend, target: Target, cell: Cell) -> None:
+    async with open_target() as backend:
         if PROFILES[target.type].load is None or target.type == "llamacpp":
             with refusal(cell):
                 await backend.load()
@@ -131,19 +131,19 @@ async def test_loading_and_unloading(opened: Opened, target: Target, cell: Cell)
         assert (await backend.complete("Hi", max_tokens=16)).served_model is not None
 
 
-async def test_a_context_length_is_loaded(opened: Opened, target: Target, cell: Cell) -> None:
+async def test_a_context_length_is_loaded(open_target: OpenBackend, target: Target, cell: Cell) -> None:
     if "context_length" not in PROFILES[target.type].supported_settings:
-        async with opened() as backend:
+        async with open_target() as backend:
             with refusal(cell):
                 await backend.load(context_length=2048)
         return
     if target.wire_api not in PROFILES[target.type].supported_settings["context_length"]:
         with pytest.raises(ConfigError, match=f"not supported with wire_api: {target.wire_api}"):
-            async with opened(context_length=2048):
+            async with open_target(context_length=2048):
                 pass
         cell.mark_not_supported()
         return
-    async with opened(context_length=2048) as backend:
+    async with open_target(context_length=2048) as backend:
         await backend.load()
         assert 2048 == (await backend.status()).context_length
 
@@ -187,13 +187,13 @@ async def test_progress_with_the_prompt(backend: Backend, target: Target, cell: 
     async with backend.stream("word " * 400, max_tokens=4) as stream:
         async for event in stream:
             events.append(event)
-    seen = [event for event in events if isinstance(event, PromptProgress)]
+    progress = [event for event in events if isinstance(event, PromptProgress)]
     assert not [event for event in events if isinstance(event, Loading)]
     if (target.type, target.wire_api) != ("llamacpp", "chat_completions"):
-        assert [] == seen
+        assert [] == progress
         cell.mark_not_supported()
         return
-    assert seen[-1].processed == seen[-1].total > 400
+    assert progress[-1].processed == progress[-1].total > 400
 
 
 async def test_max_tokens(backend: Backend, target: Target, cell: Cell) -> None:
@@ -205,7 +205,7 @@ async def test_max_tokens(backend: Backend, target: Target, cell: Cell) -> None:
 
 
 async def test_sampling_options(backend: Backend, target: Target, cell: Cell) -> None:
-    wanted: ChatOptions = {
+    options: ChatOptions = {
         "max_tokens": 4,
         "temperature": 0.5,
         "top_p": 0.9,
@@ -216,11 +216,11 @@ async def test_sampling_options(backend: Backend, target: Target, cell: Cell) ->
         "presence_penalty": 0.1,
         "repetition_penalty": 1.1,
     }
-    taken: Any = {name: value for name, value in wanted.items() if not refuses(target, name)}
+    supported_options: Any = {name: value for name, value in options.items() if not refuses(target, name)}
     if target.type == "anthropic":  # newer models take one of the two
-        del taken["top_p"]
-    assert {"max_tokens", "temperature"} <= set(taken)
-    await backend.complete(target.say("words"), **taken)
+        del supported_options["top_p"]
+    assert {"max_tokens", "temperature"} <= set(supported_options)
+    await backend.complete(target.say("words"), **supported_options)
 
 
 async def test_the_same_seed_gives_the_same_answer(backend: Backend, target: Target, cell: Cell) -> None:
@@ -252,8 +252,8 @@ async def test_logprobs(backend: Backend, target: Target, cell: Cell) -> None:
         cell.outcome = "sent; its effect is unknown"
         return
     assert completion.logprobs
-    assert all(one.logprob <= 1e-6 and len(one.top) <= 2 for one in completion.logprobs)
-    assert completion.text.strip() in "".join(one.token for one in completion.logprobs)
+    assert all(logprob.logprob <= 1e-6 and len(logprob.top) <= 2 for logprob in completion.logprobs)
+    assert completion.text.strip() in "".join(item.token for item in completion.logprobs)
 
 
 # --- a conversation -----------------------------------------------------------------------------------
@@ -272,10 +272,10 @@ async def test_many_turns(backend: Backend, target: Target, cell: Cell) -> None:
     completion = await backend.complete(messages, tools=[get_weather], max_tokens=64)
     if target.scripting != "none":
         assert "Goodbye." == completion.text.strip()
-    counted = await backend.complete(messages[-1:], max_tokens=4)
+    short = await backend.complete(messages[-1:], max_tokens=4)
     assert completion.usage is not None
-    assert counted.usage is not None
-    assert completion.usage.input_tokens > counted.usage.input_tokens
+    assert short.usage is not None
+    assert completion.usage.input_tokens > short.usage.input_tokens
 
 
 async def test_images(backend: Backend, target: Target, cell: Cell) -> None:
@@ -336,7 +336,7 @@ NO_REASONING = {
 
 async def test_a_tool_is_called(backend: Backend, target: Target, cell: Cell) -> None:
     if target.scripting == "none":
-        completion = await until_called(backend)
+        completion = await complete_until_call(backend)
     else:
         prompt = target.call(("get_weather", {"city": "Oslo", "days": 3}))
         completion = await backend.complete(prompt, tools=[get_weather, MAIL], max_tokens=128)
@@ -349,12 +349,12 @@ async def test_a_tool_is_called(backend: Backend, target: Target, cell: Cell) ->
     history = [
         Message.user("Weather?"),
         completion.message,
-        *(Message.tool("sunny", tool_call_id=one.id, name=one.name) for one in completion.tool_calls),
+        *(Message.tool("sunny", tool_call_id=tool_call.id, name=tool_call.name) for tool_call in completion.tool_calls),
     ]
     await backend.complete([*history, Message.user(target.say("Fine."))], tools=[get_weather, MAIL], max_tokens=16)
 
 
-async def until_called(backend: Backend) -> Completion:
+async def complete_until_call(backend: Backend) -> Completion:
     """A model of random weights calls a tool whole in most answers, and runs into the limit in the others."""
     for seed in range(20):
         options: Any = {} if refuses_seed(backend) else {"seed": seed}
@@ -439,11 +439,11 @@ async def test_extract(backend: Backend, target: Target, cell: Cell) -> None:
         with refusal(cell):
             await extract_result(backend, Decision, text)
         return
-    found = await extract_result(backend, Decision, text, max_tokens=400)
-    assert isinstance(found.value, Decision)
-    assert backend.schema_enforcement == found.enforcement
+    result = await extract_result(backend, Decision, text, max_tokens=400)
+    assert isinstance(result.value, Decision)
+    assert backend.schema_enforcement == result.enforcement
     if target.scripting != "none":
-        assert Decision('"YAML",\n\\ it is', 3, True) == found.value
+        assert Decision('"YAML",\n\\ it is', 3, True) == result.value
 
 
 async def test_a_schema_is_enforced(backend: Backend, target: Target, cell: Cell) -> None:
@@ -489,28 +489,28 @@ async def test_one_of_several_choices(backend: Backend, target: Target, cell: Ce
 TEXTS = ["a cat", "a dog on the street", "ein Hund", "a cat"]
 
 
-async def test_embeddings(opened: Opened, target: Target, cell: Cell) -> None:
+async def test_embeddings(open_target: OpenBackend, target: Target, cell: Cell) -> None:
     if PROFILES[target.type].embed is None:
-        async with opened() as backend:
+        async with open_target() as backend:
             with refusal(cell):
                 await backend.embed("x")
         return
     if target.embedding_model is None:
         cell.outcome = "not offered by this server"
         return
-    async with opened(embedding=True) as backend:
-        whole = await backend.embed(TEXTS)
-        assert 4 == len(whole.vectors)
-        assert len(whole.vectors[0]) > 1
-        assert whole.vectors[0] == pytest.approx(whole.vectors[3], abs=1e-2)
-        assert whole.vectors[0] != whole.vectors[1]
-        batched = await backend.embed(TEXTS, batch_size=3)
-        for one, other in zip(whole.vectors, batched.vectors, strict=True):
+    async with open_target(embedding=True) as backend:
+        embeddings = await backend.embed(TEXTS)
+        assert 4 == len(embeddings.vectors)
+        assert len(embeddings.vectors[0]) > 1
+        assert embeddings.vectors[0] == pytest.approx(embeddings.vectors[3], abs=1e-2)
+        assert embeddings.vectors[0] != embeddings.vectors[1]
+        batches = await backend.embed(TEXTS, batch_size=3)
+        for one, other in zip(embeddings.vectors, batches.vectors, strict=True):
             assert one == pytest.approx(other, abs=1e-2)
-        assert (whole.usage is None) == (batched.usage is None)
+        assert (embeddings.usage is None) == (batches.usage is None)
         if "base64" in PROFILES[target.type].vector_encodings:
-            encoded = await backend.embed(TEXTS[0], encoding="base64")
-            assert encoded.vectors[0] == pytest.approx(whole.vectors[0], abs=1e-2)
+            base64_embeddings = await backend.embed(TEXTS[0], encoding="base64")
+            assert base64_embeddings.vectors[0] == pytest.approx(embeddings.vectors[0], abs=1e-2)
         else:
             with pytest.raises(UnsupportedOptionError, match="encoding"):
                 await backend.embed(TEXTS[0], encoding="base64")
@@ -573,22 +573,22 @@ async def test_an_error_in_the_middle(backend: Backend, target: Target, cell: Ce
         assert "one" in exc_info.value.partial.text
 
 
-async def test_a_wrong_key(opened: Opened, target: Target, cell: Cell) -> None:
+async def test_a_wrong_key(open_target: OpenBackend, target: Target, cell: Cell) -> None:
     if target.key is None:
         cell.outcome = "not tested: the server requires no key"
         return
     with pytest.raises(AuthenticationError) as exc_info:
-        async with opened(api_key="wrong-key-0123456789") as backend:
+        async with open_target(api_key="wrong-key-0123456789") as backend:
             await backend.complete("Hi")
     assert "wrong-key-0123456789" not in str(exc_info.value)
 
 
-async def test_a_wrong_address(opened: Opened, target: Target, cell: Cell) -> None:
-    async with opened() as backend:
+async def test_a_wrong_address(open_target: OpenBackend, target: Target, cell: Cell) -> None:
+    async with open_target() as backend:
         endpoint = f"{backend.endpoint}/nowhere"
     with pytest.raises((NotFoundError, AuthenticationError)):
-        async with opened(endpoint=endpoint) as lost:
-            await lost.complete("Hi", max_tokens=4)
+        async with open_target(endpoint=endpoint) as backend_:
+            await backend_.complete("Hi", max_tokens=4)
     assert "tested" == cell.outcome
     assert target.name
 
@@ -598,7 +598,7 @@ async def test_a_wrong_address(opened: Opened, target: Target, cell: Cell) -> No
 
 def test_the_coverage_file_has_no_cell_without_a_test(rows: coverage.Rows, pytestconfig: pytest.Config) -> None:
     """The fixture ``cell`` compares each outcome with the file."""
-    if pytestconfig.getoption("lf", False) or any("::" in str(one) for one in pytestconfig.invocation_params.args):
+    if pytestconfig.getoption("lf", False) or any("::" in str(arg) for arg in pytestconfig.invocation_params.args):
         pytest.skip("a part of the tests fills a part of the cells")
-    untested = {name: {*cells} - rows.get(name, set()) for name, cells in coverage.load().items()}
-    assert {} == {name: cells for name, cells in untested.items() if cells}
+    missing = {name: {*cells} - rows.get(name, set()) for name, cells in coverage.load().items()}
+    assert {} == {name: cells for name, cells in missing.items() if cells}

@@ -16,7 +16,7 @@ from typing import Any, Never
 
 from tests.benchmarks import report
 from tests.benchmarks.cases import HAND_WRITTEN, NAMES, SDK
-from tests.benchmarks.environments import CLIENTS, HERE, Environment, EnvironmentFailedError, make
+from tests.benchmarks.environments import CLIENTS, HERE, Environment, EnvironmentFailedError, make_environment
 from tests.benchmarks.processes import ROOT
 from tests.benchmarks.run import Run
 
@@ -32,7 +32,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"bench: {message}\n")
 
 
-def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
+def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = Parser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="without the peers, in two minutes; shows the table alone")
     parser.add_argument("--rounds", type=_rounds, help=f"default: {ROUNDS}, with --quick {QUICK_ROUNDS}")
@@ -44,7 +44,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--envs", type=Path, default=ROOT / ".nox" / "bench-envs", help="where environments are kept")
     parser.add_argument("--here", action="store_true", help="run all clients with this interpreter")
     parser.add_argument("--samples", type=Path, help="measure nothing: show what an earlier run wrote with --out")
-    options = parser.parse_args(given)
+    options = parser.parse_args(argv)
     if options.samples is not None:
         if not options.samples.is_file():
             parser.error(f"there is no file {options.samples}")
@@ -65,35 +65,35 @@ def _rounds(text: str) -> int:
     return int(text)
 
 
-def _names(what: str, known: Sequence[str]) -> Any:
-    def read(text: str) -> list[str]:
+def _names(what: str, choices: Sequence[str]) -> Any:
+    def split(text: str) -> list[str]:
         names = text.split(",")
         for name in names:
-            if name not in known:
-                raise argparse.ArgumentTypeError(f"no such {what}: {name!r}. There are: {', '.join(known)}")
+            if name not in choices:
+                raise argparse.ArgumentTypeError(f"no such {what}: {name!r}. There are: {', '.join(choices)}")
         return names
 
-    return read
+    return split
 
 
 def environments(options: argparse.Namespace) -> tuple[dict[str, Environment], list[dict[str, Any]]]:
     """Of all clients that are measured; and a sample for each whose environment could not be made."""
-    names = options.clients or [name for name, one in CLIENTS.items() if not options.quick or name in QUICK_CLIENTS]
+    names = options.clients or [name for name, client_ in CLIENTS.items() if not options.quick or name in QUICK_CLIENTS]
     if options.here:
         return {name: HERE for name in CLIENTS if name in names}, []
-    made: dict[str, Environment] = {}
-    failed = []
+    result: dict[str, Environment] = {}
+    failures = []
     # The hand-written client gets the versions that the SDK has.
-    sdk = make(CLIENTS[SDK], options.envs, options.wheel, None)
+    sdk = make_environment(CLIENTS[SDK], options.envs, options.wheel, None)
     for name, client in CLIENTS.items():
         if name in names:
             try:
-                made[name] = sdk if name == SDK else make(client, options.envs, options.wheel, sdk)
+                result[name] = sdk if name == SDK else make_environment(client, options.envs, options.wheel, sdk)
             except EnvironmentFailedError as failure:
                 if not client.peer:
                     raise
-                failed.append({"case": "installed", "client": name, "round": 0, "error": str(failure)})
-    return made, failed
+                failures.append({"case": "installed", "client": name, "round": 0, "error": str(failure)})
+    return result, failures
 
 
 def machine() -> str:
@@ -102,48 +102,50 @@ def machine() -> str:
     return f"{os.cpu_count()} cores of {models[0] if models else platform.machine()}"
 
 
-def main(given: Sequence[str] | None = None) -> None:
-    options = arguments(given)
-    began = time.monotonic()
+def main(argv: Sequence[str] | None = None) -> None:
+    options = arguments(argv)
+    start = time.monotonic()
 
-    def say(text: str) -> None:
-        print(f"bench: {time.monotonic() - began:5.0f} s  {text}", file=sys.stderr, flush=True)
+    def report_progress(text: str) -> None:
+        print(f"bench: {time.monotonic() - start:5.0f} s  {text}", file=sys.stderr, flush=True)
 
     try:
-        told = json.loads(options.samples.read_text()) if options.samples else measure(options, say)
+        results = json.loads(options.samples.read_text()) if options.samples else measure(options, report_progress)
     except EnvironmentFailedError as failure:
         sys.exit(f"bench: {failure}")
-    found = report.rows(told["samples"])
-    text = f"{report.table(found)}\n{report.notes(told, found)}"
+    rows = report.rows(results["samples"])
+    text = f"{report.table(rows)}\n{report.notes(results, rows)}"
     print(text)
     if options.docs:
         from tests.benchmarks.plot import draw  # noqa: PLC0415  # needs matplotlib, which other runs do not
 
         DOCS.mkdir(parents=True, exist_ok=True)
         (DOCS / "table.md").write_text(text)
-        draw(found, DOCS / "plot.svg")
-        say(f"wrote {DOCS / 'table.md'} and {DOCS / 'plot.svg'}")
-    say("done")
+        draw(rows, DOCS / "plot.svg")
+        report_progress(f"wrote {DOCS / 'table.md'} and {DOCS / 'plot.svg'}")
+    report_progress("done")
 
 
-def measure(options: argparse.Namespace, say: Callable[[str], object]) -> dict[str, Any]:
+def measure(options: argparse.Namespace, report_progress: Callable[[str], object]) -> dict[str, Any]:
     """All samples, and what they were taken with; written to ``--out``."""
-    made, failed = environments(options)
+    clients_, failures = environments(options)
     rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
     names = options.cases or [name for name in NAMES if not (options.here and name == "installed")]
-    results = Run(made, rounds=rounds, quick=options.quick, divide=2 if options.quick else 1, say=say)(names)
-    told = {
+    results = Run(
+        clients_, rounds=rounds, quick=options.quick, divide=2 if options.quick else 1, report=report_progress
+    )(names)
+    record = {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "machine": machine(),
         "python": platform.python_version(),
         "kernel": platform.release(),
         "rounds": rounds,
         "versions": {name: results.versions[name] for name in CLIENTS if name in results.versions},
-        "samples": [*failed, *results.samples],
+        "samples": [*failures, *results.samples],
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(told, indent=1) + "\n")
-    return told
+    options.out.write_text(json.dumps(record, indent=1) + "\n")
+    return record
 
 
 if __name__ == "__main__":

@@ -36,28 +36,30 @@ _WORDS = (
 
 @dataclass(frozen=True)
 class Model:
-    """What the stub answers to a name. ``words`` or ``characters``: how long the answer is. ``burst``: events that are
-    written together, 0 for as many as fit into WRITE. ``own_chunk``: each event is an HTTP chunk of its own, as
-    uvicorn writes it, and not many of them together. ``pause``: seconds between writes. ``holds``: after the first
-    event nothing comes."""
+    """The response of the stub to a name.
+
+    ``words`` or ``characters`` is its length. ``burst`` events are written together, 0 for as many as fit into WRITE.
+    ``own_chunk``: each event is an HTTP chunk, as uvicorn writes it. ``pause``: seconds between writes. ``hangs``: the
+    stream stops after the first event.
+    """
 
     words: int = 0
     characters: int = 0
     burst: int = 0
     own_chunk: bool = True
     pause: float = 0.0
-    holds: bool = False
+    hangs: bool = False
 
     def pieces(self) -> list[str]:
         if self.words:
             return list(islice(_endless(), self.words))
-        found: list[str] = []
-        left = self.characters
+        pieces_: list[str] = []
+        remaining = self.characters
         for word in _endless():
-            found.append(word[:left])
-            left -= len(found[-1])
-            if not left:
-                return found
+            pieces_.append(word[:remaining])
+            remaining -= len(pieces_[-1])
+            if not remaining:
+                return pieces_
         raise AssertionError("the words do not end")
 
 
@@ -69,7 +71,7 @@ MODELS = {
     "s1000-one": Model(words=1_000, burst=1, pause=0.001),
     "s50-burst": Model(words=50, burst=10, pause=0.002),
     "first": Model(words=8, burst=1, pause=0.001),
-    "idle": Model(words=2, holds=True, burst=1),
+    "idle": Model(words=2, hangs=True, burst=1),
     "tiny": Model(words=2),
 }
 
@@ -80,7 +82,7 @@ class Answer:
 
     writes: tuple[bytes, ...]
     pause: float = 0.0
-    holds: bool = False
+    hangs: bool = False
 
 
 def _endless() -> Iterator[str]:
@@ -96,7 +98,7 @@ def head(status: str, content_type: str, *, length: int | None) -> bytes:
     ).encode()
 
 
-def whole(body: object, status: str = "200 OK") -> bytes:
+def json_response(body: object, status: str = "200 OK") -> bytes:
     """An answer in one piece."""
     data = compact(body)
     return head(status, "application/json", length=len(data)) + data
@@ -107,29 +109,29 @@ def compact(value: object) -> bytes:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-LOADING = whole(
+LOADING = json_response(
     {"error": {"message": "Loading model", "type": "unavailable_error", "code": 503}}, "503 Service Unavailable"
 )
-NOT_FOUND = whole({"error": {"message": "not found", "type": "not_found_error", "code": 404}}, "404 Not Found")
-LIST = whole(
+NOT_FOUND = json_response({"error": {"message": "not found", "type": "not_found_error", "code": 404}}, "404 Not Found")
+LIST = json_response(
     {"object": "list", "data": [{"id": name, "object": "model", "created": 1, "owned_by": "s"} for name in MODELS]}
 )
 
 
 def all_answers(models: Collection[str] = MODELS) -> dict[tuple[bytes, bytes, bool], Answer]:
     """By path, model and whether it is streamed."""
-    found = {}
+    answers = {}
     for wire, path in WIRES.items():
         for name in models:
             model = MODELS[name]
             key = path.encode(), name.encode()
             pieces = model.pieces()
-            found[*key, False] = Answer((whole(_COMPLETIONS[wire](name, "".join(pieces), len(pieces))),))
-            found[*key, True] = streamed(wire, name, model)
-    return found
+            answers[*key, False] = Answer((json_response(_COMPLETIONS[wire](name, "".join(pieces), len(pieces))),))
+            answers[*key, True] = streamed_answer(wire, name, model)
+    return answers
 
 
-def streamed(wire: str, name: str, model: Model) -> Answer:
+def streamed_answer(wire: str, name: str, model: Model) -> Answer:
     opening, deltas, ending = _EVENTS[wire](name, model.pieces())
     # What opens and what ends an answer goes with a delta: each write holds at least one.
     deltas = [opening + deltas[0], *deltas[1:-1], deltas[-1] + ending]
@@ -142,7 +144,7 @@ def streamed(wire: str, name: str, model: Model) -> Answer:
     kind = "application/x-ndjson" if wire == "ollama" else "text/event-stream; charset=utf-8"
     bodies[0] = head("200 OK", kind, length=None) + bodies[0]
     bodies[-1] += b"0\r\n\r\n"
-    return Answer(tuple(bodies), pause=model.pause, holds=model.holds)
+    return Answer(tuple(bodies), pause=model.pause, hangs=model.hangs)
 
 
 def streamed_body(wire: str, name: str) -> bytes:

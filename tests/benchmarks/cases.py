@@ -1,7 +1,4 @@
-"""What is measured, by name: the cases, what the stub is asked in each, and the bounds that the figures are held to.
-
-Knows no process and no client's code.
-"""
+"""The cases of the benchmark by name: what is requested in each, and the bounds of its figures."""
 
 from __future__ import annotations
 
@@ -19,11 +16,13 @@ MANY = "many events in a segment"
 
 @dataclass(frozen=True)
 class Case:
-    """``do``: the command of the worker. ``count`` batches of ``at_once`` each; ``peers``: how many batches for a peer,
-    which is slower. ``limit``: how many times of what the hand-written client needs the SDK may need. ``less``: how
-    many times less than a peer the SDK must need. ``only``: the clients, where it is not for all that speak the wire.
-    ``instead``: the wire for a client that does not know ``wire``. ``fresh``: each sample is a process of its own.
-    ``peer_rounds``: after how many rounds peers take no part any more; 0: in all."""
+    """One case.
+
+    ``do`` is the command of the worker: ``count`` batches of ``at_once`` each, ``peers`` batches for a peer, which is
+    slower. ``limit`` is the largest ratio of the SDK to the hand-written client, ``less`` the smallest factor of a peer
+    over the SDK. ``only`` names the clients, if not all with the wire; ``other_wire`` is for a client without ``wire``.
+    ``fresh``: each sample is a separate process. ``peer_rounds``: the rounds with peers, 0 for all.
+    """
 
     name: str
     title: str
@@ -36,14 +35,13 @@ class Case:
     limit: float | None = None
     less: dict[str, float] = field(default_factory=dict)
     only: tuple[str, ...] = ()
-    instead: str = ""
+    other_wire: str = ""
     fresh: bool = False
     peer_rounds: int = 0
 
     @property
     def warm_up(self) -> bool:
-        """Whether it is run once before the first round. Streams that take a second have the code of those that do
-        not."""
+        """Whether it is run once before the first round. Slow streams run the code of the others."""
         return not (self.fresh or self.model == "s1000-one")
 
     @property
@@ -51,16 +49,16 @@ class Case:
         return {"complete": "request", "stream": "chunk", "first": "", "idle": "stream"}[self.do]
 
     def units(self, count: int) -> int:
-        """How many requests, chunks or streams so many batches are."""
+        """Return the number of requests, chunks or streams in ``count`` batches."""
         return count * self.at_once * (len(MODELS[self.model].pieces()) if self.do == "stream" else 1)
 
     def text(self, count: int) -> str:
-        """What so many batches must read."""
+        """Return the text that a client must read in ``count`` batches."""
         return "".join(MODELS[self.model].pieces()) * (count * self.at_once)
 
 
 def _of_wire(wire: str, title: str, less: tuple[float, float, float, float, float]) -> list[Case]:
-    """The cases that each wire has, with how many times less than its own client the SDK must need in each."""
+    """Return the cases of a wire, with the factor of its vendor's client over the SDK in each."""
     prefix = "" if wire == "openai" else f"{wire}-"
     own = OWN_CLIENTS[wire]
     c1k, c1k_100, many, one, streams = ({own: factor} for factor in less)
@@ -77,7 +75,7 @@ def _of_wire(wire: str, title: str, less: tuple[float, float, float, float, floa
     ]
 
 
-_LOOPED = [
+_WORKER_CASES = [
     *_of_wire("openai", "", (8, 10, 30, 4, 20)),
     Case("c20k", "20 KB, one after the other", "complete", "c20k", count=100, peers=20),
     Case("c20k-100", "20 KB, 100 at once", "complete", "c20k", count=2, peers=1, at_once=100),
@@ -98,7 +96,7 @@ _LOOPED = [
         "vllm",
         count=100,
         only=(HAND_WRITTEN, SDK),
-        instead="openai",
+        other_wire="openai",
     ),
     Case(
         "llamacpp-c1k",
@@ -108,7 +106,7 @@ _LOOPED = [
         "llamacpp",
         count=100,
         only=(HAND_WRITTEN, SDK),
-        instead="openai",
+        other_wire="openai",
     ),
     *_of_wire("anthropic", "Anthropic: ", (8, 8, 8, 8, 8)),
     *_of_wire("ollama", "Ollama: ", (8, 8, 8, 8, 8)),
@@ -134,8 +132,8 @@ _LOOPED = [
         peer_rounds=3,  # it takes them up to 20 s, and hardly differs from round to round
     ),
 ]
-CASES = {case.name: case for case in _LOOPED}
-"""What workers are told in every round."""
+CASES = {case.name: case for case in _WORKER_CASES}
+"""The cases that workers run in every round."""
 
 OTHERS = {
     "ready": "a fresh process: imported, ready to use, and answered",
@@ -145,5 +143,5 @@ OTHERS = {
     "give-up": "cold start: when the peers give up",
     "real": "cold start of a real llama-server, where the wheel of llama.cpp is installed",
 }
-"""What is measured in another way."""
+"""Measured in other ways."""
 NAMES = (*CASES, *OTHERS)

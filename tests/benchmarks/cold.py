@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from tests.benchmarks.environments import Environment
-from tests.benchmarks.processes import ROOT, Child, ChildError, command, surroundings
+from tests.benchmarks.processes import ROOT, Child, ChildError, child_environment, command
 
 BUDGET = 90.0
 AFTER = (0.3, 0.5, 0.7, 1.0, 1.5, 3.0, 7.0, 15.0, 30.0, 45.0, 60.0)
@@ -30,10 +30,10 @@ STARTS = 10
 def cold_starts(sdk: Environment, *, quick: bool) -> list[dict[str, Any]]:
     """Return a sample for each start: ``kind``, ``after``, ``late`` in seconds, ``cpu`` as a part of the wait."""
     with ThreadPoolExecutor(len(TYPES)) as threads:
-        whole = QUICK_AFTER if quick else AFTER
-        seconds = [second + LONGEST_GAP * index / len(whole) for index, second in enumerate(whole)]
-        of_kinds = threads.map(lambda kind: _starts(sdk, kind, seconds), TYPES)
-        return [sample for samples in of_kinds for sample in samples]
+        seconds_ = QUICK_AFTER if quick else AFTER
+        seconds = [second + LONGEST_GAP * index / len(seconds_) for index, second in enumerate(seconds_)]
+        samples_by_kind = threads.map(lambda kind: _starts(sdk, kind, seconds), TYPES)
+        return [sample for samples in samples_by_kind for sample in samples]
 
 
 def _starts(sdk: Environment, kind: str, seconds: Sequence[float]) -> list[dict[str, Any]]:
@@ -43,20 +43,20 @@ def _starts(sdk: Environment, kind: str, seconds: Sequence[float]) -> list[dict[
         Child(command(sdk.python, "tests.benchmarks.worker", "sdk", "http://127.0.0.1:9")) as worker,
     ):
         servers = [stack.enter_context(_server(kind)) for _ in seconds]
-        starts = [{"kind": TYPES[kind], "url": one.hello["url"], "budget": BUDGET} for one in servers]
-        worker.ask(do="prepare_cold", kind=TYPES[kind])
+        starts = [{"kind": TYPES[kind], "url": server_.hello["url"], "budget": BUDGET} for server_ in servers]
+        worker.request(do="prepare_cold", kind=TYPES[kind])
         for server, after in zip(servers, seconds, strict=True):
-            server.ask(ready_after=after)
-        answer = worker.ask(BUDGET + 10, do="cold", starts=starts)
-        ready = [server.ask()["ready_at"] for server in servers]
+            server.request(ready_after=after)
+        answer = worker.request(BUDGET + 10, do="cold", starts=starts)
+        ready = [server.request()["ready_at"] for server in servers]
     return [_sample(kind, *each, answer["cpu"]) for each in zip(seconds, answer["starts"], ready, strict=True)]
 
 
-def _sample(kind: str, after: float, ended: dict[str, Any], ready_at: float | None, cpu: float) -> dict[str, Any]:
+def _sample(kind: str, after: float, start: dict[str, Any], ready_at: float | None, cpu: float) -> dict[str, Any]:
     sample: dict[str, Any] = {"kind": kind, "after": after}
-    if ended["error"] or ready_at is None:
-        return {**sample, "error": ended["error"] or "it ended before the server was ready"}
-    return {**sample, "late": ended["ended_at"] - ready_at, "cpu": cpu}
+    if start["error"] or ready_at is None:
+        return {**sample, "error": start["error"] or "it ended before the server was ready"}
+    return {**sample, "late": start["ended_at"] - ready_at, "cpu": cpu}
 
 
 def _server(kind: str) -> Child:
@@ -71,10 +71,10 @@ def give_up(name: str, environment: Environment, wire: str) -> list[dict[str, An
             _server(kind) as server,
             Child(command(environment.python, "tests.benchmarks.worker", name, server.hello["url"])) as worker,
         ):
-            told = worker.ask(120, do="give_up", wire=wire, url=server.hello["url"], model="tiny")
-            if not told["error"]:
+            result = worker.request(120, do="give_up", wire=wire, url=server.hello["url"], model="tiny")
+            if not result["error"]:
                 raise ChildError("it had an answer of a server that gives none")
-            samples.append({"kind": kind, "seconds": told["seconds"], "ended_with": told["error"]})
+            samples.append({"kind": kind, "seconds": result["seconds"], "ended_with": result["error"]})
     return samples
 
 
@@ -83,12 +83,12 @@ def real_starts(*, quick: bool) -> list[dict[str, Any]]:
     done = subprocess.run(
         command(sys.executable, "tests.benchmarks.real", str(3 if quick else STARTS)),
         cwd=ROOT,
-        env=surroundings(),
+        env=child_environment(),
         capture_output=True,
         text=True,
         timeout=300,
     )
     if done.returncode:
         raise ChildError((done.stderr.strip().splitlines() or ["no reason given"])[-1][:500])
-    found: list[float] = json.loads(done.stdout.splitlines()[-1])
-    return [{"late": late} for late in found]
+    delays: list[float] = json.loads(done.stdout.splitlines()[-1])
+    return [{"late": late} for late in delays]

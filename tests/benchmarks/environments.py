@@ -59,7 +59,7 @@ class EnvironmentFailedError(Exception):
 
 @dataclass(frozen=True)
 class Environment:
-    """``python``: its interpreter. ``directory``: None for the interpreter that runs this."""
+    """``python`` is its interpreter; ``directory`` is None for the interpreter that runs this."""
 
     python: Path
     directory: Path | None = None
@@ -67,49 +67,51 @@ class Environment:
     def packages(self) -> Path:
         if self.directory is None:
             raise LookupError("the packages of this interpreter are not one client's")
-        (found,) = self.directory.glob("lib/python*/site-packages")
-        return found
+        (path,) = self.directory.glob("lib/python*/site-packages")
+        return path
 
     def installed(self) -> dict[str, str]:
         """The distributions with their versions, without those that only install others."""
-        found = metadata.distributions(path=[str(self.packages())])
-        return {one.name: one.version for one in found if one.name not in _TOOLS}
+        path = metadata.distributions(path=[str(self.packages())])
+        return {distribution.name: distribution.version for distribution in path if distribution.name not in _TOOLS}
 
     def size(self) -> int:
         """Bytes of what these distributions brought, and of the byte code that was compiled of it."""
         packages = self.packages()
-        found = metadata.distributions(path=[str(packages)])
-        tools = {file.parts[0] for one in found if one.name in _TOOLS for file in one.files or ()}
-        kept = [entry for entry in packages.iterdir() if entry.name not in tools]
-        files = [file for entry in kept for file in ([entry] if entry.is_file() else entry.rglob("*"))]
+        path = metadata.distributions(path=[str(packages)])
+        tools = {
+            file.parts[0] for distribution in path if distribution.name in _TOOLS for file in distribution.files or ()
+        }
+        entries = [entry for entry in packages.iterdir() if entry.name not in tools]
+        files = [file for entry in entries for file in ([entry] if entry.is_file() else entry.rglob("*"))]
         return sum(file.stat().st_size for file in files if file.is_file())
 
 
 HERE = Environment(Path(sys.executable))
 
 
-def make(client: Client, directory: Path, wheel: Path | None, sdk: Environment | None) -> Environment:
+def make_environment(client: Client, directory: Path, wheel: Path | None, sdk: Environment | None) -> Environment:
     """The environment of a client below ``directory``, made if it is not there. ``sdk``: whose versions of packages
     the hand-written client gets."""
     requirements = []
-    wanted = [sys.version]
+    pins_ = [sys.version]
     for requirement in client.requirements:
         if requirement == WHEEL:
             assert wheel is not None, "the SDK is installed from its wheel"
-            wanted.append(hashlib.sha256(wheel.read_bytes()).hexdigest())
+            pins_.append(hashlib.sha256(wheel.read_bytes()).hexdigest())
             requirements.append(str(wheel))
         else:
             requirements.append(requirement)
-            wanted.append(requirement)
+            pins_.append(requirement)
     limits = []
     if client.requirements[: len(AS_THE_SDK)] == AS_THE_SDK and sdk is not None:
         limits = [f"{name}=={version}" for name, version in sorted(sdk.installed().items()) if name != WHEEL]
     home = directory / client.name
-    made = Environment(home / "bin" / "python", home)
+    environment = Environment(home / "bin" / "python", home)
     stamp = home / "pins.txt"  # the last thing written
-    pins = "\n".join([*wanted, *limits]) + "\n"
+    pins = "\n".join([*pins_, *limits]) + "\n"
     if stamp.exists() and stamp.read_text() == pins:
-        return made
+        return environment
     print(f"bench: making the environment of {client.title}", file=sys.stderr, flush=True)
     shutil.rmtree(home, ignore_errors=True)
     home.parent.mkdir(parents=True, exist_ok=True)
@@ -119,10 +121,10 @@ def make(client: Client, directory: Path, wheel: Path | None, sdk: Environment |
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         if done.returncode:
             lines = done.stdout.strip().splitlines() or ["no reason given"]
-            told = next((line for line in lines if "error" in line.lower() or "×" in line), lines[-1])
-            raise EnvironmentFailedError(f"could not install {client.title}: {told.strip()[:300]}")
+            line_ = next((line for line in lines if "error" in line.lower() or "×" in line), lines[-1])
+            raise EnvironmentFailedError(f"could not install {client.title}: {line_.strip()[:300]}")
     stamp.write_text(pins)
-    return made
+    return environment
 
 
 def _commands(home: Path, what: Sequence[str]) -> list[list[str]]:

@@ -27,14 +27,14 @@ ROUNDS = 9
 
 
 @dataclass(frozen=True)
-class Bounded:
+class BoundedCase:
     """A case: ``times`` batches of ``at_once``. ``instructions`` and ``cpu``: how many times of what the hand-written
     client needs the SDK may need."""
 
     name: str
     wire: str
     model: str
-    streamed: bool
+    stream: bool
     at_once: int
     times: int
     instructions: float
@@ -42,25 +42,25 @@ class Bounded:
 
 
 CASES = (
-    Bounded("completion of 1 KB", "openai", "c1k", False, 1, 100, instructions=1.4, cpu=1.9),
-    Bounded("completions, 50 at once", "openai", "c1k", False, 50, 2, instructions=1.4, cpu=2.2),
-    Bounded("stream, many events in a segment", "openai", "s1000-many", True, 1, 5, instructions=3.1, cpu=2.6),
-    Bounded("stream, an event in an HTTP chunk", "openai", "s1000-own", True, 1, 5, instructions=1.45, cpu=2.0),
-    Bounded("stream of Anthropic's wire", "anthropic", "s1000-many", True, 1, 5, instructions=3.1, cpu=2.6),
-    Bounded("stream of Ollama's wire", "ollama", "s1000-many", True, 1, 5, instructions=3.5, cpu=3.0),
+    BoundedCase("completion of 1 KB", "openai", "c1k", False, 1, 100, instructions=1.4, cpu=1.9),
+    BoundedCase("completions, 50 at once", "openai", "c1k", False, 50, 2, instructions=1.4, cpu=2.2),
+    BoundedCase("stream, many events in a segment", "openai", "s1000-many", True, 1, 5, instructions=3.1, cpu=2.6),
+    BoundedCase("stream, an event in an HTTP chunk", "openai", "s1000-own", True, 1, 5, instructions=1.45, cpu=2.0),
+    BoundedCase("stream of Anthropic's wire", "anthropic", "s1000-many", True, 1, 5, instructions=3.1, cpu=2.6),
+    BoundedCase("stream of Ollama's wire", "ollama", "s1000-many", True, 1, 5, instructions=3.5, cpu=3.0),
 )
 
 
 @dataclass(frozen=True)
-class Found:
+class Comparison:
     """The ratios of one case."""
 
-    case: Bounded
+    case: BoundedCase
     instructions: float
     cpu: float
 
-    def too_much(self) -> list[str]:
-        """What is more than it may be, in words."""
+    def exceeded_bounds(self) -> list[str]:
+        """Return a sentence for each ratio above its bound."""
         ratios = {"instructions": (self.instructions, self.case.instructions), "CPU": (self.cpu, self.case.cpu)}
         return [
             f"{self.case.name}: {ratio:.2f} times the {what} of the hand-written client; at most {bound:g}"
@@ -76,9 +76,9 @@ class Found:
         )
 
 
-async def run(case: Bounded, client: Client) -> None:
+async def run(case: BoundedCase, client: Client) -> None:
     for _ in range(case.times):
-        if case.streamed:
+        if case.stream:
             await client.stream(case.model, _ignore)
         elif case.at_once == 1:
             await client.complete(case.model)
@@ -87,7 +87,7 @@ async def run(case: Bounded, client: Client) -> None:
 
 
 def instructions(act: Callable[[], Coroutine[Any, Any, None]], loop: asyncio.AbstractEventLoop) -> int:
-    """Those that the interpreter carries out for one run, in every function of Python that is called."""
+    """Return the number of bytecode instructions of one run, in every Python function that it calls."""
     count = 0
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:
@@ -105,21 +105,21 @@ def instructions(act: Callable[[], Coroutine[Any, Any, None]], loop: asyncio.Abs
     return count
 
 
-def measure(case: Bounded, clients: Sequence[Client], loop: asyncio.AbstractEventLoop) -> Found:
+def measure(case: BoundedCase, clients: Sequence[Client], loop: asyncio.AbstractEventLoop) -> Comparison:
     """``clients``: the SDK, and the hand-written one."""
     for client in clients:
         loop.run_until_complete(run(case, client))  # connections, caches
-    needed = [instructions(partial(run, case, client), loop) for client in clients]
+    counts = [instructions(partial(run, case, client), loop) for client in clients]
     ratios = []
     for round_ in range(ROUNDS):
-        spent = [0.0, 0.0]
-        for place in (0, 1) if round_ % 2 else (1, 0):
+        durations = [0.0, 0.0]
+        for index in (0, 1) if round_ % 2 else (1, 0):
             gc.collect()
-            began = time.process_time()
-            loop.run_until_complete(run(case, clients[place]))
-            spent[place] = time.process_time() - began
-        ratios.append(spent[0] / spent[1])
-    return Found(case, needed[0] / needed[1], statistics.median(ratios))
+            start = time.process_time()
+            loop.run_until_complete(run(case, clients[index]))
+            durations[index] = time.process_time() - start
+        ratios.append(durations[0] / durations[1])
+    return Comparison(case, counts[0] / counts[1], statistics.median(ratios))
 
 
 def _ignore(_: str) -> None:
@@ -127,7 +127,7 @@ def _ignore(_: str) -> None:
 
 
 def main() -> int:
-    too_much: list[str] = []
+    exceeded_bounds: list[str] = []
     with Child(command(sys.executable, "tests.benchmarks.stub")) as server, asyncio.Runner() as runner:
         loop = runner.get_loop()
         for case in CASES:
@@ -135,13 +135,13 @@ def main() -> int:
                 loop.run_until_complete(module.open_client(case.wire, server.hello["url"]))
                 for module in (sdk, handwritten)
             ]
-            found = measure(case, clients, loop)
-            print(found, flush=True)
-            too_much += found.too_much()
+            comparison = measure(case, clients, loop)
+            print(comparison, flush=True)
+            exceeded_bounds += comparison.exceeded_bounds()
             for client in clients:
                 loop.run_until_complete(client.close())
-    print(*too_much, sep="\n", end="\n" if too_much else "", file=sys.stderr)
-    return 1 if too_much else 0
+    print(*exceeded_bounds, sep="\n", end="\n" if exceeded_bounds else "", file=sys.stderr)
+    return 1 if exceeded_bounds else 0
 
 
 if __name__ == "__main__":

@@ -28,9 +28,9 @@ SETTINGS = {
 }
 
 
-def draw(found: Sequence[Row], path: Path) -> None:
+def draw(rows_: Sequence[Row], path: Path) -> None:
     """Write the plot. A client that failed a case has no bar."""
-    panels = {name: [row for row in found if row.measure.case == name and not row.failed] for name in PANELS}
+    panels = {name: [row for row in rows_ if row.measure.case == name and not row.error] for name in PANELS}
     panels = {name: rows for name, rows in panels.items() if any(row.ratio is not None for row in rows)}
     if not panels:
         return
@@ -52,10 +52,10 @@ def draw(found: Sequence[Row], path: Path) -> None:
 
 def _panel(axis: Axes, title: str, rows: Sequence[Row], most: float) -> None:
     ratios = [1.0 if row.client == HAND_WRITTEN else row.ratio or 1.0 for row in rows]
-    places = range(len(rows))
+    positions = range(len(rows))
     # The bars begin left of 1, so that what needs as much as the limit has one too.
     axis.barh(
-        places,
+        positions,
         [ratio - 0.5 for ratio in ratios],
         left=0.5,
         color=[COLOURS.get(row.client.removesuffix("_uvloop"), PEER) for row in rows],
@@ -67,11 +67,11 @@ def _panel(axis: Axes, title: str, rows: Sequence[Row], most: float) -> None:
     axis.xaxis.set_minor_formatter(NullFormatter())
     axis.tick_params(labelbottom=True)
     axis.axvline(1.0, color="#57606a", linewidth=0.8, linestyle=":")
-    axis.set_yticks(places, [CLIENTS[row.client].title for row in rows])
+    axis.set_yticks(positions, [CLIENTS[row.client].title for row in rows])
     axis.invert_yaxis()
     axis.set_title(title, loc="left", fontsize=9.5, fontweight="bold")
     for side in ("top", "right"):
         axis.spines[side].set_visible(False)
-    for place, ratio in zip(places, ratios, strict=True):
+    for position, ratio in zip(positions, ratios, strict=True):
         text = f"{ratio:.2f}" if ratio < 10 else f"{ratio:.0f}"
-        axis.text(ratio * 1.06, place, text, va="center", fontsize=8)
+        axis.text(ratio * 1.06, position, text, va="center", fontsize=8)

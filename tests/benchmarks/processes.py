@@ -1,6 +1,4 @@
-"""A child process that is told lines of JSON and answers each with one: the stub, the workers, the servers that start.
-Knows neither what is told nor what it means.
-"""
+"""A child process that answers each line of JSON with one: the stub, the workers, the servers that start."""
 
 from __future__ import annotations
 
@@ -19,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class ChildError(Exception):
-    """It ended, or said nothing in time, or told of an error."""
+    """The process ended, did not answer in time, or reported an error."""
 
 
 def command(python: str | Path, module: str, *arguments: str) -> list[str]:
@@ -29,12 +27,12 @@ def command(python: str | Path, module: str, *arguments: str) -> list[str]:
     return [str(python), "-c", start, *arguments]
 
 
-def surroundings() -> dict[str, str]:
+def child_environment() -> dict[str, str]:
     """The environment variables of a child: without those that would change what it imports or where it connects."""
-    kept = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
-    kept.pop("PYTHONPATH", None)
-    kept.pop("VIRTUAL_ENV", None)
-    return {**kept, "PYTHONSAFEPATH": "1"}
+    environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+    environment.pop("PYTHONPATH", None)
+    environment.pop("VIRTUAL_ENV", None)
+    return {**environment, "PYTHONSAFEPATH": "1"}
 
 
 class Child:
@@ -49,7 +47,7 @@ class Child:
             stderr=self._errors,
             bufsize=0,
             cwd=ROOT,
-            env=surroundings(),
+            env=child_environment(),
         )
         self._data = b""
         self.hello: dict[str, Any] = {}
@@ -59,8 +57,8 @@ class Child:
             self.close()
             raise
 
-    def ask(self, within: float = 60.0, **members: Any) -> dict[str, Any]:
-        """Tell it something, and wait for its answer."""
+    def request(self, within: float = 60.0, **members: Any) -> dict[str, Any]:
+        """Send a line and return its answer."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps(members).encode() + b"\n")
@@ -72,12 +70,12 @@ class Child:
         return answer
 
     def _line(self, within: float) -> dict[str, Any]:
-        """Its next line of JSON. What a client prints besides is passed over."""
+        """Return its next line of JSON; other output of a client is skipped."""
         assert self._process.stdout is not None
         until = time.monotonic() + within
         while True:
-            line, found, rest = self._data.partition(b"\n")
-            if found:
+            line, separator, rest = self._data.partition(b"\n")
+            if separator:
                 self._data = rest
                 if line.startswith(b"{"):
                     answer: dict[str, Any] = json.loads(line)
@@ -96,7 +94,7 @@ class Child:
         return lines[-1][:500] if lines else f"it ended with {self._process.wait()}"
 
     def close(self) -> None:
-        """Its standard input ends, which is where it ends by itself."""
+        """Close its standard input, which ends it."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()

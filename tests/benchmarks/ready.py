@@ -12,15 +12,15 @@ import time
 
 def peak() -> int:
     """The most memory that this process has had, in bytes."""
-    with open("/proc/self/status", encoding="utf-8") as found:
-        return next(int(line.split()[1]) * 1024 for line in found if line.startswith("VmHWM"))
+    with open("/proc/self/status", encoding="utf-8") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
 
 
-def main(name: str, wire: str, url: str, began: str) -> None:
+def main(name: str, wire: str, url: str, process_start: str) -> None:
     import importlib  # noqa: PLC0415  # as the next one
 
     module = importlib.import_module(f"tests.benchmarks.clients.{name}")
-    imported = time.monotonic(), time.process_time()
+    import_done = time.monotonic(), time.process_time()
 
     import asyncio  # noqa: PLC0415  # after the client's own import, which has it already
 
@@ -28,12 +28,12 @@ def main(name: str, wire: str, url: str, began: str) -> None:
         client = await module.open_client(wire, url)
         ready = time.monotonic(), time.process_time(), peak()
         await client.complete("c1k")
-        answered = time.monotonic(), time.process_time(), peak()
-        start = float(began)
+        answer_done = time.monotonic(), time.process_time(), peak()
+        start = float(process_start)
         print(
-            f'{{"import": {imported[0] - start}, "import_cpu": {imported[1]}, "ready": {ready[0] - start}, '
-            f'"ready_cpu": {ready[1]}, "ready_bytes": {ready[2]}, "answer": {answered[0] - start}, '
-            f'"answer_cpu": {answered[1]}, "answer_bytes": {answered[2]}}}'
+            f'{{"import": {import_done[0] - start}, "import_cpu": {import_done[1]}, "ready": {ready[0] - start}, '
+            f'"ready_cpu": {ready[1]}, "ready_bytes": {ready[2]}, "answer": {answer_done[0] - start}, '
+            f'"answer_cpu": {answer_done[1]}, "answer_bytes": {answer_done[2]}}}'
         )
         await client.close()
 

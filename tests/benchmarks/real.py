@@ -40,7 +40,7 @@ class ReadyWatch(threading.Thread):
             time.sleep(0.005)
 
 
-async def one_start() -> float:
+async def measure_start() -> float:
     from ctxbackends.testing import VARIANTS, cached_model  # noqa: PLC0415  # needs the extra `testing`
 
     server = LocalServer(cached_model(VARIANTS["slow-load"]), alias="slow-load", threads=1)
@@ -50,21 +50,21 @@ async def one_start() -> float:
         watch.start()
         async with open_backend("llamacpp", endpoint=endpoint, default_model="slow-load") as backend:
             await backend.wait_ready()
-            answered_at = time.monotonic()
+            ready_at = time.monotonic()
         watch.join(5)
-        return answered_at - watch.ready_at
+        return ready_at - watch.ready_at
     finally:
         await server.aclose()
 
 
-async def _starts(count: int) -> list[float]:
+async def _measure_starts(count: int) -> list[float]:
     if find_spec("xllamacpp") is None:
         return []
-    return [await one_start() for _ in range(count)]
+    return [await measure_start() for _ in range(count)]
 
 
 def main(count: str) -> None:
-    print(json.dumps(asyncio.run(_starts(int(count)))))
+    print(json.dumps(asyncio.run(_measure_starts(int(count)))))
 
 
 if __name__ == "__main__":

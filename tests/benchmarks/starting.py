@@ -11,17 +11,17 @@ import time
 from typing import Any
 
 from tests.benchmarks.answers import all_answers
-from tests.benchmarks.stub import Listener, bound, listen, obey, say
+from tests.benchmarks.stub import Listener, bind_port, listen, serve_commands, write_line
 
 
 async def _serve(kind: str) -> None:
     answers = all_answers(["tiny"])
     listener = Listener()
-    port = bound()
+    port = bind_port()
     url = f"http://127.0.0.1:{port.getsockname()[1]}"
     if kind == "loading":
         await listen(listener, answers, port)
-    say({"url": url})
+    write_line({"url": url})
 
     async def get_ready(after: float) -> None:
         await asyncio.sleep(after)
@@ -36,7 +36,7 @@ async def _serve(kind: str) -> None:
             starting.append(asyncio.create_task(get_ready(line["ready_after"])))
         return {"ready_at": listener.ready_at, "requests": listener.requests}
 
-    await obey(act)
+    await serve_commands(act)
     for task in starting:
         task.cancel()
 

@@ -26,7 +26,7 @@ with suppress(ImportError):  # not on Windows
 Answers: TypeAlias = dict[tuple[bytes, bytes, bool], Answer]
 _LENGTH = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: *(\d+)")
 _MODEL = re.compile(rb'"model": ?"([^"]*)"')
-_STREAMED = re.compile(rb'"stream": ?true')
+_STREAM = re.compile(rb'"stream": ?true')
 
 
 @dataclass
@@ -63,11 +63,11 @@ class Connection(asyncio.Protocol):
         if end < 0:
             return
         length = _LENGTH.search(data, 0, end)
-        whole = end + 4 + (int(length[1]) if length else 0)
-        if len(data) < whole:
+        end_of_request = end + 4 + (int(length[1]) if length else 0)
+        if len(data) < end_of_request:
             return
-        self._data = data[whole:]
-        self._answer(data[: data.index(b"\r\n")].split(b" "), data[end + 4 : whole])
+        self._data = data[end_of_request:]
+        self._answer(data[: data.index(b"\r\n")].split(b" "), data[end + 4 : end_of_request])
 
     def _answer(self, line: list[bytes], body: bytes) -> None:
         self._listener.requests += 1
@@ -75,22 +75,22 @@ class Connection(asyncio.Protocol):
             self._transport.write(LOADING)
             return
         model = _MODEL.search(body)
-        answer = self._answers.get((line[1], model[1], _STREAMED.search(body) is not None)) if model else None
+        answer = self._answers.get((line[1], model[1], _STREAM.search(body) is not None)) if model else None
         if answer is None:
             self._transport.write(LIST if line[1] == b"/v1/models" else NOT_FOUND)
-        elif answer.holds:
+        elif answer.hangs:
             self._transport.write(answer.writes[0])
         elif answer.pause:
-            self._paced(answer, 0, asyncio.get_running_loop())
+            self._write_paced(answer, 0, asyncio.get_running_loop())
         else:
             for part in answer.writes:
                 self._transport.write(part)
 
-    def _paced(self, answer: Answer, at: int, loop: asyncio.AbstractEventLoop) -> None:
+    def _write_paced(self, answer: Answer, at: int, loop: asyncio.AbstractEventLoop) -> None:
         self._transport.write(answer.writes[at])
         self._pacing = None
         if at + 1 < len(answer.writes):
-            self._pacing = loop.call_later(answer.pause, self._paced, answer, at + 1, loop)
+            self._pacing = loop.call_later(answer.pause, self._write_paced, answer, at + 1, loop)
 
 
 async def listen(listener: Listener, answers: Answers, on: socket.socket) -> asyncio.Server:
@@ -102,35 +102,35 @@ async def listen(listener: Listener, answers: Answers, on: socket.socket) -> asy
     return server
 
 
-def bound() -> socket.socket:
+def bind_port() -> socket.socket:
     """A port on loopback that refuses connections until somebody listens on the socket."""
-    found = socket.socket()
-    found.bind(("127.0.0.1", 0))
-    return found
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    return listener
 
 
-async def obey(act: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+async def serve_commands(act: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     """Answer each line of JSON on stdin with what ``act`` gives for it, until who started this process is gone."""
     loop = asyncio.get_running_loop()
-    ended = loop.create_future()
+    is_done = loop.create_future()
     pending = b""
 
-    def read() -> None:
+    def read_lines() -> None:
         nonlocal pending
         data = os.read(sys.stdin.fileno(), 65536)
         if not data:
             loop.remove_reader(sys.stdin.fileno())
-            ended.set_result(None)
+            is_done.set_result(None)
             return
         *lines, pending = (pending + data).split(b"\n")
         for line in lines:
-            say(act(json.loads(line)))
+            write_line(act(json.loads(line)))
 
-    loop.add_reader(sys.stdin.fileno(), read)
-    await ended
+    loop.add_reader(sys.stdin.fileno(), read_lines)
+    await is_done
 
 
-def say(answer: dict[str, Any]) -> None:
+def write_line(answer: dict[str, Any]) -> None:
     print(json.dumps(answer), flush=True)
 
 
@@ -140,9 +140,9 @@ async def _serve() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     listener = Listener(ready_at=time.monotonic())
-    server = await listen(listener, all_answers(), bound())
-    say({"url": f"http://127.0.0.1:{listener.port}"})
-    await obey(lambda _: {"cpu": time.process_time(), "requests": listener.requests})
+    server = await listen(listener, all_answers(), bind_port())
+    write_line({"url": f"http://127.0.0.1:{listener.port}"})
+    await serve_commands(lambda _: {"cpu": time.process_time(), "requests": listener.requests})
     server.close()
 
 

@@ -81,8 +81,8 @@ class Worker:
             else:
                 own: list[list[str]] = [[] for _ in range(at_once)]
                 await asyncio.gather(*[client.stream(model, one.append) for one in own])
-                for one in own:
-                    pieces.extend(one)
+                for item in own:
+                    pieces.extend(item)
 
         async def warm_up() -> None:
             if count > 1:  # else it is long enough to warm itself
@@ -95,11 +95,10 @@ class Worker:
         client: Client,
         count: int,
         batch: Callable[[], Awaitable[None]],
-        received: list[str],
+        output: list[str],
         warm_up: Callable[[], Awaitable[None]],
     ) -> Sample:
-        """What is measured comes after ``warm_up``: this process stood still while the others had their turns, and
-        the caches are theirs."""
+        """Measure the batches after ``warm_up``, since the other processes have used the caches meanwhile."""
         await warm_up()
         reads = getattr(client, "reads", 0)
         gc.collect()
@@ -107,96 +106,100 @@ class Worker:
         for _ in range(count):
             await batch()
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-        return {**_received(received), "cpu": cpu, "wall": wall, "reads": getattr(client, "reads", 0) - reads}
+        return {**_summarize(output), "cpu": cpu, "wall": wall, "reads": getattr(client, "reads", 0) - reads}
 
     async def first(self, wire: str, model: str, count: int, at_once: int) -> Sample:
         """``count`` streams, one after the other: the time from each call to its first piece."""
         assert at_once == 1, "each is timed alone"
         client = await self._client(wire)
-        waits: list[float] = []
+        delays: list[float] = []
         pieces: list[str] = []
         gc.collect()
         cpu = time.process_time()
         for _ in range(count):
-            had = len(pieces)
-            came = 0.0
+            count_before = len(pieces)
+            piece_time = 0.0
 
-            def take(piece: str, had: int = had) -> None:
-                nonlocal came
-                if len(pieces) == had:
-                    came = time.perf_counter()
+            def take(piece: str, count_before: int = count_before) -> None:
+                nonlocal piece_time
+                if len(pieces) == count_before:
+                    piece_time = time.perf_counter()
                 pieces.append(piece)
 
-            called = time.perf_counter()
+            call_time = time.perf_counter()
             await client.stream(model, take)
-            waits.append(came - called)
-        return {**_received(pieces), "cpu": time.process_time() - cpu, "waits": waits, "wall": sum(waits)}
+            delays.append(piece_time - call_time)
+        return {**_summarize(pieces), "cpu": time.process_time() - cpu, "waits": delays, "wall": sum(delays)}
 
     async def idle(self, wire: str, model: str, count: int) -> Sample:
-        """``count`` streams that stand open after their first piece: the memory of this process before and then."""
+        """``count`` streams that stay open after their first piece: the memory of this process before and then."""
         client = await self._client(wire)
         for _ in range(3):
             await asyncio.gather(*[client.stream("tiny", _ignore) for _ in range(10)])
         gc.collect()
         before = resident()
-        came = 0
-        all_came = asyncio.Event()
+        open_streams = 0
+        is_complete = asyncio.Event()
 
-        def opened() -> Callable[[str], object]:
-            seen = False
+        def watch_first() -> Callable[[str], object]:
+            is_counted = False
 
             def take(_: str) -> None:
-                nonlocal came, seen
-                if not seen:
-                    seen = True
-                    came += 1
-                    if came == count:
-                        all_came.set()
+                nonlocal open_streams, is_counted
+                if not is_counted:
+                    is_counted = True
+                    open_streams += 1
+                    if open_streams == count:
+                        is_complete.set()
 
             return take
 
-        tasks = [asyncio.create_task(client.stream(model, opened())) for _ in range(count)]
-        waiting = asyncio.create_task(all_came.wait())
+        tasks = [asyncio.create_task(client.stream(model, watch_first())) for _ in range(count)]
+        waiting = asyncio.create_task(is_complete.wait())
         # A stream that ends is one that failed: these do not end.
         await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED, timeout=60)
         gc.collect()
-        grown = resident() - before
-        ended = [task for task in tasks if task.done()]
+        growth = resident() - before
+        ends = [task for task in tasks if task.done()]
         for task in (waiting, *tasks):
             task.cancel()
         await asyncio.gather(waiting, *tasks, return_exceptions=True)
-        if came < count:
-            why = repr(ended[0].exception()) if ended and not ended[0].cancelled() else "the rest did not come in 60 s"
-            raise RuntimeError(f"{came} of {count} streams opened: {why}")
-        return {"bytes": grown, "pieces": came}
+        if open_streams < count:
+            why = repr(ends[0].exception()) if ends and not ends[0].cancelled() else "the rest did not come in 60 s"
+            raise RuntimeError(f"{open_streams} of {count} streams opened: {why}")
+        return {"bytes": growth, "pieces": open_streams}
 
     async def give_up(self, wire: str, url: str, model: str) -> Sample:
         """One completion from a server that is not ready: how long it was tried, and how many connections were begun.
         Not from a pool: each client object is a new one."""
         connects = count_connects()
         client: Client = await self._module.open_client(wire, url)
-        began = time.monotonic()
+        start_time = time.monotonic()
         try:
             await client.complete(model)
             error = ""
         except Exception as failure:  # each client has its own
             error = type(failure).__name__
-        took = time.monotonic() - began
+        took = time.monotonic() - start_time
         with suppress(Exception):
             await client.close()
-        return {"seconds": took, "ended_at": began + took, "connections": connects[urlsplit(url).port], "error": error}
+        return {
+            "seconds": took,
+            "ended_at": start_time + took,
+            "connections": connects[urlsplit(url).port],
+            "error": error,
+        }
 
     async def prepare_cold(self, kind: str) -> Sample:
         """A cold start of a server that never starts: it loads the modules, which is not a part of waiting."""
         return dict(await self._module.cold_start(kind=kind, url="http://127.0.0.1:9", budget=0.1))
 
     async def cold(self, starts: list[Sample]) -> Sample:
-        """Several cold starts at once, which the module of the client knows to wait for, and the CPU time over the sum
-        of the waits."""
-        began, cpu = time.monotonic(), time.process_time()
+        """Several cold starts at once, and the CPU time relative to the sum of the waits."""
+        start_time, cpu = time.monotonic(), time.process_time()
         ended: list[Sample] = await asyncio.gather(*[self._module.cold_start(**start) for start in starts])
         cpu = time.process_time() - cpu
-        return {"starts": ended, "cpu": cpu / sum(one["ended_at"] - began for one in ended)}
+        return {"starts": ended, "cpu": cpu / sum(item["ended_at"] - start_time for item in ended)}
 
     async def close(self) -> None:
         for client in self._clients.values():
@@ -206,22 +209,22 @@ class Worker:
 def count_connects() -> Counter[int | None]:
     """Counts from now on, by port, how often this process began a connection. It does so to its end, which costs a
     little for everything that it does: for processes that are not measured."""
-    found: Counter[int | None] = Counter()
+    counts: Counter[int | None] = Counter()
 
     def watch(event: str, details: tuple[Any, ...]) -> None:
         if event == "socket.connect" and isinstance(details[1], tuple):
-            found[details[1][1]] += 1
+            counts[details[1][1]] += 1
 
     sys.addaudithook(watch)
-    return found
+    return counts
 
 
 def _ignore(_: str) -> None:
     pass
 
 
-def _received(pieces: list[str]) -> Sample:
-    """How much came, and what: the driver compares it with what the stub sends."""
+def _summarize(pieces: list[str]) -> Sample:
+    """The length and the checksum of the text, which the driver compares with what the stub sends."""
     text = "".join(pieces)
     return {"pieces": len(pieces), "characters": len(text), "crc": zlib.crc32(text.encode())}
 
@@ -230,19 +233,19 @@ def resident() -> int:
     """Bytes of memory that this process has now."""
     if sys.platform == "win32":
         raise NotImplementedError
-    with open("/proc/self/statm", encoding="utf-8") as found:
-        return int(found.read().split()[1]) * resource.getpagesize()
+    with open("/proc/self/statm", encoding="utf-8") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
 
 
 def versions(module: Any) -> dict[str, str]:
-    found = {"python": platform.python_version()}
+    file = {"python": platform.python_version()}
     for name in module.DISTRIBUTIONS:
         with suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
+            file[name] = metadata.version(name)
+    return file
 
 
-def _say(answer: Sample) -> None:
+def _write_line(answer: Sample) -> None:
     print(json.dumps(answer), flush=True)
 
 
@@ -256,14 +259,14 @@ def main(name: str, url: str) -> None:
     loop: asyncio.AbstractEventLoop = new_event_loop()
     asyncio.set_event_loop(loop)
     worker = Worker(module, url)
-    _say({"versions": versions(module), "wires": list(module.WIRES)})
+    _write_line({"versions": versions(module), "wires": list(module.WIRES)})
     for line in sys.stdin:
         command = json.loads(line)
         act: Callable[..., Coroutine[Any, Any, Sample]] = getattr(worker, command.pop("do"))
         try:
-            _say(loop.run_until_complete(act(**command)))
+            _write_line(loop.run_until_complete(act(**command)))
         except Exception as error:  # told to the driver, which goes on with the others
-            _say({"error": f"{type(error).__name__}: {error}"[:500]})
+            _write_line({"error": f"{type(error).__name__}: {error}"[:500]})
     loop.run_until_complete(worker.close())
     loop.close()
 

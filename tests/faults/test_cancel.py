@@ -1,5 +1,4 @@
-"""Whoever stops waiting, in whatever way: the server sees the connection close at once, and nothing of it stays in the
-pool."""
+"""Cancelled requests: the server sees the connection close at once, and none stays in the pool."""
 
 from __future__ import annotations
 
@@ -111,7 +110,7 @@ STOPS: tuple[Stop, ...] = (by_cancel, by_timeout, by_group)
 @pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize("fault", [faults.no_response(), faults.stall()], ids=lambda fault: fault.name)
 @pytest.mark.parametrize("type_", ["openai", "vllm", "ollama"])
-async def test_the_server_sees_it_at_once(type_: str, fault: Fault, use: Use, stop: Stop) -> None:
+async def test_the_server_sees_a_stopped_request_at_once(type_: str, fault: Fault, use: Use, stop: Stop) -> None:
     delays = []
     for _ in range(ATTEMPTS):
         async with FaultServer() as server, open_backend(type_, endpoint=server.url, default_model="m") as backend:
@@ -178,7 +177,7 @@ async def test_a_wait_for_a_cold_start_can_be_stopped(type_: str, stop: Stop) ->
 
 
 @pytest.mark.parametrize("stop", STOPS)
-async def test_a_wait_for_another_try_can_be_stopped(stop: Stop) -> None:
+async def test_a_wait_for_a_retry_can_be_stopped(stop: Stop) -> None:
     underway = asyncio.Event()
 
     def busy(response: ResponseBuilder) -> Iterator[Step]:

@@ -1,5 +1,4 @@
-"""Cancelled, and closed, at every step of the event loop that a request takes: no slot, task or socket is lost, and
-each error is one of the SDK's."""
+"""Requests that are cancelled or closed at every step of the event loop lose no slot, task or socket."""
 
 from __future__ import annotations
 

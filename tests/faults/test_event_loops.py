@@ -1,5 +1,4 @@
-"""One client object, event loops and threads: one loop after another, a clear error for two at once, and a close that
-may come at any moment, twice, and from anywhere."""
+"""One client object with event loops and threads: one loop after another, two at once, and closing at any time."""
 
 from __future__ import annotations
 
@@ -56,7 +55,7 @@ def test_one_registry_over_several_loops_in_threads(type_: str) -> None:
         asyncio.run(registry.aclose())
 
 
-def test_a_loop_that_ended_in_the_middle_of_everything() -> None:
+def test_a_loop_that_ends_during_requests() -> None:
     """A stream, a completion and a wait for a cold start are cut by the end of their loop; the next loop knows nothing
     of it."""
     with FaultServer() as server:
@@ -219,7 +218,7 @@ async def ask(backend: Backend, operation: str) -> object:
     return await (backend.complete("Hello") if operation == "complete" else backend.embed("Hello"))
 
 
-async def test_a_close_that_is_cancelled_has_closed() -> None:
+async def test_a_cancelled_close_closes() -> None:
     async with FaultServer() as server:
         registry = registry_of(server.url, "vllm")
         await use(registry, "vllm")

@@ -1,5 +1,4 @@
-"""What is sent again and what never: the server counts what it received. The table holds that every fault of a request
-that may have been processed arrives once; here are the waits that a server asks for, and connections that are kept."""
+"""Retries against the fault server: the waits that a server asks for, and reused connections."""
 
 from __future__ import annotations
 
@@ -51,7 +50,7 @@ async def texts_of(backend: Backend) -> list[str]:
         pytest.param(lambda: faults.busy(529), id="529"),
     ],
 )
-async def test_it_is_waited_and_asked_again(fault: Callable[[], Fault], type_: str) -> None:
+async def test_retry_after_is_waited_for_before_the_retry(fault: Callable[[], Fault], type_: str) -> None:
     async with FaultServer() as server, open_backend(type_, endpoint=server.url, default_model="m") as backend:
         server.play(fault())  # the dates count from now
         assert "Hello, world." == (await backend.complete("Hello")).text
@@ -60,7 +59,7 @@ async def test_it_is_waited_and_asked_again(fault: Callable[[], Fault], type_: s
 
 @pytest.mark.parametrize("type_", TYPES)
 @pytest.mark.parametrize("retry_after", ["3600", "1e9", "a date"])
-async def test_nobody_waits_for_an_hour(retry_after: str, type_: str) -> None:
+async def test_a_retry_after_of_an_hour_is_an_error(retry_after: str, type_: str) -> None:
     retry_after = (
         faults.date_in(3600) if retry_after == "a date" else retry_after
     )  # the clock is read while the test runs
@@ -75,7 +74,7 @@ async def test_nobody_waits_for_an_hour(retry_after: str, type_: str) -> None:
 
 @pytest.mark.parametrize("type_", TYPES)
 @pytest.mark.parametrize(("fault", "error"), [("rate_limited", RateLimitError), ("busy", ServiceUnavailableError)])
-async def test_three_times_in_all(fault: str, error: type[Exception], type_: str) -> None:
+async def test_three_attempts_at_most(fault: str, error: type[Exception], type_: str) -> None:
     async with FaultServer() as server, open_backend(type_, endpoint=server.url, default_model="m") as backend:
         server.play_always(faults.CATALOGUE[fault])
         with pytest.raises(error):
@@ -98,7 +97,7 @@ async def test_refused_then_loading_then_ready(type_: str) -> None:
 
 
 @pytest.mark.parametrize("type_", ["vllm", "llamacpp"])
-async def test_a_swap_proxy_is_waited_for_by_who_only_looks(type_: str) -> None:
+async def test_only_probes_wait_for_a_swap_proxy(type_: str) -> None:
     """502 may also mean that the server behind the proxy died with the request: a generation is not sent again."""
     progress: list[Loading] = []
     async with FaultServer() as server, open_backend(type_, endpoint=server.url, default_model="m") as backend:
@@ -109,7 +108,7 @@ async def test_a_swap_proxy_is_waited_for_by_who_only_looks(type_: str) -> None:
         assert 1 == len(server.generations)
 
 
-async def test_loading_that_ends_in_nothing_has_a_budget() -> None:
+async def test_loading_has_a_budget() -> None:
     async with (
         FaultServer() as server,
         open_backend("vllm", endpoint=server.url, default_model="m", ready_timeout=0.5) as backend,
@@ -128,7 +127,7 @@ async def test_loading_that_ends_in_nothing_has_a_budget() -> None:
     "fault", [faults.close_after_response(), faults.close_on_reuse()], ids=lambda fault: fault.name
 )
 @pytest.mark.parametrize("type_", [*TYPES, "llamacpp", "lmstudio"])
-async def test_requests_one_right_after_the_other(type_: str, fault: Fault) -> None:
+async def test_back_to_back_requests_on_closed_connections(type_: str, fault: Fault) -> None:
     """A connection that is closed between two requests, or in the moment in which the second comes, costs nobody an
     answer, and no generation arrives twice."""
     async with FaultServer() as server, open_backend(type_, endpoint=server.url, default_model="m") as backend:
@@ -141,7 +140,7 @@ async def test_requests_one_right_after_the_other(type_: str, fault: Fault) -> N
 
 
 @pytest.mark.parametrize("type_", [*TYPES, "llamacpp", "lmstudio"])
-async def test_an_answer_to_nothing_is_the_answer_to_nothing(type_: str) -> None:
+async def test_an_unsolicited_response_answers_no_request(type_: str) -> None:
     async with FaultServer() as server, open_backend(type_, endpoint=server.url, default_model="m") as backend:
         for _ in range(3):
             server.play(faults.unsolicited_response())
@@ -153,7 +152,7 @@ async def test_an_answer_to_nothing_is_the_answer_to_nothing(type_: str) -> None
 
 @pytest.mark.parametrize("end", [Do.CLOSE, Do.RESET])
 @pytest.mark.parametrize("type_", TYPES)
-async def test_a_server_that_dies_over_a_request_on_a_kept_connection(type_: str, end: Do) -> None:
+async def test_a_server_that_dies_during_a_request_on_a_reused_connection(type_: str, end: Do) -> None:
     """It had read the request, and worked for a while: that it was lost is an error, and it is not sent again."""
     async with FaultServer() as server, open_backend(type_, endpoint=server.url, default_model="m") as backend:
         await backend.complete("Hello")
@@ -171,7 +170,7 @@ async def test_a_server_that_dies_over_a_request_on_a_kept_connection(type_: str
 
 
 @pytest.mark.parametrize("type_", TYPES)
-async def test_many_at_once_arrive_once(type_: str) -> None:
+async def test_concurrent_requests_arrive_once(type_: str) -> None:
     """Under every fault that may come after the request was processed, at the same time."""
     scripts: tuple[Script, ...] = (
         faults.close_before_headers(),

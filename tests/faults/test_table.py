@@ -149,7 +149,7 @@ def test_the_table_is_complete() -> None:
     assert {name for rows in WIRE_ROWS.values() for name in rows} <= set(TABLE)
 
 
-def test_the_usual_ways_cover_every_wire_in_one_piece_and_as_a_stream() -> None:
+def test_the_usual_routes_cover_every_wire_plain_and_streamed() -> None:
     def coverage(routes: Sequence[Route]) -> set[tuple[str, str]]:
         return {
             (route.wire, route.kind(operation)) for route in routes for operation in OPERATIONS if route.has(operation)

@@ -16,7 +16,7 @@ from anthropic.types import Message, MessageParam, TextBlock, ToolUseBlock
 from openai.types.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionMessageParam
 
 from ctxbackends.testing import FaultServer, faults
-from tests.stand_ins.validation import valid
+from tests.stand_ins.validation import validate
 
 HELLO: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Hello"}]
 TO_CLAUDE: list[MessageParam] = [{"role": "user", "content": "Hello"}]
@@ -63,11 +63,11 @@ def reason_of(chunks: list[ChatCompletionChunk]) -> str | None:
 
 
 def test_openai(to_openai: openai.OpenAI, fault_server: FaultServer) -> None:
-    answer = valid(ChatCompletion, chat(to_openai).model_dump(exclude_unset=True))
+    answer = validate(ChatCompletion, chat(to_openai).model_dump(exclude_unset=True))
     assert ("Hello, world.", "stop") == (answer.choices[0].message.content, answer.choices[0].finish_reason)
     assert answer.usage is not None
     assert (3, 2) == (answer.usage.prompt_tokens, answer.usage.completion_tokens)
-    chunks = [valid(ChatCompletionChunk, chunk.model_dump(exclude_unset=True)) for chunk in stream(to_openai)]
+    chunks = [validate(ChatCompletionChunk, chunk.model_dump(exclude_unset=True)) for chunk in stream(to_openai)]
     assert ("Hello, world.", "stop") == (text_of(chunks), reason_of(chunks))
     embeddings = to_openai.embeddings.create(model="m", input=["a", "b"], encoding_format="float")
     assert [[0.25, -0.5, 1.0]] * 2 == [row.embedding for row in embeddings.data]
@@ -90,7 +90,7 @@ async def test_openai_async(fault_server: FaultServer) -> None:
 @pytest.mark.parametrize(
     "name", ["byte_by_byte", "informational_responses", "wrong_content_type", "close_after_response"]
 )
-def test_what_is_no_fault_to_openai(to_openai: openai.OpenAI, fault_server: FaultServer, name: str) -> None:
+def test_faults_that_openai_tolerates(to_openai: openai.OpenAI, fault_server: FaultServer, name: str) -> None:
     fault_server.play_always(faults.CATALOGUE[name])
     assert "Hello, world." == chat(to_openai).choices[0].message.content
     assert "Hello, world." == text_of(stream(to_openai))
@@ -111,7 +111,7 @@ def test_openai_reads_interleaved_calls(to_openai: openai.OpenAI, fault_server: 
     assert CALLS == [tuple(call) for call in calls.values()]
 
 
-def test_openai_is_given_calls_that_share_an_index(to_openai: openai.OpenAI, fault_server: FaultServer) -> None:
+def test_openai_passes_on_calls_that_share_an_index(to_openai: openai.OpenAI, fault_server: FaultServer) -> None:
     fault_server.play(faults.repeated_tool_index())
     pieces = [piece for chunk in stream(to_openai) for piece in chunk.choices[0].delta.tool_calls or ()]
     assert [0, 0] == [piece.index for piece in pieces]
@@ -128,7 +128,7 @@ def text_and_reason(message: Message) -> tuple[str, str | None]:
 
 def test_anthropic(to_anthropic: anthropic.Anthropic) -> None:
     answer = to_anthropic.messages.create(model="m", max_tokens=9, messages=TO_CLAUDE)
-    assert ("Hello, world.", "end_turn") == text_and_reason(valid(Message, answer.model_dump(exclude_unset=True)))
+    assert ("Hello, world.", "end_turn") == text_and_reason(validate(Message, answer.model_dump(exclude_unset=True)))
     assert (3, 2) == (answer.usage.input_tokens, answer.usage.output_tokens)
     with to_anthropic.messages.stream(model="m", max_tokens=9, messages=TO_CLAUDE) as stream:
         assert ["Hel", "lo, ", "wor", "ld."] == list(stream.text_stream)
@@ -168,7 +168,7 @@ async def test_ollama_async(fault_server: FaultServer) -> None:
         assert "Hello, world." == (await client.chat(model="m", messages=HELLO)).message.content
 
 
-def test_ollama_is_given_calls_that_share_an_index(to_ollama: ollama.Client, fault_server: FaultServer) -> None:
+def test_ollama_reads_calls_that_share_an_index(to_ollama: ollama.Client, fault_server: FaultServer) -> None:
     fault_server.play(faults.repeated_tool_index())
     parts = to_ollama.chat(model="m", messages=HELLO, stream=True)
     calls = [call.function for part in parts for call in part.message.tool_calls or ()]
@@ -195,7 +195,7 @@ def no_retry_delay(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @documents("openai")
-def test_openai_takes_a_stream_without_an_end_for_whole(to_openai: openai.OpenAI, fault_server: FaultServer) -> None:
+def test_openai_accepts_a_stream_without_an_end(to_openai: openai.OpenAI, fault_server: FaultServer) -> None:
     fault_server.play(faults.no_terminal_marker())
     chunks = stream(to_openai)  # and nothing is raised
     assert ("Hello, ", None) == (text_of(chunks), reason_of(chunks))
@@ -203,7 +203,7 @@ def test_openai_takes_a_stream_without_an_end_for_whole(to_openai: openai.OpenAI
 
 @documents("openai")
 @pytest.mark.usefixtures("no_retry_delay")
-def test_openai_asks_a_silent_server_three_times(to_openai: openai.OpenAI, fault_server: FaultServer) -> None:
+def test_openai_sends_three_requests_to_a_silent_server(to_openai: openai.OpenAI, fault_server: FaultServer) -> None:
     fault_server.play_always(faults.no_response())
     with pytest.raises(openai.APITimeoutError):
         chat(to_openai.with_options(timeout=openai.Timeout(NO_WAIT, read=0.1)))
@@ -213,7 +213,7 @@ def test_openai_asks_a_silent_server_three_times(to_openai: openai.OpenAI, fault
 @documents("openai")
 @pytest.mark.usefixtures("no_retry_delay")
 @pytest.mark.parametrize("name", ["server_error", "close_before_headers", "close_in_chunk"])
-def test_openai_sends_again_what_may_have_been_processed(
+def test_openai_retries_requests_that_may_have_been_processed(
     to_openai: openai.OpenAI, fault_server: FaultServer, name: str
 ) -> None:
     fault_server.play(faults.CATALOGUE[name])
@@ -232,9 +232,7 @@ def test_openai_follows_a_redirect_to_another_host(to_openai: openai.OpenAI, fau
 
 
 @documents("openai")
-def test_openai_gives_an_error_under_a_good_status_as_an_answer(
-    to_openai: openai.OpenAI, fault_server: FaultServer
-) -> None:
+def test_openai_returns_an_error_under_a_good_status(to_openai: openai.OpenAI, fault_server: FaultServer) -> None:
     fault_server.play(faults.error_object())
     assert chat(to_openai).choices is None
 
@@ -246,7 +244,7 @@ def test_openai_does_not_compare_models(to_openai: openai.OpenAI, fault_server: 
 
 
 @documents("anthropic")
-def test_anthropic_takes_a_stream_without_an_end_for_whole(
+def test_anthropic_accepts_a_stream_without_an_end(
     to_anthropic: anthropic.Anthropic, fault_server: FaultServer
 ) -> None:
     fault_server.play(faults.no_terminal_marker())
@@ -256,7 +254,7 @@ def test_anthropic_takes_a_stream_without_an_end_for_whole(
 
 @documents("anthropic")
 @pytest.mark.usefixtures("no_retry_delay")
-def test_anthropic_asks_a_silent_server_three_times(
+def test_anthropic_sends_three_requests_to_a_silent_server(
     to_anthropic: anthropic.Anthropic, fault_server: FaultServer
 ) -> None:
     fault_server.play_always(faults.no_response())
@@ -267,14 +265,14 @@ def test_anthropic_asks_a_silent_server_three_times(
 
 
 @documents("ollama")
-def test_ollama_takes_a_stream_without_an_end_for_whole(to_ollama: ollama.Client, fault_server: FaultServer) -> None:
+def test_ollama_accepts_a_stream_without_an_end(to_ollama: ollama.Client, fault_server: FaultServer) -> None:
     fault_server.play(faults.no_terminal_marker())
     parts = list(to_ollama.chat(model="m", messages=HELLO, stream=True))
     assert ("Hello, ", False) == ("".join(part.message.content or "" for part in parts), parts[-1].done)
 
 
 @documents("ollama")
-def test_ollama_sends_nothing_again(to_ollama: ollama.Client, fault_server: FaultServer) -> None:
+def test_ollama_retries_nothing(to_ollama: ollama.Client, fault_server: FaultServer) -> None:
     fault_server.play(faults.server_error(), faults.redirect())
     with pytest.raises(ollama.ResponseError):
         to_ollama.chat(model="m", messages=HELLO)

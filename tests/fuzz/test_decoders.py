@@ -1,5 +1,4 @@
-"""Every decoder against bytes that nobody promised: nothing is raised, nothing is invented, and how the bytes were cut
-changes nothing."""
+"""Every decoder with arbitrary bytes: it raises nothing, invents nothing, and does not depend on the splits."""
 
 from __future__ import annotations
 
@@ -51,14 +50,14 @@ def outcome(name: str, chunks: list[bytes]) -> tuple[Any, ...]:
     return events, decoder.finished, error, decoder.served_model, decoder.response_id
 
 
-def test_every_wire_format_has_its_mark_of_an_end() -> None:
+def test_every_wire_format_has_an_end_marker() -> None:
     assert set(CODECS) == set(TERMINAL)
 
 
 @every_decoder
 @fuzz_settings
 @given(source=st.data(), positions=cuts)
-def test_a_stream_ends_in_one_way_and_is_the_same_for_every_cut(
+def test_a_stream_ends_once_and_is_the_same_at_every_split(
     name: str, source: st.DataObject, positions: list[int]
 ) -> None:
     data = source.draw(streams(name))
@@ -77,7 +76,7 @@ def test_a_stream_ends_in_one_way_and_is_the_same_for_every_cut(
 
 
 @every_decoder
-def test_every_kind_of_value_in_every_place_of_every_event(name: str) -> None:
+def test_every_kind_of_value_in_every_member_of_every_event(name: str) -> None:
     """Not drawn: each once. Deep nesting and numbers that nothing can hold are among them."""
     for text in replace_members(own_values(name)):
         for data in (b"data: " + text + b"\n\n", text + b"\n"):
@@ -90,7 +89,7 @@ def test_every_kind_of_value_in_every_place_of_every_event(name: str) -> None:
 
 @every_decoder
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"], ids=ascii)
-def test_recordings_are_the_same_for_every_line_end_and_cut(name: str, end: bytes) -> None:
+def test_recordings_are_the_same_for_every_line_end_and_split(name: str, end: bytes) -> None:
     for recording in own_streams(name):
         expected = outcome(name, [recording])
         data = recording.replace(b"\n", end)
@@ -103,7 +102,7 @@ def test_recordings_are_the_same_for_every_line_end_and_cut(name: str, end: byte
 @every_decoder
 @fuzz_settings
 @given(source=st.data())
-def test_no_answer_is_whole_without_the_mark_of_its_end(name: str, source: st.DataObject) -> None:
+def test_no_stream_finishes_without_its_end_marker(name: str, source: st.DataObject) -> None:
     data = source.draw(streams(name))
     if not has_terminal(name, data):
         assert not outcome(name, [data])[1]
@@ -112,7 +111,7 @@ def test_no_answer_is_whole_without_the_mark_of_its_end(name: str, source: st.Da
 @every_decoder
 @fuzz_settings
 @given(data=st.data())
-def test_a_recording_that_was_cut_short_is_not_whole(name: str, data: st.DataObject) -> None:
+def test_a_truncated_recording_does_not_finish(name: str, data: st.DataObject) -> None:
     """Whatever else was done to what came before the cut, as long as no other end came in."""
     ends = {key: end for key, stream in STREAMS.items() if (end := end_of_terminal(name, stream)) is not None}
     key = data.draw(st.sampled_from(sorted(ends)))
@@ -126,7 +125,7 @@ def test_a_recording_that_was_cut_short_is_not_whole(name: str, data: st.DataObj
 @every_decoder
 @fuzz_settings
 @given(source=st.data())
-def test_what_a_stream_hands_on_can_be_folded(name: str, source: st.DataObject) -> None:
+def test_the_events_of_a_stream_can_be_accumulated(name: str, source: st.DataObject) -> None:
     data = source.draw(streams(name))
     decoder = CODECS[name].stream_decoder()
     accumulator = Accumulator()
@@ -145,7 +144,7 @@ def test_what_a_stream_hands_on_can_be_folded(name: str, source: st.DataObject) 
 @pytest.mark.parametrize("name", sorted(CODECS))
 @fuzz_settings
 @given(bodies)
-def test_an_answer_in_one_piece_is_a_completion_or_our_error(name: str, body: bytes) -> None:
+def test_a_plain_response_is_a_completion_or_our_error(name: str, body: bytes) -> None:
     response = HTTPResponse(status=200, headers={}, body=body)
     try:
         completion = CODECS[name].decode_chat(response, requested_model="m")
@@ -171,7 +170,7 @@ event_lists = st.lists(
 
 @fuzz_settings
 @given(event_lists)
-def test_folding_loses_and_adds_nothing(events: list[StreamEvent]) -> None:
+def test_accumulation_loses_and_adds_nothing(events: list[StreamEvent]) -> None:
     accumulator = Accumulator()
     for event in events:
         accumulator.add(event)
@@ -213,7 +212,7 @@ def texts_in(value: object) -> Iterator[bytes | bytearray | str]:
 
 @fuzz_settings
 @given(lines_soup, cuts)
-def test_what_the_framing_holds_has_a_bound(data: bytes, positions: list[int]) -> None:
+def test_the_buffers_of_the_framing_are_bounded(data: bytes, positions: list[int]) -> None:
     for chunks in (split_at(data, positions), split_bytes(data)):
         framing = SSEDecoder(limit=LIMIT)
         try:
@@ -228,7 +227,7 @@ def test_what_the_framing_holds_has_a_bound(data: bytes, positions: list[int]) -
 
 @fuzz_settings
 @given(lines_soup, cuts)
-def test_the_events_before_what_is_too_large_are_the_same_for_every_cut(data: bytes, positions: list[int]) -> None:
+def test_the_events_before_a_too_large_one_are_the_same_at_every_split(data: bytes, positions: list[int]) -> None:
     """A read that is larger than the limit loses its own whole lines with the one that is too long, so what one cut
     gives is the beginning of what single bytes give; who refuses does so for every cut."""
 
@@ -255,7 +254,7 @@ def _too_long(decoder: StreamDecoder, chunk: bytes) -> StreamDecoder:
 
 
 @every_decoder
-def test_an_endless_line_is_an_error_and_not_kept(name: str) -> None:
+def test_an_endless_line_is_an_error(name: str) -> None:
     decoder = _too_long(CODECS[name].stream_decoder(), b"x" * (1024 * 1024))
     assert isinstance(decoder.failure, ResponseTooLargeError)
     assert [] == decoder.feed(b"y" * 1024)
@@ -319,7 +318,7 @@ def test_many_tool_calls_cost_linear_work() -> None:
     assert more < 24 * fewer
 
 
-def test_alternatives_of_tokens_nested_about_as_deep_as_python_follows_raise_nothing() -> None:
+def test_deeply_nested_logprobs_raise_nothing() -> None:
     """msgspec and Python have one limit on this Python, and another one each on others."""
     for depth in range(1, 600, 2):
         decoder = CODECS["OllamaStreamDecoder"].stream_decoder()
@@ -329,7 +328,7 @@ def test_alternatives_of_tokens_nested_about_as_deep_as_python_follows_raise_not
         assert ([TextDelta("x", (TokenLogprob("a", 0, None, top),))] if decoder.failure is None else []) == events
 
 
-def test_a_line_that_comes_in_small_pieces_is_held_once() -> None:
+def test_a_line_in_small_pieces_is_buffered_once() -> None:
     splitter = LineSplitter()
     for _ in range(100_000):
         splitter.feed(b"xy")

@@ -1,5 +1,4 @@
-"""Everything beside generation, of every profile, against answers that nobody promised: a result or one of our errors,
-after a bounded number of requests."""
+"""All other operations of every profile with arbitrary responses: a result or one of our errors."""
 
 from __future__ import annotations
 
@@ -109,7 +108,7 @@ answers = st.one_of(
 )
 
 
-def test_every_operation_of_a_profile_is_played() -> None:
+def test_every_operation_of_a_profile_is_tested() -> None:
     names = {operation.split(": ")[1].split(" ")[0] for operation in OPERATIONS}
     assert STEPS == names
 
@@ -147,7 +146,7 @@ def test_an_operation_ends_with_a_result_or_our_error(
 
 @fuzz_settings
 @given(responses)
-def test_every_bad_status_is_an_error_that_keeps_what_came(response: HTTPResponse) -> None:
+def test_every_bad_status_is_an_error_with_its_response(response: HTTPResponse) -> None:
     error = error_from_response(response)
     assert (response.status, response.body) == (error.status_code, error.body)
     assert error.retry_after is None or 0 <= error.retry_after < float("inf")

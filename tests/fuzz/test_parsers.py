@@ -1,5 +1,4 @@
-"""What users and models write, read: the configuration, durations, endpoints, typed answers, arguments of tools. Each
-gives a value or its documented error."""
+"""Parsers with arbitrary input: configuration, durations, endpoints, typed answers and tool arguments."""
 
 from __future__ import annotations
 
@@ -64,7 +63,7 @@ files = st.one_of(
 
 @fuzz_settings
 @given(files)
-def test_a_configuration_is_read_or_refused(text: str) -> None:
+def test_a_configuration_is_read_or_rejected(text: str) -> None:
     try:
         config = parse_ctxrc(text, path="/work/.ctxrc")
     except ConfigError as error:
@@ -85,7 +84,7 @@ duration_soup = st.lists(
 
 @fuzz_settings
 @given(duration_soup | st.text(max_size=70))
-def test_a_duration_is_a_time_or_refused(text: str) -> None:
+def test_a_duration_is_seconds_or_rejected(text: str) -> None:
     try:
         seconds = parse_duration(text)
     except ValueError as error:
@@ -103,7 +102,7 @@ url_soup = st.lists(among(_URL), max_size=10).map("".join)
 
 @fuzz_settings
 @given(url_soup | st.text(max_size=40))
-def test_an_endpoint_is_normal_or_refused(text: str) -> None:
+def test_an_endpoint_is_normalised_or_rejected(text: str) -> None:
     try:
         endpoint = normalise_endpoint(text)
     except InvalidEndpointError:
@@ -167,7 +166,7 @@ model_texts = st.one_of(
 @pytest.mark.parametrize("target", TARGETS, ids=str)
 @fuzz_settings
 @given(model_texts)
-def test_an_answer_is_a_value_or_a_fault_with_its_text(target: Any, text: str) -> None:
+def test_an_answer_is_a_value_or_an_error_with_its_text(target: Any, text: str) -> None:
     for variant in (text, unwrap_object(text)):
         try:
             decode_as(target, variant)
@@ -181,7 +180,7 @@ def book(title: str, pages: int = 1, when: datetime.date | None = None) -> None:
 
 @fuzz_settings
 @given(model_texts | soup.map(lambda text: f'{{"title":"x","pages":{text}}}'))
-def test_arguments_are_those_of_the_tool_or_a_fault(text: str) -> None:
+def test_arguments_are_those_of_the_tool_or_an_error(text: str) -> None:
     try:
         arguments = arguments_of(tool_of(book), ToolCall("1", "book", text))
     except StructuredOutputError as error:

@@ -23,7 +23,7 @@ from ctxbackends.knowledge._extract.progress import Progress
 from ctxbackends.knowledge._extract.run import ingest
 from ctxbackends.knowledge._records import Kind
 from ctxbackends.knowledge._sources.text import TextSource
-from tests.benchmarks.processes import command, surroundings
+from tests.benchmarks.processes import child_environment, command
 from tests.knowledge.scripted_model import MODEL, ScriptedModel, decision
 
 with suppress(ImportError):  # not on Windows
@@ -93,8 +93,8 @@ async def run(url: str, path: Path, journal: Path) -> dict[str, Any]:
 def _cpu() -> float:
     if sys.platform == "win32":
         raise NotImplementedError
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
 
 
 def _peak() -> int:
@@ -105,7 +105,7 @@ def _peak() -> int:
     return int(line.split()[1]) * 1024
 
 
-def measured(count: int) -> dict[str, Any]:
+def measure(count: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory, "long.md")
         with path.open("w", encoding="utf-8") as file:
@@ -113,7 +113,7 @@ def measured(count: int) -> dict[str, Any]:
                 file.write(paragraph + "\n\n")
         with subprocess.Popen(
             command(sys.executable, "tests.knowledge.cost", "serve"),
-            env=surroundings(),
+            env=child_environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -129,7 +129,7 @@ def main(argument: str = "10000") -> None:
     if argument == "serve":
         asyncio.run(serve())
     else:
-        sys.stdout.write(json.dumps(measured(int(argument))) + "\n")
+        sys.stdout.write(json.dumps(measure(int(argument))) + "\n")
 
 
 if __name__ == "__main__":

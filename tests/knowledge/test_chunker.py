@@ -20,7 +20,7 @@ def segments(*texts: str, boundary: tuple[int, ...] = ()) -> list[Segment]:
     return segments_
 
 
-def chunked(source: str, unit: Unit, segments: Iterable[Segment], size: int) -> Iterator[Chunk]:
+def divide(source: str, unit: Unit, segments: Iterable[Segment], size: int) -> Iterator[Chunk]:
     gatherer = Chunker(source, unit, size)
     for segment in segments:
         yield from gatherer.add(segment)
@@ -32,29 +32,29 @@ def ranges(chunks: list[Chunk]) -> list[str]:
 
 
 def test_segments_that_fit_are_one_chunk() -> None:
-    chunks = list(chunked("a.md", "line", segments("one", "two", "three"), 100))
+    chunks = list(divide("a.md", "line", segments("one", "two", "three"), 100))
     assert ["a.md:1-5"] == ranges(chunks)
 
 
 def test_a_segment_that_does_not_fit_starts_the_next_chunk() -> None:
-    chunks = list(chunked("a.md", "line", segments("x" * 60, "y" * 60, "z" * 30), 100))
+    chunks = list(divide("a.md", "line", segments("x" * 60, "y" * 60, "z" * 30), 100))
     assert ["a.md:1", "a.md:3-5"] == ranges(chunks)
 
 
 def test_a_section_starts_a_chunk_after_a_half_full_one() -> None:
     texts = segments("x" * 60, "# Two", "y" * 20, boundary=(1, 2, 0))
-    assert ["a.md:1", "a.md:3-5"] == ranges(list(chunked("a.md", "line", texts, 100)))
-    assert ["a.md:1-5"] == ranges(list(chunked("a.md", "line", texts, 200)))
+    assert ["a.md:1", "a.md:3-5"] == ranges(list(divide("a.md", "line", texts, 100)))
+    assert ["a.md:1-5"] == ranges(list(divide("a.md", "line", texts, 200)))
 
 
 def test_a_heading_does_not_end_a_chunk() -> None:
     texts = segments("x" * 40, "# Two", "y" * 80, boundary=(1, 2, 0))
-    assert ["a.md:1", "a.md:3-5"] == ranges(list(chunked("a.md", "line", texts, 100)))
+    assert ["a.md:1", "a.md:3-5"] == ranges(list(divide("a.md", "line", texts, 100)))
 
 
 def test_questions_alone_fill_chunks() -> None:
     texts = segments("x" * 30, "y" * 30, "z" * 30, "w" * 30, boundary=(2, 2, 2, 2))
-    assert ["a.md:1-3", "a.md:5-7"] == ranges(list(chunked("a.md", "line", texts, 80)))
+    assert ["a.md:1-3", "a.md:5-7"] == ranges(list(divide("a.md", "line", texts, 80)))
 
 
 def test_a_long_segment_is_split_at_a_line_end() -> None:
@@ -85,7 +85,7 @@ def test_render() -> None:
     assert expected == chunk.render()
 
 
-def test_places_in_pages() -> None:
+def test_positions_in_pages() -> None:
     chunk = Chunk(source="a.pdf", unit="page", segments=(Segment(text="x", first=2, last=2),))
     assert "a.pdf, page 2" == chunk.where
 
@@ -101,7 +101,7 @@ def test_a_single_character_cannot_be_split() -> None:
 )
 def test_nothing_is_lost(texts: list[str], size: int, starts: list[int]) -> None:
     original = segments(*(text.strip("\n") or "x" for text in texts), boundary=tuple(starts))
-    chunks = list(chunked("a.md", "line", original, size))
+    chunks = list(divide("a.md", "line", original, size))
     words = "".join("".join(segment.text.split()) for segment in original)
     assert words == "".join("".join(segment.text.split()) for chunk in chunks for segment in chunk.segments)
     for chunk in chunks:

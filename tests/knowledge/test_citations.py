@@ -22,24 +22,24 @@ CHUNK = Chunk(
 )
 
 
-def extracted(quote: str, line: int = 3, title: str = "Use YAML") -> ExtractedRow:
+def extracted_row(quote: str, line: int = 3, title: str = "Use YAML") -> ExtractedRow:
     return ExtractedRow(Task(title, "medium"), line, quote)
 
 
-def checked(quote: str, line: int = 3) -> CitedRow:
-    (one,) = check([extracted(quote, line)], CHUNK)
-    assert isinstance(one, CitedRow), one
-    return one
+def cited_row(quote: str, line: int = 3) -> CitedRow:
+    (row,) = check([extracted_row(quote, line)], CHUNK)
+    assert isinstance(row, CitedRow), row
+    return row
 
 
 def check_quarantined(quote: str, *, title: str = "Use YAML") -> QuarantinedRow:
-    (one,) = check([extracted(quote, title=title)], CHUNK)
+    (one,) = check([extracted_row(quote, title=title)], CHUNK)
     assert isinstance(one, QuarantinedRow), one
     return one
 
 
-def test_a_quote_is_cited_with_its_place() -> None:
-    one = checked("We chose YAML, because people edit it by hand.")
+def test_a_quote_is_cited_with_its_position() -> None:
+    one = cited_row("We chose YAML, because people edit it by hand.")
     assert (
         Evidence(source="notes.md", quote="We chose YAML, because people edit it by hand.", first=3, last=4)
         == one.evidence
@@ -48,20 +48,20 @@ def test_a_quote_is_cited_with_its_place() -> None:
 
 
 def test_white_space_may_differ() -> None:
-    assert (3, 4) == (lambda e: (e.first, e.last))(checked("  We chose\nYAML, because   people edit it").evidence)
+    assert (3, 4) == (lambda e: (e.first, e.last))(cited_row("  We chose\nYAML, because   people edit it").evidence)
 
 
 def test_a_citation_has_the_lines_of_the_quote() -> None:
-    assert (4, 4) == (lambda e: (e.first, e.last))(checked("because people edit it by hand.").evidence)
-    assert (8, 8) == (lambda e: (e.first, e.last))(checked("People edit it by hand.", 6).evidence)
+    assert (4, 4) == (lambda e: (e.first, e.last))(cited_row("because people edit it by hand.").evidence)
+    assert (8, 8) == (lambda e: (e.first, e.last))(cited_row("People edit it by hand.", 6).evidence)
 
 
 def test_a_quote_may_span_segments() -> None:
-    assert (4, 6) == (lambda e: (e.first, e.last))(checked("by hand. Later we will").evidence)
+    assert (4, 6) == (lambda e: (e.first, e.last))(cited_row("by hand. Later we will").evidence)
 
 
-def test_a_quote_at_another_place_is_cited_there() -> None:
-    one = checked("Later we will add TOML.", 1)
+def test_a_quote_at_another_line_is_cited_there() -> None:
+    one = cited_row("Later we will add TOML.", 1)
     assert one.relocated
     assert "notes.md:6" == one.evidence.where
 
@@ -72,8 +72,8 @@ def test_the_nearest_occurrence_is_cited() -> None:
         unit="line",
         segments=tuple(Segment(text="The same sentence.", first=n, last=n) for n in (1, 5, 9)),
     )
-    places = [check([extracted("The same sentence.", line)], chunk)[0] for line in (1, 5, 8)]
-    assert [1, 5, 9] == [one.evidence.first for one in places if isinstance(one, CitedRow)]
+    rows = [check([extracted_row("The same sentence.", line)], chunk)[0] for line in (1, 5, 8)]
+    assert [1, 5, 9] == [row.evidence.first for row in rows if isinstance(row, CitedRow)]
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_the_nearest_occurrence_is_cited() -> None:
     ],
 )
 def test_quotation_marks_are_ignored(quote: str) -> None:
-    assert 3 == checked(quote).evidence.first
+    assert 3 == cited_row(quote).evidence.first
 
 
 @pytest.mark.parametrize(
@@ -114,12 +114,14 @@ def test_a_row_without_a_title() -> None:
 @given(st.lists(st.text(max_size=30), min_size=1, max_size=6), st.data())
 def test_copied_text_is_always_found(lines: list[str], data: st.DataObject) -> None:
     texts = [line.replace("\n", " ") for line in lines]
-    numbered = [(number, text) for number, text in enumerate(texts, 1) if text.split()]
-    if not numbered:
+    numbered_lines = [(number, text) for number, text in enumerate(texts, 1) if text.split()]
+    if not numbered_lines:
         return
-    chunk = Chunk(source="a", unit="line", segments=tuple(Segment(text=text, first=n, last=n) for n, text in numbered))
-    number, text = data.draw(st.sampled_from(numbered))
-    (one,) = check([extracted(text, number)], chunk)
+    chunk = Chunk(
+        source="a", unit="line", segments=tuple(Segment(text=text, first=n, last=n) for n, text in numbered_lines)
+    )
+    number, text = data.draw(st.sampled_from(numbered_lines))
+    (one,) = check([extracted_row(text, number)], chunk)
     if len("".join(text.split())) < 8:
         assert isinstance(one, QuarantinedRow)
     elif isinstance(one, CitedRow):

@@ -1,4 +1,4 @@
-"""``ctxbackends proposals``, as people run it; at a terminal, too."""
+"""The command ``ctxbackends proposals``, with and without a terminal."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def test_list(directory: Path) -> None:
     assert [ID, "5", "1", "0", "1", "qwen3-4b"] == first.split()
     assert "20261124T000000Z-x" == second.split()[0]
     assert "expected --- at the end of the front matter" in second
-    listed = json.loads(ctx(directory, "proposals", "list", "--json").out)
-    assert [(5, 1, 0, ["notes.md"])] == [(o["rows"], o["accepted"], o["rejected"], o["inputs"]) for o in listed[:1]]
+    rows = json.loads(ctx(directory, "proposals", "list", "--json").out)
+    assert [(5, 1, 0, ["notes.md"])] == [(o["rows"], o["accepted"], o["rejected"], o["inputs"]) for o in rows[:1]]
 
 
 def test_list_without_proposals(tmp_path: Path) -> None:
@@ -65,8 +65,8 @@ def test_show(directory: Path) -> None:
         "      notes.md:12-13",
         "",
     ]
-    whole = ctx(directory, "proposals", "show")
-    assert "1 quarantined; --quarantined shows them" in whole.err
+    full = ctx(directory, "proposals", "show")
+    assert "1 quarantined; use --quarantined to show them" in full.err
     assert (
         "x1  task: Buy milk\n    quote not found in the source (notes.md:1-40)\n    > Milk!"
         in ctx(directory, "proposals", "show", "--quarantined").out
@@ -105,7 +105,7 @@ def test_export(directory: Path) -> None:
     assert ["Keep option 1", "Write it down"] == [line["title"] for line in lines]
     only = ctx(directory, "proposals", "export", ID, "--kind", "tasks", "--section", "Phase 1")
     assert [("Write it down", "Phase 1")] == [
-        (one["title"], one["section"]) for one in map(json.loads, only.out.splitlines())
+        (item["title"], item["section"]) for item in map(json.loads, only.out.splitlines())
     ]
 
 
@@ -115,8 +115,8 @@ def test_export_to_files(directory: Path) -> None:
     names = [f"out/{ID}-decision-d1.json", f"out/{ID}-task-t1.json"]
     assert names == result.out.splitlines()
     assert "Keep option 1" == json.loads((directory / names[0]).read_text())["title"]
-    again = ctx(directory, "proposals", "export", "--dir", "out")
-    assert (0, "") == (again.code, again.out)
+    second = ctx(directory, "proposals", "export", "--dir", "out")
+    assert (0, "") == (second.code, second.out)
     (directory / names[1]).write_text("mine")
     failure = ctx(directory, "proposals", "export", "--dir", "out")
     assert (1, "mine") == (failure.code, (directory / names[1]).read_text())
@@ -134,31 +134,31 @@ def at_terminal(directory: Path, *arguments: str, keys: list[str], **more: str) 
     """What a terminal shows of the command, which gets each of ``keys`` at its next prompt."""
     if sys.platform == "win32":
         raise NotImplementedError
-    ours, theirs = pty.openpty()
+    master, terminal = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "ctxbackends", "proposals", *arguments],
         cwd=directory,
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
         env=environment(TERM="xterm", **more),
         start_new_session=True,
     )
-    os.close(theirs)
+    os.close(terminal)
     output, prompts, deadline = b"", 0, time.monotonic() + WITHIN
     while time.monotonic() < deadline:
-        if not select.select([ours], [], [], 0.1)[0]:
+        if not select.select([master], [], [], 0.1)[0]:
             if process.poll() is not None:
                 break
             continue
         try:
-            output += os.read(ours, 65536)
+            output += os.read(master, 65536)
         except OSError:  # it has closed its terminal
             break
         if output.count(b"[q]uit") > prompts and keys:
             prompts = output.count(b"[q]uit")
-            os.write(ours, keys.pop(0).encode() + b"\n")
-    os.close(ours)
+            os.write(master, keys.pop(0).encode() + b"\n")
+    os.close(master)
     assert 0 == process.wait(10), output.decode()
     return output.decode().replace("\r\n", "\n")
 
@@ -171,10 +171,10 @@ def test_review_at_a_terminal(directory: Path) -> None:
     assert "    > We keep option 1.\n      s.jsonl:4 (2026-02-19T14:31:00Z)" in output
     assert "r  reject   reject the row; a reason can follow" in output
     assert "unknown answer: 'x'; use accept, reject, edit, skip, back or quit (? for help)" in output
-    assert f"{ID}: 2 accepted, 1 rejected, 2 to decide" in output
+    assert f"{ID}: 2 accepted, 1 rejected, 2 undecided" in output
     assert f"print the accepted rows: ctxbackends proposals export {ID}" in output
-    listed = json.loads(ctx(directory, "proposals", "show", "--json").out)["rows"]
-    states = {row["name"]: row["review"]["state"] for row in listed}
+    rows = json.loads(ctx(directory, "proposals", "show", "--json").out)["rows"]
+    states = {row["name"]: row["review"]["state"] for row in rows}
     assert {"d1": "accepted", "d2": "rejected", "l1": "accepted", "t1": "undecided", "q1": "undecided"} == states
     assert before == snapshot_context(directory)
 

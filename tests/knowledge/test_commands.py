@@ -1,5 +1,4 @@
-"""The commands extract, compact and ingest: in this process, or in one of its own where that is the
-point (Ctrl-C, two runs at once, a full disk)."""
+"""The commands extract, compact and ingest, in this process or in a separate one (Ctrl-C, two runs, a full disk)."""
 
 from __future__ import annotations
 
@@ -57,7 +56,7 @@ def test_documents_become_a_proposal(tmp_path: Path, serve: Serve) -> None:
     assert ["Keep option 1", "Keep option 2"] == [row.title for row in proposal.rows]
     assert ["notes.md:3", "notes.md:5"] == [row.evidence[0].where for row in proposal.rows]
     assert ["DECISIONS.md:3", None] == [row.known_at for row in proposal.rows]
-    assert ["quote not found in the source"] == [one.reason for one in proposal.quarantined]
+    assert ["quote not found in the source"] == [item.reason for item in proposal.quarantined]
     facts = proposal.facts
     assert ("ingest", "model", "openai", model.url, "scripted", 1, 100, 10) == (
         facts.command,
@@ -159,10 +158,10 @@ SMALL = ("--chunk-tokens", "150", "--max-concurrency", "1")
 
 
 def test_a_failure_leaves_no_proposal_and_a_journal(tmp_path: Path, serve: Serve) -> None:
-    broken = True
+    is_failing = True
 
     def script(prompt: str) -> Any:
-        if broken and "option 6." in prompt:
+        if is_failing and "option 6." in prompt:
             return web.json_response({"error": {"message": "out of memory"}}, status=500)
         return options(prompt)
 
@@ -176,24 +175,24 @@ def test_a_failure_leaves_no_proposal_and_a_journal(tmp_path: Path, serve: Serve
     assert [] == list((directory / ".context" / "proposals").iterdir())
 
     # Without an option, nothing is requested again and nothing is lost.
-    again = ctx(directory, "ingest", "a.md", *SMALL)
-    assert 1 == again.code
-    assert "use --resume to continue it, or --no-resume to start over" in again.err
+    second = ctx(directory, "ingest", "a.md", *SMALL)
+    assert 1 == second.code
+    assert "use --resume to continue it, or --no-resume to start over" in second.err
 
-    broken = False
+    is_failing = False
     model.prompts.clear()
-    resumed = ctx(directory, "ingest", "a.md", *SMALL, "--resume")
-    assert (0, 6) == (resumed.code, len(model.prompts)), resumed.err
-    rows = read_proposal(directory / resumed.proposal).rows
+    resumption = ctx(directory, "ingest", "a.md", *SMALL, "--resume")
+    assert (0, 6) == (resumption.code, len(model.prompts)), resumption.err
+    rows = read_proposal(directory / resumption.proposal).rows
     assert [f"Keep option {n}" for n in range(12)] == [row.title for row in rows]
     assert [".gitignore"] == [path.name for path in (directory / ".context" / "journal").iterdir()]
 
 
 def test_no_resume_starts_over(tmp_path: Path, serve: Serve) -> None:
-    broken = True
+    is_failing = True
 
     def script(prompt: str) -> Any:
-        if broken and "option 3." in prompt:
+        if is_failing and "option 3." in prompt:
             return web.json_response({"error": {"message": "out of memory"}}, status=500)
         return options(prompt)
 
@@ -201,7 +200,7 @@ def test_no_resume_starts_over(tmp_path: Path, serve: Serve) -> None:
     directory = project(tmp_path, model.url)
     (directory / "a.md").write_text(long_notes(6))
     assert 1 == ctx(directory, "ingest", "a.md", *SMALL).code
-    broken = False
+    is_failing = False
     model.prompts.clear()
     result = ctx(directory, "ingest", "a.md", *SMALL, "--no-resume")
     assert (0, 6) == (result.code, len(model.prompts)), result.err
@@ -380,7 +379,7 @@ def test_known_rows_are_marked_with_out(tmp_path: Path, serve: Serve) -> None:
     assert [] == list_written_files(directory)
 
 
-def test_a_model_that_gives_no_usable_answer(tmp_path: Path, serve: Serve) -> None:
+def test_a_model_without_a_usable_answer(tmp_path: Path, serve: Serve) -> None:
     directory = project(tmp_path, serve(lambda _: completion("", finish_reason="content_filter")).url)
     (directory / "a.md").write_text(NOTES)
     result = ctx(directory, "ingest", "a.md")
@@ -506,7 +505,7 @@ def test_a_transcript_of_several_megabytes(tmp_path: Path, serve: Serve) -> None
 # --- `.context/*.md` belongs to people --------------------------------------------------------------------
 
 # The program, once for each line of JSON on standard input; an audit hook tells of all that could change a file there.
-WATCHED = """
+AUDIT = """
 import json, os, sys
 from pathlib import Path
 root, context = sys.argv[1], os.path.realpath(sys.argv[2])
@@ -541,7 +540,7 @@ def test_no_command_changes_the_context_files(tmp_path: Path, serve: Serve) -> N
     before = snapshot_context(directory)
     context = str(directory / ".context")
     program = subprocess.Popen(
-        [sys.executable, "-c", WATCHED, ROOT, context],
+        [sys.executable, "-c", AUDIT, ROOT, context],
         cwd=directory,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -554,8 +553,8 @@ def test_no_command_changes_the_context_files(tmp_path: Path, serve: Serve) -> N
         assert program.stdout is not None
         program.stdin.write(json.dumps([arguments, text]) + "\n")
         program.stdin.flush()
-        ended, out, err, touched = json.loads(program.stdout.readline())
-        assert (code, []) == (ended, touched), err
+        exit_code, out, err, changes = json.loads(program.stdout.readline())
+        assert (code, []) == (exit_code, changes), err
         assert before == snapshot_context(directory)
         return str(out)
 

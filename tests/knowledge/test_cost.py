@@ -1,4 +1,4 @@
-"""What a run costs stays bounded. The figures of a long run are made by ``python -m tests.knowledge.cost``."""
+"""The memory of a run is bounded. ``python -m tests.knowledge.cost`` measures long runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.benchmarks.processes import command, surroundings
+from tests.benchmarks.processes import child_environment, command
 
 
 def figures(count: int) -> dict[str, Any]:
@@ -19,7 +19,7 @@ def figures(count: int) -> dict[str, Any]:
         capture_output=True,
         text=True,
         timeout=110,
-        env=surroundings(),
+        env=child_environment(),
         check=False,
     )
     assert 0 == process.returncode, process.stderr

@@ -55,7 +55,7 @@ def entries(tmp_path: Path) -> ExistingEntries:
 
 
 @pytest.mark.parametrize(
-    ("title", "place"),
+    ("title", "location"),
     [
         ("Use YAML for the configuration", "DECISIONS.md:7"),
         ("use yaml, for the configuration!", "DECISIONS.md:7"),
@@ -73,8 +73,8 @@ def entries(tmp_path: Path) -> ExistingEntries:
         ("Use TOML for the configuration", None),
     ],
 )
-def test_find(entries: ExistingEntries, title: str, place: str | None) -> None:
-    assert place == entries.find(row(title))
+def test_find(entries: ExistingEntries, title: str, location: str | None) -> None:
+    assert location == entries.find(row(title))
 
 
 def test_an_unreadable_file_is_reported(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_an_unreadable_file_is_reported(tmp_path: Path) -> None:
     (tmp_path / "GOOD.md").write_text("## Use YAML\n")
     entries = ExistingEntries.read(tmp_path)
     assert [f"{tmp_path.name}/BROKEN.md: not searched for duplicates: is not UTF-8"] == [
-        str(one) for one in entries.skipped
+        str(item) for item in entries.skipped
     ]
     assert "GOOD.md:1" == entries.find(row("Use YAML"))
 

@@ -17,14 +17,15 @@ def test_answers_survive_a_reopen(tmp_path: Path) -> None:
     first.put("one", b'{"x":1}')
     first.put("two", b"[]")
     first.close()
-    again = Journal(path)
-    assert 2 == len(again)
+    second = Journal(path)
+    assert 2 == len(second)
     assert (b'{"x":1}', b"[]", None) == tuple(
-        None if found is None else bytes(found) for found in (again.get("one"), again.get("two"), again.get("three"))
+        None if answer is None else bytes(answer)
+        for answer in (second.get("one"), second.get("two"), second.get("three"))
     )
-    again.put("three", b"3")
-    assert b"3" == bytes(again.get("three") or b"")
-    again.close()
+    second.put("three", b"3")
+    assert b"3" == bytes(second.get("three") or b"")
+    second.close()
 
 
 def test_a_journal_stays_out_of_the_repository(tmp_path: Path) -> None:
@@ -65,9 +66,9 @@ def test_clear(tmp_path: Path) -> None:
     assert (0, None) == (len(journal), journal.get("one"))
     journal.put("two", b"2")
     journal.close()
-    again = Journal(tmp_path / "a.jsonl")
-    assert b"2" == bytes(again.get("two") or b"")
-    again.close()
+    second = Journal(tmp_path / "a.jsonl")
+    assert b"2" == bytes(second.get("two") or b"")
+    second.close()
 
 
 @pytest.mark.parametrize("torn", [b'{"key":"two","answer":{"x"', b'{"key":"two","answer":2}', b"\x00\x00\x00"])
@@ -78,10 +79,10 @@ def test_an_incomplete_line_is_ignored(tmp_path: Path, torn: bytes) -> None:
     journal.close()
     with path.open("ab") as file:
         file.write(torn)
-    again = Journal(path)
-    assert (1, None) == (len(again), again.get("two"))
-    again.put("two", b"22")
-    again.close()
+    second = Journal(path)
+    assert (1, None) == (len(second), second.get("two"))
+    second.put("two", b"22")
+    second.close()
     last = Journal(path)
     assert b"22" == bytes(last.get("two") or b"")
     last.close()
@@ -95,7 +96,7 @@ def test_one_run_at_a_time(tmp_path: Path) -> None:
     Journal(tmp_path / "a.jsonl").close()
 
 
-def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
+def test_a_directory_that_cannot_be_created(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(JournalError, match=r"cannot write the journal .*file/journal/a.jsonl: Not a directory"):
         Journal(tmp_path / "file" / "journal" / "a.jsonl")

@@ -1,4 +1,4 @@
-"""A proposal's file is read back as it was written, whatever texts it holds."""
+"""Proposals as Markdown: they are read back as written, with any text."""
 
 from __future__ import annotations
 
@@ -254,7 +254,7 @@ def test_round_trip(proposal: Proposal) -> None:
     # Programs read the facts with any YAML reader.
     front = YAML(typ="safe", pure=True).load(text.split("\n---\n")[0] + "\n")
     assert (proposal.facts.served_model, len(proposal.rows)) == (front["served_model"], front["rows"])
-    assert [one.name for one in proposal.facts.inputs] == [one["name"] for one in front["inputs"]]
+    assert [item.name for item in proposal.facts.inputs] == [one["name"] for one in front["inputs"]]
 
 
 @given(hostile)
@@ -298,6 +298,6 @@ def test_errors_have_a_line(old: str, new: str, line: int, problem: str) -> None
 
 @given(st.text(max_size=200))
 def test_any_text_parses_or_raises(text: str) -> None:
-    for one in (text, FILE.replace("Use YAML", text), FILE.replace("## Tasks", text)):
+    for item in (text, FILE.replace("Use YAML", text), FILE.replace("## Tasks", text)):
         with suppress(InvalidProposalError):
-            assert isinstance(parse(one), Proposal)
+            assert isinstance(parse(item), Proposal)

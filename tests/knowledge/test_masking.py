@@ -14,7 +14,7 @@ RUN = "a1B2c3D4e5F6g7H8"
 
 
 @pytest.mark.parametrize(
-    ("text", "masked"),
+    ("text", "expected"),
     [
         ('api_key = "abcd1234efgh"', f'api_key = "{MASK}"'),
         ("OPENAI_API_KEY=abc123def456", f"OPENAI_API_KEY={MASK}"),
@@ -26,8 +26,8 @@ RUN = "a1B2c3D4e5F6g7H8"
         ("postgres://me:s3cret@db/x", f"postgres://me:{MASK}@db/x"),
     ],
 )
-def test_assigned_secrets(text: str, masked: str) -> None:
-    assert (masked, 1) == mask(text)
+def test_assigned_secrets(text: str, expected: str) -> None:
+    assert (expected, 1) == mask(text)
 
 
 @pytest.mark.parametrize(
@@ -56,12 +56,12 @@ def test_text_that_is_not_secret(text: str) -> None:
 
 def test_a_private_key_keeps_its_lines() -> None:
     key = f"-----BEGIN RSA PRIVATE KEY-----\n{RUN}\n{RUN}\n-----END RSA PRIVATE KEY-----"
-    masked, count = mask(f"before\n{key}\nafter")
+    text_, count = mask(f"before\n{key}\nafter")
     assert 1 == count
-    assert RUN not in masked
-    assert "before\nafter".count("\n") + key.count("\n") + 1 == masked.count("\n")
-    assert masked.startswith(f"before\n{MASK}\n")
-    assert masked.endswith("\nafter")
+    assert RUN not in text_
+    assert "before\nafter".count("\n") + key.count("\n") + 1 == text_.count("\n")
+    assert text_.startswith(f"before\n{MASK}\n")
+    assert text_.endswith("\nafter")
 
 
 def test_an_encrypted_private_key_has_an_empty_line() -> None:
@@ -74,15 +74,15 @@ def test_an_encrypted_private_key_has_an_empty_line() -> None:
 
 
 def test_several_secrets() -> None:
-    masked, count = mask(f"{KEYS[0]} and {KEYS[2]}\npassword={RUN}")
-    assert (3, f"{MASK} and {MASK}\npassword={MASK}") == (count, masked)
+    text_, count = mask(f"{KEYS[0]} and {KEYS[2]}\npassword={RUN}")
+    assert (3, f"{MASK} and {MASK}\npassword={MASK}") == (count, text_)
 
 
 @given(st.text(alphabet="ab1=:\"'\n -_@/.keysctokenpwr", max_size=200))
 def test_line_ends_are_kept_and_masking_is_idempotent(text: str) -> None:
-    masked, _ = mask(text)
-    assert text.count("\n") == masked.count("\n")
-    assert (masked, 0) == mask(masked)
+    text_, _ = mask(text)
+    assert text.count("\n") == text_.count("\n")
+    assert (text_, 0) == mask(text_)
 
 
 @pytest.mark.parametrize(
@@ -105,9 +105,9 @@ def test_masking_takes_linear_time(unit: str) -> None:
     # What is quadratic takes a hundred times as long for ten times the text.
     def seconds(length: int) -> float:
         text = unit * (length // len(unit))
-        began = time.process_time()  # other processes take time of this one's
+        start = time.process_time()  # other processes take time of this one's
         mask(text)
-        return time.process_time() - began
+        return time.process_time() - start
 
     short = max(min(seconds(50_000) for _ in range(3)), 1e-3)
     assert min(seconds(500_000) for _ in range(2)) < 40 * short

@@ -1,4 +1,4 @@
-"""Commands that ask no model need no backend: they open no socket, and do not even import what could."""
+"""Commands without a model open no socket and import no transport."""
 
 from __future__ import annotations
 

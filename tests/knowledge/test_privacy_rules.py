@@ -125,7 +125,7 @@ def test_redact_of_ctxrc(tmp_path: Path) -> None:
 )
 def test_invalid_redact(tmp_path: Path, text: str, problem: str) -> None:
     path = ctxrc(tmp_path, text)
-    for read in (redact_of, load_ctxrc):
+    for load in (redact_of, load_ctxrc):
         with pytest.raises(ConfigError) as exc_info:
-            read(path)
+            load(path)
         assert problem in str(exc_info.value)

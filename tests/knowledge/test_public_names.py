@@ -1,4 +1,4 @@
-"""The public names of ``ctxbackends.knowledge``: for type checkers and at run time the same ones."""
+"""The public names of ``ctxbackends.knowledge`` are the same for type checkers and at run time."""
 
 from __future__ import annotations
 
@@ -37,5 +37,5 @@ def test_unknown_names() -> None:
 
 def test_every_public_name_is_documented() -> None:
     text = (ROOT / "docs" / "knowledge" / "index.md").read_text()
-    described = set(re.findall(r"(?:\.\. auto\w+:: |`)ctxbackends\.knowledge\.(\w+)", text))
-    assert set(knowledge.__all__) == described
+    documented = set(re.findall(r"(?:\.\. auto\w+:: |`)ctxbackends\.knowledge\.(\w+)", text))
+    assert set(knowledge.__all__) == documented

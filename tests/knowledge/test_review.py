@@ -15,8 +15,8 @@ from tests.knowledge.commands import environment
 from tests.knowledge.factories import PROPOSAL, ROWS, write_example
 
 
-def states(**decided: str) -> dict[str, str]:
-    return {name: decided.get(name, "undecided") for name in ("d1", "d2", "l1", "t1", "q1")}
+def states(**verdicts: str) -> dict[str, str]:
+    return {name: verdicts.get(name, "undecided") for name in ("d1", "d2", "l1", "t1", "q1")}
 
 
 def test_verdicts_are_saved(tmp_path: Path) -> None:
@@ -25,17 +25,17 @@ def test_verdicts_are_saved(tmp_path: Path) -> None:
     review = Review(path)
     review.accept(["d1", "t1"])
     review.reject(["d2"], reason="known\n already")
-    again = Review(path)
+    second = Review(path)
     assert {
         "d1": "accepted",
         "d2": "rejected",
         "l1": "undecided",
         "t1": "accepted",
         "q1": "undecided",
-    } == again.states()
-    assert "known already" == again.verdict("d2").reason
+    } == second.states()
+    assert "known already" == second.verdict("d2").reason
     assert before == path.read_bytes()
-    again.reset(["d2"])
+    second.reset(["d2"])
     assert "undecided" == Review(path).states()["d2"]
 
 
@@ -44,12 +44,12 @@ def test_an_edited_row(tmp_path: Path) -> None:
     review = Review(path)
     assert review.edit("d2", {"rationale": "It  was\nlate.", "consequence": "We sleep."})
     review.accept(["d2"])
-    again = Review(path)
-    assert Decision("Go home", "It is late.", "It was late.", "We sleep.") == again.rows()["d2"].record
-    assert ROWS[1] == again.proposal.rows_by_name()["d2"]
-    assert "accepted" == again.states()["d2"]
-    assert not again.edit("d2", {"consequence": "We sleep."})
-    assert again.edit("d2", {"rationale": "", "consequence": "tbd"})
+    second = Review(path)
+    assert Decision("Go home", "It is late.", "It was late.", "We sleep.") == second.rows()["d2"].record
+    assert ROWS[1] == second.proposal.rows_by_name()["d2"]
+    assert "accepted" == second.states()["d2"]
+    assert not second.edit("d2", {"consequence": "We sleep."})
+    assert second.edit("d2", {"rationale": "", "consequence": "tbd"})
     assert ROWS[1] == Review(path).rows()["d2"]
 
 
@@ -71,7 +71,7 @@ def test_invalid_edits(tmp_path: Path, name: str, fields: dict[str, str], words:
     path = write_example(tmp_path)
     with pytest.raises(ProposalError, match=words):
         Review(path).edit(name, fields)
-    assert [path] == [one for one in path.parent.iterdir() if one.suffix != ".lock"]
+    assert [path] == [item for item in path.parent.iterdir() if item.suffix != ".lock"]
 
 
 def test_an_unknown_row_changes_nothing(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_concurrent_reviews(tmp_path: Path) -> None:
 
 
 def test_payloads_for_the_go_tool() -> None:
-    named = PROPOSAL.rows_by_name()
+    rows = PROPOSAL.rows_by_name()
     where = "s.jsonl:4 (2026-02-19T14:31:00Z)"
     assert {
         "title": "Keep option 1",
@@ -139,26 +139,26 @@ def test_payloads_for_the_go_tool() -> None:
         "rationale": "It is cheap.",
         "consequence": "Option 2 goes.",
         "provenance": {"session_id": "abc", "branch": "main"},
-    } == build_payload("d1", named["d1"], proposal="p")
+    } == build_payload("d1", rows["d1"], proposal="p")
     assert {
         "title": "Caches help",
         "context": "It was slow. [source: notes.md:12-13]",
         "lesson": "Prefixes are cached.",
         "application": "Put what is stable first.",
-    } == build_payload("l1", named["l1"], proposal="p")
+    } == build_payload("l1", rows["l1"], proposal="p")
     assert {
         "title": "Write it down",
         "body": f"[source: {where}]",
         "priority": "high",
         "section": "Phase 1",
         "provenance": {"session_id": "abc", "branch": "main"},
-    } == build_payload("t1", named["t1"], proposal="p", section="Phase 1")
+    } == build_payload("t1", rows["t1"], proposal="p", section="Phase 1")
     assert {
         "kind": "open-question",
         "question": "Who pays?",
         "context": "Nobody said.",
         "source": ["notes.md:12-13"],
-    } == build_payload("q1", named["q1"], proposal="p")
+    } == build_payload("q1", rows["q1"], proposal="p")
 
 
 def test_incomplete_rows_are_not_exported() -> None:

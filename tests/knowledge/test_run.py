@@ -1,4 +1,4 @@
-"""One run, over HTTP, with a model that answers what the test says."""
+"""One run over HTTP, with a scripted model."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ async def test_duplicates_are_merged_with_their_evidence() -> None:
 
     lines = LinesSource("YAML was chosen first." + " And so on." * 40, "# Later", "YAML was chosen again.")
     async with scripted_backend(script) as (_, backend):
-        run = ingest(backend, [lines], kinds=[Kind.DECISION], chunk_tokens=ONE)
+        run = ingest(backend, [lines], kinds=[Kind.DECISION], chunk_tokens=ONE_PART)
         limit = await rows_of(run)
     assert ["Use YAML!"] == titles(limit)
     (row,) = run.rows()
@@ -158,7 +158,7 @@ async def test_the_report() -> None:
         report.served_model,
         report.enforcement,
     )
-    assert ["notes.md", "b.md"] == [one.name for one in report.inputs]
+    assert ["notes.md", "b.md"] == [item.name for item in report.inputs]
     assert (skipped,) == report.skipped
     assert (2, 200, 20, None) == (
         report.chunks,
@@ -171,7 +171,7 @@ async def test_the_report() -> None:
 # --- several chunks -------------------------------------------------------------------------------------
 
 
-ONE = 150
+ONE_PART = 150
 """Tokens, of which a chunk of them holds one part and not two."""
 
 
@@ -190,7 +190,7 @@ async def test_rows_come_in_the_order_of_the_text() -> None:
         await asyncio.sleep(delays.get(int(prompt.partition("# Part ")[2][:1]), 0))
 
     async with scripted_backend(chosen, before_answer=late) as (_, backend):
-        run = ingest(backend, [many(9)], kinds=[Kind.DECISION], chunk_tokens=ONE)
+        run = ingest(backend, [many(9)], kinds=[Kind.DECISION], chunk_tokens=ONE_PART)
         rows = await rows_of(run)
     assert [f"chose option {number}" for number in range(9)] == titles(rows)
     assert 9 == run.report.chunks
@@ -198,21 +198,21 @@ async def test_rows_come_in_the_order_of_the_text() -> None:
 
 @pytest.mark.parametrize(("limit", "expected"), [(None, 4), (2, 2), (1, 1)])
 async def test_concurrency(limit: int | None, expected: int) -> None:
-    place = asyncio.Barrier(expected)
+    barrier = asyncio.Barrier(expected)
 
     async def together(_: str) -> None:
         async with asyncio.timeout(60):
-            await place.wait()  # for as many as there should be, however slow this machine is
+            await barrier.wait()  # for as many as there should be, however slow this machine is
 
     async with scripted_backend(chosen, before_answer=together, seconds=0.02) as (model, backend):
-        run = ingest(backend, [many(12)], kinds=[Kind.DECISION], chunk_tokens=ONE, max_concurrency=limit)
+        run = ingest(backend, [many(12)], kinds=[Kind.DECISION], chunk_tokens=ONE_PART, max_concurrency=limit)
         rows = await rows_of(run)
     assert (12, expected) == (len(rows), model.max_in_flight)
 
 
 async def test_leaving_early_cancels_requests() -> None:
     async with scripted_backend(chosen, seconds=0.01) as (model, backend):
-        async with ingest(backend, [many(50)], kinds=[Kind.DECISION], chunk_tokens=ONE) as run:
+        async with ingest(backend, [many(50)], kinds=[Kind.DECISION], chunk_tokens=ONE_PART) as run:
             async for _ in run:
                 break
         await asyncio.sleep(0.05)  # the server finishes what had come
@@ -229,7 +229,7 @@ async def test_an_error_cancels_requests() -> None:
         return chosen(prompt)
 
     async with scripted_backend(script) as (_, backend):
-        run = ingest(backend, [many(30)], kinds=[Kind.DECISION], chunk_tokens=ONE)
+        run = ingest(backend, [many(30)], kinds=[Kind.DECISION], chunk_tokens=ONE_PART)
         with pytest.raises(APIStatusError, match="broken"):
             await rows_of(run)
         assert [] == [task for task in asyncio.all_tasks() if "_ask" in repr(task)]
@@ -243,7 +243,7 @@ async def test_progress() -> None:
             backend,
             sources,
             kinds=[Kind.DECISION],
-            chunk_tokens=ONE,
+            chunk_tokens=ONE_PART,
             on_event=lambda event: events.append(event) if isinstance(event, Progress) else None,
         )
         await rows_of(run)
@@ -353,12 +353,12 @@ async def test_a_part_without_a_usable_answer(script: Callable[[str], Any], word
     sources = [many(4)]
     async with scripted_backend(sometimes) as (_, backend):
         with pytest.raises(ChunkError) as exc_info:
-            await rows_of(ingest(backend, sources, kinds=[Kind.DECISION], chunk_tokens=ONE))
+            await rows_of(ingest(backend, sources, kinds=[Kind.DECISION], chunk_tokens=ONE_PART))
         assert str(exc_info.value).startswith("notes.md:3: no usable answer from the model: ")
         assert words in str(exc_info.value)
         assert exc_info.value.__cause__ is not None
 
-        run = ingest(backend, sources, kinds=[Kind.DECISION], chunk_tokens=ONE, skip_failed=True)
+        run = ingest(backend, sources, kinds=[Kind.DECISION], chunk_tokens=ONE_PART, skip_failed=True)
         rows = await rows_of(run)
     assert ["chose option 0", "chose option 1", "chose option 3"] == titles(rows)
     (skipped,) = run.report.skipped
@@ -370,10 +370,10 @@ async def test_a_part_without_a_usable_answer(script: Callable[[str], Any], word
 
 
 async def test_finished_chunks_come_from_the_journal(tmp_path: Path) -> None:
-    broken = True
+    is_failing = True
 
     def script(prompt: str) -> Any:
-        if broken and "option 5" in prompt:
+        if is_failing and "option 5" in prompt:
             return web.json_response({"error": {"message": "broken"}}, status=500)
         return chosen(prompt)
 
@@ -382,7 +382,7 @@ async def test_finished_chunks_come_from_the_journal(tmp_path: Path) -> None:
             backend,
             [source],
             kinds=[Kind.DECISION],
-            chunk_tokens=ONE,
+            chunk_tokens=ONE_PART,
             max_concurrency=1,
             journal=journal,
             model=model,
@@ -395,7 +395,7 @@ async def test_finished_chunks_come_from_the_journal(tmp_path: Path) -> None:
         journal.close()
         journal = Journal(tmp_path / "j.jsonl")
         assert 5 == len(journal)
-        broken = False
+        is_failing = False
         model.prompts.clear()
         run = run_over(backend, many(8))
         assert [f"chose option {number}" for number in range(8)] == titles(await rows_of(run))
@@ -404,15 +404,15 @@ async def test_finished_chunks_come_from_the_journal(tmp_path: Path) -> None:
 
         # Only the chunk with the changed line is requested again.
         model.prompts.clear()
-        changed = many(8)
-        changed.lines = (*changed.lines[:3], part(3).replace("option", "another"), *changed.lines[4:])
-        rows = await rows_of(run_over(backend, changed))
-        assert [f"Source: notes.md:4\n\n[4] {changed.lines[3]}"] == model.prompts
+        edited_source = many(8)
+        edited_source.lines = (*edited_source.lines[:3], part(3).replace("option", "another"), *edited_source.lines[4:])
+        rows = await rows_of(run_over(backend, edited_source))
+        assert [f"Source: notes.md:4\n\n[4] {edited_source.lines[3]}"] == model.prompts
         assert "chose another 3" == rows[3].title
 
         # So is everything, for another kind or model.
         model.prompts.clear()
-        run = ingest(backend, [many(8)], kinds=[Kind.DECISION, Kind.TASK], chunk_tokens=ONE, journal=journal)
+        run = ingest(backend, [many(8)], kinds=[Kind.DECISION, Kind.TASK], chunk_tokens=ONE_PART, journal=journal)
         await rows_of(run)
         assert (8, 0) == (len(model.prompts), run.report.reused)
         journal.close()
@@ -469,13 +469,13 @@ async def test_a_server_that_enforces_schemas_after_a_probe() -> None:
 
 
 async def test_an_invalid_source_costs_no_request() -> None:
-    class Broken(LinesSource):
+    class EmptySource(LinesSource):
         def prepare(self) -> Any:
             raise SourceError(self.name, "is empty")
 
     async with scripted_backend() as (model, backend):
         with pytest.raises(SourceError, match=r"b\.md: is empty"):
-            await rows_of(ingest(backend, [LinesSource(YAML), Broken(name="b.md")]))
+            await rows_of(ingest(backend, [LinesSource(YAML), EmptySource(name="b.md")]))
         assert [] == model.prompts
 
 
@@ -498,6 +498,6 @@ def test_invalid_options() -> None:
 
 async def test_a_plan_sends_no_chunk() -> None:
     async with scripted_backend() as (model, backend):
-        plan = await ingest(backend, [many(8)], chunk_tokens=ONE).plan()
+        plan = await ingest(backend, [many(8)], chunk_tokens=ONE_PART).plan()
     assert [] == model.prompts
-    assert (8, MODEL, ("notes.md",)) == (plan.chunks, plan.model, tuple(one.name for one in plan.inputs))
+    assert (8, MODEL, ("notes.md",)) == (plan.chunks, plan.model, tuple(item.name for item in plan.inputs))

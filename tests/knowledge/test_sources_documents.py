@@ -17,8 +17,8 @@ def pdf(path: Path, *pages: str) -> Path:
     objects = [b"<< /Type /Catalog /Pages 2 0 R >>", b"", b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>"]
     kids = []
     for page in pages:
-        drawn = f"BT /F1 12 Tf 72 700 Td ({page}) Tj ET".encode() if page else b""
-        objects.append(b"<< /Length %d >>\nstream\n%s\nendstream" % (len(drawn), drawn))
+        operators = f"BT /F1 12 Tf 72 700 Td ({page}) Tj ET".encode() if page else b""
+        objects.append(b"<< /Length %d >>\nstream\n%s\nendstream" % (len(operators), operators))
         kids.append(len(objects) + 1)
         objects.append(
             b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents %d 0 R "
@@ -26,28 +26,28 @@ def pdf(path: Path, *pages: str) -> Path:
         )
     refs = b" ".join(b"%d 0 R" % kid for kid in kids)
     objects[1] = b"<< /Type /Pages /Kids [%s] /Count %d >>" % (refs, len(kids))
-    data, places = b"%PDF-1.4\n", []
+    data, offsets = b"%PDF-1.4\n", []
     for number, content in enumerate(objects, 1):
-        places.append(len(data))
+        offsets.append(len(data))
         data += b"%d 0 obj\n%s\nendobj\n" % (number, content)
     start = len(data)
     data += b"xref\n0 %d\n0000000000 65535 f \n" % (len(objects) + 1)
-    data += b"".join(b"%010d 00000 n \n" % place for place in places)
+    data += b"".join(b"%010d 00000 n \n" % offset for offset in offsets)
     data += b"trailer\n<< /Size %d /Root 1 0 R >>\nstartxref\n%d\n%%%%EOF\n" % (len(objects) + 1, start)
     path.write_bytes(data)
     return path
 
 
-def read(source: Source) -> list[tuple[str, int, int]]:
+def read_segments(source: Source) -> list[tuple[str, int, int]]:
     source.prepare()
-    return [(one.text, one.first, one.boundary) for one in source.pieces() if isinstance(one, Segment)]
+    return [(piece.text, piece.first, piece.boundary) for piece in source.pieces() if isinstance(piece, Segment)]
 
 
 def test_pages(tmp_path: Path) -> None:
     source = PDFSource(pdf(tmp_path / "a.pdf", "We chose YAML.", "", "It is late."), name="a.pdf")
-    assert [("We chose YAML.", 1, 1), ("It is late.", 3, 1)] == read(source)
+    assert [("We chose YAML.", 1, 1), ("It is late.", 3, 1)] == read_segments(source)
     assert "page" == source.unit
-    assert ["a.pdf: page 2 has no text"] == [str(one) for one in source.pieces() if isinstance(one, SkippedInput)]
+    assert ["a.pdf: page 2 has no text"] == [str(piece) for piece in source.pieces() if isinstance(piece, SkippedInput)]
 
 
 def test_a_scan(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_paragraphs_and_tables_in_their_order(tmp_path: Path) -> None:
         ("who | what", 4, 1),
         ("Ada | the parser", 5, 1),
         ("It is late.", 6, 1),
-    ] == read(source)
+    ] == read_segments(source)
     assert "paragraph" == source.unit
 
 

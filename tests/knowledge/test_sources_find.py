@@ -25,8 +25,8 @@ def names(root: Path, *arguments: str) -> list[str]:
     return [source.name for source in find_sources(arguments, base=root).sources]
 
 
-def skipped(root: Path, *arguments: str) -> list[str]:
-    return [str(one) for one in find_sources(arguments, base=root).skipped]
+def skipped_inputs(root: Path, *arguments: str) -> list[str]:
+    return [str(item) for item in find_sources(arguments, base=root).skipped]
 
 
 def test_files_in_order_without_duplicates(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_a_directory(tmp_path: Path) -> None:
         "docs/binary.txt: is binary (NUL byte at byte 1); only text is supported",
         "docs/empty.md: is empty",
         "docs: 1 file of unsupported types",
-    ] == skipped(tmp_path, "docs")
+    ] == skipped_inputs(tmp_path, "docs")
 
 
 def test_globs(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_names_of_files_outside_and_with_control_characters(tmp_path: Path) -> N
 def test_source_objects_are_kept(tmp_path: Path) -> None:
     tree(tmp_path, "a.md")
     source = LinesSource("text", name="mine")
-    assert ["mine", "a.md"] == [one.name for one in find_sources([source, "a.md"], base=tmp_path).sources]
+    assert ["mine", "a.md"] == [item.name for item in find_sources([source, "a.md"], base=tmp_path).sources]
 
 
 def test_source_of() -> None:

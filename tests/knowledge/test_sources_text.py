@@ -26,7 +26,7 @@ def read(path: Path) -> list[Segment]:
 def pieces(tmp_path: Path, text: str | bytes) -> list[tuple[str, int, int, int]]:
     path = tmp_path / "a.md"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return [(one.text, one.first, one.last, one.boundary) for one in read(path)]
+    return [(item.text, item.first, item.last, item.boundary) for item in read(path)]
 
 
 def test_paragraphs_have_their_lines(tmp_path: Path) -> None:
@@ -72,15 +72,15 @@ def test_long_paragraphs_are_split_without_loss(tmp_path: Path) -> None:
     text = "\n".join(f"line {number} " + "x" * 90 for number in range(1000))
     segments = pieces(tmp_path, text)
     assert text == "\n".join(one[0] for one in segments)
-    assert all(len(one[0]) <= MAX_SEGMENT_BYTES for one in segments)
-    assert [1, *[0] * (len(segments) - 1)] == [one[3] for one in segments]
+    assert all(len(segment[0]) <= MAX_SEGMENT_BYTES for segment in segments)
+    assert [1, *[0] * (len(segments) - 1)] == [item[3] for item in segments]
     assert [(one[1], one[2]) for one in segments][-1][1] == 1000
 
 
 def test_a_long_line_keeps_its_number(tmp_path: Path) -> None:
     segments = pieces(tmp_path, "a\n\n" + "word " * 20_000)
-    assert {3} == {number for one in segments[1:] for number in one[1:3]}
-    assert "word " * 20_000 == "".join(one[0] for one in segments[1:])
+    assert {3} == {number for segment in segments[1:] for number in segment[1:3]}
+    assert "word " * 20_000 == "".join(item[0] for item in segments[1:])
 
 
 @given(st.text(alphabet="ab# `\n\r=-~é\u2028", max_size=200))
@@ -98,11 +98,11 @@ def test_every_line_has_its_number(text: str) -> None:
 @given(st.binary(max_size=300), st.integers(1, 20))
 def test_blocks_of_any_size_give_the_same_lines(data: bytes, size: int) -> None:
     source = Input(name="a", sha256=hashlib.sha256(data).hexdigest(), size=len(data))
-    whole = list(files.iter_lines(source, io.BytesIO(data), max_bytes=1000))
+    lines = list(files.iter_lines(source, io.BytesIO(data), max_bytes=1000))
     before = files._BLOCK
     files._BLOCK = size
     try:
-        assert whole == list(files.iter_lines(source, io.BytesIO(data), max_bytes=1000))
+        assert lines == list(files.iter_lines(source, io.BytesIO(data), max_bytes=1000))
     finally:
         files._BLOCK = before
 
@@ -130,7 +130,7 @@ def test_invalid_text(tmp_path: Path, data: bytes, problem: str) -> None:
 
 def test_a_character_split_between_blocks(tmp_path: Path) -> None:
     text = "x" * ((1 << 18) - 1) + "é"
-    assert text == "".join(one[0] for one in pieces(tmp_path, text))
+    assert text == "".join(piece[0] for piece in pieces(tmp_path, text))
 
 
 @pytest.mark.posix

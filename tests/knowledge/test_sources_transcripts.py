@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,7 @@ from hypothesis import strategies as st
 
 from ctxbackends.knowledge._errors import SourceChangedError, SourceError
 from ctxbackends.knowledge._sources.base import Piece, Segment, SkippedInput
-from ctxbackends.knowledge._sources.files import Line
-from ctxbackends.knowledge._sources.transcripts import MAX_LINE, TranscriptSource, _Reader
+from ctxbackends.knowledge._sources.transcripts import MAX_LINE, TranscriptSource
 
 USER = {
     "type": "user",
@@ -25,18 +25,18 @@ USER = {
 
 def transcript(tmp_path: Path, *lines: Any) -> list[Piece]:
     path = tmp_path / "s.jsonl"
-    path.write_bytes(b"\n".join(one if isinstance(one, bytes) else json.dumps(one).encode() for one in lines))
+    path.write_bytes(b"\n".join(line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines))
     source = TranscriptSource(path, name="s.jsonl")
     source.prepare()
     return list(source.pieces())
 
 
 def summarize(pieces: list[Piece]) -> list[tuple[int, str, str, int]]:
-    return [(one.first, one.label, one.text, one.boundary) for one in pieces if isinstance(one, Segment)]
+    return [(piece.first, piece.label, piece.text, piece.boundary) for piece in pieces if isinstance(piece, Segment)]
 
 
-def skipped(pieces: list[Piece]) -> list[str]:
-    return [str(one) for one in pieces if isinstance(one, SkippedInput)]
+def skipped_inputs(pieces: list[Piece]) -> list[str]:
+    return [str(piece) for piece in pieces if isinstance(piece, SkippedInput)]
 
 
 def assistant(*blocks: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def test_claude_code(tmp_path: Path) -> None:
         (4, "Bash result", "a.md\nb.md", 1),
         (7, "assistant (sub-agent)", "From a helper.", 1),
     ] == summarize(pieces)
-    first = next(one for one in pieces if isinstance(one, Segment))
+    first = next(piece for piece in pieces if isinstance(piece, Segment))
     assert ("2026-02-19T14:30:00.000Z", "abc", "main", 2) == (
         first.timestamp,
         first.session_id,
@@ -115,9 +115,9 @@ def test_results_of_other_forms(tmp_path: Path) -> None:
 def test_a_long_result_is_shortened_and_reported(tmp_path: Path) -> None:
     block = {"type": "tool_result", "tool_use_id": "t", "content": "a" * 9_000 + "z"}
     pieces = transcript(tmp_path, {"type": "user", "message": {"role": "user", "content": [block]}})
-    assert ["s.jsonl:1: 5,001 of 9,001 characters of a tool result were left out"] == skipped(pieces)
-    ((_, _, text_shown, _),) = summarize(pieces)
-    assert "a" * 3_000 + "\n[... 5001 characters ...]\n" + "a" * 999 + "z" == text_shown
+    assert ["s.jsonl:1: 5,001 of 9,001 characters of a tool result were left out"] == skipped_inputs(pieces)
+    ((_, _, text, _),) = summarize(pieces)
+    assert "a" * 3_000 + "\n[... 5001 characters ...]\n" + "a" * 999 + "z" == text
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_a_long_result_is_shortened_and_reported(tmp_path: Path) -> None:
 )
 def test_an_invalid_line_is_reported_and_skipped(tmp_path: Path, line: bytes, reason: str) -> None:
     pieces = transcript(tmp_path, USER, line, assistant(text("Yes.")))
-    assert [f"s.jsonl:2: {reason}"] == skipped(pieces)
+    assert [f"s.jsonl:2: {reason}"] == skipped_inputs(pieces)
     assert [(1, "user", "Why YAML?", 2), (3, "assistant", "Yes.", 1)] == summarize(pieces)
 
 
@@ -155,8 +155,8 @@ def test_a_line_of_20_mb_is_reported_and_not_loaded(tmp_path: Path) -> None:
     pieces = list(source.pieces())
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert ["s.jsonl:2: has 20.0 MB; lines of more than 8 MB are skipped"] == skipped(pieces)
-    assert [1, 3] == [one[0] for one in summarize(pieces)]
+    assert ["s.jsonl:2: has 20.0 MB; lines of more than 8 MB are skipped"] == skipped_inputs(pieces)
+    assert [1, 3] == [item[0] for item in summarize(pieces)]
     assert peak < 2 * MAX_LINE + (3 << 20) < 20 << 20
 
 
@@ -178,7 +178,7 @@ def test_an_open_session(tmp_path: Path) -> None:
     source.prepare()
     with path.open("a") as file:
         file.write(json.dumps(assistant(text("Later."))) + "\n")
-    assert [1] == [one[0] for one in summarize(list(source.pieces()))]
+    assert [1] == [item[0] for item in summarize(list(source.pieces()))]
     path.write_text(json.dumps(USER | {"sessionId": "xyz"}) + "\n")
     with pytest.raises(SourceChangedError):
         list(source.pieces())
@@ -202,8 +202,9 @@ json_values = st.recursive(
     ).map(lambda value: json.dumps(value).encode())
 )
 def test_any_line_is_read_or_reported(data: bytes) -> None:
-    for piece in _Reader("s").read(Line(1, data, len(data))):
-        assert isinstance(piece, SkippedInput) or piece.text.strip()
+    with tempfile.TemporaryDirectory() as directory:
+        for piece in transcript(Path(directory), USER, data):
+            assert isinstance(piece, SkippedInput) or piece.text.strip()
 
 
 def test_several_megabytes_are_read_as_a_stream(tmp_path: Path) -> None:

@@ -132,11 +132,11 @@ def test_find_proposal(tmp_path: Path) -> None:
 def test_invalid_files(tmp_path: Path) -> None:
     path = write_example(tmp_path)
     text = path.read_text()
-    for changed, words in (
+    for fields, words in (
         (text.replace("### t1", "### t2"), r"notes.md:\d+: expected the row t1; restore the file, and edit rows with"),
         (text.replace("130500Z", "130501Z"), "id does not match the file name"),
     ):
-        path.write_text(changed)
+        path.write_text(fields)
         with pytest.raises(ProposalError, match=words):
             read_proposal(path)
     path.write_bytes(b"\xff")

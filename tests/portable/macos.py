@@ -28,7 +28,7 @@ MACOS = Platform(
             TCP_LINGER2 TCP_QUICKACK TCP_SYNCNT TCP_USER_TIMEOUT TCP_WINDOW_CLAMP TIPC_* UDPLITE_* VM*""",
         "time": "CLOCK_BOOTTIME CLOCK_TAI pthread_getcpuclockid",
     },
-    skipped=("linux",),
+    skip_markers=("linux",),
 )
 MACOS.install()
 

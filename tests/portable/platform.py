@@ -17,9 +17,11 @@ PACKAGE = "ctxbackends"
 
 
 class Platform:
-    """A pytest plugin. ``hidden``: patterns of names by module; ``absent``: modules that are not there; ``replaced``:
-    values that differ, by module. ``name`` is that of ``sys.platform``; ``skipped`` are the markers of tests that need
-    another platform."""
+    """A pytest plugin that runs the package as on another platform, whose ``sys.platform`` is ``name``.
+
+    ``hidden`` has patterns of names by module, ``absent`` the modules that the platform lacks, ``replacements`` other
+    values by module, and ``skip_markers`` the markers of tests that need another platform.
+    """
 
     def __init__(
         self,
@@ -27,13 +29,13 @@ class Platform:
         *,
         hidden: Mapping[str, str],
         absent: str = "",
-        replaced: Mapping[str, Mapping[str, Any]] | None = None,
-        skipped: Sequence[str],
+        replacements: Mapping[str, Mapping[str, Any]] | None = None,
+        skip_markers: Sequence[str],
     ) -> None:
         self.name = name
         self._absent = frozenset(absent.split())
-        self._skipped = skipped
-        values = {**(replaced or {}), "sys": {"platform": name}}
+        self._skip_markers = skip_markers
+        values = {**(replacements or {}), "sys": {"platform": name}}
         self._modules = {
             module: PartialModule(module, hidden.get(module, "").split(), values.get(module, {}))
             for module in {*hidden, *values}
@@ -66,7 +68,7 @@ class Platform:
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         for item in items:
-            for marker in self._skipped:
+            for marker in self._skip_markers:
                 if item.get_closest_marker(marker) is not None:
                     item.add_marker(pytest.mark.skip(reason=f"{marker}: {PACKAGE} runs as on {self.name}"))
 
@@ -75,22 +77,22 @@ class PartialModule(ModuleType):
     """A module without some of its names. Whatever else is read, set or deleted is the real module's, so that a test
     can patch it."""
 
-    def __init__(self, name: str, hidden: Sequence[str], replaced: Mapping[str, Any]) -> None:
+    def __init__(self, name: str, hidden: Sequence[str], replacements: Mapping[str, Any]) -> None:
         super().__init__(name)
         __import__(name)
-        vars(self).update(_real=sys.modules[name], _hidden=hidden, _replaced=dict(replaced))
+        vars(self).update(_real=sys.modules[name], _hidden=hidden, _replacements=dict(replacements))
 
     def __getattr__(self, name: str) -> Any:
         own = vars(self)
-        if name in own["_replaced"]:
-            return own["_replaced"][name]
+        if name in own["_replacements"]:
+            return own["_replacements"][name]
         if any(fnmatchcase(name, pattern) for pattern in own["_hidden"]):
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         return getattr(own["_real"], name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in vars(self)["_replaced"]:
-            vars(self)["_replaced"][name] = value
+        if name in vars(self)["_replacements"]:
+            vars(self)["_replacements"][name] = value
         else:
             setattr(vars(self)["_real"], name, value)
 

@@ -59,8 +59,8 @@ WINDOWS = Platform(
         "time": "CLOCK_* clock_* pthread_getcpuclockid tzset",
     },
     absent="crypt curses fcntl grp posix pty pwd readline resource syslog termios tty",
-    replaced={"subprocess": {"CREATE_NEW_PROCESS_GROUP": CREATE_NEW_PROCESS_GROUP, "Popen": Popen}},
-    skipped=("linux", "posix"),
+    replacements={"subprocess": {"CREATE_NEW_PROCESS_GROUP": CREATE_NEW_PROCESS_GROUP, "Popen": Popen}},
+    skip_markers=("linux", "posix"),
 )
 WINDOWS.install()
 

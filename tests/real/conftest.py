@@ -92,7 +92,7 @@ async def busy_slots(endpoint: str) -> int:
         return sum(slot["is_processing"] for slot in await response.json())
 
 
-async def slots_become(expected: int, endpoint: str, *, within: float) -> int:
+async def wait_for_slots(expected: int, endpoint: str, *, within: float) -> int:
     """The number of busy slots, once it is ``expected``, or after ``within`` seconds. Asked rarely: each look keeps
     llama-server from noticing a closed connection for a while."""
     loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""A real server that starts: refused, loading, ready; and the ways in which it does not become ready."""
+"""Cold starts of a real server: refused, loading, ready, and the failures."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ pytestmark = pytest.mark.real
 
 async def test_refused_then_loading_then_ready(server_of: ServerFactory) -> None:
     server = server_of("slow-load")
-    seen: list[Loading] = []
+    progress: list[Loading] = []
     try:
         endpoint = await server.start()
         async with open_backend("llamacpp", endpoint=endpoint, default_model="slow-load") as backend:
-            await backend.wait_ready(on_progress=seen.append)
-            assert [state for state, _ in groupby(look.state for look in seen)] == ["refused", "loading"]
+            await backend.wait_ready(on_progress=progress.append)
+            assert [state for state, _ in groupby(event.state for event in progress)] == ["refused", "loading"]
             assert (await backend.ping()).model == "slow-load"
     finally:
         await server.aclose()
-    assert [look.elapsed for look in seen] == sorted(look.elapsed for look in seen)
-    assert str(seen[0]) == f"waiting for {endpoint} (refused, 0 s of 90 s)"
+    assert [event.elapsed for event in progress] == sorted(event.elapsed for event in progress)
+    assert str(progress[0]) == f"waiting for {endpoint} (refused, 0 s of 90 s)"
 
 
 async def test_a_completion_waits_by_itself(server_of: ServerFactory) -> None:
@@ -78,13 +78,13 @@ async def test_the_last_error_when_the_budget_ends() -> None:
     assert exc_info.value.waited >= 0.3
 
 
-async def test_a_server_that_dies_while_it_loads_is_not_waited_for(server_of: ServerFactory) -> None:
+async def test_a_server_that_dies_while_loading_is_an_error(server_of: ServerFactory) -> None:
     server = server_of("slow-load")
     try:
         endpoint = await server.start()
 
-        def kill_once_loading(look: Loading) -> None:
-            if look.state == "loading" and server.pid is not None:
+        def kill_once_loading(event: Loading) -> None:
+            if event.state == "loading" and server.pid is not None:
                 os.kill(server.pid, signal.SIGKILL)
 
         async with open_backend("llamacpp", endpoint=endpoint, default_model="slow-load") as backend:
@@ -94,13 +94,13 @@ async def test_a_server_that_dies_while_it_loads_is_not_waited_for(server_of: Se
         await server.aclose()
 
 
-async def test_a_managed_server_that_dies_tells_its_exit(
+async def test_a_managed_server_that_dies_has_its_exit_code(
     model: Callable[[str], Path], environment: Mapping[str, str]
 ) -> None:
-    shared = set(_children())
+    before = set(find_servers())
 
     def kill_new_children(_: Loading) -> None:
-        for pid in set(_children()) - shared:
+        for pid in set(find_servers()) - before:
             os.kill(pid, signal.SIGKILL)
 
     with pytest.raises(ServerDiedError) as exc_info:
@@ -109,9 +109,9 @@ async def test_a_managed_server_that_dies_tells_its_exit(
     assert exc_info.value.exit_code == -signal.SIGKILL
 
 
-def _children() -> list[int]:
+def find_servers() -> list[int]:
     """Server processes that this process started."""
-    found = []
+    pids = []
     for entry in Path("/proc").iterdir():
         try:
             status = (entry / "stat").read_text().rpartition(")")[2].split()
@@ -119,33 +119,33 @@ def _children() -> list[int]:
         except OSError:
             continue
         if entry.name.isdigit() and int(status[1]) == os.getpid() and b"_worker.py" in command and status[0] != "Z":
-            found.append(int(entry.name))
-    return found
+            pids.append(int(entry.name))
+    return pids
 
 
-@pytest.mark.parametrize("kept", [0.999, 0.5, 0.01])
+@pytest.mark.parametrize("fraction", [0.999, 0.5, 0.01])
 async def test_a_truncated_model_fails_at_once_with_the_end_of_the_log(
-    kept: float, model: Callable[[str], Path], environment: Mapping[str, str], tmp_path: Path
+    fraction: float, model: Callable[[str], Path], environment: Mapping[str, str], tmp_path: Path
 ) -> None:
-    whole = model("tiny").read_bytes()
-    broken = tmp_path / "broken.gguf"
-    broken.write_bytes(whole[: int(len(whole) * kept)])
+    content = model("tiny").read_bytes()
+    damaged_file = tmp_path / "broken.gguf"
+    damaged_file.write_bytes(content[: int(len(content) * fraction)])
     with pytest.raises(ServerDiedError) as exc_info:
-        async with serve_model(broken, environment=environment):
+        async with serve_model(damaged_file, environment=environment):
             pytest.fail("it cannot become ready")
     assert exc_info.value.exit_code == 1
     assert any("load" in line for line in exc_info.value.log_tail)
-    assert str(broken) in str(exc_info.value)
+    assert str(damaged_file) in str(exc_info.value)
 
 
-async def test_a_dead_server_is_an_error_for_a_while_and_then_started_again(
+async def test_a_dead_server_is_an_error_for_a_while_then_restarted(
     model: Callable[[str], Path], environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = set(_children())
+    before = set(find_servers())
     async with serve_model(model("tiny"), environment=environment, alias="tiny") as backend:
-        (pid,) = set(_children()) - before
+        (pid,) = set(find_servers()) - before
         os.kill(pid, signal.SIGKILL)
-        while pid in _children():
+        while pid in find_servers():
             await asyncio.sleep(0.02)
         for _ in range(2):  # everyone who asks now is told
             with pytest.raises(ServerDiedError):
@@ -164,7 +164,7 @@ async def test_a_port_in_use(server: LocalServer, model: Callable[[str], Path]) 
     ("content", "problem"),
     [(None, "file not found"), (b"", "not a GGUF file"), (b"# a text", "not a GGUF file")],
 )
-async def test_a_file_that_is_no_model(content: bytes | None, problem: str, tmp_path: Path) -> None:
+async def test_a_file_that_is_not_a_model(content: bytes | None, problem: str, tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
     if content is not None:
         path.write_bytes(content)
@@ -173,17 +173,17 @@ async def test_a_file_that_is_no_model(content: bytes | None, problem: str, tmp_
 
 
 async def test_a_model_path_in_the_registry_starts_on_first_use_and_ends_with_it(model: Callable[[str], Path]) -> None:
-    before = set(_children())
+    before = set(find_servers())
     async with Registry([BackendConfig(name="mine", type="llamacpp", model_path=str(model("tiny")))]) as registry:
         backend = registry.default()
-        assert set(_children()) == before
+        assert set(find_servers()) == before
         first = await backend.complete("Hello", max_tokens=2)
-        started = set(_children()) - before
-        assert len(started) == 1
+        servers = set(find_servers()) - before
+        assert len(servers) == 1
         second = await backend.complete("Hello", max_tokens=2)
-        assert set(_children()) - before == started
+        assert set(find_servers()) - before == servers
         assert first.served_model == second.served_model == backend.default_model
-    assert set(_children()) == before
+    assert set(find_servers()) == before
 
 
 def test_one_registry_and_its_server_over_several_event_loops(model: Callable[[str], Path]) -> None:
@@ -191,50 +191,43 @@ def test_one_registry_and_its_server_over_several_event_loops(model: Callable[[s
 
     async def ask() -> set[int]:
         await registry.default().complete("Hello", max_tokens=2)
-        return set(_children())
+        return set(find_servers())
 
     assert asyncio.run(ask()) == asyncio.run(ask())
     asyncio.run(registry.aclose())
 
 
 async def test_many_tasks_on_a_broken_model_fail_together(
-    model: Callable[[str], Path], environment: Mapping[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: Callable[[str], Path], environment: Mapping[str, str], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One process, not one after another for each of them."""
-    launched = []
-    launch = LocalServer._launch
-
-    def counted(server: LocalServer) -> None:
-        launched.append(server)
-        launch(server)
-
-    monkeypatch.setattr(LocalServer, "_launch", counted)
-    broken = tmp_path / "broken.gguf"
-    broken.write_bytes(model("tiny").read_bytes()[:100_000])
-    async with Registry([BackendConfig(name="mine", type="llamacpp", model_path=str(broken))]) as registry:
-        asked = (registry.default().complete("Hello", max_tokens=2) for _ in range(20))
-        answers = await asyncio.gather(*asked, return_exceptions=True)
+    caplog.set_level("INFO", logger="ctxbackends")
+    damaged_file = tmp_path / "broken.gguf"
+    damaged_file.write_bytes(model("tiny").read_bytes()[:100_000])
+    async with Registry([BackendConfig(name="mine", type="llamacpp", model_path=str(damaged_file))]) as registry:
+        completions = (registry.default().complete("Hello", max_tokens=2) for _ in range(20))
+        answers = await asyncio.gather(*completions, return_exceptions=True)
     assert {ServerDiedError} == {type(answer) for answer in answers}
-    assert 1 == len(launched)
+    assert 1 == sum(message.startswith("Started a llama.cpp server") for message in caplog.messages)
 
 
 async def test_a_closed_registry_starts_no_server(model: Callable[[str], Path]) -> None:
-    before = set(_children())
+    before = set(find_servers())
     async with Registry([BackendConfig(name="mine", type="llamacpp", model_path=str(model("tiny")))]) as registry:
         backend = registry.default()
     with pytest.raises(ClosedError):
         await backend.complete("Hello", max_tokens=2)
-    assert before == set(_children())
+    assert before == set(find_servers())
 
 
 def test_the_server_outlives_the_thread_that_started_it(model: Callable[[str], Path]) -> None:
     registry = Registry([BackendConfig(name="mine", type="llamacpp", model_path=str(model("tiny")))])
-    seen: list[set[int]] = []
+    servers: list[set[int]] = []
 
     def ask() -> None:
         async def complete() -> None:
             await registry.default().complete("Hello", max_tokens=2)
-            seen.append(set(_children()))
+            servers.append(set(find_servers()))
 
         asyncio.run(complete())
 
@@ -243,7 +236,7 @@ def test_the_server_outlives_the_thread_that_started_it(model: Callable[[str], P
         thread.start()
         thread.join()
     asyncio.run(registry.aclose())
-    assert [seen[0], seen[0]] == seen
+    assert [servers[0], servers[0]] == servers
 
 
 def free_port() -> int:

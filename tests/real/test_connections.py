@@ -12,20 +12,20 @@ import pytest
 
 import ctxbackends
 from ctxbackends import Backend, TextDelta
-from tests.real.conftest import busy_slots, slots_become
+from tests.real.conftest import busy_slots, wait_for_slots
 
 pytestmark = pytest.mark.real
 
 
 async def test_a_hundred_requests_each_the_instant_a_stream_has_ended(backend: Backend) -> None:
-    answered = 0
+    count = 0
     for number in range(100):
         async with backend.stream(f"Hello {number}", max_tokens=2) as stream:
             async for _ in stream:
                 pass
         await backend.embed("at once")  # a plain POST, which takes its connection from the pool
-        answered += 1
-    assert answered == 100
+        count += 1
+    assert count == 100
 
 
 async def test_streams_back_to_back(backend: Backend) -> None:
@@ -35,28 +35,28 @@ async def test_streams_back_to_back(backend: Backend) -> None:
 
 @pytest.mark.slow
 async def test_requests_after_idle_times_around_the_servers_limit(backend: Backend) -> None:
-    async def idle_then_ask(seconds: float) -> int:
+    async def embed_after_pause(seconds: float) -> int:
         await backend.embed("before")
         await asyncio.sleep(seconds)  # the idle time is what is tested
         return len((await backend.embed("after")).vectors)
 
     idle_times = [3.9, 4.0, 4.1, *(4.95 + 0.005 * step for step in range(24)), 5.2, 5.5]
-    assert await asyncio.gather(*(idle_then_ask(seconds) for seconds in idle_times)) == [1] * len(idle_times)
+    assert await asyncio.gather(*(embed_after_pause(seconds) for seconds in idle_times)) == [1] * len(idle_times)
 
 
 @pytest.mark.parametrize("how", ["break", "cancel a stream", "cancel a completion", "exception", "timeout", "Ctrl-C"])
 async def test_a_cancelled_request_frees_its_slot_while_another_generates(slow_backend: Backend, how: str) -> None:
     endpoint = slow_backend.endpoint
-    assert await slots_become(0, endpoint, within=5) == 0
+    assert await wait_for_slots(0, endpoint, within=5) == 0
     async with slow_backend.stream("The other one", max_tokens=100_000) as other:
         await anext(other)
         await _start_and_cancel(slow_backend, how)
         reading = asyncio.create_task(_read_on(other))  # the other slot produces tokens all the while
-        assert await slots_become(1, endpoint, within=5) == 1
+        assert await wait_for_slots(1, endpoint, within=5) == 1
         assert not reading.done()
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
-    assert await slots_become(0, endpoint, within=5) == 0
+    assert await wait_for_slots(0, endpoint, within=5) == 0
 
 
 async def _start_and_cancel(backend: Backend, how: str) -> None:
@@ -80,9 +80,9 @@ async def _start_and_cancel(backend: Backend, how: str) -> None:
                     await _read_on(stream)
         return
     if how == "Ctrl-C":
-        await _interrupted(backend)
+        await _interrupt(backend)
         return
-    task = asyncio.create_task(_streamed(backend) if how == "cancel a stream" else _completed(backend))
+    task = asyncio.create_task(_stream(backend) if how == "cancel a stream" else _complete(backend))
     while await busy_slots(backend.endpoint) < 2:
         await asyncio.sleep(0.05)
     task.cancel()
@@ -102,7 +102,7 @@ asyncio.run(main())
 """
 
 
-async def _interrupted(backend: Backend) -> None:
+async def _interrupt(backend: Backend) -> None:
     """Another program asks, and is interrupted."""
     program = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", PROGRAM, backend.endpoint, str(backend.default_model)),
@@ -115,12 +115,12 @@ async def _interrupted(backend: Backend) -> None:
     assert -signal.SIGINT == await program.wait()
 
 
-async def _streamed(backend: Backend) -> None:
+async def _stream(backend: Backend) -> None:
     async with backend.stream("This one", max_tokens=100_000) as stream:
         await _read_on(stream)
 
 
-async def _completed(backend: Backend) -> None:
+async def _complete(backend: Backend) -> None:
     await backend.complete("This one", max_tokens=100_000)
 
 

@@ -19,9 +19,9 @@ def demo(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
 
 
-def test_the_main_job_from_nothing() -> None:
-    shown = demo()
-    assert (0, True) == (shown.returncode, "waiting for" in shown.stderr)
+def test_the_demo_without_arguments() -> None:
+    result = demo()
+    assert (0, True) == (result.returncode, "waiting for" in result.stderr)
     for expected in (
         "A model with random weights",
         "ready at http://127.0.0.1:",
@@ -32,24 +32,24 @@ def test_the_main_job_from_nothing() -> None:
         "The words are noise, because the weights are random",
         "ctxbackends serve path/to/model.gguf",
     ):
-        assert expected in shown.stdout
+        assert expected in result.stdout
 
 
-def test_a_model_of_the_users_own(model: Callable[[str], Path]) -> None:
+def test_a_model_of_the_user(model: Callable[[str], Path]) -> None:
     path = model("tiny")
-    shown = demo(str(path))
-    assert 0 == shown.returncode
-    assert f"answered by {path.name.removesuffix('.gguf')}" in shown.stdout
-    assert "The words are noise" not in shown.stdout
+    result = demo(str(path))
+    assert 0 == result.returncode
+    assert f"answered by {path.name.removesuffix('.gguf')}" in result.stdout
+    assert "The words are noise" not in result.stdout
 
 
-async def test_a_server_of_the_users_own(server: LocalServer) -> None:
-    shown = demo("--endpoint", await server.start(), "--type", "llamacpp")
-    assert 0 == shown.returncode
-    assert "answered by tiny" in shown.stdout
+async def test_a_server_of_the_user(server: LocalServer) -> None:
+    result = demo("--endpoint", await server.start(), "--type", "llamacpp")
+    assert 0 == result.returncode
+    assert "answered by tiny" in result.stdout
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_file(tmp_path: Path) -> None:
     path = tmp_path / "none.gguf"
-    shown = demo(str(path))
-    assert (1, f"demo: model_path: file not found: {path}\n") == (shown.returncode, shown.stderr)
+    result = demo(str(path))
+    assert (1, f"demo: model_path: file not found: {path}\n") == (result.returncode, result.stderr)

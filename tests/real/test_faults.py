@@ -20,7 +20,7 @@ pytestmark = pytest.mark.real
 
 
 @pytest.fixture
-async def mortal(server_of: ServerFactory) -> AsyncIterator[LocalServer]:
+async def own_server(server_of: ServerFactory) -> AsyncIterator[LocalServer]:
     """A slow server of this test's own, to be killed."""
     server = server_of("slow-tokens", parallel=2, ctx_size=2048)
     await server.start()
@@ -28,65 +28,65 @@ async def mortal(server_of: ServerFactory) -> AsyncIterator[LocalServer]:
     await server.aclose()
 
 
-async def test_killed_in_mid_stream(mortal: LocalServer) -> None:
-    seen = ""
-    async with over(mortal) as backend:
+async def test_killed_in_mid_stream(own_server: LocalServer) -> None:
+    text = ""
+    async with over(own_server) as backend:
         with pytest.raises(StreamInterruptedError) as exc_info:
             async with backend.stream("Hello", max_tokens=100_000) as stream:
                 async for event in stream:
-                    seen += event.text if isinstance(event, TextDelta) else ""
-                    if len(seen) > 20 and mortal.pid is not None:
-                        os.kill(mortal.pid, signal.SIGKILL)
-        assert exc_info.value.partial.text == seen
+                    text += event.text if isinstance(event, TextDelta) else ""
+                    if len(text) > 20 and own_server.pid is not None:
+                        os.kill(own_server.pid, signal.SIGKILL)
+        assert exc_info.value.partial.text == text
         assert exc_info.value.partial.served_model == "slow-tokens"
         assert exc_info.value.__cause__ is not None
         for _ in range(20):
-            with pytest.raises(APIConnectionError) as refused:
+            with pytest.raises(APIConnectionError) as ping_info:
                 await backend.ping(wait=False)
-            if refused.value.refused:
+            if ping_info.value.refused:
                 break
             # The process listens a moment longer than its stream is open. What comes then is reset, and was not sent.
-            assert ("Connection reset by peer", False) == (refused.value.problem, refused.value.sent)
+            assert ("Connection reset by peer", False) == (ping_info.value.problem, ping_info.value.sent)
             await asyncio.sleep(0.05)
-        assert refused.value.refused
+        assert ping_info.value.refused
 
 
-async def test_a_completion_killed_on_its_way_is_an_error(mortal: LocalServer) -> None:
-    async with over(mortal) as backend:
-        asking = asyncio.create_task(backend.complete("Hello", max_tokens=100_000))
+async def test_a_completion_of_a_killed_server_is_an_error(own_server: LocalServer) -> None:
+    async with over(own_server) as backend:
+        task = asyncio.create_task(backend.complete("Hello", max_tokens=100_000))
         await asyncio.sleep(0.5)  # it generates by then; any moment would do
-        assert mortal.pid is not None
-        os.kill(mortal.pid, signal.SIGKILL)
+        assert own_server.pid is not None
+        os.kill(own_server.pid, signal.SIGKILL)
         with pytest.raises((StreamInterruptedError, APIConnectionError)):
-            await asking
+            await task
 
 
-async def test_terminated_in_mid_stream_it_hangs_and_the_idle_timeout_ends_it(mortal: LocalServer) -> None:
+async def test_a_terminated_server_hangs_until_the_idle_timeout(own_server: LocalServer) -> None:
     """After SIGTERM llama-server stops generating and leaves its clients without a byte and without an end."""
-    seen = ""
-    async with over(mortal, idle_timeout=1.5) as backend:
+    text = ""
+    async with over(own_server, idle_timeout=1.5) as backend:
         with pytest.raises((APITimeoutError, StreamInterruptedError)) as exc_info:
             async with backend.stream("Hello", max_tokens=100_000) as stream:
                 async for event in stream:
-                    seen += event.text if isinstance(event, TextDelta) else ""
-                    if len(seen) > 20 and mortal.pid is not None:
-                        os.kill(mortal.pid, signal.SIGTERM)
+                    text += event.text if isinstance(event, TextDelta) else ""
+                    if len(text) > 20 and own_server.pid is not None:
+                        os.kill(own_server.pid, signal.SIGTERM)
     error = exc_info.value
     assert isinstance(error, APITimeoutError | StreamInterruptedError)
     assert error.partial is not None
-    assert error.partial.text == seen
+    assert error.partial.text == text
     if isinstance(error, APITimeoutError):
         assert (error.phase, error.key) == ("idle", "idle_timeout")
 
 
-async def test_a_stopped_process_is_a_stall_with_its_phase(mortal: LocalServer) -> None:
-    assert mortal.pid is not None
-    async with over(mortal, idle_timeout=0.7, first_token_timeout=0.7) as backend:
+async def test_a_stopped_process_times_out_with_its_phase(own_server: LocalServer) -> None:
+    assert own_server.pid is not None
+    async with over(own_server, idle_timeout=0.7, first_token_timeout=0.7) as backend:
         with pytest.raises(APITimeoutError) as exc_info:
             async with backend.stream("Hello", max_tokens=100_000) as stream:
                 async for event in stream:
                     if isinstance(event, TextDelta):
-                        os.kill(mortal.pid, signal.SIGSTOP)
+                        os.kill(own_server.pid, signal.SIGSTOP)
         assert exc_info.value.phase == "idle"
         with pytest.raises(APITimeoutError) as exc_info:
             await backend.complete("Hello", max_tokens=4)
@@ -95,4 +95,4 @@ async def test_a_stopped_process_is_a_stall_with_its_phase(mortal: LocalServer) 
             0.7,
             "first_token_timeout",
         )
-        os.kill(mortal.pid, signal.SIGCONT)
+        os.kill(own_server.pid, signal.SIGCONT)

@@ -1,4 +1,4 @@
-"""What a real server answers: chat, streams, schemas, embeddings, refusals."""
+"""Generation by a real server: chat, streams, schemas, embeddings, errors."""
 
 from __future__ import annotations
 
@@ -51,29 +51,29 @@ async def test_complete(backend: Backend) -> None:
     assert answer.raw.rstrip().endswith(b"[DONE]")
 
 
-async def test_a_stream_says_what_a_completion_says(backend: Backend) -> None:
-    whole = await backend.complete("Hello", max_tokens=32, seed=7, temperature=0)
+async def test_a_stream_equals_a_completion(backend: Backend) -> None:
+    complete = await backend.complete("Hello", max_tokens=32, seed=7, temperature=0)
     async with backend.stream("Hello", max_tokens=32, seed=7, temperature=0) as stream:
         events = [event async for event in stream]
-    assert "".join(event.text for event in events if isinstance(event, TextDelta)) == whole.text
+    assert "".join(event.text for event in events if isinstance(event, TextDelta)) == complete.text
     assert isinstance(events[-1], Finish)
-    assert (stream.completion.text, stream.completion.finish_reason) == (whole.text, whole.finish_reason)
+    assert (stream.completion.text, stream.completion.finish_reason) == (complete.text, complete.finish_reason)
     assert stream.completion.usage is not None
-    assert whole.usage is not None
-    assert stream.completion.usage.input_tokens == whole.usage.input_tokens
+    assert complete.usage is not None
+    assert stream.completion.usage.input_tokens == complete.usage.input_tokens
 
 
-async def test_a_limit_is_a_length(backend: Backend) -> None:
+async def test_max_tokens_ends_with_length(backend: Backend) -> None:
     answer = await backend.complete("Hello", max_tokens=1, seed=3)
     assert answer.finish_reason == "length"
 
 
 async def test_a_stop_sequence_ends_the_answer(backend: Backend) -> None:
-    whole = await backend.complete("Hello", max_tokens=24, seed=5, temperature=0)
-    stop = whole.text.split()[2]
-    cut = await backend.complete("Hello", max_tokens=24, seed=5, temperature=0, stop_sequences=[stop])
-    assert cut.finish_reason == "stop"
-    assert cut.text == whole.text[: whole.text.index(stop)]
+    complete = await backend.complete("Hello", max_tokens=24, seed=5, temperature=0)
+    stop = complete.text.split()[2]
+    short = await backend.complete("Hello", max_tokens=24, seed=5, temperature=0, stop_sequences=[stop])
+    assert short.finish_reason == "stop"
+    assert short.text == complete.text[: complete.text.index(stop)]
 
 
 @pytest.mark.parametrize("seed", range(1, 9))
@@ -92,17 +92,17 @@ async def test_any_object(backend: Backend) -> None:
         for seed in range(1, 9)
     ]
     assert {answer.text.lstrip()[:1] for answer in answers} == {"{"}
-    whole = [msgspec.json.decode(answer.text) for answer in answers if answer.finish_reason == "stop"]
-    assert all(isinstance(value, dict) for value in whole)
+    complete = [msgspec.json.decode(answer.text) for answer in answers if answer.finish_reason == "stop"]
+    assert all(isinstance(value, dict) for value in complete)
 
 
-async def test_a_cut_object_is_none(backend: Backend) -> None:
+async def test_a_truncated_object_is_an_error(backend: Backend) -> None:
     with pytest.raises(IncompleteOutputError) as exc_info:
         await extract(backend, Decision, "We chose YAML.", max_tokens=3)
     assert exc_info.value.finish_reason == "length"
 
 
-async def test_a_schema_that_the_server_refuses(backend: Backend) -> None:
+async def test_a_schema_that_the_server_rejects(backend: Backend) -> None:
     with pytest.raises(APIStatusError) as exc_info:
         await backend.complete("Hello", response_format=JSONSchemaFormat("bad", {"type": "no such type"}), max_tokens=8)
     assert exc_info.value.status_code in (400, 500)  # 500 on b8672
@@ -161,7 +161,7 @@ async def test_context_overflow_has_both_numbers(backend: Backend, streamed: boo
     assert exc_info.value.input_tokens > CONTEXT_TOKENS
 
 
-async def test_a_bad_request_says_why(backend: Backend) -> None:
+async def test_a_bad_request_has_a_reason(backend: Backend) -> None:
     with pytest.raises(BadRequestError) as exc_info:
         await backend.complete("Hello", extra_body={"top_logprobs": 3})
     assert exc_info.value.message == "top_logprobs requires logprobs to be set to true"
@@ -187,7 +187,7 @@ async def test_api_keys(server_of: ServerFactory) -> None:
         await server.aclose()
 
 
-async def test_more_requests_than_slots_wait_their_turn(backend: Backend) -> None:
+async def test_more_requests_than_slots_wait(backend: Backend) -> None:
     answers = await asyncio.gather(*(backend.complete(f"Hello {number}", max_tokens=8) for number in range(24)))
     assert len(answers) == 24
     assert {answer.served_model for answer in answers} == {"tiny"}

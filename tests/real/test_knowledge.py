@@ -19,28 +19,28 @@ ROOT = Path(__file__).parents[2]
 
 
 async def test_nonsense_is_quarantined(llama_backend: Backend) -> None:
-    seen: list[Progress] = []
+    updates: list[Progress] = []
     run = ingest(
         llama_backend,
         find_sources([str(ROOT / "SECURITY.md")]).sources,
         kinds=[Kind.DECISION, Kind.TASK],
         chunk_tokens=600,
-        on_event=lambda event: seen.append(event) if isinstance(event, Progress) else None,
+        on_event=lambda event: updates.append(event) if isinstance(event, Progress) else None,
     )
     assert [] == [row async for row in run]
     report = run.report
     assert report.chunks > 1
     assert report.quarantined > 0
-    long_enough = [one for one in run.quarantined if len(one.quote.replace(" ", "")) >= 8]
+    long_enough = [item for item in run.quarantined if len(item.quote.replace(" ", "")) >= 8]
     assert {one.reason for one in long_enough} <= {"quote not found in the source", "no title"}
     assert ("grammar", 0) == (report.enforcement, report.rows)
     assert report.context_length is not None
-    assert [*range(1, report.chunks + 1)] == [progress.chunks for progress in seen]
+    assert [*range(1, report.chunks + 1)] == [progress.chunks for progress in updates]
     assert report.output_tokens is not None
     assert report.output_tokens > 0
 
 
-async def test_the_beginning_of_the_prompt_comes_from_the_cache(llama_backend: Backend, tmp_path: Path) -> None:
+async def test_the_prefix_of_the_prompt_is_cached(llama_backend: Backend, tmp_path: Path) -> None:
     path = tmp_path / "long.md"
     path.write_text("\n\n".join(f"Part {number}. {'We went on for a while. ' * 20}" for number in range(6)))
     cached = []
@@ -57,7 +57,7 @@ async def test_the_beginning_of_the_prompt_comes_from_the_cache(llama_backend: B
     assert cached[0] >= 2 * 150
 
 
-def test_as_people_run_it(llama_server: LocalServer, tmp_path: Path) -> None:
+def test_the_command_end_to_end(llama_server: LocalServer, tmp_path: Path) -> None:
     import asyncio  # noqa: PLC0415
 
     url = asyncio.run(llama_server.start())

@@ -18,12 +18,12 @@ async def test_a_running_server_with_a_ready_backend(llama_backend: Backend) -> 
     assert len((await llama_backend.embed(["one", "two"])).vectors) == 2
 
 
-async def test_the_server_is_one_for_the_session(llama_backend: Backend, llama_server: LocalServer) -> None:
+async def test_the_session_shares_one_server(llama_backend: Backend, llama_server: LocalServer) -> None:
     assert await llama_server.start() == llama_backend.endpoint
 
 
 @pytest.mark.parametrize("variant", ["tiny", "tiny-tools", "slow-load", "slow-tokens"])
-def test_the_models_are_there(tiny_model: Callable[[str], Path], variant: str) -> None:
+def test_the_model_fixtures_exist(tiny_model: Callable[[str], Path], variant: str) -> None:
     path = tiny_model(variant)
     assert path.read_bytes()[:4] == b"GGUF"
     assert path == tiny_model(variant)

@@ -27,7 +27,7 @@ import ctxbackends
 from ctxbackends import LocalServer, LocalServerUnavailableError, open_backend
 from ctxbackends.local import _process as local_server
 from ctxbackends.testing import VARIANTS, cached_model
-from tests.real.conftest import slots_become
+from tests.real.conftest import wait_for_slots
 
 if sys.platform == "win32":
     pytest.skip("needs a terminal of POSIX", allow_module_level=True)
@@ -57,12 +57,12 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-c", _START, "-m", "ctxbackends", *arguments]
 
 
-def environment(**changed: str) -> dict[str, str]:
+def environment(**variables: str) -> dict[str, str]:
     """For a process that imports the same package as this one, and knows its terminal."""
     unset = {"NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "COLUMNS", "LINES"}
-    kept = {name: value for name, value in os.environ.items() if name not in unset}
+    inherited = {name: value for name, value in os.environ.items() if name not in unset}
     package = str(Path(ctxbackends.__file__).parent.parent)
-    return {**kept, "PYTHONPATH": package, "TERM": "xterm-256color", **changed}
+    return {**inherited, "PYTHONPATH": package, "TERM": "xterm-256color", **variables}
 
 
 # --- a terminal -------------------------------------------------------------------------------------
@@ -71,14 +71,14 @@ def environment(**changed: str) -> dict[str, str]:
 class Terminal:
     """A program at a pseudo-terminal of its own. ``reads``: what it wrote, piece by piece, and when."""
 
-    def __init__(self, *arguments: str, **changed: str) -> None:
+    def __init__(self, *arguments: str, **variables: str) -> None:
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, COLUMNS, 0, 0))
         self.reads: list[tuple[float, bytes]] = []
         try:
             self.process = subprocess.Popen(
                 command(*arguments),
-                env=environment(**changed),
+                env=environment(**variables),
                 stdin=slave,
                 stdout=slave,
                 stderr=slave,
@@ -126,12 +126,12 @@ class Terminal:
 
 
 @contextmanager
-def terminal(*arguments: str, **changed: str) -> Iterator[Terminal]:
-    opened = Terminal(*arguments, **changed)
+def terminal(*arguments: str, **variables: str) -> Iterator[Terminal]:
+    at = Terminal(*arguments, **variables)
     try:
-        yield opened
+        yield at
     finally:
-        opened.close()
+        at.close()
 
 
 def screen(raw: str) -> list[str]:
@@ -157,11 +157,11 @@ def screen(raw: str) -> list[str]:
 
 
 @contextmanager
-def program(*arguments: str, **changed: str) -> Iterator[subprocess.Popen[str]]:
+def program(*arguments: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
     """Without a terminal."""
     with subprocess.Popen(
         command(*arguments),
-        env=environment(**changed),
+        env=environment(**variables),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -175,10 +175,10 @@ def program(*arguments: str, **changed: str) -> Iterator[subprocess.Popen[str]]:
                 process.kill()
 
 
-def ctx(*arguments: str, **changed: str) -> subprocess.CompletedProcess[str]:
+def ctx(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command(*arguments),
-        env=environment(**changed),
+        env=environment(**variables),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -201,21 +201,21 @@ def tiny() -> Path:
 
 
 def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def children(pid: int) -> list[int]:
     """Of every thread: the kernel lists a child under the thread that started it. One may end meanwhile."""
-    found: list[int] = []
+    pids: list[int] = []
     for task in Path(f"/proc/{pid}/task").iterdir():
         with suppress(FileNotFoundError, ProcessLookupError):
-            found += [int(child) for child in task.joinpath("children").read_text().split()]
-    return found
+            pids += [int(child) for child in task.joinpath("children").read_text().split()]
+    return pids
 
 
-def gone(pid: int) -> bool:
+def has_ended(pid: int) -> bool:
     """Whether the process has ended; one that nobody has reaped yet has."""
     try:
         return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "Z"
@@ -248,10 +248,10 @@ async def test_ping_waits_with_one_live_line() -> None:
             assert 0 == await asyncio.to_thread(at.end), at.raw
         finally:
             await server.aclose()
-    waits = [piece for piece in at.raw.split("\x1b[2K") if "waiting for" in piece]
-    assert len(waits) > 1, "it was written anew"
+    updates = [piece for piece in at.raw.split("\x1b[2K") if "waiting for" in piece]
+    assert len(updates) > 1, "it was written anew"
     assert f"waiting for http://127.0.0.1:{port} (loading, " in at.raw
-    assert 1 == max(piece.count("waiting for") for piece in waits), "and each time over the last one"
+    assert 1 == max(piece.count("waiting for") for piece in updates), "and each time over the last one"
     assert [
         "backend   llamacpp",
         f"endpoint  http://127.0.0.1:{port}",
@@ -267,10 +267,10 @@ async def test_chat_streams_and_ends_on_ctrl_c() -> None:
             await backend.wait_ready()
         with terminal("chat", *backend_options(endpoint), "--model", "slow-tokens", "Hello") as at:
             await asyncio.to_thread(at.read_until, lambda: len(at.reads) >= 8)
-            assert 1 == await slots_become(1, endpoint, within=WITHIN)
+            assert 1 == await wait_for_slots(1, endpoint, within=WITHIN)
             at.type(b"\x03")
             assert 130 == await asyncio.to_thread(at.end), at.raw
-        assert 0 == await slots_become(0, endpoint, within=WITHIN)
+        assert 0 == await wait_for_slots(0, endpoint, within=WITHIN)
         # Nothing is wrong with the server: it answers the next one.
         async with open_backend("llamacpp", endpoint=endpoint, default_model="slow-tokens") as backend:
             assert (await backend.complete("Hello", max_tokens=2)).text
@@ -300,7 +300,7 @@ def test_serve_at_a_terminal_until_ctrl_c(tiny: Path) -> None:
         second = ctx("serve", str(tiny), "--port", str(port))
         at.type(b"\x03")
         assert 130 == at.end(), at.raw
-        assert gone(server)
+        assert has_ended(server)
     assert (1, "") == (second.returncode, second.stdout)
     assert f"ctxbackends: port {port} on 127.0.0.1 is in use; choose another with --port\n" == second.stderr
     assert 0 == ping.returncode, ping.stderr
@@ -313,11 +313,11 @@ def test_serve_at_a_terminal_until_ctrl_c(tiny: Path) -> None:
     assert "interrupted" == lines[-1]
 
 
-def test_the_commands_that_serve_prints_work_as_they_are(tiny: Path, tmp_path: Path) -> None:
+def test_the_printed_commands_of_serve_work(tiny: Path, tmp_path: Path) -> None:
     """Run by a shell, word for word; and the key is in no other place that serve writes to."""
     (tmp_path / "programs").mkdir()
-    (tmp_path / "programs" / "ctx").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m ctxbackends "$@"\n')
-    (tmp_path / "programs" / "ctx").chmod(0o755)
+    (tmp_path / "programs" / "ctxbackends").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m ctxbackends "$@"\n')
+    (tmp_path / "programs" / "ctxbackends").chmod(0o755)
     path = f"{tmp_path}/programs{os.pathsep}{os.environ['PATH']}"
     options = ("--port", str(free_port()), "--alias", "my tiny", "--ctx-size", "64", "--threads", "1", "--show-log")
     with program("serve", str(tiny), *options) as process:
@@ -336,16 +336,16 @@ def test_the_commands_that_serve_prints_work_as_they_are(tiny: Path, tmp_path: P
         ]
         process.send_signal(signal.SIGTERM)
         out, rest = process.communicate(timeout=WITHIN)
-    answered, refused = shells
-    assert 0 == answered.returncode, answered.stderr
-    assert answered.stdout.strip()
-    assert (1, "") == (refused.returncode, refused.stdout), "without the variable"
-    assert "environment variable not set: CTX_SERVE_KEY" in refused.stderr
+    success, rejection = shells
+    assert 0 == success.returncode, success.stderr
+    assert success.stdout.strip()
+    assert (1, "") == (rejection.returncode, rejection.stdout), "without the variable"
+    assert "environment variable not set: CTX_SERVE_KEY" in rejection.stderr
     key = export.removeprefix("export CTX_SERVE_KEY=").strip()
     assert len(key) >= 32
-    shown = "".join(line for line in lines if line != export)
-    assert "llama" in shown, "its log is there too"
-    assert key not in shown + arguments + out + rest + answered.stdout + answered.stderr
+    output = "".join(line for line in lines if line != export)
+    assert "llama" in output, "its log is there too"
+    assert key not in output + arguments + out + rest + success.stdout + success.stderr
 
 
 def test_serve_until_it_is_terminated(tiny: Path) -> None:
@@ -362,26 +362,26 @@ def test_serve_until_it_is_terminated(tiny: Path) -> None:
         ).read_text(encoding="utf-8")
         endpoint = f"http://127.0.0.1:{port}"
         chat = ("chat", *backend_options(endpoint), "--model", "tiny", "--max-tokens", "2", "Hello")
-        refused = ctx(*chat)
-        answered = ctx(*chat, "--api-key-env", "SOME_KEY", SOME_KEY=KEY)
+        rejection = ctx(*chat)
+        success = ctx(*chat, "--api-key-env", "SOME_KEY", SOME_KEY=KEY)
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=WITHIN)
     assert {"endpoint": endpoint, "model": "tiny"} == {name: ready[name] for name in ("endpoint", "model")}
     assert KEY not in arguments
-    assert 1 == refused.returncode
-    assert "HTTP 401: " in refused.stderr
-    assert refused.stderr.endswith(
+    assert 1 == rejection.returncode
+    assert "HTTP 401: " in rejection.stderr
+    assert rejection.stderr.endswith(
         "\n  no API key was sent; set api_key_env in .ctxrc to the name of its environment variable\n"
     )
-    assert 0 == answered.returncode, answered.stderr
-    assert answered.stdout.strip()
+    assert 0 == success.returncode, success.stderr
+    assert success.stdout.strip()
     assert (130, "") == (process.returncode, out)
-    assert gone(ready["pid"])
+    assert has_ended(ready["pid"])
     assert KEY not in err
     assert "\x1b" not in err
-    waits = err.removesuffix("\ninterrupted\n")
-    assert waits != err, "nothing else comes after the waits"
-    assert all(line.startswith(f"waiting for {tiny} (") for line in waits.splitlines())
+    updates = err.removesuffix("\ninterrupted\n")
+    assert updates != err, "nothing else comes after the waits"
+    assert all(line.startswith(f"waiting for {tiny} (") for line in updates.splitlines())
 
 
 def test_serve_that_is_killed_leaves_nothing(tiny: Path, tmp_path: Path) -> None:
@@ -389,13 +389,13 @@ def test_serve_that_is_killed_leaves_nothing(tiny: Path, tmp_path: Path) -> None
     with program("serve", str(tiny), *options, TMPDIR=str(tmp_path)) as process:  # nobody takes its log away
         assert process.stdout is not None
         server = json.loads(process.stdout.readline())["pid"]
-        assert not gone(server)
+        assert not has_ended(server)
         process.kill()
         process.wait(WITHIN)
-        wait_until(lambda: gone(server))
+        wait_until(lambda: has_ended(server))
 
 
-def test_serve_tells_that_its_server_died(tiny: Path) -> None:
+def test_serve_reports_that_its_server_died(tiny: Path) -> None:
     with program("serve", str(tiny), "--port", str(free_port()), "--threads", "1", "--json") as process:
         assert process.stdout is not None
         os.kill(json.loads(process.stdout.readline())["pid"], signal.SIGKILL)
@@ -406,12 +406,12 @@ def test_serve_tells_that_its_server_died(tiny: Path) -> None:
 
 
 def test_serve_a_truncated_model(tiny: Path, tmp_path: Path) -> None:
-    truncated = tmp_path / "truncated.gguf"
-    truncated.write_bytes(tiny.read_bytes()[: tiny.stat().st_size // 2])
-    result = ctx("serve", str(truncated), "--port", str(free_port()))
+    truncated_file = tmp_path / "truncated.gguf"
+    truncated_file.write_bytes(tiny.read_bytes()[: tiny.stat().st_size // 2])
+    result = ctx("serve", str(truncated_file), "--port", str(free_port()))
     assert (1, "") == (result.returncode, result.stdout)
     assert (
-        f'ctxbackends: backend "serve": the llama.cpp server exited with code 1 while serving {truncated}:\n'
+        f'ctxbackends: backend "serve": the llama.cpp server exited with code 1 while serving {truncated_file}:\n'
         in result.stderr
     )
     assert "Traceback" not in result.stderr
@@ -439,7 +439,8 @@ with open(os.environ["TEST_RECORD"], "w") as record:
     json.dump({**options, "key": key}, record)
 if key:
     os.environ[worker.KEY_VARIABLE] = key
-worker._watch_input = lambda end: None  # the real one does not look at its standard input
+reader, writer = os.pipe()
+os.dup2(reader, 0)  # llama-server does not read its standard input
 worker.serve(options)
 """
 
@@ -451,7 +452,7 @@ class StandIn:
     record: Path
 
     @property
-    def started_with(self) -> dict[str, Any]:
+    def options(self) -> dict[str, Any]:
         """Its options, and its key."""
         options: dict[str, Any] = json.loads(self.record.read_text())
         return options
@@ -492,13 +493,13 @@ async def test_llama_server_on_the_path(llama_server: StandIn, tiny: Path) -> No
             await backend.wait_ready()
             (model,) = await backend.models()
             answer = await backend.complete("Hello", max_tokens=4)
-            embedded = await backend.embed(["a", "b"])
+            embeddings = await backend.embed(["a", "b"])
     finally:
         await server.aclose()
     assert ("tiny", 1024) == (model.id, model.context_length)
     assert answer.text
-    assert 2 == len(embedded.vectors)
-    assert gone(pid)
+    assert 2 == len(embeddings.vectors)
+    assert has_ended(pid)
     host, port = endpoint.removeprefix("http://").split(":")
     assert {
         "model_path": str(tiny),
@@ -512,18 +513,18 @@ async def test_llama_server_on_the_path(llama_server: StandIn, tiny: Path) -> No
         "kv_unified": True,
         "reuse_port": False,
         "key": KEY,
-    } == llama_server.started_with
+    } == llama_server.options
 
 
-async def test_llama_server_on_the_path_with_nothing_chosen(llama_server: StandIn, tiny: Path) -> None:
+async def test_llama_server_on_the_path_with_defaults(llama_server: StandIn, tiny: Path) -> None:
     """A free port, and none of the flags that were not asked for."""
     async with ctxbackends.serve_model(tiny, alias="tiny") as backend:
         assert "tiny" == (await backend.ping()).model
-    started = llama_server.started_with
+    options = llama_server.options
     assert {"ctx_size": None, "parallel": None, "threads": None, "embeddings": False} == {
-        name: started[name] for name in ("ctx_size", "parallel", "threads", "embeddings")
+        name: options[name] for name in ("ctx_size", "parallel", "threads", "embeddings")
     }
-    assert len(started["key"]) >= 32  # nobody chose one, so it is a fresh one
+    assert len(options["key"]) >= 32  # nobody chose one, so it is a fresh one
 
 
 # Without the wheel, start a server, say which process it is, and wait.
@@ -552,7 +553,7 @@ def test_llama_server_ends_with_a_parent_that_is_killed(llama_server: StandIn, t
         wait_until(llama_server.record.exists)  # it is the other program by now
         parent.kill()
         parent.wait(WITHIN)
-        wait_until(lambda: gone(server))
+        wait_until(lambda: has_ended(server))
 
 
 async def test_neither_the_wheel_nor_the_program(
@@ -561,8 +562,8 @@ async def test_neither_the_wheel_nor_the_program(
     monkeypatch.setattr(shutil, "which", lambda _: None)
     with pytest.raises(LocalServerUnavailableError) as exc_info:
         await LocalServer(tiny).start()
-    said = f"cannot serve {tiny}: no llama.cpp server is installed; run pip install 'ctxbackends[llamacpp]'"
-    assert said == str(exc_info.value)
+    message = f"cannot serve {tiny}: no llama.cpp server is installed; run pip install 'ctxbackends[llamacpp]'"
+    assert message == str(exc_info.value)
 
 
 # --- the worker -------------------------------------------------------------------------------------
@@ -593,7 +594,7 @@ def read_ready(process: subprocess.Popen[bytes]) -> None:
     raise AssertionError("it ended before it was ready")
 
 
-def drained(process: subprocess.Popen[bytes]) -> threading.Thread:
+def drain(process: subprocess.Popen[bytes]) -> threading.Thread:
     """Its log is read on: a full pipe would stop it."""
     assert process.stderr is not None
     reading = threading.Thread(target=process.stderr.read)
@@ -606,7 +607,7 @@ def test_the_worker_ends_gracefully_when_it_is_told_to(tiny: Path, number: signa
     with worker_process(tiny) as process:
         read_ready(process)
         process.send_signal(number)
-        reading = drained(process)
+        reading = drain(process)
         assert 0 == process.wait(WITHIN)
         reading.join()
 
@@ -618,6 +619,6 @@ def test_the_worker_ends_with_its_standard_input(tiny: Path) -> None:
         assert process.stdin is not None
         process.stdin.write(b"x")
         process.stdin.close()
-        reading = drained(process)
+        reading = drain(process)
         assert 0 == process.wait(WITHIN)
         reading.join()

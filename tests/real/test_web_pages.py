@@ -30,7 +30,7 @@ POST_PATHS = ["/v1/chat/completions", "/completion", "/v1/messages", "/tokenize"
 
 
 @attrs.frozen
-class Answer:
+class Response:
     status: int
     headers: Mapping[str, str]
 
@@ -40,17 +40,17 @@ class Answer:
         return self.headers.get("access-control-allow-origin")
 
 
-def send(url: str, method: str, path: str, *, origin: str, **headers: str) -> Answer:
+def send(url: str, method: str, path: str, *, origin: str, **headers: str) -> Response:
     """As a browser sends it for a page of ``origin``, with a Host that another site chose. ``text/plain`` needs no
     preflight."""
-    place = urlsplit(url)
-    connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=60)
+    address = urlsplit(url)
+    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=60)
     try:
         all_headers = {"Host": "evil.example", "Origin": origin, "Content-Type": "text/plain", **headers}
         connection.request(method, path, body=PROMPT if method == "POST" else None, headers=all_headers)
         answer = connection.getresponse()
         answer.read()
-        return Answer(answer.status, {name.lower(): value for name, value in answer.getheaders()})
+        return Response(answer.status, {name.lower(): value for name, value in answer.getheaders()})
     finally:
         connection.close()
 
@@ -61,7 +61,7 @@ def has_switch(environment: Mapping[str, str]) -> bool:
     return not environment
 
 
-async def test_a_page_does_not_get_past_the_key(
+async def test_web_pages_need_the_key(
     model: Callable[[str], Path], environment: Mapping[str, str], has_switch: bool
 ) -> None:
     open_paths = OPEN_TO_ALL if has_switch else OPEN_TO_ALL | OPEN_IN_OLD_BUILD
@@ -76,15 +76,15 @@ async def test_a_page_does_not_get_past_the_key(
                 for path in POST_PATHS
             }
             assert expected == {path: answer.status for path, answer in answers.items()}
-            guessed = await asyncio.to_thread(
+            guess = await asyncio.to_thread(
                 send, backend.endpoint, "POST", "/completion", origin=origin, Authorization="Bearer guessed"
             )
-            assert 401 == guessed.status
+            assert 401 == guess.status
         assert (await backend.complete("Hello", max_tokens=2)).text, "the backend has the key"
         assert "local" == backend.name
 
 
-async def test_which_pages_may_read_an_answer(
+async def test_origins_that_may_read_a_response(
     model: Callable[[str], Path], environment: Mapping[str, str], has_switch: bool
 ) -> None:
     async with serve_model(model("tiny"), environment=environment, alias="tiny", threads=1) as backend:
@@ -100,7 +100,7 @@ async def test_which_pages_may_read_an_answer(
             assert origin == answer.readers, "pages of this machine"
 
 
-async def test_without_a_key_every_page_may_use_the_server(server_of: ServerFactory, has_switch: bool) -> None:
+async def test_without_a_key_web_pages_can_use_the_server(server_of: ServerFactory, has_switch: bool) -> None:
     """A page cannot read the answer where the build has the switch, unless its own name resolves to this machine: no
     build looks at Host, and to such a page the server is of the same origin."""
     server = server_of("tiny")
@@ -115,10 +115,10 @@ async def test_without_a_key_every_page_may_use_the_server(server_of: ServerFact
         await server.aclose()
 
 
-@pytest.mark.parametrize("place", ["options", "settings"])
+@pytest.mark.parametrize("parameter", ["options", "settings"])
 @pytest.mark.parametrize("name", ["api_key", "api_key_env"])
-async def test_serve_model_takes_no_key(place: str, name: str, model: Callable[[str], Path]) -> None:
-    options = {name: None} if place == "options" else {"settings": {name: "a-key-of-mine"}}
+async def test_serve_model_takes_no_key(parameter: str, name: str, model: Callable[[str], Path]) -> None:
+    options = {name: None} if parameter == "options" else {"settings": {name: "a-key-of-mine"}}
     with pytest.raises(TypeError, match=rf"does not accept {name}: it always uses a new key; use LocalServer"):
         async with serve_model(model("tiny"), **options):
             pass

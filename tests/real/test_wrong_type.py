@@ -1,4 +1,4 @@
-"""A real llama-server that is taken for another kind of server: an error that says so, and never an answer."""
+"""A real llama-server configured as another type is an error that says so."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.real.conftest import over
 pytestmark = pytest.mark.real
 
 
-async def test_it_is_no_ollama(server: LocalServer) -> None:
+async def test_the_server_is_not_ollama(server: LocalServer) -> None:
     """b8672 has routes that look like Ollama's, and answers there in OpenAI's format; later builds have none."""
     async with over(server) as ready:
         endpoint = ready.endpoint
@@ -25,7 +25,7 @@ async def test_it_is_no_ollama(server: LocalServer) -> None:
         assert "404" in (status.problem or "")
 
 
-async def test_it_is_no_lm_studio(server: LocalServer) -> None:
+async def test_the_server_is_not_lm_studio(server: LocalServer) -> None:
     """Its models are listed, as an LM Studio before 0.4 lists them; loading is said to need a newer one."""
     endpoint = await server.start()
     async with open_backend("lmstudio", endpoint=endpoint, default_model="tiny", ready_timeout=30.0) as backend:
@@ -34,7 +34,7 @@ async def test_it_is_no_lm_studio(server: LocalServer) -> None:
             await backend.load()
 
 
-async def test_it_is_no_vllm(server: LocalServer) -> None:
+async def test_the_server_is_not_vllm(server: LocalServer) -> None:
     endpoint = await server.start()
     async with open_backend("vllm", endpoint=endpoint, default_model="tiny") as backend:
         await backend.wait_ready()

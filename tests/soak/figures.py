@@ -1,5 +1,4 @@
-"""What the client's process holds: sockets, files, tasks, threads, children, memory. Reads /proc, so Linux alone; knows
-no server."""
+"""The resources of the client's process: sockets, files, tasks, threads, children, memory. Linux only."""
 
 from __future__ import annotations
 
@@ -62,7 +61,7 @@ def connections(port: int) -> int:
     return sum(row[2].endswith(f":{port:04X}") and row[9] in own for row in rows)
 
 
-def take(port: int) -> Figures:
+def measure(port: int) -> Figures:
     """Now. Called from the event loop."""
     if sys.platform == "win32":
         raise NotImplementedError
@@ -84,7 +83,7 @@ def take(port: int) -> Figures:
     )
 
 
-def grown(before: Figures, after: Figures) -> list[str]:
+def growth(before: Figures, after: Figures) -> list[str]:
     """What is more than it may be."""
     names = {"rss_kib": "memory (KiB)"}
     return [

@@ -1,5 +1,4 @@
-"""The requests of the soak, each of which ends in exactly one way: completed and looked at, cancelled by us, or failed
-with an error that is right for what was done to the server. Knows no schedule and prints nothing."""
+"""The requests of the soak: each one completes, is cancelled, or fails with an error that fits the disturbances."""
 
 from __future__ import annotations
 
@@ -27,13 +26,13 @@ from ctxbackends import (
     TextDelta,
     extract,
 )
-from tests.soak.mortal import MODEL, Mortal
+from tests.soak.disturbed_server import MODEL, DisturbedServer
 
 READY, FIRST_TOKEN, IDLE, TOTAL, CONNECT = 6.0, 4.0, 2.0, 15.0, 2.0
 LONGEST = READY + TOTAL + 3 * CONNECT + 5.0
 """Seconds: all budgets of a request one after another, and some for a busy machine. What takes longer hangs."""
 
-KEPT = 20  # violations that are told in full
+MAX_MESSAGES = 20  # violations that are told in full
 
 
 CHAT, MESSAGES = "soak", "soak-messages"
@@ -56,7 +55,7 @@ def settings(endpoint: str, name: str) -> BackendConfig:
     )
 
 
-class Answer(TypedDict):
+class Label(TypedDict):
     """Short, so that no answer is cut."""
 
     sure: bool
@@ -68,13 +67,13 @@ class LeftEarly(Exception):
 
 
 @attrs.define
-class Seen:
+class Progress:
     """What the consumer of a stream had been handed when it ended, None for requests that are no stream."""
 
     text: str | None = None
 
 
-Operation: TypeAlias = Callable[[Backend, random.Random, Seen], Coroutine[Any, Any, None]]
+Operation: TypeAlias = Callable[[Backend, random.Random, Progress], Coroutine[Any, Any, None]]
 
 
 def _check(completion: Completion, most: int) -> None:
@@ -89,9 +88,9 @@ def _prompt(chance: random.Random) -> str:
     return f"Hello {chance.randrange(1000)} " * chance.choice((1, 1, 20))
 
 
-async def _stream(backend: Backend, chance: random.Random, seen: Seen, leave_after: float = math.inf) -> None:
+async def _stream(backend: Backend, chance: random.Random, progress: Progress, leave_after: float = math.inf) -> None:
     most = chance.choice((16, 300, 1200))
-    seen.text = ""
+    progress.text = ""
     # Else the tiny model ends most answers soon: some are to be long enough to be met in their middle.
     endless: dict[str, Any] = {"extra_body": {"ignore_eos": True}} if chance.random() < 0.5 else {}
     events = 0
@@ -99,47 +98,47 @@ async def _stream(backend: Backend, chance: random.Random, seen: Seen, leave_aft
         async for event in stream:
             events += 1
             if isinstance(event, TextDelta):
-                seen.text += event.text
+                progress.text += event.text
             if events > leave_after * most:
                 raise LeftEarly
             if chance.random() < 0.01:
                 await asyncio.sleep(0.05)  # a consumer that is slow now and then
         _check(stream.completion, most)
-        assert stream.completion.text == seen.text
+        assert stream.completion.text == progress.text
 
 
-async def _left(backend: Backend, chance: random.Random, seen: Seen) -> None:
-    await _stream(backend, chance, seen, leave_after=chance.random() * 0.5)
+async def _leave_early(backend: Backend, chance: random.Random, progress: Progress) -> None:
+    await _stream(backend, chance, progress, leave_after=chance.random() * 0.5)
 
 
-async def _complete(backend: Backend, chance: random.Random, _: Seen) -> None:
+async def _complete(backend: Backend, chance: random.Random, _: Progress) -> None:
     most = chance.choice((4, 32, 200))
     _check(await backend.complete(_prompt(chance), max_tokens=most), most)
 
 
-async def _extract(backend: Backend, chance: random.Random, _: Seen) -> None:
-    answer = await extract(backend, Answer, _prompt(chance), max_tokens=400, seed=chance.randrange(1000))
+async def _extract(backend: Backend, chance: random.Random, _: Progress) -> None:
+    answer = await extract(backend, Label, _prompt(chance), max_tokens=400, seed=chance.randrange(1000))
     assert {"sure", "kind"} == set(answer)
 
 
-async def _embed(backend: Backend, chance: random.Random, _: Seen) -> None:
+async def _embed(backend: Backend, chance: random.Random, _: Progress) -> None:
     texts = [_prompt(chance) for _ in range(chance.randint(1, 3))]
-    found = await backend.embed(texts)
-    assert len(texts) == len(found.vectors)
-    assert found.served_model == MODEL
+    embeddings = await backend.embed(texts)
+    assert len(texts) == len(embeddings.vectors)
+    assert embeddings.served_model == MODEL
 
 
-async def _models(backend: Backend, _: random.Random, __: Seen) -> None:
+async def _models(backend: Backend, _: random.Random, __: Progress) -> None:
     assert [MODEL] == [model.id for model in await backend.models()]
 
 
-async def _ping(backend: Backend, _: random.Random, __: Seen) -> None:
+async def _ping(backend: Backend, _: random.Random, __: Progress) -> None:
     assert MODEL == (await backend.ping()).model
 
 
 OPERATIONS: Mapping[str, tuple[int, Operation]] = {
     "stream": (10, _stream),
-    "stream, left early": (3, _left),
+    "stream, left early": (3, _leave_early),
     "stream, task cancelled": (3, _stream),
     "stream, under a timeout": (3, _stream),
     "complete": (6, _complete),
@@ -157,26 +156,26 @@ class Ledger:
 
     def __init__(self) -> None:
         self.begun: Counter[str] = Counter()
-        self.ended: Counter[tuple[str, str]] = Counter()  # kind of request, outcome
+        self.outcomes: Counter[tuple[str, str]] = Counter()  # kind of request, outcome
         self.errors: Counter[str] = Counter()
         self.longest: dict[str, float] = {}
         self.violations: list[str] = []
-        self.violated = 0
+        self.violation_count = 0
 
     def end(self, kind: str, outcome: str, took: float) -> None:
-        self.ended[kind, outcome] += 1
+        self.outcomes[kind, outcome] += 1
         self.longest[kind] = max(took, self.longest.get(kind, 0.0))
 
     def violate(self, what: str) -> None:
-        self.violated += 1
-        if len(self.violations) < KEPT:
+        self.violation_count += 1
+        if len(self.violations) < MAX_MESSAGES:
             self.violations.append(what)
 
 
 class Load:
     """Workers that ask the server, each for one thing after another."""
 
-    def __init__(self, registry: Registry, server: Mortal, ledger: Ledger) -> None:
+    def __init__(self, registry: Registry, server: DisturbedServer, ledger: Ledger) -> None:
         self._chat, self._messages = registry.resolve(CHAT), registry.resolve(MESSAGES)
         self._server = server
         self._ledger = ledger
@@ -190,54 +189,56 @@ class Load:
     async def _work(self, until: asyncio.Event, chance: random.Random) -> None:
         kinds, weights = list(OPERATIONS), [weight for weight, _ in OPERATIONS.values()]
         while not until.is_set():
-            await self._one(chance.choices(kinds, weights)[0], chance)
+            await self._run(chance.choices(kinds, weights)[0], chance)
             await asyncio.sleep(chance.uniform(0, 0.05))
 
-    async def _one(self, kind: str, chance: random.Random) -> None:
-        seen = Seen()
+    async def _run(self, kind: str, chance: random.Random) -> None:
+        progress = Progress()
         self._ledger.begun[kind] += 1
-        began = time.monotonic()
-        asking = asyncio.create_task(self._asked(kind, chance, seen))
+        start = time.monotonic()
+        task = asyncio.create_task(self._perform(kind, chance, progress))
         if kind.endswith("task cancelled"):
-            await asyncio.wait([asking], timeout=chance.choice((0.0, chance.uniform(0, 0.1), chance.uniform(0, 1))))
-            asking.cancel()
-        await asyncio.wait([asking], timeout=LONGEST)
-        if not asking.done():
-            at = [f"{frame.f_code.co_filename}:{frame.f_lineno}" for frame in asking.get_stack()]
+            await asyncio.wait([task], timeout=chance.choice((0.0, chance.uniform(0, 0.1), chance.uniform(0, 1))))
+            task.cancel()
+        await asyncio.wait([task], timeout=LONGEST)
+        if not task.done():
+            at = [f"{frame.f_code.co_filename}:{frame.f_lineno}" for frame in task.get_stack()]
             self._ledger.violate(f"{kind}: no end within {LONGEST:g} s; it stands at {at}")
-            asking.cancel()
-            await asyncio.wait([asking])
+            task.cancel()
+            await asyncio.wait([task])
             self._ledger.end(kind, "failed", LONGEST)
             return
-        took = time.monotonic() - began
-        self._ledger.end(kind, self._outcome(kind, asking, began, seen), took)
+        took = time.monotonic() - start
+        self._ledger.end(kind, self._outcome(kind, task, start, progress), took)
 
-    async def _asked(self, kind: str, chance: random.Random, seen: Seen) -> None:
+    async def _perform(self, kind: str, chance: random.Random, progress: Progress) -> None:
         operation = OPERATIONS[kind][1]
-        generates = operation in (_stream, _left, _complete)
+        generates = operation in (_stream, _leave_early, _complete)
         backend = self._messages if generates and chance.random() < 0.25 else self._chat
         limit = chance.choice((0.0, 0.02, 0.2, 1.0)) if kind.endswith("under a timeout") else None
         async with asyncio.timeout(limit):
-            await operation(backend, chance, seen)
+            await operation(backend, chance, progress)
 
-    def _outcome(self, kind: str, asking: asyncio.Task[None], began: float, seen: Seen) -> str:
-        if asking.cancelled() and kind.endswith("task cancelled"):
+    def _outcome(self, kind: str, task: asyncio.Task[None], start: float, progress: Progress) -> str:
+        if task.cancelled() and kind.endswith("task cancelled"):
             return "cancelled"
-        if asking.cancelled():
+        if task.cancelled():
             self._ledger.violate(f"{kind}: it was cancelled, and not by us")
             return "failed"
-        error = asking.exception()
+        error = task.exception()
         if error is None:
             return "completed"
         if isinstance(error, LeftEarly) or (type(error) is TimeoutError and kind.endswith("under a timeout")):
             return "cancelled"
-        ended = time.monotonic()
-        done = self._server.done_within(began, ended)
-        fault = wrong(error, done, ended - began, seen, self._server.url)
+        outcomes = time.monotonic()
+        done = self._server.done_within(start, outcomes)
+        fault = find_fault(error, done, outcomes - start, progress, self._server.url)
         what = f"{type(error).__name__}{_detail(error)}"
         if fault is not None:
-            told = f"{kind}: {fault}: {what}: {error} (cause: {error.__cause__!r}; done to the server: {sorted(done)}"
-            self._ledger.violate(f"{told}; after {ended - began:.2f} s)")
+            message = (
+                f"{kind}: {fault}: {what}: {error} (cause: {error.__cause__!r}; done to the server: {sorted(done)}"
+            )
+            self._ledger.violate(f"{message}; after {outcomes - start:.2f} s)")
         self._ledger.errors[what] += 1
         return "failed"
 
@@ -259,7 +260,9 @@ _KEYS = {
 }
 
 
-def wrong(error: BaseException, done: frozenset[str], took: float, seen: Seen, endpoint: str) -> str | None:
+def find_fault(
+    error: BaseException, done: frozenset[str], took: float, progress: Progress, endpoint: str
+) -> str | None:
     """What is wrong with a failure, or None where it is right."""
     if not isinstance(error, BackendError):
         return "no error of ours"
@@ -268,8 +271,8 @@ def wrong(error: BaseException, done: frozenset[str], took: float, seen: Seen, e
     if error.backend not in (CHAT, MESSAGES) or error.endpoint != endpoint:
         return f"it names {error.backend!r} at {error.endpoint!r}"
     partial = error.partial if isinstance(error, StreamInterruptedError | APITimeoutError) else None
-    if seen.text is not None and partial is not None and partial.text != seen.text:
-        return f"its partial text has {len(partial.text)} characters, and {len(seen.text)} had been handed on"
+    if progress.text is not None and partial is not None and partial.text != progress.text:
+        return f"its partial text has {len(partial.text)} characters, and {len(progress.text)} had been handed on"
     if isinstance(error, APITimeoutError):
         if error.key not in _KEYS[error.phase]:
             return f"its phase is {error.phase}, and it names {error.key}"
@@ -279,8 +282,12 @@ def wrong(error: BaseException, done: frozenset[str], took: float, seen: Seen, e
     if isinstance(error, StreamInterruptedError):
         return None if isinstance(error.__cause__, APIConnectionError) else "no connection broke"
     if isinstance(error, ModelLoadingError) or (isinstance(error, APIConnectionError) and error.refused):
-        waited = error.waited or 0.0
-        return None if waited >= 0.95 * READY else f"it waited for {waited:.2f} s, and was to wait for {READY:g} s"
+        waiting_time = error.waited or 0.0
+        return (
+            None
+            if waiting_time >= 0.95 * READY
+            else f"it waited for {waiting_time:.2f} s, and was to wait for {READY:g} s"
+        )
     if isinstance(error, ServerDiedError | APIConnectionError):
         return None
     return "an error of this kind cannot be right here"

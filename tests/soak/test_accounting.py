@@ -1,4 +1,4 @@
-"""The soak's own judge: what it takes for a right failure, and what it does not. The soak itself is a nox session."""
+"""How the soak judges failures. The soak itself is a nox session."""
 
 from __future__ import annotations
 
@@ -16,44 +16,44 @@ from ctxbackends import (
     StreamInterruptedError,
 )
 from tests.soak import figures
-from tests.soak.mortal import schedule
-from tests.soak.requests import READY, Seen, wrong
+from tests.soak.disturbed_server import schedule
+from tests.soak.requests import READY, Progress, find_fault
 
 URL = "http://127.0.0.1:1"
 
 
-def interrupted(text: str = "", cause: BaseException | None = None) -> StreamInterruptedError:
+def interruption(text: str = "", cause: BaseException | None = None) -> StreamInterruptedError:
     error = StreamInterruptedError("broke", partial=PartialCompletion(text=text))
     error.__cause__ = cause
     return error
 
 
-def waited(error: BackendError, seconds: float) -> BackendError:
+def after_waiting(error: BackendError, seconds: float) -> BackendError:
     error.waited = seconds
     return error
 
 
-GONE = APIConnectionError("closed", sent=True)
+CLOSED = APIConnectionError("closed", sent=True)
 IDLE = APITimeoutError("idle", 2.0, key="idle_timeout", partial=PartialCompletion(text="ab"))
 
 
 @pytest.mark.parametrize(
-    ("error", "done", "took", "seen", "fault"),
+    ("error", "done", "took", "text", "fault"),
     [
-        (GONE, {"kill"}, 1.0, None, None),
-        (interrupted("ab", GONE), {"term"}, 1.0, "ab", None),
+        (CLOSED, {"kill"}, 1.0, None, None),
+        (interruption("ab", CLOSED), {"term"}, 1.0, "ab", None),
         (IDLE, {"pause"}, 2.5, "ab", None),
-        (waited(APIConnectionError("refused", refused=True), READY), {"kill"}, 7.0, None, None),
-        (waited(ModelLoadingError(503), READY), {"flap"}, 7.0, None, None),
-        (GONE, set(), 1.0, None, "it failed, and nothing had been done to the server"),
-        (GONE, {"pause"}, 1.0, None, "the server had only been stopped for a while"),
+        (after_waiting(APIConnectionError("refused", refused=True), READY), {"kill"}, 7.0, None, None),
+        (after_waiting(ModelLoadingError(503), READY), {"flap"}, 7.0, None, None),
+        (CLOSED, set(), 1.0, None, "it failed, and nothing had been done to the server"),
+        (CLOSED, {"pause"}, 1.0, None, "the server had only been stopped for a while"),
         (OSError("raw"), {"kill"}, 1.0, None, "no error of ours"),
         (AssertionError(), {"kill"}, 1.0, None, "no error of ours"),
-        (interrupted("a", GONE), {"kill"}, 1.0, "ab", "its partial text has 1 characters, and 2 had been handed on"),
-        (interrupted("ab"), {"kill"}, 1.0, "ab", "no connection broke"),
+        (interruption("a", CLOSED), {"kill"}, 1.0, "ab", "its partial text has 1 characters, and 2 had been handed on"),
+        (interruption("ab"), {"kill"}, 1.0, "ab", "no connection broke"),
         (IDLE, {"pause"}, 1.5, "ab", "it came after 1.50 s, before its limit of 2 s"),
         (
-            waited(APIConnectionError("refused", refused=True), 1.0),
+            after_waiting(APIConnectionError("refused", refused=True), 1.0),
             {"kill"},
             1.5,
             None,
@@ -63,15 +63,15 @@ IDLE = APITimeoutError("idle", 2.0, key="idle_timeout", partial=PartialCompletio
     ],
 )
 def test_a_failure_is_right_or_a_violation(
-    error: BaseException, done: set[str], took: float, seen: str | None, fault: str | None
+    error: BaseException, done: set[str], took: float, text: str | None, fault: str | None
 ) -> None:
     if isinstance(error, BackendError):
         error.backend, error.endpoint = "soak", URL
-    assert fault == wrong(error, frozenset(done), took, Seen(seen), URL)
+    assert fault == find_fault(error, frozenset(done), took, Progress(text), URL)
 
 
-def test_an_error_that_does_not_name_its_backend_is_a_violation() -> None:
-    fault = wrong(APIConnectionError("closed", sent=True), frozenset({"kill"}), 1.0, Seen(), URL)
+def test_an_error_without_its_backend_is_a_violation() -> None:
+    fault = find_fault(APIConnectionError("closed", sent=True), frozenset({"kill"}), 1.0, Progress(), URL)
     assert "it names None at None" == fault
 
 
@@ -82,10 +82,10 @@ def test_a_seed_gives_the_same_schedule() -> None:
     assert {"kill", "term", "pause", "flap"} == {act.kind for act in acts}
 
 
-async def test_what_grew_is_told() -> None:
-    before = figures.take(1)
-    assert [] == figures.grown(before, before)
-    assert ["tasks: 1 at the start, 2 at the end"] == figures.grown(
+async def test_growth_is_reported() -> None:
+    before = figures.measure(1)
+    assert [] == figures.growth(before, before)
+    assert ["tasks: 1 at the start, 2 at the end"] == figures.growth(
         attrs.evolve(before, tasks=1), attrs.evolve(before, tasks=2)
     )
     assert set(attrs.asdict(before)) == set(figures.GROWTH)

@@ -1,4 +1,4 @@
-"""What the tests of Anthropic's stand-in ask for, and how they ask without the client."""
+"""Requests to Anthropic's stand-in, and a plain client."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def user(content: Any) -> Any:
     return [{"role": "user", "content": content}]
 
 
-def asked(content: Any = "Hello", **more: Any) -> Any:
+def message_body(content: Any = "Hello", **more: Any) -> Any:
     """A whole body. A member that is given as None is left out."""
     body = {"model": MODEL, "max_tokens": 2000, "messages": user(content), **more}
     return {name: value for name, value in body.items() if value is not None}
@@ -34,7 +34,10 @@ def asked(content: Any = "Hello", **more: Any) -> Any:
 
 async def post(server: AnthropicStandIn, path: str, body: Any, **headers: str) -> tuple[int, Any, str]:
     """Status, headers and text of the raw answer. A ``_`` in a header's name is a ``-``; an empty one is not sent."""
-    given = {"x_api_key": KEY, "anthropic_version": "2026-10-21", **headers}
-    sent = {name.replace("_", "-"): value for name, value in given.items() if value}
-    async with aiohttp.ClientSession() as session, session.post(server.url + path, json=body, headers=sent) as answer:
+    all_headers = {"x_api_key": KEY, "anthropic_version": "2026-10-21", **headers}
+    request_headers = {name.replace("_", "-"): value for name, value in all_headers.items() if value}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(server.url + path, json=body, headers=request_headers) as answer,
+    ):
         return answer.status, answer.headers, await answer.text()

@@ -1,5 +1,4 @@
-"""What the tests of the stand-ins for Ollama and LM Studio send, and a plain client for what the vendors' clients hide;
-knows neither stand-in."""
+"""Requests to the stand-ins for Ollama and LM Studio, and a plain client."""
 
 from __future__ import annotations
 

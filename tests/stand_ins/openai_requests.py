@@ -1,4 +1,4 @@
-"""What the tests of OpenAI's stand-in ask for, and how they ask without the client."""
+"""Requests to OpenAI's stand-in, and a plain client."""
 
 from __future__ import annotations
 
@@ -35,6 +35,9 @@ def user(text: str) -> Any:
 
 async def post(server: OpenAIStandIn, path: str, body: Any, **headers: str) -> tuple[int, Any, str]:
     """Status, headers and text of the raw answer."""
-    sent = {"Authorization": f"Bearer {KEY}", **headers}
-    async with aiohttp.ClientSession() as session, session.post(server.url + path, json=body, headers=sent) as answer:
+    request_headers = {"Authorization": f"Bearer {KEY}", **headers}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(server.url + path, json=body, headers=request_headers) as answer,
+    ):
         return answer.status, answer.headers, await answer.text()

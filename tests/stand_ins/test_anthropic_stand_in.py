@@ -12,8 +12,8 @@ from anthropic.types import Message, MessageTokensCount, ModelInfo, RawMessageSt
 from pydantic import BaseModel
 
 from ctxbackends.testing._stand_ins.anthropic_stand_in import AnthropicStandIn
-from tests.stand_ins.anthropic_requests import CALL, CALLS, CLOCK, KEY, MODEL, THINK, WEATHER, asked, post, user
-from tests.stand_ins.validation import events, valid
+from tests.stand_ins.anthropic_requests import CALL, CALLS, CLOCK, KEY, MODEL, THINK, WEATHER, message_body, post, user
+from tests.stand_ins.validation import events, validate
 
 
 class City(BaseModel):
@@ -25,12 +25,12 @@ class City(BaseModel):
 
 
 async def test_models(anthropic_client: anthropic.AsyncAnthropic) -> None:
-    listed = [model async for model in anthropic_client.models.list()]
+    models = [model async for model in anthropic_client.models.list()]
 
-    assert ["claude-sonnet-4-5", "claude-haiku-4-5"] == [model.id for model in listed]
-    assert [3000, 3000] == [model.max_input_tokens for model in listed]
-    for model in listed:
-        valid(ModelInfo, model.model_dump(mode="json", exclude_unset=True))
+    assert ["claude-sonnet-4-5", "claude-haiku-4-5"] == [model.id for model in models]
+    assert [3000, 3000] == [model.max_input_tokens for model in models]
+    for model in models:
+        validate(ModelInfo, model.model_dump(mode="json", exclude_unset=True))
     for name in ("claude-haiku-4-5", "claude-haiku-4-5-20251001"):
         assert "claude-haiku-4-5-20251001" == (await anthropic_client.models.retrieve(name)).id
     with pytest.raises(anthropic.NotFoundError, match="model: claude-0"):
@@ -67,7 +67,7 @@ async def test_pages_of_models() -> None:
 
 
 async def test_message(anthropic_client: anthropic.AsyncAnthropic) -> None:
-    answer = await anthropic_client.messages.create(**asked("[[say]]Good morning![[/say]]", system="Be kind."))
+    answer = await anthropic_client.messages.create(**message_body("[[say]]Good morning![[/say]]", system="Be kind."))
 
     assert [("text", "Good morning!")] == [(block.type, getattr(block, "text", None)) for block in answer.content]
     assert ("end_turn", None) == (answer.stop_reason, answer.stop_sequence)
@@ -80,63 +80,65 @@ async def test_message(anthropic_client: anthropic.AsyncAnthropic) -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        asked(),
-        asked(CALLS, tools=[WEATHER, CLOCK]),
-        asked("[[think]]one two[[/think]]" + CALL, tools=[WEATHER], thinking=THINK),
-        asked("[[think]]one two[[/think]]", thinking={"type": "adaptive", "display": "omitted"}),
-        asked("[[redact]]", thinking=THINK),
-        asked("[[refuse]]It harms.[[/refuse]][[say]]Well[[/say]]"),
-        asked("[[refuse]]"),
-        asked("[[say]]a END[[/say]]", stop_sequences=["END"]),
-        asked([{"type": "text", "text": "Hello", "cache_control": {"type": "ephemeral"}}]),
+        message_body(),
+        message_body(CALLS, tools=[WEATHER, CLOCK]),
+        message_body("[[think]]one two[[/think]]" + CALL, tools=[WEATHER], thinking=THINK),
+        message_body("[[think]]one two[[/think]]", thinking={"type": "adaptive", "display": "omitted"}),
+        message_body("[[redact]]", thinking=THINK),
+        message_body("[[refuse]]It harms.[[/refuse]][[say]]Well[[/say]]"),
+        message_body("[[refuse]]"),
+        message_body("[[say]]a END[[/say]]", stop_sequences=["END"]),
+        message_body([{"type": "text", "text": "Hello", "cache_control": {"type": "ephemeral"}}]),
     ],
 )
-async def test_answers_are_what_the_types_describe(anthropic_server: AnthropicStandIn, body: Any) -> None:
+async def test_responses_match_the_vendors_types(anthropic_server: AnthropicStandIn, body: Any) -> None:
     status, headers, text = await post(anthropic_server, "/v1/messages", body)
     assert 200 == status
     assert "request-id" in headers
-    whole = valid(Message, json.loads(text))
+    plain = validate(Message, json.loads(text))
 
     _, headers, text = await post(anthropic_server, "/v1/messages", {**body, "stream": True})
     assert "text/event-stream; charset=utf-8" == headers["Content-Type"]
-    sent = events(text)
-    assert [json.loads(data)["type"] for _, data in sent] == [name for name, _ in sent]
-    read: list[Any] = [valid(RawMessageStreamEvent, json.loads(data)) for name, data in sent if name != "ping"]
-    assert ["message_start", "message_delta", "message_stop"] == [read[0].type, read[-2].type, read[-1].type]
-    assert (None, []) == (read[0].message.stop_reason, read[0].message.content)
-    assert whole.stop_reason == read[-2].delta.stop_reason
-    assert whole.stop_details == read[-2].delta.stop_details
-    assert whole.usage.output_tokens == read[-2].usage.output_tokens
-    starts = [event for event in read if event.type == "content_block_start"]
-    assert list(range(len(whole.content))) == [event.index for event in starts]
-    assert [block.type for block in whole.content] == [event.content_block.type for event in starts]
+    events_ = events(text)
+    assert [json.loads(data)["type"] for _, data in events_] == [name for name, _ in events_]
+    chunks: list[Any] = [validate(RawMessageStreamEvent, json.loads(data)) for name, data in events_ if name != "ping"]
+    assert ["message_start", "message_delta", "message_stop"] == [chunks[0].type, chunks[-2].type, chunks[-1].type]
+    assert (None, []) == (chunks[0].message.stop_reason, chunks[0].message.content)
+    assert plain.stop_reason == chunks[-2].delta.stop_reason
+    assert plain.stop_details == chunks[-2].delta.stop_details
+    assert plain.usage.output_tokens == chunks[-2].usage.output_tokens
+    starts = [event for event in chunks if event.type == "content_block_start"]
+    assert list(range(len(plain.content))) == [event.index for event in starts]
+    assert [block.type for block in plain.content] == [event.content_block.type for event in starts]
 
 
 async def test_accumulating_helper(anthropic_client: anthropic.AsyncAnthropic) -> None:
-    body = asked(f"[[think]]one two[[/think]][[say]]Let me see.[[/say]]{CALLS}", tools=[WEATHER, CLOCK], thinking=THINK)
+    body = message_body(
+        f"[[think]]one two[[/think]][[say]]Let me see.[[/say]]{CALLS}", tools=[WEATHER, CLOCK], thinking=THINK
+    )
     async with anthropic_client.messages.stream(**body) as stream:
-        seen = [event.type async for event in stream]
+        types = [event.type async for event in stream]
         streamed = await stream.get_final_message()
-    whole = await anthropic_client.messages.create(**body)
+    plain = await anthropic_client.messages.create(**body)
 
-    def shown(message: Any) -> Any:
+    def content_of(message: Any) -> Any:
         return [block.model_dump(exclude={"id", "parsed_output"}) for block in message.content]
 
-    assert shown(whole) == shown(streamed)
+    assert content_of(plain) == content_of(streamed)
     assert ["thinking", "text", "tool_use", "tool_use"] == [block.type for block in streamed.content]
     calls = [block for block in streamed.content if block.type == "tool_use"]
     assert [{"city": "Oslo and Bergen"}, {}] == [call.input for call in calls]
     assert 2 == len({call.id for call in calls})
     assert "tool_use" == streamed.stop_reason
-    assert whole.usage.output_tokens == streamed.usage.output_tokens
-    assert 1 == seen.count("signature")
-    assert 3 < seen.count("input_json")
+    assert plain.usage.output_tokens == streamed.usage.output_tokens
+    assert 1 == types.count("signature")
+    assert 3 < types.count("input_json")
 
 
 async def test_order_of_a_stream(anthropic_server: AnthropicStandIn) -> None:
-    body = asked("[[think]]one two[[/think]][[say]]a b[[/say]]", thinking=THINK, stream=True)
+    body = message_body("[[think]]one two[[/think]][[say]]a b[[/say]]", thinking=THINK, stream=True)
     _, _, text = await post(anthropic_server, "/v1/messages", body)
-    sent = [json.loads(data) for _, data in events(text)]
+    events_ = [json.loads(data) for _, data in events(text)]
 
     assert [
         "message_start",
@@ -152,16 +154,16 @@ async def test_order_of_a_stream(anthropic_server: AnthropicStandIn) -> None:
         "content_block_stop",
         "message_delta",
         "message_stop",
-    ] == [event["delta"]["type"] if event["type"] == "content_block_delta" else event["type"] for event in sent]
+    ] == [event["delta"]["type"] if event["type"] == "content_block_delta" else event["type"] for event in events_]
 
 
-async def test_tool_calls_come_in_pieces(anthropic_server: AnthropicStandIn) -> None:
-    _, _, text = await post(anthropic_server, "/v1/messages", asked(CALLS, tools=[WEATHER, CLOCK], stream=True))
-    sent = [json.loads(data) for _, data in events(text)]
+async def test_tool_calls_are_streamed_in_pieces(anthropic_server: AnthropicStandIn) -> None:
+    _, _, text = await post(anthropic_server, "/v1/messages", message_body(CALLS, tools=[WEATHER, CLOCK], stream=True))
+    events_ = [json.loads(data) for _, data in events(text)]
 
-    starts = [event["content_block"] for event in sent if event["type"] == "content_block_start"]
+    starts = [event["content_block"] for event in events_ if event["type"] == "content_block_start"]
     assert [("weather", {}), ("clock", {})] == [(block["name"], block["input"]) for block in starts]
-    deltas = [(event["index"], event["delta"]) for event in sent if event["type"] == "content_block_delta"]
+    deltas = [(event["index"], event["delta"]) for event in events_ if event["type"] == "content_block_delta"]
     assert {"input_json_delta"} == {delta["type"] for _, delta in deltas}
     first = [delta["partial_json"] for index, delta in deltas if index == 0]
     assert "" == first[0]
@@ -184,14 +186,14 @@ async def test_tool_calls_come_in_pieces(anthropic_server: AnthropicStandIn) -> 
 async def test_tool_choice(
     anthropic_client: anthropic.AsyncAnthropic, choice: Any, prompt: str, names: list[str]
 ) -> None:
-    answer = await anthropic_client.messages.create(**asked(prompt, tools=[WEATHER, CLOCK], tool_choice=choice))
+    answer = await anthropic_client.messages.create(**message_body(prompt, tools=[WEATHER, CLOCK], tool_choice=choice))
 
     assert names == [block.name for block in answer.content if block.type == "tool_use"]
     assert ("tool_use" if names else "end_turn") == answer.stop_reason
 
 
-async def test_a_result_is_answered(anthropic_client: anthropic.AsyncAnthropic) -> None:
-    body = asked("[[think]]one two[[/think]]" + CALL, tools=[WEATHER], thinking=THINK)
+async def test_a_tool_result_is_answered(anthropic_client: anthropic.AsyncAnthropic) -> None:
+    body = message_body("[[think]]one two[[/think]]" + CALL, tools=[WEATHER], thinking=THINK)
     first = await anthropic_client.messages.create(**body)
     thinking, call = first.content
     assert isinstance(thinking, anthropic.types.ThinkingBlock)
@@ -201,14 +203,14 @@ async def test_a_result_is_answered(anthropic_client: anthropic.AsyncAnthropic) 
     second = await anthropic_client.messages.create(**body)
 
     assert ["It rains."] == [block.text for block in second.content if block.type == "text"]
-    forged = {"type": "thinking", "thinking": "other", "signature": thinking.signature}
-    for blocks, told in (
-        ([forged, call], r"messages\.1\.content\.0: Invalid `signature` in `thinking` block"),
+    forgery = {"type": "thinking", "thinking": "other", "signature": thinking.signature}
+    for blocks, message in (
+        ([forgery, call], r"messages\.1\.content\.0: Invalid `signature` in `thinking` block"),
         ([{"type": "thinking", "thinking": "other"}, call], r"messages\.1\.content\.0\.thinking\.signature: Field"),
         ([thinking], r"messages\.2\.content\.0: unexpected `tool_use_id` found in `tool_result` blocks"),
     ):
         body["messages"][1] = {"role": "assistant", "content": blocks}
-        with pytest.raises(anthropic.BadRequestError, match=told):
+        with pytest.raises(anthropic.BadRequestError, match=message):
             await anthropic_client.messages.create(**body)
     body["messages"][1:] = [first.to_param(), *user("Well?")]
     with pytest.raises(anthropic.BadRequestError, match=r"messages\.1: `tool_use` ids were found without"):
@@ -216,31 +218,31 @@ async def test_a_result_is_answered(anthropic_client: anthropic.AsyncAnthropic) 
 
 
 async def test_redacted_thinking(anthropic_client: anthropic.AsyncAnthropic) -> None:
-    body = asked("[[redact]][[think]]one two[[/think]]", thinking=THINK)
+    body = message_body("[[redact]][[think]]one two[[/think]]", thinking=THINK)
     async with anthropic_client.messages.stream(**body) as stream:
         answer = await stream.get_final_message()
 
     assert ["redacted_thinking", "text"] == [block.type for block in answer.content]
     await anthropic_client.messages.create(
-        **asked(messages=[*body["messages"], answer.to_param(), *user("And?")], thinking=THINK)
+        **message_body(messages=[*body["messages"], answer.to_param(), *user("And?")], thinking=THINK)
     )
-    forged = {"role": "assistant", "content": [{"type": "redacted_thinking", "data": "AAAA"}]}
+    forgery = {"role": "assistant", "content": [{"type": "redacted_thinking", "data": "AAAA"}]}
     with pytest.raises(anthropic.BadRequestError, match="`redacted_thinking` block"):
-        await anthropic_client.messages.create(**asked(messages=[*body["messages"], forged, *user("And?")]))
+        await anthropic_client.messages.create(**message_body(messages=[*body["messages"], forgery, *user("And?")]))
 
 
 @pytest.mark.parametrize("thinking", [None, {"type": "disabled"}, {"type": "between_tools"}])
-async def test_nothing_is_thought_when_thinking_is_off(
-    anthropic_client: anthropic.AsyncAnthropic, thinking: Any
-) -> None:
-    answer = await anthropic_client.messages.create(**asked("[[redact]][[think]]one[[/think]]", thinking=thinking))
+async def test_no_thinking_when_it_is_off(anthropic_client: anthropic.AsyncAnthropic, thinking: Any) -> None:
+    answer = await anthropic_client.messages.create(
+        **message_body("[[redact]][[think]]one[[/think]]", thinking=thinking)
+    )
 
     assert ["text"] == [block.type for block in answer.content]
 
 
 async def test_thinking_is_omitted(anthropic_client: anthropic.AsyncAnthropic) -> None:
     thinking = {"type": "adaptive", "display": "omitted"}
-    answer = await anthropic_client.messages.create(**asked("[[think]]one[[/think]]", thinking=thinking))
+    answer = await anthropic_client.messages.create(**message_body("[[think]]one[[/think]]", thinking=thinking))
 
     block = answer.content[0]
     assert isinstance(block, anthropic.types.ThinkingBlock)
@@ -249,53 +251,54 @@ async def test_thinking_is_omitted(anthropic_client: anthropic.AsyncAnthropic) -
 
 
 async def test_structured_output(anthropic_client: anthropic.AsyncAnthropic) -> None:
-    answer = await anthropic_client.messages.parse(**asked(), output_format=City)
+    answer = await anthropic_client.messages.parse(**message_body(), output_format=City)
     assert City(name="x", rank=1) == answer.parsed_output
 
     async with anthropic_client.messages.stream(
-        **asked('[[say]]{"name": "Oslo", "rank": 2}[[/say]]', output_config={"effort": "low"}), output_format=City
+        **message_body('[[say]]{"name": "Oslo", "rank": 2}[[/say]]', output_config={"effort": "low"}),
+        output_format=City,
     ) as stream:
         final = await stream.get_final_message()
     assert City(name="Oslo", rank=2) == final.parsed_output
 
 
 async def test_reasons_to_stop(anthropic_client: anthropic.AsyncAnthropic) -> None:
-    async def stopped(text: str, **more: Any) -> tuple[str | None, str | None, str]:
-        answer = await anthropic_client.messages.create(**asked(text, **more))
-        written = "".join(block.text for block in answer.content if block.type == "text")
-        return answer.stop_reason, answer.stop_sequence, written
+    async def stop_of(text: str, **more: Any) -> tuple[str | None, str | None, str]:
+        answer = await anthropic_client.messages.create(**message_body(text, **more))
+        output = "".join(block.text for block in answer.content if block.type == "text")
+        return answer.stop_reason, answer.stop_sequence, output
 
-    assert ("max_tokens", None, "a b ") == await stopped("[[say]]a b c[[/say]]", max_tokens=2)
-    assert ("stop_sequence", "END", "a ") == await stopped("[[say]]a END c[[/say]]", stop_sequences=["X", "END"])
-    assert ("refusal", None, "") == await stopped("[[refuse]]")
-    assert ("refusal", None, "Well") == await stopped("[[refuse]][[say]]Well[[/say]]")
-    assert ("model_context_window_exceeded", None, "a") == await stopped("[[window]][[say]]a[[/say]]")
-    assert ("pause_turn", None, "a") == await stopped("[[pause]][[say]]a[[/say]]")
-    filled = "word " * 2990 + "[[say]]" + "a " * 20 + "[[/say]]"
-    assert "model_context_window_exceeded" == (await stopped(filled.replace("word ", "", 30)))[0]
-    answer = await anthropic_client.messages.create(**asked("[[refuse]]It harms.[[/refuse]]"))
+    assert ("max_tokens", None, "a b ") == await stop_of("[[say]]a b c[[/say]]", max_tokens=2)
+    assert ("stop_sequence", "END", "a ") == await stop_of("[[say]]a END c[[/say]]", stop_sequences=["X", "END"])
+    assert ("refusal", None, "") == await stop_of("[[refuse]]")
+    assert ("refusal", None, "Well") == await stop_of("[[refuse]][[say]]Well[[/say]]")
+    assert ("model_context_window_exceeded", None, "a") == await stop_of("[[window]][[say]]a[[/say]]")
+    assert ("pause_turn", None, "a") == await stop_of("[[pause]][[say]]a[[/say]]")
+    long_text = "word " * 2990 + "[[say]]" + "a " * 20 + "[[/say]]"
+    assert "model_context_window_exceeded" == (await stop_of(long_text.replace("word ", "", 30)))[0]
+    answer = await anthropic_client.messages.create(**message_body("[[refuse]]It harms.[[/refuse]]"))
     assert answer.stop_details is not None
     assert "It harms." == answer.stop_details.explanation
 
 
 async def test_prompts_are_cached(anthropic_client: anthropic.AsyncAnthropic) -> None:
-    async def cached(*blocks: Any, **more: Any) -> tuple[int, int | None, int | None]:
-        answer = await anthropic_client.messages.create(**asked(list(blocks), **more))
-        used = answer.usage
-        return used.input_tokens, used.cache_creation_input_tokens, used.cache_read_input_tokens
+    async def cache_usage(*blocks: Any, **more: Any) -> tuple[int, int | None, int | None]:
+        answer = await anthropic_client.messages.create(**message_body(list(blocks), **more))
+        usage = answer.usage
+        return usage.input_tokens, usage.cache_creation_input_tokens, usage.cache_read_input_tokens
 
-    kept = {"type": "text", "text": "one two three", "cache_control": {"type": "ephemeral"}}
+    block = {"type": "text", "text": "one two three", "cache_control": {"type": "ephemeral"}}
     an_hour = {"type": "text", "text": "four five", "cache_control": {"type": "ephemeral", "ttl": "1h"}}
     rest = {"type": "text", "text": "six"}
-    assert (1, 0, 0) == await cached(rest)
-    assert (1, 3, 0) == await cached(kept, rest)
-    assert (1, 0, 3) == await cached(kept, rest)
-    assert (1, 2, 3) == await cached(kept, an_hour, rest)
-    assert (1, 0, 5) == await cached({**kept, "cache_control": None}, an_hour, rest)
-    assert (0, 1, 5) == await cached(kept, an_hour, rest, cache_control={"type": "ephemeral"})
+    assert (1, 0, 0) == await cache_usage(rest)
+    assert (1, 3, 0) == await cache_usage(block, rest)
+    assert (1, 0, 3) == await cache_usage(block, rest)
+    assert (1, 2, 3) == await cache_usage(block, an_hour, rest)
+    assert (1, 0, 5) == await cache_usage({**block, "cache_control": None}, an_hour, rest)
+    assert (0, 1, 5) == await cache_usage(block, an_hour, rest, cache_control={"type": "ephemeral"})
     system = [{"type": "text", "text": "a b", "cache_control": {"type": "ephemeral"}}]
-    assert (1, 2, 0) == await cached(rest, system=system)
-    answer = await anthropic_client.messages.create(**asked([{**an_hour, "text": "a new text"}]))
+    assert (1, 2, 0) == await cache_usage(rest, system=system)
+    answer = await anthropic_client.messages.create(**message_body([{**an_hour, "text": "a new text"}]))
     assert answer.usage.cache_creation is not None
     assert (0, 3) == (
         answer.usage.cache_creation.ephemeral_5m_input_tokens,
@@ -305,7 +308,7 @@ async def test_prompts_are_cached(anthropic_client: anthropic.AsyncAnthropic) ->
 
 async def test_images_are_accepted(anthropic_client: anthropic.AsyncAnthropic) -> None:
     answer = await anthropic_client.messages.create(
-        **asked(
+        **message_body(
             [
                 {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}},
                 {"type": "image", "source": {"type": "url", "url": "https://example.org/cat.png"}},
@@ -319,14 +322,14 @@ async def test_images_are_accepted(anthropic_client: anthropic.AsyncAnthropic) -
 
 async def test_count(anthropic_server: AnthropicStandIn, anthropic_client: anthropic.AsyncAnthropic) -> None:
     more: Any = {"system": [{"type": "text", "text": "Be brief."}], "tools": [WEATHER]}
-    counted = await anthropic_client.messages.count_tokens(model=MODEL, messages=user("one two"), **more)
-    answer = await anthropic_client.messages.create(**asked("one two", **more))
+    count = await anthropic_client.messages.count_tokens(model=MODEL, messages=user("one two"), **more)
+    answer = await anthropic_client.messages.create(**message_body("one two", **more))
 
-    assert answer.usage.input_tokens == counted.input_tokens
+    assert answer.usage.input_tokens == count.input_tokens
     path = "/v1/messages/count_tokens"
     _, _, text = await post(anthropic_server, path, {"model": MODEL, "messages": user("one two")})
-    assert 2 == valid(MessageTokensCount, json.loads(text)).input_tokens
-    status, _, text = await post(anthropic_server, path, asked())
+    assert 2 == validate(MessageTokensCount, json.loads(text)).input_tokens
+    status, _, text = await post(anthropic_server, path, message_body())
     assert (400, "max_tokens: Extra inputs are not permitted") == (status, json.loads(text)["error"]["message"])
 
 
@@ -354,9 +357,9 @@ async def test_openai_client(anthropic_server: AnthropicStandIn) -> None:
         assert "tool_calls" == final.choices[0].finish_reason
         assert final.usage is not None
         assert (None, None) == (final.usage.prompt_tokens_details, final.usage.completion_tokens_details)
-        with pytest.raises(openai.RateLimitError) as limited:
+        with pytest.raises(openai.RateLimitError) as rate_info:
             await client.chat.completions.create(model=MODEL, messages=user("[[rate]]"))
-        assert "rate_limit_error" == limited.value.code
+        assert "rate_limit_error" == rate_info.value.code
         with pytest.raises(openai.NotFoundError):
             await client.chat.completions.create(model="claude-0", messages=user("Hello"))
         with pytest.raises(openai.BadRequestError, match="n: must be 1"):

@@ -59,7 +59,7 @@ LISTED_EMBEDDER = {
     "max_context_length": 2048,
     "format": "gguf",
 }
-LOADED = {
+LOAD_RESPONSE = {
     "type": "llm",
     "instance_id": "openai/gpt-oss-20b",
     "load_time_seconds": 9.099,
@@ -106,8 +106,8 @@ async def server() -> AsyncIterator[LMStudioStandIn]:
 
 @pytest.fixture
 async def client(server: LMStudioStandIn) -> AsyncIterator[openai.AsyncOpenAI]:
-    async with openai.AsyncOpenAI(api_key="lm-studio", base_url=f"{server.url}/v1", max_retries=0) as opened:
-        yield opened
+    async with openai.AsyncOpenAI(api_key="lm-studio", base_url=f"{server.url}/v1", max_retries=0) as client_:
+        yield client_
 
 
 async def load(server: LMStudioStandIn, model: str, **config: Any) -> Any:
@@ -135,13 +135,15 @@ async def test_list_as_documented(server: LMStudioStandIn) -> None:
 
 
 async def test_load_as_documented(server: LMStudioStandIn) -> None:
-    told = await load(server, OTHER, context_length=16384, flash_attention=False, num_experts=4, echo_load_config=True)
-    assert shape(LOADED) == shape(told)
-    assert (16384, False, 4) == tuple(
-        told["load_config"][name] for name in ("context_length", "flash_attention", "num_experts")
+    response = await load(
+        server, OTHER, context_length=16384, flash_attention=False, num_experts=4, echo_load_config=True
     )
-    again = await load(server, OTHER)
-    assert {"type", "instance_id", "load_time_seconds", "status"} == set(again)
+    assert shape(LOAD_RESPONSE) == shape(response)
+    assert (16384, False, 4) == tuple(
+        response["load_config"][name] for name in ("context_length", "flash_attention", "num_experts")
+    )
+    second = await load(server, OTHER)
+    assert {"type", "instance_id", "load_time_seconds", "status"} == set(second)
     assert [OTHER, f"{OTHER}:2"] == await instances(server)
     embedder = await load(server, EMBEDDER, echo_load_config=True)
     assert ("embedding", {"context_length": 2048}) == (embedder["type"], embedder["load_config"])
@@ -181,7 +183,7 @@ async def test_the_older_list(server: LMStudioStandIn) -> None:
     assert ("embeddings", "nomic-bert") == (embedder["type"], embedder["arch"])
 
 
-async def test_a_path_that_is_none(server: LMStudioStandIn) -> None:
+async def test_an_unknown_path(server: LMStudioStandIn) -> None:
     body = json.dumps({"error": "Unexpected endpoint or method. (GET /api/v1/nothing)"})
     assert (200, "application/json", body) == await ask(server, "/api/v1/nothing")
 
@@ -206,7 +208,7 @@ async def test_keys() -> None:
 # --- which model answers --------------------------------------------------------------------------
 
 
-async def served(client: openai.AsyncOpenAI, model: str) -> str:
+async def model_of(client: openai.AsyncOpenAI, model: str) -> str:
     return (await client.chat.completions.create(model=model, messages=user("Hi"))).model
 
 
@@ -215,22 +217,22 @@ async def test_models(server: LMStudioStandIn, client: openai.AsyncOpenAI) -> No
 
 
 async def test_a_request_loads_its_model(server: LMStudioStandIn, client: openai.AsyncOpenAI) -> None:
-    assert MODEL == await served(client, MODEL)
-    assert OTHER == await served(client, OTHER)
+    assert MODEL == await model_of(client, MODEL)
+    assert OTHER == await model_of(client, OTHER)
     assert [OTHER] == await instances(server)
 
 
 async def test_the_only_model_answers_to_any_name(server: LMStudioStandIn, client: openai.AsyncOpenAI) -> None:
     await load(server, MODEL)
-    assert [MODEL, MODEL] == [await served(client, name) for name in ("whatever", MODEL)]
+    assert [MODEL, MODEL] == [await model_of(client, name) for name in ("whatever", MODEL)]
 
 
-async def test_of_several_models_one_must_be_named(server: LMStudioStandIn, client: openai.AsyncOpenAI) -> None:
+async def test_several_models_need_a_name(server: LMStudioStandIn, client: openai.AsyncOpenAI) -> None:
     await load(server, MODEL)
     await load(server, MODEL)
-    assert [MODEL, f"{MODEL}:2"] == [await served(client, name) for name in (MODEL, f"{MODEL}:2")]
+    assert [MODEL, f"{MODEL}:2"] == [await model_of(client, name) for name in (MODEL, f"{MODEL}:2")]
     with pytest.raises(openai.NotFoundError, match='Model "whatever" not found') as exc_info:
-        await served(client, "whatever")
+        await model_of(client, "whatever")
     assert ("model_not_found", "model", "invalid_request_error") == (
         exc_info.value.code,
         exc_info.value.param,
@@ -240,10 +242,10 @@ async def test_of_several_models_one_must_be_named(server: LMStudioStandIn, clie
 
 async def test_a_model_that_is_not_downloaded(client: openai.AsyncOpenAI) -> None:
     with pytest.raises(openai.BadRequestError, match='Invalid model identifier "x"') as exc_info:
-        await served(client, "x")
+        await model_of(client, "x")
     assert "model_not_found" == exc_info.value.code
     with pytest.raises(openai.BadRequestError):
-        await served(client, EMBEDDER)
+        await model_of(client, EMBEDDER)
 
 
 async def test_without_loading_on_demand() -> None:
@@ -251,10 +253,10 @@ async def test_without_loading_on_demand() -> None:
         async with openai.AsyncOpenAI(api_key="-", base_url=f"{server.url}/v1", max_retries=0) as client:
             assert [] == [model.id async for model in client.models.list()]
             with pytest.raises(openai.NotFoundError, match="No models loaded"):
-                await served(client, MODEL)
+                await model_of(client, MODEL)
             await load(server, OTHER)
             assert [OTHER] == [model.id async for model in client.models.list()]
-            assert OTHER == await served(client, MODEL)
+            assert OTHER == await model_of(client, MODEL)
         assert [OTHER] == [entry["id"] for entry in json.loads((await ask(server, "/api/v0/models"))[2])["data"]]
 
 
@@ -262,14 +264,14 @@ async def test_without_loading_on_demand() -> None:
 
 
 async def test_chat(server: LMStudioStandIn, client: openai.AsyncOpenAI) -> None:
-    said = await client.chat.completions.create(
+    response = await client.chat.completions.create(
         model=MODEL,
         messages=user("[[think]]so[[/think]][[say]]a b c[[/say]]"),
         max_tokens=2,
         extra_body={"ttl": 300},
     )
-    choice = said.choices[0]
-    assert ("a b ", "length", MODEL) == (choice.message.content, choice.finish_reason, said.system_fingerprint)
+    choice = response.choices[0]
+    assert ("a b ", "length", MODEL) == (choice.message.content, choice.finish_reason, response.system_fingerprint)
     assert {"reasoning_content": "so"} == choice.message.model_extra
     assert 300 == server.requests[-1].json["ttl"]
     body = {"model": OTHER, "messages": user("[[think]]so[[/think]]Hi"), "max_tokens": -1}
@@ -286,9 +288,9 @@ async def test_stream(server: LMStudioStandIn) -> None:
         "stream": True,
         "stream_options": {"include_usage": True},
     }
-    sent = events((await ask(server, "/v1/chat/completions", body))[2])
-    assert (None, "[DONE]") == sent.pop()
-    chunks = [ChatCompletionChunk.model_validate_json(data) for _, data in sent]
+    events_ = events((await ask(server, "/v1/chat/completions", body))[2])
+    assert (None, "[DONE]") == events_.pop()
+    chunks = [ChatCompletionChunk.model_validate_json(data) for _, data in events_]
     deltas = [chunk.choices[0].delta for chunk in chunks[:-1]]
     assert ["a ", "b"] == [delta.content for delta in deltas if delta.content]
     functions = [call.function for delta in deltas for call in delta.tool_calls or () if call.function is not None]
@@ -301,10 +303,10 @@ async def test_stream(server: LMStudioStandIn) -> None:
 
 async def test_tools(client: openai.AsyncOpenAI) -> None:
     async def calls(choice: Any) -> int:
-        said = await client.chat.completions.create(
+        response = await client.chat.completions.create(
             model=MODEL, messages=user("Hi"), tools=[WEATHER], tool_choice=choice
         )
-        return len(said.choices[0].message.tool_calls or ())
+        return len(response.choices[0].message.tool_calls or ())
 
     assert [0, 0, 1] == [await calls(choice) for choice in ("none", "auto", "required")]
     with pytest.raises(openai.BadRequestError) as exc_info:
@@ -313,14 +315,14 @@ async def test_tools(client: openai.AsyncOpenAI) -> None:
 
 
 async def test_formats(server: LMStudioStandIn, client: openai.AsyncOpenAI) -> None:
-    said = await client.chat.completions.parse(model=MODEL, messages=user("A city."), response_format=City)
-    assert City(name="x") == said.choices[0].message.parsed
+    response = await client.chat.completions.parse(model=MODEL, messages=user("A city."), response_format=City)
+    assert City(name="x") == response.choices[0].message.parsed
     body = {"model": MODEL, "messages": user("Hi"), "response_format": {"type": "text"}}
     assert 200 == (await ask(server, "/v1/chat/completions", body))[0]
-    refused = await ask(server, "/v1/chat/completions", {**body, "response_format": {"type": "json_object"}})
+    rejection = await ask(server, "/v1/chat/completions", {**body, "response_format": {"type": "json_object"}})
     assert (400, {"error": "'response_format.type' must be 'json_schema' or 'text'"}) == (
-        refused[0],
-        json.loads(refused[2]),
+        rejection[0],
+        json.loads(rejection[2]),
     )
 
 
@@ -329,8 +331,8 @@ async def test_images(client: openai.AsyncOpenAI) -> None:
         parts = [{"type": "text", "text": "[[say]]A dot.[[/say]]"}, {"type": "image_url", "image_url": {"url": url}}]
         return [{"role": "user", "content": parts}]
 
-    said = await client.chat.completions.create(model=MODEL, messages=seeing(f"data:image/png;base64,{PIXEL}"))
-    assert "A dot." == said.choices[0].message.content
+    response = await client.chat.completions.create(model=MODEL, messages=seeing(f"data:image/png;base64,{PIXEL}"))
+    assert "A dot." == response.choices[0].message.content
     for url in ("https://example.com/dot.png", f"data:image/webp;base64,{PIXEL}"):
         with pytest.raises(openai.BadRequestError) as exc_info:
             await client.chat.completions.create(model=MODEL, messages=seeing(url))
@@ -353,29 +355,29 @@ async def test_a_failure(server: LMStudioStandIn, client: openai.AsyncOpenAI) ->
     with pytest.raises(openai.BadRequestError) as exc_info:
         await client.chat.completions.create(model=MODEL, messages=messages)
     assert CRASH == exc_info.value.body
-    seen = []
+    texts = []
     stream = await client.chat.completions.create(model=MODEL, messages=messages, stream=True)
     with pytest.raises(openai.APIError, match="The model has crashed"):
         async for chunk in stream:
-            seen.append(chunk.choices[0].delta.content)
-    assert ["a "] == seen
-    sent = events(
+            texts.append(chunk.choices[0].delta.content)
+    assert ["a "] == texts
+    events_ = events(
         (await ask(server, "/v1/chat/completions", {"model": MODEL, "messages": messages, "stream": True}))[2]
     )
-    assert [None, "error"] == [name for name, _ in sent]
+    assert [None, "error"] == [name for name, _ in events_]
 
 
 async def test_embeddings(server: LMStudioStandIn, client: openai.AsyncOpenAI) -> None:
-    said = await client.embeddings.create(model=EMBEDDER, input=["a", "b", "a"])
-    vectors = [entry.embedding for entry in said.data]
+    response = await client.embeddings.create(model=EMBEDDER, input=["a", "b", "a"])
+    vectors = [entry.embedding for entry in response.data]
     assert vectors[0] == vectors[2] != vectors[1]
-    assert (EMBEDDER, 3) == (said.model, said.usage.prompt_tokens)
+    assert (EMBEDDER, 3) == (response.model, response.usage.prompt_tokens)
     with pytest.raises(openai.BadRequestError):
         await client.embeddings.create(model=EMBEDDER, input=[[1, 2]])
 
 
 @pytest.mark.parametrize("body", [[], {"model": MODEL}, {"model": MODEL, "messages": [{"role": "user"}]}])
-async def test_requests_that_are_none(server: LMStudioStandIn, body: Any) -> None:
+async def test_invalid_requests(server: LMStudioStandIn, body: Any) -> None:
     status, _, text = await ask(server, "/v1/chat/completions", body)
     assert (400, str) == (status, type(json.loads(text)["error"]))
 
@@ -386,10 +388,10 @@ async def test_requests_that_are_none(server: LMStudioStandIn, body: Any) -> Non
 async def test_messages(server: LMStudioStandIn) -> None:
     tool: Any = {"name": "weather", "input_schema": WEATHER["function"]["parameters"]}
     async with anthropic.AsyncAnthropic(api_key="lmstudio", base_url=server.url, max_retries=0) as client:
-        said = await client.messages.create(
+        response = await client.messages.create(
             model=MODEL, max_tokens=50, messages=user("Hi"), tools=[tool], tool_choice={"type": "any"}
         )
-        assert ["tool_use"] == [block.type for block in said.content]
+        assert ["tool_use"] == [block.type for block in response.content]
         async with client.messages.stream(model=MODEL, max_tokens=2, messages=user("[[say]]a b c[[/say]]")) as stream:
             streamed = await stream.get_final_message()
         assert ("max_tokens", 2) == (streamed.stop_reason, streamed.usage.output_tokens)

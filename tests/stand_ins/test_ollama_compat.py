@@ -34,48 +34,52 @@ async def server() -> AsyncIterator[OllamaStandIn]:
 
 @pytest.fixture
 async def client(server: OllamaStandIn) -> AsyncIterator[openai.AsyncOpenAI]:
-    async with openai.AsyncOpenAI(api_key="ollama", base_url=f"{server.url}/v1", max_retries=0) as opened:
-        yield opened
+    async with openai.AsyncOpenAI(api_key="ollama", base_url=f"{server.url}/v1", max_retries=0) as client_:
+        yield client_
 
 
 @pytest.fixture
 async def anthropic_client(server: OllamaStandIn) -> AsyncIterator[anthropic.AsyncAnthropic]:
-    async with anthropic.AsyncAnthropic(api_key="ollama", base_url=server.url, max_retries=0) as opened:
-        yield opened
+    async with anthropic.AsyncAnthropic(api_key="ollama", base_url=server.url, max_retries=0) as client_:
+        yield client_
 
 
 # --- for OpenAI's clients -------------------------------------------------------------------------
 
 
 async def test_models(client: openai.AsyncOpenAI) -> None:
-    listed = [model.id async for model in client.models.list()]
-    assert [MODEL, "gemma3:latest", "nomic-embed-text:latest"] == listed
+    names = [model.id async for model in client.models.list()]
+    assert [MODEL, "gemma3:latest", "nomic-embed-text:latest"] == names
     assert ("library", MODEL) == ((await client.models.retrieve(MODEL)).owned_by, MODEL)
     with pytest.raises(openai.NotFoundError):
         await client.models.retrieve("qwen3")
 
 
 async def test_chat(server: OllamaStandIn, client: openai.AsyncOpenAI) -> None:
-    said = await client.chat.completions.create(
+    response = await client.chat.completions.create(
         model=MODEL, messages=user("[[think]]one two[[/think]][[say]]a b c[[/say]]"), max_tokens=2, stop="x"
     )
-    choice = said.choices[0]
-    assert ("a b ", "length", "fp_ollama") == (choice.message.content, choice.finish_reason, said.system_fingerprint)
+    choice = response.choices[0]
+    assert ("a b ", "length", "fp_ollama") == (
+        choice.message.content,
+        choice.finish_reason,
+        response.system_fingerprint,
+    )
     assert {"reasoning": "one two"} == choice.message.model_extra
-    assert said.usage is not None
-    assert said.usage.total_tokens == said.usage.prompt_tokens + 4
+    assert response.usage is not None
+    assert response.usage.total_tokens == response.usage.prompt_tokens + 4
     assert [(MODEL, 200)] == server.library.loads
 
 
-async def test_what_the_layer_ignores(client: openai.AsyncOpenAI) -> None:
-    said = await client.chat.completions.create(
+async def test_ignored_options(client: openai.AsyncOpenAI) -> None:
+    response = await client.chat.completions.create(
         model=MODEL,
         messages=user("[[say]]a b c[[/say]]"),
         max_completion_tokens=1,
         tools=[WEATHER],
         tool_choice="required",
     )
-    assert ("a b c", None) == (said.choices[0].message.content, said.choices[0].message.tool_calls)
+    assert ("a b c", None) == (response.choices[0].message.content, response.choices[0].message.tool_calls)
 
 
 async def test_stream(client: openai.AsyncOpenAI) -> None:
@@ -99,9 +103,9 @@ async def test_raw_stream(server: OllamaStandIn) -> None:
     status, kind, text = await ask(server, "/v1/chat/completions", body)
 
     assert (200, "text/event-stream") == (status, kind)
-    sent = events(text)
-    assert (None, "[DONE]") == sent.pop()
-    chunks = [ChatCompletionChunk.model_validate_json(data) for _, data in sent]
+    events_ = events(text)
+    assert (None, "[DONE]") == events_.pop()
+    chunks = [ChatCompletionChunk.model_validate_json(data) for _, data in events_]
     [call] = chunks[0].choices[0].delta.tool_calls or []
     assert call.function is not None
     assert (0, "weather", '{"city":"Oslo","days":2}') == (call.index, call.function.name, call.function.arguments)
@@ -110,8 +114,8 @@ async def test_raw_stream(server: OllamaStandIn) -> None:
 
 async def test_tools(client: openai.AsyncOpenAI) -> None:
     messages = user(CALL)
-    said = await client.chat.completions.create(model=MODEL, messages=messages, tools=[WEATHER])
-    choice = said.choices[0]
+    response = await client.chat.completions.create(model=MODEL, messages=messages, tools=[WEATHER])
+    choice = response.choices[0]
     assert choice.message.tool_calls is not None
     [call] = choice.message.tool_calls
     assert isinstance(call, openai.types.chat.ChatCompletionMessageFunctionToolCall)
@@ -125,8 +129,8 @@ async def test_tools(client: openai.AsyncOpenAI) -> None:
 
 
 async def test_formats(server: OllamaStandIn, client: openai.AsyncOpenAI) -> None:
-    said = await client.chat.completions.parse(model=MODEL, messages=user("A city."), response_format=City)
-    assert City(name="x") == said.choices[0].message.parsed
+    response = await client.chat.completions.parse(model=MODEL, messages=user("A city."), response_format=City)
+    assert City(name="x") == response.choices[0].message.parsed
     body = {"model": MODEL, "messages": user("Any."), "response_format": {"type": "json_object"}}
     raw = ChatCompletion.model_validate_json((await ask(server, "/v1/chat/completions", body))[2])
     assert "{}" == raw.choices[0].message.content
@@ -137,8 +141,8 @@ async def test_images(client: openai.AsyncOpenAI) -> None:
         parts = [{"type": "text", "text": "[[say]]A dot.[[/say]]"}, {"type": "image_url", "image_url": {"url": url}}]
         return [{"role": "user", "content": parts}]
 
-    said = await client.chat.completions.create(model="gemma3", messages=seeing(f"data:image/png;base64,{PIXEL}"))
-    assert "A dot." == said.choices[0].message.content
+    response = await client.chat.completions.create(model="gemma3", messages=seeing(f"data:image/png;base64,{PIXEL}"))
+    assert "A dot." == response.choices[0].message.content
     with pytest.raises(openai.BadRequestError, match="invalid image input"):
         await client.chat.completions.create(model="gemma3", messages=seeing("https://example.com/dot.png"))
 
@@ -147,19 +151,17 @@ async def test_reasoning_effort(client: openai.AsyncOpenAI) -> None:
     messages = user("[[think]]so[[/think]]Hi")
     low = await client.chat.completions.create(model=MODEL, messages=messages, reasoning_effort="low")
     none = await client.chat.completions.create(model=MODEL, messages=messages, reasoning_effort="none")
-    assert [{"reasoning": "so"}, {}] == [said.choices[0].message.model_extra for said in (low, none)]
+    assert [{"reasoning": "so"}, {}] == [response.choices[0].message.model_extra for response in (low, none)]
     with pytest.raises(openai.BadRequestError, match="invalid reasoning value: 'minimal'"):
         await client.chat.completions.create(model=MODEL, messages=messages, reasoning_effort="minimal")
 
 
-async def test_the_context_cannot_be_set_and_overflows_in_silence(
-    server: OllamaStandIn, client: openai.AsyncOpenAI
-) -> None:
-    said = await client.chat.completions.create(
+async def test_the_context_is_fixed_and_overflows_silently(server: OllamaStandIn, client: openai.AsyncOpenAI) -> None:
+    response = await client.chat.completions.create(
         model=MODEL, messages=user("word " * 300), extra_body={"truncate": False, "options": {"num_ctx": 1000}}
     )
-    assert said.usage is not None
-    assert 200 == said.usage.prompt_tokens
+    assert response.usage is not None
+    assert 200 == response.usage.prompt_tokens
 
 
 @pytest.mark.parametrize(
@@ -205,18 +207,18 @@ async def test_errors(server: OllamaStandIn, body: dict[str, Any], status: int, 
     assert (status, {"error": error}) == (answer[0], json.loads(answer[2]))
 
 
-async def test_a_failure_in_mid_stream_ends_it_without_a_word(server: OllamaStandIn) -> None:
+async def test_a_failure_in_mid_stream_ends_it_silently(server: OllamaStandIn) -> None:
     body = {"model": MODEL, "messages": user("[[fail]][[say]]a b[[/say]]"), "stream": True}
-    sent = [json.loads(data) for _, data in events((await ask(server, "/v1/chat/completions", body))[2])]
-    assert ["a ", ""] == [chunk["choices"][0]["delta"]["content"] for chunk in sent]
-    assert [None, None] == [chunk["choices"][0]["finish_reason"] for chunk in sent]
+    events_ = [json.loads(data) for _, data in events((await ask(server, "/v1/chat/completions", body))[2])]
+    assert ["a ", ""] == [chunk["choices"][0]["delta"]["content"] for chunk in events_]
+    assert [None, None] == [chunk["choices"][0]["finish_reason"] for chunk in events_]
 
 
 async def test_embeddings(server: OllamaStandIn, client: openai.AsyncOpenAI) -> None:
-    packed = await client.embeddings.create(model=EMBEDDER, input=["a", "b"])
+    base64_response = await client.embeddings.create(model=EMBEDDER, input=["a", "b"])
     plain = await client.embeddings.create(model=EMBEDDER, input=["a", "b"], encoding_format="float")
     assert [pytest.approx(entry.embedding, abs=1e-6) for entry in plain.data] == [
-        entry.embedding for entry in packed.data
+        entry.embedding for entry in base64_response.data
     ]
     assert (EMBEDDER, 2) == (plain.model, plain.usage.prompt_tokens)
     body = {"model": EMBEDDER, "input": "a", "dimensions": 4}
@@ -230,18 +232,18 @@ async def test_embeddings(server: OllamaStandIn, client: openai.AsyncOpenAI) -> 
 
 
 async def test_messages(server: OllamaStandIn, anthropic_client: anthropic.AsyncAnthropic) -> None:
-    said = await anthropic_client.messages.create(
+    response = await anthropic_client.messages.create(
         model=MODEL,
         max_tokens=50,
         system="Be brief.",
         messages=user(f"[[think]]so[[/think]][[say]]Well.[[/say]]{CALL}"),
         tools=[{"name": "weather", "input_schema": WEATHER["function"]["parameters"]}],
     )
-    assert ["thinking", "text", "tool_use"] == [block.type for block in said.content]
-    assert "tool_use" == said.stop_reason
+    assert ["thinking", "text", "tool_use"] == [block.type for block in response.content]
+    assert "tool_use" == response.stop_reason
     messages: list[Any] = [
         {"role": "user", "content": CALL},
-        {"role": "assistant", "content": [block.to_dict() for block in said.content]},
+        {"role": "assistant", "content": [block.to_dict() for block in response.content]},
         {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "1", "content": "[[say]]Rain.[[/say]]"}]},
     ]
     after = await anthropic_client.messages.create(model=MODEL, max_tokens=50, messages=messages)
@@ -257,14 +259,14 @@ async def test_streamed_messages(anthropic_client: anthropic.AsyncAnthropic) -> 
         messages=user(f"[[think]]so so[[/think]][[say]]a b[[/say]]{CALL}"),
         tools=[{"name": "weather", "input_schema": WEATHER["function"]["parameters"]}],
     ) as stream:
-        said = await stream.get_final_message()
-    blocks = [block.to_dict() for block in said.content]
+        response = await stream.get_final_message()
+    blocks = [block.to_dict() for block in response.content]
     assert ["so so", "a b", {"city": "Oslo", "days": 2}] == [
         blocks[0]["thinking"],
         blocks[1]["text"],
         blocks[2]["input"],
     ]
-    assert ("tool_use", 12) == (said.stop_reason, said.usage.output_tokens)
+    assert ("tool_use", 12) == (response.stop_reason, response.usage.output_tokens)
 
 
 async def test_images_in_messages(anthropic_client: anthropic.AsyncAnthropic) -> None:
@@ -273,8 +275,8 @@ async def test_images_in_messages(anthropic_client: anthropic.AsyncAnthropic) ->
         return [{"role": "user", "content": blocks}]
 
     here = {"type": "base64", "media_type": "image/png", "data": PIXEL}
-    said = await anthropic_client.messages.create(model="gemma3", max_tokens=9, messages=seeing(here))
-    assert [{"type": "text", "text": "A dot."}] == [block.to_dict() for block in said.content]
+    response = await anthropic_client.messages.create(model="gemma3", max_tokens=9, messages=seeing(here))
+    assert [{"type": "text", "text": "A dot."}] == [block.to_dict() for block in response.content]
     with pytest.raises(anthropic.BadRequestError, match="Only base64 images are supported"):
         await anthropic_client.messages.create(
             model="gemma3", max_tokens=9, messages=seeing({"type": "url", "url": "https://example.com/dot.png"})
@@ -300,7 +302,7 @@ async def test_errors_of_messages(server: OllamaStandIn, body: dict[str, Any], s
 
 async def test_thinking_of_messages(server: OllamaStandIn) -> None:
     body = {"max_tokens": 9, "messages": user("[[think]]so[[/think]]Hi")}
-    seen = {
+    texts = {
         (model, kind): [
             block["type"]
             for block in json.loads(
@@ -315,10 +317,10 @@ async def test_thinking_of_messages(server: OllamaStandIn) -> None:
         (MODEL, "disabled"): ["text"],
         ("gemma3", "enabled"): ["text"],
         ("gemma3", "disabled"): ["text"],
-    } == seen
+    } == texts
 
 
 async def test_a_failure_in_the_stream_of_messages(server: OllamaStandIn) -> None:
     body = {"model": MODEL, "max_tokens": 9, "messages": user("[[fail]][[say]]a b[[/say]]"), "stream": True}
-    sent = events((await ask(server, "/v1/messages", body))[2])
-    assert ["message_start", "content_block_start", "content_block_delta"] == [name for name, _ in sent]
+    events_ = events((await ask(server, "/v1/messages", body))[2])
+    assert ["message_start", "content_block_start", "content_block_delta"] == [name for name, _ in events_]

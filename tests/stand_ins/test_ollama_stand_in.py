@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from ctxbackends.testing._stand_ins.ollama_models import LOAD_NS, READY_NS
 from ctxbackends.testing._stand_ins.ollama_stand_in import OllamaStandIn
 from tests.stand_ins.local_requests import CALL, PIXEL, WEATHER, ask, user
-from tests.stand_ins.validation import valid
+from tests.stand_ins.validation import validate
 
 MODEL = "qwen3:4b"
 EMBEDDER = "nomic-embed-text"
@@ -47,43 +47,43 @@ async def server() -> AsyncIterator[OllamaStandIn]:
 
 @pytest.fixture
 async def client(server: OllamaStandIn) -> AsyncIterator[ollama.AsyncClient]:
-    async with ollama.AsyncClient(host=server.url) as opened:
-        yield opened
+    async with ollama.AsyncClient(host=server.url) as client_:
+        yield client_
 
 
 # --- models ---------------------------------------------------------------------------------------
 
 
-async def test_what_is_alive(server: OllamaStandIn) -> None:
+async def test_health_and_version(server: OllamaStandIn) -> None:
     assert (200, "text/plain", "Ollama is running") == await ask(server, "/")
     assert (200, "application/json", '{"version": "0.32.4"}') == await ask(server, "/api/version")
     assert (404, "text/plain", "404 page not found") == await ask(server, "/v1/models/qwen3/x/y".replace("v1", "v2"))
 
 
 async def test_models(server: OllamaStandIn, client: ollama.AsyncClient) -> None:
-    listed = await client.list()
+    models = await client.list()
 
-    assert [MODEL, "gemma3:latest", "nomic-embed-text:latest"] == [model.model for model in listed.models]
-    assert listed.models[0].details is not None
-    assert "Q4_K_M" == listed.models[0].details.quantization_level
-    valid(ListResponse, json.loads((await ask(server, "/api/tags"))[2]))
+    assert [MODEL, "gemma3:latest", "nomic-embed-text:latest"] == [model.model for model in models.models]
+    assert models.models[0].details is not None
+    assert "Q4_K_M" == models.models[0].details.quantization_level
+    validate(ListResponse, json.loads((await ask(server, "/api/tags"))[2]))
 
 
 async def test_show(server: OllamaStandIn, client: ollama.AsyncClient) -> None:
-    shown = await client.show(MODEL)
+    details = await client.show(MODEL)
 
-    assert shown.modelinfo is not None
-    assert "qwen3" == shown.modelinfo["general.architecture"]
-    assert 32768 == shown.modelinfo["qwen3.context_length"]
-    assert ["completion", "tools", "thinking"] == shown.capabilities
+    assert details.modelinfo is not None
+    assert "qwen3" == details.modelinfo["general.architecture"]
+    assert 32768 == details.modelinfo["qwen3.context_length"]
+    assert ["completion", "tools", "thinking"] == details.capabilities
     embedder = await client.show(EMBEDDER)
     assert ["embedding"] == embedder.capabilities
     assert embedder.modelinfo is not None
     assert 2048 == embedder.modelinfo["nomic-bert.context_length"]
-    valid(ShowResponse, json.loads((await ask(server, "/api/show", {"name": MODEL}))[2]))
+    validate(ShowResponse, json.loads((await ask(server, "/api/show", {"name": MODEL}))[2]))
 
 
-async def test_a_tag_is_implied_and_only_that(client: ollama.AsyncClient) -> None:
+async def test_only_the_latest_tag_is_implied(client: ollama.AsyncClient) -> None:
     for name in (EMBEDDER, "nomic-embed-text:latest", "GEMMA3"):
         await client.show(name)
     with pytest.raises(ollama.ResponseError) as exc_info:
@@ -100,16 +100,16 @@ async def running(client: ollama.AsyncClient) -> dict[str | None, int | None]:
 
 async def test_loading_and_unloading(server: OllamaStandIn, client: ollama.AsyncClient) -> None:
     assert {} == await running(client)
-    loaded = await client.chat(MODEL, keep_alive="1h30m")
-    assert (True, "load", "") == (loaded.done, loaded.done_reason, loaded.message.content)
-    assert loaded.load_duration is None
+    response = await client.chat(MODEL, keep_alive="1h30m")
+    assert (True, "load", "") == (response.done, response.done_reason, response.message.content)
+    assert response.load_duration is None
 
     [entry] = (await client.ps()).models
     assert (MODEL, 4096) == (entry.model, entry.context_length)
     assert entry.size_vram == entry.size
     assert entry.expires_at is not None
     assert timedelta(minutes=89) < entry.expires_at - datetime.now(UTC) < timedelta(minutes=91)
-    valid(ProcessResponse, json.loads((await ask(server, "/api/ps"))[2]))
+    validate(ProcessResponse, json.loads((await ask(server, "/api/ps"))[2]))
 
     assert "unload" == (await client.chat(MODEL, keep_alive=0)).done_reason
     assert {} == await running(client)
@@ -117,8 +117,8 @@ async def test_loading_and_unloading(server: OllamaStandIn, client: ollama.Async
 
 
 async def test_loading_by_generate(client: ollama.AsyncClient) -> None:
-    loaded = await client.generate(MODEL, options={"num_ctx": 1024}, keep_alive=-1)
-    assert "load" == loaded.done_reason
+    response = await client.generate(MODEL, options={"num_ctx": 1024}, keep_alive=-1)
+    assert "load" == response.done_reason
     [entry] = (await client.ps()).models
     assert 1024 == entry.context_length
     assert entry.expires_at is not None
@@ -129,7 +129,7 @@ async def test_loading_by_generate(client: ollama.AsyncClient) -> None:
         await client.generate(MODEL, "Why?")
 
 
-async def test_another_context_loads_again(server: OllamaStandIn, client: ollama.AsyncClient) -> None:
+async def test_another_context_reloads_the_model(server: OllamaStandIn, client: ollama.AsyncClient) -> None:
     took = [
         (await client.chat(MODEL, user("Hi"), options=options)).load_duration
         for options in ({}, {}, {"num_ctx": 8192}, {"num_ctx": 8192}, {}, {"num_ctx": 10**6})
@@ -152,7 +152,7 @@ async def test_keep_alive_of_a_chat(client: ollama.AsyncClient) -> None:
     ("keep_alive", "message"),
     [("-1", 'time: missing unit in duration "-1"'), ("soon", 'time: invalid duration "soon"')],
 )
-async def test_a_keep_alive_that_is_none(client: ollama.AsyncClient, keep_alive: str, message: str) -> None:
+async def test_invalid_keep_alives(client: ollama.AsyncClient, keep_alive: str, message: str) -> None:
     with pytest.raises(ollama.ResponseError) as exc_info:
         await client.chat(MODEL, user("Hi"), keep_alive=keep_alive)
     assert (400, message) == (exc_info.value.status_code, exc_info.value.error)
@@ -162,16 +162,20 @@ async def test_a_keep_alive_that_is_none(client: ollama.AsyncClient, keep_alive:
 
 
 async def test_chat(server: OllamaStandIn, client: ollama.AsyncClient) -> None:
-    said = await client.chat(MODEL, user("[[think]]one two[[/think]][[say]]Good morning![[/say]]"))
+    response = await client.chat(MODEL, user("[[think]]one two[[/think]][[say]]Good morning![[/say]]"))
 
-    assert ("assistant", "Good morning!", "one two") == (said.message.role, said.message.content, said.message.thinking)
-    assert (True, "stop", MODEL) == (said.done, said.done_reason, said.model)
-    assert (LOAD_NS, 4) == (said.load_duration, said.eval_count)
-    assert said.prompt_eval_count
-    assert said.total_duration is not None
-    assert said.prompt_eval_duration is not None
-    assert said.eval_duration is not None
-    assert said.total_duration == LOAD_NS + said.prompt_eval_duration + said.eval_duration
+    assert ("assistant", "Good morning!", "one two") == (
+        response.message.role,
+        response.message.content,
+        response.message.thinking,
+    )
+    assert (True, "stop", MODEL) == (response.done, response.done_reason, response.model)
+    assert (LOAD_NS, 4) == (response.load_duration, response.eval_count)
+    assert response.prompt_eval_count
+    assert response.total_duration is not None
+    assert response.prompt_eval_duration is not None
+    assert response.eval_duration is not None
+    assert response.total_duration == LOAD_NS + response.prompt_eval_duration + response.eval_duration
     assert server.requests[-1].json["stream"] is False
 
 
@@ -199,37 +203,37 @@ async def test_raw_lines(server: OllamaStandIn) -> None:
 
 
 async def test_limits_and_stops(client: ollama.AsyncClient) -> None:
-    cut = await client.chat(MODEL, user("[[say]]a b c[[/say]]"), options={"num_predict": 2})
-    assert ("a b ", "length", 2) == (cut.message.content, cut.done_reason, cut.eval_count)
-    whole = await client.chat(MODEL, user("[[say]]a b c[[/say]]"), options={"num_predict": -1})
-    assert "a b c" == whole.message.content
-    stopped = await client.chat(MODEL, user("[[say]]a b c[[/say]]"), options={"stop": ["b"]})
-    assert ("a ", "stop") == (stopped.message.content, stopped.done_reason)
+    short = await client.chat(MODEL, user("[[say]]a b c[[/say]]"), options={"num_predict": 2})
+    assert ("a b ", "length", 2) == (short.message.content, short.done_reason, short.eval_count)
+    complete = await client.chat(MODEL, user("[[say]]a b c[[/say]]"), options={"num_predict": -1})
+    assert "a b c" == complete.message.content
+    stop_response = await client.chat(MODEL, user("[[say]]a b c[[/say]]"), options={"stop": ["b"]})
+    assert ("a ", "stop") == (stop_response.message.content, stop_response.done_reason)
 
 
 async def test_tools(client: ollama.AsyncClient) -> None:
     messages = user(CALL)
-    said = await client.chat(MODEL, messages, tools=[weather])
-    assert said.message.tool_calls is not None
-    [call] = said.message.tool_calls
+    response = await client.chat(MODEL, messages, tools=[weather])
+    assert response.message.tool_calls is not None
+    [call] = response.message.tool_calls
     assert ("weather", {"city": "Oslo", "days": 2}) == (call.function.name, call.function.arguments)
-    assert "stop" == said.done_reason
+    assert "stop" == response.done_reason
 
-    messages += [said.message, {"role": "tool", "tool_name": "weather", "content": "[[say]]Rain.[[/say]]"}]
+    messages += [response.message, {"role": "tool", "tool_name": "weather", "content": "[[say]]Rain.[[/say]]"}]
     after = await client.chat(MODEL, messages, tools=[weather])
     assert ("Rain.", None) == (after.message.content, after.message.tool_calls)
 
 
 async def test_format(client: ollama.AsyncClient) -> None:
-    said = await client.chat(MODEL, user("A city."), format=City.model_json_schema())
-    assert City(name="x", rank=1) == City.model_validate_json(said.message.content or "")
+    response = await client.chat(MODEL, user("A city."), format=City.model_json_schema())
+    assert City(name="x", rank=1) == City.model_validate_json(response.message.content or "")
     assert "{}" == (await client.chat(MODEL, user("Anything."), format="json")).message.content
 
 
 @pytest.mark.parametrize(("think", "thought"), [(None, "so"), (True, "so"), ("low", "so"), (False, None)])
 async def test_think(client: ollama.AsyncClient, think: Any, thought: str | None) -> None:
-    said = await client.chat(MODEL, user("[[think]]so[[/think]]Hi"), think=think)
-    assert thought == said.message.thinking
+    response = await client.chat(MODEL, user("[[think]]so[[/think]]Hi"), think=think)
+    assert thought == response.message.thinking
 
 
 async def test_images(server: OllamaStandIn, client: ollama.AsyncClient) -> None:
@@ -239,11 +243,11 @@ async def test_images(server: OllamaStandIn, client: ollama.AsyncClient) -> None
 
 
 async def test_logprobs(client: ollama.AsyncClient) -> None:
-    said = await client.chat(MODEL, user("[[say]]a b[[/say]]"), logprobs=True, top_logprobs=2)
-    assert said.logprobs is not None
-    assert [("a ", -0.125), ("b", -0.125)] == [(entry.token, entry.logprob) for entry in said.logprobs]
-    assert said.logprobs[0].top_logprobs is not None
-    assert ["a ", "1"] == [entry.token for entry in said.logprobs[0].top_logprobs]
+    response = await client.chat(MODEL, user("[[say]]a b[[/say]]"), logprobs=True, top_logprobs=2)
+    assert response.logprobs is not None
+    assert [("a ", -0.125), ("b", -0.125)] == [(entry.token, entry.logprob) for entry in response.logprobs]
+    assert response.logprobs[0].top_logprobs is not None
+    assert ["a ", "1"] == [entry.token for entry in response.logprobs[0].top_logprobs]
     lines = [line async for line in await client.chat(MODEL, user("[[say]]a b[[/say]]"), stream=True, logprobs=True)]
     assert [1, 1, 0] == [len(line.logprobs or ()) for line in lines]
 
@@ -251,13 +255,13 @@ async def test_logprobs(client: ollama.AsyncClient) -> None:
 # --- the context ----------------------------------------------------------------------------------
 
 
-async def test_a_prompt_that_is_cut_in_silence(client: ollama.AsyncClient) -> None:
-    said = await client.chat(MODEL, user(LONG))
-    assert ("stop", 4096) == (said.done_reason, said.prompt_eval_count)
+async def test_a_prompt_that_is_truncated_silently(client: ollama.AsyncClient) -> None:
+    response = await client.chat(MODEL, user(LONG))
+    assert ("stop", 4096) == (response.done_reason, response.prompt_eval_count)
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_a_prompt_that_may_not_be_cut(server: OllamaStandIn, stream: bool) -> None:
+async def test_a_prompt_that_must_not_be_truncated(server: OllamaStandIn, stream: bool) -> None:
     body = {"model": MODEL, "messages": user(LONG), "truncate": False, "shift": False, "stream": stream}
     assert (400, "application/json", '{"error": "the input length exceeds the context length"}') == await ask(
         server, "/api/chat", body
@@ -276,13 +280,13 @@ async def test_the_overflow_of_later_versions() -> None:
     assert "request (12 tokens) exceeds the available context size (10 tokens), try increasing it" == error["message"]
 
 
-async def test_an_answer_that_fills_the_context() -> None:
+async def test_a_response_that_fills_the_context() -> None:
     body = {"model": MODEL, "messages": user("[[say]]a b c d e f[[/say]]"), "stream": False}
     async with OllamaStandIn(context_length=10) as server:
-        kept = json.loads((await ask(server, "/api/chat", {**body, "shift": False}))[2])
-        shifted = json.loads((await ask(server, "/api/chat", body))[2])
-    assert ("length", 10) == (kept["done_reason"], kept["prompt_eval_count"] + kept["eval_count"])
-    assert ("stop", 6) == (shifted["done_reason"], shifted["eval_count"])
+        full = json.loads((await ask(server, "/api/chat", {**body, "shift": False}))[2])
+        shift_response = json.loads((await ask(server, "/api/chat", body))[2])
+    assert ("length", 10) == (full["done_reason"], full["prompt_eval_count"] + full["eval_count"])
+    assert ("stop", 6) == (shift_response["done_reason"], shift_response["eval_count"])
 
 
 # --- errors ---------------------------------------------------------------------------------------
@@ -332,17 +336,17 @@ async def test_an_answer_that_fills_the_context() -> None:
         ({"messages": user("[[fail]]"), "stream": False}, 500, "an error was encountered while running the model"),
     ],
 )
-async def test_what_is_refused(server: OllamaStandIn, body: dict[str, Any], status: int, message: str) -> None:
+async def test_rejected_requests(server: OllamaStandIn, body: dict[str, Any], status: int, message: str) -> None:
     answer = await ask(server, "/api/chat", {"model": MODEL, "messages": user("Hi"), **body})
     assert (status, "application/json", {"error": message}) == (*answer[:2], json.loads(answer[2]))
 
 
 async def test_a_failure_in_mid_stream(client: ollama.AsyncClient) -> None:
-    seen = []
+    texts = []
     with pytest.raises(ollama.ResponseError) as exc_info:
         async for line in await client.chat(MODEL, user("[[fail]][[say]]a b[[/say]]"), stream=True):
-            seen.append(line.message.content)
-    assert (["a "], "an error was encountered while running the model") == (seen, exc_info.value.error)
+            texts.append(line.message.content)
+    assert (["a "], "an error was encountered while running the model") == (texts, exc_info.value.error)
 
 
 async def test_a_request_without_a_body(server: OllamaStandIn) -> None:
@@ -361,24 +365,24 @@ async def test_keys() -> None:
 
 
 async def test_embeddings(server: OllamaStandIn, client: ollama.AsyncClient) -> None:
-    said = await client.embed(EMBEDDER, ["a", "b", "a"])
-    vectors = [list(values) for values in said.embeddings]
+    response = await client.embed(EMBEDDER, ["a", "b", "a"])
+    vectors = [list(values) for values in response.embeddings]
     assert vectors[0] == vectors[2] != vectors[1]
     assert [8, 8, 8] == [len(values) for values in vectors]
     assert [pytest.approx(1.0)] * 3 == [math.fsum(value * value for value in values) for values in vectors]
-    assert (EMBEDDER, LOAD_NS, 3) == (said.model, said.load_duration, said.prompt_eval_count)
+    assert (EMBEDDER, LOAD_NS, 3) == (response.model, response.load_duration, response.prompt_eval_count)
     assert [vectors[0]] == (await client.embed(EMBEDDER, "a")).embeddings
     short = (await client.embed(EMBEDDER, "a", dimensions=3)).embeddings
     assert [3, pytest.approx(1.0)] == [len(short[0]), math.fsum(value * value for value in short[0])]
     assert {"nomic-embed-text:latest": 2048} == await running(client)
     assert [] == (await client.embed(EMBEDDER, "")).embeddings
-    valid(EmbedResponse, json.loads((await ask(server, "/api/embed", {"model": EMBEDDER, "input": "a"}))[2]))
+    validate(EmbedResponse, json.loads((await ask(server, "/api/embed", {"model": EMBEDDER, "input": "a"}))[2]))
 
 
 async def test_inputs_that_are_too_long(client: ollama.AsyncClient) -> None:
-    cut = await client.embed(EMBEDDER, LONG)
-    assert 2048 == cut.prompt_eval_count
-    assert cut.embeddings == (await client.embed(EMBEDDER, "word " * 2048)).embeddings
+    short = await client.embed(EMBEDDER, LONG)
+    assert 2048 == short.prompt_eval_count
+    assert short.embeddings == (await client.embed(EMBEDDER, "word " * 2048)).embeddings
     with pytest.raises(ollama.ResponseError) as exc_info:
         await client.embed(EMBEDDER, LONG, truncate=False)
     assert (400, "the input length exceeds the context length") == (exc_info.value.status_code, exc_info.value.error)

@@ -47,9 +47,7 @@ from tests.stand_ins.openai_requests import MODEL, PLAIN, WEATHER, post, user
         ([], None, None),
     ],
 )
-async def test_requests_that_are_refused(
-    openai_server: OpenAIStandIn, body: Any, code: str | None, param: str | None
-) -> None:
+async def test_rejected_requests(openai_server: OpenAIStandIn, body: Any, code: str | None, param: str | None) -> None:
     if isinstance(body, dict):
         body = {"messages": user("Hello"), **body}
     status, headers, text = await post(openai_server, "/v1/chat/completions", body)
@@ -61,7 +59,7 @@ async def test_requests_that_are_refused(
     assert "x-request-id" in headers
 
 
-async def test_the_length_is_told(openai_client: openai.AsyncOpenAI) -> None:
+async def test_the_overflow_error_has_the_length(openai_client: openai.AsyncOpenAI) -> None:
     with pytest.raises(openai.BadRequestError, match=r"limit of 3000 tokens\. Your messages resulted in 3001 tokens"):
         await openai_client.chat.completions.create(model=MODEL, messages=user("word " * 3001))
     with pytest.raises(
@@ -102,12 +100,12 @@ async def test_max_tokens_is_for_models_that_do_not_reason(openai_client: openai
     ],
 )
 async def test_strict_schemas(openai_client: openai.AsyncOpenAI, schema: Any, fault: str) -> None:
-    named: Any = {"name": "it", "schema": schema, "strict": True}
+    format_: Any = {"name": "it", "schema": schema, "strict": True}
     with pytest.raises(openai.BadRequestError) as exc_info:
         await openai_client.chat.completions.create(
             model=MODEL,
             messages=user("Hello"),
-            response_format={"type": "json_schema", "json_schema": named},
+            response_format={"type": "json_schema", "json_schema": format_},
         )
     assert fault in exc_info.value.message
     assert "invalid_json_schema" == exc_info.value.code
@@ -133,7 +131,7 @@ async def test_keys(openai_server: OpenAIStandIn) -> None:
     assert (401, None) == (status, json.loads(text)["error"]["code"])
 
 
-async def test_no_key_is_wanted() -> None:
+async def test_no_key_is_required() -> None:
     async with (
         OpenAIStandIn() as server,
         openai.AsyncOpenAI(api_key="any", base_url=f"{server.url}/v1", max_retries=0) as client,
@@ -161,13 +159,13 @@ async def test_failure(openai_client: openai.AsyncOpenAI) -> None:
 
 
 async def test_failure_in_a_stream(openai_client: openai.AsyncOpenAI) -> None:
-    seen = []
+    texts = []
     with pytest.raises(openai.APIError, match="The server had an error") as exc_info:
         async for chunk in await openai_client.chat.completions.create(
             model=MODEL, messages=user("[[fail]][[say]]a b c[[/say]]"), stream=True
         ):
-            seen.append(chunk.choices[0].delta.content)
+            texts.append(chunk.choices[0].delta.content)
 
-    assert ["", "a "] == seen
+    assert ["", "a "] == texts
     assert not isinstance(exc_info.value, openai.APIStatusError)
     assert "server_error" == exc_info.value.type

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from ctxbackends.testing._stand_ins.openai_stand_in import OpenAIStandIn
 from tests.stand_ins.openai_requests import CALL, CALLS, CLOCK, MODEL, WEATHER, post, user
-from tests.stand_ins.validation import events, valid
+from tests.stand_ins.validation import events, validate
 
 
 class City(BaseModel):
@@ -25,11 +25,11 @@ class City(BaseModel):
 
 
 async def test_models(openai_server: OpenAIStandIn, openai_client: openai.AsyncOpenAI) -> None:
-    listed = [model async for model in openai_client.models.list()]
+    models = [model async for model in openai_client.models.list()]
 
-    assert ["gpt-5-mini", "gpt-4.1-mini", "text-embedding-3-small"] == [model.id for model in listed]
-    for model in listed:
-        valid(Model, model.model_dump(exclude_unset=True))
+    assert ["gpt-5-mini", "gpt-4.1-mini", "text-embedding-3-small"] == [model.id for model in models]
+    for model in models:
+        validate(Model, model.model_dump(exclude_unset=True))
     for name in (MODEL, f"{MODEL}-2025-08-07"):
         assert name == (await openai_client.models.retrieve(name)).id
     with pytest.raises(openai.NotFoundError) as exc_info:
@@ -68,12 +68,12 @@ async def test_chat(openai_client: openai.AsyncOpenAI) -> None:
         {"n": 2},
     ],
 )
-async def test_answers_are_what_the_types_describe(openai_server: OpenAIStandIn, more: dict[str, Any]) -> None:
+async def test_responses_match_the_vendors_types(openai_server: OpenAIStandIn, more: dict[str, Any]) -> None:
     body = {"model": MODEL, "messages": user("Hello"), **more}
 
     status, _, text = await post(openai_server, "/v1/chat/completions", body)
     assert 200 == status
-    whole = valid(ChatCompletion, json.loads(text))
+    plain = validate(ChatCompletion, json.loads(text))
 
     status, headers, text = await post(
         openai_server, "/v1/chat/completions", {**body, "stream": True, "stream_options": {"include_usage": True}}
@@ -81,12 +81,12 @@ async def test_answers_are_what_the_types_describe(openai_server: OpenAIStandIn,
     assert "text/event-stream; charset=utf-8" == headers["Content-Type"]
     *chunks, done = events(text)
     assert (None, "[DONE]") == done
-    read = [valid(ChatCompletionChunk, json.loads(data)) for _, data in chunks]
-    assert [] == read[-1].choices
-    assert whole.usage == read[-1].usage
+    chunks_ = [validate(ChatCompletionChunk, json.loads(data)) for _, data in chunks]
+    assert [] == chunks_[-1].choices
+    assert plain.usage == chunks_[-1].usage
     assert all("usage" in json.loads(data) for _, data in chunks)
-    assert {None} == {chunk.usage for chunk in read[:-1]}
-    assert 1 == len({chunk.id for chunk in read})
+    assert {None} == {chunk.usage for chunk in chunks_[:-1]}
+    assert 1 == len({chunk.id for chunk in chunks_})
 
 
 async def test_stream_without_usage(openai_client: openai.AsyncOpenAI) -> None:
@@ -109,7 +109,7 @@ async def test_accumulating_helper(openai_client: openai.AsyncOpenAI) -> None:
         tools=[WEATHER, CLOCK],
         stream_options={"include_usage": True, "include_obfuscation": False},
     ) as stream:
-        seen = [event.type async for event in stream]
+        types = [event.type async for event in stream]
         answer = await stream.get_final_completion()
 
     assert "Let me see." == answer.choices[0].message.content
@@ -120,10 +120,10 @@ async def test_accumulating_helper(openai_client: openai.AsyncOpenAI) -> None:
     ]
     assert 2 == len({call.id for call in calls})
     assert answer.usage is not None
-    assert 4 <= seen.count("tool_calls.function.arguments.delta")
+    assert 4 <= types.count("tool_calls.function.arguments.delta")
 
 
-async def test_tool_calls_come_in_pieces(openai_server: OpenAIStandIn) -> None:
+async def test_tool_calls_are_streamed_in_pieces(openai_server: OpenAIStandIn) -> None:
     body = {"model": MODEL, "messages": user(CALLS), "tools": [WEATHER, CLOCK], "stream": True}
     _, _, text = await post(openai_server, "/v1/chat/completions", body)
     deltas = [
@@ -182,7 +182,7 @@ async def test_one_call_at_a_time(openai_client: openai.AsyncOpenAI) -> None:
     assert 1 == len(answer.choices[0].message.tool_calls)
 
 
-async def test_a_result_is_answered(openai_client: openai.AsyncOpenAI) -> None:
+async def test_a_tool_result_is_answered(openai_client: openai.AsyncOpenAI) -> None:
     messages = user(CALL)
     first = await openai_client.chat.completions.create(model=MODEL, messages=messages, tools=[WEATHER])
     calls = first.choices[0].message.tool_calls
@@ -210,10 +210,10 @@ async def test_structured_output(openai_client: openai.AsyncOpenAI) -> None:
         final = await stream.get_final_completion()
     assert City(name="Oslo", rank=2) == final.choices[0].message.parsed
 
-    refused = await openai_client.chat.completions.parse(
+    rejection = await openai_client.chat.completions.parse(
         model=MODEL, messages=user("[[refuse]]I will not.[[/refuse]]"), response_format=City
     )
-    assert (None, "I will not.") == (refused.choices[0].message.parsed, refused.choices[0].message.refusal)
+    assert (None, "I will not.") == (rejection.choices[0].message.parsed, rejection.choices[0].message.refusal)
 
 
 async def test_parsed_tool_arguments(openai_client: openai.AsyncOpenAI) -> None:
@@ -240,10 +240,10 @@ async def test_refusal_in_a_stream(openai_client: openai.AsyncOpenAI) -> None:
     async with openai_client.chat.completions.stream(
         model=MODEL, messages=user("[[refuse]]I will not.[[/refuse]]")
     ) as stream:
-        seen = [event.delta async for event in stream if event.type == "refusal.delta"]
+        types = [event.delta async for event in stream if event.type == "refusal.delta"]
         answer = await stream.get_final_completion()
 
-    assert ["", "I ", "will ", "not."] == seen
+    assert ["", "I ", "will ", "not."] == types
     assert (None, "I will not.") == (answer.choices[0].message.content, answer.choices[0].message.refusal)
 
 

@@ -1,5 +1,4 @@
-"""What the codecs send, held against the types that the vendors publish: every option and every kind of message that a
-table does not refuse."""
+"""The encoded requests match the types that the vendors publish, for every supported option and message."""
 
 from __future__ import annotations
 
@@ -34,7 +33,7 @@ CASES = [*((cell, EXAMPLES[cell]) for cell in OPTION_KEYS if cell != "extra_body
 """``extra_body`` is what the types do not know."""
 
 
-def held(kind: Any, value: Any, *, besides: Collection[str] = ()) -> None:
+def check_type(kind: Any, value: Any, *, besides: Collection[str] = ()) -> None:
     """``value`` is a ``kind``, and has no member that ``kind`` does not name, but for those ``besides``.
 
     pydantic does not look at the items of an Iterable, so they are held one by one.
@@ -42,12 +41,12 @@ def held(kind: Any, value: Any, *, besides: Collection[str] = ()) -> None:
     TypeAdapter(kind).validate_python(value)
     assert set() == set(value) - set(get_type_hints(kind)) - set(besides)
     message, part, tool = ITEMS.get(kind, (None, None, None))
-    for one in value.get("messages", ()) if message is not None else ():
-        TypeAdapter(message).validate_python(one)
-        for block in one["content"] if isinstance(one.get("content"), list) else ():
+    for item in value.get("messages", ()) if message is not None else ():
+        TypeAdapter(message).validate_python(item)
+        for block in item["content"] if isinstance(item.get("content"), list) else ():
             TypeAdapter(part).validate_python(block)
-    for one in value.get("tools", ()) if tool is not None else ():
-        TypeAdapter(tool).validate_python(one)
+    for item in value.get("tools", ()) if tool is not None else ():
+        TypeAdapter(tool).validate_python(item)
 
 
 _OPENAI = (ChatCompletionMessageParam, ChatCompletionContentPartParam, ChatCompletionToolUnionParam)
@@ -61,7 +60,7 @@ ITEMS: Mapping[Any, tuple[Any, Any, Any]] = {
 }
 
 
-def of(table: OptionTable) -> list[Any]:
+def supported_examples(table: OptionTable) -> list[Any]:
     """The examples that ``table`` does not refuse."""
     return [pytest.param(options, id=cell) for cell, options in CASES if not isinstance(table.get(cell), Unsupported)]
 
@@ -70,60 +69,60 @@ def request(options: Mapping[str, Any]) -> ChatRequest:
     return ChatRequest(**{"messages": (QUESTION,), "model": "m", **options})
 
 
-@pytest.mark.parametrize("options", of(OPENAI_CHAT))
+@pytest.mark.parametrize("options", supported_examples(OPENAI_CHAT))
 @pytest.mark.parametrize("stream", [False, True])
 def test_openai(options: Mapping[str, Any], stream: bool) -> None:
-    sent = PROFILES["openai"].codec().encode_chat(request(options), stream=stream)
+    encoded_request = PROFILES["openai"].codec().encode_chat(request(options), stream=stream)
     kind = CompletionCreateParamsStreaming if stream else CompletionCreateParamsNonStreaming
-    held(kind, json.loads(sent.body or b""))
+    check_type(kind, json.loads(encoded_request.body or b""))
 
 
 SAMPLING = ("temperature", "top_p", "top_k")
 """The client's types follow version 2026-10-21 of the API, which has no sampling; the SDK sends 2023-06-01."""
 
 
-@pytest.mark.parametrize("options", of(ANTHROPIC_MESSAGES))
+@pytest.mark.parametrize("options", supported_examples(ANTHROPIC_MESSAGES))
 @pytest.mark.parametrize("stream", [False, True])
 def test_anthropic(options: Mapping[str, Any], stream: bool) -> None:
-    sent = PROFILES["anthropic"].codec().encode_chat(request(options), stream=stream)
+    encoded_request = PROFILES["anthropic"].codec().encode_chat(request(options), stream=stream)
     kind = MessageCreateParamsStreaming if stream else MessageCreateParamsNonStreaming
-    held(kind, json.loads(sent.body or b""), besides=SAMPLING)
+    check_type(kind, json.loads(encoded_request.body or b""), besides=SAMPLING)
 
 
-@pytest.mark.parametrize("options", of(PROFILES["ollama"].wire_apis["ollama"]))
+@pytest.mark.parametrize("options", supported_examples(PROFILES["ollama"].wire_apis["ollama"]))
 @pytest.mark.parametrize("stream", [False, True])
 def test_ollama(options: Mapping[str, Any], stream: bool) -> None:
     settings = WireSettings(context_length=2048, keep_alive=300)
-    sent = PROFILES["ollama"].codec(settings=settings).encode_chat(request(options), stream=stream)
-    body = json.loads(sent.body or b"")
-    known = {name for name in body if name in ollama._types.ChatRequest.model_fields}
-    assert {"truncate", "shift"} == set(body) - known  # the server takes them; the client has no argument for them
-    ollama._types.ChatRequest.model_validate({name: body[name] for name in known})
-    named = set(ollama._types.Options.model_fields) | {"min_p"}  # as above
-    assert set() == set(body.get("options", {})) - named
+    encoded_request = PROFILES["ollama"].codec(settings=settings).encode_chat(request(options), stream=stream)
+    body = json.loads(encoded_request.body or b"")
+    fields = {name for name in body if name in ollama._types.ChatRequest.model_fields}
+    assert {"truncate", "shift"} == set(body) - fields  # the server takes them; the client has no argument for them
+    ollama._types.ChatRequest.model_validate({name: body[name] for name in fields})
+    option_fields = set(ollama._types.Options.model_fields) | {"min_p"}  # as above
+    assert set() == set(body.get("options", {})) - option_fields
 
 
-COUNTED = ("tools", "message: image data", "message: tool call", "message: tool result")
+COUNT_KEYS = ("tools", "message: image data", "message: tool call", "message: tool result")
 
 
-@pytest.mark.parametrize("cell", COUNTED)
+@pytest.mark.parametrize("cell", COUNT_KEYS)
 def test_counters(cell: str) -> None:
-    asked = next(openai_server.count_tokens(request(EXAMPLES[cell]), OPENAI_CHAT))
-    held(InputTokenCountParams, json.loads(asked.body or b""))
-    asked = next(anthropic_server.count_tokens(request(EXAMPLES[cell]), ANTHROPIC_MESSAGES))
-    held(MessageCountTokensParams, json.loads(asked.body or b""))
+    count_request = next(openai_server.count_tokens(request(EXAMPLES[cell]), OPENAI_CHAT))
+    check_type(InputTokenCountParams, json.loads(count_request.body or b""))
+    count_request = next(anthropic_server.count_tokens(request(EXAMPLES[cell]), ANTHROPIC_MESSAGES))
+    check_type(MessageCountTokensParams, json.loads(count_request.body or b""))
 
 
 @pytest.mark.parametrize("encoding", ["float", "base64"])
 def test_embeddings(encoding: Any) -> None:
     steps = openai_server.embed(["a", "b"], model="m", dimensions=8, encoding=encoding, settings=WireSettings())
-    held(EmbeddingCreateParams, json.loads(next(steps).body or b""))
+    check_type(EmbeddingCreateParams, json.loads(next(steps).body or b""))
 
 
-def test_a_wrong_body_is_found() -> None:
+def test_invalid_bodies_fail_the_check() -> None:
     """The types can fail."""
     body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
-    held(CompletionCreateParamsNonStreaming, body)
+    check_type(CompletionCreateParamsNonStreaming, body)
     for wrong in ({"temperature": "hot"}, {"max_tokenz": 1}, {"messages": [{"role": "nobody"}]}):
         with pytest.raises((ValueError, AssertionError)):
-            held(CompletionCreateParamsNonStreaming, {**body, **wrong})
+            check_type(CompletionCreateParamsNonStreaming, {**body, **wrong})

@@ -13,21 +13,21 @@ from pydantic import BaseModel, TypeAdapter
 T = TypeVar("T")
 
 
-def valid(kind: type[T] | Any, value: Any) -> Any:
+def validate(kind: type[T] | Any, value: Any) -> Any:
     """``value`` as ``kind``. Raises where a required member is missing, where a type is wrong, and where the type does
     not know a member."""
-    read = TypeAdapter(kind).validate_python(value)
-    unknown = list(_unknown(read, "$"))
+    result = TypeAdapter(kind).validate_python(value)
+    unknown = list(_unknown(result, "$"))
     assert unknown == []
-    return read
+    return result
 
 
 def _unknown(value: Any, path: str) -> list[str]:
     if isinstance(value, BaseModel):
-        found = [f"{path}.{name}" for name in value.model_extra or ()]
+        names = [f"{path}.{name}" for name in value.model_extra or ()]
         for name in type(value).model_fields:
-            found += _unknown(getattr(value, name), f"{path}.{name}")
-        return found
+            names += _unknown(getattr(value, name), f"{path}.{name}")
+        return names
     if isinstance(value, list):
         return [entry for index, item in enumerate(value) for entry in _unknown(item, f"{path}[{index}]")]
     return []
@@ -36,8 +36,8 @@ def _unknown(value: Any, path: str) -> list[str]:
 def events(text: str) -> list[tuple[str | None, str]]:
     """The names and the data of server-sent events, which must each end with an empty line."""
     assert text.endswith("\n\n")
-    found = []
+    result = []
     for block in text.removesuffix("\n\n").split("\n\n"):
         fields = dict(line.split(": ", 1) for line in block.split("\n"))
-        found.append((fields.get("event"), fields["data"]))
-    return found
+        result.append((fields.get("event"), fields["data"]))
+    return result

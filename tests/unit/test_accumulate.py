@@ -1,4 +1,4 @@
-"""Events to a completion, and the values that users print."""
+"""The accumulator of stream events, and the values that it builds."""
 
 from __future__ import annotations
 
@@ -75,12 +75,12 @@ def completion(*events: StreamEvent) -> Completion:
         ),
     ],
 )
-def test_events_become(events: list[StreamEvent], fields: dict[str, Any], parts: tuple[Part, ...]) -> None:
+def test_events_are_accumulated(events: list[StreamEvent], fields: dict[str, Any], parts: tuple[Part, ...]) -> None:
     common = {"finish_reason": "stop", "usage": Usage(5, 2, 1), "requested_model": "asked"}
     assert Completion(**{**common, **fields, "parts": parts}) == completion(*events)
 
 
-def test_a_completion_holds_what_is_known_of_the_answer() -> None:
+def test_a_completion_has_the_fields_of_the_response() -> None:
     accumulator = accumulate([TextDelta("a"), Finish("length")])
     actual = accumulator.completion(requested_model="asked", served_model="served", response_id="r1", raw=b"bytes")
     expected = Completion(
@@ -95,7 +95,7 @@ def test_a_completion_holds_what_is_known_of_the_answer() -> None:
     assert b"bytes" == actual.raw
 
 
-def test_there_is_no_completion_before_the_finish() -> None:
+def test_no_completion_before_the_finish() -> None:
     accumulator = accumulate([TextDelta("a")])
     assert accumulator.finish is None
     with pytest.raises(AssertionError, match="only after Finish"):
@@ -104,7 +104,7 @@ def test_there_is_no_completion_before_the_finish() -> None:
     assert STOP == accumulator.finish
 
 
-def test_what_there_is_can_be_looked_at_any_time() -> None:
+def test_the_partial_completion_is_always_available() -> None:
     accumulator = Accumulator()
     assert PartialCompletion() == accumulator.partial()
     for event in (TextDelta("a"), ReasoningDelta("r"), ToolCallDelta(0, "c1", "f", '{"a')):
@@ -150,7 +150,7 @@ def test_messages_are_built_by_their_role() -> None:
     assert Message("tool", (ToolResult("c", "a"),)) == Message.tool("a", tool_call_id="c")
 
 
-def test_the_waiting_says_what_it_sees() -> None:
+def test_loading_describes_the_wait() -> None:
     loading = Loading(endpoint="http://127.0.0.1:8000", state="refused", elapsed=12.4, budget=90.0)
     assert "waiting for http://127.0.0.1:8000 (refused, 12 s of 90 s)" == str(loading)
 

@@ -149,11 +149,11 @@ def test_a_request_is_a_post_with_the_version_of_the_api() -> None:
         ),
     ],
 )
-def test_options_are_sent_as(options: Mapping[str, Any], more: Mapping[str, Any]) -> None:
+def test_options_are_encoded(options: Mapping[str, Any], more: Mapping[str, Any]) -> None:
     assert {**MINIMAL, **more} == encode(**options)
 
 
-def test_a_stream_is_asked_for() -> None:
+def test_a_stream_is_requested() -> None:
     assert {**MINIMAL, "stream": True} == encode(stream=True)
 
 
@@ -163,7 +163,7 @@ def test_a_checked_schema_keeps_its_constraints_where_the_server_enforces_them()
 
 
 # Anthropic: budget_tokens must be less than max_tokens, https://platform.claude.com/docs/en/build-with-claude/extended-thinking
-def test_the_default_of_max_tokens_leaves_room_for_the_reasoning() -> None:
+def test_the_default_max_tokens_leaves_room_for_reasoning() -> None:
     assert 8192 < encode(reasoning_budget=8192)["max_tokens"]
 
 
@@ -207,7 +207,7 @@ def test_the_default_of_max_tokens_leaves_room_for_the_reasoning() -> None:
         ),
     ],
 )
-def test_tools_are_sent_as(options: Mapping[str, Any], more: Mapping[str, Any]) -> None:
+def test_tools_are_encoded(options: Mapping[str, Any], more: Mapping[str, Any]) -> None:
     tools = {"tools": [WIRE_ADD]} if options.get("tools") else {}
     assert {**MINIMAL, **tools, **more} == encode(**options)
 
@@ -223,7 +223,7 @@ def test_tools_are_sent_as(options: Mapping[str, Any], more: Mapping[str, Any]) 
         ),
     ],
 )
-def test_choices_that_llama_server_ignores_are_brought_about(choice: Any, more: Mapping[str, Any]) -> None:
+def test_tool_choices_that_llama_server_ignores_are_enforced(choice: Any, more: Mapping[str, Any]) -> None:
     assert {**MINIMAL, **more} == encode(LLAMACPP, tools=(ADD, GET), tool_choice=choice)
 
 
@@ -234,11 +234,11 @@ def test_choices_that_llama_server_ignores_are_brought_about(choice: Any, more: 
         pytest.param(VLLM, {"Authorization": "Bearer k"}, id="another server"),
     ],
 )
-def test_the_key_goes_into_one_header(codec: AnthropicCodec, headers: Mapping[str, str]) -> None:
+def test_the_key_is_sent_in_one_header(codec: AnthropicCodec, headers: Mapping[str, str]) -> None:
     assert headers == codec.auth_headers("k")
 
 
-def test_encoding_changes_nothing_that_was_passed() -> None:
+def test_encoding_does_not_change_the_request() -> None:
     extra = {"output_config": {"x": 1}}
     request = ChatRequest(
         messages=HI,
@@ -255,7 +255,7 @@ def test_encoding_changes_nothing_that_was_passed() -> None:
 
 # add_extra merges into the caller's own schema, of which the body holds the object itself. The same at Ollama
 # (`format`) and in the OpenAI format (`response_format.json_schema.schema`).
-def test_extra_body_does_not_reach_into_the_schema_that_was_passed() -> None:
+def test_extra_body_does_not_change_the_schema() -> None:
     schema: dict[str, Any] = {"type": "object"}
     extra = {"output_config": {"format": {"schema": {"title": "t"}}}}
     with suppress(UnsupportedOptionError):
@@ -347,7 +347,7 @@ def test_extra_body_does_not_reach_into_the_schema_that_was_passed() -> None:
         ),
     ],
 )
-def test_messages_are_sent_as(message: Message, wire: Mapping[str, Any]) -> None:
+def test_messages_are_encoded(message: Message, wire: Mapping[str, Any]) -> None:
     assert [{"role": "user", "content": "Hi"}, wire] == encode(messages=(*HI, message))["messages"]
 
 
@@ -400,12 +400,12 @@ def test_turns_are_merged(messages: Sequence[Message], turns: Sequence[tuple[str
     assert list(turns) == merged_turns
 
 
-def test_a_system_message_in_the_middle_has_no_place() -> None:
+def test_a_system_message_in_the_middle_is_rejected() -> None:
     with pytest.raises(UnsupportedOptionError, match="only at the beginning"):
         encode(messages=(*HI, Message.system("S"), *HI))
 
 
-def test_merging_turns_changes_no_message() -> None:
+def test_merging_turns_does_not_change_messages() -> None:
     messages = (*HI, CALLS, tool("a"), tool("b"))
     assert encode(messages=messages) == encode(messages=messages)
     assert (ToolResult("a", "a"),) == messages[2].content
@@ -425,7 +425,7 @@ S, T = ({"type": "text", "text": text} for text in "ST")
         pytest.param([Message.system("S"), Message.system("")], "S", id="an empty one beside another"),
     ],
 )
-def test_system_messages_are_sent_as(messages: Sequence[Message], system: Any) -> None:
+def test_system_messages_are_encoded(messages: Sequence[Message], system: Any) -> None:
     body = encode(messages=(*messages, *HI))
     assert {**MINIMAL, **({} if system is None else {"system": system})} == body
 
@@ -442,7 +442,7 @@ def refusal(codec: AnthropicCodec = CODEC, **options: Any) -> tuple[str, str]:
     return exc_info.value.option, str(exc_info.value)
 
 
-def test_reasoning_of_another_server_is_refused_by_anthropic_alone() -> None:
+def test_only_anthropic_rejects_reasoning_of_another_server() -> None:
     option, reason = refusal(messages=(*HI, UNSIGNED, *HI))
     assert "message: reasoning" == option
     assert "this reasoning has no signature, so it came from another server" in reason
@@ -454,7 +454,7 @@ def test_reasoning_of_another_server_is_refused_by_anthropic_alone() -> None:
 @pytest.mark.parametrize(
     "arguments", ['{"a":', "[1]", '"x"', "null", "3", "x", "{} {}", "\ud800", '{"a":"\\ud800"}', DEEP.decode()]
 )
-def test_arguments_that_are_no_object_are_refused(arguments: str) -> None:
+def test_arguments_must_be_an_object(arguments: str) -> None:
     call = Message.assistant("", tool_calls=[ToolCall("c1", "add", arguments)])
     option, reason = refusal(messages=(*HI, call))
     assert "message: tool call" == option
@@ -464,7 +464,7 @@ def test_arguments_that_are_no_object_are_refused(arguments: str) -> None:
 @pytest.mark.parametrize(
     "messages", [(), (Message.system("S"),), (Message.system("S"), Message.system("T"))], ids=["none", "one", "two"]
 )
-def test_a_conversation_of_system_messages_alone_is_refused(messages: tuple[Message, ...]) -> None:
+def test_a_conversation_needs_a_message_besides_system_messages(messages: tuple[Message, ...]) -> None:
     assert (
         "messages",
         "messages: the Messages API needs at least one message that is not a system message",
@@ -484,11 +484,11 @@ def test_a_conversation_of_system_messages_alone_is_refused(messages: tuple[Mess
         ),
     ],
 )
-def test_what_anthropic_does_not_take_is_refused(options: Mapping[str, Any], option: str, reason: str) -> None:
+def test_unsupported_options_of_anthropic_are_rejected(options: Mapping[str, Any], option: str, reason: str) -> None:
     assert (option, f"{option}: {reason}") == refusal(**options)
 
 
-def test_a_higher_temperature_is_taken_by_other_servers() -> None:
+def test_other_servers_accept_a_higher_temperature() -> None:
     assert 1.5 == encode(VLLM, temperature=1.5)["temperature"]
 
 
@@ -604,14 +604,14 @@ def test_extra_body_does_not_override_inside_an_object() -> None:
         ),
     ],
 )
-def test_recorded_answers_are_read(name: str, completion: Completion) -> None:
+def test_recorded_responses_are_decoded(name: str, completion: Completion) -> None:
     body = recording(name)
     actual = CODEC.decode_chat(json_response(body), requested_model="asked")
     assert completion == actual
     assert body == actual.raw
 
 
-def test_a_recorded_answer_of_several_calls_that_was_cut_is_read() -> None:
+def test_a_truncated_recorded_response_with_calls_is_decoded() -> None:
     completion = CODEC.decode_chat(
         json_response(recording("llama-b11549-messages-tools.json")), requested_model="asked"
     )
@@ -700,11 +700,11 @@ CALL = {"type": "tool_use", "id": "c1", "name": "add", "input": {"a": [1, "漢"]
         ),
     ],
 )
-def test_content_is_read_as(content: Sequence[Mapping[str, Any]], fields: Mapping[str, Any]) -> None:
+def test_content_is_decoded(content: Sequence[Mapping[str, Any]], fields: Mapping[str, Any]) -> None:
     assert Completion(**{"finish_reason": "stop", "requested_model": "asked", **fields}) == decode_message(*content)
 
 
-def test_an_answer_goes_back_as_it_came() -> None:
+def test_a_response_is_sent_back_unchanged() -> None:
     content: list[dict[str, Any]] = [
         {"type": "thinking", "thinking": "Hm.", "signature": "s"},
         {"type": "redacted_thinking", "data": "r"},
@@ -739,7 +739,7 @@ def test_an_answer_goes_back_as_it_came() -> None:
         ),
     ],
 )
-def test_usage_is_read_as(wire: object, usage: Usage | None) -> None:
+def test_usage_is_decoded(wire: object, usage: Usage | None) -> None:
     assert usage == decode_message(usage=wire).usage
 
 
@@ -755,23 +755,23 @@ NO_REASONS = ["pause_turn", "abort", "stop", "END_TURN", "", None]
 
 
 @pytest.mark.parametrize(("wire", "reason"), REASONS)
-def test_stop_reasons_are_read_as(wire: str, reason: str) -> None:
+def test_stop_reasons_are_decoded(wire: str, reason: str) -> None:
     assert reason == decode_message({"type": "text", "text": "a"}, reason=wire).finish_reason
 
 
-def test_the_stop_sequence_is_told() -> None:
+def test_the_stop_sequence_is_decoded() -> None:
     assert "###" == decode_message(reason="stop_sequence", stop_sequence="###").stop_sequence
 
 
 @pytest.mark.parametrize("wire", NO_REASONS)
-def test_an_answer_that_is_not_whole_is_no_completion(wire: str | None) -> None:
+def test_an_incomplete_response_is_an_error(wire: str | None) -> None:
     with pytest.raises(StreamInterruptedError) as exc_info:
         decode_message({"type": "text", "text": "a"}, reason=wire)
     assert f"incomplete response: stop_reason is {wire!r}" == str(exc_info.value)
     assert b'"text": "a"' in exc_info.value.body
 
 
-def test_an_answer_without_a_stop_reason_is_not_whole() -> None:
+def test_a_response_without_a_stop_reason_is_incomplete() -> None:
     """So vLLM ends an answer that it gives up (/sleep, 0.32.0)."""
     body = b'{"id":"x","type":"message","role":"assistant","content":[{"type":"text","text":"a"}],"model":"tiny"}'
     with pytest.raises(StreamInterruptedError, match=r"^incomplete response: stop_reason is None$"):
@@ -803,7 +803,7 @@ def test_an_error_under_a_good_status_is_an_error(body: bytes, message: str) -> 
 
 
 @pytest.mark.parametrize("body", [b"{}", b'{"content":null}', b'{"type":"message","stop_reason":"end_turn"}'])
-def test_an_answer_without_content_is_malformed(body: bytes) -> None:
+def test_a_response_without_content_is_malformed(body: bytes) -> None:
     with pytest.raises(MalformedResponseError, match=r"^no content in the response of the Messages API$") as exc_info:
         CODEC.decode_chat(json_response(body), requested_model="m")
     assert body == exc_info.value.body
@@ -833,13 +833,13 @@ def test_an_answer_without_content_is_malformed(body: bytes) -> None:
     ],
     ids=lambda body: body[:40].decode("utf-8", "replace"),
 )
-def test_what_is_no_answer_is_malformed(body: bytes) -> None:
+def test_other_bodies_are_malformed(body: bytes) -> None:
     with pytest.raises(MalformedResponseError, match=r"^unexpected response from the Messages API: ") as exc_info:
         CODEC.decode_chat(json_response(body), requested_model="m")
     assert body == exc_info.value.body
 
 
-def test_recorded_refusals_are_told_apart() -> None:
+def test_recorded_errors_are_distinguished() -> None:
     overflow = error_from_response(json_response(recording("vllm-0.32.0-error-context.json"), 400))
     assert isinstance(overflow, ContextOverflowError)
     assert (1025, 1024) == (overflow.input_tokens, overflow.context_length)
@@ -938,11 +938,11 @@ def accumulate_stream(data: bytes) -> Completion:
         ),
     ],
 )
-def test_recorded_streams_are_read(name: str, completion: Completion) -> None:
+def test_recorded_streams_are_decoded(name: str, completion: Completion) -> None:
     assert completion == accumulate_stream(recording(name))
 
 
-def test_a_recorded_stream_of_a_server_that_was_killed_is_a_failure() -> None:
+def test_a_recorded_stream_of_a_killed_server_is_a_failure() -> None:
     """The recording begins in the middle of the answer; its end is what counts."""
     outcome = decode_stream(recording("vllm-0.32.0-messages-stream-killed.sse"))
     assert (TextDelta(" result"), TextDelta(" **")) == outcome.events[-2:]
@@ -1377,12 +1377,12 @@ def test_stream(data: bytes, events: tuple[StreamEvent, ...], failure: str | Non
 
 
 @pytest.mark.parametrize(("wire", "reason"), REASONS)
-def test_stop_reasons_of_a_stream_are_read_as(wire: str, reason: str) -> None:
+def test_stop_reasons_of_a_stream_are_decoded(wire: str, reason: str) -> None:
     assert reason == getattr(decode_stream(end(wire) + MESSAGE_STOP).events[-1], "finish_reason", None)
 
 
 @pytest.mark.parametrize("wire", NO_REASONS)
-def test_stop_reasons_that_are_none_end_a_stream_as_a_failure(wire: str | None) -> None:
+def test_unknown_stop_reasons_are_a_failure_of_the_stream(wire: str | None) -> None:
     assert (StreamInterruptedError, f"incomplete response: stop_reason is {wire!r}") == decode_stream(
         end(wire) + MESSAGE_STOP
     ).failure
@@ -1408,7 +1408,7 @@ def test_stop_reasons_that_are_none_end_a_stream_as_a_failure(wire: str | None) 
     ],
     ids=lambda data: data[:60].decode("utf-8", "replace"),
 )
-def test_a_malformed_event_ends_the_stream_as_a_failure(data: bytes) -> None:
+def test_a_malformed_event_is_a_failure_of_the_stream(data: bytes) -> None:
     outcome = decode_stream(text("a") + b"data: " + data + b"\n\n" + text("b") + END)
     assert (A,) == outcome.events
     assert outcome.failure is not None
@@ -1417,7 +1417,7 @@ def test_a_malformed_event_ends_the_stream_as_a_failure(data: bytes) -> None:
     assert data == outcome.body
 
 
-def test_a_prompt_that_does_not_fit_is_told_inside_a_stream() -> None:
+def test_a_context_overflow_inside_a_stream() -> None:
     decoder = AnthropicStreamDecoder()
     error = {"type": "invalid_request_error", "message": "prompt is too long: 205000 tokens > 200000 maximum"}
     assert [] == decoder.feed(start() + event({"type": "error", "error": error}))
@@ -1434,11 +1434,11 @@ def test_the_model_and_the_id_are_known_before_the_first_text() -> None:
 
 
 # A plain answer reads an empty model as none (test_model_and_id_may_be_missing), as do streams of the OpenAI format.
-def test_an_empty_model_of_a_stream_is_none() -> None:
+def test_an_empty_model_in_a_stream_is_none() -> None:
     assert decode_stream(start(model="") + END).served_model is None
 
 
-def test_events_are_handed_on_at_once_and_nothing_comes_after_a_failure() -> None:
+def test_events_are_returned_at_once_and_none_after_a_failure() -> None:
     decoder = AnthropicStreamDecoder()
     first = piece(0, "text_delta", text="a")
     assert [] == decoder.feed(first[:-1])
@@ -1453,7 +1453,7 @@ def test_events_are_handed_on_at_once_and_nothing_comes_after_a_failure() -> Non
     assert not decoder.finished
 
 
-def test_the_finish_comes_with_message_stop_and_once() -> None:
+def test_message_stop_finishes_once() -> None:
     decoder = AnthropicStreamDecoder()
     assert [] == decoder.feed(end())
     assert not decoder.finished
@@ -1475,7 +1475,7 @@ def test_a_line_over_the_limit_is_a_failure(tail: bytes) -> None:
     assert not decoder.finished
 
 
-def test_an_event_that_passes_the_limit_with_its_last_line_is_a_failure() -> None:
+def test_an_event_whose_last_line_exceeds_the_limit_is_a_failure() -> None:
     decoder = AnthropicStreamDecoder()
     half = MAX_BODY_BYTES // 2 + 1
     decoder.feed(b"data: " + b"x" * half + b"\n")
@@ -1485,7 +1485,7 @@ def test_an_event_that_passes_the_limit_with_its_last_line_is_a_failure() -> Non
     assert isinstance(decoder.failure, ResponseTooLargeError)
 
 
-def test_a_stream_folds_to_the_same_completion_as_the_plain_answer() -> None:
+def test_a_stream_accumulates_to_the_completion_of_the_plain_response() -> None:
     data = (
         start(usage={"input_tokens": 5, "output_tokens": 1})
         + block(0, "thinking", thinking="", signature="")
@@ -1564,7 +1564,7 @@ def without_wording(outcome: Outcome) -> Outcome:
 
 @settings(deadline=None)
 @given(st.lists(fragments, max_size=8).map(b"".join), cuts)
-def test_whatever_is_streamed_ends_as_one_of_finished_and_failure(data: bytes, positions: list[int]) -> None:
+def test_any_stream_either_finishes_or_fails(data: bytes, positions: list[int]) -> None:
     outcome = decode_stream(data)  # checks it, and that nothing is raised
     assert without_wording(outcome) == without_wording(decode_stream(*split_at(data, positions)))
     assert without_wording(outcome) == without_wording(decode_stream(*split_bytes(data)))
@@ -1572,7 +1572,7 @@ def test_whatever_is_streamed_ends_as_one_of_finished_and_failure(data: bytes, p
 
 @settings(deadline=None)
 @given(st.sampled_from(STREAMS), st.lists(st.tuples(st.integers(0, 10_000), st.binary(max_size=3)), max_size=4), cuts)
-def test_a_damaged_recording_ends_as_one_of_finished_and_failure(
+def test_a_damaged_recording_either_finishes_or_fails(
     name: str, damage: list[tuple[int, bytes]], positions: list[int]
 ) -> None:
     data = recording(name)
@@ -1588,7 +1588,7 @@ def decode(body: bytes) -> Completion:
 
 @settings(deadline=None)
 @given(st.binary() | event_values.map(encode_json))
-def test_whatever_is_answered_is_read_or_raises_our_errors(body: bytes) -> None:
+def test_any_body_is_decoded_or_raises_our_errors(body: bytes) -> None:
     with suppress(BackendError):
         assert isinstance(decode(body), Completion)
 
@@ -1599,7 +1599,7 @@ def test_whatever_is_answered_is_read_or_raises_our_errors(body: bytes) -> None:
     st.integers(0, 10_000),
     st.binary(max_size=3),
 )
-def test_a_damaged_answer_is_read_or_raises_our_errors(name: str, position: int, damage: bytes) -> None:
+def test_a_damaged_body_is_decoded_or_raises_our_errors(name: str, position: int, damage: bytes) -> None:
     body = recording(name)
     at = position % len(body)
     with suppress(BackendError):
@@ -1620,7 +1620,7 @@ MODELS = {
 LIST = HTTPRequest("GET", "/v1/models?limit=1000", None, VERSION)
 
 
-def test_models_are_listed_on_one_page() -> None:
+def test_one_page_lists_all_models() -> None:
     models = (ModelInfo(id="claude-a", context_length=200_000), ModelInfo(id="claude-b"))
     assert ([LIST], models) == play(anthropic_server.list_models(), json_response(MODELS))
 
@@ -1650,18 +1650,20 @@ def test_tokens_are_counted_by_the_server(name: str, count: int) -> None:
     request = ChatRequest(messages=(Message.system("S"), *HI), model="m", tools=(ADD,))
     requests, actual = play(anthropic_server.count_tokens(request, ANTHROPIC_MESSAGES), json_response(recording(name)))
     assert count == actual
-    assert [("POST", "/v1/messages/count_tokens", VERSION)] == [(one.method, one.path, one.headers) for one in requests]
+    assert [("POST", "/v1/messages/count_tokens", VERSION)] == [
+        (item.method, item.path, item.headers) for item in requests
+    ]
     body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "system": "S", "tools": [WIRE_ADD]}
     assert body == body_of(requests[0])
 
 
-def test_what_cannot_be_sent_is_not_counted() -> None:
+def test_unsupported_parts_are_not_counted() -> None:
     request = ChatRequest(messages=(*HI, UNSIGNED, *HI), model="m")
     with pytest.raises(UnsupportedOptionError):
         next(anthropic_server.count_tokens(request, ANTHROPIC_MESSAGES))
 
 
-def test_what_is_no_count_is_malformed() -> None:
+def test_other_bodies_of_a_count_are_malformed() -> None:
     request = ChatRequest(messages=HI, model="m")
     with pytest.raises(MalformedResponseError):
         play(anthropic_server.count_tokens(request, ANTHROPIC_MESSAGES), json_response({"count": 5}))

@@ -27,7 +27,7 @@ def test_keys_are_masked_in_texts(key: str) -> None:
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_keys_are_known_in_a_configuration(key: str) -> None:
+def test_keys_are_recognised_in_a_configuration(key: str) -> None:
     assert looks_like_key(key)
     assert looks_like_key(f"Bearer {key}")
 
@@ -86,5 +86,5 @@ def test_a_key_in_any_other_value_is_masked() -> None:
         ("", False),
     ],
 )
-def test_a_configuration_is_careful(text: str, key: bool) -> None:
+def test_texts_that_look_like_a_key(text: str, key: bool) -> None:
     assert key == looks_like_key(text)

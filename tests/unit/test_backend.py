@@ -1,4 +1,4 @@
-"""A profile, a codec, a transport and a policy put together: what is sent, what comes back, and what is never said."""
+"""HTTPBackend with its profile, codec, transport and retry policy."""
 
 from __future__ import annotations
 
@@ -199,14 +199,16 @@ async def test_stream(type_: str, make: Make, mock_server: aioresponses) -> None
     assert b"" == stream.completion.raw
 
 
-async def test_a_long_prompt_is_let_go_when_its_answer_begins(make: Make, mock_server: aioresponses) -> None:
+async def test_a_long_prompt_is_released_when_its_response_begins(make: Make, mock_server: aioresponses) -> None:
     """It may be long, and the answer may be written for minutes."""
     mock_server.post(CHAT, body=sse("Hel", "lo"))
     prompt = "long " * 1000
 
     def requests() -> list[HTTPRequest]:
         return [
-            one for one in gc.get_objects() if isinstance(one, HTTPRequest) and prompt.encode() in (one.body or b"")
+            object_
+            for object_ in gc.get_objects()
+            if isinstance(object_, HTTPRequest) and prompt.encode() in (object_.body or b"")
         ]
 
     stream = make("openai-compatible").stream(prompt)
@@ -218,7 +220,7 @@ async def test_a_long_prompt_is_let_go_when_its_answer_begins(make: Make, mock_s
 
 
 @pytest.mark.parametrize("twice", [{"messages": [Message.user("Other")]}, {"no_option": 1}])
-async def test_what_is_no_option_is_refused(make: Make, twice: dict[str, Any]) -> None:
+async def test_unknown_options_are_rejected(make: Make, twice: dict[str, Any]) -> None:
     backend = make("openai-compatible")
     with pytest.raises(TypeError, match=next(iter(twice))):
         await backend.complete("Hi", **twice)
@@ -258,7 +260,7 @@ async def test_every_option_is_sent(make: Make, mock_server: aioresponses) -> No
     assert "other" == completion.requested_model
 
 
-async def test_what_is_left_out_or_none_is_not_sent(make: Make, mock_server: aioresponses) -> None:
+async def test_omitted_options_are_not_sent(make: Make, mock_server: aioresponses) -> None:
     mock_server.post(CHAT, body=completion_body())
     await make("openai-compatible").complete(
         "Hi", model=None, max_tokens=None, temperature=None, stop_sequences=(), response_format=None, extra_body=None
@@ -266,7 +268,7 @@ async def test_what_is_left_out_or_none_is_not_sent(make: Make, mock_server: aio
     assert {"model", "messages"} == set(body_of(mock_server))
 
 
-async def test_a_whole_request(make: Make, mock_server: aioresponses) -> None:
+async def test_a_chat_request_as_the_prompt(make: Make, mock_server: aioresponses) -> None:
     mock_server.post(CHAT, body=completion_body(model="theirs"))
     request = ChatRequest(messages=(Message.user("Hi"),), model="theirs", max_tokens=3, stop_sequences=("x",))
     backend = make("openai-compatible", no_model=True)
@@ -285,7 +287,7 @@ def test_options_and_request_have_the_same_fields() -> None:
 
 
 @pytest.mark.parametrize("prompt", [[], ["text"], [Message.user("a"), "b"], 7])
-async def test_what_is_no_prompt(prompt: Any, make: Make, mock_server: aioresponses) -> None:
+async def test_invalid_prompts_are_rejected(prompt: Any, make: Make, mock_server: aioresponses) -> None:
     with pytest.raises(TypeError):
         await make("vllm").complete(prompt)
     assert [] == calls(mock_server)
@@ -306,7 +308,7 @@ async def test_no_model_sends_nothing(type_: str, make: Make, mock_server: aiore
 
 
 @pytest.mark.parametrize("wrong", [0, -1])
-async def test_a_bound_of_no_tokens(wrong: int, make: Make, mock_server: aioresponses) -> None:
+async def test_max_tokens_must_be_positive(wrong: int, make: Make, mock_server: aioresponses) -> None:
     with pytest.raises(ValueError, match="must be at least 1"):
         await make("vllm").complete("Hi", max_tokens=wrong)
     assert [] == calls(mock_server)
@@ -338,7 +340,7 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("option", "options"), OPTIONS, ids=[name for name, _ in OPTIONS])
 @pytest.mark.parametrize("type_", TYPES)
-async def test_options_are_sent_or_refused(
+async def test_options_are_sent_or_rejected(
     type_: str, option: str, options: dict[str, Any], make: Make, mock_server: aioresponses
 ) -> None:
     mock_server.post(CHAT, body=completion_response(type_))
@@ -357,7 +359,7 @@ async def test_options_are_sent_or_refused(
 
 
 @pytest.mark.parametrize("option", [*ANY_OPTION, "response_format: json_object", "response_format: json_schema"])
-async def test_any_option_can_be_refused_by_a_profile(option: str, make: Make) -> None:
+async def test_a_profile_can_reject_any_option(option: str, make: Make) -> None:
     table = {**OPENAI_COMPATIBLE_CHAT, option: Unsupported("it is ignored")}
     profile = attrs.evolve(PROFILES["openai-compatible"], wire_apis={"chat_completions": table})
     with pytest.raises(UnsupportedOptionError, match=f'backend "mine": {option}: it is ignored'):
@@ -444,7 +446,7 @@ async def test_a_status_is_one_error(
 
 @pytest.mark.parametrize("type_", TYPES)
 @pytest.mark.parametrize("status", [401, 403])
-async def test_where_a_refused_key_came_from(status: int, type_: str, make: Make, mock_server: aioresponses) -> None:
+async def test_a_rejected_key_has_its_source(status: int, type_: str, make: Make, mock_server: aioresponses) -> None:
     mock_server.post(CHAT, status=status, body=error_body("wrong key"), repeat=True)
     sources: list[tuple[dict[str, Any], str | None]] = [
         ({"api_key": KEY}, "api_key argument"),
@@ -479,9 +481,7 @@ async def test_retry_after(type_: str, make: Make, mock_server: aioresponses, sl
 
 
 @pytest.mark.parametrize("type_", TYPES)
-async def test_the_key_goes_into_one_header_and_only_where_there_is_one(
-    type_: str, make: Make, mock_server: aioresponses
-) -> None:
+async def test_the_key_is_sent_in_one_header_if_there_is_one(type_: str, make: Make, mock_server: aioresponses) -> None:
     mock_server.post(CHAT, body=completion_response(type_), repeat=True)
     add_models(mock_server, type_, "m", repeat=True)
     bearer = ("Authorization", f"Bearer {KEY}")
@@ -545,7 +545,7 @@ ECHOES: list[tuple[str, Script]] = [
 
 @pytest.mark.parametrize("script", [script for _, script in ECHOES], ids=[name for name, _ in ECHOES])
 @pytest.mark.parametrize("type_", ["vllm", "openai"])
-async def test_an_echoed_key_is_nowhere(type_: str, script: Script, make: Make, raw_server: RawServerFactory) -> None:
+async def test_an_echoed_key_is_masked(type_: str, script: Script, make: Make, raw_server: RawServerFactory) -> None:
     server = await raw_server([script] * 3)
     with pytest.raises(BackendError) as exc_info:
         await make(type_, endpoint=server.url, api_key=KEY, model_mismatch="error").complete("Hi")
@@ -577,7 +577,7 @@ NO_RESPONSE: list[tuple[str, Script, type[BackendError]]] = [
 
 @pytest.mark.parametrize("type_", TYPES)
 @pytest.mark.parametrize(("name", "script", "kind"), NO_RESPONSE, ids=[name for name, _, _ in NO_RESPONSE])
-async def test_a_generation_that_the_server_received_arrives_once(
+async def test_a_received_generation_is_not_retried(
     name: str, script: Script, kind: type[BackendError], type_: str, make: Make, raw_server: RawServerFactory
 ) -> None:
     server = await raw_server([script])
@@ -587,9 +587,7 @@ async def test_a_generation_that_the_server_received_arrives_once(
 
 
 @pytest.mark.parametrize("type_", TYPES)
-async def test_a_pooled_connection_that_was_closed_is_no_failure(
-    type_: str, make: Make, raw_server: RawServerFactory
-) -> None:
+async def test_a_stale_connection_is_retried(type_: str, make: Make, raw_server: RawServerFactory) -> None:
     response = http_response(200, completion_response(type_))
     server = await raw_server([[response], [Do.CLOSE]], [[response]])
     backend = make(type_, endpoint=server.url)
@@ -624,8 +622,8 @@ async def test_the_probes_of_a_cold_start_share_a_connection(make: Make, raw_ser
 
 async def test_a_command_reuses_no_connection(make: Make, raw_server: RawServerFactory) -> None:
     """One that is closed without a response may have been processed."""
-    loaded = http_response(200, b'{"data":[{"id":"m","status":{"value":"loaded"}}]}')
-    server = await raw_server([[loaded]], [[Do.CLOSE]])
+    model_list = http_response(200, b'{"data":[{"id":"m","status":{"value":"loaded"}}]}')
+    server = await raw_server([[model_list]], [[Do.CLOSE]])
     backend = make("llamacpp", endpoint=server.url, default_model="m")
     await backend.models()
     with pytest.raises(APIConnectionError):
@@ -633,7 +631,9 @@ async def test_a_command_reuses_no_connection(make: Make, raw_server: RawServerF
     assert (["/v1/models", "/models/load"], [0, 1]) == (server.paths, server.connection_numbers)
 
 
-async def test_the_stream_of_a_server_that_closes_after_it_says_so(make: Make, raw_server: RawServerFactory) -> None:
+async def test_the_stream_of_a_server_that_closes_afterwards_sends_connection_close(
+    make: Make, raw_server: RawServerFactory
+) -> None:
     for type_ in TYPES:
         script = [EVENT_STREAM, http_chunk(sse("Hello")), LAST_CHUNK]
         server = await raw_server([script])
@@ -709,7 +709,7 @@ async def test_timeouts_name_the_phase_and_the_key(
     assert await server.client_closed()
 
 
-async def test_a_plain_answer_without_a_total_limit_has_that_of_the_first_token(
+async def test_a_plain_response_without_a_timeout_has_the_first_token_timeout(
     make: Make, raw_server: RawServerFactory
 ) -> None:
     server = await raw_server([[Do.HANG]])
@@ -719,7 +719,7 @@ async def test_a_plain_answer_without_a_total_limit_has_that_of_the_first_token(
     assert ("total", "first_token_timeout") == (exc_info.value.phase, exc_info.value.key)
 
 
-async def test_no_limit_at_all(make: Make, mock_server: aioresponses) -> None:
+async def test_no_timeout(make: Make, mock_server: aioresponses) -> None:
     mock_server.post(CHAT, body=sse("Hello"))
     mock_server.post(EMBEDDINGS, body=json.dumps({"data": [{"embedding": [1.0]}]}))
     profile = attrs.evolve(PROFILES["vllm"], timeout=None, first_token_timeout=None, idle_timeout=None)
@@ -729,7 +729,7 @@ async def test_no_limit_at_all(make: Make, mock_server: aioresponses) -> None:
 
 
 @pytest.mark.parametrize("type_", ["vllm", "openai"])
-async def test_models_have_a_limit_of_their_own(type_: str, make: Make, raw_server: RawServerFactory) -> None:
+async def test_listing_models_has_a_separate_timeout(type_: str, make: Make, raw_server: RawServerFactory) -> None:
     server = await raw_server([[Do.HANG]])
     settings = {"ready_timeout": 0.05} if type_ == "vllm" else {"timeout": 0.05}
     with pytest.raises(APITimeoutError) as exc_info:
@@ -747,13 +747,13 @@ async def test_no_choice(make: Make, mock_server: aioresponses) -> None:
     assert ("mine", b'{"choices":[]}') == (exc_info.value.backend, exc_info.value.body)
 
 
-async def test_a_plain_answer_that_is_not_whole(make: Make, mock_server: aioresponses) -> None:
+async def test_an_incomplete_plain_response(make: Make, mock_server: aioresponses) -> None:
     mock_server.post(CHAT, body=completion_body(finish=None))
     with pytest.raises(StreamInterruptedError):
         await make("openai").complete("Hi")
 
 
-async def test_a_streamed_answer_that_is_not_whole_is_no_completion(make: Make, mock_server: aioresponses) -> None:
+async def test_an_incomplete_stream_is_an_error(make: Make, mock_server: aioresponses) -> None:
     mock_server.post(CHAT, body=event("Hel") + event("lo"))
     with pytest.raises(StreamInterruptedError) as exc_info:
         await make("vllm").complete("Hi")
@@ -776,7 +776,7 @@ async def test_another_model_answered(type_: str, make: Make, mock_server: aiore
     assert "other" == (await make(type_, model_mismatch="ignore").complete("Hi")).served_model
 
 
-async def test_a_profile_may_not_mind(make: Make, mock_server: aioresponses) -> None:
+async def test_a_profile_may_accept_other_models(make: Make, mock_server: aioresponses) -> None:
     mock_server.post(CHAT, body=completion_body(model="other"), repeat=True)
     profile = attrs.evolve(PROFILES["openai"], model_mismatch="ignore")
     assert "other" == (await make("openai", profile=profile).complete("Hi")).served_model
@@ -784,7 +784,7 @@ async def test_a_profile_may_not_mind(make: Make, mock_server: aioresponses) -> 
         await make("openai", profile=profile, model_mismatch="error").complete("Hi")
 
 
-async def test_a_server_that_does_not_say(make: Make, mock_server: aioresponses) -> None:
+async def test_a_server_that_does_not_name_its_model(make: Make, mock_server: aioresponses) -> None:
     mock_server.post(CHAT, body=completion_body(model=None))
     assert None is (await make("openai").complete("Hi")).served_model
 
@@ -858,7 +858,7 @@ async def test_models_of_lm_studio(make: Make, mock_server: aioresponses) -> Non
     assert expected == await make("lmstudio").models()
 
 
-async def test_models_of_an_lm_studio_without_an_api_of_its_own(make: Make, mock_server: aioresponses) -> None:
+async def test_models_of_an_lm_studio_without_its_native_api(make: Make, mock_server: aioresponses) -> None:
     mock_server.get(URL_ + "/api/v1/models", status=404, body=b"not found")
     mock_server.get(MODELS, body=models_body("a", "b", owned_by="me"))
     assert tuple(ModelInfo(id=name, owned_by="me") for name in "ab") == await make("lmstudio").models()
@@ -916,7 +916,7 @@ async def test_a_ping_that_does_not_wait(
 
 
 @pytest.mark.parametrize("status", [401, 500])
-async def test_ready_is_not_waited_for_where_waiting_cannot_help(
+async def test_errors_that_last_are_not_waited_for(
     status: int, make: Make, mock_server: aioresponses, sleeps: list[float]
 ) -> None:
     for url in (MODELS, MODELS.replace("/v1", "")):
@@ -935,7 +935,7 @@ async def test_a_model_list_of_another_shape(make: Make, mock_server: aiorespons
 # --- a router, which answers before its models are loaded -----------------------------------------
 
 
-def routed(state: str | None, failed: bool = False, **more: Any) -> bytes:
+def router_models(state: str | None, failed: bool = False, **more: Any) -> bytes:
     status = {} if state is None else {"status": {"value": state, "failed": failed}}
     other = {"id": "other", "status": {"value": "loading"}}
     return json.dumps({"data": [other, {"id": "m", **status, **more}]}).encode()
@@ -946,15 +946,15 @@ async def test_a_model_that_its_router_loads(
     name: str, make: Make, mock_server: aioresponses, sleeps: list[float]
 ) -> None:
     for state in ("loading", "loading", "loaded"):
-        mock_server.get(MODELS, body=routed(state, aliases=["short"]))
+        mock_server.get(MODELS, body=router_models(state, aliases=["short"]))
     progress: list[Loading] = []
     await make("llamacpp", default_model=name).wait_ready(on_progress=progress.append)
     assert ["loading", "loading"] == [event.state for event in progress]
 
 
 async def test_a_model_that_its_router_cannot_load(make: Make, mock_server: aioresponses, sleeps: list[float]) -> None:
-    mock_server.get(MODELS, body=routed("loading"))
-    mock_server.get(MODELS, body=routed("unloaded", failed=True))
+    mock_server.get(MODELS, body=router_models("loading"))
+    mock_server.get(MODELS, body=router_models("unloaded", failed=True))
     with pytest.raises(ModelLoadFailedError, match="the model m failed to load") as exc_info:
         await make("llamacpp").ping()
     assert (2, "mine") == (len(calls(mock_server)), exc_info.value.backend)
@@ -962,12 +962,12 @@ async def test_a_model_that_its_router_cannot_load(make: Make, mock_server: aior
 
 @pytest.mark.parametrize("state", [None, "loaded", "unloaded"])
 async def test_a_model_that_its_router_has(state: str | None, make: Make, mock_server: aioresponses) -> None:
-    mock_server.get(MODELS, body=routed(state))
+    mock_server.get(MODELS, body=router_models(state))
     assert ("other", "m") == tuple(model.id for model in await make("llamacpp").models())
 
 
-async def test_the_state_of_another_model_is_nothing_to_wait_for(make: Make, mock_server: aioresponses) -> None:
-    mock_server.get(MODELS, body=routed("loading"), repeat=True)
+async def test_the_state_of_another_model_is_not_waited_for(make: Make, mock_server: aioresponses) -> None:
+    mock_server.get(MODELS, body=router_models("loading"), repeat=True)
     await make("llamacpp", default_model="third").wait_ready()
     await make("llamacpp", no_model=True).wait_ready()
     await make("openai").wait_ready()  # no cold start, no waiting
@@ -1075,9 +1075,7 @@ async def test_a_started_server_that_ended(make: Make, refusing_url: str) -> Non
     assert "mine" == failure.backend
 
 
-async def test_a_process_is_known_to_be_dead_a_moment_after_its_connection_closed(
-    make: Make, raw_server: RawServerFactory
-) -> None:
+async def test_a_dead_process_is_reported_after_its_connection_closed(make: Make, raw_server: RawServerFactory) -> None:
     server = await raw_server([[Do.CLOSE]])
     launcher = FakeLauncher(server.url)
     answers = iter([None, None, ServerDiedError("it died")])
@@ -1087,7 +1085,7 @@ async def test_a_process_is_known_to_be_dead_a_moment_after_its_connection_close
     assert isinstance(exc_info.value.__cause__, APIConnectionError)
 
 
-async def test_a_process_that_lives_keeps_the_error_of_its_connection(make: Make, raw_server: RawServerFactory) -> None:
+async def test_a_live_process_keeps_the_error_of_its_connection(make: Make, raw_server: RawServerFactory) -> None:
     server = await raw_server([[Do.CLOSE]])
     with pytest.raises(APIConnectionError, match="closed the connection"):
         await make("llamacpp", endpoint=None, launcher=FakeLauncher(server.url)).complete("Hi")

@@ -1,5 +1,4 @@
-"""The benchmark's own judge: the stub's answers are read alike by all, and figures become the right rows. The benchmark
-itself is a nox session."""
+"""The benchmark's clients, cases and report. The benchmark itself is a nox session."""
 
 from __future__ import annotations
 
@@ -20,11 +19,11 @@ from tests.benchmarks.cases import CASES, HAND_WRITTEN, NAMES, SDK, Case
 from tests.benchmarks.clients import handwritten, sdk
 from tests.benchmarks.environments import CLIENTS, HERE
 from tests.benchmarks.run import Run, wire_of
-from tests.benchmarks.stub import Listener, bound, listen
+from tests.benchmarks.stub import Listener, bind_port, listen
 
 CHEAP = ["c1k", "c1k-100", "many", "first", "anthropic-many", "ollama-c1k", "ready"]
 answers = functools.cache(all_answers)
-ENDING = [name for name, model in MODELS.items() if not model.holds]
+ENDING = [name for name, model in MODELS.items() if not model.hangs]
 
 
 # --- the stub -----------------------------------------------------------------------------------------
@@ -33,13 +32,13 @@ ENDING = [name for name, model in MODELS.items() if not model.holds]
 @pytest.fixture
 async def stub() -> AsyncIterator[str]:
     listener = Listener(ready_at=0.0)
-    server = await listen(listener, answers(), bound())
+    server = await listen(listener, answers(), bind_port())
     yield f"http://127.0.0.1:{listener.port}"
     server.close()
 
 
 @pytest.mark.parametrize("wire", handwritten.WIRES)
-async def test_every_model_is_read_alike(stub: str, wire: str) -> None:
+async def test_every_client_reads_every_model(stub: str, wire: str) -> None:
     async def reads(client: Any, name: str) -> None:
         pieces = MODELS[name].pieces()
         assert "".join(pieces) == await client.complete(name)
@@ -53,7 +52,7 @@ async def test_every_model_is_read_alike(stub: str, wire: str) -> None:
         await client.close()
 
 
-async def test_the_sdk_reads_a_server_of_vllm(stub: str) -> None:
+async def test_the_sdk_reads_the_vllm_wire(stub: str) -> None:
     client = await sdk.open_client("vllm", stub)
     assert "".join(MODELS["c1k"].pieces()) == await client.complete("c1k")
     await client.close()
@@ -68,7 +67,7 @@ async def test_the_counts_of_tokens_are_read(stub: str, wire: str, kind: str) ->
     assert (12, 2) == (reply.usage.input_tokens, reply.usage.output_tokens)
 
 
-def test_segments_are_as_the_models_say() -> None:
+def test_segments_follow_the_models() -> None:
     bodies = answers()
     for path in (b"/v1/chat/completions", b"/v1/messages", b"/api/chat"):
         assert 1000 == len(bodies[path, b"s1000-one", True].writes)
@@ -93,7 +92,7 @@ def test_the_hand_written_client_gets_the_versions_of_the_sdk(tmp_path: Path, mo
     )
     installed = {"ctxbackends": "0.1.0", "aiohttp": "3.14.5", "yarl": "1.25.1"}
     monkeypatch.setattr(environments.Environment, "installed", lambda _: installed)
-    environments.make(CLIENTS[HAND_WRITTEN], tmp_path, None, HERE)
+    environments.make_environment(CLIENTS[HAND_WRITTEN], tmp_path, None, HERE)
     assert "aiohttp==3.14.5\nyarl==1.25.1\n" == (tmp_path / "handwritten-limits.txt").read_text()
 
 
@@ -125,17 +124,17 @@ def test_a_ratio_is_of_one_round_and_then_the_median() -> None:
     assert pytest.approx(0.24) == own.value
     assert pytest.approx(1.2) == own.ratio
     assert pytest.approx((1.15, 1.2)) == own.ratio_quartiles
-    assert ("≤ 1.3 ×", True) == (own.bound, own.met)
+    assert ("≤ 1.3 ×", True) == (own.bound, own.is_met)
     assert 0.25 == own.stub
     peer = row_of(rows, "openai_client")
     assert pytest.approx(9.0) == peer.ratio
     assert pytest.approx(7.5) == peer.factor
-    assert ("≥ 8 ×", False) == (peer.bound, peer.met)
+    assert ("≥ 8 ×", False) == (peer.bound, peer.is_met)
     assert row_of(rows, HAND_WRITTEN).ratio is None
-    assert [peer] == report.unmet(rows)
+    assert [peer] == report.unmet_bounds(rows)
 
 
-def test_bounds_that_are_no_ratio() -> None:
+def test_bounds_without_a_ratio() -> None:
     cold = {"case": "cold", "client": SDK, "round": 0}
     rows = report.rows(
         [
@@ -145,7 +144,9 @@ def test_bounds_that_are_no_ratio() -> None:
             {"case": "give-up", "client": "openai_client", "round": 0, "kind": "loading", "seconds": 1.2},
         ]
     )
-    cells = {row.measure.title: (report.shown(row.value, row.measure.unit), row.bound, row.met) for row in rows}
+    cells = {
+        row.measure.title: (report.format_value(row.value, row.measure.unit), row.bound, row.is_met) for row in rows
+    }
     assert {
         "distributions": ("21", "≤ 20", False),
         "installed": ("20.0 MB", "", None),
@@ -156,10 +157,10 @@ def test_bounds_that_are_no_ratio() -> None:
     } == cells
 
 
-def test_a_fresh_process_has_bounds_of_its_own() -> None:
+def test_a_fresh_process_has_separate_bounds() -> None:
     ready = {"case": "ready", "round": 1, "import": 0.1, "ready_cpu": 0.1, "ready_bytes": 50e6, "answer": 0.2}
     rows = report.rows([{**ready, "client": SDK, "ready": 0.1}, {**ready, "client": "openai_client", "ready": 0.4}])
-    results = {(row.measure.title, row.client): row.met for row in rows if row.bound}
+    results = {(row.measure.title, row.client): row.is_met for row in rows if row.bound}
     assert {
         ("start to ready-to-use (wall)", SDK): True,
         ("start to ready-to-use (wall)", "openai_client"): True,
@@ -167,14 +168,16 @@ def test_a_fresh_process_has_bounds_of_its_own() -> None:
     } == results
 
 
-def test_all_that_is_bounded_is_measured() -> None:
+def test_every_bound_is_measured() -> None:
     assert {measure.case for measure in report.measures()} == set(NAMES)
     clients = {name for case in CASES.values() for name in (*case.less, *case.only)}
     assert clients <= set(CLIENTS)
 
 
-def test_who_takes_part_in_a_case() -> None:
-    parts = {name: [one.name for one in CLIENTS.values() if wire_of(case, one)] for name, case in CASES.items()}
+def test_clients_of_a_case() -> None:
+    parts = {
+        name: [client.name for client in CLIENTS.values() if wire_of(case, client)] for name, case in CASES.items()
+    }
     assert [HAND_WRITTEN, SDK] == parts["vllm-c1k"]
     assert "openai" == wire_of(CASES["vllm-c1k"], CLIENTS[HAND_WRITTEN])
     assert [HAND_WRITTEN, SDK, "ollama_client"] == parts["ollama-many"]
@@ -195,10 +198,10 @@ def test_a_small_run() -> None:
     assert {"aiohttp", "msgspec"} <= set(results.versions[HAND_WRITTEN])
 
 
-def test_a_client_that_fails_is_a_row_and_the_run_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_client_is_a_row_and_the_run_continues(monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
     monkeypatch.setattr(Case, "text", lambda _case, _count: "another text")
-    results = Run({HAND_WRITTEN: HERE}, rounds=1, divide=100, say=lines.append)(["c1k", "ready"])
+    results = Run({HAND_WRITTEN: HERE}, rounds=1, divide=100, report=lines.append)(["c1k", "ready"])
     (failed,) = [sample for sample in results.samples if "error" in sample]
     assert failed["error"].startswith("12 characters were sent, and 1000 read")
     assert [1] == [sample["round"] for sample in results.samples if sample["case"] == "ready"]
@@ -208,12 +211,12 @@ def test_a_client_that_fails_is_a_row_and_the_run_goes_on(monkeypatch: pytest.Mo
 # --- the guard ----------------------------------------------------------------------------------------
 
 
-def test_the_guard_names_what_is_too_much() -> None:
+def test_the_guard_names_exceeded_bounds() -> None:
     case = guard.CASES[0]
-    assert [] == guard.Found(case, case.instructions, case.cpu).too_much()
-    (lines,) = guard.Found(case, case.instructions + 0.5, 0.1).too_much()
+    assert [] == guard.Comparison(case, case.instructions, case.cpu).exceeded_bounds()
+    (lines,) = guard.Comparison(case, case.instructions + 0.5, 0.1).exceeded_bounds()
     assert lines.startswith("completion of 1 KB: 1.90 times the instructions of the hand-written client; at most 1.4")
-    assert 2 == len(guard.Found(case, 100.0, 100.0).too_much())
+    assert 2 == len(guard.Comparison(case, 100.0, 100.0).exceeded_bounds())
 
 
 def test_instructions_are_the_same_in_every_run() -> None:
@@ -228,8 +231,8 @@ def test_instructions_are_the_same_in_every_run() -> None:
     assert 1.8 < more / first < 2.0
 
 
-def test_the_two_ways_of_each_part_do_the_same_work(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_implementations_of_each_part_do_the_same_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "ROUNDS", 1)
     assert all(parts.ratio(*pair) > 0 for pair in parts.PAIRS.values())
-    texts = [event.text for event in parts._told_in_place() if isinstance(event, TextDelta)]
-    assert texts == [event.text for event in parts._in_the_general_way() if isinstance(event, TextDelta)] != []
+    texts = [event.text for event in parts.decode_fast() if isinstance(event, TextDelta)]
+    assert texts == [event.text for event in parts.decode_generally() if isinstance(event, TextDelta)] != []

@@ -1,4 +1,4 @@
-"""The command line: what it prints where, its exit codes, and one clear line for every bad input."""
+"""The command line: output, exit codes, and one clear line for every invalid input."""
 
 from __future__ import annotations
 
@@ -429,7 +429,7 @@ def test_chat_json(script: Script) -> None:
 
 
 @pytest.mark.parametrize("arguments", [(), ("-",)])
-def test_the_prompt_from_standard_input(script: Script, arguments: tuple[str, ...]) -> None:
+def test_the_prompt_on_standard_input(script: Script, arguments: tuple[str, ...]) -> None:
     ctxrc(backend(script.endpoint))
     assert Result(0, "Héllo\n", "") == ctx("chat", *arguments, stdin="Grüße\n".encode())
     assert [{"role": "user", "content": "Grüße\n"}] == script.chat_body["messages"]
@@ -479,7 +479,7 @@ def test_an_option_that_is_not_utf8(script: Script, option: str) -> None:
     assert usage_error(f"Invalid value for '{option}': is not UTF-8") == ctx("chat", option, "\udcfc", "Hi")
 
 
-def test_an_answer_that_ends_a_line_gets_no_second_end(script: Script) -> None:
+def test_a_final_line_end_is_not_doubled(script: Script) -> None:
     ctxrc(backend(script.endpoint))
     script.chunks = [text_chunk("Hello\n"), last_chunk()]
     assert Result(0, "Hello\n", "") == ctx("chat", "Hi")
@@ -499,7 +499,7 @@ def test_a_refusal_goes_to_standard_error(script: Script) -> None:
     assert Result(0, "\n", "the model refused: No\\x07.\n") == ctx("chat", "Hi", tty="stderr")
 
 
-def test_control_characters_are_filtered_on_a_terminal_alone(script: Script) -> None:
+def test_control_characters_are_escaped_on_a_terminal_only(script: Script) -> None:
     ctxrc(backend(script.endpoint))
     script.chunks = [text_chunk("\x1b[31m\x1b]0;title\x07a\tb\r\n\x00\x7f\x9bé"), last_chunk()]
     assert "\x1b[31m\x1b]0;title\x07a\tb\r\n\x00\x7f\x9bé\n" == ctx("chat", "Hi").out
@@ -512,7 +512,7 @@ def test_chat_waits_for_a_cold_start(script: Script) -> None:
     assert Result(0, "Héllo\n", f"waiting for {script.endpoint} (loading, 0 s of 90 s)\n") == ctx("chat", "Hi")
 
 
-def test_the_live_line_is_gone_before_the_answer_begins(script: Script) -> None:
+def test_the_live_line_is_removed_before_the_answer(script: Script) -> None:
     ctxrc(backend(script.endpoint, type="llamacpp"))
     script.loading = 3
     result = ctx("chat", "Hi", tty="stdout stderr", merge=True)
@@ -522,14 +522,14 @@ def test_the_live_line_is_gone_before_the_answer_begins(script: Script) -> None:
     assert "\x1b[2K" in before
 
 
-def test_chat_with_a_server_that_does_not_come() -> None:
+def test_chat_with_an_unreachable_server() -> None:
     ctxrc(backend(ENDPOINT_OF_NOBODY, type="llamacpp", ready_timeout="100ms"))
     result = ctx("chat", "Hi")
     assert (1, "") == (result.code, result.out)
     assert f"waiting for {ENDPOINT_OF_NOBODY} (refused, 0 s of 0 s)\n" in result.err
 
 
-def test_an_answer_that_breaks_off(script: Script) -> None:
+def test_an_interrupted_stream(script: Script) -> None:
     ctxrc(backend(script.endpoint))
     script.chunks, script.is_complete = [text_chunk("Hello")], False
     expected = (
@@ -594,7 +594,7 @@ def test_interrupted_while_the_prompt_is_read(script: Script) -> None:
 # --- output that nobody takes -----------------------------------------------------------------------
 
 
-def test_a_reader_that_has_gone(script: Script) -> None:
+def test_a_closed_output_pipe(script: Script) -> None:
     ctxrc(backend(script.endpoint))
     reading, writing = os.pipe()
     os.close(reading)
@@ -636,7 +636,7 @@ def test_no_backend(arguments: tuple[str, ...]) -> None:
     assert Result(1, "", expected) == ctx(*arguments)
 
 
-def test_several_backends_and_none_chosen() -> None:
+def test_several_backends_without_a_default() -> None:
     ctxrc({"name": "vllm"}, {"name": "ollama"})
     expected = (
         "ctxbackends: several backends configured: vllm, ollama; choose one with --backend or set default_backend\n"
@@ -675,7 +675,7 @@ def test_an_endpoint_on_the_command_line(script: Script, monkeypatch: pytest.Mon
         ),
     ],
 )
-def test_options_that_do_not_go_together(arguments: tuple[str, ...], problem: str) -> None:
+def test_mutually_exclusive_options(arguments: tuple[str, ...], problem: str) -> None:
     result = ctx("ping", *arguments)
     assert (2, "") == (result.code, result.out)
     assert result.err.endswith(f"Error: {problem}\n")
@@ -728,13 +728,13 @@ def unreadable(path: Path) -> tuple[Path, str]:
     return path, "Permission denied"
 
 
-def test_nothing_listens() -> None:
+def test_a_refused_connection() -> None:
     ctxrc(backend(ENDPOINT_OF_NOBODY))
     expected = f'ctxbackends: backend "local" unreachable at {ENDPOINT_OF_NOBODY}: connection refused\n{REFUSED_HINT}'
     assert Result(1, "", expected) == ctx("ping")
 
 
-def test_an_endpoint_of_something_else(script: Script) -> None:
+def test_an_endpoint_that_is_not_a_model_server(script: Script) -> None:
     ctxrc(backend(script.endpoint))
     script.models = [(404, b"<html>not here</html>")]
     expected = (
@@ -776,7 +776,7 @@ def test_a_prompt_that_does_not_fit(script: Script) -> None:
     assert Result(1, "", f'ctxbackends: backend "local": HTTP 400: {body}\n  {hint}\n') == ctx("chat", "Hi")
 
 
-def test_a_key_that_is_refused(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rejected_key(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_KEY", KEY)
     ctxrc(backend(script.endpoint, api_key_env="SOME_KEY"))
     body = '{"error": {"message": "Incorrect API key provided."}}'
@@ -798,7 +798,7 @@ def test_a_missing_key(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
     ) == ctx("ping")
 
 
-def test_a_key_never_shows(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keys_are_never_printed(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither where the server repeats it, nor in the traceback that --debug asks for."""
     monkeypatch.setenv("SOME_KEY", KEY)
     ctxrc(backend(script.endpoint, api_key_env="SOME_KEY"))
@@ -834,7 +834,7 @@ def test_debug_shows_the_traceback(arguments: tuple[str, ...]) -> None:
         debug(*arguments)
 
 
-def test_a_fault_of_the_program_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_programming_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
@@ -1150,7 +1150,7 @@ def test_setup_is_silent_about_the_same_base_url(monkeypatch: pytest.MonkeyPatch
     assert "warning" not in ctx("setup", "--backend", "openai").err
 
 
-def test_setup_leaves_a_malformed_file_alone(tmp_path: Path) -> None:
+def test_setup_does_not_change_a_malformed_file(tmp_path: Path) -> None:
     (tmp_path / ".ctxrc").write_text("backends: 3\n")
     result = ctx("setup", "--backend", "vllm")
     problem = 'backends: must be a list; begin each item with "- name:"'
@@ -1292,7 +1292,7 @@ def test_serve_until_the_server_dies(fake: FakeServer, model: Path, monkeypatch:
         "--model some-model 'Hello'",
         f"ctxbackends: the llama.cpp server was killed by signal 9 while serving {model}:",
         f"  loading {model}",
-        "  it was killed from outside; is there enough memory for the model?",
+        "  another process or the system killed it; is there enough memory for the model?",
     ] == plain
     nothing = dict.fromkeys(("ctx_size", "parallel", "threads")) | {"embeddings": False, "kv_unified": False}
     options = fake.options
@@ -1300,7 +1300,7 @@ def test_serve_until_the_server_dies(fake: FakeServer, model: Path, monkeypatch:
     assert {**nothing, "model": str(model), "host": "127.0.0.1", "alias": "some-model", "port": port} == options
 
 
-def test_serve_makes_a_new_key_each_time(fake: FakeServer, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_serve_generates_a_new_key_each_time(fake: FakeServer, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_MODE", "dies-later")
     keys = []
     for _ in range(2):
@@ -1310,7 +1310,7 @@ def test_serve_makes_a_new_key_each_time(fake: FakeServer, model: Path, monkeypa
     assert keys[0] != keys[1]
 
 
-def test_serve_with_a_key_of_the_users_own(fake: FakeServer, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_serve_with_the_users_key(fake: FakeServer, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_MODE", "dies-later")
     monkeypatch.setenv("SOME_KEY", KEY)
     result = ctx("serve", str(model), "--port", str(free_port()), "--api-key-env", "SOME_KEY")
@@ -1480,14 +1480,14 @@ async def test_a_server_starts_once_and_ends(fake: FakeServer, model: Path) -> N
         await local_server.start()
 
 
-async def test_a_server_that_was_never_started_is_closed(model: Path) -> None:
+async def test_a_server_closed_before_its_start(model: Path) -> None:
     local_server = LocalServer(model)
     await local_server.aclose()
     with pytest.raises(errors.ClosedError):
         await local_server.start()
 
 
-async def test_a_server_that_died_is_told_for_a_while_and_then_started_again(
+async def test_a_dead_server_is_an_error_for_a_while_then_restarted(
     fake: FakeServer, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAKE_MODE", "dies")
@@ -1551,7 +1551,7 @@ async def serving(local_server: LocalServer) -> None:
                 return
 
 
-async def test_nobody_closes_it(fake: FakeServer, model: Path) -> None:
+async def test_an_unclosed_server_ends_with_its_object(fake: FakeServer, model: Path) -> None:
     """It ends with the object."""
     local_server = LocalServer(model)
     await local_server.start()
@@ -1591,7 +1591,7 @@ async def test_a_port_of_another_machine(fake: FakeServer, model: Path) -> None:
 
 
 @pytest.mark.linux
-async def test_nobody_else_takes_the_port_of_a_server_that_starts(
+async def test_the_port_of_a_starting_server_is_reserved(
     fake: FakeServer, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: object())  # the wheel serves
@@ -1776,7 +1776,7 @@ def test_the_worker_serves_until_its_input_ends(
 
 
 @pytest.mark.parametrize("platform", ["linux", "darwin"])
-def test_a_worker_whose_parent_has_gone(monkeypatch: pytest.MonkeyPatch, platform: str) -> None:
+def test_a_worker_whose_parent_ended_exits(monkeypatch: pytest.MonkeyPatch, platform: str) -> None:
     """Between its start and its wish to die with the parent."""
     kernel = Kernel(monkeypatch)
     monkeypatch.setattr(sys, "platform", platform)

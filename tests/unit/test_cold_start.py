@@ -1,4 +1,4 @@
-"""A server that starts: how soon it is found, and the cost of the wait. Real sockets, on 127.0.0.2."""
+"""Cold starts on real sockets: when a server is probed, and the cost of the wait. Remote servers are at 127.0.0.2."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def probe_times(url: str, seconds: float) -> list[float]:
     async with open_backend("vllm", endpoint=url, ready_timeout=seconds) as backend:
         with pytest.raises((APIConnectionError, ModelLoadingError)):
             await backend.wait_ready(on_progress=progress.append)
-    return [one.elapsed for one in progress]
+    return [item.elapsed for item in progress]
 
 
 async def test_a_local_server_is_probed_four_times_a_second(refusing: str) -> None:
@@ -91,7 +91,7 @@ async def test_first_response_after_the_server_listens(
         server = await asyncio.start_server(serve, sock=bound)
         assert "tiny" == (await waiting).model
         server.close()
-    assert {"refused"} == {one.state for one in progress}
+    assert {"refused"} == {item.state for item in progress}
 
 
 async def test_waiting_needs_little_cpu(raw_server: RawServerFactory, refusing: str) -> None:
@@ -112,7 +112,7 @@ async def test_a_wait_and_a_retry_are_logged(raw_server: RawServerFactory, caplo
     server = await raw_server([[LOADING]], [[busy]], [[done]])
     async with open_backend("vllm", endpoint=server.url) as backend:
         await backend.models()
-    waiting, retrying, ready = [one.getMessage() for one in caplog.records]
+    waiting, retrying, ready = [record.getMessage() for record in caplog.records]
     assert f"Waiting for {server.url} to start (loading), up to 90 s" == waiting
     assert f"Retrying {server.url} in 0 s (HTTP 429, attempt 2 of 3)" == retrying
     assert ready.startswith("Waited 0.")

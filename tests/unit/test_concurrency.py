@@ -1,4 +1,4 @@
-"""How many at once: places in their order, a number that is probe for once, and nothing that is lost on the way."""
+"""The concurrency limit: slots in order of arrival, one probe for all waiters, and no lost slot."""
 
 from __future__ import annotations
 
@@ -122,13 +122,13 @@ async def test_acquired_slots_count_after_a_new_limit() -> None:
     releases[1]()
 
 
-def test_a_place_that_is_given_back_after_its_loop_has_ended() -> None:
+def test_a_slot_released_after_its_loop_ended() -> None:
     limiter = Limiter(1)
     release = asyncio.run(_acquire_without_release(limiter))
     release()
 
 
-async def test_a_place_that_is_given_back_in_another_thread() -> None:
+async def test_a_slot_released_in_another_thread() -> None:
     limiter = Limiter(1)
     release = await limiter.acquire()
     waiting = asyncio.create_task(limiter.acquire())
@@ -272,7 +272,7 @@ async def test_a_thousand_tasks_over_four_slots(type_: str, operation: str) -> N
 
 
 @pytest.mark.parametrize("operation", ["complete", "embed"])
-async def test_a_thousand_tasks_over_the_slots_that_the_server_tells(operation: str) -> None:
+async def test_a_thousand_tasks_over_the_servers_slots(operation: str) -> None:
     counting = Counting()
     async with (
         FaultServer() as server,
@@ -284,7 +284,7 @@ async def test_a_thousand_tasks_over_the_slots_that_the_server_tells(operation: 
         assert (4, 1000, 1) == (counting.most, len(server.generations), len(props(server)))
 
 
-async def test_the_wait_for_a_place_is_not_the_servers() -> None:
+async def test_waiting_for_a_slot_does_not_count_as_server_time() -> None:
     """Ten one after the other take longer than the first token of any may."""
     async with (
         FaultServer() as server,
@@ -317,7 +317,7 @@ ENDS = [
 
 @pytest.mark.parametrize("type_", ["openai", "vllm"])
 @pytest.mark.parametrize("how", ENDS)
-async def test_a_place_is_free_however_a_request_ends(how: str, type_: str) -> None:
+async def test_every_end_of_a_request_releases_its_slot(how: str, type_: str) -> None:
     limits = {"first_token_timeout": 5.0, "idle_timeout": 0.2}
     async with (
         FaultServer() as server,
@@ -352,7 +352,7 @@ async def end(backend: Backend, how: str) -> None:
     pytest.fail("it was to end otherwise")
 
 
-async def test_who_waits_for_another_try_holds_no_place() -> None:
+async def test_a_waiting_retry_has_no_slot() -> None:
     async with (
         FaultServer() as server,
         open_backend("openai", endpoint=server.url, default_model="m", max_concurrency=1) as backend,
@@ -398,7 +398,7 @@ async def test_a_server_that_comes_back_with_fewer_slots_gets_fewer() -> None:
 
 
 @pytest.mark.parametrize("first", ["loading", "rate_limited", "server_error", "stall"])
-async def test_a_look_that_went_wrong_is_not_the_last(first: str) -> None:
+async def test_a_failed_probe_is_repeated(first: str) -> None:
     counting = Counting()
     limits = {"ready_timeout": 0}
     async with (
@@ -432,7 +432,7 @@ async def test_two_backends_do_not_share() -> None:
 
 
 @pytest.mark.parametrize("fault", ["model_not_found", "unauthorized", "not_http", "html_page", "close_before_headers"])
-async def test_a_server_that_does_not_tell_has_no_limit(fault: str) -> None:
+async def test_a_server_without_a_slot_count_has_no_limit(fault: str) -> None:
     counting = Counting()
     async with (
         FaultServer() as server,
@@ -445,7 +445,7 @@ async def test_a_server_that_does_not_tell_has_no_limit(fault: str) -> None:
         assert counting.most > 4
 
 
-async def test_a_server_that_comes_back_is_asked_anew() -> None:
+async def test_a_restarted_server_is_probed_again() -> None:
     async with (
         FaultServer() as server,
         open_backend("llamacpp", endpoint=server.url, default_model="m") as backend,
@@ -459,7 +459,7 @@ async def test_a_server_that_comes_back_is_asked_anew() -> None:
         assert 2 == len(props(server))
 
 
-async def test_a_look_at_the_server_tells_it_as_well() -> None:
+async def test_status_sets_the_limit() -> None:
     counting = Counting()
     async with (
         FaultServer() as server,

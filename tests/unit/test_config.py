@@ -1,4 +1,4 @@
-"""`.ctxrc` -> values: what is read, what is refused, and where each error points to."""
+"""Reading `.ctxrc`: values, invalid values, and the position in each error."""
 
 from __future__ import annotations
 
@@ -227,14 +227,14 @@ def test_invalid_endpoints_hide_secrets(endpoint_text: str, message: str) -> Non
 # --- values built in code -----------------------------------------------------------------------------
 
 
-def test_a_type_is_enough_where_it_has_a_default_endpoint() -> None:
+def test_a_type_with_a_default_endpoint_needs_no_endpoint() -> None:
     built = {name: BackendConfig(name=name) for name in PROFILES if name not in ("openai-compatible", "azure-openai")}
     assert {name: (name, PROFILES[name].default_endpoint) for name in built} == {
         name: (config.type, config.endpoint) for name, config in built.items()
     }
 
 
-def test_a_known_type_is_the_enumeration_and_another_one_stays_as_it_is() -> None:
+def test_known_types_become_the_enumeration() -> None:
     own = BackendConfig(name="mine", type="my-server")
     assert (BackendType, BackendType.VLLM) == (
         type(BackendConfig(name="a", type="vllm").type),
@@ -433,7 +433,7 @@ def test_invalid_keys_are_not_shown(junk: str) -> None:
 # --- finding and reading the file ---------------------------------------------------------------------
 
 
-def test_the_nearest_file_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_nearest_file_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     deep = tmp_path / "a" / "b"
     deep.mkdir(parents=True)
     assert find_ctxrc(deep) is None
@@ -512,7 +512,7 @@ def test_the_decoders_error_is_not_chained(tmp_path: Path) -> None:
         "a: 1",
     ],
 )
-def test_nothing_is_no_backends(text: str) -> None:
+def test_an_empty_file_has_no_backends(text: str) -> None:
     assert CtxConfig(path=Path(PATH)) == parse(text)
 
 
@@ -618,7 +618,7 @@ def test_other_top_level_keys_are_ignored(foreign: str) -> None:
     assert (BackendConfig(name="vllm"),) == parse(f"{foreign}\nbackends: [{{name: vllm}}]\n").backends
 
 
-def test_an_alias_that_is_nested_exponentially_often_costs_nothing() -> None:
+def test_exponentially_nested_aliases_cost_nothing() -> None:
     lines = ["a0: &a0 [x, x]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 50)]
     merges = ["m0: &m0 {type: vllm}"]
@@ -639,7 +639,7 @@ def test_home_and_absolute_model_paths(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "/home/me/project/$HOME" == model_path("$HOME")  # the environment is not looked at
 
 
-def test_own_types_can_be_named() -> None:
+def test_custom_types_can_be_used() -> None:
     types = (*PROFILES, "mine")
     text = "backends: [{name: mine}, {name: b, type: mine, endpoint: 'http://h/v1'}]"
     expected = (
@@ -847,7 +847,7 @@ def test_a_misspelt_key_at_the_top_is_an_error(
         assert f"unknown key; did you mean {suggestion}?" == error.problem
 
 
-def test_a_misspelt_key_beside_the_right_one() -> None:
+def test_a_misspelt_key_next_to_the_right_one() -> None:
     assert "airgpa" == parse_error("airgap: true\nbackends: []\nairgpa: true").key
 
 
@@ -861,7 +861,7 @@ def test_a_misspelt_key_with_a_control_character_is_not_shown() -> None:
     assert "(not shown)" == parse_error('"airgap\\e": true').key
 
 
-def test_a_type_that_does_not_exist() -> None:
+def test_an_unknown_type_is_rejected() -> None:
     error = parse_error("backends:\n- name: a\n  type: vlm\n")
     assert isinstance(error, UnknownBackendTypeError)
     assert ("vlm", tuple(PROFILES), 3, "backends[0].type") == (error.type_name, error.types, error.line, error.key)
@@ -943,7 +943,7 @@ def test_merges_have_a_limit() -> None:
     assert (2, "backends[0]", "merges more than 100 mappings") == (error.line, error.key, error.problem)
 
 
-def test_a_mapping_may_merge_itself() -> None:
+def test_a_mapping_that_merges_itself() -> None:
     assert (BackendConfig(name="vllm"),) == parse("backends:\n- &a\n  name: vllm\n  <<: *a\n").backends
 
 
@@ -995,7 +995,7 @@ PIECES = st.sampled_from(
 @example('backends: [{name: llamacpp, model_path: "\\ud800"}]')
 @example('default_backend: "\\ud800"')
 @example('backends: [{"\\ud800": 1}]')
-def test_any_text_is_read_or_refused_with_a_place(text: str) -> None:
+def test_any_text_is_read_or_rejected_with_its_position(text: str) -> None:
     try:
         path = str(parse(text).path)
     except ConfigError as error:
@@ -1004,7 +1004,7 @@ def test_any_text_is_read_or_refused_with_a_place(text: str) -> None:
     assert PATH == path
 
 
-def test_reading_imports_no_transport_and_importing_loads_no_yaml() -> None:
+def test_reading_imports_no_transport_and_the_import_loads_no_yaml() -> None:
     code = (
         "import sys, ctxbackends._config.backend_config, ctxbackends._config.writer\n"
         "print(sorted(m for m in sys.modules if m.split('.')[0] in ('aiohttp', 'tenacity', 'ruamel', 'anyio')))"

@@ -1,4 +1,4 @@
-"""The write of `.ctxrc`: what is added or changed, that nothing else is, and that a failure leaves the file alone."""
+"""Writing `.ctxrc`: entries are added or changed, everything else stays, and a failure changes nothing."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_the_first_entry_of_a_new_file(path: Path, options: dict[str, Any], text
         ("é😀", '"é😀"'),
     ],
 )
-def test_a_text_is_quoted_where_yaml_would_take_it_for_something_else(path: Path, model: str, text: str) -> None:
+def test_ambiguous_text_is_quoted(path: Path, model: str, text: str) -> None:
     assert set_up(path, None, type="vllm", default_model=model).endswith(f"    default_model: {text}\n")
     assert model == load_ctxrc(path).backends[0].default_model
 
@@ -272,12 +272,12 @@ odd: 0o17
         ({"name": "ollama", "type": "lmstudio"}, "timeout: 90s}", 'timeout: 90s, "type": "lmstudio"}'),
     ],
 )
-def test_only_what_is_given_is_changed(path: Path, options: dict[str, Any], old: str, new: str) -> None:
+def test_only_passed_fields_change(path: Path, options: dict[str, Any], old: str, new: str) -> None:
     after = set_up(path, FILE, **{"name": "gpu", "type": "vllm"} | options)
     assert FILE.replace(old, new) == after if old else FILE == after
 
 
-def test_the_result_says_what_was_done(path: Path) -> None:
+def test_the_result_describes_the_change(path: Path) -> None:
     result = SetupResult(path=path, name="local", created=True, changed=True)
     assert result == setup_backend(path, type="llamacpp", name="local")
     assert attrs.evolve(result, created=False, changed=False) == setup_backend(path, type="llamacpp", name="local")
@@ -315,7 +315,7 @@ def test_the_result_says_what_was_done(path: Path) -> None:
         ),
     ],
 )
-def test_a_model_file_and_an_endpoint_take_each_others_place(
+def test_a_model_file_and_an_endpoint_replace_each_other(
     path: Path, before: str, options: dict[str, Any], after: str
 ) -> None:
     assert after == set_up(path, before, type="llamacpp", **options)
@@ -416,12 +416,14 @@ def test_unusual_layouts_are_not_edited(path: Path, before: str, options: dict[s
         ),
     ],
 )
-def test_a_wrong_value_is_refused(path: Path, options: dict[str, Any], kind: type[ConfigError], problem: str) -> None:
+def test_invalid_values_are_rejected(
+    path: Path, options: dict[str, Any], kind: type[ConfigError], problem: str
+) -> None:
     error = setup_error(path, "# mine\n", **options)
     assert (kind, problem) == (type(error), error.problem[: len(problem)])
 
 
-def test_a_type_that_does_not_exist_is_refused(path: Path) -> None:
+def test_unknown_types_are_rejected(path: Path) -> None:
     with pytest.raises(UnknownBackendTypeError) as exc_info:
         setup_backend(path, type="vlm")
     assert ("vlm", False) == (exc_info.value.type_name, path.exists())
@@ -438,11 +440,11 @@ def test_a_type_that_does_not_exist_is_refused(path: Path) -> None:
         ),
     ],
 )
-def test_a_file_that_does_not_read_well_is_left_alone(path: Path, before: str, problem: str) -> None:
+def test_an_invalid_file_is_not_changed(path: Path, before: str, problem: str) -> None:
     assert f"{path}{problem}" == str(setup_error(path, before, type="vllm"))
 
 
-def test_a_file_does_not_grow_beyond_what_is_read(path: Path) -> None:
+def test_a_file_does_not_grow_beyond_the_size_limit(path: Path) -> None:
     error = setup_error(path, "#" * MAX_FILE_SIZE, type="vllm")
     assert f"would become too large: more than {MAX_FILE_SIZE} bytes" == error.problem
 
@@ -650,7 +652,7 @@ def test_any_file_keeps_its_other_lines_and_a_second_run_does_nothing(before: st
     assert ("\r\n" in before) <= (after.count("\n") == after.count("\r\n"))
 
 
-def test_what_is_written_is_what_was_asked_for(path: Path) -> None:
+def test_the_written_backend_has_the_options(path: Path) -> None:
     setup_backend(path, type="llamacpp", name="local", endpoint="http://h:1/v1", default_model="m", set_default=True)
     expected = BackendConfig(name="local", type="llamacpp", endpoint="http://h:1", default_model="m")
     assert ((expected,), "local") == (load_ctxrc(path).backends, load_ctxrc(path).default_backend)

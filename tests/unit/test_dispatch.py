@@ -1,4 +1,4 @@
-"""``ctx`` beside another program of that name: what is ours, how all else is handed on, and what ends a loop."""
+"""Which commands of ``ctx`` belong to this package, and how all others are passed to another program of that name."""
 
 from __future__ import annotations
 
@@ -164,7 +164,9 @@ def test_arguments_are_unchanged(programs: Programs) -> None:
     "line", ["--debug status", "--context-dir x status", "compact --archive", "setup claude-code", "-h status"]
 )
 def test_options_go_along(programs: Programs, line: str) -> None:
-    assert line.split() == [one.decode() for one in arguments_of(run(programs.own, *line.split(), path=programs.path))]
+    assert line.split() == [
+        item.decode() for item in arguments_of(run(programs.own, *line.split(), path=programs.path))
+    ]
 
 
 def test_the_process_becomes_the_other_program(programs: Programs) -> None:
@@ -182,7 +184,7 @@ def test_the_process_becomes_the_other_program(programs: Programs) -> None:
     assert not int(record["broken_pipe"].split()[1], 16) & 1 << 12  # SIGPIPE is 13: not ignored, as in a shell
 
 
-def test_the_right_one_of_several(programs: Programs, tmp_path: Path) -> None:
+def test_the_first_other_program_is_used(programs: Programs, tmp_path: Path) -> None:
     """A directory, a file that is no program, and this package in another environment are passed over."""
     (tmp_path / "directory" / "ctx").mkdir(parents=True)
     script(tmp_path / "file" / "ctx", "").chmod(0o644)
@@ -195,7 +197,7 @@ def test_the_right_one_of_several(programs: Programs, tmp_path: Path) -> None:
         assert (7, [b"status"]) == (result.returncode, arguments_of(result))
 
 
-def test_a_wrapper_that_becomes_this_program_is_passed_over(programs: Programs, tmp_path: Path) -> None:
+def test_a_wrapper_that_becomes_this_program_is_skipped(programs: Programs, tmp_path: Path) -> None:
     """Like a shim of pyenv, which names no package."""
     wrapper = script(tmp_path / "shims" / "ctx", f'#!/bin/sh\nexec "{programs.own}" "$@"\n')
     path = [programs.own.parent, wrapper.parent, programs.other.parent]
@@ -228,7 +230,7 @@ def test_the_other_program_may_call_ctx(programs: Programs, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("trail", ["", "x", "1\n", "x\ny", f"{2**70}\n1\n/somewhere"])
-def test_a_trail_of_nobody_is_ignored(programs: Programs, trail: str) -> None:
+def test_an_invalid_trail_is_ignored(programs: Programs, trail: str) -> None:
     result = run(programs.own, "status", path=programs.path, CTXBACKENDS_HANDED_ON=trail)
     assert (7, [b"status"]) == (result.returncode, arguments_of(result))
 
@@ -239,7 +241,7 @@ def test_a_program_that_cannot_be_started(programs: Programs, tmp_path: Path) ->
     assert (1, f"ctx: cannot start {program}: Exec format error\n") == (result.returncode, result.stderr.decode())
 
 
-def test_where_a_process_cannot_become_another_program(capfd: pytest.CaptureFixture[str]) -> None:
+def test_run_and_wait(capfd: pytest.CaptureFixture[str]) -> None:
     code = "import sys; print(sys.argv[1]); sys.exit(5)"
     before = signal.getsignal(signal.SIGINT)
     try:

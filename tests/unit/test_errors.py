@@ -1,4 +1,4 @@
-"""Every exception carries its facts across processes, says one sentence, and loses a key wherever a server put it."""
+"""Exceptions: attributes, messages, pickling, and the masking of keys."""
 
 from __future__ import annotations
 
@@ -222,7 +222,7 @@ def through_pickle(error: BackendError) -> BackendError:
 
 @pytest.mark.parametrize("duplicate", [through_pickle, copy.copy, copy.deepcopy], ids=["pickle", "copy", "deepcopy"])
 @pytest.mark.parametrize(("error", "message"), EXAMPLES)
-def test_exceptions_cross_processes_with_their_facts(
+def test_exceptions_are_copied_with_their_attributes(
     error: BackendError, message: str, duplicate: Callable[[BackendError], BackendError]
 ) -> None:
     original = copy.copy(error)
@@ -237,7 +237,7 @@ def test_exceptions_cross_processes_with_their_facts(
     assert message == str(error), "the copy is another object"
 
 
-def test_the_facts_are_attributes() -> None:
+def test_exceptions_have_attributes() -> None:
     unknown = UnknownBackendError("x", ["a"])
     assert ("x", ("a",), None, None, None) == (unknown.name, unknown.names, unknown.path, unknown.line, unknown.key)
     assert ("a", "b") == AmbiguousBackendError(["a", "b"]).names
@@ -274,7 +274,7 @@ def test_the_facts_are_attributes() -> None:
     )
 
 
-def test_facts_that_were_passed_are_not_shared() -> None:
+def test_attributes_are_copies() -> None:
     headers = {"a": "b"}
     error = APIStatusError(500, headers=headers)
     headers["a"] = "c"
@@ -298,11 +298,11 @@ def test_facts_that_were_passed_are_not_shared() -> None:
         (ModelMismatchWarning, (UserWarning,)),
     ],
 )
-def test_what_is_caught_by_what(kind: type[BaseException], parents: tuple[type[BaseException], ...]) -> None:
+def test_base_classes(kind: type[BaseException], parents: tuple[type[BaseException], ...]) -> None:
     assert all(issubclass(kind, parent) for parent in parents)
 
 
-def test_what_is_not_caught_by_what() -> None:
+def test_unrelated_classes() -> None:
     assert ["APITimeoutError"] == [kind.__name__ for kind in CLASSES if issubclass(kind, OSError)]
     assert not issubclass(ModelLoadFailedError, ServiceUnavailableError)
     assert not issubclass(StreamInterruptedError, ResponseError)
@@ -311,7 +311,7 @@ def test_what_is_not_caught_by_what() -> None:
 # --- messages -----------------------------------------------------------------------------------------
 
 
-def test_a_message_names_the_backend_and_the_waiting() -> None:
+def test_a_message_has_the_backend_and_the_wait() -> None:
     error = BackendError("broken")
     error.waited = 90.04
     assert "broken (after waiting 90.0 s)" == str(error)
@@ -340,7 +340,7 @@ def test_a_message_names_the_backend_and_the_waiting() -> None:
         (True, "http://h:1", "local", None, 'backend "local": refused'),
     ],
 )
-def test_a_connection_error_says_unreachable_only_where_nothing_was_sent(
+def test_unreachable_means_that_nothing_was_sent(
     sent: bool, endpoint: str | None, backend: str | None, waited: float | None, message: str
 ) -> None:
     error = APIConnectionError("refused", sent=sent)
@@ -374,15 +374,15 @@ def test_a_timeout_names_its_phase_its_limit_and_the_key(phase: str, limit: floa
         ({"path": "f", "backend": "b"}, "f: broken"),
     ],
 )
-def test_a_config_error_begins_with_its_place(fields: dict[str, Any], message: str) -> None:
+def test_a_config_error_begins_with_its_position(fields: dict[str, Any], message: str) -> None:
     assert message == str(ConfigError("broken", **fields))
 
 
-def test_an_unknown_backend_where_there_is_none() -> None:
+def test_an_unknown_backend_without_any_configured() -> None:
     assert 'unknown backend: "x"; configured: none' == str(UnknownBackendError("x", []))
 
 
-def test_a_redirect_names_the_place() -> None:
+def test_a_redirect_names_its_target() -> None:
     error = RedirectError(307)
     error.location = "http://evil"
     assert "HTTP 307: (empty body) (redirect to http://evil not followed; correct the endpoint)" == str(error)
@@ -424,7 +424,7 @@ LEAKS = [
 
 
 @pytest.mark.parametrize("leak", LEAKS, ids=lambda leak: type(leak).__name__)
-def test_a_key_is_taken_out_of_every_fact(leak: BackendError) -> None:
+def test_keys_are_removed_from_attributes(leak: BackendError) -> None:
     error = copy.deepcopy(leak)
     before = vars(copy.deepcopy(error))
     assert KEY in everywhere(error)
@@ -436,7 +436,7 @@ def test_a_key_is_taken_out_of_every_fact(leak: BackendError) -> None:
     }
 
 
-def test_the_rest_of_the_facts_stays() -> None:
+def test_other_attributes_stay() -> None:
     error = copy.deepcopy(LEAKS[0])
     assert isinstance(error, APIStatusError)
     error.retry_after, error.waited = 1.5, 2.0
@@ -455,7 +455,7 @@ def test_the_rest_of_the_facts_stays() -> None:
     assert (1, ("fine", "[key]")) == (death.exit_code, death.log_tail)
 
 
-def test_a_key_is_taken_out_of_what_an_error_came_from() -> None:
+def test_keys_are_removed_from_causes() -> None:
     first = APIStatusError(401, body=KEY.encode())
     second = APIConnectionError(f"lost {KEY}")
     third = StreamInterruptedError(f"cut {KEY}")
@@ -467,7 +467,7 @@ def test_a_key_is_taken_out_of_what_an_error_came_from() -> None:
     assert b"[key]" == first.body
 
 
-def test_a_key_is_taken_out_of_notes() -> None:
+def test_keys_are_removed_from_notes() -> None:
     error = BackendError("broken")
     error.add_note(f"with {KEY}")
     redact(error, KEY)
@@ -484,7 +484,7 @@ class Foreign(Exception):
         self.parts = parts
 
 
-def test_a_key_is_taken_out_of_the_texts_of_errors_from_elsewhere() -> None:
+def test_keys_are_removed_from_foreign_errors() -> None:
     foreign = Foreign(f"sent {KEY}", [KEY])
     error = APIConnectionError("lost")
     error.__cause__ = foreign
@@ -496,7 +496,7 @@ def test_a_key_is_taken_out_of_the_texts_of_errors_from_elsewhere() -> None:
     assert "401: [key]" in str(foreign.__context__)
 
 
-def test_errors_that_came_from_each_other_are_no_endless_loop() -> None:
+def test_cyclic_causes_do_not_loop() -> None:
     one, other = BackendError(f"one {KEY}"), BackendError(f"other {KEY}")
     one.__context__, other.__context__ = other, one
     redact(one, KEY)
@@ -534,13 +534,13 @@ def test_a_short_key_is_masked_as_a_whole_word(secret: str, text: str, expected:
     assert ("fine", expected) == death.log_tail
 
 
-def test_bytes_that_are_no_text_stay_as_they_are() -> None:
+def test_binary_bytes_stay_unchanged() -> None:
     error = MalformedResponseError("no JSON", body=b"\xff\xfe a1 \xc3 a1b \xed\xa0\x80a1\xff")
     assert redact(error, "a1")
     assert b"\xff\xfe [key] \xc3 a1b \xed\xa0\x80[key]\xff" == error.body
 
 
-def test_a_short_key_leaves_the_users_own_names_alone() -> None:
+def test_a_short_key_does_not_change_names_of_the_user() -> None:
     """No server put them there, and a key such as "1" would make another address of an endpoint."""
     error = APIConnectionError("lost 1")
     error.backend, error.endpoint = "gpu-1", "http://127.0.0.1:1"
@@ -548,14 +548,14 @@ def test_a_short_key_leaves_the_users_own_names_alone() -> None:
     assert 'backend "gpu-1" unreachable at http://127.0.0.1:1: lost [key]' == str(error)
 
 
-def test_partial_answers_are_what_the_model_said() -> None:
+def test_partial_texts_are_not_masked() -> None:
     error = StreamInterruptedError("cut", partial=PARTIAL)
     redact(error, KEY)
     assert PARTIAL == error.partial
 
 
 @given(st.text(), st.text(), st.text(alphabet="abcdef0123456789", min_size=8))
-def test_a_key_is_found_in_any_text(before: str, after: str, key: str) -> None:
+def test_any_text_with_a_key_is_masked(before: str, after: str, key: str) -> None:
     text = before + key + after
     error = APIStatusError(500, body=text.encode("utf-8", "replace"), message=text, headers={"h": text})
     redact(error, key)
@@ -564,6 +564,6 @@ def test_a_key_is_found_in_any_text(before: str, after: str, key: str) -> None:
     assert text.replace(key, "[key]") == error.message
 
 
-def test_what_a_server_says_moves_no_cursor() -> None:
+def test_server_texts_have_no_control_characters() -> None:
     error = InternalServerError(500, body=b"\x1b[2J\x07first\n\tsecond \xc2\x9b1m", headers={})
     assert "HTTP 500: \\x1b[2J\\x07first\n\tsecond \\x9b1m" == str(error)

@@ -30,7 +30,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "a.txt"
 
 
-def test_bytes_are_written_as_they_are(path: Path) -> None:
+def test_bytes_are_written_unchanged(path: Path) -> None:
     replace_file(path, b"a\nb\r\n\x1a")
     assert (b"a\nb\r\n\x1a", [path]) == (path.read_bytes(), list(path.parent.iterdir()))
 
@@ -89,7 +89,7 @@ def test_a_replacement_keeps_the_mode(path: Path, mode: int) -> None:
 
 
 @pytest.mark.posix
-def test_a_new_file_has_the_mode_of_any_other(path: Path) -> None:
+def test_a_new_file_has_the_default_mode(path: Path) -> None:
     other = path.with_name("b.txt")
     other.touch()
     create_file(path, b"new")

@@ -1,4 +1,4 @@
-"""Bytes to lines and lines to server-sent events: every cut of the bytes gives the same, and buffers have bounds."""
+"""Lines and server-sent events: the same at every split of the bytes, with bounded buffers."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ cuts = st.lists(st.integers(0, 10_000), max_size=8)
         pytest.param("a\u2028b\u2029c\x85d\n".encode(), ["a\u2028b\u2029c\x85d".encode(), b""], id="U+2028 and NEL"),
     ],
 )
-def test_lines_end_in_lf_crlf_or_cr_and_in_nothing_else(data: bytes, lines: list[bytes]) -> None:
+def test_lines_end_in_lf_crlf_or_cr_only(data: bytes, lines: list[bytes]) -> None:
     assert lines == lines_of(data)
     assert lines == lines_of(*split_bytes(data))
     for position in range(len(data) + 1):
@@ -76,7 +76,7 @@ def test_a_cr_ends_the_line_at_once() -> None:
     assert [b""] == splitter.feed(b"\n")
 
 
-def test_what_was_closed_does_not_come_again() -> None:
+def test_close_returns_the_rest_once() -> None:
     splitter = LineSplitter()
     splitter.feed(b"rest")
     assert b"rest" == splitter.close()
@@ -85,7 +85,7 @@ def test_what_was_closed_does_not_come_again() -> None:
 
 @given(soup | st.binary(), cuts)
 @example(b"a\r\nb", [2])
-def test_lines_are_the_same_for_every_cut(data: bytes, positions: list[int]) -> None:
+def test_lines_are_the_same_at_every_split(data: bytes, positions: list[int]) -> None:
     expected = lines_of(data)
     assert expected == lines_of(*split_at(data, positions))
     assert expected == lines_of(*split_bytes(data))
@@ -144,7 +144,7 @@ def test_events(data: bytes, events: Events) -> None:
         assert events == events_of(data[:position], data[position:])
 
 
-def test_an_event_is_handed_on_with_its_blank_line_and_not_later() -> None:
+def test_an_event_is_returned_with_its_blank_line() -> None:
     decoder = SSEDecoder()
     assert [] == decoder.feed(b"data: x\n")
     assert ONE_EVENT == decoder.feed(b"\n")
@@ -164,7 +164,7 @@ def test_an_event_is_handed_on_with_its_blank_line_and_not_later() -> None:
         pytest.param(b"y" * 600 + b"\n", b"y" * 512, id="its beginning"),
     ],
 )
-def test_the_last_line_that_is_no_part_of_the_format_is_kept(data: bytes, stray: bytes) -> None:
+def test_the_last_stray_line_is_kept(data: bytes, stray: bytes) -> None:
     for chunks in ([data], split_bytes(data)):
         decoder = SSEDecoder()
         for chunk in chunks:
@@ -173,7 +173,7 @@ def test_the_last_line_that_is_no_part_of_the_format_is_kept(data: bytes, stray:
         assert stray == decoder.stray_line
 
 
-def test_the_line_before_an_event_is_not_one_that_came_after_it_with_the_same_read() -> None:
+def test_the_stray_line_before_an_event() -> None:
     decoder = SSEDecoder()
     decoder.feed(b"first\n\n")
     decoder.feed(b"data: 0\n\nsecond\nthird\n\ndata: 1\n\ndata: 2\n\nfourth\n")
@@ -199,21 +199,21 @@ def test_recordings_are_the_same_at_every_split(path: Path) -> None:
 @example(b"data: x\r\n\r\ndata: y", [8, 10])
 @example(b"data: x\n\ndata: y\r\n\r\n", [])
 @example(b"data: x\n\ndata: y\r\r", [])
-def test_events_are_the_same_for_every_cut(data: bytes, positions: list[int]) -> None:
+def test_events_are_the_same_at_every_split(data: bytes, positions: list[int]) -> None:
     expected = events_of(data)
     assert expected == events_of(*split_at(data, positions))
     assert expected == events_of(*split_bytes(data))
 
 
 @pytest.mark.parametrize("ends", list(itertools.product([b"\n", b"\r\n", b"\r"], repeat=3)), ids=str)
-def test_each_event_may_end_in_its_own_way(ends: tuple[bytes, bytes, bytes]) -> None:
+def test_events_may_have_different_line_ends(ends: tuple[bytes, bytes, bytes]) -> None:
     """A proxy that adds an event of its own writes it in its own way: none is lost."""
     data = b"".join(b"data: %d%b%b" % (position, end, end) for position, end in enumerate(ends))
     assert [(b"", b"%d" % position) for position in range(3)] == events_of(data) == events_of(*split_bytes(data))
 
 
 @given(st.lists(st.text().map(lambda text: text.replace("\r", "").replace("\n", "").encode())), cuts)
-def test_what_is_written_as_events_is_read_as_it_was(texts: list[bytes], positions: list[int]) -> None:
+def test_events_round_trip(texts: list[bytes], positions: list[int]) -> None:
     data = b"".join(b"data: %s\n\n" % text for text in texts)
     assert [(b"", text) for text in texts] == events_of(*split_at(data, positions))
 
@@ -233,7 +233,7 @@ def test_what_is_written_as_events_is_read_as_it_was(texts: list[bytes], positio
         pytest.param(b"data:\n" * 22, "an event", id="an event of empty lines"),
     ],
 )
-def test_a_line_or_an_event_over_the_limit_is_refused(data: bytes, what: str) -> None:
+def test_a_line_or_an_event_over_the_limit_is_an_error(data: bytes, what: str) -> None:
     for chunks in ([data], split_bytes(data), split_at(data, [7, 21])):
         with pytest.raises(ResponseTooLargeError, match=f"^{what} of the stream is larger than 20 bytes$") as exc_info:
             events_of(*chunks, limit=20)
@@ -254,14 +254,14 @@ def test_a_line_or_an_event_over_the_limit_is_refused(data: bytes, what: str) ->
         pytest.param(b"data\n" * 21 + b"\n", [(b"", b"\n" * 20)], id="empty lines"),
     ],
 )
-def test_what_just_fits_the_limit_is_read(data: bytes, events: Events) -> None:
+def test_lines_and_events_up_to_the_limit_are_read(data: bytes, events: Events) -> None:
     assert events == events_of(data, limit=20)
     assert events == events_of(*split_bytes(data), limit=20)
 
 
 @given(soup | st.binary(), cuts)
 @example(b"a\n" + b"x" * 9 + b"\n", [3])
-def test_the_limit_is_the_same_for_every_cut(data: bytes, positions: list[int]) -> None:
+def test_the_limit_is_the_same_at_every_split(data: bytes, positions: list[int]) -> None:
     def outcome(chunks: list[bytes]) -> Events | str:
         try:
             return events_of(*chunks, limit=8)
@@ -278,7 +278,7 @@ def test_the_limit_is_the_same_for_every_cut(data: bytes, positions: list[int]) 
         assert expected == outcome(split_bytes(data)) == outcome(split_at(data, positions))
 
 
-def test_the_limit_is_that_of_a_body() -> None:
+def test_the_default_limit_is_that_of_a_body() -> None:
     with pytest.raises(ResponseTooLargeError) as exc_info:
         SSEDecoder().feed(b"x" * (MAX_BODY_BYTES + 1))
     assert 8 * 1024 * 1024 == exc_info.value.limit

@@ -1,4 +1,4 @@
-"""Python types to the strict JSON Schema that servers accept; answers back to values, or to an error with its place."""
+"""The strict JSON Schema of Python types, and the decoding of answers to values."""
 
 from __future__ import annotations
 
@@ -261,7 +261,7 @@ def test_the_schema_is_json_schema_of_closed_objects(target: Any) -> None:
         assert node["additionalProperties"] is False
 
 
-def test_making_a_schema_twice_gives_the_same() -> None:
+def test_schemas_are_reproducible() -> None:
     assert schema_for(Outer) == schema_for(Outer)
     first = schema_for(Tree)
     first["$defs"].clear()
@@ -280,7 +280,7 @@ def test_a_schema_of_the_type_itself_keeps_its_limits_and_descriptions() -> None
     } == schema_for(target)
 
 
-def test_what_users_add_to_a_schema_is_made_strict_and_values_are_left() -> None:
+def test_schemas_of_users_are_made_strict_but_not_their_values() -> None:
     extra = {"allOf": [{"properties": {"a": {"default": 1}}}], "const": {"default": 1}, "enum": [{"default": 1}]}
     target: Any = Annotated[dict[str, int], msgspec.Meta(extra_json_schema=extra)]
     assert {
@@ -293,7 +293,7 @@ def test_what_users_add_to_a_schema_is_made_strict_and_values_are_left() -> None
 
 
 @pytest.mark.parametrize("target", [complex, object, type, list[complex]])
-def test_what_json_cannot_hold_is_a_type_error(target: Any) -> None:
+def test_types_without_a_json_form_are_a_type_error(target: Any) -> None:
     with pytest.raises(TypeError):
         schema_for(target)
 
@@ -374,7 +374,7 @@ def accepts(target: Any, value: Any) -> bool:
 @pytest.mark.parametrize(
     ("target", "value"), [pytest.param(target, value) for target, values in SAMPLES for value in values]
 )
-def test_the_schema_accepts_what_is_decoded(target: Any, value: Any) -> None:
+def test_the_schema_accepts_decodable_values(target: Any, value: Any) -> None:
     assert jsonschema.Draft202012Validator(schema_for(target)).is_valid(value) == accepts(target, value)
 
 
@@ -387,7 +387,7 @@ damaged_objects = st.builds(lambda key, value: {**OUTER, key: value}, st.sampled
 
 
 @given(damaged_objects)
-def test_the_schema_accepts_what_is_decoded_of_one_changed_member(value: dict[str, Any]) -> None:
+def test_the_schema_accepts_decodable_values_with_one_changed_member(value: dict[str, Any]) -> None:
     assert jsonschema.Draft202012Validator(schema_for(Outer)).is_valid(value) == accepts(Outer, value)
 
 
@@ -396,7 +396,7 @@ def test_the_schema_accepts_what_is_decoded_of_one_changed_member(value: dict[st
     [({"count": 1}, Inner(1)), ({"count": 1, "note": None, "more": 1}, Inner(1))],
     ids=["a default that is left out", "a member too many"],
 )
-def test_decoding_is_milder_than_the_schema(value: dict[str, Any], expected: Inner) -> None:
+def test_decoding_accepts_more_than_the_schema(value: dict[str, Any], expected: Inner) -> None:
     """For servers that enforce the schema in part."""
     assert not jsonschema.Draft202012Validator(schema_for(Inner)).is_valid(value)
     assert expected == decode_as(Inner, json.dumps(value))
@@ -459,9 +459,7 @@ class Positive:
         pytest.param(list[Any], "[" * 100_000, None, "maximum recursion depth exceeded", id="deep"),
     ],
 )
-def test_an_answer_that_does_not_fit_is_an_error_with_its_place(
-    target: Any, text: str, pointer: str | None, message: str
-) -> None:
+def test_an_invalid_answer_is_an_error_with_its_path(target: Any, text: str, pointer: str | None, message: str) -> None:
     with pytest.raises(StructuredOutputError) as exc_info:
         decode_as(target, text)
     error = exc_info.value
@@ -474,7 +472,7 @@ def test_an_answer_that_does_not_fit_is_an_error_with_its_place(
     st.sampled_from(TARGETS),
     st.text() | st.text(alphabet='[]{}":,0e-\\u\ud800\udfff ') | json_values.map(json.dumps),
 )
-def test_whatever_the_model_writes_is_a_value_or_our_error(target: Any, text: str) -> None:
+def test_any_answer_is_a_value_or_our_error(target: Any, text: str) -> None:
     try:
         decode_as(target, text)
     except StructuredOutputError as exc_info:

@@ -1,4 +1,4 @@
-"""Status, loading and counting over a transport: what a look at each kind of trouble says, and what nobody can do."""
+"""Status, loading and counting over a transport, and errors for operations that are not supported."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ async def test_one_task_loads_for_all() -> None:
     assert [2048, 2048] == [load["context_length"] for load in loads]
 
 
-async def test_ollama_loads_and_keeps_as_it_is_told() -> None:
+async def test_ollama_loads_with_the_configured_keep_alive() -> None:
     async with OllamaStandIn() as server:
         settings: dict[str, Any] = {"context_length": 8192, "keep_alive": math.inf}
         async with open_backend("ollama", endpoint=server.url, default_model="qwen3:4b", **settings) as backend:
@@ -166,7 +166,7 @@ async def test_lm_studio_is_loaded_with_the_context_before_the_first_request() -
 
 
 @pytest.mark.parametrize("type_", ["openai", "anthropic", "openai-compatible"])
-async def test_what_cannot_be_loaded(type_: str) -> None:
+async def test_loading_that_is_not_supported(type_: str) -> None:
     async with open_backend(type_, endpoint="http://127.0.0.1:9", default_model="m") as backend:
         for operation in (backend.load, backend.unload):
             with pytest.raises(UnsupportedOperationError, match="models are always loaded"):

@@ -1,4 +1,4 @@
-"""A stream of a server that is starting: each look at it is an event, as it happens, and the answer follows."""
+"""A stream from a server that is starting: each probe is an event, and the answer follows."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def test_each_probe_is_an_event(raw_server: RawServerFactory) -> None:
     assert "Hi" == stream.completion.text
 
 
-async def test_the_first_look_comes_while_the_server_still_loads(raw_server: RawServerFactory) -> None:
+async def test_the_first_event_arrives_while_the_server_loads(raw_server: RawServerFactory) -> None:
     """The block is entered, and the event is there, before the server has answered a second time."""
     ready = asyncio.Event()
     server = await raw_server([[LOADING]], [[ready, *stream_script(CHUNK, END)]])
@@ -53,7 +53,7 @@ async def test_the_first_look_comes_while_the_server_still_loads(raw_server: Raw
         assert [TextDelta("Hi"), Finish("stop")] == [event async for event in stream]
 
 
-async def test_a_ready_server_has_no_such_event(raw_server: RawServerFactory) -> None:
+async def test_a_ready_server_has_no_loading_event(raw_server: RawServerFactory) -> None:
     server = await raw_server([stream_script(PROGRESS, CHUNK, END)])
     async with backend(server.url) as local, local.stream("Hello") as stream:
         events = [event async for event in stream]
@@ -111,7 +111,7 @@ async def test_a_cancel_while_it_opens_closes_the_connection(raw_server: RawServ
         assert await server.client_closed(0)
 
 
-async def test_a_callback_that_raises_is_heard(raw_server: RawServerFactory) -> None:
+async def test_an_exception_of_the_callback_is_raised(raw_server: RawServerFactory) -> None:
     server = await raw_server([[LOADING]])
 
     def complain(_: Loading) -> None:
@@ -123,7 +123,7 @@ async def test_a_callback_that_raises_is_heard(raw_server: RawServerFactory) -> 
                 await stream.completed()
 
 
-async def test_progress_with_the_prompt_is_a_sign_of_life(raw_server: RawServerFactory) -> None:
+async def test_prompt_progress_resets_the_first_token_timeout(raw_server: RawServerFactory) -> None:
     """It begins the time to the first token anew, and does not begin the time between tokens."""
     script = [
         EVENT_STREAM,
@@ -141,7 +141,7 @@ async def test_progress_with_the_prompt_is_a_sign_of_life(raw_server: RawServerF
         assert "Hi" == (await stream.completed()).text
 
 
-async def test_a_refused_connection_is_no_loading_where_none_is_expected(refusing_url: str) -> None:
+async def test_a_refused_connection_without_a_cold_start_is_an_error(refusing_url: str) -> None:
     async with open_backend("openai-compatible", endpoint=refusing_url, default_model="m") as plain:
         with pytest.raises(APIConnectionError):
             async with plain.stream("Hello"):

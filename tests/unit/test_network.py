@@ -1,4 +1,4 @@
-"""Where requests may go: proxies that were let in, airgap, and what cannot be put into a header or a path."""
+"""Where requests may go: proxies, airgap, and characters that headers and paths reject."""
 
 from __future__ import annotations
 
@@ -111,9 +111,7 @@ async def test_a_proxy_that_cannot_be_used(proxy: str, message: str, monkeypatch
     assert "geheim" not in str(exc_info.value)
 
 
-async def test_proxies_are_let_in_by_each_backend(
-    raw_server: RawServerFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_each_backend_enables_proxies(raw_server: RawServerFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     proxy = await raw_server([[MODELS]])
     monkeypatch.setenv("HTTP_PROXY", f"http://me:p%40ss@127.0.0.1:{proxy.port}")
     assert ["m"] == await list_models("http://gpu.invalid:8000", trust_env=True)
@@ -279,13 +277,13 @@ def test_odd_forms_of_an_address() -> None:
 
 
 @pytest.mark.parametrize("addresses", [["8.8.8.8"], ["10.0.0.1", "8.8.8.8"], ["2606:4700::1", "::1"], ["nonsense"]])
-def test_each_address_of_a_name_is_judged(addresses: list[str]) -> None:
+def test_each_address_of_a_name_is_checked(addresses: list[str]) -> None:
     with pytest.raises(AirgapError, match="gpu resolves to "):
         check_addresses("gpu", addresses)
     check_addresses("gpu", ["fe80::1%eth0"])
 
 
-def test_localhost_is_loopback_alone() -> None:
+def test_localhost_is_only_loopback() -> None:
     for name in ("localhost", "a.localhost", "LOCALHOST."):
         check_addresses(name, ["127.0.0.1", "::1"])
         with pytest.raises(AirgapError, match=r"resolves to 10.0.0.1, which is not loopback"):
@@ -309,9 +307,7 @@ def resolves(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
     return answers
 
 
-async def test_a_name_is_judged_where_it_is_connected_to(
-    raw_server: RawServerFactory, resolves: dict[str, list[str]]
-) -> None:
+async def test_a_name_is_checked_when_it_connects(raw_server: RawServerFactory, resolves: dict[str, list[str]]) -> None:
     server = await raw_server([[MODELS]])
     resolves |= {"inside.example.org": ["127.0.0.1"], "outside.example.org": ["192.0.2.1"]}
     assert ["m"] == await list_models(f"http://inside.example.org:{server.port}", airgap=True)
@@ -332,9 +328,9 @@ async def test_a_name_that_changes_its_address(raw_server: RawServerFactory, res
     resolves["moving.example.org"] = ["127.0.0.1", "192.0.2.1"]
     async with open_backend("vllm", endpoint=f"http://moving.example.org:{server.port}", airgap=True) as backend:
         await backend.models()
-        for one in gc.get_objects():
-            if isinstance(one, aiohttp.TCPConnector):
-                one.clear_dns_cache()
+        for object_ in gc.get_objects():
+            if isinstance(object_, aiohttp.TCPConnector):
+                object_.clear_dns_cache()
         await server.client_closed()
         with pytest.raises(AirgapError):
             await backend.models()
@@ -380,7 +376,7 @@ async def test_airgap_with_a_proxy_or_a_session() -> None:
         )
 
 
-async def test_own_types_are_airgapped_too() -> None:
+async def test_custom_types_are_airgapped_too() -> None:
     transports: list[Transport] = []
 
     def factory(config: BackendConfig, transport: Transport) -> HTTPBackend:

@@ -125,7 +125,7 @@ def test_a_request_is_a_post_that_says_whether_it_streams() -> None:
         pytest.param({"extra_body": {"keep_alive": "5m"}}, {"keep_alive": "5m"}, id="keep_alive by extra_body alone"),
     ],
 )
-def test_options_are_sent_as(options: Mapping[str, Any], more: Mapping[str, Any]) -> None:
+def test_options_are_encoded(options: Mapping[str, Any], more: Mapping[str, Any]) -> None:
     assert {**MINIMAL, **more} == encode(**options)
 
 
@@ -136,7 +136,7 @@ def test_the_effort_of_reasoning_is_a_level(effort: str, think: Any) -> None:
     assert {**MINIMAL, "think": think} == encode(reasoning_effort=effort)
 
 
-def test_thinking_is_left_to_the_model_where_no_effort_is_asked_for() -> None:
+def test_without_an_effort_the_model_decides_to_think() -> None:
     assert "think" not in encode()
 
 
@@ -163,7 +163,7 @@ KEEP_ALIVES = [
 
 
 @pytest.mark.parametrize(("keep_alive", "member"), KEEP_ALIVES)
-def test_how_long_the_model_is_kept_is_sent_as(keep_alive: float | None, member: Mapping[str, Any]) -> None:
+def test_keep_alive_is_encoded(keep_alive: float | None, member: Mapping[str, Any]) -> None:
     assert {**MINIMAL, **member} == encode(WireSettings(keep_alive=keep_alive))
 
 
@@ -175,7 +175,7 @@ def test_the_context_of_the_configuration_is_in_every_request() -> None:
     )["options"]
 
 
-def test_the_key_goes_into_one_header() -> None:
+def test_the_key_is_sent_in_one_header() -> None:
     assert {"Authorization": "Bearer k"} == CODEC.auth_headers("k")
 
 
@@ -212,7 +212,7 @@ def test_extra_body_does_not_override_the_configuration() -> None:
 
 # A schema is an object of the caller's, and two wishes for `format` are a mistake: add_extra merges the two, into the
 # caller's own schema.
-def test_extra_body_does_not_reach_into_the_schema_that_was_passed() -> None:
+def test_extra_body_does_not_change_the_schema() -> None:
     schema: dict[str, Any] = {"type": "object"}
     option, _ = refusal(response_format=JSONSchemaFormat("s", schema), extra_body={"format": {"title": "t"}})
     assert ("extra_body: format", {"type": "object"}) == (option, schema)
@@ -229,11 +229,11 @@ def test_extra_body_does_not_reach_into_the_schema_that_was_passed() -> None:
         ({"messages": (Message.user([ImagePart.from_url("http://h/a.png")]),)}, "message: image url"),
     ],
 )
-def test_what_ollama_would_ignore_is_refused(options: Mapping[str, Any], option: str) -> None:
+def test_options_that_ollama_ignores_are_rejected(options: Mapping[str, Any], option: str) -> None:
     assert option == refusal(**options)[0]
 
 
-def test_encoding_changes_nothing_that_was_passed() -> None:
+def test_encoding_does_not_change_the_request() -> None:
     extra = {"options": {"num_gpu": 1}}
     request = ChatRequest(
         messages=HI, model="m", seed=1, response_format=JSONSchemaFormat("s", SCHEMA), extra_body=extra
@@ -297,7 +297,7 @@ def test_encoding_changes_nothing_that_was_passed() -> None:
         ),
     ],
 )
-def test_messages_are_sent_as(message: Message, wire: Mapping[str, Any]) -> None:
+def test_messages_are_encoded(message: Message, wire: Mapping[str, Any]) -> None:
     assert [{"role": "user", "content": "Hi"}, wire] == encode(messages=(*HI, message))["messages"]
 
 
@@ -322,7 +322,7 @@ def test_the_name_of_a_tool_is_looked_up_by_the_id_of_its_call() -> None:
 
 
 # An Ollama that sends no ids has its calls numbered here, and each answer begins with call_0 again.
-def test_an_id_that_comes_again_names_the_tool_of_its_own_turn() -> None:
+def test_a_repeated_id_names_the_tool_of_its_turn() -> None:
     conversation = (
         calls("add", ids=["call_0"]),
         Message.tool("3", tool_call_id="call_0"),
@@ -336,7 +336,7 @@ DEEP = b"[" * 100_000 + b"]" * 100_000
 
 
 @pytest.mark.parametrize("arguments", ['{"a":', "[1]", '"x"', "null", "x", "\ud800", DEEP.decode()])
-def test_arguments_that_are_no_object_are_refused(arguments: str) -> None:
+def test_arguments_must_be_an_object(arguments: str) -> None:
     call = Message.assistant("", tool_calls=[ToolCall("c1", "add", arguments)])
     option, reason = refusal(messages=(*HI, call))
     assert "message: tool call" == option
@@ -375,7 +375,7 @@ def decode_message(message: Mapping[str, Any] | None = None, **members: object) 
     return decode(plain({"role": "assistant", **(message or {})}, **members))
 
 
-def test_the_documented_answer_is_read() -> None:
+def test_the_documented_response_is_decoded() -> None:
     body = plain({"role": "assistant", "content": "Hello! How are you today?"}, **TIMES)
     completion = Completion(
         text="Hello! How are you today?",
@@ -389,7 +389,7 @@ def test_the_documented_answer_is_read() -> None:
     assert body == decode(body).raw
 
 
-def test_the_documented_call_is_read() -> None:
+def test_the_documented_call_is_decoded() -> None:
     arguments = {"format": "celsius", "location": "Paris, FR"}
     tool_calls = [{"function": {"name": "get_current_weather", "arguments": arguments}}]
     completion = decode_message({"content": "", "tool_calls": tool_calls})
@@ -439,7 +439,7 @@ def test_the_documented_call_is_read() -> None:
         pytest.param({"content": "a", "images": None, "x": 1}, {"text": "a", "parts": (TextPart("a"),)}, id="unknown"),
     ],
 )
-def test_a_message_is_read_as(message: Mapping[str, Any], fields: Mapping[str, Any]) -> None:
+def test_a_message_is_decoded(message: Mapping[str, Any], fields: Mapping[str, Any]) -> None:
     expected: dict[str, Any] = {
         "finish_reason": "stop",
         "requested_model": "asked",
@@ -461,7 +461,7 @@ def test_a_message_is_read_as(message: Mapping[str, Any], fields: Mapping[str, A
         ({"prompt_eval_count": 1, "eval_count": 1, "load_duration": 0}, Usage(1, 1, load_seconds=0.0)),
     ],
 )
-def test_usage_is_read_as(members: Mapping[str, Any], usage: Usage | None) -> None:
+def test_usage_is_decoded(members: Mapping[str, Any], usage: Usage | None) -> None:
     assert usage == decode_message(**members).usage
 
 
@@ -475,7 +475,7 @@ READ_LOGPROBS = (
 )
 
 
-def test_log_probabilities_are_read() -> None:
+def test_log_probabilities_are_decoded() -> None:
     completion = decode_message({"content": "Hi"}, logprobs=LOGPROBS)
     assert ("Hi", READ_LOGPROBS) == (completion.text, completion.logprobs)
 
@@ -489,7 +489,7 @@ def test_log_probabilities_are_read() -> None:
         (True, "length", "length"),
     ],
 )
-def test_done_reasons_are_read_as(has_calls: bool, wire: str, reason: str) -> None:
+def test_done_reasons_are_decoded(has_calls: bool, wire: str, reason: str) -> None:
     message = {"content": "a", "tool_calls": [{"function": {"name": "f"}}] if has_calls else None}
     assert reason == decode_message(message, done_reason=wire).finish_reason
 
@@ -498,14 +498,14 @@ NO_REASONS = ["load", "unload", "abort", "STOP", "", None]
 
 
 @pytest.mark.parametrize("wire", NO_REASONS)
-def test_an_answer_that_is_not_whole_is_no_completion(wire: str | None) -> None:
+def test_an_incomplete_response_is_an_error(wire: str | None) -> None:
     with pytest.raises(StreamInterruptedError) as exc_info:
         decode_message({"content": "a"}, done_reason=wire)
     assert f"incomplete response: done_reason is {wire!r}" == str(exc_info.value)
     assert b'"content": "a"' in exc_info.value.body
 
 
-def test_an_answer_that_is_not_done_is_not_whole() -> None:
+def test_a_response_that_is_not_done_is_incomplete() -> None:
     with pytest.raises(StreamInterruptedError, match=r"^incomplete response: done_reason is 'stop'$"):
         decode_message({"content": "a"}, done=False)
 
@@ -553,7 +553,7 @@ def test_an_error_under_a_good_status_is_an_error(body: bytes, error_message: st
     ],
     ids=lambda body: body[:50].decode("utf-8", "replace"),
 )
-def test_what_is_no_answer_is_malformed(body: bytes) -> None:
+def test_other_bodies_are_malformed(body: bytes) -> None:
     with pytest.raises(MalformedResponseError, match=r"^unexpected response from Ollama: ") as exc_info:
         decode(body)
     assert body == exc_info.value.body
@@ -563,7 +563,7 @@ def test_the_model_may_be_missing() -> None:
     assert decode_message(model=None).served_model is None
 
 
-# The stream reads it as none (test_the_model_is_that_which_came_first), and so do the other wires.
+# The stream reads it as none (test_the_first_model_is_kept), and so do the other wires.
 def test_an_empty_model_is_none() -> None:
     assert decode_message(model="").served_model is None
 
@@ -816,7 +816,7 @@ def test_stream(data: bytes, events: tuple[StreamEvent, ...], failure: str | Non
     ],
     ids=lambda data: data[:60].decode("utf-8", "replace"),
 )
-def test_a_malformed_line_ends_the_stream_as_a_failure(data: bytes) -> None:
+def test_a_malformed_line_is_a_failure_of_the_stream(data: bytes) -> None:
     outcome = decode_stream(text("a") + data + b"\n" + text("b") + end())
     assert (A,) == outcome.events
     assert outcome.failure is not None
@@ -825,26 +825,26 @@ def test_a_malformed_line_ends_the_stream_as_a_failure(data: bytes) -> None:
     assert data == outcome.body
 
 
-def test_a_line_that_was_cut_is_a_failure() -> None:
+def test_a_truncated_line_is_a_failure() -> None:
     outcome = decode_stream(text("a") + text("b")[:-10])
     assert (A,) == outcome.events
     assert outcome.failure is not None
     assert outcome.failure[1].startswith("a line of the stream is malformed: ")
 
 
-def test_a_stream_that_ends_early_keeps_the_beginning_of_its_last_line() -> None:
+def test_a_truncated_stream_keeps_the_beginning_of_its_last_line() -> None:
     assert text("a").rstrip() == decode_stream(text("b") + text("a") + b"\n").body
     assert 512 == len(decode_stream(text("x" * 1000)).body)
 
 
-def test_a_prompt_that_does_not_fit_is_told_inside_a_stream() -> None:
+def test_a_context_overflow_inside_a_stream() -> None:
     decoder = OllamaStreamDecoder()
     assert [] == decoder.feed(line(error="the input exceeds the context length"))
     assert isinstance(decoder.failure, ContextOverflowError)
     assert [] == decoder.close()
 
 
-def test_the_model_is_that_which_came_first() -> None:
+def test_the_first_model_is_kept() -> None:
     lines = line(model="", message={"content": "a"}) + line(model="one") + line(model="two") + end(model="three")
     assert "one" == decode_stream(lines).served_model
     assert decode_stream(end(model="")).served_model is None
@@ -853,7 +853,7 @@ def test_the_model_is_that_which_came_first() -> None:
     assert "llama3.2" == decoder.served_model
 
 
-def test_lines_are_handed_on_at_once_and_nothing_comes_after_a_failure() -> None:
+def test_lines_are_decoded_at_once_and_none_after_a_failure() -> None:
     decoder = OllamaStreamDecoder()
     assert [] == decoder.feed(text("a")[:-1])
     assert [A] == decoder.feed(b"\n")
@@ -867,7 +867,7 @@ def test_lines_are_handed_on_at_once_and_nothing_comes_after_a_failure() -> None
     assert not decoder.finished
 
 
-def test_the_finish_comes_with_done_and_once() -> None:
+def test_done_finishes_once() -> None:
     decoder = OllamaStreamDecoder()
     assert [] == decoder.feed(end()[:-1])
     assert not decoder.finished
@@ -894,7 +894,7 @@ def test_a_large_line_is_read() -> None:
     assert (TextDelta(large), STOP) == decode_stream(text(large) + end()).events
 
 
-def test_a_stream_folds_to_the_same_completion_as_the_plain_answer() -> None:
+def test_a_stream_accumulates_to_the_completion_of_the_plain_response() -> None:
     accumulator = Accumulator()
     tools = [wire_call("f", {"a": 1}, id="c1"), wire_call("g", {}, id="c2")]
     outcome = decode_stream(message(thinking="Hm.") + text("a", "b") + message(tool_calls=tools) + end(eval_count=3))
@@ -948,7 +948,7 @@ fragments = (
 
 @settings(deadline=None)
 @given(st.lists(fragments, max_size=8).map(b"".join), cuts)
-def test_whatever_is_streamed_ends_as_one_of_finished_and_failure(data: bytes, positions: list[int]) -> None:
+def test_any_stream_either_finishes_or_fails(data: bytes, positions: list[int]) -> None:
     outcome = repr(decode_stream(data))  # checks it, and that nothing is raised; NaN is not equal to itself
     assert outcome == repr(decode_stream(*split_at(data, positions)))
     assert outcome == repr(decode_stream(*split_bytes(data)))
@@ -956,7 +956,7 @@ def test_whatever_is_streamed_ends_as_one_of_finished_and_failure(data: bytes, p
 
 @settings(deadline=None)
 @given(st.binary() | lines.map(dump))
-def test_whatever_is_answered_is_read_or_raises_our_errors(body: bytes) -> None:
+def test_any_body_is_decoded_or_raises_our_errors(body: bytes) -> None:
     with suppress(BackendError):
         decode(body)
 
@@ -1010,7 +1010,7 @@ def test_models_are_listed_with_what_is_in_memory() -> None:
     ) == models
 
 
-def test_the_context_of_a_loaded_model_may_be_untold() -> None:
+def test_the_context_of_a_loaded_model_may_be_missing() -> None:
     """As in the example of /api/ps in docs/api.md."""
     _, models = play(
         ollama_server.list_models(),
@@ -1027,7 +1027,7 @@ def test_an_empty_model_list_is_an_error(body: object) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"models":{}}', b'{"models":[{}]}', b'{"models":["m"]}'])
-def test_what_is_no_model_list_is_malformed(body: bytes) -> None:
+def test_other_bodies_of_a_model_list_are_malformed(body: bytes) -> None:
     with pytest.raises(MalformedResponseError, match=r"^unexpected response from Ollama: "):
         play(ollama_server.list_models(), json_response(body))
 
@@ -1115,7 +1115,7 @@ def test_the_status_is(model: str | None, ps_body: object, show_response: Any, s
     assert [VERSION_REQUEST, PS_REQUEST, *([show(model)] if show_response is not None and model else [])] == requests
 
 
-def test_the_version_may_be_untold() -> None:
+def test_the_version_may_be_missing() -> None:
     assert ServerStatus(state="ready") == play(ollama_server.status(None), json_response({}), json_response(NONE))[1]
 
 
@@ -1143,7 +1143,7 @@ def test_a_chat_without_messages_loads_the_model(
     assert ("POST", "/api/chat", {**CHAT, **more}, None) == (request.method, request.path, body_of(request), result)
 
 
-def test_a_chat_that_keeps_the_model_for_no_time_unloads_it() -> None:
+def test_a_chat_with_keep_alive_0_unloads_the_model() -> None:
     (request,), _ = play(ollama_server.unload("m"), LOAD_ANSWER)
     assert ("POST", "/api/chat", {**CHAT, "keep_alive": 0}) == (request.method, request.path, body_of(request))
 
@@ -1180,12 +1180,12 @@ EMBED_REQUEST = {"model": "asked", "input": ["a", "漢"], "truncate": False}
         (None, WireSettings(keep_alive=math.inf), {"keep_alive": -1}),
     ],
 )
-def test_vectors_are_asked_for(dimensions: int | None, settings_: WireSettings, more: Mapping[str, Any]) -> None:
+def test_embeddings_are_requested(dimensions: int | None, settings_: WireSettings, more: Mapping[str, Any]) -> None:
     body, _ = embed("a", "漢", body=EMBED_BODY, dimensions=dimensions, settings_=settings_)
     assert {**EMBED_REQUEST, **more} == body
 
 
-def test_vectors_are_read() -> None:
+def test_embeddings_are_decoded() -> None:
     _, embeddings = embed("a", "b", body=EMBED_BODY)
     assert (
         Embeddings(
@@ -1201,14 +1201,14 @@ def test_vectors_are_read() -> None:
 @pytest.mark.parametrize(
     ("members", "usage"), [({}, None), ({"load_duration": 5}, None), ({"prompt_eval_count": 3}, Usage(3, 0))]
 )
-def test_the_usage_of_vectors_may_be_untold(members: Mapping[str, Any], usage: Usage | None) -> None:
+def test_the_usage_of_embeddings_may_be_missing(members: Mapping[str, Any], usage: Usage | None) -> None:
     assert usage == embed("a", body={"embeddings": [[1.0]], **members})[1].usage
 
 
 @pytest.mark.parametrize(
     ("vectors", "texts"), [([[1.0]], "ab"), ([[1.0], [2.0]], "a"), ([], "a"), ([[1.0]], "")], ids=str
 )
-def test_one_vector_must_come_for_each_input(vectors: Sequence[object], texts: str) -> None:
+def test_each_input_needs_one_vector(vectors: Sequence[object], texts: str) -> None:
     with pytest.raises(MalformedResponseError) as exc_info:
         embed(*texts, body={"embeddings": vectors})
     assert f"{len(vectors)} vectors received for {len(texts)} inputs" == str(exc_info.value)
@@ -1226,19 +1226,19 @@ def test_one_vector_must_come_for_each_input(vectors: Sequence[object], texts: s
         b'{"embeddings":[["a"]]}',
     ],
 )
-def test_what_is_no_list_of_vectors_is_malformed(body: bytes) -> None:
+def test_other_bodies_of_embeddings_are_malformed(body: bytes) -> None:
     with pytest.raises(MalformedResponseError, match=r"^unexpected response from Ollama: "):
         embed("a", body=body)
 
 
-def test_an_error_in_the_place_of_vectors_says_what_it_says() -> None:
+def test_an_error_instead_of_embeddings_is_raised() -> None:
     with pytest.raises(ResponseError, match="boom"):
         embed("a", body=b'{"error":"boom"}')
 
 
 @settings(deadline=None)
 @given(st.binary() | lines.map(dump))
-def test_whatever_a_server_says_of_itself_is_read_or_raises_our_errors(body: bytes) -> None:
+def test_any_status_is_decoded_or_raises_our_errors(body: bytes) -> None:
     for steps in (ollama_server.list_models(), ollama_server.status("m")):
         with suppress(BackendError):
             drive(steps, lambda _: json_response(body))

@@ -1,4 +1,4 @@
-"""The OpenAI format: what is sent for every option, and what every answer, whole or streamed, is read as."""
+"""The OpenAI format: encoded options, and decoded responses, plain and streamed."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def encode(codec: OpenAIChatCodec = CODEC, *, stream: bool = False, **options: A
     return json.loads(request.body)
 
 
-def test_a_request_is_a_post_without_headers_of_its_own() -> None:
+def test_a_request_is_a_post_without_headers() -> None:
     request = CODEC.encode_chat(ChatRequest(messages=HI, model="m"), stream=False)
     body = b'{"model":"m","messages":[{"role":"user","content":"Hi"}]}'
     assert HTTPRequest("POST", "/v1/chat/completions", body, {}) == request
@@ -108,21 +108,21 @@ def test_a_request_is_a_post_without_headers_of_its_own() -> None:
         pytest.param({"extra_body": {"max_tokens": 5}}, {"max_tokens": 5}, id="an option by extra_body alone"),
     ],
 )
-def test_options_are_sent_as(options: Mapping[str, Any], more: Mapping[str, Any]) -> None:
+def test_options_are_encoded(options: Mapping[str, Any], more: Mapping[str, Any]) -> None:
     assert {**MINIMAL, **more} == encode(**options)
 
 
-def test_a_stream_is_asked_for_with_its_usage() -> None:
+def test_a_stream_is_requested_with_its_usage() -> None:
     assert {**MINIMAL, "stream": True, "stream_options": {"include_usage": True}} == encode(stream=True)
 
 
-def test_max_tokens_goes_under_the_name_that_the_server_honours() -> None:
+def test_max_tokens_has_the_servers_name() -> None:
     codec = OpenAIChatCodec(table=OPENAI_CHAT)
     assert {**MINIMAL, "max_completion_tokens": 7} == encode(codec, max_tokens=7)
     assert {**MINIMAL, "max_tokens": 7} == encode(codec, extra_body={"max_tokens": 7})
 
 
-def test_any_json_object_is_asked_for_by_a_schema_where_the_server_wants_one() -> None:
+def test_any_json_object_is_requested_by_a_schema_if_required() -> None:
     codec = OpenAIChatCodec(table=LLAMACPP_CHAT)
     format_body = {"name": "object", "schema": {"type": "object"}, "strict": True}
     assert {"type": "json_schema", "json_schema": format_body} == encode(codec, response_format=JSONObjectFormat())[
@@ -152,7 +152,7 @@ def test_any_json_object_is_asked_for_by_a_schema_where_the_server_wants_one() -
         ),
     ],
 )
-def test_messages_are_sent_as(message: Message, wire: Mapping[str, Any]) -> None:
+def test_messages_are_encoded(message: Message, wire: Mapping[str, Any]) -> None:
     assert [{"role": "user", "content": "Hi"}, wire] == encode(messages=(*HI, message))["messages"]
 
 
@@ -176,7 +176,7 @@ def test_extra_body_does_not_override(name: str, options: Mapping[str, Any], rea
     assert f"extra_body: {name}" == exc_info.value.option
 
 
-def test_encoding_changes_nothing_that_was_passed() -> None:
+def test_encoding_does_not_change_the_request() -> None:
     extra = {"top_k": 5}
     request = ChatRequest(messages=HI, model="m", extra_body=extra, response_format=JSONSchemaFormat("s", SCHEMA))
     before = (dict(extra), json.dumps(SCHEMA))
@@ -184,7 +184,7 @@ def test_encoding_changes_nothing_that_was_passed() -> None:
     assert before == (extra, json.dumps(SCHEMA))
 
 
-def test_the_key_goes_into_one_header() -> None:
+def test_the_key_is_sent_in_one_header() -> None:
     assert {"Authorization": "Bearer k"} == CODEC.auth_headers("k")
 
 
@@ -284,7 +284,7 @@ def test_the_key_goes_into_one_header() -> None:
         ),
     ],
 )
-def test_recorded_completions_are_read(name: str, completion: Completion) -> None:
+def test_recorded_completions_are_decoded(name: str, completion: Completion) -> None:
     body = recording(name)
     actual = CODEC.decode_chat(ok(body), requested_model="asked")
     assert completion == msgspec.structs.replace(actual, parts=())
@@ -334,7 +334,7 @@ def decode_message(
         pytest.param({"tool_calls": None}, {"text": ""}, id="tool_calls null"),
     ],
 )
-def test_a_message_is_read_as(message: Mapping[str, Any], fields: Mapping[str, Any]) -> None:
+def test_a_message_is_decoded(message: Mapping[str, Any], fields: Mapping[str, Any]) -> None:
     completion = decode_message(message)
     expected = Completion(**{"finish_reason": "stop", "requested_model": "asked", **fields})
     assert expected == msgspec.structs.replace(completion, parts=())
@@ -352,7 +352,7 @@ def test_a_message_is_read_as(message: Mapping[str, Any], fields: Mapping[str, A
         ({"prompt_tokens": 5, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 0}}, Usage(5, 2, 0)),
     ],
 )
-def test_usage_is_read_as(wire: object, usage: Usage | None) -> None:
+def test_usage_is_decoded(wire: object, usage: Usage | None) -> None:
     assert usage == decode_message(usage=wire).usage
 
 
@@ -368,12 +368,12 @@ NO_REASONS = ["abort", "error", "", "STOP", None]
 
 
 @pytest.mark.parametrize(("wire", "reason"), REASONS)
-def test_finish_reasons_are_read_as(wire: str, reason: str) -> None:
+def test_finish_reasons_are_decoded(wire: str, reason: str) -> None:
     assert reason == decode_message({"content": "a"}, reason=wire).finish_reason
 
 
 @pytest.mark.parametrize("wire", NO_REASONS)
-def test_an_answer_that_is_not_whole_is_no_completion(wire: str | None) -> None:
+def test_an_incomplete_response_is_an_error(wire: str | None) -> None:
     with pytest.raises(StreamInterruptedError) as exc_info:
         decode_message({"content": "a"}, reason=wire)
     assert f"incomplete response: finish_reason is {wire!r}" == str(exc_info.value)
@@ -453,7 +453,7 @@ GARBAGE = [
         b'{"usage":{"prompt_tokens":' + b"9" * 5000 + b"}}",
     ],
 )
-def test_what_is_no_chat_answer_is_malformed(body: bytes) -> None:
+def test_other_bodies_of_a_chat_are_malformed(body: bytes) -> None:
     with pytest.raises(MalformedResponseError, match=r"^unexpected response from the OpenAI API: ") as exc_info:
         CODEC.decode_chat(ok(body), requested_model="m")
     assert body == exc_info.value.body
@@ -462,7 +462,7 @@ def test_what_is_no_chat_answer_is_malformed(body: bytes) -> None:
 # --- models -----------------------------------------------------------------------------------------
 
 
-def test_models_are_asked_for() -> None:
+def test_models_are_requested() -> None:
     requests, models = play(list_models(), json_response({"data": [{"id": "m"}]}))
     assert ([HTTPRequest("GET", "/v1/models")], (ModelInfo(id="m"),)) == (requests, models)
 
@@ -485,7 +485,7 @@ def test_models_are_asked_for() -> None:
         ("llama-b8672-models.json", (ModelInfo(id="tiny.gguf", owned_by="llamacpp"),)),  # tells no n_ctx
     ],
 )
-def test_recorded_model_lists_are_read(name: str, models: tuple[ModelInfo, ...]) -> None:
+def test_recorded_model_lists_are_decoded(name: str, models: tuple[ModelInfo, ...]) -> None:
     assert models == decode_models(ok(recording(name)))
 
 
@@ -515,7 +515,7 @@ def test_recorded_model_lists_are_read(name: str, models: tuple[ModelInfo, ...])
         pytest.param({"id": "m", "status": {}}, ModelInfo(id="m"), id="router: no value"),
     ],
 )
-def test_a_model_is_read_as(wire: Mapping[str, Any], model: ModelInfo) -> None:
+def test_a_model_is_decoded(wire: Mapping[str, Any], model: ModelInfo) -> None:
     assert (model, ModelInfo(id="other")) == decode_models(ok(dump({"data": [wire, {"id": "other"}]})))
 
 
@@ -526,7 +526,7 @@ def test_an_empty_model_list_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("body", [*GARBAGE, b"{}", b'{"data":null}', b'{"data":[{}]}', b'{"data":[{"id":null}]}'])
-def test_what_is_no_model_list_is_malformed(body: bytes) -> None:
+def test_other_bodies_of_a_model_list_are_malformed(body: bytes) -> None:
     with pytest.raises(MalformedResponseError, match=r"^unexpected response from") as exc_info:
         decode_models(ok(body))
     assert body == exc_info.value.body
@@ -538,7 +538,7 @@ def test_what_is_no_model_list_is_malformed(body: bytes) -> None:
 @pytest.mark.parametrize(
     ("dimensions", "more"), [(None, {}), (8, {"dimensions": 8})], ids=["without dimensions", "with dimensions"]
 )
-def test_embeddings_are_asked_for(dimensions: int | None, more: Mapping[str, Any]) -> None:
+def test_embeddings_are_requested(dimensions: int | None, more: Mapping[str, Any]) -> None:
     operation = embed(("a", "漢"), model="m", dimensions=dimensions, encoding=None, settings=WireSettings())
     request = next(operation)
     assert ("POST", "/v1/embeddings") == (request.method, request.path)
@@ -574,11 +574,11 @@ def decode_embeddings(body: bytes, *, count: int) -> Embeddings:
         pytest.param([], (), id="no inputs"),
     ],
 )
-def test_embeddings_are_read_as(items: Sequence[object], vectors: tuple[tuple[float, ...], ...]) -> None:
+def test_embeddings_are_decoded(items: Sequence[object], vectors: tuple[tuple[float, ...], ...]) -> None:
     assert Embeddings(vectors=vectors, requested_model="asked") == embeddings(*items)
 
 
-def test_embeddings_say_the_model_and_the_usage() -> None:
+def test_embeddings_have_the_model_and_the_usage() -> None:
     decode_stream = embeddings([1.0], model="m", usage={"prompt_tokens": 3, "total_tokens": 3})
     assert ("m", Usage(3, 0)) == (decode_stream.served_model, decode_stream.usage)
     assert embeddings([1.0], model="").served_model is None
@@ -596,7 +596,7 @@ def test_embeddings_say_the_model_and_the_usage() -> None:
         pytest.param([{"index": -1, "embedding": [1.0]}], 1, id="a negative index"),
     ],
 )
-def test_one_vector_must_come_for_each_input(items: Sequence[object], count: int) -> None:
+def test_each_input_needs_one_vector(items: Sequence[object], count: int) -> None:
     with pytest.raises(MalformedResponseError) as exc_info:
         embeddings(*items, count=count)
     assert f"{len(items)} vectors received for {count} inputs" == str(exc_info.value)
@@ -604,14 +604,14 @@ def test_one_vector_must_come_for_each_input(items: Sequence[object], count: int
 
 
 @pytest.mark.parametrize("value", ["!!!!", "AAA", "AAAAAAA=", "漢", "AAAA AAA="])
-def test_a_vector_that_is_no_base64_of_floats_is_malformed(value: str) -> None:
+def test_invalid_base64_vectors_are_malformed(value: str) -> None:
     with pytest.raises(MalformedResponseError, match=r"^a vector is neither") as exc_info:
         embeddings(value)
     assert b'"data"' in exc_info.value.body
 
 
 @pytest.mark.parametrize("body", [*GARBAGE, b'{"data":[{}]}', b'{"data":[{"embedding":[null]}]}', b'{"data":[[1.0]]}'])
-def test_what_is_no_list_of_embeddings_is_malformed(body: bytes) -> None:
+def test_other_bodies_of_embeddings_are_malformed(body: bytes) -> None:
     with pytest.raises(MalformedResponseError, match=r"^unexpected response from"):
         decode_embeddings(body, count=1)
 
@@ -623,7 +623,7 @@ def test_base64_and_numbers_are_the_same(numbers: list[float]) -> None:
     assert tuple(numbers) == vector
 
 
-def test_base64_of_no_numbers_is_kept() -> None:
+def test_nan_in_base64_is_kept() -> None:
     (vector,) = embeddings(encode_base64(math.nan)).vectors
     assert math.isnan(vector[0])
 
@@ -767,11 +767,11 @@ def accumulate_stream(name: str) -> Completion:
         ),
     ],
 )
-def test_recorded_streams_are_read(name: str, completion: Completion) -> None:
+def test_recorded_streams_are_decoded(name: str, completion: Completion) -> None:
     assert completion == accumulate_stream(name)
 
 
-def test_a_recorded_stream_of_two_tool_calls_is_read() -> None:
+def test_a_recorded_stream_of_two_tool_calls_is_decoded() -> None:
     completion = accumulate_stream("vllm-0.32.0-tools-stream.sse")
     first, second = completion.tool_calls
     assert ("length", Usage(170, 200), "") == (completion.finish_reason, completion.usage, completion.text)
@@ -781,7 +781,7 @@ def test_a_recorded_stream_of_two_tool_calls_is_read() -> None:
     assert '{"city":' == "".join(second.arguments.split())  # cut by max_tokens
 
 
-def test_a_recorded_stream_that_the_server_gave_up_is_a_failure() -> None:
+def test_an_aborted_recorded_stream_is_a_failure() -> None:
     result = decode_stream(recording("vllm-0.32.0-chat-stream-abort.sse"))
     assert (TextDelta(" p"), TextDelta("annot")) == result.events
     assert (StreamInterruptedError, "the server ended the response with finish_reason 'abort'") == result.failure
@@ -1205,7 +1205,7 @@ def test_stream(data: bytes, events: tuple[StreamEvent, ...], failure: str | Non
     ],
     ids=lambda data: data[:60].decode("utf-8", "replace"),
 )
-def test_a_malformed_event_ends_the_stream_as_a_failure(data: bytes) -> None:
+def test_a_malformed_event_is_a_failure_of_the_stream(data: bytes) -> None:
     result = decode_stream(text("a") + b"data: " + data + b"\n\n" + text("b") + finish() + DONE)
     assert (A,) == result.events
     assert result.failure is not None
@@ -1214,7 +1214,7 @@ def test_a_malformed_event_ends_the_stream_as_a_failure(data: bytes) -> None:
     assert data == result.body
 
 
-def test_events_before_a_failure_come_first_and_nothing_comes_after() -> None:
+def test_events_before_a_failure_are_returned_and_none_after() -> None:
     decoder = OpenAIStreamDecoder()
     assert [A, B] == decoder.feed(text("a") + text("b") + event({"error": "boom"}) + text("c"))
     failure = decoder.failure
@@ -1226,7 +1226,7 @@ def test_events_before_a_failure_come_first_and_nothing_comes_after() -> None:
     assert not decoder.finished
 
 
-def test_events_are_handed_on_at_once_and_all_of_them() -> None:
+def test_all_events_are_returned_at_once() -> None:
     decoder = OpenAIStreamDecoder()
     assert [] == decoder.feed(text("a")[:-1])
     assert [A] == decoder.feed(b"\n")
@@ -1235,7 +1235,7 @@ def test_events_are_handed_on_at_once_and_all_of_them() -> None:
     assert decoder.failure is None
 
 
-def test_the_finish_waits_for_done_or_the_end_and_comes_once() -> None:
+def test_the_finish_is_sent_once_at_done_or_the_end() -> None:
     decoder = OpenAIStreamDecoder()
     assert [] == decoder.feed(finish())
     assert not decoder.finished
@@ -1246,7 +1246,7 @@ def test_the_finish_waits_for_done_or_the_end_and_comes_once() -> None:
     assert [] == decoder.close()
 
 
-def test_an_error_in_a_stream_is_kept_as_it_came() -> None:
+def test_an_error_in_a_stream_keeps_its_body() -> None:
     error = dump({"error": {"message": "x" * 2000, "code": 500}})
     result = decode_stream(b"data: " + error + b"\n\n")
     assert error == result.body
@@ -1259,12 +1259,12 @@ def test_the_message_shows_the_beginning_of_an_error_without_a_sentence() -> Non
 
 
 @pytest.mark.parametrize(("wire", "reason"), REASONS)
-def test_finish_reasons_of_a_stream_are_read_as(wire: str, reason: str) -> None:
+def test_finish_reasons_of_a_stream_are_decoded(wire: str, reason: str) -> None:
     assert reason == getattr(decode_stream(finish(wire) + DONE).events[-1], "finish_reason", None)
 
 
 @pytest.mark.parametrize("wire", [reason for reason in NO_REASONS if reason])
-def test_finish_reasons_that_are_none_end_a_stream_as_a_failure(wire: str) -> None:
+def test_unknown_finish_reasons_are_a_failure_of_the_stream(wire: str) -> None:
     assert (StreamInterruptedError, f"the server ended the response with finish_reason {wire!r}") == decode_stream(
         finish(wire) + DONE
     ).failure
@@ -1273,13 +1273,13 @@ def test_finish_reasons_that_are_none_end_a_stream_as_a_failure(wire: str) -> No
 @pytest.mark.parametrize(
     "harmless", [b"data:\n\n", b"data: \n\n", event({"choices": [{"index": 0, "delta": {}, "finish_reason": ""}]})]
 )
-def test_what_says_nothing_is_passed_over(harmless: bytes) -> None:
+def test_empty_events_are_skipped(harmless: bytes) -> None:
     result = decode_stream(text("a") + harmless + finish() + b"data: [DONE] \n\n")
     assert (None, A) == (result.failure, result.events[0])
     assert isinstance(result.events[-1], Finish)
 
 
-def test_the_model_and_the_id_are_those_that_came_first() -> None:
+def test_the_first_model_and_id_are_kept() -> None:
     events = [event({"model": name, "id": f"id-{name}", "choices": []}) for name in ("one", "two")]
     result = decode_stream(event({"model": "", "choices": []}) + b"".join(events) + finish())
     assert ("one", "id-one") == (result.served_model, result.response_id)
@@ -1303,7 +1303,7 @@ def test_a_line_over_the_limit_is_a_failure(tail: bytes) -> None:
     assert not decoder.finished
 
 
-def test_an_event_that_passes_the_limit_with_its_last_line_is_a_failure() -> None:
+def test_an_event_whose_last_line_exceeds_the_limit_is_a_failure() -> None:
     decoder = OpenAIStreamDecoder()
     half = MAX_BODY_BYTES // 2 + 1
     decoder.feed(b"data: " + b"x" * half + b"\n")
@@ -1357,7 +1357,7 @@ def without_wording(result: Outcome) -> Outcome:
 @given(st.lists(fragments, max_size=8).map(b"".join), cuts)
 @example(b'data: {"x":"\xff"}\n\n', [])
 @example(b'data: {"x":1e999}\n\n', [])
-def test_whatever_is_streamed_ends_as_one_of_finished_and_failure(data: bytes, positions: list[int]) -> None:
+def test_any_stream_either_finishes_or_fails(data: bytes, positions: list[int]) -> None:
     result = decode_stream(data)  # checks it, and that nothing is raised
     assert without_wording(result) == without_wording(decode_stream(*split_at(data, positions)))
     assert without_wording(result) == without_wording(decode_stream(*split_bytes(data)))
@@ -1365,7 +1365,7 @@ def test_whatever_is_streamed_ends_as_one_of_finished_and_failure(data: bytes, p
 
 @settings(deadline=None, max_examples=200)
 @given(st.sampled_from(STREAMS), st.lists(st.tuples(st.integers(0, 10_000), st.binary(max_size=3)), max_size=4), cuts)
-def test_a_damaged_recording_ends_as_one_of_finished_and_failure(
+def test_a_damaged_recording_either_finishes_or_fails(
     name: str, damage: list[tuple[int, bytes]], positions: list[int]
 ) -> None:
     data = recording(name)
@@ -1384,9 +1384,7 @@ DECODERS: list[Callable[[HTTPResponse], object]] = [
 
 @settings(deadline=None)
 @given(st.sampled_from(DECODERS), st.binary() | members.map(msgspec.json.encode))
-def test_whatever_is_answered_is_read_or_raises_our_errors(
-    decode: Callable[[HTTPResponse], object], body: bytes
-) -> None:
+def test_any_body_is_decoded_or_raises_our_errors(decode: Callable[[HTTPResponse], object], body: bytes) -> None:
     with suppress(BackendError):
         assert decode(ok(body))
 
@@ -1398,7 +1396,7 @@ def test_whatever_is_answered_is_read_or_raises_our_errors(
     st.integers(0, 10_000),
     st.binary(max_size=3),
 )
-def test_a_damaged_answer_is_read_or_raises_our_errors(
+def test_a_damaged_body_is_decoded_or_raises_our_errors(
     name: str, decode: Callable[[HTTPResponse], object], position: int, damage: bytes
 ) -> None:
     body = recording(name)

@@ -86,7 +86,7 @@ FULL = ServerStatus(
 
 
 @pytest.mark.parametrize("model", [None, "tiny.gguf", "tiny", "another"])
-def test_llama_server_tells_its_state(model: str | None) -> None:
+def test_status_of_a_llama_server(model: str | None) -> None:
     """A single server answers whatever name it is asked by, so that the model is the one that it has."""
     requests, status = play(
         llamacpp.status(model), OK, models(TINY), json_response(PROPS_BODY), json_response(TWO_SLOTS)
@@ -94,7 +94,7 @@ def test_llama_server_tells_its_state(model: str | None) -> None:
     assert ([HEALTH, MODELS, PROPS, SLOTS], FULL) == (requests, status)
 
 
-def test_a_llama_server_that_sleeps_is_not_asked_for_its_slots() -> None:
+def test_a_sleeping_llama_server_is_not_asked_for_its_slots() -> None:
     requests, status = play(
         llamacpp.status("tiny"), OK, models(TINY), json_response({**PROPS_BODY, "is_sleeping": True})
     )
@@ -126,21 +126,21 @@ def test_a_llama_server_that_sleeps_is_not_asked_for_its_slots() -> None:
         ),
     ],
 )
-def test_what_a_llama_server_does_not_tell_is_none(
+def test_missing_facts_of_a_llama_server_are_none(
     props: HTTPResponse, slots: HTTPResponse, fields: Mapping[str, Any]
 ) -> None:
     requests, status = play(llamacpp.status(None), OK, models(TINY), props, slots)
     assert ([HEALTH, MODELS, PROPS, SLOTS], attrs.evolve(FULL, **fields)) == (requests, status)
 
 
-def test_the_status_of_a_llama_server_without_a_list_is_what_the_rest_tells() -> None:
+def test_status_of_a_llama_server_without_a_model_list() -> None:
     """`model` is the one that this backend would ask for."""
     _, status = play(llamacpp.status("m"), OK, NOT_FOUND, json_response(PROPS_BODY), json_response(TWO_SLOTS))
     assert attrs.evolve(FULL, model="m", models=()) == status
 
 
 @pytest.mark.parametrize("index", [1, 2, 3])
-def test_a_llama_server_that_refuses_the_key_is_not_told_to_be_ready(index: int) -> None:
+def test_a_llama_server_that_rejects_the_key_is_not_ready(index: int) -> None:
     """Its /health answers without a key, and older builds list their models without one."""
     answers = [OK, models(TINY), json_response(PROPS_BODY), json_response(TWO_SLOTS)]
     with pytest.raises(AuthenticationError):
@@ -154,13 +154,13 @@ def test_a_llama_server_that_refuses_the_key_is_not_told_to_be_ready(index: int)
         (json_response({"error": "x"}, 500), InternalServerError),
     ],
 )
-def test_a_llama_server_that_is_not_healthy_is_asked_nothing_more(health: HTTPResponse, error: type[Exception]) -> None:
+def test_an_unhealthy_llama_server_gets_no_more_requests(health: HTTPResponse, error: type[Exception]) -> None:
     with pytest.raises(error):
         play(llamacpp.status(None), health)
 
 
 @pytest.mark.parametrize(("index", "body"), [(1, {"data": 5}), (2, []), (3, {}), (3, [5])])
-def test_what_a_llama_server_does_not_tell_in_its_form_is_malformed(index: int, body: object) -> None:
+def test_unexpected_status_bodies_are_malformed(index: int, body: object) -> None:
     answers = [OK, models(TINY), json_response(PROPS_BODY), json_response(TWO_SLOTS)]
     answers[index] = json_response(body)
     with pytest.raises(MalformedResponseError):
@@ -192,7 +192,7 @@ ROUTER_ROWS = (
         ("f", {"model": "f", "state": "loading"}),
     ],
 )
-def test_a_router_tells_the_state_of_the_model(model: str | None, fields: Mapping[str, Any]) -> None:
+def test_status_of_a_model_behind_a_router(model: str | None, fields: Mapping[str, Any]) -> None:
     requests, status = play(llamacpp.status(model), OK, models(*ROUTER_ROWS))
     assert [HEALTH, MODELS] == requests
     assert attrs.evolve(ServerStatus(state="ready"), **fields) == attrs.evolve(status, models=())
@@ -200,13 +200,13 @@ def test_a_router_tells_the_state_of_the_model(model: str | None, fields: Mappin
 
 
 # ServerStatus: `sleeping` is a server that would load the model again first, and `models` are those in memory. A single
-# server is told so (test_a_llama_server_that_sleeps_is_not_asked_for_its_slots).
-def test_a_model_that_sleeps_behind_a_router_is_told_so() -> None:
+# server is told so (test_a_sleeping_llama_server_is_not_asked_for_its_slots).
+def test_a_sleeping_model_behind_a_router() -> None:
     _, status = play(llamacpp.status("e"), OK, models(*ROUTER_ROWS))
     assert ("sleeping", ("a",)) == (status.state, status.models)
 
 
-def test_a_model_that_a_router_does_not_know_is_not_the_first_of_its_list() -> None:
+def test_a_model_unknown_to_a_router_is_not_its_first() -> None:
     _, status = play(llamacpp.status("z"), OK, models(*ROUTER_ROWS), json_response({"role": "router"}), UNSUPPORTED)
     assert ("ready", (), None) == (status.state, status.models, status.context_length)
 
@@ -241,7 +241,7 @@ def test_a_model_that_a_router_does_not_have_is_not_found(what: str, steps: Call
 
 @pytest.mark.parametrize("option", ["context_length", "keep_alive"])
 @pytest.mark.parametrize("load", [llamacpp.load, vllm.load], ids=["llama-server", "vLLM"])
-def test_what_a_server_takes_at_its_start_alone_is_refused_before_anything_is_asked(load: Any, option: str) -> None:
+def test_settings_of_the_servers_start_are_rejected_without_a_request(load: Any, option: str) -> None:
     steps = load("m", **{"context_length": None, "keep_alive": None, option: 8})
     with pytest.raises(UnsupportedOperationError, match=option) as exc_info:
         next(steps)
@@ -253,13 +253,13 @@ CHAT_BODY = {"model": "m", "messages": [{"role": "system", "content": "S"}, WIRE
 NEW_ROUTE = "/v1/chat/completions/input_tokens"
 
 
-def test_llama_server_counts_by_its_own_route() -> None:
+def test_llama_server_counts_with_its_endpoint() -> None:
     (request,), count = play(llamacpp.count_tokens(CHAT, LLAMACPP_CHAT), json_response({"input_tokens": 20}))
     assert (NEW_ROUTE, CHAT_BODY) == path_and_body(request)
     assert 20 == count
 
 
-def test_an_older_llama_server_counts_by_template_and_tokenizer() -> None:
+def test_an_older_llama_server_counts_with_template_and_tokenizer() -> None:
     requests, count = play(
         llamacpp.count_tokens(CHAT, LLAMACPP_CHAT),
         NOT_FOUND,
@@ -274,14 +274,14 @@ def test_an_older_llama_server_counts_by_template_and_tokenizer() -> None:
     assert 3 == count
 
 
-def test_tools_that_are_none_are_not_counted() -> None:
+def test_empty_tools_are_not_counted() -> None:
     (request,), _ = play(
         llamacpp.count_tokens(ChatRequest(messages=HI, model="m"), LLAMACPP_CHAT), json_response({"input_tokens": 1})
     )
     assert {"model": "m", "messages": [WIRE_HI]} == body_of(request)
 
 
-def test_a_count_that_fails_for_another_reason_is_not_tried_the_older_way() -> None:
+def test_other_errors_of_a_count_are_raised() -> None:
     with pytest.raises(AuthenticationError):
         play(llamacpp.count_tokens(CHAT, LLAMACPP_CHAT), KEYLESS)
     with pytest.raises(MalformedResponseError):
@@ -315,7 +315,7 @@ AWAKE = ServerStatus(state="ready", version="0.32.0", model="tiny", models=("tin
         pytest.param("x", NO_ROUTE, attrs.evolve(AWAKE, model="x", context_length=None), id="another model"),
     ],
 )
-def test_vllm_tells_its_state(model: str | None, asleep: HTTPResponse, status: ServerStatus) -> None:
+def test_status_of_vllm(model: str | None, asleep: HTTPResponse, status: ServerStatus) -> None:
     requests, actual = play(vllm.status(model), EMPTY, MODEL_LIST, VERSION_RESPONSE, asleep)
     assert ([HEALTH, MODELS, VERSION, IS_SLEEPING], status) == (requests, actual)
 
@@ -341,7 +341,7 @@ def test_vllm_sleeps_and_wakes(what: str, steps: Callable[[], Operation[None]], 
         play(steps(), json_response({"error": "x"}, 500))
 
 
-def test_vllm_counts_by_its_tokenizer() -> None:
+def test_vllm_counts_with_its_tokenizer() -> None:
     body = {"count": 2, "max_model_len": 1024, "tokens": [1720, 1313], "token_strs": None}
     (request,), count = play(vllm.count_tokens(CHAT, VLLM_CHAT), json_response(body))
     assert (("/tokenize", CHAT_BODY), 2) == (path_and_body(request), count)
@@ -370,7 +370,7 @@ def disk(*rows: Mapping[str, Any]) -> HTTPResponse:
 TWO = disk(disk_model("gemma", ("gemma", 4096)), disk_model("qwen"))
 
 
-def test_lm_studio_lists_what_is_on_the_disk() -> None:
+def test_lm_studio_lists_downloaded_models() -> None:
     requests, model_list = play(
         lmstudio.list_models(), disk(disk_model("gemma", ("g:2", 4096), ("gemma", 8192)), disk_model("qwen"))
     )
@@ -407,7 +407,7 @@ def test_an_older_lm_studio_is_asked_by_the_openai_api(response: HTTPResponse) -
         ({"error": {"message": "boom"}, "models": []}, ResponseError),
     ],
 )
-def test_what_is_no_list_of_lm_studio_is_an_error(body: object, error: type[Exception]) -> None:
+def test_other_bodies_of_lm_studio_are_an_error(body: object, error: type[Exception]) -> None:
     with pytest.raises(error) as exc_info:
         play(lmstudio.list_models(), json_response(body))
     assert error is type(exc_info.value)
@@ -454,7 +454,7 @@ GEMMA = {"model": "gemma", "models": ("gemma",), "context_length": 4096, "slots"
         ),
     ],
 )
-def test_lm_studio_tells_its_state(model: str | None, response: HTTPResponse, status: Mapping[str, Any]) -> None:
+def test_status_of_lm_studio(model: str | None, response: HTTPResponse, status: Mapping[str, Any]) -> None:
     expected = attrs.evolve(ServerStatus(state="ready"), **status)
     assert ([NATIVE], expected) == play(lmstudio.status(model), response)
 
@@ -506,7 +506,7 @@ def test_lm_studio_loads(
     assert list(posts) == requests_of(steps, response, *[OK] * len(posts))
 
 
-def test_lm_studio_takes_no_keep_alive_when_it_loads() -> None:
+def test_lm_studio_loads_without_keep_alive() -> None:
     with pytest.raises(UnsupportedOperationError, match="keep_alive"):
         next(lmstudio.load("m", context_length=None, keep_alive=0.0))
 
@@ -548,21 +548,21 @@ def prepare(model: str, context_length: int | None, *answers: HTTPResponse) -> l
     return [path_and_body(request) for request in requests if request != NATIVE]
 
 
-def test_lm_studio_is_left_alone_where_no_context_is_configured() -> None:
+def test_lm_studio_is_not_prepared_without_a_context() -> None:
     assert ([], None) == play(lmstudio.prepare("m", WireSettings(keep_alive=5)))
 
 
 @pytest.mark.parametrize("model", ["qwen", "x"])
-def test_a_model_is_loaded_with_the_context_that_is_configured(model: str) -> None:
+def test_a_model_is_loaded_with_the_configured_context(model: str) -> None:
     assert [(LOAD, {"model": model, "context_length": 8192})] == prepare(model, 8192, TWO, TWO, OK)
 
 
-def test_a_model_that_is_loaded_with_this_context_is_left_alone() -> None:
+def test_a_model_with_the_configured_context_is_not_reloaded() -> None:
     assert [] == prepare("gemma", 4096, TWO)
     assert [] == prepare("gemma", 4096, disk(disk_model("gemma", ("gemma", None))))
 
 
-def test_a_model_that_is_loaded_with_another_context_is_an_error() -> None:
+def test_a_model_with_another_context_is_an_error() -> None:
     with pytest.raises(ServerConfigurationError) as exc_info:
         prepare("gemma", 8192, TWO)
     assert (
@@ -572,7 +572,7 @@ def test_a_model_that_is_loaded_with_another_context_is_an_error() -> None:
 
 
 # Requests may name an instance, and each has a context of its own; status() and load() look at the first as well.
-def test_the_context_is_that_of_the_instance_that_is_asked_for() -> None:
+def test_the_context_is_that_of_the_requested_instance() -> None:
     response = disk(disk_model("gemma", ("gemma", 4096), ("g:2", 8192)))
     assert 8192 == play(lmstudio.status("g:2"), response)[1].context_length
     assert [] == prepare("g:2", 8192, response)
@@ -647,7 +647,7 @@ def test_openai_counts_tools_in_their_flat_form() -> None:
     ] == body_of(http_request)["tools"]
 
 
-def test_what_cannot_be_sent_is_not_counted() -> None:
+def test_unsupported_parts_are_not_counted() -> None:
     request = ChatRequest(messages=(*HI, Message.assistant([ReasoningPart("Hm."), "A"])), model="m")
     with pytest.raises(UnsupportedOptionError) as exc_info:
         next(openai_server.count_tokens(request, OPENAI_CHAT))
@@ -738,7 +738,7 @@ EVERY: list[Callable[[], Operation[object]]] = [
         max_size=5,
     ),
 )
-def test_whatever_a_server_answers_is_read_or_raises_our_errors(
+def test_any_response_is_decoded_or_raises_our_errors(
     make: Callable[[], Operation[object]], answers: list[tuple[bytes, int]]
 ) -> None:
     remaining = list(answers)
@@ -763,7 +763,7 @@ def test_whatever_a_server_answers_is_read_or_raises_our_errors(
         ({"a": 2}, "a", {"a": 1}),
     ],
 )
-def test_a_value_is_put_at_its_path(body: dict[str, Any], at: str, expected: Mapping[str, Any]) -> None:
+def test_a_value_is_set_at_its_path(body: dict[str, Any], at: str, expected: Mapping[str, Any]) -> None:
     set_path(body, at, 1)
     assert expected == body
 
@@ -800,7 +800,7 @@ def test_extra_members_are_merged(body: dict[str, Any], extra: Any, expected: Ma
         ({"b": {"x": 1}}, {"b": {"y": 2}}, "extra_body: b: b is already set by an option"),
     ],
 )
-def test_two_wishes_for_one_member_are_refused(body: dict[str, Any], extra: Mapping[str, Any], message: str) -> None:
+def test_conflicting_members_are_rejected(body: dict[str, Any], extra: Mapping[str, Any], message: str) -> None:
     with pytest.raises(UnsupportedOptionError) as exc_info:
         merge_extra_body(body, extra, {"model": "pass model="}, HOLDING_A)
     assert message == str(exc_info.value)
@@ -889,12 +889,12 @@ def test_a_typed_function_is_a_tool() -> None:
     } == definitions
 
 
-def test_parameters_with_a_default_may_be_left_out_where_a_tool_is_not_strict() -> None:
+def test_parameters_of_a_tool_that_is_not_strict_may_be_omitted() -> None:
     tool = tool_of(weather, strict=False)
     assert (False, ["place", "unit", "span", "sources"]) == (tool.strict, tool.parameters["required"])
 
 
-def test_name_and_description_may_be_given() -> None:
+def test_name_and_description_can_be_passed() -> None:
     tool = tool_of(weather, name="get-weather_2", description="")
     assert ("get-weather_2", "") == (tool.name, tool.description)
 
@@ -969,19 +969,19 @@ def number(a: complex) -> None:
         (Box.method, "the parameter self of the tool method has no type; annotate it"),
     ],
 )
-def test_a_function_that_no_model_can_call_is_no_tool(function: Callable[..., Any], message: str) -> None:
+def test_unsupported_functions_are_not_tools(function: Callable[..., Any], message: str) -> None:
     with pytest.raises(TypeError) as exc_info:
         tool_of(function)
     assert message == str(exc_info.value)
 
 
-def test_a_type_that_json_cannot_hold_is_no_parameter() -> None:
+def test_parameters_need_a_json_type() -> None:
     with pytest.raises(TypeError, match="complex"):
         tool_of(number)
 
 
 @pytest.mark.parametrize("name", ["two words", "ä", "x" * 65, "a.b", "a\n"])
-def test_a_name_that_servers_refuse_is_no_name(name: str) -> None:
+def test_tool_names_are_checked(name: str) -> None:
     with pytest.raises(TypeError, match=r"pass name= with up to 64 letters, digits, _ and -"):
         tool_of(nothing, name=name)
 
@@ -992,7 +992,7 @@ def test_a_lambda_needs_a_name() -> None:
     assert "f" == tool_of(lambda: None, name="f").name
 
 
-def test_functions_among_tools_are_made_tools() -> None:
+def test_functions_among_tools_become_tools() -> None:
     assert (ADD, tool_of(nothing)) == build_tools([ADD, nothing])
     assert () == build_tools([])
 
@@ -1029,21 +1029,21 @@ def test_a_tool_without_parameters_takes_no_arguments(arguments: str) -> None:
         (json.dumps({**WEATHER, "limit": None}), "$.limit"),
     ],
 )
-def test_arguments_that_do_not_fit_are_an_error_with_their_place(arguments: str, pointer: str | None) -> None:
+def test_invalid_arguments_are_an_error_with_their_path(arguments: str, pointer: str | None) -> None:
     with pytest.raises(StructuredOutputError) as exc_info:
         arguments_of(tool_of(weather), ToolCall("c", "weather", arguments))
     assert pointer == exc_info.value.pointer
     assert (arguments or "{}") == exc_info.value.text
 
 
-def test_a_tool_that_was_made_from_a_schema_has_no_types() -> None:
+def test_a_tool_with_a_schema_has_no_types() -> None:
     with pytest.raises(TypeError, match=r"^the tool add was created from a schema"):
         arguments_of(ADD, ToolCall("c", "add", "{}"))
 
 
 @settings(deadline=None)
 @given(st.text() | json_values.map(json.dumps))
-def test_whatever_a_model_writes_is_arguments_or_our_error(arguments: str) -> None:
+def test_any_text_is_arguments_or_our_error(arguments: str) -> None:
     with suppress(StructuredOutputError):
         assert isinstance(arguments_of(tool_of(later), ToolCall("c", "later", arguments)), dict)
 
@@ -1102,18 +1102,18 @@ ALLOWED_PARTS: Mapping[str, tuple[Part, ...]] = {
 
 @pytest.mark.parametrize("role", ALLOWED_PARTS)
 @pytest.mark.parametrize("part", [TEXT, IMAGE, REASONING, CALL, RESULT], ids=lambda part: type(part).__name__)
-def test_parts_have_their_place(role: Any, part: Part) -> None:
+def test_parts_belong_to_roles(role: Any, part: Part) -> None:
     if part in ALLOWED_PARTS[role]:
         assert (part,) == Message(role, (part,)).parts
         return
     with pytest.raises(TypeError) as exc_info:
         Message(role, (part,))
-    names = " or ".join(type(one).__name__ for one in ALLOWED_PARTS[role])
+    names = " or ".join(type(allowed_part).__name__ for allowed_part in ALLOWED_PARTS[role])
     assert f"invalid part in a {role} message: {type(part).__name__}; use {names}" == str(exc_info.value)
 
 
 @pytest.mark.parametrize("role", ALLOWED_PARTS)
-def test_a_message_without_parts_is_none(role: Any) -> None:
+def test_a_message_needs_parts(role: Any) -> None:
     with pytest.raises(ValueError, match=rf"^a {role} message needs at least one part$"):
         Message(role, ())
 
@@ -1124,7 +1124,7 @@ def test_a_message_has_a_known_role() -> None:
 
 
 @pytest.mark.parametrize("content", ["3", [5], [None], [{"type": "text", "text": "x"}]])
-def test_what_is_no_part_is_refused(content: Any) -> None:
+def test_invalid_parts_are_rejected(content: Any) -> None:
     with pytest.raises(TypeError):
         Message("tool", content)
 
@@ -1147,11 +1147,11 @@ def test_what_is_no_part_is_refused(content: Any) -> None:
         (Message.tool("3", tool_call_id="c", name="f", is_error=True), (ToolResult("c", "3", "f", True),)),
     ],
 )
-def test_messages_hold(message: Message, content: object) -> None:
+def test_messages_accept_texts_and_parts(message: Message, content: object) -> None:
     assert content == message.content
 
 
-def test_an_empty_text_beside_calls_is_left_out_in_every_form() -> None:
+def test_an_empty_text_with_calls_is_omitted() -> None:
     assert (CALL,) == Message.assistant([""], tool_calls=[CALL]).content
 
 
@@ -1165,7 +1165,7 @@ def test_an_empty_text_beside_calls_is_left_out_in_every_form() -> None:
         (Message("tool", (RESULT,)), (RESULT,), "", ()),
     ],
 )
-def test_a_message_is_read_as(message: Message, parts: object, text: str, calls: object) -> None:
+def test_a_message_is_decoded(message: Message, parts: object, text: str, calls: object) -> None:
     assert (parts, text, calls) == (message.parts, message.text, message.tool_calls)
 
 
@@ -1186,7 +1186,7 @@ def test_fractions_are_finite_numbers(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "least"), [("max_tokens", 1), ("top_k", 0), ("reasoning_budget", 0)])
-def test_counts_have_a_least(name: str, least: int) -> None:
+def test_counts_have_a_minimum(name: str, least: int) -> None:
     assert least == getattr(request(**{name: least}), name)
     with pytest.raises(ValueError, match=rf"^{name} must be at least {least}: {least - 1}$"):
         request(**{name: least - 1})
@@ -1215,7 +1215,7 @@ def test_counts_have_a_least(name: str, least: int) -> None:
         ),
     ],
 )
-def test_what_no_server_could_take_is_a_value_error(options: Mapping[str, Any], message: str) -> None:
+def test_invalid_options_are_a_value_error(options: Mapping[str, Any], message: str) -> None:
     with pytest.raises(ValueError) as exc_info:  # noqa: PT011  # the message is compared below
         request(**options)
     assert message == str(exc_info.value)
@@ -1232,20 +1232,20 @@ def test_what_no_server_could_take_is_a_value_error(options: Mapping[str, Any], 
         {"logprobs": True},
     ],
 )
-def test_choices_that_fit_the_tools_are_taken(options: Mapping[str, Any]) -> None:
+def test_valid_tool_choices_are_accepted(options: Mapping[str, Any]) -> None:
     for name, value in options.items():
         assert value == getattr(request(**options), name)
 
 
 @pytest.mark.parametrize("choices", [[], ["a", ""], [""]])
-def test_a_choice_format_has_texts(choices: list[str]) -> None:
+def test_a_choice_format_needs_choices(choices: list[str]) -> None:
     with pytest.raises(ValueError, match=r"^choices must be one or more non-empty strings$"):
         ChoiceFormat(choices)
 
 
 # A str is a Sequence[str] for every type checker, and a common mistake; backend.chat_request() does the same to
 # stop_sequences="###".
-def test_one_text_is_no_list_of_choices() -> None:
+def test_a_string_is_not_a_list_of_choices() -> None:
     try:
         choices = ChoiceFormat("yes").choices
     except (TypeError, ValueError):
@@ -1283,5 +1283,5 @@ def test_one_text_is_no_list_of_choices() -> None:
         ),
     ],
 )
-def test_a_completion_is_a_message_of_the_next_turn(fields: Mapping[str, Any], message: Message) -> None:
+def test_a_completion_converts_to_a_message(fields: Mapping[str, Any], message: Message) -> None:
     assert message == Completion(**{"text": "", "finish_reason": "stop", "requested_model": "m", **fields}).message

@@ -1,4 +1,4 @@
-"""Every cell of the option tables: what the table says is what goes over the wire, and what it refuses goes nowhere."""
+"""The option tables match the encoded requests for every option key."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def uses(cell: str, options: Mapping[str, Any]) -> bool:
     return False
 
 
-def test_the_examples_cover_every_cell_and_every_option() -> None:
+def test_the_examples_cover_every_option_key() -> None:
     assert list(OPTION_KEYS) == list(EXAMPLES)
     assert set(SCALAR_OPTIONS) < set(OPTION_KEYS)
     fields = set(ChatRequest.__struct_fields__) - {"messages", "model"}
@@ -138,7 +138,7 @@ def test_the_examples_cover_every_cell_and_every_option() -> None:
 
 
 @pytest.mark.parametrize("type_", PROFILES)
-def test_every_table_has_every_cell_and_a_reason_for_each_refusal(type_: str) -> None:
+def test_every_table_has_every_option_key(type_: str) -> None:
     for table in PROFILES[type_].wire_apis.values():
         assert list(OPTION_KEYS) == list(table)
         for handling in table.values():
@@ -146,7 +146,7 @@ def test_every_table_has_every_cell_and_a_reason_for_each_refusal(type_: str) ->
 
 
 @pytest.mark.parametrize(("type_", "wire", "cell"), CASES)
-def test_a_cell_holds(type_: str, wire: str, cell: str) -> None:
+def test_option_tables_match_the_encoded_requests(type_: str, wire: str, cell: str) -> None:
     handling = PROFILES[type_].wire_apis[wire][cell]
     options = EXAMPLES[cell]
     if isinstance(handling, Unsupported):
@@ -282,7 +282,7 @@ def test_a_budget_of_reasoning_at_anthropic() -> None:
 
 
 @pytest.mark.parametrize("wire", ["messages", "chat_completions"])
-def test_a_temperature_that_anthropic_would_lower(wire: str) -> None:
+def test_a_temperature_above_anthropics_maximum(wire: str) -> None:
     with pytest.raises(UnsupportedOptionError, match="accepts at most 1"):
         encode("anthropic", wire, temperature=1.5)
     assert 1.0 == encode("anthropic", wire, temperature=1.0)["temperature"]
@@ -299,7 +299,7 @@ def test_a_temperature_that_anthropic_would_lower(wire: str) -> None:
         ("openai", {"n": 2}, "extra_body: n"),
     ],
 )
-def test_extra_body_may_not_say_what_the_codec_says(type_: str, extra: dict[str, Any], option: str) -> None:
+def test_extra_body_does_not_override_the_codec(type_: str, extra: dict[str, Any], option: str) -> None:
     with pytest.raises(UnsupportedOptionError) as exc_info:
         encode(type_, PROFILES[type_].wire_api, extra_body=extra)
     assert option == exc_info.value.option
@@ -323,7 +323,7 @@ DESCRIBED_STRING = {"type": "string", "description": "(maxLength: 9)", "pattern"
         ("messages", "output_config.format.schema.properties.a"),
     ],
 )
-def test_vllm_is_sent_no_lengths_of_texts_that_are_checked_here(wire: str, path: str) -> None:
+def test_vllm_gets_no_string_lengths_that_are_checked_locally(wire: str, path: str) -> None:
     schema = {**SCHEMA, "properties": {"a": {**BOUNDED_STRING}}}
     checked_body, strict_body = (
         encode("vllm", wire, response_format=JSONSchemaFormat("t", schema, checked=checked))

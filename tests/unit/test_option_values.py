@@ -25,7 +25,7 @@ def test_a_configuration_names_options_of_the_server() -> None:
     assert set(LOCAL_ONLY) < set(attrs.fields_dict(ServerOptions))
 
 
-def test_a_misspelt_option_is_refused() -> None:
+def test_a_misspelt_option_is_rejected() -> None:
     misspelt: Any = {"ctx_sise": 1}
     with pytest.raises(TypeError, match="ctx_sise"):
         LocalServer(Path("m.gguf"), **misspelt)

@@ -81,7 +81,7 @@ def test_the_import_reads_and_opens_nothing(tmp_path: Path) -> None:
         assert heavy not in report["modules"]
 
 
-def test_a_name_brings_what_it_needs_and_opens_nothing(tmp_path: Path) -> None:
+def test_importing_a_name_opens_nothing(tmp_path: Path) -> None:
     report = audit("from ctxbackends import Registry", tmp_path)
     assert ([], []) == (report["network"], outside(report["opened"]))
     assert "error" not in report
@@ -90,7 +90,7 @@ def test_a_name_brings_what_it_needs_and_opens_nothing(tmp_path: Path) -> None:
         assert heavy not in report["modules"]
 
 
-def test_every_name_at_once_opens_nothing(tmp_path: Path) -> None:
+def test_importing_every_name_opens_nothing(tmp_path: Path) -> None:
     report = audit("from ctxbackends import *", tmp_path)
     assert ([], []) == (report["network"], outside(report["opened"]))
     assert "error" not in report

@@ -1,4 +1,4 @@
-"""pydantic models as the target of extract(): known by their methods, validated by themselves."""
+"""pydantic models as the target of extract()."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_the_schema_is_strict() -> None:
     assert "default" not in vote["properties"]["weight"]
 
 
-def test_a_value_is_made() -> None:
+def test_a_value_is_decoded() -> None:
     actual = decode_as(Decision, '{"title": "Yaml", "votes": [{"name": "a", "weight": 2}]}')
     assert Decision(title="Yaml", votes=[Vote(name="a", weight=2)]) == actual
 
@@ -57,7 +57,7 @@ def test_a_value_is_made() -> None:
         ("[]", None, "object"),
     ],
 )
-def test_a_fault_has_its_place(text: str, pointer: str | None, message: str) -> None:
+def test_an_error_has_its_path(text: str, pointer: str | None, message: str) -> None:
     with pytest.raises(StructuredOutputError) as exc_info:
         decode_as(Decision, text)
     assert (pointer, text) == (exc_info.value.pointer, exc_info.value.text)
@@ -65,7 +65,7 @@ def test_a_fault_has_its_place(text: str, pointer: str | None, message: str) -> 
     assert message in str(exc_info.value)
 
 
-def test_refused_constraints_are_put_into_words() -> None:
+def test_unsupported_constraints_are_described() -> None:
     weight = describe_constraints(schema_for(Vote), ANTHROPIC_UNSUPPORTED)["properties"]["weight"]
     assert {"type": "integer", "title": "Weight", "description": "(minimum: 1, maximum: 5)"} == weight
     assert {"type": "array", "items": {"type": "string"}, "minItems": 1} == describe_constraints(
@@ -78,8 +78,8 @@ def test_refused_constraints_are_put_into_words() -> None:
 
 def test_a_property_may_have_the_name_of_a_constraint() -> None:
     schema = {"type": "object", "properties": {"minimum": {"type": "integer", "minimum": 3}}, "required": ["minimum"]}
-    described = describe_constraints(schema, ANTHROPIC_UNSUPPORTED)
-    assert {"minimum": {"type": "integer", "description": "(minimum: 3)"}} == described["properties"]
+    result = describe_constraints(schema, ANTHROPIC_UNSUPPORTED)
+    assert {"minimum": {"type": "integer", "description": "(minimum: 3)"}} == result["properties"]
 
 
 def test_pydantic_is_never_imported() -> None:

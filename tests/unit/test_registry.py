@@ -1,4 +1,4 @@
-"""Types to factories and names to backends: it never picks one that nobody chose, and shares one session."""
+"""The registry: backend types, names, the default, and the shared session."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def own_factory(config: BackendConfig, transport: Transport) -> OwnBackend:
 # --- which backend --------------------------------------------------------------------------------
 
 
-async def test_none_is_configured() -> None:
+async def test_no_backend_is_configured() -> None:
     async with Registry() as registry:
         with pytest.raises(NoBackendConfiguredError) as exc_info:
             registry.default()
@@ -72,7 +72,7 @@ async def test_the_only_one_is_the_default() -> None:
         assert registry.default() is registry.resolve() is registry.resolve("local")
 
 
-async def test_one_of_several_is_never_picked() -> None:
+async def test_several_backends_need_a_default() -> None:
     async with Registry([LOCAL, FAST]) as registry:
         for choose in (registry.default, registry.resolve):
             with pytest.raises(AmbiguousBackendError) as exc_info:
@@ -84,7 +84,7 @@ async def test_one_of_several_is_never_picked() -> None:
         assert "fast" == registry.resolve("fast").name
 
 
-async def test_the_default_that_was_chosen() -> None:
+async def test_the_configured_default() -> None:
     async with Registry([LOCAL, FAST], default="fast") as registry:
         assert "fast" == registry.default().name
         registry.set_default("local")
@@ -110,13 +110,13 @@ async def test_the_same_object_every_time() -> None:
         assert registry.resolve("local") is registry.resolve("local")
 
 
-async def test_a_name_twice() -> None:
+async def test_duplicate_names() -> None:
     with pytest.raises(DuplicateBackendError) as exc_info:
         Registry([LOCAL, FAST, attrs.evolve(LOCAL, endpoint="http://other:1")])
     assert ("local", 'duplicate backend: "local"; use a different name') == (exc_info.value.name, str(exc_info.value))
 
 
-async def test_what_a_configuration_raises_comes_with_its_use(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_configuration_errors_are_raised_on_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NOT_SET_ANYWHERE", raising=False)
     config = BackendConfig(name="keyed", type="vllm", api_key_env="NOT_SET_ANYWHERE")
     async with Registry([config, LOCAL]) as registry:
@@ -178,7 +178,7 @@ async def test_a_type_made_from_a_profile_alone() -> None:
         assert "http://own:1" == registry.default().endpoint
 
 
-async def test_a_model_that_is_served_here() -> None:
+async def test_a_locally_served_model() -> None:
     config = BackendConfig(name="here", type="llamacpp", model_path="/models/tiny.gguf")
     async with Registry([config]) as registry:
         backend = registry.default()
@@ -242,7 +242,7 @@ async def test_a_file_that_cannot_be_used(tmp_path: Path) -> None:
     assert 3 == exc_info.value.line
 
 
-async def test_own_types_in_a_file(tmp_path: Path) -> None:
+async def test_custom_types_in_a_file(tmp_path: Path) -> None:
     (tmp_path / ".ctxrc").write_text("backends:\n  - name: mine\n    type: own\n")
     async with Registry.from_ctxrc(tmp_path / ".ctxrc", types={"own": own_factory}) as registry:
         assert isinstance(registry.default(), OwnBackend)
@@ -333,7 +333,7 @@ async def test_open_backend(raw_server: RawServerFactory) -> None:
         await backend.ping()
 
 
-async def test_open_backend_with_a_name_of_its_own() -> None:
+async def test_open_backend_with_a_name() -> None:
     async with open_backend("llamacpp", name="mine") as backend:
         assert ("mine", PROFILES["llamacpp"].default_endpoint) == (backend.name, backend.endpoint)
     with pytest.raises(UnknownBackendTypeError):
@@ -341,7 +341,7 @@ async def test_open_backend_with_a_name_of_its_own() -> None:
             pass
 
 
-def test_making_a_registry_opens_no_socket_and_needs_no_loop() -> None:
+def test_a_new_registry_opens_no_socket_and_needs_no_loop() -> None:
     code = (
         "import socket\n"
         "def refuse(*_, **__): raise AssertionError('a socket')\n"

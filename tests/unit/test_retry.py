@@ -1,4 +1,4 @@
-"""The two budgets, on a clock of their own: nothing here waits."""
+"""The retry policy and its two budgets, on a simulated clock."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def fail_if_called(*_: object, **__: object) -> NoReturn:
     ],
     ids=str,
 )
-async def test_never_tried_again(
+async def test_errors_that_are_not_retried(
     error: BackendError, probe: bool, ready_timeout: float | None, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retry, "AsyncRetrying", fail_if_called)
@@ -183,7 +183,7 @@ async def test_never_tried_again(
 
 @pytest.mark.parametrize("ready_timeout", [None, 90.0])
 @pytest.mark.parametrize("error", [starting(502), no_response(), silent()], ids=str)
-async def test_a_generation_that_may_have_been_processed_is_never_sent_again(
+async def test_a_generation_that_may_have_been_processed_is_not_retried(
     error: BackendError, ready_timeout: float | None, clock: Clock
 ) -> None:
     server = Server(clock, error)
@@ -192,7 +192,7 @@ async def test_a_generation_that_may_have_been_processed_is_never_sent_again(
     assert (1, []) == (server.calls, clock.slept)
 
 
-async def test_an_exception_of_somebody_else_passes(clock: Clock) -> None:
+async def test_foreign_exceptions_propagate(clock: Clock) -> None:
     calls = 0
 
     async def attempt() -> str:
@@ -236,7 +236,7 @@ async def test_a_generation_waits_for_a_proxy_that_starts_the_server(clock: Cloc
 
 
 @pytest.mark.parametrize("error", [starting(502), no_response(), silent()], ids=str)
-async def test_a_probe_asks_a_silent_or_half_started_server_again(error: BackendError, clock: Clock) -> None:
+async def test_a_probe_retries_a_silent_or_starting_server(error: BackendError, clock: Clock) -> None:
     server = Server(clock, error, error, "answer")
     assert "answer" == await call(policy(), server, probe=True)
     assert 3 == server.calls
@@ -276,7 +276,7 @@ async def test_after_two_minutes_every_server_is_probed_once_a_second(local: boo
 
 
 @pytest.mark.parametrize(("local", "median", "ninth"), [(True, 0.15, 0.3), (False, 0.6, 1.1)], ids=["local", "remote"])
-async def test_a_server_is_found_soon_after_it_is_ready(local: bool, median: float, ninth: float, clock: Clock) -> None:
+async def test_a_ready_server_is_noticed_soon(local: bool, median: float, ninth: float, clock: Clock) -> None:
     probes = await probes_of(clock, policy(120.0, local=local))
     ready = [0.1 * index for index in range(1, 1190)]
     late = sorted(next(probe for probe in probes if probe >= moment) - moment for moment in ready)
@@ -322,7 +322,7 @@ async def test_an_attempt_that_takes_long_leaves_no_time_to_sleep(clock: Clock) 
     assert pytest.approx(14.0, abs=0.5) == exc_info.value.waited
 
 
-async def test_503_seen_and_then_refused_is_a_server_that_died(clock: Clock) -> None:
+async def test_a_refused_connection_after_503_is_a_dead_server(clock: Clock) -> None:
     server = Server(clock, refusal, loading, refusal, "answer")
     with pytest.raises(ServerDiedError) as exc_info:
         await call(policy(), server)
@@ -330,7 +330,7 @@ async def test_503_seen_and_then_refused_is_a_server_that_died(clock: Clock) -> 
     assert isinstance(exc_info.value.__cause__, APIConnectionError)
 
 
-async def test_what_went_wrong_after_the_cold_start_is_the_error(clock: Clock) -> None:
+async def test_the_error_after_the_cold_start_is_raised(clock: Clock) -> None:
     server = Server(clock, refusal, loading, ModelLoadFailedError(500, message="failed to load"))
     with pytest.raises(ModelLoadFailedError) as exc_info:
         await call(policy(), server)
@@ -342,7 +342,7 @@ async def test_what_went_wrong_after_the_cold_start_is_the_error(clock: Clock) -
 
 @pytest.mark.parametrize("ready_timeout", [None, 90.0])
 @pytest.mark.parametrize("status", [429, 503])
-async def test_what_was_not_processed_is_tried_three_times(
+async def test_unprocessed_requests_are_tried_three_times(
     status: int, ready_timeout: float | None, clock: Clock
 ) -> None:
     last = busy(status=status)
@@ -353,7 +353,7 @@ async def test_what_was_not_processed_is_tried_three_times(
     assert (3, [0.5, 1.0], None) == (server.calls, clock.slept, last.waited)
 
 
-async def test_a_place_becomes_free(clock: Clock) -> None:
+async def test_a_busy_server_becomes_free(clock: Clock) -> None:
     server = Server(clock, busy(), busy(status=429), "answer")
     assert "answer" == await call(policy(), server)
     assert 3 == server.calls
@@ -366,7 +366,7 @@ async def test_retry_after_is_waited_for(retry_after: float, clock: Clock) -> No
     assert [retry_after] == clock.slept
 
 
-async def test_a_second_answer_that_asks_for_too_long_ends_it(clock: Clock) -> None:
+async def test_a_second_retry_after_that_is_too_long_is_an_error(clock: Clock) -> None:
     server = Server(clock, busy(1.0), busy(61.0), "answer")
     with pytest.raises(ServiceUnavailableError):
         await call(policy(None), server)
@@ -374,9 +374,7 @@ async def test_a_second_answer_that_asks_for_too_long_ends_it(clock: Clock) -> N
 
 
 @pytest.mark.parametrize("status", [loading, starting], ids=["loading", "starting"])
-async def test_without_a_cold_start_a_loading_server_is_a_busy_one(
-    status: Callable[[], BackendError], clock: Clock
-) -> None:
+async def test_a_loading_server_without_a_cold_start_is_busy(status: Callable[[], BackendError], clock: Clock) -> None:
     server = Server(clock, status)
     with pytest.raises(ServiceUnavailableError):
         await call(policy(None), server)

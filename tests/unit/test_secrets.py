@@ -131,7 +131,9 @@ async def test_the_key_is_in_no_report(
     loop.set_debug(False)
     assert MARK not in report(exc_info.value)
     assert MARK not in caplog.text
-    requests = [one.getMessage() for one in caplog.records if one.name == "ctxbackends" and one.levelname == "DEBUG"]
+    requests = [
+        record.getMessage() for record in caplog.records if record.name == "ctxbackends" and record.levelname == "DEBUG"
+    ]
     assert requests
     assert all(line.startswith(("GET /v1/models: ", "POST /v1/chat/completions: ")) for line in requests)
     assert MARK.encode() not in pickle.dumps(exc_info.value)
@@ -143,7 +145,7 @@ def stream_script(end: str) -> Script:
     return [EVENT_STREAM, http_chunk(event("a")), *ends[end]]
 
 
-async def test_a_stream_that_is_cut(raw_server: RawServerFactory, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_truncated_stream_shows_no_key(raw_server: RawServerFactory, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     for end in ("close", "reset", "refusal"):
         url = (await raw_server([stream_script(end)])).url
@@ -154,7 +156,7 @@ async def test_a_stream_that_is_cut(raw_server: RawServerFactory, caplog: pytest
     assert MARK not in caplog.text
 
 
-async def test_a_stream_that_stalls(raw_server: RawServerFactory) -> None:
+async def test_a_stalled_stream_shows_no_key(raw_server: RawServerFactory) -> None:
     server = await raw_server([[EVENT_STREAM, http_chunk(event("a")), Do.HANG]])
     async with open_backend("vllm", endpoint=server.url, api_key_env="CANARY", idle_timeout=0.1) as backend:
         with pytest.raises(APITimeoutError) as exc_info:
@@ -163,14 +165,14 @@ async def test_a_stream_that_stalls(raw_server: RawServerFactory) -> None:
 
 
 @pytest.mark.parametrize("type_", ["vllm", "anthropic", "openai"])
-async def test_what_holds_the_key_does_not_show_it(type_: str) -> None:
+async def test_objects_with_the_key_do_not_show_it(type_: str) -> None:
     config = BackendConfig(name="a", type=type_, api_key_env="CANARY")
     async with Registry([config]) as registry:
         backend = registry.resolve()
         assert MARK not in f"{vars(backend)} {backend} {vars(registry)} {config}"
 
 
-def test_the_holders() -> None:
+def test_secrets_and_headers_are_masked() -> None:
     assert ("<secret>", "text") == (repr(Secret("text")), Secret("text").reveal())
     headers = MaskedHeaders({"X-Own": "text"})
     assert ("<headers X-Own>", "<headers X-Own>", "text") == (repr(headers), str(headers), headers["X-Own"])
@@ -190,7 +192,7 @@ async def test_a_key_that_cannot_be_used(
     assert MARK not in report(exc_info.value)
 
 
-async def test_a_tls_file_that_cannot_be_used_beside_a_key() -> None:
+async def test_an_invalid_tls_file_shows_no_key() -> None:
     config = BackendConfig(
         name="a", type="vllm", endpoint="https://gpu", api_key_env="CANARY", ca_bundle="/nowhere/ca.pem"
     )

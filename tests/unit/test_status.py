@@ -1,4 +1,4 @@
-"""Answers with an error status: one table of what servers send and the exception that it becomes."""
+"""Error responses of servers, and the exceptions that they become."""
 
 from __future__ import annotations
 
@@ -389,7 +389,7 @@ ERRORS = [
 
 
 @pytest.mark.parametrize(("status", "headers", "body", "kind", "fields"), ERRORS)
-def test_an_answer_becomes(
+def test_responses_become_errors(
     status: int, headers: Mapping[str, str], body: bytes, kind: type[APIStatusError], fields: Mapping[str, Any]
 ) -> None:
     error = error_for(status, body, headers)
@@ -402,22 +402,22 @@ def test_an_answer_becomes(
 
 
 @pytest.mark.parametrize("status", [400, 413, 422, 500])
-def test_an_overflow_is_one_whatever_its_status(status: int) -> None:
+def test_overflows_are_recognised_under_any_status(status: int) -> None:
     assert ContextOverflowError is type(error_for(status, recording("llama-b11549-error-context.json")))
 
 
 @pytest.mark.parametrize("status", [401, 404, 429, 503])
-def test_other_statuses_are_no_overflow(status: int) -> None:
+def test_other_statuses_are_not_overflows(status: int) -> None:
     assert ContextOverflowError is not type(error_for(status, recording("llama-b11549-error-context.json")))
 
 
-def test_numbers_too_long_to_be_counts_do_not_harm() -> None:
+def test_too_long_numbers_are_ignored() -> None:
     error = error_for(400, b'{"error":{"message":"maximum context length is %b"}}' % (b"9" * 5000))
     assert ContextOverflowError is type(error)
 
 
 @pytest.mark.parametrize("numbers", [b'"n_prompt_tokens":"5","n_ctx":4', b'"n_prompt_tokens":5,"n_ctx":null'])
-def test_numbers_of_other_types_are_not_taken(numbers: bytes) -> None:
+def test_numbers_of_other_types_are_ignored(numbers: bytes) -> None:
     error = error_for(400, b'{"error":{"type":"exceed_context_size_error",%b}}' % numbers)
     assert isinstance(error, ContextOverflowError)
     assert (None, None) == (error.input_tokens, error.context_length)
@@ -463,7 +463,7 @@ LATER = "Sun, 09 Sep 2001 01:47:10 GMT"
     ],
 )
 @pytest.mark.parametrize("status", [429, 503])
-def test_retry_after_is_read_as(status: int, headers: Mapping[str, str], seconds: float | None) -> None:
+def test_retry_after_is_parsed(status: int, headers: Mapping[str, str], seconds: float | None) -> None:
     assert seconds == error_for(status, headers=headers).retry_after
 
 
@@ -477,14 +477,14 @@ def test_retry_after_is_read_as(status: int, headers: Mapping[str, str], seconds
         ({"x-request-id": "", "request-id": "b"}, "b"),
     ],
 )
-def test_request_ids_are_read_from(headers: Mapping[str, str], request_id: str | None) -> None:
+def test_request_ids_are_parsed(headers: Mapping[str, str], request_id: str | None) -> None:
     assert request_id == error_for(500, headers=headers).request_id
 
 
 # --- messages -------------------------------------------------------------------------------------------
 
 
-def test_the_message_shows_the_body_as_it_came() -> None:
+def test_the_message_has_the_body() -> None:
     assert f"HTTP 503: {LOADING.decode()}" == str(error_for(503, LOADING))
     assert "HTTP 500: (empty body)" == str(error_for(500))
     assert "HTTP 500: (empty body)" == str(error_for(500, b" \r\n"))
@@ -497,7 +497,7 @@ def test_the_message_shows_512_bytes_and_the_body_keeps_all() -> None:
     assert body == error.body
 
 
-def test_the_message_of_a_redirect_says_what_to_do() -> None:
+def test_the_message_of_a_redirect_has_advice() -> None:
     error = error_for(301, headers={"location": "https://h/"})
     assert "HTTP 301: (empty body) (redirect to https://h/ not followed; correct the endpoint)" == str(error)
     assert "(redirect without a location not followed; correct the endpoint)" in str(error_for(301))
@@ -511,7 +511,7 @@ def test_the_message_of_a_redirect_says_what_to_do() -> None:
     [b"", b"x", b"null", b"5", b'"x"', b"[]", b"\xff", b'{"error":"\\ud800"}', b"[" * 100_000, b'{"a":' * 100_000],
     ids=lambda body: body[:20].decode("utf-8", "replace"),
 )
-def test_what_is_of_no_known_shape_has_no_facts(body: bytes) -> None:
+def test_unknown_bodies_have_no_details(body: bytes) -> None:
     assert ErrorDetails(None, None, None, {}) == parse_error_body(body)
 
 
@@ -532,7 +532,7 @@ def test_what_is_of_no_known_shape_has_no_facts(body: bytes) -> None:
         ({"code": 1.5}, ErrorDetails(None, None, None, {"code": 1.5})),
     ],
 )
-def test_facts_are_read_from(value: object, fields: ErrorDetails) -> None:
+def test_details_are_parsed(value: object, fields: ErrorDetails) -> None:
     assert fields == parse_error_value(value)
     assert fields == parse_error_body(msgspec.json.encode(value))
 
@@ -572,9 +572,7 @@ header_values = st.text(max_size=30) | st.sampled_from([DATE, LATER, "5", "-5"])
     ),
 )
 @example(400, b'{"error":{"message":"maximum context length is %b"}}' % (b"9" * 5000), {})
-def test_whatever_is_answered_becomes_an_error_with_its_body(
-    status: int, body: bytes, headers: Mapping[str, str]
-) -> None:
+def test_any_response_becomes_an_error_with_its_body(status: int, body: bytes, headers: Mapping[str, str]) -> None:
     error = error_for(status, body, headers)
     assert (status, body) == (error.status_code, error.body)
     assert isinstance(error, RedirectError) == (300 <= status < 400 and status != 304)
@@ -584,18 +582,18 @@ def test_whatever_is_answered_becomes_an_error_with_its_body(
 
 
 @pytest.mark.parametrize("position", range(0, 200, 3))
-def test_a_cut_body_is_an_error_of_its_status(position: int) -> None:
+def test_a_truncated_body_is_an_error_of_its_status(position: int) -> None:
     error = error_for(404, recording("vllm-0.32.0-error-model.json")[:position])
     assert isinstance(error, NotFoundError)
 
 
-def test_an_answer_shows_neither_headers_nor_body() -> None:
+def test_the_repr_of_a_response_shows_neither_headers_nor_body() -> None:
     """Servers repeat keys. rich asks for more than repr() does."""
     answer = HTTPResponse(status=200, headers={"x": "secret"}, body=b"secret")
     assert "HTTPResponse(status=200, received_at=0.0)" == repr(answer) == pretty_repr(answer)
 
 
-def test_headers_of_an_error_object_under_a_good_status_are_found_as_those_of_every_error() -> None:
+def test_errors_under_a_good_status_have_their_headers() -> None:
     body = b'{"error": "Unexpected endpoint or method. (POST /v1/chat)"}'
     answer = HTTPResponse(status=200, headers=CIMultiDict({"X-Request-ID": "r1"}), body=body)
     error = error_from_success(answer)

@@ -1,4 +1,4 @@
-"""One streamed answer: what is handed on, what is raised, what is closed, and what counts as waiting."""
+"""ChatStream: events, errors, timeouts, and the end of the connection."""
 
 from __future__ import annotations
 
@@ -230,7 +230,7 @@ async def test_completed_reads_to_the_end() -> None:
         assert completion is await stream.completed() is stream.completion
 
 
-async def test_the_bytes_are_kept_where_asked_for() -> None:
+async def test_the_body_is_kept_on_request() -> None:
     data = sse("Hello")
     async with stream_of(ScriptedBody(data[:20], data[20:]), keep_raw=True) as stream:
         assert data == (await stream.completed()).raw
@@ -266,7 +266,7 @@ async def test_only_inside_async_with() -> None:
 
 
 @pytest.mark.parametrize("immediately", [True, False])
-async def test_a_stream_that_did_not_open_may_not_be_opened_again(immediately: bool) -> None:
+async def test_a_failed_stream_cannot_be_opened_again(immediately: bool) -> None:
     stream = stream_of(APIConnectionError("connection refused", refused=True), immediately=immediately)
     with pytest.raises(APIConnectionError):
         await stream.__aenter__()
@@ -292,7 +292,7 @@ ERROR = b'data: {"error":{"message":"EngineCore encountered an issue.","code":50
         ([event("Hel") + event("lo"), connection_error()], "the connection broke"),
     ],
 )
-async def test_events_before_a_failure_are_handed_on_first(parts: list[Part], problem: str) -> None:
+async def test_events_before_a_failure_are_returned_first(parts: list[Part], problem: str) -> None:
     body = ScriptedBody(*parts)
     async with stream_of(body) as stream:
         assert TextDelta("Hel") == await anext(stream)
@@ -310,7 +310,7 @@ async def test_events_before_a_failure_are_handed_on_first(parts: list[Part], pr
             _ = stream.completion
 
 
-async def test_the_partial_answer_holds_the_reasoning_and_the_calls() -> None:
+async def test_the_partial_completion_has_reasoning_and_calls() -> None:
     thinking = b'data: {"choices":[{"index":0,"delta":{"reasoning":"Hm."}}]}\n\n'
     calling = (
         b'data: {"choices":[{"index":0,"delta":{"tool_calls":'
@@ -324,7 +324,7 @@ async def test_the_partial_answer_holds_the_reasoning_and_the_calls() -> None:
     assert ("Hm.", "f", '{"a') == (exc_info.value.partial.reasoning, call.name, call.arguments)
 
 
-async def test_the_connection_that_broke_is_the_cause() -> None:
+async def test_the_broken_connection_is_the_cause() -> None:
     error = connection_error()
     async with stream_of(ScriptedBody(event("Hel"), error)) as stream:
         with pytest.raises(StreamInterruptedError) as exc_info:
@@ -333,7 +333,7 @@ async def test_the_connection_that_broke_is_the_cause() -> None:
     assert isinstance(error.__cause__, aiohttp.ClientPayloadError)
 
 
-async def test_what_says_more_than_that_the_stream_broke_is_the_cause() -> None:
+async def test_a_more_specific_error_is_the_cause() -> None:
     body = ScriptedBody(event("Hel"), b"data: " + b"x" * (9 * 1024 * 1024))
     async with stream_of(body) as stream:
         with pytest.raises(StreamInterruptedError, match="larger than") as exc_info:
@@ -342,7 +342,7 @@ async def test_what_says_more_than_that_the_stream_broke_is_the_cause() -> None:
     assert "Hel" == exc_info.value.partial.text
 
 
-async def test_another_model_ends_the_stream_before_its_events_are_handed_on() -> None:
+async def test_a_model_mismatch_is_raised_before_the_events() -> None:
     models: list[str] = []
 
     def check(served: str) -> None:
@@ -374,7 +374,7 @@ async def test_a_warning_that_is_raised_ends_the_stream() -> None:
     assert body.is_closed
 
 
-async def test_the_model_is_looked_at_once() -> None:
+async def test_the_model_is_checked_once() -> None:
     models: list[str] = []
     async with stream_of(ScriptedBody(*[event("a")] * 3, sse("b")), check_model=models.append) as stream:
         await stream.completed()
@@ -424,7 +424,7 @@ async def test_total_timeout() -> None:
     assert set(error.partial.text) == {"a"}
 
 
-async def test_the_shortest_limit_is_the_one_that_is_named() -> None:
+async def test_the_shortest_timeout_is_named() -> None:
     async with stream_of(ScriptedBody(endless=True), first_token=0.2, total=0.05) as stream:
         assert "total" == (await wait_for_timeout(stream)).phase
     async with stream_of(ScriptedBody(event("a"), endless=True), first_token=0.05, idle=0.1) as stream:
@@ -438,7 +438,7 @@ async def test_the_time_until_the_headers_counts_for_the_first_token() -> None:
 
 
 @pytest.mark.parametrize("nothing", [b": ping\n\n", event(), event("")])
-async def test_what_is_no_event_is_no_progress(nothing: bytes) -> None:
+async def test_bytes_without_events_are_not_progress(nothing: bytes) -> None:
     pings: list[Part] = [part for _ in range(100) for part in (0.01, nothing)]
     async with stream_of(ScriptedBody(*pings, sse("late")), first_token=0.1) as stream:
         assert "first_token" == (await wait_for_timeout(stream)).phase
@@ -455,7 +455,7 @@ async def test_tokens_are_progress() -> None:
         assert "a" * 12 + "b" == (await stream.completed()).text
 
 
-async def test_a_slow_consumer_is_no_timeout() -> None:
+async def test_a_slow_consumer_does_not_time_out() -> None:
     body = ScriptedBody(event("a") + event("b"), event("c"), sse("d"))
     async with stream_of(body, first_token=0.05, idle=0.05) as stream:
         async for _ in stream:
@@ -463,7 +463,7 @@ async def test_a_slow_consumer_is_no_timeout() -> None:
     assert "abcd" == stream.completion.text
 
 
-async def test_the_time_of_a_slow_consumer_is_not_of_the_whole() -> None:
+async def test_the_time_of_a_slow_consumer_does_not_count() -> None:
     body = ScriptedBody(event("a") + event("b"), event("c"), 0.01, sse("d"))
     async with stream_of(body, total=0.15) as stream:
         async for _ in stream:
@@ -471,7 +471,7 @@ async def test_the_time_of_a_slow_consumer_is_not_of_the_whole() -> None:
     assert "abcd" == stream.completion.text
 
 
-async def test_after_a_slow_consumer_the_whole_still_has_its_limit() -> None:
+async def test_the_total_timeout_continues_after_a_slow_consumer() -> None:
     async with stream_of(ScriptedBody(event("a"), endless=True), total=0.1) as stream:
         await anext(stream)
         await asyncio.sleep(0.15)
@@ -485,8 +485,8 @@ async def test_a_stream_without_an_end_does_not_fill_the_memory(monkeypatch: pyt
     events = []
     async with stream_of(body) as stream:
         with pytest.raises(StreamInterruptedError) as exc_info:
-            async for one in stream:
-                events.append(one)
+            async for item in stream:
+                events.append(item)
     assert isinstance(exc_info.value.__cause__, ResponseTooLargeError)
     assert ("a" * len(events), 2000) == (exc_info.value.partial.text, exc_info.value.__cause__.limit)
     assert body.is_closed
@@ -524,7 +524,7 @@ async def test_no_timer_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
         assert all(timer.cancelled() for timer in timers)
 
 
-async def test_a_timeout_after_the_answer_was_whole_is_none() -> None:
+async def test_no_timeout_after_the_response_is_complete() -> None:
     async with stream_of(ScriptedBody(sse("Hello")), total=0.05) as stream:
         assert TextDelta("Hello") == await anext(stream)
         await asyncio.sleep(0.06)
@@ -543,7 +543,7 @@ async def test_the_body_is_read_to_its_end_for_the_pool() -> None:
     assert body.is_closed
 
 
-async def test_the_body_is_not_read_on_where_the_server_closes_anyway() -> None:
+async def test_the_body_is_not_drained_if_the_server_closes() -> None:
     body = ScriptedBody(sse("Hello"), b"\n")
     async with stream_of(body, pooled=False) as stream:
         await stream.completed()
@@ -562,7 +562,7 @@ async def test_a_body_that_does_not_end_costs_its_connection(endless: bool, monk
 # --- over the real transport ----------------------------------------------------------------------
 
 
-def streamed(data: bytes, *more: Any) -> Script:
+def stream_script(data: bytes, *more: Any) -> Script:
     return [EVENT_STREAM, http_chunk(data), *(more or [LAST_CHUNK])]
 
 
@@ -598,7 +598,7 @@ async def test_a_stream_from_a_server(raw_server: RawServerFactory, backend_of: 
 async def test_the_connection_is_pooled_after_the_end(
     more: list[Any], raw_server: RawServerFactory, backend_of: Callable[..., Any]
 ) -> None:
-    script = streamed(sse("Hello"), *more, LAST_CHUNK)
+    script = stream_script(sse("Hello"), *more, LAST_CHUNK)
     server = await raw_server([script, script, script])
     backend = await backend_of(server)
     for _ in range(3):
@@ -611,7 +611,7 @@ async def test_the_connection_is_pooled_after_the_end(
 async def test_the_connection_is_closed_after_the_end_where_the_server_closes_it(
     raw_server: RawServerFactory, backend_of: Callable[..., Any]
 ) -> None:
-    server = await raw_server([streamed(sse("Hello"), Do.HANG)])
+    server = await raw_server([stream_script(sse("Hello"), Do.HANG)])
     backend = await backend_of(server, "llamacpp", max_concurrency=1)
     for _ in range(2):
         async with backend.stream("Hi") as stream:
@@ -625,7 +625,7 @@ async def test_the_connection_is_closed_after_the_end_where_the_server_closes_it
 async def test_leaving_early_closes_the_connection(
     raw_server: RawServerFactory, backend_of: Callable[..., Any]
 ) -> None:
-    server = await raw_server([streamed(event("Hel"), Do.HANG)])
+    server = await raw_server([stream_script(event("Hel"), Do.HANG)])
     backend = await backend_of(server)
     async with backend.stream("Hi") as stream:
         async for _ in stream:
@@ -636,7 +636,7 @@ async def test_leaving_early_closes_the_connection(
 async def test_a_failure_in_the_block_closes_the_connection(
     raw_server: RawServerFactory, backend_of: Callable[..., Any]
 ) -> None:
-    server = await raw_server([streamed(event("Hel"), Do.HANG)])
+    server = await raw_server([stream_script(event("Hel"), Do.HANG)])
     backend = await backend_of(server)
     with pytest.raises(ZeroDivisionError):
         async with backend.stream("Hi") as stream:
@@ -656,7 +656,7 @@ async def test_a_stream_whose_opening_was_cancelled_is_closed() -> None:
         await anext(stream)
 
 
-@pytest.mark.parametrize("script", [[Do.HANG], streamed(event("Hel"), Do.HANG)], ids=["headers", "body"])
+@pytest.mark.parametrize("script", [[Do.HANG], stream_script(event("Hel"), Do.HANG)], ids=["headers", "body"])
 async def test_a_cancelled_task_closes_the_connection(
     script: Script, raw_server: RawServerFactory, backend_of: Callable[..., Any]
 ) -> None:
@@ -680,8 +680,8 @@ async def test_a_cancelled_task_closes_the_connection(
 
 
 @pytest.mark.parametrize("end", [Do.CLOSE, Do.RESET])
-async def test_a_server_that_goes_away(end: Do, raw_server: RawServerFactory, backend_of: Callable[..., Any]) -> None:
-    server = await raw_server([streamed(event("Hel"), 0.02, end)])
+async def test_a_server_that_disappears(end: Do, raw_server: RawServerFactory, backend_of: Callable[..., Any]) -> None:
+    server = await raw_server([stream_script(event("Hel"), 0.02, end)])
     backend = await backend_of(server)
     async with backend.stream("Hi") as stream:
         assert TextDelta("Hel") == await anext(stream)
@@ -693,7 +693,7 @@ async def test_a_server_that_goes_away(end: Do, raw_server: RawServerFactory, ba
     assert 1 == len(server.requests)
 
 
-async def test_what_came_together_with_the_break_is_handed_on(
+async def test_events_received_with_the_break_are_returned(
     raw_server: RawServerFactory, backend_of: Callable[..., Any]
 ) -> None:
     for _ in range(5):
@@ -724,12 +724,12 @@ async def freeze_clock(condition: Callable[[], bool], monkeypatch: pytest.Monkey
         ({"timeout": 0.05}, [Do.HANG], "total"),
         ({"first_token_timeout": 0.05, "timeout": 9.0}, [Do.HANG], "first_token"),
         ({"first_token_timeout": 9.0, "timeout": 0.05}, [Do.HANG], "total"),
-        ({"first_token_timeout": 0.05}, streamed(b": ping\n\n", Do.HANG), "first_token"),
-        ({"idle_timeout": 0.05}, streamed(event("Hel"), Do.HANG), "idle"),
-        ({"timeout": 0.05}, streamed(event("Hel"), Do.HANG), "total"),
+        ({"first_token_timeout": 0.05}, stream_script(b": ping\n\n", Do.HANG), "first_token"),
+        ({"idle_timeout": 0.05}, stream_script(event("Hel"), Do.HANG), "idle"),
+        ({"timeout": 0.05}, stream_script(event("Hel"), Do.HANG), "total"),
     ],
 )
-async def test_a_silent_server_is_not_waited_for_for_ever(
+async def test_a_silent_server_times_out(
     settings: dict[str, float],
     script: Script,
     phase: str,
@@ -756,14 +756,14 @@ async def test_a_silent_server_is_not_waited_for_for_ever(
 
 
 async def test_two_streams_at_once(raw_server: RawServerFactory, backend_of: Callable[..., Any]) -> None:
-    server = await raw_server([streamed(sse("one"))], [streamed(sse("two"))])
+    server = await raw_server([stream_script(sse("one"))], [stream_script(sse("two"))])
     backend = await backend_of(server)
     async with backend.stream("1") as first, backend.stream("2") as second:
         assert "two" == (await second.completed()).text
         assert "one" == (await first.completed()).text
 
 
-async def test_a_late_consumer_is_no_late_server() -> None:
+async def test_a_late_consumer_does_not_time_out() -> None:
     """The first token was there all the time that nobody asked for it."""
     body = ScriptedBody(sse("Hello"))
     async with stream_of(body, first_token=0.02) as stream:
@@ -771,7 +771,7 @@ async def test_a_late_consumer_is_no_late_server() -> None:
         assert "Hello" == (await stream.completed()).text
 
 
-async def test_a_late_consumer_of_a_silent_server_is_told_so(
+async def test_a_late_consumer_of_a_silent_server_times_out(
     raw_server: RawServerFactory, backend_of: Callable[..., Any]
 ) -> None:
     server = await raw_server([[EVENT_STREAM, Do.HANG]])

@@ -1,5 +1,4 @@
-"""How a stream ends when something else happens at the same moment: a cancel at its very end, and a registry that
-closes."""
+"""The end of a stream when something else happens at the same time, such as a cancel or a closing registry."""
 
 from __future__ import annotations
 
@@ -71,7 +70,7 @@ async def test_a_stream_ends_when_its_registry_closes() -> None:
     assert "a" == exc_info.value.partial.text
 
 
-async def test_a_borrowed_session_that_raises_for_a_status_leaves_the_status_to_us() -> None:
+async def test_raise_for_status_of_a_borrowed_session_is_ignored() -> None:
     async def refuse(_: web.Request) -> web.Response:
         return web.Response(status=401, body=b'{"error":"Unauthorized"}')
 
@@ -84,7 +83,7 @@ async def test_a_borrowed_session_that_raises_for_a_status_leaves_the_status_to_
             await b.complete("Hi")
 
 
-async def test_a_borrowed_session_that_would_use_a_proxy_is_refused() -> None:
+async def test_a_borrowed_session_with_a_proxy_is_rejected() -> None:
     async with aiohttp.ClientSession(trust_env=True) as session:
         with pytest.raises(ConfigError, match="trust_env=True"):
             Registry(session=session)
@@ -92,13 +91,13 @@ async def test_a_borrowed_session_that_would_use_a_proxy_is_refused() -> None:
 
 @pytest.mark.parametrize("name", ["temperature", "top_p"])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-async def test_a_number_that_json_does_not_have_is_refused(name: str, value: float) -> None:
+async def test_numbers_outside_of_json_are_rejected(name: str, value: float) -> None:
     async with open_backend("vllm", default_model="m") as backend:
         with pytest.raises(ValueError, match=f"{name} must be a finite number: {value}"):
             await backend.complete("Hi", **{name: value})  # type: ignore[arg-type]  # the name is a parameter
 
 
-async def test_a_placeholder_key_takes_no_words_apart() -> None:
+async def test_a_placeholder_key_does_not_split_words() -> None:
     async with open_backend(
         "openai-compatible", endpoint="http://127.0.0.1:1", api_key="1", default_model="m"
     ) as backend:
@@ -107,7 +106,7 @@ async def test_a_placeholder_key_takes_no_words_apart() -> None:
 
 
 @pytest.mark.posix
-def test_a_pipe_is_no_model(tmp_path: Path) -> None:
+def test_a_pipe_is_not_a_model(tmp_path: Path) -> None:
     if sys.platform == "win32":
         raise NotImplementedError
     os.mkfifo(tmp_path / "model.gguf")

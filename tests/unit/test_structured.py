@@ -1,4 +1,4 @@
-"""Typed output: what the model is asked, and which answers become a value."""
+"""Structured output: the request, and the answers that become a value."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ async def test_schema_name_is_accepted_by_servers(target: Any, name: str) -> Non
     assert expected.name.replace("_", "").isascii()
 
 
-async def test_a_type_that_json_cannot_hold_sends_nothing() -> None:
+async def test_a_type_without_a_json_form_sends_nothing() -> None:
     fake = FakeBackend()
     with pytest.raises(TypeError):
         await extract(backend_of(fake), asyncio.Event, "x")
@@ -158,7 +158,7 @@ async def test_a_type_that_json_cannot_hold_sends_nothing() -> None:
 
 
 @pytest.mark.parametrize("reason", ["length", "content_filter"])
-async def test_a_cut_answer_is_no_value_even_where_it_is_whole_json(reason: FinishReason) -> None:
+async def test_a_truncated_answer_is_an_error_even_if_it_is_json(reason: FinishReason) -> None:
     with pytest.raises(IncompleteOutputError) as exc_info:
         await extract_from(Decision, ANSWER, reason)
     assert (reason, ANSWER) == (exc_info.value.finish_reason, exc_info.value.text)
@@ -237,7 +237,7 @@ async def test_a_refusal_on_the_wire(raw_server: RawServerFactory) -> None:
             await extract(backend, Decision, "We chose YAML.")
 
 
-async def test_an_answer_that_breaks(raw_server: RawServerFactory) -> None:
+async def test_an_interrupted_answer(raw_server: RawServerFactory) -> None:
     server = await raw_server([[http_response(200, sse(*ANSWER).split(b'"finish_reason": "stop"')[0])]])
     async with open_backend("vllm", endpoint=server.url, default_model="m") as backend:
         with pytest.raises(StreamInterruptedError):

@@ -4,7 +4,7 @@ from ctxbackends._util.text import escape_controls, one_line
 from ctxbackends.errors import BackendError
 
 
-def test_controls_are_written_out_except_line_feeds_and_tabs() -> None:
+def test_control_characters_are_escaped_except_line_feeds_and_tabs() -> None:
     assert "\\x00\\x1b[31m\\x0d\\x7f\\x9b\n\té" == escape_controls("\x00\x1b[31m\r\x7f\x9b\n\té")
 
 

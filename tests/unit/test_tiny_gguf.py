@@ -1,4 +1,4 @@
-"""The tiny models as files. What a real server makes of them is tested with a real server."""
+"""The files of the tiny models. Their behaviour is tested with a real server."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_other_recipe_other_bytes(tmp_path: Path, tiny: Path, change: dict[str, 
     assert other.stat().st_size == tiny.stat().st_size
 
 
-def test_seed_changes_the_weights_alone(tmp_path: Path, tiny: Path) -> None:
+def test_the_seed_changes_only_the_weights(tmp_path: Path, tiny: Path) -> None:
     one, two = (tensors(path) for path in (tiny, TinyModel(seed=2).write(tmp_path / "two.gguf")))
     assert one.keys() == two.keys()
     assert {name for name in one if (one[name] == two[name]).all()} == {name for name in one if "norm" in name}
@@ -136,7 +136,7 @@ def bias_channels(path: Path) -> list[int]:
     return list((~tensors(path)["blk.0.attn_output.weight"].any(axis=1)).nonzero()[0])
 
 
-def test_the_biases_are_where_the_knobs_say(tmp_path: Path, tiny: Path) -> None:
+def test_biases_follow_the_recipe(tmp_path: Path, tiny: Path) -> None:
     texts = read_fields(tiny)["tokenizer.ggml.tokens"]
     plain = tensors(tiny)["output.weight"]
     tools = tensors(TINY_TOOLS.write(tmp_path / "tools.gguf"))["output.weight"]
@@ -211,7 +211,7 @@ def test_failing_replace_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     assert not list(tmp_path.iterdir())
 
 
-def test_write_takes_the_place_of_a_file(tmp_path: Path) -> None:
+def test_write_replaces_a_file(tmp_path: Path) -> None:
     path = tmp_path / "m.gguf"
     path.write_bytes(b"old")
     assert sha256(TINY.write(path)) == TINY_SHA256
@@ -330,7 +330,7 @@ def test_default_directory(temporary: Path) -> None:
 
 @pytest.mark.posix
 @pytest.mark.parametrize("how", ["open to others", "a link", "somebody else's"])
-def test_default_directory_that_is_not_ours_alone(temporary: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+def test_default_directory_of_another_user(temporary: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     directory = cached_model(TINY).parent
     if how == "open to others":
         directory.chmod(0o777)

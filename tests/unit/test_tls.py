@@ -1,4 +1,4 @@
-"""TLS to real servers on loopback: whose certificates are taken, and which one is shown. No switch turns it off."""
+"""TLS on loopback: CA bundles and client certificates. Verification cannot be turned off."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ async def rejection(server: RawServer, **settings: str) -> APIConnectionError:
 # --- the server's certificate ---------------------------------------------------------------------
 
 
-async def test_an_own_ca(raw_server: RawServerFactory, authority: Authority) -> None:
+async def test_a_custom_ca(raw_server: RawServerFactory, authority: Authority) -> None:
     server = await raw_server([MODELS], tls=authority.server)
     assert ["m"] == await list_models(server, ca_bundle=authority.bundle)
 
@@ -110,14 +110,14 @@ def hash_directory(authority: Authority, tmp_path: Path) -> Path:
     return tmp_path
 
 
-async def test_an_own_ca_in_a_directory(
+async def test_a_custom_ca_in_a_directory(
     raw_server: RawServerFactory, authority: Authority, hash_directory: Path
 ) -> None:
     server = await raw_server([MODELS], tls=authority.server)
     assert ["m"] == await list_models(server, ca_bundle=str(hash_directory))
 
 
-async def test_an_unknown_ca_is_refused_at_once(raw_server: RawServerFactory, authority: Authority) -> None:
+async def test_an_unknown_ca_is_rejected_at_once(raw_server: RawServerFactory, authority: Authority) -> None:
     server = await raw_server([MODELS], tls=authority.server)
     error = await rejection(server)
     assert "certificate verification failed (" in error.problem
@@ -125,7 +125,7 @@ async def test_an_unknown_ca_is_refused_at_once(raw_server: RawServerFactory, au
     assert len(server.connections) <= 1  # tried once
 
 
-async def test_the_systems_certificates_do_not_count_beside_a_bundle(
+async def test_a_bundle_replaces_the_systems_certificates(
     raw_server: RawServerFactory, authority: Authority, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     other = tmp_path / "other.pem"
@@ -323,7 +323,7 @@ async def test_a_file_that_cannot_be_used(
     assert ("error", str(exc_info.value)) == (status.state, status.problem)
 
 
-def test_no_passphrase_is_asked_for_on_the_terminal(folder: Path) -> None:
+def test_no_passphrase_prompt_on_the_terminal(folder: Path) -> None:
     path = str(folder / "locked.pem")
     code = f"from ctxbackends._http.tls import build_tls_context as build; build(client_cert={path!r})"
     done = subprocess.run(
@@ -333,7 +333,7 @@ def test_no_passphrase_is_asked_for_on_the_terminal(folder: Path) -> None:
     assert "Enter PEM pass phrase" not in done.stderr + done.stdout
 
 
-def test_a_file_that_nobody_may_read(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_file(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
     def deny(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
@@ -370,7 +370,7 @@ def test_a_key_without_its_certificate() -> None:
     assert "client_key" == exc_info.value.key
 
 
-async def test_the_default_endpoint_of_an_own_type_without_tls(authority: Authority) -> None:
+async def test_the_default_endpoint_of_a_custom_type_without_tls(authority: Authority) -> None:
     transport = Transport()
     own = Profile(type="own", default_endpoint="http://own:1")
     for field, path in (("ca_bundle", authority.bundle), ("client_cert", authority.both)):

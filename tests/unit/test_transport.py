@@ -1,4 +1,4 @@
-"""Requests to a real socket: what each way of failing is called, and what stays open."""
+"""The transport on real sockets: the error for each failure, and which connections stay open."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ async def test_a_body_in_many_pieces(transport: Transport, raw_server: RawServer
     assert b"one two" == (await send(transport, server.url)).body
 
 
-async def test_open_hands_out_the_body_as_it_comes(transport: Transport, raw_server: RawServerFactory) -> None:
+async def test_open_returns_the_body_as_it_arrives(transport: Transport, raw_server: RawServerFactory) -> None:
     more = asyncio.Event()
     server = await raw_server([[EVENT_STREAM, http_chunk(b"one"), more, http_chunk(b"two"), LAST_CHUNK]])
     stream = await open_stream(transport, server.url)
@@ -189,7 +189,7 @@ async def test_an_invalid_url(transport: Transport) -> None:
     assert {"permanent"} == flags(exc_info.value)
 
 
-async def test_plain_http_where_tls_is_expected(transport: Transport) -> None:
+async def test_plain_http_instead_of_tls(transport: Transport) -> None:
     listening = await asyncio.start_server(_answer_in_plain_text, "127.0.0.1", 0)
     with pytest.raises(APIConnectionError, match="TLS handshake failed") as exc_info:
         await send(transport, f"https://127.0.0.1:{listening.sockets[0].getsockname()[1]}")
@@ -228,13 +228,13 @@ def test_why_there_is_no_connection(number: int, problem: str, is_refused: bool)
     assert (problem, is_refused, False) == (result.problem, result.refused, result.sent)
 
 
-def test_a_failure_that_nobody_knows_is_no_valid_answer() -> None:
+def test_an_unknown_failure_is_a_malformed_response() -> None:
     result = translate(aiohttp.ClientError("odd"), reused=False, started=False)
     assert isinstance(result, MalformedResponseError)
     assert "odd" in str(result)
 
 
-def test_another_end_of_the_connection_may_have_been_processed() -> None:
+def test_other_connection_errors_may_have_been_processed() -> None:
     result = translate(aiohttp.ClientConnectionError("Closed"), reused=True, started=False)
     assert isinstance(result, APIConnectionError)
     assert ("the connection ended: Closed", {"sent"}) == (str(result), flags(result))
@@ -259,7 +259,7 @@ async def _never(**_: object) -> None:
 @pytest.mark.parametrize(
     "script", [[Do.HANG], [http_response(200, b"12345")[:-1], Do.HANG]], ids=["silent", "in the body"]
 )
-async def test_no_whole_answer_in_time(transport: Transport, raw_server: RawServerFactory, script: Script) -> None:
+async def test_no_complete_response_in_time(transport: Transport, raw_server: RawServerFactory, script: Script) -> None:
     server = await raw_server([script])
     with pytest.raises(APITimeoutError) as exc_info:
         await send(transport, server.url, total=0.05, total_key="first_token_timeout")
@@ -297,7 +297,7 @@ async def test_the_server_closes(
 
 
 @pytest.mark.parametrize("use", [send, open_stream])
-async def test_what_is_compressed_is_refused(use: Any, transport: Transport, raw_server: RawServerFactory) -> None:
+async def test_compressed_responses_are_rejected(use: Any, transport: Transport, raw_server: RawServerFactory) -> None:
     server = await raw_server([[http_response(200, b"1234", Content_Encoding="gzip")]])
     with pytest.raises(MalformedResponseError) as exc_info:
         await use(transport, server.url, POST)
@@ -306,7 +306,7 @@ async def test_what_is_compressed_is_refused(use: Any, transport: Transport, raw
 
 @pytest.mark.parametrize("end", [Do.CLOSE, Do.RESET, Do.HANG])
 @pytest.mark.parametrize("use", [send, open_stream])
-async def test_a_status_counts_also_where_its_body_breaks_off(
+async def test_a_truncated_error_body_keeps_its_status(
     transport: Transport, raw_server: RawServerFactory, monkeypatch: pytest.MonkeyPatch, end: Do, use: Any
 ) -> None:
     monkeypatch.setattr(aiohttp_body, "ERROR_BODY_SECONDS", 0.1)
@@ -330,7 +330,7 @@ async def test_a_reset_in_the_body(transport: Transport, raw_server: RawServerFa
 @pytest.mark.parametrize(
     "reply", [b"SSH-2.0-OpenSSH_9.6\r\n\r\n", b"HTTP/1.1 200 OK\r\nX: " + b"a" * 20_000 + b"\r\n\r\n"]
 )
-async def test_what_is_no_http(transport: Transport, raw_server: RawServerFactory, reply: bytes) -> None:
+async def test_invalid_http(transport: Transport, raw_server: RawServerFactory, reply: bytes) -> None:
     server = await raw_server([[reply, Do.CLOSE]])
     for request in (send, open_stream):
         with pytest.raises(MalformedResponseError, match="not valid HTTP"):
@@ -423,7 +423,7 @@ def test_idle_connections_are_closed_before_the_servers_close_them() -> None:
 
 @pytest.mark.parametrize("end", [Do.CLOSE, Do.RESET])
 @pytest.mark.parametrize("use", [send, open_stream])
-async def test_a_pooled_connection_that_is_closed_costs_nothing(
+async def test_a_stale_connection_is_replaced(
     transport: Transport, raw_server: RawServerFactory, end: Do, use: Any
 ) -> None:
     server = await raw_server([[OK], [end]], [[OK]])
@@ -434,7 +434,7 @@ async def test_a_pooled_connection_that_is_closed_costs_nothing(
 
 @pytest.mark.parametrize("end", [Do.CLOSE, Do.RESET])
 @pytest.mark.parametrize("use", [send, open_stream])
-async def test_a_new_connection_that_is_closed_as_well_ends_it(
+async def test_a_closed_new_connection_is_an_error(
     transport: Transport, raw_server: RawServerFactory, end: Do, use: Any
 ) -> None:
     server = await raw_server([[OK], [end]], [[end]])
@@ -447,7 +447,7 @@ async def test_a_new_connection_that_is_closed_as_well_ends_it(
     assert [0, 0, 1] == server.connection_numbers
 
 
-async def test_when_one_was_closed_all_may_be(transport: Transport, raw_server: RawServerFactory) -> None:
+async def test_the_retry_uses_a_new_connection(transport: Transport, raw_server: RawServerFactory) -> None:
     """What is sent again goes over no connection of the pool, however many there are."""
     server = await raw_server(*[[[OK], [Do.CLOSE]]] * 8, [[OK]])
     await asyncio.gather(*(send(transport, server.url) for _ in range(8)))
@@ -456,7 +456,7 @@ async def test_when_one_was_closed_all_may_be(transport: Transport, raw_server: 
     assert 8 + 8 + 8 == len(server.requests)
 
 
-async def test_what_was_worked_on_for_a_while_is_not_sent_again(
+async def test_a_request_that_the_server_worked_on_is_not_retried(
     transport: Transport, raw_server: RawServerFactory
 ) -> None:
     server = await raw_server([[OK], [2 * aiohttp_connections.STALE_SECONDS, Do.CLOSE]])
@@ -466,9 +466,7 @@ async def test_what_was_worked_on_for_a_while_is_not_sent_again(
     assert 2 == len(server.requests)
 
 
-async def test_a_reused_connection_that_breaks_within_the_answer_is_not(
-    transport: Transport, raw_server: RawServerFactory
-) -> None:
+async def test_a_response_that_breaks_is_not_retried(transport: Transport, raw_server: RawServerFactory) -> None:
     for response in (b"HTTP/1.1 200 OK\r\nContent-Le", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n1234"):
         server = await raw_server([[OK], [response, Do.CLOSE]])
         await send(transport, server.url)
@@ -648,7 +646,7 @@ class _AnyIPv6(socket.socket):
         (False, ["fe80::2", "127.0.0.1"], ["fe80::2", "127.0.0.1"]),
     ],
 )
-async def test_ipv6_loopback_is_left_out_where_there_is_none(
+async def test_ipv6_loopback_is_skipped_if_unavailable(
     ipv6: bool, results: list[str], usable: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def resolve(*_: object) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """Owns the logits processor that makes vLLM say what a test wrote into its request; only the server imports it.
 
-The server is started with ``--logits-processors tests.vllm.scripted:Scripted`` and this checkout on ``PYTHONPATH``.
+The server is started with ``--logits-processors tests.vllm.scripted:ScriptedProcessor`` and this checkout on
+``PYTHONPATH``.
 Everything behind the sampler stays real: detokenizer, framing, parsers, stop strings, finish reasons, usage.
 
 What is said, then followed by the end-of-sequence token:
@@ -33,7 +34,7 @@ from tokenizers import Tokenizer
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor
 from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 
-_MARKED: Final = re.compile(r"\[\[say\]\](.*?)\[\[/say\]\]", re.DOTALL)
+_MARKS: Final = re.compile(r"\[\[say\]\](.*?)\[\[/say\]\]", re.DOTALL)
 _TYPES: Final[dict[str, tuple[type, ...]]] = {"say": (str,), "repeat": (int,), "delay_ms": (int, float)}
 
 
@@ -41,17 +42,19 @@ _TYPES: Final[dict[str, tuple[type, ...]]] = {"say": (str,), "repeat": (int,), "
 class _Script:
     """What one request gets. ``said`` is the list that vLLM grows; ``forced`` is None where nothing is forced."""
 
-    forced: list[int] | None
-    said: list[int]
+    token_ids: list[int] | None
+    output_ids: list[int]
     delay: float  # seconds
 
     def next_token(self) -> int | None:
-        if self.forced is None:
+        if self.token_ids is None:
             return None
-        return self.forced[min(len(self.said), len(self.forced) - 1)]  # with `ignore_eos`, the end comes again
+        return self.token_ids[
+            min(len(self.output_ids), len(self.token_ids) - 1)
+        ]  # with `ignore_eos`, the end comes again
 
 
-class Scripted(LogitsProcessor):  # type: ignore[misc]  # vLLM is not there when the types are checked
+class ScriptedProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM is not there when the types are checked
     """Forces the tokens of each request's script."""
 
     def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:  # noqa: ARG002
@@ -85,14 +88,14 @@ class Scripted(LogitsProcessor):  # type: ignore[misc]  # vLLM is not there when
                 logits[row, token] = 0.0
         return logits
 
-    def _script(self, params: Any, prompt: list[int] | None, said: list[int]) -> _Script:
+    def _script(self, params: Any, prompt: list[int] | None, output_ids: list[int]) -> _Script:
         arguments = params.extra_args or {}
         text = arguments.get("say")
         if text is None:
-            marked = _MARKED.findall(self._tokenizer.decode(prompt or [], skip_special_tokens=False))
-            text = marked[-1] if marked else None
-        forced = None
+            texts = _MARKS.findall(self._tokenizer.decode(prompt or [], skip_special_tokens=False))
+            text = texts[-1] if texts else None
+        token_ids = None
         if text is not None:
             text *= arguments.get("repeat", 1)
-            forced = [*self._tokenizer.encode(text, add_special_tokens=False).ids, self._end]
-        return _Script(forced, said, float(arguments.get("delay_ms", self._delay_ms)) / 1000)
+            token_ids = [*self._tokenizer.encode(text, add_special_tokens=False).ids, self._end]
+        return _Script(token_ids, output_ids, float(arguments.get("delay_ms", self._delay_ms)) / 1000)

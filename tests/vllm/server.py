@@ -50,7 +50,7 @@ _ARGUMENTS: Final = (
 )
 _KIND_ARGUMENTS: Final[Mapping[str, Sequence[str]]] = {
     "chat": (
-        *("--logits-processors", "tests.vllm.scripted:Scripted"),
+        *("--logits-processors", "tests.vllm.scripted:ScriptedProcessor"),
         "--enable-auto-tool-choice",
         *("--tool-call-parser", "hermes"),
         # This parser takes all up to `</think>` for reasoning, and an answer without it for reasoning alone; unless

@@ -37,7 +37,7 @@ CITY_FORMAT: Final = {
     },
 }
 THINKING: Final = {"chat_template_kwargs": {"enable_thinking": True}}
-PACED: Final = {"vllm_xargs": {"delay_ms": 10}}
+DELAY: Final = {"vllm_xargs": {"delay_ms": 10}}
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ async def chat(http: aiohttp.ClientSession, *messages: dict[str, Any], **fields:
 
 async def stream(http: aiohttp.ClientSession, *messages: dict[str, Any], **fields: Any) -> list[dict[str, Any]]:
     """The chunks of a whole stream; the delay lets them come one by one."""
-    body = {"messages": messages, "stream": True, **PACED, **fields}
+    body = {"messages": messages, "stream": True, **DELAY, **fields}
     async with http.post("/v1/chat/completions", json=body) as response:
         assert response.status == 200
         assert response.content_type == "text/event-stream"
@@ -102,8 +102,8 @@ async def test_chat_says_what_the_prompt_scripts(http: aiohttp.ClientSession) ->
 
 
 async def test_the_last_script_wins(http: aiohttp.ClientSession) -> None:
-    first_answer = {"role": "assistant", "content": "one"}
-    assert (await chat(http, say("one"), first_answer, say("two")))["message"]["content"] == "two"
+    first = {"role": "assistant", "content": "one"}
+    assert (await chat(http, say("one"), first, say("two")))["message"]["content"] == "two"
 
 
 async def test_arguments_win_over_the_prompt(http: aiohttp.ClientSession) -> None:
@@ -122,8 +122,8 @@ async def test_sampling_cannot_change_it(http: aiohttp.ClientSession, sampling: 
 
 async def test_max_tokens_and_stop_cut_it(http: aiohttp.ClientSession) -> None:
     assert (await chat(http, say("one two three"), max_tokens=2))["finish_reason"] == "length"
-    stopped = await chat(http, say("one two three"), stop=[" three"])
-    assert (stopped["message"]["content"], stopped["stop_reason"]) == ("one two", " three")
+    choice = await chat(http, say("one two three"), stop=[" three"])
+    assert (choice["message"]["content"], choice["stop_reason"]) == ("one two", " three")
 
 
 async def test_nothing_is_forced_without_a_script(http: aiohttp.ClientSession) -> None:
@@ -139,7 +139,7 @@ async def test_requests_of_one_batch_keep_their_scripts(http: aiohttp.ClientSess
 
 
 @pytest.mark.parametrize("arguments", [{"says": "a"}, {"repeat": "2"}, {"delay_ms": -1}])
-async def test_a_mistaken_argument_is_refused(http: aiohttp.ClientSession, arguments: dict[str, Any]) -> None:
+async def test_an_invalid_argument_is_rejected(http: aiohttp.ClientSession, arguments: dict[str, Any]) -> None:
     status, answer = await post(http, "/v1/chat/completions", {"messages": [say("a")], "vllm_xargs": arguments})
     assert status == 400
     assert "vllm_xargs" in answer["error"]["message"]
@@ -169,9 +169,9 @@ async def test_stream_of_a_tool_call(http: aiohttp.ClientSession) -> None:
 
 
 async def test_stream_of_reasoning(http: aiohttp.ClientSession) -> None:
-    found = deltas(await stream(http, say("<think>one two</think>three"), **THINKING))
-    assert "".join(delta.get("reasoning", "") for delta in found) == "one two"
-    assert "".join(delta.get("content", "") for delta in found) == "three"
+    chunks_ = deltas(await stream(http, say("<think>one two</think>three"), **THINKING))
+    assert "".join(delta.get("reasoning", "") for delta in chunks_) == "one two"
+    assert "".join(delta.get("content", "") for delta in chunks_) == "three"
 
 
 # --- tools ----------------------------------------------------------------------------------------
@@ -219,9 +219,9 @@ async def test_a_tool_result_can_script_the_answer(http: aiohttp.ClientSession) 
 # --- reasoning ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("asked", [THINKING, {"reasoning_effort": "high"}])
-async def test_reasoning(http: aiohttp.ClientSession, asked: dict[str, Any]) -> None:
-    message = (await chat(http, say("<think>Let me see.</think>Yes."), **asked))["message"]
+@pytest.mark.parametrize("options", [THINKING, {"reasoning_effort": "high"}])
+async def test_reasoning(http: aiohttp.ClientSession, options: dict[str, Any]) -> None:
+    message = (await chat(http, say("<think>Let me see.</think>Yes."), **options))["message"]
     assert (message["reasoning"], message["content"]) == ("Let me see.", "Yes.")
 
 
@@ -258,7 +258,7 @@ async def test_json_schema_after_reasoning(http: aiohttp.ClientSession) -> None:
 
 
 @pytest.mark.parametrize("text", ['{"town": "Paris"}', '{"city": "Par'])
-async def test_text_that_the_grammar_refuses(http: aiohttp.ClientSession, text: str) -> None:
+async def test_text_that_the_grammar_rejects(http: aiohttp.ClientSession, text: str) -> None:
     """The engine ends the request at the first token, or at the end, that the grammar does not allow."""
     status, answer = await post(
         http, "/v1/chat/completions", {"messages": [say(text)], "response_format": CITY_FORMAT, "max_tokens": 40}
@@ -269,7 +269,7 @@ async def test_text_that_the_grammar_refuses(http: aiohttp.ClientSession, text: 
 
 
 @pytest.mark.parametrize("escape", [r"\"", r"\\", r"\n"])
-async def test_a_text_of_bounded_length_holds_no_escape(http: aiohttp.ClientSession, escape: str) -> None:
+async def test_a_text_of_bounded_length_has_no_escape(http: aiohttp.ClientSession, escape: str) -> None:
     """Why the SDK sends no lengths to vLLM. When this fails, xgrammar has mended it (issue 800): send them."""
     schema = {"type": "object", "properties": {"city": {"type": "string", "maxLength": 40}}, "required": ["city"]}
     format_ = {"type": "json_schema", "json_schema": {"name": "city", "schema": schema}}

@@ -84,7 +84,7 @@ class Handwritten:
         async for piece in self._pieces(model):
             take(piece)
 
-    async def _opened(self, model: str) -> aiohttp.StreamReader:
+    async def _open(self, model: str) -> aiohttp.StreamReader:
         body = _encode({"model": model, "messages": MESSAGES, "max_tokens": 1000, "stream": True, **self._extra})
         response = await self._session.post(self._url, data=body)
         if response.status != 200:
@@ -92,9 +92,9 @@ class Handwritten:
         return response.content
 
     async def _of_openai(self, model: str) -> AsyncIterator[str]:
-        content = await self._opened(model)
+        content = await self._open(model)
         rest = b""
-        whole = False
+        is_complete = False
         while data := await content.readany():
             self.reads += 1
             events = (rest + data if rest else data).split(b"\n\n")
@@ -106,14 +106,14 @@ class Handwritten:
                     if choice.delta is not None and choice.delta.content:
                         yield choice.delta.content
                     if choice.finish_reason is not None:
-                        whole = True
-        if not whole:
+                        is_complete = True
+        if not is_complete:
             raise RuntimeError("the stream broke off")
 
     async def _of_anthropic(self, model: str) -> AsyncIterator[str]:
-        content = await self._opened(model)
+        content = await self._open(model)
         rest = b""
-        whole = False
+        is_complete = False
         while data := await content.readany():
             self.reads += 1
             events = (rest + data if rest else data).split(b"\n\n")
@@ -124,14 +124,14 @@ class Handwritten:
                     if delta is not None and delta.text:
                         yield delta.text
                 elif event.startswith(b"event: message_stop"):
-                    whole = True
-        if not whole:
+                    is_complete = True
+        if not is_complete:
             raise RuntimeError("the stream broke off")
 
     async def _of_ollama(self, model: str) -> AsyncIterator[str]:
-        content = await self._opened(model)
+        content = await self._open(model)
         rest = b""
-        whole = False
+        is_complete = False
         while data := await content.readany():
             self.reads += 1
             if rest:
@@ -142,8 +142,8 @@ class Handwritten:
                 if line.message.content:
                     yield line.message.content
                 if line.done:
-                    whole = True
-        if not whole:
+                    is_complete = True
+        if not is_complete:
             raise RuntimeError("the stream broke off")
 
     async def close(self) -> None:

@@ -49,5 +49,5 @@ async def cold_start(kind: str, url: str, budget: float) -> dict[str, Any]:
             await registry.resolve("b").complete("Say something.", model="tiny")
         except BackendError as failure:
             error = type(failure).__name__
-        ended_at = time.monotonic()
-    return {"ended_at": ended_at, "error": error}
+        end = time.monotonic()
+    return {"ended_at": end, "error": error}

@@ -1,5 +1,4 @@
-"""A real llama-server on a fixed port, and what is done to it: killed, ended, stopped, left alone, by a schedule that a
-seed gives. Keeps when it was disturbed; knows nothing of requests."""
+"""A real llama-server on a fixed port that is killed, terminated and paused by a schedule from a seed."""
 
 from __future__ import annotations
 
@@ -25,7 +24,7 @@ TERM_GRACE = 5.0
 """Seconds after which a server that was told to end is killed: llama-server waits for clients that wait for it. Longer
 than the clients' limits between tokens and to the first one, which are what ends those waits."""
 
-REMEMBERED = 200  # disturbances: no request lives as long as these took
+MAX_DISTURBANCES = 200  # disturbances: no request lives as long as these took
 
 
 @attrs.frozen
@@ -49,14 +48,14 @@ def schedule(chance: random.Random) -> Iterator[Act]:
 @attrs.define
 class _Disturbance:
     kind: str
-    began: float
-    ended: float = math.inf
+    start: float
+    end: float = math.inf
 
 
-class Mortal:
-    """The server. ``say`` is told of everything that is done to it."""
+class DisturbedServer:
+    """The server. ``report`` is called for everything that is done to it."""
 
-    def __init__(self, port: int, say: Callable[[str], None]) -> None:
+    def __init__(self, port: int, report: Callable[[str], None]) -> None:
         self._server = LocalServer(
             cached_model(VARIANTS[MODEL]),
             alias=MODEL,
@@ -67,8 +66,8 @@ class Mortal:
             embeddings=True,
         )
         self._port = port
-        self._say = say
-        self._disturbances: deque[_Disturbance] = deque(maxlen=REMEMBERED)
+        self._report = report
+        self._disturbances: deque[_Disturbance] = deque(maxlen=MAX_DISTURBANCES)
         self.acts: Counter[str] = Counter()
         self.starts = 0
 
@@ -86,21 +85,25 @@ class Mortal:
                 await asyncio.sleep(0.05)
         self.starts += 1
 
-    async def started_and_ready(self) -> None:
+    async def start_and_wait(self) -> None:
         await self.start()
         await self._ready()
 
     async def close(self) -> None:
         await self._server.aclose()
 
-    def done_within(self, began: float, ended: float) -> frozenset[str]:
+    def done_within(self, start: float, end: float) -> frozenset[str]:
         """The kinds of what was done to it between two times."""
-        return frozenset(one.kind for one in self._disturbances if one.began <= ended and began <= one.ended)
+        return frozenset(
+            disturbance.kind
+            for disturbance in self._disturbances
+            if disturbance.start <= end and start <= disturbance.end
+        )
 
     async def disturb(self, act: Act) -> None:
         """Do it, and return when the server serves again."""
         await asyncio.sleep(act.quiet)
-        self._say(f"{act.kind} {act.length:g} s")
+        self._report(f"{act.kind} {act.length:g} s")
         now = _Disturbance(act.kind, time.monotonic())
         self._disturbances.append(now)
         self.acts[act.kind] += 1
@@ -123,7 +126,7 @@ class Mortal:
                 await self._kill()
                 await self.start()
         await self._ready()
-        now.ended = time.monotonic()
+        now.end = time.monotonic()
 
     @property
     def _pid(self) -> int:
@@ -143,7 +146,7 @@ class Mortal:
         deadline = time.monotonic() + TERM_GRACE
         while self._server.running:
             if time.monotonic() > deadline:
-                self._say("it did not end; killed")
+                self._report("it did not end; killed")
                 self.acts["term, then kill"] += 1
                 await self._kill()
             await asyncio.sleep(0.02)
