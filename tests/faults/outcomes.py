@@ -26,6 +26,7 @@ from ctxbackends import (
     ModelLoadFailedError,
     ModelMismatchError,
     ModelNotFoundError,
+    RateLimitError,
     RedirectError,
     ResponseError,
     ResponseTooLargeError,
@@ -157,6 +158,10 @@ TABLE: Mapping[str, Row] = {
     "error_object": ERROR_IN_BODY,
     "error_string": ERROR_IN_BODY,
     "error_top_level": ERROR_IN_BODY,
+    "error_code": Row(
+        stream_error("the server sent an error in the stream: slow down", 2, cause=RateLimitError),
+        Failure(RateLimitError, "slow down", attributes={"status_code": 429}),
+    ),
     "error_event": ERROR_IN_BODY,
     "done_after_error": ERROR_IN_BODY,
     "empty_delta": Row(stream_error("the stream ended without", 2)),

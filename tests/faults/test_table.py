@@ -127,6 +127,8 @@ class Case:
         in_one_piece = self.route.kind(self.operation) != "stream"
         if self.fault == "endless_stream" or (in_one_piece and PROFILES[self.route.type].timeout is not None):
             limits["timeout"] = limit
+        if self.fault == "other_model":
+            limits["model_mismatch"] = "error"  # some types only warn by default
         if self.route.wire != PROFILES[self.route.type].wire_api:
             limits["wire_api"] = self.route.wire
         if self.route.in_one_piece:
