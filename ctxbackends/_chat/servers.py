@@ -53,6 +53,9 @@ class ServerStatus:
         model: The model that this backend would request, or else the first loaded one.
         models: The models in memory.
         context_length: The context of one request, in tokens.
+        shared_context: Whether the slots share one context of that length, so that requests at the same time may fill
+            it together (llama-server). The server does not report it: it is known for a single slot, for a server that
+            this package started, and after such a failure.
         max_context_length: The context that the model was trained with, in tokens.
         slots: The number of requests that the server processes at once.
         busy_slots: The number of requests that it processes now.
@@ -68,6 +71,7 @@ class ServerStatus:
     model: str | None = None
     models: tuple[str, ...] = ()
     context_length: int | None = None
+    shared_context: bool | None = None
     max_context_length: int | None = None
     slots: int | None = None
     busy_slots: int | None = None

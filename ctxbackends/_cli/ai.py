@@ -76,7 +76,7 @@ def _row(status_: Any) -> dict[str, str]:
         "endpoint": status_.endpoint,
         "state": state,
         "model": status_.model or "",
-        "context": "" if status_.context_length is None else str(status_.context_length),
+        "context": f"{status_.context_length or ''}{' shared' if status_.shared_context else ''}".strip(),
         "slots": "" if status_.slots is None else f"{busy}{status_.slots}",
         "version": status_.version or "",
         "problem": " ".join((status_.problem or "").split()),

@@ -34,10 +34,12 @@ from ctxbackends.errors import (
     APITimeoutError,
     AuthenticationError,
     BackendError,
+    ContextOverflowError,
     ModelLoadingError,
     ModelMismatchError,
     NotFoundError,
     ResponseError,
+    StreamInterruptedError,
 )
 
 T = TypeVar("T")
@@ -69,6 +71,7 @@ class ServerConnection:
             limiter=self.limiter,
             environ=environ,
         )
+        self.shares_context = launcher is not None and launcher.shares_context
         self._pooled = not profile.close_after_stream
         self.served_model = ServedModelCheck(
             policy=config.model_mismatch or profile.model_mismatch,
@@ -96,6 +99,9 @@ class ServerConnection:
 
     def annotate(self, error: BackendError) -> BackendError:
         """Add the backend, the endpoint and the source of the key to ``error``, and remove the API key."""
+        overflow = error.__cause__ if isinstance(error, StreamInterruptedError) else error
+        if isinstance(overflow, ContextOverflowError) and overflow.shared_context:
+            self.shares_context = True
         return self._sender.annotate(error)
 
     async def request(

@@ -205,6 +205,7 @@ class HTTPBackend:
             endpoint=self.endpoint,
             api_path=self._connection.api_path,
             context_length=context,
+            shared_context=True if self._connection.shares_context else status.shared_context,
         )
 
     async def load(

@@ -75,6 +75,11 @@ class Launcher(Protocol):
         """Whether the process is running."""
         ...
 
+    @property
+    def shares_context(self) -> bool:
+        """Whether its slots share one context."""
+        ...
+
     async def start(self) -> str:
         """Start the server if it is not running, and return its base URL. Called before every request."""
         ...

@@ -197,6 +197,9 @@ def _build_error(
         error.location = response.headers.get("location")
     if isinstance(error, ContextOverflowError):
         error.input_tokens, error.context_length = _parse_overflow(details)
+        # Of llama-server, which has another message for a request that is too long on its own.
+        is_full = "context size has been exceeded" in (details.message or "").casefold()
+        error.shared_context = is_full and details.type == "server_error"
     return error
 
 

@@ -131,10 +131,13 @@ class ContextOverflowError(BadRequestError):
     Attributes:
         input_tokens: Length of the prompt in tokens; None if the server does not say.
         context_length: Context size in tokens; None if the server does not say.
+        shared_context: Whether the slots of the server share one context, which all running requests filled together:
+            the prompt may fit on its own.
     """
 
     input_tokens: int | None = None
     context_length: int | None = None
+    shared_context: bool = False
 
 
 class AuthenticationError(APIStatusError):

@@ -91,6 +91,14 @@ class LocalServer:
         """Whether the process is running."""
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def shares_context(self) -> bool:
+        """Whether its slots share one context: with embeddings, and by default in a ``llama-server`` program."""
+        parallel, embeddings = self._options.parallel, self._options.embeddings
+        if parallel is None:
+            return importlib.util.find_spec("xllamacpp") is None
+        return embeddings and parallel > 1
+
     async def start(self) -> str:
         """Start the process unless it is running, and return its base URL; the model may still be loading.
 

@@ -1035,6 +1035,7 @@ class FakeLauncher:
 
     description = "tiny.gguf"
     running = True
+    shares_context = False
 
     def __init__(self, url: str, failure: BackendError | None = None) -> None:
         self._url = url

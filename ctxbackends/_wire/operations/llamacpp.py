@@ -75,6 +75,7 @@ def status(model: str | None) -> Operation[ServerStatus]:
         model=chosen.id if chosen is not None else model,
         models=() if chosen is None or props.is_sleeping else (chosen.id,),
         context_length=context or (chosen.context_length if chosen is not None else None),
+        shared_context=False if props.total_slots == 1 else None,
         slots=props.total_slots,
         busy_slots=busy,
     )
