@@ -13,7 +13,7 @@ from ctxbackends._chat.servers import ServerStatus
 from ctxbackends._client.backend import Backend
 from ctxbackends._client.http_backend import HTTPBackend
 from ctxbackends._config.backend_config import BackendConfig, CtxConfig
-from ctxbackends._config.request_settings import resolve_endpoint
+from ctxbackends._config.request_settings import describe_endpoint
 from ctxbackends._http.addresses import check_endpoint
 from ctxbackends._http.transport import Session, Transport
 from ctxbackends._profiles.builtin import PROFILES
@@ -210,7 +210,7 @@ class Registry:
         if name not in self._backends:
             config = self._configs[name]
             if self.airgap:  # backends of registered types may not check it themselves
-                endpoint = resolve_endpoint(config, PROFILES.get(config.type), config.endpoint or "", ENVIRONMENT)
+                endpoint = describe_endpoint(config, PROFILES.get(config.type), ENVIRONMENT)
                 check_endpoint(endpoint, trust_env=config.trust_env, backend=name)
             self._backends[name] = self._factories[config.type](config, self._transport)
         return self._backends[name]

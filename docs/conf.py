@@ -145,6 +145,18 @@ class ProfileTable(SphinxDirective):
         return self.parse_text_to_nodes("\n".join(table(rows)))
 
 
+def describe_differences(preset: Preset) -> Iterator[str]:
+    """Describe how the requests differ from those to `openai-compatible`."""
+    if preset.key_header:
+        yield "the key is sent as `api-key`"
+    if preset.omit:
+        yield f"without {', '.join(f'`{name}`' for name in preset.omit)}"
+    for name, other in preset.rename.items():
+        yield f"`{name}` is sent as `{other}`"
+    if preset.json_mode:
+        yield "a schema is sent as JSON mode, and described in the prompt"
+
+
 class PresetsTable(SphinxDirective):
     """The presets: where the API is, the key, how it differs, and the documentation of each member."""
 
@@ -159,21 +171,23 @@ class PresetsTable(SphinxDirective):
             "API": f"`{preset.endpoint}{path}`" if preset.endpoint else f"your `endpoint`, then `{path}`",
             "key variable": code(preset.key_variable, none="no key is sent"),
             "cold start": "waited for" if preset.loads else NO,
-            "differences": "; ".join(self.differences(preset)) or NO,
+            "differences": "; ".join(describe_differences(preset)) or NO,
             "sources": ", ".join(
                 f"[{number}]({url})" for number, url in enumerate(dict.fromkeys(preset.sources.values()), 1)
             ),
         }
 
-    def differences(self, preset: Preset) -> Iterator[str]:
-        if preset.key_header:
-            yield "the key is sent as `api-key`"
-        if preset.omit:
-            yield f"without {', '.join(f'`{name}`' for name in preset.omit)}"
-        for name, other in preset.rename.items():
-            yield f"`{name}` is sent as `{other}`"
-        if preset.json_mode:
-            yield "schemas are sent as JSON mode"
+
+class PresetDifferences(SphinxDirective):
+    """The presets whose options differ from those of `openai-compatible`."""
+
+    def run(self) -> list[nodes.Node]:
+        rows = [
+            {"type": f"`{preset.type}`", "differences": "; ".join(differences)}
+            for preset in PRESETS.values()
+            if (differences := list(describe_differences(preset)))
+        ]
+        return self.parse_text_to_nodes("\n".join(table(rows)))
 
 
 class OptionsTable(SphinxDirective):
@@ -412,6 +426,7 @@ def hide_signature(_app: Sphinx, what: str, *_rest: Any) -> tuple[str, str] | No
 def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("profiles", ProfileTable)
     app.add_directive("presets", PresetsTable)
+    app.add_directive("preset-differences", PresetDifferences)
     app.add_directive("options", OptionsTable)
     app.add_directive("operations", OperationsTable)
     app.add_directive("coverage-by-server", CoverageTable)

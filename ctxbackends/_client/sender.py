@@ -159,7 +159,7 @@ class RequestSender:
             return DIRECT  # on this machine, over plain HTTP
         base_url = self._urls.api.base
         if self._transport.airgap:
-            check_endpoint(base_url, trust_env=config.trust_env, backend=config.name)
+            check_endpoint(self._endpoint, trust_env=config.trust_env, backend=config.name)
         route = find_proxy_route(base_url, backend=config.name) if config.trust_env else DIRECT
         tls = build_tls_context(
             ca_bundle=config.ca_bundle,

@@ -291,6 +291,17 @@ def resolve_endpoint(config: BackendConfig, profile: Profile | None, endpoint: s
     return url
 
 
+def describe_endpoint(config: BackendConfig, profile: Profile | None, environ: Mapping[str, str]) -> str:
+    """Return the base URL with the values of its variables, without secrets; its host is the real one.
+
+    Raises:
+        MissingKeyError: A variable is unset or empty.
+        InvalidEndpointError: The result is not a valid endpoint.
+    """
+    endpoint = config.endpoint or ""
+    return _mask_path(resolve_endpoint(config, profile, endpoint, environ), _find_path_secrets(endpoint, environ))
+
+
 def _find_path_secrets(endpoint: str, environ: Mapping[str, str]) -> list[str]:
     """Return the values of the variables in the path, and parts of other variables that look like keys.
 
@@ -304,11 +315,11 @@ def _find_path_secrets(endpoint: str, environ: Mapping[str, str]) -> list[str]:
 
 
 def _mask_path(url: str, secrets: Iterable[str]) -> str:
-    scheme, _, rest = url.partition("://")
+    scheme, separator, rest = url.partition("://")
     host, slash, path = rest.partition("/")
     for secret in secrets:
         path = path.replace(secret, MASK)
-    return f"{scheme}://{host}{slash}{path}"
+    return f"{scheme}{separator}{host}{slash}{path}"
 
 
 def _resolve_headers(

@@ -41,6 +41,7 @@ from ctxbackends._cli.ai import chat
 from ctxbackends._cli.error_messages import format_error
 from ctxbackends._cli.root import ctxbackends_group
 from ctxbackends._cli.serve import set_variable_line
+from ctxbackends._profiles.builtin import PROFILES
 from ctxbackends.local import LocalServer
 from ctxbackends.local import _process as server
 from ctxbackends.local import _worker as worker
@@ -670,8 +671,7 @@ def test_an_endpoint_on_the_command_line(script: Script, monkeypatch: pytest.Mon
         ),
         (
             ("--endpoint", ENDPOINT_OF_NOBODY, "--backend", "mine"),
-            "with --endpoint, --backend must be a backend type: "
-            "vllm, llamacpp, ollama, lmstudio, openai, anthropic, openai-compatible",
+            f"with --endpoint, --backend must be a backend type: {', '.join(PROFILES)}",
         ),
     ],
 )

@@ -447,6 +447,14 @@ async def test_the_airgap_judges_the_expanded_endpoint(
             registry.resolve("mine")
 
 
+async def test_the_airgaps_error_shows_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKEN", "made-up-token")
+    config = BackendConfig(name="mine", type="vllm", endpoint="http://93.184.216.34/${TOKEN}")
+    async with Registry([config], airgap=True) as registry:
+        with pytest.raises(AirgapError, match=r"^airgap: the endpoint http://93.184.216.34/.masked. is neither"):
+            registry.resolve("mine")
+
+
 async def test_a_literal_value_is_not_expanded_twice(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("A", "${B}")
     monkeypatch.setenv("B", "secret")
