@@ -43,7 +43,7 @@ class Wording:
 
 
 # A quote or a backtick before or after means that the server repeats a name.
-_PROMPT_TOO_LONG = r"(?<![`'\"])\bprompt is too long\b(?![`'\"])"
+_PROMPT_TOO_LONG = r"(?<![`'\"])\bprompt (?:is )?too (?:long|large)\b(?![`'\"])"
 
 # Servers of our own types come first; then vendors by name. Public sources: the servers' code, the vendors'
 # documentation, and the error tables of other clients.
@@ -134,16 +134,35 @@ WORDINGS: tuple[Wording, ...] = (
         r"reduce the length of the (?:messages|prompt|input)"
         r"(?:.{0,60}?current length is <input> while limit is <limit>)?",
     ),
+    Wording(ContextOverflowError, "llama-cpp-python", r"requested tokens \(<input>\) exceed context window of <limit>"),
     Wording(ContextOverflowError, "MiniMax", r"context window exceeds limit"),
     Wording(
         ContextOverflowError,
         "Mistral",
         r"prompt contains <input> tokens .{0,60}?too large for model with <limit> maximum context length",
     ),
+    Wording(
+        ContextOverflowError,
+        "MLC",
+        r"prompt has <input> tokens in total, larger than the model input length limit <limit>",
+    ),
     Wording(ContextOverflowError, "Moonshot", r"exceeded model token limit:? <limit>(?: \(requested: <input>\))?"),
     Wording(ContextOverflowError, "OpenAI", r"input tokens exceed the configured limit of <limit>"),
     Wording(ContextOverflowError, "OpenAI", r"exceeds the context window"),
+    Wording(
+        ContextOverflowError,
+        "OpenAI, in characters",
+        r"(?:messages|input|prompt|instructions)[^\s:]{0,60}: string too long",
+    ),
     Wording(ContextOverflowError, "Perplexity", r"total length of all messages is too long"),
+    Wording(
+        ContextOverflowError, "SiliconFlow", r"prompt_tokens \(<input>\) must be less than max_seq_len \(<limit>\)"
+    ),
+    Wording(ContextOverflowError, "TabbyAPI", r"prompt length <input> (?:is greater than|exceeds) max_seq_len <limit>"),
+    Wording(
+        ContextOverflowError, "TensorRT-LLM", r"prompt length \(<input>\) exceeds maximum input length \(<limit>\)"
+    ),
+    Wording(ContextOverflowError, "Volcengine", r"total tokens of image and text exceed max message tokens"),
     Wording(ContextOverflowError, "several", r"tokens in request more than max tokens allowed"),
     Wording(
         ContextOverflowError,
@@ -158,6 +177,18 @@ WORDINGS: tuple[Wording, ...] = (
         r"context (?:length|window|size)\b",
     ),
     Wording(ContextOverflowError, "others", r"\bcontext (?:length|window|size)(?: limit)? (?:is |was )?exceeded\b"),
+    Wording(ContextOverflowError, "others", r"\bmaximum context (?:limit|window|size)(?: is| of)? <limit>"),
+    Wording(
+        ContextOverflowError,
+        "others",
+        r"\b(?:prompt|input) (?:tokens?|length|token count)(?: \(?<input>(?: tokens)?\)?)? exceeds? "
+        r"(?:the |model |model's )?max(?:imum)? [^.\d]{0,40}(?:<limit>)?",
+    ),
+    Wording(
+        ContextOverflowError, "others", r"\btoo many tokens in (?:the |your )?(?:prompt|request|input|messages?)\b"
+    ),
+    Wording(ContextOverflowError, "others", r"\bexceed(?:s|ed)? (?:the )?(?:model |model's )?token limit\b"),
+    Wording(ContextOverflowError, "others", r"\binput is too long\b"),
     # --- the server does not have the model
     Wording(
         ModelNotFoundError,
@@ -168,6 +199,8 @@ WORDINGS: tuple[Wording, ...] = (
     ),
     Wording(ModelNotFoundError, "llama-server, xAI", r"^(?:error: )?(?:the |requested )?model not found\b"),
     Wording(ModelNotFoundError, "LM Studio", r"invalid model identifier"),
+    Wording(ModelNotFoundError, "Bedrock", r"model identifier is invalid"),
+    Wording(ModelNotFoundError, "Cloudflare", r"^no such model\b"),
     Wording(ModelNotFoundError, "llama-swap", r"could not find (?:real model ?id|suitable inference handler) for"),
     Wording(ModelNotFoundError, "LiteLLM", r"invalid model name passed in model="),
     Wording(ModelNotFoundError, "DeepSeek", r"^model not exist"),
@@ -179,10 +212,19 @@ WORDINGS: tuple[Wording, ...] = (
     Wording(ModelNotFoundError, "OpenRouter", r"^no endpoints found for \S"),
     Wording(ModelNotFoundError, "Together", r"unable to access (?:non-serverless )?model\b"),
     Wording(ModelNotFoundError, "Foundry, GitHub Models, z.ai", r"^(?:unknown|unavailable) model\b"),
+    Wording(ModelNotFoundError, "MiniMax", r"\bunknown model [`'\"]"),
     # --- the account has no credit left
     Wording(InsufficientQuotaError, "Anthropic", r"credit balance is too low"),
     Wording(
         InsufficientQuotaError, "DeepSeek, z.ai", r"\binsufficient (?:account )?(?:balance|credits?|funds|quota)\b"
+    ),
+    Wording(InsufficientQuotaError, "Cloudflare", r"used up your daily free allocation"),
+    # Gemini has this sentence for a limit per minute too, with more after it.
+    Wording(
+        InsufficientQuotaError,
+        "OpenAI",
+        r"exceeded your current quota, please check your plan and billing details"
+        r"(?!.{0,2000}(?:retry in|per minute|per day|quota metric))",
     ),
     Wording(InsufficientQuotaError, "OpenRouter", r"requires more credits"),
     Wording(InsufficientQuotaError, "Hugging Face", r"exceeded your (?:monthly )?included credits"),
@@ -242,6 +284,7 @@ STATUS_OF_WORD: Mapping[str, int] = MappingProxyType(
         "invalid_request_error": 400,
         "badrequesterror": 400,  # vLLM
         "invalid_argument": 400,  # Gemini
+        "validation": 422,  # TGI
         "authentication_error": 401,
         "invalid_api_key": 401,
         "unauthenticated": 401,
@@ -253,6 +296,7 @@ STATUS_OF_WORD: Mapping[str, int] = MappingProxyType(
         "request_too_large": 413,
         "rate_limit_error": 429,
         "rate_limit_exceeded": 429,
+        "overloaded": 429,  # TGI
         "too_many_requests": 429,
         "resource_exhausted": 429,
         "unavailable": 503,

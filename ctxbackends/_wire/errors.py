@@ -40,6 +40,8 @@ from ctxbackends.errors import (
 
 T = TypeVar("T")
 
+_MORE_CODES = ("status", "error_type", "StatusCode", "status_code")  # Gemini; TGI; Ollama's cloud; others
+
 _BY_STATUS: Mapping[int, type[APIStatusError]] = {
     400: BadRequestError,
     413: BadRequestError,
@@ -86,7 +88,7 @@ class ErrorDetails:
     @property
     def words(self) -> tuple[str, ...]:
         """The codes and types in lower case."""
-        words = (self.code, self.type, self.fields.get("status"))
+        words = (self.code, self.type, *(self.fields.get(name) for name in _MORE_CODES))
         return tuple(str(word).casefold() for word in words if isinstance(word, str | int))
 
 
@@ -110,7 +112,10 @@ def parse_error_value(value: object) -> ErrorDetails:
         # Ollama forwards the error body of its llama-server as a string (0.34 and newer).
         nested = parse_error_body(inner.encode("utf-8", "replace")) if inner.startswith("{") else None
         return nested if nested is not None and nested.message else ErrorDetails(inner, None, _find_code(value), value)
-    if not _is_object(inner):
+    result = value.get("base_resp")
+    if _is_object(result) and result.get("status_code"):  # MiniMax, with HTTP 200
+        inner = {**result, "message": result.get("status_msg"), "code": result["status_code"]}
+    elif not _is_object(inner):
         inner = value
     message = inner.get("message", inner.get("detail"))
     return ErrorDetails(

@@ -379,6 +379,29 @@ OVERFLOWS = [
     vendor("plain text of a proxy", b"upstream: maximum context length is 512 tokens"),
     vendor("another wording", message("Your conversation exceeds the model's context window")),
     vendor("another wording, passive", message("litellm.BadRequestError: context length exceeded")),
+    # --- more servers
+    vendor("llama-cpp-python", message("Requested tokens (900) exceed context window of 800"), 900, 800, status=500),
+    vendor(
+        "MLC",
+        message("Request prompt has 900 tokens in total, larger than the model input length limit 800."),
+        900,
+        800,
+    ),
+    vendor("OpenAI: characters", message("Invalid 'messages[1].content': string too long. Expected at most 9")),
+    vendor("SiliconFlow", {"message": "length of prompt_tokens (900) must be less than max_seq_len (800)."}, 900, 800),
+    vendor("TabbyAPI", message("Prompt length 900 is greater than max_seq_len 800"), 900, 800, status=422),
+    vendor("TensorRT-LLM", message("Prompt length (900) exceeds maximum input length (800)."), 900, 800),
+    vendor("Volcengine", message("Total tokens of image and text exceed max message tokens.", code="InvalidParameter")),
+    vendor(
+        "MiniMax: HTTP 200",
+        {"choices": None, "base_resp": {"status_code": 2013, "status_msg": "context window exceeds limit"}},
+    ),
+    vendor("others: the limit", message("This model's maximum context limit is 800 tokens"), None, 800),
+    vendor("others: the input length", message("Input length 900 exceeds the maximum length of 800"), 900, 800),
+    vendor("others: the input tokens", message("input tokens (900) exceed maximum of 800"), 900, 800),
+    vendor("others: too many", message("There are too many tokens in your prompt")),
+    vendor("others: the token limit", message("The request exceeds the model's token limit")),
+    vendor("others: too large", message("the prompt is too large for this model")),
 ]
 
 
@@ -406,6 +429,8 @@ NO_OVERFLOWS = [
     (400, message("`prompt is too long` is not a valid tool name")),
     (400, message("'prompt is too long' is not a valid label")),
     (400, message("the image exceeds the limit of 5 MB")),
+    (400, message("the image input exceeds the limit of 5 MB")),
+    (400, message("'tools[0].function.description': string too long. Expected at most 1024 characters")),
     (413, message("Request too large for model `x` on tokens per minute (TPM): Limit 6000, Requested 8000")),
     (429, message("Too many tokens per day; your prompt is too long: 5 tokens > 4 maximum")),
     (500, message("the engine broke")),
@@ -418,6 +443,9 @@ def test_other_limits_are_not_an_overflow(status: int, body: object) -> None:
 
 
 MISSING_MODELS = [
+    vendor("Bedrock", {"message": "The provided model identifier is invalid."}),
+    vendor("Cloudflare", message("No such model nope or task")),
+    vendor("MiniMax", message("invalid params, unknown model 'nope'")),
     vendor(
         "Azure OpenAI",
         message("The API deployment for this resource does not exist.", code="DeploymentNotFound"),
@@ -497,6 +525,12 @@ def test_other_errors_are_not_a_missing_model(status: int, body: object, kind: t
 
 
 EMPTY_ACCOUNTS = [
+    vendor("Cloudflare", message("you have used up your daily free allocation of 10,000 neurons"), status=429),
+    vendor(
+        "a copy of OpenAI's sentence",
+        message("You exceeded your current quota, please check your plan and billing details."),
+        status=429,
+    ),
     vendor(
         "Anthropic",
         {
@@ -534,6 +568,17 @@ def test_empty_account(status: int, body: object, numbers: object) -> None:
     [
         (429, message("Rate limit reached", code="rate_limit_exceeded"), RateLimitError),
         (429, [message("You exceeded your current quota. Please retry in 30s.", code=429)], RateLimitError),
+        (
+            429,
+            [
+                message(
+                    "You exceeded your current quota, please check your plan and billing details. * Quota exceeded for "
+                    "quota metric 'requests' and limit 'per minute'. Please retry in 9s.",
+                    code=429,
+                )
+            ],
+            RateLimitError,
+        ),
         (403, message("not for you"), PermissionDeniedError),
         (401, message("wrong key"), AuthenticationError),
     ],
@@ -559,6 +604,8 @@ UNDER_SUCCESS = [
     (message("nope is not a valid model ID", code=400), ModelNotFoundError, 400),
     (message("the upstream broke", code=502), InternalServerError, 502),
     (message("busy", code=503), ServiceUnavailableError, 503),
+    (message("busy", error_type="overloaded"), RateLimitError, 429),
+    (message("busy", StatusCode=429), RateLimitError, 429),
     (message("Loading model", code=503, type="unavailable_error"), ModelLoadingError, 503),
     ({"type": "error", "error": {"type": "overloaded_error", "message": "busy"}}, ServiceUnavailableError, 529),
 ]
