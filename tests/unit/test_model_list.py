@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from ctxbackends import (
@@ -17,7 +18,7 @@ from ctxbackends import (
     open_backend,
 )
 from ctxbackends._wire.base import HTTPResponse
-from ctxbackends._wire.operations.models import decode_models, parse_count
+from ctxbackends._wire.operations.models import convert_rows, decode_models, parse_count
 from tests.conftest import RawServerFactory, http_response, models_body
 
 
@@ -87,6 +88,44 @@ def test_names_with_one_root_are_names_of_one_model() -> None:
     rows = [{"id": name, "root": "/models/q"} for name in ("a", "b", "a")] + [{"id": "c", "root": "/models/c"}]
     expected = [("a", ("b",)), ("b", ("a",)), ("a", ("b",)), ("c", ())]
     assert expected == [(model.id, model.aliases) for model in decode({"data": rows})]
+
+
+class Row(msgspec.Struct):
+    name: str
+    size: int | None = None
+    parts: list[str] | None = None
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([{"name": "a", "size": 5, "more": []}], [Row("a", 5)]),
+        ([{"name": "a", "size": "5", "parts": [5]}], [Row("a")]),
+        ([{"name": 5}, None, 5, [], {}, {"name": "a"}], [Row("a")]),
+        (None, []),
+        ({"name": "a"}, []),
+    ],
+)
+def test_rows_of_other_lists(rows: object, expected: list[Row]) -> None:
+    assert expected == convert_rows(rows, Row)
+
+
+@pytest.mark.parametrize(
+    ("type_", "rows"),
+    [
+        ("ollama", [{"name": "m", "context_length": "many"}, {"name": None}, 5]),
+        ("lmstudio", [{"key": "m", "max_context_length": [], "loaded_instances": None}, {"key": None}, 5]),
+    ],
+)
+async def test_odd_rows_of_the_servers_own_lists(type_: str, rows: list[Any], raw_server: RawServerFactory) -> None:
+    body = json.dumps({"models": rows}).encode()
+    server = await raw_server([[http_response(200, body)]], [[http_response(200, b'{"models":[null]}')]])
+    async with open_backend(type_, endpoint=server.url) as backend:
+        assert [("m", "unloaded")] == [(model.id, model.state) for model in await backend.models()]
+    only_odd = await raw_server([[http_response(200, b'{"models":[5]}')]])
+    async with open_backend(type_, endpoint=only_odd.url) as backend:
+        with pytest.raises(MalformedResponseError, match="no model has a"):
+            await backend.models()
 
 
 # --- readiness ------------------------------------------------------------------------------------

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeGuard
+from contextlib import suppress
+from typing import Any, TypeGuard, TypeVar
 
 import msgspec
 
@@ -23,6 +24,7 @@ _MAX_NAMES = 32
 """Names of one ``root`` that count as names of one model; a longer list means that the server repeats a constant."""
 
 _decoder = msgspec.json.Decoder(Any)
+T = TypeVar("T", bound=msgspec.Struct)
 
 
 def decode_models(response: HTTPResponse) -> tuple[ModelInfo, ...]:
@@ -77,6 +79,26 @@ def _build_model_info(row: Mapping[str, Any], names: Mapping[str, Sequence[str]]
         owned_by=owner if isinstance(owner, str) else None,
         state=state,
     )
+
+
+def convert_rows(rows: object, kind: type[T]) -> list[T]:
+    """Convert the rows of another list; one without its required members is left out, other odd members are missing."""
+    converted = (_convert_row(row, kind) for row in (rows if isinstance(rows, list) else ()))
+    return [row for row in converted if row is not None]
+
+
+def _convert_row(row: object, kind: type[T]) -> T | None:
+    fields = msgspec.structs.fields(kind)
+    members = {field.name: row[field.name] for field in fields if _is_object(row) and field.name in row}
+    for field in fields:
+        with suppress(msgspec.ValidationError):
+            msgspec.convert(members.get(field.name), field.type)
+            continue
+        members.pop(field.name, None)
+    try:
+        return msgspec.convert(members, kind)
+    except msgspec.ValidationError:
+        return None
 
 
 def parse_count(value: object) -> int | None:
