@@ -212,10 +212,18 @@ def _check_unix_socket(config: BackendConfig) -> Problem:
             return "unix_socket", f"not supported with {field}: a connection to a Unix socket has no TLS"
     if config.trust_env:
         return "unix_socket", "not supported with trust_env: a Unix socket is on this machine"
-    parts = urlsplit(config.endpoint or "http://localhost")
-    if not find_variables(config.endpoint or "") and not (parts.scheme == "http" and is_loopback(parts.hostname or "")):
-        return "unix_socket", "requires an endpoint such as http://localhost, since the socket is on this machine"
+    endpoint = config.endpoint or "http://localhost"
+    if not find_variables(endpoint) and not _is_plain_loopback(endpoint):
+        return "unix_socket", _LOCALHOST_REQUIRED
     return None
+
+
+_LOCALHOST_REQUIRED = "requires an endpoint such as http://localhost, since the socket is on this machine"
+
+
+def _is_plain_loopback(endpoint: str) -> bool:
+    parts = urlsplit(endpoint)
+    return parts.scheme == "http" and is_loopback(parts.hostname or "")
 
 
 # --- the environment ----------------------------------------------------------------------------------
@@ -286,8 +294,8 @@ def resolve_endpoint(config: BackendConfig, profile: Profile | None, endpoint: s
     except InvalidEndpointError as error:
         error.backend = config.name
         raise
-    if config.unix_socket is not None and not is_loopback(urlsplit(url).hostname or ""):
-        raise ConfigError("requires an endpoint such as http://localhost", key="unix_socket", backend=config.name)
+    if config.unix_socket is not None and not _is_plain_loopback(url):
+        raise ConfigError(_LOCALHOST_REQUIRED, key="unix_socket", backend=config.name)
     return url
 
 

@@ -225,6 +225,12 @@ async def test_the_slot_is_free_again_for_the_other_form(serve: Serve) -> None:
         assert "Hello" == await stream(backend)
 
 
+async def test_requests_at_the_same_time_all_find_the_other_form(serve: Serve) -> None:
+    url, _ = await serve({"/x/chat/completions": CHAT})
+    async with compatible(url + "/x") as backend:
+        assert ["Hello"] * 8 == await asyncio.gather(*(complete(backend) for _ in range(8)))
+
+
 async def test_after_a_success_nothing_else_is_tried(serve: Serve) -> None:
     url, paths = await serve({"/v1/chat/completions": CHAT, "/embeddings": CHAT})
     async with compatible(url) as backend:

@@ -25,6 +25,8 @@ from ctxbackends import (
     extract,
     open_backend,
 )
+from ctxbackends._client.urls import ServerURLs
+from ctxbackends._config.endpoint import find_api_root
 from ctxbackends._config.reader import parse_ctxrc
 from ctxbackends._config.writer import setup_backend
 from ctxbackends.errors import (
@@ -296,6 +298,12 @@ async def test_query_and_headers_are_sent_with_every_request(serve: Serve, monke
     sent = {"X-Title": "my app", "Authorization": "Token word", "User-Agent": "mine", "api-key": KEY}
     for _, headers, _ in server.requests:
         assert sent == {name: headers[name] for name in sent}
+
+
+def test_the_query_follows_that_of_the_request() -> None:
+    urls = ServerURLs(find_api_root("http://h"), "a=b", backend="mine")
+    expected = ["http://h/v1/models?limit=5&a=b", "http://h/v1/models?a=b", "http://h/props?a=b"]
+    assert expected == [urls.get(path) for path in ("/v1/models?limit=5", "/v1/models", "/props")]
 
 
 async def test_azure_with_a_deployment_in_the_path(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

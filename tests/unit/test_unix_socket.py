@@ -87,6 +87,15 @@ async def test_the_airgap_allows_a_socket(serve: Serve) -> None:
         assert "Hello" == (await registry.resolve("mine").complete("Hi")).text
 
 
+@pytest.mark.parametrize("url", ["https://localhost", "http://gpu:8000"])
+async def test_a_variable_with_another_endpoint(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SERVER", url)
+    async with Registry([config_of("/s", endpoint="${SERVER}")]) as registry:
+        with pytest.raises(ConfigError, match="requires an endpoint such as http://localhost") as exc_info:
+            registry.resolve("mine")
+        assert "unix_socket" == exc_info.value.key
+
+
 async def test_a_socket_that_does_not_exist(tmp_path: Path) -> None:
     async with Registry([config_of(str(tmp_path / "none.sock"))]) as registry:
         backend = registry.resolve("mine")
