@@ -884,6 +884,10 @@ def authentication_error(source: str | None) -> errors.AuthenticationError:
             status(errors.ModelLoadingError, 503),
             "HTTP 503: body\n  the model is still loading; raise ready_timeout in .ctxrc to wait longer",
         ),
+        (
+            status(errors.InsufficientQuotaError, 402),
+            "HTTP 402: body\n  add credit to the account of the API key at its vendor",
+        ),
         (status(errors.ModelNotFoundError, 404), "HTTP 404: body\n  list the available models with ctxbackends models"),
         (
             status(errors.NotFoundError, 404),
