@@ -1201,7 +1201,7 @@ FAKE_PROGRAM = """
 import argparse, http.server, json, os, signal, sys, threading, time
 
 parser = argparse.ArgumentParser()
-for flag in ("--model", "--host", "--alias", "--ctx-size", "--parallel", "--threads"):
+for flag in ("--model", "--host", "--alias", "--ctx-size", "--parallel", "--threads", "--batch-size", "--ubatch-size"):
     parser.add_argument(flag)
 parser.add_argument("--port", type=int)
 parser.add_argument("--embeddings", action="store_true")
@@ -1298,7 +1298,10 @@ def test_serve_until_the_server_dies(fake: FakeServer, model: Path, monkeypatch:
         f"  loading {model}",
         "  another process or the system killed it; is there enough memory for the model?",
     ] == plain
-    nothing = dict.fromkeys(("ctx_size", "parallel", "threads")) | {"embeddings": False, "kv_unified": False}
+    nothing = dict.fromkeys(("ctx_size", "parallel", "threads", "batch_size", "ubatch_size")) | {
+        "embeddings": False,
+        "kv_unified": False,
+    }
     options = fake.options
     assert len(options.pop("key")) >= 32
     assert {**nothing, "model": str(model), "host": "127.0.0.1", "alias": "some-model", "port": port} == options
@@ -1368,6 +1371,8 @@ def test_serve_options(fake: FakeServer, model: Path, monkeypatch: pytest.Monkey
         "ctx_size": "512",
         "parallel": "2",
         "threads": "1",
+        "batch_size": "512",
+        "ubatch_size": "512",
         "embeddings": True,
         "kv_unified": True,
         "key": KEY,
@@ -1643,6 +1648,7 @@ def worker_options(**overrides: Any) -> dict[str, Any]:
         "ctx_size": None,
         "threads": None,
         "embeddings": False,
+        "batch_size": None,
         **overrides,
     }
 
@@ -1650,7 +1656,7 @@ def worker_options(**overrides: Any) -> dict[str, Any]:
 def test_the_parameters_of_the_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
     wheel(monkeypatch, hostnames=[], ui=True, cors_origins="*", cors_origins_explicit=False, cors_credentials=True)
     monkeypatch.setenv(worker.KEY_VARIABLE, KEY)
-    params = worker.parameters(worker_options(parallel=3, ctx_size=512, threads=2, embeddings=True))
+    params = worker.parameters(worker_options(parallel=3, ctx_size=512, threads=2, embeddings=True, batch_size=512))
     assert ("/m.gguf", ["127.0.0.1"], 8080, {"mine"}) == (
         params.model.path,
         params.hostnames,
@@ -1663,6 +1669,7 @@ def test_the_parameters_of_the_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
         params.cpuparams.n_threads,
         params.cpuparams_batch.n_threads,
     )
+    assert (512, 512) == (params.n_batch, params.n_ubatch)
     assert (True, True, True, False) == (params.reuse_port, params.embedding, params.endpoint_slots, params.ui)
     assert ("localhost", True, False) == (params.cors_origins, params.cors_origins_explicit, params.cors_credentials)
     assert [KEY] == params.api_keys
@@ -1674,7 +1681,7 @@ def test_the_parameters_of_an_old_wheel(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.delenv(worker.KEY_VARIABLE, raising=False)
     params = worker.parameters(worker_options())
     assert ("127.0.0.1", 1, False) == (params.hostname, params.n_parallel, params.webui)
-    for unset in ("hostnames", "ui", "api_keys", "n_ctx", "cors_origins"):
+    for unset in ("hostnames", "ui", "api_keys", "n_ctx", "n_batch", "n_ubatch", "cors_origins"):
         assert not hasattr(params, unset)
 
 
