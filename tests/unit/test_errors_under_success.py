@@ -74,10 +74,9 @@ async def test_an_error_in_one_body(body: Any, kind: Any, status: int, raw_serve
     assert 1 == len(server.requests)
 
 
-@pytest.mark.parametrize(
-    "body", [choice(message={"content": "Hi"}, finish_reason="stop", error=odd) for odd in (None, {}, "")]
-)
-async def test_an_empty_error_in_a_choice_is_none(body: Any, raw_server: RawServerFactory) -> None:
+@pytest.mark.parametrize("odd", [None, {}, ""])
+async def test_an_empty_error_in_a_choice_is_none(odd: object, raw_server: RawServerFactory) -> None:
+    body = choice(message={"content": "Hi"}, finish_reason="stop", error=odd)
     server = await raw_server([[http_response(200, json.dumps(body).encode())]])
     assert "Hi" == (await ask(server, stream=False)).text
 
