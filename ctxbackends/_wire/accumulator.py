@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NotRequired, TypedDict, Unpack
+from typing import NotRequired, TypeAlias, TypedDict, Unpack
 
-from ctxbackends._chat.events import Finish, ReasoningDelta, RefusalDelta, StreamEvent, TextDelta, ToolCallDelta
-from ctxbackends._chat.messages import Part, ReasoningPart, TextPart, ToolCall
-from ctxbackends._chat.responses import Completion, PartialCompletion, TokenLogprob
+import msgspec
+
+from ctxbackends._chat.events import (
+    CitationDelta,
+    Finish,
+    ReasoningDelta,
+    RefusalDelta,
+    StreamEvent,
+    TextDelta,
+    ToolCallDelta,
+)
+from ctxbackends._chat.messages import OpaquePart, Part, ReasoningPart, TextPart, ToolCall
+from ctxbackends._chat.responses import Citation, Completion, PartialCompletion, TokenLogprob
 
 
 class ResponseFields(TypedDict):
@@ -17,30 +27,33 @@ class ResponseFields(TypedDict):
     served_model: str | None
     response_id: str | None
     request_id: NotRequired[str | None]
+    raw_finish_reason: NotRequired[str | None]
     raw: NotRequired[bytes]
 
 
 class _Call:
     """A tool call whose arguments arrive in pieces."""
 
-    __slots__ = ("arguments", "id", "name")
+    __slots__ = ("arguments", "id", "name", "opaque")
 
     def __init__(self, delta: ToolCallDelta) -> None:
         self.id = delta.id
         self.name = delta.name
         self.arguments = [delta.arguments]
+        self.opaque = delta.opaque
 
     def build(self) -> ToolCall:
-        return ToolCall(self.id, self.name, "".join(self.arguments))
+        return ToolCall(self.id, self.name, "".join(self.arguments), self.opaque)
 
 
 class _Text:
     """A sequence of text pieces."""
 
-    __slots__ = ("pieces",)
+    __slots__ = ("opaque", "pieces")
 
-    def __init__(self, piece: str) -> None:
+    def __init__(self, piece: str, opaque: OpaquePart | None = None) -> None:
         self.pieces = [piece]
+        self.opaque = opaque
 
 
 class _Reasoning:
@@ -58,14 +71,22 @@ class _Reasoning:
         return self.signature is not None or self.redacted is not None
 
 
+class _CitedBlock(msgspec.Struct):
+    text: str = ""
+
+
+_Block: TypeAlias = _Text | _Reasoning | _Call | OpaquePart
+
+
 class Accumulator:
     """Collects the events of a stream. ``finish`` is None until the last event arrives."""
 
-    __slots__ = ("_blocks", "_calls", "_last", "_logprobs", "_refusal", "finish")
+    __slots__ = ("_blocks", "_calls", "_citations", "_last", "_logprobs", "_refusal", "finish")
 
     def __init__(self) -> None:
-        self._blocks: list[_Text | _Reasoning | _Call] = []
-        self._last: _Text | _Reasoning | _Call | None = None
+        self._blocks: list[_Block] = []
+        self._last: _Block | None = None
+        self._citations: list[Citation] = []
         self._calls: dict[int, _Call] = {}
         self._refusal: list[str] = []
         self._logprobs: list[TokenLogprob] = []
@@ -92,11 +113,15 @@ class Accumulator:
                 self._add_call(event)
             elif isinstance(event, RefusalDelta):
                 self._refusal.append(event.text)
+            elif isinstance(event, CitationDelta):
+                self._add_citation(event)
+            elif isinstance(event, OpaquePart):
+                self._append_block(event)
             elif isinstance(event, Finish):
                 self.finish = event
             append_text = self._last.pieces.append if isinstance(self._last, _Text) else None
 
-    def _append_block(self, block: _Text | _Reasoning | _Call) -> None:
+    def _append_block(self, block: _Block) -> None:
         self._blocks.append(block)
         self._last = block
 
@@ -118,6 +143,19 @@ class Accumulator:
         existing.id = existing.id or delta.id
         existing.name = existing.name or delta.name
         existing.arguments.append(delta.arguments)
+        existing.opaque = existing.opaque or delta.opaque
+
+    def _add_citation(self, delta: CitationDelta) -> None:
+        self._citations.append(delta.citation)
+        block = self._last
+        if delta.opaque is None or not isinstance(block, _Text):
+            return
+        # The cited block is the end of the text so far. It gets a part of its own, and the next text begins another.
+        cited = msgspec.json.decode(delta.opaque.json, type=_CitedBlock).text
+        before = "".join(block.pieces).removesuffix(cited)
+        block.pieces[:] = [before]
+        self._append_block(_Text(cited, delta.opaque))
+        self._last = None
 
     def _tool_calls(self) -> tuple[ToolCall, ...]:
         return tuple(call.build() for _, call in sorted(self._calls.items())) if self._calls else ()
@@ -131,11 +169,14 @@ class Accumulator:
             if isinstance(block, _Call):
                 parts.append(block.build())
                 continue
+            if isinstance(block, OpaquePart):
+                parts.append(block)
+                continue
             joined_text = "".join(block.pieces)
             if isinstance(block, _Text):
                 texts.append(joined_text)
                 if joined_text:
-                    parts.append(TextPart(joined_text))
+                    parts.append(TextPart(joined_text, block.opaque))
             else:
                 reasoning_texts.append(joined_text)
                 if joined_text or block.is_ended:
@@ -156,6 +197,7 @@ class Accumulator:
             logprobs=tuple(self._logprobs),
             stop_sequence=self.finish.stop_sequence,
             parts=parts,
+            citations=tuple(self._citations),
             **fields,
         )
 

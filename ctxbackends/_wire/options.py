@@ -14,7 +14,8 @@ from typing import Any, TypeAlias
 
 import attrs
 
-from ctxbackends._chat.messages import ImagePart, Message, ReasoningPart, ToolCall, ToolResult
+from ctxbackends._chat.media import ImagePart
+from ctxbackends._chat.messages import Message, ReasoningPart, ToolCall, ToolResult
 from ctxbackends._chat.requests import (
     ChatRequest,
     ChoiceFormat,

@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ctxbackends._chat.events import Finish, ReasoningDelta, StreamEvent, TextDelta, ToolCallDelta
-from ctxbackends._chat.messages import ImagePart, Message, ReasoningPart, TextPart, ToolCall, ToolResult
+from ctxbackends._chat.media import ImagePart
+from ctxbackends._chat.messages import Message, ReasoningPart, TextPart, ToolCall, ToolResult
 from ctxbackends._chat.requests import ChatRequest, JSONSchemaFormat, NamedTool, Tool
 from ctxbackends._chat.responses import Completion, Usage
 from ctxbackends._chat.servers import ModelInfo, ServerStatus

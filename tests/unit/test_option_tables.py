@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import msgspec
 import pytest
 
-from ctxbackends._chat.messages import ImagePart, Message, ReasoningPart, TextPart, ToolCall
+from ctxbackends._chat.media import ImagePart
+from ctxbackends._chat.messages import Message, ReasoningPart, TextPart, ToolCall
 from ctxbackends._chat.requests import (
     ChatRequest,
     ChoiceFormat,

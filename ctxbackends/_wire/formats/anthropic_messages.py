@@ -13,7 +13,8 @@ import attrs
 import msgspec
 
 from ctxbackends._chat.events import Finish, ReasoningDelta, StreamEvent, TextDelta, ToolCallDelta
-from ctxbackends._chat.messages import ImagePart, Message, Part, ReasoningPart, TextPart, ToolCall, ToolResult
+from ctxbackends._chat.media import ImagePart
+from ctxbackends._chat.messages import Message, Part, ReasoningPart, TextPart, ToolCall, ToolResult
 from ctxbackends._chat.requests import ChatRequest, JSONSchemaFormat, NamedTool, Tool
 from ctxbackends._chat.responses import Completion
 from ctxbackends._wire.accumulator import build_completion

@@ -15,7 +15,8 @@ import attrs
 import msgspec
 
 from ctxbackends._chat.events import Finish, ReasoningDelta, StreamEvent, TextDelta, ToolCallDelta
-from ctxbackends._chat.messages import ImagePart, Message, ReasoningPart, ToolCall, ToolResult
+from ctxbackends._chat.media import ImagePart
+from ctxbackends._chat.messages import Message, ReasoningPart, ToolCall, ToolResult
 from ctxbackends._chat.requests import ChatRequest, JSONObjectFormat, JSONSchemaFormat
 from ctxbackends._chat.responses import Completion, FinishReason, Usage
 from ctxbackends._wire.accumulator import build_completion

@@ -11,7 +11,8 @@ from typing import Any, Literal, TypeAlias
 import attrs
 import msgspec
 
-from ctxbackends._chat.messages import ImagePart, Message, ReasoningPart, TextPart, ToolCall, ToolResult
+from ctxbackends._chat.media import ImagePart
+from ctxbackends._chat.messages import Message, ReasoningPart, TextPart, ToolCall, ToolResult
 from ctxbackends._chat.requests import ChatRequest
 from ctxbackends._chat.responses import Embeddings, Usage
 from ctxbackends._chat.servers import ModelInfo, ServerStatus

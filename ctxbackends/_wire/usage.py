@@ -1,0 +1,105 @@
+"""The names of token counts at the vendors, and what they mean. One table for every wire format.
+
+``output_tokens`` includes the reasoning. xAI and Gemini behind Vercel leave it out of ``completion_tokens``, which shows
+in the total: prompt + completion + reasoning. Counts that are not numbers are None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ctxbackends._chat.responses import Usage
+
+COUNT_NAMES: Mapping[str, tuple[str, ...]] = {
+    "input_tokens": ("prompt_tokens", "input_tokens"),
+    "output_tokens": ("completion_tokens", "output_tokens"),
+    "total_tokens": ("total_tokens",),
+    "cached_input_tokens": (
+        "prompt_tokens_details.cached_tokens",
+        "input_tokens_details.cached_tokens",
+        "cache_read_input_tokens",  # Anthropic
+        "prompt_cache_hit_tokens",  # DeepSeek
+        "num_cached_tokens",  # Mistral
+        "cached_tokens",  # Moonshot, Together
+    ),
+    "cache_write_tokens": (
+        "prompt_tokens_details.cache_write_tokens",  # OpenRouter
+        "cache_creation_input_tokens",  # Anthropic
+    ),
+    "reasoning_tokens": (
+        "completion_tokens_details.reasoning_tokens",
+        "output_tokens_details.reasoning_tokens",
+        "output_tokens_details.thinking_tokens",  # Anthropic
+        "reasoning_tokens",  # Together
+    ),
+}
+"""Each count with the members that may contain it, dots between nested names; the first one that is a number counts."""
+
+
+def parse_count(value: object) -> int | None:
+    """Return a whole number, also if it is written as a float or as text; None for any other value."""
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return int(value) if abs(value) < _MAX_COUNT and value == int(value) else None
+
+
+_MAX_COUNT = 2**62
+
+
+def parse_usage(
+    usage: Mapping[str, Any] | None,
+    *,
+    input_excludes_cache: bool = False,
+    prompt_seconds: float | None = None,
+    generation_seconds: float | None = None,
+) -> Usage | None:
+    """Convert the token counts, or return None if there are none.
+
+    Args:
+        usage: The object of the server.
+        input_excludes_cache: The input does not include the tokens that the cache read and wrote, as at Anthropic.
+        prompt_seconds: The time to process the prompt.
+        generation_seconds: The time to generate.
+    """
+    if usage is None:
+        return None
+    counts = {name: _find_count(usage, paths) for name, paths in COUNT_NAMES.items()}
+    input_tokens, output_tokens = counts["input_tokens"], counts["output_tokens"]
+    cached, written, reasoning = (
+        counts["cached_input_tokens"],
+        counts["cache_write_tokens"],
+        counts["reasoning_tokens"],
+    )
+    if input_tokens is None and (output_tokens is None or input_excludes_cache):
+        return None
+    total = (input_tokens or 0) + (output_tokens or 0)
+    if reasoning and counts["total_tokens"] == total + reasoning:
+        output_tokens = (output_tokens or 0) + reasoning
+    if input_excludes_cache:
+        input_tokens = (input_tokens or 0) + (cached or 0) + (written or 0)
+    return Usage(
+        input_tokens or 0,
+        output_tokens or 0,
+        cached,
+        written,
+        reasoning,
+        prompt_seconds=prompt_seconds,
+        generation_seconds=generation_seconds,
+    )
+
+
+def _find_count(usage: Mapping[str, Any], paths: tuple[str, ...]) -> int | None:
+    for path in paths:
+        value: Any = usage
+        for name in path.split("."):
+            value = value.get(name) if isinstance(value, Mapping) else None
+        count = parse_count(value)
+        if count is not None:
+            return count
+    return None
