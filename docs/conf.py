@@ -102,6 +102,7 @@ def times(profile: Profile) -> dict[str, str]:
         "ready": seconds(profile.ready_timeout, none="off"),
         "first token": seconds(profile.first_token_timeout, none="none"),
         "idle": seconds(profile.idle_timeout, none="none"),
+        "idle with tools or a schema": seconds(profile.silent_idle_timeout, none="none"),
         "total": seconds(profile.timeout, none="none"),
     }
 

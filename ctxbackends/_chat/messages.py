@@ -133,8 +133,8 @@ def _normalize_result(content: Any) -> str | tuple[TextPart | ImagePart, ...]:
         return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except (TypeError, ValueError, RecursionError) as error:
         raise TypeError(
-            f"invalid result of a tool: {type(content).__name__} ({error}); pass text, parts (TextPart, ImagePart) or a "
-            "JSON value (dict, list, number, bool, None)"
+            f"invalid result of a tool: {type(content).__name__} ({error}); pass text, parts (TextPart, ImagePart) or "
+            "a JSON value (dict, list, number, bool, None)"
         ) from error
 
 

@@ -91,8 +91,8 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         request_id: The server's ID of the request, from a header.
         parts: The content in the order of generation, including signed reasoning and the server's opaque data.
         citations: The sources of the answer, in the order in which they arrived.
-        raw_finish_reason: The server's own word for the finish reason; ``pause_turn`` of Anthropic, which is a ``stop``,
-            means that the server goes on if you send :attr:`message` back. It is neither compared nor shown in the
+        raw_finish_reason: The server's own word for the finish reason. Anthropic's ``pause_turn``, which is a ``stop``,
+            means that the server continues if you send :attr:`message` back. It is neither compared nor shown in the
             repr.
         raw: The unmodified response body; all events if `complete()` streamed the request, empty for `stream()`. It is
             neither compared nor shown in the repr.

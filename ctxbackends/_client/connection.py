@@ -137,13 +137,17 @@ class ServerConnection:
         retry: RetryPolicy,
         on_progress: OnProgress | None,
         keep_raw: bool,
+        may_be_silent: bool = False,
     ) -> ChatStream:
-        """Return a stream that sends ``request`` when it is entered, after the operation of ``prepare``."""
+        """Return a stream that sends ``request`` when it is entered, after the operation of ``prepare``.
+
+        ``may_be_silent`` means that the server may generate a whole tool call or object before it sends it.
+        """
         return ChatStream(
             _Source(self, self._sender, request, requested_model, prepare, retry),
             decoder,
             requested_model=requested_model,
-            timeouts=self._sender.stream_timeouts,
+            timeouts=self._sender.silent_stream_timeouts if may_be_silent else self._sender.stream_timeouts,
             on_progress=on_progress,
             pooled=self._pooled,
             keep_raw=keep_raw,

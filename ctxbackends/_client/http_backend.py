@@ -16,7 +16,7 @@ import attrs
 
 from ctxbackends._chat.events import OnProgress
 from ctxbackends._chat.messages import Message
-from ctxbackends._chat.requests import ChatOptions, ChatRequest, Tool
+from ctxbackends._chat.requests import ChatOptions, ChatRequest, JSONSchemaFormat, Tool
 from ctxbackends._chat.responses import Completion, Embeddings
 from ctxbackends._chat.servers import Enforcement, ModelInfo, Ping, ServerState, ServerStatus
 from ctxbackends._client.backend import Prompt, build_chat_request, build_messages
@@ -82,6 +82,7 @@ class HTTPBackend:
         self._settings = WireSettings(
             context_length=config.context_length,
             keep_alive=config.keep_alive,
+            allow_missing_finish_reason=config.allow_missing_finish_reason,
             omit=profile.omit | {*(config.omit or ())},
             rename={**profile.rename, **(config.rename or {})},
             json_mode=profile.json_mode if config.json_mode is None else config.json_mode,
@@ -289,6 +290,7 @@ class HTTPBackend:
             retry=self._connection.policy,
             on_progress=on_progress,
             keep_raw=keep_raw,
+            may_be_silent=bool(request.tools) or isinstance(request.response_format, JSONSchemaFormat),
         )
 
     def _build_preparation(self, model: str) -> Callable[[], Operation[None]]:

@@ -143,6 +143,10 @@ class RequestSender:
             idle=_first_set(config.idle_timeout, profile.idle_timeout),
             total=_first_set(config.timeout, profile.timeout),
         )
+        silent_idle = None if profile.idle_timeout is None else profile.silent_idle_timeout
+        self.silent_stream_timeouts = attrs.evolve(
+            self.stream_timeouts, idle=_first_set(config.idle_timeout, silent_idle)
+        )
         self._open_phase = _shortest(
             ("first_token", self.stream_timeouts.first_token), ("total", self.stream_timeouts.total)
         )

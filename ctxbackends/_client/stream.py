@@ -359,6 +359,8 @@ class ChatStream:
             served_model=self._decoder.served_model,
             response_id=self._decoder.response_id,
             request_id=find_request_id(body.headers),
+            raw_finish_reason=self._decoder.raw_finish_reason,
+            reasoning_member=self._decoder.reasoning_member,
             raw=b"".join(self._raw) if self._raw is not None else b"",
         )
 

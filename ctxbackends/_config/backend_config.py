@@ -76,7 +76,8 @@ class BackendConfig:
         ready_timeout: Seconds to wait for a server that is starting or loading, 0 to not wait; None for the default of
             the type.
         first_token_timeout: Timeout in seconds until the first token; None for the default of the type.
-        idle_timeout: Timeout in seconds between two tokens; None for the default of the type.
+        idle_timeout: Timeout in seconds between two tokens; None for the default of the type, which is longer for
+            requests with tools or a schema.
         max_concurrency: Maximum number of concurrent requests; None for the number of slots that the server reports.
         model_mismatch: ``error``, ``warn`` or ``ignore`` for responses from another model; None for the default of the
             type.
@@ -84,6 +85,8 @@ class BackendConfig:
             the generation if the caller leaves; None for the default of the type (True for servers on your machines).
         served_as: Names that the server may answer with: a list for every request, or a mapping from the requested name
             to a name or a list; None for no other names. Stored as a mapping, with the key ``*`` for a list.
+        allow_missing_finish_reason: Whether an answer without a finish reason is complete if its usage and the end of
+            the stream arrived, or if it came in one piece; for servers that never send one. Default False.
         wire_api: Wire format of generations, for types with more than one; None for the default of the type.
         context_length: Tokens of context to load a model with (Ollama, LM Studio); None for the server's default.
         keep_alive: Seconds that a model stays loaded after a request (Ollama, LM Studio), ``math.inf`` for always; None
@@ -130,6 +133,7 @@ class BackendConfig:
     model_mismatch: MismatchPolicy | None = None
     complete_streams: bool | None = None
     served_as: Sequence[str] | Mapping[str, str | Sequence[str]] | None = None
+    allow_missing_finish_reason: bool = False
     wire_api: str | None = None
     context_length: int | None = None
     keep_alive: float | None = None
@@ -170,7 +174,7 @@ class BackendConfig:
             value = getattr(self, field)
             if value is not None and (type(value) is not int or not 1 <= value <= MAX_COUNT):
                 self._fail(field, f"must be an integer from 1 to {MAX_COUNT}")
-        for field in ("embeddings", "trust_env"):
+        for field in ("embeddings", "trust_env", "allow_missing_finish_reason"):
             if type(getattr(self, field)) is not bool:
                 self._fail(field, "must be true or false")
         if self.complete_streams is not None and type(self.complete_streams) is not bool:

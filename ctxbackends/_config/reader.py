@@ -172,7 +172,7 @@ _FIELDS: Mapping[str, Callable[[Node], Any]] = MappingProxyType(
         **dict.fromkeys((*TLS_FIELDS, "api_path", "basic_auth_env", "unix_socket"), text_of),
         **dict.fromkeys(MAPPING_FIELDS, mapping_of),
         "omit": names_of,
-        "json_mode": flag_of,
+        **dict.fromkeys(("json_mode", "allow_missing_finish_reason"), flag_of),
     }
 )
 _TOP_LEVEL = ("airgap", "backends", "context_dir", "default_backend", "privacy")

@@ -104,6 +104,8 @@ class Profile:
         connect_timeout: Seconds to establish the connection.
         first_token_timeout: Seconds until the first token of a stream, None for no limit.
         idle_timeout: Seconds between tokens of a stream, None for no limit.
+        silent_idle_timeout: The same for requests with tools or a schema: servers send a tool call only when it is
+            whole, after minutes of silence.
         timeout: Total seconds of a request, None for no limit.
         complete_streams: ``complete()`` sends a streamed request, because the server frees the slot of a cancelled
             request only if it is streamed, or hangs in ways that only the time between tokens reveals.
@@ -148,6 +150,7 @@ class Profile:
     connect_timeout: float = 5.0
     first_token_timeout: float | None = 600.0
     idle_timeout: float | None = 60.0
+    silent_idle_timeout: float | None = 300.0
     timeout: float | None = None
     complete_streams: bool = False
     close_after_stream: bool = False

@@ -18,6 +18,9 @@ from ctxbackends._chat.events import (
 )
 from ctxbackends._chat.messages import OpaquePart, Part, ReasoningPart, TextPart, ToolCall
 from ctxbackends._chat.responses import Citation, Completion, PartialCompletion, TokenLogprob
+from ctxbackends._wire.base import HTTPResponse, StreamDecoder
+from ctxbackends._wire.errors import find_request_id
+from ctxbackends.errors import StreamInterruptedError
 
 
 class ResponseFields(TypedDict):
@@ -72,7 +75,7 @@ class _Reasoning:
 
 
 class _CitedBlock(msgspec.Struct):
-    text: str = ""
+    text: str | None = None
 
 
 _Block: TypeAlias = _Text | _Reasoning | _Call | OpaquePart
@@ -151,16 +154,17 @@ class Accumulator:
         if delta.opaque is None or not isinstance(block, _Text):
             return
         # The cited block is the end of the text so far. It gets a part of its own, and the next text begins another.
+        text = "".join(block.pieces)
         cited = msgspec.json.decode(delta.opaque.json, type=_CitedBlock).text
-        before = "".join(block.pieces).removesuffix(cited)
-        block.pieces[:] = [before]
+        cited = text if cited is None or not text.endswith(cited) else cited
+        block.pieces[:] = [text.removesuffix(cited)]
         self._append_block(_Text(cited, delta.opaque))
         self._last = None
 
     def _tool_calls(self) -> tuple[ToolCall, ...]:
         return tuple(call.build() for _, call in sorted(self._calls.items())) if self._calls else ()
 
-    def _collect(self) -> tuple[str, str, tuple[Part, ...]]:
+    def _collect(self, reasoning_member: str | None = None) -> tuple[str, str, tuple[Part, ...]]:
         """Return all text, all reasoning, and the parts that are not empty in their order."""
         texts: list[str] = []
         reasoning_texts: list[str] = []
@@ -180,13 +184,13 @@ class Accumulator:
             else:
                 reasoning_texts.append(joined_text)
                 if joined_text or block.is_ended:
-                    parts.append(ReasoningPart(joined_text, block.signature, block.redacted))
+                    parts.append(ReasoningPart(joined_text, block.signature, block.redacted, reasoning_member))
         return "".join(texts), "".join(reasoning_texts), tuple(parts)
 
-    def completion(self, **fields: Unpack[ResponseFields]) -> Completion:
+    def completion(self, *, reasoning_member: str | None = None, **fields: Unpack[ResponseFields]) -> Completion:
         """Build the complete response. Requires that ``finish`` is set."""
         assert self.finish is not None, "a completion exists only after Finish"
-        text, reasoning, parts = self._collect()
+        text, reasoning, parts = self._collect(reasoning_member)
         return Completion(
             text=text,
             finish_reason=self.finish.finish_reason,
@@ -213,7 +217,35 @@ class Accumulator:
         )
 
 
-def build_completion(events: Sequence[StreamEvent], **fields: Unpack[ResponseFields]) -> Completion:
+def complete_stream(decoder: StreamDecoder, response: HTTPResponse, *, requested_model: str) -> Completion:
+    """Build the completion of a stream that came for a plain request, as some servers send it.
+
+    Raises:
+        BackendError: The stream is not complete, or contains an error.
+    """
+    accumulator = Accumulator()
+    accumulator.add(*decoder.feed(response.body))
+    accumulator.add(*decoder.close())
+    failure = decoder.failure
+    if failure is not None:
+        if isinstance(failure, StreamInterruptedError):
+            failure.partial = accumulator.partial(served_model=decoder.served_model)
+            failure.request_id = find_request_id(response.headers)
+        raise failure
+    return accumulator.completion(
+        requested_model=requested_model,
+        served_model=decoder.served_model,
+        response_id=decoder.response_id,
+        request_id=find_request_id(response.headers),
+        raw_finish_reason=decoder.raw_finish_reason,
+        reasoning_member=decoder.reasoning_member,
+        raw=response.body,
+    )
+
+
+def build_completion(
+    events: Sequence[StreamEvent], *, reasoning_member: str | None = None, **fields: Unpack[ResponseFields]
+) -> Completion:
     """Build the completion of a response from all its events; the last must be Finish."""
     first, finish = events[0], events[-1]
     if len(events) == 2 and isinstance(first, TextDelta) and isinstance(finish, Finish) and not first.logprobs:
@@ -228,4 +260,4 @@ def build_completion(events: Sequence[StreamEvent], **fields: Unpack[ResponseFie
         )
     accumulator = Accumulator()
     accumulator.add(*events)
-    return accumulator.completion(**fields)
+    return accumulator.completion(reasoning_member=reasoning_member, **fields)

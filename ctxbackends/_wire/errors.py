@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Mapping
-from typing import Any, TypeGuard, TypeVar
+from typing import Any, Protocol, TypeGuard, TypeVar
 
 import attrs
 import msgspec
@@ -39,6 +39,7 @@ from ctxbackends.errors import (
 )
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 _MORE_CODES = ("status", "error_type", "StatusCode", "status_code")  # Gemini; TGI; Ollama's cloud; others
 
@@ -57,7 +58,17 @@ _BY_STATUS: Mapping[int, type[APIStatusError]] = {
 
 def find_request_id(headers: Mapping[str, str]) -> str | None:
     """Return the server's ID of the request, by which its operator can find it."""
-    return headers.get("x-request-id") or headers.get("request-id")
+    return next((value for name in _REQUEST_ID_HEADERS if (value := headers.get(name))), None)
+
+
+_REQUEST_ID_HEADERS = (
+    "x-request-id",
+    "request-id",  # Anthropic
+    "apim-request-id",  # Azure
+    "mistral-correlation-id",
+    "x-generation-id",  # OpenRouter
+    "x-ds-trace-id",  # DeepSeek
+)
 
 
 @attrs.frozen
@@ -269,7 +280,13 @@ def _get_text(body: bytes) -> str:
     return parse_error_body(body).message or body[:512].decode("utf-8", "replace")
 
 
-def decode_response(decoder: msgspec.json.Decoder[T], response: HTTPResponse, *, api: str) -> T:
+class Decoder(Protocol[T_co]):
+    """A decoder of JSON to a type: msgspec's, or one that is lenient beside the answer."""
+
+    def decode(self, data: bytes, /) -> T_co: ...
+
+
+def decode_response(decoder: Decoder[T], response: HTTPResponse, *, api: str) -> T:
     """Decode the body of a 2xx response.
 
     Raises:
@@ -282,7 +299,7 @@ def decode_response(decoder: msgspec.json.Decoder[T], response: HTTPResponse, *,
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise_for_error_body(response)
         raise MalformedResponseError(f"unexpected response from {api}: {error}", body=response.body) from error
-    if getattr(value, "error", None) is not None:
+    if getattr(value, "error", None):  # some servers send an empty one with a good response
         raise error_from_success(response)
     return value
 

@@ -1,7 +1,7 @@
 """The words of the servers for the reason why a generation ended, and their meaning. One table for every wire format.
 
-A word that is not in the table means that the response is not complete, such as vLLM's ``abort`` or ``error``. Upper and
-lower case are the same.
+A word that is not in the table means that the response is not complete, such as vLLM's ``abort`` or ``error``. Case
+does not matter.
 """
 
 from __future__ import annotations

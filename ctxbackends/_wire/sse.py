@@ -10,7 +10,9 @@ from __future__ import annotations
 import itertools
 import re
 
-from ctxbackends._wire.base import MAX_BODY_BYTES
+import msgspec
+
+from ctxbackends._wire.base import MAX_BODY_BYTES, HTTPResponse
 from ctxbackends.errors import ResponseTooLargeError
 
 _BOM = b"\xef\xbb\xbf"
@@ -18,7 +20,8 @@ _MAX_STRAY_LINE = 512
 
 
 _ERROR_WORDS = re.compile(
-    rb"error|exception|traceback|fail|denied|forbidden|unauthori|unavailable|invalid|not found|time[d ]*out|limit|abort",
+    rb"error|exception|traceback|fail|denied|forbidden|unauthori|unavailable|invalid|not found|time[d ]*out|limit|"
+    rb"abort",
     re.IGNORECASE,
 )
 
@@ -29,6 +32,24 @@ def is_passed_over(name: bytes, data: bytes) -> bool:
     It has no bracket or quotation mark, which a part of a chunk would have, and does not speak of an error.
     """
     return name != b"error" and not _JSON_SIGNS.search(data) and (data[:1] == b":" or not _ERROR_WORDS.search(data))
+
+
+def is_event_stream(response: HTTPResponse) -> bool:
+    """Return whether a server sent a stream for a plain request: the first byte decides, JSON begins with a bracket."""
+    start = response.body[:64].lstrip(_BOM + b" \t\r\n")
+    if start[:1] in (b"{", b"["):
+        return False
+    is_stream = response.headers.get("content-type", "").partition(";")[0].strip().lower() == "text/event-stream"
+    return is_stream or start.startswith((b"data:", b"event:", b":"))
+
+
+def without_done(response: HTTPResponse) -> HTTPResponse:
+    """Return the response without the end mark of a stream after its JSON, which some gateways append."""
+    body = response.body.rstrip()
+    if not body.endswith(b"[DONE]"):
+        return response
+    before, mark, rest = body.rpartition(b"\ndata:")
+    return msgspec.structs.replace(response, body=before) if mark and rest.strip() == b"[DONE]" else response
 
 
 _JSON_SIGNS = re.compile(rb'[{}\[\]"\x80-\xff]')

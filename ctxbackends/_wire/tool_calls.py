@@ -6,8 +6,8 @@ each piece, or the same ID for every call. The rule:
 - A piece belongs to the call that has its ID, else to the last call at its index, else to the last call.
 - A piece with a name begins a new call if the call at that place has another name, or has the same name and complete
   JSON arguments. A piece that repeats the ID and the name and adds nothing continues the call.
-- Within one delta, pieces without an index and an ID are different calls, and so are pieces with a name at one place.
-  A later delta with as many of them continues these calls in the same order.
+- Within one delta, pieces without an index and an ID are different calls, and so are pieces at one place that have
+  different IDs or a name each. A later delta with as many of them continues these calls in the same order.
 - A new ID at a known index without a name continues the call there.
 - A call whose ID is missing, or belongs to another call already, gets a generated ID of nine letters and digits, the
   only form that every server accepts (Mistral requires it). It depends only on the response, so that the result is the
@@ -16,7 +16,7 @@ each piece, or the same ID for every call. The rule:
   the name of a tool.
 
 The first delta of a call has its ID and its name, and no other delta has. A call is held back until it has a name and
-an ID or arguments. An entry that has neither a name nor arguments is not a call.
+an ID or arguments. An entry that has neither a name nor an ID nor arguments is not a call.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class ToolCallAssembler:
             arguments = "".join(call.arguments)
             if call.name and not call.is_sent:
                 deltas.append(self._send(call, arguments))
-            elif not call.name and arguments:
+            elif not call.name and (arguments or call.id):
                 raise MalformedResponseError("the server sent a tool call without the name of a tool")
             if _has_two_values(arguments):
                 raise MalformedResponseError(
@@ -160,6 +160,8 @@ class ToolCallAssembler:
 
     @staticmethod
     def _begins_call(place: _Call, piece: Piece, used: Sequence[_Call]) -> bool:
+        if place in used and piece.id and place.id and piece.id != place.id:
+            return True
         if not piece.name or not place.name:
             return False
         if piece.name != place.name or place in used:

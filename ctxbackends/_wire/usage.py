@@ -1,7 +1,7 @@
 """The names of token counts at the vendors, and what they mean. One table for every wire format.
 
-``output_tokens`` includes the reasoning. xAI and Gemini behind Vercel leave it out of ``completion_tokens``, which shows
-in the total: prompt + completion + reasoning. Counts that are not numbers are None.
+``output_tokens`` includes the reasoning. xAI, and Gemini behind Vercel, leave it out of ``completion_tokens``, and the
+total shows it: prompt + completion + reasoning. Counts that are not numbers are None.
 """
 
 from __future__ import annotations

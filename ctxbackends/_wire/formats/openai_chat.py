@@ -180,8 +180,7 @@ class OpenAIChatCodec:
     def decode_chat(self, response: HTTPResponse, *, requested_model: str) -> Completion:
         if is_event_stream(response):
             return complete_stream(self.stream_decoder(), response, requested_model=requested_model)
-        response = without_done(response)
-        answer = decode_response(_completion_decoder, response, api="the OpenAI API")
+        answer = decode_response(_completion_decoder, without_done(response), api="the OpenAI API")
         choices = answer.choices or ()
         choice = choices[0] if choices and not choices[0].index else _find_first_choice(choices)
         if choice is None:

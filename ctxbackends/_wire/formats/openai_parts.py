@@ -13,7 +13,7 @@ from ctxbackends._chat.responses import TokenLogprob, Usage
 from ctxbackends._wire import usage as wire_usage
 from ctxbackends._wire.base import encode_arguments
 from ctxbackends._wire.citations import parse_annotations
-from ctxbackends._wire.lenient import Beside, to_json
+from ctxbackends._wire.lenient import Beside, Repair, to_json
 from ctxbackends._wire.tool_calls import Piece
 
 WIRE = "chat_completions"
@@ -88,7 +88,7 @@ def split_content(message: dict[str, Any]) -> dict[str, Any]:
     """
     parts = message.get("content")
     message = {name: value for name, value in message.items() if name != "has_content_list"}
-    if not isinstance(parts, list):
+    if not isinstance(parts, list) or not parts:
         return message
     members: dict[str, list[str]] = {"content": [], "reasoning": [], "refusal": []}
     for part in parts:
@@ -117,10 +117,11 @@ def _join_texts(thinking: object) -> object:
     if not isinstance(thinking, list):
         return thinking
     texts = [part.get("text") for part in thinking if isinstance(part, dict) and part.get("type") == "text"]
-    return "".join(texts) if all(isinstance(text, str) for text in texts) else None
+    pieces = [text for text in texts if isinstance(text, str)]
+    return "".join(pieces) if len(pieces) == len(texts) else None
 
 
-REPAIRS = {WireMessage: split_content}
+REPAIRS: Mapping[type, Repair] = {WireMessage: split_content}
 
 
 class Opaque:

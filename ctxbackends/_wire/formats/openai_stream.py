@@ -2,8 +2,8 @@
 
 Contract: a completion is whole only if a known ``finish_reason`` came for choice 0 and no error came before the end.
 ``[DONE]`` proves nothing (vLLM sends it after an error too), and may be missing (several servers omit it). Usage comes
-after the finish reason, so ``Finish`` is emitted at ``[DONE]`` or at the end. A response in one piece, from a server that
-ignores that a stream was requested, is decoded like a chunk.
+after the finish reason, so ``Finish`` is emitted at ``[DONE]`` or at the end. A response in one piece, from a server
+that ignores that a stream was requested, is decoded like a chunk.
 
 Frames that are not JSON, and JSON without choices and an error, are passed over: gateways send ``: keepalive`` and
 ``{"status": "queued"}``. A frame that is cut JSON, or speaks of an error, is an error.
@@ -16,14 +16,7 @@ from typing import Any
 
 import msgspec
 
-from ctxbackends._chat.events import (
-    CitationDelta,
-    Finish,
-    PromptProgress,
-    ReasoningDelta,
-    StreamEvent,
-    TextDelta,
-)
+from ctxbackends._chat.events import CitationDelta, Finish, PromptProgress, ReasoningDelta, StreamEvent, TextDelta
 from ctxbackends._chat.responses import FinishReason
 from ctxbackends._wire.base import StreamDecoder, encode_json
 from ctxbackends._wire.citations import parse_sources
@@ -206,7 +199,8 @@ class OpenAIStreamDecoder(StreamDecoder):
     ) -> bool:
         """Handle an event that the strict decoder rejects; return whether it ends the response."""
         if data == b"[DONE]":
-            self._finish(events, "[DONE] came without a finish_reason", self._frames.stray_line_before(index), done=True)
+            stray = self._frames.stray_line_before(index)
+            self._finish(events, "[DONE] came without a finish_reason", stray, done=True)
             return True
         if not data:
             return False

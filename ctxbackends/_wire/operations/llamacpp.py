@@ -14,7 +14,7 @@ from ctxbackends._chat.requests import ChatRequest
 from ctxbackends._chat.servers import ModelInfo, ServerState, ServerStatus
 from ctxbackends._wire.base import HTTPRequest, HTTPResponse, Operation, encode_json
 from ctxbackends._wire.errors import decode_response, fetch, raise_for_failed_command
-from ctxbackends._wire.formats.openai_chat import encode_prompt
+from ctxbackends._wire.formats.openai_messages import encode_prompt
 from ctxbackends._wire.operations.models import decode_models, select_model
 from ctxbackends._wire.operations.openai import fetch_count
 from ctxbackends._wire.options import OptionTable

@@ -19,8 +19,9 @@ from ctxbackends._chat.servers import ModelInfo, ServerStatus
 from ctxbackends._wire.base import MAX_BODY_BYTES, HTTPRequest, HTTPResponse, Operation, WireSettings, encode_json
 from ctxbackends._wire.body_settings import adapt_body
 from ctxbackends._wire.errors import decode_response, fetch
-from ctxbackends._wire.formats.openai_chat import encode_tool, format_tool_result
-from ctxbackends._wire.formats.openai_parts import WireUsage, parse_usage
+from ctxbackends._wire.formats.openai_messages import encode_tool, format_tool_result
+from ctxbackends._wire.formats.openai_parts import parse_usage
+from ctxbackends._wire.lenient import Beside, LenientDecoder
 from ctxbackends._wire.operations.models import build_ready_status, decode_models
 from ctxbackends._wire.options import OptionTable, check_supported
 from ctxbackends.errors import APIStatusError, MalformedResponseError, UnsupportedOperationError
@@ -39,7 +40,7 @@ class _Embedding(msgspec.Struct):
 class _Embeddings(msgspec.Struct):
     data: list[_Embedding]
     model: str | None = None
-    usage: WireUsage | None = None
+    usage: Beside[dict[str, Any]] = None
 
 
 class _Count(msgspec.Struct):
@@ -50,7 +51,7 @@ class _Count(msgspec.Struct):
 # does not support Embeddings API"; Ollama: "this model does not support embeddings"
 _NOT_AN_EMBEDDING_MODEL = re.compile(r"does not support embeddings|pooling type 'none'", re.IGNORECASE)
 
-_embeddings_decoder = msgspec.json.Decoder(_Embeddings)
+_embeddings_decoder = LenientDecoder(_Embeddings)
 
 
 # --- models -------------------------------------------------------------------------------------------

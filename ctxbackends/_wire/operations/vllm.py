@@ -12,7 +12,7 @@ from ctxbackends._chat.requests import ChatRequest
 from ctxbackends._chat.servers import ServerStatus
 from ctxbackends._wire.base import HTTPRequest, Operation, encode_json
 from ctxbackends._wire.errors import decode_response, fetch, raise_for_failed_command
-from ctxbackends._wire.formats.openai_chat import encode_prompt
+from ctxbackends._wire.formats.openai_messages import encode_prompt
 from ctxbackends._wire.operations.models import build_ready_status
 from ctxbackends._wire.operations.openai import list_models
 from ctxbackends._wire.options import OptionTable
