@@ -177,7 +177,7 @@ TABLE: Mapping[str, Row] = {
         stream_error("last line received: </body></html>", 0), Failure(MalformedResponseError, UNEXPECTED)
     ),
     "empty_body": Row(stream_error("the stream ended without", 0), Failure(MalformedResponseError, UNEXPECTED)),
-    "unexpected_json": Row(stream_error("is malformed", 0), Failure(MalformedResponseError, UNEXPECTED)),
+    "unexpected_json": Row(stream_error("last line received: [", 0), Failure(MalformedResponseError, UNEXPECTED)),
     "empty_choices": Row(
         stream_error("the stream ended without", 0),
         Failure(EmptyChoicesError),

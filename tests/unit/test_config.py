@@ -744,7 +744,7 @@ FIELDS = (
     "ready_timeout, first_token_timeout, idle_timeout, context_length, max_concurrency, keep_alive, organization, "
     "project, model_path, ctx_size, parallel, threads, complete_streams, embeddings, trust_env, ca_bundle, "
     "client_cert, client_key, api_path, basic_auth_env, unix_socket, query, headers, headers_env, rename, omit, "
-    "json_mode"
+    "json_mode, allow_missing_finish_reason"
 )
 
 

@@ -283,9 +283,10 @@ class OpenAIStreamDecoder(StreamDecoder):
                     return
 
     def _finish(self, events: list[StreamEvent], problem: str, stray: bytes, *, done: bool = False) -> None:
-        if self._reason is None and self._frames.body and not self._is_body:
+        body = bytes(self._frames.body)
+        if self._reason is None and not self._is_body and (body.lstrip()[:1] == b"{" or parse_error_body(body).message):
             self._is_body = True
-            self._decode_frames([(b"", bytes(self._frames.body))], events)
+            self._decode_frames([(b"", body)], events)
             if self.is_ended():
                 return
             if self._has_choice:
