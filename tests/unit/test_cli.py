@@ -749,6 +749,16 @@ def test_an_endpoint_that_is_not_a_model_server(script: Script) -> None:
     assert result.err.startswith('ctxbackends: backend "local": unexpected response from the OpenAI API: ')
 
 
+@pytest.mark.filterwarnings("default::ctxbackends.ModelMismatchWarning")
+def test_another_model_is_one_line_of_warning(script: Script) -> None:
+    ctxrc(backend(script.endpoint))
+    result = ctx("chat", "Hi", "--model", "nope")
+    assert (0, "Héllo\n") == (result.code, result.out)
+    warning = 'warning: backend "local": model mismatch: requested "nope", served "tiny"; request the served model, '
+    assert result.err.startswith(f"ctxbackends: {warning}")
+    assert 1 == result.err.count("\n")
+
+
 def test_a_wrong_model(script: Script) -> None:
     ctxrc(backend(script.endpoint))
     body = '{"error":{"message":"The model `nope` does not exist.","type":"NotFoundError","code":404}}'
