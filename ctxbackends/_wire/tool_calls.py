@@ -4,6 +4,7 @@ Servers number the pieces in many ways: they repeat index 0 for every call, omit
 each piece, or the same ID for every call. The rule:
 
 - A piece belongs to the call that has its ID, else to the last call at its index, else to the last call.
+- A piece with a name and a new index begins a new call, whatever its ID.
 - A piece with a name begins a new call if the call at that place has another name, or has the same name and complete
   JSON arguments. A piece that repeats the ID and the name and adds nothing continues the call.
 - Within one delta, pieces without an index and an ID are different calls, and so are pieces at one place that have
@@ -56,7 +57,7 @@ class Piece(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Call:
-    __slots__ = ("arguments", "id", "index", "is_sent", "name", "opaque")
+    __slots__ = ("arguments", "has_index", "id", "index", "is_sent", "name", "opaque")
 
     def __init__(self, index: int, piece: Piece) -> None:
         self.index = index
@@ -64,6 +65,7 @@ class _Call:
         self.name = piece.name
         self.arguments: list[str] = []
         self.opaque: OpaquePart | None = None
+        self.has_index = piece.index is not None
         self.is_sent = False
 
     @property
@@ -76,13 +78,12 @@ class _Call:
 class ToolCallAssembler:
     """Assembles the calls of one response; the module describes the rule."""
 
-    __slots__ = ("_by_id", "_by_index", "_calls", "_count", "_group", "_shared_ids", "seed")
+    __slots__ = ("_by_id", "_by_index", "_calls", "_group", "_shared_ids", "seed")
 
     def __init__(self) -> None:
         self.seed = ""
         """The server's ID or time of the response, from which the generated IDs are derived."""
         self._calls: list[_Call] = []
-        self._count = 0  # calls that were sent: an entry without a name and arguments has no index
         self._by_id: dict[str, _Call] = {}
         self._by_index: dict[int, _Call] = {}
         self._shared_ids: set[str] = set()
@@ -91,16 +92,20 @@ class ToolCallAssembler:
     @property
     def has_calls(self) -> bool:
         """Whether there is a call with a name."""
-        return self._count > 0 or any(call.name for call in self._calls)
+        return any(call.name for call in self._calls)
 
     def add(self, pieces: Sequence[Piece]) -> list[ToolCallDelta]:
         """Return the deltas for the pieces of one delta."""
         deltas: list[ToolCallDelta] = []
-        unnumbered = [piece for piece in pieces if piece.index is None and not piece.id]
+        unnumbered = [
+            piece for piece in pieces if piece.index is None and not piece.id and (piece.name or piece.arguments)
+        ]
         group = self._group if len(unnumbered) > 1 and len(self._group) == len(unnumbered) else []
         used: list[_Call] = []
         members: list[_Call] = []
         for piece in pieces:
+            if not (piece.id or piece.name or piece.arguments or piece.opaque):
+                continue
             if len(unnumbered) > 1 and piece.index is None and not piece.id:
                 place = group[len(members)] if group else None
                 call = self._continue_or_begin(place, piece, used)
@@ -140,7 +145,9 @@ class ToolCallAssembler:
 
     def _find_place(self, piece: Piece) -> _Call | None:
         if piece.id and piece.id not in self._shared_ids and piece.id in self._by_id:
-            return self._by_id[piece.id]
+            call = self._by_id[piece.id]
+            is_new_index = piece.index is not None and call.has_index and piece.index not in self._by_index
+            return None if piece.name and is_new_index else call
         if piece.index is not None:
             return self._by_index.get(piece.index)
         if piece.id and piece.id in self._shared_ids:
@@ -197,8 +204,6 @@ class ToolCallAssembler:
 
     def _send(self, call: _Call, arguments: str) -> ToolCallDelta:
         call.is_sent = True
-        call.index = self._count
-        self._count += 1
         call.id = call.id or self._generate_id(call)
         return ToolCallDelta(call.index, call.id, call.name, arguments, call.opaque)
 
