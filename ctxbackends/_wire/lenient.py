@@ -16,7 +16,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Generic, TypeAlias, TypeVar, get_type_hints
+from typing import Annotated, Any, Generic, TypeAlias, TypeVar, get_origin, get_type_hints
 
 import msgspec
 
@@ -46,6 +46,13 @@ def parse_json(data: bytes) -> Any:
 def to_json(value: Any) -> str:
     """Return a decoded JSON value as JSON text, any number included."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+_TEXT_MEMBERS = frozenset(
+    {"content", "text", "thinking", "reasoning", "reasoning_content", "refusal", "arguments", "partial_json"}
+)
+"""The members that a stream sends in pieces, in one of the parents, in a function of it or in a part of its content."""
+_ANSWER_PARENTS = frozenset({"delta", "message", "function"})
 
 
 class SurrogateJoiner:
@@ -80,6 +87,8 @@ class SurrogateJoiner:
     def _join_text(self, text: str, path: tuple[str | int, ...]) -> str:
         if not text:
             return text
+        if path and (path[-1] not in _TEXT_MEMBERS or _ANSWER_PARENTS.isdisjoint(path[-4:-1])):
+            return _replace(text)
         text = self._halves.pop(path, "") + text
         if "\ud800" <= text[-1] <= "\udbff":
             self._halves[path] = text[-1]
@@ -162,7 +171,11 @@ def _drop_members(
     return members
 
 
-_get_types = functools.cache(get_type_hints)
+@functools.cache
+def _get_types(kind: type) -> Mapping[str, Any]:
+    """Return the types of the members, without the mark and with their constraints."""
+    hints = get_type_hints(kind, include_extras=True)
+    return {name: hint.__origin__ if get_origin(hint) is Annotated else hint for name, hint in hints.items()}
 
 
 def _read(value: Any, kind: Any) -> Any:

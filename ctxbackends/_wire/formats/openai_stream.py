@@ -301,7 +301,7 @@ class OpenAIStreamDecoder(StreamDecoder):
         events.extend(
             ReasoningDelta("\ufffd") if name.startswith("reasoning") else TextDelta("\ufffd")
             for name in self._joiner.drain()
-            if name != "arguments"
+            if name in ("content", "text", "reasoning", "reasoning_content")
         )
         try:
             events.extend(self._calls.finish())
