@@ -425,6 +425,8 @@ def test_chat_json(script: Script) -> None:
         "stop_sequence": None,
         "request_id": None,
         "response_id": None,
+        "citations": [],
+        "raw_finish_reason": "stop",
     }
     assert expected == json.loads(result.out)
 
