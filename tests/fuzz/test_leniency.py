@@ -27,7 +27,7 @@ COUNTS = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
 USAGE = {**COUNTS, "prompt_tokens_details": {"cached_tokens": 1}, "completion_tokens_details": {"reasoning_tokens": 1}}
 MESSAGE = {"role": "assistant", "content": "a", "reasoning": "r", "refusal": "n", "tool_calls": [CALL]}
 EXTRAS = {"annotations": [{"type": "url_citation"}], "reasoning_details": [], "extra_content": None}
-BLOCKS = [
+BLOCKS: list[dict[str, Any]] = [
     {"type": "thinking", "thinking": "r", "signature": "s"},
     {"type": "text", "text": "a", "citations": [{"type": "x", "cited_text": "y"}]},
     {"type": "tool_use", "id": "c1", "name": "f", "input": {"x": 1}, "caller": {"type": "direct"}},
@@ -106,7 +106,7 @@ BESIDE = frozenset(
 )
 """Members beside the answer, with all that is in them. A ``type`` or an ``index`` says what another member means."""
 
-OTHER_VALUES = (5, 1.5, True, "x", "", [], [1], {}, {"a": 1}, [{"a": None}], None, 10**30, "\ud83d")
+OTHER_VALUES: tuple[Any, ...] = (5, 1.5, True, "x", "", [], [1], {}, {"a": 1}, [{"a": None}], None, 10**30, "\ud83d")
 WRONG_VALUES = (5, 1.5, True, [1], [{"a": 1}, 2], {"b": {"c": 1}})
 """No member of an answer has one of these, except that arguments may be an object."""
 OBJECTS = frozenset({"arguments", "input"})
@@ -151,7 +151,7 @@ def answer_of(completion: Completion) -> tuple[Any, ...]:
 CASES = [
     pytest.param(name, decode, good, id=f"{name}-{decode.__name__}")
     for decode, goods in ((decode_plain, PLAIN), (decode_events, STREAM))
-    for name, good in goods.items()  # type: ignore[attr-defined]
+    for name, good in goods.items()
 ]
 
 

@@ -88,7 +88,7 @@ def hide_generated_ids(expected: dict[str, Any], actual: dict[str, Any]) -> None
 def check(expected: dict[str, Any], completion: Completion) -> None:
     actual = summarize(completion)
     hide_generated_ids(expected, actual)
-    empty = {"reasoning": "", "tool_calls": [], "logprobs": [], "citations": [], "usage": None}
+    empty: dict[str, Any] = {"reasoning": "", "tool_calls": [], "logprobs": [], "citations": [], "usage": None}
     optional = {name: actual[name] for name in ("raw_finish_reason", "opaque") if name not in expected}
     assert {**empty, **expected, **optional} == actual
 

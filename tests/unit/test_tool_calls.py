@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -224,7 +223,7 @@ def has_two_values(arguments: str) -> bool:
         _, end = json.JSONDecoder().raw_decode(arguments)
     except ValueError:
         return False
-    rest: Any = arguments[end:].strip()
+    rest: str = arguments[end:].strip()
     return rest.startswith(("{", "["))
 
 
