@@ -23,6 +23,8 @@ KEY_VARIABLE = "CTXBACKENDS_WORKER_API_KEY"
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 STOP_SECONDS = 10.0
 """Seconds for the server to stop; then the process exits with code 1."""
+SIGNAL_SECONDS = 1.0
+"""The longest wait in one call: a signal that arrives just before a call begins does not interrupt it."""
 
 
 def end_with_parent(parent: int) -> None:
@@ -90,7 +92,7 @@ def serve(options: dict[str, Any]) -> None:
     signal.signal(signal.SIGINT, end)
     threading.Thread(target=_watch_input, args=(end,), daemon=True).start()
     sys.stderr.write(f"ready on {server.listening_address}\n")
-    while not ended.wait(3600):
+    while not ended.wait(SIGNAL_SECONDS):
         pass
     # llama.cpp waits forever if it is told to stop just before it listens. The watchdog needs no GIL, which the wheel
     # does not release here.
@@ -115,6 +117,10 @@ def supervise(program: list[str]) -> int:
     process = subprocess.Popen(program, stdin=subprocess.DEVNULL)
     signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     threading.Thread(target=_watch_input, args=(process.kill,), daemon=True).start()
+    waiting = threading.Thread(target=process.wait, daemon=True)
+    waiting.start()
+    while waiting.is_alive():
+        waiting.join(SIGNAL_SECONDS)
     code = process.wait()
     return code if code >= 0 else 128 - code
 
