@@ -586,9 +586,9 @@ def read_ready(process: subprocess.Popen[bytes]) -> None:
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith(b"ready on http://127.0.0.1:"):
-            # llama.cpp ignores an order to stop that comes before it listens.
-            health = f"{line.split()[-1].decode()}/health"
-            with urllib.request.urlopen(health, timeout=WITHIN) as response:  # noqa: S310  # a loopback address
+            # llama.cpp ignores an order to stop that comes before its main loop, which answers this request.
+            slots = f"{line.split()[-1].decode()}/slots"
+            with urllib.request.urlopen(slots, timeout=WITHIN) as response:  # noqa: S310  # a loopback address
                 assert 200 == response.status
             return
     raise AssertionError("it ended before it was ready")
