@@ -58,7 +58,11 @@ _BY_STATUS: Mapping[int, type[APIStatusError]] = {
 
 def find_request_id(headers: Mapping[str, str]) -> str | None:
     """Return the server's ID of the request, by which its operator can find it."""
-    return next((value for name in _REQUEST_ID_HEADERS if (value := headers.get(name))), None)
+    for name in _REQUEST_ID_HEADERS:
+        value = headers.get(name)
+        if value:
+            return value
+    return None
 
 
 _REQUEST_ID_HEADERS = (

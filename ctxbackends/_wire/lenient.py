@@ -44,8 +44,11 @@ def parse_json(data: bytes) -> Any:
 
 
 def to_json(value: Any) -> str:
-    """Return a decoded JSON value as JSON text, any number included."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    """Return a decoded JSON value as JSON text, any number included; null if it is nested too deeply."""
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    except RecursionError:
+        return "null"
 
 
 _TEXT_MEMBERS = frozenset(
@@ -100,6 +103,18 @@ def _replace(text: str) -> str:
     if text.isascii():
         return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def parse_member(data: bytes, name: str) -> Any:
+    """Return a member of a JSON object with whole characters only, for data that goes back unchanged.
+
+    Raises:
+        ValueError: ``data`` is not an object with the member, or contains a number that Python does not read.
+    """
+    value = parse_json(data)
+    if not isinstance(value, dict) or name not in value:
+        raise ValueError(f"no member {name}")
+    return SurrogateJoiner().join(value[name])
 
 
 class LenientDecoder(Generic[T]):

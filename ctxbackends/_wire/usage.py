@@ -69,17 +69,14 @@ def parse_usage(
     """
     if usage is None:
         return None
-    counts = {name: _find_count(usage, paths) for name, paths in COUNT_NAMES.items()}
-    input_tokens, output_tokens = counts["input_tokens"], counts["output_tokens"]
-    cached, written, reasoning = (
-        counts["cached_input_tokens"],
-        counts["cache_write_tokens"],
-        counts["reasoning_tokens"],
-    )
+    counts = _find_counts(usage)
+    input_tokens, output_tokens = counts.get("input_tokens"), counts.get("output_tokens")
+    cached, written = counts.get("cached_input_tokens"), counts.get("cache_write_tokens")
+    reasoning = counts.get("reasoning_tokens")
     if input_tokens is None and (output_tokens is None or input_excludes_cache):
         return None
     total = (input_tokens or 0) + (output_tokens or 0)
-    if reasoning and counts["total_tokens"] == total + reasoning:
+    if reasoning and counts.get("total_tokens") == total + reasoning:
         output_tokens = (output_tokens or 0) + reasoning
     if input_excludes_cache:
         input_tokens = (input_tokens or 0) + (cached or 0) + (written or 0)
@@ -94,12 +91,41 @@ def parse_usage(
     )
 
 
-def _find_count(usage: Mapping[str, Any], paths: tuple[str, ...]) -> int | None:
-    for path in paths:
-        value: Any = usage
-        for name in path.split("."):
-            value = value.get(name) if isinstance(value, Mapping) else None
-        count = parse_count(value)
-        if count is not None:
-            return count
-    return None
+def _find_counts(usage: Mapping[str, Any]) -> dict[str, int]:
+    """Return the counts that are there. It looks at the members of ``usage``, which are fewer than the names."""
+    counts: dict[str, int] = {}
+    ranks: dict[str, int] = {}
+    for name, value in usage.items():
+        if name in _TOP_LEVEL:
+            _add_count(_TOP_LEVEL[name], value, counts, ranks)
+        elif name in _NESTED and isinstance(value, Mapping):
+            for key, inner in value.items():
+                if key in _NESTED[name]:
+                    _add_count(_NESTED[name][key], inner, counts, ranks)
+    return counts
+
+
+def _add_count(name: tuple[str, int], value: object, counts: dict[str, int], ranks: dict[str, int]) -> None:
+    count, rank = name
+    number = value if type(value) is int and abs(value) < _MAX_COUNT else parse_count(value)
+    if number is not None and rank <= ranks.get(count, rank):
+        counts[count], ranks[count] = number, rank
+
+
+def _index_names(parent: str) -> dict[str, tuple[str, int]]:
+    """Return the count and the rank of each member of an object with the name ``parent``, "" for the whole."""
+    return {
+        path.rpartition(".")[2]: (count, rank)
+        for count, paths in COUNT_NAMES.items()
+        for rank, path in enumerate(paths)
+        if path.rpartition(".")[0] == parent
+    }
+
+
+_TOP_LEVEL = _index_names("")
+_NESTED = {
+    parent: _index_names(parent)
+    for paths in COUNT_NAMES.values()
+    for path in paths
+    if (parent := path.rpartition(".")[0])
+}

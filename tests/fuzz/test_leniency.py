@@ -106,7 +106,23 @@ BESIDE = frozenset(
 )
 """Members beside the answer, with all that is in them. A ``type`` or an ``index`` says what another member means."""
 
-OTHER_VALUES: tuple[Any, ...] = (5, 1.5, True, "x", "", [], [1], {}, {"a": 1}, [{"a": None}], None, 10**30, "\ud83d")
+DEEP = functools.reduce(lambda value, _: [value], range(200), 1)  # type: ignore[arg-type, return-value]
+OTHER_VALUES: tuple[Any, ...] = (
+    5,
+    1.5,
+    True,
+    "x",
+    "",
+    [],
+    [1],
+    {},
+    {"a": 1},
+    [{"a": None}],
+    None,
+    10**30,
+    "\ud83d",
+    DEEP,
+)
 WRONG_VALUES = (5, 1.5, True, [1], [{"a": 1}, 2], {"b": {"c": 1}})
 """No member of an answer has one of these, except that arguments may be an object."""
 OBJECTS = frozenset({"arguments", "input"})

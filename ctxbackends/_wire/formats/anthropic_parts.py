@@ -13,9 +13,9 @@ from ctxbackends._chat.responses import Usage
 from ctxbackends._wire import usage as wire_usage
 from ctxbackends._wire.base import encode_arguments
 from ctxbackends._wire.citations import parse_block_citation
-from ctxbackends._wire.lenient import Beside, LenientDecoder, to_json
+from ctxbackends._wire.lenient import Beside, LenientDecoder, parse_member, to_json
 from ctxbackends._wire.tool_calls import Piece, ToolCallAssembler
-from ctxbackends.errors import StreamInterruptedError
+from ctxbackends.errors import MalformedResponseError, StreamInterruptedError
 
 WIRE = "messages"
 _KNOWN_BLOCKS = frozenset({"", "text", "thinking", "redacted_thinking", "tool_use"})
@@ -65,10 +65,6 @@ class Answer(msgspec.Struct):
 answer_decoder = LenientDecoder(Answer)
 
 
-class _RawAnswer(msgspec.Struct):
-    content: list[Any]
-
-
 def decode_blocks(answer: Answer, body: bytes, calls: ToolCallAssembler) -> Iterator[StreamEvent]:
     """Yield the events of a response in one piece, except Finish.
 
@@ -77,7 +73,10 @@ def decode_blocks(answer: Answer, body: bytes, calls: ToolCallAssembler) -> Iter
     """
     calls.seed = answer.id or ""
     blocks = answer.content or []
-    raw = msgspec.json.decode(body, type=_RawAnswer).content if any(block.is_opaque for block in blocks) else []
+    try:
+        raw = parse_member(body, "content") if any(block.is_opaque for block in blocks) else []
+    except ValueError as error:
+        raise MalformedResponseError(f"unexpected response from the Messages API: {error}", body=body) from error
     for index, block in enumerate(blocks):
         if block.type == "text":
             yield TextDelta(block.text or "")

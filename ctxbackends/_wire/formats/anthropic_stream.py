@@ -26,7 +26,15 @@ from ctxbackends._wire.formats.anthropic_parts import (
     incomplete_error,
     parse_usage,
 )
-from ctxbackends._wire.lenient import DECODE_ERRORS, Beside, LenientDecoder, SurrogateJoiner, parse_json, to_json
+from ctxbackends._wire.lenient import (
+    DECODE_ERRORS,
+    Beside,
+    LenientDecoder,
+    SurrogateJoiner,
+    parse_json,
+    parse_member,
+    to_json,
+)
 from ctxbackends._wire.sse import SSEDecoder, is_passed_over
 from ctxbackends._wire.tool_calls import Piece, ToolCallAssembler
 from ctxbackends.errors import BackendError, StreamInterruptedError
@@ -252,7 +260,10 @@ class AnthropicStreamDecoder(StreamDecoder):
             # Anthropic starts with an empty input and sends it in pieces; others may send it whole here.
             events.extend(self._assembler.begin(self._place(index, block)))
         elif block.is_opaque:
-            state.raw = parse_json(data)["content_block"]
+            try:
+                state.raw = parse_member(data, "content_block")
+            except ValueError as error:
+                self._fail(f"an event of the stream is malformed: {error}", data)
 
     @staticmethod
     def _place(index: int, block: WireBlock) -> Piece:

@@ -189,25 +189,28 @@ class OpenAIChatCodec:
         if choice.error:
             raise error_from_choice(choice.error, response)
         message = choice.message or WireMessage()
-        calls = ToolCallAssembler()
-        calls.seed = f"{answer.id or ''} {answer.created or ''}".strip()
         events: list[StreamEvent] = []
         add_message_events(message, choice.logprobs, events)
+        has_calls = False
         if message.tool_calls:
+            calls = ToolCallAssembler()
+            calls.seed = f"{answer.id or ''} {answer.created or ''}".strip()
             events.extend(calls.add([call.to_piece() for call in message.tool_calls]))
             events.extend(calls.finish())
+            has_calls = calls.has_calls
         word = choice.finish_reason
-        reason = parse_finish_reason(word, called=calls.has_calls, native=choice.native_finish_reason)
+        reason = parse_finish_reason(word, called=has_calls, native=choice.native_finish_reason)
         if reason is None and not word and self.settings.allow_missing_finish_reason:
-            reason = "tool_calls" if calls.has_calls else "stop"
+            reason = "tool_calls" if has_calls else "stop"
         if reason is None:
             hint = "" if word else f"; {MISSING_REASON_HINT}"
             raise StreamInterruptedError(f"incomplete response: finish_reason is {word!r}{hint}", body=response.body)
         if answer.citations or answer.search_results:
             events.extend(parse_sources(answer.citations, answer.search_results))
-        opaque = Opaque()
-        opaque.add(message)
-        events.extend(opaque.build())
+        if message.has_opaque:
+            opaque = Opaque()
+            opaque.add(message)
+            events.extend(opaque.build())
         stop_sequence = choice.stop_reason if isinstance(choice.stop_reason, str) else None
         events.append(Finish(reason, parse_usage(answer.usage, answer.timings), stop_sequence))
         return build_completion(

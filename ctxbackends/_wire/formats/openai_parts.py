@@ -73,6 +73,11 @@ class WireMessage(msgspec.Struct, gc=False):
     has_content_list: bool = False
 
     @property
+    def has_opaque(self) -> bool:
+        """Whether there is data for :class:`Opaque`."""
+        return bool(self.reasoning_details or self.reasoning_encrypted or self.extra_content or self.executed_tools)
+
+    @property
     def reasoning_member(self) -> str | None:
         """The name of the member with the reasoning, None without reasoning."""
         if self.reasoning:

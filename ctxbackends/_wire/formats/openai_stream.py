@@ -266,7 +266,8 @@ class OpenAIStreamDecoder(StreamDecoder):
                     return
                 add_message_events(delta, choice.logprobs, events)
                 self.reasoning_member = self.reasoning_member or delta.reasoning_member
-                self._opaque.add(delta)
+                if delta.has_opaque:
+                    self._opaque.add(delta)
                 if delta.tool_calls:
                     events.extend(self._calls.add([call.to_piece() for call in delta.tool_calls]))
             if isinstance(choice.stop_reason, str):
