@@ -58,21 +58,14 @@ _BY_STATUS: Mapping[int, type[APIStatusError]] = {
 
 def find_request_id(headers: Mapping[str, str]) -> str | None:
     """Return the server's ID of the request, by which its operator can find it."""
-    for name in _REQUEST_ID_HEADERS:
-        value = headers.get(name)
-        if value:
-            return value
-    return None
-
-
-_REQUEST_ID_HEADERS = (
-    "x-request-id",
-    "request-id",  # Anthropic
-    "apim-request-id",  # Azure
-    "mistral-correlation-id",
-    "x-generation-id",  # OpenRouter
-    "x-ds-trace-id",  # DeepSeek
-)
+    return (
+        headers.get("x-request-id")
+        or headers.get("request-id")  # Anthropic
+        or headers.get("apim-request-id")  # Azure
+        or headers.get("mistral-correlation-id")
+        or headers.get("x-generation-id")  # OpenRouter
+        or headers.get("x-ds-trace-id")  # DeepSeek
+    )
 
 
 @attrs.frozen

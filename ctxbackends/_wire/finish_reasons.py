@@ -48,7 +48,9 @@ def parse_finish_reason(word: str | None, *, called: bool = False, native: str |
         called: Whether there are tool calls: OpenAI and vLLM send ``stop`` after a call that was forced by name.
         native: The word of the server behind a gateway. OpenRouter sends ``tool_calls`` for a call that was cut.
     """
-    reason = FINISH_WORDS.get((word or "").casefold())
-    if reason in ("stop", "tool_calls") and native and FINISH_WORDS.get(native.casefold()) == "length":
+    if not word:
+        return None
+    reason = FINISH_WORDS.get(word) or FINISH_WORDS.get(word.casefold())
+    if native and reason in ("stop", "tool_calls") and FINISH_WORDS.get(native.casefold()) == "length":
         return "length"
     return "tool_calls" if reason == "stop" and called else reason

@@ -36,8 +36,6 @@ def is_passed_over(name: bytes, data: bytes) -> bool:
 
 def is_event_stream(response: HTTPResponse) -> bool:
     """Return whether a server sent a stream for a plain request: the first byte decides, JSON begins with a bracket."""
-    if response.body[:1] == b"{":  # the common response
-        return False
     start = response.body[:64].lstrip(_BOM + b" \t\r\n")
     if start[:1] in (b"{", b"["):
         return False
@@ -47,8 +45,6 @@ def is_event_stream(response: HTTPResponse) -> bool:
 
 def without_done(response: HTTPResponse) -> HTTPResponse:
     """Return the response without the end mark of a stream after its JSON, which some gateways append."""
-    if response.body[-1:] == b"}":  # the common response
-        return response
     body = response.body.rstrip()
     if not body.endswith(b"[DONE]"):
         return response

@@ -50,6 +50,7 @@ def parse_count(value: object) -> int | None:
 
 
 _MAX_COUNT = 2**62
+_PLAIN_NAMES = frozenset({"prompt_tokens", "completion_tokens", "total_tokens"})
 
 
 def parse_usage(
@@ -69,6 +70,10 @@ def parse_usage(
     """
     if usage is None:
         return None
+    if usage.keys() <= _PLAIN_NAMES:
+        prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
+        if type(prompt) is int and type(completion) is int:  # the common response
+            return Usage(prompt, completion, None, None, None, None, prompt_seconds, generation_seconds)
     counts = _find_counts(usage)
     input_tokens, output_tokens = counts.get("input_tokens"), counts.get("output_tokens")
     cached, written = counts.get("cached_input_tokens"), counts.get("cache_write_tokens")

@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 import msgspec
 
-from ctxbackends._chat.events import Finish, StreamEvent
+from ctxbackends._chat.events import Finish, ReasoningDelta, StreamEvent
 from ctxbackends._chat.requests import (
     ChatRequest,
     ChoiceFormat,
@@ -178,9 +178,12 @@ class OpenAIChatCodec:
             body["tools"] = [encode_tool(tool, transform) for tool in tools]
 
     def decode_chat(self, response: HTTPResponse, *, requested_model: str) -> Completion:
-        if is_event_stream(response):
-            return complete_stream(self.stream_decoder(), response, requested_model=requested_model)
-        answer = decode_response(_completion_decoder, without_done(response), api="the OpenAI API")
+        plain = response
+        if response.body[:1] != b"{" or response.body[-1:] != b"}":  # not the common response
+            if is_event_stream(response):
+                return complete_stream(self.stream_decoder(), response, requested_model=requested_model)
+            plain = without_done(response)
+        answer = decode_response(_completion_decoder, plain, api="the OpenAI API")
         choices = answer.choices or ()
         choice = choices[0] if choices and not choices[0].index else _find_first_choice(choices)
         if choice is None:
@@ -207,7 +210,7 @@ class OpenAIChatCodec:
             raise StreamInterruptedError(f"incomplete response: finish_reason is {word!r}{hint}", body=response.body)
         if answer.citations or answer.search_results:
             events.extend(parse_sources(answer.citations, answer.search_results))
-        if message.has_opaque:
+        if message.reasoning_details or message.reasoning_encrypted or message.extra_content or message.executed_tools:
             opaque = Opaque()
             opaque.add(message)
             events.extend(opaque.build())
@@ -220,7 +223,7 @@ class OpenAIChatCodec:
             response_id=answer.id,
             request_id=find_request_id(response.headers),
             raw_finish_reason=word,
-            reasoning_member=message.reasoning_member,
+            reasoning_member=message.reasoning_member if isinstance(events[0], ReasoningDelta) else None,
             raw=response.body,
         )
 

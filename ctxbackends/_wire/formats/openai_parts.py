@@ -199,11 +199,12 @@ class WireLogprobs(msgspec.Struct):
 
 def parse_usage(usage: Mapping[str, Any] | None, timings: Mapping[str, Any] | None = None) -> Usage | None:
     """Convert the token counts. ``timings`` are llama-server's, in milliseconds."""
-    times = timings or {}
+    if timings is None:
+        return wire_usage.parse_usage(usage)
     return wire_usage.parse_usage(
         usage,
-        prompt_seconds=_to_seconds(times.get("prompt_ms")),
-        generation_seconds=_to_seconds(times.get("predicted_ms")),
+        prompt_seconds=_to_seconds(timings.get("prompt_ms")),
+        generation_seconds=_to_seconds(timings.get("predicted_ms")),
     )
 
 
