@@ -146,7 +146,8 @@ class OllamaCodec:
         try:
             line = decode_response(_line_decoder, response, api="Ollama")
         except MalformedResponseError:
-            if b"\n" not in response.body.strip():
+            body = response.body.strip()
+            if not body.startswith(b"{") or b"\n" not in body:
                 raise
             # Several lines: a stream that came for a plain request.
             return complete_stream(self.stream_decoder(), response, requested_model=requested_model)
