@@ -9,6 +9,7 @@ from ctxbackends._lazy import install
 __all__: list[str]
 
 if TYPE_CHECKING or not install(__name__):
+    from ctxbackends._chat.events import CitationDelta as CitationDelta
     from ctxbackends._chat.events import Finish as Finish
     from ctxbackends._chat.events import Loading as Loading
     from ctxbackends._chat.events import PromptProgress as PromptProgress
@@ -17,8 +18,11 @@ if TYPE_CHECKING or not install(__name__):
     from ctxbackends._chat.events import StreamEvent as StreamEvent
     from ctxbackends._chat.events import TextDelta as TextDelta
     from ctxbackends._chat.events import ToolCallDelta as ToolCallDelta
-    from ctxbackends._chat.messages import ImagePart as ImagePart
+    from ctxbackends._chat.media import AudioPart as AudioPart
+    from ctxbackends._chat.media import FilePart as FilePart
+    from ctxbackends._chat.media import ImagePart as ImagePart
     from ctxbackends._chat.messages import Message as Message
+    from ctxbackends._chat.messages import OpaquePart as OpaquePart
     from ctxbackends._chat.messages import ReasoningPart as ReasoningPart
     from ctxbackends._chat.messages import TextPart as TextPart
     from ctxbackends._chat.messages import ToolCall as ToolCall
@@ -33,6 +37,7 @@ if TYPE_CHECKING or not install(__name__):
     from ctxbackends._chat.requests import RegexFormat as RegexFormat
     from ctxbackends._chat.requests import ResponseFormat as ResponseFormat
     from ctxbackends._chat.requests import Tool as Tool
+    from ctxbackends._chat.responses import Citation as Citation
     from ctxbackends._chat.responses import Completion as Completion
     from ctxbackends._chat.responses import Embeddings as Embeddings
     from ctxbackends._chat.responses import FinishReason as FinishReason
@@ -76,8 +81,10 @@ if TYPE_CHECKING or not install(__name__):
     from ctxbackends.errors import DuplicateBackendError as DuplicateBackendError
     from ctxbackends.errors import EmptyChoicesError as EmptyChoicesError
     from ctxbackends.errors import EmptyModelListError as EmptyModelListError
+    from ctxbackends.errors import EndpointWarning as EndpointWarning
     from ctxbackends.errors import EventLoopError as EventLoopError
     from ctxbackends.errors import IncompleteOutputError as IncompleteOutputError
+    from ctxbackends.errors import InsufficientQuotaError as InsufficientQuotaError
     from ctxbackends.errors import InternalServerError as InternalServerError
     from ctxbackends.errors import InvalidEndpointError as InvalidEndpointError
     from ctxbackends.errors import LocalServerUnavailableError as LocalServerUnavailableError

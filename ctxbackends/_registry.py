@@ -13,10 +13,12 @@ from ctxbackends._chat.servers import ServerStatus
 from ctxbackends._client.backend import Backend
 from ctxbackends._client.http_backend import HTTPBackend
 from ctxbackends._config.backend_config import BackendConfig, CtxConfig
+from ctxbackends._config.request_settings import describe_endpoint
 from ctxbackends._http.addresses import check_endpoint
 from ctxbackends._http.transport import Session, Transport
 from ctxbackends._profiles.builtin import PROFILES
 from ctxbackends._profiles.profile import Profile
+from ctxbackends._util.secrets import ENVIRONMENT
 from ctxbackends.errors import (
     AmbiguousBackendError,
     BackendError,
@@ -208,7 +210,8 @@ class Registry:
         if name not in self._backends:
             config = self._configs[name]
             if self.airgap:  # backends of registered types may not check it themselves
-                check_endpoint(config.endpoint, trust_env=config.trust_env, backend=name)
+                endpoint = describe_endpoint(config, PROFILES.get(config.type), ENVIRONMENT)
+                check_endpoint(endpoint, trust_env=config.trust_env, backend=name)
             self._backends[name] = self._factories[config.type](config, self._transport)
         return self._backends[name]
 

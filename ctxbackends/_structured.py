@@ -92,22 +92,22 @@ async def extract_result(
     """
     if "response_format" in options:
         raise TypeError("extract() derives response_format from the target; remove response_format")
-    native = backend.schema_enforcement == "native"
+    # Vendors and JSON mode accept only an object at the root; a grammar can be of any type.
+    only_objects = backend.schema_enforcement != "grammar"
     try:
-        response_format, is_wrapped = _build_format_cached(target, native)  # type: ignore[arg-type]  # mypy does not accept a type as Hashable
+        response_format, is_wrapped = _build_format_cached(target, only_objects)  # type: ignore[arg-type]  # mypy does not accept a type as Hashable
     except TypeError:  # not hashable, or without a JSON schema, which raises here
-        response_format, is_wrapped = _build_format(target, native)
+        response_format, is_wrapped = _build_format(target, only_objects)
     options["response_format"] = response_format
     completion = await backend.complete([Message.system(instructions), Message.user(text)], **options)
     return Extraction(_decode_value(target, completion, is_wrapped), backend.schema_enforcement, completion)
 
 
-def _build_format(target: type[Any], native: bool) -> tuple[JSONSchemaFormat, bool]:
+def _build_format(target: type[Any], only_objects: bool) -> tuple[JSONSchemaFormat, bool]:
     """Return the response format for ``target``, and whether its schema is wrapped in an object."""
     name = re.sub(r"[^a-zA-Z0-9_-]", "_", getattr(target, "__name__", "output"))[:64]
     schema = schema_for(target)
-    # Vendors accept only an object at the root; other schemas are wrapped in one.
-    is_wrapped = native and schema.get("type") != "object"
+    is_wrapped = only_objects and schema.get("type") != "object"
     return JSONSchemaFormat(name, wrap_in_object(schema) if is_wrapped else schema, checked=True), is_wrapped
 
 

@@ -13,6 +13,7 @@ import inspect
 import json
 import re
 import sys
+from collections.abc import Iterator
 from importlib import import_module, metadata
 from pathlib import Path
 from types import ModuleType
@@ -25,7 +26,9 @@ from sphinx.ext.napoleon.docstring import GoogleDocstring
 from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.docutils import SphinxDirective
 
-from ctxbackends import PROFILES, BackendError, Profile
+from ctxbackends import BackendError, Profile
+from ctxbackends._profiles.builtin import SERVERS
+from ctxbackends._profiles.presets import PRESETS, Preset
 from ctxbackends._wire.options import OPTION_KEYS, OptionSupport, Unsupported
 from ctxbackends.testing import faults
 from ctxbackends.testing._fault_server.answers import KINDS, WIRES
@@ -99,6 +102,7 @@ def times(profile: Profile) -> dict[str, str]:
         "ready": seconds(profile.ready_timeout, none="off"),
         "first token": seconds(profile.first_token_timeout, none="none"),
         "idle": seconds(profile.idle_timeout, none="none"),
+        "idle with tools or a schema": seconds(profile.silent_idle_timeout, none="none"),
         "total": seconds(profile.timeout, none="none"),
     }
 
@@ -138,7 +142,52 @@ class ProfileTable(SphinxDirective):
     tables = {"connections": connections, "times": times, "wire": wire}  # noqa: RUF012  # read only
 
     def run(self) -> list[nodes.Node]:
-        rows = [self.tables[self.arguments[0]](profile) for profile in PROFILES.values()]
+        rows = [self.tables[self.arguments[0]](profile) for profile in SERVERS.values()]
+        return self.parse_text_to_nodes("\n".join(table(rows)))
+
+
+def describe_differences(preset: Preset) -> Iterator[str]:
+    """Describe how the requests differ from those to `openai-compatible`."""
+    if preset.key_header:
+        yield "the key is sent as `api-key`"
+    if preset.omit:
+        yield f"without {', '.join(f'`{name}`' for name in preset.omit)}"
+    for name, other in preset.rename.items():
+        yield f"`{name}` is sent as `{other}`"
+    if preset.json_mode:
+        yield "a schema is sent as JSON mode, and described in the prompt"
+
+
+class PresetsTable(SphinxDirective):
+    """The presets: where the API is, the key, how it differs, and the documentation of each member."""
+
+    def run(self) -> list[nodes.Node]:
+        return self.parse_text_to_nodes("\n".join(table([self.row(preset) for preset in PRESETS.values()])))
+
+    def row(self, preset: Preset) -> dict[str, str]:
+        path = preset.api_path.rstrip("/")
+        return {
+            "type": f"`{preset.type}`",
+            "server": preset.label,
+            "API": f"`{preset.endpoint}{path}`" if preset.endpoint else f"your `endpoint`, then `{path}`",
+            "key variable": code(preset.key_variable, none="no key is sent"),
+            "cold start": "waited for" if preset.loads else NO,
+            "differences": "; ".join(describe_differences(preset)) or NO,
+            "sources": ", ".join(
+                f"[{number}]({url})" for number, url in enumerate(dict.fromkeys(preset.sources.values()), 1)
+            ),
+        }
+
+
+class PresetDifferences(SphinxDirective):
+    """The presets whose options differ from those of `openai-compatible`."""
+
+    def run(self) -> list[nodes.Node]:
+        rows = [
+            {"type": f"`{preset.type}`", "differences": "; ".join(differences)}
+            for preset in PRESETS.values()
+            if (differences := list(describe_differences(preset)))
+        ]
         return self.parse_text_to_nodes("\n".join(table(rows)))
 
 
@@ -150,7 +199,7 @@ class OptionsTable(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         wire_api = self.arguments[0]
         tables = {
-            profile.type: profile.wire_apis[wire_api] for profile in PROFILES.values() if wire_api in profile.wire_apis
+            profile.type: profile.wire_apis[wire_api] for profile in SERVERS.values() if wire_api in profile.wire_apis
         }
         rows = [
             {"option": f"`{key}`", **{f"`{name}`": describe_support(key, one[key]) for name, one in tables.items()}}
@@ -187,7 +236,7 @@ class OperationsTable(SphinxDirective):
                 "`dimensions`": NO if not profile.embed or not profile.embed_dimensions else "sent",
             }
 
-        return self.parse_text_to_nodes("\n".join(table([row(profile) for profile in PROFILES.values()])))
+        return self.parse_text_to_nodes("\n".join(table([row(profile) for profile in SERVERS.values()])))
 
 
 class CoverageTable(SphinxDirective):
@@ -377,6 +426,8 @@ def hide_signature(_app: Sphinx, what: str, *_rest: Any) -> tuple[str, str] | No
 
 def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("profiles", ProfileTable)
+    app.add_directive("presets", PresetsTable)
+    app.add_directive("preset-differences", PresetDifferences)
     app.add_directive("options", OptionsTable)
     app.add_directive("operations", OperationsTable)
     app.add_directive("coverage-by-server", CoverageTable)

@@ -7,7 +7,8 @@ from typing import TypeAlias
 
 import msgspec
 
-from ctxbackends._chat.responses import FinishReason, TokenLogprob, Usage
+from ctxbackends._chat.messages import OpaquePart
+from ctxbackends._chat.responses import Citation, FinishReason, TokenLogprob, Usage
 from ctxbackends._chat.servers import LoadState
 
 # --- stream events -------------------------------------------------------------------------------
@@ -55,15 +56,29 @@ class ToolCallDelta(msgspec.Struct, frozen=True, gc=False):
 
     Attributes:
         index: Distinguishes parallel calls.
-        id: The ID of the call, complete in its first piece.
-        name: The name of the tool, complete in the first piece.
+        id: The ID of the call in its first piece, empty in the others.
+        name: The name of the tool in the first piece, empty in the others.
         arguments: The next piece of the JSON text.
+        opaque: The server's own data about the call, see :class:`ToolCall`.
     """
 
     index: int
     id: str
     name: str
     arguments: str
+    opaque: OpaquePart | None = None
+
+
+class CitationDelta(msgspec.Struct, frozen=True, gc=False):
+    """A source of the answer, which is in :attr:`Completion.citations` too.
+
+    Attributes:
+        citation: The source.
+        opaque: The cited block of text, see :class:`TextPart`, with its last citation.
+    """
+
+    citation: Citation
+    opaque: OpaquePart | None = None
 
 
 class PromptProgress(msgspec.Struct, frozen=True, gc=False):
@@ -117,4 +132,14 @@ class Loading(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 OnProgress: TypeAlias = Callable[[Loading], object]
 """Called with a `Loading` for each probe of a starting server."""
 
-StreamEvent: TypeAlias = Loading | PromptProgress | ReasoningDelta | TextDelta | RefusalDelta | ToolCallDelta | Finish
+StreamEvent: TypeAlias = (
+    Loading
+    | PromptProgress
+    | ReasoningDelta
+    | TextDelta
+    | RefusalDelta
+    | ToolCallDelta
+    | CitationDelta
+    | OpaquePart
+    | Finish
+)

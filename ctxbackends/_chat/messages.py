@@ -1,13 +1,14 @@
-"""Messages: roles, text, images, reasoning, tool calls and tool results."""
+"""Messages: roles, text, images, audio, files, reasoning, tool calls and tool results."""
 
 from __future__ import annotations
 
-import base64
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
-import attrs
 import msgspec
+
+from ctxbackends._chat.media import AudioPart, FilePart, ImagePart
 
 Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
 
@@ -15,77 +16,30 @@ Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
 # --- parts of a message -----------------------------------------------------------------------------
 
 
-class TextPart(msgspec.Struct, frozen=True, gc=False):
-    """Plain text."""
+class OpaquePart(msgspec.Struct, frozen=True, gc=False):
+    """Data that only the server understands, such as a signature, encrypted reasoning or a search that it ran.
 
-    text: str
-
-
-_IMAGE_SIGNATURES = (
-    (b"\x89PNG\r\n\x1a\n", "image/png"),
-    (b"\xff\xd8\xff", "image/jpeg"),
-    (b"GIF8", "image/gif"),
-)
-
-
-def _detect_media_type(data: bytes) -> str:
-    for signature, media_type in _IMAGE_SIGNATURES:
-        if data.startswith(signature):
-            return media_type
-    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
-        return "image/webp"
-    raise ValueError("unknown image format: not PNG, JPEG, GIF or WebP; pass media_type=")
-
-
-@attrs.frozen
-class ImagePart:
-    """An image, as bytes or as a URL that the *server* fetches.
-
-    Build it with :meth:`from_bytes` or :meth:`from_url`.
+    It goes back unchanged with the next turn, only to a server with the same wire format.
 
     Attributes:
-        data: The bytes of the image, None for a URL.
-        media_type: The media type of ``data``, such as ``image/png``.
-        url: The URL, None for bytes.
+        wire: The wire format that it came from, such as ``chat_completions``.
+        json: The data as JSON text.
     """
 
-    data: bytes | None = attrs.field(default=None, repr=lambda data: f"<{len(data)} bytes>" if data else "None")
-    media_type: str | None = None
-    url: str | None = None
+    wire: str
+    json: str
 
-    def __attrs_post_init__(self) -> None:
-        if (self.data is None) == (self.url is None):
-            raise ValueError("an ImagePart takes either data or url")
-        if self.data is not None and not self.media_type:
-            raise ValueError("image data needs a media_type, such as image/png")
 
-    @classmethod
-    def from_bytes(cls, data: bytes, *, media_type: str | None = None) -> ImagePart:
-        """Build a part from the content of an image file.
+class TextPart(msgspec.Struct, frozen=True, gc=False):
+    """Plain text.
 
-        Args:
-            data: The content of the file.
-            media_type: Required if the format is not PNG, JPEG, GIF or WebP.
+    Attributes:
+        text: The text.
+        opaque: The server's data about the text, such as encrypted citations.
+    """
 
-        Raises:
-            ValueError: The format is unknown and ``media_type`` is missing.
-        """
-        return cls(bytes(data), media_type or _detect_media_type(bytes(data)))
-
-    @classmethod
-    def from_url(cls, url: str) -> ImagePart:
-        """Build a part from a URL that the server fetches, if it supports that."""
-        return cls(url=url)
-
-    @property
-    def base64(self) -> str:
-        """The data as base64 text."""
-        return base64.b64encode(self.data or b"").decode("ascii")
-
-    @property
-    def data_url(self) -> str:
-        """The image as a ``data:`` URL, or the URL itself."""
-        return self.url if self.url is not None else f"data:{self.media_type};base64,{self.base64}"
+    text: str
+    opaque: OpaquePart | None = None
 
 
 class ReasoningPart(msgspec.Struct, frozen=True, gc=False):
@@ -95,11 +49,14 @@ class ReasoningPart(msgspec.Struct, frozen=True, gc=False):
         text: The reasoning.
         signature: Anthropic's proof that the model wrote the text.
         redacted: Encrypted reasoning, in which case ``text`` is empty.
+        member: The name of the member that it came in on chat completions, ``reasoning`` or ``reasoning_content``;
+            None for the one that the server's documentation names.
     """
 
     text: str
     signature: str | None = None
     redacted: str | None = None
+    member: str | None = None
 
 
 class ToolCall(msgspec.Struct, frozen=True, gc=False):
@@ -109,35 +66,84 @@ class ToolCall(msgspec.Struct, frozen=True, gc=False):
         id: The ID of the call; the result refers to it.
         name: The name of the tool.
         arguments: The JSON text of the model. It may be invalid; :func:`ctxbackends.arguments_of` validates it.
+        opaque: The server's own data about the call, such as Gemini's signature of the thought behind it.
     """
 
     id: str
     name: str
     arguments: str
+    opaque: OpaquePart | None = None
 
 
-class ToolResult(msgspec.Struct, frozen=True, gc=False):
+JSONValue: TypeAlias = Mapping[str, Any] | Sequence[Any] | str | float | bool | None
+
+
+class ToolResult(msgspec.Struct, frozen=True):
     """The result of a tool call.
 
     Attributes:
         tool_call_id: The ID of the call.
-        content: The result as text.
+        content: The result: a text, or texts and images in their order. A dict, another list, a number, a bool and None
+            become JSON text.
         name: The name of the tool, which Ollama needs.
         is_error: Whether the tool failed.
+
+    Raises:
+        TypeError: The content is neither text nor parts nor a JSON value.
     """
 
     tool_call_id: str
-    content: str
+    content: str | tuple[TextPart | ImagePart, ...]
     name: str | None = None
     is_error: bool = False
 
+    def __post_init__(self) -> None:
+        if type(self.content) is not str:
+            msgspec.structs.force_setattr(self, "content", _normalize_result(self.content))
 
-Part: TypeAlias = TextPart | ImagePart | ReasoningPart | ToolCall | ToolResult
+    @property
+    def text(self) -> str:
+        """The text of the result without its images."""
+        if isinstance(self.content, str):
+            return self.content
+        return "\n".join(part.text for part in self.content if isinstance(part, TextPart))
+
+    @property
+    def images(self) -> tuple[ImagePart, ...]:
+        """The images of the result."""
+        if isinstance(self.content, str):
+            return ()
+        return tuple(part for part in self.content if isinstance(part, ImagePart))
+
+
+def _normalize_result(content: Any) -> str | tuple[TextPart | ImagePart, ...]:
+    if isinstance(content, TextPart | ImagePart):
+        content = (content,)
+    if isinstance(content, list | tuple) and any(isinstance(item, TextPart | ImagePart) for item in content):
+        parts = tuple(TextPart(item) if isinstance(item, str) else item for item in content)
+        for part in parts:
+            if not isinstance(part, TextPart | ImagePart):
+                raise TypeError(
+                    f"invalid part in the result of a tool: {type(part).__name__}; use str, TextPart or ImagePart"
+                )
+        return parts
+    if isinstance(content, str):
+        return str(content)
+    try:
+        return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise TypeError(
+            f"invalid result of a tool: {type(content).__name__} ({error}); pass text, parts (TextPart, ImagePart) or "
+            "a JSON value (dict, list, number, bool, None)"
+        ) from error
+
+
+Part: TypeAlias = TextPart | ImagePart | AudioPart | FilePart | ReasoningPart | ToolCall | ToolResult | OpaquePart
 
 _ALLOWED: Mapping[str, tuple[type[Any], ...]] = {
     "system": (TextPart,),
-    "user": (TextPart, ImagePart),
-    "assistant": (TextPart, ReasoningPart, ToolCall),
+    "user": (TextPart, ImagePart, AudioPart, FilePart),
+    "assistant": (TextPart, ReasoningPart, ToolCall, OpaquePart),
     "tool": (ToolResult,),
 }
 
@@ -162,7 +168,7 @@ class Message(msgspec.Struct, frozen=True):
 
     Raises:
         TypeError: A part is not allowed in a message of this role, such as an image in a system message.
-        ValueError: The role is unknown, or the message needs at least one parts.
+        ValueError: The role is unknown, or the message needs at least one part.
     """
 
     role: Role
@@ -191,13 +197,16 @@ class Message(msgspec.Struct, frozen=True):
         return cls("system", _normalize_content(content))
 
     @classmethod
-    def user(cls, content: str | Sequence[str | TextPart | ImagePart]) -> Message:
-        """Build a user message from a text, or from texts and images in their order."""
+    def user(cls, content: str | Sequence[str | TextPart | ImagePart | AudioPart | FilePart]) -> Message:
+        """Build a user message from a text, or from texts, images, recordings and documents in their order."""
         return cls("user", _normalize_content(content))
 
     @classmethod
     def assistant(
-        cls, content: str | Sequence[str | TextPart | ReasoningPart | ToolCall], *, tool_calls: Sequence[ToolCall] = ()
+        cls,
+        content: str | Sequence[str | TextPart | ReasoningPart | ToolCall | OpaquePart],
+        *,
+        tool_calls: Sequence[ToolCall] = (),
     ) -> Message:
         """Build a message of the model. The ``tool_calls`` follow the content."""
         if not tool_calls:
@@ -206,16 +215,28 @@ class Message(msgspec.Struct, frozen=True):
         return cls("assistant", (*(part for part in _to_parts(texts) if part != TextPart("")), *tool_calls))
 
     @classmethod
-    def tool(cls, content: str, *, tool_call_id: str, name: str | None = None, is_error: bool = False) -> Message:
+    def tool(
+        cls,
+        content: JSONValue | TextPart | ImagePart | Sequence[str | TextPart | ImagePart],
+        *,
+        tool_call_id: str,
+        name: str | None = None,
+        is_error: bool = False,
+    ) -> Message:
         """Build the result of a tool call.
 
         Args:
-            content: The result as text.
+            content: The result: a text, texts and images in their order, or a JSON value (dict, list, number, bool,
+                None), which becomes JSON text.
             tool_call_id: The ID of the call.
             name: The name of the tool, which Ollama needs.
             is_error: Whether the tool failed.
+
+        Raises:
+            TypeError: The content is neither text nor parts nor a JSON value.
         """
-        return cls("tool", (ToolResult(tool_call_id, content, name, is_error),))
+        result: Any = content  # ToolResult normalizes it
+        return cls("tool", (ToolResult(tool_call_id, result, name, is_error),))
 
     @property
     def parts(self) -> tuple[Part, ...]:

@@ -56,6 +56,23 @@ class TokenLogprob(msgspec.Struct, frozen=True, gc=False):
     top: tuple[TokenLogprob, ...] = ()
 
 
+class Citation(msgspec.Struct, frozen=True, gc=False):
+    """A source of the answer, as the server reports it.
+
+    Attributes:
+        url: The URL of the source, None for a document of the request.
+        title: The title of the source, None if the server reports none.
+        span: The first character of the answer's text that the source supports, and the one after the last; None if the
+            server reports none.
+        text: The cited text of the source, None if the server reports none.
+    """
+
+    url: str | None = None
+    title: str | None = None
+    span: tuple[int, int] | None = None
+    text: str | None = None
+
+
 class Completion(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """A complete response. It exists only if the server marked the response as complete.
 
@@ -72,7 +89,11 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         stop_sequence: The stop sequence that ended the answer, if the server reports it.
         response_id: The server's ID of the response.
         request_id: The server's ID of the request, from a header.
-        parts: The content in the order of generation, including signed reasoning.
+        parts: The content in the order of generation, including signed reasoning and the server's opaque data.
+        citations: The sources of the answer, in the order in which they arrived.
+        raw_finish_reason: The server's own word for the finish reason. Anthropic's ``pause_turn``, which is a ``stop``,
+            means that the server continues if you send :attr:`message` back. It is neither compared nor shown in the
+            repr.
         raw: The unmodified response body; all events if `complete()` streamed the request, empty for `stream()`. It is
             neither compared nor shown in the repr.
     """
@@ -90,12 +111,16 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     response_id: str | None = None
     request_id: str | None = None
     parts: tuple[Part, ...] = ()
+    citations: tuple[Citation, ...] = ()
+    raw_finish_reason: str | None = None
     raw: bytes = b""
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         """Return the fields to show: no parts or raw, which repeat the others, and only the number of logprobs."""
         shown = dict(zip(_COMPARED_FIELDS, _get_compared(self), strict=True))
         del shown["parts"]
+        if not self.citations:
+            del shown["citations"]
         return [*(shown | {"logprobs": f"<{len(self.logprobs)}>"}).items()]
 
     def __repr__(self) -> str:
@@ -121,7 +146,7 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         return Message("assistant", parts if reasoning or self.tool_calls else self.text)
 
 
-_COMPARED_FIELDS = tuple(name for name in Completion.__struct_fields__ if name != "raw")
+_COMPARED_FIELDS = tuple(name for name in Completion.__struct_fields__ if name not in ("raw", "raw_finish_reason"))
 _get_compared = operator.attrgetter(*_COMPARED_FIELDS)
 
 

@@ -43,6 +43,7 @@ class ServerStatus:
     Attributes:
         backend: The name of the backend.
         endpoint: The URL of the server.
+        api_path: The path between the endpoint and a route such as ``/chat/completions``, ``/`` for none.
         state: ``refused`` (connection refused), ``unreachable`` (no connection for another reason, or a timeout),
             ``loading``, ``ready``, ``sleeping`` (it responds, but must load the model again), or ``error`` (it responds
             with an error).
@@ -52,6 +53,9 @@ class ServerStatus:
         model: The model that this backend would request, or else the first loaded one.
         models: The models in memory.
         context_length: The context of one request, in tokens.
+        shared_context: Whether the slots share one context of that length, so that requests at the same time may fill
+            it together (llama-server). The server does not report it: it is known for a single slot, for a server that
+            this package started, and after such a failure.
         max_context_length: The context that the model was trained with, in tokens.
         slots: The number of requests that the server processes at once.
         busy_slots: The number of requests that it processes now.
@@ -59,6 +63,7 @@ class ServerStatus:
 
     backend: str = ""
     endpoint: str = ""
+    api_path: str | None = None
     state: ServerState
     problem: str | None = None
     progress: float | None = None
@@ -66,6 +71,7 @@ class ServerStatus:
     model: str | None = None
     models: tuple[str, ...] = ()
     context_length: int | None = None
+    shared_context: bool | None = None
     max_context_length: int | None = None
     slots: int | None = None
     busy_slots: int | None = None
@@ -80,9 +86,13 @@ class Ping:
         endpoint: The URL of the server.
         model: The first model of the server.
         elapsed: Seconds until the server responded, including the wait for a cold start.
+        default_model: The model that this backend would request, None if each request must name one.
+        default_model_listed: Whether the server lists it, None without a ``default_model``.
     """
 
     backend: str
     endpoint: str
     model: str
     elapsed: float
+    default_model: str | None = None
+    default_model_listed: bool | None = None

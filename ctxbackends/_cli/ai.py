@@ -35,6 +35,8 @@ async def ping(choice: Choice, no_wait: bool, probe: bool, as_json: bool) -> Non
         print_json(attrs.asdict(answer) | ({"schema": attrs.asdict(probe_result)} if probe_result is not None else {}))
         return
     click.echo(f"backend   {answer.backend}\nendpoint  {answer.endpoint}\nmodel     {answer.model}")
+    if answer.default_model_listed is False:
+        click.echo(f"default   {answer.default_model} (not in the server's list; see ctxbackends models)")
     if probe_result is not None:
         click.echo(f"schemas   {_PROBE_OUTCOMES[probe_result.outcome]}")
 
@@ -74,7 +76,7 @@ def _row(status_: Any) -> dict[str, str]:
         "endpoint": status_.endpoint,
         "state": state,
         "model": status_.model or "",
-        "context": "" if status_.context_length is None else str(status_.context_length),
+        "context": f"{status_.context_length or ''}{' shared' if status_.shared_context else ''}".strip(),
         "slots": "" if status_.slots is None else f"{busy}{status_.slots}",
         "version": status_.version or "",
         "problem": " ".join((status_.problem or "").split()),

@@ -41,8 +41,10 @@ def registry_of(choice: Choice, *, airgap: bool = False) -> Any:
     """
     from ctxbackends._config.backend_config import BackendConfig  # noqa: PLC0415  # aiohttp is loaded only when a request is made
     from ctxbackends._config.reader import airgap_of, find_ctxrc  # noqa: PLC0415
+    from ctxbackends._config.request_settings import describe_endpoint  # noqa: PLC0415
     from ctxbackends._http.addresses import is_loopback  # noqa: PLC0415
     from ctxbackends._registry import Registry  # noqa: PLC0415
+    from ctxbackends._util.secrets import ENVIRONMENT  # noqa: PLC0415
 
     if choice.endpoint is None:
         return Registry.from_ctxrc(airgap=airgap)
@@ -51,7 +53,8 @@ def registry_of(choice: Choice, *, airgap: bool = False) -> Any:
     kind = choice.backend or "openai-compatible"
     config = BackendConfig(name=kind, type=kind, endpoint=choice.endpoint, api_key_env=choice.api_key_env or "")
     # An option cannot bypass the file's airgap. Loopback is always allowed, so it works with an invalid file too.
-    path = None if is_loopback(urlsplit(config.endpoint or "").hostname or "") else find_ctxrc()
+    endpoint = describe_endpoint(config, None, ENVIRONMENT)
+    path = None if is_loopback(urlsplit(endpoint).hostname or "") else find_ctxrc()
     return Registry([config], airgap=airgap or (path is not None and airgap_of(path)))
 
 

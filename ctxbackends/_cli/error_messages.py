@@ -12,6 +12,7 @@ from ctxbackends.errors import (
     ContextOverflowError,
     EmptyModelListError,
     IncompleteOutputError,
+    InsufficientQuotaError,
     InternalServerError,
     ModelLoadingError,
     ModelNotFoundError,
@@ -41,6 +42,11 @@ def _hint_authentication(error: AuthenticationError) -> str:
 
 
 def _hint_overflow(error: ContextOverflowError) -> str:
+    if error.shared_context:
+        return (
+            "the slots of the server share one context, which all running requests filled together; send fewer at "
+            "once (max_concurrency in .ctxrc), or start it with a larger context"
+        )
     if error.input_tokens is None or error.context_length is None:
         return "shorten the prompt, or give the server a larger context (ollama, lmstudio: context_length in .ctxrc)"
     numbers = f"the prompt has {error.input_tokens} tokens and the context {error.context_length}"
@@ -87,6 +93,7 @@ _HINTS: tuple[tuple[type[BackendError], _Hint], ...] = (
     _for(AuthenticationError, _hint_authentication),
     _for(ContextOverflowError, _hint_overflow),
     _for(ModelLoadingError, lambda _: "the model is still loading; raise ready_timeout in .ctxrc to wait longer"),
+    _for(InsufficientQuotaError, lambda _: "add credit to the account of the API key at its vendor"),
     _for(ModelNotFoundError, lambda _: "list the available models with ctxbackends models"),
     _for(NotFoundError, lambda _: "is this the endpoint of a model server? write it without /v1"),
     _for(EmptyModelListError, lambda _: "load or pull a model on the server first"),

@@ -5,9 +5,11 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import sys
+import warnings
 from collections.abc import Mapping
 from importlib import import_module
 
@@ -126,7 +128,8 @@ def run(program: str) -> None:
         # Characters that the terminal's encoding does not have are escaped, instead of an exception.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        with group.make_context(program, sys.argv[1:]) as context:
+        with warnings.catch_warnings(), group.make_context(program, sys.argv[1:]) as context:
+            warnings.showwarning = functools.partial(_print_warning, program)
             group.invoke(context)
         code = 0
     except click.exceptions.Exit as done:
@@ -161,6 +164,10 @@ def run(program: str) -> None:
 def _drop_output() -> None:
     """Discard the buffered output: Python would try to write it at exit, fail, and exit with 120."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _print_warning(program: str, message: Warning | str, *_: object, **__: object) -> None:
+    _print_error(program, f"warning: {message}")
 
 
 def _print_error(program: str, text: str) -> None:

@@ -9,6 +9,7 @@ import click
 
 from ctxbackends._cli.root import debug_option
 from ctxbackends._cli.terminal import print_json
+from ctxbackends._config.variables import find_variables
 from ctxbackends._profiles.builtin import PROFILES
 from ctxbackends._profiles.profile import BackendType
 
@@ -18,7 +19,12 @@ _BASE_URL_VARIABLES = {BackendType.ANTHROPIC: "ANTHROPIC_BASE_URL"}
 
 @click.command()
 @click.option(
-    "--backend", "backend", required=True, type=click.Choice([str(name) for name in PROFILES]), help="The backend type."
+    "--backend",
+    "backend",
+    metavar="TYPE",
+    required=True,
+    type=click.Choice([str(name) for name in PROFILES]),
+    help=f"The backend type: {', '.join(PROFILES)}.",
 )
 @click.option("--name", help="Name of the backend; its type by default.")
 @click.option("--endpoint", metavar="URL", help="Base URL of the server; the type's default if omitted.")
@@ -79,7 +85,7 @@ def setup(
 def _warn_of_other_base_url(backend: str, endpoint: str | None) -> None:
     variable = _BASE_URL_VARIABLES.get(BackendType(backend), "OPENAI_BASE_URL")
     other_url = os.environ.get(variable)
-    if endpoint is None or not other_url:
+    if endpoint is None or not other_url or find_variables(endpoint):
         return
     from ctxbackends._config.endpoint import normalise_endpoint  # noqa: PLC0415
     from ctxbackends.errors import InvalidEndpointError  # noqa: PLC0415

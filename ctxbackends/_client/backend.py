@@ -132,12 +132,14 @@ class Backend(Protocol):
             inputs: A text, or several.
             model: The model, None for ``default_model``.
             dimensions: The length of the vectors, for models that can shorten them.
-            encoding: The encoding of the vectors in the response; ``base64`` is shorter, and exact to 32 bits.
-            batch_size: The number of texts in one request. The requests are sent one after another.
+            encoding: The encoding of the vectors in the response; None for ``base64``, which is shorter and exact to
+                32 bits, where the server is known to have it.
+            batch_size: The number of texts in one request; None for as many as one response has room for. The requests
+                are sent one after another.
 
         Raises:
             ValueError: There are no texts, or ``dimensions`` or ``batch_size`` is out of range.
-            UnsupportedOperationError: The server has no embeddings.
+            UnsupportedOperationError: The server has no embeddings, or the model is not an embedding model.
             UnsupportedOptionError: The server does not support ``dimensions`` or ``encoding``.
             BackendError: A request failed.
         """

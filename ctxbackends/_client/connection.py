@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-import warnings
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -19,12 +18,13 @@ from ctxbackends._chat.events import OnProgress
 from ctxbackends._client.concurrency import Limiter
 from ctxbackends._client.retry import RetryPolicy
 from ctxbackends._client.sender import Launcher, RequestSender
+from ctxbackends._client.served_model import ServedModelCheck
 from ctxbackends._client.stream import ChatStream
 from ctxbackends._config.backend_config import BackendConfig
+from ctxbackends._config.served_as import normalise_served_as
 from ctxbackends._http.addresses import is_local
 from ctxbackends._http.body import ByteStream
 from ctxbackends._http.transport import RequestTimeouts, Transport
-from ctxbackends._profiles.model_names import same_model
 from ctxbackends._profiles.profile import Profile
 from ctxbackends._util.secrets import ENVIRONMENT
 from ctxbackends._wire.base import Codec, HTTPRequest, HTTPResponse, Operation, StreamDecoder
@@ -34,11 +34,12 @@ from ctxbackends.errors import (
     APITimeoutError,
     AuthenticationError,
     BackendError,
+    ContextOverflowError,
     ModelLoadingError,
     ModelMismatchError,
-    ModelMismatchWarning,
     NotFoundError,
     ResponseError,
+    StreamInterruptedError,
 )
 
 T = TypeVar("T")
@@ -70,8 +71,14 @@ class ServerConnection:
             limiter=self.limiter,
             environ=environ,
         )
+        self.shares_context = launcher is not None and launcher.shares_context
         self._pooled = not profile.close_after_stream
-        self._model_mismatch = config.model_mismatch or profile.model_mismatch
+        self.served_model = ServedModelCheck(
+            policy=config.model_mismatch or profile.model_mismatch,
+            served_as=normalise_served_as(config.served_as) if config.served_as is not None else {},
+            list_models=lambda: self.execute(profile.list_models(), timeouts=self.probe_timeouts),
+            annotate=self.annotate,
+        )
         self._preparing: dict[str, asyncio.Future[None]] = {}
         self.policy = RetryPolicy(
             endpoint=self.endpoint,
@@ -85,8 +92,16 @@ class ServerConnection:
         """The base URL, or a description of a server that is not started yet."""
         return self._sender.endpoint
 
+    @property
+    def api_path(self) -> str | None:
+        """The path between the endpoint and a route of the API; None for a server that the SDK starts."""
+        return self._sender.api_path if self.launcher is None else None
+
     def annotate(self, error: BackendError) -> BackendError:
         """Add the backend, the endpoint and the source of the key to ``error``, and remove the API key."""
+        overflow = error.__cause__ if isinstance(error, StreamInterruptedError) else error
+        if isinstance(overflow, ContextOverflowError) and overflow.shared_context:
+            self.shares_context = True
         return self._sender.annotate(error)
 
     async def request(
@@ -96,15 +111,21 @@ class ServerConnection:
         decode: Callable[[HTTPResponse], T],
         retry: RetryPolicy | None,
         on_progress: OnProgress | None = None,
+        watch: bool = False,
     ) -> T:
-        """Send a generation and return its decoded response. Errors of ``decode`` count as errors of the server."""
+        """Send a generation and return its decoded response. An error of ``decode`` is never retried.
 
-        async def attempt() -> T:
-            return decode(
-                await self._sender.send(request, self._sender.request_timeouts, auth="chat", acquire_slot=True)
-            )
-
-        return await self.call(attempt, retry=retry, on_progress=on_progress)
+        With ``watch``, the request also fails if the server refuses connections while the response is awaited.
+        """
+        attempt = functools.partial(
+            self._sender.send, request, self._sender.request_timeouts, auth="chat", acquire_slot=True, watch=watch
+        )
+        response = await self.call(attempt, retry=retry, on_progress=on_progress)
+        try:
+            return decode(response)
+        except BackendError as error:
+            self._sender.name_route(error, request.method, request.path)
+            raise self.annotate(error) from error.__cause__
 
     def stream(
         self,
@@ -116,13 +137,17 @@ class ServerConnection:
         retry: RetryPolicy,
         on_progress: OnProgress | None,
         keep_raw: bool,
+        may_be_silent: bool = False,
     ) -> ChatStream:
-        """Return a stream that sends ``request`` when it is entered, after the operation of ``prepare``."""
+        """Return a stream that sends ``request`` when it is entered, after the operation of ``prepare``.
+
+        ``may_be_silent`` means that the server may generate a whole tool call or object before it sends it.
+        """
         return ChatStream(
             _Source(self, self._sender, request, requested_model, prepare, retry),
             decoder,
             requested_model=requested_model,
-            timeouts=self._sender.stream_timeouts,
+            timeouts=self._sender.silent_stream_timeouts if may_be_silent else self._sender.stream_timeouts,
             on_progress=on_progress,
             pooled=self._pooled,
             keep_raw=keep_raw,
@@ -139,6 +164,7 @@ class ServerConnection:
     ) -> T:
         """Run ``operation`` and return its result. ``retry`` applies to each of its requests."""
         timeouts = timeouts or self._sender.request_timeouts
+        request: HTTPRequest | None = None
         try:
             request = next(operation)
             while True:
@@ -153,6 +179,8 @@ class ServerConnection:
             result: T = end.value
             return result
         except BackendError as error:
+            if request is not None:
+                self._sender.name_route(error, request.method, request.path)
             raise self.annotate(error) from error.__cause__
 
     async def probe(
@@ -245,20 +273,11 @@ class ServerConnection:
         except (APITimeoutError, APIStatusError):
             return 0
 
-    def check_model(self, requested: str, served: str | None) -> None:
-        """Raise ModelMismatchError, or warn, if the server used another model than the requested one."""
-        if served is None or self._model_mismatch == "ignore" or same_model(requested, served):
-            return
-        error = self.annotate(ModelMismatchError(requested, served))
-        if self._model_mismatch == "error":
-            raise error
-        warnings.warn(str(error), ModelMismatchWarning, stacklevel=2)
-
 
 class _Source:
     """Opens the request of one stream over the connection, see StreamSource."""
 
-    __slots__ = ("_body", "_connection", "_model", "_prepare", "_request", "_retry", "_sender", "_started")
+    __slots__ = ("_body", "_connection", "_model", "_prepare", "_request", "_retry", "_route", "_sender", "_started")
 
     def __init__(
         self,
@@ -272,6 +291,7 @@ class _Source:
         self._connection = connection
         self._sender = sender
         self._request: HTTPRequest | None = request
+        self._route = (request.method, request.path)
         self._model = model
         self._prepare = prepare
         self._retry = retry
@@ -309,8 +329,12 @@ class _Source:
         if self._body is not None:
             self._body.close()
 
-    def check_model(self, served: str) -> None:
-        self._connection.check_model(self._model, served)
+    def accepts_model(self, served: str) -> bool:
+        return self._connection.served_model.accepts(self._model, served)
+
+    async def find_mismatch(self, served: str) -> ModelMismatchError | None:
+        return await self._connection.served_model.find_mismatch(self._model, served)
 
     def annotate(self, error: BackendError) -> BackendError:
+        self._sender.name_route(error, *self._route)
         return self._connection.annotate(error)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Unpack
 
@@ -17,7 +16,7 @@ import attrs
 
 from ctxbackends._chat.events import OnProgress
 from ctxbackends._chat.messages import Message
-from ctxbackends._chat.requests import ChatOptions, ChatRequest, Tool
+from ctxbackends._chat.requests import ChatOptions, ChatRequest, JSONSchemaFormat, Tool
 from ctxbackends._chat.responses import Completion, Embeddings
 from ctxbackends._chat.servers import Enforcement, ModelInfo, Ping, ServerState, ServerStatus
 from ctxbackends._client.backend import Prompt, build_chat_request, build_messages
@@ -27,14 +26,17 @@ from ctxbackends._client.sender import Launcher
 from ctxbackends._client.stream import ChatStream
 from ctxbackends._config.backend_config import BackendConfig
 from ctxbackends._http.transport import Transport
+from ctxbackends._profiles.model_names import is_listed
 from ctxbackends._profiles.profile import Profile
 from ctxbackends._tools import build_tools
 from ctxbackends._util.secrets import ENVIRONMENT
 from ctxbackends._wire.base import HTTPRequest, Operation, WireSettings
-from ctxbackends._wire.operations.openai import VectorEncoding, merge_embeddings
+from ctxbackends._wire.body_settings import OMITTED
+from ctxbackends._wire.operations.openai import VectorEncoding, fitting_batch_size, merge_embeddings
 from ctxbackends._wire.options import OptionTable
 from ctxbackends.errors import (
     APIConnectionError,
+    APIStatusError,
     APITimeoutError,
     BackendError,
     EmptyModelListError,
@@ -42,6 +44,8 @@ from ctxbackends.errors import (
     ModelLoadFailedError,
     ModelLoadingError,
     NoModelError,
+    RedirectError,
+    ResponseError,
     ServerDiedError,
     UnsupportedOperationError,
     UnsupportedOptionError,
@@ -75,7 +79,16 @@ class HTTPBackend:
         self.type: str = config.type
         self.default_model: str | None = config.default_model
         self._profile = profile
-        self._settings = WireSettings(context_length=config.context_length, keep_alive=config.keep_alive)
+        self._settings = WireSettings(
+            context_length=config.context_length,
+            keep_alive=config.keep_alive,
+            allow_missing_finish_reason=config.allow_missing_finish_reason,
+            omit=profile.omit | {*(config.omit or ())},
+            rename={**profile.rename, **(config.rename or {})},
+            json_mode=profile.json_mode if config.json_mode is None else config.json_mode,
+        )
+        streams = config.complete_streams
+        self._complete_streams = profile.complete_streams if streams is None else streams
         self._wire_api = config.wire_api or profile.wire_api
         self._codec = profile.codec(self._wire_api, self._settings)
         self._connection = ServerConnection(
@@ -95,14 +108,17 @@ class HTTPBackend:
     @property
     def schema_enforcement(self) -> Enforcement:
         """How the server enforces a JSON schema."""
-        return self._profile.schema_enforcement
+        return "unverified" if self._settings.json_mode else self._profile.schema_enforcement
 
     # --- readiness, models and status -------------------------------------------------------------
 
     async def wait_ready(self, *, on_progress: OnProgress | None = None) -> None:
         """See :meth:`Backend.wait_ready`."""
-        with suppress(EmptyModelListError):  # a server without models is ready
+        try:
             await self._list_models(self._connection.policy, on_progress)
+        except (APIStatusError, ResponseError) as error:
+            if not _is_response_of_ready_server(error):
+                raise
         await self._check_not_sleeping()
 
     async def _check_not_sleeping(self) -> None:
@@ -114,7 +130,15 @@ class HTTPBackend:
         started = time.monotonic()
         models = await self._list_models(self._connection.policy if wait else None, on_progress)
         await self._check_not_sleeping()
-        return Ping(backend=self.name, endpoint=self.endpoint, model=models[0].id, elapsed=time.monotonic() - started)
+        default = self.default_model
+        return Ping(
+            backend=self.name,
+            endpoint=self.endpoint,
+            model=models[0].id,
+            elapsed=time.monotonic() - started,
+            default_model=default,
+            default_model_listed=None if default is None else is_listed(default, models),
+        )
 
     async def models(self) -> tuple[ModelInfo, ...]:
         """See :meth:`Backend.models`."""
@@ -176,7 +200,14 @@ class HTTPBackend:
 
     def _fill_status(self, status: ServerStatus) -> ServerStatus:
         context = status.context_length or self._settings.context_length
-        return attrs.evolve(status, backend=self.name, endpoint=self.endpoint, context_length=context)
+        return attrs.evolve(
+            status,
+            backend=self.name,
+            endpoint=self.endpoint,
+            api_path=self._connection.api_path,
+            context_length=context,
+            shared_context=True if self._connection.shares_context else status.shared_context,
+        )
 
     async def load(
         self,
@@ -221,7 +252,7 @@ class HTTPBackend:
     ) -> Completion:
         """See :meth:`Backend.complete`."""
         request = self._request(prompt, options)
-        if self._profile.complete_streams:
+        if self._complete_streams:
             async with self._open_stream(request, on_progress=on_progress, keep_raw=True) as stream:
                 return await stream.completed()
         if self._profile.prepare is not None:
@@ -233,8 +264,13 @@ class HTTPBackend:
             decode=partial(self._codec.decode_chat, requested_model=request.model),
             retry=self._connection.policy,
             on_progress=on_progress,
+            watch=self._profile.complete_streams,
         )
-        self._connection.check_model(request.model, completion.served_model)
+        if not self._connection.served_model.accepts(request.model, completion.served_model):
+            mismatch = await self._connection.served_model.find_mismatch(request.model, completion.served_model)
+            if mismatch is not None:
+                mismatch.completion = completion
+                raise self._connection.annotate(mismatch)
         return completion
 
     def stream(
@@ -254,6 +290,7 @@ class HTTPBackend:
             retry=self._connection.policy,
             on_progress=on_progress,
             keep_raw=keep_raw,
+            may_be_silent=bool(request.tools) or isinstance(request.response_format, JSONSchemaFormat),
         )
 
     def _build_preparation(self, model: str) -> Callable[[], Operation[None]]:
@@ -276,15 +313,18 @@ class HTTPBackend:
         if operation is None:
             raise self._unsupported("embed", "the server has no embeddings")
         texts = [inputs] if isinstance(inputs, str) else list(inputs)
-        size = self._profile.embed_batch if batch_size is None else batch_size
         if not texts:
             raise ValueError("embed() needs at least one text")
-        if not 1 <= size <= self._profile.embed_batch:
+        if batch_size is not None and not 1 <= batch_size <= self._profile.embed_batch:
             raise ValueError(f"batch_size out of range: {batch_size}; use 1 to {self._profile.embed_batch}")
         self._check_vector_options(dimensions, encoding)
+        encoding = encoding or self._profile.vector_encoding
         requested = self._model(model)
-        batches = []
-        for start in range(0, len(texts), size):
+        batches: list[Embeddings] = []
+        start = 0
+        while start < len(texts):
+            length = len(batches[-1].vectors[0]) if batches else dimensions
+            size = batch_size or min(self._profile.embed_batch, fitting_batch_size(length))
             batch = await self._connection.execute(
                 operation(
                     texts[start : start + size],
@@ -296,11 +336,14 @@ class HTTPBackend:
                 acquire_slot=True,
                 retry=self._connection.policy,
             )
-            self._connection.check_model(requested, batch.served_model)
+            mismatch = await self._connection.served_model.find_mismatch(requested, batch.served_model)
+            if mismatch is not None:
+                raise mismatch
             batches.append(batch)
+            start += size
         embeddings = merge_embeddings(batches)
         lengths = {len(vector) for vector in embeddings.vectors}
-        if len(lengths) > 1 or (dimensions is not None and lengths != {dimensions}):
+        if len(lengths) > 1 or 0 in lengths or (dimensions is not None and lengths != {dimensions}):
             expected = f"{dimensions}" if dimensions is not None else "one length"
             raise self._connection.annotate(
                 MalformedResponseError(f"unexpected lengths of vectors: {sorted(lengths)}; expected {expected}")
@@ -310,6 +353,12 @@ class HTTPBackend:
     def _check_vector_options(self, dimensions: int | None, encoding: VectorEncoding | None) -> None:
         if dimensions is not None and dimensions < 1:
             raise ValueError(f"dimensions out of range: {dimensions}; use 1 or more")
+        for option, value, member in (
+            ("dimensions", dimensions, "dimensions"),
+            ("encoding", encoding, "encoding_format"),
+        ):
+            if value is not None and member in self._settings.omit:
+                raise self._connection.annotate(UnsupportedOptionError(option, OMITTED))
         if dimensions is not None and not self._profile.embed_dimensions:
             raise self._connection.annotate(
                 UnsupportedOptionError(
@@ -364,3 +413,16 @@ class HTTPBackend:
             return self._codec.encode_chat(request, stream=stream)
         except UnsupportedOptionError as error:
             raise self._connection.annotate(error) from error.__cause__
+
+
+def _is_response_of_ready_server(error: APIStatusError | ResponseError) -> bool:
+    """Return whether an error of the model list shows that the server is ready, which is all that was asked.
+
+    Gateways have no list (404, 405, 501), protect it (403), or answer with a page of their own. A rejected key (401), a
+    redirect and any other 5xx mean that generations fail too.
+    """
+    if isinstance(error, ResponseError):
+        return isinstance(error, EmptyModelListError) or bool(error.body)  # without a body, it was not valid HTTP
+    if isinstance(error, ModelLoadingError | ModelLoadFailedError | RedirectError):
+        return False
+    return error.status_code == 501 or (error.status_code < 500 and error.status_code != 401)

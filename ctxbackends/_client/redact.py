@@ -1,4 +1,4 @@
-"""Removes the API key from errors: servers echo it in their messages. Knows no configuration and no HTTP."""
+"""Removes the API key and other secrets from errors: servers echo them. Knows no configuration and no HTTP."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import functools
 import re
 from collections.abc import Callable
 from typing import Any
+
+import msgspec
 
 from ctxbackends._util.secrets import exception_chain
 from ctxbackends.errors import BackendError
@@ -15,8 +17,12 @@ _SHORTEST_ANYWHERE = 8
 """Characters. A shorter key is masked only as a whole word, since it may be part of any word."""
 
 
-def redact(error: BackendError, secret: str) -> bool:
-    """Remove ``secret`` from ``error`` and its causes, and return whether they contained it."""
+def redact(error: BackendError, *secrets: str) -> bool:
+    """Remove ``secrets`` from ``error`` and its causes, and return whether they contained one."""
+    return True in [_redact(error, secret) for secret in sorted(secrets, key=len, reverse=True)]  # each is removed
+
+
+def _redact(error: BackendError, secret: str) -> bool:
     if not secret:
         return False
     pattern, exempt = re.escape(secret), set[str]()
@@ -50,4 +56,8 @@ def _mask(value: Any, mask: Callable[[str], str]) -> Any:
         return tuple(_mask(item, mask) for item in value)
     if isinstance(value, list):
         return [_mask(item, mask) for item in value]
+    if isinstance(value, msgspec.Struct):  # the completion of a ModelMismatchError
+        fields = {name: getattr(value, name) for name in value.__struct_fields__}
+        clean = {name: _mask(item, mask) for name, item in fields.items()}
+        return msgspec.structs.replace(value, **clean) if clean != fields else value
     return value

@@ -27,6 +27,7 @@ from ctxbackends.errors import (
     APIStatusError,
     APITimeoutError,
     BackendError,
+    InsufficientQuotaError,
     ModelLoadFailedError,
     ModelLoadingError,
     RateLimitError,
@@ -211,6 +212,8 @@ class _Transient(_Budget):
             return error.phase == "connect"
         if not isinstance(error, RateLimitError | ServiceUnavailableError) or self._cold_start.covers(error):
             return False
+        if isinstance(error, InsufficientQuotaError):
+            return False  # a payment helps, and no waiting
         return error.retry_after is None or error.retry_after <= self._policy.retry_after_cap
 
     def is_spent(self, attempts: int, /) -> bool:

@@ -9,16 +9,21 @@ import asyncio
 import functools
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Literal, Protocol, TypeAlias, TypeVar
 
 import attrs
 
 from ctxbackends._client.concurrency import Limiter, Release
 from ctxbackends._client.redact import redact
+from ctxbackends._client.request_headers import build_account_headers, merge_headers
 from ctxbackends._client.stream_source import StreamTimeouts, timeout_key
+from ctxbackends._client.urls import ServerURLs, is_from_api, is_html
+from ctxbackends._client.watch import watch_server
 from ctxbackends._config.api_key import find_api_key
 from ctxbackends._config.backend_config import BackendConfig
+from ctxbackends._config.endpoint import find_api_root
+from ctxbackends._config.request_settings import resolve_settings
 from ctxbackends._http.addresses import check_endpoint
 from ctxbackends._http.body import ByteStream
 from ctxbackends._http.deadlines import Deadline
@@ -28,19 +33,24 @@ from ctxbackends._http.proxy import DIRECT, Route, find_proxy_route
 from ctxbackends._http.tls import build_tls_context
 from ctxbackends._http.transport import Pool, RequestTimeouts, Transport
 from ctxbackends._profiles.profile import Profile
+from ctxbackends._profiles.routes import find_route_servers
 from ctxbackends._util.secrets import MaskedHeaders, Secret
 from ctxbackends._wire.base import Codec, HTTPRequest, HTTPResponse
 from ctxbackends._wire.errors import error_from_response
 from ctxbackends.errors import (
     APIConnectionError,
+    APIStatusError,
     APITimeoutError,
     AuthenticationError,
     BackendError,
     ConfigError,
     InvalidEndpointError,
+    ModelNotFoundError,
+    NotFoundError,
 )
 
-T = TypeVar("T")
+T = TypeVar("T", ByteStream, HTTPResponse)
+E = TypeVar("E", bound=BackendError)
 Auth: TypeAlias = Literal["control", "chat", "stream"]
 """The set of headers of a request."""
 
@@ -63,6 +73,11 @@ class Launcher(Protocol):
     @property
     def running(self) -> bool:
         """Whether the process is running."""
+        ...
+
+    @property
+    def shares_context(self) -> bool:
+        """Whether its slots share one context."""
         ...
 
     async def start(self) -> str:
@@ -93,7 +108,7 @@ class RequestSender:
         environ: Mapping[str, str],
     ) -> None:
         self._name = config.name
-        self._transport = transport
+        self._transport = _select_transport(transport, config)
         self.launcher = launcher
         self.limiter = limiter
         endpoint = config.endpoint or profile.default_endpoint
@@ -101,15 +116,23 @@ class RequestSender:
             raise InvalidEndpointError(
                 f"a backend of type {config.type} requires an endpoint", key="endpoint", backend=config.name
             )
-        self._base_url = "" if launcher is not None or endpoint is None else endpoint
+        settings = resolve_settings(config, profile, endpoint or "", environ)
+        self._urls = ServerURLs(settings.api, settings.query, backend=config.name)
+        self._endpoint = settings.endpoint if launcher is None else ""
         self._route = self._build_route(config)
         self._key, self._key_source = _find_key(config, profile, environ)
-        common = {"Content-Type": "application/json", **_build_account_headers(config)}
-        chat = {**common, **self._auth(codec.auth_headers)}
+        self._secrets = (*((self._key,) if self._key is not None else ()), *settings.secrets)
+        common = {"Content-Type": "application/json", **build_account_headers(config)}
         closing = {"Connection": "close"} if profile.close_after_stream else {}
+        key_is_explicit = config.api_key is not None or bool(config.api_key_env)
+
+        def merge(auth: Callable[[str], Mapping[str, str]]) -> MaskedHeaders:
+            return merge_headers(common, self._auth(auth), settings.headers, key_is_explicit, config.name)
+
+        chat = merge(codec.auth_headers)
         self._headers = {
-            "control": MaskedHeaders({**common, **self._auth(profile.auth)}),
-            "chat": MaskedHeaders(chat),
+            "control": merge(profile.auth),
+            "chat": chat,
             "stream": MaskedHeaders({**chat, **closing}),
         }
         self._header_cache: dict[tuple[str, tuple[tuple[str, str], ...]], CheckedHeaders] = {}
@@ -119,6 +142,10 @@ class RequestSender:
             first_token=_first_set(config.first_token_timeout, profile.first_token_timeout),
             idle=_first_set(config.idle_timeout, profile.idle_timeout),
             total=_first_set(config.timeout, profile.timeout),
+        )
+        silent_idle = None if profile.idle_timeout is None else profile.silent_idle_timeout
+        self.silent_stream_timeouts = attrs.evolve(
+            self.stream_timeouts, idle=_first_set(config.idle_timeout, silent_idle)
         )
         self._open_phase = _shortest(
             ("first_token", self.stream_timeouts.first_token), ("total", self.stream_timeouts.total)
@@ -134,20 +161,21 @@ class RequestSender:
         """Return how requests reach the server. Raise ConfigError or AirgapError; nothing is sent."""
         if self.launcher is not None:
             return DIRECT  # on this machine, over plain HTTP
+        base_url = self._urls.api.base
         if self._transport.airgap:
-            check_endpoint(self._base_url, trust_env=config.trust_env, backend=config.name)
-        route = find_proxy_route(self._base_url, backend=config.name) if config.trust_env else DIRECT
+            check_endpoint(self._endpoint, trust_env=config.trust_env, backend=config.name)
+        route = find_proxy_route(base_url, backend=config.name) if config.trust_env else DIRECT
         tls = build_tls_context(
             ca_bundle=config.ca_bundle,
             client_cert=config.client_cert,
             client_key=config.client_key,
             backend=config.name,
         )
-        if tls is not None and not self._base_url.startswith("https://"):
+        if tls is not None and not base_url.startswith("https://"):
             key = "ca_bundle" if config.ca_bundle is not None else "client_cert"
             raise ConfigError("requires an https:// endpoint", key=key, backend=config.name)
         hint = ""
-        if self._base_url.startswith("https://") and config.client_cert is None:
+        if base_url.startswith("https://") and config.client_cert is None:
             # Servers on asyncio (uvicorn, and so vLLM) end such a handshake without an alert.
             hint = "; the server may require a client certificate (client_cert)"
         if route.proxy is not None:
@@ -159,8 +187,13 @@ class RequestSender:
 
     @property
     def endpoint(self) -> str:
-        """The base URL, or a description of a server that is not started yet."""
-        return self._base_url or (self.launcher.description if self.launcher else "")
+        """The base URL without secrets, or a description of a server that is not started yet."""
+        return self._endpoint or (self.launcher.description if self.launcher else "")
+
+    @property
+    def api_path(self) -> str:
+        """The path between the endpoint and a route of the OpenAI or Anthropic API, ``/`` for none."""
+        return self._urls.api.path
 
     def cancel_on_close(self) -> Deadline:
         """Return a context that ends with ClosedError when the client is closed."""
@@ -193,24 +226,44 @@ class RequestSender:
     # --- one attempt ------------------------------------------------------------------------------
 
     async def send(
-        self, request: HTTPRequest, timeouts: RequestTimeouts, *, auth: Auth = "control", acquire_slot: bool = False
+        self,
+        request: HTTPRequest,
+        timeouts: RequestTimeouts,
+        *,
+        auth: Auth = "control",
+        acquire_slot: bool = False,
+        watch: bool = False,
+        pool: Pool | None = None,
+        api_url: str | None = None,
     ) -> HTTPResponse:
-        """Send one request once. Raise the error of any response but a 2xx."""
+        """Send one request once. Raise the error of any response but a 2xx.
+
+        Args:
+            request: The request.
+            timeouts: The timeouts.
+            auth: The set of headers.
+            acquire_slot: The request is a generation.
+            watch: Raise an error if the server refuses connections while the response is awaited.
+            pool: The connections to reuse; by default those of generations or of probes, and none for a command.
+            api_url: The other URL, which is tried after a 404.
+        """
         headers = self._headers_for(request, auth)
         if self.launcher is not None:
-            self._base_url = await self.launcher.start()
-        url = self._base_url + _check_path(request.path)
+            await self._start()
+        url = self._urls.get(request.path) if api_url is None else self._urls.build(request.path, api_url)
         release = await self._acquire_slot() if acquire_slot and not self.limiter.is_unlimited else None
-        pool: Pool = "generations" if acquire_slot else "probes" if request.method == "GET" else "none"
+        if pool is None:
+            pool = "generations" if acquire_slot else "probes" if request.method == "GET" else "none"
         sent_at = time.monotonic()
         status: int | None = None
         try:
             # A generation on a reused connection that is closed without a response looks like one on a stale
             # connection, and would be retried. So probes, several a second at a cold start, share no connection with
             # generations, and commands reuse none.
-            response = await self._transport.send(
+            sending = self._transport.send(
                 url, request, headers=headers, timeouts=timeouts, route=self._route, pool=pool
             )
+            response = await (watch_server(sending, self._is_refused) if watch and self.launcher is None else sending)
             status = response.status
         except APIConnectionError as error:
             await self._on_unreachable(error)
@@ -221,16 +274,35 @@ class RequestSender:
             if _logger.isEnabledFor(logging.DEBUG):
                 _log_request(request, status, time.monotonic() - sent_at)
         if 200 <= response.status < 300:
+            if api_url is None and self._urls.api.other is not None:
+                self._urls.confirm(request, response.headers)
             return response
-        raise error_from_response(response)
+        failure = self.name_route(error_from_response(response), request.method, request.path, api_url)
+        other = self._urls.find_other(request, failure, url) if api_url is None else None
+        if other is None:
+            raise failure
+        attempt = functools.partial(
+            self.send, request, timeouts, auth=auth, acquire_slot=acquire_slot, watch=watch, pool=pool
+        )
+        return await self._try_elsewhere(other, request, failure, attempt)
 
-    async def open(self, request: HTTPRequest) -> ByteStream:
+    async def _is_refused(self) -> bool:
+        """Return whether the server refuses a connection. A busy server is slow to answer, but accepts it."""
+        try:
+            await self.send(HTTPRequest("GET", "/v1/models"), self.probe_timeouts(), pool="none")
+        except APIConnectionError as error:
+            return error.refused
+        except BackendError:
+            pass
+        return False
+
+    async def open(self, request: HTTPRequest, *, api_url: str | None = None) -> ByteStream:
         """Send one request for a stream once, and return its body after the headers. It keeps its slot until closed."""
         phase, limit = self._open_phase
         headers = self._headers_for(request, "stream")
         if self.launcher is not None:
-            self._base_url = await self.launcher.start()
-        url = self._base_url + _check_path(request.path)
+            await self._start()
+        url = self._urls.get(request.path) if api_url is None else self._urls.build(request.path, api_url)
         release = await self._acquire_slot() if not self.limiter.is_unlimited else None
         loop = asyncio.get_running_loop()
         sent_at = loop.time()
@@ -257,9 +329,45 @@ class RequestSender:
                 _log_request(request, status, loop.time() - sent_at)
         if isinstance(result, ByteStream):
             result.sent_at = sent_at
+            if api_url is None and self._urls.api.other is not None:
+                self._urls.confirm(request, result.headers)
             return result
         assert result is not None, "there was a response"
-        raise error_from_response(result)
+        failure = self.name_route(error_from_response(result), request.method, request.path, api_url)
+        other = self._urls.find_other(request, failure, url) if api_url is None else None
+        if other is None:
+            raise failure
+        return await self._try_elsewhere(other, request, failure, functools.partial(self.open, request))
+
+    # --- URLs -------------------------------------------------------------------------------------
+
+    async def _start(self) -> None:
+        """Start the server if it is not running, and use its address."""
+        assert self.launcher is not None, "called only for a server that the SDK starts"
+        base = await self.launcher.start()
+        if base != self._endpoint:
+            self._endpoint = base
+            self._urls.set_api(attrs.evolve(find_api_root(base), other=None))
+
+    async def _try_elsewhere(
+        self, url: str, request: HTTPRequest, error: APIStatusError, attempt: Callable[..., Awaitable[T]]
+    ) -> T:
+        """Send the request to the other URL of the API, once. Raise ``error`` if that is not the API either."""
+        try:
+            response = await attempt(api_url=url)
+        except BackendError as second:
+            # A list may be missing where all else works, so that another error than 404 says nothing.
+            if request.method == "GET" or not is_from_api(second):
+                raise error from None
+            if isinstance(second, APIStatusError) and second.status_code not in (401, 403):
+                self._urls.switch(request)
+            raise
+        if is_html(response.headers):
+            if isinstance(response, ByteStream):
+                response.close()
+            raise error
+        self._urls.switch(request)
+        return response
 
     async def _acquire_slot(self) -> Release:
         with self._transport.cancel_on_close():
@@ -283,8 +391,16 @@ class RequestSender:
         error.endpoint = error.endpoint or self.endpoint
         if isinstance(error, AuthenticationError):
             error.key_source = self._key_source
-        if self._key is not None and redact(error, self._key.reveal()):
+        if self._secrets and redact(error, *(secret.reveal() for secret in self._secrets)):
             strip_tracebacks(error)  # their frames contain the response with the key
+        return error
+
+    def name_route(self, error: E, method: str, path: str, api_url: str | None = None) -> E:
+        """Add to a NotFoundError the route that was requested, and the servers that have it."""
+        if isinstance(error, NotFoundError) and error.status_code != 400 and error.url is None:
+            error.method, error.url = method, self._urls.locate(path, api_url or self._urls.api.url)
+            if not isinstance(error, ModelNotFoundError):
+                error.route_servers = find_route_servers(path)
         return error
 
     def _headers_for(self, request: HTTPRequest, kind: Auth) -> CheckedHeaders:
@@ -298,25 +414,18 @@ class RequestSender:
         return headers
 
 
-@functools.lru_cache(256)
-def _check_path(path: str) -> str:
-    """Return a valid ``path``, or raise ConfigError: "@other" after a host and port would be another host."""
-    if not path.startswith("/") or not path.isascii() or not path.isprintable() or " " in path:
-        raise ConfigError(
-            f"not a valid path: {path!a}; begin it with a slash, and percent-encode white space, control and non-ASCII "
-            "characters (urllib.parse.quote)"
-        )
-    return path
+def _select_transport(transport: Transport, config: BackendConfig) -> Transport:
+    if config.unix_socket is None:
+        return transport
+    try:
+        return transport.for_unix_socket(config.unix_socket)
+    except ConfigError as error:
+        error.backend = config.name
+        raise
 
 
 def _log_request(request: HTTPRequest, status: int | None, seconds: float) -> None:
     _logger.debug("%s %s: %s in %.3f s", request.method, request.path, status or "no response", seconds)
-
-
-def _build_account_headers(config: BackendConfig) -> dict[str, str]:
-    # https://platform.openai.com/docs/api-reference/authentication
-    headers = {"OpenAI-Organization": config.organization, "OpenAI-Project": config.project}
-    return {header: value for header, value in headers.items() if value is not None}
 
 
 def _find_key(config: BackendConfig, profile: Profile, environ: Mapping[str, str]) -> tuple[Secret | None, str | None]:

@@ -288,6 +288,8 @@ class ChatStream:
                     if self._timeout_error is not None:
                         raise self._timeout_error from error.__cause__
                     raise self._build_interruption(error, body) from error
+            if not self._model_checked and self._decoder.served_model is not None:
+                await self._check_model(self._decoder.served_model, body, loop)
         except BackendError as error:
             self._error = explained = self._source.annotate(error)
             self._close()
@@ -324,24 +326,50 @@ class ChatStream:
             self._raw.append(data)
         decoder = self._decoder
         events = decoder.feed(data) if data else decoder.close()
-        if not self._model_checked and decoder.served_model is not None:
-            self._model_checked = True
-            self._source.check_model(decoder.served_model)
         self._accumulator.add(*events)
         return events
+
+    async def _check_model(self, served: str, body: Body, loop: asyncio.AbstractEventLoop) -> None:
+        """Raise ModelMismatchError if another model answers: with its whole answer, of which no event is returned."""
+        self._model_checked = True
+        if self._source.accepts_model(served):
+            return
+        self._waiting_since = None  # the server's list is asked, which is no silence of the stream
+        mismatch = await self._source.find_mismatch(served)
+        if mismatch is None:
+            return
+        self._has_first = True
+        while not self._decoder.finished:
+            self._waiting_since = loop.time()
+            self._schedule_timeout(loop)
+            if self._decoder.failure is not None:
+                raise self._build_interruption(self._decoder.failure, body)
+            try:
+                self._decode(await body.read_chunk(), body)
+            except APIConnectionError as error:
+                if self._timeout_error is not None:
+                    raise self._timeout_error from error.__cause__
+                raise self._build_interruption(error, body) from error
+        mismatch.completion = self._build_completion(body)
+        raise mismatch
+
+    def _build_completion(self, body: Body) -> Completion:
+        return self._accumulator.completion(
+            requested_model=self._requested_model,
+            served_model=self._decoder.served_model,
+            response_id=self._decoder.response_id,
+            request_id=find_request_id(body.headers),
+            raw_finish_reason=self._decoder.raw_finish_reason,
+            reasoning_member=self._decoder.reasoning_member,
+            raw=b"".join(self._raw) if self._raw is not None else b"",
+        )
 
     async def _finish(self, body: Body) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         # Before the drain, since a cancellation there must not lose the completion.
-        self._completion = self._accumulator.completion(
-            requested_model=self._requested_model,
-            served_model=self._decoder.served_model,
-            response_id=self._decoder.response_id,
-            request_id=find_request_id(body.headers),
-            raw=b"".join(self._raw) if self._raw is not None else b"",
-        )
+        self._completion = self._build_completion(body)
         try:
             if self._pooled and not body.at_end:
                 # If the connection breaks now, only the connection is lost.
@@ -361,7 +389,10 @@ class ChatStream:
             return error
         if isinstance(error, APIStatusError) and partial == PartialCompletion(served_model=partial.served_model):
             return error  # nothing had arrived: the server rejected the request after the headers
-        interrupted = StreamInterruptedError(str(error.problem), partial=partial)
+        interrupted = StreamInterruptedError(error.problem, partial=partial)
+        if isinstance(error, APIStatusError):
+            problem = f"the server sent an error in the stream: {error.message or error.problem}"
+            interrupted = StreamInterruptedError(problem, partial=partial, body=error.body)
         interrupted.__cause__ = error
         interrupted.request_id = find_request_id(body.headers)
         return interrupted

@@ -8,7 +8,7 @@ from typing import Protocol
 import attrs
 
 from ctxbackends._chat.events import OnProgress
-from ctxbackends.errors import BackendError
+from ctxbackends.errors import BackendError, ModelMismatchError
 
 
 class Body(Protocol):
@@ -77,8 +77,12 @@ class StreamSource(Protocol):
         """Close the body, if there is one."""
         ...
 
-    def check_model(self, served: str) -> None:
-        """Raise or warn if ``served`` is another model than the requested one."""
+    def accepts_model(self, served: str) -> bool:
+        """Return whether ``served`` is known to be right for the requested model."""
+        ...
+
+    async def find_mismatch(self, served: str) -> ModelMismatchError | None:
+        """Return the error if ``served`` is another model than the requested one; None after a warning too."""
         ...
 
     def annotate(self, error: BackendError) -> BackendError:

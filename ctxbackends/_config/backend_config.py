@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, SupportsIndex
 
@@ -14,12 +13,20 @@ from ctxbackends._config.api_key import invalid_key_error, is_header_text
 from ctxbackends._config.display import display_name, has_unsafe_characters
 from ctxbackends._config.duration import DURATION_HINT, MAX_COUNT, MAX_DURATION
 from ctxbackends._config.endpoint import ENDPOINT_HINT, normalise_endpoint
+from ctxbackends._config.request_settings import (
+    check_request_settings,
+    freeze_mapping,
+    freeze_names,
+    normalise_api_path,
+    path_to_remove,
+)
+from ctxbackends._config.served_as import normalise_served_as
+from ctxbackends._config.variables import ENV_NAME, find_variables
 from ctxbackends._profiles.builtin import PROFILES
 from ctxbackends._profiles.profile import BackendType, MismatchPolicy
 from ctxbackends._util.api_key_shapes import looks_like_key
+from ctxbackends._util.frozen_mapping import FrozenMapping
 from ctxbackends.errors import ConfigError, InvalidEndpointError, UnknownBackendTypeError
-
-_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 DURATION_FIELDS = ("timeout", "connect_timeout", "ready_timeout", "first_token_timeout", "idle_timeout")
 LOCAL_COUNT_FIELDS = ("ctx_size", "parallel", "threads")
@@ -58,7 +65,8 @@ class BackendConfig:
     Attributes:
         name: Name of the backend, unique in its registry.
         type: Backend type; defaults to ``name``. Types that are not built in are accepted, as you can register them.
-        endpoint: Base URL of the server; None for the default of the type.
+        endpoint: Base URL of the server, which may refer to environment variables as ``${NAME}``; None for the default
+            of the type.
         api_key_env: Environment variable that contains the API key; None for the type's usual one, ``""`` for no key.
         api_key: The API key itself; only for code, not for files. It is not in the repr; a configuration with it can
             be copied and not pickled. Default None.
@@ -68,10 +76,17 @@ class BackendConfig:
         ready_timeout: Seconds to wait for a server that is starting or loading, 0 to not wait; None for the default of
             the type.
         first_token_timeout: Timeout in seconds until the first token; None for the default of the type.
-        idle_timeout: Timeout in seconds between two tokens; None for the default of the type.
+        idle_timeout: Timeout in seconds between two tokens; None for the default of the type, which is longer for
+            requests with tools or a schema.
         max_concurrency: Maximum number of concurrent requests; None for the number of slots that the server reports.
         model_mismatch: ``error``, ``warn`` or ``ignore`` for responses from another model; None for the default of the
             type.
+        complete_streams: Whether ``complete()`` streams its request, which applies the timeouts between tokens and ends
+            the generation if the caller leaves; None for the default of the type (True for servers on your machines).
+        served_as: Names that the server may answer with: a list for every request, or a mapping from the requested name
+            to a name or a list; None for no other names. Stored as a mapping, with the key ``*`` for a list.
+        allow_missing_finish_reason: Whether an answer without a finish reason is complete if its usage and the end of
+            the stream arrived, or if it came in one piece; for servers that never send one. Default False.
         wire_api: Wire format of generations, for types with more than one; None for the default of the type.
         context_length: Tokens of context to load a model with (Ollama, LM Studio); None for the server's default.
         keep_alive: Seconds that a model stays loaded after a request (Ollama, LM Studio), ``math.inf`` for always; None
@@ -87,6 +102,17 @@ class BackendConfig:
         ca_bundle: PEM file of the authorities that verify the server's certificate; None for the system's.
         client_cert: PEM file of the client certificate; None to send none.
         client_key: PEM file of its private key; None if ``client_cert`` contains it.
+        api_path: Path between the endpoint and ``/chat/completions``, ``/`` for none; None for the path of the type, or
+            the version at the end of the endpoint, or ``/v1``.
+        query: Parameters for the URL of every request; the values may refer to variables. None to send none.
+        headers: Headers of every request; the values may refer to variables. None to send no others.
+        headers_env: Headers of every request, with the environment variable that contains the value. None for none.
+        basic_auth_env: Environment variable that contains ``user:password`` for Basic authentication. Default None.
+        unix_socket: Path of a Unix socket to connect to, instead of host and port. Default None.
+        omit: Members of the request body that are not sent to this server. Default None.
+        rename: Members of the request body with the name that this server has for them. Default None.
+        json_mode: Whether to send JSON mode for a JSON schema, which the prompt then describes, for servers without
+            schemas; None for the default of the type.
 
     Raises:
         ConfigError: A field is invalid; ``key`` names it. Subclasses are raised for the endpoint and the type.
@@ -105,6 +131,9 @@ class BackendConfig:
     idle_timeout: float | None = None
     max_concurrency: int | None = None
     model_mismatch: MismatchPolicy | None = None
+    complete_streams: bool | None = None
+    served_as: Sequence[str] | Mapping[str, str | Sequence[str]] | None = None
+    allow_missing_finish_reason: bool = False
     wire_api: str | None = None
     context_length: int | None = None
     keep_alive: float | None = None
@@ -119,11 +148,20 @@ class BackendConfig:
     ca_bundle: str | None = None
     client_cert: str | None = None
     client_key: str | None = None
+    api_path: str | None = None
+    query: Mapping[str, str] | None = attrs.field(default=None, converter=freeze_mapping)
+    headers: Mapping[str, str] | None = attrs.field(default=None, converter=freeze_mapping)
+    headers_env: Mapping[str, str] | None = attrs.field(default=None, converter=freeze_mapping)
+    basic_auth_env: str | None = None
+    unix_socket: str | None = None
+    omit: Collection[str] | None = attrs.field(default=None, converter=freeze_names)
+    rename: Mapping[str, str] | None = attrs.field(default=None, converter=freeze_mapping)
+    json_mode: bool | None = None
 
     def __attrs_post_init__(self) -> None:
         self._check_text("name")
         self._check_text("type")
-        for field in ("default_model", "model_path", "organization", "project", *TLS_FIELDS):
+        for field in ("default_model", "model_path", "organization", "project", "unix_socket", *TLS_FIELDS):
             if getattr(self, field) is not None:
                 self._check_text(field)
         self._check_keys()
@@ -131,16 +169,23 @@ class BackendConfig:
             self._check_duration(field)
         if self.model_mismatch not in (None, "error", "warn", "ignore"):
             self._fail("model_mismatch", "must be error, warn or ignore")
+        self._check_served_as()
         for field in COUNT_FIELDS:
             value = getattr(self, field)
             if value is not None and (type(value) is not int or not 1 <= value <= MAX_COUNT):
                 self._fail(field, f"must be an integer from 1 to {MAX_COUNT}")
-        for field in ("embeddings", "trust_env"):
+        for field in ("embeddings", "trust_env", "allow_missing_finish_reason"):
             if type(getattr(self, field)) is not bool:
                 self._fail(field, "must be true or false")
+        if self.complete_streams is not None and type(self.complete_streams) is not bool:
+            self._fail("complete_streams", "must be true or false; omit it for the default of the type")
         self._check_type_settings()
+        self._check_api_path()
         self._check_endpoint()
         self._check_connection()
+        problem = check_request_settings(self, PROFILES.get(self.type))
+        if problem is not None:
+            self._fail(*problem)
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
         """Prevent the API key from reaching files and other processes."""
@@ -196,7 +241,7 @@ class BackendConfig:
     def _check_keys(self) -> None:
         variable: Any = self.api_key_env
         if variable not in (None, "") and not (
-            isinstance(variable, str) and _ENV_NAME.fullmatch(variable) and not looks_like_key(variable)
+            isinstance(variable, str) and ENV_NAME.fullmatch(variable) and not looks_like_key(variable)
         ):
             self._fail(
                 "api_key_env",
@@ -212,6 +257,17 @@ class BackendConfig:
                 del key  # tracebacks can show local variables
                 raise invalid_key_error("the api_key argument", backend=self.name, field="api_key")
 
+    def _check_served_as(self) -> None:
+        if self.served_as is None:
+            return
+        try:
+            names = normalise_served_as(self.served_as)
+        except ValueError as error:
+            self._fail("served_as", str(error))
+        if any(has_unsafe_characters(name) for listed in (names, *names.values()) for name in listed):
+            self._fail("served_as", "must not contain control characters")
+        object.__setattr__(self, "served_as", FrozenMapping(names))
+
     def _check_duration(self, field: str) -> None:
         value = getattr(self, field)
         if value is None:
@@ -221,6 +277,14 @@ class BackendConfig:
         if value < 0 or (value == 0 and field not in ("ready_timeout", "keep_alive")):
             self._fail(field, f"must be greater than zero; {DURATION_HINT}, or omit it for the default")
         object.__setattr__(self, field, float(value))
+
+    def _check_api_path(self) -> None:
+        if self.api_path is None:
+            return
+        try:
+            object.__setattr__(self, "api_path", normalise_api_path(self.api_path))
+        except ValueError as error:
+            self._fail("api_path", str(error))
 
     def _check_endpoint(self) -> None:
         """Check the endpoint, or set the type's default; check what replaces it with ``model_path``."""
@@ -236,10 +300,13 @@ class BackendConfig:
         profile = PROFILES.get(self.type)
         if self.endpoint is not None:
             try:
-                object.__setattr__(self, "endpoint", normalise_endpoint(self.endpoint))
+                suffix = path_to_remove(self.api_path, profile)
+                object.__setattr__(self, "endpoint", normalise_endpoint(self.endpoint, api_path=suffix))
             except InvalidEndpointError as error:
                 error.backend = self.name
                 raise
+        elif self.unix_socket is not None:
+            object.__setattr__(self, "endpoint", "http://localhost")
         elif profile is not None:
             if profile.default_endpoint is None:
                 problem = f"required for type {self.type}; {ENDPOINT_HINT}"
@@ -257,7 +324,8 @@ class BackendConfig:
                 self._fail(field, "requires an https:// endpoint")
 
     def _has_plain_endpoint(self) -> bool:
-        return self.endpoint is not None and not self.endpoint.startswith("https://")
+        endpoint = self.endpoint or "https://"
+        return not endpoint.startswith("https://") and not find_variables(endpoint)
 
     def _fail(self, field: str, problem: str) -> NoReturn:
         raise ConfigError(problem, key=field, backend=None if field == "name" else self.name)

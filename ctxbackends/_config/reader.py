@@ -26,6 +26,7 @@ from ctxbackends._config.backend_config import (
     unknown_type,
 )
 from ctxbackends._config.display import display_name, has_unsafe_characters
+from ctxbackends._config.request_settings import MAPPING_FIELDS
 from ctxbackends._config.yaml_nodes import (
     MERGE,
     Node,
@@ -37,6 +38,9 @@ from ctxbackends._config.yaml_nodes import (
     is_a,
     is_text,
     keep_alive_of,
+    mapping_of,
+    names_of,
+    served_as_of,
     text_of,
 )
 from ctxbackends._profiles.builtin import PROFILES
@@ -158,13 +162,17 @@ _FIELDS: Mapping[str, Callable[[Node], Any]] = MappingProxyType(
     {
         **dict.fromkeys(("name", "type", "endpoint", "api_key_env"), text_of),
         **dict.fromkeys(("default_model", "model_mismatch", "wire_api"), text_of),
+        "served_as": served_as_of,
         **dict.fromkeys(DURATION_FIELDS, duration_of),
         **dict.fromkeys(("context_length", "max_concurrency"), count_of),
         "keep_alive": keep_alive_of,
         **dict.fromkeys(("organization", "project", "model_path"), text_of),
         **dict.fromkeys(LOCAL_COUNT_FIELDS, count_of),
-        **dict.fromkeys(("embeddings", "trust_env"), flag_of),
-        **dict.fromkeys(TLS_FIELDS, text_of),
+        **dict.fromkeys(("complete_streams", "embeddings", "trust_env"), flag_of),
+        **dict.fromkeys((*TLS_FIELDS, "api_path", "basic_auth_env", "unix_socket"), text_of),
+        **dict.fromkeys(MAPPING_FIELDS, mapping_of),
+        "omit": names_of,
+        **dict.fromkeys(("json_mode", "allow_missing_finish_reason"), flag_of),
     }
 )
 _TOP_LEVEL = ("airgap", "backends", "context_dir", "default_backend", "privacy")
@@ -370,7 +378,7 @@ class _Reader:
             unknown = unknown_type(fields[source], self._types, implied=source == "name")
             unknown.path, unknown.line, unknown.key = self._path, _line(*pairs[source]), f"{where}.{source}"
             raise unknown
-        for field in ("model_path", *TLS_FIELDS):
+        for field in ("model_path", "unix_socket", *TLS_FIELDS):
             if fields.get(field):
                 fields[field] = resolve_path(fields[field], self._path)
         try:

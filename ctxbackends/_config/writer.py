@@ -17,7 +17,9 @@ from typing import Any
 import attrs
 
 from ctxbackends._config.backend_config import LOCAL_ONLY, BackendConfig, unknown_type
+from ctxbackends._config.endpoint import normalise_endpoint
 from ctxbackends._config.reader import MAX_FILE_SIZE, Document, Entry, read_document, read_text, resolve_path
+from ctxbackends._config.request_settings import path_to_remove
 from ctxbackends._config.yaml_nodes import Node, Pair, is_text
 from ctxbackends._profiles.builtin import PROFILES
 from ctxbackends._util.files import replace_file
@@ -102,8 +104,7 @@ def setup_backend(
         edit.set_default(default)
     values = {"type": type, **changes}
     if config.endpoint is not None and (old is None or endpoint is not None):
-        # Reading removes one trailing "/v1", so a path that still ends in one gets another.
-        values["endpoint"] = config.endpoint + ("/v1" if config.endpoint.endswith("/v1") else "")
+        values["endpoint"] = _written_endpoint(config, config.endpoint)
     values = {field: values[field] for field in ("type", *optional) if field in values}
     if old is None:
         edit.add({"name": name, **values})
@@ -120,6 +121,12 @@ def setup_backend(
     except OSError as error:
         raise ConfigError(f"cannot be written: {error.strerror}", path=str(path)) from error
     return result
+
+
+def _written_endpoint(config: BackendConfig, endpoint: str) -> str:
+    """Return the endpoint as it is read again: a path that ends in the path of the API gets another."""
+    suffix = path_to_remove(config.api_path, PROFILES.get(config.type))
+    return endpoint if normalise_endpoint(endpoint, api_path=suffix) == endpoint else endpoint + suffix
 
 
 def _merge_fields(old: Entry | None, changes: Mapping[str, str], path: Path) -> dict[str, Any]:

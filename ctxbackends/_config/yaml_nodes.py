@@ -9,6 +9,7 @@ import math
 import re
 from typing import Any, Protocol
 
+from ctxbackends._config.display import display_name
 from ctxbackends._config.duration import DURATION_HINT, MAX_COUNT, parse_duration
 from ctxbackends.errors import ConfigError
 
@@ -132,3 +133,43 @@ def flag_of(node: Node) -> bool:
     if not is_a(node, "scalar", "bool") or node.value not in ("true", "false"):
         raise ValueError("must be true or false, without quotes")
     return bool(node.value == "true")
+
+
+def mapping_of(node: Node) -> dict[str, str]:
+    """Return the mapping of names to texts. Numbers and dates are texts here. Raises ValueError."""
+    if not is_a(node, "mapping", "map"):
+        raise ValueError("must be a mapping, such as {name: value}")
+    pairs: dict[str, str] = {}
+    for key, value in node.value:
+        if key.tag == MERGE or key.id != "scalar":
+            raise ValueError("the names must be strings; merge keys are not supported here")
+        name = str(key.value)
+        if name in pairs:
+            raise ValueError(f"duplicate name: {display_name(name)}")
+        if value.id != "scalar" or value.tag == _TAG + "null":
+            raise ValueError(f"{display_name(name)}: must be a string; put it in quotes")
+        pairs[name] = str(value.value)
+    return pairs
+
+
+def names_of(node: Node) -> tuple[str, ...]:
+    """Return the list of names. Raises ValueError."""
+    if not is_a(node, "sequence", "seq") or not all(is_text(item) for item in node.value):
+        raise ValueError("must be a list of names, such as [stream_options]")
+    return tuple(str(item.value) for item in node.value)
+
+
+def served_as_of(node: Node) -> list[str] | dict[str, list[str]]:
+    """Return the list of names, or the mapping from a name to one name or a list. Raises ValueError."""
+    if is_a(node, "mapping", "map"):
+        names = {text_of(key): _list_of_names(value) for key, value in node.value}
+        if len(names) != len(node.value):
+            raise ValueError("has a duplicate key")
+        return names
+    if not is_a(node, "sequence", "seq"):
+        raise ValueError("must be a list of names, such as [name], or a mapping, such as {requested: served}")
+    return _list_of_names(node)
+
+
+def _list_of_names(node: Node) -> list[str]:
+    return [text_of(item) for item in node.value] if is_a(node, "sequence", "seq") else [text_of(node)]

@@ -68,7 +68,7 @@ def create_checked_socket(address: tuple[Any, ...]) -> socket.socket:
     return socket.socket(*address[:3])
 
 
-class Connector(aiohttp.TCPConnector):
+class _CheckedConnector(aiohttp.BaseConnector):
     """A connector that discards pooled connections with unread input.
 
     The input is the end of the connection, or a response without a request, which aiohttp would read as the response to
@@ -76,8 +76,8 @@ class Connector(aiohttp.TCPConnector):
     tells the same, but makes the whole request 8 % slower (tests/benchmarks/parts.py).
     """
 
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
         self._pooled: weakref.WeakSet[Any] = weakref.WeakSet()
 
     async def connect(
@@ -99,6 +99,14 @@ class Connector(aiohttp.TCPConnector):
                     context.reused_at = time.monotonic()
                 return connection
             connection.close()
+
+
+class Connector(_CheckedConnector, aiohttp.TCPConnector):
+    """The connector for TCP."""
+
+
+class UnixConnector(_CheckedConnector, aiohttp.UnixConnector):
+    """The connector for a Unix socket, whatever host the URL has."""
 
 
 def _has_unread(transport: asyncio.Transport | None) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias, cast
 
 import aiohttp
+from aiohttp.client_exceptions import UnixClientConnectorError
 
 from ctxbackends._http.proxy import DIRECT, Route, is_proxy, proxy_error
 from ctxbackends._http.tls import describe_verify_error, find_alert
@@ -51,6 +52,10 @@ _NOT_SENT: tuple[tuple[type[BaseException], _Translation], ...] = (
 
 def _connect_error(error: BaseException) -> APIConnectionError:
     number = getattr(getattr(error, "os_error", None), "errno", None)
+    if isinstance(error, UnixClientConnectorError):
+        # A server that starts has not created its socket yet.
+        refused = number in (errno.ECONNREFUSED, errno.ENOENT)
+        return APIConnectionError(f"cannot connect to the socket {error.path} ({_reason(error)})", refused=refused)
     return APIConnectionError(
         "connection refused" if number == errno.ECONNREFUSED else _reason(error), refused=number == errno.ECONNREFUSED
     )

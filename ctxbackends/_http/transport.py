@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import ssl
+import sys
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Mapping
 from typing import Any, Literal, TypeAlias
@@ -17,7 +18,13 @@ import aiohttp
 import attrs
 
 from ctxbackends._http.body import ByteStream, is_success, read_body
-from ctxbackends._http.connector import Connector, LoopbackResolver, RequestContext, create_checked_socket
+from ctxbackends._http.connector import (
+    Connector,
+    LoopbackResolver,
+    RequestContext,
+    UnixConnector,
+    create_checked_socket,
+)
 from ctxbackends._http.deadlines import Deadline, Deadlines
 from ctxbackends._http.errors import StaleConnectionError, strip_tracebacks
 from ctxbackends._http.headers import CheckedHeaders, check_headers
@@ -87,6 +94,8 @@ class Transport:
             # Prompts and keys would go to the proxies of the environment, even for a server on loopback.
             raise ConfigError("the aiohttp session has trust_env=True; pass one without it")
         self._borrowed = session
+        self._unix_socket: str | None = None
+        self._children: dict[str, Transport] = {}
         self.airgap = airgap
         self._session: aiohttp.ClientSession | None = None
         self._other_sessions: dict[Pool, aiohttp.ClientSession] = {}
@@ -95,6 +104,27 @@ class Transport:
         self._closed = False
         self._streams: weakref.WeakSet[ByteStream] = weakref.WeakSet()
         self._deadlines = Deadlines()
+
+    def for_unix_socket(self, path: str) -> Transport:
+        """Return the transport that connects to a Unix socket; it closes with this one.
+
+        It has a pool of its own: two sockets may have the same URL.
+
+        Raises:
+            ConfigError: The session was passed in, or the system has no Unix sockets.
+        """
+        if self._borrowed is not None:
+            raise ConfigError(
+                "the aiohttp session that was passed in cannot connect to it; remove session", key="unix_socket"
+            )
+        if sys.platform == "win32":
+            raise ConfigError("not supported on Windows; remove it, and set endpoint", key="unix_socket")
+        child = self._children.get(path)
+        if child is None:
+            child = self._children[path] = Transport(airgap=self.airgap)
+            child._unix_socket = path
+            child._closed = self._closed
+        return child
 
     def cancel_on_close(self) -> Deadline:
         """Return a context for a wait, which ends with ClosedError when the transport is closed.
@@ -261,13 +291,18 @@ class Transport:
         return self._other_sessions[pool]
 
     def _new_session(self, **pooling: Any) -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(
-            connector=Connector(
+        connector: aiohttp.BaseConnector
+        if self._unix_socket is not None:
+            connector = UnixConnector(self._unix_socket, limit=0, **pooling)
+        else:
+            connector = Connector(
                 limit=0,
                 resolver=LoopbackResolver(airgap=self.airgap),
                 socket_factory=create_checked_socket if self.airgap else None,
                 **pooling,
-            ),
+            )
+        return aiohttp.ClientSession(
+            connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,  # a compressed response is not requested, and is an error
             trust_env=False,  # loopback is never proxied
@@ -278,6 +313,8 @@ class Transport:
         """Close our own session. Idempotent. The session of an ended loop was closed with that loop."""
         self._closed = True
         self._deadlines.close()
+        for child in self._children.values():
+            await child.aclose()
         loop = self._loop
         for stream in list(self._streams):  # a reader gets the error at once, and not after a timeout
             if loop is None or loop is asyncio.get_running_loop():

@@ -1,19 +1,23 @@
-"""The built-in backend types, one row each. A new OpenAI-compatible server is a row here."""
+"""The built-in backend types: one row for each server with its own API, and one for each preset."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
 
+import attrs
+
 from ctxbackends._profiles import option_support as tables
+from ctxbackends._profiles.presets import COLD_START, PRESETS, Preset, api_key_header
 from ctxbackends._profiles.profile import BackendType, Profile, WireAPI
+from ctxbackends._wire.base import bearer_header
 from ctxbackends._wire.formats.anthropic_messages import x_api_key
 from ctxbackends._wire.operations import anthropic as anthropic_server
 from ctxbackends._wire.operations import llamacpp, lmstudio, vllm
 from ctxbackends._wire.operations import ollama as ollama_server
 from ctxbackends._wire.operations import openai as openai_server
 
-PROFILES: Mapping[str, Profile] = MappingProxyType(
+SERVERS: Mapping[str, Profile] = MappingProxyType(
     {
         row.type: row
         for row in (
@@ -32,6 +36,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                 load=vllm.load,
                 unload=vllm.unload,
                 check_not_sleeping=vllm.check_not_sleeping,
+                vector_encoding="base64",
                 count_tokens=vllm.count_tokens,
             ),
             # Binds its port first and answers 503 while it loads. Does not notice a closed socket on a plain request
@@ -49,6 +54,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                 stream_members={"return_progress": True},
                 schema_enforcement="grammar",
                 embed_dimensions=False,
+                vector_encoding="base64",
                 status=llamacpp.status,
                 load=llamacpp.load,
                 unload=llamacpp.unload,
@@ -106,8 +112,10 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                 wire_apis={WireAPI.CHAT_COMPLETIONS: tables.OPENAI_CHAT},
                 default_key_variable="OPENAI_API_KEY",
                 timeout=600.0,
+                model_mismatch="warn",
                 schema_enforcement="native",
                 embed_batch=2048,
+                vector_encoding="base64",
                 count_tokens=openai_server.count_tokens,
                 supported_settings=dict.fromkeys(("organization", "project"), frozenset({WireAPI.CHAT_COMPLETIONS})),
             ),
@@ -121,6 +129,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                 default_key_variable="ANTHROPIC_API_KEY",
                 auth=x_api_key,
                 timeout=600.0,
+                model_mismatch="warn",
                 schema_enforcement="native",
                 list_models=anthropic_server.list_models,
                 status=anthropic_server.status,
@@ -135,7 +144,33 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                     WireAPI.MESSAGES: tables.COMPATIBLE_MESSAGES,
                 },
                 timeout=600.0,
+                model_mismatch="warn",
             ),
         )
     }
+)
+"""The types whose API has its own row. The presets share the row ``openai-compatible``."""
+
+
+def _build_profile(preset: Preset) -> Profile:
+    compatible = SERVERS[BackendType.OPENAI_COMPATIBLE]
+    return attrs.evolve(
+        compatible,
+        type=preset.type,
+        default_endpoint=preset.endpoint,
+        wire_apis={WireAPI.CHAT_COMPLETIONS: compatible.wire_apis[WireAPI.CHAT_COMPLETIONS]},
+        default_key_variable=preset.key_variable,
+        auth=api_key_header if preset.key_header else bearer_header,
+        ready_timeout=COLD_START if preset.loads else None,
+        api_path=preset.api_path,
+        query=preset.query,
+        headers=preset.headers,
+        omit=frozenset(preset.omit),
+        rename=preset.rename,
+        json_mode=preset.json_mode,
+    )
+
+
+PROFILES: Mapping[str, Profile] = MappingProxyType(
+    {**SERVERS, **{name: _build_profile(preset) for name, preset in PRESETS.items()}}
 )

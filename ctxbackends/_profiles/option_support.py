@@ -41,8 +41,11 @@ _COMMON: dict[str, OptionSupport] = {
     **_by_name("max_tokens", "temperature", "top_p", "tools"),
     **dict.fromkeys(_TOOL_CHOICES, Supported("tool_choice")),
     **dict.fromkeys(_PARTS, Supported("messages")),
+    "message: tool result image": Supported("messages", Transform.AFTER_RESULTS),
     "extra_body": Supported(""),
 }
+_NO_AUDIO = Unsupported("this API takes no audio; send a transcript as text")
+_NO_FILE = Unsupported("this API takes no documents; send their text, or their pages as images")
 
 
 # --- OpenAI chat completions ---------------------------------------------------------------------------
@@ -62,6 +65,8 @@ _CHAT: dict[str, OptionSupport] = {
     "stop_sequences": Supported("stop"),
     **dict.fromkeys(_JSON, Supported("response_format")),
     **_unsupported(_CONSTRAINED_TEXT, _NO_FORMAT),
+    # https://platform.openai.com/docs/guides/audio, https://platform.openai.com/docs/guides/pdf-files
+    **dict.fromkeys(("message: audio", "message: file"), Supported("messages")),
     "message: reasoning": Supported("messages.reasoning_content"),
     "message: redacted reasoning": Unsupported(_ENCRYPTED),
 }
@@ -92,6 +97,8 @@ VLLM_CHAT = _merge(
         "response_format: json_schema": Supported("response_format", Transform.LENGTHS_DESCRIBED),
         "tools": Supported("tools", Transform.LENGTHS_DESCRIBED),
         "message: reasoning": Supported("messages.reasoning"),
+        # https://docs.vllm.ai/en/latest/features/multimodal_inputs.html: input_audio, and no documents
+        "message: file": _NO_FILE,
     },
 )
 
@@ -115,6 +122,8 @@ LLAMACPP_CHAT = _merge(
         "response_format: grammar": Supported("grammar"),
         # An object is silently treated as "auto" (measured).
         "tool_choice: named": Supported("tool_choice", Transform.ONLY_TOOL),
+        # https://github.com/ggml-org/llama.cpp/blob/master/docs/multimodal.md: input_audio, and no documents
+        "message: file": _NO_FILE,
     },
 )
 
@@ -139,6 +148,8 @@ OLLAMA_CHAT = _merge(
         "temperature": Supported("temperature", Transform.DEFAULT_ONE),
         "top_p": Supported("top_p", Transform.DEFAULT_ONE),
         "message: reasoning": Supported("messages.reasoning"),
+        "message: audio": _NO_AUDIO,
+        "message: file": _NO_FILE,
     },
 )
 
@@ -159,6 +170,8 @@ LMSTUDIO_CHAT = _merge(
         "message: image url": Unsupported(
             "LM Studio does not fetch images; pass their bytes with ImagePart.from_bytes"
         ),
+        "message: audio": _NO_AUDIO,
+        "message: file": _NO_FILE,
     },
 )
 
@@ -171,7 +184,7 @@ ANTHROPIC_CHAT = _merge(
         ("seed", "frequency_penalty", "presence_penalty", *_LOGPROBS, *_REASONING, *_JSON, "message: reasoning"),
         _FLOOR,
     ),
-    {"temperature": Supported("temperature", maximum=1.0)},
+    {"temperature": Supported("temperature", maximum=1.0), "message: audio": _NO_AUDIO, "message: file": _NO_FILE},
 )
 
 
@@ -194,6 +207,10 @@ _MESSAGES: dict[str, OptionSupport] = {
     "response_format: json_schema": Supported("output_config.format"),
     **_unsupported(_CONSTRAINED_TEXT, "the Messages API enforces only JSON schemas"),
     **dict.fromkeys(("message: reasoning", "message: redacted reasoning"), Supported("messages")),
+    "message: audio": _NO_AUDIO,
+    # https://platform.claude.com/docs/en/build-with-claude/pdf-support
+    "message: file": Supported("messages"),
+    "message: tool result image": Supported("messages"),
 }
 
 ANTHROPIC_MESSAGES = _merge(
@@ -210,6 +227,8 @@ _USE_CHAT = "this server ignores it on /v1/messages; the default wire_api suppor
 _LOCAL_MESSAGES: dict[str, OptionSupport] = {
     **_unsupported((*_REASONING, "parallel_tool_calls", "response_format: json_schema"), _USE_CHAT),
     "temperature": Supported("temperature"),
+    "message: file": _NO_FILE,
+    "message: tool result image": Supported("messages", Transform.AFTER_RESULTS),
 }
 
 COMPATIBLE_MESSAGES = _merge(_MESSAGES)
@@ -266,6 +285,8 @@ OLLAMA_NATIVE = _merge(
         **_unsupported(_CONSTRAINED_TEXT, _OLLAMA_NO_FORMAT),
         **_OLLAMA_TOOLS,
         "message: image data": Supported("messages.images"),
+        "message: audio": _NO_AUDIO,
+        "message: file": _NO_FILE,
         "message: reasoning": Supported("messages.thinking"),
         "message: redacted reasoning": Unsupported(_ENCRYPTED),
         "message: tool call": Supported("messages.tool_calls", Transform.ARGUMENTS_OBJECT),

@@ -14,6 +14,7 @@ from ctxbackends._chat.responses import Embeddings
 from ctxbackends._chat.servers import Enforcement, ModelInfo, ServerStatus
 from ctxbackends._profiles import option_support as tables
 from ctxbackends._wire.base import Codec, Operation, WireSettings, bearer_header
+from ctxbackends._wire.body_settings import adapt_table
 from ctxbackends._wire.formats.anthropic_messages import AnthropicCodec, x_api_key
 from ctxbackends._wire.formats.ollama_chat import OllamaCodec
 from ctxbackends._wire.formats.openai_chat import OpenAIChatCodec
@@ -34,6 +35,26 @@ class BackendType(StrEnum):
     OLLAMA = "ollama"
     LMSTUDIO = "lmstudio"
     LLAMACPP = "llamacpp"
+    AZURE_OPENAI = "azure-openai"
+    GEMINI = "gemini"
+    OPENROUTER = "openrouter"
+    DEEPSEEK = "deepseek"
+    MISTRAL = "mistral"
+    GROQ = "groq"
+    TOGETHER = "together"
+    XAI = "xai"
+    HUGGINGFACE = "huggingface"
+    CEREBRAS = "cerebras"
+    PERPLEXITY = "perplexity"
+    FIREWORKS = "fireworks"
+    MOONSHOT = "moonshot"
+    DASHSCOPE = "dashscope"
+    ZAI = "zai"
+    SGLANG = "sglang"
+    TGI = "tgi"
+    LLAMA_SWAP = "llama-swap"
+    LITELLM = "litellm"
+    INFINITY = "infinity"
 
 
 class WireAPI(StrEnum):
@@ -83,6 +104,8 @@ class Profile:
         connect_timeout: Seconds to establish the connection.
         first_token_timeout: Seconds until the first token of a stream, None for no limit.
         idle_timeout: Seconds between tokens of a stream, None for no limit.
+        silent_idle_timeout: The same for requests with tools or a schema: servers send a tool call only when it is
+            whole, after minutes of silence.
         timeout: Total seconds of a request, None for no limit.
         complete_streams: ``complete()`` sends a streamed request, because the server frees the slot of a cancelled
             request only if it is streamed, or hangs in ways that only the time between tokens reveals.
@@ -98,6 +121,7 @@ class Profile:
         embed_batch: The maximum of texts per embedding request.
         embed_dimensions: Whether the server supports shorter vectors.
         vector_encodings: The supported encodings of vectors.
+        vector_encoding: The one that is requested by default.
         load: Loads a model.
         unload: Unloads a model.
         count_tokens: Counts the tokens of a prompt.
@@ -107,6 +131,12 @@ class Profile:
         load_is_async: Whether the response to a load request comes before the model is loaded.
         supported_settings: The settings of ``.ctxrc`` that only this type supports, with the wire formats that support
             them.
+        api_path: The path of the API, ``/`` for none; None for ``/v1`` or the version at the end of the endpoint.
+        query: Parameters for the URL of every request.
+        headers: Headers of every request.
+        omit: Members of the request body that are not sent.
+        rename: Members of the request body with the server's own name.
+        json_mode: A JSON schema is sent as JSON mode, and described in the prompt.
     """
 
     type: str
@@ -120,6 +150,7 @@ class Profile:
     connect_timeout: float = 5.0
     first_token_timeout: float | None = 600.0
     idle_timeout: float | None = 60.0
+    silent_idle_timeout: float | None = 300.0
     timeout: float | None = None
     complete_streams: bool = False
     close_after_stream: bool = False
@@ -133,6 +164,7 @@ class Profile:
     embed_batch: int = 512
     embed_dimensions: bool = True
     vector_encodings: tuple[VectorEncoding, ...] = ("float", "base64")
+    vector_encoding: VectorEncoding = "float"
     load: LoadOperation | None = None
     unload: Callable[[str], Operation[None]] | None = None
     count_tokens: Callable[[ChatRequest, OptionTable], Operation[int]] | None = None
@@ -141,6 +173,12 @@ class Profile:
     slots: Callable[[str | None], Operation[int | None]] | None = None
     load_is_async: bool = False
     supported_settings: Mapping[str, frozenset[str]] = attrs.field(factory=dict, converter=_freeze)
+    api_path: str | None = None
+    query: Mapping[str, str] = attrs.field(factory=dict, converter=_freeze)
+    headers: Mapping[str, str] = attrs.field(factory=dict, converter=_freeze)
+    omit: frozenset[str] = frozenset()
+    rename: Mapping[str, str] = attrs.field(factory=dict, converter=_freeze)
+    json_mode: bool = False
 
     @property
     def wire_api(self) -> str:
@@ -156,13 +194,21 @@ class Profile:
         name = wire_api or self.wire_api
         if name not in self.wire_apis:
             raise ValueError(f"unsupported wire_api for type {self.type}: {name!r}; use {' or '.join(self.wire_apis)}")
-        table, settings = self.wire_apis[name], settings or WireSettings()
+        if settings is None:
+            settings = WireSettings(omit=self.omit, rename=self.rename, json_mode=self.json_mode)
+        table = adapt_table(self.wire_apis[name], settings)
         match WireAPI(name):
             case WireAPI.MESSAGES:
-                return AnthropicCodec(table=table, own_key=self.auth is x_api_key)
+                return AnthropicCodec(table=table, own_key=self.auth is x_api_key, settings=settings)
             case WireAPI.OLLAMA:
                 return OllamaCodec(table=table, settings=settings)
             case WireAPI.CHAT_COMPLETIONS:
                 keep = settings.keep_alive
                 members = {self.keep_alive_at: int(keep)} if self.keep_alive_at is not None and keep is not None else {}
-                return OpenAIChatCodec(table=table, members=members, stream_members=self.stream_members)
+                return OpenAIChatCodec(
+                    table=table,
+                    members=members,
+                    stream_members=self.stream_members,
+                    settings=settings,
+                    auth=self.auth if self.auth is not x_api_key else bearer_header,
+                )

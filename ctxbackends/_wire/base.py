@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias, TypeVar
@@ -10,7 +11,7 @@ import attrs
 import msgspec
 
 from ctxbackends._chat.events import StreamEvent
-from ctxbackends._chat.messages import ToolCall
+from ctxbackends._chat.messages import OpaquePart, ToolCall
 from ctxbackends._chat.requests import ChatRequest
 from ctxbackends._chat.responses import Completion
 from ctxbackends.errors import BackendError, ResponseTooLargeError, UnsupportedOptionError
@@ -63,15 +64,19 @@ class StreamDecoder(ABC):
     Attributes:
         served_model: The model that the server names.
         response_id: The server's ID of the response.
+        raw_finish_reason: The server's word for the finish reason.
+        reasoning_member: The name of the member with the reasoning, see :class:`ReasoningPart`.
         failure: A StreamInterruptedError without ``partial``, which the stream adds, or a more specific BackendError.
         finished: The terminal marker arrived.
     """
 
-    __slots__ = ("failure", "finished", "response_id", "served_model")
+    __slots__ = ("failure", "finished", "raw_finish_reason", "reasoning_member", "response_id", "served_model")
 
     def __init__(self) -> None:
         self.served_model: str | None = None
         self.response_id: str | None = None
+        self.raw_finish_reason: str | None = None
+        self.reasoning_member: str | None = None
         self.failure: BackendError | None = None
         self.finished: bool = False
 
@@ -128,10 +133,19 @@ class WireSettings:
     Attributes:
         context_length: In tokens.
         keep_alive: In seconds; infinity to never unload.
+        omit: Members of the body that are not sent.
+        rename: Members of the body with the server's own name.
+        json_mode: A JSON schema is sent as JSON mode, and described in the prompt.
+        allow_missing_finish_reason: Whether a response without a finish reason is complete if the end of the stream and
+            its usage arrived, or if it came in one piece.
     """
 
     context_length: int | None = None
     keep_alive: float | None = None
+    omit: frozenset[str] = frozenset()
+    rename: Mapping[str, str] = attrs.field(factory=dict)
+    json_mode: bool = False
+    allow_missing_finish_reason: bool = False
 
 
 def bearer_header(api_key: str) -> Mapping[str, str]:
@@ -157,18 +171,46 @@ def encode_json(value: Any) -> bytes:
 _object_decoder = msgspec.json.Decoder(dict[str, Any])
 
 
+def normalize_arguments(call: ToolCall) -> str:
+    """Return the arguments of a tool call of an earlier turn as the JSON text of an object.
+
+    Servers reject anything else in every later turn: llama-server answers 500. Models leave the arguments of a tool
+    without parameters empty, or write null.
+
+    Raises:
+        UnsupportedOptionError: The arguments are not a JSON object, such as those of a call that was cut.
+    """
+    arguments = call.arguments.strip()
+    if arguments in ("", "null"):
+        return "{}"
+    _decode_object(call)
+    return call.arguments
+
+
 def decode_arguments(call: ToolCall) -> dict[str, Any]:
     """Return the arguments of a tool call as an object, for servers that do not take JSON text.
 
     Raises:
         UnsupportedOptionError: The arguments are not a JSON object.
     """
+    return {} if call.arguments.strip() in ("", "null") else _decode_object(call)
+
+
+def _decode_object(call: ToolCall) -> dict[str, Any]:
     try:
-        return _object_decoder.decode(call.arguments or "{}")
+        return _object_decoder.decode(call.arguments)
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
         raise UnsupportedOptionError(
             "message: tool call", f"the arguments of {call.name} must be a JSON object: {error}"
         ) from error
+
+
+def decode_opaque(part: OpaquePart | None, wire: str) -> dict[str, Any]:
+    """Return the members of an opaque part that came from the wire format ``wire``; none from another one."""
+    if part is None or part.wire != wire:
+        return {}
+    value = json.loads(part.json)
+    return value if isinstance(value, dict) else {}
 
 
 def encode_arguments(arguments: str | Mapping[str, Any] | None) -> str:

@@ -14,7 +14,8 @@ from typing import Any, TypeAlias
 
 import attrs
 
-from ctxbackends._chat.messages import ImagePart, Message, ReasoningPart, ToolCall, ToolResult
+from ctxbackends._chat.media import AudioPart, FilePart, ImagePart
+from ctxbackends._chat.messages import Message, ReasoningPart, ToolCall, ToolResult
 from ctxbackends._chat.requests import (
     ChatRequest,
     ChoiceFormat,
@@ -54,7 +55,9 @@ class Transform(StrEnum):
     BEST_EFFORT = "not guaranteed: several calls have been seen"
     LENGTHS_DESCRIBED = "text lengths are moved to the description if the SDK validates them"
     CONSTRAINTS_DESCRIBED = "unsupported constraints are moved to the description if `extract()` validates them"
+    AFTER_RESULTS = "sent in a user message after the results"
     WITH_SIGNATURE = "with its original signature"
+    IN_PROMPT = "sent as JSON mode, with the schema in the prompt"
 
 
 @attrs.frozen
@@ -119,10 +122,13 @@ OPTION_KEYS = (
     "tool_choice: named",
     "message: image data",
     "message: image url",
+    "message: audio",
+    "message: file",
     "message: reasoning",
     "message: redacted reasoning",
     "message: tool call",
     "message: tool result",
+    "message: tool result image",
     "extra_body",
 )
 """The keys of every option table."""
@@ -164,13 +170,24 @@ def _find_other_keys(request: ChatRequest) -> Iterator[str]:
 def _find_part_keys(message: Message) -> Iterator[str]:
     for part in message.content:
         if isinstance(part, ImagePart):
-            yield "message: image url" if part.url is not None else "message: image data"
+            yield _image_key(part)
         elif isinstance(part, ReasoningPart):
             yield "message: reasoning" if part.redacted is None else "message: redacted reasoning"
         elif isinstance(part, ToolCall):
             yield "message: tool call"
         elif isinstance(part, ToolResult):
             yield "message: tool result"
+            for image in part.images:
+                yield "message: tool result image"
+                yield _image_key(image)
+        elif isinstance(part, AudioPart):
+            yield "message: audio"
+        elif isinstance(part, FilePart):
+            yield "message: file"
+
+
+def _image_key(part: ImagePart) -> str:
+    return "message: image url" if part.url is not None else "message: image data"
 
 
 def check_supported(request: ChatRequest, table: OptionTable) -> Sequence[tuple[str, Any]]:

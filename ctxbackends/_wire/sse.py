@@ -8,12 +8,51 @@ https://html.spec.whatwg.org/multipage/server-sent-events.html
 from __future__ import annotations
 
 import itertools
+import re
 
-from ctxbackends._wire.base import MAX_BODY_BYTES
+import msgspec
+
+from ctxbackends._wire.base import MAX_BODY_BYTES, HTTPResponse
 from ctxbackends.errors import ResponseTooLargeError
 
 _BOM = b"\xef\xbb\xbf"
 _MAX_STRAY_LINE = 512
+
+
+_ERROR_WORDS = re.compile(
+    rb"error|exception|traceback|fail|denied|forbidden|unauthori|unavailable|invalid|not found|time[d ]*out|limit|"
+    rb"abort",
+    re.IGNORECASE,
+)
+
+
+def is_passed_over(name: bytes, data: bytes) -> bool:
+    """Return whether the data of an event that is not JSON says nothing, such as ``: keepalive`` or ``ping``.
+
+    It has no bracket or quotation mark, which a part of a chunk would have, and does not speak of an error.
+    """
+    return name != b"error" and not _JSON_SIGNS.search(data) and (data[:1] == b":" or not _ERROR_WORDS.search(data))
+
+
+def is_event_stream(response: HTTPResponse) -> bool:
+    """Return whether a server sent a stream for a plain request: the first byte decides, JSON begins with a bracket."""
+    start = response.body[:64].lstrip(_BOM + b" \t\r\n")
+    if start[:1] in (b"{", b"["):
+        return False
+    is_stream = response.headers.get("content-type", "").partition(";")[0].strip().lower() == "text/event-stream"
+    return is_stream or start.startswith((b"data:", b"event:", b":"))
+
+
+def without_done(response: HTTPResponse) -> HTTPResponse:
+    """Return the response without the end mark of a stream after its JSON, which some gateways append."""
+    body = response.body.rstrip()
+    if not body.endswith(b"[DONE]"):
+        return response
+    before, mark, rest = body.rpartition(b"\ndata:")
+    return msgspec.structs.replace(response, body=before) if mark and rest.strip() == b"[DONE]" else response
+
+
+_JSON_SIGNS = re.compile(rb'[{}\[\]"\x80-\xff]')
 
 
 class LineSplitter:
@@ -80,9 +119,22 @@ class SSEDecoder:
     """Decodes bytes to server-sent events, as pairs of event name (empty if none) and data.
 
     ``stray_line`` is the start of the last line outside the format: proxies send plain text instead of an event.
+    ``body`` is a JSON text that came instead of events: some servers ignore that a stream was requested. Only JSON
+    begins with a bracket; an event does not.
     """
 
-    __slots__ = ("_data", "_data_size", "_event", "_first", "_limit", "_lines", "_stray_lines", "stray_line")
+    __slots__ = (
+        "_data",
+        "_data_size",
+        "_event",
+        "_first",
+        "_limit",
+        "_lines",
+        "_may_be_body",
+        "_stray_lines",
+        "body",
+        "stray_line",
+    )
 
     def __init__(self, *, limit: int = MAX_BODY_BYTES) -> None:
         self._lines = LineSplitter(limit=limit)
@@ -93,6 +145,8 @@ class SSEDecoder:
         self._first = True
         self._stray_lines: list[tuple[int, bytes]] = []
         self.stray_line = b""
+        self._may_be_body = True
+        self.body = bytearray()
 
     def feed(self, data: bytes) -> list[tuple[bytes, bytes]]:
         """Return the events that ``data`` completes.
@@ -108,7 +162,7 @@ class SSEDecoder:
         events = self._split_simple_events(data if end == len(data) else data[:end])
         if events is None:
             return self._parse_lines(self._lines.feed(data))
-        self._first = False
+        self._first = self._may_be_body = False
         before = self.stray_line
         if end < len(data):
             self._parse_lines(self._lines.feed(data[end:]))  # without a blank line or a CR: no event ends
@@ -165,6 +219,7 @@ class SSEDecoder:
                 line = b"data:"  # a field name alone has an empty value
             if line.startswith(b"data:"):
                 value = line[6:] if line.startswith(b"data: ") else line[5:]
+                self._may_be_body = False
                 # Count the line ends too, or empty lines would be unbounded.
                 self._data_size += len(value) + bool(self._data)
                 self._data.append(value)
@@ -184,6 +239,12 @@ class SSEDecoder:
 
     def _parse_field(self, line: bytes, index: int) -> None:
         name, _, value = line.partition(b":")
+        if self._may_be_body:
+            self._may_be_body = bool(self.body) or line.lstrip()[:1] in (b"{", b"[")
+        if self._may_be_body:
+            self.body += line + b"\n"
+            if len(self.body) > self._limit:
+                raise ResponseTooLargeError("the response", self._limit)
         if name == b"event":
             self._event = value.removeprefix(b" ")
         elif name not in (b"id", b"retry"):

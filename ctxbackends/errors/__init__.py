@@ -31,6 +31,7 @@ Names follow the OpenAI and Anthropic SDKs where the meaning is the same::
         * NotFoundError
           * ModelNotFoundError
         * RateLimitError
+          * InsufficientQuotaError
         * InternalServerError
           * ServiceUnavailableError
             * ModelLoadingError
@@ -55,6 +56,7 @@ from ctxbackends.errors._configuration import AmbiguousBackendError as Ambiguous
 from ctxbackends.errors._configuration import ClosedError as ClosedError
 from ctxbackends.errors._configuration import ConfigError as ConfigError
 from ctxbackends.errors._configuration import DuplicateBackendError as DuplicateBackendError
+from ctxbackends.errors._configuration import EndpointWarning as EndpointWarning
 from ctxbackends.errors._configuration import EventLoopError as EventLoopError
 from ctxbackends.errors._configuration import InvalidEndpointError as InvalidEndpointError
 from ctxbackends.errors._configuration import MissingKeyError as MissingKeyError
@@ -75,6 +77,7 @@ from ctxbackends.errors._server import ContextOverflowError as ContextOverflowEr
 from ctxbackends.errors._server import EmptyChoicesError as EmptyChoicesError
 from ctxbackends.errors._server import EmptyModelListError as EmptyModelListError
 from ctxbackends.errors._server import IncompleteOutputError as IncompleteOutputError
+from ctxbackends.errors._server import InsufficientQuotaError as InsufficientQuotaError
 from ctxbackends.errors._server import InternalServerError as InternalServerError
 from ctxbackends.errors._server import LocalServerUnavailableError as LocalServerUnavailableError
 from ctxbackends.errors._server import MalformedResponseError as MalformedResponseError

@@ -126,6 +126,10 @@ class InvalidEndpointError(ConfigError):
     """The endpoint is missing, or is not an http(s) URL with a host."""
 
 
+class EndpointWarning(UserWarning):
+    """Issued for an endpoint that ends in a route such as ``/chat/completions``, which is removed."""
+
+
 class AirgapError(ConfigError):
     """``airgap`` is on, and the endpoint is neither on this machine nor on a private network. Nothing was sent."""
 
@@ -137,16 +141,15 @@ class AirgapError(ConfigError):
 
 
 class MissingKeyError(ConfigError):
-    """The environment variable for the API key is not set.
+    """An environment variable that the configuration names is not set: for the API key, a header or the endpoint.
 
     Attributes:
         variable: Name of the environment variable.
     """
 
-    def __init__(self, variable: str, *, backend: str) -> None:
-        super().__init__(
-            f'environment variable not set: {variable}; set it to the API key of backend "{backend}"', backend=backend
-        )
+    def __init__(self, variable: str, *, backend: str, purpose: str = "the API key") -> None:
+        problem = f'environment variable not set: {variable}; set it to {purpose} of backend "{backend}"'
+        super().__init__(problem, backend=backend)
         self.variable = variable
 
 
@@ -167,7 +170,7 @@ class UnsupportedOptionError(BackendError):
 
 
 class UnsupportedOperationError(BackendError):
-    """The backend does not support an operation. Nothing was sent.
+    """The backend does not support an operation, or its model does not.
 
     Attributes:
         operation: Name of the method.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ctxbackends._chat.responses import PartialCompletion
+from ctxbackends._chat.responses import Completion, PartialCompletion
 from ctxbackends._util.text import escape_controls
 from ctxbackends.errors._base import BackendError
 
@@ -131,10 +131,13 @@ class ContextOverflowError(BadRequestError):
     Attributes:
         input_tokens: Length of the prompt in tokens; None if the server does not say.
         context_length: Context size in tokens; None if the server does not say.
+        shared_context: Whether the slots of the server share one context, which all running requests filled together:
+            the prompt may fit on its own.
     """
 
     input_tokens: int | None = None
     context_length: int | None = None
+    shared_context: bool = False
 
 
 class AuthenticationError(APIStatusError):
@@ -152,15 +155,35 @@ class PermissionDeniedError(AuthenticationError):
 
 
 class NotFoundError(APIStatusError):
-    """404: the route or the resource does not exist."""
+    """404: the route or the resource does not exist.
+
+    Attributes:
+        method: HTTP method of the request; None if it is not known.
+        url: URL of the request; None if it is not known.
+        route_servers: The servers that have this route; None for a route that is not known.
+    """
+
+    method: str | None = None
+    url: str | None = None
+    route_servers: str | None = None
+
+    def __str__(self) -> str:
+        if self.url is None:
+            return super().__str__()
+        servers = f", a route of {self.route_servers}" if self.route_servers else ""
+        return f"{super().__str__()} (requested: {self.method} {escape_controls(self.url)}{servers})"
 
 
 class ModelNotFoundError(NotFoundError):
-    """The server does not have the requested model."""
+    """The server does not have the requested model. The status is 404 or, at some vendors, 400."""
 
 
 class RateLimitError(APIStatusError):
     """429: too many requests. The request was not processed."""
+
+
+class InsufficientQuotaError(RateLimitError):
+    """402, or another status with a message about it: the account has no credit or quota left. It is never retried."""
 
 
 class InternalServerError(APIStatusError):
@@ -256,15 +279,17 @@ class ModelMismatchError(BackendError):
     Attributes:
         requested_model: The model in the request.
         served_model: The model that the server names in its response.
+        completion: The whole answer of the served model; None if it is not an answer to a prompt.
     """
 
-    def __init__(self, requested_model: str, served_model: str) -> None:
+    def __init__(self, requested_model: str, served_model: str, *, completion: Completion | None = None) -> None:
         super().__init__(
             f'model mismatch: requested "{requested_model}", served "{served_model}"; '
-            "request the served model, or set model_mismatch: ignore for this backend"
+            "request the served model, list it in served_as, or set model_mismatch: ignore for this backend"
         )
         self.requested_model = requested_model
         self.served_model = served_model
+        self.completion = completion
 
 
 class ModelMismatchWarning(UserWarning):

@@ -30,6 +30,7 @@ from typing import IO, Any, Unpack
 import attrs
 
 from ctxbackends.errors import BackendError, ClosedError, ConfigError, LocalServerUnavailableError, ServerDiedError
+from ctxbackends.local._gguf import read_context_length
 from ctxbackends.local._options import ServerKeywords, ServerOptions
 from ctxbackends.local._worker import KEY_VARIABLE
 
@@ -90,6 +91,14 @@ class LocalServer:
         """Whether the process is running."""
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def shares_context(self) -> bool:
+        """Whether its slots share one context: with embeddings, and by default in a ``llama-server`` program."""
+        parallel, embeddings = self._options.parallel, self._options.embeddings
+        if parallel is None:
+            return importlib.util.find_spec("xllamacpp") is None
+        return embeddings and parallel > 1
+
     async def start(self) -> str:
         """Start the process unless it is running, and return its base URL; the model may still be loading.
 
@@ -127,6 +136,7 @@ class LocalServer:
                 "port": port,
                 "alias": self.alias,
                 "reuse_port": reservation is not None,
+                "batch_size": self._batch_size(),
                 "program": [*program, "--port", str(port)] if program else None,
                 "parent": os.getpid(),
             }
@@ -161,11 +171,22 @@ class LocalServer:
             ("--ctx-size", options.ctx_size),
             ("--parallel", options.parallel),
             ("--threads", options.threads),
+            ("--batch-size", self._batch_size()),
+            ("--ubatch-size", self._batch_size()),
         ):
             if value:
                 command += [flag, str(value)]
         # _worker.py has the reason for --kv-unified.
         return [*command, "--embeddings", "--kv-unified"] if options.embeddings else command
+
+    def _batch_size(self) -> int | None:
+        """Return the tokens that llama.cpp processes at once; None for its default.
+
+        It embeds only texts that fit into one batch of 512 tokens by default, whatever the context is.
+        """
+        if not self._options.embeddings:
+            return None
+        return self._options.ctx_size or read_context_length(self.model_path)
 
     def failure(self) -> BackendError | None:
         """Return the error if the process has exited; None while it runs or if it was not started."""

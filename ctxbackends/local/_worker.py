@@ -57,6 +57,8 @@ def parameters(options: dict[str, Any]) -> Any:
     # With a cache for each slot, llama.cpp cuts texts of different lengths in one batch into parts, and pools each part
     # alone: the vector of a text then depends on its neighbours (measured, b8672 and b11549).
     params.kv_unified = options["embeddings"]
+    if options["batch_size"]:
+        params.n_batch = params.n_ubatch = options["batch_size"]
     for name in ("ui", "webui"):
         if hasattr(params, name):
             setattr(params, name, False)

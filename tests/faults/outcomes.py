@@ -26,6 +26,7 @@ from ctxbackends import (
     ModelLoadFailedError,
     ModelMismatchError,
     ModelNotFoundError,
+    RateLimitError,
     RedirectError,
     ResponseError,
     ResponseTooLargeError,
@@ -157,6 +158,10 @@ TABLE: Mapping[str, Row] = {
     "error_object": ERROR_IN_BODY,
     "error_string": ERROR_IN_BODY,
     "error_top_level": ERROR_IN_BODY,
+    "error_code": Row(
+        stream_error("the server sent an error in the stream: slow down", 2, cause=RateLimitError),
+        Failure(RateLimitError, "slow down", attributes={"status_code": 429}),
+    ),
     "error_event": ERROR_IN_BODY,
     "done_after_error": ERROR_IN_BODY,
     "empty_delta": Row(stream_error("the stream ended without", 2)),
@@ -179,7 +184,7 @@ TABLE: Mapping[str, Row] = {
         embed=Failure(MalformedResponseError, "0 vectors received for 1 inputs"),
     ),
     "wrong_content_type": SUCCESS,
-    "plain_response": Row(stream_error("last line received: {", 0)),
+    "plain_response": Row(Success()),  # read as the answer that it is
     "other_model": same_outcome(
         Failure(ModelMismatchError, attributes={"requested_model": "m", "served_model": "another-model"})
     ),
@@ -209,8 +214,11 @@ WIRE_ROWS: Mapping[str, Mapping[str, Row]] = {
         "unexpected_json": Row(
             stream_error("a line of the stream is malformed", 0), Failure(MalformedResponseError, UNEXPECTED)
         ),
-        # One line with done is a complete stream.
-        "plain_response": Row(Success()),
+        "empty_choices": Row(
+            stream_error("the stream ended without", 0),
+            Failure(MalformedResponseError, "no message"),
+            embed=Failure(MalformedResponseError, "0 vectors received for 1 inputs"),
+        ),
     },
 }
 

@@ -24,7 +24,7 @@ from ctxbackends import (
     extract,
     open_backend,
 )
-from ctxbackends._profiles.builtin import PROFILES
+from ctxbackends._profiles.builtin import PROFILES, SERVERS
 from ctxbackends._wire.options import Unsupported
 from ctxbackends.testing import FaultServer, faults
 from ctxbackends.testing._fault_server.answers import PIECES, Kind, WireName
@@ -52,14 +52,21 @@ class Route:
 
     type: str
     wire: WireName
+    in_one_piece: bool = False  # complete_streams: false
 
     @property
     def name(self) -> str:
-        return f"{self.type}/{self.wire}"
+        return f"{self.type}/{self.wire}" + ("/one-piece" if self.in_one_piece else "")
+
+    @property
+    def complete_streams(self) -> bool:
+        return PROFILES[self.type].complete_streams and not self.in_one_piece
 
     def has(self, operation: Operation) -> bool:
         """Where schemas are not supported, neither is ``extract()``; embeddings have one route for all wire APIs."""
         profile = PROFILES[self.type]
+        if self.in_one_piece:
+            return operation == "complete"
         if operation == "embed":
             return profile.embed is not None and self.wire == profile.wire_api
         is_unsupported = isinstance(profile.wire_apis[self.wire]["response_format: json_schema"], Unsupported)
@@ -70,11 +77,14 @@ class Route:
     def kind(self, operation: Operation) -> Kind:
         if operation == "embed":
             return "embed"
-        return "stream" if operation == "stream" or PROFILES[self.type].complete_streams else "plain"
+        return "stream" if operation == "stream" or self.complete_streams else "plain"
 
 
 ALL_ROUTES = tuple(
-    Route(type_, cast(WireName, wire)) for type_, profile in PROFILES.items() for wire in profile.wire_apis
+    Route(type_, cast(WireName, wire), in_one_piece)
+    for type_, profile in SERVERS.items()
+    for wire in profile.wire_apis
+    for in_one_piece in ((False, True) if profile.complete_streams else (False,))
 )
 
 # Each wire, in one body and as a stream. Faults that time out, and extract(), are tested with these only.
@@ -84,6 +94,8 @@ USUAL_ROUTES = (
     Route("vllm", "messages"),
     Route("anthropic", "messages"),
     Route("ollama", "ollama"),
+    Route("vllm", "chat_completions", in_one_piece=True),
+    Route("ollama", "ollama", in_one_piece=True),
 )
 
 
@@ -115,8 +127,12 @@ class Case:
         in_one_piece = self.route.kind(self.operation) != "stream"
         if self.fault == "endless_stream" or (in_one_piece and PROFILES[self.route.type].timeout is not None):
             limits["timeout"] = limit
+        if self.fault == "other_model":
+            limits["model_mismatch"] = "error"  # some types only warn by default
         if self.route.wire != PROFILES[self.route.type].wire_api:
             limits["wire_api"] = self.route.wire
+        if self.route.in_one_piece:
+            limits["complete_streams"] = False
         return limits
 
 

@@ -16,7 +16,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 import ctxbackends._wire
-from ctxbackends._profiles.builtin import PROFILES
+from ctxbackends._profiles.builtin import SERVERS
 from ctxbackends._wire.base import Codec, StreamDecoder
 
 T = TypeVar("T")
@@ -29,7 +29,7 @@ RECORDINGS = Path(__file__).parents[1] / "unit" / "recordings"
 
 def _codecs() -> dict[str, Codec]:
     """One codec for each stream decoder that any profile uses: a new wire format is fuzzed by being in a profile."""
-    every = (profile.codec(api) for profile in PROFILES.values() for api in profile.wire_apis)
+    every = (profile.codec(api) for profile in SERVERS.values() for api in profile.wire_apis)
     return {type(codec.stream_decoder()).__name__: codec for codec in every}
 
 
@@ -137,13 +137,39 @@ def _objects_in(value: Any) -> Iterator[dict[str, Any]]:
 
 
 _END_REASONS = frozenset(
-    {"stop", "length", "tool_calls", "content_filter", "function_call", "eos_token", "stop_sequence"}
+    {
+        *(
+            "stop",
+            "stop_sequence",
+            "eos",
+            "eos_token",
+            "end_turn",
+            "complete",
+            "end",
+            "completed",
+            "finished",
+            "normal",
+        ),
+        *("pause_turn", "length", "max_tokens", "max_output_tokens", "max_new_tokens", "max_length", "token_limit"),
+        *("model_length", "model_context_window_exceeded", "tool_calls", "tool_call", "tool_use", "function_call"),
+        *("function_calls", "content_filter", "content_filtered", "refusal", "safety", "recitation", "blocklist"),
+        *("prohibited_content", "spii", "image_safety", "error_toxic", "sensitive", "guardrail_intervened"),
+    }
 )
+
+
+def _is_end_reason(word: Any) -> bool:
+    return isinstance(word, str) and word.casefold() in _END_REASONS
+
+
 # By hand, and apart from the decoders, which are held against it. A new wire format is given its own line here.
 TERMINAL: Mapping[str, Callable[[dict[str, Any]], bool]] = {
-    "OpenAIStreamDecoder": lambda value: value.get("finish_reason") in _END_REASONS,
-    "AnthropicStreamDecoder": lambda value: value.get("type") == "message_stop",
-    "OllamaStreamDecoder": lambda value: value.get("done") is True and value.get("done_reason") in ("stop", "length"),
+    "OpenAIStreamDecoder": lambda value: _is_end_reason(value.get("finish_reason")),
+    # The second is a message in one piece, for a server that ignores that a stream was requested.
+    "AnthropicStreamDecoder": lambda value: (
+        value.get("type") == "message_stop" or ("content" in value and _is_end_reason(value.get("stop_reason")))
+    ),
+    "OllamaStreamDecoder": lambda value: value.get("done") in (True, None) and _is_end_reason(value.get("done_reason")),
 }
 
 
@@ -161,7 +187,7 @@ def has_terminal(name: str, data: bytes) -> bool:
     if any(_terminal(name, value) for value in _pieces(b"\n".join(lines))):
         return True
     # Put together of several lines, or too odd for Python's reader: then the words must be there at least.
-    words = {"OpenAIStreamDecoder": b"finish_reason", "AnthropicStreamDecoder": b"message_stop"}
+    words = {"OpenAIStreamDecoder": b"finish_reason", "AnthropicStreamDecoder": b"stop"}
     several = any(json_fault(line) for line in lines)
     return several and words.get(name, b"done_reason") in data
 

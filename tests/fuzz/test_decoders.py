@@ -304,7 +304,8 @@ def test_many_tool_calls_cost_linear_work() -> None:
 
     def seconds(count: int) -> float:
         chunks = [
-            b'data: {"choices":[{"delta":{"tool_calls":[{"index":%d,"id":"call_%d"}]}}]}\n\n' % (number, number)
+            b'data: {"choices":[{"delta":{"tool_calls":[{"index":%d,"id":"call_%d","function":{"name":"f"}}]}}]}\n\n'
+            % (number, number)
             for number in range(count)
         ]
         decoder = OpenAIStreamDecoder()

@@ -23,6 +23,7 @@ from ctxbackends import (
     Message,
     ModelMismatchError,
     TextDelta,
+    UnsupportedOperationError,
     extract,
     open_backend,
 )
@@ -117,10 +118,19 @@ async def test_embeddings(backend: Backend) -> None:
     assert answer.vectors[0] == pytest.approx((await backend.embed("one")).vectors[0], abs=1e-3)
 
 
+async def test_texts_up_to_the_context_are_embedded(backend: Backend) -> None:
+    context = (await backend.status()).context_length
+    assert context is not None
+    assert context > 512  # llama.cpp's default batch, which limited texts
+    text = "a b " * (context // 4 - 1)
+    answer = await backend.embed(text)
+    assert answer.usage is not None
+    assert context - 8 < answer.usage.input_tokens <= context
+
+
 async def test_no_embeddings_without_the_flag(slow_backend: Backend) -> None:
-    with pytest.raises(APIStatusError) as exc_info:
+    with pytest.raises(UnsupportedOperationError, match="not an embedding model: "):
         await slow_backend.embed("one")
-    assert exc_info.value.status_code == 501
 
 
 async def test_models(backend: Backend) -> None:

@@ -428,7 +428,7 @@ import _worker as worker
 parser = argparse.ArgumentParser(prog="llama-server", allow_abbrev=False)
 for flag in ("--model", "--host", "--alias"):
     parser.add_argument(flag, required=True)
-for flag in ("--port", "--ctx-size", "--parallel", "--threads"):
+for flag in ("--port", "--ctx-size", "--parallel", "--threads", "--batch-size", "--ubatch-size"):
     parser.add_argument(flag, type=int)
 parser.add_argument("--embeddings", action="store_true")
 parser.add_argument("--kv-unified", action="store_true")
@@ -441,7 +441,7 @@ if key:
     os.environ[worker.KEY_VARIABLE] = key
 reader, writer = os.pipe()
 os.dup2(reader, 0)  # llama-server does not read its standard input
-worker.serve(options)
+worker.serve(options)  # both batch sizes are batch_size there
 """
 
 
@@ -511,6 +511,8 @@ async def test_llama_server_on_the_path(llama_server: StandIn, tiny: Path) -> No
         "threads": 1,
         "embeddings": True,
         "kv_unified": True,
+        "batch_size": 1024,
+        "ubatch_size": 1024,
         "reuse_port": False,
         "key": KEY,
     } == llama_server.options
@@ -521,9 +523,8 @@ async def test_llama_server_on_the_path_with_defaults(llama_server: StandIn, tin
     async with ctxbackends.serve_model(tiny, alias="tiny") as backend:
         assert "tiny" == (await backend.ping()).model
     options = llama_server.options
-    assert {"ctx_size": None, "parallel": None, "threads": None, "embeddings": False} == {
-        name: options[name] for name in ("ctx_size", "parallel", "threads", "embeddings")
-    }
+    flags = ("ctx_size", "parallel", "threads", "batch_size", "ubatch_size")
+    assert {**dict.fromkeys(flags), "embeddings": False} == {name: options[name] for name in (*flags, "embeddings")}
     assert len(options["key"]) >= 32  # nobody chose one, so it is a fresh one
 
 
@@ -571,7 +572,7 @@ async def test_neither_the_wheel_nor_the_program(
 
 def worker_process(tiny: Path, **options: Any) -> subprocess.Popen[bytes]:
     fields: dict[str, Any] = {"parallel": None, "ctx_size": 512, "threads": 1, "embeddings": False, "reuse_port": False}
-    fields |= {"model_path": str(tiny), "host": "127.0.0.1", "port": free_port(), "alias": "tiny"}
+    fields |= {"batch_size": None, "model_path": str(tiny), "host": "127.0.0.1", "port": free_port(), "alias": "tiny"}
     worker = Path(local_server.__file__).with_name("_worker.py")
     return subprocess.Popen(
         [sys.executable, "-P", str(worker), json.dumps({**fields, "parent": os.getpid(), **options})],

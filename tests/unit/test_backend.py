@@ -40,6 +40,7 @@ from ctxbackends.errors import (
     ContextOverflowError,
     EmptyChoicesError,
     EmptyModelListError,
+    InsufficientQuotaError,
     InternalServerError,
     InvalidEndpointError,
     MalformedResponseError,
@@ -392,9 +393,10 @@ STATUSES: list[tuple[int, bytes, type[APIStatusError], int]] = [
     (307, b"", RedirectError, 1),
     (400, error_body("bad"), BadRequestError, 1),
     (401, error_body("wrong key"), AuthenticationError, 1),
-    (402, error_body("pay"), APIStatusError, 1),
+    (402, error_body("pay"), InsufficientQuotaError, 1),
+    (429, b'{"error":{"message":"pay","code":"insufficient_quota"}}', InsufficientQuotaError, 1),
     (403, error_body("not yours"), PermissionDeniedError, 1),
-    (404, b"page not found", NotFoundError, 1),
+    (404, b"page not found", NotFoundError, 2),  # with and without /v1
     (404, error_body("The model `m` does not exist.", code=404), ModelNotFoundError, 1),
     (400, error_body("model 'm' not found"), ModelNotFoundError, 1),
     (400, error_body("too long", type="exceed_context_size_error"), ContextOverflowError, 1),
@@ -422,7 +424,8 @@ async def test_a_status_is_one_error(
     mock_server: aioresponses,
     sleeps: list[float],
 ) -> None:
-    mock_server.post(CHAT, status=status, body=body, headers={"X-Request-Id": "r7"}, repeat=True)
+    for url in (CHAT, CHAT.replace("/v1", "")):
+        mock_server.post(url, status=status, body=body, headers={"X-Request-Id": "r7"}, repeat=True)
     for type_ in TYPES:
         mock_server.requests.clear()
         sleeps.clear()
@@ -435,7 +438,7 @@ async def test_a_status_is_one_error(
         assert ("mine", URL_) == (error.backend, error.endpoint)
         assert (body.decode() or "(empty body)") in str(error)
         assert tries == len(calls(mock_server))
-        assert [0.5, 1.0][: tries - 1] == sleeps
+        assert [0.5, 1.0][: 0 if status == 404 else tries - 1] == sleeps
         with pytest.raises(kind):
             async with backend.stream("Hi"):
                 pass
@@ -545,7 +548,7 @@ ECHOES: list[tuple[str, Script]] = [
 async def test_an_echoed_key_is_masked(type_: str, script: Script, make: Make, raw_server: RawServerFactory) -> None:
     server = await raw_server([script] * 3)
     with pytest.raises(BackendError) as exc_info:
-        await make(type_, endpoint=server.url, api_key=KEY).complete("Hi")
+        await make(type_, endpoint=server.url, api_key=KEY, model_mismatch="error").complete("Hi")
     assert {f"Bearer {KEY}"} == {request.headers["authorization"] for request in server.requests}
     assert KEY not in text_of_chain(exc_info.value)
 
@@ -764,7 +767,7 @@ async def test_an_incomplete_stream_is_an_error(make: Make, mock_server: aioresp
 async def test_another_model_answered(type_: str, make: Make, mock_server: aioresponses) -> None:
     mock_server.post(CHAT, body=completion_response(type_, model="other"), repeat=True)
     with pytest.raises(ModelMismatchError) as exc_info:
-        await make(type_).complete("Hi")
+        await make(type_, model_mismatch="error").complete("Hi")
     error = exc_info.value
     assert ("m", "other", "mine") == (error.requested_model, error.served_model, error.backend)
     with pytest.warns(ModelMismatchWarning, match='model mismatch: requested "m", served "other"'):
@@ -912,14 +915,15 @@ async def test_a_ping_that_does_not_wait(
     assert (True, None, []) == (exc_info.value.refused, exc_info.value.waited, sleeps)
 
 
-@pytest.mark.parametrize("status", [401, 404, 500])
+@pytest.mark.parametrize("status", [401, 500])
 async def test_errors_that_last_are_not_waited_for(
     status: int, make: Make, mock_server: aioresponses, sleeps: list[float]
 ) -> None:
-    mock_server.get(MODELS, status=status, body=b"no", repeat=True)
+    for url in (MODELS, MODELS.replace("/v1", "")):
+        mock_server.get(url, status=status, body=b"no", repeat=True)
     with pytest.raises(APIStatusError):
         await make("vllm").wait_ready()
-    assert (1, []) == (len(calls(mock_server)), sleeps)
+    assert (2 if status == 404 else 1, []) == (len(calls(mock_server)), sleeps)
 
 
 async def test_a_model_list_of_another_shape(make: Make, mock_server: aioresponses) -> None:
@@ -982,8 +986,8 @@ async def test_embeddings(type_: str, make: Make, mock_server: aioresponses) -> 
     embeddings = await make(type_).embed(["a", "b"], model="e", **more)
     assert ((1.0, 2.0), (3.0, 4.0)) == embeddings.vectors
     assert ("e", "e", Usage(2, 0)) == (embeddings.requested_model, embeddings.served_model, embeddings.usage)
-    expected = {"model": "e", "input": ["a", "b"], "encoding_format": "float", **more}
-    assert expected == body_of(mock_server)
+    encoding = "base64" if type_ in ("vllm", "llamacpp", "openai") else "float"
+    assert {"model": "e", "input": ["a", "b"], "encoding_format": encoding, **more} == body_of(mock_server)
 
 
 async def test_embeddings_of_ollama(make: Make, mock_server: aioresponses) -> None:
@@ -1005,7 +1009,7 @@ async def test_dimensions_that_the_server_would_ignore(make: Make, mock_server: 
 async def test_one_text(make: Make, mock_server: aioresponses) -> None:
     mock_server.post(EMBEDDINGS, payload={"data": [{"embedding": [1.0]}]})
     assert ((1.0,),) == (await make("vllm").embed("a")).vectors
-    assert {"model": "m", "input": ["a"], "encoding_format": "float"} == body_of(mock_server)
+    assert {"model": "m", "input": ["a"], "encoding_format": "base64"} == body_of(mock_server)
 
 
 async def test_embeddings_of_another_model(make: Make, mock_server: aioresponses) -> None:
@@ -1031,6 +1035,7 @@ class FakeLauncher:
 
     description = "tiny.gguf"
     running = True
+    shares_context = False
 
     def __init__(self, url: str, failure: BackendError | None = None) -> None:
         self._url = url

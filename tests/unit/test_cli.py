@@ -23,6 +23,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from importlib import import_module, metadata
+from operator import itemgetter
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -40,6 +41,7 @@ from ctxbackends._cli.ai import chat
 from ctxbackends._cli.error_messages import format_error
 from ctxbackends._cli.root import ctxbackends_group
 from ctxbackends._cli.serve import set_variable_line
+from ctxbackends._profiles.builtin import PROFILES
 from ctxbackends.local import LocalServer
 from ctxbackends.local import _process as server
 from ctxbackends.local import _worker as worker
@@ -275,8 +277,19 @@ def test_ping_json(script: Script) -> None:
     assert (0, "") == (result.code, result.err)
     answer = json.loads(result.out)
     assert isinstance(answer.pop("elapsed"), float)
-    assert {"backend": "local", "endpoint": script.endpoint, "model": "tiny"} == answer
+    default = {"default_model": "tiny", "default_model_listed": True}
+    assert {"backend": "local", "endpoint": script.endpoint, "model": "tiny", **default} == answer
     assert result.out.count("\n") == 1
+
+
+def test_ping_of_a_default_model_that_is_not_listed(script: Script) -> None:
+    ctxrc(backend(script.endpoint, default_model="small"))
+    assert Result(0, f"backend   local\nendpoint  {script.endpoint}\nmodel     tiny\n", "") == ctx("ping")
+    ctxrc(backend(script.endpoint, default_model="nope"))
+    result = ctx("ping")
+    assert (0, "") == (result.code, result.err)
+    assert "default   nope (not in the server's list; see ctxbackends models)" == result.out.splitlines()[-1]
+    assert ("nope", False) == itemgetter("default_model", "default_model_listed")(json.loads(ctx("ping", "--json").out))
 
 
 def test_ping_of_the_backend_that_is_named(script: Script) -> None:
@@ -412,6 +425,8 @@ def test_chat_json(script: Script) -> None:
         "stop_sequence": None,
         "request_id": None,
         "response_id": None,
+        "citations": [],
+        "raw_finish_reason": "stop",
     }
     assert expected == json.loads(result.out)
 
@@ -658,8 +673,7 @@ def test_an_endpoint_on_the_command_line(script: Script, monkeypatch: pytest.Mon
         ),
         (
             ("--endpoint", ENDPOINT_OF_NOBODY, "--backend", "mine"),
-            "with --endpoint, --backend must be a backend type: "
-            "vllm, llamacpp, ollama, lmstudio, openai, anthropic, openai-compatible",
+            f"with --endpoint, --backend must be a backend type: {', '.join(PROFILES)}",
         ),
     ],
 )
@@ -726,7 +740,8 @@ def test_an_endpoint_that_is_not_a_model_server(script: Script) -> None:
     ctxrc(backend(script.endpoint))
     script.models = [(404, b"<html>not here</html>")]
     expected = (
-        'ctxbackends: backend "local": HTTP 404: <html>not here</html>\n'
+        'ctxbackends: backend "local": HTTP 404: <html>not here</html> '
+        f"(requested: GET {script.endpoint}/v1/models, a route of OpenAI-compatible servers)\n"
         "  is this the endpoint of a model server? write it without /v1\n"
     )
     assert Result(1, "", expected) == ctx("ping")
@@ -736,11 +751,23 @@ def test_an_endpoint_that_is_not_a_model_server(script: Script) -> None:
     assert result.err.startswith('ctxbackends: backend "local": unexpected response from the OpenAI API: ')
 
 
+@pytest.mark.filterwarnings("default::ctxbackends.ModelMismatchWarning")
+def test_another_model_is_one_line_of_warning(script: Script) -> None:
+    ctxrc(backend(script.endpoint))
+    result = ctx("chat", "Hi", "--model", "nope")
+    assert (0, "Héllo\n") == (result.code, result.out)
+    warning = 'warning: backend "local": model mismatch: requested "nope", served "tiny"; request the served model, '
+    assert result.err.startswith(f"ctxbackends: {warning}")
+    assert 1 == result.err.count("\n")
+
+
 def test_a_wrong_model(script: Script) -> None:
     ctxrc(backend(script.endpoint))
     body = '{"error":{"message":"The model `nope` does not exist.","type":"NotFoundError","code":404}}'
     script.chat = (404, body.encode())
-    expected = f'ctxbackends: backend "local": HTTP 404: {body}\n  list the available models with ctxbackends models\n'
+    requested = f"(requested: POST {script.endpoint}/v1/chat/completions)"
+    hint = "list the available models with ctxbackends models"
+    expected = f'ctxbackends: backend "local": HTTP 404: {body} {requested}\n  {hint}\n'
     assert Result(1, "", expected) == ctx("chat", "Hi", "--model", "nope")
 
 
@@ -868,6 +895,10 @@ def authentication_error(source: str | None) -> errors.AuthenticationError:
         (
             status(errors.ModelLoadingError, 503),
             "HTTP 503: body\n  the model is still loading; raise ready_timeout in .ctxrc to wait longer",
+        ),
+        (
+            status(errors.InsufficientQuotaError, 402),
+            "HTTP 402: body\n  add credit to the account of the API key at its vendor",
         ),
         (status(errors.ModelNotFoundError, 404), "HTTP 404: body\n  list the available models with ctxbackends models"),
         (
@@ -1182,7 +1213,7 @@ FAKE_PROGRAM = """
 import argparse, http.server, json, os, signal, sys, threading, time
 
 parser = argparse.ArgumentParser()
-for flag in ("--model", "--host", "--alias", "--ctx-size", "--parallel", "--threads"):
+for flag in ("--model", "--host", "--alias", "--ctx-size", "--parallel", "--threads", "--batch-size", "--ubatch-size"):
     parser.add_argument(flag)
 parser.add_argument("--port", type=int)
 parser.add_argument("--embeddings", action="store_true")
@@ -1279,7 +1310,10 @@ def test_serve_until_the_server_dies(fake: FakeServer, model: Path, monkeypatch:
         f"  loading {model}",
         "  another process or the system killed it; is there enough memory for the model?",
     ] == plain
-    nothing = dict.fromkeys(("ctx_size", "parallel", "threads")) | {"embeddings": False, "kv_unified": False}
+    nothing = dict.fromkeys(("ctx_size", "parallel", "threads", "batch_size", "ubatch_size")) | {
+        "embeddings": False,
+        "kv_unified": False,
+    }
     options = fake.options
     assert len(options.pop("key")) >= 32
     assert {**nothing, "model": str(model), "host": "127.0.0.1", "alias": "some-model", "port": port} == options
@@ -1349,6 +1383,8 @@ def test_serve_options(fake: FakeServer, model: Path, monkeypatch: pytest.Monkey
         "ctx_size": "512",
         "parallel": "2",
         "threads": "1",
+        "batch_size": "512",
+        "ubatch_size": "512",
         "embeddings": True,
         "kv_unified": True,
         "key": KEY,
@@ -1624,6 +1660,7 @@ def worker_options(**overrides: Any) -> dict[str, Any]:
         "ctx_size": None,
         "threads": None,
         "embeddings": False,
+        "batch_size": None,
         **overrides,
     }
 
@@ -1631,7 +1668,7 @@ def worker_options(**overrides: Any) -> dict[str, Any]:
 def test_the_parameters_of_the_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
     wheel(monkeypatch, hostnames=[], ui=True, cors_origins="*", cors_origins_explicit=False, cors_credentials=True)
     monkeypatch.setenv(worker.KEY_VARIABLE, KEY)
-    params = worker.parameters(worker_options(parallel=3, ctx_size=512, threads=2, embeddings=True))
+    params = worker.parameters(worker_options(parallel=3, ctx_size=512, threads=2, embeddings=True, batch_size=512))
     assert ("/m.gguf", ["127.0.0.1"], 8080, {"mine"}) == (
         params.model.path,
         params.hostnames,
@@ -1644,6 +1681,7 @@ def test_the_parameters_of_the_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
         params.cpuparams.n_threads,
         params.cpuparams_batch.n_threads,
     )
+    assert (512, 512) == (params.n_batch, params.n_ubatch)
     assert (True, True, True, False) == (params.reuse_port, params.embedding, params.endpoint_slots, params.ui)
     assert ("localhost", True, False) == (params.cors_origins, params.cors_origins_explicit, params.cors_credentials)
     assert [KEY] == params.api_keys
@@ -1655,7 +1693,7 @@ def test_the_parameters_of_an_old_wheel(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.delenv(worker.KEY_VARIABLE, raising=False)
     params = worker.parameters(worker_options())
     assert ("127.0.0.1", 1, False) == (params.hostname, params.n_parallel, params.webui)
-    for unset in ("hostnames", "ui", "api_keys", "n_ctx", "cors_origins"):
+    for unset in ("hostnames", "ui", "api_keys", "n_ctx", "n_batch", "n_ubatch", "cors_origins"):
         assert not hasattr(params, unset)
 
 

@@ -129,6 +129,9 @@ def test_any_text_is_a_duration_or_a_value_error(text: str) -> None:
     assert 0 <= seconds
 
 
+QUERY = "write only scheme, host, port and path, and the query in the setting query"
+PASSWORD = "put the key in an environment variable, or user:password in one that basic_auth_env names"
+
 # --- endpoints ----------------------------------------------------------------------------------------
 
 
@@ -165,7 +168,7 @@ def test_normalised_endpoints(endpoint_text: str, endpoint: str) -> None:
         ),
         (
             "localhost:8080/v1?to=ftp://x",
-            "invalid URL 'localhost:8080': it contains a query or a fragment; write only scheme, host, port and path",
+            f"invalid URL 'localhost:8080': it contains a query or a fragment; {QUERY}",
         ),
         (
             "ftp://host",
@@ -194,23 +197,23 @@ def test_normalised_endpoints(endpoint_text: str, endpoint: str) -> None:
         ("http://h\\x", f"invalid URL 'http://h': the host or port is invalid; {LIKE}"),
         (
             "http://h/?",
-            "invalid URL 'http://h': it contains a query or a fragment; write only scheme, host, port and path",
+            f"invalid URL 'http://h': it contains a query or a fragment; {QUERY}",
         ),
         (
             "http://h/#",
-            "invalid URL 'http://h': it contains a query or a fragment; write only scheme, host, port and path",
+            f"invalid URL 'http://h': it contains a query or a fragment; {QUERY}",
         ),
         ("http://h /", "invalid URL 'http://h ': it contains white space or control characters"),
         ("http://h\n", "invalid URL 'http://h\\n': it contains white space or control characters"),
         ("http://h/\x00", "invalid URL 'http://h': it contains white space or control characters"),
         (
             "http://me:secret@h",
-            "invalid URL: it contains a user name or password; put the key in an environment variable",
+            f"invalid URL: it contains a user name or password; {PASSWORD}",
         ),
         ("me:secret@h", f"invalid URL: it must begin with http:// or https://; {LIKE}"),
         (
             f"http://h/?key={KEY}@",
-            "invalid URL: it contains a query or a fragment; write only scheme, host, port and path",
+            f"invalid URL: it contains a query or a fragment; {QUERY}",
         ),
         (f"http://h:{KEY}", f"invalid URL: the host or port is invalid; {LIKE}"),
     ],
@@ -225,7 +228,7 @@ def test_invalid_endpoints_hide_secrets(endpoint_text: str, message: str) -> Non
 
 
 def test_a_type_with_a_default_endpoint_needs_no_endpoint() -> None:
-    built = {name: BackendConfig(name=name) for name in PROFILES if name != "openai-compatible"}
+    built = {name: BackendConfig(name=name) for name in PROFILES if name not in ("openai-compatible", "azure-openai")}
     assert {name: (name, PROFILES[name].default_endpoint) for name in built} == {
         name: (config.type, config.endpoint) for name, config in built.items()
     }
@@ -674,7 +677,7 @@ def test_custom_types_can_be_used() -> None:
         ("endpoint: 8080", QUOTES),
         (
             f"endpoint: http://me:{KEY}@h",
-            "invalid URL: it contains a user name or password; put the key in an environment variable",
+            f"invalid URL: it contains a user name or password; {PASSWORD}",
         ),
         ("default_model: 5", QUOTES),
         ("default_model: {a: b}", QUOTES),
@@ -737,9 +740,11 @@ def test_keys_are_not_allowed_in_the_file(member: str) -> None:
 
 
 FIELDS = (
-    "name, type, endpoint, api_key_env, default_model, model_mismatch, wire_api, timeout, connect_timeout, "
+    "name, type, endpoint, api_key_env, default_model, model_mismatch, wire_api, served_as, timeout, connect_timeout, "
     "ready_timeout, first_token_timeout, idle_timeout, context_length, max_concurrency, keep_alive, organization, "
-    "project, model_path, ctx_size, parallel, threads, embeddings, trust_env, ca_bundle, client_cert, client_key"
+    "project, model_path, ctx_size, parallel, threads, complete_streams, embeddings, trust_env, ca_bundle, "
+    "client_cert, client_key, api_path, basic_auth_env, unix_socket, query, headers, headers_env, rename, omit, "
+    "json_mode, allow_missing_finish_reason"
 )
 
 
@@ -860,7 +865,7 @@ def test_an_unknown_type_is_rejected() -> None:
     error = parse_error("backends:\n- name: a\n  type: vlm\n")
     assert isinstance(error, UnknownBackendTypeError)
     assert ("vlm", tuple(PROFILES), 3, "backends[0].type") == (error.type_name, error.types, error.line, error.key)
-    assert error.problem.endswith("openai-compatible")
+    assert error.problem.endswith("infinity")
 
 
 def test_a_name_that_should_be_a_type() -> None:

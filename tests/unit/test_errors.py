@@ -34,6 +34,7 @@ from ctxbackends.errors import (
     EmptyModelListError,
     EventLoopError,
     IncompleteOutputError,
+    InsufficientQuotaError,
     InternalServerError,
     InvalidEndpointError,
     LocalServerUnavailableError,
@@ -89,6 +90,12 @@ def status(kind: type[APIStatusError], **fields: Any) -> Any:
     for name, value in fields.items():
         setattr(error, name, value)
     return pytest.param(error, "HTTP 500: no \ufffd", id=kind.__name__)
+
+
+def not_found(method: str, url: str, route_servers: str | None) -> NotFoundError:
+    error = NotFoundError(404, body=b"no")
+    error.method, error.url, error.route_servers = method, url, route_servers
+    return error
 
 
 def response(kind: type[ResponseError]) -> Any:
@@ -149,8 +156,19 @@ EXAMPLES = [
     status(AuthenticationError, key_source="KEY"),
     status(PermissionDeniedError, key_source="KEY"),
     status(NotFoundError),
+    pytest.param(
+        not_found("POST", "http://h/api/chat", "Ollama"),
+        "HTTP 404: no (requested: POST http://h/api/chat, a route of Ollama)",
+        id="NotFoundError of a route",
+    ),
+    pytest.param(
+        not_found("GET", "http://h/x\x1b", None),
+        "HTTP 404: no (requested: GET http://h/x\\x1b)",
+        id="NotFoundError of an unknown route",
+    ),
     status(ModelNotFoundError),
     status(RateLimitError),
+    status(InsufficientQuotaError),
     status(InternalServerError),
     status(ServiceUnavailableError),
     status(ModelLoadingError),
@@ -169,7 +187,7 @@ EXAMPLES = [
     pytest.param(
         ModelMismatchError("a", "b"),
         'model mismatch: requested "a", served "b"; '
-        "request the served model, or set model_mismatch: ignore for this backend",
+        "request the served model, list it in served_as, or set model_mismatch: ignore for this backend",
         id="ModelMismatchError",
     ),
     pytest.param(StructuredOutputError("broken", text="{", pointer="$.a"), "broken", id="StructuredOutputError"),
@@ -241,7 +259,7 @@ def test_exceptions_have_attributes() -> None:
     assert (PartialCompletion(), b"") == (StreamInterruptedError("x").partial, StreamInterruptedError("x").body)
     assert b"b" == StreamInterruptedError("x", body=b"b").body
     mismatch = ModelMismatchError("a", "b")
-    assert ("a", "b") == (mismatch.requested_model, mismatch.served_model)
+    assert ("a", "b", None) == (mismatch.requested_model, mismatch.served_model, mismatch.completion)
     incomplete = IncompleteOutputError("length", text="{")
     assert ("length", "{", None) == (incomplete.finish_reason, incomplete.text, incomplete.pointer)
     bare = APIStatusError(500)
@@ -270,6 +288,7 @@ def test_attributes_are_copies() -> None:
         (ContextOverflowError, (BadRequestError, APIStatusError)),
         (PermissionDeniedError, (AuthenticationError, APIStatusError)),
         (ModelNotFoundError, (NotFoundError, APIStatusError)),
+        (InsufficientQuotaError, (RateLimitError, APIStatusError)),
         (ModelLoadingError, (ServiceUnavailableError, InternalServerError, APIStatusError)),
         (ModelLoadFailedError, (InternalServerError,)),
         (IncompleteOutputError, (StructuredOutputError,)),

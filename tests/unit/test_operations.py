@@ -17,7 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ctxbackends._chat.messages import ImagePart, Message, Part, ReasoningPart, TextPart, ToolCall, ToolResult
+from ctxbackends._chat.media import AudioPart, FilePart, ImagePart
+from ctxbackends._chat.messages import Message, OpaquePart, Part, ReasoningPart, TextPart, ToolCall, ToolResult
 from ctxbackends._chat.requests import ChatRequest, ChoiceFormat, NamedTool, Tool
 from ctxbackends._chat.responses import Completion, Embeddings, Usage
 from ctxbackends._chat.servers import ModelInfo, ServerStatus
@@ -1094,8 +1095,8 @@ IMAGE, REASONING, CALL = ImagePart.from_url("u"), ReasoningPart("r"), ToolCall("
 RESULT, TEXT = ToolResult("c", "3"), TextPart("t")
 ALLOWED_PARTS: Mapping[str, tuple[Part, ...]] = {
     "system": (TEXT,),
-    "user": (TEXT, IMAGE),
-    "assistant": (TEXT, REASONING, CALL),
+    "user": (TEXT, IMAGE, AudioPart(b"a"), FilePart(b"%PDF-")),
+    "assistant": (TEXT, REASONING, CALL, OpaquePart("messages", "{}")),
     "tool": (RESULT,),
 }
 

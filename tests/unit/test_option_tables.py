@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import msgspec
 import pytest
 
-from ctxbackends._chat.messages import ImagePart, Message, ReasoningPart, TextPart, ToolCall
+from ctxbackends._chat.media import AudioPart, FilePart, ImagePart
+from ctxbackends._chat.messages import Message, ReasoningPart, TextPart, ToolCall
 from ctxbackends._chat.requests import (
     ChatRequest,
     ChoiceFormat,
@@ -20,7 +21,7 @@ from ctxbackends._chat.requests import (
     RegexFormat,
     Tool,
 )
-from ctxbackends._profiles.builtin import PROFILES
+from ctxbackends._profiles.builtin import PROFILES, SERVERS
 from ctxbackends._tools import tool_of
 from ctxbackends._wire.options import (
     OPTION_KEYS,
@@ -67,6 +68,8 @@ EXAMPLES: Mapping[str, Mapping[str, Any]] = {
     "tool_choice: named": {"tools": TOOLS, "tool_choice": NamedTool("second")},
     "message: image data": {"messages": (Message.user(["Look:", ImagePart.from_bytes(PNG)]),)},
     "message: image url": {"messages": (Message.user([ImagePart.from_url("https://example.org/a.png")]),)},
+    "message: audio": {"messages": (Message.user(["Listen:", AudioPart(b"RIFF....WAVE")]),)},
+    "message: file": {"messages": (Message.user(["Read:", FilePart(b"%PDF-1.7")]),)},
     "message: reasoning": {
         "messages": (QUESTION, Message.assistant([ReasoningPart("Hm.", signature="sig"), TextPart("Yes.")]), QUESTION)
     },
@@ -79,6 +82,13 @@ EXAMPLES: Mapping[str, Mapping[str, Any]] = {
             QUESTION,
             Message.assistant("", tool_calls=[CALL]),
             Message.tool("42", tool_call_id="call-1"),
+        )
+    },
+    "message: tool result image": {
+        "messages": (
+            QUESTION,
+            Message.assistant("", tool_calls=[CALL]),
+            Message.tool(["42", ImagePart.from_bytes(PNG)], tool_call_id="call-1"),
         )
     },
     "extra_body": {"extra_body": {"mirostat": 2}},
@@ -97,7 +107,7 @@ TRANSFORMED_VALUES: Mapping[tuple[str, str], Any] = {
 
 CASES = [
     pytest.param(type_, wire, cell, id=f"{type_}-{wire}-{cell}")
-    for type_, profile in PROFILES.items()
+    for type_, profile in SERVERS.items()
     for wire in profile.wire_apis
     for cell in OPTION_KEYS
 ]
@@ -223,10 +233,13 @@ def check_message(cell: str, _: Supported, __: Any, body: Any, ___: Any) -> None
     marks = {
         "message: image data": "iVBORw0KGgouLi4=",  # the picture in base64
         "message: image url": "https://example.org/a.png",
+        "message: audio": "UklGRi4uLi5XQVZF",
+        "message: file": "JVBERi0xLjc=",
         "message: reasoning": "Hm.",
         "message: redacted reasoning": "ENC",
         "message: tool call": "first",
         "message: tool result": "42",
+        "message: tool result image": "iVBORw0KGgouLi4=",
     }
     assert marks[cell] in wire
 

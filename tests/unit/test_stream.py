@@ -119,7 +119,17 @@ class Source:
         self._body = body
         self._open_delay = open_delay
         self.can_open_immediately = immediately
-        self.check_model = check_model
+        self._check_model = check_model
+
+    def accepts_model(self, served: str) -> bool:  # noqa: ARG002  # as the protocol has it
+        return False
+
+    async def find_mismatch(self, served: str) -> ModelMismatchError | None:
+        try:
+            self._check_model(served)
+        except ModelMismatchError as error:
+            return error
+        return None
 
     def annotate(self, error: BackendError) -> BackendError:
         error.backend = "local"

@@ -6,34 +6,33 @@ stream decoder is :mod:`ctxbackends._wire.formats.anthropic_stream`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
 import msgspec
 
-from ctxbackends._chat.events import Finish, ReasoningDelta, StreamEvent, TextDelta, ToolCallDelta
-from ctxbackends._chat.messages import ImagePart, Message, Part, ReasoningPart, TextPart, ToolCall, ToolResult
+from ctxbackends._chat.events import Finish
+from ctxbackends._chat.media import FilePart, ImagePart
+from ctxbackends._chat.messages import Message, OpaquePart, Part, ReasoningPart, TextPart, ToolCall, ToolResult
 from ctxbackends._chat.requests import ChatRequest, JSONSchemaFormat, NamedTool, Tool
 from ctxbackends._chat.responses import Completion
-from ctxbackends._wire.accumulator import build_completion
+from ctxbackends._wire.accumulator import build_completion, complete_stream
 from ctxbackends._wire.base import (
     HTTPRequest,
     HTTPResponse,
+    WireSettings,
     bearer_header,
     decode_arguments,
-    encode_arguments,
+    decode_opaque,
     encode_json,
 )
+from ctxbackends._wire.body_settings import finish_body
 from ctxbackends._wire.errors import decode_response, error_from_success, find_request_id, raise_for_error_body
-from ctxbackends._wire.formats.anthropic_stream import (
-    AnthropicStreamDecoder,
-    WireBlock,
-    WireUsage,
-    incomplete_error,
-    parse_finish_reason,
-    parse_usage,
-)
+from ctxbackends._wire.finish_reasons import parse_finish_reason
+from ctxbackends._wire.formats.anthropic_parts import WIRE, answer_decoder, decode_blocks, incomplete_error, parse_usage
+from ctxbackends._wire.formats.anthropic_stream import AnthropicStreamDecoder
+from ctxbackends._wire.formats.openai_messages import describe_result_image, format_tool_result
 from ctxbackends._wire.options import (
     RESERVED,
     OptionTable,
@@ -41,11 +40,12 @@ from ctxbackends._wire.options import (
     Transform,
     check_supported,
     lookup,
-    merge_extra_body,
     prepare_parameters,
     prepare_schema,
     set_path,
 )
+from ctxbackends._wire.sse import is_event_stream, without_done
+from ctxbackends._wire.tool_calls import ToolCallAssembler
 from ctxbackends.errors import MalformedResponseError, UnsupportedOptionError
 
 VERSION_HEADERS = {"anthropic-version": "2023-06-01"}
@@ -55,20 +55,6 @@ DEFAULT_MAX_TOKENS = 4096
 """Sent if the request has no ``max_tokens``, which this API requires."""
 
 _RESERVED = {**RESERVED, "system": "pass a system message"}
-
-
-class _Answer(msgspec.Struct):
-    id: str | None = None
-    type: str | None = None
-    model: str | None = None
-    content: list[WireBlock] | None = None
-    stop_reason: str | None = None
-    stop_sequence: str | None = None
-    usage: WireUsage | None = None
-    error: Any = None
-
-
-_answer_decoder = msgspec.json.Decoder(_Answer)
 
 
 def x_api_key(api_key: str) -> Mapping[str, str]:
@@ -83,10 +69,12 @@ class AnthropicCodec:
     Attributes:
         table: The options that the server supports.
         own_key: Send the key as ``x-api-key``; other servers than Anthropic need a bearer token.
+        settings: The settings of the backend.
     """
 
     table: OptionTable
     own_key: bool = False
+    settings: WireSettings = attrs.field(factory=WireSettings)
 
     def auth_headers(self, api_key: str) -> Mapping[str, str]:
         return x_api_key(api_key) if self.own_key else bearer_header(api_key)
@@ -97,44 +85,39 @@ class AnthropicCodec:
         body["max_tokens"] = request.max_tokens or DEFAULT_MAX_TOKENS + (request.reasoning_budget or 0)
         if stream:
             body["stream"] = True
-        merge_extra_body(body, request.extra_body, _RESERVED, self.table)
+        body = finish_body(body, request.extra_body, _RESERVED, self.table, self.settings)
         return HTTPRequest("POST", "/v1/messages", encode_json(body), VERSION_HEADERS)
 
     def decode_chat(self, response: HTTPResponse, *, requested_model: str) -> Completion:
-        answer = decode_response(_answer_decoder, response, api="the Messages API")
+        if is_event_stream(response):
+            return complete_stream(self.stream_decoder(), response, requested_model=requested_model)
+        plain = without_done(response)
+        answer = decode_response(answer_decoder, plain, api="the Messages API")
         if answer.type == "error":
             raise error_from_success(response)
         if answer.content is None:
             raise_for_error_body(response)
             raise MalformedResponseError("no content in the response of the Messages API", body=response.body)
-        reason = parse_finish_reason(answer.stop_reason)
+        calls = ToolCallAssembler()
+        word = answer.stop_reason
+        reason = parse_finish_reason(word)
+        events = list(decode_blocks(answer, plain.body, calls))
+        if reason is None and not word and self.settings.allow_missing_finish_reason:
+            reason = "tool_calls" if calls.has_calls else "stop"
         if reason is None:
-            raise incomplete_error(answer.stop_reason, body=response.body)
-        blocks = (_decode_block(index, block) for index, block in enumerate(answer.content))
-        events = [event for event in blocks if event is not None]
+            raise incomplete_error(word, body=response.body)
         return build_completion(
             [*events, Finish(reason, parse_usage(answer.usage), answer.stop_sequence)],
             requested_model=requested_model,
             served_model=answer.model or None,
             response_id=answer.id,
             request_id=find_request_id(response.headers),
+            raw_finish_reason=word,
             raw=response.body,
         )
 
     def stream_decoder(self) -> AnthropicStreamDecoder:
-        return AnthropicStreamDecoder()
-
-
-def _decode_block(index: int, block: WireBlock) -> StreamEvent | None:
-    if block.type == "text":
-        return TextDelta(block.text or "")
-    if block.type == "thinking":
-        return ReasoningDelta(block.thinking or "", signature=block.signature or None)
-    if block.type == "redacted_thinking":
-        return ReasoningDelta("", redacted=block.data or "")
-    if block.type == "tool_use":
-        return ToolCallDelta(index, block.id or "", block.name or "", encode_arguments(block.input))
-    return None  # a kind of block that this SDK never requests
+        return AnthropicStreamDecoder(allow_missing_finish_reason=self.settings.allow_missing_finish_reason)
 
 
 # --- the body, also for the token counter -------------------------------------
@@ -222,34 +205,84 @@ def encode_messages(messages: Sequence[Message], table: OptionTable) -> list[dic
     """Encode the turns of user and assistant; consecutive tool results are one user turn."""
     reasoning = table["message: reasoning"]
     signed = isinstance(reasoning, Supported) and reasoning.transform == Transform.WITH_SIGNATURE
+    in_results = _has_result_images(table)
     turns: list[dict[str, Any]] = []
     for message in messages:
         role = "assistant" if message.role == "assistant" else "user"
+        content: str | list[dict[str, Any]]
         if isinstance(message.content, str):
-            content: str | list[dict[str, Any]] = message.content
+            content = message.content
         else:
-            content = [_encode_block(part, signed) for part in message.content]
+            content = [block for part in message.content for block in _encode_part(part, signed, in_results)]
         previous = turns[-1]["content"] if turns and turns[-1]["role"] == role else None
-        if message.role == "tool" and isinstance(previous, list) and previous[-1]["type"] == "tool_result":
-            previous += content
-        else:
+        if message.role == "tool" and isinstance(previous, list) and previous[0]["type"] == "tool_result":
+            results, others = _split_results([*previous, *content])
+            previous[:] = [*results, *others]
+        elif message.role == "tool":
+            results, others = _split_results(content)
+            turns.append({"role": role, "content": [*results, *others]})
+        elif content:
             turns.append({"role": role, "content": content})
     return turns
 
 
+def _has_result_images(table: OptionTable) -> bool:
+    support = table["message: tool result image"]
+    return isinstance(support, Supported) and support.transform != Transform.AFTER_RESULTS
+
+
+def _split_results(content: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the results, which the API requires first, and the images after them."""
+    results = [block for block in content if block["type"] == "tool_result"]
+    return results, [block for block in content if block["type"] != "tool_result"]
+
+
+def _encode_part(part: Part, signed: bool, images_in_results: bool) -> Iterator[dict[str, Any]]:
+    if isinstance(part, OpaquePart):
+        if block := decode_opaque(part, WIRE):
+            yield block
+    elif isinstance(part, ToolResult):
+        yield _encode_result(part, images_in_results)
+        if not images_in_results:
+            for image in part.images:
+                yield {"type": "text", "text": describe_result_image(part)}
+                yield _encode_image(image)
+    else:
+        yield _encode_block(part, signed)
+
+
+def _encode_result(result: ToolResult, with_images: bool) -> dict[str, Any]:
+    content: str | list[dict[str, Any]] = result.text
+    if result.images and with_images and not isinstance(result.content, str):
+        content = [
+            _encode_image(part) if isinstance(part, ImagePart) else {"type": "text", "text": part.text}
+            for part in result.content
+        ]
+    elif result.images and not result.text:
+        content = format_tool_result(msgspec.structs.replace(result, is_error=False))
+    wire = {"type": "tool_result", "tool_use_id": result.tool_call_id, "content": content}
+    return {**wire, **({"is_error": True} if result.is_error else {})}
+
+
+def _encode_image(part: ImagePart) -> dict[str, Any]:
+    if part.url is not None:
+        return {"type": "image", "source": {"type": "url", "url": part.url}}
+    return {"type": "image", "source": {"type": "base64", "media_type": part.media_type, "data": part.base64}}
+
+
 def _encode_block(part: Part, signed: bool) -> dict[str, Any]:
     if isinstance(part, TextPart):
-        return {"type": "text", "text": part.text}
+        citations = decode_opaque(part.opaque, WIRE).get("citations")
+        return {"type": "text", "text": part.text, **({"citations": citations} if citations else {})}
     if isinstance(part, ImagePart):
-        if part.url is not None:
-            return {"type": "image", "source": {"type": "url", "url": part.url}}
-        source = {"type": "base64", "media_type": part.media_type, "data": part.base64}
-        return {"type": "image", "source": source}
+        return _encode_image(part)
+    if isinstance(part, FilePart):
+        source = {"type": "base64", "media_type": "application/pdf", "data": part.base64}
+        return {"type": "document", "source": source, "title": part.name}
     if isinstance(part, ToolCall):
-        return {"type": "tool_use", "id": part.id, "name": part.name, "input": decode_arguments(part)}
-    if isinstance(part, ToolResult):
-        result = {"type": "tool_result", "tool_use_id": part.tool_call_id, "content": part.content}
-        return {**result, **({"is_error": True} if part.is_error else {})}
+        members = decode_opaque(part.opaque, WIRE)
+        return {"type": "tool_use", "id": part.id, "name": part.name, "input": decode_arguments(part), **members}
+    assert isinstance(part, ReasoningPart), "the option table has no other part"
     return _encode_thinking(part, signed)
 
 

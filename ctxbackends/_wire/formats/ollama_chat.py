@@ -2,23 +2,25 @@
 
 Format: https://docs.ollama.com/api/chat. Ollama's OpenAI-compatible API can neither set the context length nor disable
 silent truncation of the prompt; here ``truncate`` and ``shift`` are always off. Contract of the decoder: a response is
-whole only with a line that has ``done`` and a known ``done_reason``, and no error before it.
+whole only with a line that has ``done`` and a known ``done_reason``, and no error before it. Another engine behind the
+same API leaves out ``done`` and sends ``done_reason`` only with the last line.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, TypeAlias
 
 import attrs
 import msgspec
 
-from ctxbackends._chat.events import Finish, ReasoningDelta, StreamEvent, TextDelta, ToolCallDelta
-from ctxbackends._chat.messages import ImagePart, Message, ReasoningPart, ToolCall, ToolResult
+from ctxbackends._chat.events import Finish, ReasoningDelta, StreamEvent, TextDelta
+from ctxbackends._chat.media import ImagePart
+from ctxbackends._chat.messages import Message, ReasoningPart, ToolCall, ToolResult
 from ctxbackends._chat.requests import ChatRequest, JSONObjectFormat, JSONSchemaFormat
 from ctxbackends._chat.responses import Completion, FinishReason, Usage
-from ctxbackends._wire.accumulator import build_completion
+from ctxbackends._wire.accumulator import build_completion, complete_stream
 from ctxbackends._wire.base import (
     HTTPRequest,
     HTTPResponse,
@@ -29,15 +31,17 @@ from ctxbackends._wire.base import (
     encode_arguments,
     encode_json,
 )
+from ctxbackends._wire.body_settings import finish_body
 from ctxbackends._wire.errors import decode_response, error_from_event, parse_error_body
-from ctxbackends._wire.formats.openai_chat import encode_tool, format_tool_result
+from ctxbackends._wire.finish_reasons import parse_finish_reason
+from ctxbackends._wire.formats.openai_messages import describe_result_image, encode_tool, format_tool_result
 from ctxbackends._wire.formats.openai_parts import Logprob, parse_logprob
-from ctxbackends._wire.options import RESERVED, OptionTable, check_supported, lookup, merge_extra_body, set_path
+from ctxbackends._wire.lenient import DECODE_ERRORS, Beside, LenientDecoder, SurrogateJoiner, parse_json
+from ctxbackends._wire.options import RESERVED, OptionTable, check_supported, lookup, set_path
 from ctxbackends._wire.sse import LineSplitter
-from ctxbackends.errors import MalformedResponseError, StreamInterruptedError
-
-# Without "load" and "unload", the reasons for requests without messages.
-_FINISH_REASONS: Mapping[str, FinishReason] = {"stop": "stop", "length": "length"}
+from ctxbackends._wire.tool_calls import Piece, ToolCallAssembler
+from ctxbackends._wire.usage import parse_count
+from ctxbackends.errors import BackendError, MalformedResponseError, StreamInterruptedError
 
 _RESERVED = {
     **RESERVED,
@@ -57,7 +61,7 @@ class _Function(msgspec.Struct):
 
 
 class _ToolCall(msgspec.Struct):
-    id: str | None = None
+    id: Beside[str] = None
     function: _Function = msgspec.field(default_factory=_Function)
 
 
@@ -70,21 +74,31 @@ class _Message(msgspec.Struct, gc=False):
 class _Line(msgspec.Struct, gc=False):
     """One line of a stream, or the plain response. Times are in nanoseconds."""
 
-    model: str | None = None
-    created_at: str | None = None
+    model: Beside[str] = None
+    created_at: Beside[str] = None
     message: _Message | None = None
-    done: bool = False
+    done: bool | None = None
     done_reason: str | None = None
-    load_duration: Nanoseconds | None = None
-    prompt_eval_count: int | None = None
-    prompt_eval_duration: Nanoseconds | None = None
-    eval_count: int | None = None
-    eval_duration: Nanoseconds | None = None
-    logprobs: list[Logprob] | None = None
+    load_duration: Beside[Nanoseconds] = None
+    prompt_eval_count: Any = None
+    prompt_eval_duration: Beside[Nanoseconds] = None
+    eval_count: Any = None
+    eval_duration: Beside[Nanoseconds] = None
+    logprobs: Beside[list[Logprob]] = None
     error: Any = None
 
+    @property
+    def is_last(self) -> bool:
+        """Whether the line ends the response."""
+        return self.done or (self.done is None and bool(self.done_reason))
 
-_line_decoder = msgspec.json.Decoder(_Line)
+
+_line_decoder = LenientDecoder(_Line)
+
+
+def _reject(_data: bytes) -> _Line:
+    """Send every line through the lenient decoder while half a character waits for the other half."""
+    raise msgspec.DecodeError
 
 
 @attrs.frozen(kw_only=True)
@@ -125,31 +139,50 @@ class OllamaCodec:
             body["format"] = "json"
         if request.tools and request.tool_choice != "none":
             body["tools"] = [encode_tool(tool) for tool in request.tools]
-        merge_extra_body(body, request.extra_body, _RESERVED, self.table)
+        body = finish_body(body, request.extra_body, _RESERVED, self.table, self.settings)
         return HTTPRequest("POST", "/api/chat", encode_json(body))
 
     def decode_chat(self, response: HTTPResponse, *, requested_model: str) -> Completion:
-        line = decode_response(_line_decoder, response, api="Ollama")
+        try:
+            line = decode_response(_line_decoder, response, api="Ollama")
+        except MalformedResponseError:
+            body = response.body.strip()
+            if not body.startswith(b"{") or b"\n" not in body:
+                raise
+            # Several lines: a stream that came for a plain request.
+            return complete_stream(self.stream_decoder(), response, requested_model=requested_model)
         if line.message is None:
             raise MalformedResponseError("unexpected response from Ollama: no message", body=response.body)
-        reason = _FINISH_REASONS.get(line.done_reason or "")
-        if not line.done or reason is None:
+        calls = ToolCallAssembler()
+        events: list[StreamEvent] = []
+        _add_events(line, events, calls)
+        events.extend(calls.finish())
+        reason = self._parse_reason(line, calls) if line.is_last else None
+        if reason is None:
             raise StreamInterruptedError(
                 f"incomplete response: done_reason is {line.done_reason!r}", body=response.body
             )
-        events: list[StreamEvent] = []
-        calls = _add_events(line, events)
-        events.append(_build_finish(line, reason, calls))
+        events.append(Finish(reason, _parse_usage(line)))
         return build_completion(
             events,
             requested_model=requested_model,
             served_model=line.model or None,
             response_id=None,
+            raw_finish_reason=line.done_reason,
             raw=response.body,
         )
 
+    def _parse_reason(self, line: _Line, calls: ToolCallAssembler) -> FinishReason | None:
+        return _parse_reason(line, calls, allow_missing=self.settings.allow_missing_finish_reason)
+
     def stream_decoder(self) -> StreamDecoder:
-        return OllamaStreamDecoder()
+        return OllamaStreamDecoder(allow_missing_finish_reason=self.settings.allow_missing_finish_reason)
+
+
+def _parse_reason(line: _Line, calls: ToolCallAssembler, *, allow_missing: bool) -> FinishReason | None:
+    """Return the finish reason of the last line. Ollama has no own word for tool calls."""
+    word = "stop" if allow_missing and not line.done_reason else line.done_reason
+    return parse_finish_reason(word, called=calls.has_calls)
 
 
 def encode_keep_alive(keep_alive: float | None) -> dict[str, Any]:
@@ -164,10 +197,15 @@ def encode_keep_alive(keep_alive: float | None) -> dict[str, Any]:
 def _encode_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
     names: dict[str, str] = {}
     encoded: list[dict[str, Any]] = []
+    images: list[dict[str, Any]] = []  # follow all results of a turn
     for message in messages:
+        if message.role != "tool":
+            encoded += images
+            images = []
         names.update((call.id, call.name) for call in message.tool_calls)  # later turns reuse IDs
         encoded += _encode_message(message, names)
-    return encoded
+        images += _encode_result_images(message)
+    return encoded + images
 
 
 def _encode_message(message: Message, names: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -185,6 +223,19 @@ def _encode_message(message: Message, names: Mapping[str, str]) -> list[dict[str
     return [wire]
 
 
+def _encode_result_images(message: Message) -> list[dict[str, Any]]:
+    """Return one user message for each result with images: a message of a tool contains only text."""
+    return [
+        {
+            "role": "user",
+            "content": describe_result_image(part),
+            "images": [image.base64 for image in part.images],
+        }
+        for part in message.parts
+        if isinstance(part, ToolResult) and part.images
+    ]
+
+
 def _encode_tool_call(call: ToolCall) -> dict[str, Any]:
     function = {"name": call.name, "arguments": decode_arguments(call)}
     return {"id": call.id, "type": "function", "function": function}
@@ -196,40 +247,32 @@ def _encode_tool_result(result: ToolResult, names: Mapping[str, str]) -> dict[st
     return {**wire, **({"tool_name": name} if name else {})}
 
 
-def _add_events(line: _Line, events: list[StreamEvent], calls: int = 0) -> int:
-    """Add the events of a line that follows ``calls`` tool calls, and return their new number.
-
-    Ollama sends each tool call whole, with a new ID or none.
-    """
+def _add_events(line: _Line, events: list[StreamEvent], calls: ToolCallAssembler) -> None:
+    """Add the events of a line. Ollama sends each tool call whole, with a new ID or none."""
     message = line.message
     if message is None:
-        return calls
+        return
     if message.thinking:
         events.append(ReasoningDelta(message.thinking))
     if line.logprobs and not message.thinking:  # those of the reasoning do not count
         events.append(TextDelta(message.content or "", tuple(parse_logprob(one) for one in line.logprobs)))
     elif message.content:
         events.append(TextDelta(message.content))
-    for index, call in enumerate(message.tool_calls or (), calls):
-        arguments = encode_arguments(call.function.arguments) or "{}"
-        # Versions before 0.13 send no ID; the time makes it unique across responses.
-        timestamp = "".join(character for character in line.created_at or "" if character.isdigit())
-        call_id = call.id or "_".join(("call", *([timestamp] if timestamp else []), str(index)))
-        events.append(ToolCallDelta(index, call_id, call.function.name or "", arguments))
-    return calls + len(message.tool_calls or ())
-
-
-def _build_finish(line: _Line, reason: FinishReason, calls: int) -> Finish:
-    # Ollama has no own reason for tool calls.
-    return Finish("tool_calls" if calls and reason == "stop" else reason, _parse_usage(line))
+    if message.tool_calls:
+        # Versions before 0.13 send no ID; the time makes the generated one unique across responses.
+        calls.seed = calls.seed or line.created_at or ""
+        for call in message.tool_calls:
+            arguments = encode_arguments(call.function.arguments) or "{}"
+            events.extend(calls.begin(Piece(None, call.id or "", call.function.name or "", arguments)))
 
 
 def _parse_usage(line: _Line) -> Usage | None:
-    if line.prompt_eval_count is None and line.eval_count is None:
+    input_tokens, output_tokens = parse_count(line.prompt_eval_count), parse_count(line.eval_count)
+    if input_tokens is None and output_tokens is None:
         return None
     return Usage(
-        line.prompt_eval_count or 0,
-        line.eval_count or 0,
+        input_tokens or 0,
+        output_tokens or 0,
         load_seconds=_to_seconds(line.load_duration),
         prompt_seconds=_to_seconds(line.prompt_eval_duration),
         generation_seconds=_to_seconds(line.eval_duration),
@@ -243,12 +286,14 @@ def _to_seconds(nanoseconds: int | None) -> float | None:
 class OllamaStreamDecoder(StreamDecoder):
     """The stream decoder for Ollama's chat API; the module describes its contract."""
 
-    __slots__ = ("_calls", "_last_line", "_lines")
+    __slots__ = ("_allow_missing_reason", "_calls", "_joiner", "_last_line", "_lines")
 
-    def __init__(self) -> None:
+    def __init__(self, *, allow_missing_finish_reason: bool = False) -> None:
         super().__init__()
+        self._allow_missing_reason = allow_missing_finish_reason
         self._lines = LineSplitter()
-        self._calls = 0
+        self._joiner = SurrogateJoiner()
+        self._calls = ToolCallAssembler()
         self._last_line = b""
 
     def feed(self, data: bytes) -> list[StreamEvent]:
@@ -263,20 +308,18 @@ class OllamaStreamDecoder(StreamDecoder):
         return events
 
     def _decode_lines(self, lines: Sequence[bytes], events: list[StreamEvent]) -> None:
-        decode, append = _line_decoder.decode, events.append
+        decode, append = self._choose_decoder(), events.append
         last = self._last_line
         for data in lines:
             try:
                 line = decode(data)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            except DECODE_ERRORS as error:
                 if not data.strip():
                     continue
-                # A proxy may send its own error instead of a line.
-                if parse_error_body(data).message is not None:
-                    self.failure = error_from_event(data)
-                else:
-                    self.failure = StreamInterruptedError(f"a line of the stream is malformed: {error}", body=data)
-                return
+                repaired = self._repair(data, error)
+                if repaired is None:
+                    return
+                line, decode = repaired, self._choose_decoder()
             last = data
             # Fast path for text, the common case: without a call.
             message = line.message
@@ -297,18 +340,50 @@ class OllamaStreamDecoder(StreamDecoder):
                 return
         self._last_line = last[:_MAX_LAST_LINE]
 
+    def _choose_decoder(self) -> Callable[[bytes], _Line]:
+        return _reject if self._joiner.is_waiting else _line_decoder.strict
+
+    def _repair(self, data: bytes, error: Exception) -> _Line | None:
+        """Decode a line that the strict decoder rejects; return None if that fails, which sets ``failure``."""
+        try:
+            value = parse_json(data)
+        except ValueError:
+            value = None
+        if isinstance(value, dict):
+            try:
+                return _line_decoder.convert(self._joiner.join(value))
+            except DECODE_ERRORS as convert_error:
+                error = convert_error
+        # A proxy may send its own error instead of a line.
+        if parse_error_body(data).message is not None:
+            self.failure = error_from_event(data)
+        else:
+            self.failure = StreamInterruptedError(f"a line of the stream is malformed: {error}", body=data)
+        return None
+
     def _handle_line(self, data: bytes, line: _Line, events: list[StreamEvent]) -> None:
-        if line.error is not None:
+        if line.error or (line.error is not None and line.message is None):
             self.failure = error_from_event(data)
             return
         self.served_model = self.served_model or line.model or None
-        self._calls = _add_events(line, events, self._calls)
-        if line.done:
-            reason = _FINISH_REASONS.get(line.done_reason or "")
+        _add_events(line, events, self._calls)
+        if line.is_last:
+            self.raw_finish_reason = line.done_reason
+            reason = _parse_reason(line, self._calls, allow_missing=self._allow_missing_reason)
             if reason is None:
                 self.failure = StreamInterruptedError(
                     f"the server ended the response with done_reason {line.done_reason!r}", body=data
                 )
                 return
+            events.extend(
+                ReasoningDelta("\ufffd") if name == "thinking" else TextDelta("\ufffd")
+                for name in self._joiner.drain()
+                if name in ("content", "thinking")
+            )
+            try:
+                events.extend(self._calls.finish())
+            except BackendError as error:
+                self.failure = error
+                return
             self.finished = True
-            events.append(_build_finish(line, reason, self._calls))
+            events.append(Finish(reason, _parse_usage(line)))

@@ -6,14 +6,13 @@ stream decoder is :mod:`ctxbackends._wire.formats.openai_stream`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
 import msgspec
 
-from ctxbackends._chat.events import Finish, StreamEvent, ToolCallDelta
-from ctxbackends._chat.messages import ImagePart, Message, Part, ReasoningPart, TextPart, ToolResult
+from ctxbackends._chat.events import Finish, ReasoningDelta, StreamEvent
 from ctxbackends._chat.requests import (
     ChatRequest,
     ChoiceFormat,
@@ -23,34 +22,36 @@ from ctxbackends._chat.requests import (
     NamedTool,
     RegexFormat,
     ResponseFormat,
-    Tool,
 )
 from ctxbackends._chat.responses import Completion
-from ctxbackends._wire.accumulator import build_completion
-from ctxbackends._wire.base import HTTPRequest, HTTPResponse, bearer_header, encode_json
-from ctxbackends._wire.errors import decode_response, find_request_id, raise_for_error_body
+from ctxbackends._wire.accumulator import build_completion, complete_stream
+from ctxbackends._wire.base import HTTPRequest, HTTPResponse, WireSettings, bearer_header, encode_json
+from ctxbackends._wire.body_settings import add_instruction, describe_schema, finish_body
+from ctxbackends._wire.citations import parse_sources
+from ctxbackends._wire.errors import decode_response, error_from_choice, find_request_id, raise_for_error_body
+from ctxbackends._wire.finish_reasons import parse_finish_reason
+from ctxbackends._wire.formats.openai_messages import encode_messages, encode_tool
 from ctxbackends._wire.formats.openai_parts import (
+    REPAIRS,
+    Opaque,
     WireLogprobs,
     WireMessage,
-    WireTimings,
-    WireUsage,
     add_message_events,
-    parse_finish_reason,
     parse_usage,
 )
-from ctxbackends._wire.formats.openai_stream import OpenAIStreamDecoder
+from ctxbackends._wire.formats.openai_stream import MISSING_REASON_HINT, OpenAIStreamDecoder
+from ctxbackends._wire.lenient import Beside, LenientDecoder
 from ctxbackends._wire.options import (
     RESERVED,
     OptionTable,
-    Supported,
     Transform,
     check_supported,
     lookup,
-    merge_extra_body,
-    prepare_parameters,
     prepare_schema,
     set_path,
 )
+from ctxbackends._wire.sse import is_event_stream, without_done
+from ctxbackends._wire.tool_calls import ToolCallAssembler
 from ctxbackends.errors import EmptyChoicesError, StreamInterruptedError
 
 # Members that extra_body may not set: this codec writes them, or the decoder ignores their effect.
@@ -62,23 +63,28 @@ _RESERVED = {
 
 
 class _Choice(msgspec.Struct):
-    index: int = 0
+    index: int | None = 0
     message: WireMessage | None = None
     finish_reason: str | None = None
-    logprobs: WireLogprobs | None = None
+    native_finish_reason: Beside[str] = None
+    logprobs: Beside[WireLogprobs] = None
     stop_reason: Any = None
+    error: Any = None
 
 
 class _Completion(msgspec.Struct):
-    id: str | None = None
-    model: str | None = None
+    id: Beside[str] = None
+    model: Beside[str] = None
     choices: list[_Choice] | None = None
-    usage: WireUsage | None = None
+    usage: Beside[dict[str, Any]] = None
     error: Any = None
-    timings: WireTimings | None = None
+    created: Any = None
+    timings: Beside[dict[str, Any]] = None
+    citations: Any = None
+    search_results: Any = None
 
 
-_completion_decoder = msgspec.json.Decoder(_Completion)
+_completion_decoder = LenientDecoder(_Completion, REPAIRS)
 
 
 @attrs.frozen(kw_only=True)
@@ -89,14 +95,18 @@ class OpenAIChatCodec:
         table: The options that the server supports.
         members: Added to every body.
         stream_members: Added to the body of every streamed request.
+        settings: The settings of the backend.
+        auth: Builds the headers that carry an API key.
     """
 
     table: OptionTable
     members: Mapping[str, Any] = attrs.field(factory=dict)
     stream_members: Mapping[str, Any] = attrs.field(factory=dict)
+    settings: WireSettings = attrs.field(factory=WireSettings)
+    auth: Callable[[str], Mapping[str, str]] = bearer_header
 
     def auth_headers(self, api_key: str) -> Mapping[str, str]:
-        return bearer_header(api_key)
+        return self.auth(api_key)
 
     def encode_chat(self, request: ChatRequest, *, stream: bool) -> HTTPRequest:
         scalars = check_supported(request, self.table)
@@ -112,7 +122,7 @@ class OpenAIChatCodec:
             self._set_response_format(body, request.response_format)
         if request.tools or request.tool_choice is not None:
             self._set_tools(body, request)
-        merge_extra_body(body, request.extra_body, _RESERVED, self.table)
+        body = finish_body(body, request.extra_body, _RESERVED, self.table, self.settings)
         return HTTPRequest("POST", "/v1/chat/completions", encode_json(body))
 
     def _set_option(self, body: dict[str, Any], option: str, value: Any) -> None:
@@ -129,7 +139,12 @@ class OpenAIChatCodec:
             response_format = JSONSchemaFormat("object", {"type": "object"})
         if isinstance(response_format, JSONSchemaFormat):
             # The nested form: llama-server reads the schema only here, and treats the flat form as "any object".
-            schema = prepare_schema(response_format, lookup(self.table, "response_format: json_schema").transform)
+            transform = lookup(self.table, "response_format: json_schema").transform
+            if transform == Transform.IN_PROMPT:
+                body["response_format"] = {"type": "json_object"}
+                add_instruction(body["messages"], describe_schema(response_format))
+                return
+            schema = prepare_schema(response_format, transform)
             named = {"name": response_format.name, "schema": schema, "strict": True}
             body["response_format"] = {"type": "json_schema", "json_schema": named}
         elif isinstance(response_format, RegexFormat):
@@ -163,22 +178,42 @@ class OpenAIChatCodec:
             body["tools"] = [encode_tool(tool, transform) for tool in tools]
 
     def decode_chat(self, response: HTTPResponse, *, requested_model: str) -> Completion:
-        answer = decode_response(_completion_decoder, response, api="the OpenAI API")
+        plain = response
+        if response.body[:1] != b"{" or response.body[-1:] != b"}":  # not the common response
+            if is_event_stream(response):
+                return complete_stream(self.stream_decoder(), response, requested_model=requested_model)
+            plain = without_done(response)
+        answer = decode_response(_completion_decoder, plain, api="the OpenAI API")
         choices = answer.choices or ()
-        choice = choices[0] if choices and choices[0].index == 0 else _find_first_choice(choices)
+        choice = choices[0] if choices and not choices[0].index else _find_first_choice(choices)
         if choice is None:
             raise_for_error_body(response)
             raise EmptyChoicesError("no choices in the response", body=response.body)
+        if choice.error:
+            raise error_from_choice(choice.error, response)
         message = choice.message or WireMessage()
-        reason = parse_finish_reason(choice.finish_reason, called=bool(message.tool_calls))
-        if reason is None:
-            raise StreamInterruptedError(
-                f"incomplete response: finish_reason is {choice.finish_reason!r}", body=response.body
-            )
         events: list[StreamEvent] = []
         add_message_events(message, choice.logprobs, events)
-        for index, call in enumerate(message.tool_calls or ()):
-            events.append(ToolCallDelta(index, call.id or "", call.name, call.arguments))
+        has_calls = False
+        if message.tool_calls:
+            calls = ToolCallAssembler()
+            calls.seed = f"{answer.id or ''} {answer.created or ''}".strip()
+            events.extend(calls.add([call.to_piece() for call in message.tool_calls]))
+            events.extend(calls.finish())
+            has_calls = calls.has_calls
+        word = choice.finish_reason
+        reason = parse_finish_reason(word, called=has_calls, native=choice.native_finish_reason)
+        if reason is None and not word and self.settings.allow_missing_finish_reason:
+            reason = "tool_calls" if has_calls else "stop"
+        if reason is None:
+            hint = "" if word else f"; {MISSING_REASON_HINT}"
+            raise StreamInterruptedError(f"incomplete response: finish_reason is {word!r}{hint}", body=response.body)
+        if answer.citations or answer.search_results:
+            events.extend(parse_sources(answer.citations, answer.search_results))
+        if message.reasoning_details or message.reasoning_encrypted or message.extra_content or message.executed_tools:
+            opaque = Opaque()
+            opaque.add(message)
+            events.extend(opaque.build())
         stop_sequence = choice.stop_reason if isinstance(choice.stop_reason, str) else None
         events.append(Finish(reason, parse_usage(answer.usage, answer.timings), stop_sequence))
         return build_completion(
@@ -187,90 +222,17 @@ class OpenAIChatCodec:
             served_model=answer.model or None,
             response_id=answer.id,
             request_id=find_request_id(response.headers),
+            raw_finish_reason=word,
+            reasoning_member=message.reasoning_member if isinstance(events[0], ReasoningDelta) else None,
             raw=response.body,
         )
 
     def stream_decoder(self) -> OpenAIStreamDecoder:
-        return OpenAIStreamDecoder()
+        return OpenAIStreamDecoder(allow_missing_finish_reason=self.settings.allow_missing_finish_reason)
 
 
 def _find_first_choice(choices: Sequence[_Choice]) -> _Choice | None:
-    return next((choice for choice in choices if choice.index == 0), None)
-
-
-# --- messages and tools, also for the servers' token counters ---------------
-
-
-def encode_messages(messages: Sequence[Message], table: OptionTable) -> list[dict[str, Any]]:
-    """Encode the conversation for the OpenAI API: one message per tool result."""
-    wire: list[dict[str, Any]] = []
-    for message in messages:
-        if isinstance(message.content, str):
-            wire.append({"role": message.role, "content": message.content})
-        else:
-            wire += _encode_message(message, message.content, table)
-    return wire
-
-
-def _encode_message(message: Message, parts: Sequence[Part], table: OptionTable) -> list[dict[str, Any]]:
-    if message.role == "tool":
-        return [_encode_tool_result(part) for part in parts if isinstance(part, ToolResult)]
-    if message.role == "assistant":
-        return [_encode_assistant(message, table)]
-    if all(isinstance(part, TextPart) for part in parts) and len(parts) == 1:
-        return [{"role": message.role, "content": message.text}]
-    return [{"role": message.role, "content": [_encode_part(part) for part in parts]}]
-
-
-def _encode_assistant(message: Message, table: OptionTable) -> dict[str, Any]:
-    reasoning = table["message: reasoning"]
-    wire: dict[str, Any] = {"role": "assistant", "content": message.text or None}
-    reasoning_text = "".join(part.text for part in message.content if isinstance(part, ReasoningPart))
-    if reasoning_text and isinstance(reasoning, Supported):
-        wire[reasoning.path.rpartition(".")[2]] = reasoning_text
-    if message.tool_calls:
-        wire["tool_calls"] = [
-            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-            for call in message.tool_calls
-        ]
-    elif wire["content"] is None:
-        wire["content"] = ""
-    return wire
-
-
-def _encode_tool_result(result: ToolResult) -> dict[str, Any]:
-    return {"role": "tool", "tool_call_id": result.tool_call_id, "content": format_tool_result(result)}
-
-
-def format_tool_result(result: ToolResult) -> str:
-    """Return the content of a result, for APIs without a member for a failed tool."""
-    return f"Error: {result.content}" if result.is_error else result.content
-
-
-def _encode_part(part: Part) -> dict[str, Any]:
-    if isinstance(part, ImagePart):
-        return {"type": "image_url", "image_url": {"url": part.data_url}}
-    assert isinstance(part, TextPart), "Message checks the parts for each role"
-    return {"type": "text", "text": part.text}
-
-
-def encode_prompt(request: ChatRequest, table: OptionTable) -> dict[str, Any]:
-    """Encode the messages and tools of a request, for a server's token counter.
-
-    Raises:
-        UnsupportedOptionError: The server does not support an option.
-    """
-    check_supported(request, table)
-    body: dict[str, Any] = {"model": request.model, "messages": encode_messages(request.messages, table)}
-    if request.tools:
-        body["tools"] = [encode_tool(tool, lookup(table, "tools").transform) for tool in request.tools]
-    return body
-
-
-def encode_tool(tool: Tool, transform: Transform = Transform.PLAIN) -> dict[str, Any]:
-    """Encode the definition of a tool for the OpenAI API."""
-    function = {"name": tool.name, "description": tool.description, "parameters": prepare_parameters(tool, transform)}
-    return {"type": "function", "function": {**function, **({"strict": True} if tool.strict else {})}}
+    return next((choice for choice in choices if not choice.index), None)
 
 
 def _format_gbnf(choices: Sequence[str]) -> str:

@@ -2,32 +2,40 @@
 
 Contract: a completion is whole only if a known ``finish_reason`` came for choice 0 and no error came before the end.
 ``[DONE]`` proves nothing (vLLM sends it after an error too), and may be missing (several servers omit it). Usage comes
-after the finish reason, so ``Finish`` is emitted at ``[DONE]`` or at the end.
+after the finish reason, so ``Finish`` is emitted at ``[DONE]`` or at the end. A response in one piece, from a server
+that ignores that a stream was requested, is decoded like a chunk.
+
+Frames that are not JSON, and JSON without choices and an error, are passed over: gateways send ``: keepalive`` and
+``{"status": "queued"}``. A frame that is cut JSON, or speaks of an error, is an error.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from ctxbackends._chat.events import Finish, PromptProgress, StreamEvent, TextDelta, ToolCallDelta
+from ctxbackends._chat.events import CitationDelta, Finish, PromptProgress, ReasoningDelta, StreamEvent, TextDelta
 from ctxbackends._chat.responses import FinishReason
 from ctxbackends._wire.base import StreamDecoder, encode_json
-from ctxbackends._wire.errors import error_from_event, parse_error_body
+from ctxbackends._wire.citations import parse_sources
+from ctxbackends._wire.errors import error_from_event, parse_error_body, parse_error_value
+from ctxbackends._wire.finish_reasons import parse_finish_reason
 from ctxbackends._wire.formats.openai_parts import (
+    REPAIRS,
+    Opaque,
     WireLogprobs,
     WireMessage,
-    WireTimings,
-    WireToolCall,
-    WireUsage,
     add_message_events,
-    parse_finish_reason,
     parse_usage,
 )
-from ctxbackends._wire.sse import SSEDecoder
-from ctxbackends.errors import StreamInterruptedError
+from ctxbackends._wire.lenient import DECODE_ERRORS, Beside, LenientDecoder, SurrogateJoiner, parse_json
+from ctxbackends._wire.sse import SSEDecoder, is_passed_over
+from ctxbackends._wire.tool_calls import ToolCallAssembler
+from ctxbackends.errors import BackendError, StreamInterruptedError
+
+MISSING_REASON_HINT = "if this server never sends one, set allow_missing_finish_reason: true for the backend"
 
 
 class _Progress(msgspec.Struct, gc=False):
@@ -46,70 +54,75 @@ class _ChunkChoice(msgspec.Struct, gc=False):
     or ``error`` if it failed.
     """
 
-    index: int = 0
+    index: int | None = 0
     delta: WireMessage | None = None
     message: WireMessage | None = None
     error: Any = None
     finish_reason: str | None = None
-    logprobs: WireLogprobs | None = None
+    native_finish_reason: Beside[str] = None
+    logprobs: Beside[WireLogprobs] = None
     stop_reason: Any = None
 
 
 class _Chunk(msgspec.Struct, gc=False):
-    id: str | None = None
-    model: str | None = None
+    id: Beside[str] = None
+    model: Beside[str] = None
     choices: list[_ChunkChoice] | None = None
-    usage: WireUsage | None = None
+    usage: Beside[dict[str, Any]] = None
     error: Any = None
-    object: str | None = None
-    timings: WireTimings | None = None
-    prompt_progress: _Progress | None = None
+    object: Beside[str] = None
+    created: Any = None
+    timings: Beside[dict[str, Any]] = None
+    prompt_progress: Beside[_Progress] = None
+    citations: Any = None
+    search_results: Any = None
 
 
-class _Kind(msgspec.Struct):
-    object: str | None = None
-    choices: Any = None
-    error: Any = None
-
-
-_chunk_decoder = msgspec.json.Decoder(_Chunk)
-_kind_decoder = msgspec.json.Decoder(_Kind)
+_chunk_decoder = LenientDecoder(_Chunk, REPAIRS)
 _KNOWN_OBJECTS = frozenset({None, "", "error", "chat.completion.chunk", "chat.completion"})
 
 
-def _is_unknown_event(data: bytes) -> bool:
-    """Return whether an event that cannot be decoded is of a kind to skip."""
-    try:
-        kind = _kind_decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return False
-    return kind.object not in _KNOWN_OBJECTS and kind.choices is None and kind.error is None
+def _reject(_data: bytes) -> _Chunk:
+    """Send every frame through the lenient decoder while half a character waits for the other half."""
+    raise msgspec.DecodeError
 
 
 class OpenAIStreamDecoder(StreamDecoder):
-    """The stream decoder for chat completions; the module describes its contract."""
+    """The stream decoder for chat completions; the module describes its contract.
+
+    Args:
+        allow_missing_finish_reason: See WireSettings.
+    """
 
     __slots__ = (
-        "_by_wire_index",
-        "_call_ids",
+        "_allow_missing_reason",
+        "_calls",
         "_frames",
-        "_index_by_id",
+        "_has_choice",
+        "_is_body",
+        "_joiner",
+        "_opaque",
         "_reason",
+        "_sources",
         "_stop_sequence",
         "_timings",
         "_usage",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, *, allow_missing_finish_reason: bool = False) -> None:
         super().__init__()
+        self._allow_missing_reason = allow_missing_finish_reason
         self._frames = SSEDecoder()
+        self._joiner = SurrogateJoiner()
         self._reason: FinishReason | None = None
-        self._usage: WireUsage | None = None
-        self._timings: WireTimings | None = None
+        self._usage: Mapping[str, Any] | None = None
+        self._timings: Mapping[str, Any] | None = None
         self._stop_sequence: str | None = None
-        self._call_ids: list[str] = []
-        self._index_by_id: dict[str, int] = {}  # call index by ID: a search would be quadratic
-        self._by_wire_index: dict[int, int] = {}
+        self._calls = ToolCallAssembler()
+        self._opaque = Opaque()
+        self._sources: list[CitationDelta] = []
+        self._is_body = False
+        self._has_choice = False
 
     def feed(self, data: bytes) -> list[StreamEvent]:
         return self.decode_each(self._decode_frames, self._frames.feed, data)
@@ -121,13 +134,14 @@ class OpenAIStreamDecoder(StreamDecoder):
         return events
 
     def _decode_frames(self, frames: Sequence[tuple[bytes, bytes]], events: list[StreamEvent]) -> None:
-        decode, append = _chunk_decoder.decode, events.append
+        decode, append = self._choose_decoder(), events.append
         for index, (name, data) in enumerate(frames):
             try:
                 chunk = decode(data)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-                if self._handle_undecodable(data, index, error, events):
+            except DECODE_ERRORS as error:
+                if self._handle_undecodable(name, data.strip(), index, error, events):
                     return
+                decode = self._choose_decoder()
                 continue
             choices = chunk.choices
             # Fast path for a chunk with only text, the common case: without a call, which would make framing and
@@ -153,30 +167,64 @@ class OpenAIStreamDecoder(StreamDecoder):
                     and not delta.refusal
                     and not delta.tool_calls
                     and not choice.finish_reason
-                    and choice.index == 0
+                    and not choice.index
                     and choice.logprobs is None
                     and choice.stop_reason is None
                     and choice.error is None
+                    and not delta.reasoning_details
+                    and delta.extra_content is None
+                    and not delta.annotations
+                    and delta.executed_tools is None
                 ):
                     append(TextDelta(delta.content))
                     continue
-            if chunk.error is not None or name == b"error" or (choices is None and chunk.usage is None):
-                if not self._handle_error(chunk, name, data.strip()):
-                    continue
-                return
-            self._handle_chunk(chunk, events)
-            if self.failure is not None:
+            if self._handle_event(name, data, chunk, events):
                 return
 
-    def _handle_undecodable(self, data: bytes, index: int, error: Exception, events: list[StreamEvent]) -> bool:
-        """Handle an event that cannot be decoded; return whether it ends the response: ``[DONE]`` or malformed."""
-        text = data.strip()
-        if text == b"[DONE]":
-            self._finish(events, "[DONE] came without a finish_reason", self._frames.stray_line_before(index))
+    def _choose_decoder(self) -> Callable[[bytes], _Chunk]:
+        return _reject if self._joiner.is_waiting else _chunk_decoder.strict
+
+    def _handle_event(self, name: bytes, data: bytes, chunk: _Chunk, events: list[StreamEvent]) -> bool:
+        """Handle a chunk or an error; return whether it ends the response."""
+        if name == b"error" or (chunk.error and not chunk.choices) or (chunk.choices is None and chunk.usage is None):
+            return self._handle_error(chunk, name, data.strip())
+        if chunk.error:
+            self.failure = error_from_event(data.strip())
             return True
-        if not text or _is_unknown_event(text):
+        self._handle_chunk(chunk, events)
+        return self.failure is not None
+
+    def _handle_undecodable(
+        self, name: bytes, data: bytes, index: int, error: Exception, events: list[StreamEvent]
+    ) -> bool:
+        """Handle an event that the strict decoder rejects; return whether it ends the response."""
+        if data == b"[DONE]":
+            stray = self._frames.stray_line_before(index)
+            self._finish(events, "[DONE] came without a finish_reason", stray, done=True)
+            return True
+        if not data:
             return False
-        self.failure = StreamInterruptedError(f"an event of the stream is malformed: {error}", body=text)
+        try:
+            value = parse_json(data)
+        except ValueError:
+            if is_passed_over(name, data):
+                return False
+            return self._fail_malformed(error, data)
+        if not isinstance(value, dict):
+            if parse_error_value(value).message is not None:
+                self.failure = error_from_event(data)
+                return True
+            return bool(value) and isinstance(value, list) and self._fail_malformed(error, data)
+        try:
+            chunk = _chunk_decoder.convert(self._joiner.join(value))
+        except DECODE_ERRORS as convert_error:
+            if _is_unknown_event(value):
+                return False
+            return self._fail_malformed(convert_error, data)
+        return self._handle_event(name, data, chunk, events)
+
+    def _fail_malformed(self, error: Exception, data: bytes) -> bool:
+        self.failure = StreamInterruptedError(f"an event of the stream is malformed: {error}", body=data)
         return True
 
     def _handle_error(self, chunk: _Chunk, name: bytes, data: bytes) -> bool:
@@ -192,6 +240,10 @@ class OpenAIStreamDecoder(StreamDecoder):
         if chunk.model and self.served_model is None:
             self.served_model = chunk.model
             self.response_id = chunk.id
+        if not self._calls.seed:
+            self._calls.seed = f"{chunk.id or ''} {chunk.created or ''}".strip()
+        if chunk.citations or chunk.search_results:
+            self._sources = list(parse_sources(chunk.citations, chunk.search_results))
         if chunk.usage is not None:
             self._usage = chunk.usage
         if chunk.timings is not None:
@@ -201,9 +253,10 @@ class OpenAIStreamDecoder(StreamDecoder):
             seconds = None if progress.time_ms is None else progress.time_ms / 1000
             events.append(PromptProgress(progress.processed, progress.total, progress.cache, seconds))
         for choice in chunk.choices or ():
-            if choice.index != 0:
+            if choice.index:
                 continue
-            if choice.error is not None:
+            self._has_choice = True
+            if choice.error:
                 self.failure = error_from_event(encode_json({"error": choice.error}))
                 return
             delta = choice.delta if choice.delta is not None else choice.message
@@ -212,44 +265,58 @@ class OpenAIStreamDecoder(StreamDecoder):
                     self.failure = StreamInterruptedError("a second response began in the stream")
                     return
                 add_message_events(delta, choice.logprobs, events)
-                for call in delta.tool_calls or ():
-                    index = self._find_call_index(call)
-                    events.append(ToolCallDelta(index, self._call_ids[index], call.name, call.arguments))
+                self.reasoning_member = self.reasoning_member or delta.reasoning_member
+                if delta.has_opaque:
+                    self._opaque.add(delta)
+                if delta.tool_calls:
+                    events.extend(self._calls.add([call.to_piece() for call in delta.tool_calls]))
             if isinstance(choice.stop_reason, str):
                 self._stop_sequence = choice.stop_reason
             if choice.finish_reason:  # some servers send "" until the last
-                self._reason = parse_finish_reason(choice.finish_reason, called=bool(self._call_ids))
+                self.raw_finish_reason = choice.finish_reason
+                self._reason = parse_finish_reason(
+                    choice.finish_reason, called=self._calls.has_calls, native=choice.native_finish_reason
+                )
                 if self._reason is None:
                     self.failure = StreamInterruptedError(
                         f"the server ended the response with finish_reason {choice.finish_reason!r}"
                     )
                     return
 
-    def _find_call_index(self, call: WireToolCall) -> int:
-        """Return the index of the tool call that a delta continues: by ID, then by index.
-
-        Servers repeat index 0 for every call, omit it, or do not start with 0; an index means its last call.
-        """
-        if call.id and call.id in self._index_by_id:
-            index = self._index_by_id[call.id]
-        elif call.id and call.index in self._by_wire_index and not self._call_ids[self._by_wire_index[call.index]]:
-            index = self._by_wire_index[call.index]  # its id comes late
-            self._call_ids[index] = call.id
-        elif not call.id and self._call_ids and (call.index is None or call.index in self._by_wire_index):
-            index = len(self._call_ids) - 1 if call.index is None else self._by_wire_index[call.index]
-        else:
-            index = len(self._call_ids)
-            self._call_ids.append(call.id or "")
-        if call.id:
-            self._index_by_id[call.id] = index
-        if call.index is not None:
-            self._by_wire_index[call.index] = index
-        return index
-
-    def _finish(self, events: list[StreamEvent], problem: str, stray: bytes) -> None:
+    def _finish(self, events: list[StreamEvent], problem: str, stray: bytes, *, done: bool = False) -> None:
+        body = bytes(self._frames.body)
+        if self._reason is None and not self._is_body and (body.lstrip()[:1] == b"{" or parse_error_body(body).message):
+            self._is_body = True
+            self._decode_frames([(b"", body)], events)
+            if self.is_ended():
+                return
+            if self._has_choice:
+                problem, done = "the response in one piece has no finish_reason", True
+        if self._reason is None and self._allow_missing_reason and done and (self._is_body or self._usage is not None):
+            self._reason = "tool_calls" if self._calls.has_calls else "stop"
         if self._reason is None:
             text = f"; last line received: {stray.decode('utf-8', 'replace')}" if stray else ""
-            self.failure = StreamInterruptedError(problem + text, body=stray)
+            hint = f"; {MISSING_REASON_HINT}" if done and (self._is_body or self._usage is not None) else ""
+            self.failure = StreamInterruptedError(problem + text + hint, body=stray)
+            return
+        events.extend(
+            ReasoningDelta("\ufffd") if name.startswith("reasoning") else TextDelta("\ufffd")
+            for name in self._joiner.drain()
+            if name in ("content", "text", "reasoning", "reasoning_content")
+        )
+        try:
+            events.extend(self._calls.finish())
+        except BackendError as error:
+            self.failure = error
             return
         self.finished = True
+        events.extend(self._sources)
+        events.extend(self._opaque.build())
         events.append(Finish(self._reason, parse_usage(self._usage, self._timings), self._stop_sequence))
+
+
+def _is_unknown_event(value: Mapping[str, Any]) -> bool:
+    """Return whether an event that cannot be decoded is of a kind to skip."""
+    kind = value.get("object")
+    is_known = kind is None or (isinstance(kind, str) and kind in _KNOWN_OBJECTS)
+    return not is_known and value.get("choices") is None and value.get("error") is None

@@ -6,7 +6,8 @@ from ctxbackends._chat.requests import ChatRequest
 from ctxbackends._chat.servers import ModelInfo, ServerStatus
 from ctxbackends._wire.base import HTTPRequest, Operation, encode_json
 from ctxbackends._wire.formats.anthropic_messages import VERSION_HEADERS, encode_body
-from ctxbackends._wire.operations.openai import build_ready_status, decode_models, fetch_count
+from ctxbackends._wire.operations.models import build_ready_status, decode_models
+from ctxbackends._wire.operations.openai import fetch_count
 from ctxbackends._wire.options import OptionTable
 
 _PAGE = 1000  # the most that one page holds: https://platform.claude.com/docs/en/api/models/list

@@ -14,8 +14,9 @@ from ctxbackends._chat.requests import ChatRequest
 from ctxbackends._chat.servers import ModelInfo, ServerState, ServerStatus
 from ctxbackends._wire.base import HTTPRequest, HTTPResponse, Operation, encode_json
 from ctxbackends._wire.errors import decode_response, fetch, raise_for_failed_command
-from ctxbackends._wire.formats.openai_chat import encode_prompt
-from ctxbackends._wire.operations.openai import decode_models, fetch_count, select_model
+from ctxbackends._wire.formats.openai_messages import encode_prompt
+from ctxbackends._wire.operations.models import decode_models, select_model
+from ctxbackends._wire.operations.openai import fetch_count
 from ctxbackends._wire.options import OptionTable
 from ctxbackends.errors import APIStatusError, EmptyModelListError, NotFoundError, UnsupportedOperationError
 
@@ -74,6 +75,7 @@ def status(model: str | None) -> Operation[ServerStatus]:
         model=chosen.id if chosen is not None else model,
         models=() if chosen is None or props.is_sleeping else (chosen.id,),
         context_length=context or (chosen.context_length if chosen is not None else None),
+        shared_context=False if props.total_slots == 1 else None,
         slots=props.total_slots,
         busy_slots=busy,
     )

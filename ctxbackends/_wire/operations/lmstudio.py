@@ -14,6 +14,7 @@ from ctxbackends._chat.servers import ModelInfo, ServerStatus
 from ctxbackends._wire.base import HTTPRequest, Operation, WireSettings, encode_json
 from ctxbackends._wire.errors import decode_response, raise_for_failed_command
 from ctxbackends._wire.operations import openai as openai_server
+from ctxbackends._wire.operations.models import convert_rows
 from ctxbackends.errors import (
     EmptyModelListError,
     MalformedResponseError,
@@ -54,7 +55,7 @@ class _Model(msgspec.Struct):
 
 
 class _Models(msgspec.Struct):
-    models: list[_Model] | None = None
+    models: list[Any] | None = None
     error: Any = None
 
 
@@ -66,7 +67,10 @@ def _fetch_models() -> Operation[list[_Model]]:
     answer = decode_response(_models_decoder, response, api="LM Studio")
     if answer.models is None:
         raise MalformedResponseError("unexpected response from LM Studio: no models", body=response.body)
-    return answer.models
+    models = convert_rows(answer.models, _Model)
+    if answer.models and not models:
+        raise MalformedResponseError("unexpected response from LM Studio: no model has a key", body=response.body)
+    return models
 
 
 def list_models() -> Operation[tuple[ModelInfo, ...]]:

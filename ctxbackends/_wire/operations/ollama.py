@@ -13,9 +13,11 @@ import msgspec
 from ctxbackends._chat.responses import Embeddings, Usage
 from ctxbackends._chat.servers import ModelInfo, ServerStatus
 from ctxbackends._wire.base import HTTPRequest, Operation, WireSettings, encode_json
+from ctxbackends._wire.body_settings import adapt_body
 from ctxbackends._wire.errors import decode_response, fetch, raise_for_failed_command
 from ctxbackends._wire.formats.ollama_chat import NANOSECONDS, Nanoseconds, encode_keep_alive
-from ctxbackends._wire.operations.openai import VectorEncoding
+from ctxbackends._wire.operations.models import convert_rows
+from ctxbackends._wire.operations.openai import VectorEncoding, request_embeddings
 from ctxbackends.errors import APIStatusError, EmptyModelListError, MalformedResponseError
 
 
@@ -25,7 +27,7 @@ class _Listed(msgspec.Struct):
 
 
 class _Models(msgspec.Struct):
-    models: list[_Listed] | None = None
+    models: list[Any] | None = None
 
 
 class _Version(msgspec.Struct):
@@ -55,9 +57,12 @@ def list_models() -> Operation[tuple[ModelInfo, ...]]:
         EmptyModelListError: There are no models.
     """
     response = yield HTTPRequest("GET", "/api/tags")
-    models = decode_response(_models_decoder, response, api="Ollama").models or []
-    if not models:
+    rows = decode_response(_models_decoder, response, api="Ollama").models
+    if not rows:
         raise EmptyModelListError("the server lists no model", body=response.body)
+    models = convert_rows(rows, _Listed)
+    if not models:
+        raise MalformedResponseError("unexpected response from Ollama: no model has a name", body=response.body)
     loaded = {model.name: model for model in (yield from _fetch_loaded())}
     return tuple(
         ModelInfo(
@@ -71,7 +76,8 @@ def list_models() -> Operation[tuple[ModelInfo, ...]]:
 
 
 def _fetch_loaded() -> Operation[list[_Listed]]:
-    return (yield from fetch(_Models, HTTPRequest("GET", "/api/ps"), api="Ollama")).models or []
+    answer = yield from fetch(_Models, HTTPRequest("GET", "/api/ps"), api="Ollama")
+    return convert_rows(answer.models, _Listed)
 
 
 def status(model: str | None) -> Operation[ServerStatus]:
@@ -133,7 +139,9 @@ def embed(
         body["options"] = {"num_ctx": settings.context_length}
     if dimensions is not None:
         body["dimensions"] = dimensions
-    response = yield HTTPRequest("POST", "/api/embed", encode_json(body))
+    response = yield from request_embeddings(
+        HTTPRequest("POST", "/api/embed", encode_json(adapt_body(body, settings))), model
+    )
     answer = decode_response(_embed_decoder, response, api="Ollama")
     if len(answer.embeddings) != len(inputs):
         raise MalformedResponseError(

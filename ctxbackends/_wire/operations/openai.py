@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import struct
 from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
@@ -10,48 +11,25 @@ from typing import Any, Literal, TypeAlias
 import attrs
 import msgspec
 
-from ctxbackends._chat.messages import ImagePart, Message, ReasoningPart, TextPart, ToolCall, ToolResult
+from ctxbackends._chat.media import ImagePart
+from ctxbackends._chat.messages import Message, ReasoningPart, TextPart, ToolCall, ToolResult
 from ctxbackends._chat.requests import ChatRequest
 from ctxbackends._chat.responses import Embeddings, Usage
 from ctxbackends._chat.servers import ModelInfo, ServerStatus
-from ctxbackends._wire.base import HTTPRequest, HTTPResponse, Operation, WireSettings, encode_json
+from ctxbackends._wire.base import MAX_BODY_BYTES, HTTPRequest, HTTPResponse, Operation, WireSettings, encode_json
+from ctxbackends._wire.body_settings import adapt_body
 from ctxbackends._wire.errors import decode_response, fetch
-from ctxbackends._wire.formats.openai_chat import encode_tool, format_tool_result
-from ctxbackends._wire.formats.openai_parts import WireUsage, parse_usage
+from ctxbackends._wire.formats.openai_messages import encode_tool, format_tool_result
+from ctxbackends._wire.formats.openai_parts import parse_usage
+from ctxbackends._wire.lenient import Beside, LenientDecoder
+from ctxbackends._wire.operations.models import build_ready_status, decode_models
 from ctxbackends._wire.options import OptionTable, check_supported
-from ctxbackends.errors import EmptyModelListError, MalformedResponseError
+from ctxbackends.errors import APIStatusError, MalformedResponseError, UnsupportedOperationError
 
 VectorEncoding: TypeAlias = Literal["float", "base64"]
-
-
-class _ModelMeta(msgspec.Struct):
-    n_ctx: int | None = None
-
-
-class _ModelStatus(msgspec.Struct):
-    value: str | None = None
-    failed: bool | None = None
-
-
-class _Model(msgspec.Struct):
-    """A listed model, with the members that servers add.
-
-    ``max_model_len`` is vLLM's, ``meta.n_ctx`` and ``aliases`` llama-server's, ``status`` that of its router,
-    ``max_input_tokens`` Anthropic's.
-    """
-
-    id: str
-    aliases: list[str] | None = None
-    owned_by: str | None = None
-    max_model_len: int | None = None
-    max_input_tokens: int | None = None
-    meta: _ModelMeta | None = None
-    status: _ModelStatus | None = None
-
-
-class _ModelList(msgspec.Struct):
-    data: list[_Model] | None = None
-    error: Any = None
+_NUMBER_BYTES = 25  # of the JSON text "-1.2345678901234567e-05, "
+_VECTOR_MEMBERS_BYTES = 256
+_LONGEST_VECTOR = 8192
 
 
 class _Embedding(msgspec.Struct):
@@ -62,15 +40,18 @@ class _Embedding(msgspec.Struct):
 class _Embeddings(msgspec.Struct):
     data: list[_Embedding]
     model: str | None = None
-    usage: WireUsage | None = None
+    usage: Beside[dict[str, Any]] = None
 
 
 class _Count(msgspec.Struct):
     input_tokens: int
 
 
-_models_decoder = msgspec.json.Decoder(_ModelList)
-_embeddings_decoder = msgspec.json.Decoder(_Embeddings)
+# llama-server: "This server does not support embeddings", "Pooling type 'none' is not OAI compatible"; vLLM: "The model
+# does not support Embeddings API"; Ollama: "this model does not support embeddings"
+_NOT_AN_EMBEDDING_MODEL = re.compile(r"does not support embeddings|pooling type 'none'", re.IGNORECASE)
+
+_embeddings_decoder = LenientDecoder(_Embeddings)
 
 
 # --- models -------------------------------------------------------------------------------------------
@@ -84,45 +65,6 @@ def list_models() -> Operation[tuple[ModelInfo, ...]]:
     """
     response = yield HTTPRequest("GET", "/v1/models")
     return decode_models(response)
-
-
-def decode_models(response: HTTPResponse) -> tuple[ModelInfo, ...]:
-    answer = decode_response(_models_decoder, response, api="the OpenAI API")
-    models = answer.data
-    if models is None:
-        raise MalformedResponseError("unexpected response from the OpenAI API: no data", body=response.body)
-    if not models:
-        raise EmptyModelListError("the server lists no model", body=response.body)
-    return tuple(_build_model_info(model) for model in models)
-
-
-def _build_model_info(model: _Model) -> ModelInfo:
-    context = model.max_model_len or model.max_input_tokens or (model.meta.n_ctx if model.meta else None)
-    status = model.status
-    return ModelInfo(
-        id=model.id,
-        aliases=tuple(model.aliases or ()),
-        context_length=context,
-        owned_by=model.owned_by,
-        state=("failed" if status.failed else status.value) if status else None,
-    )
-
-
-def select_model(models: Sequence[ModelInfo], model: str | None) -> ModelInfo | None:
-    """Return the model that a backend with the default model ``model`` would request, or else the first."""
-    if model is None:
-        return models[0] if models else None
-    return next((info for info in models if model in (info.id, *info.aliases)), None)
-
-
-def build_ready_status(models: Sequence[ModelInfo], model: str | None) -> ServerStatus:
-    """Return the status of a server that only lists its models."""
-    chosen = select_model(models, model)
-    return ServerStatus(
-        state="ready",
-        model=chosen.id if chosen else model,
-        context_length=chosen.context_length if chosen else None,
-    )
 
 
 def status_from_models(model: str | None) -> Operation[ServerStatus]:
@@ -139,13 +81,15 @@ def embed(
     model: str,
     dimensions: int | None,
     encoding: VectorEncoding | None,
-    settings: WireSettings,  # noqa: ARG001  # nothing of it goes into these requests
+    settings: WireSettings,
 ) -> Operation[Embeddings]:
     """Request one batch of embeddings with ``POST /v1/embeddings``."""
     body: dict[str, Any] = {"model": model, "input": list(inputs), "encoding_format": encoding or "float"}
     if dimensions is not None:
         body["dimensions"] = dimensions
-    response = yield HTTPRequest("POST", "/v1/embeddings", encode_json(body))
+    response = yield from request_embeddings(
+        HTTPRequest("POST", "/v1/embeddings", encode_json(adapt_body(body, settings))), model
+    )
     answer = decode_response(_embeddings_decoder, response, api="the OpenAI API")
     count = len(inputs)
     by_index = {
@@ -161,6 +105,18 @@ def embed(
     )
 
 
+def request_embeddings(request: HTTPRequest, model: str) -> Operation[HTTPResponse]:
+    """Send ``request``; raise UnsupportedOperationError if the server says that the model generates text only."""
+    try:
+        return (yield request)
+    except APIStatusError as error:
+        if not _NOT_AN_EMBEDDING_MODEL.search(error.message or ""):
+            raise
+        raise UnsupportedOperationError(
+            "embed", f"not an embedding model: {model}; use one, and start the server with embeddings on"
+        ) from error
+
+
 def _decode_vector(value: list[float] | str, body: bytes) -> tuple[float, ...]:
     if isinstance(value, list):
         return tuple(value)
@@ -172,6 +128,14 @@ def _decode_vector(value: list[float] | str, body: bytes) -> tuple[float, ...]:
         raise MalformedResponseError(
             "a vector is neither a list of numbers nor base64 of 32-bit floats", body=body
         ) from error
+
+
+def fitting_batch_size(length: int | None) -> int:
+    """Return how many vectors of ``length`` numbers fit into one response, also from a server that ignores base64.
+
+    For an unknown length (None), return how many of the longest known vectors fit.
+    """
+    return max(1, MAX_BODY_BYTES // ((length or _LONGEST_VECTOR) * _NUMBER_BYTES + _VECTOR_MEMBERS_BYTES))
 
 
 def merge_embeddings(batches: Sequence[Embeddings]) -> Embeddings:

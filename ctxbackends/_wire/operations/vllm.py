@@ -12,13 +12,16 @@ from ctxbackends._chat.requests import ChatRequest
 from ctxbackends._chat.servers import ServerStatus
 from ctxbackends._wire.base import HTTPRequest, Operation, encode_json
 from ctxbackends._wire.errors import decode_response, fetch, raise_for_failed_command
-from ctxbackends._wire.formats.openai_chat import encode_prompt
-from ctxbackends._wire.operations.openai import build_ready_status, list_models
+from ctxbackends._wire.formats.openai_messages import encode_prompt
+from ctxbackends._wire.operations.models import build_ready_status
+from ctxbackends._wire.operations.openai import list_models
 from ctxbackends._wire.options import OptionTable
 from ctxbackends.errors import (
-    AuthenticationError,
+    APIStatusError,
+    ModelLoadingError,
     NotFoundError,
     PermissionDeniedError,
+    ResponseError,
     ServerSleepingError,
     UnsupportedOperationError,
 )
@@ -73,9 +76,11 @@ def check_not_sleeping() -> Operation[None]:
 def _is_sleeping() -> Operation[bool]:
     try:
         response = yield HTTPRequest("GET", "/is_sleeping")
-    except (NotFoundError, AuthenticationError):
-        return False  # the endpoint is missing, as usual, or protected
-    return decode_response(_sleeping_decoder, response, api="vLLM").is_sleeping
+        return decode_response(_sleeping_decoder, response, api="vLLM").is_sleeping
+    except ModelLoadingError:
+        raise
+    except (APIStatusError, ResponseError):
+        return False  # the endpoint is missing, as usual, or protected, or a proxy answers for it
 
 
 def load(model: str, *, context_length: int | None, keep_alive: float | None) -> Operation[None]:  # noqa: ARG001  # it has one

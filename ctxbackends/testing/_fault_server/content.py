@@ -117,6 +117,16 @@ def error_top_level() -> Fault:
 
 
 @register
+def error_code(code: int = 429) -> Fault:
+    """Send an error with the code of another status under status 200, in a stream after the first events.
+
+    Args:
+        code: The code.
+    """
+    return _error_after_status("error_code", error_body("slow down", "upstream_error", code), event="")
+
+
+@register
 def error_event() -> Fault:
     """Send ``event: error`` in the stream, as Anthropic's API does."""
     value = {"type": "error", "error": {"type": "api_error", "message": _ERROR_MESSAGE}}
