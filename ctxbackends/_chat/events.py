@@ -70,7 +70,7 @@ class ToolCallDelta(msgspec.Struct, frozen=True, gc=False):
 
 
 class CitationDelta(msgspec.Struct, frozen=True, gc=False):
-    """A source of the answer, which is in :attr:`Completion.citations` too.
+    """A source of the answer, which is in ``Completion.citations`` too.
 
     Attributes:
         citation: The source.

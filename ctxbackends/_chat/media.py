@@ -29,14 +29,15 @@ def _parse_data_url(url: str) -> tuple[bytes, str]:
     """Return the data and the media type of a ``data:`` URL (RFC 2397)."""
     header, comma, payload = url.partition(",")
     media_type, *parameters = header[len("data:") :].split(";")
+    invalid = ValueError("invalid data: URL; write data:image/png;base64,<data>")
+    if not comma:
+        raise invalid
     try:
         data = unquote_to_bytes(payload)
         if "base64" in (parameter.strip().lower() for parameter in parameters):
             data = base64.b64decode(data, validate=True)
     except (binascii.Error, UnicodeEncodeError):
-        comma = ""
-    if not comma:
-        raise ValueError("invalid data: URL; write data:image/png;base64,<data>")
+        raise invalid from None
     return data, media_type.strip().lower() or _detect_media_type(data)
 
 
