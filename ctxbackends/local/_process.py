@@ -124,7 +124,8 @@ class LocalServer:
 
     def _launch(self) -> None:
         check_model_file(self.model_path)
-        program = self._program()
+        batch_size = self._batch_size()
+        program = self._program(batch_size)
         reservation, port = _reserve_port(self._options.host, self._options.port)
         try:
             # It has no name in the file system, so it disappears with this process.
@@ -136,7 +137,7 @@ class LocalServer:
                 "port": port,
                 "alias": self.alias,
                 "reuse_port": reservation is not None,
-                "batch_size": self._batch_size(),
+                "batch_size": batch_size,
                 "program": [*program, "--port", str(port)] if program else None,
                 "parent": os.getpid(),
             }
@@ -156,7 +157,7 @@ class LocalServer:
         _logger.info("Started a llama.cpp server for %s at %s", self.model_path, self._url)
         self._end = weakref.finalize(self, _end_process, self._process, reservation, self._log)
 
-    def _program(self) -> list[str] | None:
+    def _program(self, batch_size: int | None) -> list[str] | None:
         """Return the command of the llama-server on the PATH; None if the wheel is installed, which serves then."""
         if importlib.util.find_spec("xllamacpp") is not None:
             return None
@@ -171,8 +172,8 @@ class LocalServer:
             ("--ctx-size", options.ctx_size),
             ("--parallel", options.parallel),
             ("--threads", options.threads),
-            ("--batch-size", self._batch_size()),
-            ("--ubatch-size", self._batch_size()),
+            ("--batch-size", batch_size),
+            ("--ubatch-size", batch_size),
         ):
             if value:
                 command += [flag, str(value)]
