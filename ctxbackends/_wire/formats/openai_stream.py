@@ -71,14 +71,20 @@ class _Chunk(msgspec.Struct, gc=False):
     usage: Beside[dict[str, Any]] = None
     error: Any = None
     object: Beside[str] = None
-    created: Any = None
     timings: Beside[dict[str, Any]] = None
     prompt_progress: Beside[_Progress] = None
     citations: Any = None
     search_results: Any = None
 
 
+class _Time(msgspec.Struct):
+    """The time of a response, which is needed once and not in each chunk."""
+
+    created: Any = None
+
+
 _chunk_decoder = LenientDecoder(_Chunk, REPAIRS)
+_time_decoder = LenientDecoder(_Time)
 _KNOWN_OBJECTS = frozenset({None, "", "error", "chat.completion.chunk", "chat.completion"})
 
 
@@ -191,6 +197,8 @@ class OpenAIStreamDecoder(StreamDecoder):
         if chunk.error:
             self.failure = error_from_event(data.strip())
             return True
+        if not self._calls.seed:
+            self._calls.seed = f"{chunk.id or ''} {_time_decoder.decode(data).created or ''}".strip()
         self._handle_chunk(chunk, events)
         return self.failure is not None
 
@@ -240,8 +248,6 @@ class OpenAIStreamDecoder(StreamDecoder):
         if chunk.model and self.served_model is None:
             self.served_model = chunk.model
             self.response_id = chunk.id
-        if not self._calls.seed:
-            self._calls.seed = f"{chunk.id or ''} {chunk.created or ''}".strip()
         if chunk.citations or chunk.search_results:
             self._sources = list(parse_sources(chunk.citations, chunk.search_results))
         if chunk.usage is not None:
