@@ -7,7 +7,6 @@ wire format.
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -16,6 +15,7 @@ from urllib.parse import urlsplit
 
 from ctxbackends._chat.events import OnProgress
 from ctxbackends._client.concurrency import Limiter
+from ctxbackends._client.keyed_lock import KeyedLock
 from ctxbackends._client.retry import RetryPolicy
 from ctxbackends._client.sender import Launcher, RequestSender
 from ctxbackends._client.served_model import ServedModelCheck
@@ -79,7 +79,7 @@ class ServerConnection:
             list_models=lambda: self.execute(profile.list_models(), timeouts=self.probe_timeouts),
             annotate=self.annotate,
         )
-        self._preparing: dict[str, asyncio.Future[None]] = {}
+        self._preparing: KeyedLock[str] = KeyedLock()
         self.policy = RetryPolicy(
             endpoint=self.endpoint,
             ready_timeout=self._sender.ready_timeout,
@@ -208,15 +208,8 @@ class ServerConnection:
         It runs each time, since the server may have unloaded the model.
         """
         self._sender.check()
-        loop = asyncio.get_running_loop()
-        while (other := self._preparing.get(model)) is not None and other.get_loop() is loop:
-            await asyncio.wait([other])
-        done = self._preparing[model] = loop.create_future()
-        try:
+        async with self._preparing.acquire(model):
             await self.execute(operation(), retry=self.policy, on_progress=on_progress)
-        finally:
-            del self._preparing[model]
-            done.set_result(None)
 
     async def call(
         self,

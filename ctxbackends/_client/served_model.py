@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import warnings
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from ctxbackends._chat.servers import ModelInfo
+from ctxbackends._client.keyed_lock import KeyedLock
 from ctxbackends._config.served_as import ANY_MODEL
 from ctxbackends._profiles.model_names import same_model
 from ctxbackends._profiles.profile import MismatchPolicy
@@ -39,7 +39,7 @@ class ServedModelCheck:
         self._annotate = annotate
         self._accepted: set[Pair] = set()  # listed as one model, or warned about
         self._different: set[Pair] = set()
-        self._pending: dict[Pair, asyncio.Future[None]] = {}
+        self._asking: KeyedLock[Pair] = KeyedLock()
 
     def accepts(self, requested: str, served: str | None) -> bool:
         """Return whether ``served`` is known to be right for ``requested``, without asking the server."""
@@ -58,16 +58,9 @@ class ServedModelCheck:
         if served is None or self.accepts(requested, served):
             return None
         pair = (requested, served)
-        loop = asyncio.get_running_loop()
-        while (other := self._pending.get(pair)) is not None and other.get_loop() is loop:
-            await asyncio.wait([other])
-        if pair not in self._different and pair not in self._accepted:
-            done = self._pending[pair] = loop.create_future()
-            try:
+        async with self._asking.acquire(pair):
+            if pair not in self._different and pair not in self._accepted:
                 await self._ask_list(pair)
-            finally:
-                self._pending.pop(pair, None)
-                done.set_result(None)
         if pair in self._accepted:
             return None
         error = ModelMismatchError(requested, served)
