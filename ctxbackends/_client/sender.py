@@ -277,14 +277,10 @@ class RequestSender:
             if api_url is None and self._urls.api.other is not None:
                 self._urls.confirm(request, response.headers)
             return response
-        failure = self.name_route(error_from_response(response), request.method, request.path, api_url)
-        other = self._urls.find_other(request, failure, url) if api_url is None else None
-        if other is None:
-            raise failure
         attempt = functools.partial(
             self.send, request, timeouts, auth=auth, acquire_slot=acquire_slot, watch=watch, pool=pool
         )
-        return await self._try_elsewhere(other, request, failure, attempt)
+        return await self._fail_or_try_elsewhere(response, request, url, api_url, attempt)
 
     async def _is_refused(self) -> bool:
         """Return whether the server refuses a connection. A busy server is slow to answer, but accepts it."""
@@ -333,11 +329,7 @@ class RequestSender:
                 self._urls.confirm(request, result.headers)
             return result
         assert result is not None, "there was a response"
-        failure = self.name_route(error_from_response(result), request.method, request.path, api_url)
-        other = self._urls.find_other(request, failure, url) if api_url is None else None
-        if other is None:
-            raise failure
-        return await self._try_elsewhere(other, request, failure, functools.partial(self.open, request))
+        return await self._fail_or_try_elsewhere(result, request, url, api_url, functools.partial(self.open, request))
 
     # --- URLs -------------------------------------------------------------------------------------
 
@@ -349,12 +341,24 @@ class RequestSender:
             self._endpoint = base
             self._urls.set_api(attrs.evolve(find_api_root(base), other=None))
 
-    async def _try_elsewhere(
-        self, url: str, request: HTTPRequest, error: APIStatusError, attempt: Callable[..., Awaitable[T]]
+    async def _fail_or_try_elsewhere(
+        self,
+        failed: HTTPResponse,
+        request: HTTPRequest,
+        url: str,
+        api_url: str | None,
+        attempt: Callable[..., Awaitable[T]],
     ) -> T:
-        """Send the request to the other URL of the API, once. Raise ``error`` if that is not the API either."""
+        """Raise the error of a response, or send the request to the other URL of the API if there is one.
+
+        That is done once. The error is raised too if the other URL is not that of the API either.
+        """
+        error = self.name_route(error_from_response(failed), request.method, request.path, api_url)
+        other = self._urls.find_other(request, error, url) if api_url is None else None
+        if other is None:
+            raise error
         try:
-            response = await attempt(api_url=url)
+            response = await attempt(api_url=other)
         except BackendError as second:
             # A list may be missing where all else works, so that another error than 404 says nothing.
             if request.method == "GET" or not is_from_api(second):
