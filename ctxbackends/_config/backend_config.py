@@ -17,14 +17,14 @@ from ctxbackends._config.request_settings import (
     check_request_settings,
     freeze_mapping,
     freeze_names,
+    is_variable_name,
     normalise_api_path,
     path_to_remove,
 )
 from ctxbackends._config.served_as import normalise_served_as
-from ctxbackends._config.variables import ENV_NAME, find_variables
+from ctxbackends._config.variables import find_variables
 from ctxbackends._profiles.builtin import PROFILES
 from ctxbackends._profiles.profile import BackendType, MismatchPolicy
-from ctxbackends._util.api_key_shapes import looks_like_key
 from ctxbackends._util.frozen_mapping import FrozenMapping
 from ctxbackends.errors import ConfigError, InvalidEndpointError, UnknownBackendTypeError
 
@@ -240,9 +240,7 @@ class BackendConfig:
 
     def _check_keys(self) -> None:
         variable: Any = self.api_key_env
-        if variable not in (None, "") and not (
-            isinstance(variable, str) and ENV_NAME.fullmatch(variable) and not looks_like_key(variable)
-        ):
+        if variable not in (None, "") and not is_variable_name(variable):
             self._fail(
                 "api_key_env",
                 "must be the name of an environment variable (letters, digits and _), such as OPENAI_API_KEY, "

@@ -133,7 +133,7 @@ def _find_header_problem(name: str, value: str, names: Collection[str], *, is_va
     if name.lower() in names:
         return "the header is set twice; names of headers ignore case"
     if is_variable:
-        return None if _is_variable_name(value) else _VARIABLE_HINT
+        return None if is_variable_name(value) else _VARIABLE_HINT
     if name.lower() in _SECRET_HEADERS and not find_variables(value):
         return f"a secret isn't allowed here; {_USE_VARIABLE}, or name the variable in headers_env"
     if not value.isascii() or not value.isprintable():
@@ -158,14 +158,15 @@ _VARIABLE_HINT = (
 )
 
 
-def _is_variable_name(value: Any) -> bool:
+def is_variable_name(value: Any) -> bool:
+    """Return whether ``value`` can name an environment variable, and is not the secret itself."""
     return isinstance(value, str) and ENV_NAME.fullmatch(value) is not None and not looks_like_key(value)
 
 
 def _check_basic_auth(config: BackendConfig) -> Problem:
     if config.basic_auth_env is None:
         return None
-    if not _is_variable_name(config.basic_auth_env):
+    if not is_variable_name(config.basic_auth_env):
         return "basic_auth_env", _VARIABLE_HINT
     if "authorization" in {name.lower() for name in (*(config.headers or ()), *(config.headers_env or ()))}:
         return "basic_auth_env", "the header Authorization is set too; remove one"

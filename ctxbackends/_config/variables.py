@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from ctxbackends.errors import MissingKeyError
 
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
-_REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", re.ASCII)
+_REFERENCE = re.compile(rf"\$\{{({ENV_NAME.pattern})\}}", re.ASCII)
 REFERENCE_HINT = "write a variable as ${NAME}, with letters, digits and _"
 
 
