@@ -1,6 +1,6 @@
 """Reads the sources of an answer, in the forms of OpenAI, OpenRouter, Perplexity, xAI and Anthropic.
 
-They stand beside the answer, so one that is not in a known form is passed over.
+Sources are metadata: one in an unknown form is ignored.
 """
 
 from __future__ import annotations

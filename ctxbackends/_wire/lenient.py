@@ -5,8 +5,8 @@ has a plain type, and a value of another type is an error. A member beside the a
 IDs, names, times) has the type ``Beside[T]``: a value that is not a ``T``, and cannot be read as one, is None.
 
 A decoder first decodes strictly, which costs nothing for the common response. Only if that fails, it decodes the JSON
-without types, repairs what :class:`LenientDecoder` lists, drops what stands beside the answer, and converts the rest
-strictly. The repairs are: half a surrogate pair (``"\ud83d"``), which gateways write if they cut a text by UTF-16
+without types, repairs what :class:`LenientDecoder` lists, drops invalid values beside the answer, and converts the
+rest strictly. The repairs are: half a surrogate pair (``"\ud83d"``), which gateways write if they cut a text by UTF-16
 units, is joined with the other half, or becomes U+FFFD; and the numbers NaN and Infinity, which JSON does not have, are
 read.
 """
