@@ -80,7 +80,7 @@ class _Chunk(msgspec.Struct, gc=False):
 class _Time(msgspec.Struct):
     """The time of a response, which is needed once and not in each chunk."""
 
-    created: Any = None
+    created: Beside[int] = None
 
 
 _chunk_decoder = LenientDecoder(_Chunk, REPAIRS)
