@@ -254,7 +254,7 @@ class HTTPBackend:
         request = self._request(prompt, options)
         if self._complete_streams:
             async with self._open_stream(request, on_progress=on_progress, keep_raw=True) as stream:
-                return await stream.completed()
+                return await stream.get_final_completion()
         if self._profile.prepare is not None:
             await self._connection.prepare(
                 request.model, self._build_preparation(request.model), on_progress=on_progress

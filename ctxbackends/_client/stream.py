@@ -229,7 +229,7 @@ class ChatStream:
                 return
             await self._read_events()
 
-    async def completed(self) -> Completion:
+    async def get_final_completion(self) -> Completion:
         """Read to the end and return the whole answer."""
         while self._completion is None:
             await self._read_events()

@@ -22,7 +22,7 @@ async def use(backend: Backend, operation: str) -> None:
         assert "Hello, world." == (await backend.complete("Hello")).text
     elif operation == "stream":
         async with backend.stream("Hello") as stream:
-            assert "Hello, world." == (await stream.completed()).text
+            assert "Hello, world." == (await stream.get_final_completion()).text
     else:
         assert 1 == len((await backend.embed("Hello")).vectors)
 

@@ -144,7 +144,7 @@ async def test_two_loops_at_once() -> None:
                 await anext(stream)
                 with pytest.raises(EventLoopError, match="in use on another event loop"):
                     await asyncio.to_thread(asyncio.run, _await(ask))
-                assert "Hello, world." == (await stream.completed()).text
+                assert "Hello, world." == (await stream.get_final_completion()).text
 
 
 async def test_a_rejected_request_on_another_loop_takes_no_slot() -> None:

@@ -26,7 +26,7 @@ TYPES = ("openai", "vllm", "anthropic", "ollama")
 async def texts_of(backend: Backend) -> list[str]:
     """The text of a completion and of a stream."""
     async with backend.stream("Hello") as stream:
-        stream_text = (await stream.completed()).text
+        stream_text = (await stream.get_final_completion()).text
     return [(await backend.complete("Hello")).text, stream_text]
 
 

@@ -153,7 +153,7 @@ async def test_context_overflow_has_both_numbers(backend: Backend, streamed: boo
     with pytest.raises(ContextOverflowError) as exc_info:
         if streamed:
             async with backend.stream(prompt) as stream:
-                await stream.completed()
+                await stream.get_final_completion()
         else:
             await backend.complete(prompt)
     assert exc_info.value.context_length == CONTEXT_TOKENS  # one cache for all slots, as always with embeddings

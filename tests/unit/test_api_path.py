@@ -170,7 +170,7 @@ async def complete(backend: Backend) -> str:
 
 async def stream(backend: Backend) -> str:
     async with backend.stream("Hi") as answer:
-        return (await answer.completed()).text
+        return (await answer.get_final_completion()).text
 
 
 async def list_models(backend: Backend) -> str:

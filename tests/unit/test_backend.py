@@ -639,7 +639,7 @@ async def test_the_stream_of_a_server_that_closes_afterwards_sends_connection_cl
         server = await raw_server([script])
         backend = make(type_, endpoint=server.url)
         async with backend.stream("Hi") as stream:
-            await stream.completed()
+            await stream.get_final_completion()
         expected = ["close" if type_ == "llamacpp" else None]
         assert expected == [request.headers.get("connection") for request in server.requests]
 

@@ -250,7 +250,7 @@ async def use(backend: Backend, operation: str, prompt: str) -> None:
         await backend.complete(prompt)
     elif operation == "stream":
         async with backend.stream(prompt) as stream:
-            await stream.completed()
+            await stream.get_final_completion()
     else:
         await backend.embed([prompt])
 
@@ -346,7 +346,7 @@ async def end(backend: Backend, how: str) -> None:
             if how == "cancel":
                 raise asyncio.CancelledError
             async with asyncio.timeout(0.05 if how == "timeout" else None):
-                await stream.completed()
+                await stream.get_final_completion()
     except (asyncio.CancelledError, BackendError, TimeoutError):
         return
     pytest.fail("it was to end otherwise")

@@ -139,11 +139,11 @@ async def test_overload_error_inside_a_stream(raw_server: RawServerFactory) -> N
     async with open_backend("anthropic", endpoint=server.url, **CLAUDE) as first:
         with pytest.raises(ServiceUnavailableError) as exc_info:
             async with first.stream("Hi") as stream:
-                await stream.completed()
+                await stream.get_final_completion()
         assert (529, "req_1") == (exc_info.value.status_code, exc_info.value.request_id)
         with pytest.raises(StreamInterruptedError) as interruption:
             async with first.stream("Hi") as stream:
-                await stream.completed()
+                await stream.get_final_completion()
         assert "a" == interruption.value.partial.text
         assert isinstance(interruption.value.__cause__, ServiceUnavailableError)
 
@@ -153,14 +153,14 @@ async def test_request_id_of_a_completion(stream: bool) -> None:
     async with OpenAIStandIn(api_key="k" * 12) as server, open_backend("openai", endpoint=server.url, **GPT) as first:
         if stream:
             async with first.stream("Hi", max_tokens=16) as answering:
-                reply = await answering.completed()
+                reply = await answering.get_final_completion()
         else:
             reply = await first.complete("Hi", max_tokens=16)
         assert reply.request_id
         assert reply.request_id.startswith("req_")
         with pytest.raises(StreamInterruptedError) as exc_info:
             async with first.stream("[[fail]] [[say]]one two[[/say]]", max_tokens=16) as answering:
-                await answering.completed()
+                await answering.get_final_completion()
         assert exc_info.value.request_id
 
 
@@ -214,9 +214,9 @@ async def test_stream_is_read_by_one_task() -> None:
         server.play(faults.stall())
         async with backend.stream("Hello") as stream:
             await anext(stream)
-            first = asyncio.create_task(stream.completed())
+            first = asyncio.create_task(stream.get_final_completion())
             await asyncio.sleep(0.05)
             with pytest.raises(BackendError, match="read it from one task"):
-                await stream.completed()
+                await stream.get_final_completion()
             with pytest.raises(APITimeoutError):
                 await first

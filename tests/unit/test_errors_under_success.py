@@ -34,7 +34,7 @@ async def ask(server: RawServer, stream: bool, type_: str = "openai-compatible")
         if not stream:
             return await backend.complete("Hi")
         async with backend.stream("Hi") as answer:
-            return await answer.completed()
+            return await answer.get_final_completion()
 
 
 UPSTREAM = {"code": 502, "message": "Upstream error", "metadata": {"raw": "bad gateway"}}

@@ -120,7 +120,7 @@ async def test_an_exception_of_the_callback_is_raised(raw_server: RawServerFacto
     async with backend(server.url) as local:
         with pytest.raises(LookupError, match="enough"):
             async with local.stream("Hello", on_progress=complain) as stream:
-                await stream.completed()
+                await stream.get_final_completion()
 
 
 async def test_prompt_progress_resets_the_first_token_timeout(raw_server: RawServerFactory) -> None:
@@ -138,7 +138,7 @@ async def test_prompt_progress_resets_the_first_token_timeout(raw_server: RawSer
     server = await raw_server([[*script, http_chunk(END), b"0\r\n\r\n"]])
     limits = {"first_token_timeout": 0.5, "idle_timeout": 0.2}
     async with backend(server.url, **limits) as local, local.stream("Hello") as stream:
-        assert "Hi" == (await stream.completed()).text
+        assert "Hi" == (await stream.get_final_completion()).text
 
 
 async def test_a_refused_connection_without_a_cold_start_is_an_error(refusing_url: str) -> None:

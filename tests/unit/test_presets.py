@@ -97,7 +97,7 @@ async def test_the_request(preset: Preset, mock_server: aioresponses, monkeypatc
         backend = registry.resolve("mine")
         completion = await backend.complete("Hi", max_tokens=7, seed=3)
         async with backend.stream("Hi") as stream:
-            streamed = await stream.completed()
+            streamed = await stream.get_final_completion()
     assert ("Hello", "Hello") == (completion.text, streamed.text)
     asked, sent = find_request(mock_server, 0)
     assert url == asked

@@ -289,7 +289,7 @@ async def test_query_and_headers_are_sent_with_every_request(serve: Serve, monke
     async with compatible(server.url, **settings) as backend:
         await backend.complete("Hi")
         async with backend.stream("Hi") as stream:
-            await stream.completed()
+            await stream.get_final_completion()
         await backend.models()
         await backend.embed("x")
     query = "?api-version=2024-10-21&q=a+b%26c"
@@ -536,7 +536,7 @@ async def test_omitted_members_are_not_sent(serve: Serve) -> None:
     server = await serve()
     async with compatible(server.url, omit=["stream_options", "encoding_format"]) as backend:
         async with backend.stream("Hi") as stream:
-            await stream.completed()
+            await stream.get_final_completion()
         await backend.embed("x")
     messages = [{"role": "user", "content": "Hi"}]
     assert {"model": "m", "messages": messages, "stream": True} == server.requests[0][2]
@@ -582,7 +582,7 @@ async def test_renamed_members(serve: Serve) -> None:
     async with compatible(server.url, rename=rename) as backend:
         await backend.complete("Hi", max_tokens=7, stop_sequences=["x"])
         async with backend.stream("Hi") as stream:
-            await stream.completed()
+            await stream.get_final_completion()
         await backend.embed("x")
         for extra, text in (
             ({"max_tokens": 1}, "this backend renames it; pass max_completion_tokens instead"),

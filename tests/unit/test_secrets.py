@@ -61,7 +61,7 @@ async def completes(backend: Any) -> None:
 
 async def streams(backend: Any) -> None:
     async with backend.stream("Hi", model="m") as stream:
-        await stream.completed()
+        await stream.get_final_completion()
 
 
 async def lists(backend: Any) -> None:

@@ -80,7 +80,7 @@ async def complete(backend: Backend) -> Completion:
 
 async def stream(backend: Backend) -> Completion:
     async with backend.stream("Hi") as answer:
-        return await answer.completed()
+        return await answer.get_final_completion()
 
 
 STRICT = ("vllm", "llamacpp", "lmstudio")

@@ -222,18 +222,18 @@ async def test_text_is_the_text_alone() -> None:
     assert ("Hello", "Hm.") == (stream.completion.text, stream.completion.reasoning)
 
 
-async def test_completed_reads_to_the_end() -> None:
+async def test_get_final_completion_reads_to_the_end() -> None:
     async with stream_of(ScriptedBody(event("Hel"), event("lo"), event(finish="stop") + DONE)) as stream:
         assert TextDelta("Hel") == await anext(stream)
-        completion = await stream.completed()
+        completion = await stream.get_final_completion()
         assert "Hello" == completion.text
-        assert completion is await stream.completed() is stream.completion
+        assert completion is await stream.get_final_completion() is stream.completion
 
 
 async def test_the_body_is_kept_on_request() -> None:
     data = sse("Hello")
     async with stream_of(ScriptedBody(data[:20], data[20:]), keep_raw=True) as stream:
-        assert data == (await stream.completed()).raw
+        assert data == (await stream.get_final_completion()).raw
 
 
 async def test_no_completion_before_the_end() -> None:
@@ -257,7 +257,7 @@ async def test_only_inside_async_with() -> None:
         await anext(stream)
         with pytest.raises(ClosedError, match="opened only once"):
             await stream.__aenter__()
-    for use in (stream.__anext__, stream.completed):
+    for use in (stream.__anext__, stream.get_final_completion):
         with pytest.raises(ClosedError, match="inside `async with`"):
             await use()
     with pytest.raises(ClosedError, match="opened only once"):
@@ -302,7 +302,7 @@ async def test_events_before_a_failure_are_returned_first(parts: list[Part], pro
         assert body.is_closed  # before the `async with` is left
         assert PartialCompletion(text="Hello", served_model="m") == exc_info.value.partial
         assert "local" == exc_info.value.backend
-        for use in (stream.__anext__, stream.completed):
+        for use in (stream.__anext__, stream.get_final_completion):
             with pytest.raises(StreamInterruptedError) as second_info:
                 await use()
             assert exc_info.value is second_info.value
@@ -319,7 +319,7 @@ async def test_the_partial_completion_has_reasoning_and_calls() -> None:
     async with stream_of(ScriptedBody(thinking + calling)) as stream:
         assert ReasoningDelta("Hm.") == await anext(stream)
         with pytest.raises(StreamInterruptedError) as exc_info:
-            await stream.completed()
+            await stream.get_final_completion()
     (call,) = exc_info.value.partial.tool_calls
     assert ("Hm.", "f", '{"a') == (exc_info.value.partial.reasoning, call.name, call.arguments)
 
@@ -328,7 +328,7 @@ async def test_the_broken_connection_is_the_cause() -> None:
     error = connection_error()
     async with stream_of(ScriptedBody(event("Hel"), error)) as stream:
         with pytest.raises(StreamInterruptedError) as exc_info:
-            await stream.completed()
+            await stream.get_final_completion()
     assert error is exc_info.value.__cause__
     assert isinstance(error.__cause__, aiohttp.ClientPayloadError)
 
@@ -337,7 +337,7 @@ async def test_a_more_specific_error_is_the_cause() -> None:
     body = ScriptedBody(event("Hel"), b"data: " + b"x" * (9 * 1024 * 1024))
     async with stream_of(body) as stream:
         with pytest.raises(StreamInterruptedError, match="larger than") as exc_info:
-            await stream.completed()
+            await stream.get_final_completion()
     assert isinstance(exc_info.value.__cause__, ResponseTooLargeError)
     assert "Hel" == exc_info.value.partial.text
 
@@ -369,7 +369,7 @@ async def test_a_warning_that_is_raised_ends_the_stream() -> None:
     async with stream_of(body, check_model=warn) as stream:
         for _ in range(2):
             with pytest.raises(UserWarning):
-                await stream.completed()
+                await stream.get_final_completion()
         assert not stream.is_complete
     assert body.is_closed
 
@@ -377,7 +377,7 @@ async def test_a_warning_that_is_raised_ends_the_stream() -> None:
 async def test_the_model_is_checked_once() -> None:
     models: list[str] = []
     async with stream_of(ScriptedBody(*[event("a")] * 3, sse("b")), check_model=models.append) as stream:
-        await stream.completed()
+        await stream.get_final_completion()
     assert ["m"] == models
 
 
@@ -386,9 +386,9 @@ async def test_the_model_is_checked_once() -> None:
 
 async def wait_for_timeout(stream: ChatStream) -> APITimeoutError:
     with pytest.raises(APITimeoutError) as exc_info:
-        await stream.completed()
+        await stream.get_final_completion()
     with pytest.raises(APITimeoutError) as second_info:
-        await stream.completed()
+        await stream.get_final_completion()
     assert exc_info.value is second_info.value
     assert "local" == exc_info.value.backend
     return exc_info.value
@@ -452,7 +452,7 @@ async def test_bytes_without_events_are_not_progress(nothing: bytes) -> None:
 async def test_tokens_are_progress() -> None:
     parts: list[Part] = [part for _ in range(12) for part in (0.1, event("a"))]
     async with stream_of(ScriptedBody(*parts, sse("b")), first_token=1.0, idle=1.0) as stream:
-        assert "a" * 12 + "b" == (await stream.completed()).text
+        assert "a" * 12 + "b" == (await stream.get_final_completion()).text
 
 
 async def test_a_slow_consumer_does_not_time_out() -> None:
@@ -496,7 +496,7 @@ async def test_a_consumer_that_begins_late_and_a_server_that_had_answered() -> N
     body = ScriptedBody(sse("Hello"))
     async with stream_of(body, idle=0.05) as stream:
         await asyncio.sleep(0.06)
-        assert "Hello" == (await stream.completed()).text
+        assert "Hello" == (await stream.get_final_completion()).text
 
 
 async def test_no_timer_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -514,12 +514,12 @@ async def test_no_timer_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     for timeouts in cases:
         timers.clear()
         async with stream_of(ScriptedBody(sse("Hello")), **timeouts) as stream:
-            await stream.completed()
+            await stream.get_final_completion()
         async with stream_of(ScriptedBody(event("Hello"), endless=True), **timeouts) as stream:
             await anext(stream)
         with pytest.raises(StreamInterruptedError):
             async with stream_of(ScriptedBody(event("Hello")), **timeouts) as stream:
-                await stream.completed()
+                await stream.get_final_completion()
         assert bool(timeouts) == bool(timers)
         assert all(timer.cancelled() for timer in timers)
 
@@ -538,7 +538,7 @@ async def test_no_timeout_after_the_response_is_complete() -> None:
 async def test_the_body_is_read_to_its_end_for_the_pool() -> None:
     body = ScriptedBody(sse("Hello"), b"\n", b"")
     async with stream_of(body) as stream:
-        await stream.completed()
+        await stream.get_final_completion()
         assert body.at_end
     assert body.is_closed
 
@@ -546,7 +546,7 @@ async def test_the_body_is_read_to_its_end_for_the_pool() -> None:
 async def test_the_body_is_not_drained_if_the_server_closes() -> None:
     body = ScriptedBody(sse("Hello"), b"\n")
     async with stream_of(body, pooled=False) as stream:
-        await stream.completed()
+        await stream.get_final_completion()
         assert (1, True) == (body.reads, body.is_closed)
 
 
@@ -555,7 +555,7 @@ async def test_a_body_that_does_not_end_costs_its_connection(endless: bool, monk
     monkeypatch.setattr(stream_module, "DRAIN_SECONDS", 0.02)
     body = ScriptedBody(sse("Hello"), *([] if endless else [connection_error()]), endless=endless)
     async with stream_of(body) as stream:
-        assert "Hello" == (await stream.completed()).text
+        assert "Hello" == (await stream.get_final_completion()).text
         assert body.is_closed
 
 
@@ -603,7 +603,7 @@ async def test_the_connection_is_pooled_after_the_end(
     backend = await backend_of(server)
     for _ in range(3):
         async with backend.stream("Hi") as stream:
-            await stream.completed()
+            await stream.get_final_completion()
     assert [0, 0, 0] == server.connection_numbers
     assert all("connection" not in request.headers for request in server.requests)
 
@@ -615,7 +615,7 @@ async def test_the_connection_is_closed_after_the_end_where_the_server_closes_it
     backend = await backend_of(server, "llamacpp", max_concurrency=1)
     for _ in range(2):
         async with backend.stream("Hi") as stream:
-            await stream.completed()
+            await stream.get_final_completion()
     assert [0, 1] == server.connection_numbers
     assert ["close", "close"] == [request.headers["connection"] for request in server.requests]
     assert await server.client_closed(0)
@@ -701,7 +701,7 @@ async def test_events_received_with_the_break_are_returned(
         backend = await backend_of(server)
         with pytest.raises(StreamInterruptedError) as exc_info:
             async with backend.stream("Hi") as stream:
-                await stream.completed()
+                await stream.get_final_completion()
         assert "Hel" == exc_info.value.partial.text
 
 
@@ -742,7 +742,7 @@ async def test_a_silent_server_times_out(
     moving = asyncio.create_task(freeze_clock(lambda: bool(server.requests), monkeypatch))
     with pytest.raises(APITimeoutError) as exc_info:
         async with backend.stream("Hi") as stream:
-            await stream.completed()
+            await stream.get_final_completion()
     await moving
     key = "timeout" if phase == "total" else f"{phase}_timeout"
     assert (phase, 0.05, key, "vllm") == (
@@ -759,8 +759,8 @@ async def test_two_streams_at_once(raw_server: RawServerFactory, backend_of: Cal
     server = await raw_server([stream_script(sse("one"))], [stream_script(sse("two"))])
     backend = await backend_of(server)
     async with backend.stream("1") as first, backend.stream("2") as second:
-        assert "two" == (await second.completed()).text
-        assert "one" == (await first.completed()).text
+        assert "two" == (await second.get_final_completion()).text
+        assert "one" == (await first.get_final_completion()).text
 
 
 async def test_a_late_consumer_does_not_time_out() -> None:
@@ -768,7 +768,7 @@ async def test_a_late_consumer_does_not_time_out() -> None:
     body = ScriptedBody(sse("Hello"))
     async with stream_of(body, first_token=0.02) as stream:
         await asyncio.sleep(0.06)
-        assert "Hello" == (await stream.completed()).text
+        assert "Hello" == (await stream.get_final_completion()).text
 
 
 async def test_a_late_consumer_of_a_silent_server_times_out(
@@ -779,5 +779,5 @@ async def test_a_late_consumer_of_a_silent_server_times_out(
     async with backend.stream("Hi") as stream:
         await asyncio.sleep(0.15)
         with pytest.raises(APITimeoutError) as exc_info:
-            await stream.completed()
+            await stream.get_final_completion()
     assert "first_token" == exc_info.value.phase

@@ -49,11 +49,11 @@ async def test_a_cancel_while_the_end_of_the_body_is_awaited_loses_nothing() -> 
         open_backend("vllm", endpoint=str(server.make_url("")), default_model="m") as backend,
         backend.stream("Hi") as stream,
     ):
-        reading = asyncio.create_task(stream.completed())
+        reading = asyncio.create_task(stream.get_final_completion())
         await asyncio.sleep(0.1)  # it has the whole answer, and waits for the end of the body
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
-        assert "a" == (await asyncio.wait_for(stream.completed(), 5)).text
+        assert "a" == (await asyncio.wait_for(stream.get_final_completion(), 5)).text
 
 
 async def test_a_stream_ends_when_its_registry_closes() -> None:
@@ -62,7 +62,7 @@ async def test_a_stream_ends_when_its_registry_closes() -> None:
         registry = Registry([config])
         async with registry.default().stream("Hi") as stream:
             await anext(stream)
-            reading = asyncio.create_task(stream.completed())
+            reading = asyncio.create_task(stream.get_final_completion())
             await asyncio.sleep(0.05)  # it waits for the next event
             await registry.aclose()
             with pytest.raises(StreamInterruptedError) as exc_info:

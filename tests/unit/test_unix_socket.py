@@ -64,7 +64,7 @@ async def test_requests_and_streams(serve: Serve) -> None:
         for _ in range(2):  # also over the pooled connection
             assert "Hello" == (await backend.complete("Hi")).text
             async with backend.stream("Hi") as stream:
-                assert "Hello" == (await stream.completed()).text
+                assert "Hello" == (await stream.get_final_completion()).text
         assert "m" == (await backend.ping()).model
         assert "http://localhost" == backend.endpoint
 
@@ -174,7 +174,7 @@ async def test_closing_ends_a_stream(tmp_path: Path) -> None:
 
         async def read() -> None:
             async with backend.stream("Hi") as stream:
-                await stream.completed()
+                await stream.get_final_completion()
 
         reading = asyncio.create_task(read())
         await begun.wait()
