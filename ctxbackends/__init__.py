@@ -44,6 +44,7 @@ if TYPE_CHECKING or not install(__name__):
     from ctxbackends._chat.responses import PartialCompletion as PartialCompletion
     from ctxbackends._chat.responses import TokenLogprob as TokenLogprob
     from ctxbackends._chat.responses import Usage as Usage
+    from ctxbackends._chat.servers import Capabilities as Capabilities
     from ctxbackends._chat.servers import Enforcement as Enforcement
     from ctxbackends._chat.servers import ModelInfo as ModelInfo
     from ctxbackends._chat.servers import Ping as Ping

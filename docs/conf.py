@@ -28,6 +28,7 @@ from sphinx.util.docutils import SphinxDirective
 
 from ctxbackends import BackendError, Profile
 from ctxbackends._profiles.builtin import SERVERS
+from ctxbackends._profiles.capabilities import build_capabilities
 from ctxbackends._profiles.presets import PRESETS, Preset
 from ctxbackends._wire.options import OPTION_KEYS, OptionSupport, Unsupported
 from ctxbackends.testing import faults
@@ -239,6 +240,24 @@ class OperationsTable(SphinxDirective):
         return self.parse_text_to_nodes("\n".join(table([row(profile) for profile in SERVERS.values()])))
 
 
+class CapabilitiesTable(SphinxDirective):
+    """The capabilities of each backend type in its default configuration."""
+
+    def run(self) -> list[nodes.Node]:
+        def row(profile: Profile) -> dict[str, str]:
+            capabilities = build_capabilities(profile, profile.wire_api, profile.default_settings)
+            flags = ("tools", "reasoning", "images", "image_urls", "audio", "files")
+            return {
+                "type": f"`{profile.type}`",
+                "`wire_api`": f"`{capabilities.wire_api}`",
+                **{f"`{name}`": YES if getattr(capabilities, name) else NO for name in flags},
+                "`response_formats`": ", ".join(sorted(capabilities.response_formats)),
+                "`schema_enforcement`": capabilities.schema_enforcement,
+            }
+
+        return self.parse_text_to_nodes("\n".join(table([row(profile) for profile in SERVERS.values()])))
+
+
 class CoverageTable(SphinxDirective):
     """The table of docs/coverage-by-server.json, which the shared tests write and check."""
 
@@ -430,6 +449,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("preset-differences", PresetDifferences)
     app.add_directive("options", OptionsTable)
     app.add_directive("operations", OperationsTable)
+    app.add_directive("capabilities", CapabilitiesTable)
     app.add_directive("coverage-by-server", CoverageTable)
     app.add_directive("faults", FaultsTable)
     app.add_directive("outcomes", OutcomesTable)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
 import attrs
@@ -96,3 +97,67 @@ class Ping:
     elapsed: float
     default_model: str | None = None
     default_model_listed: bool | None = None
+
+
+# --- capabilities -------------------------------------------------------------------------
+
+
+@attrs.frozen(kw_only=True)
+class Capabilities:
+    """The features that a backend supports, by its type, wire format and configuration. A model may support fewer.
+
+    Attributes:
+        wire_api: The wire format of generations.
+        options: The names of the supported options of :class:`ChatOptions`.
+        maximums: The largest accepted values, by the name of the option.
+        response_formats: Of ``json_object``, ``json_schema``, ``regex``, ``choice`` and ``grammar``.
+        tool_choices: Of ``auto``, ``none``, ``required`` and ``named``.
+        message_parts: The parts of messages, named as in the option tables: ``image data``, ``audio`` and others.
+        schema_enforcement: How the server enforces a JSON schema.
+        embeddings: Whether ``embed()`` is supported.
+        count_tokens: Whether ``count_tokens()`` is supported.
+        load: Whether ``load()`` is supported.
+        unload: Whether ``unload()`` is supported.
+    """
+
+    wire_api: str
+    options: frozenset[str]
+    maximums: Mapping[str, float]
+    response_formats: frozenset[str]
+    tool_choices: frozenset[str]
+    message_parts: frozenset[str]
+    schema_enforcement: Enforcement
+    embeddings: bool
+    count_tokens: bool
+    load: bool
+    unload: bool
+
+    @property
+    def tools(self) -> bool:
+        """Whether tools are supported."""
+        return "tools" in self.options
+
+    @property
+    def reasoning(self) -> bool:
+        """Whether the reasoning can be set, with ``reasoning_effort`` or ``reasoning_budget``."""
+        return not self.options.isdisjoint(("reasoning_effort", "reasoning_budget"))
+
+    @property
+    def images(self) -> bool:
+        """Whether user messages may have images as bytes."""
+        return "image data" in self.message_parts
+
+    @property
+    def image_urls(self) -> bool:
+        """Whether the server fetches images from URLs."""
+        return "image url" in self.message_parts
+
+    @property
+    def audio(self) -> bool:
+        """Whether user messages may have sound recordings."""
+        return "audio" in self.message_parts
+
+    @property
+    def files(self) -> bool:
+        """Whether user messages may have PDF documents."""
+        return "file" in self.message_parts

@@ -9,7 +9,7 @@ from ctxbackends._chat.events import OnProgress
 from ctxbackends._chat.messages import Message
 from ctxbackends._chat.requests import ChatOptions, ChatRequest, Tool
 from ctxbackends._chat.responses import Completion, Embeddings
-from ctxbackends._chat.servers import Enforcement, ModelInfo, Ping, ServerStatus
+from ctxbackends._chat.servers import Capabilities, Enforcement, ModelInfo, Ping, ServerStatus
 from ctxbackends._client.stream import ChatStream
 from ctxbackends._tools import build_tools
 from ctxbackends._wire.operations.openai import VectorEncoding
@@ -40,6 +40,25 @@ class Backend(Protocol):
     @property
     def schema_enforcement(self) -> Enforcement:
         """How the server enforces a JSON schema."""
+        ...
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """The features that this backend supports."""
+        ...
+
+    def refusal(self, option: str) -> str | None:
+        """Return why an option is not supported, None if it is.
+
+        Args:
+            option: The name of an option of :class:`ChatOptions`, such as ``top_k``; one of its values, such as
+                ``tool_choice: named`` or ``response_format: regex``; a part of messages, such as ``message: audio``; an
+                operation (``embed``, ``count_tokens``, ``load``, ``unload``), or ``dimensions`` or ``encoding`` of
+                ``embed()``.
+
+        Raises:
+            ValueError: The option is unknown.
+        """
         ...
 
     async def wait_ready(self, *, on_progress: OnProgress | None = None) -> None:

@@ -18,7 +18,7 @@ from ctxbackends._chat.events import OnProgress
 from ctxbackends._chat.messages import Message
 from ctxbackends._chat.requests import ChatOptions, ChatRequest, JSONSchemaFormat, Tool
 from ctxbackends._chat.responses import Completion, Embeddings
-from ctxbackends._chat.servers import Enforcement, ModelInfo, Ping, ServerState, ServerStatus
+from ctxbackends._chat.servers import Capabilities, Enforcement, ModelInfo, Ping, ServerState, ServerStatus
 from ctxbackends._client.backend import Prompt, build_chat_request, build_messages
 from ctxbackends._client.connection import ServerConnection
 from ctxbackends._client.retry import RetryPolicy
@@ -26,12 +26,18 @@ from ctxbackends._client.sender import Launcher
 from ctxbackends._client.stream import ChatStream
 from ctxbackends._config.backend_config import BackendConfig
 from ctxbackends._http.transport import Transport
+from ctxbackends._profiles.capabilities import (
+    OPERATION_REASONS,
+    build_capabilities,
+    enforcement_of,
+    find_embedding_refusal,
+    find_refusal,
+)
 from ctxbackends._profiles.model_names import is_listed
 from ctxbackends._profiles.profile import Profile
 from ctxbackends._tools import build_tools
 from ctxbackends._util.secrets import ENVIRONMENT
 from ctxbackends._wire.base import HTTPRequest, Operation, WireSettings
-from ctxbackends._wire.body_settings import OMITTED
 from ctxbackends._wire.operations.openai import VectorEncoding, fitting_batch_size, merge_embeddings
 from ctxbackends._wire.options import OptionTable
 from ctxbackends.errors import (
@@ -108,7 +114,16 @@ class HTTPBackend:
     @property
     def schema_enforcement(self) -> Enforcement:
         """How the server enforces a JSON schema."""
-        return "unverified" if self._settings.json_mode else self._profile.schema_enforcement
+        return enforcement_of(self._profile, self._settings)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """See :attr:`Backend.capabilities`."""
+        return build_capabilities(self._profile, self._wire_api, self._settings)
+
+    def refusal(self, option: str) -> str | None:
+        """See :meth:`Backend.refusal`."""
+        return find_refusal(option, self._profile, self._wire_api, self._settings)
 
     # --- readiness, models and status -------------------------------------------------------------
 
@@ -219,7 +234,7 @@ class HTTPBackend:
     ) -> None:
         """See :meth:`Backend.load`."""
         if self._profile.load is None:
-            raise self._unsupported("load", "models are always loaded")
+            raise self._unsupported("load")
         operation = self._profile.load(
             self._model(model),
             context_length=context_length or self._settings.context_length,
@@ -237,12 +252,14 @@ class HTTPBackend:
     async def unload(self, model: str | None = None) -> None:
         """See :meth:`Backend.unload`."""
         if self._profile.unload is None:
-            raise self._unsupported("unload", "models are always loaded")
+            raise self._unsupported("unload")
         await self._connection.execute(self._profile.unload(self._model(model)), retry=self._connection.policy)
 
-    def _unsupported(self, operation: str, reason: str) -> BackendError:
+    def _unsupported(self, operation: str) -> BackendError:
         return self._connection.annotate(
-            UnsupportedOperationError(operation, f"not supported by the type {self.type}: {reason}")
+            UnsupportedOperationError(
+                operation, f"not supported by the type {self.type}: {OPERATION_REASONS[operation]}"
+            )
         )
 
     # --- generation -------------------------------------------------------------------------------
@@ -311,7 +328,7 @@ class HTTPBackend:
         """See :meth:`Backend.embed`."""
         operation = self._profile.embed
         if operation is None:
-            raise self._unsupported("embed", "the server has no embeddings")
+            raise self._unsupported("embed")
         texts = [inputs] if isinstance(inputs, str) else list(inputs)
         if not texts:
             raise ValueError("embed() needs at least one text")
@@ -353,18 +370,10 @@ class HTTPBackend:
     def _check_vector_options(self, dimensions: int | None, encoding: VectorEncoding | None) -> None:
         if dimensions is not None and dimensions < 1:
             raise ValueError(f"dimensions out of range: {dimensions}; use 1 or more")
-        for option, value, member in (
-            ("dimensions", dimensions, "dimensions"),
-            ("encoding", encoding, "encoding_format"),
-        ):
-            if value is not None and member in self._settings.omit:
-                raise self._connection.annotate(UnsupportedOptionError(option, OMITTED))
-        if dimensions is not None and not self._profile.embed_dimensions:
-            raise self._connection.annotate(
-                UnsupportedOptionError(
-                    "dimensions", "the server ignores it; truncate and normalise the vectors yourself"
-                )
-            )
+        for option, value in (("dimensions", dimensions), ("encoding", encoding)):
+            reason = find_embedding_refusal(option, self._profile, self._settings) if value is not None else None
+            if reason is not None:
+                raise self._connection.annotate(UnsupportedOptionError(option, reason))
         if encoding is not None and encoding not in self._profile.vector_encodings:
             known = " or ".join(self._profile.vector_encodings)
             raise self._connection.annotate(UnsupportedOptionError("encoding", f"the server supports {known}"))
@@ -379,7 +388,7 @@ class HTTPBackend:
         """See :meth:`Backend.count_tokens`."""
         count = self._profile.count_tokens
         if count is None:
-            raise self._unsupported("count_tokens", "the server cannot count tokens, and the number is never estimated")
+            raise self._unsupported("count_tokens")
         request = ChatRequest(messages=build_messages(prompt), model=self._model(model), tools=build_tools(tools))
         return await self._connection.execute(count(request, self._token_count_table()), retry=self._connection.policy)
 

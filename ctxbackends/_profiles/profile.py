@@ -185,6 +185,11 @@ class Profile:
         """The default wire format."""
         return next(iter(self.wire_apis))
 
+    @property
+    def default_settings(self) -> WireSettings:
+        """The settings of a backend that configures none."""
+        return WireSettings(omit=self.omit, rename=self.rename, json_mode=self.json_mode)
+
     def codec(self, wire_api: str | None = None, settings: WireSettings | None = None) -> Codec:
         """Return the codec of a wire format.
 
@@ -195,7 +200,7 @@ class Profile:
         if name not in self.wire_apis:
             raise ValueError(f"unsupported wire_api for type {self.type}: {name!r}; use {' or '.join(self.wire_apis)}")
         if settings is None:
-            settings = WireSettings(omit=self.omit, rename=self.rename, json_mode=self.json_mode)
+            settings = self.default_settings
         table = adapt_table(self.wire_apis[name], settings)
         match WireAPI(name):
             case WireAPI.MESSAGES:
