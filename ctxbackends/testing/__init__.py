@@ -14,6 +14,8 @@ __all__: list[str]
 if TYPE_CHECKING or not install(__name__):
     from ctxbackends.testing import faults as faults
     from ctxbackends.testing._fault_server.server import FaultServer as FaultServer
+    from ctxbackends.testing._stand_ins.answers import Answer as Answer
+    from ctxbackends.testing._stand_ins.answers import Question as Question
     from ctxbackends.testing._stand_ins.anthropic_stand_in import AnthropicStandIn as AnthropicStandIn
     from ctxbackends.testing._stand_ins.lmstudio_stand_in import LMStudioStandIn as LMStudioStandIn
     from ctxbackends.testing._stand_ins.ollama_stand_in import OllamaStandIn as OllamaStandIn

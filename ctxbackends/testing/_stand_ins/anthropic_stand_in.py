@@ -17,12 +17,14 @@ from typing import Any
 import attrs
 from aiohttp import web
 
+from ctxbackends._profiles.profile import WireAPI
+from ctxbackends.testing._stand_ins.answers import AnswerError, AnswerFunction, arguments_object
 from ctxbackends.testing._stand_ins.anthropic_answers import Reply, events, message, model, usage
 from ctxbackends.testing._stand_ins.anthropic_checks import AnthropicProblem, check_body, check_version, invalid, thinks
 from ctxbackends.testing._stand_ins.openai_chat_stand_in import ChatCompletions
 from ctxbackends.testing._stand_ins.openai_checks import OpenAIProblem
 from ctxbackends.testing._stand_ins.openai_stand_in import body_of
-from ctxbackends.testing._stand_ins.scripted import Answer, Question, answer, tokens
+from ctxbackends.testing._stand_ins.scripted import ModelInput, ModelOutput, answer, tokens
 from ctxbackends.testing._stand_ins.stand_in import Handler, StandIn
 
 MODELS = ("claude-sonnet-4-5", "claude-haiku-4-5")
@@ -63,7 +65,13 @@ _KINDS = {
     429: "rate_limit_error",
     500: "api_error",
 }
-_ENDINGS = {"stop": "end_turn", "stop_sequence": "stop_sequence", "length": "max_tokens", "tool_calls": "tool_use"}
+_ENDINGS = {
+    "stop": "end_turn",
+    "stop_sequence": "stop_sequence",
+    "length": "max_tokens",
+    "tool_calls": "tool_use",
+    "content_filter": "refusal",
+}
 
 
 @attrs.frozen
@@ -80,16 +88,27 @@ class AnthropicStandIn(StandIn):
     Attributes:
         models: The models in the list.
         context_length: The context length of each model, in tokens.
+        answer: Returns the :class:`Answer` to a :class:`Question`; None for the scripted model.
     """
 
     def __init__(
-        self, *, api_key: str | None = None, models: Sequence[str] = MODELS, context_length: int = 8192
+        self,
+        *,
+        api_key: str | None = None,
+        models: Sequence[str] = MODELS,
+        context_length: int = 8192,
+        answer: AnswerFunction | None = None,
     ) -> None:
-        super().__init__(api_key=api_key)
+        super().__init__(api_key=api_key, answer=answer)
         self.models: tuple[str, ...] = tuple(models)
         self.context_length = context_length
         self._chat = ChatCompletions(
-            models=self.models, context_length=context_length, snapshots=SNAPSHOTS, ignored=_IGNORED, native=False
+            models=self.models,
+            context_length=context_length,
+            ask=self.ask,
+            snapshots=SNAPSHOTS,
+            ignored=_IGNORED,
+            native=False,
         )
         self._numbers = itertools.count()
         self._cache: set[bytes] = set()
@@ -131,6 +150,8 @@ class AnthropicStandIn(StandIn):
                 return await handler(request)
             except AnthropicProblem as problem:
                 return self._problem(problem)
+            except AnswerError as error:
+                return self._problem(AnthropicProblem(500, "api_error", str(error)))
 
         return guarded
 
@@ -199,7 +220,7 @@ class AnthropicStandIn(StandIn):
         check_body(body, request.headers["anthropic-version"], counting=False)
         name = self._known(body["model"])
         read = _read(body)
-        question = _question(body, read)
+        question = self.ask(WireAPI.MESSAGES, body, _question(body, read))
         _check_marks(question.prompt)
         length = answer(question).input_tokens
         if length > self.context_length:
@@ -218,8 +239,8 @@ class AnthropicStandIn(StandIn):
         self,
         body: Mapping[str, Any],
         name: str,
-        question: Question,
-        said: Answer,
+        question: ModelInput,
+        said: ModelOutput,
         read: Sequence[_Read],
         *,
         full: bool,
@@ -241,10 +262,13 @@ class AnthropicStandIn(StandIn):
             redact=redact,
             omit=(body.get("thinking") or {}).get("display") == "omitted",
             text=text,
-            calls=[(f"toolu_{number:012d}{index:012d}", called, given) for index, (called, given) in enumerate(calls)],
+            calls=[
+                (call.id or f"toolu_{number:012d}{index:012d}", call.name, arguments_object(call))
+                for index, call in enumerate(calls)
+            ],
             stop_reason=stop_reason,
             stop_sequence=said.stop_sequence if stop_reason == "stop_sequence" else None,
-            stop_details=_stop_details(refused[1]) if refused else None,
+            stop_details=_stop_details(refused[1] if refused else None) if stop_reason == "refusal" else None,
             usage=usage(
                 total=said.input_tokens,
                 cache_read=cache_read,
@@ -252,6 +276,15 @@ class AnthropicStandIn(StandIn):
                 cache_1h=cache_1h,
                 output=max(1, thought + len(tokens(text)) + 8 * len(calls)),
                 thinking=thought,
+            )
+            if said.usage is None
+            else usage(
+                total=said.usage.input_tokens,
+                cache_read=said.usage.cached_input_tokens or 0,
+                cache_5m=said.usage.cache_write_tokens or 0,
+                cache_1h=0,
+                output=said.usage.output_tokens,
+                thinking=said.usage.reasoning_tokens or 0,
             ),
         )
 
@@ -299,6 +332,8 @@ class AnthropicStandIn(StandIn):
             return await self._chat.serve(request, await body_of(request), self._headers())
         except OpenAIProblem as problem:
             return self._imitated_problem(problem)
+        except AnswerError as error:
+            return self._imitated_problem(OpenAIProblem(500, str(error)))
 
     def _imitated_problem(self, problem: OpenAIProblem) -> web.Response:
         kind = _KINDS[problem.status]
@@ -318,7 +353,7 @@ def _check_marks(prompt: str) -> None:
         raise AnthropicProblem(529, "overloaded_error", "Overloaded")
 
 
-def _question(body: Mapping[str, Any], read: Sequence[_Read]) -> Question:
+def _question(body: Mapping[str, Any], read: Sequence[_Read]) -> ModelInput:
     tools = {tool["name"]: tool["input_schema"] for tool in body.get("tools") or () if "input_schema" in tool}
     choice = body.get("tool_choice") or {"type": "auto"}
     must_call: Sequence[str] = ()
@@ -330,7 +365,7 @@ def _question(body: Mapping[str, Any], read: Sequence[_Read]) -> Question:
         must_call = [choice["name"]]
     wanted = (body.get("output_config") or {}).get("format") or {}
     users = [said["content"] for said in body["messages"] if said["role"] == "user"]
-    return Question(
+    return ModelInput(
         prompt="\n".join(_texts(users[-1])) if users else "",
         read="\n".join(piece.text for piece in read),
         tools=tools,
@@ -341,13 +376,13 @@ def _question(body: Mapping[str, Any], read: Sequence[_Read]) -> Question:
     )
 
 
-def _said(question: Question, limit: int) -> Answer:
+def _said(question: ModelInput, limit: int) -> ModelOutput:
     """Return the model's answer within ``limit`` tokens, some of which it spends on thinking."""
     thought = len(tokens(answer(question).reasoning))
     return answer(attrs.evolve(question, max_tokens=max(0, limit - thought)))
 
 
-def _stop_reason(prompt: str, said: Answer, *, full: bool) -> str:
+def _stop_reason(prompt: str, said: ModelOutput, *, full: bool) -> str:
     for mark, reason in (
         ("[[refuse]]", "refusal"),
         ("[[window]]", "model_context_window_exceeded"),

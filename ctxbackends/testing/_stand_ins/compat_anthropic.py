@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
+from ctxbackends.testing._stand_ins.answers import arguments_object
 from ctxbackends.testing._stand_ins.compat_openai import Reply
 from ctxbackends.testing._stand_ins.scripted import tokens
 
@@ -20,7 +20,13 @@ _ERROR_TYPES = {
     429: "rate_limit_error",
     503: "overloaded_error",
 }
-_STOP_REASONS = {"stop": "end_turn", "stop_sequence": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
+_STOP_REASONS = {
+    "stop": "end_turn",
+    "stop_sequence": "end_turn",
+    "length": "max_tokens",
+    "tool_calls": "tool_use",
+    "content_filter": "refusal",
+}
 
 
 def error(status: int, message: str) -> dict[str, Any]:
@@ -35,10 +41,10 @@ def message(reply: Reply) -> dict[str, Any]:
     if answer.text:
         content.append({"type": "text", "text": answer.text})
     content += [
-        {"type": "tool_use", "id": id_, "name": name, "input": dict(arguments)}
-        for id_, (name, arguments) in zip(reply.call_ids, answer.calls, strict=True)
+        {"type": "tool_use", "id": id_, "name": call.name, "input": arguments_object(call)}
+        for id_, call in zip(reply.call_ids, answer.calls, strict=True)
     ]
-    usage = {"input_tokens": reply.input_tokens, "output_tokens": answer.output_tokens}
+    usage = {"input_tokens": reply.input_tokens, "output_tokens": answer.reported_output}
     return {**_start(reply, content), "stop_reason": _STOP_REASONS[answer.ending], "usage": usage}
 
 
@@ -57,14 +63,14 @@ def events(reply: Reply) -> Iterator[Event]:
                 index, {"type": kind, member: ""}, [{"type": f"{kind}_delta", member: piece} for piece in tokens(said)]
             )
             index += 1
-    for id_, (name, arguments) in zip(reply.call_ids, answer.calls, strict=True):
-        delta = {"type": "input_json_delta", "partial_json": json.dumps(arguments)}
-        yield from _block(index, {"type": "tool_use", "id": id_, "name": name, "input": {}}, [delta])
+    for id_, call in zip(reply.call_ids, answer.calls, strict=True):
+        delta = {"type": "input_json_delta", "partial_json": call.arguments}
+        yield from _block(index, {"type": "tool_use", "id": id_, "name": call.name, "input": {}}, [delta])
         index += 1
     yield {
         "type": "message_delta",
         "delta": {"stop_reason": _STOP_REASONS[answer.ending]},
-        "usage": {"input_tokens": reply.input_tokens, "output_tokens": answer.output_tokens},
+        "usage": {"input_tokens": reply.input_tokens, "output_tokens": answer.reported_output},
     }
     yield {"type": "message_stop"}
 

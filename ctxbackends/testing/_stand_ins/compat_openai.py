@@ -15,7 +15,9 @@ from typing import Any
 
 import attrs
 
-from ctxbackends.testing._stand_ins.scripted import Answer, tokens
+from ctxbackends._chat.messages import ToolCall
+from ctxbackends.testing._stand_ins.answers import arguments_object
+from ctxbackends.testing._stand_ins.scripted import ModelOutput, tokens
 
 DIMENSIONS = 8
 
@@ -48,7 +50,7 @@ class Reply:
     id: str
     created: int
     model: str
-    answer: Answer
+    answer: ModelOutput
     call_ids: Sequence[str]
     input_tokens: int
 
@@ -58,7 +60,7 @@ class Reply:
 
     @property
     def usage(self) -> dict[str, int]:
-        read, written = self.input_tokens, self.answer.output_tokens
+        read, written = self.input_tokens, self.answer.reported_output
         return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
 
 
@@ -112,16 +114,20 @@ def _head(reply: Reply, dialect: Dialect, kind: str) -> dict[str, Any]:
 
 
 def _calls(reply: Reply, dialect: Dialect) -> list[dict[str, Any]]:
-    indent = (",", ":") if dialect.whole_calls else (", ", ": ")
     return [
         {
             "id": id_,
             "index": index,
             "type": "function",
-            "function": {"name": name, "arguments": json.dumps(arguments, separators=indent)},
+            "function": {"name": call.name, "arguments": _arguments(call, dialect)},
         }
-        for index, (id_, (name, arguments)) in enumerate(zip(reply.call_ids, reply.answer.calls, strict=True))
+        for index, (id_, call) in enumerate(zip(reply.call_ids, reply.answer.calls, strict=True))
     ]
+
+
+def _arguments(call: ToolCall, dialect: Dialect) -> str:
+    """Return the text of the arguments; a server with ``whole_calls`` has an object and writes it without spaces."""
+    return json.dumps(arguments_object(call), separators=(",", ":")) if dialect.whole_calls else call.arguments
 
 
 def vector(text: str, dimensions: int = DIMENSIONS) -> list[float]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import attrs
 
-from ctxbackends.testing._stand_ins.scripted import Question
+from ctxbackends.testing._stand_ins.scripted import ModelInput
 
 Message = dict[str, Any]
 
@@ -153,13 +153,13 @@ def question(
     max_tokens: int | None = None,
     stop: Sequence[str] = (),
     think: bool = True,
-) -> Question:
+) -> ModelInput:
     """The question that messages in the one form ask."""
     parameters = {tool["function"]["name"]: tool["function"].get("parameters") or {} for tool in tools}
     read = [text for message in messages for text in _texts(message)]
     if tools:
         read.append(json.dumps(list(tools)))
-    return Question(
+    return ModelInput(
         prompt=_prompt(messages),
         read="\n".join(read),
         tools=parameters,

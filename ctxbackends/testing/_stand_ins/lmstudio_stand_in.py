@@ -15,7 +15,9 @@ from typing import Any
 import attrs
 from aiohttp import web
 
+from ctxbackends._profiles.profile import WireAPI
 from ctxbackends.testing._stand_ins import compat_anthropic, compat_openai
+from ctxbackends.testing._stand_ins.answers import AnswerError, AnswerFunction
 from ctxbackends.testing._stand_ins.compat_openai import Dialect, Reply
 from ctxbackends.testing._stand_ins.compat_requests import (
     Invalid,
@@ -26,7 +28,7 @@ from ctxbackends.testing._stand_ins.compat_requests import (
 )
 from ctxbackends.testing._stand_ins.compat_stream import DONE, SSE, event, send
 from ctxbackends.testing._stand_ins.lmstudio_models import LOAD_SECONDS, Catalog, Instance, kind_of
-from ctxbackends.testing._stand_ins.scripted import Question, answer, tokens
+from ctxbackends.testing._stand_ins.scripted import ModelInput, answer, tokens
 from ctxbackends.testing._stand_ins.stand_in import Handler, StandIn
 
 MODELS = ("qwen/qwen3-4b", "text-embedding-nomic-embed-text-v1.5")
@@ -54,11 +56,18 @@ class LMStudioStandIn(StandIn):
     """A stand-in for LM Studio with downloaded models, none of them loaded.
 
     ``jit`` loads a model with the first request for it, and makes ``/v1/models`` list all. ``catalog.loads`` records
-    each load.
+    each load. ``answer`` returns the :class:`Answer` to a :class:`Question`.
     """
 
-    def __init__(self, *, api_key: str | None = None, models: Sequence[str] = MODELS, jit: bool = True) -> None:
-        super().__init__(api_key=api_key)
+    def __init__(
+        self,
+        *,
+        api_key: str | None = None,
+        models: Sequence[str] = MODELS,
+        jit: bool = True,
+        answer: AnswerFunction | None = None,
+    ) -> None:
+        super().__init__(api_key=api_key, answer=answer)
         self.catalog: Catalog = Catalog(models)
         self.jit = jit
         self._ids = itertools.count(1)
@@ -164,7 +173,7 @@ class LMStudioStandIn(StandIn):
         message = f'Invalid model identifier "{name}". Please specify a valid downloaded model (e.g., {some}).'
         return {**_model_error(message), "type": kind}
 
-    def _reply(self, instance: Instance, asked: Question, prefix: str) -> Reply:
+    def _reply(self, instance: Instance, asked: ModelInput, prefix: str) -> Reply:
         said = answer(asked)
         number = next(self._ids)
         return Reply(
@@ -172,8 +181,8 @@ class LMStudioStandIn(StandIn):
             created=int(time.time()),
             model=instance.id,
             answer=said,
-            call_ids=[f"{number:05d}{index:04d}" for index, _ in enumerate(said.calls)],
-            input_tokens=said.input_tokens,
+            call_ids=[call.id or f"{number:05d}{index:04d}" for index, call in enumerate(said.calls)],
+            input_tokens=said.reported_input,
         )
 
     # --- compatible ---
@@ -183,8 +192,9 @@ class LMStudioStandIn(StandIn):
         return web.json_response({"data": data, "object": "list"})
 
     async def _chat(self, request: web.Request, body: Body) -> web.StreamResponse:
-        asked = _chat_question(body)
+        read = _chat_question(body)
         instance = self._serving(body.get("model"), "llm")
+        asked = self.ask(WireAPI.CHAT_COMPLETIONS, body, read)
         written = self._reply(instance, asked, "chatcmpl-")
         dialect = Dialect(
             reasoning="reasoning" if "gpt-oss" in instance.key else "reasoning_content",
@@ -192,7 +202,7 @@ class LMStudioStandIn(StandIn):
             choice={"logprobs": None},
             body={"stats": {}},
         )
-        problem = _overflow(instance, written.input_tokens)
+        problem = _overflow(instance, written.answer.input_tokens)
         if body.get("stream"):
             include_usage = bool((body.get("stream_options") or {}).get("include_usage"))
             chunks = compat_openai.chunks(written, dialect, include_usage=include_usage)
@@ -218,7 +228,7 @@ class LMStudioStandIn(StandIn):
         choice = (body.get("tool_choice") or {}).get("type", "auto")
         thinking = (body.get("thinking") or {}).get("type", "enabled")
         tools = () if choice == "none" else tools_from_anthropic(body.get("tools") or ())
-        asked = question(
+        read = question(
             from_anthropic(body),
             tools=tools,
             must_call=choice in ("any", "tool"),
@@ -227,8 +237,9 @@ class LMStudioStandIn(StandIn):
             think=thinking != "disabled",
         )
         instance = self._serving(body.get("model"), "llm")
+        asked = self.ask(WireAPI.MESSAGES, body, read)
         written = self._reply(instance, asked, "msg_")
-        problem = _overflow(instance, written.input_tokens)
+        problem = _overflow(instance, written.answer.input_tokens)
         if problem is not None:
             raise Refused(400, problem)
         if body.get("stream"):
@@ -238,7 +249,7 @@ class LMStudioStandIn(StandIn):
         return web.json_response(compat_anthropic.message(written))
 
 
-def _chat_question(body: Mapping[str, Any]) -> Question:
+def _chat_question(body: Mapping[str, Any]) -> ModelInput:
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
         raise Refused(400, "'messages' field is required")
@@ -307,6 +318,8 @@ def _answered(
             problem = Refused(400, invalid.message)
         except Refused as refused:
             problem = refused
+        except AnswerError as error:
+            problem = Refused(500, str(error))
         return web.json_response(problem_body(problem), status=problem.status)
 
     return answered

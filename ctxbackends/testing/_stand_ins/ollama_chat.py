@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import attrs
 
+from ctxbackends.testing._stand_ins.answers import AnswerError, arguments_object
 from ctxbackends.testing._stand_ins.compat_requests import ANY_OBJECT, question, wrong_base64
 from ctxbackends.testing._stand_ins.ollama_models import Library, Model, OllamaError, duration, rfc3339
-from ctxbackends.testing._stand_ins.scripted import Answer, answer, tokens
+from ctxbackends.testing._stand_ins.scripted import ModelInput, ModelOutput, answer, tokens
 
 FAILURE = "an error was encountered while running the model"  # docs/api/errors.mdx
 BUSY = "server busy, please try again.  maximum pending requests exceeded"  # server/sched.go, ErrMaxQueue
@@ -46,7 +47,7 @@ class ChatReply:
     """
 
     model: str
-    answer: Answer
+    answer: ModelOutput
     call_ids: Sequence[str]
     prompt_eval_count: int
     load_ns: int
@@ -93,12 +94,12 @@ class ChatReply:
 
     def _calls(self) -> list[dict[str, Any]]:
         return [
-            {"id": id_, "function": {"index": index, "name": name, "arguments": dict(arguments)}}
-            for index, (id_, (name, arguments)) in enumerate(zip(self.call_ids, self.answer.calls, strict=True))
+            {"id": id_, "function": {"index": index, "name": call.name, "arguments": arguments_object(call)}}
+            for index, (id_, call) in enumerate(zip(self.call_ids, self.answer.calls, strict=True))
         ]
 
     def _end(self) -> dict[str, Any]:
-        read_ns, written_ns = self.prompt_eval_count * _READ_NS, self.answer.output_tokens * _TOKEN_NS
+        read_ns, written_ns = self.prompt_eval_count * _READ_NS, self.answer.reported_output * _TOKEN_NS
         return {
             "done": True,
             "done_reason": self.done_reason,
@@ -106,15 +107,18 @@ class ChatReply:
             "load_duration": self.load_ns,
             "prompt_eval_count": self.prompt_eval_count,
             "prompt_eval_duration": read_ns,
-            "eval_count": self.answer.output_tokens,
+            "eval_count": self.answer.reported_output,
             "eval_duration": written_ns,
         }
 
 
-def chat(library: Library, body: Mapping[str, Any], *, nested_overflow: bool) -> ChatReply | dict[str, Any]:
+def chat(
+    library: Library, body: Mapping[str, Any], *, nested_overflow: bool, ask: Callable[[ModelInput], ModelInput]
+) -> ChatReply | dict[str, Any]:
     """Answer a native request with a reply, or with the one object of a load or an unload.
 
-    ``nested_overflow``: refuse a prompt that is too long in the words of Ollama 0.34 and later.
+    ``nested_overflow``: refuse a prompt that is too long in the words of Ollama 0.34 and later. ``ask`` adds the answer
+    of a test.
     """
     name = body.get("model")
     model = library.find(name)
@@ -143,6 +147,7 @@ def chat(library: Library, body: Mapping[str, Any], *, nested_overflow: bool) ->
         stop=options.get("stop") or (),
         think=think,
     )
+    asked = ask(asked)
     window = loaded.context_length
     read = answer(asked).input_tokens
     if read > window and body.get("truncate") is False:
@@ -152,11 +157,13 @@ def chat(library: Library, body: Mapping[str, Any], *, nested_overflow: bool) ->
     if body.get("shift") is False:
         limits.append(window - read)
     said = answer(attrs.evolve(asked, max_tokens=min(limits, default=None)))
+    if said.ending == "content_filter":
+        raise AnswerError("Ollama does not have the finish reason content_filter")
     return ChatReply(
         model=str(name),
         answer=said,
-        call_ids=[f"call_{next(_call_numbers):08x}" for _ in said.calls],
-        prompt_eval_count=read,
+        call_ids=[call.id or f"call_{next(_call_numbers):08x}" for call in said.calls],
+        prompt_eval_count=read if said.usage is None else said.usage.input_tokens,
         load_ns=load_ns,
         top_logprobs=logprobs if body.get("logprobs") else None,
     )

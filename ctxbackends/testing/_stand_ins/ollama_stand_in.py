@@ -13,7 +13,9 @@ from typing import Any
 
 from aiohttp import web
 
+from ctxbackends._profiles.profile import WireAPI
 from ctxbackends.testing._stand_ins import compat_anthropic, compat_openai
+from ctxbackends.testing._stand_ins.answers import AnswerError, AnswerFunction
 from ctxbackends.testing._stand_ins.compat_stream import NDJSON, SSE, line, send
 from ctxbackends.testing._stand_ins.ollama_chat import FAILURE, OVERFLOW, ChatReply, chat, checked_options, now, unloads
 from ctxbackends.testing._stand_ins.ollama_compat import (
@@ -26,7 +28,7 @@ from ctxbackends.testing._stand_ins.ollama_compat import (
     reply,
 )
 from ctxbackends.testing._stand_ins.ollama_models import Library, OllamaError
-from ctxbackends.testing._stand_ins.scripted import tokens
+from ctxbackends.testing._stand_ins.scripted import ModelInput, tokens
 from ctxbackends.testing._stand_ins.stand_in import Handler, StandIn
 
 MODELS = ("qwen3:4b", "nomic-embed-text:latest")
@@ -43,7 +45,7 @@ class OllamaStandIn(StandIn):
 
     ``context_length`` is the default of requests without ``num_ctx``, ``max_context_length`` the one of the chat
     models, both in tokens. From ``version`` 0.34 on, the error of a context overflow is different. ``library.loads``
-    records each load.
+    records each load. ``answer`` returns the :class:`Answer` to a :class:`Question`.
     """
 
     def __init__(
@@ -54,8 +56,9 @@ class OllamaStandIn(StandIn):
         context_length: int = 4096,
         max_context_length: int = 32768,
         version: str = VERSION,
+        answer: AnswerFunction | None = None,
     ) -> None:
-        super().__init__(api_key=api_key)
+        super().__init__(api_key=api_key, answer=answer)
         self.library: Library = Library(models, context_length=context_length, max_context_length=max_context_length)
         self.version = version
         self._ids = itertools.count(1)
@@ -113,7 +116,7 @@ class OllamaStandIn(StandIn):
         return web.json_response(self.library.find(body.get("model") or body.get("name")).shown())
 
     async def _chat(self, request: web.Request, body: Body) -> web.StreamResponse:
-        said = chat(self.library, body, nested_overflow=self._nested_overflow)
+        said = self._generated(body, WireAPI.OLLAMA, body)
         if isinstance(said, dict):
             return web.json_response(said)
         if body.get("stream") is False:
@@ -169,7 +172,7 @@ class OllamaStandIn(StandIn):
         return web.json_response({"object": "list", "data": [_openai_model(name) for name in self.library.models]})
 
     async def _openai_chat(self, request: web.Request, body: Body) -> web.StreamResponse:
-        said = self._replied(native_from_openai(body))
+        said = self._replied(native_from_openai(body), WireAPI.CHAT_COMPLETIONS, body)
         written = reply(said, f"chatcmpl-{next(self._ids)}")
         if body.get("stream"):
             include_usage = bool((body.get("stream_options") or {}).get("include_usage"))
@@ -200,15 +203,21 @@ class OllamaStandIn(StandIn):
         native = native_from_anthropic(body)
         if "thinking" not in self.library.find(native["model"]).capabilities:
             native.pop("think", None)  # ChatHandler relaxes it for this layer
-        said = self._replied(native)
+        said = self._replied(native, WireAPI.MESSAGES, body)
         written = reply(said, f"msg_{next(self._ids):024x}")
         if body.get("stream"):
             return await send(request, SSE, anthropic_stream(written))
         _check_whole(said)
         return web.json_response(compat_anthropic.message(written))
 
-    def _replied(self, native: Mapping[str, Any]) -> ChatReply:
-        said = chat(self.library, native, nested_overflow=self._nested_overflow)
+    def _generated(self, native: Body, wire: WireAPI, body: Body) -> ChatReply | dict[str, Any]:
+        def ask(read: ModelInput) -> ModelInput:
+            return self.ask(wire, body, read, objects=True)
+
+        return chat(self.library, native, nested_overflow=self._nested_overflow, ask=ask)
+
+    def _replied(self, native: Body, wire: WireAPI, body: Body) -> ChatReply:
+        said = self._generated(native, wire, body)
         assert isinstance(said, ChatReply)  # the layers refuse a request without messages
         return said
 
@@ -225,8 +234,11 @@ def _answered(handler: Answering, problem_body: Callable[[OllamaError], dict[str
     async def answered(request: web.Request) -> web.StreamResponse:
         try:
             return await handler(request, await _body_of(request))
-        except OllamaError as problem:
-            return web.json_response(problem_body(problem), status=problem.status)
+        except AnswerError as error:
+            problem = OllamaError(500, str(error))
+        except OllamaError as refused:
+            problem = refused
+        return web.json_response(problem_body(problem), status=problem.status)
 
     return answered
 

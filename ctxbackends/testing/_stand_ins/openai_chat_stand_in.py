@@ -11,12 +11,13 @@ import itertools
 import json
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
 from aiohttp import web
 
+from ctxbackends._profiles.profile import WireAPI
 from ctxbackends.testing._stand_ins.openai_answers import FinishReason, Reply, chunks, completion, usage
 from ctxbackends.testing._stand_ins.openai_checks import (
     CHAT_MEMBERS,
@@ -29,7 +30,7 @@ from ctxbackends.testing._stand_ins.openai_checks import (
     texts,
     too_long,
 )
-from ctxbackends.testing._stand_ins.scripted import Answer, Question, answer, tokens
+from ctxbackends.testing._stand_ins.scripted import ModelInput, ModelOutput, answer, tokens
 
 _REFUSE = re.compile(r"\[\[refuse\]\](.*?)\[\[/refuse\]\]", re.DOTALL)
 _SCHEMA_OF_ANY_OBJECT = {"type": "object"}
@@ -70,11 +71,12 @@ class ChatCompletions:
     """The endpoint, with its memory of prompts.
 
     ``native`` is False where another vendor imitates it: unknown members are let through and what only OpenAI fills is
-    left out. ``ignored``: members of the body that have no effect.
+    left out. ``ignored``: members of the body that have no effect. ``ask`` is :meth:`StandIn.ask`.
     """
 
     models: Sequence[str]
     context_length: int
+    ask: Callable[[WireAPI, Mapping[str, Any], ModelInput], ModelInput]
     snapshots: Mapping[str, str] = attrs.field(factory=lambda: SNAPSHOTS)
     ignored: frozenset[str] = frozenset()
     native: bool = True
@@ -93,7 +95,8 @@ class ChatCompletions:
             check_chat(body, reasoning=reasoning)
         else:
             check_imitated_chat(body)
-        question = _question(body, think=reasoning and body.get("reasoning_effort") != "none")
+        think = reasoning and body.get("reasoning_effort") != "none"
+        question = self.ask(WireAPI.CHAT_COMPLETIONS, body, _question(body, think=think))
         if "[[rate]]" in question.prompt:
             raise rate_limited(model)
         said = _said(question)
@@ -107,7 +110,7 @@ class ChatCompletions:
             return web.json_response(completion(reply, several), headers=headers)
         return await self._stream(request, body, reply, several, said, headers)
 
-    def _reply(self, body: Mapping[str, Any], model: str, question: Question, said: Answer) -> Reply:
+    def _reply(self, body: Mapping[str, Any], model: str, question: ModelInput, said: ModelOutput) -> Reply:
         number = next(self._numbers)
         refused = _REFUSE.search(question.prompt) if self.native else None
         calls = () if refused else said.calls[: 1 if body.get("parallel_tool_calls") is False else None]
@@ -121,8 +124,8 @@ class ChatCompletions:
             text=text,
             refusal=refusal,
             calls=[
-                (f"call_{number:012d}{index:012d}", name, json.dumps(arguments))
-                for index, (name, arguments) in enumerate(calls)
+                (call.id or f"call_{number:012d}{index:012d}", call.name, call.arguments)
+                for index, call in enumerate(calls)
             ],
             finish_reason="stop" if refused else self._finish_reason(body, question, said),
             usage=usage(
@@ -131,20 +134,29 @@ class ChatCompletions:
                 cached=self._cached(question.read) if self.native else 0,
                 reasoning=len(tokens(said.reasoning)),
                 details=self.native,
+            )
+            if said.usage is None
+            else usage(
+                prompt=said.usage.input_tokens,
+                completion=said.usage.output_tokens,
+                cached=said.usage.cached_input_tokens or 0,
+                reasoning=said.usage.reasoning_tokens or 0,
+                details=self.native,
             ),
             top_logprobs=(body.get("top_logprobs") or 0) if body.get("logprobs") else None,
             details=self.native,
         )
 
-    def _finish_reason(self, body: Mapping[str, Any], question: Question, said: Answer) -> FinishReason:
-        if "[[filter]]" in question.prompt:
+    def _finish_reason(self, body: Mapping[str, Any], question: ModelInput, said: ModelOutput) -> FinishReason:
+        if "[[filter]]" in question.prompt or said.ending == "content_filter":
             return "content_filter"
         if said.ending == "tool_calls":
             # A call of the one tool that was named ends with "stop":
             # https://platform.openai.com/docs/guides/structured-outputs#handling-edge-cases
             choice = body.get("tool_choice")
             named = isinstance(choice, dict) and choice.get("type") == "function"
-            return "stop" if self.native and named else "tool_calls"
+            is_derived = question.answer is None or question.answer.finish_reason is None
+            return "stop" if self.native and named and is_derived else "tool_calls"
         return "length" if said.ending == "length" else "stop"
 
     def _cached(self, prompt: str) -> int:
@@ -168,7 +180,7 @@ class ChatCompletions:
         body: Mapping[str, Any],
         reply: Reply,
         several: int,
-        said: Answer,
+        said: ModelOutput,
         headers: Mapping[str, str],
     ) -> web.StreamResponse:
         options = body.get("stream_options") or {}
@@ -217,7 +229,7 @@ def tools_read(tools: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def _question(body: Mapping[str, Any], *, think: bool) -> Question:
+def _question(body: Mapping[str, Any], *, think: bool) -> ModelInput:
     messages: Sequence[Mapping[str, Any]] = body["messages"]
     read = [text for message in messages for text in _all_texts(message)]
     tools = {tool["function"]["name"]: tool["function"].get("parameters", {}) for tool in body.get("tools") or ()}
@@ -242,7 +254,7 @@ def _question(body: Mapping[str, Any], *, think: bool) -> Question:
     elif wanted.get("type") == "json_object":
         schema = _SCHEMA_OF_ANY_OBJECT
     stop = body.get("stop") or ()
-    return Question(
+    return ModelInput(
         prompt=_prompt(messages),
         read="\n".join(read),
         tools=tools,
@@ -254,7 +266,7 @@ def _question(body: Mapping[str, Any], *, think: bool) -> Question:
     )
 
 
-def _said(question: Question) -> Answer:
+def _said(question: ModelInput) -> ModelOutput:
     """Return the model's answer within the token limit, which includes its reasoning."""
     said = answer(question)
     if question.max_tokens is None or not said.reasoning:

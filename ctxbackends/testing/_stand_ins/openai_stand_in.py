@@ -12,6 +12,7 @@ from typing import Any
 
 from aiohttp import web
 
+from ctxbackends.testing._stand_ins.answers import AnswerError, AnswerFunction
 from ctxbackends.testing._stand_ins.openai_answers import embeddings, vector
 from ctxbackends.testing._stand_ins.openai_chat_stand_in import SNAPSHOTS, ChatCompletions, known_as, tools_read
 from ctxbackends.testing._stand_ins.openai_checks import (
@@ -36,15 +37,21 @@ class OpenAIStandIn(StandIn):
     """A stand-in for OpenAI's API.
 
     ``models`` are the models in the list; those with "embedding" in their names embed, the others chat.
-    ``context_length`` is the context length of each, in tokens.
+    ``context_length`` is the context length of each, in tokens. ``answer`` returns the :class:`Answer` to a
+    :class:`Question`.
     """
 
     def __init__(
-        self, *, api_key: str | None = None, models: Sequence[str] = MODELS, context_length: int = 8192
+        self,
+        *,
+        api_key: str | None = None,
+        models: Sequence[str] = MODELS,
+        context_length: int = 8192,
+        answer: AnswerFunction | None = None,
     ) -> None:
-        super().__init__(api_key=api_key)
+        super().__init__(api_key=api_key, answer=answer)
         self.models: tuple[str, ...] = tuple(models)
-        self._chat = ChatCompletions(models=self.models, context_length=context_length)
+        self._chat = ChatCompletions(models=self.models, context_length=context_length, ask=self.ask)
         self._requests = itertools.count()
 
     def routes(self) -> list[tuple[str, str, Handler]]:
@@ -90,6 +97,8 @@ class OpenAIStandIn(StandIn):
                 return await handler(request)
             except OpenAIProblem as problem:
                 return self._problem(problem)
+            except AnswerError as error:
+                return self._problem(OpenAIProblem(500, str(error), kind="server_error"))
 
         return guarded
 

@@ -1,13 +1,18 @@
-"""The base class of stand-ins: an aiohttp application on loopback that records its requests."""
+"""The base class of stand-ins: an aiohttp application on loopback that records and answers requests."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Self
 
 import attrs
 from aiohttp import web
+
+from ctxbackends._profiles.profile import WireAPI
+from ctxbackends.testing._stand_ins.answers import AnswerFunction, arguments_object, call_answer_function
+from ctxbackends.testing._stand_ins.questions import read_question
+from ctxbackends.testing._stand_ins.scripted import ModelInput
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -34,11 +39,13 @@ class StandIn:
 
     Attributes:
         api_key: The key that requests must have; None for none.
+        answer: Returns the :class:`Answer` to a :class:`Question`; None for the scripted model.
         requests: The received requests in the order of their arrival.
     """
 
-    def __init__(self, *, api_key: str | None = None) -> None:
+    def __init__(self, *, api_key: str | None = None, answer: AnswerFunction | None = None) -> None:
         self.api_key = api_key
+        self.answer = answer
         self.requests: list[ReceivedRequest] = []
         self._runner: web.AppRunner | None = None
         self._port = 0
@@ -63,6 +70,26 @@ class StandIn:
     def authorized(self, request: web.Request) -> bool:
         """Return whether the request has the right key."""
         return self.api_key is None or request.headers.get("Authorization") == f"Bearer {self.api_key}"
+
+    def ask(self, wire: WireAPI, body: Mapping[str, Any], read: ModelInput, *, objects: bool = False) -> ModelInput:
+        """Return what the model reads, with the answer of ``answer`` instead of the marks in the prompt.
+
+        Args:
+            wire: The wire format of the request.
+            body: The body of the request.
+            read: What the scripted model reads.
+            objects: Whether the server sends the arguments of tool calls as objects.
+
+        Raises:
+            AnswerError: There is no answer to send.
+        """
+        if self.answer is None:
+            return read
+        answer = call_answer_function(self.answer, read_question(wire, body))
+        if objects or wire is not WireAPI.CHAT_COMPLETIONS:
+            for call in answer.tool_calls:
+                arguments_object(call)
+        return attrs.evolve(read, prompt="", answer=answer)
 
     async def __aenter__(self) -> Self:
         application = web.Application(client_max_size=64 * 1024 * 1024)
