@@ -94,7 +94,7 @@ async def ask(backend: HTTPBackend, messages: Any, streamed: bool, **options: An
     async with backend.stream(messages, **options) as stream:
         async for _ in stream:
             pass
-        return await stream.completed()
+        return await stream.get_final_completion()
 
 
 @pytest.mark.parametrize("streamed", [False, True])
