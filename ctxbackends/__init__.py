@@ -53,6 +53,7 @@ if TYPE_CHECKING or not install(__name__):
     from ctxbackends._client.http_backend import HTTPBackend as HTTPBackend
     from ctxbackends._client.stream import ChatStream as ChatStream
     from ctxbackends._config.backend_config import BackendConfig as BackendConfig
+    from ctxbackends._config.request_options import RequestOptions as RequestOptions
     from ctxbackends._profiles.builtin import PROFILES as PROFILES
     from ctxbackends._profiles.profile import BackendType as BackendType
     from ctxbackends._profiles.profile import Profile as Profile

@@ -15,6 +15,7 @@ from ctxbackends._chat.requests import ChatOptions, JSONSchemaFormat
 from ctxbackends._chat.responses import Completion
 from ctxbackends._chat.servers import Enforcement
 from ctxbackends._client.backend import Backend
+from ctxbackends._config.request_options import RequestOptions
 from ctxbackends._schema.generate import schema_for, wrap_in_object
 from ctxbackends._schema.validate import decode_as, unwrap_object
 from ctxbackends.errors import IncompleteOutputError, StructuredOutputError
@@ -43,7 +44,13 @@ class Extraction(Generic[T]):
 
 
 async def extract(
-    backend: Backend, target: type[T], text: str, *, instructions: str = INSTRUCTIONS, **options: Unpack[ChatOptions]
+    backend: Backend,
+    target: type[T],
+    text: str,
+    *,
+    instructions: str = INSTRUCTIONS,
+    request_options: RequestOptions | None = None,
+    **options: Unpack[ChatOptions],
 ) -> T:
     """Extract a value of type ``target`` from ``text``.
 
@@ -56,6 +63,7 @@ async def extract(
             ``list[str]``.
         text: The text to extract from.
         instructions: The system message.
+        request_options: The timeouts, retries and headers of the request, None for those of the configuration.
         **options: The options of the request except ``response_format``, see :class:`ChatOptions`.
 
     Returns:
@@ -68,11 +76,20 @@ async def extract(
         TypeError: ``target`` has no JSON schema.
         BackendError: ``complete()`` failed.
     """
-    return (await extract_result(backend, target, text, instructions=instructions, **options)).value
+    result = await extract_result(
+        backend, target, text, instructions=instructions, request_options=request_options, **options
+    )
+    return result.value
 
 
 async def extract_result(
-    backend: Backend, target: type[T], text: str, *, instructions: str = INSTRUCTIONS, **options: Unpack[ChatOptions]
+    backend: Backend,
+    target: type[T],
+    text: str,
+    *,
+    instructions: str = INSTRUCTIONS,
+    request_options: RequestOptions | None = None,
+    **options: Unpack[ChatOptions],
 ) -> Extraction[T]:
     """Extract a value like :func:`extract`, and return it with its completion.
 
@@ -81,6 +98,7 @@ async def extract_result(
         target: The type of the value, as for :func:`extract`.
         text: The text to extract from.
         instructions: The system message.
+        request_options: The timeouts, retries and headers of the request, None for those of the configuration.
         **options: The options of the request except ``response_format``, see :class:`ChatOptions`.
 
     Raises:
@@ -99,7 +117,8 @@ async def extract_result(
     except TypeError:  # not hashable, or without a JSON schema, which raises here
         response_format, is_wrapped = _build_format(target, only_objects)
     options["response_format"] = response_format
-    completion = await backend.complete([Message.system(instructions), Message.user(text)], **options)
+    messages = [Message.system(instructions), Message.user(text)]
+    completion = await backend.complete(messages, request_options=request_options, **options)
     return Extraction(_decode_value(target, completion, is_wrapped), backend.schema_enforcement, completion)
 
 

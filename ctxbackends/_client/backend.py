@@ -11,6 +11,7 @@ from ctxbackends._chat.requests import ChatOptions, ChatRequest, Tool
 from ctxbackends._chat.responses import Completion, Embeddings
 from ctxbackends._chat.servers import Capabilities, Enforcement, ModelInfo, Ping, ServerStatus
 from ctxbackends._client.stream import ChatStream
+from ctxbackends._config.request_options import RequestOptions
 from ctxbackends._tools import build_tools
 from ctxbackends._wire.operations.openai import VectorEncoding
 
@@ -61,10 +62,13 @@ class Backend(Protocol):
         """
         ...
 
-    async def wait_ready(self, *, on_progress: OnProgress | None = None) -> None:
+    async def wait_ready(
+        self, *, request_options: RequestOptions | None = None, on_progress: OnProgress | None = None
+    ) -> None:
         """Wait until the server can answer.
 
         Args:
+            request_options: The timeouts, retries and headers of this call, None for those of the configuration.
             on_progress: Called with a :class:`Loading` for each probe of a server that starts.
 
         Raises:
@@ -102,12 +106,18 @@ class Backend(Protocol):
         ...
 
     async def complete(
-        self, prompt: Prompt, *, on_progress: OnProgress | None = None, **options: Unpack[ChatOptions]
+        self,
+        prompt: Prompt,
+        *,
+        request_options: RequestOptions | None = None,
+        on_progress: OnProgress | None = None,
+        **options: Unpack[ChatOptions],
     ) -> Completion:
         """Return the whole answer to a prompt, never a part of one.
 
         Args:
             prompt: A text, a message, a conversation, or a :class:`ChatRequest` with its own options.
+            request_options: The timeouts, retries and headers of this call, None for those of the configuration.
             on_progress: Called with a :class:`Loading` for each probe of a server that starts.
             **options: The options of the request, see :class:`ChatOptions`.
 
@@ -120,12 +130,18 @@ class Backend(Protocol):
         ...
 
     def stream(
-        self, prompt: Prompt, *, on_progress: OnProgress | None = None, **options: Unpack[ChatOptions]
+        self,
+        prompt: Prompt,
+        *,
+        request_options: RequestOptions | None = None,
+        on_progress: OnProgress | None = None,
+        **options: Unpack[ChatOptions],
     ) -> ChatStream:
         """Return a stream of the answer. Entering its ``async with`` sends the request.
 
         Args:
             prompt: A text, a message, a conversation, or a :class:`ChatRequest` with its own options.
+            request_options: The timeouts, retries and headers of this call, None for those of the configuration.
             on_progress: Called with a :class:`Loading` for each probe of a server that starts.
             **options: The options of the request, see :class:`ChatOptions`.
 
@@ -144,6 +160,7 @@ class Backend(Protocol):
         dimensions: int | None = None,
         encoding: VectorEncoding | None = None,
         batch_size: int | None = None,
+        request_options: RequestOptions | None = None,
     ) -> Embeddings:
         """Return one vector for each text, in their order.
 
@@ -155,6 +172,7 @@ class Backend(Protocol):
                 32 bits, where the server is known to have it.
             batch_size: The number of texts in one request; None for as many as one response has room for. The requests
                 are sent one after another.
+            request_options: The timeouts, retries and headers of each request, None for those of the configuration.
 
         Raises:
             ValueError: There are no texts, or ``dimensions`` or ``batch_size`` is out of range.
@@ -170,6 +188,7 @@ class Backend(Protocol):
         *,
         model: str | None = None,
         tools: Sequence[Tool | Callable[..., object]] = (),
+        request_options: RequestOptions | None = None,
     ) -> int:
         """Return the number of tokens in a prompt, as the server counts them.
 
@@ -177,6 +196,7 @@ class Backend(Protocol):
             prompt: A text, a message, or a conversation.
             model: The model, None for ``default_model``.
             tools: The tools that the request would have.
+            request_options: The timeouts, retries and headers of this call, None for those of the configuration.
 
         Raises:
             UnsupportedOperationError: The server cannot count tokens. The number is never estimated.

@@ -11,18 +11,20 @@ import functools
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 from ctxbackends._chat.events import OnProgress
+from ctxbackends._client.call_settings import CallSettings
 from ctxbackends._client.concurrency import Limiter
 from ctxbackends._client.keyed_lock import KeyedLock
+from ctxbackends._client.launcher import Launcher
+from ctxbackends._client.request_headers import CallHeaders
 from ctxbackends._client.retry import RetryPolicy
-from ctxbackends._client.sender import Launcher, RequestSender
+from ctxbackends._client.sender import RequestSender
 from ctxbackends._client.served_model import ServedModelCheck
 from ctxbackends._client.stream import ChatStream
 from ctxbackends._config.backend_config import BackendConfig
+from ctxbackends._config.request_options import RequestOptions
 from ctxbackends._config.served_as import normalise_served_as
-from ctxbackends._http.addresses import is_local
 from ctxbackends._http.body import ByteStream
 from ctxbackends._http.transport import RequestTimeouts, Transport
 from ctxbackends._profiles.profile import Profile
@@ -43,6 +45,8 @@ from ctxbackends.errors import (
 )
 
 T = TypeVar("T")
+
+_MAX_CALL_SETTINGS = 64
 
 
 class ServerConnection:
@@ -80,12 +84,9 @@ class ServerConnection:
             annotate=self.annotate,
         )
         self._preparing: KeyedLock[str] = KeyedLock()
-        self.policy = RetryPolicy(
-            endpoint=self.endpoint,
-            ready_timeout=self._sender.ready_timeout,
-            local=launcher is not None or is_local(urlsplit(self.endpoint).hostname or ""),
-        )
-        self.probe_timeouts = self._sender.probe_timeouts()
+        self.defaults = self._sender.defaults
+        self.probe_timeouts = self.defaults.timeouts.probe
+        self._call_settings: dict[RequestOptions, CallSettings] = {}
 
     @property
     def endpoint(self) -> str:
@@ -97,19 +98,42 @@ class ServerConnection:
         """The path between the endpoint and a route of the API; None for a server that the SDK starts."""
         return self._sender.api_path if self.launcher is None else None
 
-    def annotate(self, error: BackendError) -> BackendError:
-        """Add the backend, the endpoint and the source of the key to ``error``, and remove the API key."""
+    def call_settings(self, options: RequestOptions | None) -> CallSettings:
+        """Return the settings of a call.
+
+        Raises:
+            TypeError: ``options`` are not RequestOptions.
+            ConfigError: A header cannot be used.
+        """
+        if options is None:
+            return self.defaults
+        if not isinstance(options, RequestOptions):
+            raise TypeError(f"request_options must be RequestOptions, not {type(options).__name__}")
+        if options.headers:  # their variables may change
+            return self._sender.call_settings(options)
+        settings = self._call_settings.get(options)
+        if settings is None:
+            if len(self._call_settings) >= _MAX_CALL_SETTINGS:
+                self._call_settings.clear()
+            settings = self._call_settings[options] = self._sender.call_settings(options)
+        return settings
+
+    def annotate(self, error: BackendError, headers: CallHeaders | None = None) -> BackendError:
+        """Add the backend, the endpoint and the source of the key to ``error``, and remove the API key.
+
+        The secrets in the ``headers`` of the call are removed too.
+        """
         overflow = error.__cause__ if isinstance(error, StreamInterruptedError) else error
         if isinstance(overflow, ContextOverflowError) and overflow.shared_context:
             self.shares_context = True
-        return self._sender.annotate(error)
+        return self._sender.annotate(error, headers)
 
     async def request(
         self,
         request: HTTPRequest,
         *,
+        call: CallSettings,
         decode: Callable[[HTTPResponse], T],
-        retry: RetryPolicy | None,
         on_progress: OnProgress | None = None,
         watch: bool = False,
     ) -> T:
@@ -118,23 +142,29 @@ class ServerConnection:
         With ``watch``, the request also fails if the server refuses connections while the response is awaited.
         """
         attempt = functools.partial(
-            self._sender.send, request, self._sender.request_timeouts, auth="chat", acquire_slot=True, watch=watch
+            self._sender.send,
+            request,
+            call.timeouts.request,
+            call=call,
+            auth="chat",
+            acquire_slot=True,
+            watch=watch,
         )
-        response = await self.call(attempt, retry=retry, on_progress=on_progress)
+        response = await self.attempt(attempt, retry=call.policy, headers=call.headers, on_progress=on_progress)
         try:
             return decode(response)
         except BackendError as error:
             self._sender.name_route(error, request.method, request.path)
-            raise self.annotate(error) from error.__cause__
+            raise self.annotate(error, call.headers) from error.__cause__
 
     def stream(
         self,
         request: HTTPRequest,
         decoder: StreamDecoder,
         *,
+        call: CallSettings,
         requested_model: str,
         prepare: Callable[[], Operation[None]] | None,
-        retry: RetryPolicy,
         on_progress: OnProgress | None,
         keep_raw: bool,
         may_be_silent: bool = False,
@@ -144,10 +174,10 @@ class ServerConnection:
         ``may_be_silent`` means that the server may generate a whole tool call or object before it sends it.
         """
         return ChatStream(
-            _Source(self, self._sender, request, requested_model, prepare, retry),
+            _Source(self, self._sender, request, requested_model, prepare, call),
             decoder,
             requested_model=requested_model,
-            timeouts=self._sender.silent_stream_timeouts if may_be_silent else self._sender.stream_timeouts,
+            timeouts=call.timeouts.silent_stream if may_be_silent else call.timeouts.stream,
             on_progress=on_progress,
             pooled=self._pooled,
             keep_raw=keep_raw,
@@ -157,20 +187,22 @@ class ServerConnection:
         self,
         operation: Operation[T],
         *,
+        call: CallSettings | None = None,
         timeouts: RequestTimeouts | None = None,
         acquire_slot: bool = False,
         retry: RetryPolicy | None = None,
         on_progress: OnProgress | None = None,
     ) -> T:
         """Run ``operation`` and return its result. ``retry`` applies to each of its requests."""
-        timeouts = timeouts or self._sender.request_timeouts
+        call = call or self.defaults
+        timeouts = timeouts or call.timeouts.request
         request: HTTPRequest | None = None
         try:
             request = next(operation)
             while True:
-                attempt = functools.partial(self._sender.send, request, timeouts, acquire_slot=acquire_slot)
+                attempt = functools.partial(self._sender.send, request, timeouts, call=call, acquire_slot=acquire_slot)
                 try:
-                    response = await self.call(attempt, retry=retry, on_progress=on_progress)
+                    response = await self.attempt(attempt, retry=retry, headers=call.headers, on_progress=on_progress)
                 except BackendError as error:
                     request = operation.throw(error)
                 else:
@@ -181,12 +213,13 @@ class ServerConnection:
         except BackendError as error:
             if request is not None:
                 self._sender.name_route(error, request.method, request.path)
-            raise self.annotate(error) from error.__cause__
+            raise self.annotate(error, call.headers) from error.__cause__
 
     async def probe(
         self,
         operation: Callable[[], Operation[T]],
         *,
+        call: CallSettings,
         retry: RetryPolicy | None,
         on_progress: OnProgress | None = None,
     ) -> T:
@@ -196,12 +229,17 @@ class ServerConnection:
         """
 
         async def attempt() -> T:
-            return await self.execute(operation(), timeouts=self._sender.list_timeouts())
+            return await self.execute(operation(), call=call, timeouts=call.timeouts.list)
 
-        return await self.call(attempt, retry=retry, probe=True, on_progress=on_progress)
+        return await self.attempt(attempt, retry=retry, headers=call.headers, probe=True, on_progress=on_progress)
 
     async def prepare(
-        self, model: str, operation: Callable[[], Operation[None]], *, on_progress: OnProgress | None
+        self,
+        model: str,
+        operation: Callable[[], Operation[None]],
+        *,
+        call: CallSettings,
+        on_progress: OnProgress | None,
     ) -> None:
         """Run the operation that precedes each generation, for one task at a time.
 
@@ -209,13 +247,14 @@ class ServerConnection:
         """
         self._sender.check()
         async with self._preparing.acquire(model):
-            await self.execute(operation(), retry=self.policy, on_progress=on_progress)
+            await self.execute(operation(), call=call, retry=call.policy, on_progress=on_progress)
 
-    async def call(
+    async def attempt(
         self,
         attempt: Callable[[], Awaitable[T]],
         *,
         retry: RetryPolicy | None,
+        headers: CallHeaders | None = None,
         probe: bool = False,
         on_progress: OnProgress | None = None,
     ) -> T:
@@ -225,7 +264,7 @@ class ServerConnection:
             return await attempt()
         except BackendError as error:
             return await self.recover(
-                attempt, error, started=started, retry=retry, probe=probe, on_progress=on_progress
+                attempt, error, started=started, retry=retry, headers=headers, probe=probe, on_progress=on_progress
             )
 
     async def recover(
@@ -235,6 +274,7 @@ class ServerConnection:
         *,
         started: float,
         retry: RetryPolicy | None,
+        headers: CallHeaders | None = None,
         probe: bool = False,
         on_progress: OnProgress | None = None,
     ) -> T:
@@ -245,7 +285,7 @@ class ServerConnection:
             with self._sender.cancel_on_close():
                 return await retry.retry(attempt, error, started=started, probe=probe, on_progress=on_progress)
         except BackendError as latest:
-            raise self.annotate(latest) from latest.__cause__
+            raise self.annotate(latest, headers) from latest.__cause__
 
     async def _probe_slots(self, slots: Operation[int | None]) -> int | None:
         """Return the number of slots of the server.
@@ -270,7 +310,7 @@ class ServerConnection:
 class _Source:
     """Opens the request of one stream over the connection, see StreamSource."""
 
-    __slots__ = ("_body", "_connection", "_model", "_prepare", "_request", "_retry", "_route", "_sender", "_started")
+    __slots__ = ("_body", "_call", "_connection", "_model", "_prepare", "_request", "_route", "_sender", "_started")
 
     def __init__(
         self,
@@ -279,7 +319,7 @@ class _Source:
         request: HTTPRequest,
         model: str,
         prepare: Callable[[], Operation[None]] | None,
-        retry: RetryPolicy,
+        call: CallSettings,
     ) -> None:
         self._connection = connection
         self._sender = sender
@@ -287,7 +327,7 @@ class _Source:
         self._route = (request.method, request.path)
         self._model = model
         self._prepare = prepare
-        self._retry = retry
+        self._call = call
         self._started = time.monotonic()
         self._body: ByteStream | None = None
 
@@ -298,20 +338,27 @@ class _Source:
     async def open(self) -> ByteStream:
         assert self._request is not None, "a stream is opened once"
         self._started = time.monotonic()
-        return self._begin(await self._sender.open(self._request))
+        return self._begin(await self._sender.open(self._request, call=self._call))
 
     async def reopen(self, error: BackendError | None, *, on_progress: OnProgress) -> ByteStream:
-        request, connection = self._request, self._connection
+        request, connection, call = self._request, self._connection, self._call
         assert request is not None, "a stream is opened once"
         if self._prepare is not None:
-            await connection.prepare(self._model, self._prepare, on_progress=on_progress)
-        attempt = functools.partial(self._sender.open, request)
+            await connection.prepare(self._model, self._prepare, call=call, on_progress=on_progress)
+        attempt = functools.partial(self._sender.open, request, call=call)
         del request
         if error is None:
-            return self._begin(await connection.call(attempt, retry=self._retry, on_progress=on_progress))
-        return self._begin(
-            await connection.recover(attempt, error, started=self._started, retry=self._retry, on_progress=on_progress)
-        )
+            body = await connection.attempt(attempt, retry=call.policy, headers=call.headers, on_progress=on_progress)
+        else:
+            body = await connection.recover(
+                attempt,
+                error,
+                started=self._started,
+                retry=call.policy,
+                headers=call.headers,
+                on_progress=on_progress,
+            )
+        return self._begin(body)
 
     def _begin(self, body: ByteStream) -> ByteStream:
         self._request = None  # a long prompt must not stay in memory while its response is streamed
@@ -330,4 +377,4 @@ class _Source:
 
     def annotate(self, error: BackendError) -> BackendError:
         self._sender.name_route(error, *self._route)
-        return self._connection.annotate(error)
+        return self._connection.annotate(error, self._call.headers)

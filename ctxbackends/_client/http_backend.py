@@ -20,25 +20,21 @@ from ctxbackends._chat.requests import ChatOptions, ChatRequest, JSONSchemaForma
 from ctxbackends._chat.responses import Completion, Embeddings
 from ctxbackends._chat.servers import Capabilities, Enforcement, ModelInfo, Ping, ServerState, ServerStatus
 from ctxbackends._client.backend import Prompt, build_chat_request, build_messages
+from ctxbackends._client.call_settings import CallSettings
 from ctxbackends._client.connection import ServerConnection
-from ctxbackends._client.retry import RetryPolicy
-from ctxbackends._client.sender import Launcher
+from ctxbackends._client.embedding import embed
+from ctxbackends._client.launcher import Launcher
 from ctxbackends._client.stream import ChatStream
 from ctxbackends._config.backend_config import BackendConfig
+from ctxbackends._config.request_options import RequestOptions
 from ctxbackends._http.transport import Transport
-from ctxbackends._profiles.capabilities import (
-    OPERATION_REASONS,
-    build_capabilities,
-    enforcement_of,
-    find_embedding_refusal,
-    find_refusal,
-)
+from ctxbackends._profiles.capabilities import OPERATION_REASONS, build_capabilities, enforcement_of, find_refusal
 from ctxbackends._profiles.model_names import is_listed
 from ctxbackends._profiles.profile import Profile
 from ctxbackends._tools import build_tools
 from ctxbackends._util.secrets import ENVIRONMENT
 from ctxbackends._wire.base import HTTPRequest, Operation, WireSettings
-from ctxbackends._wire.operations.openai import VectorEncoding, fitting_batch_size, merge_embeddings
+from ctxbackends._wire.operations.openai import VectorEncoding
 from ctxbackends._wire.options import OptionTable
 from ctxbackends.errors import (
     APIConnectionError,
@@ -46,7 +42,6 @@ from ctxbackends.errors import (
     APITimeoutError,
     BackendError,
     EmptyModelListError,
-    MalformedResponseError,
     ModelLoadFailedError,
     ModelLoadingError,
     NoModelError,
@@ -127,24 +122,28 @@ class HTTPBackend:
 
     # --- readiness, models and status -------------------------------------------------------------
 
-    async def wait_ready(self, *, on_progress: OnProgress | None = None) -> None:
+    async def wait_ready(
+        self, *, request_options: RequestOptions | None = None, on_progress: OnProgress | None = None
+    ) -> None:
         """See :meth:`Backend.wait_ready`."""
+        call = self._connection.call_settings(request_options)
         try:
-            await self._list_models(self._connection.policy, on_progress)
+            await self._list_models(call, on_progress)
         except (APIStatusError, ResponseError) as error:
             if not _is_response_of_ready_server(error):
                 raise
-        await self._check_not_sleeping()
+        await self._check_not_sleeping(call)
 
-    async def _check_not_sleeping(self) -> None:
+    async def _check_not_sleeping(self, call: CallSettings) -> None:
         if self._profile.check_not_sleeping is not None:
-            await self._connection.execute(self._profile.check_not_sleeping(), timeouts=self._connection.probe_timeouts)
+            await self._connection.execute(self._profile.check_not_sleeping(), call=call, timeouts=call.timeouts.probe)
 
     async def ping(self, *, wait: bool = True, on_progress: OnProgress | None = None) -> Ping:
         """See :meth:`Backend.ping`."""
         started = time.monotonic()
-        models = await self._list_models(self._connection.policy if wait else None, on_progress)
-        await self._check_not_sleeping()
+        call = self._connection.defaults
+        models = await self._list_models(call, on_progress, wait=wait)
+        await self._check_not_sleeping(call)
         default = self.default_model
         return Ping(
             backend=self.name,
@@ -157,18 +156,19 @@ class HTTPBackend:
 
     async def models(self) -> tuple[ModelInfo, ...]:
         """See :meth:`Backend.models`."""
-        return await self._list_models(self._connection.policy, None)
+        return await self._list_models(self._connection.defaults, None)
 
     async def _list_models(
-        self, retry: RetryPolicy | None, on_progress: OnProgress | None, *, model: str | None = None
+        self, call: CallSettings, on_progress: OnProgress | None, *, wait: bool = True, model: str | None = None
     ) -> tuple[ModelInfo, ...]:
         def list_models() -> Operation[tuple[ModelInfo, ...]]:
             models = yield from self._profile.list_models()
-            if self._connection.policy.ready_timeout is not None:
+            if call.timeouts.ready is not None:
                 self._raise_if_not_loaded(models, model or self.default_model)
             return models
 
-        return await self._connection.probe(list_models, retry=retry, on_progress=on_progress)
+        retry = call.policy if wait else None
+        return await self._connection.probe(list_models, call=call, retry=retry, on_progress=on_progress)
 
     def _raise_if_not_loaded(self, models: Sequence[ModelInfo], name: str | None) -> None:
         """Raise if ``name`` is loading or failed to load: a llama-server router lists models in any state."""
@@ -240,10 +240,11 @@ class HTTPBackend:
             context_length=context_length or self._settings.context_length,
             keep_alive=keep_alive if keep_alive is not None else self._load_keep_alive(),
         )
-        await self._connection.execute(operation, retry=self._connection.policy, on_progress=on_progress)
+        call = self._connection.defaults
+        await self._connection.execute(operation, retry=call.policy, on_progress=on_progress)
         self._connection.limiter.invalidate()
         if self._profile.load_is_async:
-            await self._list_models(self._connection.policy, on_progress, model=self._model(model))
+            await self._list_models(call, on_progress, model=self._model(model))
 
     def _load_keep_alive(self) -> float | None:
         # If the server accepts keep_alive with each request, loading does not set it.
@@ -253,7 +254,7 @@ class HTTPBackend:
         """See :meth:`Backend.unload`."""
         if self._profile.unload is None:
             raise self._unsupported("unload")
-        await self._connection.execute(self._profile.unload(self._model(model)), retry=self._connection.policy)
+        await self._connection.execute(self._profile.unload(self._model(model)), retry=self._connection.defaults.policy)
 
     def _unsupported(self, operation: str) -> BackendError:
         return self._connection.annotate(
@@ -265,21 +266,27 @@ class HTTPBackend:
     # --- generation -------------------------------------------------------------------------------
 
     async def complete(
-        self, prompt: Prompt, *, on_progress: OnProgress | None = None, **options: Unpack[ChatOptions]
+        self,
+        prompt: Prompt,
+        *,
+        request_options: RequestOptions | None = None,
+        on_progress: OnProgress | None = None,
+        **options: Unpack[ChatOptions],
     ) -> Completion:
         """See :meth:`Backend.complete`."""
         request = self._request(prompt, options)
+        call = self._connection.call_settings(request_options)
         if self._complete_streams:
-            async with self._open_stream(request, on_progress=on_progress, keep_raw=True) as stream:
+            async with self._open_stream(request, call=call, on_progress=on_progress, keep_raw=True) as stream:
                 return await stream.get_final_completion()
         if self._profile.prepare is not None:
             await self._connection.prepare(
-                request.model, self._build_preparation(request.model), on_progress=on_progress
+                request.model, self._build_preparation(request.model), call=call, on_progress=on_progress
             )
         completion = await self._connection.request(
             self._encode(request, stream=False),
+            call=call,
             decode=partial(self._codec.decode_chat, requested_model=request.model),
-            retry=self._connection.policy,
             on_progress=on_progress,
             watch=self._profile.complete_streams,
         )
@@ -287,24 +294,30 @@ class HTTPBackend:
             mismatch = await self._connection.served_model.find_mismatch(request.model, completion.served_model)
             if mismatch is not None:
                 mismatch.completion = completion
-                raise self._connection.annotate(mismatch)
+                raise self._connection.annotate(mismatch, call.headers)
         return completion
 
     def stream(
-        self, prompt: Prompt, *, on_progress: OnProgress | None = None, **options: Unpack[ChatOptions]
+        self,
+        prompt: Prompt,
+        *,
+        request_options: RequestOptions | None = None,
+        on_progress: OnProgress | None = None,
+        **options: Unpack[ChatOptions],
     ) -> ChatStream:
         """See :meth:`Backend.stream`."""
-        return self._open_stream(self._request(prompt, options), on_progress=on_progress)
+        request = self._request(prompt, options)
+        return self._open_stream(request, call=self._connection.call_settings(request_options), on_progress=on_progress)
 
     def _open_stream(
-        self, request: ChatRequest, *, on_progress: OnProgress | None, keep_raw: bool = False
+        self, request: ChatRequest, *, call: CallSettings, on_progress: OnProgress | None, keep_raw: bool = False
     ) -> ChatStream:
         return self._connection.stream(
             self._encode(request, stream=True),
             self._codec.stream_decoder(),
+            call=call,
             requested_model=request.model,
             prepare=None if self._profile.prepare is None else self._build_preparation(request.model),
-            retry=self._connection.policy,
             on_progress=on_progress,
             keep_raw=keep_raw,
             may_be_silent=bool(request.tools) or isinstance(request.response_format, JSONSchemaFormat),
@@ -324,59 +337,22 @@ class HTTPBackend:
         dimensions: int | None = None,
         encoding: VectorEncoding | None = None,
         batch_size: int | None = None,
+        request_options: RequestOptions | None = None,
     ) -> Embeddings:
         """See :meth:`Backend.embed`."""
-        operation = self._profile.embed
-        if operation is None:
+        if self._profile.embed is None:
             raise self._unsupported("embed")
-        texts = [inputs] if isinstance(inputs, str) else list(inputs)
-        if not texts:
-            raise ValueError("embed() needs at least one text")
-        if batch_size is not None and not 1 <= batch_size <= self._profile.embed_batch:
-            raise ValueError(f"batch_size out of range: {batch_size}; use 1 to {self._profile.embed_batch}")
-        self._check_vector_options(dimensions, encoding)
-        encoding = encoding or self._profile.vector_encoding
-        requested = self._model(model)
-        batches: list[Embeddings] = []
-        start = 0
-        while start < len(texts):
-            length = len(batches[-1].vectors[0]) if batches else dimensions
-            size = batch_size or min(self._profile.embed_batch, fitting_batch_size(length))
-            batch = await self._connection.execute(
-                operation(
-                    texts[start : start + size],
-                    model=requested,
-                    dimensions=dimensions,
-                    encoding=encoding,
-                    settings=self._settings,
-                ),
-                acquire_slot=True,
-                retry=self._connection.policy,
-            )
-            mismatch = await self._connection.served_model.find_mismatch(requested, batch.served_model)
-            if mismatch is not None:
-                raise mismatch
-            batches.append(batch)
-            start += size
-        embeddings = merge_embeddings(batches)
-        lengths = {len(vector) for vector in embeddings.vectors}
-        if len(lengths) > 1 or 0 in lengths or (dimensions is not None and lengths != {dimensions}):
-            expected = f"{dimensions}" if dimensions is not None else "one length"
-            raise self._connection.annotate(
-                MalformedResponseError(f"unexpected lengths of vectors: {sorted(lengths)}; expected {expected}")
-            )
-        return embeddings
-
-    def _check_vector_options(self, dimensions: int | None, encoding: VectorEncoding | None) -> None:
-        if dimensions is not None and dimensions < 1:
-            raise ValueError(f"dimensions out of range: {dimensions}; use 1 or more")
-        for option, value in (("dimensions", dimensions), ("encoding", encoding)):
-            reason = find_embedding_refusal(option, self._profile, self._settings) if value is not None else None
-            if reason is not None:
-                raise self._connection.annotate(UnsupportedOptionError(option, reason))
-        if encoding is not None and encoding not in self._profile.vector_encodings:
-            known = " or ".join(self._profile.vector_encodings)
-            raise self._connection.annotate(UnsupportedOptionError("encoding", f"the server supports {known}"))
+        return await embed(
+            self._connection,
+            self._profile,
+            self._settings,
+            [inputs] if isinstance(inputs, str) else list(inputs),
+            model=partial(self._model, model),
+            dimensions=dimensions,
+            encoding=encoding,
+            batch_size=batch_size,
+            request_options=request_options,
+        )
 
     async def count_tokens(
         self,
@@ -384,13 +360,16 @@ class HTTPBackend:
         *,
         model: str | None = None,
         tools: Sequence[Tool | Callable[..., object]] = (),
+        request_options: RequestOptions | None = None,
     ) -> int:
         """See :meth:`Backend.count_tokens`."""
         count = self._profile.count_tokens
         if count is None:
             raise self._unsupported("count_tokens")
         request = ChatRequest(messages=build_messages(prompt), model=self._model(model), tools=build_tools(tools))
-        return await self._connection.execute(count(request, self._token_count_table()), retry=self._connection.policy)
+        call = self._connection.call_settings(request_options)
+        operation = count(request, self._token_count_table())
+        return await self._connection.execute(operation, call=call, retry=call.policy)
 
     def _token_count_table(self) -> OptionTable:
         # Token counters use the default wire API of the type, whichever API generations use.

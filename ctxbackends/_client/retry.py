@@ -44,7 +44,9 @@ REMOTE_POLL = 1.0
 """The longest gaps between two probes in seconds, for local (loopback or private) and remote addresses."""
 LOCAL_POLL_FOR = 120.0
 """Seconds after which a local server is probed as rarely as a remote one."""
-TRANSIENT_ATTEMPTS = 3
+MAX_RETRIES = 2
+MAX_BACKOFF = 30.0
+"""Seconds. The delays double up to this one."""
 RETRY_AFTER_CAP = 60.0
 
 _logger = logging.getLogger("ctxbackends")
@@ -59,14 +61,14 @@ class RetryPolicy:
         endpoint: The server's base URL, for progress and logs.
         ready_timeout: Seconds to wait for a cold start, None to raise a refused connection at once.
         local: The server is on this machine or in a private network, and is probed more often.
-        transient_attempts: Attempts in all at a request that was not processed.
+        max_retries: Retries of a request that was not processed.
         retry_after_cap: Seconds. An error with a longer ``retry_after`` is raised at once.
     """
 
     endpoint: str
     ready_timeout: float | None
     local: bool = False
-    transient_attempts: int = TRANSIENT_ATTEMPTS
+    max_retries: int = MAX_RETRIES
     retry_after_cap: float = RETRY_AFTER_CAP
 
     async def retry(
@@ -217,16 +219,16 @@ class _Transient(_Budget):
         return error.retry_after is None or error.retry_after <= self._policy.retry_after_cap
 
     def is_spent(self, attempts: int, /) -> bool:
-        return attempts >= self._policy.transient_attempts
+        return attempts > self._policy.max_retries
 
     def delay(self, error: BaseException | None, attempts: int, /) -> float:
         retry_after = error.retry_after if isinstance(error, APIStatusError) else None
-        return float(retry_after if retry_after is not None else 0.5 * 2.0 ** (attempts - 1))
+        return float(retry_after if retry_after is not None else min(0.5 * 2.0 ** min(attempts - 1, 10), MAX_BACKOFF))
 
     def report(self, error: BaseException | None, attempts: int, delay: float, /) -> None:
         # The error's text may come from the server, and may contain the prompt.
         reason = f"HTTP {error.status_code}" if isinstance(error, APIStatusError) else type(error).__name__
-        endpoint, total = self._policy.endpoint, self._policy.transient_attempts
+        endpoint, total = self._policy.endpoint, 1 + self._policy.max_retries
         _logger.info("Retrying %s in %g s (%s, attempt %d of %d)", endpoint, delay, reason, attempts + 1, total)
 
 

@@ -10,21 +10,32 @@ import functools
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Literal, Protocol, TypeAlias, TypeVar
+from typing import Literal, TypeAlias, TypeVar
+from urllib.parse import urlsplit
 
 import attrs
 
+from ctxbackends._client.call_settings import CallSettings, build_timeouts
 from ctxbackends._client.concurrency import Limiter, Release
+from ctxbackends._client.launcher import Launcher
 from ctxbackends._client.redact import redact
-from ctxbackends._client.request_headers import build_account_headers, merge_headers
-from ctxbackends._client.stream_source import StreamTimeouts, timeout_key
+from ctxbackends._client.request_headers import (
+    CallHeaders,
+    build_account_headers,
+    build_call_headers,
+    find_fixed_headers,
+    merge_headers,
+)
+from ctxbackends._client.retry import MAX_RETRIES, RetryPolicy
+from ctxbackends._client.stream_source import timeout_key
 from ctxbackends._client.urls import ServerURLs, is_from_api, is_html
 from ctxbackends._client.watch import watch_server
 from ctxbackends._config.api_key import find_api_key
 from ctxbackends._config.backend_config import BackendConfig
 from ctxbackends._config.endpoint import find_api_root
+from ctxbackends._config.request_options import RequestOptions
 from ctxbackends._config.request_settings import resolve_settings
-from ctxbackends._http.addresses import check_endpoint
+from ctxbackends._http.addresses import check_endpoint, is_local
 from ctxbackends._http.body import ByteStream
 from ctxbackends._http.deadlines import Deadline
 from ctxbackends._http.errors import strip_tracebacks
@@ -56,41 +67,8 @@ Auth: TypeAlias = Literal["control", "chat", "stream"]
 
 _logger = logging.getLogger("ctxbackends")
 
-CONTROL_TIMEOUT = 30.0
-PROBE_TIMEOUT = 5.0
 DEATH_KNOWN_AFTER = 0.5
 """Seconds after which a process that closed a connection counts as alive."""
-
-
-class Launcher(Protocol):
-    """Starts a server on first use."""
-
-    @property
-    def description(self) -> str:
-        """The server, for messages before it has a URL."""
-        ...
-
-    @property
-    def running(self) -> bool:
-        """Whether the process is running."""
-        ...
-
-    @property
-    def shares_context(self) -> bool:
-        """Whether its slots share one context."""
-        ...
-
-    async def start(self) -> str:
-        """Start the server if it is not running, and return its base URL. Called before every request."""
-        ...
-
-    def failure(self) -> BackendError | None:
-        """Return why the process ended by itself, or None."""
-        ...
-
-    async def aclose(self) -> None:
-        """Stop the server."""
-        ...
 
 
 class RequestSender:
@@ -136,26 +114,20 @@ class RequestSender:
             "stream": MaskedHeaders({**chat, **closing}),
         }
         self._header_cache: dict[tuple[str, tuple[tuple[str, str], ...]], CheckedHeaders] = {}
-        self._connect_timeout = _first_set(config.connect_timeout, profile.connect_timeout)
-        self._open_timeouts = RequestTimeouts(connect=self._connect_timeout)
-        self.stream_timeouts = StreamTimeouts(
-            first_token=_first_set(config.first_token_timeout, profile.first_token_timeout),
-            idle=_first_set(config.idle_timeout, profile.idle_timeout),
-            total=_first_set(config.timeout, profile.timeout),
+        self._fixed_headers = find_fixed_headers(
+            config, common, *(self._auth(auth) for auth in (codec.auth_headers, profile.auth))
         )
-        silent_idle = None if profile.idle_timeout is None else profile.silent_idle_timeout
-        self.silent_stream_timeouts = attrs.evolve(
-            self.stream_timeouts, idle=_first_set(config.idle_timeout, silent_idle)
+        self._environ = environ
+        self.defaults = CallSettings(
+            timeouts=(timeouts := build_timeouts(config, profile)),
+            policy=RetryPolicy(
+                endpoint=self.endpoint,
+                ready_timeout=timeouts.ready,
+                local=launcher is not None or is_local(urlsplit(self.endpoint).hostname or ""),
+                max_retries=MAX_RETRIES if config.max_retries is None else config.max_retries,
+            ),
         )
-        self._open_phase = _shortest(
-            ("first_token", self.stream_timeouts.first_token), ("total", self.stream_timeouts.total)
-        )
-        # Without a total timeout, the first-token timeout applies to a response in one piece.
-        total, key = self.stream_timeouts.total, "timeout"
-        if total is None:
-            total, key = self.stream_timeouts.first_token, "first_token_timeout"
-        self.request_timeouts = RequestTimeouts(connect=self._connect_timeout, total=total, total_key=key)
-        self.ready_timeout = _first_set(config.ready_timeout, profile.ready_timeout) or None
+        self._build_timeouts = functools.partial(build_timeouts, config, profile)
 
     def _build_route(self, config: BackendConfig) -> Route:
         """Return how requests reach the server. Raise ConfigError or AirgapError; nothing is sent."""
@@ -203,25 +175,19 @@ class RequestSender:
         """Raise ClosedError if this is closed, and EventLoopError on another event loop."""
         self._transport.check()
 
-    # --- timeouts ---------------------------------------------------------------------------------
+    def call_settings(self, options: RequestOptions) -> CallSettings:
+        """Return the settings of a call with ``options``.
 
-    def list_timeouts(self) -> RequestTimeouts:
-        """Return the timeouts of a cheap request: shorter than for a generation.
-
-        At a starting server, each probe is short, and the whole wait is ``ready_timeout``.
+        Raises:
+            ConfigError: A header cannot be used.
         """
-        connect, total = self._connect_timeout, self.stream_timeouts.total
-        if self.ready_timeout is not None:
-            return RequestTimeouts(
-                connect=connect, total=min(PROBE_TIMEOUT, self.ready_timeout), total_key="ready_timeout"
-            )
-        if total is not None and total <= CONTROL_TIMEOUT:
-            return RequestTimeouts(connect=connect, total=total)
-        return RequestTimeouts(connect=connect, total=CONTROL_TIMEOUT, total_key=None)
-
-    def probe_timeouts(self) -> RequestTimeouts:
-        """Return the timeouts of a single short probe."""
-        return RequestTimeouts(connect=self._connect_timeout, total=PROBE_TIMEOUT, total_key=None)
+        timeouts, policy = self._build_timeouts(options), self.defaults.policy
+        headers = None
+        if options.headers:
+            headers = build_call_headers(options.headers, self._environ, fixed=self._fixed_headers, backend=self._name)
+        retries = policy.max_retries if options.max_retries is None else options.max_retries
+        policy = attrs.evolve(policy, ready_timeout=timeouts.ready, max_retries=retries)
+        return CallSettings(timeouts=timeouts, policy=policy, headers=headers)
 
     # --- one attempt ------------------------------------------------------------------------------
 
@@ -230,6 +196,7 @@ class RequestSender:
         request: HTTPRequest,
         timeouts: RequestTimeouts,
         *,
+        call: CallSettings,
         auth: Auth = "control",
         acquire_slot: bool = False,
         watch: bool = False,
@@ -241,13 +208,14 @@ class RequestSender:
         Args:
             request: The request.
             timeouts: The timeouts.
+            call: The settings of the call.
             auth: The set of headers.
             acquire_slot: The request is a generation.
             watch: Raise an error if the server refuses connections while the response is awaited.
             pool: The connections to reuse; by default those of generations or of probes, and none for a command.
             api_url: The other URL, which is tried after a 404.
         """
-        headers = self._headers_for(request, auth)
+        headers = self._headers_for(request, auth, call.headers)
         if self.launcher is not None:
             await self._start()
         url = self._urls.get(request.path) if api_url is None else self._urls.build(request.path, api_url)
@@ -261,7 +229,13 @@ class RequestSender:
             # connection, and would be retried. So probes, several a second at a cold start, share no connection with
             # generations, and commands reuse none.
             sending = self._transport.send(
-                url, request, headers=headers, timeouts=timeouts, route=self._route, pool=pool
+                url,
+                request,
+                headers=headers,
+                timeouts=timeouts,
+                route=self._route,
+                pool=pool,
+                retry_stale=call.policy.max_retries > 0,
             )
             response = await (watch_server(sending, self._is_refused) if watch and self.launcher is None else sending)
             status = response.status
@@ -278,24 +252,26 @@ class RequestSender:
                 self._urls.confirm(request, response.headers)
             return response
         attempt = functools.partial(
-            self.send, request, timeouts, auth=auth, acquire_slot=acquire_slot, watch=watch, pool=pool
+            self.send, request, timeouts, call=call, auth=auth, acquire_slot=acquire_slot, watch=watch, pool=pool
         )
         return await self._fail_or_try_elsewhere(response, request, url, api_url, attempt)
 
     async def _is_refused(self) -> bool:
         """Return whether the server refuses a connection. A busy server is slow to answer, but accepts it."""
         try:
-            await self.send(HTTPRequest("GET", "/v1/models"), self.probe_timeouts(), pool="none")
+            await self.send(
+                HTTPRequest("GET", "/v1/models"), self.defaults.timeouts.probe, call=self.defaults, pool="none"
+            )
         except APIConnectionError as error:
             return error.refused
         except BackendError:
             pass
         return False
 
-    async def open(self, request: HTTPRequest, *, api_url: str | None = None) -> ByteStream:
+    async def open(self, request: HTTPRequest, *, call: CallSettings, api_url: str | None = None) -> ByteStream:
         """Send one request for a stream once, and return its body after the headers. It keeps its slot until closed."""
-        phase, limit = self._open_phase
-        headers = self._headers_for(request, "stream")
+        phase, limit = call.timeouts.open_phase
+        headers = self._headers_for(request, "stream", call.headers)
         if self.launcher is not None:
             await self._start()
         url = self._urls.get(request.path) if api_url is None else self._urls.build(request.path, api_url)
@@ -306,7 +282,12 @@ class RequestSender:
         try:
             with self._transport.deadline(limit):
                 result = await self._transport.open(
-                    url, request, headers=headers, timeouts=self._open_timeouts, route=self._route
+                    url,
+                    request,
+                    headers=headers,
+                    timeouts=call.timeouts.open,
+                    route=self._route,
+                    retry_stale=call.policy.max_retries > 0,
                 )
         except APIConnectionError as error:
             await self._on_unreachable(error)
@@ -329,7 +310,8 @@ class RequestSender:
                 self._urls.confirm(request, result.headers)
             return result
         assert result is not None, "there was a response"
-        return await self._fail_or_try_elsewhere(result, request, url, api_url, functools.partial(self.open, request))
+        attempt = functools.partial(self.open, request, call=call)
+        return await self._fail_or_try_elsewhere(result, request, url, api_url, attempt)
 
     # --- URLs -------------------------------------------------------------------------------------
 
@@ -389,13 +371,17 @@ class RequestSender:
         if failure is not None:
             raise failure from error
 
-    def annotate(self, error: BackendError) -> BackendError:
-        """Add the backend, the endpoint and the source of the key to ``error``, and remove the API key."""
+    def annotate(self, error: BackendError, headers: CallHeaders | None = None) -> BackendError:
+        """Add the backend, the endpoint and the source of the key to ``error``, and remove the API key.
+
+        The secrets in the ``headers`` of the call are removed too.
+        """
         error.backend = error.backend or self._name
         error.endpoint = error.endpoint or self.endpoint
         if isinstance(error, AuthenticationError):
             error.key_source = self._key_source
-        if self._secrets and redact(error, *(secret.reveal() for secret in self._secrets)):
+        secrets = self._secrets if headers is None else (*self._secrets, *headers.secrets)
+        if secrets and redact(error, *(secret.reveal() for secret in secrets)):
             strip_tracebacks(error)  # their frames contain the response with the key
         return error
 
@@ -407,8 +393,13 @@ class RequestSender:
                 error.route_servers = find_route_servers(path)
         return error
 
-    def _headers_for(self, request: HTTPRequest, kind: Auth) -> CheckedHeaders:
-        """Return the headers of ``request``, built and checked once for all that share them. Raise ConfigError."""
+    def _headers_for(self, request: HTTPRequest, kind: Auth, own: CallHeaders | None) -> CheckedHeaders:
+        """Return the headers of ``request``, built and checked once for all that share them. Raise ConfigError.
+
+        Those of a call of its ``own`` headers are not shared.
+        """
+        if own is not None:
+            return self._transport.prepare_headers(own.merge_into({**self._headers[kind], **request.headers}))
         key = kind, tuple(request.headers.items())
         headers = self._header_cache.get(key)
         if headers is None:
@@ -435,15 +426,3 @@ def _log_request(request: HTTPRequest, status: int | None, seconds: float) -> No
 def _find_key(config: BackendConfig, profile: Profile, environ: Mapping[str, str]) -> tuple[Secret | None, str | None]:
     key = find_api_key(config, profile, environ)
     return (None, None) if key is None else (Secret(key[0]), key[1])
-
-
-def _first_set(*values: float | None) -> float | None:
-    return next((value for value in values if value is not None), None)
-
-
-def _shortest(*phases: tuple[str, float | None]) -> tuple[str, float | None]:
-    limited = [(limit, name) for name, limit in phases if limit is not None]
-    if not limited:
-        return phases[0]
-    limit, name = min(limited)
-    return name, limit

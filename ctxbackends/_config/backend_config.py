@@ -11,7 +11,7 @@ import attrs
 
 from ctxbackends._config.api_key import invalid_key_error, is_header_text
 from ctxbackends._config.display import display_name, has_unsafe_characters
-from ctxbackends._config.duration import DURATION_HINT, MAX_COUNT, MAX_DURATION
+from ctxbackends._config.duration import MAX_COUNT, seconds_of
 from ctxbackends._config.endpoint import ENDPOINT_HINT, normalise_endpoint
 from ctxbackends._config.request_settings import (
     check_request_settings,
@@ -78,6 +78,8 @@ class BackendConfig:
         first_token_timeout: Timeout in seconds until the first token; None for the default of the type.
         idle_timeout: Timeout in seconds between two tokens; None for the default of the type, which is longer for
             requests with tools or a schema.
+        max_retries: How often a request that the server did not process (429, 503, no connection) is sent again, 0 for
+            never; None for 2.
         max_concurrency: Maximum number of concurrent requests; None for the number of slots that the server reports.
         model_mismatch: ``error``, ``warn`` or ``ignore`` for responses from another model; None for the default of the
             type.
@@ -129,6 +131,7 @@ class BackendConfig:
     ready_timeout: float | None = None
     first_token_timeout: float | None = None
     idle_timeout: float | None = None
+    max_retries: int | None = None
     max_concurrency: int | None = None
     model_mismatch: MismatchPolicy | None = None
     complete_streams: bool | None = None
@@ -270,11 +273,11 @@ class BackendConfig:
         value = getattr(self, field)
         if value is None:
             return
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= MAX_DURATION / 10**9:
-            self._fail(field, "must be a number of seconds, at most 292 years; omit it for the default")
-        if value < 0 or (value == 0 and field not in ("ready_timeout", "keep_alive")):
-            self._fail(field, f"must be greater than zero; {DURATION_HINT}, or omit it for the default")
-        object.__setattr__(self, field, float(value))
+        try:
+            seconds = seconds_of(value, allow_zero=field in ("ready_timeout", "keep_alive"))
+        except ValueError as error:
+            self._fail(field, str(error))
+        object.__setattr__(self, field, seconds)
 
     def _check_api_path(self) -> None:
         if self.api_path is None:

@@ -1,4 +1,4 @@
-"""Parse durations in Go's format: `300ms`, `30s`, `1h30m`."""
+"""Durations: numbers of seconds, and texts in Go's format such as `300ms`, `30s`, `1h30m`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from fractions import Fraction
 from types import MappingProxyType
+from typing import Any
 
 from ctxbackends._config.display import display_value
 
@@ -48,3 +49,20 @@ def parse_duration(text: str) -> float:
     if total > MAX_DURATION:
         raise ValueError(f"duration is longer than 292 years: {display_value(text)}; {DURATION_HINT}")
     return float(total / 10**9)
+
+
+def seconds_of(value: Any, *, allow_zero: bool = False) -> float:
+    """Return the seconds of a number of seconds, or of a Go duration as text.
+
+    Raises:
+        ValueError: ``value`` is neither, or it is out of range.
+    """
+    if isinstance(value, str):
+        value = parse_duration(value)
+    elif isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= MAX_DURATION / 10**9:
+        raise ValueError(
+            "must be a number of seconds or a duration such as 30s, at most 292 years; omit it for the default"
+        )
+    if value < 0 or (value == 0 and not allow_zero):
+        raise ValueError(f"must be greater than zero; {DURATION_HINT}, or omit it for the default")
+    return float(value)

@@ -40,6 +40,7 @@ from ctxbackends._config.yaml_nodes import (
     keep_alive_of,
     mapping_of,
     names_of,
+    retries_of,
     served_as_of,
     text_of,
 )
@@ -164,6 +165,7 @@ _FIELDS: Mapping[str, Callable[[Node], Any]] = MappingProxyType(
         **dict.fromkeys(("default_model", "model_mismatch", "wire_api"), text_of),
         "served_as": served_as_of,
         **dict.fromkeys(DURATION_FIELDS, duration_of),
+        "max_retries": retries_of,
         **dict.fromkeys(("context_length", "max_concurrency"), count_of),
         "keep_alive": keep_alive_of,
         **dict.fromkeys(("organization", "project", "model_path"), text_of),

@@ -10,12 +10,14 @@ import os
 import re
 from base64 import b64encode
 from collections.abc import Collection, Iterable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import quote, quote_plus, urlencode, urlsplit
 
 import attrs
 
 from ctxbackends._config.display import display_name, has_unsafe_characters
+from ctxbackends._config.duration import MAX_COUNT
 from ctxbackends._config.endpoint import V1, APIRoot, find_api_root, normalise_endpoint, remove_route
 from ctxbackends._config.variables import (
     ENV_NAME,
@@ -84,8 +86,9 @@ def check_request_settings(config: BackendConfig, profile: Profile | None) -> Pr
             if getattr(config, field) is not None:
                 return field, "not supported with model_path: the SDK starts that server itself"
     return (
-        _check_query(config.query or {})
-        or _check_headers(config.headers or {}, config.headers_env or {})
+        check_max_retries(config.max_retries)
+        or _check_query(config.query or {})
+        or check_headers(config.headers or {}, config.headers_env or {})
         or _check_basic_auth(config)
         or _check_members(config)
         or _check_json_mode(config, profile)
@@ -114,7 +117,8 @@ def _check_query(query: Mapping[str, str]) -> Problem:
     return None
 
 
-def _check_headers(headers: Mapping[str, str], variables: Mapping[str, str]) -> Problem:
+def check_headers(headers: Mapping[str, str], variables: Mapping[str, str] = MappingProxyType({})) -> Problem:
+    """Return the first problem of headers: of their values, or of the variables with their values."""
     names: set[str] = set()
     for field, items in (("headers", headers), ("headers_env", variables)):
         for name, value in items.items():
@@ -123,6 +127,13 @@ def _check_headers(headers: Mapping[str, str], variables: Mapping[str, str]) -> 
                 return field, f"{display_name(name)}: {problem}"
             names.add(name.lower())
     return None
+
+
+def check_max_retries(value: Any) -> Problem:
+    """Return the problem of a number of retries that is not None."""
+    if value is None or (type(value) is int and 0 <= value <= MAX_COUNT):
+        return None
+    return "max_retries", f"must be an integer from 0 to {MAX_COUNT}"
 
 
 def _find_header_problem(name: str, value: str, names: Collection[str], *, is_variable: bool) -> str | None:
@@ -135,7 +146,7 @@ def _find_header_problem(name: str, value: str, names: Collection[str], *, is_va
     if is_variable:
         return None if is_variable_name(value) else _VARIABLE_HINT
     if name.lower() in _SECRET_HEADERS and not find_variables(value):
-        return f"a secret isn't allowed here; {_USE_VARIABLE}, or name the variable in headers_env"
+        return f"a secret isn't allowed here; {_USE_VARIABLE}"
     if not value.isascii() or not value.isprintable():
         return "must be printable ASCII"
     return _find_value_problem(value)

@@ -121,11 +121,16 @@ def keep_alive_of(node: Node) -> float:
     return math.inf if is_text(node) and node.value == "forever" else duration_of(node)
 
 
-def count_of(node: Node) -> int:
-    """Return the positive integer. Raises ValueError."""
+def count_of(node: Node, *, least: int = 1) -> int:
+    """Return the integer, from ``least``. Raises ValueError."""
     if not is_a(node, "scalar", "int") or not re.fullmatch("[0-9]{1,10}", node.value):
-        raise ValueError(f"must be an integer from 1 to {MAX_COUNT}, without quotes")
+        raise ValueError(f"must be an integer from {least} to {MAX_COUNT}, without quotes")
     return int(node.value)
+
+
+def retries_of(node: Node) -> int:
+    """Return the integer, from 0. Raises ValueError."""
+    return count_of(node, least=0)
 
 
 def flag_of(node: Node) -> bool:

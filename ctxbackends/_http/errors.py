@@ -25,6 +25,10 @@ class StaleConnectionError(APIConnectionError):
     The transport sends the request once more on a new connection, so this error is never raised to the caller.
     """
 
+    def for_caller(self) -> APIConnectionError:
+        """Return the error without a retry."""
+        return APIConnectionError(self.problem, sent=True)
+
 
 _Translation: TypeAlias = Callable[[BaseException], BackendError]
 

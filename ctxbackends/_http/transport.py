@@ -168,6 +168,7 @@ class Transport:
         timeouts: RequestTimeouts,
         route: Route = DIRECT,
         pool: Pool = "generations",
+        retry_stale: bool = True,
     ) -> HTTPResponse:
         """Send one request and return its whole response, whatever its status.
 
@@ -178,6 +179,7 @@ class Transport:
             timeouts: The timeouts.
             route: How to reach the server.
             pool: The connections to reuse.
+            retry_stale: Send the request again, on a new connection, if a reused one closes without a response.
 
         Raises:
             APIConnectionError: The connection failed.
@@ -198,8 +200,10 @@ class Transport:
                         response.release()
                     return answer
                 raise context.airgap_error  # suppressed by the context; every other path has left
-            except StaleConnectionError:
-                pass  # retried below, so that this error is not the context of the next one
+            except StaleConnectionError as error:
+                if not retry_stale:
+                    raise error.for_caller() from error.__cause__
+                # retried below, so that this error is not the context of the next one
             except BackendError:
                 raise  # APITimeoutError is a TimeoutError
             except TimeoutError as error:
@@ -216,6 +220,7 @@ class Transport:
         headers: Mapping[str, str],
         timeouts: RequestTimeouts,
         route: Route = DIRECT,
+        retry_stale: bool = True,
     ) -> ByteStream | HTTPResponse:
         """Send one request and return the body of a 2xx response as a stream, or another response up to a limit."""
         session = await self._ready_session()
@@ -232,8 +237,9 @@ class Transport:
                     self._streams.add(stream)
                     return stream
                 raise context.airgap_error  # suppressed by the context; every other path has left
-            except StaleConnectionError:
-                pass
+            except StaleConnectionError as error:
+                if not retry_stale:
+                    raise error.for_caller() from error.__cause__
             session = await self._pool_session("none")
 
     def _request(

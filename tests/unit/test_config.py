@@ -319,7 +319,7 @@ def test_repr_hides_the_key() -> None:
         ({"name": "vllm", "timeout": -1}, ConfigError, "timeout", "must be greater than zero"),
         ({"name": "vllm", "ready_timeout": -1}, ConfigError, "ready_timeout", "must be greater than zero"),
         ({"name": "vllm", "idle_timeout": True}, ConfigError, "idle_timeout", "must be a number of seconds"),
-        ({"name": "vllm", "idle_timeout": "5s"}, ConfigError, "idle_timeout", "must be a number of seconds"),
+        ({"name": "vllm", "idle_timeout": "5"}, ConfigError, "idle_timeout", "duration has no unit: 5; write 5s"),
         ({"name": "vllm", "timeout": float("nan")}, ConfigError, "timeout", "must be a number of seconds"),
         ({"name": "vllm", "timeout": float("inf")}, ConfigError, "timeout", "must be a number of seconds"),
         ({"name": "vllm", "timeout": 10**400}, ConfigError, "timeout", "must be a number of seconds"),

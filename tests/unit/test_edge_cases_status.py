@@ -74,7 +74,7 @@ async def test_load_waits_for_the_router(raw_server: RawServerFactory) -> None:
 async def test_probe_timeout_covers_all_requests_of_a_status(
     raw_server: RawServerFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ctxbackends._client.sender.PROBE_TIMEOUT", 0.3)
+    monkeypatch.setattr("ctxbackends._client.call_settings.PROBE_TIMEOUT", 0.3)
     server = await raw_server(
         [[0.2, http_response(200, b'{"status":"ok"}')], [0.2, http_response(200, models_body("m"))], [Do.HANG]]
     )

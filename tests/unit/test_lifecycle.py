@@ -52,7 +52,7 @@ async def test_failure_is_a_state(raw_server: RawServerFactory, script: Any, sta
 
 
 async def test_a_silent_server_is_unreachable(raw_server: RawServerFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ctxbackends._client.sender.PROBE_TIMEOUT", 0.2)
+    monkeypatch.setattr("ctxbackends._client.call_settings.PROBE_TIMEOUT", 0.2)
     server = await raw_server([[Do.HANG]])
     status = await status_of(server.url, ready_timeout=60)
     assert ("unreachable", True) == (status.state, "within 0.2 s" in status.problem)

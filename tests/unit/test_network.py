@@ -496,7 +496,8 @@ async def test_no_path_becomes_another_request(path: str, raw_server: RawServerF
         config, profile=profile, codec=profile.codec(profile.wire_api), transport=transport, launcher=None
     )
     with pytest.raises(ConfigError, match="percent-encode"):
-        await connection.request(HTTPRequest("GET", path), decode=lambda response: response, retry=None)
+        request = HTTPRequest("GET", path)
+        await connection.request(request, call=connection.defaults, decode=lambda response: response)
     await transport.aclose()
     assert [] == server.connections
 
