@@ -742,9 +742,9 @@ def test_keys_are_not_allowed_in_the_file(member: str) -> None:
 FIELDS = (
     "name, type, endpoint, api_key_env, default_model, model_mismatch, wire_api, served_as, timeout, connect_timeout, "
     "ready_timeout, first_token_timeout, idle_timeout, max_retries, context_length, max_concurrency, keep_alive, "
-    "organization, project, model_path, ctx_size, parallel, threads, complete_streams, embeddings, trust_env, ca_bundle, "
-    "client_cert, client_key, api_path, basic_auth_env, unix_socket, query, headers, headers_env, rename, omit, "
-    "json_mode, allow_missing_finish_reason"
+    "organization, project, model_path, ctx_size, parallel, threads, complete_streams, embeddings, trust_env, "
+    "ca_bundle, client_cert, client_key, api_path, basic_auth_env, unix_socket, query, headers, headers_env, rename, "
+    "omit, json_mode, allow_missing_finish_reason"
 )
 
 
