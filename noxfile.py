@@ -22,8 +22,11 @@ from tests.nox_installs import (
     install_old_llamacpp,
     install_vllm,
     install_wheel,
+    integrations_to_test,
+    lowest_versions,
     run_of_tests,
     runnable_pythons,
+    test_file_of,
 )
 
 nox.needs_version = ">=2025.11.12"
@@ -74,6 +77,16 @@ def portable(session: nox.Session, platform: str) -> None:
     install_wheel(session, "all", "tests")
     arguments = session.posargs or ["tests/unit", "tests/knowledge"]
     run_of_tests(session, "pytest", "-p", f"tests.portable.{platform}", "-q", "-n", "3", "-m", "not real", *arguments)
+
+
+@nox.session
+@nox.parametrize("extra", integrations_to_test())
+def integrations(session: nox.Session, extra: str) -> None:
+    """Test an adapter with the newest version of its framework, `-- lowest` with the lowest. Arguments go to pytest."""
+    lowest = session.posargs[:1] == ["lowest"]
+    pins = lowest_versions(extra) if lowest else []
+    install_wheel(session, f"{extra},cli,llamacpp,testing", "tests", pins=pins)
+    run_of_tests(session, "pytest", "-q", "-n", "2", test_file_of(extra), *session.posargs[lowest:])
 
 
 @nox.session

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import nox
@@ -57,10 +59,11 @@ def built_wheel(session: nox.Session) -> Path:
     return wheel
 
 
-def install_wheel(session: nox.Session, extras: str, *groups: str) -> None:
+def install_wheel(session: nox.Session, extras: str, *groups: str, pins: Sequence[str] = ()) -> None:
     """Install the built wheel, and hold that this is what the session imports: never the checkout."""
     wheel = built_wheel(session)
-    session.install(f"ctxbackends[{extras}] @ {wheel.as_uri()}", *(item for name in groups for item in group(name)))
+    requirements = [item for name in groups for item in group(name)]
+    session.install(f"ctxbackends[{extras}] @ {wheel.as_uri()}", *requirements, *pins)
     if session.venv_backend != "uv":  # with `nox -r`, pip keeps an installed wheel of the same version
         session.install("--force-reinstall", "--no-deps", str(wheel))
     session.env["PYTHONSAFEPATH"] = "1"  # neither `python -m` nor a child process finds the package in the checkout
@@ -70,6 +73,22 @@ def install_wheel(session: nox.Session, extras: str, *groups: str) -> None:
         "import ctxbackends as c, sys; c.__file__.startswith(sys.prefix) or sys.exit(f'imported from {c.__file__}')",
         silent=True,
     )
+
+
+def integrations_to_test() -> list[str]:
+    """Return the extras of frameworks: those with a test file in tests/integrations."""
+    extras = PYPROJECT["project"]["optional-dependencies"]
+    return [extra for extra in extras if (ROOT / test_file_of(extra)).exists()]
+
+
+def test_file_of(extra: str) -> str:
+    return f"tests/integrations/test_{extra.replace('-', '_')}.py"
+
+
+def lowest_versions(extra: str) -> list[str]:
+    """Return the requirements of an extra with its lowest versions instead of a range."""
+    requirements = PYPROJECT["project"]["optional-dependencies"][extra]
+    return [re.sub(r">=\s*([^,;\s]+)[^;]*", r"==\1", requirement) for requirement in requirements]
 
 
 def install_old_llamacpp(session: nox.Session) -> None:

@@ -59,6 +59,16 @@ def is_pytest(block: Block) -> bool:
     return "def test_" in block.text
 
 
+def is_of_framework(block: Block) -> bool:
+    """Whether it needs a framework: the tests of its adapter run it, see tests/integrations/pages.py."""
+    return block.page.parent.name == "frameworks" and block.page.name != "index.md"
+
+
+def run_block(block: Block, project: Callable[[str], str]) -> None:
+    code = "\n" * (block.line - 1) + project(block.text)  # a traceback then names the line of the page
+    exec(compile(code, str(block.page), "exec", dont_inherit=True), {"__name__": "__main__"})  # noqa: S102
+
+
 @pytest.fixture
 def project(
     llama_server: LocalServer,  # noqa: F811  # the fixture
@@ -87,11 +97,12 @@ README_CTXRC = next(block.text for block in blocks("yaml") if block.page.name ==
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("block", [block for block in blocks("python") if not is_pytest(block)], ids=str)
+@pytest.mark.parametrize(
+    "block", [block for block in blocks("python") if not is_pytest(block) and not is_of_framework(block)], ids=str
+)
 def test_python_runs(block: Block, project: Callable[[str], str], caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("NOTSET", logger="ctxbackends")  # restored after a page that sets it
-    code = "\n" * (block.line - 1) + project(block.text)  # a traceback then names the line of the page
-    exec(compile(code, str(block.page), "exec", dont_inherit=True), {"__name__": "__main__"})  # noqa: S102
+    run_block(block, project)
 
 
 @pytest.mark.real
