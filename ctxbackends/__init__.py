@@ -27,6 +27,10 @@ if TYPE_CHECKING or not install(__name__):
     from ctxbackends._chat.messages import TextPart as TextPart
     from ctxbackends._chat.messages import ToolCall as ToolCall
     from ctxbackends._chat.messages import ToolResult as ToolResult
+    from ctxbackends._chat.observer import Observer as Observer
+    from ctxbackends._chat.observer import RequestContent as RequestContent
+    from ctxbackends._chat.observer import RequestFacts as RequestFacts
+    from ctxbackends._chat.observer import ServerAddress as ServerAddress
     from ctxbackends._chat.requests import ChatOptions as ChatOptions
     from ctxbackends._chat.requests import ChatRequest as ChatRequest
     from ctxbackends._chat.requests import ChoiceFormat as ChoiceFormat

@@ -9,8 +9,10 @@ from typing import Any, Self, TypeAlias
 
 import anyio
 
+from ctxbackends._chat.observer import Observer
 from ctxbackends._chat.servers import ServerStatus
 from ctxbackends._client.backend import Backend
+from ctxbackends._client.create import create_backend
 from ctxbackends._client.http_backend import HTTPBackend
 from ctxbackends._config.backend_config import BackendConfig, CtxConfig
 from ctxbackends._config.request_settings import describe_endpoint
@@ -48,7 +50,7 @@ def http_backend(config: BackendConfig, transport: Transport, *, profile: Profil
         from ctxbackends.local import managed_backend  # noqa: PLC0415  # needed only to serve a model
 
         return managed_backend(config, transport)
-    return HTTPBackend(config, profile=profile, transport=transport)
+    return create_backend(config, profile=profile, transport=transport)
 
 
 def _factory(profile: Profile) -> Factory:
@@ -65,6 +67,7 @@ class Registry:
             loop on which the registry is used.
         airgap: Connect only to loopback and private addresses. An address is checked when its backend is resolved, a
             name when it is connected to; both raise AirgapError.
+        observers: Get the facts about every request, see :class:`Observer`.
 
     Raises:
         DuplicateBackendError: Two configurations have the same name.
@@ -80,8 +83,9 @@ class Registry:
         default: str | None = None,
         session: Session | None = None,
         airgap: bool = False,
+        observers: Iterable[Observer] = (),
     ) -> None:
-        self._transport = Transport(session=session, airgap=airgap)
+        self._transport = Transport(session=session, airgap=airgap, observers=observers)
         self._factories: dict[str, Factory] = {name: _factory(profile) for name, profile in PROFILES.items()}
         self._configs: dict[str, BackendConfig] = {}
         self._backends: dict[str, Backend] = {}
@@ -100,6 +104,7 @@ class Registry:
         types: Mapping[str, Factory] | None = None,
         session: Session | None = None,
         airgap: bool | None = None,
+        observers: Iterable[Observer] = (),
     ) -> Self:
         """Create a registry from a ``.ctxrc``. Without a file, the registry is empty.
 
@@ -108,6 +113,7 @@ class Registry:
             types: Factories of further backend types, by name.
             session: An aiohttp session to share, see :class:`Registry`.
             airgap: True enables the airgap. It cannot be disabled if the file enables it.
+            observers: Get the facts about every request, see :class:`Observer`.
 
         Raises:
             ConfigError: The file cannot be read or is not valid.
@@ -117,7 +123,7 @@ class Registry:
         ctxrc = Path(path) if path is not None else find_ctxrc()
         names = tuple(dict.fromkeys((*(str(name) for name in PROFILES), *(types or ()))))
         config_file = load_ctxrc(ctxrc, types=names) if ctxrc is not None else CtxConfig()
-        registry = cls(session=session, airgap=bool(airgap or config_file.airgap))
+        registry = cls(session=session, airgap=bool(airgap or config_file.airgap), observers=observers)
         for name, factory in (types or {}).items():
             registry.register(name, factory)
         for config in config_file.backends:
@@ -280,6 +286,7 @@ async def open_backend(
     name: str | None = None,
     session: Session | None = None,
     airgap: bool = False,
+    observers: Iterable[Observer] = (),
     **settings: Any,
 ) -> AsyncIterator[Backend]:
     """Open a single backend.
@@ -291,11 +298,12 @@ async def open_backend(
         name: The name of the backend, None for its type.
         session: An aiohttp session to share, see :class:`Registry`.
         airgap: Connect only to loopback and private addresses, see :class:`Registry`.
+        observers: Get the facts about every request, see :class:`Observer`.
         **settings: The other fields of :class:`BackendConfig`.
 
     Raises:
         ConfigError: The configuration is not valid, see its subclasses in :mod:`ctxbackends.errors`.
     """
     config = BackendConfig(name=name or str(type), type=type, **settings)
-    async with Registry([config], session=session, airgap=airgap) as registry:
+    async with Registry([config], session=session, airgap=airgap, observers=observers) as registry:
         yield registry.resolve(config.name)

@@ -94,8 +94,11 @@ class Limiter:
 
     # --- slots ------------------------------------------------------------------------------------
 
-    async def acquire(self) -> Release:
-        """Acquire a slot. Return an idempotent release callback, or raise the error of the probe."""
+    async def acquire(self, on_wait: Callable[[], None] | None = None) -> Release:
+        """Acquire a slot. Return an idempotent release callback, or raise the error of the probe.
+
+        ``on_wait`` is called if no slot is free.
+        """
         if not self._is_known and self._probe is not None:
             await self._probe_limit(self._probe)
         if self._limit is None:
@@ -109,6 +112,8 @@ class Limiter:
         try:
             slots.acquire_on_behalf_of_nowait(slot)  # without a trip through the event loop
         except anyio.WouldBlock:
+            if on_wait is not None:
+                on_wait()
             await slots.acquire_on_behalf_of(slot)
         return slot.release
 

@@ -49,8 +49,85 @@ T = TypeVar("T")
 _MAX_CALL_SETTINGS = 64
 
 
+class ConnectionSource:
+    """Opens the request of one stream over the connection, see StreamSource."""
+
+    __slots__ = ("_body", "_call", "_connection", "_model", "_prepare", "_request", "_route", "_sender", "_started")
+
+    def __init__(
+        self,
+        connection: ServerConnection,
+        sender: RequestSender,
+        request: HTTPRequest,
+        model: str,
+        prepare: Callable[[], Operation[None]] | None,
+        call: CallSettings,
+    ) -> None:
+        self._connection = connection
+        self._sender = sender
+        self._request: HTTPRequest | None = request
+        self._route = (request.method, request.path)
+        self._model = model
+        self._prepare = prepare
+        self._call = call
+        self._started = time.monotonic()
+        self._body: ByteStream | None = None
+
+    @property
+    def can_open_immediately(self) -> bool:
+        return self._prepare is None
+
+    async def open(self) -> ByteStream:
+        assert self._request is not None, "a stream is opened once"
+        self._started = time.monotonic()
+        return self._begin(await self._sender.open(self._request, call=self._call))
+
+    async def reopen(self, error: BackendError | None, *, on_progress: OnProgress) -> ByteStream:
+        request, connection, call = self._request, self._connection, self._call
+        assert request is not None, "a stream is opened once"
+        if self._prepare is not None:
+            await connection.prepare(self._model, self._prepare, call=call, on_progress=on_progress)
+        attempt = functools.partial(self._sender.open, request, call=call)
+        del request
+        if error is None:
+            body = await connection.attempt(attempt, retry=call.policy, headers=call.headers, on_progress=on_progress)
+        else:
+            body = await connection.recover(
+                attempt,
+                error,
+                started=self._started,
+                retry=call.policy,
+                headers=call.headers,
+                on_progress=on_progress,
+            )
+        return self._begin(body)
+
+    def _begin(self, body: ByteStream) -> ByteStream:
+        self._request = None  # a long prompt must not stay in memory while its response is streamed
+        self._body = body
+        return body
+
+    def close(self) -> None:
+        if self._body is not None:
+            self._body.close()
+
+    def accepts_model(self, served: str) -> bool:
+        return self._connection.served_model.accepts(self._model, served)
+
+    async def find_mismatch(self, served: str) -> ModelMismatchError | None:
+        return await self._connection.served_model.find_mismatch(self._model, served)
+
+    def annotate(self, error: BackendError) -> BackendError:
+        self._sender.name_route(error, *self._route)
+        return self._connection.annotate(error, self._call.headers)
+
+
 class ServerConnection:
     """The connection of one backend to its server. ``environ`` is searched for the API key."""
+
+    sender_class: type[RequestSender] = RequestSender
+    source_class: type[ConnectionSource] = ConnectionSource
+    stream_class: type[ChatStream] = ChatStream
 
     def __init__(
         self,
@@ -66,7 +143,7 @@ class ServerConnection:
         probe = None if slots is None else lambda: self._probe_slots(slots(config.default_model))
         self.launcher = launcher
         self.limiter = Limiter(config.max_concurrency, probe=probe)
-        self._sender = RequestSender(
+        self._sender = self.sender_class(
             config,
             profile=profile,
             codec=codec,
@@ -173,8 +250,8 @@ class ServerConnection:
 
         ``may_be_silent`` means that the server may generate a whole tool call or object before it sends it.
         """
-        return ChatStream(
-            _Source(self, self._sender, request, requested_model, prepare, call),
+        return self.stream_class(
+            self.source_class(self, self._sender, request, requested_model, prepare, call),
             decoder,
             requested_model=requested_model,
             timeouts=call.timeouts.silent_stream if may_be_silent else call.timeouts.stream,
@@ -305,76 +382,3 @@ class ServerConnection:
             return 0
         except (APITimeoutError, APIStatusError):
             return 0
-
-
-class _Source:
-    """Opens the request of one stream over the connection, see StreamSource."""
-
-    __slots__ = ("_body", "_call", "_connection", "_model", "_prepare", "_request", "_route", "_sender", "_started")
-
-    def __init__(
-        self,
-        connection: ServerConnection,
-        sender: RequestSender,
-        request: HTTPRequest,
-        model: str,
-        prepare: Callable[[], Operation[None]] | None,
-        call: CallSettings,
-    ) -> None:
-        self._connection = connection
-        self._sender = sender
-        self._request: HTTPRequest | None = request
-        self._route = (request.method, request.path)
-        self._model = model
-        self._prepare = prepare
-        self._call = call
-        self._started = time.monotonic()
-        self._body: ByteStream | None = None
-
-    @property
-    def can_open_immediately(self) -> bool:
-        return self._prepare is None
-
-    async def open(self) -> ByteStream:
-        assert self._request is not None, "a stream is opened once"
-        self._started = time.monotonic()
-        return self._begin(await self._sender.open(self._request, call=self._call))
-
-    async def reopen(self, error: BackendError | None, *, on_progress: OnProgress) -> ByteStream:
-        request, connection, call = self._request, self._connection, self._call
-        assert request is not None, "a stream is opened once"
-        if self._prepare is not None:
-            await connection.prepare(self._model, self._prepare, call=call, on_progress=on_progress)
-        attempt = functools.partial(self._sender.open, request, call=call)
-        del request
-        if error is None:
-            body = await connection.attempt(attempt, retry=call.policy, headers=call.headers, on_progress=on_progress)
-        else:
-            body = await connection.recover(
-                attempt,
-                error,
-                started=self._started,
-                retry=call.policy,
-                headers=call.headers,
-                on_progress=on_progress,
-            )
-        return self._begin(body)
-
-    def _begin(self, body: ByteStream) -> ByteStream:
-        self._request = None  # a long prompt must not stay in memory while its response is streamed
-        self._body = body
-        return body
-
-    def close(self) -> None:
-        if self._body is not None:
-            self._body.close()
-
-    def accepts_model(self, served: str) -> bool:
-        return self._connection.served_model.accepts(self._model, served)
-
-    async def find_mismatch(self, served: str) -> ModelMismatchError | None:
-        return await self._connection.served_model.find_mismatch(self._model, served)
-
-    def annotate(self, error: BackendError) -> BackendError:
-        self._sender.name_route(error, *self._route)
-        return self._connection.annotate(error, self._call.headers)

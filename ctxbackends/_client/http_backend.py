@@ -67,6 +67,8 @@ class HTTPBackend:
         ConfigError: The configuration is not valid (MissingKeyError, InvalidEndpointError, AirgapError).
     """
 
+    connection_class: type[ServerConnection] = ServerConnection
+
     def __init__(
         self,
         config: BackendConfig,
@@ -92,7 +94,7 @@ class HTTPBackend:
         self._complete_streams = profile.complete_streams if streams is None else streams
         self._wire_api = config.wire_api or profile.wire_api
         self._codec = profile.codec(self._wire_api, self._settings)
-        self._connection = ServerConnection(
+        self._connection = self.connection_class(
             config, profile=profile, codec=self._codec, transport=transport, launcher=launcher, environ=environ
         )
 

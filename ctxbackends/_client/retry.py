@@ -22,6 +22,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
 from ctxbackends._chat.events import Loading, OnProgress
 from ctxbackends._chat.servers import LoadState
+from ctxbackends._client.observation import current_observation
 from ctxbackends.errors import (
     APIConnectionError,
     APIStatusError,
@@ -181,16 +182,18 @@ class _ColdStart(_Budget):
         gap = FIRST_POLL * POLL_GROWTH ** min(attempts - 1, 20)
         return max(0.0, min(gap, longest, self._seconds - self.waited))
 
-    def report(self, error: BaseException | None, _attempts: int, _delay: float, /) -> None:
+    def report(self, error: BaseException | None, _attempts: int, delay: float, /) -> None:
         state = self._state(error)
         assert state is not None, "only a starting server is waited for"
         if not self._states:
             _logger.info("Waiting for %s to start (%s), up to %g s", self._policy.endpoint, state, self._seconds)
         self._states.add(state)
+        loading = Loading(endpoint=self._policy.endpoint, state=state, elapsed=self.waited, budget=self._seconds)
+        observation = current_observation()
+        if observation is not None:
+            observation.report_loading(loading, error, delay)
         if self._on_progress is not None:
-            self._on_progress(
-                Loading(endpoint=self._policy.endpoint, state=state, elapsed=self.waited, budget=self._seconds)
-            )
+            self._on_progress(loading)
 
     def log_end(self) -> None:
         if self._states:
@@ -230,6 +233,9 @@ class _Transient(_Budget):
         reason = f"HTTP {error.status_code}" if isinstance(error, APIStatusError) else type(error).__name__
         endpoint, total = self._policy.endpoint, 1 + self._policy.max_retries
         _logger.info("Retrying %s in %g s (%s, attempt %d of %d)", endpoint, delay, reason, attempts + 1, total)
+        observation = current_observation()
+        if observation is not None:
+            observation.report_retry(error, delay)
 
 
 def _load_state(error: BaseException | None, *, probe: bool) -> LoadState | None:

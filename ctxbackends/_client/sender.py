@@ -74,6 +74,9 @@ DEATH_KNOWN_AFTER = 0.5
 class RequestSender:
     """Sends each request once. ``environ`` is searched for the API key."""
 
+    on_attempt: Callable[[bool], None] | None = None
+    """Called before a request is sent, with whether it has taken a slot."""
+
     def __init__(
         self,
         config: BackendConfig,
@@ -225,6 +228,8 @@ class RequestSender:
         sent_at = time.monotonic()
         status: int | None = None
         try:
+            if self.on_attempt is not None:
+                self.on_attempt(acquire_slot)
             # A generation on a reused connection that is closed without a response looks like one on a stale
             # connection, and would be retried. So probes, several a second at a cold start, share no connection with
             # generations, and commands reuse none.
@@ -280,6 +285,8 @@ class RequestSender:
         sent_at = loop.time()
         result: ByteStream | HTTPResponse | None = None
         try:
+            if self.on_attempt is not None:
+                self.on_attempt(True)
             with self._transport.deadline(limit):
                 result = await self._transport.open(
                     url,
@@ -355,9 +362,9 @@ class RequestSender:
         self._urls.switch(request)
         return response
 
-    async def _acquire_slot(self) -> Release:
+    async def _acquire_slot(self, on_wait: Callable[[], None] | None = None) -> Release:
         with self._transport.cancel_on_close():
-            return await self.limiter.acquire()
+            return await self.limiter.acquire(on_wait)
 
     async def _on_unreachable(self, error: APIConnectionError) -> None:
         """Raise why the server's process ended, if it did. It closes its connections shortly before it ends."""

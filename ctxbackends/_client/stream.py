@@ -31,10 +31,7 @@ from ctxbackends.errors import (
 )
 
 MAX_STREAM_BYTES = 512 * 1024 * 1024
-"""The longest body of a stream, so that an endless one cannot fill the memory.
-
-It is more than a model with a context of a million tokens writes, log probabilities included.
-"""
+"""The longest body of a stream: more than a million tokens with their log probabilities, and not endless."""
 
 DRAIN_SECONDS = 0.25
 """How long to wait for the end of the body after the last event, so that the connection can be pooled."""
@@ -307,11 +304,14 @@ class ChatStream:
             if all(isinstance(event, PromptProgress) for event in events):
                 self._has_progress = True  # restarts the first-token timeout
             else:
-                self._has_first = True
-                if self._timer is not None:
-                    self._schedule_timeout(loop)  # the idle timeout now applies, and may pass sooner
+                self._begin_answer(loop)
         if self._decoder.finished:
             await self._finish(body)
+
+    def _begin_answer(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._has_first = True
+        if self._timer is not None:
+            self._schedule_timeout(loop)  # the idle timeout now applies, and may pass sooner
 
     def _decode_buffered(self, body: Body) -> list[StreamEvent]:
         data = body.read_buffered() if self._decoder.failure is None else b""

@@ -11,12 +11,13 @@ import functools
 import ssl
 import sys
 import weakref
-from collections.abc import AsyncGenerator, Awaitable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Iterable, Mapping
 from typing import Any, Literal, TypeAlias
 
 import aiohttp
 import attrs
 
+from ctxbackends._chat.observer import Observer
 from ctxbackends._http.body import ByteStream, is_success, read_body
 from ctxbackends._http.connector import (
     Connector,
@@ -80,9 +81,16 @@ class Transport:
     Args:
         session: A borrowed session, which stays open.
         airgap: Connect only to loopback and private addresses.
+        observers: The observers of the backends that use this transport.
     """
 
-    def __init__(self, *, session: aiohttp.ClientSession | None = None, airgap: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        session: aiohttp.ClientSession | None = None,
+        airgap: bool = False,
+        observers: Iterable[Observer] = (),
+    ) -> None:
         if session is not None and airgap:
             raise ConfigError(
                 "airgap cannot check the names that a session of your own resolves; remove session or airgap",
@@ -93,6 +101,10 @@ class Transport:
         if session is not None and session.trust_env:
             # Prompts and keys would go to the proxies of the environment, even for a server on loopback.
             raise ConfigError("the aiohttp session has trust_env=True; pass one without it")
+        self.observers = tuple(observers)
+        for observer in self.observers:
+            if not isinstance(observer, Observer):
+                raise TypeError(f"not an observer: {observer!r}; pass objects of classes derived from Observer")
         self._borrowed = session
         self._unix_socket: str | None = None
         self._children: dict[str, Transport] = {}

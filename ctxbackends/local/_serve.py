@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Unpack
@@ -11,6 +11,8 @@ from typing import Any, Unpack
 import attrs
 
 from ctxbackends._chat.events import OnProgress
+from ctxbackends._chat.observer import Observer
+from ctxbackends._client.create import create_backend
 from ctxbackends._client.http_backend import HTTPBackend
 from ctxbackends._config.api_key import find_api_key
 from ctxbackends._config.backend_config import LOCAL_ONLY, BackendConfig
@@ -39,7 +41,7 @@ def managed_backend(config: BackendConfig, transport: Transport, *, server: Loca
         options: Any = {field: getattr(config, field) for field in LOCAL_ONLY}
         key = (find_api_key(config, profile, ENVIRONMENT) or (fresh_key(),))[0]
         server = LocalServer(config.model_path, alias=config.default_model, api_key=key, **options)
-    return HTTPBackend(
+    return create_backend(
         attrs.evolve(
             config, default_model=config.default_model or server.alias, api_key=server.api_key, api_key_env=None
         ),
@@ -61,6 +63,7 @@ async def serve_model(
     name: str = "local",
     on_progress: OnProgress | None = None,
     settings: dict[str, Any] | None = None,
+    observers: Iterable[Observer] = (),
     **options: Unpack[ServeModelKeywords],
 ) -> AsyncIterator[HTTPBackend]:
     """Start a llama.cpp server, yield a ready backend for it, and end the server at the end of the block.
@@ -72,6 +75,7 @@ async def serve_model(
         name: Name of the backend.
         on_progress: Called with a `Loading` for each probe while the server starts.
         settings: Fields of BackendConfig, such as timeouts (in seconds) or ``model_mismatch``; no API key.
+        observers: Get the facts about every request, see :class:`~ctxbackends.Observer`.
         options: Fields of :class:`~ctxbackends.local.ServerOptions`, without ``api_key``.
 
     Raises:
@@ -87,7 +91,7 @@ async def serve_model(
                 f"serve_model() does not accept {field}: it always uses a new key; use LocalServer to choose the key"
             )
     server = LocalServer(model_path, api_key=fresh_key(), **options)
-    transport = Transport()
+    transport = Transport(observers=observers)
     config = BackendConfig(name=name, type=BackendType.LLAMACPP, model_path=str(model_path), **(settings or {}))
     backend = managed_backend(config, transport, server=server)
     try:
