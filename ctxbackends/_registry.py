@@ -1,4 +1,4 @@
-"""The registry: backend types and configured backends over one shared session. Never chooses a backend by itself."""
+"""The registry: backend types and configured backends over shared sessions. Never chooses a backend by itself."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from ctxbackends._http.addresses import check_endpoint
 from ctxbackends._http.transport import Session, Transport
 from ctxbackends._profiles.builtin import PROFILES
 from ctxbackends._profiles.profile import Profile
+from ctxbackends._util.forks import Lock
+from ctxbackends._util.pickling import NotPicklable
 from ctxbackends._util.secrets import ENVIRONMENT
 from ctxbackends.errors import (
     AmbiguousBackendError,
@@ -57,14 +59,16 @@ def _factory(profile: Profile) -> Factory:
     return lambda config, transport: http_backend(config, transport, profile=profile)
 
 
-class Registry:
+class Registry(NotPicklable):
     """The backends of one application. Use it with ``async with``, or call ``aclose()``.
+
+    Any number of tasks, event loops and threads may use it at once. A configuration can be pickled, a registry cannot.
 
     Args:
         configs: The configured backends.
         default: The name of the backend that ``default()`` returns.
-        session: An aiohttp session to share, which stays open when the registry closes. None creates one for each event
-            loop on which the registry is used.
+        session: An aiohttp session to share, which stays open when the registry closes; the registry can then be used
+            on the event loop of the session only. None creates sessions for each event loop.
         airgap: Connect only to loopback and private addresses. An address is checked when its backend is resolved, a
             name when it is connected to; both raise AirgapError.
         observers: Get the facts about every request, see :class:`Observer`.
@@ -89,6 +93,7 @@ class Registry:
         self._factories: dict[str, Factory] = {name: _factory(profile) for name, profile in PROFILES.items()}
         self._configs: dict[str, BackendConfig] = {}
         self._backends: dict[str, Backend] = {}
+        self._lock = Lock()  # so that threads get the same backend, with one limit
         self._default: str | None = None
         self._closed = False
         for config in configs:
@@ -207,19 +212,20 @@ class Registry:
             ConfigError: The configuration is not valid (MissingKeyError, InvalidEndpointError, AirgapError).
             ClosedError: The registry is closed.
         """
-        if self._closed:
-            raise ClosedError("this registry is closed")
         if name is None:
             return self.default()
-        if name not in self._configs:
-            raise UnknownBackendError(name, self.names)
-        if name not in self._backends:
-            config = self._configs[name]
-            if self.airgap:  # backends of registered types may not check it themselves
-                endpoint = describe_endpoint(config, PROFILES.get(config.type), ENVIRONMENT)
-                check_endpoint(endpoint, trust_env=config.trust_env, backend=name)
-            self._backends[name] = self._factories[config.type](config, self._transport)
-        return self._backends[name]
+        with self._lock:
+            if self._closed:
+                raise ClosedError("this registry is closed")
+            if name not in self._configs:
+                raise UnknownBackendError(name, self.names)
+            if name not in self._backends:
+                config = self._configs[name]
+                if self.airgap:  # backends of registered types may not check it themselves
+                    endpoint = describe_endpoint(config, PROFILES.get(config.type), ENVIRONMENT)
+                    check_endpoint(endpoint, trust_env=config.trust_env, backend=name)
+                self._backends[name] = self._factories[config.type](config, self._transport)
+            return self._backends[name]
 
     def default(self) -> Backend:
         """Return the default backend, or the only one.
@@ -262,9 +268,10 @@ class Registry:
         return tuple(statuses[name] for name in self.names)
 
     async def aclose(self) -> None:
-        """Stop the servers that this registry started, and close its own session. Idempotent."""
-        self._closed = True
-        backends, self._backends = self._backends, {}
+        """Stop the servers that this registry started, and close its sessions on all event loops. Idempotent."""
+        with self._lock:
+            self._closed = True
+            backends, self._backends = self._backends, {}
         try:
             async with anyio.create_task_group() as ending:
                 for backend in backends.values():

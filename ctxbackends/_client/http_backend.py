@@ -32,6 +32,7 @@ from ctxbackends._profiles.capabilities import OPERATION_REASONS, build_capabili
 from ctxbackends._profiles.model_names import is_listed
 from ctxbackends._profiles.profile import Profile
 from ctxbackends._tools import build_tools
+from ctxbackends._util.pickling import NotPicklable
 from ctxbackends._util.secrets import ENVIRONMENT
 from ctxbackends._wire.base import HTTPRequest, Operation, WireSettings
 from ctxbackends._wire.operations.openai import VectorEncoding
@@ -53,7 +54,7 @@ from ctxbackends.errors import (
 )
 
 
-class HTTPBackend:
+class HTTPBackend(NotPicklable):
     """A :class:`Backend` over HTTP, for every built-in type and for types of your own.
 
     Args:

@@ -1,30 +1,27 @@
-"""A lock for each key, on one event loop after another."""
+"""A lock for each key, over all event loops and threads of the process."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager
 from typing import Generic, TypeVar
+
+from ctxbackends._client.slots import Slots
 
 K = TypeVar("K", bound=Hashable)
 
 
 class KeyedLock(Generic[K]):
-    """Admits one task at a time for each key. The tasks of another event loop do not count."""
+    """Admits one task at a time for each key."""
 
     def __init__(self) -> None:
-        self._locks: dict[K, asyncio.Future[None]] = {}
+        self._slots: dict[K, Slots] = {}
 
     @asynccontextmanager
     async def acquire(self, key: K) -> AsyncIterator[None]:
         """Wait for the lock of ``key``, and release it at the end of the block."""
-        loop = asyncio.get_running_loop()
-        while (other := self._locks.get(key)) is not None and other.get_loop() is loop:
-            await asyncio.wait([other])
-        done = self._locks[key] = loop.create_future()
+        release = await self._slots.setdefault(key, Slots(1)).acquire()
         try:
             yield
         finally:
-            self._locks.pop(key, None)
-            done.set_result(None)
+            release()

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import attrs
 
 from ctxbackends._client.call_settings import CallSettings, build_timeouts
-from ctxbackends._client.concurrency import Limiter, Release
+from ctxbackends._client.concurrency import Limiter
 from ctxbackends._client.launcher import Launcher
 from ctxbackends._client.redact import redact
 from ctxbackends._client.request_headers import (
@@ -27,6 +27,7 @@ from ctxbackends._client.request_headers import (
     merge_headers,
 )
 from ctxbackends._client.retry import MAX_RETRIES, RetryPolicy
+from ctxbackends._client.slots import Release
 from ctxbackends._client.stream_source import timeout_key
 from ctxbackends._client.urls import ServerURLs, is_from_api, is_html
 from ctxbackends._client.watch import watch_server
@@ -41,8 +42,9 @@ from ctxbackends._http.deadlines import Deadline
 from ctxbackends._http.errors import strip_tracebacks
 from ctxbackends._http.headers import CheckedHeaders
 from ctxbackends._http.proxy import DIRECT, Route, find_proxy_route
+from ctxbackends._http.sessions import Pool
 from ctxbackends._http.tls import build_tls_context
-from ctxbackends._http.transport import Pool, RequestTimeouts, Transport
+from ctxbackends._http.transport import RequestTimeouts, Transport
 from ctxbackends._profiles.profile import Profile
 from ctxbackends._profiles.routes import find_route_servers
 from ctxbackends._util.secrets import MaskedHeaders, Secret

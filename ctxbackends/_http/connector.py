@@ -68,7 +68,7 @@ def create_checked_socket(address: tuple[Any, ...]) -> socket.socket:
     return socket.socket(*address[:3])
 
 
-class _CheckedConnector(aiohttp.BaseConnector):
+class CheckedConnector(aiohttp.BaseConnector):
     """A connector that discards pooled connections with unread input.
 
     The input is the end of the connection, or a response without a request, which aiohttp would read as the response to
@@ -79,6 +79,10 @@ class _CheckedConnector(aiohttp.BaseConnector):
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
         self._pooled: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def leave_open(self) -> None:
+        """Do not close the connections when this is deleted."""
+        self._closed = True
 
     async def connect(
         self,
@@ -101,11 +105,11 @@ class _CheckedConnector(aiohttp.BaseConnector):
             connection.close()
 
 
-class Connector(_CheckedConnector, aiohttp.TCPConnector):
+class Connector(CheckedConnector, aiohttp.TCPConnector):
     """The connector for TCP."""
 
 
-class UnixConnector(_CheckedConnector, aiohttp.UnixConnector):
+class UnixConnector(CheckedConnector, aiohttp.UnixConnector):
     """The connector for a Unix socket, whatever host the URL has."""
 
 

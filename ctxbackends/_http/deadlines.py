@@ -1,7 +1,7 @@
 """Deadlines for waits for a server. They end when their time is over or when the client is closed.
 
-All waits of a client share one timer. asyncio.timeout creates and cancels a timer for each request, although it almost
-never fires; here a wait that ends in time leaves the timer alone, which then has nothing to do.
+All waits of a client on one loop share one timer. asyncio.timeout creates and cancels a timer for each request,
+although it almost never fires; here a wait that ends in time leaves the timer alone, which then has nothing to do.
 """
 
 from __future__ import annotations
@@ -16,16 +16,15 @@ _GROUP_SECONDS = 0.01
 
 
 class Deadlines:
-    """The deadlines of one client, on one event loop after another."""
+    """The deadlines of one client on one event loop."""
 
-    __slots__ = ("_due", "_loop", "_timer", "active", "closed")
+    __slots__ = ("_due", "_timer", "active", "closed")
 
     def __init__(self) -> None:
         self.closed: bool = False
         self.active: set[Deadline] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
-        self._loop: asyncio.AbstractEventLoop | None = None
 
     def limit(self, seconds: float | None = None) -> Deadline:
         """Return a context for a wait of at most ``seconds``, or without a limit.
@@ -35,33 +34,27 @@ class Deadlines:
         return Deadline(self, seconds)
 
     def close(self) -> None:
-        """End all active deadlines now, and later ones when they begin."""
+        """End all active deadlines now, and later ones when they begin. Call this on the loop."""
         self.closed = True
         for deadline in list(self.active):
-            loop = deadline.task.get_loop()
-            if loop is asyncio.get_running_loop():
-                deadline.end(ClosedError(_CLOSED))
-            elif not loop.is_closed():
-                loop.call_soon_threadsafe(deadline.end, ClosedError(_CLOSED))
-        if self._timer is not None and self._loop is asyncio.get_running_loop():
+            deadline.end(ClosedError(_CLOSED))
+        if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def schedule(self, due: float, loop: asyncio.AbstractEventLoop) -> None:
         """Schedule a check at ``due``, or keep an earlier one."""
-        if self._timer is not None and self._loop is loop:
+        if self._timer is not None:
             if self._due <= due:
                 return
             self._timer.cancel()
-        self._loop, self._due = loop, due
+        self._due = due
         self._timer = loop.call_at(due, self._check, loop)
 
     def _check(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
         now = loop.time()
-        pending = [
-            deadline for deadline in self.active if deadline.due is not None and deadline.task.get_loop() is loop
-        ]
+        pending = [deadline for deadline in self.active if deadline.due is not None]
         for deadline in pending:
             if deadline.due is not None and deadline.due <= now:
                 deadline.end(TimeoutError())

@@ -1,7 +1,7 @@
 """The HTTP transport: sends an HTTPRequest; returns an HTTPResponse or a byte stream, or raises a typed error.
 
-Owns the sessions: one for each event loop, created on first use and closed with the transport or the loop, whichever
-comes first. Knows no wire format and no retry.
+Has sessions for each event loop, created on first use and closed with the transport or the loop, whichever comes
+first. Knows no wire format and no retry.
 """
 
 from __future__ import annotations
@@ -10,26 +10,21 @@ import asyncio
 import functools
 import ssl
 import sys
-import weakref
-from collections.abc import AsyncGenerator, Awaitable, Iterable, Mapping
-from typing import Any, Literal, TypeAlias
+from collections.abc import Awaitable, Iterable, Mapping
+from typing import TypeAlias
 
 import aiohttp
 import attrs
 
 from ctxbackends._chat.observer import Observer
 from ctxbackends._http.body import ByteStream, is_success, read_body
-from ctxbackends._http.connector import (
-    Connector,
-    LoopbackResolver,
-    RequestContext,
-    UnixConnector,
-    create_checked_socket,
-)
-from ctxbackends._http.deadlines import Deadline, Deadlines
+from ctxbackends._http.connector import RequestContext
+from ctxbackends._http.deadlines import Deadline
 from ctxbackends._http.errors import StaleConnectionError, strip_tracebacks
 from ctxbackends._http.headers import CheckedHeaders, check_headers
 from ctxbackends._http.proxy import DIRECT, Route, proxy_error
+from ctxbackends._http.sessions import SESSION_HEADERS, LoopSessions, Pool
+from ctxbackends._util.forks import Lock, reset_in_child
 from ctxbackends._util.secrets import MaskedHeaders
 from ctxbackends._wire.base import HTTPRequest, HTTPResponse
 from ctxbackends.errors import AirgapError, APITimeoutError, BackendError, ClosedError, ConfigError, EventLoopError
@@ -37,27 +32,8 @@ from ctxbackends.errors import AirgapError, APITimeoutError, BackendError, Close
 Session: TypeAlias = aiohttp.ClientSession
 """The session that a service with its own aiohttp session passes in."""
 
-_SESSION_HEADERS = {
-    "User-Agent": "ctxbackends",
-    "Accept-Encoding": "identity",
-    "Content-Type": "application/json",
-}
-
-KEEPALIVE_SECONDS = 4.0
-"""vLLM and llama-server close idle connections after 5.0 s.
-
-A POST on a connection that closes at that moment is lost, and aiohttp does not retry a POST.
-"""
-
-Pool: TypeAlias = Literal["generations", "probes", "none"]
-"""Which connections a request may reuse. If one pooled connection was closed, others may be closed too, so the retry
-uses none."""
-
-_POOLING: Mapping[Pool, Mapping[str, Any]] = {
-    "generations": {"keepalive_timeout": KEEPALIVE_SECONDS},
-    "probes": {"keepalive_timeout": KEEPALIVE_SECONDS},
-    "none": {"force_close": True},
-}
+_left_to_parent: list[LoopSessions] = []
+"""Sessions of the parent process: if they were collected, their transports would change the parent's selector."""
 
 
 @attrs.frozen(kw_only=True)
@@ -76,10 +52,10 @@ class RequestTimeouts:
 
 
 class Transport:
-    """Sends requests over one shared aiohttp session.
+    """Sends requests over aiohttp sessions, on any number of event loops.
 
     Args:
-        session: A borrowed session, which stays open.
+        session: A borrowed session, which stays open. It belongs to its event loop.
         airgap: Connect only to loopback and private addresses.
         observers: The observers of the backends that use this transport.
     """
@@ -109,13 +85,17 @@ class Transport:
         self._unix_socket: str | None = None
         self._children: dict[str, Transport] = {}
         self.airgap = airgap
-        self._session: aiohttp.ClientSession | None = None
-        self._other_sessions: dict[Pool, aiohttp.ClientSession] = {}
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._guard: AsyncGenerator[None, None] | None = None
+        self._lock = Lock()
+        self._sessions: dict[asyncio.AbstractEventLoop, LoopSessions] = {}
         self._closed = False
-        self._streams: weakref.WeakSet[ByteStream] = weakref.WeakSet()
-        self._deadlines = Deadlines()
+        reset_in_child(self)
+
+    def reset_after_fork(self) -> None:
+        """Leave the sessions of all loops to the parent process."""
+        _left_to_parent.extend(self._sessions.values())
+        for sessions in self._sessions.values():
+            sessions.leave_to_parent()
+        self._sessions = {}
 
     def for_unix_socket(self, path: str) -> Transport:
         """Return the transport that connects to a Unix socket; it closes with this one.
@@ -143,23 +123,24 @@ class Transport:
 
         Raises:
             ClosedError: The transport is closed.
-            EventLoopError: The transport is in use on another event loop.
+            EventLoopError: The session that was passed in belongs to another event loop.
         """
         self.check()
-        return self._deadlines.limit()
+        return self._loop_sessions().deadlines.limit()
 
     def deadline(self, seconds: float | None) -> Deadline:
-        """Return such a context without the checks, for one request. It raises TimeoutError after ``seconds``."""
-        return self._deadlines.limit(seconds)
+        """Return such a context for one request. It raises TimeoutError after ``seconds``."""
+        return self._loop_sessions().deadlines.limit(seconds)
 
     def check(self) -> None:
-        """Raise ClosedError if this is closed, and EventLoopError if another event loop uses it."""
+        """Raise ClosedError if this is closed, and EventLoopError if its session belongs to another event loop."""
         if self._closed:
             raise ClosedError("this registry or backend is closed")
-        if self._session is None or self._session.closed or self._loop is None or self._loop.is_closed():
-            return
-        if self._loop is not asyncio.get_running_loop():
-            raise EventLoopError("this registry or backend is in use on another event loop; open one for each loop")
+        if self._borrowed is not None and self._borrowed._loop is not asyncio.get_running_loop():
+            raise EventLoopError(
+                "the aiohttp session that was passed in belongs to another event loop; "
+                "use the registry on that loop, or let it create its sessions"
+            )
 
     def prepare_headers(self, headers: Mapping[str, str]) -> CheckedHeaders:
         """Return ``headers`` checked, for all requests that share them. Raise ConfigError.
@@ -169,7 +150,7 @@ class Transport:
         checked = check_headers(headers)
         if self._borrowed is not None:
             return checked
-        return CheckedHeaders((name, value) for name, value in checked.items() if _SESSION_HEADERS.get(name) != value)
+        return CheckedHeaders((name, value) for name, value in checked.items() if SESSION_HEADERS.get(name) != value)
 
     async def send(
         self,
@@ -199,9 +180,10 @@ class Transport:
             ResponseTooLargeError: The response exceeds the limit.
         """
         session = await self._pool_session(pool)
+        deadlines = self._loop_sessions().deadlines
         while True:
             try:
-                with self._deadlines.limit(timeouts.total), RequestContext(route, timeouts.connect) as context:
+                with deadlines.limit(timeouts.total), RequestContext(route, timeouts.connect) as context:
                     response = await self._request(session, url, request, headers, timeouts, route)
                     try:
                         answer = await read_body(_raise_for_proxy_auth(response, route))
@@ -235,7 +217,7 @@ class Transport:
         retry_stale: bool = True,
     ) -> ByteStream | HTTPResponse:
         """Send one request and return the body of a 2xx response as a stream, or another response up to a limit."""
-        session = await self._ready_session()
+        session = await self._pool_session("generations")
         while True:
             try:
                 with RequestContext(route, timeouts.connect) as context:
@@ -246,7 +228,7 @@ class Transport:
                         async with response:
                             return await read_body(response)
                     stream = ByteStream(response)
-                    self._streams.add(stream)
+                    self._loop_sessions().streams.add(stream)
                     return stream
                 raise context.airgap_error  # suppressed by the context; every other path has left
             except StaleConnectionError as error:
@@ -284,73 +266,36 @@ class Transport:
             proxy_headers=route.proxy_headers,
         )
 
-    async def _ready_session(self) -> aiohttp.ClientSession:
-        self.check()
-        if self._borrowed is not None:
-            if self._borrowed.closed:
-                raise ClosedError("the aiohttp session that was passed in is closed")
-            return self._borrowed
-        loop = asyncio.get_running_loop()
-        if self._session is not None and self._loop is loop and not self._session.closed:
-            return self._session
-        self._session, self._other_sessions = self._new_session(**_POOLING["generations"]), {}
-        self._loop = loop
-        self._guard = _close_with_loop(self)
-        await anext(self._guard)
-        return self._session
-
     async def _pool_session(self, pool: Pool) -> aiohttp.ClientSession:
-        """Return the session of ``pool``. A borrowed session has one pool for all."""
-        session = await self._ready_session()
-        if pool == "generations" or session is self._borrowed:
-            return session
-        if pool not in self._other_sessions:
-            self._other_sessions[pool] = self._new_session(**_POOLING[pool])
-        return self._other_sessions[pool]
+        """Return the session of ``pool`` for this loop. A borrowed session has one pool for all."""
+        self.check()
+        if self._borrowed is None:
+            return await self._loop_sessions().get(pool)
+        if self._borrowed.closed:
+            raise ClosedError("the aiohttp session that was passed in is closed")
+        return self._borrowed
 
-    def _new_session(self, **pooling: Any) -> aiohttp.ClientSession:
-        connector: aiohttp.BaseConnector
-        if self._unix_socket is not None:
-            connector = UnixConnector(self._unix_socket, limit=0, **pooling)
-        else:
-            connector = Connector(
-                limit=0,
-                resolver=LoopbackResolver(airgap=self.airgap),
-                socket_factory=create_checked_socket if self.airgap else None,
-                **pooling,
-            )
-        return aiohttp.ClientSession(
-            connector=connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,  # a compressed response is not requested, and is an error
-            trust_env=False,  # loopback is never proxied
-            headers=_SESSION_HEADERS,
-        )
+    def _loop_sessions(self) -> LoopSessions:
+        """Return the sessions of the running loop."""
+        loop = asyncio.get_running_loop()
+        sessions = self._sessions.get(loop)
+        if sessions is not None:
+            return sessions
+        with self._lock:
+            self.check()
+            for ended in [loop for loop in self._sessions if loop.is_closed()]:
+                del self._sessions[ended]
+            created = self._sessions[loop] = LoopSessions(loop, airgap=self.airgap, unix_socket=self._unix_socket)
+            return created
 
     async def aclose(self) -> None:
-        """Close our own session. Idempotent. The session of an ended loop was closed with that loop."""
-        self._closed = True
-        self._deadlines.close()
-        for child in self._children.values():
-            await child.aclose()
-        loop = self._loop
-        for stream in list(self._streams):  # a reader gets the error at once, and not after a timeout
-            if loop is None or loop is asyncio.get_running_loop():
-                stream.close()
-            elif not loop.is_closed():
-                loop.call_soon_threadsafe(stream.close)
-        guard, self._guard = self._guard, None
-        if guard is None or self._loop is not asyncio.get_running_loop():
-            return  # on its own loop, the end of the guard closes the sessions
-        await guard.aclose()
-
-    async def close_sessions(self) -> None:
-        """Close the sessions. Also called at the end of the loop."""
-        sessions = [self._session, *self._other_sessions.values()]
-        self._session, self._other_sessions = None, {}
-        for session in sessions:
-            if session is not None:
-                await session.close()
+        """Close our own sessions on all loops. Idempotent."""
+        with self._lock:
+            self._closed = True
+            sessions = [*self._sessions.values()]
+        await asyncio.gather(
+            *(child.aclose() for child in self._children.values()), *(closing.aclose() for closing in sessions)
+        )
 
 
 def _raise_for_proxy_auth(response: aiohttp.ClientResponse, route: Route) -> aiohttp.ClientResponse:
@@ -365,18 +310,6 @@ def _raise_for_proxy_auth(response: aiohttp.ClientResponse, route: Route) -> aio
 def _build_timeout(connect: float | None) -> aiohttp.ClientTimeout:
     """Return the connect timeout alone: aiohttp creates a timer for each total, which Deadlines share."""
     return aiohttp.ClientTimeout(total=None, sock_connect=connect)
-
-
-async def _close_with_loop(transport: Transport) -> AsyncGenerator[None, None]:
-    """Close the sessions at the end of their loop.
-
-    ``asyncio.run`` closes async generators before the loop, so a client that was never closed leaves no open socket and
-    no ResourceWarning.
-    """
-    try:
-        yield
-    finally:
-        await transport.close_sessions()
 
 
 def _skips_verification(session: aiohttp.ClientSession) -> bool:

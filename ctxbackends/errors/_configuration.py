@@ -194,4 +194,4 @@ class ClosedError(BackendError):
 
 
 class EventLoopError(BackendError):
-    """A registry or backend was used from a second event loop while the first one is still running."""
+    """A registry with an aiohttp session of the caller was used on another event loop than the session's."""

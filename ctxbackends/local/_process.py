@@ -29,6 +29,7 @@ from typing import IO, Any, Unpack
 
 import attrs
 
+from ctxbackends._util.forks import Lock, reset_in_child
 from ctxbackends.errors import BackendError, ClosedError, ConfigError, LocalServerUnavailableError, ServerDiedError
 from ctxbackends.local._gguf import read_context_length
 from ctxbackends.local._options import ServerKeywords, ServerOptions
@@ -75,6 +76,18 @@ class LocalServer:
         self._death_seen_at: float | None = None
         self._url = ""
         self._closed = False
+        self._lock = Lock()  # event loops in several threads may start it at once
+        reset_in_child(self)
+
+    def reset_after_fork(self) -> None:
+        """Leave the process to the parent process; the first request here starts another one."""
+        if self._end is not None and (finalizer := self._end.detach()) is not None:
+            _, _, (process, *resources), _ = finalizer
+            process.returncode = 0  # not a child of this process, which thus cannot wait for it
+            for resource in (process.stdin, *resources):
+                if resource is not None:
+                    resource.close()
+        self._process = self._end = self._log = self._death_seen_at = None
 
     @property
     def description(self) -> str:
@@ -84,12 +97,14 @@ class LocalServer:
     @property
     def pid(self) -> int | None:
         """The ID of the process; None if there is none."""
-        return self._process.pid if self._process is not None else None
+        process = self._process
+        return process.pid if process is not None else None
 
     @property
     def running(self) -> bool:
         """Whether the process is running."""
-        return self._process is not None and self._process.poll() is None
+        process = self._process
+        return process is not None and process.poll() is None
 
     @property
     def shares_context(self) -> bool:
@@ -111,16 +126,17 @@ class LocalServer:
             ServerDiedError: The process has exited.
             ClosedError: The server was closed.
         """
-        if self._closed:
-            raise ClosedError(f"local server is closed: {self.model_path}; create a new LocalServer")
-        failure = self.failure()
-        if failure is not None:
-            if time.monotonic() - (self._death_seen_at or 0.0) < RELAUNCH_AFTER_SECONDS:
-                raise failure
-            self._stop()
-        if self._process is None:
-            self._launch()
-        return self._url
+        with self._lock:
+            if self._closed:
+                raise ClosedError(f"local server is closed: {self.model_path}; create a new LocalServer")
+            failure = self.failure()
+            if failure is not None:
+                if time.monotonic() - (self._death_seen_at or 0.0) < RELAUNCH_AFTER_SECONDS:
+                    raise failure
+                self._stop()
+            if self._process is None:
+                self._launch()
+            return self._url
 
     def _launch(self) -> None:
         check_model_file(self.model_path)
@@ -191,11 +207,11 @@ class LocalServer:
 
     def failure(self) -> BackendError | None:
         """Return the error if the process has exited; None while it runs or if it was not started."""
-        if self._process is None or self._process.poll() is None:
+        process = self._process
+        if process is None or (code := process.poll()) is None:
             return None
         if self._death_seen_at is None:
             self._death_seen_at = time.monotonic()
-        code = self._process.returncode
         outcome = f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
         tail = self.log_tail()
         log = "".join(f"\n  {line}" for line in tail)
@@ -207,24 +223,26 @@ class LocalServer:
 
     def log_tail(self) -> tuple[str, ...]:
         """Return the last lines of its log; empty with ``inherit_log``."""
-        if self._log is None:
-            return ()
-        size = os.fstat(self._log.fileno()).st_size
-        start = max(0, size - LOG_TAIL_BYTES)
-        # The position in the file is shared with the process that writes it.
-        if sys.platform == "win32":
-            self._log.seek(start)
-            tail = self._log.read(LOG_TAIL_BYTES)
-            self._log.seek(0, os.SEEK_END)
-        else:
-            tail = os.pread(self._log.fileno(), LOG_TAIL_BYTES, start)
+        with self._lock:
+            if self._log is None:
+                return ()
+            size = os.fstat(self._log.fileno()).st_size
+            start = max(0, size - LOG_TAIL_BYTES)
+            # The position in the file is shared with the process that writes it.
+            if sys.platform == "win32":
+                self._log.seek(start)
+                tail = self._log.read(LOG_TAIL_BYTES)
+                self._log.seek(0, os.SEEK_END)
+            else:
+                tail = os.pread(self._log.fileno(), LOG_TAIL_BYTES, start)
         lines = tail.decode("utf-8", "replace").splitlines()
         return tuple(line.rstrip() for line in lines if line.strip())[-LOG_TAIL_LINES:]
 
     async def aclose(self) -> None:
         """End the process. It is killed after two seconds, or at once if this is cancelled."""
-        self._closed = True
-        process = self._process
+        with self._lock:
+            self._closed = True
+            process = self._process
         if process is None:
             return
         try:
@@ -237,11 +255,10 @@ class LocalServer:
             self._stop()
 
     def _stop(self) -> None:
-        if self._end is not None:
-            self._end()
-        self._process = None
-        self._end = None
-        self._log = None
+        with self._lock:
+            if self._end is not None:
+                self._end()
+            self._process = self._end = self._log = None
 
 
 def check_model_file(path: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import ctxbackends
-from ctxbackends import Backend, BackendConfig, ClosedError, EventLoopError, Registry, StreamInterruptedError, TextDelta
+from ctxbackends import Backend, BackendConfig, ClosedError, Registry, StreamInterruptedError, TextDelta
 from ctxbackends.testing import FaultServer, faults
 
 TYPES = ("openai", "vllm", "anthropic", "ollama")
@@ -136,32 +136,13 @@ def test_no_resource_warnings(type_: str, how: str) -> None:
 
 
 async def test_two_loops_at_once() -> None:
-    """The second is told; what runs on the first does not notice."""
     async with FaultServer() as server, registry_of(server.url, "vllm") as registry:
         backend = registry.resolve("vllm")
         for ask in (lambda: backend.complete("Hello"), lambda: backend.embed("Hello"), backend.models):
             async with backend.stream("Hello") as stream:
                 await anext(stream)
-                with pytest.raises(EventLoopError, match="in use on another event loop"):
-                    await asyncio.to_thread(asyncio.run, _await(ask))
+                await asyncio.to_thread(asyncio.run, _await(ask))
                 assert "Hello, world." == (await stream.get_final_completion()).text
-
-
-async def test_a_rejected_request_on_another_loop_takes_no_slot() -> None:
-    async with FaultServer() as server:
-        server.play_always(faults.no_response())
-        config = BackendConfig(name="one", type="vllm", endpoint=server.url, default_model="m", max_concurrency=2)
-        async with Registry([config]) as registry:
-            backend = registry.default()
-            tasks = [asyncio.create_task(backend.complete("Hello")) for _ in range(2)]
-            while len(server.generations) < 2:
-                await asyncio.sleep(0.01)
-            with pytest.raises(EventLoopError):
-                await asyncio.to_thread(asyncio.run, _await(lambda: backend.complete("Hello")))
-            tasks += [asyncio.create_task(backend.complete("Hello")) for _ in range(2)]
-            await asyncio.sleep(0.1)
-            assert 2 == len(server.generations)
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _await(ask: Callable[[], Awaitable[object]]) -> object:
@@ -231,7 +212,7 @@ async def test_a_cancelled_close_closes() -> None:
 
 
 def test_closed_from_another_thread() -> None:
-    """The session belongs to its loop, which closes it; the registry is closed at once for everybody."""
+    """The sessions of all loops are closed."""
     with FaultServer() as server:
         registry = registry_of(server.url, "vllm")
         is_closed = threading.Event()

@@ -9,7 +9,8 @@ from contextlib import suppress
 import pytest
 
 from ctxbackends import APIConnectionError, Backend, BackendError, Loading, ServiceUnavailableError, open_backend
-from ctxbackends._client.concurrency import Limiter, Release
+from ctxbackends._client.concurrency import Limiter
+from ctxbackends._client.slots import Release
 from ctxbackends.errors import ServerDiedError
 from ctxbackends.testing import FaultServer, faults
 from ctxbackends.testing.faults import RecordedRequest, ResponseBuilder, Script, Step, respond

@@ -307,9 +307,12 @@ async def test_the_session_is_closed_whatever_a_backend_does(raw_server: RawServ
     assert await server.client_closed()
 
 
-async def test_two_loops_at_once(raw_server: RawServerFactory) -> None:
+async def test_a_session_on_another_loop(raw_server: RawServerFactory) -> None:
     server = await raw_server([[http_response(200, models_body("m"))]])
-    async with open_backend("vllm", endpoint=server.url) as backend:
+    async with (
+        aiohttp.ClientSession() as session,
+        open_backend("vllm", endpoint=server.url, session=session) as backend,
+    ):
         await backend.ping()
         with pytest.raises(EventLoopError) as exc_info:
             await asyncio.to_thread(lambda: asyncio.run(_ping(backend)))

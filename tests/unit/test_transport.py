@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import gc
 import os
 import socket
 import ssl
@@ -23,7 +22,7 @@ from aiohttp.client_reqrep import ConnectionKey
 
 from ctxbackends._http import body as aiohttp_body
 from ctxbackends._http import connector as aiohttp_connections
-from ctxbackends._http import transport as transport_module
+from ctxbackends._http import sessions as sessions_module
 from ctxbackends._http.body import ByteStream
 from ctxbackends._http.errors import translate
 from ctxbackends._http.transport import RequestTimeouts, Transport
@@ -418,7 +417,7 @@ async def test_keep_alive_after_an_error(transport: Transport, test_server: Test
 
 
 def test_idle_connections_are_closed_before_the_servers_close_them() -> None:
-    assert transport_module.KEEPALIVE_SECONDS < 5.0
+    assert sessions_module.KEEPALIVE_SECONDS < 5.0
 
 
 @pytest.mark.parametrize("end", [Do.CLOSE, Do.RESET])
@@ -532,30 +531,37 @@ async def test_a_borrowed_session_stays_open(raw_server: RawServerFactory) -> No
 
 
 async def test_a_second_loop_while_the_first_runs(transport: Transport, raw_server: RawServerFactory) -> None:
-    server = await raw_server([[OK], [OK]])
+    """It has a connection of its own, which closes with it; the first loop keeps its connection."""
+    server = await raw_server([[OK], [OK]], [[OK]])
     await send(transport, server.url)
+    await asyncio.to_thread(lambda: asyncio.run(_use(transport, server.url)))
+    assert await server.client_closed(1)
+    assert b"ok" == (await send(transport, server.url)).body
+    assert [0, 1, 0] == server.connection_numbers
 
-    def elsewhere() -> None:
-        asyncio.run(_use(transport, server.url))
 
-    with pytest.raises(EventLoopError, match="open one for each loop"):
-        await asyncio.to_thread(elsewhere)
-    assert b"ok" == (await send(transport, server.url)).body  # the first loop is not disturbed
+async def test_a_borrowed_session_belongs_to_its_loop(raw_server: RawServerFactory) -> None:
+    server = await raw_server([[OK]])
+    async with aiohttp.ClientSession() as session:
+        transport = Transport(session=session)
+        with pytest.raises(EventLoopError, match="belongs to another event loop; use the registry on that loop"):
+            await asyncio.to_thread(lambda: asyncio.run(_use(transport, server.url)))
+        assert b"ok" == (await send(transport, server.url)).body
+        await transport.aclose()
 
 
 async def _use(transport: Transport, url: str) -> None:
     await send(transport, url)
 
 
-async def test_close_from_another_loop_leaves_the_session_to_its_loop(raw_server: RawServerFactory) -> None:
+async def test_close_from_another_loop_closes_the_sessions_of_all(raw_server: RawServerFactory) -> None:
     server = await raw_server([[OK]])
     transport = Transport()
     await send(transport, server.url)
     await asyncio.to_thread(lambda: asyncio.run(transport.aclose()))
+    assert await server.client_closed()
     with pytest.raises(ClosedError):
         await send(transport, server.url)
-    gc.collect()  # ends the guard, which closes the session
-    assert await server.client_closed()
 
 
 PRELUDE = """
