@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NotRequired, TypedDict, cast, get_type_hints
 
+from ctxbackends._chat.members import Members
 from ctxbackends._chat.messages import ToolCall
-from ctxbackends._chat.requests import Tool
+from ctxbackends._chat.requests import NamedTool, Tool
 from ctxbackends._schema.generate import schema_for
 from ctxbackends._schema.validate import decode_as
 from ctxbackends.errors import StructuredOutputError
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")  # allowed by OpenAI and Anthropic
+_NAME_HINT = "use up to 64 letters, digits, _ and -"
 
 
 def tool_of(
@@ -36,7 +38,7 @@ def tool_of(
     """
     tool_name = name or str(getattr(function, "__name__", ""))
     if not _NAME.fullmatch(tool_name):
-        raise TypeError(f"not a valid tool name: {tool_name!r}; pass name= with up to 64 letters, digits, _ and -")
+        raise TypeError(f"not a valid tool name: {tool_name!r}; pass name= with {_NAME_HINT.removeprefix('use ')}")
     text = description if description is not None else _summarize(function)
     schema = schema_for(_build_arguments_type(function, tool_name))
     schema.pop("title", None)
@@ -49,9 +51,90 @@ def tool_of(
     return Tool(tool_name, text, schema, strict, function)
 
 
-def build_tools(tools: Sequence[Tool | Callable[..., Any]]) -> tuple[Tool, ...]:
-    """Return each tool as a Tool."""
-    return tuple(tool if isinstance(tool, Tool) else tool_of(tool) for tool in tools)
+# --- the forms of tools and of the choice among them -----------------------------------------------------
+
+_NO_PARAMETERS: Mapping[str, Any] = {"type": "object", "properties": {}}
+_TOOL_HINTS = {
+    "cache_control": "pass cache_control in extra_body, and remove it here",
+    "inputSchema": "use input_schema",
+}
+_CHOICES = {"auto": "auto", "none": "none", "any": "required", "required": "required"}
+
+
+def build_tools(tools: Sequence[Tool | Callable[..., Any] | Mapping[str, Any]] | None) -> tuple[Tool, ...]:
+    """Return each tool as a Tool.
+
+    Raises:
+        TypeError: A tool is none of the forms.
+        ValueError: A dict has a member that is unknown or not supported.
+    """
+    if tools is None:
+        return ()
+    if isinstance(tools, str | bytes | Mapping) or not isinstance(tools, Iterable):
+        raise TypeError(f"tools must be a list, not {type(tools).__name__}")
+    return tuple(tool if isinstance(tool, Tool) else _build_tool(tool, index) for index, tool in enumerate(tools))
+
+
+def _build_tool(tool: object, index: int) -> Tool:
+    place = f"tools[{index}]"
+    if isinstance(tool, Mapping):
+        return _parse_tool(Members(tool, place))
+    if not callable(tool):
+        raise TypeError(f"{place} is not a tool: {tool!r:.80}; pass a Tool, a function or a dict")
+    return tool_of(tool)
+
+
+def _parse_tool(members: Members) -> Tool:
+    """Return the tool of a dict in the form of OpenAI, flat or nested, or of Anthropic."""
+    kind = members.optional("type", str)
+    if kind not in (None, "function", "custom"):
+        place = members.path("type")
+        raise ValueError(f"unsupported value: {place} is {kind!r:.80}; pass tools that the server runs in extra_body")
+    if "function" in members:
+        function = members.object("function")
+        members.finish(_TOOL_HINTS)
+        members = function
+    name = members.require("name", str)
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"not a valid tool name: {members.path('name')} is {name!r:.80}; {_NAME_HINT}")
+    description = members.optional("description", str) or ""
+    member = "input_schema" if "input_schema" in members else "parameters"
+    parameters: Any = members.optional(member, Mapping)
+    strict = members.optional("strict", bool)
+    members.finish(_TOOL_HINTS)
+    return Tool(name, description, _NO_PARAMETERS if parameters is None else parameters, bool(strict))
+
+
+def build_tool_choice(choice: Any, parallel_tool_calls: bool | None) -> dict[str, Any]:
+    """Return the options ``tool_choice`` and ``parallel_tool_calls`` for a choice in any form.
+
+    Raises:
+        TypeError: The choice is none of the forms.
+        ValueError: A dict has a member that is unknown or not supported, or contradicts ``parallel_tool_calls``.
+    """
+    options = {"tool_choice": choice, "parallel_tool_calls": parallel_tool_calls}
+    if choice is None or isinstance(choice, str | NamedTool):
+        return options
+    if not isinstance(choice, Mapping):
+        raise TypeError(f"not a tool_choice: {choice!r:.80}; use auto, none, required, a NamedTool or a dict")
+    members = Members(choice, "tool_choice")
+    kind = members.select("type", (*_CHOICES, "function", "tool"))
+    if kind in _CHOICES:
+        options["tool_choice"] = _CHOICES[kind]
+    else:
+        inner = members.object("function") if kind == "function" and "function" in members else members
+        options["tool_choice"] = NamedTool(inner.require("name", str))
+        inner.finish()
+    single = members.optional("disable_parallel_tool_use", bool)
+    members.finish()
+    if single is not None:
+        if parallel_tool_calls is single:
+            raise ValueError("tool_choice.disable_parallel_tool_use contradicts parallel_tool_calls; remove one")
+        options["parallel_tool_calls"] = not single
+    return options
+
+
+# --- arguments of a call ----------------------------------------------------------------------------------
 
 
 def arguments_of(tool: Tool, call: ToolCall) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import binascii
 from collections.abc import Mapping
 from urllib.parse import unquote_to_bytes
 
-import attrs
+import msgspec
 
 _IMAGE_SIGNATURES = (
     (b"\x89PNG\r\n\x1a\n", "image/png"),
@@ -25,7 +25,11 @@ def _detect_media_type(data: bytes) -> str:
     raise ValueError("unknown image format: not PNG, JPEG, GIF or WebP; pass media_type=")
 
 
-def _parse_data_url(url: str) -> tuple[bytes, str]:
+def _describe(data: bytes | None) -> str:
+    return "None" if data is None else f"<{len(data)} bytes>"
+
+
+def parse_data_url(url: str) -> tuple[bytes, str]:
     """Return the data and the media type of a ``data:`` URL (RFC 2397)."""
     header, comma, payload = url.partition(",")
     media_type, *parameters = header[len("data:") :].split(";")
@@ -41,8 +45,7 @@ def _parse_data_url(url: str) -> tuple[bytes, str]:
     return data, media_type.strip().lower() or _detect_media_type(data)
 
 
-@attrs.frozen
-class ImagePart:
+class ImagePart(msgspec.Struct, frozen=True, gc=False, tag="image", omit_defaults=True, forbid_unknown_fields=True):
     """An image, as bytes or as a URL that the *server* fetches.
 
     Build it with :meth:`from_bytes` or :meth:`from_url`.
@@ -53,17 +56,20 @@ class ImagePart:
         url: The URL, None for bytes.
     """
 
-    data: bytes | None = attrs.field(default=None, repr=lambda data: f"<{len(data)} bytes>" if data else "None")
+    data: bytes | None = None
     media_type: str | None = None
     url: str | None = None
 
-    def __attrs_post_init__(self) -> None:
+    def __post_init__(self) -> None:
         if (self.data is None) == (self.url is None):
             raise ValueError("an ImagePart takes either data or url")
         if self.data is not None and not self.media_type:
             raise ValueError("image data needs a media_type, such as image/png")
         if self.data is not None and self.media_type and not self.media_type.lower().startswith("image/"):
             raise ValueError(f"not an image: {self.media_type}; use an AudioPart for audio and a FilePart for a PDF")
+
+    def __repr__(self) -> str:
+        return f"ImagePart(data={_describe(self.data)}, media_type={self.media_type!r}, url={self.url!r})"
 
     @classmethod
     def from_bytes(cls, data: bytes, *, media_type: str | None = None) -> ImagePart:
@@ -85,7 +91,7 @@ class ImagePart:
         Raises:
             ValueError: A ``data:`` URL is invalid, or is not an image.
         """
-        return cls(*_parse_data_url(url)) if url[:5].lower() == "data:" else cls(url=url)
+        return cls(*parse_data_url(url)) if url[:5].lower() == "data:" else cls(url=url)
 
     @property
     def base64(self) -> str:
@@ -117,8 +123,11 @@ _AUDIO_FORMATS: Mapping[str, str] = {
 }
 
 
-@attrs.frozen
-class AudioPart:
+AUDIO_TYPES: Mapping[str, str] = {name: media_type for media_type, name in reversed(list(_AUDIO_FORMATS.items()))}
+"""The media type of each short name of a format."""
+
+
+class AudioPart(msgspec.Struct, frozen=True, gc=False, tag="audio", omit_defaults=True, forbid_unknown_fields=True):
     """A sound recording.
 
     Attributes:
@@ -126,12 +135,15 @@ class AudioPart:
         media_type: The media type of ``data``, such as ``audio/wav``.
     """
 
-    data: bytes = attrs.field(repr=lambda data: f"<{len(data)} bytes>")
+    data: bytes
     media_type: str = "audio/wav"
 
-    def __attrs_post_init__(self) -> None:
+    def __post_init__(self) -> None:
         if self.media_type.lower() not in _AUDIO_FORMATS:
             raise ValueError(f"unknown audio format: {self.media_type}; use one of {', '.join(_AUDIO_FORMATS)}")
+
+    def __repr__(self) -> str:
+        return f"AudioPart(data={_describe(self.data)}, media_type={self.media_type!r})"
 
     @classmethod
     def from_bytes(cls, data: bytes, *, media_type: str | None = None) -> AudioPart:
@@ -169,8 +181,7 @@ def _detect_audio_type(data: bytes) -> str:
     raise ValueError("unknown audio format: not WAV, MP3, FLAC or Ogg; pass media_type=")
 
 
-@attrs.frozen
-class FilePart:
+class FilePart(msgspec.Struct, frozen=True, gc=False, tag="file", omit_defaults=True, forbid_unknown_fields=True):
     """A PDF document.
 
     Attributes:
@@ -178,12 +189,15 @@ class FilePart:
         name: The name of the file, for the model.
     """
 
-    data: bytes = attrs.field(repr=lambda data: f"<{len(data)} bytes>")
+    data: bytes
     name: str = "document.pdf"
 
-    def __attrs_post_init__(self) -> None:
+    def __post_init__(self) -> None:
         if b"%PDF-" not in self.data[:1024]:
             raise ValueError("not a PDF document; send other files as text")
+
+    def __repr__(self) -> str:
+        return f"FilePart(data={_describe(self.data)}, name={self.name!r})"
 
     @classmethod
     def from_bytes(cls, data: bytes, *, name: str = "document.pdf") -> FilePart:

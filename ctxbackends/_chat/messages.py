@@ -10,13 +10,16 @@ import msgspec
 
 from ctxbackends._chat.media import AudioPart, FilePart, ImagePart
 
+MESSAGE_VERSION = 1
+"""The version of the dicts of :meth:`Message.to_dict`."""
+
 Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
 
 
 # --- parts of a message -----------------------------------------------------------------------------
 
 
-class OpaquePart(msgspec.Struct, frozen=True, gc=False):
+class OpaquePart(msgspec.Struct, frozen=True, gc=False, tag="opaque", omit_defaults=True, forbid_unknown_fields=True):
     """Data that only the server understands, such as a signature, encrypted reasoning or a search that it ran.
 
     It goes back unchanged with the next turn, only to a server with the same wire format.
@@ -30,7 +33,7 @@ class OpaquePart(msgspec.Struct, frozen=True, gc=False):
     json: str
 
 
-class TextPart(msgspec.Struct, frozen=True, gc=False):
+class TextPart(msgspec.Struct, frozen=True, gc=False, tag="text", omit_defaults=True, forbid_unknown_fields=True):
     """Plain text.
 
     Attributes:
@@ -42,7 +45,9 @@ class TextPart(msgspec.Struct, frozen=True, gc=False):
     opaque: OpaquePart | None = None
 
 
-class ReasoningPart(msgspec.Struct, frozen=True, gc=False):
+class ReasoningPart(
+    msgspec.Struct, frozen=True, gc=False, tag="reasoning", omit_defaults=True, forbid_unknown_fields=True
+):
     """A block of the model's reasoning, unmodified, to send back with the next turn.
 
     Attributes:
@@ -59,7 +64,7 @@ class ReasoningPart(msgspec.Struct, frozen=True, gc=False):
     member: str | None = None
 
 
-class ToolCall(msgspec.Struct, frozen=True, gc=False):
+class ToolCall(msgspec.Struct, frozen=True, gc=False, tag="tool_call", omit_defaults=True, forbid_unknown_fields=True):
     """A function call that the model requests.
 
     Attributes:
@@ -78,7 +83,7 @@ class ToolCall(msgspec.Struct, frozen=True, gc=False):
 JSONValue: TypeAlias = Mapping[str, Any] | Sequence[Any] | str | float | bool | None
 
 
-class ToolResult(msgspec.Struct, frozen=True):
+class ToolResult(msgspec.Struct, frozen=True, tag="tool_result", omit_defaults=True, forbid_unknown_fields=True):
     """The result of a tool call.
 
     Attributes:
@@ -191,6 +196,27 @@ class Message(msgspec.Struct, frozen=True):
         if not self.content:
             raise ValueError(f"a {self.role} message needs at least one part")
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the message as JSON-compatible values, to store it. Binary data becomes base64 text."""
+        values: dict[str, Any] = json.loads(json.dumps(msgspec.to_builtins(self)))  # tuples become lists
+        return {"version": MESSAGE_VERSION, **values}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Message:
+        """Return the message of :meth:`to_dict`, or of a dict in the form of OpenAI's chat or Anthropic's Messages API.
+
+        Args:
+            data: The dict. One without the member ``version`` is in a vendor's form.
+
+        Raises:
+            TypeError: A member has the wrong type.
+            ValueError: A member is unknown, missing or not supported, or the dict is more than one message. The error
+                names the place.
+        """
+        from ctxbackends._chat.message_dicts import parse_message  # noqa: PLC0415  # needed only for dicts
+
+        return parse_message(data)
+
     @classmethod
     def system(cls, content: str | Sequence[str | TextPart]) -> Message:
         """Build a system message from a text, or from several texts."""
@@ -208,9 +234,9 @@ class Message(msgspec.Struct, frozen=True):
         *,
         tool_calls: Sequence[ToolCall] = (),
     ) -> Message:
-        """Build a message of the model. The ``tool_calls`` follow the content."""
+        """Build a message of the model, which may be empty. The ``tool_calls`` follow the content."""
         if not tool_calls:
-            return cls("assistant", _normalize_content(content))
+            return cls("assistant", _normalize_content(content) or "")
         texts = (content,) if isinstance(content, str) else content
         return cls("assistant", (*(part for part in _to_parts(texts) if part != TextPart("")), *tool_calls))
 

@@ -6,8 +6,8 @@ import functools
 import itertools
 import math
 import operator
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, TypeAlias, TypedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, TypeAlias, TypedDict, get_args
 
 import attrs
 import msgspec
@@ -15,6 +15,7 @@ import msgspec
 from ctxbackends._chat.messages import Message
 
 ReasoningEffort: TypeAlias = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+_EFFORTS: tuple[str, ...] = get_args(ReasoningEffort)
 
 
 # --- tools ------------------------------------------------------------------------------------------
@@ -66,11 +67,23 @@ class JSONSchemaFormat:
         schema: The JSON Schema.
         checked: Whether the SDK validates the response too, as :func:`ctxbackends.extract` does. Constraints that a
             server does not support (Anthropic: ``minimum``, ``maxLength`` and others) move to the description.
+        strict: Ask OpenAI to enforce the schema, which must then require every property and allow no others. Servers
+            that enforce schemas with a grammar, and Anthropic, always enforce it.
+        description: The purpose of the format, for the model.
     """
 
     name: str
     schema: Mapping[str, Any]
     checked: bool = False
+    strict: bool = True
+    description: str | None = None
+
+    @property
+    def described_schema(self) -> Mapping[str, Any]:
+        """The schema with the description, for wire formats without a member for it."""
+        if self.description is None:
+            return self.schema
+        return {**self.schema, "description": self.schema.get("description", self.description)}
 
 
 @attrs.frozen
@@ -80,10 +93,16 @@ class RegexFormat:
     pattern: str
 
 
-def _to_strings(values: Sequence[str], name: str) -> tuple[str, ...]:
+def _to_strings(values: Sequence[str] | None, name: str) -> tuple[str, ...]:
     if isinstance(values, str):
         raise TypeError(f"{name} must be a list of strings: [{values!r}]")
-    return tuple(values)
+    if values is not None and (isinstance(values, bytes | Mapping) or not isinstance(values, Iterable)):
+        raise TypeError(f"{name} must be a list of strings, not {type(values).__name__}")
+    strings = tuple(values or ())
+    for index, value in enumerate(strings):
+        if not isinstance(value, str):
+            raise TypeError(f"{name}[{index}] must be a string: {value!r:.80}")
+    return strings
 
 
 def _to_choices(values: Sequence[str]) -> tuple[str, ...]:
@@ -109,9 +128,18 @@ class GrammarFormat:
 
 
 ResponseFormat: TypeAlias = JSONObjectFormat | JSONSchemaFormat | RegexFormat | ChoiceFormat | GrammarFormat
+RESPONSE_FORMATS = (JSONObjectFormat, JSONSchemaFormat, RegexFormat, ChoiceFormat, GrammarFormat)
 
 
 # --- requests -----------------------------------------------------------------------------------------
+
+
+ToolForms: TypeAlias = Sequence[Tool | Callable[..., Any] | Mapping[str, Any]] | None
+"""Tools, typed functions, and dicts in OpenAI's or Anthropic's form."""
+ResponseFormatForm: TypeAlias = ResponseFormat | Mapping[str, Any] | type[Any] | None
+"""A format, a dict in OpenAI's form, or a Python type."""
+ToolChoiceForm: TypeAlias = ToolChoice | Mapping[str, Any] | None
+"""A choice, or a dict in OpenAI's or Anthropic's form."""
 
 
 class ChatOptions(TypedDict, total=False):
@@ -137,10 +165,12 @@ class ChatOptions(TypedDict, total=False):
         reasoning_effort: How much the model should reason, ``"none"`` for not at all. Models differ in its effect.
         reasoning_budget: The maximum of reasoning tokens. Models differ in its effect.
         response_format: A :class:`JSONObjectFormat`, :class:`JSONSchemaFormat`, :class:`RegexFormat`,
-            :class:`ChoiceFormat` or :class:`GrammarFormat`.
-        tools: :class:`Tool` values or typed Python functions.
-        tool_choice: ``"auto"``, ``"none"``, ``"required"`` or a :class:`NamedTool`.
-        parallel_tool_calls: False for at most one call per response.
+            :class:`ChoiceFormat` or :class:`GrammarFormat`; a Python type, for its JSON Schema; or a dict in OpenAI's
+            form, such as ``{"type": "json_object"}``.
+        tools: :class:`Tool` values, typed Python functions, or dicts in OpenAI's or Anthropic's form.
+        tool_choice: ``"auto"``, ``"none"``, ``"required"``, a :class:`NamedTool`, or a dict in OpenAI's or Anthropic's
+            form.
+        parallel_tool_calls: False for at most one call per response. Not sent without tools.
         extra_body: More top-level members of the request body, sent unchanged, for options that are not listed here.
     """
 
@@ -154,24 +184,69 @@ class ChatOptions(TypedDict, total=False):
     frequency_penalty: float | None
     presence_penalty: float | None
     repetition_penalty: float | None
-    stop_sequences: Sequence[str]
+    stop_sequences: Sequence[str] | None
     logprobs: bool | None
     top_logprobs: int | None
     reasoning_effort: ReasoningEffort | None
     reasoning_budget: int | None
-    response_format: ResponseFormat | None
-    tools: Sequence[Tool | Callable[..., Any]]
-    tool_choice: ToolChoice | None
+    response_format: ResponseFormatForm
+    tools: ToolForms
+    tool_choice: ToolChoiceForm
     parallel_tool_calls: bool | None
     extra_body: Mapping[str, Any] | None
 
 
-_FINITE = ("temperature", "top_p", "min_p", "frequency_penalty", "presence_penalty", "repetition_penalty")
-_MINIMUMS = {"max_tokens": 1, "top_k": 0, "top_logprobs": 0, "reasoning_budget": 0}
-_NUMBERS = (*_FINITE, *_MINIMUMS)
-_get_numbers = operator.attrgetter(*_NUMBERS)
-_is_set = functools.partial(operator.is_not, None)
+_NUMBERS = ("temperature", "top_p", "min_p", "frequency_penalty", "presence_penalty", "repetition_penalty")
+_MINIMUMS = {"max_tokens": 1, "top_k": 0, "seed": -math.inf, "top_logprobs": 0, "reasoning_budget": 0}
 _CHOICES = (None, "auto", "none", "required")
+
+
+def _check_number(name: str, value: object) -> None:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a number: {value!r:.80}")
+    if not abs(value) < math.inf:
+        raise ValueError(f"{name} must be a finite number: {value}")
+
+
+def _check_integer(name: str, value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an integer: {value!r:.80}")
+    if value < _MINIMUMS[name]:
+        raise ValueError(f"{name} must be at least {_MINIMUMS[name]}: {value}")
+
+
+def _check_flag(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False: {value!r:.80}")
+
+
+def _check_effort(name: str, value: object) -> None:
+    if value not in _EFFORTS:
+        kind = ValueError if isinstance(value, str) else TypeError
+        raise kind(f"unknown {name}: {value!r:.80}; use one of {', '.join(_EFFORTS)}")
+
+
+def _check_response_format(name: str, value: object) -> None:
+    if not isinstance(value, RESPONSE_FORMATS):
+        raise TypeError(f"not a {name}: {value!r:.80}; pass other forms to complete()")
+
+
+def _check_mapping(name: str, value: object) -> None:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name} must be a dict: {value!r:.80}")
+
+
+_CHECKS: Mapping[str, Callable[[str, object], None]] = {
+    **dict.fromkeys(_NUMBERS, _check_number),
+    **dict.fromkeys(_MINIMUMS, _check_integer),
+    **dict.fromkeys(("logprobs", "parallel_tool_calls"), _check_flag),
+    "reasoning_effort": _check_effort,
+    "response_format": _check_response_format,
+    "extra_body": _check_mapping,
+}
+_CHECKED = tuple(_CHECKS)
+_get_checked = operator.attrgetter(*_CHECKED)
+_is_set = functools.partial(operator.is_not, None)
 
 
 def set_fields(names: Sequence[str], values: Sequence[Any]) -> list[tuple[str, Any]]:
@@ -187,7 +262,7 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     Raises:
         ValueError: A value is invalid on every server.
-        TypeError: ``stop_sequences`` is a string.
+        TypeError: A value has the wrong type.
     """
 
     messages: tuple[Message, ...]
@@ -213,24 +288,24 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     extra_body: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
+        if type(self.messages) is not tuple:
+            msgspec.structs.force_setattr(self, "messages", _to_tuple(self.messages, "messages"))
         if type(self.stop_sequences) is not tuple:
             msgspec.structs.force_setattr(self, "stop_sequences", _to_strings(self.stop_sequences, "stop_sequences"))
         # One pass over the fields that are set: a validator per field would run for every request.
-        for name, value in set_fields(_NUMBERS, _get_numbers(self)):
-            self._check_number(name, value)
+        for name, value in set_fields(_CHECKED, _get_checked(self)):
+            _CHECKS[name](name, value)
         if self.top_logprobs is not None and not self.logprobs:
             raise ValueError("top_logprobs requires logprobs=True")
-        if self.tools or self.tool_choice is not None or self.parallel_tool_calls is not None:
+        if self.tools or self.tool_choice is not None or self.parallel_tool_calls is not None or self.tools is None:
             self._check_tools()
 
-    def _check_number(self, name: str, value: float) -> None:
-        minimum = _MINIMUMS.get(name)
-        if minimum is None and not abs(value) < math.inf:
-            raise ValueError(f"{name} must be a finite number: {value}")
-        if minimum is not None and value < minimum:
-            raise ValueError(f"{name} must be at least {minimum}: {value}")
-
     def _check_tools(self) -> None:
+        if type(self.tools) is not tuple:
+            msgspec.structs.force_setattr(self, "tools", _to_tuple(self.tools or (), "tools"))
+        for index, tool in enumerate(self.tools):
+            if not isinstance(tool, Tool):
+                raise TypeError(f"tools[{index}] must be a Tool: {tool!r:.80}; pass other forms to complete()")
         names = [tool.name for tool in self.tools]
         if len(set(names)) != len(names):
             raise ValueError(f"duplicate tool name: {', '.join(names)}")
@@ -240,5 +315,11 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError("tool_choice is required; pass tools")
         if not isinstance(self.tool_choice, NamedTool) and self.tool_choice not in _CHOICES:
             raise ValueError(f"invalid tool_choice: {self.tool_choice!r}; use auto, none, required or a NamedTool")
-        if self.parallel_tool_calls is not None and not names:
-            raise ValueError("parallel_tool_calls requires tools")
+        if not names:  # without tools it has no meaning, and servers reject it
+            msgspec.structs.force_setattr(self, "parallel_tool_calls", None)
+
+
+def _to_tuple(values: Any, name: str) -> tuple[Any, ...]:
+    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Sequence):
+        raise TypeError(f"{name} must be a list, not {type(values).__name__}")
+    return tuple(values)

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeAlias, Unpack, runtime_checkable
+from collections.abc import Sequence
+from typing import Protocol, Unpack, runtime_checkable
 
 from ctxbackends._chat.events import OnProgress
-from ctxbackends._chat.messages import Message
-from ctxbackends._chat.requests import ChatOptions, ChatRequest, Tool
+from ctxbackends._chat.requests import ChatOptions, ResponseFormatForm, ToolForms
 from ctxbackends._chat.responses import Completion, Embeddings
 from ctxbackends._chat.servers import Capabilities, Enforcement, ModelInfo, Ping, ServerStatus
+from ctxbackends._client.prompts import Conversation, Prompt
 from ctxbackends._client.stream import ChatStream
 from ctxbackends._config.request_options import RequestOptions
-from ctxbackends._tools import build_tools
 from ctxbackends._wire.operations.openai import VectorEncoding
-
-Prompt: TypeAlias = str | Message | Sequence[Message] | ChatRequest
-"""The text of a user message, a message, a conversation, or a whole request."""
 
 
 @runtime_checkable
@@ -116,7 +112,8 @@ class Backend(Protocol):
         """Return the whole answer to a prompt, never a part of one.
 
         Args:
-            prompt: A text, a message, a conversation, or a :class:`ChatRequest` with its own options.
+            prompt: A text, a message, a conversation, or a :class:`ChatRequest` with its own options. A message may be
+                a dict in the form of OpenAI's chat or Anthropic's Messages API.
             request_options: The timeouts, retries and headers of this call, None for those of the configuration.
             on_progress: Called with a :class:`Loading` for each probe of a server that starts.
             **options: The options of the request, see :class:`ChatOptions`.
@@ -140,7 +137,8 @@ class Backend(Protocol):
         """Return a stream of the answer. Entering its ``async with`` sends the request.
 
         Args:
-            prompt: A text, a message, a conversation, or a :class:`ChatRequest` with its own options.
+            prompt: A text, a message, a conversation, or a :class:`ChatRequest` with its own options. A message may be
+                a dict in the form of OpenAI's chat or Anthropic's Messages API.
             request_options: The timeouts, retries and headers of this call, None for those of the configuration.
             on_progress: Called with a :class:`Loading` for each probe of a server that starts.
             **options: The options of the request, see :class:`ChatOptions`.
@@ -184,10 +182,11 @@ class Backend(Protocol):
 
     async def count_tokens(
         self,
-        prompt: str | Message | Sequence[Message],
+        prompt: Conversation,
         *,
         model: str | None = None,
-        tools: Sequence[Tool | Callable[..., object]] = (),
+        tools: ToolForms = None,
+        response_format: ResponseFormatForm = None,
         request_options: RequestOptions | None = None,
     ) -> int:
         """Return the number of tokens in a prompt, as the server counts them.
@@ -195,7 +194,9 @@ class Backend(Protocol):
         Args:
             prompt: A text, a message, or a conversation.
             model: The model, None for ``default_model``.
-            tools: The tools that the request would have.
+            tools: The tools that the request would have, in the forms of :class:`ChatOptions`.
+            response_format: The format that the request would have. Servers that enforce it with a grammar count no
+                tokens for it, unless their chat template writes it into the prompt.
             request_options: The timeouts, retries and headers of this call, None for those of the configuration.
 
         Raises:
@@ -242,28 +243,3 @@ class Backend(Protocol):
     async def aclose(self) -> None:
         """Close the backend, and stop a server that it started. The registry closes the session."""
         ...
-
-
-def build_messages(prompt: str | Message | Sequence[Message]) -> tuple[Message, ...]:
-    """Return the messages of a prompt. Raise TypeError for any other type."""
-    if isinstance(prompt, str):
-        return (Message.user(prompt),)
-    if isinstance(prompt, Message):
-        return (prompt,)
-    messages = tuple(prompt)
-    if not messages or not all(isinstance(message, Message) for message in messages):
-        raise TypeError("a prompt must be a str, a Message, or a non-empty sequence of Message")
-    return messages
-
-
-def build_chat_request(prompt: Prompt, model: str, options: ChatOptions) -> ChatRequest:
-    """Return the request for a prompt and its options. Raise TypeError or ValueError for bad options."""
-    if isinstance(prompt, ChatRequest):
-        if options:
-            raise TypeError("a ChatRequest has its own options; set them there")
-        return prompt
-    fields: dict[str, Any] = {**options, "model": model}
-    fields["stop_sequences"] = fields.get("stop_sequences") or ()
-    fields["tools"] = build_tools(fields.get("tools") or ())
-    # ChatOptions and ChatRequest have the same fields, as a test checks. An unknown option raises TypeError here.
-    return ChatRequest(messages=build_messages(prompt), **fields)

@@ -15,15 +15,14 @@ from typing import Unpack
 import attrs
 
 from ctxbackends._chat.events import OnProgress
-from ctxbackends._chat.messages import Message
-from ctxbackends._chat.requests import ChatOptions, ChatRequest, JSONSchemaFormat, Tool
+from ctxbackends._chat.requests import ChatOptions, ChatRequest, JSONSchemaFormat, ResponseFormatForm, ToolForms
 from ctxbackends._chat.responses import Completion, Embeddings
 from ctxbackends._chat.servers import Capabilities, Enforcement, ModelInfo, Ping, ServerState, ServerStatus
-from ctxbackends._client.backend import Prompt, build_chat_request, build_messages
 from ctxbackends._client.call_settings import CallSettings
 from ctxbackends._client.connection import ServerConnection
 from ctxbackends._client.embedding import embed
 from ctxbackends._client.launcher import Launcher
+from ctxbackends._client.prompts import MISSING_PROMPT, Conversation, Prompt, build_chat_request, build_messages
 from ctxbackends._client.stream import ChatStream
 from ctxbackends._config.backend_config import BackendConfig
 from ctxbackends._config.request_options import RequestOptions
@@ -31,10 +30,12 @@ from ctxbackends._http.transport import Transport
 from ctxbackends._profiles.capabilities import OPERATION_REASONS, build_capabilities, enforcement_of, find_refusal
 from ctxbackends._profiles.model_names import is_listed
 from ctxbackends._profiles.profile import Profile
+from ctxbackends._response_formats import build_response_format
 from ctxbackends._tools import build_tools
 from ctxbackends._util.pickling import NotPicklable
 from ctxbackends._util.secrets import ENVIRONMENT
 from ctxbackends._wire.base import HTTPRequest, Operation, WireSettings
+from ctxbackends._wire.body_settings import adapt_table
 from ctxbackends._wire.operations.openai import VectorEncoding
 from ctxbackends._wire.options import OptionTable
 from ctxbackends.errors import (
@@ -270,7 +271,7 @@ class HTTPBackend(NotPicklable):
 
     async def complete(
         self,
-        prompt: Prompt,
+        prompt: Prompt = MISSING_PROMPT,
         *,
         request_options: RequestOptions | None = None,
         on_progress: OnProgress | None = None,
@@ -302,7 +303,7 @@ class HTTPBackend(NotPicklable):
 
     def stream(
         self,
-        prompt: Prompt,
+        prompt: Prompt = MISSING_PROMPT,
         *,
         request_options: RequestOptions | None = None,
         on_progress: OnProgress | None = None,
@@ -359,24 +360,30 @@ class HTTPBackend(NotPicklable):
 
     async def count_tokens(
         self,
-        prompt: str | Message | Sequence[Message],
+        prompt: Conversation,
         *,
         model: str | None = None,
-        tools: Sequence[Tool | Callable[..., object]] = (),
+        tools: ToolForms = None,
+        response_format: ResponseFormatForm = None,
         request_options: RequestOptions | None = None,
     ) -> int:
         """See :meth:`Backend.count_tokens`."""
         count = self._profile.count_tokens
         if count is None:
             raise self._unsupported("count_tokens")
-        request = ChatRequest(messages=build_messages(prompt), model=self._model(model), tools=build_tools(tools))
+        request = ChatRequest(
+            messages=build_messages(prompt),
+            model=self._model(model),
+            tools=build_tools(tools),
+            response_format=build_response_format(response_format),
+        )
         call = self._connection.call_settings(request_options)
         operation = count(request, self._token_count_table())
         return await self._connection.execute(operation, call=call, retry=call.policy)
 
     def _token_count_table(self) -> OptionTable:
         # Token counters use the default wire API of the type, whichever API generations use.
-        return self._profile.wire_apis[self._profile.wire_api]
+        return adapt_table(self._profile.wire_apis[self._profile.wire_api], self._settings)
 
     async def aclose(self) -> None:
         """See :meth:`Backend.aclose`."""

@@ -12,10 +12,10 @@ from ctxbackends._chat.events import OnProgress
 from ctxbackends._chat.observer import ObservedOperation, RequestContent, ServerAddress
 from ctxbackends._chat.requests import ChatOptions, ChatRequest, NamedTool
 from ctxbackends._chat.responses import Completion, Embeddings
-from ctxbackends._client.backend import Prompt
 from ctxbackends._client.connection import ConnectionSource, ServerConnection
 from ctxbackends._client.http_backend import HTTPBackend
 from ctxbackends._client.observation import Observation, current_observation, detach
+from ctxbackends._client.prompts import MISSING_PROMPT, Prompt
 from ctxbackends._client.sender import RequestSender
 from ctxbackends._client.stream import ChatStream
 from ctxbackends._client.stream_source import Body
@@ -196,7 +196,7 @@ class ObservedBackend(HTTPBackend):
 
     async def complete(
         self,
-        prompt: Prompt,
+        prompt: Prompt = MISSING_PROMPT,
         *,
         request_options: RequestOptions | None = None,
         on_progress: OnProgress | None = None,
@@ -213,7 +213,7 @@ class ObservedBackend(HTTPBackend):
 
     def stream(
         self,
-        prompt: Prompt,
+        prompt: Prompt = MISSING_PROMPT,
         *,
         request_options: RequestOptions | None = None,
         on_progress: OnProgress | None = None,

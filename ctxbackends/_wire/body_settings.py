@@ -82,7 +82,7 @@ def _rename(path: str, names: Mapping[str, str]) -> str:
 
 def describe_schema(response_format: JSONSchemaFormat) -> str:
     """Return the instruction that describes a schema. It contains the word JSON, which servers require."""
-    schema = msgspec.json.encode(response_format.schema).decode()
+    schema = msgspec.json.encode(response_format.described_schema).decode()
     return f"Answer with one JSON object that matches this JSON Schema, and with nothing else:\n{schema}"
 
 

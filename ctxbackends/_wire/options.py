@@ -157,9 +157,9 @@ def _find_other_keys(request: ChatRequest) -> Iterator[str]:
         yield _FORMATS[type(request.response_format)]
     if request.tools:
         yield "tools"
-    if request.tool_choice is not None:
-        choice = request.tool_choice
-        yield "tool_choice: named" if isinstance(choice, NamedTool) else f"tool_choice: {choice}"
+        if request.tool_choice is not None:
+            choice = request.tool_choice
+            yield "tool_choice: named" if isinstance(choice, NamedTool) else f"tool_choice: {choice}"
     for message in request.messages:
         if not isinstance(message.content, str):
             yield from _find_part_keys(message)
@@ -226,13 +226,16 @@ _MOVED_CONSTRAINTS: Mapping[Transform, Sequence[str]] = MappingProxyType(
 )
 
 
-def prepare_schema(response_format: JSONSchemaFormat, transform: Transform) -> Mapping[str, Any]:
+def prepare_schema(
+    response_format: JSONSchemaFormat, transform: Transform, *, described: bool = False
+) -> Mapping[str, Any]:
     """Return the schema as this server supports it.
 
-    Unsupported constraints are moved to the description if the SDK validates the response too.
+    Unsupported constraints are moved to the description if the SDK validates the response too. ``described`` adds the
+    description of the format to the schema.
     """
     constraints = _MOVED_CONSTRAINTS.get(transform)
-    schema: Mapping[str, Any] = response_format.schema
+    schema = response_format.described_schema if described else response_format.schema
     return describe_constraints(schema, constraints) if constraints and response_format.checked else schema
 
 

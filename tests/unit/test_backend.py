@@ -1121,6 +1121,9 @@ async def test_it_is_a_backend(make: Make) -> None:
     for name, method in inspect.getmembers(Backend, inspect.isfunction):
         if not name.startswith("_"):
             theirs = inspect.signature(getattr(HTTPBackend, name))
+            if name in ("complete", "stream"):  # its prompt has a default that is an error
+                prompt = theirs.parameters["prompt"].replace(default=inspect.Parameter.empty)
+                theirs = theirs.replace(parameters=[*({**theirs.parameters, "prompt": prompt}).values()])
             assert inspect.signature(method) == theirs
 
 

@@ -156,7 +156,8 @@ def encode_body(request: ChatRequest, table: OptionTable) -> dict[str, Any]:
     if request.stop_sequences:
         _set_option(body, table, "stop_sequences", request.stop_sequences)
     if isinstance(request.response_format, JSONSchemaFormat):
-        schema = prepare_schema(request.response_format, lookup(table, "response_format: json_schema").transform)
+        transform = lookup(table, "response_format: json_schema").transform
+        schema = prepare_schema(request.response_format, transform, described=True)
         format_ = {"type": "json_schema", "schema": schema}
         _set_option(body, table, "response_format: json_schema", format_)
     _set_tools(body, request, table)

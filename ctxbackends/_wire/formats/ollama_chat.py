@@ -134,7 +134,7 @@ class OllamaCodec:
             is_off = name == "reasoning_effort" and value == "none"
             set_path(body, lookup(self.table, name).path, False if is_off else value)
         if isinstance(request.response_format, JSONSchemaFormat):
-            body["format"] = request.response_format.schema
+            body["format"] = request.response_format.described_schema
         elif isinstance(request.response_format, JSONObjectFormat):
             body["format"] = "json"
         if request.tools and request.tool_choice != "none":

@@ -120,7 +120,7 @@ class OpenAIChatCodec:
             self._set_option(body, "stop_sequences", request.stop_sequences)
         if request.response_format is not None:
             self._set_response_format(body, request.response_format)
-        if request.tools or request.tool_choice is not None:
+        if request.tools:
             self._set_tools(body, request)
         body = finish_body(body, request.extra_body, _RESERVED, self.table, self.settings)
         return HTTPRequest("POST", "/v1/chat/completions", encode_json(body))
@@ -145,7 +145,9 @@ class OpenAIChatCodec:
                 add_instruction(body["messages"], describe_schema(response_format))
                 return
             schema = prepare_schema(response_format, transform)
-            named = {"name": response_format.name, "schema": schema, "strict": True}
+            named = {"name": response_format.name, "schema": schema, "strict": response_format.strict}
+            if response_format.description is not None:
+                named["description"] = response_format.description
             body["response_format"] = {"type": "json_schema", "json_schema": named}
         elif isinstance(response_format, RegexFormat):
             self._set_option(body, "response_format: regex", response_format.pattern)
@@ -171,7 +173,7 @@ class OpenAIChatCodec:
             transform = lookup(self.table, f"tool_choice: {choice}").transform
             if transform == Transform.WITHOUT_TOOLS:
                 tools = ()
-            elif transform != Transform.SERVER_DEFAULT and (tools or choice != "none"):
+            elif transform != Transform.SERVER_DEFAULT:
                 body["tool_choice"] = choice
         if tools:
             transform = lookup(self.table, "tools").transform

@@ -13,7 +13,7 @@ import msgspec
 
 from ctxbackends._chat.media import ImagePart
 from ctxbackends._chat.messages import Message, ReasoningPart, TextPart, ToolCall, ToolResult
-from ctxbackends._chat.requests import ChatRequest
+from ctxbackends._chat.requests import ChatRequest, JSONSchemaFormat, ResponseFormat
 from ctxbackends._chat.responses import Embeddings, Usage
 from ctxbackends._chat.servers import ModelInfo, ServerStatus
 from ctxbackends._wire.base import MAX_BODY_BYTES, HTTPRequest, HTTPResponse, Operation, WireSettings, encode_json
@@ -171,7 +171,22 @@ def count_tokens(request: ChatRequest, table: OptionTable) -> Operation[int]:
         body["tools"] = [
             {"type": "function", **encode_tool(tool)["function"], "strict": tool.strict} for tool in request.tools
         ]
+    if request.response_format is not None:
+        body["text"] = {"format": _encode_response_format(request.response_format)}
     return (yield from fetch_count(HTTPRequest("POST", "/v1/responses/input_tokens", encode_json(body))))
+
+
+def _encode_response_format(response_format: ResponseFormat) -> dict[str, Any]:
+    if not isinstance(response_format, JSONSchemaFormat):
+        return {"type": "json_object"}
+    description = response_format.description
+    return {
+        "type": "json_schema",
+        "name": response_format.name,
+        "schema": response_format.schema,
+        "strict": response_format.strict,
+        **({"description": description} if description is not None else {}),
+    }
 
 
 def fetch_count(request: HTTPRequest) -> Operation[int]:
