@@ -58,6 +58,8 @@ if TYPE_CHECKING or not install(__name__):
     from ctxbackends._client.stream import ChatStream as ChatStream
     from ctxbackends._config.backend_config import BackendConfig as BackendConfig
     from ctxbackends._config.request_options import RequestOptions as RequestOptions
+    from ctxbackends._extract_stream import ExtractionStream as ExtractionStream
+    from ctxbackends._extract_stream import extract_stream as extract_stream
     from ctxbackends._profiles.builtin import PROFILES as PROFILES
     from ctxbackends._profiles.profile import BackendType as BackendType
     from ctxbackends._profiles.profile import Profile as Profile
@@ -65,6 +67,8 @@ if TYPE_CHECKING or not install(__name__):
     from ctxbackends._registry import Registry as Registry
     from ctxbackends._registry import http_backend as http_backend
     from ctxbackends._registry import open_backend as open_backend
+    from ctxbackends._schema.members import Member as Member
+    from ctxbackends._schema.strict_schema import strict_schema as strict_schema
     from ctxbackends._structured import Extraction as Extraction
     from ctxbackends._structured import SchemaProbe as SchemaProbe
     from ctxbackends._structured import extract as extract
@@ -114,6 +118,7 @@ if TYPE_CHECKING or not install(__name__):
     from ctxbackends.errors import ServerSleepingError as ServerSleepingError
     from ctxbackends.errors import ServiceUnavailableError as ServiceUnavailableError
     from ctxbackends.errors import StreamInterruptedError as StreamInterruptedError
+    from ctxbackends.errors import StrictSchemaError as StrictSchemaError
     from ctxbackends.errors import StructuredOutputError as StructuredOutputError
     from ctxbackends.errors import UnknownBackendError as UnknownBackendError
     from ctxbackends.errors import UnknownBackendTypeError as UnknownBackendTypeError

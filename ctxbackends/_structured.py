@@ -16,9 +16,11 @@ from ctxbackends._chat.responses import Completion
 from ctxbackends._chat.servers import Enforcement
 from ctxbackends._client.backend import Backend
 from ctxbackends._config.request_options import RequestOptions
+from ctxbackends._schema.answers import Wrapper, unwrap_answer
 from ctxbackends._schema.generate import schema_for, wrap_in_object
+from ctxbackends._schema.strict_schema import describe_unsupported, strict_schema
 from ctxbackends._schema.validate import decode_as, unwrap_object
-from ctxbackends.errors import IncompleteOutputError, StructuredOutputError
+from ctxbackends.errors import IncompleteOutputError, StrictSchemaError, StructuredOutputError
 
 T = TypeVar("T")
 
@@ -34,13 +36,16 @@ class Extraction(Generic[T]):
 
     Attributes:
         value: The validated value.
-        enforcement: How the server enforced the schema.
+        enforcement: How the server enforced the schema; ``unverified`` for a schema that OpenAI cannot enforce.
         completion: The completion that contained the value.
+        wrappers: The text around the JSON that was removed, outermost first: ``think`` for a closed block of reasoning
+            before it, ``fence`` for a Markdown code fence. Always empty if the server enforced the schema.
     """
 
     value: T
     enforcement: Enforcement
     completion: Completion
+    wrappers: tuple[Wrapper, ...] = ()
 
 
 async def extract(
@@ -55,7 +60,8 @@ async def extract(
     """Extract a value of type ``target`` from ``text``.
 
     The JSON schema of ``target`` constrains the server. The answer is validated here as well, since servers enforce
-    only a part of a schema.
+    only a part of a schema. If the server does not enforce schemas, the JSON may be in a Markdown code fence or follow
+    a closed block of reasoning (``<think>``). Nothing else is repaired.
 
     Args:
         backend: The backend to ask.
@@ -108,18 +114,66 @@ async def extract_result(
         TypeError: ``target`` has no JSON schema.
         BackendError: ``complete()`` failed.
     """
-    if "response_format" in options:
-        raise TypeError("extract() derives response_format from the target; remove response_format")
+    plan = plan_extraction(backend, target)
+    completion = await backend.complete(
+        plan.messages(text, instructions), request_options=request_options, **plan.add_format(options)
+    )
+    return plan.decode(completion)
+
+
+@attrs.frozen
+class Plan(Generic[T]):
+    """How a value of a type is requested from a backend, and decoded from its answer."""
+
+    target: type[T]
+    response_format: JSONSchemaFormat
+    enforcement: Enforcement
+    is_wrapped: bool
+
+    @staticmethod
+    def messages(text: str, instructions: str) -> list[Message]:
+        """Return the conversation."""
+        return [Message.system(instructions), Message.user(text)]
+
+    def add_format(self, options: ChatOptions) -> ChatOptions:
+        """Return the options of the request with its format."""
+        if "response_format" in options:
+            raise TypeError("extract() derives response_format from the target; remove response_format")
+        return {**options, "response_format": self.response_format}
+
+    def decode(self, completion: Completion) -> Extraction[T]:
+        """Return the value in the answer.
+
+        Raises:
+            StructuredOutputError: The answer is incomplete, a refusal or a tool call, or does not match the type.
+        """
+        _check_is_answer(completion)
+        text, wrappers = unwrap_answer(completion.text) if self.enforcement == "unverified" else (completion.text, ())
+        try:
+            value = decode_as(self.target, unwrap_object(text) if self.is_wrapped else text)
+        except StructuredOutputError as error:
+            if wrappers:
+                error.text = completion.text
+            raise
+        return Extraction(value, self.enforcement, completion, wrappers)
+
+
+def plan_extraction(backend: Backend, target: type[T]) -> Plan[T]:
+    """Return the plan for a backend and a type.
+
+    Raises:
+        TypeError: ``target`` has no JSON schema.
+    """
     # Vendors and JSON mode accept only an object at the root; a grammar can be of any type.
-    only_objects = backend.schema_enforcement != "grammar"
+    enforcement = backend.schema_enforcement
+    only_objects = enforcement != "grammar"
     try:
         response_format, is_wrapped = _build_format_cached(target, only_objects)  # type: ignore[arg-type]  # mypy does not accept a type as Hashable
     except TypeError:  # not hashable, or without a JSON schema, which raises here
         response_format, is_wrapped = _build_format(target, only_objects)
-    options["response_format"] = response_format
-    messages = [Message.system(instructions), Message.user(text)]
-    completion = await backend.complete(messages, request_options=request_options, **options)
-    return Extraction(_decode_value(target, completion, is_wrapped), backend.schema_enforcement, completion)
+    if enforcement == "native" and not response_format.strict:
+        enforcement = "unverified"
+    return Plan(target, response_format, enforcement, is_wrapped)
 
 
 def _build_format(target: type[Any], only_objects: bool) -> tuple[JSONSchemaFormat, bool]:
@@ -127,7 +181,15 @@ def _build_format(target: type[Any], only_objects: bool) -> tuple[JSONSchemaForm
     name = re.sub(r"[^a-zA-Z0-9_-]", "_", getattr(target, "__name__", "output"))[:64]
     schema = schema_for(target)
     is_wrapped = only_objects and schema.get("type") != "object"
-    return JSONSchemaFormat(name, wrap_in_object(schema) if is_wrapped else schema, checked=True), is_wrapped
+    if is_wrapped:
+        schema = wrap_in_object(schema)
+    if not only_objects:
+        return JSONSchemaFormat(name, schema, checked=True), is_wrapped
+    try:
+        strict = strict_schema(describe_unsupported(schema))
+    except StrictSchemaError:
+        return JSONSchemaFormat(name, schema, checked=True, strict=False), is_wrapped
+    return JSONSchemaFormat(name, strict, checked=True, strict=True), is_wrapped
 
 
 # Programs extract the same types again and again. A chunk of `python -m tests.knowledge.cost` takes 2.7 ms of CPU
@@ -135,14 +197,13 @@ def _build_format(target: type[Any], only_objects: bool) -> tuple[JSONSchemaForm
 _build_format_cached = functools.lru_cache(maxsize=128)(_build_format)
 
 
-def _decode_value(target: type[T], completion: Completion, is_wrapped: bool) -> T:
+def _check_is_answer(completion: Completion) -> None:
     if completion.finish_reason in ("length", "content_filter"):
         raise IncompleteOutputError(completion.finish_reason, text=completion.text)
     if completion.refusal:
         raise StructuredOutputError(f"the model refused: {completion.refusal}", text=completion.refusal)
     if completion.finish_reason == "tool_calls":
         raise StructuredOutputError("the model called a tool instead of returning the object", text=completion.text)
-    return decode_as(target, unwrap_object(completion.text) if is_wrapped else completion.text)
 
 
 # --- does the server enforce schemas? -------------------------------------------------------------------

@@ -67,15 +67,17 @@ class JSONSchemaFormat:
         schema: The JSON Schema.
         checked: Whether the SDK validates the response too, as :func:`ctxbackends.extract` does. Constraints that a
             server does not support (Anthropic: ``minimum``, ``maxLength`` and others) move to the description.
-        strict: Ask OpenAI to enforce the schema, which must then require every property and allow no others. Servers
-            that enforce schemas with a grammar, and Anthropic, always enforce it.
-        description: The purpose of the format, for the model.
+        strict: Whether the server must enforce the schema, where that is a choice (chat completions). True raises
+            :class:`~ctxbackends.StrictSchemaError` for a schema that OpenAI cannot enforce, see
+            :func:`~ctxbackends.strict_schema`; False asks for no enforcement. None enforces the schema if it can be
+            strict, and sends it unchanged with ``strict: false`` otherwise.
+        description: The purpose of the answer, for the model; None for none.
     """
 
     name: str
     schema: Mapping[str, Any]
     checked: bool = False
-    strict: bool = True
+    strict: bool | None = None
     description: str | None = None
 
     @property

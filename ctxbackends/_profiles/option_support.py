@@ -71,10 +71,15 @@ _CHAT: dict[str, OptionSupport] = {
     "message: redacted reasoning": Unsupported(_ENCRYPTED),
 }
 
-OPENAI_COMPATIBLE_CHAT = _merge(_CHAT)
+_STRICT: dict[str, OptionSupport] = {
+    "response_format: json_schema": Supported("response_format", Transform.STRICT_IF_POSSIBLE)
+}
+
+OPENAI_COMPATIBLE_CHAT = _merge(_CHAT, _STRICT)
 
 OPENAI_CHAT = _merge(
     _CHAT,
+    _STRICT,
     {
         # max_tokens is deprecated, and reasoning models reject it.
         "max_tokens": Supported("max_completion_tokens"),

@@ -46,10 +46,15 @@ def describe_constraints(node: Any, constraints: Sequence[str]) -> Any:
 
     def describe(schema: dict[str, Any]) -> dict[str, Any]:
         moved = [name for name in constraints if name in schema and not (name == "minItems" and schema[name] <= 1)]
-        if not moved:
-            return schema
-        descriptions = f"({', '.join(f'{name}: {schema[name]}' for name in moved)})"
-        text = " ".join(part for part in (schema.get("description"), descriptions) if part)
-        return {name: value for name, value in schema.items() if name not in moved} | {"description": text}
+        return move_to_description(schema, moved)
 
     return map_schemas(node, describe)
+
+
+def move_to_description(schema: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Return the schema with the keywords ``names``, which it has, as text in its description."""
+    if not names:
+        return schema
+    descriptions = f"({', '.join(f'{name}: {schema[name]}' for name in names)})"
+    text = " ".join(part for part in (schema.get("description"), descriptions) if part)
+    return {name: value for name, value in schema.items() if name not in names} | {"description": text}

@@ -6,6 +6,7 @@ kind (``tool_choice: named``).
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
@@ -13,6 +14,7 @@ from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import attrs
+import msgspec
 
 from ctxbackends._chat.media import AudioPart, FilePart, ImagePart
 from ctxbackends._chat.messages import Message, ReasoningPart, ToolCall, ToolResult
@@ -28,7 +30,9 @@ from ctxbackends._chat.requests import (
     set_fields,
 )
 from ctxbackends._schema.strict import ANTHROPIC_UNSUPPORTED, LENGTH_CONSTRAINTS, describe_constraints
-from ctxbackends.errors import UnsupportedOptionError
+from ctxbackends._schema.strict_schema import strict_schema
+from ctxbackends._wire.base import encode_json
+from ctxbackends.errors import StrictSchemaError, UnsupportedOptionError
 
 
 class Transform(StrEnum):
@@ -57,6 +61,7 @@ class Transform(StrEnum):
     CONSTRAINTS_DESCRIBED = "unsupported constraints are moved to the description if `extract()` validates them"
     AFTER_RESULTS = "sent in a user message after the results"
     WITH_SIGNATURE = "with its original signature"
+    STRICT_IF_POSSIBLE = "strict if the schema can be strict"
     IN_PROMPT = "sent as JSON mode, with the schema in the prompt"
 
 
@@ -237,6 +242,31 @@ def prepare_schema(
     constraints = _MOVED_CONSTRAINTS.get(transform)
     schema = response_format.described_schema if described else response_format.schema
     return describe_constraints(schema, constraints) if constraints and response_format.checked else schema
+
+
+def prepare_strict_schema(response_format: JSONSchemaFormat, transform: Transform) -> tuple[Mapping[str, Any], bool]:
+    """Return the schema as this server supports it, and whether the server is to enforce it.
+
+    Raises:
+        StrictSchemaError: The format must be strict, and cannot be.
+    """
+    strict = response_format.strict
+    if transform != Transform.STRICT_IF_POSSIBLE:
+        return prepare_schema(response_format, transform), strict is not False
+    if strict is False or (strict and response_format.checked):  # extract() has made it strict
+        return response_format.schema, strict
+    try:
+        return _make_strict(encode_json(response_format.schema)), True
+    except StrictSchemaError:
+        if strict:
+            raise
+        return response_format.schema, False
+
+
+@functools.lru_cache(maxsize=128)
+def _make_strict(schema: bytes) -> Mapping[str, Any]:
+    """Return the strict form of a schema in JSON. A schema of 20 parts takes 0.3 ms without the cache."""
+    return strict_schema(msgspec.json.decode(schema))
 
 
 def prepare_parameters(tool: Tool, transform: Transform) -> Mapping[str, Any]:

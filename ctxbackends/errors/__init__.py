@@ -14,6 +14,7 @@ Names follow the OpenAI and Anthropic SDKs where the meaning is the same::
         * MissingKeyError
         * NoModelError
       * UnsupportedOptionError
+      * StrictSchemaError
       * UnsupportedOperationError
       * ServerConfigurationError
       * ServerSleepingError
@@ -64,6 +65,7 @@ from ctxbackends.errors._configuration import NoBackendConfiguredError as NoBack
 from ctxbackends.errors._configuration import NoModelError as NoModelError
 from ctxbackends.errors._configuration import ServerConfigurationError as ServerConfigurationError
 from ctxbackends.errors._configuration import ServerSleepingError as ServerSleepingError
+from ctxbackends.errors._configuration import StrictSchemaError as StrictSchemaError
 from ctxbackends.errors._configuration import UnknownBackendError as UnknownBackendError
 from ctxbackends.errors._configuration import UnknownBackendTypeError as UnknownBackendTypeError
 from ctxbackends.errors._configuration import UnsupportedOperationError as UnsupportedOperationError

@@ -169,6 +169,20 @@ class UnsupportedOptionError(BackendError):
         self.option = option
 
 
+class StrictSchemaError(BackendError, ValueError):
+    """A JSON Schema cannot be strict, or not without a change of its meaning. Nothing was sent.
+
+    Attributes:
+        pointer: JSON Pointer to the part of the schema, empty for the whole schema.
+        reason: Why that part cannot be strict.
+    """
+
+    def __init__(self, pointer: str, reason: str) -> None:
+        super().__init__(f"schema cannot be strict at {pointer or 'the root'}: {reason}")
+        self.pointer = pointer
+        self.reason = reason
+
+
 class UnsupportedOperationError(BackendError):
     """The backend does not support an operation, or its model does not.
 

@@ -58,6 +58,7 @@ from ctxbackends.errors import (
     ServerSleepingError,
     ServiceUnavailableError,
     StreamInterruptedError,
+    StrictSchemaError,
     StructuredOutputError,
     UnknownBackendError,
     UnknownBackendTypeError,
@@ -138,6 +139,11 @@ EXAMPLES = [
         id="MissingKeyError",
     ),
     pytest.param(UnsupportedOptionError("seed", "ignored"), "seed: ignored", id="UnsupportedOptionError"),
+    pytest.param(
+        StrictSchemaError("/properties/a", "an array needs items"),
+        "schema cannot be strict at /properties/a: an array needs items",
+        id="StrictSchemaError",
+    ),
     pytest.param(UnsupportedOperationError("embed", "none"), "embed: none", id="UnsupportedOperationError"),
     pytest.param(
         APIConnectionError("broken", refused=True, sent=True, permanent=True),
@@ -248,6 +254,9 @@ def test_exceptions_have_attributes() -> None:
     missing = MissingKeyError("KEY", backend="b")
     assert ("KEY", "b") == (missing.variable, missing.backend)
     assert "seed" == UnsupportedOptionError("seed", "x").option
+    strict = StrictSchemaError("", "x")
+    assert ("", "x", "schema cannot be strict at the root: x") == (strict.pointer, strict.reason, str(strict))
+    assert isinstance(strict, ValueError)
     assert "embed" == UnsupportedOperationError("embed", "x").operation
     connection = APIConnectionError("x")
     assert [False] * 3 == [connection.refused, connection.sent, connection.permanent]

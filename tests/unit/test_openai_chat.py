@@ -62,7 +62,12 @@ def dump(value: object) -> bytes:
 
 HI = (Message.user("Hi"),)
 MINIMAL: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
-SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
+SCHEMA = {
+    "type": "object",
+    "properties": {"a": {"type": "integer"}},
+    "required": ["a"],
+    "additionalProperties": False,
+}
 
 
 def encode(codec: OpenAIChatCodec = CODEC, *, stream: bool = False, **options: Any) -> Any:

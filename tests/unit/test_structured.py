@@ -119,7 +119,7 @@ async def test_request_of_an_extraction() -> None:
     await extract(backend_of(fake), Decision, "We chose YAML.", max_tokens=9, seed=1)
     assert [Message.system(structured.INSTRUCTIONS), Message.user("We chose YAML.")] == fake.messages
     expected = fake.options.pop("response_format")
-    assert {"max_tokens": 9, "seed": 1} == fake.options
+    assert {"max_tokens": 9, "seed": 1, "request_options": None} == fake.options
     assert isinstance(expected, JSONSchemaFormat)
     assert ("Decision", ["title", "priority"]) == (expected.name, expected.schema["required"])
     assert False is expected.schema["additionalProperties"]

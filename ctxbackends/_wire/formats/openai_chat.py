@@ -47,7 +47,7 @@ from ctxbackends._wire.options import (
     Transform,
     check_supported,
     lookup,
-    prepare_schema,
+    prepare_strict_schema,
     set_path,
 )
 from ctxbackends._wire.sse import is_event_stream, without_done
@@ -144,8 +144,8 @@ class OpenAIChatCodec:
                 body["response_format"] = {"type": "json_object"}
                 add_instruction(body["messages"], describe_schema(response_format))
                 return
-            schema = prepare_schema(response_format, transform)
-            named = {"name": response_format.name, "schema": schema, "strict": response_format.strict}
+            schema, strict = prepare_strict_schema(response_format, transform)
+            named = {"name": response_format.name, "schema": schema, "strict": strict}
             if response_format.description is not None:
                 named["description"] = response_format.description
             body["response_format"] = {"type": "json_schema", "json_schema": named}
