@@ -54,6 +54,7 @@ if TYPE_CHECKING or not install(__name__):
     from ctxbackends._chat.servers import Ping as Ping
     from ctxbackends._chat.servers import ServerStatus as ServerStatus
     from ctxbackends._client.backend import Backend as Backend
+    from ctxbackends._client.backend import Stream as Stream
     from ctxbackends._client.http_backend import HTTPBackend as HTTPBackend
     from ctxbackends._client.stream import ChatStream as ChatStream
     from ctxbackends._config.backend_config import BackendConfig as BackendConfig

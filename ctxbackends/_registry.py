@@ -268,16 +268,19 @@ class Registry(NotPicklable):
         return tuple(statuses[name] for name in self.names)
 
     async def aclose(self) -> None:
-        """Stop the servers that this registry started, and close its sessions on all event loops. Idempotent."""
+        """Close the sessions of this registry on all event loops, and stop the servers that it started. Idempotent.
+
+        Requests in flight end with ClosedError, those of streams with the part of the answer in ``partial``.
+        """
         with self._lock:
             self._closed = True
             backends, self._backends = self._backends, {}
         try:
+            await self._transport.aclose()
+        finally:
             async with anyio.create_task_group() as ending:
                 for backend in backends.values():
                     ending.start_soon(backend.aclose)
-        finally:
-            await self._transport.aclose()
 
     async def __aenter__(self) -> Self:
         return self

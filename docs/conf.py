@@ -419,7 +419,14 @@ class PublicNames(SphinxDirective):
         value = getattr(import_module(package), name)
         if isinstance(value, type):
             kind = "autoexception" if issubclass(value, BaseException) else "autoclass"
-            return [f".. {kind}:: {package}.{name}", "   :members:", ""]
+            # A private base of ours holds a part of the members.
+            inherits = any(base.__module__.startswith("ctxbackends._client.") for base in value.__mro__[1:])
+            return [
+                f".. {kind}:: {package}.{name}",
+                "   :members:",
+                *(["   :inherited-members:"] if inherits else []),
+                "",
+            ]
         if inspect.isfunction(value):
             return [f".. autofunction:: {package}.{name}", ""]
         comments = ModuleAnalyzer.for_module(home).find_attr_docs().get(("", name), [])

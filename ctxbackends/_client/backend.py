@@ -2,17 +2,89 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol, Unpack, runtime_checkable
+from collections.abc import AsyncIterator, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol, Self, Unpack, runtime_checkable
 
-from ctxbackends._chat.events import OnProgress
+from ctxbackends._chat.events import OnProgress, StreamEvent
 from ctxbackends._chat.requests import ChatOptions, ResponseFormatForm, ToolForms
-from ctxbackends._chat.responses import Completion, Embeddings
+from ctxbackends._chat.responses import Completion, Embeddings, PartialCompletion
 from ctxbackends._chat.servers import Capabilities, Enforcement, ModelInfo, Ping, ServerStatus
 from ctxbackends._client.prompts import Conversation, Prompt
-from ctxbackends._client.stream import ChatStream
 from ctxbackends._config.request_options import RequestOptions
 from ctxbackends._wire.operations.openai import VectorEncoding
+
+
+@runtime_checkable
+class Stream(Protocol):
+    """A streamed answer, see :class:`ChatStream`. A backend of your own, or a wrapper, may return another class."""
+
+    async def __aenter__(self) -> Self:
+        """Send the request."""
+        ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        """Close the stream."""
+        ...
+
+    def __aiter__(self) -> AsyncIterator[StreamEvent]:
+        """Iterate over the events."""
+        ...
+
+    async def __anext__(self) -> StreamEvent:
+        """Return the next event."""
+        ...
+
+    def text(self) -> AsyncIterator[str]:
+        """Iterate over the pieces of the text, without the other events."""
+        ...
+
+    async def get_final_completion(self) -> Completion:
+        """Read to the end and return the whole answer."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close the stream, which cancels a generation that has not ended. Idempotent."""
+        ...
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the last event has arrived, so that there is a completion."""
+        ...
+
+    if TYPE_CHECKING:  # it raises before the end, and isinstance() of Python 3.11 would call it
+
+        @property
+        def completion(self) -> Completion:
+            """The whole answer. Raises ClosedError before its end."""
+            ...
+
+    @property
+    def partial(self) -> PartialCompletion:
+        """The part of the answer that has arrived: while it is read, and after leaving early or an error."""
+        ...
+
+    @property
+    def text_so_far(self) -> str:
+        """The text that has arrived."""
+        ...
+
+    @property
+    def served_model(self) -> str | None:
+        """The model that the server names, None until it does."""
+        ...
+
+    @property
+    def response_id(self) -> str | None:
+        """The server's ID of the response, None until it arrives."""
+        ...
+
+    @property
+    def request_id(self) -> str | None:
+        """The server's ID of the request from the response headers, None until they arrive or without one."""
+        ...
 
 
 @runtime_checkable
@@ -133,7 +205,7 @@ class Backend(Protocol):
         request_options: RequestOptions | None = None,
         on_progress: OnProgress | None = None,
         **options: Unpack[ChatOptions],
-    ) -> ChatStream:
+    ) -> Stream:
         """Return a stream of the answer. Entering its ``async with`` sends the request.
 
         Args:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+
 import attrs
 
-from ctxbackends._client.request_headers import CallHeaders
-from ctxbackends._client.retry import RetryPolicy
+from ctxbackends._client.request_headers import CallHeaders, build_call_headers
+from ctxbackends._client.retry import MAX_RETRIES, RetryPolicy
 from ctxbackends._client.stream_source import StreamTimeouts
 from ctxbackends._config.backend_config import BackendConfig
 from ctxbackends._config.request_options import RequestOptions
@@ -15,6 +17,7 @@ from ctxbackends._profiles.profile import Profile
 CONTROL_TIMEOUT = 30.0
 PROBE_TIMEOUT = 5.0
 _UNCHANGED = RequestOptions()
+_MAX_CACHED = 64
 
 
 @attrs.frozen(kw_only=True)
@@ -83,6 +86,70 @@ def build_timeouts(config: BackendConfig, profile: Profile, options: RequestOpti
         list=_build_list_timeouts(connect, ready, stream.total),
         probe=RequestTimeouts(connect=connect, total=PROBE_TIMEOUT, total_key=None),
     )
+
+
+class CallSettingsFactory:
+    """Builds the settings of the calls of one backend.
+
+    Args:
+        config: The configuration of the backend.
+        profile: The profile of its type.
+        environ: Contains the variables in the headers of calls.
+        endpoint: The base URL, for the retry policy.
+        local: Whether the server is on this machine or in a private network.
+        fixed_headers: Headers that a call cannot replace, in lower case.
+    """
+
+    def __init__(
+        self,
+        config: BackendConfig,
+        profile: Profile,
+        environ: Mapping[str, str],
+        *,
+        endpoint: str,
+        local: bool,
+        fixed_headers: Collection[str],
+    ) -> None:
+        self._config = config
+        self._profile = profile
+        self._environ = environ
+        self._fixed_headers = fixed_headers
+        self._cache: dict[RequestOptions, CallSettings] = {}
+        timeouts = build_timeouts(config, profile)
+        policy = RetryPolicy(
+            endpoint=endpoint,
+            ready_timeout=timeouts.ready,
+            local=local,
+            max_retries=MAX_RETRIES if config.max_retries is None else config.max_retries,
+        )
+        self.defaults = CallSettings(timeouts=timeouts, policy=policy)
+
+    def get(self, options: RequestOptions) -> CallSettings:
+        """Return the settings of a call.
+
+        Raises:
+            TypeError: ``options`` are not RequestOptions.
+            ConfigError: A header cannot be used.
+        """
+        if not isinstance(options, RequestOptions):
+            raise TypeError(f"request_options must be RequestOptions, not {type(options).__name__}")
+        if options.headers:  # their variables may change
+            headers = build_call_headers(
+                options.headers, self._environ, fixed=self._fixed_headers, backend=self._config.name
+            )
+            return attrs.evolve(self._build(options), headers=headers)
+        settings = self._cache.get(options)
+        if settings is None:
+            if len(self._cache) >= _MAX_CACHED:
+                self._cache.clear()
+            settings = self._cache[options] = self._build(options)
+        return settings
+
+    def _build(self, options: RequestOptions) -> CallSettings:
+        timeouts, policy = build_timeouts(self._config, self._profile, options), self.defaults.policy
+        retries = policy.max_retries if options.max_retries is None else options.max_retries
+        policy = attrs.evolve(policy, ready_timeout=timeouts.ready, max_retries=retries)
+        return CallSettings(timeouts=timeouts, policy=policy)
 
 
 def _build_list_timeouts(connect: float | None, ready: float | None, total: float | None) -> RequestTimeouts:

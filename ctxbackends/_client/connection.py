@@ -46,8 +46,6 @@ from ctxbackends.errors import (
 
 T = TypeVar("T")
 
-_MAX_CALL_SETTINGS = 64
-
 
 class ConnectionSource:
     """Opens the request of one stream over the connection, see StreamSource."""
@@ -76,6 +74,10 @@ class ConnectionSource:
     @property
     def can_open_immediately(self) -> bool:
         return self._prepare is None
+
+    @property
+    def is_closed(self) -> bool:
+        return self._sender.is_closed
 
     async def open(self) -> ByteStream:
         assert self._request is not None, "a stream is opened once"
@@ -163,7 +165,6 @@ class ServerConnection:
         self._preparing: KeyedLock[str] = KeyedLock()
         self.defaults = self._sender.defaults
         self.probe_timeouts = self.defaults.timeouts.probe
-        self._call_settings: dict[RequestOptions, CallSettings] = {}
 
     @property
     def endpoint(self) -> str:
@@ -182,18 +183,7 @@ class ServerConnection:
             TypeError: ``options`` are not RequestOptions.
             ConfigError: A header cannot be used.
         """
-        if options is None:
-            return self.defaults
-        if not isinstance(options, RequestOptions):
-            raise TypeError(f"request_options must be RequestOptions, not {type(options).__name__}")
-        if options.headers:  # their variables may change
-            return self._sender.call_settings(options)
-        settings = self._call_settings.get(options)
-        if settings is None:
-            if len(self._call_settings) >= _MAX_CALL_SETTINGS:
-                self._call_settings.clear()
-            settings = self._call_settings[options] = self._sender.call_settings(options)
-        return settings
+        return self.defaults if options is None else self._sender.calls.get(options)
 
     def annotate(self, error: BackendError, headers: CallHeaders | None = None) -> BackendError:
         """Add the backend, the endpoint and the source of the key to ``error``, and remove the API key.

@@ -137,8 +137,8 @@ class ChunkObservedStream(ObservedStream):
 
     __slots__ = ()
 
-    def _decode(self, data: bytes, body: Body) -> Any:
-        events = super()._decode(data, body)
+    def _decode(self, data: bytes) -> Any:
+        events = super()._decode(data)
         if events and (times := self._observation.chunk_times) is not None:
             times.append(time.monotonic())
         return events

@@ -15,18 +15,11 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from ctxbackends._client.call_settings import CallSettings, build_timeouts
+from ctxbackends._client.call_settings import CallSettings, CallSettingsFactory
 from ctxbackends._client.concurrency import Limiter
 from ctxbackends._client.launcher import Launcher
 from ctxbackends._client.redact import redact
-from ctxbackends._client.request_headers import (
-    CallHeaders,
-    build_account_headers,
-    build_call_headers,
-    find_fixed_headers,
-    merge_headers,
-)
-from ctxbackends._client.retry import MAX_RETRIES, RetryPolicy
+from ctxbackends._client.request_headers import CallHeaders, build_account_headers, find_fixed_headers, merge_headers
 from ctxbackends._client.slots import Release
 from ctxbackends._client.stream_source import timeout_key
 from ctxbackends._client.urls import ServerURLs, is_from_api, is_html
@@ -34,7 +27,6 @@ from ctxbackends._client.watch import watch_server
 from ctxbackends._config.api_key import find_api_key
 from ctxbackends._config.backend_config import BackendConfig
 from ctxbackends._config.endpoint import find_api_root
-from ctxbackends._config.request_options import RequestOptions
 from ctxbackends._config.request_settings import resolve_settings
 from ctxbackends._http.addresses import check_endpoint, is_local
 from ctxbackends._http.body import ByteStream
@@ -119,20 +111,15 @@ class RequestSender:
             "stream": MaskedHeaders({**chat, **closing}),
         }
         self._header_cache: dict[tuple[str, tuple[tuple[str, str], ...]], CheckedHeaders] = {}
-        self._fixed_headers = find_fixed_headers(
-            config, common, *(self._auth(auth) for auth in (codec.auth_headers, profile.auth))
+        self.calls = CallSettingsFactory(
+            config,
+            profile,
+            environ,
+            endpoint=self.endpoint,
+            local=launcher is not None or is_local(urlsplit(self.endpoint).hostname or ""),
+            fixed_headers=find_fixed_headers(config, common, self._auth(codec.auth_headers), self._auth(profile.auth)),
         )
-        self._environ = environ
-        self.defaults = CallSettings(
-            timeouts=(timeouts := build_timeouts(config, profile)),
-            policy=RetryPolicy(
-                endpoint=self.endpoint,
-                ready_timeout=timeouts.ready,
-                local=launcher is not None or is_local(urlsplit(self.endpoint).hostname or ""),
-                max_retries=MAX_RETRIES if config.max_retries is None else config.max_retries,
-            ),
-        )
-        self._build_timeouts = functools.partial(build_timeouts, config, profile)
+        self.defaults = self.calls.defaults
 
     def _build_route(self, config: BackendConfig) -> Route:
         """Return how requests reach the server. Raise ConfigError or AirgapError; nothing is sent."""
@@ -176,23 +163,14 @@ class RequestSender:
         """Return a context that ends with ClosedError when the client is closed."""
         return self._transport.cancel_on_close()
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether the client was closed."""
+        return self._transport.is_closed
+
     def check(self) -> None:
         """Raise ClosedError if this is closed, and EventLoopError on another event loop."""
         self._transport.check()
-
-    def call_settings(self, options: RequestOptions) -> CallSettings:
-        """Return the settings of a call with ``options``.
-
-        Raises:
-            ConfigError: A header cannot be used.
-        """
-        timeouts, policy = self._build_timeouts(options), self.defaults.policy
-        headers = None
-        if options.headers:
-            headers = build_call_headers(options.headers, self._environ, fixed=self._fixed_headers, backend=self._name)
-        retries = policy.max_retries if options.max_retries is None else options.max_retries
-        policy = attrs.evolve(policy, ready_timeout=timeouts.ready, max_retries=retries)
-        return CallSettings(timeouts=timeouts, policy=policy, headers=headers)
 
     # --- one attempt ------------------------------------------------------------------------------
 

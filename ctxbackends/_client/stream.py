@@ -15,20 +15,13 @@ from contextlib import suppress
 from typing import Self
 
 from ctxbackends._chat.events import Loading, OnProgress, PromptProgress, StreamEvent, TextDelta
-from ctxbackends._chat.responses import Completion, PartialCompletion
+from ctxbackends._chat.responses import Completion
+from ctxbackends._client.stream_errors import build_interruption
+from ctxbackends._client.stream_progress import StreamProgress
 from ctxbackends._client.stream_source import Body, StreamSource, StreamTimeouts, timeout_key
-from ctxbackends._wire.accumulator import Accumulator
 from ctxbackends._wire.base import StreamDecoder
 from ctxbackends._wire.errors import find_request_id
-from ctxbackends.errors import (
-    APIConnectionError,
-    APIStatusError,
-    APITimeoutError,
-    BackendError,
-    ClosedError,
-    ResponseTooLargeError,
-    StreamInterruptedError,
-)
+from ctxbackends.errors import APIConnectionError, APITimeoutError, BackendError, ClosedError, ResponseTooLargeError
 
 MAX_STREAM_BYTES = 512 * 1024 * 1024
 """The longest body of a stream: more than a million tokens with their log probabilities, and not endless."""
@@ -37,26 +30,23 @@ DRAIN_SECONDS = 0.25
 """How long to wait for the end of the body after the last event, so that the connection can be pooled."""
 
 
-class ChatStream:
+class ChatStream(StreamProgress):
     """A streamed answer. Use it with ``async with``, and iterate over its events, or over ``text()``.
 
     Entering the ``async with`` sends the request. If the server is not ready, the wait continues while you iterate, and
     each probe is a :class:`Loading` event. Leaving the ``async with`` early closes the connection, which cancels the
-    generation. After the last event, ``completion`` is the whole answer.
+    generation. After the last event, ``completion`` is the whole answer; ``partial`` is the part that has arrived.
 
     Raises:
         StreamInterruptedError: The stream ended before the answer was complete; ``partial`` is what arrived.
+        ClosedError: The stream, the backend or the registry was closed; ``partial`` is what arrived.
         APITimeoutError: A timeout passed; ``phase`` names it.
         BackendError: The request failed.
     """
 
     __slots__ = (
         "__weakref__",
-        "_accumulator",
-        "_body",
         "_closed",
-        "_completion",
-        "_decoder",
         "_due",
         "_entered",
         "_error",
@@ -94,24 +84,21 @@ class ChatStream:
         pooled: bool,
         keep_raw: bool = False,
     ) -> None:
+        super().__init__(decoder)
         self._source = source
-        self._decoder = decoder
         self._requested_model = requested_model
         self._timeouts = timeouts
         self._on_progress = on_progress
         self._pooled = pooled
         self._raw: list[bytes] | None = [] if keep_raw else None
         self._size = 0
-        self._accumulator = Accumulator()
         self._ready: Iterator[StreamEvent] = iter(())
         self._entered = False
         self._opening: asyncio.Task[Body] | None = None
         self._wakeup: asyncio.Future[None] | None = None
         self._loading: list[StreamEvent] = []
-        self._body: Body | None = None
         self._closed = False
         self._error: Exception | None = None
-        self._completion: Completion | None = None
         self._model_checked = False
         # times of the event loop's clock
         self._sent_at = 0.0
@@ -148,12 +135,12 @@ class ChatStream:
         try:
             await self._wait_for_open_or_loading(loop)
         except BaseException:
-            await self._abandon()
+            await self.aclose()
             raise
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        await self._abandon()
+        await self.aclose()
 
     def _begin(self, body: Body, loop: asyncio.AbstractEventLoop) -> None:
         self._body = body
@@ -183,10 +170,14 @@ class ChatStream:
             self._wakeup = loop.create_future()
             await self._wakeup
         if self._body is None and self._opening.done():
-            self._begin(self._opening.result(), loop)
+            try:
+                self._begin(self._opening.result(), loop)
+            except ClosedError as error:
+                error.partial = self.partial
+                raise
 
-    async def _abandon(self) -> None:
-        """Close the stream, and wait until a pending opening has ended."""
+    async def aclose(self) -> None:
+        """Close the stream, which cancels a generation that has not ended. Idempotent."""
         self._close()
         opening = self._opening
         if opening is None or self._body is not None:
@@ -233,22 +224,6 @@ class ChatStream:
         self._ready = iter(())  # they are in the completion, and are not iterated again
         return self._completion
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether the last event has arrived, so that there is a completion."""
-        return self._completion is not None
-
-    @property
-    def completion(self) -> Completion:
-        """The whole answer.
-
-        Raises:
-            ClosedError: The stream has not been read to its end.
-        """
-        if self._completion is None:
-            raise ClosedError("no completion: the stream has not been read to its end")
-        return self._completion
-
     async def _read_events(self) -> None:
         """Wait for the next events, or for the end."""
         if self._reading:
@@ -256,7 +231,8 @@ class ChatStream:
         if self._error is not None:
             raise self._error
         if not self._entered or self._closed:
-            raise ClosedError("the stream is not open; use it inside `async with`")
+            partial = self.partial if self._entered else None
+            raise ClosedError("the stream is not open; use it inside `async with`", partial=partial)
         loop = asyncio.get_running_loop()
         if self._body is None:
             await self._wait_for_open_or_loading(loop)
@@ -278,13 +254,12 @@ class ChatStream:
                     self._schedule_timeout(loop)
             while not events:
                 if self._decoder.failure is not None:  # the events before it were returned first
-                    raise self._build_interruption(self._decoder.failure, body)
+                    raise self._build_failure(self._decoder.failure)
                 try:  # no name for the bytes: error reports show the variables of frames
-                    events = self._decode(await body.read_chunk(), body)
+                    events = self._decode(await body.read_chunk())
                 except APIConnectionError as error:
-                    if self._timeout_error is not None:
-                        raise self._timeout_error from error.__cause__
-                    raise self._build_interruption(error, body) from error
+                    failure = self._build_failure(error)
+                    raise failure from failure.__cause__
             if not self._model_checked and self._decoder.served_model is not None:
                 await self._check_model(self._decoder.served_model, body, loop)
         except BackendError as error:
@@ -315,13 +290,13 @@ class ChatStream:
 
     def _decode_buffered(self, body: Body) -> list[StreamEvent]:
         data = body.read_buffered() if self._decoder.failure is None else b""
-        return self._decode(data, body) if data else []
+        return self._decode(data) if data else []
 
-    def _decode(self, data: bytes, body: Body) -> list[StreamEvent]:
+    def _decode(self, data: bytes) -> list[StreamEvent]:
         """Return the events that ``data`` completes; b"" is the end of the body."""
         self._size += len(data)
         if self._size > MAX_STREAM_BYTES:
-            raise self._build_interruption(ResponseTooLargeError("the stream", MAX_STREAM_BYTES), body)
+            raise self._build_failure(ResponseTooLargeError("the stream", MAX_STREAM_BYTES))
         if self._raw is not None:
             self._raw.append(data)
         decoder = self._decoder
@@ -343,13 +318,12 @@ class ChatStream:
             self._waiting_since = loop.time()
             self._schedule_timeout(loop)
             if self._decoder.failure is not None:
-                raise self._build_interruption(self._decoder.failure, body)
+                raise self._build_failure(self._decoder.failure)
             try:
-                self._decode(await body.read_chunk(), body)
+                self._decode(await body.read_chunk())
             except APIConnectionError as error:
-                if self._timeout_error is not None:
-                    raise self._timeout_error from error.__cause__
-                raise self._build_interruption(error, body) from error
+                failure = self._build_failure(error)
+                raise failure from failure.__cause__
         mismatch.completion = self._build_completion(body)
         raise mismatch
 
@@ -380,22 +354,16 @@ class ChatStream:
         finally:
             body.close()
 
-    def _build_interruption(self, error: BackendError, body: Body) -> BackendError:
-        """Return ``error`` as a StreamInterruptedError with the partial answer, or as it is if nothing had arrived."""
-        partial = self._accumulator.partial(served_model=self._decoder.served_model)
-        if isinstance(error, StreamInterruptedError):
-            error.partial = partial
-            error.request_id = find_request_id(body.headers)
-            return error
-        if isinstance(error, APIStatusError) and partial == PartialCompletion(served_model=partial.served_model):
-            return error  # nothing had arrived: the server rejected the request after the headers
-        interrupted = StreamInterruptedError(error.problem, partial=partial)
-        if isinstance(error, APIStatusError):
-            problem = f"the server sent an error in the stream: {error.message or error.problem}"
-            interrupted = StreamInterruptedError(problem, partial=partial, body=error.body)
-        interrupted.__cause__ = error
-        interrupted.request_id = find_request_id(body.headers)
-        return interrupted
+    def _build_failure(self, error: BackendError) -> BackendError:
+        """Return the error to raise for ``error``, with the part of the answer that arrived."""
+        if isinstance(error, APIConnectionError):
+            if self._timeout_error is not None:
+                self._timeout_error.__cause__ = error.__cause__
+                return self._timeout_error
+            if self._closed or self._source.is_closed:
+                closed = "the stream" if self._closed else "the registry or backend"
+                return ClosedError(f"{closed} was closed before the answer was complete", partial=self.partial)
+        return build_interruption(error, partial=self.partial, request_id=self.request_id)
 
     # --- time -------------------------------------------------------------------------------------
 
@@ -438,7 +406,7 @@ class ChatStream:
             phase,
             limit,
             key=timeout_key(phase),
-            partial=self._accumulator.partial(served_model=self._decoder.served_model),
+            partial=self.partial,
         )
         if self._body is not None:
             self._body.close()  # ends the pending read, and the server notices

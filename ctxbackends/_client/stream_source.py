@@ -65,6 +65,11 @@ class StreamSource(Protocol):
         """Whether nothing precedes the request."""
         ...
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether the registry or the backend was closed."""
+        ...
+
     async def open(self) -> Body:
         """Send the request once."""
         ...

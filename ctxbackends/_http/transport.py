@@ -132,6 +132,11 @@ class Transport:
         """Return such a context for one request. It raises TimeoutError after ``seconds``."""
         return self._loop_sessions().deadlines.limit(seconds)
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether this was closed."""
+        return self._closed
+
     def check(self) -> None:
         """Raise ClosedError if this is closed, and EventLoopError if its session belongs to another event loop."""
         if self._closed:

@@ -205,6 +205,11 @@ class Accumulator:
             **fields,
         )
 
+    @property
+    def text(self) -> str:
+        """The text so far."""
+        return "".join(piece for block in self._blocks if isinstance(block, _Text) for piece in block.pieces)
+
     def partial(self, *, served_model: str | None = None) -> PartialCompletion:
         """Build the partial completion that an error carries."""
         text, reasoning, _ = self._collect()

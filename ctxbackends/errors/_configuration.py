@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ctxbackends._chat.responses import PartialCompletion
 from ctxbackends._util.api_key_shapes import mask_keys
 from ctxbackends._util.text import escape_controls
 from ctxbackends.errors._base import BackendError
@@ -204,7 +205,15 @@ class ServerSleepingError(BackendError):
 
 
 class ClosedError(BackendError):
-    """A registry, backend or stream was used after it was closed."""
+    """A registry, backend or stream was closed before or during its use.
+
+    Attributes:
+        partial: The part of the answer that had arrived; None outside of streams.
+    """
+
+    def __init__(self, problem: str = "", *, partial: PartialCompletion | None = None) -> None:
+        super().__init__(problem)
+        self.partial = partial
 
 
 class EventLoopError(BackendError):

@@ -42,8 +42,8 @@ KEY = "sk-" + "k3y" * 12
 @pytest.mark.parametrize("field", ["timeout", "first_token_timeout", "idle_timeout", "ready_timeout"])
 @pytest.mark.parametrize(("value", "seconds"), [(2, 2.0), (0.25, 0.25), ("300ms", 0.3), ("1m30s", 90.0), (None, None)])
 def test_durations_are_seconds_or_texts(field: str, value: object, seconds: float | None) -> None:
-    for kind in (RequestOptions, lambda **fields: BackendConfig(name="vllm", **fields)):
-        assert seconds == getattr(kind(**{field: value}), field)
+    fields: dict[str, Any] = {field: value}
+    assert seconds == getattr(RequestOptions(**fields), field) == getattr(BackendConfig(name="vllm", **fields), field)
 
 
 @pytest.mark.parametrize(
@@ -218,10 +218,11 @@ async def test_other_types_are_named(call: Call) -> None:
     ],
 )
 async def test_the_timeouts_of_a_call_are_its_own(type_: str, fault: str, field: str, phase: str) -> None:
-    options = RequestOptions(**{field: "60ms"})
+    fields: dict[str, Any] = {field: "60ms"}
+    options = RequestOptions(**fields)
     async with (
         FaultServer() as server,
-        open_backend(type_, endpoint=server.url, default_model="m", api_key="k", **{field: 45.0}) as backend,
+        open_backend(type_, endpoint=server.url, default_model="m", api_key="k", **(fields | {field: 45.0})) as backend,
     ):
         server.play(faults.CATALOGUE[fault])
         with pytest.raises(APITimeoutError) as exc_info:

@@ -108,6 +108,8 @@ def no_check(_: str) -> None:
 class Source:
     """Hands out ``body``, or raises it. ``immediately``: in the task of who enters the stream."""
 
+    is_closed = False
+
     def __init__(
         self,
         body: ScriptedBody | BackendError,

@@ -13,8 +13,15 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from ctxbackends import APIConnectionError, AuthenticationError, BackendConfig, ConfigError, Registry, open_backend
-from ctxbackends.errors import StreamInterruptedError
+from ctxbackends import (
+    APIConnectionError,
+    AuthenticationError,
+    BackendConfig,
+    ClosedError,
+    ConfigError,
+    Registry,
+    open_backend,
+)
 from ctxbackends.local._process import check_model_file
 
 CHUNK = b'data: {"model":"m","choices":[{"index":0,"delta":{"content":"a"},"finish_reason":%b}]}\n\n'
@@ -65,9 +72,10 @@ async def test_a_stream_ends_when_its_registry_closes() -> None:
             reading = asyncio.create_task(stream.get_final_completion())
             await asyncio.sleep(0.05)  # it waits for the next event
             await registry.aclose()
-            with pytest.raises(StreamInterruptedError) as exc_info:
+            with pytest.raises(ClosedError, match="the registry or backend was closed") as exc_info:
                 await asyncio.wait_for(reading, 5)
-    assert "a" == exc_info.value.partial.text
+    assert exc_info.value.partial is not None
+    assert ("a", "m") == (exc_info.value.partial.text, exc_info.value.backend)
 
 
 async def test_raise_for_status_of_a_borrowed_session_is_ignored() -> None:
