@@ -8,8 +8,7 @@ from typing import Generic, Self, TypeVar, Unpack
 
 from ctxbackends._chat.events import OnProgress, TextDelta
 from ctxbackends._chat.requests import ChatOptions
-from ctxbackends._client.backend import Backend
-from ctxbackends._client.stream import ChatStream
+from ctxbackends._client.backend import Backend, Stream
 from ctxbackends._config.request_options import RequestOptions
 from ctxbackends._schema.answers import AnswerUnwrapper
 from ctxbackends._schema.generate import WRAPPER_KEY
@@ -31,7 +30,7 @@ class ExtractionStream(Generic[T]):
         BackendError: The request failed.
     """
 
-    def __init__(self, plan: Plan[T], stream: ChatStream) -> None:
+    def __init__(self, plan: Plan[T], stream: Stream) -> None:
         self._plan = plan
         self._stream = stream
         self._scanner = MemberScanner(wrapper=WRAPPER_KEY if plan.is_wrapped else None)
@@ -41,7 +40,7 @@ class ExtractionStream(Generic[T]):
         self._has_ended = False
 
     @property
-    def stream(self) -> ChatStream:
+    def stream(self) -> Stream:
         """The stream of the answer, with its metadata."""
         return self._stream
 
