@@ -19,6 +19,7 @@ from tests.nox_installs import (
     PYPROJECT,
     built_wheel,
     group,
+    groups_of,
     install_old_llamacpp,
     install_vllm,
     install_wheel,
@@ -85,7 +86,7 @@ def integrations(session: nox.Session, extra: str) -> None:
     """Test an adapter with the newest version of its framework, `-- lowest` with the lowest. Arguments go to pytest."""
     lowest = session.posargs[:1] == ["lowest"]
     pins = lowest_versions(extra) if lowest else []
-    install_wheel(session, f"{extra},cli,llamacpp,testing", "tests", pins=pins)
+    install_wheel(session, f"{extra},cli,llamacpp,testing", "tests", *groups_of(extra, lowest=lowest), pins=pins)
     run_of_tests(session, "pytest", "-q", "-n", "2", test_file_of(extra), *session.posargs[lowest:])
 
 

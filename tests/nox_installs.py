@@ -91,6 +91,12 @@ def lowest_versions(extra: str) -> list[str]:
     return [re.sub(r">=\s*([^,;\s]+)[^;]*", r"==\1", requirement) for requirement in requirements]
 
 
+def groups_of(extra: str, *, lowest: bool) -> list[str]:
+    """Return the dependency groups that only the tests of an extra need: those of its name, if there are any."""
+    name = f"{extra}-lowest" if lowest else extra
+    return [name] if name in PYPROJECT["dependency-groups"] else []
+
+
 def install_old_llamacpp(session: nox.Session) -> None:
     """Give the tests a second, old build of llama.cpp, beside the installed one; it is the same for every Python."""
     if sys.platform != "linux":

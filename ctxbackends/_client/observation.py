@@ -17,7 +17,7 @@ from typing import Any, Self
 import attrs
 
 from ctxbackends._chat.events import Loading, OnProgress
-from ctxbackends._chat.observer import Observer, RequestContent, RequestFacts
+from ctxbackends._chat.observer import Observer, RequestContent, RequestFacts, ServerAddress
 from ctxbackends._chat.responses import Completion, Usage
 
 _logger = logging.getLogger("ctxbackends")
@@ -132,11 +132,12 @@ class Observation:
         """Report a wait for a slot."""
         self._tell("queued", queued_at=time.monotonic())
 
-    def report_attempt(self) -> None:
-        """Report that an HTTP request is about to be sent."""
+    def report_attempt(self, server: ServerAddress | None) -> None:
+        """Report that an HTTP request is about to be sent to ``server``."""
         (error, delay), self._retried = self._retried, (None, None)
+        attempts = self.facts.attempts + 1
         self._tell(
-            "attempt", sent_at=time.monotonic(), attempts=self.facts.attempts + 1, error=error, retry_delay=delay
+            "attempt", server=server, sent_at=time.monotonic(), attempts=attempts, error=error, retry_delay=delay
         )
 
     def report_retry(self, error: BaseException | None, delay: float) -> None:

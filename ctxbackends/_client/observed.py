@@ -36,7 +36,13 @@ class ObservedSender(RequestSender):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.on_attempt = _report_attempt
+        self.on_attempt = self._report_attempt
+
+    def _report_attempt(self, has_slot: bool) -> None:
+        observation = current_observation()
+        # A generation's own request takes a slot; others with it are probes, lists and preparations.
+        if observation is not None and (has_slot or observation.is_only_control):
+            observation.report_attempt(observation.facts.server or split_endpoint(self.endpoint))
 
     async def send(self, *args: Any, **options: Any) -> HTTPResponse:
         """See :meth:`RequestSender.send`."""
@@ -56,13 +62,6 @@ class ObservedSender(RequestSender):
     async def _acquire_slot(self, on_wait: Any = None) -> Any:
         observation = current_observation()
         return await super()._acquire_slot(on_wait if observation is None else observation.report_queue)
-
-
-def _report_attempt(has_slot: bool) -> None:
-    observation = current_observation()
-    # A generation's own request takes a slot; others with it are probes, lists and preparations.
-    if observation is not None and (has_slot or observation.is_only_control):
-        observation.report_attempt()
 
 
 class ObservedSource(ConnectionSource):
@@ -185,7 +184,7 @@ class ObservedBackend(HTTPBackend):
             backend=self.name,
             type=str(self.type),
             model=model or self.default_model,
-            server=_split_endpoint(self.endpoint),
+            server=split_endpoint(self.endpoint),
             stream=stream,
             options={name: value for name, value in options.items() if value is not None},
         )
@@ -252,7 +251,7 @@ class ObservedBackend(HTTPBackend):
             observation.finish()
 
 
-def _split_endpoint(endpoint: str) -> ServerAddress | None:
+def split_endpoint(endpoint: str) -> ServerAddress | None:
     parts = urlsplit(endpoint)
     if parts.scheme not in _DEFAULT_PORTS or parts.hostname is None:
         return None  # the description of a local server that is not started yet
