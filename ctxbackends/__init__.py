@@ -95,6 +95,7 @@ if TYPE_CHECKING or not install(__name__):
     from ctxbackends.errors import EndpointWarning as EndpointWarning
     from ctxbackends.errors import EventLoopError as EventLoopError
     from ctxbackends.errors import IncompleteOutputError as IncompleteOutputError
+    from ctxbackends.errors import IncompleteResponseError as IncompleteResponseError
     from ctxbackends.errors import InsufficientQuotaError as InsufficientQuotaError
     from ctxbackends.errors import InternalServerError as InternalServerError
     from ctxbackends.errors import InvalidEndpointError as InvalidEndpointError
@@ -113,6 +114,7 @@ if TYPE_CHECKING or not install(__name__):
     from ctxbackends.errors import RateLimitError as RateLimitError
     from ctxbackends.errors import RedirectError as RedirectError
     from ctxbackends.errors import ResponseError as ResponseError
+    from ctxbackends.errors import ResponseInterruptedError as ResponseInterruptedError
     from ctxbackends.errors import ResponseTooLargeError as ResponseTooLargeError
     from ctxbackends.errors import ServerConfigurationError as ServerConfigurationError
     from ctxbackends.errors import ServerDiedError as ServerDiedError
@@ -125,5 +127,6 @@ if TYPE_CHECKING or not install(__name__):
     from ctxbackends.errors import UnknownBackendTypeError as UnknownBackendTypeError
     from ctxbackends.errors import UnsupportedOperationError as UnsupportedOperationError
     from ctxbackends.errors import UnsupportedOptionError as UnsupportedOptionError
+    from ctxbackends.errors import http_status_of as http_status_of
     from ctxbackends.local import LocalServer as LocalServer
     from ctxbackends.local import serve_model as serve_model

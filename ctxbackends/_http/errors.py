@@ -13,7 +13,7 @@ from aiohttp.client_exceptions import UnixClientConnectorError
 from ctxbackends._http.proxy import DIRECT, Route, is_proxy, proxy_error
 from ctxbackends._http.tls import describe_verify_error, find_alert
 from ctxbackends._util.secrets import exception_chain
-from ctxbackends.errors import APIConnectionError, BackendError, MalformedResponseError
+from ctxbackends.errors import APIConnectionError, BackendError, MalformedResponseError, ResponseInterruptedError
 
 # A name without an IDNA encoding raises a UnicodeError.
 AIOHTTP_ERRORS = (aiohttp.ClientError, OSError, UnicodeError)
@@ -99,7 +99,7 @@ def translate(error: BaseException, *, reused: bool, started: bool, route: Route
         if isinstance(error, kind):
             return build(error)
     if isinstance(error, aiohttp.ClientPayloadError):
-        return APIConnectionError("the connection broke before the response was complete", sent=True)
+        return ResponseInterruptedError("the connection broke before the response was complete")
     if isinstance(error, aiohttp.ServerDisconnectedError | OSError):
         # aiohttp uses a partly read response as the message.
         started = started or not isinstance(getattr(error, "message", ""), str)

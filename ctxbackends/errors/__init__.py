@@ -43,7 +43,9 @@ Names follow the OpenAI and Anthropic SDKs where the meaning is the same::
         * ResponseTooLargeError
         * EmptyModelListError
         * EmptyChoicesError
-      * StreamInterruptedError
+      * IncompleteResponseError
+        * ResponseInterruptedError (also an APIConnectionError)
+        * StreamInterruptedError
       * ModelMismatchError
       * StructuredOutputError
         * IncompleteOutputError
@@ -70,6 +72,7 @@ from ctxbackends.errors._configuration import UnknownBackendError as UnknownBack
 from ctxbackends.errors._configuration import UnknownBackendTypeError as UnknownBackendTypeError
 from ctxbackends.errors._configuration import UnsupportedOperationError as UnsupportedOperationError
 from ctxbackends.errors._configuration import UnsupportedOptionError as UnsupportedOptionError
+from ctxbackends.errors._http_status import http_status_of as http_status_of
 from ctxbackends.errors._server import APIConnectionError as APIConnectionError
 from ctxbackends.errors._server import APIStatusError as APIStatusError
 from ctxbackends.errors._server import APITimeoutError as APITimeoutError
@@ -79,6 +82,7 @@ from ctxbackends.errors._server import ContextOverflowError as ContextOverflowEr
 from ctxbackends.errors._server import EmptyChoicesError as EmptyChoicesError
 from ctxbackends.errors._server import EmptyModelListError as EmptyModelListError
 from ctxbackends.errors._server import IncompleteOutputError as IncompleteOutputError
+from ctxbackends.errors._server import IncompleteResponseError as IncompleteResponseError
 from ctxbackends.errors._server import InsufficientQuotaError as InsufficientQuotaError
 from ctxbackends.errors._server import InternalServerError as InternalServerError
 from ctxbackends.errors._server import LocalServerUnavailableError as LocalServerUnavailableError
@@ -93,6 +97,7 @@ from ctxbackends.errors._server import PermissionDeniedError as PermissionDenied
 from ctxbackends.errors._server import RateLimitError as RateLimitError
 from ctxbackends.errors._server import RedirectError as RedirectError
 from ctxbackends.errors._server import ResponseError as ResponseError
+from ctxbackends.errors._server import ResponseInterruptedError as ResponseInterruptedError
 from ctxbackends.errors._server import ResponseTooLargeError as ResponseTooLargeError
 from ctxbackends.errors._server import ServerDiedError as ServerDiedError
 from ctxbackends.errors._server import ServiceUnavailableError as ServiceUnavailableError
@@ -103,7 +108,7 @@ from ctxbackends.errors._server import StructuredOutputError as StructuredOutput
 def _set_public_module() -> None:
     """Show the public name in tracebacks, as httpx does."""
     for kind in list(globals().values()):
-        if isinstance(kind, type):
+        if isinstance(kind, type) or kind is http_status_of:
             kind.__module__ = __name__
 
 

@@ -255,20 +255,38 @@ class EmptyChoicesError(ResponseError):
     """The response contains no choices."""
 
 
-class StreamInterruptedError(BackendError):
-    """A stream ended before the answer was complete.
+class IncompleteResponseError(BackendError):
+    """Base class of responses that broke off: of streams, and of responses in one piece.
+
+    Attributes:
+        partial: The part of the answer that was received; empty if none of it could be read.
+    """
+
+    def __init__(self, problem: str, *, partial: PartialCompletion | None = None) -> None:
+        super().__init__(problem)
+        self.partial: PartialCompletion = partial or PartialCompletion()
+
+
+class ResponseInterruptedError(IncompleteResponseError, APIConnectionError):
+    """The connection broke in the body of a response in one piece. Its ``partial`` is empty."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+        self.sent = True
+
+
+class StreamInterruptedError(IncompleteResponseError):
+    """A stream ended before the answer was complete, or the response says so itself.
 
     ``__cause__`` is the error of the connection or the status, if that was the reason.
 
     Attributes:
-        partial: The part of the answer that was received.
         body: The error that the server sent in the stream; empty if it sent none.
         request_id: The server's ID of the request; None if it does not send one.
     """
 
     def __init__(self, problem: str, *, partial: PartialCompletion | None = None, body: bytes = b"") -> None:
-        super().__init__(problem)
-        self.partial: PartialCompletion = partial or PartialCompletion()
+        super().__init__(problem, partial=partial)
         self.body = body
         self.request_id: str | None = None
 

@@ -29,6 +29,7 @@ from ctxbackends import (
     RateLimitError,
     RedirectError,
     ResponseError,
+    ResponseInterruptedError,
     ResponseTooLargeError,
     StreamInterruptedError,
 )
@@ -101,7 +102,7 @@ UNEXPECTED = "unexpected response from "
 NO_RESPONSE = Failure(
     APIConnectionError, "closed the connection before a response", attributes={"sent": True, "refused": False}
 )
-BROKEN_BODY = Failure(APIConnectionError, CONNECTION_BROKE, attributes={"sent": True, "refused": False})
+BROKEN_BODY = Failure(ResponseInterruptedError, CONNECTION_BROKE, pieces=0, attributes={"sent": True, "refused": False})
 ERROR_IN_BODY = Row(stream_error(STREAM_ERROR, 2), Failure(ResponseError, STATUS_ERROR))
 
 TABLE: Mapping[str, Row] = {

@@ -34,6 +34,7 @@ from ctxbackends.errors import (
     EmptyModelListError,
     EventLoopError,
     IncompleteOutputError,
+    IncompleteResponseError,
     InsufficientQuotaError,
     InternalServerError,
     InvalidEndpointError,
@@ -52,6 +53,7 @@ from ctxbackends.errors import (
     RateLimitError,
     RedirectError,
     ResponseError,
+    ResponseInterruptedError,
     ResponseTooLargeError,
     ServerConfigurationError,
     ServerDiedError,
@@ -106,6 +108,7 @@ def response(kind: type[ResponseError]) -> Any:
 EXAMPLES = [
     plain(BackendError),
     plain(ClosedError),
+    pytest.param(ClosedError("broken", partial=PARTIAL), "broken", id="ClosedError of a stream"),
     plain(EventLoopError),
     plain(LocalServerUnavailableError),
     plain(ServerConfigurationError),
@@ -189,6 +192,8 @@ EXAMPLES = [
     response(EmptyModelListError),
     response(EmptyChoicesError),
     pytest.param(ResponseTooLargeError("a line", 5), "a line is larger than 5 bytes", id="ResponseTooLargeError"),
+    pytest.param(IncompleteResponseError("broken", partial=PARTIAL), "broken", id="IncompleteResponseError"),
+    pytest.param(ResponseInterruptedError("broken"), "broken", id="ResponseInterruptedError"),
     pytest.param(StreamInterruptedError("broken", partial=PARTIAL, body=b"b"), "broken", id="StreamInterruptedError"),
     pytest.param(
         ModelMismatchError("a", "b"),
