@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Self, TypeAlias
+from typing import Any, Self
 
 import anyio
 
@@ -15,9 +15,11 @@ from ctxbackends._client.backend import Backend
 from ctxbackends._client.create import create_backend
 from ctxbackends._client.http_backend import HTTPBackend
 from ctxbackends._config.backend_config import BackendConfig, CtxConfig
+from ctxbackends._config.backend_types import BackendTypes
 from ctxbackends._config.request_settings import describe_endpoint
 from ctxbackends._http.addresses import check_endpoint
 from ctxbackends._http.transport import Session, Transport
+from ctxbackends._plugins import Factory, load_plugin
 from ctxbackends._profiles.builtin import PROFILES
 from ctxbackends._profiles.profile import Profile
 from ctxbackends._util.forks import Lock
@@ -27,14 +29,12 @@ from ctxbackends.errors import (
     AmbiguousBackendError,
     BackendError,
     ClosedError,
+    ConfigError,
     DuplicateBackendError,
     NoBackendConfiguredError,
     UnknownBackendError,
     UnknownBackendTypeError,
 )
-
-Factory: TypeAlias = Callable[[BackendConfig, Transport], Backend]
-"""Creates a backend of one type. Called once for each configured backend, on first use."""
 
 
 def http_backend(config: BackendConfig, transport: Transport, *, profile: Profile) -> HTTPBackend:
@@ -106,7 +106,7 @@ class Registry(NotPicklable):
         cls,
         path: str | Path | None = None,
         *,
-        types: Mapping[str, Factory] | None = None,
+        types: Mapping[str, Factory | Profile] | None = None,
         session: Session | None = None,
         airgap: bool | None = None,
         observers: Iterable[Observer] = (),
@@ -115,7 +115,7 @@ class Registry(NotPicklable):
 
         Args:
             path: The file, None for the first ``.ctxrc`` in the working directory and its parents.
-            types: Factories of further backend types, by name.
+            types: Factories, or profiles, of further backend types, by name.
             session: An aiohttp session to share, see :class:`Registry`.
             airgap: True enables the airgap. It cannot be disabled if the file enables it.
             observers: Get the facts about every request, see :class:`Observer`.
@@ -126,8 +126,8 @@ class Registry(NotPicklable):
         from ctxbackends._config.reader import find_ctxrc, load_ctxrc  # noqa: PLC0415  # needed only to read a file
 
         ctxrc = Path(path) if path is not None else find_ctxrc()
-        names = tuple(dict.fromkeys((*(str(name) for name in PROFILES), *(types or ()))))
-        config_file = load_ctxrc(ctxrc, types=names) if ctxrc is not None else CtxConfig()
+        known = BackendTypes((*PROFILES, *(types or ())))
+        config_file = load_ctxrc(ctxrc, types=known) if ctxrc is not None else CtxConfig()
         registry = cls(session=session, airgap=bool(airgap or config_file.airgap), observers=observers)
         for name, factory in (types or {}).items():
             registry.register(name, factory)
@@ -139,19 +139,20 @@ class Registry(NotPicklable):
 
     # --- set up -----------------------------------------------------------------------------------
 
-    def register(self, type_name: str, factory: Factory) -> None:
+    def register(self, type_name: str, factory: Factory | Profile) -> None:
         """Register a backend type.
 
         Args:
             type_name: The name of the type.
-            factory: Creates a backend of the type from its configuration and the transport.
+            factory: Creates a backend of the type from its configuration and the transport; or the profile of a type
+                for :func:`http_backend`.
 
         Raises:
             DuplicateBackendError: The type is already registered.
         """
         if type_name in self._factories:
             raise DuplicateBackendError(type_name, kind="backend type")
-        self._factories[type_name] = factory
+        self._factories[type_name] = _factory(factory) if isinstance(factory, Profile) else factory
 
     def configure(self, config: BackendConfig) -> None:
         """Add a backend.
@@ -161,12 +162,13 @@ class Registry(NotPicklable):
 
         Raises:
             DuplicateBackendError: A backend of this name is already configured.
-            UnknownBackendTypeError: The type is not registered.
+            UnknownBackendTypeError: The type is neither registered nor that of a plug-in.
         """
         if config.name in self._configs:
             raise DuplicateBackendError(config.name)
-        if config.type not in self._factories:
-            raise UnknownBackendTypeError(config.type, self.types)
+        known = BackendTypes(self.types)
+        if config.type not in known:
+            raise UnknownBackendTypeError(config.type, tuple(known))
         self._configs[config.name] = config
 
     def set_default(self, name: str) -> None:
@@ -184,7 +186,7 @@ class Registry(NotPicklable):
 
     @property
     def types(self) -> tuple[str, ...]:
-        """The registered backend types."""
+        """The registered backend types, and those of plug-ins that are in use."""
         return tuple(str(name) for name in self._factories)
 
     @property
@@ -224,8 +226,17 @@ class Registry(NotPicklable):
                 if self.airgap:  # backends of registered types may not check it themselves
                     endpoint = describe_endpoint(config, PROFILES.get(config.type), ENVIRONMENT)
                     check_endpoint(endpoint, trust_env=config.trust_env, backend=name)
-                self._backends[name] = self._factories[config.type](config, self._transport)
+                self._backends[name] = self._create(config)
             return self._backends[name]
+
+    def _create(self, config: BackendConfig) -> Backend:
+        try:
+            if config.type not in self._factories:
+                self._factories[config.type] = load_plugin(config.type, _factory)
+            return self._factories[config.type](config, self._transport)
+        except ConfigError as error:
+            error.backend = error.backend or config.name
+            raise
 
     def default(self) -> Backend:
         """Return the default backend, or the only one.

@@ -25,6 +25,7 @@ from ctxbackends._config.backend_config import (
     CtxConfig,
     unknown_type,
 )
+from ctxbackends._config.backend_types import ALL_TYPES
 from ctxbackends._config.display import display_name, has_unsafe_characters
 from ctxbackends._config.request_settings import MAPPING_FIELDS
 from ctxbackends._config.yaml_nodes import (
@@ -44,7 +45,6 @@ from ctxbackends._config.yaml_nodes import (
     served_as_of,
     text_of,
 )
-from ctxbackends._profiles.builtin import PROFILES
 from ctxbackends.errors import ConfigError, DuplicateBackendError, UnknownBackendError
 
 FILE_NAME = ".ctxrc"
@@ -68,7 +68,7 @@ def find_ctxrc(start: Path | None = None) -> Path | None:
     return None
 
 
-def load_ctxrc(path: Path, *, types: Collection[str] = tuple(PROFILES)) -> CtxConfig:
+def load_ctxrc(path: Path, *, types: Collection[str] = ALL_TYPES) -> CtxConfig:
     """Read ``path``.
 
     Args:
@@ -81,7 +81,7 @@ def load_ctxrc(path: Path, *, types: Collection[str] = tuple(PROFILES)) -> CtxCo
     return parse_ctxrc(read_text(path), path=str(path), types=types)
 
 
-def parse_ctxrc(text: str, *, path: str, types: Collection[str] = tuple(PROFILES)) -> CtxConfig:
+def parse_ctxrc(text: str, *, path: str, types: Collection[str] = ALL_TYPES) -> CtxConfig:
     """Parse ``text`` as the content of ``path``; relative paths in it are relative to the directory of ``path``."""
     return read_document(text, path=path, types=types).config
 

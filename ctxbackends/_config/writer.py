@@ -17,6 +17,7 @@ from typing import Any
 import attrs
 
 from ctxbackends._config.backend_config import LOCAL_ONLY, BackendConfig, unknown_type
+from ctxbackends._config.backend_types import ALL_TYPES
 from ctxbackends._config.endpoint import normalise_endpoint
 from ctxbackends._config.reader import MAX_FILE_SIZE, Document, Entry, read_document, read_text, resolve_path
 from ctxbackends._config.request_settings import path_to_remove
@@ -56,7 +57,7 @@ def setup_backend(
     default_model: str | None = None,
     model_path: str | None = None,
     set_default: bool = False,
-    types: Collection[str] = tuple(PROFILES),
+    types: Collection[str] = ALL_TYPES,
 ) -> SetupResult:
     """Add a backend to the file ``path``, or change fields of it.
 
