@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NotRequired, TypedDict, cast, get_type_hints
 
 from ctxbackends._chat.members import Members
@@ -138,29 +138,48 @@ def build_tool_choice(choice: Any, parallel_tool_calls: bool | None) -> dict[str
 
 
 def arguments_of(tool: Tool, call: ToolCall) -> dict[str, Any]:
-    """Return the arguments of a call as keyword arguments for ``tool.function``, checked against its types.
+    """Return the arguments of a call as keyword arguments for the tool's function.
+
+    For a tool from :func:`tool_of`, they are checked against the types of the function and converted to them. For a
+    tool from a schema, they are the JSON values: its required properties must be there, and no others if the schema
+    forbids them. Check the values themselves in your function.
 
     Args:
-        tool: The tool, from :func:`tool_of`.
+        tool: The tool.
         call: The call that the model made.
 
     Raises:
-        StructuredOutputError: The arguments do not match the types; see ``pointer`` of the error.
-        TypeError: ``tool`` was created from a schema and has no function.
+        StructuredOutputError: The arguments are not valid; see ``pointer`` of the error.
         ValueError: ``call`` is a call of another tool.
     """
-    if tool.function is None:
-        raise TypeError(f"the tool {tool.name} was created from a schema and has no types to check; use json.loads")
     if call.name != tool.name:
         raise ValueError(f"the call is for the tool {call.name}, not {tool.name}")
-    arguments = dict(decode_as(_build_arguments_type(tool.function, tool.name), call.arguments or "{}"))
-    unknown = set(decode_as(dict[str, Any], call.arguments or "{}")) - set(arguments)
+    text = call.arguments or "{}"
+    values = decode_as(dict[str, Any], text)
+    if tool.function is None:
+        _check_schema_arguments(tool, call, values)
+        return values
+    arguments = dict(decode_as(_build_arguments_type(tool.function, tool.name), text))
+    _raise_for_unknown(call, set(values) - set(arguments))
+    return arguments
+
+
+def _check_schema_arguments(tool: Tool, call: ToolCall, values: Mapping[str, Any]) -> None:
+    missing = [name for name in tool.parameters.get("required") or () if name not in values]
+    if missing:
+        raise StructuredOutputError(
+            f"the call of {tool.name} lacks arguments: {', '.join(missing)}", text=call.arguments
+        )
+    is_closed = tool.parameters.get("additionalProperties") is False and "patternProperties" not in tool.parameters
+    if is_closed:
+        _raise_for_unknown(call, set(values) - set(tool.parameters.get("properties") or ()))
+
+
+def _raise_for_unknown(call: ToolCall, unknown: Collection[str]) -> None:
     if unknown:
         raise StructuredOutputError(
-            f"the call of {tool.name} has unknown arguments: {', '.join(sorted(unknown))}",
-            text=call.arguments,
+            f"the call of {call.name} has unknown arguments: {', '.join(sorted(unknown))}", text=call.arguments
         )
-    return arguments
 
 
 def _summarize(function: Callable[..., Any]) -> str:

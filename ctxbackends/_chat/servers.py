@@ -143,6 +143,11 @@ class Capabilities:
         return not self.options.isdisjoint(("reasoning_effort", "reasoning_budget"))
 
     @property
+    def later_system_messages(self) -> bool:
+        """Whether system messages may follow other messages."""
+        return self.wire_api != "messages"
+
+    @property
     def images(self) -> bool:
         """Whether user messages may have images as bytes."""
         return "image data" in self.message_parts

@@ -259,8 +259,7 @@ LLAMACPP_MESSAGES = _merge(
 OLLAMA_MESSAGES = _merge(
     _MESSAGES,
     _LOCAL_MESSAGES,
-    {key: _OLLAMA_TOOLS[key] for key in ("tool_choice: required", "tool_choice: named", "message: image url")},
-    {"tool_choice: none": Unsupported(_USE_CHAT), "tool_choice: auto": Unsupported(_USE_CHAT)},
+    _OLLAMA_TOOLS,
 )
 # https://lmstudio.ai/docs/developer/anthropic-compat
 LMSTUDIO_MESSAGES = _merge(

@@ -46,7 +46,7 @@ class Transform(StrEnum):
     SERVER_DEFAULT = "not sent: the server does this by default"
     TEMPLATE_SWITCH = 'plus `chat_template_kwargs.enable_thinking: false` for `"none"`'
     INVERTED = "inverted"
-    THINKING = '`thinking: {"type": "disabled"}` for `"none"`'
+    THINKING = 'with `thinking: {"type": "adaptive"}`, and `"disabled"` for `"none"`; not `"minimal"`'
     THINK_LEVEL = 'sent as a level, `false` for `"none"`'
     ARGUMENTS_OBJECT = "arguments sent as an object"
     STRICT_BOUNDS_DESCRIBED = "bounds of strict typed functions are moved to the description"

@@ -74,6 +74,9 @@ WIRE_ADD = {"name": "add", "description": "Adds.", "input_schema": {"type": "obj
 WIRE_GET = {"name": "get", "description": "", "input_schema": {"type": "object"}, "strict": True}
 PNG = b"\x89PNG\r\n\x1a\n..."
 
+EFFORT = {"output_config": {"effort": "low"}, "thinking": {"type": "adaptive"}, "max_tokens": 4096 + 12_288}
+"""The members of ``reasoning_effort="low"``."""
+
 
 def encode(codec: AnthropicCodec = CODEC, *, stream: bool = False, **options: Any) -> Any:
     return body_of(codec.encode_chat(ChatRequest(**{"messages": HI, "model": "m", **options}), stream=stream))
@@ -96,7 +99,12 @@ def test_a_request_is_a_post_with_the_version_of_the_api() -> None:
         pytest.param({"top_k": 5}, {"top_k": 5}, id="top_k"),
         pytest.param({"stop_sequences": ("a", "b")}, {"stop_sequences": ["a", "b"]}, id="stop_sequences"),
         pytest.param({"stop_sequences": ()}, {}, id="no stop_sequences"),
-        pytest.param({"reasoning_effort": "low"}, {"output_config": {"effort": "low"}}, id="reasoning_effort"),
+        pytest.param({"reasoning_effort": "low"}, EFFORT, id="reasoning_effort"),
+        pytest.param(
+            {"reasoning_effort": "max", "max_tokens": 99},
+            {**EFFORT, "max_tokens": 99, "output_config": {"effort": "max"}},
+            id="max_tokens is sent as it is",
+        ),
         pytest.param({"reasoning_effort": "none"}, {"thinking": {"type": "disabled"}}, id="no reasoning at all"),
         pytest.param(
             {"reasoning_budget": 2048, "max_tokens": 3000},
@@ -482,6 +490,12 @@ def test_a_conversation_needs_a_message_besides_system_messages(messages: tuple[
             "reasoning_budget",
             'contradicts reasoning_effort="none"',
             id="no reasoning, and a budget for it",
+        ),
+        pytest.param(
+            {"reasoning_effort": "minimal"},
+            "reasoning_effort",
+            'the Messages API has no "minimal"; pass "low"',
+            id="an effort that the API does not have",
         ),
     ],
 )

@@ -1037,9 +1037,29 @@ def test_invalid_arguments_are_an_error_with_their_path(arguments: str, pointer:
     assert (arguments or "{}") == exc_info.value.text
 
 
-def test_a_tool_with_a_schema_has_no_types() -> None:
-    with pytest.raises(TypeError, match=r"^the tool add was created from a schema"):
-        arguments_of(ADD, ToolCall("c", "add", "{}"))
+CLOSED = Tool("add", "", {"type": "object", "properties": {"a": {}}, "required": ["a"], "additionalProperties": False})
+
+
+def test_the_arguments_of_a_tool_from_a_schema() -> None:
+    assert {} == arguments_of(ADD, ToolCall("c", "add", ""))
+    assert {"a": [1, None]} == arguments_of(CLOSED, ToolCall("c", "add", '{"a": [1, null]}'))
+    assert {"x": 1} == arguments_of(ADD, ToolCall("c", "add", '{"x": 1}'))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ("[1]", "response does not match dict"),
+        ('{"a"', "response does not match dict"),
+        ("{}", "the call of add lacks arguments: a"),
+        ('{"a": 1, "b": 2}', "the call of add has unknown arguments: b"),
+    ],
+)
+def test_invalid_arguments_of_a_tool_from_a_schema(arguments: str, text: str) -> None:
+    with pytest.raises(StructuredOutputError) as exc_info:
+        arguments_of(CLOSED, ToolCall("c", "add", arguments))
+    assert str(exc_info.value).startswith(text)
+    assert arguments == exc_info.value.text
 
 
 @settings(deadline=None)

@@ -54,6 +54,9 @@ VERSION_HEADERS = {"anthropic-version": "2023-06-01"}
 DEFAULT_MAX_TOKENS = 4096
 """Sent if the request has no ``max_tokens``, which this API requires."""
 
+REASONING_TOKENS = 12_288
+"""Added to it for a ``reasoning_effort``, since ``max_tokens`` counts the reasoning too."""
+
 _RESERVED = {**RESERVED, "system": "pass a system message"}
 
 
@@ -81,8 +84,7 @@ class AnthropicCodec:
 
     def encode_chat(self, request: ChatRequest, *, stream: bool) -> HTTPRequest:
         body = encode_body(request, self.table)
-        # A budget of reasoning must be smaller than max_tokens.
-        body["max_tokens"] = request.max_tokens or DEFAULT_MAX_TOKENS + (request.reasoning_budget or 0)
+        body["max_tokens"] = request.max_tokens or DEFAULT_MAX_TOKENS + _reasoning_tokens(request)
         if stream:
             body["stream"] = True
         body = finish_body(body, request.extra_body, _RESERVED, self.table, self.settings)
@@ -118,6 +120,13 @@ class AnthropicCodec:
 
     def stream_decoder(self) -> AnthropicStreamDecoder:
         return AnthropicStreamDecoder(allow_missing_finish_reason=self.settings.allow_missing_finish_reason)
+
+
+def _reasoning_tokens(request: ChatRequest) -> int:
+    """Return the tokens that the reasoning needs within ``max_tokens``. A budget must be smaller than it."""
+    if request.reasoning_budget is not None:
+        return request.reasoning_budget
+    return 0 if request.reasoning_effort in (None, "none") else REASONING_TOKENS
 
 
 # --- the body, also for the token counter -------------------------------------
@@ -165,11 +174,15 @@ def encode_body(request: ChatRequest, table: OptionTable) -> dict[str, Any]:
 
 
 def _set_option(body: dict[str, Any], table: OptionTable, option: str, value: Any) -> None:
-    if option == "reasoning_effort" and value == "none":
-        body["thinking"] = {"type": "disabled"}
-        return
+    if option == "reasoning_effort":
+        # https://platform.claude.com/docs/en/build-with-claude/adaptive-thinking: effort alone turns no thinking on
+        body["thinking"] = {"type": "disabled" if value == "none" else "adaptive"}
+        if value == "none":
+            return
+        if value == "minimal":
+            raise UnsupportedOptionError("reasoning_effort", 'the Messages API has no "minimal"; pass "low"')
     if option == "reasoning_budget":
-        if "thinking" in body:
+        if body.get("thinking") == {"type": "disabled"}:
             raise UnsupportedOptionError("reasoning_budget", 'contradicts reasoning_effort="none"')
         body["thinking"] = {"type": "enabled"}
     set_path(body, lookup(table, option).path, value)
@@ -187,7 +200,7 @@ def _set_tools(body: dict[str, Any], request: ChatRequest, table: OptionTable) -
         if lookup(table, "tool_choice: named").transform == Transform.ONLY_TOOL:
             tools = tuple(tool for tool in tools if tool.name == tool_choice.name)
             choice = {"type": "any"}
-    elif tool_choice is not None:
+    elif tool_choice is not None and lookup(table, f"tool_choice: {tool_choice}").transform != Transform.SERVER_DEFAULT:
         choice = {"type": {"required": "any"}.get(tool_choice, tool_choice)}
     if request.parallel_tool_calls is not None and request.tool_choice != "none":
         choice = {**(choice or {"type": "auto"}), "disable_parallel_tool_use": not request.parallel_tool_calls}
