@@ -142,13 +142,13 @@ def test_a_request_is_a_post_with_the_version_of_the_api() -> None:
         ),
         pytest.param(
             {"reasoning_effort": "low", "response_format": JSONSchemaFormat("thing", SCHEMA)},
-            {"output_config": {"effort": "low", "format": {"type": "json_schema", "schema": SCHEMA}}},
+            {**EFFORT, "output_config": {"effort": "low", "format": {"type": "json_schema", "schema": SCHEMA}}},
             id="effort beside a schema",
         ),
         pytest.param({"extra_body": {"top_k": 5}}, {"top_k": 5}, id="extra_body"),
         pytest.param(
             {"reasoning_effort": "low", "extra_body": {"output_config": {"x": 1}}},
-            {"output_config": {"effort": "low", "x": 1}},
+            {**EFFORT, "output_config": {"effort": "low", "x": 1}},
             id="extra_body beside an option in the same object",
         ),
         pytest.param(
