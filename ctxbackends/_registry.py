@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Self, Unpack
 
 import anyio
 
@@ -15,6 +15,7 @@ from ctxbackends._client.backend import Backend
 from ctxbackends._client.create import create_backend
 from ctxbackends._client.http_backend import HTTPBackend
 from ctxbackends._config.backend_config import BackendConfig, CtxConfig
+from ctxbackends._config.backend_settings import BackendSettings
 from ctxbackends._config.backend_types import BackendTypes
 from ctxbackends._config.request_settings import describe_endpoint
 from ctxbackends._http.addresses import check_endpoint
@@ -308,7 +309,7 @@ async def open_backend(
     session: Session | None = None,
     airgap: bool = False,
     observers: Iterable[Observer] = (),
-    **settings: Any,
+    **settings: Unpack[BackendSettings],
 ) -> AsyncIterator[Backend]:
     """Open a single backend.
 
@@ -324,6 +325,7 @@ async def open_backend(
 
     Raises:
         ConfigError: The configuration is not valid, see its subclasses in :mod:`ctxbackends.errors`.
+        TypeError: A setting is unknown.
     """
     config = BackendConfig(name=name or str(type), type=type, **settings)
     async with Registry([config], session=session, airgap=airgap, observers=observers) as registry:

@@ -62,7 +62,7 @@ def _parse_dict(members: Members) -> ResponseFormat | None:
     inner = members.object("json_schema") if is_nested else members  # OpenAI's chat; its Responses and Anthropic
     name = inner.optional("name", str) or "output"
     schema: Any = inner.require("schema", Mapping)  # type: ignore[type-abstract]  # for isinstance()
-    strict = bool(inner.optional("strict", bool)) if is_nested else inner.optional("strict", bool) is not False
+    strict = inner.optional("strict", bool)
     description = inner.optional("description", str)
     inner.finish()
     members.finish()

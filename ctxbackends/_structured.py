@@ -133,6 +133,9 @@ class Plan(Generic[T]):
     @staticmethod
     def messages(text: str, instructions: str) -> list[Message]:
         """Return the conversation."""
+        for name, value in (("text", text), ("instructions", instructions)):
+            if not isinstance(value, str):
+                raise TypeError(f"{name} must be a string, not {type(value).__name__}")
         return [Message.system(instructions), Message.user(text)]
 
     def add_format(self, options: ChatOptions) -> ChatOptions:

@@ -6,7 +6,6 @@ import base64
 import binascii
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -109,6 +108,8 @@ class Members:
 
 def advise(value: str, known: Sequence[str], aliases: Mapping[str, str]) -> str:
     """Return the advice for a value that is not one of the ``known``."""
+    from difflib import get_close_matches  # noqa: PLC0415  # needed only after a mistake
+
     meant = aliases.get(value) or next(iter(get_close_matches(value.casefold(), known, n=1)), None)
     if meant is None:
         return f"use one of {', '.join(known)}"

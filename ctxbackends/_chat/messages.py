@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 import msgspec
@@ -158,6 +158,8 @@ def _normalize_content(content: str | Sequence[str | Part]) -> str | tuple[Part,
 
 
 def _to_parts(content: Sequence[str | Part]) -> tuple[Part, ...]:
+    if isinstance(content, Mapping | bytes) or not isinstance(content, Iterable):
+        raise TypeError(f"the content of a message must be a string or a list of parts, not {type(content).__name__}")
     return tuple(TextPart(part) if isinstance(part, str) else part for part in content)
 
 

@@ -294,6 +294,8 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
             msgspec.structs.force_setattr(self, "messages", _to_tuple(self.messages, "messages"))
         if type(self.stop_sequences) is not tuple:
             msgspec.structs.force_setattr(self, "stop_sequences", _to_strings(self.stop_sequences, "stop_sequences"))
+        if not isinstance(self.model, str):
+            raise TypeError(f"model must be a string, not {type(self.model).__name__}")
         # One pass over the fields that are set: a validator per field would run for every request.
         for name, value in set_fields(_CHECKED, _get_checked(self)):
             _CHECKS[name](name, value)

@@ -10,8 +10,9 @@ from typing import Any, NoReturn, SupportsIndex
 import attrs
 
 from ctxbackends._config.api_key import invalid_key_error, is_header_text
+from ctxbackends._config.backend_settings import OTHER_NAMES
 from ctxbackends._config.display import display_name, has_unsafe_characters
-from ctxbackends._config.duration import MAX_COUNT, seconds_of
+from ctxbackends._config.duration import MAX_COUNT, accept_texts, seconds_of
 from ctxbackends._config.endpoint import ENDPOINT_HINT, normalise_endpoint
 from ctxbackends._config.request_settings import (
     check_request_settings,
@@ -26,6 +27,7 @@ from ctxbackends._config.variables import find_variables
 from ctxbackends._profiles.builtin import PROFILES
 from ctxbackends._profiles.profile import BackendType, MismatchPolicy
 from ctxbackends._util.frozen_mapping import FrozenMapping
+from ctxbackends._util.suggestions import suggest_fields
 from ctxbackends.errors import ConfigError, InvalidEndpointError, UnknownBackendTypeError
 
 DURATION_FIELDS = ("timeout", "connect_timeout", "ready_timeout", "first_token_timeout", "idle_timeout")
@@ -58,6 +60,7 @@ def _known_type(value: Any) -> Any:
     return BackendType(value) if isinstance(value, str) and value in PROFILES else value
 
 
+@suggest_fields(OTHER_NAMES)
 @attrs.frozen(kw_only=True)
 class BackendConfig:
     """The settings of one backend. They are validated on construction.
@@ -126,11 +129,11 @@ class BackendConfig:
     api_key_env: str | None = None
     api_key: str | None = attrs.field(default=None, repr=False)
     default_model: str | None = None
-    timeout: float | None = None
-    connect_timeout: float | None = None
-    ready_timeout: float | None = None
-    first_token_timeout: float | None = None
-    idle_timeout: float | None = None
+    timeout: float | None = attrs.field(default=None, converter=accept_texts)
+    connect_timeout: float | None = attrs.field(default=None, converter=accept_texts)
+    ready_timeout: float | None = attrs.field(default=None, converter=accept_texts)
+    first_token_timeout: float | None = attrs.field(default=None, converter=accept_texts)
+    idle_timeout: float | None = attrs.field(default=None, converter=accept_texts)
     max_retries: int | None = None
     max_concurrency: int | None = None
     model_mismatch: MismatchPolicy | None = None
@@ -139,7 +142,7 @@ class BackendConfig:
     allow_missing_finish_reason: bool = False
     wire_api: str | None = None
     context_length: int | None = None
-    keep_alive: float | None = None
+    keep_alive: float | None = attrs.field(default=None, converter=accept_texts)
     organization: str | None = None
     project: str | None = None
     model_path: str | None = None
@@ -164,7 +167,7 @@ class BackendConfig:
     def __attrs_post_init__(self) -> None:
         self._check_text("name")
         self._check_text("type")
-        for field in ("default_model", "model_path", "organization", "project", "unix_socket", *TLS_FIELDS):
+        for field in ("default_model", "wire_api", "model_path", "organization", "project", "unix_socket", *TLS_FIELDS):
             if getattr(self, field) is not None:
                 self._check_text(field)
         self._check_keys()

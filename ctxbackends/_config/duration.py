@@ -66,3 +66,8 @@ def seconds_of(value: Any, *, allow_zero: bool = False) -> float:
     if value < 0 or (value == 0 and not allow_zero):
         raise ValueError(f"must be greater than zero; {DURATION_HINT}, or omit it for the default")
     return float(value)
+
+
+def accept_texts(value: float | str | None) -> float | None:
+    """Return ``value``; its type lets checkers accept the texts that are converted after the fields are set."""
+    return value  # type: ignore[return-value]

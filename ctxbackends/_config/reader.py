@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Collection, Iterator, Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -25,6 +24,7 @@ from ctxbackends._config.backend_config import (
     CtxConfig,
     unknown_type,
 )
+from ctxbackends._config.backend_settings import OTHER_NAMES
 from ctxbackends._config.backend_types import ALL_TYPES
 from ctxbackends._config.display import display_name, has_unsafe_characters
 from ctxbackends._config.request_settings import MAPPING_FIELDS
@@ -45,6 +45,7 @@ from ctxbackends._config.yaml_nodes import (
     served_as_of,
     text_of,
 )
+from ctxbackends._util.suggestions import find_similar
 from ctxbackends.errors import ConfigError, DuplicateBackendError, UnknownBackendError
 
 FILE_NAME = ".ctxrc"
@@ -362,8 +363,8 @@ class _Reader:
         if name.lower().replace("-", "").replace("_", "") in _SECRET_MEMBERS:
             problem = "API keys aren't allowed in .ctxrc; set an environment variable and name it in api_key_env"
             raise self._error(problem, f"{where}.{name}", key)
-        near = get_close_matches(name, _FIELDS, n=1)
-        hint = f"; did you mean {near[0]}?" if near else f"; the keys are {', '.join(_FIELDS)}"
+        meant = find_similar(name, _FIELDS, OTHER_NAMES)
+        hint = f"; did you mean {meant}?" if meant in _FIELDS else f"; the keys are {', '.join(_FIELDS)}"
         raise self._error(f"unknown key{hint}", f"{where}.{name}", key)
 
     def _entry(self, node: Node, pairs: Mapping[str, Pair], where: str) -> Entry:

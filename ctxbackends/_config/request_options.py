@@ -6,9 +6,10 @@ from collections.abc import Mapping
 
 import attrs
 
-from ctxbackends._config.duration import seconds_of
+from ctxbackends._config.duration import accept_texts, seconds_of
 from ctxbackends._config.request_settings import check_headers, check_max_retries, freeze_mapping
 from ctxbackends._util.frozen_mapping import FrozenMapping
+from ctxbackends._util.suggestions import suggest_fields
 from ctxbackends.errors import ConfigError
 
 
@@ -24,16 +25,12 @@ class _Headers(FrozenMapping[str]):
 _DURATIONS = ("timeout", "first_token_timeout", "idle_timeout", "ready_timeout")
 
 
-def _accept_texts(value: float | str | None) -> float | None:
-    """Return ``value``; its type lets checkers accept the texts that are converted after the fields are set."""
-    return value  # type: ignore[return-value]
-
-
 def _to_headers(value: Mapping[str, str] | None) -> Mapping[str, str] | None:
     headers: Mapping[str, str] | None = freeze_mapping(value)
     return _Headers(headers) if isinstance(headers, FrozenMapping) else headers
 
 
+@suggest_fields({"extra_headers": "headers", "read_timeout": "idle_timeout", "retries": "max_retries"})
 @attrs.frozen(kw_only=True)
 class RequestOptions:
     """The timeouts, the retries and the headers of one call. A field that is None keeps the backend's configuration.
@@ -53,10 +50,10 @@ class RequestOptions:
         ConfigError: A field is invalid; ``key`` names it.
     """
 
-    timeout: float | None = attrs.field(default=None, converter=_accept_texts)
-    first_token_timeout: float | None = attrs.field(default=None, converter=_accept_texts)
-    idle_timeout: float | None = attrs.field(default=None, converter=_accept_texts)
-    ready_timeout: float | None = attrs.field(default=None, converter=_accept_texts)
+    timeout: float | None = attrs.field(default=None, converter=accept_texts)
+    first_token_timeout: float | None = attrs.field(default=None, converter=accept_texts)
+    idle_timeout: float | None = attrs.field(default=None, converter=accept_texts)
+    ready_timeout: float | None = attrs.field(default=None, converter=accept_texts)
     max_retries: int | None = None
     headers: Mapping[str, str] | None = attrs.field(default=None, converter=_to_headers)
 

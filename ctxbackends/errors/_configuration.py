@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ctxbackends._chat.responses import PartialCompletion
 from ctxbackends._util.api_key_shapes import mask_keys
+from ctxbackends._util.suggestions import find_similar
 from ctxbackends._util.text import escape_controls
 from ctxbackends.errors._base import BackendError
 
@@ -79,6 +80,21 @@ class UnknownBackendError(ConfigError):
         self.names: tuple[str, ...] = tuple(names)
 
 
+_OTHER_TYPES = {
+    "azure": "azure-openai",
+    "claude": "anthropic",
+    "google": "gemini",
+    "grok": "xai",
+    "gguf": "llamacpp",
+    "hf": "huggingface",
+    "kimi": "moonshot",
+    "llama": "llamacpp",
+    "llama-server": "llamacpp",
+    "openai-like": "openai-compatible",
+    "qwen": "dashscope",
+}
+
+
 class UnknownBackendTypeError(ConfigError):
     """No backend type with this name is registered.
 
@@ -96,9 +112,10 @@ class UnknownBackendTypeError(ConfigError):
         line: int | None = None,
         key: str | None = None,
     ) -> None:
-        super().__init__(
-            f'unknown backend type: "{type_name}"; choose one of {", ".join(types)}', path=path, line=line, key=key
-        )
+        meant = find_similar(type_name, types, {name: meant for name, meant in _OTHER_TYPES.items() if meant in types})
+        listed = ", ".join(types)
+        advice = f"choose one of {listed}" if meant is None else f"did you mean {meant}? The types are {listed}"
+        super().__init__(f'unknown backend type: "{type_name}"; {advice}', path=path, line=line, key=key)
         self.type_name = type_name
         self.types: tuple[str, ...] = tuple(types)
 

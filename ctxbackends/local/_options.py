@@ -7,6 +7,9 @@ from typing import TypedDict
 
 import attrs
 
+from ctxbackends._config.backend_settings import BackendSettings
+from ctxbackends._util.suggestions import suggest_fields
+
 
 class ServeModelKeywords(TypedDict, total=False):
     """The fields of :class:`ServerOptions` as keyword arguments, without the API key."""
@@ -28,6 +31,20 @@ class ServerKeywords(ServeModelKeywords, total=False):
     api_key: str | None
 
 
+_OTHER_NAMES = {
+    **dict.fromkeys(BackendSettings.__annotations__, "pass it in settings={...} of serve_model()"),
+    **dict.fromkeys(("n_ctx", "ctx", "context_length", "context_size", "num_ctx"), "ctx_size"),
+    **dict.fromkeys(("n_parallel", "slots", "num_slots", "max_concurrency"), "parallel"),
+    **dict.fromkeys(("n_threads", "num_threads"), "threads"),
+    **dict.fromkeys(("default_model", "model", "model_name"), "alias"),
+    **dict.fromkeys(("env", "environ"), "environment"),
+    **dict.fromkeys(("embedding", "embed"), "embeddings"),
+    **dict.fromkeys(("address", "endpoint", "url"), "host"),
+    **dict.fromkeys(("log", "verbose"), "inherit_log"),
+}
+
+
+@suggest_fields(_OTHER_NAMES)
 @attrs.frozen(kw_only=True)
 class ServerOptions:
     """The options of a local server.

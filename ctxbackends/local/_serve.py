@@ -16,6 +16,7 @@ from ctxbackends._client.create import create_backend
 from ctxbackends._client.http_backend import HTTPBackend
 from ctxbackends._config.api_key import find_api_key
 from ctxbackends._config.backend_config import LOCAL_ONLY, BackendConfig
+from ctxbackends._config.backend_settings import BackendSettings
 from ctxbackends._http.transport import Transport
 from ctxbackends._profiles.builtin import PROFILES
 from ctxbackends._profiles.profile import BackendType
@@ -62,7 +63,7 @@ async def serve_model(
     *,
     name: str = "local",
     on_progress: OnProgress | None = None,
-    settings: dict[str, Any] | None = None,
+    settings: BackendSettings | None = None,
     observers: Iterable[Observer] = (),
     **options: Unpack[ServeModelKeywords],
 ) -> AsyncIterator[HTTPBackend]:
@@ -83,7 +84,7 @@ async def serve_model(
         LocalServerUnavailableError: No llama.cpp server is installed.
         ServerDiedError: The server exited while loading the model.
         APITimeoutError: The server was not ready within ``ready_timeout``.
-        TypeError: The settings or options contain an API key.
+        TypeError: A setting or an option is unknown, or is an API key.
     """
     for field in ("api_key", "api_key_env"):
         if field in options or field in (settings or {}):
@@ -92,7 +93,8 @@ async def serve_model(
             )
     server = LocalServer(model_path, api_key=fresh_key(), **options)
     transport = Transport(observers=observers)
-    config = BackendConfig(name=name, type=BackendType.LLAMACPP, model_path=str(model_path), **(settings or {}))
+    fields: BackendSettings = {**(settings or {}), "model_path": str(model_path)}
+    config = BackendConfig(name=name, type=BackendType.LLAMACPP, **fields)
     backend = managed_backend(config, transport, server=server)
     try:
         await backend.wait_ready(on_progress=on_progress)

@@ -23,7 +23,7 @@ from ctxbackends._wire.formats.openai_messages import encode_tool, format_tool_r
 from ctxbackends._wire.formats.openai_parts import parse_usage
 from ctxbackends._wire.lenient import Beside, LenientDecoder
 from ctxbackends._wire.operations.models import build_ready_status, decode_models
-from ctxbackends._wire.options import OptionTable, check_supported
+from ctxbackends._wire.options import OptionTable, check_supported, lookup, prepare_strict_schema
 from ctxbackends.errors import APIStatusError, MalformedResponseError, UnsupportedOperationError
 
 VectorEncoding: TypeAlias = Literal["float", "base64"]
@@ -172,21 +172,17 @@ def count_tokens(request: ChatRequest, table: OptionTable) -> Operation[int]:
             {"type": "function", **encode_tool(tool)["function"], "strict": tool.strict} for tool in request.tools
         ]
     if request.response_format is not None:
-        body["text"] = {"format": _encode_response_format(request.response_format)}
+        body["text"] = {"format": _encode_response_format(request.response_format, table)}
     return (yield from fetch_count(HTTPRequest("POST", "/v1/responses/input_tokens", encode_json(body))))
 
 
-def _encode_response_format(response_format: ResponseFormat) -> dict[str, Any]:
+def _encode_response_format(response_format: ResponseFormat, table: OptionTable) -> dict[str, Any]:
     if not isinstance(response_format, JSONSchemaFormat):
         return {"type": "json_object"}
-    description = response_format.description
-    return {
-        "type": "json_schema",
-        "name": response_format.name,
-        "schema": response_format.schema,
-        "strict": response_format.strict,
-        **({"description": description} if description is not None else {}),
-    }
+    transform = lookup(table, "response_format: json_schema").transform
+    schema, strict = prepare_strict_schema(response_format, transform)
+    named = {"type": "json_schema", "name": response_format.name, "schema": schema, "strict": strict}
+    return {**named, **({"description": response_format.description} if response_format.description else {})}
 
 
 def fetch_count(request: HTTPRequest) -> Operation[int]:
