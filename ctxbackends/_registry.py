@@ -37,6 +37,8 @@ from ctxbackends.errors import (
     UnknownBackendTypeError,
 )
 
+DRAIN_POLL_SECONDS = 0.02
+
 
 def http_backend(config: BackendConfig, transport: Transport, *, profile: Profile) -> HTTPBackend:
     """Create a backend of a built-in type, or of your own type from its profile.
@@ -278,6 +280,27 @@ class Registry(NotPicklable):
             for name in self.names:
                 tasks.start_soon(check, name)
         return tuple(statuses[name] for name in self.names)
+
+    async def drain(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109  # its end is no error
+        """Take no new requests, wait for those in flight, and close.
+
+        From now on, a new call of a backend raises ClosedError; ``status()`` still works until the end. A stream is in
+        flight until its whole answer has arrived, whether or not it was read.
+
+        Args:
+            timeout: Seconds to wait, None for as long as it takes.
+
+        Returns:
+            Whether all requests ended in time. The others end with ClosedError, as with :meth:`aclose`.
+        """
+        self._transport.start_drain()
+        try:
+            with anyio.move_on_after(timeout):
+                while self._transport.is_busy:
+                    await anyio.sleep(DRAIN_POLL_SECONDS)
+            return not self._transport.is_busy
+        finally:
+            await self.aclose()
 
     async def aclose(self) -> None:
         """Close the sessions of this registry on all event loops, and stop the servers that it started. Idempotent.

@@ -36,6 +36,7 @@ from ctxbackends.errors import (
     APITimeoutError,
     AuthenticationError,
     BackendError,
+    ClosedError,
     ContextOverflowError,
     ModelLoadingError,
     ModelMismatchError,
@@ -81,12 +82,15 @@ class ConnectionSource:
 
     async def open(self) -> ByteStream:
         assert self._request is not None, "a stream is opened once"
+        self._connection.check_accepts_requests()
         self._started = time.monotonic()
         return self._begin(await self._sender.open(self._request, call=self._call))
 
     async def reopen(self, error: BackendError | None, *, on_progress: OnProgress) -> ByteStream:
         request, connection, call = self._request, self._connection, self._call
         assert request is not None, "a stream is opened once"
+        if error is None:
+            connection.check_accepts_requests()
         if self._prepare is not None:
             await connection.prepare(self._model, self._prepare, call=call, on_progress=on_progress)
         attempt = functools.partial(self._sender.open, request, call=call)
@@ -163,6 +167,7 @@ class ServerConnection:
             annotate=self.annotate,
         )
         self._preparing: KeyedLock[str] = KeyedLock()
+        self._transport = self._sender.transport
         self.defaults = self._sender.defaults
         self.probe_timeouts = self.defaults.timeouts.probe
 
@@ -176,14 +181,29 @@ class ServerConnection:
         """The path between the endpoint and a route of the API; None for a server that the SDK starts."""
         return self._sender.api_path if self.launcher is None else None
 
-    def call_settings(self, options: RequestOptions | None) -> CallSettings:
-        """Return the settings of a call.
+    def begin(self, options: RequestOptions | None = None) -> CallSettings:
+        """Return the settings of a new call.
 
         Raises:
+            ClosedError: The registry is draining.
             TypeError: ``options`` are not RequestOptions.
             ConfigError: A header cannot be used.
         """
+        self.check_accepts_requests()
         return self.defaults if options is None else self._sender.calls.get(options)
+
+    def check_accepts_requests(self) -> None:
+        """Raise ClosedError if the registry is draining."""
+        if self._transport.is_draining:
+            raise self.annotate(ClosedError("the registry is draining and takes no new requests; open a new one"))
+
+    async def in_flight(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Return the result of a call of several requests, which a drain waits for and a close ends."""
+        try:
+            with self._sender.cancel_on_close():
+                return await call()
+        except ClosedError as error:
+            raise self.annotate(error) from None
 
     def annotate(self, error: BackendError, headers: CallHeaders | None = None) -> BackendError:
         """Add the backend, the endpoint and the source of the key to ``error``, and remove the API key.

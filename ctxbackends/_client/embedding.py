@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from ctxbackends._chat.responses import Embeddings
+from ctxbackends._client.call_settings import CallSettings
 from ctxbackends._client.connection import ServerConnection
 from ctxbackends._config.request_options import RequestOptions
 from ctxbackends._profiles.capabilities import find_embedding_refusal
@@ -39,21 +41,10 @@ async def embed(
         raise connection.annotate(unsupported)
     encoding = encoding or profile.vector_encoding
     requested = model()
-    call = connection.call_settings(request_options)
-    batches: list[Embeddings] = []
-    start = 0
-    while start < len(texts):
-        length = len(batches[-1].vectors[0]) if batches else dimensions
-        size = batch_size or min(profile.embed_batch, fitting_batch_size(length))
-        operation = profile.embed(
-            texts[start : start + size], model=requested, dimensions=dimensions, encoding=encoding, settings=settings
-        )
-        batch = await connection.execute(operation, call=call, acquire_slot=True, retry=call.policy)
-        mismatch = await connection.served_model.find_mismatch(requested, batch.served_model)
-        if mismatch is not None:
-            raise mismatch
-        batches.append(batch)
-        start += size
+    call = connection.begin(request_options)
+    batches = await connection.in_flight(
+        partial(_send_batches, connection, profile, settings, texts, requested, dimensions, encoding, batch_size, call)
+    )
     embeddings = merge_embeddings(batches)
     lengths = {len(vector) for vector in embeddings.vectors}
     if len(lengths) > 1 or 0 in lengths or (dimensions is not None and lengths != {dimensions}):
@@ -62,6 +53,35 @@ async def embed(
             MalformedResponseError(f"unexpected lengths of vectors: {sorted(lengths)}; expected {expected}")
         )
     return embeddings
+
+
+async def _send_batches(
+    connection: ServerConnection,
+    profile: Profile,
+    settings: WireSettings,
+    texts: Sequence[str],
+    model: str,
+    dimensions: int | None,
+    encoding: VectorEncoding,
+    batch_size: int | None,
+    call: CallSettings,
+) -> list[Embeddings]:
+    assert profile.embed is not None, "called only for a profile with embed"
+    batches: list[Embeddings] = []
+    start = 0
+    while start < len(texts):
+        length = len(batches[-1].vectors[0]) if batches else dimensions
+        size = batch_size or min(profile.embed_batch, fitting_batch_size(length))
+        operation = profile.embed(
+            texts[start : start + size], model=model, dimensions=dimensions, encoding=encoding, settings=settings
+        )
+        batch = await connection.execute(operation, call=call, acquire_slot=True, retry=call.policy)
+        mismatch = await connection.served_model.find_mismatch(model, batch.served_model)
+        if mismatch is not None:
+            raise mismatch
+        batches.append(batch)
+        start += size
+    return batches
 
 
 def _find_unsupported_option(

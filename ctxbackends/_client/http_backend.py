@@ -130,7 +130,7 @@ class HTTPBackend(NotPicklable):
         self, *, request_options: RequestOptions | None = None, on_progress: OnProgress | None = None
     ) -> None:
         """See :meth:`Backend.wait_ready`."""
-        call = self._connection.call_settings(request_options)
+        call = self._connection.begin(request_options)
         try:
             await self._list_models(call, on_progress)
         except (APIStatusError, ResponseError) as error:
@@ -145,7 +145,7 @@ class HTTPBackend(NotPicklable):
     async def ping(self, *, wait: bool = True, on_progress: OnProgress | None = None) -> Ping:
         """See :meth:`Backend.ping`."""
         started = time.monotonic()
-        call = self._connection.defaults
+        call = self._connection.begin()
         models = await self._list_models(call, on_progress, wait=wait)
         await self._check_not_sleeping(call)
         default = self.default_model
@@ -160,7 +160,7 @@ class HTTPBackend(NotPicklable):
 
     async def models(self) -> tuple[ModelInfo, ...]:
         """See :meth:`Backend.models`."""
-        return await self._list_models(self._connection.defaults, None)
+        return await self._list_models(self._connection.begin(), None)
 
     async def _list_models(
         self, call: CallSettings, on_progress: OnProgress | None, *, wait: bool = True, model: str | None = None
@@ -244,7 +244,7 @@ class HTTPBackend(NotPicklable):
             context_length=context_length or self._settings.context_length,
             keep_alive=keep_alive if keep_alive is not None else self._load_keep_alive(),
         )
-        call = self._connection.defaults
+        call = self._connection.begin()
         await self._connection.execute(operation, retry=call.policy, on_progress=on_progress)
         self._connection.limiter.invalidate()
         if self._profile.load_is_async:
@@ -258,7 +258,7 @@ class HTTPBackend(NotPicklable):
         """See :meth:`Backend.unload`."""
         if self._profile.unload is None:
             raise self._unsupported("unload")
-        await self._connection.execute(self._profile.unload(self._model(model)), retry=self._connection.defaults.policy)
+        await self._connection.execute(self._profile.unload(self._model(model)), retry=self._connection.begin().policy)
 
     def _unsupported(self, operation: str) -> BackendError:
         return self._connection.annotate(
@@ -279,7 +279,7 @@ class HTTPBackend(NotPicklable):
     ) -> Completion:
         """See :meth:`Backend.complete`."""
         request = self._request(prompt, options)
-        call = self._connection.call_settings(request_options)
+        call = self._connection.begin(request_options)
         if self._complete_streams:
             async with self._open_stream(request, call=call, on_progress=on_progress, keep_raw=True) as stream:
                 return await stream.get_final_completion()
@@ -311,7 +311,7 @@ class HTTPBackend(NotPicklable):
     ) -> ChatStream:
         """See :meth:`Backend.stream`."""
         request = self._request(prompt, options)
-        return self._open_stream(request, call=self._connection.call_settings(request_options), on_progress=on_progress)
+        return self._open_stream(request, call=self._connection.begin(request_options), on_progress=on_progress)
 
     def _open_stream(
         self, request: ChatRequest, *, call: CallSettings, on_progress: OnProgress | None, keep_raw: bool = False
@@ -377,7 +377,7 @@ class HTTPBackend(NotPicklable):
             tools=build_tools(tools),
             response_format=build_response_format(response_format),
         )
-        call = self._connection.call_settings(request_options)
+        call = self._connection.begin(request_options)
         operation = count(request, self._token_count_table())
         return await self._connection.execute(operation, call=call, retry=call.policy)
 

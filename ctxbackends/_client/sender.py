@@ -83,7 +83,7 @@ class RequestSender:
         environ: Mapping[str, str],
     ) -> None:
         self._name = config.name
-        self._transport = _select_transport(transport, config)
+        self.transport = _select_transport(transport, config)
         self.launcher = launcher
         self.limiter = limiter
         endpoint = config.endpoint or profile.default_endpoint
@@ -126,7 +126,7 @@ class RequestSender:
         if self.launcher is not None:
             return DIRECT  # on this machine, over plain HTTP
         base_url = self._urls.api.base
-        if self._transport.airgap:
+        if self.transport.airgap:
             check_endpoint(self._endpoint, trust_env=config.trust_env, backend=config.name)
         route = find_proxy_route(base_url, backend=config.name) if config.trust_env else DIRECT
         tls = build_tls_context(
@@ -161,16 +161,16 @@ class RequestSender:
 
     def cancel_on_close(self) -> Deadline:
         """Return a context that ends with ClosedError when the client is closed."""
-        return self._transport.cancel_on_close()
+        return self.transport.cancel_on_close()
 
     @property
     def is_closed(self) -> bool:
         """Whether the client was closed."""
-        return self._transport.is_closed
+        return self.transport.is_closed
 
     def check(self) -> None:
         """Raise ClosedError if this is closed, and EventLoopError on another event loop."""
-        self._transport.check()
+        self.transport.check()
 
     # --- one attempt ------------------------------------------------------------------------------
 
@@ -213,7 +213,7 @@ class RequestSender:
             # A generation on a reused connection that is closed without a response looks like one on a stale
             # connection, and would be retried. So probes, several a second at a cold start, share no connection with
             # generations, and commands reuse none.
-            sending = self._transport.send(
+            sending = self.transport.send(
                 url,
                 request,
                 headers=headers,
@@ -267,8 +267,8 @@ class RequestSender:
         try:
             if self.on_attempt is not None:
                 self.on_attempt(True)
-            with self._transport.deadline(limit):
-                result = await self._transport.open(
+            with self.transport.deadline(limit):
+                result = await self.transport.open(
                     url,
                     request,
                     headers=headers,
@@ -343,7 +343,7 @@ class RequestSender:
         return response
 
     async def _acquire_slot(self, on_wait: Callable[[], None] | None = None) -> Release:
-        with self._transport.cancel_on_close():
+        with self.transport.cancel_on_close():
             return await self.limiter.acquire(on_wait)
 
     async def _on_unreachable(self, error: APIConnectionError) -> None:
@@ -386,11 +386,11 @@ class RequestSender:
         Those of a call of its ``own`` headers are not shared.
         """
         if own is not None:
-            return self._transport.prepare_headers(own.merge_into({**self._headers[kind], **request.headers}))
+            return self.transport.prepare_headers(own.merge_into({**self._headers[kind], **request.headers}))
         key = kind, tuple(request.headers.items())
         headers = self._header_cache.get(key)
         if headers is None:
-            headers = self._header_cache[key] = self._transport.prepare_headers(
+            headers = self._header_cache[key] = self.transport.prepare_headers(
                 {**self._headers[kind], **request.headers}
             )
         return headers

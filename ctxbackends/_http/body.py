@@ -65,6 +65,11 @@ class ByteStream:
         """Whether the body was read to its end."""
         return self._response.content.at_eof()
 
+    @property
+    def is_ended(self) -> bool:
+        """Whether this was closed, or the whole body has arrived."""
+        return bool(self._response.closed)
+
     def close(self) -> None:
         """Close at once, without waiting, so that the server notices and frees its slot.
 

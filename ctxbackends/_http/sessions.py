@@ -72,6 +72,16 @@ class LoopSessions:
         self._closing: asyncio.Task[None] | None = None
         self._on_closed: list[Callable[[], object]] = []
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request is waited for, or a response is streamed. May be called on any loop."""
+        if self.loop.is_closed():
+            return False
+        try:
+            return bool(self.deadlines.active) or any(not stream.is_ended for stream in self.streams)
+        except RuntimeError:  # another thread opens or closes a stream
+            return True
+
     async def get(self, pool: Pool) -> aiohttp.ClientSession:
         """Return the session of ``pool``. Call it on the loop."""
         session = self._sessions.get(pool)

@@ -88,6 +88,7 @@ class Transport:
         self._lock = Lock()
         self._sessions: dict[asyncio.AbstractEventLoop, LoopSessions] = {}
         self._closed = False
+        self.is_draining = False
         reset_in_child(self)
 
     def reset_after_fork(self) -> None:
@@ -116,7 +117,20 @@ class Transport:
             child = self._children[path] = Transport(airgap=self.airgap)
             child._unix_socket = path
             child._closed = self._closed
+            child.is_draining = self.is_draining
         return child
+
+    def start_drain(self) -> None:
+        """Let the backends take no new requests; those in flight go on."""
+        self.is_draining = True
+        for child in self._children.values():
+            child.start_drain()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether requests are in flight on any loop."""
+        children, sessions = [*self._children.values()], [*self._sessions.values()]
+        return any(child.is_busy for child in children) or any(each.is_busy for each in sessions)
 
     def cancel_on_close(self) -> Deadline:
         """Return a context for a wait, which ends with ClosedError when the transport is closed.

@@ -6,7 +6,7 @@ import pytest
 
 from ctxbackends import IncompleteResponseError, PartialCompletion, open_backend
 from ctxbackends.testing import FaultServer, faults
-from ctxbackends.testing._fault_server.answers import PIECES
+from ctxbackends.testing._fault_server.answers import PIECES, Kind
 from tests.faults.test_one_request import ask, settings_of
 from tests.faults.test_table import USUAL_ROUTES, Route
 
@@ -17,7 +17,7 @@ FAULTS = ("close_in_chunk", "reset_in_body", "short_body", "no_terminal_marker",
 @pytest.mark.parametrize("operation", ["complete", "stream"])
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_an_answer_that_broke_off(fault: str, operation: str, route: Route) -> None:
-    kind = "stream" if operation == "stream" or route.complete_streams else "plain"
+    kind: Kind = "stream" if operation == "stream" or route.complete_streams else "plain"
     if not faults.CATALOGUE[fault].applies_to(kind, route.wire):
         pytest.skip("the fault has another form there")
     async with FaultServer() as server, open_backend(route.type, **settings_of(route, server)) as backend:
