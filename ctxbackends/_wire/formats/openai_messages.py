@@ -7,8 +7,9 @@ from typing import Any
 
 from ctxbackends._chat.media import AudioPart, FilePart, ImagePart
 from ctxbackends._chat.messages import Message, OpaquePart, Part, ReasoningPart, TextPart, ToolCall, ToolResult
-from ctxbackends._chat.requests import ChatRequest, Tool
+from ctxbackends._chat.requests import ChatRequest, JSONSchemaFormat, Tool
 from ctxbackends._wire.base import decode_opaque, normalize_arguments
+from ctxbackends._wire.body_settings import add_instruction, describe_schema
 from ctxbackends._wire.formats.openai_parts import CONTENT_MEMBER, MESSAGE_MEMBERS, WIRE
 from ctxbackends._wire.options import OptionTable, Supported, Transform, check_supported, lookup, prepare_parameters
 
@@ -113,6 +114,8 @@ def _encode_part(part: Part) -> dict[str, Any]:
 def encode_prompt(request: ChatRequest, table: OptionTable) -> dict[str, Any]:
     """Encode the messages and tools of a request, for a server's token counter.
 
+    A format that a grammar enforces is no part of the prompt.
+
     Raises:
         UnsupportedOptionError: The server does not support an option.
     """
@@ -120,6 +123,11 @@ def encode_prompt(request: ChatRequest, table: OptionTable) -> dict[str, Any]:
     body: dict[str, Any] = {"model": request.model, "messages": encode_messages(request.messages, table)}
     if request.tools:
         body["tools"] = [encode_tool(tool, lookup(table, "tools").transform) for tool in request.tools]
+    response_format = request.response_format
+    if isinstance(response_format, JSONSchemaFormat) and (
+        lookup(table, "response_format: json_schema").transform == Transform.IN_PROMPT
+    ):
+        add_instruction(body["messages"], describe_schema(response_format))
     return body
 
 

@@ -10,14 +10,14 @@ from typing import Any
 
 import msgspec
 
-from ctxbackends._chat.requests import ChatRequest
+from ctxbackends._chat.requests import ChatRequest, JSONSchemaFormat
 from ctxbackends._chat.servers import ModelInfo, ServerState, ServerStatus
 from ctxbackends._wire.base import HTTPRequest, HTTPResponse, Operation, encode_json
 from ctxbackends._wire.errors import decode_response, fetch, raise_for_failed_command
 from ctxbackends._wire.formats.openai_messages import encode_prompt
 from ctxbackends._wire.operations.models import decode_models, select_model
 from ctxbackends._wire.operations.openai import fetch_count
-from ctxbackends._wire.options import OptionTable
+from ctxbackends._wire.options import OptionTable, Transform, lookup
 from ctxbackends.errors import APIStatusError, EmptyModelListError, NotFoundError, UnsupportedOperationError
 
 _NO_ROUTER = (
@@ -146,7 +146,14 @@ def _post_to_router(operation: str, model: str) -> Operation[None]:
 
 def count_tokens(request: ChatRequest, table: OptionTable) -> Operation[int]:
     """Count tokens; older builds without the endpoint apply the template and tokenize separately."""
-    body = encode_json(encode_prompt(request, table))
+    prompt = encode_prompt(request, table)
+    if isinstance(request.response_format, JSONSchemaFormat) and (
+        lookup(table, "response_format: json_schema").transform != Transform.IN_PROMPT
+    ):
+        # The chat templates of some models write the schema into the prompt.
+        named = {"name": request.response_format.name, "schema": request.response_format.schema}
+        prompt["response_format"] = {"type": "json_schema", "json_schema": named}
+    body = encode_json(prompt)
     try:
         return (yield from fetch_count(HTTPRequest("POST", "/v1/chat/completions/input_tokens", body)))
     except NotFoundError:
