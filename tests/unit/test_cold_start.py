@@ -64,7 +64,7 @@ async def test_a_local_server_is_probed_four_times_a_second(refusing: str) -> No
 
 
 async def test_a_remote_server_is_probed_once_a_second(refusing: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ctxbackends._client.connection.is_local", lambda _: False)
+    monkeypatch.setattr("ctxbackends._client.sender.is_local", lambda _: False)
     probes = await probe_times(refusing, 4.0)
     assert len(probes) <= 10
     assert probes[-1] - probes[-2] >= 0.75
@@ -74,7 +74,7 @@ async def test_a_remote_server_is_probed_once_a_second(refusing: str, monkeypatc
 async def test_first_response_after_the_server_listens(
     local: bool, bound: socket.socket, refusing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ctxbackends._client.connection.is_local", lambda _: local)
+    monkeypatch.setattr("ctxbackends._client.sender.is_local", lambda _: local)
     body = b'{"object": "list", "data": [{"id": "tiny", "object": "model"}]}'
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
 
