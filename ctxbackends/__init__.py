@@ -53,6 +53,13 @@ if TYPE_CHECKING or not install(__name__):
     from ctxbackends._chat.servers import ModelInfo as ModelInfo
     from ctxbackends._chat.servers import Ping as Ping
     from ctxbackends._chat.servers import ServerStatus as ServerStatus
+    from ctxbackends._chat.tool_runs import RoundEnd as RoundEnd
+    from ctxbackends._chat.tool_runs import RoundStart as RoundStart
+    from ctxbackends._chat.tool_runs import ToolEnd as ToolEnd
+    from ctxbackends._chat.tool_runs import ToolOutcome as ToolOutcome
+    from ctxbackends._chat.tool_runs import ToolRound as ToolRound
+    from ctxbackends._chat.tool_runs import ToolRun as ToolRun
+    from ctxbackends._chat.tool_runs import ToolStart as ToolStart
     from ctxbackends._client.backend import Backend as Backend
     from ctxbackends._client.backend import Stream as Stream
     from ctxbackends._client.http_backend import HTTPBackend as HTTPBackend
@@ -75,6 +82,10 @@ if TYPE_CHECKING or not install(__name__):
     from ctxbackends._structured import extract as extract
     from ctxbackends._structured import extract_result as extract_result
     from ctxbackends._structured import probe_schema as probe_schema
+    from ctxbackends._tool_loop import ToolRequest as ToolRequest
+    from ctxbackends._tool_loop import run_tools as run_tools
+    from ctxbackends._tool_stream import ToolStream as ToolStream
+    from ctxbackends._tool_stream import stream_tools as stream_tools
     from ctxbackends._tools import arguments_of as arguments_of
     from ctxbackends._tools import tool_of as tool_of
     from ctxbackends._version import __version__ as __version__
@@ -123,6 +134,7 @@ if TYPE_CHECKING or not install(__name__):
     from ctxbackends.errors import StreamInterruptedError as StreamInterruptedError
     from ctxbackends.errors import StrictSchemaError as StrictSchemaError
     from ctxbackends.errors import StructuredOutputError as StructuredOutputError
+    from ctxbackends.errors import ToolRoundsError as ToolRoundsError
     from ctxbackends.errors import UnknownBackendError as UnknownBackendError
     from ctxbackends.errors import UnknownBackendTypeError as UnknownBackendTypeError
     from ctxbackends.errors import UnsupportedOperationError as UnsupportedOperationError

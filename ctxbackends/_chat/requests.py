@@ -144,7 +144,31 @@ ToolChoiceForm: TypeAlias = ToolChoice | Mapping[str, Any] | None
 """A choice, or a dict in OpenAI's or Anthropic's form."""
 
 
-class ChatOptions(TypedDict, total=False):
+class OptionsWithoutTools(TypedDict, total=False):
+    """The fields of :class:`ChatOptions` except ``tools``, for functions with a parameter of that name."""
+
+    model: str | None
+    max_tokens: int | None
+    temperature: float | None
+    top_p: float | None
+    top_k: int | None
+    min_p: float | None
+    seed: int | None
+    frequency_penalty: float | None
+    presence_penalty: float | None
+    repetition_penalty: float | None
+    stop_sequences: Sequence[str] | None
+    logprobs: bool | None
+    top_logprobs: int | None
+    reasoning_effort: ReasoningEffort | None
+    reasoning_budget: int | None
+    response_format: ResponseFormatForm
+    tool_choice: ToolChoiceForm
+    parallel_tool_calls: bool | None
+    extra_body: Mapping[str, Any] | None
+
+
+class ChatOptions(OptionsWithoutTools, total=False):
     """The keyword options of ``complete()`` and ``stream()``.
 
     Options that are left out are not sent, so the server's default applies. An option that the server would ignore
@@ -176,26 +200,7 @@ class ChatOptions(TypedDict, total=False):
         extra_body: More top-level members of the request body, sent unchanged, for options that are not listed here.
     """
 
-    model: str | None
-    max_tokens: int | None
-    temperature: float | None
-    top_p: float | None
-    top_k: int | None
-    min_p: float | None
-    seed: int | None
-    frequency_penalty: float | None
-    presence_penalty: float | None
-    repetition_penalty: float | None
-    stop_sequences: Sequence[str] | None
-    logprobs: bool | None
-    top_logprobs: int | None
-    reasoning_effort: ReasoningEffort | None
-    reasoning_budget: int | None
-    response_format: ResponseFormatForm
     tools: ToolForms
-    tool_choice: ToolChoiceForm
-    parallel_tool_calls: bool | None
-    extra_body: Mapping[str, Any] | None
 
 
 _NUMBERS = ("temperature", "top_p", "min_p", "frequency_penalty", "presence_penalty", "repetition_penalty")

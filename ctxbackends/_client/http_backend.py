@@ -50,6 +50,7 @@ from ctxbackends.errors import (
     RedirectError,
     ResponseError,
     ServerDiedError,
+    StrictSchemaError,
     UnsupportedOperationError,
     UnsupportedOptionError,
 )
@@ -409,7 +410,7 @@ class HTTPBackend(NotPicklable):
     def _encode(self, request: ChatRequest, *, stream: bool) -> HTTPRequest:
         try:
             return self._codec.encode_chat(request, stream=stream)
-        except UnsupportedOptionError as error:
+        except (UnsupportedOptionError, StrictSchemaError) as error:
             raise self._connection.annotate(error) from error.__cause__
 
 

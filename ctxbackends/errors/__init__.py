@@ -49,6 +49,7 @@ Names follow the OpenAI and Anthropic SDKs where the meaning is the same::
       * ModelMismatchError
       * StructuredOutputError
         * IncompleteOutputError
+      * ToolRoundsError
 """
 
 from __future__ import annotations
@@ -103,6 +104,7 @@ from ctxbackends.errors._server import ServerDiedError as ServerDiedError
 from ctxbackends.errors._server import ServiceUnavailableError as ServiceUnavailableError
 from ctxbackends.errors._server import StreamInterruptedError as StreamInterruptedError
 from ctxbackends.errors._server import StructuredOutputError as StructuredOutputError
+from ctxbackends.errors._server import ToolRoundsError as ToolRoundsError
 
 
 def _set_public_module() -> None:

@@ -33,6 +33,7 @@ from ctxbackends.errors._server import (
     ServerDiedError,
     ServiceUnavailableError,
     StructuredOutputError,
+    ToolRoundsError,
 )
 
 _STATUSES: Mapping[type[BackendError], int] = MappingProxyType(
@@ -61,6 +62,7 @@ _STATUSES: Mapping[type[BackendError], int] = MappingProxyType(
         ResponseError: 502,
         ServerDiedError: 502,
         StructuredOutputError: 502,
+        ToolRoundsError: 502,
         # the gateway itself
         ConfigError: 500,
         LocalServerUnavailableError: 500,

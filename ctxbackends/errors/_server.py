@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ctxbackends._chat.responses import Completion, PartialCompletion
+from ctxbackends._chat.messages import Message
+from ctxbackends._chat.responses import Completion, PartialCompletion, Usage
+from ctxbackends._chat.tool_runs import ToolRound
 from ctxbackends._util.text import escape_controls
 from ctxbackends.errors._base import BackendError
 
@@ -329,6 +331,30 @@ class StructuredOutputError(BackendError):
         super().__init__(problem)
         self.text = text
         self.pointer = pointer
+
+
+class ToolRoundsError(BackendError):
+    """The model still called tools in the last round that was allowed.
+
+    All calls have their results, so the conversation can go on: pass ``messages`` to ``run_tools()`` again.
+
+    Attributes:
+        max_rounds: The number of rounds.
+        messages: The whole conversation, to the results of the last calls.
+        rounds: All answers with their tool calls.
+        usage: The token counts of all rounds together; None if the server did not report one of them.
+    """
+
+    def __init__(
+        self, max_rounds: int, *, messages: Sequence[Message], rounds: Sequence[ToolRound], usage: Usage | None = None
+    ) -> None:
+        super().__init__(
+            f"the model still calls tools after {max_rounds} rounds; raise max_rounds, or go on with messages"
+        )
+        self.max_rounds = max_rounds
+        self.messages = tuple(messages)
+        self.rounds = tuple(rounds)
+        self.usage = usage
 
 
 class IncompleteOutputError(StructuredOutputError):

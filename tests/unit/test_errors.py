@@ -62,6 +62,7 @@ from ctxbackends.errors import (
     StreamInterruptedError,
     StrictSchemaError,
     StructuredOutputError,
+    ToolRoundsError,
     UnknownBackendError,
     UnknownBackendTypeError,
     UnsupportedOperationError,
@@ -142,6 +143,11 @@ EXAMPLES = [
         id="MissingKeyError",
     ),
     pytest.param(UnsupportedOptionError("seed", "ignored"), "seed: ignored", id="UnsupportedOptionError"),
+    pytest.param(
+        ToolRoundsError(3, messages=(), rounds=()),
+        "the model still calls tools after 3 rounds; raise max_rounds, or go on with messages",
+        id="ToolRoundsError",
+    ),
     pytest.param(
         StrictSchemaError("/properties/a", "an array needs items"),
         "schema cannot be strict at /properties/a: an array needs items",

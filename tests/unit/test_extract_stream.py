@@ -118,11 +118,13 @@ async def test_a_member_comes_before_the_next_is_written(raw_server: RawServerFa
     # The answer breaks off after its first member.
     body = event('{"title": "YAML", "vo')
     server = await raw_server([[http_response(200, body)]])
-    async with open_backend("vllm", endpoint=server.url, default_model="m") as backend:
-        async with extract_stream(backend, Decision, "x") as stream:
-            assert Member("title", "YAML") == await anext(stream)
-            with pytest.raises(StreamInterruptedError) as exc_info:
-                await anext(stream)
+    async with (
+        open_backend("vllm", endpoint=server.url, default_model="m") as backend,
+        extract_stream(backend, Decision, "x") as stream,
+    ):
+        assert Member("title", "YAML") == await anext(stream)
+        with pytest.raises(StreamInterruptedError) as exc_info:
+            await anext(stream)
     assert exc_info.value.partial is not None
     assert '{"title": "YAML", "vo' == exc_info.value.partial.text
 
@@ -138,32 +140,38 @@ async def test_only_the_result() -> None:
 
 
 async def test_an_answer_that_does_not_match() -> None:
-    async with backend_of('{"title": "YAML", "votes": "many", "tags": []}') as backend:
-        async with extract_stream(backend, Decision, "x") as stream:
-            items = [await anext(stream) for _ in range(3)]
-            with pytest.raises(StructuredOutputError, match="response does not match Decision") as exc_info:
-                await anext(stream)
-            with pytest.raises(StructuredOutputError):
-                await stream.get_result()
+    async with (
+        backend_of('{"title": "YAML", "votes": "many", "tags": []}') as backend,
+        extract_stream(backend, Decision, "x") as stream,
+    ):
+        items = [await anext(stream) for _ in range(3)]
+        with pytest.raises(StructuredOutputError, match="response does not match Decision") as exc_info:
+            await anext(stream)
+        with pytest.raises(StructuredOutputError):
+            await stream.get_result()
     assert [Member("title", "YAML"), Member("votes", "many"), Member("tags", [])] == items
     assert "$.votes" == exc_info.value.pointer
 
 
 async def test_a_truncated_answer() -> None:
-    async with backend_of(Answer(text=TEXT[:40], finish_reason="length")) as backend:
-        async with extract_stream(backend, Decision, "x") as stream:
-            assert MEMBERS[0] == await anext(stream)
-            with pytest.raises(IncompleteOutputError) as exc_info:
-                [item async for item in stream]
+    async with (
+        backend_of(Answer(text=TEXT[:40], finish_reason="length")) as backend,
+        extract_stream(backend, Decision, "x") as stream,
+    ):
+        assert MEMBERS[0] == await anext(stream)
+        with pytest.raises(IncompleteOutputError) as exc_info:
+            [item async for item in stream]
     assert ("length", TEXT[:40]) == (exc_info.value.finish_reason, exc_info.value.text)
 
 
 async def test_a_tool_call_in_place_of_the_object() -> None:
     tool = Tool("look_up", "", {"type": "object", "properties": {}})
-    async with backend_of(Answer(tool_calls=[("look_up", {})])) as backend:
-        async with extract_stream(backend, Decision, "x", tools=[tool]) as stream:
-            with pytest.raises(StructuredOutputError, match="called a tool instead"):
-                [item async for item in stream]
+    async with (
+        backend_of(Answer(tool_calls=[("look_up", {})])) as backend,
+        extract_stream(backend, Decision, "x", tools=[tool]) as stream,
+    ):
+        with pytest.raises(StructuredOutputError, match="called a tool instead"):
+            [item async for item in stream]
 
 
 async def test_options_are_checked_before_the_request() -> None:

@@ -300,6 +300,7 @@ async def test_a_format_that_must_be_strict_and_cannot() -> None:
                 stand_in, BackendType.OPENAI, JSONSchemaFormat("s", OPTIONAL, strict=True), default_model="gpt-4.1-mini"
             )
         assert "/properties/note" == exc_info.value.pointer
+        assert "openai" == exc_info.value.backend
         assert [] == stand_in.requests
 
 

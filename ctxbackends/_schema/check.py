@@ -1,0 +1,100 @@
+"""Checks a JSON value against the structure that a JSON Schema describes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from ctxbackends.errors import StructuredOutputError
+
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    "object": (dict,),
+    "array": (list,),
+    "string": (str,),
+    "number": (int, float),
+    "integer": (int,),
+    "boolean": (bool,),
+    "null": (type(None),),
+}
+
+
+def decode_object(schema: Mapping[str, Any], text: str) -> dict[str, Any]:
+    """Return the object in a JSON text, checked for types, missing and unknown members, and fixed values.
+
+    Constraints such as ``minimum`` and ``pattern`` are not checked.
+
+    Raises:
+        StructuredOutputError: The text does not match the schema; see ``pointer`` of the error.
+    """
+    try:
+        value = msgspec.json.decode(text.encode("utf-8", "surrogatepass"), type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise StructuredOutputError(f"not a JSON object: {error}", text=text) from error
+    for pointer, problem in _find_problems(schema, value, "$", schema):
+        raise StructuredOutputError(f"{problem} - at `{pointer}`", text=text, pointer=pointer)
+    return value
+
+
+def _find_problems(schema: Any, value: Any, pointer: str, root: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if not isinstance(schema, Mapping):  # true and false
+        if schema is False:
+            yield pointer, "no value is allowed"
+        return
+    if "$ref" in schema:
+        yield from _find_problems(_resolve(schema["$ref"], root), value, pointer, root)
+    kinds = schema.get("type", ())
+    kinds = [kinds] if isinstance(kinds, str) else kinds
+    if kinds and not any(_is_type(value, kind) for kind in kinds):
+        yield pointer, f"expected {' or '.join(kinds)}, got {_name_type(value)}"
+    for fixed in [[schema["const"]]] if "const" in schema else [schema["enum"]] if "enum" in schema else []:
+        if not any(value == item and isinstance(value, bool) == isinstance(item, bool) for item in fixed):
+            yield pointer, f"expected one of {fixed}, got {value!r:.80}"
+    for name in ("anyOf", "oneOf"):
+        branches = schema.get(name)
+        if branches and all(any(_find_problems(branch, value, pointer, root)) for branch in branches):
+            yield pointer, "no alternative of the schema matches"
+    for branch in schema.get("allOf", ()):
+        yield from _find_problems(branch, value, pointer, root)
+    if isinstance(value, dict):
+        yield from _find_member_problems(schema, value, pointer, root)
+    elif isinstance(value, list) and "items" in schema and "prefixItems" not in schema:
+        for index, item in enumerate(value):
+            yield from _find_problems(schema["items"], item, f"{pointer}[{index}]", root)
+
+
+def _find_member_problems(
+    schema: Mapping[str, Any], value: dict[str, Any], pointer: str, root: Mapping[str, Any]
+) -> Iterator[tuple[str, str]]:
+    for name in schema.get("required", ()):
+        if name not in value:
+            yield pointer, f"missing member: {name}"
+    properties = schema.get("properties", {})
+    for name, member in value.items():
+        if name in properties:
+            yield from _find_problems(properties[name], member, f"{pointer}.{name}", root)
+        elif "patternProperties" not in schema and schema.get("additionalProperties") is False:
+            yield pointer, f"unknown member: {name}"
+
+
+def _is_type(value: Any, kind: str) -> bool:
+    if isinstance(value, bool):
+        return kind == "boolean"
+    if kind == "integer" and isinstance(value, float):
+        return value.is_integer()
+    return isinstance(value, _TYPES.get(kind, object))
+
+
+def _name_type(value: Any) -> str:
+    return next(name for name in ("boolean", "integer", *_TYPES) if _is_type(value, name))
+
+
+def _resolve(reference: Any, root: Mapping[str, Any]) -> Any:
+    """Return the schema that a reference names; True, which allows any value, if it is elsewhere."""
+    if not isinstance(reference, str) or not reference.startswith("#"):
+        return True
+    node: Any = root
+    for step in reference[1:].split("/")[1:]:
+        node = node.get(step.replace("~1", "/").replace("~0", "~"), True) if isinstance(node, Mapping) else True
+    return node
