@@ -27,7 +27,7 @@ from tests.nox_installs import (
     lowest_versions,
     run_of_tests,
     runnable_pythons,
-    test_file_of,
+    test_files_of,
 )
 
 nox.needs_version = ">=2025.11.12"
@@ -87,7 +87,7 @@ def integrations(session: nox.Session, extra: str) -> None:
     lowest = session.posargs[:1] == ["lowest"]
     pins = lowest_versions(extra) if lowest else []
     install_wheel(session, f"{extra},cli,llamacpp,testing", "tests", *groups_of(extra, lowest=lowest), pins=pins)
-    run_of_tests(session, "pytest", "-q", "-n", "2", test_file_of(extra), *session.posargs[lowest:])
+    run_of_tests(session, "pytest", "-q", "-n", "2", *test_files_of(extra), *session.posargs[lowest:])
 
 
 @nox.session

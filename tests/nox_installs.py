@@ -76,13 +76,16 @@ def install_wheel(session: nox.Session, extras: str, *groups: str, pins: Sequenc
 
 
 def integrations_to_test() -> list[str]:
-    """Return the extras of frameworks: those with a test file in tests/integrations."""
-    extras = PYPROJECT["project"]["optional-dependencies"]
-    return [extra for extra in extras if (ROOT / test_file_of(extra)).exists()]
+    """Return the extras of frameworks: those with tests in tests/integrations."""
+    return [extra for extra in PYPROJECT["project"]["optional-dependencies"] if test_files_of(extra)]
 
 
-def test_file_of(extra: str) -> str:
-    return f"tests/integrations/test_{extra.replace('-', '_')}.py"
+def test_files_of(extra: str) -> list[str]:
+    """Return the tests of an adapter: ``test_pydantic_ai.py`` and ``test_pydantic_ai_*.py`` for ``pydantic-ai``."""
+    name = extra.replace("-", "_")
+    directory = ROOT / "tests" / "integrations"
+    files = [*directory.glob(f"test_{name}.py"), *sorted(directory.glob(f"test_{name}_*.py"))]
+    return [str(file.relative_to(ROOT)) for file in files]
 
 
 def lowest_versions(extra: str) -> list[str]:

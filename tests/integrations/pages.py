@@ -10,12 +10,12 @@ A test file imports the fixtures and has one test::
 
 from __future__ import annotations
 
+from ctxbackends.testing.plugin import llama_server as llama_server
+from ctxbackends.testing.plugin import tiny_model as tiny_model
 from tests.unit.test_docs import Block as Block
 from tests.unit.test_docs import blocks
-from tests.unit.test_docs import llama_server as llama_server
 from tests.unit.test_docs import project as project
 from tests.unit.test_docs import run_block as run_block
-from tests.unit.test_docs import tiny_model as tiny_model
 
 
 def blocks_of(page: str) -> list[Block]:
