@@ -55,7 +55,7 @@ nitpick_ignore_regex = [
     ("py:.*", r"(aiohttp|anyio|asyncio|collections|contextlib|enum|numpy|os|pathlib|types|typing|weakref)\..*"),
     ("py:.*", r"(Any|Awaitable|Callable|Literal|Mapping|Path|Sequence|TracebackType|Unpack|T|optional)"),
     # Keyword arguments, whose fields the page of the value describes.
-    ("py:.*", r"(ctxbackends\.\w+\.\w+\.)?(RunKeywords|ServerKeywords|ServeModelKeywords)"),
+    ("py:.*", r"(ctxbackends\.\w+\.\w+\.)?(BackendSettings|RunKeywords|ServerKeywords|ServeModelKeywords)"),
     # Inner values that no page describes.
     ("py:.*", r"ctxbackends\.([a-z]+\.)?_\w+\..*"),
     ("py:.*", r"(Kind|Step|WireName|ssl\.SSLContext|dict\[str)"),

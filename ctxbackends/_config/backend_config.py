@@ -65,6 +65,8 @@ def _known_type(value: Any) -> Any:
 class BackendConfig:
     """The settings of one backend. They are validated on construction.
 
+    Durations are seconds, or texts such as ``300ms`` or ``2m``.
+
     Attributes:
         name: Name of the backend, unique in its registry.
         type: Backend type; defaults to ``name``. Types that are not built in are accepted, as you can register them.
@@ -121,6 +123,7 @@ class BackendConfig:
 
     Raises:
         ConfigError: A field is invalid; ``key`` names it. Subclasses are raised for the endpoint and the type.
+        TypeError: A field is unknown.
     """
 
     name: str

@@ -8,7 +8,9 @@ from typing import TypedDict
 import attrs
 
 from ctxbackends._config.backend_settings import BackendSettings
+from ctxbackends._config.duration import MAX_COUNT
 from ctxbackends._util.suggestions import suggest_fields
+from ctxbackends.errors import ConfigError
 
 
 class ServeModelKeywords(TypedDict, total=False):
@@ -62,6 +64,10 @@ class ServerOptions:
         environment: Additional environment variables of the process; None for none.
         inherit_log: Whether the log goes to standard error. By default it goes to a temporary file, and its last lines
             are in the ServerDiedError if the process exits.
+
+    Raises:
+        ConfigError: A field is invalid; ``key`` names it.
+        TypeError: A field is unknown.
     """
 
     host: str = "127.0.0.1"
@@ -74,3 +80,23 @@ class ServerOptions:
     embeddings: bool = False
     environment: Mapping[str, str] | None = attrs.field(default=None, repr=False)
     inherit_log: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        for field, maximum in (
+            ("port", 65535),
+            ("ctx_size", MAX_COUNT),
+            ("parallel", MAX_COUNT),
+            ("threads", MAX_COUNT),
+        ):
+            value = getattr(self, field)
+            if value is not None and (type(value) is not int or not 1 <= value <= maximum):
+                raise ConfigError(f"must be an integer from 1 to {maximum}", key=field)
+        for field in ("host", "alias", "api_key"):
+            value = getattr(self, field)
+            if value is not None and not isinstance(value, str):
+                raise ConfigError(f"must be a string, not {type(value).__name__}", key=field)
+        for field in ("embeddings", "inherit_log"):
+            if type(getattr(self, field)) is not bool:
+                raise ConfigError("must be true or false", key=field)
+        if self.environment is not None and not isinstance(self.environment, Mapping):
+            raise ConfigError("must be a mapping of names to strings", key="environment")

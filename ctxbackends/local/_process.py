@@ -66,6 +66,8 @@ class LocalServer:
     """
 
     def __init__(self, model_path: str | Path, **options: Unpack[ServerKeywords]) -> None:
+        if not isinstance(model_path, str | os.PathLike):
+            raise ConfigError(f"must be a path, not {type(model_path).__name__}", key="model_path")
         self._options = ServerOptions(**options)
         self.model_path: Path = Path(model_path)
         self.alias: str = self._options.alias or self.model_path.name.removesuffix(".gguf")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ctxbackends import Backend, Capabilities, ChatOptions, Registry, UnsupportedOptionError
+from ctxbackends import Backend, Capabilities, ChatOptions, Message, Registry, UnsupportedOptionError
 from ctxbackends._config.backend_config import BackendConfig
 from ctxbackends._profiles.builtin import PROFILES, SERVERS
 from ctxbackends._wire.options import OPTION_KEYS, Unsupported
@@ -127,6 +127,19 @@ def features(capabilities: Capabilities) -> tuple[bool, ...]:
         capabilities.files,
         capabilities.audio,
     )
+
+
+@pytest.mark.parametrize(("type_", "wire"), PAIRS)
+async def test_a_later_system_message(type_: str, wire: str) -> None:
+    messages = [Message.user("Hi"), Message.system("Be brief."), Message.user("Go on.")]
+    async with opened(type_, wire_api=wire) as backend:
+        problem = None
+        try:
+            backend.stream(messages)
+        except UnsupportedOptionError as error:
+            problem = error.option
+        assert backend.capabilities.later_system_messages == (problem is None)
+        assert problem in (None, "message: system")
 
 
 async def test_capabilities_are_a_value() -> None:

@@ -6,7 +6,9 @@ import base64
 import json
 from typing import Any
 
+import anthropic
 import msgspec
+import openai
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -453,6 +455,19 @@ def test_the_opaque_members_are_those_of_the_wire() -> None:
     assert openai_parts.CALL_MEMBERS == message_dicts.CALL_MEMBERS
     assert openai_parts.MESSAGE_MEMBERS == message_dicts.MESSAGE_MEMBERS
     assert (openai_parts.WIRE, anthropic_parts.WIRE) == (message_dicts.CHAT_WIRE, message_dicts.MESSAGES_WIRE)
+
+
+def test_the_vendors_own_types_are_accepted() -> None:
+    """By checkers too."""
+    for_openai: list[openai.types.chat.ChatCompletionMessageParam] = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Hi"},
+    ]
+    for_anthropic: list[anthropic.types.MessageParam] = [{"role": "user", "content": "Hi"}]
+    assert (Message.system("Be brief."), Message.user("Hi")) == build_messages(for_openai)
+    assert (Message.user("Hi"),) == build_messages(for_anthropic)
+    answer = openai.types.chat.ChatCompletionMessage(role="assistant", content="Yes.")
+    assert (Message.user("Hi"), Message.assistant("Yes.")) == build_messages([*for_anthropic, answer.model_dump()])
 
 
 def test_an_answer_may_be_empty() -> None:

@@ -277,6 +277,36 @@ async def test_an_unknown_option_of_a_local_server(name: str, advice: str) -> No
             pass
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("ctx_size", "4k"),
+        ("parallel", 0),
+        ("threads", 1.5),
+        ("port", 70000),
+        ("port", True),
+        ("host", 5),
+        ("alias", {}),
+        ("api_key", Plain),
+        ("embeddings", "yes"),
+        ("inherit_log", None),
+        ("environment", "A=b"),
+    ],
+)
+def test_an_invalid_option_of_a_local_server(field: str, value: Any) -> None:
+    options: Any = {field: value}
+    with pytest.raises(ConfigError, match="must be") as exc_info:
+        LocalServer("m.gguf", **options)
+    assert field == exc_info.value.key
+
+
+@pytest.mark.parametrize("path", [None, 5, {}, Plain])
+async def test_an_invalid_model_path(path: Any) -> None:
+    with pytest.raises(ConfigError, match=f"model_path: must be a path, not {type(path).__name__}"):
+        async with serve_model(path):
+            pass
+
+
 def test_an_unknown_request_option() -> None:
     options: Any = {"time_out": 3}
     with pytest.raises(TypeError, match=r"^unknown field of RequestOptions: time_out; did you mean timeout\?$"):
