@@ -283,6 +283,7 @@ class StreamInterruptedError(IncompleteResponseError):
     ``__cause__`` is the error of the connection or the status, if that was the reason.
 
     Attributes:
+        partial: The part of the answer that was received.
         body: The error that the server sent in the stream; empty if it sent none.
         request_id: The server's ID of the request; None if it does not send one.
     """

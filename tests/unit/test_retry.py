@@ -353,6 +353,22 @@ async def test_unprocessed_requests_are_tried_three_times(
     assert (3, [0.5, 1.0], None) == (server.calls, clock.slept, last.waited)
 
 
+@pytest.mark.parametrize("max_retries", [0, 1, 2, 5, 1200])
+async def test_max_retries_bounds_the_attempts_and_the_delays(max_retries: int, clock: Clock) -> None:
+    server = Server(clock, busy())
+    own = RetryPolicy(endpoint=ENDPOINT, ready_timeout=None, max_retries=max_retries)
+    with pytest.raises(ServiceUnavailableError):
+        await call(own, server)
+    delays = [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, *([30.0] * max_retries)]
+    assert (1 + max_retries, delays[:max_retries]) == (server.calls, clock.slept)
+
+
+async def test_max_retries_does_not_bound_the_cold_start(clock: Clock) -> None:
+    server = Server(clock, *([loading()] * 40), "ready")
+    assert "ready" == await call(RetryPolicy(endpoint=ENDPOINT, ready_timeout=90.0, max_retries=0), server)
+    assert 41 == server.calls
+
+
 async def test_a_busy_server_becomes_free(clock: Clock) -> None:
     server = Server(clock, busy(), busy(status=429), "answer")
     assert "answer" == await call(policy(), server)
