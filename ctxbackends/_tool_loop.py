@@ -31,7 +31,6 @@ from ctxbackends._chat.tool_runs import (
 from ctxbackends._client.backend import Backend
 from ctxbackends._client.prompts import Conversation, build_messages
 from ctxbackends._config.request_options import RequestOptions
-from ctxbackends._schema.check import decode_object
 from ctxbackends._tool_results import build_error, build_result
 from ctxbackends._tools import arguments_of, build_tool_choice, build_tools
 from ctxbackends._wire.base import normalize_arguments
@@ -269,12 +268,8 @@ def parse_arguments(tool: Tool, call: ToolCall) -> dict[str, Any]:
     Raises:
         StructuredOutputError: The arguments do not match.
     """
-    assert tool.function is not None, "checked when the loop was built"
     if call.arguments.strip() in ("", "null"):  # models write this for a tool without parameters
         call = ToolCall(call.id, call.name, "{}")
-    parameters = inspect.signature(tool.function).parameters.values()
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):  # a tool made from a schema
-        return decode_object(tool.parameters, call.arguments)
     return arguments_of(tool, call)
 
 

@@ -10,6 +10,7 @@ from typing import Any, NotRequired, TypedDict, cast, get_type_hints
 from ctxbackends._chat.members import Members
 from ctxbackends._chat.messages import ToolCall
 from ctxbackends._chat.requests import NamedTool, Tool
+from ctxbackends._schema.check import check_structure
 from ctxbackends._schema.generate import schema_for
 from ctxbackends._schema.validate import decode_as
 from ctxbackends.errors import StructuredOutputError
@@ -141,8 +142,8 @@ def arguments_of(tool: Tool, call: ToolCall) -> dict[str, Any]:
     """Return the arguments of a call as keyword arguments for the tool's function.
 
     For a tool from :func:`tool_of`, they are checked against the types of the function and converted to them. For a
-    tool from a schema, they are the JSON values: its required properties must be there, and no others if the schema
-    forbids them. Check the values themselves in your function.
+    tool from a schema, which has no function or one with ``**arguments``, they are JSON values, checked for their
+    types, missing and unknown members and fixed values. Check bounds and patterns in your function.
 
     Args:
         tool: The tool.
@@ -156,8 +157,9 @@ def arguments_of(tool: Tool, call: ToolCall) -> dict[str, Any]:
         raise ValueError(f"the call is for the tool {call.name}, not {tool.name}")
     text = call.arguments or "{}"
     values = decode_as(dict[str, Any], text)
-    if tool.function is None:
+    if tool.function is None or _takes_any(tool.function):
         _check_schema_arguments(tool, call, values)
+        check_structure(tool.parameters, values, text=call.arguments)
         return values
     arguments = dict(decode_as(_build_arguments_type(tool.function, tool.name), text))
     _raise_for_unknown(call, set(values) - set(arguments))
@@ -173,6 +175,11 @@ def _check_schema_arguments(tool: Tool, call: ToolCall, values: Mapping[str, Any
     is_closed = tool.parameters.get("additionalProperties") is False and "patternProperties" not in tool.parameters
     if is_closed:
         _raise_for_unknown(call, set(values) - set(tool.parameters.get("properties") or ()))
+
+
+def _takes_any(function: Callable[..., Any]) -> bool:
+    """Return whether the function has ``**arguments``, so that only the schema describes them."""
+    return any(parameter.kind is parameter.VAR_KEYWORD for parameter in inspect.signature(function).parameters.values())
 
 
 def _raise_for_unknown(call: ToolCall, unknown: Collection[str]) -> None:

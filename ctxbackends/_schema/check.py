@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import msgspec
-
 from ctxbackends.errors import StructuredOutputError
 
 _TYPES: Mapping[str, tuple[type, ...]] = {
@@ -20,21 +18,26 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
 }
 
 
-def decode_object(schema: Mapping[str, Any], text: str) -> dict[str, Any]:
-    """Return the object in a JSON text, checked for types, missing and unknown members, and fixed values.
+def check_structure(schema: Mapping[str, Any], value: Any, *, text: str) -> None:
+    """Check a JSON value for types, missing and unknown members, and fixed values, at every depth.
 
     Constraints such as ``minimum`` and ``pattern`` are not checked.
 
+    Args:
+        schema: The JSON Schema.
+        value: The value.
+        text: The JSON text of the value, for the error.
+
     Raises:
-        StructuredOutputError: The text does not match the schema; see ``pointer`` of the error.
+        StructuredOutputError: The value does not match the schema; see ``pointer`` of the error.
     """
     try:
-        value = msgspec.json.decode(text.encode("utf-8", "surrogatepass"), type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise StructuredOutputError(f"not a JSON object: {error}", text=text) from error
-    for pointer, problem in _find_problems(schema, value, "$", schema):
+        mismatch = next(_find_problems(schema, value, "$", schema), None)
+    except RecursionError as error:
+        raise StructuredOutputError("the value or its schema is nested too deeply", text=text) from error
+    if mismatch is not None:
+        pointer, problem = mismatch
         raise StructuredOutputError(f"{problem} - at `{pointer}`", text=text, pointer=pointer)
-    return value
 
 
 def _find_problems(schema: Any, value: Any, pointer: str, root: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
