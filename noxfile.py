@@ -18,6 +18,7 @@ import nox
 from tests.nox_installs import (
     PYPROJECT,
     built_wheel,
+    extras_of,
     group,
     groups_of,
     install_old_llamacpp,
@@ -86,7 +87,7 @@ def integrations(session: nox.Session, extra: str) -> None:
     """Test an adapter with the newest version of its framework, `-- lowest` with the lowest. Arguments go to pytest."""
     lowest = session.posargs[:1] == ["lowest"]
     pins = lowest_versions(extra) if lowest else []
-    install_wheel(session, f"{extra},cli,llamacpp,testing", "tests", *groups_of(extra, lowest=lowest), pins=pins)
+    install_wheel(session, extras_of(extra), "tests", *groups_of(extra, lowest=lowest), pins=pins)
     run_of_tests(session, "pytest", "-q", "-n", "2", *test_files_of(extra), *session.posargs[lowest:])
 
 

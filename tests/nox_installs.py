@@ -76,8 +76,15 @@ def install_wheel(session: nox.Session, extras: str, *groups: str, pins: Sequenc
 
 
 def integrations_to_test() -> list[str]:
-    """Return the extras of frameworks: those with tests in tests/integrations."""
-    return [extra for extra in PYPROJECT["project"]["optional-dependencies"] if test_files_of(extra)]
+    """Return the extras, and groups without an extra, that have tests in tests/integrations."""
+    names = dict.fromkeys([*PYPROJECT["project"]["optional-dependencies"], *PYPROJECT["dependency-groups"]])
+    return [name for name in names if test_files_of(name)]
+
+
+def extras_of(name: str) -> str:
+    """Return the extras to install for the tests of an integration: its own, if it has one, and those of all."""
+    own = f"{name}," if name in PYPROJECT["project"]["optional-dependencies"] else ""
+    return f"{own}cli,llamacpp,testing"
 
 
 def test_files_of(extra: str) -> list[str]:
@@ -90,14 +97,14 @@ def test_files_of(extra: str) -> list[str]:
 
 def lowest_versions(extra: str) -> list[str]:
     """Return the requirements of an extra with its lowest versions instead of a range."""
-    requirements = PYPROJECT["project"]["optional-dependencies"][extra]
+    requirements = PYPROJECT["project"]["optional-dependencies"].get(extra, [])
     return [re.sub(r">=\s*([^,;\s]+)[^;]*", r"==\1", requirement) for requirement in requirements]
 
 
 def groups_of(extra: str, *, lowest: bool) -> list[str]:
-    """Return the dependency groups that only the tests of an extra need: those of its name, if there are any."""
-    name = f"{extra}-lowest" if lowest else extra
-    return [name] if name in PYPROJECT["dependency-groups"] else []
+    """Return the dependency group that only the tests of an extra need: that of its name, if there is one."""
+    names = [f"{extra}-lowest", extra] if lowest else [extra]
+    return [name for name in names if name in PYPROJECT["dependency-groups"]][:1]
 
 
 def install_old_llamacpp(session: nox.Session) -> None:
