@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Self, Unpack
-
-import anyio
 
 from ctxbackends._chat.observer import Observer
 from ctxbackends._chat.servers import ServerStatus
@@ -276,9 +275,9 @@ class Registry(NotPicklable):
                 endpoint = self._configs[name].endpoint or ""
                 statuses[name] = ServerStatus(backend=name, endpoint=endpoint, state="error", problem=str(error))
 
-        async with anyio.create_task_group() as tasks:
+        async with asyncio.TaskGroup() as tasks:
             for name in self.names:
-                tasks.start_soon(check, name)
+                tasks.create_task(check(name))
         return tuple(statuses[name] for name in self.names)
 
     async def drain(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109  # its end is no error
@@ -313,9 +312,9 @@ class Registry(NotPicklable):
         try:
             await self._transport.aclose()
         finally:
-            async with anyio.create_task_group() as ending:
+            async with asyncio.TaskGroup() as ending:
                 for backend in backends.values():
-                    ending.start_soon(backend.aclose)
+                    ending.create_task(backend.aclose())
 
     async def __aenter__(self) -> Self:
         return self

@@ -14,6 +14,8 @@ if TYPE_CHECKING or not install(__name__):
     from ctxbackends.sync._registry import SyncRegistry as SyncRegistry
     from ctxbackends.sync._registry import open_backend as open_backend
     from ctxbackends.sync._stream import SyncStream as SyncStream
+    from ctxbackends.sync._structured import SyncExtractionStream as SyncExtractionStream
     from ctxbackends.sync._structured import extract as extract
     from ctxbackends.sync._structured import extract_result as extract_result
+    from ctxbackends.sync._structured import extract_stream as extract_stream
     from ctxbackends.sync._structured import probe_schema as probe_schema

@@ -91,7 +91,8 @@ class LoopThread:
             if cancel:
                 self._cancel(call)
             raise
-        return call.result()
+        result: T = call.result()
+        return result
 
     def _cancel(self, call: _Call[Any]) -> None:
         with suppress(ClosedError, Empty):

@@ -11,7 +11,9 @@ from ctxbackends._chat.observer import Observer
 from ctxbackends._chat.servers import ServerStatus
 from ctxbackends._client.backend import Backend
 from ctxbackends._config.backend_config import BackendConfig
-from ctxbackends._registry import Factory, Registry
+from ctxbackends._plugins import Factory
+from ctxbackends._profiles.profile import Profile
+from ctxbackends._registry import Registry
 from ctxbackends._util.pickling import NotPicklable
 from ctxbackends.sync._backend import SyncBackend
 from ctxbackends.sync._loop_thread import Closer, close, run, shared
@@ -60,7 +62,7 @@ class SyncRegistry(NotPicklable):
         cls,
         path: str | Path | None = None,
         *,
-        types: Mapping[str, Factory] | None = None,
+        types: Mapping[str, Factory | Profile] | None = None,
         airgap: bool | None = None,
         observers: Iterable[Observer] = (),
     ) -> Self:
@@ -79,7 +81,7 @@ class SyncRegistry(NotPicklable):
         registry._set_registry(Registry.from_ctxrc(path, types=types, airgap=airgap, observers=observers))
         return registry
 
-    def register(self, type_name: str, factory: Factory) -> None:
+    def register(self, type_name: str, factory: Factory | Profile) -> None:
         """See :meth:`Registry.register`."""
         self.async_registry.register(type_name, factory)
 

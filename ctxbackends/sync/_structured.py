@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TypeVar, Unpack
+from typing import Generic, TypeVar, Unpack
 
-from ctxbackends import _structured
+from ctxbackends import _extract_stream, _structured
+from ctxbackends._chat.events import OnProgress
 from ctxbackends._chat.requests import ChatOptions
 from ctxbackends._config.request_options import RequestOptions
+from ctxbackends._extract_stream import ExtractionStream
+from ctxbackends._schema.members import Member
 from ctxbackends._structured import INSTRUCTIONS, Extraction, SchemaProbe
 from ctxbackends.sync._backend import SyncBackend
 from ctxbackends.sync._loop_thread import run
+from ctxbackends.sync._stream import SyncReader, SyncStream
 
 T = TypeVar("T")
 
@@ -45,6 +49,55 @@ def extract_result(
         lambda: _structured.extract_result(
             backend.async_backend, target, text, instructions=instructions, request_options=request_options, **options
         )
+    )
+
+
+class SyncExtractionStream(SyncReader[ExtractionStream[T], Member | Extraction[T]], Generic[T]):
+    """An :class:`ExtractionStream` without async. Use it with ``with``, and iterate over it.
+
+    Raises:
+        StructuredOutputError: The answer does not match the type, was truncated or refused; after the last member.
+        BackendError: The request failed.
+    """
+
+    @property
+    def stream(self) -> SyncStream:
+        """The stream of the answer, with its metadata."""
+        return SyncStream(lambda _: self._stream.stream)
+
+    def get_result(self) -> Extraction[T]:
+        """Read to the end and return the validated value with its completion.
+
+        Raises:
+            StructuredOutputError: The answer does not match the type, was truncated or refused.
+            BackendError: The request failed.
+        """
+        return self._call(self._stream.get_result)
+
+
+def extract_stream(
+    backend: SyncBackend,
+    target: type[T],
+    text: str,
+    *,
+    instructions: str = INSTRUCTIONS,
+    on_progress: OnProgress | None = None,
+    request_options: RequestOptions | None = None,
+    **options: Unpack[ChatOptions],
+) -> SyncExtractionStream[T]:
+    """Extract a value, and return its members as they are finished. See :func:`ctxbackends.extract_stream`."""
+    return SyncExtractionStream(
+        lambda report: _extract_stream.extract_stream(
+            backend.async_backend,
+            target,
+            text,
+            instructions=instructions,
+            on_progress=report,
+            request_options=request_options,
+            **options,
+        ),
+        on_progress,
+        registry_closer=backend._registry_closer,
     )
 
 

@@ -27,7 +27,6 @@ from ctxbackends import (
     APIConnectionError,
     Backend,
     BackendConfig,
-    ChatStream,
     ClosedError,
     Completion,
     EventLoopError,
@@ -42,7 +41,10 @@ from ctxbackends import (
     local,
     sync,
 )
-from ctxbackends.sync import SyncBackend, SyncRegistry, SyncStream
+from ctxbackends._client.backend import Stream
+from ctxbackends._extract_stream import ExtractionStream
+from ctxbackends._schema.members import Member
+from ctxbackends.sync import SyncBackend, SyncExtractionStream, SyncRegistry, SyncStream
 from ctxbackends.sync import _loop_thread as loop_thread
 from ctxbackends.testing import FaultServer, faults
 from ctxbackends.testing.faults import ResponseBuilder, Step, respond
@@ -71,10 +73,16 @@ def backend(server: FaultServer) -> Iterator[SyncBackend]:
 ASYNC_NAMES = {"aclose": "close", "__aenter__": "__enter__", "__aexit__": "__exit__", "__aiter__": "__iter__"}
 ASYNC_NAMES |= {"__anext__": "__next__"}
 TYPES_OF = {"Backend": "SyncBackend", "ChatStream": "SyncStream", "HTTPBackend": "SyncBackend"}
+TYPES_OF |= {"Stream": "SyncStream", "ExtractionStream": "SyncExtractionStream"}
 OMITTED = {"session"}
 """An aiohttp session belongs to the event loop of the caller."""
 
-PAIRS: list[tuple[Any, Any]] = [(Backend, SyncBackend), (Registry, SyncRegistry), (ChatStream, SyncStream)]
+PAIRS: list[tuple[Any, Any]] = [
+    (Backend, SyncBackend),
+    (Registry, SyncRegistry),
+    (Stream, SyncStream),
+    (ExtractionStream, SyncExtractionStream),
+]
 
 
 def members(cls: type) -> dict[str, Any]:
@@ -108,10 +116,11 @@ def test_classes_have_the_same_methods(async_class: type, sync_class: type) -> N
     actual = {name: getattr(sync_class, name, None) for name in expected}
     for name, member in expected.items():
         if isinstance(member, property):
-            getter = actual[name].fget if isinstance(actual[name], property) else None
+            attribute = actual[name]
+            getter = attribute.fget if isinstance(attribute, property) else None
             assert getter is not None, f"{sync_class.__name__}.{name} is not a property"
             assert signature(member.fget) == signature(getter), name
-        elif name in ("__iter__", "__exit__"):
+        elif name in ("__iter__", "__exit__", "__next__"):
             assert callable(actual[name])
         else:
             assert actual[name] is not None, f"{sync_class.__name__}.{name} is missing"
@@ -125,7 +134,9 @@ def test_registries_are_created_in_the_same_way(name: str) -> None:
     assert signature(getattr(Registry, name)) == signature(getattr(SyncRegistry, name))
 
 
-@pytest.mark.parametrize("name", ["open_backend", "extract", "extract_result", "probe_schema", "serve_model"])
+@pytest.mark.parametrize(
+    "name", ["open_backend", "extract", "extract_result", "extract_stream", "probe_schema", "serve_model"]
+)
 def test_functions_have_the_same_parameters(name: str) -> None:
     module = local if name == "serve_model" else ctxbackends
     assert signature(getattr(module, name)) == signature(getattr(sync, name))
@@ -213,6 +224,11 @@ def test_extract() -> None:
         with pytest.raises(StructuredOutputError):
             sync.extract(backend, list[int], "seven")
         assert "ignored" == sync.probe_schema(backend).outcome
+        with sync.extract_stream(backend, Count, "seven") as stream:
+            member, extraction = list(stream)
+            assert Member("number", 7) == member
+            assert "m" == stream.stream.served_model
+            assert extraction == stream.get_result() == result
 
 
 # --- streams ----------------------------------------------------------------------------------------
@@ -231,6 +247,12 @@ def test_the_events_of_a_stream(server: FaultServer, type_: str) -> None:
             assert [] == list(stream)
         assert asyncio.run(read(backend.async_backend)) == events
         assert (True, "Hello, world.") == (stream.is_complete, stream.completion.text)
+        assert (stream.completion.served_model, stream.completion.response_id, stream.completion.request_id) == (
+            stream.served_model,
+            stream.response_id,
+            stream.request_id,
+        )
+        assert ("Hello, world.", "Hello, world.") == (stream.text_so_far, stream.partial.text)
         with backend.stream("Hello") as stream:
             assert "Hello, world." == "".join(stream.text())
         with backend.stream("Hello") as stream:
@@ -449,11 +471,10 @@ def test_a_call_on_its_own_loop_would_block_it(server: FaultServer) -> None:
 
     class Caller(Observer):
         def started(self, *_: object) -> None:
-            errors.append(catch(backend.models))
+            errors.append(catch(registry.default().models))
 
     with SyncRegistry([config_of(server)], observers=[Caller()]) as registry:
-        backend = registry.default()
-        assert "Hello, world." == backend.complete("Hello").text
+        assert "Hello, world." == registry.default().complete("Hello").text
     assert [EventLoopError] == [type(error) for error in errors]
     assert "use the async backend there" in str(errors[0])
 
