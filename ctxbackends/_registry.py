@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Self, Unpack
 
@@ -294,9 +294,10 @@ class Registry(NotPicklable):
         """
         self._transport.start_drain()
         try:
-            with anyio.move_on_after(timeout):
-                while self._transport.is_busy:
-                    await anyio.sleep(DRAIN_POLL_SECONDS)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    while self._transport.is_busy:
+                        await asyncio.sleep(DRAIN_POLL_SECONDS)
             return not self._transport.is_busy
         finally:
             await self.aclose()

@@ -420,7 +420,9 @@ class PublicNames(SphinxDirective):
         if isinstance(value, type):
             kind = "autoexception" if issubclass(value, BaseException) else "autoclass"
             # A private base of ours holds a part of the members.
-            inherits = any(base.__module__.startswith("ctxbackends._client.") for base in value.__mro__[1:])
+            inherits = any(
+                base.__module__.startswith(("ctxbackends._client.", "ctxbackends.sync.")) for base in value.__mro__[1:]
+            )
             return [
                 f".. {kind}:: {package}.{name}",
                 "   :members:",

@@ -20,7 +20,7 @@ from ctxbackends.sync._stream import SyncStream
 
 
 class SyncBackend(NotPicklable):
-    """A :class:`Backend` without async. Any number of threads may use it at once.
+    """A :class:`~ctxbackends.Backend` without async. Any number of threads may use it at once.
 
     It sends its requests on an event loop in a thread of its own, so it also works while an event loop runs in the
     calling thread, which it blocks. ``on_progress`` is called in the calling thread.
@@ -47,42 +47,42 @@ class SyncBackend(NotPicklable):
 
     @property
     def endpoint(self) -> str:
-        """See :attr:`Backend.endpoint`."""
+        """See :attr:`ctxbackends.Backend.endpoint`."""
         return self.async_backend.endpoint
 
     @property
     def schema_enforcement(self) -> Enforcement:
-        """See :attr:`Backend.schema_enforcement`."""
+        """See :attr:`ctxbackends.Backend.schema_enforcement`."""
         return self.async_backend.schema_enforcement
 
     @property
     def capabilities(self) -> Capabilities:
-        """See :attr:`Backend.capabilities`."""
+        """See :attr:`ctxbackends.Backend.capabilities`."""
         return self.async_backend.capabilities
 
     def refusal(self, option: str) -> str | None:
-        """See :meth:`Backend.refusal`."""
+        """See :meth:`ctxbackends.Backend.refusal`."""
         return self.async_backend.refusal(option)
 
     def wait_ready(
         self, *, request_options: RequestOptions | None = None, on_progress: OnProgress | None = None
     ) -> None:
-        """See :meth:`Backend.wait_ready`."""
+        """See :meth:`ctxbackends.Backend.wait_ready`."""
         run_with_progress(
             lambda report: self.async_backend.wait_ready(request_options=request_options, on_progress=report),
             on_progress,
         )
 
     def ping(self, *, wait: bool = True, on_progress: OnProgress | None = None) -> Ping:
-        """See :meth:`Backend.ping`."""
+        """See :meth:`ctxbackends.Backend.ping`."""
         return run_with_progress(lambda report: self.async_backend.ping(wait=wait, on_progress=report), on_progress)
 
     def status(self) -> ServerStatus:
-        """See :meth:`Backend.status`."""
+        """See :meth:`ctxbackends.Backend.status`."""
         return run(self.async_backend.status)
 
     def models(self) -> tuple[ModelInfo, ...]:
-        """See :meth:`Backend.models`."""
+        """See :meth:`ctxbackends.Backend.models`."""
         return run(self.async_backend.models)
 
     def complete(
@@ -93,7 +93,7 @@ class SyncBackend(NotPicklable):
         on_progress: OnProgress | None = None,
         **options: Unpack[ChatOptions],
     ) -> Completion:
-        """See :meth:`Backend.complete`."""
+        """See :meth:`ctxbackends.Backend.complete`."""
         return run_with_progress(
             lambda report: self.async_backend.complete(
                 prompt, request_options=request_options, on_progress=report, **options
@@ -109,7 +109,10 @@ class SyncBackend(NotPicklable):
         on_progress: OnProgress | None = None,
         **options: Unpack[ChatOptions],
     ) -> SyncStream:
-        """Return a stream of the answer. Entering its ``with`` sends the request. See :meth:`Backend.stream`."""
+        """Return a stream of the answer. Entering its ``with`` sends the request.
+
+        See :meth:`ctxbackends.Backend.stream`.
+        """
         return SyncStream(
             lambda report: self.async_backend.stream(
                 prompt, request_options=request_options, on_progress=report, **options
@@ -128,7 +131,7 @@ class SyncBackend(NotPicklable):
         batch_size: int | None = None,
         request_options: RequestOptions | None = None,
     ) -> Embeddings:
-        """See :meth:`Backend.embed`."""
+        """See :meth:`ctxbackends.Backend.embed`."""
         return run(
             partial(
                 self.async_backend.embed,
@@ -150,7 +153,7 @@ class SyncBackend(NotPicklable):
         response_format: ResponseFormatForm = None,
         request_options: RequestOptions | None = None,
     ) -> int:
-        """See :meth:`Backend.count_tokens`."""
+        """See :meth:`ctxbackends.Backend.count_tokens`."""
         return run(
             partial(
                 self.async_backend.count_tokens,
@@ -170,7 +173,7 @@ class SyncBackend(NotPicklable):
         keep_alive: float | None = None,
         on_progress: OnProgress | None = None,
     ) -> None:
-        """See :meth:`Backend.load`."""
+        """See :meth:`ctxbackends.Backend.load`."""
         run_with_progress(
             lambda report: self.async_backend.load(
                 model, context_length=context_length, keep_alive=keep_alive, on_progress=report
@@ -179,9 +182,9 @@ class SyncBackend(NotPicklable):
         )
 
     def unload(self, model: str | None = None) -> None:
-        """See :meth:`Backend.unload`."""
+        """See :meth:`ctxbackends.Backend.unload`."""
         run(partial(self.async_backend.unload, model))
 
     def close(self) -> None:
-        """See :meth:`Backend.aclose`."""
+        """See :meth:`ctxbackends.Backend.aclose`."""
         close(self.async_backend.aclose)

@@ -11,6 +11,7 @@ from typing import Any, Unpack
 from ctxbackends import local
 from ctxbackends._chat.events import OnProgress
 from ctxbackends._chat.observer import Observer
+from ctxbackends._config.backend_settings import BackendSettings
 from ctxbackends.local._options import ServeModelKeywords
 from ctxbackends.sync._backend import SyncBackend
 from ctxbackends.sync._loop_thread import close, shared
@@ -22,7 +23,7 @@ def serve_model(
     *,
     name: str = "local",
     on_progress: OnProgress | None = None,
-    settings: dict[str, Any] | None = None,
+    settings: BackendSettings | None = None,
     observers: Iterable[Observer] = (),
     **options: Unpack[ServeModelKeywords],
 ) -> Iterator[SyncBackend]:
@@ -35,7 +36,7 @@ def serve_model(
         name: Name of the backend.
         on_progress: Called with a `Loading` for each probe while the server starts.
         settings: Fields of BackendConfig, such as timeouts (in seconds) or ``model_mismatch``; no API key.
-        observers: Get the facts about every request, see :class:`Observer`.
+        observers: Get the facts about every request, see :class:`~ctxbackends.Observer`.
         options: Fields of :class:`~ctxbackends.local.ServerOptions`, without ``api_key``.
 
     Raises:
@@ -43,7 +44,7 @@ def serve_model(
         LocalServerUnavailableError: No llama.cpp server is installed.
         ServerDiedError: The server exited while loading the model.
         APITimeoutError: The server was not ready within ``ready_timeout``.
-        TypeError: The settings or options contain an API key.
+        TypeError: A setting or an option is unknown, or is an API key.
     """
     inbox: SimpleQueue[Any] = SimpleQueue()
     serving = local.serve_model(

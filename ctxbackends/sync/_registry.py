@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Self, Unpack
 
 from ctxbackends._chat.observer import Observer
 from ctxbackends._chat.servers import ServerStatus
 from ctxbackends._client.backend import Backend
 from ctxbackends._config.backend_config import BackendConfig
+from ctxbackends._config.backend_settings import BackendSettings
 from ctxbackends._plugins import Factory
 from ctxbackends._profiles.profile import Profile
 from ctxbackends._registry import Registry
@@ -20,7 +22,7 @@ from ctxbackends.sync._loop_thread import Closer, close, run, shared
 
 
 class SyncRegistry(NotPicklable):
-    """A :class:`Registry` without async. Use it with ``with``, or call ``close()``.
+    """A :class:`~ctxbackends.Registry` without async. Use it with ``with``, or call ``close()``.
 
     Any number of threads may use it at once. A registry that is not closed is closed when it and its backends are
     deleted, or at the interpreter's exit.
@@ -28,9 +30,9 @@ class SyncRegistry(NotPicklable):
     Args:
         configs: The configured backends.
         default: The name of the backend that ``default()`` returns.
-        airgap: Connect only to loopback and private addresses, see :class:`Registry`.
-        observers: Get the facts about every request, see :class:`Observer`. They are called in the thread of the event
-            loop.
+        airgap: Connect only to loopback and private addresses, see :class:`~ctxbackends.Registry`.
+        observers: Get the facts about every request, see :class:`~ctxbackends.Observer`. They are called in the thread
+            of the event loop.
 
     Attributes:
         async_registry: The registry that has the backends. It can be used on other event loops too.
@@ -72,7 +74,7 @@ class SyncRegistry(NotPicklable):
             path: The file, None for the first ``.ctxrc`` in the working directory and its parents.
             types: Factories of further backend types, by name.
             airgap: True enables the airgap. It cannot be disabled if the file enables it.
-            observers: Get the facts about every request, see :class:`Observer`.
+            observers: Get the facts about every request, see :class:`~ctxbackends.Observer`.
 
         Raises:
             ConfigError: The file cannot be read or is not valid.
@@ -82,15 +84,15 @@ class SyncRegistry(NotPicklable):
         return registry
 
     def register(self, type_name: str, factory: Factory | Profile) -> None:
-        """See :meth:`Registry.register`."""
+        """See :meth:`ctxbackends.Registry.register`."""
         self.async_registry.register(type_name, factory)
 
     def configure(self, config: BackendConfig) -> None:
-        """See :meth:`Registry.configure`."""
+        """See :meth:`ctxbackends.Registry.configure`."""
         self.async_registry.configure(config)
 
     def set_default(self, name: str) -> None:
-        """See :meth:`Registry.set_default`."""
+        """See :meth:`ctxbackends.Registry.set_default`."""
         self.async_registry.set_default(name)
 
     @property
@@ -109,11 +111,11 @@ class SyncRegistry(NotPicklable):
         return self.async_registry.names
 
     def resolve(self, name: str | None = None) -> SyncBackend:
-        """Return the backend of a name, the same object each time. See :meth:`Registry.resolve`."""
+        """Return the backend of a name, the same object each time. See :meth:`ctxbackends.Registry.resolve`."""
         return self._wrap(self.async_registry.resolve(name))
 
     def default(self) -> SyncBackend:
-        """Return the default backend, or the only one. See :meth:`Registry.default`."""
+        """Return the default backend, or the only one. See :meth:`ctxbackends.Registry.default`."""
         return self._wrap(self.async_registry.default())
 
     def _wrap(self, backend: Backend) -> SyncBackend:
@@ -125,8 +127,19 @@ class SyncRegistry(NotPicklable):
         return wrapped
 
     def statuses(self) -> tuple[ServerStatus, ...]:
-        """Return the status of every configured backend. See :meth:`Registry.statuses`."""
+        """Return the status of every configured backend. See :meth:`ctxbackends.Registry.statuses`."""
         return run(self.async_registry.statuses)
+
+    def drain(self, timeout: float | None = None) -> bool:
+        """Take no new requests, wait for those in flight, and close. See :meth:`ctxbackends.Registry.drain`.
+
+        Args:
+            timeout: Seconds to wait, None for as long as it takes.
+
+        Returns:
+            Whether all requests ended in time.
+        """
+        return run(partial(self.async_registry.drain, timeout))
 
     def close(self) -> None:
         """Stop the servers that this registry started, and close its connections. Idempotent."""
@@ -146,7 +159,7 @@ def open_backend(
     name: str | None = None,
     airgap: bool = False,
     observers: Iterable[Observer] = (),
-    **settings: Any,
+    **settings: Unpack[BackendSettings],
 ) -> Iterator[SyncBackend]:
     """Open a single backend.
 
@@ -155,12 +168,13 @@ def open_backend(
     Args:
         type: The backend type.
         name: The name of the backend, None for its type.
-        airgap: Connect only to loopback and private addresses, see :class:`Registry`.
-        observers: Get the facts about every request, see :class:`Observer`.
-        **settings: The other fields of :class:`BackendConfig`.
+        airgap: Connect only to loopback and private addresses, see :class:`~ctxbackends.Registry`.
+        observers: Get the facts about every request, see :class:`~ctxbackends.Observer`.
+        **settings: The other fields of :class:`~ctxbackends.BackendConfig`.
 
     Raises:
         ConfigError: The configuration is not valid, see its subclasses in :mod:`ctxbackends.errors`.
+        TypeError: A setting is unknown.
     """
     config = BackendConfig(name=name or str(type), type=type, **settings)
     with SyncRegistry([config], airgap=airgap, observers=observers) as registry:

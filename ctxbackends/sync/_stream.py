@@ -86,7 +86,7 @@ class SyncReader(Generic[AsyncT, Item]):
 
 
 class SyncStream(SyncReader[Stream, StreamEvent]):
-    """A :class:`ChatStream` without async. Use it with ``with``, and iterate over its events, or over ``text()``.
+    """A :class:`~ctxbackends.ChatStream` without async. Use it with ``with``, and iterate over it, or over ``text()``.
 
     Entering the ``with`` sends the request. Leaving it early closes the connection, which cancels the generation. Use
     it from one thread at a time.

@@ -53,7 +53,7 @@ def extract_result(
 
 
 class SyncExtractionStream(SyncReader[ExtractionStream[T], Member | Extraction[T]], Generic[T]):
-    """An :class:`ExtractionStream` without async. Use it with ``with``, and iterate over it.
+    """An :class:`~ctxbackends.ExtractionStream` without async. Use it with ``with``, and iterate over it.
 
     Raises:
         StructuredOutputError: The answer does not match the type, was truncated or refused; after the last member.
