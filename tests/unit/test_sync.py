@@ -508,6 +508,22 @@ def test_a_closed_registry(server: FaultServer) -> None:
     server.wait_idle_sync()
 
 
+def test_drain(server: FaultServer) -> None:
+    registry = SyncRegistry([config_of(server)])
+    backend = registry.default()
+    backend.models()
+    server.play(faults.no_response())
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(catch, partial(backend.complete, "Hello"))
+        while not server.generations:
+            threading.Event().wait(0.01)
+        assert not registry.drain(0.05)
+        assert isinstance(asking.result(10), ClosedError)
+    assert SyncRegistry([config_of(server)]).drain()
+    with pytest.raises(ClosedError):
+        backend.models()
+
+
 def test_close_ends_the_calls_of_other_threads(server: FaultServer) -> None:
     server.play_always(faults.no_response())
     registry = SyncRegistry([config_of(server)])
