@@ -205,18 +205,20 @@ class ChatOptions(OptionsWithoutTools, total=False):
 
 _NUMBERS = ("temperature", "top_p", "min_p", "frequency_penalty", "presence_penalty", "repetition_penalty")
 _MINIMUMS = {"max_tokens": 1, "top_k": 0, "seed": -math.inf, "top_logprobs": 0, "reasoning_budget": 0}
+_NUMBER_TYPES = (float, int)
+"""The usual types: ``isinstance()`` with a union takes 0.2 µs for each option."""
 _CHOICES = (None, "auto", "none", "required")
 
 
-def _check_number(name: str, value: object) -> None:
-    if not isinstance(value, int | float) or isinstance(value, bool):
+def _check_number(name: str, value: Any) -> None:
+    if type(value) not in _NUMBER_TYPES and (isinstance(value, bool) or not isinstance(value, int | float)):
         raise TypeError(f"{name} must be a number: {value!r:.80}")
     if not abs(value) < math.inf:
         raise ValueError(f"{name} must be a finite number: {value}")
 
 
-def _check_integer(name: str, value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool):
+def _check_integer(name: str, value: Any) -> None:
+    if type(value) is not int and (isinstance(value, bool) or not isinstance(value, int)):
         raise TypeError(f"{name} must be an integer: {value!r:.80}")
     if value < _MINIMUMS[name]:
         raise ValueError(f"{name} must be at least {_MINIMUMS[name]}: {value}")
