@@ -58,6 +58,7 @@ async def ask(model: CtxModel, operation: str, settings: ModelSettings | None = 
 CATEGORIES: dict[type[errors.BackendError], type[exceptions.ModelAPIError]] = {
     errors.APIConnectionError: exceptions.ModelConnectionError,
     errors.APITimeoutError: exceptions.ModelTimeoutError,
+    errors.ResponseInterruptedError: exceptions.ModelConnectionError,
     errors.StreamInterruptedError: exceptions.ModelConnectionError,
     errors.ServerDiedError: exceptions.ModelConnectionError,
     errors.RateLimitError: exceptions.ModelRateLimitError,

@@ -44,7 +44,7 @@ def to_framework_error(error: errors.BackendError, model: str, *, in_stream: boo
         return exceptions.ModelTimeoutError(model, message, phase=_phase(error.phase != "connect"), in_stream=in_stream)
     if isinstance(error, errors.APIConnectionError):
         return exceptions.ModelConnectionError(model, message, phase=_phase(error.sent), in_stream=in_stream)
-    if isinstance(error, errors.StreamInterruptedError | errors.ServerDiedError):
+    if isinstance(error, errors.IncompleteResponseError | errors.ServerDiedError):
         return exceptions.ModelConnectionError(model, message, phase="read", in_stream=in_stream)
     if isinstance(error, errors.LocalServerUnavailableError | errors.ServerSleepingError):
         return exceptions.ModelUnavailableError(model, message, in_stream=in_stream)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from pydantic_ai.direct import model_request, model_request_stream
 from pydantic_ai.messages import ModelRequest, PartDeltaEvent, PartStartEvent, TextPart, TextPartDelta
+from pydantic_ai.models import Model
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
 from pydantic_ai.settings import ModelSettings
@@ -18,11 +19,14 @@ SETTINGS = ModelSettings(max_tokens=1000)
 class PydanticAI:
     def __init__(self, url: str) -> None:
         self._provider = OpenAIProvider(base_url=f"{url}/v1", api_key="sk-made-up")
-        self._models: dict[str, OpenAIChatModel] = {}
+        self._models: dict[str, Model] = {}
 
-    def _model(self, name: str) -> OpenAIChatModel:
+    def _create_model(self, name: str) -> Model:
+        return OpenAIChatModel(name, provider=self._provider)
+
+    def _model(self, name: str) -> Model:
         if name not in self._models:
-            self._models[name] = OpenAIChatModel(name, provider=self._provider)
+            self._models[name] = self._create_model(name)
         return self._models[name]
 
     async def complete(self, model: str) -> str:
