@@ -10,7 +10,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -55,6 +55,11 @@ def start(code: str, server: FaultServer, *options: str) -> subprocess.Popen[str
 def complaints(errors: str) -> list[str]:
     """The lines of standard error, without what asyncio's debug mode tells of a slow machine."""
     return [line for line in errors.splitlines() if not line.startswith("Executing ")]
+
+
+def some(cases: Iterable[str], *always: str) -> list[object]:
+    """All cases, of which those that are not named run only in `nox -s tests_full`."""
+    return [case if case in always else pytest.param(case, marks=pytest.mark.full) for case in cases]
 
 
 def wait_for(condition: Callable[[], object], process: subprocess.Popen[str] | None = None) -> None:
@@ -122,7 +127,7 @@ print("Hello, world.")
 }
 
 
-@pytest.mark.parametrize("how", EXITS)
+@pytest.mark.parametrize("how", some(EXITS, "not closed", "with an open stream", "under a loop"))
 def test_nothing_is_left_open_at_exit(server: FaultServer, how: str) -> None:
     process = start(EXITS[how], server, *STRICT)
     output, errors = process.communicate(timeout=60)
@@ -206,7 +211,7 @@ with backend.stream("Hello") as stream:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a signal ends the process there")
-@pytest.mark.parametrize("how", WAITS)
+@pytest.mark.parametrize("how", some(WAITS, "complete", "iteration"))
 def test_an_interrupt_cancels_the_request(server: FaultServer, how: str) -> None:
     """And the next request gets its slot."""
     cut = {"a cold start": faults.loading(1000), **dict.fromkeys(("iteration", "final completion"), faults.stall())}
@@ -340,7 +345,7 @@ print(backend.complete("Hello").text)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-@pytest.mark.parametrize("how", FORKS)
+@pytest.mark.parametrize("how", some(FORKS, "sync", "async, in a slot", "threads are busy"))
 def test_a_forked_process_has_its_own_connections(server: FaultServer, how: str) -> None:
     process = start(FORKS[how], server)
     output, errors = process.communicate(timeout=90)
