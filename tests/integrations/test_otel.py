@@ -23,6 +23,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
+import ctxbackends.sync
 from ctxbackends import (
     APIConnectionError,
     ImagePart,
@@ -209,6 +210,23 @@ async def test_the_span_is_the_child_of_the_callers(telemetry: Telemetry, server
             assert trace.get_current_span() is mine
     ours, _ = telemetry.spans
     assert mine.get_span_context().span_id == ours.parent.span_id
+
+
+def test_the_span_of_a_synchronous_call_is_the_child_of_the_callers(telemetry: Telemetry) -> None:
+    tracer = telemetry.tracer_provider.get_tracer("mine")
+    with (
+        FaultServer() as server,
+        ctxbackends.sync.open_backend(
+            "vllm", endpoint=server.url, default_model="m", observers=[telemetry.observer()]
+        ) as backend,
+        tracer.start_as_current_span("mine") as mine,
+    ):
+        with backend.stream("Hi") as stream:
+            stream.get_final_completion()
+        backend.complete("Hi")
+        assert trace.get_current_span() is mine
+    for span in telemetry.spans[:-1]:
+        assert mine.get_span_context().span_id == span.parent.span_id
 
 
 # --- failures -----------------------------------------------------------------------------------------

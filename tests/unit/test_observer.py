@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+import ctxbackends.sync
 from ctxbackends import (
     APIConnectionError,
     Backend,
@@ -465,3 +466,19 @@ async def test_the_observers_of_a_file(server: FaultServer, tmp_path: Any) -> No
     async with Registry.from_ctxrc(ctxrc, observers=[recorder]) as registry:
         await registry.resolve().complete("Hi")
     assert "one" == recorder.facts("finished").backend
+
+
+def test_synchronous_calls_are_observed() -> None:
+    recorder = Recorder()
+    with (
+        FaultServer(pieces=("Hel", "lo")) as server,
+        ctxbackends.sync.open_backend("vllm", endpoint=server.url, default_model="m", observers=[recorder]) as backend,
+    ):
+        backend.complete("Hi")
+        with backend.stream("Hi") as stream:
+            assert "Hello" == "".join(stream.text())
+        server.play(faults.endless_stream())
+        with backend.stream("Hi") as stream:
+            next(iter(stream))
+    whole = ["started", "attempt", "served", "first_event", "finished"]
+    assert [*whole, *whole, *whole[:-1], "left"] == recorder.names
