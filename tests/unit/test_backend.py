@@ -230,7 +230,7 @@ async def test_unknown_options_are_rejected(make: Make, twice: dict[str, Any]) -
 
 async def test_every_option_is_sent(make: Make, mock_server: aioresponses) -> None:
     mock_server.post(CHAT, body=completion_body(model="other"))
-    schema = {"type": "object", "properties": {}}
+    schema = {"type": "object", "properties": {}, "required": [], "additionalProperties": False}
     completion = await make("openai-compatible").complete(
         Message.user("Hi"),
         model="other",
