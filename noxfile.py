@@ -167,6 +167,7 @@ def types(session: nox.Session) -> None:
         *extras["cli"],
         *extras["llamacpp"],
         *extras["testing"],
+        *(requirement for extra in integrations_to_test() for requirement in extras[extra]),
         *group("tests"),
         *group("types"),
     )
