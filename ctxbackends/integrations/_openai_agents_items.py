@@ -1,0 +1,279 @@
+"""Messages from the items of the OpenAI Agents SDK, and events of its Responses form from our events."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from typing import Any, cast
+
+import msgspec
+from agents import ModelBehaviorError, ModelResponse
+from agents import Usage as RunUsage
+from agents.models.chatcmpl_converter import Converter
+from agents.models.chatcmpl_stream_handler import ChatCmplStreamHandler
+from agents.models.fake_id import FAKE_RESPONSES_ID
+from openai.types.chat import ChatCompletionChunk, ChatCompletionTokenLogprob
+from openai.types.chat.chat_completion_chunk import (
+    Choice,
+    ChoiceDelta,
+    ChoiceDeltaToolCall,
+    ChoiceDeltaToolCallFunction,
+    ChoiceLogprobs,
+)
+from openai.types.chat.chat_completion_token_logprob import TopLogprob
+from openai.types.completion_usage import CompletionTokensDetails, CompletionUsage, PromptTokensDetails
+from openai.types.responses import Response, ResponseOutputMessage
+
+from ctxbackends._chat.events import (
+    CitationDelta,
+    Finish,
+    ReasoningDelta,
+    RefusalDelta,
+    StreamEvent,
+    TextDelta,
+    ToolCallDelta,
+)
+from ctxbackends._chat.messages import Message, ReasoningPart, TextPart, ToolCall
+from ctxbackends._chat.responses import Completion, TokenLogprob, Usage
+from ctxbackends._client.backend import Backend
+from ctxbackends.integrations._common import logger
+
+_TURN = "ctxbackends_turn"
+"""The member of an item's ``provider_data`` with the whole message of the turn that the item begins."""
+
+
+# --- messages -----------------------------------------------------------------------------------------
+
+
+def build_messages(items: Sequence[Any], source: str) -> list[Message | Mapping[str, Any]]:
+    """Return the messages of the items of a conversation.
+
+    Args:
+        items: The items, as dicts.
+        source: The backend and the model of the request. Their own turns go back with the reasoning and the opaque
+            data that the items have no members for; turns of others go back as text and tool calls.
+    """
+    messages: list[Any] = []
+    plain: list[Any] = []
+    position = 0
+    while position < len(items):
+        turn = _restore_turn(items[position:], source)
+        if turn is None:
+            plain.append(items[position])
+            position += 1
+            continue
+        messages += [*_convert_items(plain), turn[0]]
+        plain = []
+        position += turn[1]
+    return [*messages, *_convert_items(plain)]
+
+
+def _convert_items(items: list[Any]) -> list[Any]:
+    return cast(list[Any], Converter.items_to_messages(items, preserve_tool_output_all_content=True))
+
+
+def _restore_turn(items: Sequence[Any], source: str) -> tuple[Message, int] | None:
+    """Return the message that the first items were made from, and their number; None if they were changed."""
+    data = items[0].get("provider_data") if isinstance(items[0], Mapping) else None
+    turn = data.get(_TURN) if isinstance(data, Mapping) else None
+    if turn is None or turn["source"] != source:
+        return None
+    message = Message.from_dict(turn["message"])
+    expected = [(call.id, call.name, call.arguments) for call in message.tool_calls]
+    text, calls = "", []
+    for count, item in enumerate(items, 1):
+        if item.get("type") == "function_call":
+            calls.append((item["call_id"], item["name"], item["arguments"]))
+        elif item.get("role") == "assistant":
+            text += "".join(part["text"] for part in item["content"] if part["type"] == "output_text")
+        elif item.get("type") != "reasoning":
+            break
+        if text == message.text and calls == expected:
+            return message, count
+    logger.info("A turn of %s was changed: its reasoning is not sent back", source)
+    return None
+
+
+# --- responses ----------------------------------------------------------------------------------------
+
+
+class ResponseBuilder:
+    """Converts one answer to the events of a response.
+
+    Args:
+        backend: The backend of the request.
+        model: The requested model.
+        source: The backend and the model, as in :func:`build_messages`.
+        call_ids: The IDs of the tool calls of the conversation. A new call gets another one.
+        is_structured: Whether the answer must be a whole JSON value.
+    """
+
+    def __init__(self, backend: Backend, *, model: str, source: str, call_ids: set[str], is_structured: bool) -> None:
+        self._backend = backend
+        self._model = model
+        self._source = source
+        self._call_ids = call_ids
+        self._is_structured = is_structured
+        self._new_ids: dict[str, str] = {}
+
+    def convert(self, events: AsyncIterator[StreamEvent]) -> AsyncGenerator[Any, None]:
+        """Return the response events, from ``response.created`` to ``response.completed``."""
+        response = Response(
+            id=FAKE_RESPONSES_ID,
+            created_at=time.time(),
+            model=self._model,
+            object="response",
+            output=[],
+            tool_choice="auto",
+            tools=[],
+            parallel_tool_calls=False,
+        )
+        chunks: Any = self._build_chunks(events)
+        return cast(AsyncGenerator[Any, None], ChatCmplStreamHandler.handle_stream(response, chunks, model=self._model))
+
+    def finish(self, response: Response, completion: Completion) -> Response:
+        """Add what the chunks of chat completions have no members for."""
+        response._request_id = completion.request_id
+        for item in response.output:
+            if isinstance(item, ResponseOutputMessage) and completion.finish_reason in ("length", "content_filter"):
+                item.status = "incomplete"
+        turn = self._store_turn(completion)
+        if turn is not None and response.output:
+            first: Any = response.output[0]
+            first.provider_data = {**(getattr(first, "provider_data", None) or {}), _TURN: turn}
+        return response
+
+    def _store_turn(self, completion: Completion) -> dict[str, Any] | None:
+        """Return the message to store, None if the items have all of it."""
+        parts: list[Any] = []
+        for part in completion.message.parts:
+            if isinstance(part, ReasoningPart):
+                option = "message: redacted reasoning" if part.redacted else "message: reasoning"
+                if self._backend.refusal(option) is not None:
+                    continue
+            if isinstance(part, ToolCall):
+                part = msgspec.structs.replace(part, id=self._new_ids.get(part.id, part.id))
+            parts.append(part)
+        if all(isinstance(part, TextPart | ToolCall) and part.opaque is None for part in parts):
+            return None
+        return {"source": self._source, "message": Message.assistant(parts).to_dict()}
+
+    async def _build_chunks(self, events: AsyncIterator[StreamEvent]) -> AsyncIterator[ChatCompletionChunk]:
+        has_output = has_calls = False
+        async for event in events:
+            if isinstance(event, Finish):
+                if event.finish_reason == "length" and (self._is_structured or has_calls or not has_output):
+                    raise ModelBehaviorError(
+                        f"the answer of {self._source} was cut off (finish_reason: length); raise max_tokens"
+                    )
+                yield _build_chunk(ChoiceDelta(), finish_reason=event.finish_reason, usage=_build_usage(event.usage))
+            elif isinstance(event, TextDelta):
+                has_output = has_output or event.text != ""
+                yield _build_chunk(ChoiceDelta(content=event.text), logprobs=_build_logprobs(event.logprobs))
+            elif isinstance(event, ToolCallDelta):
+                has_calls = True
+                yield _build_chunk(ChoiceDelta(tool_calls=[self._build_call(event)]))
+            elif isinstance(event, RefusalDelta):
+                has_output = True
+                yield _build_chunk(ChoiceDelta(refusal=event.text))
+            elif isinstance(event, ReasoningDelta):
+                yield _build_chunk(_with_extra(reasoning_content=event.text))
+            elif isinstance(event, CitationDelta) and event.citation.url and event.citation.span:
+                citation = event.citation
+                start, end = event.citation.span
+                url_citation = {
+                    "url": citation.url,
+                    "title": citation.title or citation.url,
+                    "start_index": start,
+                    "end_index": end,
+                }
+                yield _build_chunk(_with_extra(annotations=[{"type": "url_citation", "url_citation": url_citation}]))
+
+    def _build_call(self, delta: ToolCallDelta) -> ChoiceDeltaToolCall:
+        call_id = delta.id
+        if call_id:
+            if call_id in self._call_ids:
+                self._new_ids[call_id] = call_id = f"call_{uuid.uuid4().hex}"
+            self._call_ids.add(call_id)
+        function = ChoiceDeltaToolCallFunction(name=delta.name or None, arguments=delta.arguments)
+        return ChoiceDeltaToolCall(index=delta.index, id=call_id or None, function=function, type="function")
+
+
+def build_model_response(response: Response, completion: Completion) -> ModelResponse:
+    """Return the result of a request that was not streamed."""
+    usage = RunUsage(requests=1)
+    if response.usage is not None:
+        usage.input_tokens = response.usage.input_tokens
+        usage.output_tokens = response.usage.output_tokens
+        usage.total_tokens = response.usage.total_tokens
+        usage.input_tokens_details = response.usage.input_tokens_details
+        usage.output_tokens_details = response.usage.output_tokens_details
+    # Without an ID, since the server does not store the response.
+    return ModelResponse(output=response.output, usage=usage, response_id=None, request_id=completion.request_id)
+
+
+def _with_extra(**members: Any) -> ChoiceDelta:
+    return ChoiceDelta(**members)
+
+
+def _build_chunk(
+    delta: ChoiceDelta,
+    *,
+    finish_reason: Any = None,
+    usage: CompletionUsage | None = None,
+    logprobs: ChoiceLogprobs | None = None,
+) -> ChatCompletionChunk:
+    choice = Choice(index=0, delta=delta, finish_reason=finish_reason, logprobs=logprobs)
+    return ChatCompletionChunk(
+        id="", choices=[choice], created=0, model="", object="chat.completion.chunk", usage=usage
+    )
+
+
+def _build_logprobs(logprobs: Sequence[TokenLogprob]) -> ChoiceLogprobs | None:
+    if not logprobs:
+        return None
+    content = [
+        ChatCompletionTokenLogprob(
+            token=item.token,
+            logprob=item.logprob,
+            bytes=None if item.bytes is None else list(item.bytes),
+            top_logprobs=[
+                TopLogprob(token=top.token, logprob=top.logprob, bytes=None if top.bytes is None else list(top.bytes))
+                for top in item.top
+            ],
+        )
+        for item in logprobs
+    ]
+    return ChoiceLogprobs(content=content)
+
+
+def _build_usage(usage: Usage | None) -> CompletionUsage | None:
+    if usage is None:
+        return None
+    details: dict[str, Any] = {
+        "cached_tokens": usage.cached_input_tokens,
+        "cache_write_tokens": usage.cache_write_tokens,
+    }
+    return CompletionUsage(
+        prompt_tokens=usage.input_tokens,
+        completion_tokens=usage.output_tokens,
+        total_tokens=usage.input_tokens + usage.output_tokens,
+        prompt_tokens_details=PromptTokensDetails(**details),
+        completion_tokens_details=CompletionTokensDetails(reasoning_tokens=usage.reasoning_tokens),
+    )
+
+
+async def replay(completion: Completion) -> AsyncIterator[StreamEvent]:
+    """Return the events of a whole answer, as if it was streamed."""
+    if completion.reasoning:
+        yield ReasoningDelta(completion.reasoning)
+    if completion.text:
+        yield TextDelta(completion.text, completion.logprobs)
+    if completion.refusal:
+        yield RefusalDelta(completion.refusal)
+    for citation in completion.citations:
+        yield CitationDelta(citation)
+    for index, call in enumerate(completion.tool_calls):
+        yield ToolCallDelta(index, call.id, call.name, call.arguments)
+    yield Finish(completion.finish_reason, completion.usage)
