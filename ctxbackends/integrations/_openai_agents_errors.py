@@ -20,6 +20,7 @@ from ctxbackends.errors import (
     ConfigError,
     ContextOverflowError,
     EventLoopError,
+    IncompleteResponseError,
     InsufficientQuotaError,
     InternalServerError,
     LocalServerUnavailableError,
@@ -34,6 +35,7 @@ from ctxbackends.errors import (
     ServerSleepingError,
     ServiceUnavailableError,
     StreamInterruptedError,
+    StrictSchemaError,
     UnsupportedOperationError,
     UnsupportedOptionError,
 )
@@ -93,10 +95,11 @@ _USER_ERRORS = (
     EventLoopError,
     ServerConfigurationError,
     ServerSleepingError,
+    StrictSchemaError,
     UnsupportedOperationError,
     UnsupportedOptionError,
 )
-_CONNECTION_ERRORS = (APIConnectionError, LocalServerUnavailableError, ServerDiedError, StreamInterruptedError)
+_CONNECTION_ERRORS = (APIConnectionError, IncompleteResponseError, LocalServerUnavailableError, ServerDiedError)
 
 _Build = Callable[..., Exception]
 _BUILDERS: tuple[tuple[tuple[type[BackendError], ...], _Build], ...] = (
@@ -126,11 +129,11 @@ def translate_error(error: BackendError | TypeError | ValueError, endpoint: str 
 _PROCESSED = (
     APIConnectionError,
     APITimeoutError,
+    IncompleteResponseError,
     InternalServerError,
     ModelMismatchError,
     ResponseError,
     ServerDiedError,
-    StreamInterruptedError,
 )
 """After these errors, the server may have generated the answer."""
 

@@ -259,7 +259,7 @@ class CtxModel(Model):
         reasoning = settings.reasoning.model_dump(exclude_none=True) if settings.reasoning is not None else {}
         if settings.reasoning == self._ignored_settings.reasoning:
             reasoning = {}
-        choice = Converter.convert_tool_choice(settings.tool_choice)
+        choice: Any = Converter.convert_tool_choice(settings.tool_choice)  # a dict for a named tool
         options: dict[str, Any] = {
             **{name: getattr(settings, name) for name in _SETTINGS},
             "logprobs": None if settings.top_logprobs is None else True,
