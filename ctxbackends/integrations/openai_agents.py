@@ -45,13 +45,9 @@ with require_extra("openai-agents"):
     from openai import Omit
     from openai.types.responses import Response
 
-    from ctxbackends.integrations._openai_agents_errors import build_retry_advice, translate_error
-    from ctxbackends.integrations._openai_agents_items import (
-        ResponseBuilder,
-        build_messages,
-        build_model_response,
-        replay,
-    )
+    from ctxbackends.integrations._openai_agents.errors import build_retry_advice, translate_error
+    from ctxbackends.integrations._openai_agents.messages import build_messages
+    from ctxbackends.integrations._openai_agents.responses import ResponseBuilder, build_model_response, replay
 
 __all__ = ["CtxModel", "CtxModelProvider"]
 

@@ -1,16 +1,15 @@
-"""Messages from the items of the OpenAI Agents SDK, and events of its Responses form from our events."""
+"""Response events of the SDK from the events of an answer."""
 
 from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Any, cast
 
 import msgspec
 from agents import ModelBehaviorError, ModelResponse
 from agents import Usage as RunUsage
-from agents.models.chatcmpl_converter import Converter
 from agents.models.chatcmpl_stream_handler import ChatCmplStreamHandler
 from agents.models.fake_id import FAKE_RESPONSES_ID
 from openai.types.chat import ChatCompletionChunk, ChatCompletionTokenLogprob
@@ -37,65 +36,7 @@ from ctxbackends._chat.events import (
 from ctxbackends._chat.messages import Message, ReasoningPart, TextPart, ToolCall
 from ctxbackends._chat.responses import Completion, TokenLogprob, Usage
 from ctxbackends._client.backend import Backend
-from ctxbackends.integrations._common import logger
-
-_TURN = "ctxbackends_turn"
-"""The member of an item's ``provider_data`` with the whole message of the turn that the item begins."""
-
-
-# --- messages -----------------------------------------------------------------------------------------
-
-
-def build_messages(items: Sequence[Any], source: str) -> list[Message | Mapping[str, Any]]:
-    """Return the messages of the items of a conversation.
-
-    Args:
-        items: The items, as dicts.
-        source: The backend and the model of the request. Their own turns go back with the reasoning and the opaque
-            data that the items have no members for; turns of others go back as text and tool calls.
-    """
-    messages: list[Any] = []
-    plain: list[Any] = []
-    position = 0
-    while position < len(items):
-        turn = _restore_turn(items[position:], source)
-        if turn is None:
-            plain.append(items[position])
-            position += 1
-            continue
-        messages += [*_convert_items(plain), turn[0]]
-        plain = []
-        position += turn[1]
-    return [*messages, *_convert_items(plain)]
-
-
-def _convert_items(items: list[Any]) -> list[Any]:
-    return cast(list[Any], Converter.items_to_messages(items, preserve_tool_output_all_content=True))
-
-
-def _restore_turn(items: Sequence[Any], source: str) -> tuple[Message, int] | None:
-    """Return the message that the first items were made from, and their number; None if they were changed."""
-    data = items[0].get("provider_data") if isinstance(items[0], Mapping) else None
-    turn = data.get(_TURN) if isinstance(data, Mapping) else None
-    if turn is None or turn["source"] != source:
-        return None
-    message = Message.from_dict(turn["message"])
-    expected = [(call.id, call.name, call.arguments) for call in message.tool_calls]
-    text, calls = "", []
-    for count, item in enumerate(items, 1):
-        if item.get("type") == "function_call":
-            calls.append((item["call_id"], item["name"], item["arguments"]))
-        elif item.get("role") == "assistant":
-            text += "".join(part["text"] for part in item["content"] if part["type"] == "output_text")
-        elif item.get("type") != "reasoning":
-            break
-        if text == message.text and calls == expected:
-            return message, count
-    logger.info("A turn of %s was changed: its reasoning is not sent back", source)
-    return None
-
-
-# --- responses ----------------------------------------------------------------------------------------
+from ctxbackends.integrations._openai_agents.messages import TURN
 
 
 class ResponseBuilder:
@@ -141,7 +82,7 @@ class ResponseBuilder:
         turn = self._store_turn(completion)
         if turn is not None and response.output:
             first: Any = response.output[0]
-            first.provider_data = {**(getattr(first, "provider_data", None) or {}), _TURN: turn}
+            first.provider_data = {**(getattr(first, "provider_data", None) or {}), TURN: turn}
         return response
 
     def _store_turn(self, completion: Completion) -> dict[str, Any] | None:
