@@ -368,7 +368,7 @@ def ask_async(config: BackendConfig) -> str:
 
 
 @pytest.mark.parametrize("function", [ask, ask_async])
-@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("method", some(["fork", "spawn", "forkserver"], "fork"))
 def test_multiprocessing(server: FaultServer, method: str, function: Callable[[BackendConfig], str]) -> None:
     if method not in multiprocessing.get_all_start_methods():
         pytest.skip(f"no {method} on this system")
