@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -425,6 +426,31 @@ async def test_a_context_that_raises_is_logged_and_breaks_nothing(
 async def test_a_base_class_observer_changes_nothing(server: FaultServer) -> None:
     async with open_observed("openai", server, Observer()) as backend:
         assert "Hello" == (await backend.complete("Hi")).text
+
+
+async def count_calls_of_observation(pieces: int) -> int:
+    """How often a function of the observation was called for a stream."""
+    calls = 0
+
+    def count(frame: FrameType, event: str, _: Any) -> None:
+        nonlocal calls
+        calls += event == "call" and frame.f_code.co_filename.endswith(("observed.py", "observation.py"))
+
+    with FaultServer(pieces=("a",) * pieces) as server:  # in a thread, which is not profiled
+        async with open_observed("openai", server, Observer()) as backend, backend.stream("Hi") as stream:
+            before = sys.getprofile()
+            sys.setprofile(count)
+            try:
+                assert pieces == len([text async for text in stream.text()])
+            finally:
+                sys.setprofile(before)
+    return calls
+
+
+async def test_an_observer_costs_nothing_for_each_event() -> None:
+    few, many = await count_calls_of_observation(20), await count_calls_of_observation(2000)
+    assert 0 < few
+    assert few == many
 
 
 def test_observers_must_be_observers() -> None:
