@@ -10,6 +10,7 @@ from contextlib import suppress
 import aiohttp
 
 from ctxbackends._http.errors import AIOHTTP_ERRORS, strip_tracebacks, translate
+from ctxbackends._util.event_loops import call_on
 from ctxbackends._wire.base import MAX_BODY_BYTES, HTTPResponse
 from ctxbackends.errors import MalformedResponseError, ResponseTooLargeError
 
@@ -26,15 +27,20 @@ class ByteStream:
         sent_at: When the request was sent, on the event loop's clock.
     """
 
-    __slots__ = ("__weakref__", "_on_close", "_response", "sent_at")
+    __slots__ = ("__weakref__", "_loop", "_on_close", "_response", "sent_at")
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
+        self._loop = asyncio.get_running_loop()
         self.sent_at = 0.0
         self._on_close: Callable[[], None] | None = None
 
     def __del__(self) -> None:
-        self._notify_closed()  # a forgotten stream must not keep its slot
+        # A forgotten stream must keep neither its slot nor its connection, which holds the response. The garbage
+        # collector may run in any thread.
+        if not self._response.closed:
+            call_on(self._loop, self._response.close)
+        self._notify_closed()
 
     def on_close(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` once, when the stream is closed."""

@@ -331,6 +331,29 @@ async def test_every_end_of_a_request_releases_its_slot(how: str, type_: str) ->
             assert "Hello, world." == (await backend.complete("Hello")).text
 
 
+@pytest.mark.parametrize("in_thread", [False, True])
+@pytest.mark.parametrize("type_", ["openai", "vllm"])
+async def test_a_forgotten_stream_closes_its_connection(type_: str, in_thread: bool) -> None:
+    async with FaultServer() as server, open_backend(type_, endpoint=server.url, default_model="m") as backend:
+        server.play_always(faults.stall())
+        for _ in range(3):
+            await forget_stream(backend)
+        if in_thread:
+            await asyncio.to_thread(gc.collect)
+        else:
+            gc.collect()
+        async with asyncio.timeout(20):
+            await server.wait_idle()
+
+
+async def forget_stream(backend: Backend) -> None:
+    stream = backend.stream("Hello")
+    await stream.__aenter__()
+    await anext(stream)
+    cycle = [stream]
+    cycle.append(cycle)  # type: ignore[arg-type]  # only the garbage collector finds it
+
+
 async def end(backend: Backend, how: str) -> None:
     stream = backend.stream("Hello")
     if how == "forgotten":
