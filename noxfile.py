@@ -27,6 +27,7 @@ from tests.nox_installs import (
     integrations_to_test,
     lowest_versions,
     run_of_tests,
+    requirements_of,
     runnable_pythons,
     test_files_of,
 )
@@ -167,7 +168,7 @@ def types(session: nox.Session) -> None:
         *extras["cli"],
         *extras["llamacpp"],
         *extras["testing"],
-        *(requirement for extra in integrations_to_test() for requirement in extras[extra]),
+        *(item for extra in integrations_to_test() for item in requirements_of(extra)),
         *group("tests"),
         *group("types"),
     )

@@ -107,6 +107,13 @@ def groups_of(extra: str, *, lowest: bool) -> list[str]:
     return [name for name in names if name in PYPROJECT["dependency-groups"]][:1]
 
 
+def requirements_of(extra: str) -> list[str]:
+    """Return what the tests of an integration need, in its newest versions."""
+    groups = groups_of(extra, lowest=False)
+    own = PYPROJECT["project"]["optional-dependencies"].get(extra, [])
+    return [*own, *(item for name in groups for item in group(name))]
+
+
 def install_old_llamacpp(session: nox.Session) -> None:
     """Give the tests a second, old build of llama.cpp, beside the installed one; it is the same for every Python."""
     if sys.platform != "linux":
