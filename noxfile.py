@@ -26,8 +26,8 @@ from tests.nox_installs import (
     install_wheel,
     integrations_to_test,
     lowest_versions,
-    run_of_tests,
     requirements_of,
+    run_of_tests,
     runnable_pythons,
     test_files_of,
 )
