@@ -17,6 +17,8 @@ from ctxbackends._config.reader import find_ctxrc
 from ctxbackends._registry import Registry
 from ctxbackends._wire.options import SCALAR_OPTIONS
 from ctxbackends.errors import NoBackendConfiguredError
+from ctxbackends.sync._backend import SyncBackend
+from ctxbackends.sync._loop_thread import shared
 
 logger = logging.getLogger("ctxbackends")
 
@@ -102,6 +104,17 @@ class BackendReference:
             registry = registry or _registries.setdefault(self._source, Registry([self._source]))
             return registry.resolve(self._source.name)
         return self._source
+
+    def get_sync(self) -> SyncBackend:
+        """Return the backend for synchronous calls, from any thread. Its connections are closed at the exit.
+
+        Raises:
+            ConfigError: The configuration is not valid, or the ``.ctxrc`` does not have the backend.
+        """
+        backend = SyncBackend(self.get())
+        for registry in list(_registries.values()):
+            shared.close_at_exit(registry)
+        return backend
 
     def _open_ctxrc(self) -> Registry:
         if self._ctxrc is None:
