@@ -48,7 +48,7 @@ def load_plugin(type_name: str, from_profile: Callable[[Profile], Factory]) -> F
         return from_profile(loaded)
     if not callable(loaded):
         raise _broken(plugin, f"{plugin.value} is neither a Profile nor a factory: {type(loaded).__name__}")
-    factory: Factory = loaded
+    factory: Callable[..., object] = loaded
 
     def create(config: BackendConfig, transport: Transport) -> Backend:
         try:
