@@ -56,13 +56,31 @@ def _has_error_flag(value: Any) -> bool:
 
 
 def _from_mcp(value: Any) -> str | tuple[TextPart | ImagePart, ...]:
-    structured = _get(value, "structured_content", "structuredContent")
     parts = [part for block in value.content for part in _convert_block(block)]
-    if not parts:
-        return "" if structured is None else json.dumps(structured, ensure_ascii=False)
+    structured = _get(value, "structured_content", "structuredContent")
+    if structured is not None and not _repeats(value.content, structured):
+        parts.append(TextPart(json.dumps(structured, ensure_ascii=False)))
     if all(isinstance(part, TextPart) for part in parts):
         return "\n".join(part.text for part in parts if isinstance(part, TextPart))
     return tuple(parts)
+
+
+def _repeats(blocks: Iterable[Any], structured: Any) -> bool:
+    """Return whether the texts of a result have its structured content already, as the specification recommends.
+
+    Python servers put a value that is not an object into the member ``result``, and send each item of a list as a text.
+    """
+    texts = [block.text for block in blocks if getattr(block, "type", None) == "text"]
+    values = [_parse(text) for text in texts]
+    inner = structured["result"] if isinstance(structured, dict) and [*structured] == ["result"] else structured
+    return any(value in (*texts, texts, *values, values) for value in (structured, inner))
+
+
+def _parse(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _convert_block(block: Any) -> Iterable[TextPart | ImagePart]:
@@ -73,6 +91,9 @@ def _convert_block(block: Any) -> Iterable[TextPart | ImagePart]:
             yield ImagePart.from_bytes(base64.b64decode(block.data), media_type=_get(block, "mime_type", "mimeType"))
         case "resource" if hasattr(block.resource, "text"):
             yield TextPart(block.resource.text)
+        case "resource" if str(_get(block.resource, "mime_type", "mimeType")).startswith("image/"):
+            media_type = _get(block.resource, "mime_type", "mimeType")
+            yield ImagePart.from_bytes(base64.b64decode(block.resource.blob), media_type=media_type)
         case "resource_link":
             yield TextPart(str(block.uri))
         case kind:  # audio and binary resources: no wire format has them in a result
