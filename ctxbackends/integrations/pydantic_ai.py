@@ -11,8 +11,9 @@ from typing import Any, cast
 from ctxbackends._chat.events import Loading
 from ctxbackends._chat.messages import Message
 from ctxbackends._chat.servers import Capabilities
+from ctxbackends._client.backend import Backend
 from ctxbackends._config.request_options import RequestOptions
-from ctxbackends.errors import BackendError
+from ctxbackends.errors import BackendError, ConfigError
 from ctxbackends.integrations._common import (
     BackendReference,
     BackendSource,
@@ -43,8 +44,56 @@ with require_extra("pydantic-ai"):
 __all__ = ("CtxEmbeddingModel", "CtxModel", "CtxModelSettings")
 
 
+@dataclass(init=False, repr=False, eq=False)
+class _OnBackend:
+    """The parts that both models share. The fields are compared and pickled."""
+
+    _reference: BackendReference
+    _model: str | None
+    _unsupported: UnsupportedOptions
+
+    def _refer(self, backend: BackendSource, model: str | None, unsupported: UnsupportedOptions) -> None:
+        self._reference = BackendReference.of(backend)
+        self._model = model
+        self._unsupported = check_unsupported(unsupported)
+
+    @property
+    def _backend(self) -> Backend:
+        try:
+            return self._reference.get()
+        except ConfigError as error:
+            raise UserError(str(error)) from error
+
+    @property
+    def model_name(self) -> str:
+        """The name of the model."""
+        name = self._model or self._backend.default_model
+        if not name:
+            raise UserError(f'no model: the backend "{self._backend.name}" has no default_model; pass model=')
+        return name
+
+    @property
+    def system(self) -> str:
+        """The type of the backend, such as ``vllm``."""
+        return str(self._backend.type)
+
+    @property
+    def base_url(self) -> str:
+        """The URL of the server."""
+        return self._backend.endpoint
+
+    @contextmanager
+    def _framework_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except BackendError as error:
+            raise to_framework_error(error, self.model_name) from error
+        except (TypeError, ValueError) as error:  # of an option
+            raise UserError(str(error)) from error
+
+
 @dataclass(init=False, repr=False)
-class CtxModel(Model[Any]):
+class CtxModel(_OnBackend, Model[Any]):
     """A model of pydantic-ai on a backend of ctxbackends.
 
     Args:
@@ -63,10 +112,6 @@ class CtxModel(Model[Any]):
     unsupported_settings = UNSUPPORTED_SETTINGS
     _relocates_tool_files = True  # what tools return besides text goes into a user message
 
-    _reference: BackendReference
-    _model: str | None
-    _unsupported: UnsupportedOptions
-
     def __init__(
         self,
         backend: BackendSource,
@@ -76,29 +121,12 @@ class CtxModel(Model[Any]):
         settings: ModelSettings | None = None,
         profile: ModelProfileSpec | None = None,
     ) -> None:
-        self._reference = BackendReference.of(backend)
-        self._model = model
-        self._unsupported = check_unsupported(unsupported)
+        self._refer(backend, model, unsupported)
         super().__init__(settings=settings, profile=profile)
-
-    @property
-    def model_name(self) -> str:
-        """The name of the model."""
-        return _find_model_name(self._reference, self._model)
-
-    @property
-    def system(self) -> str:
-        """The type of the backend, such as ``vllm``."""
-        return str(self._reference.get().type)
-
-    @property
-    def base_url(self) -> str:
-        """The URL of the server."""
-        return self._reference.get().endpoint
 
     @cached_property
     def _capabilities(self) -> Capabilities:
-        return self._reference.get().capabilities
+        return self._backend.capabilities
 
     def _provider_model_profile(self) -> ModelProfile:
         capabilities = self._capabilities
@@ -139,9 +167,9 @@ class CtxModel(Model[Any]):
         """See :meth:`Model.request`."""
         check_allow_model_requests()
         settings, parameters = self.prepare_request(model_settings, model_request_parameters)
-        with _framework_errors(self):
+        with self._framework_errors():
             prompt, arguments = await self._build_request(messages, settings, parameters)
-            completion = await self._reference.get().complete(prompt, **arguments)
+            completion = await self._backend.complete(prompt, **arguments)
         return build_response(completion, provider_name=self.system, provider_url=self.base_url)
 
     @asynccontextmanager
@@ -155,11 +183,11 @@ class CtxModel(Model[Any]):
         """See :meth:`Model.request_stream`. An error before the first token is raised on entering."""
         check_allow_model_requests()
         settings, parameters = self.prepare_request(model_settings, model_request_parameters)
-        with _framework_errors(self):
+        with self._framework_errors():
             prompt, arguments = await self._build_request(messages, settings, parameters)
-            stream = await self._reference.get().stream(prompt, **arguments).__aenter__()
+            stream = await self._backend.stream(prompt, **arguments).__aenter__()
         try:
-            with _framework_errors(self):
+            with self._framework_errors():
                 first = await anext(stream)
                 while isinstance(first, Loading):
                     first = await anext(stream)
@@ -184,9 +212,9 @@ class CtxModel(Model[Any]):
         check_allow_model_requests()
         settings, parameters = self.prepare_request(model_settings, model_request_parameters)
         tools, _ = choose_tools(self.profile, settings or {}, parameters)
-        with _framework_errors(self):
+        with self._framework_errors():
             prompt = await self._build_prompt(messages, parameters)
-            count = await self._reference.get().count_tokens(prompt, model=self.model_name, tools=tools)
+            count = await self._backend.count_tokens(prompt, model=self.model_name, tools=tools)
         return RequestUsage(input_tokens=count)
 
     # --- the parts of a request -------------------------------------------------------------------
@@ -206,7 +234,7 @@ class CtxModel(Model[Any]):
         if ignored and self._unsupported == "error":
             raise UserError(f"settings not supported by CtxModel: {', '.join(ignored)}; remove them")
         options = build_options(self.profile, self._capabilities.schema_enforcement, settings, parameters)
-        arguments = select_options(self._reference.get(), options, self._unsupported)
+        arguments = select_options(self._backend, options, self._unsupported)
         arguments["model"] = self.model_name
         request_options = build_request_options(settings)
         if request_options is not None:
@@ -214,23 +242,8 @@ class CtxModel(Model[Any]):
         return await self._build_prompt(messages, parameters), arguments
 
 
-@contextmanager
-def _framework_errors(model: CtxModel | CtxEmbeddingModel) -> Iterator[None]:
-    try:
-        yield
-    except BackendError as error:
-        raise to_framework_error(error, model.model_name) from error
-
-
-def _find_model_name(reference: BackendReference, model: str | None) -> str:
-    name = model or reference.get().default_model
-    if not name:
-        raise UserError(f'no model: the backend "{reference.get().name}" has no default_model; pass model=')
-    return name
-
-
 @dataclass(init=False, repr=False)
-class CtxEmbeddingModel(EmbeddingModel):
+class CtxEmbeddingModel(_OnBackend, EmbeddingModel):
     """An embedding model of pydantic-ai on a backend of ctxbackends.
 
     Args:
@@ -245,10 +258,6 @@ class CtxEmbeddingModel(EmbeddingModel):
         ValueError: ``unsupported`` is invalid.
     """
 
-    _reference: BackendReference
-    _model: str | None
-    _unsupported: UnsupportedOptions
-
     def __init__(
         self,
         backend: BackendSource,
@@ -257,25 +266,8 @@ class CtxEmbeddingModel(EmbeddingModel):
         unsupported: UnsupportedOptions = "error",
         settings: EmbeddingSettings | None = None,
     ) -> None:
-        self._reference = BackendReference.of(backend)
-        self._model = model
-        self._unsupported = check_unsupported(unsupported)
+        self._refer(backend, model, unsupported)
         super().__init__(settings=settings)
-
-    @property
-    def model_name(self) -> str:
-        """The name of the model."""
-        return _find_model_name(self._reference, self._model)
-
-    @property
-    def system(self) -> str:
-        """The type of the backend, such as ``vllm``."""
-        return str(self._reference.get().type)
-
-    @property
-    def base_url(self) -> str:
-        """The URL of the server."""
-        return self._reference.get().endpoint
 
     async def embed(
         self, inputs: str | Sequence[str], *, input_type: EmbedInputType, settings: EmbeddingSettings | None = None
@@ -285,12 +277,12 @@ class CtxEmbeddingModel(EmbeddingModel):
         ignored = sorted({"extra_body", "truncate"} & chosen.keys())
         if ignored and self._unsupported == "error":
             raise UserError(f"settings not supported by CtxEmbeddingModel: {', '.join(ignored)}; remove them")
-        backend = self._reference.get()
+        backend = self._backend
         dimensions = chosen.get("dimensions")
         if self._unsupported == "drop" and backend.refusal("dimensions") is not None:
             dimensions = None
         headers = chosen.get("extra_headers")
-        with _framework_errors(self):
+        with self._framework_errors():
             embeddings = await backend.embed(
                 texts,
                 model=self.model_name,
@@ -308,5 +300,5 @@ class CtxEmbeddingModel(EmbeddingModel):
 
     async def count_tokens(self, text: str) -> int:
         """See :meth:`EmbeddingModel.count_tokens`. The server counts; the number is never estimated."""
-        with _framework_errors(self):
-            return await self._reference.get().count_tokens(text, model=self.model_name)
+        with self._framework_errors():
+            return await self._backend.count_tokens(text, model=self.model_name)

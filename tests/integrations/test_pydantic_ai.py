@@ -568,7 +568,7 @@ async def test_settings_are_options() -> None:
 @pytest.mark.parametrize("streamed", [False, True], ids=["run", "stream"])
 async def test_an_unsupported_setting_is_an_error(settings: ModelSettings, reason: str, streamed: bool) -> None:
     async with model_of(ANTHROPIC, Recorder()) as model:
-        with pytest.raises((exceptions.UserError, TypeError), match=reason):
+        with pytest.raises(exceptions.UserError, match=reason):
             if streamed:
                 async with Agent(model).run_stream("Hi", model_settings=settings):
                     pass
@@ -644,6 +644,23 @@ def test_models_pickle_and_copy() -> None:
     assert model != CtxModel(config, "n", settings=ModelSettings(seed=1))
     embedding = CtxEmbeddingModel(config)
     assert embedding == pickle.loads(pickle.dumps(embedding)) == copy.deepcopy(embedding)  # noqa: S301
+
+
+async def test_a_backend_that_is_not_configured_is_a_user_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ctxbackends.integrations._common.find_ctxrc", lambda: None)
+    with pytest.raises(exceptions.UserError, match='cannot find the backend "gpu"'):
+        await Agent(CtxModel("gpu")).run("Hi")
+    with pytest.raises(exceptions.UserError, match='cannot find the backend "gpu"'):
+        await CtxEmbeddingModel("gpu").embed("Hi", input_type="query")
+    config = BackendConfig(
+        name="b",
+        type="openai",
+        endpoint="http://127.0.0.1:9",
+        default_model="m",
+        api_key_env="CTXBACKENDS_TEST_NOT_SET",
+    )
+    with pytest.raises(exceptions.UserError, match="environment variable not set: CTXBACKENDS_TEST_NOT_SET"):
+        await Agent(CtxModel(config)).run("Hi")
 
 
 def test_a_key_is_not_shown() -> None:
