@@ -162,7 +162,8 @@ class ChatCtxbackends(BaseChatModel):
             tool_calling=can.tools,
             tool_choice="required" in can.tool_choices,
             tool_call_streaming=can.tools,
-            structured_output="json_schema" in can.response_formats and can.schema_enforcement != "unverified",
+            # Agents then ask for it together with tools, which a grammar would keep the model from calling.
+            structured_output="json_schema" in can.response_formats and can.schema_enforcement == "native",
             temperature="temperature" in can.options,
         )
 

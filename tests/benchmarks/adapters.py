@@ -18,7 +18,10 @@ from tests.benchmarks.guard import BoundedCase, run
 from tests.benchmarks.processes import Child, command
 from tests.benchmarks.worker import Client
 
-CLIENTS = {"pydantic-ai": ("pydanticai_ctxbackends", "pydanticai_client")}
+CLIENTS = {
+    "langchain": ("langchain_ctxbackends", "langchain_client"),
+    "pydantic-ai": ("pydanticai_ctxbackends", "pydanticai_client"),
+}
 """By the extra of a framework: the modules in ``clients/`` with our model and with the framework's own."""
 
 ROUNDS = 3

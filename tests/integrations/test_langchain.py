@@ -124,8 +124,8 @@ def test_the_profile_has_the_capabilities_of_the_backend() -> None:
         for name in ("openai", "ollama")
     }
     openai, ollama = profiles["openai"] or {}, profiles["ollama"] or {}
-    assert (True, True, True) == (openai["tool_choice"], openai["pdf_inputs"], openai["image_url_inputs"])
-    assert (False, False, True) == (ollama["tool_choice"], ollama["pdf_inputs"], ollama["structured_output"])
+    assert (True, True, True) == (openai["tool_choice"], openai["pdf_inputs"], openai["structured_output"])
+    assert (False, False, False) == (ollama["tool_choice"], ollama["pdf_inputs"], ollama["structured_output"])
 
 
 def test_models_copy_and_pickle() -> None:
@@ -217,14 +217,14 @@ async def send_to_vllm(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("block", "problem"),
     [
-        ({"type": "video", "url": "https://example.org"}, "content block not supported: video"),
-        ({"type": "image", "file_id": "f"}, "content block not supported: image with file_id"),
-        ({"type": "something", "x": 1}, "content block not supported: something"),
-        ({"type": "text", "text": "a", "cache_control": {"type": "ephemeral"}}, "cache_control is not supported"),
+        ({"type": "video", "url": "https://example.org"}, "message: video: no backend supports a block with type, url"),
+        ({"type": "image", "file_id": "f"}, "message: image: no backend supports a block with file_id, type"),
+        ({"type": "something", "x": 1}, "message: something: no backend supports"),
+        ({"type": "text", "text": "a", "cache_control": {"type": "ephemeral"}}, "cache_control: pass it in extra_body"),
     ],
 )
 async def test_blocks_that_no_backend_supports_are_errors(block: dict[str, Any], problem: str) -> None:
-    with pytest.raises(ValueError, match=problem):
+    with pytest.raises(ModelInvalidRequestError, match=problem):
         await send([HumanMessage([block])])
 
 
@@ -234,11 +234,11 @@ async def test_cache_control_can_be_dropped() -> None:
 
 
 async def test_messages_of_other_types_are_errors() -> None:
-    with pytest.raises(ValueError, match="message type not supported: function"):
+    with pytest.raises(ModelInvalidRequestError, match="message: function: use system, human, ai or tool"):
         await send([FunctionMessage(content="x", name="f")])
-    with pytest.raises(ValueError, match="message type not supported: chat"):
+    with pytest.raises(ModelInvalidRequestError, match="message: chat: use system"):
         await send([ChatMessage(content="x", role="judge")])
-    with pytest.raises(ValueError, match="content block not supported in a message of the model: video"):
+    with pytest.raises(ModelInvalidRequestError, match="message: video: not supported in a message of the model"):
         await send([HumanMessage("a"), AIMessage([{"type": "video", "url": "x"}])])
 
 

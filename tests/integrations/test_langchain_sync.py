@@ -16,6 +16,7 @@ pytest.importorskip("langchain_core", reason="the extra langchain is not install
 
 from langchain_core import exceptions as langchain
 from langchain_core.messages import HumanMessage
+from pydantic import BaseModel
 
 from ctxbackends import BackendConfig
 from ctxbackends.integrations.langchain import ChatCtxbackends, CtxbackendsEmbeddings
@@ -39,6 +40,8 @@ from tests.real.conftest import SLOTS, wait_for_slots
 def answer(question: Question) -> Answer:
     if question.tools and not question.tool_results:
         return Answer(tool_calls=[("get_time", {"city": "Oslo"})])
+    if question.response_format is not None:
+        return Answer(text='{"city": "Oslo"}')
     return Answer(text=f"You said: {question.prompt}")
 
 
@@ -164,6 +167,18 @@ def test_an_agent_calls_its_tools(config: BackendConfig) -> None:
     assert ("noon in Oslo", "You said: time?") == (result.content, last.text)
     streamed = [message for message, _ in agent.stream(prompt, stream_mode="messages")]
     assert "noon in Oslo" in [message.content for message in streamed]
+
+
+class City(BaseModel):
+    city: str
+
+
+def test_an_agent_returns_structured_output_after_its_tools(config: BackendConfig) -> None:
+    agents = pytest.importorskip("langchain.agents")
+    agent = agents.create_agent(ChatCtxbackends(backend=config), tools=[get_time], response_format=City)
+    state = agent.invoke({"messages": [{"role": "user", "content": "time?"}]})
+    assert City(city="Oslo") == state["structured_response"]
+    assert "noon in Oslo" in [message.content for message in state["messages"]]
 
 
 @pytest.mark.real

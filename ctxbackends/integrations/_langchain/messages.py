@@ -33,6 +33,7 @@ from ctxbackends import (
     Usage,
     strict_schema,
 )
+from ctxbackends.errors import UnsupportedOptionError
 from ctxbackends.integrations._common import UnsupportedOptions
 
 MESSAGE = "ctxbackends_message"
@@ -52,13 +53,13 @@ def to_messages(messages: Sequence[BaseMessage], unsupported: UnsupportedOptions
     """Return the messages for a request. The names of their authors, and their IDs, are not sent.
 
     Raises:
-        ValueError: A message or a part of one has a type that no backend supports, or ``cache_control`` without
-            ``drop``.
+        UnsupportedOptionError: A message or a part of one has a type that no backend supports, or ``cache_control``
+            without ``drop``.
     """
     if unsupported == "error":
         for message in messages:
             if any(isinstance(block, dict) and "cache_control" in block for block in message.content):
-                raise ValueError("cache_control is not supported in messages; pass it in extra_body, and remove it")
+                raise UnsupportedOptionError("cache_control", "pass it in extra_body, and remove it from the message")
     names = {call["id"]: call["name"] for message in messages for call in getattr(message, "tool_calls", ())}
     return [_to_message(message, names) for message in messages]
 
@@ -74,7 +75,7 @@ def _to_message(message: BaseMessage, names: Mapping[str | None, str]) -> Messag
         return _to_assistant_message(message)
     role = _ROLES.get(message.role if message.type == "chat" else message.type)  # type: ignore[attr-defined]
     if role is None:
-        raise ValueError(f"message type not supported: {message.type}; use system, human, ai or tool messages")
+        raise UnsupportedOptionError(f"message: {message.type}", "use system, human, ai or tool messages")
     return Message(role, message.content if isinstance(message.content, str) else tuple(_to_parts(message)) or "")  # type: ignore[arg-type]  # _ROLES has only roles
 
 
@@ -103,10 +104,8 @@ def _to_part(block: Mapping[str, Any]) -> TextPart | ImagePart | AudioPart | Fil
             name = extras.get("filename") or block.get("filename") or extras.get("name") or "document.pdf"
             return FilePart.from_bytes(base64.b64decode(data), name=name)
     kind = block["value"].get("type") if block["type"] == "non_standard" else block["type"]
-    raise ValueError(
-        f"content block not supported: {kind} with {', '.join(sorted(block))}; "
-        "use text, image (url, base64), audio (base64) or file (base64)"
-    )
+    problem = f"no backend supports a block with {', '.join(sorted(block))}; use text, image, audio or file with base64"
+    raise UnsupportedOptionError(f"message: {kind}", problem)
 
 
 def _to_assistant_message(message: AIMessage) -> Message:
@@ -166,7 +165,7 @@ def _to_assistant_parts(block: str | Mapping[Any, Any]) -> Iterator[TextPart | R
         case {"type": "tool_call" | "tool_call_chunk" | "invalid_tool_call" | "tool_use" | "input_json_delta"}:
             return  # in tool_calls too, which programs change
         case _:
-            raise ValueError(f"content block not supported in a message of the model: {block.get('type')}; remove it")
+            raise UnsupportedOptionError(f"message: {block.get('type')}", "not supported in a message of the model")
 
 
 def to_tool(tool: Any, strict: bool | None = None) -> dict[str, Any]:
