@@ -84,7 +84,7 @@ class CtxModelProvider(ModelProvider):
 
     def __init__(self, backend: BackendSource | None = None, *, unsupported: UnsupportedOptions = "error") -> None:
         self._reference = None if backend is None else BackendReference.of(backend)
-        self._unsupported = check_unsupported(unsupported)
+        self._unsupported: UnsupportedOptions = check_unsupported(unsupported)
 
     def get_model(self, model_name: str | None) -> CtxModel:
         """Return the model of a name, None for the default one.
@@ -140,7 +140,7 @@ class CtxModel(Model):
     ) -> None:
         self._reference = backend if isinstance(backend, BackendReference) else BackendReference.of(backend)
         self.model = model
-        self._unsupported = check_unsupported(unsupported)
+        self._unsupported: UnsupportedOptions = check_unsupported(unsupported)
         self._ignored_settings = ModelSettings()
         """The settings for GPT-5 that the SDK gives to an agent without a model."""
 

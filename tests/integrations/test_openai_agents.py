@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import logging
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from agents import (
     ModelSettings,
     OpenAIChatCompletionsModel,
     Runner,
+    RunState,
+    SQLiteSession,
     UserError,
     WebSearchTool,
 )
@@ -250,6 +253,35 @@ async def test_signed_reasoning_goes_back_through_a_tool_loop(stream: bool, stor
             items = json.loads(json.dumps(items))
         await run(agent, [*items, {"role": "user", "content": "Again?"}], stream=stream)
         assert sent == server.requests[-1].json["messages"][1]["content"]
+
+
+@streamed_or_not
+async def test_signed_reasoning_goes_back_from_a_session(stream: bool) -> None:
+    session = SQLiteSession("s")
+    async with serve(ANTHROPIC, think_and_ask) as (backend, server):
+        agent = Agent(name="a", model=CtxModel(backend), model_settings=THINK, tools=[weather])
+        for prompt in ("Hi", "Again?"):
+            await run(agent, prompt, stream=stream, session=session)
+        first, second = (server.requests[number].json["messages"] for number in (1, -1))
+        assert first[1] == second[1]
+        assert "signature" in first[1]["content"][0]
+    session.close()
+
+
+@streamed_or_not
+async def test_signed_reasoning_waits_for_an_approval(stream: bool) -> None:
+    asked = dataclasses.replace(weather, needs_approval=True)
+    async with serve(ANTHROPIC, think_and_ask) as (backend, server):
+        agent = Agent(name="a", model=CtxModel(backend), model_settings=THINK, tools=[asked])
+        result, _ = await run(agent, stream=stream)
+        assert 2 == len(result.interruptions)
+        state = await RunState.from_json(agent, json.loads(json.dumps(result.to_state().to_json())))
+        for interruption in state.get_interruptions():
+            state.approve(interruption)
+        result, _ = await run(agent, state, stream=stream)
+        assert "sunny in Paris and sunny in Rome" == result.final_output
+        sent = server.requests[-1].json["messages"][1]["content"]
+        assert ["thinking", "tool_use", "tool_use"] == [block["type"] for block in sent]
 
 
 async def test_a_changed_turn_goes_back_without_its_reasoning(caplog: pytest.LogCaptureFixture) -> None:

@@ -16,7 +16,8 @@ import pytest
 
 pytest.importorskip("agents", reason="needs the extra openai-agents: nox -s integrations")
 
-from agents import Agent, ModelSettings, RunConfig, UserError
+from agents import Agent, ModelSettings, MultiProvider, RunConfig, UserError
+from agents.models.multi_provider import MultiProviderMap
 from agents.tracing import Span, Trace, TracingProcessor, set_trace_processors, set_tracing_disabled
 
 from ctxbackends import BackendConfig
@@ -93,6 +94,11 @@ async def test_runs_by_name(stream: bool, tmp_path: Path, monkeypatch: pytest.Mo
             assert "".join(server.pieces) == result.final_output
         assert ["m", "m"] == [request.json["model"] for request in server.generations]
         assert all("reasoning_effort" not in request.json for request in server.generations)
+        names = MultiProviderMap()
+        names.add_provider("ctx", CtxModelProvider())
+        config = RunConfig(model_provider=MultiProvider(provider_map=names))
+        result, _ = await run(Agent(name="c", model="ctx/local/m"), stream=stream, run_config=config)
+        assert "".join(server.pieces) == result.final_output
         await close_backends()
 
 
