@@ -94,7 +94,7 @@ async def test_runs_by_name(stream: bool, tmp_path: Path, monkeypatch: pytest.Mo
             assert "".join(server.pieces) == result.final_output
         assert ["m", "m"] == [request.json["model"] for request in server.generations]
         assert all("reasoning_effort" not in request.json for request in server.generations)
-        names = MultiProviderMap()
+        names = MultiProviderMap()  # type: ignore[no-untyped-call]  # of the SDK
         names.add_provider("ctx", CtxModelProvider())
         config = RunConfig(model_provider=MultiProvider(provider_map=names))
         result, _ = await run(Agent(name="c", model="ctx/local/m"), stream=stream, run_config=config)
