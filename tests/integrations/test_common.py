@@ -16,6 +16,7 @@ from ctxbackends import Backend, BackendConfig, NamedTool, Registry
 from ctxbackends.errors import ClosedError, NoBackendConfiguredError, UnknownBackendError
 from ctxbackends.integrations import close_backends
 from ctxbackends.integrations._common import BackendReference, check_unsupported, require_extra, select_options
+from ctxbackends.testing import FaultServer
 
 VLLM = BackendConfig(name="gpu", type="vllm", endpoint="http://127.0.0.1:8000", default_model="m")
 CTXRC = "backends:\n  - name: gpu\n    type: vllm\n    endpoint: http://127.0.0.1:8000\n"
@@ -53,6 +54,22 @@ def test_threads_share_one_backend() -> None:
     with ThreadPoolExecutor(8) as threads:
         backends = list(threads.map(lambda _: BackendReference.of(config).get(), range(32)))
     assert 1 == len({id(backend) for backend in backends})
+
+
+def test_synchronous_calls_use_the_same_backend() -> None:
+    """In a program, which leaves no open connection at its exit."""
+    with FaultServer() as server:
+        program = (
+            "from ctxbackends import BackendConfig\n"
+            "from ctxbackends.integrations._common import BackendReference\n"
+            f"config = BackendConfig(name='b', type='vllm', endpoint={server.url!r}, default_model='m')\n"
+            "backend = BackendReference.of(config).get_sync()\n"
+            "print(backend.complete('Hello').text, BackendReference.of(config).get_sync().complete('Hello').text)\n"
+        )
+        command = [sys.executable, "-W", "error", "-c", program]
+        ended = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert ("Hello, world. Hello, world.\n", "") == (ended.stdout, ended.stderr)
+        assert 1 == len(server.connections)
 
 
 def test_a_name_is_resolved_in_the_nearest_ctxrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,6 +160,11 @@ def test_error_keeps_what_the_backend_refuses() -> None:
 def test_a_required_tool_call_is_never_dropped(choice: object) -> None:
     options = {"tool_choice": choice, "extra_body": {"x": 1}, "model": "m", "max_tokens": 5}
     assert options == select_options(open_named("ollama"), options, "drop")
+
+
+@pytest.mark.parametrize("value", ["error", "drop"])
+def test_unsupported_is_returned(value: str) -> None:
+    assert value == check_unsupported(value)
 
 
 @pytest.mark.parametrize("value", ["ignore", "", None, True])
