@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import logging
 import pickle
@@ -126,6 +127,18 @@ def test_a_key_is_in_no_pickle() -> None:
 def test_other_sources_are_refused(source: object) -> None:
     with pytest.raises(TypeError, match=r"backend must be a BackendConfig, a name in \.ctxrc or a Backend"):
         BackendReference.of(source)  # type: ignore[arg-type]
+
+
+def test_a_reference_has_its_backend_for_synchronous_calls() -> None:
+    with FaultServer() as server:
+        config = BackendConfig(name="sync", type="vllm", endpoint=server.url, default_model="m")
+        reference = BackendReference.of(config)
+        with ThreadPoolExecutor(2) as threads:
+            texts = list(threads.map(lambda _: reference.get_sync().complete("a").text, range(4)))
+        assert {"Hello"} == {text[:5] for text in texts}
+        assert reference.get_sync().async_backend is reference.get()
+        asyncio.run(close_backends())
+        assert texts[0] == reference.get_sync().complete("a").text
 
 
 async def test_closed_backends_are_opened_again() -> None:

@@ -149,6 +149,15 @@ async def test_a_backend_itself_can_be_passed() -> None:
         assert "Hello!" == (await ask(ChatCtxbackends(backend=backend), "hi")).text
 
 
+@pytest.mark.parametrize(("options", "is_streamed"), [({}, False), ({"streaming": True}, True)])
+async def test_invoke_can_stream(options: dict[str, Any], is_streamed: bool) -> None:
+    async with model_over("openai", **options) as (model, server):
+        assert "Hello!" == (await ask(model, "hi")).text
+        assert "Hello!" == (await ask(model, "hi", stream=True)).text
+        assert "Hello!" == (await ask(model.model_copy(update={"disable_streaming": True}), "hi", "stream")).text
+    assert [is_streamed, True, False] == [bool(request.json.get("stream")) for request in server.requests]
+
+
 # --- messages to the model --------------------------------------------------------------------------
 
 
