@@ -47,6 +47,7 @@ with require_extra("openai-agents"):
 
     from ctxbackends.integrations._openai_agents.errors import build_retry_advice, translate_error
     from ctxbackends.integrations._openai_agents.messages import build_messages
+    from ctxbackends.integrations._openai_agents.output_tool import build_output_tool, needs_output_tool
     from ctxbackends.integrations._openai_agents.responses import ResponseBuilder, build_model_response, replay
 
 __all__ = ["CtxModel", "CtxModelProvider"]
@@ -228,23 +229,27 @@ class CtxModel(Model):
             source = f"{backend.name}/{model}"
             messages: list[Any] = [Message.system(system_instructions)] if system_instructions else []
             messages += [Message.user(items)] if isinstance(items, str) else build_messages(items, source)
-            all_tools = [
+            all_tools: list[Any] = [
                 *(Converter.tool_to_openai(tool) for tool in tools),
                 *(Converter.convert_handoff_tool(handoff) for handoff in handoffs),
             ]
             response_format = _build_format(output_schema)
-            options = {
-                **self._build_options(settings),
-                "model": self.model,
-                "tools": all_tools or None,
-                "response_format": response_format,
-            }
+            options = {**self._build_options(settings), "model": self.model, "response_format": response_format}
+            has_output_tool = False
+            if response_format is not None and all_tools and needs_output_tool(backend, options):
+                has_output_tool = True
+                all_tools.append(build_output_tool(response_format))
+                del options["response_format"]
+                if options["tool_choice"] in (None, "auto") and backend.refusal("tool_choice: required") is None:
+                    options["tool_choice"] = "required"
+            options["tools"] = all_tools or None
             builder = ResponseBuilder(
                 backend,
                 model=model,
                 source=source,
                 call_ids=set() if isinstance(items, str) else {item["call_id"] for item in items if "call_id" in item},
                 is_structured=response_format is not None,
+                has_output_tool=has_output_tool,
             )
             selected = select_options(backend, options, self._unsupported)
             return _Request(backend, messages, selected, _build_request_options(settings), builder)

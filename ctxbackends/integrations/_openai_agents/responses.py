@@ -37,6 +37,7 @@ from ctxbackends._chat.messages import Message, ReasoningPart, TextPart, ToolCal
 from ctxbackends._chat.responses import Completion, TokenLogprob, Usage
 from ctxbackends._client.backend import Backend
 from ctxbackends.integrations._openai_agents.messages import TURN
+from ctxbackends.integrations._openai_agents.output_tool import read_output_call, read_output_part
 
 
 class ResponseBuilder:
@@ -48,14 +49,25 @@ class ResponseBuilder:
         source: The backend and the model, as in :func:`build_messages`.
         call_ids: The IDs of the tool calls of the conversation. A new call gets another one.
         is_structured: Whether the answer must be a whole JSON value.
+        has_output_tool: Whether the model gives it by calling the output tool.
     """
 
-    def __init__(self, backend: Backend, *, model: str, source: str, call_ids: set[str], is_structured: bool) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        model: str,
+        source: str,
+        call_ids: set[str],
+        is_structured: bool,
+        has_output_tool: bool,
+    ) -> None:
         self._backend = backend
         self._model = model
         self._source = source
         self._call_ids = call_ids
         self._is_structured = is_structured
+        self._has_output_tool = has_output_tool
         self._new_ids: dict[str, str] = {}
 
     def convert(self, events: AsyncIterator[StreamEvent]) -> AsyncGenerator[Any, None]:
@@ -70,7 +82,7 @@ class ResponseBuilder:
             tools=[],
             parallel_tool_calls=False,
         )
-        chunks: Any = self._build_chunks(events)
+        chunks: Any = self._build_chunks(read_output_call(events) if self._has_output_tool else events)
         return cast(AsyncGenerator[Any, None], ChatCmplStreamHandler.handle_stream(response, chunks, model=self._model))
 
     def finish(self, response: Response, completion: Completion) -> Response:
@@ -88,7 +100,8 @@ class ResponseBuilder:
     def _store_turn(self, completion: Completion) -> dict[str, Any] | None:
         """Return the message to store, None if the items have all of it."""
         parts: list[Any] = []
-        for part in completion.message.parts:
+        own_parts = list(completion.message.parts)
+        for part in read_output_part(own_parts) if self._has_output_tool else own_parts:
             if isinstance(part, ReasoningPart):
                 option = "message: redacted reasoning" if part.redacted else "message: reasoning"
                 if self._backend.refusal(option) is not None:
