@@ -26,6 +26,7 @@ from tests.nox_installs import (
     install_wheel,
     integrations_to_test,
     lowest_versions,
+    recipes_to_test,
     requirements_of,
     run_of_tests,
     runnable_pythons,
@@ -90,6 +91,15 @@ def integrations(session: nox.Session, extra: str) -> None:
     pins = lowest_versions(extra) if lowest else []
     install_wheel(session, extras_of(extra), "tests", *groups_of(extra, lowest=lowest), pins=pins)
     run_of_tests(session, "pytest", "-q", "-n", "2", *test_files_of(extra), *session.posargs[lowest:])
+
+
+@nox.session
+@nox.parametrize("package", recipes_to_test())
+def recipes(session: nox.Session, package: str) -> None:
+    """Test a recipe of docs/frameworks with its package, against stand-ins. Arguments go to pytest."""
+    # Not the group `tests`: some packages need older versions of the vendors' clients.
+    install_wheel(session, "cli,testing", "recipes", f"recipe-{package}")
+    run_of_tests(session, "pytest", "-q", f"tests/recipes/test_{package}.py", *session.posargs)
 
 
 @nox.session

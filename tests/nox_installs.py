@@ -81,6 +81,12 @@ def integrations_to_test() -> list[str]:
     return [name for name in names if test_files_of(name)]
 
 
+def recipes_to_test() -> list[str]:
+    """Return the packages of the recipes, each of which has a group."""
+    prefix = "recipe-"
+    return [name.removeprefix(prefix) for name in PYPROJECT["dependency-groups"] if name.startswith(prefix)]
+
+
 def extras_of(name: str) -> str:
     """Return the extras to install for the tests of an integration: its own, if it has one, and those of all."""
     own = f"{name}," if name in PYPROJECT["project"]["optional-dependencies"] else ""
