@@ -35,7 +35,8 @@ NOWHERE = "http://127.0.0.1:1"
 
 
 class Plain:
-    pass
+    def __repr__(self) -> str:
+        return "Plain()"  # the same in each process, as the name of a test
 
 
 def build(prompt: Any = "Hi", **options: Any) -> ChatRequest:
