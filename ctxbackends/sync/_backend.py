@@ -188,3 +188,10 @@ class SyncBackend(NotPicklable):
     def close(self) -> None:
         """See :meth:`ctxbackends.Backend.aclose`."""
         close(self.async_backend.aclose)
+
+
+def unwrap_backend(backend: SyncBackend) -> Backend:
+    """Return the async backend of ``backend``. Raise TypeError if it is not a SyncBackend."""
+    if not isinstance(backend, SyncBackend):
+        raise TypeError(f"backend must be a SyncBackend, not {type(backend).__name__}")
+    return backend.async_backend

@@ -136,8 +136,11 @@ class _Call(Generic[T]):
         self.inbox = inbox
 
     def start(self) -> None:
-        self._task = self._loop.create_task(self._make())
+        self._task = self._loop.create_task(self._run())
         self._task.add_done_callback(lambda _: self.inbox.put(self))
+
+    async def _run(self) -> T:
+        return await self._make()  # here, so that its errors end the call as well
 
     def cancel(self) -> None:
         if self._task is not None:

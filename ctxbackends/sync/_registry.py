@@ -72,7 +72,7 @@ class SyncRegistry(NotPicklable):
 
         Args:
             path: The file, None for the first ``.ctxrc`` in the working directory and its parents.
-            types: Factories of further backend types, by name.
+            types: Factories, or profiles, of further backend types, by name.
             airgap: True enables the airgap. It cannot be disabled if the file enables it.
             observers: Get the facts about every request, see :class:`~ctxbackends.Observer`.
 
@@ -130,14 +130,17 @@ class SyncRegistry(NotPicklable):
         """Return the status of every configured backend. See :meth:`ctxbackends.Registry.statuses`."""
         return run(self.async_registry.statuses)
 
-    def drain(self, timeout: float | None = None) -> bool:
+    def drain(self, timeout: float | str | None = None) -> bool:
         """Take no new requests, wait for those in flight, and close. See :meth:`ctxbackends.Registry.drain`.
 
         Args:
-            timeout: Seconds to wait, None for as long as it takes.
+            timeout: Seconds to wait, or a text such as ``30s``; None for as long as it takes.
 
         Returns:
             Whether all requests ended in time.
+
+        Raises:
+            ValueError: ``timeout`` is not a duration.
         """
         return run(partial(self.async_registry.drain, timeout))
 

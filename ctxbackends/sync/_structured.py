@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Generic, TypeVar, Unpack
 
 from ctxbackends import _extract_stream, _structured
@@ -11,7 +12,7 @@ from ctxbackends._config.request_options import RequestOptions
 from ctxbackends._extract_stream import ExtractionStream
 from ctxbackends._schema.members import Member
 from ctxbackends._structured import INSTRUCTIONS, Extraction, SchemaProbe
-from ctxbackends.sync._backend import SyncBackend
+from ctxbackends.sync._backend import SyncBackend, unwrap_backend
 from ctxbackends.sync._loop_thread import run
 from ctxbackends.sync._stream import SyncReader, SyncStream
 
@@ -28,9 +29,10 @@ def extract(
     **options: Unpack[ChatOptions],
 ) -> T:
     """Extract a value of type ``target`` from ``text``. See :func:`ctxbackends.extract`."""
+    async_backend = unwrap_backend(backend)
     return run(
         lambda: _structured.extract(
-            backend.async_backend, target, text, instructions=instructions, request_options=request_options, **options
+            async_backend, target, text, instructions=instructions, request_options=request_options, **options
         )
     )
 
@@ -45,9 +47,10 @@ def extract_result(
     **options: Unpack[ChatOptions],
 ) -> Extraction[T]:
     """Extract a value, and return it with its completion. See :func:`ctxbackends.extract_result`."""
+    async_backend = unwrap_backend(backend)
     return run(
         lambda: _structured.extract_result(
-            backend.async_backend, target, text, instructions=instructions, request_options=request_options, **options
+            async_backend, target, text, instructions=instructions, request_options=request_options, **options
         )
     )
 
@@ -86,9 +89,10 @@ def extract_stream(
     **options: Unpack[ChatOptions],
 ) -> SyncExtractionStream[T]:
     """Extract a value, and return its members as they are finished. See :func:`ctxbackends.extract_stream`."""
+    async_backend = unwrap_backend(backend)
     return SyncExtractionStream(
         lambda report: _extract_stream.extract_stream(
-            backend.async_backend,
+            async_backend,
             target,
             text,
             instructions=instructions,
@@ -103,4 +107,4 @@ def extract_stream(
 
 def probe_schema(backend: SyncBackend, *, model: str | None = None) -> SchemaProbe:
     """Test whether the server enforces schemas. See :func:`ctxbackends.probe_schema`."""
-    return run(lambda: _structured.probe_schema(backend.async_backend, model=model))
+    return run(partial(_structured.probe_schema, unwrap_backend(backend), model=model))

@@ -372,6 +372,24 @@ def test_invalid_calls(backend: SyncBackend) -> None:
         backend.embed([])
 
 
+@pytest.mark.parametrize("function", [sync.extract, sync.extract_result, sync.extract_stream])
+def test_extract_needs_a_sync_backend(backend: SyncBackend, function: Callable[..., object]) -> None:
+    with pytest.raises(TypeError, match=r"^backend must be a SyncBackend, not HTTPBackend$"):
+        function(backend.async_backend, dict, "Hi")
+    with pytest.raises(TypeError, match=r"^backend must be a SyncBackend, not NoneType$"):
+        sync.probe_schema(None)  # type: ignore[arg-type]
+
+
+def test_a_call_that_cannot_be_made_is_an_error() -> None:
+    """A plug-in's backend may have other parameters, and raise before it returns a coroutine."""
+
+    def make() -> Any:
+        raise TypeError("unexpected keyword argument")
+
+    with pytest.raises(TypeError, match="unexpected keyword"):
+        loop_thread.run(make)
+
+
 @pytest.mark.parametrize("operation", [pickle.dumps, copy.copy, copy.deepcopy])
 def test_neither_pickled_nor_copied(backend: SyncBackend, operation: Callable[[object], object]) -> None:
     for value in (backend, SyncRegistry([])):
