@@ -72,9 +72,13 @@ def strict_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
         schema: A JSON Schema (2020-12) of an object.
 
     Raises:
-        StrictSchemaError: The strict form would change the meaning, or has no such keyword; see ``pointer`` and
-            ``reason`` of the error.
+        StrictSchemaError: The strict form would change the meaning, or has no such keyword, or ``schema`` is not
+            valid; see ``pointer`` and ``reason`` of the error.
+        TypeError: ``schema`` is not a dict.
     """
+    if not isinstance(schema, Mapping):
+        raise TypeError(f"a schema must be a dict, not {type(schema).__name__}")
+    _check_shape(schema, "")
     root = dict(schema)
     reference = root.pop("$ref", None)
     if reference is not None:
@@ -130,6 +134,7 @@ class _Converter:
     def convert(self, node: Any, pointer: str) -> dict[str, Any]:
         if not isinstance(node, Mapping):
             raise StrictSchemaError(pointer, "a schema must be an object with a type")
+        _check_shape(node, pointer)
         node = self._merge_all_of(node, pointer)
         for keyword in _UNSUPPORTED:
             if keyword in node:
@@ -181,11 +186,12 @@ class _Converter:
         if len(both) > 1 or others:
             raise StrictSchemaError(f"{pointer}/{name}", f"strict schemas do not support {name} with other keywords")
         branches = node[name]
+        converted = [self.convert(branch, f"{pointer}/{name}/{index}") for index, branch in enumerate(branches)]
         if name == "oneOf" and not self._are_exclusive(branches):
             raise StrictSchemaError(
                 f"{pointer}/oneOf", "strict schemas support oneOf only if no value matches two of its schemas"
             )
-        return [self.convert(branch, f"{pointer}/{name}/{index}") for index, branch in enumerate(branches)]
+        return converted
 
     def _are_exclusive(self, branches: Sequence[Any]) -> bool:
         resolved = [self._follow(branch) for branch in branches]
@@ -230,6 +236,20 @@ class _Converter:
         return "null" in _list_types(node) or any(
             self._allows_null(branch) for branch in branches if isinstance(branch, Mapping) and "$ref" not in branch
         )
+
+
+def _check_shape(node: Mapping[str, Any], pointer: str) -> None:
+    """Raise StrictSchemaError if a keyword has a value that JSON Schema does not allow."""
+    for keyword in ("properties", *_DEFINITIONS):
+        if not isinstance(node.get(keyword, {}), Mapping):
+            raise StrictSchemaError(f"{pointer}/{keyword}", f"{keyword} must be an object")
+    for keyword in ("required", "enum", "anyOf", "oneOf", "allOf"):
+        if not isinstance(node.get(keyword, []), list | tuple):
+            raise StrictSchemaError(f"{pointer}/{keyword}", f"{keyword} must be a list")
+    kinds = _list_types(node) if isinstance(node.get("type", ""), str | list | tuple) else [None]
+    for keyword, names in (("type", kinds), ("required", node.get("required", ()))):
+        if not all(isinstance(name, str) for name in names):
+            raise StrictSchemaError(f"{pointer}/{keyword}", f"{keyword} must have strings")
 
 
 def _check_text(node: Mapping[str, Any], pointer: str) -> None:

@@ -126,6 +126,12 @@ def test_the_strict_form(schema: dict[str, Any], strict: dict[str, Any]) -> None
     assert None is strict_fault(result)  # the stand-in's check, in OpenAI's words
 
 
+@pytest.mark.parametrize("schema", [None, 5, "{}", [], [("type", "object")]])
+def test_a_schema_is_a_dict(schema: Any) -> None:
+    with pytest.raises(TypeError, match=f"^a schema must be a dict, not {type(schema).__name__}$"):
+        strict_schema(schema)
+
+
 @pytest.mark.parametrize(
     ("schema", "pointer", "reason"),
     [
@@ -174,6 +180,21 @@ def test_the_strict_form(schema: dict[str, Any], strict: dict[str, Any]) -> None
             "/$defs/A",
             "an array needs items",
         ),
+        ({"type": "object", "properties": 5}, "/properties", "properties must be an object"),
+        (
+            an_object({"a": {"type": "object", "properties": []}}, "a"),
+            "/properties/a/properties",
+            "properties must be an object",
+        ),
+        (an_object({}, **{"$defs": 5}), "/$defs", "$defs must be an object"),
+        ({"type": "object", "properties": {}, "required": 5}, "/required", "required must be a list"),
+        ({"type": "object", "properties": {}, "required": [["a"]]}, "/required", "required must have strings"),
+        ({"type": 5, "properties": {}}, "/type", "type must have strings"),
+        (an_object({"a": {"type": [5]}}, "a"), "/properties/a/type", "type must have strings"),
+        (an_object({"a": {"enum": "x"}}, "a"), "/properties/a/enum", "enum must be a list"),
+        (an_object({"a": {"allOf": 5}}, "a"), "/properties/a/allOf", "allOf must be a list"),
+        (an_object({"a": {"anyOf": {"type": "string"}}}, "a"), "/properties/a/anyOf", "anyOf must be a list"),
+        (an_object({"a": {"oneOf": [{"type": 5}, TEXT]}}, "a"), "/properties/a/oneOf/0/type", "type must have strings"),
     ],
 )
 def test_a_schema_that_cannot_be_strict(schema: dict[str, Any], pointer: str, reason: str) -> None:
