@@ -33,6 +33,8 @@ def build_error(call: ToolCall, problem: str) -> ToolResult:
 
 
 def _to_content(value: Any) -> Any:
+    if isinstance(value, bytes | bytearray | memoryview):  # msgspec would write them as base64
+        raise TypeError(f"invalid result of a tool: {type(value).__name__}; decode it, or pass an ImagePart")
     if hasattr(value, "model_dump"):  # a pydantic model
         return value.model_dump(mode="json")
     try:
