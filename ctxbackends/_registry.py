@@ -16,6 +16,7 @@ from ctxbackends._client.http_backend import HTTPBackend
 from ctxbackends._config.backend_config import BackendConfig, CtxConfig
 from ctxbackends._config.backend_settings import BackendSettings
 from ctxbackends._config.backend_types import BackendTypes
+from ctxbackends._config.duration import seconds_of
 from ctxbackends._config.request_settings import describe_endpoint
 from ctxbackends._http.addresses import check_endpoint
 from ctxbackends._http.transport import Session, Transport
@@ -280,22 +281,29 @@ class Registry(NotPicklable):
                 tasks.create_task(check(name))
         return tuple(statuses[name] for name in self.names)
 
-    async def drain(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109  # its end is no error
+    async def drain(self, timeout: float | str | None = None) -> bool:  # noqa: ASYNC109  # its end is no error
         """Take no new requests, wait for those in flight, and close.
 
         From now on, a new call of a backend raises ClosedError; ``status()`` still works until the end. A stream is in
         flight until its whole answer has arrived, whether or not it was read.
 
         Args:
-            timeout: Seconds to wait, None for as long as it takes.
+            timeout: Seconds to wait, or a text such as ``30s``; None for as long as it takes.
 
         Returns:
             Whether all requests ended in time. The others end with ClosedError, as with :meth:`aclose`.
+
+        Raises:
+            ValueError: ``timeout`` is not a duration.
         """
+        try:
+            seconds = None if timeout is None else seconds_of(timeout, allow_zero=True)
+        except ValueError as error:
+            raise ValueError(f"timeout: {error}") from None
         self._transport.start_drain()
         try:
             with suppress(TimeoutError):
-                async with asyncio.timeout(timeout):
+                async with asyncio.timeout(seconds):
                     while self._transport.is_busy:
                         await asyncio.sleep(DRAIN_POLL_SECONDS)
             return not self._transport.is_busy

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import re
 import secrets
 from typing import Any, Generic, Literal, TypeAlias, TypeVar, Unpack
 
@@ -14,8 +13,9 @@ from ctxbackends._chat.messages import Message
 from ctxbackends._chat.requests import ChatOptions, JSONSchemaFormat
 from ctxbackends._chat.responses import Completion
 from ctxbackends._chat.servers import Enforcement
-from ctxbackends._client.backend import Backend
+from ctxbackends._client.backend import Backend, check_backend
 from ctxbackends._config.request_options import RequestOptions
+from ctxbackends._response_formats import name_schema
 from ctxbackends._schema.answers import Wrapper, unwrap_answer
 from ctxbackends._schema.generate import schema_for, wrap_in_object
 from ctxbackends._schema.strict_schema import describe_unsupported, strict_schema
@@ -165,8 +165,11 @@ def plan_extraction(backend: Backend, target: type[T]) -> Plan[T]:
     """Return the plan for a backend and a type.
 
     Raises:
-        TypeError: ``target`` has no JSON schema.
+        TypeError: ``target`` has no JSON schema, or ``backend`` is not a Backend.
     """
+    check_backend(backend)
+    if target is None:
+        raise TypeError("target must be a type, not None")
     # Vendors and JSON mode accept only an object at the root; a grammar can be of any type.
     enforcement = backend.schema_enforcement
     only_objects = enforcement != "grammar"
@@ -181,7 +184,7 @@ def plan_extraction(backend: Backend, target: type[T]) -> Plan[T]:
 
 def _build_format(target: type[Any], only_objects: bool) -> tuple[JSONSchemaFormat, bool]:
     """Return the response format for ``target``, and whether its schema is wrapped in an object."""
-    name = re.sub(r"[^a-zA-Z0-9_-]", "_", getattr(target, "__name__", "output"))[:64]
+    name = name_schema(target)
     schema = schema_for(target)
     is_wrapped = only_objects and schema.get("type") != "object"
     if is_wrapped:

@@ -28,7 +28,7 @@ from ctxbackends._chat.tool_runs import (
     ToolStart,
     sum_usage,
 )
-from ctxbackends._client.backend import Backend
+from ctxbackends._client.backend import Backend, check_backend
 from ctxbackends._client.prompts import Conversation, build_messages
 from ctxbackends._config.request_options import RequestOptions
 from ctxbackends._tool_results import build_error, build_result
@@ -102,7 +102,8 @@ async def run_tools(
 
     Raises:
         ToolRoundsError: The model still called tools in the last round; the error has the conversation.
-        TypeError: A tool has no function, or ``approve`` returned something other than a bool.
+        TypeError: An argument has the wrong type, a tool has no function, or ``approve`` returned something other than
+            a bool.
         ValueError: ``max_rounds`` is less than 1.
         BackendError: A request failed.
     """
@@ -114,6 +115,9 @@ async def run_tools(
         if on_event is not None:
             await _await_if_needed(on_event(event))
 
+    check_backend(backend)
+    if on_event is not None and not callable(on_event):
+        raise TypeError(f"on_event must be a function: {on_event!r:.80}")
     loop = ToolLoop(tools, max_rounds=max_rounds, approve=approve, on_tool_error=on_tool_error)
     return await loop.run(build_messages(messages), options, ask, emit)
 
@@ -124,6 +128,10 @@ class ToolLoop:
     def __init__(
         self, tools: ToolForms, *, max_rounds: int, approve: Approve | None, on_tool_error: OnToolError
     ) -> None:
+        if isinstance(max_rounds, bool) or not isinstance(max_rounds, int):
+            raise TypeError(f"max_rounds must be an integer: {max_rounds!r:.80}")
+        if approve is not None and not callable(approve):
+            raise TypeError(f"approve must be a function: {approve!r:.80}")
         if max_rounds < 1:
             raise ValueError(f"max_rounds must be at least 1: {max_rounds}")
         if on_tool_error not in ("return", "raise"):

@@ -12,7 +12,7 @@ from ctxbackends._chat.messages import Message
 from ctxbackends._chat.requests import ChatOptions, OptionsWithoutTools, ToolForms
 from ctxbackends._chat.responses import Completion
 from ctxbackends._chat.tool_runs import ToolEvent, ToolRun
-from ctxbackends._client.backend import Backend
+from ctxbackends._client.backend import Backend, check_backend
 from ctxbackends._client.prompts import Conversation, build_messages
 from ctxbackends._config.request_options import RequestOptions
 from ctxbackends._tool_loop import MAX_ROUNDS, Approve, OnToolError, ToolLoop
@@ -145,9 +145,10 @@ def stream_tools(
         A stream whose last item is the :class:`ToolRun`. Entering its ``async with`` starts the loop.
 
     Raises:
-        TypeError: A tool has no function.
+        TypeError: An argument has the wrong type, or a tool has no function.
         ValueError: ``max_rounds`` is less than 1.
     """
+    check_backend(backend)
     loop = ToolLoop(tools, max_rounds=max_rounds, approve=approve, on_tool_error=on_tool_error)
     return ToolStream(
         backend, build_messages(messages), loop, options, request_options=request_options, on_progress=on_progress

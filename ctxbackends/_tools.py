@@ -195,7 +195,10 @@ def _summarize(function: Callable[..., Any]) -> str:
 
 
 def _list_parameters(function: Callable[..., Any], name: str) -> list[inspect.Parameter]:
-    parameters = list(inspect.signature(function).parameters.values())
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except ValueError:  # a built-in type, or a function in C
+        raise TypeError(f"the tool {name} has no readable parameters; pass a function with typed parameters") from None
     for parameter in parameters:
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
             raise TypeError(f"the tool {name} does not support {parameter}; use parameters that can be passed by name")

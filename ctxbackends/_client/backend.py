@@ -315,3 +315,14 @@ class Backend(Protocol):
     async def aclose(self) -> None:
         """Close the backend, and stop a server that it started. The registry closes the session."""
         ...
+
+
+def check_backend(backend: object) -> None:
+    """Raise TypeError if ``backend`` is not an async backend.
+
+    ``isinstance()`` would read all its properties.
+    """
+    if hasattr(backend, "async_backend"):
+        raise TypeError(f"backend must be a Backend, not {type(backend).__name__}; pass its async_backend")
+    if not hasattr(backend, "complete"):
+        raise TypeError(f"backend must be a Backend, not {type(backend).__name__}; Registry.resolve() returns one")

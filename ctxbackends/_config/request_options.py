@@ -22,6 +22,12 @@ class _Headers(FrozenMapping[str]):
         return f"<headers {', '.join(self)}>"
 
 
+_OTHER_NAMES = {
+    "connect_timeout": "set connect_timeout of the backend",
+    "extra_headers": "headers",
+    "read_timeout": "idle_timeout",
+    "retries": "max_retries",
+}
 _DURATIONS = ("timeout", "first_token_timeout", "idle_timeout", "ready_timeout")
 
 
@@ -30,7 +36,7 @@ def _to_headers(value: Mapping[str, str] | None) -> Mapping[str, str] | None:
     return _Headers(headers) if isinstance(headers, FrozenMapping) else headers
 
 
-@suggest_fields({"extra_headers": "headers", "read_timeout": "idle_timeout", "retries": "max_retries"})
+@suggest_fields(_OTHER_NAMES)
 @attrs.frozen(kw_only=True)
 class RequestOptions:
     """The timeouts, the retries and the headers of one call. A field that is None keeps the backend's configuration.

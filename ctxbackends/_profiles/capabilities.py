@@ -62,8 +62,11 @@ def find_refusal(option: str, profile: Profile, wire_api: str, settings: WireSet
     """Return why ``option`` is not supported, None if it is.
 
     Raises:
+        TypeError: ``option`` is not a string.
         ValueError: The option is unknown.
     """
+    if not isinstance(option, str):
+        raise TypeError(f"option must be the name of an option, not {type(option).__name__}")
     table = adapt_table(profile.wire_apis[wire_api], settings)
     if option in OPERATION_REASONS:
         return OPERATION_REASONS[option] if getattr(profile, option) is None else None

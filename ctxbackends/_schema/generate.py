@@ -32,8 +32,7 @@ def schema_for(target: type[T]) -> dict[str, Any]:
     Raises:
         TypeError: JSON cannot represent the type.
     """
-    model = as_pydantic_model(target)
-    schema = model.model_json_schema() if model is not None else msgspec.json.schema(target)
+    schema = _generate(target)
     plain = schema.pop("$defs", {})
     definitions = {
         name: map_schemas(_inline_references(definition, plain), _require_properties)
@@ -51,6 +50,20 @@ def schema_for(target: type[T]) -> dict[str, Any]:
             del definitions[name]
     return {**root, "$defs": definitions} if definitions else root
 
+
+def _generate(target: Any) -> dict[str, Any]:
+    model = as_pydantic_model(target)
+    if model is not None:
+        return model.model_json_schema()
+    try:
+        return msgspec.json.schema(target)
+    except TypeError as error:
+        name = target.__name__ if isinstance(target, type) else f"{target!r:.80}"
+        reason = str(error).rpartition("\n")[2]  # before it, the options of msgspec that the SDK does not have
+        raise TypeError(f"cannot create a JSON Schema for {name}: {reason}; {_TYPES_HINT}") from error
+
+
+_TYPES_HINT = "use an attrs class, dataclass, TypedDict, msgspec Struct, pydantic model or built-in type"
 
 WRAPPER_KEY = "value"
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from ctxbackends._chat.messages import Message
 from ctxbackends._chat.responses import Completion, PartialCompletion, Usage
 from ctxbackends._chat.tool_runs import ToolRound
-from ctxbackends._util.text import escape_controls
+from ctxbackends._util.text import escape_controls, pluralize
 from ctxbackends.errors._base import BackendError
 
 ERROR_BODY_SHOWN = 512
@@ -350,7 +350,8 @@ class ToolRoundsError(BackendError):
         self, max_rounds: int, *, messages: Sequence[Message], rounds: Sequence[ToolRound], usage: Usage | None = None
     ) -> None:
         super().__init__(
-            f"the model still calls tools after {max_rounds} rounds; raise max_rounds, or go on with messages"
+            f"the model still calls tools after {pluralize(max_rounds, 'round')}; "
+            "raise max_rounds, or go on with messages"
         )
         self.max_rounds = max_rounds
         self.messages = tuple(messages)

@@ -163,3 +163,10 @@ async def test_an_unknown_option(name: str, advice: str) -> None:
         with pytest.raises(ValueError, match=f"^unknown option: '{name}'; ") as exc_info:
             backend.refusal(name)
         assert advice in str(exc_info.value)
+
+
+@pytest.mark.parametrize("name", [None, 5, {"top_k": 1}])
+async def test_an_option_is_a_name(name: Any) -> None:
+    async with opened("vllm") as backend:
+        with pytest.raises(TypeError, match=f"^option must be the name of an option, not {type(name).__name__}$"):
+            backend.refusal(name)

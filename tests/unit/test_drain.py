@@ -194,3 +194,14 @@ async def test_requests_of_other_loops_are_in_flight() -> None:
             assert await draining
             await asyncio.to_thread(thread.join)
             assert ["Hello, world."] == texts
+
+
+@pytest.mark.parametrize("value", ["soon", "30", -1, True, [1]])
+async def test_an_invalid_timeout_drains_nothing(registry: Registry, value: Any) -> None:
+    with pytest.raises(ValueError, match=r"^timeout: "):
+        await registry.drain(value)
+    assert "Hello, world." == (await registry.default().complete("Hello")).text
+
+
+async def test_a_timeout_as_text(registry: Registry) -> None:
+    assert await registry.drain("2s")

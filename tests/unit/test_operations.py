@@ -988,6 +988,8 @@ def test_tool_names_are_checked(name: str) -> None:
 
 
 def test_a_lambda_needs_a_name() -> None:
+    with pytest.raises(TypeError, match=r"^the tool int has no readable parameters; pass a function with typed"):
+        tool_of(int)
     with pytest.raises(TypeError, match=r"^not a valid tool name: '<lambda>'"):
         tool_of(lambda: None)
     assert "f" == tool_of(lambda: None, name="f").name

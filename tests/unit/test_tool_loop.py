@@ -298,9 +298,10 @@ async def test_an_image_as_a_result() -> None:
     assert (TextPart("A dot:"), ImagePart.from_bytes(PNG)) == result.rounds[0].outcomes[0].result.content
 
 
-async def test_a_value_that_is_not_json_is_an_error_of_the_tool() -> None:
+@pytest.mark.parametrize("value", [object(), b"bytes", bytearray(b"bytes")])
+async def test_a_value_that_is_not_json_is_an_error_of_the_tool(value: object) -> None:
     def look() -> Any:
-        return object()
+        return value
 
     script = Script([("look", {})], [], [("look", {})])
     async with backend_of(script) as backend:
@@ -718,6 +719,13 @@ async def test_invalid_arguments_of_the_loop() -> None:
     async with backend_of(Script()) as backend:
         with pytest.raises(ValueError, match="max_rounds must be at least 1: 0"):
             await run_tools(backend, "Oslo?", [weather], max_rounds=0)
+        for number in ("3", 2.5, None, True):
+            with pytest.raises(TypeError, match=f"^max_rounds must be an integer: {number!r}$"):
+                await run_tools(backend, "Oslo?", [weather], max_rounds=number)  # type: ignore[arg-type]
+        for name in ("approve", "on_event"):
+            keywords: Any = {name: "yes"}
+            with pytest.raises(TypeError, match=f"^{name} must be a function: 'yes'$"):
+                await run_tools(backend, "Oslo?", [weather], **keywords)
         with pytest.raises(ValueError, match="invalid on_tool_error: 'ignore'"):
             await run_tools(backend, "Oslo?", [weather], on_tool_error="ignore")  # type: ignore[arg-type]
         with pytest.raises(TypeError, match="the tool look_up has no function to run"):

@@ -20,9 +20,13 @@ from ctxbackends import (
     RequestOptions,
     UnknownBackendTypeError,
     extract,
+    extract_stream,
     http_backend,
     open_backend,
+    run_tools,
     serve_model,
+    stream_tools,
+    sync,
 )
 from ctxbackends._chat.requests import ChatOptions
 from ctxbackends._client.prompts import _OTHER_NAMES, build_chat_request
@@ -222,11 +226,46 @@ async def test_extract_needs_text(text: Any) -> None:
             await extract(backend, dict, "Hi", instructions=text)
 
 
-@pytest.mark.parametrize("target", [5, "dict", Plain, {"type": "object"}])
-async def test_extract_needs_a_type(target: Any) -> None:
+@pytest.mark.parametrize(
+    ("target", "text"),
+    [
+        (None, "target must be a type, not None"),
+        (5, "cannot create a JSON Schema for 5: "),
+        ("dict", "cannot create a JSON Schema for 'dict': "),
+        (Plain, "cannot create a JSON Schema for Plain: type <class "),
+        (list[Plain], "cannot create a JSON Schema for list["),
+        ({"type": "object"}, "cannot create a JSON Schema for {'type': 'object'}: "),
+    ],
+)
+async def test_extract_needs_a_type(target: Any, text: str) -> None:
     async with open_backend("vllm", endpoint=NOWHERE, default_model="m") as backend:
-        with pytest.raises(TypeError):
+        with pytest.raises(TypeError) as exc_info:
             await extract(backend, target, "Hi")
+        assert str(exc_info.value).startswith(text)
+        assert "\n" not in str(exc_info.value)
+        with pytest.raises(TypeError):
+            extract_stream(backend, target, "Hi")
+
+
+@pytest.mark.parametrize("backend", [None, "vllm", BackendConfig(name="a", type="vllm")])
+async def test_functions_need_a_backend(backend: Any) -> None:
+    text = f"^backend must be a Backend, not {type(backend).__name__}; Registry.resolve\\(\\) returns one$"
+    with pytest.raises(TypeError, match=text):
+        await extract(backend, dict, "Hi")
+    with pytest.raises(TypeError, match=text):
+        extract_stream(backend, dict, "Hi")
+    with pytest.raises(TypeError, match=text):
+        await run_tools(backend, "Hi", [])
+    with pytest.raises(TypeError, match=text):
+        stream_tools(backend, "Hi", [])
+
+
+async def test_async_functions_need_an_async_backend() -> None:
+    with sync.open_backend("vllm", endpoint=NOWHERE, default_model="m") as backend:
+        async_functions: Any = (partial(extract, backend, dict, "Hi"), partial(run_tools, backend, "Hi", []))
+        for function in async_functions:
+            with pytest.raises(TypeError, match=r"not SyncBackend; pass its async_backend$"):
+                await function()
 
 
 # --- configuration ------------------------------------------------------------------------------------------
@@ -310,6 +349,8 @@ async def test_an_invalid_model_path(path: Any) -> None:
 
 def test_an_unknown_request_option() -> None:
     options: Any = {"time_out": 3}
+    with pytest.raises(TypeError, match=r"^unknown field of RequestOptions: connect_timeout; set connect_timeout"):
+        RequestOptions(connect_timeout=3)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match=r"^unknown field of RequestOptions: time_out; did you mean timeout\?$"):
         RequestOptions(**options)
 
