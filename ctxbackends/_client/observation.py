@@ -73,7 +73,7 @@ class Observation:
 
     @property
     def is_only_control(self) -> bool:
-        """Whether the request is no generation, so that none of its HTTP requests takes a slot."""
+        """Whether the request is not a generation, so that none of its HTTP requests takes a slot."""
         return self.facts.operation in ("count_tokens", "load")
 
     # --- start and end ----------------------------------------------------------------------------

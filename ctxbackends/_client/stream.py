@@ -309,7 +309,7 @@ class ChatStream(StreamProgress):
         self._model_checked = True
         if self._source.accepts_model(served):
             return
-        self._waiting_since = None  # the server's list is asked, which is no silence of the stream
+        self._waiting_since = None  # the server's list is asked, and the stream is not silent meanwhile
         mismatch = await self._source.find_mismatch(served)
         if mismatch is None:
             return

@@ -1,4 +1,4 @@
-"""What all adapters share: the reference to a backend, the choice of options, and the error for a missing extra."""
+"""Shared by all adapters: the reference to a backend, the choice of options, and the error for a missing extra."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BackendSource: TypeAlias = BackendConfig | Backend | str
 """A configuration, a backend, or the name of a backend in the nearest ``.ctxrc``."""
 
 UnsupportedOptions: TypeAlias = Literal["error", "drop"]
-"""What an adapter does with an option that the backend does not support: raise an error, or leave it out."""
+"""How an adapter treats an option that the backend does not support: raise an error, or leave it out."""
 
 _DROPPABLE = frozenset({*SCALAR_OPTIONS, "stop_sequences", "tool_choice: auto"})
 """Options that tune an answer. Without the others, it would be an answer to another question."""
