@@ -152,9 +152,12 @@ class Registry(NotPicklable):
 
         Raises:
             DuplicateBackendError: The type is already registered.
+            TypeError: ``factory`` is neither a function nor a profile.
         """
         if type_name in self._factories:
             raise DuplicateBackendError(type_name, kind="backend type")
+        if not callable(factory) and not isinstance(factory, Profile):
+            raise TypeError(f"factory must be a function or a Profile, not {type(factory).__name__}")
         self._factories[type_name] = _factory(factory) if isinstance(factory, Profile) else factory
 
     def configure(self, config: BackendConfig) -> None:
@@ -281,7 +284,7 @@ class Registry(NotPicklable):
                 tasks.create_task(check(name))
         return tuple(statuses[name] for name in self.names)
 
-    async def drain(self, timeout: float | str | None = None) -> bool:  # noqa: ASYNC109  # its end is no error
+    async def drain(self, timeout: float | str | None = None) -> bool:  # noqa: ASYNC109  # it raises no error
         """Take no new requests, wait for those in flight, and close.
 
         From now on, a new call of a backend raises ClosedError; ``status()`` still works until the end. A stream is in

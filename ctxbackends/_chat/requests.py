@@ -80,6 +80,18 @@ class JSONSchemaFormat:
     strict: bool | None = None
     description: str | None = None
 
+    def __attrs_post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise TypeError(f"name of a JSONSchemaFormat must be a string, not {type(self.name).__name__}")
+        if not isinstance(self.schema, Mapping):
+            raise TypeError(f"schema of a JSONSchemaFormat must be a dict, not {type(self.schema).__name__}")
+        if self.strict is not None and not isinstance(self.strict, bool):
+            raise TypeError(f"strict of a JSONSchemaFormat must be True, False or None: {self.strict!r:.80}")
+        if self.description is not None and not isinstance(self.description, str):
+            raise TypeError(
+                f"description of a JSONSchemaFormat must be a string, not {type(self.description).__name__}"
+            )
+
     @property
     def described_schema(self) -> Mapping[str, Any]:
         """The schema with the description, for wire formats without a member for it."""

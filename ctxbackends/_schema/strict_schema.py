@@ -66,7 +66,7 @@ def strict_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
 
     In that form, each object requires all its properties and allows no others. The result never allows a value that
     ``schema`` does not allow. An optional property becomes required if it has a ``default`` (the model then writes the
-    value) or allows null (null then stands for a missing value).
+    value) or allows null (null then means a missing value).
 
     Args:
         schema: A JSON Schema (2020-12) of an object.

@@ -282,3 +282,17 @@ def test_dicts_are_sent_as_values_are() -> None:
             assert dicts == body["messages"]
         else:
             assert "sunny" in json.dumps(body["messages"])
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"name": 5}, "name of a JSONSchemaFormat must be a string, not int"),
+        ({"schema": None}, "schema of a JSONSchemaFormat must be a dict, not NoneType"),
+        ({"strict": "yes"}, "strict of a JSONSchemaFormat must be True, False or None: 'yes'"),
+        ({"description": ["a"]}, "description of a JSONSchemaFormat must be a string, not list"),
+    ],
+)
+def test_wrong_fields_of_a_format(fields: dict[str, Any], problem: str) -> None:
+    with pytest.raises(TypeError, match=f"^{problem}$"):
+        JSONSchemaFormat(**{"name": "n", "schema": {}} | fields)

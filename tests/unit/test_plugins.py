@@ -264,3 +264,11 @@ def test_known_types_read_no_entry_points(monkeypatch: pytest.MonkeyPatch) -> No
     parse_ctxrc("backends:\n  - name: a\n    type: ollama\n", path=".ctxrc")
     with pytest.raises(AssertionError, match="entry points were read"):
         Registry([BackendConfig(name="one", type="not-there")])
+
+
+@pytest.mark.parametrize("factory", [None, 5, "vllm"])
+def test_a_factory_is_a_function_or_a_profile(factory: Any) -> None:
+    registry = Registry()
+    with pytest.raises(TypeError, match=f"^factory must be a function or a Profile, not {type(factory).__name__}$"):
+        registry.register("own", factory)
+    assert "own" not in registry.types

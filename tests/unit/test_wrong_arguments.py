@@ -261,9 +261,9 @@ async def test_functions_need_a_backend(backend: Any) -> None:
 
 
 async def test_async_functions_need_an_async_backend() -> None:
-    with sync.open_backend("vllm", endpoint=NOWHERE, default_model="m") as backend:
-        async_functions: Any = (partial(extract, backend, dict, "Hi"), partial(run_tools, backend, "Hi", []))
-        for function in async_functions:
+    with sync.open_backend("vllm", endpoint=NOWHERE, default_model="m") as sync_backend:
+        backend: Any = sync_backend
+        for function in (partial(extract, backend, dict, "Hi"), partial(run_tools, backend, "Hi", [])):
             with pytest.raises(TypeError, match=r"not SyncBackend; pass its async_backend$"):
                 await function()
 
