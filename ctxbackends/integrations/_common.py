@@ -66,7 +66,7 @@ class BackendReference:
     Build it with :meth:`of`. The backend itself is created on first use, once for each configuration and process.
     """
 
-    _source: BackendSource
+    _source: BackendSource | None
     _ctxrc: Path | None = None
 
     @classmethod
@@ -90,13 +90,19 @@ class BackendReference:
             )
         return cls(source)
 
+    @classmethod
+    def of_default(cls) -> BackendReference:
+        """Build a reference to the default backend of the nearest ``.ctxrc``, which is searched now."""
+        path = find_ctxrc()
+        return cls(None, path and path.absolute())
+
     def get(self) -> Backend:
         """Return the backend, the same object for equal references in one process.
 
         Raises:
             ConfigError: The configuration is not valid, or the ``.ctxrc`` does not have the backend.
         """
-        if isinstance(self._source, str):
+        if self._source is None or isinstance(self._source, str):
             return self._open_ctxrc().resolve(self._source)
         if isinstance(self._source, BackendConfig):
             registry = _registries.get(self._source)
@@ -117,6 +123,8 @@ class BackendReference:
         return backend
 
     def _open_ctxrc(self) -> Registry:
+        if self._ctxrc is None and self._source is None:
+            raise NoBackendConfiguredError("no backend configured; run ctx setup --backend <name>")
         if self._ctxrc is None:
             raise NoBackendConfiguredError(
                 f'cannot find the backend "{self._source}": no .ctxrc in the working directory or above it; '
@@ -126,7 +134,7 @@ class BackendReference:
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
         """Refuse to pickle a backend, which belongs to its process."""
-        if not isinstance(self._source, BackendConfig | str):
+        if not isinstance(self._source, BackendConfig | str | None):
             raise TypeError(
                 f'cannot pickle the backend "{self._source.name}": it has open connections; '
                 "pass its BackendConfig, or its name in .ctxrc, instead of the Backend"
@@ -138,6 +146,16 @@ class BackendReference:
 
     def __deepcopy__(self, memo: Mapping[int, object]) -> BackendReference:
         return self
+
+
+def list_backends() -> tuple[str, ...]:
+    """Return the names of the backends in the nearest ``.ctxrc``, in their order; none without a file.
+
+    Raises:
+        ConfigError: The file cannot be read or is not valid.
+    """
+    reference = BackendReference.of_default()
+    return () if reference._ctxrc is None else reference._open_ctxrc().names
 
 
 async def close_backends() -> None:
