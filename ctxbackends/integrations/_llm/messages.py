@@ -40,7 +40,8 @@ def build_messages(messages: Sequence[llm.Message], backend: Backend) -> list[Me
             systems = [earlier.text for earlier in built if earlier.role == "system"]
             built += [Message.system(text)] if systems[-1:] != [text] else []
         else:
-            built.append(Message(message.role, tuple(parts)))
+            role: Any = message.role
+            built.append(Message(role, tuple(parts)))
     return built
 
 
@@ -66,7 +67,7 @@ def _build_parts(message: llm.Message, backend: Backend, ids: _CallIDs) -> Itera
         metadata = _read_metadata(part, backend)
         if isinstance(part, llm_parts.TextPart) and part.text:
             yield TextPart(part.text)
-        elif isinstance(part, llm_parts.AttachmentPart) and part.attachment:
+        elif isinstance(part, llm_parts.AttachmentPart) and part.attachment is not None:
             yield build_file(part.attachment, backend)
         elif isinstance(part, llm_parts.ReasoningPart):
             yield from _build_reasoning(part, metadata, backend)
@@ -99,8 +100,8 @@ def _build_reasoning(part: llm_parts.ReasoningPart, metadata: dict[str, Any], ba
         yield ReasoningPart("" if redacted else part.text, signature, redacted)
 
 
-def build_file(attachment: llm.Attachment, backend: Backend) -> File:
-    """Return an attachment as a part of a message.
+def build_file(attachment: Any, backend: Backend) -> File:
+    """Return an attachment of llm as a part of a message.
 
     An image with a URL is fetched by the server if it supports that; anything else is read or downloaded here.
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import llm
+from llm.models import EmbeddingModel
 from llm.parts import StreamEvent
 
 from ctxbackends._chat.events import Loading
@@ -127,7 +128,7 @@ class AsyncCtxModel(_SharedModel, llm.AsyncModel):  # type: ignore[misc]  # as a
             finish_response(response, completion)
 
 
-class CtxEmbeddingModel(llm.EmbeddingModel):  # type: ignore[misc]  # Any without llm
+class CtxEmbeddingModel(EmbeddingModel):  # type: ignore[misc]  # Any without llm
     """An embedding model of llm on a backend.
 
     Args:

@@ -107,17 +107,18 @@ def build_arguments(
     backend: Backend, prompt: llm.Prompt, model: str | None, unsupported: UnsupportedOptions
 ) -> dict[str, Any]:
     """Return the keyword arguments of ``complete()`` and ``stream()`` for a prompt, without the messages."""
-    given = prompt.options
+    given: Any = prompt.options  # CtxOptions
+    schema: Any = prompt.schema  # a dict, also if it was a class
     options: dict[str, Any] = {name: getattr(given, name) for name in _SENT_UNCHANGED}
     options["model"] = given.model or model
-    options["tools"] = [_build_tool(tool) for tool in prompt.tools] or None
+    options["tools"] = [_build_tool(tool) for tool in prompt.tools if isinstance(tool, llm.Tool)] or None
     if given.tool_choice and not (
         prompt.messages and prompt.messages[-1].role == "tool"
     ):  # else llm's chain never ends
         is_mode = given.tool_choice in ("auto", "none", "required")
         options["tool_choice"] = given.tool_choice if is_mode else NamedTool(given.tool_choice)
-    if prompt.schema:
-        options["response_format"] = JSONSchemaFormat("output", _close_schema(prompt.schema))
+    if schema:
+        options["response_format"] = JSONSchemaFormat("output", _close_schema(schema))
     elif given.json_object:
         options["response_format"] = JSONObjectFormat()
     arguments = select_options(backend, options, given.unsupported or unsupported)
