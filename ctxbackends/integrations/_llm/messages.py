@@ -73,7 +73,8 @@ def _build_parts(message: llm.Message, backend: Backend, ids: _CallIDs) -> Itera
             yield from _build_reasoning(part, metadata, backend)
         elif isinstance(part, llm_parts.ToolCallPart) and not part.server_executed:
             opaque = OpaquePart(**metadata["opaque"]) if "opaque" in metadata else None
-            arguments = part.arguments if isinstance(part.arguments, dict) else {}
+            given: Any = part.arguments  # a model may have written a list
+            arguments = given if isinstance(given, dict) else {}
             call_id = ids.of_call(part.tool_call_id)
             yield ToolCall(call_id, part.name, json.dumps(arguments, ensure_ascii=False), opaque)
         elif isinstance(part, llm_parts.ToolResultPart) and not part.server_executed:
