@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import socket
+import threading
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +15,12 @@ import pytest
 pytest.importorskip("llm", reason="needs the extra llm: nox -s integrations")
 
 import llm
+import llm.cli
+from click.testing import CliRunner
 
 from ctxbackends import BackendConfig, LocalServer
 from ctxbackends.integrations import close_backends
+from ctxbackends.integrations._llm import models
 from ctxbackends.integrations.llm import AsyncCtxModel, CtxModel
 from ctxbackends.testing import FaultServer, faults
 from ctxbackends.testing._fault_server.answers import dump, plain
@@ -98,3 +105,42 @@ async def test_cancelling_frees_the_slot(slow_server: LocalServer, stream: bool)
     with pytest.raises(asyncio.CancelledError):
         await asking
     assert 0 == await wait_for_slots(0, endpoint, within=2)
+
+
+@pytest.mark.real
+async def test_a_server_that_starts_after_the_call(
+    tiny_model: Callable[[str], Any],  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waiting = threading.Event()
+    monkeypatch.setattr(models, "_Waiting", lambda: lambda _: waiting.set())
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    config = BackendConfig(name="late", type="llamacpp", endpoint=f"http://127.0.0.1:{port}", default_model="tiny")
+    asking = asyncio.create_task(asyncio.to_thread(lambda: CtxModel(config).prompt("Hello", max_tokens=8).text()))
+    await asyncio.to_thread(waiting.wait)
+    server = LocalServer(tiny_model("tiny"), alias="tiny", port=port)
+    await server.start()
+    try:
+        assert await asking
+    finally:
+        await server.aclose()
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("flags", [(), ("--no-stream",), ("--async",)], ids=" ".join)
+async def test_the_command_line_with_a_real_server(
+    flags: tuple[str, ...],
+    llama_server: LocalServer,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LLM_USER_PATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    endpoint = await llama_server.start()
+    text = f"backends:\n  - name: b\n    type: llamacpp\n    endpoint: {endpoint}\n"
+    (tmp_path / ".ctxrc").write_text(f"{text}    default_model: {llama_server.alias}\n")
+    arguments = ["-m", "ctx/b", "--schema", "name, people int", "-o", "max_tokens", "300", *flags, "A town"]
+    result = await asyncio.to_thread(CliRunner().invoke, llm.cli.cli, arguments)
+    assert 0 == result.exit_code, result.output
+    assert {"name", "people"} == set(json.loads(result.stdout))
