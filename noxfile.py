@@ -99,7 +99,8 @@ def recipes(session: nox.Session, package: str) -> None:
     """Test a recipe of docs/frameworks with its package, against stand-ins. Arguments go to pytest."""
     # Not the group `tests`: some packages need older versions of the vendors' clients.
     install_wheel(session, "cli,testing", "recipes", f"recipe-{package}")
-    run_of_tests(session, "pytest", "-q", f"tests/recipes/test_{package}.py", *session.posargs)
+    tests = f"tests/recipes/test_{package.replace('-', '_')}.py"
+    run_of_tests(session, "pytest", "-q", tests, *session.posargs)
 
 
 @nox.session
