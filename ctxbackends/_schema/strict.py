@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 ANTHROPIC_UNSUPPORTED = (
@@ -35,10 +35,31 @@ def map_schemas(node: Any, change: Callable[[dict[str, Any]], dict[str, Any]]) -
         key: {name: map_schemas(part, change) for name, part in value.items()}
         if key in ("properties", "$defs")
         else value
-        if key in ("enum", "const", "required")
+        if key in ("enum", "const", "required", "default", "examples")
         else map_schemas(value, change)
         for key, value in change(node).items()
     }
+
+
+def close_objects(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the schema with objects that allow no further properties, which only narrows it.
+
+    An object that names a schema for further properties stays as it is. So does a schema with ``allOf``, whose parts
+    would exclude each other.
+    """
+    has_all_of = False
+
+    def close(node: dict[str, Any]) -> dict[str, Any]:
+        nonlocal has_all_of
+        has_all_of = has_all_of or "allOf" in node
+        kinds = node.get("type", "object" if "properties" in node else None)
+        is_object = kinds == "object" or (isinstance(kinds, list) and "object" in kinds)
+        if is_object and isinstance(node.get("additionalProperties", True), bool):
+            return node | {"additionalProperties": False}
+        return node
+
+    closed: Mapping[str, Any] = map_schemas(schema, close)
+    return schema if has_all_of else closed
 
 
 def describe_constraints(node: Any, constraints: Sequence[str]) -> Any:

@@ -29,7 +29,7 @@ from ctxbackends._chat.requests import (
     Tool,
     set_fields,
 )
-from ctxbackends._schema.strict import ANTHROPIC_UNSUPPORTED, LENGTH_CONSTRAINTS, describe_constraints
+from ctxbackends._schema.strict import ANTHROPIC_UNSUPPORTED, LENGTH_CONSTRAINTS, close_objects, describe_constraints
 from ctxbackends._schema.strict_schema import strict_schema
 from ctxbackends._wire.base import encode_json
 from ctxbackends.errors import StrictSchemaError, UnsupportedOptionError
@@ -236,11 +236,13 @@ def prepare_schema(
 ) -> Mapping[str, Any]:
     """Return the schema as this server supports it.
 
-    Unsupported constraints are moved to the description if the SDK validates the response too. ``described`` adds the
-    description of the format to the schema.
+    Unsupported constraints are moved to the description if the SDK validates the response too. Anthropic requires
+    objects that allow no further properties. ``described`` adds the description of the format to the schema.
     """
     constraints = _MOVED_CONSTRAINTS.get(transform)
     schema = response_format.described_schema if described else response_format.schema
+    if transform == Transform.CONSTRAINTS_DESCRIBED:
+        schema = close_objects(schema)
     return describe_constraints(schema, constraints) if constraints and response_format.checked else schema
 
 

@@ -67,7 +67,8 @@ def dump(value: object) -> bytes:
 
 HI = (Message.user("Hi"),)
 MINIMAL: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4096}
-SCHEMA = {"type": "object", "properties": {"a": {"type": "integer", "minimum": 1}}}
+CLOSED = {"additionalProperties": False}
+SCHEMA = {"type": "object", "properties": {"a": {"type": "integer", "minimum": 1}}} | CLOSED
 ADD = Tool("add", "Adds.", {"type": "object", "properties": {}})
 GET = Tool("get", "", {"type": "object"}, strict=True)
 WIRE_ADD = {"name": "add", "description": "Adds.", "input_schema": {"type": "object", "properties": {}}}
@@ -134,6 +135,7 @@ def test_a_request_is_a_post_with_the_version_of_the_api() -> None:
                         "schema": {
                             "type": "object",
                             "properties": {"a": {"type": "integer", "description": "(minimum: 1)"}},
+                            **CLOSED,
                         },
                     }
                 }
@@ -169,6 +171,40 @@ def test_a_stream_is_requested() -> None:
 def test_a_checked_schema_keeps_its_constraints_where_the_server_enforces_them() -> None:
     body = encode(VLLM, response_format=JSONSchemaFormat("thing", SCHEMA, checked=True))
     assert {"format": {"type": "json_schema", "schema": SCHEMA}} == body["output_config"]
+
+
+@pytest.mark.parametrize(
+    ("schema", "sent"),
+    [
+        ({"properties": {"a": {"type": "string"}}}, {"properties": {"a": {"type": "string"}}} | CLOSED),
+        ({"type": ["object", "null"]}, {"type": ["object", "null"]} | CLOSED),
+        ({"type": "object", "additionalProperties": True}, {"type": "object"} | CLOSED),
+        (
+            {"type": "array", "items": {"$ref": "#/$defs/a"}, "$defs": {"a": {"type": "object"}}},
+            {"type": "array", "items": {"$ref": "#/$defs/a"}, "$defs": {"a": {"type": "object"} | CLOSED}},
+        ),
+        ({"anyOf": [{"type": "object"}, {"type": "null"}]}, {"anyOf": [{"type": "object"} | CLOSED, {"type": "null"}]}),
+    ],
+    ids=str,
+)
+def test_open_objects_of_a_schema_are_closed(schema: Mapping[str, Any], sent: Mapping[str, Any]) -> None:
+    body = encode(response_format=JSONSchemaFormat("thing", schema))
+    assert {"format": {"type": "json_schema", "schema": sent}} == body["output_config"]
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "object", "additionalProperties": {"type": "integer"}},  # closed, it would allow only {}
+        {"allOf": [{"properties": {"a": {}}}, {"properties": {"b": {}}}]},  # closed, they would exclude each other
+        {"const": {"type": "object"}},
+        {"type": "string", "default": {"type": "object"}},
+    ],
+    ids=str,
+)
+def test_a_schema_that_closing_would_change_is_sent_unchanged(schema: Mapping[str, Any]) -> None:
+    body = encode(response_format=JSONSchemaFormat("thing", schema))
+    assert {"format": {"type": "json_schema", "schema": schema}} == body["output_config"]
 
 
 # Anthropic: budget_tokens must be less than max_tokens, https://platform.claude.com/docs/en/build-with-claude/extended-thinking

@@ -19,7 +19,6 @@ from langchain_core.utils.pydantic import is_basemodel_subclass
 
 from ctxbackends import Enforcement, JSONObjectFormat, JSONSchemaFormat, StrictSchemaError, strict_schema
 from ctxbackends._schema.answers import unwrap_answer
-from ctxbackends._schema.strict import map_schemas
 
 _RefusalError: Any = getattr(exceptions, "ModelRefusalError", OutputParserException)  # from langchain-core 1.7.5
 
@@ -147,10 +146,4 @@ def _make_strict(schema: dict[str, Any], strict: bool | None, *, is_native: bool
     except StrictSchemaError:
         if strict:
             raise
-    closed: dict[str, Any] = map_schemas(schema, _close)
-    return closed
-
-
-def _close(node: dict[str, Any]) -> dict[str, Any]:
-    """Return the schema of an object so that it allows no other members, which Anthropic requires."""
-    return {"additionalProperties": False, **node} if node.get("type") == "object" else node
+        return schema
