@@ -198,7 +198,7 @@ class ChatOptions(OptionsWithoutTools, total=False):
         presence_penalty: From -2 to 2, 0 for none.
         repetition_penalty: A factor, 1 for none.
         stop_sequences: Texts that end the answer and are not part of it.
-        logprobs: Return the log-probability of each generated token.
+        logprobs: Return the log-probability of each generated token. False is accepted everywhere.
         top_logprobs: The number of likely alternatives to return for each token; requires ``logprobs``.
         reasoning_effort: How much the model should reason, ``"none"`` for not at all. Models differ in its effect.
         reasoning_budget: The maximum of reasoning tokens. Models differ in its effect.
@@ -208,7 +208,7 @@ class ChatOptions(OptionsWithoutTools, total=False):
         tools: :class:`Tool` values, typed Python functions, or dicts in OpenAI's or Anthropic's form.
         tool_choice: ``"auto"``, ``"none"``, ``"required"``, a :class:`NamedTool`, or a dict in OpenAI's or Anthropic's
             form.
-        parallel_tool_calls: False for at most one call per response. Not sent without tools.
+        parallel_tool_calls: False for at most one call per response. Not sent without tools. True is accepted everywhere.
         extra_body: More top-level members of the request body, sent unchanged, for options that are not listed here.
     """
 

@@ -195,8 +195,12 @@ def _image_key(part: ImagePart) -> str:
     return "message: image url" if part.url is not None else "message: image data"
 
 
+_DEFAULTS = {"logprobs": False, "parallel_tool_calls": True}
+"""Values that ask for what every server does, which frameworks send. A server without the option needs none."""
+
+
 def check_supported(request: ChatRequest, table: OptionTable) -> Sequence[tuple[str, Any]]:
-    """Return the scalar options that are set, with their values.
+    """Return the scalar options that are set, with their values, without those that ask for what a server does anyway.
 
     Raises:
         UnsupportedOptionError: ``table`` does not support an option of ``request``.
@@ -205,6 +209,8 @@ def check_supported(request: ChatRequest, table: OptionTable) -> Sequence[tuple[
     for option, value in scalars:
         support = table[option]
         if isinstance(support, Unsupported):
+            if _DEFAULTS.get(option) is value:
+                return check_supported(msgspec.structs.replace(request, **{option: None}), table)
             raise UnsupportedOptionError(option, support.reason)
         if support.maximum is not None and value > support.maximum:
             raise UnsupportedOptionError(option, f"this server accepts at most {support.maximum:g}")

@@ -172,6 +172,21 @@ def test_option_tables_match_the_encoded_requests(type_: str, wire: str, cell: s
     CHECKS.get(cell, check_value)(cell, handling, options, body, plain)
 
 
+@pytest.mark.parametrize(("type_", "wire"), [(type_, wire) for type_ in PROFILES for wire in PROFILES[type_].wire_apis])
+@pytest.mark.parametrize("options", [{"parallel_tool_calls": True, "tools": TOOLS}, {"logprobs": False}], ids=str)
+def test_the_usual_behavior_needs_no_option(options: Mapping[str, Any], type_: str, wire: str) -> None:
+    """A server without the option behaves as requested, so the request has the same body as without it."""
+    option = next(iter(options))
+    if isinstance(PROFILES[type_].wire_apis[wire][option], Unsupported):
+        without = {name: value for name, value in options.items() if name != option}
+        assert encode(type_, wire, **without) == encode(type_, wire, **options)
+        other: Any = {**options, option: not options[option]}
+        with pytest.raises(UnsupportedOptionError):
+            encode(type_, wire, **other)
+    else:
+        encode(type_, wire, **options)
+
+
 def check_value(cell: str, handling: Supported, options: Mapping[str, Any], body: Any, plain: Any) -> None:
     """The value is at its place, and nothing else is different."""
     default = options.get(cell.partition(":")[0])

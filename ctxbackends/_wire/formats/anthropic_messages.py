@@ -202,7 +202,8 @@ def _set_tools(body: dict[str, Any], request: ChatRequest, table: OptionTable) -
             choice = {"type": "any"}
     elif tool_choice is not None and lookup(table, f"tool_choice: {tool_choice}").transform != Transform.SERVER_DEFAULT:
         choice = {"type": {"required": "any"}.get(tool_choice, tool_choice)}
-    if request.parallel_tool_calls is not None and request.tool_choice != "none":
+    is_supported = isinstance(table["parallel_tool_calls"], Supported)
+    if is_supported and request.parallel_tool_calls is not None and request.tool_choice != "none":
         choice = {**(choice or {"type": "auto"}), "disable_parallel_tool_use": not request.parallel_tool_calls}
     if choice is not None:
         body["tool_choice"] = choice
