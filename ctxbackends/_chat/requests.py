@@ -208,7 +208,7 @@ class ChatOptions(OptionsWithoutTools, total=False):
         tools: :class:`Tool` values, typed Python functions, or dicts in OpenAI's or Anthropic's form.
         tool_choice: ``"auto"``, ``"none"``, ``"required"``, a :class:`NamedTool`, or a dict in OpenAI's or Anthropic's
             form.
-        parallel_tool_calls: False for at most one call per response. Not sent without tools. True is accepted everywhere.
+        parallel_tool_calls: False for at most one call per response; True is accepted everywhere. Only sent with tools.
         extra_body: More top-level members of the request body, sent unchanged, for options that are not listed here.
     """
 
