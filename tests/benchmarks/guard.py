@@ -44,8 +44,8 @@ class BoundedCase:
 CASES = (
     BoundedCase("completion of 1 KB", "openai", "c1k", False, 1, 100, instructions=1.4, cpu=1.9),
     BoundedCase("completions, 50 at once", "openai", "c1k", False, 50, 2, instructions=1.4, cpu=2.2),
-    BoundedCase("stream, many events in a segment", "openai", "s1000-many", True, 1, 5, instructions=3.1, cpu=2.6),
-    BoundedCase("stream, an event in an HTTP chunk", "openai", "s1000-own", True, 1, 5, instructions=1.45, cpu=2.0),
+    BoundedCase("stream, many events in a segment", "openai", "s1000-many", True, 1, 5, instructions=1.9, cpu=2.3),
+    BoundedCase("stream, an event in an HTTP chunk", "openai", "s1000-own", True, 1, 5, instructions=1.2, cpu=2.0),
     BoundedCase("stream of Anthropic's wire", "anthropic", "s1000-many", True, 1, 5, instructions=3.1, cpu=2.6),
     BoundedCase("stream of Ollama's wire", "ollama", "s1000-many", True, 1, 5, instructions=3.5, cpu=3.0),
 )

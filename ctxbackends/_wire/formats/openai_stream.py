@@ -12,7 +12,7 @@ Frames that are not JSON, and JSON without choices and an error, are passed over
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 
@@ -77,14 +77,58 @@ class _Chunk(msgspec.Struct, gc=False):
     search_results: Any = None
 
 
+_Blank: TypeAlias = Literal[""] | None
+_Empty: TypeAlias = tuple[()] | None
+
+
+class _Text(msgspec.Struct, gc=False):
+    content: Annotated[str, msgspec.Meta(min_length=1)]
+    reasoning: _Blank = None
+    reasoning_content: _Blank = None
+    refusal: _Blank = None
+    tool_calls: _Empty = None
+    reasoning_details: _Empty = None
+    reasoning_encrypted: None = None
+    extra_content: None = None
+    annotations: _Empty = None
+    executed_tools: _Empty = None
+
+
+class _TextChoice(msgspec.Struct, gc=False):
+    delta: _Text
+    index: Literal[0] | None = 0
+    message: None = None
+    error: None = None
+    finish_reason: _Blank = None
+    logprobs: None = None
+    stop_reason: None = None
+
+
+class _TextChunk(msgspec.Struct, gc=False):
+    """A chunk with only text, which most are.
+
+    The types of the other members let the decoder reject them in C, where a check of each in Python would make framing
+    and decoding a third slower.
+    """
+
+    choices: tuple[_TextChoice]
+    usage: None = None
+    error: None = None
+    timings: None = None
+    prompt_progress: None = None
+    citations: _Empty = None
+    search_results: _Empty = None
+
+
 class _Time(msgspec.Struct):
     """The time of a response, which is needed once and not in each chunk."""
 
-    created: Beside[int] = None
+    created: msgspec.Raw = msgspec.Raw()
 
 
+_decode_text = msgspec.json.Decoder(_TextChunk).decode
 _chunk_decoder = LenientDecoder(_Chunk, REPAIRS)
-_time_decoder = LenientDecoder(_Time)
+_decode_time = msgspec.json.Decoder(_Time).decode
 _KNOWN_OBJECTS = frozenset({None, "", "error", "chat.completion.chunk", "chat.completion"})
 
 
@@ -105,6 +149,8 @@ class OpenAIStreamDecoder(StreamDecoder):
         "_calls",
         "_frames",
         "_has_choice",
+        "_has_text_chunks",
+        "_in_text",
         "_is_body",
         "_joiner",
         "_opaque",
@@ -129,6 +175,8 @@ class OpenAIStreamDecoder(StreamDecoder):
         self._sources: list[CitationDelta] = []
         self._is_body = False
         self._has_choice = False
+        self._in_text = False  # the last chunk had only text, so the next is tried as a _TextChunk
+        self._has_text_chunks = True  # False after a chunk with only text that is not a _TextChunk
 
     def feed(self, data: bytes) -> list[StreamEvent]:
         return self.decode_each(self._decode_frames, self._frames.feed, data)
@@ -142,50 +190,30 @@ class OpenAIStreamDecoder(StreamDecoder):
     def _decode_frames(self, frames: Sequence[tuple[bytes, bytes]], events: list[StreamEvent]) -> None:
         decode, append = self._choose_decoder(), events.append
         for index, (name, data) in enumerate(frames):
+            in_text = self._in_text and not name
+            if in_text:
+                try:
+                    append(TextDelta(_decode_text(data).choices[0].delta.content))
+                    continue
+                except DECODE_ERRORS:
+                    pass
             try:
                 chunk = decode(data)
             except DECODE_ERRORS as error:
+                self._in_text = False
                 if self._handle_undecodable(name, data.strip(), index, error, events):
                     return
                 decode = self._choose_decoder()
                 continue
-            choices = chunk.choices
-            # Fast path for a chunk with only text, the common case: without a call, which would make framing and
-            # decoding a fifth slower.
-            if (
-                choices
-                and len(choices) == 1
-                and not name
-                and chunk.error is None
-                and chunk.usage is None
-                and chunk.timings is None
-                and chunk.prompt_progress is None
-                and self._reason is None
-                and self.served_model is not None
-            ):
-                choice = choices[0]
-                delta = choice.delta
-                if (
-                    delta is not None
-                    and delta.content
-                    and not delta.reasoning
-                    and not delta.reasoning_content
-                    and not delta.refusal
-                    and not delta.tool_calls
-                    and not choice.finish_reason
-                    and not choice.index
-                    and choice.logprobs is None
-                    and choice.stop_reason is None
-                    and choice.error is None
-                    and not delta.reasoning_details
-                    and delta.extra_content is None
-                    and not delta.annotations
-                    and delta.executed_tools is None
-                ):
-                    append(TextDelta(delta.content))
-                    continue
+            before = len(events)
             if self._handle_event(name, data, chunk, events):
                 return
+            has_text = len(events) == before + 1 and type(events[-1]) is TextDelta
+            if in_text and has_text:
+                self._has_text_chunks = False
+            self._in_text = (
+                has_text and self._has_text_chunks and self._reason is None and self.served_model is not None
+            )
 
     def _choose_decoder(self) -> Callable[[bytes], _Chunk]:
         return _reject if self._joiner.is_waiting else _chunk_decoder.strict
@@ -198,7 +226,7 @@ class OpenAIStreamDecoder(StreamDecoder):
             self.failure = error_from_event(data.strip())
             return True
         if not self._calls.seed:
-            self._calls.seed = f"{chunk.id or ''} {_time_decoder.decode(data).created or ''}".strip()
+            self._calls.seed = f"{chunk.id or ''} {_find_time(data)}".strip()
         self._handle_chunk(chunk, events)
         return self.failure is not None
 
@@ -319,6 +347,14 @@ class OpenAIStreamDecoder(StreamDecoder):
         events.extend(self._sources)
         events.extend(self._opaque.build())
         events.append(Finish(self._reason, parse_usage(self._usage, self._timings), self._stop_sequence))
+
+
+def _find_time(data: bytes) -> str:
+    """Return the JSON of the time in a chunk, empty if there is none that can be read."""
+    try:
+        return bytes(_decode_time(data).created).decode()
+    except DECODE_ERRORS:
+        return ""
 
 
 def _is_unknown_event(value: Mapping[str, Any]) -> bool:
