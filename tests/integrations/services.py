@@ -151,6 +151,7 @@ async def open_page(directory: Path) -> AsyncIterator[Page]:
             async with session.ws_connect(address) as connection:
                 yield Page(connection)
     finally:
-        assert sys.platform != "win32", "the tests of pages need Chromium on Linux"
+        if sys.platform == "win32":
+            raise NotImplementedError
         os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
