@@ -147,8 +147,9 @@ class ToolLoop:
 
     async def run(self, messages: tuple[Message, ...], given: OptionsWithoutTools, ask: Ask, emit: Emit) -> ToolRun:
         options: ChatOptions = {**given, "tools": self._tools}
-        if given.get("tool_choice") is not None:
-            choice: Any = build_tool_choice(given["tool_choice"], given.get("parallel_tool_calls"))
+        tool_choice = given.get("tool_choice")
+        if tool_choice is not None:
+            choice: Any = build_tool_choice(tool_choice, given.get("parallel_tool_calls"))
             options |= choice
         rounds: list[ToolRound] = []
         for number in range(1, self._max_rounds + 1):

@@ -122,7 +122,7 @@ class CallSettingsFactory:
             local=local,
             max_retries=MAX_RETRIES if config.max_retries is None else config.max_retries,
         )
-        self.defaults = CallSettings(timeouts=timeouts, policy=policy)
+        self.defaults: CallSettings = CallSettings(timeouts=timeouts, policy=policy)
 
     def get(self, options: RequestOptions) -> CallSettings:
         """Return the settings of a call.

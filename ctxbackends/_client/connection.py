@@ -148,7 +148,7 @@ class ServerConnection:
         slots = profile.slots
         probe = None if slots is None else lambda: self._probe_slots(slots(config.default_model))
         self.launcher = launcher
-        self.limiter = Limiter(config.max_concurrency, probe=probe)
+        self.limiter: Limiter = Limiter(config.max_concurrency, probe=probe)
         self._sender = self.sender_class(
             config,
             profile=profile,
@@ -158,9 +158,9 @@ class ServerConnection:
             limiter=self.limiter,
             environ=environ,
         )
-        self.shares_context = launcher is not None and launcher.shares_context
+        self.shares_context: bool = launcher is not None and launcher.shares_context
         self._pooled = not profile.close_after_stream
-        self.served_model = ServedModelCheck(
+        self.served_model: ServedModelCheck = ServedModelCheck(
             policy=config.model_mismatch or profile.model_mismatch,
             served_as=normalise_served_as(config.served_as) if config.served_as is not None else {},
             list_models=lambda: self.execute(profile.list_models(), timeouts=self.probe_timeouts),
@@ -168,8 +168,8 @@ class ServerConnection:
         )
         self._preparing: KeyedLock[str] = KeyedLock()
         self._transport = self._sender.transport
-        self.defaults = self._sender.defaults
-        self.probe_timeouts = self.defaults.timeouts.probe
+        self.defaults: CallSettings = self._sender.defaults
+        self.probe_timeouts: RequestTimeouts = self.defaults.timeouts.probe
 
     @property
     def endpoint(self) -> str:

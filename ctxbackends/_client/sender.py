@@ -83,7 +83,7 @@ class RequestSender:
         environ: Mapping[str, str],
     ) -> None:
         self._name = config.name
-        self.transport = _select_transport(transport, config)
+        self.transport: Transport = _select_transport(transport, config)
         self.launcher = launcher
         self.limiter = limiter
         endpoint = config.endpoint or profile.default_endpoint
@@ -111,7 +111,7 @@ class RequestSender:
             "stream": MaskedHeaders({**chat, **closing}),
         }
         self._header_cache: dict[tuple[str, tuple[tuple[str, str], ...]], CheckedHeaders] = {}
-        self.calls = CallSettingsFactory(
+        self.calls: CallSettingsFactory = CallSettingsFactory(
             config,
             profile,
             environ,
@@ -119,7 +119,7 @@ class RequestSender:
             local=launcher is not None or is_local(urlsplit(self.endpoint).hostname or ""),
             fixed_headers=find_fixed_headers(config, common, self._auth(codec.auth_headers), self._auth(profile.auth)),
         )
-        self.defaults = self.calls.defaults
+        self.defaults: CallSettings = self.calls.defaults
 
     def _build_route(self, config: BackendConfig) -> Route:
         """Return how requests reach the server. Raise ConfigError or AirgapError; nothing is sent."""

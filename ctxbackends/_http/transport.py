@@ -77,7 +77,7 @@ class Transport:
         if session is not None and session.trust_env:
             # Prompts and keys would go to the proxies of the environment, even for a server on loopback.
             raise ConfigError("the aiohttp session has trust_env=True; pass one without it")
-        self.observers = tuple(observers)
+        self.observers: tuple[Observer, ...] = tuple(observers)
         for observer in self.observers:
             if not isinstance(observer, Observer):
                 raise TypeError(f"not an observer: {observer!r}; pass objects of classes derived from Observer")
@@ -88,7 +88,7 @@ class Transport:
         self._lock = Lock()
         self._sessions: dict[asyncio.AbstractEventLoop, LoopSessions] = {}
         self._closed = False
-        self.is_draining = False
+        self.is_draining: bool = False
         reset_in_child(self)
 
     def reset_after_fork(self) -> None:

@@ -20,15 +20,18 @@ def unwrap_answer(text: str) -> tuple[str, tuple[Wrapper, ...]]:
 
     Nothing else may be around the JSON; whether the rest is one JSON value, the caller finds out when it decodes it.
     """
-    rest, wrappers = text.strip(), list[Wrapper]()
+    rest = text.strip()
+    wrappers: list[Wrapper] = []
     if rest.startswith(_THINK_START):
         _, is_closed, after = rest.partition(_THINK_END)
         if not is_closed:
             return text, ()
-        rest, wrappers = after.strip(), ["think"]
+        rest = after.strip()
+        wrappers.append("think")
     line = _FENCE_LINE.match(rest)
     if line is not None and rest.endswith(_FENCE) and line.end() <= len(rest) - len(_FENCE):
-        rest, wrappers = rest[line.end() : -len(_FENCE)].strip(), [*wrappers, "fence"]
+        rest = rest[line.end() : -len(_FENCE)].strip()
+        wrappers.append("fence")
     return (rest, tuple(wrappers)) if wrappers else (text, ())
 
 

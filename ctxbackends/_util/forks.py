@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import weakref
 from typing import Protocol
@@ -29,7 +30,7 @@ def _reset_all() -> None:
         target.reset_after_fork()
 
 
-if hasattr(os, "register_at_fork"):  # Windows has no fork
+if sys.platform != "win32" and hasattr(os, "register_at_fork"):  # Windows has no fork
     os.register_at_fork(after_in_child=_reset_all)
 
 

@@ -354,8 +354,8 @@ class ToolRoundsError(BackendError):
             "raise max_rounds, or go on with messages"
         )
         self.max_rounds = max_rounds
-        self.messages = tuple(messages)
-        self.rounds = tuple(rounds)
+        self.messages: tuple[Message, ...] = tuple(messages)
+        self.rounds: tuple[ToolRound, ...] = tuple(rounds)
         self.usage = usage
 
 

@@ -7,7 +7,7 @@ also a ``langchain_core.exceptions.ModelRateLimitError``.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeAlias, cast
 
 import attrs
 
@@ -75,7 +75,7 @@ class ChatCtxbackends(BaseChatModel):
     The other options are those of :class:`ctxbackends.ChatOptions` and :class:`ctxbackends.RequestOptions`.
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
     backend: _Source
     model: str | None = None
@@ -308,7 +308,7 @@ class CtxbackendsEmbeddings(BaseModel, Embeddings):
         max_retries: How often a request that the server did not process is sent again.
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
     backend: _Source
     model: str | None = None

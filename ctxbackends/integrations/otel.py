@@ -55,7 +55,7 @@ class OpenTelemetryObserver(Observer):
         capture = _read_content_setting()
         self._content_on_spans = capture in ("SPAN_ONLY", "SPAN_AND_EVENT")
         self._content_on_events = capture in ("EVENT_ONLY", "SPAN_AND_EVENT")
-        self.content = self._content_on_spans or self._content_on_events
+        self.content: bool = self._content_on_spans or self._content_on_events
         self.chunk_times = chunk_times
         meter = metrics.get_meter(_SCOPE, __version__, meter_provider)
         self._durations = {

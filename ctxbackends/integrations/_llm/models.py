@@ -47,8 +47,8 @@ class _SharedModel:
     ) -> None:
         self._reference = _refer_to(backend)
         self._model = model
-        self._unsupported = check_unsupported(unsupported)
-        self.model_id = _build_id(backend, model)
+        self._unsupported: UnsupportedOptions = check_unsupported(unsupported)
+        self.model_id: str = _build_id(backend, model)
 
     def __str__(self) -> str:
         return f"ctxbackends: {self.model_id}"
@@ -137,12 +137,12 @@ class CtxEmbeddingModel(EmbeddingModel):  # type: ignore[misc]  # Any without ll
         model: The name of the model; None for the backend's ``default_model``.
     """
 
-    batch_size = 256  # llm reads all texts at once without one
+    batch_size: int | None = 256  # llm reads all texts at once without one
 
     def __init__(self, backend: BackendSource | None = None, model: str | None = None) -> None:
         self._reference = _refer_to(backend)
         self._model = model
-        self.model_id = _build_id(backend, model)
+        self.model_id: str = _build_id(backend, model)
 
     @property
     def is_supported(self) -> bool:
