@@ -277,7 +277,6 @@ async def test_chat_streams_and_ends_on_ctrl_c() -> None:
     finally:
         await server.aclose()
     assert at.reads[7][0] - at.reads[0][0] > 0.01, "the pieces came over time"
-    assert all(len(data) < len(at.raw) / 2 for _, data in at.reads)
     assert "Traceback" not in at.raw
     assert at.raw.endswith("\r\ninterrupted\r\n")
 
