@@ -18,7 +18,7 @@ import llm
 import llm.cli
 from click.testing import CliRunner
 
-from ctxbackends import BackendConfig, LocalServer
+from ctxbackends import BackendConfig, LocalServer, Registry
 from ctxbackends.integrations import close_backends
 from ctxbackends.integrations._llm import models
 from ctxbackends.integrations.llm import AsyncCtxModel, CtxModel
@@ -95,6 +95,8 @@ async def test_leaving_a_stream_frees_the_slot(slow_server: LocalServer) -> None
 async def test_cancelling_frees_the_slot(slow_server: LocalServer, stream: bool) -> None:
     endpoint = await slow_server.start()
     config = BackendConfig(name="slow", type="llamacpp", endpoint=endpoint, default_model="slow")
+    async with Registry([config]) as registry:
+        await registry.default().wait_ready()
 
     async def ask() -> str:
         return str(await AsyncCtxModel(config).prompt("Hello", stream=stream, max_tokens=2000).text())
