@@ -19,3 +19,6 @@ if TYPE_CHECKING or not install(__name__):
     from ctxbackends.sync._structured import extract_result as extract_result
     from ctxbackends.sync._structured import extract_stream as extract_stream
     from ctxbackends.sync._structured import probe_schema as probe_schema
+    from ctxbackends.sync._tools import SyncToolStream as SyncToolStream
+    from ctxbackends.sync._tools import run_tools as run_tools
+    from ctxbackends.sync._tools import stream_tools as stream_tools

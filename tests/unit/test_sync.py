@@ -44,7 +44,8 @@ from ctxbackends import (
 from ctxbackends._client.backend import Stream
 from ctxbackends._extract_stream import ExtractionStream
 from ctxbackends._schema.members import Member
-from ctxbackends.sync import SyncBackend, SyncExtractionStream, SyncRegistry, SyncStream
+from ctxbackends._tool_stream import ToolStream
+from ctxbackends.sync import SyncBackend, SyncExtractionStream, SyncRegistry, SyncStream, SyncToolStream
 from ctxbackends.sync import _loop_thread as loop_thread
 from ctxbackends.testing import FaultServer, faults
 from ctxbackends.testing.faults import ResponseBuilder, Step, respond
@@ -73,7 +74,7 @@ def backend(server: FaultServer) -> Iterator[SyncBackend]:
 ASYNC_NAMES = {"aclose": "close", "__aenter__": "__enter__", "__aexit__": "__exit__", "__aiter__": "__iter__"}
 ASYNC_NAMES |= {"__anext__": "__next__"}
 TYPES_OF = {"Backend": "SyncBackend", "ChatStream": "SyncStream", "HTTPBackend": "SyncBackend"}
-TYPES_OF |= {"Stream": "SyncStream", "ExtractionStream": "SyncExtractionStream"}
+TYPES_OF |= {"Stream": "SyncStream", "ExtractionStream": "SyncExtractionStream", "ToolStream": "SyncToolStream"}
 OMITTED = {"session"}
 """An aiohttp session belongs to the event loop of the caller."""
 
@@ -82,6 +83,7 @@ PAIRS: list[tuple[Any, Any]] = [
     (Registry, SyncRegistry),
     (Stream, SyncStream),
     (ExtractionStream, SyncExtractionStream),
+    (ToolStream, SyncToolStream),
 ]
 
 
@@ -134,9 +136,11 @@ def test_registries_are_created_in_the_same_way(name: str) -> None:
     assert signature(getattr(Registry, name)) == signature(getattr(SyncRegistry, name))
 
 
-@pytest.mark.parametrize(
-    "name", ["open_backend", "extract", "extract_result", "extract_stream", "probe_schema", "serve_model"]
-)
+FUNCTIONS = ["open_backend", "extract", "extract_result", "extract_stream", "probe_schema", "serve_model"]
+FUNCTIONS += ["run_tools", "stream_tools"]
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
 def test_functions_have_the_same_parameters(name: str) -> None:
     module = local if name == "serve_model" else ctxbackends
     assert signature(getattr(module, name)) == signature(getattr(sync, name))
