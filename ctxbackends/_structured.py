@@ -233,7 +233,9 @@ class SchemaProbe:
     answer: str
 
 
-async def probe_schema(backend: Backend, *, model: str | None = None) -> SchemaProbe:
+async def probe_schema(
+    backend: Backend, *, model: str | None = None, request_options: RequestOptions | None = None
+) -> SchemaProbe:
     """Test whether the server enforces schemas.
 
     The prompt asks for one word, and the schema allows only another, random one. Only a constrained model can answer
@@ -242,6 +244,7 @@ async def probe_schema(backend: Backend, *, model: str | None = None) -> SchemaP
     Args:
         backend: The backend to test.
         model: The model, None for ``default_model``.
+        request_options: The timeouts, retries and headers of this call, None for those of the configuration.
 
     Raises:
         UnsupportedOptionError: The server does not support schemas.
@@ -259,6 +262,7 @@ async def probe_schema(backend: Backend, *, model: str | None = None) -> SchemaP
         model=model,
         max_tokens=CANARY_MAX_TOKENS,
         response_format=JSONSchemaFormat("canary", schema),
+        request_options=request_options,
     )
     return SchemaProbe(_classify(completion, canary), completion.text)
 

@@ -144,11 +144,18 @@ class Backend(Protocol):
         """
         ...
 
-    async def ping(self, *, wait: bool = True, on_progress: OnProgress | None = None) -> Ping:
+    async def ping(
+        self,
+        *,
+        wait: bool = True,
+        request_options: RequestOptions | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> Ping:
         """Return the first model that the server lists, and how long the server took.
 
         Args:
             wait: Wait for a cold start.
+            request_options: The timeouts, retries and headers of this call, None for those of the configuration.
             on_progress: Called with a :class:`Loading` for each probe of a server that starts.
 
         Raises:
@@ -164,8 +171,11 @@ class Backend(Protocol):
         """
         ...
 
-    async def models(self) -> tuple[ModelInfo, ...]:
+    async def models(self, *, request_options: RequestOptions | None = None) -> tuple[ModelInfo, ...]:
         """Return the models that the server lists. Waits for a cold start.
+
+        Args:
+            request_options: The timeouts, retries and headers of this call, None for those of the configuration.
 
         Raises:
             EmptyModelListError: The server lists no model.
@@ -283,6 +293,7 @@ class Backend(Protocol):
         *,
         context_length: int | None = None,
         keep_alive: float | None = None,
+        request_options: RequestOptions | None = None,
         on_progress: OnProgress | None = None,
     ) -> None:
         """Load a model into memory.
@@ -292,6 +303,7 @@ class Backend(Protocol):
             context_length: The size of the context in tokens, None for the configured one or the server's default.
             keep_alive: Seconds until an unused model is unloaded, ``math.inf`` for never, None for the configured
                 value or the server's default.
+            request_options: The timeouts, retries and headers of this call, None for those of the configuration.
             on_progress: Called with a :class:`Loading` for each probe of a server that starts.
 
         Raises:
@@ -300,11 +312,12 @@ class Backend(Protocol):
         """
         ...
 
-    async def unload(self, model: str | None = None) -> None:
+    async def unload(self, model: str | None = None, *, request_options: RequestOptions | None = None) -> None:
         """Unload a model from memory.
 
         Args:
             model: The model, None for ``default_model``.
+            request_options: The timeouts, retries and headers of this call, None for those of the configuration.
 
         Raises:
             UnsupportedOperationError: The server cannot unload models on request.

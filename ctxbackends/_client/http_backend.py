@@ -143,10 +143,16 @@ class HTTPBackend(NotPicklable):
         if self._profile.check_not_sleeping is not None:
             await self._connection.execute(self._profile.check_not_sleeping(), call=call, timeouts=call.timeouts.probe)
 
-    async def ping(self, *, wait: bool = True, on_progress: OnProgress | None = None) -> Ping:
+    async def ping(
+        self,
+        *,
+        wait: bool = True,
+        request_options: RequestOptions | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> Ping:
         """See :meth:`Backend.ping`."""
         started = time.monotonic()
-        call = self._connection.begin()
+        call = self._connection.begin(request_options)
         models = await self._list_models(call, on_progress, wait=wait)
         await self._check_not_sleeping(call)
         default = self.default_model
@@ -159,9 +165,9 @@ class HTTPBackend(NotPicklable):
             default_model_listed=None if default is None else is_listed(default, models),
         )
 
-    async def models(self) -> tuple[ModelInfo, ...]:
+    async def models(self, *, request_options: RequestOptions | None = None) -> tuple[ModelInfo, ...]:
         """See :meth:`Backend.models`."""
-        return await self._list_models(self._connection.begin(), None)
+        return await self._list_models(self._connection.begin(request_options), None)
 
     async def _list_models(
         self, call: CallSettings, on_progress: OnProgress | None, *, wait: bool = True, model: str | None = None
@@ -235,6 +241,7 @@ class HTTPBackend(NotPicklable):
         *,
         context_length: int | None = None,
         keep_alive: float | None = None,
+        request_options: RequestOptions | None = None,
         on_progress: OnProgress | None = None,
     ) -> None:
         """See :meth:`Backend.load`."""
@@ -245,8 +252,8 @@ class HTTPBackend(NotPicklable):
             context_length=context_length or self._settings.context_length,
             keep_alive=keep_alive if keep_alive is not None else self._load_keep_alive(),
         )
-        call = self._connection.begin()
-        await self._connection.execute(operation, retry=call.policy, on_progress=on_progress)
+        call = self._connection.begin(request_options)
+        await self._connection.execute(operation, call=call, retry=call.policy, on_progress=on_progress)
         self._connection.limiter.invalidate()
         if self._profile.load_is_async:
             await self._list_models(call, on_progress, model=self._model(model))
@@ -255,11 +262,12 @@ class HTTPBackend(NotPicklable):
         # If the server accepts keep_alive with each request, loading does not set it.
         return self._settings.keep_alive if self._profile.keep_alive_at is None else None
 
-    async def unload(self, model: str | None = None) -> None:
+    async def unload(self, model: str | None = None, *, request_options: RequestOptions | None = None) -> None:
         """See :meth:`Backend.unload`."""
         if self._profile.unload is None:
             raise self._unsupported("unload")
-        await self._connection.execute(self._profile.unload(self._model(model)), retry=self._connection.begin().policy)
+        call = self._connection.begin(request_options)
+        await self._connection.execute(self._profile.unload(self._model(model)), call=call, retry=call.policy)
 
     def _unsupported(self, operation: str) -> BackendError:
         return self._connection.annotate(

@@ -246,7 +246,8 @@ class ObservedBackend(HTTPBackend):
 
     async def load(self, model: str | None = None, *, on_progress: OnProgress | None = None, **options: Any) -> None:
         """See :meth:`Backend.load`."""
-        with self._observe("load", model, options=options) as observation:
+        shown = {name: value for name, value in options.items() if name != "request_options"}
+        with self._observe("load", model, options=shown) as observation:
             await super().load(model, on_progress=detach(on_progress), **options)
             observation.finish()
 

@@ -73,17 +73,26 @@ class SyncBackend(NotPicklable):
             on_progress,
         )
 
-    def ping(self, *, wait: bool = True, on_progress: OnProgress | None = None) -> Ping:
+    def ping(
+        self,
+        *,
+        wait: bool = True,
+        request_options: RequestOptions | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> Ping:
         """See :meth:`ctxbackends.Backend.ping`."""
-        return run_with_progress(lambda report: self.async_backend.ping(wait=wait, on_progress=report), on_progress)
+        return run_with_progress(
+            lambda report: self.async_backend.ping(wait=wait, request_options=request_options, on_progress=report),
+            on_progress,
+        )
 
     def status(self) -> ServerStatus:
         """See :meth:`ctxbackends.Backend.status`."""
         return run(self.async_backend.status)
 
-    def models(self) -> tuple[ModelInfo, ...]:
+    def models(self, *, request_options: RequestOptions | None = None) -> tuple[ModelInfo, ...]:
         """See :meth:`ctxbackends.Backend.models`."""
-        return run(self.async_backend.models)
+        return run(partial(self.async_backend.models, request_options=request_options))
 
     def complete(
         self,
@@ -171,19 +180,24 @@ class SyncBackend(NotPicklable):
         *,
         context_length: int | None = None,
         keep_alive: float | None = None,
+        request_options: RequestOptions | None = None,
         on_progress: OnProgress | None = None,
     ) -> None:
         """See :meth:`ctxbackends.Backend.load`."""
         run_with_progress(
             lambda report: self.async_backend.load(
-                model, context_length=context_length, keep_alive=keep_alive, on_progress=report
+                model,
+                context_length=context_length,
+                keep_alive=keep_alive,
+                request_options=request_options,
+                on_progress=report,
             ),
             on_progress,
         )
 
-    def unload(self, model: str | None = None) -> None:
+    def unload(self, model: str | None = None, *, request_options: RequestOptions | None = None) -> None:
         """See :meth:`ctxbackends.Backend.unload`."""
-        run(partial(self.async_backend.unload, model))
+        run(partial(self.async_backend.unload, model, request_options=request_options))
 
     def close(self) -> None:
         """See :meth:`ctxbackends.Backend.aclose`."""

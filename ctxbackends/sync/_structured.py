@@ -105,6 +105,9 @@ def extract_stream(
     )
 
 
-def probe_schema(backend: SyncBackend, *, model: str | None = None) -> SchemaProbe:
+def probe_schema(
+    backend: SyncBackend, *, model: str | None = None, request_options: RequestOptions | None = None
+) -> SchemaProbe:
     """Test whether the server enforces schemas. See :func:`ctxbackends.probe_schema`."""
-    return run(partial(_structured.probe_schema, unwrap_backend(backend), model=model))
+    async_backend = unwrap_backend(backend)
+    return run(partial(_structured.probe_schema, async_backend, model=model, request_options=request_options))

@@ -27,6 +27,7 @@ from ctxbackends import (
     extract,
     extract_result,
     open_backend,
+    probe_schema,
 )
 from ctxbackends._config.reader import parse_ctxrc
 from ctxbackends._config.writer import setup_backend
@@ -128,11 +129,16 @@ GENERATIONS: dict[str, Call] = {
     "extract": lambda backend, options: extract(backend, dict[str, str], "Hi", request_options=options),
     "extract_result": lambda backend, options: extract_result(backend, dict[str, str], "Hi", request_options=options),
     "embed": lambda backend, options: backend.embed("Hi", request_options=options),
+    "probe_schema": lambda backend, options: probe_schema(backend, request_options=options),
 }
 CALLS: dict[str, Call] = {
     **GENERATIONS,
     "count_tokens": lambda backend, options: backend.count_tokens("Hi", request_options=options),
     "wait_ready": lambda backend, options: backend.wait_ready(request_options=options),
+    "ping": lambda backend, options: backend.ping(request_options=options),
+    "models": lambda backend, options: backend.models(request_options=options),
+    "load": lambda backend, options: backend.load(request_options=options),
+    "unload": lambda backend, options: backend.unload(request_options=options),
 }
 
 
