@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import multiprocessing
 import os
 import signal
@@ -16,8 +15,6 @@ from pathlib import Path
 import pytest
 
 import ctxbackends
-from ctxbackends import BackendConfig, Registry
-from ctxbackends.sync import SyncRegistry
 from ctxbackends.testing import FaultServer, faults
 
 STRICT = ("-X", "dev", "-W", "error")
@@ -354,25 +351,41 @@ def test_a_forked_process_has_its_own_connections(server: FaultServer, how: str)
     server.wait_idle_sync()
 
 
-def ask(config: BackendConfig) -> str:
+POOL = """
+import asyncio, multiprocessing, sys
+from ctxbackends import BackendConfig, Registry
+from ctxbackends.sync import SyncRegistry
+
+def ask(config):
     with SyncRegistry([config]) as registry:
         return registry.default().complete("Hello").text
 
-
-def ask_async(config: BackendConfig) -> str:
-    async def main() -> str:
+def ask_async(config):
+    async def main():
         async with Registry([config]) as registry:
             return (await registry.default().complete("Hello")).text
 
     return asyncio.run(main())
 
+if __name__ == "__main__":
+    url, method, name = sys.argv[1:]
+    config = BackendConfig(name="one", type="vllm", endpoint=url, default_model="m")
+    function = globals()[name]
+    print(function(config))
+    with multiprocessing.get_context(method).Pool(2) as pool:
+        print(*pool.map(function, [config] * 4, chunksize=1), sep="\\n")
+"""
 
-@pytest.mark.parametrize("function", [ask, ask_async])
+
+@pytest.mark.parametrize("function", ["ask", "ask_async"])
 @pytest.mark.parametrize("method", some(["fork", "spawn", "forkserver"], "fork"))
-def test_multiprocessing(server: FaultServer, method: str, function: Callable[[BackendConfig], str]) -> None:
+def test_multiprocessing(server: FaultServer, method: str, function: str, tmp_path: Path) -> None:
+    """In a program of its own, which its other processes can import."""
     if method not in multiprocessing.get_all_start_methods():
         pytest.skip(f"no {method} on this system")
-    config = BackendConfig(name="one", type="vllm", endpoint=server.url, default_model="m")
-    assert "Hello, world." == function(config)
-    with multiprocessing.get_context(method).Pool(2) as pool:
-        assert ["Hello, world."] * 4 == pool.map(function, [config] * 4, chunksize=1)
+    program = tmp_path / "program.py"
+    program.write_text(POOL)
+    environment = {**os.environ, "PYTHONPATH": str(Path(ctxbackends.__file__).parents[1])}
+    arguments = [sys.executable, str(program), server.url, method, function]
+    done = subprocess.run(arguments, capture_output=True, text=True, env=environment, timeout=90, check=False)
+    assert ("Hello, world.\n" * 5, 0) == (done.stdout, done.returncode), done.stderr
