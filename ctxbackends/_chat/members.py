@@ -8,6 +8,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from ctxbackends._suggestions import suggest
+
 T = TypeVar("T")
 _NAMES: Mapping[type[Any], str] = {str: "a string", Mapping: "a dict", list: "a list", bool: "true or false"}
 
@@ -84,7 +86,7 @@ class Members:
         if value in known:
             return value
         raise ValueError(
-            f"unsupported value: {self.path(name)} is {value!r:.80}; {advise(value, known, aliases or {})}"
+            f"unsupported value: {self.path(name)} is {value!r:.80}; {suggest(value, known, aliases or {})}"
         )
 
     def finish(self, hints: Mapping[str, str] | None = None) -> None:
@@ -104,16 +106,6 @@ class Members:
         """Remove the members in ``names``, and return them as the text of an object; None if all are missing."""
         members = {name: self.rest.pop(name) for name in names if name in self.rest}
         return dump_json(members, self.place) if members else None
-
-
-def advise(value: str, known: Sequence[str], aliases: Mapping[str, str]) -> str:
-    """Return the advice for a value that is not one of the ``known``."""
-    from difflib import get_close_matches  # noqa: PLC0415  # needed only after a mistake
-
-    meant = aliases.get(value) or next(iter(get_close_matches(value.casefold(), known, n=1)), None)
-    if meant is None:
-        return f"use one of {', '.join(known)}"
-    return f"did you mean {meant}?" if meant in known else meant
 
 
 def dump_json(value: object, place: str) -> str:

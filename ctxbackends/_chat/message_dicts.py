@@ -13,7 +13,7 @@ from typing import Any, cast
 import msgspec
 
 from ctxbackends._chat.media import AUDIO_TYPES, AudioPart, FilePart, ImagePart, parse_data_url
-from ctxbackends._chat.members import Members, advise, decode_base64, dump_json
+from ctxbackends._chat.members import Members, decode_base64, dump_json
 from ctxbackends._chat.messages import (
     MESSAGE_VERSION,
     Message,
@@ -25,6 +25,7 @@ from ctxbackends._chat.messages import (
     ToolCall,
     ToolResult,
 )
+from ctxbackends._suggestions import suggest
 
 CHAT_WIRE, MESSAGES_WIRE = "chat_completions", "messages"
 CALL_MEMBERS = ("extra_content", "thought_signature")
@@ -198,8 +199,7 @@ def _parse_part(members: Members, parsers: Mapping[str, Callable[[Members], Part
     if parse is None and parsers is _ASSISTANT_PARTS and (kind in _SERVER_BLOCKS or kind.endswith(_SERVER_RESULT)):
         return OpaquePart(MESSAGES_WIRE, dump_json(members.data, members.place))
     if parse is None:
-        known = tuple(parsers)
-        raise ValueError(f"unsupported value: {members.path('type')} is {kind!r:.80}; {advise(kind, known, {})}")
+        raise ValueError(f"unsupported value: {members.path('type')} is {kind!r:.80}; {suggest(kind, parsers)}")
     part = parse(members)
     members.finish(_HINTS)
     return part

@@ -9,8 +9,8 @@ from typing import Any, TypeAlias
 from ctxbackends._chat.messages import Message
 from ctxbackends._chat.requests import ChatOptions, ChatRequest
 from ctxbackends._response_formats import build_response_format
+from ctxbackends._suggestions import suggest
 from ctxbackends._tools import build_tool_choice, build_tools
-from ctxbackends._util.suggestions import suggest
 
 Conversation: TypeAlias = str | Message | Mapping[str, Any] | Sequence[Message | Mapping[str, Any]]
 """The text of a user message, a message, or several.

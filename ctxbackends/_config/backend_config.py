@@ -26,8 +26,8 @@ from ctxbackends._config.served_as import normalise_served_as
 from ctxbackends._config.variables import find_variables
 from ctxbackends._profiles.builtin import PROFILES
 from ctxbackends._profiles.profile import BackendType, MismatchPolicy
+from ctxbackends._suggestions import suggest_fields
 from ctxbackends._util.frozen_mapping import FrozenMapping
-from ctxbackends._util.suggestions import suggest_fields
 from ctxbackends.errors import ConfigError, InvalidEndpointError, UnknownBackendTypeError
 
 DURATION_FIELDS = ("timeout", "connect_timeout", "ready_timeout", "first_token_timeout", "idle_timeout")

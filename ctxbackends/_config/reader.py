@@ -45,7 +45,7 @@ from ctxbackends._config.yaml_nodes import (
     served_as_of,
     text_of,
 )
-from ctxbackends._util.suggestions import find_similar
+from ctxbackends._suggestions import find_similar
 from ctxbackends.errors import ConfigError, DuplicateBackendError, UnknownBackendError
 
 FILE_NAME = ".ctxrc"

@@ -8,8 +8,8 @@ import attrs
 
 from ctxbackends._config.duration import accept_texts, seconds_of
 from ctxbackends._config.request_settings import check_headers, check_max_retries, freeze_mapping
+from ctxbackends._suggestions import suggest_fields
 from ctxbackends._util.frozen_mapping import FrozenMapping
-from ctxbackends._util.suggestions import suggest_fields
 from ctxbackends.errors import ConfigError
 
 

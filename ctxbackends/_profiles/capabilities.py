@@ -7,8 +7,8 @@ from types import MappingProxyType
 
 from ctxbackends._chat.servers import Capabilities, Enforcement
 from ctxbackends._profiles.profile import Profile
+from ctxbackends._suggestions import suggest
 from ctxbackends._util.frozen_mapping import FrozenMapping
-from ctxbackends._util.suggestions import suggest
 from ctxbackends._wire.base import WireSettings
 from ctxbackends._wire.body_settings import OMITTED, adapt_table
 from ctxbackends._wire.options import OptionTable, Supported, Unsupported

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ctxbackends._chat.responses import PartialCompletion
+from ctxbackends._suggestions import find_similar
 from ctxbackends._util.api_key_shapes import mask_keys
-from ctxbackends._util.suggestions import find_similar
 from ctxbackends._util.text import escape_controls
 from ctxbackends.errors._base import BackendError
 

@@ -9,7 +9,7 @@ import attrs
 
 from ctxbackends._config.backend_settings import BackendSettings
 from ctxbackends._config.duration import MAX_COUNT
-from ctxbackends._util.suggestions import suggest_fields
+from ctxbackends._suggestions import suggest_fields
 from ctxbackends.errors import ConfigError
 
 
