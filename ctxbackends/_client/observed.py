@@ -186,7 +186,7 @@ class ObservedBackend(HTTPBackend):
             model=model or self.default_model,
             server=split_endpoint(self.endpoint),
             stream=stream,
-            options={name: value for name, value in options.items() if value is not None},
+            options={name: value for name, value in options.items() if value is not None and name != "request_options"},
         )
 
     def _observe_chat(self, request: ChatRequest, *, stream: bool) -> Observation:
@@ -231,8 +231,7 @@ class ObservedBackend(HTTPBackend):
 
     async def embed(self, inputs: str | Sequence[str], *, model: str | None = None, **options: Any) -> Embeddings:
         """See :meth:`Backend.embed`."""
-        shown = {name: value for name, value in options.items() if name != "request_options"}
-        with self._observe("embeddings", model, options=shown) as observation:
+        with self._observe("embeddings", model, options=options) as observation:
             embeddings = await super().embed(inputs, model=model, **options)
             observation.finish(usage=embeddings.usage, served_model=embeddings.served_model)
             return embeddings
@@ -246,8 +245,7 @@ class ObservedBackend(HTTPBackend):
 
     async def load(self, model: str | None = None, *, on_progress: OnProgress | None = None, **options: Any) -> None:
         """See :meth:`Backend.load`."""
-        shown = {name: value for name, value in options.items() if name != "request_options"}
-        with self._observe("load", model, options=shown) as observation:
+        with self._observe("load", model, options=options) as observation:
             await super().load(model, on_progress=detach(on_progress), **options)
             observation.finish()
 

@@ -19,7 +19,6 @@ from ctxbackends.integrations._common import UnsupportedOptions, select_options
 
 _REQUEST_OPTIONS = ("timeout", "first_token_timeout", "idle_timeout", "ready_timeout", "max_retries")
 _SENT_UNCHANGED = (
-    "model",
     "max_tokens",
     "temperature",
     "top_p",
