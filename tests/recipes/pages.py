@@ -62,6 +62,27 @@ def serve_backend(
         yield stand_in
 
 
+def answer_with_tool(question: Question) -> Answer:
+    """Call the tool of the page, and answer with its result; without tools, answer with a text."""
+    if question.tool_results:
+        return Answer(text=f"Yes: {question.tool_results[0].text}")
+    if question.tools:
+        return Answer(tool_calls=[("get_weather", {"city": "Oslo"})])
+    return Answer(text="Deep blue.")
+
+
+class Recorder:
+    """Answers like ``answer``, and keeps the questions."""
+
+    def __init__(self, answer: Callable[[Question], Answer]) -> None:
+        self.questions: list[Question] = []
+        self._answer = answer
+
+    def __call__(self, question: Question) -> Answer:
+        self.questions.append(question)
+        return self._answer(question)
+
+
 def run_page(page: str) -> dict[str, Any]:
     """Run the one Python block of docs/frameworks/<page>.md, and return its names."""
     [block] = blocks_of(page)

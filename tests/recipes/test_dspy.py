@@ -11,7 +11,7 @@ import pytest
 
 from ctxbackends import APIConnectionError
 from ctxbackends.testing import Answer, Question
-from tests.recipes.pages import OLLAMA, OPENAI, Server, every_server, needs, run_page, serve_backend
+from tests.recipes.pages import OLLAMA, OPENAI, Recorder, Server, every_server, needs, run_page, serve_backend
 
 pytestmark = needs("dspy", "dspy")
 
@@ -30,11 +30,8 @@ def answer(question: Question) -> Answer:
 def test_the_page_runs(
     server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    questions: list[Question] = []
-
-    def record(question: Question) -> Answer:
-        questions.append(question)
-        return answer(question)
+    record = Recorder(answer)
+    questions = record.questions
 
     with serve_backend(server, record, monkeypatch, tmp_path):
         names = run_page("dspy")

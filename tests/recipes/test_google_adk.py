@@ -12,7 +12,7 @@ import pytest
 
 from ctxbackends import APIConnectionError, JSONSchemaFormat
 from ctxbackends.testing import Answer, Question
-from tests.recipes.pages import OLLAMA, OPENAI, Server, every_server, needs, run_page, serve_backend
+from tests.recipes.pages import OLLAMA, OPENAI, Recorder, Server, every_server, needs, run_page, serve_backend
 
 pytestmark = needs("google.adk", "google-adk")
 
@@ -50,11 +50,8 @@ def build_request(names: dict[str, Any], **config: Any) -> Any:
 def test_the_page_runs(
     server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    questions: list[Question] = []
-
-    def record(question: Question) -> Answer:
-        questions.append(question)
-        return answer(question)
+    record = Recorder(answer)
+    questions = record.questions
 
     with serve_backend(server, record, monkeypatch, tmp_path):
         run_page("google-adk")
@@ -78,11 +75,8 @@ def test_a_stream(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 
 def test_options(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    questions: list[Question] = []
-
-    def record(question: Question) -> Answer:
-        questions.append(question)
-        return answer(question)
+    record = Recorder(answer)
+    questions = record.questions
 
     with serve_backend(OLLAMA, record, monkeypatch, tmp_path):
         names = run_page("google-adk")

@@ -10,7 +10,7 @@ import pytest
 
 from ctxbackends import APIConnectionError, errors
 from ctxbackends.testing import Answer, Question
-from tests.recipes.pages import OLLAMA, OPENAI, Server, every_server, needs, run_page, serve_backend
+from tests.recipes.pages import OLLAMA, OPENAI, Server, answer_with_tool, every_server, needs, run_page, serve_backend
 
 pytestmark = needs("haystack", "haystack")
 
@@ -20,19 +20,11 @@ def no_telemetry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HAYSTACK_TELEMETRY_ENABLED", "False")
 
 
-def answer(question: Question) -> Answer:
-    if question.tool_results:
-        return Answer(text=f"Yes: {question.tool_results[0].text}")
-    if question.tools:
-        return Answer(tool_calls=[("get_weather", {"city": "Oslo"})])
-    return Answer(text="Deep blue.")
-
-
 @every_server
 def test_the_page_runs(
     server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with serve_backend(server, answer, monkeypatch, tmp_path):
+    with serve_backend(server, answer_with_tool, monkeypatch, tmp_path):
         run_page("haystack")["registry"].close()
     assert "Deep blue.\nYes: It rains in Oslo.\n" == capsys.readouterr().out
 
@@ -45,7 +37,7 @@ def test_a_streamed_agent(server: Server, is_async: bool, monkeypatch: pytest.Mo
     async def append(chunk: Any) -> None:
         chunks.append(chunk)
 
-    with serve_backend(server, answer, monkeypatch, tmp_path):
+    with serve_backend(server, answer_with_tool, monkeypatch, tmp_path):
         names = run_page("haystack")
         agent, prompt = names["agent"], [names["ChatMessage"].from_user("Umbrella?")]
         if is_async:
@@ -79,7 +71,7 @@ def test_options_and_reasoning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 
 
 def test_errors(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    with serve_backend(OPENAI, answer, monkeypatch, tmp_path):
+    with serve_backend(OPENAI, answer_with_tool, monkeypatch, tmp_path):
         names = run_page("haystack")
         prompt = [names["ChatMessage"].from_user("Hi")]
         with pytest.raises(errors.NotFoundError):

@@ -11,24 +11,16 @@ import pytest
 
 from ctxbackends import APIConnectionError, NotFoundError
 from ctxbackends.testing import Answer, Question
-from tests.recipes.pages import OLLAMA, OPENAI, Server, every_server, needs, run_page, serve_backend
+from tests.recipes.pages import OLLAMA, OPENAI, Server, answer_with_tool, every_server, needs, run_page, serve_backend
 
 pytestmark = needs("llama_index.llms.openai", "llamaindex")
-
-
-def answer(question: Question) -> Answer:
-    if question.tool_results:
-        return Answer(text=f"Yes: {question.tool_results[0].text}")
-    if question.tools:
-        return Answer(tool_calls=[("get_weather", {"city": "Oslo"})])
-    return Answer(text="Deep blue.")
 
 
 @every_server
 def test_the_page_runs(
     server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with serve_backend(server, answer, monkeypatch, tmp_path):
+    with serve_backend(server, answer_with_tool, monkeypatch, tmp_path):
         run_page("llamaindex")["registry"].close()
     assert "Deep blue.\nYes: It rains in Oslo.\n" == capsys.readouterr().out
 
@@ -41,7 +33,7 @@ def test_every_method(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path:
         plain = [(await llm.achat([message])).message.content, (await llm.acomplete("Hi")).text]
         return [*plain, "".join(chunk.delta for chunk in chunks), chunks[-1].message.content, pieces[-1].text]
 
-    with serve_backend(server, answer, monkeypatch, tmp_path):
+    with serve_backend(server, answer_with_tool, monkeypatch, tmp_path):
         names = run_page("llamaindex")
         llm, message = names["llm"], names["ChatMessage"](role="user", content="Hi")
         chunks = list(llm.stream_chat([message]))
@@ -62,7 +54,7 @@ def test_tools(streamed: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         questions.append(question)
         if question.tool_choice == "required":
             return Answer(tool_calls=[("get_weather", {"city": "Oslo"}), ("get_weather", {"city": "Rome"})])
-        return answer(question)
+        return answer_with_tool(question)
 
     with serve_backend(OPENAI, call_twice, monkeypatch, tmp_path):
         names = run_page("llamaindex")
@@ -98,7 +90,7 @@ def test_reasoning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_errors(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    with serve_backend(OPENAI, answer, monkeypatch, tmp_path):
+    with serve_backend(OPENAI, answer_with_tool, monkeypatch, tmp_path):
         names = run_page("llamaindex")
         with pytest.raises(NotFoundError):
             names["llm"].complete("Hi", model="other")
