@@ -36,8 +36,8 @@ class ByteStream:
         self._on_close: Callable[[], None] | None = None
 
     def __del__(self) -> None:
-        # A forgotten stream must keep neither its slot nor its connection, which holds the response. The garbage
-        # collector may run in any thread.
+        # Release the slot and close the connection of a forgotten stream. aiohttp would keep the response alive. The
+        # garbage collector may run in any thread.
         if not self._response.closed:
             call_on(self._loop, self._response.close)
         self._notify_closed()

@@ -76,7 +76,7 @@ class CtxModelProvider(ModelProvider):
     Args:
         backend: Use only this backend, and take each name as a model of it: a configuration, the name of a backend in
             the nearest ``.ctxrc``, or a backend. None for all backends of the ``.ctxrc``.
-        unsupported: What to do with an option that the backend does not support, see :class:`CtxModel`.
+        unsupported: How to treat an option that the backend does not support, see :class:`CtxModel`.
 
     Raises:
         TypeError: ``backend`` is none of these.

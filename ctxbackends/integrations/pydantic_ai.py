@@ -99,7 +99,7 @@ class CtxModel(_OnBackend, Model[Any]):
     Args:
         backend: A configuration, the name of a backend in the nearest ``.ctxrc``, or a backend.
         model: The name of the model; None for the backend's ``default_model``.
-        unsupported: What to do with a setting that the backend does not support: ``error`` raises UserError, ``drop``
+        unsupported: How to treat a setting that the backend does not support: ``error`` raises UserError, ``drop``
             leaves out settings that tune the answer, as pydantic-ai's own models do.
         settings: Default settings.
         profile: Changes to the profile, which is built from the capabilities of the backend.
@@ -249,7 +249,7 @@ class CtxEmbeddingModel(_OnBackend, EmbeddingModel):
     Args:
         backend: A configuration, the name of a backend in the nearest ``.ctxrc``, or a backend.
         model: The name of the model; None for the backend's ``default_model``.
-        unsupported: What to do with a setting that the backend does not support: ``error`` raises UserError, ``drop``
+        unsupported: How to treat a setting that the backend does not support: ``error`` raises UserError, ``drop``
             leaves out ``dimensions`` and ``truncate``.
         settings: Default settings.
 

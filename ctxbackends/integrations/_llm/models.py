@@ -29,7 +29,7 @@ class _SharedModel:
         backend: A configuration, a backend, or the name of a backend in the nearest ``.ctxrc``; None for the default
             backend there.
         model: The name of the model; None for the backend's ``default_model``.
-        unsupported: What to do with an option that the backend does not support: ``error``, or ``drop`` to leave out
+        unsupported: How to treat an option that the backend does not support: ``error``, or ``drop`` to leave out
             those that tune the answer.
     """
 

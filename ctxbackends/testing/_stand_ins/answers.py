@@ -1,4 +1,4 @@
-"""The answers of a test to the questions that a stand-in receives, independent of the wire format."""
+"""Custom answers for stand-ins, independent of the wire format."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from ctxbackends._profiles.profile import WireAPI
 
 @attrs.frozen(kw_only=True)
 class Question:
-    """A chat request that a stand-in received, in the same form for all wire formats.
+    """A chat request to a stand-in, in one form for all wire formats.
 
-    Parts of a message that :class:`~ctxbackends.Message` does not have are left out; ``requests`` of the stand-in has
-    the unmodified body.
+    Message parts that :class:`~ctxbackends.Message` does not support are left out. The full body is in the stand-in's
+    ``requests``.
 
     Attributes:
         wire: The wire format of the request.
@@ -68,7 +68,7 @@ def _to_calls(calls: Sequence[ToolCall | tuple[str, Mapping[str, Any] | str]]) -
 
 @attrs.frozen(kw_only=True)
 class Answer:
-    """The answer of a stand-in's model.
+    """An answer that a stand-in sends.
 
     Attributes:
         text: The text of the answer.
@@ -77,9 +77,9 @@ class Answer:
         tool_calls: :class:`~ctxbackends.ToolCall` values, or pairs of a name and arguments (a dict, or JSON text). The
             stand-in creates an ID for a call without one. Text that is not a JSON object can only be sent as chat
             completions.
-        finish_reason: Why the generation ended. None for ``tool_calls`` if there are calls, else ``stop``; the stand-in
-            then applies the request's stop sequences and token limit.
-        usage: The token counts to report; None for the stand-in's own.
+        finish_reason: The finish reason. None means ``tool_calls`` if there are calls and ``stop`` otherwise; the
+            stand-in then applies the request's stop sequences and token limit.
+        usage: The token counts to report. None uses the counts of the stand-in.
     """
 
     text: str = ""
