@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from itertools import pairwise
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 from ctxbackends import BackendError, Observer, RequestFacts, open_backend
 from ctxbackends.testing import FaultServer, faults
 from tests.faults.outcomes import Failure
-from tests.faults.test_table import NO_HANG, OPERATIONS, USUAL_ROUTES, Case, ask, cases, check_failure, check_success
+from tests.faults.test_table import OPERATIONS, USUAL_ROUTES, Case, attempt, cases, check_result
 
 METHODS = ("started", "queued", "attempt", "loading", "served", "first_event", "finished", "failed", "left")
 ORDER = re.compile("started ((queued )?attempt (loading )?)*(served )?(first_event )?(finished|failed)")
@@ -56,16 +55,8 @@ async def test_observed_table(case: Case) -> None:
             observers=[recorder],
             **case.limits,
         ) as backend:
-            result: object
-            try:
-                async with asyncio.timeout(NO_HANG):
-                    result = await ask(backend, case.operation)
-            except BackendError as error:
-                result = error
-        if isinstance(case.expected, Failure):
-            check_failure(case, result, server, tuple(server.pieces))
-        else:
-            check_success(case, result, server, tuple(server.pieces))
+            result = await attempt(case, backend)
+        check_result(case, result, server)
         generations = len(server.generations)
     names = [name for name, _ in recorder.calls]
     assert ORDER.fullmatch(" ".join(names)), names

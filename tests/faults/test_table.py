@@ -194,21 +194,27 @@ async def test_table(case: Case, log: list[str], monkeypatch: pytest.MonkeyPatch
         async with open_backend(
             case.route.type, name="one", endpoint=server.url, api_key_env=VARIABLE, default_model="m", **case.limits
         ) as backend:
-            result: object
-            try:
-                async with asyncio.timeout(NO_HANG):
-                    result = await ask(backend, case.operation)
-            except BackendError as error:
-                result = error
-        if isinstance(case.expected, Failure):
-            check_failure(case, result, server, pieces)
-        else:
-            check_success(case, result, server, pieces)
+            result = await attempt(case, backend)
+        check_result(case, result, server)
         # Nothing is left: no connection, no task, and the key is nowhere.
         await server.wait_idle()
     assert tasks == asyncio.all_tasks()
     assert all(request.headers["host"] == f"127.0.0.1:{server.port}" for request in server.requests)
     assert not [line for line in log if CANARY in line]
+
+
+async def attempt(case: Case, backend: Backend) -> object:
+    """Return the result of the operation, or its error."""
+    try:
+        async with asyncio.timeout(NO_HANG):
+            return await ask(backend, case.operation)
+    except BackendError as error:
+        return error
+
+
+def check_result(case: Case, result: object, server: FaultServer) -> None:
+    check = check_failure if isinstance(case.expected, Failure) else check_success
+    check(case, result, server, tuple(server.pieces))
 
 
 async def ask(backend: Backend, operation: Operation) -> object:
