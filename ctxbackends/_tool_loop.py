@@ -155,7 +155,7 @@ class ToolLoop:
         for number in range(1, self._max_rounds + 1):
             await emit(RoundStart(number))
             completion = await ask(messages, options)
-            messages = (*messages, _message_to_send(completion))
+            messages = (*messages, message_to_send(completion))
             outcomes: Sequence[ToolOutcome] = ()
             is_last = completion.finish_reason != "tool_calls" or not completion.tool_calls
             if not is_last:
@@ -246,7 +246,7 @@ class ToolLoop:
         return outcome
 
 
-def _message_to_send(completion: Completion) -> Message:
+def message_to_send(completion: Completion) -> Message:
     """Return the answer as a message, with ``{}`` as the arguments of calls that are not JSON objects.
 
     Servers reject a conversation with such calls. The result of the call quotes them.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 VERBS = {
-    "chat": ("ctxbackends._cli.ai:chat", "Send a prompt and print the answer as it arrives."),
+    "chat": ("ctxbackends._cli.chat.command:chat", "Send a prompt and print the answer as it arrives."),
     "extract": ("ctxbackends._cli.ingest:extract", "Extract decisions and tasks from standard input."),
     "models": ("ctxbackends._cli.ai:models", "List the server's models."),
     "ping": ("ctxbackends._cli.ai:ping", "Wait until the server is ready."),

@@ -37,7 +37,7 @@ from ctxbackends import _cli as cli
 from ctxbackends import errors
 from ctxbackends._chat.responses import PartialCompletion
 from ctxbackends._cli import terminal
-from ctxbackends._cli.ai import chat
+from ctxbackends._cli.chat.command import chat
 from ctxbackends._cli.error_messages import format_error
 from ctxbackends._cli.root import ctxbackends_group
 from ctxbackends._cli.serve import set_variable_line

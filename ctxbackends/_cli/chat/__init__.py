@@ -1,0 +1,1 @@
+"""The command chat: one answer, or a conversation on the terminal."""
