@@ -98,6 +98,7 @@ class Registry(NotPicklable):
         self._backends: dict[str, Backend] = {}
         self._lock = Lock()  # so that threads get the same backend, with one limit
         self._default: str | None = None
+        self._no_backend = "no backend configured; run ctx setup --backend <name>"
         self._closed = False
         for config in configs:
             self.configure(config)
@@ -126,12 +127,14 @@ class Registry(NotPicklable):
         Raises:
             ConfigError: The file cannot be read or is not valid.
         """
-        from ctxbackends._config.reader import find_ctxrc, load_ctxrc  # noqa: PLC0415  # needed only to read a file
+        from ctxbackends._config.ctxrc_file import find_ctxrc, no_backend_error  # noqa: PLC0415  # needed only to read a file
+        from ctxbackends._config.reader import load_ctxrc  # noqa: PLC0415  # as above
 
         ctxrc = Path(path) if path is not None else find_ctxrc()
         known = BackendTypes((*PROFILES, *(types or ())))
         config_file = load_ctxrc(ctxrc, types=known) if ctxrc is not None else CtxConfig()
         registry = cls(session=session, airgap=bool(airgap or config_file.airgap), observers=observers)
+        registry._no_backend = no_backend_error(ctxrc).problem
         for name, factory in (types or {}).items():
             registry.register(name, factory)
         for config in config_file.backends:
@@ -255,7 +258,7 @@ class Registry(NotPicklable):
         if self._default is not None:
             return self.resolve(self._default)
         if not self._configs:
-            raise NoBackendConfiguredError("no backend configured; run ctx setup --backend <name>")
+            raise NoBackendConfiguredError(self._no_backend)
         if len(self._configs) > 1:
             raise AmbiguousBackendError(self.names)
         return self.resolve(self.names[0])

@@ -47,11 +47,9 @@ _PROBE_OUTCOMES = {
 @backend_options
 async def status(choice: Choice, as_json: bool) -> None:
     """Show the state of every configured backend, without waiting."""
-    from ctxbackends.errors import NoBackendConfiguredError  # noqa: PLC0415
-
     async with registry_of(choice) as registry:
         if not registry.names:
-            raise NoBackendConfiguredError("no backend configured; run ctx setup --backend <name>")
+            registry.default()  # raises the error that says where a file was looked for
         backend_name = choice.backend if choice.endpoint is None else None
         statuses = (
             await registry.statuses() if backend_name is None else (await registry.resolve(backend_name).status(),)

@@ -40,7 +40,8 @@ def registry_of(choice: Choice, *, airgap: bool = False) -> Any:
     ``airgap`` turns it on even if the file does not.
     """
     from ctxbackends._config.backend_config import BackendConfig  # noqa: PLC0415  # aiohttp is loaded only when a request is made
-    from ctxbackends._config.reader import airgap_of, find_ctxrc  # noqa: PLC0415
+    from ctxbackends._config.ctxrc_file import find_ctxrc  # noqa: PLC0415
+    from ctxbackends._config.reader import airgap_of  # noqa: PLC0415
     from ctxbackends._config.request_settings import describe_endpoint  # noqa: PLC0415
     from ctxbackends._http.addresses import is_loopback  # noqa: PLC0415
     from ctxbackends._registry import Registry  # noqa: PLC0415

@@ -141,7 +141,8 @@ async def _find_and_run(choice: Choice, options: Options, paths: Sequence[Any], 
 async def _run(
     choice: Choice, options: Options, sources: Sequence[Any], *, command: str, skipped: Sequence[Any] = ()
 ) -> None:
-    from ctxbackends._config.reader import find_ctxrc, redact_of  # noqa: PLC0415
+    from ctxbackends._config.ctxrc_file import find_ctxrc  # noqa: PLC0415
+    from ctxbackends._config.reader import redact_of  # noqa: PLC0415
     from ctxbackends.knowledge._privacy.rules import is_private  # noqa: PLC0415
     from ctxbackends.knowledge._proposals.store import DIRECTORY, context_directory, find_context  # noqa: PLC0415
     from ctxbackends.knowledge._run import Privacy, Run  # noqa: PLC0415

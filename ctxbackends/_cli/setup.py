@@ -56,7 +56,8 @@ def setup(
 
     The file is searched from this directory upwards, and created here if there is none.
     """
-    from ctxbackends._config.reader import find_ctxrc, load_ctxrc  # noqa: PLC0415
+    from ctxbackends._config.ctxrc_file import find_ctxrc  # noqa: PLC0415
+    from ctxbackends._config.reader import load_ctxrc  # noqa: PLC0415
     from ctxbackends._config.writer import setup_backend  # noqa: PLC0415
 
     path = find_ctxrc() or Path.cwd() / ".ctxrc"

@@ -8,7 +8,6 @@ an API key.
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -26,6 +25,7 @@ from ctxbackends._config.backend_config import (
 )
 from ctxbackends._config.backend_settings import OTHER_NAMES
 from ctxbackends._config.backend_types import ALL_TYPES
+from ctxbackends._config.ctxrc_file import read_text
 from ctxbackends._config.display import display_name, has_unsafe_characters
 from ctxbackends._config.request_settings import MAPPING_FIELDS
 from ctxbackends._config.yaml_nodes import (
@@ -48,25 +48,7 @@ from ctxbackends._config.yaml_nodes import (
 from ctxbackends._suggestions import find_similar
 from ctxbackends.errors import ConfigError, DuplicateBackendError, UnknownBackendError
 
-FILE_NAME = ".ctxrc"
-MAX_FILE_SIZE = 128 * 1024
-"""In bytes. A larger file is probably not a configuration, and YAML is slow to read: half a minute for a megabyte."""
-
 _MAX_MERGED = 100  # mappings per entry; otherwise a small file could merge thousands into each of thousands
-
-# --- the file -----------------------------------------------------------------------------------------
-
-
-def find_ctxrc(start: Path | None = None) -> Path | None:
-    """Return the nearest ``.ctxrc`` from ``start`` (by default the working directory) upwards; None without one."""
-    try:
-        folder = Path(os.path.abspath(start if start is not None else os.curdir))
-    except FileNotFoundError:  # the working directory was deleted
-        return None
-    for candidate in (folder, *folder.parents):
-        if os.path.isfile(candidate / FILE_NAME):
-            return candidate / FILE_NAME
-    return None
 
 
 def load_ctxrc(path: Path, *, types: Collection[str] = ALL_TYPES) -> CtxConfig:
@@ -103,37 +85,6 @@ def context_dir_of(path: Path) -> str | None:
     Its backends are not read.
     """
     return _Reader(str(path), ()).context_dir(read_text(path))
-
-
-def read_text(path: Path) -> str:
-    """Return the text of the file, with its line ends and byte order mark.
-
-    Raises:
-        ConfigError: The file cannot be read, is too large, or is not UTF-8.
-    """
-    try:
-        # Checked before opening: opening a pipe waits for its writer.
-        mode = os.stat(path).st_mode
-        if not stat.S_ISREG(mode):
-            problem = "is a directory" if stat.S_ISDIR(mode) else "is not a regular file"
-            raise ConfigError(f"{problem}; {FILE_NAME} must be a text file", path=str(path))
-        with open(path, "rb") as file:
-            data = file.read(MAX_FILE_SIZE + 1)
-    except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}", path=str(path)) from error
-    except ValueError:  # a NUL in the path
-        raise ConfigError("is not a valid path", path=ascii(str(path))) from None
-    if len(data) > MAX_FILE_SIZE:
-        raise ConfigError(f"is too large: more than {MAX_FILE_SIZE} bytes; is it the right file?", path=str(path))
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        start = error.start
-    # Raised here, so that __context__ is not the decoder's error, which contains the whole file.
-    raise ConfigError("is not UTF-8 text", path=str(path), line=data.count(b"\n", 0, start) + 1)
-
-
-# --- its content --------------------------------------------------------------------------------------
 
 
 @attrs.frozen(kw_only=True)

@@ -18,8 +18,9 @@ import attrs
 
 from ctxbackends._config.backend_config import LOCAL_ONLY, BackendConfig, unknown_type
 from ctxbackends._config.backend_types import ALL_TYPES
+from ctxbackends._config.ctxrc_file import MAX_FILE_SIZE, read_text
 from ctxbackends._config.endpoint import normalise_endpoint
-from ctxbackends._config.reader import MAX_FILE_SIZE, Document, Entry, read_document, read_text, resolve_path
+from ctxbackends._config.reader import Document, Entry, read_document, resolve_path
 from ctxbackends._config.request_settings import path_to_remove
 from ctxbackends._config.yaml_nodes import Node, Pair, is_text
 from ctxbackends._profiles.builtin import PROFILES

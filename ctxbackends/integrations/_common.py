@@ -13,7 +13,7 @@ import attrs
 from ctxbackends._chat.requests import NamedTool
 from ctxbackends._client.backend import Backend
 from ctxbackends._config.backend_config import BackendConfig
-from ctxbackends._config.reader import find_ctxrc
+from ctxbackends._config.ctxrc_file import find_ctxrc, no_backend_error
 from ctxbackends._registry import Registry
 from ctxbackends._wire.options import SCALAR_OPTIONS
 from ctxbackends.errors import NoBackendConfiguredError
@@ -124,7 +124,7 @@ class BackendReference:
 
     def _open_ctxrc(self) -> Registry:
         if self._ctxrc is None and self._source is None:
-            raise NoBackendConfiguredError("no backend configured; run ctx setup --backend <name>")
+            raise no_backend_error(None)
         if self._ctxrc is None:
             raise NoBackendConfiguredError(
                 f'cannot find the backend "{self._source}": no .ctxrc in the working directory or above it; '

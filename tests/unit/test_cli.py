@@ -633,10 +633,13 @@ def test_no_standard_input() -> None:
 # --- which backend ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("arguments", [("ping",), ("models",), ("chat", "Hi")])
-def test_no_backend(arguments: tuple[str, ...]) -> None:
-    expected = "ctxbackends: no backend configured; run ctx setup --backend <name>\n"
+@pytest.mark.parametrize("arguments", [("ping",), ("models",), ("chat", "Hi"), ("status",)])
+def test_no_backend(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    sentence = "ctxbackends: no backend configured; run ctx setup --backend <name>"
+    expected = f"{sentence} (no .ctxrc in {tmp_path} or a directory above it)\n"
     assert Result(1, "", expected) == ctx(*arguments)
+    Path(".ctxrc").write_text("backends: []\n", encoding="utf-8")
+    assert Result(1, "", f"{sentence} ({tmp_path / '.ctxrc'} has no backends)\n") == ctx(*arguments)
 
 
 def test_several_backends_without_a_default() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import pickle
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,11 +20,13 @@ from hypothesis import strategies as st
 from ctxbackends._config import reader as config_module
 from ctxbackends._config.api_key import find_api_key
 from ctxbackends._config.backend_config import BackendConfig, CtxConfig
+from ctxbackends._config.ctxrc_file import MAX_FILE_SIZE, find_ctxrc
 from ctxbackends._config.duration import parse_duration
 from ctxbackends._config.endpoint import normalise_endpoint
-from ctxbackends._config.reader import MAX_FILE_SIZE, airgap_of, find_ctxrc, load_ctxrc, parse_ctxrc, redact_of
+from ctxbackends._config.reader import airgap_of, load_ctxrc, parse_ctxrc, redact_of
 from ctxbackends._profiles.builtin import PROFILES
 from ctxbackends._profiles.profile import BackendType
+from ctxbackends._registry import Registry
 from ctxbackends.errors import (
     ConfigError,
     DuplicateBackendError,
@@ -439,11 +442,44 @@ def test_the_nearest_file_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert find_ctxrc(deep) is None
     (tmp_path / ".ctxrc").touch()
     assert tmp_path / ".ctxrc" == find_ctxrc(deep)
-    (deep / ".ctxrc").mkdir()  # a directory is not it
-    assert tmp_path / ".ctxrc" == find_ctxrc(deep)
     (tmp_path / "a" / ".ctxrc").touch()
     monkeypatch.chdir(deep)
     assert tmp_path / "a" / ".ctxrc" == find_ctxrc()
+
+
+@pytest.mark.posix
+@pytest.mark.parametrize(
+    ("kind", "problem"),
+    [
+        ("directory", "is a directory; .ctxrc must be a text file"),
+        ("pipe", "is not a regular file; .ctxrc must be a text file"),
+        ("socket", "is not a regular file; .ctxrc must be a text file"),
+        ("device", "is not a regular file; .ctxrc must be a text file"),
+        ("loop", "cannot be read: Too many levels of symbolic links"),
+        ("dangling link", "is a link to a file that does not exist"),
+    ],
+)
+def test_a_ctxrc_that_is_not_a_file_hides_none_above_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, problem: str
+) -> None:
+    (tmp_path / ".ctxrc").write_text("airgap: false\n")
+    (tmp_path / "project").mkdir()
+    monkeypatch.chdir(tmp_path / "project")
+    path = Path(".ctxrc")
+    if kind == "directory":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(path))
+    else:
+        path.symlink_to({"device": "/dev/zero", "loop": ".ctxrc", "dangling link": "nowhere"}[kind])
+    found = find_ctxrc()
+    assert tmp_path / "project" / ".ctxrc" == found
+    with pytest.raises(ConfigError) as exc_info:
+        Registry.from_ctxrc()
+    assert f"{found}: {problem}" == str(exc_info.value)
 
 
 def test_no_working_directory_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ctxbackends._config.backend_config import BackendConfig
-from ctxbackends._config.reader import MAX_FILE_SIZE, load_ctxrc
+from ctxbackends._config.ctxrc_file import MAX_FILE_SIZE
+from ctxbackends._config.reader import load_ctxrc
 from ctxbackends._config.writer import SetupResult, setup_backend
 from ctxbackends.errors import ConfigError, InvalidEndpointError, UnknownBackendTypeError
 

@@ -228,7 +228,7 @@ async def test_without_a_default_in_the_file(tmp_path: Path) -> None:
 
 
 async def test_without_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ctxbackends._config.reader.find_ctxrc", lambda: None)
+    monkeypatch.setattr("ctxbackends._config.ctxrc_file.find_ctxrc", lambda: None)
     async with Registry.from_ctxrc() as registry:
         assert () == registry.names
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import msgspec
 
-from ctxbackends._config.reader import context_dir_of, find_ctxrc
+from ctxbackends._config.ctxrc_file import find_ctxrc
+from ctxbackends._config.reader import context_dir_of
 from ctxbackends._util.files import create_file
 from ctxbackends.knowledge._errors import ProposalError, wrap_write_errors
 from ctxbackends.knowledge._proposals.markdown import InvalidProposalError, parse, render
