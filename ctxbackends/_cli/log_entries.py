@@ -1,0 +1,149 @@
+"""The values of the log: a turn to record, and conversations as the log has them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import attrs
+import click
+
+from ctxbackends._chat.messages import Message
+from ctxbackends._chat.responses import Usage
+
+
+class LogError(click.ClickException):
+    """The log cannot be read or written. The message names the file and says what to do."""
+
+
+@attrs.frozen(kw_only=True)
+class LogEntry:
+    """One turn to record: a question, its answer, and the rounds of tools between them.
+
+    Attributes:
+        conversation: The ID of the conversation that it continues, None to begin one.
+        position: The number of messages before it, without the system message. A turn replaces those from its position
+            on (``/undo``, ``/retry``); the log keeps them as taken back.
+        messages: The messages that it added, the user's first. An answer that was stopped ends with its part.
+        backend: The name of the backend.
+        endpoint: The value of ``--endpoint``, None for a backend of ``.ctxrc``.
+        api_key_env: The value of ``--api-key-env``: the name of a variable, never a key.
+        server: The endpoint that answered (``Backend.endpoint``).
+        model: The model that was requested, None for the backend's default.
+        served_model: The model that the server named.
+        system: The system message.
+        options: The other options of the request, as JSON values.
+        finish_reason: Why the answer ended, None if it was stopped.
+        usage: Token counts, None if the server reports none.
+        seconds: Seconds from the request to the end of the answer.
+        is_private: Whether something in the conversation so far came from a file that matches ``privacy.redact`` (see
+            :class:`ctxbackends._cli.log_privacy.PrivateFiles`). The log then keeps no message, system message or
+            option of this turn.
+        key_variables: Names of variables with API keys. Their values are masked, and so are those of all variables
+            whose names end with KEY, TOKEN, SECRET or PASSWORD.
+    """
+
+    messages: Sequence[Message]
+    backend: str
+    conversation: int | None = None
+    position: int = 0
+    endpoint: str | None = None
+    api_key_env: str | None = None
+    server: str | None = None
+    model: str | None = None
+    served_model: str | None = None
+    system: str | None = None
+    options: Mapping[str, Any] = attrs.Factory(dict)
+    finish_reason: str | None = None
+    usage: Usage | None = None
+    seconds: float | None = None
+    is_private: bool = False
+    key_variables: Collection[str] = ()
+
+
+@attrs.frozen(kw_only=True)
+class Turn:
+    """A turn of the log.
+
+    Attributes:
+        created: The time (UTC, ISO 8601) at which it was recorded.
+        messages: The dicts of :meth:`Message.to_dict`; empty if ``is_private``.
+        is_taken_back: Whether a later turn replaced it.
+    """
+
+    id: int
+    conversation: int
+    position: int
+    created: str
+    backend: str
+    endpoint: str | None
+    api_key_env: str | None
+    server: str | None
+    model: str | None
+    served_model: str | None
+    system: str | None
+    options: Mapping[str, Any]
+    messages: tuple[Mapping[str, Any], ...]
+    finish_reason: str | None
+    input_tokens: int | None
+    output_tokens: int | None
+    seconds: float | None
+    is_private: bool
+    is_taken_back: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class LoggedConversation:
+    """A conversation of the log, and how to continue it. The settings are those of its last turn.
+
+    Attributes:
+        id: Its ID, for ``LogEntry.conversation`` and ``--conversation``.
+        backend: The name of the backend, for ``--backend``.
+        endpoint: The value of ``--endpoint``, None for a backend of ``.ctxrc``.
+        api_key_env: The value of ``--api-key-env``.
+        server: The endpoint that answered. Say so if another one would continue it.
+        model: The model that was requested, None for the backend's default.
+        system: The system message.
+        options: The other options of the request.
+        messages: The messages without the system message, from :meth:`Message.from_dict`.
+    """
+
+    id: int
+    backend: str
+    endpoint: str | None
+    api_key_env: str | None
+    server: str | None
+    model: str | None
+    system: str | None
+    options: Mapping[str, Any]
+    messages: tuple[Message, ...]
+
+
+@attrs.frozen(kw_only=True)
+class ConversationSummary:
+    """A line of ``logs list``.
+
+    Attributes:
+        title: The first question, None if the log does not keep it.
+    """
+
+    id: int
+    created: str
+    updated: str
+    turns: int
+    backend: str
+    model: str | None
+    title: str | None
+    is_private: bool
+
+
+@attrs.frozen(kw_only=True)
+class SearchHit:
+    """A turn that contains every term; ``excerpt`` is its text around the first one."""
+
+    conversation: int
+    turn: int
+    created: str
+    backend: str
+    model: str | None
+    excerpt: str
