@@ -5,6 +5,7 @@ from __future__ import annotations
 VERBS = {
     "chat": ("ctxbackends._cli.chat.command:chat", "Send a prompt and print the answer as it arrives."),
     "extract": ("ctxbackends._cli.ingest:extract", "Extract decisions and tasks from standard input."),
+    "logs": ("ctxbackends._cli.logs:logs", "Keep a log of conversations, and search it."),
     "models": ("ctxbackends._cli.ai:models", "List the server's models."),
     "ping": ("ctxbackends._cli.ai:ping", "Wait until the server is ready."),
     "proposals": ("ctxbackends._cli.proposals:proposals", "Review and export proposals."),

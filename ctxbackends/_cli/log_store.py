@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import click
 
 from ctxbackends._chat.messages import Message, TextPart, ToolResult
 from ctxbackends._cli.log_entries import ConversationSummary, LogEntry, LogError, LoggedConversation, SearchHit, Turn
@@ -37,8 +38,8 @@ _EXCERPT_LENGTH = 60  # characters on each side of the first term
 class LogStore:
     """The log. Each method opens the file and closes it again, so that any number of processes can use it.
 
-    All methods raise LogError if the file cannot be read or written. An answer is never lost because of it: whoever
-    has one prints the message to standard error as a warning, and goes on.
+    All methods raise LogError if the file cannot be read or written. An answer is never lost because of it: see
+    :func:`record_or_warn`.
 
     Attributes:
         path: The database.
@@ -92,7 +93,7 @@ class LogStore:
                 "messages": [mask_secrets(message.to_dict(), secrets) for message in messages],
                 "input_tokens": None if entry.usage is None else entry.usage.input_tokens,
                 "output_tokens": None if entry.usage is None else entry.usage.output_tokens,
-                "title": mask_secrets(one_line(messages[0].text)[:_TITLE_LENGTH] if messages else "", secrets),
+                "title": one_line(mask_secrets(messages[0].text, secrets))[:_TITLE_LENGTH] if messages else "",
                 "text": mask_secrets("\n".join(_text_of(message) for message in messages), secrets),
             }
         )
@@ -145,8 +146,8 @@ class LogStore:
         options of the command line name another backend, model or system message, those win.
 
         Raises:
-            LogError: It is unknown, or not all of its messages were logged: it has a file that matches
-                ``privacy.redact``.
+            LogError: It is unknown, or not all of its messages were logged: a file in it matches ``privacy.redact``, or
+                the log could not be written at the time.
         """
         turns = self.turns(conversation)
         if any(turn.is_private and not turn.is_taken_back for turn in turns):
@@ -156,6 +157,11 @@ class LogStore:
             )
         messages: list[Mapping[str, Any]] = []
         for turn in turns:
+            if turn.position > len(messages):
+                raise LogError(
+                    f"conversation {conversation} cannot be continued: a turn of it could not be logged, so messages "
+                    "are missing; begin a new one"
+                )
             messages[turn.position :] = turn.messages
         return LoggedConversation(
             id=conversation,
@@ -241,6 +247,19 @@ _SUMMARIES = """
     JOIN turns AS first ON first.id = grouped.conversation JOIN turns AS last ON last.id = grouped.last
     ORDER BY grouped.last DESC
 """
+
+
+def record_or_warn(store: LogStore, entry: LogEntry) -> int | None:
+    """Record a turn whose answer has been printed, and return the ID of its conversation.
+
+    If that fails, a warning on standard error says why, and the result is ``entry.conversation``: the command succeeds
+    all the same (exit code 0), since it did what was asked.
+    """
+    try:
+        return store.record(entry)
+    except LogError as error:
+        click.echo(f"warning: the answer was not logged: {error.format_message()}", err=True)
+        return entry.conversation
 
 
 def _build_turn(row: sqlite3.Row) -> Turn:
