@@ -28,7 +28,8 @@ class PrivateFiles:
     @classmethod
     def of_ctxrc(cls) -> PrivateFiles:
         """Read the globs. Raises ConfigError if the file is invalid."""
-        from ctxbackends._config.reader import find_ctxrc, redact_of  # noqa: PLC0415  # chat has read it already
+        from ctxbackends._config.ctxrc_file import find_ctxrc  # noqa: PLC0415  # log needs neither without a file
+        from ctxbackends._config.reader import redact_of  # noqa: PLC0415  # as above
 
         path = find_ctxrc()
         return cls() if path is None else cls(redact_of(path), path.absolute().parent)

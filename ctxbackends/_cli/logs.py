@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -29,7 +29,7 @@ def logs() -> None:
     """
 
 
-def _number_option(what: str) -> Any:
+def _number_option(what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return click.option(
         "-n", "number", type=click.IntRange(min=1), default=20, show_default=True, help=f"Number of {what}."
     )
