@@ -208,7 +208,7 @@ class TextOutput:
             )
 
     def _progress(self, progress: Any) -> None:
-        if sys.stderr.isatty():
+        if self._line.is_live:
             self._line.show(str(progress))
             return
         now = time.monotonic()

@@ -321,7 +321,7 @@ def test_a_wait_is_one_live_line_on_a_terminal(script: Script) -> None:
     assert f"backend   local\nendpoint  {script.endpoint}\nmodel     tiny\n" == result.out
     lines = [*re.finditer(rf"waiting for {re.escape(script.endpoint)} \(loading, \d s of 90 s\)", result.err)]
     assert lines, "the line appears"
-    assert "\x1b[2K" in result.err[lines[-1].end() :], "and is erased"
+    assert "\x1b[J" in result.err[lines[-1].end() :], "and is erased"
 
 
 def test_no_wait(script: Script) -> None:
@@ -522,7 +522,7 @@ def test_the_live_line_is_removed_before_the_answer(script: Script) -> None:
     _, _, after = result.out.rpartition("waiting for ")
     before, _, answer = after.rpartition("Hé")
     assert (0, "llo\n") == (result.code, answer)
-    assert "\x1b[2K" in before
+    assert "\x1b[J" in before
 
 
 def test_chat_with_an_unreachable_server() -> None:
