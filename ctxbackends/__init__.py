@@ -113,6 +113,7 @@ if TYPE_CHECKING or not install(__name__):
     from ctxbackends.errors import LocalServerUnavailableError as LocalServerUnavailableError
     from ctxbackends.errors import MalformedResponseError as MalformedResponseError
     from ctxbackends.errors import MissingKeyError as MissingKeyError
+    from ctxbackends.errors import ModelDownloadError as ModelDownloadError
     from ctxbackends.errors import ModelLoadFailedError as ModelLoadFailedError
     from ctxbackends.errors import ModelLoadingError as ModelLoadingError
     from ctxbackends.errors import ModelMismatchError as ModelMismatchError

@@ -76,10 +76,18 @@ def _row(status_: Any) -> dict[str, str]:
 
 
 @click.command()
+@click.option(
+    "--local", is_flag=True, help="List the downloaded models of this machine, and those that pull can download."
+)
 @json_option
 @backend_options
-async def models(choice: Choice, as_json: bool) -> None:
+async def models(choice: Choice, local: bool, as_json: bool) -> None:
     """List the server's models."""
+    if local:
+        from ctxbackends._cli.pull import print_local_models  # noqa: PLC0415
+
+        print_local_models(as_json=as_json)
+        return
     async with open_choice(choice) as backend:
         with waiting() as line:
             await backend.wait_ready(on_progress=line)

@@ -20,3 +20,11 @@ def one_line(text: str) -> str:
 def pluralize(count: int, noun: str) -> str:
     """Return the count with its noun: ``1 row``, ``2 rows``."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def format_size(size: int) -> str:
+    """Return a number of bytes in the unit that people read: ``98 MB``, ``1.5 GB``."""
+    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if size >= factor:
+            return f"{size / factor:.{1 if unit == 'GB' else 0}f} {unit}"
+    return pluralize(size, "byte")

@@ -24,6 +24,7 @@ Names follow the OpenAI and Anthropic SDKs where the meaning is the same::
       * APITimeoutError
       * ServerDiedError
       * LocalServerUnavailableError
+      * ModelDownloadError
       * APIStatusError
         * BadRequestError
           * ContextOverflowError
@@ -88,6 +89,7 @@ from ctxbackends.errors._server import InsufficientQuotaError as InsufficientQuo
 from ctxbackends.errors._server import InternalServerError as InternalServerError
 from ctxbackends.errors._server import LocalServerUnavailableError as LocalServerUnavailableError
 from ctxbackends.errors._server import MalformedResponseError as MalformedResponseError
+from ctxbackends.errors._server import ModelDownloadError as ModelDownloadError
 from ctxbackends.errors._server import ModelLoadFailedError as ModelLoadFailedError
 from ctxbackends.errors._server import ModelLoadingError as ModelLoadingError
 from ctxbackends.errors._server import ModelMismatchError as ModelMismatchError

@@ -26,6 +26,7 @@ from ctxbackends.errors._server import (
     IncompleteResponseError,
     InsufficientQuotaError,
     LocalServerUnavailableError,
+    ModelDownloadError,
     ModelMismatchError,
     ModelNotFoundError,
     RateLimitError,
@@ -66,6 +67,7 @@ _STATUSES: Mapping[type[BackendError], int] = MappingProxyType(
         # the gateway itself
         ConfigError: 500,
         LocalServerUnavailableError: 500,
+        ModelDownloadError: 500,
         ServerConfigurationError: 500,
         BackendError: 500,
     }

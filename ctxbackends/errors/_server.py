@@ -85,6 +85,10 @@ class LocalServerUnavailableError(BackendError):
     """No llama.cpp server is installed on this machine."""
 
 
+class ModelDownloadError(BackendError):
+    """A model could not be downloaded. The cache of models is as before."""
+
+
 # --- responses with an error status ---------------------------------------------------------------
 
 

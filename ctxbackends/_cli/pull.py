@@ -1,0 +1,87 @@
+"""The command pull: download a small model, and the list of the models on this machine."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Callable
+
+import attrs
+import click
+
+from ctxbackends._cli.options import json_option
+from ctxbackends._cli.root import debug_option
+from ctxbackends._cli.terminal import PLAIN_INTERVAL, Waiting, print_json, print_table, waiting
+
+
+@click.command()
+@click.argument("name")
+@json_option
+@debug_option
+def pull(name: str, as_json: bool) -> None:
+    """Download a model to this machine, to serve it by name.
+
+    NAME is one of the models that ctxbackends models --local lists.
+    """
+    from ctxbackends._util.text import format_size  # noqa: PLC0415
+    from ctxbackends.local import pull_model  # noqa: PLC0415
+    from ctxbackends.local._models import find_cached, find_known, has_server  # noqa: PLC0415
+
+    model = find_known(name)
+    was_cached = find_cached(name) is not None
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C, it leaves nothing in the cache
+    try:
+        with waiting() as line:
+            path = pull_model(name, on_progress=show_download(line, name))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if as_json:
+        print_json({"name": name, "path": str(path), "size": model.size, "license": model.license})
+        return
+    verb = "is already at" if was_cached else "was downloaded to"
+    click.echo(f"{name} ({format_size(model.size)}, {model.license}) {verb} {path}", err=True)
+    if not has_server():
+        click.echo("to serve it, run: pip install 'ctxbackends[llamacpp]'", err=True)
+    click.echo(f"try: ctxbackends chat --model-path {name} 'Hello'", err=True)
+
+
+def show_download(line: Waiting, name: str) -> Callable[[int, int], None]:
+    """Return a callback that shows the progress of a download: on one live line, or on plain lines."""
+    last = -PLAIN_INTERVAL
+
+    def show(done: int, total: int) -> None:
+        nonlocal last
+        text = f"downloading {name} ({done / 1e6:.0f} of {total / 1e6:.0f} MB)"
+        if sys.stderr.isatty():
+            line.show(text)
+        elif time.monotonic() - last >= PLAIN_INTERVAL:
+            last = time.monotonic()
+            click.echo(text, err=True)
+
+    return show
+
+
+def print_local_models(*, as_json: bool) -> None:
+    """Print the models in the cache, and those that can be downloaded to it."""
+    from ctxbackends._util.text import format_size  # noqa: PLC0415
+    from ctxbackends.local import list_models  # noqa: PLC0415
+
+    models = list_models()
+    if as_json:
+        print_json([attrs.asdict(model) | {"path": str(model.path)} for model in models])
+        return
+    print_table(
+        [
+            {
+                "model": model.name,
+                "state": model.state,
+                "size": format_size(model.size),
+                "license": model.license or "",
+                "description": model.description or str(model.path),
+            }
+            for model in models
+        ]
+    )
+    if all(model.state != "cached" for model in models):
+        click.echo(f"download one with ctxbackends pull {models[0].name}", err=True)
