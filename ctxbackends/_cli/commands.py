@@ -4,7 +4,11 @@ from __future__ import annotations
 
 VERBS = {
     "chat": ("ctxbackends._cli.chat.command:chat", "Send a prompt and print the answer as it arrives."),
+    "count": ("ctxbackends._cli.tokens:count", "Print the number of tokens in a prompt."),
+    "doctor": ("ctxbackends._cli.doctor:doctor", "Show what is configured and what is running, and what to do next."),
+    "embed": ("ctxbackends._cli.embed:embed", "Print the vectors of texts."),
     "extract": ("ctxbackends._cli.ingest:extract", "Extract decisions and tasks from standard input."),
+    "load": ("ctxbackends._cli.load:load", "Load a model into the server's memory."),
     "logs": ("ctxbackends._cli.logs:logs", "Keep a log of conversations, and search it."),
     "models": ("ctxbackends._cli.ai:models", "List the server's models."),
     "ping": ("ctxbackends._cli.ai:ping", "Wait until the server is ready."),
@@ -12,6 +16,7 @@ VERBS = {
     "pull": ("ctxbackends._cli.pull:pull", "Download a small model to this machine."),
     "serve": ("ctxbackends._cli.serve:serve", "Serve a GGUF model with llama.cpp on this machine."),
     "status": ("ctxbackends._cli.ai:status", "Show the state of every configured backend."),
+    "unload": ("ctxbackends._cli.load:unload", "Unload a model from the server's memory."),
 }
 """First-level commands of ``ctxbackends``; commands of ``ctx ai``."""
 
