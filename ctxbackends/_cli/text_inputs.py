@@ -7,8 +7,6 @@ from pathlib import Path
 
 import click
 
-from ctxbackends._util.text import pluralize
-
 STDIN = Path("-")
 
 
@@ -47,7 +45,5 @@ def read_lines(path: Path) -> list[str]:
         raise click.ClickException(f"{name} is empty")
     empty = [number for number, line in enumerate(lines, 1) if not line.strip()]
     if empty:
-        raise click.ClickException(
-            f"{name}: line {empty[0]} is empty, and an empty text has no vector; remove it"
-        )
+        raise click.ClickException(f"{name}: line {empty[0]} is empty, and an empty text has no vector; remove it")
     return lines
