@@ -13,17 +13,17 @@ from ctxbackends._cli.terminal import print_json, print_table, waiting
 
 
 @click.command()
-@click.option("--no-wait", is_flag=True, help="Do not wait for a server that is starting.")
 @click.option("--probe", is_flag=True, help="Test with one request whether the server enforces schemas.")
 @json_option
 @backend_options
-async def ping(choice: Choice, no_wait: bool, probe: bool, as_json: bool) -> None:
+async def ping(choice: Choice, probe: bool, as_json: bool) -> None:
     """Wait until the server is ready; print backend, endpoint and first model."""
     from ctxbackends._structured import probe_schema  # noqa: PLC0415
 
-    async with open_choice(choice) as backend:
+    # Each probe of a ping is as short with --no-wait as without.
+    async with open_choice(attrs.evolve(choice, no_wait=False)) as backend:
         with waiting() as line:
-            answer = await backend.ping(wait=not no_wait, on_progress=line)
+            answer = await backend.ping(wait=not choice.no_wait, on_progress=line)
         probe_result = await probe_schema(backend, model=backend.default_model or answer.model) if probe else None
     if as_json:
         print_json(attrs.asdict(answer) | ({"schema": attrs.asdict(probe_result)} if probe_result is not None else {}))
@@ -48,12 +48,12 @@ _PROBE_OUTCOMES = {
 async def status(choice: Choice, as_json: bool) -> None:
     """Show the state of every configured backend, without waiting."""
     async with registry_of(choice) as registry:
-        if not registry.names:
-            registry.default()  # raises the error that says where a file was looked for
-        backend_name = choice.backend if choice.endpoint is None else None
-        statuses = (
-            await registry.statuses() if backend_name is None else (await registry.resolve(backend_name).status(),)
-        )
+        if choice.source == "file" and choice.backend is not None:
+            statuses = (await registry.resolve(choice.backend).status(),)
+        elif registry.names:
+            statuses = await registry.statuses()
+        else:
+            registry.resolve()  # raises the error that says where a file was looked for
     if as_json:
         print_json([attrs.asdict(status_) for status_ in statuses])
     else:

@@ -12,26 +12,59 @@ from urllib.parse import urlsplit
 import attrs
 import click
 
-from ctxbackends._cli.root import debug_option
+from ctxbackends._cli.root import SOURCE, Source, debug_option
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_LIST_SECONDS = 5.0
+
 
 @attrs.frozen
 class Choice:
-    """The options that select a backend."""
+    """The options that select a backend.
+
+    Attributes:
+        backend: Name of the backend; a backend type unless the source is ``file``. None for the default.
+        endpoint: URL of the server on the command line.
+        api_key_env: Environment variable of the API key on the command line.
+        no_wait: Whether to fail at once if the server is starting.
+        source: Where the settings of the backend come from.
+    """
 
     backend: str | None
     endpoint: str | None
     api_key_env: str | None
+    no_wait: bool = False
+    source: Source = "file"
 
 
 @asynccontextmanager
 async def open_choice(choice: Choice, *, airgap: bool = False) -> AsyncIterator[Any]:
     """Open the selected backend; ``airgap`` turns it on even if the file does not."""
+    from ctxbackends.errors import NoModelError  # noqa: PLC0415  # help needs none of it
+
     async with registry_of(choice, airgap=airgap) as registry:
-        yield registry.resolve(choice.backend if choice.endpoint is None else None)
+        backend = registry.resolve(choice.backend if choice.source == "file" else None)
+        try:
+            yield backend
+        except NoModelError as error:
+            await add_models(error, backend)
+            raise
+
+
+async def add_models(error: Any, backend: Any) -> None:
+    """Ask the server for the models to choose from, for the message of a NoModelError; it may not say."""
+    from ctxbackends._config.request_options import RequestOptions  # noqa: PLC0415
+    from ctxbackends.errors import BackendError  # noqa: PLC0415
+
+    if error.models:
+        return
+    options = RequestOptions(ready_timeout=0, timeout=_LIST_SECONDS, max_retries=0)
+    try:
+        error.models = tuple(model.id for model in await backend.models(request_options=options))
+    except BackendError:
+        return  # that error would hide that the model is missing
 
 
 def registry_of(choice: Choice, *, airgap: bool = False) -> Any:
@@ -39,7 +72,55 @@ def registry_of(choice: Choice, *, airgap: bool = False) -> Any:
 
     ``airgap`` turns it on even if the file does not.
     """
-    from ctxbackends._config.backend_config import BackendConfig  # noqa: PLC0415  # aiohttp is loaded only when a request is made
+    from ctxbackends._registry import Registry  # noqa: PLC0415  # aiohttp is loaded only when a request is made
+
+    if choice.source == "endpoint":
+        return _registry_of_endpoint(choice, airgap=airgap)
+    if choice.source == "type":
+        return Registry([_require_key(_config_of_type(choice))], airgap=airgap)
+    from ctxbackends._config.ctxrc_file import find_ctxrc  # noqa: PLC0415
+    from ctxbackends._config.reader import load_ctxrc  # noqa: PLC0415
+
+    path = find_ctxrc()
+    settings = load_ctxrc(path) if path is not None else None
+    if settings is None or not settings.backends:
+        return Registry.from_ctxrc(path, airgap=airgap)  # its error says where a file was looked for
+    configs = [_require_key(_without_wait(config) if choice.no_wait else config) for config in settings.backends]
+    return Registry(configs, default=settings.default_backend, airgap=airgap or settings.airgap)
+
+
+def _without_wait(config: Any) -> Any:
+    # A server that the command starts itself is never ready at once.
+    return config if config.model_path is not None else attrs.evolve(config, ready_timeout=0.0)
+
+
+def _require_key(config: Any) -> Any:
+    """Return the configuration with the variable of the vendor's key as a required one: no vendor answers without."""
+    from ctxbackends._config.api_key import find_vendor_variable  # noqa: PLC0415
+    from ctxbackends._profiles.builtin import PROFILES  # noqa: PLC0415
+
+    profile = PROFILES.get(config.type)
+    variable = find_vendor_variable(config, profile) if profile is not None else None
+    return config if variable is None else attrs.evolve(config, api_key_env=variable)
+
+
+def _config_of_type(choice: Choice) -> Any:
+    """Return the configuration of a type, for its own key and its default endpoint, which it does not wait for."""
+    from ctxbackends._config.backend_config import BackendConfig  # noqa: PLC0415
+    from ctxbackends._config.backend_types import ALL_TYPES  # noqa: PLC0415
+    from ctxbackends._profiles.builtin import PROFILES  # noqa: PLC0415
+    from ctxbackends.errors import UnknownBackendTypeError  # noqa: PLC0415
+
+    name = choice.backend or ""
+    if name not in ALL_TYPES:
+        raise UnknownBackendTypeError(name, tuple(ALL_TYPES), key="--backend")
+    if name in PROFILES and PROFILES[name].default_endpoint is None:
+        raise click.UsageError(f"--backend {name} requires --endpoint URL where there is no .ctxrc")
+    return BackendConfig(name=name, type=name, api_key_env=choice.api_key_env, ready_timeout=0.0)
+
+
+def _registry_of_endpoint(choice: Choice, *, airgap: bool) -> Any:
+    from ctxbackends._config.backend_config import BackendConfig  # noqa: PLC0415
     from ctxbackends._config.ctxrc_file import find_ctxrc  # noqa: PLC0415
     from ctxbackends._config.reader import airgap_of  # noqa: PLC0415
     from ctxbackends._config.request_settings import describe_endpoint  # noqa: PLC0415
@@ -47,16 +128,33 @@ def registry_of(choice: Choice, *, airgap: bool = False) -> Any:
     from ctxbackends._registry import Registry  # noqa: PLC0415
     from ctxbackends._util.secrets import ENVIRONMENT  # noqa: PLC0415
 
-    if choice.endpoint is None:
-        return Registry.from_ctxrc(airgap=airgap)
     # For an endpoint on the command line, no key is taken from .ctxrc or a default variable: a key is sent only to its
     # own endpoint.
     kind = choice.backend or "openai-compatible"
-    config = BackendConfig(name=kind, type=kind, endpoint=choice.endpoint, api_key_env=choice.api_key_env or "")
+    config = BackendConfig(
+        name=kind,
+        type=kind,
+        endpoint=choice.endpoint,
+        api_key_env=choice.api_key_env or "",
+        ready_timeout=0.0 if choice.no_wait else None,
+    )
     # An option cannot bypass the file's airgap. Loopback is always allowed, so it works with an invalid file too.
-    endpoint = describe_endpoint(config, None, ENVIRONMENT)
-    path = None if is_loopback(urlsplit(endpoint).hostname or "") else find_ctxrc()
-    return Registry([config], airgap=airgap or (path is not None and airgap_of(path)))
+    host = urlsplit(describe_endpoint(config, None, ENVIRONMENT)).hostname or ""
+    path = None if is_loopback(host) else find_ctxrc()
+    registry = Registry([config], airgap=airgap or (path is not None and airgap_of(path)))
+    if choice.api_key_env is None:
+        _check_no_key_needed(host)
+    return registry
+
+
+def _check_no_key_needed(host: str) -> None:
+    """Raise UsageError for the host of a vendor, who answers no request without a key."""
+    from ctxbackends._profiles.builtin import PROFILES  # noqa: PLC0415
+
+    for profile in PROFILES.values():
+        url = urlsplit(profile.default_endpoint or "")
+        if profile.default_key_variable is not None and url.scheme == "https" and url.hostname == host:
+            raise click.UsageError(f"no API key for {host}: use --api-key-env {profile.default_key_variable}")
 
 
 def backend_options(command: Callable[Concatenate[Choice, P], Coroutine[Any, Any, R]]) -> Callable[..., R]:
@@ -64,22 +162,46 @@ def backend_options(command: Callable[Concatenate[Choice, P], Coroutine[Any, Any
 
     @debug_option
     @click.option(
-        "--backend", "-b", metavar="NAME", help="Name of a backend in .ctxrc; with --endpoint, a backend type."
+        "--backend",
+        "-b",
+        metavar="NAME",
+        help="Name of a backend in .ctxrc; with --endpoint, or without a .ctxrc, a backend type.",
     )
     @click.option("--endpoint", metavar="URL", help="Use this server instead of a backend in .ctxrc.")
     @click.option(
-        "--api-key-env", metavar="VARIABLE", help="With --endpoint: environment variable that contains the API key."
+        "--api-key-env",
+        metavar="VARIABLE",
+        help="With --endpoint, or without a .ctxrc: environment variable that contains the API key.",
     )
+    @click.option("--no-wait", is_flag=True, help="Do not wait for a server that is starting.")
     @wraps(command)
     def run(
-        backend: str | None, endpoint: str | None, api_key_env: str | None, *args: P.args, **options: P.kwargs
+        backend: str | None,
+        endpoint: str | None,
+        api_key_env: str | None,
+        no_wait: bool,
+        *args: P.args,
+        **options: P.kwargs,
     ) -> R:
-        if endpoint is None and api_key_env is not None:
-            raise click.UsageError("--api-key-env requires --endpoint; for a backend in .ctxrc, set api_key_env there")
-        from ctxbackends._profiles.builtin import PROFILES  # noqa: PLC0415  # help needs none of it
-
-        if endpoint is not None and backend is not None and backend not in PROFILES:
-            raise click.UsageError(f"with --endpoint, --backend must be a backend type: {', '.join(PROFILES)}")
-        return asyncio.run(command(Choice(backend, endpoint, api_key_env), *args, **options))
+        choice = Choice(backend, endpoint, api_key_env, no_wait, _find_source(backend, endpoint, api_key_env))
+        click.get_current_context().find_root().meta[SOURCE] = choice.source
+        return asyncio.run(command(choice, *args, **options))
 
     return run
+
+
+def _find_source(backend: str | None, endpoint: str | None, api_key_env: str | None) -> Source:
+    """Return where the settings of the backend come from. Raise UsageError if the options do not fit together."""
+    if endpoint is not None:
+        from ctxbackends._profiles.builtin import PROFILES  # noqa: PLC0415  # help needs none of it
+
+        if backend is not None and backend not in PROFILES:
+            raise click.UsageError(f"with --endpoint, --backend must be a backend type: {', '.join(PROFILES)}")
+        return "endpoint"
+    from ctxbackends._config.ctxrc_file import find_ctxrc  # noqa: PLC0415
+
+    if backend is not None and find_ctxrc() is None:
+        return "type"
+    if api_key_env is not None:
+        raise click.UsageError("--api-key-env requires --endpoint; for a backend in .ctxrc, set api_key_env there")
+    return "file"

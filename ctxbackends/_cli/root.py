@@ -12,11 +12,18 @@ import sys
 import warnings
 from collections.abc import Mapping
 from importlib import import_module
+from typing import Literal, TypeAlias
 
 import click
 
 from ctxbackends._cli.commands import AI, TOP_LEVEL, VERBS
 from ctxbackends._cli.dispatch import find_next
+
+Source: TypeAlias = Literal["file", "type", "endpoint"]
+"""Where the settings of a backend come from: .ctxrc, the defaults of a type without a .ctxrc, or ``--endpoint``."""
+
+SOURCE = "ctxbackends.source"
+"""The key of the source in the context of a command, for the advice after an error."""
 
 
 class LazyGroup(click.Group):
@@ -151,7 +158,7 @@ def run(program: str) -> None:
             raise
         from ctxbackends._cli.error_messages import format_error  # noqa: PLC0415  # only needed on failure
 
-        text = format_error(error)
+        text = format_error(error, context.meta.get(SOURCE, "file") if context is not None else "file")
         if text is None:
             raise
         _print_error(program, text)

@@ -405,7 +405,7 @@ class HTTPBackend(NotPicklable):
         chosen = model or self.default_model
         if not chosen:
             raise NoModelError(
-                f'no model: the request names none, and the backend "{self.name}" has no default_model',
+                f'no model given: pass model, or set default_model of backend "{self.name}"',
                 key="default_model",
                 backend=self.name,
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from ctxbackends._config.request_settings import SECRET_HEADERS
 from ctxbackends._profiles.profile import Profile
 from ctxbackends.errors import ConfigError, MissingKeyError
 
@@ -35,6 +36,20 @@ def find_api_key(config: BackendConfig, profile: Profile, environ: Mapping[str, 
     return key, variable
 
 
+def find_vendor_variable(config: BackendConfig, profile: Profile) -> str | None:
+    """Return the usual variable of a vendor's API key if its own endpoint would be asked without another credential.
+
+    Vendors are on the internet; a server of the user may need no key.
+    """
+    default = profile.default_endpoint or ""
+    if config.api_key_env is not None or config.endpoint != default or not default.startswith("https://"):
+        return None
+    headers = {name.lower() for name in (*(config.headers or ()), *(config.headers_env or ()))}
+    others = (config.api_key, config.basic_auth_env, config.client_cert, config.query)
+    has_other = any(other is not None for other in others) or not SECRET_HEADERS.isdisjoint(headers)
+    return None if has_other else profile.default_key_variable
+
+
 def is_header_text(text: str) -> bool:
     """Return whether ``text`` is visible ASCII only. Servers reject the rest, and a line break injects a header."""
     return all("!" <= c <= "~" for c in text)
@@ -42,5 +57,6 @@ def is_header_text(text: str) -> bool:
 
 def invalid_key_error(source: str, *, backend: str, field: str) -> ConfigError:
     """Return the error for a key that is not header text; it does not contain the key."""
-    problem = f"invalid API key in {source}: it contains white space, control or non-ASCII characters; remove them"
+    kind = "variable" if field == "api_key_env" else "argument"
+    problem = f"invalid API key in {source}: it contains spaces, a line break or non-ASCII characters; check the {kind}"
     return ConfigError(problem, key=field, backend=backend)

@@ -52,7 +52,7 @@ _SDK_HEADERS = frozenset(
     {"host", "content-type", "content-length", "transfer-encoding", "connection", "accept-encoding", "upgrade"}
     | {"te", "trailer", "expect", "anthropic-version"}
 )
-_SECRET_HEADERS = frozenset(
+SECRET_HEADERS = frozenset(
     {"authorization", "proxy-authorization", "api-key", "x-api-key", "x-goog-api-key", "x-auth-token", "cookie"}
 )
 _MAX_SOCKET_PATH = 107  # bytes; sun_path of Linux, without its NUL
@@ -145,7 +145,7 @@ def _find_header_problem(name: str, value: str, names: Collection[str], *, is_va
         return "the header is set twice; names of headers ignore case"
     if is_variable:
         return None if is_variable_name(value) else _VARIABLE_HINT
-    if name.lower() in _SECRET_HEADERS and not find_variables(value):
+    if name.lower() in SECRET_HEADERS and not find_variables(value):
         return f"a secret isn't allowed here; {_USE_VARIABLE}"
     if not value.isascii() or not value.isprintable():
         return "must be printable ASCII"

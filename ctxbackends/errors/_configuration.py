@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from ctxbackends._chat.responses import PartialCompletion
 from ctxbackends._suggestions import find_similar
 from ctxbackends._util.api_key_shapes import mask_keys
-from ctxbackends._util.text import escape_controls
+from ctxbackends._util.text import escape_controls, pluralize
 from ctxbackends.errors._base import BackendError
+
+_MODELS_SHOWN = 10
 
 
 class ConfigError(BackendError):
@@ -172,7 +174,24 @@ class MissingKeyError(ConfigError):
 
 
 class NoModelError(ConfigError):
-    """Neither the request nor the configuration names a model."""
+    """Neither the request nor the configuration names a model. Nothing was sent.
+
+    Attributes:
+        models: Names of the models that the server has; empty if it was not asked.
+    """
+
+    models: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        text = escape_controls(self.problem) if self.path is None else super().__str__()
+        return f"{text}; the server has: {escape_controls(list_models(self.models))}" if self.models else text
+
+
+def list_models(models: Sequence[str]) -> str:
+    """Return the names of models for a message; a vendor has hundreds."""
+    shown = ", ".join(models[:_MODELS_SHOWN])
+    others = len(models) - _MODELS_SHOWN
+    return f"{shown} and {pluralize(others, 'other')}" if others > 0 else shown
 
 
 class UnsupportedOptionError(BackendError):

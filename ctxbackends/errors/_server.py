@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from ctxbackends._chat.messages import Message
 from ctxbackends._chat.responses import Completion, PartialCompletion, Usage
@@ -51,12 +52,20 @@ class APITimeoutError(BackendError, TimeoutError):
     """
 
     def __init__(self, phase: str, limit: float, *, key: str | None, partial: PartialCompletion | None = None) -> None:
-        hint = f"; raise {key} to wait longer" if key is not None else ""
-        super().__init__(f"{_PHASES[phase]} within {limit:g} s{hint}")
+        super().__init__(f"{_PHASES[phase]} within {limit:g} s{_advise_raising(key)}")
         self.phase = phase
         self.limit = limit
         self.key = key
         self.partial = partial
+
+    @property
+    def advice(self) -> str:
+        """The end of the message: the setting to raise, empty without one."""
+        return _advise_raising(self.key)
+
+
+def _advise_raising(key: str | None) -> str:
+    return f"; raise {key} to wait longer" if key is not None else ""
 
 
 _PHASES = {
@@ -307,11 +316,13 @@ class ModelMismatchError(BackendError):
         completion: The whole answer of the served model; None if it is not an answer to a prompt.
     """
 
+    advice: ClassVar[str] = (
+        "; request the served model, list it in served_as, or set model_mismatch: ignore for this backend"
+    )
+    """The end of the message."""
+
     def __init__(self, requested_model: str, served_model: str, *, completion: Completion | None = None) -> None:
-        super().__init__(
-            f'model mismatch: requested "{requested_model}", served "{served_model}"; '
-            "request the served model, list it in served_as, or set model_mismatch: ignore for this backend"
-        )
+        super().__init__(f'model mismatch: requested "{requested_model}", served "{served_model}"{self.advice}')
         self.requested_model = requested_model
         self.served_model = served_model
         self.completion = completion

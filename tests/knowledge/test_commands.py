@@ -276,7 +276,7 @@ def files(directory: Path) -> None:
         (["*.nothing"], "*.nothing: matches no file"),
         (["a.md", "--out", "no/such"], "cannot create no/such: No such file or directory"),
         (["a.md", "--out", "a.md"], "not a directory: a.md; name a directory for the proposals"),
-        (["a.md", "--model", ""], "no model: the request names none"),
+        (["a.md", "--model", ""], "no model given: use --model NAME, or set default_model"),
     ],
 )
 def test_bad_input(tmp_path: Path, serve: Serve, arguments: list[str], message: str) -> None:

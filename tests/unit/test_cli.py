@@ -777,10 +777,9 @@ def test_a_wrong_model(script: Script) -> None:
 def test_no_model(script: Script) -> None:
     ctxrc({"name": "vllm", "endpoint": script.endpoint})
     result = ctx("chat", "Hi")
-    assert (1, "", []) == (result.code, result.out, script.requests)
-    problem = 'no model: the request names none, and the backend "vllm" has no default_model'
-    hint = "pass --model, or set default_model in .ctxrc with ctxbackends setup --model"
-    assert f"ctxbackends: default_model: {problem}\n  {hint}\n" == result.err
+    assert (1, "", ["/v1/models"]) == (result.code, result.out, [path for path, _, _ in script.requests])
+    problem = "no model given: use --model NAME, or set default_model; the server has: tiny, larger, no-facts"
+    assert f"ctxbackends: {problem}\n" == result.err
 
 
 def test_a_prompt_that_does_not_fit(script: Script) -> None:

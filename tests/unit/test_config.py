@@ -427,8 +427,8 @@ def test_invalid_keys_are_not_shown(junk: str) -> None:
     with pytest.raises(ConfigError) as exc_info:
         find_api_key(BackendConfig(name="openai"), PROFILES["openai"], {"OPENAI_API_KEY": KEY + junk})
     assert (
-        "invalid API key in the variable OPENAI_API_KEY: it contains white space, control or non-ASCII characters; "
-        "remove them" == exc_info.value.problem
+        "invalid API key in the variable OPENAI_API_KEY: it contains spaces, a line break or non-ASCII characters; "
+        "check the variable" == exc_info.value.problem
     )
     assert KEY not in repr(exc_info.value)
 
