@@ -150,7 +150,7 @@ class Plan(Generic[T]):
         Raises:
             StructuredOutputError: The answer is incomplete, a refusal or a tool call, or does not match the type.
         """
-        _check_is_answer(completion)
+        check_is_answer(completion)
         text, wrappers = unwrap_answer(completion.text) if self.enforcement == "unverified" else (completion.text, ())
         try:
             value = decode_as(self.target, unwrap_object(text) if self.is_wrapped else text)
@@ -203,7 +203,7 @@ def _build_format(target: type[Any], only_objects: bool) -> tuple[JSONSchemaForm
 _build_format_cached = functools.lru_cache(maxsize=128)(_build_format)
 
 
-def _check_is_answer(completion: Completion) -> None:
+def check_is_answer(completion: Completion) -> None:
     if completion.finish_reason in ("length", "content_filter"):
         raise IncompleteOutputError(completion.finish_reason, text=completion.text)
     if completion.refusal:

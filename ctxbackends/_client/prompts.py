@@ -26,7 +26,7 @@ MISSING_PROMPT: Any = object()
 _REQUEST_OPTIONS = "pass request_options=RequestOptions(...)"
 _FIRST_ARGUMENT = "pass the messages as the first argument"
 _BODY = "pass it in extra_body"
-_OTHER_NAMES: Mapping[str, str] = MappingProxyType(
+OTHER_NAMES: Mapping[str, str] = MappingProxyType(
     {
         **dict.fromkeys(("messages", "input", "inputs", "contents", "conversation"), _FIRST_ARGUMENT),
         **dict.fromkeys(
@@ -136,4 +136,4 @@ def check_option_names(options: Mapping[str, Any]) -> None:
     """Raise TypeError if an option is not one of :class:`ChatOptions`."""
     for name in options:
         if name not in ChatOptions.__annotations__:
-            raise TypeError(f"unknown option: {name}; {suggest(name, ChatOptions.__annotations__, _OTHER_NAMES)}")
+            raise TypeError(f"unknown option: {name}; {suggest(name, ChatOptions.__annotations__, OTHER_NAMES)}")

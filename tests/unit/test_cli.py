@@ -479,7 +479,8 @@ def test_a_prompt_that_is_not_utf8(script: Script) -> None:
 @pytest.mark.parametrize("option", ["--system", "--model"])
 def test_an_option_that_is_not_utf8(script: Script, option: str) -> None:
     ctxrc(backend(script.endpoint))
-    assert usage_error(f"Invalid value for '{option}': is not UTF-8") == ctx("chat", option, "\udcfc", "Hi")
+    problem = f"Invalid value for '{option[1:3]}' / '{option}': is not UTF-8"
+    assert usage_error(problem) == ctx("chat", option, "\udcfc", "Hi")
 
 
 def test_a_final_line_end_is_not_doubled(script: Script) -> None:
@@ -499,14 +500,14 @@ def test_a_refusal_goes_to_standard_error(script: Script) -> None:
     ctxrc(backend(script.endpoint))
     script.chunks = [text_chunk("", refusal="No\x07."), last_chunk()]
     assert Result(0, "\n", "the model refused: No\x07.\n") == ctx("chat", "Hi")
-    assert Result(0, "\n", "the model refused: No\\x07.\n") == ctx("chat", "Hi", tty="stderr")
+    assert Result(0, "\n", "the model refused: No\\x07.\n") == ctx("chat", "--quiet", "Hi", tty="stderr")
 
 
 def test_control_characters_are_escaped_on_a_terminal_only(script: Script) -> None:
     ctxrc(backend(script.endpoint))
     script.chunks = [text_chunk("\x1b[31m\x1b]0;title\x07a\tb\r\n\x00\x7f\x9bé"), last_chunk()]
     assert "\x1b[31m\x1b]0;title\x07a\tb\r\n\x00\x7f\x9bé\n" == ctx("chat", "Hi").out
-    assert "\\x1b[31m\\x1b]0;title\\x07a\tb\\x0d\n\\x00\\x7f\\x9bé\n" == ctx("chat", "Hi", tty="stdout").out
+    assert "\\x1b[31m\\x1b]0;title\\x07a\tb\\x0d\n\\x00\\x7f\\x9bé\n" == ctx("chat", "--raw", "Hi", tty="stdout").out
 
 
 def test_chat_waits_for_a_cold_start(script: Script) -> None:
@@ -518,7 +519,7 @@ def test_chat_waits_for_a_cold_start(script: Script) -> None:
 def test_the_live_line_is_removed_before_the_answer(script: Script) -> None:
     ctxrc(backend(script.endpoint, type="llamacpp"))
     script.loading = 3
-    result = ctx("chat", "Hi", tty="stdout stderr", merge=True)
+    result = ctx("chat", "--raw", "Hi", tty="stdout stderr", merge=True)
     _, _, after = result.out.rpartition("waiting for ")
     before, _, answer = after.rpartition("Hé")
     assert (0, "llo\n") == (result.code, answer)
@@ -839,6 +840,7 @@ def test_keys_are_never_printed(script: Script, monkeypatch: pytest.MonkeyPatch)
 def debug(*arguments: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["ctxbackends", *arguments])
+        patch.setattr(sys, "stdin", Stream())
         cli.ctxbackends()
 
 

@@ -29,7 +29,8 @@ from ctxbackends import (
     sync,
 )
 from ctxbackends._chat.requests import ChatOptions
-from ctxbackends._client.prompts import _OTHER_NAMES, build_chat_request
+from ctxbackends._client.prompts import OTHER_NAMES as OTHER_OPTIONS
+from ctxbackends._client.prompts import build_chat_request
 from ctxbackends._config.backend_settings import OTHER_NAMES, BackendSettings
 from ctxbackends._config.reader import parse_ctxrc
 from ctxbackends._profiles.builtin import PROFILES
@@ -92,8 +93,8 @@ async def test_a_missing_prompt() -> None:
 
 def test_the_names_of_other_clients_lead_somewhere() -> None:
     options = {*ChatOptions.__annotations__}
-    assert options.isdisjoint(_OTHER_NAMES)
-    assert {meant for meant in _OTHER_NAMES.values() if " " not in meant} <= options
+    assert options.isdisjoint(OTHER_OPTIONS)
+    assert {meant for meant in OTHER_OPTIONS.values() if " " not in meant} <= options
     fields = {field.name for field in attrs.fields(BackendConfig)}
     assert fields.isdisjoint(OTHER_NAMES)
     assert {meant for meant in OTHER_NAMES.values() if " " not in meant} <= fields

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from ctxbackends._chat.events import Finish, Loading, OpaquePart, PromptProgress, StreamEvent, TextDelta
-from ctxbackends._chat.messages import Message
+from ctxbackends._chat.events import Finish, Loading, PromptProgress, StreamEvent, TextDelta
+from ctxbackends._chat.messages import Message, OpaquePart
 from ctxbackends._chat.requests import Tool
 from ctxbackends._chat.responses import Completion, Usage
 from ctxbackends._chat.tool_runs import RoundEnd, RoundStart, ToolEnd, ToolEvent, ToolRound, ToolRun, ToolStart
@@ -17,8 +17,9 @@ from ctxbackends._client.backend import Backend
 
 if TYPE_CHECKING:
     from ctxbackends._cli.chat.display import Display
-    from ctxbackends._cli.log_store import LogStore
-    from ctxbackends._tool_loop import Approve
+    from ctxbackends._cli.chat.recorder import Recorder
+    from ctxbackends._config.request_options import RequestOptions
+    from ctxbackends._tool_loop import Approve, ToolRequest
 
 _NO_TOKEN = (Loading, PromptProgress, OpaquePart, Finish, RoundStart, ToolStart, ToolEnd, RoundEnd, ToolRun)
 
@@ -53,10 +54,11 @@ class ChatSession:
         model: The model, None for the backend's ``default_model``.
         system: The system message, None for none.
         options: The other options of each request, see :class:`ctxbackends.ChatOptions`.
+        request_options: The timeouts, retries and headers of each request, None for those of the configuration.
         messages: The conversation so far, without the system message.
         tools: The tools that the model may call.
-        approve: Asked before each call of a tool, None to run them all.
-        log: The log that records each answer, None for none.
+        approve: Asked before each call of a tool, while the display pauses; None to run them all.
+        log: Records each answer, None to record none.
         turns: The complete answers of this session.
         failed: The last message if it got no answer, so that it can be sent again.
     """
@@ -65,10 +67,11 @@ class ChatSession:
     model: str | None = None
     system: str | None = None
     options: dict[str, Any] = attrs.field(factory=dict)
+    request_options: RequestOptions | None = None
     messages: list[Message] = attrs.field(factory=list)
     tools: tuple[Tool, ...] = ()
     approve: Approve | None = None
-    log: LogStore | None = None
+    log: Recorder | None = None
     turns: list[Turn] = attrs.field(factory=list)
     failed: Message | None = None
 
@@ -84,49 +87,67 @@ class ChatSession:
             ValueError: An option is out of range.
         """
         self.failed = message
-        recorder = _Recorder()
+        progress = _Progress()
+        display.start()
         try:
-            result = await self._stream(message, display, recorder)
+            result = await self._stream(message, display, progress)
         except BaseException as error:
             display.finish(None)
             if isinstance(error, asyncio.CancelledError):
-                self._keep(message, recorder.partial_answer())
+                self._keep(message, progress.partial_answer(), None)
             raise
-        turn = recorder.finish(result)
+        turn = progress.finish(result)
         display.finish(turn.completion)
-        self._keep(message, recorder.rounds if turn.rounds else [turn.completion.message])
         self.turns.append(turn)
+        self._keep(message, progress.rounds if turn.rounds else [turn.completion.message], turn)
         return turn.completion
 
-    async def _stream(self, message: Message, display: Display, recorder: _Recorder) -> Completion | ToolRun:
+    async def _stream(self, message: Message, display: Display, progress: _Progress) -> Completion | ToolRun:
         system = [] if self.system is None else [Message.system(self.system)]
         prompt = [*system, *self.messages, message]
-        options = self.options if self.model is None else {**self.options, "model": self.model}
+        options: dict[str, Any] = {
+            **self.options,
+            "request_options": self.request_options,
+            "on_progress": display.progress,
+        }
+        if self.model is not None:
+            options["model"] = self.model
         if not self.tools:
-            async with self.backend.stream(prompt, on_progress=display.progress, **options) as stream:
+            async with self.backend.stream(prompt, **options) as stream:
                 async for event in stream:
-                    recorder.record(event)
+                    progress.record(event)
                     display.event(event)
                 return await stream.get_final_completion()
         from ctxbackends._tool_stream import stream_tools  # noqa: PLC0415  # needed only for tools
 
-        loop = stream_tools(
-            self.backend, prompt, self.tools, approve=self.approve, on_progress=display.progress, **options
-        )
-        async with loop:
+        async with stream_tools(self.backend, prompt, self.tools, approve=self._approver(display), **options) as loop:
             async for item in loop:
-                recorder.record(item)
-                if not isinstance(item, ToolRun):
-                    display.event(item)
+                progress.record(item)
+                display.event(item)
             return await loop.get_result()
 
-    def _keep(self, message: Message, answer: list[Message]) -> None:
-        if answer:
-            self.messages += [message, *answer]
-            self.failed = None
+    def _approver(self, display: Display) -> Approve | None:
+        approve = self.approve
+        if approve is None:
+            return None
+
+        async def ask(request: ToolRequest) -> bool:
+            display.pause()
+            answer = approve(request)
+            return answer if isinstance(answer, bool) else await answer
+
+        return ask
+
+    def _keep(self, message: Message, answer: list[Message], turn: Turn | None) -> None:
+        if not answer:
+            return
+        self.messages += [message, *answer]
+        self.failed = None
+        if self.log is not None:
+            self.log.record(self, [message, *answer], turn)
 
 
-class _Recorder:
+class _Progress:
     """The times of an answer, and the part of it that has arrived."""
 
     def __init__(self) -> None:

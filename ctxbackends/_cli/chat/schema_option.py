@@ -1,0 +1,251 @@
+"""``--schema``: a JSON Schema, a file with one, or a list of fields, and the answer that must match it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+import click
+
+from ctxbackends._schema.check import check_structure
+from ctxbackends._suggestions import suggest
+from ctxbackends.errors import StrictSchemaError, StructuredOutputError
+
+_FIELD_TYPES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}
+_OTHER_TYPES = {"string": "str", "text": "str", "integer": "int", "number": "float", "boolean": "bool"}
+_TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
+_KEYWORDS = ("type", "properties", "items", "enum", "const", "anyOf", "oneOf", "allOf", "$ref")
+_UNCHECKED = (
+    "not",
+    "if",
+    "prefixItems",
+    "contains",
+    "patternProperties",
+    "propertyNames",
+    "dependentRequired",
+    "dependentSchemas",
+    "dependencies",
+    "additionalItems",
+    "unevaluatedItems",
+    "unevaluatedProperties",
+    "$dynamicRef",
+)
+"""Keywords that the answer is not checked for here."""
+
+
+def parse_schema(value: str) -> dict[str, Any]:
+    """Return the schema of the option's value.
+
+    Raises:
+        ClickException: The value is no schema, or its file cannot be read.
+    """
+    text = value.strip()
+    if text.startswith("{"):
+        return _load_schema(text, "--schema")
+    is_file = "\n" not in text and Path(text).exists()
+    if not is_file and any(character in text for character in " ,:\n"):
+        return _parse_fields(text)
+    try:
+        content = Path(text).read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        hint = f"; for a schema with this one field, write '{text},'" if text.isidentifier() else ""
+        raise click.ClickException(f"--schema: {text}: no such file{hint}") from None
+    except OSError as error:
+        raise click.ClickException(f"--schema: {text}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise click.ClickException(f"--schema: {text}: not a JSON file (it is not UTF-8)") from None
+    return _load_schema(content, text)
+
+
+# --- fields ------------------------------------------------------------------------------------------
+
+
+def _parse_fields(text: str) -> dict[str, Any]:
+    """Return the schema of fields such as ``name, age int, bio: one line``, one per line or between commas."""
+    properties: dict[str, Any] = {}
+    for field in filter(None, map(str.strip, text.split("\n" if "\n" in text else ","))):
+        head, _, description = (part.strip() for part in field.partition(":"))
+        name, *kind = head.split()[:2] or [""]
+        if not name or len(head.split()) > 2:
+            raise click.ClickException(f"--schema: not a field: {field!r}; write 'name', 'name type' or 'name: text'")
+        if kind and kind[0] not in _FIELD_TYPES:
+            advice = suggest(kind[0], _FIELD_TYPES, _OTHER_TYPES)
+            raise click.ClickException(f"--schema: unknown type of {name}: {kind[0]}; {advice}")
+        if name in properties:
+            raise click.ClickException(f"--schema: duplicate field: {name}")
+        properties[name] = {"type": _FIELD_TYPES[kind[0] if kind else "str"]}
+        if description:
+            properties[name]["description"] = description
+    if not properties:
+        raise click.ClickException("--schema: no field; write them as in 'name, age int'")
+    return {"type": "object", "properties": properties, "required": [*properties], "additionalProperties": False}
+
+
+# --- JSON Schema -------------------------------------------------------------------------------------
+
+
+def _load_schema(text: str, where: str) -> dict[str, Any]:
+    try:
+        schema = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise click.ClickException(f"{where}: not JSON: {error}") from None
+    if not isinstance(schema, dict) or not any(keyword in schema for keyword in _KEYWORDS):
+        keywords = ", ".join(_KEYWORDS)
+        raise click.ClickException(f"{where}: not a JSON Schema: it must be an object with one of {keywords}")
+    try:
+        problem = _find_problem(schema, "$", schema)
+    except RecursionError:
+        problem = "the schema is nested too deeply"
+    if problem is not None:
+        raise click.ClickException(f"{where}: not a valid JSON Schema: {problem}")
+    return schema
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_pattern(value: object) -> bool:
+    try:
+        re.compile(value)  # type: ignore[call-overload]  # TypeError for what is no text
+    except (re.error, TypeError):
+        return False
+    return True
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+_SHAPES: Mapping[str, tuple[Callable[[object], bool], str]] = {
+    "required": (_is_texts, "a list of names"),
+    "enum": (lambda value: isinstance(value, list) and bool(value), "a list of values"),
+    "pattern": (_is_pattern, "a regular expression"),
+    "multipleOf": (lambda value: _is_number(value) and value > 0, "a number above 0"),  # type: ignore[operator]  # a number
+    **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"), (_is_number, "a number")),
+    **dict.fromkeys(
+        ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"), (_is_count, "a count")
+    ),
+}
+
+
+def _find_problem(schema: Any, pointer: str, root: Mapping[str, Any]) -> str | None:
+    """Return why a schema is not valid, or cannot be checked here; None if it is fine."""
+    if isinstance(schema, bool):
+        return None
+    if not isinstance(schema, dict):
+        return f"{pointer} must be an object, not {json.dumps(schema):.80}"
+    kinds = schema.get("type", [])
+    for kind in kinds if isinstance(kinds, list) else [kinds]:
+        if kind not in _TYPES:
+            return f"{pointer}.type is {kind!r}; {suggest(str(kind), _TYPES, _FIELD_TYPES)}"
+    for name in _UNCHECKED:
+        if name in schema:
+            return f"{pointer}.{name} is not supported: the answer could not be checked against it"
+    for name, (is_right, meaning) in _SHAPES.items():
+        if name in schema and not is_right(schema[name]):
+            return f"{pointer}.{name} must be {meaning}, not {json.dumps(schema[name]):.80}"
+    if "$ref" in schema and not _has_target(schema["$ref"], root):
+        return f"{pointer}.$ref is not a definition of this schema: {schema['$ref']}"
+    parts = [(name, schema.get(name, True)) for name in ("items", "additionalProperties")]
+    for name in ("properties", "$defs", "definitions"):
+        members = schema.get(name, {})
+        if not isinstance(members, dict):
+            return f"{pointer}.{name} must be an object, not {json.dumps(members):.80}"
+        parts += [(f"{name}.{key}", part) for key, part in members.items()]
+    for name in ("anyOf", "oneOf", "allOf"):
+        branches = schema.get(name, [True])
+        if not isinstance(branches, list) or not branches:
+            return f"{pointer}.{name} must be a list of schemas"
+        parts += [(f"{name}[{index}]", part) for index, part in enumerate(branches)]
+    problems = (_find_problem(part, f"{pointer}.{name}", root) for name, part in parts)
+    return next((problem for problem in problems if problem is not None), None)
+
+
+def _has_target(reference: object, root: Any) -> bool:
+    if not isinstance(reference, str) or not reference.startswith("#"):
+        return False
+    for step in reference[1:].split("/")[1:]:
+        name = step.replace("~1", "/").replace("~0", "~")
+        if not isinstance(root, dict) or name not in root:
+            return False
+        root = root[name]
+    return True
+
+
+# --- request and answer --------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class AnswerFormat:
+    """How an answer that matches a schema is requested from a backend, and read.
+
+    Attributes:
+        schema: The schema of the answer.
+        response_format: The option of the request.
+        is_enforced: Whether the server enforces the format, so that nothing may be around the JSON.
+        is_wrapped: Whether the answer is the member of an object, since the server accepts only objects.
+    """
+
+    schema: Mapping[str, Any]
+    response_format: Any
+    is_enforced: bool
+    is_wrapped: bool
+
+    def decode(self, completion: Any) -> Any:
+        """Return the JSON value of an answer.
+
+        Raises:
+            StructuredOutputError: The answer is incomplete, a refusal or a tool call, or does not match the schema.
+        """
+        from ctxbackends._schema.answers import unwrap_answer  # noqa: PLC0415  # needed only after an answer
+        from ctxbackends._schema.validate import unwrap_object  # noqa: PLC0415
+        from ctxbackends._structured import check_is_answer  # noqa: PLC0415
+
+        check_is_answer(completion)
+        text = completion.text if self.is_enforced else unwrap_answer(completion.text)[0]
+        text = unwrap_object(text) if self.is_wrapped else text
+        try:
+            value = json.loads(text, parse_constant=_reject_constant)
+        except (ValueError, RecursionError) as error:
+            problem = f"the answer is not JSON: {error}"
+            raise StructuredOutputError(problem, text=completion.text) from None
+        check_structure(self.schema, value, text=completion.text, constraints=True)
+        return value
+
+
+def _reject_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a JSON value")
+
+
+def format_answer(backend: Any, schema: Mapping[str, Any]) -> AnswerFormat:
+    """Return the format of a schema on a backend."""
+    from ctxbackends._chat.requests import JSONSchemaFormat  # noqa: PLC0415  # needed only with a schema
+    from ctxbackends._schema.strict_schema import describe_unsupported, strict_schema  # noqa: PLC0415
+
+    enforcement = backend.schema_enforcement
+    if enforcement == "grammar":  # of any type; vendors and JSON mode accept only an object
+        return AnswerFormat(schema, JSONSchemaFormat("answer", schema, checked=True), True, is_wrapped=False)
+    is_wrapped = schema.get("type") != "object"
+    whole = _wrap(schema) if is_wrapped else schema
+    try:
+        response_format = JSONSchemaFormat("answer", strict_schema(describe_unsupported(whole)), True, strict=True)
+    except StrictSchemaError:
+        response_format = JSONSchemaFormat("answer", whole, True, strict=False)
+    is_enforced = enforcement == "native" and bool(response_format.strict)
+    return AnswerFormat(schema, response_format, is_enforced, is_wrapped)
+
+
+def _wrap(schema: Mapping[str, Any]) -> dict[str, Any]:
+    from ctxbackends._schema.generate import wrap_in_object  # noqa: PLC0415  # needed only with a schema
+
+    definitions = {"definitions": schema["definitions"]} if "definitions" in schema else {}  # the older name of $defs
+    return wrap_in_object({name: part for name, part in schema.items() if name != "definitions"}) | definitions
