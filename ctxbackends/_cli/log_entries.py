@@ -91,6 +91,21 @@ class Turn:
     is_private: bool
     is_taken_back: bool = False
 
+    def parse(self) -> list[Message]:
+        """Return the messages. Raises LogError if this version cannot read them."""
+        try:
+            return [Message.from_dict(message) for message in self.messages]
+        except (ValueError, TypeError) as error:
+            raise unreadable(self.conversation, error) from error
+
+
+def unreadable(conversation: int, error: Exception) -> LogError:
+    """Return the error for a conversation whose messages cannot be read."""
+    return LogError(
+        f"conversation {conversation} cannot be read: {error}; another version of ctxbackends wrote it, or the log is "
+        "damaged"
+    )
+
 
 @attrs.frozen(kw_only=True)
 class LoggedConversation:

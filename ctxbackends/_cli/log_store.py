@@ -17,7 +17,15 @@ import attrs
 import click
 
 from ctxbackends._chat.messages import Message, TextPart, ToolResult
-from ctxbackends._cli.log_entries import ConversationSummary, LogEntry, LogError, LoggedConversation, SearchHit, Turn
+from ctxbackends._cli.log_entries import (
+    ConversationSummary,
+    LogEntry,
+    LogError,
+    LoggedConversation,
+    SearchHit,
+    Turn,
+    unreadable,
+)
 from ctxbackends._cli.log_privacy import find_secrets, mask_secrets
 from ctxbackends._util.directories import data_directory
 from ctxbackends._util.text import one_line
@@ -155,17 +163,17 @@ class LogStore:
                 f"conversation {conversation} cannot be continued: a file in it matches privacy.redact of .ctxrc, so "
                 "its messages were not logged; begin a new one"
             )
-        messages: list[Mapping[str, Any]] = []
+        messages: list[Message] = []
         for turn in turns:
             if turn.position > len(messages):
                 raise LogError(
                     f"conversation {conversation} cannot be continued: a turn of it could not be logged, so messages "
                     "are missing; begin a new one"
                 )
-            messages[turn.position :] = turn.messages
+            messages[turn.position :] = turn.parse()
         return LoggedConversation(
             id=conversation,
-            messages=tuple(Message.from_dict(message) for message in messages),
+            messages=tuple(messages),
             **{name: getattr(turns[-1], name) for name in _SETTINGS},
         )
 
@@ -264,14 +272,13 @@ def record_or_warn(store: LogStore, entry: LogEntry) -> int | None:
 
 def _build_turn(row: sqlite3.Row) -> Turn:
     values = dict(row)
-    return Turn(
-        **values
-        | {
-            "options": json.loads(values["options"]),
-            "messages": tuple(json.loads(values["messages"])),
-            "is_private": bool(values["is_private"]),
-        }
-    )
+    try:
+        options, messages = json.loads(values["options"]), json.loads(values["messages"])
+        if not isinstance(messages, list):
+            raise TypeError("its messages must be a list")
+    except (ValueError, TypeError) as error:
+        raise unreadable(values["conversation"], error) from error
+    return Turn(**values | {"options": options, "messages": tuple(messages), "is_private": bool(values["is_private"])})
 
 
 def _encodable(value: Any) -> Any:

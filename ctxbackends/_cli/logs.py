@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
 
@@ -168,7 +168,7 @@ def _format_turns(conversation: int, turns: list[Turn], *, with_reasoning: bool)
             yield from ("", "## System", "", turn.system)
         if turn.is_private:
             yield from ("", _NOT_KEPT)
-        for message in turn.messages:
+        for message in turn.parse():
             yield from _format_message(message, with_reasoning=with_reasoning)
         if turn.finish_reason != "stop" and not turn.is_private:
             yield from ("", f"(incomplete: {_END_REASONS.get(turn.finish_reason or '', turn.finish_reason)})")
@@ -189,8 +189,7 @@ def _describe_turn(turn: Turn) -> str:
     return ", ".join(detail for detail in details if detail)
 
 
-def _format_message(data: Mapping[str, Any], *, with_reasoning: bool) -> Iterator[str]:
-    message = Message.from_dict(data)
+def _format_message(message: Message, *, with_reasoning: bool) -> Iterator[str]:
     yield from ("", f"## {message.role.capitalize()}")
     for part in message.parts:
         text = _format_part(part, with_reasoning=with_reasoning)
