@@ -84,9 +84,21 @@ class _Markdown(Markdown):
     def __init__(self, tokens: Sequence[Token]) -> None:
         super().__init__("", hyperlinks=False)  # the address of a link is shown, not hidden behind its text
         self.parsed = list(tokens)
-        for child in (child for token in tokens for child in token.children or ()):
-            if child.type == "softbreak":  # a model breaks lines on purpose: verses, addresses
-                child.type = "hardbreak"
+        for token in tokens:
+            if token.children:
+                token.children = [*_adapt(token.children)]
+
+
+def _adapt(tokens: Sequence[Token]) -> Iterator[Token]:
+    """Yield the inline tokens so that rich leaves nothing out, and shows no address twice."""
+    for token in tokens:
+        if token.type == "softbreak":  # a model breaks lines on purpose: verses, addresses
+            token.type = "hardbreak"
+        elif token.type == "image":
+            token = Token("text", "", 0, content=f"{token.content or 'image'} ({token.attrs.get('src', '')})")
+        elif token.type in ("link_open", "link_close") and token.markup == "autolink":
+            continue
+        yield token
 
 
 class MarkdownText:
@@ -100,6 +112,7 @@ class MarkdownText:
         self._pending = ""
         self._last_kind = ""  # of the last block that was printed, empty before the first
         self._is_live = False
+        self._drawn: tuple[int, list[str]] = 0, []
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
 
@@ -142,15 +155,23 @@ class MarkdownText:
             rest = blocks[count:]
             self._pending = "\n".join(self._pending.split("\n")[rest[0].line :]) if rest else ""
         # Narrowed to a third, the live rows still fit into the window, and can be erased.
-        self._write(final, live[-max(1, rows // 3) :])
+        live = live[-max(1, rows // 3) :]
+        if final or is_last or (columns, live) != self._drawn:
+            self._write(final, live)
+            self._drawn = columns, live
 
     def _count_complete(self, blocks: Sequence[Block]) -> int:
         """Return how many blocks no further text can change.
 
-        The last one may continue. The line that arrives may turn out to be a part of the block before it.
+        The last one may continue. If it began on the line that still arrives, below a line of text, it may turn out to
+        be a part of the block before it.
         """
-        is_new = bool(blocks) and blocks[-1].line == self._pending.count("\n")
-        return max(0, len(blocks) - (2 if is_new else 1))
+        if not blocks:
+            return 0
+        lines = self._pending.split("\n")
+        line = blocks[-1].line
+        is_certain = line < len(lines) - 1 or not lines[line - 1].strip()
+        return max(0, len(blocks) - (1 if is_certain else 2))
 
     def _write(self, final: Sequence[str], live: Sequence[str]) -> None:
         """Write lines that stay and lines that are drawn over, from the cursor, which is left where the latter begin.

@@ -1,0 +1,198 @@
+"""The conversation at a terminal: read a message, answer it or run a command, until the user leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from ctxbackends._chat.messages import Message
+from ctxbackends._cli.chat.display import Display
+from ctxbackends._cli.chat.line_editor import LineEditor
+from ctxbackends._cli.chat.output import describe_stats, print_notes
+from ctxbackends._cli.chat.session import ChatSession
+from ctxbackends._cli.chat.slash_commands import CommandError, Conversation, complete, run_command
+from ctxbackends._cli.error_messages import format_error
+from ctxbackends._cli.terminal import printable
+from ctxbackends._util.directories import data_directory
+from ctxbackends._util.text import one_line
+
+if TYPE_CHECKING:
+    from ctxbackends._registry import Registry
+    from ctxbackends._tool_loop import ToolRequest
+
+HISTORY_NAME = "history"
+HOW_TO_LEAVE = "press Ctrl-D or type /quit to leave"
+_ARGUMENTS_SHOWN = 500  # characters
+T = TypeVar("T")
+
+
+async def converse(
+    session: ChatSession, registry: Registry, *, create_display: Callable[[], Display], shows_stats: bool = False
+) -> None:
+    """Read messages and commands from the terminal until the user leaves.
+
+    Args:
+        session: The conversation. Its ``approve``, if it has one, is replaced by a question in the conversation.
+        registry: The backends that can be chosen.
+        create_display: Returns a display for each answer.
+        shows_stats: Whether the token counts are printed after each answer.
+    """
+    await _Terminal(session, registry, create_display, shows_stats=shows_stats).run()
+
+
+def say(text: str) -> None:
+    """Print a line on standard error."""
+    click.echo(printable(text, err=True), err=True)
+
+
+class _Terminal:
+    def __init__(
+        self, session: ChatSession, registry: Registry, create_display: Callable[[], Display], *, shows_stats: bool
+    ) -> None:
+        self._session = session
+        self._state = Conversation(session=session, registry=registry, say=say, shows_stats=shows_stats)
+        self._create_display = create_display
+        self._display: Display | None = None
+        self._editor = LineEditor(data_directory() / HISTORY_NAME, self._complete, say)
+        self._task: asyncio.Task[Any] | None = None
+        self._allowed_tools: set[str] = set()
+        if session.approve is not None:
+            session.approve = self._approve
+
+    async def run(self) -> None:
+        session = self._session
+        say(f"{self._state.model or 'no model'} at {session.backend.endpoint}; /help shows the commands, Ctrl-D leaves")
+        while True:
+            try:
+                line = await self._editor.read()
+                await self._handle(line)
+            except KeyboardInterrupt:
+                say(HOW_TO_LEAVE)
+            except EOFError:
+                return
+
+    async def _handle(self, line: str) -> None:
+        if not line.strip():
+            return
+        try:
+            line.encode()
+        except UnicodeEncodeError:
+            say("the message is not UTF-8; it was not sent")
+            return
+        if not line.startswith("/"):
+            await self._answer(self._state.take_message(line))
+            return
+        try:
+            message = await self._interruptible(run_command(self._state, line))
+        except (CommandError, click.ClickException) as error:
+            say(str(error))
+        except Exception as error:
+            _report(error)
+        else:
+            if message is not None:
+                await self._answer(message)
+
+    async def _answer(self, message: Message) -> None:
+        self._display = self._create_display()
+        self._display.start()
+        try:
+            answer = await self._interruptible(self._session.ask(message, self._display))
+        except Exception as error:
+            _report(error, advice="/retry sends the message again")
+            return
+        if answer is None:
+            return
+        print_notes(answer, has_limit=self._session.options.get("max_tokens") is not None)
+        if self._state.shows_stats:
+            say(describe_stats(self._session.turns[-1]))
+
+    async def _interruptible(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """Return the result of ``work``, None if Ctrl-C stopped it."""
+        self._task = task = asyncio.create_task(work)
+        try:
+            with _cancel_on_interrupt(task), _without_echo():
+                return await task
+        except asyncio.CancelledError:
+            if not task.cancelled():
+                task.cancel()
+                raise  # the program is about to end
+            say("stopped")
+            return None
+        finally:
+            self._task = None
+
+    async def _approve(self, request: ToolRequest) -> bool:
+        name = request.call.name
+        if name in self._allowed_tools:
+            return True
+        if self._display is not None:
+            self._display.pause()
+        say(f"the model calls {name}({one_line(request.call.arguments):.{_ARGUMENTS_SHOWN}})")
+        try:
+            while True:
+                answer = (await self._editor.ask("run it? [y]es, [n]o, [a]lways: ")).strip().lower()
+                if answer in ("a", "always"):
+                    self._allowed_tools.add(name)
+                if answer in ("y", "yes", "a", "always"):
+                    return True
+                if answer in ("n", "no"):
+                    return False
+        except (KeyboardInterrupt, EOFError):
+            assert self._task is not None  # a tool is called while an answer is awaited
+            self._task.cancel()
+            return False
+
+    async def _complete(self, line: str) -> Any:
+        return await complete(self._state, line)
+
+
+def _report(error: Exception, advice: str = "") -> None:
+    """Print an error on one line with its hint; one that is not expected with its traceback."""
+    text = format_error(error)
+    if text is None:
+        traceback.print_exception(error)
+    else:
+        say("; ".join(part.strip() for part in (*text.splitlines(), advice) if part))
+
+
+@contextmanager
+def _cancel_on_interrupt(task: asyncio.Task[Any]) -> Iterator[None]:
+    """Let Ctrl-C cancel the task; a second one, if the task does not end, leaves the program."""
+    loop = asyncio.get_running_loop()
+
+    def interrupt(*_: object) -> None:
+        if task.cancelling():
+            raise KeyboardInterrupt
+        loop.call_soon_threadsafe(task.cancel)
+
+    previous = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+@contextmanager
+def _without_echo() -> Iterator[None]:
+    """Do not show what is typed meanwhile, which would break what is drawn over. It is read afterwards."""
+    if sys.platform == "win32":
+        yield
+        return
+    import termios  # noqa: PLC0415  # not on Windows
+
+    terminal = sys.stdin.fileno()
+    settings = termios.tcgetattr(terminal)
+    silent = [*settings]
+    silent[3] &= ~termios.ECHO
+    termios.tcsetattr(terminal, termios.TCSANOW, silent)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(terminal, termios.TCSANOW, settings)
