@@ -44,13 +44,19 @@ async def open_choice(choice: Choice, *, airgap: bool = False) -> AsyncIterator[
     """Open the selected backend; ``airgap`` turns it on even if the file does not."""
     from ctxbackends.errors import NoModelError  # noqa: PLC0415  # help needs none of it
 
-    async with registry_of(choice, airgap=airgap) as registry:
-        backend = registry.resolve(choice.backend if choice.source == "file" else None)
+    async with open_registry(choice, airgap=airgap) as (_, backend):
         try:
             yield backend
         except NoModelError as error:
             await add_models(error, backend)
             raise
+
+
+@asynccontextmanager
+async def open_registry(choice: Choice, *, airgap: bool = False) -> AsyncIterator[tuple[Any, Any]]:
+    """Open the registry and the selected backend; ``airgap`` turns it on even if the file does not."""
+    async with registry_of(choice, airgap=airgap) as registry:
+        yield registry, registry.resolve(choice.backend if choice.source == "file" else None)
 
 
 async def add_models(error: Any, backend: Any) -> None:

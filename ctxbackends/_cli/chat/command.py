@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from functools import wraps
+from functools import partial, wraps
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import click
 
-from ctxbackends._cli.backends import Choice, backend_options, open_choice
+from ctxbackends._cli.backends import Choice, backend_options, open_choice, open_registry
 from ctxbackends._cli.chat.display import Display, create_display
 from ctxbackends._cli.chat.inputs import build_message, load_file, load_image, read_prompt
 from ctxbackends._cli.chat.model_options import ModelOptions, check_options, parse_options
@@ -170,6 +171,8 @@ def _check_conversation(*, schema: str | None, as_json: bool) -> None:
         raise click.UsageError(f"{needs_prompt} requires a prompt; pass it as an argument or on standard input")
     if not are_terminals:
         raise click.UsageError("no prompt; pass it as an argument or on standard input")
+    if find_spec("prompt_toolkit") is None:
+        raise click.ClickException("a conversation requires prompt_toolkit; run pip install 'ctxbackends[cli]'")
 
 
 def _find_conversation(choice: dict[str, Any]) -> LoggedConversation:
@@ -217,10 +220,29 @@ async def chat(choice: Choice, inputs: ChatInputs) -> None:
 
     PROMPT follows what is piped to standard input. "-" names standard input.
     """
+    if inputs.message is None:
+        await _converse(choice, inputs)
+        return
     async with open_choice(choice) as backend:
         session = _create_session(backend, inputs, choice)
-        assert inputs.message is not None
         await _answer(session, inputs.message, inputs)
+
+
+async def _converse(choice: Choice, inputs: ChatInputs) -> None:
+    from ctxbackends._cli.chat.conversation import converse  # noqa: PLC0415  # needs prompt_toolkit
+
+    async with open_registry(choice) as (registry, backend):
+        await converse(
+            _create_session(backend, inputs, choice),
+            registry,
+            create_display=partial(
+                create_display,
+                raw=inputs.raw,
+                quiet=inputs.is_quiet,
+                reasoning="full" if inputs.shows_reasoning else "line",
+            ),
+            shows_stats=inputs.shows_stats,
+        )
 
 
 def _create_session(backend: Any, inputs: ChatInputs, choice: Choice) -> ChatSession:

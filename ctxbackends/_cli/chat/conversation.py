@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ctxbackends._chat.messages import Message
+from ctxbackends._cli.backends import add_models
 from ctxbackends._cli.chat.display import Display
 from ctxbackends._cli.chat.line_editor import LineEditor
 from ctxbackends._cli.chat.output import describe_stats, print_notes
@@ -22,6 +23,7 @@ from ctxbackends._cli.error_messages import format_error
 from ctxbackends._cli.terminal import printable
 from ctxbackends._util.directories import data_directory
 from ctxbackends._util.text import one_line
+from ctxbackends.errors import NoModelError
 
 if TYPE_CHECKING:
     from ctxbackends._registry import Registry
@@ -105,10 +107,13 @@ class _Terminal:
         try:
             answer = await self._interruptible(self._session.ask(message, self._display))
         except Exception as error:
+            if isinstance(error, NoModelError):
+                await add_models(error, self._session.backend)
             _report(error, advice="/retry sends the message again")
             return
         if answer is None:
             return
+        say("")
         print_notes(answer, has_limit=self._session.options.get("max_tokens") is not None)
         if self._state.shows_stats:
             say(describe_stats(self._session.turns[-1]))

@@ -111,7 +111,7 @@ class MarkdownText:
         self._pieces: list[str] = []
         self._pending = ""
         self._last_kind = ""  # of the last block that was printed, empty before the first
-        self._is_live = False
+        self._has_text = self._is_live = False
         self._drawn: tuple[int, list[str]] = 0, []
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
@@ -119,6 +119,7 @@ class MarkdownText:
     def write(self, text: str) -> None:
         """Add a piece, and draw soon."""
         self._pieces.append(text)
+        self._has_text = True
         if self._timer is None:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_at(max(self._due, loop.time()), self._draw_live)
@@ -128,10 +129,9 @@ class MarkdownText:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        is_empty = not self._last_kind and not self._pending and not self._pieces
         self._draw(is_last=True)
         self._last_kind = ""
-        if is_empty and is_complete:
+        if not self._has_text and is_complete:
             sys.stdout.write("\n")
             sys.stdout.flush()
 

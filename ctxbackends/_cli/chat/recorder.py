@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import click
 
 from ctxbackends._chat.messages import Message
+from ctxbackends._cli.log_entries import LogError
 from ctxbackends._cli.log_store import LogStore, record_or_warn
 
 if TYPE_CHECKING:
@@ -66,6 +68,19 @@ class Recorder:
             key_variables=() if self.api_key_env is None else (self.api_key_env,),
         )
         self.conversation = record_or_warn(self.store, entry)
+
+    def begin(self) -> None:
+        """Begin a new conversation with the next turn."""
+        self.conversation = None
+        self.is_private = False
+
+    def truncate(self, length: int) -> None:
+        """Take back all but the first messages of the conversation."""
+        if self.conversation is not None:
+            try:
+                self.store.truncate(self.conversation, length)
+            except LogError as error:
+                click.echo(error.format_message(), err=True)
 
 
 def _without_format(options: Mapping[str, Any]) -> dict[str, Any]:
