@@ -22,6 +22,9 @@ from ctxbackends._util.text import escape_controls, one_line
 PLAIN_INTERVAL = 5.0
 """Seconds between two lines about the same state, without a terminal."""
 
+ADVISED_AFTER = 3.0
+"""Seconds of refused connections after which the user is told how to stop waiting."""
+
 SHOWN_AFTER = 0.5
 """Seconds of prompt processing after which it is shown."""
 
@@ -79,12 +82,28 @@ class LiveLine:
             self._is_drawn = False
 
 
+class StopAdvice:
+    """The line that says how to stop a wait: once, if the server has refused connections for some seconds."""
+
+    def __init__(self) -> None:
+        self._is_given = False
+
+    def find(self, loading: Loading) -> str | None:
+        """Return the line, None if it is not the time for it."""
+        is_address = "://" in loading.endpoint  # not a model file, whose server the command starts itself
+        if self._is_given or loading.state != "refused" or loading.elapsed < ADVISED_AFTER or not is_address:
+            return None
+        self._is_given = True
+        return f"nothing listens at {loading.endpoint} yet; press Ctrl-C to stop waiting, or use --no-wait"
+
+
 class Waiting:
     """Shows the state of a wait: one live line on a terminal, plain lines elsewhere."""
 
     def __init__(self) -> None:
         self._line = LiveLine() if can_redraw(sys.stderr) else None
         self._last: tuple[str, float] | None = None
+        self._advice = StopAdvice()
 
     @property
     def is_live(self) -> bool:
@@ -92,6 +111,10 @@ class Waiting:
         return self._line is not None
 
     def __call__(self, loading: Loading) -> None:
+        advice = self._advice.find(loading)
+        if advice is not None:
+            self.stop()
+            click.echo(printable(advice, err=True), err=True)
         if self._line is not None:
             self._line.show(str(loading))
             return
@@ -128,11 +151,39 @@ def waiting() -> Iterator[Waiting]:
 
 
 def print_table(rows: Sequence[Mapping[str, str]]) -> None:
-    """Print rows with a header; empty columns are omitted. Lines are not truncated: the last column may be long."""
+    """Print rows with a header; empty columns are omitted. Lines are not truncated.
+
+    In a window that is too narrow for it, each row is a block with a line for each of its cells.
+    """
     columns = [name for name in rows[0] if any(row[name] for row in rows)]
     widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in columns}
-    for row in ({name: name for name in columns}, *rows):
-        click.echo(printable("  ".join(f"{row[name]:{widths[name]}}" for name in columns).rstrip()))
+    lines = [
+        "  ".join(f"{row[name]:{widths[name]}}" for name in columns).rstrip()
+        for row in ({name: name for name in columns}, *rows)
+    ]
+    if sys.stdout.isatty() and max(map(len, lines)) > window_size(sys.stdout)[0]:
+        lines = _build_blocks(rows, columns, window_size(sys.stdout)[0])
+    for line in lines:
+        click.echo(printable(line))
+
+
+def _build_blocks(rows: Sequence[Mapping[str, str]], columns: Sequence[str], window: int) -> list[str]:
+    import textwrap  # noqa: PLC0415  # needed only in a narrow window
+
+    indent = 2 + max(map(len, columns))
+    lines = []
+    for row in rows:
+        lines += [""] if lines else []
+        for name in columns:
+            lines += textwrap.wrap(
+                row[name],
+                max(window, indent + 1),
+                initial_indent=f"{name:{indent}}",
+                subsequent_indent=" " * indent,
+                break_long_words=False,  # the terminal breaks a URL, which can then be copied
+                break_on_hyphens=False,
+            )
+    return lines
 
 
 def print_json(value: Any) -> None:

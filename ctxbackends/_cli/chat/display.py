@@ -23,7 +23,7 @@ from ctxbackends._chat.events import (
 )
 from ctxbackends._chat.responses import Completion
 from ctxbackends._chat.tool_runs import RoundEnd, RoundStart, ToolEnd, ToolEvent, ToolRun, ToolStart
-from ctxbackends._cli.terminal import PLAIN_INTERVAL, LiveLine, can_redraw, printable
+from ctxbackends._cli.terminal import PLAIN_INTERVAL, LiveLine, StopAdvice, can_redraw, printable
 from ctxbackends._util.text import one_line
 
 ReasoningView: TypeAlias = Literal["full", "line", "none"]
@@ -111,6 +111,7 @@ class Status:
         self._text = self._phase = ""
         self._since = 0.0
         self._printed: tuple[str, float] | None = None
+        self._advice = StopAdvice()
         self._timer: asyncio.TimerHandle | None = None
 
     def show(self, text: str, *, phase: str | None = None) -> None:
@@ -131,6 +132,9 @@ class Status:
         if self._is_quiet:
             return
         self.clear()
+        advice = self._advice.find(loading)
+        if advice is not None:
+            self.print(advice)
         if self._line is not None:
             self._line.show(str(loading))
             return
