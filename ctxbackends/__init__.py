@@ -111,6 +111,7 @@ if TYPE_CHECKING or not install(__name__):
     from ctxbackends.errors import InternalServerError as InternalServerError
     from ctxbackends.errors import InvalidEndpointError as InvalidEndpointError
     from ctxbackends.errors import LocalServerUnavailableError as LocalServerUnavailableError
+    from ctxbackends.errors import LocalServerWarning as LocalServerWarning
     from ctxbackends.errors import MalformedResponseError as MalformedResponseError
     from ctxbackends.errors import MissingKeyError as MissingKeyError
     from ctxbackends.errors import ModelDownloadError as ModelDownloadError

@@ -114,8 +114,8 @@ class Loading(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     Attributes:
         endpoint: The URL of the server.
         state: ``refused`` (connection refused), ``loading`` (the server reports that the model loads), ``starting`` (a
-            proxy reports that the server starts), or ``silent`` (it accepted the connection and sent nothing, or closed
-            it).
+            proxy reports that the server starts, or the SDK has started it), or ``silent`` (it accepted the connection
+            and sent nothing, or closed it).
         elapsed: Seconds since the wait began.
         budget: Seconds that the wait may take.
     """

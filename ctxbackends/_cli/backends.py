@@ -29,6 +29,7 @@ class Choice:
         endpoint: URL of the server on the command line.
         api_key_env: Environment variable of the API key on the command line.
         no_wait: Whether to fail at once if the server is starting.
+        model_path: A model file to serve while the command runs, or the name of a downloaded model.
         source: Where the settings of the backend come from.
     """
 
@@ -36,6 +37,7 @@ class Choice:
     endpoint: str | None
     api_key_env: str | None
     no_wait: bool = False
+    model_path: str | None = None
     source: Source = "file"
 
 
@@ -82,6 +84,8 @@ def registry_of(choice: Choice, *, airgap: bool = False) -> Any:
 
     if choice.source == "endpoint":
         return _registry_of_endpoint(choice, airgap=airgap)
+    if choice.source == "model":
+        return Registry([_config_of_model(choice)], airgap=airgap)
     if choice.source == "type":
         return Registry([_require_key(_config_of_type(choice))], airgap=airgap)
     from ctxbackends._config.ctxrc_file import find_ctxrc  # noqa: PLC0415
@@ -123,6 +127,17 @@ def _config_of_type(choice: Choice) -> Any:
     if name in PROFILES and PROFILES[name].default_endpoint is None:
         raise click.UsageError(f"--backend {name} requires --endpoint URL where there is no .ctxrc")
     return BackendConfig(name=name, type=name, api_key_env=choice.api_key_env, ready_timeout=0.0)
+
+
+def _config_of_model(choice: Choice) -> Any:
+    """Return the configuration of a server that the command starts itself."""
+    from ctxbackends._config.backend_config import BackendConfig  # noqa: PLC0415
+    from ctxbackends.local import find_model  # noqa: PLC0415
+    from ctxbackends.local._gguf import check_model_file  # noqa: PLC0415
+
+    path = find_model(choice.model_path or "")
+    check_model_file(path)
+    return BackendConfig(name="llamacpp", type="llamacpp", model_path=str(path))
 
 
 def _registry_of_endpoint(choice: Choice, *, airgap: bool) -> Any:
@@ -179,25 +194,36 @@ def backend_options(command: Callable[Concatenate[Choice, P], Coroutine[Any, Any
         metavar="VARIABLE",
         help="With --endpoint, or without a .ctxrc: environment variable that contains the API key.",
     )
+    @click.option(
+        "--model-path",
+        metavar="FILE",
+        help="Serve this GGUF file, or the downloaded model with this name, while the command runs.",
+    )
     @click.option("--no-wait", is_flag=True, help="Do not wait for a server that is starting.")
     @wraps(command)
     def run(
         backend: str | None,
         endpoint: str | None,
         api_key_env: str | None,
+        model_path: str | None,
         no_wait: bool,
         *args: P.args,
         **options: P.kwargs,
     ) -> R:
-        choice = Choice(backend, endpoint, api_key_env, no_wait, _find_source(backend, endpoint, api_key_env))
+        source = _find_source(backend, endpoint, api_key_env, model_path)
+        choice = Choice(backend, endpoint, api_key_env, no_wait, model_path, source)
         click.get_current_context().find_root().meta[SOURCE] = choice.source
         return asyncio.run(command(choice, *args, **options))
 
     return run
 
 
-def _find_source(backend: str | None, endpoint: str | None, api_key_env: str | None) -> Source:
+def _find_source(backend: str | None, endpoint: str | None, api_key_env: str | None, model_path: str | None) -> Source:
     """Return where the settings of the backend come from. Raise UsageError if the options do not fit together."""
+    if model_path is not None:
+        if any(option is not None for option in (backend, endpoint, api_key_env)):
+            raise click.UsageError("--model-path cannot be combined with --backend, --endpoint or --api-key-env")
+        return "model"
     if endpoint is not None:
         from ctxbackends._profiles.builtin import PROFILES  # noqa: PLC0415  # help needs none of it
 

@@ -53,7 +53,7 @@ def format_error(error: BaseException, source: Source = "file") -> str | None:
 
 # --- messages -------------------------------------------------------------------------------------------
 
-_OPTIONS = {"endpoint": "--endpoint", "api_key_env": "--api-key-env"}
+_OPTIONS = {"endpoint": "--endpoint", "api_key_env": "--api-key-env", "ctx_size": "--ctx-size"}
 """The options that set the keys of a backend."""
 
 
@@ -112,6 +112,8 @@ def _hint_model(error: ModelNotFoundError, source: Source) -> str:
 
 
 def _hint_connection(error: APIConnectionError, source: Source) -> str:
+    if source == "model":
+        return ""
     if error.refused:
         corrections = {
             "file": "correct the endpoint with ctxbackends setup --backend",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 import time
 from collections.abc import Callable
 
@@ -25,7 +24,6 @@ def pull(name: str, as_json: bool) -> None:
     NAME is one of the models that ctxbackends models --local lists.
     """
     from ctxbackends._util.text import format_size  # noqa: PLC0415
-    from ctxbackends.local import pull_model  # noqa: PLC0415
     from ctxbackends.local._models import find_cached, find_known, has_server  # noqa: PLC0415
 
     model = find_known(name)
@@ -33,6 +31,9 @@ def pull(name: str, as_json: bool) -> None:
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C, it leaves nothing in the cache
     try:
         with waiting() as line:
+            line.show(f"checking {name}")
+            from ctxbackends.local import pull_model  # noqa: PLC0415  # after the first line on the terminal
+
             path = pull_model(name, on_progress=show_download(line, name))
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -53,7 +54,7 @@ def show_download(line: Waiting, name: str) -> Callable[[int, int], None]:
     def show(done: int, total: int) -> None:
         nonlocal last
         text = f"downloading {name} ({done / 1e6:.0f} of {total / 1e6:.0f} MB)"
-        if sys.stderr.isatty():
+        if line.is_live:
             line.show(text)
         elif time.monotonic() - last >= PLAIN_INTERVAL:
             last = time.monotonic()

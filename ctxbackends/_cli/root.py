@@ -19,8 +19,9 @@ import click
 from ctxbackends._cli.commands import AI, TOP_LEVEL, VERBS
 from ctxbackends._cli.dispatch import find_next
 
-Source: TypeAlias = Literal["file", "type", "endpoint"]
-"""Where the settings of a backend come from: .ctxrc, the defaults of a type without a .ctxrc, or ``--endpoint``."""
+Source: TypeAlias = Literal["file", "type", "endpoint", "model"]
+"""Where the settings of a backend come from: .ctxrc, the defaults of a type without a .ctxrc, ``--endpoint``, or the
+options of a server that the command starts."""
 
 SOURCE = "ctxbackends.source"
 """The key of the source in the context of a command, for the advice after an error."""

@@ -7,12 +7,11 @@ import os
 import shlex
 import signal
 import sys
-from pathlib import Path
 from typing import Any
 
 import click
 
-from ctxbackends._cli.root import debug_option
+from ctxbackends._cli.root import SOURCE, debug_option
 from ctxbackends._cli.terminal import print_json, waiting
 
 DEFAULT_PORT = 8080
@@ -22,7 +21,7 @@ _CHECK_SECONDS = 0.2
 
 
 @click.command()
-@click.argument("model", type=click.Path(path_type=Path), metavar="MODEL.gguf")
+@click.argument("model")
 @click.option(
     "--port", type=click.IntRange(1, 65535), default=DEFAULT_PORT, show_default=True, help="Port on 127.0.0.1."
 )
@@ -47,15 +46,19 @@ _CHECK_SECONDS = 0.2
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object when the server is ready.")
 @debug_option
 def serve(
-    model: Path,
+    model: str,
     api_key_env: str | None,
     no_key: bool,
     show_log: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Serve a GGUF model with llama.cpp on this machine, until Ctrl-C."""
-    from ctxbackends.local import LocalServer  # noqa: PLC0415
+    """Serve a GGUF model with llama.cpp on this machine, until Ctrl-C.
+
+    MODEL is a .gguf file, or the name of a downloaded model.
+    """
+    from ctxbackends.local import LocalServer, find_model  # noqa: PLC0415
+    from ctxbackends.local._gguf import check_model_file  # noqa: PLC0415
     from ctxbackends.local._serve import fresh_key  # noqa: PLC0415
 
     if no_key and api_key_env is not None:
@@ -67,18 +70,23 @@ def serve(
             raise click.ClickException(
                 f"environment variable not set: {api_key_env}; set it to the API key that clients must send"
             )
-    server = LocalServer(model, api_key=key, inherit_log=show_log, **options)
+    click.get_current_context().find_root().meta[SOURCE] = "model"
+    path = find_model(model)
+    check_model_file(path)
+    server = LocalServer(path, api_key=key, inherit_log=show_log, **options)
     try:
-        asyncio.run(_serve(server, api_key_env=api_key_env, as_json=as_json))
+        asyncio.run(_serve(server, ctx_size=options["ctx_size"], api_key_env=api_key_env, as_json=as_json))
     except asyncio.CancelledError:  # SIGTERM; asyncio.run raises KeyboardInterrupt for a Ctrl-C by itself
         raise KeyboardInterrupt from None
 
 
-async def _serve(server: object, *, api_key_env: str | None, as_json: bool) -> None:
+async def _serve(server: object, *, ctx_size: int | None, api_key_env: str | None, as_json: bool) -> None:
     from ctxbackends._config.backend_config import BackendConfig  # noqa: PLC0415
     from ctxbackends._http.transport import Transport  # noqa: PLC0415
     from ctxbackends._profiles.profile import BackendType  # noqa: PLC0415
     from ctxbackends.local import LocalServer, managed_backend  # noqa: PLC0415
+    from ctxbackends.local._gguf import read_header  # noqa: PLC0415
+    from ctxbackends.local._memory import describe_context  # noqa: PLC0415
 
     assert isinstance(server, LocalServer)
     task = asyncio.current_task()
@@ -92,6 +100,7 @@ async def _serve(server: object, *, api_key_env: str | None, as_json: bool) -> N
     try:
         with waiting() as line:
             await backend.wait_ready(on_progress=line)
+        limit = describe_context(await backend.status(), read_header(server.model_path), ctx_size=ctx_size)
         new_key = server.api_key if api_key_env is None else None
         if as_json:
             print_json(
@@ -100,6 +109,8 @@ async def _serve(server: object, *, api_key_env: str | None, as_json: bool) -> N
             )
         else:
             click.echo(f"{server.alias} is ready at {backend.endpoint} (press Ctrl-C to stop)", err=True)
+            if limit is not None:
+                click.echo(limit, err=True)
             if new_key is not None:
                 click.echo("clients need this API key; in another terminal, run:", err=True)
                 click.echo(set_variable_line(KEY_VARIABLE, new_key), err=True)

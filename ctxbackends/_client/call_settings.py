@@ -120,6 +120,7 @@ class CallSettingsFactory:
             endpoint=endpoint,
             ready_timeout=timeouts.ready,
             local=local,
+            starts_server=config.model_path is not None,
             max_retries=MAX_RETRIES if config.max_retries is None else config.max_retries,
         )
         self.defaults: CallSettings = CallSettings(timeouts=timeouts, policy=policy)

@@ -62,6 +62,7 @@ class RetryPolicy:
         endpoint: The server's base URL, for progress and logs.
         ready_timeout: Seconds to wait for a cold start, None to raise a refused connection at once.
         local: The server is on this machine or in a private network, and is probed more often.
+        starts_server: The SDK has started the server, which thus is starting while it refuses connections.
         max_retries: Retries of a request that was not processed.
         retry_after_cap: Seconds. An error with a longer ``retry_after`` is raised at once.
     """
@@ -69,6 +70,7 @@ class RetryPolicy:
     endpoint: str
     ready_timeout: float | None
     local: bool = False
+    starts_server: bool = False
     max_retries: int = MAX_RETRIES
     retry_after_cap: float = RETRY_AFTER_CAP
 
@@ -185,9 +187,12 @@ class _ColdStart(_Budget):
     def report(self, error: BaseException | None, _attempts: int, delay: float, /) -> None:
         state = self._state(error)
         assert state is not None, "only a starting server is waited for"
-        if not self._states:
-            _logger.info("Waiting for %s to start (%s), up to %g s", self._policy.endpoint, state, self._seconds)
+        is_first = not self._states
         self._states.add(state)
+        if state == "refused" and self._policy.starts_server:
+            state = "starting"
+        if is_first:
+            _logger.info("Waiting for %s to start (%s), up to %g s", self._policy.endpoint, state, self._seconds)
         loading = Loading(endpoint=self._policy.endpoint, state=state, elapsed=self.waited, budget=self._seconds)
         observation = current_observation()
         if observation is not None:

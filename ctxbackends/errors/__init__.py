@@ -88,6 +88,7 @@ from ctxbackends.errors._server import IncompleteResponseError as IncompleteResp
 from ctxbackends.errors._server import InsufficientQuotaError as InsufficientQuotaError
 from ctxbackends.errors._server import InternalServerError as InternalServerError
 from ctxbackends.errors._server import LocalServerUnavailableError as LocalServerUnavailableError
+from ctxbackends.errors._server import LocalServerWarning as LocalServerWarning
 from ctxbackends.errors._server import MalformedResponseError as MalformedResponseError
 from ctxbackends.errors._server import ModelDownloadError as ModelDownloadError
 from ctxbackends.errors._server import ModelLoadFailedError as ModelLoadFailedError

@@ -332,6 +332,10 @@ class ModelMismatchWarning(UserWarning):
     """Issued instead of :class:`ModelMismatchError` with ``model_mismatch: warn``."""
 
 
+class LocalServerWarning(UserWarning):
+    """Issued for a local server with a context larger than the model was trained with, which is reduced."""
+
+
 # --- structured output ----------------------------------------------------------------------------
 
 

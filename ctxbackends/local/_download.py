@@ -19,7 +19,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeAlias
+from typing import IO, TypeAlias
 
 from ctxbackends._config.ctxrc_file import find_ctxrc
 from ctxbackends._config.reader import airgap_of
@@ -120,7 +120,7 @@ def _find_uv() -> str | None:
 
 
 @contextlib.contextmanager
-def _running(command: list[str], output: object, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+def _running(command: list[str], output: IO[bytes], environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     """Start a program, and end it if the block is left before it has ended."""
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment

@@ -16,7 +16,6 @@ import logging
 import os
 import shutil
 import socket
-import stat
 import subprocess
 import sys
 import tempfile
@@ -31,7 +30,8 @@ import attrs
 
 from ctxbackends._util.forks import Lock, reset_in_child
 from ctxbackends.errors import BackendError, ClosedError, ConfigError, LocalServerUnavailableError, ServerDiedError
-from ctxbackends.local._gguf import read_context_length
+from ctxbackends.local._gguf import check_model_file, read_header
+from ctxbackends.local._memory import fit_context
 from ctxbackends.local._options import ServerKeywords, ServerOptions
 from ctxbackends.local._worker import KEY_VARIABLE
 
@@ -93,8 +93,8 @@ class LocalServer:
 
     @property
     def description(self) -> str:
-        """The path of the model file."""
-        return str(self.model_path)
+        """The name of the model file."""
+        return self.model_path.name
 
     @property
     def pid(self) -> int | None:
@@ -113,7 +113,7 @@ class LocalServer:
         """Whether its slots share one context: with embeddings, and by default in a ``llama-server`` program."""
         parallel, embeddings = self._options.parallel, self._options.embeddings
         if parallel is None:
-            return importlib.util.find_spec("xllamacpp") is None
+            return not _has_wheel()
         return embeddings and parallel > 1
 
     async def start(self) -> str:
@@ -141,9 +141,9 @@ class LocalServer:
             return self._url
 
     def _launch(self) -> None:
-        check_model_file(self.model_path)
-        batch_size = self._batch_size()
-        program = self._program(batch_size)
+        check_model_file(self.model_path, key="model_path")
+        ctx_size, batch_size = self._context()
+        program = self._program(ctx_size, batch_size)
         reservation, port = _reserve_port(self._options.host, self._options.port)
         try:
             # It has no name in the file system, so it disappears with this process.
@@ -151,6 +151,7 @@ class LocalServer:
                 self._log = tempfile.TemporaryFile()  # noqa: SIM115  # lives with the server
             options = {
                 **attrs.asdict(self._options, filter=_FOR_WORKER),
+                "ctx_size": ctx_size,
                 "model_path": str(self.model_path),
                 "port": port,
                 "alias": self.alias,
@@ -175,9 +176,9 @@ class LocalServer:
         _logger.info("Started a llama.cpp server for %s at %s", self.model_path, self._url)
         self._end = weakref.finalize(self, _end_process, self._process, reservation, self._log)
 
-    def _program(self, batch_size: int | None) -> list[str] | None:
+    def _program(self, ctx_size: int | None, batch_size: int | None) -> list[str] | None:
         """Return the command of the llama-server on the PATH; None if the wheel is installed, which serves then."""
-        if importlib.util.find_spec("xllamacpp") is not None:
+        if _has_wheel():
             return None
         executable = shutil.which("llama-server")
         if executable is None:
@@ -187,7 +188,7 @@ class LocalServer:
         command = [executable, "--model", str(self.model_path), "--host", self._options.host, "--alias", self.alias]
         options = self._options
         for flag, value in (
-            ("--ctx-size", options.ctx_size),
+            ("--ctx-size", ctx_size),
             ("--parallel", options.parallel),
             ("--threads", options.threads),
             ("--batch-size", batch_size),
@@ -198,14 +199,19 @@ class LocalServer:
         # _worker.py has the reason for --kv-unified.
         return [*command, "--embeddings", "--kv-unified"] if options.embeddings else command
 
-    def _batch_size(self) -> int | None:
-        """Return the tokens that llama.cpp processes at once; None for its default.
+    def _context(self) -> tuple[int | None, int | None]:
+        """Return the tokens of context, and those that llama.cpp processes at once; None for its defaults.
 
         It embeds only texts that fit into one batch of 512 tokens by default, whatever the context is.
         """
-        if not self._options.embeddings:
-            return None
-        return self._options.ctx_size or read_context_length(self.model_path)
+        ctx_size, embeddings = self._options.ctx_size, self._options.embeddings
+        if ctx_size is None and not embeddings:
+            return None, None
+        header = read_header(self.model_path)
+        if ctx_size is not None:
+            parallel = self._options.parallel or (1 if _has_wheel() else None)
+            ctx_size = fit_context(ctx_size, header, parallel=parallel)
+        return ctx_size, (ctx_size or header.context_length) if embeddings else None
 
     def failure(self) -> BackendError | None:
         """Return the error if the process has exited; None while it runs or if it was not started."""
@@ -263,21 +269,8 @@ class LocalServer:
             self._process = self._end = self._log = None
 
 
-def check_model_file(path: Path) -> None:
-    """Raise ConfigError unless ``path`` is a readable GGUF file."""
-    try:
-        if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
-            raise ConfigError(f"not a file: {path}; name a .gguf file", key="model_path")  # opening a pipe would block
-        with path.open("rb") as file:
-            magic = file.read(4)
-    except FileNotFoundError:
-        raise ConfigError(f"file not found: {path}", key="model_path") from None
-    except IsADirectoryError:
-        raise ConfigError(f"is a directory: {path}; name a .gguf file", key="model_path") from None
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}", key="model_path") from None
-    if magic != b"GGUF":
-        raise ConfigError(f"not a GGUF file: {path}", key="model_path")
+def _has_wheel() -> bool:
+    return importlib.util.find_spec("xllamacpp") is not None
 
 
 def _reserve_port(host: str, port: int | None) -> tuple[socket.socket | None, int]:
@@ -296,7 +289,7 @@ def _reserve_port(host: str, port: int | None) -> tuple[socket.socket | None, in
                 raise ConfigError(f"port {port} on {host} {problem}; choose another with --port") from None
         return None, port
     reservation = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    if sys.platform == "linux" and importlib.util.find_spec("xllamacpp") is not None:
+    if sys.platform == "linux" and _has_wheel():
         reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         reservation.bind((host, 0))
         return reservation, int(reservation.getsockname()[1])

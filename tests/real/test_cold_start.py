@@ -162,7 +162,7 @@ async def test_a_port_in_use(server: LocalServer, model: Callable[[str], Path]) 
 
 @pytest.mark.parametrize(
     ("content", "problem"),
-    [(None, "file not found"), (b"", "not a GGUF file"), (b"# a text", "not a GGUF file")],
+    [(None, "no such file"), (b"", "is empty"), (b"# a text", "is not a GGUF file")],
 )
 async def test_a_file_that_is_not_a_model(content: bytes | None, problem: str, tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"

@@ -52,4 +52,4 @@ async def test_a_server_of_the_user(server: LocalServer) -> None:
 def test_a_missing_file(tmp_path: Path) -> None:
     path = tmp_path / "none.gguf"
     result = demo(str(path))
-    assert (1, f"demo: model_path: file not found: {path}\n") == (result.returncode, result.stderr)
+    assert (1, f"demo: model_path: {path}: no such file\n") == (result.returncode, result.stderr)

@@ -956,7 +956,7 @@ OPTIONS = {
     (): ("--version", "--debug", "--help"),
     ("ping",): ("--backend", "--no-wait", "--probe", "--json", "--endpoint", "--api-key-env", "--debug"),
     ("status",): ("--backend", "--json", "--endpoint", "--api-key-env", "--debug"),
-    ("models",): ("--backend", "--json", "--endpoint", "--api-key-env", "--debug"),
+    ("models",): ("--backend", "--local", "--json", "--endpoint", "--api-key-env", "--debug"),
     ("chat",): ("--system", "--model", "--max-tokens", "--temperature", "--json", "--backend", "[PROMPT]"),
     ("extract",): ("--kinds", *RUN),
     ("compact",): ("INPUT", "--emit", *RUN),
@@ -969,8 +969,9 @@ OPTIONS = {
     ("proposals", "reject"): ("[PROPOSAL]", "ROW...", "--all", "--reason", "--out", "--debug"),
     ("proposals", "edit"): ("PROPOSAL", "ROW", "--set", "--out", "--debug"),
     ("proposals", "export"): ("[PROPOSAL]", "--kind", "--section", "--dir", "--out", "--debug"),
+    ("pull",): ("NAME", "--json", "--debug"),
     ("serve",): (
-        *("MODEL.gguf", "--port", "--ctx-size", "--parallel", "--threads", "--alias", "--api-key-env", "--no-key"),
+        *("MODEL", "--port", "--ctx-size", "--parallel", "--threads", "--alias", "--api-key-env", "--no-key"),
         *("--embeddings", "--show-log", "--json", "--debug"),
     ),
     ("setup",): (
@@ -1430,13 +1431,13 @@ def test_serve_an_invalid_model_file(tmp_path: Path) -> None:
     (tmp_path / "empty.gguf").touch()
     (tmp_path / "text.gguf").write_text("hello")
     for path, problem in {
-        tmp_path / "none.gguf": f"file not found: {tmp_path}/none.gguf",
-        tmp_path: f"is a directory: {tmp_path}; name a .gguf file",
-        where: f"cannot read {where}: {why}",
-        tmp_path / "empty.gguf": f"not a GGUF file: {tmp_path}/empty.gguf",
-        tmp_path / "text.gguf": f"not a GGUF file: {tmp_path}/text.gguf",
+        tmp_path / "none.gguf": f"{tmp_path}/none.gguf: no such file",
+        tmp_path: f"{tmp_path} is a directory; name a .gguf file",
+        where: f"{where} cannot be read: {why}",
+        tmp_path / "empty.gguf": f"{tmp_path}/empty.gguf is empty",
+        tmp_path / "text.gguf": f"{tmp_path}/text.gguf is not a GGUF file",
     }.items():
-        assert Result(1, "", f"ctxbackends: model_path: {problem}\n") == ctx("serve", str(path))
+        assert Result(1, "", f"ctxbackends: {problem}\n") == ctx("serve", str(path))
 
 
 def test_serve_on_a_port_in_use(fake: FakeServer, model: Path) -> None:
@@ -1500,7 +1501,7 @@ async def test_a_server_starts_once_and_ends(fake: FakeServer, model: Path) -> N
     await local_server.aclose()
     assert has_ended(pid)
     assert (None, None, ()) == (local_server.pid, local_server.failure(), local_server.log_tail())
-    assert str(model) == local_server.description
+    assert model.name == local_server.description
     with pytest.raises(errors.ClosedError):
         await local_server.start()
 

@@ -39,6 +39,7 @@ from ctxbackends.errors import (
     InternalServerError,
     InvalidEndpointError,
     LocalServerUnavailableError,
+    LocalServerWarning,
     MalformedResponseError,
     MissingKeyError,
     ModelDownloadError,
@@ -318,6 +319,7 @@ def test_attributes_are_copies() -> None:
         (EmptyChoicesError, (ResponseError,)),
         (ResponseTooLargeError, (ResponseError,)),
         (ModelMismatchWarning, (UserWarning,)),
+        (LocalServerWarning, (UserWarning,)),
     ],
 )
 def test_base_classes(kind: type[BaseException], parents: tuple[type[BaseException], ...]) -> None:

@@ -22,7 +22,7 @@ from ctxbackends import (
     Registry,
     open_backend,
 )
-from ctxbackends.local._process import check_model_file
+from ctxbackends.local._gguf import check_model_file
 
 CHUNK = b'data: {"model":"m","choices":[{"index":0,"delta":{"content":"a"},"finish_reason":%b}]}\n\n'
 
@@ -118,5 +118,5 @@ def test_a_pipe_is_not_a_model(tmp_path: Path) -> None:
     if sys.platform == "win32":
         raise NotImplementedError
     os.mkfifo(tmp_path / "model.gguf")
-    with pytest.raises(ConfigError, match="not a file"):
+    with pytest.raises(ConfigError, match="is not a regular file"):
         check_model_file(tmp_path / "model.gguf")
