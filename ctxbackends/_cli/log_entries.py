@@ -39,8 +39,8 @@ class LogEntry:
         is_private: Whether something in the conversation so far came from a file that matches ``privacy.redact`` (see
             :class:`ctxbackends._cli.log_privacy.PrivateFiles`). The log then keeps no message, system message or
             option of this turn.
-        key_variables: Names of variables with API keys. Their values are masked, and so are those of all variables
-            whose names end with KEY, TOKEN, SECRET or PASSWORD.
+        key_variables: Names of further variables with API keys, whose values are masked; see
+            :func:`ctxbackends._cli.log_privacy.find_secrets`.
     """
 
     messages: Sequence[Message]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,13 +52,33 @@ def path_of_stdin() -> Path | None:
 
 
 def find_secrets(names: Collection[str]) -> list[str]:
-    """Return the values of the variables in ``names`` and of all others that are named like a secret, longest first."""
+    """Return the secrets in the environment, longest first.
+
+    Those are the values of the variables in ``names``, of those that the backends of ``.ctxrc`` take credentials from,
+    and of all others that are named like a secret.
+    """
+    names = {*names, *_credentials_of_ctxrc()}
     values = {
         value
         for name, value in os.environ.items()
         if (name in names or name.upper().endswith(_SECRET_NAMES)) and len(value) >= _MIN_SECRET
     }
     return sorted(values, key=len, reverse=True)
+
+
+def _credentials_of_ctxrc() -> Iterator[str]:
+    from ctxbackends._config.ctxrc_file import find_ctxrc  # noqa: PLC0415  # needed only for a log
+    from ctxbackends._config.reader import load_ctxrc  # noqa: PLC0415  # as above
+    from ctxbackends.errors import ConfigError  # noqa: PLC0415  # as above
+
+    path = find_ctxrc()
+    try:
+        backends = () if path is None else load_ctxrc(path).backends
+    except ConfigError:  # so none of its backends was used
+        return
+    for config in backends:
+        variables = (config.api_key_env, config.basic_auth_env, *(config.headers_env or {}).values())
+        yield from (name for name in variables if name)
 
 
 def mask_secrets(value: Any, secrets: Collection[str]) -> Any:

@@ -124,7 +124,7 @@ class LogStore:
             **{name: _encodable(value) for name, value in values.items()},
             "conversation": values["conversation"] or 0,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "options": json.dumps(values["options"]),
+            "options": json.dumps(values["options"], default=repr),
             "messages": json.dumps(values["messages"]),
         }
         statement = f"INSERT INTO turns ({', '.join(row)}) VALUES ({', '.join(f':{name}' for name in row)})"  # noqa: S608  # our names

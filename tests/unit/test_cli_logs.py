@@ -290,13 +290,20 @@ def test_the_file_that_standard_input_is_redirected_from_is_known(tmp_path: Path
         ("OPENAI_API_KEY", "plain-words-are-a-key-too"),
         ("hf_token", "word1word2"),
         ("DB_PASSWORD", "correct horse"),
-        ("CREDENTIAL", "named-by-the-backend"),  # of api_key_env
+        ("CREDENTIAL", "named-by-the-option"),  # --api-key-env
+        ("GATE", "named-by-the-file"),  # api_key_env of .ctxrc
+        ("LOGIN", "user:of-the-file"),  # basic_auth_env
+        ("HEADER", "header-of-the-file"),  # headers_env
         ("OTHER", "ghp_0123456789abcdefghij0123"),  # by its shape
     ],
 )
 def test_api_keys_are_masked_wherever_they_are(
     store: LogStore, directory: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
 ) -> None:
+    Path(".ctxrc").write_text(
+        "backends:\n  - {name: one, type: vllm, api_key_env: GATE, headers_env: {X-Gate: HEADER}}\n"
+        "  - {name: two, type: vllm, basic_auth_env: LOGIN}\n"
+    )
     monkeypatch.setenv(variable, value)
     store.record(
         LogEntry(
@@ -329,6 +336,18 @@ def test_short_values_and_the_servers_own_data_stay(monkeypatch: pytest.MonkeyPa
     part = {"type": "reasoning", "text": "yes", "signature": f"-{KEY}=="}
     assert part == mask_secrets(part, [])
     assert part | {"signature": "-[masked]=="} == mask_secrets(part, [KEY])
+
+
+def test_keys_are_masked_although_the_file_is_broken(store: LogStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_API_KEY", "plain-words")
+    Path(".ctxrc").write_text("backends: [")
+    store.record(entry("It is plain-words."))
+    assert "It is [masked]." == store.last_conversation().messages[0].text
+
+
+def test_options_that_are_no_json_are_recorded_as_text(store: LogStore) -> None:
+    store.record(entry(options={"extra_body": {"path": Path("x")}}))
+    assert {"extra_body": {"path": repr(Path("x"))}} == store.last_conversation().options
 
 
 # --- search -------------------------------------------------------------------------------------------
