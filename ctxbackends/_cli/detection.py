@@ -14,7 +14,7 @@ import attrs
 
 from ctxbackends._chat.servers import ModelInfo, ServerStatus
 from ctxbackends._config.backend_config import BackendConfig
-from ctxbackends._http.addresses import is_localhost
+from ctxbackends._http.addresses import is_loopback
 from ctxbackends._profiles.builtin import PROFILES
 from ctxbackends._profiles.profile import BackendType
 from ctxbackends._registry import Registry
@@ -68,7 +68,7 @@ def local_endpoints() -> dict[str, tuple[str, ...]]:
     types: dict[str, tuple[str, ...]] = {}
     for name, profile in PROFILES.items():
         endpoint = profile.default_endpoint
-        if endpoint is not None and is_localhost(urlsplit(endpoint).hostname or ""):
+        if endpoint is not None and is_loopback(urlsplit(endpoint).hostname or ""):
             types[endpoint] = (*types.get(endpoint, ()), name)
     return types
 

@@ -23,7 +23,7 @@ from ctxbackends._cli.serve import set_variable_line
 from ctxbackends._config.backend_config import BackendConfig, CtxConfig
 from ctxbackends._config.ctxrc_file import FILE_NAME, find_ctxrc
 from ctxbackends._config.reader import load_ctxrc
-from ctxbackends._http.addresses import is_localhost
+from ctxbackends._http.addresses import is_loopback
 from ctxbackends._profiles.builtin import PROFILES
 from ctxbackends._registry import Registry
 from ctxbackends._util.text import format_size
@@ -167,7 +167,7 @@ def _local_port(endpoint: str) -> int | None:
     """Return the port of an endpoint on this machine without TLS; None for another."""
     try:
         url = urlsplit(endpoint)
-        return url.port if url.scheme == "http" and is_localhost(url.hostname or "") else None
+        return url.port if url.scheme == "http" and is_loopback(url.hostname or "") else None
     except ValueError:  # it has variables
         return None
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from aiohttp import web
 
 from ctxbackends._cli import detection, diagnosis
 from ctxbackends._cli.detection import FoundServer, find_servers, local_endpoints
 from ctxbackends._cli.log_store import LogStore
+from ctxbackends._profiles.builtin import PROFILES
 from ctxbackends.testing import LMStudioStandIn, OllamaStandIn, OpenAIStandIn
 from tests.conftest import TestServerFactory
 from tests.unit.test_cli import Result, ctx
@@ -30,7 +32,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("CTXBACKENDS_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(diagnosis, "find_next", lambda: None)
     monkeypatch.setattr(diagnosis, "has_server", lambda: True)
-    for profile in diagnosis.PROFILES.values():
+    for profile in PROFILES.values():
         if profile.default_key_variable is not None:
             monkeypatch.delenv(profile.default_key_variable, raising=False)
     (tmp_path / "project").mkdir()
@@ -175,3 +177,238 @@ async def test_a_server_that_does_not_answer_is_no_wait(
     released.set()
     assert [(url, None, "error")] == [(server.endpoint, server.type, server.state) for server in servers]
     assert "within 0.3 s" in str(servers[0].problem)
+
+
+# --- the page -----------------------------------------------------------------------------------------
+
+
+async def test_a_machine_with_nothing_on_it(known: SetEndpoints, machine: Path, refusing_url: str) -> None:
+    known(refusing_url)
+    result = await doctor()
+    assert (1, "") == (result.code, result.err)
+    versions = result.out[result.out.index("Versions\n") : result.out.index("Next\n")]
+    port = refusing_url.rpartition(":")[2]
+    assert (
+        f"""\
+Configuration
+  --  no .ctxrc in this directory or above it
+Servers on this machine
+  --  nothing listens on port {port}
+API keys
+  --  none is set
+Models on this machine
+  --  none is downloaded
+Log
+  --  off
+      {machine.parent / "data" / "logs.db"}
+{versions}\
+Next
+  ctxbackends pull smollm2
+      download SmolLM2-135M-Instruct (Q4_1), a small English chat model (98 MB)
+"""
+        == result.out
+    )
+    assert f"Python {sys.version.split()[0]}, " in versions
+    assert "  --  extras: " in versions
+
+
+async def test_a_server_that_runs_is_the_next_command(known: SetEndpoints) -> None:
+    async with OllamaStandIn() as ollama:
+        known(ollama.url)
+        result = await doctor()
+    assert 0 == result.code
+    assert f"  ok  ollama {ollama.version} at {ollama.url}\n      qwen3:4b, nomic-embed-text:latest\n" in result.out
+    assert (
+        f"  ctxbackends setup --backend ollama --endpoint {ollama.url} --model qwen3:4b\n"
+        f"      use the server at {ollama.url}\n"
+        "  ctxbackends chat Hello\n"
+    ) in result.out
+
+
+async def test_a_server_without_models_cannot_be_used(known: SetEndpoints) -> None:
+    async with OllamaStandIn(models=()) as ollama:
+        known(ollama.url)
+        result = await doctor()
+    assert (1, True) == (result.code, "      it has no models\n" in result.out)
+
+
+def write_ctxrc(machine: Path, *backends: str, **settings: str) -> None:
+    lines = [f"{name}: {value}" for name, value in settings.items()]
+    (machine / ".ctxrc").write_text("\n".join([*lines, "backends:", *(f"  - {one}" for one in backends), ""]))
+
+
+async def test_the_configured_backends_are_asked_with_their_own_keys_only(
+    known: SetEndpoints, machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONE_KEY", KEY)
+    monkeypatch.setenv("OPENAI_API_KEY", f"{KEY}-2")
+    monkeypatch.setenv("HF_TOKEN", f"{KEY}-3")
+    async with OpenAIStandIn(api_key=KEY) as one, OpenAIStandIn() as other, OllamaStandIn() as unconfigured:
+        known(one.url, unconfigured.url)
+        write_ctxrc(
+            machine,
+            f"{{name: one, type: openai, endpoint: '{one.url}', api_key_env: ONE_KEY, default_model: gpt-5-mini}}",
+            f"{{name: other, type: openai-compatible, endpoint: '{other.url}'}}",
+            default_backend="one",
+        )
+        result = await doctor()
+        data = await diagnose()
+        received = {
+            name: {request.headers.get("authorization") for request in server.requests}
+            for name, server in (("one", one), ("other", other), ("unconfigured", unconfigured))
+        }
+    assert {"one": {f"Bearer {KEY}", None}, "other": {None}, "unconfigured": {None}} == received
+    assert "POST" not in {request.method for server in (one, other, unconfigured) for request in server.requests}
+    assert f"  ok  one (default): openai at {one.url}\n      ready, gpt-5-mini\n" in result.out
+    assert f"  ok  other: openai-compatible at {other.url}\n      ready" in result.out
+    assert "  ok  HF_TOKEN is set\n  ok  ONE_KEY is set\n  ok  OPENAI_API_KEY is set\n" in result.out
+    assert "  ctxbackends chat Hello\n      one is ready\n" in result.out
+    assert KEY not in result.out + result.err + json.dumps(data)
+    assert [unconfigured.url] == [server["endpoint"] for server in data["servers"]]
+    assert ["HF_TOKEN", "ONE_KEY", "OPENAI_API_KEY"] == data["set_keys"]
+    assert [] == data["silent"]
+
+
+async def test_a_backend_that_is_not_the_default_is_named(
+    known: SetEndpoints, machine: Path, refusing_url: str
+) -> None:
+    async with OllamaStandIn() as ollama:
+        write_ctxrc(
+            machine,
+            f"{{name: gpu, type: vllm, endpoint: '{refusing_url}'}}",
+            f"{{name: 'my box', type: ollama, endpoint: '{ollama.url}'}}",
+            default_backend="gpu",
+        )
+        result = await doctor()
+    assert 0 == result.code
+    assert f"  !!  gpu (default): vllm at {refusing_url}\n      refused: connection refused\n" in result.out
+    assert "  ctxbackends chat --backend 'my box' --model NAME Hello\n" in result.out
+
+
+async def test_a_server_that_is_not_up_is_to_be_started(known: SetEndpoints, machine: Path, refusing_url: str) -> None:
+    write_ctxrc(machine, f"{{name: gpu, type: vllm, endpoint: '{refusing_url}'}}")
+    data = await diagnose()
+    assert [
+        {"command": "ctxbackends ping --backend gpu", "reason": "start the server of gpu, and wait until it is ready"}
+    ] == data["next"][:1]
+
+
+async def test_a_wrong_type_is_said(known: SetEndpoints, machine: Path) -> None:
+    async with OllamaStandIn() as ollama:
+        write_ctxrc(machine, f"{{name: local, type: lmstudio, endpoint: '{ollama.url}'}}")
+        assert "      it says that it is ollama: correct the type\n" in (await doctor()).out
+        write_ctxrc(machine, f"{{name: local, type: ollama, endpoint: '{ollama.url}'}}")
+        assert "it says" not in (await doctor()).out
+        write_ctxrc(machine, f"{{name: local, type: openai-compatible, endpoint: '{ollama.url}'}}")
+        assert "it says" not in (await doctor()).out
+
+
+async def test_a_key_that_is_not_set_is_named(known: SetEndpoints, machine: Path, refusing_url: str) -> None:
+    write_ctxrc(machine, f"{{name: cloud, type: openai, endpoint: '{refusing_url}', api_key_env: MY_KEY}}")
+    result = await doctor()
+    assert "  !!  MY_KEY is not set\n" in result.out
+    assert "      cloud needs this key\n" in result.out
+
+
+async def test_airgap_is_respected(known: SetEndpoints, machine: Path) -> None:
+    async with OllamaStandIn() as ollama:
+        known(ollama.url)
+        write_ctxrc(machine, "{name: cloud, type: openai-compatible, endpoint: 'https://192.0.2.1'}", airgap="true")
+        data = await diagnose()
+        result = await doctor()
+    assert (True, "error") == (data["airgap"], data["backends"][0]["status"]["state"])
+    assert "airgap" in data["backends"][0]["status"]["problem"]
+    assert "      airgap: only loopback and private addresses are connected to\n" in result.out
+    assert [ollama.url] == [server["endpoint"] for server in data["servers"]]
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("backends: [", ".ctxrc:"),
+        ("airgap: maybe\n", ".ctxrc:1: airgap: must be true or false"),
+        ("backends:\n  - {name: x, type: vllm, api_key_env: sk-test-0123456789abcdef}\n", "backends[0].api_key_env"),
+        (None, ".ctxrc: is a directory"),
+    ],
+)
+async def test_a_broken_ctxrc_is_the_first_finding(
+    known: SetEndpoints, machine: Path, content: str | None, problem: str
+) -> None:
+    if content is None:
+        (machine / ".ctxrc").mkdir()
+    else:
+        (machine / ".ctxrc").write_text(content)
+    async with OllamaStandIn() as ollama:
+        known(ollama.url)
+        result = await doctor()
+        data = await diagnose()
+    title, first = result.out.splitlines()[:2]
+    assert ("Configuration", 0) == (title, result.code)
+    assert first.startswith("  !!  ")
+    assert problem in first
+    assert KEY not in result.out
+    assert "ctxbackends config edit" == data["next"][0]["command"]
+    assert f"ollama {ollama.version} at {ollama.url}" in result.out
+
+
+async def test_a_file_further_up_is_hidden(known: SetEndpoints, machine: Path) -> None:
+    (machine.parent / ".ctxrc").write_text("airgap: true\n")
+    (machine / ".ctxrc").write_text("airgap: false\n")
+    result = await doctor()
+    assert f"  ok  {machine / '.ctxrc'}\n" in result.out
+    assert f"  --  {machine.parent / '.ctxrc'} is not read: the nearest file wins\n" in result.out
+
+
+async def test_a_model_file_that_can_be_served_is_usable(known: SetEndpoints, machine: Path) -> None:
+    (machine / "tiny.gguf").write_bytes(b"GGUF")
+    write_ctxrc(machine, "{name: local, type: llamacpp, model_path: tiny.gguf}")
+    data = await diagnose()
+    assert (True, True) == (data["usable"], data["backends"][0]["is_usable"])
+    (machine / "tiny.gguf").unlink()
+    assert not (await diagnose())["usable"]
+
+
+async def test_the_cached_models_and_the_log_are_shown(known: SetEndpoints, machine: Path) -> None:
+    directory = machine.parent / "cache" / "models"
+    directory.mkdir(parents=True)
+    (directory / "mine.gguf").write_bytes(b"GGUF" * 1000)
+    LogStore.open().turn_on()
+    result = await doctor()
+    assert "Models on this machine\n  ok  mine (4 kB)\n" in result.out
+    assert "Log\n  ok  on\n" in result.out
+    assert "  ctxbackends serve mine\n" in result.out
+
+
+@pytest.mark.posix
+async def test_a_cache_that_cannot_be_read_is_said(known: SetEndpoints, machine: Path) -> None:
+    (machine.parent / "cache").mkdir()
+    (machine.parent / "cache" / "models").symlink_to("models")
+    data = await diagnose()
+    assert {} == data["cached_models"]
+
+
+async def test_without_llamacpp_it_says_how_to_get_it(known: SetEndpoints, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diagnosis, "has_server", lambda: False)
+    assert "pip install 'ctxbackends[llamacpp]'" == (await diagnose())["next"][0]["command"]
+
+
+async def test_the_other_ctx_is_named(known: SetEndpoints, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diagnosis, "find_next", lambda: "/opt/bin/ctx")
+    assert "  --  ctx passes other commands to /opt/bin/ctx\n" in (await doctor()).out
+
+
+# --- the terminal ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("columns", [10, 20, 40, 80, 120])
+async def test_lines_fit_the_window(
+    known: SetEndpoints, machine: Path, monkeypatch: pytest.MonkeyPatch, columns: int, refusing_url: str
+) -> None:
+    monkeypatch.setattr("ctxbackends._cli.doctor.window_size", lambda _: (columns, 24))
+    known(refusing_url)
+    write_ctxrc(machine, "{name: a-rather-long-name-of-a-backend, type: vllm, endpoint: 'http://127.0.0.1:1'}")
+    result = await doctor(tty="stdout")
+    page, _, commands = result.out.partition("Next")
+    lines = [click.unstyle(line) for line in page.splitlines()]
+    assert [] == [line for line in lines if line.startswith(" ") and len(line) > max(columns, 20)]
+    assert "ctxbackends ping --backend a-rather-long-name-of-a-backend" in commands  # in one piece, to be copied
