@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from ctxbackends._chat.servers import ServerStatus
     from ctxbackends._cli.diagnosis import Diagnosis
 
-GOOD, BAD, NEUTRAL = "ok", "!!", "--"
-_COLOURS = {GOOD: "green", BAD: "red", NEUTRAL: None}
+GOOD, BAD, NEUTRAL, PLAIN = "ok", "!!", "--", "  "
+_COLOURS = {GOOD: "green", BAD: "red"}
 _INDENT = 6
 _MIN_COLUMNS = 20
 _MAX_NAMES = 5
@@ -37,15 +37,11 @@ def doctor(as_json: bool) -> None:
     The servers of .ctxrc and the usual ports of this machine are asked; nothing is generated. The exit code is 1 if no
     server can be used.
     """
-    import asyncio  # noqa: PLC0415  # help needs none of it
-
-    from ctxbackends._cli.diagnosis import diagnose  # noqa: PLC0415
-
     line = LiveLine()
     if can_redraw(sys.stderr):
         line.show("asking the servers ...")
     try:
-        found = asyncio.run(diagnose())
+        found = _diagnose()
     finally:
         line.clear()
     if as_json:
@@ -54,6 +50,14 @@ def doctor(as_json: bool) -> None:
         _print_page(found)
     if not found.is_usable:
         raise click.exceptions.Exit(1)
+
+
+def _diagnose() -> Diagnosis:
+    import asyncio  # noqa: PLC0415  # after the first output, and help needs none of it
+
+    from ctxbackends._cli.diagnosis import diagnose  # noqa: PLC0415
+
+    return asyncio.run(diagnose())
 
 
 def _serialize(_: object, __: object, value: Any) -> Any:
@@ -66,7 +70,7 @@ def _print_page(found: Diagnosis) -> None:
     for title, lines in _build_sections(found):
         click.secho(title, bold=True)
         for mark, first, *details in lines:
-            label = click.style(f"  {mark}  ", fg=_COLOURS[mark])
+            label = click.style(f"  {mark}  ", fg=_COLOURS.get(mark))
             click.echo(label + _wrap(first, columns))
             for detail in details:
                 click.echo(" " * _INDENT + _wrap(detail, columns))
@@ -175,10 +179,10 @@ def _describe_models(found: Diagnosis) -> _Lines:
 
 def _describe_versions(found: Diagnosis) -> _Lines:
     versions = found.versions
-    yield NEUTRAL, f"ctxbackends {versions['ctxbackends']}, Python {versions['python']}, {versions['system']}"
+    yield PLAIN, f"ctxbackends {versions['ctxbackends']}, Python {versions['python']}, {versions['system']}"
     xllamacpp, server = versions["xllamacpp"], versions["llama-server"]
     engines = [f"xllamacpp {xllamacpp}" if xllamacpp else None, server]
-    yield NEUTRAL, f"llama.cpp: {', '.join(one for one in engines if one) or 'not installed (extra llamacpp)'}"
-    yield NEUTRAL, f"extras: {', '.join(name for name, is_there in found.extras.items() if is_there)}"
+    yield PLAIN, f"llama.cpp: {', '.join(one for one in engines if one) or 'not installed (extra llamacpp)'}"
+    yield PLAIN, f"extras: {', '.join(name for name, is_there in found.extras.items() if is_there)}"
     if found.other_ctx is not None:
-        yield NEUTRAL, f"ctx passes other commands to {found.other_ctx}"
+        yield PLAIN, f"ctx passes other commands to {found.other_ctx}"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
@@ -14,10 +15,11 @@ from ctxbackends._cli.log_entries import Turn
 from ctxbackends._cli.log_store import LogStore
 from ctxbackends._cli.options import json_option
 from ctxbackends._cli.root import debug_option
-from ctxbackends._cli.terminal import print_json, print_table, printable, utf8
-from ctxbackends._util.text import pluralize
+from ctxbackends._cli.terminal import cut, print_json, print_table, printable, utf8, window_size
+from ctxbackends._util.text import one_line, pluralize
 
 _NOT_KEPT = "(not logged: matches privacy.redact)"
+_MIN_WIDTH = 10
 _ID = click.IntRange(1, 2**63 - 1)  # SQLite's integers
 
 
@@ -75,18 +77,16 @@ def list_(number: int, as_json: bool) -> None:
     elif not summaries:
         click.echo(f"no conversations in {store.path}{_hint_off(store)}", err=True)
     else:
-        print_table(
-            [
-                {
-                    "id": str(summary.id),
-                    "updated": _local_time(summary.updated),
-                    "turns": str(summary.turns),
-                    "backend": summary.backend,
-                    "model": summary.model or "",
-                    "question": summary.title or (_NOT_KEPT if summary.is_private else ""),
-                }
-                for summary in summaries
-            ]
+        _print_rows(
+            {
+                "id": str(summary.id),
+                "updated": _local_time(summary.updated),
+                "turns": pluralize(summary.turns, "turn"),
+                "backend": summary.backend,
+                "model": summary.model or "",
+                "question": summary.title or (_NOT_KEPT if summary.is_private else ""),
+            }
+            for summary in summaries
         )
 
 
@@ -130,18 +130,35 @@ def search(text: str, number: int, as_json: bool) -> None:
     elif not hits:
         click.echo(f"nothing in {store.path} contains this text{_hint_off(store)}", err=True)
     else:
-        print_table(
-            [
-                {
-                    "id": str(hit.conversation),
-                    "created": _local_time(hit.created),
-                    "backend": hit.backend,
-                    "model": hit.model or "",
-                    "text": hit.excerpt,
-                }
-                for hit in hits
-            ]
+        _print_rows(
+            {
+                "id": str(hit.conversation),
+                "created": _local_time(hit.created),
+                "backend": hit.backend,
+                "model": hit.model or "",
+                "text": hit.excerpt,
+            }
+            for hit in hits
         )
+
+
+def _print_rows(rows: Iterable[dict[str, str]]) -> None:
+    """Print a table; on a terminal, each row as two lines of its width: the text with the ID, and the rest."""
+    if not sys.stdout.isatty():
+        print_table([*rows])
+        return
+    columns, _ = window_size(sys.stdout)
+    for row in rows:
+        number, *details, text = row.values()
+        indent = len(number) + 2
+        width = max(columns - indent, _MIN_WIDTH)
+        click.echo(click.style(number, bold=True) + "  " + _shorten(text, width))
+        click.secho(" " * indent + _shorten(", ".join(detail for detail in details if detail), width), dim=True)
+
+
+def _shorten(text: str, columns: int) -> str:
+    line = printable(one_line(text))
+    return line if cut(line, columns) == line else cut(line, columns - 1) + "…"
 
 
 def _hint_off(store: LogStore) -> str:

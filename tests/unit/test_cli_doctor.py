@@ -209,7 +209,7 @@ Next
         == result.out
     )
     assert f"Python {sys.version.split()[0]}, " in versions
-    assert "  --  extras: " in versions
+    assert "      extras: " in versions
 
 
 async def test_a_server_that_runs_is_the_next_command(known: SetEndpoints) -> None:
@@ -394,7 +394,7 @@ async def test_without_llamacpp_it_says_how_to_get_it(known: SetEndpoints, monke
 
 async def test_the_other_ctx_is_named(known: SetEndpoints, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(diagnosis, "find_next", lambda: "/opt/bin/ctx")
-    assert "  --  ctx passes other commands to /opt/bin/ctx\n" in (await doctor()).out
+    assert "      ctx passes other commands to /opt/bin/ctx\n" in (await doctor()).out
 
 
 # --- the terminal ---------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from ctxbackends import ImagePart, Message, OpaquePart, ReasoningPart, TextPart, ToolCall, Usage
@@ -618,6 +619,20 @@ def test_an_answer_that_cannot_be_logged_is_a_warning(
     assert ["short", "Because."] == [message.text for message in store.last_conversation().messages]
 
 
+@pytest.mark.parametrize("columns", [20, 40, 80])
+def test_on_a_terminal_each_conversation_has_two_lines_of_its_width(
+    store: LogStore, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    monkeypatch.setattr("ctxbackends._cli.logs.window_size", lambda _: (columns, 24))
+    store.record(entry("日本語 " * 30, model="a-model-with-a-rather-long-name"))
+    store.record(entry("short"))
+    first, details, second, _ = click.unstyle(ctx("logs", "list", tty="stdout").out).splitlines()
+    assert ("2  short", "   2026") == (first, details[:7])
+    assert second.startswith("1  日本語 ")
+    assert second.endswith("…")
+    assert columns >= sum(2 if ord(character) > 0x3000 else 1 for character in second)
+
+
 # --- the commands -------------------------------------------------------------------------------------
 
 
@@ -626,8 +641,8 @@ def test_list_shows_the_newest_first(store: LogStore) -> None:
     store.record(entry("two\nlines", model=None, served_model="served"))
     lines = ctx("logs", "list").out.splitlines()
     assert ["id", "updated", "turns", "backend", "model", "question"] == lines[0].split()
-    assert ["2", "1", "local", "served", "two", "lines"] == [*lines[1].split()[:1], *lines[1].split()[3:]]
-    assert ["1", "1", "local", "tiny", "one"] == [*lines[2].split()[:1], *lines[2].split()[3:]]
+    assert ["2", "1", "turn", "local", "served", "two", "lines"] == [*lines[1].split()[:1], *lines[1].split()[3:]]
+    assert ["1", "1", "turn", "local", "tiny", "one"] == [*lines[2].split()[:1], *lines[2].split()[3:]]
     assert [2] == [one["id"] for one in json.loads(ctx("logs", "list", "-n", "1", "--json").out)]
 
 
