@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial, wraps
@@ -220,12 +221,34 @@ async def chat(choice: Choice, inputs: ChatInputs) -> None:
 
     PROMPT follows what is piped to standard input. "-" names standard input.
     """
-    if inputs.message is None:
-        await _converse(choice, inputs)
-        return
-    async with open_choice(choice) as backend:
-        session = _create_session(backend, inputs, choice)
-        await _answer(session, inputs.message, inputs)
+    from ctxbackends.errors import NoBackendConfiguredError  # noqa: PLC0415  # help needs none of it
+
+    try:
+        if inputs.message is None:
+            await _converse(choice, inputs)
+            return
+        async with open_choice(choice) as backend:
+            session = _create_session(backend, inputs, choice)
+            await _answer(session, inputs.message, inputs)
+    except NoBackendConfiguredError as error:
+        raise NoBackendConfiguredError(f"{error}\n  {await _suggest_server()}") from error
+
+
+async def _suggest_server() -> str:
+    """Return how to chat with a server that runs on this machine, or with a model on it."""
+    from ctxbackends._cli.detection import find_servers, local_endpoints  # noqa: PLC0415  # needed only on failure
+
+    endpoints = local_endpoints()
+    for server in await find_servers(endpoints):
+        if server.is_usable:
+            is_default = server.type in endpoints[server.endpoint]
+            endpoint = "" if is_default else f" --endpoint {server.endpoint}"
+            model = shlex.quote((server.loaded or server.models)[0])
+            command = f"ctxbackends chat --backend {server.type}{endpoint} --model {model}"
+            return f"{server.type} runs at {server.endpoint}; to use it, run {command}"
+    from ctxbackends.local._models import suggest_local_model  # noqa: PLC0415  # needed only on failure
+
+    return suggest_local_model()
 
 
 async def _converse(choice: Choice, inputs: ChatInputs) -> None:
