@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from decimal import Decimal
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 from ctxbackends.errors import StructuredOutputError
@@ -96,7 +96,7 @@ _BOUNDS: Mapping[str, Callable[[float, float], bool]] = {
     "maximum": lambda value, bound: value <= bound,
     "exclusiveMinimum": lambda value, bound: value > bound,
     "exclusiveMaximum": lambda value, bound: value < bound,
-    "multipleOf": lambda value, factor: Decimal(str(value)) % Decimal(str(factor)) == 0,
+    "multipleOf": lambda value, factor: Fraction(str(value)) % Fraction(str(factor)) == 0,
 }
 _LENGTHS = {str: ("minLength", "maxLength"), list: ("minItems", "maxItems"), dict: ("minProperties", "maxProperties")}
 

@@ -149,11 +149,13 @@ def last_chunk(reason: str = "stop") -> dict[str, Any]:
 
 @attrs.define
 class Script:
-    """The responses of the server, and the requests that it received. The last response of ``models`` repeats."""
+    """The responses of the server, and the requests that it received. The last response of ``models`` repeats.
+    ``rounds`` are the chunks of the first chat requests, before ``chunks``."""
 
     models: list[tuple[int, bytes]]
     chunks: list[dict[str, Any]]
     chat: tuple[int, bytes] | None = None  # instead of the chunks
+    rounds: list[list[dict[str, Any]]] = attrs.field(factory=list)
     loading: int = 0  # chat requests that are answered with 503 first
     is_complete: bool = True  # the stream has its end
     silent: bool = False  # chat requests are not answered
@@ -162,9 +164,14 @@ class Script:
     endpoint: str = ""
 
     @property
+    def chat_bodies(self) -> list[dict[str, Any]]:
+        """The bodies of the chat requests."""
+        return [body for path, body, _ in self.requests if path == "/v1/chat/completions"]
+
+    @property
     def chat_body(self) -> dict[str, Any]:
         """The body of the one chat request."""
-        (body,) = (body for path, body, _ in self.requests if path == "/v1/chat/completions")
+        (body,) = self.chat_bodies
         return body
 
 
@@ -197,7 +204,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         elif script.chat is not None:
             self.answer(*script.chat)
         else:
-            data = b"".join(b"data: %s\n\n" % json.dumps(chunk).encode() for chunk in script.chunks)
+            chunks = script.rounds.pop(0) if script.rounds else script.chunks
+            data = b"".join(b"data: %s\n\n" % json.dumps(chunk).encode() for chunk in chunks)
             self.answer(200, data, more=0 if script.is_complete else 100, kind="text/event-stream")
 
     def answer(self, status: int, body: bytes, *, more: int = 0, kind: str = "application/json") -> None:

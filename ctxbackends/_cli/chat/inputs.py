@@ -139,7 +139,8 @@ def _read(name: str) -> bytes:
     try:
         return Path(name).read_bytes()
     except FileNotFoundError:
-        raise click.ClickException(f"{name}: no such file") from None
+        hint = "; standard input is read without an option" if name == "-" else ""
+        raise click.ClickException(f"{name}: no such file{hint}") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise click.ClickException(f"{name}: {getattr(error, 'strerror', None) or error}") from None
 

@@ -46,8 +46,8 @@ def parse_schema(value: str) -> dict[str, Any]:
     text = value.strip()
     if text.startswith("{"):
         return _load_schema(text, "--schema")
-    is_file = "\n" not in text and Path(text).exists()
-    if not is_file and any(character in text for character in " ,:\n"):
+    is_file = bool(text) and "\n" not in text and Path(text).exists()
+    if not text or (not is_file and any(character in text for character in " ,:\n")):
         return _parse_fields(text)
     try:
         content = Path(text).read_bytes().decode("utf-8-sig")
