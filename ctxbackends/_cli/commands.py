@@ -4,6 +4,8 @@ from __future__ import annotations
 
 VERBS = {
     "chat": ("ctxbackends._cli.chat.command:chat", "Send a prompt and print the answer as it arrives."),
+    "completion": ("ctxbackends._cli.completion:completion", "Print the completion script of a shell."),
+    "config": ("ctxbackends._cli.config:config", "Show and change .ctxrc."),
     "count": ("ctxbackends._cli.tokens:count", "Print the number of tokens in a prompt."),
     "doctor": ("ctxbackends._cli.doctor:doctor", "Show what is configured and what is running, and what to do next."),
     "embed": ("ctxbackends._cli.embed:embed", "Print the vectors of texts."),

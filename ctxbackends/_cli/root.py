@@ -12,12 +12,15 @@ import sys
 import warnings
 from collections.abc import Mapping
 from importlib import import_module
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import click
 
 from ctxbackends._cli.commands import AI, TOP_LEVEL, VERBS
 from ctxbackends._cli.dispatch import find_next
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 Source: TypeAlias = Literal["file", "type", "endpoint", "model"]
 """Where the settings of a backend come from: .ctxrc, the defaults of a type without a .ctxrc, ``--endpoint``, or the
@@ -44,6 +47,17 @@ class LazyGroup(click.Group):
         command = getattr(import_module(module), attribute)
         assert isinstance(command, click.Command)
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return the commands and options that begin with ``incomplete``. Commands are not imported, as in the help."""
+        from click.shell_completion import CompletionItem  # noqa: PLC0415  # needed only to complete
+
+        commands = [
+            CompletionItem(name, help=summary)
+            for name, (_, summary) in self._lazy_commands.items()
+            if name.startswith(incomplete)
+        ]
+        return commands + click.Command.shell_complete(self, ctx, incomplete)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  # click's
         with formatter.section("Commands"):
@@ -88,6 +102,8 @@ version_option = click.option(
     callback=_print_version,
     help="Show the version and exit.",
 )
+_COMPLETE = "_CTXBACKENDS_COMPLETE"
+"""Environment variable that a shell sets to ask for completions, with click's name."""
 _SETTINGS = {"help_option_names": ["-h", "--help"]}
 
 
@@ -132,6 +148,10 @@ def run(program: str) -> None:
     context: click.Context | None = None
     if sys.stdout is None:
         sys.exit(f"{program}: cannot write: standard output is closed")
+    if program == "ctxbackends" and _COMPLETE in os.environ:
+        from ctxbackends._cli.completion import complete  # noqa: PLC0415  # needed only to complete
+
+        sys.exit(complete(group, os.environ[_COMPLETE]))
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Characters that the terminal's encoding does not have are escaped, instead of an exception.
         sys.stdout.reconfigure(errors="backslashreplace")

@@ -106,12 +106,19 @@ class Document:
     entries: tuple[Entry, ...]
 
 
+def check_document(text: str, *, path: str) -> None:
+    """Raise ConfigError if any setting of ``text`` is invalid, also those that only one command reads."""
+    reader = _Reader(path, ALL_TYPES)
+    reader.document(text)
+    reader.context_dir(text)
+
+
 def read_document(text: str, *, path: str, types: Collection[str]) -> Document:
     """Parse ``text`` as the content of ``path``, and keep its nodes for an edit."""
     return _Reader(path, types).document(text)
 
 
-_FIELDS: Mapping[str, Callable[[Node], Any]] = MappingProxyType(
+FIELDS: Mapping[str, Callable[[Node], Any]] = MappingProxyType(
     {
         **dict.fromkeys(("name", "type", "endpoint", "api_key_env"), text_of),
         **dict.fromkeys(("default_model", "model_mismatch", "wire_api"), text_of),
@@ -129,8 +136,8 @@ _FIELDS: Mapping[str, Callable[[Node], Any]] = MappingProxyType(
         **dict.fromkeys(("json_mode", "allow_missing_finish_reason"), flag_of),
     }
 )
-_TOP_LEVEL = ("airgap", "backends", "context_dir", "default_backend", "privacy")
-_OTHER_TOP_LEVEL = frozenset(
+TOP_LEVEL = ("airgap", "backends", "context_dir", "default_backend", "privacy")
+OTHER_TOP_LEVEL = frozenset(
     {
         *("token_budget", "priority_order", "auto_archive", "archive_after_days", "scratchpad_encrypt"),
         *("allow_outside_cwd", "event_log", "entry_count_learnings", "entry_count_decisions", "convention_line_count"),
@@ -141,6 +148,22 @@ _OTHER_TOP_LEVEL = frozenset(
 """The keys of the Go program ``ctx``, which reads the same file."""
 _MAX_TYPOS = 2
 _SECRET_MEMBERS = frozenset({"apikey", "key", "token", "apitoken", "accesstoken", "authtoken", "secret", "password"})
+
+
+PATH_FIELDS = ("model_path", "unix_socket", *TLS_FIELDS)
+NO_KEYS = "API keys aren't allowed in .ctxrc; set an environment variable and name it in api_key_env"
+
+
+def field_problem(name: str) -> str | None:
+    """Return the problem of ``name`` as a key of a backend, with a suggestion; None if there is such a key."""
+    if name in FIELDS:
+        return None
+    if name.lower().replace("-", "").replace("_", "") in _SECRET_MEMBERS:
+        return NO_KEYS
+    meant = find_similar(name, FIELDS, OTHER_NAMES)
+    return (
+        f"unknown key; did you mean {meant}?" if meant in FIELDS else f"unknown key; the keys are {', '.join(FIELDS)}"
+    )
 
 
 class _Reader:
@@ -233,15 +256,15 @@ class _Reader:
                     if key.value in keys:
                         raise self._error("duplicate key", display_name(key.value), key)
                     keys[key.value] = (key, value)
-                elif key.value in _TOP_LEVEL:
+                elif key.value in TOP_LEVEL:
                     keys.setdefault(key.value, (key, value))
         return keys
 
     def _check_spelling(self, key: Node) -> None:
         """Reject a key that looks like one of ours: ``airgpa: true`` must not leave the airgap open."""
-        if key.value in _TOP_LEVEL or key.value in _OTHER_TOP_LEVEL:
+        if key.value in TOP_LEVEL or key.value in OTHER_TOP_LEVEL:
             return
-        distances = {name: _edit_distance(key.value.lower(), name) for name in _TOP_LEVEL}
+        distances = {name: _edit_distance(key.value.lower(), name) for name in TOP_LEVEL}
         near = min(distances, key=distances.__getitem__)
         if distances[near] <= _MAX_TYPOS:
             raise self._error(f"unknown key; did you mean {near}?", display_name(key.value), key)
@@ -307,22 +330,18 @@ class _Reader:
         if not is_text(key):
             raise self._error("keys must be plain names, such as name: and type:", where, key)
         name = str(key.value)
-        if name in _FIELDS:
+        problem = field_problem(name)
+        if problem is None:
             return name
         if name != display_name(name):
             raise self._error("contains an unknown key (not shown)", where, key)
-        if name.lower().replace("-", "").replace("_", "") in _SECRET_MEMBERS:
-            problem = "API keys aren't allowed in .ctxrc; set an environment variable and name it in api_key_env"
-            raise self._error(problem, f"{where}.{name}", key)
-        meant = find_similar(name, _FIELDS, OTHER_NAMES)
-        hint = f"; did you mean {meant}?" if meant in _FIELDS else f"; the keys are {', '.join(_FIELDS)}"
-        raise self._error(f"unknown key{hint}", f"{where}.{name}", key)
+        raise self._error(problem, f"{where}.{name}", key)
 
     def _entry(self, node: Node, pairs: Mapping[str, Pair], where: str) -> Entry:
         fields: dict[str, Any] = {}
         for field, pair in pairs.items():
             try:
-                fields[field] = _FIELDS[field](pair[1])
+                fields[field] = FIELDS[field](pair[1])
             except ValueError as error:
                 raise self._error(str(error), f"{where}.{field}", *pair) from None
         if "name" not in fields:
@@ -332,7 +351,7 @@ class _Reader:
             unknown = unknown_type(fields[source], self._types, implied=source == "name")
             unknown.path, unknown.line, unknown.key = self._path, _line(*pairs[source]), f"{where}.{source}"
             raise unknown
-        for field in ("model_path", "unix_socket", *TLS_FIELDS):
+        for field in PATH_FIELDS:
             if fields.get(field):
                 fields[field] = resolve_path(fields[field], self._path)
         try:

@@ -56,6 +56,49 @@ def create_file(path: Path, data: bytes) -> bool:
     return True
 
 
+LOCK_TIMEOUT = 10.0
+"""Seconds to wait for another process that changes a file."""
+
+
+@contextlib.contextmanager
+def lock_directory(directory: Path) -> Iterator[None]:
+    """Let one process at a time change files in ``directory``. Only on Windows, there is a file while it is locked.
+
+    A directory that does not exist, or whose file system has no locks, is not locked.
+
+    Raises:
+        TimeoutError: Another process has the lock for longer than ``LOCK_TIMEOUT``.
+    """
+    if sys.platform == "win32":
+        import filelock  # noqa: PLC0415  # only needed there
+
+        with filelock.FileLock(directory / ".ctxbackends.lock", timeout=LOCK_TIMEOUT):
+            yield
+        return
+    import fcntl  # noqa: PLC0415  # not on Windows
+
+    try:
+        descriptor = os.open(directory, os.O_RDONLY)
+    except OSError:
+        yield
+        return
+    deadline = time.monotonic() + LOCK_TIMEOUT
+    try:
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise TimeoutError(errno.ETIMEDOUT, "another process is changing it") from None
+                time.sleep(0.01)
+            except OSError:
+                break
+        yield
+    finally:
+        os.close(descriptor)
+
+
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EINVAL)
 """Errors of file systems without hard links: FAT, some network and FUSE ones; EINVAL is Windows' invalid function."""
 
