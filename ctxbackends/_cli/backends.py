@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import attrs
 import click
 
+from ctxbackends._cli.completers import complete_backends
 from ctxbackends._cli.root import SOURCE, Source, debug_option
 
 P = ParamSpec("P")
@@ -186,6 +187,7 @@ def backend_options(command: Callable[Concatenate[Choice, P], Coroutine[Any, Any
         "--backend",
         "-b",
         metavar="NAME",
+        shell_complete=complete_backends,
         help="Name of a backend in .ctxrc; with --endpoint, or without a .ctxrc, a backend type.",
     )
     @click.option("--endpoint", metavar="URL", help="Use this server instead of a backend in .ctxrc.")

@@ -42,6 +42,26 @@ def complete_models(context: click.Context, _: click.Parameter, incomplete: str)
     return _match(models.items(), incomplete)
 
 
+def complete_model_files(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the names of the cached models, and files."""
+    from ctxbackends.local._models import list_models  # noqa: PLC0415  # reads the cache
+
+    cached = ((model.name, model.description) for model in list_models() if model.state == "cached")
+    return [*_match(cached, incomplete), CompletionItem(incomplete, type="file")]
+
+
+def complete_known_models(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the names of the models that can be downloaded."""
+    from ctxbackends.local._known_models import KNOWN_MODELS  # noqa: PLC0415  # as above
+
+    return _match(((model.name, "") for model in KNOWN_MODELS), incomplete)
+
+
+def complete_files(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return files."""
+    return [CompletionItem(incomplete, type="file")]
+
+
 def complete_settings(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Return the settings of ``.ctxrc`` as ``config set`` names them."""
     from ctxbackends._config.reader import FIELDS  # noqa: PLC0415  # imports the backend types

@@ -100,12 +100,11 @@ _CURSOR = "\x01"
 def completion(shell: str) -> None:
     """Print the script that completes ctxbackends in a shell.
 
-    In ~/.bashrc: eval "$(ctxbackends completion bash)"
-
-    In ~/.zshrc: eval "$(ctxbackends completion zsh)"
-
-    In fish: ctxbackends completion fish > ~/.config/fish/completions/ctxbackends.fish
-    """
+    \b
+    ~/.bashrc                   eval "$(ctxbackends completion bash)"
+    ~/.zshrc                    eval "$(ctxbackends completion zsh)"
+    ~/.config/fish/config.fish  ctxbackends completion fish | source
+    """  # noqa: D301  # click's mark for lines that are not wrapped
     click.echo(SCRIPTS[shell], nl=False)
 
 

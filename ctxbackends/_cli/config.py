@@ -216,7 +216,10 @@ def show_path(as_json: bool) -> None:
 @config.command("edit")
 @debug_option
 def edit() -> None:
-    """Open .ctxrc in $VISUAL or $EDITOR, and check the result before the file is replaced."""
+    """Edit .ctxrc in $VISUAL or $EDITOR.
+
+    The result is checked before the file is replaced.
+    """
     from ctxbackends._config.ctxrc_file import read_bytes  # noqa: PLC0415
     from ctxbackends._config.writer import lock_ctxrc, replace_ctxrc  # noqa: PLC0415
     from ctxbackends.errors import ConfigError  # noqa: PLC0415

@@ -13,6 +13,7 @@ import attrs
 import click
 
 from ctxbackends._cli.backends import Choice, backend_options, open_choice
+from ctxbackends._cli.completers import complete_files, complete_models
 from ctxbackends._cli.options import out_option, parse_kinds
 from ctxbackends._cli.terminal import PLAIN_INTERVAL, Waiting, print_json, printable, utf8, waiting
 from ctxbackends._util.text import pluralize
@@ -48,7 +49,11 @@ def run_options(flag: str, kinds: str) -> Callable[[Callable[..., Any]], Callabl
             help=f"Kinds to extract: any of {', '.join(PLURALS)}.",
         )
         @click.option(
-            "--model", metavar="NAME", callback=utf8, help="Model to use instead of the backend's default_model."
+            "--model",
+            metavar="NAME",
+            callback=utf8,
+            shell_complete=complete_models,
+            help="Model to use instead of the backend's default_model.",
         )
         @out_option
         @click.option(
@@ -107,7 +112,9 @@ async def extract(choice: Choice, options: Options, paths: list[Any]) -> None:
 
 
 @click.command()
-@click.argument("paths", metavar="INPUT", nargs=1, callback=lambda c, p, value: _paths(c, p, [value]))
+@click.argument(
+    "paths", metavar="INPUT", nargs=1, shell_complete=complete_files, callback=lambda c, p, value: _paths(c, p, [value])
+)
 @run_options("--emit", _SESSION)
 async def compact(choice: Choice, options: Options, paths: list[Any]) -> None:
     """Extract decisions and tasks from a session transcript into one proposal.
@@ -118,7 +125,7 @@ async def compact(choice: Choice, options: Options, paths: list[Any]) -> None:
 
 
 @click.command()
-@click.argument("paths", metavar="INPUT...", nargs=-1, required=True, callback=_paths)
+@click.argument("paths", metavar="INPUT...", nargs=-1, required=True, shell_complete=complete_files, callback=_paths)
 @run_options("--extract", _DOCUMENTS)
 async def ingest(choice: Choice, options: Options, paths: list[Any]) -> None:
     """Extract decisions and tasks from documents into one proposal.

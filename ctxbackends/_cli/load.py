@@ -7,6 +7,7 @@ import math
 import click
 
 from ctxbackends._cli.backends import Choice, backend_options, open_choice
+from ctxbackends._cli.completers import complete_models
 from ctxbackends._cli.terminal import printable, utf8, waiting
 
 
@@ -25,7 +26,7 @@ def _parse_keep_alive(_: click.Context, parameter: click.Parameter, value: str |
 
 
 @click.command()
-@click.argument("model", required=False, callback=utf8)
+@click.argument("model", required=False, callback=utf8, shell_complete=complete_models)
 @click.option("--context-length", type=click.IntRange(min=1), help="Size of the context in tokens.")
 @click.option(
     "--keep-alive",
@@ -43,7 +44,7 @@ async def load(choice: Choice, model: str | None, context_length: int | None, ke
 
 
 @click.command()
-@click.argument("model", required=False, callback=utf8)
+@click.argument("model", required=False, callback=utf8, shell_complete=complete_models)
 @backend_options
 async def unload(choice: Choice, model: str | None) -> None:
     """Unload MODEL from the server's memory, by default the default_model."""

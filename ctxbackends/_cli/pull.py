@@ -9,13 +9,14 @@ from collections.abc import Callable
 import attrs
 import click
 
+from ctxbackends._cli.completers import complete_known_models
 from ctxbackends._cli.options import json_option
 from ctxbackends._cli.root import debug_option
 from ctxbackends._cli.terminal import PLAIN_INTERVAL, Waiting, print_json, print_table, waiting
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete_known_models)
 @json_option
 @debug_option
 def pull(name: str, as_json: bool) -> None:

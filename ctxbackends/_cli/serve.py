@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from ctxbackends._cli.completers import complete_model_files
 from ctxbackends._cli.root import SOURCE, debug_option
 from ctxbackends._cli.terminal import print_json, waiting
 
@@ -21,7 +22,7 @@ _CHECK_SECONDS = 0.2
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", shell_complete=complete_model_files)
 @click.option(
     "--port", type=click.IntRange(1, 65535), default=DEFAULT_PORT, show_default=True, help="Port on 127.0.0.1."
 )

@@ -17,6 +17,7 @@ from ctxbackends._cli.backends import Choice, backend_options, open_choice, open
 from ctxbackends._cli.chat.display import Display, create_display
 from ctxbackends._cli.chat.inputs import build_message, load_file, load_image, read_prompt
 from ctxbackends._cli.chat.model_options import ModelOptions, check_options, parse_options
+from ctxbackends._cli.completers import complete_files, complete_models
 from ctxbackends._cli.options import json_option
 from ctxbackends._cli.terminal import utf8
 
@@ -190,7 +191,12 @@ def _find_conversation(choice: dict[str, Any]) -> LoggedConversation:
 @click.command()
 @click.argument("prompt", required=False)
 @click.option(
-    "-m", "--model", metavar="NAME", callback=utf8, help="Model to use instead of the backend's default_model."
+    "-m",
+    "--model",
+    metavar="NAME",
+    callback=utf8,
+    shell_complete=complete_models,
+    help="Model to use instead of the backend's default_model.",
 )
 @click.option("-s", "--system", metavar="TEXT", callback=utf8, help="The system message.")
 @click.option(
@@ -198,10 +204,29 @@ def _find_conversation(choice: dict[str, Any]) -> LoggedConversation:
 )
 @click.option("--max-tokens", type=click.IntRange(min=1), help="Maximum number of tokens to generate.")
 @click.option("--temperature", type=click.FloatRange(min=0), help="Sampling temperature.")
-@click.option("-f", "--file", "files", metavar="FILE", multiple=True, help="Text file or PDF to put before the prompt.")
-@click.option("-a", "--image", "images", metavar="IMAGE", multiple=True, help="Image file, or URL of an image.")
 @click.option(
-    "--schema", metavar="FILE|FIELDS", help="Answer with JSON: a JSON Schema, or fields such as 'name, age int'."
+    "-f",
+    "--file",
+    "files",
+    metavar="FILE",
+    multiple=True,
+    shell_complete=complete_files,
+    help="Text file or PDF to put before the prompt.",
+)
+@click.option(
+    "-a",
+    "--image",
+    "images",
+    metavar="IMAGE",
+    multiple=True,
+    shell_complete=complete_files,
+    help="Image file, or URL of an image.",
+)
+@click.option(
+    "--schema",
+    metavar="FILE|FIELDS",
+    shell_complete=complete_files,
+    help="Answer with JSON: a JSON Schema, or fields such as 'name, age int'.",
 )
 @click.option(
     "--tool", "tools", metavar="MODULE:FUNCTION", multiple=True, help="Python function that the model may call."
