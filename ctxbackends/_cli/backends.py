@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import attrs
 import click
 
-from ctxbackends._cli.completers import complete_backends
+from ctxbackends._cli.completers import complete_backends, complete_model_files
 from ctxbackends._cli.root import SOURCE, Source, debug_option
 
 P = ParamSpec("P")
@@ -198,6 +198,7 @@ def backend_options(command: Callable[Concatenate[Choice, P], Coroutine[Any, Any
     )
     @click.option(
         "--model-path",
+        shell_complete=complete_model_files,
         metavar="FILE",
         help="Serve this GGUF file, or the downloaded model with this name, while the command runs.",
     )

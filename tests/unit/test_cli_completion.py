@@ -77,7 +77,7 @@ TOP = ["default_backend", "airgap", "context_dir", "privacy.redact"]
         ("ping -b 'my ", ["my box"]),
         ("ping -b my\\ b", ["my box"]),
         ("ping --endpoint http://h -b op", ["openai", "openai-compatible", "openrouter"]),
-        ("chat --mod", ["--model"]),
+        ("chat --sys", ["--system"]),
         ("chat -m ", ["llama3:8b", "qwen3-4b"]),
         ("chat -b 'my box' --model=", ["--model=qwen3-4b"]),
         ("load llama3:", ["llama3:8b"]),
