@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ctxbackends._lazy import install
 
 __all__: list[str]
+TYPE_CHECKING = False  # type checkers read it as True; typing takes longer to import than all of this package
 
 if TYPE_CHECKING or not install(__name__):
     from ctxbackends._chat.events import CitationDelta as CitationDelta

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from typing import Any
+
+TYPE_CHECKING = False  # type checkers read it as True
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def install(package: str) -> bool:

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import attrs
 import click
 
+from ctxbackends._cli import exit_on_interrupt, raise_on_interrupt
 from ctxbackends._cli.completers import complete_backends, complete_model_files
 from ctxbackends._cli.root import SOURCE, Source, debug_option
 
@@ -213,9 +214,11 @@ def backend_options(command: Callable[Concatenate[Choice, P], Coroutine[Any, Any
         *args: P.args,
         **options: P.kwargs,
     ) -> R:
+        exit_on_interrupt()
         source = _find_source(backend, endpoint, api_key_env, model_path)
         choice = Choice(backend, endpoint, api_key_env, no_wait, model_path, source)
         click.get_current_context().find_root().meta[SOURCE] = choice.source
+        raise_on_interrupt()
         return asyncio.run(command(choice, *args, **options))
 
     return run

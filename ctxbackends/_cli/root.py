@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import click
 
+from ctxbackends._cli import raise_on_interrupt
 from ctxbackends._cli.commands import AI, TOP_LEVEL, VERBS
 from ctxbackends._cli.dispatch import find_next
 
@@ -46,6 +47,7 @@ class LazyGroup(click.Group):
         module, attribute = self._lazy_commands[cmd_name][0].split(":")
         command = getattr(import_module(module), attribute)
         assert isinstance(command, click.Command)
+        raise_on_interrupt()  # all is imported that click needs
         return command
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
@@ -175,6 +177,9 @@ def run(program: str) -> None:
         _drop_output()  # the reader has exited
         code = 1
     except Exception as error:
+        if _is_interrupt(error):
+            sys.stderr.write("\ninterrupted\n")
+            sys.exit(130)
         if context is not None and context.meta.get("ctxbackends.debug"):
             raise
         from ctxbackends._cli.error_messages import format_error  # noqa: PLC0415  # only needed on failure
@@ -187,6 +192,13 @@ def run(program: str) -> None:
             _drop_output()  # the disk is full
         code = 1
     sys.exit(code)
+
+
+def _is_interrupt(error: BaseException | None) -> bool:
+    """Return whether a Ctrl-C caused ``error``: an import that it interrupts can end with another exception."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _drop_output() -> None:

@@ -171,7 +171,7 @@ def _build_blocks(rows: Sequence[Mapping[str, str]], columns: Sequence[str], win
     import textwrap  # noqa: PLC0415  # needed only in a narrow window
 
     indent = 2 + max(map(len, columns))
-    lines = []
+    lines: list[str] = []
     for row in rows:
         lines += [""] if lines else []
         for name in columns:

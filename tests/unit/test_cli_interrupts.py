@@ -1,0 +1,73 @@
+"""A Ctrl-C before a command has begun: one word, exit code 130, and no traceback."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ctxbackends import _cli as cli
+from tests.unit.test_cli import WITHIN, environment
+
+INTERRUPTED_IMPORT = """
+import os, signal, sys
+
+NAME = sys.argv.pop(1)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+class Interrupter:
+    def find_spec(self, name, path=None, target=None):
+        if name == NAME:
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), signal.SIGINT)
+
+from ctxbackends._cli import ctxbackends
+interrupter = Interrupter()
+sys.meta_path.insert(0, interrupter)
+try:
+    ctxbackends()
+finally:
+    if interrupter in sys.meta_path:
+        sys.exit("it was not imported")
+"""
+
+
+@pytest.mark.posix
+@pytest.mark.parametrize(
+    "module",
+    [
+        *("click", "ctxbackends._cli.root", "ctxbackends._cli.ai", "asyncio"),
+        *("ctxbackends._config.ctxrc_file", "ctxbackends._registry", "ctxbackends.errors", "aiohttp"),
+    ],
+)
+def test_an_interrupted_import(module: str, tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED_IMPORT, module, "ping", "--backend", "vllm"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=WITHIN,
+    )
+    assert (130, "", "\ninterrupted\n") == (result.returncode, result.stdout, result.stderr)
+
+
+def test_the_handler_of_the_caller_is_kept(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["ctxbackends", "--version"])
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(SystemExit):
+        cli.ctxbackends()
+    assert before is signal.getsignal(signal.SIGINT)
+    assert capsys.readouterr().out.startswith("ctxbackends ")
+
+
+def test_a_background_job_ignores_the_signal() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        cli.exit_on_interrupt()
+        assert signal.SIG_IGN == signal.getsignal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
