@@ -96,7 +96,9 @@ def normalise_endpoint(url: str, *, api_path: str = V1) -> str:
         )
     scheme, separator, rest = url.partition("://")
     if not separator or scheme.lower() not in ("http", "https"):
-        raise _bad_endpoint(f"it must begin with http:// or https://; {ENDPOINT_HINT}", url)
+        shown = _describe(url)
+        problem = f"must start with http:// or https://; {ENDPOINT_HINT}"
+        raise InvalidEndpointError(f"{shown} {problem}" if shown else f"invalid URL: it {problem}", key="endpoint")
     if "@" in rest.partition("/")[0]:
         raise _bad_endpoint(
             "it contains a user name or password; put the key in an environment variable, or user:password in one "
@@ -144,7 +146,11 @@ def _split(url: str) -> tuple[str, str, int | None, str] | None:
 
 
 def _bad_endpoint(problem: str, url: str) -> InvalidEndpointError:
+    return InvalidEndpointError(f"{f'invalid URL {_describe(url)}'.rstrip()}: {problem}", key="endpoint")
+
+
+def _describe(url: str) -> str:
+    """Return scheme and host in quotation marks; nothing if they contain a secret."""
     # A path or query can contain a token, and text before an "@" a password.
     start = re.sub(r"^((?:[A-Za-z][A-Za-z0-9+.-]*://)?[^/?#\\]*).*", r"\1", url, flags=re.DOTALL)
-    shown = "" if "@" in url or looks_like_key(start) else f" {display_value(start)}"
-    return InvalidEndpointError(f"invalid URL{shown}: {problem}", key="endpoint")
+    return "" if "@" in url or looks_like_key(start) else display_value(start)

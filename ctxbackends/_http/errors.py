@@ -36,7 +36,9 @@ _Translation: TypeAlias = Callable[[BaseException], BackendError]
 _NOT_SENT: tuple[tuple[type[BaseException], _Translation], ...] = (
     (
         aiohttp.ClientConnectorDNSError,
-        lambda error: APIConnectionError(f"the name does not resolve ({_reason(error)})", permanent=True),
+        lambda error: APIConnectionError(
+            f"cannot find the host {getattr(error, 'host', None)} ({_reason(error)})", permanent=True
+        ),
     ),
     (
         aiohttp.ClientConnectorCertificateError,
@@ -75,7 +77,7 @@ def translate(error: BaseException, *, reused: bool, started: bool, route: Route
         route: How the request was sent.
     """
     if isinstance(error, UnicodeError):
-        return APIConnectionError("the name does not resolve (not a valid host name)", permanent=True)
+        return APIConnectionError("cannot find the host: its name is not valid", permanent=True)
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return proxy_error(route, error.status)
     if isinstance(error, aiohttp.ClientConnectorError) and (

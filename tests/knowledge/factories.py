@@ -49,7 +49,7 @@ PROPOSAL = Proposal(
     quarantined=(
         QuarantinedRow(
             record=Task("Buy milk", "low"),
-            reason="quote not found in the source",
+            reason="its quote is not in the source",
             quote="Milk!",
             where="notes.md:1-40",
         ),

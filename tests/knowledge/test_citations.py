@@ -91,9 +91,9 @@ def test_quotation_marks_are_ignored(quote: str) -> None:
 @pytest.mark.parametrize(
     ("quote", "reason"),
     [
-        ("We chose TOML, because people edit it by hand.", "quote not found in the source"),
-        ("we chose yaml, because people edit it by hand.", "quote not found in the source"),
-        ("We chose YAML ... by hand.", "quote not found in the source"),
+        ("We chose TOML, because people edit it by hand.", "its quote is not in the source"),
+        ("we chose yaml, because people edit it by hand.", "its quote is not in the source"),
+        ("We chose YAML ... by hand.", "its quote is not in the source"),
         ("", "no quote"),
         (" \n", "no quote"),
         ("YAML", "quote is shorter than 8 characters"),

@@ -68,7 +68,7 @@ def test_show(directory: Path) -> None:
     full = ctx(directory, "proposals", "show")
     assert "1 quarantined; use --quarantined to show them" in full.err
     assert (
-        "x1  task: Buy milk\n    quote not found in the source (notes.md:1-40)\n    > Milk!"
+        "x1  task: Buy milk\n    its quote is not in the source (notes.md:1-40)\n    > Milk!"
         in ctx(directory, "proposals", "show", "--quarantined").out
     )
     output = json.loads(ctx(directory, "proposals", "show", "--json").out)

@@ -56,7 +56,7 @@ def test_documents_become_a_proposal(tmp_path: Path, serve: Serve) -> None:
     assert ["Keep option 1", "Keep option 2"] == [row.title for row in proposal.rows]
     assert ["notes.md:3", "notes.md:5"] == [row.evidence[0].where for row in proposal.rows]
     assert ["DECISIONS.md:3", None] == [row.known_at for row in proposal.rows]
-    assert ["quote not found in the source"] == [item.reason for item in proposal.quarantined]
+    assert ["its quote is not in the source"] == [item.reason for item in proposal.quarantined]
     facts = proposal.facts
     assert ("ingest", "model", "openai", model.url, "scripted", 1, 100, 10) == (
         facts.command,

@@ -63,7 +63,7 @@ PROPOSAL = Proposal(
     quarantined=(
         QuarantinedRow(
             record=Task("Buy milk", "low"),
-            reason="quote not found in the source",
+            reason="its quote is not in the source",
             quote="Somebody buys milk.",
             where="notes.md:1-40",
         ),
@@ -140,7 +140,7 @@ These rows have no valid evidence and cannot be accepted.
 
 - **Kind:** task
 - **Priority:** low
-- **Reason:** quote not found in the source
+- **Reason:** its quote is not in the source
 - **Source:** notes.md:1-40
 
 > Somebody buys milk.

@@ -81,7 +81,7 @@ async def test_an_invented_quote_is_quarantined() -> None:
         run = ingest(backend, [LinesSource(YAML)], kinds=[Kind.DECISION], on_event=events.append)
         assert ["Use YAML"] == titles(await rows_of(run))
     (one,) = run.quarantined
-    assert ("Use TOML", "quote not found in the source", "We chose TOML for its types.", "notes.md:1") == (
+    assert ("Use TOML", "its quote is not in the source", "We chose TOML for its types.", "notes.md:1") == (
         one.record.title if isinstance(one.record, Decision) else "",
         one.reason,
         one.quote,
@@ -258,7 +258,7 @@ async def test_progress() -> None:
         last.output_tokens,
     )
     assert 0 == last.seconds_left
-    assert "100%: 2 of 2 files, 8 chunks, 4 rows, " in str(last)
+    assert str(last).startswith("2 of 2 files, 8 chunks, 4 rows, ")
 
 
 async def test_each_source_is_iterated_once() -> None:

@@ -32,7 +32,7 @@ async def test_nonsense_is_quarantined(llama_backend: Backend) -> None:
     assert report.chunks > 1
     assert report.quarantined > 0
     long_enough = [item for item in run.quarantined if len(item.quote.replace(" ", "")) >= 8]
-    assert {one.reason for one in long_enough} <= {"quote not found in the source", "no title"}
+    assert {one.reason for one in long_enough} <= {"its quote is not in the source", "no title"}
     assert ("grammar", 0) == (report.enforcement, report.rows)
     assert report.context_length is not None
     assert [*range(1, report.chunks + 1)] == [progress.chunks for progress in updates]

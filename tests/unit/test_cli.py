@@ -713,7 +713,7 @@ def test_mutually_exclusive_options(arguments: tuple[str, ...], problem: str) ->
         (b"\xff\xfe", ":1: is not UTF-8 text"),
         (
             b"backends:\n  - name: vllm\n    endpoint: localhost\n",
-            ":3: backends[0].endpoint: invalid URL 'localhost': it must begin with http:// or https://; "
+            ":3: backends[0].endpoint: 'localhost' must start with http:// or https://; "
             "write it like http://localhost:8080",
         ),
     ],
@@ -935,8 +935,8 @@ def authentication_error(source: str | None) -> errors.AuthenticationError:
         (errors.StreamInterruptedError("cut"), "cut"),
         (errors.APIConnectionError("connection refused", refused=True), f"connection refused\n{REFUSED_HINT[:-1]}"),
         (
-            errors.APIConnectionError("the name does not resolve", permanent=True),
-            "the name does not resolve\n  check the endpoint in .ctxrc; correct it with ctxbackends setup --backend",
+            errors.APIConnectionError("cannot find the host gpu", permanent=True),
+            "cannot find the host gpu\n  check the endpoint in .ctxrc; correct it with ctxbackends setup --backend",
         ),
         (errors.APIConnectionError("closed", sent=True), "closed"),
         (

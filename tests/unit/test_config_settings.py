@@ -250,7 +250,7 @@ BY_HAND = "edit the file by hand"
         ("gpu.headers", "{Authorization: Basic abc}", "gpu.headers: Authorization: a secret isn't allowed here"),
         ("gpu.type", "vlm", 'gpu.type: unknown backend type: "vlm"'),
         ("gpu.name", "local", 'gpu.name: duplicate backend: "local"'),
-        ("gpu.endpoint", "gpu:8000", "gpu.endpoint: invalid URL 'gpu:8000': it must begin with http:// or https://"),
+        ("gpu.endpoint", "gpu:8000", "gpu.endpoint: 'gpu:8000' must start with http:// or https://"),
         ("gpu.endpoint", "http://u:p@h", "gpu.endpoint: invalid URL: it contains a user name or password"),
         ("gpu.model_path", "m.gguf", "gpu.model_path: "),
         ("gpu", "x", "gpu: is a backend; write gpu.KEY, such as gpu.timeout"),

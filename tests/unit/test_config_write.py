@@ -403,7 +403,11 @@ def test_unusual_layouts_are_not_edited(path: Path, before: str, options: dict[s
     [
         ({"type": "openai-compatible"}, InvalidEndpointError, "required for type openai-compatible"),
         ({"type": "vllm", "endpoint": ""}, InvalidEndpointError, "must be a non-empty string"),
-        ({"type": "vllm", "endpoint": "gpu:8000"}, InvalidEndpointError, "invalid URL 'gpu:8000': it must begin with"),
+        (
+            {"type": "vllm", "endpoint": "gpu:8000"},
+            InvalidEndpointError,
+            "'gpu:8000' must start with http:// or https://",
+        ),
         ({"type": "vllm", "name": ""}, ConfigError, "must not be empty"),
         ({"type": "vllm", "default_model": "a\nb"}, ConfigError, "must not contain control characters"),
         ({"type": "vllm", "default_model": "\ud800"}, ConfigError, "must not contain control characters"),

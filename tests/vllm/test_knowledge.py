@@ -28,7 +28,7 @@ async def test_rows_of_a_real_vllm(vllm_server: VLLMServer, tmp_path: Path) -> N
         run = ingest(backend, [TextSource(path, name="notes.md")], kinds=[Kind.DECISION])
         found = [row async for row in run]
     assert [("Use YAML", "notes.md:1")] == [(row.title, row.evidence[0].where) for row in found]
-    assert [(BOAT, "quote not found in the source")] == [(item.quote, item.reason) for item in run.quarantined]
+    assert [(BOAT, "its quote is not in the source")] == [(item.quote, item.reason) for item in run.quarantined]
     assert ("grammar", CONTEXT_TOKENS, MODEL_NAME) == (
         run.report.enforcement,
         run.report.context_length,

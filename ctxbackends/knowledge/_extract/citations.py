@@ -61,7 +61,7 @@ class QuoteChecker:
                 return self._cite(row, quote, offset)
         if len(_collapse_spaces(row.quote.strip(_QUOTATION_MARKS)).replace(" ", "")) < MIN_QUOTE_LENGTH:
             return self._quarantine(row, f"quote is shorter than {MIN_QUOTE_LENGTH} characters")
-        return self._quarantine(row, "quote not found in the source")
+        return self._quarantine(row, "its quote is not in the source")
 
     def _find_nearest(self, quote: str, line: int) -> int | None:
         """Return the offset of the occurrence that is nearest to the line that the model named."""

@@ -8,6 +8,7 @@ from typing import TypeAlias
 import msgspec
 
 from ctxbackends._chat.events import Loading
+from ctxbackends._util.text import pluralize
 from ctxbackends.knowledge._records import QuarantinedRow
 from ctxbackends.knowledge._sources.base import Input, SkippedInput
 
@@ -57,11 +58,11 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
 
     def __str__(self) -> str:
         files = f"{self.sources_done} of {self.sources} files, " if self.sources > 1 else ""
-        share = self.size_done / self.size if self.size else 1.0
         speed = f", {self.tokens_per_second:.0f} tokens/s" if self.tokens_per_second is not None else ""
         left = f", {_format_duration(self.seconds_left)} left" if self.seconds_left is not None else ""
-        rows = f"{self.rows} rows" + (f", {self.quarantined} quarantined" if self.quarantined else "")
-        return f"{share:.0%}: {files}{self.chunks} chunks, {rows}{speed}{left}"
+        quarantined = f", {self.quarantined} quarantined" if self.quarantined else ""
+        counts = f"{files}{pluralize(self.chunks, 'chunk')}, {pluralize(self.rows, 'row')}{quarantined}{speed}"
+        return f"{self.size_done / self.size:.0%}: {counts}{left}" if self.size_done < self.size else counts
 
 
 def _format_duration(seconds: float) -> str:
