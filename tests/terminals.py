@@ -133,6 +133,7 @@ class Terminal:
         self,
         *arguments: str,
         columns: int = 80,
+        stdin: Path | None = None,
         stdout: Path | None = None,
         stderr: Path | None = None,
         **variables: str,
@@ -146,16 +147,18 @@ class Terminal:
         package = str(Path(ctxbackends.__file__).parent.parent)
         environment = {**inherited, "PYTHONPATH": package, "TERM": "xterm-256color", **variables}
         environment["PROMPT_TOOLKIT_NO_CPR"] = "1"  # nobody here answers the question for the cursor's position
+        source = slave if stdin is None else os.open(stdin, os.O_RDONLY)
         with _opened(stdout, slave) as out, _opened(stderr, slave) as err:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", _START, "-m", "ctxbackends", *arguments],
                 env=environment,
-                stdin=slave,
+                stdin=source,
                 stdout=out,
                 stderr=err,
                 start_new_session=True,
             )
-        os.close(slave)
+        for file in {source, slave}:
+            os.close(file)
 
     @staticmethod
     def _set_size(terminal: int, columns: int) -> None:
