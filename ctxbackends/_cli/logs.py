@@ -91,7 +91,7 @@ def list_(number: int, as_json: bool) -> None:
 
 
 @logs.command()
-@click.argument("conversation", type=_ID, metavar="ID", required=False)
+@click.argument("conversation", type=_ID, metavar="[ID]", required=False)
 @click.option("--all", "with_all", is_flag=True, help="Also show the turns that were taken back.")
 @click.option("--reasoning", is_flag=True, help="Also show the reasoning.")
 @json_option

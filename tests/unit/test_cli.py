@@ -978,6 +978,17 @@ OPTIONS = {
     ("config", "default"): ("NAME", "--debug"),
     ("config", "path"): ("--json", "--debug"),
     ("config", "edit"): ("--debug",),
+    ("count",): ("[PROMPT]", "--file", "--system", "--model", "--json", "--backend"),
+    ("doctor",): ("--json", "--debug"),
+    ("embed",): ("[TEXT]...", "--lines", "--model", "--dimensions", "--json", "--backend"),
+    ("load",): ("[MODEL]", "--context-length", "--keep-alive", "--backend"),
+    ("logs",): ("--help",),
+    ("logs", "list"): ("-n", "--json", "--debug"),
+    ("logs", "off"): ("--debug",),
+    ("logs", "on"): ("--debug",),
+    ("logs", "path"): ("--debug",),
+    ("logs", "search"): ("TEXT", "-n", "--json", "--debug"),
+    ("logs", "show"): ("[ID]", "--all", "--reasoning", "--json", "--debug"),
     ("proposals",): ("--help",),
     ("proposals", "list"): ("--out", "--json", "--debug"),
     ("proposals", "show"): ("[PROPOSAL]", "ROW...", "--quarantined", "--out", "--json", "--debug"),
@@ -991,6 +1002,7 @@ OPTIONS = {
         *("MODEL", "--port", "--ctx-size", "--parallel", "--threads", "--alias", "--api-key-env", "--no-key"),
         *("--embeddings", "--show-log", "--json", "--debug"),
     ),
+    ("unload",): ("[MODEL]", "--backend"),
     ("setup",): (
         *("--backend", "--name", "--endpoint", "--api-key-env", "--model", "--model-path", "--default"),
         *("--json", "--debug"),
@@ -1027,9 +1039,10 @@ def test_the_list_of_commands() -> None:
             assert subcommand is not None
             assert name == subcommand.name
             assert subcommand.help
-    assert "  proposals  Review and export proposals.\n" in help_text
-    assert "  serve      Serve a GGUF model with llama.cpp on this machine.\n" in help_text
-    assert "  setup      Add or update a backend in .ctxrc.\n" in help_text
+    lines = [line.split(maxsplit=1) for line in help_text.splitlines()]
+    assert ["proposals", "Review and export proposals."] in lines
+    assert ["serve", "Serve a GGUF model with llama.cpp on this machine."] in lines
+    assert ["setup", "Add or update a backend in .ctxrc."] in lines
 
 
 @pytest.mark.parametrize("arguments", [(), ("proposals",)])
