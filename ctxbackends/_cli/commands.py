@@ -30,3 +30,15 @@ TOP_LEVEL = {
 """First-level commands of both programs."""
 
 AI = {"ai": ("ctxbackends._cli.root:ai", "Use a model, serve one, and review proposals.")}
+
+OTHER_NAMES = {
+    **dict.fromkeys(("ask", "prompt", "run"), "chat"),
+    **dict.fromkeys(("list", "ls"), "models"),
+    **dict.fromkeys(("download", "get"), "pull"),
+    **dict.fromkeys(("stop", "eject"), "unload"),
+    "history": "logs",
+    "init": "setup",
+    "ps": "status",
+    "tokens": "count",
+}
+"""Commands of other programs, with those that do the same here."""

@@ -13,6 +13,7 @@ import msgspec
 
 from ctxbackends._cli.backends import Choice, backend_options, open_choice
 from ctxbackends._cli.completers import complete_models
+from ctxbackends._cli.numbers import Integer
 from ctxbackends._cli.options import json_option
 from ctxbackends._cli.readiness import wait_for
 from ctxbackends._cli.terminal import print_json, printable, utf8
@@ -50,7 +51,7 @@ def _reads_texts(command: Callable[..., Any]) -> Callable[..., Any]:
     shell_complete=complete_models,
     help="Model to use instead of the default_model.",
 )
-@click.option("--dimensions", type=click.IntRange(min=1), help="Length of the vectors, if the model can shorten them.")
+@click.option("--dimensions", type=Integer(min=1), help="Length of the vectors, if the model can shorten them.")
 @json_option
 @_reads_texts
 @backend_options

@@ -14,6 +14,7 @@ import click
 
 from ctxbackends._cli.backends import Choice, backend_options, open_choice
 from ctxbackends._cli.completers import complete_files, complete_models
+from ctxbackends._cli.numbers import Integer
 from ctxbackends._cli.options import out_option, parse_kinds
 from ctxbackends._cli.terminal import PLAIN_INTERVAL, Waiting, print_json, printable, utf8, waiting
 from ctxbackends._util.text import pluralize
@@ -66,10 +67,10 @@ def run_options(flag: str, kinds: str) -> Callable[[Callable[..., Any]], Callabl
         )
         @click.option(
             "--max-concurrency",
-            type=click.IntRange(min=1),
+            type=Integer(min=1),
             help="Maximum number of concurrent requests; the server's slots by default.",
         )
-        @click.option("--chunk-tokens", type=click.IntRange(min=1), help="Maximum number of input tokens per request.")
+        @click.option("--chunk-tokens", type=Integer(min=1), help="Maximum number of input tokens per request.")
         @click.option("--allow-unenforced", is_flag=True, help="Use a server that does not enforce schemas.")
         @click.option("--skip-failed", is_flag=True, help="Skip chunks for which the model returns no valid answer.")
         @click.option("--json", "as_json", is_flag=True, help="Print events as JSON, one per line.")

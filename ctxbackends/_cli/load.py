@@ -8,6 +8,7 @@ import click
 
 from ctxbackends._cli.backends import Choice, backend_options, open_choice
 from ctxbackends._cli.completers import complete_models
+from ctxbackends._cli.numbers import Integer
 from ctxbackends._cli.terminal import printable, utf8, waiting
 
 
@@ -27,7 +28,7 @@ def _parse_keep_alive(_: click.Context, parameter: click.Parameter, value: str |
 
 @click.command()
 @click.argument("model", required=False, callback=utf8, shell_complete=complete_models)
-@click.option("--context-length", type=click.IntRange(min=1), help="Size of the context in tokens.")
+@click.option("--context-length", type=Integer(min=1), help="Size of the context in tokens.")
 @click.option(
     "--keep-alive",
     metavar="DURATION",

@@ -13,6 +13,7 @@ import click
 from ctxbackends._chat.messages import Message, OpaquePart, ReasoningPart, TextPart, ToolCall, ToolResult
 from ctxbackends._cli.log_entries import Turn
 from ctxbackends._cli.log_store import LogStore
+from ctxbackends._cli.numbers import Integer
 from ctxbackends._cli.options import json_option
 from ctxbackends._cli.root import debug_option
 from ctxbackends._cli.terminal import cut, print_json, print_table, printable, utf8, window_size
@@ -20,7 +21,7 @@ from ctxbackends._util.text import one_line, pluralize
 
 _NOT_KEPT = "(not logged: matches privacy.redact)"
 _MIN_WIDTH = 10
-_ID = click.IntRange(1, 2**63 - 1)  # SQLite's integers
+_ID = Integer(1, 2**63 - 1)  # SQLite's integers
 
 
 @click.group()
@@ -32,9 +33,7 @@ def logs() -> None:
 
 
 def _number_option(what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    return click.option(
-        "-n", "number", type=click.IntRange(min=1), default=20, show_default=True, help=f"Number of {what}."
-    )
+    return click.option("-n", "number", type=Integer(min=1), default=20, show_default=True, help=f"Number of {what}.")
 
 
 @logs.command()

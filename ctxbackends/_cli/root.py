@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import click
 
 from ctxbackends._cli import raise_on_interrupt
-from ctxbackends._cli.commands import AI, TOP_LEVEL, VERBS
+from ctxbackends._cli.commands import AI, OTHER_NAMES, TOP_LEVEL, VERBS
 from ctxbackends._cli.dispatch import find_next
 
 if TYPE_CHECKING:
@@ -49,6 +49,19 @@ class LazyGroup(click.Group):
         assert isinstance(command, click.Command)
         raise_on_interrupt()  # all is imported that click needs
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command of the arguments. Raise UsageError, with a suggestion, if there is none of that name."""
+        if args[0] not in self._lazy_commands and not ctx.resilient_parsing:
+            from ctxbackends._suggestions import find_similar  # noqa: PLC0415  # needed only after a mistake
+
+            known = {name: meant for name, meant in OTHER_NAMES.items() if meant in self._lazy_commands}
+            meant = find_similar(args[0], self._lazy_commands, known)
+            if meant is not None:
+                ctx.fail(f"No such command {args[0]!r}. Did you mean {meant!r}?")
+        return super().resolve_command(ctx, args)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Return the commands and options that begin with ``incomplete``. Commands are not imported, as in the help."""

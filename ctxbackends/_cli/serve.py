@@ -12,20 +12,19 @@ from typing import Any
 import click
 
 from ctxbackends._cli.completers import complete_model_files
+from ctxbackends._cli.numbers import Integer
 from ctxbackends._cli.root import SOURCE, debug_option
 from ctxbackends._cli.terminal import print_json, waiting
 
 DEFAULT_PORT = 8080
 KEY_VARIABLE = "CTX_SERVE_KEY"
-COUNT = click.IntRange(1, 2**31 - 1)  # llama.cpp keeps these numbers in a C int
+COUNT = Integer(1, 2**31 - 1)  # llama.cpp keeps these numbers in a C int
 _CHECK_SECONDS = 0.2
 
 
 @click.command()
 @click.argument("model", shell_complete=complete_model_files)
-@click.option(
-    "--port", type=click.IntRange(1, 65535), default=DEFAULT_PORT, show_default=True, help="Port on 127.0.0.1."
-)
+@click.option("--port", type=Integer(1, 65535), default=DEFAULT_PORT, show_default=True, help="Port on 127.0.0.1.")
 @click.option(
     "--ctx-size",
     type=COUNT,

@@ -18,6 +18,7 @@ from ctxbackends._cli.chat.display import Display, create_display
 from ctxbackends._cli.chat.inputs import build_message, load_file, load_image, read_prompt
 from ctxbackends._cli.chat.model_options import ModelOptions, check_options, parse_options
 from ctxbackends._cli.completers import complete_files, complete_models
+from ctxbackends._cli.numbers import Integer, Number
 from ctxbackends._cli.options import json_option
 from ctxbackends._cli.terminal import utf8
 
@@ -202,8 +203,8 @@ def _find_conversation(choice: dict[str, Any]) -> LoggedConversation:
 @click.option(
     "-o", "--option", "pairs", metavar="KEY=VALUE", multiple=True, help="Option of the request, such as top_p=0.9."
 )
-@click.option("--max-tokens", type=click.IntRange(min=1), help="Maximum number of tokens to generate.")
-@click.option("--temperature", type=click.FloatRange(min=0), help="Sampling temperature.")
+@click.option("--max-tokens", type=Integer(min=1), help="Maximum number of tokens to generate.")
+@click.option("--temperature", type=Number(min=0), help="Sampling temperature.")
 @click.option(
     "-f",
     "--file",
