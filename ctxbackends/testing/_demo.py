@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -18,25 +19,40 @@ from ctxbackends import (
     Backend,
     BackendError,
     BackendType,
+    Completion,
+    ConfigError,
     Loading,
     Message,
+    ModelDownloadError,
     StructuredOutputError,
     TextDelta,
     extract,
     open_backend,
     serve_model,
+    tool_of,
 )
+from ctxbackends.local import find_model, list_models, pull_model
 
-TEXT = "We chose YAML for .ctxrc, because people edit it by hand and want to leave comments in it."
+MODEL = "smollm2"
+QUESTION = "What is a database? Answer in one sentence."
+TEXT = "Maria Lopez is 34 years old and lives in Lisbon."
+TOOL_QUESTION = "What is the weather in Lisbon?"
 ATTEMPTS = 5
+MAX_TOKENS = 48
 
 
 @attrs.frozen
-class Decision:
+class Person:
     """The type to extract. Its limits are part of the schema, so the server enforces them too."""
 
-    title: Annotated[str, msgspec.Meta(max_length=60)]
-    rationale: Annotated[str, msgspec.Meta(max_length=120)]
+    name: Annotated[str, msgspec.Meta(max_length=40)]
+    age: Annotated[int, msgspec.Meta(ge=0, le=150)]
+    city: Annotated[str, msgspec.Meta(max_length=40)]
+
+
+def weather(city: str) -> str:
+    """Return the weather in a city."""
+    return f"sunny in {city}"
 
 
 def say(text: str) -> None:
@@ -44,63 +60,96 @@ def say(text: str) -> None:
 
 
 class StatusLine:
-    """Shows the progress of a cold start: one live line in a terminal, separate lines elsewhere."""
+    """Shows the progress of a wait: one live line in a terminal, separate lines elsewhere."""
 
     def __init__(self) -> None:
-        self._last_state: str | None = None
+        self._last_step: object = None
+
+    def show(self, text: str, step: object) -> None:
+        if sys.stderr.isatty():
+            print(f"\r\x1b[2K   {text}", end="", file=sys.stderr, flush=True)
+        elif step != self._last_step:
+            print(f"   {text}", file=sys.stderr, flush=True)
+        self._last_step = step
 
     def __call__(self, progress: Loading) -> None:
-        if sys.stderr.isatty():
-            print(f"\r\x1b[2K   {progress}", end="", file=sys.stderr, flush=True)
-        elif progress.state != self._last_state:
-            print(f"   {progress}", file=sys.stderr, flush=True)
-        self._last_state = progress.state
+        self.show(str(progress), progress.state)
+
+    def show_download(self, done: int, total: int) -> None:
+        self.show(f"downloading {MODEL}: {done / 1e6:.0f} of {total / 1e6:.0f} MB", 4 * done // total)
 
     def end(self) -> None:
-        if self._last_state is not None and sys.stderr.isatty():
+        if self._last_step is not None and sys.stderr.isatty():
             print("\r\x1b[2K", end="", file=sys.stderr, flush=True)
 
 
+@attrs.frozen
+class ServedModel:
+    """A model file for the embedded server."""
+
+    path: Path
+    is_noise: bool = False
+
+
+def choose_model(arguments: argparse.Namespace) -> ServedModel:
+    """Return the model in the arguments; by default the small one, or noise if it cannot be downloaded."""
+    if arguments.model_path is not None:
+        return ServedModel(find_model(arguments.model_path))
+    started = time.monotonic()
+    if not arguments.noise:
+        line = StatusLine()
+        model = next(one for one in list_models() if one.name == MODEL)
+        say(f"1. A small model: {model.description}, {model.license}, {model.size / 1e6:.0f} MB")
+        try:
+            path = pull_model(MODEL, on_progress=line.show_download)
+        except (ConfigError, ModelDownloadError) as error:
+            line.end()
+            say(f"   {error}\n   So the demo uses random weights, and the words are noise.")
+        else:
+            line.end()
+            say(f"   {path}, there after {time.monotonic() - started:.1f} s")
+            return ServedModel(path)
+    from ctxbackends.testing._tiny_gguf import VARIANTS, cached_model  # noqa: PLC0415
+
+    path = cached_model(VARIANTS["slow-load"])
+    say(f"{'1. A' if arguments.noise else '   The'} model with random weights: {path}")
+    return ServedModel(path, is_noise=True)
+
+
 @asynccontextmanager
-async def open_demo_backend(arguments: argparse.Namespace) -> AsyncIterator[Backend]:
-    """Open a backend for the server in the arguments; by default the embedded server with a generated model."""
+async def open_demo_backend(arguments: argparse.Namespace, served: ServedModel | None) -> AsyncIterator[Backend]:
+    """Open a backend for the server in the arguments, or the embedded server for a model."""
     line = StatusLine()
-    if arguments.endpoint is not None:
+    if served is None:
         settings = {"endpoint": arguments.endpoint, "default_model": arguments.model}
         async with open_backend(arguments.type, **settings) as backend:
             await backend.wait_ready(on_progress=line)
             line.end()
             yield backend
         return
-    if arguments.model_path is not None:
-        path = Path(arguments.model_path)
-    else:
-        from ctxbackends.testing._tiny_gguf import VARIANTS, cached_model  # noqa: PLC0415
-
-        started = time.monotonic()
-        path = cached_model(VARIANTS["slow-load"])
-        say(f"1. A model with random weights: {path}")
-        say(f"   {path.stat().st_size / 1e6:.0f} MB, there after {time.monotonic() - started:.1f} s")
     say("2. The embedded llama.cpp server loads it; the SDK waits:")
     started = time.monotonic()
-    async with serve_model(path, alias=None if arguments.model_path else "random", on_progress=line) as backend:
+    alias = "random" if served.is_noise else None
+    # Half of the cores: llama.cpp is many times slower where its threads have to share a core with another program.
+    threads = None if arguments.model_path else max(1, (os.cpu_count() or 1) // 2)
+    async with serve_model(served.path, alias=alias, threads=threads, on_progress=line) as backend:
         line.end()
         say(f"   ready at {backend.endpoint} after {time.monotonic() - started:.2f} s")
         yield backend
 
 
-async def show(backend: Backend, *, random_weights: bool) -> None:
+async def show(backend: Backend) -> None:
     models = await backend.models()
     say("3. Its models:")
     for model in models:
         say(f"   {model.id} ({model.context_length or 'unknown'} tokens of context)")
     model_name = backend.default_model or models[0].id
 
-    say("4. A streamed chat completion:")
+    say(f"4. A streamed answer to: {QUESTION}")
     started, count = time.monotonic(), 0
     print("   > ", end="", flush=True)
     async with backend.stream(
-        [Message.system("Be brief."), Message.user("Why a registry?")], model=model_name, max_tokens=48
+        [Message.system("Be brief."), Message.user(QUESTION)], model=model_name, max_tokens=MAX_TOKENS, temperature=0
     ) as stream:
         async for event in stream:
             if isinstance(event, TextDelta):
@@ -114,41 +163,65 @@ async def show(backend: Backend, *, random_weights: bool) -> None:
 
     say("5. An attrs class extracted from text, with a JSON Schema that the server enforces:")
     say(f'   text: "{TEXT}"')
-    decision = await extract_decision(backend, model_name)
-    say(f"   {decision}")
-    if random_weights:
-        say("\nThe words are noise, because the weights are random; everything around them is real.")
-    say("With a real model:   nox -s demo -- path/to/model.gguf     (or: ctxbackends serve path/to/model.gguf)")
-    say("With your server:    nox -s demo -- --endpoint http://localhost:8000 --type vllm --model NAME")
-    say("In your project:     ctxbackends setup --backend llamacpp  (writes .ctxrc; then: ctxbackends chat 'Hello')")
+    say(f"   {await extract_person(backend, model_name)}")
+
+    say(f"6. A tool, offered with: {TOOL_QUESTION}")
+    answer = await backend.complete(
+        TOOL_QUESTION, model=model_name, tools=[tool_of(weather)], max_tokens=MAX_TOKENS, temperature=0
+    )
+    say(f"   {describe_tool_use(answer)}")
 
 
-async def extract_decision(backend: Backend, model: str) -> Decision:
-    """Return the decision. With random weights, the model may reach ``max_tokens``, an error; then try again."""
+def describe_tool_use(answer: Completion) -> str:
+    """Return whether the model called the tool; small models often answer in words."""
+    if answer.tool_calls:
+        return ", ".join(f"the model calls {call.name}({call.arguments})" for call in answer.tool_calls)
+    return f'the model did not call it and answered: "{" ".join(answer.text.split())}"'
+
+
+async def extract_person(backend: Backend, model: str) -> Person:
+    """Return the person. With random weights, the model may reach ``max_tokens``, an error; then try again."""
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            return await extract(backend, Decision, TEXT, model=model, max_tokens=400, seed=attempt)
+            return await extract(backend, Person, TEXT, model=model, max_tokens=200, seed=attempt, temperature=0.2)
         except StructuredOutputError as error:
             say(f"   attempt {attempt}: {error}")
     raise SystemExit(f"no valid object in {ATTEMPTS} attempts")
 
 
-async def main() -> None:
+def say_what_next(served: ServedModel | None) -> None:
+    if served is not None and served.is_noise:
+        say("\nThe words are noise, because the weights are random; everything around them is real.")
+    say("\nWith your model:     nox -s demo -- path/to/model.gguf     (or: ctxbackends serve path/to/model.gguf)")
+    say("With your server:    nox -s demo -- --endpoint http://localhost:8000 --type vllm --model NAME")
+    say(f"On the command line: ctxbackends pull {MODEL}  (then: ctxbackends chat --model-path {MODEL} 'Hello')")
+    say("In your project:     ctxbackends setup --backend llamacpp  (writes .ctxrc; then: ctxbackends chat 'Hello')")
+
+
+async def run(arguments: argparse.Namespace, served: ServedModel | None) -> None:
+    async with open_demo_backend(arguments, served) as backend:
+        await show(backend)
+    say_what_next(served)
+
+
+def main() -> None:
     parser = argparse.ArgumentParser(prog="nox -s demo --", description="The main job of ctxbackends on a real server.")
-    parser.add_argument("model_path", nargs="?", help="a GGUF file to serve; by default a generated one")
+    parser.add_argument("model_path", nargs="?", help=f"a GGUF file to serve; by default {MODEL}, which is downloaded")
+    parser.add_argument("--noise", action="store_true", help="use a model with random weights; download nothing")
     parser.add_argument("--endpoint", help="the URL of a running server")
     parser.add_argument(
         "--type", default=BackendType.OPENAI_COMPATIBLE, choices=[str(name) for name in BackendType], help="its type"
     )
     parser.add_argument("--model", help="its model; by default the first one it lists")
     arguments = parser.parse_args()
-    async with open_demo_backend(arguments) as backend:
-        await show(backend, random_weights=arguments.endpoint is None and arguments.model_path is None)
+    # Before the event loop starts, which would delay a Ctrl-C until the download has ended.
+    served = choose_model(arguments) if arguments.endpoint is None else None
+    asyncio.run(run(arguments, served))
 
 
 if __name__ == "__main__":
     try:
-        asyncio.run(main())
+        main()
     except BackendError as error:
         sys.exit(f"demo: {error}")
     except KeyboardInterrupt:

