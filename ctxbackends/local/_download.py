@@ -74,7 +74,9 @@ def pull_model(name: str, *, on_progress: OnDownload | None = None) -> Path:
 def _check_airgap(model: KnownModel, path: Path) -> None:
     ctxrc = find_ctxrc()
     if ctxrc is not None and airgap_of(ctxrc):
-        raise AirgapError(f"cannot download {model.name}: airgap is on in {ctxrc}; copy the model to {path} instead", key=None)
+        raise AirgapError(
+            f"cannot download {model.name}: airgap is on in {ctxrc}; copy the model to {path} instead", key=None
+        )
 
 
 def _check_space(model: KnownModel, directory: Path) -> None:
