@@ -20,6 +20,7 @@ from ctxbackends._cli.detection import ASKED_TYPES, FoundServer, find_servers, l
 from ctxbackends._cli.dispatch import find_next
 from ctxbackends._cli.log_store import LogStore
 from ctxbackends._cli.serve import set_variable_line
+from ctxbackends._config.api_key import find_vendor_variable
 from ctxbackends._config.backend_config import BackendConfig, CtxConfig
 from ctxbackends._config.ctxrc_file import FILE_NAME, find_ctxrc
 from ctxbackends._config.reader import load_ctxrc
@@ -117,6 +118,7 @@ async def diagnose() -> Diagnosis:
     if path is not None:
         try:
             config = load_ctxrc(path)
+            config = attrs.evolve(config, backends=tuple(map(_require_key, config.backends)))
         except BackendError as error:
             problem = str(error)
     configured = {port: _endpoint_of(one) for one in config.backends if (port := _local_port(_endpoint_of(one)))}
@@ -158,6 +160,13 @@ async def diagnose() -> Diagnosis:
 # --- the configuration ----------------------------------------------------------------------------------
 
 
+def _require_key(config: BackendConfig) -> BackendConfig:
+    """Return the configuration with the variable of the vendor's key: no vendor answers without, so it is not asked."""
+    profile = PROFILES.get(config.type)
+    variable = find_vendor_variable(config, profile) if profile is not None else None
+    return config if variable is None else attrs.evolve(config, api_key_env=variable)
+
+
 def _endpoint_of(config: BackendConfig) -> str:
     profile = PROFILES.get(config.type)
     return config.endpoint or (profile.default_endpoint if profile is not None else None) or ""
@@ -183,12 +192,8 @@ def _describe_backend(
 ) -> ConfiguredBackend:
     is_only = len(file.backends) == 1
     is_startable = config.model_path is not None and os.path.isfile(config.model_path) and has_server()
-    profile = PROFILES.get(config.type)
-    usual = profile.default_key_variable if profile is not None and config.api_key_env is None else None
-    is_vendor = profile is not None and _endpoint_of(config) == profile.default_endpoint
-    key = config.api_key_env or (usual if is_vendor else None)
     is_wrong = server_type != config.type and {server_type, config.type} <= {*ASKED_TYPES}
-    variables = (key, config.basic_auth_env, *(config.headers_env or {}).values())
+    variables = (config.api_key_env, config.basic_auth_env, *(config.headers_env or {}).values())
     return ConfiguredBackend(
         name=config.name,
         type=config.type,

@@ -310,6 +310,19 @@ async def test_a_key_that_is_not_set_is_named(known: SetEndpoints, machine: Path
     assert "      cloud needs this key\n" in result.out
 
 
+@pytest.mark.parametrize("name", ["openai", "anthropic", "openrouter"])
+async def test_a_vendor_is_not_asked_without_its_key(known: SetEndpoints, machine: Path, name: str) -> None:
+    write_ctxrc(machine, f"{{name: {name}}}")
+    data = await diagnose()
+    variable = f"{name.upper()}_API_KEY"
+    assert ([variable], "error", False) == (
+        data["unset_keys"],
+        data["backends"][0]["status"]["state"],
+        data["usable"],
+    )
+    assert f"environment variable not set: {variable}" in data["backends"][0]["status"]["problem"]
+
+
 async def test_airgap_is_respected(known: SetEndpoints, machine: Path) -> None:
     async with OllamaStandIn() as ollama:
         known(ollama.url)
