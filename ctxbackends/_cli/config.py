@@ -134,7 +134,9 @@ def set_value(key: str, value: str) -> None:
 
     field = key.rpartition(".")[2]
     if field == "model_path":
-        require_file(Path(value).expanduser(), key)
+        from ctxbackends._cli.setup import find_model_file  # noqa: PLC0415
+
+        value = find_model_file(os.path.expanduser(value), key)
     path = find_ctxrc() or Path.cwd() / ".ctxrc"
     changed = set_setting(path, key, _relative_to(path, value) if field in PATH_FIELDS else value)
     click.echo(f"{key} {'set in' if changed else 'is unchanged in'} {path}", err=True)
@@ -146,15 +148,6 @@ def _relative_to(path: Path, value: str) -> str:
     directory = os.path.abspath(path.parent)
     inside = value and os.path.commonpath([absolute, directory]) == directory
     return os.path.relpath(absolute, directory) if inside else absolute if value else value
-
-
-def require_file(path: Path, option: str) -> None:
-    """Raise ClickException unless ``path`` is a file."""
-    problem = None if path.is_file() else "is a directory" if path.is_dir() else "no such file"
-    if path.is_symlink() and not path.exists():
-        problem = "is a link to a file that does not exist"
-    if problem is not None:
-        raise click.ClickException(f"{option}: {path}: {problem}")
 
 
 @config.command("remove")

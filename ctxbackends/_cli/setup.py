@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from ctxbackends._cli.completers import complete_model_files
 from ctxbackends._cli.root import debug_option
 from ctxbackends._cli.terminal import print_json
 from ctxbackends._config.variables import find_variables
 from ctxbackends._profiles.builtin import PROFILES
 from ctxbackends._profiles.profile import BackendType
+
+if TYPE_CHECKING:
+    from ctxbackends._config.backend_config import BackendConfig
 
 # The variable in which other programs look for the same server; this package does not read it.
 _BASE_URL_VARIABLES = {BackendType.ANTHROPIC: "ANTHROPIC_BASE_URL"}
@@ -37,9 +43,11 @@ _BASE_URL_VARIABLES = {BackendType.ANTHROPIC: "ANTHROPIC_BASE_URL"}
 @click.option(
     "--model-path",
     metavar="FILE",
-    help="GGUF file to serve on first use, instead of an endpoint (type llamacpp).",
+    shell_complete=complete_model_files,
+    help="GGUF file, or name of a downloaded model, to serve on first use, instead of an endpoint (type llamacpp).",
 )
 @click.option("--default", "make_default", is_flag=True, help="Make it the default backend.")
+@click.option("--check", is_flag=True, help="Afterwards, ask the server for its models, without waiting.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @debug_option
 def setup(
@@ -50,11 +58,13 @@ def setup(
     model: str | None,
     model_path: str | None,
     make_default: bool,
+    check: bool,
     as_json: bool,
 ) -> None:
     """Add or update a backend in the nearest .ctxrc.
 
-    The file is searched from this directory upwards, and created here if there is none.
+    The file is searched from this directory upwards, and created here if there is none. No server is asked, except with
+    --check: then the exit code is 1 if it does not answer, and the file is written all the same.
     """
     from ctxbackends._config.ctxrc_file import find_ctxrc  # noqa: PLC0415
     from ctxbackends._config.reader import load_ctxrc  # noqa: PLC0415
@@ -68,7 +78,7 @@ def setup(
         endpoint=endpoint,
         api_key_env=api_key_env,
         default_model=model,
-        model_path=str(Path(model_path).resolve()) if model_path is not None else None,
+        model_path=find_model_file(model_path, "--model-path") if model_path is not None else None,
         set_default=make_default,
     )
     config = next(config for config in load_ctxrc(path).backends if config.name == result.name)
@@ -77,10 +87,39 @@ def setup(
         print_json(
             {"path": str(result.path), "name": result.name, "created": result.created, "changed": result.changed}
         )
-        return
-    verb = "added to" if result.created else "updated in" if result.changed else "is unchanged in"
-    click.echo(f'backend "{result.name}" {verb} {result.path}', err=True)
-    click.echo(f"try: ctxbackends ping --backend {result.name}", err=True)
+    else:
+        verb = "added to" if result.created else "updated in" if result.changed else "is unchanged in"
+        click.echo(f'backend "{result.name}" {verb} {result.path}', err=True)
+    _warn_of_unset_key(config)
+    if check:
+        # Not an import statement: setup itself imports no backend.
+        import_module("ctxbackends._cli.setup_check").check_backend(result.name, as_json=as_json)
+    elif not as_json:
+        click.echo(f"try: ctxbackends ping --backend {result.name}", err=True)
+
+
+def find_model_file(name: str, key: str) -> str:
+    """Return the absolute path of a model file, or of the downloaded model with this name.
+
+    Raises:
+        ConfigError: There is no such file or model, or it is not a GGUF file. The message has ``key``.
+    """
+    from ctxbackends.local._gguf import check_model_file  # noqa: PLC0415  # only for this option
+    from ctxbackends.local._models import find_model  # noqa: PLC0415  # as above
+
+    path = find_model(name)
+    check_model_file(path, key=key)
+    return str(path.resolve())
+
+
+def _warn_of_unset_key(config: BackendConfig) -> None:
+    from ctxbackends._config.summary import find_key_variable  # noqa: PLC0415  # only after a change
+
+    variable = find_key_variable(config)
+    # The default variable of a server without TLS, such as a proxy on this machine, may not be needed.
+    is_needed = config.api_key_env is not None or (config.endpoint or "").startswith("https://")
+    if variable and is_needed and not os.environ.get(variable):
+        click.echo(f"{variable} is not set; set it to the API key before the first request", err=True)
 
 
 def _warn_of_other_base_url(backend: str, endpoint: str | None) -> None:

@@ -1129,7 +1129,8 @@ def test_setup(tmp_path: Path) -> None:
     )
 
 
-def test_setup_of_everything(tmp_path: Path) -> None:
+def test_setup_of_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORK_KEY", KEY)
     result = ctx(
         *(
             "setup",
@@ -1158,6 +1159,7 @@ def test_setup_of_everything(tmp_path: Path) -> None:
 
 def test_setup_of_a_model_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", "http://elsewhere")
+    Path("model.gguf").write_bytes(b"GGUF")
     result = ctx("setup", "--backend", "llamacpp", "--model-path", "model.gguf")
     assert (0, "") == (result.code, result.out)
     assert "warning" not in result.err, "there is no endpoint that could differ"
