@@ -18,6 +18,7 @@ import attrs
 from ctxbackends._chat.servers import ServerStatus
 from ctxbackends._cli.detection import ASKED_TYPES, FoundServer, find_servers, local_endpoints
 from ctxbackends._cli.dispatch import find_next
+from ctxbackends._cli.log_entries import LogError
 from ctxbackends._cli.log_store import LogStore
 from ctxbackends._cli.serve import set_variable_line
 from ctxbackends._config.api_key import find_vendor_variable
@@ -81,6 +82,7 @@ class Diagnosis:
         cached_models: The names of the models in the cache, with their sizes in bytes.
         cache_problem: Why the cache cannot be read.
         log: The path of the log.
+        log_problem: Why the log cannot be read.
         versions: The versions of this package, Python, the system and llama.cpp; None for what is not installed.
         extras: Whether everything that an extra needs is installed, by its name.
         other_ctx: The program that ``ctx`` passes other commands to.
@@ -100,6 +102,7 @@ class Diagnosis:
     cache_problem: str | None
     log: Path
     log_is_on: bool
+    log_problem: str | None
     versions: dict[str, str | None]
     extras: dict[str, bool]
     other_ctx: str | None
@@ -150,6 +153,7 @@ async def diagnose() -> Diagnosis:
         cache_problem=cache_problem,
         log=store.path,
         log_is_on=store.is_on,
+        log_problem=_find_problem(store),
         versions=_find_versions(),
         extras=_find_extras(),
         other_ctx=find_next(),
@@ -213,6 +217,14 @@ def _list_cached_models() -> tuple[dict[str, int], str | None]:
         return {model.name: model.size for model in list_models() if model.state == "cached"}, None
     except OSError as error:
         return {}, f"{error.filename}: {error.strerror}"
+
+
+def _find_problem(store: LogStore) -> str | None:
+    try:
+        store.conversations(limit=1)
+    except LogError as error:
+        return error.format_message()
+    return None
 
 
 def _find_versions() -> dict[str, str | None]:

@@ -98,7 +98,7 @@ def _build_sections(found: Diagnosis) -> Iterator[tuple[str, _Lines]]:
     yield "Other servers on this machine" if found.backends else "Servers on this machine", _describe_servers(found)
     yield "API keys", _describe_keys(found)
     yield "Models on this machine", _describe_models(found)
-    yield "Log", iter([(GOOD if found.log_is_on else NEUTRAL, "on" if found.log_is_on else "off", str(found.log))])
+    yield "Log", _describe_log(found)
     yield "Versions", _describe_versions(found)
 
 
@@ -175,6 +175,14 @@ def _describe_models(found: Diagnosis) -> _Lines:
         yield GOOD, f"{name} ({format_size(size)})"
     if not found.cached_models and found.cache_problem is None:
         yield NEUTRAL, "none is downloaded"
+
+
+def _describe_log(found: Diagnosis) -> _Lines:
+    state = "on" if found.log_is_on else "off"
+    if found.log_problem is not None:
+        yield BAD, state, found.log_problem
+    else:
+        yield GOOD if found.log_is_on else NEUTRAL, state, str(found.log)
 
 
 def _describe_versions(found: Diagnosis) -> _Lines:

@@ -392,6 +392,13 @@ async def test_the_cached_models_and_the_log_are_shown(known: SetEndpoints, mach
     assert "  ctxbackends serve mine\n" in result.out
 
 
+async def test_a_broken_log_is_said(known: SetEndpoints, machine: Path) -> None:
+    LogStore.open().turn_on()
+    path = machine.parent / "data" / "logs.db"
+    path.write_text("no database")
+    assert f"Log\n  !!  on\n      {path}: is not a SQLite database; move the file away" in (await doctor()).out
+
+
 @pytest.mark.posix
 async def test_a_cache_that_cannot_be_read_is_said(known: SetEndpoints, machine: Path) -> None:
     (machine.parent / "cache").mkdir()
