@@ -64,17 +64,19 @@ async def open_registry(choice: Choice, *, airgap: bool = False) -> AsyncIterato
 
 
 async def add_models(error: Any, backend: Any) -> None:
-    """Ask the server for the models to choose from, for the message of a NoModelError; it may not say."""
+    """Add the models to choose from to a NoModelError, or a note why the server cannot be asked for them."""
     from ctxbackends._config.request_options import RequestOptions  # noqa: PLC0415
-    from ctxbackends.errors import BackendError  # noqa: PLC0415
+    from ctxbackends._util.text import one_line  # noqa: PLC0415
+    from ctxbackends.errors import APIStatusError, BackendError  # noqa: PLC0415
 
-    if error.models:
+    if error.models or hasattr(error, "__notes__"):
         return
     options = RequestOptions(ready_timeout=0, timeout=_LIST_SECONDS, max_retries=0)
     try:
         error.models = tuple(model.id for model in await backend.models(request_options=options))
-    except BackendError:
-        return  # that error would hide that the model is missing
+    except BackendError as failure:
+        problem = f"HTTP {failure.status_code}" if isinstance(failure, APIStatusError) else one_line(str(failure))
+        error.add_note(f"the server does not list its models: {problem}")
 
 
 def registry_of(choice: Choice, *, airgap: bool = False) -> Any:

@@ -12,6 +12,7 @@ from ctxbackends._cli.root import Source
 from ctxbackends._util.text import escape_controls
 from ctxbackends.errors import (
     APIConnectionError,
+    APIStatusError,
     APITimeoutError,
     AuthenticationError,
     BackendError,
@@ -20,7 +21,7 @@ from ctxbackends.errors import (
     EmptyModelListError,
     IncompleteOutputError,
     InsufficientQuotaError,
-    InternalServerError,
+    MalformedResponseError,
     ModelLoadingError,
     ModelMismatchError,
     ModelNotFoundError,
@@ -74,6 +75,8 @@ def _format_message(error: BackendError, source: Source) -> str:
         return message.replace(error.advice, escape_controls(f"; use --model {error.served_model}"))
     return message
 
+
+_NO_MODEL_SERVER = "is this the endpoint of a model server?"
 
 # --- hints ----------------------------------------------------------------------------------------------
 
@@ -135,10 +138,16 @@ def _hint_interrupted(error: StreamInterruptedError, _: Source) -> str:
     return f"{count} characters were received; the answer is incomplete" if count else ""
 
 
-def _hint_proxy(error: InternalServerError, _: Source) -> str:
+def _hint_status(error: APIStatusError, _: Source) -> str:
+    if error.status_code in (405, 501) and error.message is None:
+        return _NO_MODEL_SERVER
     if error.status_code == 502 and error.message is None:
         return "a proxy could not reach the server; if it is starting, wait for it with ctxbackends ping"
     return ""
+
+
+def _hint_protocol(error: MalformedResponseError, _: Source) -> str:
+    return "" if error.body else _NO_MODEL_SERVER  # without a body, it was not HTTP
 
 
 def _hint_exit(error: ServerDiedError, _: Source) -> str:
@@ -154,11 +163,13 @@ def _hint_unknown_type(_: UnknownBackendTypeError, source: Source) -> str:
 
 
 def _hint_unknown_backend(error: UnknownBackendError, _: Source) -> str:
-    from ctxbackends._profiles.builtin import PROFILES  # noqa: PLC0415
+    from ctxbackends._profiles.builtin import PROFILES  # noqa: PLC0415  # needed only here
+    from ctxbackends._suggestions import find_similar  # noqa: PLC0415  # as above
 
-    if error.path is not None or error.name not in PROFILES:
-        return ""
-    return f"with a .ctxrc, only its backends are used; add it with ctxbackends setup --backend {error.name}"
+    if error.path is None and error.name in PROFILES:
+        return f"with a .ctxrc, only its backends are used; add it with ctxbackends setup --backend {error.name}"
+    meant = find_similar(error.name, error.names)
+    return f"did you mean {meant}?" if meant is not None else ""
 
 
 _Hint: TypeAlias = Callable[[BackendError, Source], str]
@@ -177,9 +188,11 @@ _HINTS: tuple[tuple[type[BackendError], _Hint], ...] = (
     _for(ModelLoadingError, _hint_loading),
     _for(InsufficientQuotaError, "add credit to the account of the API key at its vendor"),
     _for(ModelNotFoundError, _hint_model),
-    _for(NotFoundError, "is this the endpoint of a model server? write it without /v1"),
+    _for(NotFoundError, f"{_NO_MODEL_SERVER} write it without /v1"),
     _for(EmptyModelListError, "load or pull a model on the server first"),
-    _for(InternalServerError, _hint_proxy),
+    _for(NoModelError, lambda error, _: "\n  ".join(getattr(error, "__notes__", ()))),
+    _for(APIStatusError, _hint_status),
+    _for(MalformedResponseError, _hint_protocol),
     _for(ServerDiedError, _hint_exit),
     _for(IncompleteOutputError, "raise max_tokens"),
     _for(StreamInterruptedError, _hint_interrupted),

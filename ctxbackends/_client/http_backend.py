@@ -47,6 +47,7 @@ from ctxbackends.errors import (
     ModelLoadFailedError,
     ModelLoadingError,
     NoModelError,
+    NotFoundError,
     RedirectError,
     ResponseError,
     ServerDiedError,
@@ -215,6 +216,8 @@ class HTTPBackend(NotPicklable):
             return self._status("loading", error.message)
         except EmptyModelListError as error:
             return self._status("ready", error.problem)
+        except NotFoundError as error:
+            return self._status("error", f"{error.problem}{error.request_text}")
         except BackendError as error:
             return self._status("error", error.problem)
         if status.slots is not None:

@@ -129,11 +129,15 @@ _ALERTS = {
     "ALERT_BAD_CERTIFICATE": "the server does not accept the client certificate (client_cert)",
     "ALERT_CERTIFICATE_EXPIRED": "the client certificate (client_cert) has expired",
     "ALERT_HANDSHAKE_FAILURE": "the server ended the handshake; it may require a client certificate (client_cert)",
+    # No alerts: what OpenSSL says, by its version, of a server that answers in plain text.
+    **dict.fromkeys(
+        ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"), "the server does not use TLS; begin the endpoint with http://"
+    ),
 }
 
 
 def find_alert(error: BaseException) -> str | None:
-    """Return why the server rejected the client certificate, or None if ``error`` has another cause."""
+    """Return why the handshake with the server failed, or None if ``error`` has another cause."""
     reason = (
         getattr(error, "reason", None) or "" if isinstance(error, ssl.SSLError) else ""
     )  # aiohttp's own errors have no reason

@@ -182,11 +182,16 @@ class NotFoundError(APIStatusError):
     url: str | None = None
     route_servers: str | None = None
 
-    def __str__(self) -> str:
+    @property
+    def request_text(self) -> str:
+        """The end of the message: the method and the URL of the request, empty if they are not known."""
         if self.url is None:
-            return super().__str__()
+            return ""
         servers = f", a route of {self.route_servers}" if self.route_servers else ""
-        return f"{super().__str__()} (requested: {self.method} {escape_controls(self.url)}{servers})"
+        return f" (requested: {self.method} {escape_controls(self.url)}{servers})"
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}{self.request_text}"
 
 
 class ModelNotFoundError(NotFoundError):

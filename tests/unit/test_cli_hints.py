@@ -198,13 +198,28 @@ def test_no_model_with_an_endpoint(script: Script) -> None:
 
 
 @pytest.mark.parametrize(
-    "models", [(404, b"not here"), (200, b'{"data": []}'), (401, b"who are you?"), (503, LOADING), (200, b"<html>")]
+    ("models", "problem"),
+    [
+        ((404, b"not here"), "HTTP 404"),
+        ((401, b"who are you?"), "HTTP 401"),
+        ((503, LOADING), "HTTP 503"),
+        ((200, b'{"data": []}'), 'backend "llamacpp": the server lists no model'),
+        ((200, b"<html>"), 'backend "llamacpp": unexpected response from the OpenAI API: '),
+    ],
 )
-def test_no_model_and_no_list(script: Script, models: tuple[int, bytes]) -> None:
+def test_no_model_and_no_list(script: Script, models: tuple[int, bytes], problem: str) -> None:
     script.models = [models]
     result = ctx("chat", "Hi", "--endpoint", script.endpoint, "-b", "llamacpp")
-    assert result.err.endswith("ctxbackends: no model given: use --model NAME\n")
+    message = f"ctxbackends: no model given: use --model NAME\n  the server does not list its models: {problem}"
+    assert message in result.err
+    assert 1 == result.err.count("does not list")
     assert all(path.endswith("/models") for path, _, _ in script.requests)
+
+
+def test_no_model_and_no_server() -> None:
+    err = ctx("chat", "Hi", "--endpoint", ENDPOINT_OF_NOBODY).err
+    problem = f'backend "openai-compatible" unreachable at {ENDPOINT_OF_NOBODY}: connection refused'
+    assert err.endswith(f"no model given: use --model NAME\n  the server does not list its models: {problem}\n")
 
 
 def test_a_vendor_has_hundreds_of_models(script: Script) -> None:
@@ -274,6 +289,40 @@ def test_a_missing_route_names_its_url(script: Script, path: str) -> None:
     base = script.endpoint + path.removesuffix("/v1")
     assert f"(requested: GET {base}/v1/models, a route of OpenAI-compatible servers)\n" in result.err
     assert ".ctxrc" not in result.err
+
+
+def test_a_missing_route_in_the_status(script: Script) -> None:
+    ctxrc(backend(script.endpoint))
+    script.models = [(404, b"not here")]
+    (state,) = json.loads(ctx("status", "--json").out)
+    requested = f"(requested: GET {script.endpoint}/v1/models, a route of OpenAI-compatible servers)"
+    assert ("error", f"HTTP 404: not here {requested}") == (state["state"], state["problem"])
+
+
+@pytest.mark.parametrize("status", [404, 405, 501])
+def test_a_server_that_is_no_model_server(script: Script, status: int) -> None:
+    script.chat = (status, b"<html>no</html>")
+    hint = ctx("chat", "Hi", "--model", "tiny", "--endpoint", script.endpoint).err.splitlines()[-1]
+    assert hint.startswith("  is this the endpoint of a model server?")
+
+
+@pytest.mark.parametrize("status", [405, 501])
+def test_an_error_of_a_model_server_gets_no_such_hint(script: Script, status: int) -> None:
+    script.chat = (status, b'{"error": {"message": "not supported by this model"}}')
+    assert "is this the endpoint" not in ctx("chat", "Hi", "--model", "tiny", "--endpoint", script.endpoint).err
+
+
+def test_a_response_that_is_not_http() -> None:
+    error = errors.MalformedResponseError("the response is not valid HTTP: Bad status line")
+    assert f"{error}\n  is this the endpoint of a model server?" == format_error(error)
+    error = errors.MalformedResponseError("unexpected response", body=b"<html>")
+    assert "unexpected response" == format_error(error)
+
+
+def test_a_misspelt_backend() -> None:
+    ctxrc({"name": "workstation", "type": "vllm"}, {"name": "laptop", "type": "ollama"})
+    problem = 'unknown backend: "workstaton"; configured: workstation, laptop'
+    assert Result(1, "", f"ctxbackends: {problem}\n  did you mean workstation?\n") == ctx("ping", "-b", "workstaton")
 
 
 # --- waits ------------------------------------------------------------------------------------------
