@@ -11,9 +11,10 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import click
-from click.shell_completion import CompletionItem
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from ctxbackends._config.yaml_nodes import Node
 
 
@@ -47,7 +48,7 @@ def complete_model_files(_: click.Context, __: click.Parameter, incomplete: str)
     from ctxbackends.local._models import list_models  # noqa: PLC0415  # reads the cache
 
     cached = ((model.name, model.description) for model in list_models() if model.state == "cached")
-    return [*_match(cached, incomplete), CompletionItem(incomplete, type="file")]
+    return [*_match(cached, incomplete), _file(incomplete)]
 
 
 def complete_known_models(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -59,7 +60,7 @@ def complete_known_models(_: click.Context, __: click.Parameter, incomplete: str
 
 def complete_files(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Return files."""
-    return [CompletionItem(incomplete, type="file")]
+    return [_file(incomplete)]
 
 
 def complete_settings(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -89,7 +90,7 @@ def complete_value(context: click.Context, _: click.Parameter, incomplete: str) 
     key = context.params.get("key") or ""
     field = key.rpartition(".")[2]
     if field in PATH_FIELDS or key == "context_dir":
-        return [CompletionItem(incomplete, type="file")]
+        return [_file(incomplete)]
     values: Iterable[str] = ()
     if key == "default_backend":
         values = _read_backends() or ()
@@ -129,4 +130,12 @@ def _describe(backends: Mapping[str, Mapping[str, str]]) -> Iterable[tuple[str, 
 
 
 def _match(values: Iterable[tuple[str, str]], incomplete: str) -> list[CompletionItem]:
+    from click.shell_completion import CompletionItem  # noqa: PLC0415  # this module is imported by every command
+
     return [CompletionItem(value, help=text or None) for value, text in values if value.startswith(incomplete)]
+
+
+def _file(incomplete: str) -> CompletionItem:
+    from click.shell_completion import CompletionItem  # noqa: PLC0415  # as above
+
+    return CompletionItem(incomplete, type="file")

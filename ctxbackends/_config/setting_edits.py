@@ -141,7 +141,7 @@ def find_setting(document: Document, key: str) -> tuple[Entry | None, str]:
         raise ConfigError(
             f"is a key of a backend; write BACKEND.{key}; backends: {', '.join(names) or 'none'}", key=key
         )
-    raise ConfigError(f"unknown setting; {suggest(key, (*TOP_LEVEL_SETTINGS, 'BACKEND.KEY'))}", key=shown)
+    raise ConfigError(f"unknown setting; {suggest(key, (*names, *TOP_LEVEL_SETTINGS, 'BACKEND.KEY'))}", key=shown)
 
 
 def document_names(document: Document) -> list[str]:

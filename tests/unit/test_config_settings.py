@@ -257,7 +257,7 @@ BY_HAND = "edit the file by hand"
         ("cpu.timeout", "3s", 'unknown backend: "cpu"; configured: local, gpu'),
         ("timeout", "3s", "timeout: is a key of a backend; write BACKEND.timeout; backends: local, gpu"),
         ("airgpa", "true", "airgpa: unknown setting; did you mean airgap?"),
-        ("colour", "red", "colour: unknown setting; use one of default_backend, airgap"),
+        ("colour", "red", "colour: unknown setting; use one of local, gpu, default_backend, airgap"),
         ("token_budget", "1", "token_budget: belongs to the Go tool ctx; change it there, or in an editor"),
         ("backends", "[]", "backends: add backends with ctxbackends setup --backend TYPE, or use an editor"),
         ("default_backend", "cpu", 'default_backend: unknown backend: "cpu"; configured: local, gpu'),
@@ -281,7 +281,7 @@ def test_an_invalid_change_is_an_error(path: Path, key: str, value: str, problem
 @pytest.mark.parametrize(
     ("key", "problem"),
     [
-        ("cpu", "cpu: unknown setting; use one of"),
+        ("cpu", "cpu: unknown setting; did you mean gpu?"),
         ("gpu.timeout", "gpu.timeout: is not set"),
         ("gpu.name", "gpu.name: every backend needs a name; remove the backend with its name gpu"),
         ("gpu.type", 'name: unknown backend type: "gpu"'),
