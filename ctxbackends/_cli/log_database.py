@@ -27,6 +27,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             created TEXT NOT NULL,
             backend TEXT NOT NULL,
             endpoint TEXT,
+            model_path TEXT,
             api_key_env TEXT,
             server TEXT,
             model TEXT,

@@ -27,6 +27,7 @@ class LogEntry:
         messages: The messages that it added, the user's first. An answer that was stopped ends with its part.
         backend: The name of the backend.
         endpoint: The value of ``--endpoint``, None for a backend of ``.ctxrc``.
+        model_path: The value of ``--model-path``.
         api_key_env: The value of ``--api-key-env``: the name of a variable, never a key.
         server: The endpoint that answered (``Backend.endpoint``).
         model: The model that was requested, None for the backend's default.
@@ -48,6 +49,7 @@ class LogEntry:
     conversation: int | None = None
     position: int = 0
     endpoint: str | None = None
+    model_path: str | None = None
     api_key_env: str | None = None
     server: str | None = None
     model: str | None = None
@@ -77,6 +79,7 @@ class Turn:
     created: str
     backend: str
     endpoint: str | None
+    model_path: str | None
     api_key_env: str | None
     server: str | None
     model: str | None
@@ -115,6 +118,7 @@ class LoggedConversation:
         id: Its ID, for ``LogEntry.conversation`` and ``--conversation``.
         backend: The name of the backend, for ``--backend``.
         endpoint: The value of ``--endpoint``, None for a backend of ``.ctxrc``.
+        model_path: The value of ``--model-path``.
         api_key_env: The value of ``--api-key-env``.
         server: The endpoint that answered. Say so if another one would continue it.
         model: The model that was requested, None for the backend's default.
@@ -126,6 +130,7 @@ class LoggedConversation:
     id: int
     backend: str
     endpoint: str | None
+    model_path: str | None
     api_key_env: str | None
     server: str | None
     model: str | None

@@ -38,7 +38,7 @@ MARKER_NAME = "logs-on"
 """A file beside the database that says that the log is on."""
 
 _TURN_COLUMNS = tuple(field.name for field in attrs.fields(Turn) if field.name != "is_taken_back")
-_SETTINGS = ("backend", "endpoint", "api_key_env", "server", "model", "system", "options")
+_SETTINGS = ("backend", "endpoint", "model_path", "api_key_env", "server", "model", "system", "options")
 _TITLE_LENGTH = 200
 _EXCERPT_LENGTH = 40  # characters on each side of the first term
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -85,6 +86,7 @@ def _read_inputs(run: Callable[..., Any]) -> Callable[..., Any]:
         tools: tuple[str, ...],
         yes: bool,
         is_continued: bool,
+        conversation: int | None,
         no_stdin: bool,
         raw: bool,
         reasoning: bool,
@@ -100,7 +102,9 @@ def _read_inputs(run: Callable[..., Any]) -> Callable[..., Any]:
         if tools and not yes:
             _check_terminal()
         parts = [load_file(name) for name in files], [load_image(name) for name in images]
-        continued = _find_conversation(choice) if is_continued else None
+        continued = None
+        if is_continued or conversation is not None:
+            continued = _find_conversation(choice, conversation)
         text = read_prompt(prompt, skip_stdin=no_stdin, is_quiet=quiet)
         is_one_answer = text is not None or files or images
         if not is_one_answer:
@@ -178,14 +182,18 @@ def _check_conversation(*, schema: str | None, as_json: bool) -> None:
         raise click.ClickException("a conversation requires prompt_toolkit; run pip install 'ctxbackends[cli]'")
 
 
-def _find_conversation(choice: dict[str, Any]) -> LoggedConversation:
-    """Return the last conversation of the log, and choose its backend unless the command line names one."""
+def _find_conversation(choice: dict[str, Any], number: int | None) -> LoggedConversation:
+    """Return a conversation of the log, by default the last, and choose its backend unless the command line does."""
     from ctxbackends._cli.log_store import LogStore  # noqa: PLC0415  # needed only with the option
 
-    conversation = LogStore.open().last_conversation()
+    store = LogStore.open()
+    conversation = store.last_conversation() if number is None else store.conversation(number)
     if not any(choice.get(name) for name in ("backend", "endpoint", "model_path")):
-        choice |= {"backend": conversation.backend, "endpoint": conversation.endpoint}
-        choice["api_key_env"] = choice["api_key_env"] or conversation.api_key_env
+        if conversation.model_path is not None:
+            choice["model_path"] = conversation.model_path
+        else:
+            choice |= {"backend": conversation.backend, "endpoint": conversation.endpoint}
+            choice["api_key_env"] = choice["api_key_env"] or conversation.api_key_env
     return conversation
 
 
@@ -234,6 +242,7 @@ def _find_conversation(choice: dict[str, Any]) -> LoggedConversation:
 )
 @click.option("--yes", is_flag=True, help="Run tools without asking.")
 @click.option("-c", "--continue", "is_continued", is_flag=True, help="Continue the last conversation of the log.")
+@click.option("--conversation", type=Integer(min=1), metavar="ID", help="Continue this conversation of the log.")
 @click.option("--no-stdin", is_flag=True, help="Do not read standard input.")
 @click.option("--raw", is_flag=True, help="Print the text as it arrives, without drawing Markdown.")
 @click.option("--reasoning", is_flag=True, help="Show the model's reasoning, on standard error.")
@@ -314,7 +323,7 @@ def _create_session(backend: Any, inputs: ChatInputs, choice: Choice) -> ChatSes
 
         session.approve = TerminalApproval()
     if inputs.continued is not None:
-        _continue(session, inputs.continued)
+        _continue(session, inputs.continued, choice)
     return session
 
 
@@ -329,13 +338,17 @@ def _open_log(inputs: ChatInputs, choice: Choice) -> Any:
     from ctxbackends._cli.log_privacy import path_of_stdin  # noqa: PLC0415
 
     recorder = Recorder(store=store, endpoint=choice.endpoint, api_key_env=choice.api_key_env)
+    if choice.model_path is not None:
+        from ctxbackends.local import find_model  # noqa: PLC0415  # loaded already, by the backend
+
+        recorder.model_path = os.path.abspath(find_model(choice.model_path))
     recorder.add_files([*inputs.paths, path_of_stdin()])
     if inputs.continued is not None:
         recorder.conversation = inputs.continued.id
     return recorder
 
 
-def _continue(session: ChatSession, conversation: LoggedConversation) -> None:
+def _continue(session: ChatSession, conversation: LoggedConversation, choice: Choice) -> None:
     """Set what the command line does not: the options of the conversation, and its model on the same backend."""
     session.messages = [*conversation.messages]
     session.options = {**conversation.options, **session.options}
@@ -343,7 +356,8 @@ def _continue(session: ChatSession, conversation: LoggedConversation) -> None:
         session.system = conversation.system
     if session.backend.name == conversation.backend:
         session.model = session.model or conversation.model
-    if session.backend.endpoint != conversation.server:
+    is_local = choice.model_path is not None and conversation.model_path is not None  # on another port each time
+    if session.backend.endpoint != conversation.server and not is_local:
         note = f"note: the conversation was with {conversation.server}; it goes on with {session.backend.endpoint}"
         click.echo(note, err=True)
 

@@ -24,6 +24,7 @@ class Recorder:
     Attributes:
         store: The log.
         endpoint: The value of ``--endpoint``.
+        model_path: The path of the model of ``--model-path``.
         api_key_env: The value of ``--api-key-env``.
         conversation: The ID of the conversation in the log, None before its first turn.
         is_private: Whether something in the conversation came from a file that matches ``privacy.redact``.
@@ -31,6 +32,7 @@ class Recorder:
 
     store: LogStore
     endpoint: str | None = None
+    model_path: str | None = None
     api_key_env: str | None = None
     conversation: int | None = None
     is_private: bool = False
@@ -55,6 +57,7 @@ class Recorder:
             conversation=self.conversation,
             position=len(session.messages) - len(messages),
             endpoint=self.endpoint,
+            model_path=self.model_path,
             api_key_env=self.api_key_env,
             server=session.backend.endpoint,
             model=session.model,
