@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ctxbackends._cli.log_store import LogStore
-from ctxbackends.testing import Answer, OpenAIStandIn
+from ctxbackends.testing import Answer, OpenAIStandIn, Question
 from tests.unit.test_cli import Result, ctx, environment
 
 KEY = "sk-test-0123456789abcdef"
@@ -29,11 +29,15 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "project"
 
 
+def repeat(question: Question) -> Answer:
+    return Answer(text=f"You said: {question.prompt}")
+
+
 @pytest.fixture
 async def server(project: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[OpenAIStandIn]:
     """The server of the only backend in .ctxrc, which repeats what it is asked."""
     monkeypatch.setenv("GATE", KEY)
-    async with OpenAIStandIn(api_key=KEY, answer=lambda question: Answer(text=f"You said: {question.prompt}")) as server:
+    async with OpenAIStandIn(api_key=KEY, answer=repeat) as server:
         (project / ".ctxrc").write_text(
             f"backends:\n  - {{name: local, type: openai, endpoint: '{server.url}', api_key_env: GATE, "
             "default_model: gpt-4.1-mini}\nprivacy:\n  redact: ['*.pem']\n"
