@@ -81,6 +81,7 @@ class Diagnosis:
         unset_keys: Those that a backend of ``.ctxrc`` needs, and that are not set.
         cached_models: The names of the models in the cache, with their sizes in bytes.
         cache_problem: Why the cache cannot be read.
+        can_serve: Whether a llama.cpp server is installed.
         log: The path of the log.
         log_problem: Why the log cannot be read.
         versions: The versions of this package, Python, the system and llama.cpp; None for what is not installed.
@@ -100,6 +101,7 @@ class Diagnosis:
     unset_keys: tuple[str, ...]
     cached_models: dict[str, int]
     cache_problem: str | None
+    can_serve: bool
     log: Path
     log_is_on: bool
     log_problem: str | None
@@ -110,8 +112,9 @@ class Diagnosis:
 
     @property
     def is_usable(self) -> bool:
-        """Whether there is a server that answers requests."""
-        return any(one.is_usable for one in self.backends) or any(one.is_usable for one in self.servers)
+        """Whether there is a server that answers requests, or a downloaded model and a server for it."""
+        has_model = bool(self.cached_models) and self.can_serve
+        return has_model or any(one.is_usable for one in self.backends) or any(one.is_usable for one in self.servers)
 
 
 async def diagnose() -> Diagnosis:
@@ -151,6 +154,7 @@ async def diagnose() -> Diagnosis:
         unset_keys=tuple(sorted(name for name in needed if not os.environ.get(name))),
         cached_models=cached_models,
         cache_problem=cache_problem,
+        can_serve=has_server(),
         log=store.path,
         log_is_on=store.is_on,
         log_problem=_find_problem(store),
@@ -297,12 +301,11 @@ def _setup_command(server: FoundServer) -> str:
 
 
 def _advise_local_model(found: Diagnosis) -> Iterator[Advice]:
-    if not has_server():
+    if not found.can_serve:
         yield Advice(command="pip install 'ctxbackends[llamacpp]'", reason="run models on this machine")
     if found.cached_models:
-        yield Advice(
-            command=f"ctxbackends serve {shlex.quote(next(iter(found.cached_models)))}", reason="serve a cached model"
-        )
+        name = shlex.quote(next(iter(found.cached_models)))
+        yield Advice(command=f"ctxbackends chat --model-path {name} Hello", reason="talk to a model on this machine")
     else:
         known = KNOWN_MODELS[0]
         yield Advice(

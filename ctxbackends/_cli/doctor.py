@@ -35,7 +35,7 @@ def doctor(as_json: bool) -> None:
     """Show what is configured and what is running, and what to do next.
 
     The servers of .ctxrc and the usual ports of this machine are asked; nothing is generated. The exit code is 1 if no
-    server can be used.
+    server and no downloaded model can be used.
     """
     line = LiveLine()
     if can_redraw(sys.stderr):

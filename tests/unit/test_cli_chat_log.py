@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from ctxbackends import Message, OpaquePart, ReasoningPart, TextPart
+from ctxbackends._cli.log_entries import LogEntry
 from ctxbackends._cli.log_store import LogStore
 from ctxbackends.testing import Answer, OpenAIStandIn, Question
 from tests.unit.test_cli import Result, ctx, environment
@@ -92,6 +94,18 @@ async def test_a_conversation_goes_on_with_the_endpoint_of_the_command_line(serv
     assert 0 == (await chat("-c", "two")).code
     assert "gpt-5-mini" == server.requests[-1].json["model"]
     assert ["one", "You said: one", "two", "You said: two"] == texts()
+
+
+async def test_another_backend_gets_no_reasoning_of_the_first(server: OpenAIStandIn) -> None:
+    answer = Message.assistant([ReasoningPart("hm", "c2lnbmF0dXJl"), OpaquePart("messages", "{}"), TextPart("1")])
+    LogStore.open().record(LogEntry(messages=(Message.user("one"), answer), backend="anthropic", server="https://x"))
+    result = await chat("-c", "two", "--backend", "local")
+    assert (0, f"note: the conversation was with https://x; it goes on with {server.url}\n") == (
+        result.code,
+        result.err,
+    )
+    messages = server.requests[-1].json["messages"]
+    assert [{"role": "user", "content": "one"}, {"role": "assistant", "content": "1"}] == messages[:2]
 
 
 async def test_another_server_is_said(server: OpenAIStandIn) -> None:

@@ -381,7 +381,9 @@ async def test_a_model_file_that_can_be_served_is_usable(known: SetEndpoints, ma
     assert not (await diagnose())["usable"]
 
 
-async def test_the_cached_models_and_the_log_are_shown(known: SetEndpoints, machine: Path) -> None:
+async def test_the_cached_models_and_the_log_are_shown(
+    known: SetEndpoints, machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     directory = machine.parent / "cache" / "models"
     directory.mkdir(parents=True)
     (directory / "mine.gguf").write_bytes(b"GGUF" * 1000)
@@ -389,7 +391,10 @@ async def test_the_cached_models_and_the_log_are_shown(known: SetEndpoints, mach
     result = await doctor()
     assert "Models on this machine\n  ok  mine (4 kB)\n" in result.out
     assert "Log\n  ok  on\n" in result.out
-    assert "  ctxbackends serve mine\n" in result.out
+    assert "  ctxbackends chat --model-path mine Hello\n      talk to a model on this machine\n" in result.out
+    assert 0 == result.code
+    monkeypatch.setattr(diagnosis, "has_server", lambda: False)
+    assert 1 == (await doctor()).code
 
 
 async def test_a_broken_log_is_said(known: SetEndpoints, machine: Path) -> None:

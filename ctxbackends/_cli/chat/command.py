@@ -356,6 +356,10 @@ def _continue(session: ChatSession, conversation: LoggedConversation, choice: Ch
         session.system = conversation.system
     if session.backend.name == conversation.backend:
         session.model = session.model or conversation.model
+    else:
+        from ctxbackends._cli.chat.slash_commands import make_portable  # noqa: PLC0415  # needed only for another backend
+
+        session.messages = [make_portable(message) for message in session.messages]
     is_local = choice.model_path is not None and conversation.model_path is not None  # on another port each time
     if session.backend.endpoint != conversation.server and not is_local:
         note = f"note: the conversation was with {conversation.server}; it goes on with {session.backend.endpoint}"

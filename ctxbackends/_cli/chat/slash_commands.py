@@ -143,11 +143,11 @@ async def _backend(conversation: Conversation, argument: str) -> None:
     backend = conversation.registry.resolve(argument)
     if backend is not session.backend:
         session.backend, session.model = backend, None  # a model of one server is unknown to the other
-        session.messages[:] = [_make_portable(message) for message in session.messages]
+        session.messages[:] = [make_portable(message) for message in session.messages]
     conversation.say(f"backend: {backend.name} at {backend.endpoint}, model: {conversation.model or 'none'}")
 
 
-def _make_portable(message: Message) -> Message:
+def make_portable(message: Message) -> Message:
     """Return the message without what only the server of its answer understands: reasoning and opaque data.
 
     Anthropic refuses reasoning that it has not signed, and no server needs that of answers that are complete.
