@@ -8,7 +8,7 @@ import os
 import threading
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import attrs
@@ -114,7 +114,8 @@ def serve_index(directory: Path, content: bytes = MODEL) -> Iterator[ModelIndex]
             self.wfile.flush()
             if index.stalls:
                 index.stalled.set()
-                self.rfile.read()  # until the client leaves
+                with suppress(ConnectionError):
+                    self.rfile.read()  # until the client leaves
                 index.left.set()
             self.close_connection = True
 
