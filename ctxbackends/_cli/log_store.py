@@ -37,6 +37,7 @@ FILE_NAME = "logs.db"
 MARKER_NAME = "logs-on"
 """A file beside the database that says that the log is on."""
 
+MAX_ID = 2**63 - 1  # of SQLite
 _TURN_COLUMNS = tuple(field.name for field in attrs.fields(Turn) if field.name != "is_taken_back")
 _SETTINGS = ("backend", "endpoint", "model_path", "api_key_env", "server", "model", "system", "options")
 _TITLE_LENGTH = 200
@@ -184,7 +185,8 @@ class LogStore:
             LogError: The conversation is unknown.
         """
         query = f"SELECT {', '.join(_TURN_COLUMNS)} FROM turns WHERE conversation = ? ORDER BY id"  # noqa: S608  # our names
-        turns = [_build_turn(row) for row in self._select(query, conversation)]
+        rows = self._select(query, conversation) if conversation <= MAX_ID else []
+        turns = [_build_turn(row) for row in rows]
         if not turns:
             raise LogError(f"no such conversation: {conversation}; list them with ctxbackends logs list")
         return tuple(

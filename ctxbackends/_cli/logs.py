@@ -12,7 +12,7 @@ import click
 
 from ctxbackends._chat.messages import Message, OpaquePart, ReasoningPart, TextPart, ToolCall, ToolResult
 from ctxbackends._cli.log_entries import Turn
-from ctxbackends._cli.log_store import LogStore
+from ctxbackends._cli.log_store import MAX_ID, LogStore
 from ctxbackends._cli.numbers import Integer
 from ctxbackends._cli.options import json_option
 from ctxbackends._cli.root import debug_option
@@ -21,7 +21,7 @@ from ctxbackends._util.text import one_line, pluralize
 
 _NOT_KEPT = "(not logged: matches privacy.redact)"
 _MIN_WIDTH = 10
-_ID = Integer(1, 2**63 - 1)  # SQLite's integers
+_ID = Integer(1, MAX_ID)
 
 
 @click.group()

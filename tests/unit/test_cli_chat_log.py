@@ -72,11 +72,12 @@ async def test_an_older_conversation_is_continued_by_its_id(server: OpenAIStandI
     await chat("other")
     result = await chat("--conversation", "1", "two")
     assert (0, ["one", "You said: one", "two", "You said: two"]) == (result.code, texts())
-    unknown = await chat("--conversation", "99", "two")
-    assert (1, "ctxbackends: no such conversation: 99; list them with ctxbackends logs list\n") == (
-        unknown.code,
-        unknown.err,
-    )
+    for number in ("99", "99999999999999999999"):
+        unknown = await chat("--conversation", number, "two")
+        assert (1, f"ctxbackends: no such conversation: {number}; list them with ctxbackends logs list\n") == (
+            unknown.code,
+            unknown.err,
+        )
 
 
 async def test_nothing_is_recorded_when_the_log_is_off(server: OpenAIStandIn) -> None:

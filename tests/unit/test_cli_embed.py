@@ -78,7 +78,7 @@ async def test_embed_takes_shorter_vectors(ollama: OllamaStandIn) -> None:
         (("one", "--lines", "-"), b"two", 2, "TEXT and --lines are mutually exclusive"),
         (("--lines", "nothere"), b"", 1, "cannot read nothere: No such file or directory"),
         (("--lines", "."), b"", 1, "cannot read .: Is a directory"),
-        (("one", "--dimensions", "0"), b"", 2, "0 is not in the range"),
+        (("one", "--dimensions", "0"), b"", 2, "0 is out of range"),
     ],
 )
 def test_embed_rejects_texts_that_have_no_vector(

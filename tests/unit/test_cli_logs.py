@@ -742,12 +742,12 @@ def test_search_shows_where_the_text_is(store: LogStore) -> None:
     ("arguments", "code", "problem"),
     [
         (("show", "7"), 1, "no such conversation: 7; list them with ctxbackends logs list"),
-        (("show", "0"), 2, "0 is not in the range"),
-        (("show", "x"), 2, "'x' is not a valid integer range"),
-        (("show", "99999999999999999999"), 2, "is not in the range"),
+        (("show", "0"), 2, "0 is out of range"),
+        (("show", "x"), 2, "'x' is not a number"),
+        (("show", "99999999999999999999"), 2, "is out of range"),
         (("search", "  "), 2, "TEXT is empty"),
         (("search", "\udcff"), 2, "is not UTF-8"),
-        (("list", "-n", "0"), 2, "0 is not in the range"),
+        (("list", "-n", "0"), 2, "0 is out of range"),
     ],
 )
 def test_wrong_arguments_are_one_clear_error(
