@@ -65,16 +65,16 @@ def _serialize(_: object, __: object, value: Any) -> Any:
 
 
 def _print_page(found: Diagnosis) -> None:
-    is_terminal = sys.stdout.isatty()
-    columns = max(_MIN_COLUMNS, window_size(sys.stdout)[0]) if is_terminal else None
+    columns = max(_MIN_COLUMNS, window_size(sys.stdout)[0]) if sys.stdout.isatty() else None
+    color = None if can_redraw(sys.stdout) else False  # TERM=dumb
     for title, lines in _build_sections(found):
-        click.secho(title, bold=True)
+        click.secho(title, bold=True, color=color)
         for mark, first, *details in lines:
             label = click.style(f"  {mark}  ", fg=_COLOURS.get(mark))
-            click.echo(label + _wrap(first, columns))
+            click.echo(label + _wrap(first, columns), color=color)
             for detail in details:
                 click.echo(" " * _INDENT + _wrap(detail, columns))
-    click.secho("Next", bold=True)
+    click.secho("Next", bold=True, color=color)
     for advice in found.next:
         click.echo(f"  {printable(advice.command)}")  # never wrapped, so that it can be copied
         click.echo(" " * _INDENT + _wrap(advice.reason, columns))

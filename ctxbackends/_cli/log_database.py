@@ -127,6 +127,8 @@ _ADVICE = {
     sqlite3.SQLITE_CORRUPT: f"is damaged; {_MOVE}",
     sqlite3.SQLITE_BUSY: f"is locked by another process for more than {BUSY_SECONDS:.0f} s; try again",
     sqlite3.SQLITE_FULL: "cannot be written: the disk is full; free some space, or run ctxbackends logs off",
+    sqlite3.SQLITE_CANTOPEN: "cannot be opened; correct the modes of the file and its directory",
+    sqlite3.SQLITE_IOERR: "cannot be read or written: the disk reports an error; check it, or run ctxbackends logs off",
     sqlite3.SQLITE_READONLY: "cannot be written: read-only; correct its mode, or run ctxbackends logs off",
 }
 

@@ -16,7 +16,7 @@ from ctxbackends._cli.log_store import MAX_ID, LogStore
 from ctxbackends._cli.numbers import Integer
 from ctxbackends._cli.options import json_option
 from ctxbackends._cli.root import debug_option
-from ctxbackends._cli.terminal import cut, print_json, print_table, printable, utf8, window_size
+from ctxbackends._cli.terminal import can_redraw, cut, print_json, print_table, printable, utf8, window_size
 from ctxbackends._util.text import one_line, pluralize
 
 _NOT_KEPT = "(not logged: matches privacy.redact)"
@@ -147,12 +147,14 @@ def _print_rows(rows: Iterable[dict[str, str]]) -> None:
         print_table([*rows])
         return
     columns, _ = window_size(sys.stdout)
+    color = None if can_redraw(sys.stdout) else False  # TERM=dumb
     for row in rows:
         number, *details, text = row.values()
         indent = len(number) + 2
         width = max(columns - indent, _MIN_WIDTH)
-        click.echo(click.style(number, bold=True) + "  " + _shorten(text, width))
-        click.secho(" " * indent + _shorten(", ".join(detail for detail in details if detail), width), dim=True)
+        click.echo(f"{click.style(number, bold=True)}  {_shorten(text, width)}", color=color)
+        facts = _shorten(", ".join(detail for detail in details if detail), width)
+        click.secho(f"{'':{indent}}{facts}", dim=True, color=color)
 
 
 def _shorten(text: str, columns: int) -> str:

@@ -437,3 +437,12 @@ async def test_lines_fit_the_window(
     lines = [click.unstyle(line) for line in page.splitlines()]
     assert [] == [line for line in lines if line.startswith(" ") and len(line) > max(columns, 20)]
     assert "ctxbackends ping --backend a-rather-long-name-of-a-backend" in commands  # in one piece, to be copied
+
+
+@pytest.mark.posix
+@pytest.mark.parametrize(("term", "has_colour"), [("xterm", True), ("dumb", False)])
+async def test_a_dumb_terminal_gets_plain_text(
+    known: SetEndpoints, monkeypatch: pytest.MonkeyPatch, term: str, has_colour: bool
+) -> None:
+    monkeypatch.setenv("TERM", term)
+    assert has_colour == ("\x1b[" in (await doctor(tty="stdout")).out)

@@ -633,6 +633,24 @@ def test_on_a_terminal_each_conversation_has_two_lines_of_its_width(
     assert columns >= sum(2 if ord(character) > 0x3000 else 1 for character in second)
 
 
+@pytest.mark.posix
+@pytest.mark.parametrize(("term", "has_colour"), [("xterm", True), ("dumb", False)])
+def test_a_dumb_terminal_gets_plain_text(
+    store: LogStore, monkeypatch: pytest.MonkeyPatch, term: str, has_colour: bool
+) -> None:
+    monkeypatch.setenv("TERM", term)
+    store.record(entry())
+    assert has_colour == ("\x1b[" in ctx("logs", "list", tty="stdout").out)
+
+
+@pytest.mark.linux
+def test_a_log_in_a_directory_that_cannot_be_written_is_one_clear_error(store: LogStore, directory: Path) -> None:
+    store.record(entry())
+    (directory / "logs.db-wal").mkdir()  # as root, a mode would not deny it
+    with pytest.raises(LogError, match="correct the modes of the file and its directory"):
+        store.record(entry())
+
+
 # --- the commands -------------------------------------------------------------------------------------
 
 
