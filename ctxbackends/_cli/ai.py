@@ -21,7 +21,7 @@ async def ping(choice: Choice, probe: bool, as_json: bool) -> None:
     from ctxbackends._structured import probe_schema  # noqa: PLC0415
 
     # Each probe of a ping is as short with --no-wait as without.
-    async with open_choice(attrs.evolve(choice, no_wait=False)) as backend:
+    async with open_choice(choice._replace(no_wait=False)) as backend:
         with waiting() as line:
             answer = await backend.ping(wait=not choice.no_wait, on_progress=line)
         probe_result = await probe_schema(backend, model=backend.default_model or answer.model) if probe else None

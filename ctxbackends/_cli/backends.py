@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
-import attrs
 import click
 
 from ctxbackends._cli import exit_on_interrupt, raise_on_interrupt
@@ -22,8 +20,7 @@ R = TypeVar("R")
 _LIST_SECONDS = 5.0
 
 
-@attrs.frozen
-class Choice:
+class Choice(NamedTuple):
     """The options that select a backend.
 
     Attributes:
@@ -105,11 +102,15 @@ def registry_of(choice: Choice, *, airgap: bool = False) -> Any:
 
 def _without_wait(config: Any) -> Any:
     # A server that the command starts itself is never ready at once.
+    import attrs  # noqa: PLC0415  # not loaded before the first line on the terminal
+
     return config if config.model_path is not None else attrs.evolve(config, ready_timeout=0.0)
 
 
 def _require_key(config: Any) -> Any:
     """Return the configuration with the variable of the vendor's key as a required one: no vendor answers without."""
+    import attrs  # noqa: PLC0415  # as above
+
     from ctxbackends._config.api_key import find_vendor_variable  # noqa: PLC0415
     from ctxbackends._profiles.builtin import PROFILES  # noqa: PLC0415
 
@@ -221,6 +222,8 @@ def backend_options(command: Callable[Concatenate[Choice, P], Coroutine[Any, Any
         choice = Choice(backend, endpoint, api_key_env, no_wait, model_path, source)
         click.get_current_context().find_root().meta[SOURCE] = choice.source
         raise_on_interrupt()
+        import asyncio  # noqa: PLC0415  # as above
+
         return asyncio.run(command(choice, *args, **options))
 
     return run

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from ctxbackends.knowledge._records import Kind, kinds_of
+if TYPE_CHECKING:
+    from ctxbackends.knowledge._records import Kind
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 out_option = click.option(
@@ -19,6 +21,8 @@ out_option = click.option(
 
 def parse_kinds(_: click.Context, __: click.Parameter, value: str | None) -> tuple[Kind, ...]:
     """Return the kinds in a comma-separated list; all kinds without one."""
+    from ctxbackends.knowledge._records import Kind, kinds_of  # noqa: PLC0415  # most commands have no kinds
+
     try:
         return kinds_of(value.split(",")) if value is not None else tuple(Kind)
     except ValueError as error:

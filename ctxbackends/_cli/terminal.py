@@ -11,13 +11,15 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 from unicodedata import combining, east_asian_width
 
 import click
 
-from ctxbackends._chat.events import Loading, PromptProgress
 from ctxbackends._util.text import escape_controls, one_line
+
+if TYPE_CHECKING:
+    from ctxbackends._chat.events import Loading, PromptProgress
 
 PLAIN_INTERVAL = 5.0
 """Seconds between two lines about the same state, without a terminal."""

@@ -35,6 +35,14 @@ TICK = 0.5
 """Seconds between two updates of the live line."""
 
 _ARGUMENTS_SHOWN = 200  # characters
+_LOAD_AFTER = 0.05  # seconds in which the request is sent
+
+
+def _find_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 class Display(Protocol):
@@ -96,6 +104,30 @@ class RawText:
             self._last = "\n"
             sys.stdout.write("\n")
             sys.stdout.flush()
+
+
+class DrawnText:
+    """The text as Markdown. rich is imported while the answer is awaited, so that the wait is seen before."""
+
+    def __init__(self) -> None:
+        self._text: TextOutput | None = None
+
+    def load(self) -> TextOutput:
+        """Import rich."""
+        if self._text is None:
+            from ctxbackends._cli.chat.markdown import MarkdownText  # noqa: PLC0415  # needs rich
+
+            self._text = MarkdownText()
+        return self._text
+
+    def write(self, text: str) -> None:
+        """Show the next piece."""
+        self.load().write(text)
+
+    def finish(self, is_complete: bool) -> None:
+        """End the last line."""
+        if self._text is not None or is_complete:
+            self.load().finish(is_complete)
 
 
 class Status:
@@ -165,9 +197,8 @@ class Status:
             self._line.show(f"{self._text}, {time.monotonic() - self._since:.0f} s")
 
     def _schedule(self) -> None:
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:  # the first line is drawn before the loop runs
+        loop = _find_loop()
+        if loop is None:  # the first line is drawn before the loop runs
             return
         self._timer = loop.call_later(TICK if self._line is not None else PLAIN_INTERVAL, self._tick)
 
@@ -215,6 +246,9 @@ class AnswerDisplay:
     def start(self) -> None:
         """Show that the answer is awaited."""
         self._status.show("waiting for the answer")
+        loop = _find_loop()
+        if isinstance(self._text, DrawnText) and loop is not None:
+            loop.call_later(_LOAD_AFTER, self._text.load)
 
     def progress(self, loading: Loading) -> None:
         """Show one probe of a server that starts."""
@@ -301,9 +335,7 @@ def create_display(
     """
     output: TextOutput = NoText()
     if text and not raw and can_redraw(sys.stdout):
-        from ctxbackends._cli.chat.markdown import MarkdownText  # noqa: PLC0415  # needs rich
-
-        output = MarkdownText()
+        output = DrawnText()
     elif text:
         output = RawText()
     full = ReasoningText() if reasoning == "full" and not quiet and sys.stderr is not None else None

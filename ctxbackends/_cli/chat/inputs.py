@@ -7,12 +7,13 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ctxbackends._chat.media import FilePart, ImagePart
-from ctxbackends._chat.messages import Message, TextPart
+if TYPE_CHECKING:
+    from ctxbackends._chat.media import FilePart, ImagePart
+    from ctxbackends._chat.messages import Message, TextPart
 
 SILENT_SECONDS = 1.0
 """Seconds without standard input after which a line says that it is read."""
@@ -106,6 +107,9 @@ def load_file(name: str) -> TextPart | FilePart:
     Raises:
         ClickException: The file cannot be read, or is neither.
     """
+    from ctxbackends._chat.media import FilePart  # noqa: PLC0415  # not loaded before the first line on the terminal
+    from ctxbackends._chat.messages import TextPart  # noqa: PLC0415
+
     data = _read(name)
     if data.startswith(b"%PDF-"):
         return FilePart.from_bytes(data, name=Path(name).name)
@@ -124,6 +128,8 @@ def load_image(name: str) -> ImagePart:
     Raises:
         ClickException: The file cannot be read, or is not an image.
     """
+    from ctxbackends._chat.media import ImagePart  # noqa: PLC0415  # as above
+
     if name.lower().startswith(("http://", "https://", "data:")):
         try:
             return ImagePart.from_url(name)
@@ -146,6 +152,8 @@ def _read(name: str) -> bytes:
 
 
 def _is_image(data: bytes) -> bool:
+    from ctxbackends._chat.media import ImagePart  # noqa: PLC0415  # as above
+
     try:
         ImagePart.from_bytes(data)
     except ValueError:
@@ -155,6 +163,9 @@ def _is_image(data: bytes) -> bool:
 
 def build_message(prompt: str, files: Sequence[TextPart | FilePart] = (), images: Sequence[ImagePart] = ()) -> Message:
     """Return the user's message: images, documents, text files, and the prompt."""
+    from ctxbackends._chat.media import FilePart  # noqa: PLC0415  # as above
+    from ctxbackends._chat.messages import Message, TextPart  # noqa: PLC0415
+
     text = "".join(part.text for part in files if isinstance(part, TextPart)) + prompt
     documents = [part for part in files if isinstance(part, FilePart)]
     if not images and not documents:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-import attrs
 import click
 
 _FLAGS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
@@ -98,8 +97,7 @@ _OTHER_NAMES = {
 }
 
 
-@attrs.frozen
-class ModelOptions:
+class ModelOptions(NamedTuple):
     """The values of all ``-o``.
 
     Attributes:
