@@ -12,6 +12,7 @@ import click
 from ctxbackends._cli.completers import complete_model_files
 from ctxbackends._cli.root import debug_option
 from ctxbackends._cli.terminal import print_json
+from ctxbackends._config.display import display_name
 from ctxbackends._config.variables import find_variables
 from ctxbackends._profiles.builtin import PROFILES
 from ctxbackends._profiles.profile import BackendType
@@ -23,13 +24,25 @@ if TYPE_CHECKING:
 _BASE_URL_VARIABLES = {BackendType.ANTHROPIC: "ANTHROPIC_BASE_URL"}
 
 
+class _BackendTypeChoice(click.Choice[str]):
+    """A backend type; another name gets a suggestion."""
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the type. Raise BadParameter if there is none of that name."""
+        if value not in self.choices:
+            from ctxbackends.errors import UnknownBackendTypeError  # noqa: PLC0415  # needed only after a mistake
+
+            self.fail(UnknownBackendTypeError(display_name(value), self.choices).problem, param, ctx)
+        return value
+
+
 @click.command()
 @click.option(
     "--backend",
     "backend",
     metavar="TYPE",
     required=True,
-    type=click.Choice([str(name) for name in PROFILES]),
+    type=_BackendTypeChoice([str(name) for name in PROFILES]),
     help=f"The backend type: {', '.join(PROFILES)}.",
 )
 @click.option("--name", help="Name of the backend; its type by default.")
@@ -69,18 +82,26 @@ def setup(
     from ctxbackends._config.ctxrc_file import find_ctxrc  # noqa: PLC0415
     from ctxbackends._config.reader import load_ctxrc  # noqa: PLC0415
     from ctxbackends._config.writer import setup_backend  # noqa: PLC0415
+    from ctxbackends.errors import ConfigError  # noqa: PLC0415
 
     path = find_ctxrc() or Path.cwd() / ".ctxrc"
-    result = setup_backend(
-        path,
-        type=backend,
-        name=name,
-        endpoint=endpoint,
-        api_key_env=api_key_env,
-        default_model=model,
-        model_path=find_model_file(model_path, "--model-path") if model_path is not None else None,
-        set_default=make_default,
-    )
+    options = {"name": name, "endpoint": endpoint, "api_key_env": api_key_env, "default_model": model}
+    try:
+        result = setup_backend(
+            path,
+            type=backend,
+            name=name,
+            endpoint=endpoint,
+            api_key_env=api_key_env,
+            default_model=model,
+            model_path=find_model_file(model_path, "--model-path") if model_path is not None else None,
+            set_default=make_default,
+        )
+    except ConfigError as error:
+        if options.get(error.key or "") is not None:  # the value is not in the file
+            option = "model" if error.key == "default_model" else error.key
+            error.path, error.key = None, f"--{option}".replace("_", "-")
+        raise
     config = next(config for config in load_ctxrc(path).backends if config.name == result.name)
     _warn_of_other_base_url(backend, config.endpoint)
     if as_json:

@@ -202,3 +202,28 @@ def progress(**changes: Any) -> Progress:
 )
 def test_progress(event: Progress, text: str) -> None:
     assert text == str(event)
+
+
+# --- setup ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--endpoint", "foo"), "--endpoint: 'foo' must start with http:// or https://; "),
+        (("--endpoint", "http://h:99999"), "--endpoint: invalid URL 'http://h:99999': "),
+        (("--api-key-env", "not a name"), "--api-key-env: must be the name of an environment variable "),
+        (("--model", " m"), "--model: must not be empty or have leading or trailing white space"),
+        (("--name", " n"), "--name: must not be empty or have leading or trailing white space"),
+    ],
+)
+def test_setup_names_the_option(arguments: tuple[str, ...], message: str) -> None:
+    result = ctx("setup", "--backend", "vllm", *arguments)
+    assert (1, "") == (result.code, result.out)
+    assert result.err.startswith(f"ctxbackends: {message}")
+
+
+def test_setup_of_a_misspelt_type() -> None:
+    problem = usage_problem("setup", "--backend", "opnai")
+    start = "Invalid value for '--backend': unknown backend type: \"opnai\"; did you mean openai? The types are vllm, "
+    assert problem.startswith(start)
