@@ -18,7 +18,7 @@ from ctxbackends._cli.chat.display import Display
 from ctxbackends._cli.chat.line_editor import LineEditor
 from ctxbackends._cli.chat.output import describe_stats, print_notes
 from ctxbackends._cli.chat.session import ChatSession
-from ctxbackends._cli.chat.slash_commands import CommandError, Conversation, complete, run_command
+from ctxbackends._cli.chat.slash_commands import CommandError, Conversation, LeaveConversation, complete, run_command
 from ctxbackends._cli.error_messages import format_error
 from ctxbackends._cli.terminal import printable
 from ctxbackends._util.directories import data_directory
@@ -77,7 +77,7 @@ class _Terminal:
                 await self._handle(line)
             except KeyboardInterrupt:
                 say(HOW_TO_LEAVE)
-            except EOFError:
+            except (EOFError, LeaveConversation):
                 return
 
     async def _handle(self, line: str) -> None:
@@ -93,6 +93,8 @@ class _Terminal:
             return
         try:
             message = await self._interruptible(run_command(self._state, line))
+        except LeaveConversation:
+            raise
         except (CommandError, click.ClickException) as error:
             say(str(error))
         except Exception as error:

@@ -34,6 +34,10 @@ class CommandError(Exception):
     """A command cannot do what it was asked. The message says why, and what to do."""
 
 
+class LeaveConversation(Exception):
+    """The user leaves."""
+
+
 @attrs.define(kw_only=True)
 class Conversation:
     """The state that the commands change.
@@ -257,7 +261,7 @@ async def _stats(conversation: Conversation, argument: str) -> None:
 
 
 async def _quit(_: Conversation, __: str) -> None:
-    raise EOFError
+    raise LeaveConversation
 
 
 # --- completion -------------------------------------------------------------------------------------
@@ -320,7 +324,7 @@ async def run_command(conversation: Conversation, line: str) -> Message | None:
 
     Raises:
         CommandError: The command is unknown, or cannot do it.
-        EOFError: The conversation ends.
+        LeaveConversation: The user leaves.
         BackendError: A request failed.
         OSError: A file cannot be read or written.
     """
