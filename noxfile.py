@@ -122,6 +122,15 @@ def e2e_vllm(session: nox.Session) -> None:
 
 
 @nox.session
+def e2e_words(session: nox.Session) -> None:
+    """Run the command chat against SmolLM2 on llama.cpp; the first run downloads it. Arguments go to pytest."""
+    install_wheel(session, "all", "tests")
+    session.run("ctxbackends", "pull", "smollm2")
+    session.env["CTXBACKENDS_TEST_WORDS"] = "1"
+    session.run("python", "-m", "pytest", "tests/words", *session.posargs)
+
+
+@nox.session
 def fuzz(session: nox.Session) -> None:
     """Fuzz decoders, operations and parsers: many examples of each test, then a coverage-guided search.
 

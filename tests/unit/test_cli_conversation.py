@@ -103,7 +103,7 @@ def test_a_conversation(server: PacedServer) -> None:
 
 
 def test_markdown_is_drawn_and_raw_is_not(server: PacedServer) -> None:
-    for arguments, expected in (((), "is \x1b[1mbold\x1b[0m"), (("--raw",), "is **bold**")):
+    for arguments, expected in (((), " \x1b[1mbold\x1b[0m"), (("--raw",), " **bold**")):
         with chat(server, *arguments) as at:
             reply = at.ask("Hello")
             reply.send("This is **bo")
@@ -166,7 +166,7 @@ def test_a_dumb_terminal(server: PacedServer) -> None:
         reply = at.exchange("Hello", "**Hi**")
         assert 0 == at.leave()
     assert ["Hello"] == reply.texts
-    assert "\x1b" not in at.at.raw.replace("\x1b[?2004l", "").replace("\x1b[?2004h", "")
+    assert "\x1b" not in at.at.raw
 
 
 def test_standard_error_in_a_file(server: PacedServer, tmp_path: Path) -> None:
@@ -290,7 +290,7 @@ def test_the_history(server: PacedServer, tmp_path: Path) -> None:
     assert 0o600 == stat.S_IMODE(history.stat().st_mode)
     assert 0o700 == stat.S_IMODE(history.parent.stat().st_mode)
     with chat(server) as at:
-        at.type(UP)
+        at.type(UP + UP)  # the last line was /quit
         at.see("second")
         at.type(ENTER)
         reply = server.next_reply()
@@ -332,10 +332,11 @@ def test_commands_at_the_terminal(server: PacedServer) -> None:
         at.see("unknown command: /hlep; did you mean /help?")
         at.type("/help" + ENTER)
         at.see("/retry")
+        at.wait_for_prompt()
         at.type("/mod\t")
-        at.see("/model")
+        at.see("el")  # what is typed already is not drawn again
         at.type(" lar\t")
-        at.see("larger")
+        at.see("ger")
         at.type(ENTER)
         at.see("model: larger")
         assert "larger" == at.exchange("Hello", "Hi").body["model"]
@@ -376,7 +377,7 @@ def test_tools_are_approved_one_by_one(server: PacedServer, tool: str) -> None:
     with chat(server, "--tool", tool) as at:
         call(at.ask("How is Paris?"))
         at.see('the model calls weather({"city": "Paris"})')
-        at.see("run it? [y]es, [n]o, [a]lways: ")
+        at.see("run it? [y]es, [n]o, [a]lways:")
         at.type("y" + ENTER)
         reply = server.next_reply()
         assert "rain in Paris" == reply.texts[-1]

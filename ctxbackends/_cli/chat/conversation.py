@@ -15,7 +15,7 @@ import click
 from ctxbackends._chat.messages import Message
 from ctxbackends._cli.backends import add_models
 from ctxbackends._cli.chat.display import Display
-from ctxbackends._cli.chat.line_editor import LineEditor
+from ctxbackends._cli.chat.line_editor import LineEditor, open_terminal
 from ctxbackends._cli.chat.output import describe_stats, print_notes
 from ctxbackends._cli.chat.session import ChatSession
 from ctxbackends._cli.chat.slash_commands import CommandError, Conversation, LeaveConversation, complete, run_command
@@ -46,7 +46,8 @@ async def converse(
         create_display: Returns a display for each answer.
         shows_stats: Whether the token counts are printed after each answer.
     """
-    await _Terminal(session, registry, create_display, shows_stats=shows_stats).run()
+    with open_terminal():
+        await _Terminal(session, registry, create_display, shows_stats=shows_stats).run()
 
 
 def say(text: str) -> None:

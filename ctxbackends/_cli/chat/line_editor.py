@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
 from prompt_toolkit import PromptSession
+from prompt_toolkit.application import create_app_session
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
 from prompt_toolkit.enums import DEFAULT_BUFFER
 from prompt_toolkit.filters import has_focus
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
-from prompt_toolkit.output import create_output
+from prompt_toolkit.output.plain_text import PlainTextOutput
+
+from ctxbackends._cli.terminal import can_redraw
 
 Candidates: TypeAlias = Sequence[tuple[str, str]]
 """Texts that may complete a word, each with a remark."""
@@ -65,6 +70,14 @@ class PrivateHistory(FileHistory):
             self._report = None
 
 
+@contextmanager
+def open_terminal() -> Iterator[None]:
+    """Send no escape sequences to a terminal that does not know them, as long as the block runs."""
+    output = PlainTextOutput(sys.stdout) if not can_redraw(sys.stdout) else None
+    with create_app_session(output=output):
+        yield
+
+
 class LineEditor:
     """Reads messages from the terminal.
 
@@ -76,7 +89,6 @@ class LineEditor:
 
     def __init__(self, history: Path | None, complete: Complete, report: Callable[[str], object]) -> None:
         kept: History = InMemoryHistory() if history is None else PrivateHistory(history, report)
-        self._output = create_output(always_prefer_tty=True)  # standard output may be a file
         self._session: PromptSession[str] = PromptSession(
             PROMPT,
             history=kept,
@@ -85,7 +97,6 @@ class LineEditor:
             key_bindings=_build_bindings(),
             multiline=True,
             prompt_continuation=CONTINUATION,
-            output=self._output,
             reserve_space_for_menu=4,
         )
 
@@ -100,7 +111,7 @@ class LineEditor:
 
     async def ask(self, question: str) -> str:
         """Return the answer to a question, which is not kept in the history."""
-        session: PromptSession[str] = PromptSession(question, output=self._output)
+        session: PromptSession[str] = PromptSession(question)
         return await session.prompt_async(handle_sigint=False)
 
 
