@@ -298,9 +298,7 @@ def test_the_history(server: PacedServer, tmp_path: Path) -> None:
         reply.finish("a3")
         at.see("a3")
         at.wait_for_prompt()
-        at.type(CTRL_R + "first")
-        at.see("first message")
-        at.type(ENTER + ENTER)
+        at.type(CTRL_R + "first" + ENTER + ENTER)
         assert "first message" == server.next_reply().texts[-1]
 
 

@@ -240,7 +240,11 @@ async def _save(conversation: Conversation, argument: str) -> None:
 def _to_path(argument: str) -> Path:
     """Return the path of an argument, which a file manager puts into quotes."""
     is_quoted = len(argument) > 1 and argument[0] == argument[-1] and argument[0] in "'\""
-    return Path(argument[1:-1] if is_quoted else argument).expanduser()
+    name = argument[1:-1] if is_quoted else argument
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        raise CommandError(f"{name}: no such user") from None
 
 
 async def _stats(conversation: Conversation, argument: str) -> None:
@@ -281,9 +285,9 @@ async def _complete_path(_: Conversation, word: str) -> Candidates:
 
 def _list_paths(word: str) -> Candidates:
     head, _, tail = word.rpartition("/")
-    directory = Path(f"{head}/").expanduser() if "/" in word else Path()
     prefix = f"{head}/" if "/" in word else ""
     try:
+        directory = Path(f"{head}/").expanduser() if "/" in word else Path()
         entries = sorted(directory.iterdir())
     except (OSError, RuntimeError):  # RuntimeError: no such user
         return ()
