@@ -108,9 +108,11 @@ def _install(model: KnownModel, folder: Path, on_progress: OnDownload | None) ->
     environment.setdefault("UV_HTTP_RETRIES", "1")
     log = folder / "log.txt"
     with log.open("wb") as output, _running(command, output, environment) as process:
+        done = 0
         while process.poll() is None:
             if on_progress is not None:
-                on_progress(min(_size_of(folder), size), size)
+                done = max(done, min(_size_of(folder), size))  # files are moved and removed
+                on_progress(done, size)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_POLL_SECONDS)
     if process.returncode != 0:

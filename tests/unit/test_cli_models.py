@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from ctxbackends.local import _models as models
+from ctxbackends.local._download import _find_uv
 from tests.unit.model_index import MODEL, NAME, ModelIndex, serve_index, use_index
 from tests.unit.test_cli import Result, ctx, free_port
 
@@ -35,6 +37,9 @@ def index(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
         use_index(monkeypatch, served.url)
         monkeypatch.setattr(models, "KNOWN_MODELS", (served.row,))
         monkeypatch.setattr(models, "has_server", lambda: True)
+        if _find_uv() is not None:  # pip takes seconds to start
+            find_spec = importlib.util.find_spec
+            monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "pip" else find_spec(name))
         yield served
 
 

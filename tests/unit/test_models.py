@@ -21,6 +21,7 @@ from ctxbackends.local import _models as models
 from ctxbackends.local._known_models import KNOWN_MODELS, KnownModel
 from tests.unit.model_index import MODEL, NAME, ModelIndex, serve_index, use_index
 
+find_spec = importlib.util.find_spec
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # of a handler that waits for a client
 
 
@@ -38,29 +39,28 @@ def know(monkeypatch: pytest.MonkeyPatch, *rows: KnownModel) -> None:
 
 @pytest.fixture
 def index(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelIndex]:
-    """An index on loopback whose model is the known one."""
+    """An index on loopback whose model is the known one, for uv if there is one: pip takes seconds to start."""
     with serve_index(tmp_path) as served:
         use_index(monkeypatch, served.url)
+        if download._find_uv() is not None:
+            hide_module(monkeypatch, "pip")
         know(monkeypatch, served.row)
         yield served
 
 
 @pytest.fixture(params=["pip", "uv"])
-def program(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+def program(request: pytest.FixtureRequest, index: ModelIndex, monkeypatch: pytest.MonkeyPatch) -> str:
     """The program that downloads."""
-    name = str(request.param)
-    find_spec = importlib.util.find_spec
-    if name == "uv":
-        hide_module(monkeypatch, "pip")
-        if download._find_uv() is None:
-            pytest.skip("uv is not installed")
-    elif find_spec("pip") is None:
-        pytest.skip("pip is not installed")
-    return name
+    if request.param == "pip":
+        monkeypatch.setattr(importlib.util, "find_spec", find_spec)
+        if find_spec("pip") is None:
+            pytest.skip("pip is not installed")
+    elif download._find_uv() is None:
+        pytest.skip("uv is not installed")
+    return str(request.param)
 
 
 def hide_module(monkeypatch: pytest.MonkeyPatch, hidden: str) -> None:
-    find_spec = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == hidden else find_spec(name))
 
 
@@ -83,13 +83,13 @@ def test_a_download(index: ModelIndex, program: str, cache: Path) -> None:
     assert sorted(seen) == seen
 
 
-def test_a_model_in_the_cache_is_not_downloaded_again(index: ModelIndex, program: str, cache: Path) -> None:
+def test_a_model_in_the_cache_is_not_downloaded_again(index: ModelIndex, cache: Path) -> None:
     assert pull_model(NAME) == pull_model(NAME)
     assert 1 == index.downloads
 
 
 @pytest.mark.parametrize("content", [MODEL[:-1], MODEL[:-1] + b"?", b""], ids=["short", "changed", "empty"])
-def test_a_damaged_file_is_replaced(index: ModelIndex, program: str, cache: Path, content: bytes) -> None:
+def test_a_damaged_file_is_replaced(index: ModelIndex, cache: Path, content: bytes) -> None:
     cache.mkdir(parents=True)
     (cache / "small.gguf").write_bytes(content)
     assert MODEL == pull_model(NAME).read_bytes()
@@ -107,9 +107,7 @@ def test_a_package_with_another_hash(
     assert [] == names_in(cache)
 
 
-def test_a_model_with_another_hash(
-    index: ModelIndex, program: str, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_with_another_hash(index: ModelIndex, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     know(monkeypatch, attrs.evolve(index.row, sha256="0" * 64))
     with pytest.raises(ModelDownloadError, match=r"small\.gguf does not have its SHA-256; nothing was kept"):
         pull_model(NAME)
@@ -166,7 +164,7 @@ def test_an_interrupted_download(index: ModelIndex, program: str, cache: Path, e
     assert index.left.wait(20)
 
 
-def test_two_downloads_at_once(index: ModelIndex, program: str, cache: Path) -> None:
+def test_two_downloads_at_once(index: ModelIndex, cache: Path) -> None:
     with ThreadPoolExecutor(2) as pool:
         paths = list(pool.map(pull_model, [NAME, NAME]))
     assert [cache / "small.gguf"] * 2 == paths
@@ -183,7 +181,7 @@ def test_what_a_killed_download_left(index: ModelIndex, cache: Path) -> None:
     assert [".download-running", "small.gguf"] == names_in(cache)
 
 
-def test_a_module_in_the_working_directory_is_not_run(index: ModelIndex, cache: Path) -> None:
+def test_a_module_in_the_working_directory_is_not_run(index: ModelIndex, program: str, cache: Path) -> None:
     Path("pip.py").write_text("import sys; sys.exit('this is not pip')")
     assert MODEL == pull_model(NAME).read_bytes()
 
@@ -210,6 +208,7 @@ def test_a_disk_that_is_full_in_the_end(index: ModelIndex, cache: Path, monkeypa
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(shutil, "copyfileobj", fail)
+    monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(ModelDownloadError, match="No space left on device; set CTXBACKENDS_CACHE_DIR to a directory"):
         pull_model(NAME)
     assert [] == names_in(cache)
