@@ -1,5 +1,6 @@
 """What developers and CI run: `nox`, `nox -s tests`, `nox -s demo`; without nox: `python3 noxfile.py -s tests`."""
 
+import json
 import secrets
 import sys
 import tempfile
@@ -111,6 +112,15 @@ def e2e(session: nox.Session) -> None:
     install_wheel(session, "all", "tests")
     install_old_llamacpp(session)
     session.run("python", "-m", "pytest", "-m", "real", *session.posargs)
+
+
+@nox.session
+def e2e_words(session: nox.Session) -> None:
+    """Run only the tests that need a model whose words have a meaning; downloads it, 98 MB. Arguments to pytest."""
+    install_wheel(session, "all", "tests")
+    model = session.run("python", "-m", "ctxbackends", "pull", "--json", "smollm2", silent=True)
+    session.env["CTXBACKENDS_TEST_WORDS"] = json.loads(str(model).splitlines()[-1])["path"]
+    run_of_tests(session, "pytest", "-q", "-m", "words", *(session.posargs or ["tests/words"]))
 
 
 @nox.session

@@ -1,0 +1,30 @@
+"""The real small model, for tests whose answers have meaning. `nox -s e2e_words` downloads it and sets the variable."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+VARIABLE = "CTXBACKENDS_TEST_WORDS"
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """The model file."""
+    path = os.environ.get(VARIABLE)
+    if not path:
+        pytest.skip(f"{VARIABLE} names no model file; `nox -s e2e_words` downloads one and sets it")
+    return Path(path)
+
+
+@pytest.fixture
+def cache(smollm2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache with the model, and an empty working directory without a .ctxrc."""
+    directory = tmp_path / "cache" / "models"
+    directory.mkdir(parents=True)
+    (directory / "smollm2.gguf").symlink_to(smollm2)
+    monkeypatch.setenv("CTXBACKENDS_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    return directory
