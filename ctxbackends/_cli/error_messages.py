@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias, TypeVar
 
-from ctxbackends._cli.root import Source
+from ctxbackends._cli.root import Source, current_source
 from ctxbackends._util.text import escape_controls
 from ctxbackends.errors import (
     APIConnectionError,
@@ -19,6 +19,7 @@ from ctxbackends.errors import (
     ConfigError,
     ContextOverflowError,
     EmptyModelListError,
+    EndpointWarning,
     IncompleteOutputError,
     InsufficientQuotaError,
     MalformedResponseError,
@@ -37,19 +38,30 @@ from ctxbackends.errors._configuration import list_models
 E = TypeVar("E", bound=BackendError)
 
 
-def format_error(error: BaseException, source: Source = "file") -> str | None:
+def format_error(error: BaseException, source: Source | None = None) -> str | None:
     """Return the message and a hint, if there is one; None for a programming error.
 
     Args:
         error: The error.
-        source: Where the settings of the backend come from.
+        source: Where the settings of the backend come from; None for the source of the command that runs.
     """
+    source = source or current_source()
     if isinstance(error, BackendError):
         message, hint = _format_message(error, source), _find_hint(error, source)
         return f"{message}\n  {hint}" if hint else message
     if isinstance(error, OSError) and error.strerror is not None:
         return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
     return None
+
+
+def format_warning(warning: Warning | str, source: Source) -> str:
+    """Return the message of a warning, with the names of options where the settings come from the command line."""
+    message = str(warning)
+    if source == "file":
+        return message
+    if isinstance(warning, EndpointWarning) and message.startswith("endpoint: "):
+        return f"--{message}"
+    return message.replace(ModelMismatchError.advice, "; use --model with the name of the served model")
 
 
 # --- messages -------------------------------------------------------------------------------------------

@@ -31,6 +31,13 @@ SOURCE = "ctxbackends.source"
 """The key of the source in the context of a command, for the advice after an error."""
 
 
+def current_source() -> Source:
+    """Return where the settings of the backend come from, for the command that runs."""
+    context = click.get_current_context(silent=True)
+    source: Source = context.find_root().meta.get(SOURCE, "file") if context is not None else "file"
+    return source
+
+
 class LazyGroup(click.Group):
     """A group that imports a command when it is called. Help imports none, since their summaries are given here."""
 
@@ -220,7 +227,9 @@ def _drop_output() -> None:
 
 
 def _print_warning(program: str, message: Warning | str, *_: object, **__: object) -> None:
-    _print_error(program, f"warning: {message}")
+    from ctxbackends._cli.error_messages import format_warning  # noqa: PLC0415  # only needed for a warning
+
+    _print_error(program, f"warning: {format_warning(message, current_source())}")
 
 
 def _print_error(program: str, text: str) -> None:

@@ -325,6 +325,23 @@ def test_a_misspelt_backend() -> None:
     assert Result(1, "", f"ctxbackends: {problem}\n  did you mean workstation?\n") == ctx("ping", "-b", "workstaton")
 
 
+@pytest.mark.filterwarnings("default::ctxbackends.ModelMismatchWarning")
+def test_a_warning_about_the_model_names_the_option(script: Script) -> None:
+    result = ctx("chat", "Hi", "--model", "nope", "--endpoint", script.endpoint)
+    warning = (
+        'ctxbackends: warning: backend "openai-compatible": model mismatch: requested "nope", served "tiny"; '
+        "use --model with the name of the served model\n"
+    )
+    assert (0, "Héllo\n") == (result.code, result.out)
+    assert warning in result.err
+
+
+@pytest.mark.filterwarnings("default::ctxbackends.EndpointWarning")
+def test_a_warning_about_the_endpoint_names_the_option(script: Script) -> None:
+    err = ctx("ping", "--endpoint", f"{script.endpoint}/v1/chat/completions").err
+    assert err.startswith("ctxbackends: warning: --endpoint: /chat/completions was removed from the end, since ")
+
+
 # --- waits ------------------------------------------------------------------------------------------
 
 
