@@ -1,6 +1,5 @@
 """What developers and CI run: `nox`, `nox -s tests`, `nox -s demo`; without nox: `python3 noxfile.py -s tests`."""
 
-import json
 import secrets
 import sys
 import tempfile
@@ -115,15 +114,6 @@ def e2e(session: nox.Session) -> None:
 
 
 @nox.session
-def e2e_words(session: nox.Session) -> None:
-    """Run only the tests that need a model whose words have a meaning; downloads it, 98 MB. Arguments to pytest."""
-    install_wheel(session, "all", "tests")
-    model = session.run("python", "-m", "ctxbackends", "pull", "--json", "smollm2", silent=True)
-    session.env["CTXBACKENDS_TEST_WORDS"] = json.loads(str(model).splitlines()[-1])["path"]
-    run_of_tests(session, "pytest", "-q", "-m", "words", *(session.posargs or ["tests/words"]))
-
-
-@nox.session
 def e2e_vllm(session: nox.Session) -> None:
     """Run only the tests that need a real vLLM server; the first run installs one, for minutes. Arguments to pytest."""
     install_wheel(session, "all", "tests")
@@ -133,7 +123,7 @@ def e2e_vllm(session: nox.Session) -> None:
 
 @nox.session
 def e2e_words(session: nox.Session) -> None:
-    """Run the command chat against SmolLM2 on llama.cpp; the first run downloads it. Arguments go to pytest."""
+    """Run the tests that need a model whose words have a meaning; downloads SmolLM2. Arguments go to pytest."""
     install_wheel(session, "all", "tests")
     session.run("ctxbackends", "pull", "smollm2")
     session.env["CTXBACKENDS_TEST_WORDS"] = "1"

@@ -1,4 +1,4 @@
-"""The real small model, for tests whose answers have meaning. `nox -s e2e_words` downloads it and sets the variable."""
+"""The real small model, for tests whose answers have meaning. `nox -s e2e_words` downloads it."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from ctxbackends.local import find_model
+
 VARIABLE = "CTXBACKENDS_TEST_WORDS"
 
 
 @pytest.fixture(scope="session")
 def smollm2() -> Path:
-    """The model file."""
-    path = os.environ.get(VARIABLE)
-    if not path:
-        pytest.skip(f"{VARIABLE} names no model file; `nox -s e2e_words` downloads one and sets it")
-    return Path(path)
+    """The model file in the cache."""
+    if not os.environ.get(VARIABLE):
+        pytest.skip("needs SmolLM2; run nox -s e2e_words")
+    return find_model("smollm2")
 
 
 @pytest.fixture

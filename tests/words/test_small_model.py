@@ -17,7 +17,7 @@ from ctxbackends import LocalServerWarning, extract, serve_model
 from ctxbackends.local import _download, find_model, pull_model
 from ctxbackends.local._gguf import read_header
 
-pytestmark = [pytest.mark.words, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @attrs.frozen
