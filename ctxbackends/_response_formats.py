@@ -42,8 +42,11 @@ def name_schema(target: Any) -> str:
 def _build_from_type(target: Any) -> JSONSchemaFormat:
     try:
         return _build_cached(target)
-    except TypeError:  # not hashable, or without a JSON Schema, which raises here
-        return _build(target)
+    except TypeError:  # not hashable, or without a JSON Schema
+        try:
+            return _build(target)
+        except TypeError as error:
+            raise TypeError(f"response_format: {error}") from error.__cause__
 
 
 def _build(target: Any) -> JSONSchemaFormat:

@@ -405,6 +405,8 @@ class HTTPBackend(NotPicklable):
     # --- the parts of a request -------------------------------------------------------------------
 
     def _model(self, model: str | None) -> str:
+        if model is not None and not isinstance(model, str):
+            raise TypeError(f"model must be a string, not {type(model).__name__}")
         chosen = model or self.default_model
         if not chosen:
             raise NoModelError(

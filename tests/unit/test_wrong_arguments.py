@@ -137,7 +137,8 @@ def test_not_a_number(name: str, value: Any) -> None:
             TypeError,
             "response_format is a class: JSONObjectFormat; pass JSONObjectFormat(...)",
         ),
-        ({"response_format": Plain}, TypeError, "Plain"),
+        ({"response_format": Plain}, TypeError, "response_format: cannot create a JSON Schema for Plain: type <class "),
+        ({"response_format": list[Plain]}, TypeError, "response_format: cannot create a JSON Schema for list["),
         ({"tools": 5}, TypeError, "tools must be a list, not int"),
         ({"tools": {"name": "a"}}, TypeError, "tools must be a list, not dict"),
         ({"tools": "add"}, TypeError, "tools must be a list, not str"),
@@ -216,6 +217,26 @@ def test_not_a_content(make: Callable[[Any], Message], content: Any) -> None:
     kind = type(content).__name__
     with pytest.raises(TypeError, match=f"^the content of a message must be a string or a list of parts, not {kind}$"):
         make(content)
+
+
+@pytest.mark.parametrize("model", [5, 0, False, b"", [], ["m"], {}, {"m": 1}, Plain])
+async def test_a_model_is_a_name(model: Any) -> None:
+    async with (
+        open_backend("vllm", endpoint=NOWHERE, default_model="m") as backend,
+        open_backend("ollama", endpoint=NOWHERE, default_model="m") as loader,
+    ):
+        calls: list[Callable[[], Any]] = [
+            partial(backend.complete, "Hi", model=model),
+            lambda: backend.stream("Hi", model=model).__aenter__(),
+            partial(backend.count_tokens, "Hi", model=model),
+            partial(backend.embed, ["Hi"], model=model),
+            partial(loader.load, model),
+            partial(loader.unload, model),
+            partial(extract, backend, dict, "Hi", model=model),
+        ]
+        for call in calls:
+            with pytest.raises(TypeError, match=f"^model must be a string, not {type(model).__name__}$"):
+                await call()
 
 
 @pytest.mark.parametrize("text", [None, 5, {"a": 1}, Plain, [Message.user("Hi")]])
