@@ -30,8 +30,8 @@ PAGES = [
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 # What the pages name, and what stands for it here: the addresses are the tiny server's, and the model is its own.
-STAND_INS = ("http://localhost:8080", "http://localhost:8000", "http://gpu:8000")
-MODELS = ("qwen3-4b", "qwen3-32b")
+STAND_INS = ("http://localhost:8080", "http://localhost:8081", "http://localhost:8000", "http://gpu:8000")
+MODELS = ("qwen3-4b", "qwen3-32b", "qwen3-embedding-0.6b")
 
 
 @attrs.frozen
@@ -65,6 +65,8 @@ def is_of_framework(block: Block) -> bool:
 
 
 def run_block(block: Block, project: Callable[[str], str]) -> None:
+    if is_of_framework(block):
+        Path(".ctxrc").write_text(project(FRAMEWORKS_CTXRC))
     code = "\n" * (block.line - 1) + project(block.text)  # a traceback then names the line of the page
     exec(compile(code, str(block.page), "exec", dont_inherit=True), {"__name__": "__main__"})  # noqa: S102
 
@@ -94,6 +96,7 @@ def project(
 
 
 README_CTXRC = next(block.text for block in blocks("yaml") if block.page.name == "README.md")
+FRAMEWORKS_CTXRC = next(block.text for block in blocks("yaml") if block.page == ROOT / "docs/frameworks/index.md")
 
 
 @pytest.mark.real
