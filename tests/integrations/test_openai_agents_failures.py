@@ -46,15 +46,17 @@ from ctxbackends import (
     open_backend,
 )
 from ctxbackends.integrations import close_backends
+from ctxbackends.integrations._openai_agents.errors import translate_error
 from ctxbackends.integrations.openai_agents import CtxModel
 from ctxbackends.testing import VARIANTS, FaultServer, cached_model, faults
 from tests.faults.outcomes import Failure, Success
 from tests.faults.test_table import Case
 from tests.integrations.agents_runs import describe, get_response, run, serve_faults, streamed_or_not
 from tests.integrations.fault_cases import FAULT_CASES, config_of
-from tests.integrations.pages import tiny_model  # noqa: F401
+from tests.integrations.pages import categories_of, tiny_model  # noqa: F401  # the fixture
 from tests.real.conftest import wait_for_slots
 from tests.unit.test_cli import free_port
+from tests.unit.test_errors import EXAMPLES
 
 # --- failures -------------------------------------------------------------------------------------------
 
@@ -94,6 +96,11 @@ async def test_each_fault_has_its_category(case: Case) -> None:
         if expected.requests is not None:
             assert expected.requests == len(server.generations)
         await server.wait_idle()
+
+
+@pytest.mark.parametrize("error", [example.values[0] for example in EXAMPLES], ids=lambda error: type(error).__name__)
+def test_the_page_has_the_category_of_each_error(error: BackendError) -> None:
+    assert type(translate_error(error)).__name__ in categories_of("openai-agents", error)
 
 
 def check_category(case: Case, expected: Failure, error: BaseException, chosen: CtxModel) -> None:

@@ -28,8 +28,9 @@ from ctxbackends.testing._fault_server.answers import dump, plain
 from tests.faults.outcomes import Failure, Success
 from tests.faults.test_table import Case
 from tests.integrations.fault_cases import FAULT_CASES, config_of
-from tests.integrations.pages import Block, blocks_of, llama_server, project, run_block, tiny_model  # noqa: F401
+from tests.integrations.pages import Block, blocks_of, categories_of, llama_server, project, run_block, tiny_model  # noqa: F401
 from tests.real.conftest import wait_for_slots
+from tests.unit.test_errors import EXAMPLES
 
 MESSAGES: Any = [ModelRequest([UserPromptPart("Hello")])]
 PARAMETERS = ModelRequestParameters()
@@ -164,6 +165,11 @@ def test_the_table_has_every_error() -> None:
             continue
         assert kind in CATEGORIES or kind is errors.APIStatusError, kind
     assert not any(issubclass(kind, program_errors) for kind in CATEGORIES)
+
+
+@pytest.mark.parametrize("error", [example.values[0] for example in EXAMPLES], ids=lambda error: type(error).__name__)
+def test_the_page_has_the_category_of_each_error(error: errors.BackendError) -> None:
+    assert type(to_framework_error(error, "m")).__name__ in categories_of("pydantic-ai", error)
 
 
 async def test_another_model_is_an_error_with_the_whole_answer() -> None:
