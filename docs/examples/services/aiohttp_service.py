@@ -7,6 +7,7 @@ SIGTERM, it takes no new connections, and waits up to `shutdown_timeout` for the
 import logging
 import sys
 from collections.abc import AsyncIterator
+from contextlib import aclosing, suppress
 
 from aiohttp import web
 
@@ -35,9 +36,11 @@ async def complete(request: web.Request) -> web.Response:
 
 async def stream(request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
-    await response.prepare(request)
-    async for event in sse_events(request.app[REGISTRY].default().stream(request.query["prompt"])):
-        await response.write(event)
+    async with aclosing(sse_events(request.app[REGISTRY].default().stream(request.query["prompt"]))) as events:
+        with suppress(ConnectionResetError):  # the client left, and aiohttp has not cancelled this handler yet
+            await response.prepare(request)
+            async for event in events:
+                await response.write(event)
     return response
 
 
