@@ -145,6 +145,17 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         parts = (*reasoning, *text, *self.tool_calls)
         return Message("assistant", parts if reasoning or self.tool_calls else self.text)
 
+    def to_openai_dict(self) -> dict[str, Any]:
+        """Return the completion as the body of an OpenAI chat completion, for programs that read that form.
+
+        The values are JSON-compatible. Reasoning is ``reasoning_content``, as llama-server and others write it.
+        ``created`` is 0. Citations, the stop sequence, durations, signed reasoning and the server's opaque data have no
+        place there and are left out; send :attr:`message` back to continue the conversation.
+        """
+        from ctxbackends._chat.openai_dicts import build_openai_dict  # noqa: PLC0415  # needed only for dicts
+
+        return build_openai_dict(self)
+
 
 _COMPARED_FIELDS = tuple(name for name in Completion.__struct_fields__ if name not in ("raw", "raw_finish_reason"))
 _get_compared = operator.attrgetter(*_COMPARED_FIELDS)
