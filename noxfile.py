@@ -88,7 +88,10 @@ def portable(session: nox.Session, platform: str) -> None:
 @nox.session
 @nox.parametrize("extra", integrations_to_test())
 def integrations(session: nox.Session, extra: str) -> None:
-    """Test an adapter with the newest version of its framework, `-- lowest` with the lowest. Arguments go to pytest."""
+    """Test an adapter with the newest version of its framework, `-- lowest` with the lowest. Arguments go to pytest.
+
+    `--force-python 3.13` before the two dashes runs it with another Python.
+    """
     lowest = session.posargs[:1] == ["lowest"]
     pins = lowest_versions(extra) if lowest else []
     install_wheel(session, extras_of(extra), "tests", *groups_of(extra, lowest=lowest), pins=pins)
