@@ -23,7 +23,12 @@ def build_openai_dict(completion: Completion) -> dict[str, Any]:
             {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
             for call in completion.tool_calls
         ]
-    choice = {"index": 0, "finish_reason": completion.finish_reason, "message": message, "logprobs": None}
+    choice: dict[str, Any] = {
+        "index": 0,
+        "finish_reason": completion.finish_reason,
+        "message": message,
+        "logprobs": None,
+    }
     if completion.logprobs:
         choice["logprobs"] = {"content": [_build_logprob(one) for one in completion.logprobs], "refusal": None}
     body: dict[str, Any] = {
