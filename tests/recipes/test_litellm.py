@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ctxbackends.testing import Answer, Question
-from tests.recipes.pages import OLLAMA, OPENAI, Server, every_server, needs, run_page, serve_backend
+from tests.recipes.pages import OLLAMA, OPENAI, Server, answer_with_tool, every_server, needs, run_page, serve_backend
 
 pytestmark = needs("litellm", "litellm")
 
@@ -72,6 +72,15 @@ def test_the_options_reach_the_server(monkeypatch: pytest.MonkeyPatch, tmp_path:
     expected = {"stop": ["END"], "max_completion_tokens": 7, "seed": 1, "reasoning_effort": "low"}
     assert expected == {name: request.json[name] for name in expected}
     assert ({"type": "json_object"}, "blue") == (request.json["response_format"], request.headers["x-tenant"])
+
+
+def test_an_answer_without_an_id_has_litellms(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with serve_backend(OLLAMA, answer_with_tool, monkeypatch, tmp_path):
+        names = run_page("litellm")
+        response = names["litellm"].completion("ctx/local", PROMPT)
+        names["registry"].close()
+    assert response.id.startswith("chatcmpl-")
+    assert 0 < response.created
 
 
 def test_reasoning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
