@@ -5,12 +5,13 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from ctxbackends import _cli as cli
-from tests.unit.test_cli import WITHIN, environment
+from tests.unit.test_cli import WITHIN, Result, ctx, environment
 
 INTERRUPTED_IMPORT = """
 import os, signal, sys
@@ -71,3 +72,25 @@ def test_a_background_job_ignores_the_signal() -> None:
         assert signal.SIG_IGN == signal.getsignal(signal.SIGINT)
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_another_thread_has_no_signals() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    thread = threading.Thread(target=cli.exit_on_interrupt)
+    thread.start()
+    thread.join()
+    assert before is signal.getsignal(signal.SIGINT)
+
+
+def test_an_interrupt_that_an_import_turned_into_another_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until Python 3.12, an exception while a class is created becomes a RuntimeError."""
+
+    def fail(*_: object, **__: object) -> None:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as error:
+            raise RuntimeError("Error calling __set_name__") from error
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("ctxbackends._registry.Registry.from_ctxrc", fail)
+    assert Result(130, "", "\ninterrupted\n") == ctx("ping")

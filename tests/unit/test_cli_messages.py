@@ -195,6 +195,8 @@ def progress(**changes: Any) -> Progress:
         (progress(), "1 chunk, 1 row"),
         (progress(chunks=2, rows=0), "2 chunks, 0 rows"),
         (progress(size_done=50, elapsed=4.0), "50%: 1 chunk, 1 row, 4 s left"),
+        (progress(size=1000, size_done=999), "99%: 1 chunk, 1 row"),
+        (progress(size_done=0, chunks=0, rows=0), "0%: 0 chunks, 0 rows"),
         (progress(sources=3, sources_done=1, quarantined=2), "1 of 3 files, 1 chunk, 1 row, 2 quarantined"),
         (progress(size=0, size_done=0, chunks=0, rows=0), "0 chunks, 0 rows"),
         (progress(elapsed=2.0, output_tokens=40), "1 chunk, 1 row, 20 tokens/s"),

@@ -62,7 +62,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
         left = f", {_format_duration(self.seconds_left)} left" if self.seconds_left is not None else ""
         quarantined = f", {self.quarantined} quarantined" if self.quarantined else ""
         counts = f"{files}{pluralize(self.chunks, 'chunk')}, {pluralize(self.rows, 'row')}{quarantined}{speed}"
-        return f"{self.size_done / self.size:.0%}: {counts}{left}" if self.size_done < self.size else counts
+        return f"{100 * self.size_done // self.size}%: {counts}{left}" if self.size_done < self.size else counts
 
 
 def _format_duration(seconds: float) -> str:
