@@ -24,17 +24,16 @@ def pull(name: str, as_json: bool) -> None:
 
     NAME is one of the models that ctxbackends models --local lists.
     """
-    from ctxbackends._util.text import format_size  # noqa: PLC0415
-    from ctxbackends.local._models import find_cached, find_known, has_server  # noqa: PLC0415
-
-    model = find_known(name)
-    was_cached = find_cached(name) is not None
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C, it leaves nothing in the cache
     try:
         with waiting() as line:
             line.show(f"checking {name}")
-            from ctxbackends.local import pull_model  # noqa: PLC0415  # after the first line on the terminal
+            from ctxbackends._util.text import format_size  # noqa: PLC0415  # after the first line on the terminal
+            from ctxbackends.local import pull_model  # noqa: PLC0415
+            from ctxbackends.local._models import find_cached, find_known, has_server  # noqa: PLC0415
 
+            model = find_known(name)
+            was_cached = find_cached(name) is not None
             path = pull_model(name, on_progress=show_download(line, name))
     finally:
         signal.signal(signal.SIGTERM, before)

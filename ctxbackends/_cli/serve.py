@@ -14,7 +14,7 @@ import click
 from ctxbackends._cli.completers import complete_model_files
 from ctxbackends._cli.numbers import Integer
 from ctxbackends._cli.root import SOURCE, debug_option
-from ctxbackends._cli.terminal import print_json, waiting
+from ctxbackends._cli.terminal import Waiting, print_json, waiting
 
 DEFAULT_PORT = 8080
 KEY_VARIABLE = "CTX_SERVE_KEY"
@@ -57,13 +57,9 @@ def serve(
 
     MODEL is a .gguf file, or the name of a downloaded model.
     """
-    from ctxbackends.local import LocalServer, find_model  # noqa: PLC0415
-    from ctxbackends.local._gguf import check_model_file  # noqa: PLC0415
-    from ctxbackends.local._serve import fresh_key  # noqa: PLC0415
-
     if no_key and api_key_env is not None:
         raise click.UsageError("--no-key and --api-key-env are mutually exclusive")
-    key = None if no_key else fresh_key()
+    key = None
     if api_key_env is not None:
         key = os.environ.get(api_key_env)
         if not key:
@@ -71,16 +67,26 @@ def serve(
                 f"environment variable not set: {api_key_env}; set it to the API key that clients must send"
             )
     click.get_current_context().find_root().meta[SOURCE] = "model"
-    path = find_model(model)
-    check_model_file(path)
-    server = LocalServer(path, api_key=key, inherit_log=show_log, **options)
-    try:
-        asyncio.run(_serve(server, ctx_size=options["ctx_size"], api_key_env=api_key_env, as_json=as_json))
-    except asyncio.CancelledError:  # SIGTERM; asyncio.run raises KeyboardInterrupt for a Ctrl-C by itself
-        raise KeyboardInterrupt from None
+    with waiting() as line:
+        line.show(f"starting {model}")
+        from ctxbackends.local import LocalServer, find_model  # noqa: PLC0415  # after the first line on the terminal
+        from ctxbackends.local._gguf import check_model_file  # noqa: PLC0415
+        from ctxbackends.local._serve import fresh_key  # noqa: PLC0415
+
+        path = find_model(model)
+        check_model_file(path)
+        if key is None and not no_key:
+            key = fresh_key()
+        server = LocalServer(path, api_key=key, inherit_log=show_log, **options)
+        try:
+            asyncio.run(_serve(server, line, ctx_size=options["ctx_size"], api_key_env=api_key_env, as_json=as_json))
+        except asyncio.CancelledError:  # SIGTERM; asyncio.run raises KeyboardInterrupt for a Ctrl-C by itself
+            raise KeyboardInterrupt from None
 
 
-async def _serve(server: object, *, ctx_size: int | None, api_key_env: str | None, as_json: bool) -> None:
+async def _serve(
+    server: object, line: Waiting, *, ctx_size: int | None, api_key_env: str | None, as_json: bool
+) -> None:
     from ctxbackends._config.backend_config import BackendConfig  # noqa: PLC0415
     from ctxbackends._http.transport import Transport  # noqa: PLC0415
     from ctxbackends._profiles.profile import BackendType  # noqa: PLC0415
@@ -98,8 +104,8 @@ async def _serve(server: object, *, ctx_size: int | None, api_key_env: str | Non
     config = BackendConfig(name="serve", type=BackendType.LLAMACPP, model_path=str(server.model_path))
     backend = managed_backend(config, transport, server=server)
     try:
-        with waiting() as line:
-            await backend.wait_ready(on_progress=line)
+        await backend.wait_ready(on_progress=line)
+        line.stop()
         limit = describe_context(await backend.status(), read_header(server.model_path), ctx_size=ctx_size)
         new_key = server.api_key if api_key_env is None else None
         if as_json:

@@ -11,6 +11,7 @@ from itertools import pairwise
 from types import SimpleNamespace
 from typing import NoReturn
 
+import attrs
 import pytest
 
 from ctxbackends._chat.events import Loading, OnProgress
@@ -219,6 +220,16 @@ async def test_refused_then_loading_then_ready(clock: Clock) -> None:
     assert pytest.approx([0.25 * (index + 1) + probe_plan(60.0)[index] for index in range(4)]) == [
         event.elapsed for event in progress
     ]
+
+
+async def test_a_server_that_the_sdk_has_started(clock: Clock) -> None:
+    progress: list[Loading] = []
+    server = Server(clock, refusal, loading, "answer")
+    await call(attrs.evolve(policy(), starts_server=True), server, on_progress=progress.append)
+    assert ["starting", "loading"] == [event.state for event in progress]
+    assert f"waiting for {ENDPOINT} (starting, 0 s of 90 s)" == str(progress[0])
+    with pytest.raises(ServerDiedError):
+        await call(attrs.evolve(policy(), starts_server=True), Server(clock, loading, refusal))
 
 
 async def test_progress_reports_every_state(clock: Clock) -> None:
