@@ -81,3 +81,14 @@ def test_quiet_shows_nothing(script: Script) -> None:
     with terminal("chat", "--quiet", "--raw", "Hi") as at:
         assert 0 == at.end()
         assert "Héllo\r\n" == at.raw
+
+
+@pytest.mark.posix
+@pytest.mark.parametrize("columns", [20, 40, 120])
+def test_the_statistics_break_between_words(script: Script, columns: int) -> None:
+    ctxrc(backend(script.endpoint))
+    with terminal("chat", "--raw", "--stats", "Hi", columns=columns) as at:
+        assert 0 == at.end()
+    lines = at.raw.partition("Héllo\r\n")[2].splitlines()
+    assert all(len(line) <= columns for line in lines)
+    assert "3 tokens in, 2 out, first token after" in " ".join(lines)

@@ -37,7 +37,7 @@ class ChatInputs:
         tools: The tools.
         asks: Whether each call of a tool is asked about.
         paths: The files that the message is read from, for the log.
-        continued: The conversation of the log that is continued, None for a new one.
+        previous: The conversation of the log to continue, None for a new one.
         create_display: Returns the display of an answer.
         first_line: The line that the terminal shows until then, None without one.
         shows_stats: Whether token counts are printed.
@@ -52,7 +52,7 @@ class ChatInputs:
     tools: tuple[Tool, ...]
     asks: bool
     paths: Sequence[Path]
-    continued: LoggedConversation | None
+    previous: LoggedConversation | None
     create_display: Callable[..., Display]
     first_line: LiveLine | None
     shows_stats: bool
@@ -126,8 +126,8 @@ def _create_session(backend: Any, inputs: ChatInputs, choice: Choice) -> ChatSes
         from ctxbackends._cli.chat.approval import TerminalApproval  # noqa: PLC0415  # needed only with tools
 
         session.approve = TerminalApproval()
-    if inputs.continued is not None:
-        _continue(session, inputs.continued, choice)
+    if inputs.previous is not None:
+        _continue(session, inputs.previous, choice)
     return session
 
 
@@ -147,8 +147,8 @@ def _open_log(inputs: ChatInputs, choice: Choice) -> Any:
 
         recorder.model_path = os.path.abspath(find_model(choice.model_path))
     recorder.add_files([*inputs.paths, path_of_stdin()])
-    if inputs.continued is not None:
-        recorder.conversation = inputs.continued.id
+    if inputs.previous is not None:
+        recorder.conversation = inputs.previous.id
     return recorder
 
 
@@ -172,7 +172,7 @@ def _continue(session: ChatSession, conversation: LoggedConversation, choice: Ch
 
 async def _answer(session: ChatSession, message: Message, display: Display, inputs: ChatInputs) -> None:
     """Print one answer."""
-    from ctxbackends._cli.chat.output import describe_stats, print_notes, print_turn, print_value  # noqa: PLC0415
+    from ctxbackends._cli.chat.output import print_notes, print_stats, print_turn, print_value  # noqa: PLC0415
 
     answer_format = None
     if inputs.schema is not None:
@@ -195,4 +195,4 @@ async def _answer(session: ChatSession, message: Message, display: Display, inpu
             print_notes(completion, has_limit="max_tokens" in session.options)
     finally:
         if inputs.shows_stats:
-            click.echo(describe_stats(turn), err=True)
+            print_stats(turn)

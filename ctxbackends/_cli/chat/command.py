@@ -66,9 +66,9 @@ def _read_inputs(run: Callable[..., Any]) -> Callable[..., Any]:
             if tools and not yes:
                 _check_terminal()
             parts = [load_file(name) for name in files], [load_image(name) for name in images]
-            continued = None
+            previous = None
             if is_continued or conversation is not None:
-                continued = _find_conversation(choice, conversation)
+                previous = _find_conversation(choice, conversation)
             text = read_prompt(prompt, skip_stdin=no_stdin, is_quiet=quiet)
             is_one_answer = text is not None or files or images
             if not is_one_answer:
@@ -87,7 +87,7 @@ def _read_inputs(run: Callable[..., Any]) -> Callable[..., Any]:
                 tools=loaded_tools,
                 asks=not yes,
                 paths=[Path(name) for name in (*files, *images) if "://" not in name],
-                continued=continued,
+                previous=previous,
                 create_display=partial(create_display, raw=raw, quiet=quiet, reasoning="full" if reasoning else "line"),
                 first_line=line,
                 shows_stats=stats,

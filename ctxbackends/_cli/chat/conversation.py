@@ -16,7 +16,7 @@ from ctxbackends._chat.messages import Message
 from ctxbackends._cli.backends import add_models
 from ctxbackends._cli.chat.display import Display
 from ctxbackends._cli.chat.line_editor import LineEditor, open_terminal
-from ctxbackends._cli.chat.output import describe_stats, print_notes
+from ctxbackends._cli.chat.output import print_notes, print_stats
 from ctxbackends._cli.chat.session import ChatSession
 from ctxbackends._cli.chat.slash_commands import CommandError, Conversation, LeaveConversation, complete, run_command
 from ctxbackends._cli.error_messages import format_error
@@ -119,7 +119,7 @@ class _Terminal:
         say("")
         print_notes(answer, has_limit=self._session.options.get("max_tokens") is not None)
         if self._state.shows_stats:
-            say(describe_stats(self._session.turns[-1]))
+            print_stats(self._session.turns[-1])
 
     async def _interruptible(self, work: Coroutine[Any, Any, T]) -> T | None:
         """Return the result of ``work``, None if Ctrl-C stopped it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 from typing import Any
 
 import click
@@ -12,7 +13,7 @@ import msgspec
 from ctxbackends._chat.responses import Completion
 from ctxbackends._chat.tool_runs import ToolRound
 from ctxbackends._cli.chat.session import Turn
-from ctxbackends._cli.terminal import print_json, printable
+from ctxbackends._cli.terminal import print_json, printable, window_size
 from ctxbackends._util.text import pluralize
 
 _NOT_PRINTED = ("raw", "parts", "logprobs")
@@ -59,6 +60,14 @@ def print_notes(completion: Completion, *, has_limit: bool) -> None:
         is_truncated = completion.finish_reason == "length" and has_limit
         reason = "max_tokens reached" if is_truncated else f"finish_reason {completion.finish_reason}"
         click.echo(f"(truncated: {reason})", err=True)
+
+
+def print_stats(turn: Turn) -> None:
+    """Print the token counts and times of an answer on standard error; on a terminal, lines break between words."""
+    text = printable(describe_stats(turn), err=True)
+    if sys.stderr.isatty():
+        text = textwrap.fill(text, window_size(sys.stderr)[0], break_on_hyphens=False)
+    click.echo(text, err=True)
 
 
 def describe_stats(turn: Turn) -> str:

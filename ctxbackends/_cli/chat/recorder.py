@@ -87,5 +87,5 @@ class Recorder:
 
 
 def _without_format(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options that also hold for the next message: the format belongs to one answer."""
+    """Return the options without the format, which is for one answer; the others are for the next message too."""
     return {name: value for name, value in options.items() if name != "response_format"}

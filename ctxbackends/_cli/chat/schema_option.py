@@ -41,7 +41,7 @@ def parse_schema(value: str) -> dict[str, Any]:
     """Return the schema of the option's value.
 
     Raises:
-        ClickException: The value is no schema, or its file cannot be read.
+        ClickException: The value is not a schema, or its file cannot be read.
     """
     text = value.strip()
     if text.startswith("{"):
@@ -115,7 +115,7 @@ def _is_count(value: object) -> bool:
 
 def _is_pattern(value: object) -> bool:
     try:
-        re.compile(value)  # type: ignore[call-overload]  # TypeError for what is no text
+        re.compile(value)  # type: ignore[call-overload]  # TypeError if it is not a text
     except (re.error, TypeError):
         return False
     return True
