@@ -228,7 +228,10 @@ def _drop_output() -> None:
 
 def _print_warning(program: str, message: Warning | str, *_: object, **__: object) -> None:
     from ctxbackends._cli.error_messages import format_warning  # noqa: PLC0415  # only needed for a warning
+    from ctxbackends._cli.terminal import can_redraw  # noqa: PLC0415
 
+    if can_redraw(sys.stderr):
+        sys.stderr.write("\x1b[J")  # the warning replaces what is drawn over, which is drawn again below it
     _print_error(program, f"warning: {format_warning(message, current_source())}")
 
 

@@ -12,13 +12,13 @@ from typing import Any
 import attrs
 import pytest
 
-from ctxbackends import Completion, Finish, Loading, ReasoningDelta, TextDelta, ToolCall
+from ctxbackends import Completion, Finish, Loading, ReasoningDelta, ServerStatus, TextDelta, ToolCall
 from ctxbackends._chat.events import PromptProgress, ToolCallDelta
 from ctxbackends._chat.messages import ToolResult
 from ctxbackends._chat.tool_runs import RoundStart, ToolEnd, ToolOutcome, ToolStart
 from ctxbackends._cli import terminal
 from ctxbackends._cli.chat import display as display_module
-from ctxbackends._cli.chat import markdown
+from ctxbackends._cli.chat import markdown, queue
 from ctxbackends._cli.chat.display import Display, create_display
 from tests.terminals import Screen
 
@@ -209,6 +209,44 @@ async def test_the_wait_is_one_line_that_goes(
     assert ["answer"] == streams.lines
     display.finish(ANSWER)
     assert ["answer"] == streams.lines
+
+
+async def test_after_a_cold_start_the_answer_is_awaited(
+    attach: Callable[..., Terminals], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    streams = attach()
+    monkeypatch.setattr(display_module, "PROBE_SECONDS", 0.0)
+    display = create_display()
+    display.start()
+    display.progress(LOADING)
+    assert not display.is_waiting
+    while not display.is_waiting:
+        await asyncio.sleep(0)
+    assert ["waiting for the answer, 0 s"] == streams.lines
+    display.finish(None)
+
+
+async def test_the_slots_of_a_busy_server(attach: Callable[..., Terminals], monkeypatch: pytest.MonkeyPatch) -> None:
+    streams = attach()
+    monkeypatch.setattr(queue, "INTERVAL", 0.0)
+    statuses = iter([(2, 2), (1, 2), (None, 2)])
+
+    class Server:
+        endpoint = "http://127.0.0.1:8080"
+
+        async def status(self) -> ServerStatus:
+            busy, slots = next(statuses)
+            return ServerStatus(backend="x", endpoint=self.endpoint, state="ready", slots=slots, busy_slots=busy)
+
+    display = create_display()
+    display.start()
+    server: Any = Server()
+    await queue.watch_slots(server, display)  # it ends where the server does not tell
+    assert ["waiting for the answer (the server uses 1 of 2 slots), 0 s"] == streams.lines
+    assert "(the server uses 2 of 2 slots)" in streams.err.getvalue()
+    server.endpoint = "https://api.example.com"
+    await queue.watch_slots(server, display)  # nobody else is asked
+    display.finish(None)
 
 
 @pytest.mark.parametrize("columns", [20, 33, 70])

@@ -16,12 +16,10 @@ import pytest
 
 import ctxbackends
 from ctxbackends import LocalServer, open_backend
-from ctxbackends.local._models import find_cached
-
-if not os.environ.get("CTXBACKENDS_TEST_WORDS"):
-    pytest.skip("needs SmolLM2; run nox -s e2e_words", allow_module_level=True)
-
+from tests import terminals
 from tests.terminals import terminal
+
+pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(300)]
 
 WITHIN = 100.0
 SLOT_SECONDS = 2.0
@@ -30,10 +28,8 @@ STORY = "Write a very long story about a ship, with many chapters."
 
 
 @pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    model = find_cached("smollm2")
-    assert model is not None, "run ctxbackends pull smollm2"
-    server = LocalServer(model, alias="smollm2", parallel=1, ctx_size=4096)
+def endpoint(smollm2: Path) -> Iterator[str]:
+    server = LocalServer(smollm2, alias="smollm2", parallel=1, ctx_size=4096)
     yield asyncio.run(_start(server))
     asyncio.run(server.aclose())
 
@@ -49,6 +45,7 @@ async def _start(server: LocalServer) -> str:
 def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CTXBACKENDS_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setattr(terminals, "WITHIN", WITHIN)
 
 
 def run(*arguments: str, stdin: str = "") -> str:
@@ -136,7 +133,7 @@ def test_a_conversation(endpoint: str, columns: int, tmp_path: Path) -> None:
     """Ctrl-C frees the server's only slot, keeps the conversation, and the next answer comes."""
     run("logs", "on")
     options = (*server_options(endpoint), "--raw")
-    with terminal("chat", *options, "--max-tokens", "1000", columns=columns) as at:
+    with terminal("chat", *options, "--max-tokens", "200", columns=columns) as at:
         begin = at.read_until(PROMPT)
         at.type(f"{STORY}\r")
         begin = at.read_until("waiting for the ans", after=begin)

@@ -9,6 +9,7 @@ import asyncio
 import os
 import sys
 import time
+from contextlib import suppress
 from typing import Literal, Protocol, TypeAlias
 
 from ctxbackends._chat.events import (
@@ -24,7 +25,7 @@ from ctxbackends._chat.events import (
 from ctxbackends._chat.responses import Completion
 from ctxbackends._chat.tool_runs import RoundEnd, RoundStart, ToolEnd, ToolEvent, ToolRun, ToolStart
 from ctxbackends._cli.terminal import PLAIN_INTERVAL, LiveLine, StopAdvice, can_redraw, printable
-from ctxbackends._util.text import one_line
+from ctxbackends._util.text import one_line, pluralize
 
 ReasoningView: TypeAlias = Literal["full", "line", "none"]
 """How reasoning is shown: its text, one line with the seconds, or not."""
@@ -34,6 +35,10 @@ Item: TypeAlias = StreamEvent | ToolEvent | ToolRun
 TICK = 0.5
 """Seconds between two updates of the live line."""
 
+PROBE_SECONDS = 3.0
+"""Seconds after a probe of a server that starts, at least, within which the next one follows."""
+
+_WAITING = "waiting for the answer"
 _ARGUMENTS_SHOWN = 200  # characters
 _LOAD_AFTER = 0.05  # seconds in which the request is sent
 
@@ -56,6 +61,13 @@ class Display(Protocol):
 
     def event(self, event: Item) -> None:
         """Show an item of `stream()` or `stream_tools()`."""
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the request has been sent, and nothing has arrived."""
+
+    def show_slots(self, busy: int, total: int) -> None:
+        """Show how many slots the server uses. A request that finds none free waits in the server's queue."""
 
     def pause(self) -> None:
         """Erase what is drawn over, since something else is about to be printed."""
@@ -135,35 +147,44 @@ class Status:
 
     Args:
         is_quiet: Show nothing.
+
+    Attributes:
+        phase: The state whose seconds are shown, empty if none is.
     """
 
     def __init__(self, *, is_quiet: bool = False) -> None:
         self._is_quiet = is_quiet or sys.stderr is None
         self._line = LiveLine() if not self._is_quiet and can_redraw(sys.stderr) else None
-        self._text = self._phase = ""
+        self._text = self.phase = ""
         self._since = 0.0
         self._printed: tuple[str, float] | None = None
         self._advice = StopAdvice()
         self._timer: asyncio.TimerHandle | None = None
+        self._next: asyncio.TimerHandle | None = None  # shows that the answer is awaited, after the last probe
 
     def show(self, text: str, *, phase: str | None = None) -> None:
         """Show ``text`` with the seconds of the phase, which is the text itself by default."""
         if self._is_quiet:
             return
         phase = phase or text
-        if phase != self._phase:
-            self._phase, self._since = phase, time.monotonic()
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
+        if phase != self.phase:
+            self.phase, self._since = phase, time.monotonic()
         if text != self._text:
             self._text = text
             self._draw()
         if self._timer is None:
             self._schedule()
 
-    def report(self, loading: Loading) -> None:
-        """Show a probe, which has its own seconds."""
+    def report(self, loading: Loading, *, then: str) -> None:
+        """Show a probe, which has its own seconds, and ``then`` if no other one follows soon."""
         if self._is_quiet:
             return
-        self.clear()
+        self._stop_clock()
+        with suppress(RuntimeError):  # there is no event loop
+            self._next = asyncio.get_running_loop().call_later(PROBE_SECONDS, self.show, then)
         advice = self._advice.find(loading)
         if advice is not None:
             self.print(advice)
@@ -177,12 +198,16 @@ class Status:
 
     def clear(self) -> None:
         """Erase the live line and stop the clock."""
-        self._text = self._phase = ""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._stop_clock()
         if self._line is not None:
             self._line.clear()
+
+    def _stop_clock(self) -> None:
+        self._text = self.phase = ""
+        for timer in (self._timer, self._next):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._next = None
 
     def print(self, text: str) -> None:
         """Print a line that stays."""
@@ -245,14 +270,23 @@ class AnswerDisplay:
 
     def start(self) -> None:
         """Show that the answer is awaited."""
-        self._status.show("waiting for the answer")
+        self._status.show(_WAITING)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the request has been sent, and nothing has arrived."""
+        return self._status.phase == _WAITING
+
+    def show_slots(self, busy: int, total: int) -> None:
+        """Show how many slots the server uses."""
+        self._status.show(f"{_WAITING} (the server uses {busy} of {pluralize(total, 'slot')})", phase=_WAITING)
         loop = _find_loop()
         if isinstance(self._text, DrawnText) and loop is not None:
             loop.call_later(_LOAD_AFTER, self._text.load)
 
     def progress(self, loading: Loading) -> None:
         """Show one probe of a server that starts."""
-        self._status.report(loading)
+        self._status.report(loading, then=_WAITING)
 
     def event(self, event: Item) -> None:
         """Show an item of the stream."""
@@ -269,7 +303,7 @@ class AnswerDisplay:
             if isinstance(event, ToolCallDelta) and event.name:
                 self._status.show(f"preparing a call of {event.name}")
         elif isinstance(event, RoundStart):
-            self._status.show("waiting for the answer")
+            self._status.show(_WAITING)
         elif isinstance(event, Finish | ToolStart | ToolEnd):
             self._end_pieces()
             self._status.clear()

@@ -13,6 +13,7 @@ from ctxbackends._chat.messages import Message, OpaquePart
 from ctxbackends._chat.requests import Tool
 from ctxbackends._chat.responses import Completion, Usage
 from ctxbackends._chat.tool_runs import RoundEnd, RoundStart, ToolEnd, ToolEvent, ToolRound, ToolRun, ToolStart
+from ctxbackends._cli.chat.queue import watch_slots
 from ctxbackends._client.backend import Backend
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ class ChatSession:
         self.failed = message
         progress = _Progress()
         display.start()
+        watch = asyncio.create_task(watch_slots(self.backend, display))
         try:
             result = await self._stream(message, display, progress)
         except BaseException as error:
@@ -96,6 +98,8 @@ class ChatSession:
             if isinstance(error, asyncio.CancelledError):
                 self._keep(message, progress.partial_answer(), None)
             raise
+        finally:
+            watch.cancel()
         turn = progress.finish(result)
         display.finish(turn.completion)
         self.turns.append(turn)
