@@ -19,7 +19,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, TypeAlias
+from typing import TypeAlias
 
 from ctxbackends._config.ctxrc_file import find_ctxrc
 from ctxbackends._config.reader import airgap_of
@@ -106,17 +106,16 @@ def _install(model: KnownModel, folder: Path, on_progress: OnDownload | None) ->
     environment = os.environ | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder))
     environment.setdefault("PIP_RETRIES", "1")
     environment.setdefault("UV_HTTP_RETRIES", "1")
-    log = folder / "log.txt"
-    with log.open("wb") as output, _running(command, output, environment) as process:
-        done = 0
-        while process.poll() is None:
+    done, output = 0, None
+    with _running(command, environment) as process:
+        while output is None:
             if on_progress is not None:
                 done = max(done, min(_size_of(folder), size))  # files are moved and removed
                 on_progress(done, size)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(_POLL_SECONDS)
+                output, _ = process.communicate(timeout=_POLL_SECONDS)
     if process.returncode != 0:
-        raise _error(model, _explain(log.read_text("utf-8", "replace"), program))
+        raise _error(model, _explain(output.decode("utf-8", "replace"), program))
 
 
 def _find_uv() -> str | None:
@@ -125,10 +124,11 @@ def _find_uv() -> str | None:
 
 
 @contextlib.contextmanager
-def _running(command: list[str], output: IO[bytes], environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+def _running(command: list[str], environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     """Start a program, and end it if the block is left before it has ended."""
+    # Its output goes to memory, since the disk may be full.
     process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
     )
     try:
         yield process
@@ -140,6 +140,8 @@ def _running(command: list[str], output: IO[bytes], environment: dict[str, str])
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
 
 
 def _explain(log: str, program: str) -> str:
@@ -151,7 +153,9 @@ def _explain(log: str, program: str) -> str:
     lines = [line.strip() for line in log.splitlines() if line.strip()] or ["it said nothing"]
     errors = [line.partition(mark)[2].strip() for line in lines for mark in _ERROR_MARKS if line.startswith(mark)]
     causes = [line.removeprefix("cause:").strip() for line in lines if line.startswith("cause:")]
-    reason = ": ".join([*errors[-1:], *causes[-1:]]) or lines[-1]
+    reason = ": ".join([*errors[-1:], *causes[-1:]])
+    if reason in ("", "Exception:"):  # a traceback follows
+        reason = lines[-1]
     return f"{program} failed: {reason}; check the network and the package index"
 
 

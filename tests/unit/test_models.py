@@ -232,6 +232,7 @@ def test_a_cache_that_cannot_be_written(index: ModelIndex, tmp_path: Path) -> No
         ("WARNING: a\nERROR: b\nERROR: c\n", "pip failed: c; check the network and the package index"),
         ("error: Failed\n  cause: a\n  cause: b\n\n", "pip failed: Failed: b; check the network and the package index"),
         ("error: short\n\n\u00d7 More words\n\u2570\u2500> else\n", "pip failed: More words; check the network"),
+        ("ERROR: Exception:\nTraceback:\n  a\nValueError: b\n", "pip failed: ValueError: b; check the network"),
         ("  x Something\n  `-> else\n", "pip failed: `-> else; check the network and the package index"),
         ("", "pip failed: it said nothing; check the network and the package index"),
     ],
