@@ -28,6 +28,7 @@ from ctxbackends import LocalServer, LocalServerUnavailableError, open_backend
 from ctxbackends.local import _process as local_server
 from ctxbackends.testing import VARIANTS, cached_model
 from tests.real.conftest import wait_for_slots
+from tests.terminals import Screen
 
 if sys.platform == "win32":
     pytest.skip("needs a terminal of POSIX", allow_module_level=True)
@@ -40,6 +41,7 @@ pytestmark = pytest.mark.real
 
 WITHIN = 60.0
 COLUMNS = 132
+ROWS = 30
 KEY = "sk-test-0123456789abcdef"
 
 # In the new session: take the terminal, so that its Ctrl-C reaches us, and become the program. A background job ignores
@@ -73,7 +75,7 @@ class Terminal:
 
     def __init__(self, *arguments: str, **variables: str) -> None:
         self._master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, COLUMNS, 0, 0))
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
         self.reads: list[tuple[float, bytes]] = []
         try:
             self.process = subprocess.Popen(
@@ -135,25 +137,10 @@ def terminal(*arguments: str, **variables: str) -> Iterator[Terminal]:
 
 
 def screen(raw: str) -> list[str]:
-    """The lines that are left on a terminal that was sent ``raw``. Knows what is used here, and refuses the rest."""
-    lines, row, column = [""], 0, 0
-    for control, text in re.findall(r"(\x1b\[[?0-9;]*[A-Za-z]|[\r\n])|([^\x1b\r\n]+)", raw):
-        if text:
-            assert len(text) + column < COLUMNS, "nothing here needs a terminal that breaks lines"
-            lines[row] = lines[row].ljust(column)[:column] + text + lines[row][column + len(text) :]
-            column += len(text)
-        elif control == "\r":
-            column = 0
-        elif control == "\n":
-            row += 1
-            lines += [""] * (row + 1 - len(lines))
-        elif control == "\x1b[2K":
-            lines[row] = ""
-        elif control == "\x1b[1A":
-            row = max(0, row - 1)
-        else:
-            assert control[-1] == "m" or control in ("\x1b[?25l", "\x1b[?25h"), f"unknown control {control!r}"
-    return [line.rstrip() for line in lines]
+    """The lines that are left on a terminal that was sent ``raw``."""
+    left = Screen(COLUMNS, ROWS)
+    left.feed(raw)
+    return left.lines
 
 
 @contextmanager
@@ -248,7 +235,7 @@ async def test_ping_waits_with_one_live_line() -> None:
             assert 0 == await asyncio.to_thread(at.end), at.raw
         finally:
             await server.aclose()
-    updates = [piece for piece in at.raw.split("\x1b[2K") if "waiting for" in piece]
+    updates = [piece for piece in at.raw.split("\x1b[J") if "waiting for" in piece]
     assert len(updates) > 1, "it was written anew"
     assert f"waiting for http://127.0.0.1:{port} (loading, " in at.raw
     assert 1 == max(piece.count("waiting for") for piece in updates), "and each time over the last one"
