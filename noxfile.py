@@ -130,7 +130,7 @@ def e2e_words(session: nox.Session) -> None:
     install_wheel(session, "all", "tests")
     session.run("ctxbackends", "pull", "smollm2")
     session.env["CTXBACKENDS_TEST_WORDS"] = "1"
-    session.run("python", "-m", "pytest", "tests/words", *session.posargs)
+    session.run("python", "-m", "pytest", *(session.posargs or ["tests/words"]))
 
 
 @nox.session

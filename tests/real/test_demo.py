@@ -49,7 +49,7 @@ def test_the_demo_without_a_network(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     monkeypatch.setenv("CTXBACKENDS_CACHE_DIR", str(tmp_path))
     for name in ("PIP_INDEX_URL", "UV_DEFAULT_INDEX"):
         monkeypatch.setenv(name, "http://127.0.0.1:9/simple")
-    for name in ("PIP_FIND_LINKS", "UV_FIND_LINKS", "UV_INDEX"):
+    for name in ("PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_INDEX"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     result = demo()
