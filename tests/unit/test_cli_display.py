@@ -20,6 +20,7 @@ from ctxbackends._cli import terminal
 from ctxbackends._cli.chat import display as display_module
 from ctxbackends._cli.chat import markdown, queue
 from ctxbackends._cli.chat.display import Display, create_display
+from ctxbackends._cli.root import _print_warning
 from tests.terminals import Screen
 
 ANSWER = Completion(text="x", finish_reason="stop", requested_model="tiny")
@@ -467,6 +468,29 @@ async def test_a_code_block_and_a_table_control_no_terminal(attach: Callable[...
     assert "x = '\\x1b[2J'" in shown
     assert "\\x1b[1A" in shown
     assert not {"\x07", "\x1b]", "\x1b[2J", "\x1b[1A\x1b"} & {streams.out.getvalue()[at : at + 4] for at in range(400)}
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("```", ["```"]),
+        ("```python", ["```python"]),
+        ("``` some words\ncode\n```", ["``` some words", "code"]),
+        ("```python\ncode\n```", ["code"]),
+    ],
+)
+async def test_the_line_of_a_fence(attach: Callable[..., Terminals], text: str, lines: list[str]) -> None:
+    streams = attach()
+    await show(create_display(), *pieces(text), Finish("stop"))
+    assert lines == streams.lines
+
+
+def test_a_warning_replaces_what_is_drawn_over(attach: Callable[..., Terminals]) -> None:
+    streams = attach()
+    display = create_display()
+    display.start()
+    _print_warning("ctxbackends", "w")
+    assert ["ctxbackends: warning: w"] == streams.lines
 
 
 async def test_no_color(attach: Callable[..., Terminals], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,6 +87,9 @@ class _Markdown(Markdown):
         for token in tokens:
             if token.children:
                 token.children = [*_adapt(token.children)]
+            if token.type == "fence" and (" " in token.info.strip() or not token.content):
+                token.content = f"{token.markup}{token.info}\n{token.content}"  # more than the name of a language
+                token.info = ""
 
 
 def _adapt(tokens: Sequence[Token]) -> Iterator[Token]:
