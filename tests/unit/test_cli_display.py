@@ -171,6 +171,20 @@ async def test_quiet(attach: Callable[..., Terminals]) -> None:
         assert "" == streams.err.getvalue()
 
 
+async def test_what_draws_markdown_is_loaded_during_the_wait(
+    attach: Callable[..., Terminals], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attach()
+    loaded = asyncio.Event()
+    monkeypatch.setattr(display_module, "_LOAD_AFTER", 0)
+    monkeypatch.setattr(display_module.DrawnText, "load", lambda _: loaded.set())
+    display = create_display()
+    display.start()
+    async with asyncio.timeout(60):
+        await loaded.wait()
+    display.pause()
+
+
 async def test_no_text(attach: Callable[..., Terminals]) -> None:
     streams = attach()
     await show(create_display(text=False), TextDelta("a"), Finish("stop"))

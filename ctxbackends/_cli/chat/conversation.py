@@ -72,7 +72,6 @@ class _Terminal:
     async def run(self) -> None:
         session = self._session
         say(f"{self._state.model or 'no model'} at {session.backend.endpoint}; /help shows the commands, Ctrl-D leaves")
-        self._create_display()  # imports rich now, so that the first message is not kept waiting
         while True:
             try:
                 line = await self._editor.read()

@@ -271,6 +271,9 @@ class AnswerDisplay:
     def start(self) -> None:
         """Show that the answer is awaited."""
         self._status.show(_WAITING)
+        loop = _find_loop()
+        if isinstance(self._text, DrawnText) and loop is not None:
+            loop.call_later(_LOAD_AFTER, self._text.load)
 
     @property
     def is_waiting(self) -> bool:
@@ -280,9 +283,6 @@ class AnswerDisplay:
     def show_slots(self, busy: int, total: int) -> None:
         """Show how many slots the server uses."""
         self._status.show(f"{_WAITING} (the server uses {busy} of {pluralize(total, 'slot')})", phase=_WAITING)
-        loop = _find_loop()
-        if isinstance(self._text, DrawnText) and loop is not None:
-            loop.call_later(_LOAD_AFTER, self._text.load)
 
     def progress(self, loading: Loading) -> None:
         """Show one probe of a server that starts."""
