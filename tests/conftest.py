@@ -44,6 +44,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason=f"{marker}: this is {sys.platform}"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_directories_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the tests, and the programs that they start, from the log, the history and the models of the user."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("data", "cache"):
+            patch.setenv(f"CTXBACKENDS_{name.upper()}_DIR", str(tmp_path_factory.mktemp(name)))
+        yield
+
+
 class _Response(aiohttp.ClientResponse):
     """aioresponses 0.7.9 does not know the argument that aiohttp 3.14 added."""
 

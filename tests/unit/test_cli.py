@@ -36,7 +36,7 @@ import ctxbackends
 from ctxbackends import _cli as cli
 from ctxbackends import errors
 from ctxbackends._chat.responses import PartialCompletion
-from ctxbackends._cli import terminal
+from ctxbackends._cli import detection, terminal
 from ctxbackends._cli.chat.command import chat
 from ctxbackends._cli.error_messages import format_error
 from ctxbackends._cli.root import ctxbackends_group
@@ -238,6 +238,11 @@ def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("COLUMNS", "120")
+
+    async def find_no_servers(_: object) -> tuple[()]:
+        return ()
+
+    monkeypatch.setattr(detection, "find_servers", find_no_servers)
 
 
 @pytest.fixture
@@ -645,7 +650,6 @@ def test_no_standard_input() -> None:
 @pytest.mark.parametrize("arguments", [("ping",), ("models",), ("chat", "Hi"), ("status",)])
 def test_no_backend(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     sentence = "ctxbackends: no backend configured; run ctx setup --backend <name>"
-    # On a machine with a server or a model, chat adds a line about it.
     result = ctx(*arguments)
     assert (1, "") == (result.code, result.out)
     assert f"{sentence} (no .ctxrc in {tmp_path} or a directory above it)" == result.err.splitlines()[0]
