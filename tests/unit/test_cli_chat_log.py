@@ -116,6 +116,35 @@ async def test_another_server_is_said(server: OpenAIStandIn) -> None:
     assert f"note: the conversation was with {server.url}; it goes on with {other.url}\n" == result.err
 
 
+def record(backend: str, server: str) -> None:
+    messages = (Message.user("one"), Message.assistant("1"))
+    LogStore.open().record(LogEntry(messages=messages, backend=backend, server=server))
+
+
+async def test_another_server_gets_nothing_unless_the_command_line_names_it(
+    server: OpenAIStandIn, project: Path
+) -> None:
+    """A backend of the same name may be that of another project."""
+    record("local", "http://gpu:8000")
+    result = await chat("-c", "two")
+    problem = f"ctxbackends: the conversation was with http://gpu:8000, and local is at {server.url} now"
+    assert (1, "", f"{problem}; to send it there, use --backend local\n") == (result.code, result.out, result.err)
+    assert [] == server.requests
+    assert 0 == (await chat("-c", "two", "--backend", "local")).code
+
+
+async def test_a_backend_of_ctxrc_does_not_become_a_type_elsewhere(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here is no .ctxrc, so its name would be that of a vendor."""
+    monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
+    record("anthropic", "http://gateway:8000")
+    result = await chat("-c", "two")
+    problem = "ctxbackends: the conversation was with http://gateway:8000, and anthropic is at"
+    assert (1, "") == (result.code, result.out)
+    assert result.err == f"{problem} https://api.anthropic.com now; to send it there, use --backend anthropic\n"
+
+
 def assert_nothing_kept(result: Result, project: Path) -> None:
     assert (0, "", True) == (result.code, result.err, SECRET in result.out)
     content = b"".join(path.read_bytes() for path in (project.parent / "data").iterdir())

@@ -38,6 +38,7 @@ class ChatInputs:
         asks: Whether each call of a tool is asked about.
         paths: The files that the message is read from, for the log.
         previous: The conversation of the log to continue, None for a new one.
+        has_backend: Whether the command line names the backend, so that the conversation may go on at another server.
         create_display: Returns the display of an answer.
         first_line: The line that the terminal shows until then, None without one.
         shows_stats: Whether token counts are printed.
@@ -53,6 +54,7 @@ class ChatInputs:
     asks: bool
     paths: Sequence[Path]
     previous: LoggedConversation | None
+    has_backend: bool
     create_display: Callable[..., Display]
     first_line: LiveLine | None
     shows_stats: bool
@@ -127,7 +129,7 @@ def _create_session(backend: Any, inputs: ChatInputs, choice: Choice) -> ChatSes
 
         session.approve = TerminalApproval()
     if inputs.previous is not None:
-        _continue(session, inputs.previous, choice)
+        _continue(session, inputs.previous, choice, has_backend=inputs.has_backend)
     return session
 
 
@@ -152,8 +154,21 @@ def _open_log(inputs: ChatInputs, choice: Choice) -> Any:
     return recorder
 
 
-def _continue(session: ChatSession, conversation: LoggedConversation, choice: Choice) -> None:
-    """Set what the command line does not: the options of the conversation, and its model on the same backend."""
+def _continue(session: ChatSession, conversation: LoggedConversation, choice: Choice, *, has_backend: bool) -> None:
+    """Set what the command line does not: the options of the conversation, and its model on the same backend.
+
+    Raises:
+        ClickException: The backend has another server now, and the command line does not name it.
+    """
+    is_local = choice.model_path is not None and conversation.model_path is not None  # on another port each time
+    if session.backend.endpoint != conversation.server and not is_local:
+        name, endpoint = session.backend.name, session.backend.endpoint
+        if not has_backend:
+            raise click.ClickException(
+                f"the conversation was with {conversation.server}, and {name} is at {endpoint} now; to send it there, "
+                f"use --backend {name}"
+            )
+        click.echo(f"note: the conversation was with {conversation.server}; it goes on with {endpoint}", err=True)
     session.messages = [*conversation.messages]
     session.options = {**conversation.options, **session.options}
     if session.system is None:
@@ -164,10 +179,6 @@ def _continue(session: ChatSession, conversation: LoggedConversation, choice: Ch
         from ctxbackends._cli.chat.slash_commands import make_portable  # noqa: PLC0415  # needed only for another backend
 
         session.messages = [make_portable(message) for message in session.messages]
-    is_local = choice.model_path is not None and conversation.model_path is not None  # on another port each time
-    if session.backend.endpoint != conversation.server and not is_local:
-        note = f"note: the conversation was with {conversation.server}; it goes on with {session.backend.endpoint}"
-        click.echo(note, err=True)
 
 
 async def _answer(session: ChatSession, message: Message, display: Display, inputs: ChatInputs) -> None:

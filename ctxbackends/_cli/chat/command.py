@@ -54,7 +54,7 @@ def _read_inputs(run: Callable[..., Any]) -> Callable[..., Any]:
         as_json: bool,
         **choice: Any,
     ) -> Any:
-        is_read = not (no_stdin or sys.stdin is None or sys.stdin.isatty())
+        is_read = prompt == "-" or not (no_stdin or sys.stdin is None or sys.stdin.isatty())
         line = LiveLine() if not quiet and can_redraw(sys.stderr) else None
         try:
             if line is not None and not is_read:
@@ -66,9 +66,10 @@ def _read_inputs(run: Callable[..., Any]) -> Callable[..., Any]:
             if tools and not yes:
                 _check_terminal()
             parts = [load_file(name) for name in files], [load_image(name) for name in images]
+            has_backend = any(choice[name] for name in ("backend", "endpoint", "model_path"))
             previous = None
             if is_continued or conversation is not None:
-                previous = _find_conversation(choice, conversation)
+                previous = _find_conversation(choice, conversation, has_backend=has_backend)
             text = read_prompt(prompt, skip_stdin=no_stdin, is_quiet=quiet)
             is_one_answer = text is not None or files or images
             if not is_one_answer:
@@ -88,6 +89,7 @@ def _read_inputs(run: Callable[..., Any]) -> Callable[..., Any]:
                 asks=not yes,
                 paths=[Path(name) for name in (*files, *images) if "://" not in name],
                 previous=previous,
+                has_backend=has_backend,
                 create_display=partial(create_display, raw=raw, quiet=quiet, reasoning="full" if reasoning else "line"),
                 first_line=line,
                 shows_stats=stats,
@@ -145,13 +147,13 @@ def _check_conversation(*, schema: str | None, as_json: bool) -> None:
         raise click.ClickException("a conversation requires prompt_toolkit; run pip install 'ctxbackends[cli]'")
 
 
-def _find_conversation(choice: dict[str, Any], number: int | None) -> LoggedConversation:
+def _find_conversation(choice: dict[str, Any], number: int | None, *, has_backend: bool) -> LoggedConversation:
     """Return a conversation of the log, by default the last, and choose its backend unless the command line does."""
     from ctxbackends._cli.log_store import LogStore  # noqa: PLC0415  # needed only with the option
 
     store = LogStore.open()
     conversation = store.last_conversation() if number is None else store.conversation(number)
-    if not any(choice.get(name) for name in ("backend", "endpoint", "model_path")):
+    if not has_backend:
         if conversation.model_path is not None:
             choice["model_path"] = conversation.model_path
         else:
