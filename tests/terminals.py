@@ -197,6 +197,11 @@ class Terminal:
         os.write(self._master, text.encode("utf-8", "surrogateescape"))
         return at
 
+    def echoes(self) -> bool:
+        """Whether the terminal shows what is typed."""
+        assert sys.platform != "win32"
+        return bool(termios.tcgetattr(self._master)[3] & termios.ECHO)
+
     def end(self) -> int:
         """Read to the end; the exit code."""
         deadline = time.monotonic() + WITHIN

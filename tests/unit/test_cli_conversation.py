@@ -199,6 +199,20 @@ def test_ctrl_c_stops_the_answer_and_keeps_the_conversation(server: PacedServer)
     assert "^C" not in at.at.raw
 
 
+@pytest.mark.parametrize("is_answering", [True, False])
+def test_a_program_that_is_terminated_leaves_the_terminal_usable(server: PacedServer, is_answering: bool) -> None:
+    with chat(server) as at:
+        if is_answering:
+            at.ask("Hello").send("One")
+            at.see("One")
+        assert not at.at.echoes()
+        at.at.process.terminate()
+        assert 143 == at.at.end()
+        assert at.at.echoes()
+    assert at.at.raw.count("\x1b[?25l") <= at.at.raw.count("\x1b[?25h")
+    assert "Traceback" not in at.at.raw
+
+
 def test_ctrl_c_before_the_answer(server: PacedServer) -> None:
     with chat(server) as at:
         reply = at.ask("Count")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial, wraps
 from importlib.util import find_spec
 from pathlib import Path
@@ -95,13 +98,31 @@ def _read_inputs(run: Callable[..., Any]) -> Callable[..., Any]:
                 shows_stats=stats,
                 as_json=as_json,
             )
-            return run(inputs=inputs, **choice)
+            with _exit_on_terminate():
+                return run(inputs=inputs, **choice)
         except BaseException:
             if line is not None:
                 line.clear()
             raise
 
     return read
+
+
+@contextmanager
+def _exit_on_terminate() -> Iterator[None]:
+    """Let SIGTERM raise SystemExit, so that the terminal gets its cursor and its echo back; ``timeout`` sends it."""
+
+    def exit_(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, exit_)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _merge_options(pairs: Sequence[str], **others: Any) -> ModelOptions:

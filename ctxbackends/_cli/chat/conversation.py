@@ -128,9 +128,10 @@ class _Terminal:
             with _cancel_on_interrupt(task), _without_echo():
                 return await task
         except asyncio.CancelledError:
-            if not task.cancelled():
+            current = asyncio.current_task()
+            if current is not None and current.cancelling():  # the program is about to end
                 task.cancel()
-                raise  # the program is about to end
+                raise
             say("stopped")
             return None
         finally:
