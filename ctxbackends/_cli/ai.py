@@ -84,6 +84,8 @@ def _row(status_: Any) -> dict[str, str]:
 async def models(choice: Choice, local: bool, as_json: bool) -> None:
     """List the server's models."""
     if local:
+        if choice != Choice(None, None, None):
+            raise click.UsageError("--local asks no server: remove --no-wait and the options that select a backend")
         from ctxbackends._cli.pull import print_local_models  # noqa: PLC0415
 
         print_local_models(as_json=as_json)

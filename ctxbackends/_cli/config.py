@@ -144,10 +144,10 @@ def set_value(key: str, value: str) -> None:
 
 def _relative_to(path: Path, value: str) -> str:
     """Return a path of this directory as one of the file's directory, so that both can be moved together."""
-    absolute = os.path.abspath(os.path.expanduser(value))
-    directory = os.path.abspath(path.parent)
-    inside = value and os.path.commonpath([absolute, directory]) == directory
-    return os.path.relpath(absolute, directory) if inside else absolute if value else value
+    if not value:
+        return value
+    absolute, directory = Path(os.path.abspath(os.path.expanduser(value))), path.absolute().parent
+    return absolute.relative_to(directory).as_posix() if absolute.is_relative_to(directory) else str(absolute)
 
 
 @config.command("remove")

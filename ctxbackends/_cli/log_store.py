@@ -6,6 +6,7 @@ sqlite3 is imported where the file is opened: :attr:`LogStore.is_on` only asks w
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -64,8 +65,8 @@ class LogStore:
 
     @property
     def is_on(self) -> bool:
-        """Whether conversations are to be recorded."""
-        return self._marker.exists()
+        """Whether conversations are to be recorded. They are not if the directory cannot be searched."""
+        return os.path.exists(self._marker)
 
     @property
     def _marker(self) -> Path:
@@ -214,7 +215,7 @@ class LogStore:
     def search(self, text: str, *, limit: int) -> tuple[SearchHit, ...]:
         """Return the newest turns that contain every word of ``text``, in any case and as part of a word too."""
         terms = text.split()
-        if not terms or not self.path.exists():
+        if not terms or not self._exists():
             return ()
         from ctxbackends._cli.log_database import search_turns  # noqa: PLC0415  # imports sqlite3
 
@@ -233,10 +234,16 @@ class LogStore:
         )
 
     def _select(self, query: str, *values: object) -> list[sqlite3.Row]:
-        if not self.path.exists():
+        if not self._exists():
             return []
         with self._connect() as database:
             return database.execute(query, values).fetchall()
+
+    def _exists(self) -> bool:
+        from ctxbackends._cli.log_database import translate_errors  # noqa: PLC0415  # imports sqlite3
+
+        with translate_errors(self.path):
+            return self.path.exists()
 
     @contextmanager
     def _connect(self) -> Iterator[sqlite3.Connection]:

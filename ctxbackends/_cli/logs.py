@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
@@ -52,7 +53,7 @@ def off() -> None:
     """Turn the log off, and keep what it has."""
     store = LogStore.open()
     store.turn_off()
-    kept = f"; its conversations are kept in {store.path}" if store.path.exists() else ""
+    kept = f"; its conversations are kept in {store.path}" if os.path.exists(store.path) else ""
     click.echo(f"the log is off{kept}", err=True)
 
 

@@ -76,8 +76,11 @@ def list_models() -> tuple[LocalModel, ...]:
 
 
 def find_cached(name: str) -> Path | None:
-    """Return the path of a model in the cache; None if it is not there, or is damaged."""
-    model = next((model for model in list_models() if model.name == name), None)
+    """Return the path of a model in the cache; None if it is not there, is damaged, or the cache cannot be read."""
+    try:
+        model = next((model for model in list_models() if model.name == name), None)
+    except OSError:
+        return None
     return model.path if model is not None and model.state == "cached" else None
 
 

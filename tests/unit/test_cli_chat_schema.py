@@ -67,6 +67,11 @@ def test_fields(text: str) -> None:
     assert expected == parse_schema(text)
 
 
+def test_fields_that_are_longer_than_the_name_of_a_file() -> None:
+    names = [f"field_{number}" for number in range(1000)]
+    assert names == parse_schema(", ".join(names))["required"]
+
+
 def test_the_types_of_fields() -> None:
     properties = parse_schema("a str, b int, c float, d bool")["properties"]
     assert ["string", "integer", "number", "boolean"] == [field["type"] for field in properties.values()]

@@ -75,6 +75,17 @@ def test_the_known_endpoints_are_those_of_the_types_and_on_loopback() -> None:
     assert [] == [endpoint for endpoint in local_endpoints() if not endpoint.startswith("http://localhost:")]
 
 
+@pytest.mark.posix
+async def test_directories_that_cannot_be_searched(
+    known: SetEndpoints, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("DATA", "CACHE"):
+        monkeypatch.setenv(f"CTXBACKENDS_{name}_DIR", str(tmp_path / (name * 100)))
+    found = await diagnose()
+    assert "File name too long" in found["log_problem"]
+    assert found["cache_problem"].endswith("File name too long")
+
+
 async def test_each_server_says_what_it_is(known: SetEndpoints) -> None:
     async with OllamaStandIn() as ollama, LMStudioStandIn() as lmstudio, OpenAIStandIn() as openai:
         servers = await find_servers([openai.url, ollama.url, lmstudio.url])

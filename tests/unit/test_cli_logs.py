@@ -570,6 +570,17 @@ def test_a_data_directory_that_cannot_be_made_is_one_clear_error(
     assert 1 == len(result.err.splitlines())
 
 
+@pytest.mark.posix
+def test_a_data_directory_that_cannot_be_searched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A name that is too long, since nothing is forbidden to the user of a container."""
+    monkeypatch.setenv("CTXBACKENDS_DATA_DIR", str(tmp_path / ("x" * 300)))
+    assert not LogStore.open().is_on  # so chat answers
+    for arguments in (("list",), ("show",), ("search", "x"), ("on",), ("off",)):
+        result = ctx("logs", *arguments)
+        assert (1, "", 1) == (result.code, result.out, len(result.err.splitlines()))
+        assert "File name too long; correct it, or set CTXBACKENDS_DATA_DIR to another directory" in result.err
+
+
 def test_a_log_that_is_locked_is_waited_for(store: LogStore) -> None:
     locked, done = threading.Event(), threading.Event()
 

@@ -116,6 +116,10 @@ def test_models_local(index: ModelIndex, cache: Path) -> None:
     row = "small  not downloaded  300 kB  Apache-2.0  a small model"
     hint = "download one with ctxbackends pull small\n"
     assert Result(0, f"{header}\n{row}\n", hint) == ctx("models", "--local")
+    for options in (("--backend", "x"), ("--endpoint", "http://x"), ("--model-path", "x"), ("--no-wait",)):
+        result = ctx("models", "--local", *options)
+        assert (2, "") == (result.code, result.out)
+        assert "--local asks no server: remove --no-wait and the options that select a backend" in result.err
     cache.mkdir(parents=True)
     (cache / "small.gguf").write_bytes(MODEL)
     (cache / "mine.gguf").write_bytes(b"GGUF")

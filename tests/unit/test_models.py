@@ -372,6 +372,12 @@ def test_the_advice_for_a_local_model(
     assert expected == models.suggest_local_model()
 
 
+@pytest.mark.posix
+def test_the_advice_where_the_cache_cannot_be_searched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CTXBACKENDS_CACHE_DIR", str(tmp_path / ("x" * 300)))
+    assert models.suggest_local_model().endswith("ctxbackends pull smollm2")
+
+
 def test_a_server_program_or_the_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
     hide_module(monkeypatch, "xllamacpp")
     which: Callable[[str], str | None] = {"llama-server": "/bin/llama-server"}.get

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -46,7 +47,7 @@ def parse_schema(value: str) -> dict[str, Any]:
     text = value.strip()
     if text.startswith("{"):
         return _load_schema(text, "--schema")
-    is_file = bool(text) and "\n" not in text and Path(text).exists()
+    is_file = bool(text) and "\n" not in text and os.path.exists(text)
     if not text or (not is_file and any(character in text for character in " ,:\n")):
         return _parse_fields(text)
     try:
