@@ -16,7 +16,7 @@ from unicodedata import east_asian_width
 
 import ctxbackends
 
-if sys.platform != "win32":
+with suppress(ImportError):  # not on Windows
     import fcntl
     import pty
     import termios
@@ -129,6 +129,10 @@ class Screen:
 class Terminal:
     """A program at a pseudo-terminal. ``raw``: all that it wrote there."""
 
+    raw: str
+    process: subprocess.Popen[bytes]
+    _master: int
+
     def __init__(
         self,
         *arguments: str,
@@ -138,7 +142,8 @@ class Terminal:
         stderr: Path | None = None,
         **variables: str,
     ) -> None:
-        assert sys.platform != "win32"
+        if sys.platform == "win32":
+            raise NotImplementedError
         self.raw = ""
         self._master, slave = pty.openpty()
         self._set_size(slave, columns)
@@ -162,7 +167,8 @@ class Terminal:
 
     @staticmethod
     def _set_size(terminal: int, columns: int) -> None:
-        assert sys.platform != "win32"
+        if sys.platform == "win32":
+            raise NotImplementedError
         fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
 
     def resize(self, columns: int) -> None:

@@ -219,6 +219,9 @@ def _environment() -> dict[str, str]:
 class Shell:
     """An interactive shell on a pseudo-terminal. ``ctxbackends`` in it completes, or else records its arguments."""
 
+    output: str
+    _pid: int
+    _terminal: int
     START: Mapping[str, list[str]] = {
         "bash": ["bash", "--norc", "--noprofile", "-i"],
         "zsh": ["zsh", "-f", "-i"],
@@ -257,6 +260,8 @@ class Shell:
             "HISTFILE": "",
             "LC_ALL": "C.UTF-8",
         }
+        if sys.platform == "win32":
+            raise NotImplementedError
         self._pid, self._terminal = pty.fork()
         if self._pid == 0:
             os.execvpe(self.START[name][0], self.START[name], environment)  # noqa: S606  # the shell under test

@@ -349,6 +349,8 @@ def test_a_file_that_changed_meanwhile_is_not_overwritten(path: Path, monkeypatc
 
 def run_in_terminal(*arguments: str, answers: list[str], prompt: str) -> tuple[int, str]:
     """The exit code and the output of the program on a pseudo-terminal, which types an answer after each prompt."""
+    if sys.platform == "win32":
+        raise NotImplementedError
     pid, terminal = pty.fork()
     if pid == 0:
         os.execve(sys.executable, command(*arguments), environment())  # noqa: S606  # the program under test

@@ -509,6 +509,8 @@ def make_directory(path: Path) -> None:
 
 
 def make_pipe(path: Path) -> None:
+    if sys.platform == "win32":
+        raise NotImplementedError
     os.mkfifo(path)
 
 

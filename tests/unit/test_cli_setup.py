@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -193,6 +194,8 @@ def test_a_server_that_is_silent(tmp_path: Path) -> None:
 def test_a_ctxrc_that_is_not_a_text_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], kind: str, problem: str
 ) -> None:
+    if sys.platform == "win32":
+        raise NotImplementedError
     monkeypatch.setenv("VISUAL", "true")
     path = Path(".ctxrc")
     if kind == "directory":
