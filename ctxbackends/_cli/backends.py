@@ -88,7 +88,7 @@ def registry_of(choice: Choice, *, airgap: bool = False) -> Any:
     if choice.source == "model":
         return Registry([_config_of_model(choice)], airgap=airgap)
     if choice.source == "type":
-        return Registry([_require_key(_config_of_type(choice))], airgap=airgap)
+        return Registry([require_key(_config_of_type(choice))], airgap=airgap)
     from ctxbackends._config.ctxrc_file import find_ctxrc  # noqa: PLC0415
     from ctxbackends._config.reader import load_ctxrc  # noqa: PLC0415
 
@@ -96,7 +96,7 @@ def registry_of(choice: Choice, *, airgap: bool = False) -> Any:
     settings = load_ctxrc(path) if path is not None else None
     if settings is None or not settings.backends:
         return Registry.from_ctxrc(path, airgap=airgap)  # its error says where a file was looked for
-    configs = [_require_key(_without_wait(config) if choice.no_wait else config) for config in settings.backends]
+    configs = [require_key(_without_wait(config) if choice.no_wait else config) for config in settings.backends]
     return Registry(configs, default=settings.default_backend, airgap=airgap or settings.airgap)
 
 
@@ -107,7 +107,7 @@ def _without_wait(config: Any) -> Any:
     return config if config.model_path is not None else attrs.evolve(config, ready_timeout=0.0)
 
 
-def _require_key(config: Any) -> Any:
+def require_key(config: Any) -> Any:
     """Return the configuration with the variable of the vendor's key as a required one: no vendor answers without."""
     import attrs  # noqa: PLC0415  # as above
 

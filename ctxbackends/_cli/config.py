@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ctxbackends._cli.completers import complete_configured, complete_removable, complete_settings, complete_value
+from ctxbackends._cli.options import json_option
 from ctxbackends._cli.root import debug_option
 from ctxbackends._cli.terminal import print_json, print_table, printable, utf8
 
 if TYPE_CHECKING:
     from ctxbackends._config.backend_config import BackendConfig, CtxConfig
-
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.group()

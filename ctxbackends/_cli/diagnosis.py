@@ -16,12 +16,12 @@ from urllib.parse import urlsplit
 import attrs
 
 from ctxbackends._chat.servers import ServerStatus
+from ctxbackends._cli.backends import require_key
 from ctxbackends._cli.detection import ASKED_TYPES, FoundServer, find_servers, local_endpoints
 from ctxbackends._cli.dispatch import find_next
 from ctxbackends._cli.log_entries import LogError
 from ctxbackends._cli.log_store import LogStore
 from ctxbackends._cli.serve import set_variable_line
-from ctxbackends._config.api_key import find_vendor_variable
 from ctxbackends._config.backend_config import BackendConfig, CtxConfig
 from ctxbackends._config.ctxrc_file import FILE_NAME, find_ctxrc
 from ctxbackends._config.reader import load_ctxrc
@@ -124,7 +124,7 @@ async def diagnose() -> Diagnosis:
     if path is not None:
         try:
             config = load_ctxrc(path)
-            config = attrs.evolve(config, backends=tuple(map(_require_key, config.backends)))
+            config = attrs.evolve(config, backends=tuple(map(require_key, config.backends)))
         except BackendError as error:
             problem = str(error)
     configured = {port: _endpoint_of(one) for one in config.backends if (port := _local_port(_endpoint_of(one)))}
@@ -166,13 +166,6 @@ async def diagnose() -> Diagnosis:
 
 
 # --- the configuration ----------------------------------------------------------------------------------
-
-
-def _require_key(config: BackendConfig) -> BackendConfig:
-    """Return the configuration with the variable of the vendor's key: no vendor answers without, so it is not asked."""
-    profile = PROFILES.get(config.type)
-    variable = find_vendor_variable(config, profile) if profile is not None else None
-    return config if variable is None else attrs.evolve(config, api_key_env=variable)
 
 
 def _endpoint_of(config: BackendConfig) -> str:

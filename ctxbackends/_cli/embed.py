@@ -12,9 +12,8 @@ import click
 import msgspec
 
 from ctxbackends._cli.backends import Choice, backend_options, open_choice
-from ctxbackends._cli.completers import complete_models
 from ctxbackends._cli.numbers import Integer
-from ctxbackends._cli.options import json_option
+from ctxbackends._cli.options import json_option, model_option
 from ctxbackends._cli.readiness import wait_for
 from ctxbackends._cli.terminal import print_json, printable, utf8
 from ctxbackends._cli.text_inputs import STDIN, read_lines
@@ -43,14 +42,7 @@ def _reads_texts(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.command()
 @click.argument("texts", nargs=-1, metavar="[TEXT]...", callback=_check_texts)
 @click.option("--lines", type=click.Path(path_type=Path), metavar="FILE", help="Embed each line of a file.")
-@click.option(
-    "--model",
-    "-m",
-    metavar="NAME",
-    callback=utf8,
-    shell_complete=complete_models,
-    help="Model to use instead of the default_model.",
-)
+@model_option
 @click.option("--dimensions", type=Integer(min=1), help="Length of the vectors, if the model can shorten them.")
 @json_option
 @_reads_texts

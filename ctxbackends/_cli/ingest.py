@@ -13,10 +13,10 @@ import attrs
 import click
 
 from ctxbackends._cli.backends import Choice, backend_options, open_choice
-from ctxbackends._cli.completers import complete_files, complete_models
+from ctxbackends._cli.completers import complete_files
 from ctxbackends._cli.numbers import Integer
-from ctxbackends._cli.options import out_option, parse_kinds
-from ctxbackends._cli.terminal import PLAIN_INTERVAL, Waiting, print_json, printable, utf8, waiting
+from ctxbackends._cli.options import model_option, out_option, parse_kinds
+from ctxbackends._cli.terminal import PLAIN_INTERVAL, Waiting, print_json, printable, waiting
 from ctxbackends._util.text import pluralize
 from ctxbackends.knowledge._extract.options import RunOptions
 from ctxbackends.knowledge._records import PLURALS
@@ -49,13 +49,7 @@ def run_options(flag: str, kinds: str) -> Callable[[Callable[..., Any]], Callabl
             callback=parse_kinds,
             help=f"Kinds to extract: any of {', '.join(PLURALS)}.",
         )
-        @click.option(
-            "--model",
-            metavar="NAME",
-            callback=utf8,
-            shell_complete=complete_models,
-            help="Model to use instead of the backend's default_model.",
-        )
+        @model_option
         @out_option
         @click.option(
             "--dry-run", is_flag=True, help="Show what would be read and sent; send no prompt, write nothing."

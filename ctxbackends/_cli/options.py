@@ -7,9 +7,20 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ctxbackends._cli.completers import complete_models
+from ctxbackends._cli.terminal import utf8
+
 if TYPE_CHECKING:
     from ctxbackends.knowledge._records import Kind
 
+model_option = click.option(
+    "-m",
+    "--model",
+    metavar="NAME",
+    callback=utf8,
+    shell_complete=complete_models,
+    help="Model to use instead of the backend's default_model.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 out_option = click.option(
     "--out",

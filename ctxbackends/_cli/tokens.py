@@ -10,8 +10,7 @@ from typing import Any
 import click
 
 from ctxbackends._cli.backends import Choice, backend_options, open_choice
-from ctxbackends._cli.completers import complete_models
-from ctxbackends._cli.options import json_option
+from ctxbackends._cli.options import json_option, model_option
 from ctxbackends._cli.readiness import wait_for
 from ctxbackends._cli.terminal import print_json, read_prompt, utf8
 from ctxbackends._cli.text_inputs import read_text
@@ -32,14 +31,7 @@ def _reads_prompt(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.argument("prompt", required=False)
 @click.option("--file", "-f", type=click.Path(path_type=Path), metavar="FILE", help="Count the text of a file.")
 @click.option("--system", "-s", metavar="TEXT", callback=utf8, help="The system message.")
-@click.option(
-    "--model",
-    "-m",
-    metavar="NAME",
-    callback=utf8,
-    shell_complete=complete_models,
-    help="Model to use instead of the default_model.",
-)
+@model_option
 @json_option
 @_reads_prompt
 @backend_options

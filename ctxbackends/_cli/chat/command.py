@@ -17,9 +17,9 @@ import click
 from ctxbackends._cli.backends import Choice, backend_options
 from ctxbackends._cli.chat.inputs import build_message, load_file, load_image, read_prompt
 from ctxbackends._cli.chat.model_options import ModelOptions, check_options, parse_options
-from ctxbackends._cli.completers import complete_files, complete_models
+from ctxbackends._cli.completers import complete_files
 from ctxbackends._cli.numbers import Integer, Number
-from ctxbackends._cli.options import json_option
+from ctxbackends._cli.options import json_option, model_option
 from ctxbackends._cli.terminal import LiveLine, can_redraw, utf8
 
 if TYPE_CHECKING:
@@ -185,14 +185,7 @@ def _find_conversation(choice: dict[str, Any], number: int | None, *, has_backen
 
 @click.command()
 @click.argument("prompt", required=False)
-@click.option(
-    "-m",
-    "--model",
-    metavar="NAME",
-    callback=utf8,
-    shell_complete=complete_models,
-    help="Model to use instead of the backend's default_model.",
-)
+@model_option
 @click.option("-s", "--system", metavar="TEXT", callback=utf8, help="The system message.")
 @click.option(
     "-o", "--option", "pairs", metavar="KEY=VALUE", multiple=True, help="Option of the request, such as top_p=0.9."
