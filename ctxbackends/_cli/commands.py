@@ -42,3 +42,11 @@ OTHER_NAMES = {
     "tokens": "count",
 }
 """Commands of other programs, with those that do the same here."""
+
+ADVICE = {
+    "help": "use --help, also after the name of a command",
+    "keys": "API keys come from environment variables, which setup --api-key-env names",
+    "show": "status shows the state of the server, and models its models",
+    "version": "use --version",
+}
+"""Words that other programs take as commands, with the way to the same here."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import click
 
 from ctxbackends._cli import raise_on_interrupt
-from ctxbackends._cli.commands import AI, OTHER_NAMES, TOP_LEVEL, VERBS
+from ctxbackends._cli.commands import ADVICE, AI, OTHER_NAMES, TOP_LEVEL, VERBS
 from ctxbackends._cli.dispatch import find_next
 
 if TYPE_CHECKING:
@@ -57,17 +57,34 @@ class LazyGroup(click.Group):
         raise_on_interrupt()  # all is imported that click needs
         return command
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the options of the group. An unknown one that precedes the command may be that of ``chat``."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if "chat" not in self._lazy_commands or error.possibilities:
+                raise
+            problem = error.format_message().rstrip(".")
+            example = f"{ctx.command_path} chat -m NAME 'Hello'"
+            raise click.UsageError(f"{problem}; options follow the name of a command, as in {example}", ctx) from None
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Return the command of the arguments. Raise UsageError, with a suggestion, if there is none of that name."""
         if args[0] not in self._lazy_commands and not ctx.resilient_parsing:
-            from ctxbackends._suggestions import find_similar  # noqa: PLC0415  # needed only after a mistake
+            from shlex import quote  # noqa: PLC0415  # needed only after a mistake
 
+            from ctxbackends._suggestions import find_similar  # noqa: PLC0415
+
+            if "chat" in self._lazy_commands and args[0] in ADVICE:
+                ctx.fail(f"No such command {args[0]!r}; {ADVICE[args[0]]}")
             known = {name: meant for name, meant in OTHER_NAMES.items() if meant in self._lazy_commands}
             meant = find_similar(args[0], self._lazy_commands, known)
             if meant is not None:
                 ctx.fail(f"No such command {args[0]!r}. Did you mean {meant!r}?")
+            if "chat" in self._lazy_commands and " " in args[0].strip():
+                ctx.fail(f"No such command {args[0]!r}; to ask a model, run {ctx.command_path} chat {quote(args[0])}")
         return super().resolve_command(ctx, args)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:

@@ -183,7 +183,43 @@ def _find_conversation(choice: dict[str, Any], number: int | None, *, has_backen
     return conversation
 
 
-@click.command()
+OTHER_OPTIONS = {
+    "--at": "--image",
+    "--attachment": "--image",
+    "--cid": "--conversation",
+    "--format": "--schema",
+    "--fragment": "--file",
+    "--key": "--api-key-env",
+    "--no-stream": "--json",
+    "--role": "--system",
+    "--think": "--reasoning",
+    "-u": "--stats",
+    "--usage": "--stats",
+    "--verbose": "--stats",
+}
+"""Options of other programs, with those that do the same here, or nearly."""
+
+
+class _Chat(click.Command):
+    """Adds advice to the errors that people make who know other programs."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            rest = super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            meant = OTHER_OPTIONS.get(error.option_name)
+            if meant is None:
+                raise
+            raise click.UsageError(f"No such option {error.option_name!r}. Did you mean {meant!r}?", ctx) from None
+        if rest and not ctx.resilient_parsing:
+            ctx.fail(
+                f"more than one prompt: {ctx.params['prompt']!r} and {rest[0]!r}; put the prompt in quotes, "
+                "and an option such as --file before each value"
+            )
+        return rest
+
+
+@click.command(cls=_Chat, context_settings={"allow_extra_args": True})
 @click.argument("prompt", required=False)
 @model_option
 @click.option("-s", "--system", metavar="TEXT", callback=utf8, help="The system message.")
