@@ -120,6 +120,40 @@ def test_several_lines(server: PacedServer) -> None:
         assert 0 == at.leave()
 
 
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        (f'"""one{ENTER}two"""', "one\ntwo"),
+        (f'"""{ENTER}one{ENTER}{ENTER}two{ENTER}"""', "one\n\ntwo"),
+        ('"""one"""', "one"),
+        ('"""\x1b[200~a\nb\x1b[201~"""', "a\nb"),
+        ('say "hello"', 'say "hello"'),
+        ('""" quotes""" and more', '""" quotes""" and more'),
+        ('"""a"""b"""', '"""a"""b"""'),
+    ],
+)
+def test_a_message_between_three_quotes(server: PacedServer, typed: str, expected: str) -> None:
+    with chat(server) as at:
+        assert [expected] == at.exchange(typed, "Hi").texts
+        assert 0 == at.leave()
+
+
+@pytest.mark.parametrize("word", ["exit", "quit", "quit  "])
+def test_a_word_leaves(server: PacedServer, word: str) -> None:
+    with chat(server) as at:
+        assert [" exit"] == at.exchange(" exit", "Hi").texts
+        assert "exit now" == at.exchange("exit now", "Bye").texts[-1]
+        at.type(word + ENTER)
+        assert 0 == at.at.end()
+
+
+def test_ctrl_z_is_not_text(server: PacedServer) -> None:
+    with chat(server) as at:  # without a shell that could continue it, the system does not stop it
+        at.type("Hel\x1a")
+        assert ["Hello"] == at.exchange("lo", "Hi").texts
+        assert 0 == at.leave()
+
+
 def test_an_empty_line_is_not_sent(server: PacedServer) -> None:
     with chat(server) as at:
         at.type(f"{ENTER}   {ENTER}")

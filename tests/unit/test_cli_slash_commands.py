@@ -166,6 +166,13 @@ async def test_files_and_images(talk: Talk) -> None:
         ("/hlep", "unknown command: /hlep; did you mean /help?"),
         ("/zzzzzz", "unknown command: /zzzzzz; /help lists the commands"),
         ("/", "unknown command: /; /help lists the commands"),
+        (
+            "/set parameter num_ctx 4096",
+            "unknown command: /set; use /system TEXT for the system message; "
+            "other options go with the command, as chat -o temperature=0.2",
+        ),
+        ("/show info", "unknown command: /show; use /model, /system or /stats"),
+        ("/new chat", "/clear takes no argument: chat"),
         ("/etc/hosts what is it", "unknown command: /etc/hosts; /help lists the commands"),
         ("/clear all", "/clear takes no argument: all"),
         ("/save", "/save needs an argument; use /save FILE"),

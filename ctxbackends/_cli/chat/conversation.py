@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 HISTORY_NAME = "history"
 HOW_TO_LEAVE = "press Ctrl-D or type /quit to leave"
+BARE_QUIT = ("exit", "quit")
+"""Messages that leave, as in other programs; a line that begins with a space is sent."""
 _ARGUMENTS_SHOWN = 500  # characters
 T = TypeVar("T")
 
@@ -89,6 +91,8 @@ class _Terminal:
         except UnicodeEncodeError:
             say("the message is not UTF-8; it was not sent")
             return
+        if line.strip() in BARE_QUIT and not line.startswith(" "):
+            raise LeaveConversation
         if not line.startswith("/"):
             await self._answer(self._state.take_message(line))
             return

@@ -27,6 +27,8 @@ Candidates: TypeAlias = Sequence[tuple[str, str]]
 Complete: TypeAlias = Callable[[str], Awaitable[Candidates]]
 """Returns the candidates for the last word of a line that begins with a slash."""
 
+BLOCK = '"""'
+"""Begins and ends a message of several lines, as in ``ollama run``."""
 PROMPT = "> "
 CONTINUATION = "  "
 
@@ -98,16 +100,21 @@ class LineEditor:
             multiline=True,
             prompt_continuation=CONTINUATION,
             reserve_space_for_menu=4,
+            enable_suspend=True,
         )
 
     async def read(self) -> str:
-        """Return the next message.
+        """Return the next message, without the quotes of a block.
 
         Raises:
             KeyboardInterrupt: Ctrl-C was pressed, and nothing was typed.
             EOFError: Ctrl-D was pressed, and nothing was typed; or the terminal is gone.
         """
-        return await self._session.prompt_async(handle_sigint=False)
+        text = await self._session.prompt_async(handle_sigint=False)
+        inner = text.strip()
+        if inner.startswith(BLOCK) and len(inner) >= 2 * len(BLOCK) and inner.find(BLOCK, 3) == len(inner) - 3:
+            return inner[3:-3].strip("\n")
+        return text
 
     async def ask(self, question: str) -> str:
         """Return the answer to a question, which is not kept in the history."""
@@ -124,6 +131,8 @@ def _build_bindings() -> KeyBindings:
         buffer = event.current_buffer
         if buffer.complete_state is not None and buffer.complete_state.current_completion is not None:
             buffer.complete_state = None  # Enter takes the completion
+        elif buffer.text.startswith(BLOCK) and BLOCK not in buffer.text[len(BLOCK) :]:
+            buffer.newline(copy_margin=False)
         else:
             buffer.validate_and_handle()
 

@@ -319,8 +319,31 @@ COMMANDS: Mapping[str, SlashCommand] = MappingProxyType(
 )
 """The commands by name, without the slash."""
 
-ALIASES: Mapping[str, str] = MappingProxyType({"?": "help", "exit": "quit", "bye": "quit", "q": "quit"})
+ALIASES: Mapping[str, str] = MappingProxyType(
+    {
+        "?": "help",
+        "backends": "backend",
+        "bye": "quit",
+        "exit": "quit",
+        "forget": "clear",
+        "load": "model",
+        "models": "model",
+        "new": "clear",
+        "q": "quit",
+        "regenerate": "retry",
+        "reset": "clear",
+        "system-prompt": "system",
+    }
+)
 """Other names of commands, which other programs use."""
+
+ADVICE: Mapping[str, str] = MappingProxyType(
+    {
+        "set": "use /system TEXT for the system message; other options go with the command, as chat -o temperature=0.2",
+        "show": "use /model, /system or /stats",
+    }
+)
+"""Commands of other programs that are none here, with the way to the same."""
 
 
 async def run_command(conversation: Conversation, line: str) -> Message | None:
@@ -335,6 +358,8 @@ async def run_command(conversation: Conversation, line: str) -> Message | None:
     word, _, argument = line[1:].strip().partition(" ")
     name = ALIASES.get(word, word)
     command = COMMANDS.get(name)
+    if command is None and name in ADVICE:
+        raise CommandError(f"unknown command: /{word}; {ADVICE[name]}")
     if command is None:
         meant = find_similar(f"/{word}", [f"/{known}" for known in COMMANDS])
         raise CommandError(
