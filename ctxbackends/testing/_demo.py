@@ -214,6 +214,8 @@ def main() -> None:
     )
     parser.add_argument("--model", help="its model; by default the first one it lists")
     arguments = parser.parse_args()
+    if sum(map(bool, (arguments.model_path, arguments.endpoint, arguments.noise))) > 1:
+        parser.error("choose one of a model file, --noise and --endpoint")
     # Before the event loop starts, which would delay a Ctrl-C until the download has ended.
     served = choose_model(arguments) if arguments.endpoint is None else None
     asyncio.run(run(arguments, served))

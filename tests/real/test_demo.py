@@ -45,6 +45,13 @@ def test_a_model_of_the_user(model: Callable[[str], Path]) -> None:
     assert "The words are noise" not in result.stdout
 
 
+@pytest.mark.parametrize("arguments", [("x.gguf", "--noise"), ("--noise", "--endpoint", "http://127.0.0.1:9")])
+def test_only_one_model(arguments: tuple[str, ...]) -> None:
+    result = demo(*arguments)
+    assert 2 == result.returncode
+    assert result.stderr.endswith("choose one of a model file, --noise and --endpoint\n")
+
+
 def test_the_demo_without_a_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CTXBACKENDS_CACHE_DIR", str(tmp_path))
     for name in ("PIP_INDEX_URL", "UV_DEFAULT_INDEX"):

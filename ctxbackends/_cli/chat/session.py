@@ -100,6 +100,7 @@ class ChatSession:
             raise
         finally:
             watch.cancel()
+            await asyncio.wait([watch])  # its request ends before the backend is closed
         turn = progress.finish(result)
         display.finish(turn.completion)
         self.turns.append(turn)
