@@ -74,14 +74,25 @@ class _Terminal:
     async def run(self) -> None:
         session = self._session
         say(f"{self._state.model or 'no model'} at {session.backend.endpoint}; /help shows the commands, Ctrl-D leaves")
-        while True:
-            try:
-                line = await self._editor.read()
-                await self._handle(line)
-            except KeyboardInterrupt:
-                say(HOW_TO_LEAVE)
-            except (EOFError, LeaveConversation):
-                return
+        loop = asyncio.get_running_loop()
+        with _on_interrupt(lambda: self._stop(loop)):
+            while True:
+                try:
+                    line = await self._editor.read()
+                    await self._handle(line)
+                except KeyboardInterrupt:
+                    say(HOW_TO_LEAVE)
+                except (EOFError, LeaveConversation):
+                    return
+
+    def _stop(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Stop what runs; at a second Ctrl-C, if it does not end, leave the program. At a prompt, Ctrl-C is a key."""
+        task = self._task
+        if task is None:  # between two prompts
+            return
+        if task.cancelling():
+            raise KeyboardInterrupt
+        loop.call_soon_threadsafe(task.cancel)
 
     async def _handle(self, line: str) -> None:
         if not line.strip():
@@ -129,7 +140,7 @@ class _Terminal:
         """Return the result of ``work``, None if Ctrl-C stopped it."""
         self._task = task = asyncio.create_task(work)
         try:
-            with _cancel_on_interrupt(task), _without_echo():
+            with _without_echo():
                 return await task
         except asyncio.CancelledError:
             current = asyncio.current_task()
@@ -176,16 +187,8 @@ def _report(error: Exception, advice: str = "") -> None:
 
 
 @contextmanager
-def _cancel_on_interrupt(task: asyncio.Task[Any]) -> Iterator[None]:
-    """Let Ctrl-C cancel the task; a second one, if the task does not end, leaves the program."""
-    loop = asyncio.get_running_loop()
-
-    def interrupt(*_: object) -> None:
-        if task.cancelling():
-            raise KeyboardInterrupt
-        loop.call_soon_threadsafe(task.cancel)
-
-    previous = signal.signal(signal.SIGINT, interrupt)
+def _on_interrupt(call: Callable[[], None]) -> Iterator[None]:
+    previous = signal.signal(signal.SIGINT, lambda *_: call())
     try:
         yield
     finally:
