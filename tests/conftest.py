@@ -18,7 +18,7 @@ import aioresponses.core
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from ctxbackends.testing import FaultServer
 from ctxbackends.testing.faults import Do as Do
@@ -27,7 +27,7 @@ from ctxbackends.testing.faults import RecordedRequest, Step
 # Fixtures: one server for all the directories of tests.
 from tests.vllm.fixtures import vllm_embedding_server, vllm_model, vllm_python, vllm_server  # noqa: F401
 
-settings.register_profile("house", deadline=None)  # machines are shared
+settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # machines are shared
 settings.register_profile("long", deadline=None, max_examples=int(os.environ.get("CTXBACKENDS_FUZZ_EXAMPLES", "5000")))
 settings.load_profile("house")  # pytest loads the one that --hypothesis-profile names, after this
 

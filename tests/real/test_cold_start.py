@@ -134,7 +134,7 @@ async def test_a_truncated_model_fails_at_once_with_the_end_of_the_log(
         async with serve_model(damaged_file, environment=environment):
             pytest.fail("it cannot become ready")
     assert exc_info.value.exit_code == 1
-    assert any("load" in line for line in exc_info.value.log_tail)
+    assert "load" in "\n".join(exc_info.value.log_tail)
     assert str(damaged_file) in str(exc_info.value)
 
 

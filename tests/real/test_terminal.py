@@ -357,7 +357,7 @@ def test_serve_until_it_is_terminated(tiny: Path) -> None:
     assert 1 == rejection.returncode
     assert "HTTP 401: " in rejection.stderr
     assert rejection.stderr.endswith(
-        "\n  no API key was sent; set api_key_env in .ctxrc to the name of its environment variable\n"
+        "\n  no API key was sent; use --api-key-env VARIABLE with the name of its environment variable\n"
     )
     assert 0 == success.returncode, success.stderr
     assert success.stdout.strip()
