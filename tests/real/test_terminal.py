@@ -367,7 +367,7 @@ def test_serve_until_it_is_terminated(tiny: Path) -> None:
     assert "\x1b" not in err
     updates = err.removesuffix("\ninterrupted\n")
     assert updates != err, "nothing else comes after the waits"
-    assert all(line.startswith(f"waiting for {tiny} (") for line in updates.splitlines())
+    assert all(line.startswith(f"waiting for {tiny.name} (") for line in updates.splitlines())
 
 
 def test_serve_that_is_killed_leaves_nothing(tiny: Path, tmp_path: Path) -> None:
