@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from ctxbackends.knowledge._proposals.review import Review
-from ctxbackends.knowledge._records import Row, fields_of
+from ctxbackends.knowledge._records import ONLY_FROM_SUMMARY, Row, fields_of
 
 
 def format_row(review: Review, name: str, row: Row) -> str:
@@ -21,6 +21,8 @@ def format_row(review: Review, name: str, row: Row) -> str:
             lines.append(f"    {field}: {value}")
         if field in verdict.fields:
             lines.append(f"      (edited; was: {original[field]})")
+    if row.is_only_from_summary:
+        lines.append(f"    only evidence: {ONLY_FROM_SUMMARY}")
     if row.known_at is not None:
         lines.append(f"    already in: {row.known_at}")
     for evidence in row.evidence:

@@ -6,12 +6,18 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import msgspec
 
 Unit: TypeAlias = Literal["line", "page", "paragraph"]
 """The unit in which places in a source are counted, from 1."""
+
+Speaker: TypeAlias = Literal["user", "assistant", "tool", "summary", "system"]
+"""The speaker of a passage in a transcript. ``tool`` is a call or its result, ``summary`` a summary of the session that
+the agent wrote to shorten its context, ``system`` a message of its program (a notification, a command's output)."""
+
+SPEAKERS: tuple[Speaker, ...] = get_args(Speaker)
 
 Priority: TypeAlias = Literal["low", "medium", "high"]
 
@@ -196,6 +202,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
         first: First line, page or paragraph of the quote, from 1.
         last: Last line, page or paragraph of the quote.
         unit: The unit of ``first`` and ``last``.
+        speaker: The speaker in a transcript; None in other sources.
         timestamp: Time of a transcript's turn, in the transcript's own format; None in other sources.
         session_id: Session of a transcript; None in other sources.
         branch: Git branch of a transcript; None in other sources.
@@ -206,15 +213,20 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     first: int
     last: int
     unit: Unit = "line"
+    speaker: Speaker | None = None
     timestamp: str | None = None
     session_id: str | None = None
     branch: str | None = None
 
     @property
     def where(self) -> str:
-        """The place for people to read: ``notes.md:12-14``, ``paper.pdf, page 3``."""
+        """The place for people to read, with speaker and time: ``notes.md:12-14``, ``s.jsonl:3 (user, 09:05)``."""
         where = format_place(self.source, self.unit, self.first, self.last)
-        return f"{where} ({self.timestamp})" if self.timestamp else where
+        details = ", ".join(part for part in (self.speaker, self.timestamp) if part)
+        return f"{where} ({details})" if details else where
+
+
+ONLY_FROM_SUMMARY = "a summary that the agent wrote"
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -239,6 +251,11 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     def title(self) -> str:
         """The first field of the record."""
         return title_of(self.record)
+
+    @property
+    def is_only_from_summary(self) -> bool:
+        """Whether only summaries of a session support the row, so that nobody may have said it."""
+        return bool(self.evidence) and all(evidence.speaker == "summary" for evidence in self.evidence)
 
     @property
     def key(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +14,17 @@ from ruamel.yaml import YAML
 from ctxbackends._util.text import one_line
 from ctxbackends.knowledge._proposals.markdown import InvalidProposalError, parse, render
 from ctxbackends.knowledge._proposals.model import Facts, Proposal
-from ctxbackends.knowledge._records import RECORDS, Decision, Evidence, Kind, QuarantinedRow, Record, Row, Task
+from ctxbackends.knowledge._records import (
+    RECORDS,
+    SPEAKERS,
+    Decision,
+    Evidence,
+    Kind,
+    QuarantinedRow,
+    Record,
+    Row,
+    Task,
+)
 from ctxbackends.knowledge._sources.base import Input, SkippedInput
 
 FACTS = Facts(
@@ -48,6 +59,7 @@ PROPOSAL = Proposal(
                     quote="YAML it is.",
                     first=17,
                     last=17,
+                    speaker="user",
                     timestamp="2026-02-19T14:30:00.000Z",
                     session_id="3f2a",
                     branch="main",
@@ -120,7 +132,7 @@ Review the rows with `ctxbackends proposals review 20261123T130500Z-notes`.
 
 > YAML it is.
 >
-> s.jsonl:17 · at 2026-02-19T14:30:00.000Z · session 3f2a · branch main
+> s.jsonl:17 · speaker user · at 2026-02-19T14:30:00.000Z · session 3f2a · branch main
 
 ## Tasks
 
@@ -155,6 +167,33 @@ These rows have no valid evidence and cannot be accepted.
 def test_render() -> None:
     assert FILE == render(PROPOSAL)
     assert PROPOSAL == parse(FILE)
+
+
+def test_a_proposal_without_speakers_is_read() -> None:
+    """Earlier proposals have none."""
+    row = PROPOSAL.rows[0]
+    evidence = tuple(msgspec.structs.replace(one, speaker=None) for one in row.evidence)
+    expected = (msgspec.structs.replace(row, evidence=evidence), *PROPOSAL.rows[1:])
+    assert expected == parse(FILE.replace(" · speaker user", "")).rows
+
+
+def test_a_row_whose_only_evidence_is_a_summary_says_so() -> None:
+    said, summary = (
+        Evidence(source="s.jsonl", quote="YAML it is.", first=line, last=line, speaker=speaker)
+        for line, speaker in ((17, "user"), (40, "summary"))
+    )
+    record = Decision("Use YAML", "Asked.", "Easy.", "A parser.")
+    line = "- **Only evidence:** a summary that the agent wrote"
+    for evidence, is_marked in (
+        ((summary,), True),
+        ((summary, summary), True),
+        ((summary, said), False),
+        ((said,), False),
+    ):
+        row = Row(record=record, evidence=evidence)
+        text = render(Proposal(facts=FACTS, rows=(row,)))
+        assert is_marked == (line in text.split("\n"))
+        assert (row,) == parse(text).rows
 
 
 def test_row_names() -> None:
@@ -214,6 +253,7 @@ def evidence(draw: st.DrawFn) -> Evidence:
         first=first,
         last=first + draw(st.integers(0, 10)),
         unit=draw(st.sampled_from(["line", "page", "paragraph"])),
+        speaker=draw(st.none() | st.sampled_from(SPEAKERS)),
         timestamp=draw(st.none() | titles),
         session_id=draw(st.none() | titles),
         branch=draw(st.none() | titles),
@@ -284,6 +324,7 @@ def test_hostile_text_renders_as_text(text: str) -> None:
         ),
         ("- **Priority:** high", "- **Priority:** huge", 53, "invalid task: Invalid enum value 'huge'"),
         ("> notes.md:12-14", "> somewhere", 46, "expected a place, such as notes.md:12-14"),
+        ("speaker user", "speaker somebody", 47, "unknown speaker: somebody; the speakers are user, assistant, tool"),
         ("## Tasks", "## Chores", 48, "unknown section: 'Chores'"),
         ("> The parser is to be written.\n>\n", "", 56, "expected at least one quote with its place"),
     ],

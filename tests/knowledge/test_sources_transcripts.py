@@ -76,6 +76,9 @@ def test_claude_code(tmp_path: Path) -> None:
         (7, "assistant (sub-agent)", "From a helper.", 1),
     ] == summarize(pieces)
     first = next(piece for piece in pieces if isinstance(piece, Segment))
+    assert ["user", "assistant", "tool", "tool", "assistant"] == [
+        piece.speaker for piece in pieces if isinstance(piece, Segment)
+    ]
     assert ("2026-02-19T14:30:00.000Z", "abc", "main", 2) == (
         first.timestamp,
         first.session_id,

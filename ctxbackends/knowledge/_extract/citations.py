@@ -100,6 +100,7 @@ class QuoteChecker:
             first=first,
             last=last,
             unit=self._chunk.unit,
+            speaker=segment.speaker,
             timestamp=segment.timestamp,
             session_id=segment.session_id,
             branch=segment.branch,

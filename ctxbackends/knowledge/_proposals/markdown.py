@@ -18,8 +18,10 @@ from ctxbackends._util.text import one_line, pluralize
 from ctxbackends.knowledge._errors import KnowledgeError
 from ctxbackends.knowledge._proposals.model import LETTERS, Facts, Proposal
 from ctxbackends.knowledge._records import (
+    ONLY_FROM_SUMMARY,
     PLURALS,
     RECORDS,
+    SPEAKERS,
     Evidence,
     Kind,
     QuarantinedRow,
@@ -39,6 +41,7 @@ FORMAT = 1
 _SECTIONS = {kind: plural.replace("-", " ").capitalize() for plural, kind in PLURALS.items()}
 _QUARANTINED = "Quarantined"
 _NOT_READ = "Not read"
+_ONLY_EVIDENCE = "Only evidence"  # follows from the evidence, so it is not read back
 _BETWEEN = " · "
 
 _ESCAPED = re.compile(r"[\\<\[&·]")
@@ -111,6 +114,8 @@ def _format_body(proposal: Proposal) -> Iterator[str]:
             yield from ("", f"## {_SECTIONS[section]}")
         yield from ("", f"### {name}: {_escape(row.title)}".rstrip(), "")
         yield from _format_fields(row.record)
+        if row.is_only_from_summary:
+            yield _format_field(_ONLY_EVIDENCE, ONLY_FROM_SUMMARY)
         if row.known_at is not None:
             yield _format_field("Already in", row.known_at)
         for evidence in row.evidence:
@@ -150,6 +155,7 @@ def _format_field(label: str, value: str) -> str:
 def _format_evidence(evidence: Evidence) -> str:
     parts = [format_place(_escape_start(evidence.source), evidence.unit, evidence.first, evidence.last)]
     for label, value in (
+        ("speaker", evidence.speaker),
         ("at", evidence.timestamp),
         ("session", evidence.session_id),
         ("branch", evidence.branch),
@@ -295,6 +301,7 @@ class _Reader:
     def _read_row(self, kind: Kind, title: str) -> Row:
         values = self._read_fields()
         known_at = values.pop("already in", None)
+        values.pop(_ONLY_EVIDENCE.lower(), None)
         record = self._build_record(kind, title, values)
         quotes = list(self._read_quotes())
         if not quotes or len(quotes) % 2:
@@ -313,8 +320,11 @@ class _Reader:
             extra[label] = _unescape(value)
         page_match = _PAGE_PLACE.fullmatch(place)
         match = page_match or _LINE_PLACE.fullmatch(place)
-        if match is None or extra.keys() - {"at", "session", "branch"}:
+        if match is None or extra.keys() - {"speaker", "at", "session", "branch"}:
             self._fail("expected a place, such as notes.md:12-14")
+        speaker = next((one for one in SPEAKERS if one == extra.get("speaker")), None)
+        if speaker is None and "speaker" in extra:
+            self._fail(f"unknown speaker: {extra['speaker']}; the speakers are {', '.join(SPEAKERS)}")
         unit: Unit = "line" if page_match is None else "page" if page_match[2] == "page" else "paragraph"
         first, last = (match[3], match[4]) if page_match is not None else (match[2], match[3])
         return Evidence(
@@ -323,6 +333,7 @@ class _Reader:
             first=int(first),
             last=int(last or first),
             unit=unit,
+            speaker=speaker,
             timestamp=extra.get("at"),
             session_id=extra.get("session"),
             branch=extra.get("branch"),

@@ -8,7 +8,7 @@ from typing import Protocol, TypeAlias
 
 import msgspec
 
-from ctxbackends.knowledge._records import Unit
+from ctxbackends.knowledge._records import Speaker, Unit
 
 
 class Segment(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,6 +22,7 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
         boundary: The boundary before the segment: 2 a section (a heading, a turn of the user), 1 a paragraph or a
             turn, 0 none (it continues the segment before).
         label: The speaker or the tool. It is sent to the model, but it is not part of the source's text.
+        speaker: As in :class:`ctxbackends.knowledge.Evidence`.
         timestamp: As in :class:`ctxbackends.knowledge.Evidence`.
         session_id: As in :class:`ctxbackends.knowledge.Evidence`.
         branch: As in :class:`ctxbackends.knowledge.Evidence`.
@@ -32,6 +33,7 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
     last: int
     boundary: int = 1
     label: str = ""
+    speaker: Speaker | None = None
     timestamp: str | None = None
     session_id: str | None = None
     branch: str | None = None

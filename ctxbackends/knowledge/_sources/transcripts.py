@@ -102,6 +102,7 @@ class _Reader:
             first=line.number,
             last=line.number,
             label=speaker,
+            speaker="user" if role == "user" else "assistant",
             timestamp=_text_of(value, "timestamp"),
             session_id=_text_of(value, "sessionId"),
             branch=_text_of(value, "gitBranch"),
@@ -146,7 +147,7 @@ class _Reader:
             yield self._skipped(line, f"{dropped:,} of {len(text):,} characters of a {label} were left out")
             text = f"{text[:head]}\n[... {dropped} characters ...]\n{text[-tail:]}"
         if text.strip():
-            yield msgspec.structs.replace(base, text=text, label=label)
+            yield msgspec.structs.replace(base, text=text, label=label, speaker="tool")
 
 
 def _role(value: dict[str, Any], message: Any) -> str | None:
