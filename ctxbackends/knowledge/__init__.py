@@ -15,6 +15,7 @@ if TYPE_CHECKING or not install(__name__):
     from ctxbackends.knowledge._errors import ChunkError as ChunkError
     from ctxbackends.knowledge._errors import JournalError as JournalError
     from ctxbackends.knowledge._errors import KnowledgeError as KnowledgeError
+    from ctxbackends.knowledge._errors import MissingLibraryError as MissingLibraryError
     from ctxbackends.knowledge._errors import ProposalError as ProposalError
     from ctxbackends.knowledge._errors import SourceChangedError as SourceChangedError
     from ctxbackends.knowledge._errors import SourceError as SourceError

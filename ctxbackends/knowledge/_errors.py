@@ -19,12 +19,18 @@ class SourceError(KnowledgeError):
     Attributes:
         source: The name of the source.
         line: The line with the problem, from 1; None if the problem is not in one line.
+        reason: The problem without the source and the line.
     """
 
-    def __init__(self, source: str, problem: str, *, line: int | None = None) -> None:
-        super().__init__(f"{source}{f':{line}' if line is not None else ''}: {problem}")
+    def __init__(self, source: str, reason: str, *, line: int | None = None) -> None:
+        super().__init__(f"{source}{f':{line}' if line is not None else ''}: {reason}")
         self.source = source
         self.line = line
+        self.reason = reason
+
+
+class MissingLibraryError(SourceError):
+    """A source cannot be read without a library of the extra ``documents``."""
 
 
 class SourceChangedError(SourceError):

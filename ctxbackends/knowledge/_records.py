@@ -10,8 +10,10 @@ from typing import Literal, TypeAlias, get_args
 
 import msgspec
 
-Unit: TypeAlias = Literal["line", "page", "paragraph"]
+Unit: TypeAlias = Literal["line", "page", "paragraph", "slide", "cell"]
 """The unit in which places in a source are counted, from 1."""
+
+UNITS: tuple[Unit, ...] = get_args(Unit)
 
 Speaker: TypeAlias = Literal["user", "assistant", "tool", "summary", "system"]
 """The speaker of a passage in a transcript. ``tool`` is a call or its result, ``summary`` a summary of the session that
@@ -199,8 +201,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         source: The name of the source.
         quote: Words copied from the source.
-        first: First line, page or paragraph of the quote, from 1.
-        last: Last line, page or paragraph of the quote.
+        first: First line, page or other unit of the quote, from 1.
+        last: Last line, page or other unit of the quote.
         unit: The unit of ``first`` and ``last``.
         speaker: The speaker in a transcript; None in other sources.
         timestamp: Time of a transcript's turn, in the transcript's own format; None in other sources.

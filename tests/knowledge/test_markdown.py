@@ -17,6 +17,7 @@ from ctxbackends.knowledge._proposals.model import Facts, Proposal
 from ctxbackends.knowledge._records import (
     RECORDS,
     SPEAKERS,
+    UNITS,
     Decision,
     Evidence,
     Kind,
@@ -252,7 +253,7 @@ def evidence(draw: st.DrawFn) -> Evidence:
         quote=draw(titles),
         first=first,
         last=first + draw(st.integers(0, 10)),
-        unit=draw(st.sampled_from(["line", "page", "paragraph"])),
+        unit=draw(st.sampled_from(UNITS)),
         speaker=draw(st.none() | st.sampled_from(SPEAKERS)),
         timestamp=draw(st.none() | titles),
         session_id=draw(st.none() | titles),

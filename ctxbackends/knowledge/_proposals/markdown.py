@@ -22,6 +22,7 @@ from ctxbackends.knowledge._records import (
     PLURALS,
     RECORDS,
     SPEAKERS,
+    UNITS,
     Evidence,
     Kind,
     QuarantinedRow,
@@ -51,7 +52,7 @@ _YAML_UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 _HEADING = re.compile(r"### ([a-z][0-9]+): ?(.*)")
 _FIELD = re.compile(r"- \*\*([A-Za-z ]+):\*\* ?(.*)")
 _LINE_PLACE = re.compile(r"(.+):([0-9]+)(?:-([0-9]+))?")
-_PAGE_PLACE = re.compile(r"(.+), (page|paragraph) ([0-9]+)(?:-([0-9]+))?")
+_UNIT_PLACE = re.compile(rf"(.+), ({'|'.join(unit for unit in UNITS if unit != 'line')}) ([0-9]+)(?:-([0-9]+))?")
 
 
 class InvalidProposalError(KnowledgeError):
@@ -318,15 +319,15 @@ class _Reader:
         for part in labels:
             label, _, value = part.partition(" ")
             extra[label] = _unescape(value)
-        page_match = _PAGE_PLACE.fullmatch(place)
-        match = page_match or _LINE_PLACE.fullmatch(place)
+        unit_match = _UNIT_PLACE.fullmatch(place)
+        match = unit_match or _LINE_PLACE.fullmatch(place)
         if match is None or extra.keys() - {"speaker", "at", "session", "branch"}:
             self._fail("expected a place, such as notes.md:12-14")
         speaker = next((one for one in SPEAKERS if one == extra.get("speaker")), None)
         if speaker is None and "speaker" in extra:
             self._fail(f"unknown speaker: {extra['speaker']}; the speakers are {', '.join(SPEAKERS)}")
-        unit: Unit = "line" if page_match is None else "page" if page_match[2] == "page" else "paragraph"
-        first, last = (match[3], match[4]) if page_match is not None else (match[2], match[3])
+        unit: Unit = next((one for one in UNITS if unit_match is not None and one == unit_match[2]), "line")
+        first, last = (match[3], match[4]) if unit_match is not None else (match[2], match[3])
         return Evidence(
             source=_unescape(match[1]),
             quote=quote,
