@@ -26,7 +26,8 @@ def format_row(review: Review, name: str, row: Row) -> str:
     if row.known_at is not None:
         lines.append(f"    already in: {row.known_at}")
     for evidence in row.evidence:
-        lines += [f"    > {evidence.quote}", f"      {evidence.where}"]
+        folded = ", matched after folding" if evidence.match == "folded" else ""
+        lines += [f"    > {evidence.quote}", f"      {evidence.where}{folded}"]
     return "\n".join(lines)
 
 

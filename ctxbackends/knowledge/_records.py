@@ -21,6 +21,12 @@ the agent wrote to shorten its context, ``system`` a message of its program (a n
 
 SPEAKERS: tuple[Speaker, ...] = get_args(Speaker)
 
+Match: TypeAlias = Literal["exact", "folded"]
+"""How a quote was found in its source. ``exact``: letter by letter, except white space. ``folded``: word by word,
+without differences in case, marks, quotation marks, dashes and the like, or in parts around an ellipsis."""
+
+MATCHES: tuple[Match, ...] = get_args(Match)
+
 Priority: TypeAlias = Literal["low", "medium", "high"]
 
 
@@ -200,10 +206,11 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         source: The name of the source.
-        quote: Words copied from the source.
+        quote: The source's own words, on one line.
         first: First line, page or other unit of the quote, from 1.
         last: Last line, page or other unit of the quote.
         unit: The unit of ``first`` and ``last``.
+        match: How the model's quote was found in the source.
         speaker: The speaker in a transcript; None in other sources.
         timestamp: Time of a transcript's turn, in the transcript's own format; None in other sources.
         session_id: Session of a transcript; None in other sources.
@@ -215,6 +222,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     first: int
     last: int
     unit: Unit = "line"
+    match: Match = "exact"
     speaker: Speaker | None = None
     timestamp: str | None = None
     session_id: str | None = None

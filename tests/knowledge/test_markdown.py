@@ -15,6 +15,7 @@ from ctxbackends._util.text import one_line
 from ctxbackends.knowledge._proposals.markdown import InvalidProposalError, parse, render
 from ctxbackends.knowledge._proposals.model import Facts, Proposal
 from ctxbackends.knowledge._records import (
+    MATCHES,
     RECORDS,
     SPEAKERS,
     UNITS,
@@ -70,7 +71,16 @@ PROPOSAL = Proposal(
         ),
         Row(
             record=Task("Write the parser", "high"),
-            evidence=(Evidence(source="plan.pdf", quote="The parser is to be written.", first=3, last=3, unit="page"),),
+            evidence=(
+                Evidence(
+                    source="plan.pdf",
+                    quote="The parser is to be written.",
+                    first=3,
+                    last=3,
+                    unit="page",
+                    match="folded",
+                ),
+            ),
         ),
     ),
     quarantined=(
@@ -143,7 +153,7 @@ Review the rows with `ctxbackends proposals review 20261123T130500Z-notes`.
 
 > The parser is to be written.
 >
-> plan.pdf, page 3
+> plan.pdf, page 3 · matched after folding
 
 ## Quarantined
 
@@ -254,6 +264,7 @@ def evidence(draw: st.DrawFn) -> Evidence:
         first=first,
         last=first + draw(st.integers(0, 10)),
         unit=draw(st.sampled_from(UNITS)),
+        match=draw(st.sampled_from(MATCHES)),
         speaker=draw(st.none() | st.sampled_from(SPEAKERS)),
         timestamp=draw(st.none() | titles),
         session_id=draw(st.none() | titles),

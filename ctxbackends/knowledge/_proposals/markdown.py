@@ -156,6 +156,7 @@ def _format_field(label: str, value: str) -> str:
 def _format_evidence(evidence: Evidence) -> str:
     parts = [format_place(_escape_start(evidence.source), evidence.unit, evidence.first, evidence.last)]
     for label, value in (
+        ("matched", "after folding" if evidence.match == "folded" else None),
         ("speaker", evidence.speaker),
         ("at", evidence.timestamp),
         ("session", evidence.session_id),
@@ -321,7 +322,7 @@ class _Reader:
             extra[label] = _unescape(value)
         unit_match = _UNIT_PLACE.fullmatch(place)
         match = unit_match or _LINE_PLACE.fullmatch(place)
-        if match is None or extra.keys() - {"speaker", "at", "session", "branch"}:
+        if match is None or extra.keys() - {"matched", "speaker", "at", "session", "branch"}:
             self._fail("expected a place, such as notes.md:12-14")
         speaker = next((one for one in SPEAKERS if one == extra.get("speaker")), None)
         if speaker is None and "speaker" in extra:
@@ -334,6 +335,7 @@ class _Reader:
             first=int(first),
             last=int(last or first),
             unit=unit,
+            match="folded" if "matched" in extra else "exact",
             speaker=speaker,
             timestamp=extra.get("at"),
             session_id=extra.get("session"),
