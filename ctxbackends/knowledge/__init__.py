@@ -57,11 +57,19 @@ if TYPE_CHECKING or not install(__name__):
     from ctxbackends.knowledge._sources.base import Segment as Segment
     from ctxbackends.knowledge._sources.base import SkippedInput as SkippedInput
     from ctxbackends.knowledge._sources.base import Source as Source
-    from ctxbackends.knowledge._sources.documents import DOCXSource as DOCXSource
-    from ctxbackends.knowledge._sources.documents import PDFSource as PDFSource
+    from ctxbackends.knowledge._sources.documents.docx import DOCXSource as DOCXSource
+    from ctxbackends.knowledge._sources.documents.html import HTMLSource as HTMLSource
+    from ctxbackends.knowledge._sources.documents.mail import MailSource as MailSource
+    from ctxbackends.knowledge._sources.documents.notebook import NotebookSource as NotebookSource
+    from ctxbackends.knowledge._sources.documents.odt import ODTSource as ODTSource
+    from ctxbackends.knowledge._sources.documents.pdf import PDFSource as PDFSource
+    from ctxbackends.knowledge._sources.documents.pptx import PPTXSource as PPTXSource
     from ctxbackends.knowledge._sources.find import DiscoveryResult as DiscoveryResult
     from ctxbackends.knowledge._sources.find import find_sources as find_sources
-    from ctxbackends.knowledge._sources.find import source_of as source_of
+    from ctxbackends.knowledge._sources.formats import source_of as source_of
+    from ctxbackends.knowledge._sources.text import AsciiDocSource as AsciiDocSource
+    from ctxbackends.knowledge._sources.text import OrgSource as OrgSource
+    from ctxbackends.knowledge._sources.text import RSTSource as RSTSource
     from ctxbackends.knowledge._sources.text import StdinSource as StdinSource
     from ctxbackends.knowledge._sources.text import TextSource as TextSource
     from ctxbackends.knowledge._sources.transcripts import TranscriptSource as TranscriptSource

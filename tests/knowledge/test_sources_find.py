@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from ctxbackends.knowledge._errors import SourceError
-from ctxbackends.knowledge._sources.documents import PDFSource
-from ctxbackends.knowledge._sources.find import find_sources, source_of
+from ctxbackends.knowledge._sources.documents.pdf import PDFSource
+from ctxbackends.knowledge._sources.find import find_sources
+from ctxbackends.knowledge._sources.formats import source_of
 from ctxbackends.knowledge._sources.text import TextSource
 from ctxbackends.knowledge._sources.transcripts import TranscriptSource
 from tests.knowledge.factories import LinesSource
@@ -44,7 +45,8 @@ def test_a_directory(tmp_path: Path) -> None:
     assert [
         "docs/binary.txt: is binary (NUL byte at byte 1); only text is supported",
         "docs/empty.md: is empty",
-        "docs: 1 file of unsupported types",
+        "docs: 1 file hidden (1 .md)",
+        "docs: 1 file of unsupported types (1 .py)",
     ] == skipped_inputs(tmp_path, "docs")
 
 
@@ -87,11 +89,14 @@ def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         find_sources(["docs"], base=tmp_path)
 
 
-def test_a_missing_library_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_skips_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pypdf", None)
-    tree(tmp_path, "docs/a.md", "docs/b.pdf")
-    with pytest.raises(SourceError, match="cannot be read without pypdf"):
-        find_sources(["docs"], base=tmp_path)
+    tree(tmp_path, "docs/a.md", "docs/b.pdf", "docs/c.pdf")
+    assert ["docs/a.md"] == names(tmp_path, "docs")
+    reason = "2 files that cannot be read without pypdf; run pip install 'ctxbackends[documents]' (2 .pdf)"
+    assert [f"docs: {reason}"] == skipped_inputs(tmp_path, "docs")
+    with pytest.raises(SourceError, match=r"docs/b\.pdf: cannot be read without pypdf"):
+        find_sources(["docs/b.pdf"], base=tmp_path).sources[0].prepare()
 
 
 def test_nothing_to_read(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from ctxbackends.knowledge._extract.budget import Budget
 from ctxbackends.knowledge._extract.chunker import Chunk, Chunker
 from ctxbackends.knowledge._privacy.masking import mask
 from ctxbackends.knowledge._sources.base import Segment, SkippedInput, Source
+from ctxbackends.knowledge._sources.files import FileSource
 from ctxbackends.knowledge._sources.split import size_of
 
 
@@ -46,5 +47,7 @@ class Reader:
 
 
 def measure_text(source: Source) -> int:
-    """Return the size of a source's text in bytes."""
+    """Return the size of a source's text in bytes. Files know it since ``prepare``."""
+    if isinstance(source, FileSource) and source.text_size is not None:
+        return source.text_size
     return sum(size_of(piece) for piece in source.pieces() if isinstance(piece, Segment))

@@ -10,7 +10,7 @@ import codecs
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO
@@ -19,7 +19,7 @@ import msgspec
 
 from ctxbackends.knowledge._errors import SourceChangedError, SourceError
 from ctxbackends.knowledge._records import Unit
-from ctxbackends.knowledge._sources.base import Input
+from ctxbackends.knowledge._sources.base import Input, Piece
 
 _BLOCK = 1 << 18
 _BOM = codecs.BOM_UTF8
@@ -49,22 +49,62 @@ class FileSource:
     Args:
         path: The file.
         name: The name in citations; the path by default.
+        opener: Opens the bytes at their beginning, if they are not in a file.
+
+    Attributes:
+        text_size: Bytes of the text; None before ``prepare``.
     """
 
     unit: Unit = "line"
 
-    def __init__(self, path: Path, *, name: str | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        name: str | None = None,
+        opener: Callable[[], AbstractContextManager[IO[bytes]]] | None = None,
+    ) -> None:
         self.name: str = name or str(path)
+        self.text_size: int | None = None
         self._path = path
+        self._opener = opener
         self._input: Input | None = None
+        self._state: tuple[int, ...] | None = None
 
     @property
     def path(self) -> Path | None:
-        """The file."""
-        return self._path
+        """The file; None if the bytes are not in a file."""
+        return self._path if self._opener is None else None
+
+    def prepare(self) -> Input:
+        """Read the whole file; see :meth:`Source.prepare`."""
+        raise NotImplementedError
+
+    def pieces(self) -> Iterator[Piece]:
+        """Yield the segments; see :meth:`Source.pieces`."""
+        raise NotImplementedError
 
     def _open(self) -> AbstractContextManager[IO[bytes]]:
-        return open_file(self.name, self._path)
+        return self._opener() if self._opener is not None else open_file(self.name, self._path)
+
+    def _remember_state(self) -> None:
+        self._state = self._read_state()
+
+    def _is_unchanged(self) -> bool:
+        """Whether the file looks as it did at ``_remember_state``, so that it need not be read again.
+
+        ``pieces`` compares the bytes in any case.
+        """
+        return self._state == self._read_state()
+
+    def _read_state(self) -> tuple[int, ...] | None:
+        if self._opener is not None:
+            return None
+        try:
+            state = os.stat(self._path)
+        except (OSError, ValueError):
+            return ()
+        return (state.st_size, state.st_mtime_ns, state.st_ino, state.st_dev)
 
     def _lines(self, *, max_bytes: int) -> Iterator[Line]:
         """Yield the lines, then verify that the file has not changed."""
