@@ -39,6 +39,11 @@ class Choice(NamedTuple):
     model_path: str | None = None
     source: Source = "file"
 
+    @property
+    def is_explicit(self) -> bool:
+        """Whether the command line selects the server."""
+        return self.backend is not None or self.source != "file"
+
 
 @asynccontextmanager
 async def open_choice(choice: Choice, *, airgap: bool = False) -> AsyncIterator[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,10 @@ def run_options(flag: str, kinds: str) -> Callable[[Callable[..., Any]], Callabl
         @model_option
         @out_option
         @click.option(
-            "--dry-run", is_flag=True, help="Show what would be read and sent; send no prompt, write nothing."
+            "--dry-run",
+            is_flag=True,
+            help="Show what would be read and sent; send no prompt, write nothing. Tokens are estimated without a "
+            "server, unless an option selects one.",
         )
         @click.option(
             "--resume/--no-resume",
@@ -103,7 +106,7 @@ def _read_stdin() -> Any:
 @run_options("--kinds", _SESSION)
 async def extract(choice: Choice, options: Options, paths: list[Any]) -> None:
     """Extract decisions and tasks from the text on standard input into one proposal."""
-    await _run(choice, options, paths, command="ai extract")
+    await _find_and_run(choice, options, paths, command="ai extract")
 
 
 @click.command()
@@ -121,35 +124,55 @@ async def compact(choice: Choice, options: Options, paths: list[Any]) -> None:
 
 @click.command()
 @click.argument("paths", metavar="INPUT...", nargs=-1, required=True, shell_complete=complete_files, callback=_paths)
+@click.option(
+    "--include",
+    metavar="GLOB",
+    multiple=True,
+    help="In directories and globs, read only matching files. *.py adds that type. May be repeated.",
+)
+@click.option("--exclude", metavar="GLOB", multiple=True, help="Do not read matching files. May be repeated.")
 @run_options("--extract", _DOCUMENTS)
-async def ingest(choice: Choice, options: Options, paths: list[Any]) -> None:
+async def ingest(
+    choice: Choice, options: Options, paths: list[Any], include: Sequence[str], exclude: Sequence[str]
+) -> None:
     """Extract decisions and tasks from documents into one proposal.
 
-    INPUT is a file (text, Markdown, PDF, DOCX, .jsonl transcript), a directory, a glob, or - for standard input.
-    .gitignore is respected in directories and globs.
+    INPUT is a file (text, Markdown, HTML, PDF, DOCX and others, or a transcript), a directory, a glob, or - for
+    standard input. Hidden files and files that .gitignore lists are left out in directories and globs.
     """
-    await _find_and_run(choice, options, paths, command="ingest")
+    await _find_and_run(choice, options, paths, command="ingest", include=include, exclude=exclude)
 
 
-async def _find_and_run(choice: Choice, options: Options, paths: Sequence[Any], *, command: str) -> None:
+async def _find_and_run(
+    choice: Choice,
+    options: Options,
+    paths: Sequence[Any],
+    *,
+    command: str,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+) -> None:
     from anyio.to_thread import run_sync  # noqa: PLC0415
 
     from ctxbackends.knowledge._sources.find import find_sources  # noqa: PLC0415
 
-    discovery = await run_sync(find_sources, paths)
+    discovery = await run_sync(partial(find_sources, paths, include=include, exclude=exclude))
     await _run(choice, options, discovery.sources, command=command, skipped=discovery.skipped)
 
 
 async def _run(
     choice: Choice, options: Options, sources: Sequence[Any], *, command: str, skipped: Sequence[Any] = ()
 ) -> None:
+    from anyio.to_thread import run_sync  # noqa: PLC0415
+
     from ctxbackends._config.ctxrc_file import find_ctxrc  # noqa: PLC0415
     from ctxbackends._config.reader import redact_of  # noqa: PLC0415
     from ctxbackends.knowledge._privacy.rules import is_private  # noqa: PLC0415
     from ctxbackends.knowledge._proposals.store import DIRECTORY, context_directory, find_context  # noqa: PLC0415
     from ctxbackends.knowledge._run import Privacy, Run  # noqa: PLC0415
 
-    directory = options.out if options.out is not None else context_directory() / DIRECTORY
+    # A dry run writes nothing, so it needs no directory.
+    directory = options.out or (Path(DIRECTORY) if options.dry_run else context_directory() / DIRECTORY)
     ctxrc = find_ctxrc()
     run = Run(
         command=command,
@@ -161,6 +184,13 @@ async def _run(
         resume=options.resume,
         skipped=tuple(skipped),
     )
+    if options.dry_run and not choice.is_explicit:
+        with waiting() as line:
+            estimate: TextOutput | JSONLines = JSONLines() if options.as_json else TextOutput(line)
+            plan = await run_sync(partial(run.estimate, on_event=estimate.event))
+            line.stop()
+            estimate.plan(plan)
+        return
     only_private = False
     if run.has_redacted:
         # Redacted files are sent only with airgap on: a host name could resolve to another address later, and a proxy
@@ -227,7 +257,15 @@ class TextOutput:
             click.echo(f"{printable(one.name)}  {one.size:,} bytes")
         context = f"{plan.context_length} tokens" if plan.context_length else "unknown"
         chunks = f"{pluralize(plan.chunks, 'chunk')} of at most {plan.chunk_tokens} tokens"
-        click.echo(f"{chunks} would be sent to {plan.model or 'no model'} at {plan.endpoint} (context: {context})")
+        if plan.endpoint is None:
+            click.echo(f"{chunks} would be sent; use --backend to ask a server")
+        else:
+            click.echo(f"{chunks} would be sent to {plan.model or 'no model'} at {plan.endpoint} (context: {context})")
+        click.echo(
+            f"{plan.tokens:,} tokens in all prompts, counted by the server"
+            if plan.is_counted
+            else f"about {plan.tokens:,} tokens in all prompts (3 bytes count as one)"
+        )
         if plan.masked:
             click.echo(f"{pluralize(plan.masked, 'secret')} would be masked")
 

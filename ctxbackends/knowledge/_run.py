@@ -15,6 +15,7 @@ import msgspec
 from ctxbackends._client.backend import Backend
 from ctxbackends._util.text import pluralize
 from ctxbackends.knowledge._errors import JournalError, SourceError
+from ctxbackends.knowledge._extract.estimate import estimate_plan
 from ctxbackends.knowledge._extract.journal import Journal
 from ctxbackends.knowledge._extract.options import RunOptions
 from ctxbackends.knowledge._extract.progress import OnEvent, Plan, Report, ResumePoint
@@ -104,6 +105,23 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
         allowed, withheld = await self._select_sources(backend, on_event)
         plan = await self._ingestion(backend, allowed, None, on_event).plan()
         return msgspec.structs.replace(plan, skipped=(*self.skipped, *withheld, *plan.skipped))
+
+    def estimate(self, *, on_event: OnEvent | None = None) -> Plan:
+        """Return the requests that :meth:`propose` would send, without a server. It reads the sources, and blocks.
+
+        ``privacy`` is not applied, since the endpoint is unknown.
+
+        Args:
+            on_event: Called with each event.
+
+        Raises:
+            SourceError: A source cannot be read.
+        """
+        notify = on_event or (lambda _: None)
+        for skipped in self.skipped:
+            notify(skipped)
+        plan = estimate_plan(self.sources, self.options, on_event=notify)
+        return msgspec.structs.replace(plan, skipped=(*self.skipped, *plan.skipped))
 
     async def propose(
         self, backend: Backend, *, on_event: OnEvent | None = None, on_row: Callable[[Row], object] | None = None

@@ -127,11 +127,47 @@ def test_a_dry_run_sends_and_writes_nothing(tmp_path: Path, serve: Serve) -> Non
     model = serve(options)
     directory = project(tmp_path, model.url)
     (directory / "a.md").write_text(NOTES)
-    result = ctx(directory, "ingest", "a.md", "--dry-run")
+    result = ctx(directory, "ingest", "a.md", "--dry-run", "--backend", "model")
     assert 0 == result.code, result.err
     expected = f"a.md  {len(NOTES)} bytes\n1 chunk of at most 8192 tokens would be sent to scripted at {model.url}"
     assert result.out.startswith(expected)
     assert ([], []) == (model.prompts, list_written_files(directory))
+
+
+def test_a_dry_run_needs_neither_a_server_nor_a_context_directory(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    for name in ("a.md", "b.md", "c.py", ".d.md"):
+        (tmp_path / "docs" / name).write_text(NOTES)
+    result = ctx(tmp_path, "ingest", "docs", "--dry-run")
+    assert 0 == result.code, result.err
+    *inputs, chunks, tokens = result.out.splitlines()
+    assert [f"docs/{name}  {len(NOTES)} bytes" for name in ("a.md", "b.md")] == inputs
+    assert "2 chunks of at most 8192 tokens would be sent; use --backend to ask a server" == chunks
+    assert re.fullmatch(r"about [\d,]+ tokens in all prompts \(3 bytes count as one\)", tokens)
+    assert "skipped: docs: 1 file hidden (1 .md)\nskipped: docs: 1 file of unsupported types (1 .py)\n" == result.err
+    assert ["docs"] == [path.name for path in tmp_path.iterdir()]
+
+    plan = ctx(tmp_path, "ingest", "docs", "--dry-run", "--json").events[-1]
+    assert ("plan", None, None, 2, False) == tuple(
+        plan[name] for name in ("event", "backend", "endpoint", "chunks", "is_counted")
+    )
+    one = ctx(tmp_path, "ingest", "docs", "--exclude", "b.md", "--dry-run", "--json").events[-1]
+    assert plan["tokens"] == 2 * one["tokens"]
+
+
+def test_include_and_exclude(tmp_path: Path) -> None:
+    for name in ("docs/a.md", "docs/b.py", "docs/old/c.md", "docs/old/d.rst"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(NOTES)
+
+    def read(*arguments: str) -> list[str]:
+        plan = ctx(tmp_path, "ingest", "docs", *arguments, "--dry-run", "--json").events[-1]
+        return [item["name"] for item in plan["inputs"]]
+
+    assert ["docs/a.md", "docs/old/c.md", "docs/old/d.rst"] == read()
+    assert ["docs/a.md"] == read("--exclude", "old")
+    assert ["docs/a.md"] == read("--exclude", "docs/old/*.rst", "--exclude", "c.*")
+    assert ["docs/b.py", "docs/old/d.rst"] == read("--include", "*.py", "--include", "*.rst")
 
 
 def test_json_events(tmp_path: Path, serve: Serve) -> None:
@@ -452,7 +488,7 @@ def test_other_files_are_sent_without_the_redacted(tmp_path: Path) -> None:
     files(directory)
     (directory / "open.md").write_text(NOTES)
     # No server runs there: skipped files are reported before the first request.
-    result = ctx(directory, "ingest", "secret/plan.md", "open.md", "--json", "--dry-run")
+    result = ctx(directory, "ingest", "secret/plan.md", "open.md", "--json", "--dry-run", "-b", "model")
     assert 1 == result.code
     assert [("skipped", "secret/plan.md")] == [(event["event"], event["source"]) for event in result.events]
 

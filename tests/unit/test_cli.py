@@ -990,7 +990,7 @@ OPTIONS = {
     ),
     ("extract",): ("--kinds", *RUN),
     ("compact",): ("INPUT", "--emit", *RUN),
-    ("ingest",): ("INPUT...", "--extract", *RUN),
+    ("ingest",): ("INPUT...", "--include", "--exclude", "--extract", *RUN),
     ("completion",): ("bash|zsh|fish", "--debug"),
     ("config",): ("--help",),
     ("config", "list"): ("--json", "--debug"),

@@ -88,7 +88,7 @@ async def compute_budget(
         overhead = await backend.count_tokens(build_messages(instructions, ""), model=model) + _MARGIN
         can_count = True
     except UnsupportedOperationError:
-        overhead = int(len(instructions.encode()) / _BYTES_PER_TOKEN) + _MARGIN
+        overhead = estimate_tokens(instructions) + _MARGIN
         can_count = False
     room = context - answer - overhead
     if room < SMALLEST_CHUNK:
@@ -107,6 +107,24 @@ async def compute_budget(
         chunk_size=int(tokens * _BYTES_PER_TOKEN),
         overhead=overhead,
     )
+
+
+def estimate_budget(instructions: str, *, chunk_tokens: int | None = None) -> Budget:
+    """Return the budget of a run without a server. The arguments are those of :func:`compute_budget`."""
+    tokens = chunk_tokens or CHUNK_TOKENS
+    return Budget(
+        chunk_tokens=tokens,
+        answer_tokens=ANSWER_TOKENS,
+        context_length=None,
+        can_count=False,
+        chunk_size=int(tokens * _BYTES_PER_TOKEN),
+        overhead=estimate_tokens(instructions) + _MARGIN,
+    )
+
+
+def estimate_tokens(text: str) -> int:
+    """Return about the number of tokens of a text."""
+    return int(len(text.encode("utf-8", "surrogatepass")) / _BYTES_PER_TOKEN)
 
 
 def build_messages(instructions: str, text: str) -> list[Message]:

@@ -144,23 +144,27 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """The requests that a run would send.
 
     Attributes:
-        backend: The name of the backend.
-        endpoint: The URL of the backend.
+        backend: The name of the backend; None without a server.
+        endpoint: The URL of the backend; None without a server.
         model: The model; None if the server chooses it.
         context_length: The model's context in tokens; None if the server does not report it.
         chunk_tokens: The most tokens of text in one request.
         inputs: The sources.
         skipped: Input that would not be read.
         chunks: The number of chunks.
+        tokens: Tokens of all prompts, with the instructions.
+        is_counted: Whether the server counted ``tokens``; otherwise 3 bytes count as one.
         masked: The number of secrets that would be masked.
     """
 
-    backend: str
-    endpoint: str
+    backend: str | None
+    endpoint: str | None
     model: str | None
     context_length: int | None
     chunk_tokens: int
     inputs: tuple[Input, ...]
     skipped: tuple[SkippedInput, ...]
     chunks: int
+    tokens: int
+    is_counted: bool
     masked: int

@@ -20,7 +20,7 @@ from ctxbackends._client.backend import Backend
 from ctxbackends._structured import probe_schema
 from ctxbackends.knowledge._errors import KnowledgeError, UnenforcedSchemaError
 from ctxbackends.knowledge._extract import citations
-from ctxbackends.knowledge._extract.budget import Budget, build_messages, compute_budget
+from ctxbackends.knowledge._extract.budget import Budget, build_messages, compute_budget, estimate_tokens
 from ctxbackends.knowledge._extract.chunker import Chunk
 from ctxbackends.knowledge._extract.journal import Journal
 from ctxbackends.knowledge._extract.options import RunKeywords, RunOptions
@@ -70,6 +70,7 @@ class Ingestion:
         self._quarantined: list[QuarantinedRow] = []
         self._size = self._size_done = self._sources_done = 0
         self._chunks_done = self._reused = self._relocated = self._merged = self._masked = 0
+        self._prompt_tokens = 0
         self._tokens: dict[str, int] = {}
         self._requested_model: str | None = None
         self._served_model: str | None = None
@@ -159,6 +160,8 @@ class Ingestion:
             inputs=tuple(self._inputs),
             skipped=tuple(self._skipped),
             chunks=count,
+            tokens=self._prompt_tokens,
+            is_counted=budget.can_count,
             masked=self._masked,
         )
 
@@ -255,6 +258,7 @@ class Ingestion:
     async def _split_to_budget(self, chunk: Chunk, budget: Budget) -> AsyncGenerator[Chunk, None]:
         """Yield the chunk, split until each part is within the budget by the server's count."""
         if not budget.can_count:
+            self._prompt_tokens += budget.overhead + estimate_tokens(chunk.render())
             yield chunk
             return
         tokens = await self._backend.count_tokens(
@@ -263,6 +267,7 @@ class Ingestion:
         budget.update_density(chunk, tokens)
         halves = None if budget.fits(tokens) else chunk.split()
         if halves is None:
+            self._prompt_tokens += tokens
             yield chunk
             return
         for half in halves:

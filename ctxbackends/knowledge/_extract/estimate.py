@@ -1,0 +1,51 @@
+"""The plan of a run without a server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ctxbackends.knowledge._extract.budget import estimate_budget, estimate_tokens
+from ctxbackends.knowledge._extract.options import RunOptions
+from ctxbackends.knowledge._extract.progress import OnEvent, Plan
+from ctxbackends.knowledge._extract.prompt import Prompt
+from ctxbackends.knowledge._extract.reading import Reader
+from ctxbackends.knowledge._sources.base import Input, SkippedInput, Source
+
+
+def estimate_plan(sources: Iterable[Source], options: RunOptions, *, on_event: OnEvent) -> Plan:
+    """Read and split the sources, and return the requests that a run would send, with estimated tokens.
+
+    Raises:
+        SourceError: A source cannot be read.
+    """
+    budget = estimate_budget(Prompt(options.kinds).instructions, chunk_tokens=options.chunk_tokens)
+    inputs: list[Input] = []
+    skipped: list[SkippedInput] = []
+    chunks = tokens = masked = 0
+    for source in sources:
+        inputs.append(source.prepare())
+        reader = Reader(source, budget)
+        while True:
+            chunk = reader.next_chunk()
+            news, count = reader.drain()
+            masked += count
+            skipped += news
+            for one in news:
+                on_event(one)
+            if chunk is None:
+                break
+            chunks += 1
+            tokens += budget.overhead + estimate_tokens(chunk.render())
+    return Plan(
+        backend=None,
+        endpoint=None,
+        model=options.model,
+        context_length=None,
+        chunk_tokens=budget.chunk_tokens,
+        inputs=tuple(inputs),
+        skipped=tuple(skipped),
+        chunks=chunks,
+        tokens=tokens,
+        is_counted=False,
+        masked=masked,
+    )
