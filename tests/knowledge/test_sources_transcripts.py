@@ -71,7 +71,7 @@ def test_claude_code(tmp_path: Path) -> None:
     assert [
         (2, "user", "Why YAML?", 2),
         (3, "assistant", "I look.", 1),
-        (3, "Bash call", '{"command":"ls -l"}', 1),
+        (3, "Bash call", "command: ls -l", 1),
         (4, "Bash result", "a.md\nb.md", 1),
         (7, "assistant (sub-agent)", "From a helper.", 1),
     ] == summarize(pieces)
@@ -164,10 +164,15 @@ def test_a_line_of_20_mb_is_reported_and_not_loaded(tmp_path: Path) -> None:
 
 
 def test_not_a_transcript(tmp_path: Path) -> None:
-    for data in (b'{"type": "summary"}\n', b'{"a": 1}\n{"b": 2}\n', b"plain text\n"):
-        path = tmp_path / "s.jsonl"
+    path = tmp_path / "s.jsonl"
+    for data, problem in (
+        (b'{"type": "summary"}\n', 'is JSON with "type", not a transcript that can be read'),
+        (b'{"type": "summary", "leafUuid": "x"}\n', "is a transcript of Claude Code without a message"),
+        (b'{"a": 1}\n{"b": 2}\n', 'is JSON lines with "a", not a transcript that can be read'),
+        (b"plain text\n", "is not a transcript"),
+    ):
         path.write_bytes(data)
-        with pytest.raises(SourceError, match="is not a Claude Code or Cursor transcript: it has no turn"):
+        with pytest.raises(SourceError, match=problem):
             TranscriptSource(path).prepare()
     path.write_bytes(b" \n")
     with pytest.raises(SourceError, match="is empty"):

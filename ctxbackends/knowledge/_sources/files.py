@@ -13,7 +13,7 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeAlias
 
 import msgspec
 
@@ -25,6 +25,9 @@ _BLOCK = 1 << 18
 _BOM = codecs.BOM_UTF8
 _OTHER_BOMS = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _CONVERT = "convert it, for example with iconv -f LATIN1 -t UTF-8"
+
+
+Opener: TypeAlias = Callable[[], AbstractContextManager[IO[bytes]]]
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -62,7 +65,7 @@ class FileSource:
         path: Path,
         *,
         name: str | None = None,
-        opener: Callable[[], AbstractContextManager[IO[bytes]]] | None = None,
+        opener: Opener | None = None,
     ) -> None:
         self.name: str = name or str(path)
         self.text_size: int | None = None

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import IO
@@ -24,9 +23,11 @@ from ctxbackends.knowledge._sources.documents.notebook import NotebookSource
 from ctxbackends.knowledge._sources.documents.odt import ODTSource
 from ctxbackends.knowledge._sources.documents.pdf import PDFSource
 from ctxbackends.knowledge._sources.documents.pptx import PPTXSource
-from ctxbackends.knowledge._sources.files import FileSource, open_file
+from ctxbackends.knowledge._sources.files import FileSource, Opener, open_file
 from ctxbackends.knowledge._sources.text import AsciiDocSource, OrgSource, RSTSource, StdinSource, TextSource
 from ctxbackends.knowledge._sources.transcripts import TranscriptSource
+from ctxbackends.knowledge._sources.transcripts.formats import HEAD as TRANSCRIPT_HEAD
+from ctxbackends.knowledge._sources.transcripts.formats import looks_like_json, names_speakers
 
 HEAD = 4096
 """Bytes at the beginning by which a format is recognized."""
@@ -86,8 +87,6 @@ _MAIL_HEADERS = frozenset(
 )
 _JSON = re.compile(rb"\s*[\[{]\s*([\"\[{\]}]|-?\d|true|false|null)")
 _MAX_JSON = 64 << 20
-
-Opener = Callable[[], AbstractContextManager[IO[bytes]]]
 
 
 def source_of(path: Path, *, name: str | None = None) -> Source:
@@ -160,8 +159,10 @@ def _recognize_bytes(suffix: str, head: bytes, file: IO[bytes]) -> type[FileSour
     for magic, format_name in _MAGIC:
         if text.startswith(magic) and not (magic.startswith(b"<") and suffix in TEXT_FORMATS):
             return format_name
-    if suffix != ".ipynb" and _JSON.match(text) and _is_json(file):
-        return NotebookSource if _is_notebook(file) else TranscriptSource
+    if suffix != ".ipynb" and (looks_like_json(head) or (_JSON.match(text) and _is_json(file))):
+        return NotebookSource if _is_notebook(head, file) else TranscriptSource
+    if TEXT_FORMATS.get(suffix, TextSource) is TextSource and names_speakers(_read_head(file)):
+        return TranscriptSource
     if suffix in ("", ".txt", ".text", ".mbox") and _is_mail(head):
         return "a mailbox; save its messages as .eml files" if text.startswith(b"From ") else MailSource
     return None
@@ -184,10 +185,7 @@ def _recognize_zip(file: IO[bytes]) -> type[FileSource] | str | None:
 
 
 def _is_json(file: IO[bytes]) -> bool:
-    """Whether the first line is a JSON object, or the whole file is JSON."""
-    file.seek(0)
-    if _is_valid_json(file.readline(_MAX_JSON).removeprefix(b"\xef\xbb\xbf"), dict):
-        return True
+    """Whether the whole file is JSON."""
     file.seek(0)
     data = file.read(_MAX_JSON + 1)
     # A file that is larger, and begins like JSON, is no prose.
@@ -201,7 +199,14 @@ def _is_valid_json(data: bytes, *types: type) -> bool:
         return False
 
 
-def _is_notebook(file: IO[bytes]) -> bool:
+def _read_head(file: IO[bytes]) -> bytes:
+    file.seek(0)
+    return file.read(TRANSCRIPT_HEAD)
+
+
+def _is_notebook(head: bytes, file: IO[bytes]) -> bool:
+    if not any(name in head for name in (b'"cells"', b'"nbformat"', b'"metadata"', b'"worksheets"')):
+        return False  # a transcript, which may be large
     file.seek(0)
     data = file.read(_MAX_JSON)
     if b'"nbformat"' not in data:
