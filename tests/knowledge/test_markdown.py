@@ -189,10 +189,8 @@ def test_a_proposal_without_speakers_is_read() -> None:
 
 
 def test_a_row_whose_only_evidence_is_a_summary_says_so() -> None:
-    said, summary = (
-        Evidence(source="s.jsonl", quote="YAML it is.", first=line, last=line, speaker=speaker)
-        for line, speaker in ((17, "user"), (40, "summary"))
-    )
+    said = Evidence(source="s.jsonl", quote="YAML it is.", first=17, last=17, speaker="user")
+    summary = Evidence(source="s.jsonl", quote="YAML it is.", first=40, last=40, speaker="summary")
     record = Decision("Use YAML", "Asked.", "Easy.", "A parser.")
     line = "- **Only evidence:** a summary that the agent wrote"
     for evidence, is_marked in (

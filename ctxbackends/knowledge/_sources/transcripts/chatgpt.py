@@ -58,7 +58,7 @@ def _read_conversation(passages: Passages, value: Value) -> Iterator[Piece]:
     nodes = _find_nodes(value)
     with_message = sum(1 for node in mapping.values() if isinstance(as_object(node).get("message"), dict))
     shown = [node for node in branch if isinstance(as_object(mapping.get(node)).get("message"), dict)]
-    passages.leave_out("message of another branch", with_message - len(shown))
+    passages.leave_out("replaced message", with_message - len(shown))
     for name in shown:
         message, node = mapping[name]["message"], nodes.get(name, value)
         turn = Turn(line=node.line, timestamp=_format_time(message.get("create_time")), session_id=session_id)

@@ -143,7 +143,7 @@ class _Reader:
         if content is None:
             return
         if record.get("isMeta") is True:
-            self.passages.leave_out("message marked as meta", 1)
+            self.passages.leave_out("meta message")
             return
         blocks: list[Any] = [{"type": "text", "text": content}] if isinstance(content, str) else content
         if not isinstance(blocks, list):
@@ -188,7 +188,7 @@ class _Reader:
             self.passages.leave_out(thing, len(notes))
         text = text.strip()
         if text.startswith(_CAVEATS):
-            self.passages.leave_out("message marked as meta")
+            self.passages.leave_out("meta message")
         elif text.startswith(("<command-name>", "<command-message>")):
             yield from self._read_command(turn, text)
         else:
@@ -210,7 +210,7 @@ class _Reader:
     def _read_queued(self, turn: Turn, prompt: Any, place: str) -> Iterator[Piece]:
         text = _text_of_prompt(prompt)
         if turn.line in self._withdrawn:
-            self.passages.leave_out("queued message that was taken back")
+            self.passages.leave_out("withdrawn message")
         elif text.strip() and self._queued.is_first(place, text):
             yield from self._read_typed(turn, text)
 

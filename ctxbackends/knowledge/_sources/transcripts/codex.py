@@ -134,7 +134,7 @@ class _Reader:
 
     def _read_message(self, turn: Turn, place: str, role: str, text: str) -> Iterator[Piece]:
         if role not in ("user", "assistant"):
-            self.passages.leave_out("instruction of the program")
+            self.passages.leave_out("program instruction")
         elif not self._messages.is_first(place, text):
             return
         elif role == "assistant":

@@ -89,7 +89,7 @@ class _Reader:
         elif kind == "assistant.reasoning":
             self.passages.leave_out("thinking block")
         elif kind in ("system.message", "skill.invoked"):
-            self.passages.leave_out("instruction of the program")
+            self.passages.leave_out("program instruction")
 
     def _read_call(self, turn: Turn, place: str, call_id: Any, name: Any, call: Object) -> Iterator[Piece]:
         if self._calls.is_first(place, str(call_id)):

@@ -18,7 +18,7 @@ from ctxbackends.knowledge._sources.transcripts.passages import InvalidRecordErr
 HEAD = 64 << 10
 _MAX_RECORDS = 200
 _BOM_AND_SPACE = b"\xef\xbb\xbf \t\r\n"
-_JSON_START = re.compile(rb'\{\s*["}]|\[\s*(?:\{|\])')
+_JSON_START = re.compile(rb'\{\s*(?:"|\}[ \t\r]*(?:\n|\Z))|\[\s*(?:\{|\]\s*\Z)')
 
 
 @attrs.frozen
@@ -61,7 +61,7 @@ class UnknownFormatError(Exception):
 
 
 def looks_like_json(head: bytes) -> bool:
-    """Return whether a file begins as a JSON object, a list of objects, or JSON lines, of which the first may be cut."""
+    """Return whether a file begins as a JSON object, a list of objects, or JSON lines whose first may be cut."""
     if _JSON_START.match(head.lstrip(_BOM_AND_SPACE)) is not None:
         return True
     second = head.split(b"\n", 2)[1:2]
@@ -96,11 +96,13 @@ def recognize(feed: Feed) -> Format | None:
     head = feed.head(HEAD)
     if not looks_like_json(head):
         return recognize_text(head)
-    records = [value for value in islice(_iter_objects(feed), _MAX_RECORDS) if value is not None]
+    is_list = head.lstrip(_BOM_AND_SPACE).startswith(b"[")
+    objects = () if is_list else islice(_iter_objects(feed), _MAX_RECORDS)
+    records = [value for value in objects if value is not None]
     for record in records:
         if (match := _match_record(record)) is not None:
             return match
-    inner = _first_inner_object(feed, head)
+    inner = _first_inner_object(feed, 1 if is_list else 2)
     for one in FORMATS:
         if one.matches_document is not None and one.matches_document(head, inner):
             return one
@@ -112,8 +114,7 @@ def _iter_objects(feed: Feed) -> Iterator[Object | None]:
         yield None if isinstance(record, SkippedInput) else record[1]
 
 
-def _first_inner_object(feed: Feed, head: bytes) -> Object | None:
-    depth = 1 if head.lstrip(_BOM_AND_SPACE).startswith(b"[") else 2
+def _first_inner_object(feed: Feed, depth: int) -> Object | None:
     for value in feed.values(depth):
         decoded: Any = None
         try:

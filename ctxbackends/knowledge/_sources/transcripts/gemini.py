@@ -71,7 +71,7 @@ def read_lines(feed: Feed) -> Iterator[Piece]:
     for line in feed.lines():
         if line.is_complete:
             log.add(line.data, line.number)
-    passages.leave_out("message that was taken back", log.rewound)
+    passages.leave_out("withdrawn message", log.rewound)
     session_id: str | None = None
 
     def read(record: Object, line: int) -> Iterator[Piece]:

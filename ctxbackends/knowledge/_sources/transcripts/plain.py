@@ -62,7 +62,7 @@ def is_aider(head: str) -> bool:
 
 def names_speakers(head: str) -> bool:
     """Return whether a text begins with a speaker's line, and names the user and the assistant."""
-    speakers = []
+    speakers: list[Speaker] = []
     for line in head.split("\n")[:_NUMBER_OF_HEAD_LINES]:
         speaker = _parse_speaker_line(line)
         if speaker is None and not speakers and line.strip() and not line.startswith("#"):
