@@ -141,7 +141,7 @@ def node(name: str, parent: str | None, role: str, parts: Any, **more: Any) -> d
 
 
 def conversation(title: str, *nodes: dict[str, Any], current: str | None) -> dict[str, Any]:
-    root = {"id": "root", "message": None, "parent": None, "children": []}
+    root: dict[str, Any] = {"id": "root", "message": None, "parent": None, "children": []}
     mapping = {one["id"]: one for one in (root, *nodes)}
     for one in nodes:
         mapping[one["parent"]]["children"].append(one["id"])

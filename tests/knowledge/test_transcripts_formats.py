@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 
 from ctxbackends.knowledge._errors import SourceError
 from ctxbackends.knowledge._sources.base import Segment
-from ctxbackends.knowledge._sources.find import source_of
-from ctxbackends.knowledge._sources.stdin import StdinSource
-from ctxbackends.knowledge._sources.text import TextSource
+from ctxbackends.knowledge._sources.formats import source_of, source_of_stdin
+from ctxbackends.knowledge._sources.text import StdinSource, TextSource
 from ctxbackends.knowledge._sources.transcripts import MAX_LINE, TranscriptSource
 from ctxbackends.knowledge._sources.transcripts.formats import FORMATS, NAMES
 from tests.knowledge.transcripts import encode
@@ -65,14 +64,13 @@ def test_the_content_decides(tmp_path: Path, name: str, content: bytes, suffix: 
 
 @pytest.mark.parametrize(("name", "content"), CASES)
 def test_standard_input_is_recognized(name: str, content: bytes) -> None:
-    source = StdinSource(io.BytesIO(content))
+    source = source_of_stdin(StdinSource(io.BytesIO(content)))
     source.prepare()
     first = next(piece for piece in source.pieces() if isinstance(piece, Segment))
     assert ("user", "Hello there.") == (first.speaker, first.text), name
 
 
 UNKNOWN: list[tuple[Any, str]] = [
-    ({"cells": [{"cell_type": "code", "source": []}], "nbformat": 4, "metadata": {}}, "is a Jupyter notebook"),
     ([{"name": "a", "value": 1}], 'is JSON with "name", "value"'),
     ({"a": {"b": {"c": 1}}}, 'is JSON with "a"'),
     ({}, "is JSON without members"),
@@ -83,7 +81,7 @@ UNKNOWN: list[tuple[Any, str]] = [
 @pytest.mark.parametrize("indent", [None, 1])
 @pytest.mark.parametrize(("value", "problem"), UNKNOWN)
 def test_other_json_is_refused_by_name(value: Any, problem: str, indent: int | None) -> None:
-    source = StdinSource(io.BytesIO(json.dumps(value, indent=indent).encode()))
+    source = source_of_stdin(StdinSource(io.BytesIO(json.dumps(value, indent=indent).encode())))
     with pytest.raises(SourceError, match=f"stdin: {problem}"):
         source.prepare()
 
@@ -91,7 +89,7 @@ def test_other_json_is_refused_by_name(value: Any, problem: str, indent: int | N
 def test_json_lines_of_an_unknown_program_are_refused() -> None:
     lines = encode({"type": "session", "cwd": "/x"}) + encode({"type": "message", "message": {"role": "user"}})
     with pytest.raises(SourceError) as exc_info:
-        StdinSource(io.BytesIO(lines)).prepare()
+        source_of_stdin(StdinSource(io.BytesIO(lines))).prepare()
     assert (
         'stdin: is JSON lines of an unknown program (types "session", "message"), not a transcript that can be read '
         "(known: Claude Code, Codex, Copilot CLI, Gemini CLI, Cursor, ChatGPT, aider, text with speakers)"
@@ -149,7 +147,7 @@ text_lines = st.sampled_from(
 
 @given(st.lists(text_lines, max_size=12).map("\n".join))
 def test_any_text_is_read_or_refused_and_lines_are_right(text: str) -> None:
-    source = StdinSource(io.BytesIO(text.encode("utf-8", "replace")))
+    source = source_of_stdin(StdinSource(io.BytesIO(text.encode("utf-8", "replace"))))
     try:
         source.prepare()
     except SourceError:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ctxbackends.knowledge._sources.base import Piece, Segment, SkippedInput
-from ctxbackends.knowledge._sources.find import source_of
+from ctxbackends.knowledge._sources.formats import source_of
 
 
 def read_file(path: Path) -> list[Piece]:

@@ -9,12 +9,7 @@ from ctxbackends.knowledge._sources.base import Input, Piece, Segment
 from ctxbackends.knowledge._sources.files import FileSource, scan
 from ctxbackends.knowledge._sources.transcripts.feed import MAX_LINE as MAX_LINE
 from ctxbackends.knowledge._sources.transcripts.feed import Feed
-from ctxbackends.knowledge._sources.transcripts.formats import (
-    NAMES,
-    Format,
-    UnknownFormatError,
-    recognize,
-)
+from ctxbackends.knowledge._sources.transcripts.formats import NAMES, Format, UnknownFormatError, recognize
 
 
 class TranscriptSource(FileSource):
