@@ -9,6 +9,7 @@ from xml.etree.ElementTree import Element  # only a type here
 
 import attrs
 
+from ctxbackends._util.text import pluralize
 from ctxbackends.knowledge._errors import SourceError
 from ctxbackends.knowledge._records import Unit
 from ctxbackends.knowledge._sources.base import Piece, Segment
@@ -43,7 +44,7 @@ class DOCXSource(DocumentSource):
         if reader.margin_size:
             yield self._skip(f"{reader.margin_size:,} characters of headers and footers were left out")
         if reader.embedded:
-            yield self._skip(f"{reader.embedded} embedded documents were left out")
+            yield self._skip(f"{pluralize(reader.embedded, 'embedded document')} left out")
 
 
 @attrs.define

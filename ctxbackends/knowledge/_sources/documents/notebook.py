@@ -45,9 +45,9 @@ class NotebookSource(DocumentSource):
             for part in parse_paragraphs(enumerate(clean(text).split("\n"), 1), MARKDOWN):
                 yield msgspec.structs.replace(part, first=number, last=number)
         if outputs:
-            yield self._skip(f"{pluralize(outputs, 'output')} of cells were left out")
+            yield self._skip(f"{pluralize(outputs, 'output')} of cells left out")
         if images:
-            yield self._skip(f"{pluralize(images, 'embedded image')} were left out")
+            yield self._skip(f"{pluralize(images, 'embedded image')} left out")
 
 
 def _cells(name: str, data: bytes) -> list[Any]:
