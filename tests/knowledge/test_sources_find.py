@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -123,3 +124,101 @@ def test_source_objects_are_kept(tmp_path: Path) -> None:
 def test_source_of() -> None:
     kinds: dict[str, object] = {"a.MD": TextSource, "a": TextSource, "a.jsonl": TranscriptSource, "a.PDF": PDFSource}
     assert kinds == {name: type(source_of(Path(name))) for name in kinds}
+
+
+def test_a_broken_file_does_not_end_a_directory(tmp_path: Path) -> None:
+    root = tree(tmp_path, "documents/a.md", "documents/z.md")
+    (root / "documents" / "old.txt").write_bytes("Größe\n".encode("latin-1"))
+    (root / "documents" / "cut.docx").write_bytes(b"PK\x03\x04 cut")
+    (root / "documents" / "scan.pdf").write_bytes(b"%PDF-1.4\n")
+    (root / "documents" / "image.md").write_bytes(b"\x89PNG\r\n")
+    assert ["documents/a.md", "documents/z.md"] == names(root, "documents")
+    reasons = skipped_inputs(root, "documents")
+    assert (
+        "documents/old.txt:1: is not UTF-8 (byte 3); convert it, for example with iconv -f LATIN1 -t UTF-8" in reasons
+    )
+    assert "documents/image.md: is not supported: it is a PNG image" in reasons
+    assert ["documents/cut.docx", "documents/image.md", "documents/old.txt", "documents/scan.pdf"] == [
+        reason.partition(":")[0] for reason in reasons
+    ]
+
+
+def test_skipped_files_are_counted_by_reason_and_suffix(tmp_path: Path) -> None:
+    root = tree(
+        tmp_path / "repo",
+        *("docs/a.md", "docs/b.py", "docs/c.PY", "docs/Makefile", "docs/.h.md", "docs/.h/x.rst", "docs/.h/y.md"),
+        *("docs/drafts/d.md", "docs/drafts/e.png", "docs/node_modules/x.md", "docs/old/f.md"),
+    )
+    (root / ".gitignore").write_text("drafts/\n")
+    (root / ".git").mkdir()
+    result = find_sources(["docs"], base=root, exclude=["old"])
+    assert [
+        "docs: 3 files hidden (2 .md, 1 .rst)",
+        "docs: 3 files of unsupported types (2 .py, 1 without suffix)",
+        "docs: 1 file ignored by .gitignore (1 .md)",
+        "docs: 1 file excluded (1 .md)",
+    ] == [str(item) for item in result.skipped]
+
+
+def test_many_suffixes_are_summed_up(tmp_path: Path) -> None:
+    tree(tmp_path, "a.md", "b.x0", *(f"b{number}.x{number}" for number in range(15)))
+    (reason,) = skipped_inputs(tmp_path, ".")
+    assert reason.startswith(".: 16 files of unsupported types (2 .x0, 1 .x1, ")
+    assert reason.endswith(", 3 of 3 other types)")
+
+
+def test_a_glob_respects_gitignore_where_it_lies_outside_a_repository(tmp_path: Path) -> None:
+    root = tree(tmp_path, "a/x.md", "a/drafts/y.md", "a/b/z.md", "a/b/deep/w.md", ".h/v.md", "a/.i.md")
+    (root / "a" / ".gitignore").write_text("drafts/\n")
+    (root / "a" / "b" / ".gitignore").write_text("deep\n")
+    assert ["a/b/z.md", "a/x.md"] == names(root, "**/*.md")
+    assert ["a/b/z.md", "a/x.md"] == names(root, "a/*.md", "a/*/*.md", "a/b/*/*.md")[::-1]
+    assert [
+        "**/*.md: 2 files hidden (2 .md)",
+        "**/*.md: 2 files ignored by .gitignore (2 .md)",
+    ] == skipped_inputs(root, "**/*.md")
+    assert ["a/.i.md"] == names(root, "a/.*.md")
+    (root / ".gitignore").write_text("x.md\n")
+    assert ["a/b/z.md"] == names(root, "a") == names(root, "a/**/*.md")
+
+
+def test_a_glob_that_ends_with_a_suffix_reads_that_type(tmp_path: Path) -> None:
+    tree(tmp_path, "a.adoc", "b.py", "c.md", "d.tex")
+    assert ["a.adoc"] == names(tmp_path, "*.adoc")
+    assert ["b.py"] == names(tmp_path, "*.py")
+    assert ["a.adoc", "c.md"] == names(tmp_path, "*")
+    assert ["*: 2 files of unsupported types (1 .py, 1 .tex)"] == skipped_inputs(tmp_path, "*")
+
+
+def test_include_and_exclude(tmp_path: Path) -> None:
+    root = tree(tmp_path, "docs/a.md", "docs/b.py", "docs/old/c.md", "docs/old/deep/d.md", "docs/e.rst")
+
+    def find(*arguments: str, **globs: list[str]) -> list[str]:
+        return [source.name for source in find_sources(arguments, base=root, **globs).sources]
+
+    assert ["docs/a.md", "docs/e.rst"] == find("docs", exclude=["docs/old/**"])
+    assert ["docs/a.md", "docs/e.rst"] == find("docs", exclude=["./docs/old/"])
+    assert ["docs/a.md", "docs/e.rst", "docs/old/deep/d.md"] == find("docs", exclude=["docs/old/*.md"])
+    assert ["docs/a.md", "docs/e.rst", "docs/old/c.md"] == find("docs/**", exclude=["**/deep"])
+    assert ["docs/e.rst"] == find("docs", exclude=["?.md"])
+    assert ["docs/a.md"] == find("docs/a.md", "docs/e.rst", exclude=["*.rst"])
+    assert ["docs/e.rst"] == find("docs", include=["[!a-d].*"])
+    assert ["docs/b.py"] == find("docs", include=["*.py"])
+    assert ["docs/old/c.md", "docs/old/deep/d.md"] == find("docs", include=["docs/old"])
+    with pytest.raises(SourceError, match=r"docs: has no file that can be read: 5 files not included"):
+        find("docs", include=["*.tex"])
+
+
+def test_a_directory_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tree(tmp_path, "docs/a.md", "docs/secret/b.md")
+    scan = os.scandir
+
+    def refuse(path: Path) -> object:
+        if Path(path).name == "secret":
+            raise PermissionError(13, "Permission denied")
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert ["docs/secret: cannot be read: Permission denied"] == skipped_inputs(root, "docs")
+    with pytest.raises(SourceError, match=r"docs/secret: cannot be read: Permission denied"):
+        find_sources(["docs/secret"], base=root)

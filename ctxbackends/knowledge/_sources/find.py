@@ -321,7 +321,7 @@ def _format_suffixes(suffixes: Counter[str]) -> str:
     ]
     rest = items[_MAX_SUFFIXES:]
     if rest:
-        parts.append(f"{sum(count for _, count in rest)} of {pluralize(len(rest), 'other suffix')}")
+        parts.append(f"{sum(count for _, count in rest)} of {pluralize(len(rest), 'other type')}")
     return ", ".join(parts)
 
 
