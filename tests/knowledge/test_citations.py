@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from ctxbackends._util.text import one_line
 from ctxbackends.knowledge._extract.chunker import Chunk
-from ctxbackends.knowledge._extract.citations import CitedRow, check
+from ctxbackends.knowledge._extract.citations import NEGATED, TOO_SHORT, CitedRow, check
 from ctxbackends.knowledge._extract.prompt import ExtractedRow
 from ctxbackends.knowledge._records import Evidence, QuarantinedRow, Task
 from ctxbackends.knowledge._sources.base import Segment
@@ -92,13 +92,13 @@ def test_quotation_marks_are_ignored(quote: str) -> None:
     ("quote", "reason"),
     [
         ("We chose TOML, because people edit it by hand.", "its quote is not in the source"),
-        ("we chose yaml, because people edit it by hand.", "its quote is not in the source"),
-        ("We chose YAML ... by hand.", "its quote is not in the source"),
+        ("we chose yaml, because people do not edit it by hand.", "its quote is not in the source"),
+        ("by hand ... We chose YAML", "its quote is not in the source"),
         ("", "no quote"),
         (" \n", "no quote"),
-        ("YAML", "quote is shorter than 8 characters"),
-        ("“by hand”", "quote is shorter than 8 characters"),
-        ("[3] [4]", "quote is shorter than 8 characters"),
+        ("YAML", "quote is shorter than 2 words"),
+        ("“hand.”", "quote is shorter than 2 words"),
+        ("[3] [4]", "quote is shorter than 2 words"),
     ],
 )
 def test_rows_without_valid_evidence(quote: str, reason: str) -> None:
@@ -122,10 +122,8 @@ def test_copied_text_is_always_found(lines: list[str], data: st.DataObject) -> N
     )
     number, text = data.draw(st.sampled_from(numbered_lines))
     (one,) = check([extracted_row(text, number)], chunk)
-    if len("".join(text.split())) < 8:
-        assert isinstance(one, QuarantinedRow)
-    elif isinstance(one, CitedRow):
+    if isinstance(one, QuarantinedRow):
+        assert one.reason in (TOO_SHORT, NEGATED, "no quote")
+    else:
         assert one_line(text) == one.evidence.quote or one.evidence.quote in one_line(text)
         assert one.evidence.first == one.evidence.last == number
-    else:
-        pytest.fail(one.reason)
