@@ -14,8 +14,10 @@ import click
 
 from ctxbackends._cli.backends import Choice, backend_options, open_choice
 from ctxbackends._cli.completers import complete_files
+from ctxbackends._cli.hook import HOOKS, run_hook
 from ctxbackends._cli.numbers import Integer
 from ctxbackends._cli.options import model_option, out_option, parse_kinds
+from ctxbackends._cli.sessions import add_sub_agents, newest_session, speakers_options
 from ctxbackends._cli.terminal import PLAIN_INTERVAL, Waiting, print_json, printable, waiting
 from ctxbackends._util.text import pluralize
 from ctxbackends.knowledge._extract.options import RunOptions
@@ -68,6 +70,7 @@ def run_options(flag: str, kinds: str) -> Callable[[Callable[..., Any]], Callabl
             help="Maximum number of concurrent requests; the server's slots by default.",
         )
         @click.option("--chunk-tokens", type=Integer(min=1), help="Maximum number of input tokens per request.")
+        @speakers_options
         @click.option("--allow-unenforced", is_flag=True, help="Use a server that does not enforce schemas.")
         @click.option("--skip-failed", is_flag=True, help="Skip chunks for which the model returns no valid answer.")
         @click.option("--json", "as_json", is_flag=True, help="Print events as JSON, one per line.")
@@ -110,16 +113,34 @@ async def extract(choice: Choice, options: Options, paths: list[Any]) -> None:
 
 
 @click.command()
-@click.argument(
-    "paths", metavar="INPUT", nargs=1, shell_complete=complete_files, callback=lambda c, p, value: _paths(c, p, [value])
+@click.argument("paths", metavar="[INPUT]...", nargs=-1, shell_complete=complete_files, callback=_paths)
+@click.option("--last", is_flag=True, help="Read the newest session that an agent had in this directory.")
+@click.option(
+    "--subagents/--no-subagents", default=True, help="Read the sub-agents of a session of Claude Code too (default)."
+)
+@click.option(
+    "--hook", type=click.Choice(HOOKS), help="Read a hook's input on standard input; compact in the background."
 )
 @run_options("--emit", _SESSION)
-async def compact(choice: Choice, options: Options, paths: list[Any]) -> None:
-    """Extract decisions and tasks from a session transcript into one proposal.
+async def compact(
+    choice: Choice, options: Options, paths: list[Any], last: bool, subagents: bool, hook: str | None
+) -> None:
+    """Extract decisions and tasks from session transcripts into one proposal.
 
-    INPUT is a .jsonl transcript of Claude Code or Cursor, or text.
+    INPUT is a transcript of Claude Code, Codex, Copilot CLI, Cursor, Gemini CLI, ChatGPT or aider, or text, or - for
+    standard input. The content decides, not the name.
     """
-    await _find_and_run(choice, options, paths, command="compact")
+    if bool(paths) + last + (hook is not None) != 1:
+        raise click.UsageError("pass transcripts, --last or --hook, and only one of them")
+    if hook is not None:
+        run_hook()
+        return
+    from anyio.to_thread import run_sync  # noqa: PLC0415
+
+    inputs = [await run_sync(newest_session)] if last else paths
+    if subagents:
+        inputs = await run_sync(add_sub_agents, inputs)
+    await _find_and_run(choice, options, inputs, command="compact")
 
 
 @click.command()

@@ -59,6 +59,19 @@ def kinds_of(names: Iterable[str]) -> tuple[Kind, ...]:
     return tuple(kind for kind in Kind if kind in kinds)
 
 
+def speakers_of(names: Iterable[str]) -> tuple[Speaker, ...]:
+    """Return the speakers with these names, without duplicates, in the order of ``SPEAKERS``.
+
+    Raises:
+        ValueError: A name is not a speaker; the message lists the speakers.
+    """
+    wanted = {name.strip().lower() for name in names}
+    unknown = sorted(wanted - {*SPEAKERS})
+    if unknown:
+        raise ValueError(f"unknown speaker: {unknown[0]!r}; the speakers are {', '.join(SPEAKERS)}")
+    return tuple(speaker for speaker in SPEAKERS if speaker in wanted)
+
+
 # --- records ----------------------------------------------------------------------------------------
 #
 # The first field of each is its title, by which rows are compared.

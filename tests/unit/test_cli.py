@@ -966,7 +966,8 @@ def test_format_error(error: Exception, text: str | None) -> None:
 
 RUN = (
     *("--model", "--out", "--dry-run", "--resume", "--no-resume", "--max-concurrency", "--chunk-tokens"),
-    *("--allow-unenforced", "--skip-failed", "--json", "--backend", "--endpoint", "--api-key-env", "--debug"),
+    *("--dialogue-only", "--speakers", "--allow-unenforced", "--skip-failed", "--json", "--backend", "--endpoint"),
+    *("--api-key-env", "--debug"),
 )
 OPTIONS = {
     (): ("--version", "--debug", "--help"),
@@ -989,7 +990,7 @@ OPTIONS = {
         *("--json", "--backend", "[PROMPT]"),
     ),
     ("extract",): ("--kinds", *RUN),
-    ("compact",): ("INPUT", "--emit", *RUN),
+    ("compact",): ("[INPUT]...", "--last", "--subagents", "--no-subagents", "--hook", "--emit", *RUN),
     ("ingest",): ("INPUT...", "--include", "--exclude", "--extract", *RUN),
     ("completion",): ("bash|zsh|fish", "--debug"),
     ("config",): ("--help",),

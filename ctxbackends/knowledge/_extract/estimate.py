@@ -24,7 +24,7 @@ def estimate_plan(sources: Iterable[Source], options: RunOptions, *, on_event: O
     chunks = tokens = masked = 0
     for source in sources:
         inputs.append(source.prepare())
-        reader = Reader(source, budget)
+        reader = Reader(source, budget, speakers=options.speakers)
         while True:
             chunk = reader.next_chunk()
             news, count = reader.drain()

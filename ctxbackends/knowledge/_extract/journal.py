@@ -40,11 +40,7 @@ class Journal:
         self.path = path
         self._offsets: dict[str, tuple[int, int]] = {}
         try:
-            is_new = not path.parent.exists()
-            path.parent.mkdir(exist_ok=True)
-            ignore = path.parent / ".gitignore"
-            if is_new or (ignore.exists() and not ignore.stat().st_size):  # empty: an earlier run found the disk full
-                ignore.write_text(_IGNORE, "utf-8", newline="\n")
+            create_directory(path.parent)
             self._lock = _acquire(path.with_name(f".{path.name}.lock"))
         except filelock.Timeout:
             raise JournalError(
@@ -126,6 +122,15 @@ class Journal:
         """Close and delete the file, after a complete run."""
         self._offsets.clear()
         self.close()
+
+
+def create_directory(path: Path) -> None:
+    """Create the directory of journals, which git ignores."""
+    is_new = not path.exists()
+    path.mkdir(exist_ok=True)
+    ignore = path / ".gitignore"
+    if is_new or (ignore.exists() and not ignore.stat().st_size):  # empty: an earlier run found the disk full
+        ignore.write_text(_IGNORE, "utf-8", newline="\n")
 
 
 def _acquire(path: Path) -> filelock.BaseFileLock:

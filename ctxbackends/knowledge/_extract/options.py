@@ -7,7 +7,7 @@ from typing import Any, TypedDict
 
 import attrs
 
-from ctxbackends.knowledge._records import Kind
+from ctxbackends.knowledge._records import Kind, Speaker, speakers_of
 
 
 class RunKeywords(TypedDict, total=False):
@@ -17,6 +17,7 @@ class RunKeywords(TypedDict, total=False):
     model: str | None
     max_concurrency: int | None
     chunk_tokens: int | None
+    speakers: Sequence[Speaker] | None
     allow_unenforced: bool
     skip_failed: bool
 
@@ -25,6 +26,14 @@ def _kinds(kinds: Sequence[Kind]) -> tuple[Kind, ...]:
     if not kinds:
         raise ValueError(f"no kinds; the kinds are {', '.join(Kind)}")
     return tuple(kinds)
+
+
+def _speakers(speakers: Sequence[Speaker] | None) -> tuple[Speaker, ...] | None:
+    if speakers is None:
+        return None
+    if not speakers:
+        raise ValueError("no speakers; use None for all")
+    return speakers_of(speakers)
 
 
 def _check_count(_: RunOptions, attribute: attrs.Attribute[Any], value: int | None) -> None:
@@ -41,6 +50,7 @@ class RunOptions:
         model: The model; None for the backend's default model.
         max_concurrency: The most requests in flight; None for the number of the server's slots, or 4.
         chunk_tokens: The most tokens of a source in one request; None for 8,192. The model's context is always a limit.
+        speakers: Read only what these speakers say in transcripts; None for all. Other sources are not affected.
         allow_unenforced: Whether to use a server that does not enforce the schema.
         skip_failed: Whether to continue when the model gives no usable answer to a chunk, and report the chunk.
     """
@@ -49,5 +59,6 @@ class RunOptions:
     model: str | None = None
     max_concurrency: int | None = attrs.field(default=None, validator=_check_count)
     chunk_tokens: int | None = attrs.field(default=None, validator=_check_count)
+    speakers: tuple[Speaker, ...] | None = attrs.field(default=None, converter=_speakers)
     allow_unenforced: bool = False
     skip_failed: bool = False

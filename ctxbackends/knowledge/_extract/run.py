@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
+from functools import partial
 from typing import Self, TypeVar, Unpack
 
 import anyio.to_thread
@@ -228,7 +229,7 @@ class Ingestion:
         """Read every source once, so that errors are raised before the first request to the model."""
         for source in self._sources:
             self._inputs.append(await _run_in_thread(source.prepare))
-            self._size += await _run_in_thread(lambda source=source: measure_text(source))  # type: ignore[misc]  # bound here
+            self._size += await _run_in_thread(partial(measure_text, source, speakers=self._options.speakers))
         self._budget = await compute_budget(
             self._backend,
             self._prompt.instructions,
@@ -244,7 +245,7 @@ class Ingestion:
         """Yield the chunks of all sources, each within the budget."""
         index = 0
         for source in self._sources:
-            reader = Reader(source, budget)
+            reader = Reader(source, budget, speakers=self._options.speakers)
             while True:
                 chunk = await _run_in_thread(reader.next_chunk)
                 self._collect_from(reader)

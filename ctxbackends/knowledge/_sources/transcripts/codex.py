@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import msgspec
-
 from ctxbackends.knowledge._records import Speaker
 from ctxbackends.knowledge._sources.base import Piece
 from ctxbackends.knowledge._sources.transcripts.content import count_images, text_in
@@ -153,16 +151,3 @@ def _classify(text: str) -> tuple[Speaker, str | None]:
     if text.startswith(_NOTICES):
         return "system", "notice"
     return "user", None
-
-
-class Meta(msgspec.Struct, frozen=True):
-    """The first line of a rollout, as far as it is needed to find the sessions of a directory."""
-
-    cwd: str = ""
-    source: Any = None
-
-
-class MetaLine(msgspec.Struct, frozen=True):
-    """See :class:`Meta`."""
-
-    payload: Meta = Meta()
