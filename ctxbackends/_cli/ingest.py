@@ -73,6 +73,7 @@ def run_options(flag: str, kinds: str) -> Callable[[Callable[..., Any]], Callabl
         @speakers_options
         @click.option("--allow-unenforced", is_flag=True, help="Use a server that does not enforce schemas.")
         @click.option("--skip-failed", is_flag=True, help="Skip chunks for which the model returns no valid answer.")
+        @click.option("--second-look", is_flag=True, help="Ask once more for quotes that are not in the source.")
         @click.option("--json", "as_json", is_flag=True, help="Print events as JSON, one per line.")
         @backend_options
         @wraps(command)
@@ -301,6 +302,7 @@ class TextOutput:
         known_count = sum(row.known_at is not None for row in outcome.rows)
         parts = [pluralize(len(outcome.rows), "row")]
         parts += [f"{known_count} already in .context"] if known_count else []
+        parts += [f"{report.recovered} recovered by a second look"] if report.recovered else []
         parts += [f"{report.quarantined} quarantined"] if report.quarantined else []
         parts += [f"{pluralize(len(report.skipped), 'part')} skipped"] if report.skipped else []
         click.echo(f"{', '.join(parts)} in {pluralize(report.chunks, 'chunk')}, {report.elapsed:.1f} s", err=True)

@@ -293,13 +293,19 @@ class QuarantinedRow(msgspec.Struct, frozen=True, kw_only=True):
         record: The record.
         reason: Why its evidence is invalid.
         quote: The quote that the model gave.
-        where: The part of the source that was sent to the model.
+        where: The part of the source that was sent to the model; several, separated by semicolons, if equal rows came
+            from several parts.
     """
 
     record: Record
     reason: str
     quote: str
     where: str
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Kind, normalized title and quote, and reason; rows with the same key are equal."""
+        return kind_of(self.record), normalize_title(title_of(self.record)), normalize_title(self.quote), self.reason
 
 
 def normalize_title(title: str) -> str:

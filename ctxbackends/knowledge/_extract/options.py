@@ -20,6 +20,7 @@ class RunKeywords(TypedDict, total=False):
     speakers: Sequence[Speaker] | None
     allow_unenforced: bool
     skip_failed: bool
+    second_look: bool
 
 
 def _kinds(kinds: Sequence[Kind]) -> tuple[Kind, ...]:
@@ -53,6 +54,7 @@ class RunOptions:
         speakers: Read only what these speakers say in transcripts; None for all. Other sources are not affected.
         allow_unenforced: Whether to use a server that does not enforce the schema.
         skip_failed: Whether to continue when the model gives no usable answer to a chunk, and report the chunk.
+        second_look: Whether to ask the model once more for the quote of a row that would be quarantined.
     """
 
     kinds: tuple[Kind, ...] = attrs.field(default=tuple(Kind), converter=_kinds)
@@ -62,3 +64,4 @@ class RunOptions:
     speakers: tuple[Speaker, ...] | None = attrs.field(default=None, converter=_speakers)
     allow_unenforced: bool = False
     skip_failed: bool = False
+    second_look: bool = False

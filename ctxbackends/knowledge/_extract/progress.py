@@ -109,6 +109,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         relocated: The number of quotes that were found at another place than the model named.
         merged: The number of duplicate rows that were merged.
         masked: The number of masked secrets.
+        second_looks: The number of rows that the model was asked about again.
+        recovered: The number of these rows whose new quote is valid.
         input_tokens: Tokens of all prompts; None if the server reports none.
         output_tokens: Tokens of all answers; None if the server reports none.
         cached_input_tokens: Tokens of the prompts that came from the server's cache; None if the server reports none.
@@ -134,6 +136,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     relocated: int
     merged: int
     masked: int
+    second_looks: int
+    recovered: int
     input_tokens: int | None
     output_tokens: int | None
     cached_input_tokens: int | None

@@ -58,8 +58,10 @@ _MEANINGS: Mapping[Kind, str] = MappingProxyType(
     }
 )
 
+MAX_QUOTE = 600
+
 _LENGTHS: Mapping[str, int] = MappingProxyType(
-    {"title": 200, "summary": 300, "question": 300, "term": 100, "quote": 600}
+    {"title": 200, "summary": 300, "question": 300, "term": 100, "quote": MAX_QUOTE}
 )
 _OTHER_LENGTH = 600
 """Characters. The bounds end a constrained answer that would not end by itself. They are only in the schema: a longer

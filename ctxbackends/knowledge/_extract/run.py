@@ -20,7 +20,6 @@ from ctxbackends._chat.servers import ServerStatus
 from ctxbackends._client.backend import Backend
 from ctxbackends._structured import probe_schema
 from ctxbackends.knowledge._errors import KnowledgeError, UnenforcedSchemaError
-from ctxbackends.knowledge._extract import citations
 from ctxbackends.knowledge._extract.budget import Budget, build_messages, compute_budget, estimate_tokens
 from ctxbackends.knowledge._extract.chunker import Chunk
 from ctxbackends.knowledge._extract.journal import Journal
@@ -36,6 +35,9 @@ T = TypeVar("T")
 
 CONCURRENCY = 4
 """Requests in flight if the server does not report its slots."""
+
+MAX_PLACES = 10
+"""Places that a quarantined row names."""
 
 
 class Ingestion:
@@ -68,8 +70,9 @@ class Ingestion:
         self._inputs: list[Input] = []
         self._skipped: list[SkippedInput] = []
         self._rows: dict[str, Row] = {}
-        self._quarantined: list[QuarantinedRow] = []
+        self._quarantined: dict[tuple[str, ...], QuarantinedRow] = {}
         self._size = self._size_done = self._sources_done = 0
+        self._second_looks = self._recovered = 0
         self._chunks_done = self._reused = self._relocated = self._merged = self._masked = 0
         self._prompt_tokens = 0
         self._tokens: dict[str, int] = {}
@@ -86,8 +89,8 @@ class Ingestion:
 
     @property
     def quarantined(self) -> tuple[QuarantinedRow, ...]:
-        """The rows whose evidence is not in the sources."""
-        return tuple(self._quarantined)
+        """The rows whose evidence is not in the sources. Equal rows are merged."""
+        return tuple(self._quarantined.values())
 
     @property
     def report(self) -> Report:
@@ -112,6 +115,8 @@ class Ingestion:
             relocated=self._relocated,
             merged=self._merged,
             masked=self._masked,
+            second_looks=self._second_looks,
+            recovered=self._recovered,
             input_tokens=self._tokens.get("input_tokens"),
             output_tokens=self._tokens.get("output_tokens"),
             cached_input_tokens=self._tokens.get("cached_input_tokens"),
@@ -298,14 +303,16 @@ class Ingestion:
             return
         self._requested_model = result.requested_model or self._requested_model
         self._served_model = result.served_model or self._served_model
-        for name in ("input_tokens", "output_tokens", "cached_input_tokens"):
-            count = getattr(result.usage, name, None)
-            if count is not None:
-                self._tokens[name] = self._tokens.get(name, 0) + count
-        for checked in citations.check(self._prompt.parse_rows(result.answer), result.chunk):
+        self._second_looks += result.second_looks
+        self._recovered += result.recovered
+        for usage in result.usages:
+            for name in ("input_tokens", "output_tokens", "cached_input_tokens"):
+                count = getattr(usage, name)
+                if count is not None:
+                    self._tokens[name] = self._tokens.get(name, 0) + count
+        for checked in result.rows:
             if isinstance(checked, QuarantinedRow):
-                self._quarantined.append(checked)
-                self._notify(checked)
+                self._quarantine(checked)
                 continue
             self._relocated += checked.relocated
             row = Row(record=checked.row.record, evidence=(checked.evidence,))
@@ -319,6 +326,16 @@ class Ingestion:
                 self._rows[row.key] = msgspec.structs.replace(
                     duplicate, evidence=(*duplicate.evidence, checked.evidence)
                 )
+
+    def _quarantine(self, row: QuarantinedRow) -> None:
+        """Add a row, or its place if there is an equal one."""
+        equal = self._quarantined.get(row.key)
+        if equal is None:
+            self._quarantined[row.key] = row
+            self._notify(row)
+        elif row.where not in (places := equal.where.split("; ")) and len(places) < MAX_PLACES:
+            where = "; ".join([*places, row.where])
+            self._quarantined[row.key] = msgspec.structs.replace(equal, where=where)
 
     def _notify_progress(self) -> None:
         self._elapsed = time.monotonic() - self._started_at

@@ -4,35 +4,53 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from ctxbackends._chat.responses import Usage
 from ctxbackends._client.backend import Backend
-from ctxbackends._structured import extract_result
+from ctxbackends._structured import Extraction, extract_result
 from ctxbackends.errors import ContextOverflowError, IncompleteOutputError, StructuredOutputError
 from ctxbackends.knowledge._errors import ChunkError
 from ctxbackends.knowledge._extract.chunker import Chunk
-from ctxbackends.knowledge._extract.journal import Journal
+from ctxbackends.knowledge._extract.citations import CitedRow, QuoteChecker, check
+from ctxbackends.knowledge._extract.journal import SECOND_LOOK, Journal
 from ctxbackends.knowledge._extract.options import RunOptions
-from ctxbackends.knowledge._extract.prompt import Prompt
+from ctxbackends.knowledge._extract.prompt import ExtractedRow, Prompt
+from ctxbackends.knowledge._extract.second_look import (
+    IDENTITY,
+    INSTRUCTIONS,
+    MAX_TOKENS,
+    QuoteAnswer,
+    build_question,
+    choose_passage,
+)
+from ctxbackends.knowledge._records import QuarantinedRow, title_of
 from ctxbackends.knowledge._sources.base import SkippedInput
+
+T = TypeVar("T")
 
 MAX_SPLITS = 4
 """How often a chunk is split whose prompt or answer is too long."""
 
 
 class ChunkResult(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to a chunk, or its failure. ``from_journal``: no request was sent."""
+    """The verified rows of a chunk, or its failure.
+
+    ``from_journal``: no request was sent for the chunk. ``second_looks`` and ``recovered`` count the rows that the
+    model was asked about again, and those whose new quote is valid.
+    """
 
     chunk: Chunk
-    answer: Any = None
-    usage: Usage | None = None
+    rows: tuple[CitedRow | QuarantinedRow, ...] = ()
+    usages: tuple[Usage, ...] = ()
     requested_model: str | None = None
     served_model: str | None = None
     from_journal: bool = False
     failure: SkippedInput | None = None
+    second_looks: int = 0
+    recovered: int = 0
 
 
 class _JournalEntry(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -79,16 +97,18 @@ class ChunkExtractor:
         key = self._key(text)
         entry = self._read_journal(key)
         if entry is not None and not entry.split:
-            return [self._from_journal(chunk, entry)]
+            return [await self._verify(self._from_journal(chunk, entry), self._prompt.decode(entry.answer))]
         if entry is None:
             try:
-                return [await self._request(chunk, text, key)]
+                result, answer = await self._request(chunk, text, key)
             except (ContextOverflowError, IncompleteOutputError) as error:
                 halves = chunk.split() if splits < MAX_SPLITS and _can_fit_when_split(error) else None
                 if halves is None:
                     return [self._fail(chunk, error)]
             except StructuredOutputError as error:
                 return [self._fail(chunk, error)]
+            else:
+                return [await self._verify(result, answer)]
             self._write_journal(key, _JournalEntry(split=True))
         else:
             halves = chunk.split()
@@ -98,17 +118,30 @@ class ChunkExtractor:
             *await self.extract(halves[1], splits=splits + 1),
         ]
 
-    async def _request(self, chunk: Chunk, text: str, key: str) -> ChunkResult:
+    async def _request(self, chunk: Chunk, text: str, key: str) -> tuple[ChunkResult, msgspec.Struct]:
+        prompt = self._prompt
+        result = await self._ask(prompt.response_type, text, prompt.instructions, key, self._answer_tokens)
+        completion = result.completion
+        reply = ChunkResult(
+            chunk=chunk,
+            usages=(completion.usage,) if completion.usage is not None else (),
+            requested_model=completion.requested_model,
+            served_model=completion.served_model,
+        )
+        return reply, result.value
+
+    async def _ask(self, target: type[T], text: str, instructions: str, key: str, max_tokens: int) -> Extraction[T]:
+        """Send a request, and store its answer in the journal."""
         # Some models of cloud APIs reject the option temperature.
         sampling: dict[str, Any] = {"temperature": 0.0} if self._backend.schema_enforcement == "grammar" else {}
         async with self._slots:
             result = await extract_result(
                 self._backend,
-                self._prompt.response_type,
+                target,
                 text,
-                instructions=self._prompt.instructions,
+                instructions=instructions,
                 model=self._options.model,
-                max_tokens=self._answer_tokens,
+                max_tokens=max_tokens,
                 **sampling,
             )
         completion = result.completion
@@ -121,13 +154,54 @@ class ChunkExtractor:
                 usage=completion.usage,
             ),
         )
-        return ChunkResult(
-            chunk=chunk,
-            answer=result.value,
-            usage=completion.usage,
-            requested_model=completion.requested_model,
-            served_model=completion.served_model,
+        return result
+
+    # --- citations --------------------------------------------------------------------------------
+
+    async def _verify(self, result: ChunkResult, answer: msgspec.Struct) -> ChunkResult:
+        """Check the rows of the answer; with ``second_look``, ask once more for the quotes that are not valid."""
+        extracted = self._prompt.parse_rows(answer)
+        rows = check(extracted, result.chunk)
+        if not self._options.second_look:
+            return msgspec.structs.replace(result, rows=tuple(rows))
+        usages, second_looks, recovered = list(result.usages), 0, 0
+        known: dict[tuple[str, str], CitedRow | QuarantinedRow] = {}  # the same row is asked about once
+        for at, (row, checked) in enumerate(zip(extracted, rows, strict=True)):
+            if isinstance(checked, CitedRow) or not title_of(row.record).strip():
+                continue
+            identity = (repr(row.record), row.quote)
+            if identity not in known:
+                known[identity] = cited = await self._look_again(row, checked, result.chunk, usages)
+                second_looks += 1
+                recovered += isinstance(cited, CitedRow)
+            rows[at] = known[identity]
+        return msgspec.structs.replace(
+            result, rows=tuple(rows), usages=tuple(usages), second_looks=second_looks, recovered=recovered
         )
+
+    async def _look_again(
+        self, row: ExtractedRow, quarantined: QuarantinedRow, chunk: Chunk, usages: list[Usage]
+    ) -> CitedRow | QuarantinedRow:
+        """Ask for a quote from the passage that the row is about; add the tokens to ``usages``."""
+        passage = choose_passage(chunk, row)
+        question = build_question(passage, row)
+        key = SECOND_LOOK + self._key(question, IDENTITY)
+        entry = self._read_journal(key)
+        if entry is not None:
+            quote, usage = msgspec.json.decode(entry.answer, type=QuoteAnswer).quote, entry.usage
+        else:
+            max_tokens = min(MAX_TOKENS, self._answer_tokens)
+            try:
+                result = await self._ask(QuoteAnswer, question, INSTRUCTIONS, key, max_tokens)
+            except (ContextOverflowError, IncompleteOutputError, StructuredOutputError):
+                return quarantined
+            quote, usage = result.value.quote, result.completion.usage
+        usages += [usage] if usage is not None else []
+        evidence = QuoteChecker(passage).find(quote, passage.segments[0].first)
+        if isinstance(evidence, str):
+            return quarantined
+        segment = passage.segments[0]
+        return CitedRow(row=row, evidence=evidence[0], relocated=not segment.first <= row.line <= segment.last)
 
     def _fail(self, chunk: Chunk, error: Exception) -> ChunkResult:
         """Return the failure of a chunk with ``skip_failed``, else raise it."""
@@ -139,10 +213,10 @@ class ChunkExtractor:
 
     # --- the journal ------------------------------------------------------------------------------
 
-    def _key(self, text: str) -> str:
+    def _key(self, text: str, prompt: str = "") -> str:
         """Return a hash of all that the answer depends on: the prompt, the backend, the model and the text."""
         parts = (
-            self._prompt.sha256,
+            prompt or self._prompt.sha256,
             str(self._backend.type),
             self._backend.name,
             self._options.model or self._backend.default_model or "",
@@ -161,8 +235,7 @@ class ChunkExtractor:
     def _from_journal(self, chunk: Chunk, entry: _JournalEntry) -> ChunkResult:
         return ChunkResult(
             chunk=chunk,
-            answer=self._prompt.decode(entry.answer),
-            usage=entry.usage,
+            usages=(entry.usage,) if entry.usage is not None else (),
             requested_model=entry.requested_model,
             served_model=entry.served_model,
             from_journal=True,
