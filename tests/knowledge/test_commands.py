@@ -108,7 +108,7 @@ def test_a_transcript(tmp_path: Path, serve: Serve) -> None:
     assert "skipped: session.jsonl:3: is not valid JSON" in result.err
     (row,) = read_proposal(directory / result.proposal).rows
     (evidence,) = row.evidence
-    assert ("session.jsonl:4 (2026-02-19T14:31:00Z)", "abc", "main") == (
+    assert ("session.jsonl:4 (assistant, 2026-02-19T14:31:00Z)", "abc", "main") == (
         evidence.where,
         evidence.session_id,
         evidence.branch,
@@ -307,7 +307,7 @@ def files(directory: Path) -> None:
         (["binary.md"], "binary.md: is binary (NUL byte at byte 4); only text is supported"),
         (["latin.md"], "latin.md:1: is not UTF-8 (byte 3); convert it, for example with iconv -f LATIN1 -t UTF-8"),
         (["missing.md"], "missing.md: cannot be read: No such file or directory"),
-        (["none.jsonl"], "none.jsonl: is not a Claude Code or Cursor transcript: it has no turn"),
+        (["none.jsonl"], 'none.jsonl: is JSON with "type", not a transcript that can be read'),
         pytest.param(["pipe.md"], "pipe.md: is not a regular file", marks=pytest.mark.posix),
         (["*.nothing"], "*.nothing: matches no file"),
         (["a.md", "--out", "no/such"], "cannot create no/such: No such file or directory"),

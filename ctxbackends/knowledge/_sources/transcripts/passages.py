@@ -24,7 +24,7 @@ MAX_CALL_TEXT = 40_000
 """Characters of a tool call, which has whole documents and plans."""
 
 _TERMINAL_CODES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\^_])")
-_NUMBERED = re.compile(r" *([0-9]{1,7})(?:→|\t)")
+_NUMBERED = re.compile(r"^ *([0-9]{1,7})(?:→|\t)", re.MULTILINE)
 
 
 class InvalidRecordError(Exception):
@@ -192,16 +192,18 @@ def decode_arguments(arguments: Any) -> Any:
 
 def strip_line_numbers(text: str) -> str:
     """Return the result of a tool that reads files without the line numbers, which count up from its first line."""
-    lines = text.split("\n")
-    expected = None
+    if _NUMBERED.match(text) is None:
+        return text
+    numbers = [int(number) for number in _NUMBERED.findall(text)]
+    if numbers == list(range(numbers[0], numbers[0] + text.count("\n") + 1)):
+        return _NUMBERED.sub("", text)
+    lines = text.split("\n")  # some have no number, such as a notice at the end
+    expected = numbers[0]
     for index, line in enumerate(lines):
         match = _NUMBERED.match(line)
-        if match is None or (expected is not None and int(match[1]) != expected):
-            if expected is None and line.strip():
-                return text
-            continue
-        expected = int(match[1]) + 1
-        lines[index] = line[match.end() :]
+        if match is not None and int(match[1]) == expected:
+            expected += 1
+            lines[index] = line[match.end() :]
     return "\n".join(lines)
 
 
