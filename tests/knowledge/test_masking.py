@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from ctxbackends._util.api_key_shapes import MASK
 from ctxbackends.knowledge._privacy.masking import mask
 from tests.key_samples import KEYS
+from tests.knowledge.secret_samples import NOT_SECRETS, SECRETS
 
 RUN = "a1B2c3D4e5F6g7H8"
 
@@ -111,3 +112,19 @@ def test_masking_takes_linear_time(unit: str) -> None:
 
     short = max(min(seconds(50_000) for _ in range(3)), 1e-3)
     assert min(seconds(500_000) for _ in range(2)) < 40 * short
+
+
+def test_there_are_enough_samples() -> None:
+    assert min(len(SECRETS), len(NOT_SECRETS)) >= 60
+
+
+@pytest.mark.parametrize(("text", "secret"), SECRETS)
+def test_secrets_in_real_shapes_are_masked(text: str, secret: str) -> None:
+    assert secret in text
+    masked, count = mask(text)
+    assert (True, False) == (count > 0, secret in masked)
+    assert (masked, 0) == mask(masked)
+
+
+def test_other_texts_are_not_masked() -> None:
+    assert len([text for text in NOT_SECRETS if mask(text)[1]]) <= 2

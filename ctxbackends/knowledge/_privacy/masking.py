@@ -6,9 +6,11 @@ since people cite them. The number of line ends does not change, so places remai
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
 
-from ctxbackends._util.api_key_shapes import MASK, mask_keys
+from ctxbackends._util.api_key_shapes import MASK, is_random, mask_keys
 
 _KEY_END = re.compile(r"-----END [A-Z ]{0,32}PRIVATE KEY-----", re.ASCII)
 _KEY_LINE = re.compile(r"[A-Za-z0-9+/=]{16,100}", re.ASCII)
@@ -21,6 +23,13 @@ _ASSIGNMENT = re.compile(
     (?P<value>"[^"\n]{8,500}"|'[^'\n]{8,500}'|[^\s"',;{}()\[\]<>]{8,500})""",
     re.ASCII | re.IGNORECASE | re.VERBOSE,
 )
+# The rest of a name that is not that of a secret: token_type, secretName, tokenizer, tokens.
+_OTHER_NAME = re.compile(
+    r"(?:_?(?:s|i[sz]er|i[sz]e|i[sz]ation|name|type|url|uri|env|file|path|id|ids|length|len|count|limit|class|field|header"
+    r"|param|ref|arn|expiry|expires|ttl|version|prefix|suffix|regex|pattern|format|manager|provider|store|hash|algorithm)){1,4}_?",
+    re.IGNORECASE,
+)
+_PLACEHOLDER_PASSWORDS = frozenset(("password", "passwd", "pass", "pwd", "secret", "token", "pw", "passphrase"))
 _NAMES = ("key", "secret", "token", "passw", "passphrase")
 _PLACEHOLDER = re.compile(
     r"""\$|\{|<|%|\*{3}|\.{3}|x{4}|(?:your|my|the|some|example|changeme|placeholder|dummy|fake|redacted|masked)
@@ -36,8 +45,9 @@ def mask(text: str) -> tuple[str, int]:
         text, replacements = _mask_key_tails(text)
         count += replacements
     if "@" in text and "://" in text:
-        text, replacements = _IN_URL.subn(rf"\1:{MASK}@", text)
-        count += replacements
+        text = _IN_URL.sub(_mask_in_url, text)
+        count += text.count(_PENDING)
+        text = text.replace(_PENDING, MASK)
     lower = text.lower()
     if "bearer" in lower or "basic" in lower or "token" in lower:
         text = _BEARER.sub(_mask_bearer, text)
@@ -67,23 +77,46 @@ def _mask_key_tails(text: str) -> tuple[str, int]:
 _PENDING = "\0masked\0"  # no source contains NUL
 
 
+def _mask_in_url(match: re.Match[str]) -> str:
+    is_placeholder = match[2].lower() in _PLACEHOLDER_PASSWORDS or _PLACEHOLDER.match(match[2])
+    return match[0] if is_placeholder else f"{match[1]}:{_PENDING}@"
+
+
 def _mask_bearer(match: re.Match[str]) -> str:
-    # In prose, a plain word follows these words.
-    value = match[2]
-    return f"{match[1]} {_PENDING}" if _is_random(value) else match[0]
+    # In prose, a word or a name follows these words.
+    scheme, value = match[1].lower(), match[2]
+    if scheme == "basic":
+        is_secret = _is_user_and_password(value)
+    else:
+        is_secret = is_random(value) or (scheme == "bearer" and "/" not in value and _is_mixed(value))
+    return f"{match[1]} {_PENDING}" if is_secret else match[0]
+
+
+def _is_user_and_password(value: str) -> bool:
+    """Return whether the value is the base64 of a user and a password, as in a header."""
+    try:
+        decoded = base64.b64decode(value, validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        return False
+    return ":" in decoded and decoded.isprintable()
 
 
 def _mask_assignment(match: re.Match[str]) -> str:
-    value = match["value"]
+    name, value = match["name"], match["value"]
     quote = value[0] if value[0] in "\"'" else ""
     inner = value.strip("\"'")
-    if MASK in inner or _PLACEHOLDER.search(inner) or not (_is_random(inner) or (quote and " " not in inner)):
+    rest = re.match(r"[A-Za-z0-9_]*", match["between"])
+    if MASK in inner or _PLACEHOLDER.search(inner) or (rest is not None and rest[0] and _OTHER_NAME.fullmatch(rest[0])):
         return match[0]
-    return f"{match['name']}{match['between']}{quote}{_PENDING}{quote}"
+    if "pass" in name.lower():  # a password may be words
+        is_secret = _is_mixed(inner) or (quote != "" and " " not in inner)
+    else:
+        is_secret = " " not in inner and is_random(inner)
+    return f"{name}{match['between']}{quote}{_PENDING}{quote}" if is_secret else match[0]
 
 
-def _is_random(value: str) -> bool:
-    """Return whether the value is not a plain word: it has letters with digits or with other signs."""
+def _is_mixed(value: str) -> bool:
+    """Return whether the value has letters with digits or with other signs."""
     has_digit = any(char.isdigit() for char in value)
     has_letter = any(char.isalpha() for char in value)
     return has_letter and (has_digit or any(char in "!@#&=+/~^" for char in value))
