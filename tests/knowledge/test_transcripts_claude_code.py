@@ -85,6 +85,45 @@ def test_queued_messages_that_were_taken_back_are_left_out(
     assert counts[len(lines)] == skipped(pieces)
 
 
+@pytest.mark.parametrize(
+    "records",
+    [
+        (queue("remove", STOP),),
+        (queue("remove", STOP), queued(STOP)),
+    ],
+)
+def test_a_message_that_only_leaves_the_queue_is_read(tmp_path: Path, records: tuple[Any, ...]) -> None:
+    assert [(1, "user", "Plan the cache."), (2, "user", STOP)] == said(read_records(tmp_path, START, *records))
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        (queue("enqueue", "Build done."), queue("remove"), queued("Build done.", "task-notification")),
+        (
+            queue("enqueue", "Build done."),
+            queue("dequeue"),
+            user("Build done.", origin={"kind": "task-notification"}, promptSource="system"),
+        ),
+        (user("Build done.", promptSource="system"),),
+        (
+            {
+                "type": "attachment",
+                "sessionId": "s",
+                "attachment": {"type": "queued_command", "prompt": "Build done.", "origin": {"kind": "peer"}},
+            },
+        ),
+    ],
+)
+def test_a_message_of_another_program_is_the_systems(tmp_path: Path, records: tuple[Any, ...]) -> None:
+    assert [(2, "system", "notice", "Build done.")] == lines_of(read_records(tmp_path, START, *records))[1:]
+
+
+def test_a_message_with_a_human_origin_is_the_users(tmp_path: Path) -> None:
+    record = user("Plan it.", origin={"kind": "human"}, promptSource="typed")
+    assert [(1, "user", "Plan it.")] == said(read_records(tmp_path, record))
+
+
 def test_a_message_that_was_edited_in_the_queue_is_read_as_it_was_sent(tmp_path: Path) -> None:
     records = (queue("enqueue", "Use Redis."), queue("popAll", "Use Redis."), user("Use Valkey."))
     assert ["Plan the cache.", "Use Valkey."] == [

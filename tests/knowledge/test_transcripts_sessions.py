@@ -160,4 +160,6 @@ def test_sub_agents_of_a_session(home: Path, tool: Path) -> None:
     session = write(folder / "s.jsonl", claude(tool))
     assert () == find_sub_agents(session)
     paths = [write(folder / "s" / "subagents" / f"agent-{name}.jsonl", claude(tool)) for name in "ba"]
+    paths.append(write(folder / "s" / "subagents" / "workflows" / "w" / "agent-c.jsonl", claude(tool)))
+    write(folder / "s" / "subagents" / "workflows" / "w" / "journal.jsonl", {})
     assert tuple(sorted(paths)) == find_sub_agents(session)

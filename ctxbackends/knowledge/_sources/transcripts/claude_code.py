@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
+
 from ctxbackends.knowledge._records import Speaker
 from ctxbackends.knowledge._sources.base import Piece
 from ctxbackends.knowledge._sources.transcripts.content import read_block
@@ -78,40 +80,79 @@ def matches(record: Object) -> bool:
 
 def read(feed: Feed) -> Iterator[Piece]:
     """Yield the pieces of a session."""
-    reader = _Reader(Passages(feed.name), _find_withdrawn(feed))
+    reader = _Reader(Passages(feed.name), _read_queue(feed))
     yield from read_records(feed, reader.passages, reader.read)
 
 
-def _find_withdrawn(feed: Feed) -> frozenset[int]:
-    """Return the lines of the queued messages that the user took back before the agent got them."""
-    queue: list[tuple[int, str]] = []
-    withdrawn: set[int] = set()
+class _Queue(msgspec.Struct):
+    """The messages that were typed while the agent worked.
+
+    Attributes:
+        withdrawn: The lines of those that the user took back before the agent got them.
+        unannounced: The lines where one leaves the queue that no other line puts into it.
+        by_program: Hashes of the texts of those that another program or agent sent.
+    """
+
+    withdrawn: set[int] = msgspec.field(default_factory=set)
+    unannounced: set[int] = msgspec.field(default_factory=set)
+    by_program: set[int] = msgspec.field(default_factory=set)
+
+
+def _read_queue(feed: Feed) -> _Queue:
+    result = _Queue()
+    waiting: list[tuple[int, str]] = []
     for line in feed.lines():
-        if b'"queue-operation"' not in line.data:
+        is_operation = b'"queue-operation"' in line.data
+        names_origin = b'"origin"' in line.data and b'"human"' not in line.data
+        if not (is_operation or names_origin or b'"queued_command"' in line.data):
             continue
         try:
-            value = decode_object(line.data)
+            record = decode_object(line.data)
         except InvalidRecordError:
             continue  # it is reported when it is read
-        if value.get("type") != "queue-operation":
+        if record.get("type") != "queue-operation":
+            text = _text_of_delivery(record)
+            if text and not _is_from_user(record):
+                result.by_program.add(hash(text))
             continue
-        operation, content = value.get("operation"), _text_of_prompt(value.get("content")).strip()
+        operation, text = record.get("operation"), _text_of_prompt(record.get("content")).strip()
         if operation == "enqueue":
-            queue.append((line.number, content))
+            waiting.append((line.number, text))
             continue
         # The queue is first in, first out. Only some versions name the message that leaves it.
-        at = next((at for at, (_, text) in enumerate(queue) if text == content), 0)
-        leaving = queue[:] if operation == "popAll" and not content else queue[at : at + 1]
-        queue = [one for one in queue if one not in leaving]
+        named = [one for one in waiting if one[1] == text][:1] if text else []
+        if operation == "remove" and text and not named:
+            result.unannounced.add(line.number)
+            continue
+        leaving = waiting[:] if operation == "popAll" and not text else named or waiting[:1]
+        waiting = [one for one in waiting if one not in leaving]
         if operation == "popAll":
-            withdrawn.update(number for number, _ in leaving)
-    return frozenset(withdrawn)
+            result.withdrawn.update(number for number, _ in leaving)
+    return result
+
+
+def _text_of_delivery(record: Object) -> str:
+    """Return the text with which a queued message reaches the agent."""
+    if record.get("type") == "attachment":
+        return _text_of_prompt(as_object(record.get("attachment")).get("prompt")).strip()
+    return _text_of_prompt(as_object(record.get("message")).get("content")).strip()
+
+
+def _is_from_user(record: Object) -> bool:
+    """Return whether a user record or a queued message is from a person, as far as it says."""
+    attachment = as_object(record.get("attachment"))
+    origin = as_object(attachment.get("origin") or record.get("origin")).get("kind")
+    return (
+        origin in (None, "human")
+        and attachment.get("commandMode") in (None, "prompt", "bash")
+        and record.get("promptSource") != "system"
+    )
 
 
 class _Reader:
-    def __init__(self, passages: Passages, withdrawn: frozenset[int]) -> None:
+    def __init__(self, passages: Passages, queue: _Queue) -> None:
         self.passages = passages
-        self._withdrawn = withdrawn
+        self._queue = queue
         self._queued = Twins()
 
     def read(self, record: Object, line: int) -> Iterator[Piece]:
@@ -126,10 +167,12 @@ class _Reader:
         if kind in _TURNS:
             yield from self._read_turn(turn, record, str(kind))
         elif kind == "queue-operation":
-            if record.get("operation") == "enqueue":
-                yield from self._read_queued(turn, record.get("content"), "queue")
+            if record.get("operation") == "enqueue" or line in self._queue.unannounced:
+                content = record.get("content")
+                is_from_user = hash(_text_of_prompt(content).strip()) not in self._queue.by_program
+                yield from self._read_queued(turn, content, "queue", is_from_user)
         elif kind == "attachment":
-            yield from self._read_attachment(turn, as_object(record.get("attachment")))
+            yield from self._read_attachment(turn, record)
         elif kind == "system":
             yield from self._read_notice(turn, record)
         elif kind is None:
@@ -178,7 +221,13 @@ class _Reader:
         elif not turn.is_sub_agent and not self._queued.is_first("conversation", text):
             return  # it was read where the user typed it
         else:
+            yield from self._read_message(turn, text, _is_from_user(record))
+
+    def _read_message(self, turn: Turn, text: str, is_from_user: bool) -> Iterator[Piece]:
+        if is_from_user:
             yield from self._read_typed(turn, text)
+        else:
+            yield from self._read_typed(turn, text, "system", "notice")
 
     def _read_typed(
         self, turn: Turn, text: str, speaker: Speaker = "user", label: str | None = None
@@ -207,20 +256,21 @@ class _Reader:
         yield from self.passages.say(turn, "system", name, "command")
         yield from self.passages.say(turn, "user", "\n".join(arguments), f"user ({name[:60]})")
 
-    def _read_queued(self, turn: Turn, prompt: Any, place: str) -> Iterator[Piece]:
+    def _read_queued(self, turn: Turn, prompt: Any, place: str, is_from_user: bool) -> Iterator[Piece]:
         text = _text_of_prompt(prompt)
-        if turn.line in self._withdrawn:
+        if turn.line in self._queue.withdrawn:
             self.passages.leave_out("withdrawn message")
         elif text.strip() and self._queued.is_first(place, text):
-            yield from self._read_typed(turn, text)
+            yield from self._read_message(turn, text, is_from_user)
 
-    def _read_attachment(self, turn: Turn, attachment: Object) -> Iterator[Piece]:
+    def _read_attachment(self, turn: Turn, record: Object) -> Iterator[Piece]:
+        attachment = as_object(record.get("attachment"))
         kind = attachment.get("type")
         if kind == "queued_command":
             prompt = attachment.get("prompt")
             images = sum(1 for block in objects_in(prompt) if block.get("type") == "image")
             self.passages.leave_out("image", images)
-            yield from self._read_queued(turn, prompt, "conversation")
+            yield from self._read_queued(turn, prompt, "conversation", _is_from_user(record))
         else:
             self.passages.leave_out(f"{str(kind).replace('_', ' ')[:40]} attachment")
 
