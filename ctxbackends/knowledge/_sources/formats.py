@@ -5,6 +5,7 @@ A format that is recognized but not supported is an error that names it. It is n
 
 from __future__ import annotations
 
+import os
 import re
 import zipfile
 from collections.abc import Iterator
@@ -207,6 +208,9 @@ def _read_head(file: IO[bytes]) -> bytes:
 def _is_notebook(head: bytes, file: IO[bytes]) -> bool:
     if not any(name in head for name in (b'"cells"', b'"nbformat"', b'"metadata"', b'"worksheets"')):
         return False  # a transcript, which may be large
+    file.seek(max(0, file.seek(0, os.SEEK_END) - TRANSCRIPT_HEAD))
+    if b'"nbformat"' not in head and b'"nbformat"' not in file.read():
+        return False  # it is at the end of most notebooks
     file.seek(0)
     data = file.read(_MAX_JSON)
     if b'"nbformat"' not in data:
