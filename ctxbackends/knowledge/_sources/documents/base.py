@@ -19,6 +19,8 @@ MAX_DOCUMENT = 256 << 20
 MAX_KEPT_TEXT = 64 << 20
 """Bytes of converted text that all sources together keep. A run reads a source twice, and conversion is slow."""
 
+_PIECE_OVERHEAD = 250  # bytes of memory besides the text
+
 
 class DocumentSource(FileSource):
     """Base class: read the whole file, and convert it in ``_convert``."""
@@ -41,7 +43,7 @@ class DocumentSource(FileSource):
             reasons = [piece.reason for piece in pieces if isinstance(piece, SkippedInput)]
             raise SourceError(self.name, self._no_text_message(reasons))
         self.text_size = sum(size_of(piece) for piece in pieces if isinstance(piece, Segment))
-        self._pieces = pieces if _keep(self, self.text_size) else None
+        self._pieces = pieces if _keep(self, self.text_size + _PIECE_OVERHEAD * len(pieces)) else None
         return self._input
 
     def pieces(self) -> Iterator[Piece]:
