@@ -239,6 +239,24 @@ def _parse_assignment(text: str) -> tuple[str, str]:
     return field.strip(), value
 
 
+@proposals.command()
+@click.argument("proposal")
+@click.argument("row")
+@click.option("--quote", metavar="TEXT", required=True, callback=utf8, help="Words copied from the source.")
+@click.option(
+    "--source", metavar="FILE", type=click.Path(path_type=Path), help="The source, if it is not where it was."
+)
+@directory_option
+def requote(directory: Path, proposal: str, row: str, quote: str, source: Path | None) -> None:
+    """Give a quarantined row a quote, and accept it.
+
+    The quote is verified in the source, which must not have changed since.
+    """
+    review_ = Review(find_proposal(directory, proposal))
+    evidence = review_.requote(row, quote, path=source)
+    click.echo(printable(f"{row} accepted: {evidence.where}", err=True), err=True)
+
+
 # --- review at a terminal -------------------------------------------------------------------------------
 
 _KEYS = "accept, reject, edit, skip, back or quit"

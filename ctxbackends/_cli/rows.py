@@ -15,7 +15,7 @@ def format_row(review: Review, name: str, row: Row) -> str:
         "" if verdict.state == "undecided" else f"  [{verdict.state}{f': {verdict.reason}' if verdict.reason else ''}]"
     )
     lines = [f"{name}  {row.kind}: {row.title}{state}"]
-    original = fields_of(review.proposal.rows_by_name()[name].record)
+    original = fields_of(review.original_rows()[name].record)
     for number, (field, value) in enumerate(fields_of(row.record).items()):
         if number:
             lines.append(f"    {field}: {value}")

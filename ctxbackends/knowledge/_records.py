@@ -287,7 +287,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class QuarantinedRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A record without valid evidence; it cannot be accepted.
+    """A record without valid evidence; a person can accept it with another quote.
 
     Attributes:
         record: The record.

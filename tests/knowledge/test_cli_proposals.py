@@ -81,7 +81,7 @@ def test_show(directory: Path) -> None:
         (["accept"], 2, "pass rows (such as d1 t2) or --all"),
         (["accept", "d1", "--all"], 2, "pass rows (such as d1 t2) or --all"),
         (["accept", "d7"], 1, f"{ID} has no row 'd7'; the rows are d1, d2, l1, t1, q1"),
-        (["accept", "x1"], 1, "quarantined rows cannot be accepted"),
+        (["accept", "x1"], 1, "give a quarantined row a quote with ctxbackends proposals requote"),
         (["show", "nothing"], 1, f"no proposal matches 'nothing'; the proposals are {ID}"),
         (["edit", ID, "d1"], 2, "pass the fields with --set FIELD=TEXT"),
         (["edit", ID, "d1", "--set", "title"], 2, "--set must be FIELD=TEXT: 'title'"),

@@ -157,7 +157,7 @@ Review the rows with `ctxbackends proposals review 20261123T130500Z-notes`.
 
 ## Quarantined
 
-These rows have no valid evidence and cannot be accepted.
+These rows have no valid evidence. Accept one with a quote of your own: `ctxbackends proposals requote`.
 
 ### x1: Buy milk
 

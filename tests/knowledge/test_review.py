@@ -57,7 +57,7 @@ def test_an_edited_row(tmp_path: Path) -> None:
     ("name", "fields", "words"),
     [
         ("d9", {}, "has no row 'd9'; the rows are d1, d2, l1, t1, q1"),
-        ("x1", {}, "has no row 'x1'; quarantined rows cannot be accepted"),
+        ("x1", {}, "has no row 'x1'; give a quarantined row a quote with ctxbackends proposals requote"),
         (
             "d1",
             {"wish": "x"},

@@ -1019,6 +1019,7 @@ OPTIONS = {
     ("proposals", "accept"): ("[PROPOSAL]", "ROW...", "--all", "--out", "--debug"),
     ("proposals", "reject"): ("[PROPOSAL]", "ROW...", "--all", "--reason", "--out", "--debug"),
     ("proposals", "edit"): ("PROPOSAL", "ROW", "--set", "--out", "--debug"),
+    ("proposals", "requote"): ("PROPOSAL", "ROW", "--quote", "--source", "--out", "--debug"),
     ("proposals", "export"): ("[PROPOSAL]", "--kind", "--section", "--dir", "--out", "--debug"),
     ("pull",): ("NAME", "--json", "--debug"),
     ("serve",): (

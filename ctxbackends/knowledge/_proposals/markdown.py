@@ -126,7 +126,7 @@ def _format_body(proposal: Proposal) -> Iterator[str]:
             "",
             f"## {_QUARANTINED}",
             "",
-            "These rows have no valid evidence and cannot be accepted.",
+            "These rows have no valid evidence. Accept one with a quote of your own: `ctxbackends proposals requote`.",
         )
     for number, one in enumerate(proposal.quarantined, 1):
         yield from ("", f"### x{number}: {_escape(title_of(one.record))}".rstrip(), "")

@@ -89,3 +89,7 @@ class Proposal(msgspec.Struct, frozen=True, kw_only=True):
             of_kind = (row for row in self.rows if row.kind is kind)
             rows |= {f"{LETTERS[kind]}{number}": row for number, row in enumerate(of_kind, 1)}
         return rows
+
+    def quarantined_by_name(self) -> dict[str, QuarantinedRow]:
+        """Return the quarantined rows by name (``x1``)."""
+        return {f"x{number}": row for number, row in enumerate(self.quarantined, 1)}

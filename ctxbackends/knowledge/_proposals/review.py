@@ -17,7 +17,7 @@ from ctxbackends._util.text import one_line
 from ctxbackends.knowledge._errors import ProposalError, wrap_write_errors
 from ctxbackends.knowledge._proposals.model import Proposal
 from ctxbackends.knowledge._proposals.store import read_proposal
-from ctxbackends.knowledge._records import Row, fields_of, record_of
+from ctxbackends.knowledge._records import Evidence, Row, fields_of, record_of, title_of
 
 State: TypeAlias = Literal["undecided", "accepted", "rejected"]
 
@@ -32,12 +32,14 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
         at: The time of the last change in UTC; empty if there was none.
         reason: Why the row was rejected.
         fields: The edited fields with their new values.
+        evidence: The quote that a person gave for a quarantined row.
     """
 
     state: State = "undecided"
     at: str = ""
     reason: str = ""
     fields: dict[str, str] = {}
+    evidence: Evidence | None = None
 
 
 class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -68,8 +70,17 @@ class Review:
     # --- reading ----------------------------------------------------------------------------------
 
     def rows(self) -> dict[str, Row]:
-        """Return the rows by name, with their edits."""
-        return {name: self._apply_edits(name, row) for name, row in self.proposal.rows_by_name().items()}
+        """Return the rows by name, with their edits, and the quarantined rows that have a quote of a person."""
+        return {name: self._apply_edits(name, row) for name, row in self.original_rows().items()}
+
+    def original_rows(self) -> dict[str, Row]:
+        """Return the rows by name, without their edits, and the quarantined rows that have a quote of a person."""
+        rows = self.proposal.rows_by_name()
+        for name, quarantined in self.proposal.quarantined_by_name().items():
+            evidence = self.verdict(name).evidence
+            if evidence is not None:
+                rows[name] = Row(record=quarantined.record, evidence=(evidence,))
+        return rows
 
     def verdict(self, name: str) -> Verdict:
         """Return the verdict on a row."""
@@ -77,7 +88,7 @@ class Review:
 
     def states(self) -> dict[str, State]:
         """Return the state of each row by name."""
-        return {name: self.verdict(name).state for name in self.proposal.rows_by_name()}
+        return {name: self.verdict(name).state for name in self.original_rows()}
 
     def _apply_edits(self, name: str, row: Row) -> Row:
         fields = self.verdict(name).fields
@@ -141,6 +152,33 @@ class Review:
                 verdicts[name] = msgspec.structs.replace(before, fields=edits, at=_now())
         return edits != before.fields
 
+    def requote(self, name: str, quote: str, *, path: Path | None = None) -> Evidence:
+        """Give a quarantined row a quote, which is verified in its source, and accept the row.
+
+        Args:
+            name: The name of the row (``x1``).
+            quote: Words copied from the source.
+            path: The file of the source, if it is not where it was.
+
+        Raises:
+            ProposalError: The row does not exist or has no title, the quote is not in the source, the source cannot be
+                read or has changed since the run, or the review cannot be written.
+        """
+        from ctxbackends.knowledge._proposals.requote import find_quote  # noqa: PLC0415  # reads sources
+
+        quarantined = self.proposal.quarantined_by_name()
+        if name not in quarantined:
+            names = ", ".join(list(quarantined)[:20]) or "(none)"
+            raise ProposalError(f"{self.path.stem} has no quarantined row {name!r}; the quarantined rows are {names}")
+        row = quarantined[name]
+        if not title_of(row.record).strip():
+            raise ProposalError(f"{name} has no title, so it cannot be accepted; reject it, or run the command again")
+        evidence = find_quote(self.proposal, row, quote, path=path)
+        with self._updating() as verdicts:
+            before = verdicts.get(name, Verdict())
+            verdicts[name] = msgspec.structs.replace(before, state="accepted", reason="", evidence=evidence, at=_now())
+        return evidence
+
     def _set_state(self, names: Iterable[str], *, state: State, reason: str) -> None:
         chosen = list(names)
         for name in chosen:
@@ -159,11 +197,13 @@ class Review:
         return self._apply_edits(name, self._find_row(name))
 
     def _find_row(self, name: str) -> Row:
-        rows = self.proposal.rows_by_name()
+        rows = self.original_rows()
         if name not in rows:
             names = ", ".join(rows) if len(rows) <= 20 else f"{', '.join(list(rows)[:20])} and {len(rows) - 20} more"
             hint = (
-                "quarantined rows cannot be accepted" if name.startswith("x") else f"the rows are {names or '(none)'}"
+                f"give a quarantined row a quote with ctxbackends proposals requote {self.path.stem} {name} --quote ..."
+                if name in self.proposal.quarantined_by_name()
+                else f"the rows are {names or '(none)'}"
             )
             raise ProposalError(f"{self.path.stem} has no row {name!r}; {hint}")
         return rows[name]

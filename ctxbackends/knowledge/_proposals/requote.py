@@ -1,0 +1,98 @@
+"""Check a person's quote for a quarantined row in the source that the row came from."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from ctxbackends.knowledge._errors import ProposalError, SourceError
+from ctxbackends.knowledge._extract.chunker import Chunk, Chunker
+from ctxbackends.knowledge._extract.citations import QuoteChecker
+from ctxbackends.knowledge._privacy.masking import mask
+from ctxbackends.knowledge._proposals.model import Proposal
+from ctxbackends.knowledge._records import Evidence, QuarantinedRow
+from ctxbackends.knowledge._sources.base import Input, Segment, Source
+from ctxbackends.knowledge._sources.formats import source_of
+
+_WINDOW = 64_000
+_OVERLAP = 4_000
+"""Bytes of text that are searched at once, and those that the next search begins with again."""
+
+
+def find_quote(proposal: Proposal, row: QuarantinedRow, quote: str, *, path: Path | None = None) -> Evidence:
+    """Find a quote in the source of a quarantined row, near the part that the row came from.
+
+    Args:
+        proposal: The proposal of the row.
+        row: The row.
+        quote: The quote.
+        path: The file; by default the name of the source, relative to the working directory.
+
+    Raises:
+        ProposalError: The source cannot be read or has changed since the run, or the quote is not in it.
+    """
+    place = row.where.partition("; ")[0]
+    input_ = _find_input(proposal, place)
+    file = path if path is not None else Path(input_.name)
+    try:
+        _check_unchanged(input_, file)
+        source = source_of(file, name=input_.name)
+        source.prepare()
+        windows = list(_read_windows(source))
+    except SourceError as error:
+        raise ProposalError(f"cannot check the quote: {error}; name the file with --source") from error
+    number = re.search(r"[ :](\d+)(?:-\d+)?\Z", place)
+    line = int(number[1]) if number is not None else 1
+    answers = [QuoteChecker(window).find(quote, line) for window in windows]
+    found = [answer[0] for answer in answers if not isinstance(answer, str)]
+    if found:
+        return min(found, key=lambda evidence: abs(evidence.first - line))
+    reasons = [answer for answer in answers if isinstance(answer, str)]
+    reason = max(reasons, key=len, default="its quote is not in the source")
+    raise ProposalError(f"quote not accepted: {quote[:100]!r}: {reason}; copy the words from {input_.name}")
+
+
+def _find_input(proposal: Proposal, place: str) -> Input:
+    matches = [one for one in proposal.facts.inputs if place.startswith((f"{one.name}:", f"{one.name}, "))]
+    if not matches:
+        raise ProposalError(f"source of the row not found in the proposal: {place}; restore the proposal")
+    return max(matches, key=lambda one: len(one.name))
+
+
+def _check_unchanged(input_: Input, path: Path) -> None:
+    """Verify that the file begins with the bytes of the run; a transcript may have grown since."""
+    digest, left = hashlib.sha256(), input_.size
+    try:
+        with path.open("rb") as file:
+            while left > 0 and (block := file.read(min(left, 1 << 18))):
+                digest.update(block)
+                left -= len(block)
+    except OSError as error:
+        raise SourceError(input_.name, f"cannot be read: {error.strerror}") from None
+    if left or digest.hexdigest() != input_.sha256:
+        raise SourceError(input_.name, "changed since the run")
+
+
+def _read_windows(source: Source) -> Iterator[Chunk]:
+    """Yield the masked text of a source in parts that overlap, so that no quote is divided."""
+    chunker = Chunker(source.name, source.unit, _WINDOW)
+    tail: tuple[Segment, ...] = ()
+    for chunk in _read_chunks(source, chunker):
+        window = msgspec.structs.replace(chunk, segments=(*tail, *chunk.segments))
+        yield window
+        size, at = 0, len(chunk.segments)
+        while at and size < _OVERLAP:
+            at -= 1
+            size += len(chunk.segments[at].text)
+        tail = chunk.segments[at:]
+
+
+def _read_chunks(source: Source, chunker: Chunker) -> Iterator[Chunk]:
+    for piece in source.pieces():
+        if isinstance(piece, Segment):
+            yield from chunker.add(msgspec.structs.replace(piece, text=mask(piece.text)[0]))
+    yield from chunker.flush()
