@@ -123,6 +123,26 @@ def test_headers_are_left_out_and_counted(tmp_path: Path) -> None:
     assert [] == skipped_inputs(docx(tmp_path / "b.docx", paragraph("Text.")))
 
 
+def test_diagrams_charts_and_embedded_documents(tmp_path: Path) -> None:
+    path = docx(
+        tmp_path / "a.docx",
+        paragraph("Text.", '<w:r><w:drawing><dgm:relIds xmlns:dgm="urn:dgm" r:dm="diagramData_1"/></w:drawing></w:r>'),
+        paragraph("More.", '<w:r><w:drawing><c:chart xmlns:c="urn:c" r:id="x"/></w:drawing></w:r>'),
+        paragraph('<w:r><w:object><o:OLEObject xmlns:o="urn:o"/></w:object></w:r>'),
+    )
+    with zipfile.ZipFile(path) as file:
+        parts = {name: file.read(name).decode() for name in file.namelist()}
+    parts["word/_rels/document.xml.rels"] = links(diagramData_1="diagrams/data1.xml")
+    parts["word/diagrams/data1.xml"] = (
+        '<d:m xmlns:d="urn:d" xmlns:a="urn:a">'
+        "<d:t><a:p><a:r><a:t>We keep </a:t></a:r><a:r><a:t>it.</a:t></a:r></a:p></d:t>"
+        "<d:t><a:p><a:r><a:t>And this.</a:t></a:r></a:p></d:t></d:m>"
+    )
+    archive(path, parts)
+    assert [(1, "", "Text."), (1, "diagram", "We keep it.\nAnd this."), (2, "", "More.")] == read(path)
+    assert ["a.docx: 1 chart left out", "a.docx: 1 embedded document left out"] == skipped_inputs(path)
+
+
 def test_characters_and_fields(tmp_path: Path) -> None:
     field = "<w:r><w:instrText>PAGEREF _Toc1</w:instrText></w:r>"
     ruby = f"<w:r><w:ruby><w:rt>{run('kana')}</w:rt><w:rubyBase>{run('kanji')}</w:rubyBase></w:ruby></w:r>"

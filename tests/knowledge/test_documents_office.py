@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from ctxbackends.knowledge._errors import SourceError
 from ctxbackends.knowledge._sources.base import Segment, Source
 from ctxbackends.knowledge._sources.documents.odt import ODTSource
 from ctxbackends.knowledge._sources.documents.pptx import PPTXSource
-from tests.knowledge.document_files import P, archive, odt, pptx, shape, slide
+from tests.knowledge.document_files import P, archive, links, odt, pptx, shape, slide
 
 
 def read(source: Source) -> list[tuple[int, str, str]]:
@@ -123,6 +124,21 @@ def test_notes_comments_boxes_and_tracked_changes_of_odt(tmp_path: Path) -> None
         (1, "comment by Ada", "Agreed."),
         (1, "text box", "In the box."),
     ] == read(ODTSource(path))
+
+
+def test_embedded_objects_and_charts_are_counted(tmp_path: Path) -> None:
+    content = "<x><y><z><text:p xmlns:text='t'>Text.</text:p></z></y></x>"
+    parts = {"content.xml": content, "Object 1/content.xml": "<x/>", "Object 2/content.xml": "<x/>"}
+    path = pptx(tmp_path / "a.pptx", slide(shape("Text.")))
+    with zipfile.ZipFile(path) as file:
+        slides = {name: file.read(name).decode() for name in file.namelist()}
+    slides["ppt/slides/_rels/slide1.xml.rels"] = links(chart_1="../charts/chart1.xml", chart_2="../charts/chart2.xml")
+    for source, reason in (
+        (ODTSource(archive(tmp_path / "a.odt", parts), name="a"), "a: 2 embedded objects left out"),
+        (PPTXSource(archive(path, slides), name="a"), "a: 2 charts left out"),
+    ):
+        assert [(1, "", "Text.")] == read(source)
+        assert [reason] == [str(piece) for piece in source.pieces() if not isinstance(piece, Segment)]
 
 
 def test_an_encrypted_odt(tmp_path: Path) -> None:

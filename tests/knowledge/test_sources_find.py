@@ -40,12 +40,15 @@ def test_files_in_order_without_duplicates(tmp_path: Path) -> None:
 def test_a_directory(tmp_path: Path) -> None:
     tree(tmp_path, "docs/b.md", "docs/a/x.txt", "docs/README", "docs/code.py", "docs/.hidden.md", "docs/.git/x.md")
     (tmp_path / "docs" / "loop").symlink_to("..")
+    (tmp_path / "docs" / "lost.md").symlink_to("nowhere")
     (tmp_path / "docs" / "empty.md").write_text("")
     (tmp_path / "docs" / "binary.txt").write_bytes(b"\0")
     assert ["docs/README", "docs/a/x.txt", "docs/b.md"] == names(tmp_path, "docs")
     assert [
         "docs/binary.txt: is binary (NUL byte at byte 1); only text is supported",
         "docs/empty.md: is empty",
+        "docs/loop: is a link to a directory, which is not followed",
+        "docs/lost.md: cannot be read: No such file or directory",
         "docs: 1 file hidden (1 .md)",
         "docs: 1 file of unsupported types (1 .py)",
     ] == skipped_inputs(tmp_path, "docs")

@@ -162,7 +162,9 @@ class _Search:
         for entry in entries:
             path = Path(entry.path)
             is_dir = entry.is_dir(follow_symlinks=False)
-            if not is_dir and not entry.is_file():
+            if not is_dir and entry.is_dir():
+                name = self._name(path)
+                self.skipped.append(SkippedInput(source=name, reason="is a link to a directory, which is not followed"))
                 continue
             if is_dir and entry.name in _TOOL_DIRECTORIES:
                 continue

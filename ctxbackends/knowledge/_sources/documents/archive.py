@@ -46,6 +46,11 @@ class Archive:
     def __contains__(self, name: str) -> bool:
         return name in self._names
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the parts."""
+        return tuple(self._names)
+
     def read(self, name: str, *, max_bytes: int = _BLOCK) -> bytes:
         """Return the beginning of a part; empty if there is none."""
         if name not in self._names:

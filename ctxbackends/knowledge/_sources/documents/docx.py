@@ -43,6 +43,8 @@ class DOCXSource(DocumentSource):
         yield from reader.segments()
         if reader.margin_size:
             yield self._skip(f"{reader.margin_size:,} characters of headers and footers were left out")
+        if reader.charts:
+            yield self._skip(f"{pluralize(reader.charts, 'chart')} left out")
         if reader.embedded:
             yield self._skip(f"{pluralize(reader.embedded, 'embedded document')} left out")
 
@@ -63,8 +65,10 @@ class _Block:
 class _Reader:
     def __init__(self, archive: Archive) -> None:
         self._archive = archive
+        self.charts = self.embedded = 0
         self._main = archive.main_part()
-        self._parts = {link.kind: link.target for link in archive.relationships(self._main).values()}
+        self._links = archive.relationships(self._main)
+        self._parts = {link.kind: link.target for link in self._links.values()}
         self._headings = self._read_headings()
         self._comments: dict[str, tuple[str, str]] = {}
         self._notes: dict[str, dict[str, tuple[str, str]]] = {"comment": self._comments}
@@ -79,10 +83,9 @@ class _Reader:
             self._notes[kind] = {attribute(note, "id"): (kind, self._join(note)) for note in notes}
         self.margin_size = sum(
             len(self._join(archive.parse(link.target)))
-            for link in archive.relationships(self._main).values()
+            for link in self._links.values()
             if link.kind in ("header", "footer") and link.target in archive
         )
-        self.embedded = 0
 
     def segments(self) -> Iterator[Segment]:
         """Yield the paragraphs and rows in their order, each followed by its notes."""
@@ -157,11 +160,15 @@ class _Reader:
             elif name == "txbxContent":
                 for inner in self._blocks(child):
                     block.notes += [("text box", inner.text), *inner.notes]
+            elif name == "relIds":
+                block.notes.append(("diagram", self._read_diagram(attribute(child, "dm"))))
             elif name == "AlternateContent":
                 self._collect(alternative(child), parts, block)
             elif name == "sdt" and _is_placeholder(child):
                 continue
             elif name not in _DELETED and name not in _PROPERTIES:
+                self.charts += name == "chart"
+                self.embedded += name == "OLEObject"
                 self._collect(child, parts, block)
 
     def _is_heading(self, paragraph: Element) -> bool:
@@ -201,6 +208,12 @@ class _Reader:
         part = self._parts.get(kind)
         if part is not None and part in self._archive:
             yield from (element for element in self._archive.parse(part) if local_name(element) == name)
+
+    def _read_diagram(self, key: str) -> str:
+        link = self._links.get(key)
+        if link is None or link.target not in self._archive:
+            return ""
+        return "\n".join("".join(text.itertext()) for text in find_all(self._archive.parse(link.target), "t"))
 
     def _join(self, element: Element) -> str:
         return "\n".join(block.text for block in self._blocks(element) if block.text.strip())

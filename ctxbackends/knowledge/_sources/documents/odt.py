@@ -10,6 +10,7 @@ from xml.etree.ElementTree import Element  # only a type here
 
 import attrs
 
+from ctxbackends._util.text import pluralize
 from ctxbackends.knowledge._errors import SourceError
 from ctxbackends.knowledge._records import Unit
 from ctxbackends.knowledge._sources.base import Piece, Segment
@@ -50,6 +51,9 @@ class ODTSource(DocumentSource):
                 for label, text in block.notes:
                     if text.strip():
                         yield Segment(text=clean(text), first=number, last=number, boundary=0, label=label)
+        objects = sum(name.count("/") == 1 and name.endswith("/content.xml") for name in archive.names)
+        if objects:
+            yield self._skip(f"{pluralize(objects, 'embedded object')} left out")
 
 
 @attrs.define

@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterator
 from xml.etree.ElementTree import Element  # only a type here
 
+from ctxbackends._util.text import pluralize
 from ctxbackends.knowledge._records import Unit
 from ctxbackends.knowledge._sources.base import Piece, Segment
 from ctxbackends.knowledge._sources.documents.archive import Archive, alternative, attribute, find, find_all, local_name
@@ -37,9 +38,11 @@ class PPTXSource(DocumentSource):
             for name, key in slide.items()
             if name.endswith("}id") and key in links
         ]
+        charts = 0
         for number, part in enumerate(slides, 1):
             try:
                 texts = list(_read_slide(archive, part))
+                charts += sum(link.kind in ("chart", "chartEx") for link in archive.relationships(part).values())
             except Exception as error:
                 yield self._skip(f"slide {number} cannot be read: {summarize(error)}")
                 continue
@@ -47,6 +50,8 @@ class PPTXSource(DocumentSource):
             for text, label in texts:
                 yield Segment(text=clean(text), first=number, last=number, boundary=boundary, label=label)
                 boundary = 1 if boundary != 2 else 0
+        if charts:
+            yield self._skip(f"{pluralize(charts, 'chart')} left out")
 
 
 def _read_slide(archive: Archive, part: str) -> Iterator[tuple[str, str]]:
