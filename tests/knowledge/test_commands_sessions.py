@@ -157,16 +157,17 @@ def test_no_session_of_the_directory(tmp_path: Path) -> None:
     assert f"no session of an agent found for {directory}" in result.err
 
 
-@pytest.mark.parametrize(("options", "titles"), [([], ["Option 1", "Option 5"]), (["--no-subagents"], ["Option 1"])])
-def test_sub_agents_of_a_session(tmp_path: Path, serve: Serve, options: list[str], titles: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("options", "rows"),
+    [([], [("Option 1", "user"), ("Option 5", "assistant")]), (["--no-subagents"], [("Option 1", "user")])],
+)
+def test_sub_agents_of_a_session(tmp_path: Path, serve: Serve, options: list[str], rows: list[tuple[str, str]]) -> None:
     directory = project(tmp_path, serve(keep_options).url)
     write(directory / "s.jsonl", *SESSION[:1])
     write(directory / "s" / "subagents" / "agent-a.jsonl", user("We keep option 5.", isSidechain=True))
     write(directory / "s" / "subagents" / "agent-b.jsonl")
     result = ctx(directory, "compact", "s.jsonl", *options)
-    rows = read_proposal(directory / result.proposal).rows
-    assert titles == [row.title for row in rows]
-    assert "assistant" == rows[-1].evidence[0].speaker or options
+    assert rows == speakers_of_rows(directory, result.proposal)
     assert bool(options) != ("1 transcript of sub-agents read too" in result.err)
     assert bool(options) != ("agent-b.jsonl: is empty" in result.err)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator
 
@@ -38,8 +39,6 @@ class Value(msgspec.Struct, frozen=True):
 
 
 def _escape_ascii(text: str) -> bytes:
-    import json  # noqa: PLC0415  # msgspec cannot escape
-
     return json.dumps(text)[1:-1].encode()
 
 

@@ -66,7 +66,7 @@ def find_newest_session(
 
 
 def find_sub_agents(path: Path) -> tuple[Path, ...]:
-    """Return the transcripts of the sub-agents of a session of Claude Code: ``<session>/subagents/**/agent-*.jsonl``."""
+    """Return the transcripts of the sub-agents of a session of Claude Code, in ``<session>/subagents/``."""
     folder = path.with_suffix("") / "subagents"
     try:
         return tuple(sorted(one for one in folder.glob("**/agent-*.jsonl") if one.is_file()))
