@@ -24,25 +24,41 @@ class IgnoreRules:
         directory = os.path.abspath(top)
         self._root = _repository_root(directory) or directory
         self._specs: dict[str, Specs] = {}
+        self._ignored_directories: dict[str, bool] = {self._root: False}
 
     def matches(self, path: Path, *, is_dir: bool = False) -> bool:
         """Return whether a file or directory is ignored, itself or with a directory that it is in."""
         absolute = os.path.abspath(path)
+        parent = os.path.dirname(absolute)
+        if self._is_ignored_directory(parent):  # no rule brings back what is in it
+            return True
         name = absolute + ("/" if is_dir else "")
         is_ignored = False
-        for directory, spec in self._specs_of(os.path.dirname(absolute)):  # the nearest file decides
+        for directory, spec in self._specs_of(parent):  # the nearest file decides
             include = spec.check_file(name[len(directory) + 1 :].replace(os.sep, "/")).include
             is_ignored = is_ignored if include is None else include
+        return is_ignored
+
+    def _is_ignored_directory(self, directory: str) -> bool:
+        is_ignored = self._ignored_directories.get(directory)
+        if is_ignored is None:
+            is_ignored = self._is_below_root(directory) and self.matches(Path(directory), is_dir=True)
+            self._ignored_directories[directory] = is_ignored
         return is_ignored
 
     def _specs_of(self, directory: str) -> Specs:
         specs = self._specs.get(directory)
         if specs is None:
             parent = os.path.dirname(directory)
-            is_top = directory == self._root or parent == directory or not directory.startswith(self._root)
+            is_top = (
+                directory == self._root or parent == directory or not directory.startswith(os.path.join(self._root, ""))
+            )
             specs = (() if is_top else self._specs_of(parent)) + _read_spec(directory)
             self._specs[directory] = specs
         return specs
+
+    def _is_below_root(self, directory: str) -> bool:
+        return directory != self._root and directory.startswith(os.path.join(self._root, ""))
 
 
 def _repository_root(directory: str) -> str | None:
