@@ -203,12 +203,16 @@ def draw_words(random: Random) -> list[str]:
     return random.sample(VOCABULARY, random.randint(8, 30))
 
 
-def write(random: Random, words: list[str], *, joints: tuple[str, ...] = JOINTS) -> str:
+def write(random: Random, words: list[str], *, is_quote: bool = False) -> str:
+    """A text of these words. A quote has no line ends, and no links, since their targets would be words of its own."""
     text = ""
     for word in words:
-        joint = random.choice(joints) if text else ""
-        text += joint + random.choice(DECORATIONS)(word)
-    return text
+        joint = random.choice(JOINTS) if text else ""
+        if "—" in joint and word[-1].isdigit():
+            joint = " "  # between numbers, a dash is no punctuation
+        decorated = random.choice(DECORATIONS)(word)
+        text += joint + (word if is_quote and "](" in decorated else decorated)
+    return text.replace("\n", " ") if is_quote else text
 
 
 def draw_run(random: Random, words: list[str]) -> list[str]:
@@ -217,7 +221,7 @@ def draw_run(random: Random, words: list[str]) -> list[str]:
 
 
 def write_quote(random: Random, words: list[str]) -> str:
-    text = write(random, words, joints=tuple(joint for joint in JOINTS if joint != "\n"))
+    text = write(random, words, is_quote=True)
     return random.choice(("{}", "{}.", '"{}"', "“{}”", "- {}", "[1] {}", "...{}", "{} ...")).format(text)
 
 

@@ -26,8 +26,8 @@ _RUN = rf"{_CHAR}+(?:{JOIN}+{_CHAR}+)*"
 _TOKEN = re.compile(
     rf"""
     (?:(?<!{_CHAR})[+-]{JOIN}*(?=\.?[0-9]))?                            # the sign of a number
-    (?:(?<![.]|{_CHAR})\.(?={_CHAR}))?                                  # .5, .gitignore
-    {_RUN}(?:{JOIN}*(?:[._']|(?<=[0-9])[,:/](?=[0-9])){JOIN}*{_RUN})*   # 1.5, 10:30, don't, snake_case
+    (?:(?<![.]|{_CHAR})\.(?=[0-9]))?                                    # .5
+    {_RUN}(?:{JOIN}*(?:[_']|\.(?=[0-9])|(?<=[0-9])[,:/](?=[0-9])){JOIN}*{_RUN})*   # 1.5, 10:30, don't, snake_case
     |[{_SINGLES}]
     |[!=<>]=+|[=-]>|<-|[=<>]|!(?={_CHAR})                               # comparisons, arrows, negations in code
     |~~|~(?=[0-9])

@@ -17,14 +17,14 @@ _LETTER = r"[^\W\d_]"
 _ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 _TARGET = (
     r"\((?:<[^<>\n]{0,500}>|(?:[^()\s<>]|\([^()\s]{0,200}\)){0,1000})"
-    r"""(?:\s{1,3}(?:"[^"\n]{0,300}"|'[^'\n]{0,300}'))?\s?\)"""
+    r"""(?:\s{1,3}(?:"[^"\n]{0,300}"|'[^'\n]{0,300}'))?\s?(?:\)|\Z)"""  # a quote may end within a target
 )
 _NOT_AN_INDEX = r"\[(?<![A-Za-z0-9_)\]\\]\[)"  # rows[0](x) is no link
 _IMAGE = re.compile(rf"!\[([^\[\]]{{0,300}})\]{_TARGET}")
 _LINK = re.compile(rf"{_NOT_AN_INDEX}([^\[\]]{{1,300}})\]{_TARGET}")
 _REFERENCE = re.compile(rf"{_NOT_AN_INDEX}([^\[\]\n]{{0,200}}{_LETTER}[^\[\]\n]{{0,100}})\]\[[^\[\]\n]{{0,100}}\]")
 _FOOTNOTE = re.compile(r"\[\^[^\[\]\s]{1,50}\]|\[[^\[\]\s]{1,40}\]_(?!\w)")
-_AUTOLINK = re.compile(r"<((?:https?|ftp|mailto):[^<>\s]{1,500})>")
+_AUTOLINK = re.compile(r"<((?:https?|ftp|mailto):[^<>\s]{1,500})(?:>|\Z)")
 # The tags of deletions are kept: their text is not the text of the source any more.
 _INLINE = "(?:a|b|i|u|q|em|strong|code|kbd|samp|tt|span|mark|small|big|ins|font|abbr)"
 _BLOCK = (
@@ -37,7 +37,8 @@ _BLOCK_TAG = re.compile(
     rf"<(?:{_NOT_GENERIC}{_BLOCK}(?:[\s/][^<>\n]{{0,300}})?|/{_BLOCK}|(?:br|sup|sub)\s?/?)>", re.IGNORECASE
 )
 _ROLE = re.compile(r":(?<!\w:)[A-Za-z][\w.+-]{0,40}(?::[A-Za-z][\w.+-]{0,40})?:(?=`)")
-_ROLE_TARGET = re.compile(r"<(?<=\s<)[^<>`]{1,500}>(?=`)")
+_ROLE_TARGET = re.compile(r":(?<!\w:)[A-Za-z][\w.+:-]{0,80}:(`[^`<>]{1,300}\s)<[^<>`]{1,500}>(?=`)")
+_TARGET_OF_TEXT = re.compile(r"<(?<=\s<)(?:[^<>`]{1,500}>(?=`_)|[^<>`\s]{1,500}>_{1,2}(?!\w))")
 _RST_JOIN = re.compile(r"\\ (?<=[`*_|]\\ )")
 _ESCAPE = re.compile(r"\\(?=[!-/:-@\[-`{-~\n])")
 _MARKS = re.compile(r"[*`]+")
@@ -51,6 +52,12 @@ _LETTERS_BEFORE = re.compile(rf"{_LETTER}+\Z")
 _LETTERS_AFTER = re.compile(rf"(?![A-Z]){_LETTER}+")
 _MAX_WORD = 60
 _PLAIN = re.compile(r"(?!\s*[0-9])[^\0-\2\n&`<>\[\\*|=~^+#/-]*", re.ASCII)
+
+# The words of markup that is blanked: targets, labels, attributes, roles, descriptions of images.
+_HIDDEN = re.compile(
+    r"\]\(([^()\s]{1,1000})|\]\[([^\[\]]{1,100})\]|\[\^([^\[\]]{1,50})\]|\s<([^<>`]{1,500})>[`_]|<\w{1,10}\s([^<>]{1,300})>"
+    r"|:([A-Za-z][\w.+:-]{0,80}):`|!\[([^\[\]]{1,300})\]"
+)
 
 Hyphenated = set[tuple[str, str]]
 
@@ -77,9 +84,9 @@ def blank_markup(text: str, *, keep_all: bool = False) -> tuple[str, Hyphenated]
     if "```" in text or "~~~" in text:
         text = _FENCE.sub(_blank, text)
     if ":`" in text:
-        text = _ROLE.sub(_blank, text)
-    if ">`" in text:
-        text = _ROLE_TARGET.sub(_blank, text)
+        text = _ROLE.sub(_blank, _ROLE_TARGET.sub(_keep_text, text))
+    if ">`_" in text or ">_" in text:
+        text = _TARGET_OF_TEXT.sub(_blank, text)
     if "](" in text:
         text = _LINK.sub(_keep_text, _IMAGE.sub(_keep_text if keep_all else _blank, text))
     if "][" in text:
@@ -99,6 +106,11 @@ def blank_markup(text: str, *, keep_all: bool = False) -> tuple[str, Hyphenated]
     if "*" in text or "`" in text:
         text = _MARKS.sub(_fill_mark, text)
     return text[1:], hyphenated
+
+
+def find_hidden_words(text: str) -> list[str]:
+    """Return the words of a text's markup that :func:`blank_markup` replaces."""
+    return [next(filter(None, groups)) for groups in _HIDDEN.findall(text)]
 
 
 def _blank(match: re.Match[str]) -> str:
@@ -127,7 +139,7 @@ def _fill_mark(match: re.Match[str]) -> str:
     if match[0] == "*" and _is_between_digits(match):
         return PRODUCT
     before, after = _neighbours(match)
-    return JOIN * len(match[0]) if before.isalpha() and after.isalpha() else match[0]
+    return JOIN * len(match[0]) if before.isalpha() and (after.isalpha() or after == "'") else match[0]
 
 
 def _is_between_digits(match: re.Match[str]) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from ctxbackends.knowledge._extract.borders import contains_negation
 from ctxbackends.knowledge._extract.folding import FoldedText, count_words
+from ctxbackends.knowledge._extract.markup import find_hidden_words
 
 MAX_OCCURRENCES = 100
 """Occurrences of a quote that are compared; enough for a frequent phrase."""
@@ -19,7 +20,10 @@ MAX_ATTEMPTS = 20
 MAX_SPAN = 1_200
 """Characters of the source from the first part to the last."""
 
-_ELLIPSIS = re.compile(r"\[\s*(?:\.{3,}|…)\s*\]|\(\s*(?:\.{3,}|…)\s*\)|\.{3,}|…|\. \. \.")
+# Not the arguments of a call: feed(...)
+_ELLIPSIS = re.compile(
+    r"\[\s*(?:\.{3,}|…)\s*\]|(?<!\w)\(\s*(?:\.{3,}|…)\s*\)|(?<!\w\()(?<!\w\(\.)(?:\.{3,}|…)|\. \. \."
+)
 _NUMBERED_LINE = re.compile(r"\n[ \t]*[0-9]{1,3}[.)][ \t]")
 _PASSAGE_END = re.compile(r"\n[ \t\0]*\n[\s\0]*")
 
@@ -34,6 +38,8 @@ class QuoteIndex:
 
     def find(self, quote: str) -> Iterator[tuple[int, int]]:
         """Yield the spans in the text that a quote matches after folding, as one run of words."""
+        if self._adds_words(quote):
+            return
         for folded in self._fold():
             for key in self._build_keys(quote, folded):
                 at, count = folded.key.find(key), 0
@@ -48,7 +54,7 @@ class QuoteIndex:
         neighbours.
         """
         parts = _ELLIPSIS.split(quote)
-        if len(parts) == 1:
+        if len(parts) == 1 or self._adds_words(quote):
             return
         parts = [part for part in parts if count_words(FoldedText(part).key)]
         if not 2 <= len(parts) <= MAX_PARTS or not all(_is_long_enough(part) for part in parts):
@@ -59,6 +65,10 @@ class QuoteIndex:
                 for offset, passage in self._split(folded):
                     for start, end in _find_in_order(passage, keys):
                         yield offset + start, offset + end
+
+    def _adds_words(self, quote: str) -> bool:
+        """Return whether the markup of a quote has words that are not in the text, such as another target of a link."""
+        return any(words not in self._text for words in find_hidden_words(quote))
 
     def _fold(self) -> Iterator[FoldedText]:
         if not self._texts:
