@@ -49,6 +49,7 @@ def find(root: Path, argument: str) -> set[str]:
 @example(["build/"], [], ["!a.md"])
 @example(["docs/*"], ["!a.md"], [])
 @example(["*.md"], ["!*.md"], ["!a.md"])
+@example(["docs/**"], ["!a.md"], [])
 def test_git_agrees(top: list[str], docs: list[str], build: list[str]) -> None:
     with TemporaryDirectory() as directory:
         root = Path(directory)

@@ -188,7 +188,7 @@ class _Search:
         matches = sorted(glob.glob(argument, root_dir=self._base, recursive=True, include_hidden=True))
         if not matches:
             raise SourceError(_display_name(argument), "matches no file")
-        literal = set(argument.split("/"))
+        literal = set(Path(argument).parts)
         rules = IgnoreRules(self._rules_top(self._base / _literal_start(argument)))
         # A pattern that ends with a suffix names a type, as a file that is named.
         names_type = _suffix_of_pattern(argument) != ""
@@ -265,7 +265,7 @@ class _Pattern:
 
     def __init__(self, text: str) -> None:
         self.suffix = _suffix_of_pattern(text)
-        pattern = text.removeprefix("./").rstrip("/")
+        pattern = text.replace(os.sep, "/").removeprefix("./").rstrip("/")
         self._is_name = "/" not in pattern
         expression = glob_to_regex(pattern.lstrip("/") if not os.path.isabs(text) else pattern)
         self._regex = re.compile(expression)
@@ -306,13 +306,13 @@ def _suffix_of_pattern(pattern: str) -> str:
 
 def _literal_start(pattern: str) -> str:
     """Return the directories before the first wildcard."""
-    parts = pattern.split("/")
+    parts = Path(pattern).parts
     count = next((index for index, part in enumerate(parts) if glob.has_magic(part)), len(parts))
-    return "/".join(parts[:count])
+    return os.path.join("", *parts[:count])
 
 
 def _asks_for_hidden(pattern: str) -> bool:
-    return any(part.startswith(".") and part not in (".", "..") for part in pattern.split("/"))
+    return any(part.startswith(".") and part not in (".", "..") for part in Path(pattern).parts)
 
 
 def _format_suffixes(suffixes: Counter[str]) -> str:

@@ -74,7 +74,8 @@ def _read_spec(directory: str) -> Specs:
     path = os.path.join(directory, ".gitignore")
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            lines = file.read().splitlines()
+            # pathspec matches the directory itself with "docs/**", git only its contents.
+            lines = [f"{line}/*" if line.endswith("/**") else line for line in file.read().splitlines()]
     except OSError:
         return ()
     try:
