@@ -80,7 +80,7 @@ class FoldedText:
 
     Attributes:
         text: The text.
-        keeps_all: Whether the key has the descriptions of images and the numbers of list items.
+        keeps_all: Whether the key has the descriptions of images and the prefixes of lines.
         plain: The text with fillers for its markup, of the same length.
         key: The folded words, with one space before and after each.
         hyphenated: The two parts of each word that a line end hyphenates; it is one word of the key.

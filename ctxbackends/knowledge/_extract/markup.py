@@ -67,7 +67,7 @@ def blank_markup(text: str, *, keep_all: bool = False) -> tuple[str, Hyphenated]
 
     Args:
         text: The text.
-        keep_all: Keep the descriptions of images and the numbers of list items.
+        keep_all: Keep the descriptions of images and the prefixes of lines, such as the numbers of list items.
 
     Returns:
         A text of the same length, and the two parts of each word that a line end hyphenates, in lower case.
@@ -99,7 +99,8 @@ def blank_markup(text: str, *, keep_all: bool = False) -> tuple[str, Hyphenated]
         text = _ESCAPE.sub(JOIN, _RST_JOIN.sub(_join, text))
     if "[ ]" in text or "[x]" in text or "[X]" in text:
         text = _TASK_BOX.sub(_keep_text, text)
-    text = _blank_prefixes(_ADORNMENT.sub(_blank, text), keep_numbers=keep_all)
+    text = _ADORNMENT.sub(_blank, text)
+    text = text if keep_all else _blank_prefixes(text)
     hyphenated: Hyphenated = set()
     if "-" in text or "\u2014" in text:
         text = _DASHES.sub(_fill_range, _LINE_HYPHEN.sub(lambda match: _join_lines(match, hyphenated), text))
@@ -171,7 +172,7 @@ def _join_lines(match: re.Match[str], hyphenated: Hyphenated) -> str:
     return JOIN * len(match[0])
 
 
-def _blank_prefixes(text: str, *, keep_numbers: bool) -> str:
+def _blank_prefixes(text: str) -> str:
     """Blank the prefixes of lines if the lines before have them too.
 
     Within a paragraph, ``> 5 ms`` and ``10. Then`` may be words of a wrapped sentence.
@@ -186,7 +187,6 @@ def _blank_prefixes(text: str, *, keep_numbers: bool) -> str:
         if is_first or continues:
             last_prefix, last_number = prefix, number
             next_line = text.find("\n", match.end())
-            if not (number and keep_numbers):
-                parts += [text[copied : match.start(1)], " " * len(match[1])]
-                copied = match.end(1)
+            parts += [text[copied : match.start(1)], " " * len(match[1])]
+            copied = match.end(1)
     return "".join([*parts, text[copied:]])

@@ -24,7 +24,7 @@ MAX_SPAN = 1_200
 _ELLIPSIS = re.compile(
     r"\[\s*(?:\.{3,}|…)\s*\]|(?<!\w)\(\s*(?:\.{3,}|…)\s*\)|(?<!\w\()(?<!\w\(\.)(?:\.{3,}|…)|\. \. \."
 )
-_NUMBERED_LINE = re.compile(r"\n[ \t]*[0-9]{1,3}[.)][ \t]")
+_PREFIXED_LINE = re.compile(r"\n[ \t]*(?:[0-9]{1,3}[.)][ \t]|>|//|\+[ \t])")
 _PASSAGE_END = re.compile(r"\n[ \t\0]*\n[\s\0]*")
 
 
@@ -74,7 +74,7 @@ class QuoteIndex:
         if not self._texts:
             self._texts.append(FoldedText(self._text))
         yield self._texts[0]
-        if len(self._texts) == 1 and ("![" in self._text or _NUMBERED_LINE.search(f"\n{self._text}")):
+        if len(self._texts) == 1 and ("![" in self._text or _PREFIXED_LINE.search(f"\n{self._text}")):
             self._texts.append(FoldedText(self._text, keep_all=True))
         yield from self._texts[1:]
 
