@@ -121,7 +121,19 @@ PARTS = (
         "</nav>",
         "<script>",
     ),
-    *("</script>", "\n", "\n\n\n\n", "word", "other words", " ", "&amp;", "<!-- x -->", "<b>", "<a\nhref=x>", "<"),
+    *(
+        "</script>",
+        "\n",
+        "\n\n\n\n",
+        " word ",
+        " other words ",
+        " ",
+        "&amp;",
+        "<!-- x -->",
+        "<b>",
+        "<a\nhref=x>",
+        " < ",
+    ),
 )
 
 
