@@ -500,7 +500,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_the_documents_of_this_project(tmp_path: Path, serve: Serve) -> None:
     def script(prompt: str) -> Any:
-        heading = re.search(r"\n\[(\d+)\] (#+ [^\n]{8,})", prompt)
+        heading = re.search(r"\n\[(\d+)\] (#+ \w+ \w[^\n]{8,})", prompt)  # a quote has two words
         if heading is None:
             return {}
         return {
