@@ -205,7 +205,8 @@ class Terminal:
 
     def echoes(self) -> bool:
         """Whether the terminal shows what is typed."""
-        assert sys.platform != "win32"
+        if sys.platform == "win32":
+            raise NotImplementedError
         return bool(termios.tcgetattr(self._master)[3] & termios.ECHO)
 
     def end(self) -> int:
