@@ -107,12 +107,12 @@ def _find_constraints(schema: Mapping[str, Any], value: Any) -> Iterator[str]:
         for name, is_met in _BOUNDS.items():
             if name in schema and not is_met(value, schema[name]):
                 yield f"{value} does not match {name}: {schema[name]}"
-    for kind, (least, most) in _LENGTHS.items():
-        if isinstance(value, kind):
-            if len(value) < schema.get(least, 0):
-                yield f"shorter than {least}: {schema[least]}"
-            if len(value) > schema.get(most, len(value)):
-                yield f"longer than {most}: {schema[most]}"
+    if isinstance(value, str | list | dict):
+        least, most = _LENGTHS[type(value)]
+        if len(value) < schema.get(least, 0):
+            yield f"shorter than {least}: {schema[least]}"
+        if len(value) > schema.get(most, len(value)):
+            yield f"longer than {most}: {schema[most]}"
     if isinstance(value, str) and "pattern" in schema and re.search(schema["pattern"], value) is None:
         yield f"{value!r:.80} does not match the pattern {schema['pattern']}"
     if (

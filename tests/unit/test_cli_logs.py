@@ -94,7 +94,8 @@ def test_the_question_whether_it_is_on_imports_no_sqlite() -> None:
         "import sys; from ctxbackends._cli.log_store import LogStore; LogStore.open().is_on; "
         "print('sqlite3' in sys.modules)"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment())
+    variables = {name: value for name, value in environment().items() if not name.startswith("COVERAGE_")}
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=variables)
     assert ("False\n", "") == (result.stdout, result.stderr)
 
 

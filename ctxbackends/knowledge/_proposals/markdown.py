@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 import msgspec
@@ -28,6 +28,7 @@ from ctxbackends.knowledge._records import (
     QuarantinedRow,
     Record,
     Row,
+    Speaker,
     Unit,
     fields_of,
     format_place,
@@ -52,6 +53,8 @@ _YAML_UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 _HEADING = re.compile(r"### ([a-z][0-9]+): ?(.*)")
 _FIELD = re.compile(r"- \*\*([A-Za-z ]+):\*\* ?(.*)")
 _LINE_PLACE = re.compile(r"(.+):([0-9]+)(?:-([0-9]+))?")
+_SPEAKERS: Mapping[str, Speaker] = {speaker: speaker for speaker in SPEAKERS}
+_UNITS: Mapping[str, Unit] = {unit: unit for unit in UNITS}
 _UNIT_PLACE = re.compile(rf"(.+), ({'|'.join(unit for unit in UNITS if unit != 'line')}) ([0-9]+)(?:-([0-9]+))?")
 
 
@@ -324,10 +327,10 @@ class _Reader:
         match = unit_match or _LINE_PLACE.fullmatch(place)
         if match is None or extra.keys() - {"matched", "speaker", "at", "session", "branch"}:
             self._fail("expected a place, such as notes.md:12-14")
-        speaker = next((one for one in SPEAKERS if one == extra.get("speaker")), None)
+        speaker = _SPEAKERS.get(extra.get("speaker", ""))
         if speaker is None and "speaker" in extra:
             self._fail(f"unknown speaker: {extra['speaker']}; the speakers are {', '.join(SPEAKERS)}")
-        unit: Unit = next((one for one in UNITS if unit_match is not None and one == unit_match[2]), "line")
+        unit = _UNITS[unit_match[2]] if unit_match is not None else "line"
         first, last = (match[3], match[4]) if unit_match is not None else (match[2], match[3])
         return Evidence(
             source=_unescape(match[1]),

@@ -97,7 +97,7 @@ class TextSource(FileSource):
         self._remember_state()
         with self._open() as file:
             self._input = scan(self.name, file)
-        self.text_size = sum(size_of(piece) for piece in self.pieces() if isinstance(piece, Segment))
+        self.text_size: int | None = sum(size_of(piece) for piece in self.pieces() if isinstance(piece, Segment))
         return self._input
 
     def pieces(self) -> Iterator[Piece]:

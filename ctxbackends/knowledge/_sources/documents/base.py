@@ -42,7 +42,7 @@ class DocumentSource(FileSource):
         if not any(isinstance(piece, Segment) for piece in pieces):
             reasons = [piece.reason for piece in pieces if isinstance(piece, SkippedInput)]
             raise SourceError(self.name, self._no_text_message(reasons))
-        self.text_size = sum(size_of(piece) for piece in pieces if isinstance(piece, Segment))
+        self.text_size: int | None = sum(size_of(piece) for piece in pieces if isinstance(piece, Segment))
         self._pieces = pieces if _keep(self, self.text_size + _PIECE_OVERHEAD * len(pieces)) else None
         return self._input
 
