@@ -111,6 +111,11 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(Path(ctxbackends.__file__).parent.parent)}
 
 
+def without_coverage(variables: Mapping[str, str]) -> dict[str, str]:
+    """For a process whose imports are tested: in one that it measures, coverage imports sqlite3."""
+    return {name: value for name, value in variables.items() if not name.startswith("COVERAGE_")}
+
+
 def command(*arguments: str) -> list[str]:
     """The program in a process of its own. The signal is given back its default: a background job ignores it."""
     start = (

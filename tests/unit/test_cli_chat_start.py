@@ -17,6 +17,7 @@ from tests.unit.test_cli import (
     ctxrc,
     environment,
     script,  # noqa: F401  # a fixture
+    without_coverage,
 )
 
 
@@ -26,7 +27,7 @@ def imports(code: str, *modules: str) -> list[str]:
     end = f"import atexit, sys; atexit.register(lambda: print({loaded}, file=sys.stderr))"
     result = subprocess.run(
         [sys.executable, "-c", f"{end}\n{code}"],
-        env=environment(),
+        env=without_coverage(environment()),
         input="Hi",
         capture_output=True,
         text=True,

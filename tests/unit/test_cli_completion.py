@@ -20,7 +20,7 @@ import pytest
 import ctxbackends
 from ctxbackends._cli import commands
 from ctxbackends._cli.completion import SCRIPTS
-from tests.unit.test_cli import Result, ctx
+from tests.unit.test_cli import Result, ctx, without_coverage
 
 with suppress(ImportError):  # not on Windows
     import pty
@@ -204,7 +204,8 @@ def test_completion_imports_no_heavy_package() -> None:
     for line in ("ch", "chat -b ", "chat -m ", "config show "):
         environment = {**_environment(), "_CTXBACKENDS_COMPLETE": "zsh_complete", "COMP_LINE": f"ctxbackends {line}"}
         command = [sys.executable, "-c", code]
-        result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=WITHIN, check=True)
+        variables = without_coverage(environment)
+        result = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=WITHIN, check=True)
         assert result.stdout.endswith("[]\n"), (line, result.stdout)
         assert "plain\t" in result.stdout
 

@@ -21,7 +21,7 @@ from ctxbackends._cli import log_database
 from ctxbackends._cli.log_entries import LogEntry, LogError
 from ctxbackends._cli.log_privacy import PrivateFiles, mask_secrets
 from ctxbackends._cli.log_store import LogStore, record_or_warn
-from tests.unit.test_cli import ctx, environment
+from tests.unit.test_cli import ctx, environment, without_coverage
 
 KEY = "sk-test-0123456789abcdef"
 PNG = b"\x89PNG\r\n\x1a\n and the rest"
@@ -94,7 +94,7 @@ def test_the_question_whether_it_is_on_imports_no_sqlite() -> None:
         "import sys; from ctxbackends._cli.log_store import LogStore; LogStore.open().is_on; "
         "print('sqlite3' in sys.modules)"
     )
-    variables = {name: value for name, value in environment().items() if not name.startswith("COVERAGE_")}
+    variables = without_coverage(environment())
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=variables)
     assert ("False\n", "") == (result.stdout, result.stderr)
 
