@@ -79,23 +79,19 @@ def _is_random_part(part: str) -> bool:
 def mask_keys(text: str) -> tuple[str, int]:
     """Return ``text`` with each key masked, and the number of keys. Line breaks in a key are kept."""
     count = 0
+
+    def replace(match: re.Match[str]) -> str:
+        nonlocal count
+        key = match[0]
+        if key.startswith(_RANDOM) and not is_random(key):
+            return key
+        count += 1
+        return MASK + "\n" * key.count("\n")
+
     for needles, shape in _SHAPES:
         if any(needle in text for needle in needles):
-            text = shape.sub(_mask_random if needles[0] in _RANDOM else _mask, text)
-            count += text.count(_PENDING)
-            text = text.replace(_PENDING, MASK)
+            text = shape.sub(replace, text)
     return text, count
-
-
-_PENDING = "\0masked\0"
-
-
-def _mask(match: re.Match[str]) -> str:
-    return _PENDING + "\n" * match[0].count("\n")
-
-
-def _mask_random(match: re.Match[str]) -> str:
-    return _mask(match) if is_random(match[0]) else match[0]
 
 
 _START = re.compile(

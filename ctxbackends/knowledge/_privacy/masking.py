@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from collections.abc import Callable
 
 from ctxbackends._util.api_key_shapes import MASK, is_random, mask_keys
 
@@ -45,19 +46,20 @@ def mask(text: str) -> tuple[str, int]:
         text, replacements = _mask_key_tails(text)
         count += replacements
     if "@" in text and "://" in text:
-        text = _IN_URL.sub(_mask_in_url, text)
-        count += text.count(_PENDING)
-        text = text.replace(_PENDING, MASK)
+        text, count = _replace(_IN_URL, _mask_in_url, text, count)
     lower = text.lower()
     if "bearer" in lower or "basic" in lower or "token" in lower:
-        text = _BEARER.sub(_mask_bearer, text)
-        count += text.count(_PENDING)
-        text = text.replace(_PENDING, MASK)
+        text, count = _replace(_BEARER, _mask_bearer, text, count)
     if any(name in lower for name in _NAMES):
-        text = _ASSIGNMENT.sub(_mask_assignment, text)
-        count += text.count(_PENDING)
-        text = text.replace(_PENDING, MASK)
+        text, count = _replace(_ASSIGNMENT, _mask_assignment, text, count)
     return text, count
+
+
+def _replace(
+    pattern: re.Pattern[str], replace: Callable[[re.Match[str]], str], text: str, count: int
+) -> tuple[str, int]:
+    text = pattern.sub(replace, text)
+    return text.replace(_PENDING, MASK), count + text.count(_PENDING)
 
 
 def _mask_key_tails(text: str) -> tuple[str, int]:
