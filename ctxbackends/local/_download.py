@@ -23,11 +23,12 @@ from typing import TypeAlias
 
 from ctxbackends._config.ctxrc_file import find_ctxrc
 from ctxbackends._config.reader import airgap_of
+from ctxbackends._util.directories import CACHE_VARIABLE
 from ctxbackends._util.files import replacing
 from ctxbackends._util.text import format_size
 from ctxbackends.errors import AirgapError, ModelDownloadError
 from ctxbackends.local._known_models import KnownModel
-from ctxbackends.local._models import CACHE_VARIABLE, find_known, path_in_cache
+from ctxbackends.local._models import find_known, path_in_cache
 
 OnDownload: TypeAlias = Callable[[int, int], object]
 """Called with the bytes that have arrived and the bytes in all."""

@@ -14,11 +14,11 @@ from pathlib import Path
 import attrs
 
 from ctxbackends._suggestions import find_similar
+from ctxbackends._util.directories import cache_directory
 from ctxbackends._util.text import format_size
 from ctxbackends.errors import ConfigError
 from ctxbackends.local._known_models import KNOWN_MODELS, KnownModel
 
-CACHE_VARIABLE = "CTXBACKENDS_CACHE_DIR"
 _SUFFIX = ".gguf"
 
 
@@ -45,12 +45,7 @@ class LocalModel:
 
 def models_directory() -> Path:
     """Return the directory of the cached models; ``CTXBACKENDS_CACHE_DIR`` overrides the user's cache directory."""
-    override = os.environ.get(CACHE_VARIABLE)
-    if override:
-        return Path(os.path.abspath(override), "models")
-    from platformdirs import user_cache_path  # noqa: PLC0415  # only needed without the variable
-
-    return user_cache_path("ctxbackends", appauthor=False) / "models"
+    return cache_directory() / "models"
 
 
 def path_in_cache(name: str) -> Path:
