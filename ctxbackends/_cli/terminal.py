@@ -1,4 +1,4 @@
-"""Terminal input and output of the commands: the live status line, tables and JSON, the prompt on standard input.
+"""Terminal output of the commands: the live status line, tables and JSON.
 
 Only data goes to standard output, everything else to standard error.
 """
@@ -205,24 +205,3 @@ def utf8(_: click.Context, __: click.Parameter, value: str | None) -> str | None
     except UnicodeEncodeError:
         raise click.BadParameter("is not UTF-8") from None
     return value
-
-
-def read_prompt(argument: str | None) -> str:
-    """Return the prompt from the argument or standard input. Raises UsageError if it is empty or not UTF-8."""
-    if argument is None or argument == "-":
-        if sys.stdin is None or (argument is None and sys.stdin.isatty()):  # None: it was closed
-            raise click.UsageError("no prompt; pass it as an argument or on standard input")
-        raw = sys.stdin.buffer.read()
-        where = "the prompt on standard input"
-    else:
-        raw = argument.encode("utf-8", "surrogateescape")
-        where = "the prompt"
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise click.ClickException(
-            f"{where} is not UTF-8 (byte {error.start + 1}); convert it, for example with iconv -t UTF-8"
-        ) from None
-    if not text.strip():
-        raise click.UsageError(f"{where} is empty")
-    return text

@@ -1,4 +1,4 @@
-"""Texts from standard input and files, for commands without a conversation."""
+"""Texts from arguments, standard input and files."""
 
 from __future__ import annotations
 
@@ -8,6 +8,32 @@ from pathlib import Path
 import click
 
 STDIN = Path("-")
+
+
+def decode_utf8(data: bytes, name: str, *, encoding: str = "utf-8") -> str:
+    """Return the text of ``data``. Raises ClickException, which begins with ``name``, if it is not UTF-8."""
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise click.ClickException(
+            f"{name} is not UTF-8 (byte {error.start + 1}); convert it, for example with iconv -t UTF-8"
+        ) from None
+
+
+def read_prompt(argument: str | None) -> str:
+    """Return the prompt from the argument or standard input. Raises UsageError if it is empty or not UTF-8."""
+    if argument is None or argument == "-":
+        if sys.stdin is None or (argument is None and sys.stdin.isatty()):  # None: it was closed
+            raise click.UsageError("no prompt; pass it as an argument or on standard input")
+        raw = sys.stdin.buffer.read()
+        where = "the prompt on standard input"
+    else:
+        raw = argument.encode("utf-8", "surrogateescape")
+        where = "the prompt"
+    text = decode_utf8(raw, where)
+    if not text.strip():
+        raise click.UsageError(f"{where} is empty")
+    return text
 
 
 def read_text(path: Path) -> str:
@@ -26,12 +52,7 @@ def read_text(path: Path) -> str:
             raw, name = path.read_bytes(), str(path)
         except OSError as error:
             raise click.ClickException(f"cannot read {path}: {error.strerror}") from None
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise click.ClickException(
-            f"{name} is not UTF-8 (byte {error.start + 1}); convert it, for example with iconv -t UTF-8"
-        ) from None
+    return decode_utf8(raw, name, encoding="utf-8-sig")
 
 
 def read_lines(path: Path) -> list[str]:

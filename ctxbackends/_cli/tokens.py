@@ -12,8 +12,8 @@ import click
 from ctxbackends._cli.backends import Choice, backend_options, open_choice
 from ctxbackends._cli.options import json_option, model_option
 from ctxbackends._cli.readiness import wait_for
-from ctxbackends._cli.terminal import print_json, read_prompt, utf8
-from ctxbackends._cli.text_inputs import read_text
+from ctxbackends._cli.terminal import print_json, utf8
+from ctxbackends._cli.text_inputs import read_prompt, read_text
 
 
 def _reads_prompt(command: Callable[..., Any]) -> Callable[..., Any]:

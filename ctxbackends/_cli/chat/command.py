@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ctxbackends._cli.backends import Choice, backend_options
-from ctxbackends._cli.chat.inputs import build_message, load_file, load_image, read_prompt
+from ctxbackends._cli.chat.inputs import build_message, load_file, load_image, read_prompt, reads_stdin
 from ctxbackends._cli.chat.model_options import ModelOptions, check_options, parse_options
 from ctxbackends._cli.completers import complete_files
 from ctxbackends._cli.numbers import Integer, Number
@@ -57,10 +57,9 @@ def _read_inputs(run: Callable[..., Any]) -> Callable[..., Any]:
         as_json: bool,
         **choice: Any,
     ) -> Any:
-        is_read = prompt == "-" or not (no_stdin or sys.stdin is None or sys.stdin.isatty())
         line = LiveLine() if not quiet and can_redraw(sys.stderr) else None
         try:
-            if line is not None and not is_read:
+            if line is not None and not reads_stdin(prompt, skip_stdin=no_stdin):
                 line.show(FIRST_LINE)
             values = _merge_options(pairs, model=model, max_tokens=max_tokens, temperature=temperature)
             answer_schema = None if schema is None else _parse_schema(schema)

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ctxbackends._cli.text_inputs import decode_utf8
+
 if TYPE_CHECKING:
     from ctxbackends._chat.media import FilePart, ImagePart
     from ctxbackends._chat.messages import Message, TextPart
 
 SILENT_SECONDS = 1.0
 """Seconds without standard input after which a line says that it is read."""
-
-_UTF8_HINT = "convert it, for example with iconv -t UTF-8"
 
 
 def read_prompt(argument: str | None, *, skip_stdin: bool, is_quiet: bool) -> str | None:
@@ -40,13 +40,14 @@ def read_prompt(argument: str | None, *, skip_stdin: bool, is_quiet: bool) -> st
         raise click.UsageError("- names standard input; remove it or --no-stdin")
     if argument == "-" and sys.stdin is None:
         raise click.UsageError("no prompt; pass it as an argument or on standard input")
-    prompt = None if argument in (None, "-") else _decode(_encode(argument), "the prompt")
+    prompt = None
+    if argument is not None and argument != "-":
+        prompt = decode_utf8(argument.encode("utf-8", "surrogateescape"), "the prompt")
     if prompt is not None and not prompt.strip():
         raise click.UsageError("the prompt is empty")
-    is_read = argument == "-" or not (skip_stdin or sys.stdin is None or sys.stdin.isatty())
-    if not is_read:
+    if not reads_stdin(argument, skip_stdin=skip_stdin):
         return prompt
-    text = _decode(_read_stdin(None if is_quiet else _describe_reading(prompt)), "the prompt on standard input")
+    text = decode_utf8(_read_stdin(None if is_quiet else _describe_reading(prompt)), "the prompt on standard input")
     if not text.strip():
         if prompt is None:
             raise click.UsageError("the prompt on standard input is empty")
@@ -54,15 +55,9 @@ def read_prompt(argument: str | None, *, skip_stdin: bool, is_quiet: bool) -> st
     return text if prompt is None else f"{text} {prompt}"  # as llm joins them
 
 
-def _encode(argument: str | None) -> bytes:
-    return (argument or "").encode("utf-8", "surrogateescape")
-
-
-def _decode(data: bytes, where: str) -> str:
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise click.ClickException(f"{where} is not UTF-8 (byte {error.start + 1}); {_UTF8_HINT}") from None
+def reads_stdin(argument: str | None, *, skip_stdin: bool) -> bool:
+    """Return whether :func:`read_prompt` reads standard input."""
+    return argument == "-" or not (skip_stdin or sys.stdin is None or sys.stdin.isatty())
 
 
 def _describe_reading(prompt: str | None) -> str:
@@ -117,7 +112,7 @@ def load_file(name: str) -> TextPart | FilePart:
         raise click.ClickException(f"{name}: an image; pass it with --image")
     if b"\0" in data:
         raise click.ClickException(f"{name}: not a text file")
-    text = _decode(data.removeprefix(b"\xef\xbb\xbf"), f"{name}:")
+    text = decode_utf8(data.removeprefix(b"\xef\xbb\xbf"), f"{name}:")
     end = "" if text.endswith("\n") else "\n"
     return TextPart(f'<file name="{name}">\n{text}{end}</file>\n')
 
