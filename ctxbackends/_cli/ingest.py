@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Sequence
 from functools import partial, wraps
 from pathlib import Path
@@ -18,7 +17,7 @@ from ctxbackends._cli.hook import HOOKS, run_hook
 from ctxbackends._cli.numbers import Integer
 from ctxbackends._cli.options import model_option, out_option, parse_kinds
 from ctxbackends._cli.sessions import add_sub_agents, newest_session, speakers_options
-from ctxbackends._cli.terminal import PLAIN_INTERVAL, Waiting, print_json, printable, waiting
+from ctxbackends._cli.terminal import PlainInterval, Waiting, print_json, printable, waiting
 from ctxbackends._util.text import pluralize
 from ctxbackends.knowledge._extract.options import RunOptions
 from ctxbackends.knowledge._records import PLURALS
@@ -240,7 +239,8 @@ class TextOutput:
 
     def __init__(self, line: Waiting) -> None:
         self._line = line
-        self._last = time.monotonic()
+        self._interval = PlainInterval()
+        self._interval.is_due()  # the first line comes after an interval
 
     def event(self, event: Any) -> None:
         """Show the progress of a run."""
@@ -264,10 +264,7 @@ class TextOutput:
     def _progress(self, progress: Any) -> None:
         if self._line.is_live:
             self._line.show(str(progress))
-            return
-        now = time.monotonic()
-        if now - self._last >= PLAIN_INTERVAL:
-            self._last = now
+        elif self._interval.is_due():
             click.echo(str(progress), err=True)
 
     def row(self, row: Any) -> None:

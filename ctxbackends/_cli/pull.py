@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import Callable
 
 import attrs
@@ -12,7 +11,7 @@ import click
 from ctxbackends._cli.completers import complete_known_models
 from ctxbackends._cli.options import json_option
 from ctxbackends._cli.root import debug_option
-from ctxbackends._cli.terminal import PLAIN_INTERVAL, Waiting, print_json, print_table, waiting
+from ctxbackends._cli.terminal import PlainInterval, Waiting, print_json, print_table, waiting
 
 
 @click.command()
@@ -49,15 +48,13 @@ def pull(name: str, as_json: bool) -> None:
 
 def show_download(line: Waiting, name: str) -> Callable[[int, int], None]:
     """Return a callback that shows the progress of a download: on one live line, or on plain lines."""
-    last = -PLAIN_INTERVAL
+    interval = PlainInterval()
 
     def show(done: int, total: int) -> None:
-        nonlocal last
         text = f"downloading {name} ({done / 1e6:.0f} of {total / 1e6:.0f} MB)"
         if line.is_live:
             line.show(text)
-        elif time.monotonic() - last >= PLAIN_INTERVAL:
-            last = time.monotonic()
+        elif interval.is_due():
             click.echo(text, err=True)
 
     return show

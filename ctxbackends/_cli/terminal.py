@@ -99,12 +99,27 @@ class StopAdvice:
         return f"nothing listens at {loading.endpoint} yet; press Ctrl-C to stop waiting, or use --no-wait"
 
 
+class PlainInterval:
+    """Tells when a plain line about a wait is due: at once in a new state, then every ``PLAIN_INTERVAL`` seconds."""
+
+    def __init__(self) -> None:
+        self._last: tuple[str, float] | None = None
+
+    def is_due(self, state: str = "") -> bool:
+        """Return whether a line is due, which begins the next interval."""
+        now = time.monotonic()
+        if self._last is not None and self._last[0] == state and now - self._last[1] < PLAIN_INTERVAL:
+            return False
+        self._last = (state, now)
+        return True
+
+
 class Waiting:
     """Shows the state of a wait: one live line on a terminal, plain lines elsewhere."""
 
     def __init__(self) -> None:
         self._line = LiveLine() if can_redraw(sys.stderr) else None
-        self._last: tuple[str, float] | None = None
+        self._interval = PlainInterval()
         self._advice = StopAdvice()
 
     @property
@@ -119,10 +134,7 @@ class Waiting:
             click.echo(printable(advice, err=True), err=True)
         if self._line is not None:
             self._line.show(str(loading))
-            return
-        now = time.monotonic()
-        if self._last is None or self._last[0] != loading.state or now - self._last[1] >= PLAIN_INTERVAL:
-            self._last = (loading.state, now)
+        elif self._interval.is_due(loading.state):
             click.echo(str(loading), err=True)
 
     def reading(self, progress: PromptProgress) -> None:

@@ -9,7 +9,6 @@ import asyncio
 import os
 import sys
 import time
-from contextlib import suppress
 from typing import Literal, Protocol, TypeAlias
 
 from ctxbackends._chat.events import (
@@ -24,7 +23,7 @@ from ctxbackends._chat.events import (
 )
 from ctxbackends._chat.responses import Completion
 from ctxbackends._chat.tool_runs import RoundEnd, RoundStart, ToolEnd, ToolEvent, ToolRun, ToolStart
-from ctxbackends._cli.terminal import PLAIN_INTERVAL, LiveLine, StopAdvice, can_redraw, printable
+from ctxbackends._cli.terminal import PLAIN_INTERVAL, LiveLine, PlainInterval, StopAdvice, can_redraw, printable
 from ctxbackends._util.text import one_line, pluralize
 
 ReasoningView: TypeAlias = Literal["full", "line", "none"]
@@ -157,7 +156,7 @@ class Status:
         self._line = LiveLine() if not self._is_quiet and can_redraw(sys.stderr) else None
         self._text = self.phase = ""
         self._since = 0.0
-        self._printed: tuple[str, float] | None = None
+        self._interval = PlainInterval()
         self._advice = StopAdvice()
         self._timer: asyncio.TimerHandle | None = None
         self._next: asyncio.TimerHandle | None = None  # shows that the answer is awaited, after the last probe
@@ -183,17 +182,15 @@ class Status:
         if self._is_quiet:
             return
         self._stop_clock()
-        with suppress(RuntimeError):  # there is no event loop
-            self._next = asyncio.get_running_loop().call_later(PROBE_SECONDS, self.show, then)
+        loop = _find_loop()
+        if loop is not None:
+            self._next = loop.call_later(PROBE_SECONDS, self.show, then)
         advice = self._advice.find(loading)
         if advice is not None:
             self.print(advice)
         if self._line is not None:
             self._line.show(str(loading))
-            return
-        now = time.monotonic()
-        if self._printed is None or self._printed[0] != loading.state or now - self._printed[1] >= PLAIN_INTERVAL:
-            self._printed = (loading.state, now)
+        elif self._interval.is_due(loading.state):
             self.print(str(loading))
 
     def clear(self) -> None:
