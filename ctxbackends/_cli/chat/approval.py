@@ -1,4 +1,4 @@
-"""Asks on the terminal before a tool runs."""
+"""Ask before a tool runs."""
 
 from __future__ import annotations
 
@@ -29,27 +29,43 @@ def can_ask() -> bool:
     return True
 
 
-class TerminalApproval:
-    """Asks before each call; ``always`` approves all further calls of that tool."""
+class ToolAnswers:
+    """The answers to the questions about calls; ``always`` approves all further calls of that tool."""
+
+    CHOICES = "[y]es, [n]o, [a]lways: "
 
     def __init__(self) -> None:
         self._always: set[str] = set()
 
+    def always_approve(self, tool: str) -> bool:
+        """Return whether a tool needs no question any more."""
+        return tool in self._always
+
+    def parse(self, tool: str, line: str) -> bool | None:
+        """Return whether the call may run, None if the line is not an answer."""
+        answer = _ANSWERS.get(line.strip().lower())
+        if answer == "always":
+            self._always.add(tool)
+        return None if answer is None else answer != "no"
+
+
+class TerminalApproval:
+    """Asks on the terminal before each call."""
+
+    def __init__(self) -> None:
+        self._answers = ToolAnswers()
+
     async def __call__(self, request: ToolRequest) -> bool:
         """Return whether the call may run."""
         call = request.call
-        if call.name in self._always:
+        if self._answers.always_approve(call.name):
             return True
-        question = f"run {call.name}({escape_controls(call.arguments.strip())})? [y]es, [n]o, [a]lways: "
-        while True:
-            line = await _ask(question)
-            answer = _ANSWERS.get(line.strip().lower())
-            if not line:  # the end of the input
-                return False
-            if answer == "always":
-                self._always.add(call.name)
-            if answer is not None:
-                return answer != "no"
+        question = f"run {call.name}({escape_controls(call.arguments.strip())})? {ToolAnswers.CHOICES}"
+        while line := await _ask(question):
+            may_run = self._answers.parse(call.name, line)
+            if may_run is not None:
+                return may_run
+        return False  # the end of the input
 
 
 async def _ask(question: str) -> str:

@@ -14,6 +14,7 @@ import click
 
 from ctxbackends._chat.messages import Message
 from ctxbackends._cli.backends import add_models
+from ctxbackends._cli.chat.approval import ToolAnswers
 from ctxbackends._cli.chat.display import Display
 from ctxbackends._cli.chat.line_editor import LineEditor, open_terminal
 from ctxbackends._cli.chat.output import print_notes, print_stats
@@ -64,10 +65,9 @@ class _Terminal:
         self._session = session
         self._state = Conversation(session=session, registry=registry, say=say, shows_stats=shows_stats)
         self._create_display = create_display
-        self._display: Display | None = None
         self._editor = LineEditor(data_directory() / HISTORY_NAME, self._complete, say)
         self._task: asyncio.Task[Any] | None = None
-        self._allowed_tools: set[str] = set()
+        self._answers = ToolAnswers()
         if session.approve is not None:
             session.approve = self._approve
 
@@ -120,10 +120,10 @@ class _Terminal:
                 await self._answer(message)
 
     async def _answer(self, message: Message) -> None:
-        self._display = self._create_display()
-        self._display.start()
+        display = self._create_display()
+        display.start()
         try:
-            answer = await self._interruptible(self._session.ask(message, self._display))
+            answer = await self._interruptible(self._session.ask(message, display))
         except Exception as error:
             if isinstance(error, NoModelError):
                 await add_models(error, self._session.backend)
@@ -154,20 +154,14 @@ class _Terminal:
 
     async def _approve(self, request: ToolRequest) -> bool:
         name = request.call.name
-        if name in self._allowed_tools:
+        if self._answers.always_approve(name):
             return True
-        if self._display is not None:
-            self._display.pause()
         say(f"the model calls {name}({one_line(request.call.arguments):.{_ARGUMENTS_SHOWN}})")
         try:
             while True:
-                answer = (await self._editor.ask("run it? [y]es, [n]o, [a]lways: ")).strip().lower()
-                if answer in ("a", "always"):
-                    self._allowed_tools.add(name)
-                if answer in ("y", "yes", "a", "always"):
-                    return True
-                if answer in ("n", "no"):
-                    return False
+                may_run = self._answers.parse(name, await self._editor.ask(f"run it? {ToolAnswers.CHOICES}"))
+                if may_run is not None:
+                    return may_run
         except (KeyboardInterrupt, EOFError):
             assert self._task is not None  # a tool is called while an answer is awaited
             self._task.cancel()

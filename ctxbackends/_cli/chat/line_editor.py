@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
@@ -19,10 +19,8 @@ from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.output.plain_text import PlainTextOutput
 
+from ctxbackends._cli.chat.slash_commands import Candidates
 from ctxbackends._cli.terminal import can_redraw
-
-Candidates: TypeAlias = Sequence[tuple[str, str]]
-"""Texts that may complete a word, each with a remark."""
 
 Complete: TypeAlias = Callable[[str], Awaitable[Candidates]]
 """Returns the candidates for the last word of a line that begins with a slash."""

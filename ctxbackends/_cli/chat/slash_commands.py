@@ -28,6 +28,7 @@ LIST_SECONDS = 3.0
 """How long a completion waits for the server's list of models."""
 
 Candidates: TypeAlias = Sequence[tuple[str, str]]
+"""Texts that may complete a word, each with a remark."""
 
 
 class CommandError(Exception):

@@ -10,8 +10,6 @@ from ctxbackends._chat.media import AudioPart, FilePart, ImagePart
 from ctxbackends._chat.messages import Message, Part, ReasoningPart, TextPart, ToolCall, ToolResult
 from ctxbackends._util.files import create_file
 
-_HEADINGS = {"system": "System", "user": "User", "assistant": "Assistant", "tool": "Tool"}
-
 
 def save(path: Path, messages: Sequence[Message], **facts: str | None) -> bool:
     """Write the conversation unless the file exists, and return whether it was written.
@@ -37,7 +35,7 @@ def _to_json(messages: Sequence[Message], facts: dict[str, str]) -> str:
 def _to_markdown(messages: Sequence[Message], facts: dict[str, str]) -> str:
     lines = [", ".join(f"{name}: {fact}" for name, fact in facts.items())] if facts else []
     for message in messages:
-        lines += [f"## {_HEADINGS[message.role]}", *_describe_parts(message)]
+        lines += [f"## {message.role.capitalize()}", *_describe_parts(message)]
     return "\n\n".join(lines) + "\n"
 
 
