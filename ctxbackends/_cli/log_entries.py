@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -40,8 +40,6 @@ class LogEntry:
         is_private: Whether something in the conversation so far came from a file that matches ``privacy.redact`` (see
             :class:`ctxbackends._cli.log_privacy.PrivateFiles`). The log then keeps no message, system message or
             option of this turn.
-        key_variables: Names of further variables with API keys, whose values are masked; see
-            :func:`ctxbackends._cli.log_privacy.find_secrets`.
     """
 
     messages: Sequence[Message]
@@ -60,7 +58,6 @@ class LogEntry:
     usage: Usage | None = None
     seconds: float | None = None
     is_private: bool = False
-    key_variables: Collection[str] = ()
 
 
 @attrs.frozen(kw_only=True)

@@ -69,6 +69,11 @@ class LogStore:
         return os.path.exists(self._marker)
 
     @property
+    def advice(self) -> str:
+        """How to turn the log on, to follow a message that it has nothing; empty if it is on."""
+        return "" if self.is_on else "; the log is off: turn it on with ctxbackends logs on"
+
+    @property
     def _marker(self) -> Path:
         return self.path.with_name(MARKER_NAME)
 
@@ -91,7 +96,7 @@ class LogStore:
 
         API keys are masked. Of a private turn only the metadata is recorded. The caller asks :attr:`is_on` first.
         """
-        secrets = find_secrets({*entry.key_variables, entry.api_key_env or ""})
+        secrets = find_secrets({entry.api_key_env or ""})
         messages = () if entry.is_private else tuple(entry.messages)
         return self._insert(
             {
@@ -145,8 +150,7 @@ class LogStore:
         """
         newest = self.conversations(limit=1)
         if not newest:
-            hint = "" if self.is_on else "; the log is off: turn it on with ctxbackends logs on"
-            raise LogError(f"no conversation to continue: the log is empty{hint}")
+            raise LogError(f"no conversation to continue: the log is empty{self.advice}")
         return self.conversation(newest[0].id)
 
     def conversation(self, conversation: int) -> LoggedConversation:

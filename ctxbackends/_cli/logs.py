@@ -75,7 +75,7 @@ def list_(number: int, as_json: bool) -> None:
     if as_json:
         print_json([attrs.asdict(summary) for summary in summaries])
     elif not summaries:
-        click.echo(f"no conversations in {store.path}{_hint_off(store)}", err=True)
+        click.echo(f"no conversations in {store.path}{store.advice}", err=True)
     else:
         _print_rows(
             {
@@ -102,7 +102,7 @@ def show(conversation: int | None, with_all: bool, reasoning: bool, as_json: boo
     if conversation is None:
         newest = store.conversations(limit=1)
         if not newest:
-            raise click.ClickException(f"no conversations in {store.path}{_hint_off(store)}")
+            raise click.ClickException(f"no conversations in {store.path}{store.advice}")
         conversation = newest[0].id
     turns = [turn for turn in store.turns(conversation) if with_all or not turn.is_taken_back]
     if as_json:
@@ -128,7 +128,7 @@ def search(text: str, number: int, as_json: bool) -> None:
     if as_json:
         print_json([attrs.asdict(hit) for hit in hits])
     elif not hits:
-        click.echo(f"nothing in {store.path} contains this text{_hint_off(store)}", err=True)
+        click.echo(f"nothing in {store.path} contains this text{store.advice}", err=True)
     else:
         _print_rows(
             {
@@ -161,10 +161,6 @@ def _print_rows(rows: Iterable[dict[str, str]]) -> None:
 def _shorten(text: str, columns: int) -> str:
     line = printable(one_line(text))
     return line if cut(line, columns) == line else cut(line, columns - 1) + "…"
-
-
-def _hint_off(store: LogStore) -> str:
-    return "" if store.is_on else "; the log is off: turn it on with ctxbackends logs on"
 
 
 def _local_time(written: str) -> str:

@@ -1,4 +1,4 @@
-"""Records the turns of a session in the log, and finds the conversation that ``--continue`` names."""
+"""Record the turns of a session in the log."""
 
 from __future__ import annotations
 
@@ -68,7 +68,6 @@ class Recorder:
             usage=None if turn is None else turn.usage,
             seconds=None if turn is None else turn.seconds,
             is_private=self.is_private,
-            key_variables=() if self.api_key_env is None else (self.api_key_env,),
         )
         self.conversation = record_or_warn(self.store, entry)
 
