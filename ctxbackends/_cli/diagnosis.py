@@ -25,6 +25,7 @@ from ctxbackends._cli.serve import set_variable_line
 from ctxbackends._config.backend_config import BackendConfig, CtxConfig
 from ctxbackends._config.ctxrc_file import FILE_NAME, find_ctxrc
 from ctxbackends._config.reader import load_ctxrc
+from ctxbackends._config.summary import credential_variables
 from ctxbackends._http.addresses import is_loopback
 from ctxbackends._profiles.builtin import PROFILES
 from ctxbackends._registry import Registry
@@ -194,13 +195,12 @@ def _describe_backend(
     is_only = len(file.backends) == 1
     is_startable = config.model_path is not None and os.path.isfile(config.model_path) and has_server()
     is_wrong = server_type != config.type and {server_type, config.type} <= {*ASKED_TYPES}
-    variables = (config.api_key_env, config.basic_auth_env, *(config.headers_env or {}).values())
     return ConfiguredBackend(
         name=config.name,
         type=config.type,
         status=status,
         other_type=server_type if is_wrong else None,
-        key_variables=tuple(name for name in variables if name),
+        key_variables=credential_variables(config),
         is_default=is_only or config.name == file.default_backend,
         is_usable=is_startable or (status.state == "ready" and status.problem is None),
     )

@@ -69,6 +69,7 @@ def find_secrets(names: Collection[str]) -> list[str]:
 def _credentials_of_ctxrc() -> Iterator[str]:
     from ctxbackends._config.ctxrc_file import find_ctxrc  # noqa: PLC0415  # needed only for a log
     from ctxbackends._config.reader import load_ctxrc  # noqa: PLC0415  # as above
+    from ctxbackends._config.summary import credential_variables  # noqa: PLC0415  # as above
     from ctxbackends.errors import ConfigError  # noqa: PLC0415  # as above
 
     path = find_ctxrc()
@@ -77,8 +78,7 @@ def _credentials_of_ctxrc() -> Iterator[str]:
     except ConfigError:  # so none of its backends was used
         return
     for config in backends:
-        variables = (config.api_key_env, config.basic_auth_env, *(config.headers_env or {}).values())
-        yield from (name for name in variables if name)
+        yield from credential_variables(config)
 
 
 def mask_secrets(value: Any, secrets: Collection[str]) -> Any:

@@ -43,9 +43,7 @@ def summarise(config: BackendConfig, environ: Mapping[str, str]) -> dict[str, An
 
 def find_endpoint(config: BackendConfig) -> str | None:
     """Return the endpoint of the backend or of its type, masked; None for a model that is served here."""
-    profile = PROFILES.get(config.type)
-    endpoint = config.endpoint or (profile.default_endpoint if profile is not None else None)
-    return mask_url(endpoint) if endpoint is not None and config.model_path is None else None
+    return mask_url(config.endpoint) if config.endpoint is not None else None
 
 
 def find_key_variable(config: BackendConfig) -> str | None:
@@ -54,6 +52,12 @@ def find_key_variable(config: BackendConfig) -> str | None:
     if config.api_key_env is not None or profile is None:
         return config.api_key_env
     return profile.default_key_variable
+
+
+def credential_variables(config: BackendConfig) -> tuple[str, ...]:
+    """Return the environment variables that the configuration names for its credentials."""
+    names = (config.api_key_env, config.basic_auth_env, *(config.headers_env or {}).values())
+    return tuple(name for name in names if name)
 
 
 def format_setting(field: str, value: Any) -> str:
