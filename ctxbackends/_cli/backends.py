@@ -142,11 +142,9 @@ def _config_of_type(choice: Choice) -> Any:
 def _config_of_model(choice: Choice) -> Any:
     """Return the configuration of a server that the command starts itself."""
     from ctxbackends._config.backend_config import BackendConfig  # noqa: PLC0415
-    from ctxbackends.local import find_model  # noqa: PLC0415
-    from ctxbackends.local._gguf import check_model_file  # noqa: PLC0415
+    from ctxbackends.local._models import find_model_file  # noqa: PLC0415
 
-    path = find_model(choice.model_path or "")
-    check_model_file(path)
+    path = find_model_file(choice.model_path or "")
     return BackendConfig(name="llamacpp", type="llamacpp", model_path=str(path))
 
 

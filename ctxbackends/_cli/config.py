@@ -133,9 +133,9 @@ def set_value(key: str, value: str) -> None:
 
     field = key.rpartition(".")[2]
     if field == "model_path":
-        from ctxbackends._cli.setup import find_model_file  # noqa: PLC0415
+        from ctxbackends._cli.setup import resolve_model_file  # noqa: PLC0415
 
-        value = find_model_file(os.path.expanduser(value), key)
+        value = resolve_model_file(os.path.expanduser(value), key)
     path = find_ctxrc() or Path.cwd() / ".ctxrc"
     changed = set_setting(path, key, _relative_to(path, value) if field in PATH_FIELDS else value)
     click.echo(f"{key} {'set in' if changed else 'is unchanged in'} {path}", err=True)

@@ -69,12 +69,11 @@ def serve(
     click.get_current_context().find_root().meta[SOURCE] = "model"
     with waiting() as line:
         line.show(f"starting {model}")
-        from ctxbackends.local import LocalServer, find_model  # noqa: PLC0415  # after the first line on the terminal
-        from ctxbackends.local._gguf import check_model_file  # noqa: PLC0415
+        from ctxbackends.local import LocalServer  # noqa: PLC0415  # after the first line on the terminal
+        from ctxbackends.local._models import find_model_file  # noqa: PLC0415
         from ctxbackends.local._serve import fresh_key  # noqa: PLC0415
 
-        path = find_model(model)
-        check_model_file(path)
+        path = find_model_file(model)
         if key is None and not no_key:
             key = fresh_key()
         server = LocalServer(path, api_key=key, inherit_log=show_log, **options)

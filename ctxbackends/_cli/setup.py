@@ -94,7 +94,7 @@ def setup(
             endpoint=endpoint,
             api_key_env=api_key_env,
             default_model=model,
-            model_path=find_model_file(model_path, "--model-path") if model_path is not None else None,
+            model_path=resolve_model_file(model_path, "--model-path") if model_path is not None else None,
             set_default=make_default,
         )
     except ConfigError as error:
@@ -119,18 +119,15 @@ def setup(
         click.echo(f"try: ctxbackends ping --backend {result.name}", err=True)
 
 
-def find_model_file(name: str, key: str) -> str:
+def resolve_model_file(name: str, key: str) -> str:
     """Return the absolute path of a model file, or of the downloaded model with this name.
 
     Raises:
         ConfigError: There is no such file or model, or it is not a GGUF file. The message has ``key``.
     """
-    from ctxbackends.local._gguf import check_model_file  # noqa: PLC0415  # only for this option
-    from ctxbackends.local._models import find_model  # noqa: PLC0415  # as above
+    from ctxbackends.local._models import find_model_file  # noqa: PLC0415  # only for this option
 
-    path = find_model(name)
-    check_model_file(path, key=key)
-    return str(path.resolve())
+    return str(find_model_file(name, key=key).resolve())
 
 
 def _warn_of_unset_key(config: BackendConfig) -> None:

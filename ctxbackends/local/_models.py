@@ -17,6 +17,7 @@ from ctxbackends._suggestions import find_similar
 from ctxbackends._util.directories import cache_directory
 from ctxbackends._util.text import format_size
 from ctxbackends.errors import ConfigError
+from ctxbackends.local._gguf import check_model_file
 from ctxbackends.local._known_models import KNOWN_MODELS, KnownModel
 
 _SUFFIX = ".gguf"
@@ -119,6 +120,17 @@ def find_model(model: str | os.PathLike[str]) -> Path:
     raise ConfigError(f"{name}: no such file or model; {advice}")
 
 
+def find_model_file(model: str, *, key: str | None = None) -> Path:
+    """Return the path of a GGUF file, or of the cached model with this name.
+
+    Raises:
+        ConfigError: There is none, or it is not a readable GGUF file. The message has ``key``.
+    """
+    path = find_model(model)
+    check_model_file(path, key=key)
+    return path
+
+
 def suggest_local_model() -> str:
     """Return one sentence that says how to chat with a model on this machine, for somebody who has configured nothing.
 
@@ -134,7 +146,12 @@ def suggest_local_model() -> str:
 
 def has_server() -> bool:
     """Return whether a llama.cpp server is installed."""
-    return importlib.util.find_spec("xllamacpp") is not None or shutil.which("llama-server") is not None
+    return has_wheel() or shutil.which("llama-server") is not None
+
+
+def has_wheel() -> bool:
+    """Return whether the llama.cpp server of the wheel is installed."""
+    return importlib.util.find_spec("xllamacpp") is not None
 
 
 def _describe(model: KnownModel) -> LocalModel:

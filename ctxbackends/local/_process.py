@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import errno
 import functools
-import importlib.util
 import json
 import logging
 import os
@@ -32,6 +31,7 @@ from ctxbackends._util.forks import Lock, reset_in_child
 from ctxbackends.errors import BackendError, ClosedError, ConfigError, LocalServerUnavailableError, ServerDiedError
 from ctxbackends.local._gguf import check_model_file, read_header
 from ctxbackends.local._memory import fit_context
+from ctxbackends.local._models import has_wheel
 from ctxbackends.local._options import ServerKeywords, ServerOptions
 from ctxbackends.local._worker import KEY_VARIABLE
 
@@ -113,7 +113,7 @@ class LocalServer:
         """Whether its slots share one context: with embeddings, and by default in a ``llama-server`` program."""
         parallel, embeddings = self._options.parallel, self._options.embeddings
         if parallel is None:
-            return not _has_wheel()
+            return not has_wheel()
         return embeddings and parallel > 1
 
     async def start(self) -> str:
@@ -178,7 +178,7 @@ class LocalServer:
 
     def _program(self, ctx_size: int | None, batch_size: int | None) -> list[str] | None:
         """Return the command of the llama-server on the PATH; None if the wheel is installed, which serves then."""
-        if _has_wheel():
+        if has_wheel():
             return None
         executable = shutil.which("llama-server")
         if executable is None:
@@ -209,7 +209,7 @@ class LocalServer:
             return None, None
         header = read_header(self.model_path)
         if ctx_size is not None:
-            parallel = self._options.parallel or (1 if _has_wheel() else None)
+            parallel = self._options.parallel or (1 if has_wheel() else None)
             ctx_size = fit_context(ctx_size, header, parallel=parallel)
         return ctx_size, (ctx_size or header.context_length) if embeddings else None
 
@@ -269,10 +269,6 @@ class LocalServer:
             self._process = self._end = self._log = None
 
 
-def _has_wheel() -> bool:
-    return importlib.util.find_spec("xllamacpp") is not None
-
-
 def _reserve_port(host: str, port: int | None) -> tuple[socket.socket | None, int]:
     """Return a port and, where supported, a socket that reserves it until the server listens on it.
 
@@ -289,7 +285,7 @@ def _reserve_port(host: str, port: int | None) -> tuple[socket.socket | None, in
                 raise ConfigError(f"port {port} on {host} {problem}; choose another with --port") from None
         return None, port
     reservation = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    if sys.platform == "linux" and _has_wheel():
+    if sys.platform == "linux" and has_wheel():
         reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         reservation.bind((host, 0))
         return reservation, int(reservation.getsockname()[1])
