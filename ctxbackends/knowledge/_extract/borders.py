@@ -10,34 +10,19 @@ from ctxbackends.knowledge._extract.folding import is_word_character
 WINDOW = 60
 """Characters before and after a quote that are checked."""
 
-_NEGATIONS = frozenset(
+_NEGATIONS_AFTER = frozenset(
+    ("not", "never", "nicht", "nie", "niemals", "niet", "nooit", "pas", "jamais", "inte", "ikke", "aldrig", "nunca")
+)
+"""Words that negate the words before them too."""
+
+_NEGATIONS = _NEGATIONS_AFTER | frozenset(
     (
-        *(
-            "not",
-            "never",
-            "nicht",
-            "nie",
-            "niemals",
-            "niet",
-            "nooit",
-            "pas",
-            "jamais",
-            "inte",
-            "ikke",
-            "aldrig",
-            "nunca",
-        ),
         *("no", "neither", "nor", "cannot", "without", "non", "ohne", "kein", "keine", "keinen", "keinem", "keiner"),
         *("ne", "sans", "aucun", "aucune", "jamás", "sin", "não", "sem", "geen", "zonder"),
         *("не", "нет", "ни", "без", "никогда", "안", "못"),
     )
 )
 """Words that negate the words after them. Words with another meaning in another language ("un", "mai") are not here."""
-
-_NEGATIONS_AFTER = frozenset(
-    ("not", "never", "nicht", "nie", "niemals", "niet", "nooit", "pas", "jamais", "inte", "ikke", "aldrig", "nunca")
-)
-"""Words that negate the words before them."""
 
 _LONGEST_NEGATION = 12
 _CJK_NEGATIONS = frozenset("不没沒無无未非勿")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +10,12 @@ import msgspec
 
 from ctxbackends.knowledge._errors import ProposalError, SourceError
 from ctxbackends.knowledge._extract.chunker import Chunk, Chunker
-from ctxbackends.knowledge._extract.citations import QuoteChecker
+from ctxbackends.knowledge._extract.citations import NOT_FOUND, QuoteChecker
 from ctxbackends.knowledge._privacy.masking import mask
 from ctxbackends.knowledge._proposals.model import Proposal
 from ctxbackends.knowledge._records import Evidence, QuarantinedRow
 from ctxbackends.knowledge._sources.base import Input, Segment, Source
+from ctxbackends.knowledge._sources.files import begins_with, open_file
 from ctxbackends.knowledge._sources.formats import source_of
 
 _WINDOW = 64_000
@@ -52,7 +52,7 @@ def find_quote(proposal: Proposal, row: QuarantinedRow, quote: str, *, path: Pat
     if found:
         return min(found, key=lambda evidence: abs(evidence.first - line))
     reasons = [answer for answer in answers if isinstance(answer, str)]
-    reason = max(reasons, key=len, default="its quote is not in the source")
+    reason = max(reasons, key=len, default=NOT_FOUND)
     raise ProposalError(f"quote not accepted: {quote[:100]!r}: {reason}; copy the words from {input_.name}")
 
 
@@ -65,16 +65,9 @@ def _find_input(proposal: Proposal, place: str) -> Input:
 
 def _check_unchanged(input_: Input, path: Path) -> None:
     """Verify that the file begins with the bytes of the run; a transcript may have grown since."""
-    digest, left = hashlib.sha256(), input_.size
-    try:
-        with path.open("rb") as file:
-            while left > 0 and (block := file.read(min(left, 1 << 18))):
-                digest.update(block)
-                left -= len(block)
-    except OSError as error:
-        raise SourceError(input_.name, f"cannot be read: {error.strerror}") from None
-    if left or digest.hexdigest() != input_.sha256:
-        raise SourceError(input_.name, "changed since the run")
+    with open_file(input_.name, path) as file:
+        if not begins_with(input_, file):
+            raise SourceError(input_.name, "changed since the run")
 
 
 def _read_windows(source: Source) -> Iterator[Chunk]:

@@ -243,12 +243,17 @@ def verify_unchanged(source: Input, file: IO[bytes]) -> None:
     Raises:
         SourceChangedError: The bytes differ.
     """
+    if not begins_with(source, file):
+        raise SourceChangedError(source.name, "changed while it was read; run the command again")
+
+
+def begins_with(source: Input, file: IO[bytes]) -> bool:
+    """Return whether the file begins with the bytes that ``source`` describes."""
     digest, left = hashlib.sha256(), source.size
     while left > 0 and (block := _read(source.name, file)[:left]):
         digest.update(block)
         left -= len(block)
-    if left or digest.hexdigest() != source.sha256:
-        raise SourceChangedError(source.name, "changed while it was read; run the command again")
+    return not left and digest.hexdigest() == source.sha256
 
 
 def _line(number: int, data: bytes, dropped: int, max_bytes: int) -> Line:
