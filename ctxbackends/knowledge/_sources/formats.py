@@ -27,6 +27,7 @@ from ctxbackends.knowledge._sources.documents.pptx import PPTXSource
 from ctxbackends.knowledge._sources.files import FileSource, Opener, open_file
 from ctxbackends.knowledge._sources.text import AsciiDocSource, OrgSource, RSTSource, StdinSource, TextSource
 from ctxbackends.knowledge._sources.transcripts import TranscriptSource
+from ctxbackends.knowledge._sources.transcripts.feed import find_object
 from ctxbackends.knowledge._sources.transcripts.formats import HEAD as TRANSCRIPT_HEAD
 from ctxbackends.knowledge._sources.transcripts.formats import looks_like_json, names_speakers
 
@@ -190,12 +191,12 @@ def _is_json(file: IO[bytes]) -> bool:
     file.seek(0)
     data = file.read(_MAX_JSON + 1)
     # A file that is larger, and begins like JSON, is no prose.
-    return len(data) > _MAX_JSON or _is_valid_json(data.removeprefix(b"\xef\xbb\xbf"), dict, list)
+    return len(data) > _MAX_JSON or _is_valid_json(data.removeprefix(b"\xef\xbb\xbf"))
 
 
-def _is_valid_json(data: bytes, *types: type) -> bool:
+def _is_valid_json(data: bytes) -> bool:
     try:
-        return isinstance(msgspec.json.decode(data), types)
+        return isinstance(msgspec.json.decode(data), dict | list)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
 
@@ -215,11 +216,8 @@ def _is_notebook(head: bytes, file: IO[bytes]) -> bool:
     data = file.read(_MAX_JSON)
     if b'"nbformat"' not in data:
         return False
-    try:
-        value = msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return False
-    return isinstance(value, dict) and "nbformat" in value and ("cells" in value or "worksheets" in value)
+    value = find_object(data)
+    return value is not None and "nbformat" in value and ("cells" in value or "worksheets" in value)
 
 
 def _is_mail(head: bytes) -> bool:

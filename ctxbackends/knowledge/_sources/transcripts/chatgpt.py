@@ -14,7 +14,7 @@ import msgspec
 
 from ctxbackends.knowledge._records import Speaker
 from ctxbackends.knowledge._sources.base import Piece, Segment
-from ctxbackends.knowledge._sources.transcripts.feed import Feed, decode_object
+from ctxbackends.knowledge._sources.transcripts.feed import Feed, decode_object, find_object
 from ctxbackends.knowledge._sources.transcripts.json_values import MAX_VALUE, Value, iter_values
 from ctxbackends.knowledge._sources.transcripts.passages import (
     InvalidRecordError,
@@ -37,8 +37,7 @@ def matches_document(head: bytes, value: Object | None) -> bool:
 def read(feed: Feed) -> Iterator[Piece]:
     """Yield the pieces of an export."""
     passages = Passages(feed.name)
-    depth = 1 if feed.head(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[") else 0
-    for value in feed.values(depth):
+    for value in feed.values(1 if feed.is_list() else 0):
         if not value.data:
             size = f"{value.size / (1 << 20):.1f} MB"
             yield passages.skip(value.line, f"has {size}; conversations of more than {MAX_VALUE >> 20} MB are skipped")
@@ -74,17 +73,10 @@ def _find_nodes(value: Value) -> dict[str, Value]:
     """Return the nodes of a conversation by id, with their lines."""
     nodes: dict[str, Value] = {}
     for node in iter_values([value.data], 2):
-        name = as_object(_decode(node.data)).get("id")
+        name = as_object(find_object(node.data)).get("id")
         if isinstance(name, str):
             nodes[name] = Value(value.line + node.line - 1, node.data, node.size)
     return nodes
-
-
-def _decode(data: bytes) -> Any:
-    try:
-        return decode_object(data)
-    except InvalidRecordError:
-        return None
 
 
 def _current_branch(mapping: Object, current: Any) -> list[str]:

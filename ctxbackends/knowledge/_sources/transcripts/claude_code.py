@@ -15,8 +15,8 @@ import msgspec
 
 from ctxbackends.knowledge._records import Speaker
 from ctxbackends.knowledge._sources.base import Piece
-from ctxbackends.knowledge._sources.transcripts.content import read_block
-from ctxbackends.knowledge._sources.transcripts.feed import Feed, decode_object, read_records
+from ctxbackends.knowledge._sources.transcripts.content import count_images, read_block, text_in
+from ctxbackends.knowledge._sources.transcripts.feed import Feed, find_object, read_records
 from ctxbackends.knowledge._sources.transcripts.passages import (
     InvalidRecordError,
     Object,
@@ -24,13 +24,14 @@ from ctxbackends.knowledge._sources.transcripts.passages import (
     Turn,
     Twins,
     as_object,
+    as_text,
     cut_tag,
-    objects_in,
     short_text,
     strip_line_numbers,
 )
 
 _TURNS = ("user", "assistant")
+_TEXT = ("text",)
 _KINDS = ("queue-operation", "file-history-snapshot", "attachment", "system", "progress", "permission-mode")
 _OWN_MEMBERS = ("sessionId", "leafUuid", "parentUuid", "isSidechain", "messageId")
 # Records that have no text of the session.
@@ -106,16 +107,15 @@ def _read_queue(feed: Feed) -> _Queue:
         names_origin = b'"origin"' in line.data and b'"human"' not in line.data
         if not (is_operation or names_origin or b'"queued_command"' in line.data):
             continue
-        try:
-            record = decode_object(line.data)
-        except InvalidRecordError:
-            continue  # it is reported when it is read
+        record = find_object(line.data)
+        if record is None:  # it is reported when it is read
+            continue
         if record.get("type") != "queue-operation":
             text = _text_of_delivery(record)
             if text and not _is_from_user(record):
                 result.by_program.add(hash(text))
             continue
-        operation, text = record.get("operation"), _text_of_prompt(record.get("content")).strip()
+        operation, text = record.get("operation"), text_in(record.get("content"), _TEXT).strip()
         if operation == "enqueue":
             waiting.append((line.number, text))
             continue
@@ -134,8 +134,8 @@ def _read_queue(feed: Feed) -> _Queue:
 def _text_of_delivery(record: Object) -> str:
     """Return the text with which a queued message reaches the agent."""
     if record.get("type") == "attachment":
-        return _text_of_prompt(as_object(record.get("attachment")).get("prompt")).strip()
-    return _text_of_prompt(as_object(record.get("message")).get("content")).strip()
+        return text_in(as_object(record.get("attachment")).get("prompt"), _TEXT).strip()
+    return text_in(as_object(record.get("message")).get("content"), _TEXT).strip()
 
 
 def _is_from_user(record: Object) -> bool:
@@ -169,7 +169,7 @@ class _Reader:
         elif kind == "queue-operation":
             if record.get("operation") == "enqueue" or line in self._queue.unannounced:
                 content = record.get("content")
-                is_from_user = hash(_text_of_prompt(content).strip()) not in self._queue.by_program
+                is_from_user = hash(text_in(content, _TEXT).strip()) not in self._queue.by_program
                 yield from self._read_queued(turn, content, "queue", is_from_user)
         elif kind == "attachment":
             yield from self._read_attachment(turn, record)
@@ -257,7 +257,7 @@ class _Reader:
         yield from self.passages.say(turn, "user", "\n".join(arguments), f"user ({name[:60]})")
 
     def _read_queued(self, turn: Turn, prompt: Any, place: str, is_from_user: bool) -> Iterator[Piece]:
-        text = _text_of_prompt(prompt)
+        text = text_in(prompt, _TEXT)
         if turn.line in self._queue.withdrawn:
             self.passages.leave_out("withdrawn message")
         elif text.strip() and self._queued.is_first(place, text):
@@ -268,8 +268,7 @@ class _Reader:
         kind = attachment.get("type")
         if kind == "queued_command":
             prompt = attachment.get("prompt")
-            images = sum(1 for block in objects_in(prompt) if block.get("type") == "image")
-            self.passages.leave_out("image", images)
+            self.passages.leave_out("image", count_images(prompt))
             yield from self._read_queued(turn, prompt, "conversation", _is_from_user(record))
         else:
             self.passages.leave_out(f"{str(kind).replace('_', ' ')[:40]} attachment")
@@ -277,8 +276,8 @@ class _Reader:
     def _read_notice(self, turn: Turn, record: Object) -> Iterator[Piece]:
         subtype, content = record.get("subtype"), record.get("content")
         if subtype == "api_error":
-            message = as_object(record.get("error")).get("message")
-            yield from self.passages.say(turn, "system", message if isinstance(message, str) else "", "API error")
+            message = as_text(as_object(record.get("error")).get("message"))
+            yield from self.passages.say(turn, "system", message, "API error")
         elif isinstance(content, str) and subtype not in _NOTICES:
             if subtype == "away_summary":
                 yield from self.passages.say(turn, "summary", content)
@@ -288,8 +287,9 @@ class _Reader:
                 yield from self.passages.say(turn, "system", content, "notice")
 
     def _read_result(self, turn: Turn, block: Object) -> Iterator[Piece]:
-        text = "".join(_result_texts(self.passages, block.get("content")))
-        text, reminders = cut_tag(text, "system-reminder")
+        content = block.get("content")
+        self.passages.leave_out("image", count_images(content))
+        text, reminders = cut_tag(text_in(content, _TEXT), "system-reminder")
         self.passages.leave_out("system reminder", len(reminders))
         call_id, failed = block.get("tool_use_id"), block.get("is_error") is True
         name = self.passages.tool_name(call_id)
@@ -306,20 +306,3 @@ class _Reader:
 
 def _without_numbers(name: str, text: str) -> str:
     return strip_line_numbers(text) if name in ("Read", "NotebookRead", "tool") or "→" in text[:40] else text
-
-
-def _result_texts(passages: Passages, content: Any) -> Iterator[str]:
-    if isinstance(content, str):
-        yield content
-        return
-    parts = list(objects_in(content))
-    texts = [part["text"] for part in parts if part.get("type") == "text" and isinstance(part.get("text"), str)]
-    passages.leave_out("image", sum(1 for part in parts if part.get("type") == "image"))
-    yield "\n".join(texts)
-
-
-def _text_of_prompt(prompt: Any) -> str:
-    if isinstance(prompt, str):
-        return prompt
-    texts = (block.get("text") for block in objects_in(prompt) if block.get("type") == "text")
-    return "\n".join(text for text in texts if isinstance(text, str))

@@ -21,6 +21,7 @@ from ctxbackends.knowledge._sources.transcripts.passages import (
     Turn,
     Twins,
     as_object,
+    as_text,
     decode_arguments,
     short_text,
 )
@@ -72,8 +73,7 @@ class _Reader:
         if kind == "event_msg":
             yield from self._read_event(turn, payload)
         elif kind == "compacted":
-            text = payload.get("message")
-            yield from self.passages.say(turn, "summary", text if isinstance(text, str) else "")
+            yield from self.passages.say(turn, "summary", as_text(payload.get("message")))
         elif kind == "response_item":
             yield from self._read_item(turn, payload)
         elif kind is not None and kind not in _ENVELOPES:

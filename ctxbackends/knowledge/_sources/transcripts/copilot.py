@@ -17,6 +17,7 @@ from ctxbackends.knowledge._sources.transcripts.passages import (
     Turn,
     Twins,
     as_object,
+    as_text,
     decode_arguments,
     objects_in,
     short_text,
@@ -63,7 +64,7 @@ class _Reader:
         yield from self._read_event(turn, str(kind), data)
 
     def _read_event(self, turn: Turn, kind: str, data: Object) -> Iterator[Piece]:
-        say, text = self.passages.say, _text(data, "content")
+        say, text = self.passages.say, as_text(data.get("content"))
         if kind == "user.message":
             self.passages.leave_out("attachment", sum(1 for _ in objects_in(data.get("attachments"))))
             is_typed = data.get("source") in (None, "user")
@@ -77,15 +78,15 @@ class _Reader:
             yield from self._read_call(turn, "start", data.get("toolCallId"), data.get("toolName"), data)
         elif kind == "tool.execution_complete":
             result, error = as_object(data.get("result")), as_object(data.get("error"))
-            output = _text(result, "content") or _text(error, "message")
+            output = as_text(result.get("content")) or as_text(error.get("message"))
             failed = data.get("success") is False
             yield from self.passages.result(turn, output, call_id=data.get("toolCallId"), failed=failed)
         elif kind == "session.compaction_complete":
-            yield from say(turn, "summary", _text(data, "summaryContent"))
+            yield from say(turn, "summary", as_text(data.get("summaryContent")))
         elif kind in ("session.error", "session.warning", "session.info", "system.notification"):
-            yield from say(turn, "system", _text(data, "message") or text, kind.rpartition(".")[2])
+            yield from say(turn, "system", as_text(data.get("message")) or text, kind.rpartition(".")[2])
         elif kind == "user_input.completed":
-            yield from say(turn, "user", _text(data, "answer"), "user (answers a question)")
+            yield from say(turn, "user", as_text(data.get("answer")), "user (answers a question)")
         elif kind == "assistant.reasoning":
             self.passages.leave_out("thinking block")
         elif kind in ("system.message", "skill.invoked"):
@@ -95,8 +96,3 @@ class _Reader:
         if self._calls.is_first(place, str(call_id)):
             arguments = decode_arguments(call.get("arguments") or "")
             yield from self.passages.call(turn, str(name or "tool"), arguments, call_id=call_id)
-
-
-def _text(data: Object, member: str) -> str:
-    text = data.get(member)
-    return text if isinstance(text, str) else ""

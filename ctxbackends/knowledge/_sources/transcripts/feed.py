@@ -1,22 +1,25 @@
-"""What a reader of a format gets: the lines, the records or the JSON values of one transcript, with their lines."""
+"""The lines, records and JSON values of one transcript, each with its line."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from typing import IO, Any
 
 import msgspec
 
 from ctxbackends.knowledge._sources.base import Input, Piece, SkippedInput
-from ctxbackends.knowledge._sources.files import Line, iter_lines, verify_unchanged
+from ctxbackends.knowledge._sources.files import Line, Opener, iter_lines, verify_unchanged
 from ctxbackends.knowledge._sources.transcripts.json_values import Value, iter_values
 from ctxbackends.knowledge._sources.transcripts.passages import InvalidRecordError, Object, Passages
 
 MAX_LINE = 8 << 20
 """Bytes. Longer lines are skipped; they contain images and whole files."""
 
+BOM_AND_SPACE = b"\xef\xbb\xbf \t\r\n"
+"""Bytes that may precede a JSON document."""
+
 _BLOCK = 1 << 18
+_START = 4096  # bytes
 
 
 class Feed:
@@ -27,7 +30,7 @@ class Feed:
         opener: Opens the file at its beginning.
     """
 
-    def __init__(self, source: Input, opener: Callable[[], AbstractContextManager[IO[bytes]]]) -> None:
+    def __init__(self, source: Input, opener: Opener) -> None:
         self.name = source.name
         self._source = source
         self._open = opener
@@ -64,6 +67,10 @@ class Feed:
         with self._open() as file:
             yield from iter_values(_read_blocks(file, self._source.size), depth)
         self._verify()
+
+    def is_list(self) -> bool:
+        """Return whether the file begins as a JSON list."""
+        return self.head(_START).lstrip(BOM_AND_SPACE).startswith(b"[")
 
     def head(self, size: int) -> bytes:
         """Return the first bytes of the file."""
@@ -111,6 +118,14 @@ def decode_object(data: bytes) -> Object:
     if not isinstance(value, dict):
         raise InvalidRecordError("is not a JSON object")
     return value
+
+
+def find_object(data: bytes) -> Object | None:
+    """Return the JSON object, None if the bytes are none."""
+    try:
+        return decode_object(data)
+    except InvalidRecordError:
+        return None
 
 
 def _read_blocks(file: IO[bytes], left: int) -> Iterator[bytes]:

@@ -5,19 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from typing import Any
 
 import attrs
-import msgspec
 
 from ctxbackends.knowledge._sources.base import Piece, SkippedInput
 from ctxbackends.knowledge._sources.transcripts import chatgpt, claude_code, codex, copilot, cursor, gemini, plain
-from ctxbackends.knowledge._sources.transcripts.feed import Feed, decode_object
-from ctxbackends.knowledge._sources.transcripts.passages import InvalidRecordError, Object
+from ctxbackends.knowledge._sources.transcripts.feed import BOM_AND_SPACE, Feed, find_object
+from ctxbackends.knowledge._sources.transcripts.passages import Object
 
 HEAD = 64 << 10
 _MAX_RECORDS = 200
-_BOM_AND_SPACE = b"\xef\xbb\xbf \t\r\n"
 _JSON_START = re.compile(rb'\{\s*(?:"|\}[ \t\r]*(?:\n|\Z))|\[\s*(?:\{|\]\s*\Z)')
 
 
@@ -62,14 +59,11 @@ class UnknownFormatError(Exception):
 
 def looks_like_json(head: bytes) -> bool:
     """Return whether a file begins as a JSON object, a list of objects, or JSON lines whose first may be cut."""
-    if _JSON_START.match(head.lstrip(_BOM_AND_SPACE)) is not None:
+    if _JSON_START.match(head.lstrip(BOM_AND_SPACE)) is not None:
         return True
     second = head.split(b"\n", 2)[1:2]
-    try:
-        record = decode_object(second[0]) if second and second[0].startswith(b"{") else {}
-    except InvalidRecordError:
-        return False
-    return _match_record(record) is not None
+    record = find_object(second[0]) if second and second[0].startswith(b"{") else None
+    return record is not None and _match_record(record) is not None
 
 
 def _match_record(record: Object) -> Format | None:
@@ -96,7 +90,7 @@ def recognize(feed: Feed) -> Format | None:
     head = feed.head(HEAD)
     if not looks_like_json(head):
         return recognize_text(head)
-    is_list = head.lstrip(_BOM_AND_SPACE).startswith(b"[")
+    is_list = feed.is_list()
     objects = () if is_list else islice(_iter_objects(feed), _MAX_RECORDS)
     records = [value for value in objects if value is not None]
     for record in records:
@@ -115,14 +109,8 @@ def _iter_objects(feed: Feed) -> Iterator[Object | None]:
 
 
 def _first_inner_object(feed: Feed, depth: int) -> Object | None:
-    for value in feed.values(depth):
-        decoded: Any = None
-        try:
-            decoded = msgspec.json.decode(value.data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return None
-        return decoded if isinstance(decoded, dict) else None
-    return None
+    first = next(feed.values(depth), None)
+    return find_object(first.data) if first is not None else None
 
 
 def _describe(head: bytes, records: Sequence[Object]) -> str:

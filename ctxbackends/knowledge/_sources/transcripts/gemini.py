@@ -14,7 +14,7 @@ import msgspec
 
 from ctxbackends.knowledge._records import Speaker
 from ctxbackends.knowledge._sources.base import Piece, Segment
-from ctxbackends.knowledge._sources.transcripts.feed import MAX_LINE, Feed, decode_object, read_records
+from ctxbackends.knowledge._sources.transcripts.feed import MAX_LINE, Feed, decode_object, find_object, read_records
 from ctxbackends.knowledge._sources.transcripts.json_values import Value
 from ctxbackends.knowledge._sources.transcripts.passages import (
     InvalidRecordError,
@@ -22,6 +22,7 @@ from ctxbackends.knowledge._sources.transcripts.passages import (
     Passages,
     Turn,
     as_object,
+    as_text,
     objects_in,
     short_text,
 )
@@ -93,10 +94,9 @@ class _Log:
         self._own_line: set[str] = set()
 
     def add(self, data: bytes, line: int) -> None:
-        try:
-            record = decode_object(data)
-        except InvalidRecordError:
-            return  # it is reported when it is read
+        record = find_object(data)
+        if record is None:  # it is reported when it is read
+            return
         target = record.get("$rewindTo")
         if isinstance(target, str):
             self._rewind(target)
@@ -129,10 +129,8 @@ def _messages_of(record: Object) -> Iterator[Object]:
 def read_document(feed: Feed) -> Iterator[Piece]:
     """Yield the pieces of a ``.json`` session or checkpoint."""
     passages = Passages(feed.name)
-    head = feed.head(_HEAD)
-    session_id = _find_session_id(head)
-    depth = 1 if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[") else 2
-    for value in feed.values(depth):
+    session_id = _find_session_id(feed.head(_HEAD))
+    for value in feed.values(1 if feed.is_list() else 2):
         if value.size > MAX_LINE or not value.data:
             size = f"{value.size / (1 << 20):.1f} MB"
             yield passages.skip(value.line, f"has {size}; messages of more than {MAX_LINE >> 20} MB are skipped")
@@ -225,10 +223,9 @@ def _result_of(call: Object) -> str:
             texts.append(text if isinstance(text, str) else _response_text(as_object(part.get("functionResponse"))))
     display = call.get("resultDisplay")
     joined = "\n".join(text for text in texts if text)
-    return joined or (display if isinstance(display, str) else "")
+    return joined or as_text(display)
 
 
 def _response_text(response: Object) -> str:
     value = as_object(response.get("response"))
-    text = value.get("output", value.get("error", value.get("content")))
-    return text if isinstance(text, str) else ""
+    return as_text(value.get("output", value.get("error", value.get("content"))))

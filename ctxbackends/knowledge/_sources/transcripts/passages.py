@@ -229,6 +229,11 @@ def as_object(value: Any) -> Object:
     return value if isinstance(value, dict) else {}
 
 
+def as_text(value: Any) -> str:
+    """Return the value if it is a string, else an empty one."""
+    return value if isinstance(value, str) else ""
+
+
 def objects_in(value: Any) -> Iterator[Object]:
     """Yield the objects of a list."""
     if isinstance(value, Sequence) and not isinstance(value, str):

@@ -12,6 +12,8 @@ from typing import Any
 
 import msgspec
 
+from ctxbackends.knowledge._sources.transcripts.feed import find_object
+
 _MAX_HEAD_LINES = 60
 _MAX_HEAD_BYTES = 1 << 20
 _MAX_FILES = 5_000  # the newest ones; each is opened until one is of the directory
@@ -181,12 +183,9 @@ def _head_records(file: Path) -> Iterator[dict[str, Any]]:
     try:
         with open(file, "rb") as lines:
             for line in islice(iter(lambda: lines.readline(_MAX_HEAD_BYTES), b""), _MAX_HEAD_LINES):
-                try:
-                    value = msgspec.json.decode(line)
-                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                    continue
-                if isinstance(value, dict):
-                    yield value
+                record = find_object(line)
+                if record is not None:
+                    yield record
     except OSError:
         return
 
@@ -227,7 +226,6 @@ def _member(value: Any, path: str) -> Any:
 
 def _read_object(path: Path) -> dict[str, Any]:
     try:
-        value = msgspec.json.decode(path.read_bytes())
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return find_object(path.read_bytes()) or {}
+    except OSError:
         return {}
-    return value if isinstance(value, dict) else {}
