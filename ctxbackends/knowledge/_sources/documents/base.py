@@ -34,11 +34,12 @@ class DocumentSource(FileSource):
         if self._input is not None and self._is_unchanged():
             return self._input
         self._remember_state()
-        with self._open() as file:
-            self._input = scan(self.name, file, strict=False)
-        if self._input.size > MAX_DOCUMENT:
+        data = self._read(MAX_DOCUMENT + 1)
+        if data.getbuffer().nbytes > MAX_DOCUMENT:
             raise SourceError(self.name, f"is larger than {MAX_DOCUMENT >> 20} MB, the largest supported document")
-        pieces = tuple(self._convert_all(self._read()))
+        self._input = scan(self.name, data, strict=False)
+        data.seek(0)
+        pieces = tuple(self._convert_all(data))
         if not any(isinstance(piece, Segment) for piece in pieces):
             reasons = [piece.reason for piece in pieces if isinstance(piece, SkippedInput)]
             raise SourceError(self.name, self._no_text_message(reasons))
@@ -48,17 +49,19 @@ class DocumentSource(FileSource):
 
     def pieces(self) -> Iterator[Piece]:
         """Yield the segments; see :meth:`Source.pieces`."""
-        data = self._read()
-        yield from self._pieces if self._pieces is not None else self._convert_all(data)
-
-    def _read(self) -> io.BytesIO:
         source = self._require_input()
-        with self._open() as file:
-            data = io.BytesIO(file.read(source.size))
+        data = self._read(source.size)
         if scan(self.name, data, strict=False) != source:
             raise SourceChangedError(self.name, "changed while it was read; run the command again")
         data.seek(0)
-        return data
+        yield from self._pieces if self._pieces is not None else self._convert_all(data)
+
+    def _read(self, size: int) -> io.BytesIO:
+        try:
+            with self._open() as file:
+                return io.BytesIO(file.read(size))
+        except OSError as error:
+            raise SourceError(self.name, f"cannot be read: {error.strerror}") from None
 
     def _convert_all(self, data: io.BytesIO) -> Iterator[Piece]:
         """Yield the pieces, split where they are too long. Any exception of an invalid file becomes a SourceError."""

@@ -7,14 +7,13 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from xml.etree.ElementTree import Element  # only a type here
 
-import attrs
-
 from ctxbackends._util.text import pluralize
 from ctxbackends.knowledge._errors import SourceError
 from ctxbackends.knowledge._records import Unit
 from ctxbackends.knowledge._sources.base import Piece, Segment
 from ctxbackends.knowledge._sources.documents.archive import Archive, alternative, attribute, find, find_all, local_name
 from ctxbackends.knowledge._sources.documents.base import DocumentSource, clean
+from ctxbackends.knowledge._sources.documents.blocks import Block, build_segments
 
 _DELETED = frozenset({"del", "moveFrom", "delText", "delInstrText"})
 _PROPERTIES = frozenset({"pPr", "rPr", "tblPr", "tcPr", "sdtPr", "sdtEndPr", "instrText", "rt", "sectPr"})
@@ -49,19 +48,6 @@ class DOCXSource(DocumentSource):
             yield self._skip(f"{pluralize(reader.embedded, 'embedded document')} left out")
 
 
-@attrs.define
-class _Block:
-    """A paragraph or a table row, with the notes, comments and text boxes that are anchored in it."""
-
-    text: str = ""
-    is_heading: bool = False
-    notes: list[tuple[str, str]] = attrs.Factory(list)  # label and text
-
-    def add(self, other: _Block, *, separator: str) -> None:
-        self.text = separator.join(text for text in (self.text, other.text) if text)
-        self.notes += other.notes
-
-
 class _Reader:
     def __init__(self, archive: Archive) -> None:
         self._archive = archive
@@ -89,22 +75,12 @@ class _Reader:
 
     def segments(self) -> Iterator[Segment]:
         """Yield the paragraphs and rows in their order, each followed by its notes."""
-        number, after_heading = 0, False
-        for element in self._archive.iter_elements(self._main, depth=2):
-            for block in self._blocks([element]):
-                number += 1
-                if block.text.strip():
-                    boundary = 2 if block.is_heading else 0 if after_heading else 1
-                    after_heading = block.is_heading
-                    yield Segment(text=clean(block.text), first=number, last=number, boundary=boundary)
-                for label, text in block.notes:
-                    if text.strip():
-                        yield Segment(text=clean(text), first=number, last=number, boundary=0, label=label)
+        number = yield from build_segments(self._blocks(self._archive.iter_elements(self._main, depth=2)))
         for label, text in self._comments.values():  # comments on text that is not in the body
             if text.strip():
                 yield Segment(text=clean(text), first=max(1, number), last=max(1, number), label=label)
 
-    def _blocks(self, elements: Iterable[Element]) -> Iterator[_Block]:
+    def _blocks(self, elements: Iterable[Element]) -> Iterator[Block]:
         for element in elements:
             name = local_name(element)
             if name == "p":
@@ -120,28 +96,28 @@ class _Reader:
             elif name not in _DELETED and name not in _PROPERTIES:
                 yield from self._blocks(element)
 
-    def _rows(self, table: Element) -> Iterator[_Block]:
+    def _rows(self, table: Element) -> Iterator[Block]:
         for row in find_all(table, "tr"):
             properties = find(row, "trPr")
             if properties is not None and find(properties, "del") is not None:
                 continue
-            whole = _Block()
+            whole = Block()
             for cell in find_all(row, "tc"):
-                content = _Block()
+                content = Block()
                 for block in self._blocks(cell):
                     content.add(block, separator="\n")
                 content.text = content.text.strip()
                 whole.add(content, separator=" | ")
             yield whole
 
-    def _paragraph(self, paragraph: Element) -> _Block:
+    def _paragraph(self, paragraph: Element) -> Block:
         parts: list[str] = []
-        block = _Block(is_heading=self._is_heading(paragraph))
+        block = Block(is_heading=self._is_heading(paragraph))
         self._collect(paragraph, parts, block)
         block.text = "".join(parts)
         return block
 
-    def _collect(self, element: Iterable[Element], parts: list[str], block: _Block) -> None:
+    def _collect(self, element: Iterable[Element], parts: list[str], block: Block) -> None:
         """Add the text below an element to ``parts``, and what it refers to, to the block."""
         for child in element:
             name = local_name(child)

@@ -8,14 +8,13 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from xml.etree.ElementTree import Element  # only a type here
 
-import attrs
-
 from ctxbackends._util.text import pluralize
 from ctxbackends.knowledge._errors import SourceError
 from ctxbackends.knowledge._records import Unit
-from ctxbackends.knowledge._sources.base import Piece, Segment
+from ctxbackends.knowledge._sources.base import Piece
 from ctxbackends.knowledge._sources.documents.archive import Archive, attribute, find, find_all, local_name
-from ctxbackends.knowledge._sources.documents.base import DocumentSource, clean
+from ctxbackends.knowledge._sources.documents.base import DocumentSource
+from ctxbackends.knowledge._sources.documents.blocks import Block, build_segments
 
 _LEFT_OUT = frozenset(
     {"tracked-changes", "covered-table-cell", "note-citation", "ruby-text", "sequence-decls", "forms"}
@@ -40,36 +39,17 @@ class ODTSource(DocumentSource):
         archive = Archive(data)
         if b"encryption-data" in archive.read("META-INF/manifest.xml", max_bytes=1 << 20):
             raise SourceError(self.name, "is encrypted; save it without a password first")
-        number, after_heading = 0, False
-        for element in archive.iter_elements("content.xml", depth=3):
-            for block in _blocks([element]):
-                number += 1
-                if block.text.strip():
-                    boundary = 2 if block.is_heading else 0 if after_heading else 1
-                    after_heading = block.is_heading
-                    yield Segment(text=clean(block.text), first=number, last=number, boundary=boundary)
-                for label, text in block.notes:
-                    if text.strip():
-                        yield Segment(text=clean(text), first=number, last=number, boundary=0, label=label)
+        yield from build_segments(_blocks(archive.iter_elements("content.xml", depth=3)))
         objects = sum(name.count("/") == 1 and name.endswith("/content.xml") for name in archive.names)
         if objects:
             yield self._skip(f"{pluralize(objects, 'embedded object')} left out")
 
 
-@attrs.define
-class _Block:
-    """A paragraph or a table row, with the notes, comments and text boxes that are anchored in it."""
-
-    text: str = ""
-    is_heading: bool = False
-    notes: list[tuple[str, str]] = attrs.Factory(list)  # label and text
-
-
-def _blocks(elements: Iterable[Element]) -> Iterator[_Block]:
+def _blocks(elements: Iterable[Element]) -> Iterator[Block]:
     for element in elements:
         name = local_name(element)
         if name in ("p", "h"):
-            block = _Block(is_heading=name == "h")
+            block = Block(is_heading=name == "h")
             block.text = _collect(element, block).strip()
             yield block
         elif name == "table":
@@ -78,18 +58,18 @@ def _blocks(elements: Iterable[Element]) -> Iterator[_Block]:
             yield from _blocks(element)
 
 
-def _rows(table: Element) -> Iterator[_Block]:
+def _rows(table: Element) -> Iterator[Block]:
     for row in find_all(table, "table-row"):
-        whole, cells = _Block(), []
+        whole = Block()
         for cell in find_all(row, "table-cell"):
-            inner = list(_blocks(cell))
-            cells.append("\n".join(block.text for block in inner if block.text))
-            whole.notes += [note for block in inner for note in block.notes]
-        whole.text = " | ".join(cell for cell in cells if cell)
+            content = Block()
+            for block in _blocks(cell):
+                content.add(block, separator="\n")
+            whole.add(content, separator=" | ")
         yield whole
 
 
-def _collect(element: Element, block: _Block) -> str:
+def _collect(element: Element, block: Block) -> str:
     """Return the text in an element; add the notes in it to the block."""
     parts = [_WHITE_SPACE.sub(" ", element.text or "")]
     for child in element:
