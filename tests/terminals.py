@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 import select
@@ -126,12 +127,61 @@ class Screen:
         return lines
 
 
-class Terminal:
+def environment(**variables: str) -> dict[str, str]:
+    """For a process that imports the same package as this one, and knows its terminal."""
+    unset = ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "COLUMNS", "LINES")
+    inherited = {name: value for name, value in os.environ.items() if name not in unset}
+    package = str(Path(ctxbackends.__file__).parent.parent)
+    return {**inherited, "PYTHONPATH": package, "TERM": "xterm-256color", **variables}
+
+
+class PseudoTerminal:
     """A program at a pseudo-terminal. ``raw``: all that it wrote there."""
 
-    raw: str
     process: subprocess.Popen[bytes]
+    within = WITHIN
     _master: int
+
+    def __init__(self) -> None:
+        self.raw = ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    @staticmethod
+    def _set_size(terminal: int, columns: int, rows: int = 24) -> None:
+        if sys.platform == "win32":
+            raise NotImplementedError
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def read(self) -> bool:
+        """Wait a moment for more; whether there can be more."""
+        if not select.select([self._master], [], [], 0.05)[0]:
+            return True
+        try:
+            data = os.read(self._master, 65536)
+        except OSError:  # EIO: the last process that had it has gone
+            return False
+        self._keep(data)
+        return bool(data)
+
+    def _keep(self, data: bytes) -> None:
+        self.raw += self._decoder.decode(data)
+
+    def end(self) -> int:
+        """Read to the end; the exit code."""
+        deadline = time.monotonic() + self.within
+        while self.read():
+            assert time.monotonic() < deadline, f"it does not end: {self.raw}"
+        return self.process.wait(self.within)
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        os.close(self._master)
+
+
+class Terminal(PseudoTerminal):
+    """A pseudo-terminal of the tests of the command line."""
 
     def __init__(
         self,
@@ -144,19 +194,16 @@ class Terminal:
     ) -> None:
         if sys.platform == "win32":
             raise NotImplementedError
-        self.raw = ""
+        super().__init__()
         self._master, slave = pty.openpty()
         self._set_size(slave, columns)
-        unset = ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "COLUMNS", "LINES")
-        inherited = {name: value for name, value in os.environ.items() if name not in unset}
-        package = str(Path(ctxbackends.__file__).parent.parent)
-        environment = {**inherited, "PYTHONPATH": package, "TERM": "xterm-256color", **variables}
-        environment["PROMPT_TOOLKIT_NO_CPR"] = "1"  # nobody here answers the question for the cursor's position
+        # Nobody here answers the question for the cursor's position.
+        known = environment(**variables, PROMPT_TOOLKIT_NO_CPR="1")
         source = slave if stdin is None else os.open(stdin, os.O_RDONLY)
         with _opened(stdout, slave) as out, _opened(stderr, slave) as err:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", _START, "-m", "ctxbackends", *arguments],
-                env=environment,
+                env=known,
                 stdin=source,
                 stdout=out,
                 stderr=err,
@@ -165,25 +212,8 @@ class Terminal:
         for file in {source, slave}:
             os.close(file)
 
-    @staticmethod
-    def _set_size(terminal: int, columns: int) -> None:
-        if sys.platform == "win32":
-            raise NotImplementedError
-        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-
     def resize(self, columns: int) -> None:
         self._set_size(self._master, columns)
-
-    def read(self) -> bool:
-        """Wait a moment for more; whether there can be more."""
-        if not select.select([self._master], [], [], 0.05)[0]:
-            return True
-        try:
-            data = os.read(self._master, 65536)
-        except OSError:  # EIO: the last process that had it has gone
-            return False
-        self.raw += data.decode("utf-8", "replace")
-        return bool(data)
 
     def read_until(self, text: str | Callable[[str], object], *, after: int = 0) -> int:
         """Wait for ``text`` in what it writes after the position ``after``; return the position behind the text."""
@@ -208,19 +238,6 @@ class Terminal:
         if sys.platform == "win32":
             raise NotImplementedError
         return bool(termios.tcgetattr(self._master)[3] & termios.ECHO)
-
-    def end(self) -> int:
-        """Read to the end; the exit code."""
-        deadline = time.monotonic() + WITHIN
-        while self.read():
-            assert time.monotonic() < deadline, f"it does not end: {self.raw}"
-        return self.process.wait(WITHIN)
-
-    def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-        os.close(self._master)
 
 
 @contextmanager

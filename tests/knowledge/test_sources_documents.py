@@ -11,32 +11,7 @@ from ctxbackends.knowledge._errors import MissingLibraryError, SourceChangedErro
 from ctxbackends.knowledge._sources.base import Segment, SkippedInput, Source
 from ctxbackends.knowledge._sources.documents.docx import DOCXSource
 from ctxbackends.knowledge._sources.documents.pdf import PDFSource
-
-
-def pdf(path: Path, *pages: str) -> Path:
-    """A PDF of one font, written by hand: a text for each page."""
-    objects = [b"<< /Type /Catalog /Pages 2 0 R >>", b"", b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>"]
-    kids = []
-    for page in pages:
-        operators = f"BT /F1 12 Tf 72 700 Td ({page}) Tj ET".encode() if page else b""
-        objects.append(b"<< /Length %d >>\nstream\n%s\nendstream" % (len(operators), operators))
-        kids.append(len(objects) + 1)
-        objects.append(
-            b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents %d 0 R "
-            b"/Resources << /Font << /F1 3 0 R >> >> >>" % len(objects)
-        )
-    refs = b" ".join(b"%d 0 R" % kid for kid in kids)
-    objects[1] = b"<< /Type /Pages /Kids [%s] /Count %d >>" % (refs, len(kids))
-    data, offsets = b"%PDF-1.4\n", []
-    for number, content in enumerate(objects, 1):
-        offsets.append(len(data))
-        data += b"%d 0 obj\n%s\nendobj\n" % (number, content)
-    start = len(data)
-    data += b"xref\n0 %d\n0000000000 65535 f \n" % (len(objects) + 1)
-    data += b"".join(b"%010d 00000 n \n" % offset for offset in offsets)
-    data += b"trailer\n<< /Size %d /Root 1 0 R >>\nstartxref\n%d\n%%%%EOF\n" % (len(objects) + 1, start)
-    path.write_bytes(data)
-    return path
+from tests.knowledge.document_files import pdf
 
 
 def read_segments(source: Source) -> list[tuple[str, int, int]]:

@@ -5,11 +5,9 @@ import importlib.util
 import json
 import os
 import re
-import select
 import shutil
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import threading
@@ -28,14 +26,12 @@ from ctxbackends import LocalServer, LocalServerUnavailableError, open_backend
 from ctxbackends.local import _process as local_server
 from ctxbackends.testing import VARIANTS, cached_model
 from tests.real.conftest import wait_for_slots
-from tests.terminals import Screen
+from tests.terminals import PseudoTerminal, Screen, environment
 
 if sys.platform == "win32":
     pytest.skip("needs a terminal of POSIX", allow_module_level=True)
 
-import fcntl
 import pty
-import termios
 
 pytestmark = pytest.mark.real
 
@@ -59,23 +55,18 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-c", _START, "-m", "ctxbackends", *arguments]
 
 
-def environment(**variables: str) -> dict[str, str]:
-    """For a process that imports the same package as this one, and knows its terminal."""
-    unset = {"NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "COLUMNS", "LINES"}
-    inherited = {name: value for name, value in os.environ.items() if name not in unset}
-    package = str(Path(ctxbackends.__file__).parent.parent)
-    return {**inherited, "PYTHONPATH": package, "TERM": "xterm-256color", **variables}
-
-
 # --- a terminal -------------------------------------------------------------------------------------
 
 
-class Terminal:
+class Terminal(PseudoTerminal):
     """A program at a pseudo-terminal of its own. ``reads``: what it wrote, piece by piece, and when."""
 
+    within = WITHIN
+
     def __init__(self, *arguments: str, **variables: str) -> None:
+        super().__init__()
         self._master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
+        self._set_size(slave, COLUMNS, ROWS)
         self.reads: list[tuple[float, bytes]] = []
         try:
             self.process = subprocess.Popen(
@@ -89,20 +80,9 @@ class Terminal:
         finally:
             os.close(slave)
 
-    @property
-    def raw(self) -> str:
-        return b"".join(data for _, data in self.reads).decode("utf-8", "replace")
-
-    def read(self) -> bool:
-        """Wait a moment for more; whether there can be more."""
-        if not select.select([self._master], [], [], 0.05)[0]:
-            return True
-        try:
-            data = os.read(self._master, 65536)
-        except OSError:  # EIO: the last process that had it has gone
-            return False
+    def _keep(self, data: bytes) -> None:
         self.reads.append((time.monotonic(), data))
-        return bool(data)
+        super()._keep(data)
 
     def read_until(self, condition: Callable[[], bool]) -> None:
         deadline = time.monotonic() + WITHIN
@@ -112,19 +92,6 @@ class Terminal:
 
     def type(self, text: bytes) -> None:
         os.write(self._master, text)
-
-    def end(self) -> int:
-        """Read to the end; the exit code."""
-        deadline = time.monotonic() + WITHIN
-        while self.read():
-            assert time.monotonic() < deadline, f"it does not end: {self.raw}"
-        return self.process.wait(WITHIN)
-
-    def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-        os.close(self._master)
 
 
 @contextmanager
