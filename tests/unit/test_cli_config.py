@@ -350,8 +350,8 @@ def test_a_file_that_changed_meanwhile_is_not_overwritten(path: Path, monkeypatc
 def run_in_terminal(*arguments: str, answers: list[str], prompt: str) -> tuple[int, str]:
     """The exit code and the output of the program on a pseudo-terminal, which types an answer after each prompt.
 
-    Ctrl-C is typed again when the program does not react, as a person does: CPython's input() misses a signal between its
-    prompt and its read, in about 1 % of the runs on a busy machine.
+    Ctrl-C is typed again when the program does not react, as a person does: CPython's input() misses a signal between
+    its prompt and its read, in about 1 % of the runs on a busy machine.
     """
     if sys.platform == "win32":
         raise NotImplementedError
