@@ -14,7 +14,7 @@ VERBS = {
     "logs": ("ctxbackends._cli.logs:logs", "Keep a log of conversations, and search it."),
     "models": ("ctxbackends._cli.ai:models", "List the server's models."),
     "ping": ("ctxbackends._cli.ai:ping", "Wait until the server is ready."),
-    "proposals": ("ctxbackends._cli.proposals:proposals", "Review and export proposals."),
+    "proposals": ("ctxbackends._cli.proposals.command:proposals", "Review and export proposals."),
     "pull": ("ctxbackends._cli.pull:pull", "Download a small model to this machine."),
     "serve": ("ctxbackends._cli.serve:serve", "Serve a GGUF model with llama.cpp on this machine."),
     "status": ("ctxbackends._cli.ai:status", "Show the state of every configured backend."),

@@ -1,0 +1,1 @@
+"""The commands of ``proposals``. They use no model and import no backend."""

@@ -1,0 +1,109 @@
+"""The commands that show proposals: list and show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from ctxbackends._cli.options import json_option
+from ctxbackends._cli.proposals.arguments import directory_option, one_argument, open_review, rows_argument
+from ctxbackends._cli.proposals.rows import format_row
+from ctxbackends._cli.terminal import print_json, print_table, printable
+from ctxbackends.knowledge._errors import ProposalError
+from ctxbackends.knowledge._proposals.review import Review
+from ctxbackends.knowledge._proposals.store import list_proposals
+from ctxbackends.knowledge._records import Row, kind_of, title_of
+
+_COLUMNS = ("id", "rows", "accepted", "rejected", "quarantined", "model", "problem")
+
+
+@click.command("list")
+@json_option
+@directory_option
+def list_(directory: Path, as_json: bool) -> None:
+    """List the proposals, newest last."""
+    summaries = [_summarize(path) for path in list_proposals(directory)]
+    if as_json:
+        print_json(summaries)
+    elif summaries:
+        print_table([{name: str(value) for name, value in _build_row(summary).items()} for summary in summaries])
+    else:
+        click.echo(f"no proposals in {directory}", err=True)
+
+
+def _summarize(path: Path) -> dict[str, Any]:
+    try:
+        review = Review(path)
+    except ProposalError as error:
+        return {"id": path.stem, "problem": str(error)}
+    states = list(review.states().values())
+    facts = review.proposal.facts
+    return {
+        "id": facts.id,
+        "command": facts.command,
+        "model": facts.served_model or facts.requested_model,
+        "inputs": [input_.name for input_ in facts.inputs],
+        "rows": len(states),
+        "accepted": states.count("accepted"),
+        "rejected": states.count("rejected"),
+        "quarantined": len(review.proposal.quarantined),
+        "problem": "",
+    }
+
+
+def _build_row(summary: dict[str, Any]) -> dict[str, Any]:
+    columns = {name: summary.get(name, "") for name in _COLUMNS}
+    return {**columns, "problem": " ".join(summary["problem"].split())}
+
+
+@click.command()
+@one_argument
+@rows_argument
+@click.option("--quarantined", is_flag=True, help="Show the quarantined rows and the reasons.")
+@json_option
+@directory_option
+def show(directory: Path, proposal: str, rows: tuple[str, ...], quarantined: bool, as_json: bool) -> None:
+    """Show a proposal or some of its rows, with the decisions."""
+    review, names = open_review(directory, proposal, rows)
+    all_rows = review.rows()
+    selection = {name: all_rows[name] for name in names} if names else all_rows
+    if as_json:
+        print_json(_as_json(review, selection))
+        return
+    facts = review.proposal.facts
+    sources = ", ".join(input_.name for input_ in facts.inputs)
+    click.echo(printable(f"{facts.id}: {len(all_rows)} rows from {sources}"))
+    for name, row in selection.items():
+        click.echo()
+        click.echo(printable(format_row(review, name, row)))
+    quarantined_rows = review.proposal.quarantined
+    if quarantined:
+        for number, row_ in enumerate(quarantined_rows, 1):
+            click.echo()
+            click.echo(
+                printable(
+                    f"x{number}  {kind_of(row_.record)}: {title_of(row_.record)}\n"
+                    f"    {row_.reason} ({row_.where})\n    > {row_.quote}"
+                )
+            )
+    elif quarantined_rows and not names:
+        click.echo(f"\n{len(quarantined_rows)} quarantined; use --quarantined to show them", err=True)
+
+
+def _as_json(review: Review, rows: dict[str, Row]) -> dict[str, Any]:
+    return {
+        **msgspec.to_builtins(review.proposal.facts),
+        "rows": [
+            {
+                "name": name,
+                **msgspec.to_builtins(row),
+                "review": {"state": "undecided", **msgspec.to_builtins(review.verdict(name))},
+            }
+            for name, row in rows.items()
+        ],
+        "quarantined": msgspec.to_builtins(review.proposal.quarantined),
+        "skipped": msgspec.to_builtins(review.proposal.skipped),
+    }
