@@ -22,7 +22,7 @@ _CONTEXT_UNKNOWN = 16384
 """Tokens, if the server does not report its context length: it rejects a longer prompt, and the chunk is split then."""
 
 _MARGIN = 32  # tokens that a chat template adds to a message
-_BYTES_PER_TOKEN = 3.0
+BYTES_PER_TOKEN = 3.0
 """For servers that cannot count. English has 4 to 5 bytes of UTF-8 per token, code and numbers 2 to 3, Chinese 3."""
 
 _FILL_TARGET = 0.92
@@ -104,7 +104,7 @@ async def compute_budget(
         answer_tokens=answer,
         context_length=context_length,
         can_count=can_count,
-        chunk_size=int(tokens * _BYTES_PER_TOKEN),
+        chunk_size=int(tokens * BYTES_PER_TOKEN),
         overhead=overhead,
     )
 
@@ -117,14 +117,14 @@ def estimate_budget(instructions: str, *, chunk_tokens: int | None = None) -> Bu
         answer_tokens=ANSWER_TOKENS,
         context_length=None,
         can_count=False,
-        chunk_size=int(tokens * _BYTES_PER_TOKEN),
+        chunk_size=int(tokens * BYTES_PER_TOKEN),
         overhead=estimate_tokens(instructions) + _MARGIN,
     )
 
 
 def estimate_tokens(text: str) -> int:
     """Return about the number of tokens of a text."""
-    return int(len(text.encode("utf-8", "surrogatepass")) / _BYTES_PER_TOKEN)
+    return int(len(text.encode("utf-8", "surrogatepass")) / BYTES_PER_TOKEN)
 
 
 def build_messages(instructions: str, text: str) -> list[Message]:

@@ -16,13 +16,12 @@ import msgspec
 
 from ctxbackends._schema.generate import schema_for
 from ctxbackends._util.text import one_line
+from ctxbackends.knowledge._extract.bounds import Bounds, drop_partial_word, fit_bounds
+from ctxbackends.knowledge._extract.budget import ANSWER_TOKENS
 from ctxbackends.knowledge._records import PLURALS, RECORDS, Kind, Record
 
 VERSION = 1
 """Version of the prompt. Answers to another version are not taken from a journal."""
-
-MAX_ROWS = 20
-"""The most rows of each kind in one answer; it stops a model that repeats itself before the context is full."""
 
 _PREFIX = """\
 You read a part of a project's sessions or documents, and take out of it what the project should remember. A person \
@@ -58,15 +57,6 @@ _MEANINGS: Mapping[Kind, str] = MappingProxyType(
     }
 )
 
-MAX_QUOTE = 600
-
-_LENGTHS: Mapping[str, int] = MappingProxyType(
-    {"title": 200, "summary": 300, "question": 300, "term": 100, "quote": MAX_QUOTE}
-)
-_OTHER_LENGTH = 600
-"""Characters. The bounds end a constrained answer that would not end by itself. They are only in the schema: a longer
-text from a server that ignores them is still valid."""
-
 
 def field_name(kind: Kind) -> str:
     """Return the field of the answer for the rows of a kind."""
@@ -93,21 +83,23 @@ class Prompt:
 
     Attributes:
         kinds: The kinds of records.
+        bounds: The bounds of an answer, which fit its tokens.
         instructions: The system message.
         response_type: The type of the answer, for :func:`ctxbackends.extract`.
         schema_sha256: Hash of the answer's schema, in hex.
         sha256: Hash of the instructions and the schema, in hex.
     """
 
-    def __init__(self, kinds: Sequence[Kind]) -> None:
+    def __init__(self, kinds: Sequence[Kind], *, answer_tokens: int = ANSWER_TOKENS) -> None:
         self.kinds = tuple(kinds)
+        self.bounds = fit_bounds([("quote", *RECORDS[kind].__struct_fields__) for kind in self.kinds], answer_tokens)
         self.instructions = build_instructions(self.kinds)
         self.response_type: type[msgspec.Struct] = msgspec.defstruct(
             "Rows",
             [
                 (
                     field_name(kind),
-                    Annotated[list[_row_type(kind)], _schema_only(maxItems=MAX_ROWS)],  # type: ignore[misc]
+                    Annotated[list[_row_type(kind, self.bounds)], _schema_only(maxItems=self.bounds.rows)],  # type: ignore[misc]
                 )
                 for kind in self.kinds
             ],
@@ -120,26 +112,28 @@ class Prompt:
 
     def parse_rows(self, answer: msgspec.Struct) -> tuple[ExtractedRow, ...]:
         """Return the rows of an answer, kind by kind."""
-        return tuple(_to_extracted_row(kind, row) for kind in self.kinds for row in getattr(answer, field_name(kind)))
+        return tuple(
+            _to_extracted_row(kind, row, self.bounds) for kind in self.kinds for row in getattr(answer, field_name(kind))
+        )
 
     def decode(self, answer: bytes | msgspec.Raw) -> msgspec.Struct:
         """Decode an answer from the journal. Raise msgspec.DecodeError if it is invalid."""
         return msgspec.json.decode(answer, type=self.response_type)
 
 
-def _row_type(kind: Kind) -> type[msgspec.Struct]:
+def _row_type(kind: Kind, bounds: Bounds) -> type[msgspec.Struct]:
     # The quote comes first, so the model finds the evidence before it writes the row.
     fields: list[tuple[str, Any]] = [
         ("line", Annotated[int, _schema_only(minimum=0, maximum=2**31 - 1)]),
-        ("quote", _text_type("quote")),
+        ("quote", _text_type("quote", bounds)),
     ]
     for field in msgspec.structs.fields(RECORDS[kind]):
-        fields.append((field.name, _text_type(field.name) if field.type is str else field.type))
+        fields.append((field.name, _text_type(field.name, bounds) if field.type is str else field.type))
     return msgspec.defstruct(RECORDS[kind].__name__, fields, frozen=True)
 
 
-def _text_type(name: str) -> Any:
-    return Annotated[str, _schema_only(maxLength=_LENGTHS.get(name, _OTHER_LENGTH))]
+def _text_type(name: str, bounds: Bounds) -> Any:
+    return Annotated[str, _schema_only(maxLength=bounds.length(name))]
 
 
 def _schema_only(**constraints: int) -> msgspec.Meta:
@@ -147,7 +141,7 @@ def _schema_only(**constraints: int) -> msgspec.Meta:
     return msgspec.Meta(extra_json_schema=constraints)
 
 
-def _to_extracted_row(kind: Kind, row: Any) -> ExtractedRow:
+def _to_extracted_row(kind: Kind, row: Any, bounds: Bounds) -> ExtractedRow:
     record: Any = RECORDS[kind]
     fields = {name: one_line(getattr(row, name)) for name in record.__struct_fields__}
-    return ExtractedRow(record(**fields), row.line, row.quote)
+    return ExtractedRow(record(**fields), row.line, drop_partial_word(row.quote, bounds.length("quote")))

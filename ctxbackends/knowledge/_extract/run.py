@@ -242,6 +242,7 @@ class Ingestion:
             context_length=self._status.context_length,
             chunk_tokens=self._options.chunk_tokens,
         )
+        self._prompt = Prompt(self._options.kinds, answer_tokens=self._budget.answer_tokens)
         return self._budget
 
     # --- chunks -----------------------------------------------------------------------------------

@@ -8,9 +8,10 @@ from typing import Annotated
 
 import msgspec
 
+from ctxbackends.knowledge._extract.bounds import MAX_QUOTE
 from ctxbackends.knowledge._extract.chunker import Chunk
 from ctxbackends.knowledge._extract.folding import FoldedText
-from ctxbackends.knowledge._extract.prompt import MAX_QUOTE, ExtractedRow
+from ctxbackends.knowledge._extract.prompt import ExtractedRow
 from ctxbackends.knowledge._records import fields_of, kind_of
 from ctxbackends.knowledge._sources.base import Segment
 
