@@ -50,6 +50,11 @@ def run_options(flag: str, kinds: str) -> Callable[[Callable[..., Any]], Callabl
             callback=parse_kinds,
             help=f"Kinds to extract: any of {', '.join(PLURALS)}.",
         )
+        @click.option(
+            "--kinds-per-question",
+            type=Integer(min=1),
+            help="Maximum number of kinds per request; each chunk is sent once for each group of kinds.",
+        )
         @model_option
         @out_option
         @click.option(
@@ -276,10 +281,12 @@ class TextOutput:
             click.echo(f"{printable(one.name)}  {one.size:,} bytes")
         context = f"{plan.context_length} tokens" if plan.context_length else "unknown"
         chunks = f"{pluralize(plan.chunks, 'chunk')} of at most {plan.chunk_tokens} tokens"
+        requests = f" in {pluralize(plan.requests, 'request')}" if plan.requests != plan.chunks else ""
         if plan.endpoint is None:
-            click.echo(f"{chunks} would be sent; use --backend to ask a server")
+            click.echo(f"{chunks} would be sent{requests}; use --backend to ask a server")
         else:
-            click.echo(f"{chunks} would be sent to {plan.model or 'no model'} at {plan.endpoint} (context: {context})")
+            model = plan.model or "no model"
+            click.echo(f"{chunks} would be sent{requests} to {model} at {plan.endpoint} (context: {context})")
         click.echo(
             f"{plan.tokens:,} tokens in all prompts, counted by the server"
             if plan.is_counted
@@ -302,7 +309,9 @@ class TextOutput:
         parts += [f"{report.recovered} recovered by a second look"] if report.recovered else []
         parts += [f"{report.quarantined} quarantined"] if report.quarantined else []
         parts += [f"{pluralize(len(report.skipped), 'part')} skipped"] if report.skipped else []
-        click.echo(f"{', '.join(parts)} in {pluralize(report.chunks, 'chunk')}, {report.elapsed:.1f} s", err=True)
+        chunks = pluralize(report.chunks, "chunk")
+        chunks += f" ({pluralize(report.requests, 'request')})" if report.requests > report.chunks else ""
+        click.echo(f"{', '.join(parts)} in {chunks}, {report.elapsed:.1f} s", err=True)
         click.echo(str(outcome.path))
         if outcome.rows:
             click.echo(f"review them: ctxbackends proposals review {outcome.path.stem}", err=True)

@@ -35,7 +35,7 @@ def longest(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Any:
 
 
 def longest_answer(kinds: Sequence[Kind], answer_tokens: int) -> str:
-    schema = schema_for(Prompt(kinds, answer_tokens=answer_tokens).response_type)
+    schema = schema_for(Prompt(kinds, answer_tokens=answer_tokens).questions[0].response_type)
     return json.dumps(longest(schema, schema), separators=(",", ":"))
 
 
@@ -54,7 +54,9 @@ def test_every_longest_answer_fits(kinds: list[Kind], answer_tokens: int) -> Non
 
 
 def test_more_tokens_give_more_rows_and_then_longer_texts() -> None:
-    bounds = [Prompt([Kind.DECISION], answer_tokens=tokens).bounds for tokens in (600, 1200, 4096, 8192, 60_000)]
+    bounds = [
+        Prompt([Kind.DECISION], answer_tokens=tokens).questions[0].bounds for tokens in (600, 1200, 4096, 8192, 60_000)
+    ]
     rows = [one.rows for one in bounds]
     assert sorted(rows) == rows
     assert (1, MAX_ROWS) == (rows[0], rows[-1])
@@ -71,7 +73,8 @@ async def test_the_bounds_follow_the_context_of_the_model() -> None:
         (body,) = model.bodies
         lists = body["response_format"]["json_schema"]["schema"]["properties"]
         assert "maxItems" in json.dumps(lists) or "at most" in json.dumps(lists)
-        rows[context] = Prompt(SESSION, answer_tokens=body.get("max_completion_tokens") or body["max_tokens"]).bounds
+        answer_tokens = body.get("max_completion_tokens") or body["max_tokens"]
+        rows[context] = Prompt(SESSION, answer_tokens=answer_tokens).questions[0].bounds
         assert str(rows[context].length("quote")) in json.dumps(body["response_format"])
     assert rows[6144].rows < rows[65536].rows
 

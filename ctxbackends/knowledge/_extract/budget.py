@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TypeAlias
+
 import attrs
 
 from ctxbackends._chat.messages import Message
@@ -28,6 +31,9 @@ BYTES_PER_TOKEN = 3.0
 _FILL_TARGET = 0.92
 """Target fill of a chunk. A chunk that is counted as too long is split into two small ones."""
 
+Frame: TypeAlias = tuple[str, str]
+"""The system message of a question, and what its other message has besides a chunk."""
+
 
 @attrs.define
 class Budget:
@@ -39,7 +45,7 @@ class Budget:
         context_length: The model's context in tokens; None if the server does not report it.
         can_count: Whether the server counts tokens.
         chunk_size: The target size of a chunk in bytes; it follows the token counts.
-        overhead: Tokens of the instructions and the chat template.
+        overheads: Tokens of the instructions, the task and the chat template of each question.
     """
 
     chunk_tokens: int
@@ -47,11 +53,25 @@ class Budget:
     context_length: int | None
     can_count: bool
     chunk_size: int
-    overhead: int
+    overheads: tuple[int, ...]
+
+    @property
+    def overhead(self) -> int:
+        """The overhead of the longest question."""
+        return max(self.overheads)
+
+    @property
+    def longest(self) -> int:
+        """The index of the longest question."""
+        return self.overheads.index(self.overhead)
 
     def fits(self, tokens: int) -> bool:
-        """Return whether a whole prompt of so many tokens is within the limit."""
+        """Return whether the longest prompt of a chunk is within the limit with so many tokens."""
         return tokens - self.overhead <= self.chunk_tokens
+
+    def sum_tokens(self, text: int) -> int:
+        """Return the tokens of all prompts of a chunk whose text has so many tokens."""
+        return sum(self.overheads) + len(self.overheads) * text
 
     def update_density(self, chunk: Chunk, tokens: int) -> None:
         """Adapt ``chunk_size`` to the bytes per token of a counted chunk."""
@@ -63,7 +83,7 @@ class Budget:
 
 async def compute_budget(
     backend: Backend,
-    instructions: str,
+    frames: Sequence[Frame],
     *,
     model: str | None,
     context_length: int | None,
@@ -73,7 +93,7 @@ async def compute_budget(
 
     Args:
         backend: The backend, which counts the instructions.
-        instructions: The system message.
+        frames: The questions of the run, without a chunk.
         model: The model; None for the backend's default.
         context_length: The model's context in tokens, if known.
         chunk_tokens: The most tokens of text in one request; ``CHUNK_TOKENS`` by default.
@@ -85,11 +105,14 @@ async def compute_budget(
     context = context_length or _CONTEXT_UNKNOWN
     answer = min(ANSWER_TOKENS, context // 4)
     try:
-        overhead = await backend.count_tokens(build_messages(instructions, ""), model=model) + _MARGIN
+        overheads = tuple(
+            [await backend.count_tokens(build_messages(*frame), model=model) + _MARGIN for frame in frames]
+        )
         can_count = True
     except UnsupportedOperationError:
-        overhead = estimate_tokens(instructions) + _MARGIN
+        overheads = _estimate_overheads(frames)
         can_count = False
+    overhead = max(overheads)
     room = context - answer - overhead
     if room < SMALLEST_CHUNK:
         raise KnowledgeError(
@@ -105,11 +128,11 @@ async def compute_budget(
         context_length=context_length,
         can_count=can_count,
         chunk_size=int(tokens * BYTES_PER_TOKEN),
-        overhead=overhead,
+        overheads=overheads,
     )
 
 
-def estimate_budget(instructions: str, *, chunk_tokens: int | None = None) -> Budget:
+def estimate_budget(frames: Sequence[Frame], *, chunk_tokens: int | None = None) -> Budget:
     """Return the budget of a run without a server. The arguments are those of :func:`compute_budget`."""
     tokens = chunk_tokens or CHUNK_TOKENS
     return Budget(
@@ -118,8 +141,12 @@ def estimate_budget(instructions: str, *, chunk_tokens: int | None = None) -> Bu
         context_length=None,
         can_count=False,
         chunk_size=int(tokens * BYTES_PER_TOKEN),
-        overhead=estimate_tokens(instructions) + _MARGIN,
+        overheads=_estimate_overheads(frames),
     )
+
+
+def _estimate_overheads(frames: Sequence[Frame]) -> tuple[int, ...]:
+    return tuple(estimate_tokens(instructions + task) + _MARGIN for instructions, task in frames)
 
 
 def estimate_tokens(text: str) -> int:

@@ -18,7 +18,8 @@ def estimate_plan(sources: Iterable[Source], options: RunOptions, *, on_event: O
     Raises:
         SourceError: A source cannot be read.
     """
-    budget = estimate_budget(Prompt(options.kinds).instructions, chunk_tokens=options.chunk_tokens)
+    prompt = Prompt(options.kinds, options.kinds_per_question)
+    budget = estimate_budget(prompt.frames, chunk_tokens=options.chunk_tokens)
     inputs: list[Input] = []
     skipped: list[SkippedInput] = []
     chunks = tokens = masked = 0
@@ -35,7 +36,7 @@ def estimate_plan(sources: Iterable[Source], options: RunOptions, *, on_event: O
             if chunk is None:
                 break
             chunks += 1
-            tokens += budget.overhead + estimate_tokens(chunk.render())
+            tokens += budget.sum_tokens(estimate_tokens(chunk.render()))
     return Plan(
         backend=None,
         endpoint=None,
@@ -45,6 +46,7 @@ def estimate_plan(sources: Iterable[Source], options: RunOptions, *, on_event: O
         inputs=tuple(inputs),
         skipped=tuple(skipped),
         chunks=chunks,
+        requests=chunks * len(prompt.questions),
         tokens=tokens,
         is_counted=False,
         masked=masked,

@@ -14,6 +14,7 @@ class RunKeywords(TypedDict, total=False):
     """The fields of :class:`RunOptions` as keyword arguments."""
 
     kinds: Sequence[Kind]
+    kinds_per_question: int | None
     model: str | None
     max_concurrency: int | None
     chunk_tokens: int | None
@@ -48,6 +49,7 @@ class RunOptions:
 
     Attributes:
         kinds: The kinds of records to extract; all by default.
+        kinds_per_question: The most kinds in one request; a chunk is sent once for each group of kinds.
         model: The model; None for the backend's default model.
         max_concurrency: The most requests in flight; None for the number of the server's slots, or 4.
         chunk_tokens: The most tokens of a source in one request; None for 8,192. The model's context is always a limit.
@@ -58,6 +60,7 @@ class RunOptions:
     """
 
     kinds: tuple[Kind, ...] = attrs.field(default=tuple(Kind), converter=_kinds)
+    kinds_per_question: int | None = attrs.field(default=None, validator=_check_count)
     model: str | None = None
     max_concurrency: int | None = attrs.field(default=None, validator=_check_count)
     chunk_tokens: int | None = attrs.field(default=None, validator=_check_count)

@@ -23,7 +23,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
         size: Bytes of text in all sources.
         size_done: Bytes of text in the finished chunks.
         chunks: The number of finished chunks.
-        reused: The number of chunks whose answer came from the journal.
+        reused: The number of answers that came from the journal.
         rows: The number of rows.
         quarantined: The number of quarantined rows.
         input_tokens: Tokens of all prompts, as far as the server reports them.
@@ -103,7 +103,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         inputs: The sources.
         skipped: Input that was not read.
         chunks: The number of finished chunks.
-        reused: The number of chunks whose answer came from the journal.
+        requests: The number of requests to the model.
+        reused: The number of answers that came from the journal.
         rows: The number of rows.
         quarantined: The number of quarantined rows.
         relocated: The number of quotes that were found at another place than the model named.
@@ -130,6 +131,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     inputs: tuple[Input, ...]
     skipped: tuple[SkippedInput, ...]
     chunks: int
+    requests: int
     reused: int
     rows: int
     quarantined: int
@@ -156,6 +158,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         inputs: The sources.
         skipped: Input that would not be read.
         chunks: The number of chunks.
+        requests: The number of requests to the model: one for each chunk, or several (``kinds_per_question``).
         tokens: Tokens of all prompts, with the instructions.
         is_counted: Whether the server counted ``tokens``; otherwise 3 bytes count as one.
         masked: The number of secrets that would be masked.
@@ -169,6 +172,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     inputs: tuple[Input, ...]
     skipped: tuple[SkippedInput, ...]
     chunks: int
+    requests: int
     tokens: int
     is_counted: bool
     masked: int

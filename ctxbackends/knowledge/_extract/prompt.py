@@ -1,7 +1,8 @@
-"""The prompt: the instructions, the schema of the answer, and the answer as unverified rows.
+"""The prompt: one question or several about each chunk, with the schemas of their answers, and the unverified rows.
 
-The layout is ``[stable prefix][task][chunk]``. All requests of a run begin with the same bytes, so a server with a
-prefix cache reads only the chunk.
+The layout of the only question is ``[stable prefix][task][chunk]``: all requests begin with the same bytes, so a server
+with a prefix cache reads only the chunk. The layout of several is ``[stable prefix][chunk][task]``: they are sent one
+after the other, so the server reads the chunk once and then only the tasks.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ import msgspec
 from ctxbackends._schema.generate import schema_for
 from ctxbackends._util.text import one_line
 from ctxbackends.knowledge._extract.bounds import Bounds, drop_partial_word, fit_bounds
-from ctxbackends.knowledge._extract.budget import ANSWER_TOKENS
+from ctxbackends.knowledge._extract.budget import ANSWER_TOKENS, Frame
 from ctxbackends.knowledge._records import PLURALS, RECORDS, Kind, Record
 
-VERSION = 1
+VERSION = 2
 """Version of the prompt. Answers to another version are not taken from a journal."""
 
 _PREFIX = """\
@@ -64,10 +65,9 @@ def field_name(kind: Kind) -> str:
     return plural.replace("-", "_")
 
 
-def build_instructions(kinds: Sequence[Kind]) -> str:
-    """Return the system message: the stable prefix, then the task."""
+def _build_task(kinds: Sequence[Kind]) -> str:
     tasks = "\n".join(f"- {_MEANINGS[kind]}" for kind in kinds)
-    return f"{_PREFIX}\nTake out:\n{tasks}\n\nAnswer with one JSON object that fits the schema, and with nothing else."
+    return f"Take out:\n{tasks}\n\nAnswer with one JSON object that fits the schema, and with nothing else."
 
 
 class ExtractedRow(msgspec.Struct, frozen=True):
@@ -78,22 +78,26 @@ class ExtractedRow(msgspec.Struct, frozen=True):
     quote: str
 
 
-class Prompt:
-    """The prompt of a run.
+class Question:
+    """A request for some kinds of records.
 
     Attributes:
         kinds: The kinds of records.
+        label: The kinds for messages: ``decisions, tasks``.
         bounds: The bounds of an answer, which fit its tokens.
         instructions: The system message.
         response_type: The type of the answer, for :func:`ctxbackends.extract`.
         schema_sha256: Hash of the answer's schema, in hex.
-        sha256: Hash of the instructions and the schema, in hex.
+        sha256: Hash of the instructions, the task and the schema, in hex.
     """
 
-    def __init__(self, kinds: Sequence[Kind], *, answer_tokens: int = ANSWER_TOKENS) -> None:
+    def __init__(self, kinds: Sequence[Kind], *, is_only: bool, answer_tokens: int) -> None:
         self.kinds = tuple(kinds)
         self.bounds = fit_bounds([("quote", *RECORDS[kind].__struct_fields__) for kind in self.kinds], answer_tokens)
-        self.instructions = build_instructions(self.kinds)
+        self.label = ", ".join(field_name(kind) for kind in self.kinds)
+        task = _build_task(self.kinds)
+        self.instructions = f"{_PREFIX}\n{task}" if is_only else _PREFIX
+        self._task = "" if is_only else f"\n\n{task}"
         self.response_type: type[msgspec.Struct] = msgspec.defstruct(
             "Rows",
             [
@@ -107,13 +111,19 @@ class Prompt:
         )
         schema = json.dumps(schema_for(self.response_type), sort_keys=True)
         self.schema_sha256 = hashlib.sha256(schema.encode()).hexdigest()
-        identity = json.dumps([VERSION, self.instructions, self.schema_sha256])
+        identity = json.dumps([VERSION, self.instructions, self._task, self.schema_sha256])
         self.sha256 = hashlib.sha256(identity.encode()).hexdigest()
+
+    def build_text(self, chunk: str) -> str:
+        """Return the message of the user about a chunk."""
+        return chunk + self._task
 
     def parse_rows(self, answer: msgspec.Struct) -> tuple[ExtractedRow, ...]:
         """Return the rows of an answer, kind by kind."""
         return tuple(
-            _to_extracted_row(kind, row, self.bounds) for kind in self.kinds for row in getattr(answer, field_name(kind))
+            _to_extracted_row(kind, row, self.bounds)
+            for kind in self.kinds
+            for row in getattr(answer, field_name(kind))
         )
 
     def decode(self, answer: bytes | msgspec.Raw) -> msgspec.Struct:
@@ -121,11 +131,33 @@ class Prompt:
         return msgspec.json.decode(answer, type=self.response_type)
 
 
+class Prompt:
+    """The questions of a run, which are asked about each chunk.
+
+    Attributes:
+        questions: The questions.
+        frames: The questions without a chunk, to count their tokens.
+        schema_sha256: Hash of the schema of the answers, in hex.
+    """
+
+    def __init__(
+        self, kinds: Sequence[Kind], kinds_per_question: int | None = None, *, answer_tokens: int = ANSWER_TOKENS
+    ) -> None:
+        size = kinds_per_question or len(kinds)
+        groups = [kinds[at : at + size] for at in range(0, len(kinds), size)]
+        self.questions = tuple(
+            Question(group, is_only=len(groups) == 1, answer_tokens=answer_tokens) for group in groups
+        )
+        self.frames: list[Frame] = [(question.instructions, question.build_text("")) for question in self.questions]
+        hashes = [question.schema_sha256 for question in self.questions]
+        self.schema_sha256 = hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+
 def _row_type(kind: Kind, bounds: Bounds) -> type[msgspec.Struct]:
     # The quote comes first, so the model finds the evidence before it writes the row.
     fields: list[tuple[str, Any]] = [
-        ("line", Annotated[int, _schema_only(minimum=0, maximum=2**31 - 1)]),
         ("quote", _text_type("quote", bounds)),
+        ("line", Annotated[int, _schema_only(minimum=0, maximum=2**31 - 1)]),
     ]
     for field in msgspec.structs.fields(RECORDS[kind]):
         fields.append((field.name, _text_type(field.name, bounds) if field.type is str else field.type))

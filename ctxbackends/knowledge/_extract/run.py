@@ -59,7 +59,7 @@ class Ingestion:
     ) -> None:
         self._backend = backend
         self._sources = tuple(sources)
-        self._prompt = Prompt(options.kinds)
+        self._prompt = Prompt(options.kinds, options.kinds_per_question)
         self._options = options
         self._journal = journal
         self._notify = on_event or _ignore_event
@@ -73,6 +73,7 @@ class Ingestion:
         self._quarantined: dict[tuple[str, ...], QuarantinedRow] = {}
         self._size = self._size_done = self._sources_done = 0
         self._second_looks = self._recovered = 0
+        self._extractor: ChunkExtractor | None = None
         self._chunks_done = self._reused = self._relocated = self._merged = self._masked = 0
         self._prompt_tokens = 0
         self._tokens: dict[str, int] = {}
@@ -109,6 +110,7 @@ class Ingestion:
             inputs=tuple(self._inputs),
             skipped=tuple(self._skipped),
             chunks=self._chunks_done,
+            requests=self._extractor.requests if self._extractor is not None else 0,
             reused=self._reused,
             rows=len(self._rows),
             quarantined=len(self._quarantined),
@@ -166,6 +168,7 @@ class Ingestion:
             inputs=tuple(self._inputs),
             skipped=tuple(self._skipped),
             chunks=count,
+            requests=count * len(self._prompt.questions),
             tokens=self._prompt_tokens,
             is_counted=budget.can_count,
             masked=self._masked,
@@ -176,7 +179,7 @@ class Ingestion:
         await self._check_enforcement()
         budget = await self._prepare_sources()
         max_in_flight = self._options.max_concurrency or self._status.slots or CONCURRENCY
-        extractor = ChunkExtractor(
+        self._extractor = extractor = ChunkExtractor(
             self._backend,
             self._prompt,
             self._options,
@@ -237,12 +240,14 @@ class Ingestion:
             self._size += await _run_in_thread(partial(measure_text, source, speakers=self._options.speakers))
         self._budget = await compute_budget(
             self._backend,
-            self._prompt.instructions,
+            self._prompt.frames,
             model=self._options.model,
             context_length=self._status.context_length,
             chunk_tokens=self._options.chunk_tokens,
         )
-        self._prompt = Prompt(self._options.kinds, answer_tokens=self._budget.answer_tokens)
+        self._prompt = Prompt(
+            self._options.kinds, self._options.kinds_per_question, answer_tokens=self._budget.answer_tokens
+        )
         return self._budget
 
     # --- chunks -----------------------------------------------------------------------------------
@@ -265,16 +270,16 @@ class Ingestion:
     async def _split_to_budget(self, chunk: Chunk, budget: Budget) -> AsyncGenerator[Chunk, None]:
         """Yield the chunk, split until each part is within the budget by the server's count."""
         if not budget.can_count:
-            self._prompt_tokens += budget.overhead + estimate_tokens(chunk.render())
+            self._prompt_tokens += budget.sum_tokens(estimate_tokens(chunk.render()))
             yield chunk
             return
-        tokens = await self._backend.count_tokens(
-            build_messages(self._prompt.instructions, chunk.render()), model=self._options.model
-        )
+        longest = self._prompt.questions[budget.longest]
+        messages = build_messages(longest.instructions, longest.build_text(chunk.render()))
+        tokens = await self._backend.count_tokens(messages, model=self._options.model)
         budget.update_density(chunk, tokens)
         halves = None if budget.fits(tokens) else chunk.split()
         if halves is None:
-            self._prompt_tokens += tokens
+            self._prompt_tokens += budget.sum_tokens(tokens - budget.overhead)
             yield chunk
             return
         for half in halves:
@@ -296,8 +301,10 @@ class Ingestion:
 
     def _collect_rows(self, result: ChunkResult) -> Iterator[Row]:
         """Yield the new rows of an answer; merge the evidence of duplicates."""
-        self._chunks_done += 1
-        self._size_done += result.chunk.size
+        # A chunk counts once, with the answer to its last question.
+        if result.question is self._prompt.questions[-1]:
+            self._chunks_done += 1
+            self._size_done += result.chunk.size
         self._reused += result.from_journal
         if result.failure is not None:
             self._skip(result.failure)

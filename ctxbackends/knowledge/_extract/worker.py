@@ -17,7 +17,7 @@ from ctxbackends.knowledge._extract.chunker import Chunk
 from ctxbackends.knowledge._extract.citations import CitedRow, QuoteChecker, check
 from ctxbackends.knowledge._extract.journal import SECOND_LOOK, Journal
 from ctxbackends.knowledge._extract.options import RunOptions
-from ctxbackends.knowledge._extract.prompt import ExtractedRow, Prompt
+from ctxbackends.knowledge._extract.prompt import ExtractedRow, Prompt, Question
 from ctxbackends.knowledge._extract.second_look import (
     IDENTITY,
     INSTRUCTIONS,
@@ -36,13 +36,14 @@ MAX_SPLITS = 4
 
 
 class ChunkResult(msgspec.Struct, frozen=True, kw_only=True):
-    """The verified rows of a chunk, or its failure.
+    """The verified rows of a chunk for one question, or its failure.
 
-    ``from_journal``: no request was sent for the chunk. ``second_looks`` and ``recovered`` count the rows that the
+    ``from_journal``: no request was sent for them. ``second_looks`` and ``recovered`` count the rows that the
     model was asked about again, and those whose new quote is valid.
     """
 
     chunk: Chunk
+    question: Question
     rows: tuple[CitedRow | QuarantinedRow, ...] = ()
     usages: tuple[Usage, ...] = ()
     requested_model: str | None = None
@@ -64,8 +65,10 @@ class _JournalEntry(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class ChunkExtractor:
-    """Sends the prompt for each chunk, with at most ``max_in_flight`` requests at a time.
+    """Sends the questions for each chunk, with at most ``max_in_flight`` chunks at a time.
 
+    The questions of a chunk are sent one after the other, so that the server still has the chunk in its prefix cache.
+    ``requests`` counts what was sent.
     With ``options.skip_failed``, a chunk without a usable answer is returned as a failure instead of raised.
     """
 
@@ -85,28 +88,33 @@ class ChunkExtractor:
         self._slots = asyncio.Semaphore(max_in_flight)
         self._answer_tokens = answer_tokens
         self._journal = journal
+        self.requests = 0
 
-    async def extract(self, chunk: Chunk, *, splits: int = 0) -> list[ChunkResult]:
-        """Return the answer to a chunk, or the answers to its parts if it had to be split.
+    async def extract(self, chunk: Chunk) -> list[ChunkResult]:
+        """Return the answers to the questions about a chunk, or about its parts where it had to be split.
 
         Raises:
             ChunkError: The model gave no usable answer.
             JournalError: The journal cannot be written.
         """
-        text = chunk.render()
-        key = self._key(text)
+        async with self._slots:
+            return [result for question in self._prompt.questions for result in await self._extract(chunk, question)]
+
+    async def _extract(self, chunk: Chunk, question: Question, *, splits: int = 0) -> list[ChunkResult]:
+        text = question.build_text(chunk.render())
+        key = self._key(text, question.sha256)
         entry = self._read_journal(key)
         if entry is not None and not entry.split:
-            return [await self._verify(self._from_journal(chunk, entry), self._prompt.decode(entry.answer))]
+            return [await self._verify(self._from_journal(chunk, question, entry), question.decode(entry.answer))]
         if entry is None:
             try:
-                result, answer = await self._request(chunk, text, key)
+                result, answer = await self._request(chunk, question, text, key)
             except (ContextOverflowError, IncompleteOutputError) as error:
                 halves = chunk.split() if splits < MAX_SPLITS and _can_fit_when_split(error) else None
                 if halves is None:
-                    return [self._fail(chunk, error)]
+                    return [self._fail(chunk, question, error)]
             except StructuredOutputError as error:
-                return [self._fail(chunk, error)]
+                return [self._fail(chunk, question, error)]
             else:
                 return [await self._verify(result, answer)]
             self._write_journal(key, _JournalEntry(split=True))
@@ -114,16 +122,18 @@ class ChunkExtractor:
             halves = chunk.split()
             assert halves is not None, "the chunk was split before"
         return [
-            *await self.extract(halves[0], splits=splits + 1),
-            *await self.extract(halves[1], splits=splits + 1),
+            *await self._extract(halves[0], question, splits=splits + 1),
+            *await self._extract(halves[1], question, splits=splits + 1),
         ]
 
-    async def _request(self, chunk: Chunk, text: str, key: str) -> tuple[ChunkResult, msgspec.Struct]:
-        prompt = self._prompt
-        result = await self._ask(prompt.response_type, text, prompt.instructions, key, self._answer_tokens)
+    async def _request(
+        self, chunk: Chunk, question: Question, text: str, key: str
+    ) -> tuple[ChunkResult, msgspec.Struct]:
+        result = await self._ask(question.response_type, text, question.instructions, key, self._answer_tokens)
         completion = result.completion
         reply = ChunkResult(
             chunk=chunk,
+            question=question,
             usages=(completion.usage,) if completion.usage is not None else (),
             requested_model=completion.requested_model,
             served_model=completion.served_model,
@@ -134,16 +144,16 @@ class ChunkExtractor:
         """Send a request, and store its answer in the journal."""
         # Some models of cloud APIs reject the option temperature.
         sampling: dict[str, Any] = {"temperature": 0.0} if self._backend.schema_enforcement == "grammar" else {}
-        async with self._slots:
-            result = await extract_result(
-                self._backend,
-                target,
-                text,
-                instructions=instructions,
-                model=self._options.model,
-                max_tokens=max_tokens,
-                **sampling,
-            )
+        self.requests += 1
+        result = await extract_result(
+            self._backend,
+            target,
+            text,
+            instructions=instructions,
+            model=self._options.model,
+            max_tokens=max_tokens,
+            **sampling,
+        )
         completion = result.completion
         self._write_journal(
             key,
@@ -160,7 +170,7 @@ class ChunkExtractor:
 
     async def _verify(self, result: ChunkResult, answer: msgspec.Struct) -> ChunkResult:
         """Check the rows of the answer; with ``second_look``, ask once more for the quotes that are not valid."""
-        extracted = self._prompt.parse_rows(answer)
+        extracted = result.question.parse_rows(answer)
         rows = check(extracted, result.chunk)
         if not self._options.second_look:
             return msgspec.structs.replace(result, rows=tuple(rows))
@@ -203,20 +213,21 @@ class ChunkExtractor:
         segment = passage.segments[0]
         return CitedRow(row=row, evidence=evidence[0], relocated=not segment.first <= row.line <= segment.last)
 
-    def _fail(self, chunk: Chunk, error: Exception) -> ChunkResult:
+    def _fail(self, chunk: Chunk, question: Question, error: Exception) -> ChunkResult:
         """Return the failure of a chunk with ``skip_failed``, else raise it."""
-        problem = f"no usable answer from the model: {error}"
+        kinds = f" for {question.label}" if len(self._prompt.questions) > 1 else ""
+        problem = f"no usable answer from the model{kinds}: {error}"
         if not self._options.skip_failed:
             raise ChunkError(chunk.where, f"{problem}; use --skip-failed to continue without this part") from error
         skipped = SkippedInput(source=chunk.source, line=chunk.segments[0].first, reason=f"{chunk.where}: {problem}")
-        return ChunkResult(chunk=chunk, failure=skipped)
+        return ChunkResult(chunk=chunk, question=question, failure=skipped)
 
     # --- the journal ------------------------------------------------------------------------------
 
-    def _key(self, text: str, prompt: str = "") -> str:
+    def _key(self, text: str, prompt: str) -> str:
         """Return a hash of all that the answer depends on: the prompt, the backend, the model and the text."""
         parts = (
-            prompt or self._prompt.sha256,
+            prompt,
             str(self._backend.type),
             self._backend.name,
             self._options.model or self._backend.default_model or "",
@@ -232,9 +243,10 @@ class ChunkExtractor:
         if self._journal is not None:
             self._journal.put(key, msgspec.json.encode(entry))
 
-    def _from_journal(self, chunk: Chunk, entry: _JournalEntry) -> ChunkResult:
+    def _from_journal(self, chunk: Chunk, question: Question, entry: _JournalEntry) -> ChunkResult:
         return ChunkResult(
             chunk=chunk,
+            question=question,
             usages=(entry.usage,) if entry.usage is not None else (),
             requested_model=entry.requested_model,
             served_model=entry.served_model,
