@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from ctxbackends._util.text import one_line
 from ctxbackends.knowledge._extract.chunker import Chunk
 from ctxbackends.knowledge._extract.citations import NEGATED, TOO_SHORT, CitedRow, check
-from ctxbackends.knowledge._extract.prompt import ExtractedRow
+from ctxbackends.knowledge._extract.rows import ExtractedRow
 from ctxbackends.knowledge._records import Evidence, QuarantinedRow, Task
 from ctxbackends.knowledge._sources.base import Segment
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from ctxbackends.knowledge._extract.chunker import Chunk
 from ctxbackends.knowledge._extract.citations import NEGATED, NOT_FOUND, CitedRow, QuoteChecker, check
-from ctxbackends.knowledge._extract.prompt import ExtractedRow
+from ctxbackends.knowledge._extract.rows import ExtractedRow
 from ctxbackends.knowledge._records import Evidence, QuarantinedRow, Speaker, Task
 from ctxbackends.knowledge._sources.base import Segment
 

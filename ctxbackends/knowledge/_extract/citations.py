@@ -17,7 +17,7 @@ from ctxbackends.knowledge._extract.borders import Borders
 from ctxbackends.knowledge._extract.chunker import Chunk
 from ctxbackends.knowledge._extract.folding import FoldedText, count_words
 from ctxbackends.knowledge._extract.matching import MAX_OCCURRENCES, QuoteIndex
-from ctxbackends.knowledge._extract.prompt import ExtractedRow
+from ctxbackends.knowledge._extract.rows import ExtractedRow
 from ctxbackends.knowledge._records import Evidence, Match, QuarantinedRow, title_of
 from ctxbackends.knowledge._sources.base import Segment
 

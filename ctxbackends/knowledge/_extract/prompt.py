@@ -19,7 +19,8 @@ from ctxbackends._schema.generate import schema_for
 from ctxbackends._util.text import one_line
 from ctxbackends.knowledge._extract.bounds import Bounds, drop_partial_word, fit_bounds
 from ctxbackends.knowledge._extract.budget import ANSWER_TOKENS, Frame
-from ctxbackends.knowledge._records import PLURALS, RECORDS, Kind, Record
+from ctxbackends.knowledge._extract.rows import ExtractedRow
+from ctxbackends.knowledge._records import PLURALS, RECORDS, Kind
 
 VERSION = 2
 """Version of the prompt. Answers to another version are not taken from a journal."""
@@ -68,14 +69,6 @@ def field_name(kind: Kind) -> str:
 def _build_task(kinds: Sequence[Kind]) -> str:
     tasks = "\n".join(f"- {_MEANINGS[kind]}" for kind in kinds)
     return f"Take out:\n{tasks}\n\nAnswer with one JSON object that fits the schema, and with nothing else."
-
-
-class ExtractedRow(msgspec.Struct, frozen=True):
-    """A row of the model's answer, not verified yet."""
-
-    record: Record
-    line: int
-    quote: str
 
 
 class Question:

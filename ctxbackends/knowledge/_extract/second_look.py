@@ -11,7 +11,7 @@ import msgspec
 from ctxbackends.knowledge._extract.bounds import MAX_QUOTE
 from ctxbackends.knowledge._extract.chunker import Chunk
 from ctxbackends.knowledge._extract.folding import FoldedText
-from ctxbackends.knowledge._extract.prompt import ExtractedRow
+from ctxbackends.knowledge._extract.rows import ExtractedRow
 from ctxbackends.knowledge._records import fields_of, kind_of
 from ctxbackends.knowledge._sources.base import Segment
 

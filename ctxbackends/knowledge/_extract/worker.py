@@ -17,7 +17,8 @@ from ctxbackends.knowledge._extract.chunker import Chunk
 from ctxbackends.knowledge._extract.citations import CitedRow, QuoteChecker, check
 from ctxbackends.knowledge._extract.journal import SECOND_LOOK, Journal
 from ctxbackends.knowledge._extract.options import RunOptions
-from ctxbackends.knowledge._extract.prompt import ExtractedRow, Prompt, Question
+from ctxbackends.knowledge._extract.prompt import Prompt, Question
+from ctxbackends.knowledge._extract.rows import ExtractedRow
 from ctxbackends.knowledge._extract.second_look import (
     IDENTITY,
     INSTRUCTIONS,
