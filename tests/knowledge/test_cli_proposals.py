@@ -97,39 +97,6 @@ def test_invalid_arguments(directory: Path, arguments: list[str], code: int, mes
     assert message in result.err
 
 
-def test_export(directory: Path) -> None:
-    nothing = ctx(directory, "proposals", "export")
-    assert (0, "", "nothing to export: no accepted rows of these kinds\n") == (nothing.code, nothing.out, nothing.err)
-    ctx(directory, "proposals", "accept", "d1", "t1")
-    lines = [json.loads(line) for line in ctx(directory, "proposals", "export").out.splitlines()]
-    assert ["Keep option 1", "Write it down"] == [line["title"] for line in lines]
-    only = ctx(directory, "proposals", "export", ID, "--kind", "tasks", "--section", "Phase 1")
-    assert [("Write it down", "Phase 1")] == [
-        (item["title"], item["section"]) for item in map(json.loads, only.out.splitlines())
-    ]
-
-
-def test_export_to_files(directory: Path) -> None:
-    ctx(directory, "proposals", "accept", "d1", "t1")
-    result = ctx(directory, "proposals", "export", "--dir", "out")
-    names = [f"out/{ID}-decision-d1.json", f"out/{ID}-task-t1.json"]
-    assert names == result.out.splitlines()
-    assert "Keep option 1" == json.loads((directory / names[0]).read_text())["title"]
-    second = ctx(directory, "proposals", "export", "--dir", "out")
-    assert (0, "") == (second.code, second.out)
-    (directory / names[1]).write_text("mine")
-    failure = ctx(directory, "proposals", "export", "--dir", "out")
-    assert (1, "mine") == (failure.code, (directory / names[1]).read_text())
-    assert "file exists with other content" in failure.err
-
-
-def test_export_of_an_incomplete_row(directory: Path) -> None:
-    ctx(directory, "proposals", "accept", "--all")
-    result = ctx(directory, "proposals", "export", "--dir", "out")
-    assert (1, []) == (result.code, [*directory.glob("out/*")])
-    assert f"add one with ctxbackends proposals edit {ID} d2 --set rationale=..." in result.err
-
-
 def at_terminal(directory: Path, *arguments: str, keys: list[str], **more: str) -> str:
     """What a terminal shows of the command, which gets each of ``keys`` at its next prompt."""
     if sys.platform == "win32":

@@ -66,7 +66,7 @@ def test_the_command(directory: Path) -> None:
     result = ctx(directory, "proposals", "requote", "latest", "x1", "--quote", "We keep blobs")
     assert (0, "", "x1 accepted: notes.md:3\n") == (result.code, result.out, result.err)
     payload = json.loads(ctx(directory, "proposals", "export").out)
-    assert ("Cold storage", "a [source: notes.md:3]") == (payload["title"], payload["context"])
+    assert ("Cold storage", 'a [source: notes.md:3: "We keep blobs"]') == (payload["title"], payload["context"])
     shown = ctx(directory, "proposals", "show", "latest", "x1").out
     assert "x1  decision: Cold storage  [accepted]" in shown
     assert "    > We keep blobs\n      notes.md:3" in shown

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -8,11 +7,10 @@ from pathlib import Path
 import pytest
 
 from ctxbackends.knowledge._errors import ProposalError
-from ctxbackends.knowledge._proposals.export import build_payload
 from ctxbackends.knowledge._proposals.review import Review
 from ctxbackends.knowledge._records import Decision
 from tests.knowledge.commands import environment
-from tests.knowledge.factories import PROPOSAL, ROWS, write_example
+from tests.knowledge.factories import ROWS, write_example
 
 
 def states(**verdicts: str) -> dict[str, str]:
@@ -125,53 +123,3 @@ def test_concurrent_reviews(tmp_path: Path) -> None:
         "q1": "undecided",
     } == review.states()
     assert "Write it" == review.rows()["t1"].title
-
-
-# --- export ---------------------------------------------------------------------------------------------
-
-
-def test_payloads_for_the_go_tool() -> None:
-    rows = PROPOSAL.rows_by_name()
-    where = "s.jsonl:4 (2026-02-19T14:31:00Z)"
-    assert {
-        "title": "Keep option 1",
-        "context": f"It was asked. [source: {where}; notes.md:12-13]",
-        "rationale": "It is cheap.",
-        "consequence": "Option 2 goes.",
-        "provenance": {"session_id": "abc", "branch": "main"},
-    } == build_payload("d1", rows["d1"], proposal="p")
-    assert {
-        "title": "Caches help",
-        "context": "It was slow. [source: notes.md:12-13]",
-        "lesson": "Prefixes are cached.",
-        "application": "Put what is stable first.",
-    } == build_payload("l1", rows["l1"], proposal="p")
-    assert {
-        "title": "Write it down",
-        "body": f"[source: {where}]",
-        "priority": "high",
-        "section": "Phase 1",
-        "provenance": {"session_id": "abc", "branch": "main"},
-    } == build_payload("t1", rows["t1"], proposal="p", section="Phase 1")
-    assert {
-        "kind": "open-question",
-        "question": "Who pays?",
-        "context": "Nobody said.",
-        "source": ["notes.md:12-13"],
-    } == build_payload("q1", rows["q1"], proposal="p")
-
-
-def test_incomplete_rows_are_not_exported() -> None:
-    row = PROPOSAL.rows_by_name()["d2"]
-    with pytest.raises(
-        ProposalError,
-        match="d2 has no rationale, which ctx decision add requires; "
-        "add one with ctxbackends proposals edit p d2 --set rationale=",
-    ):
-        build_payload("d2", row, proposal="p")
-
-
-def test_exported_rows_are_json(tmp_path: Path) -> None:
-    for name in ("d1", "l1", "t1", "q1"):
-        one = build_payload(name, PROPOSAL.rows_by_name()[name], proposal="p")
-        assert one == json.loads(json.dumps(one))

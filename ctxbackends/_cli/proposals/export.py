@@ -1,20 +1,27 @@
-"""The command export: print the accepted rows."""
+"""The command export: print the accepted rows, or write them to files."""
 
 from __future__ import annotations
 
 import json
+import os
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
 from ctxbackends._cli.options import parse_kinds
 from ctxbackends._cli.proposals.arguments import directory_option, one_argument, open_review
-from ctxbackends._cli.terminal import print_json, utf8
-from ctxbackends._util.files import create_file
+from ctxbackends._cli.terminal import printable, utf8
+from ctxbackends._util.files import create_file, replace_file
+from ctxbackends._util.text import pluralize
 from ctxbackends.knowledge._errors import ProposalError, wrap_write_errors
-from ctxbackends.knowledge._proposals.export import build_payload
-from ctxbackends.knowledge._proposals.store import find_context, prepare_directory
-from ctxbackends.knowledge._records import PLURALS, Kind
+from ctxbackends.knowledge._proposals.export import FORMATS, Format, build_payload, find_gaps
+from ctxbackends.knowledge._proposals.formats import render_csv, render_markdown
+from ctxbackends.knowledge._proposals.madr import choose_files, render_madr
+from ctxbackends.knowledge._proposals.review import Review
+from ctxbackends.knowledge._proposals.store import check_not_context, find_context, prepare_directory
+from ctxbackends.knowledge._records import PLURALS, Kind, Row
 
 
 @click.command()
@@ -22,44 +29,157 @@ from ctxbackends.knowledge._records import PLURALS, Kind
 @click.option(
     "--kind", "kinds", metavar="KINDS", callback=parse_kinds, help=f"Kinds to export: any of {', '.join(PLURALS)}."
 )
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(FORMATS),
+    default="json",
+    show_default=True,
+    help="json is for the Go tool ctx, madr writes decision records.",
+)
 @click.option("--section", metavar="NAME", callback=utf8, help="Section of TASKS.md for tasks.")
 @click.option(
-    "--dir",
-    "target",
-    metavar="DIR",
+    "-o",
+    "--output",
+    metavar="PATH",
     type=click.Path(path_type=Path),
-    help="Write one file per row to this directory instead of standard output.",
+    help="Write to this file instead of standard output; with madr, to this directory, one file per decision.",
 )
+@click.option(
+    "--dir", "target", metavar="DIR", type=click.Path(path_type=Path), help="Write one file per row; json and madr."
+)
+@click.option("--force", is_flag=True, help="Replace existing files.")
+@click.option("--skip-incomplete", is_flag=True, help="Exit with 0 if rows are left out because a field is empty.")
 @directory_option
-def export(directory: Path, proposal: str, kinds: tuple[Kind, ...], section: str | None, target: Path | None) -> None:
-    """Print the accepted rows, one JSON object per line.
+def export(
+    directory: Path,
+    proposal: str,
+    kinds: tuple[Kind, ...],
+    format_: Format,
+    section: str | None,
+    output: Path | None,
+    target: Path | None,
+    force: bool,
+    skip_incomplete: bool,
+) -> None:
+    """Print the accepted rows, with their quotes, as JSON, Markdown or CSV.
 
-    The format is that of ctx decision add --json-file, ctx learning add and ctx task add.
+    Rows without a field that the format requires are left out and listed. The exit code is 1 then.
+
+    The format json has one object per line, for ctx decision add --json-file, ctx learning add and ctx task add.
     """
-    review_, _ = open_review(directory, proposal)
+    target = output if format_ == "madr" and target is None else target
+    if target is not None and format_ in ("markdown", "csv"):
+        raise click.UsageError(f"--dir is not supported with --format {format_}; use -o FILE")
+    if target is not None and output not in (None, target):
+        raise click.UsageError("-o and --dir are mutually exclusive")
+    review, _ = open_review(directory, proposal)
     rows = {
         name: row
-        for name, row in review_.rows().items()
-        if review_.verdict(name).state == "accepted" and row.kind in kinds
+        for name, row in review.rows().items()
+        if review.verdict(name).state == "accepted" and row.kind in kinds
     }
-    # All are built before the first is written, so that an invalid row stops the export.
-    payloads = {
-        name: build_payload(name, row, proposal=review_.path.stem, section=section) for name, row in rows.items()
-    }
-    if not payloads:
+    if format_ == "madr":
+        rows = _select_decisions(rows)
+    gaps = {name: problems for name, row in rows.items() if (problems := find_gaps(row, format_))}
+    complete = {name: row for name, row in rows.items() if name not in gaps}
+    if not rows:
         click.echo("nothing to export: no accepted rows of these kinds", err=True)
-        return
-    if target is None:
-        for payload in payloads.values():
-            print_json(payload)
-        return
-    prepare_directory(target, context=find_context())
-    for name, payload in payloads.items():
-        path = target / f"{review_.path.stem}-{rows[name].kind}-{name}.json"
-        data = json.dumps(payload, ensure_ascii=False, indent=2).encode() + b"\n"
+    elif complete and target is not None:
+        prepare_directory(target, context=find_context())
+        _write_files(_render_files(review, complete, format_, target, section=section), force=force)
+    elif complete and output is not None:
+        check_not_context(Path(os.path.realpath(output)).parent, context=find_context())
+        _write_files({output: _render_document(review, complete, format_, section=section)}, force=force)
+    elif complete:
+        _print(_render_document(review, complete, format_, section=section))
+    if gaps:
+        print_gaps(review.path.stem, gaps)
+        if not skip_incomplete:
+            click.get_current_context().exit(1)
+
+
+def _select_decisions(rows: Mapping[str, Row]) -> dict[str, Row]:
+    others = [name for name, row in rows.items() if row.kind != "decision"]
+    if others:
+        click.echo(f"not exported, since MADR has only decisions: {' '.join(others)}", err=True)
+    return {name: row for name, row in rows.items() if name not in others}
+
+
+def print_gaps(proposal: str, gaps: Mapping[str, Mapping[str, str]]) -> None:
+    """List rows that are incomplete, each with the command that completes it."""
+    click.echo(
+        f"left out, since fields are missing: {pluralize(len(gaps), 'row')}; fill them in (key e of ctxbackends proposals "
+        f"review {proposal} --all), or run:",
+        err=True,
+    )
+    for name, problems in gaps.items():
+        problem = ", ".join(f"{field} {problem}" for field, problem in problems.items())
+        options = " ".join(f"--set {field}=..." for field in problems)
+        text = f"  {name}: {problem}: ctxbackends proposals edit {proposal} {name} {options}"
+        click.echo(printable(text, err=True), err=True)
+
+
+# --- writing --------------------------------------------------------------------------------------------
+
+
+def _render_document(review: Review, rows: Mapping[str, Row], format_: Format, *, section: str | None) -> str:
+    match format_:
+        case "markdown":
+            return render_markdown(review.proposal, rows)
+        case "csv":
+            return render_csv(review.proposal, rows)
+        case "madr":
+            return "\n".join(_render_records(review, rows).values())
+        case "json":
+            payloads = [build_payload(row, section=section) for row in rows.values()]
+            return "".join(f"{json.dumps(payload, ensure_ascii=False)}\n" for payload in payloads)
+
+
+def _render_files(
+    review: Review, rows: Mapping[str, Row], format_: Format, target: Path, *, section: str | None
+) -> dict[Path, str]:
+    if format_ == "madr":
+        files = choose_files(target, rows, proposal=review.path.stem)
+        return {files[name]: text for name, text in _render_records(review, rows).items()}
+    return {
+        target / f"{review.path.stem}-{row.kind}-{name}.json": f"{json.dumps(payload, ensure_ascii=False, indent=2)}\n"
+        for name, row in rows.items()
+        for payload in [build_payload(row, section=section)]
+    }
+
+
+def _render_records(review: Review, rows: Mapping[str, Row]) -> dict[str, str]:
+    return {
+        name: render_madr(row, name=name, proposal=review.path.stem, accepted_at=review.verdict(name).at)
+        for name, row in rows.items()
+    }
+
+
+def _print(text: str) -> None:
+    # In UTF-8 with these line ends, whatever the encoding of the terminal is.
+    click.echo(printable(text) if sys.stdout.isatty() else text.encode(), nl=False)
+
+
+def _write_files(files: Mapping[Path, str], *, force: bool) -> None:
+    """Write the files, none if one exists with another text, and print those that are new."""
+    changes = {path: text.encode() for path, text in files.items() if not _has_content(path, text)}
+    existing = [str(path) for path in changes if path.exists()]
+    if existing and not force:
+        raise ProposalError(f"file exists with other content: {', '.join(existing)}; use --force to replace it")
+    for path, data in changes.items():
         with wrap_write_errors(path):
-            created = create_file(path, data)
-        if created:
-            click.echo(str(path))
-        elif path.read_bytes() != data:
-            raise ProposalError(f"file exists with other content: {path}; remove it, or choose another --dir")
+            if force:
+                replace_file(path, data)
+            elif not create_file(path, data):
+                raise ProposalError(f"file exists with other content: {path}; use --force to replace it")
+        click.echo(str(path))
+
+
+def _has_content(path: Path, text: str) -> bool:
+    try:
+        return path.read_bytes() == text.encode()
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise ProposalError(f"cannot write {path}: {error.strerror}") from error

@@ -18,6 +18,7 @@ _ITEM = re.compile(r"\s*[-*+]\s+(?:\[[ xX-]\]\s+)?(.+)$")
 _BOLD = re.compile(r"\*\*(.+?)\*\*\s*:?|__(.+?)__\s*:?")
 _TABLE = re.compile(r"\s*\|(.+)\|\s*$")
 _TAGS = re.compile(r"\s+`?#[a-z]+:\S+`?|\s+—\s+Completed\s+[0-9-]+$")
+_SOURCE = re.compile(r"\s+\[source: .*\](?=\s+#|\s*$)")  # the quotes at the end of a task that was applied
 _FENCE = re.compile(r" {0,3}(```|~~~)")
 # Headings and bold words that label a part of an entry.
 _LABELS = frozenset(
@@ -82,7 +83,7 @@ def _find_titles_in_line(line: str) -> Iterator[str]:
         return
     item = _ITEM.match(line)
     if item is not None:
-        text = _TAGS.sub("", item[1])
+        text = _TAGS.sub("", _SOURCE.sub("", item[1]))
         bold = _BOLD.match(text)
         if bold is not None:
             yield bold[1] or bold[2] or ""

@@ -1,57 +1,76 @@
-"""Accepted rows as JSON for the Go tool: ``ctx decision add --json-file``, ``ctx learning add`` and ``ctx task add``.
+"""Accepted rows for other programs: the fields that each format requires, and the JSON of the Go tool.
 
-Its fields are ``title, context, rationale, consequence`` of a decision, ``title, context, lesson, application`` of a
-learning, ``title, body, priority, section`` of a task, and ``provenance`` with ``session_id, branch, commit``. The Go
-tool rejects empty fields and placeholders, so they are errors here.
+``ctx decision add --json-file``, ``ctx learning add`` and ``ctx task add`` read ``title, context, rationale,
+consequence`` of a decision, ``title, context, lesson, application`` of a learning, ``title, body, priority, section``
+of a task, and ``provenance`` with ``session_id, branch, commit``. They reject unknown fields, so the quotes are in
+``context`` and ``body``, and they reject empty fields and placeholders.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Literal, TypeAlias, get_args
 
-from ctxbackends.knowledge._errors import ProposalError
-from ctxbackends.knowledge._records import Decision, Learning, Row, Task, fields_of, normalize_title
+import msgspec
 
-_REQUIRED = {
-    Decision: ("context", "rationale", "consequence"),
-    Learning: ("context", "lesson", "application"),
-}
-_PLACEHOLDERS = frozenset({"tbd", "todo", "n a", "na", "none", "unknown", "fixme", "xxx", "pending", "see above"})
+from ctxbackends.knowledge._records import Row, fields_of
+
+Format: TypeAlias = Literal["json", "markdown", "madr", "csv"]
+"""A format of the export. ``json`` is that of the Go tool."""
+
+FORMATS: tuple[Format, ...] = get_args(Format)
+
+GO_TOOL_FIELDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"decision": ("context", "rationale", "consequence"), "learning": ("context", "lesson", "application"), "task": ()}
+)
+"""The kinds that the Go tool has a command for, with the fields that it requires besides the title."""
+
+_REQUIRED: Mapping[Format, Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {"json": GO_TOOL_FIELDS, "madr": {"decision": ("context", "rationale")}, "markdown": {}, "csv": {}}
+)
+# Those of the Go tool, which compares whole values: internal/assets/i18n/placeholders/en.yaml.
+_PLACEHOLDERS = frozenset({"tbd", "n/a", "na", "none", "see chat", "see above", "see below", "pending", "to be done"})
 
 
-def build_payload(name: str, row: Row, *, proposal: str, section: str | None = None) -> dict[str, Any]:
-    """Return a row as a JSON object, with its citation at the end of ``context`` or as the ``body`` of a task.
+def find_gaps(row: Row, format_: Format) -> dict[str, str]:
+    """Return the fields that the format requires and the row does not have, each with its problem."""
+    fields = fields_of(row.record)
+    problems = {name: _find_problem(fields[name], format_) for name in _REQUIRED[format_].get(str(row.kind), ())}
+    return {name: problem for name, problem in problems.items() if problem is not None}
 
-    Kinds without a command of the Go tool keep their fields, with ``kind`` and ``source``.
+
+def _find_problem(value: str, format_: Format) -> str | None:
+    text = value.strip()
+    if not text:
+        return "is empty"
+    return f"is a placeholder ({text})" if format_ == "json" and text.casefold() in _PLACEHOLDERS else None
+
+
+def build_payload(row: Row, *, section: str | None = None) -> dict[str, Any]:
+    """Return a row as a JSON object.
+
+    The quotes with their places are at the end of ``context``, or the ``body`` of a task. Kinds that the Go tool has no
+    command for keep their fields, with ``kind``, ``source`` and ``evidence``.
 
     Args:
-        name: The name of the row.
-        row: The row.
-        proposal: The id of its proposal, for the error.
+        row: The row, without gaps.
         section: The section of ``TASKS.md`` for a task.
-
-    Raises:
-        ProposalError: The Go tool would reject the row.
     """
-    record = row.record
-    source = "; ".join(evidence.where for evidence in row.evidence)
-    fields: dict[str, Any] = fields_of(record)
-    for field in _REQUIRED.get(type(record), ()):
-        if not fields[field] or normalize_title(fields[field]) in (*_PLACEHOLDERS, ""):
-            raise ProposalError(
-                f"{name} has no {field}, which ctx {row.kind} add requires; "
-                f"add one with ctxbackends proposals edit {proposal} {name} --set {field}=..."
-            )
-    if isinstance(record, Decision | Learning):
-        fields["context"] = f"{fields['context']} [source: {source}]"
-    elif isinstance(record, Task):
-        fields = {"title": record.summary, "body": f"[source: {source}]", "priority": record.priority}
-        if section is not None:
-            fields["section"] = section
+    kind, fields = str(row.kind), fields_of(row.record)
+    if kind not in GO_TOOL_FIELDS:
+        places = [evidence.where for evidence in row.evidence]
+        return {"kind": kind, **fields, "source": places, "evidence": msgspec.to_builtins(row.evidence)}
+    source = "; ".join(f'{evidence.where}: "{evidence.quote}"' for evidence in row.evidence)
+    if kind == "task":
+        payload = {"title": row.title, "body": f"[source: {source}]", "priority": fields["priority"]}
+        payload |= {"section": section} if section is not None else {}
     else:
-        return {"kind": str(row.kind), **fields, "source": [evidence.where for evidence in row.evidence]}
+        payload = {**fields, "context": f"{fields['context']} [source: {source}]"}
+    # The Go tool writes texts into Markdown as they are, and finds its index by comments.
+    payload = {name: value.replace("<!--", "&lt;!--") for name, value in payload.items()}
     provenance = _build_provenance(row)
-    return fields | ({"provenance": provenance} if provenance else {})
+    return {**payload, "provenance": provenance} if provenance else payload
 
 
 def _build_provenance(row: Row) -> dict[str, str]:

@@ -82,15 +82,15 @@ def _configured_context(start: Path | None) -> tuple[Path, str] | None:
     return (Path(from_file), f"context_dir of {ctxrc}") if from_file is not None else None
 
 
-def prepare_directory(directory: Path, *, context: Path | None = None) -> None:
-    """Create the directory if it does not exist (but not its parents), and verify that it is writable.
+def check_not_context(directory: Path, *, context: Path | None = None) -> None:
+    """Verify that files may be written to a directory: it is not the context directory, whose files are never written.
 
     Args:
-        directory: The directory for proposals.
+        directory: The directory for files.
         context: The context directory, if it is not called ``.context``.
 
     Raises:
-        ProposalError: It cannot be created or written to, or it is the context directory.
+        ProposalError: It is the context directory.
     """
     real = os.path.realpath(directory)
     if os.path.basename(real) == CONTEXT or (context is not None and real == os.path.realpath(context)):
@@ -98,6 +98,19 @@ def prepare_directory(directory: Path, *, context: Path | None = None) -> None:
             f"cannot write proposals to the context directory itself: {directory}; use a subdirectory such as "
             f"{directory}/{DIRECTORY}"
         )
+
+
+def prepare_directory(directory: Path, *, context: Path | None = None) -> None:
+    """Create the directory if it does not exist (but not its parents), and verify that it is writable.
+
+    Args:
+        directory: The directory for files.
+        context: The context directory, if it is not called ``.context``.
+
+    Raises:
+        ProposalError: It cannot be created or written to, or it is the context directory.
+    """
+    check_not_context(directory, context=context)
     try:
         directory.mkdir(exist_ok=True)
     except FileExistsError:
