@@ -1025,7 +1025,10 @@ OPTIONS = {
     ("proposals", "reject"): ("[PROPOSAL]", "ROW...", "--all", "--reason", "--out", "--debug"),
     ("proposals", "edit"): ("PROPOSAL", "ROW", "--set", "--out", "--debug"),
     ("proposals", "requote"): ("PROPOSAL", "ROW", "--quote", "--source", "--out", "--debug"),
-    ("proposals", "export"): ("[PROPOSAL]", "--kind", "--section", "--dir", "--out", "--debug"),
+    ("proposals", "export"): (
+        *("[PROPOSAL]", "--kind", "--format", "--section", "--output", "--dir", "--force", "--skip-incomplete"),
+        *("--out", "--debug"),
+    ),
     ("pull",): ("NAME", "--json", "--debug"),
     ("serve",): (
         *("MODEL", "--port", "--ctx-size", "--parallel", "--threads", "--alias", "--api-key-env", "--no-key"),
