@@ -82,7 +82,8 @@ def run_options(flag: str, kinds: str) -> Callable[[Callable[..., Any]], Callabl
         @backend_options
         @wraps(command)
         async def run(choice: Choice, *arguments: Any, **values: Any) -> None:
-            run_options = RunOptions(**{name: values.pop(name) for name in attrs.fields_dict(RunOptions)})
+            names = [name for name in attrs.fields_dict(RunOptions) if name in values]
+            run_options = RunOptions(**{name: values.pop(name) for name in names})
             options = Options(
                 run=run_options, **{name: values.pop(name) for name in ("out", "dry_run", "resume", "as_json")}
             )
@@ -91,6 +92,11 @@ def run_options(flag: str, kinds: str) -> Callable[[Callable[..., Any]], Callabl
         return run
 
     return decorate
+
+
+pack_option = click.option(
+    "--pack/--no-pack", default=True, help="Send small files together in one request (default), or each alone."
+)
 
 
 def _paths(context: click.Context, _: click.Parameter, value: Sequence[str]) -> list[Any]:
@@ -126,6 +132,7 @@ async def extract(choice: Choice, options: Options, paths: list[Any]) -> None:
 @click.option(
     "--hook", type=click.Choice(HOOKS), help="Read a hook's input on standard input; compact in the background."
 )
+@pack_option
 @run_options("--emit", _SESSION)
 async def compact(
     choice: Choice, options: Options, paths: list[Any], last: bool, subagents: bool, hook: str | None
@@ -157,6 +164,7 @@ async def compact(
     help="In directories and globs, read only matching files. *.py adds that type. May be repeated.",
 )
 @click.option("--exclude", metavar="GLOB", multiple=True, help="Do not read matching files. May be repeated.")
+@pack_option
 @run_options("--extract", _DOCUMENTS)
 async def ingest(
     choice: Choice, options: Options, paths: list[Any], include: Sequence[str], exclude: Sequence[str]

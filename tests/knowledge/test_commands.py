@@ -138,7 +138,7 @@ def test_a_dry_run_needs_neither_a_server_nor_a_context_directory(tmp_path: Path
     (tmp_path / "docs").mkdir()
     for name in ("a.md", "b.md", "c.py", ".d.md"):
         (tmp_path / "docs" / name).write_text(NOTES)
-    result = ctx(tmp_path, "ingest", "docs", "--dry-run")
+    result = ctx(tmp_path, "ingest", "docs", "--no-pack", "--dry-run")
     assert 0 == result.code, result.err
     *inputs, chunks, tokens = result.out.splitlines()
     assert [f"docs/{name}  {len(NOTES)} bytes" for name in ("a.md", "b.md")] == inputs
@@ -147,7 +147,7 @@ def test_a_dry_run_needs_neither_a_server_nor_a_context_directory(tmp_path: Path
     assert "skipped: docs: 1 file hidden (1 .md)\nskipped: docs: 1 file of unsupported types (1 .py)\n" == result.err
     assert ["docs"] == [path.name for path in tmp_path.iterdir()]
 
-    plan = ctx(tmp_path, "ingest", "docs", "--dry-run", "--json").events[-1]
+    plan = ctx(tmp_path, "ingest", "docs", "--no-pack", "--dry-run", "--json").events[-1]
     assert ("plan", None, None, 2, False) == tuple(
         plan[name] for name in ("event", "backend", "endpoint", "chunks", "is_counted")
     )

@@ -147,7 +147,8 @@ async def test_secrets_are_not_sent() -> None:
 async def test_the_report() -> None:
     skipped = SkippedInput(source="notes.md", line=2, reason="is broken")
     async with scripted_backend(chosen) as (model, backend):
-        run = ingest(backend, [LinesSource(YAML, skipped), LinesSource("Nothing.", name="b.md")], kinds=[Kind.DECISION])
+        sources = [LinesSource(YAML, skipped), LinesSource("Nothing.", name="b.md")]
+        run = ingest(backend, sources, kinds=[Kind.DECISION], pack=False)
         await rows_of(run)
         report = run.report
     assert ("openai", "openai", model.url, MODEL, MODEL, "native") == (

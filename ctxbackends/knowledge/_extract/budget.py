@@ -11,7 +11,6 @@ from ctxbackends._chat.messages import Message
 from ctxbackends._client.backend import Backend
 from ctxbackends.errors import UnsupportedOperationError
 from ctxbackends.knowledge._errors import KnowledgeError
-from ctxbackends.knowledge._extract.chunker import Chunk
 
 CHUNK_TOKENS = 8192
 """The default size of a chunk, even if the context is larger: models overlook text in the middle of a long prompt, and
@@ -73,9 +72,9 @@ class Budget:
         """Return the tokens of all prompts of a chunk whose text has so many tokens."""
         return sum(self.overheads) + len(self.overheads) * text
 
-    def update_density(self, chunk: Chunk, tokens: int) -> None:
-        """Adapt ``chunk_size`` to the bytes per token of a counted chunk."""
-        per_token = chunk.size / max(1, tokens - self.overhead)
+    def update_density(self, size: int, tokens: int) -> None:
+        """Adapt ``chunk_size`` to the bytes per token of a counted chunk of ``size`` bytes."""
+        per_token = size / max(1, tokens - self.overhead)
         target = int(self.chunk_tokens * per_token * _FILL_TARGET)
         # Only half of the way, since one chunk of numbers does not represent the rest of the file.
         self.chunk_size = max(1, (self.chunk_size + target) // 2)

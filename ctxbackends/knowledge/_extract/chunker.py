@@ -36,6 +36,16 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
     index: int = 0
 
     @property
+    def parts(self) -> tuple[Chunk, ...]:
+        """The chunk itself: it has one source."""
+        return (self,)
+
+    @property
+    def offsets(self) -> tuple[int, ...]:
+        """The numbers in the prompt minus those of the source, for each part."""
+        return (0,)
+
+    @property
     def where(self) -> str:
         """The place for people to read, such as ``notes.md:12-40``."""
         return format_place(self.source, self.unit, self.segments[0].first, self.segments[-1].last)
@@ -47,12 +57,13 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
 
     def render(self) -> str:
         """Return the text for the model. Each segment begins with its number, by which the model cites it."""
-        parts = [f"Source: {self.where}"]
+        return "\n\n".join((f"Source: {self.where}", *self.render_passages()))
+
+    def render_passages(self, offset: int = 0) -> Iterator[str]:
+        """Yield each segment with its number, to which ``offset`` is added."""
         for segment in self.segments:
             label = " ".join(part for part in (segment.label, segment.timestamp) if part)
-            head = f"[{segment.first}]{f' ({label})' if label else ''}"
-            parts.append(f"{head} {segment.text}")
-        return "\n\n".join(parts)
+            yield f"[{segment.first + offset}]{f' ({label})' if label else ''} {segment.text}"
 
     def split(self) -> tuple[Chunk, Chunk] | None:
         """Split the chunk near its middle; return None if it cannot be split."""

@@ -17,6 +17,7 @@ from ctxbackends.knowledge._extract.borders import Borders
 from ctxbackends.knowledge._extract.chunker import Chunk
 from ctxbackends.knowledge._extract.folding import FoldedText, count_words
 from ctxbackends.knowledge._extract.matching import MAX_OCCURRENCES, QuoteIndex
+from ctxbackends.knowledge._extract.packing import AnyChunk, find_part
 from ctxbackends.knowledge._extract.rows import ExtractedRow
 from ctxbackends.knowledge._records import Evidence, Match, QuarantinedRow, title_of
 from ctxbackends.knowledge._sources.base import Segment
@@ -195,12 +196,39 @@ class QuoteChecker:
         return QuarantinedRow(record=row.record, reason=reason, quote=one_line(row.quote), where=self._chunk.where)
 
 
-def check(rows: Sequence[ExtractedRow], chunk: Chunk) -> list[CitedRow | QuarantinedRow]:
-    """Check the rows of an answer against its chunk."""
+def check(rows: Sequence[ExtractedRow], chunk: AnyChunk) -> list[CitedRow | QuarantinedRow]:
+    """Check the rows of an answer against its chunk. A quote is in one source."""
     if not rows:
         return []
-    checker = QuoteChecker(chunk)
-    return [checker.check(row) for row in rows]
+    checkers = [QuoteChecker(part) for part in chunk.parts]
+    if len(checkers) == 1:
+        return [checkers[0].check(row) for row in rows]
+    return [_check_in_parts(row, chunk, checkers) for row in rows]
+
+
+def _check_in_parts(row: ExtractedRow, chunk: AnyChunk, checkers: Sequence[QuoteChecker]) -> CitedRow | QuarantinedRow:
+    """Check a row in the source that its number names, then in the others, the nearest first."""
+    at, line = find_part(chunk, row.line)
+    results: list[QuarantinedRow] = []
+    relocated: list[CitedRow] = []
+    for index in sorted(range(len(checkers)), key=lambda index: abs(index - at)):
+        segments = chunk.parts[index].segments
+        own_line = line if index == at else segments[0].first if index > at else segments[-1].last
+        checked = checkers[index].check(msgspec.structs.replace(row, line=own_line))
+        if isinstance(checked, QuarantinedRow):
+            results.append(checked)
+        elif index == at:
+            return checked
+        else:
+            relocated.append(msgspec.structs.replace(checked, relocated=True))
+    if relocated:
+        return next((one for one in relocated if one.evidence.match == "exact"), relocated[0])
+    negated = next((one for one in results if one.reason == NEGATED), None)
+    if negated is not None:
+        return negated
+    segments = chunk.parts[at].segments
+    is_named = segments[0].first <= line <= segments[-1].last
+    return results[0] if is_named else msgspec.structs.replace(results[0], where=chunk.where)
 
 
 def _collapse_spaces(text: str) -> str:

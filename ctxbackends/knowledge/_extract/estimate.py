@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from ctxbackends.knowledge._extract.budget import estimate_budget, estimate_tokens
 from ctxbackends.knowledge._extract.options import RunOptions
@@ -23,20 +23,24 @@ def estimate_plan(sources: Iterable[Source], options: RunOptions, *, on_event: O
     inputs: list[Input] = []
     skipped: list[SkippedInput] = []
     chunks = tokens = masked = 0
-    for source in sources:
-        inputs.append(source.prepare())
-        reader = Reader(source, budget, speakers=options.speakers)
-        while True:
-            chunk = reader.next_chunk()
-            news, count = reader.drain()
-            masked += count
-            skipped += news
-            for one in news:
-                on_event(one)
-            if chunk is None:
-                break
-            chunks += 1
-            tokens += budget.sum_tokens(estimate_tokens(chunk.render()))
+
+    def prepare_sources() -> Iterator[Source]:
+        for source in sources:
+            inputs.append(source.prepare())
+            yield source
+
+    reader = Reader(prepare_sources(), budget, options)
+    while True:
+        chunk = reader.next_chunk()
+        news, count = reader.drain()
+        masked += count
+        skipped += news
+        for one in news:
+            on_event(one)
+        if chunk is None:
+            break
+        chunks += 1
+        tokens += budget.sum_tokens(estimate_tokens(chunk.render()))
     return Plan(
         backend=None,
         endpoint=None,

@@ -19,6 +19,7 @@ class RunKeywords(TypedDict, total=False):
     max_concurrency: int | None
     chunk_tokens: int | None
     speakers: Sequence[Speaker] | None
+    pack: bool
     allow_unenforced: bool
     skip_failed: bool
     second_look: bool
@@ -54,6 +55,7 @@ class RunOptions:
         max_concurrency: The most requests in flight; None for the number of the server's slots, or 4.
         chunk_tokens: The most tokens of a source in one request; None for 8,192. The model's context is always a limit.
         speakers: Read only what these speakers say in transcripts; None for all. Other sources are not affected.
+        pack: Whether to send small consecutive sources in one request.
         allow_unenforced: Whether to use a server that does not enforce the schema.
         skip_failed: Whether to continue when the model gives no usable answer to a chunk, and report the chunk.
         second_look: Whether to ask the model once more for the quote of a row that would be quarantined.
@@ -65,6 +67,7 @@ class RunOptions:
     max_concurrency: int | None = attrs.field(default=None, validator=_check_count)
     chunk_tokens: int | None = attrs.field(default=None, validator=_check_count)
     speakers: tuple[Speaker, ...] | None = attrs.field(default=None, converter=_speakers)
+    pack: bool = True
     allow_unenforced: bool = False
     skip_failed: bool = False
     second_look: bool = False

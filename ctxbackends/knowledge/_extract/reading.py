@@ -1,14 +1,16 @@
-"""Read a source as masked chunks, one at a time, in a thread."""
+"""Read sources as masked chunks, one at a time, in a thread."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import msgspec
 
 from ctxbackends.knowledge._extract.budget import Budget
 from ctxbackends.knowledge._extract.chunker import Chunk, Chunker
+from ctxbackends.knowledge._extract.options import RunOptions
+from ctxbackends.knowledge._extract.packing import AnyChunk, Packer
 from ctxbackends.knowledge._privacy.masking import mask
 from ctxbackends.knowledge._records import Speaker
 from ctxbackends.knowledge._sources.base import Piece, Segment, SkippedInput, Source
@@ -17,18 +19,23 @@ from ctxbackends.knowledge._sources.split import size_of
 
 
 class Reader:
-    """Reads the chunks of one source. Call its methods one after the other; ``next_chunk`` blocks."""
+    """Reads the chunks of all sources. Call its methods one after the other; ``next_chunk`` blocks.
 
-    def __init__(self, source: Source, budget: Budget, *, speakers: Collection[Speaker] | None = None) -> None:
+    Attributes:
+        sources_done: The number of sources whose chunks have all been returned.
+    """
+
+    def __init__(self, sources: Iterable[Source], budget: Budget, options: RunOptions) -> None:
+        self._sources = sources
         self._budget = budget
-        self._chunker = Chunker(source.name, source.unit, budget.chunk_size)
+        self._options = options
         self._skipped: list[SkippedInput] = []
         self._masked = 0
-        self._chunks = self._read_chunks(select_pieces(source, speakers))
+        self._chunks = self._pack_chunks() if options.pack else self._read_all()
+        self.sources_done = 0
 
-    def next_chunk(self) -> Chunk | None:
+    def next_chunk(self) -> AnyChunk | None:
         """Return the next chunk, or None at the end."""
-        self._chunker.size = self._budget.chunk_size
         return next(self._chunks, None)
 
     def drain(self) -> tuple[list[SkippedInput], int]:
@@ -37,15 +44,39 @@ class Reader:
         self._skipped, self._masked = [], 0
         return result
 
-    def _read_chunks(self, pieces: Iterator[Piece]) -> Iterator[Chunk]:
-        for piece in pieces:
+    def _read_all(self) -> Iterator[AnyChunk]:
+        for source in self._sources:
+            for chunk, _ in self._read_chunks(source):
+                yield chunk
+            self.sources_done += 1
+
+    def _pack_chunks(self) -> Iterator[AnyChunk]:
+        packer = Packer(self._budget.chunk_size, answer_tokens=self._budget.answer_tokens)
+        count = 0
+        for source in self._sources:
+            for chunk, ends_source in self._read_chunks(source):
+                packer.size = self._budget.chunk_size
+                for packed in packer.add(chunk, ends_source=ends_source):
+                    self.sources_done = count
+                    yield packed
+            count += 1
+        yield from packer.flush()
+        self.sources_done = count
+
+    def _read_chunks(self, source: Source) -> Iterator[tuple[Chunk, bool]]:
+        """Yield the chunks of one source, and whether each is the last. The budget may change between two of them."""
+        chunker = Chunker(source.name, source.unit, self._budget.chunk_size)
+        for piece in select_pieces(source, self._options.speakers):
             if isinstance(piece, SkippedInput):
                 self._skipped.append(piece)
                 continue
             text, count = mask(piece.text)
             self._masked += count
-            yield from self._chunker.add(msgspec.structs.replace(piece, text=text) if count else piece)
-        yield from self._chunker.flush()
+            chunker.size = self._budget.chunk_size
+            for chunk in chunker.add(msgspec.structs.replace(piece, text=text) if count else piece):
+                yield chunk, False
+        for chunk in chunker.flush():
+            yield chunk, True
 
 
 def select_pieces(source: Source, speakers: Collection[Speaker] | None) -> Iterator[Piece]:

@@ -21,9 +21,9 @@ from ctxbackends._client.backend import Backend
 from ctxbackends._structured import probe_schema
 from ctxbackends.knowledge._errors import KnowledgeError, UnenforcedSchemaError
 from ctxbackends.knowledge._extract.budget import Budget, build_messages, compute_budget, estimate_tokens
-from ctxbackends.knowledge._extract.chunker import Chunk
 from ctxbackends.knowledge._extract.journal import Journal
 from ctxbackends.knowledge._extract.options import RunKeywords, RunOptions
+from ctxbackends.knowledge._extract.packing import AnyChunk
 from ctxbackends.knowledge._extract.progress import Event, OnEvent, Plan, Progress, Report
 from ctxbackends.knowledge._extract.prompt import Prompt
 from ctxbackends.knowledge._extract.reading import Reader, measure_text
@@ -252,22 +252,20 @@ class Ingestion:
 
     # --- chunks -----------------------------------------------------------------------------------
 
-    async def _read_chunks(self, budget: Budget) -> AsyncGenerator[Chunk, None]:
+    async def _read_chunks(self, budget: Budget) -> AsyncGenerator[AnyChunk, None]:
         """Yield the chunks of all sources, each within the budget."""
         index = 0
-        for source in self._sources:
-            reader = Reader(source, budget, speakers=self._options.speakers)
-            while True:
-                chunk = await _run_in_thread(reader.next_chunk)
-                self._collect_from(reader)
-                if chunk is None:
-                    break
-                async for part in self._split_to_budget(chunk, budget):
-                    yield msgspec.structs.replace(part, index=index)
-                    index += 1
-            self._sources_done += 1
+        reader = Reader(self._sources, budget, self._options)
+        while True:
+            chunk = await _run_in_thread(reader.next_chunk)
+            self._collect_from(reader)
+            if chunk is None:
+                break
+            async for part in self._split_to_budget(chunk, budget):
+                yield msgspec.structs.replace(part, index=index)
+                index += 1
 
-    async def _split_to_budget(self, chunk: Chunk, budget: Budget) -> AsyncGenerator[Chunk, None]:
+    async def _split_to_budget(self, chunk: AnyChunk, budget: Budget) -> AsyncGenerator[AnyChunk, None]:
         """Yield the chunk, split until each part is within the budget by the server's count."""
         if not budget.can_count:
             self._prompt_tokens += budget.sum_tokens(estimate_tokens(chunk.render()))
@@ -276,7 +274,7 @@ class Ingestion:
         longest = self._prompt.questions[budget.longest]
         messages = build_messages(longest.instructions, longest.build_text(chunk.render()))
         tokens = await self._backend.count_tokens(messages, model=self._options.model)
-        budget.update_density(chunk, tokens)
+        budget.update_density(chunk.size, tokens)
         halves = None if budget.fits(tokens) else chunk.split()
         if halves is None:
             self._prompt_tokens += budget.sum_tokens(tokens - budget.overhead)
@@ -287,7 +285,8 @@ class Ingestion:
                 yield part
 
     def _collect_from(self, reader: Reader) -> None:
-        """Add the reader's skipped input and masked secrets."""
+        """Add the reader's skipped input, masked secrets and finished sources."""
+        self._sources_done = reader.sources_done
         skipped, masked = reader.drain()
         self._masked += masked
         for one in skipped:
@@ -341,8 +340,9 @@ class Ingestion:
         if equal is None:
             self._quarantined[row.key] = row
             self._notify(row)
-        elif row.where not in (places := equal.where.split("; ")) and len(places) < MAX_PLACES:
-            where = "; ".join([*places, row.where])
+        else:
+            places = dict.fromkeys((*equal.where.split("; "), *row.where.split("; ")))
+            where = "; ".join([*places][:MAX_PLACES])
             self._quarantined[row.key] = msgspec.structs.replace(equal, where=where)
 
     def _notify_progress(self) -> None:

@@ -11,6 +11,7 @@ import msgspec
 from ctxbackends.knowledge._extract.bounds import MAX_QUOTE
 from ctxbackends.knowledge._extract.chunker import Chunk
 from ctxbackends.knowledge._extract.folding import FoldedText
+from ctxbackends.knowledge._extract.packing import AnyChunk
 from ctxbackends.knowledge._extract.rows import ExtractedRow
 from ctxbackends.knowledge._records import fields_of, kind_of
 from ctxbackends.knowledge._sources.base import Segment
@@ -37,17 +38,27 @@ IDENTITY = hashlib.sha256(INSTRUCTIONS.encode()).hexdigest()
 """Changes with the question, so that answers to another one are not taken from a journal."""
 
 
-def choose_passage(chunk: Chunk, row: ExtractedRow) -> Chunk:
-    """Return the passage that has the most words of a row's quote; among equals the nearest to its line."""
-    words = {f" {word} " for word in FoldedText(row.quote).key.split()}
+def choose_passage(chunk: AnyChunk, row: ExtractedRow) -> tuple[Chunk, int]:
+    """Return the passage that has the most words of a row's quote; among equals the nearest to its number.
 
-    def rank(segment: Segment) -> tuple[int, int]:
+    Returns:
+        The passage, and its number in the prompt minus that of the source.
+    """
+    words = {f" {word} " for word in FoldedText(row.quote).key.split()}
+    passages = [
+        (part, offset, segment)
+        for part, offset in zip(chunk.parts, chunk.offsets, strict=True)
+        for segment in part.segments
+    ]
+
+    def rank(passage: tuple[Chunk, int, Segment]) -> tuple[int, int]:
+        _, offset, segment = passage
         key = FoldedText(segment.text).key
-        distance = max(segment.first - row.line, row.line - segment.last, 0)
+        distance = max(segment.first + offset - row.line, row.line - segment.last - offset, 0)
         return sum(word in key for word in words), -distance
 
-    best = max(chunk.segments, key=rank)
-    return msgspec.structs.replace(chunk, segments=(best,))
+    part, offset, best = max(passages, key=rank)
+    return msgspec.structs.replace(part, segments=(best,)), offset
 
 
 def build_question(passage: Chunk, row: ExtractedRow) -> str:

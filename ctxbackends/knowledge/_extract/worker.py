@@ -13,10 +13,10 @@ from ctxbackends._client.backend import Backend
 from ctxbackends._structured import Extraction, extract_result
 from ctxbackends.errors import ContextOverflowError, IncompleteOutputError, StructuredOutputError
 from ctxbackends.knowledge._errors import ChunkError
-from ctxbackends.knowledge._extract.chunker import Chunk
 from ctxbackends.knowledge._extract.citations import CitedRow, QuoteChecker, check
 from ctxbackends.knowledge._extract.journal import SECOND_LOOK, Journal
 from ctxbackends.knowledge._extract.options import RunOptions
+from ctxbackends.knowledge._extract.packing import AnyChunk, PackedChunk, find_part
 from ctxbackends.knowledge._extract.prompt import Prompt, Question
 from ctxbackends.knowledge._extract.rows import ExtractedRow
 from ctxbackends.knowledge._extract.second_look import (
@@ -43,7 +43,7 @@ class ChunkResult(msgspec.Struct, frozen=True, kw_only=True):
     model was asked about again, and those whose new quote is valid.
     """
 
-    chunk: Chunk
+    chunk: AnyChunk
     question: Question
     rows: tuple[CitedRow | QuarantinedRow, ...] = ()
     usages: tuple[Usage, ...] = ()
@@ -91,7 +91,7 @@ class ChunkExtractor:
         self._journal = journal
         self.requests = 0
 
-    async def extract(self, chunk: Chunk) -> list[ChunkResult]:
+    async def extract(self, chunk: AnyChunk) -> list[ChunkResult]:
         """Return the answers to the questions about a chunk, or about its parts where it had to be split.
 
         Raises:
@@ -101,7 +101,7 @@ class ChunkExtractor:
         async with self._slots:
             return [result for question in self._prompt.questions for result in await self._extract(chunk, question)]
 
-    async def _extract(self, chunk: Chunk, question: Question, *, splits: int = 0) -> list[ChunkResult]:
+    async def _extract(self, chunk: AnyChunk, question: Question, *, splits: int = 0) -> list[ChunkResult]:
         text = question.build_text(chunk.render())
         key = self._key(text, question.sha256)
         entry = self._read_journal(key)
@@ -110,25 +110,22 @@ class ChunkExtractor:
         if entry is None:
             try:
                 result, answer = await self._request(chunk, question, text, key)
-            except (ContextOverflowError, IncompleteOutputError) as error:
-                halves = chunk.split() if splits < MAX_SPLITS and _can_fit_when_split(error) else None
+            except (ContextOverflowError, StructuredOutputError) as error:
+                halves = chunk.split() if _can_split(chunk, splits, error) else None
                 if halves is None:
                     return [self._fail(chunk, question, error)]
-            except StructuredOutputError as error:
-                return [self._fail(chunk, question, error)]
             else:
                 return [await self._verify(result, answer)]
             self._write_journal(key, _JournalEntry(split=True))
         else:
             halves = chunk.split()
             assert halves is not None, "the chunk was split before"
-        return [
-            *await self._extract(halves[0], question, splits=splits + 1),
-            *await self._extract(halves[1], question, splits=splits + 1),
-        ]
+        if not isinstance(chunk, PackedChunk):
+            splits += 1
+        return [result for half in halves for result in await self._extract(half, question, splits=splits)]
 
     async def _request(
-        self, chunk: Chunk, question: Question, text: str, key: str
+        self, chunk: AnyChunk, question: Question, text: str, key: str
     ) -> tuple[ChunkResult, msgspec.Struct]:
         result = await self._ask(question.response_type, text, question.instructions, key, self._answer_tokens)
         completion = result.completion
@@ -176,11 +173,11 @@ class ChunkExtractor:
         if not self._options.second_look:
             return msgspec.structs.replace(result, rows=tuple(rows))
         usages, second_looks, recovered = list(result.usages), 0, 0
-        known: dict[tuple[str, str], CitedRow | QuarantinedRow] = {}  # the same row is asked about once
+        known: dict[tuple[str, str, int], CitedRow | QuarantinedRow] = {}  # the same row is asked about once
         for at, (row, checked) in enumerate(zip(extracted, rows, strict=True)):
             if isinstance(checked, CitedRow) or not title_of(row.record).strip():
                 continue
-            identity = (repr(row.record), row.quote)
+            identity = (repr(row.record), row.quote, find_part(result.chunk, row.line)[0])
             if identity not in known:
                 known[identity] = cited = await self._look_again(row, checked, result.chunk, usages)
                 second_looks += 1
@@ -191,10 +188,10 @@ class ChunkExtractor:
         )
 
     async def _look_again(
-        self, row: ExtractedRow, quarantined: QuarantinedRow, chunk: Chunk, usages: list[Usage]
+        self, row: ExtractedRow, quarantined: QuarantinedRow, chunk: AnyChunk, usages: list[Usage]
     ) -> CitedRow | QuarantinedRow:
         """Ask for a quote from the passage that the row is about; add the tokens to ``usages``."""
-        passage = choose_passage(chunk, row)
+        passage, offset = choose_passage(chunk, row)
         question = build_question(passage, row)
         key = SECOND_LOOK + self._key(question, IDENTITY)
         entry = self._read_journal(key)
@@ -212,15 +209,16 @@ class ChunkExtractor:
         if isinstance(evidence, str):
             return quarantined
         segment = passage.segments[0]
-        return CitedRow(row=row, evidence=evidence[0], relocated=not segment.first <= row.line <= segment.last)
+        return CitedRow(row=row, evidence=evidence[0], relocated=not segment.first <= row.line - offset <= segment.last)
 
-    def _fail(self, chunk: Chunk, question: Question, error: Exception) -> ChunkResult:
+    def _fail(self, chunk: AnyChunk, question: Question, error: Exception) -> ChunkResult:
         """Return the failure of a chunk with ``skip_failed``, else raise it."""
         kinds = f" for {question.label}" if len(self._prompt.questions) > 1 else ""
         problem = f"no usable answer from the model{kinds}: {error}"
         if not self._options.skip_failed:
             raise ChunkError(chunk.where, f"{problem}; use --skip-failed to continue without this part") from error
-        skipped = SkippedInput(source=chunk.source, line=chunk.segments[0].first, reason=f"{chunk.where}: {problem}")
+        part = chunk.parts[0]
+        skipped = SkippedInput(source=part.source, line=part.segments[0].first, reason=f"{chunk.where}: {problem}")
         return ChunkResult(chunk=chunk, question=question, failure=skipped)
 
     # --- the journal ------------------------------------------------------------------------------
@@ -244,7 +242,7 @@ class ChunkExtractor:
         if self._journal is not None:
             self._journal.put(key, msgspec.json.encode(entry))
 
-    def _from_journal(self, chunk: Chunk, question: Question, entry: _JournalEntry) -> ChunkResult:
+    def _from_journal(self, chunk: AnyChunk, question: Question, entry: _JournalEntry) -> ChunkResult:
         return ChunkResult(
             chunk=chunk,
             question=question,
@@ -255,5 +253,11 @@ class ChunkExtractor:
         )
 
 
-def _can_fit_when_split(error: Exception) -> bool:
-    return not isinstance(error, IncompleteOutputError) or error.finish_reason == "length"
+def _can_split(chunk: AnyChunk, splits: int, error: Exception) -> bool:
+    """Return whether the parts of a chunk may have answers. An error concerns only one of several sources."""
+    if isinstance(chunk, PackedChunk):
+        return True
+    is_too_long = isinstance(error, ContextOverflowError) or (
+        isinstance(error, IncompleteOutputError) and error.finish_reason == "length"
+    )
+    return is_too_long and splits < MAX_SPLITS
