@@ -28,6 +28,7 @@ class ModelInfo:
         context_length: In tokens, None if the server does not report it.
         owned_by: The owner or publisher, None if the server does not report it.
         state: The server's own word for the state, None if it does not report one.
+        parameters: The number of parameters, None if the server does not report it.
     """
 
     id: str
@@ -35,6 +36,7 @@ class ModelInfo:
     context_length: int | None = None
     owned_by: str | None = None
     state: str | None = None
+    parameters: int | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -58,6 +60,7 @@ class ServerStatus:
             it together (llama-server). The server does not report it: it is known for a single slot, for a server that
             this package started, and after such a failure.
         max_context_length: The context that the model was trained with, in tokens.
+        parameters: The number of parameters of the model.
         slots: The number of requests that the server processes at once.
         busy_slots: The number of requests that it processes now.
     """
@@ -74,6 +77,7 @@ class ServerStatus:
     context_length: int | None = None
     shared_context: bool | None = None
     max_context_length: int | None = None
+    parameters: int | None = None
     slots: int | None = None
     busy_slots: int | None = None
 

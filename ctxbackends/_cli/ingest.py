@@ -53,7 +53,8 @@ def run_options(flag: str, kinds: str) -> Callable[[Callable[..., Any]], Callabl
         @click.option(
             "--kinds-per-question",
             type=Integer(min=1),
-            help="Maximum number of kinds per request; each chunk is sent once for each group of kinds.",
+            help="Maximum number of kinds per request; each chunk is sent once for each group of kinds. 1 for small "
+            "models by default.",
         )
         @model_option
         @out_option

@@ -40,6 +40,7 @@ class ScriptedModel:
     prompts: list[str] = attrs.field(factory=list)
     bodies: list[Mapping[str, Any]] = attrs.field(factory=list)
     context_length: int | None = None
+    parameters: int | None = None
     count_requests: int = 0
     max_in_flight: int = 0
     url: str = ""
@@ -67,6 +68,8 @@ class ScriptedModel:
         row: dict[str, Any] = {"id": MODEL, "object": "model", "created": 0}
         if self.context_length is not None:
             row["max_model_len"] = self.context_length
+        if self.parameters is not None:
+            row["meta"] = {"n_params": self.parameters}
         return web.json_response({"object": "list", "data": [row]})
 
     async def _count(self, request: web.Request) -> web.Response:

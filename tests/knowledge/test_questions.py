@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
+from ctxbackends import ServerStatus, UnsupportedOperationError
 from ctxbackends.knowledge._errors import ChunkError
 from ctxbackends.knowledge._extract.budget import estimate_budget
 from ctxbackends.knowledge._extract.estimate import estimate_plan
 from ctxbackends.knowledge._extract.journal import Journal
+from ctxbackends.knowledge._extract.model_size import choose_kinds_per_question
 from ctxbackends.knowledge._extract.options import RunOptions
 from ctxbackends.knowledge._extract.prompt import Prompt
 from ctxbackends.knowledge._extract.run import Ingestion, ingest
 from ctxbackends.knowledge._records import Kind, Row
 from tests.knowledge.factories import LinesSource
-from tests.knowledge.scripted_model import completion, decision, line_of, scripted_backend
+from tests.knowledge.scripted_model import MODEL, completion, decision, line_of, scripted_backend
 
 YAML = "We chose YAML because people edit it by hand."
 TASK = "Somebody has to write the parser."
@@ -197,3 +199,59 @@ async def test_the_plan_counts_requests_and_their_tokens() -> None:
         assert (1, 1) == (one.chunks, one.requests)
         assert (1, 3) == (several.chunks, several.requests)
         assert one.tokens < several.tokens < 3 * one.tokens
+
+
+# --- the default ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("parameters", "context_length", "expected"),
+    [
+        (134_515_008, 8192, 1),
+        (3_999_999_999, 131_072, 1),
+        (4_000_000_000, 131_072, None),
+        (8_000_000_000, 4096, None),  # the size decides if it is known
+        (None, 4096, 1),
+        (None, 4097, None),
+        (None, None, None),
+    ],
+)
+async def test_small_models_get_one_kind_a_question(
+    parameters: int | None, context_length: int | None, expected: int | None
+) -> None:
+    status = ServerStatus(state="ready", model=MODEL, parameters=parameters, context_length=context_length)
+    async with scripted_backend() as (_, backend):
+        assert expected == await choose_kinds_per_question(backend, status, model=None)
+        assert expected == await choose_kinds_per_question(backend, status, model=MODEL)
+
+
+async def test_the_size_of_the_requested_model_decides() -> None:
+    status = ServerStatus(state="ready", model="another", parameters=70_000_000_000)
+    async with scripted_backend(parameters=1_000_000_000) as (_, backend):
+        assert 1 == await choose_kinds_per_question(backend, status, model=MODEL)
+        assert None is await choose_kinds_per_question(backend, status, model="unlisted")
+
+
+async def test_a_server_without_a_model_list() -> None:
+    async with scripted_backend() as (_, backend):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(type(backend), "models", _no_models)
+            status = ServerStatus(state="ready", context_length=2048)
+            assert 1 == await choose_kinds_per_question(backend, status, model=MODEL)
+
+
+async def _no_models(_: object) -> NoReturn:
+    raise UnsupportedOperationError("models", "there is no list")
+
+
+@pytest.mark.parametrize(("more", "requests"), [({}, 3), ({"kinds_per_question": 3}, 1)])
+async def test_a_run_with_a_small_model(more: dict[str, Any], requests: int) -> None:
+    async with scripted_backend(answer, parameters=1_700_000_000) as (model, backend):
+        await rows_of(ingest(backend, [LinesSource(YAML, TASK, RISK)], kinds=KINDS, **more))
+    assert requests == len(model.bodies)
+
+
+async def test_a_run_with_a_large_model() -> None:
+    async with scripted_backend(answer, parameters=8_000_000_000) as (model, backend):
+        await rows_of(ingest(backend, [LinesSource(YAML, TASK, RISK)], kinds=KINDS))
+    assert 1 == len(model.bodies)

@@ -375,7 +375,13 @@ def test_models(script: Script) -> None:
 def test_models_json(script: Script) -> None:
     ctxrc(backend(script.endpoint))
     result = ctx("models", "--json")
-    nothing: dict[str, object] = {"aliases": [], "context_length": None, "owned_by": None, "state": None}
+    nothing: dict[str, object] = {
+        "aliases": [],
+        "context_length": None,
+        "owned_by": None,
+        "state": None,
+        "parameters": None,
+    }
     expected = [
         {**nothing, "id": "tiny", "aliases": ["small"], "context_length": 4096, "owned_by": "me"},
         {**nothing, "id": "larger", "state": "unloaded"},

@@ -1000,7 +1000,7 @@ def test_models_are_listed_with_what_is_in_memory() -> None:
     requests, models = play(ollama_server.list_models(), json_response(TAGS), json_response(PS))
     assert [TAGS_REQUEST, PS_REQUEST] == requests
     assert (
-        ModelInfo(id="codellama:13b", state="unloaded"),
+        ModelInfo(id="codellama:13b", state="unloaded", parameters=13_000_000_000),
         ModelInfo(id="llama3:latest", aliases=("llama3",), context_length=4096, state="loaded"),
     ) == models
 
@@ -1012,7 +1012,7 @@ def test_the_context_of_a_loaded_model_may_be_missing() -> None:
         json_response(TAGS),
         json_response({"models": [{"name": "codellama:13b", "size": 5}]}),
     )
-    assert ModelInfo(id="codellama:13b", state="loaded") == models[0]
+    assert ModelInfo(id="codellama:13b", state="loaded", parameters=13_000_000_000) == models[0]
 
 
 @pytest.mark.parametrize("body", [NONE, {"models": None}, {}])
@@ -1083,6 +1083,34 @@ LOADED_MODELS = ("llama3:latest", "mistral:7b")
             id="not loaded",
         ),
         pytest.param("other", NONE, json_response({}), ready(model="other"), id="nothing is known of it"),
+        pytest.param(
+            "other",
+            NONE,
+            json_response({"model_info": {"general.parameter_count": 134515008}, "details": {"parameter_size": "9B"}}),
+            ready(model="other", parameters=134_515_008),
+            id="its exact size",
+        ),
+        pytest.param(
+            "other",
+            NONE,
+            json_response({"details": {"parameter_size": "134.52M"}}),
+            ready(model="other", parameters=134_520_000),
+            id="its size as text",
+        ),
+        pytest.param(
+            None,
+            {"models": [{"name": "m", "details": {"parameter_size": "7.6B"}}]},
+            None,
+            ready(model="m", models=("m",), parameters=7_600_000_000),
+            id="the size of the loaded model",
+        ),
+        pytest.param(
+            "other",
+            NONE,
+            json_response({"details": ["8B"], "model_info": {"general.parameter_count": "many"}}),
+            ready(model="other"),
+            id="a size of another type",
+        ),
         pytest.param(
             "other",
             NONE,

@@ -496,10 +496,12 @@ def test_models_are_requested() -> None:
                     aliases=("/models/tiny.gguf",),
                     context_length=2048,
                     owned_by="llamacpp",
+                    parameters=168512,
                 ),
             ),
         ),
-        ("llama-b8672-models.json", (ModelInfo(id="tiny.gguf", owned_by="llamacpp"),)),  # tells no n_ctx
+        # It tells no n_ctx.
+        ("llama-b8672-models.json", (ModelInfo(id="tiny.gguf", owned_by="llamacpp", parameters=168512),)),
     ],
 )
 def test_recorded_model_lists_are_decoded(name: str, models: tuple[ModelInfo, ...]) -> None:

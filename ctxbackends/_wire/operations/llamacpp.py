@@ -76,6 +76,7 @@ def status(model: str | None) -> Operation[ServerStatus]:
         models=() if chosen is None or props.is_sleeping else (chosen.id,),
         context_length=context or (chosen.context_length if chosen is not None else None),
         shared_context=False if props.total_slots == 1 else None,
+        parameters=chosen.parameters if chosen is not None else None,
         slots=props.total_slots,
         busy_slots=busy,
     )
@@ -109,6 +110,7 @@ def _build_router_status(chosen: ModelInfo, models: Sequence[ModelInfo]) -> Serv
         model=chosen.id,
         models=tuple(model.id for model in models if model.state == "loaded"),
         context_length=chosen.context_length,
+        parameters=chosen.parameters,
     )
 
 

@@ -14,7 +14,7 @@ from ctxbackends._chat.servers import ModelInfo, ServerStatus
 from ctxbackends._wire.base import HTTPRequest, Operation, WireSettings, encode_json
 from ctxbackends._wire.errors import decode_response, raise_for_failed_command
 from ctxbackends._wire.operations import openai as openai_server
-from ctxbackends._wire.operations.models import convert_rows
+from ctxbackends._wire.operations.models import convert_rows, parse_parameters
 from ctxbackends.errors import (
     EmptyModelListError,
     MalformedResponseError,
@@ -43,6 +43,7 @@ class _Model(msgspec.Struct):
     publisher: str | None = None
     loaded_instances: list[_Instance] | None = None
     max_context_length: int | None = None
+    params_string: str | None = None
 
     @property
     def instances(self) -> list[_Instance]:
@@ -94,6 +95,7 @@ def list_models() -> Operation[tuple[ModelInfo, ...]]:
             context_length=_get_context_length(model),
             owned_by=model.publisher,
             state="loaded" if model.instances else "unloaded",
+            parameters=parse_parameters(model.params_string),
         )
         for model in models
     )
@@ -124,12 +126,15 @@ def status(model: str | None) -> Operation[ServerStatus]:
         return (yield from openai_server.status_from_models(model))
     selected, instance = _find_loaded(models, model)
     config = instance.config if instance else None
+    named = next((one for one in models if model in one.names), None)
+    chosen = selected or named
     return ServerStatus(
         state="ready",
         model=model or (selected.key if selected else None),
         models=tuple(loaded.id for one in models for loaded in one.instances),
         context_length=config.context_length if config else None,
-        max_context_length=next((one.max_context_length for one in models if model in one.names), None),
+        max_context_length=named.max_context_length if named is not None else None,
+        parameters=parse_parameters(chosen.params_string) if chosen is not None else None,
         slots=config.parallel if config else None,
     )
 

@@ -6,6 +6,7 @@ without a name is left out. Only a list without any usable row is an error.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -22,6 +23,9 @@ from ctxbackends.errors import EmptyModelListError, MalformedResponseError
 _CONTEXT_MEMBERS = ("max_model_len", "context_length", "context_window", "max_context_length", "max_input_tokens")
 _MAX_NAMES = 32
 """Names of one ``root`` that count as names of one model; a longer list means that the server repeats a constant."""
+
+_PARAMETERS = re.compile(r"\s*(?:([0-9]{1,3})x)?([0-9]{1,6}(?:\.[0-9]{1,6})?)\s*([KMBT])(?![A-Za-z0-9])", re.IGNORECASE)
+_UNITS: Mapping[str, float] = {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
 
 _decoder = msgspec.json.Decoder(Any)
 T = TypeVar("T", bound=msgspec.Struct)
@@ -78,6 +82,7 @@ def _build_model_info(row: Mapping[str, Any], names: Mapping[str, Sequence[str]]
         context_length=next((count for value in counts if (count := parse_count(value)) is not None), None),
         owned_by=owner if isinstance(owner, str) else None,
         state=state,
+        parameters=parse_count(meta.get("n_params")) if _is_object(meta) else None,
     )
 
 
@@ -110,6 +115,15 @@ def parse_count(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 
 
+def parse_parameters(text: object) -> int | None:
+    """Return the number of parameters in a text such as ``7B``, ``134.52M``, ``8x7B`` or ``30B-A3B``, else None."""
+    match = _PARAMETERS.match(text) if isinstance(text, str) else None
+    if match is None:
+        return None
+    experts, number, unit = match.groups()
+    return round(int(experts or 1) * float(number) * _UNITS[unit.upper()]) or None
+
+
 def _is_object(value: object) -> TypeGuard[dict[str, Any]]:
     return isinstance(value, dict)
 
@@ -128,4 +142,5 @@ def build_ready_status(models: Sequence[ModelInfo], model: str | None) -> Server
         state="ready",
         model=chosen.id if chosen else model,
         context_length=chosen.context_length if chosen else None,
+        parameters=chosen.parameters if chosen else None,
     )

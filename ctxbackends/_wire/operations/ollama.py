@@ -16,7 +16,7 @@ from ctxbackends._wire.base import HTTPRequest, Operation, WireSettings, encode_
 from ctxbackends._wire.body_settings import adapt_body
 from ctxbackends._wire.errors import decode_response, fetch, raise_for_failed_command
 from ctxbackends._wire.formats.ollama_chat import NANOSECONDS, Nanoseconds, encode_keep_alive
-from ctxbackends._wire.operations.models import convert_rows
+from ctxbackends._wire.operations.models import convert_rows, parse_count, parse_parameters
 from ctxbackends._wire.operations.openai import VectorEncoding, request_embeddings
 from ctxbackends.errors import APIStatusError, EmptyModelListError, MalformedResponseError
 
@@ -24,6 +24,11 @@ from ctxbackends.errors import APIStatusError, EmptyModelListError, MalformedRes
 class _Listed(msgspec.Struct):
     name: str
     context_length: int | None = None
+    details: Any = None
+
+    @property
+    def parameters(self) -> int | None:
+        return _find_parameters(self.details)
 
 
 class _Models(msgspec.Struct):
@@ -36,6 +41,7 @@ class _Version(msgspec.Struct):
 
 class _Show(msgspec.Struct):
     model_info: dict[str, Any] | None = None
+    details: Any = None
 
 
 class _Embedded(msgspec.Struct):
@@ -70,6 +76,7 @@ def list_models() -> Operation[tuple[ModelInfo, ...]]:
             aliases=(model.name.removesuffix(":latest"),) if model.name.endswith(":latest") else (),
             context_length=loaded[model.name].context_length if model.name in loaded else None,
             state="loaded" if model.name in loaded else "unloaded",
+            parameters=model.parameters,
         )
         for model in models
     )
@@ -85,25 +92,34 @@ def status(model: str | None) -> Operation[ServerStatus]:
     version = (yield from fetch(_Version, HTTPRequest("GET", "/api/version"), api="Ollama")).version
     loaded = yield from _fetch_loaded()
     selected = next((one for one in loaded if model is None or one.name in (model, f"{model}:latest")), None)
+    trained_context, parameters = (None, None) if model is None else (yield from _fetch_details(model))
     return ServerStatus(
         state="ready",
         version=version,
         model=model or (selected.name if selected else None),
         models=tuple(one.name for one in loaded),
         context_length=selected.context_length if selected is not None else None,
-        max_context_length=(yield from _fetch_trained_context(model)) if model is not None else None,
+        max_context_length=trained_context,
+        parameters=parameters or (selected.parameters if selected is not None else None),
     )
 
 
-def _fetch_trained_context(model: str) -> Operation[int | None]:
+def _fetch_details(model: str) -> Operation[tuple[int | None, int | None]]:
+    """Return the context that the model was trained with, and its number of parameters."""
     try:
         response = yield HTTPRequest("POST", "/api/show", encode_json({"model": model}))
     except APIStatusError:
-        return None  # a model that is not there has no context; asking for it says so
-    info = decode_response(_show_decoder, response, api="Ollama").model_info or {}
-    return next(
+        return None, None  # a model that is not there has no context; asking for it says so
+    answer = decode_response(_show_decoder, response, api="Ollama")
+    info = answer.model_info or {}
+    context = next(
         (value for name, value in info.items() if name.endswith(".context_length") and isinstance(value, int)), None
     )
+    return context, parse_count(info.get("general.parameter_count")) or _find_parameters(answer.details)
+
+
+def _find_parameters(details: object) -> int | None:
+    return parse_parameters(details.get("parameter_size")) if isinstance(details, dict) else None
 
 
 def load(model: str, *, context_length: int | None, keep_alive: float | None) -> Operation[None]:

@@ -50,7 +50,9 @@ class RunOptions:
 
     Attributes:
         kinds: The kinds of records to extract; all by default.
-        kinds_per_question: The most kinds in one request; a chunk is sent once for each group of kinds.
+        kinds_per_question: The most kinds in one request; a chunk is sent once for each group of kinds. None for one
+            kind if the model is small (less than 4 billion parameters, or a context of at most 4,096 tokens if its size
+            is unknown), else all.
         model: The model; None for the backend's default model.
         max_concurrency: The most requests in flight; None for the number of the server's slots, or 4.
         chunk_tokens: The most tokens of a source in one request; None for 8,192. The model's context is always a limit.

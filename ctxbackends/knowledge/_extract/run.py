@@ -22,6 +22,7 @@ from ctxbackends._structured import probe_schema
 from ctxbackends.knowledge._errors import KnowledgeError, UnenforcedSchemaError
 from ctxbackends.knowledge._extract.budget import Budget, build_messages, compute_budget, estimate_tokens
 from ctxbackends.knowledge._extract.journal import Journal
+from ctxbackends.knowledge._extract.model_size import choose_kinds_per_question
 from ctxbackends.knowledge._extract.options import RunKeywords, RunOptions
 from ctxbackends.knowledge._extract.packing import AnyChunk
 from ctxbackends.knowledge._extract.progress import Event, OnEvent, Plan, Progress, Report
@@ -238,6 +239,10 @@ class Ingestion:
         for source in self._sources:
             self._inputs.append(await _run_in_thread(source.prepare))
             self._size += await _run_in_thread(partial(measure_text, source, speakers=self._options.speakers))
+        per_question = self._options.kinds_per_question or await choose_kinds_per_question(
+            self._backend, self._status, model=self._options.model
+        )
+        self._prompt = Prompt(self._options.kinds, per_question)
         self._budget = await compute_budget(
             self._backend,
             self._prompt.frames,
@@ -245,9 +250,7 @@ class Ingestion:
             context_length=self._status.context_length,
             chunk_tokens=self._options.chunk_tokens,
         )
-        self._prompt = Prompt(
-            self._options.kinds, self._options.kinds_per_question, answer_tokens=self._budget.answer_tokens
-        )
+        self._prompt = Prompt(self._options.kinds, per_question, answer_tokens=self._budget.answer_tokens)
         return self._budget
 
     # --- chunks -----------------------------------------------------------------------------------
