@@ -10,7 +10,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from unicodedata import east_asian_width
@@ -190,6 +190,7 @@ class Terminal(PseudoTerminal):
         stdin: Path | None = None,
         stdout: Path | None = None,
         stderr: Path | None = None,
+        program: Sequence[str] = ("-m", "ctxbackends"),
         **variables: str,
     ) -> None:
         if sys.platform == "win32":
@@ -202,7 +203,7 @@ class Terminal(PseudoTerminal):
         source = slave if stdin is None else os.open(stdin, os.O_RDONLY)
         with _opened(stdout, slave) as out, _opened(stderr, slave) as err:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", _START, "-m", "ctxbackends", *arguments],
+                [sys.executable, "-c", _START, *program, *arguments],
                 env=known,
                 stdin=source,
                 stdout=out,
@@ -250,7 +251,7 @@ def _opened(path: Path | None, default: int) -> Iterator[int]:
 
 
 @contextmanager
-def terminal(*arguments: str, **options: str | int | Path) -> Iterator[Terminal]:
+def terminal(*arguments: str, **options: str | int | Path | Sequence[str]) -> Iterator[Terminal]:
     at = Terminal(*arguments, **options)  # type: ignore[arg-type]  # the keywords of Terminal
     try:
         yield at

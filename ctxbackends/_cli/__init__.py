@@ -10,6 +10,8 @@ import _signal  # type: ignore[import-not-found]  # pyright: ignore  # `signal` 
 import os
 import sys
 
+from ctxbackends._cli.live_line import ERASE, LINE, draw_first
+
 
 def ctx() -> None:
     """Run ``ctx``: ``ctx ai VERB`` and a few first-level commands; pass others to the next ``ctx`` on the PATH."""
@@ -30,14 +32,16 @@ def ctxbackends() -> None:
 
 
 def _run(program: str) -> None:
-    from importlib.util import find_spec  # noqa: PLC0415
-
     try:
-        if any(find_spec(name) is None for name in ("click", "rich")):
-            sys.exit(f"{program}: the command line requires an extra; run pip install 'ctxbackends[cli]'")
-        from ctxbackends._cli.root import run  # noqa: PLC0415  # needs click
+        with LINE:
+            draw_first(sys.argv[1:])
+            from importlib.util import find_spec  # noqa: PLC0415  # after the first line on the terminal
 
-        run(program)
+            if any(find_spec(name) is None for name in ("click", "rich")):
+                sys.exit(f"{program}: the command line requires an extra; run pip install 'ctxbackends[cli]'")
+            from ctxbackends._cli.root import run  # noqa: PLC0415  # needs click
+
+            run(program)
     finally:
         raise_on_interrupt()
 
@@ -66,6 +70,6 @@ def raise_on_interrupt() -> None:
 
 def _exit(*_: object) -> None:
     try:
-        os.write(2, b"\ninterrupted\n")
+        os.write(2, f"{ERASE if LINE.is_drawn else ''}\ninterrupted\n".encode())
     finally:  # standard error may be closed
         os._exit(130)

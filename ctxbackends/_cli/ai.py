@@ -24,7 +24,9 @@ async def ping(choice: Choice, probe: bool, as_json: bool) -> None:
     async with open_choice(choice._replace(no_wait=False)) as backend:
         with waiting() as line:
             answer = await backend.ping(wait=not choice.no_wait, on_progress=line)
-        probe_result = await probe_schema(backend, model=backend.default_model or answer.model) if probe else None
+            if probe:
+                line.show("waiting for the answer")
+            probe_result = await probe_schema(backend, model=backend.default_model or answer.model) if probe else None
     if as_json:
         print_json(attrs.asdict(answer) | ({"schema": attrs.asdict(probe_result)} if probe_result is not None else {}))
         return
@@ -48,12 +50,14 @@ _PROBE_OUTCOMES = {
 async def status(choice: Choice, as_json: bool) -> None:
     """Show the state of every configured backend, without waiting."""
     async with registry_of(choice) as registry:
-        if choice.source == "file" and choice.backend is not None:
-            statuses = (await registry.resolve(choice.backend).status(),)
-        elif registry.names:
-            statuses = await registry.statuses()
-        else:
-            registry.resolve()  # raises the error that says where a file was looked for
+        with waiting() as line:
+            line.show("asking the servers ...")
+            if choice.source == "file" and choice.backend is not None:
+                statuses = (await registry.resolve(choice.backend).status(),)
+            elif registry.names:
+                statuses = await registry.statuses()
+            else:
+                registry.resolve()  # raises the error that says where a file was looked for
     if as_json:
         print_json([attrs.asdict(status_) for status_ in statuses])
     else:
@@ -93,7 +97,7 @@ async def models(choice: Choice, local: bool, as_json: bool) -> None:
     async with open_choice(choice) as backend:
         with waiting() as line:
             await backend.wait_ready(on_progress=line)
-        models_ = await backend.models()
+            models_ = await backend.models()
     if as_json:
         print_json([attrs.asdict(model) for model in models_])
         return

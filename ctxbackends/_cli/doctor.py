@@ -12,9 +12,10 @@ from urllib.parse import urlsplit
 import attrs
 import click
 
+from ctxbackends._cli.live_line import can_redraw, window_size
 from ctxbackends._cli.options import json_option
 from ctxbackends._cli.root import debug_option
-from ctxbackends._cli.terminal import LiveLine, can_redraw, print_json, printable, window_size
+from ctxbackends._cli.terminal import print_json, printable, waiting
 from ctxbackends._util.text import format_size, one_line, pluralize
 
 if TYPE_CHECKING:
@@ -37,13 +38,9 @@ def doctor(as_json: bool) -> None:
     The servers of .ctxrc and the usual ports of this machine are asked; nothing is generated. The exit code is 1 if no
     server and no downloaded model can be used.
     """
-    line = LiveLine()
-    if can_redraw(sys.stderr):
+    with waiting() as line:
         line.show("asking the servers ...")
-    try:
         found = _diagnose()
-    finally:
-        line.clear()
     if as_json:
         print_json(attrs.asdict(found, value_serializer=_serialize) | {"usable": found.is_usable})
     else:

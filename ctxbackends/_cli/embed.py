@@ -14,7 +14,7 @@ import msgspec
 from ctxbackends._cli.backends import Choice, backend_options, open_choice
 from ctxbackends._cli.numbers import Integer
 from ctxbackends._cli.options import json_option, model_option
-from ctxbackends._cli.readiness import wait_for
+from ctxbackends._cli.readiness import ready
 from ctxbackends._cli.terminal import print_json, printable, utf8
 from ctxbackends._cli.text_inputs import STDIN, read_lines
 from ctxbackends._util.text import pluralize
@@ -52,8 +52,7 @@ async def embed(choice: Choice, texts: list[str], model: str | None, dimensions:
 
     Without TEXT, each line of standard input is one. --json prints one object with all vectors.
     """
-    async with open_choice(choice) as backend:
-        await wait_for(backend, "embed")
+    async with open_choice(choice) as backend, ready(backend, "embed"):
         result = await backend.embed(texts, model=model, dimensions=dimensions)
     if as_json:
         print_json(

@@ -52,6 +52,8 @@ async def unload(choice: Choice, model: str | None) -> None:
     from ctxbackends._config.request_options import RequestOptions  # noqa: PLC0415  # help needs none of it
 
     async with open_choice(choice) as backend:
-        # A server that is starting has nothing to unload yet.
-        await backend.unload(model, request_options=RequestOptions(ready_timeout=0))
+        with waiting() as line:
+            line.show("waiting for the answer")
+            # A server that is starting has nothing to unload yet.
+            await backend.unload(model, request_options=RequestOptions(ready_timeout=0))
     click.echo(printable(f"unloaded {model or backend.default_model} from {backend.endpoint}", err=True), err=True)

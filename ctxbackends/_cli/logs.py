@@ -12,12 +12,13 @@ import attrs
 import click
 
 from ctxbackends._chat.messages import Message, OpaquePart, ReasoningPart, TextPart, ToolCall, ToolResult
+from ctxbackends._cli.live_line import can_redraw, cut, window_size
 from ctxbackends._cli.log_entries import Turn
 from ctxbackends._cli.log_store import MAX_ID, LogStore
 from ctxbackends._cli.numbers import Integer
 from ctxbackends._cli.options import json_option
 from ctxbackends._cli.root import debug_option
-from ctxbackends._cli.terminal import can_redraw, cut, print_json, print_table, printable, utf8, window_size
+from ctxbackends._cli.terminal import print_json, print_table, printable, utf8
 from ctxbackends._util.text import one_line, pluralize
 
 _NOT_KEPT = "(not logged: matches privacy.redact)"

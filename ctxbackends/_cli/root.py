@@ -19,6 +19,7 @@ import click
 from ctxbackends._cli import raise_on_interrupt
 from ctxbackends._cli.commands import ADVICE, AI, OTHER_NAMES, TOP_LEVEL, VERBS
 from ctxbackends._cli.dispatch import find_next
+from ctxbackends._cli.live_line import LINE
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -195,7 +196,7 @@ def run(program: str) -> None:
         # Characters that the terminal's encoding does not have are escaped, instead of an exception.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        with warnings.catch_warnings(), group.make_context(program, sys.argv[1:]) as context:
+        with LINE, warnings.catch_warnings(), group.make_context(program, sys.argv[1:]) as context:
             warnings.showwarning = functools.partial(_print_warning, program)
             group.invoke(context)
         code = 0
@@ -245,10 +246,8 @@ def _drop_output() -> None:
 
 def _print_warning(program: str, message: Warning | str, *_: object, **__: object) -> None:
     from ctxbackends._cli.error_messages import format_warning  # noqa: PLC0415  # only needed for a warning
-    from ctxbackends._cli.terminal import can_redraw  # noqa: PLC0415
 
-    if can_redraw(sys.stderr):
-        sys.stderr.write("\x1b[J")  # the warning replaces what is drawn over, which is drawn again below it
+    LINE.erase()
     _print_error(program, f"warning: {format_warning(message, current_source())}")
 
 

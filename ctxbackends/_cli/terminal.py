@@ -6,17 +6,16 @@ Only data goes to standard output, everything else to standard error.
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TextIO
-from unicodedata import combining, east_asian_width
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ctxbackends._util.text import escape_controls, one_line
+from ctxbackends._cli.live_line import LINE, can_redraw, window_size
+from ctxbackends._util.text import escape_controls
 
 if TYPE_CHECKING:
     from ctxbackends._chat.events import Loading, PromptProgress
@@ -29,59 +28,6 @@ ADVISED_AFTER = 3.0
 
 SHOWN_AFTER = 0.5
 """Seconds of prompt processing after which it is shown."""
-
-
-def can_redraw(stream: TextIO | None) -> bool:
-    """Return whether a line on ``stream`` can be drawn over: it is a terminal that knows escape sequences."""
-    if stream is None or not stream.isatty() or os.environ.get("TERM") in ("dumb", "unknown"):
-        return False
-    return sys.platform != "win32" or "WT_SESSION" in os.environ  # the old console of Windows prints the sequences
-
-
-def window_size(stream: TextIO) -> tuple[int, int]:
-    """Return the columns and rows of the terminal; 80 and 24 if they are not known."""
-    try:
-        size = os.get_terminal_size(stream.fileno())
-    except (OSError, ValueError):
-        return 80, 24
-    return size.columns or 80, size.lines or 24
-
-
-def cut(text: str, columns: int) -> str:
-    """Return the beginning of ``text`` that fits into ``columns``."""
-    if text.isascii():
-        return text[:columns]
-    used = 0
-    for index, character in enumerate(text):
-        used += 0 if combining(character) else 1 + (east_asian_width(character) in "WF")
-        if used > columns:
-            return text[:index]
-    return text
-
-
-class LiveLine:
-    """One line on standard error that is drawn over.
-
-    The cursor stays at its start. So if the window narrows and breaks the line into rows, erasing from the cursor to
-    the end of the screen erases all of them.
-    """
-
-    def __init__(self) -> None:
-        self._is_drawn = False
-
-    def show(self, text: str) -> None:
-        """Draw ``text``, cut to the width of the window."""
-        columns, _ = window_size(sys.stderr)
-        sys.stderr.write(f"\r{cut(one_line(text), columns - 1)}\x1b[J\r")
-        sys.stderr.flush()
-        self._is_drawn = True
-
-    def clear(self) -> None:
-        """Erase the line."""
-        if self._is_drawn:
-            sys.stderr.write("\r\x1b[J")
-            sys.stderr.flush()
-            self._is_drawn = False
 
 
 class StopAdvice:
@@ -118,7 +64,7 @@ class Waiting:
     """Shows the state of a wait: one live line on a terminal, plain lines elsewhere."""
 
     def __init__(self) -> None:
-        self._line = LiveLine() if can_redraw(sys.stderr) else None
+        self._line = LINE if can_redraw(sys.stderr) else None
         self._interval = PlainInterval()
         self._advice = StopAdvice()
 
@@ -151,7 +97,7 @@ class Waiting:
     def stop(self) -> None:
         """Erase the live line."""
         if self._line is not None:
-            self._line.clear()
+            self._line.erase()
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import click
 
 from ctxbackends._cli.backends import Choice, backend_options, open_choice
 from ctxbackends._cli.options import json_option, model_option
-from ctxbackends._cli.readiness import wait_for
+from ctxbackends._cli.readiness import ready
 from ctxbackends._cli.terminal import print_json, utf8
 from ctxbackends._cli.text_inputs import read_prompt, read_text
 
@@ -43,8 +43,7 @@ async def count(choice: Choice, prompt: str, system: str | None, model: str | No
     from ctxbackends._chat.messages import Message  # noqa: PLC0415  # help needs none of it
 
     messages = [] if system is None else [Message.system(system)]
-    async with open_choice(choice) as backend:
-        await wait_for(backend, "count_tokens")
+    async with open_choice(choice) as backend, ready(backend, "count_tokens"):
         tokens = await backend.count_tokens([*messages, Message.user(prompt)], model=model)
     if as_json:
         print_json({"tokens": tokens, "backend": backend.name, "model": model or backend.default_model})

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from tests.paced_server import paced_server
 from tests.terminals import terminal
 from tests.unit.test_cli import (
     WITHIN,
@@ -74,6 +77,26 @@ def test_the_first_line_is_erased_before_an_error(script: Script, arguments: lis
     assert erased
     assert "starting" not in after
     assert "temprature" in after or "nothere" in after
+
+
+@pytest.mark.posix
+@pytest.mark.parametrize("option", [["--schema", "name,"], ["--json"]])
+def test_the_progress_of_an_answer_that_is_printed_when_it_is_whole(option: list[str], tmp_path: Path) -> None:
+    output = tmp_path / "output.json"
+    with (
+        paced_server() as server,
+        terminal("chat", "--endpoint", server.url, "--model", "tiny", *option, "Hi", stdout=output) as at,
+    ):
+        reply = server.next_reply()
+        reply.send('{"name": ')
+        at.read_until("receiving the answer (9 characters), ")
+        reply.send('"Maria"')
+        at.read_until("receiving the answer (16 characters), ")
+        reply.finish("}")
+        assert 0 == at.end()
+        assert at.raw.endswith("\r\x1b[J")
+    value = json.loads(output.read_text(encoding="utf-8"))
+    assert {"name": "Maria"} == (value if "--schema" in option else json.loads(value["text"]))
 
 
 @pytest.mark.posix

@@ -16,7 +16,7 @@ from ctxbackends import Completion, Finish, Loading, ReasoningDelta, ServerStatu
 from ctxbackends._chat.events import PromptProgress, ToolCallDelta
 from ctxbackends._chat.messages import ToolResult
 from ctxbackends._chat.tool_runs import RoundStart, ToolEnd, ToolOutcome, ToolStart
-from ctxbackends._cli import terminal
+from ctxbackends._cli import live_line
 from ctxbackends._cli.chat import display as display_module
 from ctxbackends._cli.chat import markdown, queue
 from ctxbackends._cli.chat.display import Display, create_display
@@ -66,6 +66,7 @@ def attach(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Terminals]
     for name in ("NO_COLOR", "FORCE_COLOR", "COLORTERM", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setattr(live_line.LINE, "is_drawn", False)
     monkeypatch.setattr(markdown, "INTERVAL", 0.0)
     monkeypatch.setattr(markdown, "_LOAD", 0)
     if sys.platform == "win32":
@@ -81,7 +82,7 @@ def attach(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Terminals]
         for name, stream in streams.items():
             monkeypatch.setattr(sys, name, stream)
         size = lambda _: (screen.columns, screen.rows)  # noqa: E731
-        monkeypatch.setattr(terminal, "window_size", size)
+        monkeypatch.setattr(live_line, "window_size", size)
         monkeypatch.setattr(markdown, "window_size", size)
         return Terminals(screen, streams["stdout"], streams["stderr"], rows)
 
@@ -224,6 +225,28 @@ async def test_the_wait_is_one_line_that_goes(
     assert ["answer"] == streams.lines
     display.finish(ANSWER)
     assert ["answer"] == streams.lines
+
+
+async def test_an_answer_that_is_printed_when_it_is_whole(
+    attach: Callable[..., Terminals], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    streams = attach()
+    monkeypatch.setattr(display_module, "TICK", 0.0)
+    display = create_display(text=False)
+    display.start()
+    display.event(TextDelta("{"))
+    assert ["receiving the answer (1 character), 0 s"] == streams.lines
+    assert not display.is_waiting
+    display.event(TextDelta('"a"'))
+    while "receiving the answer (4 characters), 0 s" not in streams.lines:
+        await asyncio.sleep(0)
+    display.event(ToolCallDelta(0, "1", "look", "{"))
+    display.event(TextDelta("{}"))
+    assert ["receiving the answer (2 characters), 0 s"] == streams.lines
+    display.event(Finish("stop"))
+    assert [] == streams.lines
+    display.finish(ANSWER)
+    assert "" == streams.out.getvalue()
 
 
 async def test_after_a_cold_start_the_answer_is_awaited(

@@ -116,6 +116,16 @@ def test_a_schema(endpoint: str) -> None:
     assert isinstance(value["age"], int)
 
 
+@pytest.mark.posix
+def test_the_progress_of_an_object(endpoint: str) -> None:
+    arguments = ("--schema", "name, age int, city", "--temperature", "0", "Maria is 34 years old and lives in Lisbon.")
+    with terminal("chat", *server_options(endpoint), *arguments) as at:
+        at.read_until("receiving the answer (")
+        assert 0 == at.end(), at.raw
+    value = json.loads(at.raw.rpartition("\x1b[J")[2])
+    assert ["age", "city", "name"] == sorted(value)
+
+
 def test_continue_sends_the_messages_before(endpoint: str) -> None:
     run("logs", "on")
     first = json.loads(chat(endpoint, "--json", "What is the capital of France?"))

@@ -17,11 +17,11 @@ from ctxbackends._cli.backends import Choice, open_choice, open_registry
 from ctxbackends._cli.chat.display import Display
 from ctxbackends._cli.chat.model_options import ModelOptions
 from ctxbackends._cli.chat.session import ChatSession
+from ctxbackends._cli.live_line import LINE
 from ctxbackends.errors import NoBackendConfiguredError
 
 if TYPE_CHECKING:
     from ctxbackends._cli.log_entries import LoggedConversation
-    from ctxbackends._cli.terminal import LiveLine
 
 
 @attrs.frozen(kw_only=True)
@@ -40,7 +40,6 @@ class ChatInputs:
         previous: The conversation of the log to continue, None for a new one.
         has_backend: Whether the command line names the backend, so that the conversation may go on at another server.
         create_display: Returns the display of an answer.
-        first_line: The line that the terminal shows until then, None without one.
         shows_stats: Whether token counts are printed.
         as_json: Whether one JSON object is printed.
     """
@@ -56,7 +55,6 @@ class ChatInputs:
     previous: LoggedConversation | None
     has_backend: bool
     create_display: Callable[..., Display]
-    first_line: LiveLine | None
     shows_stats: bool
     as_json: bool
 
@@ -101,8 +99,7 @@ async def _converse(choice: Choice, inputs: ChatInputs) -> None:
 
     async with open_registry(choice) as (registry, backend):
         session = _create_session(backend, inputs, choice)
-        if inputs.first_line is not None:
-            inputs.first_line.clear()
+        LINE.erase()
         await converse(
             session,
             registry,
@@ -168,6 +165,7 @@ def _continue(session: ChatSession, conversation: LoggedConversation, choice: Ch
                 f"the conversation was with {conversation.server}, and {name} is at {endpoint} now; to send it there, "
                 f"use --backend {name}"
             )
+        LINE.erase()
         click.echo(f"note: the conversation was with {conversation.server}; it goes on with {endpoint}", err=True)
     session.messages = [*conversation.messages]
     session.options = {**conversation.options, **session.options}

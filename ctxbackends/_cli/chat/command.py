@@ -15,20 +15,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ctxbackends._cli.backends import Choice, backend_options
-from ctxbackends._cli.chat.inputs import build_message, load_file, load_image, read_prompt, reads_stdin
+from ctxbackends._cli.chat.inputs import build_message, load_file, load_image, read_prompt
 from ctxbackends._cli.chat.model_options import ModelOptions, check_options, parse_options
 from ctxbackends._cli.completers import complete_files
+from ctxbackends._cli.live_line import FIRST_TEXT, LINE, can_redraw
 from ctxbackends._cli.numbers import Integer, Number
 from ctxbackends._cli.options import json_option, model_option
-from ctxbackends._cli.terminal import LiveLine, can_redraw, utf8
+from ctxbackends._cli.terminal import utf8
 
 if TYPE_CHECKING:
     from ctxbackends._chat.requests import Tool
     from ctxbackends._cli.chat.answer import ChatInputs
     from ctxbackends._cli.log_entries import LoggedConversation
-
-FIRST_LINE = "starting"
-"""Shown until the modules are loaded that send a request."""
 
 
 def _read_inputs(run: Callable[..., Any]) -> Callable[..., Any]:
@@ -57,52 +55,43 @@ def _read_inputs(run: Callable[..., Any]) -> Callable[..., Any]:
         as_json: bool,
         **choice: Any,
     ) -> Any:
-        line = LiveLine() if not quiet and can_redraw(sys.stderr) else None
-        try:
-            if line is not None and not reads_stdin(prompt, skip_stdin=no_stdin):
-                line.show(FIRST_LINE)
-            values = _merge_options(pairs, model=model, max_tokens=max_tokens, temperature=temperature)
-            answer_schema = None if schema is None else _parse_schema(schema)
-            loaded_tools = _load_tools(tools) if tools else ()
-            check_options(values.options, loaded_tools)
-            if tools and not yes:
-                _check_terminal()
-            parts = [load_file(name) for name in files], [load_image(name) for name in images]
-            has_backend = any(choice[name] for name in ("backend", "endpoint", "model_path"))
-            previous = None
-            if is_continued or conversation is not None:
-                previous = _find_conversation(choice, conversation, has_backend=has_backend)
-            text = read_prompt(prompt, skip_stdin=no_stdin, is_quiet=quiet)
-            is_one_answer = text is not None or files or images
-            if not is_one_answer:
-                _check_conversation(schema=schema, as_json=as_json)
-            if line is not None:
-                line.show(FIRST_LINE)
-            from ctxbackends._cli.chat.answer import ChatInputs  # noqa: PLC0415  # the first line is seen before
-            from ctxbackends._cli.chat.display import create_display  # noqa: PLC0415
+        values = _merge_options(pairs, model=model, max_tokens=max_tokens, temperature=temperature)
+        answer_schema = None if schema is None else _parse_schema(schema)
+        loaded_tools = _load_tools(tools) if tools else ()
+        check_options(values.options, loaded_tools)
+        if tools and not yes:
+            _check_terminal()
+        parts = [load_file(name) for name in files], [load_image(name) for name in images]
+        has_backend = any(choice[name] for name in ("backend", "endpoint", "model_path"))
+        previous = None
+        if is_continued or conversation is not None:
+            previous = _find_conversation(choice, conversation, has_backend=has_backend)
+        text = read_prompt(prompt, skip_stdin=no_stdin, is_quiet=quiet)
+        is_one_answer = text is not None or files or images
+        if not is_one_answer:
+            _check_conversation(schema=schema, as_json=as_json)
+        if not quiet and can_redraw(sys.stderr):
+            LINE.show(FIRST_TEXT)  # not before a pipe has been read, whose writer may use the terminal
+        from ctxbackends._cli.chat.answer import ChatInputs  # noqa: PLC0415  # after the first line on the terminal
+        from ctxbackends._cli.chat.display import create_display  # noqa: PLC0415
 
-            inputs = ChatInputs(
-                message=build_message(text or "", *parts) if is_one_answer else None,
-                model=values.options.pop("model", None),
-                system=system,
-                values=values,
-                schema=answer_schema,
-                tools=loaded_tools,
-                asks=not yes,
-                paths=[Path(name) for name in (*files, *images) if "://" not in name],
-                previous=previous,
-                has_backend=has_backend,
-                create_display=partial(create_display, raw=raw, quiet=quiet, reasoning="full" if reasoning else "line"),
-                first_line=line,
-                shows_stats=stats,
-                as_json=as_json,
-            )
-            with _exit_on_terminate():
-                return run(inputs=inputs, **choice)
-        except BaseException:
-            if line is not None:
-                line.clear()
-            raise
+        inputs = ChatInputs(
+            message=build_message(text or "", *parts) if is_one_answer else None,
+            model=values.options.pop("model", None),
+            system=system,
+            values=values,
+            schema=answer_schema,
+            tools=loaded_tools,
+            asks=not yes,
+            paths=[Path(name) for name in (*files, *images) if "://" not in name],
+            previous=previous,
+            has_backend=has_backend,
+            create_display=partial(create_display, raw=raw, quiet=quiet, reasoning="full" if reasoning else "line"),
+            shows_stats=stats,
+            as_json=as_json,
+        )
+        with _exit_on_terminate():
+            return run(inputs=inputs, **choice)
 
     return read
 
@@ -143,6 +132,7 @@ def _parse_schema(value: str) -> dict[str, Any]:
 def _load_tools(names: Sequence[str]) -> tuple[Tool, ...]:
     from ctxbackends._cli.chat.tool_option import load_tools  # noqa: PLC0415  # needed only with the option
 
+    LINE.erase()  # the modules of the tools may print
     return load_tools(names)
 
 

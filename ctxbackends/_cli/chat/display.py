@@ -23,7 +23,8 @@ from ctxbackends._chat.events import (
 )
 from ctxbackends._chat.responses import Completion
 from ctxbackends._chat.tool_runs import RoundEnd, RoundStart, ToolEnd, ToolEvent, ToolRun, ToolStart
-from ctxbackends._cli.terminal import PLAIN_INTERVAL, LiveLine, PlainInterval, StopAdvice, can_redraw, printable
+from ctxbackends._cli.live_line import LINE, can_redraw
+from ctxbackends._cli.terminal import PLAIN_INTERVAL, PlainInterval, StopAdvice, printable
 from ctxbackends._util.text import one_line, pluralize
 
 ReasoningView: TypeAlias = Literal["full", "line", "none"]
@@ -85,16 +86,6 @@ class TextOutput(Protocol):
         """End the last line."""
 
 
-class NoText:
-    """Shows no text: the caller prints the answer in another form."""
-
-    def write(self, text: str) -> None:
-        """Show nothing."""
-
-    def finish(self, is_complete: bool) -> None:
-        """Show nothing."""
-
-
 class RawText:
     """The text as it arrives, with control characters escaped on a terminal."""
 
@@ -153,7 +144,7 @@ class Status:
 
     def __init__(self, *, is_quiet: bool = False) -> None:
         self._is_quiet = is_quiet or sys.stderr is None
-        self._line = LiveLine() if not self._is_quiet and can_redraw(sys.stderr) else None
+        self._line = LINE if not self._is_quiet and can_redraw(sys.stderr) else None
         self._text = self.phase = ""
         self._since = 0.0
         self._interval = PlainInterval()
@@ -177,6 +168,11 @@ class Status:
         if self._timer is None:
             self._schedule()
 
+    def replace(self, text: str) -> None:
+        """Show ``text`` in the phase that is shown, from the next update."""
+        if self._text:
+            self._text = text
+
     def report(self, loading: Loading, *, then: str) -> None:
         """Show a probe, which has its own seconds, and ``then`` if no other one follows soon."""
         if self._is_quiet:
@@ -197,7 +193,7 @@ class Status:
         """Erase the live line and stop the clock."""
         self._stop_clock()
         if self._line is not None:
-            self._line.clear()
+            self._line.erase()
 
     def _stop_clock(self) -> None:
         self._text = self.phase = ""
@@ -210,7 +206,7 @@ class Status:
         """Print a line that stays."""
         if not self._is_quiet:
             if self._line is not None:
-                self._line.clear()
+                self._line.erase()
             sys.stderr.write(f"{one_line(text)}\n")
             sys.stderr.flush()
 
@@ -229,6 +225,32 @@ class Status:
             self.print(f"{self._text}, {time.monotonic() - self._since:.0f} s")
         self._draw()
         self._schedule()
+
+
+class CountedText:
+    """The number of characters, on the status line: the caller prints the answer, in another form and when it is whole.
+
+    Args:
+        status: The state of the wait.
+    """
+
+    def __init__(self, status: Status) -> None:
+        self._status = status
+        self._count = 0
+
+    def write(self, text: str) -> None:
+        """Count the piece."""
+        is_first = not self._count
+        self._count += len(text)
+        shown = f"receiving the answer ({pluralize(self._count, 'character')})"
+        if is_first:
+            self._status.show(shown, phase="receiving")
+        else:
+            self._status.replace(shown)
+
+    def finish(self, is_complete: bool) -> None:  # noqa: ARG002  # the same for each output
+        """Begin again."""
+        self._count = 0
 
 
 class ReasoningText:
@@ -362,12 +384,13 @@ def create_display(
         raw: Print the text as it arrives, also on a terminal.
         quiet: Print nothing on standard error.
         reasoning: How to show reasoning.
-        text: Whether to print the text; False if the caller prints the answer in another form.
+        text: Whether to print the text; if not, the number of its characters is shown, since the caller prints it.
     """
-    output: TextOutput = NoText()
+    status = Status(is_quiet=quiet)
+    output: TextOutput = CountedText(status)
     if text and not raw and can_redraw(sys.stdout):
         output = DrawnText()
     elif text:
         output = RawText()
     full = ReasoningText() if reasoning == "full" and not quiet and sys.stderr is not None else None
-    return AnswerDisplay(Status(is_quiet=quiet), output, full, counts=reasoning == "line")
+    return AnswerDisplay(status, output, full, counts=reasoning == "line")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ctxbackends._cli.live_line import LINE
 from ctxbackends._cli.text_inputs import decode_utf8
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def read_prompt(argument: str | None, *, skip_stdin: bool, is_quiet: bool) -> st
         prompt = decode_utf8(argument.encode("utf-8", "surrogateescape"), "the prompt")
     if prompt is not None and not prompt.strip():
         raise click.UsageError("the prompt is empty")
-    if not reads_stdin(argument, skip_stdin=skip_stdin):
+    if argument != "-" and (skip_stdin or sys.stdin is None or sys.stdin.isatty()):
         return prompt
     text = decode_utf8(_read_stdin(None if is_quiet else _describe_reading(prompt)), "the prompt on standard input")
     if not text.strip():
@@ -53,11 +54,6 @@ def read_prompt(argument: str | None, *, skip_stdin: bool, is_quiet: bool) -> st
             raise click.UsageError("the prompt on standard input is empty")
         return prompt
     return text if prompt is None else f"{text} {prompt}"  # as llm joins them
-
-
-def reads_stdin(argument: str | None, *, skip_stdin: bool) -> bool:
-    """Return whether :func:`read_prompt` reads standard input."""
-    return argument == "-" or not (skip_stdin or sys.stdin is None or sys.stdin.isatty())
 
 
 def _describe_reading(prompt: str | None) -> str:
@@ -74,6 +70,7 @@ def _read_stdin(notice: str | None) -> bytes:
         count = 0
         while not is_over.wait(SILENT_SECONDS):
             if len(chunks) == count:
+                LINE.erase()
                 sys.stderr.write(f"{notice}\n")
                 sys.stderr.flush()
                 return

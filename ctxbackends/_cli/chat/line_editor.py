@@ -20,7 +20,7 @@ from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.output.plain_text import PlainTextOutput
 
 from ctxbackends._cli.chat.slash_commands import Candidates
-from ctxbackends._cli.terminal import can_redraw
+from ctxbackends._cli.live_line import can_redraw
 
 Complete: TypeAlias = Callable[[str], Awaitable[Candidates]]
 """Returns the candidates for the last word of a line that begins with a slash."""

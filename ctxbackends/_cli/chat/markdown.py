@@ -23,7 +23,7 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.theme import Theme
 
-from ctxbackends._cli.terminal import window_size
+from ctxbackends._cli.live_line import window_size
 from ctxbackends._util.text import escape_controls
 
 INTERVAL = 0.08

@@ -13,7 +13,8 @@ import msgspec
 from ctxbackends._chat.responses import Completion
 from ctxbackends._chat.tool_runs import ToolRound
 from ctxbackends._cli.chat.session import Turn
-from ctxbackends._cli.terminal import print_json, printable, window_size
+from ctxbackends._cli.live_line import window_size
+from ctxbackends._cli.terminal import print_json, printable
 from ctxbackends._util.text import pluralize
 
 _NOT_PRINTED = ("raw", "parts", "logprobs")
