@@ -25,10 +25,12 @@ from ctxbackends._cli.serve import set_variable_line
 from ctxbackends._config.backend_config import BackendConfig, CtxConfig
 from ctxbackends._config.ctxrc_file import FILE_NAME, find_ctxrc
 from ctxbackends._config.reader import load_ctxrc
+from ctxbackends._config.request_settings import resolve_endpoint
 from ctxbackends._config.summary import credential_variables
 from ctxbackends._http.addresses import is_loopback
 from ctxbackends._profiles.builtin import PROFILES
 from ctxbackends._registry import Registry
+from ctxbackends._util.secrets import ENVIRONMENT
 from ctxbackends._util.text import format_size
 from ctxbackends._version import __version__
 from ctxbackends.errors import BackendError
@@ -170,17 +172,24 @@ async def diagnose() -> Diagnosis:
 
 
 def _endpoint_of(config: BackendConfig) -> str:
+    """Return the URL of a backend; empty if it is not known.
+
+    A server that a command starts gets a free port, and one at a Unix socket has none.
+    """
+    if config.model_path is not None or config.unix_socket is not None:
+        return ""
     profile = PROFILES.get(config.type)
-    return config.endpoint or (profile.default_endpoint if profile is not None else None) or ""
+    endpoint = config.endpoint or (profile.default_endpoint if profile is not None else None) or ""
+    try:
+        return resolve_endpoint(config, profile, endpoint, ENVIRONMENT)
+    except BackendError:  # a variable is not set, which its status says
+        return ""
 
 
 def _local_port(endpoint: str) -> int | None:
     """Return the port of an endpoint on this machine without TLS; None for another."""
-    try:
-        url = urlsplit(endpoint)
-        return url.port if url.scheme == "http" and is_loopback(url.hostname or "") else None
-    except ValueError:  # it has variables
-        return None
+    url = urlsplit(endpoint)
+    return url.port if url.scheme == "http" and is_loopback(url.hostname or "") else None
 
 
 def _find_hidden(path: Path | None) -> tuple[Path, ...]:

@@ -8,7 +8,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import attrs
 import click
 import pytest
 from aiohttp import web
@@ -390,6 +392,40 @@ async def test_a_model_file_that_can_be_served_is_usable(known: SetEndpoints, ma
     assert (True, True) == (data["usable"], data["backends"][0]["is_usable"])
     (machine / "tiny.gguf").unlink()
     assert not (await diagnose())["usable"]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        "model_path: tiny.gguf",
+        "unix_socket: /nowhere/llama.sock, endpoint: 'URL'",
+        "endpoint: 'http://127.0.0.1:${LLAMA_PORT}'",
+    ],
+)
+async def test_a_backend_elsewhere_is_not_the_server_at_its_default_endpoint(
+    known: SetEndpoints, machine: Path, monkeypatch: pytest.MonkeyPatch, settings: str
+) -> None:
+    """A server that a command starts has a free port; a Unix socket and an unset variable name no port."""
+    async with OllamaStandIn() as ollama:
+        known(ollama.url)
+        llamacpp = attrs.evolve(PROFILES["llamacpp"], default_endpoint=ollama.url)
+        monkeypatch.setattr(diagnosis, "PROFILES", {**PROFILES, "llamacpp": llamacpp})
+        write_ctxrc(machine, f"{{name: mine, type: llamacpp, {settings.replace('URL', ollama.url)}}}")
+        data = await diagnose()
+    assert [(ollama.url, "ollama")] == [(server["endpoint"], server["type"]) for server in data["servers"]]
+    assert [None] == [one["other_type"] for one in data["backends"]]
+
+
+async def test_a_backend_whose_endpoint_has_a_variable_is_compared(
+    known: SetEndpoints, machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with OllamaStandIn() as ollama:
+        known(ollama.url)
+        monkeypatch.setenv("LLAMA_PORT", str(urlsplit(ollama.url).port))
+        write_ctxrc(machine, "{name: mine, type: llamacpp, endpoint: 'http://127.0.0.1:${LLAMA_PORT}'}")
+        data = await diagnose()
+    assert [] == data["servers"]
+    assert ["ollama"] == [one["other_type"] for one in data["backends"]]
 
 
 async def test_the_cached_models_and_the_log_are_shown(
