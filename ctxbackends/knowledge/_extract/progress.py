@@ -105,6 +105,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         chunks: The number of finished chunks.
         requests: The number of requests to the model.
         reused: The number of answers that came from the journal.
+        cut: The number of answers that were truncated or have a full list, so that there may be more rows.
         rows: The number of rows.
         quarantined: The number of quarantined rows.
         relocated: The number of quotes that were found at another place than the model named.
@@ -133,6 +134,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     chunks: int
     requests: int
     reused: int
+    cut: int
     rows: int
     quarantined: int
     relocated: int

@@ -87,6 +87,7 @@ class Question:
     def __init__(self, kinds: Sequence[Kind], *, is_only: bool, answer_tokens: int) -> None:
         self.kinds = tuple(kinds)
         self.bounds = fit_bounds([("quote", *RECORDS[kind].__struct_fields__) for kind in self.kinds], answer_tokens)
+        self._answer_tokens = answer_tokens
         self.label = ", ".join(field_name(kind) for kind in self.kinds)
         task = _build_task(self.kinds)
         self.instructions = f"{_PREFIX}\n{task}" if is_only else _PREFIX
@@ -106,6 +107,10 @@ class Question:
         self.schema_sha256 = hashlib.sha256(schema.encode()).hexdigest()
         identity = json.dumps([VERSION, self.instructions, self._task, self.schema_sha256])
         self.sha256 = hashlib.sha256(identity.encode()).hexdigest()
+
+    def select(self, kind: Kind) -> Question:
+        """Return the question for one of the kinds alone, whose list has room for more rows."""
+        return Question([kind], is_only=True, answer_tokens=self._answer_tokens)
 
     def build_text(self, chunk: str) -> str:
         """Return the message of the user about a chunk."""

@@ -73,7 +73,7 @@ class Ingestion:
         self._rows: dict[str, Row] = {}
         self._quarantined: dict[tuple[str, ...], QuarantinedRow] = {}
         self._size = self._size_done = self._sources_done = 0
-        self._second_looks = self._recovered = 0
+        self._second_looks = self._recovered = self._cut = 0
         self._extractor: ChunkExtractor | None = None
         self._chunks_done = self._reused = self._relocated = self._merged = self._masked = 0
         self._prompt_tokens = 0
@@ -113,6 +113,7 @@ class Ingestion:
             chunks=self._chunks_done,
             requests=self._extractor.requests if self._extractor is not None else 0,
             reused=self._reused,
+            cut=self._cut,
             rows=len(self._rows),
             quarantined=len(self._quarantined),
             relocated=self._relocated,
@@ -308,9 +309,9 @@ class Ingestion:
             self._chunks_done += 1
             self._size_done += result.chunk.size
         self._reused += result.from_journal
-        if result.failure is not None:
-            self._skip(result.failure)
-            return
+        self._cut += result.cut
+        for skipped in result.skipped:
+            self._skip(skipped)
         self._requested_model = result.requested_model or self._requested_model
         self._served_model = result.served_model or self._served_model
         self._second_looks += result.second_looks

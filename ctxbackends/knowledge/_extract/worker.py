@@ -1,23 +1,35 @@
-"""Extract from one chunk: take the answer from the journal or the model, and split a chunk that is too long."""
+"""Extract from one chunk: take the answer from the journal or the model, and ask again where it is incomplete."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from typing import Any, TypeVar
+from collections import Counter
+from collections.abc import Sequence
+from typing import TypeVar
 
 import msgspec
 
-from ctxbackends._chat.responses import Usage
+from ctxbackends._chat.requests import ChatOptions
+from ctxbackends._chat.responses import Completion, Usage
 from ctxbackends._client.backend import Backend
-from ctxbackends._structured import Extraction, extract_result
-from ctxbackends.errors import ContextOverflowError, IncompleteOutputError, StructuredOutputError
+from ctxbackends._structured import Plan, plan_extraction
+from ctxbackends._util.text import pluralize
+from ctxbackends.errors import ContextOverflowError, StructuredOutputError
 from ctxbackends.knowledge._errors import ChunkError
 from ctxbackends.knowledge._extract.citations import CitedRow, QuoteChecker, check
+from ctxbackends.knowledge._extract.cut_answers import (
+    MAX_CUTS,
+    can_be_too_long,
+    has_other_cause,
+    is_worth_asking,
+    parse_cut_answer,
+)
 from ctxbackends.knowledge._extract.journal import SECOND_LOOK, Journal
 from ctxbackends.knowledge._extract.options import RunOptions
 from ctxbackends.knowledge._extract.packing import AnyChunk, PackedChunk, find_part
 from ctxbackends.knowledge._extract.prompt import Prompt, Question
+from ctxbackends.knowledge._extract.results import ChunkResult, add_rows, mark_as_cut, merge, skip
 from ctxbackends.knowledge._extract.rows import ExtractedRow
 from ctxbackends.knowledge._extract.second_look import (
     IDENTITY,
@@ -27,8 +39,7 @@ from ctxbackends.knowledge._extract.second_look import (
     build_question,
     choose_passage,
 )
-from ctxbackends.knowledge._records import QuarantinedRow, title_of
-from ctxbackends.knowledge._sources.base import SkippedInput
+from ctxbackends.knowledge._records import Kind, QuarantinedRow, kind_of, title_of
 
 T = TypeVar("T")
 
@@ -36,33 +47,49 @@ MAX_SPLITS = 4
 """How often a chunk is split whose prompt or answer is too long."""
 
 
-class ChunkResult(msgspec.Struct, frozen=True, kw_only=True):
-    """The verified rows of a chunk for one question, or its failure.
-
-    ``from_journal``: no request was sent for them. ``second_looks`` and ``recovered`` count the rows that the
-    model was asked about again, and those whose new quote is valid.
-    """
-
-    chunk: AnyChunk
-    question: Question
-    rows: tuple[CitedRow | QuarantinedRow, ...] = ()
-    usages: tuple[Usage, ...] = ()
-    requested_model: str | None = None
-    served_model: str | None = None
-    from_journal: bool = False
-    failure: SkippedInput | None = None
-    second_looks: int = 0
-    recovered: int = 0
-
-
 class _JournalEntry(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An answer in the journal. ``split``: the chunk was split, and its parts have the answers."""
+    """An answer in the journal.
+
+    ``cut``: it was truncated, and has the complete rows. ``split``: the chunk was split, and its parts have answers.
+    """
 
     answer: msgspec.Raw = msgspec.Raw(b"null")
     requested_model: str | None = None
     served_model: str | None = None
     usage: Usage | None = None
+    cut: bool = False
     split: bool = False
+
+    @property
+    def has_answer(self) -> bool:
+        """Whether there are rows; not for a split chunk whose answer had none."""
+        return bytes(self.answer) != b"null"
+
+
+class _Attempt(msgspec.Struct, frozen=True):
+    """A question about a chunk or a part of one.
+
+    ``splits`` and ``cuts``: how often the chunk was split before, and how often of these because of an incomplete
+    answer. ``is_extra``: there is an answer about the text already, so a failure is reported and not raised.
+    """
+
+    question: Question
+    splits: int = 0
+    cuts: int = 0
+    is_extra: bool = False
+
+    def can_split(self, chunk: AnyChunk, *, is_cut: bool = False) -> bool:
+        """Return whether the chunk may be split; ``is_cut``: because of an incomplete answer."""
+        if isinstance(chunk, PackedChunk):
+            return True  # a problem concerns one of several sources
+        return self.splits < MAX_SPLITS and (not is_cut or self.cuts < MAX_CUTS) and chunk.split() is not None
+
+    def split(self, chunk: AnyChunk, *, is_cut: bool, is_extra: bool) -> _Attempt:
+        """Return the attempt for the parts of a chunk."""
+        is_extra = self.is_extra or is_extra
+        if isinstance(chunk, PackedChunk):
+            return _Attempt(self.question, self.splits, self.cuts, is_extra)
+        return _Attempt(self.question, self.splits + 1, self.cuts + is_cut, is_extra)
 
 
 class ChunkExtractor:
@@ -99,77 +126,104 @@ class ChunkExtractor:
             JournalError: The journal cannot be written.
         """
         async with self._slots:
-            return [result for question in self._prompt.questions for result in await self._extract(chunk, question)]
+            attempts = map(_Attempt, self._prompt.questions)
+            return [result for attempt in attempts for result in await self._extract(chunk, attempt)]
 
-    async def _extract(self, chunk: AnyChunk, question: Question, *, splits: int = 0) -> list[ChunkResult]:
+    async def _extract(self, chunk: AnyChunk, attempt: _Attempt) -> list[ChunkResult]:
+        question = attempt.question
         text = question.build_text(chunk.render())
         key = self._key(text, question.sha256)
         entry = self._read_journal(key)
-        if entry is not None and not entry.split:
-            return [await self._verify(self._from_journal(chunk, question, entry), question.decode(entry.answer))]
+        from_journal = entry is not None
         if entry is None:
             try:
-                result, answer = await self._request(chunk, question, text, key)
+                entry = await self._request(chunk, attempt, text, key)
             except (ContextOverflowError, StructuredOutputError) as error:
-                halves = chunk.split() if _can_split(chunk, splits, error) else None
-                if halves is None:
-                    return [self._fail(chunk, question, error)]
-            else:
-                return [await self._verify(result, answer)]
-            self._write_journal(key, _JournalEntry(split=True))
-        else:
-            halves = chunk.split()
-            assert halves is not None, "the chunk was split before"
-        if not isinstance(chunk, PackedChunk):
-            splits += 1
-        return [result for half in halves for result in await self._extract(half, question, splits=splits)]
-
-    async def _request(
-        self, chunk: AnyChunk, question: Question, text: str, key: str
-    ) -> tuple[ChunkResult, msgspec.Struct]:
-        result = await self._ask(question.response_type, text, question.instructions, key, self._answer_tokens)
-        completion = result.completion
-        reply = ChunkResult(
+                is_too_long = isinstance(error, ContextOverflowError) or isinstance(chunk, PackedChunk)
+                if not (is_too_long and attempt.can_split(chunk)):
+                    return [self._fail(chunk, attempt, error)]
+                entry = _JournalEntry(split=True)
+                self._write_journal(key, entry)
+        result = ChunkResult(
             chunk=chunk,
             question=question,
-            usages=(completion.usage,) if completion.usage is not None else (),
-            requested_model=completion.requested_model,
-            served_model=completion.served_model,
+            usages=(entry.usage,) if entry.usage is not None else (),
+            requested_model=entry.requested_model,
+            served_model=entry.served_model,
+            from_journal=from_journal,
         )
-        return reply, result.value
+        full: list[Kind] = []
+        if entry.has_answer:
+            rows = question.parse_rows(question.decode(entry.answer))
+            checked = check(rows, chunk)
+            full = [] if entry.cut else _find_full_kinds(question, rows, checked)
+            result = await self._verify(result, rows, checked)
+            if entry.cut and not entry.split:
+                result = mark_as_cut(result, f"the answer was truncated after {pluralize(len(rows), 'complete row')}")
+        if entry.split:
+            return await self._extract_parts(chunk, attempt, result, is_cut=entry.cut)
+        if not full:
+            return [result]
+        if len(question.kinds) > 1:  # a list of its own has room for more rows
+            for kind in full:
+                alone = _Attempt(question.select(kind), attempt.splits, attempt.cuts, is_extra=True)
+                result = merge(result, await self._extract(chunk, alone))
+            return [result]
+        if attempt.can_split(chunk, is_cut=True):
+            return await self._extract_parts(chunk, attempt, result, is_cut=True)
+        return [mark_as_cut(result, f"the list of the answer is full after {pluralize(question.bounds.rows, 'row')}")]
 
-    async def _ask(self, target: type[T], text: str, instructions: str, key: str, max_tokens: int) -> Extraction[T]:
-        """Send a request, and store its answer in the journal."""
-        # Some models of cloud APIs reject the option temperature.
-        sampling: dict[str, Any] = {"temperature": 0.0} if self._backend.schema_enforcement == "grammar" else {}
+    async def _extract_parts(
+        self, chunk: AnyChunk, attempt: _Attempt, result: ChunkResult, *, is_cut: bool
+    ) -> list[ChunkResult]:
+        """Return the answers to the halves of a chunk, with what its own answer has in addition."""
+        halves = chunk.split()
+        assert halves is not None, "the chunk was split before"
+        half = attempt.split(chunk, is_cut=is_cut, is_extra=bool(result.rows))
+        first, *others = [*await self._extract(halves[0], half), *await self._extract(halves[1], half)]
+        known = [row for part in (first, *others) for row in part.rows]
+        return [add_rows(first, result, known), *others]
+
+    async def _request(self, chunk: AnyChunk, attempt: _Attempt, text: str, key: str) -> _JournalEntry:
+        """Ask the question, and store the answer: of a truncated one the complete rows."""
+        question = attempt.question
+        plan, completion = await self._ask(question.response_type, text, question.instructions, self._answer_tokens)
+        if completion.finish_reason != "length":
+            entry = _new_entry(completion, plan.decode(completion).value)
+        else:
+            answer = parse_cut_answer(question.response_type, completion.text)
+            rows = question.parse_rows(answer) if answer is not None else ()
+            helps = attempt.can_split(chunk, is_cut=True) and self._helps_to_split(chunk, rows, completion.text)
+            if not rows and not helps:
+                plan.decode(completion)  # raises IncompleteOutputError
+            entry = _new_entry(completion, answer, cut=True, split=helps)
+        self._write_journal(key, entry)
+        return entry
+
+    def _helps_to_split(self, chunk: AnyChunk, rows: Sequence[ExtractedRow], text: str) -> bool:
+        """Return whether the parts of a chunk with a truncated answer can have more rows."""
+        if isinstance(chunk, PackedChunk):
+            return True
+        if not rows:
+            return has_other_cause(text, self._answer_tokens)
+        return can_be_too_long(chunk, self._answer_tokens) and is_worth_asking(rows, check(rows, chunk))
+
+    async def _ask(self, target: type[T], text: str, instructions: str, max_tokens: int) -> tuple[Plan[T], Completion]:
         self.requests += 1
-        result = await extract_result(
-            self._backend,
-            target,
-            text,
-            instructions=instructions,
-            model=self._options.model,
-            max_tokens=max_tokens,
-            **sampling,
-        )
-        completion = result.completion
-        self._write_journal(
-            key,
-            _JournalEntry(
-                answer=msgspec.Raw(msgspec.json.encode(result.value)),
-                requested_model=completion.requested_model,
-                served_model=completion.served_model,
-                usage=completion.usage,
-            ),
-        )
-        return result
+        plan = plan_extraction(self._backend, target)
+        options: ChatOptions = {"model": self._options.model, "max_tokens": max_tokens}
+        # Some models of cloud APIs reject the option temperature.
+        if self._backend.schema_enforcement == "grammar":
+            options["temperature"] = 0.0
+        messages = plan.messages(text, instructions)
+        return plan, await self._backend.complete(messages, **plan.add_format(options))
 
     # --- citations --------------------------------------------------------------------------------
 
-    async def _verify(self, result: ChunkResult, answer: msgspec.Struct) -> ChunkResult:
-        """Check the rows of the answer; with ``second_look``, ask once more for the quotes that are not valid."""
-        extracted = result.question.parse_rows(answer)
-        rows = check(extracted, result.chunk)
+    async def _verify(
+        self, result: ChunkResult, extracted: Sequence[ExtractedRow], rows: list[CitedRow | QuarantinedRow]
+    ) -> ChunkResult:
+        """Add the checked rows; with ``second_look``, ask once more for the quotes that are not valid."""
         if not self._options.second_look:
             return msgspec.structs.replace(result, rows=tuple(rows))
         usages, second_looks, recovered = list(result.usages), 0, 0
@@ -200,10 +254,12 @@ class ChunkExtractor:
         else:
             max_tokens = min(MAX_TOKENS, self._answer_tokens)
             try:
-                result = await self._ask(QuoteAnswer, question, INSTRUCTIONS, key, max_tokens)
-            except (ContextOverflowError, IncompleteOutputError, StructuredOutputError):
+                plan, completion = await self._ask(QuoteAnswer, question, INSTRUCTIONS, max_tokens)
+                answer = plan.decode(completion).value
+            except (ContextOverflowError, StructuredOutputError):
                 return quarantined
-            quote, usage = result.value.quote, result.completion.usage
+            self._write_journal(key, _new_entry(completion, answer))
+            quote, usage = answer.quote, completion.usage
         usages += [usage] if usage is not None else []
         evidence = QuoteChecker(passage).find(quote, passage.segments[0].first)
         if isinstance(evidence, str):
@@ -211,15 +267,14 @@ class ChunkExtractor:
         segment = passage.segments[0]
         return CitedRow(row=row, evidence=evidence[0], relocated=not segment.first <= row.line - offset <= segment.last)
 
-    def _fail(self, chunk: AnyChunk, question: Question, error: Exception) -> ChunkResult:
-        """Return the failure of a chunk with ``skip_failed``, else raise it."""
-        kinds = f" for {question.label}" if len(self._prompt.questions) > 1 else ""
+    def _fail(self, chunk: AnyChunk, attempt: _Attempt, error: Exception) -> ChunkResult:
+        """Return the failure of a chunk with ``skip_failed`` or if there is an answer already, else raise it."""
+        kinds = f" for {attempt.question.label}" if len(self._prompt.questions) > 1 else ""
         problem = f"no usable answer from the model{kinds}: {error}"
-        if not self._options.skip_failed:
+        if not (self._options.skip_failed or attempt.is_extra):
             raise ChunkError(chunk.where, f"{problem}; use --skip-failed to continue without this part") from error
-        part = chunk.parts[0]
-        skipped = SkippedInput(source=part.source, line=part.segments[0].first, reason=f"{chunk.where}: {problem}")
-        return ChunkResult(chunk=chunk, question=question, failure=skipped)
+        result = ChunkResult(chunk=chunk, question=attempt.question)
+        return mark_as_cut(result, problem) if attempt.is_extra else skip(result, problem)
 
     # --- the journal ------------------------------------------------------------------------------
 
@@ -242,22 +297,29 @@ class ChunkExtractor:
         if self._journal is not None:
             self._journal.put(key, msgspec.json.encode(entry))
 
-    def _from_journal(self, chunk: AnyChunk, question: Question, entry: _JournalEntry) -> ChunkResult:
-        return ChunkResult(
-            chunk=chunk,
-            question=question,
-            usages=(entry.usage,) if entry.usage is not None else (),
-            requested_model=entry.requested_model,
-            served_model=entry.served_model,
-            from_journal=True,
-        )
 
-
-def _can_split(chunk: AnyChunk, splits: int, error: Exception) -> bool:
-    """Return whether the parts of a chunk may have answers. An error concerns only one of several sources."""
-    if isinstance(chunk, PackedChunk):
-        return True
-    is_too_long = isinstance(error, ContextOverflowError) or (
-        isinstance(error, IncompleteOutputError) and error.finish_reason == "length"
+def _new_entry(
+    completion: Completion, answer: msgspec.Struct | None, *, cut: bool = False, split: bool = False
+) -> _JournalEntry:
+    return _JournalEntry(
+        answer=msgspec.Raw(msgspec.json.encode(answer)),
+        requested_model=completion.requested_model,
+        served_model=completion.served_model,
+        usage=completion.usage,
+        cut=cut,
+        split=split,
     )
-    return is_too_long and splits < MAX_SPLITS
+
+
+def _find_full_kinds(
+    question: Question, rows: Sequence[ExtractedRow], checked: Sequence[CitedRow | QuarantinedRow]
+) -> list[Kind]:
+    """Return the kinds whose lists have all the rows that the schema allows, so that there may be more."""
+    kinds = [kind_of(row.record) for row in rows]
+    full: list[Kind] = []
+    for kind, count in Counter(kinds).items():
+        if count == question.bounds.rows:
+            indexes = [index for index, one in enumerate(kinds) if one == kind]
+            if is_worth_asking([rows[index] for index in indexes], [checked[index] for index in indexes]):
+                full.append(kind)
+    return full
