@@ -28,7 +28,8 @@ from ctxbackends.knowledge._extract.packing import AnyChunk
 from ctxbackends.knowledge._extract.progress import Event, OnEvent, Plan, Progress, Report
 from ctxbackends.knowledge._extract.prompt import Prompt
 from ctxbackends.knowledge._extract.reading import Reader, measure_text
-from ctxbackends.knowledge._extract.worker import ChunkExtractor, ChunkResult
+from ctxbackends.knowledge._extract.results import ChunkResult
+from ctxbackends.knowledge._extract.worker import ChunkExtractor
 from ctxbackends.knowledge._records import QuarantinedRow, Row
 from ctxbackends.knowledge._sources.base import Input, SkippedInput, Source
 
