@@ -10,6 +10,8 @@ import pytest
 from ctxbackends import Backend, BackendConfig, BackendError, Registry, open_backend
 from ctxbackends.testing import FaultServer, faults
 
+pytestmark = pytest.mark.full
+
 STEPS = 45
 """More than any of these requests takes."""
 

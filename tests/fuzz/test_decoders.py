@@ -38,6 +38,8 @@ from tests.fuzz.material import (
 )
 from tests.splitting import split_at, split_bytes
 
+pytestmark = pytest.mark.full
+
 every_decoder = pytest.mark.parametrize("name", sorted(CODECS))
 
 

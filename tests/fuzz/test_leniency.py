@@ -20,6 +20,8 @@ from ctxbackends._wire.base import HTTPResponse
 from ctxbackends.errors import BackendError
 from tests.fuzz.material import CODECS, fuzz_settings
 
+pytestmark = pytest.mark.full
+
 CALL = {"index": 0, "id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"x":1}'}}
 LOGPROBS = {"content": [{"token": "a", "logprob": -0.5, "bytes": [97], "top_logprobs": []}]}
 CHUNK = {"id": "r1", "object": "chat.completion.chunk", "created": 1, "model": "m", "system_fingerprint": "s"}

@@ -28,6 +28,8 @@ from ctxbackends._wire.errors import (
 from ctxbackends.errors import APIConnectionError, APIStatusError, APITimeoutError, BackendError
 from tests.fuzz.material import bodies, fuzz_settings
 
+pytestmark = pytest.mark.full
+
 MOST_REQUESTS = 60  # LM Studio unloads one instance with each; the bodies here hold a few
 
 _REQUEST = ChatRequest(messages=(Message.user("Hello"),), model="m")

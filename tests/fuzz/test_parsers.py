@@ -25,6 +25,8 @@ from ctxbackends._tools import arguments_of, tool_of
 from ctxbackends.errors import ConfigError, InvalidEndpointError, StructuredOutputError
 from tests.fuzz.material import among, corruptions, fuzz_settings, soup
 
+pytestmark = pytest.mark.full
+
 CTXRC = (
     b"""default_backend: vllm
 backends:

@@ -356,6 +356,7 @@ WORST: dict[str, Callable[[int], tuple[str, str]]] = {
 }
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("case", WORST)
 def test_the_time_is_linear(case: str) -> None:
     """What is quadratic takes 64 times as long for eight times the text."""

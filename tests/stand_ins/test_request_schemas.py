@@ -29,6 +29,8 @@ from ctxbackends._wire.operations import openai as openai_server
 from ctxbackends._wire.options import OPTION_KEYS, OptionTable, Unsupported
 from tests.unit.test_option_tables import EXAMPLES, QUESTION
 
+pytestmark = pytest.mark.full
+
 CASES = [*((cell, EXAMPLES[cell]) for cell in OPTION_KEYS if cell != "extra_body"), ("nothing", {})]
 """``extra_body`` is what the types do not know."""
 

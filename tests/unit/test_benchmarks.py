@@ -37,6 +37,7 @@ async def stub() -> AsyncIterator[str]:
     server.close()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("wire", handwritten.WIRES)
 async def test_every_client_reads_every_model(stub: str, wire: str) -> None:
     async def reads(client: Any, name: str) -> None:
@@ -187,6 +188,7 @@ def test_clients_of_a_case() -> None:
 # --- a run --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 def test_a_small_run() -> None:
     run = Run({HAND_WRITTEN: HERE, SDK: HERE}, rounds=1, divide=50)
     results = run(CHEAP)
@@ -198,6 +200,7 @@ def test_a_small_run() -> None:
     assert {"aiohttp", "msgspec"} <= set(results.versions[HAND_WRITTEN])
 
 
+@pytest.mark.full
 def test_a_failing_client_is_a_row_and_the_run_continues(monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
     monkeypatch.setattr(Case, "text", lambda _case, _count: "another text")

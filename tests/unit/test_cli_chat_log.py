@@ -15,7 +15,7 @@ from ctxbackends import Message, OpaquePart, ReasoningPart, TextPart
 from ctxbackends._cli.log_entries import LogEntry
 from ctxbackends._cli.log_store import LogStore
 from ctxbackends.testing import Answer, OpenAIStandIn, Question
-from tests.unit.test_cli import Result, ctx, environment
+from tests.unit.test_cli import Result, ctx, environment, without_waits
 
 KEY = "sk-test-0123456789abcdef"
 SECRET = "the merger is on Friday"
@@ -166,7 +166,7 @@ async def test_nothing_of_a_private_standard_input_is_kept(server: OpenAIStandIn
         with open("server.pem", "rb") as file:
             command = [sys.executable, "-m", "ctxbackends", "chat", "Summarize."]
             done = subprocess.run(command, stdin=file, capture_output=True, text=True, env=environment())
-        return Result(done.returncode, done.stdout, done.stderr)
+        return Result(done.returncode, done.stdout, without_waits(done.stderr))
 
     assert_nothing_kept(await asyncio.to_thread(run), project)
 

@@ -258,7 +258,13 @@ async def use(backend: Backend, operation: str, prompt: str) -> None:
 
 @pytest.mark.parametrize(
     ("type_", "operation"),
-    [("openai", "complete"), ("vllm", "complete"), ("ollama", "stream"), ("vllm", "embed")],
+    [
+        ("vllm", "complete"),
+        *(
+            pytest.param(*case, marks=pytest.mark.full)
+            for case in [("openai", "complete"), ("ollama", "stream"), ("vllm", "embed")]
+        ),
+    ],
 )
 async def test_a_thousand_tasks_over_four_slots(type_: str, operation: str) -> None:
     counting = Counting()
@@ -272,6 +278,7 @@ async def test_a_thousand_tasks_over_four_slots(type_: str, operation: str) -> N
     assert sorted(counting.prompts) == [prompt.strip("[']") for prompt in counting.prompts] or operation == "embed"
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("operation", ["complete", "embed"])
 async def test_a_thousand_tasks_over_the_servers_slots(operation: str) -> None:
     counting = Counting()
@@ -316,7 +323,7 @@ ENDS = [
 ]
 
 
-@pytest.mark.parametrize("type_", ["openai", "vllm"])
+@pytest.mark.parametrize("type_", [pytest.param("openai", marks=pytest.mark.full), "vllm"])
 @pytest.mark.parametrize("how", ENDS)
 async def test_every_end_of_a_request_releases_its_slot(how: str, type_: str) -> None:
     limits = {"first_token_timeout": 5.0, "idle_timeout": 0.2}
@@ -332,7 +339,7 @@ async def test_every_end_of_a_request_releases_its_slot(how: str, type_: str) ->
 
 
 @pytest.mark.parametrize("in_thread", [False, True])
-@pytest.mark.parametrize("type_", ["openai", "vllm"])
+@pytest.mark.parametrize("type_", [pytest.param("openai", marks=pytest.mark.full), "vllm"])
 async def test_a_forgotten_stream_closes_its_connection(type_: str, in_thread: bool) -> None:
     async with FaultServer() as server, open_backend(type_, endpoint=server.url, default_model="m") as backend:
         server.play_always(faults.stall())

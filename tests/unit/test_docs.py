@@ -108,6 +108,7 @@ def test_python_runs(block: Block, project: Callable[[str], str], caplog: pytest
     run_block(block, project)
 
 
+@pytest.mark.full
 @pytest.mark.real
 @pytest.mark.parametrize("block", [block for block in blocks("python") if is_pytest(block)], ids=str)
 def test_tests_pass(block: Block, tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def with_key(script: Script | None) -> list[Any]:
     return steps
 
 
-@pytest.mark.parametrize("use", [completes, streams, lists])
+@pytest.mark.parametrize("use", [completes, *(pytest.param(one, marks=pytest.mark.full) for one in (streams, lists))])
 @pytest.mark.parametrize(("script", "settings", "kind"), FAILURES)
 async def test_the_key_is_in_no_report(
     script: Script | None,
