@@ -108,7 +108,7 @@ def at_terminal(directory: Path, *arguments: str, keys: list[str], **more: str) 
         stdin=terminal,
         stdout=terminal,
         stderr=terminal,
-        env=environment(TERM="xterm", **more),
+        env=environment(**{"TERM": "xterm", **more}),
         start_new_session=True,
     )
     os.close(terminal)
@@ -131,14 +131,15 @@ def at_terminal(directory: Path, *arguments: str, keys: list[str], **more: str) 
 
 
 @pytest.mark.posix
-def test_review_at_a_terminal(directory: Path) -> None:
+def test_review_line_by_line(directory: Path) -> None:
     before = snapshot_context(directory)
-    output = at_terminal(directory, "review", keys=["a", "r it is known", "?", "x", "", "b", "a", "q"])
-    assert "1 of 5\nd1  decision: Keep option 1" in output
-    assert "    > We keep option 1.\n      s.jsonl:4 (2026-02-19T14:31:00Z)" in output
-    assert "r  reject   reject the row; a reason can follow" in output
-    assert "unknown answer: 'x'; use accept, reject, edit, skip, back or quit (? for help)" in output
-    assert f"{ID}: 2 accepted, 1 rejected, 2 undecided" in output
+    output = at_terminal(directory, "review", keys=["a", "r it is known", "?", "x", "", "b", "a", "q"], TERM="dumb")
+    assert "1 of 6 · 0 accepted, 0 rejected, 6 left\nd1  decision: Keep option 1" in output
+    assert "    > We keep option 1.\n      s.jsonl:4 (2026-02-19T14:31:00Z)\n      (source: not found)" in output
+    assert "R  reason    reject the row, with a reason" in output
+    assert "unknown key: 'x'; press ? for help" in output
+    assert f"{ID}: 2 accepted, 1 rejected, 3 left" in output
+    assert "\x1b" not in output
     assert f"print the accepted rows: ctxbackends proposals export {ID}" in output
     rows = json.loads(ctx(directory, "proposals", "show", "--json").out)["rows"]
     states = {row["name"]: row["review"]["state"] for row in rows}

@@ -1,4 +1,4 @@
-"""The line where the user types: history, several lines, and completion. The only importer of prompt_toolkit."""
+"""The line where the user types: history, several lines, and completion."""
 
 from __future__ import annotations
 

@@ -35,14 +35,14 @@ _ROW = re.compile(r"[a-z][0-9]+")
 
 
 def open_review(directory: Path, name: str, rows: Iterable[str] = ()) -> tuple[Review, list[str]]:
-    """Return the proposal and the names of rows. If the first argument names a row, the proposal is the latest."""
+    """Return the proposal and the names of rows, which may not exist.
+
+    If the first argument names a row, the proposal is the latest.
+    """
     names = list(rows)
     if _ROW.fullmatch(name):
         name, names = LATEST, [name, *names]
-    review = Review(find_proposal(directory, name))
-    for row in names:
-        review.row(row)  # raises where there is none
-    return review, names
+    return Review(find_proposal(directory, name)), names
 
 
 def select_rows(review: Review, names: list[str], every: bool) -> list[str]:

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
 
-from ctxbackends._cli.proposals.arguments import directory_option, one_argument, open_review, print_states
-from ctxbackends._cli.proposals.rows import edit_row, format_row
-from ctxbackends._cli.terminal import printable
-from ctxbackends.knowledge._errors import ProposalError
+from ctxbackends._cli.proposals.arguments import directory_option, one_argument, open_review
+from ctxbackends._cli.proposals.session import CHOICES, KEYS, Front, ReviewSession, count_states
+from ctxbackends._cli.terminal import can_redraw
 from ctxbackends.knowledge._proposals.review import Review
-
-_KEYS = "accept, reject, edit, skip, back or quit"
-_HELP = """\
-a  accept   accept the row
-r  reject   reject the row; a reason can follow: r not a decision
-e  edit     change its fields
-s  skip     decide later (or press Enter)
-b  back     go to the previous row
-q  quit     stop; all decisions are saved"""
 
 
 @click.command()
@@ -28,56 +21,73 @@ q  quit     stop; all decisions are saved"""
 @click.option("--all", "every", is_flag=True, help="Include rows that are already decided.")
 @directory_option
 def review(directory: Path, proposal: str, every: bool) -> None:
-    """Decide the undecided rows one by one. Each decision is saved at once."""
+    """Decide the undecided rows one by one, with single keys.
+
+    Each row is shown with its quotes in their sources. Each decision is saved
+    at once; press ? for the keys.
+    """
+    from ctxbackends._cli.proposals.view import LINES, RowView  # noqa: PLC0415  # needs rich
+    from ctxbackends.knowledge._proposals.passages import Passages  # noqa: PLC0415  # reads sources
+
     review_, _ = open_review(directory, proposal)
     if not sys.stdin.isatty():
         raise click.UsageError("review requires a terminal; use ctxbackends proposals accept and reject instead")
-    names = [name for name, state in review_.states().items() if every or state == "undecided"]
+    names = _select_names(review_, every=every)
     if not names:
-        click.echo("all rows are decided", err=True)
-    at = 0
-    while at < len(names):
-        name = names[at]
-        click.echo(f"\n{at + 1} of {len(names)}", err=True)
-        click.echo(printable(format_row(review_, name, review_.rows()[name])))
-        step = _answer(review_, name)
-        if step is None:
-            break
-        at = max(0, at + step)
-    print_states(review_)
+        click.echo(f"{review_.path.stem}: all rows are decided; use --all to see them", err=True)
+    else:
+        roots = (Path(), directory.absolute().parent.parent)
+        view = RowView(review_, Passages(review_.proposal, lines=LINES, roots=roots))
+        try:
+            with _open_front() as front:
+                ReviewSession(review_, names, front, view).run()
+        finally:
+            click.echo(f"{review_.path.stem}: {count_states(review_)}", err=True)
     if "accepted" in review_.states().values():
         click.echo(f"print the accepted rows: ctxbackends proposals export {review_.path.stem}", err=True)
 
 
-def _answer(review_: Review, name: str) -> int | None:
-    """Ask for a decision; return how many rows to move, None to quit."""
-    while True:
-        answer = click.prompt(
-            "[a]ccept [r]eject [e]dit [s]kip [b]ack [q]uit", default="s", show_default=False, err=True
-        ).strip()
-        key, _, rest = answer.partition(" ")
-        match key.lower():
-            case "a" | "accept":
-                review_.accept([name])
-                return 1
-            case "r" | "reject":
-                review_.reject([name], reason=rest)
-                return 1
-            case "e" | "edit":
-                fields = edit_row(review_, name)
-                if fields is not None:
-                    try:
-                        review_.edit(name, fields)
-                    except ProposalError as error:
-                        click.echo(printable(str(error), err=True), err=True)
-                return 0
-            case "s" | "skip":
-                return 1
-            case "b" | "back":
-                return -1
-            case "q" | "quit":
-                return None
-            case "?" | "h" | "help":
-                click.echo(_HELP, err=True)
-            case _:
-                click.echo(f"unknown answer: {printable(key, err=True)!r}; use {_KEYS} (? for help)", err=True)
+def _select_names(review_: Review, *, every: bool) -> list[str]:
+    names = [*review_.proposal.rows_by_name(), *review_.proposal.quarantined_by_name()]
+    return [name for name in names if every or review_.verdict(name).state == "undecided"]
+
+
+@contextmanager
+def _open_front() -> Iterator[Front]:
+    if can_redraw(sys.stdout) and find_spec("prompt_toolkit") is not None:
+        from ctxbackends._cli.proposals.keys import open_keys  # noqa: PLC0415  # needs prompt_toolkit
+
+        with open_keys() as front:
+            yield front
+    else:
+        yield LineFront()
+
+
+class LineFront:
+    """Reads a letter or a word and Enter; a text can follow it."""
+
+    def read(self) -> tuple[str, str]:
+        """Return the key of the answer and its text; an empty answer skips the row."""
+        answer = self.ask(CHOICES)
+        if answer is None:
+            raise EOFError
+        answer = answer.strip()
+        if answer.startswith("/"):
+            return "/", answer[1:].strip()
+        word, _, rest = answer.partition(" ")
+        names = {name: key for key, (name, _) in KEYS.items()} | {"": "s", "next": "n", "h": "?"}
+        key = names.get(word.lower(), word.lower() if word != "R" else word)
+        return ("R", rest.strip()) if key == "r" and rest.strip() else (key, rest.strip())
+
+    def ask(self, question: str) -> str | None:
+        """Return the answer to a question; None at the end of the input."""
+        try:
+            return str(click.prompt(question.rstrip(": "), default="", show_default=False, err=True))
+        except click.Abort as abort:
+            if isinstance(abort.__context__, KeyboardInterrupt):
+                raise KeyboardInterrupt from None
+            return None
+
+    def pause(self) -> AbstractContextManager[None]:
+        """Do nothing: the terminal has lines already."""
+        return nullcontext()

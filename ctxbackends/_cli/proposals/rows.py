@@ -33,7 +33,7 @@ def format_row(review: Review, name: str, row: Row) -> str:
 
 def edit_row(review: Review, name: str) -> dict[str, str] | None:
     """Open the row in an editor and return its fields; None if nothing was saved. Invalid text is shown again."""
-    row = review.rows()[name]
+    row = review.row(name)
     text = _format_editable(name, row)
     while True:
         new_text = click.edit(text, extension=".txt", require_save=True)

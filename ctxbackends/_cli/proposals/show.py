@@ -69,7 +69,7 @@ def show(directory: Path, proposal: str, rows: tuple[str, ...], quarantined: boo
     """Show a proposal or some of its rows, with the decisions."""
     review, names = open_review(directory, proposal, rows)
     all_rows = review.rows()
-    selection = {name: all_rows[name] for name in names} if names else all_rows
+    selection = {name: review.row(name) for name in names} if names else all_rows
     if as_json:
         print_json(_as_json(review, selection))
         return

@@ -13,10 +13,9 @@ from ctxbackends.knowledge._extract.chunker import Chunk, Chunker
 from ctxbackends.knowledge._extract.citations import NOT_FOUND, QuoteChecker
 from ctxbackends.knowledge._privacy.masking import mask
 from ctxbackends.knowledge._proposals.model import Proposal
+from ctxbackends.knowledge._proposals.sources import find_input, open_source
 from ctxbackends.knowledge._records import Evidence, QuarantinedRow
-from ctxbackends.knowledge._sources.base import Input, Segment, Source
-from ctxbackends.knowledge._sources.files import begins_with, open_file
-from ctxbackends.knowledge._sources.formats import source_of
+from ctxbackends.knowledge._sources.base import Segment, Source
 
 _WINDOW = 64_000
 _OVERLAP = 4_000
@@ -36,13 +35,10 @@ def find_quote(proposal: Proposal, row: QuarantinedRow, quote: str, *, path: Pat
         ProposalError: The source cannot be read or has changed since the run, or the quote is not in it.
     """
     place = row.where.partition("; ")[0]
-    input_ = _find_input(proposal, place)
+    input_ = find_input(proposal, place)
     file = path if path is not None else Path(input_.name)
     try:
-        _check_unchanged(input_, file)
-        source = source_of(file, name=input_.name)
-        source.prepare()
-        windows = list(_read_windows(source))
+        windows = list(_read_windows(open_source(input_, file)))
     except SourceError as error:
         raise ProposalError(f"cannot check the quote: {error}; name the file with --source") from error
     number = re.search(r"[ :](\d+)(?:-\d+)?\Z", place)
@@ -54,20 +50,6 @@ def find_quote(proposal: Proposal, row: QuarantinedRow, quote: str, *, path: Pat
     reasons = [answer for answer in answers if isinstance(answer, str)]
     reason = max(reasons, key=len, default=NOT_FOUND)
     raise ProposalError(f"quote not accepted: {quote[:100]!r}: {reason}; copy the words from {input_.name}")
-
-
-def _find_input(proposal: Proposal, place: str) -> Input:
-    matches = [one for one in proposal.facts.inputs if place.startswith((f"{one.name}:", f"{one.name}, "))]
-    if not matches:
-        raise ProposalError(f"source of the row not found in the proposal: {place}; restore the proposal")
-    return max(matches, key=lambda one: len(one.name))
-
-
-def _check_unchanged(input_: Input, path: Path) -> None:
-    """Verify that the file begins with the bytes of the run; a transcript may have grown since."""
-    with open_file(input_.name, path) as file:
-        if not begins_with(input_, file):
-            raise SourceError(input_.name, "changed since the run")
 
 
 def _read_windows(source: Source) -> Iterator[Chunk]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +17,7 @@ from ctxbackends._util.text import one_line
 from ctxbackends.knowledge._errors import ProposalError, wrap_write_errors
 from ctxbackends.knowledge._proposals.model import Proposal
 from ctxbackends.knowledge._proposals.store import read_proposal
-from ctxbackends.knowledge._records import Evidence, Row, fields_of, record_of, title_of
+from ctxbackends.knowledge._records import Evidence, QuarantinedRow, Row, fields_of, record_of, title_of
 
 State: TypeAlias = Literal["undecided", "accepted", "rejected"]
 
@@ -82,6 +82,11 @@ class Review:
                 rows[name] = Row(record=quarantined.record, evidence=(evidence,))
         return rows
 
+    def quarantined(self) -> dict[str, QuarantinedRow]:
+        """Return the quarantined rows by name, without those that have a quote of a person."""
+        rows = self.proposal.quarantined_by_name()
+        return {name: row for name, row in rows.items() if self.verdict(name).evidence is None}
+
     def verdict(self, name: str) -> Verdict:
         """Return the verdict on a row."""
         return self._verdicts.get(name, Verdict())
@@ -107,20 +112,38 @@ class Review:
         self._set_state(names, state="accepted", reason="")
 
     def reject(self, names: Iterable[str], *, reason: str = "") -> None:
-        """Reject rows by name, with an optional reason.
+        """Reject rows by name, also quarantined ones, with an optional reason.
 
         Raises:
             ProposalError: A row does not exist, or the review cannot be written.
         """
-        self._set_state(names, state="rejected", reason=one_line(reason))
+        self._set_state(names, state="rejected", reason=one_line(reason), allowed=self.proposal.quarantined_by_name())
 
     def reset(self, names: Iterable[str]) -> None:
-        """Set rows back to undecided. Edits are kept.
+        """Set rows back to undecided, also quarantined ones. Edits are kept.
 
         Raises:
             ProposalError: A row does not exist, or the review cannot be written.
         """
-        self._set_state(names, state="undecided", reason="")
+        self._set_state(names, state="undecided", reason="", allowed=self.proposal.quarantined_by_name())
+
+    def restore(self, name: str, verdict: Verdict, *, after: Verdict) -> None:
+        """Undo a change: set the verdict on a row back to the one before it.
+
+        Args:
+            name: The name of the row.
+            verdict: The verdict before the change.
+            after: The verdict after the change.
+
+        Raises:
+            ProposalError: The verdict has changed again since, or the review cannot be written.
+        """
+        with self._updating() as verdicts:
+            if verdicts.get(name, Verdict()) != after:
+                raise ProposalError(f"cannot undo the decision on {name}: it has changed since; decide again")
+            verdicts[name] = verdict
+            if verdict == Verdict():
+                del verdicts[name]
 
     def edit(self, name: str, fields: Mapping[str, str]) -> bool:
         """Change fields of a row. Evidence cannot be edited.
@@ -179,10 +202,11 @@ class Review:
             verdicts[name] = msgspec.structs.replace(before, state="accepted", reason="", evidence=evidence, at=_now())
         return evidence
 
-    def _set_state(self, names: Iterable[str], *, state: State, reason: str) -> None:
+    def _set_state(self, names: Iterable[str], *, state: State, reason: str, allowed: Container[str] = ()) -> None:
         chosen = list(names)
         for name in chosen:
-            self._find_row(name)
+            if name not in allowed:
+                self._find_row(name)
         with self._updating() as verdicts:
             for name in chosen:
                 before = verdicts.get(name, Verdict())

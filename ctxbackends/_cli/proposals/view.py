@@ -1,0 +1,176 @@
+"""A row for the review: its fields, and its quotes in their sources."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from ctxbackends._cli.terminal import LiveLine, can_redraw, window_size
+from ctxbackends._util.text import escape_controls
+from ctxbackends.knowledge._proposals.passages import Line, Passage, Passages
+from ctxbackends.knowledge._proposals.review import Review
+from ctxbackends.knowledge._records import ONLY_FROM_SUMMARY, Evidence, QuarantinedRow, fields_of, kind_of, title_of
+
+LINES = 3
+"""Lines of the source before and after a quote."""
+
+_NARROW = 60
+_UNBROKEN = 10_000  # columns of an output without a window
+_MARK = "bold underline black on yellow"
+_STATES = {"accepted": "bold green", "rejected": "bold red", "quarantined": "bold yellow"}
+# They change the order of the characters on the screen, so that a quote could look like another one.
+_BIDI = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+class RowView:
+    """Prints rows to standard output, for the width that its window has at that time.
+
+    Args:
+        review: The review.
+        passages: The passages of its proposal.
+    """
+
+    def __init__(self, review: Review, passages: Passages) -> None:
+        self._review = review
+        self._passages = passages
+        self._console = Console()
+        self._width = 0
+
+    def is_ready(self, name: str) -> bool:
+        """Return whether the sources of a row were read."""
+        return all(self._passages.is_read(source) for source in self._find_sources(name))
+
+    def prepare(self, name: str) -> None:
+        """Read the sources of a row."""
+        line = LiveLine() if can_redraw(sys.stderr) else None
+        for source in self._find_sources(name):
+            if line is not None and not self._passages.is_read(source):
+                line.show(f"reading {source}")
+            self._passages.load(source)
+        if line is not None:
+            line.clear()
+
+    def print(self, name: str, heading: str) -> None:
+        """Print a row."""
+        self._width = window_size(sys.stdout)[0] if sys.stdout.isatty() else _UNBROKEN
+        self._console = Console(
+            file=sys.stdout, width=self._width, highlight=False, markup=False, emoji=False, legacy_windows=False
+        )
+        for line in ("", *self._hang("", Text(heading, "dim")), *self._build(name)):
+            self._console.print(line, soft_wrap=True)
+
+    def find_path(self, name: str) -> Path | None:
+        """Return the file of the source of a quarantined row."""
+        source = next(iter(self._find_sources(name)), None)
+        return None if source is None else self._passages.find_path(source)
+
+    def _find_sources(self, name: str) -> list[str]:
+        quarantined = self._review.quarantined().get(name)
+        if quarantined is not None:
+            source = self._passages.find_source(quarantined)
+            return [] if source is None else [source]
+        return list(dict.fromkeys(evidence.source for evidence in self._review.row(name).evidence))
+
+    # --- the lines --------------------------------------------------------------------------------
+
+    def _build(self, name: str) -> Iterator[Text]:
+        verdict = self._review.verdict(name)
+        quarantined = self._review.quarantined().get(name)
+        row = None if quarantined is not None else self._review.row(name)
+        record = quarantined.record if quarantined is not None else self._review.row(name).record
+        original = record if row is None else self._review.original_rows()[name].record
+        state = "quarantined" if row is None and verdict.state == "undecided" else verdict.state
+        title = Text.assemble((f"{name}  {kind_of(record)}: ", "dim"), (_clean(title_of(record)), "bold"))
+        if state != "undecided":
+            title.append(f"  [{state}{f': {_clean(verdict.reason)}' if verdict.reason else ''}]", _STATES[state])
+        yield from self._hang("", title, indent=len(name) + 2)
+        fields = fields_of(record)
+        for number, (field, value) in enumerate(fields.items()):
+            if number:
+                yield from self._hang(self._indent, _label(field, value), indent=2)
+            if field in verdict.fields:
+                was = fields_of(original)[field]
+                yield from self._hang(self._indent, Text(f"  (edited; was: {_clean(was)})", "dim"))
+        if quarantined is not None:
+            yield from self._build_quarantined(quarantined)
+            return
+        assert row is not None
+        if row.is_only_from_summary:
+            yield from self._hang(self._indent, _label("only evidence", ONLY_FROM_SUMMARY, "yellow"))
+        if row.known_at is not None:
+            yield from self._hang(self._indent, _label("already in", row.known_at, "yellow"))
+        for evidence in row.evidence:
+            yield from self._build_evidence(evidence)
+
+    def _build_evidence(self, evidence: Evidence) -> Iterator[Text]:
+        folded = ", matched after folding" if evidence.match == "folded" else ""
+        where = Text(f"{_clean(evidence.where)}{folded}", "cyan")
+        passage = self._passages.find(evidence)
+        yield Text()
+        if isinstance(passage, str):
+            yield from self._hang(f"{self._indent}> ", Text(_clean(evidence.quote), "bold"), indent=2)
+            yield from self._hang(f"{self._indent}  ", where)
+            yield from self._hang(f"{self._indent}  ", Text(f"(source: {passage})", "dim"))
+        else:
+            yield from self._hang(self._indent, where)
+            yield from self._build_passage(passage)
+
+    def _build_quarantined(self, row: QuarantinedRow) -> Iterator[Text]:
+        yield from self._hang(self._indent, _label("quarantined", f"{row.reason} ({row.where})", "yellow"))
+        yield from self._hang(self._indent, _label("quote of the model", row.quote or "(none)"))
+        passage = self._passages.find_nearest(row)
+        yield Text()
+        if isinstance(passage, str):
+            yield from self._hang(self._indent, Text(f"(source: {passage})", "dim"))
+        else:
+            yield from self._hang(self._indent, Text("the nearest words in the source:", "cyan"))
+            yield from self._build_passage(passage)
+
+    def _build_passage(self, passage: Passage) -> Iterator[Text]:
+        digits = max(len(str(line.number or "")) for line in passage.lines)
+        speaker, number = "", None
+        for line in passage.lines:
+            if line.speaker not in ("", speaker):
+                speaker = line.speaker
+                yield from self._hang(f"{self._indent}{' ' * digits} | ", Text(f"{_clean(speaker)}:", "dim italic"))
+            # A line that is too long for one segment has several, with the same number.
+            gutter = f"{self._indent}{'' if line.number in (None, number) else line.number:>{digits}} | "
+            number = line.number
+            yield from self._hang(gutter, self._mark(line), indent=0)
+
+    def _mark(self, line: Line) -> Text:
+        has_styles = can_redraw(sys.stdout)
+        text, at = Text(), 0
+        for start, end in line.marks:
+            text.append(_clean(line.text[at:start]))
+            quote = _clean(line.text[start:end])
+            text.append(quote if has_styles else f">>>{quote}<<<", _MARK)
+            at = end
+        return text.append(_clean(line.text[at:]))
+
+    @property
+    def _indent(self) -> str:
+        return "  " if self._width < _NARROW else "    "
+
+    def _hang(self, prefix: str, text: Text, *, indent: int = 0) -> Iterator[Text]:
+        """Break a text to the width of the window. The lines after the first are indented as the prefix and more."""
+        gutter = re.sub("[^|]", " ", prefix)
+        width = max(self._width - 1 - len(prefix) - indent, 10)
+        text.expand_tabs(4)
+        for number, line in enumerate(text.wrap(self._console, width, overflow="fold")):
+            line.rstrip()
+            yield Text.assemble((prefix, "dim") if number == 0 else (gutter + " " * indent, "dim"), line)
+
+
+def _label(label: str, value: str, style: str = "") -> Text:
+    return Text.assemble((f"{label}: ", "dim"), (_clean(value), style))
+
+
+def _clean(text: str) -> str:
+    """Escape control characters, and those that change the order of others."""
+    return _BIDI.sub(lambda match: f"\\u{ord(match[0]):04x}", escape_controls(text).replace("\n", "\\n"))
