@@ -10,9 +10,9 @@ from pathlib import Path
 
 import click
 
+from ctxbackends._cli.live_line import can_redraw
 from ctxbackends._cli.proposals.arguments import directory_option, one_argument, open_review
 from ctxbackends._cli.proposals.session import CHOICES, KEYS, Front, ReviewSession, count_states
-from ctxbackends._cli.terminal import can_redraw
 from ctxbackends.knowledge._proposals.review import Review
 
 

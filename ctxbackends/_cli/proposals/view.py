@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from ctxbackends._cli.terminal import LiveLine, can_redraw, window_size
+from ctxbackends._cli.live_line import LINE, can_redraw, window_size
 from ctxbackends._util.text import escape_controls
 from ctxbackends.knowledge._proposals.passages import Line, Passage, Passages
 from ctxbackends.knowledge._proposals.review import Review
@@ -47,13 +47,11 @@ class RowView:
 
     def prepare(self, name: str) -> None:
         """Read the sources of a row."""
-        line = LiveLine() if can_redraw(sys.stderr) else None
-        for source in self._find_sources(name):
-            if line is not None and not self._passages.is_read(source):
-                line.show(f"reading {source}")
-            self._passages.load(source)
-        if line is not None:
-            line.clear()
+        with LINE:
+            for source in self._find_sources(name):
+                if can_redraw(sys.stderr) and not self._passages.is_read(source):
+                    LINE.show(f"reading {source}")
+                self._passages.load(source)
 
     def print(self, name: str, heading: str) -> None:
         """Print a row."""
