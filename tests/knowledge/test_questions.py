@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
@@ -12,13 +13,15 @@ import pytest
 from ctxbackends import ServerStatus, UnsupportedOperationError
 from ctxbackends.knowledge._errors import ChunkError
 from ctxbackends.knowledge._extract.budget import estimate_budget
+from ctxbackends.knowledge._extract.citations import NOT_FOUND
 from ctxbackends.knowledge._extract.estimate import estimate_plan
 from ctxbackends.knowledge._extract.journal import Journal
 from ctxbackends.knowledge._extract.model_size import choose_kinds_per_question
 from ctxbackends.knowledge._extract.options import RunOptions
-from ctxbackends.knowledge._extract.prompt import Prompt
+from ctxbackends.knowledge._extract.prompt import Prompt, field_name
 from ctxbackends.knowledge._extract.run import Ingestion, ingest
-from ctxbackends.knowledge._records import Kind, Row
+from ctxbackends.knowledge._extract.wording import EXAMPLES
+from ctxbackends.knowledge._records import Kind, Row, fields_of
 from tests.knowledge.factories import LinesSource
 from tests.knowledge.scripted_model import MODEL, completion, decision, line_of, scripted_backend
 
@@ -255,3 +258,25 @@ async def test_a_run_with_a_large_model() -> None:
     async with scripted_backend(answer, parameters=8_000_000_000) as (model, backend):
         await rows_of(ingest(backend, [LinesSource(YAML, TASK, RISK)], kinds=KINDS))
     assert 1 == len(model.bodies)
+
+
+# --- the examples ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_each_kind_has_an_example_that_is_a_valid_answer(kind: Kind) -> None:
+    (question,) = Prompt([kind]).questions
+    quote, fields = EXAMPLES[kind]
+    row = {"quote": quote, "line": 7, **fields}
+    assert json.dumps(row) in question.instructions
+    (extracted,) = question.parse_rows(question.decode(json.dumps({field_name(kind): [row]}).encode()))
+    assert (quote, fields) == (extracted.quote, fields_of(extracted.record))
+
+
+async def test_a_row_that_quotes_an_example_is_quarantined() -> None:
+    rows = {field_name(kind): [{"quote": quote, "line": 7, **row}] for kind, (quote, row) in EXAMPLES.items()}
+    async with scripted_backend(lambda _: rows) as (_, backend):
+        run = ingest(backend, [LinesSource(*[YAML] * 10)], kinds=tuple(Kind), kinds_per_question=6)
+        assert [] == await rows_of(run)
+    assert {NOT_FOUND} == {row.reason for row in run.quarantined}
+    assert [quote for quote, _ in EXAMPLES.values()] == [row.quote for row in run.quarantined]
