@@ -76,6 +76,20 @@ def run_options(flag: str, kinds: str) -> Callable[[Callable[..., Any]], Callabl
         )
         @click.option("--chunk-tokens", type=Integer(min=1), help="Maximum number of input tokens per request.")
         @speakers_options
+        @click.option(
+            "--context-lines",
+            type=Integer(min=0),
+            default=0,
+            show_default=True,
+            help="Send this many lines of the chunk before with each chunk, as context.",
+        )
+        @click.option(
+            "--passes",
+            type=Integer(min=1),
+            default=1,
+            show_default=True,
+            help="How often to ask about each chunk; after the first time, for the rows that are missing.",
+        )
         @click.option("--allow-unenforced", is_flag=True, help="Use a server that does not enforce schemas.")
         @click.option("--skip-failed", is_flag=True, help="Skip chunks for which the model returns no valid answer.")
         @click.option("--second-look", is_flag=True, help="Ask once more for quotes that are not in the source.")

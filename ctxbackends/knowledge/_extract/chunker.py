@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from ctxbackends.knowledge._extract.context import Context, take_context
 from ctxbackends.knowledge._records import Unit, format_place
 from ctxbackends.knowledge._sources.base import Segment
 from ctxbackends.knowledge._sources.split import size_of, split_at, split_to_fit
@@ -20,6 +21,10 @@ _MAX_HEADING = 0.1
 """Share of a chunk. A longer section start is content, not a heading that belongs to the next chunk."""
 
 
+CONTEXT_SHARE = 4
+"""The context has at most one part in so many of a chunk."""
+
+
 class Chunk(msgspec.Struct, frozen=True, kw_only=True):
     """Consecutive segments of one source that are sent in one request.
 
@@ -28,12 +33,16 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
         unit: The unit of its places.
         segments: The segments, at least one.
         index: The number of the chunk in the run, from 0; both parts of a split chunk keep it.
+        context: The end of the chunk before, which is sent too.
+        context_lines: The lines of context that a part of this chunk has.
     """
 
     source: str
     unit: Unit
     segments: tuple[Segment, ...]
     index: int = 0
+    context: Context | None = None
+    context_lines: int = 0
 
     @property
     def parts(self) -> tuple[Chunk, ...]:
@@ -52,15 +61,22 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def size(self) -> int:
-        """Size of the text in bytes."""
+        """Size of the text in bytes, without the context."""
         return sum(size_of(segment) for segment in self.segments)
+
+    @property
+    def size_sent(self) -> int:
+        """Size of the text and its context in bytes."""
+        return self.size + (self.context.size if self.context is not None else 0)
 
     def render(self) -> str:
         """Return the text for the model. Each segment begins with its number, by which the model cites it."""
         return "\n\n".join((f"Source: {self.where}", *self.render_passages()))
 
     def render_passages(self, offset: int = 0) -> Iterator[str]:
-        """Yield each segment with its number, to which ``offset`` is added."""
+        """Yield the context, then each segment with its number, to which ``offset`` is added."""
+        if self.context is not None:
+            yield self.context.text
         for segment in self.segments:
             label = " ".join(part for part in (segment.label, segment.timestamp) if part)
             yield f"[{segment.first + offset}]{f' ({label})' if label else ''} {segment.text}"
@@ -69,12 +85,15 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
         """Split the chunk near its middle; return None if it cannot be split."""
         if len(self.segments) == 1:
             parts = split_at(self.segments[0], size_of(self.segments[0]) // 2)
-            return None if parts is None else (self._replace_segments(parts[:1]), self._replace_segments(parts[1:]))
-        at = _find_middle(self.segments)
-        return self._replace_segments(self.segments[:at]), self._replace_segments(self.segments[at:])
+            return None if parts is None else self._split_segments(parts, 1)
+        return self._split_segments(self.segments, _find_middle(self.segments))
 
-    def _replace_segments(self, segments: Sequence[Segment]) -> Chunk:
-        return Chunk(source=self.source, unit=self.unit, segments=tuple(segments), index=self.index)
+    def _split_segments(self, segments: tuple[Segment, ...], at: int) -> tuple[Chunk, Chunk]:
+        context = take_context(segments[:at], self.context_lines, self.size // CONTEXT_SHARE)
+        return (
+            msgspec.structs.replace(self, segments=segments[:at]),
+            msgspec.structs.replace(self, segments=segments[at:], context=context),
+        )
 
 
 def _find_middle(segments: Sequence[Segment]) -> int:

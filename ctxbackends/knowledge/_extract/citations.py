@@ -79,6 +79,7 @@ class QuoteChecker:
         self._raw_offsets: list[int] = []
         self._raw = ""
         self._index: QuoteIndex | None = None
+        self._wider: QuoteChecker | None = None
 
     def check(self, row: ExtractedRow) -> CitedRow | QuarantinedRow:
         """Return the row with its evidence, or with the reason why it is quarantined."""
@@ -91,11 +92,22 @@ class QuoteChecker:
         return CitedRow(row=row, evidence=evidence, relocated=not is_named)
 
     def find(self, quote: str, line: int) -> tuple[Evidence, bool] | str:
-        """Find the occurrence of a quote that is nearest to a line.
+        """Find the occurrence of a quote that is nearest to a line; if there is none, in the context too.
 
         Returns:
             The evidence and whether it is at that line, or the reason why the quote is not valid.
         """
+        found = self._find(quote, line)
+        context = self._chunk.context
+        if context is None or not isinstance(found, str):
+            return found
+        if self._wider is None:
+            segments = (*context.segments, *self._segments)
+            self._wider = QuoteChecker(msgspec.structs.replace(self._chunk, segments=segments, context=None))
+        wider = self._wider.find(quote, line)
+        return found if isinstance(wider, str) else wider
+
+    def _find(self, quote: str, line: int) -> tuple[Evidence, bool] | str:
         if not quote.strip():
             return "no quote"
         bare = _MARKER.sub("", quote.strip(_QUOTATION_MARKS)).strip(_QUOTATION_MARKS)

@@ -20,6 +20,8 @@ class RunKeywords(TypedDict, total=False):
     chunk_tokens: int | None
     speakers: Sequence[Speaker] | None
     pack: bool
+    context_lines: int
+    passes: int
     allow_unenforced: bool
     skip_failed: bool
     second_look: bool
@@ -44,6 +46,11 @@ def _check_count(_: RunOptions, attribute: attrs.Attribute[Any], value: int | No
         raise ValueError(f"invalid {attribute.name}: {value}; it must be at least 1")
 
 
+def _check_not_negative(_: RunOptions, attribute: attrs.Attribute[Any], value: int) -> None:
+    if value < 0:
+        raise ValueError(f"invalid {attribute.name}: {value}; it must be at least 0")
+
+
 @attrs.frozen(kw_only=True)
 class RunOptions:
     """The options of a run. Raise ValueError for an invalid value.
@@ -58,6 +65,8 @@ class RunOptions:
         chunk_tokens: The most tokens of a source in one request; None for 8,192. The model's context is always a limit.
         speakers: Read only what these speakers say in transcripts; None for all. Other sources are not affected.
         pack: Whether to send small consecutive sources in one request.
+        context_lines: The lines of the chunk before that are sent with each chunk as context.
+        passes: How often the model is asked about each chunk; after the first time, for the rows that are missing.
         allow_unenforced: Whether to use a server that does not enforce the schema.
         skip_failed: Whether to continue when the model gives no usable answer to a chunk, and report the chunk.
         second_look: Whether to ask the model once more for the quote of a row that would be quarantined.
@@ -70,6 +79,8 @@ class RunOptions:
     chunk_tokens: int | None = attrs.field(default=None, validator=_check_count)
     speakers: tuple[Speaker, ...] | None = attrs.field(default=None, converter=_speakers)
     pack: bool = True
+    context_lines: int = attrs.field(default=0, validator=_check_not_negative)
+    passes: int = attrs.field(default=1, validator=_check_count)
     allow_unenforced: bool = False
     skip_failed: bool = False
     second_look: bool = False

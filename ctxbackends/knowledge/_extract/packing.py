@@ -44,8 +44,13 @@ class PackedChunk(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def size(self) -> int:
-        """Size of the text in bytes."""
+        """Size of the text in bytes, without the context."""
         return sum(part.size for part in self.parts)
+
+    @property
+    def size_sent(self) -> int:
+        """Size of the text and its context in bytes."""
+        return sum(part.size_sent for part in self.parts)
 
     def render(self) -> str:
         """Return the text for the model."""
@@ -92,7 +97,7 @@ class Packer:
 
     def add(self, chunk: Chunk, *, ends_source: bool) -> Iterator[AnyChunk]:
         """Add a chunk; yield those that are full. ``ends_source``: it is the last one of its source."""
-        size = len(chunk.source.encode("utf-8", "surrogatepass")) + chunk.size + _SIZE_OF_NUMBER * len(chunk.segments)
+        size = len(chunk.source.encode("utf-8", "surrogatepass")) + chunk.size_sent + _SIZE_OF_NUMBER * len(chunk.segments)
         is_full = self._filled + size > self.size or len(self._parts) == self._max_sources
         if is_full:
             yield from self.flush()

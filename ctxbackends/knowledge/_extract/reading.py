@@ -8,7 +8,8 @@ from collections.abc import Collection, Iterable, Iterator
 import msgspec
 
 from ctxbackends.knowledge._extract.budget import Budget
-from ctxbackends.knowledge._extract.chunker import Chunk, Chunker
+from ctxbackends.knowledge._extract.chunker import CONTEXT_SHARE, Chunk, Chunker
+from ctxbackends.knowledge._extract.context import Context, take_context
 from ctxbackends.knowledge._extract.options import RunOptions
 from ctxbackends.knowledge._extract.packing import AnyChunk, Packer
 from ctxbackends.knowledge._privacy.masking import mask
@@ -66,17 +67,27 @@ class Reader:
     def _read_chunks(self, source: Source) -> Iterator[tuple[Chunk, bool]]:
         """Yield the chunks of one source, and whether each is the last. The budget may change between two of them."""
         chunker = Chunker(source.name, source.unit, self._budget.chunk_size)
+        context: Context | None = None
         for piece in select_pieces(source, self._options.speakers):
             if isinstance(piece, SkippedInput):
                 self._skipped.append(piece)
                 continue
             text, count = mask(piece.text)
             self._masked += count
-            chunker.size = self._budget.chunk_size
+            chunker.size = max(1, self._budget.chunk_size - (context.size if context is not None else 0))
             for chunk in chunker.add(msgspec.structs.replace(piece, text=text) if count else piece):
-                yield chunk, False
+                yield self._add_context(chunk, context), False
+                context = self._take_context(chunk)
         for chunk in chunker.flush():
-            yield chunk, True
+            yield self._add_context(chunk, context), True
+
+    def _add_context(self, chunk: Chunk, context: Context | None) -> Chunk:
+        if not self._options.context_lines:
+            return chunk
+        return msgspec.structs.replace(chunk, context=context, context_lines=self._options.context_lines)
+
+    def _take_context(self, chunk: Chunk) -> Context | None:
+        return take_context(chunk.segments, self._options.context_lines, self._budget.chunk_size // CONTEXT_SHARE)
 
 
 def select_pieces(source: Source, speakers: Collection[Speaker] | None) -> Iterator[Piece]:

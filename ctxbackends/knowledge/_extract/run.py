@@ -279,7 +279,7 @@ class Ingestion:
         longest = self._prompt.questions[budget.longest]
         messages = build_messages(longest.instructions, longest.build_text(chunk.render()))
         tokens = await self._backend.count_tokens(messages, model=self._options.model)
-        budget.update_density(chunk.size, tokens)
+        budget.update_density(chunk.size_sent, tokens)
         halves = None if budget.fits(tokens) else chunk.split()
         if halves is None:
             self._prompt_tokens += budget.sum_tokens(tokens - budget.overhead)

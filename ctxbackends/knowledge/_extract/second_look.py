@@ -58,7 +58,7 @@ def choose_passage(chunk: AnyChunk, row: ExtractedRow) -> tuple[Chunk, int]:
         return sum(word in key for word in words), -distance
 
     part, offset, best = max(passages, key=rank)
-    return msgspec.structs.replace(part, segments=(best,)), offset
+    return msgspec.structs.replace(part, segments=(best,), context=None), offset
 
 
 def build_question(passage: Chunk, row: ExtractedRow) -> str:
