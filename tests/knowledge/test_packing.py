@@ -216,6 +216,27 @@ async def test_secrets_are_masked_in_each_file() -> None:
     assert (1, False) == (run.report.masked, key in model.prompts[0])
 
 
+async def test_equal_rows_at_the_same_line_of_several_files() -> None:
+    """One of the answers is truncated, so that its rows are joined with those of the parts."""
+
+    def script(prompt: str) -> Any:
+        quote = "The status is accepted."
+        numbers = [int(number) for number in re.findall(r"\[(\d+)\] The status", prompt)]
+        rows = [decision("Accepted", quote, number) for number in numbers]
+        if len(numbers) > 2:
+            return completion(
+                f'{{"decisions": [{msgspec.json.encode(rows[0]).decode()}, {{"quote": "The', finish_reason="length"
+            )
+        return {"decisions": rows}
+
+    async with scripted_backend(script) as (_, backend):
+        sources = [LinesSource("The status is accepted.", name=f"{name}.md") for name in "abcd"]
+        run = ingest(backend, sources, kinds=[Kind.DECISION])
+        await rows_of(run)
+    (row,) = run.rows()
+    assert {"a.md:1", "b.md:1", "c.md:1", "d.md:1"} == {evidence.where for evidence in row.evidence}
+
+
 # --- failures -------------------------------------------------------------------------------------------
 
 

@@ -982,7 +982,15 @@ def test_format_error(error: Exception, text: str | None) -> None:
 
 RUN = (
     *("--model", "--out", "--dry-run", "--resume", "--no-resume", "--max-concurrency", "--chunk-tokens"),
-    *("--dialogue-only", "--speakers", "--allow-unenforced", "--skip-failed", "--second-look"),
+    *(
+        "--dialogue-only",
+        "--speakers",
+        "--context-lines",
+        "--passes",
+        "--allow-unenforced",
+        "--skip-failed",
+        "--second-look",
+    ),
     *("--json", "--backend", "--endpoint", "--api-key-env", "--debug"),
 )
 OPTIONS = {

@@ -36,6 +36,8 @@ _RANGES: Mapping[str, tuple[int, int]] = MappingProxyType(
 _OTHER_RANGE = (140, 600)
 """The least and the most characters of a text. The least leaves room for a sentence or two."""
 
+_TOKENS_OF_USUAL_ROW = 128
+
 
 @attrs.frozen
 class Bounds:
@@ -75,6 +77,15 @@ def fit_bounds(kinds: Sequence[Sequence[str]], answer_tokens: int) -> Bounds:
     left = room / rows - extra  # characters of the texts of one row of each kind
     share = (left - least) / (most - least) if left >= least else left / least - 1
     return Bounds(rows, max(-1.0, min(1.0, share)))
+
+
+def widen_bounds(bounds: Bounds, answer_tokens: int) -> Bounds:
+    """Return the bounds for a chunk of several sources: more rows, which fit if their texts have usual lengths.
+
+    An answer that they do not end is truncated, and the chunk is split between its sources.
+    """
+    rows = min(MAX_ROWS, answer_tokens // _TOKENS_OF_USUAL_ROW)
+    return Bounds(rows, min(bounds.share, 0.0)) if rows > bounds.rows else bounds
 
 
 def drop_partial_word(text: str, length: int) -> str:

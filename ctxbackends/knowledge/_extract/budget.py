@@ -11,6 +11,7 @@ from ctxbackends._chat.messages import Message
 from ctxbackends._client.backend import Backend
 from ctxbackends.errors import UnsupportedOperationError
 from ctxbackends.knowledge._errors import KnowledgeError
+from ctxbackends.knowledge._extract.passes import reserve_tokens
 
 CHUNK_TOKENS = 8192
 """The default size of a chunk, even if the context is larger: models overlook text in the middle of a long prompt, and
@@ -87,6 +88,7 @@ async def compute_budget(
     model: str | None,
     context_length: int | None,
     chunk_tokens: int | None = None,
+    has_passes: bool = False,
 ) -> Budget:
     """Compute the budget of a run.
 
@@ -96,6 +98,7 @@ async def compute_budget(
         model: The model; None for the backend's default.
         context_length: The model's context in tokens, if known.
         chunk_tokens: The most tokens of text in one request; ``CHUNK_TOKENS`` by default.
+        has_passes: Whether to leave room for the titles that a further pass adds to a prompt.
 
     Raises:
         KnowledgeError: The context is too small.
@@ -112,7 +115,7 @@ async def compute_budget(
         overheads = _estimate_overheads(frames)
         can_count = False
     overhead = max(overheads)
-    room = context - answer - overhead
+    room = context - answer - overhead - (reserve_tokens(answer) if has_passes else 0)
     if room < SMALLEST_CHUNK:
         raise KnowledgeError(
             f"context too small: {context} tokens leave {max(0, room)} for the text, after {overhead} for the "

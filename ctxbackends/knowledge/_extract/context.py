@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -10,7 +10,9 @@ from ctxbackends.knowledge._sources.base import Segment
 
 _HEAD = "Context before this part. Take nothing from it:"
 _MAX_LINE = 400
-"""Characters. Of a longer line, which may be a whole paragraph, the end is sent."""
+"""Bytes. Of a longer line, which may be a whole paragraph, the end is sent."""
+
+_MIN_LINE = 40
 
 
 class Context(msgspec.Struct, frozen=True):
@@ -27,33 +29,45 @@ class Context(msgspec.Struct, frozen=True):
     @property
     def size(self) -> int:
         """Size of the text in bytes."""
-        return len(self.text.encode("utf-8", "surrogatepass"))
+        return _size_of(self.text)
 
 
 def take_context(segments: Sequence[Segment], lines: int, max_size: int) -> Context | None:
-    """Return the last lines of segments, or None if there are none of at most ``max_size`` bytes."""
+    """Return the last lines of segments in at most ``max_size`` bytes, or None if there is nothing."""
     taken: list[str] = []
-    size, at = len(_HEAD) + 1, len(segments)
+    first = len(segments)
+    left = max_size - len(_HEAD) - 2
+    for index, line in _read_backwards(segments):
+        shortened = _shorten(line, min(_MAX_LINE, left - 3))
+        if len(taken) == lines or not shortened:
+            break
+        taken.append(f"> {shortened}")
+        left -= _size_of(taken[-1]) + 1
+        first = index
+    if not taken:
+        return None
+    return Context(tuple(segments[first:]), "\n".join((_HEAD, "", *reversed(taken))))
+
+
+def _read_backwards(segments: Sequence[Segment]) -> Iterator[tuple[int, str]]:
+    """Yield the lines that are not empty, with the indexes of their segments, from the last to the first."""
     for index in reversed(range(len(segments))):
         segment = segments[index]
         label = " ".join(part for part in (segment.label, segment.timestamp) if part)
-        for line in reversed([line for line in segment.text.split("\n") if line.strip()]):
-            short = _shorten(line)
-            rendered = f"> ({label}) {short}" if label else f"> {short}"
-            size += len(rendered.encode("utf-8", "surrogatepass")) + 1
-            if len(taken) == lines or size > max_size:
-                break
-            taken.append(rendered)
-            at = index
-        else:
-            continue
-        break
-    if not taken:
-        return None
-    return Context(tuple(segments[at:]), "\n".join((f"{_HEAD}\n", *reversed(taken))))
+        for line in reversed(segment.text.split("\n")):
+            if line.strip():
+                yield index, f"({label}) {line}" if label else line
 
 
-def _shorten(line: str) -> str:
-    if len(line) <= _MAX_LINE:
+def _shorten(line: str, size: int) -> str:
+    """Return the end of a line in at most ``size`` bytes, from a whole word on; empty if that is too little."""
+    if _size_of(line) <= size:
         return line
-    return f"… {line[-_MAX_LINE:].partition(' ')[2] or line[-_MAX_LINE:]}"
+    if size < _MIN_LINE:
+        return ""
+    end = line.encode("utf-8", "surrogatepass")[-(size - 4) :].decode("utf-8", "ignore")
+    return f"… {end.partition(' ')[2] or end}"
+
+
+def _size_of(text: str) -> int:
+    return len(text.encode("utf-8", "surrogatepass"))

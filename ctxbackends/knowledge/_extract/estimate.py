@@ -50,8 +50,8 @@ def estimate_plan(sources: Iterable[Source], options: RunOptions, *, on_event: O
         inputs=tuple(inputs),
         skipped=tuple(skipped),
         chunks=chunks,
-        requests=chunks * len(prompt.questions),
-        tokens=tokens,
+        requests=chunks * len(prompt.questions) * options.passes,
+        tokens=tokens * options.passes,
         is_counted=False,
         masked=masked,
     )

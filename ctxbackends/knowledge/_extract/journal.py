@@ -22,7 +22,8 @@ class _Line(msgspec.Struct, frozen=True):
 
 _LINES = msgspec.json.Decoder(_Line)
 SECOND_LOOK = "second-look:"
-"""Start of the keys of answers that belong to a chunk with an answer."""
+REPEAT = "repeat:"
+"""Start of the keys of answers that belong to a chunk with an answer, as ``SECOND_LOOK`` is."""
 
 _IGNORE = "*\n"  # answers contain text of the sources, which does not belong in the repository
 
@@ -74,7 +75,7 @@ class Journal:
             self._file.truncate(end)
 
     def __len__(self) -> int:
-        return sum(not key.startswith(SECOND_LOOK) for key in self._offsets)
+        return sum(not key.startswith((SECOND_LOOK, REPEAT)) for key in self._offsets)
 
     def get(self, key: str) -> msgspec.Raw | None:
         """Return the answer stored under ``key`` as JSON, or None."""

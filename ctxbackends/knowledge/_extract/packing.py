@@ -97,7 +97,9 @@ class Packer:
 
     def add(self, chunk: Chunk, *, ends_source: bool) -> Iterator[AnyChunk]:
         """Add a chunk; yield those that are full. ``ends_source``: it is the last one of its source."""
-        size = len(chunk.source.encode("utf-8", "surrogatepass")) + chunk.size_sent + _SIZE_OF_NUMBER * len(chunk.segments)
+        size = (
+            len(chunk.source.encode("utf-8", "surrogatepass")) + chunk.size_sent + _SIZE_OF_NUMBER * len(chunk.segments)
+        )
         is_full = self._filled + size > self.size or len(self._parts) == self._max_sources
         if is_full:
             yield from self.flush()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Annotated, Any
 
 import msgspec
@@ -17,7 +18,7 @@ import msgspec
 from ctxbackends._schema.generate import schema_for
 from ctxbackends._util.text import one_line
 from ctxbackends.knowledge._extract import wording
-from ctxbackends.knowledge._extract.bounds import Bounds, drop_partial_word, fit_bounds
+from ctxbackends.knowledge._extract.bounds import Bounds, drop_partial_word, fit_bounds, widen_bounds
 from ctxbackends.knowledge._extract.budget import ANSWER_TOKENS, Frame
 from ctxbackends.knowledge._extract.rows import ExtractedRow
 from ctxbackends.knowledge._records import PLURALS, RECORDS, Kind
@@ -61,9 +62,14 @@ class Question:
         sha256: Hash of the instructions, the task and the schema, in hex.
     """
 
-    def __init__(self, kinds: Sequence[Kind], *, is_only: bool, answer_tokens: int) -> None:
+    def __init__(
+        self, kinds: Sequence[Kind], *, is_only: bool, answer_tokens: int, for_several_sources: bool = False
+    ) -> None:
         self.kinds = tuple(kinds)
         self.bounds = fit_bounds([("quote", *RECORDS[kind].__struct_fields__) for kind in self.kinds], answer_tokens)
+        if for_several_sources:
+            self.bounds = widen_bounds(self.bounds, answer_tokens)
+        self._is_only = is_only
         self._answer_tokens = answer_tokens
         self.label = ", ".join(field_name(kind) for kind in self.kinds)
         task = _build_task(self.kinds)
@@ -84,6 +90,11 @@ class Question:
         self.schema_sha256 = hashlib.sha256(schema.encode()).hexdigest()
         identity = json.dumps([VERSION, self.instructions, self._task, self.schema_sha256])
         self.sha256 = hashlib.sha256(identity.encode()).hexdigest()
+
+    @cached_property
+    def packed(self) -> Question:
+        """The question for a chunk of several sources, whose lists have room for the rows of all."""
+        return Question(self.kinds, is_only=self._is_only, answer_tokens=self._answer_tokens, for_several_sources=True)
 
     def select(self, kind: Kind) -> Question:
         """Return the question for one of the kinds alone, whose list has room for more rows."""

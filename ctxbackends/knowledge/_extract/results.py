@@ -76,4 +76,4 @@ def add_rows(result: ChunkResult, other: ChunkResult, known: Sequence[CitedRow |
 def _identify(row: CitedRow | QuarantinedRow) -> tuple[object, ...]:
     if isinstance(row, QuarantinedRow):
         return row.key
-    return kind_of(row.row.record), row.evidence.first, row.evidence.quote
+    return kind_of(row.row.record), row.evidence.source, row.evidence.first, row.evidence.quote

@@ -171,8 +171,8 @@ class Ingestion:
             inputs=tuple(self._inputs),
             skipped=tuple(self._skipped),
             chunks=count,
-            requests=count * len(self._prompt.questions),
-            tokens=self._prompt_tokens,
+            requests=count * len(self._prompt.questions) * self._options.passes,
+            tokens=self._prompt_tokens * self._options.passes,
             is_counted=budget.can_count,
             masked=self._masked,
         )
@@ -251,6 +251,7 @@ class Ingestion:
             model=self._options.model,
             context_length=self._status.context_length,
             chunk_tokens=self._options.chunk_tokens,
+            has_passes=self._options.passes > 1,
         )
         self._prompt = Prompt(self._options.kinds, per_question, answer_tokens=self._budget.answer_tokens)
         return self._budget
@@ -306,7 +307,7 @@ class Ingestion:
     def _collect_rows(self, result: ChunkResult) -> Iterator[Row]:
         """Yield the new rows of an answer; merge the evidence of duplicates."""
         # A chunk counts once, with the answer to its last question.
-        if result.question is self._prompt.questions[-1]:
+        if result.question.kinds == self._prompt.questions[-1].kinds:
             self._chunks_done += 1
             self._size_done += result.chunk.size
         self._reused += result.from_journal

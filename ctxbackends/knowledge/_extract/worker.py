@@ -25,9 +25,10 @@ from ctxbackends.knowledge._extract.cut_answers import (
     is_worth_asking,
     parse_cut_answer,
 )
-from ctxbackends.knowledge._extract.journal import SECOND_LOOK, Journal
+from ctxbackends.knowledge._extract.journal import REPEAT, SECOND_LOOK, Journal
 from ctxbackends.knowledge._extract.options import RunOptions
 from ctxbackends.knowledge._extract.packing import AnyChunk, PackedChunk, find_part
+from ctxbackends.knowledge._extract.passes import build_text
 from ctxbackends.knowledge._extract.prompt import Prompt, Question
 from ctxbackends.knowledge._extract.results import ChunkResult, add_rows, mark_as_cut, merge, skip
 from ctxbackends.knowledge._extract.rows import ExtractedRow
@@ -39,9 +40,11 @@ from ctxbackends.knowledge._extract.second_look import (
     build_question,
     choose_passage,
 )
-from ctxbackends.knowledge._records import Kind, QuarantinedRow, kind_of, title_of
+from ctxbackends.knowledge._records import Kind, QuarantinedRow, Record, kind_of, normalize_title, title_of
 
 T = TypeVar("T")
+
+NO_ANSWER = "no usable answer from the model"
 
 MAX_SPLITS = 4
 """How often a chunk is split whose prompt or answer is too long."""
@@ -130,28 +133,22 @@ class ChunkExtractor:
             return [result for attempt in attempts for result in await self._extract(chunk, attempt)]
 
     async def _extract(self, chunk: AnyChunk, attempt: _Attempt) -> list[ChunkResult]:
-        question = attempt.question
+        is_packed = isinstance(chunk, PackedChunk)
+        question = attempt.question.packed if is_packed else attempt.question
         text = question.build_text(chunk.render())
         key = self._key(text, question.sha256)
         entry = self._read_journal(key)
         from_journal = entry is not None
         if entry is None:
             try:
-                entry = await self._request(chunk, attempt, text, key)
+                entry = await self._request(chunk, question, attempt, text, key)
             except (ContextOverflowError, StructuredOutputError) as error:
-                is_too_long = isinstance(error, ContextOverflowError) or isinstance(chunk, PackedChunk)
+                is_too_long = isinstance(error, ContextOverflowError) or is_packed
                 if not (is_too_long and attempt.can_split(chunk)):
                     return [self._fail(chunk, attempt, error)]
                 entry = _JournalEntry(split=True)
                 self._write_journal(key, entry)
-        result = ChunkResult(
-            chunk=chunk,
-            question=question,
-            usages=(entry.usage,) if entry.usage is not None else (),
-            requested_model=entry.requested_model,
-            served_model=entry.served_model,
-            from_journal=from_journal,
-        )
+        result = _build_result(chunk, question, entry, from_journal=from_journal)
         full: list[Kind] = []
         if entry.has_answer:
             rows = question.parse_rows(question.decode(entry.answer))
@@ -163,15 +160,42 @@ class ChunkExtractor:
         if entry.split:
             return await self._extract_parts(chunk, attempt, result, is_cut=entry.cut)
         if not full:
-            return [result]
-        if len(question.kinds) > 1:  # a list of its own has room for more rows
+            return [await self._add_passes(result, text)]
+        if len(question.kinds) > 1 and not is_packed:  # a list of its own has room for more rows
             for kind in full:
                 alone = _Attempt(question.select(kind), attempt.splits, attempt.cuts, is_extra=True)
                 result = merge(result, await self._extract(chunk, alone))
-            return [result]
+            return [await self._add_passes(result, text)]
         if attempt.can_split(chunk, is_cut=True):
             return await self._extract_parts(chunk, attempt, result, is_cut=True)
         return [mark_as_cut(result, f"the list of the answer is full after {pluralize(question.bounds.rows, 'row')}")]
+
+    async def _add_passes(self, result: ChunkResult, text: str) -> ChunkResult:
+        """Add the rows of further passes, until one finds nothing new."""
+        chunk, question = result.chunk, result.question
+        attempt = _Attempt(question, splits=MAX_SPLITS, cuts=MAX_CUTS, is_extra=True)
+        for number in range(2, self._options.passes + 1):
+            known = {_identify(checked) for checked in result.rows}
+            titles = [title_of(_record_of(checked)) for checked in result.rows]
+            again = build_text(text, titles, answer_tokens=self._answer_tokens)
+            key = REPEAT + self._key(again, question.sha256)
+            entry = self._read_journal(key)
+            from_journal = entry is not None
+            if entry is None:
+                try:
+                    entry = await self._request(chunk, question, attempt, again, key)
+                except (ContextOverflowError, StructuredOutputError) as error:
+                    return skip(result, f"pass {number}: {NO_ANSWER}: {error}")
+            more = _build_result(chunk, question, entry, from_journal=from_journal)
+            if entry.has_answer:
+                rows = question.parse_rows(question.decode(entry.answer))
+                more = await self._verify(more, rows, check(rows, chunk))
+            if entry.cut:
+                more = mark_as_cut(more, f"the answer of pass {number} was truncated")
+            result = merge(result, [more])
+            if known.issuperset(_identify(checked) for checked in more.rows):
+                break
+        return result
 
     async def _extract_parts(
         self, chunk: AnyChunk, attempt: _Attempt, result: ChunkResult, *, is_cut: bool
@@ -184,9 +208,10 @@ class ChunkExtractor:
         known = [row for part in (first, *others) for row in part.rows]
         return [add_rows(first, result, known), *others]
 
-    async def _request(self, chunk: AnyChunk, attempt: _Attempt, text: str, key: str) -> _JournalEntry:
+    async def _request(
+        self, chunk: AnyChunk, question: Question, attempt: _Attempt, text: str, key: str
+    ) -> _JournalEntry:
         """Ask the question, and store the answer: of a truncated one the complete rows."""
-        question = attempt.question
         plan, completion = await self._ask(question.response_type, text, question.instructions, self._answer_tokens)
         if completion.finish_reason != "length":
             entry = _new_entry(completion, plan.decode(completion).value)
@@ -270,7 +295,7 @@ class ChunkExtractor:
     def _fail(self, chunk: AnyChunk, attempt: _Attempt, error: Exception) -> ChunkResult:
         """Return the failure of a chunk with ``skip_failed`` or if there is an answer already, else raise it."""
         kinds = f" for {attempt.question.label}" if len(self._prompt.questions) > 1 else ""
-        problem = f"no usable answer from the model{kinds}: {error}"
+        problem = f"{NO_ANSWER}{kinds}: {error}"
         if not (self._options.skip_failed or attempt.is_extra):
             raise ChunkError(chunk.where, f"{problem}; use --skip-failed to continue without this part") from error
         result = ChunkResult(chunk=chunk, question=attempt.question)
@@ -296,6 +321,26 @@ class ChunkExtractor:
     def _write_journal(self, key: str, entry: _JournalEntry) -> None:
         if self._journal is not None:
             self._journal.put(key, msgspec.json.encode(entry))
+
+
+def _build_result(chunk: AnyChunk, question: Question, entry: _JournalEntry, *, from_journal: bool) -> ChunkResult:
+    return ChunkResult(
+        chunk=chunk,
+        question=question,
+        usages=(entry.usage,) if entry.usage is not None else (),
+        requested_model=entry.requested_model,
+        served_model=entry.served_model,
+        from_journal=from_journal,
+    )
+
+
+def _record_of(checked: CitedRow | QuarantinedRow) -> Record:
+    return checked.row.record if isinstance(checked, CitedRow) else checked.record
+
+
+def _identify(checked: CitedRow | QuarantinedRow) -> tuple[str, str]:
+    record = _record_of(checked)
+    return kind_of(record), normalize_title(title_of(record))
 
 
 def _new_entry(
