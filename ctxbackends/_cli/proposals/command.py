@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from ctxbackends._cli.proposals.apply import apply
 from ctxbackends._cli.proposals.decide import accept, edit, reject, requote
 from ctxbackends._cli.proposals.export import export
 from ctxbackends._cli.proposals.review import review
@@ -18,5 +19,5 @@ def proposals() -> None:
     """
 
 
-for command in (list_, show, accept, reject, edit, requote, review, export):
+for command in (list_, show, accept, reject, edit, requote, review, export, apply):
     proposals.add_command(command)

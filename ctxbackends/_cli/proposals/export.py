@@ -108,11 +108,9 @@ def _select_decisions(rows: Mapping[str, Row]) -> dict[str, Row]:
 
 def print_gaps(proposal: str, gaps: Mapping[str, Mapping[str, str]]) -> None:
     """List rows that are incomplete, each with the command that completes it."""
-    click.echo(
-        f"left out, since fields are missing: {pluralize(len(gaps), 'row')}; fill them in (key e of ctxbackends proposals "
-        f"review {proposal} --all), or run:",
-        err=True,
-    )
+    review = f"ctxbackends proposals review {proposal} --all"
+    count = pluralize(len(gaps), "row")
+    click.echo(f"left out, since fields are missing: {count}; fill them in (key e of {review}), or run:", err=True)
     for name, problems in gaps.items():
         problem = ", ".join(f"{field} {problem}" for field, problem in problems.items())
         options = " ".join(f"--set {field}=..." for field in problems)
