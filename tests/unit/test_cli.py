@@ -1048,6 +1048,10 @@ OPTIONS = {
         *("[PROPOSAL]", "--kind", "--format", "--section", "--output", "--dir", "--force", "--skip-incomplete"),
         *("--out", "--debug"),
     ),
+    ("proposals", "apply"): (
+        *("[PROPOSAL]", "ROW...", "--yes", "--section", "--ctx", "--timeout", "--uncertain", "--skip-incomplete"),
+        *("--json", "--out", "--debug"),
+    ),
     ("pull",): ("NAME", "--json", "--debug"),
     ("serve",): (
         *("MODEL", "--port", "--ctx-size", "--parallel", "--threads", "--alias", "--api-key-env", "--no-key"),

@@ -13,6 +13,7 @@ from ctxbackends._cli.proposals.arguments import directory_option, one_argument,
 from ctxbackends._cli.proposals.rows import format_row
 from ctxbackends._cli.terminal import print_json, print_table, printable
 from ctxbackends.knowledge._errors import ProposalError
+from ctxbackends.knowledge._proposals.applied import AppliedRows
 from ctxbackends.knowledge._proposals.review import Review
 from ctxbackends.knowledge._proposals.store import list_proposals
 from ctxbackends.knowledge._records import Row, kind_of, title_of
@@ -70,8 +71,9 @@ def show(directory: Path, proposal: str, rows: tuple[str, ...], quarantined: boo
     review, names = open_review(directory, proposal, rows)
     all_rows = review.rows()
     selection = {name: review.row(name) for name in names} if names else all_rows
+    applied = AppliedRows(review.path)
     if as_json:
-        print_json(_as_json(review, selection))
+        print_json(_as_json(review, selection, applied))
         return
     facts = review.proposal.facts
     sources = ", ".join(input_.name for input_ in facts.inputs)
@@ -79,6 +81,9 @@ def show(directory: Path, proposal: str, rows: tuple[str, ...], quarantined: boo
     for name, row in selection.items():
         click.echo()
         click.echo(printable(format_row(review, name, row)))
+        state = applied.state(name)
+        if state is not None:
+            click.echo("    applied" if state == "applied" else "    uncertain: see ctxbackends proposals apply")
     quarantined_rows = review.proposal.quarantined
     if quarantined:
         for number, row_ in enumerate(quarantined_rows, 1):
@@ -93,7 +98,7 @@ def show(directory: Path, proposal: str, rows: tuple[str, ...], quarantined: boo
         click.echo(f"\n{len(quarantined_rows)} quarantined; use --quarantined to show them", err=True)
 
 
-def _as_json(review: Review, rows: dict[str, Row]) -> dict[str, Any]:
+def _as_json(review: Review, rows: dict[str, Row], applied: AppliedRows) -> dict[str, Any]:
     return {
         **msgspec.to_builtins(review.proposal.facts),
         "rows": [
@@ -101,6 +106,7 @@ def _as_json(review: Review, rows: dict[str, Row]) -> dict[str, Any]:
                 "name": name,
                 **msgspec.to_builtins(row),
                 "review": {"state": "undecided", **msgspec.to_builtins(review.verdict(name))},
+                "applied": applied.state(name),
             }
             for name, row in rows.items()
         ],
