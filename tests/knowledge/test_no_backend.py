@@ -46,6 +46,8 @@ ID = "20261123T130500Z-notes"
         ["proposals", "reject", "d2", "--reason", "it is known"],
         ["proposals", "edit", ID, "d2", "--set", "rationale=It was late."],
         ["proposals", "export"],
+        ["proposals", "export", "--format", "markdown"],
+        ["proposals", "apply", "--yes"],
         ["ingest", "--help"],
         ["compact", "--help"],
         ["extract", "--help"],

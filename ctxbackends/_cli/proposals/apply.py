@@ -49,7 +49,7 @@ class _Settings:
     "--timeout",
     metavar="SECONDS",
     type=click.FloatRange(min=0, min_open=True),
-    default=60.0,
+    default=60,
     show_default=True,
     help="Time for one row.",
 )
@@ -91,11 +91,9 @@ def apply(
         done = [name for name, state in states.items() if state == "applied"]
         if done:
             click.echo(f"already applied: {' '.join(done)}", err=True)
-        new = {name: row for name, row in accepted.items() if states[name] is None}
-        gaps = {name: problems for name, row in new.items() if (problems := find_gaps(row, "json"))}
-        todo = {name: row for name, row in new.items() if name not in gaps}
-        if uncertain == "retry":
-            todo |= {name: accepted[name] for name in unknown}
+        new = [name for name, state in states.items() if state is None or (state == "started" and uncertain == "retry")]
+        gaps = {name: problems for name in new if (problems := find_gaps(accepted[name], "json"))}
+        todo = {name: accepted[name] for name in new if name not in gaps}
         if todo and not yes and not sys.stdin.isatty():
             raise click.UsageError("apply asks before it changes files, which requires a terminal; use --yes")
         is_complete = not gaps or skip_incomplete
