@@ -17,8 +17,6 @@ from ctxbackends._cli.hook import HOOKS, run_hook
 from ctxbackends._cli.numbers import Integer
 from ctxbackends._cli.options import model_option, out_option, parse_kinds
 from ctxbackends._cli.sessions import add_sub_agents, newest_session, speakers_options
-from ctxbackends._cli.terminal import PlainInterval, Waiting, print_json, printable, waiting
-from ctxbackends._util.text import pluralize
 from ctxbackends.knowledge._extract.options import RunOptions
 from ctxbackends.knowledge._records import PLURALS
 
@@ -35,6 +33,7 @@ class Options:
     dry_run: bool
     resume: bool | None
     as_json: bool
+    quiet: bool
 
 
 def run_options(flag: str, kinds: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -93,15 +92,15 @@ def run_options(flag: str, kinds: str) -> Callable[[Callable[..., Any]], Callabl
         @click.option("--allow-unenforced", is_flag=True, help="Use a server that does not enforce schemas.")
         @click.option("--skip-failed", is_flag=True, help="Skip chunks for which the model returns no valid answer.")
         @click.option("--second-look", is_flag=True, help="Ask once more for quotes that are not in the source.")
+        @click.option("--quiet", "-q", is_flag=True, help="Print only errors on standard error.")
         @click.option("--json", "as_json", is_flag=True, help="Print events as JSON, one per line.")
         @backend_options
         @wraps(command)
         async def run(choice: Choice, *arguments: Any, **values: Any) -> None:
             names = [name for name in attrs.fields_dict(RunOptions) if name in values]
             run_options = RunOptions(**{name: values.pop(name) for name in names})
-            options = Options(
-                run=run_options, **{name: values.pop(name) for name in ("out", "dry_run", "resume", "as_json")}
-            )
+            names = [name for name in attrs.fields_dict(Options) if name in values]
+            options = Options(run=run_options, **{name: values.pop(name) for name in names})
             await command(choice, options, *arguments, **values)
 
         return run
@@ -203,15 +202,27 @@ async def _find_and_run(
 ) -> None:
     from anyio.to_thread import run_sync  # noqa: PLC0415
 
+    from ctxbackends._cli.run_output import JSONLines, TextOutput  # noqa: PLC0415
+    from ctxbackends.knowledge._extract.activity import Activity  # noqa: PLC0415
     from ctxbackends.knowledge._sources.find import find_sources  # noqa: PLC0415
 
-    discovery = await run_sync(partial(find_sources, paths, include=include, exclude=exclude))
-    await _run(choice, options, discovery.sources, command=command, skipped=discovery.skipped)
+    with JSONLines() if options.as_json else TextOutput(is_quiet=options.quiet) as output:
+        output.event(Activity(phase="searching"))
+        discovery = await run_sync(partial(find_sources, paths, include=include, exclude=exclude))
+        await _run(choice, options, discovery.sources, output, command=command, skipped=discovery.skipped)
 
 
 async def _run(
-    choice: Choice, options: Options, sources: Sequence[Any], *, command: str, skipped: Sequence[Any] = ()
+    choice: Choice,
+    options: Options,
+    sources: Sequence[Any],
+    output: Any,
+    *,
+    command: str,
+    skipped: Sequence[Any] = (),
 ) -> None:
+    import asyncio  # noqa: PLC0415  # not loaded before the first line on the terminal
+
     from anyio.to_thread import run_sync  # noqa: PLC0415
 
     from ctxbackends._config.ctxrc_file import find_ctxrc  # noqa: PLC0415
@@ -234,11 +245,9 @@ async def _run(
         skipped=tuple(skipped),
     )
     if options.dry_run and not choice.is_explicit:
-        with waiting() as line:
-            estimate: TextOutput | JSONLines = JSONLines() if options.as_json else TextOutput(line)
-            plan = await run_sync(partial(run.estimate, on_event=estimate.event))
-            line.stop()
-            estimate.plan(plan)
+        loop = asyncio.get_running_loop()
+        on_event = partial(loop.call_soon_threadsafe, output.event)
+        output.plan(await run_sync(partial(run.estimate, on_event=on_event)))
         return
     only_private = False
     if run.has_redacted:
@@ -247,130 +256,7 @@ async def _run(
         async with open_choice(choice) as candidate:
             only_private = await is_private(candidate.endpoint)
     async with open_choice(choice, airgap=only_private) as backend:
-        with waiting() as line:
-            output: TextOutput | JSONLines = JSONLines() if options.as_json else TextOutput(line)
-            if options.dry_run:
-                plan = await run.plan(backend, on_event=output.event)
-                line.stop()
-                output.plan(plan)
-                return
-            outcome = await run.propose(backend, on_event=output.event, on_row=output.row)
-            line.stop()
-            output.outcome(outcome)
-
-
-# --- output ---------------------------------------------------------------------------------------------
-
-
-class TextOutput:
-    """Output for people: a live line on a terminal, a line every few seconds elsewhere."""
-
-    def __init__(self, line: Waiting) -> None:
-        self._line = line
-        self._interval = PlainInterval()
-        self._interval.is_due()  # the first line comes after an interval
-
-    def event(self, event: Any) -> None:
-        """Show the progress of a run."""
-        from ctxbackends._chat.events import Loading  # noqa: PLC0415
-        from ctxbackends.knowledge._extract.progress import Progress, ResumePoint  # noqa: PLC0415
-        from ctxbackends.knowledge._sources.base import SkippedInput  # noqa: PLC0415
-
-        if isinstance(event, Loading):
-            self._line(event)
-        elif isinstance(event, Progress):
-            self._progress(event)
-        elif isinstance(event, SkippedInput):
-            self._line.stop()
-            click.echo(f"skipped: {printable(str(event), err=True)}", err=True)
-        elif isinstance(event, ResumePoint):
-            self._line.stop()
-            click.echo(
-                f"{pluralize(event.chunks, 'finished chunk')} in the journal; use --resume to continue", err=True
-            )
-
-    def _progress(self, progress: Any) -> None:
-        if self._line.is_live:
-            self._line.show(str(progress))
-        elif self._interval.is_due():
-            click.echo(str(progress), err=True)
-
-    def row(self, row: Any) -> None:
-        """Print nothing: rows are in the proposal."""
-
-    def plan(self, plan: Any) -> None:
-        """Show the plan of a dry run."""
-        for one in plan.inputs:
-            click.echo(f"{printable(one.name)}  {one.size:,} bytes")
-        context = f"{plan.context_length} tokens" if plan.context_length else "unknown"
-        chunks = f"{pluralize(plan.chunks, 'chunk')} of at most {plan.chunk_tokens} tokens"
-        requests = f" in {pluralize(plan.requests, 'request')}" if plan.requests != plan.chunks else ""
-        if plan.endpoint is None:
-            click.echo(f"{chunks} would be sent{requests}; use --backend to ask a server")
+        if options.dry_run:
+            output.plan(await run.plan(backend, on_event=output.event))
         else:
-            model = plan.model or "no model"
-            click.echo(f"{chunks} would be sent{requests} to {model} at {plan.endpoint} (context: {context})")
-        click.echo(
-            f"{plan.tokens:,} tokens in all prompts, counted by the server"
-            if plan.is_counted
-            else f"about {plan.tokens:,} tokens in all prompts (3 bytes count as one)"
-        )
-        if plan.masked:
-            click.echo(f"{pluralize(plan.masked, 'secret')} would be masked")
-
-    def outcome(self, outcome: Any) -> None:
-        """Show the report; print the path of the proposal."""
-        report = outcome.report
-        if report.masked:
-            click.echo(f"{pluralize(report.masked, 'secret')} masked before sending", err=True)
-        if outcome.path is None:
-            click.echo(f"nothing found in {pluralize(report.chunks, 'chunk')}; no proposal written", err=True)
-            return
-        known_count = sum(row.known_at is not None for row in outcome.rows)
-        parts = [pluralize(len(outcome.rows), "row")]
-        parts += [f"{known_count} already in .context"] if known_count else []
-        parts += [f"{report.recovered} recovered by a second look"] if report.recovered else []
-        parts += [f"{report.quarantined} quarantined"] if report.quarantined else []
-        parts += [f"{pluralize(len(report.skipped), 'part')} skipped"] if report.skipped else []
-        chunks = pluralize(report.chunks, "chunk")
-        chunks += f" ({pluralize(report.requests, 'request')})" if report.requests > report.chunks else ""
-        click.echo(f"{', '.join(parts)} in {chunks}, {report.elapsed:.1f} s", err=True)
-        click.echo(str(outcome.path))
-        if outcome.rows:
-            click.echo(f"review them: ctxbackends proposals review {outcome.path.stem}", err=True)
-        else:
-            click.echo(f"show them: ctxbackends proposals show {outcome.path.stem} --quarantined", err=True)
-
-
-_EVENT_NAMES = {"SkippedInput": "skipped", "QuarantinedRow": "quarantined", "ResumePoint": "resume_point"}
-
-
-class JSONLines:
-    """Output for programs: one JSON object per line, with its kind in ``event``."""
-
-    def event(self, event: Any) -> None:
-        """Print the progress of a run."""
-        name = _EVENT_NAMES.get(type(event).__name__) or type(event).__name__.lower()
-        more = {}
-        if name == "progress":
-            more = {"tokens_per_second": event.tokens_per_second, "seconds_left": event.seconds_left}
-        self._print(name, event, **more)
-
-    def row(self, row: Any) -> None:
-        """Print a row that was found."""
-        self._print("row", row)
-
-    def plan(self, plan: Any) -> None:
-        """Print the plan of a dry run."""
-        self._print("plan", plan)
-
-    def outcome(self, outcome: Any) -> None:
-        """Print the report."""
-        path = None if outcome.path is None else str(outcome.path)
-        self._print("done", {"proposal": path, "report": outcome.report})
-
-    def _print(self, name: str, value: Any, **more: Any) -> None:
-        import msgspec  # noqa: PLC0415
-
-        print_json({"event": name, **msgspec.to_builtins(value), **more})
-        sys.stdout.flush()
+            output.outcome(await run.propose(backend, on_event=output.event, on_row=output.row))

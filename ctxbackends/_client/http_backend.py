@@ -94,7 +94,7 @@ class HTTPBackend(NotPicklable):
             rename={**profile.rename, **(config.rename or {})},
             json_mode=profile.json_mode if config.json_mode is None else config.json_mode,
         )
-        streams = config.complete_streams
+        self._streams_as_configured = streams = config.complete_streams
         self._complete_streams = profile.complete_streams if streams is None else streams
         self._wire_api = config.wire_api or profile.wire_api
         self._codec = profile.codec(self._wire_api, self._settings)
@@ -121,6 +121,18 @@ class HTTPBackend(NotPicklable):
     def capabilities(self) -> Capabilities:
         """See :attr:`Backend.capabilities`."""
         return build_capabilities(self._profile, self._wire_api, self._settings)
+
+    @property
+    def streams_long_answers(self) -> bool:
+        """Whether an answer that takes long should be streamed, so that its tokens can be counted meanwhile.
+
+        Not with ``complete_streams: false``, and not at a vendor's own endpoint: it takes seconds there, and OpenAI
+        streams some models only for verified organizations.
+        """
+        if self._streams_as_configured is not None:
+            return self._streams_as_configured
+        is_vendor = self._profile.default_key_variable is not None and self.endpoint == self._profile.default_endpoint
+        return self._complete_streams or not is_vendor
 
     def refusal(self, option: str) -> str | None:
         """See :meth:`Backend.refusal`."""

@@ -32,6 +32,11 @@ class StreamProgress:
         return self._accumulator.text
 
     @property
+    def pieces_so_far(self) -> int:
+        """The number of pieces of text and reasoning that have arrived. Most servers send one for each token."""
+        return self._accumulator.count_pieces()
+
+    @property
     def served_model(self) -> str | None:
         """The model that the server names, None until it does."""
         return self._decoder.served_model

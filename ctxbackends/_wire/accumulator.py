@@ -210,6 +210,10 @@ class Accumulator:
         """The text so far."""
         return "".join(piece for block in self._blocks if isinstance(block, _Text) for piece in block.pieces)
 
+    def count_pieces(self) -> int:
+        """Return the number of pieces of text and reasoning so far."""
+        return sum(len(block.pieces) for block in self._blocks if isinstance(block, _Text | _Reasoning))
+
     def partial(self, *, served_model: str | None = None) -> PartialCompletion:
         """Build the partial completion that an error carries."""
         text, reasoning, _ = self._collect()

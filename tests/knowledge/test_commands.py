@@ -175,7 +175,7 @@ def test_json_events(tmp_path: Path, serve: Serve) -> None:
     (directory / "a.md").write_text(NOTES + "\ninvent\n")
     result = ctx(directory, "ingest", "a.md", "--json")
     assert 0 == result.code, result.err
-    names = [event["event"] for event in result.events]
+    names = [event["event"] for event in result.events if event["event"] != "activity"]
     assert ["row", "row", "quarantined", "progress", "done"] == names
     last = result.events[-1]
     assert (2, 1) == (last["report"]["rows"], last["report"]["quarantined"])
@@ -490,7 +490,8 @@ def test_other_files_are_sent_without_the_redacted(tmp_path: Path) -> None:
     # No server runs there: skipped files are reported before the first request.
     result = ctx(directory, "ingest", "secret/plan.md", "open.md", "--json", "--dry-run", "-b", "model")
     assert 1 == result.code
-    assert [("skipped", "secret/plan.md")] == [(event["event"], event["source"]) for event in result.events]
+    events = [(event["event"], event["source"]) for event in result.events if event["event"] != "activity"]
+    assert [("skipped", "secret/plan.md")] == events
 
 
 # --- real input -----------------------------------------------------------------------------------------

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterator, Sequence
 
+from ctxbackends.knowledge._extract.activity import Activity
 from ctxbackends.knowledge._extract.budget import estimate_budget, estimate_tokens
 from ctxbackends.knowledge._extract.options import RunOptions
 from ctxbackends.knowledge._extract.progress import OnEvent, Plan
@@ -11,8 +13,10 @@ from ctxbackends.knowledge._extract.prompt import Prompt
 from ctxbackends.knowledge._extract.reading import Reader
 from ctxbackends.knowledge._sources.base import Input, SkippedInput, Source
 
+_INTERVAL = 0.1  # seconds between two events
 
-def estimate_plan(sources: Iterable[Source], options: RunOptions, *, on_event: OnEvent) -> Plan:
+
+def estimate_plan(sources: Sequence[Source], options: RunOptions, *, on_event: OnEvent) -> Plan:
     """Read and split the sources, and return the requests that a run would send, with estimated tokens.
 
     Raises:
@@ -24,8 +28,15 @@ def estimate_plan(sources: Iterable[Source], options: RunOptions, *, on_event: O
     skipped: list[SkippedInput] = []
     chunks = tokens = masked = 0
 
+    reported_at = 0.0
+
     def prepare_sources() -> Iterator[Source]:
-        for source in sources:
+        nonlocal reported_at
+        for number, source in enumerate(sources):
+            if time.monotonic() - reported_at >= _INTERVAL:
+                reported_at = time.monotonic()
+                name = source.name
+                on_event(Activity(phase="preparing", source=name, sources=len(sources), sources_done=number))
             inputs.append(source.prepare())
             yield source
 

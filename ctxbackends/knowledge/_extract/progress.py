@@ -9,6 +9,7 @@ import msgspec
 
 from ctxbackends._chat.events import Loading
 from ctxbackends._util.text import pluralize
+from ctxbackends.knowledge._extract.activity import Activity
 from ctxbackends.knowledge._records import QuarantinedRow
 from ctxbackends.knowledge._sources.base import Input, SkippedInput
 
@@ -59,13 +60,14 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     def __str__(self) -> str:
         files = f"{self.sources_done} of {self.sources} files, " if self.sources > 1 else ""
         speed = f", {self.tokens_per_second:.0f} tokens/s" if self.tokens_per_second is not None else ""
-        left = f", {_format_duration(self.seconds_left)} left" if self.seconds_left is not None else ""
+        left = f", {format_duration(self.seconds_left)} left" if self.seconds_left is not None else ""
         quarantined = f", {self.quarantined} quarantined" if self.quarantined else ""
         counts = f"{files}{pluralize(self.chunks, 'chunk')}, {pluralize(self.rows, 'row')}{quarantined}{speed}"
         return f"{100 * self.size_done // self.size}%: {counts}{left}" if self.size_done < self.size else counts
 
 
-def _format_duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
+    """Return a duration for people to read: 2 h 5 min."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
@@ -81,7 +83,7 @@ class ResumePoint(msgspec.Struct, frozen=True, kw_only=True):
     chunks: int
 
 
-Event: TypeAlias = Loading | Progress | SkippedInput | QuarantinedRow | ResumePoint
+Event: TypeAlias = Loading | Activity | Progress | SkippedInput | QuarantinedRow | ResumePoint
 OnEvent: TypeAlias = Callable[[Event], object]
 """A callback for the events of a run."""
 

@@ -20,6 +20,7 @@ from ctxbackends._chat.servers import ServerStatus
 from ctxbackends._client.backend import Backend
 from ctxbackends._structured import probe_schema
 from ctxbackends.knowledge._errors import KnowledgeError, UnenforcedSchemaError
+from ctxbackends.knowledge._extract.activity import Activity, Monitor, Phase
 from ctxbackends.knowledge._extract.budget import Budget, build_messages, compute_budget, estimate_tokens
 from ctxbackends.knowledge._extract.journal import Journal
 from ctxbackends.knowledge._extract.model_size import choose_kinds_per_question
@@ -83,6 +84,10 @@ class Ingestion:
         self._served_model: str | None = None
         self._enforcement = str(backend.schema_enforcement)
         self._started_at = self._elapsed = 0.0
+        self._phase: Phase = "connecting"
+        self._chunks_read = 0
+        self._has_read_all = False
+        self._monitor = Monitor(self._build_activity, self._notify)
 
     # --- results -----------------------------------------------------------------------------------
 
@@ -157,11 +162,11 @@ class Ingestion:
             KnowledgeError: The model's context is too small.
             BackendError: A request to the server failed.
         """
-        await self._wait_and_probe()
-        budget = await self._prepare_sources()
-        count = 0
-        async for _ in self._read_chunks(budget):
-            count += 1
+        with self._monitor:
+            await self._wait_and_probe()
+            budget = await self._prepare_sources()
+            async for _ in self._read_chunks(budget):
+                pass
         return Plan(
             backend=self._backend.name,
             endpoint=self._backend.endpoint,
@@ -170,52 +175,51 @@ class Ingestion:
             chunk_tokens=budget.chunk_tokens,
             inputs=tuple(self._inputs),
             skipped=tuple(self._skipped),
-            chunks=count,
-            requests=count * len(self._prompt.questions) * self._options.passes,
+            chunks=self._chunks_read,
+            requests=self._chunks_read * len(self._prompt.questions) * self._options.passes,
             tokens=self._prompt_tokens * self._options.passes,
             is_counted=budget.can_count,
             masked=self._masked,
         )
 
     async def _iterate_rows(self) -> AsyncGenerator[Row, None]:
-        await self._wait_and_probe()
-        await self._check_enforcement()
-        budget = await self._prepare_sources()
-        max_in_flight = self._options.max_concurrency or self._status.slots or CONCURRENCY
-        self._extractor = extractor = ChunkExtractor(
-            self._backend,
-            self._prompt,
-            self._options,
-            max_in_flight=max_in_flight,
-            answer_tokens=budget.answer_tokens,
-            journal=self._journal,
-        )
-        self._started_at = time.monotonic()
-        # Twice as many as the requests in flight, so that no slot is idle while the oldest chunk is not done.
-        tasks: deque[asyncio.Task[list[ChunkResult]]] = deque()
-        chunks = self._read_chunks(budget)
-        has_more = True
-        try:
-            while True:
-                while has_more and len(tasks) < 2 * max_in_flight:
-                    chunk = await anext(chunks, None)
-                    if chunk is None:
-                        has_more = False
-                    else:
-                        tasks.append(asyncio.create_task(extractor.extract(chunk)))
-                if not tasks:
-                    break
-                for result in await tasks[0]:
-                    for row in self._collect_rows(result):
-                        yield row
-                tasks.popleft()
-                self._notify_progress()
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            await chunks.aclose()
-            self._elapsed = time.monotonic() - self._started_at
+        with self._monitor:
+            await self._wait_and_probe()
+            await self._check_enforcement()
+            budget = await self._prepare_sources()
+            max_in_flight = self._options.max_concurrency or self._status.slots or CONCURRENCY
+            self._extractor = extractor = ChunkExtractor(
+                self._backend,
+                self._prompt,
+                self._options,
+                max_in_flight=max_in_flight,
+                answer_tokens=budget.answer_tokens,
+                journal=self._journal,
+                monitor=self._monitor,
+            )
+            self._started_at = time.monotonic()
+            # Twice as many as the requests in flight, so that no slot is idle while the oldest chunk is not done.
+            tasks: deque[asyncio.Task[list[ChunkResult]]] = deque()
+            chunks = self._read_chunks(budget)
+            try:
+                while True:
+                    while not self._has_read_all and len(tasks) < 2 * max_in_flight:
+                        chunk = await anext(chunks, None)
+                        if chunk is not None:
+                            tasks.append(asyncio.create_task(extractor.extract(chunk)))
+                    if not tasks:
+                        break
+                    for result in await tasks[0]:
+                        for row in self._collect_rows(result):
+                            yield row
+                    tasks.popleft()
+                    self._notify_progress()
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+                await chunks.aclose()
+                self._elapsed = time.monotonic() - self._started_at
 
     async def _wait_and_probe(self) -> None:
         """Wait until the server is ready, and read its status."""
@@ -225,6 +229,8 @@ class Ingestion:
     async def _check_enforcement(self) -> None:
         if self._backend.schema_enforcement != "unverified" or self._options.allow_unenforced:
             return
+        self._phase = "probing"
+        self._monitor.on_phase()
         probe = await probe_schema(self._backend, model=self._options.model)
         if probe.outcome != "enforced":
             problem = "the server ignored" if probe.outcome == "ignored" else "the server may have ignored"
@@ -238,6 +244,8 @@ class Ingestion:
 
     async def _prepare_sources(self) -> Budget:
         """Read every source once, so that errors are raised before the first request to the model."""
+        self._phase = "preparing"
+        self._monitor.on_phase()
         for source in self._sources:
             self._inputs.append(await _run_in_thread(source.prepare))
             self._size += await _run_in_thread(partial(measure_text, source, speakers=self._options.speakers))
@@ -260,16 +268,16 @@ class Ingestion:
 
     async def _read_chunks(self, budget: Budget) -> AsyncGenerator[AnyChunk, None]:
         """Yield the chunks of all sources, each within the budget."""
-        index = 0
         reader = Reader(self._sources, budget, self._options)
         while True:
             chunk = await _run_in_thread(reader.next_chunk)
             self._collect_from(reader)
             if chunk is None:
+                self._has_read_all = True
                 break
             async for part in self._split_to_budget(chunk, budget):
-                yield msgspec.structs.replace(part, index=index)
-                index += 1
+                self._chunks_read += 1
+                yield msgspec.structs.replace(part, index=self._chunks_read - 1)
 
     async def _split_to_budget(self, chunk: AnyChunk, budget: Budget) -> AsyncGenerator[AnyChunk, None]:
         """Yield the chunk, split until each part is within the budget by the server's count."""
@@ -353,10 +361,9 @@ class Ingestion:
 
     def _notify_progress(self) -> None:
         self._elapsed = time.monotonic() - self._started_at
-        done = min(self._sources_done, len(self._sources) - 1)
         self._notify(
             Progress(
-                source=self._sources[done].name if self._sources else "",
+                source=self._current_source(self._sources_done),
                 sources=len(self._sources),
                 sources_done=self._sources_done,
                 size=self._size,
@@ -370,6 +377,31 @@ class Ingestion:
                 elapsed=self._elapsed,
             )
         )
+
+    def _build_activity(self) -> Activity:
+        first = self._monitor.first
+        tokens, speed = self._monitor.count_tokens()
+        sources_done = self._sources_done if self._budget is not None else len(self._inputs)
+        return Activity(
+            phase=first.phase if first is not None else self._phase,
+            source=first.source if first is not None else self._current_source(sources_done),
+            sources=len(self._sources),
+            sources_done=sources_done,
+            chunk=first.number if first is not None else None,
+            chunks=self._chunks_read if self._has_read_all else None,
+            in_flight=self._monitor.in_flight,
+            size=self._size,
+            size_done=min(self._size_done, self._size),
+            rows=len(self._rows),
+            quarantined=len(self._quarantined),
+            prompt=first.prompt if first is not None else None,
+            output_tokens=tokens,
+            tokens_per_second=speed,
+            elapsed=self._monitor.elapsed,
+        )
+
+    def _current_source(self, done: int) -> str:
+        return self._sources[min(done, len(self._sources) - 1)].name if self._sources else ""
 
 
 def ingest(

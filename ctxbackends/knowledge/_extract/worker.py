@@ -17,6 +17,7 @@ from ctxbackends._structured import Plan, plan_extraction
 from ctxbackends._util.text import pluralize
 from ctxbackends.errors import ContextOverflowError, StructuredOutputError
 from ctxbackends.knowledge._errors import ChunkError
+from ctxbackends.knowledge._extract.activity import Monitor, Work
 from ctxbackends.knowledge._extract.citations import CitedRow, QuoteChecker, check
 from ctxbackends.knowledge._extract.cut_answers import (
     MAX_CUTS,
@@ -77,6 +78,7 @@ class _Attempt(msgspec.Struct, frozen=True):
     """
 
     question: Question
+    work: Work
     splits: int = 0
     cuts: int = 0
     is_extra: bool = False
@@ -91,8 +93,8 @@ class _Attempt(msgspec.Struct, frozen=True):
         """Return the attempt for the parts of a chunk."""
         is_extra = self.is_extra or is_extra
         if isinstance(chunk, PackedChunk):
-            return _Attempt(self.question, self.splits, self.cuts, is_extra)
-        return _Attempt(self.question, self.splits + 1, self.cuts + is_cut, is_extra)
+            return _Attempt(self.question, self.work, self.splits, self.cuts, is_extra)
+        return _Attempt(self.question, self.work, self.splits + 1, self.cuts + is_cut, is_extra)
 
 
 class ChunkExtractor:
@@ -112,6 +114,7 @@ class ChunkExtractor:
         max_in_flight: int,
         answer_tokens: int,
         journal: Journal | None,
+        monitor: Monitor,
     ) -> None:
         self._backend = backend
         self._prompt = prompt
@@ -119,6 +122,7 @@ class ChunkExtractor:
         self._slots = asyncio.Semaphore(max_in_flight)
         self._answer_tokens = answer_tokens
         self._journal = journal
+        self._monitor = monitor
         self.requests = 0
 
     async def extract(self, chunk: AnyChunk) -> list[ChunkResult]:
@@ -129,8 +133,9 @@ class ChunkExtractor:
             JournalError: The journal cannot be written.
         """
         async with self._slots:
-            attempts = map(_Attempt, self._prompt.questions)
-            return [result for attempt in attempts for result in await self._extract(chunk, attempt)]
+            with self._monitor.work(chunk) as work:
+                attempts = [_Attempt(question, work) for question in self._prompt.questions]
+                return [result for attempt in attempts for result in await self._extract(chunk, attempt)]
 
     async def _extract(self, chunk: AnyChunk, attempt: _Attempt) -> list[ChunkResult]:
         is_packed = isinstance(chunk, PackedChunk)
@@ -154,26 +159,26 @@ class ChunkExtractor:
             rows = question.parse_rows(question.decode(entry.answer))
             checked = check(rows, chunk)
             full = [] if entry.cut else _find_full_kinds(question, rows, checked)
-            result = await self._verify(result, rows, checked)
+            result = await self._verify(result, rows, checked, attempt.work)
             if entry.cut and not entry.split:
                 result = mark_as_cut(result, f"the answer was truncated after {pluralize(len(rows), 'complete row')}")
         if entry.split:
             return await self._extract_parts(chunk, attempt, result, is_cut=entry.cut)
         if not full:
-            return [await self._add_passes(result, text)]
+            return [await self._add_passes(result, text, attempt.work)]
         if len(question.kinds) > 1 and not is_packed:  # a list of its own has room for more rows
             for kind in full:
-                alone = _Attempt(question.select(kind), attempt.splits, attempt.cuts, is_extra=True)
+                alone = _Attempt(question.select(kind), attempt.work, attempt.splits, attempt.cuts, is_extra=True)
                 result = merge(result, await self._extract(chunk, alone))
-            return [await self._add_passes(result, text)]
+            return [await self._add_passes(result, text, attempt.work)]
         if attempt.can_split(chunk, is_cut=True):
             return await self._extract_parts(chunk, attempt, result, is_cut=True)
         return [mark_as_cut(result, f"the list of the answer is full after {pluralize(question.bounds.rows, 'row')}")]
 
-    async def _add_passes(self, result: ChunkResult, text: str) -> ChunkResult:
+    async def _add_passes(self, result: ChunkResult, text: str, work: Work) -> ChunkResult:
         """Add the rows of further passes, until one finds nothing new."""
         chunk, question = result.chunk, result.question
-        attempt = _Attempt(question, splits=MAX_SPLITS, cuts=MAX_CUTS, is_extra=True)
+        attempt = _Attempt(question, work, splits=MAX_SPLITS, cuts=MAX_CUTS, is_extra=True)
         for number in range(2, self._options.passes + 1):
             known = {_identify(checked) for checked in result.rows}
             titles = [title_of(_record_of(checked)) for checked in result.rows]
@@ -189,7 +194,7 @@ class ChunkExtractor:
             more = _build_result(chunk, question, entry, from_journal=from_journal)
             if entry.has_answer:
                 rows = question.parse_rows(question.decode(entry.answer))
-                more = await self._verify(more, rows, check(rows, chunk))
+                more = await self._verify(more, rows, check(rows, chunk), work)
             if entry.cut:
                 more = mark_as_cut(more, f"the answer of pass {number} was truncated")
             result = merge(result, [more])
@@ -212,7 +217,9 @@ class ChunkExtractor:
         self, chunk: AnyChunk, question: Question, attempt: _Attempt, text: str, key: str
     ) -> _JournalEntry:
         """Ask the question, and store the answer: of a truncated one the complete rows."""
-        plan, completion = await self._ask(question.response_type, text, question.instructions, self._answer_tokens)
+        plan, completion = await self._ask(
+            attempt.work, question.response_type, text, question.instructions, self._answer_tokens
+        )
         if completion.finish_reason != "length":
             entry = _new_entry(completion, plan.decode(completion).value)
         else:
@@ -233,20 +240,25 @@ class ChunkExtractor:
             return has_other_cause(text, self._answer_tokens)
         return can_be_too_long(chunk, self._answer_tokens) and is_worth_asking(rows, check(rows, chunk))
 
-    async def _ask(self, target: type[T], text: str, instructions: str, max_tokens: int) -> tuple[Plan[T], Completion]:
+    async def _ask(
+        self, work: Work, target: type[T], text: str, instructions: str, max_tokens: int
+    ) -> tuple[Plan[T], Completion]:
         self.requests += 1
         plan = plan_extraction(self._backend, target)
         options: ChatOptions = {"model": self._options.model, "max_tokens": max_tokens}
         # Some models of cloud APIs reject the option temperature.
         if self._backend.schema_enforcement == "grammar":
             options["temperature"] = 0.0
-        messages = plan.messages(text, instructions)
-        return plan, await self._backend.complete(messages, **plan.add_format(options))
+        return plan, await work.ask(self._backend, plan.messages(text, instructions), plan.add_format(options))
 
     # --- citations --------------------------------------------------------------------------------
 
     async def _verify(
-        self, result: ChunkResult, extracted: Sequence[ExtractedRow], rows: list[CitedRow | QuarantinedRow]
+        self,
+        result: ChunkResult,
+        extracted: Sequence[ExtractedRow],
+        rows: list[CitedRow | QuarantinedRow],
+        work: Work,
     ) -> ChunkResult:
         """Add the checked rows; with ``second_look``, ask once more for the quotes that are not valid."""
         if not self._options.second_look:
@@ -258,7 +270,7 @@ class ChunkExtractor:
                 continue
             identity = (repr(row.record), row.quote, find_part(result.chunk, row.line)[0])
             if identity not in known:
-                known[identity] = cited = await self._look_again(row, checked, result.chunk, usages)
+                known[identity] = cited = await self._look_again(row, checked, result.chunk, usages, work)
                 second_looks += 1
                 recovered += isinstance(cited, CitedRow)
             rows[at] = known[identity]
@@ -267,7 +279,7 @@ class ChunkExtractor:
         )
 
     async def _look_again(
-        self, row: ExtractedRow, quarantined: QuarantinedRow, chunk: AnyChunk, usages: list[Usage]
+        self, row: ExtractedRow, quarantined: QuarantinedRow, chunk: AnyChunk, usages: list[Usage], work: Work
     ) -> CitedRow | QuarantinedRow:
         """Ask for a quote from the passage that the row is about; add the tokens to ``usages``."""
         passage, offset = choose_passage(chunk, row)
@@ -279,7 +291,7 @@ class ChunkExtractor:
         else:
             max_tokens = min(MAX_TOKENS, self._answer_tokens)
             try:
-                plan, completion = await self._ask(QuoteAnswer, question, INSTRUCTIONS, max_tokens)
+                plan, completion = await self._ask(work, QuoteAnswer, question, INSTRUCTIONS, max_tokens)
                 answer = plan.decode(completion).value
             except (ContextOverflowError, StructuredOutputError):
                 return quarantined
