@@ -21,7 +21,7 @@ from tests.knowledge.commands import ctx, project
 from tests.knowledge.factories import LinesSource
 from tests.knowledge.scripted_model import decision, scripted_backend
 
-HEAD = "Context before this part. Take nothing from it:\n\n"
+HEAD = "Context before this part. Do not extract from it:\n\n"
 FILLER = " And so on." * 40
 
 

@@ -29,7 +29,7 @@ AGAIN = "Read the text again from the beginning"
 
 def forgetful(prompt: str) -> dict[str, Any]:
     """Two decisions at a time, those that the prompt does not name yet."""
-    text, _, found = prompt.partition("These rows were found already:")
+    text, _, found = prompt.partition("These records are extracted already:")
     quotes = [quote for quote in re.findall(r"We chose option \d\.", text) if f"- {quote[3:-1]}\n" not in found]
     return {"decisions": [decision(quote[3:-1], quote, line_of(text, quote)) for quote in quotes[:2]]}
 
@@ -63,7 +63,7 @@ async def test_a_pass_continues_the_first_prompt() -> None:
     assert first["messages"][0] == second["messages"][0]
     assert first["response_format"] == second["response_format"]
     assert model.prompts[1].startswith(
-        f"{model.prompts[0]}\n\nThese rows were found already:\n- chose option 1\n- chose option 2\n\n{AGAIN}"
+        f"{model.prompts[0]}\n\nThese records are extracted already:\n- chose option 1\n- chose option 2\n\n{AGAIN}"
     )
 
 
@@ -81,7 +81,7 @@ async def test_nothing_was_found_at_first() -> None:
     async with scripted_backend(script) as (model, backend):
         titles = await titles_of(ingest(backend, [TEXT], kinds=[Kind.DECISION], passes=2))
     assert ["chose option 1", "chose option 2"] == titles
-    assert model.prompts[1].startswith(f"{model.prompts[0]}\n\nNothing was found so far.\n\n{AGAIN}")
+    assert model.prompts[1].startswith(f"{model.prompts[0]}\n\nNo records are extracted yet.\n\n{AGAIN}")
 
 
 async def test_quarantined_rows_are_named_too() -> None:
@@ -123,7 +123,7 @@ async def test_each_question_has_its_passes() -> None:
 
 def test_the_titles_are_bounded() -> None:
     text = build_text("The text.", (f"Title {number} " + "x" * 500 for number in range(100)), answer_tokens=1_024)
-    assert text.startswith("The text.\n\nThese rows were found already:\n- Title 0 ")
+    assert text.startswith("The text.\n\nThese records are extracted already:\n- Title 0 ")
     added = len(text) - len("The text.")
     assert added <= 3 * reserve_tokens(1_024)
     assert 2 == build_text("", ["One\nline", "One line", "Two"], answer_tokens=1_024).count("\n- ")

@@ -8,7 +8,7 @@ import msgspec
 
 from ctxbackends.knowledge._sources.base import Segment
 
-_HEAD = "Context before this part. Take nothing from it:"
+_HEAD = "Context before this part. Do not extract from it:"
 _MAX_LINE = 400
 """Bytes. Of a longer line, which may be a whole paragraph, the end is sent."""
 

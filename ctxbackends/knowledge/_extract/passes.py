@@ -6,11 +6,11 @@ from collections.abc import Iterable
 
 from ctxbackends._util.text import one_line
 
-_HEAD = "These rows were found already:"
-_NOTHING = "Nothing was found so far."
+_FOUND = "These records are extracted already:"
+_NONE_FOUND = "No records are extracted yet."
 _TASK = (
-    "Read the text again from the beginning, and answer only with rows that are missing above. An empty list where "
-    "nothing is missing: that is a good answer."
+    "Read the text again from the beginning, and extract only records that are missing above. If none is missing, the "
+    "list is empty."
 )
 _MAX_TITLE = 200
 """Characters."""
@@ -38,5 +38,5 @@ def build_text(text: str, titles: Iterable[str], *, answer_tokens: int) -> str:
         if left < 0:
             break
         lines.append(line)
-    found = "\n".join((_HEAD, *lines)) if lines else _NOTHING
+    found = "\n".join((_FOUND, *lines)) if lines else _NONE_FOUND
     return f"{text}\n\n{found}\n\n{_TASK}"
