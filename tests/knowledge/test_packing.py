@@ -409,3 +409,41 @@ def test_the_commands_pack_files(tmp_path: Path, serve: Any) -> None:
         assert requests == len(model.prompts) - before
         text = (directory / done.proposal).read_text()
         assert [f"records/{name}.md:5" for name in "abcdef"] == sorted(set(re.findall(r"records/\w\.md:5", text)))
+
+
+# --- cost -----------------------------------------------------------------------------------------------
+
+
+def record(number: int) -> LinesSource:
+    """A decision record of about 1,200 bytes."""
+    return LinesSource(
+        f"# {number}. Choose option {number}",
+        "Status: accepted",
+        "## Context",
+        "Three teams asked for it in the last quarter, and each of them had built a part of it. " * 4,
+        "## Decision",
+        f"We chose option {number} for all teams.",
+        "## Consequences",
+        "The parts that exist are removed one after the other, which takes until the end of the year. " * 5,
+        name=f"docs/adr/{number:04}.md",
+    )
+
+
+async def test_the_cost_of_48_records() -> None:
+    """The figures in docs/knowledge: 3 requests instead of 48, and less than half of the tokens."""
+    kinds = [Kind.DECISION, Kind.TASK, Kind.RISK, Kind.TERM]
+    records = [record(number) for number in range(1, 49)]
+    plans = [
+        estimate_plan(records, RunOptions(kinds=kinds, pack=pack), on_event=lambda _: None) for pack in (False, True)
+    ]
+    assert [48, 3] == [plan.requests for plan in plans]
+    assert plans[1].tokens < 0.45 * plans[0].tokens
+    async with scripted_backend(chosen) as (model, backend):
+        together = ingest(backend, records, kinds=kinds)
+        await rows_of(together)
+        assert 3 == len(model.prompts)
+        apart = ingest(backend, records, kinds=kinds, pack=False)
+        await rows_of(apart)
+    assert 51 == len(model.prompts)
+    assert apart.rows() == together.rows()
+    assert 48 == len(together.rows())
