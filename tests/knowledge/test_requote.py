@@ -128,3 +128,19 @@ def test_a_long_source_is_searched_in_parts_that_overlap(directory: Path) -> Non
     assert (81, 83) == (lambda one: (one.first, one.last))(
         review.requote("x1", "Part 20 of many. We keep blobs on tape.")
     )
+
+
+def test_a_row_of_several_files_is_searched_in_all(directory: Path) -> None:
+    """A packed chunk, and a line of the model that is in none of its files."""
+    data = b"We write logs to tape.\n"
+    (directory / "other.md").write_bytes(data)
+    review = open_review(directory)
+    row = msgspec.structs.replace(review.proposal.quarantined[0], where="notes.md:1-5; other.md:1")
+    other = Input(name="other.md", sha256=hashlib.sha256(data).hexdigest(), size=len(data))
+    facts = msgspec.structs.replace(review.proposal.facts, inputs=(*review.proposal.facts.inputs, other))
+    review.proposal = msgspec.structs.replace(review.proposal, facts=facts, quarantined=(row,))
+    with pytest.raises(ProposalError, match=r"its quote is not in the source; copy the words from notes\.md"):
+        review.requote("x1", "We keep logs")
+    assert "notes.md:3" == review.requote("x1", "We keep blobs").where
+    assert "other.md:1" == review.requote("x1", "We write logs").where
+    assert "other.md:1" == review.requote("x1", "We write logs", path=directory / "other.md").where

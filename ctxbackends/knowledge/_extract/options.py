@@ -62,7 +62,7 @@ class RunOptions:
             is unknown), else all.
         model: The model; None for the backend's default model.
         max_concurrency: The most requests in flight; None for the number of the server's slots, or 4.
-        chunk_tokens: The most tokens of a source in one request; None for 8,192. The model's context is always a limit.
+        chunk_tokens: The most tokens of text in one request; None for 8,192. The model's context is always a limit.
         speakers: Read only what these speakers say in transcripts; None for all. Other sources are not affected.
         pack: Whether to send small consecutive sources in one request.
         context_lines: The lines of the chunk before that are sent with each chunk as context.

@@ -23,18 +23,28 @@ _OVERLAP = 4_000
 
 
 def find_quote(proposal: Proposal, row: QuarantinedRow, quote: str, *, path: Path | None = None) -> Evidence:
-    """Find a quote in the source of a quarantined row, near the part that the row came from.
+    """Find a quote in a source of a quarantined row, near the part that the row came from.
 
     Args:
         proposal: The proposal of the row.
-        row: The row.
+        row: The row. If it has several places, they are searched in their order.
         quote: The quote.
         path: The file; by default the name of the source, relative to the working directory.
 
     Raises:
         ProposalError: The source cannot be read or has changed since the run, or the quote is not in it.
     """
-    place = row.where.partition("; ")[0]
+    problem: ProposalError | None = None
+    for place in row.where.split("; "):
+        try:
+            return _find_near(proposal, place, quote, path)
+        except ProposalError as error:
+            problem = problem or error
+    assert problem is not None
+    raise problem
+
+
+def _find_near(proposal: Proposal, place: str, quote: str, path: Path | None) -> Evidence:
     input_ = find_input(proposal, place)
     file = path if path is not None else Path(input_.name)
     try:
