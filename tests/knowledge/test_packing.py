@@ -10,6 +10,8 @@ from typing import Any
 import msgspec
 import pytest
 from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ctxbackends import APIStatusError
 from ctxbackends.knowledge._errors import ChunkError
@@ -235,6 +237,66 @@ async def test_equal_rows_at_the_same_line_of_several_files() -> None:
         await rows_of(run)
     (row,) = run.rows()
     assert {"a.md:1", "b.md:1", "c.md:1", "d.md:1"} == {evidence.where for evidence in row.evidence}
+
+
+WORDS = st.sampled_from(
+    [
+        "we",
+        "keep",
+        "chose",
+        "option",
+        "not",
+        "the",
+        "a",
+        "of",
+        "cold",
+        "storage",
+        "Yes:",
+        "*it*",
+        "was,",
+        "and",
+        "“then”",
+        "it",
+        "is",
+        "late.",
+    ]
+)
+LINE = st.lists(WORDS, min_size=2, max_size=7).map(" ".join)
+FILES = st.lists(st.lists(LINE, min_size=1, max_size=4), min_size=2, max_size=4)
+
+
+@given(FILES, st.data())
+def test_the_evidence_is_that_of_the_file_alone(files: list[list[str]], data: st.DataObject) -> None:
+    """Any words of a file, with any number of that file, as they are or without their marks."""
+    parts = [chunk(f"{number}.md", *lines, first=number + 1) for number, lines in enumerate(files)]
+    both = packed(*parts)
+    at = data.draw(st.integers(0, len(parts) - 1))
+    line = data.draw(st.integers(parts[at].segments[0].first, parts[at].segments[-1].last))
+    words = " ".join(segment.text for segment in parts[at].segments).split()
+    start = data.draw(st.integers(0, len(words) - 1))
+    quote = " ".join(words[start : data.draw(st.integers(start + 1, len(words)))])
+    quote = data.draw(st.sampled_from([quote, quote.replace("*", "").replace("“", '"').lower()]))
+    (alone,) = check([ExtractedRow(Decision("A title", "", "", ""), line, quote)], parts[at])
+    together = cite(both, quote, line + both.offsets[at])
+    if isinstance(alone, CitedRow):
+        assert alone == together
+    elif isinstance(together, CitedRow):  # the same words are a valid quote of another file
+        assert together.relocated
+        assert parts[at].source != together.evidence.source
+    else:
+        assert alone.reason in (together.reason, "its quote is not in the source")
+
+
+@given(FILES, st.data())
+def test_no_quote_spans_two_files(files: list[list[str]], data: st.DataObject) -> None:
+    parts = [chunk(f"{number}.md", *lines) for number, lines in enumerate(files)]
+    at = data.draw(st.integers(0, len(parts) - 2))
+    end = " ".join(files[at]).split()[-data.draw(st.integers(1, 4)) :]
+    start = " ".join(files[at + 1]).split()[: data.draw(st.integers(1, 4))]
+    quote = " ".join((*end, *start))
+    checked = cite(packed(*parts), quote, data.draw(st.integers(0, 20)))
+    alone = [check([ExtractedRow(Decision("A title", "", "", ""), 1, quote)], part)[0] for part in parts]
+    assert any(isinstance(one, CitedRow) for one in alone) == isinstance(checked, CitedRow)
 
 
 # --- failures -------------------------------------------------------------------------------------------
