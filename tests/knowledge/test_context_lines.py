@@ -67,8 +67,9 @@ async def test_each_chunk_but_the_first_has_context() -> None:
 async def test_no_context_by_default() -> None:
     lines = LinesSource(*(part(number) for number in range(3)))
     async with scripted_backend() as (model, backend):
-        for lines_of_context in ({}, {"context_lines": 0}):
-            await rows_of(ingest(backend, [lines], kinds=[Kind.DECISION], chunk_tokens=250, **lines_of_context))
+        options: list[dict[str, Any]] = [{}, {"context_lines": 0}]
+        for more in options:
+            await rows_of(ingest(backend, [lines], kinds=[Kind.DECISION], chunk_tokens=250, **more))
     half = len(model.prompts) // 2
     assert model.prompts[:half] == model.prompts[half:]
     assert not any("Context" in prompt for prompt in model.prompts)

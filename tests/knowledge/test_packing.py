@@ -240,26 +240,7 @@ async def test_equal_rows_at_the_same_line_of_several_files() -> None:
 
 
 WORDS = st.sampled_from(
-    [
-        "we",
-        "keep",
-        "chose",
-        "option",
-        "not",
-        "the",
-        "a",
-        "of",
-        "cold",
-        "storage",
-        "Yes:",
-        "*it*",
-        "was,",
-        "and",
-        "“then”",
-        "it",
-        "is",
-        "late.",
-    ]
+    [*("we", "keep", "chose", "option", "not", "the", "cold", "storage"), *("Yes:", "*it*", "was,", "“then”", "late.")]
 )
 LINE = st.lists(WORDS, min_size=2, max_size=7).map(" ".join)
 FILES = st.lists(st.lists(LINE, min_size=1, max_size=4), min_size=2, max_size=4)
