@@ -21,7 +21,7 @@ import attrs
 
 from ctxbackends import Backend, Registry, __version__, open_backend, serve_model
 from ctxbackends.errors import BackendError
-from ctxbackends.knowledge import RunOptions
+from ctxbackends.knowledge import Kind, RunOptions
 from ctxbackends.knowledge._records import kinds_of
 from ctxbackends.local import find_model, pull_model
 from tests.quality.cases import GROUPS, Case, load_cases
@@ -50,8 +50,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--parallel", type=int, default=1, help="slots of a served model (default: 1)")
     parser.add_argument("--threads", type=int, help="CPU threads of a served model")
     parser.add_argument("--cases", metavar="WORD", help="only the cases with this word in their names")
-    parser.add_argument("--groups", help=f"only these groups, of {', '.join(GROUPS)}")
-    parser.add_argument("--kinds", type=lambda text: kinds_of(text.split(",")), help="instead of those of each group")
+    parser.add_argument("--groups", type=_parse_groups, default=tuple(GROUPS), help=f"of {', '.join(GROUPS)}")
+    parser.add_argument("--kinds", type=_parse_kinds, help="kinds to extract, instead of those of each group")
     parser.add_argument("--together", action="store_true", help="read each group as one directory")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures, rows and missed labels to a file")
     run = parser.add_argument_group("options of a run")
@@ -83,6 +83,21 @@ def _split(text: str) -> tuple[str, ...]:
     return tuple(text.split(","))
 
 
+def _parse_kinds(text: str) -> tuple[Kind, ...]:
+    try:
+        return kinds_of(text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _parse_groups(text: str) -> tuple[str, ...]:
+    groups = _split(text)
+    unknown = [group for group in groups if group not in GROUPS]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"unknown group: {unknown[0]!r}; the groups are {', '.join(GROUPS)}")
+    return groups
+
+
 def run_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the fields of RunOptions that are set."""
     options = {name.removeprefix("run_"): value for name, value in vars(arguments).items() if name.startswith("run_")}
@@ -91,8 +106,7 @@ def run_options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def select_cases(arguments: argparse.Namespace) -> list[Case]:
     """Return the cases to run."""
-    groups = arguments.groups.split(",") if arguments.groups else list(GROUPS)
-    return [case for case in load_cases() if case.group in groups and (arguments.cases or "") in case.name]
+    return [case for case in load_cases() if case.group in arguments.groups and (arguments.cases or "") in case.name]
 
 
 @asynccontextmanager
@@ -128,13 +142,17 @@ async def measure(arguments: argparse.Namespace) -> int:
     async with open_model(arguments, meter) as backend:
         facts = await _describe(arguments, backend, options)
 
-        def add(result: Result) -> None:
-            results.append(result)
-            print(format_result(result), flush=True)
-            if arguments.json is not None:  # each time, so that a run that is interrupted leaves what it has
+        def write() -> None:
+            if arguments.json is not None:
                 text = json.dumps(build_json(results, facts), ensure_ascii=False, indent=1)
                 arguments.json.write_text(f"{text}\n", encoding="utf-8")
 
+        def add(result: Result) -> None:
+            results.append(result)
+            print(format_result(result), flush=True)
+            write()  # each time, so that a run that is interrupted leaves what it has
+
+        write()
         await run_cases(
             backend,
             cases,
@@ -172,7 +190,7 @@ def main(words: Sequence[str] | None = None) -> int:
         parser.error("--model-path is mutually exclusive with --backend and --endpoint")
     try:
         return asyncio.run(measure(arguments))
-    except (BackendError, ValueError) as error:
+    except (BackendError, OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
 

@@ -159,6 +159,21 @@ async def test_the_program_prints_a_table_and_writes_json(
     assert ("en", [], []) == (case["language"], case["missed"], case["not_in_source"])
 
 
+async def test_a_run_that_is_interrupted_leaves_the_cases_before(model: ScriptedModel, tmp_path: Path) -> None:
+    answer_with(model, choose_labels)
+    answer, file, counts = model.script, tmp_path / "figures.json", []
+
+    def count_cases(prompt: str) -> Any:
+        counts.append(len(json.loads(file.read_text(encoding="utf-8"))["cases"]))
+        return answer(prompt)
+
+    model.script = count_cases
+    words = ["--endpoint", model.url, "--model", MODEL, "--allow-unenforced", "--cases", "o", "--groups", "minutes"]
+    assert 0 == await measure(build_parser().parse_args([*words, "--json", str(file), "--kinds", "risks"]))
+    assert [*range(len(counts))] == counts
+    assert len(counts) > 1
+
+
 async def test_the_table_has_a_row_for_each_group(model: ScriptedModel, backend: Backend, meter: Meter) -> None:
     results = await run_cases(backend, TWO, meter=meter, options={})
     lines = format_table(results).splitlines()
@@ -188,6 +203,19 @@ def test_what_cannot_be_run_has_exit_code_2(
     output = capsys.readouterr()
     assert "" == output.out
     assert 1 == len(output.err.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["--kinds", "decisions,ideas"], "unknown kind: 'ideas'; the kinds are decisions"),
+        (["--groups", "minutes,mails"], "unknown group: 'mails'; the groups are records, sessions, minutes"),
+    ],
+)
+def test_unknown_kinds_and_groups(words: list[str], problem: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(words)
+    assert problem in capsys.readouterr().err
 
 
 def test_a_model_file_excludes_a_server(capsys: pytest.CaptureFixture[str]) -> None:
