@@ -7,17 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from ctxbackends.local import find_model
-
 VARIABLE = "CTXBACKENDS_TEST_WORDS"
+"""Environment variable with the path of the model file."""
 
 
 @pytest.fixture(scope="session")
 def smollm2() -> Path:
-    """The model file in the cache."""
+    """The model file."""
     if not os.environ.get(VARIABLE):
         pytest.skip("needs SmolLM2; run nox -s e2e_words")
-    return find_model("smollm2")
+    return Path(os.environ[VARIABLE])
 
 
 @pytest.fixture
