@@ -37,6 +37,8 @@ sys.stderr.buffer.write(behaviour.get("stderr", "").encode("latin-1") * behaviou
 sys.stderr.flush()
 while behaviour.get("hang") and not (home / "go").exists():
     time.sleep(0.01)
+if behaviour.get("signal"):
+    os.kill(os.getpid(), behaviour["signal"])
 raise SystemExit(behaviour.get("exit", 0))
 """
 

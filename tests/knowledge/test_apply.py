@@ -144,18 +144,24 @@ def test_a_row_that_failed_after_it_was_written_is_uncertain(directory: Path, to
 
 
 def test_a_program_that_hangs_is_ended(directory: Path, tool: GoTool) -> None:
-    tool.behave({"Caches help": {"hang": True, "write": False, "stderr": "thinking\n"}})
-    result = apply(directory, tool, "--timeout", "3")
-    assert (1, ["d1  applied", "l1  uncertain: did not end within 3 s: thinking", "t1  applied"]) == (
-        result.code,
-        result.out.splitlines(),
-    )
-    second = apply(directory, tool)
-    assert (1, 3) == (second.code, len(tool.calls))
-    assert "its title is not in " in second.out
+    tool.behave({"Caches help": {"hang": True, "write": False}})
+    result = apply(directory, tool, "l1", "--timeout", "1")
+    assert (1, "l1  uncertain: did not end within 1 s\n") == (result.code, result.out)
+    second = apply(directory, tool, "l1")
+    assert (1, True) == (second.code, "its title is not in " in second.out)
     tool.behave({})
     assert "l1  applied\n" == apply(directory, tool, "l1", "--uncertain", "retry").out
-    assert 4 == len(tool.calls)
+    assert "Caches help" == tool.titles[-1]
+
+
+@pytest.mark.posix
+def test_a_program_that_crashes_may_have_written(directory: Path, tool: GoTool) -> None:
+    tool.behave({"Caches help": {"signal": signal.SIGKILL, "write": False}})
+    result = apply(directory, tool)
+    lines = ["d1  applied", "l1  uncertain: ended by signal 9: no output", "t1  applied"]
+    assert (1, lines) == (result.code, result.out.splitlines())
+    assert "l1  uncertain: an earlier run did not see the end of ctx; its title is not in" in apply(directory, tool).out
+    assert 3 == len(tool.calls)
 
 
 @pytest.mark.parametrize(
@@ -184,7 +190,10 @@ def test_without_a_terminal_it_needs_yes(directory: Path, tool: GoTool) -> None:
 
 
 @pytest.mark.posix
-@pytest.mark.parametrize(("key", "code", "count"), [("y", 0, 3), ("n", 1, 0), ("", 1, 0), ("\x03", 130, 0)])
+@pytest.mark.parametrize(
+    ("key", "code", "count"),
+    [("y", 0, 3), ("n", 1, 0), pytest.param("", 1, 0, marks=pytest.mark.full), ("\x03", 130, 0)],
+)
 def test_it_asks_at_a_terminal(
     directory: Path, tool: GoTool, monkeypatch: pytest.MonkeyPatch, key: str, code: int, count: int
 ) -> None:

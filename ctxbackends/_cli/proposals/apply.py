@@ -189,7 +189,8 @@ def _judge(result: ProgramResult, row: Row, existing: ExistingEntries, settings:
     if result.code is None:
         reason = "interrupted" if result.is_interrupted else f"did not end within {settings.timeout:g} s"
         return "uncertain", f"{reason}: {result.message}" if result.message else reason
-    reason = f"exit code {result.code}: {result.message or 'no output'}"
+    end = f"exit code {result.code}" if result.code > 0 else f"ended by signal {-result.code}"
+    reason = f"{end}: {result.message or 'no output'}"
     place = ExistingEntries.read(settings.context).find(row)
     if place is not None and existing.find(row) is None:
         return "uncertain", f"{reason}; but its title is now in {place}"

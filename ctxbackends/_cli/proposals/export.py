@@ -10,7 +10,6 @@ from pathlib import Path
 
 import click
 
-from ctxbackends._cli.options import parse_kinds
 from ctxbackends._cli.proposals.arguments import directory_option, one_argument, open_review
 from ctxbackends._cli.terminal import printable, utf8
 from ctxbackends._util.files import create_file, replace_file
@@ -21,14 +20,12 @@ from ctxbackends.knowledge._proposals.formats import render_csv, render_markdown
 from ctxbackends.knowledge._proposals.madr import choose_files, render_madr
 from ctxbackends.knowledge._proposals.review import Review
 from ctxbackends.knowledge._proposals.store import check_not_context, find_context, prepare_directory
-from ctxbackends.knowledge._records import PLURALS, Kind, Row
+from ctxbackends.knowledge._records import PLURALS, Row, kinds_of
 
 
 @click.command()
 @one_argument
-@click.option(
-    "--kind", "kinds", metavar="KINDS", callback=parse_kinds, help=f"Kinds to export: any of {', '.join(PLURALS)}."
-)
+@click.option("--kind", "kinds", metavar="KINDS", help=f"Kinds to export: any of {', '.join(PLURALS)}.")
 @click.option(
     "--format",
     "format_",
@@ -54,7 +51,7 @@ from ctxbackends.knowledge._records import PLURALS, Kind, Row
 def export(
     directory: Path,
     proposal: str,
-    kinds: tuple[Kind, ...],
+    kinds: str | None,
     format_: Format,
     section: str | None,
     output: Path | None,
@@ -74,11 +71,8 @@ def export(
     if target is not None and output not in (None, target):
         raise click.UsageError("-o and --dir are mutually exclusive")
     review, _ = open_review(directory, proposal)
-    rows = {
-        name: row
-        for name, row in review.rows().items()
-        if review.verdict(name).state == "accepted" and row.kind in kinds
-    }
+    rows = {name: row for name, row in review.rows().items() if review.verdict(name).state == "accepted"}
+    rows = _select_kinds(rows, kinds)
     if format_ == "madr":
         rows = _select_decisions(rows)
     gaps = {name: problems for name, row in rows.items() if (problems := find_gaps(row, format_))}
@@ -97,6 +91,19 @@ def export(
         print_gaps(review.path.stem, gaps)
         if not skip_incomplete:
             click.get_current_context().exit(1)
+
+
+def _select_kinds(rows: Mapping[str, Row], names: str | None) -> dict[str, Row]:
+    """Return the rows of the kinds in a comma-separated list; all rows without one."""
+    if names is None:
+        return dict(rows)
+    wanted = {name.strip().lower() for name in names.split(",")}
+    kinds = {str(row.kind) for row in rows.values() if {str(row.kind), f"{row.kind}s"} & wanted}
+    try:
+        kinds |= {str(kind) for kind in kinds_of(wanted - kinds - {f"{kind}s" for kind in kinds})}
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="'--kind'") from None
+    return {name: row for name, row in rows.items() if str(row.kind) in kinds}
 
 
 def _select_decisions(rows: Mapping[str, Row]) -> dict[str, Row]:
