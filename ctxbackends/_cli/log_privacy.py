@@ -37,7 +37,7 @@ class PrivateFiles:
     def __contains__(self, path: Path) -> bool:
         if not self.globs:
             return False
-        from ctxbackends.knowledge._privacy.rules import is_redacted  # noqa: PLC0415  # most files have no globs
+        from ctxbackends.knowledge._privacy.redaction import is_redacted  # noqa: PLC0415  # most files have no globs
 
         return is_redacted(path, self.globs, root=self.root)
 

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import re
+
 # Escape sequences would move the cursor of a terminal, change its title, or hide what was printed before; a carriage
 # return overwrites the line.
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
+# They change the order of the characters on the screen, so that a text could look like another one.
+_BIDI = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 def escape_controls(text: str) -> str:
     """Return ``text`` with control characters escaped, except line feeds and tabs."""
     return text.translate(_CONTROLS)
+
+
+def escape_for_review(text: str) -> str:
+    """Return ``text`` on one line, with control characters and those that change the order of others escaped."""
+    return _BIDI.sub(lambda match: f"\\u{ord(match[0]):04x}", escape_controls(text).replace("\n", "\\n"))
 
 
 def one_line(text: str) -> str:

@@ -20,7 +20,8 @@ from ctxbackends.knowledge._extract.journal import Journal
 from ctxbackends.knowledge._extract.options import RunOptions
 from ctxbackends.knowledge._extract.progress import OnEvent, Plan, Report, ResumePoint
 from ctxbackends.knowledge._extract.run import Ingestion
-from ctxbackends.knowledge._privacy.rules import is_private, is_redacted
+from ctxbackends.knowledge._privacy.redaction import is_redacted
+from ctxbackends.knowledge._privacy.rules import is_private
 from ctxbackends.knowledge._proposals.existing import ExistingEntries
 from ctxbackends.knowledge._proposals.model import Facts, Proposal
 from ctxbackends.knowledge._proposals.store import (

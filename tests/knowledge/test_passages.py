@@ -25,10 +25,10 @@ def marked(passage: Passage | str) -> str:
     return "|".join(line.text[first:last] for line in passage.lines for first, last in line.marks)
 
 
-def find(directory: Path, name: str, quote: str, **options: int) -> Passage:
+def find(directory: Path, name: str, quote: str, *, lines: int = 1, characters: int = 300) -> Passage:
     evidence = cite(directory, name, quote)
     proposal = build(directory, [name], [Row(record=Task("x", "low"), evidence=(evidence,))])
-    passage = Passages(proposal, roots=(directory,), **{"lines": 1, **options}).find(evidence)
+    passage = Passages(proposal, lines=lines, characters=characters, roots=(directory,)).find(evidence)
     assert not isinstance(passage, str), passage
     return passage
 

@@ -9,7 +9,8 @@ import pytest
 
 from ctxbackends import ConfigError
 from ctxbackends._config.reader import load_ctxrc, redact_of
-from ctxbackends.knowledge._privacy.rules import is_private, is_redacted
+from ctxbackends.knowledge._privacy.redaction import is_redacted
+from ctxbackends.knowledge._privacy.rules import is_private
 
 
 @pytest.mark.parametrize(

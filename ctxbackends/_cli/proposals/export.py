@@ -11,10 +11,9 @@ from pathlib import Path
 import click
 
 from ctxbackends._cli.proposals.arguments import directory_option, one_argument, open_review
+from ctxbackends._cli.proposals.output import write_files
 from ctxbackends._cli.terminal import printable, utf8
-from ctxbackends._util.files import create_file, replace_file
 from ctxbackends._util.text import pluralize
-from ctxbackends.knowledge._errors import ProposalError, wrap_write_errors
 from ctxbackends.knowledge._proposals.export import FORMATS, Format, build_payload, find_gaps
 from ctxbackends.knowledge._proposals.formats import render_csv, render_markdown
 from ctxbackends.knowledge._proposals.madr import choose_files, render_madr
@@ -81,10 +80,10 @@ def export(
         click.echo("nothing to export: no accepted rows of these kinds", err=True)
     elif complete and target is not None:
         prepare_directory(target, context=find_context())
-        _write_files(_render_files(review, complete, format_, target, section=section), force=force)
+        write_files(_render_files(review, complete, format_, target, section=section), force=force)
     elif complete and output is not None:
         check_not_context(Path(os.path.realpath(output)).parent, context=find_context())
-        _write_files({output: _render_document(review, complete, format_, section=section)}, force=force)
+        write_files({output: _render_document(review, complete, format_, section=section)}, force=force)
     elif complete:
         _print(_render_document(review, complete, format_, section=section))
     if gaps:
@@ -164,27 +163,3 @@ def _render_records(review: Review, rows: Mapping[str, Row]) -> dict[str, str]:
 def _print(text: str) -> None:
     # In UTF-8 with these line ends, whatever the encoding of the terminal is.
     click.echo(printable(text) if sys.stdout.isatty() else text.encode(), nl=False)
-
-
-def _write_files(files: Mapping[Path, str], *, force: bool) -> None:
-    """Write the files, none if one exists with another text, and print those that are new."""
-    changes = {path: text.encode() for path, text in files.items() if not _has_content(path, text)}
-    existing = [str(path) for path in changes if path.exists()]
-    if existing and not force:
-        raise ProposalError(f"file exists with other content: {', '.join(existing)}; use --force to replace it")
-    for path, data in changes.items():
-        with wrap_write_errors(path):
-            if force:
-                replace_file(path, data)
-            elif not create_file(path, data):
-                raise ProposalError(f"file exists with other content: {path}; use --force to replace it")
-        click.echo(str(path))
-
-
-def _has_content(path: Path, text: str) -> bool:
-    try:
-        return path.read_bytes() == text.encode()
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        raise ProposalError(f"cannot write {path}: {error.strerror}") from error

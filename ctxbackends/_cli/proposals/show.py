@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +13,13 @@ import msgspec
 
 from ctxbackends._cli.options import json_option
 from ctxbackends._cli.proposals.arguments import directory_option, one_argument, open_review, rows_argument
+from ctxbackends._cli.proposals.output import write_files
 from ctxbackends._cli.proposals.rows import format_row
 from ctxbackends._cli.terminal import print_json, print_table, printable
 from ctxbackends.knowledge._errors import ProposalError
 from ctxbackends.knowledge._proposals.applied import AppliedRows
 from ctxbackends.knowledge._proposals.review import Review
-from ctxbackends.knowledge._proposals.store import list_proposals
+from ctxbackends.knowledge._proposals.store import check_not_context, find_context, list_proposals
 from ctxbackends.knowledge._records import Row, kind_of, title_of
 
 _COLUMNS = ("id", "rows", "accepted", "rejected", "quarantined", "model", "problem")
@@ -65,15 +69,46 @@ def _build_row(summary: dict[str, Any]) -> dict[str, Any]:
 @rows_argument
 @click.option("--quarantined", is_flag=True, help="Show the quarantined rows and the reasons.")
 @json_option
+@click.option("--html", "as_html", is_flag=True, help="Print an HTML page with the quotes marked in their sources.")
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Write the HTML page to this file instead of standard output.",
+)
+@click.option("--force", is_flag=True, help="Replace an existing file.")
 @directory_option
-def show(directory: Path, proposal: str, rows: tuple[str, ...], quarantined: bool, as_json: bool) -> None:
-    """Show a proposal or some of its rows, with the decisions."""
+def show(
+    directory: Path,
+    proposal: str,
+    rows: tuple[str, ...],
+    quarantined: bool,
+    as_json: bool,
+    as_html: bool,
+    output: Path | None,
+    force: bool,
+) -> None:
+    """Show a proposal or some of its rows, with the decisions.
+
+    The HTML page loads nothing. It does not show more than the quotes of files
+    that match privacy.redact of .ctxrc.
+    """
+    _check_output(as_json=as_json, as_html=as_html, output=output)
     review, names = open_review(directory, proposal, rows)
     all_rows = review.rows()
     selection = {name: review.row(name) for name in names} if names else all_rows
     applied = AppliedRows(review.path)
     if as_json:
         print_json(_as_json(review, selection, applied))
+        return
+    if as_html:
+        page = _render_page(review, selection, directory, quarantined=quarantined or not names)
+        if output is None:
+            click.echo(page.encode(), nl=False)  # in UTF-8, as the page says
+        else:
+            check_not_context(Path(os.path.realpath(output)).parent, context=find_context())
+            write_files({output: page}, force=force)
         return
     facts = review.proposal.facts
     sources = ", ".join(input_.name for input_ in facts.inputs)
@@ -98,6 +133,31 @@ def show(directory: Path, proposal: str, rows: tuple[str, ...], quarantined: boo
         click.echo(f"\n{len(quarantined_rows)} quarantined; use --quarantined to show them", err=True)
 
 
+def _check_output(*, as_json: bool, as_html: bool, output: Path | None) -> None:
+    if as_json and as_html:
+        raise click.UsageError("--json and --html are mutually exclusive")
+    if output is not None and not as_html:
+        raise click.UsageError("-o requires --html")
+    if as_html and output is None and sys.stdout.isatty():
+        raise click.UsageError("standard output is a terminal; write the page to a file with -o FILE")
+
+
+def _render_page(review: Review, rows: dict[str, Row], directory: Path, *, quarantined: bool) -> str:
+    from ctxbackends._config.ctxrc_file import find_ctxrc  # noqa: PLC0415  # needed only for a page
+    from ctxbackends._config.reader import redact_of  # noqa: PLC0415
+    from ctxbackends.knowledge._privacy.redaction import is_redacted  # noqa: PLC0415
+    from ctxbackends.knowledge._proposals.page import LINES, render_page  # noqa: PLC0415
+    from ctxbackends.knowledge._proposals.passages import Passages, withhold_nothing  # noqa: PLC0415
+
+    ctxrc = find_ctxrc()
+    withholds = withhold_nothing
+    if ctxrc is not None:
+        withholds = partial(is_redacted, globs=redact_of(ctxrc), root=ctxrc.absolute().parent)
+    roots = (Path(), directory.absolute().parent.parent)
+    passages = Passages(review.proposal, lines=LINES, roots=roots, withholds=withholds)
+    return render_page(review, rows, passages, quarantined=quarantined)
+
+
 def _as_json(review: Review, rows: dict[str, Row], applied: AppliedRows) -> dict[str, Any]:
     return {
         **msgspec.to_builtins(review.proposal.facts),
@@ -110,6 +170,13 @@ def _as_json(review: Review, rows: dict[str, Row], applied: AppliedRows) -> dict
             }
             for name, row in rows.items()
         ],
-        "quarantined": msgspec.to_builtins(review.proposal.quarantined),
+        "quarantined": [
+            {
+                "name": name,
+                **msgspec.to_builtins(row),
+                "review": {"state": "undecided", **msgspec.to_builtins(review.verdict(name))},
+            }
+            for name, row in review.proposal.quarantined_by_name().items()
+        ],
         "skipped": msgspec.to_builtins(review.proposal.skipped),
     }

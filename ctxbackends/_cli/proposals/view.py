@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ctxbackends._cli.live_line import LINE, can_redraw, window_size
-from ctxbackends._util.text import escape_controls
+from ctxbackends._util.text import escape_for_review as clean
 from ctxbackends.knowledge._proposals.passages import Line, Passage, Passages
 from ctxbackends.knowledge._proposals.review import Review
 from ctxbackends.knowledge._records import ONLY_FROM_SUMMARY, Evidence, QuarantinedRow, fields_of, kind_of, title_of
@@ -23,8 +23,6 @@ _NARROW = 60
 _UNBROKEN = 10_000  # columns of an output without a window
 _MARK = "bold underline black on yellow"
 _STATES = {"accepted": "bold green", "rejected": "bold red", "quarantined": "bold yellow"}
-# They change the order of the characters on the screen, so that a quote could look like another one.
-_BIDI = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 class RowView:
@@ -83,9 +81,9 @@ class RowView:
         record = quarantined.record if quarantined is not None else self._review.row(name).record
         original = record if row is None else self._review.original_rows()[name].record
         state = "quarantined" if row is None and verdict.state == "undecided" else verdict.state
-        title = Text.assemble((f"{name}  {kind_of(record)}: ", "dim"), (_clean(title_of(record)), "bold"))
+        title = Text.assemble((f"{name}  {kind_of(record)}: ", "dim"), (clean(title_of(record)), "bold"))
         if state != "undecided":
-            title.append(f"  [{state}{f': {_clean(verdict.reason)}' if verdict.reason else ''}]", _STATES[state])
+            title.append(f"  [{state}{f': {clean(verdict.reason)}' if verdict.reason else ''}]", _STATES[state])
         yield from self._hang("", title, indent=len(name) + 2)
         fields = fields_of(record)
         for number, (field, value) in enumerate(fields.items()):
@@ -93,7 +91,7 @@ class RowView:
                 yield from self._hang(self._indent, _label(field, value), indent=2)
             if field in verdict.fields:
                 was = fields_of(original)[field]
-                yield from self._hang(self._indent, Text(f"  (edited; was: {_clean(was)})", "dim"))
+                yield from self._hang(self._indent, Text(f"  (edited; was: {clean(was)})", "dim"))
         if quarantined is not None:
             yield from self._build_quarantined(quarantined)
             return
@@ -107,11 +105,11 @@ class RowView:
 
     def _build_evidence(self, evidence: Evidence) -> Iterator[Text]:
         folded = ", matched after folding" if evidence.match == "folded" else ""
-        where = Text(f"{_clean(evidence.where)}{folded}", "cyan")
+        where = Text(f"{clean(evidence.where)}{folded}", "cyan")
         passage = self._passages.find(evidence)
         yield Text()
         if isinstance(passage, str):
-            yield from self._hang(f"{self._indent}> ", Text(_clean(evidence.quote), "bold"), indent=2)
+            yield from self._hang(f"{self._indent}> ", Text(clean(evidence.quote), "bold"), indent=2)
             yield from self._hang(f"{self._indent}  ", where)
             yield from self._hang(f"{self._indent}  ", Text(f"(source: {passage})", "dim"))
         else:
@@ -135,7 +133,7 @@ class RowView:
         for line in passage.lines:
             if line.speaker not in ("", speaker):
                 speaker = line.speaker
-                yield from self._hang(f"{self._indent}{' ' * digits} | ", Text(f"{_clean(speaker)}:", "dim italic"))
+                yield from self._hang(f"{self._indent}{' ' * digits} | ", Text(f"{clean(speaker)}:", "dim italic"))
             # A line that is too long for one segment has several, with the same number.
             gutter = f"{self._indent}{'' if line.number in (None, number) else line.number:>{digits}} | "
             number = line.number
@@ -145,11 +143,11 @@ class RowView:
         has_styles = can_redraw(sys.stdout)
         text, at = Text(), 0
         for start, end in line.marks:
-            text.append(_clean(line.text[at:start]))
-            quote = _clean(line.text[start:end])
+            text.append(clean(line.text[at:start]))
+            quote = clean(line.text[start:end])
             text.append(quote if has_styles else f">>>{quote}<<<", _MARK)
             at = end
-        return text.append(_clean(line.text[at:]))
+        return text.append(clean(line.text[at:]))
 
     @property
     def _indent(self) -> str:
@@ -166,9 +164,4 @@ class RowView:
 
 
 def _label(label: str, value: str, style: str = "") -> Text:
-    return Text.assemble((f"{label}: ", "dim"), (_clean(value), style))
-
-
-def _clean(text: str) -> str:
-    """Escape control characters, and those that change the order of others."""
-    return _BIDI.sub(lambda match: f"\\u{ord(match[0]):04x}", escape_controls(text).replace("\n", "\\n"))
+    return Text.assemble((f"{label}: ", "dim"), (clean(value), style))
