@@ -27,7 +27,7 @@ LINES = 12
 """Lines of the source before and after a quote."""
 
 _NEAR = 3
-"""Those that are shown at once; the others are folded."""
+"""Those that are shown at once; the others are folded, if they are more than as many."""
 
 _LONG = 24
 """A quote of more lines is folded too."""
@@ -223,7 +223,8 @@ def _open_article(name: str, record: Record, state: str, reason: str) -> Iterato
 
 def _build_field(label: str, value: str, *, style: str = "") -> str:
     attribute = f' class="{style}"' if style else ""
-    return f'<dt>{_text(label)}</dt><dd dir="auto"{attribute}>{_text(value)}</dd>'
+    content = _text(value) or '<span class="muted">(empty)</span>'
+    return f'<dt>{_text(label)}</dt><dd dir="auto"{attribute}>{content}</dd>'
 
 
 def _build_select(name: str, values: Iterable[str]) -> str:
@@ -232,7 +233,9 @@ def _build_select(name: str, values: Iterable[str]) -> str:
 
 
 def _build_passage(passage: Passage) -> Iterator[str]:
-    first, last = max(passage.first - _NEAR, 0), passage.last + _NEAR + 1
+    first, last = passage.first - _NEAR, passage.last + _NEAR + 1
+    first = first if first > _NEAR else 0
+    last = last if len(passage.lines) - last > _NEAR else len(passage.lines)
     yield '<div class="passage">'
     yield from _build_part(passage.lines[:first], "before")
     quote = passage.lines[first:last]
