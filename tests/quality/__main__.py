@@ -1,8 +1,4 @@
-"""Measure how well a model extracts: ``python -m tests.quality --model-path smollm2``, or with a server that runs.
-
-It reads the 30 labelled texts of ``tests/quality/cases``, compares the rows with the labels, and prints the figures.
-All options that this help lists last are those of a run, as in ``ctxbackends ingest``.
-"""
+"""Measure how well a model extracts: ``python -m tests.quality``, with SmolLM2 or the model that you name."""
 
 from __future__ import annotations
 
@@ -34,13 +30,19 @@ MODEL = "smollm2"
 CONTEXT = 4096
 """Tokens of each slot of the server that is started here. A quarter of it is for the answer, which bounds the time."""
 
+KINDS = (Kind.DECISION, Kind.TASK)
+"""The kinds that each group is asked for by default."""
+
+DESCRIPTION = """Measure how well a model extracts. It reads the labelled texts of tests/quality/cases, compares the
+rows with the labels, and prints the figures. The options at the end are those of a run."""
+
 _OWN = ("kinds", "model", "skip_failed")
 """Fields of RunOptions that are set here."""
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser, with an option for each field of RunOptions."""
-    parser = argparse.ArgumentParser(prog="python -m tests.quality", description=__doc__, allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog="python -m tests.quality", description=DESCRIPTION, allow_abbrev=False)
     parser.add_argument("--model-path", help=f"a GGUF file or a downloaded model to serve (default: {MODEL})")
     parser.add_argument("--backend", help="a backend of .ctxrc, or with --endpoint the type of the server")
     parser.add_argument("--endpoint", help="URL of a server that runs")
@@ -50,8 +52,16 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--parallel", type=int, default=1, help="slots of a served model (default: 1)")
     parser.add_argument("--threads", type=int, help="CPU threads of a served model")
     parser.add_argument("--cases", metavar="WORD", help="only the cases with this word in their names")
-    parser.add_argument("--groups", type=_parse_groups, default=tuple(GROUPS), help=f"of {', '.join(GROUPS)}")
-    parser.add_argument("--kinds", type=_parse_kinds, help="kinds to extract, instead of those of each group")
+    parser.add_argument(
+        "--groups", metavar="LIST", type=_parse_groups, default=tuple(GROUPS), help=f"of {', '.join(GROUPS)}"
+    )
+    parser.add_argument(
+        "--kinds",
+        metavar="KINDS",
+        type=_parse_kinds,
+        default=KINDS,
+        help=f"kinds to extract, or all for those of each group (default: {','.join(KINDS)})",
+    )
     parser.add_argument("--together", action="store_true", help="read each group as one directory")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures, rows and missed labels to a file")
     run = parser.add_argument_group("options of a run")
@@ -76,16 +86,18 @@ def _add_option(parser: Any, name: str, hint: Any) -> None:
         convert = int
     elif Path in types:
         convert = Path
-    parser.add_argument(flag, type=convert, metavar=convert.__name__.strip("_").upper(), **settings)
+    parser.add_argument(
+        flag, type=convert, metavar="LIST" if convert is _split else convert.__name__.upper(), **settings
+    )
 
 
 def _split(text: str) -> tuple[str, ...]:
     return tuple(text.split(","))
 
 
-def _parse_kinds(text: str) -> tuple[Kind, ...]:
+def _parse_kinds(text: str) -> tuple[Kind, ...] | None:
     try:
-        return kinds_of(text.split(","))
+        return None if text == "all" else kinds_of(text.split(","))
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
@@ -177,6 +189,7 @@ async def _describe(arguments: argparse.Namespace, backend: Backend, options: di
         "model": arguments.model or backend.default_model,
         "server_version": status.version,
         "context_length": status.context_length,
+        "kinds": arguments.kinds or "all",
         "together": arguments.together,
         "options": {name: str(value) for name, value in options.items() if value is not None},
     }

@@ -133,8 +133,11 @@ def test_every_option_of_a_run_is_an_option_of_the_program() -> None:
     assert {"model": None} == run_options(build_parser().parse_args([]))
 
 
-def test_the_selection_of_cases() -> None:
+def test_the_selection_of_cases_and_kinds() -> None:
     parse = build_parser().parse_args
+    assert (Kind.DECISION, Kind.TASK) == parse([]).kinds
+    assert (Kind.RISK, Kind.TERM) == parse(["--kinds", "terms,risk"]).kinds
+    assert parse(["--kinds", "all"]).kinds is None
     assert 30 == len(select_cases(parse([])))
     assert 20 == len(select_cases(parse(["--groups", "records,minutes"])))
     assert ["records/radio-archive.md"] == [case.name for case in select_cases(parse(["--cases", "radio"]))]
@@ -146,6 +149,7 @@ async def test_the_program_prints_a_table_and_writes_json(
     answer_with(model, choose_labels)
     file = tmp_path / "figures.json"
     words = ["--endpoint", model.url, "--model", MODEL, "--allow-unenforced", "--cases", "water", "--json", str(file)]
+    words += ["--kinds", "all"]
     assert 0 == await measure(build_parser().parse_args(words))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("records/water-meters.md: 4 of 4 labels, 4 of 4 rows right, 0 of 1 traps taken")
