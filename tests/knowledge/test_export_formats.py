@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from ctxbackends.knowledge._proposals.existing import ExistingEntries
-from ctxbackends.knowledge._proposals.export import Format, build_payload, find_gaps
+from ctxbackends.knowledge._proposals.export import Format, build_payload, find_gaps, rename_field
 from ctxbackends.knowledge._proposals.formats import neutralize, render_csv, render_markdown
 from ctxbackends.knowledge._proposals.madr import choose_files, render_madr
 from ctxbackends.knowledge._records import Decision, Evidence, Learning, Record, Risk, Row, Task, Unit
@@ -88,6 +88,11 @@ def test_other_kinds_have_their_evidence() -> None:
         "source": ["notes.md:12-13"],
         "evidence": [msgspec.to_builtins(IN)],
     } == json.loads(json.dumps(build_payload(ROWS_BY_NAME["q1"])))
+
+
+@pytest.mark.parametrize(("name", "written"), [("source", "field.source"), ("impact", "impact")])
+def test_names_that_are_taken(name: str, written: str) -> None:
+    assert written == rename_field(name, ("kind", "source", "evidence"))
 
 
 def test_texts_cannot_be_comments_of_the_go_tool() -> None:

@@ -8,7 +8,7 @@ of a task, and ``provenance`` with ``session_id, branch, commit``. They reject u
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -59,8 +59,9 @@ def build_payload(row: Row, *, section: str | None = None) -> dict[str, Any]:
     """
     kind, fields = str(row.kind), fields_of(row.record)
     if kind not in GO_TOOL_FIELDS:
-        places = [evidence.where for evidence in row.evidence]
-        return {"kind": kind, **fields, "source": places, "evidence": msgspec.to_builtins(row.evidence)}
+        facts = {"kind": kind, "source": [evidence.where for evidence in row.evidence]}
+        facts |= {"evidence": msgspec.to_builtins(row.evidence)}
+        return {**facts, **{rename_field(name, facts): value for name, value in fields.items()}}
     source = "; ".join(f'{evidence.where}: "{evidence.quote}"' for evidence in row.evidence)
     if kind == "task":
         payload = {"title": row.title, "body": f"[source: {source}]", "priority": fields["priority"]}
@@ -71,6 +72,11 @@ def build_payload(row: Row, *, section: str | None = None) -> dict[str, Any]:
     payload = {name: value.replace("<!--", "&lt;!--") for name, value in payload.items()}
     provenance = _build_provenance(row)
     return {**payload, "provenance": provenance} if provenance else payload
+
+
+def rename_field(name: str, reserved: Container[str]) -> str:
+    """Return the name of a field in an export: ``field.NAME`` if something else has its name."""
+    return f"field.{name}" if name in reserved else name
 
 
 def _build_provenance(row: Row) -> dict[str, str]:

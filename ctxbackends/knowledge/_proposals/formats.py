@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from ctxbackends._util.text import one_line, pluralize
+from ctxbackends.knowledge._proposals.export import rename_field
 from ctxbackends.knowledge._proposals.model import Proposal
 from ctxbackends.knowledge._records import ONLY_FROM_SUMMARY, Evidence, Row, fields_of
 
@@ -77,13 +78,11 @@ _FORMULA = re.compile("['=+\\-@\uff1d\uff0b\uff0d\uff20\t\r\n\0]")
 
 def render_csv(proposal: Proposal, rows: Mapping[str, Row]) -> str:
     """Return rows of a proposal as CSV with a header, one line for each quote."""
-    names: dict[str, str] = {}
-    for row in rows.values():
-        for name in list(fields_of(row.record))[1:]:
-            names.setdefault(name, f"{row.kind}.{name}" if name in (*_FIRST_COLUMNS, *_LAST_COLUMNS) else name)
+    names = dict.fromkeys(name for row in rows.values() for name in list(fields_of(row.record))[1:])
+    columns = [rename_field(name, (*_FIRST_COLUMNS, *_LAST_COLUMNS)) for name in names]
     output = io.StringIO()
     writer = csv.writer(output, quoting=csv.QUOTE_ALL, lineterminator="\n")
-    writer.writerow(neutralize(cell) for cell in (*_FIRST_COLUMNS, *names.values(), *_LAST_COLUMNS))
+    writer.writerow(neutralize(cell) for cell in (*_FIRST_COLUMNS, *columns, *_LAST_COLUMNS))
     for name, row in rows.items():
         fields = fields_of(row.record)
         cells = [proposal.facts.id, name, str(row.kind), row.title, *(fields.get(field, "") for field in names)]
