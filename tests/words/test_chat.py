@@ -29,7 +29,7 @@ STORY = "Write a very long story about a ship, with many chapters."
 
 @pytest.fixture(scope="module")
 def endpoint(smollm2: Path) -> Iterator[str]:
-    server = LocalServer(smollm2, alias="smollm2", parallel=1, ctx_size=4096)
+    server = LocalServer(smollm2, alias="smollm2", parallel=1, ctx_size=4096, threads=1)
     yield asyncio.run(_start(server))
     asyncio.run(server.aclose())
 

@@ -12,8 +12,9 @@ from typing import Literal, Protocol, TypeAlias
 import attrs
 import click
 
+from ctxbackends._cli.live_line import window_size
 from ctxbackends._cli.proposals.rows import edit_row
-from ctxbackends._cli.terminal import printable, window_size
+from ctxbackends._cli.terminal import printable
 from ctxbackends._util.text import pluralize
 from ctxbackends.knowledge._errors import ProposalError
 from ctxbackends.knowledge._proposals.review import Review, Verdict
