@@ -14,7 +14,7 @@ import click
 from ctxbackends._cli.backends import Choice, backend_options, open_choice
 from ctxbackends._cli.completers import complete_files
 from ctxbackends._cli.hook import HOOKS, run_hook
-from ctxbackends._cli.numbers import Integer
+from ctxbackends._cli.numbers import Integer, Number
 from ctxbackends._cli.options import model_option, out_option, parse_kinds
 from ctxbackends._cli.sessions import add_sub_agents, newest_session, speakers_options
 from ctxbackends.knowledge._extract.options import RunOptions
@@ -24,6 +24,10 @@ _SESSION = "decisions,learnings,tasks,open-questions"
 _DOCUMENTS = "decisions,tasks,risks,terms"
 
 
+RATES = 400.0, 20.0
+"""The default of ``--rate``, such as of a model with 8 billion parameters on a small GPU."""
+
+
 @attrs.frozen(kw_only=True)
 class Options:
     """The options that the three commands share."""
@@ -31,6 +35,7 @@ class Options:
     run: RunOptions
     out: Path | None
     dry_run: bool
+    rate: tuple[float, float] | None
     resume: bool | None
     as_json: bool
     quiet: bool
@@ -62,6 +67,14 @@ def run_options(flag: str, kinds: str) -> Callable[[Callable[..., Any]], Callabl
             is_flag=True,
             help="Show what would be read and sent; send no prompt, write nothing. Tokens are estimated without a "
             "server, unless an option selects one.",
+        )
+        @click.option(
+            "--rate",
+            type=Number(min=0.1),
+            nargs=2,
+            metavar="READ WRITE",
+            help="With --dry-run: tokens per second that the server reads and writes, for the estimated time. "
+            f"{RATES[0]:g} {RATES[1]:g} by default.",
         )
         @click.option(
             "--resume/--no-resume",
@@ -101,6 +114,8 @@ def run_options(flag: str, kinds: str) -> Callable[[Callable[..., Any]], Callabl
             run_options = RunOptions(**{name: values.pop(name) for name in names})
             names = [name for name in attrs.fields_dict(Options) if name in values]
             options = Options(run=run_options, **{name: values.pop(name) for name in names})
+            if options.rate is not None and not options.dry_run:
+                raise click.UsageError("--rate requires --dry-run")
             await command(choice, options, *arguments, **values)
 
         return run
@@ -247,7 +262,7 @@ async def _run(
     if options.dry_run and not choice.is_explicit:
         loop = asyncio.get_running_loop()
         on_event = partial(loop.call_soon_threadsafe, output.event)
-        output.plan(await run_sync(partial(run.estimate, on_event=on_event)))
+        output.plan(await run_sync(partial(run.estimate, on_event=on_event)), options.rate or RATES)
         return
     only_private = False
     if run.has_redacted:
@@ -257,6 +272,6 @@ async def _run(
             only_private = await is_private(candidate.endpoint)
     async with open_choice(choice, airgap=only_private) as backend:
         if options.dry_run:
-            output.plan(await run.plan(backend, on_event=output.event))
+            output.plan(await run.plan(backend, on_event=output.event), options.rate or RATES)
         else:
             output.outcome(await run.propose(backend, on_event=output.event, on_row=output.row))

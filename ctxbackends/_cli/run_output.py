@@ -15,7 +15,7 @@ from ctxbackends._cli.live_line import LINE
 from ctxbackends._cli.terminal import print_json, printable
 from ctxbackends._util.text import pluralize
 from ctxbackends.knowledge._extract.activity import Activity
-from ctxbackends.knowledge._extract.progress import Event, Plan, Progress, ResumePoint, format_duration
+from ctxbackends.knowledge._extract.progress import ANSWER_TOKENS, Event, Plan, Progress, ResumePoint, format_duration
 from ctxbackends.knowledge._sources.base import SkippedInput
 
 if TYPE_CHECKING:
@@ -60,8 +60,8 @@ class TextOutput:
     def row(self, row: Row) -> None:
         """Print nothing: rows are in the proposal."""
 
-    def plan(self, plan: Plan) -> None:
-        """Show the plan of a dry run."""
+    def plan(self, plan: Plan, rates: tuple[float, float]) -> None:
+        """Show the plan of a dry run, with the time at the rates of reading and writing."""
         self._status.clear()
         for one in plan.inputs:
             click.echo(f"{printable(one.name)}  {one.size:,} bytes")
@@ -77,6 +77,12 @@ class TextOutput:
             f"{plan.tokens:,} tokens in all prompts, counted by the server"
             if plan.is_counted
             else f"about {plan.tokens:,} tokens in all prompts (3 bytes count as one)"
+        )
+        read, write = rates
+        seconds = plan.estimate_seconds(read_rate=read, write_rate=write)
+        click.echo(
+            f"about {format_duration(seconds)}, if the server reads {read:g} and writes {write:g} tokens per second "
+            f"(--rate), {ANSWER_TOKENS} in each answer"
         )
         if plan.masked:
             click.echo(f"{pluralize(plan.masked, 'secret')} would be masked")
@@ -142,9 +148,10 @@ class JSONLines:
         """Print a row that was found."""
         self._print("row", row)
 
-    def plan(self, plan: Plan) -> None:
-        """Print the plan of a dry run."""
-        self._print("plan", plan)
+    def plan(self, plan: Plan, rates: tuple[float, float]) -> None:
+        """Print the plan of a dry run, with the time at the rates of reading and writing."""
+        seconds = plan.estimate_seconds(read_rate=rates[0], write_rate=rates[1])
+        self._print("plan", plan, rate=rates, answer_tokens=ANSWER_TOKENS, seconds=seconds)
 
     def outcome(self, outcome: Outcome) -> None:
         """Print the report."""

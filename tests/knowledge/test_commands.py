@@ -140,10 +140,11 @@ def test_a_dry_run_needs_neither_a_server_nor_a_context_directory(tmp_path: Path
         (tmp_path / "docs" / name).write_text(NOTES)
     result = ctx(tmp_path, "ingest", "docs", "--no-pack", "--dry-run")
     assert 0 == result.code, result.err
-    *inputs, chunks, tokens = result.out.splitlines()
+    *inputs, chunks, tokens, time_ = result.out.splitlines()
     assert [f"docs/{name}  {len(NOTES)} bytes" for name in ("a.md", "b.md")] == inputs
     assert "2 chunks of at most 8192 tokens would be sent; use --backend to ask a server" == chunks
     assert re.fullmatch(r"about [\d,]+ tokens in all prompts \(3 bytes count as one\)", tokens)
+    assert "if the server reads 400 and writes 20 tokens per second (--rate), 300 in each answer" in time_
     assert "skipped: docs: 1 file hidden (1 .md)\nskipped: docs: 1 file of unsupported types (1 .py)\n" == result.err
     assert ["docs"] == [path.name for path in tmp_path.iterdir()]
 

@@ -33,8 +33,11 @@ INTERVAL = 1.0
 _SOONEST = 0.1
 """Seconds between an event and the next one because of another phase."""
 
-_RATE_EVENTS = 5
-"""The events over which tokens per second are measured."""
+_SHORTEST_RATE = 0.5
+"""Seconds, at least, over which tokens per second are measured."""
+
+_RATE_SAMPLES = 5
+"""The number of samples, a second apart, over which they are measured."""
 
 
 class Activity(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,7 +57,7 @@ class Activity(msgspec.Struct, frozen=True, kw_only=True):
         quarantined: The number of quarantined rows so far.
         prompt: The progress of prompt processing, if the server reports it.
         output_tokens: Tokens of all answers so far; those of unfinished answers are estimated from their length.
-        tokens_per_second: Tokens of all answers in each of the last seconds; None before the first token.
+        tokens_per_second: Tokens of all answers in each of the last seconds; None at the beginning.
         elapsed: Seconds since the start of the run.
     """
 
@@ -176,7 +179,7 @@ class Monitor:
         self._started_at = self._reported_at = 0.0
         self._tokens = 0
         self._bytes_per_token = BYTES_PER_TOKEN
-        self._rates: deque[tuple[float, int]] = deque(maxlen=_RATE_EVENTS + 1)
+        self._rates: deque[tuple[float, int]] = deque(maxlen=_RATE_SAMPLES)
 
     def __enter__(self) -> Self:
         self._started_at = time.monotonic()
@@ -265,10 +268,11 @@ class Monitor:
         """Return the tokens of all answers so far, and in each of the last seconds."""
         tokens = self._tokens + sum(work.count_tokens(self._bytes_per_token) for work in self._works.values())
         now = time.monotonic()
-        if not self._rates or now - self._rates[-1][0] >= _SOONEST:
+        if not self._rates or now - self._rates[-1][0] >= 1:
             self._rates.append((now, tokens))
         since, before = self._rates[0]
-        return tokens, max(0, tokens - before) / (now - since) if tokens and now > since else None
+        seconds = now - since
+        return tokens, max(0, tokens - before) / seconds if tokens and seconds >= _SHORTEST_RATE else None
 
 
 def _tick(monitor: weakref.ref[Monitor]) -> None:

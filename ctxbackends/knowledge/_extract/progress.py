@@ -13,6 +13,9 @@ from ctxbackends.knowledge._extract.activity import Activity
 from ctxbackends.knowledge._records import QuarantinedRow
 from ctxbackends.knowledge._sources.base import Input, SkippedInput
 
+ANSWER_TOKENS = 300
+"""Tokens of an answer with about three rows, to estimate the time of a run."""
+
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
     """The progress of a run.
@@ -180,3 +183,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     tokens: int
     is_counted: bool
     masked: int
+
+    def estimate_seconds(self, *, read_rate: float, write_rate: float) -> float:
+        """Estimate the seconds of the run, with ``ANSWER_TOKENS`` tokens in each answer.
+
+        Args:
+            read_rate: Tokens of prompts that the server reads per second, in all concurrent requests.
+            write_rate: Tokens of answers that it writes per second, in all concurrent requests.
+        """
+        return self.tokens / read_rate + self.requests * ANSWER_TOKENS / write_rate
