@@ -22,6 +22,7 @@ from ctxbackends._structured import probe_schema
 from ctxbackends.knowledge._errors import KnowledgeError, UnenforcedSchemaError
 from ctxbackends.knowledge._extract.activity import Activity, Monitor, Phase
 from ctxbackends.knowledge._extract.budget import Budget, build_messages, compute_budget, estimate_tokens
+from ctxbackends.knowledge._extract.collector import RowCollector
 from ctxbackends.knowledge._extract.journal import Journal
 from ctxbackends.knowledge._extract.model_size import choose_kinds_per_question
 from ctxbackends.knowledge._extract.options import RunKeywords, RunOptions
@@ -38,9 +39,6 @@ T = TypeVar("T")
 
 CONCURRENCY = 4
 """Requests in flight if the server does not report its slots."""
-
-MAX_PLACES = 10
-"""Places that a quarantined row names."""
 
 
 class Ingestion:
@@ -72,12 +70,11 @@ class Ingestion:
         self._budget: Budget | None = None
         self._inputs: list[Input] = []
         self._skipped: list[SkippedInput] = []
-        self._rows: dict[str, Row] = {}
-        self._quarantined: dict[tuple[str, ...], QuarantinedRow] = {}
+        self._rows = RowCollector(self._notify)
         self._size = self._size_done = self._sources_done = 0
         self._second_looks = self._recovered = self._cut = 0
         self._extractor: ChunkExtractor | None = None
-        self._chunks_done = self._reused = self._relocated = self._merged = self._masked = 0
+        self._chunks_done = self._reused = self._masked = 0
         self._prompt_tokens = 0
         self._tokens: dict[str, int] = {}
         self._requested_model: str | None = None
@@ -93,12 +90,12 @@ class Ingestion:
 
     def rows(self) -> tuple[Row, ...]:
         """Return all rows so far with all their evidence, in the order in which they were found."""
-        return tuple(self._rows.values())
+        return tuple(self._rows.rows.values())
 
     @property
     def quarantined(self) -> tuple[QuarantinedRow, ...]:
         """The rows whose evidence is not in the sources. Equal rows are merged."""
-        return tuple(self._quarantined.values())
+        return tuple(self._rows.quarantined.values())
 
     @property
     def report(self) -> Report:
@@ -120,10 +117,10 @@ class Ingestion:
             requests=self._extractor.requests if self._extractor is not None else 0,
             reused=self._reused,
             cut=self._cut,
-            rows=len(self._rows),
-            quarantined=len(self._quarantined),
-            relocated=self._relocated,
-            merged=self._merged,
+            rows=len(self._rows.rows),
+            quarantined=len(self._rows.quarantined),
+            relocated=self._rows.relocated,
+            merged=self._rows.merged,
             masked=self._masked,
             second_looks=self._second_looks,
             recovered=self._recovered,
@@ -313,7 +310,7 @@ class Ingestion:
     # --- rows -------------------------------------------------------------------------------------
 
     def _collect_rows(self, result: ChunkResult) -> Iterator[Row]:
-        """Yield the new rows of an answer; merge the evidence of duplicates."""
+        """Yield the new rows of an answer, and add its figures."""
         # A chunk counts once, with the answer to its last question.
         if result.question.kinds == self._prompt.questions[-1].kinds:
             self._chunks_done += 1
@@ -331,33 +328,7 @@ class Ingestion:
                 count = getattr(usage, name)
                 if count is not None:
                     self._tokens[name] = self._tokens.get(name, 0) + count
-        for checked in result.rows:
-            if isinstance(checked, QuarantinedRow):
-                self._quarantine(checked)
-                continue
-            self._relocated += checked.relocated
-            row = Row(record=checked.row.record, evidence=(checked.evidence,))
-            duplicate = self._rows.get(row.key)
-            if duplicate is None:
-                self._rows[row.key] = row
-                yield row
-                continue
-            self._merged += 1
-            if checked.evidence not in duplicate.evidence:
-                self._rows[row.key] = msgspec.structs.replace(
-                    duplicate, evidence=(*duplicate.evidence, checked.evidence)
-                )
-
-    def _quarantine(self, row: QuarantinedRow) -> None:
-        """Add a row, or its place if there is an equal one."""
-        equal = self._quarantined.get(row.key)
-        if equal is None:
-            self._quarantined[row.key] = row
-            self._notify(row)
-        else:
-            places = dict.fromkeys((*equal.where.split("; "), *row.where.split("; ")))
-            where = "; ".join([*places][:MAX_PLACES])
-            self._quarantined[row.key] = msgspec.structs.replace(equal, where=where)
+        yield from self._rows.add(result.rows)
 
     def _notify_progress(self) -> None:
         self._elapsed = time.monotonic() - self._started_at
@@ -370,8 +341,8 @@ class Ingestion:
                 size_done=min(self._size_done, self._size),
                 chunks=self._chunks_done,
                 reused=self._reused,
-                rows=len(self._rows),
-                quarantined=len(self._quarantined),
+                rows=len(self._rows.rows),
+                quarantined=len(self._rows.quarantined),
                 input_tokens=self._tokens.get("input_tokens", 0),
                 output_tokens=self._tokens.get("output_tokens", 0),
                 elapsed=self._elapsed,
@@ -392,8 +363,8 @@ class Ingestion:
             in_flight=self._monitor.in_flight,
             size=self._size,
             size_done=min(self._size_done, self._size),
-            rows=len(self._rows),
-            quarantined=len(self._quarantined),
+            rows=len(self._rows.rows),
+            quarantined=len(self._rows.quarantined),
             prompt=first.prompt if first is not None else None,
             output_tokens=tokens,
             tokens_per_second=speed,
