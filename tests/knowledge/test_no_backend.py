@@ -40,6 +40,7 @@ ID = "20261123T130500Z-notes"
         ["proposals", "list"],
         ["proposals", "list", "--json"],
         ["proposals", "show"],
+        ["proposals", "show", "--html"],
         ["proposals", "show", ID, "d1", "--json"],
         ["proposals", "accept", "--all"],
         ["proposals", "accept", ID, "d1", "t1"],

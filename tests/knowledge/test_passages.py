@@ -179,6 +179,23 @@ def test_the_nearest_words_are_in_the_part_of_the_row(directory: Path) -> None:
     assert ["The door."] == [line.text for line in passage.lines]
 
 
+def test_a_row_of_several_sources_is_shown_in_the_nearest(directory: Path) -> None:
+    (directory / "a.md").write_text("The roof is red.\n")
+    (directory / "b.md").write_text("The red door is open.\n")
+    places = "gone.md:1-9; a.md:1; b.md:1; plan.md:1-15"
+    row = QuarantinedRow(record=Task("Open the door", "low"), reason="x", quote="Red door, open.", where=places)
+    proposal = build(directory, ["a.md", "b.md", "plan.md"], [], [row])
+    passages = Passages(proposal, lines=0, roots=(directory,))
+    assert ["a.md", "b.md", "plan.md"] == passages.find_sources(row)
+    passage = passages.find_nearest(row)
+    assert not isinstance(passage, str)
+    assert ("b.md", ["The red door is open."]) == (passage.source, [line.text for line in passage.lines])
+    (directory / "b.md").unlink()
+    passage = Passages(proposal, lines=0, roots=(directory,)).find_nearest(row)
+    assert not isinstance(passage, str)
+    assert "b.md" != passage.source
+
+
 @pytest.mark.parametrize("where", ["gone.md:1-3", "plan.md", "", "plan.md:x"])
 def test_a_quarantined_row_without_a_place(directory: Path, where: str) -> None:
     row = QuarantinedRow(record=Task("x", "low"), reason="x", quote="x", where=where)

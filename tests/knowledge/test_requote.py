@@ -144,3 +144,10 @@ def test_a_row_of_several_files_is_searched_in_all(directory: Path) -> None:
     assert "notes.md:3" == review.requote("x1", "We keep blobs").where
     assert "other.md:1" == review.requote("x1", "We write logs").where
     assert "other.md:1" == review.requote("x1", "We write logs", path=directory / "other.md").where
+
+
+def test_a_source_is_found_from_a_subdirectory(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (directory / "sub").mkdir()
+    monkeypatch.chdir(directory / "sub")
+    evidence = open_review(directory).requote("x1", "We keep blobs on **cold** storage.")
+    assert ("notes.md", 3) == (evidence.source, evidence.first)

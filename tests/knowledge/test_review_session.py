@@ -19,12 +19,11 @@ ALL = ["d1", "l1", "t1", "q1", "x1", "x2"]
 class Script:
     """Answers with keys and texts from lists, and keeps the rows that were printed."""
 
-    def __init__(self, keys: list[str | tuple[str, str]], answers: list[str | None], directory: Path) -> None:
+    def __init__(self, keys: list[str | tuple[str, str]], answers: list[str | None]) -> None:
         self.keys = keys
         self.answers = answers
         self.rows: list[str] = []
         self.headings: list[str] = []
-        self.directory = directory
 
     def read(self) -> tuple[str, str]:
         if not self.keys:
@@ -50,10 +49,6 @@ class Script:
         self.rows.append(name)
         self.headings.append(heading)
 
-    def find_path(self, name: str) -> Path:
-        assert name in ("x1", "x2")
-        return self.directory / "plan.md"
-
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
@@ -63,7 +58,7 @@ def path(tmp_path: Path) -> Path:
 def run(
     path: Path, *keys: str | tuple[str, str], answers: tuple[str | None, ...] = (), names: list[str] | None = None
 ) -> Script:
-    script = Script(list(keys), list(answers), path.parent.parent.parent)
+    script = Script(list(keys), list(answers))
     ReviewSession(Review(path), ALL if names is None else names, script, script).run()
     assert not script.answers
     return script
@@ -131,7 +126,7 @@ def test_undo_leaves_what_somebody_else_has_changed(path: Path, capsys: pytest.C
                 Review(path).reject(["d1"], reason="by another")
             return super().read()
 
-    script = Other(["a", "u"], [], path)
+    script = Other(["a", "u"], [])
     ReviewSession(review, ALL, script, script).run()
     assert "by another" == Review(path).verdict("d1").reason
     assert "cannot undo the decision on d1: it has changed since" in capsys.readouterr().err
@@ -231,7 +226,7 @@ def test_a_review_that_cannot_be_written(path: Path, capsys: pytest.CaptureFixtu
     path.with_name(f"{path.stem}.review.json").unlink()
     review = Review(path)
     path.with_name(f"{path.stem}.review.json").write_text("{")
-    script = Script(["a", "q"], [], path)
+    script = Script(["a", "q"], [])
     ReviewSession(review, ALL, script, script).run()
     assert ["d1"] == script.rows
     assert "nothing was changed" in capsys.readouterr().err

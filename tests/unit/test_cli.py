@@ -1038,7 +1038,10 @@ OPTIONS = {
     ("logs", "show"): ("[ID]", "--all", "--reasoning", "--json", "--debug"),
     ("proposals",): ("--help",),
     ("proposals", "list"): ("--out", "--json", "--debug"),
-    ("proposals", "show"): ("[PROPOSAL]", "ROW...", "--quarantined", "--out", "--json", "--debug"),
+    ("proposals", "show"): (
+        *("[PROPOSAL]", "ROW...", "--quarantined", "--json", "--html"),
+        *("--output", "--force", "--out", "--debug"),
+    ),
     ("proposals", "review"): ("[PROPOSAL]", "--all", "--out", "--debug"),
     ("proposals", "accept"): ("[PROPOSAL]", "ROW...", "--all", "--out", "--debug"),
     ("proposals", "reject"): ("[PROPOSAL]", "ROW...", "--all", "--reason", "--out", "--debug"),

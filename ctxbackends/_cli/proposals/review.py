@@ -28,6 +28,7 @@ def review(directory: Path, proposal: str, every: bool) -> None:
     """
     from ctxbackends._cli.proposals.view import LINES, RowView  # noqa: PLC0415  # needs rich
     from ctxbackends.knowledge._proposals.passages import Passages  # noqa: PLC0415  # reads sources
+    from ctxbackends.knowledge._proposals.sources import find_roots  # noqa: PLC0415
 
     review_, _ = open_review(directory, proposal)
     if not sys.stdin.isatty():
@@ -36,8 +37,7 @@ def review(directory: Path, proposal: str, every: bool) -> None:
     if not names:
         click.echo(f"{review_.path.stem}: all rows are decided; use --all to see them", err=True)
     else:
-        roots = (Path(), directory.absolute().parent.parent)
-        view = RowView(review_, Passages(review_.proposal, lines=LINES, roots=roots))
+        view = RowView(review_, Passages(review_.proposal, lines=LINES, roots=find_roots(review_.path)))
         try:
             with _open_front() as front:
                 ReviewSession(review_, names, front, view).run()

@@ -6,7 +6,6 @@ import sys
 import textwrap
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Literal, Protocol, TypeAlias
 
 import attrs
@@ -76,10 +75,6 @@ class View(Protocol):
 
     def print(self, name: str, heading: str) -> None:
         """Print the row."""
-        ...
-
-    def find_path(self, name: str) -> Path | None:
-        """Return the file of the source of a quarantined row."""
         ...
 
 
@@ -195,7 +190,7 @@ class ReviewSession:
         if not quote or not quote.strip():
             _say(f"{name} stays quarantined")
             return "ask"
-        return self._change(name, lambda: self._review.requote(name, quote, path=self._view.find_path(name)))
+        return self._change(name, lambda: self._review.requote(name, quote))
 
     def _edit(self, name: str) -> Next:
         if name in self._review.quarantined():

@@ -103,7 +103,7 @@ def show(
         print_json(_as_json(review, selection, applied))
         return
     if as_html:
-        page = _render_page(review, selection, directory, quarantined=quarantined or not names)
+        page = _render_page(review, selection, quarantined=quarantined or not names)
         if output is None:
             click.echo(page.encode(), nl=False)  # in UTF-8, as the page says
         else:
@@ -142,19 +142,19 @@ def _check_output(*, as_json: bool, as_html: bool, output: Path | None) -> None:
         raise click.UsageError("standard output is a terminal; write the page to a file with -o FILE")
 
 
-def _render_page(review: Review, rows: dict[str, Row], directory: Path, *, quarantined: bool) -> str:
+def _render_page(review: Review, rows: dict[str, Row], *, quarantined: bool) -> str:
     from ctxbackends._config.ctxrc_file import find_ctxrc  # noqa: PLC0415  # needed only for a page
     from ctxbackends._config.reader import redact_of  # noqa: PLC0415
     from ctxbackends.knowledge._privacy.redaction import is_redacted  # noqa: PLC0415
     from ctxbackends.knowledge._proposals.page import LINES, render_page  # noqa: PLC0415
     from ctxbackends.knowledge._proposals.passages import Passages, withhold_nothing  # noqa: PLC0415
+    from ctxbackends.knowledge._proposals.sources import find_roots  # noqa: PLC0415
 
     ctxrc = find_ctxrc()
     withholds = withhold_nothing
     if ctxrc is not None:
         withholds = partial(is_redacted, globs=redact_of(ctxrc), root=ctxrc.absolute().parent)
-    roots = (Path(), directory.absolute().parent.parent)
-    passages = Passages(review.proposal, lines=LINES, roots=roots, withholds=withholds)
+    passages = Passages(review.proposal, lines=LINES, roots=find_roots(review.path), withholds=withholds)
     return render_page(review, rows, passages, quarantined=quarantined)
 
 

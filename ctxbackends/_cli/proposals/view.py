@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
@@ -60,16 +59,10 @@ class RowView:
         for line in ("", *self._hang("", Text(heading, "dim")), *self._build(name)):
             self._console.print(line, soft_wrap=True)
 
-    def find_path(self, name: str) -> Path | None:
-        """Return the file of the source of a quarantined row."""
-        source = next(iter(self._find_sources(name)), None)
-        return None if source is None else self._passages.find_path(source)
-
     def _find_sources(self, name: str) -> list[str]:
         quarantined = self._review.quarantined().get(name)
         if quarantined is not None:
-            source = self._passages.find_source(quarantined)
-            return [] if source is None else [source]
+            return self._passages.find_sources(quarantined)
         return list(dict.fromkeys(evidence.source for evidence in self._review.row(name).evidence))
 
     # --- the lines --------------------------------------------------------------------------------
@@ -124,7 +117,7 @@ class RowView:
         if isinstance(passage, str):
             yield from self._hang(self._indent, Text(f"(source: {passage})", "dim"))
         else:
-            yield from self._hang(self._indent, Text("the nearest words in the source:", "cyan"))
+            yield from self._hang(self._indent, Text(f"the nearest words, in {clean(passage.source)}:", "cyan"))
             yield from self._build_passage(passage)
 
     def _build_passage(self, passage: Passage) -> Iterator[Text]:

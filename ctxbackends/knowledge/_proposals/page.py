@@ -194,7 +194,7 @@ class _Page:
         if isinstance(passage, str):
             yield f'<p class="muted">Source: {_text(passage)}.</p>'
         else:
-            yield "<figure><figcaption>the nearest words in the source</figcaption>"
+            yield f"<figure><figcaption>the nearest words, in {_text(passage.source)}</figcaption>"
             yield from _build_passage(passage)
             yield "</figure>"
 

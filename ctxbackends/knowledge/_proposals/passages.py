@@ -14,7 +14,7 @@ from ctxbackends.knowledge._errors import KnowledgeError, ProposalError, SourceE
 from ctxbackends.knowledge._extract.folding import FoldedText
 from ctxbackends.knowledge._privacy.masking import mask
 from ctxbackends.knowledge._proposals.model import Proposal
-from ctxbackends.knowledge._proposals.sources import find_input, open_source
+from ctxbackends.knowledge._proposals.sources import find_file, find_input, open_source
 from ctxbackends.knowledge._records import Evidence, QuarantinedRow, title_of
 from ctxbackends.knowledge._sources.base import Segment
 
@@ -50,11 +50,13 @@ class Passage(msgspec.Struct, frozen=True, kw_only=True):
     """A quote in its source.
 
     Attributes:
+        source: The name of the source.
         lines: The lines.
         first: The index of the first line with the quote, or the nearest words.
         last: The index of the last one.
     """
 
+    source: str
     lines: tuple[Line, ...]
     first: int
     last: int
@@ -95,9 +97,8 @@ class Passages:
             for evidence in row.evidence:
                 self._spans.setdefault(evidence.source, set()).add((evidence.first, evidence.last))
         for quarantined in proposal.quarantined:
-            found = self._parse_place(quarantined)
-            if found is not None:
-                self._spans.setdefault(found[0], set()).add(found[1])
+            for source, span in self._parse_places(quarantined):
+                self._spans.setdefault(source, set()).add(span)
         self._segments: dict[str, _Segments | str] = {}
 
     def is_read(self, source: str) -> bool:
@@ -134,43 +135,40 @@ class Passages:
             low = high - len(text[low:high].lstrip())  # without the indentation of the line
             if low < high:
                 lines[index] = msgspec.structs.replace(lines[index], marks=((low, high),))
-        return self._cut(lines, first, last)
+        return self._cut(evidence.source, lines, first, last)
 
     def find_nearest(self, row: QuarantinedRow) -> Passage | str:
         """Return the lines with the most words of a quarantined row's quote, or the reason why there are none."""
-        place = self._parse_place(row)
-        if place is None:
-            return MISSING
-        segments = self._read(*place)
-        if isinstance(segments, str):
-            return segments
-        lines, _ = _build_lines(segments.near(place[1]))
         words = set(FoldedText(f"{row.quote}\n{title_of(row.record)}").key.split())
-        scores = [len(words.intersection(FoldedText(line.text).key.split())) for line in lines]
-        if not any(scores):
-            return _NO_WORDS
-        best = scores.index(max(scores))
-        return self._cut(lines, best, best)
+        problem, best_score, best = MISSING, 0, None
+        for source, span in self._parse_places(row):
+            segments = self._read(source, span)
+            if isinstance(segments, str):
+                problem = segments
+                continue
+            lines, _ = _build_lines(segments.near(span))
+            scores = [len(words.intersection(FoldedText(line.text).key.split())) for line in lines]
+            problem = _NO_WORDS
+            if max(scores, default=0) > best_score:
+                best_score = max(scores)
+                best = source, lines, scores.index(best_score)
+        return problem if best is None else self._cut(best[0], best[1], best[2], best[2])
 
-    def find_source(self, row: QuarantinedRow) -> str | None:
-        """Return the name of a quarantined row's source, or None if it is not in the proposal."""
-        place = self._parse_place(row)
-        return None if place is None else place[0]
-
-    def find_path(self, name: str) -> Path | None:
-        """Return the file of a source, or None if there is none."""
-        return next((root / name for root in self._roots if (root / name).is_file()), None)
+    def find_sources(self, row: QuarantinedRow) -> list[str]:
+        """Return the names of the sources that a quarantined row may come from."""
+        return list(dict.fromkeys(source for source, _ in self._parse_places(row)))
 
     # --- reading ----------------------------------------------------------------------------------
 
-    def _parse_place(self, row: QuarantinedRow) -> tuple[str, Span] | None:
-        place = row.where.partition("; ")[0]
-        numbers = _PLACE_NUMBERS.search(place)
-        try:
-            name = find_input(self._proposal, place).name
-        except ProposalError:
-            return None
-        return (name, (int(numbers[1]), int(numbers[2] or numbers[1]))) if numbers is not None else None
+    def _parse_places(self, row: QuarantinedRow) -> Iterator[tuple[str, Span]]:
+        for place in row.where.split("; "):
+            numbers = _PLACE_NUMBERS.search(place)
+            try:
+                source = find_input(self._proposal, place).name
+            except ProposalError:
+                continue
+            if numbers is not None:
+                yield source, (int(numbers[1]), int(numbers[2] or numbers[1]))
 
     def _read(self, name: str, span: Span) -> _Segments | str:
         """Return the segments of a source near the quotes of the proposal, or the reason why it cannot be shown."""
@@ -183,7 +181,7 @@ class Passages:
 
     def _read_segments(self, name: str, spans: set[Span]) -> _Segments | str:
         input_ = next((one for one in self._proposal.facts.inputs if one.name == name), None)
-        path = self.find_path(name)
+        path = find_file(name, self._roots)
         if input_ is None or path is None:
             return MISSING
         if self._withholds(path):
@@ -202,14 +200,14 @@ class Passages:
 
     # --- cutting ----------------------------------------------------------------------------------
 
-    def _cut(self, lines: Sequence[Line], first: int, last: int) -> Passage:
+    def _cut(self, source: str, lines: Sequence[Line], first: int, last: int) -> Passage:
         start, end = max(first - self._lines, 0), min(last + self._lines + 1, len(lines))
         while start < first and not lines[start].text.strip():
             start += 1
         while end > last + 1 and not lines[end - 1].text.strip():
             end -= 1
         cut = tuple(_cut_line(line, self._characters) for line in lines[start:end])
-        return Passage(lines=cut, first=first - start, last=last - start)
+        return Passage(source=source, lines=cut, first=first - start, last=last - start)
 
 
 class _Segments:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -13,7 +13,7 @@ from ctxbackends.knowledge._extract.chunker import Chunk, Chunker
 from ctxbackends.knowledge._extract.citations import NOT_FOUND, QuoteChecker
 from ctxbackends.knowledge._privacy.masking import mask
 from ctxbackends.knowledge._proposals.model import Proposal
-from ctxbackends.knowledge._proposals.sources import find_input, open_source
+from ctxbackends.knowledge._proposals.sources import find_file, find_input, open_source
 from ctxbackends.knowledge._records import Evidence, QuarantinedRow
 from ctxbackends.knowledge._sources.base import Segment, Source
 
@@ -22,14 +22,17 @@ _OVERLAP = 4_000
 """Bytes of text that are searched at once, and those that the next search begins with again."""
 
 
-def find_quote(proposal: Proposal, row: QuarantinedRow, quote: str, *, path: Path | None = None) -> Evidence:
+def find_quote(
+    proposal: Proposal, row: QuarantinedRow, quote: str, *, path: Path | None = None, roots: Sequence[Path] = (Path(),)
+) -> Evidence:
     """Find a quote in a source of a quarantined row, near the part that the row came from.
 
     Args:
         proposal: The proposal of the row.
         row: The row. If it has several places, they are searched in their order.
         quote: The quote.
-        path: The file; by default the name of the source, relative to the working directory.
+        path: The file; by default it is found by the name of the source.
+        roots: The directories that the name may be relative to.
 
     Raises:
         ProposalError: The source cannot be read or has changed since the run, or the quote is not in it.
@@ -37,16 +40,16 @@ def find_quote(proposal: Proposal, row: QuarantinedRow, quote: str, *, path: Pat
     problem: ProposalError | None = None
     for place in row.where.split("; "):
         try:
-            return _find_near(proposal, place, quote, path)
+            return _find_near(proposal, place, quote, path, roots)
         except ProposalError as error:
             problem = problem or error
     assert problem is not None
     raise problem
 
 
-def _find_near(proposal: Proposal, place: str, quote: str, path: Path | None) -> Evidence:
+def _find_near(proposal: Proposal, place: str, quote: str, path: Path | None, roots: Sequence[Path]) -> Evidence:
     input_ = find_input(proposal, place)
-    file = path if path is not None else Path(input_.name)
+    file = path or find_file(input_.name, roots) or Path(input_.name)
     try:
         windows = list(_read_windows(open_source(input_, file)))
     except SourceError as error:

@@ -181,13 +181,15 @@ class Review:
         Args:
             name: The name of the row (``x1``).
             quote: Words copied from the source.
-            path: The file of the source, if it is not where it was.
+            path: The file of the source, if it is not where it was: relative to the working directory, or to the
+                directory that contains the context directory.
 
         Raises:
             ProposalError: The row does not exist or has no title, the quote is not in the source, the source cannot be
                 read or has changed since the run, or the review cannot be written.
         """
         from ctxbackends.knowledge._proposals.requote import find_quote  # noqa: PLC0415  # reads sources
+        from ctxbackends.knowledge._proposals.sources import find_roots  # noqa: PLC0415
 
         quarantined = self.proposal.quarantined_by_name()
         if name not in quarantined:
@@ -196,7 +198,7 @@ class Review:
         row = quarantined[name]
         if not title_of(row.record).strip():
             raise ProposalError(f"{name} has no title, so it cannot be accepted; reject it, or run the command again")
-        evidence = find_quote(self.proposal, row, quote, path=path)
+        evidence = find_quote(self.proposal, row, quote, path=path, roots=find_roots(self.path))
         with self._updating() as verdicts:
             before = verdicts.get(name, Verdict())
             verdicts[name] = msgspec.structs.replace(before, state="accepted", reason="", evidence=evidence, at=_now())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from ctxbackends.knowledge._errors import ProposalError, SourceError
@@ -21,6 +22,16 @@ def find_input(proposal: Proposal, place: str) -> Input:
     if not matches:
         raise ProposalError(f"source of the row not found in the proposal: {place}; restore the proposal")
     return max(matches, key=lambda one: len(one.name))
+
+
+def find_roots(proposal_path: Path) -> tuple[Path, ...]:
+    """Return the directories that the names of sources may be relative to: the working directory, and the project."""
+    return Path(), proposal_path.absolute().parent.parent.parent
+
+
+def find_file(name: str, roots: Sequence[Path]) -> Path | None:
+    """Return the file of a source in the first of the directories that has it, or None."""
+    return next((root / name for root in roots if (root / name).is_file()), None)
 
 
 def open_source(input_: Input, path: Path) -> Source:
