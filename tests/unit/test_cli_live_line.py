@@ -58,7 +58,13 @@ def test_each_command_exists() -> None:
 
 
 @pytest.mark.posix
-@pytest.mark.parametrize("command", sorted(COMMANDS))
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(name, marks=() if name in ("chat", "ingest", "status") else pytest.mark.full)
+        for name in sorted(COMMANDS)
+    ],
+)
 def test_the_first_line_of_a_command(script: Script, command: str) -> None:
     ctxrc(backend(script.endpoint))
     Path("notes.md").write_text("We use YAML.\n", encoding="utf-8")
