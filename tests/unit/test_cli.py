@@ -990,6 +990,8 @@ RUN = (
         "--allow-unenforced",
         "--skip-failed",
         "--second-look",
+        "--rate",
+        "--quiet",
     ),
     *("--json", "--backend", "--endpoint", "--api-key-env", "--debug"),
 )
