@@ -165,7 +165,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         inputs: The sources.
         skipped: Input that would not be read.
         chunks: The number of chunks.
-        requests: The number of requests to the model: one for each chunk, or several (``kinds_per_question``).
+        requests: The number of requests to the model: one for each chunk, or several (``kinds_per_question``,
+            ``passes``). Passes may end early.
         tokens: Tokens of all prompts, with the instructions.
         is_counted: Whether the server counted ``tokens``; otherwise 3 bytes count as one.
         masked: The number of secrets that would be masked.
