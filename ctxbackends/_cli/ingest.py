@@ -14,11 +14,11 @@ import click
 from ctxbackends._cli.backends import Choice, backend_options, open_choice
 from ctxbackends._cli.completers import complete_files
 from ctxbackends._cli.hook import HOOKS, run_hook
+from ctxbackends._cli.kind_options import kind_options, select_kinds
 from ctxbackends._cli.numbers import Integer, Number
-from ctxbackends._cli.options import model_option, out_option, parse_kinds
+from ctxbackends._cli.options import model_option, out_option
 from ctxbackends._cli.sessions import add_sub_agents, newest_session, speakers_options
 from ctxbackends.knowledge._extract.options import RunOptions
-from ctxbackends.knowledge._records import PLURALS
 
 _SESSION = "decisions,learnings,tasks,open-questions"
 _DOCUMENTS = "decisions,tasks,risks,terms"
@@ -45,21 +45,7 @@ def run_options(flag: str, kinds: str) -> Callable[[Callable[..., Any]], Callabl
     """Add the options of a run; ``flag`` is the option for the kinds."""
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        @click.option(
-            flag,
-            "kinds",
-            metavar="KINDS",
-            default=kinds,
-            show_default=True,
-            callback=parse_kinds,
-            help=f"Kinds to extract: any of {', '.join(PLURALS)}.",
-        )
-        @click.option(
-            "--kinds-per-question",
-            type=Integer(min=1),
-            help="Maximum number of kinds per request; each chunk is sent once for each group of kinds. 1 for small "
-            "models by default.",
-        )
+        @kind_options(flag, kinds)
         @model_option
         @out_option
         @click.option(
@@ -110,8 +96,12 @@ def run_options(flag: str, kinds: str) -> Callable[[Callable[..., Any]], Callabl
         @backend_options
         @wraps(command)
         async def run(choice: Choice, *arguments: Any, **values: Any) -> None:
+            values["kinds"] = select_kinds(values["kinds"], values.pop("own_kinds"))
             names = [name for name in attrs.fields_dict(RunOptions) if name in values]
-            run_options = RunOptions(**{name: values.pop(name) for name in names})
+            try:
+                run_options = RunOptions(**{name: values.pop(name) for name in names})
+            except ValueError as error:
+                raise click.ClickException(str(error)) from None
             names = [name for name in attrs.fields_dict(Options) if name in values]
             options = Options(run=run_options, **{name: values.pop(name) for name in names})
             if options.rate is not None and not options.dry_run:

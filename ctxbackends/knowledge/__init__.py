@@ -31,6 +31,7 @@ if TYPE_CHECKING or not install(__name__):
     from ctxbackends.knowledge._extract.progress import ResumePoint as ResumePoint
     from ctxbackends.knowledge._extract.run import Ingestion as Ingestion
     from ctxbackends.knowledge._extract.run import ingest as ingest
+    from ctxbackends.knowledge._own_kinds import OwnKind as OwnKind
     from ctxbackends.knowledge._proposals.model import Facts as Facts
     from ctxbackends.knowledge._proposals.model import Proposal as Proposal
     from ctxbackends.knowledge._proposals.review import Review as Review
@@ -44,6 +45,7 @@ if TYPE_CHECKING or not install(__name__):
     from ctxbackends.knowledge._records import Kind as Kind
     from ctxbackends.knowledge._records import Learning as Learning
     from ctxbackends.knowledge._records import OpenQuestion as OpenQuestion
+    from ctxbackends.knowledge._records import OwnRecord as OwnRecord
     from ctxbackends.knowledge._records import QuarantinedRow as QuarantinedRow
     from ctxbackends.knowledge._records import Record as Record
     from ctxbackends.knowledge._records import Risk as Risk

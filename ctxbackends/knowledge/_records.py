@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Literal, TypeAlias, get_args
+from typing import Any, ClassVar, Literal, TypeAlias, get_args, get_origin
 
 import msgspec
 
@@ -159,7 +160,17 @@ class Term(msgspec.Struct, frozen=True, tag_field="kind", tag="term"):
     definition: str
 
 
-Record: TypeAlias = Decision | Learning | Task | OpenQuestion | Risk | Term
+class OwnRecord(msgspec.Struct, frozen=True, tag_field="kind", tag="own"):
+    """A record of a kind of your own; each kind has a subclass with its fields.
+
+    Attributes:
+        schema_of_kind: The JSON Schema of the kind.
+    """
+
+    schema_of_kind: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+
+
+Record: TypeAlias = Decision | Learning | Task | OpenQuestion | Risk | Term | OwnRecord
 
 RECORDS: Mapping[Kind, type[Record]] = MappingProxyType(
     {
@@ -173,9 +184,13 @@ RECORDS: Mapping[Kind, type[Record]] = MappingProxyType(
 )
 
 
-def kind_of(record: Record) -> Kind:
-    """Return the kind of a record."""
-    return Kind(str(record.__struct_config__.tag))
+_KINDS: Mapping[str, Kind] = MappingProxyType({kind.value: kind for kind in Kind})
+
+
+def kind_of(record: Record) -> str:
+    """Return the kind of a record: a :class:`Kind`, or the name of a kind of your own."""
+    tag = str(record.__struct_config__.tag)
+    return _KINDS.get(tag, tag)
 
 
 def title_of(record: Record) -> str:
@@ -184,25 +199,53 @@ def title_of(record: Record) -> str:
 
 
 def fields_of(record: Record) -> dict[str, str]:
-    """Return the fields by name, in their order."""
-    return {name: str(getattr(record, name)) for name in record.__struct_fields__}
+    """Return the fields by name, in their order, as texts: other values as JSON, and "" for null."""
+    return {name: _to_text(getattr(record, name)) for name in record.__struct_fields__}
 
 
-def record_of(kind: Kind, fields: Mapping[str, str]) -> Record:
-    """Build a record from its fields.
+def _to_text(value: Any) -> str:
+    if isinstance(value, str):
+        return str(value)
+    return "" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def record_of(record_type: type[Record], fields: Mapping[str, str]) -> Record:
+    """Build a record from its fields as texts, as :func:`fields_of` returns them.
 
     Raises:
         ValueError: A field is missing, unknown or has an invalid value.
     """
-    record = RECORDS[kind]
-    unknown = set(fields) - set(record.__struct_fields__)
+    kind = str(record_type.__struct_config__.tag)
+    unknown = set(fields) - set(record_type.__struct_fields__)
     if unknown:
-        names = ", ".join(record.__struct_fields__)
+        names = ", ".join(record_type.__struct_fields__)
         raise ValueError(f"unknown field of a {kind}: {', '.join(sorted(unknown))}; the fields are {names}")
+    values: dict[str, Any] = dict(fields)
+    for field in msgspec.structs.fields(record_type):
+        if field.name in fields:
+            values[field.name] = _from_text(fields[field.name], field.type)
     try:
-        return msgspec.convert({"kind": kind.value, **fields}, record)
+        return msgspec.convert({"kind": kind, **values}, record_type)
     except msgspec.ValidationError as error:
         raise ValueError(f"invalid {kind}: {error}") from None
+
+
+def _from_text(text: str, target: Any) -> Any:
+    """Return the value of the type that the text is; the text itself if there is none."""
+    is_list = get_origin(target) is list
+    choices = (target, *get_args(target))
+    if not text and target is not str:
+        return [] if is_list else None if type(None) in choices else text
+    if not is_list and (target is str or any(get_origin(one) is Literal for one in choices)):
+        return text
+    return _parse_json(text)
+
+
+def _parse_json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 # --- evidence ---------------------------------------------------------------------------------------
@@ -266,8 +309,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     known_at: str | None = None
 
     @property
-    def kind(self) -> Kind:
-        """The kind of the record."""
+    def kind(self) -> str:
+        """The kind of the record: a :class:`Kind`, or the name of a kind of your own."""
         return kind_of(self.record)
 
     @property

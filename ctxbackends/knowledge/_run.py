@@ -20,6 +20,7 @@ from ctxbackends.knowledge._extract.journal import Journal
 from ctxbackends.knowledge._extract.options import RunOptions
 from ctxbackends.knowledge._extract.progress import OnEvent, Plan, Report, ResumePoint
 from ctxbackends.knowledge._extract.run import Ingestion
+from ctxbackends.knowledge._own_kinds import OwnKind, name_of
 from ctxbackends.knowledge._privacy.redaction import is_redacted
 from ctxbackends.knowledge._privacy.rules import is_private
 from ctxbackends.knowledge._proposals.existing import ExistingEntries
@@ -207,7 +208,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
         It is named after their paths, so that the chunks of a changed file are found, else after their hashes.
         """
-        identity = [self.command, *self.options.kinds]
+        identity = [self.command, *map(name_of, self.options.kinds)]
         for source in sources:
             identity.append(str(source.path.absolute()) if source.path is not None else source.prepare().sha256)
         name = hashlib.sha256("\0".join(identity).encode("utf-8", "surrogatepass")).hexdigest()[:16]
@@ -225,11 +226,12 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
             return Outcome(path=None, rows=(), report=report)
         now = datetime.now(UTC)
         first_name = self.sources[0].name
+        instructions = self.options.instructions
         facts = Facts(
             id=proposal_id(now, slugify(Path(first_name).stem or first_name)),
             created=now.strftime("%Y-%m-%dT%H:%M:%SZ"),
             command=self.command,
-            kinds=self.options.kinds,
+            kinds=tuple(map(name_of, self.options.kinds)),
             backend=report.backend,
             backend_type=report.backend_type,
             endpoint=report.endpoint,
@@ -244,6 +246,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
             output_tokens=report.output_tokens,
             cached_input_tokens=report.cached_input_tokens,
             masked=report.masked,
+            own_kinds=tuple(kind for kind in self.options.kinds if isinstance(kind, OwnKind)),
+            instructions_sha256=None if instructions is None else hashlib.sha256(instructions.encode()).hexdigest(),
         )
         proposal = Proposal(facts=facts, rows=rows, quarantined=run.quarantined, skipped=skipped)
         return Outcome(path=write_proposal(self.directory, proposal), rows=rows, report=report)

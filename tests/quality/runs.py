@@ -104,7 +104,8 @@ async def _run(backend: Backend, cases: Sequence[Case], meter: Meter, options: R
     except (BackendError, KnowledgeError) as failure:
         error = failure
     cost = attrs.evolve(meter.cost - before, seconds=run.report.elapsed)
-    return [_score(case, run, error, options.kinds, cost if case is cases[0] else Cost()) for case in cases]
+    kinds = [kind for kind in options.kinds if isinstance(kind, Kind)]
+    return [_score(case, run, error, kinds, cost if case is cases[0] else Cost()) for case in cases]
 
 
 def _score(case: Case, run: Ingestion, error: Exception | None, kinds: Sequence[Kind], cost: Cost) -> Result:

@@ -23,7 +23,7 @@ def make_row(case: Case, kind: Kind, *quotes: str, text: str = "a title", priori
         place = case.locate(quote)
         assert isinstance(place, Evidence), place
         evidence.append(place)
-    return Row(record=record_of(kind, fields), evidence=tuple(evidence))
+    return Row(record=record_of(RECORDS[kind], fields), evidence=tuple(evidence))
 
 
 def make_all_rows(case: Case) -> list[Row]:

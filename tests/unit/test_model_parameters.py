@@ -10,7 +10,7 @@ import pytest
 from ctxbackends import ModelInfo
 from ctxbackends._wire.operations import llamacpp, lmstudio
 from ctxbackends._wire.operations.models import decode_models, parse_parameters
-from tests.unit.test_operations import json_response, play
+from tests.operations import json_response, play
 
 
 @pytest.mark.parametrize(

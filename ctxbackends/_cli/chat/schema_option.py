@@ -38,51 +38,51 @@ _UNCHECKED = (
 """Keywords that the answer is not checked for here."""
 
 
-def parse_schema(value: str) -> dict[str, Any]:
-    """Return the schema of the option's value.
+def parse_schema(value: str, option: str = "--schema") -> dict[str, Any]:
+    """Return the schema of the option's value. Errors begin with ``option``.
 
     Raises:
         ClickException: The value is not a schema, or its file cannot be read.
     """
     text = value.strip()
     if text.startswith("{"):
-        return _load_schema(text, "--schema")
+        return _load_schema(text, option)
     is_file = bool(text) and "\n" not in text and os.path.exists(text)
     if not text or (not is_file and any(character in text for character in " ,:\n")):
-        return _parse_fields(text)
+        return _parse_fields(text, option)
     try:
         content = Path(text).read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
         hint = f"; for a schema with this one field, write '{text},'" if text.isidentifier() else ""
-        raise click.ClickException(f"--schema: {text}: no such file{hint}") from None
+        raise click.ClickException(f"{option}: {text}: no such file{hint}") from None
     except OSError as error:
-        raise click.ClickException(f"--schema: {text}: {error.strerror}") from None
+        raise click.ClickException(f"{option}: {text}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise click.ClickException(f"--schema: {text}: not a JSON file (it is not UTF-8)") from None
+        raise click.ClickException(f"{option}: {text}: not a JSON file (it is not UTF-8)") from None
     return _load_schema(content, text)
 
 
 # --- fields ------------------------------------------------------------------------------------------
 
 
-def _parse_fields(text: str) -> dict[str, Any]:
+def _parse_fields(text: str, option: str) -> dict[str, Any]:
     """Return the schema of fields such as ``name, age int, bio: one line``, one per line or between commas."""
     properties: dict[str, Any] = {}
     for field in filter(None, map(str.strip, text.split("\n" if "\n" in text else ","))):
         head, _, description = (part.strip() for part in field.partition(":"))
         name, *kind = head.split()[:2] or [""]
         if not name or len(head.split()) > 2:
-            raise click.ClickException(f"--schema: not a field: {field!r}; write 'name', 'name type' or 'name: text'")
+            raise click.ClickException(f"{option}: not a field: {field!r}; write 'name', 'name type' or 'name: text'")
         if kind and kind[0] not in _FIELD_TYPES:
             advice = suggest(kind[0], _FIELD_TYPES, _OTHER_TYPES)
-            raise click.ClickException(f"--schema: unknown type of {name}: {kind[0]}; {advice}")
+            raise click.ClickException(f"{option}: unknown type of {name}: {kind[0]}; {advice}")
         if name in properties:
-            raise click.ClickException(f"--schema: duplicate field: {name}")
+            raise click.ClickException(f"{option}: duplicate field: {name}")
         properties[name] = {"type": _FIELD_TYPES[kind[0] if kind else "str"]}
         if description:
             properties[name]["description"] = description
     if not properties:
-        raise click.ClickException("--schema: no field; write them as in 'name, age int'")
+        raise click.ClickException(f"{option}: no field; write them as in 'name, age int'")
     return {"type": "object", "properties": properties, "required": [*properties], "additionalProperties": False}
 
 

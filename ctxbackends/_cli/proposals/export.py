@@ -19,12 +19,12 @@ from ctxbackends.knowledge._proposals.formats import render_csv, render_markdown
 from ctxbackends.knowledge._proposals.madr import choose_files, render_madr
 from ctxbackends.knowledge._proposals.review import Review
 from ctxbackends.knowledge._proposals.store import check_not_context, find_context, prepare_directory
-from ctxbackends.knowledge._records import PLURALS, Row, kinds_of
+from ctxbackends.knowledge._records import PLURALS, Row
 
 
 @click.command()
 @one_argument
-@click.option("--kind", "kinds", metavar="KINDS", help=f"Kinds to export: any of {', '.join(PLURALS)}.")
+@click.option("--kind", "kinds", metavar="KINDS", help=f"Kinds to export: any of {', '.join(PLURALS)}, and own kinds.")
 @click.option(
     "--format",
     "format_",
@@ -70,8 +70,12 @@ def export(
     if target is not None and output not in (None, target):
         raise click.UsageError("-o and --dir are mutually exclusive")
     review, _ = open_review(directory, proposal)
-    rows = {name: row for name, row in review.rows().items() if review.verdict(name).state == "accepted"}
-    rows = _select_kinds(rows, kinds)
+    selection = _select_kinds(review, kinds)
+    rows = {
+        name: row
+        for name, row in review.rows().items()
+        if review.verdict(name).state == "accepted" and row.kind in selection
+    }
     if format_ == "madr":
         rows = _select_decisions(rows)
     gaps = {name: problems for name, row in rows.items() if (problems := find_gaps(row, format_))}
@@ -92,17 +96,20 @@ def export(
             click.get_current_context().exit(1)
 
 
-def _select_kinds(rows: Mapping[str, Row], names: str | None) -> dict[str, Row]:
-    """Return the rows of the kinds in a comma-separated list; all rows without one."""
+def _select_kinds(review: Review, names: str | None) -> set[str]:
+    """Return the kinds in a comma-separated list, singular or plural; all kinds without one."""
+    own_kinds = [kind.name for kind in review.proposal.facts.own_kinds]
+    kinds = {name: kind.value for name, kind in PLURALS.items()} | {f"{name}s": name for name in own_kinds}
     if names is None:
-        return dict(rows)
-    wanted = {name.strip().lower() for name in names.split(",")}
-    kinds = {str(row.kind) for row in rows.values() if {str(row.kind), f"{row.kind}s"} & wanted}
-    try:
-        kinds |= {str(kind) for kind in kinds_of(wanted - kinds - {f"{kind}s" for kind in kinds})}
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="'--kind'") from None
-    return {name: row for name, row in rows.items() if str(row.kind) in kinds}
+        return set(kinds.values())
+    known = kinds | {kind: kind for kind in kinds.values()}
+    wanted = [name.strip().lower() for name in names.split(",")]
+    unknown = [name for name in wanted if name not in known]
+    if unknown:
+        raise click.BadParameter(
+            f"unknown kind: {unknown[0]!r}; the kinds are {', '.join(kinds)}", param_hint="'--kind'"
+        )
+    return {known[name] for name in wanted}
 
 
 def _select_decisions(rows: Mapping[str, Row]) -> dict[str, Row]:

@@ -19,6 +19,7 @@ from ctxbackends.knowledge._extract.folding import FoldedText, count_words
 from ctxbackends.knowledge._extract.matching import MAX_OCCURRENCES, QuoteIndex
 from ctxbackends.knowledge._extract.packing import AnyChunk, find_part
 from ctxbackends.knowledge._extract.rows import ExtractedRow
+from ctxbackends.knowledge._own_kinds import check_own_record
 from ctxbackends.knowledge._records import Evidence, Match, QuarantinedRow, title_of
 from ctxbackends.knowledge._sources.base import Segment
 
@@ -85,6 +86,10 @@ class QuoteChecker:
         """Return the row with its evidence, or with the reason why it is quarantined."""
         if not _collapse_spaces(title_of(row.record)):
             return self._quarantine(row, "no title")
+        try:
+            check_own_record(row.record)
+        except ValueError as error:
+            return self._quarantine(row, str(error))
         found = self.find(row.quote, row.line)
         if isinstance(found, str):
             return self._quarantine(row, found)

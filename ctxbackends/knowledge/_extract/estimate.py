@@ -22,7 +22,7 @@ def estimate_plan(sources: Sequence[Source], options: RunOptions, *, on_event: O
     Raises:
         SourceError: A source cannot be read.
     """
-    prompt = Prompt(options.kinds, options.kinds_per_question)
+    prompt = Prompt(options.kinds, options.kinds_per_question, instructions=options.instructions)
     budget = estimate_budget(prompt.frames, chunk_tokens=options.chunk_tokens)
     inputs: list[Input] = []
     skipped: list[SkippedInput] = []

@@ -7,14 +7,21 @@ from typing import Any, TypedDict
 
 import attrs
 
+from ctxbackends.knowledge._own_kinds import AnyKind, OwnKind, name_of
 from ctxbackends.knowledge._records import Kind, Speaker, speakers_of
+
+MAX_OWN_KINDS = 10
+
+MAX_INSTRUCTIONS = 8_000
+"""Characters. The instructions are in each request."""
 
 
 class RunKeywords(TypedDict, total=False):
     """The fields of :class:`RunOptions` as keyword arguments."""
 
-    kinds: Sequence[Kind]
+    kinds: Sequence[AnyKind]
     kinds_per_question: int | None
+    instructions: str | None
     model: str | None
     max_concurrency: int | None
     chunk_tokens: int | None
@@ -27,10 +34,27 @@ class RunKeywords(TypedDict, total=False):
     second_look: bool
 
 
-def _kinds(kinds: Sequence[Kind]) -> tuple[Kind, ...]:
+def _kinds(kinds: Sequence[AnyKind]) -> tuple[AnyKind, ...]:
     if not kinds:
         raise ValueError(f"no kinds; the kinds are {', '.join(Kind)}")
+    names = [name_of(kind) for kind in kinds]
+    if len(set(names)) < len(names):
+        raise ValueError(f"duplicate kind: {next(name for name in names if names.count(name) > 1)}; remove one")
+    own_count = sum(isinstance(kind, OwnKind) for kind in kinds)
+    if own_count > MAX_OWN_KINDS:
+        raise ValueError(f"too many own kinds: {own_count}; use at most {MAX_OWN_KINDS}")
     return tuple(kinds)
+
+
+def _check_instructions(_: RunOptions, __: attrs.Attribute[Any], value: str | None) -> None:
+    if value is None:
+        return
+    if not value.strip():
+        raise ValueError("empty instructions; write some, or leave them out")
+    if len(value) > MAX_INSTRUCTIONS:
+        raise ValueError(
+            f"instructions too long: {len(value):,} characters; shorten them to at most {MAX_INSTRUCTIONS:,}"
+        )
 
 
 def _speakers(speakers: Sequence[Speaker] | None) -> tuple[Speaker, ...] | None:
@@ -56,10 +80,11 @@ class RunOptions:
     """The options of a run. Raise ValueError for an invalid value.
 
     Attributes:
-        kinds: The kinds of records to extract; all by default.
+        kinds: The kinds of records to extract, also own ones (:class:`OwnKind`); all built-in ones by default.
         kinds_per_question: The most kinds in one request; a chunk is sent once for each group of kinds. None for one
             kind if the model is small (less than 4 billion parameters, or a context of at most 4,096 tokens if its size
             is unknown), else all.
+        instructions: Additional instructions to the model, at most 8,000 characters; None for none.
         model: The model; None for the backend's default model.
         max_concurrency: The most requests in flight; None for the number of the server's slots, or 4.
         chunk_tokens: The most tokens of text in one request; None for 8,192. The model's context is always a limit.
@@ -72,8 +97,9 @@ class RunOptions:
         second_look: Whether to ask the model once more for the quote of a row that would be quarantined.
     """
 
-    kinds: tuple[Kind, ...] = attrs.field(default=tuple(Kind), converter=_kinds)
+    kinds: tuple[AnyKind, ...] = attrs.field(default=tuple(Kind), converter=_kinds)
     kinds_per_question: int | None = attrs.field(default=None, validator=_check_count)
+    instructions: str | None = attrs.field(default=None, validator=_check_instructions)
     model: str | None = None
     max_concurrency: int | None = attrs.field(default=None, validator=_check_count)
     chunk_tokens: int | None = attrs.field(default=None, validator=_check_count)

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_origin
 
 import msgspec
 
@@ -21,26 +21,32 @@ from ctxbackends.knowledge._extract import wording
 from ctxbackends.knowledge._extract.bounds import Bounds, drop_partial_word, fit_bounds, widen_bounds
 from ctxbackends.knowledge._extract.budget import ANSWER_TOKENS, Frame
 from ctxbackends.knowledge._extract.rows import ExtractedRow
-from ctxbackends.knowledge._records import PLURALS, RECORDS, Kind
+from ctxbackends.knowledge._own_kinds import AnyKind, OwnKind, plural_of, record_type_of
 
 VERSION = 2
 """Version of the prompt. Answers to another version are not taken from a journal."""
 
+MAX_ITEMS = 5
+"""The most texts in a list of a row."""
+
 _EXAMPLE_LINE = 7
 
 
-def field_name(kind: Kind) -> str:
+def field_name(kind: AnyKind) -> str:
     """Return the field of the answer for the rows of a kind."""
-    plural = next(name for name, value in PLURALS.items() if value is kind)
-    return plural.replace("-", "_")
+    return plural_of(kind).replace("-", "_")
 
 
-def _build_task(kinds: Sequence[Kind]) -> str:
+def _build_task(kinds: Sequence[AnyKind], more: str | None) -> str:
     tasks = "\n".join(_describe(kind) for kind in kinds)
-    return f"Extract:\n{tasks}\n\n{wording.ANSWER}"
+    instructions = "" if more is None else f"{wording.MORE}\n{more.strip()}\n\n"
+    return f"Extract:\n{tasks}\n\n{instructions}{wording.ANSWER}"
 
 
-def _describe(kind: Kind) -> str:
+def _describe(kind: AnyKind) -> str:
+    if isinstance(kind, OwnKind):
+        line = f"- {field_name(kind)}: {kind.meaning}"
+        return line if kind.example is None else f"{line}\n  Example: {json.dumps(kind.example, ensure_ascii=False)}"
     quote, fields = wording.EXAMPLES[kind]
     row = json.dumps({"quote": quote, "line": _EXAMPLE_LINE, **fields}, ensure_ascii=False)
     name = field_name(kind)
@@ -63,16 +69,22 @@ class Question:
     """
 
     def __init__(
-        self, kinds: Sequence[Kind], *, is_only: bool, answer_tokens: int, for_several_sources: bool = False
+        self,
+        kinds: Sequence[AnyKind],
+        *,
+        is_only: bool,
+        answer_tokens: int,
+        more: str | None,
+        for_several_sources: bool = False,
     ) -> None:
         self.kinds = tuple(kinds)
-        self.bounds = fit_bounds([("quote", *RECORDS[kind].__struct_fields__) for kind in self.kinds], answer_tokens)
+        fields = [("quote", *record_type_of(kind).__struct_fields__) for kind in self.kinds]
+        self.bounds = fit_bounds(fields, answer_tokens)
         if for_several_sources:
             self.bounds = widen_bounds(self.bounds, answer_tokens)
-        self._is_only = is_only
-        self._answer_tokens = answer_tokens
+        self._is_only, self._answer_tokens, self._more = is_only, answer_tokens, more
         self.label = ", ".join(field_name(kind) for kind in self.kinds)
-        task = _build_task(self.kinds)
+        task = _build_task(self.kinds, more)
         self.instructions = f"{wording.RULES}\n{task}" if is_only else wording.RULES
         self._task = "" if is_only else f"\n\n{task}"
         self.response_type: type[msgspec.Struct] = msgspec.defstruct(
@@ -94,11 +106,17 @@ class Question:
     @cached_property
     def packed(self) -> Question:
         """The question for a chunk of several sources, whose lists have room for the rows of all."""
-        return Question(self.kinds, is_only=self._is_only, answer_tokens=self._answer_tokens, for_several_sources=True)
+        return Question(
+            self.kinds,
+            is_only=self._is_only,
+            answer_tokens=self._answer_tokens,
+            more=self._more,
+            for_several_sources=True,
+        )
 
-    def select(self, kind: Kind) -> Question:
+    def select(self, kind: AnyKind) -> Question:
         """Return the question for one of the kinds alone, whose list has room for more rows."""
-        return Question([kind], is_only=True, answer_tokens=self._answer_tokens)
+        return Question([kind], is_only=True, answer_tokens=self._answer_tokens, more=self._more)
 
     def build_text(self, chunk: str) -> str:
         """Return the message of the user about a chunk."""
@@ -127,27 +145,46 @@ class Prompt:
     """
 
     def __init__(
-        self, kinds: Sequence[Kind], kinds_per_question: int | None = None, *, answer_tokens: int = ANSWER_TOKENS
+        self,
+        kinds: Sequence[AnyKind],
+        kinds_per_question: int | None = None,
+        *,
+        answer_tokens: int = ANSWER_TOKENS,
+        instructions: str | None = None,
     ) -> None:
         size = kinds_per_question or len(kinds)
         groups = [kinds[at : at + size] for at in range(0, len(kinds), size)]
         self.questions = tuple(
-            Question(group, is_only=len(groups) == 1, answer_tokens=answer_tokens) for group in groups
+            Question(group, is_only=len(groups) == 1, answer_tokens=answer_tokens, more=instructions)
+            for group in groups
         )
         self.frames: list[Frame] = [(question.instructions, question.build_text("")) for question in self.questions]
         hashes = [question.schema_sha256 for question in self.questions]
         self.schema_sha256 = hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
-def _row_type(kind: Kind, bounds: Bounds) -> type[msgspec.Struct]:
+def _row_type(kind: AnyKind, bounds: Bounds) -> type[msgspec.Struct]:
     # The quote comes first, so the model finds the evidence before it writes the row.
     fields: list[tuple[str, Any]] = [
         ("quote", _text_type("quote", bounds)),
         ("line", Annotated[int, _schema_only(minimum=0, maximum=2**31 - 1)]),
     ]
-    for field in msgspec.structs.fields(RECORDS[kind]):
-        fields.append((field.name, _text_type(field.name, bounds) if field.type is str else field.type))
-    return msgspec.defstruct(RECORDS[kind].__name__, fields, frozen=True)
+    record = record_type_of(kind)
+    for field in msgspec.structs.fields(record):
+        fields.append((field.name, _bound(field.name, field.type, bounds)))
+    return msgspec.defstruct(record.__name__, fields, frozen=True)
+
+
+def _bound(name: str, kind: Any, bounds: Bounds) -> Any:
+    """Return the type of a field with the bounds of its texts."""
+    if kind is str:
+        return _text_type(name, bounds)
+    if get_origin(kind) is list:
+        (item,) = get_args(kind)
+        length = _schema_only(maxLength=max(1, bounds.length(name) // MAX_ITEMS))
+        items = list[Annotated[str, length] if item is str else item]  # type: ignore[misc, valid-type]  # at run time
+        return Annotated[items, _schema_only(maxItems=MAX_ITEMS)]
+    return kind
 
 
 def _text_type(name: str, bounds: Bounds) -> Any:
@@ -159,7 +196,13 @@ def _schema_only(**constraints: int) -> msgspec.Meta:
     return msgspec.Meta(extra_json_schema=constraints)
 
 
-def _to_extracted_row(kind: Kind, row: Any, bounds: Bounds) -> ExtractedRow:
-    record: Any = RECORDS[kind]
-    fields = {name: one_line(getattr(row, name)) for name in record.__struct_fields__}
+def _to_extracted_row(kind: AnyKind, row: Any, bounds: Bounds) -> ExtractedRow:
+    record: Any = record_type_of(kind)
+    fields = {name: _tidy(getattr(row, name)) for name in record.__struct_fields__}
     return ExtractedRow(record(**fields), row.line, drop_partial_word(row.quote, bounds.length("quote")))
+
+
+def _tidy(value: Any) -> Any:
+    if isinstance(value, str):
+        return one_line(value)
+    return [one_line(item) for item in value] if isinstance(value, list) else value

@@ -60,7 +60,7 @@ class Ingestion:
     ) -> None:
         self._backend = backend
         self._sources = tuple(sources)
-        self._prompt = Prompt(options.kinds, options.kinds_per_question)
+        self._prompt = Prompt(options.kinds, options.kinds_per_question, instructions=options.instructions)
         self._options = options
         self._journal = journal
         self._notify = on_event or _ignore_event
@@ -249,7 +249,8 @@ class Ingestion:
         per_question = self._options.kinds_per_question or await choose_kinds_per_question(
             self._backend, self._status, model=self._options.model
         )
-        self._prompt = Prompt(self._options.kinds, per_question)
+        create_prompt = partial(Prompt, self._options.kinds, per_question, instructions=self._options.instructions)
+        self._prompt = create_prompt()
         self._budget = await compute_budget(
             self._backend,
             self._prompt.frames,
@@ -258,7 +259,7 @@ class Ingestion:
             chunk_tokens=self._options.chunk_tokens,
             has_passes=self._options.passes > 1,
         )
-        self._prompt = Prompt(self._options.kinds, per_question, answer_tokens=self._budget.answer_tokens)
+        self._prompt = create_prompt(answer_tokens=self._budget.answer_tokens)
         return self._budget
 
     # --- chunks -----------------------------------------------------------------------------------

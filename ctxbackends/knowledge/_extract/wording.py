@@ -29,6 +29,8 @@ field is "".
 
 ANSWER = "Answer with one JSON object that matches the schema, and nothing else."
 
+MORE = "Also follow these instructions of the person who asks:"
+
 MEANINGS: Mapping[Kind, str] = MappingProxyType(
     {
         Kind.DECISION: "something that was decided. title: the decision in one line. context: why it came up. "

@@ -41,7 +41,8 @@ from ctxbackends.knowledge._extract.second_look import (
     build_question,
     choose_passage,
 )
-from ctxbackends.knowledge._records import Kind, QuarantinedRow, Record, kind_of, normalize_title, title_of
+from ctxbackends.knowledge._own_kinds import AnyKind, name_of
+from ctxbackends.knowledge._records import QuarantinedRow, Record, kind_of, normalize_title, title_of
 
 T = TypeVar("T")
 
@@ -154,7 +155,7 @@ class ChunkExtractor:
                 entry = _JournalEntry(split=True)
                 self._write_journal(key, entry)
         result = _build_result(chunk, question, entry, from_journal=from_journal)
-        full: list[Kind] = []
+        full: list[AnyKind] = []
         if entry.has_answer:
             rows = question.parse_rows(question.decode(entry.answer))
             checked = check(rows, chunk)
@@ -370,13 +371,14 @@ def _new_entry(
 
 def _find_full_kinds(
     question: Question, rows: Sequence[ExtractedRow], checked: Sequence[CitedRow | QuarantinedRow]
-) -> list[Kind]:
+) -> list[AnyKind]:
     """Return the kinds whose lists have all the rows that the schema allows, so that there may be more."""
     kinds = [kind_of(row.record) for row in rows]
-    full: list[Kind] = []
-    for kind, count in Counter(kinds).items():
-        if count == question.bounds.rows:
-            indexes = [index for index, one in enumerate(kinds) if one == kind]
+    counts = Counter(kinds)
+    full: list[AnyKind] = []
+    for kind in question.kinds:
+        if counts[name_of(kind)] == question.bounds.rows:
+            indexes = [index for index, one in enumerate(kinds) if one == name_of(kind)]
             if is_worth_asking([rows[index] for index in indexes], [checked[index] for index in indexes]):
                 full.append(kind)
     return full

@@ -61,7 +61,8 @@ def build_payload(row: Row, *, section: str | None = None) -> dict[str, Any]:
     if kind not in GO_TOOL_FIELDS:
         facts = {"kind": kind, "source": [evidence.where for evidence in row.evidence]}
         facts |= {"evidence": msgspec.to_builtins(row.evidence)}
-        return {**facts, **{rename_field(name, facts): value for name, value in fields.items()}}
+        values = {name: value for name, value in msgspec.to_builtins(row.record).items() if name != "kind"}
+        return {**facts, **{rename_field(name, facts): value for name, value in values.items()}}
     source = "; ".join(f'{evidence.where}: "{evidence.quote}"' for evidence in row.evidence)
     if kind == "task":
         payload = {"title": row.title, "body": f"[source: {source}]", "priority": fields["priority"]}

@@ -9,22 +9,23 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 import msgspec
 
 from ctxbackends._util.text import one_line, pluralize
 from ctxbackends.knowledge._errors import KnowledgeError
-from ctxbackends.knowledge._proposals.model import LETTERS, Facts, Proposal
+from ctxbackends.knowledge._own_kinds import record_type_of
+from ctxbackends.knowledge._proposals.model import Facts, Proposal, choose_letters
 from ctxbackends.knowledge._records import (
     ONLY_FROM_SUMMARY,
-    PLURALS,
     RECORDS,
     SPEAKERS,
     UNITS,
     Evidence,
     Kind,
+    OwnRecord,
     QuarantinedRow,
     Record,
     Row,
@@ -40,9 +41,9 @@ from ctxbackends.knowledge._sources.base import SkippedInput
 
 FORMAT = 1
 
-_SECTIONS = {kind: plural.replace("-", " ").capitalize() for plural, kind in PLURALS.items()}
 _QUARANTINED = "Quarantined"
 _NOT_READ = "Not read"
+_ALREADY_IN = "Already in"
 _ONLY_EVIDENCE = "Only evidence"  # follows from the evidence, so it is not read back
 _BETWEEN = " · "
 
@@ -51,7 +52,7 @@ _UNESCAPED = re.compile(r"\\(.)")
 _AT_START = re.compile(r"(?=[#>*+=|~`:_-])")
 _YAML_UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 _HEADING = re.compile(r"### ([a-z][0-9]+): ?(.*)")
-_FIELD = re.compile(r"- \*\*([A-Za-z ]+):\*\* ?(.*)")
+_FIELD = re.compile(r"- \*\*([\w -]+):\*\* ?(.*)")
 _LINE_PLACE = re.compile(r"(.+):([0-9]+)(?:-([0-9]+))?")
 _SPEAKERS: Mapping[str, Speaker] = {speaker: speaker for speaker in SPEAKERS}
 _UNITS: Mapping[str, Unit] = {unit: unit for unit in UNITS}
@@ -113,15 +114,15 @@ def _format_head(proposal: Proposal) -> Iterator[str]:
 def _format_body(proposal: Proposal) -> Iterator[str]:
     section = None
     for name, row in proposal.rows_by_name().items():
-        if row.kind is not section:
+        if row.kind != section:
             section = row.kind
-            yield from ("", f"## {_SECTIONS[section]}")
+            yield from ("", f"## {_name_section(section)}")
         yield from ("", f"### {name}: {_escape(row.title)}".rstrip(), "")
         yield from _format_fields(row.record)
         if row.is_only_from_summary:
             yield _format_field(_ONLY_EVIDENCE, ONLY_FROM_SUMMARY)
         if row.known_at is not None:
-            yield _format_field("Already in", row.known_at)
+            yield _format_field(_ALREADY_IN, row.known_at)
         for evidence in row.evidence:
             yield from ("", f"> {_escape_start(evidence.quote)}", ">", f"> {_format_evidence(evidence)}")
     if proposal.quarantined:
@@ -145,11 +146,16 @@ def _format_body(proposal: Proposal) -> Iterator[str]:
         yield "- " + _BETWEEN.join([_escape_start(skipped.source), *line, _escape(skipped.reason)])
 
 
+def _name_section(kind: str) -> str:
+    return f"{kind}s".replace("-", " ").capitalize()
+
+
 def _format_fields(record: Record) -> Iterator[str]:
     title = record.__struct_fields__[0]
     for name, value in fields_of(record).items():
         if name != title:
-            yield _format_field(name.capitalize(), value)
+            # The names of own fields may differ only in case.
+            yield _format_field(name if isinstance(record, OwnRecord) else name.capitalize(), value)
 
 
 def _format_field(label: str, value: str) -> str:
@@ -221,8 +227,11 @@ class _Reader:
         quarantined: list[QuarantinedRow] = []
         skipped: list[SkippedInput] = []
         section: str | None = None
-        kinds = {name: kind for kind, name in _SECTIONS.items()}
-        numbers = dict.fromkeys(Kind, 0)
+        self._types = {kind.value: RECORDS[kind] for kind in Kind}
+        self._types |= {kind.name: record_type_of(kind) for kind in facts.own_kinds}
+        letters = choose_letters(facts.own_kinds)
+        kinds = {_name_section(kind): kind for kind in letters}
+        numbers = dict.fromkeys(letters, 0)
         while (line := self._next()) is not None:
             heading = _HEADING.fullmatch(line)
             if line.startswith("## "):
@@ -240,8 +249,8 @@ class _Reader:
             else:
                 kind = kinds[section]
                 numbers[kind] += 1
-                if heading[1] != f"{LETTERS[kind]}{numbers[kind]}":
-                    self._fail(f"expected the row {LETTERS[kind]}{numbers[kind]}")
+                if heading[1] != f"{letters[kind]}{numbers[kind]}":
+                    self._fail(f"expected the row {letters[kind]}{numbers[kind]}")
                 rows.append(self._read_row(kind, _unescape(heading[2])))
         for name, items in (("rows", rows), ("quarantined", quarantined), ("skipped", skipped)):
             if counts[name] != len(items):
@@ -276,15 +285,15 @@ class _Reader:
         except ValueError:
             self._fail("invalid JSON value")
 
-    def _read_fields(self) -> dict[str, str]:
-        """Read the next fields by label."""
-        values = {}
+    def _read_fields(self) -> list[tuple[str, str]]:
+        """Read the labels and the texts of the next fields."""
+        values = []
         while (line := self._next()) is not None:
             match = _FIELD.fullmatch(line)
             if match is None:
                 self._at -= 1
                 break
-            values[match[1].lower()] = _unescape(match[2])
+            values.append((match[1], _unescape(match[2])))
         return values
 
     def _read_quotes(self) -> Iterator[str]:
@@ -296,18 +305,19 @@ class _Reader:
             if line.rstrip() != ">":
                 yield line.removeprefix("> ")
 
-    def _build_record(self, kind: Kind, title: str, values: dict[str, str]) -> Record:
-        fields = {RECORDS[kind].__struct_fields__[0]: title} | values
+    def _build_record(self, kind: str, title: str, values: Iterable[tuple[str, str]]) -> Record:
+        record_type = self._types[kind]
+        is_own = issubclass(record_type, OwnRecord)
+        fields = {label if is_own else label.lower(): value for label, value in values}
         try:
-            return record_of(kind, fields)
+            return record_of(record_type, {record_type.__struct_fields__[0]: title} | fields)
         except ValueError as error:
             self._fail(str(error))
 
-    def _read_row(self, kind: Kind, title: str) -> Row:
+    def _read_row(self, kind: str, title: str) -> Row:
         values = self._read_fields()
-        known_at = values.pop("already in", None)
-        values.pop(_ONLY_EVIDENCE.lower(), None)
-        record = self._build_record(kind, title, values)
+        known_at = dict(values).get(_ALREADY_IN)
+        record = self._build_record(kind, title, [one for one in values if one[0] not in (_ALREADY_IN, _ONLY_EVIDENCE)])
         quotes = list(self._read_quotes())
         if not quotes or len(quotes) % 2:
             self._fail("expected at least one quote with its place in the next line")
@@ -346,12 +356,13 @@ class _Reader:
         )
 
     def _read_quarantined(self, title: str) -> QuarantinedRow:
-        values = self._read_fields()
-        reason, where = values.pop("reason", ""), values.pop("source", "")
-        try:
-            kind = Kind(values.pop("kind", ""))
-        except ValueError:
-            self._fail(f"unknown kind; the kinds are {', '.join(Kind)}")
+        # Own fields may have the same labels as the first one and the last two.
+        (first, kind), *values = self._read_fields() or [("", "")]
+        if first != "Kind" or kind not in self._types:
+            self._fail(f"unknown kind; the kinds are {', '.join(self._types)}")
+        if [label for label, _ in values[-2:]] != ["Reason", "Source"]:
+            self._fail("expected the reason and the source of the row")
+        *values, (_, reason), (_, where) = values
         record = self._build_record(kind, title, values)
         quote = _unescape(" ".join(self._read_quotes()))
         return QuarantinedRow(record=record, reason=reason, quote=quote, where=where)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from string import ascii_lowercase
 from types import MappingProxyType
 
 import msgspec
 
+from ctxbackends.knowledge._own_kinds import OwnKind
 from ctxbackends.knowledge._records import Kind, QuarantinedRow, Row
 from ctxbackends.knowledge._sources.base import Input, SkippedInput
 
@@ -22,15 +24,27 @@ LETTERS: Mapping[Kind, str] = MappingProxyType(
 )
 """The first letter of a row's name: ``d1``, ``d2``, ``t1``."""
 
+QUARANTINED_LETTER = "x"
 
-class Facts(msgspec.Struct, frozen=True, kw_only=True):
+
+def choose_letters(own_kinds: Sequence[OwnKind]) -> dict[str, str]:
+    """Return the letter of each kind by name: for own kinds the first free one of the name, or else of the alphabet."""
+    letters = {str(kind): letter for kind, letter in LETTERS.items()}
+    for kind in own_kinds:
+        taken = {*letters.values(), QUARANTINED_LETTER}
+        candidates = [letter for letter in kind.name + ascii_lowercase if letter in ascii_lowercase]
+        letters[kind.name] = next(letter for letter in candidates if letter not in taken)
+    return letters
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The run that a proposal comes from.
 
     Attributes:
         id: The id of the proposal, which is also the name of its file.
         created: The time in UTC (``2026-11-23T13:05:00Z``).
         command: The command of the run.
-        kinds: The kinds of records that were extracted.
+        kinds: The names of the kinds that were extracted.
         backend: The name of the backend.
         backend_type: The type of the backend.
         endpoint: The URL of the backend.
@@ -45,12 +59,14 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
         output_tokens: Tokens of all answers; None if the server reports none.
         cached_input_tokens: Tokens of the prompts that came from the server's cache; None if the server reports none.
         masked: The number of masked secrets.
+        own_kinds: The kinds that are not built in.
+        instructions_sha256: Hash of the additional instructions, in hex; None without.
     """
 
     id: str
     created: str
     command: str
-    kinds: tuple[Kind, ...]
+    kinds: tuple[str, ...]
     backend: str
     backend_type: str
     endpoint: str
@@ -65,6 +81,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     output_tokens: int | None
     cached_input_tokens: int | None
     masked: int
+    own_kinds: tuple[OwnKind, ...] = ()
+    instructions_sha256: str | None = None
 
 
 class Proposal(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,11 +103,11 @@ class Proposal(msgspec.Struct, frozen=True, kw_only=True):
     def rows_by_name(self) -> dict[str, Row]:
         """Return the rows by name (``d1``), kind by kind."""
         rows: dict[str, Row] = {}
-        for kind in Kind:
-            of_kind = (row for row in self.rows if row.kind is kind)
-            rows |= {f"{LETTERS[kind]}{number}": row for number, row in enumerate(of_kind, 1)}
+        for kind, letter in choose_letters(self.facts.own_kinds).items():
+            of_kind = (row for row in self.rows if row.kind == kind)
+            rows |= {f"{letter}{number}": row for number, row in enumerate(of_kind, 1)}
         return rows
 
     def quarantined_by_name(self) -> dict[str, QuarantinedRow]:
         """Return the quarantined rows by name (``x1``)."""
-        return {f"x{number}": row for number, row in enumerate(self.quarantined, 1)}
+        return {f"{QUARANTINED_LETTER}{number}": row for number, row in enumerate(self.quarantined, 1)}

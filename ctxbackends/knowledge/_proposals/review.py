@@ -15,6 +15,7 @@ import msgspec
 from ctxbackends._util.files import replace_file
 from ctxbackends._util.text import one_line
 from ctxbackends.knowledge._errors import ProposalError, wrap_write_errors
+from ctxbackends.knowledge._own_kinds import check_own_record
 from ctxbackends.knowledge._proposals.model import Proposal
 from ctxbackends.knowledge._proposals.store import read_proposal
 from ctxbackends.knowledge._records import Evidence, QuarantinedRow, Row, fields_of, record_of, title_of
@@ -99,7 +100,7 @@ class Review:
         fields = self.verdict(name).fields
         if not fields:
             return row
-        return msgspec.structs.replace(row, record=record_of(row.kind, fields_of(row.record) | fields))
+        return msgspec.structs.replace(row, record=record_of(type(row.record), fields_of(row.record) | fields))
 
     # --- changing ---------------------------------------------------------------------------------
 
@@ -164,7 +165,8 @@ class Review:
         with self._updating() as verdicts:
             before = verdicts.get(name, Verdict())
             try:
-                record = record_of(row.kind, original | before.fields | values)
+                record = record_of(type(row.record), original | before.fields | values)
+                check_own_record(record)
             except ValueError as error:
                 raise ProposalError(f"{name}: {error}") from None
             title = record.__struct_fields__[0]
