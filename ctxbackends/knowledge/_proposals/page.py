@@ -7,7 +7,6 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from importlib.resources import files
-from itertools import groupby
 
 from ctxbackends._util.text import escape_for_review, pluralize
 from ctxbackends.knowledge._proposals.passages import Line, Passage, Passages
@@ -124,10 +123,13 @@ class _Page:
     # --- rows -------------------------------------------------------------------------------------
 
     def _build_rows(self) -> Iterator[str]:
-        for kind, group in groupby(sorted(self._rows.items(), key=self._rank), key=lambda item: str(item[1].kind)):
+        groups: dict[str, dict[str, Row]] = {}  # rows that were quarantined come after all others, of any kind
+        for name, row in self._rows.items():
+            groups.setdefault(str(row.kind), {})[name] = row
+        for kind, group in groups.items():
             yield f'<section class="rows" aria-labelledby="kind-{_text(kind)}">'
             yield f'<h2 id="kind-{_text(kind)}">{_text(_name_kind(kind))}</h2>'
-            for name, row in group:
+            for name, row in group.items():
                 verdict = self._review.verdict(name)
                 yield from _open_article(name, row.record, verdict.state, verdict.reason)
                 yield "<dl>"
@@ -137,10 +139,6 @@ class _Page:
                     yield from self._build_evidence(evidence)
                 yield "</article>"
             yield "</section>"
-
-    def _rank(self, item: tuple[str, Row]) -> int:
-        """Keep the kinds together: accepted rows that were quarantined come after all others."""
-        return list(dict.fromkeys(str(row.kind) for row in self._rows.values())).index(str(item[1].kind))
 
     def _build_fields(self, name: str, row: Row, verdict: Verdict) -> Iterator[str]:
         original = fields_of(self._review.original_rows()[name].record) if verdict.fields else {}
