@@ -8,12 +8,13 @@ from typing import Annotated
 
 import msgspec
 
+from ctxbackends.knowledge._extract import wording
 from ctxbackends.knowledge._extract.bounds import MAX_QUOTE
 from ctxbackends.knowledge._extract.chunker import Chunk
 from ctxbackends.knowledge._extract.folding import FoldedText
 from ctxbackends.knowledge._extract.packing import AnyChunk
 from ctxbackends.knowledge._extract.rows import ExtractedRow
-from ctxbackends.knowledge._records import fields_of, kind_of
+from ctxbackends.knowledge._records import Kind, fields_of, kind_of
 from ctxbackends.knowledge._sources.base import Segment
 
 MAX_TOKENS = 1_024
@@ -36,6 +37,20 @@ class QuoteAnswer(msgspec.Struct, frozen=True):
 
 IDENTITY = hashlib.sha256(INSTRUCTIONS.encode()).hexdigest()
 """Changes with the question, so that answers to another one are not taken from a journal."""
+
+
+_SAME = 0.6
+"""The share of the words of a quote that are those of an example, for a row that repeats it with a few other words."""
+
+
+def repeats_example(row: ExtractedRow) -> bool:
+    """Return whether a row is the prompt's example of its kind, which small models copy. No passage can prove it."""
+    kind = kind_of(row.record)
+    if not isinstance(kind, Kind):
+        return False
+    words = FoldedText(row.quote).key.split()
+    example = {*FoldedText(wording.EXAMPLES[kind][0]).key.split()}
+    return bool(words) and sum(word in example for word in words) >= _SAME * len(words)
 
 
 def choose_passage(chunk: AnyChunk, row: ExtractedRow) -> tuple[Chunk, int]:
