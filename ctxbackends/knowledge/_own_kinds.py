@@ -11,16 +11,17 @@ from typing import Any, Literal, TypeAlias, cast
 import msgspec
 
 from ctxbackends._schema.check import check_structure
+from ctxbackends._schema.problems import find_schema_problem
 from ctxbackends._util.text import one_line
 from ctxbackends.errors import StructuredOutputError
-from ctxbackends.knowledge._records import PLURALS, RECORDS, Kind, OwnRecord, Record, kind_of
+from ctxbackends.knowledge._records import PLURALS, RECORDS, Kind, OwnRecord, Record, kind_of, title_of
 
 MAX_FIELDS = 20
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
 _RESERVED_NAMES = frozenset([*PLURALS, *Kind, "own"])
-_RESERVED_FIELDS = ("kind", "quote", "line", "source", "evidence")
-"""Fields that the rows have in the answer, in JSON and in exports."""
+_RESERVED_FIELDS = ("kind", "quote", "line", "source", "evidence", "schema_of_kind")
+"""Fields that the rows have in the answer, in JSON and in exports, and an attribute of their class."""
 
 _TYPES: Mapping[str, Any] = {"string": str, "integer": int, "number": float, "boolean": bool}
 _ANNOTATIONS = ("$comment", "title", "description", "examples", "type")
@@ -61,6 +62,9 @@ class OwnKind(msgspec.Struct, frozen=True):
             raise ValueError(f"name of a kind is taken: {self.name}; choose another one")
         try:
             record_type_of(self)
+            problem = find_schema_problem(self.schema)
+            if problem is not None:
+                raise _SchemaError(f"{problem}; correct it")
             self._check_examples()
         except _SchemaError as error:
             raise ValueError(f"invalid schema of {self.name}: {error}") from None
@@ -214,6 +218,17 @@ def _split_null(schema: Mapping[str, Any]) -> tuple[Mapping[str, Any], bool]:
     if isinstance(kinds, list) and "null" in kinds and len(kinds) == 2:
         return {**schema, "type": kinds[1 - kinds.index("null")]}, True
     return schema, False
+
+
+def find_record_problem(record: Record) -> str | None:
+    """Return why a record cannot be accepted, whatever its evidence is; None if it can."""
+    if not title_of(record).strip():
+        return "no title"
+    try:
+        check_own_record(record)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def check_own_record(record: Record) -> None:

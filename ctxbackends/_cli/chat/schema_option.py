@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,29 +12,12 @@ import attrs
 import click
 
 from ctxbackends._schema.check import check_structure
+from ctxbackends._schema.problems import FIELD_TYPES, find_schema_problem
 from ctxbackends._suggestions import suggest
 from ctxbackends.errors import StrictSchemaError, StructuredOutputError
 
-_FIELD_TYPES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}
 _OTHER_TYPES = {"string": "str", "text": "str", "integer": "int", "number": "float", "boolean": "bool"}
-_TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
 _KEYWORDS = ("type", "properties", "items", "enum", "const", "anyOf", "oneOf", "allOf", "$ref")
-_UNCHECKED = (
-    "not",
-    "if",
-    "prefixItems",
-    "contains",
-    "patternProperties",
-    "propertyNames",
-    "dependentRequired",
-    "dependentSchemas",
-    "dependencies",
-    "additionalItems",
-    "unevaluatedItems",
-    "unevaluatedProperties",
-    "$dynamicRef",
-)
-"""Keywords that the answer is not checked for here."""
 
 
 def parse_schema(value: str, option: str = "--schema") -> dict[str, Any]:
@@ -73,12 +55,12 @@ def _parse_fields(text: str, option: str) -> dict[str, Any]:
         name, *kind = head.split()[:2] or [""]
         if not name or len(head.split()) > 2:
             raise click.ClickException(f"{option}: not a field: {field!r}; write 'name', 'name type' or 'name: text'")
-        if kind and kind[0] not in _FIELD_TYPES:
-            advice = suggest(kind[0], _FIELD_TYPES, _OTHER_TYPES)
+        if kind and kind[0] not in FIELD_TYPES:
+            advice = suggest(kind[0], FIELD_TYPES, _OTHER_TYPES)
             raise click.ClickException(f"{option}: unknown type of {name}: {kind[0]}; {advice}")
         if name in properties:
             raise click.ClickException(f"{option}: duplicate field: {name}")
-        properties[name] = {"type": _FIELD_TYPES[kind[0] if kind else "str"]}
+        properties[name] = {"type": FIELD_TYPES[kind[0] if kind else "str"]}
         if description:
             properties[name]["description"] = description
     if not properties:
@@ -97,89 +79,10 @@ def _load_schema(text: str, where: str) -> dict[str, Any]:
     if not isinstance(schema, dict) or not any(keyword in schema for keyword in _KEYWORDS):
         keywords = ", ".join(_KEYWORDS)
         raise click.ClickException(f"{where}: not a JSON Schema: it must be an object with one of {keywords}")
-    try:
-        problem = _find_problem(schema, "$", schema)
-    except RecursionError:
-        problem = "the schema is nested too deeply"
+    problem = find_schema_problem(schema)
     if problem is not None:
         raise click.ClickException(f"{where}: not a valid JSON Schema: {problem}")
     return schema
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _is_pattern(value: object) -> bool:
-    try:
-        re.compile(value)  # type: ignore[call-overload]  # TypeError if it is not a text
-    except (re.error, TypeError):
-        return False
-    return True
-
-
-def _is_texts(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
-
-
-_SHAPES: Mapping[str, tuple[Callable[[object], bool], str]] = {
-    "required": (_is_texts, "a list of names"),
-    "enum": (lambda value: isinstance(value, list) and bool(value), "a list of values"),
-    "pattern": (_is_pattern, "a regular expression"),
-    "multipleOf": (lambda value: _is_number(value) and value > 0, "a number above 0"),  # type: ignore[operator]  # a number
-    **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"), (_is_number, "a number")),
-    **dict.fromkeys(
-        ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"), (_is_count, "a count")
-    ),
-}
-
-
-def _find_problem(schema: Any, pointer: str, root: Mapping[str, Any]) -> str | None:
-    """Return why a schema is not valid, or cannot be checked here; None if it is fine."""
-    if isinstance(schema, bool):
-        return None
-    if not isinstance(schema, dict):
-        return f"{pointer} must be an object, not {json.dumps(schema):.80}"
-    kinds = schema.get("type", [])
-    for kind in kinds if isinstance(kinds, list) else [kinds]:
-        if kind not in _TYPES:
-            return f"{pointer}.type is {kind!r}; {suggest(str(kind), _TYPES, _FIELD_TYPES)}"
-    for name in _UNCHECKED:
-        if name in schema:
-            return f"{pointer}.{name} is not supported: the answer could not be checked against it"
-    for name, (is_right, meaning) in _SHAPES.items():
-        if name in schema and not is_right(schema[name]):
-            return f"{pointer}.{name} must be {meaning}, not {json.dumps(schema[name]):.80}"
-    if "$ref" in schema and not _has_target(schema["$ref"], root):
-        return f"{pointer}.$ref is not a definition of this schema: {schema['$ref']}"
-    parts = [(name, schema.get(name, True)) for name in ("items", "additionalProperties")]
-    for name in ("properties", "$defs", "definitions"):
-        members = schema.get(name, {})
-        if not isinstance(members, dict):
-            return f"{pointer}.{name} must be an object, not {json.dumps(members):.80}"
-        parts += [(f"{name}.{key}", part) for key, part in members.items()]
-    for name in ("anyOf", "oneOf", "allOf"):
-        branches = schema.get(name, [True])
-        if not isinstance(branches, list) or not branches:
-            return f"{pointer}.{name} must be a list of schemas"
-        parts += [(f"{name}[{index}]", part) for index, part in enumerate(branches)]
-    problems = (_find_problem(part, f"{pointer}.{name}", root) for name, part in parts)
-    return next((problem for problem in problems if problem is not None), None)
-
-
-def _has_target(reference: object, root: Any) -> bool:
-    if not isinstance(reference, str) or not reference.startswith("#"):
-        return False
-    for step in reference[1:].split("/")[1:]:
-        name = step.replace("~1", "/").replace("~0", "~")
-        if not isinstance(root, dict) or name not in root:
-            return False
-        root = root[name]
-    return True
 
 
 # --- request and answer --------------------------------------------------------------------------------

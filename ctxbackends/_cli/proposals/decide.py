@@ -93,4 +93,7 @@ def requote(directory: Path, proposal: str, row: str, quote: str, source: Path |
     """
     review_ = Review(find_proposal(directory, proposal))
     evidence = review_.requote(row, quote, path=source)
+    problem = review_.find_problem(row)
+    if problem is not None:
+        raise click.ClickException(f"the quote is saved ({evidence.where}), but {problem}, and accept it then")
     click.echo(printable(f"{row} accepted: {evidence.where}", err=True), err=True)

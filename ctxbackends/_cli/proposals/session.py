@@ -190,7 +190,11 @@ class ReviewSession:
         if not quote or not quote.strip():
             _say(f"{name} stays quarantined")
             return "ask"
-        return self._change(name, lambda: self._review.requote(name, quote))
+        problem = self._review.find_problem(name)
+        step = self._change(name, lambda: self._review.requote(name, quote), moves=problem is None)
+        if problem is not None and step == "show":
+            _say(f"the quote is saved, but {problem}")
+        return step
 
     def _edit(self, name: str) -> Next:
         if name in self._review.quarantined():

@@ -19,8 +19,8 @@ from ctxbackends.knowledge._extract.folding import FoldedText, count_words
 from ctxbackends.knowledge._extract.matching import MAX_OCCURRENCES, QuoteIndex
 from ctxbackends.knowledge._extract.packing import AnyChunk, find_part
 from ctxbackends.knowledge._extract.rows import ExtractedRow
-from ctxbackends.knowledge._own_kinds import check_own_record
-from ctxbackends.knowledge._records import Evidence, Match, QuarantinedRow, title_of
+from ctxbackends.knowledge._own_kinds import find_record_problem
+from ctxbackends.knowledge._records import Evidence, Match, QuarantinedRow
 from ctxbackends.knowledge._sources.base import Segment
 
 MIN_WORDS = 2
@@ -84,12 +84,9 @@ class QuoteChecker:
 
     def check(self, row: ExtractedRow) -> CitedRow | QuarantinedRow:
         """Return the row with its evidence, or with the reason why it is quarantined."""
-        if not _collapse_spaces(title_of(row.record)):
-            return self._quarantine(row, "no title")
-        try:
-            check_own_record(row.record)
-        except ValueError as error:
-            return self._quarantine(row, str(error))
+        problem = find_record_problem(row.record)
+        if problem is not None:
+            return self._quarantine(row, problem)
         found = self.find(row.quote, row.line)
         if isinstance(found, str):
             return self._quarantine(row, found)

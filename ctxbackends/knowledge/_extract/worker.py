@@ -42,7 +42,7 @@ from ctxbackends.knowledge._extract.second_look import (
     choose_passage,
     repeats_example,
 )
-from ctxbackends.knowledge._own_kinds import AnyKind, name_of
+from ctxbackends.knowledge._own_kinds import AnyKind, find_record_problem, name_of
 from ctxbackends.knowledge._records import QuarantinedRow, Record, kind_of, normalize_title, title_of
 
 T = TypeVar("T")
@@ -268,7 +268,7 @@ class ChunkExtractor:
         usages, second_looks, recovered = list(result.usages), 0, 0
         known: dict[tuple[str, str, int], CitedRow | QuarantinedRow] = {}  # the same row is asked about once
         for at, (row, checked) in enumerate(zip(extracted, rows, strict=True)):
-            if isinstance(checked, CitedRow) or not title_of(row.record).strip() or repeats_example(row):
+            if isinstance(checked, CitedRow) or find_record_problem(row.record) is not None or repeats_example(row):
                 continue
             identity = (repr(row.record), row.quote, find_part(result.chunk, row.line)[0])
             if identity not in known:

@@ -15,7 +15,7 @@ import msgspec
 from ctxbackends._util.files import replace_file
 from ctxbackends._util.text import one_line
 from ctxbackends.knowledge._errors import ProposalError, wrap_write_errors
-from ctxbackends.knowledge._own_kinds import check_own_record
+from ctxbackends.knowledge._own_kinds import check_own_record, find_record_problem
 from ctxbackends.knowledge._proposals.model import Proposal
 from ctxbackends.knowledge._proposals.store import read_proposal
 from ctxbackends.knowledge._records import Evidence, QuarantinedRow, Row, fields_of, record_of, title_of
@@ -108,9 +108,15 @@ class Review:
         """Accept rows by name.
 
         Raises:
-            ProposalError: A row does not exist, or the review cannot be written.
+            ProposalError: A row does not exist or does not match the schema of its kind, or the review cannot be
+                written.
         """
-        self._set_state(names, state="accepted", reason="")
+        chosen = list(names)
+        for name in self.original_rows().keys() & self.proposal.quarantined_by_name().keys() & {*chosen}:
+            problem = self.find_problem(name)
+            if problem is not None:
+                raise ProposalError(problem)
+        self._set_state(chosen, state="accepted", reason="")
 
     def reject(self, names: Iterable[str], *, reason: str = "") -> None:
         """Reject rows by name, also quarantined ones, with an optional reason.
@@ -180,6 +186,8 @@ class Review:
     def requote(self, name: str, quote: str, *, path: Path | None = None) -> Evidence:
         """Give a quarantined row a quote, which is verified in its source, and accept the row.
 
+        A row that does not match the schema of its kind stays undecided until it is edited.
+
         Args:
             name: The name of the row (``x1``).
             quote: Words copied from the source.
@@ -203,8 +211,24 @@ class Review:
         evidence = find_quote(self.proposal, row, quote, path=path, roots=find_roots(self.path))
         with self._updating() as verdicts:
             before = verdicts.get(name, Verdict())
-            verdicts[name] = msgspec.structs.replace(before, state="accepted", reason="", evidence=evidence, at=_now())
+            state: State = "accepted" if self.find_problem(name) is None else "undecided"
+            verdicts[name] = msgspec.structs.replace(before, state=state, reason="", evidence=evidence, at=_now())
         return evidence
+
+    def find_problem(self, name: str) -> str | None:
+        """Return why a row with its edits cannot be accepted even with a quote, and what to do; None if it can.
+
+        Raises:
+            ProposalError: The row does not exist.
+        """
+        quarantined = self.proposal.quarantined_by_name().get(name)
+        record = quarantined.record if quarantined is not None else self._find_row(name).record
+        problem = find_record_problem(record_of(type(record), fields_of(record) | self.verdict(name).fields))
+        if problem is None:
+            return None
+        return (
+            f"{name} cannot be accepted: {problem}; change it with ctxbackends proposals edit {self.path.stem} {name}"
+        )
 
     def _set_state(self, names: Iterable[str], *, state: State, reason: str, allowed: Container[str] = ()) -> None:
         chosen = list(names)
