@@ -126,12 +126,12 @@ class HTTPBackend(NotPicklable):
     def streams_long_answers(self) -> bool:
         """Whether an answer that takes long should be streamed, so that its tokens can be counted meanwhile.
 
-        Not with ``complete_streams: false``, and not at a vendor's own endpoint: it takes seconds there, and OpenAI
-        streams some models only for verified organizations.
+        Not with ``complete_streams: false``, and not for a vendor's type: its answers take seconds, and OpenAI streams
+        some models only for verified organizations.
         """
         if self._streams_as_configured is not None:
             return self._streams_as_configured
-        is_vendor = self._profile.default_key_variable is not None and self.endpoint == self._profile.default_endpoint
+        is_vendor = self._profile.default_key_variable is not None
         return self._complete_streams or not is_vendor
 
     def refusal(self, option: str) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
@@ -351,8 +352,10 @@ class QuarantinedRow(msgspec.Struct, frozen=True, kw_only=True):
         return kind_of(self.record), normalize_title(title_of(self.record)), normalize_title(self.quote), self.reason
 
 
+_SEPARATORS = re.compile(r"[\W_]+")
+
+
 def normalize_title(title: str) -> str:
     """Return the title for comparison, without differences in Unicode form, case, punctuation and white space."""
     text = unicodedata.normalize("NFKC", title).casefold()
-    words = "".join(char if char.isalnum() else " " for char in text).split()
-    return " ".join(words) or text.strip()
+    return _SEPARATORS.sub(" ", text).strip() or text.strip()

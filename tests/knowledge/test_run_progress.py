@@ -175,7 +175,7 @@ async def test_an_answer_in_one_piece_is_waited_for() -> None:
         ("vllm", "http://127.0.0.1:1", {}, True),
         ("llamacpp", "http://127.0.0.1:1", {"complete_streams": False}, False),
         ("openai-compatible", "http://127.0.0.1:1", {}, True),
-        ("openai", "http://127.0.0.1:1", {}, True),
+        ("openai", "http://127.0.0.1:1", {}, False),
         ("openai", None, {}, False),
         ("openai", None, {"complete_streams": True}, True),
         ("anthropic", None, {}, False),
