@@ -1130,7 +1130,7 @@ async def test_it_is_a_backend(make: Make) -> None:
 
 
 async def test_many_tasks_at_once(make: Make, raw_server: RawServerFactory) -> None:
-    server = await raw_server([[http_response(200, completion_body())]])
+    server = await raw_server([[http_response(200, completion_body(), Connection="close")]])
     backend = make("openai-compatible", endpoint=server.url)
     completions = await asyncio.gather(*(backend.complete(str(index)) for index in range(20)))
     assert {"Hello"} == {completion.text for completion in completions}
