@@ -14,7 +14,7 @@ import click
 from ctxbackends._cli.backends import Choice, backend_options, open_choice
 from ctxbackends._cli.completers import complete_files
 from ctxbackends._cli.hook import HOOKS, run_hook
-from ctxbackends._cli.kind_options import kind_options, select_kinds
+from ctxbackends._cli.kind_options import get_prompt_files, kind_options, select_kinds
 from ctxbackends._cli.numbers import Integer, Number
 from ctxbackends._cli.options import model_option, out_option
 from ctxbackends._cli.sessions import add_sub_agents, newest_session, speakers_options
@@ -248,6 +248,7 @@ async def _run(
         privacy=Privacy(redact_of(ctxrc), ctxrc.absolute().parent) if ctxrc is not None else Privacy(),
         resume=options.resume,
         skipped=tuple(skipped),
+        prompt_files=get_prompt_files(),
     )
     if options.dry_run and not choice.is_explicit:
         loop = asyncio.get_running_loop()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from ctxbackends._cli.chat.schema_option import parse_schema
+from ctxbackends._cli.chat.schema_option import is_schema_file, parse_schema
 from ctxbackends._cli.numbers import Integer
 from ctxbackends._cli.options import parse_kinds
 from ctxbackends._cli.text_inputs import decode_utf8
@@ -69,7 +69,19 @@ def select_kinds(kinds: Sequence[Any], own_kinds: Sequence[Any]) -> tuple[Any, .
     return (*kinds, *own_kinds) if not own_kinds or source is not ParameterSource.DEFAULT else tuple(own_kinds)
 
 
-def _parse_own_kinds(_: click.Context, __: click.Parameter, values: Sequence[str]) -> tuple[OwnKind, ...]:
+_PROMPT_FILES = f"{__name__}.prompt_files"
+
+
+def get_prompt_files() -> tuple[Path, ...]:
+    """Return the files of the instructions and of own kinds."""
+    return tuple(click.get_current_context().meta.get(_PROMPT_FILES, ()))
+
+
+def _add_prompt_file(context: click.Context, path: Path) -> None:
+    context.meta.setdefault(_PROMPT_FILES, []).append(path)
+
+
+def _parse_own_kinds(context: click.Context, __: click.Parameter, values: Sequence[str]) -> tuple[OwnKind, ...]:
     from ctxbackends.knowledge._own_kinds import OwnKind  # noqa: PLC0415  # most runs have none
 
     kinds = []
@@ -82,10 +94,12 @@ def _parse_own_kinds(_: click.Context, __: click.Parameter, values: Sequence[str
             kinds.append(OwnKind(name, parse_schema(schema, f"--kind {name}")))
         except ValueError as error:
             raise click.ClickException(f"--kind {name}: {error}") from None
+        if is_schema_file(schema):
+            _add_prompt_file(context, Path(schema.strip()))
     return tuple(kinds)
 
 
-def _read_instructions(_: click.Context, __: click.Parameter, path: Path | None) -> str | None:
+def _read_instructions(context: click.Context, __: click.Parameter, path: Path | None) -> str | None:
     from ctxbackends.knowledge._extract.options import RunOptions  # noqa: PLC0415
 
     if path is None:
@@ -99,4 +113,5 @@ def _read_instructions(_: click.Context, __: click.Parameter, path: Path | None)
         RunOptions(instructions=text)
     except ValueError as error:
         raise click.ClickException(f"{path}: {error}") from None
+    _add_prompt_file(context, path)
     return text

@@ -51,7 +51,7 @@ class TextOutput:
             self._print(f"skipped: {event}")
         elif isinstance(event, ResumePoint):
             self._status.clear()
-            self._print(f"{pluralize(event.chunks, 'finished chunk')} in the journal; use --resume to continue")
+            self._print(f"{pluralize(event.answers, 'answer')} in the journal; use --resume to continue")
 
     def _print(self, text: str) -> None:
         if not self._is_quiet:

@@ -76,6 +76,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
         resume: True continues an unfinished run of the same inputs, False starts over, and None raises JournalError if
             there is an unfinished run.
         skipped: Input that was skipped when the sources were searched.
+        prompt_files: The files of the instructions and of own kinds, which are in each prompt. ``privacy`` applies.
     """
 
     command: str
@@ -86,11 +87,12 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     privacy: Privacy = Privacy()
     resume: bool | None = None
     skipped: tuple[SkippedInput, ...] = ()
+    prompt_files: tuple[Path, ...] = ()
 
     @property
     def has_redacted(self) -> bool:
-        """Whether ``privacy`` keeps a source from public endpoints."""
-        return any(self._is_redacted(source) for source in self.sources)
+        """Whether ``privacy`` keeps a source or a file of the prompt from public endpoints."""
+        return any(self._is_redacted(path) for path in (*self.prompt_files, *(one.path for one in self.sources)))
 
     async def plan(self, backend: Backend, *, on_event: OnEvent | None = None) -> Plan:
         """Return the requests that :meth:`propose` would send. Nothing is sent to the model, and nothing is written.
@@ -151,9 +153,10 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
         journal = self._open_journal(allowed)
         try:
             if len(journal) and self.resume is None:
+                count = pluralize(len(journal), "answer")
                 raise JournalError(
-                    f"an earlier run of these inputs is unfinished: {pluralize(len(journal), 'chunk')} in the journal; "
-                    "use --resume to continue it, or --no-resume to start over"
+                    f"an earlier run of these inputs is unfinished: {count} in the journal; use --resume "
+                    "to continue it, or --no-resume to start over"
                 )
             if not self.resume:
                 journal.clear()
@@ -165,7 +168,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
             journal.remove()
         except BaseException:
             if len(journal) and on_event is not None:
-                on_event(ResumePoint(chunks=len(journal)))
+                on_event(ResumePoint(answers=len(journal)))
             raise
         finally:
             journal.close()
@@ -183,25 +186,23 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
         notify = on_event or (lambda _: None)
         for skipped in self.skipped:
             notify(skipped)
-        redacted = [source for source in self.sources if self._is_redacted(source)]
-        if not redacted or await is_private(backend.endpoint):
+        if not self.has_redacted or await is_private(backend.endpoint):
             return list(self.sources), []
-        withheld = [
-            SkippedInput(source=source.name, reason=f"not sent to {backend.endpoint}: matches privacy.redact of .ctxrc")
-            for source in redacted
-        ]
+        problem = f"not sent to {backend.endpoint}: matches privacy.redact of .ctxrc"
+        advice = "choose a backend on this machine or in a private network"
+        for path in self.prompt_files:
+            if self._is_redacted(path):
+                raise SourceError(str(path), f"{problem}, and is in each prompt; {advice}")
+        redacted = [source for source in self.sources if self._is_redacted(source.path)]
+        withheld = [SkippedInput(source=source.name, reason=problem) for source in redacted]
         if len(redacted) == len(self.sources):
-            raise SourceError(
-                redacted[0].name,
-                f"not sent to {backend.endpoint}: matches privacy.redact of .ctxrc, and there is nothing else to read; "
-                "choose a backend on this machine or in a private network",
-            )
+            raise SourceError(redacted[0].name, f"{problem}, and there is nothing else to read; {advice}")
         for skipped in withheld:
             notify(skipped)
         return [source for source in self.sources if source not in redacted], withheld
 
-    def _is_redacted(self, source: Source) -> bool:
-        return source.path is not None and is_redacted(source.path, self.privacy.globs, root=self.privacy.root)
+    def _is_redacted(self, path: Path | None) -> bool:
+        return path is not None and is_redacted(path, self.privacy.globs, root=self.privacy.root)
 
     def _open_journal(self, sources: Iterable[Source]) -> Journal:
         """Open the journal of these inputs.

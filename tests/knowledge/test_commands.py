@@ -207,7 +207,7 @@ def test_a_failure_leaves_no_proposal_and_a_journal(tmp_path: Path, serve: Serve
     (directory / "a.md").write_text(long_notes())
     result = ctx(directory, "ingest", "a.md", *SMALL)
     assert 1 == result.code
-    assert "6 finished chunks in the journal; use --resume to continue" in result.err
+    assert "6 answers in the journal; use --resume to continue" in result.err
     assert "out of memory" in result.err
     assert [] == list((directory / ".context" / "proposals").iterdir())
 
@@ -255,7 +255,7 @@ def test_an_interrupt_leaves_a_journal(tmp_path: Path, serve: Serve) -> None:
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert 130 == process.returncode, err
-    assert b"finished chunks in the journal; use --resume to continue" in err
+    assert b"answers in the journal; use --resume to continue" in err
     assert b"interrupted" in err
     assert [] == list((directory / ".context" / "proposals").iterdir())
     model.seconds = 0

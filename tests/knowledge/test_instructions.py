@@ -97,3 +97,30 @@ def test_a_file_that_cannot_be_used(tmp_path: Path, content: bytes | None, messa
         (tmp_path / "more.txt").write_bytes(content)
     result = ctx(tmp_path, "ingest", "notes.md", "--dry-run", "--instructions", "more.txt")
     assert (1, message in result.err) == (result.code, True), result.err
+
+
+def test_secrets_in_them_are_masked() -> None:
+    key = "ghp_" + "aB3dE6gH9jK2mN5pQ8sT1vW4yZ7cF0hJ3kL6"
+    (question,) = Prompt([Kind.TASK], instructions=f"Use the token {key} of the team.").questions
+    assert "Use the token [masked] of the team." in question.instructions
+
+
+@pytest.mark.parametrize(
+    "options", [("--instructions", "secret/more.txt"), ("--kind", "thing=secret/thing.json")], ids=lambda one: one[0]
+)
+def test_files_that_match_privacy_redact_are_in_no_prompt_for_others(
+    tmp_path: Path, options: tuple[str, str], serve: Callable[..., ScriptedModel]
+) -> None:
+    (tmp_path / "public").mkdir()
+    (tmp_path / "local").mkdir()
+    public = project(tmp_path / "public", "http://192.0.2.1:9", kind="vllm", more="privacy:\n  redact: [secret]\n")
+    local = project(tmp_path / "local", serve(lambda _: {}).url, more="privacy:\n  redact: [secret]\n")
+    for directory in (public, local):
+        (directory / "notes.md").write_text(YAML)
+        (directory / "secret").mkdir()
+        (directory / "secret" / "more.txt").write_text(TEXT)
+        (directory / "secret" / "thing.json").write_text('{"properties": {"title": {"type": "string"}}}')
+    name = options[1].rpartition("=")[2]
+    result = ctx(public, "ingest", "notes.md", *options)
+    assert (1, f"{name}: not sent to http://192.0.2.1:9: matches privacy.redact" in result.err) == (result.code, True)
+    assert 0 == ctx(local, "ingest", "notes.md", *options).code

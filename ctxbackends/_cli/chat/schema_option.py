@@ -29,8 +29,7 @@ def parse_schema(value: str, option: str = "--schema") -> dict[str, Any]:
     text = value.strip()
     if text.startswith("{"):
         return _load_schema(text, option)
-    is_file = bool(text) and "\n" not in text and os.path.exists(text)
-    if not text or (not is_file and any(character in text for character in " ,:\n")):
+    if not text or (not is_schema_file(text) and any(character in text for character in " ,:\n")):
         return _parse_fields(text, option)
     try:
         content = Path(text).read_bytes().decode("utf-8-sig")
@@ -42,6 +41,12 @@ def parse_schema(value: str, option: str = "--schema") -> dict[str, Any]:
     except UnicodeDecodeError:
         raise click.ClickException(f"{option}: {text}: not a JSON file (it is not UTF-8)") from None
     return _load_schema(content, text)
+
+
+def is_schema_file(value: str) -> bool:
+    """Return whether the option's value is the name of a file."""
+    text = value.strip()
+    return bool(text) and not text.startswith("{") and "\n" not in text and os.path.exists(text)
 
 
 # --- fields ------------------------------------------------------------------------------------------

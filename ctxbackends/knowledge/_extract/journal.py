@@ -75,6 +75,7 @@ class Journal:
             self._file.truncate(end)
 
     def __len__(self) -> int:
+        """Return the number of answers, without those that belong to another one."""
         return sum(not key.startswith((SECOND_LOOK, REPEAT)) for key in self._offsets)
 
     def get(self, key: str) -> msgspec.Raw | None:

@@ -80,10 +80,10 @@ class ResumePoint(msgspec.Struct, frozen=True, kw_only=True):
     """A run ended early, and another run can resume it.
 
     Attributes:
-        chunks: The number of finished chunks in the journal.
+        answers: The number of answers in the journal: one for each question about a chunk.
     """
 
-    chunks: int
+    answers: int
 
 
 Event: TypeAlias = Loading | Activity | Progress | SkippedInput | QuarantinedRow | ResumePoint

@@ -22,6 +22,7 @@ from ctxbackends.knowledge._extract.bounds import Bounds, drop_partial_word, fit
 from ctxbackends.knowledge._extract.budget import ANSWER_TOKENS, Frame
 from ctxbackends.knowledge._extract.rows import ExtractedRow
 from ctxbackends.knowledge._own_kinds import AnyKind, OwnKind, plural_of, record_type_of
+from ctxbackends.knowledge._privacy.masking import mask
 
 VERSION = 2
 """Version of the prompt. Answers to another version are not taken from a journal."""
@@ -39,7 +40,7 @@ def field_name(kind: AnyKind) -> str:
 
 def _build_task(kinds: Sequence[AnyKind], more: str | None) -> str:
     tasks = "\n".join(_describe(kind) for kind in kinds)
-    instructions = "" if more is None else f"{wording.MORE}\n{more.strip()}\n\n"
+    instructions = "" if more is None else f"{wording.MORE}\n{mask(more.strip())[0]}\n\n"
     return f"Extract:\n{tasks}\n\n{instructions}{wording.ANSWER}"
 
 
