@@ -18,6 +18,7 @@ from ctxbackends._chat.requests import ChatOptions
 from ctxbackends._chat.responses import Completion, PartialCompletion
 from ctxbackends._client.backend import Backend, Stream
 from ctxbackends._util.text import pluralize
+from ctxbackends.errors import ContextOverflowError, StreamInterruptedError
 from ctxbackends.knowledge._extract.budget import BYTES_PER_TOKEN
 from ctxbackends.knowledge._extract.packing import AnyChunk
 
@@ -135,21 +136,30 @@ class Work:
         if not getattr(backend, "streams_long_answers", False):
             completion = await backend.complete(messages, on_progress=on_progress, **options)
         else:
-            async with backend.stream(messages, on_progress=on_progress, **options) as stream:
-                self._enter("reading")
-                async for event in stream:
-                    if isinstance(event, PromptProgress):
-                        self.phase, self.prompt = "reading", event
-                    elif isinstance(event, Loading):
-                        self.phase = "waiting"
-                    else:
-                        break
-                self._stream = stream
-                self._enter("writing")
-                completion = await stream.get_final_completion()
-            self._stream = None
+            try:
+                async with backend.stream(messages, on_progress=on_progress, **options) as stream:
+                    completion = await self._read(stream)
+            except StreamInterruptedError as error:
+                if isinstance(error.__cause__, ContextOverflowError):
+                    raise error.__cause__ from None  # the error of an answer that is not streamed
+                raise
+            finally:
+                self._stream = None
         self._monitor.add_answer(completion)
         return completion
+
+    async def _read(self, stream: Stream) -> Completion:
+        self._enter("reading")
+        async for event in stream:
+            if isinstance(event, PromptProgress):
+                self.phase, self.prompt = "reading", event
+            elif isinstance(event, Loading):
+                self.phase = "waiting"
+            else:
+                break
+        self._stream = stream
+        self._enter("writing")
+        return await stream.get_final_completion()
 
     def _enter(self, phase: Phase) -> None:
         self.phase, self.prompt = phase, None
