@@ -16,6 +16,7 @@ import pytest
 
 from ctxbackends.knowledge._errors import ProposalError
 from ctxbackends.knowledge._proposals.applied import AppliedRows
+from ctxbackends.knowledge._proposals.review import Review
 from ctxbackends.knowledge._proposals.store import find_proposal
 from tests.knowledge.commands import WITHIN, Result, ctx, environment, project
 from tests.knowledge.factories import write_example
@@ -415,3 +416,19 @@ def test_the_context_of_a_subdirectory(directory: Path, tool: GoTool) -> None:
     assert ROWS["d1"] in read_context(directory)
     state = json.loads((directory / ".context" / "proposals" / f"{ID}.applied.json").read_text())
     assert {"d1": "applied"} == {name: row["state"] for name, row in state["rows"].items()}
+
+
+def test_incomplete_rows_as_json(directory: Path, tool: GoTool) -> None:
+    (path,) = (directory / ".context" / "proposals").glob("*.md")
+    Review(path).edit("d1", {"rationale": "tbd", "context": ""})
+    result = apply(directory, tool, "--json")
+    assert (1, ["d1", "l1", "t1"]) == (result.code, [event["row"] for event in result.events])
+    assert {
+        "row": "d1",
+        "kind": "decision",
+        "title": ROWS["d1"],
+        "result": "incomplete",
+        "exit_code": None,
+        "message": "context is empty, rationale is a placeholder (tbd)",
+    } == result.events[0]
+    assert 2 == len(tool.calls)

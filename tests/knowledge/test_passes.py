@@ -258,3 +258,18 @@ async def test_a_full_answer_is_resumed(tmp_path: Path) -> None:
                 assert 36 == len(await rows_of(run))
             counts.append(len(model.prompts))
     assert [3, 0] == counts
+
+
+async def test_a_sentence_with_two_decisions_gives_two_rows() -> None:
+    sentence = "We use Postgres for data and Redis for caches in all shops."
+    titles = iter(["Use Postgres", "Use Redis", "use Redis!"])
+
+    def script(_: str) -> dict[str, Any]:
+        return {"decisions": [decision(next(titles), sentence)]}
+
+    async with scripted_backend(script) as (model, backend):
+        run = ingest(backend, [LinesSource(sentence)], kinds=[Kind.DECISION], passes=9)
+        rows = [row async for row in run]
+    assert [("Use Postgres", 1), ("Use Redis", 1)] == [(row.title, len(row.evidence)) for row in rows]
+    assert 3 == len(model.prompts)
+    assert "- Use Postgres\n- Use Redis\n" in model.prompts[2]

@@ -26,7 +26,7 @@ from ctxbackends.knowledge._proposals.review import Review
 from ctxbackends.knowledge._proposals.store import context_directory
 from ctxbackends.knowledge._records import Row
 
-Outcome: TypeAlias = Literal["applied", "failed", "uncertain"]
+Outcome: TypeAlias = Literal["applied", "failed", "uncertain", "incomplete"]
 
 
 @attrs.frozen(kw_only=True)
@@ -102,6 +102,9 @@ def apply(
             _report_unknown({name: accepted[name] for name in unknown}, review.path.stem, context, as_json=as_json)
         if gaps:
             print_gaps(review.path.stem, gaps)
+            for name, problems in gaps.items() if as_json else ():
+                message = ", ".join(f"{field} {problem}" for field, problem in problems.items())
+                _print(name, accepted[name], "incomplete", message, None, as_json=True)
         if todo:
             go_tool = find_go_tool(program)
             settings = _Settings(

@@ -10,7 +10,7 @@ from ctxbackends._chat.responses import Usage
 from ctxbackends.knowledge._extract.citations import CitedRow
 from ctxbackends.knowledge._extract.packing import AnyChunk
 from ctxbackends.knowledge._extract.prompt import Question
-from ctxbackends.knowledge._records import QuarantinedRow, kind_of
+from ctxbackends.knowledge._records import QuarantinedRow, kind_of, normalize_title, title_of
 from ctxbackends.knowledge._sources.base import SkippedInput
 
 
@@ -49,11 +49,17 @@ def mark_as_cut(result: ChunkResult, problem: str) -> ChunkResult:
     return msgspec.structs.replace(skip(result, f"{problem}; there may be more"), cut=True)
 
 
-def merge(result: ChunkResult, others: Sequence[ChunkResult]) -> ChunkResult:
-    """Return a result with what other answers about the same text have in addition."""
+def merge(result: ChunkResult, others: Sequence[ChunkResult], *, by_title: bool = False) -> ChunkResult:
+    """Return a result with what other answers about the same text have in addition.
+
+    Args:
+        result: The result.
+        others: The other answers.
+        by_title: Whether a row with a known quote and another title is another record: the model knew the titles.
+    """
     for other in others:
         result = msgspec.structs.replace(
-            add_rows(result, other, result.rows),
+            add_rows(result, other, result.rows, by_title=by_title),
             from_journal=result.from_journal and other.from_journal,
             cut=result.cut or other.cut,
             skipped=(*result.skipped, *other.skipped),
@@ -61,19 +67,23 @@ def merge(result: ChunkResult, others: Sequence[ChunkResult]) -> ChunkResult:
     return result
 
 
-def add_rows(result: ChunkResult, other: ChunkResult, known: Sequence[CitedRow | QuarantinedRow]) -> ChunkResult:
+def add_rows(
+    result: ChunkResult, other: ChunkResult, known: Sequence[CitedRow | QuarantinedRow], *, by_title: bool = False
+) -> ChunkResult:
     """Return a result with the usage of another answer, and with its rows unless they have a known quote."""
-    quotes = {_identify(row) for row in known}
+    identities = {_identify(row, by_title=by_title) for row in known}
     return msgspec.structs.replace(
         result,
-        rows=(*result.rows, *(row for row in other.rows if _identify(row) not in quotes)),
+        rows=(*result.rows, *(row for row in other.rows if _identify(row, by_title=by_title) not in identities)),
         usages=(*other.usages, *result.usages),
         second_looks=result.second_looks + other.second_looks,
         recovered=result.recovered + other.recovered,
     )
 
 
-def _identify(row: CitedRow | QuarantinedRow) -> tuple[object, ...]:
+def _identify(row: CitedRow | QuarantinedRow, *, by_title: bool) -> tuple[object, ...]:
     if isinstance(row, QuarantinedRow):
         return row.key
-    return kind_of(row.row.record), row.evidence.source, row.evidence.first, row.evidence.quote
+    record, evidence = row.row.record, row.evidence
+    title = normalize_title(title_of(record)) if by_title else None
+    return kind_of(record), title, evidence.source, evidence.first, evidence.quote

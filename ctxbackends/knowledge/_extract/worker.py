@@ -199,7 +199,7 @@ class ChunkExtractor:
                 more = await self._verify(more, rows, check(rows, chunk), work)
             if entry.cut:
                 more = mark_as_cut(more, f"the answer of pass {number} was truncated")
-            result = merge(result, [more])
+            result = merge(result, [more], by_title=True)
             if known.issuperset(_identify(checked) for checked in more.rows):
                 break
         return result
