@@ -129,10 +129,8 @@ class HTTPBackend(NotPicklable):
         Not with ``complete_streams: false``, and not for a vendor's type: its answers take seconds, and OpenAI streams
         some models only for verified organizations.
         """
-        if self._streams_as_configured is not None:
-            return self._streams_as_configured
-        is_vendor = self._profile.default_key_variable is not None
-        return self._complete_streams or not is_vendor
+        by_default = self._complete_streams or self._profile.default_key_variable is None
+        return by_default if self._streams_as_configured is None else self._streams_as_configured
 
     def refusal(self, option: str) -> str | None:
         """See :meth:`Backend.refusal`."""
