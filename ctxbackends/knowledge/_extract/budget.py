@@ -31,8 +31,8 @@ BYTES_PER_TOKEN = 3.0
 _FILL_TARGET = 0.92
 """Target fill of a chunk. A chunk that is counted as too long is split into two small ones."""
 
-Frame: TypeAlias = tuple[str, str]
-"""The system message of a question, and what its other message has besides a chunk."""
+Frame: TypeAlias = Sequence[Message]
+"""The messages of a question without the chunk."""
 
 
 @attrs.define
@@ -107,9 +107,7 @@ async def compute_budget(
     context = context_length or _CONTEXT_UNKNOWN
     answer = min(ANSWER_TOKENS, context // 4)
     try:
-        overheads = tuple(
-            [await backend.count_tokens(build_messages(*frame), model=model) + _MARGIN for frame in frames]
-        )
+        overheads = tuple([await backend.count_tokens(frame, model=model) + _MARGIN for frame in frames])
         can_count = True
     except UnsupportedOperationError:
         overheads = _estimate_overheads(frames)
@@ -148,7 +146,9 @@ def estimate_budget(frames: Sequence[Frame], *, chunk_tokens: int | None = None)
 
 
 def _estimate_overheads(frames: Sequence[Frame]) -> tuple[int, ...]:
-    return tuple(estimate_tokens(instructions + task) + _MARGIN for instructions, task in frames)
+    return tuple(
+        estimate_tokens("".join(message.text for message in frame)) + _MARGIN * (len(frame) // 2) for frame in frames
+    )
 
 
 def estimate_tokens(text: str) -> int:

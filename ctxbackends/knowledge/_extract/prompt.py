@@ -2,7 +2,8 @@
 
 The layout of the only question is ``[stable prefix][task][chunk]``: all requests begin with the same bytes, so a server
 with a prefix cache reads only the chunk. The layout of several is ``[stable prefix][chunk][task]``: they are sent one
-after the other, so the server reads the chunk once and then only the tasks.
+after the other, so the server reads the chunk once and then only the tasks. Very small models get example turns of the
+kind before the chunk: ``[stable prefix][example turns][chunk][task]``.
 """
 
 from __future__ import annotations
@@ -15,16 +16,19 @@ from typing import Annotated, Any, get_args, get_origin
 
 import msgspec
 
+from ctxbackends._chat.messages import Message
 from ctxbackends._schema.generate import schema_for
 from ctxbackends._util.text import one_line
 from ctxbackends.knowledge._extract import wording
 from ctxbackends.knowledge._extract.bounds import Bounds, drop_partial_word, fit_bounds, widen_bounds
 from ctxbackends.knowledge._extract.budget import ANSWER_TOKENS, Frame
+from ctxbackends.knowledge._extract.example_turns import COPY, EXAMPLES_OF, QUESTIONS
 from ctxbackends.knowledge._extract.rows import ExtractedRow
 from ctxbackends.knowledge._own_kinds import AnyKind, OwnKind, plural_of, record_type_of
 from ctxbackends.knowledge._privacy.masking import mask
+from ctxbackends.knowledge._records import Kind
 
-VERSION = 2
+VERSION = 3
 """Version of the prompt. Answers to another version are not taken from a journal."""
 
 MAX_ITEMS = 5
@@ -40,8 +44,24 @@ def field_name(kind: AnyKind) -> str:
 
 def _build_task(kinds: Sequence[AnyKind], more: str | None) -> str:
     tasks = "\n".join(_describe(kind) for kind in kinds)
-    instructions = "" if more is None else f"{wording.MORE}\n{mask(more.strip())[0]}\n\n"
-    return f"Extract:\n{tasks}\n\n{instructions}{wording.ANSWER}"
+    return f"Extract:\n{tasks}\n\n{_add_instructions(more)}{wording.ANSWER}"
+
+
+def _add_instructions(more: str | None) -> str:
+    return "" if more is None else f"{wording.MORE}\n{mask(more.strip())[0]}\n\n"
+
+
+def _build_short_task(kind: Kind, more: str | None = None) -> str:
+    return f"{_add_instructions(more)}{QUESTIONS[kind]} {COPY}"
+
+
+def _build_turns(kind: Kind) -> tuple[Message, ...]:
+    turns: list[Message] = []
+    for example in EXAMPLES_OF[kind]:
+        row = {"quote": example.quote, "line": example.line, **example.fields}
+        turns.append(Message.user(f"{example.text}\n\n{_build_short_task(kind)}"))
+        turns.append(Message.assistant(json.dumps({field_name(kind): [row]}, ensure_ascii=False)))
+    return tuple(turns)
 
 
 def _describe(kind: AnyKind) -> str:
@@ -64,9 +84,10 @@ class Question:
         label: The kinds for messages: ``decisions, tasks``.
         bounds: The bounds of an answer, which fit its tokens.
         instructions: The system message.
+        turns: The example turns between the system message and the chunk.
         response_type: The type of the answer, for :func:`ctxbackends.extract`.
         schema_sha256: Hash of the answer's schema, in hex.
-        sha256: Hash of the instructions, the task and the schema, in hex.
+        sha256: Hash of the instructions, the turns, the task and the schema, in hex.
     """
 
     def __init__(
@@ -76,6 +97,7 @@ class Question:
         is_only: bool,
         answer_tokens: int,
         more: str | None,
+        has_turns: bool = False,
         for_several_sources: bool = False,
     ) -> None:
         self.kinds = tuple(kinds)
@@ -83,9 +105,14 @@ class Question:
         self.bounds = fit_bounds(fields, answer_tokens)
         if for_several_sources:
             self.bounds = widen_bounds(self.bounds, answer_tokens)
-        self._is_only, self._answer_tokens, self._more = is_only, answer_tokens, more
+        self._is_only, self._answer_tokens, self._more, self._has_turns = is_only, answer_tokens, more, has_turns
         self.label = ", ".join(field_name(kind) for kind in self.kinds)
-        task = _build_task(self.kinds, more)
+        self.turns: tuple[Message, ...] = ()
+        if has_turns and len(self.kinds) == 1 and isinstance(self.kinds[0], Kind):
+            self.turns = _build_turns(self.kinds[0])
+            task, is_only = _build_short_task(self.kinds[0], more), False
+        else:
+            task = _build_task(self.kinds, more)
         self.instructions = f"{wording.RULES}\n{task}" if is_only else wording.RULES
         self._task = "" if is_only else f"\n\n{task}"
         self.response_type: type[msgspec.Struct] = msgspec.defstruct(
@@ -101,7 +128,8 @@ class Question:
         )
         schema = json.dumps(schema_for(self.response_type), sort_keys=True)
         self.schema_sha256 = hashlib.sha256(schema.encode()).hexdigest()
-        identity = json.dumps([VERSION, self.instructions, self._task, self.schema_sha256])
+        turns = [message.text for message in self.turns]
+        identity = json.dumps([VERSION, self.instructions, turns, self._task, self.schema_sha256])
         self.sha256 = hashlib.sha256(identity.encode()).hexdigest()
 
     @cached_property
@@ -112,16 +140,23 @@ class Question:
             is_only=self._is_only,
             answer_tokens=self._answer_tokens,
             more=self._more,
+            has_turns=self._has_turns,
             for_several_sources=True,
         )
 
     def select(self, kind: AnyKind) -> Question:
         """Return the question for one of the kinds alone, whose list has room for more rows."""
-        return Question([kind], is_only=True, answer_tokens=self._answer_tokens, more=self._more)
+        return Question(
+            [kind], is_only=True, answer_tokens=self._answer_tokens, more=self._more, has_turns=self._has_turns
+        )
 
     def build_text(self, chunk: str) -> str:
         """Return the message of the user about a chunk."""
         return chunk + self._task
+
+    def build_messages(self, text: str) -> list[Message]:
+        """Return the messages of a request, with a text of :meth:`build_text`."""
+        return [Message.system(self.instructions), *self.turns, Message.user(text)]
 
     def parse_rows(self, answer: msgspec.Struct) -> tuple[ExtractedRow, ...]:
         """Return the rows of an answer, kind by kind."""
@@ -152,14 +187,17 @@ class Prompt:
         *,
         answer_tokens: int = ANSWER_TOKENS,
         instructions: str | None = None,
+        has_turns: bool = False,
     ) -> None:
         size = kinds_per_question or len(kinds)
         groups = [kinds[at : at + size] for at in range(0, len(kinds), size)]
         self.questions = tuple(
-            Question(group, is_only=len(groups) == 1, answer_tokens=answer_tokens, more=instructions)
+            Question(
+                group, is_only=len(groups) == 1, answer_tokens=answer_tokens, more=instructions, has_turns=has_turns
+            )
             for group in groups
         )
-        self.frames: list[Frame] = [(question.instructions, question.build_text("")) for question in self.questions]
+        self.frames: list[Frame] = [question.build_messages(question.build_text("")) for question in self.questions]
         hashes = [question.schema_sha256 for question in self.questions]
         self.schema_sha256 = hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 

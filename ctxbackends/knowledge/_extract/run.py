@@ -21,10 +21,10 @@ from ctxbackends._client.backend import Backend
 from ctxbackends._structured import probe_schema
 from ctxbackends.knowledge._errors import KnowledgeError, UnenforcedSchemaError
 from ctxbackends.knowledge._extract.activity import Activity, Monitor, Phase
-from ctxbackends.knowledge._extract.budget import Budget, build_messages, compute_budget, estimate_tokens
+from ctxbackends.knowledge._extract.budget import Budget, compute_budget, estimate_tokens
 from ctxbackends.knowledge._extract.collector import RowCollector
 from ctxbackends.knowledge._extract.journal import Journal
-from ctxbackends.knowledge._extract.model_size import choose_kinds_per_question
+from ctxbackends.knowledge._extract.model_size import choose_kinds_per_question, needs_turns
 from ctxbackends.knowledge._extract.options import RunKeywords, RunOptions
 from ctxbackends.knowledge._extract.packing import AnyChunk
 from ctxbackends.knowledge._extract.progress import Event, OnEvent, Plan, Progress, Report
@@ -249,7 +249,13 @@ class Ingestion:
         per_question = self._options.kinds_per_question or await choose_kinds_per_question(
             self._backend, self._status, model=self._options.model
         )
-        create_prompt = partial(Prompt, self._options.kinds, per_question, instructions=self._options.instructions)
+        create_prompt = partial(
+            Prompt,
+            self._options.kinds,
+            per_question,
+            instructions=self._options.instructions,
+            has_turns=await needs_turns(self._backend, self._status, model=self._options.model),
+        )
         self._prompt = create_prompt()
         self._budget = await compute_budget(
             self._backend,
@@ -284,7 +290,7 @@ class Ingestion:
             yield chunk
             return
         longest = self._prompt.questions[budget.longest]
-        messages = build_messages(longest.instructions, longest.build_text(chunk.render()))
+        messages = longest.build_messages(longest.build_text(chunk.render()))
         tokens = await self._backend.count_tokens(messages, model=self._options.model)
         budget.update_density(chunk.size_sent, tokens)
         halves = None if budget.fits(tokens) else chunk.split()

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import msgspec
 
-from ctxbackends.knowledge._extract import wording
 from ctxbackends.knowledge._extract.bounds import MAX_QUOTE
 from ctxbackends.knowledge._extract.chunker import Chunk
+from ctxbackends.knowledge._extract.example_turns import EXAMPLES_OF
 from ctxbackends.knowledge._extract.folding import FoldedText
 from ctxbackends.knowledge._extract.packing import AnyChunk
 from ctxbackends.knowledge._extract.rows import ExtractedRow
@@ -44,13 +44,13 @@ _SAME = 0.6
 
 
 def repeats_example(row: ExtractedRow) -> bool:
-    """Return whether a row is the prompt's example of its kind, which small models copy. No passage can prove it."""
+    """Return whether a row repeats an example of the prompt, as small models do. No passage can prove it."""
     kind = kind_of(row.record)
     if not isinstance(kind, Kind):
         return False
     words = FoldedText(row.quote).key.split()
-    example = {*FoldedText(wording.EXAMPLES[kind][0]).key.split()}
-    return bool(words) and sum(word in example for word in words) >= _SAME * len(words)
+    examples = [{*FoldedText(example.quote).key.split()} for example in EXAMPLES_OF[kind]]
+    return bool(words) and any(sum(word in one for word in words) >= _SAME * len(words) for one in examples)
 
 
 def choose_passage(chunk: AnyChunk, row: ExtractedRow) -> tuple[Chunk, int]:

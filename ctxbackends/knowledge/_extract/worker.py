@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import msgspec
 
+from ctxbackends._chat.messages import Message
 from ctxbackends._chat.requests import ChatOptions
 from ctxbackends._chat.responses import Completion, Usage
 from ctxbackends._client.backend import Backend
@@ -18,6 +19,7 @@ from ctxbackends._util.text import pluralize
 from ctxbackends.errors import ContextOverflowError, StructuredOutputError
 from ctxbackends.knowledge._errors import ChunkError
 from ctxbackends.knowledge._extract.activity import Monitor, Work
+from ctxbackends.knowledge._extract.budget import build_messages
 from ctxbackends.knowledge._extract.citations import CitedRow, QuoteChecker, check
 from ctxbackends.knowledge._extract.cut_answers import (
     MAX_CUTS,
@@ -219,9 +221,8 @@ class ChunkExtractor:
         self, chunk: AnyChunk, question: Question, attempt: _Attempt, text: str, key: str
     ) -> _JournalEntry:
         """Ask the question, and store the answer: of a truncated one the complete rows."""
-        plan, completion = await self._ask(
-            attempt.work, question.response_type, text, question.instructions, self._answer_tokens
-        )
+        messages = question.build_messages(text)
+        plan, completion = await self._ask(attempt.work, question.response_type, messages, self._answer_tokens)
         if completion.finish_reason != "length":
             entry = _new_entry(completion, plan.decode(completion).value)
         else:
@@ -243,7 +244,7 @@ class ChunkExtractor:
         return can_be_too_long(chunk, self._answer_tokens) and is_worth_asking(rows, check(rows, chunk))
 
     async def _ask(
-        self, work: Work, target: type[T], text: str, instructions: str, max_tokens: int
+        self, work: Work, target: type[T], messages: Sequence[Message], max_tokens: int
     ) -> tuple[Plan[T], Completion]:
         self.requests += 1
         plan = plan_extraction(self._backend, target)
@@ -251,7 +252,7 @@ class ChunkExtractor:
         # Some models of cloud APIs reject the option temperature.
         if self._backend.schema_enforcement == "grammar":
             options["temperature"] = 0.0
-        return plan, await work.ask(self._backend, plan.messages(text, instructions), plan.add_format(options))
+        return plan, await work.ask(self._backend, messages, plan.add_format(options))
 
     # --- citations --------------------------------------------------------------------------------
 
@@ -292,8 +293,9 @@ class ChunkExtractor:
             quote, usage = msgspec.json.decode(entry.answer, type=QuoteAnswer).quote, entry.usage
         else:
             max_tokens = min(MAX_TOKENS, self._answer_tokens)
+            messages = build_messages(INSTRUCTIONS, question)
             try:
-                plan, completion = await self._ask(work, QuoteAnswer, question, INSTRUCTIONS, max_tokens)
+                plan, completion = await self._ask(work, QuoteAnswer, messages, max_tokens)
                 answer = plan.decode(completion).value
             except (ContextOverflowError, StructuredOutputError):
                 return quarantined
