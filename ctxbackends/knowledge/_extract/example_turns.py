@@ -1,6 +1,6 @@
 """Example turns for very small models: three short conversations for each kind, before the chunk.
 
-A model of 135 million parameters repeats a single example. With three of the same kind, it copies from the last text.
+A model of 135 million parameters repeats a single example. With three of the same kind, it does so less often.
 """
 
 from __future__ import annotations
