@@ -40,7 +40,9 @@ class TextOutput:
     def event(self, event: Event) -> None:
         """Show the progress of a run."""
         if isinstance(event, Activity):
-            self._last = f"{event}{self._left}"
+            room = self._status.columns
+            text = str(event) if room is None else event.fit(room - len(self._left))
+            self._last = f"{text}{self._left}"
             self._status.show(self._last, phase=f"{event.chunk} {event.phase}")
         elif isinstance(event, Loading):
             self._status.report(event, then=self._last)

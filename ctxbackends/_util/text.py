@@ -28,7 +28,14 @@ def one_line(text: str) -> str:
 
 def pluralize(count: int, noun: str) -> str:
     """Return the count with its noun: ``1 row``, ``2 rows``."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    return f"{count} {noun}" if count == 1 else f"{count} {plural(noun)}"
+
+
+def plural(noun: str) -> str:
+    """Return the plural of a noun: ``rows``, ``policies``, ``fixes``."""
+    if noun.endswith("y") and noun[-2:-1] not in ("a", "e", "i", "o", "u", ""):
+        return f"{noun[:-1]}ies"
+    return f"{noun}es" if noun.endswith(("s", "x", "z", "ch", "sh")) else f"{noun}s"
 
 
 def format_size(size: int) -> str:

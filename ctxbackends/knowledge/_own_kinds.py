@@ -12,7 +12,7 @@ import msgspec
 
 from ctxbackends._schema.check import check_structure
 from ctxbackends._schema.problems import find_schema_problem
-from ctxbackends._util.text import one_line
+from ctxbackends._util.text import one_line, plural
 from ctxbackends.errors import StructuredOutputError
 from ctxbackends.knowledge._records import PLURALS, RECORDS, Kind, OwnRecord, Record, kind_of, title_of
 
@@ -114,7 +114,7 @@ def name_of(kind: AnyKind) -> str:
 
 def plural_of(kind: AnyKind) -> str:
     """Return the name of a kind, in the plural."""
-    return f"{name_of(kind)}s"
+    return plural(name_of(kind))
 
 
 def record_type_of(kind: AnyKind) -> type[Record]:

@@ -23,7 +23,7 @@ from ctxbackends._chat.events import (
 )
 from ctxbackends._chat.responses import Completion
 from ctxbackends._chat.tool_runs import RoundEnd, RoundStart, ToolEnd, ToolEvent, ToolRun, ToolStart
-from ctxbackends._cli.live_line import LINE, can_redraw
+from ctxbackends._cli.live_line import LINE, can_redraw, window_size
 from ctxbackends._cli.terminal import PLAIN_INTERVAL, PlainInterval, StopAdvice, printable
 from ctxbackends._util.text import one_line, pluralize
 
@@ -34,6 +34,9 @@ Item: TypeAlias = StreamEvent | ToolEvent | ToolRun
 
 TICK = 0.5
 """Seconds between two updates of the live line."""
+
+_SECONDS_COLUMNS = len(", 999 s") + 1  # the last column stays free
+"""Columns of the live line after its text."""
 
 PROBE_SECONDS = 3.0
 """Seconds after a probe of a server that starts, at least, within which the next one follows."""
@@ -151,6 +154,11 @@ class Status:
         self._advice = StopAdvice()
         self._timer: asyncio.TimerHandle | None = None
         self._next: asyncio.TimerHandle | None = None  # shows that the answer is awaited, after the last probe
+
+    @property
+    def columns(self) -> int | None:
+        """The room for a text on the live line, before its seconds; None without such a line."""
+        return None if self._line is None else window_size(sys.stderr)[0] - _SECONDS_COLUMNS
 
     def show(self, text: str, *, phase: str | None = None) -> None:
         """Show ``text`` with the seconds of the phase, which is the text itself by default."""

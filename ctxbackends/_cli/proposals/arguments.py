@@ -29,7 +29,7 @@ def directory_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 one_argument = click.argument("proposal", default=LATEST)
-rows_argument = click.argument("rows", metavar="ROW...", nargs=-1)
+rows_argument = click.argument("rows", metavar="[ROW...]", nargs=-1)
 
 _ROW = re.compile(r"[a-z][0-9]+")
 

@@ -13,7 +13,7 @@ import click
 from ctxbackends._cli.proposals.arguments import directory_option, one_argument, open_review
 from ctxbackends._cli.proposals.output import write_files
 from ctxbackends._cli.terminal import printable, utf8
-from ctxbackends._util.text import pluralize
+from ctxbackends._util.text import plural, pluralize
 from ctxbackends.knowledge._proposals.export import FORMATS, Format, build_payload, find_gaps
 from ctxbackends.knowledge._proposals.formats import render_csv, render_markdown
 from ctxbackends.knowledge._proposals.madr import choose_files, render_madr
@@ -99,7 +99,7 @@ def export(
 def _select_kinds(review: Review, names: str | None) -> set[str]:
     """Return the kinds in a comma-separated list, singular or plural; all kinds without one."""
     own_kinds = [kind.name for kind in review.proposal.facts.own_kinds]
-    kinds = {name: kind.value for name, kind in PLURALS.items()} | {f"{name}s": name for name in own_kinds}
+    kinds = {name: kind.value for name, kind in PLURALS.items()} | {plural(name): name for name in own_kinds}
     if names is None:
         return set(kinds.values())
     known = kinds | {kind: kind for kind in kinds.values()}

@@ -16,6 +16,7 @@ from ctxbackends._cli.proposals.arguments import directory_option, one_argument,
 from ctxbackends._cli.proposals.output import write_files
 from ctxbackends._cli.proposals.rows import format_row
 from ctxbackends._cli.terminal import print_json, print_table, printable
+from ctxbackends._util.text import pluralize
 from ctxbackends.knowledge._errors import ProposalError
 from ctxbackends.knowledge._proposals.applied import AppliedRows
 from ctxbackends.knowledge._proposals.review import Review
@@ -112,7 +113,7 @@ def show(
         return
     facts = review.proposal.facts
     sources = ", ".join(input_.name for input_ in facts.inputs)
-    click.echo(printable(f"{facts.id}: {len(all_rows)} rows from {sources}"))
+    click.echo(printable(f"{facts.id}: {pluralize(len(all_rows), 'row')} from {sources}"))
     for name, row in selection.items():
         click.echo()
         click.echo(printable(format_row(review, name, row)))

@@ -86,16 +86,50 @@ class Activity(msgspec.Struct, frozen=True, kw_only=True):
                 "connecting": "asking the server for its state",
                 "probing": "testing whether the server enforces schemas",
             }.get(self.phase, f"reading {self.source}{count}")
+        return f"{self.source}: {', '.join(text for _, text in self._parts())}"
+
+    def fit(self, columns: int) -> str:
+        """Return the line in at most ``columns``, if it can: with a shorter name, and then without some parts."""
+        text = str(self)
+        if len(text) <= columns:
+            return text
+        if self.chunk is None:
+            room = len(self.source) - (len(text) - columns)
+            return text.replace(self.source, _cut_start(self.source, room), 1) if self.source else text
+        parts = self._parts()
+        while True:
+            line = ", ".join(text for _, text in parts)
+            room = columns - len(line) - 2
+            if room >= _SHORTEST_NAME:
+                return f"{_cut_start(self.source, room)}: {line}"
+            optional = [part for part in parts if part[0]]
+            if not optional:
+                return line
+            parts.remove(max(optional))
+
+    def _parts(self) -> list[tuple[int, str]]:
+        """Return the parts of the line after the name, those with a higher number to be left out first, 0 never."""
         percent = f" ({100 * self.size_done // self.size}%)" if self.size else ""
-        parts = [f"{self.source}: chunk {self.chunk}{f' of {self.chunks}' if self.chunks is not None else percent}"]
-        parts += [f"{self.in_flight} at once"] if self.in_flight > 1 else []
-        parts += [str(self.prompt) if self.phase == "reading" and self.prompt is not None else _PHASES[self.phase]]
+        parts = [(0, f"chunk {self.chunk}{f' of {self.chunks}' if self.chunks is not None else percent}")]
+        parts += [(4, f"{self.in_flight} at once")] if self.in_flight > 1 else []
+        phase = str(self.prompt) if self.phase == "reading" and self.prompt is not None else _PHASES[self.phase]
+        parts += [(1, phase)]
         if self.output_tokens:
-            parts += [pluralize(self.output_tokens, "token")]
-            parts += [f"{format_rate(self.tokens_per_second)} tokens/s"] if self.tokens_per_second is not None else []
-        parts += [pluralize(self.rows, "row")]
-        parts += [f"{self.quarantined} quarantined"] if self.quarantined else []
-        return ", ".join(parts)
+            parts += [(5, pluralize(self.output_tokens, "token"))]
+            if self.tokens_per_second is not None:
+                parts += [(2, f"{format_rate(self.tokens_per_second)} tokens/s")]
+        parts += [(0, pluralize(self.rows, "row"))]
+        parts += [(3, f"{self.quarantined} quarantined")] if self.quarantined else []
+        return parts
+
+
+def _cut_start(text: str, length: int) -> str:
+    """Return the end of a name, which tells more than its beginning."""
+    return text if len(text) <= length else f"…{text[len(text) - max(1, length - 1) :]}"
+
+
+_SHORTEST_NAME = 12
+"""Characters: with less room for the name of the source, parts of the line are left out."""
 
 
 _PHASES = {"waiting": "waiting for the server", "reading": "reading the prompt", "writing": "writing"}

@@ -7,7 +7,7 @@ from typing import Any, TypedDict
 
 import attrs
 
-from ctxbackends.knowledge._own_kinds import AnyKind, OwnKind, name_of
+from ctxbackends.knowledge._own_kinds import AnyKind, OwnKind, name_of, plural_of
 from ctxbackends.knowledge._records import Kind, Speaker, speakers_of
 
 MAX_OWN_KINDS = 10
@@ -37,9 +37,10 @@ class RunKeywords(TypedDict, total=False):
 def _kinds(kinds: Sequence[AnyKind]) -> tuple[AnyKind, ...]:
     if not kinds:
         raise ValueError(f"no kinds; the kinds are {', '.join(Kind)}")
-    names = [name_of(kind) for kind in kinds]
-    if len(set(names)) < len(names):
-        raise ValueError(f"duplicate kind: {next(name for name in names if names.count(name) > 1)}; remove one")
+    plurals = [plural_of(kind) for kind in kinds]  # lists of an answer and sections of a proposal
+    for index, kind in enumerate(kinds):
+        if plurals[index] in plurals[:index]:
+            raise ValueError(f"duplicate kind: {name_of(kind)}; remove one")
     own_count = sum(isinstance(kind, OwnKind) for kind in kinds)
     if own_count > MAX_OWN_KINDS:
         raise ValueError(f"too many own kinds: {own_count}; use at most {MAX_OWN_KINDS}")

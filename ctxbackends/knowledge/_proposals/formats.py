@@ -7,7 +7,7 @@ import io
 import re
 from collections.abc import Iterator, Mapping
 
-from ctxbackends._util.text import one_line, pluralize
+from ctxbackends._util.text import one_line, plural, pluralize
 from ctxbackends.knowledge._proposals.export import rename_field
 from ctxbackends.knowledge._proposals.model import Proposal
 from ctxbackends.knowledge._records import ONLY_FROM_SUMMARY, Evidence, Row, fields_of
@@ -25,7 +25,7 @@ def render_markdown(proposal: Proposal, rows: Mapping[str, Row]) -> str:
     sources = ", ".join(escape(one.name) for one in facts.inputs)
     lines = [f"# {pluralize(len(rows), 'row')} from {sources}", "", f"Accepted in the proposal `{facts.id}`."]
     for kind in dict.fromkeys(str(row.kind) for row in rows.values()):
-        lines += ["", f"## {f'{kind}s'.replace('-', ' ').capitalize()}"]
+        lines += ["", f"## {plural(kind).replace('-', ' ').capitalize()}"]
         for row in rows.values():
             if str(row.kind) == kind:
                 lines += ["", f"### {escape(row.title)}", "", *_format_fields(row), *format_quotes(row)]

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from ctxbackends._util.text import one_line, pluralize
+from ctxbackends._util.text import one_line, plural, pluralize
 from ctxbackends.knowledge._errors import KnowledgeError
 from ctxbackends.knowledge._own_kinds import record_type_of
 from ctxbackends.knowledge._proposals.model import Facts, Proposal, choose_letters
@@ -147,7 +147,7 @@ def _format_body(proposal: Proposal) -> Iterator[str]:
 
 
 def _name_section(kind: str) -> str:
-    return f"{kind}s".replace("-", " ").capitalize()
+    return plural(kind).replace("-", " ").capitalize()
 
 
 def _format_fields(record: Record) -> Iterator[str]:

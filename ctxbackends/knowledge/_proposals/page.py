@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from importlib.resources import files
 
-from ctxbackends._util.text import escape_for_review, pluralize
+from ctxbackends._util.text import escape_for_review, plural, pluralize
 from ctxbackends.knowledge._proposals.passages import Line, Passage, Passages
 from ctxbackends.knowledge._proposals.review import Review, Verdict
 from ctxbackends.knowledge._records import (
@@ -274,7 +274,7 @@ def _mark(line: Line) -> str:
 
 
 def _name_kind(kind: str) -> str:
-    return f"{kind.replace('-', ' ').capitalize()}s"
+    return plural(kind).replace("-", " ").capitalize()
 
 
 def _text(value: str) -> str:
