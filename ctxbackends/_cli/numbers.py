@@ -42,8 +42,10 @@ def _is_number(value: Any) -> bool:
 def _check_range(
     range_: click.IntRange | click.FloatRange, number: N, param: click.Parameter | None, ctx: click.Context | None
 ) -> N:
-    low, high = range_.min, range_.max
-    if (low is not None and number < low) or (high is not None and number > high):
-        allowed = f"{low} or more" if high is None else f"at most {high}" if low is None else f"from {low} to {high}"
+    low, high, above = range_.min, range_.max, range_.min_open
+    is_low = low is not None and (number < low or (above and number == low))
+    if is_low or (high is not None and number > high):
+        least = f"more than {low}" if above else f"{low} or more"
+        allowed = least if high is None else f"at most {high}" if low is None else f"from {low} to {high}"
         range_.fail(f"{number} is out of range; it must be {allowed}", param, ctx)
     return number

@@ -116,7 +116,9 @@ def test_ctrl_c_midway_and_again(path: Path) -> None:
 
 @pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGHUP, signal.SIGTERM], ids=["kill", "hang up", "terminate"])
 def test_nothing_is_lost_when_it_ends(path: Path, by: signal.Signals) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # a program started by nohup inherits that it is ignored
     with terminal("proposals", "review") as screen:
+        signal.signal(signal.SIGHUP, before)
         screen.read_until(READY)
         press(screen, "a", "2 of 6")
         press(screen, "r", "3 of 6")

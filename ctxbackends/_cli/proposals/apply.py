@@ -13,6 +13,7 @@ import attrs
 import click
 
 from ctxbackends._cli.go_tool import ProgramResult, add_entry, find_go_tool
+from ctxbackends._cli.numbers import Number
 from ctxbackends._cli.options import json_option
 from ctxbackends._cli.proposals.arguments import directory_option, one_argument, open_review, rows_argument
 from ctxbackends._cli.proposals.export import print_gaps
@@ -48,7 +49,7 @@ class _Settings:
 @click.option(
     "--timeout",
     metavar="SECONDS",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     default=60,
     show_default=True,
     help="Time for one row.",
