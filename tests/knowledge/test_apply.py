@@ -205,8 +205,11 @@ def test_it_asks_at_a_terminal(
         assert f"to apply with {tool.program} to " in terminal.raw
         assert f"  d1  decision: {ROWS['d1']}\r\n  l1  learning: {ROWS['l1']}\r\n" in terminal.raw
         assert [] == tool.calls
-        os.write(terminal._master, key.encode() if key == "\x03" else f"{key}\n".encode())
-        assert code == terminal.end()
+        if key == "\x03":
+            assert code == terminal.interrupt()
+        else:
+            terminal.type(f"{key}\n")
+            assert code == terminal.end()
     finally:
         terminal.close()
     assert count == len(tool.calls)
