@@ -9,7 +9,7 @@ import attrs
 
 from ctxbackends._chat.messages import Message
 from ctxbackends._client.backend import Backend
-from ctxbackends.errors import UnsupportedOperationError
+from ctxbackends.errors import ModelNotFoundError, NotFoundError, UnsupportedOperationError
 from ctxbackends.knowledge._errors import KnowledgeError
 from ctxbackends.knowledge._extract.passes import reserve_tokens
 
@@ -109,7 +109,9 @@ async def compute_budget(
     try:
         overheads = tuple([await backend.count_tokens(frame, model=model) + _MARGIN for frame in frames])
         can_count = True
-    except UnsupportedOperationError:
+    except (UnsupportedOperationError, NotFoundError) as error:  # 404: an older server, or a proxy without this route
+        if isinstance(error, ModelNotFoundError):
+            raise
         overheads = _estimate_overheads(frames)
         can_count = False
     overhead = max(overheads)
