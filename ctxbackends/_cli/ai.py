@@ -49,6 +49,7 @@ _PROBE_OUTCOMES = {
 @backend_options
 async def status(choice: Choice, as_json: bool) -> None:
     """Show the state of every configured backend, without waiting."""
+    statuses: tuple[Any, ...] = ()
     async with registry_of(choice) as registry:
         with waiting() as line:
             line.show("asking the servers ...")

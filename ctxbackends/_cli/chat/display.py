@@ -68,6 +68,7 @@ class Display(Protocol):
     @property
     def is_waiting(self) -> bool:
         """Whether the request has been sent, and nothing has arrived."""
+        ...
 
     def show_slots(self, busy: int, total: int) -> None:
         """Show how many slots the server uses. A request that finds none free waits in the server's queue."""

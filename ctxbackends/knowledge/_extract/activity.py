@@ -263,8 +263,8 @@ class Monitor:
         self._notify(loading)
 
     def _schedule(self) -> None:
-        # A weak reference, so that a forgotten run does not live on.
-        self._timer = asyncio.get_running_loop().call_later(INTERVAL, _tick, weakref.ref(self))
+        monitor: weakref.ref[Monitor] = weakref.ref(self)  # so that a forgotten run does not live on
+        self._timer = asyncio.get_running_loop().call_later(INTERVAL, _tick, monitor)
 
     def tick(self) -> None:
         """Report because of the timer. A failure of the callback is raised in the run."""
