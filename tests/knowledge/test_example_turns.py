@@ -117,3 +117,16 @@ async def test_a_run_sends_them_by_the_size_of_the_model(parameters: int | None,
         rows = [row async for row in ingest(backend, [LinesSource(TEXT)], kinds=[Kind.DECISION])]
     assert ["Use YAML"] == [row.title for row in rows]
     assert [messages] == [len(body["messages"]) for body in model.bodies]
+
+
+@pytest.mark.parametrize(("context_length", "messages"), [(32_768, 8), (2_500, 2), (1_000, 2)])
+async def test_they_leave_most_of_the_context_to_the_text(context_length: int, messages: int) -> None:
+    """In the smallest context there is no room for a chunk after them."""
+
+    def answer(prompt: str) -> Any:
+        return {"decisions": [decision("Use YAML", TEXT)]}
+
+    async with scripted_backend(answer, parameters=135_000_000, context_length=context_length) as (model, backend):
+        run = ingest(backend, [LinesSource(TEXT)], kinds=[Kind.DECISION])
+        assert ["Use YAML"] == [row.title async for row in run]
+    assert (context_length, {messages}) == (run.report.context_length, {len(body["messages"]) for body in model.bodies})

@@ -61,6 +61,11 @@ class Budget:
         return max(self.overheads)
 
     @property
+    def has_room_for_turns(self) -> bool:
+        """Whether a prompt with example turns leaves three quarters of the context for the chunk and the answer."""
+        return self.overhead <= (self.context_length or _CONTEXT_UNKNOWN) // 4
+
+    @property
     def longest(self) -> int:
         """The index of the longest question."""
         return self.overheads.index(self.overhead)

@@ -249,24 +249,29 @@ class Ingestion:
         per_question = self._options.kinds_per_question or await choose_kinds_per_question(
             self._backend, self._status, model=self._options.model
         )
-        create_prompt = partial(
-            Prompt,
-            self._options.kinds,
-            per_question,
-            instructions=self._options.instructions,
-            has_turns=await needs_turns(self._backend, self._status, model=self._options.model),
-        )
-        self._prompt = create_prompt()
-        self._budget = await compute_budget(
+        create_prompt = partial(Prompt, self._options.kinds, per_question, instructions=self._options.instructions)
+        has_turns = await needs_turns(self._backend, self._status, model=self._options.model)
+        try:
+            self._budget = await self._compute_budget(create_prompt(has_turns=has_turns))
+        except KnowledgeError:
+            if not has_turns:
+                raise
+        if has_turns and (self._budget is None or not self._budget.has_room_for_turns):
+            has_turns = False
+            self._budget = await self._compute_budget(create_prompt())
+        assert self._budget is not None, "an error is raised otherwise"
+        self._prompt = create_prompt(answer_tokens=self._budget.answer_tokens, has_turns=has_turns)
+        return self._budget
+
+    async def _compute_budget(self, prompt: Prompt) -> Budget:
+        return await compute_budget(
             self._backend,
-            self._prompt.frames,
+            prompt.frames,
             model=self._options.model,
             context_length=self._status.context_length,
             chunk_tokens=self._options.chunk_tokens,
             has_passes=self._options.passes > 1,
         )
-        self._prompt = create_prompt(answer_tokens=self._budget.answer_tokens)
-        return self._budget
 
     # --- chunks -----------------------------------------------------------------------------------
 
