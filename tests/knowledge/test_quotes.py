@@ -15,7 +15,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ctxbackends.knowledge._extract.chunker import Chunk
-from ctxbackends.knowledge._extract.citations import NEGATED, NOT_FOUND, CitedRow, QuoteChecker, check
+from ctxbackends.knowledge._extract.citations import (
+    _PLAIN_WORDS,
+    MIN_WORDS,
+    NEGATED,
+    NOT_FOUND,
+    CitedRow,
+    QuoteChecker,
+    check,
+)
+from ctxbackends.knowledge._extract.folding import FoldedText, count_words
 from ctxbackends.knowledge._extract.rows import ExtractedRow
 from ctxbackends.knowledge._records import Evidence, QuarantinedRow, Speaker, Task
 from ctxbackends.knowledge._sources.base import Segment
@@ -373,3 +382,8 @@ def test_an_unknown_quote_has_the_reason() -> None:
     row = check_quote(NOTES, "Somebody said something else.")
     assert isinstance(row, QuarantinedRow)
     assert NOT_FOUND == row.reason
+
+
+@given(st.from_regex(_PLAIN_WORDS, fullmatch=True))
+def test_plain_words_are_words_after_folding(quote: str) -> None:
+    assert MIN_WORDS == count_words(FoldedText(quote).key, MIN_WORDS)

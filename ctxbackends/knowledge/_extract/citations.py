@@ -33,6 +33,8 @@ TOO_SHORT = f"quote is shorter than {MIN_WORDS} words"
 # The numbers of segments in the prompt, which are not part of the source, with the speaker and the time.
 _MARKER = re.compile(r"(?:^|(?<=\s))\[\d+\](?:\s\([^()\n]{1,100}\))?\s+")
 _QUOTATION_MARKS = "\"'“”„‘’«»` "  # noqa: RUF001  # models put them around a quote
+_PLAIN_WORDS = re.compile(rf"[A-Za-z0-9]+(?: [A-Za-z0-9]+){{{MIN_WORDS - 1},}}[A-Za-z0-9 ,.]*")
+"""A quote without markup, which most are. Its words are counted without folding it."""
 _EMPTY_LINE = re.compile(r"\n[ \t]*\n")
 _MARKS_BEFORE = re.compile(r"[*_`~]+\Z")
 _MARKS_AFTER = re.compile(r"[*_`~]*[.!?。！？]?[*_`~]*")  # noqa: RUF001  # full-width marks
@@ -113,7 +115,7 @@ class QuoteChecker:
         if not quote.strip():
             return "no quote"
         bare = _MARKER.sub("", quote.strip(_QUOTATION_MARKS)).strip(_QUOTATION_MARKS)
-        if count_words(FoldedText(bare).key, MIN_WORDS) < MIN_WORDS:
+        if not _PLAIN_WORDS.fullmatch(bare) and count_words(FoldedText(bare).key, MIN_WORDS) < MIN_WORDS:
             return TOO_SHORT
         candidates = list(dict.fromkeys((_collapse_spaces(quote), _collapse_spaces(bare))))
         problem = NOT_FOUND
