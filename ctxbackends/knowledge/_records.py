@@ -296,6 +296,11 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
 ONLY_FROM_SUMMARY = "a summary that the agent wrote"
 
 
+def describe_place(evidence: Evidence) -> str:
+    """Return the place, the speaker and the time of a quote, and how it was matched."""
+    return f"{evidence.where}, matched after folding" if evidence.match == "folded" else evidence.where
+
+
 class Row(msgspec.Struct, frozen=True, kw_only=True):
     """A record with its verified evidence.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from ctxbackends.knowledge._proposals.review import Review
-from ctxbackends.knowledge._records import ONLY_FROM_SUMMARY, Row, fields_of
+from ctxbackends.knowledge._records import ONLY_FROM_SUMMARY, Row, describe_place, fields_of
 
 
 def format_row(review: Review, name: str, row: Row) -> str:
@@ -26,8 +26,7 @@ def format_row(review: Review, name: str, row: Row) -> str:
     if row.known_at is not None:
         lines.append(f"    already in: {row.known_at}")
     for evidence in row.evidence:
-        folded = ", matched after folding" if evidence.match == "folded" else ""
-        lines += [f"    > {evidence.quote}", f"      {evidence.where}{folded}"]
+        lines += [f"    > {evidence.quote}", f"      {describe_place(evidence)}"]
     return "\n".join(lines)
 
 

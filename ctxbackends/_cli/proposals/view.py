@@ -13,7 +13,15 @@ from ctxbackends._cli.live_line import LINE, can_redraw, window_size
 from ctxbackends._util.text import escape_for_review as clean
 from ctxbackends.knowledge._proposals.passages import Line, Passage, Passages
 from ctxbackends.knowledge._proposals.review import Review
-from ctxbackends.knowledge._records import ONLY_FROM_SUMMARY, Evidence, QuarantinedRow, fields_of, kind_of, title_of
+from ctxbackends.knowledge._records import (
+    ONLY_FROM_SUMMARY,
+    Evidence,
+    QuarantinedRow,
+    describe_place,
+    fields_of,
+    kind_of,
+    title_of,
+)
 
 LINES = 3
 """Lines of the source before and after a quote."""
@@ -97,8 +105,7 @@ class RowView:
             yield from self._build_evidence(evidence)
 
     def _build_evidence(self, evidence: Evidence) -> Iterator[Text]:
-        folded = ", matched after folding" if evidence.match == "folded" else ""
-        where = Text(f"{clean(evidence.where)}{folded}", "cyan")
+        where = Text(clean(describe_place(evidence)), "cyan")
         passage = self._passages.find(evidence)
         yield Text()
         if isinstance(passage, str):

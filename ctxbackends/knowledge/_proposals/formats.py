@@ -7,10 +7,10 @@ import io
 import re
 from collections.abc import Iterator, Mapping
 
-from ctxbackends._util.text import one_line, plural, pluralize
+from ctxbackends._util.text import one_line, pluralize
 from ctxbackends.knowledge._proposals.export import rename_field
-from ctxbackends.knowledge._proposals.model import Proposal
-from ctxbackends.knowledge._records import ONLY_FROM_SUMMARY, Evidence, Row, fields_of
+from ctxbackends.knowledge._proposals.model import Proposal, name_section
+from ctxbackends.knowledge._records import ONLY_FROM_SUMMARY, Evidence, Row, describe_place, fields_of
 
 # --- Markdown -------------------------------------------------------------------------------------------
 
@@ -25,7 +25,7 @@ def render_markdown(proposal: Proposal, rows: Mapping[str, Row]) -> str:
     sources = ", ".join(escape(one.name) for one in facts.inputs)
     lines = [f"# {pluralize(len(rows), 'row')} from {sources}", "", f"Accepted in the proposal `{facts.id}`."]
     for kind in dict.fromkeys(str(row.kind) for row in rows.values()):
-        lines += ["", f"## {plural(kind).replace('-', ' ').capitalize()}"]
+        lines += ["", f"## {name_section(kind)}"]
         for row in rows.values():
             if str(row.kind) == kind:
                 lines += ["", f"### {escape(row.title)}", "", *_format_fields(row), *format_quotes(row)]
@@ -46,11 +46,6 @@ def format_quotes(row: Row) -> Iterator[str]:
     for number, evidence in enumerate(row.evidence):
         yield from [""] if number else []
         yield from (f"> {escape_start(evidence.quote)}", ">", f"> — {escape(describe_place(evidence))}")
-
-
-def describe_place(evidence: Evidence) -> str:
-    """Return the place, the speaker and the time of a quote, and how it was matched."""
-    return f"{evidence.where}, matched after folding" if evidence.match == "folded" else evidence.where
 
 
 def escape(text: str) -> str:

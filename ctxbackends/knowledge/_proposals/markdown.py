@@ -14,10 +14,10 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from ctxbackends._util.text import one_line, plural, pluralize
+from ctxbackends._util.text import one_line, pluralize
 from ctxbackends.knowledge._errors import KnowledgeError
 from ctxbackends.knowledge._own_kinds import record_type_of
-from ctxbackends.knowledge._proposals.model import Facts, Proposal, choose_letters
+from ctxbackends.knowledge._proposals.model import Facts, Proposal, choose_letters, name_section
 from ctxbackends.knowledge._records import (
     ONLY_FROM_SUMMARY,
     RECORDS,
@@ -116,7 +116,7 @@ def _format_body(proposal: Proposal) -> Iterator[str]:
     for name, row in proposal.rows_by_name().items():
         if row.kind != section:
             section = row.kind
-            yield from ("", f"## {_name_section(section)}")
+            yield from ("", f"## {name_section(section)}")
         yield from ("", f"### {name}: {_escape(row.title)}".rstrip(), "")
         yield from _format_fields(row.record)
         if row.is_only_from_summary:
@@ -144,10 +144,6 @@ def _format_body(proposal: Proposal) -> Iterator[str]:
     for skipped in proposal.skipped:
         line = [] if skipped.line is None else [f"line {skipped.line}"]
         yield "- " + _BETWEEN.join([_escape_start(skipped.source), *line, _escape(skipped.reason)])
-
-
-def _name_section(kind: str) -> str:
-    return plural(kind).replace("-", " ").capitalize()
 
 
 def _format_fields(record: Record) -> Iterator[str]:
@@ -230,7 +226,7 @@ class _Reader:
         self._types = {kind.value: RECORDS[kind] for kind in Kind}
         self._types |= {kind.name: record_type_of(kind) for kind in facts.own_kinds}
         letters = choose_letters(facts.own_kinds)
-        kinds = {_name_section(kind): kind for kind in letters}
+        kinds = {name_section(kind): kind for kind in letters}
         numbers = dict.fromkeys(letters, 0)
         while (line := self._next()) is not None:
             heading = _HEADING.fullmatch(line)

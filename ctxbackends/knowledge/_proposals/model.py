@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 import msgspec
 
+from ctxbackends._util.text import plural
 from ctxbackends.knowledge._own_kinds import OwnKind
 from ctxbackends.knowledge._records import Kind, QuarantinedRow, Row
 from ctxbackends.knowledge._sources.base import Input, SkippedInput
@@ -35,6 +36,11 @@ def choose_letters(own_kinds: Sequence[OwnKind]) -> dict[str, str]:
         candidates = [letter for letter in kind.name + ascii_lowercase if letter in ascii_lowercase]
         letters[kind.name] = next(letter for letter in candidates if letter not in taken)
     return letters
+
+
+def name_section(kind: str) -> str:
+    """Return the heading of the rows of a kind: ``Open questions``."""
+    return plural(kind).replace("-", " ").capitalize()
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from importlib.resources import files
 
-from ctxbackends._util.text import escape_for_review, plural, pluralize
+from ctxbackends._util.text import escape_for_review, pluralize
+from ctxbackends.knowledge._proposals.model import name_section
 from ctxbackends.knowledge._proposals.passages import Line, Passage, Passages
 from ctxbackends.knowledge._proposals.review import Review, Verdict
 from ctxbackends.knowledge._records import (
@@ -17,6 +18,7 @@ from ctxbackends.knowledge._records import (
     QuarantinedRow,
     Record,
     Row,
+    describe_place,
     fields_of,
     kind_of,
     title_of,
@@ -105,7 +107,7 @@ class _Page:
         yield f'<p class="muted">Proposed by {model} on {_text(facts.created[:10])}.{masked}</p>'
         yield f"<p>{', '.join(counts)}</p>"
         kinds = list(dict.fromkeys(str(row.kind) for row in self._rows.values()))
-        links = [(f"kind-{kind}", _name_kind(kind)) for kind in kinds]
+        links = [(f"kind-{kind}", name_section(kind)) for kind in kinds]
         links += [("quarantined", "Quarantined")] if self._quarantined else []
         links += [("not-read", "Not read")] if self._skipped else []
         yield '<nav aria-label="Sections"><ul>'
@@ -128,7 +130,7 @@ class _Page:
             groups.setdefault(str(row.kind), {})[name] = row
         for kind, group in groups.items():
             yield f'<section class="rows" aria-labelledby="kind-{_text(kind)}">'
-            yield f'<h2 id="kind-{_text(kind)}">{_text(_name_kind(kind))}</h2>'
+            yield f'<h2 id="kind-{_text(kind)}">{_text(name_section(kind))}</h2>'
             for name, row in group.items():
                 verdict = self._review.verdict(name)
                 yield from _open_article(name, row.record, verdict.state, verdict.reason)
@@ -153,9 +155,8 @@ class _Page:
             yield _build_field("already in", row.known_at, style="warning")
 
     def _build_evidence(self, evidence: Evidence) -> Iterator[str]:
-        folded = ", matched after folding" if evidence.match == "folded" else ""
         passage = self._passages.find(evidence)
-        yield f"<figure><figcaption>{_text(evidence.where)}{folded}</figcaption>"
+        yield f"<figure><figcaption>{_text(describe_place(evidence))}</figcaption>"
         if isinstance(passage, str):
             yield f'<blockquote dir="auto"><mark>{_text(evidence.quote)}</mark></blockquote>'
             yield f'<p class="muted">Source: {_text(passage)}.</p>'
@@ -271,10 +272,6 @@ def _mark(line: Line) -> str:
         parts += [_text(line.text[at:start]), f"<mark>{_text(line.text[start:end])}</mark>"]
         at = end
     return "".join([*parts, _text(line.text[at:])])
-
-
-def _name_kind(kind: str) -> str:
-    return plural(kind).replace("-", " ").capitalize()
 
 
 def _text(value: str) -> str:
