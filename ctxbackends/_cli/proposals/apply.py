@@ -16,7 +16,7 @@ from ctxbackends._cli.go_tool import ProgramResult, add_entry, find_go_tool
 from ctxbackends._cli.numbers import Number
 from ctxbackends._cli.options import json_option
 from ctxbackends._cli.proposals.arguments import directory_option, one_argument, open_review, rows_argument
-from ctxbackends._cli.proposals.export import print_gaps
+from ctxbackends._cli.proposals.export import format_gaps, print_gaps
 from ctxbackends._cli.terminal import print_json, printable, utf8
 from ctxbackends._util.text import pluralize
 from ctxbackends.knowledge._errors import ProposalError
@@ -104,8 +104,7 @@ def apply(
         if gaps:
             print_gaps(review.path.stem, gaps)
             for name, problems in gaps.items() if as_json else ():
-                message = ", ".join(f"{field} {problem}" for field, problem in problems.items())
-                _print(name, accepted[name], "incomplete", message, None, as_json=True)
+                _print(name, accepted[name], "incomplete", format_gaps(problems), None, as_json=True)
         if todo:
             go_tool = find_go_tool(program)
             settings = _Settings(

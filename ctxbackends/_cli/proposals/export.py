@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,14 +10,14 @@ from pathlib import Path
 import click
 
 from ctxbackends._cli.proposals.arguments import directory_option, one_argument, open_review
-from ctxbackends._cli.proposals.output import write_files
+from ctxbackends._cli.proposals.output import write_file, write_files
 from ctxbackends._cli.terminal import printable, utf8
 from ctxbackends._util.text import plural, pluralize
 from ctxbackends.knowledge._proposals.export import FORMATS, Format, build_payload, find_gaps
 from ctxbackends.knowledge._proposals.formats import render_csv, render_markdown
 from ctxbackends.knowledge._proposals.madr import choose_files, render_madr
 from ctxbackends.knowledge._proposals.review import Review
-from ctxbackends.knowledge._proposals.store import check_not_context, find_context, prepare_directory
+from ctxbackends.knowledge._proposals.store import find_context, prepare_directory
 from ctxbackends.knowledge._records import PLURALS, Row
 
 
@@ -86,8 +85,7 @@ def export(
         prepare_directory(target, context=find_context())
         write_files(_render_files(review, complete, format_, target, section=section), force=force)
     elif complete and output is not None:
-        check_not_context(Path(os.path.realpath(output)).parent, context=find_context())
-        write_files({output: _render_document(review, complete, format_, section=section)}, force=force)
+        write_file(output, _render_document(review, complete, format_, section=section), force=force)
     elif complete:
         _print(_render_document(review, complete, format_, section=section))
     if gaps:
@@ -125,10 +123,14 @@ def print_gaps(proposal: str, gaps: Mapping[str, Mapping[str, str]]) -> None:
     count = pluralize(len(gaps), "row")
     click.echo(f"left out, since fields are missing: {count}; fill them in (key e of {review}), or run:", err=True)
     for name, problems in gaps.items():
-        problem = ", ".join(f"{field} {problem}" for field, problem in problems.items())
         options = " ".join(f"--set {field}=..." for field in problems)
-        text = f"  {name}: {problem}: ctxbackends proposals edit {proposal} {name} {options}"
+        text = f"  {name}: {format_gaps(problems)}: ctxbackends proposals edit {proposal} {name} {options}"
         click.echo(printable(text, err=True), err=True)
+
+
+def format_gaps(problems: Mapping[str, str]) -> str:
+    """Return the fields that a row does not have, each with its problem."""
+    return ", ".join(f"{field} {problem}" for field, problem in problems.items())
 
 
 # --- writing --------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,6 +10,13 @@ import click
 
 from ctxbackends._util.files import create_file, replace_file
 from ctxbackends.knowledge._errors import ProposalError, wrap_write_errors
+from ctxbackends.knowledge._proposals.store import check_not_context, find_context
+
+
+def write_file(path: Path, text: str, *, force: bool) -> None:
+    """Write a file, which must not be in the context directory itself, and print its path if it is new."""
+    check_not_context(Path(os.path.realpath(path)).parent, context=find_context())
+    write_files({path: text}, force=force)
 
 
 def write_files(files: Mapping[Path, str], *, force: bool) -> None:

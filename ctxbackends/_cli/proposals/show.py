@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -13,15 +12,15 @@ import msgspec
 
 from ctxbackends._cli.options import json_option
 from ctxbackends._cli.proposals.arguments import directory_option, one_argument, open_review, rows_argument
-from ctxbackends._cli.proposals.output import write_files
+from ctxbackends._cli.proposals.output import write_file
 from ctxbackends._cli.proposals.rows import format_row
 from ctxbackends._cli.terminal import print_json, print_table, printable
 from ctxbackends._util.text import pluralize
 from ctxbackends.knowledge._errors import ProposalError
 from ctxbackends.knowledge._proposals.applied import AppliedRows
 from ctxbackends.knowledge._proposals.review import Review
-from ctxbackends.knowledge._proposals.store import check_not_context, find_context, list_proposals
-from ctxbackends.knowledge._records import Row, kind_of, title_of
+from ctxbackends.knowledge._proposals.store import list_proposals
+from ctxbackends.knowledge._records import QuarantinedRow, Row, kind_of, title_of
 
 _COLUMNS = ("id", "rows", "accepted", "rejected", "quarantined", "model", "problem")
 
@@ -108,8 +107,7 @@ def show(
         if output is None:
             click.echo(page.encode(), nl=False)  # in UTF-8, as the page says
         else:
-            check_not_context(Path(os.path.realpath(output)).parent, context=find_context())
-            write_files({output: page}, force=force)
+            write_file(output, page, force=force)
         return
     facts = review.proposal.facts
     sources = ", ".join(input_.name for input_ in facts.inputs)
@@ -160,24 +158,13 @@ def _render_page(review: Review, rows: dict[str, Row], *, quarantined: bool) -> 
 
 
 def _as_json(review: Review, rows: dict[str, Row], applied: AppliedRows) -> dict[str, Any]:
+    def describe(name: str, row: Row | QuarantinedRow) -> dict[str, Any]:
+        verdict = {"state": "undecided", **msgspec.to_builtins(review.verdict(name))}
+        return {"name": name, **msgspec.to_builtins(row), "review": verdict}
+
     return {
         **msgspec.to_builtins(review.proposal.facts),
-        "rows": [
-            {
-                "name": name,
-                **msgspec.to_builtins(row),
-                "review": {"state": "undecided", **msgspec.to_builtins(review.verdict(name))},
-                "applied": applied.state(name),
-            }
-            for name, row in rows.items()
-        ],
-        "quarantined": [
-            {
-                "name": name,
-                **msgspec.to_builtins(row),
-                "review": {"state": "undecided", **msgspec.to_builtins(review.verdict(name))},
-            }
-            for name, row in review.proposal.quarantined_by_name().items()
-        ],
+        "rows": [{**describe(name, row), "applied": applied.state(name)} for name, row in rows.items()],
+        "quarantined": [describe(name, row) for name, row in review.proposal.quarantined_by_name().items()],
         "skipped": msgspec.to_builtins(review.proposal.skipped),
     }
