@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Literal, Protocol, TypeAlias
 
@@ -17,7 +17,7 @@ from ctxbackends._cli.terminal import printable
 from ctxbackends._util.text import pluralize
 from ctxbackends.knowledge._errors import ProposalError
 from ctxbackends.knowledge._proposals.review import Review, Verdict
-from ctxbackends.knowledge._records import fields_of, kind_of
+from ctxbackends.knowledge._records import QuarantinedRow, Row, fields_of, kind_of
 
 KEYS = {
     "a": ("accept", "accept the row; a quarantined one with a quote that you give"),
@@ -272,8 +272,9 @@ class ReviewSession:
             _say("nothing to search for; press / first")
             return "ask"
         count = len(self._names)
+        texts = self._join_texts()
         for at in ((self._at + step) % count for step in range(1, count + 1)):
-            if self._query in self._join_texts(self._names[at]):
+            if self._query in texts[self._names[at]]:
                 if at <= self._at:
                     _say("search continues from the first row")
                 self._at = at
@@ -281,15 +282,17 @@ class ReviewSession:
         _say(f"no row with {self._query!r}")
         return "ask"
 
-    def _join_texts(self, name: str) -> str:
-        """Return the texts of a row, which are searched."""
-        quarantined = self._review.quarantined().get(name)
-        if quarantined is not None:
-            record, texts = quarantined.record, [quarantined.quote, quarantined.where]
-        else:
-            row = self._review.row(name)
-            record, texts = row.record, [text for one in row.evidence for text in (one.quote, one.where)]
-        return " ".join([name, kind_of(record), *fields_of(record).values(), *texts]).casefold()
+    def _join_texts(self) -> dict[str, str]:
+        """Return the texts of each row, which are searched."""
+        rows: dict[str, Row | QuarantinedRow] = {**self._review.quarantined(), **self._review.rows()}
+        return {name: " ".join([name, *_list_texts(row)]).casefold() for name, row in rows.items()}
+
+
+def _list_texts(row: Row | QuarantinedRow) -> Iterator[str]:
+    yield kind_of(row.record)
+    yield from fields_of(row.record).values()
+    for one in (row,) if isinstance(row, QuarantinedRow) else row.evidence:
+        yield from (one.quote, one.where)
 
 
 def count_states(review: Review) -> str:
