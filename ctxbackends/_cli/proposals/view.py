@@ -11,7 +11,7 @@ from rich.text import Text
 
 from ctxbackends._cli.live_line import LINE, can_redraw, window_size
 from ctxbackends._util.text import escape_for_review as clean
-from ctxbackends.knowledge._proposals.passages import Line, Passage, Passages
+from ctxbackends.knowledge._proposals.passages import Line, Passage, Passages, label_lines, split_marks
 from ctxbackends.knowledge._proposals.review import Review
 from ctxbackends.knowledge._records import (
     ONLY_FROM_SUMMARY,
@@ -78,10 +78,10 @@ class RowView:
     def _build(self, name: str) -> Iterator[Text]:
         verdict = self._review.verdict(name)
         quarantined = self._review.quarantined().get(name)
-        row = None if quarantined is not None else self._review.row(name)
-        record = quarantined.record if quarantined is not None else self._review.row(name).record
-        original = record if row is None else self._review.original_rows()[name].record
-        state = "quarantined" if row is None and verdict.state == "undecided" else verdict.state
+        row = quarantined or self._review.row(name)
+        original = quarantined or self._review.original_rows()[name]
+        record = row.record
+        state = "quarantined" if quarantined is not None and verdict.state == "undecided" else verdict.state
         title = Text.assemble((f"{name}  {kind_of(record)}: ", "dim"), (clean(title_of(record)), "bold"))
         if state != "undecided":
             title.append(f"  [{state}{f': {clean(verdict.reason)}' if verdict.reason else ''}]", _STATES[state])
@@ -91,12 +91,11 @@ class RowView:
             if number:
                 yield from self._hang(self._indent, _label(field, value), indent=2)
             if field in verdict.fields:
-                was = fields_of(original)[field]
+                was = fields_of(original.record)[field]
                 yield from self._hang(self._indent, Text(f"  (edited; was: {clean(was)})", "dim"))
-        if quarantined is not None:
-            yield from self._build_quarantined(quarantined)
+        if isinstance(row, QuarantinedRow):
+            yield from self._build_quarantined(row)
             return
-        assert row is not None
         if row.is_only_from_summary:
             yield from self._hang(self._indent, _label("only evidence", ONLY_FROM_SUMMARY, "yellow"))
         if row.known_at is not None:
@@ -129,25 +128,18 @@ class RowView:
 
     def _build_passage(self, passage: Passage) -> Iterator[Text]:
         digits = max(len(str(line.number or "")) for line in passage.lines)
-        speaker, number = "", None
-        for line in passage.lines:
-            if line.speaker not in ("", speaker):
-                speaker = line.speaker
+        for speaker, number, line in label_lines(passage.lines):
+            if speaker:
                 yield from self._hang(f"{self._indent}{' ' * digits} | ", Text(f"{clean(speaker)}:", "dim italic"))
-            # A line that is too long for one segment has several, with the same number.
-            gutter = f"{self._indent}{'' if line.number in (None, number) else line.number:>{digits}} | "
-            number = line.number
-            yield from self._hang(gutter, self._mark(line), indent=0)
+            yield from self._hang(f"{self._indent}{number:>{digits}} | ", self._mark(line), indent=0)
 
     def _mark(self, line: Line) -> Text:
         has_styles = can_redraw(sys.stdout)
-        text, at = Text(), 0
-        for start, end in line.marks:
-            text.append(clean(line.text[at:start]))
-            quote = clean(line.text[start:end])
-            text.append(quote if has_styles else f">>>{quote}<<<", _MARK)
-            at = end
-        return text.append(clean(line.text[at:]))
+        text = Text()
+        for part, is_quote in split_marks(line):
+            quote = clean(part) if has_styles or not is_quote else f">>>{clean(part)}<<<"
+            text.append(quote, _MARK if is_quote else None)
+        return text
 
     @property
     def _indent(self) -> str:

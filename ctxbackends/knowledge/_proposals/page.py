@@ -10,7 +10,7 @@ from importlib.resources import files
 
 from ctxbackends._util.text import escape_for_review, pluralize
 from ctxbackends.knowledge._proposals.model import name_section
-from ctxbackends.knowledge._proposals.passages import Line, Passage, Passages
+from ctxbackends.knowledge._proposals.passages import Line, Passage, Passages, label_lines, split_marks
 from ctxbackends.knowledge._proposals.review import Review, Verdict
 from ctxbackends.knowledge._records import (
     ONLY_FROM_SUMMARY,
@@ -255,23 +255,14 @@ def _build_part(lines: Sequence[Line], label: str) -> Iterator[str]:
 
 
 def _build_lines(lines: Sequence[Line]) -> Iterator[str]:
-    speaker, number = "", None
-    for line in lines:
-        if line.speaker not in ("", speaker):
-            speaker = line.speaker
+    for speaker, number, line in label_lines(lines):
+        if speaker:
             yield f'<div class="speaker">{_text(speaker)}</div>'
-        # A line that is too long for one segment has several, with the same number.
-        shown = "" if line.number in (None, number) else str(line.number)
-        number = line.number
-        yield f'<div class="line"><span class="number">{shown}</span><code dir="auto">{_mark(line)}</code></div>'
+        yield f'<div class="line"><span class="number">{number}</span><code dir="auto">{_mark(line)}</code></div>'
 
 
 def _mark(line: Line) -> str:
-    parts, at = [], 0
-    for start, end in line.marks:
-        parts += [_text(line.text[at:start]), f"<mark>{_text(line.text[start:end])}</mark>"]
-        at = end
-    return "".join([*parts, _text(line.text[at:])])
+    return "".join(f"<mark>{_text(part)}</mark>" if is_quote else _text(part) for part, is_quote in split_marks(line))
 
 
 def _text(value: str) -> str:

@@ -62,6 +62,28 @@ class Passage(msgspec.Struct, frozen=True, kw_only=True):
     last: int
 
 
+def label_lines(lines: Iterable[Line]) -> Iterator[tuple[str, str, Line]]:
+    """Yield the lines, each with its speaker and its number, or empty texts where they are those of the line before.
+
+    A line that is too long for one segment has several, with the same number.
+    """
+    speaker, number = "", None
+    for line in lines:
+        is_other = line.speaker not in ("", speaker)
+        yield line.speaker if is_other else "", "" if line.number in (None, number) else str(line.number), line
+        speaker, number = line.speaker or speaker, line.number
+
+
+def split_marks(line: Line) -> Iterator[tuple[str, bool]]:
+    """Yield the parts of a line, and whether each belongs to the quote."""
+    at = 0
+    for start, end in line.marks:
+        yield line.text[at:start], False
+        yield line.text[start:end], True
+        at = end
+    yield line.text[at:], False
+
+
 def withhold_nothing(_: Path) -> bool:
     """Show every source."""
     return False
