@@ -44,3 +44,9 @@ def format_size(size: int) -> str:
         if size >= factor:
             return f"{size / factor:.{1 if unit == 'GB' else 0}f} {unit}"
     return pluralize(size, "byte")
+
+
+def count_bytes(text: str) -> int:
+    """Return the size of a text in UTF-8."""
+    # isascii() takes constant time, so the encoding is spared for ASCII.
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))

@@ -9,6 +9,7 @@ import attrs
 
 from ctxbackends._chat.messages import Message
 from ctxbackends._client.backend import Backend
+from ctxbackends._util.text import count_bytes
 from ctxbackends.errors import ModelNotFoundError, NotFoundError, UnsupportedOperationError
 from ctxbackends.knowledge._errors import KnowledgeError
 from ctxbackends.knowledge._extract.passes import reserve_tokens
@@ -160,7 +161,7 @@ def _estimate_overheads(frames: Sequence[Frame]) -> tuple[int, ...]:
 
 def estimate_tokens(text: str) -> int:
     """Return about the number of tokens of a text."""
-    return int(len(text.encode("utf-8", "surrogatepass")) / BYTES_PER_TOKEN)
+    return int(count_bytes(text) / BYTES_PER_TOKEN)
 
 
 def build_messages(instructions: str, text: str) -> list[Message]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from ctxbackends.knowledge._extract.context import Context, take_context
+from ctxbackends.knowledge._extract.context import Context, label_of, take_context
 from ctxbackends.knowledge._records import Unit, format_place
 from ctxbackends.knowledge._sources.base import Segment
 from ctxbackends.knowledge._sources.split import size_of, split_at, split_to_fit
@@ -78,7 +78,7 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
         if self.context is not None:
             yield self.context.text
         for segment in self.segments:
-            label = " ".join(part for part in (segment.label, segment.timestamp) if part)
+            label = label_of(segment)
             yield f"[{segment.first + offset}]{f' ({label})' if label else ''} {segment.text}"
 
     def split(self) -> tuple[Chunk, Chunk] | None:

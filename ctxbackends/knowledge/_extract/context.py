@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from ctxbackends._util.text import count_bytes
 from ctxbackends.knowledge._sources.base import Segment
 
 _HEAD = "Context before this part. Do not extract from it:"
@@ -29,7 +30,7 @@ class Context(msgspec.Struct, frozen=True):
     @property
     def size(self) -> int:
         """Size of the text in bytes."""
-        return _size_of(self.text)
+        return count_bytes(self.text)
 
 
 def take_context(segments: Sequence[Segment], lines: int, max_size: int) -> Context | None:
@@ -42,18 +43,23 @@ def take_context(segments: Sequence[Segment], lines: int, max_size: int) -> Cont
         if len(taken) == lines or not shortened:
             break
         taken.append(f"> {shortened}")
-        left -= _size_of(taken[-1]) + 1
+        left -= count_bytes(taken[-1]) + 1
         first = index
     if not taken:
         return None
     return Context(tuple(segments[first:]), "\n".join((_HEAD, "", *reversed(taken))))
 
 
+def label_of(segment: Segment) -> str:
+    """Return the label and the time of a segment, which are with its number in the prompt."""
+    return " ".join(part for part in (segment.label, segment.timestamp) if part)
+
+
 def _read_backwards(segments: Sequence[Segment]) -> Iterator[tuple[int, str]]:
     """Yield the lines that are not empty, with the indexes of their segments, from the last to the first."""
     for index in reversed(range(len(segments))):
         segment = segments[index]
-        label = " ".join(part for part in (segment.label, segment.timestamp) if part)
+        label = label_of(segment)
         for line in reversed(segment.text.split("\n")):
             if line.strip():
                 yield index, f"({label}) {line}" if label else line
@@ -61,13 +67,9 @@ def _read_backwards(segments: Sequence[Segment]) -> Iterator[tuple[int, str]]:
 
 def _shorten(line: str, size: int) -> str:
     """Return the end of a line in at most ``size`` bytes, from a whole word on; empty if that is too little."""
-    if _size_of(line) <= size:
+    if count_bytes(line) <= size:
         return line
     if size < _MIN_LINE:
         return ""
     end = line.encode("utf-8", "surrogatepass")[-(size - 4) :].decode("utf-8", "ignore")
     return f"… {end.partition(' ')[2] or end}"
-
-
-def _size_of(text: str) -> int:
-    return len(text.encode("utf-8", "surrogatepass"))

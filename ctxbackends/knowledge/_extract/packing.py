@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from ctxbackends._util.text import count_bytes
 from ctxbackends.knowledge._extract.chunker import Chunk
 
 ANSWER_TOKENS_PER_SOURCE = 256
@@ -97,9 +98,7 @@ class Packer:
 
     def add(self, chunk: Chunk, *, ends_source: bool) -> Iterator[AnyChunk]:
         """Add a chunk; yield those that are full. ``ends_source``: it is the last one of its source."""
-        size = (
-            len(chunk.source.encode("utf-8", "surrogatepass")) + chunk.size_sent + _SIZE_OF_NUMBER * len(chunk.segments)
-        )
+        size = count_bytes(chunk.source) + chunk.size_sent + _SIZE_OF_NUMBER * len(chunk.segments)
         is_full = self._filled + size > self.size or len(self._parts) == self._max_sources
         if is_full:
             yield from self.flush()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ctxbackends._util.text import one_line
+from ctxbackends._util.text import count_bytes, one_line
 
 _FOUND = "These records are extracted already:"
 _NONE_FOUND = "No records are extracted yet."
@@ -34,7 +34,7 @@ def build_text(text: str, titles: Iterable[str], *, answer_tokens: int) -> str:
     left = answer_tokens // _SHARE * 3  # bytes
     for title in dict.fromkeys(one_line(title)[:_MAX_TITLE] for title in titles):
         line = f"- {title}"
-        left -= len(line.encode("utf-8", "surrogatepass")) + 1
+        left -= count_bytes(line) + 1
         if left < 0:
             break
         lines.append(line)

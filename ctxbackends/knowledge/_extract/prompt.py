@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Annotated, Any, get_args, get_origin
 
 import msgspec
@@ -105,7 +105,8 @@ class Question:
         self.bounds = fit_bounds(fields, answer_tokens)
         if for_several_sources:
             self.bounds = widen_bounds(self.bounds, answer_tokens)
-        self._is_only, self._answer_tokens, self._more, self._has_turns = is_only, answer_tokens, more, has_turns
+        self._is_only = is_only
+        self._create = partial(Question, answer_tokens=answer_tokens, more=more, has_turns=has_turns)
         self.label = ", ".join(field_name(kind) for kind in self.kinds)
         self.turns: tuple[Message, ...] = ()
         if has_turns and len(self.kinds) == 1 and isinstance(self.kinds[0], Kind):
@@ -135,20 +136,11 @@ class Question:
     @cached_property
     def packed(self) -> Question:
         """The question for a chunk of several sources, whose lists have room for the rows of all."""
-        return Question(
-            self.kinds,
-            is_only=self._is_only,
-            answer_tokens=self._answer_tokens,
-            more=self._more,
-            has_turns=self._has_turns,
-            for_several_sources=True,
-        )
+        return self._create(self.kinds, is_only=self._is_only, for_several_sources=True)
 
     def select(self, kind: AnyKind) -> Question:
         """Return the question for one of the kinds alone, whose list has room for more rows."""
-        return Question(
-            [kind], is_only=True, answer_tokens=self._answer_tokens, more=self._more, has_turns=self._has_turns
-        )
+        return self._create([kind], is_only=True)
 
     def build_text(self, chunk: str) -> str:
         """Return the message of the user about a chunk."""
@@ -191,12 +183,8 @@ class Prompt:
     ) -> None:
         size = kinds_per_question or len(kinds)
         groups = [kinds[at : at + size] for at in range(0, len(kinds), size)]
-        self.questions = tuple(
-            Question(
-                group, is_only=len(groups) == 1, answer_tokens=answer_tokens, more=instructions, has_turns=has_turns
-            )
-            for group in groups
-        )
+        create = partial(Question, answer_tokens=answer_tokens, more=instructions, has_turns=has_turns)
+        self.questions = tuple(create(group, is_only=len(groups) == 1) for group in groups)
         self.frames: list[Frame] = [question.build_messages(question.build_text("")) for question in self.questions]
         hashes = [question.schema_sha256 for question in self.questions]
         self.schema_sha256 = hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()

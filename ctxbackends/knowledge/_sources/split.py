@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from ctxbackends._util.text import count_bytes
 from ctxbackends.knowledge._sources.base import Segment
 
 # Preferred boundaries, best first: empty line, line, sentence, word.
@@ -15,8 +16,7 @@ _BOUNDARIES = (re.compile(r"\n\s*\n"), re.compile(r"\n"), re.compile(r"(?<=[.!?]
 
 def size_of(segment: Segment) -> int:
     """Return the size of a segment's text in bytes of UTF-8."""
-    # isascii() takes constant time, so the encoding is spared for ASCII.
-    return len(segment.text) if segment.text.isascii() else len(segment.text.encode("utf-8", "surrogatepass"))
+    return count_bytes(segment.text)
 
 
 def split_at(segment: Segment, size: int) -> tuple[Segment, Segment] | None:
