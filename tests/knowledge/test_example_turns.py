@@ -12,7 +12,7 @@ from ctxbackends.knowledge import Kind, ingest
 from ctxbackends.knowledge._extract.budget import estimate_budget
 from ctxbackends.knowledge._extract.citations import NOT_FOUND
 from ctxbackends.knowledge._extract.example_turns import EXAMPLES_OF, QUESTIONS
-from ctxbackends.knowledge._extract.model_size import needs_turns
+from ctxbackends.knowledge._extract.model_size import read_model_size
 from ctxbackends.knowledge._extract.prompt import Prompt, Question, field_name
 from ctxbackends.knowledge._extract.wording import RULES
 from ctxbackends.knowledge._records import fields_of
@@ -34,14 +34,14 @@ def roles_of(question: Question) -> list[str]:
 async def test_models_below_a_billion_parameters_get_them(parameters: int | None, expected: bool) -> None:
     status = ServerStatus(state="ready", model=MODEL, parameters=parameters, context_length=4096)
     async with scripted_backend() as (_, backend):
-        assert expected is await needs_turns(backend, status, model=None)
+        assert expected is (await read_model_size(backend, status, model=None)).needs_turns
 
 
 async def test_the_size_of_the_requested_model_decides() -> None:
     status = ServerStatus(state="ready", model="another", parameters=70_000_000_000)
     async with scripted_backend(parameters=135_000_000) as (_, backend):
-        assert await needs_turns(backend, status, model=MODEL)
-        assert not await needs_turns(backend, status, model="unlisted")
+        assert (await read_model_size(backend, status, model=MODEL)).needs_turns
+        assert not (await read_model_size(backend, status, model="unlisted")).needs_turns
 
 
 @pytest.mark.parametrize("kinds", [KINDS, (Kind.TASK,)])

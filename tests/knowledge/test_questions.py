@@ -16,7 +16,7 @@ from ctxbackends.knowledge._extract.budget import estimate_budget
 from ctxbackends.knowledge._extract.citations import NOT_FOUND
 from ctxbackends.knowledge._extract.estimate import estimate_plan
 from ctxbackends.knowledge._extract.journal import Journal
-from ctxbackends.knowledge._extract.model_size import choose_kinds_per_question
+from ctxbackends.knowledge._extract.model_size import read_model_size
 from ctxbackends.knowledge._extract.options import RunOptions
 from ctxbackends.knowledge._extract.prompt import Prompt, field_name
 from ctxbackends.knowledge._extract.run import Ingestion, ingest
@@ -224,15 +224,15 @@ async def test_small_models_get_one_kind_a_question(
 ) -> None:
     status = ServerStatus(state="ready", model=MODEL, parameters=parameters, context_length=context_length)
     async with scripted_backend() as (_, backend):
-        assert expected == await choose_kinds_per_question(backend, status, model=None)
-        assert expected == await choose_kinds_per_question(backend, status, model=MODEL)
+        assert expected == (await read_model_size(backend, status, model=None)).kinds_per_question
+        assert expected == (await read_model_size(backend, status, model=MODEL)).kinds_per_question
 
 
 async def test_the_size_of_the_requested_model_decides() -> None:
     status = ServerStatus(state="ready", model="another", parameters=70_000_000_000)
     async with scripted_backend(parameters=1_000_000_000) as (_, backend):
-        assert 1 == await choose_kinds_per_question(backend, status, model=MODEL)
-        assert None is await choose_kinds_per_question(backend, status, model="unlisted")
+        assert 1 == (await read_model_size(backend, status, model=MODEL)).kinds_per_question
+        assert None is (await read_model_size(backend, status, model="unlisted")).kinds_per_question
 
 
 async def test_a_server_without_a_model_list() -> None:
@@ -240,7 +240,7 @@ async def test_a_server_without_a_model_list() -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(type(backend), "models", _no_models)
             status = ServerStatus(state="ready", context_length=2048)
-            assert 1 == await choose_kinds_per_question(backend, status, model=MODEL)
+            assert 1 == (await read_model_size(backend, status, model=MODEL)).kinds_per_question
 
 
 async def _no_models(_: object) -> NoReturn:

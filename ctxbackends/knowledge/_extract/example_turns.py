@@ -11,8 +11,10 @@ from typing import Any
 
 import attrs
 
+from ctxbackends.knowledge._extract.chunker import Chunk
 from ctxbackends.knowledge._extract.wording import EXAMPLES
 from ctxbackends.knowledge._records import Kind
+from ctxbackends.knowledge._sources.base import Segment
 
 QUESTIONS: Mapping[Kind, str] = MappingProxyType(
     {
@@ -49,9 +51,9 @@ class Example:
     @property
     def text(self) -> str:
         """The text as a chunk is rendered."""
-        first, last = self.line - 2, self.line + 2
-        passages = f"[{first}] {self.before}\n\n[{self.line}] {self.quote}\n\n[{last}] {self.after}"
-        return f"Source: notes.md:{first}-{last}\n\n{passages}"
+        texts = {self.line - 2: self.before, self.line: self.quote, self.line + 2: self.after}
+        segments = tuple(Segment(text=text, first=line, last=line) for line, text in texts.items())
+        return Chunk(source="notes.md", unit="line", segments=segments).render()
 
 
 def _decision(title: str, rationale: str = "") -> dict[str, str]:

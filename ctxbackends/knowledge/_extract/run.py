@@ -24,7 +24,7 @@ from ctxbackends.knowledge._extract.activity import Activity, Monitor, Phase
 from ctxbackends.knowledge._extract.budget import Budget, compute_budget, estimate_tokens
 from ctxbackends.knowledge._extract.collector import RowCollector
 from ctxbackends.knowledge._extract.journal import Journal
-from ctxbackends.knowledge._extract.model_size import choose_kinds_per_question, needs_turns
+from ctxbackends.knowledge._extract.model_size import read_model_size
 from ctxbackends.knowledge._extract.options import RunKeywords, RunOptions
 from ctxbackends.knowledge._extract.packing import AnyChunk
 from ctxbackends.knowledge._extract.progress import Event, OnEvent, Plan, Progress, Report
@@ -246,22 +246,22 @@ class Ingestion:
         for source in self._sources:
             self._inputs.append(await _run_in_thread(source.prepare))
             self._size += await _run_in_thread(partial(measure_text, source, speakers=self._options.speakers))
-        per_question = self._options.kinds_per_question or await choose_kinds_per_question(
-            self._backend, self._status, model=self._options.model
-        )
+        size = await read_model_size(self._backend, self._status, model=self._options.model)
+        per_question = self._options.kinds_per_question or size.kinds_per_question
         create_prompt = partial(Prompt, self._options.kinds, per_question, instructions=self._options.instructions)
-        has_turns = await needs_turns(self._backend, self._status, model=self._options.model)
-        try:
-            self._budget = await self._compute_budget(create_prompt(has_turns=has_turns))
-        except KnowledgeError:
-            if not has_turns:
-                raise
-        if has_turns and (self._budget is None or not self._budget.has_room_for_turns):
-            has_turns = False
-            self._budget = await self._compute_budget(create_prompt())
-        assert self._budget is not None, "an error is raised otherwise"
+        budget = await self._fit_turns(create_prompt(has_turns=True)) if size.needs_turns else None
+        has_turns = budget is not None
+        self._budget = budget or await self._compute_budget(create_prompt())
         self._prompt = create_prompt(answer_tokens=self._budget.answer_tokens, has_turns=has_turns)
         return self._budget
+
+    async def _fit_turns(self, prompt: Prompt) -> Budget | None:
+        """Return the budget of a prompt with example turns, None if they leave too little room."""
+        try:
+            budget = await self._compute_budget(prompt)
+        except KnowledgeError:
+            return None
+        return budget if budget.has_room_for_turns else None
 
     async def _compute_budget(self, prompt: Prompt) -> Budget:
         return await compute_budget(
