@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-import filelock
 import msgspec
 
-from ctxbackends._util.files import replace_file
 from ctxbackends._util.text import one_line
-from ctxbackends.knowledge._errors import ProposalError, wrap_write_errors
+from ctxbackends.knowledge._errors import ProposalError
 from ctxbackends.knowledge._own_kinds import check_own_record, find_record_problem
 from ctxbackends.knowledge._proposals.model import Proposal
+from ctxbackends.knowledge._proposals.state_file import StateFile, now
 from ctxbackends.knowledge._proposals.store import read_proposal
 from ctxbackends.knowledge._records import Evidence, QuarantinedRow, Row, fields_of, record_of, title_of
 
 State: TypeAlias = Literal["undecided", "accepted", "rejected"]
-
-FORMAT = 1
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -43,12 +38,6 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
     evidence: Evidence | None = None
 
 
-class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    format: int
-    proposal_sha256: str
-    rows: dict[str, Verdict]
-
-
 class Review:
     """A proposal with the verdicts on its rows.
 
@@ -64,9 +53,15 @@ class Review:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.proposal: Proposal = read_proposal(path)
-        self._sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-        self._file = path.with_name(f"{path.stem}.review.json")
-        self._verdicts = self._read()
+        self._file = StateFile(
+            path,
+            "review",
+            Verdict,
+            label="review",
+            advice="restore the file, nothing was changed",
+            changed=f"proposal changed since it was reviewed: {path}; restore the file",
+        )
+        self._verdicts = self._file.read()
 
     # --- reading ----------------------------------------------------------------------------------
 
@@ -180,7 +175,7 @@ class Review:
                 raise ProposalError(f"{name}: empty {title}; write a text")
             edits = {field: value for field, value in fields_of(record).items() if value != original[field]}
             if edits != before.fields:
-                verdicts[name] = msgspec.structs.replace(before, fields=edits, at=_now())
+                verdicts[name] = msgspec.structs.replace(before, fields=edits, at=now())
         return edits != before.fields
 
     def requote(self, name: str, quote: str, *, path: Path | None = None) -> Evidence:
@@ -212,7 +207,7 @@ class Review:
         with self._updating() as verdicts:
             before = verdicts.get(name, Verdict())
             state: State = "accepted" if self.find_problem(name) is None else "undecided"
-            verdicts[name] = msgspec.structs.replace(before, state=state, reason="", evidence=evidence, at=_now())
+            verdicts[name] = msgspec.structs.replace(before, state=state, reason="", evidence=evidence, at=now())
         return evidence
 
     def find_problem(self, name: str) -> str | None:
@@ -238,7 +233,7 @@ class Review:
         with self._updating() as verdicts:
             for name in chosen:
                 before = verdicts.get(name, Verdict())
-                verdicts[name] = msgspec.structs.replace(before, state=state, reason=reason, at=_now())
+                verdicts[name] = msgspec.structs.replace(before, state=state, reason=reason, at=now())
 
     def row(self, name: str) -> Row:
         """Return a row with its edits.
@@ -260,51 +255,10 @@ class Review:
             raise ProposalError(f"{self.path.stem} has no row {name!r}; {hint}")
         return rows[name]
 
-    # --- the file ---------------------------------------------------------------------------------
-
-    def _read(self) -> dict[str, Verdict]:
-        try:
-            data = self._file.read_bytes()
-        except FileNotFoundError:
-            return {}
-        except OSError as error:
-            raise ProposalError(f"cannot read {self._file}: {error.strerror}") from error
-        try:
-            review = msgspec.json.decode(data, type=_File)
-        except msgspec.DecodeError as error:
-            raise ProposalError(
-                f"invalid review: {self._file}: {error}; restore the file, nothing was changed"
-            ) from None
-        if review.format != FORMAT:
-            raise ProposalError(f"unsupported format of {self._file}: {review.format}; update ctxbackends")
-        if review.proposal_sha256 != self._sha256:
-            raise ProposalError(f"proposal changed since it was reviewed: {self.path}; restore the file")
-        return dict(review.rows)
-
     @contextmanager
     def _updating(self) -> Iterator[dict[str, Verdict]]:
-        with _locked(self._file.with_name(f".{self._file.name}.lock")):
-            verdicts = self._read()
+        with self._file.lock():
+            verdicts = self._file.read()
             yield verdicts
-            file = _File(format=FORMAT, proposal_sha256=self._sha256, rows=verdicts)
-            with wrap_write_errors(self._file):
-                replace_file(self._file, msgspec.json.format(msgspec.json.encode(file), indent=2) + b"\n")
+            self._file.write(verdicts)
             self._verdicts = verdicts
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Lock out other processes. The lock file is kept, since another process may have opened it."""
-    lock = filelock.FileLock(path, mode=0o666)
-    try:
-        lock.acquire()
-    except OSError as error:
-        raise ProposalError(f"cannot write {path}: {error.strerror}; nothing was changed") from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
