@@ -38,8 +38,8 @@ class ProgramResult:
 
     Attributes:
         code: The exit code, negative for a signal; None if it was killed because it did not end in time.
-        message: What it printed to standard error, or else to standard output, on one line.
-        output: What it printed, up to 64 KB of each stream.
+        message: Its output on standard error, or else on standard output, on one line.
+        output: Its whole output, up to 64 KB of each stream.
         is_interrupted: Whether there was a Ctrl-C while it ran. It has not seen it.
     """
 
