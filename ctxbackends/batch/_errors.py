@@ -1,0 +1,50 @@
+"""The exceptions of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ctxbackends.errors import BackendError
+
+MAX_PROBLEMS = 20
+"""Problems that a message shows. The attribute has all of them."""
+
+
+class BatchError(BackendError):
+    """Base class of the exceptions of a batch."""
+
+
+class Problem(NamedTuple):
+    """A problem of the input.
+
+    Attributes:
+        line: The line of the input, counted from 1.
+        message: The problem, with advice.
+    """
+
+    line: int
+    message: str
+
+
+class BatchInputError(BatchError, ValueError):
+    """The input has problems. Nothing was sent.
+
+    Attributes:
+        problems: All problems, in the order of their lines.
+    """
+
+    def __init__(self, name: str, problems: Sequence[Problem]) -> None:
+        shown = [f"{name}:{problem.line}: {problem.message}" for problem in problems[:MAX_PROBLEMS]]
+        if len(problems) > MAX_PROBLEMS:
+            shown.append(f"{name}: {len(problems) - MAX_PROBLEMS} more problems")
+        super().__init__("\n".join(shown))
+        self.problems = tuple(problems)
+
+
+class BatchJournalError(BatchError, OSError):
+    """The journal cannot be read or written, or another run uses it."""
+
+
+class BatchModelError(BatchError):
+    """The backends of a batch serve different models."""
