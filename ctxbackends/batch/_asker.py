@@ -1,96 +1,122 @@
-"""Sends the rows of a batch: to which server, when, and again after which error."""
+"""Sends one row: to which server, with which options, and again after which error."""
 
 from __future__ import annotations
 
 import asyncio
+import random
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Mapping
+from typing import Any, TypeVar
 
 from ctxbackends._chat.responses import Completion, Embeddings
 from ctxbackends._config.request_options import RequestOptions
-from ctxbackends.batch._answers import BatchAnswer, build_body, build_error
+from ctxbackends.batch._answers import BatchAnswer, build_body, build_error, count_tokens
 from ctxbackends.batch._errors import BatchModelError
 from ctxbackends.batch._limits import RateLimit
+from ctxbackends.batch._options import BatchOptions, BatchReport
 from ctxbackends.batch._replicas import Replica, Replicas
 from ctxbackends.batch._rows import BatchRow
+from ctxbackends.batch._schema import build_schema_options, check_answer
 from ctxbackends.errors import (
+    AirgapError,
     APIConnectionError,
     APIStatusError,
     APITimeoutError,
     AuthenticationError,
     BackendError,
+    ClosedError,
+    ConfigError,
     IncompleteResponseError,
     InsufficientQuotaError,
     InternalServerError,
+    ModelLoadFailedError,
     ModelLoadingError,
+    ModelMismatchError,
     PermissionDeniedError,
     RateLimitError,
     ServerDiedError,
-    ServiceUnavailableError,
 )
+
+T = TypeVar("T")
 
 MAX_BACKOFF = 30.0
 """Seconds. The pauses after errors double up to this one."""
 
-_FATAL = (AuthenticationError, PermissionDeniedError, InsufficientQuotaError)
-"""Errors of all rows. The batch ends, and can be resumed."""
-_BUSY = (RateLimitError, ServiceUnavailableError)
-_DOWN = (ModelLoadingError, ServerDiedError)
+_FATAL = (AuthenticationError, InsufficientQuotaError, ClosedError, ConfigError, AirgapError, BatchModelError)
+"""Errors that every row would get. They end the batch, which can be resumed."""
+_UNREADY = (ModelLoadingError, ModelLoadFailedError, ServerDiedError)
+_TRANSIENT = (RateLimitError, InternalServerError, IncompleteResponseError, APIConnectionError)
 
 
 class Asker:
-    """Sends rows, with the limits of the servers and of the batch.
+    """Sends rows, within the limits of the servers and of the batch.
+
+    The batch retries by itself, and not through the backend. So a Retry-After pauses all rows, and a server that went
+    away gets no further row.
 
     Args:
         replicas: The servers.
         rate_limit: The limits of a minute.
-        model: The model of rows that name none.
-        options: The options of rows that do not have them.
-        max_retries: How often a row is sent again.
+        options: The options of the batch.
+        report: Counts the requests.
     """
 
-    def __init__(
-        self,
-        replicas: Replicas,
-        rate_limit: RateLimit,
-        *,
-        model: str | None,
-        options: dict[str, Any],
-        max_retries: int,
-    ) -> None:
+    def __init__(self, replicas: Replicas, rate_limit: RateLimit, options: BatchOptions, report: BatchReport) -> None:
         self._replicas = replicas
         self._rate_limit = rate_limit
-        self._model = model
-        self._options = options
-        self._max_retries = max_retries
-        # The batch retries by itself, so that a Retry-After pauses all rows and a dead server gets no more of them.
+        self._options = dict(options.options)
+        if options.model is not None:
+            self._options["model"] = options.model
+        if options.schema is not None:
+            self._options |= build_schema_options(options.schema)
+        self._schema = options.schema
+        self._system = options.system
+        self._max_retries = options.max_retries
+        self._report = report
         self._request_options = RequestOptions(max_retries=0, ready_timeout=0)
-        self._served: dict[str, tuple[str, str]] = {}
-        self.requests = 0
+        self._served: dict[str | None, tuple[str, str]] = {}
+        self._waiting: set[asyncio.Task[Any]] = set()
 
     async def ask(self, row: BatchRow) -> BatchAnswer:
-        """Return the answer to a row, or its error.
+        """Return the answer to a row, or the error of this row.
 
         Raises:
-            BackendError: The error concerns all rows.
+            BackendError: The error of all rows.
         """
         started = 0.0
         attempts = failures = 0
         while True:
-            replica = await self._replicas.acquire()
+            replica = await self._wait(self._replicas.acquire())
             try:
-                await self._rate_limit.acquire()
+                await self._wait(self._rate_limit.acquire())
                 started = started or time.monotonic()
                 attempts += 1
-                self.requests += 1
-                tokens = 0
+                self._report.requests += 1
+                self._report.repeated += attempts == 2
+                tokens = (0, 0)
                 try:
                     result = await self._send(replica, row)
-                    tokens = _count_tokens(result)
+                    tokens = count_tokens(result)
                 finally:
-                    self._rate_limit.release(tokens)
-                self._check_model(replica, result)
+                    self._rate_limit.release(sum(tokens))
+                self.check_model(row, result.served_model, replica.backend.name)
+                if self._schema is not None and isinstance(result, Completion):
+                    check_answer(result, self._schema)
+            except (BackendError, TypeError, ValueError) as error:
+                if _is_fatal(error, row, replica):
+                    raise
+                pause = self._handle(error, replica, failures)
+                if pause is None:
+                    return BatchAnswer(
+                        row=row,
+                        error=build_error(error),
+                        backend=replica.backend.name,
+                        attempts=attempts,
+                        seconds=time.monotonic() - started,
+                    )
+                failures += not (isinstance(error, APIConnectionError) and not error.sent)
+            else:
+                replica.answers += 1
                 return BatchAnswer(
                     row=row,
                     body=build_body(result),
@@ -98,20 +124,85 @@ class Asker:
                     attempts=attempts,
                     seconds=time.monotonic() - started,
                 )
-            except _FATAL:
-                raise
-            except BackendError as error:
-                if _is_down(error):
-                    self._replicas.exclude(replica, error)
-                elif _can_retry(error) and failures < self._max_retries:
-                    self._pause(replica, error, failures)
-                else:
-                    return BatchAnswer(
-                        row=row,
-                        error=build_error(error),
-                        attempts=attempts,
-                        seconds=time.monotonic() - started,
-                    )
-                failures += not _is_down(error)
             finally:
                 self._replicas.release(replica)
+            await self._wait(asyncio.sleep(pause))
+
+    def stop(self) -> None:
+        """Cancel the tasks whose rows wait. Those whose requests were sent go on."""
+        for task in self._waiting:
+            task.cancel()
+
+    async def _wait(self, awaitable: Awaitable[T]) -> T:
+        task = asyncio.current_task()
+        assert task is not None, "called in a coroutine"
+        self._waiting.add(task)
+        try:
+            return await awaitable
+        finally:
+            self._waiting.discard(task)
+
+    def check_model(self, row: BatchRow, served: str | None, name: str) -> None:
+        """Check that the rows of one model are answered by one model.
+
+        Args:
+            row: The row.
+            served: The model that the server names, None if it names none.
+            name: The name of the backend.
+
+        Raises:
+            BatchModelError: Another server, or an earlier run, had its answers from another model.
+        """
+        if served is None:
+            return
+        model, other = self._served.setdefault(row.options.get("model"), (served, name))
+        if model != served:
+            raise BatchModelError(
+                f'backend "{name}" serves another model: {served}; {other} serves {model}. Serve one model everywhere, '
+                "or --fresh to ask all rows again"
+            )
+
+    async def _send(self, replica: Replica, row: BatchRow) -> Completion | Embeddings:
+        options: dict[str, Any] = self._options | dict(row.options)
+        if row.operation == "embed":
+            return await replica.backend.embed(
+                row.prompt,
+                model=options.get("model"),
+                dimensions=options.get("dimensions"),
+                request_options=self._request_options,
+            )
+        prompt = row.prompt if self._system is None else _add_system(row.prompt, self._system)
+        return await replica.backend.complete(prompt, request_options=self._request_options, **options)
+
+    def _handle(self, error: Exception, replica: Replica, failures: int) -> float | None:
+        """Return the seconds to wait before the row is sent again, None if it is not. Tell the replicas of the error."""
+        can_retry = failures < self._max_retries
+        if isinstance(error, APIConnectionError) and not error.permanent:
+            self._replicas.exclude(replica, error)
+            return 0.0 if can_retry or not error.sent else None
+        if isinstance(error, _UNREADY) or (isinstance(error, APITimeoutError) and error.phase == "connect"):
+            self._replicas.exclude(replica, error)
+            return 0.0 if can_retry else None
+        if isinstance(error, APIStatusError) and error.retry_after is not None:
+            self._replicas.pause(replica, error.retry_after)
+        if not isinstance(error, _TRANSIENT) or not can_retry:
+            return None
+        return min(MAX_BACKOFF, 0.5 * 2**failures) * random.uniform(0.75, 1.25)
+
+
+def _is_fatal(error: Exception, row: BatchRow, replica: Replica) -> bool:
+    """Return whether every row would get the error."""
+    if isinstance(error, PermissionDeniedError):  # some vendors answer 403 to a text that they moderate
+        return not replica.answers
+    if isinstance(error, ModelMismatchError):
+        return "model" not in row.options
+    return isinstance(error, _FATAL)
+
+
+def _add_system(prompt: Any, system: str) -> Any:
+    message = {"role": "system", "content": system}
+    if isinstance(prompt, str):
+        return [message, {"role": "user", "content": prompt}]
+    messages = [prompt] if isinstance(prompt, Mapping) else list(prompt)
+    has_one = any(isinstance(one, Mapping) and one.get("role") in ("system", "developer") for one in messages)
+    return messages if has_one else [message, *messages]
