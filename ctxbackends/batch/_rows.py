@@ -10,7 +10,8 @@ import msgspec
 
 Operation: TypeAlias = Literal["chat", "embed"]
 
-_ENCODER = msgspec.json.Encoder(order="deterministic")
+encode_deterministic = msgspec.json.Encoder(order="deterministic").encode
+"""Encode a value as JSON that does not depend on the order of its keys."""
 
 
 class BatchRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,5 +40,5 @@ class BatchRow(msgspec.Struct, frozen=True, kw_only=True):
             run: All that the answer depends on besides the row: the options of the run, and the backends.
         """
         hashed = hashlib.blake2b(run, digest_size=16)
-        hashed.update(_ENCODER.encode([self.id, self.operation, self.prompt, self.options]))
+        hashed.update(encode_deterministic([self.id, self.operation, self.prompt, self.options]))
         return hashed.digest()

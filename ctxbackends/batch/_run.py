@@ -6,11 +6,14 @@ import asyncio
 import hashlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Self
 
+import anyio
 import anyio.to_thread
-import msgspec
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from ctxbackends._client.backend import Backend, check_backend
 from ctxbackends.batch._answers import BatchAnswer, from_entry, to_entry
@@ -21,8 +24,7 @@ from ctxbackends.batch._journal import Journal, Manifest
 from ctxbackends.batch._limits import RateLimit
 from ctxbackends.batch._options import BatchOptions, BatchReport
 from ctxbackends.batch._replicas import Replica, Replicas
-from ctxbackends.batch._rows import BatchRow
-from ctxbackends.errors import BackendError
+from ctxbackends.batch._rows import BatchRow, encode_deterministic
 
 MAX_IN_FLIGHT = 32
 """Requests at once at a server that does not report its slots."""
@@ -103,7 +105,6 @@ class BatchRun:
         self._fresh = fresh
         self._on_change = on_change
         self._answers: AsyncGenerator[BatchAnswer, None] | None = None
-        self._started = 0.0
         self.report = BatchReport()
         self.journal: Journal | None = None
 
@@ -136,53 +137,139 @@ class BatchRun:
     # --- the run ----------------------------------------------------------------------------------
 
     async def _run(self) -> AsyncGenerator[BatchAnswer, None]:
-        self._started = time.monotonic()
+        started = time.monotonic()
         await self._open()
-        replicas = Replicas(await self._find_replicas(), self._note_replicas)
-        self._asker = Asker(replicas, self._rate_limit(), self._options, self.report)
-        # Rows that wait, after an error or for the disk, leave their slot to others.
+        replicas = Replicas([Replica(one, await self._find_limit(one)) for one in self._backends], self._note_replica)
+        limit = RateLimit(self._options.requests_per_minute, self._options.tokens_per_minute)
+        asker = Asker(replicas, limit, self._options, self.report)
+        # More than there are slots: rows that wait after an error, or for the disk, leave theirs to others.
         workers = 2 * replicas.capacity
-        answers: asyncio.Queue[BatchAnswer | None] = asyncio.Queue(maxsize=workers)
-        asking = asyncio.create_task(self._ask_all(answers, workers))
+        send, answers = anyio.create_memory_object_stream[BatchAnswer](workers)
+        asking = asyncio.create_task(self._ask_all(asker, send, workers))
         try:
-            while (answer := await answers.get()) is not None:
+            async for answer in answers:
+                self.report.seconds = time.monotonic() - started
                 self._count(answer)
                 yield answer
             await asking  # raises its error
         finally:
+            answers.close()
             asking.cancel()
             await asyncio.gather(asking, return_exceptions=True)
             await replicas.aclose()
-            self.report.seconds = time.monotonic() - self._started
+            if self.journal is not None:
+                self.journal.refresh()
+            self.report.seconds = time.monotonic() - started
 
     async def _open(self) -> None:
         if self._options.validate:
             if not isinstance(self._rows, BatchInput | Sequence):
                 self._rows = [row async for row in _iterate(self._rows)]
-            self.report.rows = await anyio.to_thread.run_sync(_validate, self._rows)
+            self.report.rows = await anyio.to_thread.run_sync(_check_rows, self._rows)
         if self._directory is not None:
             manifest = Manifest(fingerprint=self._fingerprint.hex())
             self.journal = await anyio.to_thread.run_sync(
-                lambda: Journal(self._directory, manifest, fresh=self._fresh)
+                partial(Journal, self._directory, manifest, fresh=self._fresh)
             )
 
-    async def _ask_all(self, answers: asyncio.Queue[BatchAnswer | None], workers: int) -> None:
-        """Put the answers into the queue, and None at the end. Raise the first error of all rows."""
-        rows: asyncio.Queue[BatchRow | None] = asyncio.Queue(maxsize=workers)
-        tasks = [asyncio.create_task(self._read(rows, answers, workers))]
-        tasks += [asyncio.create_task(self._work(rows, answers)) for _ in range(workers)]
+    async def _find_limit(self, backend: Backend) -> int:
+        if self._options.max_in_flight is not None:
+            return self._options.max_in_flight
+        return (await backend.status()).slots or MAX_IN_FLIGHT
+
+    async def _ask_all(self, asker: Asker, answers: MemoryObjectSendStream[BatchAnswer], workers: int) -> None:
+        """Send all answers into the stream, and close it. Raise the first error that concerns all rows."""
+        send, rows = anyio.create_memory_object_stream[BatchRow](workers)
+        reading = asyncio.create_task(self._read(asker, send, answers))
+        working = [asyncio.create_task(self._work(asker, rows, answers)) for _ in range(workers)]
         try:
-            done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-            if pending:  # one of them failed: rows that were sent are still answered, the others are not asked any more
-                tasks[0].cancel()
-                self._stopping = True
-                self._asker.stop()
+            _, pending = await asyncio.wait([reading, *working], return_when=asyncio.FIRST_EXCEPTION)
+            if pending:  # after an error, rows that were sent are still answered, and no others are asked
+                reading.cancel()
+                rows.close()
+                asker.stop()
                 await asyncio.wait(pending)
-            errors = [error for task in tasks if not task.cancelled() and (error := task.exception()) is not None]
-            if errors:
-                raise min(errors, key=lambda error: isinstance(error, BackendError))
+            for task in [reading, *working]:
+                if not task.cancelled() and (error := task.exception()) is not None:
+                    raise error
         finally:
-            for task in tasks:
+            for task in [reading, *working]:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            await answers.put(None)
+            await asyncio.gather(reading, *working, return_exceptions=True)
+            answers.close()
+
+    async def _read(
+        self, asker: Asker, rows: MemoryObjectSendStream[BatchRow], answers: MemoryObjectSendStream[BatchAnswer]
+    ) -> None:
+        """Send the rows without an answer to the workers."""
+        with rows:
+            async for row in _iterate(self._rows):
+                entry = None if self.journal is None else self.journal.get(self.key(row))
+                if entry is None or entry.answer is None:
+                    await rows.send(row)
+                    continue
+                answer = from_entry(row, entry)
+                asker.check_model(row, answer.served_model, "an earlier run")
+                await answers.send(answer)
+
+    async def _work(
+        self, asker: Asker, rows: MemoryObjectReceiveStream[BatchRow], answers: MemoryObjectSendStream[BatchAnswer]
+    ) -> None:
+        with suppress(anyio.ClosedResourceError):  # closed after an error of another worker
+            async for row in rows:
+                answer = await asker.ask(row)
+                if self.journal is not None:
+                    await self.journal.append([to_entry(self.key(row), answer)])
+                await answers.send(answer)
+
+    # --- the figures ------------------------------------------------------------------------------
+
+    def _count(self, answer: BatchAnswer) -> None:
+        report = self.report
+        if answer.error is not None:
+            report.failed += 1
+        else:
+            report.answered += 1
+            if answer.is_resumed:
+                report.resumed += 1
+            else:
+                prompt, generated = answer.tokens
+                report.input_tokens += prompt
+                report.output_tokens += generated
+                name = answer.backend or ""
+                report.by_backend[name] = report.by_backend.get(name, 0) + 1
+        if not self._options.validate:
+            report.rows = report.answered + report.failed
+        if self._on_change is not None:
+            self._on_change(report)
+
+    def _note_replica(self, replica: Replica) -> None:
+        name = replica.backend.name
+        others = tuple(one for one in self.report.unavailable if one != name)
+        self.report.unavailable = others if replica.error is None else (*others, name)
+        if self._on_change is not None:
+            self._on_change(self.report)
+
+
+async def _iterate(rows: Rows) -> AsyncIterator[BatchRow]:
+    if isinstance(rows, AsyncIterable):
+        async for row in rows:
+            yield row
+    else:
+        for row in rows:
+            yield row
+
+
+def _check_rows(rows: Iterable[BatchRow]) -> int:
+    """Return the number of rows. Raise BatchInputError with all their problems."""
+    count, problems = validate(rows.read() if isinstance(rows, BatchInput) else rows)
+    if problems:
+        raise BatchInputError(getattr(rows, "name", "rows"), problems)
+    return count
+
+
+def _fingerprint(backends: Sequence[Backend], options: BatchOptions) -> bytes:
+    """Return a hash of all that the answers depend on besides the rows."""
+    servers = sorted([one.type, one.endpoint, one.default_model] for one in backends)
+    run = [servers, options.model, options.options, options.system, options.schema]
+    return hashlib.blake2b(encode_deterministic(run), digest_size=16).digest()
