@@ -107,7 +107,10 @@ class BatchInput:
                     return
                 count += 1
                 if None in fields or None in fields.values():
-                    yield Problem(rows.line_num, f"the number of columns differs from the header: {len(rows.fieldnames or ())} expected")
+                    yield Problem(
+                        rows.line_num,
+                        f"the number of columns differs from the header: {len(rows.fieldnames or ())} expected",
+                    )
                     continue
                 row_id = fields[id_column] if id_column is not None else str(count)
                 if not row_id:
@@ -151,7 +154,9 @@ class _Template:
         return "".join(literal + (fields[name] if name is not None else "") for literal, name in self._parts)
 
 
-def validate(rows: Iterable[BatchRow | Problem], check: Callable[[BatchRow], None] = check_row) -> tuple[int, list[Problem]]:
+def validate(
+    rows: Iterable[BatchRow | Problem], check: Callable[[BatchRow], None] = check_row
+) -> tuple[int, list[Problem]]:
     """Return the number of rows, and all their problems: those of the input, of options, and duplicate IDs.
 
     The IDs are compared by hashes of 8 bytes, so that a million rows need 8 MB.
@@ -164,7 +169,9 @@ def validate(rows: Iterable[BatchRow | Problem], check: Callable[[BatchRow], Non
             problems.append(row)
         else:
             count += 1
-            hashes.append(int.from_bytes(hashlib.blake2b(row.id.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big"))
+            hashes.append(
+                int.from_bytes(hashlib.blake2b(row.id.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
+            )
             lines.append(row.line)
             try:
                 check(row)
@@ -175,7 +182,9 @@ def validate(rows: Iterable[BatchRow | Problem], check: Callable[[BatchRow], Non
     order = sorted(range(count), key=hashes.__getitem__)
     for before, after in zip(order, order[1:], strict=False):
         if hashes[before] == hashes[after]:
-            problems.append(Problem(lines[after], f"the custom_id is that of line {lines[before]}; give each row its own"))
+            problems.append(
+                Problem(lines[after], f"the custom_id is that of line {lines[before]}; give each row its own")
+            )
     return count, sorted(problems)
 
 
@@ -189,5 +198,3 @@ def _cause(text: bytes, error: Exception) -> str:
     except (ValueError, RecursionError):
         pass
     return str(error)
-
-

@@ -207,7 +207,9 @@ class Journal:
         self._lock.release()
 
     def _error(self, error: OSError) -> BatchJournalError:
-        return BatchJournalError(f"cannot write the journal: {self.path}: {error.strerror}; use --journal for another directory")
+        return BatchJournalError(
+            f"cannot write the journal: {self.path}: {error.strerror}; use --journal for another directory"
+        )
 
 
 def _fold(key: bytes) -> int:

@@ -1,0 +1,100 @@
+"""A worker of a batch: a share of the limits, and a part of the journal, in a process of an engine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import attrs
+
+from ctxbackends._config.backend_config import BackendConfig
+from ctxbackends._registry import Registry
+from ctxbackends.batch._answers import BatchAnswer, to_entry
+from ctxbackends.batch._asker import Asker
+from ctxbackends.batch._journal import JournalPart
+from ctxbackends.batch._limits import RateLimit
+from ctxbackends.batch._options import BatchOptions, BatchReport
+from ctxbackends.batch._replicas import Replica, Replicas
+from ctxbackends.batch._rows import BatchRow
+from ctxbackends.errors import ClosedError
+
+
+@attrs.frozen(kw_only=True)
+class BatchWorkerSpec:
+    """How a worker is opened. It is pickled, and has no key: each worker reads the variable ``api_key_env``.
+
+    Attributes:
+        configs: The servers.
+        limits: Requests at once of this worker by the name of the server.
+        options: The options of the batch, with this worker's share of the limits of a minute.
+        fingerprint: The identity of the run.
+        part: The file of the journal that only this worker writes, None without a journal.
+        airgap: Connect only to loopback and private addresses.
+        replaces: The worker replaces one that died. It starts as if the requests of its minute were spent.
+    """
+
+    configs: tuple[BackendConfig, ...]
+    limits: Mapping[str, int]
+    options: BatchOptions
+    fingerprint: bytes
+    part: Path | None
+    airgap: bool = False
+    replaces: bool = False
+
+    async def open(self) -> BatchWorker:
+        """Open the servers and the part of the journal.
+
+        Raises:
+            BackendError: A configuration is invalid, or a key is missing on this machine.
+            BatchJournalError: The part cannot be created.
+        """
+        return BatchWorker(self)
+
+
+class BatchWorker:
+    """Answers rows in its process. Any number of calls may run at once, and share its limits.
+
+    Args:
+        spec: How it is opened.
+    """
+
+    def __init__(self, spec: BatchWorkerSpec) -> None:
+        self._spec = spec
+        self._registry = Registry(spec.configs, airgap=spec.airgap)
+        replicas = [Replica(self._registry.get(name), limit) for name, limit in spec.limits.items()]
+        self._replicas = Replicas(replicas, lambda _: None)
+        options = spec.options
+        rate_limit = RateLimit(options.requests_per_minute, options.tokens_per_minute, spent=spec.replaces)
+        self._asker = Asker(self._replicas, rate_limit, options, BatchReport())
+        self._part = None if spec.part is None else JournalPart(spec.part)
+        self._is_closed = False
+
+    async def answer(self, rows: Sequence[BatchRow]) -> list[BatchAnswer]:
+        """Return the answers to rows, in their order. They are in the part of the journal then.
+
+        Raises:
+            BackendError: The error of all rows. The other rows of this call are answered, and in the journal.
+        """
+        if self._is_closed:
+            raise ClosedError("the worker is closed; open another one")
+        answers = await asyncio.gather(*map(self._answer, rows), return_exceptions=True)
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+        return [answer for answer in answers if isinstance(answer, BatchAnswer)]
+
+    async def _answer(self, row: BatchRow) -> BatchAnswer:
+        answer = await self._asker.ask(row)
+        if self._part is not None:
+            await self._part.append([to_entry(row.digest(self._spec.fingerprint), answer)])
+        return answer
+
+    async def aclose(self) -> None:
+        """Cancel the requests, and close the servers and the part. Idempotent."""
+        self._is_closed = True
+        self._asker.stop()
+        await self._replicas.aclose()
+        await self._registry.aclose()
+        if self._part is not None:
+            self._part.close()
