@@ -62,7 +62,7 @@ class BatchWorker:
     def __init__(self, spec: BatchWorkerSpec) -> None:
         self._spec = spec
         self._registry = Registry(spec.configs, airgap=spec.airgap)
-        replicas = [Replica(self._registry.get(name), limit) for name, limit in spec.limits.items()]
+        replicas = [Replica(self._registry.resolve(name), limit) for name, limit in spec.limits.items()]
         self._replicas = Replicas(replicas, lambda _: None)
         options = spec.options
         rate_limit = RateLimit(options.requests_per_minute, options.tokens_per_minute, spent=spec.replaces)
