@@ -185,7 +185,7 @@ async def _answer(session: ChatSession, message: Message, display: Display, inpu
 
     answer_format = None
     if inputs.schema is not None:
-        from ctxbackends._cli.chat.schema_option import format_answer  # noqa: PLC0415  # needed only with the option
+        from ctxbackends._answer_format import format_answer  # noqa: PLC0415  # needed only with the option
 
         answer_format = format_answer(session.backend, inputs.schema)
         session.options = {**session.options, "response_format": answer_format.response_format}
