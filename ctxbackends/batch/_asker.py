@@ -8,15 +8,17 @@ import time
 from collections.abc import Awaitable, Mapping
 from typing import Any, TypeVar
 
+import msgspec
+
 from ctxbackends._chat.responses import Completion, Embeddings
 from ctxbackends._config.request_options import RequestOptions
-from ctxbackends.batch._answers import BatchAnswer, build_body, build_error, count_tokens
+from ctxbackends.batch._answers import BatchAnswer, build_answer, build_failure, count_tokens
 from ctxbackends.batch._errors import BatchModelError
 from ctxbackends.batch._limits import RateLimit
 from ctxbackends.batch._options import BatchOptions, BatchReport
 from ctxbackends.batch._replicas import Replica, Replicas
 from ctxbackends.batch._rows import BatchRow
-from ctxbackends.batch._schema import build_schema_options, check_answer
+from ctxbackends.batch._schema import AnswerSchema
 from ctxbackends.errors import (
     AirgapError,
     APIConnectionError,
@@ -67,9 +69,7 @@ class Asker:
         self._options = dict(options.options)
         if options.model is not None:
             self._options["model"] = options.model
-        if options.schema is not None:
-            self._options |= build_schema_options(options.schema)
-        self._schema = options.schema
+        self._schema = None if options.schema is None else AnswerSchema(options.schema)
         self._system = options.system
         self._max_retries = options.max_retries
         self._report = report
@@ -100,29 +100,26 @@ class Asker:
                 finally:
                     self._rate_limit.release(sum(tokens))
                 self.check_model(row, result.served_model, replica.backend.name)
+                value: Any = msgspec.UNSET
                 if self._schema is not None and isinstance(result, Completion):
-                    check_answer(result, self._schema)
+                    value = self._schema.check_answer(replica.backend, result)
             except (BackendError, TypeError, ValueError) as error:
                 if _is_fatal(error, row, replica):
                     raise
                 pause = self._handle(error, replica, failures)
                 if pause is None:
-                    return BatchAnswer(
-                        row=row,
-                        error=build_error(error),
-                        backend=replica.backend.name,
-                        attempts=attempts,
-                        seconds=time.monotonic() - started,
-                    )
+                    seconds = time.monotonic() - started
+                    return build_failure(row, error, backend=replica.backend.name, attempts=attempts, seconds=seconds)
                 failures += not (isinstance(error, APIConnectionError) and not error.sent)
             else:
                 replica.answers += 1
-                return BatchAnswer(
-                    row=row,
-                    body=build_body(result),
+                return build_answer(
+                    row,
+                    result,
                     backend=replica.backend.name,
                     attempts=attempts,
                     seconds=time.monotonic() - started,
+                    checked_value=value,
                 )
             finally:
                 self._replicas.release(replica)
@@ -164,6 +161,9 @@ class Asker:
 
     async def _send(self, replica: Replica, row: BatchRow) -> Completion | Embeddings:
         options: dict[str, Any] = self._options | dict(row.options)
+        if self._schema is not None:
+            self._schema.check_row(row)
+            options |= self._schema.build_options(replica.backend)
         if row.operation == "embed":
             return await replica.backend.embed(
                 row.prompt,
