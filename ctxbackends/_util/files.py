@@ -34,7 +34,7 @@ def replacing(path: Path, *, mode: int = 0o666) -> Iterator[Path]:
                     os.chown(temporary, old.st_uid, old.st_gid)
             os.chmod(temporary, stat.S_IMODE(old.st_mode))
         _rename(temporary, path)
-    _sync_directory(path.parent)
+    sync_directory(path.parent)
 
 
 def replace_file(path: Path, data: bytes, *, mode: int = 0o666) -> None:
@@ -52,8 +52,42 @@ def create_file(path: Path, data: bytes) -> bool:
             _link(temporary, path)
         except FileExistsError:
             return False
-    _sync_directory(path.parent)
+    sync_directory(path.parent)
     return True
+
+
+def append_lines(descriptor: int, lines: bytes) -> None:
+    """Append whole lines to a file that is open for appending, and that no other process writes.
+
+    Raises OSError; lines that were written completely are kept then, and the file ends with the last of them.
+    """
+    start = os.fstat(descriptor).st_size
+    written = 0
+    try:
+        while written < len(lines):  # a full disk takes a part, and the next call fails
+            written += os.write(descriptor, memoryview(lines)[written:])
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, start + lines.rfind(b"\n", 0, written) + 1)
+        raise
+
+
+IGNORE_FILE = ".gitignore"
+IGNORE_ALL = "*\n"
+
+
+def create_ignored_directory(path: Path, *, mode: int = 0o777) -> None:
+    """Create a directory that git ignores, unless it exists. Raises OSError.
+
+    ``mode`` is the mode of the directory, and without its execute bits that of its ``.gitignore``.
+    """
+    is_new = not path.exists()
+    path.mkdir(mode, exist_ok=True)
+    ignore = path / IGNORE_FILE
+    if is_new or (ignore.exists() and not ignore.stat().st_size):  # empty: an earlier run found the disk full
+        descriptor = os.open(ignore, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode & 0o666)
+        with open(descriptor, "w", encoding="utf-8", newline="\n") as file:
+            file.write(IGNORE_ALL)
 
 
 LOCK_TIMEOUT = 10.0
@@ -153,7 +187,7 @@ def _sync_file(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _sync_directory(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
     """Let the name survive a power failure as well. Windows and some file systems cannot open a directory."""
     with contextlib.suppress(OSError):
         descriptor = os.open(directory, os.O_RDONLY)

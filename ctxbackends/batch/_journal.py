@@ -1,29 +1,47 @@
 """The journal of a batch: one line of JSON for each answered row, on the disk before the row is reported.
 
-The first line names the run by a hash, without its input. A last line that a crash cut is removed. Lines are appended in
-groups: while one group is written and synced, the next one collects.
+A journal is a directory. Each process that writes has a file in it, a part.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from array import array
-from bisect import bisect_right
+import platform
+import re
+import threading
 from collections.abc import Sequence
+from io import FileIO
 from pathlib import Path
 
-import anyio.to_thread
 import filelock
 import msgspec
 
+from ctxbackends._util.files import IGNORE_ALL, IGNORE_FILE, create_ignored_directory, replace_file, sync_directory
+from ctxbackends._util.locks import delete_and_release, lock_descriptor
 from ctxbackends.batch._errors import BatchJournalError
+from ctxbackends.batch._journal_part import (
+    PART_NAME,
+    USE_ANOTHER,
+    USE_FRESH,
+    Entry,
+    JournalPart,
+    Line,
+    decode_line,
+    wrap_error,
+)
+from ctxbackends.batch._key_index import KeyIndex
+
+__all__ = ["Entry", "Journal", "JournalPart", "Manifest"]
 
 VERSION = 1
+MANIFEST_FILE = "manifest.json"
+LOCK_FILE = ".lock"
+_REMNANT = re.compile(rf"\.{re.escape(MANIFEST_FILE)}\.[0-9a-f]+\.tmp")  # of a process that was killed
 
 
-class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """The first line of a journal.
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, tag_field="format", tag="ctxbackends batch journal"):
+    """The run that a journal belongs to, without its input.
 
     Attributes:
         fingerprint: Hash of the run's options and backends, in hex.
@@ -34,131 +52,236 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     version: int = VERSION
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A line of a journal: the answer to a row, or its last error.
+_ANSWER = 1 << 63
+_OFFSET_BITS = 43
+_OFFSETS = (1 << _OFFSET_BITS) - 1
+"""An indexed position: whether it is an answer, the number of the part, the offset in it."""
+
+_READ_SIZE = 1 << 14  # bytes; most lines fit
+
+
+class _Part:
+    """A part, for reading.
 
     Attributes:
-        key: Identity of the row's question, 16 bytes.
-        answer: The answer as JSON, None after an error.
-        error: The error as JSON, None after an answer.
-        backend: Name of the backend that answered.
-        attempts: How often the row was sent.
-        seconds: Seconds from the first request for the row to its answer.
+        path: The file.
+        number: Its place in the list of parts.
+        end: The end of its last indexed line.
     """
 
-    key: bytes
-    answer: msgspec.Raw | None = None
-    error: msgspec.Raw | None = None
-    backend: str | None = None
-    attempts: int = 1
-    seconds: float = 0.0
-
-
-_decode_entry = msgspec.json.Decoder(Entry).decode
-_encode = msgspec.json.Encoder().encode
+    def __init__(self, path: Path, number: int) -> None:
+        self.path = path
+        self.number = number
+        self.end = 0
 
 
 class Journal:
     """The answers of a batch on the disk. One process at a time can open it.
 
     Args:
-        path: The file. It is created with mode 0600.
+        directory: The directory. It is created with mode 0700, and its files with 0600.
         manifest: The run.
         fresh: Delete the answers of an earlier run.
 
     Raises:
-        BatchJournalError: It belongs to another run, another process has opened it, or it cannot be written.
+        BatchJournalError: It belongs to another run, another process has opened it, the directory has another purpose,
+            or it cannot be read or written.
     """
 
-    def __init__(self, path: Path, manifest: Manifest, *, fresh: bool = False) -> None:
-        self.path = path
-        self._lock = filelock.FileLock(path.with_name(f".{path.name}.lock"), thread_local=False)
+    def __init__(self, directory: Path, manifest: Manifest, *, fresh: bool = False) -> None:
+        self.directory = directory
+        self._own = JournalPart(directory)
+        self._index = KeyIndex()
+        self._mutex = threading.Lock()  # refresh() may run in a thread
+        self._parts: list[_Part] = []
+        self._reader: FileIO | None = None
+        self._names: set[str] = set()
+        self._lock = filelock.FileLock(directory / LOCK_FILE, mode=0o600, thread_local=False)
         try:
-            self._lock.acquire(timeout=0)
-        except filelock.Timeout:
-            raise BatchJournalError(f"journal is in use: {path}; wait for the other batch, or stop it") from None
+            self._check_purpose()
+            create_ignored_directory(directory, mode=0o700)
+            self._acquire()
         except OSError as error:
-            raise self._error(error) from error
+            raise wrap_error(error, directory) from error
         try:
-            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | (os.O_TRUNC if fresh else 0) | getattr(os, "O_BINARY", 0)
-            self._descriptor = os.open(path, flags, 0o600)
+            self._open(manifest, fresh=fresh)
         except OSError as error:
-            self._unlock()
-            raise self._error(error) from error
-        try:
-            self._size = 0
-            self.index(manifest)
+            self.close()
+            raise wrap_error(error, directory) from error
         except BaseException:
             self.close()
             raise
 
+    def _check_purpose(self) -> None:
+        """Raise unless the directory is a journal, or can become one."""
+        try:
+            names = os.listdir(self.directory)
+        except FileNotFoundError:
+            return
+        if MANIFEST_FILE in names:
+            self._read_manifest()
+        elif any(name not in (LOCK_FILE, IGNORE_FILE) and not _REMNANT.fullmatch(name) for name in names):
+            raise self._other_purpose()
+
+    def _other_purpose(self) -> BatchJournalError:
+        return BatchJournalError(f"directory is not a journal: {self.directory}; {USE_ANOTHER}")
+
+    def _read_manifest(self) -> Manifest:
+        try:
+            return msgspec.json.decode((self.directory / MANIFEST_FILE).read_bytes(), type=Manifest)
+        except msgspec.DecodeError:
+            raise self._other_purpose() from None
+
+    def _acquire(self) -> None:
+        path = self.directory / LOCK_FILE
+        try:
+            self._lock.acquire(timeout=0)
+        except filelock.Timeout:
+            owner = ""
+            with contextlib.suppress(OSError):  # Windows does not let others read it
+                owner = path.read_text("utf-8")
+            by = f" by {owner}" if owner else ""
+            raise BatchJournalError(
+                f"journal is in use{by}: {self.directory}; wait for the other batch, or stop it"
+            ) from None
+        with contextlib.suppress(OSError):  # for people only
+            path.write_text(f"process {os.getpid()} on {platform.node()}", "utf-8")
+
+    def _open(self, manifest: Manifest, *, fresh: bool) -> None:
+        if fresh:
+            self._delete_parts()
+        has_answers = any((self.directory / name).stat().st_size for name in self._list_parts())
+        try:
+            existing = self._read_manifest()
+        except FileNotFoundError:
+            existing = None
+        if has_answers and existing is not None and existing.version != VERSION:
+            raise BatchJournalError(
+                f"journal has another version: {self.directory}: {existing.version}; update ctxbackends, or {USE_FRESH}"
+            )
+        if has_answers and existing != manifest:
+            raise BatchJournalError(
+                f"journal belongs to a batch with other options or backends: {self.directory}; "
+                f"use those options, {USE_FRESH}, or {USE_ANOTHER}"
+            )
+        if existing != manifest:
+            replace_file(self.directory / MANIFEST_FILE, msgspec.json.encode(manifest) + b"\n", mode=0o600)
+            sync_directory(self.directory.parent)
+        self._find_parts()
+        for part in self._parts:
+            self._recover(part)
+
     # --- reading ----------------------------------------------------------------------------------
 
-    def index(self, manifest: Manifest) -> None:
-        """Find the entries of the file, check its first line, and cut a last line that is not whole.
-
-        :meth:`get` knows the entries that were written before.
-        """
-        keys, offsets = array("Q"), array("Q")
-        size = 0
-        try:
-            with open(self.path, "rb") as lines:
-                for line in lines:
-                    if not line.endswith(b"\n"):
-                        break
-                    if size:
-                        keys.append(_fold(self._decode(line, size).key))
-                        offsets.append(size)
-                    else:
-                        self._check_manifest(line, manifest)
-                    size += len(line)
-            os.ftruncate(self._descriptor, size)
-            self._size = size
-            if not size:
-                self._write(_encode(manifest) + b"\n")
-        except OSError as error:
-            raise self._error(error) from error
-        order = sorted(range(len(keys)), key=keys.__getitem__)  # stable: the last entry of a key comes last
-        self._keys = array("Q", (keys[one] for one in order))
-        self._offsets = array("Q", (offsets[one] for one in order))
-
     def __len__(self) -> int:
-        """The number of indexed entries."""
-        return len(self._keys)
+        """The number of indexed keys."""
+        return len(self._index)
+
+    def answered(self, key: bytes) -> bool:
+        """Return whether a key has an indexed answer, without reading the file."""
+        with self._mutex:
+            return bool((self._index.get(key) or 0) & _ANSWER)
 
     def get(self, key: bytes) -> Entry | None:
-        """Return the last indexed entry of a key, None if there is none."""
-        folded = _fold(key)
-        at = bisect_right(self._keys, folded)
-        while at and self._keys[at - 1] == folded:
-            at -= 1
-            entry = self._read(self._offsets[at])
-            if entry.key == key:
-                return entry
-        return None
+        """Return the first indexed answer of a key, else its last error, None if there is neither.
 
-    def _read(self, at: int) -> Entry:
-        with open(self.path, "rb") as lines:
-            lines.seek(at)
-            return self._decode(lines.readline(), at)
+        Raises:
+            BatchJournalError: The journal cannot be read.
+        """
+        with self._mutex:
+            position = self._index.get(key)
+            if position is None:
+                return None
+            part, offset = self._parts[(position & ~_ANSWER) >> _OFFSET_BITS], position & _OFFSETS
+            try:
+                line = self._decode(part, self._read_line(part, offset), offset)
+            except OSError as error:
+                raise wrap_error(error, self.directory) from error
+        if line.key != key:
+            raise BatchJournalError(f"journal was changed during the run: {part.path}; start the batch again")
+        return Entry(
+            key=key,
+            answer=None if line.answer is msgspec.UNSET else line.answer,
+            error=None if line.error is msgspec.UNSET else line.error,
+            backend=line.backend,
+            attempts=line.attempts,
+            seconds=line.seconds,
+        )
 
-    def _check_manifest(self, line: bytes, manifest: Manifest) -> None:
+    def refresh(self) -> None:
+        """Index the entries that were appended since, by this process and others.
+
+        Raises:
+            BatchJournalError: The journal cannot be read.
+        """
         try:
-            existing = msgspec.json.decode(line, type=Manifest)
-        except msgspec.DecodeError:
-            raise BatchJournalError(f"not a journal: {self.path}; name another file, or delete it") from None
-        if existing != manifest:
-            raise BatchJournalError(
-                f"journal belongs to a batch with other options or backends: {self.path}; "
-                "use those options, or --fresh to ask all rows again"
-            )
+            self._find_parts()
+            for part in self._parts:
+                if part.path.stat().st_size > part.end:
+                    self._index_part(part)
+        except OSError as error:
+            raise wrap_error(error, self.directory) from error
 
-    def _decode(self, line: bytes, at: int) -> Entry:
+    def _list_parts(self) -> list[str]:
+        return sorted(name for name in os.listdir(self.directory) if PART_NAME.fullmatch(name))  # oldest first
+
+    def _find_parts(self) -> None:
+        for name in self._list_parts():
+            if name not in self._names:
+                self._names.add(name)
+                self._parts.append(_Part(self.directory / name, len(self._parts)))
+
+    def _recover(self, part: _Part) -> None:
+        """Index a part, and cut a last line that is not whole.
+
+        A part that a worker of an earlier run still writes is locked: its last line may become whole.
+        """
+        descriptor = os.open(part.path, os.O_RDWR | getattr(os, "O_BINARY", 0))
         try:
-            return _decode_entry(line)
-        except msgspec.DecodeError as error:
+            is_abandoned = lock_descriptor(descriptor)
+            self._index_part(part)
+            if is_abandoned and os.fstat(descriptor).st_size > part.end:
+                os.ftruncate(descriptor, part.end)
+        finally:
+            os.close(descriptor)
+
+    def _index_part(self, part: _Part) -> None:
+        end = part.end
+        with open(part.path, "rb") as lines:
+            lines.seek(end)
+            for line in lines:
+                if not line.endswith(b"\n"):
+                    break
+                entry = self._decode(part, line, end)
+                flag = 0 if entry.answer is msgspec.UNSET else _ANSWER
+                with self._mutex:
+                    if not (self._index.get(entry.key) or 0) & _ANSWER:  # an answer stays
+                        self._index.set(entry.key, flag | part.number << _OFFSET_BITS | end)
+                end += len(line)
+        part.end = end
+
+    def _read_line(self, part: _Part, offset: int) -> bytes:
+        if self._reader is None or self._reader.name != part.path:
+            if self._reader is not None:
+                self._reader.close()
+            self._reader = FileIO(part.path)
+        self._reader.seek(offset)
+        line = b""
+        while chunk := self._reader.read(_READ_SIZE):
+            line += chunk
+            if b"\n" in chunk:
+                break
+        return line[: line.find(b"\n") + 1]
+
+    def _decode(self, part: _Part, line: bytes, offset: int) -> Line:
+        try:
+            return decode_line(line)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            with open(part.path, "rb") as lines:
+                number = 1 + sum(1 for _ in iter(lambda: lines.tell() < offset and lines.readline(), False))
             raise BatchJournalError(
-                f"journal is damaged at byte {at}: {self.path} ({error}); use --fresh to ask all rows again"
+                f"journal is damaged: {part.path}, line {number} (byte {offset}): {error}; "
+                f"delete this line to ask its row again, or {USE_FRESH}"
             ) from None
 
     # --- writing ----------------------------------------------------------------------------------
@@ -166,51 +289,59 @@ class Journal:
     async def append(self, entries: Sequence[Entry]) -> None:
         """Append entries, and return when they are on the disk.
 
+        :meth:`get` finds them after a :meth:`refresh`. They are written also if the caller is cancelled.
+
         Raises:
             BatchJournalError: They cannot be written. Earlier entries are kept.
         """
-        lines = b"".join(_encode(entry) + b"\n" for entry in entries)
-        try:
-            await anyio.to_thread.run_sync(self._write, lines)
-        except OSError as error:
-            raise self._error(error) from error
-
-    def _write(self, lines: bytes) -> None:
-        try:
-            remaining = memoryview(lines)
-            while remaining:  # a full disk writes a part, and fails at the next call
-                remaining = remaining[os.write(self._descriptor, remaining) :]
-            os.fsync(self._descriptor)
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.ftruncate(self._descriptor, self._size)
-            raise
-        self._size += len(lines)
+        await self._own.append(entries)
 
     def close(self) -> None:
-        """Close the file. Idempotent."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-            self._unlock()
+        """Close the journal for another process. Idempotent; a journal without entries is removed."""
+        if not self._lock.is_locked:
+            return
+        self._close_files()
+        with contextlib.suppress(OSError):
+            if not self._list_parts():
+                self._delete_files()
+        self._unlock()
 
     def remove(self) -> None:
-        """Close and delete the file, after all rows are answered."""
-        self.close()
-        self.path.unlink(missing_ok=True)
+        """Close the journal, and delete its files and, unless it has others, the directory.
+
+        Raises:
+            BatchJournalError: A file cannot be deleted.
+        """
+        if not self._lock.is_locked:
+            return
+        self._close_files()
+        try:
+            self._delete_parts()
+            self._delete_files()
+        except OSError as error:
+            raise wrap_error(error, self.directory) from error
+        finally:
+            self._unlock()
+
+    def _close_files(self) -> None:
+        self._own.close()
+        with self._mutex:
+            if self._reader is not None:
+                self._reader.close()
+                self._reader = None
+
+    def _delete_parts(self) -> None:
+        for name in self._list_parts():
+            (self.directory / name).unlink()
+
+    def _delete_files(self) -> None:
+        for name in os.listdir(self.directory):
+            path = self.directory / name
+            is_ignore_file = name == IGNORE_FILE and path.read_text("utf-8") == IGNORE_ALL
+            if is_ignore_file or name == MANIFEST_FILE or _REMNANT.fullmatch(name):
+                path.unlink()
 
     def _unlock(self) -> None:
-        # Deleted while it is locked, so that a process that waits for it opens a new one. Windows cannot delete an open
-        # file; filelock deletes it there after the release.
-        with contextlib.suppress(OSError):
-            os.unlink(self._lock.lock_file)
-        self._lock.release()
-
-    def _error(self, error: OSError) -> BatchJournalError:
-        return BatchJournalError(
-            f"cannot write the journal: {self.path}: {error.strerror}; use --journal for another directory"
-        )
-
-
-def _fold(key: bytes) -> int:
-    return int.from_bytes(key[:8], "big")
+        delete_and_release(self._lock)
+        with contextlib.suppress(OSError):  # not empty: a part was deleted by nobody, or has other files
+            self.directory.rmdir()

@@ -1,9 +1,8 @@
 from __future__ import annotations
 
-import io
+import errno
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -105,20 +104,17 @@ def test_a_directory_that_cannot_be_created(tmp_path: Path) -> None:
 def test_a_full_disk_keeps_earlier_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.jsonl"
     room = 30
+    real_write = os.write
 
-    class FileOnFullDisk(io.FileIO):
-        def write(self, data: Any) -> int:
-            nonlocal room
-            count = super().write(data[:room])
-            room -= count
-            return count
+    def write(descriptor: int, data: memoryview) -> int:
+        nonlocal room
+        if not room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        count = real_write(descriptor, data[:room])
+        room -= count
+        return count
 
-    real_open = open
-
-    def open_file(file: Path, mode: str = "r", **options: Any) -> Any:
-        return FileOnFullDisk(file, "a+") if mode == "a+b" else real_open(file, mode, **options)
-
-    monkeypatch.setattr("builtins.open", open_file)
+    monkeypatch.setattr(os, "write", write)
     journal = Journal(path)
     journal.put("one", b"1")
     with pytest.raises(JournalError, match=r"cannot write the journal .*: No space left on device"):

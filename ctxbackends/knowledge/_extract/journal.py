@@ -5,13 +5,14 @@ Each answer is one line of JSON, appended and never changed. A line that a crash
 
 from __future__ import annotations
 
-import contextlib
 import os
 from pathlib import Path
 
 import filelock
 import msgspec
 
+from ctxbackends._util.files import append_lines, create_ignored_directory
+from ctxbackends._util.locks import delete_and_release
 from ctxbackends.knowledge._errors import JournalError
 
 
@@ -24,8 +25,6 @@ _LINES = msgspec.json.Decoder(_Line)
 SECOND_LOOK = "second-look:"
 REPEAT = "repeat:"
 """Start of the keys of answers that belong to a chunk with an answer, as ``SECOND_LOOK`` is."""
-
-_IGNORE = "*\n"  # answers contain text of the sources, which does not belong in the repository
 
 
 class Journal:
@@ -43,9 +42,10 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._offsets: dict[str, tuple[int, int]] = {}
+        self._lock = filelock.FileLock(path.with_name(f".{path.name}.lock"), thread_local=False)
         try:
-            create_directory(path.parent)
-            self._lock = _acquire(path.with_name(f".{path.name}.lock"))
+            create_ignored_directory(path.parent)  # text of the sources does not belong in the repository
+            self._lock.acquire(timeout=0)
         except filelock.Timeout:
             raise JournalError(
                 f"journal is locked by another run of these inputs: {path}; wait for that run, or stop it"
@@ -55,7 +55,7 @@ class Journal:
         try:
             self._file = open(path, "a+b", buffering=0)  # noqa: SIM115  # closed by close()
         except OSError as error:
-            self._unlock()
+            delete_and_release(self._lock)
             raise JournalError(f"cannot write the journal {path}: {error.strerror}") from error
         self._read()
 
@@ -95,11 +95,8 @@ class Journal:
         line = msgspec.json.encode(_Line(key, msgspec.Raw(answer))) + b"\n"
         at = os.fstat(self._file.fileno()).st_size
         try:
-            written = self._file.write(line)
-            if written != len(line):
-                raise OSError(28, os.strerror(28))  # a partial write: the next one would fail with ENOSPC
+            append_lines(self._file.fileno(), line)
         except OSError as error:
-            self._file.truncate(at)
             raise JournalError(f"cannot write the journal {self.path}: {error.strerror}") from error
         self._offsets[key] = (at, len(line))
 
@@ -114,31 +111,9 @@ class Journal:
             self._file.close()  # first, since Windows cannot delete an open file
             if not self._offsets:
                 self.path.unlink(missing_ok=True)
-            self._unlock()
-
-    def _unlock(self) -> None:
-        # Deleted while it is locked, so that another process that has opened it sees that its name is gone. Windows
-        # cannot delete an open file; filelock deletes it there after the release.
-        with contextlib.suppress(OSError):
-            os.unlink(self._lock.lock_file)
-        self._lock.release()
+            delete_and_release(self._lock)
 
     def remove(self) -> None:
         """Close and delete the file, after a complete run."""
         self._offsets.clear()
         self.close()
-
-
-def create_directory(path: Path) -> None:
-    """Create the directory of journals, which git ignores."""
-    is_new = not path.exists()
-    path.mkdir(exist_ok=True)
-    ignore = path / ".gitignore"
-    if is_new or (ignore.exists() and not ignore.stat().st_size):  # empty: an earlier run found the disk full
-        ignore.write_text(_IGNORE, "utf-8", newline="\n")
-
-
-def _acquire(path: Path) -> filelock.BaseFileLock:
-    lock = filelock.FileLock(path, thread_local=False)
-    lock.acquire(timeout=0)
-    return lock

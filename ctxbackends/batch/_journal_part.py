@@ -1,0 +1,188 @@
+"""A part of a journal: a file of lines of JSON that one process appends."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import re
+import secrets
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from ctxbackends._util.files import append_lines, sync_directory
+from ctxbackends._util.locks import lock_descriptor
+from ctxbackends.batch._errors import BatchJournalError
+
+PART_NAME = re.compile(r"part-\d{8}T\d{12}-[0-9a-f]{8}\.jsonl")
+USE_FRESH = "use --fresh to ask all rows again"
+USE_ANOTHER = "use --journal for another directory"
+_FULL = frozenset(
+    getattr(errno, name)
+    for name in ("ENOSPC", "EDQUOT", "EFBIG")
+    if hasattr(errno, name)  # no EDQUOT on Windows
+)
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to a row, or its last error.
+
+    Attributes:
+        key: Identity of the row's question, 16 bytes.
+        answer: The answer as JSON, None after an error.
+        error: The error as JSON, None after an answer.
+        backend: Name of the backend that answered.
+        attempts: How often the row was sent.
+        seconds: Seconds from the first request for the row to its answer.
+    """
+
+    key: bytes
+    answer: msgspec.Raw | None = None
+    error: msgspec.Raw | None = None
+    backend: str | None = None
+    attempts: int = 1
+    seconds: float = 0.0
+
+
+class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An entry in the file."""
+
+    key: bytes
+    answer: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET  # msgspec cannot decode a Raw that may be None
+    error: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    backend: str | None = None
+    attempts: int = 1
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        if len(self.key) != 16:
+            raise ValueError("the key must have 16 bytes")
+        if (self.answer is msgspec.UNSET) == (self.error is msgspec.UNSET):
+            raise ValueError("either an answer or an error is required")
+
+
+decode_line = msgspec.json.Decoder(Line).decode
+_encode_line = msgspec.json.Encoder().encode
+
+
+class _Group:
+    """Lines that are written and synced together."""
+
+    def __init__(self) -> None:
+        self.lines: list[bytes] = []
+        self.done = asyncio.Event()
+        self.is_synced = False
+        self.error: Exception | None = None
+
+
+class JournalPart:
+    """Appends to a part of a journal. The part is created with the first entries.
+
+    Args:
+        directory: The directory of the journal.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._descriptor = -1
+        self._is_closed = False
+        self._mutex = threading.Lock()  # close() waits for a write in a thread
+        self._group: _Group | None = None
+        self._writer: asyncio.Task[None] | None = None
+
+    async def append(self, entries: Sequence[Entry]) -> None:
+        """Append entries, and return when they are on the disk.
+
+        They are written also if the caller is cancelled.
+
+        Raises:
+            BatchJournalError: They cannot be written. Earlier entries are kept.
+        """
+        lines = [encode_entry(entry) for entry in entries]
+        if not lines:
+            return
+        if self._group is None:
+            self._group = _Group()
+        group = self._group
+        group.lines += lines
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.create_task(self._write_groups())
+        await group.done.wait()
+        if not group.is_synced:
+            raise wrap_error(group.error, self.directory) from group.error
+
+    async def _write_groups(self) -> None:
+        loop = asyncio.get_running_loop()
+        while (group := self._group) is not None:
+            self._group = None
+            try:
+                await loop.run_in_executor(None, self._write, b"".join(group.lines))
+                group.is_synced = True
+            except Exception as error:
+                group.error = error
+            finally:
+                group.done.set()
+
+    def _write(self, lines: bytes) -> None:
+        with self._mutex:
+            if self._is_closed:
+                raise BatchJournalError(f"journal is closed: {self.directory}; open it again")
+            if self._descriptor < 0:
+                self._descriptor = self._create()
+            try:
+                append_lines(self._descriptor, lines)
+                os.fsync(self._descriptor)
+            except OSError:
+                self._close()  # if it ends within a line, nothing may follow: the next entries get another part
+                raise
+
+    def _create(self) -> int:
+        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+        name = f"part-{stamp}{time.time_ns() // 1000 % 1_000_000:06}-{secrets.token_hex(4)}.jsonl"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | getattr(os, "O_BINARY", 0)
+        descriptor = os.open(self.directory / name, flags, 0o600)
+        lock_descriptor(descriptor)
+        sync_directory(self.directory)
+        return descriptor
+
+    def _close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def close(self) -> None:
+        """Close the part. Idempotent."""
+        with self._mutex:
+            self._is_closed = True
+            self._close()
+
+
+def encode_entry(entry: Entry) -> bytes:
+    """Return the line of an entry."""
+    line = _encode_line(
+        Line(
+            key=entry.key,
+            answer=msgspec.UNSET if entry.answer is None else entry.answer,
+            error=msgspec.UNSET if entry.error is None else entry.error,
+            backend=entry.backend,
+            attempts=entry.attempts,
+            seconds=entry.seconds,
+        )
+    )
+    if b"\n" in line:  # from the JSON of an answer
+        line = msgspec.json.format(line, indent=-1)
+    return line + b"\n"
+
+
+def wrap_error(error: Exception | None, directory: Path) -> BatchJournalError:
+    """Return the error of a journal that cannot be read or written."""
+    if isinstance(error, BatchJournalError):
+        return error
+    if not isinstance(error, OSError):
+        return BatchJournalError(f"cannot write the journal: {directory}: {error}; start the batch again")
+    advice = "free space on the disk and start again; answered rows are kept" if error.errno in _FULL else USE_ANOTHER
+    return BatchJournalError(f"cannot write the journal: {directory}: {error.strerror or error}; {advice}")
