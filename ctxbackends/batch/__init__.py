@@ -18,10 +18,14 @@ if TYPE_CHECKING or not install(__name__):
     from ctxbackends.batch._errors import BatchInputError as BatchInputError
     from ctxbackends.batch._errors import BatchJournalError as BatchJournalError
     from ctxbackends.batch._errors import BatchModelError as BatchModelError
+    from ctxbackends.batch._errors import BatchOutputError as BatchOutputError
     from ctxbackends.batch._errors import Problem as Problem
     from ctxbackends.batch._inputs import BatchInput as BatchInput
     from ctxbackends.batch._options import BatchOptions as BatchOptions
     from ctxbackends.batch._options import BatchReport as BatchReport
+    from ctxbackends.batch._output import OutputCounts as OutputCounts
+    from ctxbackends.batch._output import check_output as check_output
+    from ctxbackends.batch._output import write_output as write_output
     from ctxbackends.batch._rows import BatchRow as BatchRow
     from ctxbackends.batch._run import BatchRun as BatchRun
     from ctxbackends.batch._run import run_batch as run_batch

@@ -77,7 +77,7 @@ class BatchAnswer(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def vectors(self) -> list[list[float]]:
         """The vectors of ``embed``; empty after an error and for a chat."""
-        return [_decode_vector(one["embedding"]) for one in (self.body or {}).get("data", ())]
+        return [decode_vector(one["embedding"]) for one in (self.body or {}).get("data", ())]
 
     @property
     def tokens(self) -> tuple[int, int]:
@@ -174,7 +174,8 @@ def _encode_vector(vector: tuple[float, ...]) -> str:
     return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
 
 
-def _decode_vector(value: list[float] | str) -> list[float]:
+def decode_vector(value: list[float] | str) -> list[float]:
+    """Return the numbers of a vector, which may be base64 of 32-bit floats."""
     if isinstance(value, list):
         return value
     data = base64.b64decode(value)

@@ -46,5 +46,9 @@ class BatchJournalError(BatchError, OSError):
     """The journal cannot be read or written, or another run uses it."""
 
 
+class BatchOutputError(BatchError, OSError):
+    """The output cannot be written. The file that was there is unchanged, and the answers are in the journal."""
+
+
 class BatchModelError(BatchError):
     """The backends of a batch serve different models."""
