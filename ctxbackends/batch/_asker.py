@@ -76,6 +76,7 @@ class Asker:
         self._request_options = RequestOptions(max_retries=0, ready_timeout=0)
         self._served: dict[str | None, tuple[str, str]] = {}
         self._waiting: set[asyncio.Task[Any]] = set()
+        self._answered: set[Replica] = set()
 
     async def ask(self, row: BatchRow) -> BatchAnswer:
         """Return the answer to a row, or the error of this row.
@@ -104,7 +105,7 @@ class Asker:
                 if self._schema is not None and isinstance(result, Completion):
                     value = self._schema.check_answer(replica.backend, result)
             except (BackendError, TypeError, ValueError) as error:
-                if _is_fatal(error, row, replica):
+                if self._is_fatal(error, row, replica):
                     raise
                 pause = self._handle(error, replica, failures)
                 if pause is None:
@@ -112,7 +113,7 @@ class Asker:
                     return build_failure(row, error, backend=replica.backend.name, attempts=attempts, seconds=seconds)
                 failures += not (isinstance(error, APIConnectionError) and not error.sent)
             else:
-                replica.answers += 1
+                self._answered.add(replica)
                 return build_answer(
                     row,
                     result,
@@ -169,13 +170,24 @@ class Asker:
                 row.prompt,
                 model=options.get("model"),
                 dimensions=options.get("dimensions"),
+                encoding=options.get("encoding"),
                 request_options=self._request_options,
             )
+        if self._schema is not None:
+            options |= self._schema.build_options(replica.backend)
         prompt = row.prompt if self._system is None else _add_system(row.prompt, self._system)
         return await replica.backend.complete(prompt, request_options=self._request_options, **options)
 
+    def _is_fatal(self, error: Exception, row: BatchRow, replica: Replica) -> bool:
+        """Return whether every row would get the error."""
+        if isinstance(error, PermissionDeniedError):  # some vendors answer 403 to a text that they moderate
+            return replica not in self._answered
+        if isinstance(error, ModelMismatchError):
+            return "model" not in row.options
+        return isinstance(error, _FATAL)
+
     def _handle(self, error: Exception, replica: Replica, failures: int) -> float | None:
-        """Return the seconds to wait before the row is sent again, None if it is not. Tell the replicas of the error."""
+        """Tell the replicas of an error. Return the seconds to wait before the row is sent again, None if it is not."""
         can_retry = failures < self._max_retries
         if isinstance(error, APIConnectionError) and not error.permanent:
             self._replicas.exclude(replica, error)
@@ -187,16 +199,7 @@ class Asker:
             self._replicas.pause(replica, error.retry_after)
         if not isinstance(error, _TRANSIENT) or not can_retry:
             return None
-        return min(MAX_BACKOFF, 0.5 * 2**failures) * random.uniform(0.75, 1.25)
-
-
-def _is_fatal(error: Exception, row: BatchRow, replica: Replica) -> bool:
-    """Return whether every row would get the error."""
-    if isinstance(error, PermissionDeniedError):  # some vendors answer 403 to a text that they moderate
-        return not replica.answers
-    if isinstance(error, ModelMismatchError):
-        return "model" not in row.options
-    return isinstance(error, _FATAL)
+        return float(min(MAX_BACKOFF, 0.5 * 2**failures) * random.uniform(0.75, 1.25))  # noqa: S311  # spreads retries
 
 
 def _add_system(prompt: Any, system: str) -> Any:

@@ -19,15 +19,14 @@ from ctxbackends._client.backend import Backend, check_backend
 from ctxbackends.batch._answers import BatchAnswer, from_entry, to_entry
 from ctxbackends.batch._asker import Asker
 from ctxbackends.batch._errors import BatchError, BatchInputError
+from ctxbackends.batch._forms import check_row
 from ctxbackends.batch._inputs import BatchInput, validate
 from ctxbackends.batch._journal import Journal, Manifest
 from ctxbackends.batch._limits import RateLimit
 from ctxbackends.batch._options import BatchOptions, BatchReport
-from ctxbackends.batch._replicas import Replica, Replicas
+from ctxbackends.batch._replicas import MAX_IN_FLIGHT, Replica, Replicas
 from ctxbackends.batch._rows import BatchRow, encode_deterministic
-
-MAX_IN_FLIGHT = 32
-"""Requests at once at a server that does not report its slots."""
+from ctxbackends.batch._schema import AnswerSchema
 
 Rows = Iterable[BatchRow] | AsyncIterable[BatchRow]
 
@@ -165,7 +164,8 @@ class BatchRun:
         if self._options.validate:
             if not isinstance(self._rows, BatchInput | Sequence):
                 self._rows = [row async for row in _iterate(self._rows)]
-            self.report.rows = await anyio.to_thread.run_sync(_check_rows, self._rows)
+            schema = None if self._options.schema is None else AnswerSchema(self._options.schema)
+            self.report.rows = await anyio.to_thread.run_sync(_check_rows, self._rows, schema)
         if self._directory is not None:
             manifest = Manifest(fingerprint=self._fingerprint.hex())
             self.journal = await anyio.to_thread.run_sync(
@@ -260,9 +260,15 @@ async def _iterate(rows: Rows) -> AsyncIterator[BatchRow]:
             yield row
 
 
-def _check_rows(rows: Iterable[BatchRow]) -> int:
+def _check_rows(rows: Iterable[BatchRow], schema: AnswerSchema | None) -> int:
     """Return the number of rows. Raise BatchInputError with all their problems."""
-    count, problems = validate(rows.read() if isinstance(rows, BatchInput) else rows)
+
+    def check(row: BatchRow) -> None:
+        check_row(row)
+        if schema is not None:
+            schema.check_row(row)
+
+    count, problems = validate(rows.read() if isinstance(rows, BatchInput) else rows, check)
     if problems:
         raise BatchInputError(getattr(rows, "name", "rows"), problems)
     return count
