@@ -29,7 +29,7 @@ class BatchWorkerSpec:
         limits: Requests at once of this worker by the name of the server.
         options: The options of the batch, with this worker's share of the limits of a minute.
         fingerprint: The identity of the run.
-        part: The file of the journal that only this worker writes, None without a journal.
+        directory: The journal, to which the worker adds a part of its own; None for none.
         airgap: Connect only to loopback and private addresses.
         replaces: The worker replaces one that died. It starts as if the requests of its minute were spent.
     """
@@ -38,7 +38,7 @@ class BatchWorkerSpec:
     limits: Mapping[str, int]
     options: BatchOptions
     fingerprint: bytes
-    part: Path | None
+    directory: Path | None
     airgap: bool = False
     replaces: bool = False
 
@@ -67,7 +67,7 @@ class BatchWorker:
         options = spec.options
         rate_limit = RateLimit(options.requests_per_minute, options.tokens_per_minute, spent=spec.replaces)
         self._asker = Asker(self._replicas, rate_limit, options, BatchReport())
-        self._part = None if spec.part is None else JournalPart(spec.part)
+        self._part = None if spec.directory is None else JournalPart(spec.directory)
         self._is_closed = False
 
     async def answer(self, rows: Sequence[BatchRow]) -> list[BatchAnswer]:
