@@ -255,8 +255,5 @@ def from_entry(row: BatchRow, entry: Entry, *, is_resumed: bool = True) -> Batch
 
 
 def _encode_value(value: Any) -> msgspec.Raw:
-    # Not msgspec: the value of a model's text may have integers of any size, and unpaired surrogates.
-    try:
-        return msgspec.Raw(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
-    except UnicodeEncodeError:
-        return msgspec.Raw(json.dumps(value, separators=(",", ":")).encode())
+    # Not msgspec: the value may have integers of any size.
+    return msgspec.Raw(json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode())

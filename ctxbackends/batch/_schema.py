@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,10 @@ from ctxbackends._chat.servers import Enforcement
 from ctxbackends._client.backend import Backend
 from ctxbackends._schema.problems import find_schema_problem
 from ctxbackends.batch._rows import BatchRow
+from ctxbackends.errors import StructuredOutputError
+
+MAX_DEPTH = 200
+"""Lists and objects within each other. A model that repeats itself writes more, which JSON decoders cannot read."""
 
 
 class AnswerSchema:
@@ -47,7 +52,11 @@ class AnswerSchema:
         Raises:
             StructuredOutputError: The answer is incomplete, a refusal or a tool call, or does not match the schema.
         """
-        return self._format(backend).decode(completion)
+        value = self._format(backend).decode(completion)
+        try:
+            return _make_portable(value, 0)
+        except ValueError as error:
+            raise StructuredOutputError(str(error), text=completion.text) from None
 
     def _format(self, backend: Backend) -> AnswerFormat:
         # Replicas of one model may be servers of several types, so that each has its form of the request.
@@ -55,3 +64,22 @@ class AnswerSchema:
         if enforcement not in self._formats:
             self._formats[enforcement] = format_answer(backend, self._schema)
         return self._formats[enforcement]
+
+
+def _make_portable(value: Any, depth: int) -> Any:
+    """Return a JSON value that every JSON decoder can read, with U+FFFD for half a surrogate pair.
+
+    Raises:
+        ValueError: A number is too large for a float, or the value is nested too deeply.
+    """
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("the answer has a number that is too large")
+    if isinstance(value, list | dict) and depth == MAX_DEPTH:
+        raise ValueError("the answer is nested too deeply")
+    if isinstance(value, list):
+        return [_make_portable(item, depth + 1) for item in value]
+    if isinstance(value, dict):
+        return {_make_portable(name, depth): _make_portable(item, depth + 1) for name, item in value.items()}
+    return value
