@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import Coroutine, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -61,6 +61,9 @@ class Asker:
         rate_limit: The limits of a minute.
         options: The options of the batch.
         report: Counts the requests.
+
+    Attributes:
+        is_stopped: No row is sent any more.
     """
 
     def __init__(self, replicas: Replicas, rate_limit: RateLimit, options: BatchOptions, report: BatchReport) -> None:
@@ -77,6 +80,7 @@ class Asker:
         self._served: dict[str | None, tuple[str, str]] = {}
         self._waiting: set[asyncio.Task[Any]] = set()
         self._answered: set[Replica] = set()
+        self.is_stopped = False
 
     async def ask(self, row: BatchRow) -> BatchAnswer:
         """Return the answer to a row, or the error of this row.
@@ -87,9 +91,9 @@ class Asker:
         started = 0.0
         attempts = failures = 0
         while True:
-            replica = await self._wait(self._replicas.acquire())
+            replica = await self.wait(self._replicas.acquire())
             try:
-                await self._wait(self._rate_limit.acquire())
+                await self.wait(self._rate_limit.acquire())
                 started = started or time.monotonic()
                 attempts += 1
                 self._report.requests += 1
@@ -124,19 +128,24 @@ class Asker:
                 )
             finally:
                 self._replicas.release(replica)
-            await self._wait(asyncio.sleep(pause))
+            await self.wait(asyncio.sleep(pause))
 
     def stop(self) -> None:
-        """Cancel the tasks whose rows wait. Those whose requests were sent go on."""
+        """Cancel the tasks that wait for a row or a slot. Those whose requests were sent go on."""
+        self.is_stopped = True
         for task in self._waiting:
             task.cancel()
 
-    async def _wait(self, awaitable: Awaitable[T]) -> T:
+    async def wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Wait for something that :meth:`stop` cancels."""
+        if self.is_stopped:
+            coroutine.close()
+            raise asyncio.CancelledError
         task = asyncio.current_task()
         assert task is not None, "called in a coroutine"
         self._waiting.add(task)
         try:
-            return await awaitable
+            return await coroutine
         finally:
             self._waiting.discard(task)
 

@@ -6,14 +6,11 @@ import asyncio
 import hashlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
-import anyio
 import anyio.to_thread
-from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from ctxbackends._client.backend import Backend, check_backend
 from ctxbackends.batch._answers import BatchAnswer, from_entry, to_entry
@@ -27,6 +24,8 @@ from ctxbackends.batch._options import BatchOptions, BatchReport
 from ctxbackends.batch._replicas import MAX_IN_FLIGHT, Replica, Replicas
 from ctxbackends.batch._rows import BatchRow, encode_deterministic
 from ctxbackends.batch._schema import AnswerSchema
+
+T = TypeVar("T")
 
 Rows = Iterable[BatchRow] | AsyncIterable[BatchRow]
 
@@ -143,16 +142,15 @@ class BatchRun:
         asker = Asker(replicas, limit, self._options, self.report)
         # More than there are slots: rows that wait after an error, or for the disk, leave theirs to others.
         workers = 2 * replicas.capacity
-        send, answers = anyio.create_memory_object_stream[BatchAnswer](workers)
-        asking = asyncio.create_task(self._ask_all(asker, send, workers))
+        answers = _Answers(workers)
+        asking = asyncio.create_task(self._ask_all(asker, answers, workers))
         try:
-            async for answer in answers:
+            while (answer := await answers.get()) is not None:
                 self.report.seconds = time.monotonic() - started
                 self._count(answer)
                 yield answer
             await asking  # raises its error
         finally:
-            answers.close()
             asking.cancel()
             await asyncio.gather(asking, return_exceptions=True)
             await replicas.aclose()
@@ -177,50 +175,51 @@ class BatchRun:
             return self._options.max_in_flight
         return (await backend.status()).slots or MAX_IN_FLIGHT
 
-    async def _ask_all(self, asker: Asker, answers: MemoryObjectSendStream[BatchAnswer], workers: int) -> None:
-        """Send all answers into the stream, and close it. Raise the first error that concerns all rows."""
-        send, rows = anyio.create_memory_object_stream[BatchRow](workers)
-        reading = asyncio.create_task(self._read(asker, send, answers))
-        working = [asyncio.create_task(self._work(asker, rows, answers)) for _ in range(workers)]
+    async def _ask_all(self, asker: Asker, answers: _Answers, workers: int) -> None:
+        """Put all answers into the queue, then None. Raise the first error that concerns all rows."""
+        rows = self._unanswered_rows(asker, answers)
+        lock = asyncio.Lock()
+        tasks = [asyncio.create_task(self._work(asker, rows, lock, answers)) for _ in range(workers)]
         try:
-            _, pending = await asyncio.wait([reading, *working], return_when=asyncio.FIRST_EXCEPTION)
+            _, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
             if pending:  # after an error, rows that were sent are still answered, and no others are asked
-                reading.cancel()
-                rows.close()
                 asker.stop()
                 await asyncio.wait(pending)
-            for task in [reading, *working]:
+            for task in tasks:
                 if not task.cancelled() and (error := task.exception()) is not None:
                     raise error
         finally:
-            for task in [reading, *working]:
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(reading, *working, return_exceptions=True)
-            answers.close()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await rows.aclose()
+            answers.end()
 
-    async def _read(
-        self, asker: Asker, rows: MemoryObjectSendStream[BatchRow], answers: MemoryObjectSendStream[BatchAnswer]
-    ) -> None:
-        """Send the rows without an answer to the workers."""
-        with rows:
-            async for row in _iterate(self._rows):
-                entry = None if self.journal is None else self.journal.get(self.key(row))
-                if entry is None or entry.answer is None:
-                    await rows.send(row)
-                    continue
-                answer = from_entry(row, entry)
-                asker.check_model(row, answer.served_model, "an earlier run")
-                await answers.send(answer)
+    async def _unanswered_rows(self, asker: Asker, answers: _Answers) -> AsyncGenerator[tuple[BatchRow, bytes], None]:
+        """Iterate over the rows that the journal has no answer to, with their keys. Its answers go into the queue."""
+        async for row in _iterate(self._rows):
+            key = self.key(row)
+            entry = self.journal.get(key) if self.journal is not None and self.journal.answered(key) else None
+            if entry is None:
+                yield row, key
+                continue
+            answer = from_entry(row, entry)
+            asker.check_model(row, answer.served_model, "an earlier run")
+            await answers.put(answer)
 
     async def _work(
-        self, asker: Asker, rows: MemoryObjectReceiveStream[BatchRow], answers: MemoryObjectSendStream[BatchAnswer]
+        self, asker: Asker, rows: AsyncIterator[tuple[BatchRow, bytes]], lock: asyncio.Lock, answers: _Answers
     ) -> None:
-        with suppress(anyio.ClosedResourceError):  # closed after an error of another worker
-            async for row in rows:
-                answer = await asker.ask(row)
-                if self.journal is not None:
-                    await self.journal.append([to_entry(self.key(row), answer)])
-                await answers.send(answer)
+        while not asker.is_stopped:
+            async with lock:
+                following = await asker.wait(_next(rows))
+            if following is None:
+                return
+            row, key = following
+            answer = await asker.ask(row)
+            if self.journal is not None:
+                await self.journal.append([to_entry(key, answer)])
+            await answers.put(answer)
 
     # --- the figures ------------------------------------------------------------------------------
 
@@ -251,6 +250,27 @@ class BatchRun:
             self._on_change(self.report)
 
 
+class _Answers:
+    """A queue with room for some answers, and an end that needs no room."""
+
+    def __init__(self, room: int) -> None:
+        self._room = asyncio.Semaphore(room)
+        self._queue: asyncio.Queue[BatchAnswer | None] = asyncio.Queue()
+
+    async def put(self, answer: BatchAnswer) -> None:
+        await self._room.acquire()
+        self._queue.put_nowait(answer)
+
+    def end(self) -> None:
+        self._queue.put_nowait(None)
+
+    async def get(self) -> BatchAnswer | None:
+        """Return the next answer, None after the last one."""
+        answer = await self._queue.get()
+        self._room.release()
+        return answer
+
+
 async def _iterate(rows: Rows) -> AsyncIterator[BatchRow]:
     if isinstance(rows, AsyncIterable):
         async for row in rows:
@@ -258,6 +278,14 @@ async def _iterate(rows: Rows) -> AsyncIterator[BatchRow]:
     else:
         for row in rows:
             yield row
+
+
+async def _next(values: AsyncIterator[T]) -> T | None:
+    """Return the next value, None after the last one."""
+    try:  # anext() with a default fails in a chain of coroutines: https://github.com/python/cpython/issues/128078
+        return await anext(values)
+    except StopAsyncIteration:
+        return None
 
 
 def _check_rows(rows: Iterable[BatchRow], schema: AnswerSchema | None) -> int:
