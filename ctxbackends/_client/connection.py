@@ -181,6 +181,10 @@ class ServerConnection:
         """The path between the endpoint and a route of the API; None for a server that the SDK starts."""
         return self._sender.api_path if self.launcher is None else None
 
+    def shares_account(self, other: ServerConnection) -> bool:
+        """Return whether both send to the same host and port with the same key."""
+        return self._sender.account == other._sender.account
+
     def begin(self, options: RequestOptions | None = None) -> CallSettings:
         """Return the settings of a new call.
 

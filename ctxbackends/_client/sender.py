@@ -84,6 +84,7 @@ class RequestSender:
     ) -> None:
         self._name = config.name
         self.transport: Transport = _select_transport(transport, config)
+        self._unix_socket = config.unix_socket
         self.launcher = launcher
         self.limiter = limiter
         endpoint = config.endpoint or profile.default_endpoint
@@ -153,6 +154,11 @@ class RequestSender:
     def endpoint(self) -> str:
         """The base URL without secrets, or a description of a server that is not started yet."""
         return self._endpoint or (self.launcher.description if self.launcher else "")
+
+    @property
+    def account(self) -> tuple[object, ...]:
+        """The server and the key: equal for two senders whose requests count together."""
+        return (self.launcher or urlsplit(self._endpoint).netloc, self._unix_socket, self._key)
 
     @property
     def api_path(self) -> str:

@@ -9,15 +9,22 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from ctxbackends._client.backend import Backend
+from ctxbackends._client.server_limits import find_limit, have_same_account
 from ctxbackends.errors import BackendError
 
 MAX_IN_FLIGHT = 32
 """Requests at once at a server that does not report its slots."""
+FIRST_PROBE_DELAY = 0.05
 MAX_PROBE_DELAY = 5.0
 """Seconds. The pauses between the probes of a server that is left out double up to this one."""
-FIRST_PROBE_DELAY = 0.05
-MAX_RETURNS = 120.0
-"""Seconds after which a server that is ready, and answers no row, counts as failed."""
+MIN_DOWN = 10.0
+"""Seconds for which a server that has answered rows is probed, also if it has no ``ready_timeout``: it may restart."""
+MAX_DOWN = 120.0
+"""Seconds after which a server that is ready for each probe, and answers no row, counts as failed."""
+MAX_PAUSE = 3600.0
+"""Seconds. A batch whose servers all ask for a longer pause ends."""
+REPEATED_PAUSE = 60.0
+"""Seconds. A Retry-After that was too short is doubled up to this pause."""
 
 
 class Replica:
@@ -25,49 +32,90 @@ class Replica:
 
     Attributes:
         backend: The backend.
-        limit: Requests at once.
+        limit: Requests at once: ``max_in_flight``, else the slots that the server reports, else 32. Never more than the
+            backend sends at once.
+        window: Requests at once now. A Retry-After halves it, and requests that end after the pause raise it again.
         in_flight: Requests that are sent and not answered.
-        paused_until: ``time.monotonic()`` before which nothing is sent, after a Retry-After.
+        answers: Rows that it has answered. The caller counts them.
+        is_paused: Whether nothing is sent, after a Retry-After.
         error: The error for which the server is left out, None while it answers.
-        has_failed: Whether it was probed for its whole ``ready_timeout`` since it was left out.
-        exclusions: How often it was left out since it last answered.
-        excluded_at: ``time.monotonic()`` of the first of these.
     """
 
     __slots__ = (
+        "_excluded_at",
+        "_exclusions",
+        "_has_failed",
+        "_max_in_flight",
+        "_pauses",
+        "_resumes_at",
+        "_seen_answers",
+        "_timer",
+        "_wake",
+        "answers",
         "backend",
         "error",
-        "excluded_at",
-        "exclusions",
-        "has_failed",
         "in_flight",
         "limit",
-        "paused_until",
-        "timer",
-        "wake",
+        "window",
     )
 
-    def __init__(self, backend: Backend, limit: int) -> None:
+    def __init__(self, backend: Backend, max_in_flight: int | None = None) -> None:
+        """Create a server that answers.
+
+        Args:
+            backend: The backend.
+            max_in_flight: Requests at once, None for the slots that the server reports, or 32.
+        """
         self.backend = backend
-        self.limit = limit
+        self._max_in_flight = max_in_flight
+        self.limit = max_in_flight or MAX_IN_FLIGHT
+        self.window = float(self.limit)
+        self.update_limit()
         self.in_flight = 0
-        self.paused_until = 0.0
+        self.answers = 0
         self.error: BackendError | None = None
-        self.has_failed = False
-        self.exclusions = 0
-        self.excluded_at = 0.0
-        self.timer: asyncio.TimerHandle | None = None
-        self.wake = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._resumes_at = 0.0
+        self._pauses = 0  # since the last answer
+        self._exclusions = 0  # since the last answer
+        self._excluded_at = 0.0  # the first of them
+        self._seen_answers = 0
+        self._has_failed = False  # it was probed for its whole ready_timeout since then
+        self._wake = asyncio.Event()
+
+    def update_limit(self) -> None:
+        """Use the number of slots that the backend knows by now."""
+        known = find_limit(self.backend)
+        limit = known or MAX_IN_FLIGHT
+        if self._max_in_flight is not None:
+            limit = min(self._max_in_flight, known or self._max_in_flight)
+        if limit != self.limit:
+            self.window = max(1.0, self.window * limit / self.limit)
+            self.limit = limit
 
     @property
-    def load(self) -> float:
-        """The share of the slots that is in use."""
-        return self.in_flight / self.limit
+    def is_paused(self) -> bool:
+        """Whether nothing is sent, after a Retry-After."""
+        return self._timer is not None
 
     @property
     def is_open(self) -> bool:
-        """Whether it can be sent requests: it answers, and is not paused."""
-        return self.error is None and self.timer is None
+        """Whether it can be sent a request now."""
+        return self.error is None and self._timer is None
+
+    def note_answers(self) -> None:
+        """Forget the failures before an answer."""
+        if self.answers != self._seen_answers:
+            self._seen_answers = self.answers
+            self._pauses = self._exclusions = 0
+            self._has_failed = False
+
+    @property
+    def _patience(self) -> float:
+        """Seconds after which the server counts as failed, from the first time that it was left out."""
+        if self._exclusions > 1:
+            return MAX_DOWN
+        return MIN_DOWN if self.answers else 0.0
 
 
 class Replicas:
@@ -78,7 +126,7 @@ class Replicas:
 
     Args:
         replicas: The servers.
-        on_change: Called when a server is left out, or is back.
+        on_change: Called when a server is left out or paused, and when it is back.
     """
 
     def __init__(self, replicas: Sequence[Replica], on_change: Callable[[Replica], None]) -> None:
@@ -118,8 +166,9 @@ class Replicas:
     def release(self, replica: Replica) -> None:
         """Give back a slot."""
         replica.in_flight -= 1
-        if replica.error is None:
-            replica.exclusions = 0  # it was not this request that excluded it
+        replica.update_limit()
+        if replica.window < replica.limit and replica.is_open:
+            replica.window = min(replica.limit, replica.window + 1 / replica.window)
         if self._waiting:
             self._admit()
 
@@ -127,8 +176,9 @@ class Replicas:
         free = None
         least = 1.0
         for replica in self._replicas:
-            if replica.error is None and replica.timer is None and replica.in_flight < least * replica.limit:
-                free, least = replica, replica.in_flight / replica.limit
+            load = replica.in_flight / replica.limit
+            if load < least and replica.in_flight + 1 <= replica.window and replica.is_open:
+                free, least = replica, load
         return free
 
     def _admit(self) -> None:
@@ -145,62 +195,101 @@ class Replicas:
 
     # --- Retry-After ------------------------------------------------------------------------------
 
-    def pause(self, replica: Replica, seconds: float) -> None:
-        """Send nothing more to a server for some time, as its Retry-After asks."""
-        until = time.monotonic() + seconds
-        if until <= replica.paused_until:
-            return
-        replica.paused_until = until
-        if replica.timer is not None:
-            replica.timer.cancel()
-        replica.timer = asyncio.get_running_loop().call_later(seconds, self._resume, replica)
+    def pause(self, replica: Replica, seconds: float, error: BackendError) -> None:
+        """Send nothing to a server for some time, as its Retry-After asks.
+
+        Other backends with its host, port and key are paused with it. The pause is longer if the server asks again
+        before it has answered a row.
+
+        Args:
+            replica: The server.
+            seconds: The Retry-After.
+            error: The error of the response. It ends the batch if all servers ask for more than an hour.
+        """
+        for one in self._replicas:
+            if have_same_account(one.backend, replica.backend):
+                self._pause(one, seconds)
+        now = time.monotonic()
+        if all(one.is_paused and one._resumes_at - now > MAX_PAUSE for one in self._replicas):
+            self._fail(error)
+
+    def _pause(self, replica: Replica, seconds: float) -> None:
+        replica.note_answers()
+        if not replica.is_paused:  # the other responses of the same moment say it again
+            replica.window = max(1.0, replica.window / 2)
+            seconds = max(seconds, min(seconds * 2**replica._pauses, REPEATED_PAUSE))
+            replica._pauses = min(replica._pauses + 1, 30)
+        resumes_at = time.monotonic() + seconds
+        if replica._timer is not None:
+            if resumes_at <= replica._resumes_at:
+                return
+            replica._timer.cancel()
+        replica._resumes_at = resumes_at
+        was_paused = replica.is_paused
+        replica._timer = asyncio.get_running_loop().call_later(seconds, self._resume, replica)
+        if not was_paused:
+            self._on_change(replica)
 
     def _resume(self, replica: Replica) -> None:
-        replica.timer = None
+        replica._timer = None
+        self._on_change(replica)
         self._admit()
 
     # --- servers that do not answer ---------------------------------------------------------------
 
     def exclude(self, replica: Replica, error: BackendError) -> None:
-        """Leave out a server until it is ready again."""
-        if replica.error is not None:
+        """Leave out a server until it is ready again.
+
+        Args:
+            replica: The server.
+            error: Why. It ends the batch if no other server answers, and this one is not ready in time.
+        """
+        if replica.error is not None or self._failure is not None:
             return
         replica.error = error
-        replica.has_failed = False
-        if not replica.exclusions:
-            replica.excluded_at = time.monotonic()
-        replica.exclusions += 1
+        replica.note_answers()
+        replica._exclusions = min(replica._exclusions + 1, 30)
+        if replica._exclusions == 1:
+            replica._excluded_at = time.monotonic()
+            if all(other.error is not None for other in self._replicas):
+                for other in self._replicas:  # they may be ready by now
+                    other._has_failed = False
+                    other._wake.set()
         self._probes[replica] = asyncio.create_task(self._probe(replica))
-        if all(other.error is not None for other in self._replicas):
-            for other in self._replicas:  # the others may be ready by now
-                if other is not replica:
-                    other.has_failed = False
-                    other.wake.set()
         self._on_change(replica)
 
     async def _probe(self, replica: Replica) -> None:
-        """Wait until a server is ready. It is probed before its first pause, unless it was ready without an answer."""
-        delay = FIRST_PROBE_DELAY
+        """Wait until a server is ready, and send it rows again."""
+        delay = min(FIRST_PROBE_DELAY * 2**replica._exclusions, MAX_PROBE_DELAY)
+        is_again = replica._exclusions > 1  # it was ready the last time, and did not answer
         try:
-            for _ in range(1, replica.exclusions):
-                delay = min(2 * delay, MAX_PROBE_DELAY)
-            if replica.exclusions > 1:
-                await self._sleep(replica, delay)
-            while not await self._is_ready(replica):
-                replica.has_failed = True
-                if all(other.has_failed for other in self._replicas):
-                    assert replica.error is not None, "a server is left out for an error"
-                    self._fail(replica.error)
-                    return
-                await self._sleep(replica, delay)
-                delay = min(2 * delay, MAX_PROBE_DELAY)
+            if is_again:
+                await asyncio.sleep(delay)
+            while True:
+                is_ready = await self._is_ready(replica)
+                if not (is_ready and not is_again) and time.monotonic() - replica._excluded_at >= replica._patience:
+                    replica._has_failed = True
+                    if all(other._has_failed for other in self._replicas):
+                        assert replica.error is not None, "a server is left out for an error"
+                        self._fail(replica.error)
+                        return
+                if is_ready:
+                    break
+                replica._wake.clear()
+                try:
+                    async with asyncio.timeout(delay):
+                        await replica._wake.wait()
+                except TimeoutError:
+                    delay = min(2 * delay, MAX_PROBE_DELAY)
         except Exception as error:
             self._fail(error)
             return
         finally:
             self._probes.pop(replica, None)
         replica.error = None
-        replica.has_failed = False
+        replica.update_limit()
+        if is_again:
+            replica.window = 1.0
         self._on_change(replica)
         self._admit()
 
@@ -210,17 +299,10 @@ class Replicas:
         except BackendError as error:
             replica.error = error
             return False
-        return replica.exclusions == 1 or time.monotonic() - replica.excluded_at < MAX_RETURNS
-
-    async def _sleep(self, replica: Replica, seconds: float) -> None:
-        replica.wake.clear()
-        try:
-            async with asyncio.timeout(seconds):
-                await replica.wake.wait()
-        except TimeoutError:
-            pass
+        return True
 
     def _fail(self, error: Exception) -> None:
+        """Raise an error in all tasks that wait, and in those that follow."""
         self._failure = error
         for future in self._waiting:
             if not future.done():
@@ -230,8 +312,9 @@ class Replicas:
     async def aclose(self) -> None:
         """End the probes and the pauses."""
         for replica in self._replicas:
-            if replica.timer is not None:
-                replica.timer.cancel()
+            if replica._timer is not None:
+                replica._timer.cancel()
+                replica._timer = None
         probes = [*self._probes.values()]
         for probe in probes:
             probe.cancel()
