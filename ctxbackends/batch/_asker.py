@@ -8,6 +8,7 @@ import time
 from collections.abc import Coroutine, Mapping
 from typing import Any, TypeVar
 
+import attrs
 import msgspec
 
 from ctxbackends._chat.responses import Completion, Embeddings
@@ -31,12 +32,16 @@ from ctxbackends.errors import (
     IncompleteResponseError,
     InsufficientQuotaError,
     InternalServerError,
+    LocalServerUnavailableError,
+    ModelDownloadError,
     ModelLoadFailedError,
     ModelLoadingError,
     ModelMismatchError,
+    NotFoundError,
     PermissionDeniedError,
     RateLimitError,
     ServerDiedError,
+    ServerSleepingError,
 )
 
 T = TypeVar("T")
@@ -46,8 +51,19 @@ MAX_BACKOFF = 30.0
 
 _FATAL = (AuthenticationError, InsufficientQuotaError, ClosedError, ConfigError, AirgapError, BatchModelError)
 """Errors that every row would get. They end the batch, which can be resumed."""
-_UNREADY = (ModelLoadingError, ModelLoadFailedError, ServerDiedError)
-_TRANSIENT = (RateLimitError, InternalServerError, IncompleteResponseError, APIConnectionError)
+_UNREADY = (
+    APIConnectionError,
+    LocalServerUnavailableError,
+    ModelDownloadError,
+    ModelLoadFailedError,
+    ModelLoadingError,
+    ServerDiedError,
+    ServerSleepingError,
+)
+"""Errors of every row at one server."""
+_TRANSIENT = (RateLimitError, InternalServerError, IncompleteResponseError)
+MAX_DEATHS = 3
+"""Servers that may go away with a row before the row gets an error."""
 
 
 class Asker:
@@ -79,7 +95,6 @@ class Asker:
         self._request_options = RequestOptions(max_retries=0, ready_timeout=0)
         self._served: dict[str | None, tuple[str, str]] = {}
         self._waiting: set[asyncio.Task[Any]] = set()
-        self._answered: set[Replica] = set()
         self.is_stopped = False
 
     async def ask(self, row: BatchRow) -> BatchAnswer:
@@ -89,15 +104,18 @@ class Asker:
             BackendError: The error of all rows.
         """
         started = 0.0
-        attempts = failures = 0
+        attempts = _Attempts()
         while True:
             replica = await self.wait(self._replicas.acquire())
             try:
                 await self.wait(self._rate_limit.acquire())
+                if not replica.is_open:  # it was paused or left out since
+                    self._rate_limit.release(0)
+                    continue
                 started = started or time.monotonic()
-                attempts += 1
+                attempts.requests += 1
                 self._report.requests += 1
-                self._report.repeated += attempts == 2
+                self._report.repeated += attempts.requests == 2
                 tokens = (0, 0)
                 try:
                     result = await self._send(replica, row)
@@ -111,18 +129,22 @@ class Asker:
             except (BackendError, TypeError, ValueError) as error:
                 if self._is_fatal(error, row, replica):
                     raise
-                pause = self._handle(error, replica, failures)
+                pause = self._handle(error, replica, attempts)
                 if pause is None:
-                    seconds = time.monotonic() - started
-                    return build_failure(row, error, backend=replica.backend.name, attempts=attempts, seconds=seconds)
-                failures += not (isinstance(error, APIConnectionError) and not error.sent)
+                    return build_failure(
+                        row,
+                        error,
+                        backend=replica.backend.name,
+                        attempts=attempts.requests,
+                        seconds=time.monotonic() - started,
+                    )
             else:
-                self._answered.add(replica)
+                replica.answers += 1
                 return build_answer(
                     row,
                     result,
                     backend=replica.backend.name,
-                    attempts=attempts,
+                    attempts=attempts.requests,
                     seconds=time.monotonic() - started,
                     checked_value=value,
                 )
@@ -190,25 +212,45 @@ class Asker:
     def _is_fatal(self, error: Exception, row: BatchRow, replica: Replica) -> bool:
         """Return whether every row would get the error."""
         if isinstance(error, PermissionDeniedError):  # some vendors answer 403 to a text that they moderate
-            return replica not in self._answered
+            return not replica.answers
+        if isinstance(error, NotFoundError):  # a wrong endpoint or model
+            return not replica.answers and "model" not in row.options
         if isinstance(error, ModelMismatchError):
             return "model" not in row.options
         return isinstance(error, _FATAL)
 
-    def _handle(self, error: Exception, replica: Replica, failures: int) -> float | None:
+    def _handle(self, error: Exception, replica: Replica, attempts: _Attempts) -> float | None:
         """Tell the replicas of an error. Return the seconds to wait before the row is sent again, None if it is not."""
-        can_retry = failures < self._max_retries
-        if isinstance(error, APIConnectionError) and not error.permanent:
-            self._replicas.exclude(replica, error)
-            return 0.0 if can_retry or not error.sent else None
         if isinstance(error, _UNREADY) or (isinstance(error, APITimeoutError) and error.phase == "connect"):
             self._replicas.exclude(replica, error)
-            return 0.0 if can_retry else None
-        if isinstance(error, APIStatusError) and error.retry_after is not None:
-            self._replicas.pause(replica, error.retry_after)
-        if not isinstance(error, _TRANSIENT) or not can_retry:
+            attempts.deaths += isinstance(error, ServerDiedError) or getattr(error, "sent", False)
+            return 0.0 if attempts.deaths < MAX_DEATHS else None
+        if not isinstance(error, _TRANSIENT):
             return None
-        return float(min(MAX_BACKOFF, 0.5 * 2**failures) * random.uniform(0.75, 1.25))  # noqa: S311  # spreads retries
+        if isinstance(error, APIStatusError) and error.retry_after is not None:
+            self._replicas.pause(replica, error.retry_after, error)
+            attempts.failures += 0.5  # the limit concerns all rows, and this one may only have been late
+            return 0.0 if attempts.failures <= self._max_retries else None
+        attempts.failures += 1
+        if attempts.failures > self._max_retries:
+            return None
+        backoff = min(MAX_BACKOFF, 0.5 * 2 ** (attempts.failures - 1))
+        return float(backoff * random.uniform(0.75, 1.25))  # noqa: S311  # spreads the retries
+
+
+@attrs.define
+class _Attempts:
+    """The attempts for one row.
+
+    Attributes:
+        requests: Requests that were sent.
+        failures: Failures that count against ``max_retries``.
+        deaths: Servers that went away while they had the row, which may be the cause.
+    """
+
+    requests: int = 0
+    failures: float = 0.0
+    deaths: int = 0
 
 
 def _add_system(prompt: Any, system: str) -> Any:

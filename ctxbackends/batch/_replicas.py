@@ -49,6 +49,7 @@ class Replica:
         "_pauses",
         "_resumes_at",
         "_seen_answers",
+        "_slots",
         "_timer",
         "_wake",
         "answers",
@@ -59,15 +60,17 @@ class Replica:
         "window",
     )
 
-    def __init__(self, backend: Backend, max_in_flight: int | None = None) -> None:
+    def __init__(self, backend: Backend, max_in_flight: int | None = None, *, slots: int | None = None) -> None:
         """Create a server that answers.
 
         Args:
             backend: The backend.
             max_in_flight: Requests at once, None for the slots that the server reports, or 32.
+            slots: The slots that the server reports, None if it does not.
         """
         self.backend = backend
         self._max_in_flight = max_in_flight
+        self._slots = slots
         self.limit = max_in_flight or MAX_IN_FLIGHT
         self.window = float(self.limit)
         self.update_limit()
@@ -85,7 +88,7 @@ class Replica:
 
     def update_limit(self) -> None:
         """Use the number of slots that the backend knows by now."""
-        known = find_limit(self.backend)
+        known = find_limit(self.backend) or self._slots
         limit = known or MAX_IN_FLIGHT
         if self._max_in_flight is not None:
             limit = min(self._max_in_flight, known or self._max_in_flight)
@@ -116,6 +119,19 @@ class Replica:
         if self._exclusions > 1:
             return MAX_DOWN
         return MIN_DOWN if self.answers else 0.0
+
+
+async def open_replicas(backends: Sequence[Backend], max_in_flight: int | None) -> list[Replica]:
+    """Ask the servers for their slots.
+
+    Args:
+        backends: The servers.
+        max_in_flight: Requests at once at each server, None for the slots that it reports, or 32.
+    """
+    statuses = await asyncio.gather(*(backend.status() for backend in backends))
+    return [
+        Replica(backend, max_in_flight, slots=status.slots) for backend, status in zip(backends, statuses, strict=True)
+    ]
 
 
 class Replicas:

@@ -21,7 +21,7 @@ from ctxbackends.batch._inputs import BatchInput, validate
 from ctxbackends.batch._journal import Journal, Manifest
 from ctxbackends.batch._limits import RateLimit
 from ctxbackends.batch._options import BatchOptions, BatchReport
-from ctxbackends.batch._replicas import MAX_IN_FLIGHT, Replica, Replicas
+from ctxbackends.batch._replicas import Replica, Replicas, open_replicas
 from ctxbackends.batch._rows import BatchRow, encode_deterministic
 from ctxbackends.batch._schema import AnswerSchema
 
@@ -137,7 +137,7 @@ class BatchRun:
     async def _run(self) -> AsyncGenerator[BatchAnswer, None]:
         started = time.monotonic()
         await self._open()
-        replicas = Replicas([Replica(one, await self._find_limit(one)) for one in self._backends], self._note_replica)
+        replicas = Replicas(await open_replicas(self._backends, self._options.max_in_flight), self._note_replica)
         limit = RateLimit(self._options.requests_per_minute, self._options.tokens_per_minute)
         asker = Asker(replicas, limit, self._options, self.report)
         # More than there are slots: rows that wait after an error, or for the disk, leave theirs to others.
@@ -169,11 +169,6 @@ class BatchRun:
             self.journal = await anyio.to_thread.run_sync(
                 partial(Journal, self._directory, manifest, fresh=self._fresh)
             )
-
-    async def _find_limit(self, backend: Backend) -> int:
-        if self._options.max_in_flight is not None:
-            return self._options.max_in_flight
-        return (await backend.status()).slots or MAX_IN_FLIGHT
 
     async def _ask_all(self, asker: Asker, answers: _Answers, workers: int) -> None:
         """Put all answers into the queue, then None. Raise the first error that concerns all rows."""
