@@ -72,9 +72,9 @@ def _read_input() -> HookInput:
 
 
 def _start(event: HookInput, transcript: Path, directory: Path, journal: Path) -> None:
-    from ctxbackends._util.files import create_ignored_directory  # noqa: PLC0415
+    from ctxbackends.knowledge._extract.journal import create_directory  # noqa: PLC0415
 
-    create_ignored_directory(journal)
+    create_directory(journal)
     command = [sys.executable, "-m", "ctxbackends", *child_arguments(sys.argv[1:], transcript)]
     why = event.reason or event.trigger
     with open(journal / _LOG, "ab") as log:

@@ -12,6 +12,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+_O_BINARY = getattr(os, "O_BINARY", 0)  # only on Windows
+
 
 @contextlib.contextmanager
 def replacing(path: Path, *, mode: int = 0o666) -> Iterator[Path]:
@@ -73,21 +75,14 @@ def append_lines(descriptor: int, lines: bytes) -> None:
 
 
 IGNORE_FILE = ".gitignore"
-IGNORE_ALL = "*\n"
+IGNORE_ALL = b"*\n"
 
 
-def create_ignored_directory(path: Path, *, mode: int = 0o777) -> None:
-    """Create a directory that git ignores, unless it exists. Raises OSError.
-
-    ``mode`` is the mode of the directory, and without its execute bits that of its ``.gitignore``.
-    """
-    is_new = not path.exists()
-    path.mkdir(mode, exist_ok=True)
-    ignore = path / IGNORE_FILE
-    if is_new or (ignore.exists() and not ignore.stat().st_size):  # empty: an earlier run found the disk full
-        descriptor = os.open(ignore, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode & 0o666)
-        with open(descriptor, "w", encoding="utf-8", newline="\n") as file:
-            file.write(IGNORE_ALL)
+def ignore_directory(directory: Path, *, mode: int = 0o666) -> None:
+    """Let git ignore a directory. Raises OSError."""
+    descriptor = os.open(directory / IGNORE_FILE, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _O_BINARY, mode)
+    with open(descriptor, "wb") as file:
+        file.write(IGNORE_ALL)
 
 
 LOCK_TIMEOUT = 10.0

@@ -17,7 +17,7 @@ from pathlib import Path
 import filelock
 import msgspec
 
-from ctxbackends._util.files import IGNORE_ALL, IGNORE_FILE, create_ignored_directory, replace_file, sync_directory
+from ctxbackends._util.files import IGNORE_ALL, IGNORE_FILE, ignore_directory, replace_file, sync_directory
 from ctxbackends._util.locks import delete_and_release, lock_descriptor
 from ctxbackends.batch._errors import BatchJournalError
 from ctxbackends.batch._journal_part import (
@@ -30,7 +30,7 @@ from ctxbackends.batch._journal_part import (
     decode_line,
     wrap_error,
 )
-from ctxbackends.batch._key_index import KeyIndex
+from ctxbackends.batch._key_index import FINAL, KeyIndex
 
 __all__ = ["Entry", "Journal", "JournalPart", "Manifest"]
 
@@ -52,7 +52,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, tag_field="format", ta
     version: int = VERSION
 
 
-_ANSWER = 1 << 63
+_ANSWER = FINAL  # the first answer stays, the last error too unless there is an answer
 _OFFSET_BITS = 43
 _OFFSETS = (1 << _OFFSET_BITS) - 1
 """An indexed position: whether it is an answer, the number of the part, the offset in it."""
@@ -95,19 +95,20 @@ class Journal:
         self._mutex = threading.Lock()  # refresh() may run in a thread
         self._parts: list[_Part] = []
         self._reader: FileIO | None = None
+        self._reader_part: _Part | None = None
         self._names: set[str] = set()
         self._lock = filelock.FileLock(directory / LOCK_FILE, mode=0o600, thread_local=False)
         try:
             self._check_purpose()
-            create_ignored_directory(directory, mode=0o700)
+            directory.mkdir(0o700, exist_ok=True)
             self._acquire()
         except OSError as error:
-            raise wrap_error(error, directory) from error
+            raise wrap_error(error, directory, "write") from error
         try:
             self._open(manifest, fresh=fresh)
         except OSError as error:
             self.close()
-            raise wrap_error(error, directory) from error
+            raise wrap_error(error, directory, "write") from error
         except BaseException:
             self.close()
             raise
@@ -164,6 +165,8 @@ class Journal:
                 f"journal belongs to a batch with other options or backends: {self.directory}; "
                 f"use those options, {USE_FRESH}, or {USE_ANOTHER}"
             )
+        if existing is None:
+            ignore_directory(self.directory, mode=0o600)
         if existing != manifest:
             replace_file(self.directory / MANIFEST_FILE, msgspec.json.encode(manifest) + b"\n", mode=0o600)
             sync_directory(self.directory.parent)
@@ -196,7 +199,7 @@ class Journal:
             try:
                 line = self._decode(part, self._read_line(part, offset), offset)
             except OSError as error:
-                raise wrap_error(error, self.directory) from error
+                raise wrap_error(error, self.directory, "read") from error
         if line.key != key:
             raise BatchJournalError(f"journal was changed during the run: {part.path}; start the batch again")
         return Entry(
@@ -220,7 +223,7 @@ class Journal:
                 if part.path.stat().st_size > part.end:
                     self._index_part(part)
         except OSError as error:
-            raise wrap_error(error, self.directory) from error
+            raise wrap_error(error, self.directory, "read") from error
 
     def _list_parts(self) -> list[str]:
         return sorted(name for name in os.listdir(self.directory) if PART_NAME.fullmatch(name))  # oldest first
@@ -255,16 +258,14 @@ class Journal:
                 entry = self._decode(part, line, end)
                 flag = 0 if entry.answer is msgspec.UNSET else _ANSWER
                 with self._mutex:
-                    if not (self._index.get(entry.key) or 0) & _ANSWER:  # an answer stays
-                        self._index.set(entry.key, flag | part.number << _OFFSET_BITS | end)
+                    self._index.set(entry.key, flag | part.number << _OFFSET_BITS | end)
                 end += len(line)
         part.end = end
 
     def _read_line(self, part: _Part, offset: int) -> bytes:
-        if self._reader is None or self._reader.name != part.path:
-            if self._reader is not None:
-                self._reader.close()
-            self._reader = FileIO(part.path)
+        if self._reader is None or self._reader_part is not part:
+            self._close_reader()
+            self._reader, self._reader_part = FileIO(part.path), part
         self._reader.seek(offset)
         line = b""
         while chunk := self._reader.read(_READ_SIZE):
@@ -277,8 +278,7 @@ class Journal:
         try:
             return decode_line(line)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            with open(part.path, "rb") as lines:
-                number = 1 + sum(1 for _ in iter(lambda: lines.tell() < offset and lines.readline(), False))
+            number = _count_lines(part.path, offset) + 1
             raise BatchJournalError(
                 f"journal is damaged: {part.path}, line {number} (byte {offset}): {error}; "
                 f"delete this line to ask its row again, or {USE_FRESH}"
@@ -319,16 +319,19 @@ class Journal:
             self._delete_parts()
             self._delete_files()
         except OSError as error:
-            raise wrap_error(error, self.directory) from error
+            raise wrap_error(error, self.directory, "write") from error
         finally:
             self._unlock()
 
     def _close_files(self) -> None:
         self._own.close()
         with self._mutex:
-            if self._reader is not None:
-                self._reader.close()
-                self._reader = None
+            self._close_reader()
+
+    def _close_reader(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
 
     def _delete_parts(self) -> None:
         for name in self._list_parts():
@@ -337,11 +340,21 @@ class Journal:
     def _delete_files(self) -> None:
         for name in os.listdir(self.directory):
             path = self.directory / name
-            is_ignore_file = name == IGNORE_FILE and path.read_text("utf-8") == IGNORE_ALL
+            is_ignore_file = name == IGNORE_FILE and path.read_bytes() == IGNORE_ALL
             if is_ignore_file or name == MANIFEST_FILE or _REMNANT.fullmatch(name):
                 path.unlink()
 
     def _unlock(self) -> None:
         delete_and_release(self._lock)
-        with contextlib.suppress(OSError):  # not empty: a part was deleted by nobody, or has other files
+        with contextlib.suppress(OSError):  # it has other files, or answers
             self.directory.rmdir()
+
+
+def _count_lines(path: Path, end: int) -> int:
+    """Return the number of lines before a byte."""
+    count = 0
+    with open(path, "rb") as lines:
+        while lines.tell() < end:
+            lines.readline()
+            count += 1
+    return count

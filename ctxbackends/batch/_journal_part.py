@@ -7,10 +7,11 @@ import errno
 import os
 import re
 import secrets
-import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -75,8 +76,7 @@ class _Group:
     def __init__(self) -> None:
         self.lines: list[bytes] = []
         self.done = asyncio.Event()
-        self.is_synced = False
-        self.error: Exception | None = None
+        self.error: Exception | None = BatchJournalError("the event loop was closed")  # until they are on the disk
 
 
 class JournalPart:
@@ -90,7 +90,7 @@ class JournalPart:
         self.directory = directory
         self._descriptor = -1
         self._is_closed = False
-        self._mutex = threading.Lock()  # close() waits for a write in a thread
+        self._thread = ThreadPoolExecutor(1, "journal")  # of its own: others may fill the loop's threads
         self._group: _Group | None = None
         self._writer: asyncio.Task[None] | None = None
 
@@ -105,6 +105,8 @@ class JournalPart:
         lines = [encode_entry(entry) for entry in entries]
         if not lines:
             return
+        if self._is_closed:
+            raise BatchJournalError(f"journal is closed: {self.directory}; start the batch again")
         if self._group is None:
             self._group = _Group()
         group = self._group
@@ -112,33 +114,30 @@ class JournalPart:
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write_groups())
         await group.done.wait()
-        if not group.is_synced:
-            raise wrap_error(group.error, self.directory) from group.error
+        if group.error is not None:
+            raise wrap_error(group.error, self.directory, "write") from group.error
 
     async def _write_groups(self) -> None:
         loop = asyncio.get_running_loop()
         while (group := self._group) is not None:
             self._group = None
             try:
-                await loop.run_in_executor(None, self._write, b"".join(group.lines))
-                group.is_synced = True
+                await loop.run_in_executor(self._thread, self._write, b"".join(group.lines))
+                group.error = None
             except Exception as error:
                 group.error = error
             finally:
                 group.done.set()
 
     def _write(self, lines: bytes) -> None:
-        with self._mutex:
-            if self._is_closed:
-                raise BatchJournalError(f"journal is closed: {self.directory}; open it again")
-            if self._descriptor < 0:
-                self._descriptor = self._create()
-            try:
-                append_lines(self._descriptor, lines)
-                os.fsync(self._descriptor)
-            except OSError:
-                self._close()  # if it ends within a line, nothing may follow: the next entries get another part
-                raise
+        if self._descriptor < 0:
+            self._descriptor = self._create()
+        try:
+            append_lines(self._descriptor, lines)
+            os.fsync(self._descriptor)
+        except OSError:
+            self._close()  # if it ends within a line, nothing may follow: the next entries get another part
+            raise
 
     def _create(self) -> int:
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
@@ -156,9 +155,9 @@ class JournalPart:
 
     def close(self) -> None:
         """Close the part. Idempotent."""
-        with self._mutex:
-            self._is_closed = True
-            self._close()
+        self._is_closed = True
+        self._thread.shutdown()  # after the write that is going on
+        self._close()
 
 
 def encode_entry(entry: Entry) -> bytes:
@@ -178,11 +177,11 @@ def encode_entry(entry: Entry) -> bytes:
     return line + b"\n"
 
 
-def wrap_error(error: Exception | None, directory: Path) -> BatchJournalError:
+def wrap_error(error: Exception, directory: Path, verb: Literal["read", "write"]) -> BatchJournalError:
     """Return the error of a journal that cannot be read or written."""
     if isinstance(error, BatchJournalError):
         return error
     if not isinstance(error, OSError):
-        return BatchJournalError(f"cannot write the journal: {directory}: {error}; start the batch again")
+        return BatchJournalError(f"cannot {verb} the journal: {directory}: {error}; start the batch again")
     advice = "free space on the disk and start again; answered rows are kept" if error.errno in _FULL else USE_ANOTHER
-    return BatchJournalError(f"cannot write the journal: {directory}: {error.strerror or error}; {advice}")
+    return BatchJournalError(f"cannot {verb} the journal: {directory}: {error.strerror or error}; {advice}")

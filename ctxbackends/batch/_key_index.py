@@ -5,16 +5,23 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from struct import Struct
+from typing import TypeAlias
+
+FINAL = 1 << 63
+"""The bit of a number that no other replaces."""
 
 _unpack = Struct(">QQ").unpack
-_BUCKET_BITS = 10  # of a key: a new key moves one of 1024 parts of the arrays, and not all of them
+_BUCKETS = 1024  # a new key moves the keys of one bucket, and not all
+_SHIFT = 64 - 10
+
+_Bucket: TypeAlias = "tuple[array[int], array[int], array[int]]"  # the halves of the keys, sorted, and the numbers
 
 
 class KeyIndex:
-    """Numbers of 64 bits by keys of 16 bytes."""
+    """Numbers of 64 bits by keys of 16 bytes, which are hashes."""
 
     def __init__(self) -> None:
-        self._buckets = [(array("Q"), array("Q"), array("Q")) for _ in range(1 << _BUCKET_BITS)]
+        self._buckets: list[_Bucket] = [(array("Q"), array("Q"), array("Q")) for _ in range(_BUCKETS)]
         self._count = 0
 
     def __len__(self) -> int:
@@ -22,30 +29,32 @@ class KeyIndex:
 
     def get(self, key: bytes) -> int | None:
         """Return the number of a key, None if it has none."""
-        highs, lows, numbers = self._buckets[_unpack(key)[0] >> (64 - _BUCKET_BITS)]
-        at = _find(highs, lows, *_unpack(key))
-        return numbers[at] if at >= 0 else None
+        high, low = _unpack(key)
+        bucket = self._buckets[high >> _SHIFT]
+        at, is_present = _find(bucket, high, low)
+        return bucket[2][at] if is_present else None
 
     def set(self, key: bytes, number: int) -> None:
-        """Set the number of a key."""
+        """Set the number of a key, unless it has one with the bit ``FINAL``."""
         high, low = _unpack(key)
-        highs, lows, numbers = self._buckets[high >> (64 - _BUCKET_BITS)]
-        at = _find(highs, lows, high, low)
-        if at >= 0:
+        bucket = self._buckets[high >> _SHIFT]
+        at, is_present = _find(bucket, high, low)
+        highs, lows, numbers = bucket
+        if not is_present:
+            highs.insert(at, high)
+            lows.insert(at, low)
+            numbers.insert(at, number)
+            self._count += 1
+        elif not numbers[at] & FINAL:
             numbers[at] = number
-            return
-        at = ~at
-        highs.insert(at, high)
-        lows.insert(at, low)
-        numbers.insert(at, number)
-        self._count += 1
 
 
-def _find(highs: array[int], lows: array[int], high: int, low: int) -> int:
-    """Return the place of a key, else the place to insert it, inverted."""
+def _find(bucket: _Bucket, high: int, low: int) -> tuple[int, bool]:
+    """Return the place of a key in a bucket, and whether it is there."""
+    highs, lows, _ = bucket
     at = bisect_left(highs, high)
-    while at < len(highs) and highs[at] == high:  # the other half differs in one of 2**64
+    while at < len(highs) and highs[at] == high:
         if lows[at] == low:
-            return at
+            return at, True
         at += 1
-    return ~at
+    return at, False

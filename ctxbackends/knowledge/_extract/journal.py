@@ -11,7 +11,7 @@ from pathlib import Path
 import filelock
 import msgspec
 
-from ctxbackends._util.files import append_lines, create_ignored_directory
+from ctxbackends._util.files import IGNORE_FILE, append_lines, ignore_directory
 from ctxbackends._util.locks import delete_and_release
 from ctxbackends.knowledge._errors import JournalError
 
@@ -44,7 +44,7 @@ class Journal:
         self._offsets: dict[str, tuple[int, int]] = {}
         self._lock = filelock.FileLock(path.with_name(f".{path.name}.lock"), thread_local=False)
         try:
-            create_ignored_directory(path.parent)  # text of the sources does not belong in the repository
+            create_directory(path.parent)
             self._lock.acquire(timeout=0)
         except filelock.Timeout:
             raise JournalError(
@@ -117,3 +117,12 @@ class Journal:
         """Close and delete the file, after a complete run."""
         self._offsets.clear()
         self.close()
+
+
+def create_directory(path: Path) -> None:
+    """Create the directory of journals. Git ignores it, since answers contain text of the sources."""
+    is_new = not path.exists()
+    path.mkdir(exist_ok=True)
+    ignore = path / IGNORE_FILE
+    if is_new or (ignore.exists() and not ignore.stat().st_size):  # empty: an earlier run found the disk full
+        ignore_directory(path)
