@@ -108,6 +108,8 @@ def _hint_overflow(error: ContextOverflowError, source: Source) -> str:
             "the slots of the server share one context, which all running requests filled together; send fewer at "
             f"once{setting}, or start it with a larger context"
         )
+    if error.exceeds_batch:
+        return "or split the text: llama-server embeds only texts that fit into one of its batches"
     setting = " (ollama, lmstudio: context_length in .ctxrc)" if source == "file" else ""
     advice = f"or give the server a larger context{setting}"
     if error.input_tokens is None or error.context_length is None:

@@ -211,8 +211,9 @@ def _build_error(
     if isinstance(error, ContextOverflowError):
         error.input_tokens, error.context_length = _parse_overflow(details)
         # Of llama-server, which has another message for a request that is too long on its own.
-        is_full = "context size has been exceeded" in (details.message or "").casefold()
-        error.shared_context = is_full and details.type == "server_error"
+        text = (details.message or "").casefold()
+        error.shared_context = "context size has been exceeded" in text and details.type == "server_error"
+        error.exceeds_batch = "too large to process" in text
     return error
 
 

@@ -145,14 +145,29 @@ class ContextOverflowError(BadRequestError):
 
     Attributes:
         input_tokens: Length of the prompt in tokens; None if the server does not say.
-        context_length: Context size in tokens; None if the server does not say.
+        context_length: Context size in tokens, or the size of a batch with ``exceeds_batch``; None if the server does
+            not say.
         shared_context: Whether the slots of the server share one context, which all running requests filled together:
             the prompt may fit on its own.
+        exceeds_batch: Whether a text to embed is longer than a batch of llama-server, which can be started with a
+            larger one.
     """
 
     input_tokens: int | None = None
     context_length: int | None = None
     shared_context: bool = False
+    exceeds_batch: bool = False
+
+    @property
+    def advice(self) -> str:
+        """The end of the message: the options of llama-server to raise, empty if the context is the limit."""
+        if not self.exceeds_batch:
+            return ""
+        size = f"{self.input_tokens} or more tokens" if self.input_tokens is not None else "more tokens"
+        return f"; start llama-server with --batch-size and --ubatch-size of {size}, up to its context"
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}{self.advice}"
 
 
 class AuthenticationError(APIStatusError):

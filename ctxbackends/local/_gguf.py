@@ -29,6 +29,7 @@ _PLAIN = frozenset(
 )
 """Architectures whose layers all keep the keys and values of every token, unless the header has one of these:"""
 _OTHER_CACHES = ("attention.sliding_window", "attention.kv_lora_rank", "attention.shared_kv_layers", "ssm.")
+_NO_POOLING, _LAST_TOKEN = 0, 3  # of llama.cpp's llama_pooling_type
 _CACHE_NUMBER_BYTES = 2  # a 16-bit float, llama.cpp's default
 
 
@@ -39,10 +40,14 @@ class ModelHeader:
     Attributes:
         context_length: Tokens of context that the model was trained with; None if the file does not state them.
         bytes_per_token: Memory in bytes for each token of context; None if it cannot be told from the header.
+        embeds_in_one_batch: Whether llama.cpp embeds only texts that fit into one batch: it splits a text if the vector
+            is that of the last token. A model without a pooling type is not an embedding model. True if the header
+            cannot be read.
     """
 
     context_length: int | None = None
     bytes_per_token: int | None = None
+    embeds_in_one_batch: bool = True
 
 
 def check_model_file(path: Path, *, key: str | None = None) -> None:
@@ -78,11 +83,13 @@ def read_header(path: Path) -> ModelHeader:
     except (OSError, struct.error, KeyError, OverflowError, MemoryError, RecursionError):
         return ModelHeader()
     context_length, architecture = values.get("context_length"), values.get("architecture")
+    is_causal = values.get("attention.causal", True)
     return ModelHeader(
         context_length=context_length if _is_count(context_length) else None,
         bytes_per_token=_bytes_per_token(architecture.decode("utf-8", "replace"), values)
         if isinstance(architecture, bytes)
         else None,
+        embeds_in_one_batch=not is_causal or values.get("pooling_type", _NO_POOLING) not in (_NO_POOLING, _LAST_TOKEN),
     )
 
 

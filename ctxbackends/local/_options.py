@@ -59,8 +59,9 @@ class ServerOptions:
         threads: Number of CPU threads; None for llama.cpp's default.
         alias: Name of the model in requests; None for the name of the file without its suffix.
         api_key: API key that clients must send; None for none.
-        embeddings: Whether to serve embeddings too. Default False. Texts up to the context are embedded, which takes
-            memory for a batch of that size: set ``ctx_size`` for a model with a very long context.
+        embeddings: Whether to serve embeddings too. Default False. Texts up to the context are embedded. For a model
+            that pools all tokens, this takes memory for a batch of that size: set ``ctx_size`` for one with a very long
+            context.
         environment: Additional environment variables of the process; None for none.
         inherit_log: Whether the log goes to standard error. By default it goes to a temporary file, and its last lines
             are in the ServerDiedError if the process exits.
