@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from ctxbackends._util.text import escape_for_review
 from ctxbackends.errors import BackendError
 
 MAX_PROBLEMS = 20
@@ -19,12 +20,14 @@ class Problem(NamedTuple):
     """A problem of the input.
 
     Attributes:
-        line: The line of the input, counted from 1.
+        line: The line of the input, counted from 1; 0 if the problem is not in one line.
         message: The problem, with advice.
+        id: The ID of the row, empty if it has none.
     """
 
     line: int
     message: str
+    id: str = ""
 
 
 class BatchInputError(BatchError, ValueError):
@@ -35,11 +38,18 @@ class BatchInputError(BatchError, ValueError):
     """
 
     def __init__(self, name: str, problems: Sequence[Problem]) -> None:
-        shown = [f"{name}:{problem.line}: {problem.message}" for problem in problems[:MAX_PROBLEMS]]
+        shown = [_format(name, problem) for problem in problems[:MAX_PROBLEMS]]
         if len(problems) > MAX_PROBLEMS:
             shown.append(f"{name}: {len(problems) - MAX_PROBLEMS} more problems")
         super().__init__("\n".join(shown))
         self.problems = tuple(problems)
+
+
+def _format(name: str, problem: Problem) -> str:
+    if problem.line:
+        return f"{name}:{problem.line}: {escape_for_review(problem.message)}"
+    place = f"{name}: row {problem.id!r:.80}" if problem.id else name
+    return f"{place}: {escape_for_review(problem.message)}"
 
 
 class BatchJournalError(BatchError, OSError):
