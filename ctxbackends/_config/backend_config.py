@@ -14,6 +14,7 @@ from ctxbackends._config.backend_settings import OTHER_NAMES
 from ctxbackends._config.display import display_name, has_unsafe_characters
 from ctxbackends._config.duration import MAX_COUNT, accept_texts, seconds_of
 from ctxbackends._config.endpoint import ENDPOINT_HINT, normalise_endpoint
+from ctxbackends._config.literal_secrets import find_literal_secret
 from ctxbackends._config.request_settings import (
     check_request_settings,
     freeze_mapping,
@@ -197,12 +198,14 @@ class BackendConfig:
             self._fail(*problem)
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
-        """Prevent the API key from reaching files and other processes."""
+        """Prevent secrets from reaching files and other processes."""
+        problem = None
         if self.api_key is not None:
-            raise TypeError(
-                f"cannot pickle the configuration of {display_name(self.name)}: it contains an api_key; "
-                "set an environment variable and name it in api_key_env"
-            )
+            problem = "it contains an api_key; set an environment variable and name it in api_key_env"
+        elif secret := find_literal_secret(self.headers, self.query, self.endpoint, self.api_path):
+            problem = f"{secret} contains a secret; set an environment variable and write ${{NAME}}"
+        if problem is not None:
+            raise TypeError(f"cannot pickle the configuration of {display_name(self.name)}: {problem}")
         return super().__reduce_ex__(protocol)
 
     def __copy__(self) -> BackendConfig:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, SupportsIndex
 
 import attrs
 
 from ctxbackends._config.duration import accept_texts, seconds_of
+from ctxbackends._config.literal_secrets import find_literal_secret
 from ctxbackends._config.request_settings import check_headers, check_max_retries, freeze_mapping
 from ctxbackends._suggestions import suggest_fields
 from ctxbackends._util.frozen_mapping import FrozenMapping
@@ -79,3 +81,16 @@ class RequestOptions:
             )
         if problem is not None:
             raise ConfigError(problem[1], key=problem[0])
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
+        """Prevent secrets from reaching files and other processes."""
+        if secret := find_literal_secret(self.headers):
+            problem = f"{secret} contains a secret; set an environment variable and write ${{NAME}}"
+            raise TypeError(f"cannot pickle the options of a request: {problem}")
+        return super().__reduce_ex__(protocol)
+
+    def __copy__(self) -> RequestOptions:
+        return self  # it and its values are immutable
+
+    def __deepcopy__(self, memo: Mapping[int, object]) -> RequestOptions:
+        return self

@@ -33,3 +33,6 @@ class FrozenMapping(Mapping[str, V]):
 
     def __repr__(self) -> str:
         return repr(self._items)
+
+    def __reduce__(self) -> tuple[type[FrozenMapping[V]], tuple[dict[str, V]]]:
+        return type(self), (self._items,)  # pickle protocols 0 and 1 do not support __slots__

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NoReturn, SupportsIndex
+from typing import ClassVar, NoReturn, SupportsIndex
 
 
 class NotPicklable:
@@ -10,8 +10,8 @@ class NotPicklable:
 
     __slots__ = ()
 
+    _not_picklable: ClassVar[str] = "it has connections; store its BackendConfig and create a new one from it"
+    """The reason, and what to do instead."""
+
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
-        raise TypeError(
-            f"cannot pickle or copy a {type(self).__name__}: it has connections; "
-            "store its BackendConfig and create a new one from it"
-        )
+        raise TypeError(f"cannot pickle or copy a {type(self).__name__}: {self._not_picklable}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from typing import NoReturn, SupportsIndex
 
 
 class Secret:
@@ -27,9 +28,15 @@ class Secret:
     def __repr__(self) -> str:
         return "<secret>"
 
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        raise TypeError("cannot pickle or copy a secret")
+
 
 class MaskedHeaders(dict[str, str]):
     """Headers whose repr shows only the names."""
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        raise TypeError("cannot pickle or copy headers, which may contain a secret")
 
     def __repr__(self) -> str:
         return f"<headers {', '.join(self)}>"

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypedDict
+from typing import Any, SupportsIndex, TypedDict
 
 import attrs
 
 from ctxbackends._config.backend_settings import BackendSettings
+from ctxbackends._config.display import display_name
 from ctxbackends._config.duration import MAX_COUNT
+from ctxbackends._config.literal_secrets import is_secret_name
 from ctxbackends._suggestions import suggest_fields
+from ctxbackends._util.api_key_shapes import looks_like_key
 from ctxbackends.errors import ConfigError
 
 
@@ -101,3 +104,25 @@ class ServerOptions:
                 raise ConfigError("must be true or false", key=field)
         if self.environment is not None and not isinstance(self.environment, Mapping):
             raise ConfigError("must be a mapping of names to strings", key="environment")
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
+        """Prevent secrets from reaching files and other processes."""
+        secret = "an api_key" if self.api_key is not None else self._find_secret_variable()
+        if secret is not None:
+            raise TypeError(
+                f"cannot pickle the options of a server: they contain {secret}; set it in the process that starts the "
+                "server"
+            )
+        return super().__reduce_ex__(protocol)
+
+    def _find_secret_variable(self) -> str | None:
+        for name, value in (self.environment or {}).items():
+            if is_secret_name(name) or looks_like_key(value):
+                return f"the secret environment variable {display_name(name)}"
+        return None
+
+    def __copy__(self) -> ServerOptions:
+        return self
+
+    def __deepcopy__(self, memo: Mapping[int, object]) -> ServerOptions:
+        return attrs.evolve(self, environment=None if self.environment is None else dict(self.environment))

@@ -28,6 +28,7 @@ from typing import IO, Any, Unpack
 import attrs
 
 from ctxbackends._util.forks import Lock, reset_in_child
+from ctxbackends._util.pickling import NotPicklable
 from ctxbackends.errors import BackendError, ClosedError, ConfigError, LocalServerUnavailableError, ServerDiedError
 from ctxbackends.local._gguf import check_model_file, read_header
 from ctxbackends.local._memory import fit_context
@@ -52,7 +53,7 @@ else:
 _logger = logging.getLogger("ctxbackends")
 
 
-class LocalServer:
+class LocalServer(NotPicklable):
     """A llama.cpp server for one model file. It is started by :meth:`start`.
 
     Args:
@@ -64,6 +65,8 @@ class LocalServer:
         alias: Name of the model in requests.
         api_key: API key that clients must send; None for none.
     """
+
+    _not_picklable = "it has a process; create one where it is needed"
 
     def __init__(self, model_path: str | Path, **options: Unpack[ServerKeywords]) -> None:
         if not isinstance(model_path, str | os.PathLike):
