@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from importlib.util import find_spec
@@ -22,7 +23,8 @@ from ctxbackends.batch._rows import BatchRow
 OutputFormat: TypeAlias = Literal["openai", "simple", "parquet"]
 
 _BUFFER_SIZE = 1 << 20
-_STREAMS = ("/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/self/fd/")
+_DESCRIPTORS = {"/dev/stdout": 1, "/dev/stderr": 2}
+_DESCRIPTOR = re.compile(r"/(?:dev|proc/self)/fd/(\d+)")
 
 
 class AnswerSource(Protocol):
@@ -168,7 +170,14 @@ class _LineWriter:
 
 def _is_stream(path: Path) -> bool:
     """Return whether a path is a device, a pipe or an open descriptor, which cannot be replaced."""
-    return os.path.abspath(path).startswith(_STREAMS) or (path.exists() and not path.is_file() and not path.is_dir())
+    return _find_descriptor(path) is not None or (path.exists() and not path.is_file() and not path.is_dir())
+
+
+def _find_descriptor(path: Path) -> int | None:
+    """Return the descriptor that a path such as ``/dev/stdout`` names."""
+    name = os.path.abspath(path)
+    match = _DESCRIPTOR.fullmatch(name)
+    return _DESCRIPTORS.get(name) if match is None else int(match[1])
 
 
 def _check_file(path: Path, source: Path | None) -> None:
@@ -195,9 +204,12 @@ class _OutputFile:
 
     def __enter__(self) -> Self:
         try:
-            if _is_stream(self._path):
-                target = self._path
-            else:
+            target: Path | int = self._path
+            descriptor = _find_descriptor(self._path)
+            if descriptor is not None:
+                # Not opened by its name: that would truncate a file that standard output is redirected to.
+                target = os.dup(descriptor)
+            elif not _is_stream(self._path):
                 target = self._stack.enter_context(replacing(Path(os.path.realpath(self._path))))
             self._file = self._stack.enter_context(open(target, "wb", buffering=_BUFFER_SIZE))
         except OSError as error:
