@@ -114,7 +114,7 @@ class RateLimit:
             sent.popleft()
         if self._requests is None or len(sent) < self._requests:
             return 0.0
-        return sent[0] + WINDOW - now
+        return sent[-self._requests] + WINDOW - now
 
     def _delay_of_tokens(self, now: float) -> float:
         if self._tokens is None:
@@ -128,10 +128,10 @@ class RateLimit:
             return WINDOW
         estimate = self._answer_tokens / self._answers
         excess = self._used_sum + (self._in_flight + 1) * estimate - self._tokens
+        if excess <= 0:
+            return 0.0
         for at, tokens in used:
-            if excess <= 0:
-                return 0.0
             excess -= tokens
             if excess <= 0:
                 return at + WINDOW - now
-        return WINDOW if excess > 0 and self._in_flight else 0.0
+        return WINDOW if self._in_flight else used[-1][0] + WINDOW - now  # it is larger than the limit

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -225,7 +224,7 @@ class Replicas:
         for one in self._replicas:
             if have_same_account(one.backend, replica.backend):
                 self._pause(one, seconds)
-        now = time.monotonic()
+        now = _now()
         if all(one.is_paused and one._resumes_at - now > MAX_PAUSE for one in self._replicas):
             self._fail(error)
 
@@ -235,7 +234,7 @@ class Replicas:
             replica.window = max(1.0, replica.window / 2)
             seconds = max(seconds, min(seconds * 2**replica._pauses, REPEATED_PAUSE))
             replica._pauses = min(replica._pauses + 1, 30)
-        resumes_at = time.monotonic() + seconds
+        resumes_at = _now() + seconds
         if replica._timer is not None:
             if resumes_at <= replica._resumes_at:
                 return
@@ -266,7 +265,7 @@ class Replicas:
         replica.note_answers()
         replica._exclusions = min(replica._exclusions + 1, 30)
         if replica._exclusions == 1:
-            replica._excluded_at = time.monotonic()
+            replica._excluded_at = _now()
             if all(other.error is not None for other in self._replicas):
                 for other in self._replicas:  # they may be ready by now
                     other._has_failed = False
@@ -283,7 +282,7 @@ class Replicas:
                 await asyncio.sleep(delay)
             while True:
                 is_ready = await self._is_ready(replica)
-                if not (is_ready and not is_again) and time.monotonic() - replica._excluded_at >= replica._patience:
+                if not (is_ready and not is_again) and _now() - replica._excluded_at >= replica._patience:
                     replica._has_failed = True
                     if all(other._has_failed for other in self._replicas):
                         assert replica.error is not None, "a server is left out for an error"
@@ -335,6 +334,10 @@ class Replicas:
         for probe in probes:
             probe.cancel()
         await asyncio.gather(*probes, return_exceptions=True)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _copy(error: Exception) -> Exception:
