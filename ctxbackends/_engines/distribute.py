@@ -1,0 +1,299 @@
+"""Passes blocks of items to the workers of an engine, and replaces workers that die."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Generic
+
+import attrs
+
+from ctxbackends._engines.contract import (
+    Engine,
+    EngineError,
+    EngineWorker,
+    Item,
+    Result,
+    WorkerDiedError,
+    WorkerSpec,
+    WorkerStartError,
+)
+from ctxbackends._engines.shared_directory import SharedDirectory
+
+MAX_DEATHS = 3
+"""A worker that dies so often in a row without an answer ends the run."""
+RESTART_SECONDS = 5.0
+"""Between attempts to start a worker for which the engine has no resources."""
+
+
+@attrs.frozen
+class WorkerDeath:
+    """The death of a worker, which is replaced.
+
+    Attributes:
+        error: Its cause, with the name of the worker.
+        items: Items that other workers ask again.
+    """
+
+    error: WorkerDiedError
+    items: int
+
+
+async def distribute(
+    engine: Engine,
+    make_spec: Callable[[int, int], WorkerSpec[Item, Result]],
+    blocks: AsyncIterable[Sequence[Item]],
+    *,
+    workers: int,
+    recover: Callable[[Sequence[Item]], Awaitable[tuple[Sequence[Result], Sequence[Item]]]],
+    outstanding: int = 2,
+    settle: float = 0.0,
+    directory: SharedDirectory | None = None,
+    on_death: Callable[[WorkerDeath], None] | None = None,
+) -> AsyncGenerator[Sequence[Result], None]:
+    """Yield the results of each block, in the order in which they arrive.
+
+    No block is sent before all workers are open. No worker is started if there are no blocks. A replacement gets the
+    share of the dead worker, and starts when the servers have none of the dead one's requests any more.
+
+    Args:
+        engine: An open engine; the caller closes it.
+        make_spec: Called with a slot, from 0 to ``workers - 1``, and a generation: the number of workers that the slot
+            had before. The limits of the workers of a slot have to be the same.
+        blocks: The work. It is read as the workers need it.
+        workers: Number of workers.
+        recover: Called with a block of a dead worker. Returns the results that are stored, and the items without one.
+        outstanding: Blocks that a worker has at once. Together they should be at most twice its requests in flight.
+        settle: Seconds from a death to the replacement, if that is longer than the error says: with a limit for each
+            minute, the replacement does not know what the dead worker sent in the last one.
+        directory: Directory that the workers must prove to share.
+        on_death: Called when a worker has died.
+
+    Raises:
+        EngineError: Workers cannot be started, or die again and again.
+        Exception: The exception of a worker.
+    """
+    run = _Distribution(engine, make_spec, workers, recover, outstanding, settle, directory, on_death)
+    tasks = [run.create_task(run.pump(blocks))]
+    try:
+        while True:
+            while run.results:
+                yield run.take_results()
+            if run.error is not None:
+                raise run.error
+            if run.is_done:
+                break
+            if len(tasks) == 1 and run.has_blocks:
+                tasks += [run.create_task(run.run_slot(slot)) for slot in range(workers)]
+            await run.changed()
+        run.cancel_idle()
+        await asyncio.gather(*tasks, return_exceptions=True)  # the workers are closed
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@attrs.define
+class _Generation(Generic[Item]):
+    """The worker of a slot at a time.
+
+    Attributes:
+        blocks: Number of blocks that it has.
+        is_retrying: Whether one of them was lost by another worker.
+        lost: Blocks that it had when it died.
+        has_answered: Whether it answered a block.
+    """
+
+    blocks: int = 0
+    is_retrying: bool = False
+    lost: list[Sequence[Item]] = attrs.field(factory=list)
+    has_answered: bool = False
+
+
+@attrs.define(eq=False)
+class _Distribution(Generic[Item, Result]):
+    """The state of a run. It changes in one event loop, and never across an await."""
+
+    _engine: Engine
+    _make_spec: Callable[[int, int], WorkerSpec[Item, Result]]
+    _workers: int
+    _recover: Callable[[Sequence[Item]], Awaitable[tuple[Sequence[Result], Sequence[Item]]]]
+    _outstanding: int
+    _settle: float
+    _directory: SharedDirectory | None
+    _on_death: Callable[[WorkerDeath], None] | None
+    _event: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
+    _blocks: deque[Sequence[Item]] = attrs.field(factory=deque, init=False)
+    _lost: deque[Sequence[Item]] = attrs.field(factory=deque, init=False)
+    _is_exhausted: bool = attrs.field(default=False, init=False)
+    _unfinished: int = attrs.field(default=0, init=False)  # blocks that workers have, or died with
+    _opened: set[int] = attrs.field(factory=set, init=False)  # slots that had a worker
+    _live: int = attrs.field(default=0, init=False)
+    _idle: set[asyncio.Task[None]] = attrs.field(factory=set, init=False)  # the tasks of slots without a worker
+    results: deque[Sequence[Result]] = attrs.field(factory=deque, init=False)
+    error: BaseException | None = attrs.field(default=None, init=False)
+
+    # --- state ------------------------------------------------------------------------------------
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all blocks are answered."""
+        return self._is_exhausted and not self.has_blocks and not self._unfinished
+
+    @property
+    def has_blocks(self) -> bool:
+        """Whether blocks wait for a worker."""
+        return bool(self._blocks or self._lost)
+
+    async def changed(self) -> None:
+        """Wait until the state changes."""
+        await self._event.wait()
+
+    def _notify(self) -> None:
+        self._event.set()
+        self._event = asyncio.Event()
+
+    def create_task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run something in a task, whose exception is the one of the run."""
+        task = asyncio.create_task(work)
+        task.add_done_callback(self._handle_end)
+        return task
+
+    def _handle_end(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            self.error = self.error or task.exception()
+        self._notify()
+
+    def take_results(self) -> Sequence[Result]:
+        """Return the results that arrived first."""
+        results = self.results.popleft()
+        self._notify()
+        return results
+
+    def cancel_idle(self) -> None:
+        """End the slots that wait for a worker."""
+        for task in self._idle:
+            task.cancel()
+
+    # --- blocks -----------------------------------------------------------------------------------
+
+    async def pump(self, blocks: AsyncIterable[Sequence[Item]]) -> None:
+        """Read blocks ahead, one for each worker."""
+        async for items in blocks:
+            self._blocks.append(items)
+            self._notify()
+            while len(self._blocks) >= self._workers:
+                await self.changed()
+        self._is_exhausted = True
+        self._notify()
+
+    async def _next_block(self, state: _Generation[Item]) -> Sequence[Item] | None:
+        """Return a block for a worker when there is room for its results; None when all are answered."""
+        while not self.is_done:
+            has_room = len(self.results) < self._workers * self._outstanding
+            if has_room and len(self._opened) == self._workers and (queue := self._choose_queue(state)):
+                state.is_retrying = queue is self._lost
+                state.blocks += 1
+                self._unfinished += 1
+                self._notify()
+                return queue.popleft()
+            await self.changed()
+        return None
+
+    def _choose_queue(self, state: _Generation[Item]) -> deque[Sequence[Item]] | None:
+        # A block that was lost may be what kills the workers. It comes last, and alone.
+        if state.is_retrying:
+            return None
+        if self._blocks or not self._is_exhausted:
+            return self._blocks
+        return None if state.blocks else self._lost
+
+    # --- workers ----------------------------------------------------------------------------------
+
+    async def run_slot(self, slot: int) -> None:
+        """Keep a worker alive until all blocks are answered."""
+        name = f"worker {slot + 1}"
+        task = asyncio.current_task()
+        assert task is not None
+        deaths = generation = 0
+        while not self.is_done:
+            state = _Generation[Item]()
+            self._idle.add(task)
+            try:
+                worker = await self._start(slot, generation, name)
+                self._idle.discard(task)
+                await self._feed(worker, state)
+            except WorkerStartError:
+                if slot not in self._opened or not self._live:
+                    raise
+                await asyncio.sleep(RESTART_SECONDS)
+            except WorkerDiedError as error:
+                self._idle.discard(task)
+                await self._handle_death(error, state)
+                deaths = 0 if state.has_answered else deaths + 1
+                if deaths == MAX_DEATHS:
+                    raise EngineError(f"{error}; it died {MAX_DEATHS} times in a row without an answer") from error
+                self._idle.add(task)
+                await asyncio.sleep(max(self._settle, error.settle))
+            generation += 1
+
+    async def _start(self, slot: int, generation: int, name: str) -> EngineWorker[Item, Result]:
+        spec = self._make_spec(slot, generation)
+        if self._directory is None:
+            worker = await self._engine.start(spec, name)
+        else:
+            shared = self._directory.wrap(spec)
+            worker = await self._engine.start(shared, name)
+            try:
+                await self._directory.verify(shared, worker.host)
+            except BaseException:
+                await worker.aclose()
+                raise
+        self._opened.add(slot)
+        self._notify()
+        return worker
+
+    async def _feed(self, worker: EngineWorker[Item, Result], state: _Generation[Item]) -> None:
+        """Pass blocks to a worker until all are answered."""
+        self._live += 1
+        lanes = [asyncio.create_task(self._run_lane(worker, state)) for _ in range(self._outstanding)]
+        try:
+            await asyncio.gather(*lanes)
+        finally:
+            for lane in lanes:
+                lane.cancel()
+            await asyncio.gather(*lanes, return_exceptions=True)
+            self._live -= 1
+            await worker.aclose()
+
+    async def _run_lane(self, worker: EngineWorker[Item, Result], state: _Generation[Item]) -> None:
+        while (block := await self._next_block(state)) is not None:
+            try:
+                results = await worker.answer(block)
+            except BaseException:  # also CancelledError, when the worker has died
+                state.lost.append(block)
+                raise
+            state.has_answered = True
+            state.is_retrying = False
+            state.blocks -= 1
+            self._unfinished -= 1
+            self.results.append(results)
+            self._notify()
+
+    async def _handle_death(self, error: WorkerDiedError, state: _Generation[Item]) -> None:
+        """Take the results that the dead worker stored, and put back the items that have none."""
+        items = 0
+        for block in state.lost:
+            stored, remaining = await self._recover(block)
+            if stored:
+                state.has_answered = True
+                self.results.append(stored)
+            self._unfinished -= 1
+            if remaining:
+                items += len(remaining)
+                self._lost.append(remaining)
+        self._notify()
+        if self._on_death is not None:
+            self._on_death(WorkerDeath(error, items))

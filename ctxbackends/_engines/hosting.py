@@ -1,0 +1,102 @@
+"""Runs a worker inside its process. Blocks, results and exceptions are pickled here: engines only move bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pickle
+import socket
+import traceback
+from typing import Any
+
+from ctxbackends._engines.contract import EngineError, Worker
+from ctxbackends._version import __version__
+from ctxbackends.errors import BackendError
+
+_ENDED = 1
+
+
+class WorkerHost:
+    """Creates a worker from its spec, and passes blocks to it."""
+
+    def __init__(self) -> None:
+        self._worker: Worker[Any, Any] | None = None
+        self._calls: set[asyncio.Task[bytes]] = set()
+
+    async def open(self, spec: bytes) -> bytes:
+        """Create the worker. Return the outcome: name of the machine, or the exception."""
+        try:
+            version, data = pickle.loads(spec)  # noqa: S301  # from the driver, which started this process
+            if version != __version__:
+                raise EngineError(
+                    f"versions of ctxbackends differ: {__version__} on host {socket.gethostname()}, {version} here; "
+                    "install the same one on all nodes"
+                )
+            self._worker = await pickle.loads(data).open()  # noqa: S301  # as above
+        except Exception as error:
+            return _encode_error(error)
+        return _encode(socket.gethostname())
+
+    async def answer(self, items: bytes) -> bytes:
+        """Answer a block. Return the outcome: its results, or the exception."""
+        call = asyncio.ensure_future(self._answer(items))
+        self._calls.add(call)
+        try:
+            return await call
+        finally:
+            self._calls.discard(call)
+
+    async def _answer(self, items: bytes) -> bytes:
+        try:
+            assert self._worker is not None
+            return _encode(await self._worker.answer(pickle.loads(items)))  # noqa: S301  # as above
+        except Exception as error:
+            return _encode_error(error)
+
+    async def aclose(self) -> None:
+        """Cancel the blocks, and close the worker."""
+        for call in self._calls:
+            call.cancel()
+        await asyncio.gather(*self._calls, return_exceptions=True)
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            await worker.aclose()
+
+
+def end_process() -> None:
+    """End this process at once: its sockets are closed, and nothing else is sent."""
+    os._exit(_ENDED)
+
+
+def encode_spec(spec: object) -> bytes:
+    """Return the bytes for :meth:`WorkerHost.open`. Raises what pickling raises, such as TypeError for a key."""
+    return pickle.dumps((__version__, pickle.dumps(spec)))
+
+
+def encode_items(items: object) -> bytes:
+    """Return the bytes for :meth:`WorkerHost.answer`."""
+    return pickle.dumps(items)
+
+
+def decode_outcome(outcome: bytes) -> Any:
+    """Return the result, or raise the worker's exception."""
+    result, error = pickle.loads(outcome)  # noqa: S301  # from a process that the engine started
+    if error is not None:
+        raise error
+    return result
+
+
+def _encode(result: object) -> bytes:
+    return pickle.dumps((result, None))
+
+
+def _encode_error(error: Exception) -> bytes:
+    if not isinstance(error, BackendError):  # a bug, or a module that is missing: show where
+        error.add_note("".join(traceback.format_exception(error)).rstrip())
+    try:
+        data = pickle.dumps((None, error))
+        pickle.loads(data)  # noqa: S301  # the bytes of the line above; not all exceptions survive
+    except Exception:
+        text = f"worker failed: {type(error).__name__}: {error}"
+        return pickle.dumps((None, EngineError(text)))
+    return data

@@ -1,0 +1,110 @@
+"""Proves that a directory is the same one for the driver and for a worker, which may run on another machine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import socket
+from pathlib import Path
+from typing import Generic
+
+import attrs
+
+from ctxbackends._engines.contract import EngineError, ItemContra, ResultCo, Worker, WorkerSpec
+
+WITHIN_SECONDS = 5.0
+"""A network file system shows a new file to other machines after a while."""
+_PROBE_SECONDS = 0.1
+
+
+@attrs.frozen
+class SharedSpec(Generic[ItemContra, ResultCo]):
+    """The spec of a worker that first proves that it shares the driver's directory.
+
+    Attributes:
+        spec: The worker.
+        directory: The directory.
+        nonce: Content and part of the name of the driver's file.
+        reply: Content and part of the name of the worker's file.
+    """
+
+    spec: WorkerSpec[ItemContra, ResultCo]
+    directory: Path
+    nonce: str
+    reply: str
+
+    async def open(self) -> Worker[ItemContra, ResultCo]:
+        """Read the driver's file, write one for the driver, and create the worker.
+
+        Raises:
+            EngineError: The directory is another one here.
+        """
+        if not await _has(_path(self.directory, self.nonce), self.nonce):
+            raise _error(self.directory, socket.gethostname())
+        try:
+            _path(self.directory, self.reply).write_text(self.reply)
+        except OSError as error:
+            raise EngineError(
+                f"worker on host {socket.gethostname()} cannot write to {self.directory}: {error.strerror}; "
+                "use --journal with a directory that all nodes can write to"
+            ) from None
+        return await self.spec.open()
+
+
+class SharedDirectory:
+    """The driver's side of the proof: a context manager, whose files exist only inside of it.
+
+    Args:
+        directory: The directory; it exists.
+
+    Raises:
+        OSError: The directory cannot be written.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = Path(directory).absolute()
+        self._nonce = secrets.token_hex(16)
+        self._files = [_path(self._directory, self._nonce)]
+        self._files[0].write_text(self._nonce)
+
+    def wrap(self, spec: WorkerSpec[ItemContra, ResultCo]) -> SharedSpec[ItemContra, ResultCo]:
+        """Return the spec with the proof."""
+        reply = secrets.token_hex(16)
+        self._files.append(_path(self._directory, reply))
+        return SharedSpec(spec, self._directory, self._nonce, reply)
+
+    async def verify(self, spec: SharedSpec[ItemContra, ResultCo], host: str) -> None:
+        """Read the file of a worker that was started with ``spec``.
+
+        Raises:
+            EngineError: There is none, so the worker's directory is another one.
+        """
+        if not await _has(_path(self._directory, spec.reply), spec.reply):
+            raise _error(self._directory, host)
+
+    def close(self) -> None:
+        """Delete the files."""
+        for file in self._files:
+            with contextlib.suppress(OSError):
+                file.unlink()
+
+
+def _path(directory: Path, nonce: str) -> Path:
+    return directory / f".shared-{nonce}"
+
+
+async def _has(path: Path, text: str) -> bool:
+    for _ in range(round(WITHIN_SECONDS / _PROBE_SECONDS)):
+        with contextlib.suppress(OSError):
+            if await asyncio.to_thread(path.read_text) == text:
+                return True
+        await asyncio.sleep(_PROBE_SECONDS)
+    return False
+
+
+def _error(directory: Path, host: str) -> EngineError:
+    return EngineError(
+        f"directory is not shared with the worker on host {host}: {directory}; "
+        "use --journal with a directory that all nodes mount"
+    )

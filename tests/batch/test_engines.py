@@ -1,0 +1,282 @@
+"""The engine of processes: real workers that are killed, fail, and end with their driver."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pickle
+import signal
+import socket
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+from ctxbackends._engines.contract import EngineError, WorkerDiedError, divide
+from ctxbackends._engines.distribute import WorkerDeath, distribute
+from ctxbackends._engines.hosting import WorkerHost, decode_outcome
+from ctxbackends._engines.processes import ProcessEngine
+from ctxbackends._engines.shared_directory import SharedDirectory
+from ctxbackends.errors import AuthenticationError
+from tests.engine_workers import CountingServer, Parts, blocks_of, counting_server, driver_process
+
+ROOT = str(Path(__file__).parents[2])
+
+
+@pytest.fixture(autouse=True)
+def _tests_for_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let worker processes, which get the path of the driver, import the tests; the package comes first."""
+    monkeypatch.setattr(sys, "path", [*sys.path, ROOT])
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[CountingServer]:
+    async with counting_server() as server:
+        yield server
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Parts:
+    return Parts(tmp_path)
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[ProcessEngine]:
+    engine = ProcessEngine()
+    yield engine
+    await engine.aclose()
+
+
+def numbers(count: int) -> list[str]:
+    return [str(item) for item in range(count)]
+
+
+def ids(answers: Sequence[str]) -> Counter[str]:
+    return Counter(answer.split("=")[0] for answer in answers)
+
+
+async def ask(
+    engine: Any, parts: Parts, url: str, items: Sequence[str], *, workers: int = 2, size: int = 4, **options: Any
+) -> list[str]:
+    shares = divide(size * workers, workers, "max_in_flight")
+    run = distribute(
+        engine,
+        lambda slot, generation: parts.spec(url, f"{slot}-{generation}", max_in_flight=shares[slot]),
+        blocks_of(items, size),
+        workers=workers,
+        recover=parts.recover,
+        **options,
+    )
+    return [answer async for results in run for answer in results]
+
+
+# --- a worker process -----------------------------------------------------------------------------
+
+
+async def test_a_worker_answers_blocks_and_raises(engine: ProcessEngine, parts: Parts, server: CountingServer) -> None:
+    worker = await engine.start(parts.spec(server.url, "a"), "worker 1")
+    blocks = await asyncio.gather(worker.answer(["1", "2"]), worker.answer(["3"]))
+    assert (["1=ok", "2=ok"], ["3=ok"]) == tuple(blocks)
+    assert ["print=ok"] == await worker.answer(["print"])  # between the messages
+    text = "x" * 3000
+    large = [f"{text}{item}" for item in range(100)]  # more than a pipe holds
+    assert [f"{item}=ok" for item in large] == await worker.answer(large)
+    with pytest.raises(AuthenticationError, match="invalid API key") as caught:
+        await worker.answer(["fail"])
+    assert 401 == caught.value.status_code
+    with pytest.raises(EngineError, match=r"worker failed: OddError: odd"):
+        await worker.answer(["odd"])
+    assert ["4=ok"] == await worker.answer(["4"])
+    await worker.aclose()
+    assert not is_running(worker.pid)
+    assert socket.gethostname() == worker.host
+
+
+async def test_an_exception_on_opening_ends_the_process(
+    engine: ProcessEngine, parts: Parts, server: CountingServer
+) -> None:
+    with pytest.raises(KeyError, match="CTX_TEST_MISSING_KEY"):
+        await engine.start(parts.spec(server.url, "a", key_variable="CTX_TEST_MISSING_KEY"), "worker 1")
+    (worker,) = engine._workers
+    assert not is_running(worker.pid)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.posix
+async def test_a_killed_process_is_an_error_of_all_its_blocks_and_the_next(engine: ProcessEngine, parts: Parts) -> None:
+    async with counting_server(seconds=60) as server:
+        worker = await engine.start(parts.spec(server.url, "a"), "worker 1")
+        blocks = [asyncio.ensure_future(worker.answer([item])) for item in ("1", "2")]
+        await server.wait_requests(2)
+        os.kill(worker.pid, signal.SIGKILL)
+        outcomes = await asyncio.gather(*blocks, return_exceptions=True)
+        await server.wait_idle()
+        assert ["worker 1 ended: killed by SIGKILL"] * 2 == [str(outcome) for outcome in outcomes]
+        with pytest.raises(WorkerDiedError, match="killed by SIGKILL"):
+            await worker.answer(["3"])
+        await worker.aclose()
+        await worker.aclose()
+
+
+async def test_closing_a_worker_cancels_its_requests(engine: ProcessEngine, parts: Parts) -> None:
+    async with counting_server(seconds=60) as server:
+        worker = await engine.start(parts.spec(server.url, "a"), "worker 1")
+        block = asyncio.ensure_future(worker.answer(["1"]))
+        await server.wait_requests(1)
+        await worker.aclose()
+        await server.wait_idle()
+        assert not is_running(worker.pid)
+        with pytest.raises(WorkerDiedError, match="exit status 0"):
+            await block
+
+
+async def test_the_versions_must_be_the_same() -> None:
+    outcome = await WorkerHost().open(pickle.dumps(("0.0.1", b"")))
+    with pytest.raises(EngineError, match=r"versions of ctxbackends differ: .*, 0\.0\.1 here; install the same one"):
+        decode_outcome(outcome)
+
+
+# --- blocks and workers ---------------------------------------------------------------------------
+
+
+@pytest.mark.posix
+@pytest.mark.parametrize("workers", [2, *(pytest.param(workers, marks=pytest.mark.full) for workers in (1, 4))])
+async def test_a_killed_worker_is_replaced_within_the_limit(engine: ProcessEngine, parts: Parts, workers: int) -> None:
+    deaths: list[WorkerDeath] = []
+
+    async with counting_server(seconds=0.02) as server:
+
+        async def kill_one() -> None:
+            for count in (40, 120):
+                await server.wait_requests(count)
+                victim = next(worker for worker in engine._workers if is_running(worker.pid))
+                os.kill(victim.pid, signal.SIGKILL)
+                engine._workers.discard(victim)
+
+        killing = asyncio.create_task(kill_one())
+        answers = await ask(engine, parts, server.url, numbers(200), workers=workers, on_death=deaths.append)
+        await killing
+    assert Counter(numbers(200)) == ids(answers)
+    assert 4 * workers >= server.peak
+    assert 200 + 2 * 8 >= server.requests.total()  # two blocks of each death
+    assert ["killed by SIGKILL"] * 2 == [str(death.error).split(": ")[1] for death in deaths]
+    assert all(8 >= death.items for death in deaths)
+
+
+@pytest.mark.posix
+async def test_workers_end_with_their_driver_and_another_driver_goes_on(parts: Parts) -> None:
+    async with counting_server(seconds=0.02) as server:
+        arguments = {
+            "engine": "processes",
+            "workers": 2,
+            "max_in_flight": 8,
+            "items": 200,
+            "url": server.url,
+            "directory": str(parts.directory),
+        }
+        async with driver_process(**arguments) as driver:
+            await server.wait_requests(80)
+            driver.kill()
+            await driver.wait()
+            await server.wait_idle()
+            sent = server.requests.total()
+        async with driver_process(**arguments) as driver:
+            output, _ = await driver.communicate()
+        assert 0 == driver.returncode
+        assert Counter(numbers(200)) == ids(parts.read()) | ids(output.decode().split())
+        assert 200 + 8 >= server.requests.total()
+        assert 200 > sent
+        assert 8 >= server.peak
+        async with driver_process(**arguments) as driver:
+            output, _ = await driver.communicate()
+        assert (b"", 0) == (output, driver.returncode)
+        assert 200 + 8 >= server.requests.total()
+
+
+@pytest.mark.full
+async def test_an_exception_of_a_worker_ends_the_run(engine: ProcessEngine, parts: Parts) -> None:
+    async with counting_server(seconds=0.02) as server:
+        with pytest.raises(AuthenticationError):
+            await ask(engine, parts, server.url, [*numbers(20), "fail", *numbers(200)])
+        await server.wait_idle()
+    assert not any(is_running(worker.pid) for worker in engine._workers)
+
+
+async def test_cancelling_a_run_ends_its_workers(engine: ProcessEngine, parts: Parts) -> None:
+    async with counting_server(seconds=60) as server:
+        run = asyncio.create_task(ask(engine, parts, server.url, numbers(100)))
+        await server.wait_requests(8)
+        run.cancel()
+        await asyncio.wait([run])
+        await server.wait_idle()
+        assert 8 == server.requests.total()
+    assert not any(is_running(worker.pid) for worker in engine._workers)
+
+
+# --- the directory --------------------------------------------------------------------------------
+
+
+@pytest.mark.full
+async def test_workers_prove_that_they_share_the_directory(
+    engine: ProcessEngine, parts: Parts, server: CountingServer
+) -> None:
+    directory = SharedDirectory(parts.directory)
+    answers = await ask(engine, parts, server.url, numbers(8), directory=directory)
+    directory.close()
+    assert Counter(numbers(8)) == ids(answers)
+    assert {"part-0-0", "part-1-0"} == {file.name for file in parts.directory.iterdir()}
+
+
+async def test_a_directory_that_the_worker_does_not_share(
+    parts: Parts, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ctxbackends._engines.shared_directory.WITHIN_SECONDS", 0.2)
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    spec = SharedDirectory(parts.directory).wrap(parts.spec("http://127.0.0.1:9", "a"))
+    with pytest.raises(EngineError) as caught:
+        await attrs.evolve(spec, directory=elsewhere).open()
+    assert (
+        f"directory is not shared with the worker on host {socket.gethostname()}: {elsewhere}; "
+        "use --journal with a directory that all nodes mount"
+    ) == str(caught.value)
+    assert [] == list(elsewhere.iterdir())
+
+
+async def test_a_directory_where_the_driver_does_not_see_the_file_of_the_worker(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ctxbackends._engines.shared_directory.WITHIN_SECONDS", 0.2)
+    directory = SharedDirectory(parts.directory)
+    spec = directory.wrap(parts.spec("http://127.0.0.1:9", "a"))
+    with pytest.raises(EngineError, match=f"worker on host node7: {parts.directory}; use --journal"):
+        await directory.verify(spec, "node7")
+
+
+# --- limits ---------------------------------------------------------------------------------------
+
+
+def test_a_limit_is_divided() -> None:
+    assert [3, 3, 2] == divide(8, 3, "max_in_flight")
+    assert [1, 1] == divide(2, 2, "max_in_flight")
+    assert [None, None] == divide(None, 2, "--rpm")
+
+
+def test_more_workers_than_the_limit_allows() -> None:
+    with pytest.raises(EngineError, match=r"^--rpm is smaller than the workers: 3 < 4; use 3 workers or fewer$"):
+        divide(3, 4, "--rpm")
+
+
+async def test_no_workers(engine: ProcessEngine) -> None:
+    with pytest.raises(EngineError, match=r"^invalid number of workers: 0; use at least 1$"):
+        await engine.open(0)
