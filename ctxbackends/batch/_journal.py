@@ -276,6 +276,7 @@ class Journal:
 
     def _decode(self, part: _Part, line: bytes, offset: int) -> Line:
         try:
+            line.decode()  # msgspec does not check all of a Raw
             return decode_line(line)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             number = _count_lines(part.path, offset) + 1
