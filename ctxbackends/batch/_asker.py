@@ -195,7 +195,6 @@ class Asker:
         options: dict[str, Any] = self._options | dict(row.options)
         if self._schema is not None:
             self._schema.check_row(row)
-            options |= self._schema.build_options(replica.backend)
         if row.operation == "embed":
             return await replica.backend.embed(
                 row.prompt,

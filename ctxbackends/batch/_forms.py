@@ -15,6 +15,7 @@ from typing import Any, get_args
 from ctxbackends._chat.requests import ChatOptions
 from ctxbackends._client.prompts import OTHER_NAMES, build_chat_request, build_messages
 from ctxbackends._suggestions import find_similar, suggest
+from ctxbackends._wire.operations.openai import VectorEncoding
 from ctxbackends.batch._rows import BatchRow, Operation, encode_deterministic
 
 _CHAT_URLS = ("/v1/chat/completions", "/chat/completions")
@@ -27,7 +28,8 @@ _OPENAI_MEMBERS = ("custom_id", "method", "url", "body")
 _ANTHROPIC_MEMBERS = ("custom_id", "params")
 
 _OPTIONS = tuple(ChatOptions.__annotations__)
-_EMBED_OPTIONS = ("model", "dimensions")
+_EMBED_OPTIONS = ("model", "dimensions", "encoding")
+_ENCODINGS = get_args(VectorEncoding)
 _OPENAI_NAMES = {"stop": "stop_sequences", "max_completion_tokens": "max_tokens"}
 _OPENAI_EXTRA = (
     *("logit_bias", "metadata", "prediction", "prompt_cache_key", "prompt_cache_retention", "safety_identifier"),
@@ -159,6 +161,8 @@ def _check_embedding(prompt: Any, options: Mapping[str, Any]) -> None:
     dimensions = options.get("dimensions")
     if dimensions is not None and (type(dimensions) is not int or dimensions < 1):
         raise ValueError(f"dimensions must be an integer of at least 1: {_show(dimensions)}")
+    if options.get("encoding") not in (None, *_ENCODINGS):
+        raise ValueError(f"encoding must be {' or '.join(_ENCODINGS)}: {_show(options['encoding'])}")
 
 
 def _check_model(options: Mapping[str, Any]) -> str | None:
@@ -188,11 +192,13 @@ def _parse_openai(data: Mapping[str, Any], line: int) -> BatchRow:
         raise TypeError(f"body must be an object: {_show(body)}")
     if url in _CHAT_URLS:
         return _build_chat_row(row_id, line, body, _OPENAI_EXTRA, _OPENAI_NAMES)
-    if body.get("encoding_format") not in (None, "float"):
-        raise ValueError(f"encoding_format must be float: {_show(body['encoding_format'])}; the output has numbers")
+    if body.get("encoding_format") not in (None, *_ENCODINGS):
+        raise ValueError(f"encoding_format must be {' or '.join(_ENCODINGS)}: {_show(body['encoding_format'])}")
     if body.get("input") is None:
         raise ValueError("missing member: body.input")
     options = {name: value for name, value in body.items() if name not in ("input", "encoding_format")}
+    if body.get("encoding_format") == "base64":
+        options["encoding"] = "base64"
     return _build_embed_row(row_id, line, body["input"], options)
 
 

@@ -22,8 +22,8 @@ class BatchRow(msgspec.Struct, frozen=True, kw_only=True):
         prompt: The prompt: a text, or the messages as dicts in the form of OpenAI's or Anthropic's API. For ``embed``
             a text or several.
         operation: ``chat`` for an answer, ``embed`` for vectors.
-        options: The options of the call: those of :class:`~ctxbackends.ChatOptions`, for ``embed`` ``model`` and
-            ``dimensions``.
+        options: The options of the call: those of :class:`~ctxbackends.ChatOptions`, for ``embed`` ``model``,
+            ``dimensions`` and ``encoding``, the form of the vectors in the output.
         line: The line of the input, counted from 1; 0 if the row is not from a file.
     """
 

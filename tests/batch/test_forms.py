@@ -73,6 +73,15 @@ def test_line_of_openai_for_embeddings(url: str) -> None:
     assert expected == row
 
 
+def test_vectors_as_base64() -> None:
+    row = parse_line(openai({"input": "one", "encoding_format": "base64"}, EMBEDDINGS_URL), 1)
+    check_row(row)
+    assert {"encoding": "base64"} == row.options
+    assert row == parse_line({"custom_id": "a", "input": "one", "encoding": "base64"}, 1)
+    with pytest.raises(ValueError, match=r"^encoding must be float or base64: 'int8'$"):
+        check_row(parse_line({"custom_id": "a", "input": "one", "encoding": "int8"}, 1))
+
+
 def test_method_may_be_missing() -> None:
     line = chat()
     del line["method"]
@@ -134,8 +143,8 @@ def test_options_of_other_servers_that_the_package_has_are_options() -> None:
         (openai({"input": []}, EMBEDDINGS_URL), "input must be a text or a list of texts: []"),
         (openai({"input": {"a": 1}}, EMBEDDINGS_URL), "input must be a text or a list of texts: {'a': 1}"),
         (
-            openai({"input": "x", "encoding_format": "base64"}, EMBEDDINGS_URL),
-            "encoding_format must be float: 'base64'",
+            openai({"input": "x", "encoding_format": "int8"}, EMBEDDINGS_URL),
+            "encoding_format must be float or base64: 'int8'",
         ),
         (openai({"input": "x", "dimensions": 0}, EMBEDDINGS_URL), "dimensions must be an integer of at least 1: 0"),
         (openai({"input": "x", "dimensions": True}, EMBEDDINGS_URL), "dimensions must be an integer of at least 1"),
