@@ -20,6 +20,7 @@ from ctxbackends.batch._options import BatchOptions, BatchReport
 from ctxbackends.batch._replicas import Replica, Replicas
 from ctxbackends.batch._rows import BatchRow
 from ctxbackends.batch._schema import AnswerSchema
+from ctxbackends.batch._served_models import ServedModels
 from ctxbackends.errors import (
     AirgapError,
     APIConnectionError,
@@ -77,12 +78,20 @@ class Asker:
         rate_limit: The limits of a minute.
         options: The options of the batch.
         report: Counts the requests.
+        served: Checks the model of each answer.
 
     Attributes:
         is_stopped: No row is sent any more.
     """
 
-    def __init__(self, replicas: Replicas, rate_limit: RateLimit, options: BatchOptions, report: BatchReport) -> None:
+    def __init__(
+        self,
+        replicas: Replicas,
+        rate_limit: RateLimit,
+        options: BatchOptions,
+        report: BatchReport,
+        served: ServedModels,
+    ) -> None:
         self._replicas = replicas
         self._rate_limit = rate_limit
         self._options = dict(options.options)
@@ -93,7 +102,7 @@ class Asker:
         self._max_retries = options.max_retries
         self._report = report
         self._request_options = RequestOptions(max_retries=0, ready_timeout=0)
-        self._served: dict[str | None, tuple[str, str]] = {}
+        self._served = served
         self._waiting: set[asyncio.Task[Any]] = set()
         self.is_stopped = False
 
@@ -122,7 +131,7 @@ class Asker:
                     tokens = count_tokens(result)
                 finally:
                     self._rate_limit.release(sum(tokens))
-                self.check_model(row, result.served_model, replica.backend.name)
+                self._served.check(row, result.served_model, replica.backend.name)
                 value: Any = msgspec.UNSET
                 if self._schema is not None and isinstance(result, Completion):
                     value = self._schema.check_answer(replica.backend, result)
@@ -170,26 +179,6 @@ class Asker:
             return await coroutine
         finally:
             self._waiting.discard(task)
-
-    def check_model(self, row: BatchRow, served: str | None, name: str) -> None:
-        """Check that the rows of one model are answered by one model.
-
-        Args:
-            row: The row.
-            served: The model that the server names, None if it names none.
-            name: The name of the backend.
-
-        Raises:
-            BatchModelError: Another server, or an earlier run, had its answers from another model.
-        """
-        if served is None:
-            return
-        model, other = self._served.setdefault(row.options.get("model"), (served, name))
-        if model != served:
-            raise BatchModelError(
-                f'backend "{name}" serves another model: {served}; {other} serves {model}. Serve one model everywhere, '
-                "or --fresh to ask all rows again"
-            )
 
     async def _send(self, replica: Replica, row: BatchRow) -> Completion | Embeddings:
         options: dict[str, Any] = self._options | dict(row.options)

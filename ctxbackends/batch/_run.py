@@ -6,38 +6,47 @@ import asyncio
 import hashlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+from contextlib import aclosing
 from functools import partial
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Self
 
 import anyio.to_thread
 
 from ctxbackends._client.backend import Backend, check_backend
-from ctxbackends.batch._answers import BatchAnswer, from_entry, to_entry
+from ctxbackends._config.backend_config import BackendConfig
+from ctxbackends._engines.contract import Engine
+from ctxbackends._registry import Registry
+from ctxbackends.batch._answers import BatchAnswer, from_entry
 from ctxbackends.batch._asker import Asker
+from ctxbackends.batch._distribution import Distribution
 from ctxbackends.batch._errors import BatchError, BatchInputError
 from ctxbackends.batch._forms import check_row
 from ctxbackends.batch._inputs import BatchInput, validate
 from ctxbackends.batch._journal import Journal, Manifest
 from ctxbackends.batch._limits import RateLimit
+from ctxbackends.batch._local import ask_here
 from ctxbackends.batch._options import BatchOptions, BatchReport
+from ctxbackends.batch._queue import AnswerQueue
 from ctxbackends.batch._replicas import Replica, Replicas, open_replicas
 from ctxbackends.batch._rows import BatchRow, encode_deterministic
 from ctxbackends.batch._schema import AnswerSchema
-
-T = TypeVar("T")
+from ctxbackends.batch._served_models import ServedModels
 
 Rows = Iterable[BatchRow] | AsyncIterable[BatchRow]
 
 
 def run_batch(
-    backends: Backend | Sequence[Backend],
+    backends: Backend | BackendConfig | Sequence[Backend] | Sequence[BackendConfig],
     rows: Rows,
     *,
     options: BatchOptions = BatchOptions(),  # noqa: B008  # frozen
     journal: Path | None = None,
     fresh: bool = False,
     on_change: Callable[[BatchReport], None] | None = None,
+    engine: Engine | None = None,
+    workers: int = 1,
+    airgap: bool = False,
 ) -> BatchRun:
     """Ask a model all rows, each once, and iterate over the answers in the order in which they arrive.
 
@@ -45,22 +54,51 @@ def run_batch(
     answer are yielded from the journal and not asked again; rows with an error are.
 
     Args:
-        backends: One server, or several that serve the same model. Nobody watches the tokens of a batch, so configure
-            them with ``complete_streams=False``, which costs less.
+        backends: One server, or several that serve the same model. Those given as configurations are opened for the
+            batch. Nobody watches the tokens of a batch, so configure them with ``complete_streams=False``, which
+            costs less.
         rows: The rows: a :class:`BatchInput`, or any iterable. With ``validate`` an iterable that can be read only
             once, such as a generator, is stored in memory.
         options: The options of the batch.
-        journal: The directory of the journal, None for none.
+        journal: The directory of the journal, None for none. Workers on other machines must share it.
         fresh: Delete the answers of an earlier run.
         on_change: Called with the figures after each answer, and when a server goes away or is back.
+        engine: Runs the batch on worker processes, which share the limits; None for this process.
+        workers: Number of worker processes.
+        airgap: Connect only to loopback and private addresses, for configurations.
 
     Raises:
-        BatchError: There is no backend, or two have the same name.
+        BatchError: There is no backend, two have the same name, or a worker cannot open them.
+        ConfigError: A configuration is invalid.
     """
-    several = [backends] if isinstance(backends, Backend) else list(backends)
-    for backend in several:
+    several = [backends] if isinstance(backends, BackendConfig | Backend) else [*backends]
+    configs = tuple(one for one in several if isinstance(one, BackendConfig))
+    opened = [one for one in several if not isinstance(one, BackendConfig)]
+    for backend in opened:
         check_backend(backend)
-    return BatchRun(several, rows, options, journal=journal, fresh=fresh, on_change=on_change)
+    if opened and (configs or engine is not None):
+        raise BatchError("workers cannot open a backend of this process; pass a BackendConfig for each server")
+    _check_names([one.name for one in several])
+    registry = Registry(configs, airgap=airgap) if configs else None
+    return BatchRun(
+        opened if registry is None else [registry.resolve(config.name) for config in configs],
+        rows,
+        options,
+        journal=journal,
+        fresh=fresh,
+        on_change=on_change,
+        registry=registry,
+        distribution=None
+        if engine is None
+        else Distribution(engine=engine, workers=workers, configs=configs, airgap=airgap),
+    )
+
+
+def _check_names(names: Sequence[str]) -> None:
+    if not names:
+        raise BatchError("no backend; pass at least one")
+    if duplicate := next((name for name in names if names.count(name) > 1), None):
+        raise BatchError(f"two backends have the same name: {duplicate}; give each its own")
 
 
 class BatchRun:
@@ -89,12 +127,9 @@ class BatchRun:
         journal: Path | None,
         fresh: bool,
         on_change: Callable[[BatchReport], None] | None,
+        registry: Registry | None = None,
+        distribution: Distribution | None = None,
     ) -> None:
-        names = [backend.name for backend in backends]
-        if not names:
-            raise BatchError("no backend; pass at least one")
-        if duplicate := next((name for name in names if names.count(name) > 1), None):
-            raise BatchError(f"two backends have the same name: {duplicate}; give each its own")
         self._backends = backends
         self._rows = rows
         self._options = options
@@ -102,6 +137,8 @@ class BatchRun:
         self._directory = journal
         self._fresh = fresh
         self._on_change = on_change
+        self._registry = registry
+        self._distribution = distribution
         self._answers: AsyncGenerator[BatchAnswer, None] | None = None
         self.report = BatchReport()
         self.journal: Journal | None = None
@@ -136,27 +173,51 @@ class BatchRun:
 
     async def _run(self) -> AsyncGenerator[BatchAnswer, None]:
         started = time.monotonic()
-        await self._open()
-        replicas = Replicas(await open_replicas(self._backends, self._options.max_in_flight), self._note_replica)
-        limit = RateLimit(self._options.requests_per_minute, self._options.tokens_per_minute)
-        asker = Asker(replicas, limit, self._options, self.report)
-        # More than there are slots: rows that wait after an error, or for the disk, leave theirs to others.
-        workers = 2 * replicas.capacity
-        answers = _Answers(workers)
-        asking = asyncio.create_task(self._ask_all(asker, answers, workers))
+        asking = None
         try:
+            await self._open()
+            replicas = await open_replicas(self._backends, self._options.max_in_flight)
+            # More than there are slots: rows that wait after an error, or for the disk, leave theirs to others.
+            room = 2 * sum(replica.limit for replica in replicas)
+            answers = AnswerQueue(room)
+            asking = asyncio.create_task(self._ask(replicas, answers, room))
             while (answer := await answers.get()) is not None:
                 self.report.seconds = time.monotonic() - started
                 self._count(answer)
                 yield answer
             await asking  # raises its error
         finally:
-            asking.cancel()
-            await asyncio.gather(asking, return_exceptions=True)
-            await replicas.aclose()
+            if asking is not None:
+                asking.cancel()
+                await asyncio.gather(asking, return_exceptions=True)
             if self.journal is not None:
-                self.journal.refresh()
+                await anyio.to_thread.run_sync(self.journal.refresh)
+            if self._registry is not None:
+                await self._registry.aclose()
             self.report.seconds = time.monotonic() - started
+
+    async def _ask(self, replicas: Sequence[Replica], answers: AnswerQueue, room: int) -> None:
+        """Put all answers into the queue, and end it. Raise the first error that concerns all rows."""
+        served = ServedModels()
+        rows = self._unanswered_rows(served, answers)
+        try:
+            if self._distribution is None:
+                limit = RateLimit(self._options.requests_per_minute, self._options.tokens_per_minute)
+                async with aclosing(Replicas(replicas, self._note_replica)) as servers:
+                    asker = Asker(servers, limit, self._options, self.report, served)
+                    await ask_here(rows, answers, asker=asker, journal=self.journal, tasks=room)
+                return
+            limits = {replica.backend.name: replica.limit for replica in replicas}
+            specs = self._distribution.specs(limits, self._options, self._fingerprint, self.journal)
+            async with aclosing(self._distribution.answer(rows, specs, self.journal)) as distributed:
+                async for answer in distributed:
+                    served.check(answer.row, answer.served_model, answer.backend or "a worker")
+                    self.report.requests += answer.attempts
+                    self.report.repeated += answer.attempts > 1
+                    await answers.put(answer)
+        finally:
+            await rows.aclose()
+            answers.end()
 
     async def _open(self) -> None:
         if self._options.validate:
@@ -170,27 +231,9 @@ class BatchRun:
                 partial(Journal, self._directory, manifest, fresh=self._fresh)
             )
 
-    async def _ask_all(self, asker: Asker, answers: _Answers, workers: int) -> None:
-        """Put all answers into the queue, then None. Raise the first error that concerns all rows."""
-        rows = self._unanswered_rows(asker, answers)
-        lock = asyncio.Lock()
-        tasks = [asyncio.create_task(self._work(asker, rows, lock, answers)) for _ in range(workers)]
-        try:
-            _, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-            if pending:  # after an error, rows that were sent are still answered, and no others are asked
-                asker.stop()
-                await asyncio.wait(pending)
-            for task in tasks:
-                if not task.cancelled() and (error := task.exception()) is not None:
-                    raise error
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            await rows.aclose()
-            answers.end()
-
-    async def _unanswered_rows(self, asker: Asker, answers: _Answers) -> AsyncGenerator[tuple[BatchRow, bytes], None]:
+    async def _unanswered_rows(
+        self, served: ServedModels, answers: AnswerQueue
+    ) -> AsyncGenerator[tuple[BatchRow, bytes], None]:
         """Iterate over the rows that the journal has no answer to, with their keys. Its answers go into the queue."""
         async for row in _iterate(self._rows):
             key = self.key(row)
@@ -199,21 +242,7 @@ class BatchRun:
                 yield row, key
                 continue
             answer = from_entry(row, entry)
-            asker.check_model(row, answer.served_model, "an earlier run")
-            await answers.put(answer)
-
-    async def _work(
-        self, asker: Asker, rows: AsyncIterator[tuple[BatchRow, bytes]], lock: asyncio.Lock, answers: _Answers
-    ) -> None:
-        while not asker.is_stopped:
-            async with lock:
-                following = await asker.wait(_next(rows))
-            if following is None:
-                return
-            row, key = following
-            answer = await asker.ask(row)
-            if self.journal is not None:
-                await self.journal.append([to_entry(key, answer)])
+            served.check(row, answer.served_model, "an earlier run")
             await answers.put(answer)
 
     # --- the figures ------------------------------------------------------------------------------
@@ -245,27 +274,6 @@ class BatchRun:
             self._on_change(self.report)
 
 
-class _Answers:
-    """A queue with room for some answers, and an end that needs no room."""
-
-    def __init__(self, room: int) -> None:
-        self._room = asyncio.Semaphore(room)
-        self._queue: asyncio.Queue[BatchAnswer | None] = asyncio.Queue()
-
-    async def put(self, answer: BatchAnswer) -> None:
-        await self._room.acquire()
-        self._queue.put_nowait(answer)
-
-    def end(self) -> None:
-        self._queue.put_nowait(None)
-
-    async def get(self) -> BatchAnswer | None:
-        """Return the next answer, None after the last one."""
-        answer = await self._queue.get()
-        self._room.release()
-        return answer
-
-
 async def _iterate(rows: Rows) -> AsyncIterator[BatchRow]:
     if isinstance(rows, AsyncIterable):
         async for row in rows:
@@ -273,14 +281,6 @@ async def _iterate(rows: Rows) -> AsyncIterator[BatchRow]:
     else:
         for row in rows:
             yield row
-
-
-async def _next(values: AsyncIterator[T]) -> T | None:
-    """Return the next value, None after the last one."""
-    try:  # anext() with a default fails in a chain of coroutines: https://github.com/python/cpython/issues/128078
-        return await anext(values)
-    except StopAsyncIteration:
-        return None
 
 
 def _check_rows(rows: Iterable[BatchRow], schema: AnswerSchema | None) -> int:

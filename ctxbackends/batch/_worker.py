@@ -17,6 +17,7 @@ from ctxbackends.batch._limits import RateLimit
 from ctxbackends.batch._options import BatchOptions, BatchReport
 from ctxbackends.batch._replicas import Replica, Replicas
 from ctxbackends.batch._rows import BatchRow
+from ctxbackends.batch._served_models import ServedModels
 from ctxbackends.errors import ClosedError
 
 
@@ -66,7 +67,7 @@ class BatchWorker:
         self._replicas = Replicas(replicas, lambda _: None)
         options = spec.options
         rate_limit = RateLimit(options.requests_per_minute, options.tokens_per_minute, spent=spec.replaces)
-        self._asker = Asker(self._replicas, rate_limit, options, BatchReport())
+        self._asker = Asker(self._replicas, rate_limit, options, BatchReport(), ServedModels())
         self._part = None if spec.directory is None else JournalPart(spec.directory)
         self._is_closed = False
 
@@ -79,13 +80,18 @@ class BatchWorker:
         if self._is_closed:
             raise ClosedError("the worker is closed; open another one")
         answers = await asyncio.gather(*map(self._answer, rows), return_exceptions=True)
-        for answer in answers:
-            if isinstance(answer, BaseException):
-                raise answer
+        errors = [answer for answer in answers if isinstance(answer, BaseException)]
+        if errors:
+            # With the error that stopped the others, which were cancelled.
+            raise min(errors, key=lambda error: isinstance(error, asyncio.CancelledError))
         return [answer for answer in answers if isinstance(answer, BatchAnswer)]
 
     async def _answer(self, row: BatchRow) -> BatchAnswer:
-        answer = await self._asker.ask(row)
+        try:
+            answer = await self._asker.ask(row)
+        except Exception:
+            self._asker.stop()
+            raise
         if self._part is not None:
             await self._part.append([to_entry(row.digest(self._spec.fingerprint), answer)])
         return answer

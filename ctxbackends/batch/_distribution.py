@@ -1,0 +1,118 @@
+"""A batch on the workers of an engine: their specs, their blocks, and what a dead worker has answered."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
+from functools import partial
+
+import anyio.to_thread
+import attrs
+
+from ctxbackends._config.backend_config import BackendConfig
+from ctxbackends._engines.contract import Engine, divide
+from ctxbackends._engines.distribute import distribute
+from ctxbackends._engines.shared_directory import SharedDirectory
+from ctxbackends.batch._answers import BatchAnswer, from_entry
+from ctxbackends.batch._journal import Journal
+from ctxbackends.batch._options import BatchOptions
+from ctxbackends.batch._rows import BatchRow
+from ctxbackends.batch._shares import divide_slots
+from ctxbackends.batch._worker import BatchWorkerSpec
+
+
+@attrs.frozen(kw_only=True)
+class Distribution:
+    """How a batch is distributed.
+
+    Attributes:
+        engine: The engine, which the batch opens and closes.
+        workers: Number of workers.
+        configs: The servers.
+        airgap: Connect only to loopback and private addresses.
+    """
+
+    engine: Engine
+    workers: int
+    configs: tuple[BackendConfig, ...]
+    airgap: bool = False
+
+    def specs(
+        self, limits: Mapping[str, int], options: BatchOptions, fingerprint: bytes, journal: Journal | None
+    ) -> list[BatchWorkerSpec]:
+        """Return the spec of each worker, with its share of the limits.
+
+        Raises:
+            BatchError: There are more workers than a limit allows.
+        """
+        rpm = divide(options.requests_per_minute, self.workers, "requests_per_minute")
+        tpm = divide(options.tokens_per_minute, self.workers, "tokens_per_minute")
+        return [
+            BatchWorkerSpec(
+                configs=tuple(config for config in self.configs if config.name in share),
+                limits=share,
+                options=attrs.evolve(options, requests_per_minute=rpm[number], tokens_per_minute=tpm[number]),
+                fingerprint=fingerprint,
+                directory=None if journal is None else journal.directory.absolute(),
+                airgap=self.airgap,
+            )
+            for number, share in enumerate(divide_slots(limits, self.workers))
+        ]
+
+    async def answer(
+        self,
+        rows: AsyncIterator[tuple[BatchRow, bytes]],
+        specs: Sequence[BatchWorkerSpec],
+        journal: Journal | None,
+    ) -> AsyncGenerator[BatchAnswer, None]:
+        """Iterate over the answers to rows, in the order in which they arrive."""
+
+        def make_spec(slot: int, generation: int) -> BatchWorkerSpec:
+            return attrs.evolve(specs[slot], replaces=generation > 0)
+
+        async def recover(block: Sequence[BatchRow]) -> tuple[list[BatchAnswer], list[BatchRow]]:
+            if journal is None:
+                return [], [*block]
+            return await anyio.to_thread.run_sync(partial(_find_answers, journal, specs[0].fingerprint, block))
+
+        await self.engine.open(self.workers)
+        shared = None if journal is None else SharedDirectory(journal.directory)
+        try:
+            size = max(sum(spec.limits.values()) for spec in specs)
+            blocks = distribute(
+                self.engine, make_spec, _cut(rows, size), workers=self.workers, recover=recover, directory=shared
+            )
+            async with aclosing(blocks):
+                async for block in blocks:
+                    for answer in block:
+                        yield answer
+        finally:
+            if shared is not None:
+                shared.close()
+            await self.engine.aclose()
+
+
+async def _cut(rows: AsyncIterator[tuple[BatchRow, bytes]], size: int) -> AsyncIterator[list[BatchRow]]:
+    block: list[BatchRow] = []
+    async for row, _ in rows:
+        block.append(row)
+        if len(block) == size:
+            yield block
+            block = []
+    if block:
+        yield block
+
+
+def _find_answers(
+    journal: Journal, fingerprint: bytes, block: Sequence[BatchRow]
+) -> tuple[list[BatchAnswer], list[BatchRow]]:
+    """Return the answers that a worker stored before it died, and the rows without one."""
+    journal.refresh()
+    answers, unanswered = [], []
+    for row in block:
+        entry = journal.get(row.digest(fingerprint))
+        if entry is None or entry.answer is None:
+            unanswered.append(row)
+        else:
+            answers.append(from_entry(row, entry, is_resumed=False))
+    return answers, unanswered
