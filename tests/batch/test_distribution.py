@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ctxbackends import BackendConfig
+from ctxbackends import BackendConfig, open_backend
 from ctxbackends._engines.processes import ProcessEngine
 from ctxbackends.batch import BatchAnswer, BatchError, BatchOptions, BatchRow, run_batch
 from ctxbackends.batch._shares import divide_slots
@@ -130,7 +130,6 @@ async def test_cancelled_in_the_middle(server: BatchServer, tmp_path: Path) -> N
 
 
 async def test_backend_of_this_process(server: BatchServer) -> None:
-    from ctxbackends import open_backend
 
     async with open_backend("openai-compatible", endpoint=server.url, default_model=MODEL) as backend:
         with pytest.raises(BatchError, match="BackendConfig"):
