@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import Coroutine, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 import attrs
 import msgspec
@@ -213,6 +213,10 @@ class Asker:
             self._replicas.exclude(replica, error)
             attempts.deaths += isinstance(error, ServerDiedError) or getattr(error, "sent", False)
             return 0.0 if attempts.deaths < MAX_DEATHS else None
+        if _is_from_proxy(error):
+            self._replicas.exclude(replica, error)
+            attempts.deaths += replica.answers > 0  # before the first answer, the server behind it may be starting
+            return 0.0 if attempts.deaths < MAX_DEATHS else None
         if not isinstance(error, _TRANSIENT):
             return None
         if isinstance(error, APIStatusError) and error.retry_after is not None:
@@ -224,6 +228,16 @@ class Asker:
             return None
         backoff = min(MAX_BACKOFF, 0.5 * 2 ** (attempts.failures - 1))
         return float(backoff * random.uniform(0.75, 1.25))  # noqa: S311  # spreads the retries
+
+
+def _is_from_proxy(error: Exception) -> TypeGuard[APIStatusError]:
+    """Return whether a proxy has no server behind it: the body is not that of a model server."""
+    return (
+        isinstance(error, APIStatusError)
+        and error.status_code in (502, 503, 504)
+        and error.message is None
+        and error.retry_after is None
+    )
 
 
 @attrs.define
