@@ -17,7 +17,7 @@ def key(row: BatchRow) -> bytes:
 
 
 def completion(**fields: Any) -> Completion:
-    defaults = {
+    defaults: dict[str, Any] = {
         "text": "Because.",
         "finish_reason": "stop",
         "requested_model": "m",

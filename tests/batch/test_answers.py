@@ -31,7 +31,12 @@ ROW = BatchRow(id="r1", prompt="Why?")
 
 
 def completion(**fields: Any) -> Completion:
-    defaults = {"text": "Because.", "finish_reason": "stop", "requested_model": "m", "served_model": "m-1"}
+    defaults: dict[str, Any] = {
+        "text": "Because.",
+        "finish_reason": "stop",
+        "requested_model": "m",
+        "served_model": "m-1",
+    }
     return Completion(**defaults | fields)
 
 
