@@ -165,7 +165,7 @@ class BatchInput:
                     Problem(line, f"{pluralize(len(values), 'column')}; write {len(columns)}, as in the header")
                 )
             if problems or values is None:
-                yield from problems
+                yield from sorted(problems)
                 problems.clear()
                 continue
             fields = dict(zip(columns, values, strict=True))
