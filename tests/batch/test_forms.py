@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ctxbackends import ChatOptions, Message
 from ctxbackends.batch import BatchRow
+from ctxbackends.batch import _forms as forms
 from ctxbackends.batch._forms import check_row, parse_line
 
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -313,6 +317,9 @@ def test_integer_as_an_id_becomes_text() -> None:
         (simple(tool_choice="required"), "tool_choice is required; pass tools"),
         (simple(top_logprobs=2), "top_logprobs requires logprobs=True"),
         ({"custom_id": "a", "messages": []}, "the prompt has no messages"),
+        ({"custom_id": "a", "messages": [*HELLO, {"role": "user", "text": "x"}]}, "unsupported member: messages["),
+        ({"custom_id": "a", "messages": [*HELLO, {"role": "tool", "content": "x"}]}, "missing member: messages[1]."),
+        ({"custom_id": "a", "messages": [*HELLO, {"role": "user", "content": 5}]}, "messages[1].content must be"),
         ({"custom_id": "a", "messages": ["Hello"]}, "messages[0] is not a message: str"),
         ({"custom_id": "a", "messages": [{"role": "usr", "content": "x"}]}, "unsupported value: messages[0].role"),
         ({"custom_id": "a", "messages": [*HELLO, {"role": "user"}]}, "missing member: messages[1].content"),
@@ -443,3 +450,24 @@ def test_digest_does_not_depend_on_the_line_the_form_and_the_order_of_keys() -> 
     assert row.digest(b"run") == parse_line(turned, 99).digest(b"run")
     assert row.digest(b"run") == parse_line(in_openai_form, 2).digest(b"run")
     assert 16 == len(row.digest(b"run"))
+
+
+# --- the documentation --------------------------------------------------------------------------------
+
+PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "batch-input.md").read_text(encoding="utf-8")
+
+
+def test_lines_of_the_documentation_are_valid() -> None:
+    [block] = re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)
+    rows = [parse_line(json.loads(line), number) for number, line in enumerate(block.splitlines(), 1)]
+    for row in rows:
+        check_row(row)
+    assert ["a", "b", "c", "d", "e"] == [row.id for row in rows]
+
+
+def test_documentation_lists_the_members_that_are_no_options() -> None:
+    openai_table, anthropic_table = PAGE.split("**Anthropic's batches.**")
+    known = [*forms._OPENAI_EXTRA, *forms._FIXED, *forms._OPENAI_NAMES, "encoding_format"]
+    assert [] == [name for name in known if f"`{name}`" not in openai_table]
+    assert [] == [name for name in forms._ANTHROPIC_EXTRA if f"`{name}`" not in anthropic_table]
+    assert [] == [name for name in forms._RESERVED if f"`{name}`" not in anthropic_table]
