@@ -63,7 +63,7 @@ changes = st.dictionaries(among(_NAMES), values, max_size=4)
 @st.composite
 def lines(draw: st.DrawFn) -> dict[str, Any]:
     """A line of a known form with other members on its levels."""
-    line = json.loads(json.dumps(draw(among(LINES)))) | draw(changes)
+    line: dict[str, Any] = json.loads(json.dumps(draw(among(LINES)))) | draw(changes)
     for name in ("body", "params"):
         if isinstance(line.get(name), dict):
             line[name] |= draw(changes)
@@ -94,7 +94,7 @@ def test_line_is_a_row_that_can_be_sent_or_an_error(line: object) -> None:
     if row is None:
         return
     if row.operation == "chat":
-        build_chat_request(row.prompt, row.options.get("model") or "", {**row.options})  # type: ignore[arg-type,typeddict-item]
+        build_chat_request(row.prompt, row.options.get("model") or "", {**row.options})  # type: ignore[typeddict-item]
     turned = _accept(_turn(line))
     assert turned is not None
     assert row.digest(b"") == turned.digest(b"")
