@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from ctxbackends.batch._answers import decode_vector
 from ctxbackends.batch._errors import BatchOutputError
 from ctxbackends.batch._journal import Entry
-from ctxbackends.batch._output_lines import SimpleLine, build_simple, decode_entry_error
+from ctxbackends.batch._output_lines import SimpleLine, SimpleUsage, build_simple, decode_entry_error
 from ctxbackends.batch._rows import BatchRow
 
 GROUP_ROWS = 1000
@@ -35,6 +35,7 @@ SCHEMA = pa.schema(
         ("input_tokens", pa.int64()),
         ("output_tokens", pa.int64()),
         ("cached_input_tokens", pa.int64()),
+        ("cache_write_tokens", pa.int64()),
         ("reasoning_tokens", pa.int64()),
         ("logprobs", pa.string()),  # JSON
         ("error_type", pa.string()),
@@ -44,7 +45,7 @@ SCHEMA = pa.schema(
     ]
 )
 _TEXTS = ("text", "reasoning", "refusal", "finish_reason", "model", "backend")
-_COUNTS = ("input_tokens", "output_tokens", "cached_input_tokens", "reasoning_tokens")
+_COUNTS = SimpleUsage.__struct_fields__
 
 
 class _File(Protocol):

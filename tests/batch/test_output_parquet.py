@@ -32,7 +32,7 @@ async def journal(tmp_path: Path) -> AsyncIterator[Journal]:
 async def test_columns_and_values(tmp_path: Path, journal: Journal) -> None:
     import pyarrow.parquet as pq  # noqa: PLC0415  # of an extra
 
-    usage = Usage(7, 2, cached_input_tokens=3, reasoning_tokens=1)
+    usage = Usage(7, 2, cached_input_tokens=3, cache_write_tokens=4, reasoning_tokens=1)
     calls = (ToolCall("call_1", "find", '{"q": "Füße"}'),)
     answers = [
         chat("text", text="Füße", logprobs=(TokenLogprob("F", -0.5),)),
@@ -66,6 +66,7 @@ async def test_columns_and_values(tmp_path: Path, journal: Journal) -> None:
         "tool_calls": [{"id": "call_1", "name": "find", "arguments": '{"q": "Füße"}'}],
         "finish_reason": "tool_calls",
         "cached_input_tokens": 3,
+        "cache_write_tokens": 4,
         "reasoning_tokens": 1,
     } | common == tools
     assert {"custom_id": "value", "value": '{"a":[1,"ü"]}', "finish_reason": "stop"} | common == value
