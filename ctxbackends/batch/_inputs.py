@@ -48,14 +48,24 @@ class BatchInput:
         id_column: The column of a table with the IDs of the rows; None for ``custom_id`` or ``id``, or the number of
             the row if there is neither.
 
+    Attributes:
+        path: The file.
+        name: The name of the input in errors, the path if you do not set it.
+
     Raises:
-        BatchInputError: The file cannot be read, or the prompt does not fit it.
+        BatchInputError: The prompt is missing or invalid, or the file is not a table.
+        ValueError: The operation is unknown.
     """
 
     def __init__(
-        self, path: Path, *, prompt: str | None = None, operation: Operation = "chat", id_column: str | None = None
+        self,
+        path: Path | str,
+        *,
+        prompt: str | None = None,
+        operation: Operation = "chat",
+        id_column: str | None = None,
     ) -> None:
-        self.path = path
+        self.path = path = Path(path)
         self.name = str(path)
         self._is_csv = path.suffix.lower() in (".csv", ".tsv")
         self._operation = operation
@@ -75,7 +85,11 @@ class BatchInput:
                 raise self._error(0, str(error)) from None
 
     def __iter__(self) -> Iterator[BatchRow]:
-        """Iterate over the rows. Raises BatchInputError at the first problem."""
+        """Iterate over the rows.
+
+        Raises:
+            BatchInputError: The file cannot be read, or a row has a problem.
+        """
         for row in self.read():
             if isinstance(row, Problem):
                 raise BatchInputError(self.name, [row])

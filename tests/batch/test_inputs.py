@@ -78,8 +78,15 @@ def test_line_ends_and_a_byte_order_mark(tmp_path: Path, end: bytes, head: bytes
 def test_last_line_needs_no_line_end_and_an_input_can_be_read_twice(tmp_path: Path) -> None:
     path = tmp_path / "in.jsonl"
     path.write_bytes(json.dumps(line("a")).encode())
-    rows = BatchInput(path)
+    rows = BatchInput(str(path))
     assert [row("a", 1)] == list(rows) == list(rows)
+
+
+def test_name_of_an_input_is_in_its_errors(tmp_path: Path) -> None:
+    rows = BatchInput(write(tmp_path / "in.jsonl", b"nope"))
+    rows.name = "standard input"
+    with pytest.raises(BatchInputError, match=r"^standard input:1: not JSON: "):
+        list(rows)
 
 
 @pytest.mark.parametrize("content", [b"", b"\n \r\n", b"\xef\xbb\xbf"])
