@@ -43,6 +43,7 @@ from ctxbackends.errors import (
     RateLimitError,
     ServerDiedError,
     ServerSleepingError,
+    ServiceUnavailableError,
 )
 
 T = TypeVar("T")
@@ -209,7 +210,13 @@ class Asker:
 
     def _handle(self, error: Exception, replica: Replica, attempts: _Attempts) -> float | None:
         """Tell the replicas of an error. Return the seconds to wait before the row is sent again, None if it is not."""
-        if isinstance(error, _UNREADY) or (isinstance(error, APITimeoutError) and error.phase == "connect"):
+        if isinstance(error, APITimeoutError):
+            self._replicas.exclude(replica, error)  # it may hang; one that is only slow is back after a probe
+            if error.phase == "connect":
+                return 0.0
+            attempts.deaths += 2  # sent once more, since a long answer would cost as much each time
+            return 0.0 if attempts.deaths < MAX_DEATHS and self._max_retries else None
+        if isinstance(error, _UNREADY):
             self._replicas.exclude(replica, error)
             attempts.deaths += isinstance(error, ServerDiedError) or getattr(error, "sent", False)
             return 0.0 if attempts.deaths < MAX_DEATHS else None
@@ -223,6 +230,8 @@ class Asker:
             self._replicas.pause(replica, error.retry_after, error)
             attempts.failures += 0.5  # the limit concerns all rows, and this one may only have been late
             return 0.0 if attempts.failures <= self._max_retries else None
+        if isinstance(error, RateLimitError | ServiceUnavailableError):
+            self._replicas.slow_down(replica)
         attempts.failures += 1
         if attempts.failures > self._max_retries:
             return None

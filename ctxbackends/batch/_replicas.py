@@ -20,6 +20,13 @@ MIN_DOWN = 10.0
 """Seconds for which a server that has answered rows is probed, also if it has no ``ready_timeout``: it may restart."""
 MAX_DOWN = 120.0
 """Seconds after which a server that is ready for each probe, and answers no row, counts as failed."""
+FIRST_INTERVAL = 0.05
+MAX_INTERVAL = 5.0
+"""Seconds between two requests to a server that is too busy and sends no Retry-After. They double up to this one."""
+INTERVAL_DECAY = 0.95
+"""The factor of the interval after each answer, so that about one request of 14 is too early."""
+MIN_INTERVAL = 0.01
+"""Seconds. The shortest interval; a shorter one is none."""
 MAX_PAUSE = 3600.0
 """Seconds. A batch whose servers all ask for a longer pause ends."""
 REPEATED_PAUSE = 60.0
@@ -44,11 +51,16 @@ class Replica:
         "_excluded_at",
         "_exclusions",
         "_has_failed",
+        "_interval",
+        "_interval_answers",
+        "_interval_timer",
         "_max_in_flight",
+        "_next_at",
         "_pauses",
         "_resumes_at",
         "_seen_answers",
         "_slots",
+        "_slows_at",
         "_timer",
         "_wake",
         "answers",
@@ -79,6 +91,11 @@ class Replica:
         self._timer: asyncio.TimerHandle | None = None
         self._resumes_at = 0.0
         self._pauses = 0  # since the last answer
+        self._interval = 0.0  # seconds between two requests
+        self._interval_answers = 0  # those that have shortened it
+        self._interval_timer: asyncio.TimerHandle | None = None
+        self._next_at = 0.0
+        self._slows_at = 0.0
         self._exclusions = 0  # since the last answer
         self._excluded_at = 0.0  # the first of them
         self._seen_answers = 0
@@ -167,8 +184,7 @@ class Replicas:
         if self._failure is not None:
             raise _copy(self._failure)
         if not self._waiting and (replica := self._find_free()) is not None:
-            replica.in_flight += 1
-            return replica
+            return self._take(replica)
         future: asyncio.Future[Replica] = asyncio.get_running_loop().create_future()
         self._waiting.append(future)
         try:
@@ -184,17 +200,40 @@ class Replicas:
         replica.update_limit()
         if replica.window < replica.limit and replica.is_open:
             replica.window = min(replica.limit, replica.window + 1 / replica.window)
+        if replica._interval:
+            replica._interval *= INTERVAL_DECAY ** (replica.answers - replica._interval_answers)
+            replica._interval_answers = replica.answers
+            if replica._interval < MIN_INTERVAL:
+                replica._interval = 0.0
         if self._waiting:
             self._admit()
+
+    def _take(self, replica: Replica) -> Replica:
+        replica.in_flight += 1
+        if replica._interval:
+            replica._next_at = _now() + replica._interval
+        return replica
 
     def _find_free(self) -> Replica | None:
         free = None
         least = 1.0
         for replica in self._replicas:
             load = replica.in_flight / replica.limit
-            if load < least and replica.in_flight + 1 <= replica.window and replica.is_open:
+            if load < least and replica.in_flight + 1 <= replica.window and replica.is_open and self._is_due(replica):
                 free, least = replica, load
         return free
+
+    def _is_due(self, replica: Replica) -> bool:
+        """Return whether the interval since the last request is over, and set the timer if it is not."""
+        if not replica._interval or replica._next_at <= _now():
+            return True
+        if replica._interval_timer is None:
+            replica._interval_timer = asyncio.get_running_loop().call_at(replica._next_at, self._end_interval, replica)
+        return False
+
+    def _end_interval(self, replica: Replica) -> None:
+        replica._interval_timer = None
+        self._admit()
 
     def _admit(self) -> None:
         """Give the free slots to the tasks that wait."""
@@ -205,10 +244,19 @@ class Replicas:
             replica = self._find_free()
             if replica is None:
                 return
-            replica.in_flight += 1
-            self._waiting.popleft().set_result(replica)
+            self._waiting.popleft().set_result(self._take(replica))
 
-    # --- Retry-After ------------------------------------------------------------------------------
+    # --- servers that are busy --------------------------------------------------------------------
+
+    def slow_down(self, replica: Replica) -> None:
+        """Send requests at longer intervals: the server is too busy, and does not say for how long."""
+        now = _now()
+        if now < replica._slows_at:  # a response to a request of the same moment
+            return
+        replica._interval = min(max(2 * replica._interval, FIRST_INTERVAL), MAX_INTERVAL)
+        replica._interval_answers = replica.answers
+        replica._next_at = now + replica._interval
+        replica._slows_at = now + 2 * replica._interval
 
     def pause(self, replica: Replica, seconds: float, error: BackendError) -> None:
         """Send nothing to a server for some time, as its Retry-After asks.
@@ -327,9 +375,9 @@ class Replicas:
     async def aclose(self) -> None:
         """End the probes and the pauses."""
         for replica in self._replicas:
-            if replica._timer is not None:
-                replica._timer.cancel()
-                replica._timer = None
+            for timer in (replica._timer, replica._interval_timer):
+                if timer is not None:
+                    timer.cancel()
         probes = [*self._probes.values()]
         for probe in probes:
             probe.cancel()

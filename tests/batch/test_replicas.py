@@ -352,6 +352,79 @@ async def test_backends_of_one_account_pause_together() -> None:
         assert not have_same_account(a, Server())  # type: ignore[arg-type]
 
 
+# --- busy servers without a Retry-After -------------------------------------------------------------
+
+
+def test_the_rate_of_a_server_is_found() -> None:
+    async def scenario() -> tuple[int, int, int, float]:
+        replica = build(limit=32)
+        replicas = replicas_of(replica)
+        last = -1.0
+        rejected: Counter[int] = Counter()
+
+        async def row(number: int) -> None:
+            nonlocal last
+            while True:
+                await replicas.acquire()
+                accepts = now() - last >= 1  # one request in each second
+                last = now() if accepts else last
+                await asyncio.sleep(0.1)
+                if accepts:
+                    replica.answers += 1
+                else:
+                    replicas.slow_down(replica)
+                    rejected[number] += 1
+                replicas.release(replica)
+                if accepts:
+                    return
+                await asyncio.sleep(0.5)
+
+        rows = iter(range(300))
+
+        async def work() -> None:
+            for number in rows:
+                await row(number)
+
+        await asyncio.gather(*(work() for _ in range(64)))
+        await replicas.aclose()
+        return replica.answers, max(rejected.values()), rejected.total(), now()
+
+    answers, most, total, seconds = run(scenario())
+    assert answers == 300
+    assert most <= 3  # fewer than a row is sent again
+    assert total <= 100
+    assert seconds <= 600
+
+
+def test_a_single_busy_response_slows_only_for_a_moment() -> None:
+    async def scenario() -> float:
+        replica = build(limit=4)
+        replicas = replicas_of(replica)
+        replicas.slow_down(replica)
+        for _ in range(1000):
+            await replicas.acquire()
+            replica.answers += 1
+            replicas.release(replica)
+        return now()
+
+    assert 0.1 < run(scenario()) < 2
+
+
+def test_the_other_server_is_not_slowed() -> None:
+    async def scenario() -> list[Replica]:
+        busy, other = build(limit=4), build(limit=4)
+        replicas = replicas_of(busy, other)
+        replicas.slow_down(busy)
+        taken = [await replicas.acquire() for _ in range(4)]
+        assert now() == 0
+        await replicas.acquire()
+        assert now() == pytest.approx(0.05)
+        await replicas.aclose()
+        return [one for one in taken if one is not other]
+
+    assert [] == run(scenario())
+
+
 # --- servers that go away ---------------------------------------------------------------------------
 
 

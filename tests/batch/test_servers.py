@@ -201,7 +201,7 @@ async def test_all_servers_die_and_the_run_is_resumed(
         answers, report = await collect(backends, rows(200), options=options, journal=tmp_path / "journal")
     assert expected(200) == texts(answers)
     assert report.resumed >= len(answered)
-    asked = Counter(prompt for server in servers for prompt in server.prompts)
+    asked = Counter[Any](prompt for server in servers for prompt in server.prompts)
     assert all(
         asked[answer.row.prompt] == 1 for answer in answers.values() if answer.is_resumed and answer.attempts == 1
     )
@@ -215,6 +215,26 @@ async def test_a_server_that_never_comes_back_does_not_end_the_batch() -> None:
         assert expected(100) == texts(answers)
         assert ("b",) == report.unavailable
         await other.start()
+
+
+async def test_a_server_that_hangs_is_left_out() -> None:
+    settings = {"first_token_timeout": 0.3, "timeout": 0.3}
+    async with EchoServer() as server, EchoServer() as other, opened(server, other, **settings) as backends:
+        other.play(*[echo] * 20)
+        other.play_always(faults.no_response(), probes=True)
+        answers, report = await collect(backends, rows(300), options=BatchOptions(max_in_flight=4))
+        assert expected(300) == texts(answers)
+        assert ("b",) == report.unavailable
+        assert len(other.prompts) <= 20 + 4
+
+
+async def test_an_answer_that_always_takes_too_long() -> None:
+    settings = {"first_token_timeout": 0.2, "timeout": 0.2}
+    async with EchoServer() as server, opened(server, **settings) as backends:
+        server.script_of = lambda prompt: faults.no_response() if prompt == "question 7" else None
+        answers, _ = await collect(backends, rows(60))
+        assert {**expected(60), "r7": ""} == texts(answers)
+        assert 2 == server.prompts.count("question 7") == answers["r7"].attempts
 
 
 async def test_no_server_is_there() -> None:
@@ -273,7 +293,7 @@ async def test_a_row_that_kills_its_server(step: Do) -> None:
 async def test_retry_after_is_obeyed_for_all_rows() -> None:
     async with EchoServer() as server, EchoServer() as other, opened(server, other) as backends:
         server.play(*[echo] * 20, faults.rate_limited("1"))
-        batch = []
+        batch: list[BatchRow] = []
 
         async def rows_until_it_is_asked_again() -> AsyncIterator[BatchRow]:
             while len(server.generations) < 30:
@@ -336,6 +356,24 @@ async def test_a_server_with_a_limit_of_its_own_loses_no_row() -> None:
         answers, report = await collect(backends, rows(60))
         assert expected(60) == texts(answers)
         assert report.requests < 60 * 3
+
+
+async def test_a_server_with_a_limit_that_it_does_not_tell() -> None:
+    async with EchoServer() as server, opened(server) as backends:
+        last = 0.0
+
+        def script_of(_: str) -> faults.Script | None:
+            nonlocal last
+            now = asyncio.get_running_loop().time()
+            if now - last < 0.1:
+                return lambda _: [reply(429, {"error": {"message": "Requests rate limit exceeded", "type": "rate"}})]
+            last = now
+            return None
+
+        server.script_of = script_of
+        answers, report = await collect(backends, rows(60))
+        assert expected(60) == texts(answers)
+        assert report.requests < 180
 
 
 async def test_requests_per_minute_by_the_count_of_the_servers(monkeypatch: pytest.MonkeyPatch) -> None:
