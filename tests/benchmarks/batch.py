@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -117,7 +117,7 @@ def measure_cost(arguments: argparse.Namespace) -> None:
         write_rows(directory / "warm.jsonl", 200)
         write_rows(directory / "rows.jsonl", arguments.rows)
         asyncio.run(answer_batch([url], directory / "warm.jsonl", directory, at_once=arguments.at_once))
-        runs = {
+        runs: dict[str, Callable[[], Coroutine[Any, Any, object]]] = {
             "by hand": lambda: answer_by_hand(url, directory / "rows.jsonl", directory, at_once=arguments.at_once),
             "complete()": lambda: complete_rows(url, arguments.rows, at_once=arguments.at_once),
             "batch": lambda: answer_batch([url], directory / "rows.jsonl", directory, at_once=arguments.at_once),
@@ -125,7 +125,7 @@ def measure_cost(arguments: argparse.Namespace) -> None:
         for _ in range(arguments.rounds):
             for label, start in runs.items():
                 cpu, wall = time.process_time(), time.monotonic()
-                asyncio.run(start())  # type: ignore[arg-type]
+                asyncio.run(start())
                 cpu, wall = time.process_time() - cpu, time.monotonic() - wall
                 print(f"{label:12} {1000 * cpu / arguments.rows:6.3f} ms CPU a row {arguments.rows / wall:7.0f} rows/s")
 

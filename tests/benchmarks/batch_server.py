@@ -76,7 +76,7 @@ async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, slo
 
 
 async def _main(slots: Slots) -> None:
-    server = await asyncio.start_server(lambda *streams: _serve(*streams, slots), "127.0.0.1", 0)
+    server = await asyncio.start_server(lambda reader, writer: _serve(reader, writer, slots), "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
