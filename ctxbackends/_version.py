@@ -4,4 +4,7 @@ from __future__ import annotations
 
 from importlib import metadata
 
-__version__ = metadata.version("ctxbackends")
+try:
+    __version__ = metadata.version("ctxbackends")
+except metadata.PackageNotFoundError:  # imported from a checkout that is not installed
+    __version__ = "0+unknown"
