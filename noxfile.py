@@ -16,6 +16,7 @@ if __name__ == "__main__":
 import nox
 from nox.virtualenv import UV
 
+from tests import nox_release
 from tests.nox_installs import (
     PYPROJECT,
     built_wheel,
@@ -189,12 +190,13 @@ def guard(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style, formatting and the workflow."""
+    """Check style, formatting and the workflows."""
     session.install(*group("lint"))
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("zizmor", "--offline", "--quiet", ".github/workflows")
-    session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", ".github/workflows/tests.yml")
+    workflows = sorted(map(str, Path(".github/workflows").glob("*.yml")))
+    session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *workflows)
 
 
 @nox.session
@@ -235,3 +237,14 @@ def docs(session: nox.Session) -> None:
         session.skip("there is no docs/conf.py")
     install_wheel(session, "llamacpp,testing", "docs")
     session.run("sphinx-build", "-W", "-n", "--keep-going", "-b", "html", *session.posargs, "docs", "docs/_build/html")
+
+
+@nox.session
+def release_dry_run(session: nox.Session) -> None:
+    """Do all of a release but the upload: build, check, SBOM, notes; install and try it with each extra and Python."""
+    session.install(*group("release"))
+    wheel, sdist = nox_release.build(session)
+    nox_release.check(session, wheel, sdist)
+    nox_release.write_sbom(session, wheel)
+    nox_release.write_notes(session, nox_release.version_of(wheel))
+    nox_release.install_and_try(session, wheel, sdist)
