@@ -18,7 +18,8 @@ METADATA_FILES = ("METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/L
 
 def tracked_files(root: Path) -> list[str]:
     """Return the files that git tracks."""
-    listing = subprocess.run(["git", "ls-files", "-z"], cwd=root, capture_output=True, check=True).stdout
+    command = ["git", "ls-files", "-z"]
+    listing = subprocess.run(command, cwd=root, capture_output=True, check=True).stdout
     return [name for name in listing.decode().split("\0") if name]
 
 
@@ -46,9 +47,10 @@ def describe_difference(file: str, expected: set[str], actual: Iterable[str]) ->
 
 
 def relative_links(html: str) -> list[str]:
-    """Return the targets of links and pictures that lead nowhere on PyPI, which has neither files nor anchors."""
+    """Return the targets of links and pictures that lead nowhere on PyPI, where only the headings' own anchors work."""
     targets = re.findall(r'(?:href|src|srcset)="([^"]*)"', html)
-    return [target for target in targets if not target.startswith(("https://", "mailto:"))]
+    anchors = {f"#{anchor}" for anchor in re.findall(r'id="([^"]*)"', html)}
+    return [target for target in targets if not target.startswith(("https://", "mailto:")) and target not in anchors]
 
 
 def check(root: Path, wheel: Path, sdist: Path) -> list[str]:
