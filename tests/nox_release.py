@@ -38,6 +38,7 @@ def build(session: nox.Session) -> tuple[Path, Path]:
     session.run("uv", "build", "--quiet", "--out-dir", str(PACKAGES), str(ROOT))  # the wheel is built from the sdist
     (PACKAGES / ".gitignore").unlink(missing_ok=True)
     (wheel,), (sdist,) = PACKAGES.glob("*.whl"), PACKAGES.glob("*.tar.gz")
+    check_tag(session, version_of(wheel))
     with tempfile.TemporaryDirectory() as elsewhere, umask(0o077):
         clone = Path(elsewhere, "clone")
         session.run("git", "clone", "--quiet", str(ROOT), str(clone), external=True)
@@ -46,6 +47,17 @@ def build(session: nox.Session) -> tuple[Path, Path]:
             if not filecmp.cmp(file, Path(elsewhere, file.name), shallow=False):
                 session.error(f"{file.name}: two builds differ; compare the one in {PACKAGES} with that of a new clone")
     return wheel, sdist
+
+
+def check_tag(session: nox.Session, version: str) -> None:
+    """In the workflow of a tag, check that the version and the repository are those of the release."""
+    if os.environ.get("GITHUB_REF_TYPE") != "tag":
+        return
+    source = "/".join([os.environ["GITHUB_SERVER_URL"], os.environ["GITHUB_REPOSITORY"]])
+    if source != PYPROJECT["project"]["urls"]["Source"]:
+        session.error(f"this repository is not that of pyproject.toml: {source}; correct every URL there")
+    if os.environ["GITHUB_REF_NAME"] != f"v{version}":
+        session.error(f"the tag does not fit the version {version}: {os.environ['GITHUB_REF_NAME']}; name it v{version}")
 
 
 def check(session: nox.Session, wheel: Path, sdist: Path) -> None:
