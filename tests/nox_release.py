@@ -18,6 +18,7 @@ import nox
 from tests.nox_bootstrap import ROOT
 from tests.nox_installs import PYPROJECT, run_of_tests, runnable_pythons
 from tests.release.index import serve_index
+from tests.release.notes import find_notes
 
 PACKAGES = ROOT / "dist" / "packages"  # the files to upload
 RELEASE = ROOT / "dist" / "release"  # the SBOM and the release notes
@@ -56,8 +57,9 @@ def check_tag(session: nox.Session, version: str) -> None:
     source = "/".join([os.environ["GITHUB_SERVER_URL"], os.environ["GITHUB_REPOSITORY"]])
     if source != PYPROJECT["project"]["urls"]["Source"]:
         session.error(f"this repository is not that of pyproject.toml: {source}; correct every URL there")
-    if os.environ["GITHUB_REF_NAME"] != f"v{version}":
-        session.error(f"the tag does not fit the version {version}: {os.environ['GITHUB_REF_NAME']}; name it v{version}")
+    tag = os.environ["GITHUB_REF_NAME"]
+    if tag != f"v{version}":
+        session.error(f"the tag does not fit the version {version}: {tag}; name it v{version}")
 
 
 def check(session: nox.Session, wheel: Path, sdist: Path) -> None:
@@ -98,12 +100,6 @@ def write_notes(session: nox.Session, version: str) -> None:
         if not notes or fragments:
             session.error(f"the changelog of {version} is not built; run towncrier build --version {version}")
     (RELEASE / "notes.md").write_text(notes.strip() + "\n", "utf-8")
-
-
-def find_notes(changelog: str, version: str) -> str:
-    """Return the section of a version without its heading; empty if there is none."""
-    section = re.search(rf"^## {re.escape(version)} \(.*\)\n(.*?)(?=^## |\Z)", changelog, re.MULTILINE | re.DOTALL)
-    return section[1].strip() if section else ""
 
 
 def install_and_try(session: nox.Session, wheel: Path, sdist: Path) -> None:

@@ -62,7 +62,7 @@ def check_commands(version: str) -> None:
             expect((0, line), run(program, "--version"))
         else:
             install = f"{program}: the command line requires an extra; run pip install 'ctxbackends[cli]'"
-            expect((1, install), run(program, "--version" if program == "ctxbackends" else "serve"))
+            expect((1, install), run(program, "--version"))
 
 
 def check_chat() -> None:
