@@ -72,21 +72,34 @@ def check_chat() -> None:
 
 
 def check_documents() -> None:
-    from pypdf import PdfWriter  # noqa: PLC0415  # of the extra
-
-    from ctxbackends.knowledge import find_sources  # noqa: PLC0415
+    """Find a page of Markdown and a PDF, and not the file that .gitignore has."""
+    from ctxbackends.knowledge import find_sources  # noqa: PLC0415  # for the extra
 
     with tempfile.TemporaryDirectory() as directory:
-        Path(directory, ".git").mkdir()
-        Path(directory, ".gitignore").write_text("build/\n")
-        for name in ("plan.md", "build/notes.md"):
-            Path(directory, name).parent.mkdir(exist_ok=True)
-            Path(directory, name).write_text("# Plan\n")
-        with PdfWriter() as writer:
-            writer.add_blank_page(width=100, height=100)
-            writer.write(Path(directory, "scan.pdf"))
-        sources = find_sources(["."], base=Path(directory)).sources
-        expect(["plan.md", "scan.pdf"], [source.name for source in sources])
+        base = Path(directory)
+        Path(base, ".git").mkdir()
+        Path(base, ".gitignore").write_text("notes.md\n")
+        for name in ("notes.md", "plan.md"):
+            Path(base, name).write_text("# Plan\n")
+        write_pdf(Path(base, "plan.pdf"), "Plan")
+        sources = find_sources(["."], base=base).sources
+        expect(["plan.md", "plan.pdf"], [source.name for source in sources])
+
+
+def write_pdf(path: Path, text: str) -> None:
+    from pypdf import PdfWriter  # noqa: PLC0415  # of the extra
+    from pypdf.generic import DecodedStreamObject, DictionaryObject, NameObject  # noqa: PLC0415
+
+    writer = PdfWriter()
+    page = writer.add_blank_page(width=100, height=100)
+    kinds = {"/Type": "/Font", "/Subtype": "/Type1", "/BaseFont": "/Helvetica"}
+    font = DictionaryObject({NameObject(key): NameObject(value) for key, value in kinds.items()})
+    fonts = DictionaryObject({NameObject("/F1"): font})
+    content = DecodedStreamObject()
+    content.set_data(f"BT /F1 12 Tf 10 50 Td ({text}) Tj ET".encode())
+    page[NameObject("/Resources")] = DictionaryObject({NameObject("/Font"): fonts})
+    page[NameObject("/Contents")] = content
+    writer.write(path)
 
 
 def check_llamacpp() -> None:
