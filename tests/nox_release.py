@@ -23,7 +23,7 @@ from tests.release.notes import find_notes
 PACKAGES = ROOT / "dist" / "packages"  # the files to upload
 RELEASE = ROOT / "dist" / "release"  # the SBOM and the release notes
 # On the other Pythons: an adapter is the same code, and its tests run with `nox -s integrations --force-python`.
-EXTRAS_ON_EACH_PYTHON = ("", "cli", "all")
+EXTRAS_ON_EACH_PYTHON = ("", "cli")
 
 
 def build(session: nox.Session) -> tuple[Path, Path]:
@@ -115,22 +115,23 @@ def install_and_try(session: nox.Session, wheel: Path, sdist: Path) -> None:
             if python == own or extra in EXTRAS_ON_EACH_PYTHON:
                 try_one(session, version, python, extra, uv)
         try_one(session, version, own, "", [*uv, "--no-binary", project["name"]])
-        try_one(session, version, own, "cli", ["--quiet", "--extra-index-url", index], installer="pip")
+        try_one(session, version, own, "cli", ["-qq", "--extra-index-url", index], installer="pip")
 
 
 def try_one(
     session: nox.Session, version: str, python: str, extra: str, options: Sequence[str], *, installer: str = "uv"
 ) -> None:
     requirement = f"ctxbackends[{extra}]=={version}" if extra else f"ctxbackends=={version}"
-    session.log(f"Python {python}, {installer}: {requirement} {'from the sdist' if '--no-binary' in options else ''}")
-    with tempfile.TemporaryDirectory() as directory:
-        session.run("uv", "venv", "--quiet", "--no-project", "--seed", "--python", python, directory)
-        bin_ = Path(directory, "Scripts" if os.name == "nt" else "bin")
-        interpreter = str(bin_ / "python")
-        install = ["uv", "pip", "install", "--python", interpreter]
-        if installer == "pip":
-            install = [interpreter, "-m", "pip", "install", "--disable-pip-version-check"]
-        session.run(*install, *options, requirement, external=True)
+    session.log(f"Python {python}, {installer}: {requirement}{' from the sdist' if '--no-binary' in options else ''}")
+    with tempfile.TemporaryDirectory(dir=ROOT / ".nox") as directory:
+        interpreter = str(Path(directory, "Scripts" if os.name == "nt" else "bin", "python"))
+        seed = ["--seed"] if installer == "pip" else []
+        session.run("uv", "venv", "--quiet", "--no-project", *seed, "--python", python, directory)
+        install = {
+            "uv": ["uv", "pip", "install", "--python", interpreter],
+            "pip": [interpreter, "-m", "pip", "install"],
+        }
+        session.run(*install[installer], *options, requirement, external=True)
         session.run("uv", "pip", "check", "--quiet", "--python", interpreter)
         smoke = ROOT / "tests" / "release" / "smoke.py"
         session.run(interpreter, "-I", str(smoke), version, extra, external=True, env={"PYTHONSAFEPATH": None})

@@ -9,7 +9,6 @@ import tarfile
 import tomllib
 import zipfile
 from collections.abc import Iterable
-from email import message_from_bytes
 from pathlib import Path
 
 PACKAGE = "ctxbackends"
@@ -63,10 +62,10 @@ def check(root: Path, wheel: Path, sdist: Path) -> list[str]:
     included = hatch["build"]["targets"]["sdist"]["only-include"]
     with zipfile.ZipFile(wheel) as archive:
         in_wheel = archive.namelist()
-        metadata = message_from_bytes(archive.read(f"{PACKAGE}-{version}.dist-info/METADATA"))
+        metadata = archive.read(f"{PACKAGE}-{version}.dist-info/METADATA").decode()
     with tarfile.open(sdist) as archive_of_sources:
         in_sdist = [member.name for member in archive_of_sources if not member.isdir()]
-    html = markdown.render(str(metadata.get_payload(decode=True), "utf-8"))
+    html = markdown.render(metadata.partition("\n\n")[2])  # the README is the body of the metadata
     if html is None:
         return ["README.md: cannot be rendered"]
     return [
