@@ -1,13 +1,16 @@
-"""The custom provider for LiteLLM in docs/frameworks/litellm.md."""
+"""The custom provider for LiteLLM in docs/frameworks/litellm.md, and the examples of docs/migrate/litellm.md."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ctxbackends.testing import Answer, Question
+from ctxbackends import PROFILES
+from ctxbackends.testing import Answer, OpenAIStandIn, Question
+from tests import migration
 from tests.recipes.pages import OLLAMA, OPENAI, Server, answer_with_tool, every_server, needs, run_page, serve_backend
 
 pytestmark = needs("litellm", "litellm")
@@ -17,6 +20,7 @@ TOOL = {
     "function": {"name": "get_weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}},
 }
 PROMPT = [{"role": "user", "content": "How is the weather?"}]
+HELLO = [{"role": "user", "content": "Hello"}]
 JSON_PROMPT = [{"role": "user", "content": "Reply in JSON."}]
 
 
@@ -128,3 +132,46 @@ def test_a_server_that_is_gone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     with pytest.raises(litellm.BadGatewayError, match='backend "local" unreachable'):
         litellm.completion("ctx/local", PROMPT)
     names["registry"].close()
+
+
+# --- docs/migrate/litellm.md --------------------------------------------------------------------------
+
+
+async def test_both_sides_of_the_migration_print_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "any-key")
+    async with OpenAIStandIn(answer=migration.answer) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", f"{server.url}/v1")
+        printed = await migration.run_page("litellm", "openai", server)
+    assert {2} == {len(outputs) for outputs in printed.values()}
+    assert {title: vendor for title, (vendor, _) in printed.items()} == {
+        title: ours for title, (_, ours) in printed.items()
+    }
+    assert {"Create a client", "Close"} == {title for title, (vendor, _) in printed.items() if not vendor}
+
+
+async def ask_litellm(url: str, is_streamed: bool) -> object:
+    import litellm  # noqa: PLC0415  # takes seconds, and is not installed for all tests
+
+    response = await litellm.acompletion(
+        "openai/m", HELLO, api_base=f"{url}/v1", api_key="any-key", timeout=0.5, max_retries=0, stream=is_streamed
+    )
+    return [_ async for _ in response] if is_streamed else response
+
+
+@pytest.mark.parametrize("row", migration.rows_of("litellm"), ids=str)
+async def test_a_row_of_the_migration(row: migration.Row, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    assert migration.name_in(row.vendor) == await migration.outcome_of(ask_litellm, row.failure)
+
+
+def test_the_types_of_the_migration(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    import litellm  # noqa: PLC0415
+
+    rows = re.findall(r"^\| (`\w+/`.*?) \| (.+?) \|$", migration.read("litellm"), re.MULTILINE)
+    prefixes = {prefix for left, _ in rows for prefix in re.findall(r"`(\w+)/`", left)}
+    providers = {str(getattr(provider, "value", provider)) for provider in litellm.provider_list}
+    assert prefixes <= providers
+    assert 100 < len(providers)
+    assert len(prefixes) >= len(rows) > 10
+    assert {kind for _, right in rows for kind in re.findall(r"`([\w-]+)`", right)} - {"endpoint"} <= PROFILES.keys()

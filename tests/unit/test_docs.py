@@ -64,6 +64,11 @@ def is_of_framework(block: Block) -> bool:
     return block.page.parent.name == "frameworks" and block.page.name != "index.md"
 
 
+def is_of_migration(block: Block) -> bool:
+    """Whether it needs the client of a vendor: tests/migration.py runs it."""
+    return block.page.parent.name == "migrate"
+
+
 def run_block(block: Block, project: Callable[[str], str]) -> None:
     if is_of_framework(block):
         Path(".ctxrc").write_text(project(FRAMEWORKS_CTXRC))
@@ -101,7 +106,9 @@ FRAMEWORKS_CTXRC = next(block.text for block in blocks("yaml") if block.page == 
 
 @pytest.mark.real
 @pytest.mark.parametrize(
-    "block", [block for block in blocks("python") if not is_pytest(block) and not is_of_framework(block)], ids=str
+    "block",
+    [block for block in blocks("python") if not (is_pytest(block) or is_of_framework(block) or is_of_migration(block))],
+    ids=str,
 )
 def test_python_runs(block: Block, project: Callable[[str], str], caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("NOTSET", logger="ctxbackends")  # restored after a page that sets it
