@@ -17,16 +17,20 @@ from ctxbackends import (
     APITimeoutError,
     Backend,
     BackendError,
+    ClosedError,
     Registry,
     ToolCall,
     arguments_of,
+    http_status_of,
     open_backend,
     run_tools,
     stream_tools,
     tool_of,
 )
-from ctxbackends._client.retry import MAX_RETRIES
+from ctxbackends._client import retry
 from ctxbackends._config.reader import parse_ctxrc
+from ctxbackends._http.addresses import PRIVATE
+from ctxbackends._http.connector import STALE_SECONDS
 from ctxbackends.testing import Answer, FaultServer, OpenAIStandIn, faults
 
 ROOT = Path(__file__).parents[2]
@@ -88,7 +92,7 @@ async def break_a_stream() -> None:
 
 async def read_too_early() -> None:
     async with FaultServer() as server, open_at(server.url) as backend, backend.stream("Hello") as stream:
-        assert stream.completion
+        print(stream.completion)
 
 
 async def call_for_ever() -> None:
@@ -230,7 +234,21 @@ def test_the_defaults_of_a_tool_loop(function: Callable[..., object]) -> None:
 
 
 def test_the_default_of_retries() -> None:
-    assert f"The default is {MAX_RETRIES} retries, so {MAX_RETRIES + 1} attempts." in read("guides/retries")
+    page = read("guides/retries")
+    assert f"The default is {retry.MAX_RETRIES} retries, so {retry.MAX_RETRIES + 1} attempts." in page
+    assert f"{retry.MAX_RETRIES + 1} in total, or 1 + `max_retries`" in page
+    assert (
+        f"the delays double up to {retry.MAX_BACKOFF:g} s. A `Retry-After` of more than {retry.RETRY_AFTER_CAP:g} s"
+        in page
+    )
+    assert f"{retry.FIRST_POLL * 1000:g} ms, then" in page
+    assert f"up to {retry.LOCAL_POLL * 1000:g} ms, elsewhere up to {retry.REMOTE_POLL:g} s" in page
+    assert f"closes within {STALE_SECONDS:g} s" in page
+
+
+def test_the_networks_of_an_airgap() -> None:
+    page = " ".join(read("guides/security").split())
+    assert ", ".join(f"`{network}`" for network in PRIVATE) in page.replace("`::1`, ", "`::1/128`, ")
 
 
 def test_the_defaults_of_embed() -> None:
@@ -239,9 +257,13 @@ def test_the_defaults_of_embed() -> None:
     assert {None} == {default_of(Backend.embed, name) for name in names}
 
 
-def test_the_default_of_drain() -> None:
+def test_the_defaults_of_a_service() -> None:
     assert default_of(Registry.drain, "timeout") is None
     assert defaults_of("deployment")["timeout"].startswith("none")
+    ready = {name: PROFILES[name].ready_timeout for name in ("vllm", "llamacpp", "ollama", "lmstudio", "openai")}
+    assert {"vllm": 90, "llamacpp": 90, "ollama": None, "lmstudio": None, "openai": None} == ready
+    assert "90 s for `vllm` and `llamacpp`, off for the others" == defaults_of("deployment")["ready_timeout"]
+    assert 503 == http_status_of(ClosedError())
 
 
 # --- installation -------------------------------------------------------------------------------------
