@@ -92,7 +92,7 @@ async def break_a_stream() -> None:
 
 async def read_too_early() -> None:
     async with FaultServer() as server, open_at(server.url) as backend, backend.stream("Hello") as stream:
-        print(stream.completion)
+        _ = stream.completion
 
 
 async def call_for_ever() -> None:
