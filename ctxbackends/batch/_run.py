@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import anyio.to_thread
 
@@ -224,7 +224,7 @@ class BatchRun:
             if not isinstance(self._rows, BatchInput | Sequence):
                 self._rows = [row async for row in _iterate(self._rows)]
             schema = None if self._options.schema is None else AnswerSchema(self._options.schema)
-            self.report.rows = await anyio.to_thread.run_sync(_check_rows, self._rows, schema)
+            self.report.rows = await anyio.to_thread.run_sync(_check_rows, self._rows, self._options.options, schema)
         if self._directory is not None:
             manifest = Manifest(fingerprint=self._fingerprint.hex())
             self.journal = await anyio.to_thread.run_sync(
@@ -283,11 +283,11 @@ async def _iterate(rows: Rows) -> AsyncIterator[BatchRow]:
             yield row
 
 
-def _check_rows(rows: Iterable[BatchRow], schema: AnswerSchema | None) -> int:
+def _check_rows(rows: Iterable[BatchRow], options: Mapping[str, Any], schema: AnswerSchema | None) -> int:
     """Return the number of rows. Raise BatchInputError with all their problems."""
 
     def check(row: BatchRow) -> None:
-        check_row(row)
+        check_row(row, options)
         if schema is not None:
             schema.check_row(row)
 
