@@ -27,8 +27,9 @@ from ctxbackends.batch._journal_part import (
     Entry,
     JournalPart,
     Line,
+    closed_error,
     decode_line,
-    wrap_error,
+    wrap_errors,
 )
 from ctxbackends.batch._key_index import FINAL, KeyIndex
 
@@ -37,7 +38,8 @@ __all__ = ["Entry", "Journal", "JournalPart", "Manifest"]
 VERSION = 1
 MANIFEST_FILE = "manifest.json"
 LOCK_FILE = ".lock"
-_REMNANT = re.compile(rf"\.{re.escape(MANIFEST_FILE)}\.[0-9a-f]+\.tmp")  # of a process that was killed
+_REMNANT = re.compile(rf"\.{re.escape(MANIFEST_FILE)}\.[0-9a-f]+\.tmp|\.shared-[0-9a-f]+")
+"""Files of a process that was killed: of an atomic write, and of an engine with workers on other machines."""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, tag_field="format", tag="ctxbackends batch journal"):
@@ -98,20 +100,15 @@ class Journal:
         self._reader_part: _Part | None = None
         self._names: set[str] = set()
         self._lock = filelock.FileLock(directory / LOCK_FILE, mode=0o600, thread_local=False)
-        try:
+        with wrap_errors(directory, "write"):
             self._check_purpose()
             directory.mkdir(0o700, exist_ok=True)
             self._acquire()
-        except OSError as error:
-            raise wrap_error(error, directory, "write") from error
-        try:
-            self._open(manifest, fresh=fresh)
-        except OSError as error:
-            self.close()
-            raise wrap_error(error, directory, "write") from error
-        except BaseException:
-            self.close()
-            raise
+            try:
+                self._open(manifest, fresh=fresh)
+            except BaseException:
+                self.close()
+                raise
 
     def _check_purpose(self) -> None:
         """Raise unless the directory is a journal, or can become one."""
@@ -191,15 +188,13 @@ class Journal:
         Raises:
             BatchJournalError: The journal cannot be read.
         """
-        with self._mutex:
+        self._check_open()
+        with self._mutex, wrap_errors(self.directory, "read"):
             position = self._index.get(key)
             if position is None:
                 return None
             part, offset = self._parts[(position & ~_ANSWER) >> _OFFSET_BITS], position & _OFFSETS
-            try:
-                line = self._decode(part, self._read_line(part, offset), offset)
-            except OSError as error:
-                raise wrap_error(error, self.directory, "read") from error
+            line = self._decode(part, self._read_line(part, offset), offset)
         if line.key != key:
             raise BatchJournalError(f"journal was changed during the run: {part.path}; start the batch again")
         return Entry(
@@ -217,13 +212,16 @@ class Journal:
         Raises:
             BatchJournalError: The journal cannot be read.
         """
-        try:
+        self._check_open()
+        with wrap_errors(self.directory, "read"):
             self._find_parts()
             for part in self._parts:
                 if part.path.stat().st_size > part.end:
                     self._index_part(part)
-        except OSError as error:
-            raise wrap_error(error, self.directory, "read") from error
+
+    def _check_open(self) -> None:
+        if not self._lock.is_locked:
+            raise closed_error(self.directory)
 
     def _list_parts(self) -> list[str]:
         return sorted(name for name in os.listdir(self.directory) if PART_NAME.fullmatch(name))  # oldest first
@@ -313,16 +311,17 @@ class Journal:
         Raises:
             BatchJournalError: A file cannot be deleted.
         """
-        if not self._lock.is_locked:
-            return
         self._close_files()
-        try:
-            self._delete_parts()
-            self._delete_files()
-        except OSError as error:
-            raise wrap_error(error, self.directory, "write") from error
-        finally:
-            self._unlock()
+        with wrap_errors(self.directory, "write"):
+            if not self._lock.is_locked:  # closed before
+                if not self.directory.exists():
+                    return
+                self._acquire()
+            try:
+                self._delete_parts()
+                self._delete_files()
+            finally:
+                self._unlock()
 
     def _close_files(self) -> None:
         self._own.close()
