@@ -176,7 +176,8 @@ class BatchRun:
         asking = None
         try:
             await self._open()
-            replicas = await open_replicas(self._backends, self._options.max_in_flight)
+            is_divided = self._distribution is not None  # the slots that the workers share
+            replicas = await open_replicas(self._backends, self._options.max_in_flight, wait=is_divided)
             # More than there are slots: rows that wait after an error, or for the disk, leave theirs to others.
             room = 2 * sum(replica.limit for replica in replicas)
             answers = AnswerQueue(room)
@@ -268,10 +269,16 @@ class BatchRun:
 
     def _note_replica(self, replica: Replica) -> None:
         name = replica.backend.name
-        others = tuple(one for one in self.report.unavailable if one != name)
-        self.report.unavailable = others if replica.error is None else (*others, name)
+        report = self.report
+        report.unavailable = _put(report.unavailable, name, is_in=replica.error is not None)
+        report.paused = _put(report.paused, name, is_in=replica.is_paused)
         if self._on_change is not None:
-            self._on_change(self.report)
+            self._on_change(report)
+
+
+def _put(names: tuple[str, ...], name: str, *, is_in: bool) -> tuple[str, ...]:
+    others = tuple(one for one in names if one != name)
+    return (*others, name) if is_in else others
 
 
 async def _iterate(rows: Rows) -> AsyncIterator[BatchRow]:

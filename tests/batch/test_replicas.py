@@ -224,6 +224,21 @@ async def test_a_limit_that_the_backend_learns_later() -> None:
         assert 4 == replica.limit == find_limit(backend) == replicas.capacity
 
 
+async def test_the_slots_of_a_server_that_starts_are_awaited_for_workers() -> None:
+    async with FaultServer() as server, open_backend("llamacpp", endpoint=server.url) as backend:
+        server.play(faults.loading(0.3), probes=True)
+        server.play_always(props(4), probes=True)
+        (replica,) = await open_replicas([backend], None, wait=True)
+        assert replica.limit == 4
+
+
+async def test_a_server_that_never_starts_is_not_awaited_for_ever() -> None:
+    async with FaultServer() as server, open_backend("llamacpp", endpoint=server.url, ready_timeout=0.2) as backend:
+        server.play_always(faults.loading(), probes=True)
+        (replica,) = await open_replicas([backend], None, wait=True)
+        assert replica.limit == MAX_IN_FLIGHT
+
+
 # --- Retry-After ------------------------------------------------------------------------------------
 
 

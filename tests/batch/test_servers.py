@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -301,7 +301,10 @@ async def test_retry_after_is_obeyed_for_all_rows() -> None:
                 yield batch[-1]
 
         options = BatchOptions(max_in_flight=4, validate=False)
-        answers, _ = await collect(backends, rows_until_it_is_asked_again(), options=options)
+        states: list[tuple[str, ...]] = []
+        note: Callable[[BatchReport], None] = lambda report: states.append(report.paused)  # noqa: E731
+        answers, _ = await collect(backends, rows_until_it_is_asked_again(), options=options, on_change=note)
+        assert [(), ("a",), ()] == [state for state, _ in groupby(states)]
         assert expected(len(batch)) == texts(answers)
         times = [request.received_at for request in server.generations]
         (pause,) = [number for number, (one, next_one) in enumerate(pairwise(times)) if next_one - one > 0.9]
