@@ -239,6 +239,19 @@ class Registry(NotPicklable):
                 self._backends[name] = self._create(config)
             return self._backends[name]
 
+    def config(self, name: str | None = None) -> BackendConfig:
+        """Return the configuration of a backend, from which a worker process can open it.
+
+        Args:
+            name: The name of the backend, None for the default backend.
+
+        Raises:
+            UnknownBackendError: The backend is not configured.
+            BackendError: As of :meth:`resolve`.
+        """
+        backend = self.resolve(name)  # raises for a configuration that is not valid
+        return self._configs[backend.name]
+
     def _create(self, config: BackendConfig) -> Backend:
         try:
             if config.type not in self._factories:

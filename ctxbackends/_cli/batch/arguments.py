@@ -15,6 +15,7 @@ import click
 
 from ctxbackends._cli.backends import Choice
 from ctxbackends._cli.chat.model_options import PARSERS, REQUEST_PARSERS, check_options, parse_values
+from ctxbackends._cli.engine_options import EngineChoice, choose_engine
 from ctxbackends._cli.log_privacy import PrivateFiles, path_of_stdin
 from ctxbackends._cli.text_inputs import STDIN
 from ctxbackends.batch._inputs import TABLE_SUFFIXES
@@ -63,6 +64,7 @@ class BatchArguments:
         dry_run: Whether only the input is checked.
         quiet: Whether only errors are shown.
         as_json: Whether events are printed as JSON.
+        engine: The engine and the number of its workers, None for this process.
     """
 
     choices: Sequence[Choice]
@@ -82,6 +84,7 @@ class BatchArguments:
     dry_run: bool
     quiet: bool
     as_json: bool
+    engine: EngineChoice | None = None
 
 
 @contextmanager
@@ -111,6 +114,9 @@ def open_arguments(
     dry_run: bool,
     quiet: bool,
     as_json: bool,
+    engine: str | None,
+    workers: int | None,
+    address: str | None,
 ) -> Iterator[BatchArguments]:
     """Check the arguments, and copy standard input to a file until the end of the block.
 
@@ -122,6 +128,9 @@ def open_arguments(
         raise click.UsageError("no output; add -o FILE")
     if embed and (system is not None or schema is not None):
         raise click.UsageError("--embed has vectors as its answers: remove --system and --schema")
+    chosen = choose_engine(engine, workers, address)
+    if chosen is not None and any(choice.source == "model" for choice in choices):
+        raise click.UsageError("--model-path serves a model in this process: remove --engine, or start a server")
     _check_table(source, prompt, id_column)
     options = parse_values(pairs, _EMBED_PARSERS if embed else _CHAT_PARSERS, _OTHER_NAMES, option="--option")
     if not embed:
@@ -161,6 +170,7 @@ def open_arguments(
             dry_run=dry_run,
             quiet=quiet,
             as_json=as_json,
+            engine=chosen,
         )
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ctxbackends._cli.backends import Choice, find_source, open_choice
+from ctxbackends._cli.backends import Choice, find_source, open_choice, registry_of
 from ctxbackends._cli.completers import complete_backends, complete_model_files
 from ctxbackends._cli.root import SOURCE, debug_option
+
+if TYPE_CHECKING:
+    from ctxbackends._config.backend_config import BackendConfig
 
 
 def backends_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -117,6 +120,20 @@ async def open_choices(choices: Sequence[Choice], *, private: Sequence[Path] = (
             await _check_private(candidates, private[0])
     async with _open_all(choices, airgap=bool(private)) as backends:
         yield backends
+
+
+@asynccontextmanager
+async def read_configs(
+    choices: Sequence[Choice], *, private: Sequence[Path] = ()
+) -> AsyncIterator[tuple[list[BackendConfig], bool]]:
+    """Yield the configurations for worker processes, and whether the airgap is on."""
+    async with open_choices(choices, private=private), AsyncExitStack() as stack:
+        registries = [await stack.enter_async_context(registry_of(choice, airgap=bool(private))) for choice in choices]
+        configs = [
+            registry.config(choice.backend if choice.source == "file" else None)
+            for registry, choice in zip(registries, choices, strict=True)
+        ]
+        yield configs, any(registry.airgap for registry in registries)
 
 
 @asynccontextmanager

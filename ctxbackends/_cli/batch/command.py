@@ -12,6 +12,7 @@ import click
 from ctxbackends._cli import exit_on_interrupt, raise_on_interrupt
 from ctxbackends._cli.batch.backends import backends_options, choose_backends
 from ctxbackends._cli.completers import complete_files
+from ctxbackends._cli.engine_options import engine_options
 from ctxbackends._cli.numbers import Integer
 from ctxbackends._cli.options import model_option
 from ctxbackends._cli.signals import exit_on_terminate, on_terminate
@@ -114,6 +115,7 @@ def _run_with_arguments(command: Callable[[BatchArguments], Any]) -> Callable[..
     show_default=True,
     help="How often a row is sent again after an error.",
 )
+@engine_options
 @click.option("--dry-run", is_flag=True, help="Check the input and count its rows; send and write nothing.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only errors on standard error.")
 @click.option("--json", "as_json", is_flag=True, help="Print events as JSON, one per line.")

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 
 import click
 from anyio.to_thread import run_sync
 
 from ctxbackends._cli.batch.arguments import BatchArguments
-from ctxbackends._cli.batch.backends import open_choices
+from ctxbackends._cli.batch.backends import open_choices, read_configs
 from ctxbackends._cli.batch.display import TICK, JSONLines, Output, TextOutput
 from ctxbackends._cli.batch.progress import Meter, count_rows
 from ctxbackends._cli.error_messages import format_error
@@ -66,22 +66,13 @@ async def _run(arguments: BatchArguments, rows: BatchInput, output: Output) -> N
     report = BatchReport()
     with _cancel_on_terminate() as is_terminated:
         try:
-            async with (
-                open_choices(arguments.choices, private=arguments.private) as backends,
-                run_batch(
-                    backends,
-                    rows,
-                    options=BatchOptions(**arguments.options),
-                    journal=arguments.journal,
-                    fresh=arguments.fresh,
-                ) as batch,
-            ):
+            async with _open_batch(arguments, rows) as (batch, names):
                 report = batch.report
                 output.start(
                     input=rows.name,
                     output=str(arguments.output),
                     journal=str(arguments.journal),
-                    backends=[backend.name for backend in backends],
+                    backends=names,
                 )
                 await _ask(arguments, batch, output)
                 await _write(arguments, rows, batch, output)
@@ -94,6 +85,31 @@ async def _run(arguments: BatchArguments, rows: BatchInput, output: Output) -> N
             raise click.ClickException(f"{format_error(error)}\n  {_describe_resume(report)}") from None
     if report.failed:
         raise click.exceptions.Exit(1)
+
+
+@asynccontextmanager
+async def _open_batch(arguments: BatchArguments, rows: BatchInput) -> AsyncIterator[tuple[BatchRun, list[str]]]:
+    """Open the batch. Yield it with the names of the backends."""
+    run_on = partial(
+        run_batch,
+        rows=rows,
+        options=BatchOptions(**arguments.options),
+        journal=arguments.journal,
+        fresh=arguments.fresh,
+    )
+    if arguments.engine is None:
+        async with (
+            open_choices(arguments.choices, private=arguments.private) as backends,
+            run_on(backends) as batch,
+        ):
+            yield batch, [backend.name for backend in backends]
+        return
+    engine = arguments.engine
+    async with (
+        read_configs(arguments.choices, private=arguments.private) as (configs, airgap),
+        run_on(configs, engine=engine.create(), workers=engine.workers, airgap=airgap) as batch,
+    ):
+        yield batch, [config.name for config in configs]
 
 
 async def _ask(arguments: BatchArguments, batch: BatchRun, output: Output) -> None:
