@@ -54,12 +54,14 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, tag_field="format", ta
     version: int = VERSION
 
 
+_OWNER = re.compile(r"process \d+ on .*")
 _ANSWER = FINAL  # the first answer stays, the last error too unless there is an answer
 _OFFSET_BITS = 43
 _OFFSETS = (1 << _OFFSET_BITS) - 1
 """An indexed position: whether it is an answer, the number of the part, the offset in it."""
 
 _READ_SIZE = 1 << 14  # bytes; most lines fit
+_BUFFER_SIZE = 1 << 18
 
 
 class _Part:
@@ -135,35 +137,36 @@ class Journal:
         try:
             self._lock.acquire(timeout=0)
         except filelock.Timeout:
-            owner = ""
-            with contextlib.suppress(OSError):  # Windows does not let others read it
-                owner = path.read_text("utf-8")
-            by = f" by {owner}" if owner else ""
+            owner = _read_owner(path)
             raise BatchJournalError(
-                f"journal is in use{by}: {self.directory}; wait for the other batch, or stop it"
+                f"journal is in use{f' by {owner}' if owner else ''}: {self.directory}; "
+                "wait for the other batch, or stop it"
             ) from None
-        with contextlib.suppress(OSError):  # for people only
-            path.write_text(f"process {os.getpid()} on {platform.node()}", "utf-8")
+        if _read_owner(path) is not None:
+            with contextlib.suppress(OSError):  # only for people
+                path.write_text(f"process {os.getpid()} on {platform.node()}", "utf-8")
 
     def _open(self, manifest: Manifest, *, fresh: bool) -> None:
         if fresh:
             self._delete_parts()
-        has_answers = any((self.directory / name).stat().st_size for name in self._list_parts())
+        has_entries = self._has_entries()
         try:
             existing = self._read_manifest()
         except FileNotFoundError:
             existing = None
-        if has_answers and existing is not None and existing.version != VERSION:
+        if has_entries and existing is not None and existing.version != VERSION:
             raise BatchJournalError(
                 f"journal has another version: {self.directory}: {existing.version}; update ctxbackends, or {USE_FRESH}"
             )
-        if has_answers and existing != manifest:
+        if has_entries and existing != manifest:
             raise BatchJournalError(
                 f"journal belongs to a batch with other options or backends: {self.directory}; "
                 f"use those options, {USE_FRESH}, or {USE_ANOTHER}"
             )
         if existing is None:
-            ignore_directory(self.directory, mode=0o600)
+            ignore = self.directory / IGNORE_FILE
+            if not ignore.exists() or not ignore.stat().st_size:
+                ignore_directory(self.directory, mode=0o600)
         if existing != manifest:
             replace_file(self.directory / MANIFEST_FILE, msgspec.json.encode(manifest) + b"\n", mode=0o600)
             sync_directory(self.directory.parent)
@@ -226,6 +229,9 @@ class Journal:
     def _list_parts(self) -> list[str]:
         return sorted(name for name in os.listdir(self.directory) if PART_NAME.fullmatch(name))  # oldest first
 
+    def _has_entries(self) -> bool:
+        return any((self.directory / name).stat().st_size for name in self._list_parts())
+
     def _find_parts(self) -> None:
         for name in self._list_parts():
             if name not in self._names:
@@ -248,7 +254,7 @@ class Journal:
 
     def _index_part(self, part: _Part) -> None:
         end = part.end
-        with open(part.path, "rb") as lines:
+        with open(part.path, "rb", buffering=_BUFFER_SIZE) as lines:
             lines.seek(end)
             for line in lines:
                 if not line.endswith(b"\n"):
@@ -301,7 +307,8 @@ class Journal:
             return
         self._close_files()
         with contextlib.suppress(OSError):
-            if not self._list_parts():
+            if not self._has_entries():
+                self._delete_parts()
                 self._delete_files()
         self._unlock()
 
@@ -358,3 +365,16 @@ def _count_lines(path: Path, end: int) -> int:
             lines.readline()
             count += 1
     return count
+
+
+def _read_owner(path: Path) -> str | None:
+    """Return the process that wrote a lock file, empty if none did.
+
+    None if it cannot be read, as on Windows while it is locked, or if filelock wrote it, as it does on file systems
+    without locks: that must not be changed.
+    """
+    try:
+        text = path.read_text("utf-8", "replace")
+    except OSError:
+        return None
+    return text if not text or _OWNER.fullmatch(text) else None

@@ -7,10 +7,10 @@ import errno
 import os
 import re
 import secrets
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -144,8 +144,7 @@ class JournalPart:
             raise
 
     def _create(self) -> int:
-        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-        name = f"part-{stamp}{time.time_ns() // 1000 % 1_000_000:06}-{secrets.token_hex(4)}.jsonl"
+        name = f"part-{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{secrets.token_hex(4)}.jsonl"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | getattr(os, "O_BINARY", 0)
         descriptor = os.open(self.directory / name, flags, 0o600)
         lock_descriptor(descriptor)

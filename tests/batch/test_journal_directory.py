@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import shutil
 import stat
@@ -11,8 +12,8 @@ import pytest
 
 from ctxbackends._engines.shared_directory import SharedDirectory
 from ctxbackends.batch._errors import BatchJournalError
-from ctxbackends.batch._journal import Journal, Manifest
-from tests.batch.journal_entries import MANIFEST, answer, fill, read, store
+from ctxbackends.batch._journal import Journal, JournalPart, Manifest
+from tests.batch.journal_entries import MANIFEST, answer, fill, list_parts, read, store
 
 
 @pytest.fixture
@@ -126,6 +127,41 @@ def test_an_empty_directory_and_one_whose_creation_was_interrupted(directory: Pa
     journal.close()
     Journal(directory, MANIFEST).remove()
     assert not directory.exists()
+
+
+def test_a_gitignore_of_somebody_else_is_kept(directory: Path) -> None:
+    directory.mkdir()
+    (directory / ".gitignore").write_text("*\n!.gitignore\n")
+    journal = Journal(directory, MANIFEST)
+    fill(directory, answer(1))
+    journal.remove()
+    assert {".gitignore": "*\n!.gitignore\n"} == {path.name: path.read_text() for path in directory.iterdir()}
+
+
+def test_a_first_part_that_could_not_be_written_leaves_no_journal(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(descriptor: int, data: memoryview) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    journal = Journal(directory, MANIFEST)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", write)
+        with pytest.raises(BatchJournalError, match="No space left on device"):
+            asyncio.run(JournalPart(directory).append([answer(1)]))
+    assert [0] == [path.stat().st_size for path in list_parts(directory)]
+    journal.close()
+    assert not directory.exists()
+
+
+def test_the_content_of_another_lock_is_kept(directory: Path) -> None:
+    directory.mkdir()
+    (directory / ".lock").write_text("123\nhost\n")  # as filelock writes it on file systems without locks
+    journal = Journal(directory, MANIFEST)
+    assert "123\nhost\n" == (directory / ".lock").read_text()
+    with pytest.raises(BatchJournalError, match=r"journal is in use: \S+; wait for the other batch, or stop it"):
+        Journal(directory, MANIFEST)
+    journal.close()
 
 
 def test_fresh_deletes_only_the_files_of_the_journal(stored: Path) -> None:
