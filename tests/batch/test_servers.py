@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from ctxbackends import Backend, RequestOptions, open_backend
+from ctxbackends._cli.batch.progress import Meter
 from ctxbackends.batch import BatchAnswer, BatchModelError, BatchOptions, BatchReport, BatchRow, _limits, _replicas
 from ctxbackends.batch import run_batch as run
 from ctxbackends.errors import (
@@ -420,3 +421,9 @@ async def test_errors_of_all_rows_end_the_batch(
         assert expected(200) == texts(answers)
         assert limit == report.resumed
         assert {*first}.isdisjoint(server.prompts[-report.requests :])
+
+
+def test_progress_names_the_servers_that_get_no_rows() -> None:
+    report = BatchReport(rows=3, unavailable=("c",), paused=("a", "b"))
+    progress = Meter(clock=lambda: 0.0).measure(report, is_counted=True)
+    assert str(progress) == "0 of 3 rows, waiting for c, paused by a, b"

@@ -40,6 +40,7 @@ class BatchProgress(msgspec.Struct, frozen=True, kw_only=True):
         tokens_per_second: Tokens of their answers, or of the texts that were embedded.
         seconds_left: Estimated seconds to the end; None at the beginning.
         unavailable: Names of the backends that do not answer now.
+        paused: Names of the backends that get no requests now, after a Retry-After.
     """
 
     rows: int | None
@@ -52,6 +53,7 @@ class BatchProgress(msgspec.Struct, frozen=True, kw_only=True):
     tokens_per_second: float | None = None
     seconds_left: float | None = None
     unavailable: tuple[str, ...] = ()
+    paused: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return ", ".join(text for _, text in self._parts())
@@ -74,6 +76,7 @@ class BatchProgress(msgspec.Struct, frozen=True, kw_only=True):
             parts += [(6, f"{format_rate(self.tokens_per_second)} tokens/s")]
         parts += [(3, f"{format_duration(self.seconds_left)} left")] if self.seconds_left is not None else []
         parts += [(2, f"waiting for {', '.join(self.unavailable)}")] if self.unavailable else []
+        parts += [(2, f"paused by {', '.join(self.paused)}")] if self.paused else []
         return parts
 
 
@@ -121,4 +124,5 @@ class Meter:
             tokens_per_second=token_rate,
             seconds_left=left,
             unavailable=report.unavailable,
+            paused=report.paused,
         )
