@@ -235,7 +235,7 @@ async def test_workers_prove_that_they_share_the_directory(
     answers = await ask(engine, parts, server.url, numbers(8), directory=directory)
     directory.close()
     assert Counter(numbers(8)) == ids(answers)
-    assert {"part-0-0", "part-1-0"} == {file.name for file in parts.directory.iterdir()}
+    assert {"part-0-0", "part-1-0", "pids"} == {file.name for file in parts.directory.iterdir()}
 
 
 async def test_a_directory_that_the_worker_does_not_share(
