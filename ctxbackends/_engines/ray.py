@@ -51,7 +51,7 @@ class RayEngine:
 
     Args:
         address: ``HOST:PORT`` of the cluster, or ``auto`` for one of this machine. None for the variable
-            ``RAY_ADDRESS``. If it is not set, a cluster is started, which listens on 127.0.0.1 and ends with the driver.
+            ``RAY_ADDRESS``. If it is not set, a cluster is started that listens on 127.0.0.1 and ends with the driver.
         options: More arguments of ``ray.init()``.
     """
 

@@ -23,7 +23,7 @@ collect_ignore_glob = ["test_*.py"] if importlib.util.find_spec("ray") is None e
 # Before ray is imported, and for the processes that it starts.
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # binds 127.0.0.1
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-os.environ["RAY_prestart_worker_first_driver"] = "0"  # a process for each CPU, and for each driver
+os.environ["RAY_prestart_worker_first_driver"] = "0"  # noqa: SIM112  # Ray's name; a process for each CPU
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

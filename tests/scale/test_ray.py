@@ -7,7 +7,6 @@ import os
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +19,7 @@ from ctxbackends._engines.shared_directory import SharedDirectory
 from ctxbackends.errors import AuthenticationError
 from tests.engine_workers import CountingServer, Parts, blocks_of, driver_process
 from tests.scale.cluster import LoopbackCluster
+from tests.scale.sockets import find_descendants, find_listeners
 
 
 @pytest.fixture
@@ -129,9 +129,76 @@ async def test_actors_end_with_their_driver_and_another_driver_goes_on(
         await server.wait_idle()
         sent = server.requests.total()
     async with driver_process(**arguments) as driver:
-        output, _ = await driver.communicate()
+        await driver.communicate()
     assert 0 == driver.returncode
-    assert Counter(numbers(400)) == Counter(ids(parts.read()).keys())
+    assert set(numbers(400)) == ids(parts.read()).keys()
     assert 400 > sent
     assert 400 + 8 >= server.requests.total()
     assert 8 >= server.peak
+
+
+async def test_a_removed_node_loses_nothing(
+    cluster: LoopbackCluster, engine: RayEngine, parts: Parts, server: CountingServer
+) -> None:
+    deaths: list[WorkerDeath] = []
+    node = cluster.add_node(2)
+
+    async def remove() -> None:
+        await server.wait_requests(100)
+        await asyncio.to_thread(cluster.remove_node, node)
+
+    removing = asyncio.create_task(remove())
+    # More than the head node has CPUs for.
+    answers = await ask(engine, parts, server.url, numbers(600), workers=5, on_death=deaths.append)
+    await removing
+    assert Counter(numbers(600)) == ids(answers)
+    assert 600 + sum(death.items for death in deaths) >= server.requests.total()
+    assert 4 * 5 >= server.peak
+    assert 1 <= len(deaths) <= 2
+    assert all(8 >= death.items for death in deaths)
+
+
+# --- keys and addresses ---------------------------------------------------------------------------
+
+
+async def test_the_key_is_in_no_byte_of_ray(
+    cluster: LoopbackCluster, engine: RayEngine, parts: Parts, server: CountingServer, key_variable: str
+) -> None:
+    key = os.environ[key_variable]
+    directory = SharedDirectory(parts.directory)
+    spec = directory.wrap(parts.spec(server.url, "a", key_variable=key_variable))
+    assert key.encode() not in encode_spec(spec)
+    answers = await ask(
+        engine, parts, server.url, numbers(20), workers=1, key_variable=key_variable, directory=directory
+    )
+    directory.close()
+    assert Counter(numbers(20)) == ids(answers)
+    assert {key} == server.keys  # the worker has it
+    files = [file for root in (cluster.directory, parts.directory) for file in root.rglob("*") if file.is_file()]
+    assert any("raylet" in file.name for file in files)
+    assert [] == [file for file in files if key.encode() in file.read_bytes()]
+
+
+async def test_only_loopback_addresses_listen(engine: RayEngine, parts: Parts, server: CountingServer) -> None:
+    await engine.open(1)
+    await engine.start(parts.spec(server.url, "a"), "worker 1")
+    processes = find_descendants(os.getpid())
+    assert parts.pids()[0] in processes
+    assert {"127.0.0.1"} == find_listeners(processes)
+
+
+# --- a cluster that does not fit -----------------------------------------------------------------
+
+
+async def test_too_few_cpus(engine: RayEngine) -> None:
+    async with asyncio.timeout(10):
+        with pytest.raises(
+            EngineError, match=r"^too few CPUs for 5 workers: 4 of 4 are free; use 4 or fewer, or add nodes$"
+        ):
+            await engine.open(5)
+
+
+async def test_a_worker_without_the_key(engine: RayEngine, parts: Parts, server: CountingServer) -> None:
+    with pytest.raises(KeyError, match="CTX_TEST_MISSING_KEY"):
+        await ask(engine, parts, server.url, numbers(8), workers=1, key_variable="CTX_TEST_MISSING_KEY")
+    assert not server.requests
