@@ -41,10 +41,9 @@ def mode(name: str) -> int:
     return Path(name).stat().st_mode & 0o777
 
 
-def write_rows(path: Path, count: int, *, first: int = 0) -> Path:
-    rows = [{"custom_id": f"r{at}", "prompt": f"question {at}"} for at in range(first, first + count)]
+def write_rows(path: Path, count: int, *, prefix: str = "r") -> None:
+    rows = [{"custom_id": f"{prefix}{at}", "prompt": f"question {at}"} for at in range(count)]
     path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    return path
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
