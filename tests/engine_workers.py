@@ -229,4 +229,6 @@ async def drive(arguments: dict[str, Any]) -> None:
 
 
 def create_engine(name: str) -> Engine:
-    return ProcessEngine() if name == "processes" else RayEngine(name)
+    if name == "processes":
+        return ProcessEngine()
+    return RayEngine() if name == "local" else RayEngine(name)

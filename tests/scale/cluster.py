@@ -6,6 +6,7 @@ import contextlib
 import shutil
 import socket
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,6 +14,7 @@ import ray._private.node as node_module
 from ray.cluster_utils import Cluster
 
 PORTS = ("metrics_agent_port", "dashboard_agent_listen_port", "metrics_export_port", "runtime_env_agent_port")
+CPUS = 2
 OBJECT_STORE_BYTES = 80 * 1024 * 1024  # the smallest that Ray takes
 
 
@@ -34,16 +36,13 @@ class LoopbackNode(node_module.Node):
 
 
 class LoopbackCluster:
-    """A head node, and the nodes that a test adds."""
-
-    def __init__(self, cpus: int) -> None:
-        self._cpus = cpus
+    """A head node with two CPUs, and the nodes that a test adds."""
 
     def __enter__(self) -> Self:
         # Not tmp_path: the paths of Unix sockets are short.
         self.directory = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
         self._cluster = Cluster()
-        self.add_node(self._cpus)
+        self.add_node(CPUS)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -73,6 +72,16 @@ class LoopbackCluster:
             )
         finally:
             node_module.Node = original
+
+    @contextlib.contextmanager
+    def more_cpus(self, total: int) -> Iterator[None]:
+        """Add a node for the CPUs that the head node lacks, and remove it at the end."""
+        node = self.add_node(total - CPUS) if total > CPUS else None
+        try:
+            yield
+        finally:
+            if node is not None:
+                self.remove_node(node)
 
     def remove_node(self, node: Any) -> None:
         """Kill the processes of a node."""

@@ -48,7 +48,7 @@ def cluster(key_variable: str) -> Iterator[LoopbackCluster]:
     with pytest.MonkeyPatch.context() as patch:
         # Worker processes import the tests; the package comes first.
         patch.setenv("PYTHONPATH", os.pathsep.join([*filter(None, sys.path), ROOT]))
-        with LoopbackCluster(cpus=4) as cluster:
+        with LoopbackCluster() as cluster:
             yield cluster
 
 
