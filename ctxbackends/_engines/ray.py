@@ -78,9 +78,13 @@ class RayEngine:
         elif address != "auto":
             await _check_connection(address)
         self._ray = _import_ray(loopback=address is None)
-        await asyncio.to_thread(self._connect)
-        free, total = await self._wait_cpus(workers)
-        _check_cpus(workers, free, total)
+        try:
+            await asyncio.to_thread(self._connect)
+            free, total = await self._wait_cpus(workers)
+            _check_cpus(workers, free, total)
+        except BaseException:
+            await self.aclose()
+            raise
 
     def _connect(self) -> None:
         if self._ray.is_initialized():  # by the program, which disconnects
@@ -202,7 +206,7 @@ class RayWorker(Generic[Item, Result]):
                 raise EngineError(
                     f"{self._name} was not started: {text}; install the same ctxbackends on all nodes"
                 ) from None
-            death = _describe_death(self._name, error)
+            death = describe_death(self._name, error)
             self.kill()  # it may only be out of reach
             self._death = death
             raise death from None
@@ -277,7 +281,8 @@ async def _check_connection(address: str) -> None:
     writer.close()
 
 
-def _describe_death(name: str, error: Exception) -> WorkerDiedError:
+def describe_death(name: str, error: Exception) -> WorkerDiedError:
+    """Return the error of a worker, with the time after which it certainly sends nothing."""
     text = str(error)
     if "worker process has died" in text:  # the kernel closed its connections
         return WorkerDiedError(f"{name} ended: its process died", settle=SETTLE_SECONDS)
