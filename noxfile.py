@@ -162,6 +162,13 @@ def soak(session: nox.Session) -> None:
 
 
 @nox.session
+def scale(session: nox.Session) -> None:
+    """Run the tests with real Ray on 127.0.0.1: nodes, actors and drivers are killed. `-- -m ""` for all of them."""
+    install_wheel(session, "cli,llamacpp,ray,testing", "tests")
+    run_of_tests(session, "pytest", "-q", "-n", "0", "tests/scale", *session.posargs)
+
+
+@nox.session
 def quality(session: nox.Session) -> None:
     """Measure how well a model extracts from the 30 labelled texts of tests/quality: SmolLM2, or the one that you name.
 

@@ -61,6 +61,7 @@ if TYPE_CHECKING or not install(__name__):
     from ctxbackends._chat.tool_runs import ToolStart as ToolStart
     from ctxbackends._client.backend import Backend as Backend
     from ctxbackends._client.backend import Stream as Stream
+    from ctxbackends._client.backend_context import BackendContext as BackendContext
     from ctxbackends._client.http_backend import HTTPBackend as HTTPBackend
     from ctxbackends._client.stream import ChatStream as ChatStream
     from ctxbackends._config.backend_config import BackendConfig as BackendConfig

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Self, Unpack
 
 from ctxbackends._chat.observer import Observer
 from ctxbackends._chat.servers import ServerStatus
 from ctxbackends._client.backend import Backend
+from ctxbackends._client.backend_context import BackendContext
 from ctxbackends._client.create import create_backend
 from ctxbackends._client.http_backend import HTTPBackend
 from ctxbackends._config.backend_config import BackendConfig, CtxConfig
@@ -238,6 +239,19 @@ class Registry(NotPicklable):
                 self._backends[name] = self._create(config)
             return self._backends[name]
 
+    def config(self, name: str | None = None) -> BackendConfig:
+        """Return the configuration of a backend, from which a worker process can open it.
+
+        Args:
+            name: The name of the backend, None for the default backend.
+
+        Raises:
+            UnknownBackendError: The backend is not configured.
+            BackendError: As of :meth:`resolve`.
+        """
+        backend = self.resolve(name)  # raises for a configuration that is not valid
+        return self._configs[backend.name]
+
     def _create(self, config: BackendConfig) -> Backend:
         try:
             if config.type not in self._factories:
@@ -338,22 +352,33 @@ class Registry(NotPicklable):
         await self.aclose()
 
 
-@asynccontextmanager
-async def open_backend(
-    type: str,  # noqa: A002  # the name in .ctxrc and BackendConfig
+def build_config(type: str | BackendConfig, name: str | None, settings: BackendSettings) -> BackendConfig:  # noqa: A002
+    """Return the configuration of a single backend, see :func:`open_backend`."""
+    if not isinstance(type, BackendConfig):
+        return BackendConfig(name=name or str(type), type=type, **settings)
+    if name is not None or settings:
+        extra = ", ".join([*(["name"] if name is not None else []), *settings])
+        raise TypeError(f"not accepted with a BackendConfig: {extra}; set it there, with attrs.evolve()")
+    return type
+
+
+def open_backend(
+    type: str | BackendConfig,  # noqa: A002  # the name in .ctxrc and BackendConfig
     *,
     name: str | None = None,
     session: Session | None = None,
     airgap: bool = False,
     observers: Iterable[Observer] = (),
     **settings: Unpack[BackendSettings],
-) -> AsyncIterator[Backend]:
+) -> BackendContext[Backend]:
     """Open a single backend.
 
-    Use it as ``async with open_backend(BackendType.VLLM, endpoint="http://gpu:8000") as backend``.
+    Use it as ``async with open_backend(BackendType.VLLM, endpoint="http://gpu:8000") as backend``. In a worker, which
+    uses a backend for longer than a block: ``backend = await open_backend(config)``, and ``await backend.aclose()`` at
+    its end. That closes the connections, and stops a server that the backend started.
 
     Args:
-        type: The backend type.
+        type: The backend type; or a whole configuration, without ``name`` and ``settings``.
         name: The name of the backend, None for its type.
         session: An aiohttp session to share, see :class:`Registry`.
         airgap: Connect only to loopback and private addresses, see :class:`Registry`.
@@ -364,6 +389,11 @@ async def open_backend(
         ConfigError: The configuration is not valid, see its subclasses in :mod:`ctxbackends.errors`.
         TypeError: A setting is unknown.
     """
-    config = BackendConfig(name=name or str(type), type=type, **settings)
-    async with Registry([config], session=session, airgap=airgap, observers=observers) as registry:
-        yield registry.resolve(config.name)
+
+    async def open_it() -> tuple[Backend, Callable[[], Awaitable[None]]]:
+        config = build_config(type, name, settings)
+        registry = Registry([config], session=session, airgap=airgap, observers=observers)
+        registry._transport.closes_with_backend = True
+        return registry.resolve(config.name), registry.aclose
+
+    return BackendContext(open_it)

@@ -23,6 +23,7 @@ from aiohttp import web
 from ctxbackends._engines.contract import Engine, divide
 from ctxbackends._engines.distribute import distribute
 from ctxbackends._engines.processes import ProcessEngine
+from ctxbackends._engines.ray import RayEngine
 from ctxbackends.errors import AuthenticationError
 
 
@@ -47,6 +48,8 @@ class CountWorker:
     def __init__(self, spec: CountSpec, key: str) -> None:
         self._url = spec.url
         self._slots = asyncio.Semaphore(spec.max_in_flight)
+        with open(spec.part.with_name("pids"), "a", encoding="utf-8") as pids:
+            pids.write(f"{os.getpid()}\n")
         self._part = open(spec.part, "a", encoding="utf-8")  # noqa: SIM115  # closed by aclose()
         self._session = aiohttp.ClientSession(headers={"Authorization": f"Bearer {key}"})
 
@@ -156,6 +159,10 @@ class Parts:
     def spec(self, server_url: str, name: str, **options: object) -> CountSpec:
         return CountSpec(server_url, self.directory / f"part-{name}", **options)  # type: ignore[arg-type]
 
+    def pids(self) -> list[int]:
+        """The processes that had a worker, in the order in which they started."""
+        return [int(line) for line in (self.directory / "pids").read_text().split()]
+
     def read(self) -> list[str]:
         lines = [line for file in self.directory.glob("part-*") for line in file.read_text().splitlines(keepends=True)]
         return [line[:-1] for line in lines if line.endswith("\n")]
@@ -222,5 +229,6 @@ async def drive(arguments: dict[str, Any]) -> None:
 
 
 def create_engine(name: str) -> Engine:
-    assert name == "processes"
-    return ProcessEngine()
+    if name == "processes":
+        return ProcessEngine()
+    return RayEngine() if name == "local" else RayEngine(name)

@@ -30,6 +30,8 @@ class Choice(NamedTuple):
         no_wait: Whether to fail at once if the server is starting.
         model_path: A model file to serve while the command runs, or the name of a downloaded model.
         source: Where the settings of the backend come from.
+        name: Name for a backend with an endpoint on the command line; None for its type.
+        in_one_piece: Whether ``complete()`` asks for answers in one piece, unless .ctxrc says otherwise.
     """
 
     backend: str | None
@@ -38,6 +40,8 @@ class Choice(NamedTuple):
     no_wait: bool = False
     model_path: str | None = None
     source: Source = "file"
+    name: str | None = None
+    in_one_piece: bool = False
 
     @property
     def is_explicit(self) -> bool:
@@ -91,9 +95,9 @@ def registry_of(choice: Choice, *, airgap: bool = False) -> Any:
     if choice.source == "endpoint":
         return _registry_of_endpoint(choice, airgap=airgap)
     if choice.source == "model":
-        return Registry([_config_of_model(choice)], airgap=airgap)
+        return Registry([_adapt(_config_of_model(choice), choice)], airgap=airgap)
     if choice.source == "type":
-        return Registry([require_key(_config_of_type(choice))], airgap=airgap)
+        return Registry([_adapt(require_key(_config_of_type(choice)), choice)], airgap=airgap)
     from ctxbackends._config.ctxrc_file import find_ctxrc  # noqa: PLC0415
     from ctxbackends._config.reader import load_ctxrc  # noqa: PLC0415
 
@@ -101,7 +105,9 @@ def registry_of(choice: Choice, *, airgap: bool = False) -> Any:
     settings = load_ctxrc(path) if path is not None else None
     if settings is None or not settings.backends:
         return Registry.from_ctxrc(path, airgap=airgap)  # its error says where a file was looked for
-    configs = [require_key(_without_wait(config) if choice.no_wait else config) for config in settings.backends]
+    configs = [
+        require_key(_adapt(_without_wait(config) if choice.no_wait else config, choice)) for config in settings.backends
+    ]
     return Registry(configs, default=settings.default_backend, airgap=airgap or settings.airgap)
 
 
@@ -110,6 +116,17 @@ def _without_wait(config: Any) -> Any:
     import attrs  # noqa: PLC0415  # not loaded before the first line on the terminal
 
     return config if config.model_path is not None else attrs.evolve(config, ready_timeout=0.0)
+
+
+def _adapt(config: Any, choice: Choice) -> Any:
+    """Return the configuration with the way of asking that the command chooses, unless the file has chosen another."""
+    import attrs  # noqa: PLC0415  # as above
+
+    return (
+        attrs.evolve(config, complete_streams=False)
+        if choice.in_one_piece and config.complete_streams is None
+        else config
+    )
 
 
 def require_key(config: Any) -> Any:
@@ -161,7 +178,7 @@ def _registry_of_endpoint(choice: Choice, *, airgap: bool) -> Any:
     # own endpoint.
     kind = choice.backend or "openai-compatible"
     config = BackendConfig(
-        name=kind,
+        name=choice.name or kind,
         type=kind,
         endpoint=choice.endpoint,
         api_key_env=choice.api_key_env or "",
@@ -170,7 +187,7 @@ def _registry_of_endpoint(choice: Choice, *, airgap: bool) -> Any:
     # An option cannot bypass the file's airgap. Loopback is always allowed, so it works with an invalid file too.
     host = urlsplit(describe_endpoint(config, None, ENVIRONMENT)).hostname or ""
     path = None if is_loopback(host) else find_ctxrc()
-    registry = Registry([config], airgap=airgap or (path is not None and airgap_of(path)))
+    registry = Registry([_adapt(config, choice)], airgap=airgap or (path is not None and airgap_of(path)))
     if choice.api_key_env is None:
         _check_no_key_needed(host)
     return registry
@@ -221,7 +238,7 @@ def backend_options(command: Callable[Concatenate[Choice, P], Coroutine[Any, Any
         **options: P.kwargs,
     ) -> R:
         exit_on_interrupt()
-        source = _find_source(backend, endpoint, api_key_env, model_path)
+        source = find_source(backend, endpoint, api_key_env, model_path)
         choice = Choice(backend, endpoint, api_key_env, no_wait, model_path, source)
         click.get_current_context().find_root().meta[SOURCE] = choice.source
         raise_on_interrupt()
@@ -232,7 +249,7 @@ def backend_options(command: Callable[Concatenate[Choice, P], Coroutine[Any, Any
     return run
 
 
-def _find_source(backend: str | None, endpoint: str | None, api_key_env: str | None, model_path: str | None) -> Source:
+def find_source(backend: str | None, endpoint: str | None, api_key_env: str | None, model_path: str | None) -> Source:
     """Return where the settings of the backend come from. Raise UsageError if the options do not fit together."""
     if model_path is not None:
         if any(option is not None for option in (backend, endpoint, api_key_env)):

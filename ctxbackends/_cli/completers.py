@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def complete_backends(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Return the backends of ``.ctxrc``; the backend types with ``--endpoint`` or without a file."""
-    backends = None if context.params.get("endpoint") is not None else _read_backends()
+    backends = None if context.params.get("endpoint") else _read_backends()
     if backends is not None:
         return _match(_describe(backends), incomplete)
     from ctxbackends._config.backend_types import ALL_TYPES  # noqa: PLC0415  # reads the installed plug-ins
@@ -35,10 +35,11 @@ def complete_configured(_: click.Context, __: click.Parameter, incomplete: str) 
 
 def complete_models(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Return the models of ``.ctxrc``: those of the selected backend, or of all."""
-    selected = context.params.get("backend")
+    selected = context.params.get("backend") or ()
+    selected = (selected,) if isinstance(selected, str) else selected
     models: dict[str, str] = {}
     for name, fields in (_read_backends() or {}).items():
-        if selected in (None, name) and fields.get("default_model"):
+        if (not selected or name in selected) and fields.get("default_model"):
             models.setdefault(fields["default_model"], name)
     return _match(models.items(), incomplete)
 

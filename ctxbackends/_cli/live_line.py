@@ -19,6 +19,7 @@ FIRST_TEXT = "starting"
 
 COMMANDS = frozenset(
     (
+        "batch",
         "chat",
         "compact",
         "count",

@@ -234,9 +234,11 @@ def run(program: str) -> None:
 
 def _is_interrupt(error: BaseException | None) -> bool:
     """Return whether a Ctrl-C caused ``error``: an import that it interrupts can end with another exception."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
+    seen: list[BaseException] = []  # an error can be its own cause
+    while error is not None and error not in seen and not isinstance(error, KeyboardInterrupt):
+        seen.append(error)
         error = error.__cause__ or error.__context__
-    return error is not None
+    return isinstance(error, KeyboardInterrupt)
 
 
 def _drop_output() -> None:

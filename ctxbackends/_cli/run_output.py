@@ -13,9 +13,9 @@ from ctxbackends._chat.events import Loading
 from ctxbackends._cli.chat.display import Status
 from ctxbackends._cli.live_line import LINE
 from ctxbackends._cli.terminal import print_json, printable
-from ctxbackends._util.text import pluralize
+from ctxbackends._util.text import format_duration, pluralize
 from ctxbackends.knowledge._extract.activity import Activity
-from ctxbackends.knowledge._extract.progress import ANSWER_TOKENS, Event, Plan, Progress, ResumePoint, format_duration
+from ctxbackends.knowledge._extract.progress import ANSWER_TOKENS, Event, Plan, Progress, ResumePoint
 from ctxbackends.knowledge._sources.base import SkippedInput
 
 if TYPE_CHECKING:

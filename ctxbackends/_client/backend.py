@@ -326,7 +326,10 @@ class Backend(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Close the backend, and stop a server that it started. The registry closes the session."""
+        """Close the backend, and stop a server that it started. Idempotent.
+
+        A backend of :func:`open_backend` closes its connections too; those of the others belong to their registry.
+        """
         ...
 
 

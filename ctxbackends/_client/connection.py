@@ -168,6 +168,7 @@ class ServerConnection:
         )
         self._preparing: KeyedLock[str] = KeyedLock()
         self._transport = self._sender.transport
+        self._own_transport = transport if transport.closes_with_backend else None
         self.defaults: CallSettings = self._sender.defaults
         self.probe_timeouts: RequestTimeouts = self.defaults.timeouts.probe
 
@@ -200,6 +201,15 @@ class ServerConnection:
         """Raise ClosedError if the registry is draining."""
         if self._transport.is_draining:
             raise self.annotate(ClosedError("the registry is draining and takes no new requests; open a new one"))
+
+    async def aclose(self) -> None:
+        """Stop the server if the SDK started it, and close a transport that no other backend uses."""
+        try:
+            if self._own_transport is not None:
+                await self._own_transport.aclose()
+        finally:
+            if self.launcher is not None:
+                await self.launcher.aclose()
 
     async def in_flight(self, call: Callable[[], Awaitable[T]]) -> T:
         """Return the result of a call of several requests, which a drain waits for and a close ends."""

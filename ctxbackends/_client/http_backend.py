@@ -409,8 +409,7 @@ class HTTPBackend(NotPicklable):
 
     async def aclose(self) -> None:
         """See :meth:`Backend.aclose`."""
-        if self._connection.launcher is not None:
-            await self._connection.launcher.aclose()
+        await self._connection.aclose()
 
     # --- the parts of a request -------------------------------------------------------------------
 

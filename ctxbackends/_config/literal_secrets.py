@@ -34,7 +34,7 @@ def find_literal_secret(
         for name, value in (items or {}).items():
             if not find_variables(value) and is_secret_name(name):
                 return f"the {kind} {display_name(name)}"
-    for setting, value in (("endpoint", endpoint), ("api_path", api_path)):
-        if value is not None and any(map(looks_like_key, remove_references(value).split("/"))):
+    for setting, path in (("endpoint", endpoint), ("api_path", api_path)):
+        if any(map(looks_like_key, remove_references(path or "").split("/"))):
             return setting
     return None

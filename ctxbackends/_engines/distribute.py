@@ -48,7 +48,6 @@ async def distribute(
     workers: int,
     recover: Callable[[Sequence[Item]], Awaitable[tuple[Sequence[Result], Sequence[Item]]]],
     outstanding: int = 2,
-    settle: float = 0.0,
     directory: SharedDirectory | None = None,
     on_death: Callable[[WorkerDeath], None] | None = None,
 ) -> AsyncGenerator[Sequence[Result], None]:
@@ -65,8 +64,6 @@ async def distribute(
         workers: Number of workers.
         recover: Called with a block of a dead worker. Returns the results that are stored, and the items without one.
         outstanding: Blocks that a worker has at once. Together they should be at most twice its requests in flight.
-        settle: Seconds from a death to the replacement, if that is longer than the error says: with a limit for each
-            minute, the replacement does not know what the dead worker sent in the last one.
         directory: Directory that the workers must prove to share.
         on_death: Called when a worker has died.
 
@@ -74,7 +71,7 @@ async def distribute(
         EngineError: Workers cannot be started, or die again and again.
         Exception: The exception of a worker.
     """
-    run = _Distribution(engine, make_spec, workers, recover, outstanding, settle, directory, on_death)
+    run = _Distribution(engine, make_spec, workers, recover, outstanding, directory, on_death)
     tasks = [run.create_task(run.pump(blocks))]
     try:
         while True:
@@ -121,7 +118,6 @@ class _Distribution(Generic[Item, Result]):
     _workers: int
     _recover: Callable[[Sequence[Item]], Awaitable[tuple[Sequence[Result], Sequence[Item]]]]
     _outstanding: int
-    _settle: float
     _directory: SharedDirectory | None
     _on_death: Callable[[WorkerDeath], None] | None
     _event: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
@@ -236,7 +232,7 @@ class _Distribution(Generic[Item, Result]):
                 if deaths == MAX_DEATHS:
                     raise EngineError(f"{error}; it died {MAX_DEATHS} times in a row without an answer") from error
                 self._idle.add(task)
-                await asyncio.sleep(max(self._settle, error.settle))
+                await asyncio.sleep(error.settle)
             generation += 1
 
     async def _start(self, slot: int, generation: int, name: str) -> EngineWorker[Item, Result]:

@@ -58,6 +58,9 @@ class Transport:
         session: A borrowed session, which stays open. It belongs to its event loop.
         airgap: Connect only to loopback and private addresses.
         observers: The observers of the backends that use this transport.
+
+    Attributes:
+        closes_with_backend: Whether its only backend closes it too.
     """
 
     def __init__(
@@ -89,6 +92,7 @@ class Transport:
         self._sessions: dict[asyncio.AbstractEventLoop, LoopSessions] = {}
         self._closed = False
         self.is_draining: bool = False
+        self.closes_with_backend: bool = False
         reset_in_child(self)
 
     def reset_after_fork(self) -> None:

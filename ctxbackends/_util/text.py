@@ -46,6 +46,18 @@ def format_size(size: int) -> str:
     return pluralize(size, "byte")
 
 
+def format_duration(seconds: float) -> str:
+    """Return a duration for people to read: 2 h 5 min."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def format_rate(rate: float) -> str:
+    """Return a rate for people to read: 0.4, 38, 1,200."""
+    return f"{rate:,.0f}" if rate >= 10 or rate == 0 else f"{rate:.1f}"
+
+
 def count_bytes(text: str) -> int:
     """Return the size of a text in UTF-8."""
     # isascii() takes constant time, so the encoding is spared for ASCII.

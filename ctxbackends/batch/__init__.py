@@ -12,6 +12,11 @@ from ctxbackends._lazy import install
 __all__: list[str]
 
 if TYPE_CHECKING or not install(__name__):
+    from ctxbackends._engines.contract import Engine as Engine
+    from ctxbackends._engines.contract import EngineError as EngineError
+    from ctxbackends._engines.contract import WorkerDiedError as WorkerDiedError
+    from ctxbackends._engines.processes import ProcessEngine as ProcessEngine
+    from ctxbackends._engines.ray import RayEngine as RayEngine
     from ctxbackends.batch._answers import BatchAnswer as BatchAnswer
     from ctxbackends.batch._answers import RowError as RowError
     from ctxbackends.batch._errors import BatchError as BatchError
@@ -21,6 +26,7 @@ if TYPE_CHECKING or not install(__name__):
     from ctxbackends.batch._errors import BatchOutputError as BatchOutputError
     from ctxbackends.batch._errors import Problem as Problem
     from ctxbackends.batch._inputs import BatchInput as BatchInput
+    from ctxbackends.batch._journal import Journal as Journal
     from ctxbackends.batch._options import BatchOptions as BatchOptions
     from ctxbackends.batch._options import BatchReport as BatchReport
     from ctxbackends.batch._output import OutputCounts as OutputCounts

@@ -123,15 +123,19 @@ class Asker:
                     self._rate_limit.release(0)
                     continue
                 started = started or time.monotonic()
-                attempts.requests += 1
-                self._report.requests += 1
-                self._report.repeated += attempts.requests == 2
-                tokens = (0, 0)
+                tokens, is_sent = (0, 0), True
                 try:
                     result = await self._send(replica, row)
                     tokens = count_tokens(result)
+                except APIConnectionError as error:
+                    is_sent = error.sent
+                    raise
                 finally:
                     self._rate_limit.release(sum(tokens))
+                    if is_sent:
+                        attempts.requests += 1
+                        self._report.requests += 1
+                        self._report.repeated += attempts.requests == 2
                 self._served.check(row, result.served_model, replica.backend.name)
                 value: Any = msgspec.UNSET
                 if self._schema is not None and isinstance(result, Completion):

@@ -38,14 +38,15 @@ class BatchInputError(BatchError, ValueError):
     """
 
     def __init__(self, name: str, problems: Sequence[Problem]) -> None:
-        shown = [_format(name, problem) for problem in problems[:MAX_PROBLEMS]]
+        shown = [format_problem(name, problem) for problem in problems[:MAX_PROBLEMS]]
         if len(problems) > MAX_PROBLEMS:
             shown.append(f"{name}: {len(problems) - MAX_PROBLEMS} more problems")
         super().__init__("\n".join(shown))
         self.problems = tuple(problems)
 
 
-def _format(name: str, problem: Problem) -> str:
+def format_problem(name: str, problem: Problem) -> str:
+    """Return the line of a message about a problem; ``name`` is that of the input."""
     if problem.line:
         return f"{name}:{problem.line}: {escape_for_review(problem.message)}"
     place = f"{name}: row {problem.id!r:.80}" if problem.id else name

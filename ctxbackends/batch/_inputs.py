@@ -26,6 +26,8 @@ MAX_PROBLEMS = 1000
 MAX_LINE = 128_000_000
 """The maximum of bytes in a line."""
 
+TABLE_SUFFIXES = (".csv", ".tsv")
+
 _BOM = b"\xef\xbb\xbf"
 _OTHER_FILES = {
     b"\xff\xfe": "the file is UTF-16; save it as UTF-8",
@@ -67,7 +69,7 @@ class BatchInput:
     ) -> None:
         self.path = path = Path(path)
         self.name = str(path)
-        self._is_csv = path.suffix.lower() in (".csv", ".tsv")
+        self._is_csv = path.suffix.lower() in TABLE_SUFFIXES
         self._operation = operation
         self._id_column = id_column
         self._template = None

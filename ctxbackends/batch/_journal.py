@@ -27,8 +27,9 @@ from ctxbackends.batch._journal_part import (
     Entry,
     JournalPart,
     Line,
+    closed_error,
     decode_line,
-    wrap_error,
+    wrap_errors,
 )
 from ctxbackends.batch._key_index import FINAL, KeyIndex
 
@@ -37,7 +38,8 @@ __all__ = ["Entry", "Journal", "JournalPart", "Manifest"]
 VERSION = 1
 MANIFEST_FILE = "manifest.json"
 LOCK_FILE = ".lock"
-_REMNANT = re.compile(rf"\.{re.escape(MANIFEST_FILE)}\.[0-9a-f]+\.tmp")  # of a process that was killed
+_REMNANT = re.compile(rf"\.{re.escape(MANIFEST_FILE)}\.[0-9a-f]+\.tmp|\.shared-[0-9a-f]+")
+"""Files of a process that was killed: of an atomic write, and of an engine with workers on other machines."""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, tag_field="format", tag="ctxbackends batch journal"):
@@ -52,12 +54,14 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, tag_field="format", ta
     version: int = VERSION
 
 
+_OWNER = re.compile(r"process \d+ on .*")
 _ANSWER = FINAL  # the first answer stays, the last error too unless there is an answer
 _OFFSET_BITS = 43
 _OFFSETS = (1 << _OFFSET_BITS) - 1
 """An indexed position: whether it is an answer, the number of the part, the offset in it."""
 
 _READ_SIZE = 1 << 14  # bytes; most lines fit
+_BUFFER_SIZE = 1 << 18
 
 
 class _Part:
@@ -98,20 +102,15 @@ class Journal:
         self._reader_part: _Part | None = None
         self._names: set[str] = set()
         self._lock = filelock.FileLock(directory / LOCK_FILE, mode=0o600, thread_local=False)
-        try:
+        with wrap_errors(directory, "write"):
             self._check_purpose()
             directory.mkdir(0o700, exist_ok=True)
             self._acquire()
-        except OSError as error:
-            raise wrap_error(error, directory, "write") from error
-        try:
-            self._open(manifest, fresh=fresh)
-        except OSError as error:
-            self.close()
-            raise wrap_error(error, directory, "write") from error
-        except BaseException:
-            self.close()
-            raise
+            try:
+                self._open(manifest, fresh=fresh)
+            except BaseException:
+                self.close()
+                raise
 
     def _check_purpose(self) -> None:
         """Raise unless the directory is a journal, or can become one."""
@@ -138,35 +137,36 @@ class Journal:
         try:
             self._lock.acquire(timeout=0)
         except filelock.Timeout:
-            owner = ""
-            with contextlib.suppress(OSError):  # Windows does not let others read it
-                owner = path.read_text("utf-8")
-            by = f" by {owner}" if owner else ""
+            owner = _read_owner(path)
             raise BatchJournalError(
-                f"journal is in use{by}: {self.directory}; wait for the other batch, or stop it"
+                f"journal is in use{f' by {owner}' if owner else ''}: {self.directory}; "
+                "wait for the other batch, or stop it"
             ) from None
-        with contextlib.suppress(OSError):  # for people only
-            path.write_text(f"process {os.getpid()} on {platform.node()}", "utf-8")
+        if _read_owner(path) is not None:
+            with contextlib.suppress(OSError):  # only for people
+                path.write_text(f"process {os.getpid()} on {platform.node()}", "utf-8")
 
     def _open(self, manifest: Manifest, *, fresh: bool) -> None:
         if fresh:
             self._delete_parts()
-        has_answers = any((self.directory / name).stat().st_size for name in self._list_parts())
+        has_entries = self._has_entries()
         try:
             existing = self._read_manifest()
         except FileNotFoundError:
             existing = None
-        if has_answers and existing is not None and existing.version != VERSION:
+        if has_entries and existing is not None and existing.version != VERSION:
             raise BatchJournalError(
                 f"journal has another version: {self.directory}: {existing.version}; update ctxbackends, or {USE_FRESH}"
             )
-        if has_answers and existing != manifest:
+        if has_entries and existing != manifest:
             raise BatchJournalError(
                 f"journal belongs to a batch with other options or backends: {self.directory}; "
                 f"use those options, {USE_FRESH}, or {USE_ANOTHER}"
             )
         if existing is None:
-            ignore_directory(self.directory, mode=0o600)
+            ignore = self.directory / IGNORE_FILE
+            if not ignore.exists() or not ignore.stat().st_size:
+                ignore_directory(self.directory, mode=0o600)
         if existing != manifest:
             replace_file(self.directory / MANIFEST_FILE, msgspec.json.encode(manifest) + b"\n", mode=0o600)
             sync_directory(self.directory.parent)
@@ -191,15 +191,13 @@ class Journal:
         Raises:
             BatchJournalError: The journal cannot be read.
         """
-        with self._mutex:
+        self._check_open()
+        with self._mutex, wrap_errors(self.directory, "read"):
             position = self._index.get(key)
             if position is None:
                 return None
             part, offset = self._parts[(position & ~_ANSWER) >> _OFFSET_BITS], position & _OFFSETS
-            try:
-                line = self._decode(part, self._read_line(part, offset), offset)
-            except OSError as error:
-                raise wrap_error(error, self.directory, "read") from error
+            line = self._decode(part, self._read_line(part, offset), offset)
         if line.key != key:
             raise BatchJournalError(f"journal was changed during the run: {part.path}; start the batch again")
         return Entry(
@@ -217,16 +215,22 @@ class Journal:
         Raises:
             BatchJournalError: The journal cannot be read.
         """
-        try:
+        self._check_open()
+        with wrap_errors(self.directory, "read"):
             self._find_parts()
             for part in self._parts:
                 if part.path.stat().st_size > part.end:
                     self._index_part(part)
-        except OSError as error:
-            raise wrap_error(error, self.directory, "read") from error
+
+    def _check_open(self) -> None:
+        if not self._lock.is_locked:
+            raise closed_error(self.directory)
 
     def _list_parts(self) -> list[str]:
         return sorted(name for name in os.listdir(self.directory) if PART_NAME.fullmatch(name))  # oldest first
+
+    def _has_entries(self) -> bool:
+        return any((self.directory / name).stat().st_size for name in self._list_parts())
 
     def _find_parts(self) -> None:
         for name in self._list_parts():
@@ -250,7 +254,7 @@ class Journal:
 
     def _index_part(self, part: _Part) -> None:
         end = part.end
-        with open(part.path, "rb") as lines:
+        with open(part.path, "rb", buffering=_BUFFER_SIZE) as lines:
             lines.seek(end)
             for line in lines:
                 if not line.endswith(b"\n"):
@@ -303,7 +307,8 @@ class Journal:
             return
         self._close_files()
         with contextlib.suppress(OSError):
-            if not self._list_parts():
+            if not self._has_entries():
+                self._delete_parts()
                 self._delete_files()
         self._unlock()
 
@@ -313,16 +318,17 @@ class Journal:
         Raises:
             BatchJournalError: A file cannot be deleted.
         """
-        if not self._lock.is_locked:
-            return
         self._close_files()
-        try:
-            self._delete_parts()
-            self._delete_files()
-        except OSError as error:
-            raise wrap_error(error, self.directory, "write") from error
-        finally:
-            self._unlock()
+        with wrap_errors(self.directory, "write"):
+            if not self._lock.is_locked:  # closed before
+                if not self.directory.exists():
+                    return
+                self._acquire()
+            try:
+                self._delete_parts()
+                self._delete_files()
+            finally:
+                self._unlock()
 
     def _close_files(self) -> None:
         self._own.close()
@@ -359,3 +365,16 @@ def _count_lines(path: Path, end: int) -> int:
             lines.readline()
             count += 1
     return count
+
+
+def _read_owner(path: Path) -> str | None:
+    """Return the process that wrote a lock file, empty if none did.
+
+    None if it cannot be read, as on Windows while it is locked, or if filelock wrote it, as it does on file systems
+    without locks: that must not be changed.
+    """
+    try:
+        text = path.read_text("utf-8", "replace")
+    except OSError:
+        return None
+    return text if not text or _OWNER.fullmatch(text) else None

@@ -7,9 +7,10 @@ import errno
 import os
 import re
 import secrets
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -76,7 +77,7 @@ class _Group:
     def __init__(self) -> None:
         self.lines: list[bytes] = []
         self.done = asyncio.Event()
-        self.error: Exception | None = BatchJournalError("the event loop was closed")  # until they are on the disk
+        self.error: Exception | None = BatchJournalError("event loop closed before the journal was written")
 
 
 class JournalPart:
@@ -106,7 +107,7 @@ class JournalPart:
         if not lines:
             return
         if self._is_closed:
-            raise BatchJournalError(f"journal is closed: {self.directory}; start the batch again")
+            raise closed_error(self.directory)
         if self._group is None:
             self._group = _Group()
         group = self._group
@@ -115,13 +116,16 @@ class JournalPart:
             self._writer = asyncio.create_task(self._write_groups())
         await group.done.wait()
         if group.error is not None:
-            raise wrap_error(group.error, self.directory, "write") from group.error
+            with wrap_errors(self.directory, "write"):
+                raise group.error
 
     async def _write_groups(self) -> None:
         loop = asyncio.get_running_loop()
         while (group := self._group) is not None:
             self._group = None
             try:
+                if self._is_closed:
+                    raise closed_error(self.directory)
                 await loop.run_in_executor(self._thread, self._write, b"".join(group.lines))
                 group.error = None
             except Exception as error:
@@ -140,8 +144,7 @@ class JournalPart:
             raise
 
     def _create(self) -> int:
-        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-        name = f"part-{stamp}{time.time_ns() // 1000 % 1_000_000:06}-{secrets.token_hex(4)}.jsonl"
+        name = f"part-{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{secrets.token_hex(4)}.jsonl"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | getattr(os, "O_BINARY", 0)
         descriptor = os.open(self.directory / name, flags, 0o600)
         lock_descriptor(descriptor)
@@ -177,11 +180,21 @@ def encode_entry(entry: Entry) -> bytes:
     return line + b"\n"
 
 
-def wrap_error(error: Exception, directory: Path, verb: Literal["read", "write"]) -> BatchJournalError:
-    """Return the error of a journal that cannot be read or written."""
-    if isinstance(error, BatchJournalError):
-        return error
-    if not isinstance(error, OSError):
-        return BatchJournalError(f"cannot {verb} the journal: {directory}: {error}; start the batch again")
-    advice = "free space on the disk and start again; answered rows are kept" if error.errno in _FULL else USE_ANOTHER
-    return BatchJournalError(f"cannot {verb} the journal: {directory}: {error.strerror or error}; {advice}")
+@contextmanager
+def wrap_errors(directory: Path, verb: Literal["read", "write"]) -> Iterator[None]:
+    """Raise an OSError as the error of a journal that cannot be read or written."""
+    try:
+        yield
+    except BatchJournalError:
+        raise
+    except OSError as error:
+        is_full = error.errno in _FULL
+        advice = "free space on the disk and start again; answered rows are kept" if is_full else USE_ANOTHER
+        raise BatchJournalError(
+            f"cannot {verb} the journal: {directory}: {error.strerror or error}; {advice}"
+        ) from error
+
+
+def closed_error(directory: Path) -> BatchJournalError:
+    """Return the error of a journal that was closed."""
+    return BatchJournalError(f"journal is closed: {directory}; start the batch again")

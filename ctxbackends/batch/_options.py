@@ -66,6 +66,7 @@ class BatchReport:
         seconds: Duration of the run.
         by_backend: Answers of this run by the name of the backend.
         unavailable: Names of the backends that do not answer now.
+        paused: Names of the backends that get no requests now, since they asked for a pause with a Retry-After.
     """
 
     rows: int = 0
@@ -79,3 +80,4 @@ class BatchReport:
     seconds: float = 0.0
     by_backend: dict[str, int] = attrs.field(factory=dict)
     unavailable: tuple[str, ...] = ()
+    paused: tuple[str, ...] = ()

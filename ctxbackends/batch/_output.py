@@ -77,11 +77,11 @@ def check_output(
         raise BatchOutputError(f"unknown format: {format}; {suggest(format, get_args(OutputFormat), {})}")
     if format == "parquet" and find_spec("pyarrow") is None:
         raise BatchOutputError("cannot write parquet without pyarrow; run pip install 'ctxbackends[ray]'")
-    if format == "parquet" and _is_stream(path):
+    if format == "parquet" and is_stream(path):
         raise BatchOutputError(f"cannot write parquet to a stream: {path}; name a file")
     for file in [path] if errors is None else [path, errors]:
         _check_file(file, source)
-    if errors is not None and not _is_stream(path) and os.path.realpath(errors) == os.path.realpath(path):
+    if errors is not None and not is_stream(path) and os.path.realpath(errors) == os.path.realpath(path):
         raise BatchOutputError(f"the output and the errors are one file: {path}; name two files")
 
 
@@ -168,7 +168,7 @@ class _LineWriter:
 # --- files --------------------------------------------------------------------------------------------
 
 
-def _is_stream(path: Path) -> bool:
+def is_stream(path: Path) -> bool:
     """Return whether a path is a device, a pipe or an open descriptor, which cannot be replaced."""
     return _find_descriptor(path) is not None or (path.exists() and not path.is_file() and not path.is_dir())
 
@@ -181,7 +181,7 @@ def _find_descriptor(path: Path) -> int | None:
 
 
 def _check_file(path: Path, source: Path | None) -> None:
-    if _is_stream(path):
+    if is_stream(path):
         return
     real = Path(os.path.realpath(path))
     if real.is_dir():
@@ -209,7 +209,7 @@ class _OutputFile:
             if descriptor is not None:
                 # Not opened by its name: that would truncate a file that standard output is redirected to.
                 target = os.dup(descriptor)
-            elif not _is_stream(self._path):
+            elif not is_stream(self._path):
                 target = self._stack.enter_context(replacing(Path(os.path.realpath(self._path))))
             self._file = self._stack.enter_context(open(target, "wb", buffering=_BUFFER_SIZE))
         except OSError as error:

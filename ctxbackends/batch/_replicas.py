@@ -6,6 +6,7 @@ import asyncio
 import copy
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from ctxbackends._client.backend import Backend
 from ctxbackends._client.server_limits import find_limit, have_same_account
@@ -137,17 +138,26 @@ class Replica:
         return MIN_DOWN if self.answers else 0.0
 
 
-async def open_replicas(backends: Sequence[Backend], max_in_flight: int | None) -> list[Replica]:
+async def open_replicas(backends: Sequence[Backend], max_in_flight: int | None, *, wait: bool = False) -> list[Replica]:
     """Ask the servers for their slots.
 
     Args:
         backends: The servers.
         max_in_flight: Requests at once at each server, None for the slots that it reports, or 32.
+        wait: Wait for servers that start, whose slots are not known before. Otherwise they are known with the first
+            answer.
     """
-    statuses = await asyncio.gather(*(backend.status() for backend in backends))
-    return [
-        Replica(backend, max_in_flight, slots=status.slots) for backend, status in zip(backends, statuses, strict=True)
-    ]
+
+    async def find_slots(backend: Backend) -> int | None:
+        status = await backend.status()
+        if wait and max_in_flight is None and status.state in ("refused", "loading"):
+            with suppress(BackendError):  # raised again when rows are sent
+                await backend.wait_ready()
+            status = await backend.status()
+        return status.slots
+
+    slots = await asyncio.gather(*map(find_slots, backends))
+    return [Replica(backend, max_in_flight, slots=each) for backend, each in zip(backends, slots, strict=True)]
 
 
 class Replicas:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import anyio.to_thread
 
@@ -176,7 +176,8 @@ class BatchRun:
         asking = None
         try:
             await self._open()
-            replicas = await open_replicas(self._backends, self._options.max_in_flight)
+            is_divided = self._distribution is not None  # the slots that the workers share
+            replicas = await open_replicas(self._backends, self._options.max_in_flight, wait=is_divided)
             # More than there are slots: rows that wait after an error, or for the disk, leave theirs to others.
             room = 2 * sum(replica.limit for replica in replicas)
             answers = AnswerQueue(room)
@@ -224,7 +225,7 @@ class BatchRun:
             if not isinstance(self._rows, BatchInput | Sequence):
                 self._rows = [row async for row in _iterate(self._rows)]
             schema = None if self._options.schema is None else AnswerSchema(self._options.schema)
-            self.report.rows = await anyio.to_thread.run_sync(_check_rows, self._rows, schema)
+            self.report.rows = await anyio.to_thread.run_sync(_check_rows, self._rows, self._options.options, schema)
         if self._directory is not None:
             manifest = Manifest(fingerprint=self._fingerprint.hex())
             self.journal = await anyio.to_thread.run_sync(
@@ -268,10 +269,16 @@ class BatchRun:
 
     def _note_replica(self, replica: Replica) -> None:
         name = replica.backend.name
-        others = tuple(one for one in self.report.unavailable if one != name)
-        self.report.unavailable = others if replica.error is None else (*others, name)
+        report = self.report
+        report.unavailable = _put(report.unavailable, name, is_in=replica.error is not None)
+        report.paused = _put(report.paused, name, is_in=replica.is_paused)
         if self._on_change is not None:
-            self._on_change(self.report)
+            self._on_change(report)
+
+
+def _put(names: tuple[str, ...], name: str, *, is_in: bool) -> tuple[str, ...]:
+    others = tuple(one for one in names if one != name)
+    return (*others, name) if is_in else others
 
 
 async def _iterate(rows: Rows) -> AsyncIterator[BatchRow]:
@@ -283,11 +290,11 @@ async def _iterate(rows: Rows) -> AsyncIterator[BatchRow]:
             yield row
 
 
-def _check_rows(rows: Iterable[BatchRow], schema: AnswerSchema | None) -> int:
+def _check_rows(rows: Iterable[BatchRow], options: Mapping[str, Any], schema: AnswerSchema | None) -> int:
     """Return the number of rows. Raise BatchInputError with all their problems."""
 
     def check(row: BatchRow) -> None:
-        check_row(row)
+        check_row(row, options)
         if schema is not None:
             schema.check_row(row)
 

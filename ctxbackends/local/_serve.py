@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -12,6 +11,7 @@ import attrs
 
 from ctxbackends._chat.events import OnProgress
 from ctxbackends._chat.observer import Observer
+from ctxbackends._client.backend_context import BackendContext
 from ctxbackends._client.create import create_backend
 from ctxbackends._client.http_backend import HTTPBackend
 from ctxbackends._config.api_key import find_api_key
@@ -57,8 +57,7 @@ def fresh_key() -> str:
     return secrets.token_urlsafe(24)
 
 
-@asynccontextmanager
-async def serve_model(
+def serve_model(
     model_path: str | Path,
     *,
     name: str = "local",
@@ -66,8 +65,11 @@ async def serve_model(
     settings: BackendSettings | None = None,
     observers: Iterable[Observer] = (),
     **options: Unpack[ServeModelKeywords],
-) -> AsyncIterator[HTTPBackend]:
-    """Start a llama.cpp server, yield a ready backend for it, and end the server at the end of the block.
+) -> BackendContext[HTTPBackend]:
+    """Start a llama.cpp server and open a ready backend for it.
+
+    ``async with serve_model("model.gguf") as backend`` ends the server at the end of the block. ``backend = await
+    serve_model("model.gguf")`` runs it until ``await backend.aclose()``.
 
     The server requires a new random API key, which the backend sends.
 
@@ -86,21 +88,25 @@ async def serve_model(
         APITimeoutError: The server was not ready within ``ready_timeout``.
         TypeError: A setting or an option is unknown, or is an API key.
     """
-    for field in ("api_key", "api_key_env"):
-        if field in options or field in (settings or {}):
-            raise TypeError(
-                f"serve_model() does not accept {field}: it always uses a new key; use LocalServer to choose the key"
-            )
-    server = LocalServer(model_path, api_key=fresh_key(), **options)
-    transport = Transport(observers=observers)
-    fields: BackendSettings = {**(settings or {}), "model_path": str(model_path)}
-    config = BackendConfig(name=name, type=BackendType.LLAMACPP, **fields)
-    backend = managed_backend(config, transport, server=server)
-    try:
-        await backend.wait_ready(on_progress=on_progress)
-        yield backend
-    finally:
+
+    async def start() -> tuple[HTTPBackend, Callable[[], Awaitable[None]]]:
+        for field in ("api_key", "api_key_env"):
+            if field in options or field in (settings or {}):
+                raise TypeError(
+                    f"serve_model() does not accept {field}: it always uses a new key; "
+                    "use LocalServer to choose the key"
+                )
+        server = LocalServer(model_path, api_key=fresh_key(), **options)
+        transport = Transport(observers=observers)
+        transport.closes_with_backend = True
+        fields: BackendSettings = {**(settings or {}), "model_path": str(model_path)}
+        config = BackendConfig(name=name, type=BackendType.LLAMACPP, **fields)
+        backend = managed_backend(config, transport, server=server)
         try:
-            await server.aclose()
-        finally:
-            await transport.aclose()
+            await backend.wait_ready(on_progress=on_progress)
+        except BaseException:
+            await backend.aclose()
+            raise
+        return backend, backend.aclose
+
+    return BackendContext(start)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
-from typing import Unpack
+from typing import Any, Self, Unpack
 
 from ctxbackends._chat.events import OnProgress
 from ctxbackends._chat.requests import ChatOptions, ResponseFormatForm, ToolForms
@@ -23,7 +23,8 @@ class SyncBackend(NotPicklable):
     """A :class:`~ctxbackends.Backend` without async. Any number of threads may use it at once.
 
     It sends its requests on an event loop in a thread of its own, so it also works while an event loop runs in the
-    calling thread, which it blocks. ``on_progress`` is called in the calling thread.
+    calling thread, which it blocks. ``on_progress`` is called in the calling thread. Use one of ``open_backend()`` with
+    ``with``, or call ``close()``.
 
     Args:
         async_backend: The backend that sends the requests. It may be in use on other event loops too.
@@ -41,6 +42,7 @@ class SyncBackend(NotPicklable):
         self.type: str = async_backend.type
         self.default_model: str | None = async_backend.default_model
         self._registry_closer: Closer | None = None  # of the registry
+        self._close: Callable[[], Coroutine[Any, Any, None]] = async_backend.aclose
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.async_backend!r}>"
@@ -201,7 +203,13 @@ class SyncBackend(NotPicklable):
 
     def close(self) -> None:
         """See :meth:`ctxbackends.Backend.aclose`."""
-        close(self.async_backend.aclose)
+        close(self._close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
 
 
 def unwrap_backend(backend: SyncBackend) -> Backend:

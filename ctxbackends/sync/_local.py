@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Unpack
@@ -14,10 +13,9 @@ from ctxbackends._chat.observer import Observer
 from ctxbackends._config.backend_settings import BackendSettings
 from ctxbackends.local._options import ServeModelKeywords
 from ctxbackends.sync._backend import SyncBackend
-from ctxbackends.sync._loop_thread import close, shared
+from ctxbackends.sync._loop_thread import Closer, close, shared
 
 
-@contextmanager
 def serve_model(
     model_path: str | Path,
     *,
@@ -26,8 +24,11 @@ def serve_model(
     settings: BackendSettings | None = None,
     observers: Iterable[Observer] = (),
     **options: Unpack[ServeModelKeywords],
-) -> Iterator[SyncBackend]:
-    """Start a llama.cpp server, yield a ready backend for it, and end the server at the end of the block.
+) -> SyncBackend:
+    """Start a llama.cpp server and return a ready backend for it.
+
+    ``with serve_model("model.gguf") as backend`` ends the server at the end of the block; otherwise ``backend.close()``
+    does.
 
     The server requires a new random API key, which the backend sends.
 
@@ -56,7 +57,10 @@ def serve_model(
         **options,
     )
     try:
-        backend = shared.thread.call(serving.__aenter__, inbox=inbox, report=on_progress)
-        yield SyncBackend(backend)
-    finally:  # also if this thread was interrupted after the server had started
+        backend = SyncBackend(shared.thread.call(serving.__aenter__, inbox=inbox, report=on_progress))
+    except BaseException:  # this thread may have been interrupted after the server had started
         close(lambda: serving.__aexit__(None, None, None))
+        raise
+    backend._registry_closer = Closer(backend.async_backend.aclose)
+    shared.close_at_exit(backend.async_backend)
+    return backend

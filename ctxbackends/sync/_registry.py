@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Self, Unpack
@@ -15,7 +14,7 @@ from ctxbackends._config.backend_config import BackendConfig
 from ctxbackends._config.backend_settings import BackendSettings
 from ctxbackends._plugins import Factory
 from ctxbackends._profiles.profile import Profile
-from ctxbackends._registry import Registry
+from ctxbackends._registry import Registry, build_config
 from ctxbackends._util.pickling import NotPicklable
 from ctxbackends.sync._backend import SyncBackend
 from ctxbackends.sync._loop_thread import Closer, close, run, shared
@@ -155,21 +154,21 @@ class SyncRegistry(NotPicklable):
         self.close()
 
 
-@contextmanager
 def open_backend(
-    type: str,  # noqa: A002  # the name in .ctxrc and BackendConfig
+    type: str | BackendConfig,  # noqa: A002  # the name in .ctxrc and BackendConfig
     *,
     name: str | None = None,
     airgap: bool = False,
     observers: Iterable[Observer] = (),
     **settings: Unpack[BackendSettings],
-) -> Iterator[SyncBackend]:
+) -> SyncBackend:
     """Open a single backend.
 
-    Use it as ``with open_backend(BackendType.VLLM, endpoint="http://gpu:8000") as backend``.
+    Use it as ``with open_backend(BackendType.VLLM, endpoint="http://gpu:8000") as backend``. In a worker, which uses a
+    backend for longer than a block: ``backend = open_backend(config)``, and ``backend.close()`` at its end.
 
     Args:
-        type: The backend type.
+        type: The backend type; or a whole configuration, without ``name`` and ``settings``.
         name: The name of the backend, None for its type.
         airgap: Connect only to loopback and private addresses, see :class:`~ctxbackends.Registry`.
         observers: Get the facts about every request, see :class:`~ctxbackends.Observer`.
@@ -179,6 +178,8 @@ def open_backend(
         ConfigError: The configuration is not valid, see its subclasses in :mod:`ctxbackends.errors`.
         TypeError: A setting is unknown.
     """
-    config = BackendConfig(name=name or str(type), type=type, **settings)
-    with SyncRegistry([config], airgap=airgap, observers=observers) as registry:
-        yield registry.resolve(config.name)
+    config = build_config(type, name, settings)
+    registry = SyncRegistry([config], airgap=airgap, observers=observers)
+    backend = registry.resolve(config.name)
+    backend._close = registry.async_registry.aclose
+    return backend

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from ctxbackends.batch._errors import BatchJournalError
 from ctxbackends.batch._journal import Entry, Journal, JournalPart, Manifest
 
 MANIFEST = Manifest(fingerprint="ab12")
+PROGRAM = "tests.batch.journal_entries"
 
 
 def key(number: int) -> bytes:
@@ -34,6 +36,58 @@ def failure(number: int, message: str = "no") -> Entry:
 def text_of(number: int) -> str:
     """Return the text that :func:`append_all` stores for a row."""
     return "x" * (number % 7 * 100) + str(number)
+
+
+def read(journal: Journal, number: int) -> str | None:
+    """Return the text of an answer, ``!`` and the message of an error, or None."""
+    entry = journal.get(key(number))
+    if entry is None:
+        return None
+    if entry.answer is not None:
+        return str(msgspec.json.decode(entry.answer)["text"])
+    assert entry.error is not None
+    return "!" + str(msgspec.json.decode(entry.error)["message"])
+
+
+def list_parts(directory: Path) -> list[Path]:
+    return sorted(directory.glob("part-*"))
+
+
+def read_part(directory: Path) -> bytes:
+    """Return the content of the only part of a journal."""
+    (path,) = list_parts(directory)
+    return path.read_bytes()
+
+
+def inode(path: Path) -> int:
+    return path.stat().st_ino
+
+
+def fill(directory: Path, *entries: Entry) -> Path:
+    """Append entries in a new part of a journal, and return the part."""
+
+    async def append() -> None:
+        part = JournalPart(directory)
+        await part.append(entries)
+        part.close()
+
+    before = set(list_parts(directory))
+    asyncio.run(append())
+    (path,) = set(list_parts(directory)) - before
+    return path
+
+
+def store(directory: Path) -> Path:
+    """Create a journal with two answers, and close it."""
+    journal = Journal(directory, MANIFEST)
+    fill(directory, answer(1, "one"), answer(2, "two"))
+    journal.close()
+    return directory
+
+
+def encode_key(number: int) -> bytes:
+    """Return a key as it is in a line."""
+    return msgspec.json.encode(key(number))
 
 
 async def append_until_full(directory: Path, count: int) -> None:
@@ -61,6 +115,17 @@ async def append_all(part: Journal | JournalPart, numbers: list[int]) -> None:
 
     await asyncio.gather(*map(append, numbers))
     part.close()
+
+
+def command(program: str, directory: Path, start: int = 0, count: int = 0) -> list[str]:
+    """Return the command of a program of this file."""
+    return [sys.executable, "-m", PROGRAM, program, str(directory), str(start), str(count)]
+
+
+def run(program: str, directory: Path, start: int = 0, count: int = 0) -> str:
+    """Run a program of this file, and return its output."""
+    arguments = command(program, directory, start, count)
+    return subprocess.run(arguments, stdout=subprocess.PIPE, text=True, timeout=100, check=True).stdout
 
 
 def main() -> None:

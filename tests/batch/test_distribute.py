@@ -55,7 +55,7 @@ class LocalWorker:
     def die(self) -> None:
         if not self.death.done():
             self.engine.died_at = asyncio.get_running_loop().time()
-            self.death.set_result(WorkerDiedError(f"worker {self.slot + 1} ended: killed", settle=0.0))
+            self.death.set_result(WorkerDiedError(f"worker {self.slot + 1} ended: killed", settle=self.engine.settle))
 
     async def aclose(self) -> None:
         self.is_closed = True
@@ -67,6 +67,7 @@ class LocalEngine:
 
     gate: asyncio.Event = attrs.field(factory=asyncio.Event)
     deadly: int | None = None
+    settle: float = 0.0
     start_errors: list[Exception | None] = attrs.field(factory=list)
     workers: list[LocalWorker] = attrs.field(factory=list)
     stored: dict[int, int] = attrs.field(factory=dict)
@@ -271,7 +272,8 @@ async def test_when_all_items_of_the_last_worker_are_stored_the_run_is_complete(
 
 @pytest.mark.parametrize("settle", [0.05, 0.0])
 async def test_a_replacement_waits_and_has_the_slot_of_the_dead_worker(engine: LocalEngine, settle: float) -> None:
-    run = asyncio.ensure_future(engine.run(20, workers=1, settle=settle))
+    engine.settle = settle
+    run = asyncio.ensure_future(engine.run(20, workers=1))
     await engine.wait_blocks(2)
     engine.workers[0].die()
     engine.gate.set()

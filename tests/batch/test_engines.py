@@ -11,6 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import attrs
@@ -20,6 +21,7 @@ from ctxbackends._engines.contract import EngineError, WorkerDiedError, divide
 from ctxbackends._engines.distribute import WorkerDeath, distribute
 from ctxbackends._engines.hosting import WorkerHost, decode_outcome
 from ctxbackends._engines.processes import ProcessEngine
+from ctxbackends._engines.ray import RayEngine, describe_death
 from ctxbackends._engines.shared_directory import SharedDirectory
 from ctxbackends.errors import AuthenticationError
 from tests.engine_workers import CountingServer, Parts, blocks_of, counting_server, driver_process
@@ -235,7 +237,7 @@ async def test_workers_prove_that_they_share_the_directory(
     answers = await ask(engine, parts, server.url, numbers(8), directory=directory)
     directory.close()
     assert Counter(numbers(8)) == ids(answers)
-    assert {"part-0-0", "part-1-0"} == {file.name for file in parts.directory.iterdir()}
+    assert {"part-0-0", "part-1-0", "pids"} == {file.name for file in parts.directory.iterdir()}
 
 
 async def test_a_directory_that_the_worker_does_not_share(
@@ -280,3 +282,128 @@ def test_more_workers_than_the_limit_allows() -> None:
 async def test_no_workers(engine: ProcessEngine) -> None:
     with pytest.raises(EngineError, match=r"^invalid number of workers: 0; use at least 1$"):
         await engine.open(0)
+
+
+# --- Ray that cannot be used ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("ray://head:10001", r"^address is not supported: ray://head:10001; run the command on a node of the cluster"),
+        ("head", r"^invalid address: head; use HOST:PORT, or auto$"),
+        ("127.0.0.1:http", r"^invalid address: 127\.0\.0\.1:http; use HOST:PORT, or auto$"),
+    ],
+)
+async def test_an_address_of_ray_that_is_not_supported(address: str, message: str) -> None:
+    with pytest.raises(EngineError, match=message):
+        await RayEngine(address).open(2)
+
+
+async def test_an_address_where_nobody_listens(refusing_url: str) -> None:
+    address = refusing_url.removeprefix("http://")
+    with pytest.raises(EngineError, match=rf"^cannot connect to Ray at {address}: .*(refused|failed)"):
+        await RayEngine(address).open(2)
+
+
+async def test_a_server_that_is_not_ray(monkeypatch: pytest.MonkeyPatch, server: CountingServer) -> None:
+    address = server.url.removeprefix("http://")
+    monkeypatch.setitem(sys.modules, "ray", FakeRay(ConnectionError("no GCS")))
+    with pytest.raises(EngineError, match=rf"^cannot connect to Ray at {address}: no GCS$"):
+        await RayEngine(address).open(2)
+
+
+class FakeRay(ModuleType):
+    """Ray where it cannot connect, or with so many CPUs."""
+
+    def __init__(self, error: Exception | None = None, free: float = 0, total: float = 0) -> None:
+        super().__init__("ray")
+        self.error = error
+        self.options: dict[str, Any] = {}
+        self.has_shut_down = False
+        self.available_resources = lambda: {"CPU": free} if free else {}
+        self.cluster_resources = lambda: {"CPU": total}
+
+    def is_initialized(self) -> bool:
+        return False
+
+    def init(self, **options: Any) -> None:
+        self.options = options
+        if self.error is not None:
+            raise self.error
+
+    def shutdown(self) -> None:
+        self.has_shut_down = True
+
+
+async def test_another_version_of_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    cause = RuntimeError("Version mismatch: The cluster was started with:\n    Ray: 2.50.0\n    Python: 3.12.1")
+    error = ConnectionError("Failed to connect to Ray cluster")
+    error.__cause__ = cause
+    monkeypatch.setitem(sys.modules, "ray", FakeRay(error))
+    with pytest.raises(EngineError) as caught:
+        await RayEngine("auto").open(2)
+    assert (
+        "cannot connect to Ray at auto: Version mismatch: The cluster was started with: Ray: 2.50.0 Python: 3.12.1; "
+        "install the versions of the cluster"
+    ) == str(caught.value)
+
+
+async def test_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(EngineError, match=r"^ray is not installed; run pip install 'ctxbackends\[ray\]'$"):
+        await RayEngine().open(1)
+
+
+async def test_too_few_cpus_of_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ctxbackends._engines.ray.CPU_SECONDS", 0.0)
+    ray = FakeRay(free=1.5, total=8)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    engine = RayEngine("auto")
+    with pytest.raises(
+        EngineError, match=r"^too few CPUs for 2 workers: 1\.5 of 8 are free; use 1 or fewer, or add nodes$"
+    ):
+        await engine.open(2)
+    assert "auto" == ray.options["address"]
+    assert not ray.options["log_to_driver"]
+    assert ray.has_shut_down
+
+
+async def test_too_few_cpus_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Known before the start of a cluster, which takes a while."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(
+        EngineError, match=r"^too few CPUs for 3 workers: 2 of 2 are free; use 2 or fewer, or add nodes$"
+    ):
+        await RayEngine(options={"num_cpus": 2}).open(3)
+
+
+async def test_a_cluster_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "1")
+    monkeypatch.delenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", raising=False)
+    ray = FakeRay(free=2, total=2)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    await RayEngine(options={"num_cpus": 2}).open(2)
+    assert ("local", False, 2) == tuple(ray.options[name] for name in ("address", "include_dashboard", "num_cpus"))
+    assert "0" == os.environ["RAY_USAGE_STATS_ENABLED"]
+    assert "0" == os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"]  # binds 127.0.0.1
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "settle"),
+    [
+        (
+            "The actor is dead because its worker process has died. Worker exit type: X",
+            "its process died",
+            1.0,
+        ),
+        ("The actor died because its node has died. Node Id: 1f3a", "its node died", 15.0),
+        ("The actor 02 is unavailable: rpc error.\nThe task", "The actor 02 is unavailable: rpc error. The task", 15.0),
+    ],
+)
+def test_a_worker_that_may_still_run_is_replaced_after_its_lease(text: str, message: str, settle: float) -> None:
+    error = describe_death("worker 2", RuntimeError(text))
+    assert (f"worker 2 ended: {message}", settle) == (str(error), error.settle)

@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,22 @@ from hypothesis import strategies as st
 
 from ctxbackends import APIConnectionError, RateLimitError, open_backend
 from ctxbackends._client.server_limits import find_limit, have_same_account
-from ctxbackends.batch._replicas import MAX_DOWN, MAX_IN_FLIGHT, MAX_PAUSE, MIN_DOWN, Replica, Replicas, open_replicas
+from ctxbackends.batch._asker import MAX_DEATHS
+from ctxbackends.batch._limits import WINDOW
+from ctxbackends.batch._replicas import (
+    FIRST_INTERVAL,
+    INTERVAL_DECAY,
+    MAX_DOWN,
+    MAX_IN_FLIGHT,
+    MAX_INTERVAL,
+    MAX_PAUSE,
+    MAX_PROBE_DELAY,
+    MIN_DOWN,
+    REPEATED_PAUSE,
+    Replica,
+    Replicas,
+    open_replicas,
+)
 from ctxbackends.errors import AuthenticationError, ModelLoadFailedError
 from ctxbackends.testing import FaultServer, faults
 from tests.batch.virtual_time import now, run
@@ -222,6 +238,21 @@ async def test_a_limit_that_the_backend_learns_later() -> None:
         await backend.complete("hi")
         replicas.release(replica)
         assert 4 == replica.limit == find_limit(backend) == replicas.capacity
+
+
+async def test_the_slots_of_a_server_that_starts_are_awaited_for_workers() -> None:
+    async with FaultServer() as server, open_backend("llamacpp", endpoint=server.url) as backend:
+        server.play(faults.loading(0.3), probes=True)
+        server.play_always(props(4), probes=True)
+        (replica,) = await open_replicas([backend], None, wait=True)
+        assert replica.limit == 4
+
+
+async def test_a_server_that_never_starts_is_not_awaited_for_ever() -> None:
+    async with FaultServer() as server, open_backend("llamacpp", endpoint=server.url, ready_timeout=0.2) as backend:
+        server.play_always(faults.loading(), probes=True)
+        (replica,) = await open_replicas([backend], None, wait=True)
+        assert replica.limit == MAX_IN_FLIGHT
 
 
 # --- Retry-After ------------------------------------------------------------------------------------
@@ -654,3 +685,17 @@ def test_close_while_probing() -> None:
         assert {asyncio.current_task()} == asyncio.all_tasks()
 
     run(scenario())
+
+
+def test_the_documented_numbers() -> None:
+    text = " ".join((Path(__file__).parents[2] / "docs/reference/batch-servers.md").read_text(encoding="utf-8").split())
+    assert f"or {MAX_IN_FLIGHT} |" in text
+    assert f"has {WINDOW:g} seconds" in text
+    assert (
+        f"from {FIRST_INTERVAL:g} to {MAX_INTERVAL:g} seconds; each answer shortens them by {1 - INTERVAL_DECAY:.0%}"
+        in text
+    )
+    assert f"at most {MAX_DEATHS} times in all" in text
+    assert f"probed every {MAX_PROBE_DELAY:g} seconds" in text
+    assert f"at least {MIN_DOWN:g} seconds" in text
+    assert (60, 120, 3600) == (REPEATED_PAUSE, MAX_DOWN, MAX_PAUSE)  # a minute, two minutes, an hour

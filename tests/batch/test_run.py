@@ -294,3 +294,11 @@ async def test_two_backends_of_one_name(server: BatchServer) -> None:
     async with opened(server) as first, opened(server) as second:
         with pytest.raises(BatchError, match="one"):
             run_batch([first, second], rows(1))
+
+
+async def test_options_of_row_and_batch_are_checked_together(server: BatchServer) -> None:
+    batch = [BatchRow(id="a", prompt="one", options={"tool_choice": "required"})]
+    async with opened(server) as backend:
+        with pytest.raises(BatchInputError, match="tool"):
+            await collect(backend, batch)
+    assert server.prompts == []

@@ -7,13 +7,14 @@ import json
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ctxbackends import Backend, RequestOptions, open_backend
+from ctxbackends._cli.batch.progress import Meter
 from ctxbackends.batch import BatchAnswer, BatchModelError, BatchOptions, BatchReport, BatchRow, _limits, _replicas
 from ctxbackends.batch import run_batch as run
 from ctxbackends.errors import (
@@ -301,7 +302,10 @@ async def test_retry_after_is_obeyed_for_all_rows() -> None:
                 yield batch[-1]
 
         options = BatchOptions(max_in_flight=4, validate=False)
-        answers, _ = await collect(backends, rows_until_it_is_asked_again(), options=options)
+        states: list[tuple[str, ...]] = []
+        note: Callable[[BatchReport], None] = lambda report: states.append(report.paused)  # noqa: E731
+        answers, _ = await collect(backends, rows_until_it_is_asked_again(), options=options, on_change=note)
+        assert [(), ("a",), ()] == [state for state, _ in groupby(states)]
         assert expected(len(batch)) == texts(answers)
         times = [request.received_at for request in server.generations]
         (pause,) = [number for number, (one, next_one) in enumerate(pairwise(times)) if next_one - one > 0.9]
@@ -417,3 +421,9 @@ async def test_errors_of_all_rows_end_the_batch(
         assert expected(200) == texts(answers)
         assert limit == report.resumed
         assert {*first}.isdisjoint(server.prompts[-report.requests :])
+
+
+def test_progress_names_the_servers_that_get_no_rows() -> None:
+    report = BatchReport(rows=3, unavailable=("c",), paused=("a", "b"))
+    progress = Meter(clock=lambda: 0.0).measure(report, is_counted=True)
+    assert str(progress) == "0 of 3 rows, waiting for c, paused by a, b"

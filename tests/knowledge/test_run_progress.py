@@ -17,8 +17,9 @@ import pytest
 from aiohttp import web
 
 from ctxbackends import Backend, Loading, open_backend
+from ctxbackends._util.text import format_rate
 from ctxbackends.knowledge._extract import activity
-from ctxbackends.knowledge._extract.activity import Activity, Monitor, format_rate
+from ctxbackends.knowledge._extract.activity import Activity, Monitor
 from ctxbackends.knowledge._extract.progress import Event, Progress
 from ctxbackends.knowledge._extract.run import Ingestion, ingest
 from ctxbackends.knowledge._records import Kind

@@ -28,6 +28,7 @@ FIRST = f"\r{FIRST_TEXT}\x1b[J\r"
 ERASE = "\r\x1b[J"
 
 ARGUMENTS = {
+    "batch": ["rows.jsonl", "-o", "out.jsonl"],
     "chat": ["--raw", "Hi"],
     "compact": ["session.jsonl"],
     "count": ["Hi"],

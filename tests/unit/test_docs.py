@@ -59,6 +59,11 @@ def is_pytest(block: Block) -> bool:
     return "def test_" in block.text
 
 
+def is_program(block: Block) -> bool:
+    """Whether it is a program whose functions other processes import."""
+    return "if __name__ == " in block.text
+
+
 def is_of_framework(block: Block) -> bool:
     """Whether it needs a framework: the tests of its adapter run it, see tests/integrations/pages.py."""
     return block.page.parent.name == "frameworks" and block.page.name != "index.md"
@@ -107,12 +112,31 @@ FRAMEWORKS_CTXRC = next(block.text for block in blocks("yaml") if block.page == 
 @pytest.mark.real
 @pytest.mark.parametrize(
     "block",
-    [block for block in blocks("python") if not (is_pytest(block) or is_of_framework(block) or is_of_migration(block))],
+    [
+        block
+        for block in blocks("python")
+        if not (is_pytest(block) or is_of_framework(block) or is_of_migration(block) or is_program(block))
+    ],
     ids=str,
 )
 def test_python_runs(block: Block, project: Callable[[str], str], caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("NOTSET", logger="ctxbackends")  # restored after a page that sets it
     run_block(block, project)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("block", [block for block in blocks("python") if is_program(block)], ids=str)
+def test_programs_run(block: Block, project: Callable[[str], str]) -> None:
+    Path("program.py").write_text(project(block.text))
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "program.py"],
+        env={**os.environ, "PYTHONPATH": str(Path(ctxbackends.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert (0, "") == (done.returncode, done.stderr)
+    assert done.stdout
 
 
 @pytest.mark.full

@@ -101,6 +101,7 @@ def signature(function: Any) -> list[tuple[str, object, object, str]]:
 
     def replace(annotation: object) -> str:
         text = re.sub(r"\bAsyncIterator\b", "Iterator", str(annotation))
+        text = re.sub(r"\bBackendContext\[(\w+)\]", r"\1", text)  # a SyncBackend is a context manager itself
         return re.sub(r"\b(\w+)\b", lambda match: TYPES_OF.get(match[1], match[1]), text)
 
     parameters = [

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial, wraps
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +18,7 @@ from ctxbackends._cli.completers import complete_files
 from ctxbackends._cli.live_line import FIRST_TEXT, LINE, can_redraw
 from ctxbackends._cli.numbers import Integer, Number
 from ctxbackends._cli.options import json_option, model_option
+from ctxbackends._cli.signals import exit_on_terminate, on_terminate
 from ctxbackends._cli.terminal import utf8
 
 if TYPE_CHECKING:
@@ -90,27 +88,11 @@ def _read_inputs(run: Callable[..., Any]) -> Callable[..., Any]:
             shows_stats=stats,
             as_json=as_json,
         )
-        with _exit_on_terminate():
+        # The terminal gets its cursor and its echo back.
+        with on_terminate(exit_on_terminate):
             return run(inputs=inputs, **choice)
 
     return read
-
-
-@contextmanager
-def _exit_on_terminate() -> Iterator[None]:
-    """Let SIGTERM raise SystemExit, so that the terminal gets its cursor and its echo back; ``timeout`` sends it."""
-
-    def exit_(number: int, _: object) -> None:
-        raise SystemExit(128 + number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.signal(signal.SIGTERM, exit_)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 def _merge_options(pairs: Sequence[str], **others: Any) -> ModelOptions:

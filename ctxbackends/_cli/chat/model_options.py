@@ -1,4 +1,4 @@
-"""``-o KEY=VALUE``: the options of complete() by name, with values of their types."""
+"""``-o KEY=VALUE``, in ``batch`` only ``--option``: the options of complete() by name, with values of their types."""
 
 from __future__ import annotations
 
@@ -115,35 +115,56 @@ def parse_options(pairs: Iterable[str]) -> ModelOptions:
     Raises:
         UsageError: An option is unknown or given twice, or its value has the wrong type.
     """
-    result = ModelOptions({}, {})
+    values = parse_values(pairs, {**PARSERS, **REQUEST_PARSERS}, _OTHER_NAMES)
+    request = {name: values.pop(name) for name in [*values] if name in REQUEST_PARSERS}
+    return ModelOptions(values, request)
+
+
+def parse_values(
+    pairs: Iterable[str],
+    parsers: Mapping[str, Callable[[str], Any]],
+    other_names: Mapping[str, str],
+    *,
+    option: str = "-o",
+) -> dict[str, Any]:
+    """Return the values of all ``KEY=VALUE`` by name. Errors begin with ``option``.
+
+    Args:
+        pairs: The values of the option.
+        parsers: The known names.
+        other_names: Names that are not known, with advice.
+        option: The name of the option.
+
+    Raises:
+        UsageError: A name is unknown or given twice, or its value has the wrong type.
+    """
+    values: dict[str, Any] = {}
     for pair in pairs:
         name, separator, text = pair.partition("=")
         name = name.strip().replace("-", "_")
         if not separator or not name:
-            raise click.UsageError(f"-o: not an option: {pair!r}; write KEY=VALUE, such as temperature=0.5")
-        parser = PARSERS.get(name) or REQUEST_PARSERS.get(name)
-        if parser is None:
-            raise click.UsageError(f"-o: unknown option: {name}; {_suggest(name)}")
-        values = result.options if name in PARSERS else result.request
+            raise click.UsageError(f"{option}: not an option: {pair!r}; write KEY=VALUE, such as temperature=0.5")
+        if name not in parsers:
+            raise click.UsageError(f"{option}: unknown option: {name}; {_suggest(name, parsers, other_names)}")
         try:
-            value = parser(text)
+            value = parsers[name](text)
         except ValueError as error:
-            raise click.UsageError(f"-o: {name} {error}: {text!r:.80}") from None
+            raise click.UsageError(f"{option}: {name} {error}: {text!r:.80}") from None
         if name in values and name != "stop_sequences":
-            raise click.UsageError(f"-o: {name} is given twice")
+            raise click.UsageError(f"{option}: {name} is given twice")
         values[name] = [*values.get(name, ()), *value] if name == "stop_sequences" else value
-    return result
+    return values
 
 
-def _suggest(name: str) -> str:
+def _suggest(name: str, known: Iterable[str], other_names: Mapping[str, str]) -> str:
     from ctxbackends._client.prompts import OTHER_NAMES  # noqa: PLC0415  # needed only after a mistake
     from ctxbackends._suggestions import suggest  # noqa: PLC0415
 
-    return suggest(name, (*PARSERS, *REQUEST_PARSERS), {**OTHER_NAMES, **_OTHER_NAMES})
+    return suggest(name, known, {**OTHER_NAMES, **other_names})
 
 
-def check_options(options: Mapping[str, Any], tools: tuple[Any, ...]) -> None:
-    """Check values that are invalid on every server.
+def check_options(options: Mapping[str, Any], tools: tuple[Any, ...] = (), *, option: str = "-o") -> None:
+    """Check values that are invalid on every server. Errors begin with ``option``.
 
     Raises:
         UsageError: A value is out of range.
@@ -158,4 +179,4 @@ def check_options(options: Mapping[str, Any], tools: tuple[Any, ...]) -> None:
     try:
         build_chat_request("", "", values)
     except (TypeError, ValueError) as error:
-        raise click.UsageError(f"-o: {error}") from None
+        raise click.UsageError(f"{option}: {error}") from None

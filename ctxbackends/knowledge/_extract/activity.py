@@ -17,7 +17,7 @@ from ctxbackends._chat.messages import Message
 from ctxbackends._chat.requests import ChatOptions
 from ctxbackends._chat.responses import Completion, PartialCompletion
 from ctxbackends._client.backend import Backend, Stream
-from ctxbackends._util.text import pluralize
+from ctxbackends._util.text import format_rate, pluralize
 from ctxbackends.errors import ContextOverflowError, StreamInterruptedError
 from ctxbackends.knowledge._extract.budget import BYTES_PER_TOKEN
 from ctxbackends.knowledge._extract.packing import AnyChunk
@@ -133,11 +133,6 @@ _SHORTEST_NAME = 12
 
 
 _PHASES = {"waiting": "waiting for the server", "reading": "reading the prompt", "writing": "writing"}
-
-
-def format_rate(rate: float) -> str:
-    """Return a rate for people to read: 0.4, 38."""
-    return f"{rate:.0f}" if rate >= 10 or rate == 0 else f"{rate:.1f}"
 
 
 class Work:

@@ -8,7 +8,7 @@ from typing import TypeAlias
 import msgspec
 
 from ctxbackends._chat.events import Loading
-from ctxbackends._util.text import pluralize
+from ctxbackends._util.text import format_duration, pluralize
 from ctxbackends.knowledge._extract.activity import Activity
 from ctxbackends.knowledge._records import QuarantinedRow
 from ctxbackends.knowledge._sources.base import Input, SkippedInput
@@ -67,13 +67,6 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
         quarantined = f", {self.quarantined} quarantined" if self.quarantined else ""
         counts = f"{files}{pluralize(self.chunks, 'chunk')}, {pluralize(self.rows, 'row')}{quarantined}{speed}"
         return f"{100 * self.size_done // self.size}%: {counts}{left}" if self.size_done < self.size else counts
-
-
-def format_duration(seconds: float) -> str:
-    """Return a duration for people to read: 2 h 5 min."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 class ResumePoint(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,0 +1,208 @@
+"""The output of the command batch: a live line or plain lines for people, events for programs."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+import attrs
+import click
+import msgspec
+
+from ctxbackends._cli.batch.progress import BatchProgress, count_rows
+from ctxbackends._cli.live_line import LINE, can_redraw, window_size
+from ctxbackends._cli.terminal import print_json, printable
+from ctxbackends._util.text import format_rate, one_line
+
+if TYPE_CHECKING:
+    from ctxbackends.batch import BatchAnswer, BatchReport
+
+TICK = 0.5
+"""Seconds between two updates of the live line."""
+
+PLAIN_INTERVAL = 10.0
+"""Seconds, at least, between two plain lines."""
+
+LONGEST_INTERVAL = 60.0
+"""Seconds after which a plain line is due, also if less than a tenth of the rows was done since the last one."""
+
+EVENT_INTERVAL = 1.0
+"""Seconds, at least, between two events with the progress."""
+
+
+class Output(Protocol):
+    """The output of a batch."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def start(self, **fields: Any) -> None:
+        """Show the begin of the batch, with the names of its files and backends."""
+
+    def phase(self, text: str) -> None:
+        """Show the work before and after the requests."""
+
+    def progress(self, progress: BatchProgress) -> None:
+        """Show the progress. Called every ``TICK`` seconds."""
+
+    def row_error(self, answer: BatchAnswer) -> None:
+        """Show the error of a row."""
+
+    def finish(self, report: BatchReport, output: Path, errors: Path | None, journal: Path | None) -> None:
+        """Show the report. ``journal`` is the directory of the journal if it is kept."""
+
+    def plan(self, rows: int) -> None:
+        """Show the number of rows of an input without problems."""
+
+    def stop(self, text: str) -> None:
+        """Show how the batch can be continued after a signal."""
+
+
+class TextOutput:
+    """Output for people: a live line on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, *, is_quiet: bool = False) -> None:
+        self._is_quiet = is_quiet or sys.stderr is None
+        self._line = LINE if not self._is_quiet and can_redraw(sys.stderr) else None
+        self._printed_at = time.monotonic()
+        self._printed_done = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        LINE.erase()
+
+    def start(self, **fields: Any) -> None:
+        """Show nothing: the command line has these names."""
+
+    def phase(self, text: str) -> None:
+        """Show the work on the live line."""
+        if self._line is not None:
+            self._line.show(text)
+
+    def progress(self, progress: BatchProgress) -> None:
+        """Draw the line, or print one if it is due."""
+        if self._line is not None:
+            self._line.show(progress.fit(window_size(sys.stderr)[0] - 1))  # the last column stays free
+        elif not self._is_quiet and self._is_due(progress):
+            self._print(str(progress))
+
+    def _is_due(self, progress: BatchProgress) -> bool:
+        now = time.monotonic()
+        since = now - self._printed_at
+        is_tenth = progress.rows is None or progress.done - self._printed_done >= progress.rows / 10
+        if since < PLAIN_INTERVAL or not (is_tenth or since >= LONGEST_INTERVAL):
+            return False
+        self._printed_at, self._printed_done = now, progress.done
+        return True
+
+    def row_error(self, answer: BatchAnswer) -> None:
+        """Show nothing: the errors are in a file, and their number in the line."""
+
+    def finish(self, report: BatchReport, output: Path, errors: Path | None, journal: Path | None) -> None:
+        """Print the report."""
+        LINE.erase()
+        for line in describe_report(report):
+            self._print(line)
+        files = f"answers in {output}"
+        files += f", errors in {errors}" if errors is not None else ""
+        files += f", journal in {journal}" if journal is not None else ""
+        self._print(files)
+        if report.failed:
+            self._print("run the same command again to ask the failed rows again")
+
+    def plan(self, rows: int) -> None:
+        """Print the number."""
+        LINE.erase()
+        click.echo(f"{count_rows(rows)}, no problems")
+
+    def stop(self, text: str) -> None:
+        """Print the line, also with --quiet: it is about an error."""
+        LINE.erase()
+        self._write(text)
+
+    def _print(self, text: str) -> None:
+        if not self._is_quiet:
+            self._write(text)
+
+    def _write(self, text: str) -> None:
+        if sys.stderr is not None:
+            sys.stderr.write(f"{one_line(printable(text, err=True))}\n")
+            sys.stderr.flush()
+
+
+def describe_report(report: BatchReport) -> list[str]:
+    """Return the lines of a report for people."""
+    parts = [f"{count_rows(report.rows)}: {report.answered:,} answered"]
+    parts += [f"{report.resumed:,} of them in an earlier run"] if report.resumed else []
+    parts += [f"{report.failed:,} failed"] if report.failed else []
+    parts += [f"{report.repeated:,} asked more than once"] if report.repeated else []
+    lines = [", ".join(parts)]
+    asked = report.answered - report.resumed + report.failed
+    if asked:
+        seconds = max(report.seconds, 0.001)
+        tokens = report.output_tokens or report.input_tokens
+        rates = f"{report.seconds:.1f} s, {format_rate(asked / seconds)} rows/s"
+        rates += f", {format_rate(tokens / seconds)} tokens/s" if tokens else ""
+        counts = f"; {report.input_tokens:,} tokens in, {report.output_tokens:,} out" if tokens else ""
+        lines += [f"{rates}{counts}"]
+    if len(report.by_backend) > 1:
+        lines += [", ".join(f"{name} {count:,}" for name, count in sorted(report.by_backend.items()))]
+    return lines
+
+
+class JSONLines:
+    """Output for programs: one JSON object per line, with its kind in ``event``."""
+
+    def __init__(self) -> None:
+        self._progress_at = -EVENT_INTERVAL
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        LINE.erase()
+
+    def phase(self, text: str) -> None:
+        """Print nothing: it is for people."""
+
+    def start(self, **fields: Any) -> None:
+        """Print the first event."""
+        self._print("start", fields)
+
+    def progress(self, progress: BatchProgress) -> None:
+        """Print the progress, once a second."""
+        now = time.monotonic()
+        if now - self._progress_at >= EVENT_INTERVAL:
+            self._progress_at = now
+            self._print("progress", msgspec.to_builtins(progress))
+
+    def row_error(self, answer: BatchAnswer) -> None:
+        """Print the error of a row."""
+        row = answer.row
+        self._print("row_error", {"custom_id": row.id, "line": row.line, "error": msgspec.to_builtins(answer.error)})
+
+    def finish(self, report: BatchReport, output: Path, errors: Path | None, journal: Path | None) -> None:
+        """Print the report."""
+        paths = {"output": output, "errors": errors, "journal": journal}
+        fields = {name: None if path is None else str(path) for name, path in paths.items()}
+        self._print("done", {**fields, "report": attrs.asdict(report)})
+
+    def plan(self, rows: int) -> None:
+        """Print the number."""
+        self._print("plan", {"rows": rows})
+
+    def stop(self, text: str) -> None:
+        """Print the line on standard error."""
+        if sys.stderr is not None:
+            LINE.erase()
+            sys.stderr.write(f"{one_line(printable(text, err=True))}\n")
+
+    def _print(self, name: str, fields: dict[str, Any]) -> None:
+        LINE.erase()
+        print_json({"event": name, **fields})
+        sys.stdout.flush()

@@ -1,0 +1,94 @@
+"""Batches on Ray: an actor that is killed, a node that is removed, and the key of the servers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ctxbackends import BackendConfig
+from ctxbackends._engines.ray import RayEngine
+from ctxbackends.batch import BatchAnswer, BatchOptions, BatchRow, run_batch
+from ctxbackends.errors import MissingKeyError
+from tests.batch_server import MODEL, BatchServer, serve_batches
+from tests.scale.cluster import LoopbackCluster
+from tests.scale.sockets import find_descendants
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[BatchServer]:
+    async with serve_batches() as server:
+        server.delay = 0.02
+        yield server
+
+
+def config(server: BatchServer, **settings: Any) -> BackendConfig:
+    settings = {"default_model": MODEL, "complete_streams": False, **settings}
+    return BackendConfig(name="one", type="openai-compatible", endpoint=server.url, **settings)
+
+
+def rows(count: int) -> list[BatchRow]:
+    return [BatchRow(id=f"r{number}", prompt=f"question {number}") for number in range(count)]
+
+
+def expected(count: int) -> list[tuple[str, str]]:
+    return sorted((f"r{number}", f"answer to question {number}") for number in range(count))
+
+
+def texts(answers: list[BatchAnswer]) -> list[tuple[str, str]]:
+    return sorted((answer.row.id, answer.text) for answer in answers)
+
+
+def find_actors() -> set[int]:
+    """The processes of workers. Ray writes the name of the class into their titles."""
+    processes = find_descendants(os.getpid())
+    return {pid for pid in processes if b"ray::_Actor" in Path(f"/proc/{pid}/cmdline").read_bytes()}
+
+
+async def test_a_removed_node_and_a_killed_actor_lose_nothing(
+    cluster: LoopbackCluster, server: BatchServer, tmp_path: Path, key_variable: str
+) -> None:
+    """Two nodes with two CPUs each, and three workers: at least one on the node that is removed."""
+    node = cluster.add_node(2)
+    options = BatchOptions(max_in_flight=12)
+    backend = config(server, api_key_env=key_variable)
+    journal = tmp_path / "journal"
+    answers = []
+    async with run_batch(
+        backend, rows(900), engine=RayEngine(cluster.address), workers=3, options=options, journal=journal
+    ) as run:
+        async for answer in run:
+            answers.append(answer)
+            if len(answers) == 100:
+                await asyncio.to_thread(cluster.remove_node, node)
+            if len(answers) == 500:
+                os.kill(min(find_actors()), signal.SIGKILL)
+        assert expected(900) == texts(answers)
+    assert 12 >= server.max_in_flight
+    # Two workers are lost with the node at most, and one is killed; each has four requests at once.
+    assert 900 + 3 * 8 >= len(server.prompts)
+    key = os.environ[key_variable].encode()
+    files = [file for root in (cluster.directory, tmp_path) for file in root.rglob("*") if file.is_file()]
+    assert any(file.parent == journal for file in files)
+    assert [] == [file for file in files if key in file.read_bytes()]
+    # Another run, without an engine, has nothing to ask.
+    async with run_batch(backend, rows(900), options=options, journal=journal) as run:
+        assert expected(900) == texts([answer async for answer in run])
+    assert 900 + 3 * 8 >= len(server.prompts)
+
+
+@pytest.mark.full
+async def test_a_worker_without_the_key(
+    cluster: LoopbackCluster, server: BatchServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CTX_TEST_KEY_OF_THE_DRIVER", "of-the-driver-alone")
+    backend = config(server, api_key_env="CTX_TEST_KEY_OF_THE_DRIVER")
+    with pytest.raises(MissingKeyError, match="CTX_TEST_KEY_OF_THE_DRIVER"):
+        async with run_batch(backend, rows(10), engine=RayEngine(cluster.address), journal=tmp_path / "j") as run:
+            assert [] == [answer async for answer in run]
+    assert [] == server.prompts

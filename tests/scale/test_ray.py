@@ -1,0 +1,226 @@
+"""The engine of Ray: actors and drivers that are killed, a node that is removed, the limits, keys and addresses."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import pytest
+
+from ctxbackends._engines.contract import EngineError, divide
+from ctxbackends._engines.distribute import WorkerDeath, distribute
+from ctxbackends._engines.hosting import encode_spec
+from ctxbackends._engines.ray import RayEngine
+from ctxbackends._engines.shared_directory import SharedDirectory
+from ctxbackends.errors import AuthenticationError
+from tests.engine_workers import CountingServer, Parts, blocks_of, counting_server, driver_process
+from tests.scale.cluster import LoopbackCluster
+from tests.scale.sockets import find_descendants, find_listeners
+
+
+@pytest.fixture
+async def engine(cluster: LoopbackCluster) -> AsyncIterator[RayEngine]:
+    engine = RayEngine(cluster.address)
+    yield engine
+    await engine.aclose()
+
+
+def numbers(count: int) -> list[str]:
+    return [str(item) for item in range(count)]
+
+
+def ids(answers: Sequence[str]) -> Counter[str]:
+    return Counter(answer.split("=")[0] for answer in answers)
+
+
+async def ask(
+    engine: RayEngine,
+    parts: Parts,
+    url: str,
+    items: Sequence[str],
+    *,
+    workers: int = 2,
+    size: int = 4,
+    key_variable: str | None = None,
+    **options: Any,
+) -> list[str]:
+    shares = divide(size * workers, workers, "max_in_flight")
+    await engine.open(workers)
+    run = distribute(
+        engine,
+        lambda slot, generation: parts.spec(
+            url, f"{slot}-{generation}", max_in_flight=shares[slot], key_variable=key_variable
+        ),
+        blocks_of(items, size),
+        workers=workers,
+        recover=parts.recover,
+        **options,
+    )
+    return [answer async for results in run for answer in results]
+
+
+async def test_a_worker_answers_blocks_and_raises(engine: RayEngine, parts: Parts, server: CountingServer) -> None:
+    await engine.open(1)
+    worker = await engine.start(parts.spec(server.url, "a"), "worker 1")
+    blocks = await asyncio.gather(worker.answer(["1", "2"]), worker.answer(["3"]))
+    assert (["1=ok", "2=ok"], ["3=ok"]) == tuple(blocks)
+    with pytest.raises(AuthenticationError, match="invalid API key") as caught:
+        await worker.answer(["fail"])
+    assert 401 == caught.value.status_code
+    with pytest.raises(EngineError, match=r"worker failed: OddError: odd"):
+        await worker.answer(["odd"])
+    assert ["4=ok"] == await worker.answer(["4"])
+    await worker.aclose()
+    (pid,) = parts.pids()
+    while is_running(pid):
+        await asyncio.sleep(0.05)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("workers", [2, *(pytest.param(workers, marks=pytest.mark.full) for workers in (1, 4))])
+async def test_a_killed_actor_is_replaced_within_the_limit(
+    cluster: LoopbackCluster, engine: RayEngine, parts: Parts, server: CountingServer, workers: int
+) -> None:
+    deaths: list[WorkerDeath] = []
+
+    async def kill_one() -> None:
+        await server.wait_requests(60)
+        os.kill(parts.pids()[0], signal.SIGKILL)
+
+    killing = asyncio.create_task(kill_one())
+    with cluster.more_cpus(workers):
+        answers = await ask(engine, parts, server.url, numbers(400), workers=workers, on_death=deaths.append)
+    await killing
+    assert Counter(numbers(400)) == ids(answers)
+    assert 4 * workers >= server.peak
+    assert 400 + 8 >= server.requests.total()  # two blocks
+    assert ["its process died"] == [str(death.error).split(": ")[1] for death in deaths]
+    assert 8 >= deaths[0].items
+
+
+async def test_actors_end_with_their_driver_and_another_driver_goes_on(
+    cluster: LoopbackCluster, parts: Parts, server: CountingServer
+) -> None:
+    arguments = {
+        "engine": cluster.address,
+        "workers": 1,
+        "max_in_flight": 8,
+        "items": 400,
+        "url": server.url,
+        "directory": str(parts.directory),
+    }
+    async with driver_process(**arguments) as driver:
+        await server.wait_requests(100)
+        driver.kill()
+        await driver.wait()
+        for pid in parts.pids():
+            while is_running(pid):
+                await asyncio.sleep(0.05)
+        await server.wait_idle()
+        sent = server.requests.total()
+    async with driver_process(**arguments) as driver:
+        await driver.communicate()
+    assert 0 == driver.returncode
+    assert set(numbers(400)) == ids(parts.read()).keys()
+    assert 400 > sent
+    assert 400 + 8 >= server.requests.total()
+    assert 8 >= server.peak
+
+
+# --- keys and addresses ---------------------------------------------------------------------------
+
+
+async def test_neither_the_key_nor_an_address_of_the_network(
+    cluster: LoopbackCluster, engine: RayEngine, parts: Parts, server: CountingServer, key_variable: str
+) -> None:
+    key = os.environ[key_variable]
+    directory = SharedDirectory(parts.directory)
+    spec = directory.wrap(parts.spec(server.url, "a", key_variable=key_variable))
+    assert key.encode() not in encode_spec(spec)
+    await engine.open(1)
+    worker = await engine.start(spec, "worker 1")
+    await directory.verify(spec, worker.host)
+    directory.close()
+    assert ["1=ok", "2=ok"] == await worker.answer(["1", "2"])
+    assert {key} == server.keys  # the worker has it
+    files = [file for root in (cluster.directory, parts.directory) for file in root.rglob("*") if file.is_file()]
+    assert any("raylet" in file.name for file in files)
+    assert [] == [file for file in files if key.encode() in file.read_bytes()]
+    processes = find_descendants(os.getpid())
+    assert parts.pids()[0] in processes
+    assert {"127.0.0.1"} == find_listeners(processes)
+
+
+@pytest.mark.full
+async def test_a_cluster_that_the_engine_starts_listens_on_loopback_and_ends_with_its_driver(
+    parts: Parts, server: CountingServer
+) -> None:
+    """The driver kills itself after some answers, and its cluster ends."""
+    arguments = {
+        "engine": "local",
+        "workers": 1,
+        "max_in_flight": 4,
+        "items": 200,
+        "url": server.url,
+        "directory": str(parts.directory),
+    }
+    async with driver_process(**arguments) as driver:
+        await server.wait_requests(20)
+        processes = find_descendants(driver.pid)
+        assert parts.pids()[0] in processes
+        assert {"127.0.0.1"} == find_listeners(processes)
+        driver.kill()
+        await driver.wait()
+        while any(is_running(pid) for pid in processes):
+            await asyncio.sleep(0.05)
+        await server.wait_idle()
+        sent = server.requests.total()
+        await asyncio.sleep(0.2)
+    assert sent == server.requests.total() < 200
+
+
+@pytest.mark.full
+async def test_actors_end_when_their_driver_is_silent(cluster: LoopbackCluster, parts: Parts) -> None:
+    async with counting_server(seconds=600) as server:
+        arguments = {
+            "engine": cluster.address,
+            "workers": 1,
+            "max_in_flight": 4,
+            "items": 200,
+            "url": server.url,
+            "directory": str(parts.directory),
+        }
+        async with driver_process(**arguments) as driver:
+            await server.wait_requests(4)
+            driver.send_signal(signal.SIGSTOP)
+            await server.wait_idle()
+            assert not is_running(parts.pids()[0])
+
+
+# --- a cluster that does not fit -----------------------------------------------------------------
+
+
+async def test_too_few_cpus(engine: RayEngine) -> None:
+    async with asyncio.timeout(10):
+        with pytest.raises(
+            EngineError, match=r"^too few CPUs for 3 workers: 2 of 2 are free; use 2 or fewer, or add nodes$"
+        ):
+            await engine.open(3)
+
+
+@pytest.mark.full
+async def test_a_worker_without_the_key(engine: RayEngine, parts: Parts, server: CountingServer) -> None:
+    with pytest.raises(KeyError, match="CTX_TEST_MISSING_KEY"):
+        await ask(engine, parts, server.url, numbers(8), workers=1, key_variable="CTX_TEST_MISSING_KEY")
+    assert not server.requests

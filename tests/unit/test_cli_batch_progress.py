@@ -1,0 +1,241 @@
+"""The progress of a batch: its rates, its line in windows of any width, plain lines, and the program at a terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from ctxbackends._cli.batch import display
+from ctxbackends._cli.batch.command import FORMATS
+from ctxbackends._cli.batch.display import TextOutput, describe_report
+from ctxbackends._cli.batch.progress import BatchProgress, Meter
+from ctxbackends._cli.live_line import FIRST_TEXT
+from ctxbackends.batch import BatchReport
+from ctxbackends.batch._output import OutputFormat
+from tests.terminals import Screen, terminal
+from tests.unit.batch_server import MODEL, BatchServer, serve_batches
+from tests.unit.test_cli import Stream, _alone  # noqa: F401  # a fixture
+from tests.unit.test_cli_batch import write_rows
+from tests.unit.test_cli_batch_resume import Run
+
+FIELDS: dict[str, Any] = {
+    "rows": 2000,
+    "done": 1024,
+    "answered": 1021,
+    "resumed": 500,
+    "failed": 3,
+    "seconds": 5.2,
+    "rows_per_second": 101.4,
+    "tokens_per_second": 2310.0,
+    "seconds_left": 9.6,
+    "unavailable": ("gpu2",),
+}
+LINE = "1,024 of 2,000 rows, 3 failed, 500 resumed, 101 rows/s, 2,310 tokens/s, 10 s left, waiting for gpu2"
+
+
+# --- the figures ----------------------------------------------------------------------------------------
+
+
+def test_the_formats_of_the_option_are_those_of_the_output() -> None:
+    assert set(get_args(OutputFormat)) == set(FORMATS)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, LINE),
+        ({"rows": None, "seconds_left": None}, LINE.replace(" of 2,000", "").replace(" 10 s left,", "")),
+        ({"rows": 1, "done": 0, "failed": 0, "resumed": 0, "rows_per_second": None, "tokens_per_second": None,
+          "seconds_left": None, "unavailable": ()}, "0 of 1 row"),
+        ({"paused": ("gpu1",), "unavailable": ()}, LINE.replace("waiting for gpu2", "paused by gpu1")),
+        ({"rows_per_second": 0.34}, LINE.replace("101 rows/s", "0.3 rows/s")),
+    ],
+)  # fmt: skip
+def test_the_line(changes: dict[str, Any], expected: str) -> None:
+    assert expected == str(BatchProgress(**(FIELDS | changes)))
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        (99, LINE),
+        (98, "1,024 of 2,000 rows, 3 failed, 500 resumed, 101 rows/s, 10 s left, waiting for gpu2"),
+        (80, "1,024 of 2,000 rows, 3 failed, 101 rows/s, 10 s left, waiting for gpu2"),
+        (60, "1,024 of 2,000 rows, 3 failed, 10 s left, waiting for gpu2"),
+        (50, "1,024 of 2,000 rows, 3 failed, waiting for gpu2"),
+        (40, "1,024 of 2,000 rows, 3 failed"),
+        (20, "1,024 of 2,000 rows"),
+        (5, "1,024 of 2,000 rows"),
+    ],
+)
+def test_the_line_fits_the_window(columns: int, expected: str) -> None:
+    assert expected == BatchProgress(**FIELDS).fit(columns)
+
+
+def test_the_rates_are_those_of_the_last_seconds() -> None:
+    now = 100.0
+    meter = Meter(clock=lambda: now)
+    report = BatchReport(rows=1000, answered=500, resumed=500)
+    first = meter.measure(report, is_counted=True)
+    assert (500, None, None, None) == (first.done, first.rows_per_second, first.tokens_per_second, first.seconds_left)
+    now, report.answered, report.output_tokens = 110.0, 600, 1000
+    second = meter.measure(report, is_counted=True)
+    assert (10.0, 100.0, 40.0) == (second.rows_per_second, second.tokens_per_second, second.seconds_left)
+    for _ in range(4):  # slower: 1 row each second, for longer than the window
+        now += 10.0
+        report.answered += 10
+        progress = meter.measure(report, is_counted=True)
+    assert (1.0, 360.0, 50.0) == (progress.rows_per_second, progress.seconds_left, progress.seconds)
+    assert None is meter.measure(report, is_counted=False).seconds_left
+
+
+def test_the_tokens_of_embeddings_are_those_of_the_texts() -> None:
+    now = 0.0
+    meter = Meter(clock=lambda: now)
+    report = BatchReport(rows=10)
+    meter.measure(report, is_counted=True)
+    now, report.answered, report.input_tokens = 2.0, 4, 100
+    assert 50.0 == meter.measure(report, is_counted=True).tokens_per_second
+
+
+@pytest.mark.parametrize(
+    ("report", "expected"),
+    [
+        (BatchReport(rows=1, answered=1, seconds=0.5), ["1 row: 1 answered", "0.5 s, 2.0 rows/s"]),
+        (
+            BatchReport(
+                rows=2000,
+                answered=1997,
+                resumed=500,
+                failed=3,
+                repeated=2,
+                seconds=15.0,
+                input_tokens=3000,
+                output_tokens=6000,
+                by_backend={"gpu2": 485, "gpu1": 1012},
+            ),
+            [
+                "2,000 rows: 1,997 answered, 500 of them in an earlier run, 3 failed, 2 asked more than once",
+                "15.0 s, 100 rows/s, 400 tokens/s; 3,000 tokens in, 6,000 out",
+                "gpu1 1,012, gpu2 485",
+            ],
+        ),
+        (BatchReport(rows=3, answered=3, resumed=3), ["3 rows: 3 answered, 3 of them in an earlier run"]),
+    ],
+)
+def test_the_report(report: BatchReport, expected: list[str]) -> None:
+    assert expected == describe_report(report)
+
+
+def test_plain_lines_are_rare(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(display.time, "monotonic", lambda: now)
+    stream = Stream()
+    monkeypatch.setattr("sys.stderr", stream)
+    output = TextOutput()
+    for now, done in ((5.0, 900), (10.0, 950), (19.0, 1500), (20.0, 1600), (30.0, 1650), (79.0, 1651), (80.0, 1652)):
+        output.progress(BatchProgress(rows=2000, done=done, answered=done, resumed=0, failed=0, seconds=now))
+    assert ["950 of 2,000 rows", "1,600 of 2,000 rows", "1,652 of 2,000 rows"] == stream.text.splitlines()
+
+
+# --- the program at a terminal --------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[BatchServer]:
+    async with serve_batches() as server:
+        yield server
+
+
+def shown(raw: str, columns: int) -> list[str]:
+    screen = Screen(columns)
+    screen.feed(raw)
+    return screen.lines
+
+
+@pytest.mark.posix
+@pytest.mark.parametrize("columns", [30, 80, pytest.param(200, marks=pytest.mark.full)])
+async def test_the_program_at_a_terminal(server: BatchServer, columns: int) -> None:
+    write_rows(Path("in.jsonl"), 20)
+    server.hold = lambda _: len(server.prompts) > 12
+
+    def run() -> tuple[list[str], list[str], str, int]:
+        arguments = ("batch", "in.jsonl", "-o", "out.jsonl", "--endpoint", server.url, "-m", MODEL)
+        with terminal(*arguments, "--max-concurrency", "4", columns=columns) as at:
+            at.read_until("12 of 20 rows")
+            middle = shown(at.raw, columns)
+            loop.call_soon_threadsafe(server.release.set)
+            code = at.end()
+            return middle, shown(at.raw, columns), at.raw, code
+
+    loop = asyncio.get_running_loop()
+    middle, end, raw, code = await asyncio.to_thread(run)
+    assert 0 == code
+    assert raw.startswith(f"\r{FIRST_TEXT}\x1b[J\r")
+    [line] = middle  # it is drawn over, and never broken into two rows
+    assert line.startswith("12 of 20 rows")
+    text = "".join(end)
+    assert "20 rows: 20 answered" in text
+    assert text.endswith("answers in out.jsonl")
+
+
+@pytest.mark.posix
+async def test_ctrl_c_at_a_terminal(server: BatchServer) -> None:
+    write_rows(Path("in.jsonl"), 20)
+    server.hold = lambda _: len(server.prompts) > 12
+
+    def run() -> tuple[list[str], int]:
+        arguments = ("batch", "in.jsonl", "-o", "out.jsonl", "--endpoint", server.url, "-m", MODEL)
+        with terminal(*arguments, "--max-concurrency", "4") as at:
+            at.read_until("12 of 20 rows")
+            at.process.send_signal(signal.SIGINT)
+            code = at.end()
+            return shown(at.raw, 80), code
+
+    lines, code = await asyncio.to_thread(run)
+    assert 130 == code
+    assert ["interrupted: 12 of 20 rows answered; run the same command again to continue"] == lines
+
+
+@pytest.mark.posix
+async def test_a_server_that_goes_away_is_shown(server: BatchServer, refusing_url: str) -> None:
+    write_rows(Path("in.jsonl"), 20)
+    server.hold = lambda _: len(server.prompts) > 12
+    Path(".ctxrc").write_text(  # noqa: ASYNC240  # one call
+        f"backends:\n  - {{name: here, type: vllm, default_model: {MODEL}, endpoint: {server.url}}}\n"
+        f"  - {{name: gone, type: vllm, default_model: {MODEL}, endpoint: {refusing_url}}}\n"
+    )
+
+    def run() -> tuple[str, int]:
+        arguments = ("batch", "in.jsonl", "-o", "out.jsonl", "-b", "here", "-b", "gone")
+        with terminal(*arguments, "--max-concurrency", "4", columns=120) as at:
+            at.read_until(lambda raw: re.search(r"12 of 20 rows[^\r]*waiting for gone", raw))
+            loop.call_soon_threadsafe(server.release.set)
+            return at.raw, at.end()
+
+    loop = asyncio.get_running_loop()
+    _, code = await asyncio.to_thread(run)
+    assert 0 == code
+
+
+async def test_progress_events(server: BatchServer) -> None:
+    write_rows(Path("in.jsonl"), 20)
+    server.hold = lambda _: len(server.prompts) > 12
+    process = Run(server, "--json")
+    await process.start()
+    assert process.process.stdout is not None, "a pipe"
+    async with asyncio.timeout(60):
+        async for line in process.process.stdout:
+            event = json.loads(line)
+            if event["event"] == "progress" and event["done"] == 12:
+                break
+    assert (20, 12, 0, 0) == (event["rows"], event["answered"], event["resumed"], event["failed"])
+    server.release.set()
+    assert 0 == await process.end()
