@@ -12,7 +12,6 @@ from typing import Any, get_args
 
 import pytest
 
-from ctxbackends._cli.batch import display
 from ctxbackends._cli.batch.command import FORMATS
 from ctxbackends._cli.batch.display import TextOutput, describe_report
 from ctxbackends._cli.batch.progress import BatchProgress, Meter
@@ -136,7 +135,7 @@ def test_the_report(report: BatchReport, expected: list[str]) -> None:
 
 def test_plain_lines_are_rare(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
-    monkeypatch.setattr(display.time, "monotonic", lambda: now)
+    monkeypatch.setattr("ctxbackends._cli.batch.display.time.monotonic", lambda: now)
     stream = Stream()
     monkeypatch.setattr("sys.stderr", stream)
     output = TextOutput()

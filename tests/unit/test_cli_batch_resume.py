@@ -147,7 +147,10 @@ async def test_a_second_batch_does_not_use_the_same_journal(server: BatchServer)
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("seed", range(10))
 async def test_batches_that_are_killed_at_random_moments(server: BatchServer, seed: int) -> None:
-    """Each row is answered once, at most the requests in flight are repeated, and a third run sends nothing."""
+    """Each row is answered once, and a third run sends nothing.
+
+    Sent again are only rows whose answer was not on the disk: those in flight, and as many that waited for the disk.
+    """
     rows, at_once = 2000, 32
     write_rows(Path("in.jsonl"), rows)
     server.delay = 0.005
@@ -162,7 +165,7 @@ async def test_batches_that_are_killed_at_random_moments(server: BatchServer, se
         assert 0 == (await run(server, "--keep", at_once=at_once)).code
         assert expected(rows) == read_texts(Path("out.jsonl"))
         assert {f"question {at}" for at in range(rows)} == server.counts.keys()
-        assert len(server.prompts) <= rows + at_once, f"killed after {moment} requests"
+        assert len(server.prompts) <= rows + 2 * at_once, f"killed after {moment} requests"
         counts.append(len(server.prompts))
     assert counts[0] == counts[1]
 
