@@ -79,11 +79,13 @@ class Distribution:
         shared = None if journal is None else SharedDirectory(journal.directory)
         try:
             size = max(sum(spec.limits.values()) for spec in specs)
-            blocks = distribute(
-                self.engine, make_spec, _cut(rows, size), workers=self.workers, recover=recover, directory=shared
-            )
-            async with aclosing(blocks):
-                async for block in blocks:
+            async with (
+                aclosing(_cut(rows, size)) as blocks,
+                aclosing(
+                    distribute(self.engine, make_spec, blocks, workers=self.workers, recover=recover, directory=shared)
+                ) as results,
+            ):
+                async for block in results:
                     for answer in block:
                         yield answer
         finally:
@@ -92,7 +94,7 @@ class Distribution:
             await self.engine.aclose()
 
 
-async def _cut(rows: AsyncIterator[tuple[BatchRow, bytes]], size: int) -> AsyncIterator[list[BatchRow]]:
+async def _cut(rows: AsyncIterator[tuple[BatchRow, bytes]], size: int) -> AsyncGenerator[list[BatchRow], None]:
     block: list[BatchRow] = []
     async for row, _ in rows:
         block.append(row)

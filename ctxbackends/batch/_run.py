@@ -236,15 +236,16 @@ class BatchRun:
         self, served: ServedModels, answers: AnswerQueue
     ) -> AsyncGenerator[tuple[BatchRow, bytes], None]:
         """Iterate over the rows that the journal has no answer to, with their keys. Its answers go into the queue."""
-        async for row in _iterate(self._rows):
-            key = self.key(row)
-            entry = self.journal.get(key) if self.journal is not None and self.journal.answered(key) else None
-            if entry is None:
-                yield row, key
-                continue
-            answer = from_entry(row, entry)
-            served.check(row, answer.served_model, "an earlier run")
-            await answers.put(answer)
+        async with aclosing(_iterate(self._rows)) as rows:
+            async for row in rows:
+                key = self.key(row)
+                entry = self.journal.get(key) if self.journal is not None and self.journal.answered(key) else None
+                if entry is None:
+                    yield row, key
+                    continue
+                answer = from_entry(row, entry)
+                served.check(row, answer.served_model, "an earlier run")
+                await answers.put(answer)
 
     # --- the figures ------------------------------------------------------------------------------
 
@@ -281,8 +282,12 @@ def _put(names: tuple[str, ...], name: str, *, is_in: bool) -> tuple[str, ...]:
     return (*others, name) if is_in else others
 
 
-async def _iterate(rows: Rows) -> AsyncIterator[BatchRow]:
-    if isinstance(rows, AsyncIterable):
+async def _iterate(rows: Rows) -> AsyncGenerator[BatchRow, None]:
+    if isinstance(rows, AsyncGenerator):
+        async with aclosing(rows):
+            async for row in rows:
+                yield row
+    elif isinstance(rows, AsyncIterable):
         async for row in rows:
             yield row
     else:
