@@ -195,7 +195,9 @@ asyncio.run(drive({arguments!r}))
 async def driver_process(**arguments: Any) -> AsyncIterator[asyncio.subprocess.Process]:
     """Run :func:`drive` in a process."""
     start = _START.format(root=str(Path(__file__).parents[1]), arguments=arguments)
-    process = await asyncio.create_subprocess_exec(sys.executable, "-c", start, stdout=asyncio.subprocess.PIPE)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", start, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
     try:
         yield process
     finally:
