@@ -42,12 +42,7 @@ class BatchServer:
         self.answer: Callable[[str], str] = lambda prompt: f"answer to {prompt}"
         self.delay = 0.0
         self._arrival = asyncio.Condition()
-        self._server: TestServer | None = None
-
-    @property
-    def url(self) -> str:
-        assert self._server is not None, "started"
-        return str(self._server.make_url("")).rstrip("/")
+        self.url = ""
 
     @property
     def counts(self) -> Counter[str]:
@@ -100,10 +95,11 @@ async def serve_batches(*, model: str = MODEL) -> AsyncIterator[BatchServer]:
     server = BatchServer(model=model)
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", server._handle)
-    server._server = TestServer(app)
-    await server._server.start_server()
+    runner = TestServer(app)
+    await runner.start_server()
+    server.url = str(runner.make_url("")).rstrip("/")
     try:
         yield server
     finally:
         server.release.set()
-        await server._server.close()
+        await runner.close()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.batch_server import MODEL, BatchServer, serve_batches
+from tests.batch_server import MODEL, BatchServer, serve_batches
 from tests.unit.test_cli import Result, _alone, ctx  # noqa: F401  # a fixture
 
 BAD_LINES = (

@@ -18,8 +18,8 @@ from ctxbackends._cli.batch.progress import BatchProgress, Meter
 from ctxbackends._cli.live_line import FIRST_TEXT
 from ctxbackends.batch import BatchReport
 from ctxbackends.batch._output import OutputFormat
+from tests.batch_server import MODEL, BatchServer, serve_batches
 from tests.terminals import Screen, terminal
-from tests.unit.batch_server import MODEL, BatchServer, serve_batches
 from tests.unit.test_cli import Stream, _alone  # noqa: F401  # a fixture
 from tests.unit.test_cli_batch import write_rows
 from tests.unit.test_cli_batch_resume import Run

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.batch_server import MODEL, BatchServer, serve_batches
+from tests.batch_server import MODEL, BatchServer, serve_batches
 from tests.unit.test_cli import _alone, command, environment, poll  # noqa: F401  # a fixture
 from tests.unit.test_cli_batch import exists, read, read_rows, read_texts, write_rows
 
