@@ -20,7 +20,7 @@ from ctxbackends._registry import Registry
 from ctxbackends.batch._answers import BatchAnswer, from_entry
 from ctxbackends.batch._asker import Asker
 from ctxbackends.batch._distribution import Distribution
-from ctxbackends.batch._errors import BatchError, BatchInputError
+from ctxbackends.batch._errors import BatchError, BatchInputError, Problem
 from ctxbackends.batch._forms import check_row
 from ctxbackends.batch._inputs import BatchInput, validate
 from ctxbackends.batch._journal import Journal, Manifest
@@ -32,6 +32,7 @@ from ctxbackends.batch._replicas import Replica, Replicas, open_replicas
 from ctxbackends.batch._rows import BatchRow, encode_deterministic
 from ctxbackends.batch._schema import AnswerSchema
 from ctxbackends.batch._served_models import ServedModels
+from ctxbackends.batch._threads import run_in_thread
 
 Rows = Iterable[BatchRow] | AsyncIterable[BatchRow]
 
@@ -225,7 +226,10 @@ class BatchRun:
             if not isinstance(self._rows, BatchInput | Sequence):
                 self._rows = [row async for row in _iterate(self._rows)]
             schema = None if self._options.schema is None else AnswerSchema(self._options.schema)
-            self.report.rows = await anyio.to_thread.run_sync(_check_rows, self._rows, self._options.options, schema)
+            name = getattr(self._rows, "name", "rows")
+            check = partial(_check_rows, name=name, options=self._options.options, schema=schema)
+            rows = self._rows.read() if isinstance(self._rows, BatchInput) else self._rows
+            self.report.rows = await run_in_thread(check, rows)
         if self._directory is not None:
             manifest = Manifest(fingerprint=self._fingerprint.hex())
             self.journal = await anyio.to_thread.run_sync(
@@ -295,7 +299,9 @@ async def _iterate(rows: Rows) -> AsyncGenerator[BatchRow, None]:
             yield row
 
 
-def _check_rows(rows: Iterable[BatchRow], options: Mapping[str, Any], schema: AnswerSchema | None) -> int:
+def _check_rows(
+    rows: Iterable[BatchRow | Problem], *, name: str, options: Mapping[str, Any], schema: AnswerSchema | None
+) -> int:
     """Return the number of rows. Raise BatchInputError with all their problems."""
 
     def check(row: BatchRow) -> None:
@@ -303,9 +309,9 @@ def _check_rows(rows: Iterable[BatchRow], options: Mapping[str, Any], schema: An
         if schema is not None:
             schema.check_row(row)
 
-    count, problems = validate(rows.read() if isinstance(rows, BatchInput) else rows, check)
+    count, problems = validate(rows, check)
     if problems:
-        raise BatchInputError(getattr(rows, "name", "rows"), problems)
+        raise BatchInputError(name, problems)
     return count
 
 

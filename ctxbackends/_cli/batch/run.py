@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 
 import click
-from anyio.to_thread import run_sync
 
 from ctxbackends._cli.batch.arguments import BatchArguments
 from ctxbackends._cli.batch.backends import open_choices, read_configs
@@ -29,6 +28,7 @@ from ctxbackends.batch import (
 from ctxbackends.batch._errors import format_problem
 from ctxbackends.batch._inputs import validate
 from ctxbackends.batch._output import write_output
+from ctxbackends.batch._threads import run_in_thread
 from ctxbackends.errors import BackendError
 
 INTERRUPTED, TERMINATED = 130, 143
@@ -56,7 +56,7 @@ async def run(arguments: BatchArguments) -> None:
 
 async def _check(rows: BatchInput, output: Output) -> None:
     output.phase(f"checking {rows.name}")
-    count, problems = await run_sync(validate, rows.read(), abandon_on_cancel=True)
+    count, problems = await run_in_thread(validate, rows.read())
     if problems:
         raise BatchInputError(rows.name, problems)
     output.plan(count)
@@ -134,24 +134,18 @@ async def _ask(arguments: BatchArguments, batch: BatchRun, output: Output) -> No
 
 
 async def _write(arguments: BatchArguments, rows: BatchInput, batch: BatchRun, output: Output) -> None:
-    assert arguments.output is not None, "required without --dry-run"
-    assert batch.journal is not None, "a directory is passed"
-    output.phase(f"writing {arguments.output}")
-    await run_sync(
-        partial(
-            write_output,
-            batch.journal,
-            rows,
-            arguments.output,
-            key=batch.key,
-            format=arguments.format,
-            errors=arguments.errors,
-        )
+    path, journal = arguments.output, batch.journal
+    assert path is not None, "required without --dry-run"
+    assert journal is not None, "a directory is passed"
+    output.phase(f"writing {path}")
+    await run_in_thread(
+        lambda rows: write_output(journal, rows, path, key=batch.key, format=arguments.format, errors=arguments.errors),
+        rows,
     )
     is_kept = arguments.keep or batch.report.failed > 0
     if not is_kept:
-        batch.journal.remove()
-    output.finish(batch.report, arguments.output, arguments.errors, arguments.journal if is_kept else None)
+        journal.remove()
+    output.finish(batch.report, path, arguments.errors, arguments.journal if is_kept else None)
 
 
 def _describe_resume(report: BatchReport) -> str:
