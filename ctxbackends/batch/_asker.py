@@ -116,7 +116,7 @@ class Asker:
         started = 0.0
         attempts = _Attempts()
         while True:
-            replica = await self.wait(self._replicas.acquire())
+            replica = await self.wait(self._replicas.acquire(first=attempts.failures > 0))
             try:
                 await self.wait(self._rate_limit.acquire())
                 if not replica.is_open:  # it was paused or left out since
