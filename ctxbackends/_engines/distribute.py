@@ -199,10 +199,11 @@ class _Distribution(Generic[Item, Result]):
         return None
 
     def _choose_queue(self, state: _Generation[Item]) -> deque[Sequence[Item]] | None:
-        # A block that was lost may be what kills the workers. It comes last, and alone.
+        # A block that was lost may be what kills the workers. It comes after those that wait, and alone. It does not
+        # wait for the end of the blocks, since more may be read only when its results are there.
         if state.is_retrying:
             return None
-        if self._blocks or not self._is_exhausted:
+        if self._blocks:
             return self._blocks
         return None if state.blocks else self._lost
 

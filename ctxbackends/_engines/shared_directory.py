@@ -17,6 +17,8 @@ WITHIN_SECONDS = 5.0
 """A network file system shows a new file to other machines after a while."""
 _PROBE_SECONDS = 0.1
 
+JOURNAL_ADVICE = "use --journal with a directory that all nodes mount and can write to"
+
 
 @attrs.frozen
 class SharedSpec(Generic[ItemContra, ResultCo]):
@@ -27,12 +29,14 @@ class SharedSpec(Generic[ItemContra, ResultCo]):
         directory: The directory.
         nonce: Content and part of the name of the driver's file.
         reply: Content and part of the name of the worker's file.
+        advice: How to choose a directory that is shared.
     """
 
     spec: WorkerSpec[ItemContra, ResultCo]
     directory: Path
     nonce: str
     reply: str
+    advice: str
 
     async def open(self) -> Worker[ItemContra, ResultCo]:
         """Read the driver's file, write one for the driver, and create the worker.
@@ -41,13 +45,13 @@ class SharedSpec(Generic[ItemContra, ResultCo]):
             EngineError: The directory is another one here.
         """
         if not await _has(_path(self.directory, self.nonce), self.nonce):
-            raise _error(self.directory, socket.gethostname())
+            raise _error(self.directory, socket.gethostname(), self.advice)
         try:
             _path(self.directory, self.reply).write_text(self.reply)
         except OSError as error:
+            host = socket.gethostname()
             raise EngineError(
-                f"worker on host {socket.gethostname()} cannot write to {self.directory}: {error.strerror}; "
-                "use --journal with a directory that all nodes can write to"
+                f"worker on host {host} cannot write to {self.directory}: {error.strerror}; {self.advice}"
             ) from None
         return await self.spec.open()
 
@@ -57,12 +61,14 @@ class SharedDirectory:
 
     Args:
         directory: The directory; it exists.
+        advice: How to choose a directory that is shared, for errors.
 
     Raises:
         OSError: The directory cannot be written.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, advice: str = JOURNAL_ADVICE) -> None:
+        self._advice = advice
         self._directory = Path(directory).absolute()
         self._nonce = secrets.token_hex(16)
         self._files = [_path(self._directory, self._nonce)]
@@ -72,7 +78,7 @@ class SharedDirectory:
         """Return the spec with the proof."""
         reply = secrets.token_hex(16)
         self._files.append(_path(self._directory, reply))
-        return SharedSpec(spec, self._directory, self._nonce, reply)
+        return SharedSpec(spec, self._directory, self._nonce, reply, self._advice)
 
     async def verify(self, spec: SharedSpec[ItemContra, ResultCo], host: str) -> None:
         """Read the file of a worker that was started with ``spec``.
@@ -81,7 +87,7 @@ class SharedDirectory:
             EngineError: There is none, so the worker's directory is another one.
         """
         if not await _has(_path(self._directory, spec.reply), spec.reply):
-            raise _error(self._directory, host)
+            raise _error(self._directory, host, self._advice)
 
     def close(self) -> None:
         """Delete the files."""
@@ -103,8 +109,5 @@ async def _has(path: Path, text: str) -> bool:
     return False
 
 
-def _error(directory: Path, host: str) -> EngineError:
-    return EngineError(
-        f"directory is not shared with the worker on host {host}: {directory}; "
-        "use --journal with a directory that all nodes mount"
-    )
+def _error(directory: Path, host: str, advice: str) -> EngineError:
+    return EngineError(f"directory is not shared with the worker on host {host}: {directory}; {advice}")
