@@ -47,6 +47,7 @@ FAILURE = OwnKind("failure", {"properties": {"machine": {"type": "string"}, "hou
 SECRET = "ghp_" + "a1B2c3D4e5" * 4
 FILLER = "The meeting went on for a while, and nothing else was decided. " * 20
 PARTS = 20
+KEY = "k" * 20
 
 
 def quote_of(number: str) -> str:
@@ -253,11 +254,10 @@ def test_a_killed_driver(serve: Serve, tmp_path: Path) -> None:
     directory = project(tmp_path, model.url)
     write_documents(directory, 40)
     options = ("ingest", "docs", "--extract", "decisions", "--chunk-tokens", "500", "--skip-failed")
-    keys = {"OPENAI_API_KEY": "k" * 20}
-    alone = ctx(directory, *options, **keys)
+    alone = ctx(directory, *options, OPENAI_API_KEY=KEY)
     assert 0 == alone.code, alone.err
     requests, model.prompts = len(model.prompts), []
-    process = start_process(directory, *options, "--engine", "processes", "--workers", "2", **keys)
+    process = start_process(directory, *options, "--engine", "processes", "--workers", "2", OPENAI_API_KEY=KEY)
     try:
         while len(model.prompts) < 15:
             assert process.poll() is None, process.communicate()
@@ -267,7 +267,7 @@ def test_a_killed_driver(serve: Serve, tmp_path: Path) -> None:
     finally:
         process.communicate()
     wait_for_end(children)
-    resumed = ctx(directory, *options, "--resume", **keys)
+    resumed = ctx(directory, *options, "--resume", OPENAI_API_KEY=KEY)
     assert 0 == resumed.code, resumed.err
     assert without_time(alone.proposal) == without_time(resumed.proposal)
     assert requests + 4 >= len(model.prompts)
@@ -280,7 +280,7 @@ def test_ctrl_c_ends_the_workers(serve: Serve, tmp_path: Path) -> None:
     directory = project(tmp_path, model.url)
     write_documents(directory)
     options = ("ingest", "docs", "--extract", "decisions", "--chunk-tokens", "500", "--engine", "processes")
-    process = start_process(directory, *options, "--workers", "2", OPENAI_API_KEY="k" * 20)
+    process = start_process(directory, *options, "--workers", "2", OPENAI_API_KEY=KEY)
     try:
         while len(model.prompts) < 4:
             assert process.poll() is None, process.communicate()
@@ -403,7 +403,7 @@ def test_the_command(serve: Serve, tmp_path: Path) -> None:
     directory = project(tmp_path, model.url, more="privacy:\n  redact: ['docs/note*']\n")
     write_documents(directory)
     options = ("ingest", "docs", "--extract", "decisions", "--chunk-tokens", "500", "--skip-failed")
-    result = ctx(directory, *options, "--engine", "processes", "--workers", "2", OPENAI_API_KEY="k" * 20)
+    result = ctx(directory, *options, "--engine", "processes", "--workers", "2", OPENAI_API_KEY=KEY)
     assert (0, 19) == (result.code, result.proposal.read_text().count("Choose option")), result.err
 
 
@@ -427,6 +427,6 @@ def test_a_dry_run_starts_no_worker(serve: Serve, tmp_path: Path) -> None:
     directory = project(tmp_path, model.url)
     write_documents(directory)
     options = ("--dry-run", "--backend", "model", "--engine", "ray", "--workers", "100000")
-    result = ctx(directory, "ingest", "docs", *options, OPENAI_API_KEY="k" * 20)
+    result = ctx(directory, "ingest", "docs", *options, OPENAI_API_KEY=KEY)
     assert 0 == result.code, result.err
     assert "would be sent" in result.out
