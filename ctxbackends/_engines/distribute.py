@@ -40,6 +40,16 @@ class WorkerDeath:
     items: int
 
 
+def plan_blocks(in_flight: int) -> tuple[int, int]:
+    """Return the size of blocks, and how many a worker should have that sends so many requests at once.
+
+    Together they have twice as many items, of which half wait in the worker for a slot. Small blocks keep the slots
+    busy: the next block is sent when all items of one are answered, and its slowest one takes a multiple of the mean.
+    """
+    size = 1 if in_flight < 16 else 2
+    return size, -(-2 * in_flight // size)
+
+
 async def distribute(
     engine: Engine,
     make_spec: Callable[[int, int], WorkerSpec[Item, Result]],
@@ -121,6 +131,7 @@ class _Distribution(Generic[Item, Result]):
     _directory: SharedDirectory | None
     _on_death: Callable[[WorkerDeath], None] | None
     _event: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
+    _waiting: deque[asyncio.Future[None]] = attrs.field(factory=deque, init=False)  # lanes without a block
     _blocks: deque[Sequence[Item]] = attrs.field(factory=deque, init=False)
     _lost: deque[Sequence[Item]] = attrs.field(factory=deque, init=False)
     _is_exhausted: bool = attrs.field(default=False, init=False)
@@ -147,9 +158,18 @@ class _Distribution(Generic[Item, Result]):
         """Wait until the state changes."""
         await self._event.wait()
 
-    def _notify(self) -> None:
+    def _notify(self, lanes: int = 0) -> None:
+        """Wake the run and the pump, and so many lanes."""
         self._event.set()
         self._event = asyncio.Event()
+        while lanes and self._waiting:
+            lane = self._waiting.popleft()
+            if not lane.done():
+                lane.set_result(None)
+                lanes -= 1
+
+    def _notify_all(self) -> None:
+        self._notify(lanes=len(self._waiting))
 
     def create_task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run something in a task, whose exception is the one of the run."""
@@ -160,12 +180,12 @@ class _Distribution(Generic[Item, Result]):
     def _handle_end(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is not None:
             self.error = self.error or task.exception()
-        self._notify()
+        self._notify_all()
 
     def take_results(self) -> Sequence[Result]:
         """Return the results that arrived first."""
         results = self.results.popleft()
-        self._notify()
+        self._notify(lanes=1)
         return results
 
     def cancel_idle(self) -> None:
@@ -179,11 +199,11 @@ class _Distribution(Generic[Item, Result]):
         """Read blocks ahead, one for each worker."""
         async for items in blocks:
             self._blocks.append(items)
-            self._notify()
+            self._notify(lanes=1)
             while len(self._blocks) >= self._workers:
                 await self.changed()
         self._is_exhausted = True
-        self._notify()
+        self._notify_all()
 
     async def _next_block(self, state: _Generation[Item]) -> Sequence[Item] | None:
         """Return a block for a worker when there is room for its results; None when all are answered."""
@@ -195,7 +215,8 @@ class _Distribution(Generic[Item, Result]):
                 self._unfinished += 1
                 self._notify()
                 return queue.popleft()
-            await self.changed()
+            self._waiting.append(lane := asyncio.get_running_loop().create_future())
+            await lane
         return None
 
     def _choose_queue(self, state: _Generation[Item]) -> deque[Sequence[Item]] | None:
@@ -249,7 +270,7 @@ class _Distribution(Generic[Item, Result]):
                 await worker.aclose()
                 raise
         self._opened.add(slot)
-        self._notify()
+        self._notify_all()
         return worker
 
     async def _feed(self, worker: EngineWorker[Item, Result], state: _Generation[Item]) -> None:
@@ -277,7 +298,10 @@ class _Distribution(Generic[Item, Result]):
             state.blocks -= 1
             self._unfinished -= 1
             self.results.append(results)
-            self._notify()
+            if self.is_done:
+                self._notify_all()
+            else:
+                self._notify()
 
     async def _handle_death(self, error: WorkerDiedError, state: _Generation[Item]) -> None:
         """Take the results that the dead worker stored, and put back the items that have none."""
@@ -291,6 +315,6 @@ class _Distribution(Generic[Item, Result]):
             if remaining:
                 items += len(remaining)
                 self._lost.append(remaining)
-        self._notify()
+        self._notify_all()
         if self._on_death is not None:
             self._on_death(WorkerDeath(error, items))

@@ -32,7 +32,7 @@ CONNECT_SECONDS = 5.0
 """For a TCP connection to the cluster."""
 CPU_SECONDS = 5.0
 """For CPUs to get free: those of an actor that has just ended are not free at once."""
-START_SECONDS = 120.0
+START_SECONDS = 300.0
 """For an actor, which imports the package, on a busy node."""
 LEASE_SECONDS = 15.0
 """A worker that hears nothing of its driver for so long ends by itself. Its node may be cut off from the cluster."""
@@ -121,7 +121,7 @@ class RayEngine:
                 f"{name} was not started: {free:g} of {total:g} CPUs are free; add nodes, and resume"
             )
         actor = (
-            self._ray.remote(_Actor)
+            self._ray.remote(WorkerActor)
             .options(num_cpus=1, max_restarts=0, max_task_retries=0, scheduling_strategy="SPREAD")
             .remote()
         )
@@ -220,7 +220,7 @@ class RayWorker(Generic[Item, Result]):
                 await self._actor.beat.remote()
 
 
-class _Actor:
+class WorkerActor:
     """A worker in its process. Ray imports this class there."""
 
     def __init__(self) -> None:

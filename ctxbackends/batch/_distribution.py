@@ -11,7 +11,7 @@ import attrs
 
 from ctxbackends._config.backend_config import BackendConfig
 from ctxbackends._engines.contract import Engine, divide
-from ctxbackends._engines.distribute import distribute
+from ctxbackends._engines.distribute import distribute, plan_blocks
 from ctxbackends._engines.shared_directory import SharedDirectory
 from ctxbackends.batch._answers import BatchAnswer, from_entry
 from ctxbackends.batch._journal import Journal
@@ -78,11 +78,19 @@ class Distribution:
         await self.engine.open(self.workers)
         shared = None if journal is None else SharedDirectory(journal.directory)
         try:
-            size = max(sum(spec.limits.values()) for spec in specs)
+            size, outstanding = plan_blocks(max(sum(spec.limits.values()) for spec in specs))
             async with (
                 aclosing(_cut(rows, size)) as blocks,
                 aclosing(
-                    distribute(self.engine, make_spec, blocks, workers=self.workers, recover=recover, directory=shared)
+                    distribute(
+                        self.engine,
+                        make_spec,
+                        blocks,
+                        workers=self.workers,
+                        recover=recover,
+                        outstanding=outstanding,
+                        directory=shared,
+                    )
                 ) as results,
             ):
                 async for block in results:

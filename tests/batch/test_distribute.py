@@ -11,7 +11,7 @@ import attrs
 import pytest
 
 from ctxbackends._engines.contract import EngineError, WorkerDiedError, WorkerStartError
-from ctxbackends._engines.distribute import WorkerDeath, distribute
+from ctxbackends._engines.distribute import WorkerDeath, distribute, plan_blocks
 from ctxbackends.errors import BackendError
 
 
@@ -61,7 +61,7 @@ class LocalWorker:
         self.is_closed = True
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, slots=False)
 class LocalEngine:
     """An engine whose workers answer an item with its square, once :attr:`gate` is open."""
 
@@ -111,11 +111,11 @@ class LocalEngine:
             self.pulled += 1
             yield list(range(start, start + size))
 
-    def distribute(self, count: int, *, workers: int = 2, **options: Any) -> Any:
+    def distribute(self, count: int, *, size: int = 2, workers: int = 2, **options: Any) -> Any:
         return distribute(
             self,  # type: ignore[arg-type]  # an engine of one kind of spec
             lambda slot, generation: (slot, generation),  # type: ignore[arg-type, return-value]
-            self.blocks(count) if self.source is None else self.source,
+            self.blocks(count, size) if self.source is None else self.source,
             workers=workers,
             recover=self.recover,
             on_death=self.deaths.append,
@@ -322,3 +322,29 @@ async def test_a_replacement_that_cannot_start_and_no_other_worker(engine: Local
     engine.workers[0].die()
     with pytest.raises(WorkerStartError, match=r"^no CPU is free$"):
         await run
+
+
+@pytest.mark.parametrize("in_flight", [1, 2, 15, 16, 17, 64])
+def test_blocks_have_twice_the_items_in_flight(in_flight: int) -> None:
+    size, outstanding = plan_blocks(in_flight)
+    assert 2 * in_flight <= size * outstanding < 2 * in_flight + size
+    assert size <= max(1, in_flight / 8)
+
+
+async def test_slow_items_leave_the_slots_of_a_worker_to_others(engine: LocalEngine) -> None:
+    """One of eight items is never answered until all others are."""
+    size, outstanding = plan_blocks(8)
+    others = asyncio.Event()
+
+    async def answer(worker: LocalWorker, items: Sequence[int]) -> Sequence[int]:
+        if 0 in items:
+            await others.wait()
+        return [item * item for item in items]
+
+    engine.answer = answer  # type: ignore[method-assign]
+    results: list[int] = []
+    async for some in engine.distribute(100, size=size, workers=1, outstanding=outstanding):
+        results += some
+        if len(results) == 99:
+            others.set()
+    assert squares(100) == sorted(results)

@@ -29,7 +29,7 @@ os.environ["RAY_prestart_worker_first_driver"] = "0"  # noqa: SIM112  # Ray's na
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent == Path(__file__).parent:
-            item.add_marker(pytest.mark.timeout(300))  # Ray starts slowly where other processes use the CPUs
+            item.add_marker(pytest.mark.timeout(900))  # Ray starts slowly where other processes use the CPUs
 
 
 @pytest.fixture(scope="session")

@@ -47,28 +47,28 @@ def texts(answers: list[BatchAnswer]) -> list[tuple[str, str]]:
 def find_actors() -> set[int]:
     """The processes of workers. Ray writes the name of the class into their titles."""
     processes = find_descendants(os.getpid())
-    return {pid for pid in processes if b"ray::_Actor" in Path(f"/proc/{pid}/cmdline").read_bytes()}
+    return {pid for pid in processes if b"ray::WorkerActor" in Path(f"/proc/{pid}/cmdline").read_bytes()}
 
 
 async def test_a_removed_node_and_a_killed_actor_lose_nothing(
     cluster: LoopbackCluster, server: BatchServer, tmp_path: Path, key_variable: str
 ) -> None:
     """Two nodes with two CPUs each, and three workers: at least one on the node that is removed."""
-    node = cluster.add_node(2)
     options = BatchOptions(max_in_flight=12)
     backend = config(server, api_key_env=key_variable)
     journal = tmp_path / "journal"
     answers = []
-    async with run_batch(
-        backend, rows(900), engine=RayEngine(cluster.address), workers=3, options=options, journal=journal
-    ) as run:
-        async for answer in run:
-            answers.append(answer)
-            if len(answers) == 100:
-                await asyncio.to_thread(cluster.remove_node, node)
-            if len(answers) == 500:
-                os.kill(min(find_actors()), signal.SIGKILL)
-        assert expected(900) == texts(answers)
+    with cluster.more_cpus(4) as node:
+        async with run_batch(
+            backend, rows(900), engine=RayEngine(cluster.address), workers=3, options=options, journal=journal
+        ) as run:
+            async for answer in run:
+                answers.append(answer)
+                if len(answers) == 100:
+                    await asyncio.to_thread(cluster.remove_node, node)
+                if len(answers) == 500:
+                    os.kill(min(find_actors()), signal.SIGKILL)
+    assert expected(900) == texts(answers)
     assert 12 >= server.max_in_flight
     # Two workers are lost with the node at most, and one is killed; each has four requests at once.
     assert 900 + 3 * 8 >= len(server.prompts)
