@@ -1,16 +1,22 @@
-"""Workers for the tests of extraction on an engine: in this process, whose values are pickled, or in real ones."""
+"""Workers and documents for the tests of extraction on an engine.
+
+The workers of :class:`LocalEngine` are in this process, and all that would be sent to another one is pickled.
+"""
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Generic
 
-from ctxbackends import BackendConfig
+from ctxbackends import BackendConfig, open_backend
 from ctxbackends._engines.backends import BackendOpener
 from ctxbackends._engines.contract import Engine, EngineError, Item, Result, WorkerDiedError, WorkerSpec
 from ctxbackends._engines.hosting import WorkerHost, decode_outcome, encode_items, encode_spec
-from ctxbackends.knowledge import Workers
-from tests.knowledge.scripted_model import MODEL, ScriptedModel
+from ctxbackends.knowledge import Kind, Outcome, OwnKind, Run, RunOptions, Workers, find_sources
+from tests.knowledge.scripted_model import MODEL, ScriptedModel, completion, decision, line_of
 
 
 class LocalWorker(Generic[Item, Result]):
@@ -76,3 +82,74 @@ def config(model: ScriptedModel, **settings: Any) -> BackendConfig:
 def workers(model: ScriptedModel, count: int, engine: Engine | None = None, **settings: Any) -> Workers:
     """Workers for a model that needs no key."""
     return Workers(engine or LocalEngine(), count, BackendOpener(config(model, **{"api_key_env": "", **settings})))
+
+
+# --- documents, and a model that reads them ---------------------------------------------------------------
+
+FAILURE = OwnKind("failure", {"properties": {"machine": {"type": "string"}, "hours": {"type": "integer"}}})
+SECRET = "ghp_" + "a1B2c3D4e5" * 4
+FILLER = "The meeting went on for a while, and nothing else was decided. " * 20
+PARTS = 20
+
+
+def quote_of(number: str) -> str:
+    return f"In part {number} we chose option {number}."
+
+
+def answer(prompt: str) -> Any:
+    """One decision of each part; part 5 is quoted wrongly at first, part 7 has no answer, the list of 9 is cut."""
+    if prompt.startswith("Passage:"):
+        return {"quote": quote_of("5")}
+    rows = []
+    for number in re.findall(r"In part (\d+) we chose", prompt):
+        if number == "7":
+            return "no JSON"
+        quote = quote_of(number)
+        wrong = f"In part {number} they took something like option {number}, as it seems"
+        line = line_of(prompt, quote)
+        rows.append(decision(f"Choose option {number}", wrong if number == "5" else quote, line))
+        if number == "9":
+            return completion(f'{{"decisions": [{json.dumps(rows[0])}, {{"quote": "In pa', finish_reason="length")
+    failures = [
+        {"quote": quote, "line": line_of(prompt, quote), "machine": quote.split(" ")[0], "hours": 3}
+        for quote in re.findall(r"pump\d+ failed for 3 hours\.", prompt)
+    ]
+    return {"decisions": rows, "failures": failures}
+
+
+def write_documents(directory: Path, parts: int = PARTS) -> Path:
+    documents = directory / "docs"
+    documents.mkdir(parents=True)
+    paragraphs = [f"{quote_of(str(number))} {FILLER}" for number in range(parts)]
+    (documents / "minutes.md").write_text("\n\n".join([*paragraphs, f"The key is {SECRET}."]))
+    for number in range(4):  # they are packed
+        (documents / f"note{number}.md").write_text(f"We saw that pump{number} failed for 3 hours.\n")
+    return documents
+
+
+async def propose(model: ScriptedModel, directory: Path, **fields: Any) -> Outcome:
+    """Run over the documents in a directory, with a backend of the tests."""
+    found = find_sources([str(directory / "docs")], base=directory)
+    options = RunOptions(
+        kinds=[Kind.DECISION, FAILURE],
+        chunk_tokens=500,
+        second_look=True,
+        passes=2,
+        skip_failed=True,
+        max_concurrency=4,
+    )
+    fields = {"options": options, "directory": directory / "proposals", **fields}
+    (directory / "proposals").mkdir(exist_ok=True)
+    run = Run(command="ingest", sources=found.sources, skipped=found.skipped, **fields)
+    async with open_backend("openai", name="model", endpoint=model.url, api_key_env="", default_model="scripted") as it:
+        return await run.propose(it)
+
+
+def read(outcome: Outcome) -> str:
+    assert outcome.path is not None
+    return without_time(outcome.path)
+
+
+def without_time(proposal: Path) -> str:
+    """The proposal without the time in its name and in its facts."""
+    return re.sub(r"(?m)\d{8}T\d{6}Z|^created: .*$", "", proposal.read_text())

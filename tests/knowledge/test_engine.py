@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import pickle
-import re
 import signal
 import time
 from collections.abc import Callable
@@ -21,98 +19,32 @@ from ctxbackends._engines.backends import BackendOpener
 from ctxbackends._engines.contract import EngineError
 from ctxbackends._engines.processes import ProcessEngine
 from ctxbackends.errors import AirgapError, MissingKeyError
-from ctxbackends.knowledge import (
-    ChunkError,
-    Journal,
-    Kind,
-    Outcome,
-    OwnKind,
-    Privacy,
-    Run,
-    RunOptions,
-    find_sources,
-    ingest,
-)
+from ctxbackends.knowledge import ChunkError, Journal, Kind, Privacy, RunOptions, ingest
 from ctxbackends.knowledge._extract.activity import Activity
 from ctxbackends.knowledge._extract.progress import Progress
 from ctxbackends.knowledge._extract.prompt import Prompt
 from ctxbackends.knowledge._own_kinds import record_type_of
 from tests.knowledge.commands import ctx, project, start_process
-from tests.knowledge.engines import LocalEngine, LocalWorker, workers
+from tests.knowledge.engines import (
+    FAILURE,
+    FILLER,
+    PARTS,
+    SECRET,
+    LocalEngine,
+    LocalWorker,
+    answer,
+    propose,
+    quote_of,
+    read,
+    without_time,
+    workers,
+    write_documents,
+)
 from tests.knowledge.factories import LinesSource
-from tests.knowledge.scripted_model import ScriptedModel, completion, decision, line_of
+from tests.knowledge.scripted_model import ScriptedModel
 
 Serve = Callable[..., ScriptedModel]
-FAILURE = OwnKind("failure", {"properties": {"machine": {"type": "string"}, "hours": {"type": "integer"}}})
-SECRET = "ghp_" + "a1B2c3D4e5" * 4
-FILLER = "The meeting went on for a while, and nothing else was decided. " * 20
-PARTS = 20
 KEY = "k" * 20
-
-
-def quote_of(number: str) -> str:
-    return f"In part {number} we chose option {number}."
-
-
-def answer(prompt: str) -> Any:
-    """One decision of each part; part 5 is quoted wrongly at first, part 7 has no answer, the list of 9 is cut."""
-    if prompt.startswith("Passage:"):
-        return {"quote": quote_of("5")}
-    rows = []
-    for number in re.findall(r"In part (\d+) we chose", prompt):
-        if number == "7":
-            return "no JSON"
-        quote = quote_of(number)
-        wrong = f"In part {number} they took something like option {number}, as it seems"
-        line = line_of(prompt, quote)
-        rows.append(decision(f"Choose option {number}", wrong if number == "5" else quote, line))
-        if number == "9":
-            return completion(f'{{"decisions": [{json.dumps(rows[0])}, {{"quote": "In pa', finish_reason="length")
-    failures = [
-        {"quote": quote, "line": line_of(prompt, quote), "machine": quote.split(" ")[0], "hours": 3}
-        for quote in re.findall(r"pump\d+ failed for 3 hours\.", prompt)
-    ]
-    return {"decisions": rows, "failures": failures}
-
-
-def write_documents(directory: Path, parts: int = PARTS) -> Path:
-    documents = directory / "docs"
-    documents.mkdir(parents=True)
-    paragraphs = [f"{quote_of(str(number))} {FILLER}" for number in range(parts)]
-    (documents / "minutes.md").write_text("\n\n".join([*paragraphs, f"The key is {SECRET}."]))
-    for number in range(4):  # they are packed
-        (documents / f"note{number}.md").write_text(f"We saw that pump{number} failed for 3 hours.\n")
-    return documents
-
-
-async def propose(model: ScriptedModel, directory: Path, **fields: Any) -> Outcome:
-    """Run over the documents in a directory, with a backend of the tests."""
-    found = find_sources([str(directory / "docs")], base=directory)
-    options = RunOptions(
-        kinds=[Kind.DECISION, FAILURE],
-        chunk_tokens=500,
-        second_look=True,
-        passes=2,
-        skip_failed=True,
-        max_concurrency=4,
-    )
-    fields = {"options": options, "directory": directory / "proposals", **fields}
-    (directory / "proposals").mkdir(exist_ok=True)
-    run = Run(command="ingest", sources=found.sources, skipped=found.skipped, **fields)
-    async with open_backend("openai", name="model", endpoint=model.url, api_key_env="", default_model="scripted") as it:
-        return await run.propose(it)
-
-
-def read(outcome: Outcome) -> str:
-    assert outcome.path is not None
-    return without_time(outcome.path)
-
-
-def without_time(proposal: Path) -> str:
-    """The proposal without the time in its name and in its facts."""
-    return re.sub(r"(?m)\d{8}T\d{6}Z|^created: .*$", "", proposal.read_text())
-
-
 # --- the same as in one process -------------------------------------------------------------------------
 
 

@@ -25,6 +25,9 @@ from ctxbackends.knowledge._extract.remote import BackendOpener, ChunkItem, Chun
 from ctxbackends.knowledge._extract.results import ChunkResult
 from ctxbackends.knowledge._extract.worker import ExtractorSettings
 
+_AHEAD = 2
+"""Chunks that a worker has already when its requests end."""
+
 
 @attrs.frozen
 class Workers:
@@ -151,8 +154,7 @@ class DistributedExtractor:
                 self._read_items(),
                 workers=self._workers.count,
                 recover=_recover,
-                # Each worker has the next chunks already when its requests end.
-                outstanding=2 * max(spec.settings.max_in_flight for spec in self._specs),
+                outstanding=_AHEAD + max(spec.settings.max_in_flight for spec in self._specs),
                 directory=shared,
             )
             async with aclosing(blocks):
