@@ -137,7 +137,7 @@ class _Distribution(Generic[Item, Result]):
     _is_exhausted: bool = attrs.field(default=False, init=False)
     _unfinished: int = attrs.field(default=0, init=False)  # blocks that workers have, or died with
     _opened: set[int] = attrs.field(factory=set, init=False)  # slots that had a worker
-    _live: int = attrs.field(default=0, init=False)
+    _stuck: set[int] = attrs.field(factory=set, init=False)  # slots whose worker lacks the resources
     _idle: set[asyncio.Task[None]] = attrs.field(factory=set, init=False)  # the tasks of slots without a worker
     results: deque[Sequence[Result]] = attrs.field(factory=deque, init=False)
     error: BaseException | None = attrs.field(default=None, init=False)
@@ -244,7 +244,8 @@ class _Distribution(Generic[Item, Result]):
                 self._idle.discard(task)
                 await self._feed(worker, state)
             except WorkerStartError:
-                if slot not in self._opened or not self._live:
+                self._stuck.add(slot)
+                if slot not in self._opened or len(self._stuck) == self._workers:
                     raise
                 await asyncio.sleep(RESTART_SECONDS)
             except WorkerDiedError as error:
@@ -270,12 +271,12 @@ class _Distribution(Generic[Item, Result]):
                 await worker.aclose()
                 raise
         self._opened.add(slot)
+        self._stuck.discard(slot)
         self._notify_all()
         return worker
 
     async def _feed(self, worker: EngineWorker[Item, Result], state: _Generation[Item]) -> None:
         """Pass blocks to a worker until all are answered."""
-        self._live += 1
         lanes = [asyncio.create_task(self._run_lane(worker, state)) for _ in range(self._outstanding)]
         try:
             await asyncio.gather(*lanes)
@@ -283,7 +284,6 @@ class _Distribution(Generic[Item, Result]):
             for lane in lanes:
                 lane.cancel()
             await asyncio.gather(*lanes, return_exceptions=True)
-            self._live -= 1
             await worker.aclose()
 
     async def _run_lane(self, worker: EngineWorker[Item, Result], state: _Generation[Item]) -> None:

@@ -11,7 +11,9 @@ import contextlib
 import importlib
 import logging
 import os
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Generic
 
 from ctxbackends._engines.contract import (
@@ -60,6 +62,7 @@ class RayEngine:
         self._options = dict(options or {})
         self._ray: Any = None
         self._is_owner = False
+        self._restore: Callable[[], None] = _ignore
         self._workers: set[RayWorker[Any, Any]] = set()
 
     async def open(self, workers: int) -> None:
@@ -101,6 +104,14 @@ class RayEngine:
             advice = "; install the versions of the cluster" if "ersion mismatch" in text else ""
             raise EngineError(f"cannot connect to Ray at {self._address or 'this machine'}: {text}{advice}") from None
         self._is_owner = True
+        self._silence()
+
+    def _silence(self) -> None:
+        """Keep Ray from standard output, where it prints the end of nodes and actors whatever ``log_to_driver`` is."""
+        module = sys.modules.get("ray._private.worker")
+        if (original := getattr(module, "print_to_stdstream", None)) is not None:
+            module.print_to_stdstream = _ignore  # type: ignore[union-attr]
+            self._restore = partial(setattr, module, "print_to_stdstream", original)
 
     async def _wait_cpus(self, count: int) -> tuple[float, float]:
         """Wait until so many CPUs are free. Return the free ones and all, also if there are less."""
@@ -148,6 +159,7 @@ class RayEngine:
         if self._is_owner:
             self._is_owner = False
             await asyncio.to_thread(self._ray.shutdown)
+            self._restore()
 
 
 class RayWorker(Generic[Item, Result]):
@@ -246,6 +258,10 @@ class WorkerActor:
         while asyncio.get_running_loop().time() - self._beat_at < LEASE_SECONDS:
             await asyncio.sleep(1.0)
         end_process()
+
+
+def _ignore(*_: Any, **__: Any) -> None:
+    """Do nothing."""
 
 
 def _import_ray(*, loopback: bool) -> Any:

@@ -315,6 +315,17 @@ async def test_a_replacement_that_cannot_start_leaves_the_work_to_the_others(eng
     assert 2 == len(engine.specs)
 
 
+async def test_a_replacement_that_cannot_start_while_another_one_starts(engine: LocalEngine) -> None:
+    run = asyncio.ensure_future(engine.run(20))
+    await engine.wait_blocks(4)
+    engine.start_errors = [WorkerStartError("no CPU is free")]
+    for worker in engine.workers[:2]:
+        worker.die()
+    engine.gate.set()
+    assert squares(40) == sorted(await run)
+    assert 3 == len(engine.specs)
+
+
 async def test_a_replacement_that_cannot_start_and_no_other_worker(engine: LocalEngine) -> None:
     run = asyncio.ensure_future(engine.run(20, workers=1))
     await engine.wait_blocks(2)

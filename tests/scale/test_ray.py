@@ -132,8 +132,9 @@ async def test_actors_end_with_their_driver_and_another_driver_goes_on(
     async with driver_process(**arguments) as driver:
         await server.wait_requests(sent + 50)
         os.kill(parts.pids()[-1], signal.SIGKILL)
-        _, errors = await driver.communicate()
-    assert (0, b"") == (driver.returncode, errors)  # Ray tells nothing of the actor
+        output, errors = await driver.communicate()
+    assert (0, b"") == (driver.returncode, errors)
+    assert {"ok"} == {line.partition("=")[2] for line in output.decode().splitlines()}  # nothing of Ray's
     assert set(numbers(400)) == ids(parts.read()).keys()
     assert 300 > sent
     assert 400 + 2 * 8 >= server.requests.total()
