@@ -261,6 +261,33 @@ async def test_items_that_a_dead_worker_stored_are_not_asked_again(engine: Local
     assert [1] == [death.items for death in engine.deaths]
 
 
+async def test_a_lost_block_does_not_wait_for_blocks_that_wait_for_its_results(engine: LocalEngine) -> None:
+    """As in a run that yields its results in order, and reads a few blocks ahead of them."""
+    arrived = asyncio.Event()
+
+    async def source() -> AsyncIterator[Sequence[int]]:
+        for start in range(4):
+            yield [start]
+        await arrived.wait()
+        yield [4]
+
+    engine.source = source()
+    results = []
+
+    async def collect() -> None:
+        async for block in engine.distribute(5):
+            results.extend(block)
+            if len(results) == 4:
+                arrived.set()
+
+    run = asyncio.ensure_future(collect())
+    await engine.wait_blocks(4)
+    engine.workers[0].die()
+    engine.gate.set()
+    await asyncio.wait_for(run, 10)
+    assert squares(5) == sorted(results)
+
+
 async def test_when_all_items_of_the_last_worker_are_stored_the_run_is_complete(engine: LocalEngine) -> None:
     run = asyncio.ensure_future(engine.run(2, workers=1))
     await engine.wait_blocks(2)
