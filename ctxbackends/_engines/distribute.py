@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Generic
@@ -20,6 +21,9 @@ from ctxbackends._engines.contract import (
     WorkerStartError,
 )
 from ctxbackends._engines.shared_directory import SharedDirectory
+from ctxbackends._util.text import pluralize
+
+_logger = logging.getLogger("ctxbackends")
 
 MAX_DEATHS = 3
 """A worker that dies so often in a row without an answer ends the run."""
@@ -243,10 +247,11 @@ class _Distribution(Generic[Item, Result]):
                 worker = await self._start(slot, generation, name)
                 self._idle.discard(task)
                 await self._feed(worker, state)
-            except WorkerStartError:
+            except WorkerStartError as error:
                 self._stuck.add(slot)
                 if slot not in self._opened or len(self._stuck) == self._workers:
                     raise
+                _logger.warning("%s; the other workers go on", error)
                 await asyncio.sleep(RESTART_SECONDS)
             except WorkerDiedError as error:
                 self._idle.discard(task)
@@ -316,5 +321,6 @@ class _Distribution(Generic[Item, Result]):
                 items += len(remaining)
                 self._lost.append(remaining)
         self._notify_all()
+        _logger.warning("%s; %s sent again", error, pluralize(items, "item"))
         if self._on_death is not None:
             self._on_death(WorkerDeath(error, items))

@@ -238,7 +238,9 @@ async def test_cancelling_closes_the_workers(engine: LocalEngine) -> None:
 # --- deaths ---------------------------------------------------------------------------------------
 
 
-async def test_the_blocks_of_a_dead_worker_are_asked_again(engine: LocalEngine) -> None:
+async def test_the_blocks_of_a_dead_worker_are_asked_again(
+    engine: LocalEngine, caplog: pytest.LogCaptureFixture
+) -> None:
     run = asyncio.ensure_future(engine.run(20))
     await engine.wait_blocks(4)
     lost = [item for block in engine.workers[0].blocks for item in block]
@@ -247,6 +249,7 @@ async def test_the_blocks_of_a_dead_worker_are_asked_again(engine: LocalEngine) 
     assert squares(40) == sorted(await run)
     assert Counter(range(40)) + Counter(lost) == Counter(engine.sent)
     assert [("worker 1 ended: killed", 4)] == [(str(death.error), death.items) for death in engine.deaths]
+    assert ["worker 1 ended: killed; 4 items sent again"] == caplog.messages
 
 
 async def test_items_that_a_dead_worker_stored_are_not_asked_again(engine: LocalEngine) -> None:
