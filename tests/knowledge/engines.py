@@ -72,6 +72,8 @@ class LocalEngine:
         return worker
 
     async def aclose(self) -> None:
+        for worker in self.workers:
+            await worker.aclose()
         self.is_closed = True
 
 
