@@ -17,8 +17,6 @@ WITHIN_SECONDS = 5.0
 """A network file system shows a new file to other machines after a while."""
 _PROBE_SECONDS = 0.1
 
-JOURNAL_ADVICE = "use --journal with a directory that all nodes mount and can write to"
-
 
 @attrs.frozen
 class SharedSpec(Generic[ItemContra, ResultCo]):
@@ -29,14 +27,14 @@ class SharedSpec(Generic[ItemContra, ResultCo]):
         directory: The directory.
         nonce: Content and part of the name of the driver's file.
         reply: Content and part of the name of the worker's file.
-        advice: How to choose a directory that is shared.
+        option: The option that chooses the directory.
     """
 
     spec: WorkerSpec[ItemContra, ResultCo]
     directory: Path
     nonce: str
     reply: str
-    advice: str
+    option: str
 
     async def open(self) -> Worker[ItemContra, ResultCo]:
         """Read the driver's file, write one for the driver, and create the worker.
@@ -45,13 +43,13 @@ class SharedSpec(Generic[ItemContra, ResultCo]):
             EngineError: The directory is another one here.
         """
         if not await _has(_path(self.directory, self.nonce), self.nonce):
-            raise _error(self.directory, socket.gethostname(), self.advice)
+            raise _error(self.directory, socket.gethostname(), self.option)
         try:
             _path(self.directory, self.reply).write_text(self.reply)
         except OSError as error:
-            host = socket.gethostname()
             raise EngineError(
-                f"worker on host {host} cannot write to {self.directory}: {error.strerror}; {self.advice}"
+                f"worker on host {socket.gethostname()} cannot write to {self.directory}: {error.strerror}; "
+                f"use {self.option} with a directory that all nodes can write to"
             ) from None
         return await self.spec.open()
 
@@ -61,14 +59,14 @@ class SharedDirectory:
 
     Args:
         directory: The directory; it exists.
-        advice: How to choose a directory that is shared, for errors.
+        option: The option that chooses the directory, for errors.
 
     Raises:
         OSError: The directory cannot be written.
     """
 
-    def __init__(self, directory: Path, *, advice: str = JOURNAL_ADVICE) -> None:
-        self._advice = advice
+    def __init__(self, directory: Path, *, option: str = "--journal") -> None:
+        self._option = option
         self._directory = Path(directory).absolute()
         self._nonce = secrets.token_hex(16)
         self._files = [_path(self._directory, self._nonce)]
@@ -78,7 +76,7 @@ class SharedDirectory:
         """Return the spec with the proof."""
         reply = secrets.token_hex(16)
         self._files.append(_path(self._directory, reply))
-        return SharedSpec(spec, self._directory, self._nonce, reply, self._advice)
+        return SharedSpec(spec, self._directory, self._nonce, reply, self._option)
 
     async def verify(self, spec: SharedSpec[ItemContra, ResultCo], host: str) -> None:
         """Read the file of a worker that was started with ``spec``.
@@ -87,7 +85,7 @@ class SharedDirectory:
             EngineError: There is none, so the worker's directory is another one.
         """
         if not await _has(_path(self._directory, spec.reply), spec.reply):
-            raise _error(self._directory, host, self._advice)
+            raise _error(self._directory, host, self._option)
 
     def close(self) -> None:
         """Delete the files."""
@@ -109,5 +107,8 @@ async def _has(path: Path, text: str) -> bool:
     return False
 
 
-def _error(directory: Path, host: str, advice: str) -> EngineError:
-    return EngineError(f"directory is not shared with the worker on host {host}: {directory}; {advice}")
+def _error(directory: Path, host: str, option: str) -> EngineError:
+    return EngineError(
+        f"directory is not shared with the worker on host {host}: {directory}; "
+        f"use {option} with a directory that all nodes mount"
+    )

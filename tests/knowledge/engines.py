@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Generic
 
+import attrs
+
 from ctxbackends import BackendConfig, open_backend
 from ctxbackends._engines.backends import BackendOpener
 from ctxbackends._engines.contract import Engine, EngineError, Item, Result, WorkerDiedError, WorkerSpec
@@ -49,22 +51,30 @@ class LocalEngine:
     Args:
         kills: Called after a block was answered: whether the worker dies before its outcome arrives.
         resources: The most workers.
+        directory: The directory of the journal as workers see it; None for the driver's.
     """
 
     def __init__(
-        self, *, kills: Callable[[LocalWorker[Any, Any]], bool] = lambda _: False, resources: int = 100
+        self,
+        *,
+        kills: Callable[[LocalWorker[Any, Any]], bool] = lambda _: False,
+        resources: int = 100,
+        directory: Path | None = None,
     ) -> None:
         self.kills = kills
         self.specs: list[bytes] = []
         self.workers: list[LocalWorker[Any, Any]] = []
         self.is_closed = False
         self._resources = resources
+        self._directory = directory
 
     async def open(self, workers: int) -> None:
         if workers > self._resources:
             raise EngineError(f"too few CPUs for {workers} workers: {self._resources}; use fewer")
 
     async def start(self, spec: WorkerSpec[Item, Result], _: str) -> LocalWorker[Item, Result]:
+        if self._directory is not None:
+            spec = attrs.evolve(spec, directory=self._directory)  # type: ignore[misc]  # a SharedSpec
         self.specs.append(encode_spec(spec))
         worker = LocalWorker[Item, Result](self)
         self.workers.append(worker)

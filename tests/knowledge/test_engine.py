@@ -270,6 +270,18 @@ async def test_an_engine_without_resources(serve: Serve, tmp_path: Path) -> None
     assert [] == model.prompts
 
 
+async def test_a_directory_that_workers_do_not_share(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ctxbackends._engines.shared_directory.WITHIN_SECONDS", 0.2)
+    model = serve(answer)
+    write_documents(tmp_path)
+    engine = LocalEngine(directory=tmp_path / "elsewhere")
+    with pytest.raises(EngineError, match=r"not shared with the worker .*use --out with a directory that all nodes"):
+        await propose(model, tmp_path, workers=workers(model, 2, engine))
+    assert [] == model.prompts
+
+
 async def test_a_worker_without_the_key(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = serve(answer)
     write_documents(tmp_path)

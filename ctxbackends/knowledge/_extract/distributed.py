@@ -184,6 +184,6 @@ async def _recover(block: Sequence[ChunkItem]) -> tuple[list[ChunkOutcome], list
 def _open_directory(journal: Journal) -> SharedDirectory:
     directory = journal.path.absolute().parent
     try:
-        return SharedDirectory(directory, advice="use --out with a directory that all nodes mount")
+        return SharedDirectory(directory, option="--out")
     except OSError as error:
         raise JournalError(f"cannot write the journal {journal.path}: {error.strerror}") from error
