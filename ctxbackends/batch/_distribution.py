@@ -61,7 +61,7 @@ class Distribution:
 
     async def answer(
         self,
-        rows: AsyncIterator[tuple[BatchRow, bytes]],
+        rows: AsyncIterator[BatchRow],
         specs: Sequence[BatchWorkerSpec],
         journal: Journal | None,
     ) -> AsyncGenerator[BatchAnswer, None]:
@@ -102,9 +102,9 @@ class Distribution:
             await self.engine.aclose()
 
 
-async def _cut(rows: AsyncIterator[tuple[BatchRow, bytes]], size: int) -> AsyncGenerator[list[BatchRow], None]:
+async def _cut(rows: AsyncIterator[BatchRow], size: int) -> AsyncGenerator[list[BatchRow], None]:
     block: list[BatchRow] = []
-    async for row, _ in rows:
+    async for row in rows:
         block.append(row)
         if len(block) == size:
             yield block

@@ -17,7 +17,7 @@ from ctxbackends._client.backend import Backend, check_backend
 from ctxbackends._config.backend_config import BackendConfig
 from ctxbackends._engines.contract import Engine
 from ctxbackends._registry import Registry
-from ctxbackends.batch._answers import BatchAnswer, from_entry
+from ctxbackends.batch._answers import BatchAnswer, from_entry, to_entry
 from ctxbackends.batch._asker import Asker
 from ctxbackends.batch._distribution import Distribution
 from ctxbackends.batch._errors import BatchError, BatchInputError, Problem
@@ -179,7 +179,7 @@ class BatchRun:
             await self._open()
             is_divided = self._distribution is not None  # the slots that the workers share
             replicas = await open_replicas(self._backends, self._options.max_in_flight, wait=is_divided)
-            # More than there are slots: rows that wait after an error, or for the disk, leave theirs to others.
+            # More than there are slots: rows that wait after an error leave theirs to others.
             room = 2 * sum(replica.limit for replica in replicas)
             answers = AnswerQueue(room)
             asking = asyncio.create_task(self._ask(replicas, answers, room))
@@ -206,8 +206,9 @@ class BatchRun:
             if self._distribution is None:
                 limit = RateLimit(self._options.requests_per_minute, self._options.tokens_per_minute)
                 async with aclosing(Replicas(replicas, self._note_replica)) as servers:
-                    asker = Asker(servers, limit, self._options, self.report, served)
-                    await ask_here(rows, answers, asker=asker, journal=self.journal, tasks=room)
+                    store = None if self.journal is None else self._store
+                    asker = Asker(servers, limit, self._options, self.report, served, store)
+                    await ask_here(rows, answers, asker=asker, tasks=room)
                 return
             limits = {replica.backend.name: replica.limit for replica in replicas}
             specs = self._distribution.specs(limits, self._options, self._fingerprint, self.journal)
@@ -236,16 +237,18 @@ class BatchRun:
                 partial(Journal, self._directory, manifest, fresh=self._fresh)
             )
 
-    async def _unanswered_rows(
-        self, served: ServedModels, answers: AnswerQueue
-    ) -> AsyncGenerator[tuple[BatchRow, bytes], None]:
-        """Iterate over the rows that the journal has no answer to, with their keys. Its answers go into the queue."""
+    async def _store(self, answer: BatchAnswer) -> None:
+        assert self.journal is not None, "called with a journal"
+        await self.journal.append([to_entry(self.key(answer.row), answer)])
+
+    async def _unanswered_rows(self, served: ServedModels, answers: AnswerQueue) -> AsyncGenerator[BatchRow, None]:
+        """Iterate over the rows that the journal has no answer to. Its answers go into the queue."""
         async with aclosing(_iterate(self._rows)) as rows:
             async for row in rows:
                 key = self.key(row)
                 entry = self.journal.get(key) if self.journal is not None and self.journal.answered(key) else None
                 if entry is None:
-                    yield row, key
+                    yield row
                     continue
                 answer = from_entry(row, entry)
                 served.check(row, answer.served_model, "an earlier run")

@@ -67,8 +67,9 @@ class BatchWorker:
         self._replicas = Replicas(replicas, lambda _: None)
         options = spec.options
         rate_limit = RateLimit(options.requests_per_minute, options.tokens_per_minute, spent=spec.replaces)
-        self._asker = Asker(self._replicas, rate_limit, options, BatchReport(), ServedModels())
         self._part = None if spec.directory is None else JournalPart(spec.directory)
+        store = None if self._part is None else self._store
+        self._asker = Asker(self._replicas, rate_limit, options, BatchReport(), ServedModels(), store)
         self._is_closed = False
 
     async def answer(self, rows: Sequence[BatchRow]) -> list[BatchAnswer]:
@@ -88,13 +89,14 @@ class BatchWorker:
 
     async def _answer(self, row: BatchRow) -> BatchAnswer:
         try:
-            answer = await self._asker.ask(row)
+            return await self._asker.ask(row)
         except Exception:
             self._asker.stop()
             raise
-        if self._part is not None:
-            await self._part.append([to_entry(row.digest(self._spec.fingerprint), answer)])
-        return answer
+
+    async def _store(self, answer: BatchAnswer) -> None:
+        assert self._part is not None, "called with a journal"
+        await self._part.append([to_entry(answer.row.digest(self._spec.fingerprint), answer)])
 
     async def aclose(self) -> None:
         """Cancel the requests, and close the servers and the part. Idempotent."""
