@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from ctxbackends._engines.ray import RayEngine
 from ctxbackends.batch import BatchAnswer, BatchOptions, BatchRow, run_batch
 from ctxbackends.errors import MissingKeyError
 from tests.batch_server import MODEL, BatchServer, serve_batches
+from tests.engine_workers import kill
 from tests.scale.cluster import LoopbackCluster
 from tests.scale.sockets import find_descendants
 
@@ -68,7 +68,7 @@ async def test_a_removed_node_and_a_killed_actor_lose_nothing(
                 if len(answers) == 100:
                     await asyncio.to_thread(cluster.remove_node, node)
                 if kills and len(answers) == 500:
-                    os.kill(min(find_actors()), signal.SIGKILL)
+                    kill(min(find_actors()))
     assert expected(900) == texts(answers)
     assert 12 >= server.max_in_flight
     # Two workers are lost with the node at most; each has four requests at once, and answers that it did not store.

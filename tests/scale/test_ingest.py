@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 from pathlib import Path
 
 from ctxbackends._engines.ray import RayEngine
+from tests.engine_workers import kill
 from tests.knowledge.engines import answer, propose, read, workers, write_documents
 from tests.knowledge.scripted_model import ScriptedModel
 from tests.scale.cluster import LoopbackCluster
@@ -24,7 +24,7 @@ async def test_a_killed_actor_changes_nothing(cluster: LoopbackCluster, tmp_path
         while len(model.prompts) < 20 and not running.done():
             await asyncio.sleep(0.01)
         parts = [path for path in (tmp_path / "proposals" / ".journal").iterdir() if ".part-" in path.name]
-        os.kill(min(find_actors()), signal.SIGKILL)
+        kill(min(find_actors()))
         outcome = await running
     assert read(alone) == read(outcome)
     assert 2 == len(parts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -17,7 +18,7 @@ from ctxbackends._engines.hosting import encode_spec
 from ctxbackends._engines.ray import RayEngine
 from ctxbackends._engines.shared_directory import SharedDirectory
 from ctxbackends.errors import AuthenticationError
-from tests.engine_workers import CountingServer, Parts, blocks_of, counting_server, driver_process
+from tests.engine_workers import CountingServer, Parts, blocks_of, counting_server, driver_process, kill
 from tests.scale.cluster import LoopbackCluster
 from tests.scale.sockets import find_descendants, find_listeners
 
@@ -96,7 +97,7 @@ async def test_a_killed_actor_is_replaced_within_the_limit(
 
     async def kill_one() -> None:
         await server.wait_requests(60)
-        os.kill(parts.pids()[0], signal.SIGKILL)
+        kill(parts.pids()[0])
 
     killing = asyncio.create_task(kill_one())
     with cluster.more_cpus(workers):
@@ -131,7 +132,7 @@ async def test_actors_end_with_their_driver_and_another_driver_goes_on(
         sent = server.requests.total()
     async with driver_process(**arguments) as driver:
         await server.wait_requests(sent + 50)
-        os.kill(parts.pids()[-1], signal.SIGKILL)
+        kill(parts.pids()[-1])
         output, errors = await driver.communicate()
     assert (0, b"") == (driver.returncode, errors)
     assert {"ok"} == {line.partition("=")[2] for line in output.decode().splitlines()}  # nothing of Ray's
@@ -195,6 +196,8 @@ async def test_a_cluster_that_the_engine_starts_listens_on_loopback_and_ends_wit
 
 @pytest.mark.full
 async def test_actors_end_when_their_driver_is_silent(cluster: LoopbackCluster, parts: Parts) -> None:
+    if sys.platform == "win32":
+        raise NotImplementedError("the module is skipped there")
     async with counting_server(seconds=600) as server:
         arguments = {
             "engine": cluster.address,
