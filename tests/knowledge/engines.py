@@ -163,5 +163,5 @@ def read(outcome: Outcome) -> str:
 
 
 def without_time(proposal: Path) -> str:
-    """The proposal without the time in its name and in its facts."""
-    return re.sub(r"(?m)\d{8}T\d{6}Z|^created: .*$", "", proposal.read_text())
+    """The proposal without its name, which has the time and a number, and without its time."""
+    return re.sub(r"(?m)^created: .*$", "", proposal.read_text().replace(proposal.stem, "NAME"))
