@@ -115,6 +115,22 @@ async def test_a_signal_and_the_next_run(server: BatchServer, number: int, code:
     assert ["in.jsonl", "out.jsonl"] == sorted(os.listdir())
 
 
+async def test_a_second_ctrl_c_while_the_workers_end(server: BatchServer) -> None:
+    write_rows(Path("in.jsonl"), ROWS)
+    server.hold = lambda _: True
+    stopped = Run(server, "--engine", "processes", "--workers", "2")
+    await stopped.start()
+    await server.wait_for(lambda one: len(one.prompts) == AT_ONCE)
+    stopped.process.send_signal(signal.SIGINT)
+    async with asyncio.timeout(60):
+        while server.in_flight:
+            await asyncio.sleep(0.01)
+    stopped.process.send_signal(signal.SIGINT)
+    assert await stopped.end() in (130, -signal.SIGINT)
+    lines = {"interrupted: 0 of 60 rows answered; run the same command again to continue", "interrupted", ""}
+    assert lines >= {*stopped.err.splitlines()}
+
+
 async def test_a_killed_run_and_the_next_ones(server: BatchServer) -> None:
     write_rows(Path("in.jsonl"), ROWS)
     assert -signal.SIGKILL == (await stop_halfway(server, signal.SIGKILL)).code
