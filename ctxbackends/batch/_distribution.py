@@ -15,6 +15,7 @@ from ctxbackends._engines.distribute import distribute, plan_blocks
 from ctxbackends._engines.shared_directory import SharedDirectory
 from ctxbackends.batch._answers import BatchAnswer, from_entry
 from ctxbackends.batch._journal import Journal
+from ctxbackends.batch._limits import WINDOW
 from ctxbackends.batch._options import BatchOptions
 from ctxbackends.batch._rows import BatchRow
 from ctxbackends.batch._shares import divide_slots
@@ -38,9 +39,22 @@ class Distribution:
     airgap: bool = False
 
     def specs(
-        self, limits: Mapping[str, int], options: BatchOptions, fingerprint: bytes, journal: Journal | None
+        self,
+        limits: Mapping[str, int],
+        options: BatchOptions,
+        fingerprint: bytes,
+        journal: Journal | None,
+        *,
+        closed_for: float = 0.0,
     ) -> list[BatchWorkerSpec]:
         """Return the spec of each worker, with its share of the limits.
+
+        Args:
+            limits: Requests at once by the name of the server.
+            options: The options of the batch.
+            fingerprint: The identity of the run.
+            journal: The journal, None for none.
+            closed_for: Seconds before the first request, if a minute is limited.
 
         Raises:
             BatchError: There are more workers than a limit allows.
@@ -55,6 +69,7 @@ class Distribution:
                 fingerprint=fingerprint,
                 directory=None if journal is None else journal.directory.absolute(),
                 airgap=self.airgap,
+                closed_for=closed_for,
             )
             for number, share in enumerate(divide_slots(limits, self.workers))
         ]
@@ -68,7 +83,8 @@ class Distribution:
         """Iterate over the answers to rows, in the order in which they arrive."""
 
         def make_spec(slot: int, generation: int) -> BatchWorkerSpec:
-            return attrs.evolve(specs[slot], replaces=generation > 0)
+            # A replacement starts as if the minute of its share were used up.
+            return attrs.evolve(specs[slot], closed_for=WINDOW) if generation else specs[slot]
 
         async def recover(block: Sequence[BatchRow]) -> tuple[list[BatchAnswer], list[BatchRow]]:
             if journal is None:

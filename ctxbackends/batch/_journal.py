@@ -10,7 +10,8 @@ import os
 import platform
 import re
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 from io import FileIO
 from pathlib import Path
 
@@ -48,10 +49,24 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, tag_field="format", ta
     Attributes:
         fingerprint: Hash of the run's options and backends, in hex.
         version: Version of the journal.
+        outputs: The files that were written from the journal.
     """
 
     fingerprint: str
     version: int = VERSION
+    outputs: tuple[str, ...] = ()
+
+    def has_output(self, path: Path) -> bool:
+        """Return whether a file was written from the journal."""
+        return os.path.realpath(path) in self.outputs
+
+
+def read_manifest(directory: Path) -> Manifest | None:
+    """Return the manifest of a journal, None if the directory has none that can be read."""
+    try:
+        return msgspec.json.decode((directory / MANIFEST_FILE).read_bytes(), type=Manifest)
+    except (OSError, msgspec.DecodeError):
+        return None
 
 
 _OWNER = re.compile(r"process \d+ on .*")
@@ -87,6 +102,10 @@ class Journal:
         manifest: The run.
         fresh: Delete the answers of an earlier run.
 
+    Attributes:
+        directory: The directory.
+        idle_seconds: Seconds from the end of the last run to the start of this one, None if this is the first.
+
     Raises:
         BatchJournalError: It belongs to another run, another process has opened it, the directory has another purpose,
             or it cannot be read or written.
@@ -94,6 +113,7 @@ class Journal:
 
     def __init__(self, directory: Path, manifest: Manifest, *, fresh: bool = False) -> None:
         self.directory = directory
+        self.idle_seconds: float | None = None
         self._own = JournalPart(directory)
         self._index = KeyIndex()
         self._mutex = threading.Lock()  # refresh() may run in a thread
@@ -147,6 +167,7 @@ class Journal:
                 path.write_text(f"process {os.getpid()} on {platform.node()}", "utf-8")
 
     def _open(self, manifest: Manifest, *, fresh: bool) -> None:
+        self.idle_seconds = self._measure_idle_time()
         if fresh:
             self._delete_parts()
         has_entries = self._has_entries()
@@ -158,7 +179,7 @@ class Journal:
             raise BatchJournalError(
                 f"journal has another version: {self.directory}: {existing.version}; update ctxbackends, or {USE_FRESH}"
             )
-        if has_entries and existing != manifest:
+        if has_entries and (existing is None or existing.fingerprint != manifest.fingerprint):
             raise BatchJournalError(
                 f"journal belongs to a batch with other options or backends: {self.directory}; "
                 f"use those options, {USE_FRESH}, or {USE_ANOTHER}"
@@ -167,12 +188,41 @@ class Journal:
             ignore = self.directory / IGNORE_FILE
             if not ignore.exists() or not ignore.stat().st_size:
                 ignore_directory(self.directory, mode=0o600)
-        if existing != manifest:
-            replace_file(self.directory / MANIFEST_FILE, msgspec.json.encode(manifest) + b"\n", mode=0o600)
+        outputs = () if existing is None else existing.outputs
+        self._manifest = msgspec.structs.replace(manifest, outputs=outputs)
+        if existing != self._manifest:
+            self._write_manifest()
             sync_directory(self.directory.parent)
         self._find_parts()
         for part in self._parts:
             self._recover(part)
+
+    def _write_manifest(self) -> None:
+        replace_file(self.directory / MANIFEST_FILE, msgspec.json.encode(self._manifest) + b"\n", mode=0o600)
+
+    def note_outputs(self, paths: Iterable[Path]) -> None:
+        """Note the files that are written from the journal, which a later run may replace.
+
+        Raises:
+            BatchJournalError: The journal cannot be written.
+        """
+        outputs = {*self._manifest.outputs, *map(os.path.realpath, paths)}
+        self._manifest = msgspec.structs.replace(self._manifest, outputs=tuple(sorted(outputs)))
+        with wrap_errors(self.directory, "write"):
+            self._write_manifest()
+
+    def _measure_idle_time(self) -> float | None:
+        try:
+            used_at = max((self.directory / name).stat().st_mtime for name in (MANIFEST_FILE, *self._list_parts()))
+        except FileNotFoundError:
+            return None
+        return max(0.0, time.time() - used_at)  # it is negative after a change of the clock
+
+    def note_use(self) -> None:
+        """Note that the run goes on. The next run may have to wait for the end of the minute of its last request."""
+        now = time.time()  # not that of a file server
+        with contextlib.suppress(OSError):  # the answers that follow cannot be written either
+            os.utime(self.directory / MANIFEST_FILE, (now, now))
 
     # --- reading ----------------------------------------------------------------------------------
 
@@ -325,6 +375,8 @@ class Journal:
                     return
                 self._acquire()
             try:
+                # First: a run that is killed here must not leave a journal without its answers.
+                (self.directory / MANIFEST_FILE).unlink(missing_ok=True)
                 self._delete_parts()
                 self._delete_files()
             finally:

@@ -24,7 +24,7 @@ from ctxbackends.batch._errors import BatchError, BatchInputError, Problem
 from ctxbackends.batch._forms import check_row
 from ctxbackends.batch._inputs import BatchInput, validate
 from ctxbackends.batch._journal import Journal, Manifest
-from ctxbackends.batch._limits import RateLimit
+from ctxbackends.batch._limits import WINDOW, RateLimit
 from ctxbackends.batch._local import ask_here
 from ctxbackends.batch._options import BatchOptions, BatchReport
 from ctxbackends.batch._queue import AnswerQueue
@@ -35,6 +35,9 @@ from ctxbackends.batch._served_models import ServedModels
 from ctxbackends.batch._threads import run_in_thread
 
 Rows = Iterable[BatchRow] | AsyncIterable[BatchRow]
+
+USE_INTERVAL = 5.0
+"""Seconds between two notes in the journal that the batch runs."""
 
 
 def run_batch(
@@ -202,16 +205,21 @@ class BatchRun:
         """Put all answers into the queue, and end it. Raise the first error that concerns all rows."""
         served = ServedModels()
         rows = self._unanswered_rows(served, answers)
+        closed_for = self._find_closed_time()
+        noting = asyncio.create_task(self._note_use())
         try:
             if self._distribution is None:
-                limit = RateLimit(self._options.requests_per_minute, self._options.tokens_per_minute)
+                minute = (self._options.requests_per_minute, self._options.tokens_per_minute)
+                limit = RateLimit(*minute, closed_for=closed_for)
                 async with aclosing(Replicas(replicas, self._note_replica)) as servers:
                     store = None if self.journal is None else self._store
                     asker = Asker(servers, limit, self._options, self.report, served, store)
                     await ask_here(rows, answers, asker=asker, tasks=room)
                 return
             limits = {replica.backend.name: replica.limit for replica in replicas}
-            specs = self._distribution.specs(limits, self._options, self._fingerprint, self.journal)
+            specs = self._distribution.specs(
+                limits, self._options, self._fingerprint, self.journal, closed_for=closed_for
+            )
             async with aclosing(self._distribution.answer(rows, specs, self.journal)) as distributed:
                 async for answer in distributed:
                     served.check(answer.row, answer.served_model, answer.backend or "a worker")
@@ -219,8 +227,19 @@ class BatchRun:
                     self.report.repeated += answer.attempts > 1
                     await answers.put(answer)
         finally:
+            noting.cancel()
             await rows.aclose()
             answers.end()
+
+    def _find_closed_time(self) -> float:
+        """Return the seconds until the minute of an earlier run of the batch is over."""
+        idle = None if self.journal is None else self.journal.idle_seconds
+        return 0.0 if idle is None else max(0.0, WINDOW + USE_INTERVAL - idle)
+
+    async def _note_use(self) -> None:
+        while self.journal is not None:
+            await asyncio.to_thread(self.journal.note_use)
+            await asyncio.sleep(USE_INTERVAL)
 
     async def _open(self) -> None:
         if self._options.validate:

@@ -12,7 +12,7 @@ import pytest
 
 from ctxbackends._engines.shared_directory import SharedDirectory
 from ctxbackends.batch._errors import BatchJournalError
-from ctxbackends.batch._journal import Journal, JournalPart, Manifest
+from ctxbackends.batch._journal import Journal, JournalPart, Manifest, read_manifest
 from tests.batch.journal_entries import MANIFEST, answer, fill, list_parts, read, store
 
 
@@ -183,6 +183,23 @@ def test_remove(directory: Path) -> None:
     journal.remove()
     journal.close()
     assert not directory.exists()
+
+
+def test_a_removal_that_was_interrupted_leaves_no_journal_without_its_answers(
+    stored: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(stored, MANIFEST)
+    parts = sorted(stored.glob("part-*"))
+
+    def fail(_: Journal) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Journal, "_delete_parts", fail)
+    with pytest.raises(KeyboardInterrupt):
+        journal.remove()
+    assert (None, parts) == (read_manifest(stored), sorted(stored.glob("part-*")))
+    with pytest.raises(BatchJournalError, match="is not a journal"):
+        Journal(stored, MANIFEST)
 
 
 def test_remove_after_close(stored: Path) -> None:
