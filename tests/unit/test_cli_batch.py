@@ -379,6 +379,21 @@ async def test_an_output_that_exists(server: BatchServer) -> None:
     assert {"r0", "r1"} == read_texts(Path("out.jsonl")).keys()
 
 
+async def test_a_journal_is_only_for_the_files_that_were_written_from_it(server: BatchServer) -> None:
+    write_rows(Path("in.jsonl"), 2)
+    arguments = ("in.jsonl", "-o", "out.jsonl", "--journal", "journal", "--keep")
+    assert 0 == (await batch(server, *arguments)).code
+    write("other", "mine")
+    other = await batch(server, *arguments, "-o", "other")
+    errors = await batch(server, *arguments, "--errors", "other")
+    assert (1, 1, "mine") == (other.code, errors.code, read("other"))
+    problem = "other exists, and no journal says that it is from this batch; use --force to replace it"
+    assert [f"ctxbackends: {problem}\n"] * 2 == [other.err, errors.err]
+    assert 0 == (await batch(server, *arguments, "--errors", "other", "--force")).code
+    assert 0 == (await batch(server, *arguments, "--errors", "other")).code
+    assert ({"r0", "r1"}, "") == (read_texts(Path("out.jsonl")).keys(), read("other"))
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "problem"),
     [

@@ -19,7 +19,7 @@ from ctxbackends._cli.engine_options import EngineChoice, choose_engine
 from ctxbackends._cli.log_privacy import PrivateFiles, path_of_stdin
 from ctxbackends._cli.text_inputs import STDIN
 from ctxbackends.batch._inputs import TABLE_SUFFIXES
-from ctxbackends.batch._journal import MANIFEST_FILE
+from ctxbackends.batch._journal import Manifest, read_manifest
 from ctxbackends.batch._output import OutputFormat, check_output, is_stream
 
 _CHAT_PARSERS: Mapping[str, Callable[[str], Any]] = {
@@ -137,8 +137,7 @@ def open_arguments(
         check_options(options, option="--option")
     if output is not None and not dry_run:
         journal = _find_journal(journal, output)
-        has_journal = (journal / MANIFEST_FILE).is_file()
-        _check_files(source, output, errors, form=format_, has_journal=has_journal, force=force)
+        _check_files(source, output, errors, form=format_, manifest=read_manifest(journal), force=force)
     paths = [source] if source != STDIN else [one for one in [path_of_stdin()] if one is not None]
     private = PrivateFiles.of_ctxrc()
     with _open_source(source, is_table=prompt is not None) as path:
@@ -194,12 +193,12 @@ def _find_journal(directory: Path | None, output: Path) -> Path:
 
 
 def _check_files(
-    source: Path, output: Path, errors: Path | None, *, form: OutputFormat, has_journal: bool, force: bool
+    source: Path, output: Path, errors: Path | None, *, form: OutputFormat, manifest: Manifest | None, force: bool
 ) -> None:
     """Raise for a file that cannot be written at the end, before anything is sent."""
     check_output(output, format=form, errors=errors, source=source if source != STDIN else None)
     for path in [output] if errors is None else [output, errors]:
-        if path.is_file() and not (has_journal or force):
+        if path.is_file() and not (force or (manifest is not None and manifest.has_output(path))):
             raise click.ClickException(
                 f"{path} exists, and no journal says that it is from this batch; use --force to replace it"
             )

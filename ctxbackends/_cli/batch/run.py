@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 
@@ -21,6 +21,7 @@ from ctxbackends.batch import (
     BatchOptions,
     BatchOutputError,
     BatchReport,
+    BatchRow,
     BatchRun,
     Problem,
     run_batch,
@@ -77,6 +78,8 @@ async def _run(arguments: BatchArguments, rows: BatchInput, output: Output) -> N
                 await _ask(arguments, batch, output)
                 await _write(arguments, rows, batch, output)
         except asyncio.CancelledError:
+            # A second Ctrl-C ends the loop at once, which would print all that was not closed.
+            asyncio.get_running_loop().set_exception_handler(lambda *_: None)
             output.stop(f"interrupted: {_describe_resume(report)}")
             raise click.exceptions.Exit(TERMINATED if is_terminated() else INTERRUPTED) from None
         except BackendError as error:
@@ -138,10 +141,12 @@ async def _write(arguments: BatchArguments, rows: BatchInput, batch: BatchRun, o
     assert path is not None, "required without --dry-run"
     assert journal is not None, "a directory is passed"
     output.phase(f"writing {path}")
-    await run_in_thread(
-        lambda rows: write_output(journal, rows, path, key=batch.key, format=arguments.format, errors=arguments.errors),
-        rows,
-    )
+
+    def write(rows: Iterable[BatchRow]) -> None:
+        journal.note_outputs(one for one in (path, arguments.errors) if one is not None)
+        write_output(journal, rows, path, key=batch.key, format=arguments.format, errors=arguments.errors)
+
+    await run_in_thread(write, rows)
     is_kept = arguments.keep or batch.report.failed > 0
     if not is_kept:
         journal.remove()
