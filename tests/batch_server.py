@@ -40,6 +40,7 @@ class BatchServer:
         self.release = asyncio.Event()
         self.statuses: Mapping[str, list[tuple[int, dict[str, str]]]] = {}
         self.answer: Callable[[str], str] = lambda prompt: f"answer to {prompt}"
+        self.finish = "stop"
         self.delay = 0.0
         self._arrival = asyncio.Condition()
         self.url = ""
@@ -85,7 +86,8 @@ class BatchServer:
             usage = {"prompt_tokens": 3, "total_tokens": 3}
             return web.json_response({"object": "list", "data": data, "model": self.model, "usage": usage})
         return web.Response(
-            body=completion_body(self.answer(prompt), model=self.model), content_type="application/json"
+            body=completion_body(self.answer(prompt), model=self.model, finish=self.finish),
+            content_type="application/json",
         )
 
 

@@ -48,17 +48,24 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, tag_field="format", ta
 
     Attributes:
         fingerprint: Hash of the run's options and backends, in hex.
+        parts: A hash of each option and of the backends by name, to tell which of them differ.
         version: Version of the journal.
         outputs: The files that were written from the journal.
     """
 
     fingerprint: str
+    parts: dict[str, str] = {}
     version: int = VERSION
     outputs: tuple[str, ...] = ()
 
     def has_output(self, path: Path) -> bool:
         """Return whether a file was written from the journal."""
         return os.path.realpath(path) in self.outputs
+
+    def describe_difference(self, other: Manifest) -> str:
+        """Return the names of the options that differ, for people."""
+        names = [name for name in {**self.parts, **other.parts} if self.parts.get(name) != other.parts.get(name)]
+        return ", ".join(names) if self.parts and other.parts and names else "options or backends"
 
 
 def read_manifest(directory: Path) -> Manifest | None:
@@ -121,6 +128,7 @@ class Journal:
         self._reader: FileIO | None = None
         self._reader_part: _Part | None = None
         self._names: set[str] = set()
+        self._has_answer = False
         self._lock = filelock.FileLock(directory / LOCK_FILE, mode=0o600, thread_local=False)
         with wrap_errors(directory, "write"):
             self._check_purpose()
@@ -179,10 +187,13 @@ class Journal:
             raise BatchJournalError(
                 f"journal has another version: {self.directory}: {existing.version}; update ctxbackends, or {USE_FRESH}"
             )
-        if has_entries and (existing is None or existing.fingerprint != manifest.fingerprint):
+        self._find_parts()
+        is_same = existing is not None and existing.fingerprint == manifest.fingerprint
+        if has_entries and not is_same and self._has_answers():
+            difference = "options or backends" if existing is None else existing.describe_difference(manifest)
             raise BatchJournalError(
-                f"journal belongs to a batch with other options or backends: {self.directory}; "
-                f"use those options, {USE_FRESH}, or {USE_ANOTHER}"
+                f"journal belongs to a batch with other {difference}: {self.directory}; "
+                f"use the same as before, {USE_FRESH}, or {USE_ANOTHER}"
             )
         if existing is None:
             ignore = self.directory / IGNORE_FILE
@@ -193,7 +204,6 @@ class Journal:
         if existing != self._manifest:
             self._write_manifest()
             sync_directory(self.directory.parent)
-        self._find_parts()
         for part in self._parts:
             self._recover(part)
 
@@ -282,6 +292,12 @@ class Journal:
     def _has_entries(self) -> bool:
         return any((self.directory / name).stat().st_size for name in self._list_parts())
 
+    def _has_answers(self) -> bool:
+        """Index the parts, and return whether one has an answer. The errors of another run have other keys."""
+        for part in self._parts:
+            self._index_part(part)
+        return self._has_answer
+
     def _find_parts(self) -> None:
         for name in self._list_parts():
             if name not in self._names:
@@ -311,6 +327,7 @@ class Journal:
                     break
                 entry = self._decode(part, line, end)
                 flag = 0 if entry.answer is msgspec.UNSET else _ANSWER
+                self._has_answer = self._has_answer or bool(flag)
                 with self._mutex:
                     self._index.set(entry.key, flag | part.number << _OFFSET_BITS | end)
                 end += len(line)

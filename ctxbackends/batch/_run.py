@@ -72,9 +72,15 @@ def run_batch(
         airgap: Connect only to loopback and private addresses, for configurations.
 
     Raises:
-        BatchError: There is no backend, two have the same name, or a worker cannot open them.
+        BatchError: There is no backend, two have the same name, or a worker cannot open them; ``rows`` are not rows;
+            or there are workers without an engine.
         ConfigError: A configuration is invalid.
     """
+    _check_rows_type(rows)
+    if type(workers) is not int or workers < 1:
+        raise BatchError(f"invalid workers: {workers!r}; use a whole number above 0")
+    if workers > 1 and engine is None:
+        raise BatchError(f"workers without an engine: {workers}; pass engine=ProcessEngine(), or remove workers")
     several = [backends] if isinstance(backends, BackendConfig | Backend) else [*backends]
     configs = tuple(one for one in several if isinstance(one, BackendConfig))
     opened = [one for one in several if not isinstance(one, BackendConfig)]
@@ -82,6 +88,8 @@ def run_batch(
         check_backend(backend)
     if opened and (configs or engine is not None):
         raise BatchError("workers cannot open a backend of this process; pass a BackendConfig for each server")
+    if opened and airgap:
+        raise BatchError("airgap is for configurations; pass a BackendConfig for each server")
     _check_names([one.name for one in several])
     registry = Registry(configs, airgap=airgap) if configs else None
     return BatchRun(
@@ -96,6 +104,14 @@ def run_batch(
         if engine is None
         else Distribution(engine=engine, workers=workers, configs=configs, airgap=airgap),
     )
+
+
+def _check_rows_type(rows: object) -> None:
+    """Raise for a value that is often passed by mistake."""
+    if isinstance(rows, str | bytes | Path):
+        raise BatchError(f"rows are a path: {rows!r:.80}; pass BatchInput(path)")
+    if isinstance(rows, BatchRow | Mapping) or not isinstance(rows, Iterable | AsyncIterable):
+        raise BatchError(f"rows are not a list of BatchRow: {rows!r:.80}; pass a list, or BatchInput(path)")
 
 
 def _check_names(names: Sequence[str]) -> None:
@@ -251,7 +267,8 @@ class BatchRun:
             rows = self._rows.read() if isinstance(self._rows, BatchInput) else self._rows
             self.report.rows = await run_in_thread(check, rows)
         if self._directory is not None:
-            manifest = Manifest(fingerprint=self._fingerprint.hex())
+            parts = _fingerprint_parts(self._backends, self._options)
+            manifest = Manifest(fingerprint=self._fingerprint.hex(), parts=parts)
             self.journal = await anyio.to_thread.run_sync(
                 partial(Journal, self._directory, manifest, fresh=self._fresh)
             )
@@ -281,6 +298,7 @@ class BatchRun:
             report.failed += 1
         else:
             report.answered += 1
+            report.truncated += answer.finish_reason == "length"
             if answer.is_resumed:
                 report.resumed += 1
             else:
@@ -341,4 +359,20 @@ def _fingerprint(backends: Sequence[Backend], options: BatchOptions) -> bytes:
     """Return a hash of all that the answers depend on besides the rows."""
     servers = sorted([one.type, one.endpoint, one.default_model] for one in backends)
     run = [servers, options.model, options.options, options.system, options.schema]
-    return hashlib.blake2b(encode_deterministic(run), digest_size=16).digest()
+    return _hash(run, 16)
+
+
+def _fingerprint_parts(backends: Sequence[Backend], options: BatchOptions) -> dict[str, str]:
+    """Return a hash of each of these by its name."""
+    parts = {
+        "backends": sorted([one.type, one.endpoint] for one in backends),
+        "model": [options.model, *sorted({one.default_model or "" for one in backends})],
+        "system message": options.system,
+        "schema": options.schema,
+        **options.options,
+    }
+    return {name: _hash(value, 8).hex() for name, value in parts.items()}
+
+
+def _hash(value: Any, size: int) -> bytes:
+    return hashlib.blake2b(encode_deterministic(value), digest_size=size).digest()

@@ -28,7 +28,7 @@ from ctxbackends.batch import (
 )
 from ctxbackends.batch._errors import format_problem
 from ctxbackends.batch._inputs import validate
-from ctxbackends.batch._output import write_output
+from ctxbackends.batch._output import is_stream, write_output
 from ctxbackends.batch._threads import run_in_thread
 from ctxbackends.errors import BackendError
 
@@ -140,10 +140,10 @@ async def _write(arguments: BatchArguments, rows: BatchInput, batch: BatchRun, o
     path, journal = arguments.output, batch.journal
     assert path is not None, "required without --dry-run"
     assert journal is not None, "a directory is passed"
-    output.phase(f"writing {path}")
+    output.phase("" if is_stream(path) else f"writing {path}")
 
     def write(rows: Iterable[BatchRow]) -> None:
-        journal.note_outputs(one for one in (path, arguments.errors) if one is not None)
+        journal.note_outputs(one for one in (path, arguments.errors) if one is not None and not is_stream(one))
         write_output(journal, rows, path, key=batch.key, format=arguments.format, errors=arguments.errors)
 
     await run_in_thread(write, rows)
