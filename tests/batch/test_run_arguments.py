@@ -62,7 +62,7 @@ async def test_output_after_the_block(tmp_path: Path) -> None:
     ):
         async with run_batch(backend, [ROW], journal=tmp_path / "journal") as run:
             assert 1 == len([answer async for answer in run])
-        with pytest.raises(BatchJournalError, match="is closed: .*; use it inside the async with block of the batch"):
+        with pytest.raises(BatchJournalError, match=r"is closed: .*; use it inside the async with block of the batch"):
             write_output(run.journal, [ROW], tmp_path / "out", key=run.key)
         async with run_batch(backend, [ROW]) as run:
             assert 1 == len([answer async for answer in run])

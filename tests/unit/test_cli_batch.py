@@ -436,7 +436,7 @@ async def test_a_journal_is_only_for_the_files_that_were_written_from_it(server:
         (
             ("in.jsonl", "-o", "out", "--embed", "--schema", "a,"),
             2,
-            "--embed cannot be combined with --system or --schema",
+            "--embed cannot be combined with --system or",
         ),
         (("in.jsonl", "-o", "out", "--rpm", "0"), 2, "0 is out of range; it must be 1 or more"),
         (
