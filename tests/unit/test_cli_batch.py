@@ -405,7 +405,7 @@ async def test_a_journal_is_only_for_the_files_that_were_written_from_it(server:
     other = await batch(server, *arguments, "-o", "other")
     errors = await batch(server, *arguments, "--errors", "other")
     assert (1, 1, "mine") == (other.code, errors.code, read("other"))
-    problem = "other exists, and no journal says that it is from this batch; use --force to replace it"
+    problem = "other exists, and was not written from this journal; use --force to replace it"
     assert [f"ctxbackends: {problem}\n"] * 2 == [other.err, errors.err]
     assert 0 == (await batch(server, *arguments, "--errors", "other", "--force")).code
     assert 0 == (await batch(server, *arguments, "--errors", "other")).code
@@ -418,7 +418,7 @@ async def test_a_journal_is_only_for_the_files_that_were_written_from_it(server:
         (("in.jsonl",), 2, "no output; add -o FILE"),
         (("in.jsonl", "-o", "nowhere/out"), 1, "cannot write the output: nowhere/out: no directory "),
         (("in.jsonl", "-o", "directory"), 1, "cannot write the output: directory: it is a directory; name a file"),
-        (("in.jsonl", "-o", "/dev/stdout"), 2, "/dev/stdout is not a file that a journal could be beside; add"),
+        (("in.jsonl", "-o", "/dev/stdout"), 2, "standard output is not a file that a journal could be beside; add"),
         (("in.jsonl", "-o", "-"), 2, "standard output is not a file that a journal could be beside; add --journal DIR"),
         (("in.jsonl", "-o", "-", "--errors", "-", "--journal", "j"), 2, "are both standard output; name a file"),
         (("in.jsonl", "-o", "-", "--json", "--journal", "j"), 2, "--json prints its events on standard output"),
