@@ -40,14 +40,10 @@ class BatchServer:
         self.release = asyncio.Event()
         self.statuses: Mapping[str, list[tuple[int, dict[str, str]]]] = {}
         self.answer: Callable[[str], str] = lambda prompt: f"answer to {prompt}"
+        self.finish = "stop"
         self.delay = 0.0
         self._arrival = asyncio.Condition()
-        self._server: TestServer | None = None
-
-    @property
-    def url(self) -> str:
-        assert self._server is not None, "started"
-        return str(self._server.make_url("")).rstrip("/")
+        self.url = ""
 
     @property
     def counts(self) -> Counter[str]:
@@ -90,7 +86,8 @@ class BatchServer:
             usage = {"prompt_tokens": 3, "total_tokens": 3}
             return web.json_response({"object": "list", "data": data, "model": self.model, "usage": usage})
         return web.Response(
-            body=completion_body(self.answer(prompt), model=self.model), content_type="application/json"
+            body=completion_body(self.answer(prompt), model=self.model, finish=self.finish),
+            content_type="application/json",
         )
 
 
@@ -100,10 +97,11 @@ async def serve_batches(*, model: str = MODEL) -> AsyncIterator[BatchServer]:
     server = BatchServer(model=model)
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", server._handle)
-    server._server = TestServer(app)
-    await server._server.start_server()
+    runner = TestServer(app)
+    await runner.start_server()
+    server.url = str(runner.make_url("")).rstrip("/")
     try:
         yield server
     finally:
         server.release.set()
-        await server._server.close()
+        await runner.close()

@@ -11,8 +11,9 @@ from typing import Any
 import attrs
 import click
 
-from ctxbackends._cli.backends import Choice, backend_options, open_choice
+from ctxbackends._cli.backends import Choice, backend_options, open_choice, registry_of
 from ctxbackends._cli.completers import complete_files
+from ctxbackends._cli.engine_options import EngineChoice, choose_engine, engine_options
 from ctxbackends._cli.hook import HOOKS, run_hook
 from ctxbackends._cli.kind_options import get_prompt_files, kind_options, select_kinds
 from ctxbackends._cli.numbers import Integer, Number
@@ -39,6 +40,7 @@ class Options:
     resume: bool | None
     as_json: bool
     quiet: bool
+    engine: EngineChoice | None = None
 
 
 def run_options(flag: str, kinds: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -102,7 +104,7 @@ def run_options(flag: str, kinds: str) -> Callable[[Callable[..., Any]], Callabl
                 run_options = RunOptions(**{name: values.pop(name) for name in names})
             except ValueError as error:
                 raise click.ClickException(str(error)) from None
-            names = [name for name in attrs.fields_dict(Options) if name in values]
+            names = [name for name in attrs.fields_dict(Options) if name in values and name != "engine"]
             options = Options(run=run_options, **{name: values.pop(name) for name in names})
             if options.rate is not None and not options.dry_run:
                 raise click.UsageError("--rate requires --dry-run")
@@ -184,15 +186,26 @@ async def compact(
 )
 @click.option("--exclude", metavar="GLOB", multiple=True, help="Do not read matching files. May be repeated.")
 @pack_option
+@engine_options
 @run_options("--extract", _DOCUMENTS)
 async def ingest(
-    choice: Choice, options: Options, paths: list[Any], include: Sequence[str], exclude: Sequence[str]
+    choice: Choice,
+    options: Options,
+    paths: list[Any],
+    include: Sequence[str],
+    exclude: Sequence[str],
+    workers: int | None,
+    address: str | None,
+    engine: str | None,
 ) -> None:
     """Extract decisions and tasks from documents into one proposal.
 
     INPUT is a file (text, Markdown, HTML, PDF, DOCX and others, or a transcript), a directory, a glob, or - for
     standard input. Hidden files and files that .gitignore lists are left out in directories and globs.
     """
+    options = attrs.evolve(options, engine=choose_engine(engine, workers, address))
+    if options.engine is not None and choice.model_path is not None:
+        raise click.UsageError("--model-path serves a model in this process: remove --engine, or start a server")
     await _find_and_run(choice, options, paths, command="ingest", include=include, exclude=exclude)
 
 
@@ -228,6 +241,7 @@ async def _run(
 ) -> None:
     import asyncio  # noqa: PLC0415  # not loaded before the first line on the terminal
 
+    import msgspec  # noqa: PLC0415  # as above
     from anyio.to_thread import run_sync  # noqa: PLC0415
 
     from ctxbackends._config.ctxrc_file import find_ctxrc  # noqa: PLC0415
@@ -261,8 +275,19 @@ async def _run(
         # could send them elsewhere.
         async with open_choice(choice) as candidate:
             only_private = await is_private(candidate.endpoint)
+    if options.engine is not None and not options.dry_run:
+        run = msgspec.structs.replace(run, workers=await _create_workers(options.engine, choice, airgap=only_private))
     async with open_choice(choice, airgap=only_private) as backend:
         if options.dry_run:
             output.plan(await run.plan(backend, on_event=output.event), options.rate or RATES)
         else:
             output.outcome(await run.propose(backend, on_event=output.event, on_row=output.row))
+
+
+async def _create_workers(engine: EngineChoice, choice: Choice, *, airgap: bool) -> Any:
+    from ctxbackends._engines.backends import BackendOpener  # noqa: PLC0415
+    from ctxbackends.knowledge._extract.distributed import Workers  # noqa: PLC0415
+
+    async with registry_of(choice, airgap=airgap) as registry:
+        config = registry.config(choice.backend if choice.source == "file" else None)
+        return Workers(engine.create(), engine.workers, BackendOpener(config, airgap=registry.airgap))

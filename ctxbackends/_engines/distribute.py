@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Generic
@@ -20,6 +21,9 @@ from ctxbackends._engines.contract import (
     WorkerStartError,
 )
 from ctxbackends._engines.shared_directory import SharedDirectory
+from ctxbackends._util.text import pluralize
+
+_logger = logging.getLogger("ctxbackends")
 
 MAX_DEATHS = 3
 """A worker that dies so often in a row without an answer ends the run."""
@@ -38,6 +42,16 @@ class WorkerDeath:
 
     error: WorkerDiedError
     items: int
+
+
+def plan_blocks(in_flight: int) -> tuple[int, int]:
+    """Return the size of blocks, and how many a worker should have that sends so many requests at once.
+
+    Together they have twice as many items, of which half wait in the worker for a slot. Small blocks keep the slots
+    busy: the next block is sent when all items of one are answered, and its slowest one takes a multiple of the mean.
+    """
+    size = 1 if in_flight < 16 else 2
+    return size, -(-2 * in_flight // size)
 
 
 async def distribute(
@@ -121,12 +135,13 @@ class _Distribution(Generic[Item, Result]):
     _directory: SharedDirectory | None
     _on_death: Callable[[WorkerDeath], None] | None
     _event: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
+    _waiting: deque[asyncio.Future[None]] = attrs.field(factory=deque, init=False)  # lanes without a block
     _blocks: deque[Sequence[Item]] = attrs.field(factory=deque, init=False)
     _lost: deque[Sequence[Item]] = attrs.field(factory=deque, init=False)
     _is_exhausted: bool = attrs.field(default=False, init=False)
     _unfinished: int = attrs.field(default=0, init=False)  # blocks that workers have, or died with
     _opened: set[int] = attrs.field(factory=set, init=False)  # slots that had a worker
-    _live: int = attrs.field(default=0, init=False)
+    _stuck: set[int] = attrs.field(factory=set, init=False)  # slots whose worker lacks the resources
     _idle: set[asyncio.Task[None]] = attrs.field(factory=set, init=False)  # the tasks of slots without a worker
     results: deque[Sequence[Result]] = attrs.field(factory=deque, init=False)
     error: BaseException | None = attrs.field(default=None, init=False)
@@ -147,9 +162,18 @@ class _Distribution(Generic[Item, Result]):
         """Wait until the state changes."""
         await self._event.wait()
 
-    def _notify(self) -> None:
+    def _notify(self, lanes: int = 0) -> None:
+        """Wake the run and the pump, and so many lanes."""
         self._event.set()
         self._event = asyncio.Event()
+        while lanes and self._waiting:
+            lane = self._waiting.popleft()
+            if not lane.done():
+                lane.set_result(None)
+                lanes -= 1
+
+    def _notify_all(self) -> None:
+        self._notify(lanes=len(self._waiting))
 
     def create_task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run something in a task, whose exception is the one of the run."""
@@ -160,12 +184,12 @@ class _Distribution(Generic[Item, Result]):
     def _handle_end(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is not None:
             self.error = self.error or task.exception()
-        self._notify()
+        self._notify_all()
 
     def take_results(self) -> Sequence[Result]:
         """Return the results that arrived first."""
         results = self.results.popleft()
-        self._notify()
+        self._notify(lanes=1)
         return results
 
     def cancel_idle(self) -> None:
@@ -179,11 +203,11 @@ class _Distribution(Generic[Item, Result]):
         """Read blocks ahead, one for each worker."""
         async for items in blocks:
             self._blocks.append(items)
-            self._notify()
+            self._notify(lanes=1)
             while len(self._blocks) >= self._workers:
                 await self.changed()
         self._is_exhausted = True
-        self._notify()
+        self._notify_all()
 
     async def _next_block(self, state: _Generation[Item]) -> Sequence[Item] | None:
         """Return a block for a worker when there is room for its results; None when all are answered."""
@@ -195,14 +219,16 @@ class _Distribution(Generic[Item, Result]):
                 self._unfinished += 1
                 self._notify()
                 return queue.popleft()
-            await self.changed()
+            self._waiting.append(lane := asyncio.get_running_loop().create_future())
+            await lane
         return None
 
     def _choose_queue(self, state: _Generation[Item]) -> deque[Sequence[Item]] | None:
-        # A block that was lost may be what kills the workers. It comes last, and alone.
+        # A block that was lost may be what kills the workers. It comes after those that wait, and alone. It does not
+        # wait for the end of the blocks, since more may be read only when its results are there.
         if state.is_retrying:
             return None
-        if self._blocks or not self._is_exhausted:
+        if self._blocks:
             return self._blocks
         return None if state.blocks else self._lost
 
@@ -221,9 +247,11 @@ class _Distribution(Generic[Item, Result]):
                 worker = await self._start(slot, generation, name)
                 self._idle.discard(task)
                 await self._feed(worker, state)
-            except WorkerStartError:
-                if slot not in self._opened or not self._live:
+            except WorkerStartError as error:
+                self._stuck.add(slot)
+                if slot not in self._opened or len(self._stuck) == self._workers:
                     raise
+                _logger.warning("%s; the other workers go on", error)
                 await asyncio.sleep(RESTART_SECONDS)
             except WorkerDiedError as error:
                 self._idle.discard(task)
@@ -248,12 +276,12 @@ class _Distribution(Generic[Item, Result]):
                 await worker.aclose()
                 raise
         self._opened.add(slot)
-        self._notify()
+        self._stuck.discard(slot)
+        self._notify_all()
         return worker
 
     async def _feed(self, worker: EngineWorker[Item, Result], state: _Generation[Item]) -> None:
         """Pass blocks to a worker until all are answered."""
-        self._live += 1
         lanes = [asyncio.create_task(self._run_lane(worker, state)) for _ in range(self._outstanding)]
         try:
             await asyncio.gather(*lanes)
@@ -261,7 +289,6 @@ class _Distribution(Generic[Item, Result]):
             for lane in lanes:
                 lane.cancel()
             await asyncio.gather(*lanes, return_exceptions=True)
-            self._live -= 1
             await worker.aclose()
 
     async def _run_lane(self, worker: EngineWorker[Item, Result], state: _Generation[Item]) -> None:
@@ -276,7 +303,10 @@ class _Distribution(Generic[Item, Result]):
             state.blocks -= 1
             self._unfinished -= 1
             self.results.append(results)
-            self._notify()
+            if self.is_done:
+                self._notify_all()
+            else:
+                self._notify()
 
     async def _handle_death(self, error: WorkerDiedError, state: _Generation[Item]) -> None:
         """Take the results that the dead worker stored, and put back the items that have none."""
@@ -290,6 +320,7 @@ class _Distribution(Generic[Item, Result]):
             if remaining:
                 items += len(remaining)
                 self._lost.append(remaining)
-        self._notify()
+        self._notify_all()
+        _logger.warning("%s; %s sent again", error, pluralize(items, "item"))
         if self._on_death is not None:
             self._on_death(WorkerDeath(error, items))

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import os
+import queue
 import signal
 import struct
 import subprocess
@@ -72,7 +73,7 @@ class ProcessWorker(Generic[Item, Result]):
         self.pid = self._process.pid
         self._name = name
         self._loop = asyncio.get_running_loop()
-        self._send = _Sender(self._process.stdin)
+        self._writer = _Writer(self._process.stdin, lambda: None)  # the thread that reads notices the end
         self._numbers = itertools.count()
         self._calls: dict[int, asyncio.Future[bytes]] = {}
         self._death: WorkerDiedError | None = None
@@ -95,9 +96,8 @@ class ProcessWorker(Generic[Item, Result]):
     async def aclose(self) -> None:
         """Close the worker, and end its process."""
         try:
+            self._writer.send(_CLOSE, 0, b"")
             async with asyncio.timeout(GRACE_SECONDS):
-                with contextlib.suppress(OSError, ValueError):  # the process, or the pipe, is closed
-                    await self._send(_CLOSE, 0, b"")
                 await self._ended.wait()
         except TimeoutError:
             pass
@@ -110,23 +110,19 @@ class ProcessWorker(Generic[Item, Result]):
         await self._ended.wait()
 
     async def _call(self, kind: int, data: bytes) -> Any:
+        if self._death is not None:
+            raise self._death
         number = next(self._numbers)
         call = self._calls[number] = self._loop.create_future()
         try:
-            if self._death is None:
-                with contextlib.suppress(OSError, ValueError):  # as above
-                    await self._send(kind, number, data)
-            if self._death is not None:
-                raise self._death
+            self._writer.send(kind, number, data)
             return decode_outcome(await call)
         finally:
             del self._calls[number]
-            call.cancel()
 
     def _read(self) -> None:
         """Receive outcomes in a thread, until the process ends."""
         process = self._process
-        assert process.stdin is not None
         assert process.stdout is not None
         with process.stdout as pipe:
             _read_messages(pipe, lambda *message: self._call_in_loop(self._receive, *message))
@@ -135,8 +131,7 @@ class ProcessWorker(Generic[Item, Result]):
         except subprocess.TimeoutExpired:  # it closed its end of the pipe, so it is of no use
             process.kill()
             status = process.wait()
-        with contextlib.suppress(OSError):
-            process.stdin.close()
+        self._writer.close()
         self._call_in_loop(self._end, status)
 
     def _call_in_loop(self, function: Callable[..., None], *arguments: Any) -> None:
@@ -168,7 +163,7 @@ def _describe(status: int) -> str:
 
 def run_worker() -> None:
     """Answer the messages of standard input on standard output, until the driver closes them."""
-    requests, responses = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb", buffering=0)
+    requests, responses = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.dup2(2, 1)  # what the worker prints must not get between the messages
@@ -179,7 +174,7 @@ async def _serve(requests: IO[bytes], responses: IO[bytes]) -> None:
     host = WorkerHost()
     loop = asyncio.get_running_loop()
     messages: asyncio.Queue[tuple[int, int, bytes]] = asyncio.Queue()
-    send = _Sender(responses)
+    writer = _Writer(responses, end_process)
     calls: set[asyncio.Task[None]] = set()
 
     def receive(*message: Any) -> None:
@@ -191,11 +186,7 @@ async def _serve(requests: IO[bytes], responses: IO[bytes]) -> None:
         end_process()
 
     async def call(method: Callable[[bytes], Awaitable[bytes]], number: int, data: bytes) -> None:
-        outcome = await method(data)
-        try:
-            await send(0, number, outcome)
-        except OSError:  # the driver has ended
-            end_process()
+        writer.send(0, number, await method(data))
 
     threading.Thread(target=read, daemon=True).start()
     methods = {_OPEN: host.open, _ANSWER: host.answer}
@@ -210,23 +201,37 @@ async def _serve(requests: IO[bytes], responses: IO[bytes]) -> None:
 # --- the pipes of both ----------------------------------------------------------------------------
 
 
-class _Sender:
-    """Writes messages to a pipe without blocking the event loop."""
+class _Writer:
+    """Writes messages to a pipe in a thread, since the other end may be busy.
 
-    def __init__(self, pipe: IO[bytes]) -> None:
+    Args:
+        pipe: The pipe. It is closed at the end.
+        handle_error: Called in the thread if the other end is closed.
+    """
+
+    def __init__(self, pipe: IO[bytes], handle_error: Callable[[], object]) -> None:
         self._pipe = pipe
-        self._lock = threading.Lock()  # a thread goes on when the task that waits for it is cancelled
+        self._handle_error = handle_error
+        self._messages: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        threading.Thread(target=self._write, daemon=True).start()
 
-    async def __call__(self, kind: int, number: int, data: bytes) -> None:
-        """Write a message. Raises OSError, or ValueError if the pipe was closed here."""
-        await asyncio.to_thread(self._write, _HEADER.pack(kind, number, len(data)) + data)
+    def send(self, kind: int, number: int, data: bytes) -> None:
+        """Write a message, later."""
+        self._messages.put(_HEADER.pack(kind, number, len(data)) + data)
 
-    def _write(self, message: bytes) -> None:
-        remaining = memoryview(message)
-        with self._lock:
-            while remaining:
-                remaining = remaining[self._pipe.write(remaining) :]
-            self._pipe.flush()
+    def close(self) -> None:
+        """Write what was sent, and close the pipe."""
+        self._messages.put(None)
+
+    def _write(self) -> None:
+        try:
+            with self._pipe:
+                while (message := self._messages.get()) is not None:
+                    self._pipe.write(message)
+                    if self._messages.empty():
+                        self._pipe.flush()
+        except OSError:
+            self._handle_error()
 
 
 def _read_messages(pipe: IO[bytes], receive: _Receive) -> None:

@@ -11,7 +11,9 @@ import contextlib
 import importlib
 import logging
 import os
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Generic
 
 from ctxbackends._engines.contract import (
@@ -32,7 +34,7 @@ CONNECT_SECONDS = 5.0
 """For a TCP connection to the cluster."""
 CPU_SECONDS = 5.0
 """For CPUs to get free: those of an actor that has just ended are not free at once."""
-START_SECONDS = 120.0
+START_SECONDS = 300.0
 """For an actor, which imports the package, on a busy node."""
 LEASE_SECONDS = 15.0
 """A worker that hears nothing of its driver for so long ends by itself. Its node may be cut off from the cluster."""
@@ -60,6 +62,7 @@ class RayEngine:
         self._options = dict(options or {})
         self._ray: Any = None
         self._is_owner = False
+        self._restore: Callable[[], None] = _ignore
         self._workers: set[RayWorker[Any, Any]] = set()
 
     async def open(self, workers: int) -> None:
@@ -101,6 +104,14 @@ class RayEngine:
             advice = "; install the versions of the cluster" if "ersion mismatch" in text else ""
             raise EngineError(f"cannot connect to Ray at {self._address or 'this machine'}: {text}{advice}") from None
         self._is_owner = True
+        self._silence()
+
+    def _silence(self) -> None:
+        """Keep Ray from standard output, where it prints the end of nodes and actors whatever ``log_to_driver`` is."""
+        module = sys.modules.get("ray._private.worker")
+        if (original := getattr(module, "print_to_stdstream", None)) is not None:
+            module.print_to_stdstream = _ignore  # type: ignore[union-attr]
+            self._restore = partial(setattr, module, "print_to_stdstream", original)
 
     async def _wait_cpus(self, count: int) -> tuple[float, float]:
         """Wait until so many CPUs are free. Return the free ones and all, also if there are less."""
@@ -121,7 +132,7 @@ class RayEngine:
                 f"{name} was not started: {free:g} of {total:g} CPUs are free; add nodes, and resume"
             )
         actor = (
-            self._ray.remote(_Actor)
+            self._ray.remote(WorkerActor)
             .options(num_cpus=1, max_restarts=0, max_task_retries=0, scheduling_strategy="SPREAD")
             .remote()
         )
@@ -148,6 +159,7 @@ class RayEngine:
         if self._is_owner:
             self._is_owner = False
             await asyncio.to_thread(self._ray.shutdown)
+            self._restore()
 
 
 class RayWorker(Generic[Item, Result]):
@@ -220,7 +232,7 @@ class RayWorker(Generic[Item, Result]):
                 await self._actor.beat.remote()
 
 
-class _Actor:
+class WorkerActor:
     """A worker in its process. Ray imports this class there."""
 
     def __init__(self) -> None:
@@ -246,6 +258,10 @@ class _Actor:
         while asyncio.get_running_loop().time() - self._beat_at < LEASE_SECONDS:
             await asyncio.sleep(1.0)
         end_process()
+
+
+def _ignore(*_: Any, **__: Any) -> None:
+    """Do nothing."""
 
 
 def _import_ray(*, loopback: bool) -> Any:

@@ -27,12 +27,14 @@ class SharedSpec(Generic[ItemContra, ResultCo]):
         directory: The directory.
         nonce: Content and part of the name of the driver's file.
         reply: Content and part of the name of the worker's file.
+        option: The option that chooses the directory.
     """
 
     spec: WorkerSpec[ItemContra, ResultCo]
     directory: Path
     nonce: str
     reply: str
+    option: str
 
     async def open(self) -> Worker[ItemContra, ResultCo]:
         """Read the driver's file, write one for the driver, and create the worker.
@@ -41,13 +43,13 @@ class SharedSpec(Generic[ItemContra, ResultCo]):
             EngineError: The directory is another one here.
         """
         if not await _has(_path(self.directory, self.nonce), self.nonce):
-            raise _error(self.directory, socket.gethostname())
+            raise _error(self.directory, socket.gethostname(), self.option)
         try:
             _path(self.directory, self.reply).write_text(self.reply)
         except OSError as error:
             raise EngineError(
                 f"worker on host {socket.gethostname()} cannot write to {self.directory}: {error.strerror}; "
-                "use --journal with a directory that all nodes can write to"
+                f"use {self.option} with a directory that all nodes can write to"
             ) from None
         return await self.spec.open()
 
@@ -57,12 +59,14 @@ class SharedDirectory:
 
     Args:
         directory: The directory; it exists.
+        option: The option that chooses the directory, for errors.
 
     Raises:
         OSError: The directory cannot be written.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, option: str = "--journal") -> None:
+        self._option = option
         self._directory = Path(directory).absolute()
         self._nonce = secrets.token_hex(16)
         self._files = [_path(self._directory, self._nonce)]
@@ -72,7 +76,7 @@ class SharedDirectory:
         """Return the spec with the proof."""
         reply = secrets.token_hex(16)
         self._files.append(_path(self._directory, reply))
-        return SharedSpec(spec, self._directory, self._nonce, reply)
+        return SharedSpec(spec, self._directory, self._nonce, reply, self._option)
 
     async def verify(self, spec: SharedSpec[ItemContra, ResultCo], host: str) -> None:
         """Read the file of a worker that was started with ``spec``.
@@ -81,7 +85,7 @@ class SharedDirectory:
             EngineError: There is none, so the worker's directory is another one.
         """
         if not await _has(_path(self._directory, spec.reply), spec.reply):
-            raise _error(self._directory, host)
+            raise _error(self._directory, host, self._option)
 
     def close(self) -> None:
         """Delete the files."""
@@ -103,8 +107,8 @@ async def _has(path: Path, text: str) -> bool:
     return False
 
 
-def _error(directory: Path, host: str) -> EngineError:
+def _error(directory: Path, host: str, option: str) -> EngineError:
     return EngineError(
         f"directory is not shared with the worker on host {host}: {directory}; "
-        "use --journal with a directory that all nodes mount"
+        f"use {option} with a directory that all nodes mount"
     )

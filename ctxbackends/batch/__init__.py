@@ -12,6 +12,7 @@ from ctxbackends._lazy import install
 __all__: list[str]
 
 if TYPE_CHECKING or not install(__name__):
+    from ctxbackends._engines.backends import BackendOpener as BackendOpener
     from ctxbackends._engines.contract import Engine as Engine
     from ctxbackends._engines.contract import EngineError as EngineError
     from ctxbackends._engines.contract import WorkerDiedError as WorkerDiedError

@@ -75,6 +75,12 @@ class BatchAnswer(msgspec.Struct, frozen=True, kw_only=True):
         return self.body["choices"][0]["message"]["content"] or ""
 
     @property
+    def finish_reason(self) -> str | None:
+        """Why the answer ended, ``length`` at ``max_tokens``; None after an error and for embeddings."""
+        choices = (self.body or {}).get("choices")
+        return choices[0].get("finish_reason") if choices else None
+
+    @property
     def vectors(self) -> list[list[float]]:
         """The vectors of ``embed``; empty after an error and for a chat."""
         return [decode_vector(one["embedding"]) for one in (self.body or {}).get("data", ())]

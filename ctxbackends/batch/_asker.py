@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, TypeGuard, TypeVar
 
 import attrs
@@ -80,6 +80,8 @@ class Asker:
         options: The options of the batch.
         report: Counts the requests.
         served: Checks the model of each answer.
+        store: Stores an answer on the disk, None for none. The slot of the row is kept meanwhile: so a batch that is
+            killed repeats no more rows than were in flight.
 
     Attributes:
         is_stopped: No row is sent any more.
@@ -92,6 +94,7 @@ class Asker:
         options: BatchOptions,
         report: BatchReport,
         served: ServedModels,
+        store: Callable[[BatchAnswer], Awaitable[None]] | None = None,
     ) -> None:
         self._replicas = replicas
         self._rate_limit = rate_limit
@@ -104,19 +107,21 @@ class Asker:
         self._report = report
         self._request_options = RequestOptions(max_retries=0, ready_timeout=0)
         self._served = served
+        self._store = store
         self._waiting: set[asyncio.Task[Any]] = set()
         self.is_stopped = False
 
     async def ask(self, row: BatchRow) -> BatchAnswer:
-        """Return the answer to a row, or the error of this row.
+        """Return the answer to a row, or the error of this row, when it is stored.
 
         Raises:
             BackendError: The error of all rows.
+            BatchJournalError: It cannot be stored.
         """
         started = 0.0
         attempts = _Attempts()
         while True:
-            replica = await self.wait(self._replicas.acquire())
+            replica = await self.wait(self._replicas.acquire(first=attempts.failures > 0))
             try:
                 await self.wait(self._rate_limit.acquire())
                 if not replica.is_open:  # it was paused or left out since
@@ -145,26 +150,35 @@ class Asker:
                     raise
                 pause = self._handle(error, replica, attempts)
                 if pause is None:
-                    return build_failure(
-                        row,
-                        error,
-                        backend=replica.backend.name,
-                        attempts=attempts.requests,
-                        seconds=time.monotonic() - started,
+                    return await self._finish(
+                        build_failure(
+                            row,
+                            error,
+                            backend=replica.backend.name,
+                            attempts=attempts.requests,
+                            seconds=time.monotonic() - started,
+                        )
                     )
             else:
                 replica.answers += 1
-                return build_answer(
-                    row,
-                    result,
-                    backend=replica.backend.name,
-                    attempts=attempts.requests,
-                    seconds=time.monotonic() - started,
-                    checked_value=value,
+                return await self._finish(
+                    build_answer(
+                        row,
+                        result,
+                        backend=replica.backend.name,
+                        attempts=attempts.requests,
+                        seconds=time.monotonic() - started,
+                        checked_value=value,
+                    )
                 )
             finally:
                 self._replicas.release(replica)
             await self.wait(asyncio.sleep(pause))
+
+    async def _finish(self, answer: BatchAnswer) -> BatchAnswer:
+        if self._store is not None:
+            await self._store(answer)
+        return answer
 
     def stop(self) -> None:
         """Cancel the tasks that wait for a row or a slot. Those whose requests were sent go on."""

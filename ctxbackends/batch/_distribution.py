@@ -11,10 +11,11 @@ import attrs
 
 from ctxbackends._config.backend_config import BackendConfig
 from ctxbackends._engines.contract import Engine, divide
-from ctxbackends._engines.distribute import distribute
+from ctxbackends._engines.distribute import distribute, plan_blocks
 from ctxbackends._engines.shared_directory import SharedDirectory
 from ctxbackends.batch._answers import BatchAnswer, from_entry
 from ctxbackends.batch._journal import Journal
+from ctxbackends.batch._limits import WINDOW
 from ctxbackends.batch._options import BatchOptions
 from ctxbackends.batch._rows import BatchRow
 from ctxbackends.batch._shares import divide_slots
@@ -38,9 +39,22 @@ class Distribution:
     airgap: bool = False
 
     def specs(
-        self, limits: Mapping[str, int], options: BatchOptions, fingerprint: bytes, journal: Journal | None
+        self,
+        limits: Mapping[str, int],
+        options: BatchOptions,
+        fingerprint: bytes,
+        journal: Journal | None,
+        *,
+        closed_for: float = 0.0,
     ) -> list[BatchWorkerSpec]:
         """Return the spec of each worker, with its share of the limits.
+
+        Args:
+            limits: Requests at once by the name of the server.
+            options: The options of the batch.
+            fingerprint: The identity of the run.
+            journal: The journal, None for none.
+            closed_for: Seconds before the first request, if a minute is limited.
 
         Raises:
             BatchError: There are more workers than a limit allows.
@@ -55,20 +69,22 @@ class Distribution:
                 fingerprint=fingerprint,
                 directory=None if journal is None else journal.directory.absolute(),
                 airgap=self.airgap,
+                closed_for=closed_for,
             )
             for number, share in enumerate(divide_slots(limits, self.workers))
         ]
 
     async def answer(
         self,
-        rows: AsyncIterator[tuple[BatchRow, bytes]],
+        rows: AsyncIterator[BatchRow],
         specs: Sequence[BatchWorkerSpec],
         journal: Journal | None,
     ) -> AsyncGenerator[BatchAnswer, None]:
         """Iterate over the answers to rows, in the order in which they arrive."""
 
         def make_spec(slot: int, generation: int) -> BatchWorkerSpec:
-            return attrs.evolve(specs[slot], replaces=generation > 0)
+            # A replacement starts as if the minute of its share were used up.
+            return attrs.evolve(specs[slot], closed_for=WINDOW) if generation else specs[slot]
 
         async def recover(block: Sequence[BatchRow]) -> tuple[list[BatchAnswer], list[BatchRow]]:
             if journal is None:
@@ -78,12 +94,22 @@ class Distribution:
         await self.engine.open(self.workers)
         shared = None if journal is None else SharedDirectory(journal.directory)
         try:
-            size = max(sum(spec.limits.values()) for spec in specs)
-            blocks = distribute(
-                self.engine, make_spec, _cut(rows, size), workers=self.workers, recover=recover, directory=shared
-            )
-            async with aclosing(blocks):
-                async for block in blocks:
+            size, outstanding = plan_blocks(max(sum(spec.limits.values()) for spec in specs))
+            async with (
+                aclosing(_cut(rows, size)) as blocks,
+                aclosing(
+                    distribute(
+                        self.engine,
+                        make_spec,
+                        blocks,
+                        workers=self.workers,
+                        recover=recover,
+                        outstanding=outstanding,
+                        directory=shared,
+                    )
+                ) as results,
+            ):
+                async for block in results:
                     for answer in block:
                         yield answer
         finally:
@@ -92,9 +118,9 @@ class Distribution:
             await self.engine.aclose()
 
 
-async def _cut(rows: AsyncIterator[tuple[BatchRow, bytes]], size: int) -> AsyncIterator[list[BatchRow]]:
+async def _cut(rows: AsyncIterator[BatchRow], size: int) -> AsyncGenerator[list[BatchRow], None]:
     block: list[BatchRow] = []
-    async for row, _ in rows:
+    async for row in rows:
         block.append(row)
         if len(block) == size:
             yield block

@@ -10,7 +10,8 @@ import os
 import platform
 import re
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 from io import FileIO
 from pathlib import Path
 
@@ -47,11 +48,32 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, tag_field="format", ta
 
     Attributes:
         fingerprint: Hash of the run's options and backends, in hex.
+        parts: A hash of each option and of the backends by name, to tell which of them differ.
         version: Version of the journal.
+        outputs: The files that were written from the journal.
     """
 
     fingerprint: str
+    parts: dict[str, str] = {}
     version: int = VERSION
+    outputs: tuple[str, ...] = ()
+
+    def has_output(self, path: Path) -> bool:
+        """Return whether a file was written from the journal."""
+        return os.path.realpath(path) in self.outputs
+
+    def describe_difference(self, other: Manifest) -> str:
+        """Return the names of the options that differ, for people."""
+        names = [name for name in {**self.parts, **other.parts} if self.parts.get(name) != other.parts.get(name)]
+        return ", ".join(names) if self.parts and other.parts and names else "options or backends"
+
+
+def read_manifest(directory: Path) -> Manifest | None:
+    """Return the manifest of a journal, None if the directory has none that can be read."""
+    try:
+        return msgspec.json.decode((directory / MANIFEST_FILE).read_bytes(), type=Manifest)
+    except (OSError, msgspec.DecodeError):
+        return None
 
 
 _OWNER = re.compile(r"process \d+ on .*")
@@ -87,6 +109,10 @@ class Journal:
         manifest: The run.
         fresh: Delete the answers of an earlier run.
 
+    Attributes:
+        directory: The directory.
+        idle_seconds: Seconds from the end of the last run to the start of this one, None if this is the first.
+
     Raises:
         BatchJournalError: It belongs to another run, another process has opened it, the directory has another purpose,
             or it cannot be read or written.
@@ -94,6 +120,7 @@ class Journal:
 
     def __init__(self, directory: Path, manifest: Manifest, *, fresh: bool = False) -> None:
         self.directory = directory
+        self.idle_seconds: float | None = None
         self._own = JournalPart(directory)
         self._index = KeyIndex()
         self._mutex = threading.Lock()  # refresh() may run in a thread
@@ -101,6 +128,7 @@ class Journal:
         self._reader: FileIO | None = None
         self._reader_part: _Part | None = None
         self._names: set[str] = set()
+        self._has_answer = False
         self._lock = filelock.FileLock(directory / LOCK_FILE, mode=0o600, thread_local=False)
         with wrap_errors(directory, "write"):
             self._check_purpose()
@@ -147,6 +175,7 @@ class Journal:
                 path.write_text(f"process {os.getpid()} on {platform.node()}", "utf-8")
 
     def _open(self, manifest: Manifest, *, fresh: bool) -> None:
+        self.idle_seconds = self._measure_idle_time()
         if fresh:
             self._delete_parts()
         has_entries = self._has_entries()
@@ -158,21 +187,52 @@ class Journal:
             raise BatchJournalError(
                 f"journal has another version: {self.directory}: {existing.version}; update ctxbackends, or {USE_FRESH}"
             )
-        if has_entries and existing != manifest:
+        self._find_parts()
+        is_same = existing is not None and existing.fingerprint == manifest.fingerprint
+        if has_entries and not is_same and self._has_answers():
+            difference = "options or backends" if existing is None else existing.describe_difference(manifest)
             raise BatchJournalError(
-                f"journal belongs to a batch with other options or backends: {self.directory}; "
-                f"use those options, {USE_FRESH}, or {USE_ANOTHER}"
+                f"journal belongs to a batch with other {difference}: {self.directory}; "
+                f"use the same as before, {USE_FRESH}, or {USE_ANOTHER}"
             )
         if existing is None:
             ignore = self.directory / IGNORE_FILE
             if not ignore.exists() or not ignore.stat().st_size:
                 ignore_directory(self.directory, mode=0o600)
-        if existing != manifest:
-            replace_file(self.directory / MANIFEST_FILE, msgspec.json.encode(manifest) + b"\n", mode=0o600)
+        outputs = () if existing is None else existing.outputs
+        self._manifest = msgspec.structs.replace(manifest, outputs=outputs)
+        if existing != self._manifest:
+            self._write_manifest()
             sync_directory(self.directory.parent)
-        self._find_parts()
         for part in self._parts:
             self._recover(part)
+
+    def _write_manifest(self) -> None:
+        replace_file(self.directory / MANIFEST_FILE, msgspec.json.encode(self._manifest) + b"\n", mode=0o600)
+
+    def note_outputs(self, paths: Iterable[Path]) -> None:
+        """Note the files that are written from the journal, which a later run may replace.
+
+        Raises:
+            BatchJournalError: The journal cannot be written.
+        """
+        outputs = {*self._manifest.outputs, *map(os.path.realpath, paths)}
+        self._manifest = msgspec.structs.replace(self._manifest, outputs=tuple(sorted(outputs)))
+        with wrap_errors(self.directory, "write"):
+            self._write_manifest()
+
+    def _measure_idle_time(self) -> float | None:
+        try:
+            used_at = max((self.directory / name).stat().st_mtime for name in (MANIFEST_FILE, *self._list_parts()))
+        except FileNotFoundError:
+            return None
+        return max(0.0, time.time() - used_at)  # it is negative after a change of the clock
+
+    def note_use(self) -> None:
+        """Note that the run goes on. The next run may have to wait for the end of the minute of its last request."""
+        now = time.time()  # not that of a file server
+        with contextlib.suppress(OSError):  # the answers that follow cannot be written either
+            os.utime(self.directory / MANIFEST_FILE, (now, now))
 
     # --- reading ----------------------------------------------------------------------------------
 
@@ -232,6 +292,12 @@ class Journal:
     def _has_entries(self) -> bool:
         return any((self.directory / name).stat().st_size for name in self._list_parts())
 
+    def _has_answers(self) -> bool:
+        """Index the parts, and return whether one has an answer. The errors of another run have other keys."""
+        for part in self._parts:
+            self._index_part(part)
+        return self._has_answer
+
     def _find_parts(self) -> None:
         for name in self._list_parts():
             if name not in self._names:
@@ -261,6 +327,7 @@ class Journal:
                     break
                 entry = self._decode(part, line, end)
                 flag = 0 if entry.answer is msgspec.UNSET else _ANSWER
+                self._has_answer = self._has_answer or bool(flag)
                 with self._mutex:
                     self._index.set(entry.key, flag | part.number << _OFFSET_BITS | end)
                 end += len(line)
@@ -325,6 +392,8 @@ class Journal:
                     return
                 self._acquire()
             try:
+                # First: a run that is killed here must not leave a journal without its answers.
+                (self.directory / MANIFEST_FILE).unlink(missing_ok=True)
                 self._delete_parts()
                 self._delete_files()
             finally:

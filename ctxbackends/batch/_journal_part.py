@@ -197,4 +197,4 @@ def wrap_errors(directory: Path, verb: Literal["read", "write"]) -> Iterator[Non
 
 def closed_error(directory: Path) -> BatchJournalError:
     """Return the error of a journal that was closed."""
-    return BatchJournalError(f"journal is closed: {directory}; start the batch again")
+    return BatchJournalError(f"journal is closed: {directory}; use it inside the async with block of the batch")

@@ -21,7 +21,7 @@ class RateLimit:
     Args:
         requests: Requests in a minute, None for any number.
         tokens: Tokens of prompts and answers in a minute, None for any number.
-        spent: Start as if the last minute were used up, for a process that replaces another one.
+        closed_for: Seconds before the first request: what is left of the minute of a process that has ended.
         clock: Returns seconds that only grow.
     """
 
@@ -30,7 +30,7 @@ class RateLimit:
         requests: int | None,
         tokens: int | None,
         *,
-        spent: bool = False,
+        closed_for: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._requests = requests
@@ -44,7 +44,7 @@ class RateLimit:
         self._answers = self._answer_tokens = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._timer: asyncio.TimerHandle | None = None
-        self._opens_at = clock() + WINDOW if spent and not self._is_unlimited else None
+        self._opens_at = clock() + closed_for if closed_for else None
 
     async def acquire(self) -> None:
         """Wait until another request may be sent, and count it."""

@@ -1,4 +1,4 @@
-"""A batch in this process: tasks that take rows, ask, and store the answers."""
+"""A batch in this process: tasks that take rows and ask."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import TypeVar
 
-from ctxbackends.batch._answers import to_entry
 from ctxbackends.batch._asker import Asker
-from ctxbackends.batch._journal import Journal
 from ctxbackends.batch._queue import AnswerQueue
 from ctxbackends.batch._rows import BatchRow
 
@@ -16,28 +14,26 @@ T = TypeVar("T")
 
 
 async def ask_here(
-    rows: AsyncGenerator[tuple[BatchRow, bytes], None],
+    rows: AsyncGenerator[BatchRow, None],
     answers: AnswerQueue,
     *,
     asker: Asker,
-    journal: Journal | None,
     tasks: int,
 ) -> None:
-    """Ask rows, and put their answers into the queue when they are in the journal.
+    """Ask rows, and put their answers into the queue.
 
     Args:
-        rows: The rows and their keys.
+        rows: The rows.
         answers: The queue.
-        asker: Sends a row.
-        journal: The journal, None for none.
-        tasks: Rows at once, with those that wait after an error or for the disk.
+        asker: Sends a row, and stores its answer.
+        tasks: Rows at once, with those that wait after an error.
 
     Raises:
         BackendError: The first error that concerns all rows. Rows that were sent are still answered, and no others are
             asked.
     """
     lock = asyncio.Lock()
-    working = [asyncio.create_task(_work(rows, answers, asker, journal, lock)) for _ in range(tasks)]
+    working = [asyncio.create_task(_work(rows, answers, asker, lock)) for _ in range(tasks)]
     try:
         _, pending = await asyncio.wait(working, return_when=asyncio.FIRST_EXCEPTION)
         if pending:
@@ -53,23 +49,13 @@ async def ask_here(
         await rows.aclose()
 
 
-async def _work(
-    rows: AsyncIterator[tuple[BatchRow, bytes]],
-    answers: AnswerQueue,
-    asker: Asker,
-    journal: Journal | None,
-    lock: asyncio.Lock,
-) -> None:
+async def _work(rows: AsyncIterator[BatchRow], answers: AnswerQueue, asker: Asker, lock: asyncio.Lock) -> None:
     while not asker.is_stopped:
         async with lock:
-            following = await asker.wait(_next(rows))
-        if following is None:
+            row = await asker.wait(_next(rows))
+        if row is None:
             return
-        row, key = following
-        answer = await asker.ask(row)
-        if journal is not None:
-            await journal.append([to_entry(key, answer)])
-        await answers.put(answer)
+        await answers.put(await asker.ask(row))
 
 
 async def _next(values: AsyncIterator[T]) -> T | None:

@@ -59,6 +59,7 @@ class BatchReport:
         answered: Rows with an answer, including those of earlier runs.
         resumed: Rows with an answer from an earlier run.
         failed: Rows with an error.
+        truncated: Rows whose answer ended at ``max_tokens``, including those of earlier runs.
         requests: Requests sent, one for each attempt.
         repeated: Rows that were sent more than once.
         input_tokens: Tokens of the prompts that this run sent, as the servers report them.
@@ -73,6 +74,7 @@ class BatchReport:
     answered: int = 0
     resumed: int = 0
     failed: int = 0
+    truncated: int = 0
     requests: int = 0
     repeated: int = 0
     input_tokens: int = 0

@@ -22,6 +22,7 @@ from ctxbackends.batch._rows import BatchRow
 
 OutputFormat: TypeAlias = Literal["openai", "simple", "parquet"]
 
+STDOUT = Path("/dev/stdout")
 _BUFFER_SIZE = 1 << 20
 _DESCRIPTORS = {"/dev/stdout": 1, "/dev/stderr": 2}
 _DESCRIPTOR = re.compile(r"/(?:dev|proc/self)/fd/(\d+)")
@@ -86,7 +87,7 @@ def check_output(
 
 
 def write_output(
-    journal: AnswerSource,
+    journal: AnswerSource | None,
     rows: Iterable[BatchRow],
     path: Path,
     *,
@@ -100,7 +101,7 @@ def write_output(
     symbolic link is replaced, and the link stays. Only one row at a time is in memory, with ``parquet`` a group.
 
     Args:
-        journal: The journal of the batch.
+        journal: The journal of the batch, which is open inside its ``async with`` block.
         rows: The rows of the batch.
         path: The file to write. Answers are streamed into a device or a pipe, such as ``/dev/stdout``.
         key: Returns the key of a row in the journal: ``BatchRun.key``.
@@ -109,9 +110,12 @@ def write_output(
             format is ``parquet``. Without failed rows it is empty.
 
     Raises:
-        BatchOutputError: A file cannot be written, or a row has neither an answer nor an error in the journal.
+        BatchOutputError: A file cannot be written, there is no journal, or a row has neither an answer nor an error
+            in it.
     """
     check_output(path, format=format, errors=errors, source=getattr(rows, "path", None))
+    if journal is None:
+        raise BatchOutputError("no journal; pass journal=DIRECTORY to run_batch(), and write the output at its end")
     answered = failed = 0
     with ExitStack() as stack:
         # Closed in reverse: when the output is there, its errors are too.
@@ -175,6 +179,8 @@ def is_stream(path: Path) -> bool:
 
 def _find_descriptor(path: Path) -> int | None:
     """Return the descriptor that a path such as ``/dev/stdout`` names."""
+    if path == STDOUT:  # also on Windows
+        return 1
     name = os.path.abspath(path)
     match = _DESCRIPTOR.fullmatch(name)
     return _DESCRIPTORS.get(name) if match is None else int(match[1])

@@ -30,7 +30,7 @@ MIN_INTERVAL = 0.01
 """Seconds. The shortest interval; a shorter one is none."""
 MAX_PAUSE = 3600.0
 """Seconds. A batch whose servers all ask for a longer pause ends."""
-REPEATED_PAUSE = 60.0
+REPEATED_PAUSE = 30.0
 """Seconds. A Retry-After that was too short is doubled up to this pause."""
 
 
@@ -41,7 +41,8 @@ class Replica:
         backend: The backend.
         limit: Requests at once: ``max_in_flight``, else the slots that the server reports, else 32. Never more than the
             backend sends at once.
-        window: Requests at once now. A Retry-After halves it, and requests that end after the pause raise it again.
+        window: Requests at once now. A Retry-After halves it, or sets it to the answers since the last one if they are
+            fewer. Requests that end after the pause raise it again.
         in_flight: Requests that are sent and not answered.
         answers: Rows that it has answered. The caller counts them.
         is_paused: Whether nothing is sent, after a Retry-After.
@@ -57,6 +58,7 @@ class Replica:
         "_interval_timer",
         "_max_in_flight",
         "_next_at",
+        "_paused_answers",
         "_pauses",
         "_resumes_at",
         "_seen_answers",
@@ -92,6 +94,7 @@ class Replica:
         self._timer: asyncio.TimerHandle | None = None
         self._resumes_at = 0.0
         self._pauses = 0  # since the last answer
+        self._paused_answers = 0  # those before the last pause
         self._interval = 0.0  # seconds between two requests
         self._interval_answers = 0  # those that have shortened it
         self._interval_timer: asyncio.TimerHandle | None = None
@@ -175,6 +178,7 @@ class Replicas:
         self._replicas = tuple(replicas)
         self._on_change = on_change
         self._waiting: deque[asyncio.Future[Replica]] = deque()
+        self._rejected = 0  # those at the head of the queue that wait first
         self._probes: dict[Replica, asyncio.Task[None]] = {}
         self._failure: Exception | None = None
 
@@ -185,8 +189,11 @@ class Replicas:
 
     # --- slots ------------------------------------------------------------------------------------
 
-    async def acquire(self) -> Replica:
+    async def acquire(self, *, first: bool = False) -> Replica:
         """Wait for a free slot, and take it at the least busy server.
+
+        Args:
+            first: Wait before the others: the row was rejected, and would be again and again behind all others.
 
         Raises:
             BackendError: No server answers any more.
@@ -196,7 +203,11 @@ class Replicas:
         if not self._waiting and (replica := self._find_free()) is not None:
             return self._take(replica)
         future: asyncio.Future[Replica] = asyncio.get_running_loop().create_future()
-        self._waiting.append(future)
+        if first:  # behind those that were rejected earlier
+            self._waiting.insert(self._rejected, future)
+            self._rejected += 1
+        else:
+            self._waiting.append(future)
         try:
             return await future
         except asyncio.CancelledError:
@@ -249,12 +260,16 @@ class Replicas:
         """Give the free slots to the tasks that wait."""
         while self._waiting:
             if self._waiting[0].done():  # cancelled
-                self._waiting.popleft()
+                self._pop_waiting()
                 continue
             replica = self._find_free()
             if replica is None:
                 return
-            self._waiting.popleft().set_result(self._take(replica))
+            self._pop_waiting().set_result(self._take(replica))
+
+    def _pop_waiting(self) -> asyncio.Future[Replica]:
+        self._rejected = max(0, self._rejected - 1)
+        return self._waiting.popleft()
 
     # --- servers that are busy --------------------------------------------------------------------
 
@@ -289,7 +304,8 @@ class Replicas:
     def _pause(self, replica: Replica, seconds: float) -> None:
         replica.note_answers()
         if not replica.is_paused:  # the other responses of the same moment say it again
-            replica.window = max(1.0, replica.window / 2)
+            replica.window = max(1.0, min(replica.window / 2, replica.answers - replica._paused_answers))
+            replica._paused_answers = replica.answers
             seconds = max(seconds, min(seconds * 2**replica._pauses, REPEATED_PAUSE))
             replica._pauses = min(replica._pauses + 1, 30)
         resumes_at = _now() + seconds
@@ -381,6 +397,7 @@ class Replicas:
             if not future.done():
                 future.set_exception(_copy(error))
         self._waiting.clear()
+        self._rejected = 0
 
     async def aclose(self) -> None:
         """End the probes and the pauses."""

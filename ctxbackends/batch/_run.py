@@ -17,14 +17,14 @@ from ctxbackends._client.backend import Backend, check_backend
 from ctxbackends._config.backend_config import BackendConfig
 from ctxbackends._engines.contract import Engine
 from ctxbackends._registry import Registry
-from ctxbackends.batch._answers import BatchAnswer, from_entry
+from ctxbackends.batch._answers import BatchAnswer, from_entry, to_entry
 from ctxbackends.batch._asker import Asker
 from ctxbackends.batch._distribution import Distribution
-from ctxbackends.batch._errors import BatchError, BatchInputError
+from ctxbackends.batch._errors import BatchError, BatchInputError, Problem
 from ctxbackends.batch._forms import check_row
 from ctxbackends.batch._inputs import BatchInput, validate
 from ctxbackends.batch._journal import Journal, Manifest
-from ctxbackends.batch._limits import RateLimit
+from ctxbackends.batch._limits import WINDOW, RateLimit
 from ctxbackends.batch._local import ask_here
 from ctxbackends.batch._options import BatchOptions, BatchReport
 from ctxbackends.batch._queue import AnswerQueue
@@ -32,8 +32,12 @@ from ctxbackends.batch._replicas import Replica, Replicas, open_replicas
 from ctxbackends.batch._rows import BatchRow, encode_deterministic
 from ctxbackends.batch._schema import AnswerSchema
 from ctxbackends.batch._served_models import ServedModels
+from ctxbackends.batch._threads import run_in_thread
 
 Rows = Iterable[BatchRow] | AsyncIterable[BatchRow]
+
+USE_INTERVAL = 5.0
+"""Seconds between two notes in the journal that the batch runs."""
 
 
 def run_batch(
@@ -68,9 +72,15 @@ def run_batch(
         airgap: Connect only to loopback and private addresses, for configurations.
 
     Raises:
-        BatchError: There is no backend, two have the same name, or a worker cannot open them.
+        BatchError: There is no backend, two have the same name, or a worker cannot open them; ``rows`` are not rows;
+            or there are workers without an engine.
         ConfigError: A configuration is invalid.
     """
+    _check_rows_type(rows)
+    if type(workers) is not int or workers < 1:
+        raise BatchError(f"invalid workers: {workers!r}; use a whole number above 0")
+    if workers > 1 and engine is None:
+        raise BatchError(f"workers without an engine: {workers}; pass engine=ProcessEngine(), or remove workers")
     several = [backends] if isinstance(backends, BackendConfig | Backend) else [*backends]
     configs = tuple(one for one in several if isinstance(one, BackendConfig))
     opened = [one for one in several if not isinstance(one, BackendConfig)]
@@ -78,6 +88,8 @@ def run_batch(
         check_backend(backend)
     if opened and (configs or engine is not None):
         raise BatchError("workers cannot open a backend of this process; pass a BackendConfig for each server")
+    if opened and airgap:
+        raise BatchError("airgap is for configurations; pass a BackendConfig for each server")
     _check_names([one.name for one in several])
     registry = Registry(configs, airgap=airgap) if configs else None
     return BatchRun(
@@ -92,6 +104,14 @@ def run_batch(
         if engine is None
         else Distribution(engine=engine, workers=workers, configs=configs, airgap=airgap),
     )
+
+
+def _check_rows_type(rows: object) -> None:
+    """Raise for a value that is often passed by mistake."""
+    if isinstance(rows, str | bytes | Path):
+        raise BatchError(f"rows are a path: {rows!r:.80}; pass BatchInput(path)")
+    if isinstance(rows, BatchRow | Mapping) or not isinstance(rows, Iterable | AsyncIterable):
+        raise BatchError(f"rows are not a list of BatchRow: {rows!r:.80}; pass a list, or BatchInput(path)")
 
 
 def _check_names(names: Sequence[str]) -> None:
@@ -178,7 +198,7 @@ class BatchRun:
             await self._open()
             is_divided = self._distribution is not None  # the slots that the workers share
             replicas = await open_replicas(self._backends, self._options.max_in_flight, wait=is_divided)
-            # More than there are slots: rows that wait after an error, or for the disk, leave theirs to others.
+            # More than there are slots: rows that wait after an error leave theirs to others.
             room = 2 * sum(replica.limit for replica in replicas)
             answers = AnswerQueue(room)
             asking = asyncio.create_task(self._ask(replicas, answers, room))
@@ -201,15 +221,21 @@ class BatchRun:
         """Put all answers into the queue, and end it. Raise the first error that concerns all rows."""
         served = ServedModels()
         rows = self._unanswered_rows(served, answers)
+        closed_for = self._find_closed_time()
+        noting = asyncio.create_task(self._note_use())
         try:
             if self._distribution is None:
-                limit = RateLimit(self._options.requests_per_minute, self._options.tokens_per_minute)
+                minute = (self._options.requests_per_minute, self._options.tokens_per_minute)
+                limit = RateLimit(*minute, closed_for=closed_for)
                 async with aclosing(Replicas(replicas, self._note_replica)) as servers:
-                    asker = Asker(servers, limit, self._options, self.report, served)
-                    await ask_here(rows, answers, asker=asker, journal=self.journal, tasks=room)
+                    store = None if self.journal is None else self._store
+                    asker = Asker(servers, limit, self._options, self.report, served, store)
+                    await ask_here(rows, answers, asker=asker, tasks=room)
                 return
             limits = {replica.backend.name: replica.limit for replica in replicas}
-            specs = self._distribution.specs(limits, self._options, self._fingerprint, self.journal)
+            specs = self._distribution.specs(
+                limits, self._options, self._fingerprint, self.journal, closed_for=closed_for
+            )
             async with aclosing(self._distribution.answer(rows, specs, self.journal)) as distributed:
                 async for answer in distributed:
                     served.check(answer.row, answer.served_model, answer.backend or "a worker")
@@ -217,34 +243,52 @@ class BatchRun:
                     self.report.repeated += answer.attempts > 1
                     await answers.put(answer)
         finally:
+            noting.cancel()
             await rows.aclose()
             answers.end()
+
+    def _find_closed_time(self) -> float:
+        """Return the seconds until the minute of an earlier run of the batch is over."""
+        idle = None if self.journal is None else self.journal.idle_seconds
+        return 0.0 if idle is None else max(0.0, WINDOW + USE_INTERVAL - idle)
+
+    async def _note_use(self) -> None:
+        while self.journal is not None:
+            await asyncio.to_thread(self.journal.note_use)
+            await asyncio.sleep(USE_INTERVAL)
 
     async def _open(self) -> None:
         if self._options.validate:
             if not isinstance(self._rows, BatchInput | Sequence):
                 self._rows = [row async for row in _iterate(self._rows)]
             schema = None if self._options.schema is None else AnswerSchema(self._options.schema)
-            self.report.rows = await anyio.to_thread.run_sync(_check_rows, self._rows, self._options.options, schema)
+            name = getattr(self._rows, "name", "rows")
+            check = partial(_check_rows, name=name, options=self._options.options, schema=schema)
+            rows = self._rows.read() if isinstance(self._rows, BatchInput) else self._rows
+            self.report.rows = await run_in_thread(check, rows)
         if self._directory is not None:
-            manifest = Manifest(fingerprint=self._fingerprint.hex())
+            parts = _fingerprint_parts(self._backends, self._options)
+            manifest = Manifest(fingerprint=self._fingerprint.hex(), parts=parts)
             self.journal = await anyio.to_thread.run_sync(
                 partial(Journal, self._directory, manifest, fresh=self._fresh)
             )
 
-    async def _unanswered_rows(
-        self, served: ServedModels, answers: AnswerQueue
-    ) -> AsyncGenerator[tuple[BatchRow, bytes], None]:
-        """Iterate over the rows that the journal has no answer to, with their keys. Its answers go into the queue."""
-        async for row in _iterate(self._rows):
-            key = self.key(row)
-            entry = self.journal.get(key) if self.journal is not None and self.journal.answered(key) else None
-            if entry is None:
-                yield row, key
-                continue
-            answer = from_entry(row, entry)
-            served.check(row, answer.served_model, "an earlier run")
-            await answers.put(answer)
+    async def _store(self, answer: BatchAnswer) -> None:
+        assert self.journal is not None, "called with a journal"
+        await self.journal.append([to_entry(self.key(answer.row), answer)])
+
+    async def _unanswered_rows(self, served: ServedModels, answers: AnswerQueue) -> AsyncGenerator[BatchRow, None]:
+        """Iterate over the rows that the journal has no answer to. Its answers go into the queue."""
+        async with aclosing(_iterate(self._rows)) as rows:
+            async for row in rows:
+                key = self.key(row)
+                entry = self.journal.get(key) if self.journal is not None and self.journal.answered(key) else None
+                if entry is None:
+                    yield row
+                    continue
+                answer = from_entry(row, entry)
+                served.check(row, answer.served_model, "an earlier run")
+                await answers.put(answer)
 
     # --- the figures ------------------------------------------------------------------------------
 
@@ -254,6 +298,7 @@ class BatchRun:
             report.failed += 1
         else:
             report.answered += 1
+            report.truncated += answer.finish_reason == "length"
             if answer.is_resumed:
                 report.resumed += 1
             else:
@@ -281,8 +326,12 @@ def _put(names: tuple[str, ...], name: str, *, is_in: bool) -> tuple[str, ...]:
     return (*others, name) if is_in else others
 
 
-async def _iterate(rows: Rows) -> AsyncIterator[BatchRow]:
-    if isinstance(rows, AsyncIterable):
+async def _iterate(rows: Rows) -> AsyncGenerator[BatchRow, None]:
+    if isinstance(rows, AsyncGenerator):
+        async with aclosing(rows):
+            async for row in rows:
+                yield row
+    elif isinstance(rows, AsyncIterable):
         async for row in rows:
             yield row
     else:
@@ -290,7 +339,9 @@ async def _iterate(rows: Rows) -> AsyncIterator[BatchRow]:
             yield row
 
 
-def _check_rows(rows: Iterable[BatchRow], options: Mapping[str, Any], schema: AnswerSchema | None) -> int:
+def _check_rows(
+    rows: Iterable[BatchRow | Problem], *, name: str, options: Mapping[str, Any], schema: AnswerSchema | None
+) -> int:
     """Return the number of rows. Raise BatchInputError with all their problems."""
 
     def check(row: BatchRow) -> None:
@@ -298,9 +349,9 @@ def _check_rows(rows: Iterable[BatchRow], options: Mapping[str, Any], schema: An
         if schema is not None:
             schema.check_row(row)
 
-    count, problems = validate(rows.read() if isinstance(rows, BatchInput) else rows, check)
+    count, problems = validate(rows, check)
     if problems:
-        raise BatchInputError(getattr(rows, "name", "rows"), problems)
+        raise BatchInputError(name, problems)
     return count
 
 
@@ -308,4 +359,20 @@ def _fingerprint(backends: Sequence[Backend], options: BatchOptions) -> bytes:
     """Return a hash of all that the answers depend on besides the rows."""
     servers = sorted([one.type, one.endpoint, one.default_model] for one in backends)
     run = [servers, options.model, options.options, options.system, options.schema]
-    return hashlib.blake2b(encode_deterministic(run), digest_size=16).digest()
+    return _hash(run, 16)
+
+
+def _fingerprint_parts(backends: Sequence[Backend], options: BatchOptions) -> dict[str, str]:
+    """Return a hash of each of these by its name."""
+    parts = {
+        "backends": sorted([one.type, one.endpoint] for one in backends),
+        "model": [options.model, *sorted({one.default_model or "" for one in backends})],
+        "system message": options.system,
+        "schema": options.schema,
+        **options.options,
+    }
+    return {name: _hash(value, 8).hex() for name, value in parts.items()}
+
+
+def _hash(value: Any, size: int) -> bytes:
+    return hashlib.blake2b(encode_deterministic(value), digest_size=size).digest()

@@ -32,7 +32,7 @@ class BatchWorkerSpec:
         fingerprint: The identity of the run.
         directory: The journal, to which the worker adds a part of its own; None for none.
         airgap: Connect only to loopback and private addresses.
-        replaces: The worker replaces one that died. It starts as if the requests of its minute were spent.
+        closed_for: Seconds before its first request, if a minute is limited.
     """
 
     configs: tuple[BackendConfig, ...]
@@ -41,7 +41,7 @@ class BatchWorkerSpec:
     fingerprint: bytes
     directory: Path | None
     airgap: bool = False
-    replaces: bool = False
+    closed_for: float = 0.0
 
     async def open(self) -> BatchWorker:
         """Open the servers and the part of the journal.
@@ -66,9 +66,10 @@ class BatchWorker:
         replicas = [Replica(self._registry.resolve(name), limit) for name, limit in spec.limits.items()]
         self._replicas = Replicas(replicas, lambda _: None)
         options = spec.options
-        rate_limit = RateLimit(options.requests_per_minute, options.tokens_per_minute, spent=spec.replaces)
-        self._asker = Asker(self._replicas, rate_limit, options, BatchReport(), ServedModels())
+        rate_limit = RateLimit(options.requests_per_minute, options.tokens_per_minute, closed_for=spec.closed_for)
         self._part = None if spec.directory is None else JournalPart(spec.directory)
+        store = None if self._part is None else self._store
+        self._asker = Asker(self._replicas, rate_limit, options, BatchReport(), ServedModels(), store)
         self._is_closed = False
 
     async def answer(self, rows: Sequence[BatchRow]) -> list[BatchAnswer]:
@@ -88,13 +89,14 @@ class BatchWorker:
 
     async def _answer(self, row: BatchRow) -> BatchAnswer:
         try:
-            answer = await self._asker.ask(row)
+            return await self._asker.ask(row)
         except Exception:
             self._asker.stop()
             raise
-        if self._part is not None:
-            await self._part.append([to_entry(row.digest(self._spec.fingerprint), answer)])
-        return answer
+
+    async def _store(self, answer: BatchAnswer) -> None:
+        assert self._part is not None, "called with a journal"
+        await self._part.append([to_entry(answer.row.digest(self._spec.fingerprint), answer)])
 
     async def aclose(self) -> None:
         """Cancel the requests, and close the servers and the part. Idempotent."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING or not install(__name__):
     from ctxbackends.knowledge._errors import SourceError as SourceError
     from ctxbackends.knowledge._errors import UnenforcedSchemaError as UnenforcedSchemaError
     from ctxbackends.knowledge._extract.activity import Activity as Activity
+    from ctxbackends.knowledge._extract.distributed import Workers as Workers
     from ctxbackends.knowledge._extract.journal import Journal as Journal
     from ctxbackends.knowledge._extract.options import RunOptions as RunOptions
     from ctxbackends.knowledge._extract.progress import Event as Event

@@ -136,9 +136,19 @@ def _create_record_type(name: str, text: str) -> type[OwnRecord]:
         tag_field="kind",
         tag=name,
         module=__name__,
+        namespace={"__reduce__": _reduce_record},
     )
     record.schema_of_kind = schema
     return cast("type[OwnRecord]", record)
+
+
+def _reduce_record(record: OwnRecord) -> tuple[Any, ...]:
+    # Pickle finds no class that is created at run time.
+    return _restore_record, (kind_of(record), json.dumps(record.schema_of_kind), msgspec.structs.astuple(record))
+
+
+def _restore_record(name: str, schema: str, values: tuple[Any, ...]) -> OwnRecord:
+    return _create_record_type(name, schema)(*values)
 
 
 # --- the schema -----------------------------------------------------------------------------------------

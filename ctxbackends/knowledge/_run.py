@@ -15,6 +15,7 @@ import msgspec
 from ctxbackends._client.backend import Backend
 from ctxbackends._util.text import pluralize
 from ctxbackends.knowledge._errors import JournalError, SourceError
+from ctxbackends.knowledge._extract.distributed import Workers
 from ctxbackends.knowledge._extract.estimate import estimate_plan
 from ctxbackends.knowledge._extract.journal import Journal
 from ctxbackends.knowledge._extract.options import RunOptions
@@ -77,6 +78,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
             there is an unfinished run.
         skipped: Input that was skipped when the sources were searched.
         prompt_files: The files of the instructions and of own kinds, which are in each prompt. ``privacy`` applies.
+        workers: Worker processes that send the requests of :meth:`propose`; None for this process.
     """
 
     command: str
@@ -88,6 +90,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     resume: bool | None = None
     skipped: tuple[SkippedInput, ...] = ()
     prompt_files: tuple[Path, ...] = ()
+    workers: Workers | None = None
 
     @property
     def has_redacted(self) -> bool:
@@ -146,6 +149,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
             JournalError: There is an unfinished run and ``resume`` is None, or the journal cannot be used.
             ProposalError: The proposal cannot be written.
             KnowledgeError: The model's context is too small.
+            EngineError: The workers cannot be started.
             BackendError: A request to the server failed.
         """
         prepare_directory(self.directory, context=self.context)  # before the run, which may take hours
@@ -177,7 +181,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     def _ingestion(
         self, backend: Backend, sources: Sequence[Source], journal: Journal | None, on_event: OnEvent | None
     ) -> Ingestion:
-        return Ingestion(backend, sources, self.options, journal=journal, on_event=on_event)
+        return Ingestion(backend, sources, self.options, journal=journal, on_event=on_event, workers=self.workers)
 
     async def _select_sources(
         self, backend: Backend, on_event: OnEvent | None

@@ -11,7 +11,7 @@ import attrs
 import pytest
 
 from ctxbackends._engines.contract import EngineError, WorkerDiedError, WorkerStartError
-from ctxbackends._engines.distribute import WorkerDeath, distribute
+from ctxbackends._engines.distribute import WorkerDeath, distribute, plan_blocks
 from ctxbackends.errors import BackendError
 
 
@@ -61,7 +61,7 @@ class LocalWorker:
         self.is_closed = True
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, slots=False)
 class LocalEngine:
     """An engine whose workers answer an item with its square, once :attr:`gate` is open."""
 
@@ -111,11 +111,11 @@ class LocalEngine:
             self.pulled += 1
             yield list(range(start, start + size))
 
-    def distribute(self, count: int, *, workers: int = 2, **options: Any) -> Any:
+    def distribute(self, count: int, *, size: int = 2, workers: int = 2, **options: Any) -> Any:
         return distribute(
             self,  # type: ignore[arg-type]  # an engine of one kind of spec
             lambda slot, generation: (slot, generation),  # type: ignore[arg-type, return-value]
-            self.blocks(count) if self.source is None else self.source,
+            self.blocks(count, size) if self.source is None else self.source,
             workers=workers,
             recover=self.recover,
             on_death=self.deaths.append,
@@ -238,7 +238,9 @@ async def test_cancelling_closes_the_workers(engine: LocalEngine) -> None:
 # --- deaths ---------------------------------------------------------------------------------------
 
 
-async def test_the_blocks_of_a_dead_worker_are_asked_again(engine: LocalEngine) -> None:
+async def test_the_blocks_of_a_dead_worker_are_asked_again(
+    engine: LocalEngine, caplog: pytest.LogCaptureFixture
+) -> None:
     run = asyncio.ensure_future(engine.run(20))
     await engine.wait_blocks(4)
     lost = [item for block in engine.workers[0].blocks for item in block]
@@ -247,6 +249,7 @@ async def test_the_blocks_of_a_dead_worker_are_asked_again(engine: LocalEngine) 
     assert squares(40) == sorted(await run)
     assert Counter(range(40)) + Counter(lost) == Counter(engine.sent)
     assert [("worker 1 ended: killed", 4)] == [(str(death.error), death.items) for death in engine.deaths]
+    assert ["worker 1 ended: killed; 4 items sent again"] == caplog.messages
 
 
 async def test_items_that_a_dead_worker_stored_are_not_asked_again(engine: LocalEngine) -> None:
@@ -259,6 +262,33 @@ async def test_items_that_a_dead_worker_stored_are_not_asked_again(engine: Local
     assert squares(40) == sorted(await run)
     assert Counter(range(40)) + Counter(lost[3:]) == Counter(engine.sent)
     assert [1] == [death.items for death in engine.deaths]
+
+
+async def test_a_lost_block_does_not_wait_for_blocks_that_wait_for_its_results(engine: LocalEngine) -> None:
+    """As in a run that yields its results in order, and reads a few blocks ahead of them."""
+    arrived = asyncio.Event()
+
+    async def source() -> AsyncIterator[Sequence[int]]:
+        for start in range(4):
+            yield [start]
+        await arrived.wait()
+        yield [4]
+
+    engine.source = source()
+    results = []
+
+    async def collect() -> None:
+        async for block in engine.distribute(5):
+            results.extend(block)
+            if len(results) == 4:
+                arrived.set()
+
+    run = asyncio.ensure_future(collect())
+    await engine.wait_blocks(4)
+    engine.workers[0].die()
+    engine.gate.set()
+    await asyncio.wait_for(run, 10)
+    assert squares(5) == sorted(results)
 
 
 async def test_when_all_items_of_the_last_worker_are_stored_the_run_is_complete(engine: LocalEngine) -> None:
@@ -315,6 +345,17 @@ async def test_a_replacement_that_cannot_start_leaves_the_work_to_the_others(eng
     assert 2 == len(engine.specs)
 
 
+async def test_a_replacement_that_cannot_start_while_another_one_starts(engine: LocalEngine) -> None:
+    run = asyncio.ensure_future(engine.run(20))
+    await engine.wait_blocks(4)
+    engine.start_errors = [WorkerStartError("no CPU is free")]
+    for worker in engine.workers[:2]:
+        worker.die()
+    engine.gate.set()
+    assert squares(40) == sorted(await run)
+    assert 3 == len(engine.specs)
+
+
 async def test_a_replacement_that_cannot_start_and_no_other_worker(engine: LocalEngine) -> None:
     run = asyncio.ensure_future(engine.run(20, workers=1))
     await engine.wait_blocks(2)
@@ -322,3 +363,29 @@ async def test_a_replacement_that_cannot_start_and_no_other_worker(engine: Local
     engine.workers[0].die()
     with pytest.raises(WorkerStartError, match=r"^no CPU is free$"):
         await run
+
+
+@pytest.mark.parametrize("in_flight", [1, 2, 15, 16, 17, 64])
+def test_blocks_have_twice_the_items_in_flight(in_flight: int) -> None:
+    size, outstanding = plan_blocks(in_flight)
+    assert 2 * in_flight <= size * outstanding < 2 * in_flight + size
+    assert size <= max(1, in_flight / 8)
+
+
+async def test_slow_items_leave_the_slots_of_a_worker_to_others(engine: LocalEngine) -> None:
+    """One of eight items is never answered until all others are."""
+    size, outstanding = plan_blocks(8)
+    others = asyncio.Event()
+
+    async def answer(worker: LocalWorker, items: Sequence[int]) -> Sequence[int]:
+        if 0 in items:
+            await others.wait()
+        return [item * item for item in items]
+
+    engine.answer = answer  # type: ignore[method-assign]
+    results: list[int] = []
+    async for some in engine.distribute(100, size=size, workers=1, outstanding=outstanding):
+        results += some
+        if len(results) == 99:
+            others.set()
+    assert squares(100) == sorted(results)

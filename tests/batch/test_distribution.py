@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from ctxbackends.batch import BatchAnswer, BatchError, BatchOptions, BatchRow, r
 from ctxbackends.batch._shares import divide_slots
 from ctxbackends.errors import AuthenticationError
 from tests.batch_server import MODEL, BatchServer, serve_batches
+from tests.engine_workers import kill
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ async def test_killed_worker_is_replaced(server: BatchServer, tmp_path: Path) ->
             answers.append(answer)
             if len(answers) == 100:
                 workers = set(find_workers(os.getpid())) - children
-                os.kill(min(workers), signal.SIGKILL)
+                kill(min(workers))
     assert texts(answers) == expected(300)
     assert len(server.prompts) <= 300 + 2 * 4
     assert server.max_in_flight <= 8

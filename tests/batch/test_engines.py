@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import pickle
-import signal
 import socket
 import sys
 from collections import Counter
@@ -24,7 +23,7 @@ from ctxbackends._engines.processes import ProcessEngine
 from ctxbackends._engines.ray import RayEngine, describe_death
 from ctxbackends._engines.shared_directory import SharedDirectory
 from ctxbackends.errors import AuthenticationError
-from tests.engine_workers import CountingServer, Parts, blocks_of, counting_server, driver_process
+from tests.engine_workers import CountingServer, Parts, blocks_of, counting_server, driver_process, kill
 
 ROOT = str(Path(__file__).parents[2])
 
@@ -121,7 +120,7 @@ async def test_a_killed_process_is_an_error_of_all_its_blocks_and_the_next(engin
         worker = await engine.start(parts.spec(server.url, "a"), "worker 1")
         blocks = [asyncio.ensure_future(worker.answer([item])) for item in ("1", "2")]
         await server.wait_requests(2)
-        os.kill(worker.pid, signal.SIGKILL)
+        kill(worker.pid)
         outcomes = await asyncio.gather(*blocks, return_exceptions=True)
         await server.wait_idle()
         assert ["worker 1 ended: killed by SIGKILL"] * 2 == [str(outcome) for outcome in outcomes]
@@ -163,7 +162,7 @@ async def test_a_killed_worker_is_replaced_within_the_limit(engine: ProcessEngin
             for count in (40, 120):
                 await server.wait_requests(count)
                 victim = next(worker for worker in engine._workers if is_running(worker.pid))
-                os.kill(victim.pid, signal.SIGKILL)
+                kill(victim.pid)
                 engine._workers.discard(victim)
 
         killing = asyncio.create_task(kill_one())

@@ -220,7 +220,7 @@ async def test_a_closed_journal(directory: Path) -> None:
     journal = Journal(directory, MANIFEST)
     await journal.append([answer(1)])
     journal.close()
-    with pytest.raises(BatchJournalError, match=r"journal is closed: \S+; start the batch again"):
+    with pytest.raises(BatchJournalError, match=r"journal is closed: \S+; use it inside the async with block"):
         await journal.append([answer(2)])
     assert 1 == read_part(directory).count(b"\n")
 
@@ -246,7 +246,7 @@ async def test_close_waits_for_a_write(directory: Path, monkeypatch: pytest.Monk
 def test_a_closed_journal_cannot_be_read(stored: Path) -> None:
     journal = Journal(stored, MANIFEST)
     journal.close()
-    with pytest.raises(BatchJournalError, match=r"journal is closed: \S+; start the batch again"):
+    with pytest.raises(BatchJournalError, match=r"journal is closed: \S+; use it inside the async with block"):
         journal.refresh()
-    with pytest.raises(BatchJournalError, match=r"journal is closed: \S+; start the batch again"):
+    with pytest.raises(BatchJournalError, match=r"journal is closed: \S+; use it inside the async with block"):
         journal.get(key(1))

@@ -8,12 +8,13 @@ import shutil
 import stat
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from ctxbackends._engines.shared_directory import SharedDirectory
 from ctxbackends.batch._errors import BatchJournalError
-from ctxbackends.batch._journal import Journal, JournalPart, Manifest
-from tests.batch.journal_entries import MANIFEST, answer, fill, list_parts, read, store
+from ctxbackends.batch._journal import Journal, JournalPart, Manifest, read_manifest
+from tests.batch.journal_entries import MANIFEST, answer, failure, fill, list_parts, read, store
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def test_a_journal_of_another_run(stored: Path) -> None:
         Journal(stored, Manifest(fingerprint="other"))
     assert (
         f"journal belongs to a batch with other options or backends: {stored}; "
-        "use those options, use --fresh to ask all rows again, or use --journal for another directory"
+        "use the same as before, use --fresh to ask all rows again, or use --journal for another directory"
     ) == str(caught.value)
     assert before == list_tree(stored)
     journal = Journal(stored, Manifest(fingerprint="other"), fresh=True)
@@ -185,6 +186,23 @@ def test_remove(directory: Path) -> None:
     assert not directory.exists()
 
 
+def test_a_removal_that_was_interrupted_leaves_no_journal_without_its_answers(
+    stored: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(stored, MANIFEST)
+    parts = sorted(stored.glob("part-*"))
+
+    def fail(_: Journal) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Journal, "_delete_parts", fail)
+    with pytest.raises(KeyboardInterrupt):
+        journal.remove()
+    assert (None, parts) == (read_manifest(stored), sorted(stored.glob("part-*")))
+    with pytest.raises(BatchJournalError, match="is not a journal"):
+        Journal(stored, MANIFEST)
+
+
 def test_remove_after_close(stored: Path) -> None:
     journal = Journal(stored, MANIFEST)
     journal.close()
@@ -223,3 +241,40 @@ def test_modes(directory: Path) -> None:
     assert {".lock": 0o600, ".gitignore": 0o600, "manifest.json": 0o600, "part": 0o600} == modes
     assert 0o700 == stat.S_IMODE(directory.stat().st_mode)
     journal.remove()
+
+
+def test_a_journal_with_errors_alone_is_taken_over(directory: Path) -> None:
+    other = Manifest(fingerprint="other")
+    Journal(directory, MANIFEST).close()
+    directory.mkdir(0o700)
+    (directory / "manifest.json").write_bytes(msgspec.json.encode(MANIFEST))
+    fill(directory, failure(1), failure(2))
+    before = [path.read_bytes() for path in list_parts(directory)]
+    Journal(directory, other).close()
+    assert before == [path.read_bytes() for path in list_parts(directory)]
+    fill(directory, answer(3))
+    with pytest.raises(BatchJournalError, match="other options or backends"):
+        Journal(directory, MANIFEST)
+    journal = Journal(directory, other)
+    assert "yes" == read(journal, 3)
+    journal.close()
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        ({"model": "1", "temperature": "2"}, "other model:"),
+        ({"model": "0", "temperature": "3"}, "other temperature:"),
+        ({"model": "1", "top_p": "2"}, "other model, temperature, top_p:"),
+        ({}, "other options or backends:"),
+    ],
+    ids=str,
+)
+def test_the_options_that_differ_are_named(directory: Path, parts: dict[str, str], expected: str) -> None:
+    first = Manifest(fingerprint="first", parts={"model": "0", "temperature": "2"})
+    journal = Journal(directory, first)
+    fill(directory, answer(1))
+    journal.close()
+    with pytest.raises(BatchJournalError, match=expected):
+        Journal(directory, Manifest(fingerprint="second", parts=parts))
+    Journal(directory, Manifest(fingerprint="first")).close()  # the fingerprint decides

@@ -17,7 +17,7 @@ MINUTE = 60.0
 
 
 def limit(requests: int | None = None, tokens: int | None = None, *, spent: bool = False) -> RateLimit:
-    return RateLimit(requests, tokens, spent=spent, clock=asyncio.get_running_loop().time)
+    return RateLimit(requests, tokens, closed_for=WINDOW if spent else 0.0, clock=asyncio.get_running_loop().time)
 
 
 async def send(rate_limit: RateLimit, seconds: float, tokens: int, sent: list[float] | None = None) -> float:

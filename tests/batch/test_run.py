@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -230,6 +232,29 @@ async def test_cancelled_in_the_middle(server: BatchServer, tmp_path: Path) -> N
         answers = await collect(backend, rows(40), journal=tmp_path / "journal")
     assert texts(answers) == EXPECTED
     assert server.counts["question 20"] == 2
+
+
+@pytest.mark.parametrize("kind", ["list", "async-generator"])
+async def test_no_generator_is_left_to_the_garbage_collector(server: BatchServer, kind: str) -> None:
+    """Its loop would end before it is closed: "Task was destroyed but it is pending"."""
+    server.hold = lambda prompt: prompt == "question 20"
+    hooks = sys.get_asyncgen_hooks()
+    finalized: list[Any] = []
+    sys.set_asyncgen_hooks(firstiter=hooks.firstiter, finalizer=finalized.append)
+    try:
+        async with opened(server) as backend:
+            batch: Any = rows(40) if kind == "list" else generate(40)
+            options = BatchOptions(max_in_flight=2, validate=False)
+            running = asyncio.create_task(collect(backend, batch, options=options))
+            await server.wait_for(lambda server: "question 20" in server.prompts)
+            running.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await running
+            del batch, running
+            gc.collect()
+    finally:
+        sys.set_asyncgen_hooks(*hooks)
+    assert finalized == []
 
 
 async def test_slow_reader_stops_the_requests(server: BatchServer) -> None:

@@ -219,7 +219,7 @@ async def test_a_server_that_never_comes_back_does_not_end_the_batch() -> None:
 
 
 async def test_a_server_that_hangs_is_left_out() -> None:
-    settings = {"first_token_timeout": 0.3, "timeout": 0.3}
+    settings = {"first_token_timeout": 1.5, "timeout": 1.5}
     async with EchoServer() as server, EchoServer() as other, opened(server, other, **settings) as backends:
         other.play(*[echo] * 20)
         other.play_always(faults.no_response(), probes=True)
@@ -230,7 +230,7 @@ async def test_a_server_that_hangs_is_left_out() -> None:
 
 
 async def test_an_answer_that_always_takes_too_long() -> None:
-    settings = {"first_token_timeout": 0.2, "timeout": 0.2}
+    settings = {"first_token_timeout": 1.5, "timeout": 1.5}
     async with EchoServer() as server, opened(server, **settings) as backends:
         server.script_of = lambda prompt: faults.no_response() if prompt == "question 7" else None
         answers, _ = await collect(backends, rows(60))

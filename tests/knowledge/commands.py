@@ -75,14 +75,14 @@ def ctx_process(directory: Path, *arguments: str, text: bytes = b"", **more: str
     return Result(process.returncode, process.stdout.decode(), process.stderr.decode())
 
 
-def start_process(directory: Path, *arguments: str) -> subprocess.Popen[bytes]:
+def start_process(directory: Path, *arguments: str, **more: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-m", "ctxbackends", *arguments],
         cwd=directory,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=environment(),
+        env=environment(**more),
     )
 
 

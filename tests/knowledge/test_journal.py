@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ctxbackends.knowledge._errors import JournalError
-from ctxbackends.knowledge._extract.journal import Journal
+from ctxbackends.knowledge._extract.journal import Journal, JournalPart
 
 
 def test_answers_survive_a_reopen(tmp_path: Path) -> None:
@@ -122,3 +122,66 @@ def test_a_full_disk_keeps_earlier_answers(tmp_path: Path, monkeypatch: pytest.M
     assert b'{"key":"one","answer":1}\n' == path.read_bytes()
     journal.close()
     assert os.path.exists(path)
+
+
+# --- parts of worker processes --------------------------------------------------------------------------
+
+
+def test_answers_of_parts_are_read_by_the_journal_and_by_other_parts(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    journal = Journal(path)
+    journal.put("one", b"1")
+    part, other = JournalPart(path), JournalPart(path)
+    part.put("two", b"22")
+    assert (b"1", None) == (bytes(other.get("one") or b""), other.get("two"))
+    other.refresh()
+    journal.refresh()
+    other.put("three", b"3")
+    assert b"22" == bytes(other.get("two") or b"") == bytes(journal.get("two") or b"")
+    part.close()
+    other.close()
+    journal.close()
+    second = Journal(path)  # after the driver was killed: it did not refresh
+    assert (3, b"3") == (len(second), bytes(second.get("three") or b""))
+    second.close()
+
+
+def test_an_incomplete_line_of_a_part_is_ignored(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    journal = Journal(path)
+    part = JournalPart(path)
+    part.put("one", b"1")
+    part.close()
+    (file,) = tmp_path.glob("a.part-*.jsonl")
+    with file.open("ab") as lines:
+        lines.write(b'{"key":"two","answer":2}')
+    journal.refresh()
+    assert (1, None) == (len(journal), journal.get("two"))
+    with file.open("ab") as lines:  # the worker is still writing
+        lines.write(b'\n{"key":"three","answer":3}\n')
+    journal.refresh()
+    assert (3, b"2", b"3") == (len(journal), bytes(journal.get("two") or b""), bytes(journal.get("three") or b""))
+    journal.close()
+
+
+def test_a_part_without_answers_is_no_file(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "a.jsonl")
+    part = JournalPart(tmp_path / "a.jsonl")
+    part.close()
+    assert [] == list(tmp_path.glob("*part*"))
+    journal.close()
+
+
+@pytest.mark.parametrize("name", ["clear", "remove"])
+def test_parts_are_deleted_with_their_journal_alone(tmp_path: Path, name: str) -> None:
+    journals = [Journal(tmp_path / "a.jsonl"), Journal(tmp_path / "ab.jsonl")]
+    for journal in journals:
+        part = JournalPart(journal.path)
+        part.put("one", b"1")
+        part.close()
+        journal.refresh()
+    getattr(journals[0], name)()
+    assert 1 == len([*tmp_path.glob("*.part-*")])
+    assert b"1" == bytes(journals[1].get("one") or b"")
+    for journal in journals:
+        journal.close()

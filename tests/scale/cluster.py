@@ -74,15 +74,16 @@ class LoopbackCluster:
             node_module.Node = original
 
     @contextlib.contextmanager
-    def more_cpus(self, total: int) -> Iterator[None]:
+    def more_cpus(self, total: int) -> Iterator[Any]:
         """Add a node for the CPUs that the head node lacks, and remove it at the end."""
         node = self.add_node(total - CPUS) if total > CPUS else None
         try:
-            yield
+            yield node
         finally:
             if node is not None:
                 self.remove_node(node)
 
     def remove_node(self, node: Any) -> None:
-        """Kill the processes of a node."""
-        self._cluster.remove_node(node, allow_graceful=False)
+        """Kill the processes of a node, unless they are dead."""
+        if node in self._cluster.worker_nodes:
+            self._cluster.remove_node(node, allow_graceful=False)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.engine_workers import CountingServer, Parts, counting_server
+from tests.scale.environment import set_variables
 
 if TYPE_CHECKING:
     from tests.scale.cluster import LoopbackCluster
@@ -20,16 +21,13 @@ if TYPE_CHECKING:
 ROOT = str(Path(__file__).parents[2])
 collect_ignore_glob = ["test_*.py"] if importlib.util.find_spec("ray") is None else []
 
-# Before ray is imported, and for the processes that it starts.
-os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # binds 127.0.0.1
-os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-os.environ["RAY_prestart_worker_first_driver"] = "0"  # noqa: SIM112  # Ray's name; a process for each CPU
+set_variables()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent == Path(__file__).parent:
-            item.add_marker(pytest.mark.timeout(300))  # Ray starts slowly where other processes use the CPUs
+            item.add_marker(pytest.mark.timeout(900))  # Ray starts slowly where other processes use the CPUs
 
 
 @pytest.fixture(scope="session")

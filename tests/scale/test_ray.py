@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -17,7 +18,7 @@ from ctxbackends._engines.hosting import encode_spec
 from ctxbackends._engines.ray import RayEngine
 from ctxbackends._engines.shared_directory import SharedDirectory
 from ctxbackends.errors import AuthenticationError
-from tests.engine_workers import CountingServer, Parts, blocks_of, counting_server, driver_process
+from tests.engine_workers import CountingServer, Parts, blocks_of, counting_server, driver_process, kill
 from tests.scale.cluster import LoopbackCluster
 from tests.scale.sockets import find_descendants, find_listeners
 
@@ -96,7 +97,7 @@ async def test_a_killed_actor_is_replaced_within_the_limit(
 
     async def kill_one() -> None:
         await server.wait_requests(60)
-        os.kill(parts.pids()[0], signal.SIGKILL)
+        kill(parts.pids()[0])
 
     killing = asyncio.create_task(kill_one())
     with cluster.more_cpus(workers):
@@ -130,11 +131,14 @@ async def test_actors_end_with_their_driver_and_another_driver_goes_on(
         await server.wait_idle()
         sent = server.requests.total()
     async with driver_process(**arguments) as driver:
-        await driver.communicate()
-    assert 0 == driver.returncode
+        await server.wait_requests(sent + 50)
+        kill(parts.pids()[-1])
+        output, errors = await driver.communicate()
+    assert (0, b"") == (driver.returncode, errors)
+    assert {"ok"} == {line.partition("=")[2] for line in output.decode().splitlines()}  # nothing of Ray's
     assert set(numbers(400)) == ids(parts.read()).keys()
-    assert 400 > sent
-    assert 400 + 8 >= server.requests.total()
+    assert 300 > sent
+    assert 400 + 2 * 8 >= server.requests.total()
     assert 8 >= server.peak
 
 
@@ -192,6 +196,8 @@ async def test_a_cluster_that_the_engine_starts_listens_on_loopback_and_ends_wit
 
 @pytest.mark.full
 async def test_actors_end_when_their_driver_is_silent(cluster: LoopbackCluster, parts: Parts) -> None:
+    if sys.platform == "win32":
+        raise NotImplementedError("the module is skipped there")
     async with counting_server(seconds=600) as server:
         arguments = {
             "engine": cluster.address,
@@ -205,7 +211,8 @@ async def test_actors_end_when_their_driver_is_silent(cluster: LoopbackCluster, 
             await server.wait_requests(4)
             driver.send_signal(signal.SIGSTOP)
             await server.wait_idle()
-            assert not is_running(parts.pids()[0])
+            while is_running(parts.pids()[0]):
+                await asyncio.sleep(0.05)
 
 
 # --- a cluster that does not fit -----------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.batch_server import MODEL, BatchServer, serve_batches
+from tests.batch_server import MODEL, BatchServer, serve_batches
 from tests.unit.test_cli import Result, _alone, ctx  # noqa: F401  # a fixture
 
 BAD_LINES = (
@@ -309,9 +309,17 @@ async def test_fresh_asks_all_rows_again(server: BatchServer) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [("--option", "temperature=0.5"), ("--system", "Be brief."), ("-m", "other")], ids=str
+    ("options", "difference"),
+    [
+        (("--option", "temperature=0.5"), "temperature"),
+        (("--system", "Be brief."), "system message"),
+        (("-m", "other"), "model"),
+        (("--schema", "a,"), "schema"),
+        (("--endpoint", "http://127.0.0.1:9"), "backends"),
+    ],
+    ids=str,
 )
-async def test_a_journal_of_another_run(server: BatchServer, options: Sequence[str]) -> None:
+async def test_a_journal_of_another_run(server: BatchServer, options: Sequence[str], difference: str) -> None:
     write_rows(Path("in.jsonl"), 3)
     await batch(server, "in.jsonl", "-o", "out.jsonl", "--keep")
     content = read("out.jsonl")
@@ -319,8 +327,18 @@ async def test_a_journal_of_another_run(server: BatchServer, options: Sequence[s
     arguments = ("--endpoint", server.url, "-m", MODEL, *options)
     result = await batch(None, "in.jsonl", "-o", "out.jsonl", *arguments)
     assert (1, [], content) == (result.code, server.prompts, read("out.jsonl"))
+    assert f"journal belongs to a batch with other {difference}: out.jsonl.journal; use the same" in result.err
     assert "--fresh" in result.err
     assert 1 == len(result.err.splitlines())
+
+
+async def test_other_options_after_a_batch_without_answers(server: BatchServer) -> None:
+    write_rows(Path("in.jsonl"), 2)
+    server.statuses = {f"question {at}": [(400, {})] for at in range(2)}
+    assert 1 == (await batch(server, "in.jsonl", "-o", "out.jsonl")).code
+    assert exists("out.jsonl.journal")
+    assert 0 == (await batch(server, "in.jsonl", "-o", "out.jsonl", "--option", "temperature=0")).code
+    assert ["in.jsonl", "out.jsonl"] == sorted(os.listdir())
 
 
 async def test_a_journal_elsewhere(server: BatchServer) -> None:
@@ -372,11 +390,26 @@ async def test_an_output_that_exists(server: BatchServer) -> None:
     result = await batch(server, "in.jsonl", "-o", "out.jsonl")
     assert (1, "mine", []) == (result.code, read("out.jsonl"), server.prompts)
     assert (
-        "ctxbackends: out.jsonl exists, and no journal says that it is from this batch; use --force to replace it\n"
-        == result.err
+        "ctxbackends: out.jsonl exists; if this batch is complete, nothing is left to do; use --force to ask all rows "
+        "again and replace it\n" == result.err
     )
     assert 0 == (await batch(server, "in.jsonl", "-o", "out.jsonl", "--force")).code
     assert {"r0", "r1"} == read_texts(Path("out.jsonl")).keys()
+
+
+async def test_a_journal_is_only_for_the_files_that_were_written_from_it(server: BatchServer) -> None:
+    write_rows(Path("in.jsonl"), 2)
+    arguments = ("in.jsonl", "-o", "out.jsonl", "--journal", "journal", "--keep")
+    assert 0 == (await batch(server, *arguments)).code
+    write("other", "mine")
+    other = await batch(server, *arguments, "-o", "other")
+    errors = await batch(server, *arguments, "--errors", "other")
+    assert (1, 1, "mine") == (other.code, errors.code, read("other"))
+    problem = "other exists, and was not written from this journal; use --force to replace it"
+    assert [f"ctxbackends: {problem}\n"] * 2 == [other.err, errors.err]
+    assert 0 == (await batch(server, *arguments, "--errors", "other", "--force")).code
+    assert 0 == (await batch(server, *arguments, "--errors", "other")).code
+    assert ({"r0", "r1"}, "") == (read_texts(Path("out.jsonl")).keys(), read("other"))
 
 
 @pytest.mark.parametrize(
@@ -385,19 +418,26 @@ async def test_an_output_that_exists(server: BatchServer) -> None:
         (("in.jsonl",), 2, "no output; add -o FILE"),
         (("in.jsonl", "-o", "nowhere/out"), 1, "cannot write the output: nowhere/out: no directory "),
         (("in.jsonl", "-o", "directory"), 1, "cannot write the output: directory: it is a directory; name a file"),
-        (("in.jsonl", "-o", "/dev/stdout"), 2, "/dev/stdout is not a file that a journal could be beside; add"),
+        (("in.jsonl", "-o", "/dev/stdout"), 2, "standard output is not a file that a journal could be beside; add"),
+        (("in.jsonl", "-o", "-"), 2, "standard output is not a file that a journal could be beside; add --journal DIR"),
+        (("in.jsonl", "-o", "-", "--errors", "-", "--journal", "j"), 2, "are both standard output; name a file"),
+        (("in.jsonl", "-o", "-", "--json", "--journal", "j"), 2, "--json prints its events on standard output"),
         (("in.jsonl", "-o", "in.jsonl", "--force"), 1, "the output is the input: in.jsonl; name another file"),
         (("in.jsonl", "-o", "link", "--force"), 1, "the output is the input: link; name another file"),
         (("in.jsonl", "-o", "out", "--errors", "in.jsonl"), 1, "the output is the input: in.jsonl"),
         (("in.jsonl", "-o", "out", "--errors", "./out"), 1, "the output and the errors are one file: out; name two"),
-        (("in.jsonl", "-o", "out", "--errors", "old"), 1, "old exists, and no journal says that it is from this batch"),
+        (("in.jsonl", "-o", "out", "--errors", "old"), 1, "old exists; if this batch is complete, nothing"),
         (("directory", "-o", "out"), 2, "directory: cannot be read: Is a directory"),
         (("nothere", "-o", "out"), 2, "nothere: cannot be read: No such file or directory"),
         (("in.jsonl", "-o", "out", "--option", "temperature=hot"), 2, "--option: temperature must be a number: 'hot'"),
         (("in.jsonl", "-o", "out", "--option", "timeout=3s"), 2, "unknown option: timeout; set it for the backend"),
         (("in.jsonl", "-o", "out", "--option", "model=x"), 2, "unknown option: model; use --model"),
         (("in.jsonl", "-o", "out", "--option", "dimensions=3"), 2, "it is for vectors; add --embed"),
-        (("in.jsonl", "-o", "out", "--embed", "--schema", "a,"), 2, "--embed has vectors as its answers"),
+        (
+            ("in.jsonl", "-o", "out", "--embed", "--schema", "a,"),
+            2,
+            "--embed cannot be combined with --system or",
+        ),
         (("in.jsonl", "-o", "out", "--rpm", "0"), 2, "0 is out of range; it must be 1 or more"),
         (
             ("in.jsonl", "-o", "out", "--prompt", "{a}"),
@@ -505,3 +545,59 @@ async def test_quiet(server: BatchServer) -> None:
     write_rows(Path("in.jsonl"), 3)
     result = await batch(server, "in.jsonl", "-o", "out.jsonl", "-q")
     assert (0, "", "") == (result.code, result.out, result.err)
+
+
+# --- the report -----------------------------------------------------------------------------------------
+
+
+async def test_the_report_has_the_most_frequent_errors(server: BatchServer) -> None:
+    write_rows(Path("in.jsonl"), 7)
+    statuses = {0: 400, 1: 422, 2: 422, 3: 422, 4: 413, 5: 413, 6: 415}
+    server.statuses = {f"question {at}": [(status, {})] for at, status in statuses.items()}
+    result = await batch(server, "in.jsonl", "-o", "out.jsonl", "--max-retries", "0")
+    assert 1 == result.code
+    lines = [line for line in result.err.splitlines() if " failed: " in line]
+    assert ["3 failed: ", "2 failed: ", "1 failed: "] == [line[:10] for line in lines]
+    assert ", such as: " in lines[0]
+    assert "no answer to question 1" in lines[0]
+    assert "answers" not in result.err.splitlines()[-2]
+    assert "errors in out.jsonl, journal in out.jsonl.journal" == result.err.splitlines()[-2]
+
+
+async def test_an_errors_file_without_errors_is_not_named(server: BatchServer) -> None:
+    write_rows(Path("in.jsonl"), 2)
+    result = await batch(server, "in.jsonl", "-o", "out.jsonl", "--errors", "err.jsonl")
+    assert result.err.endswith("\nanswers in out.jsonl\n")
+    assert "" == read("err.jsonl")
+
+
+async def test_the_output_on_standard_output(server: BatchServer, capfd: pytest.CaptureFixture[str]) -> None:
+    write_rows(Path("in.jsonl"), 3)
+    result = await batch(server, "in.jsonl", "-o", "-", "--journal", "journal", "--format", "simple")
+    assert 0 == result.code
+    assert [f"answer to question {at}" for at in range(3)] == [
+        json.loads(line)["text"] for line in capfd.readouterr().out.splitlines()
+    ]
+    assert " in " not in result.err.splitlines()[-1].replace("tokens in", "")
+    assert ["in.jsonl"] == os.listdir()
+
+
+async def test_the_errors_on_standard_output(server: BatchServer, capfd: pytest.CaptureFixture[str]) -> None:
+    write_rows(Path("in.jsonl"), 3)
+    server.statuses = {"question 1": [(400, {})]}
+    result = await batch(server, "in.jsonl", "-o", "out.jsonl", "--errors", "-")
+    assert 1 == result.code
+    assert ["r1"] == [json.loads(line)["custom_id"] for line in capfd.readouterr().out.splitlines()]
+    assert "answers in out.jsonl, journal in out.jsonl.journal\n" in result.err
+
+
+async def test_truncated_answers_are_counted(server: BatchServer) -> None:
+    write_rows(Path("in.jsonl"), 3)
+    server.finish = "length"
+    result = await batch(server, "in.jsonl", "-o", "out.jsonl", "--keep")
+    assert (0, "3 rows: 3 answered, 3 cut off at max_tokens") == (result.code, result.err.splitlines()[0])
+    server.finish = "stop"
+    write_rows(Path("in.jsonl"), 4)
+    events = await batch(server, "in.jsonl", "-o", "out.jsonl", "--json")
+    report = json.loads(events.out.splitlines()[-1])["report"]
+    assert (4, 3, 3) == (report["answered"], report["resumed"], report["truncated"])

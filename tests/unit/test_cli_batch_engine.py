@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.batch_server import BatchServer, serve_batches
+from tests.batch_server import BatchServer, serve_batches
 from tests.unit.test_cli import _alone  # noqa: F401  # a fixture
 from tests.unit.test_cli_batch import batch, exists, read_rows, read_texts, write_rows
 

@@ -12,15 +12,14 @@ from typing import Any, get_args
 
 import pytest
 
-from ctxbackends._cli.batch import display
 from ctxbackends._cli.batch.command import FORMATS
-from ctxbackends._cli.batch.display import TextOutput, describe_report
+from ctxbackends._cli.batch.display import ErrorCounts, TextOutput, describe_files, describe_report
 from ctxbackends._cli.batch.progress import BatchProgress, Meter
 from ctxbackends._cli.live_line import FIRST_TEXT
-from ctxbackends.batch import BatchReport
+from ctxbackends.batch import BatchReport, RowError
 from ctxbackends.batch._output import OutputFormat
+from tests.batch_server import MODEL, BatchServer, serve_batches
 from tests.terminals import Screen, terminal
-from tests.unit.batch_server import MODEL, BatchServer, serve_batches
 from tests.unit.test_cli import Stream, _alone  # noqa: F401  # a fixture
 from tests.unit.test_cli_batch import write_rows
 from tests.unit.test_cli_batch_resume import Run
@@ -127,6 +126,10 @@ def test_the_tokens_of_embeddings_are_those_of_the_texts() -> None:
                 "gpu1 1,012, gpu2 485",
             ],
         ),
+        (
+            BatchReport(rows=200, answered=200, truncated=200, seconds=10.0),
+            ["200 rows: 200 answered, 200 cut off at max_tokens", "10.0 s, 20 rows/s"],
+        ),
         (BatchReport(rows=3, answered=3, resumed=3), ["3 rows: 3 answered, 3 of them in an earlier run"]),
     ],
 )
@@ -134,9 +137,41 @@ def test_the_report(report: BatchReport, expected: list[str]) -> None:
     assert expected == describe_report(report)
 
 
+@pytest.mark.parametrize(
+    ("answered", "failed", "output", "errors", "journal", "expected"),
+    [
+        (1, 0, "a", None, None, "answers in a"),
+        (1, 0, "a", "e", None, "answers in a"),
+        (1, 1, "a", None, "j", "answers and errors in a, journal in j"),
+        (1, 1, "a", "e", "j", "answers in a, errors in e, journal in j"),
+        (0, 1, "a", None, "j", "errors in a, journal in j"),
+        (0, 1, "a", "e", "j", "errors in e, journal in j"),
+        (0, 0, "a", "e", None, ""),
+        (1, 0, "/dev/stdout", None, None, ""),
+        (1, 1, "/dev/stdout", "e", "j", "errors in e, journal in j"),
+        (1, 1, "a", "/dev/stdout", "j", "answers in a, journal in j"),
+    ],
+)
+def test_the_files_of_a_report(
+    answered: int, failed: int, output: str, errors: str | None, journal: str | None, expected: str
+) -> None:
+    report = BatchReport(rows=answered + failed, answered=answered, failed=failed)
+    paths = [None if path is None else Path(path) for path in (errors, journal)]
+    assert expected == describe_files(report, Path(output), *paths)
+
+
+def test_the_errors_of_a_report() -> None:
+    counts = ErrorCounts()
+    errors = [("A", "x", 400), ("B", "x", 400), ("A", "y", 400), ("A", "x", 422), ("C", "z", None), ("B", "x", 400)]
+    for kind, message, status in errors:
+        counts.add(RowError(type=kind, message=message, status_code=status))
+    assert ["2 failed: A, such as: x", "2 failed: B: x", "1 failed: A: x"] == counts.describe()
+    assert [] == ErrorCounts().describe()
+
+
 def test_plain_lines_are_rare(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
-    monkeypatch.setattr(display.time, "monotonic", lambda: now)
+    monkeypatch.setattr("ctxbackends._cli.batch.display.time.monotonic", lambda: now)
     stream = Stream()
     monkeypatch.setattr("sys.stderr", stream)
     output = TextOutput()

@@ -19,8 +19,8 @@ from ctxbackends._cli.engine_options import EngineChoice, choose_engine
 from ctxbackends._cli.log_privacy import PrivateFiles, path_of_stdin
 from ctxbackends._cli.text_inputs import STDIN
 from ctxbackends.batch._inputs import TABLE_SUFFIXES
-from ctxbackends.batch._journal import MANIFEST_FILE
-from ctxbackends.batch._output import OutputFormat, check_output, is_stream
+from ctxbackends.batch._journal import Manifest, read_manifest
+from ctxbackends.batch._output import STDOUT, OutputFormat, check_output, is_stream
 
 _CHAT_PARSERS: Mapping[str, Callable[[str], Any]] = {
     name: parser for name, parser in PARSERS.items() if name not in ("model", "tool_choice")
@@ -127,7 +127,8 @@ def open_arguments(
     if output is None and not dry_run:
         raise click.UsageError("no output; add -o FILE")
     if embed and (system is not None or schema is not None):
-        raise click.UsageError("--embed has vectors as its answers: remove --system and --schema")
+        raise click.UsageError("--embed cannot be combined with --system or --schema")
+    output, errors = _find_streams(output, errors, as_json=as_json)
     chosen = choose_engine(engine, workers, address)
     if chosen is not None and any(choice.source == "model" for choice in choices):
         raise click.UsageError("--model-path serves a model in this process: remove --engine, or start a server")
@@ -137,8 +138,7 @@ def open_arguments(
         check_options(options, option="--option")
     if output is not None and not dry_run:
         journal = _find_journal(journal, output)
-        has_journal = (journal / MANIFEST_FILE).is_file()
-        _check_files(source, output, errors, form=format_, has_journal=has_journal, force=force)
+        _check_files(source, output, errors, form=format_, manifest=read_manifest(journal), force=force)
     paths = [source] if source != STDIN else [one for one in [path_of_stdin()] if one is not None]
     private = PrivateFiles.of_ctxrc()
     with _open_source(source, is_table=prompt is not None) as path:
@@ -185,23 +185,39 @@ def _parse_schema(value: str | None) -> dict[str, Any] | None:
 # --- the files ----------------------------------------------------------------------------------------
 
 
+def _find_streams(output: Path | None, errors: Path | None, *, as_json: bool) -> tuple[Path | None, Path | None]:
+    """Return the files, with standard output for ``-``."""
+    files = [STDOUT if file == STDIN else file for file in (output, errors)]
+    if files.count(STDOUT) > 1:
+        raise click.UsageError("the output and the errors are both standard output; name a file for one of them")
+    if STDOUT in files and as_json:
+        raise click.UsageError("--json prints its events on standard output; write the output to a file")
+    return files[0], files[1]
+
+
 def _find_journal(directory: Path | None, output: Path) -> Path:
     if directory is not None:
         return directory
     if is_stream(output):
-        raise click.UsageError(f"{output} is not a file that a journal could be beside; add --journal DIR")
+        name = "standard output" if output == STDOUT else output
+        raise click.UsageError(f"{name} is not a file that a journal could be beside; add --journal DIR")
     return output.with_name(f"{output.name}.journal")
 
 
 def _check_files(
-    source: Path, output: Path, errors: Path | None, *, form: OutputFormat, has_journal: bool, force: bool
+    source: Path, output: Path, errors: Path | None, *, form: OutputFormat, manifest: Manifest | None, force: bool
 ) -> None:
     """Raise for a file that cannot be written at the end, before anything is sent."""
     check_output(output, format=form, errors=errors, source=source if source != STDIN else None)
     for path in [output] if errors is None else [output, errors]:
-        if path.is_file() and not (has_journal or force):
+        if path.is_file() and not (is_stream(path) or force or (manifest is not None and manifest.has_output(path))):
+            if manifest is not None:
+                raise click.ClickException(
+                    f"{path} exists, and was not written from this journal; use --force to replace it"
+                )
             raise click.ClickException(
-                f"{path} exists, and no journal says that it is from this batch; use --force to replace it"
+                f"{path} exists; if this batch is complete, nothing is left to do; use --force to ask all rows again "
+                "and replace it"
             )
 
 

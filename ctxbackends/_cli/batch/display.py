@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -15,9 +16,10 @@ from ctxbackends._cli.batch.progress import BatchProgress, count_rows
 from ctxbackends._cli.live_line import LINE, can_redraw, window_size
 from ctxbackends._cli.terminal import print_json, printable
 from ctxbackends._util.text import format_rate, one_line
+from ctxbackends.batch._output import is_stream
 
 if TYPE_CHECKING:
-    from ctxbackends.batch import BatchAnswer, BatchReport
+    from ctxbackends.batch import BatchAnswer, BatchReport, RowError
 
 TICK = 0.5
 """Seconds between two updates of the live line."""
@@ -27,6 +29,9 @@ PLAIN_INTERVAL = 10.0
 
 LONGEST_INTERVAL = 60.0
 """Seconds after which a plain line is due, also if less than a tenth of the rows was done since the last one."""
+
+MAX_ERROR_KINDS = 3
+"""Kinds of errors that a report shows."""
 
 EVENT_INTERVAL = 1.0
 """Seconds, at least, between two events with the progress."""
@@ -69,6 +74,7 @@ class TextOutput:
         self._line = LINE if not self._is_quiet and can_redraw(sys.stderr) else None
         self._printed_at = time.monotonic()
         self._printed_done = 0
+        self._errors = ErrorCounts()
 
     def __enter__(self) -> Self:
         return self
@@ -101,17 +107,17 @@ class TextOutput:
         return True
 
     def row_error(self, answer: BatchAnswer) -> None:
-        """Show nothing: the errors are in a file, and their number in the line."""
+        """Count the error for the report."""
+        if answer.error is not None:
+            self._errors.add(answer.error)
 
     def finish(self, report: BatchReport, output: Path, errors: Path | None, journal: Path | None) -> None:
         """Print the report."""
         LINE.erase()
-        for line in describe_report(report):
+        for line in [*describe_report(report), *self._errors.describe()]:
             self._print(line)
-        files = f"answers in {output}"
-        files += f", errors in {errors}" if errors is not None else ""
-        files += f", journal in {journal}" if journal is not None else ""
-        self._print(files)
+        if files := describe_files(report, output, errors, journal):
+            self._print(files)
         if report.failed:
             self._print("run the same command again to ask the failed rows again")
 
@@ -140,6 +146,7 @@ def describe_report(report: BatchReport) -> list[str]:
     parts = [f"{count_rows(report.rows)}: {report.answered:,} answered"]
     parts += [f"{report.resumed:,} of them in an earlier run"] if report.resumed else []
     parts += [f"{report.failed:,} failed"] if report.failed else []
+    parts += [f"{report.truncated:,} cut off at max_tokens"] if report.truncated else []
     parts += [f"{report.repeated:,} asked more than once"] if report.repeated else []
     lines = [", ".join(parts)]
     asked = report.answered - report.resumed + report.failed
@@ -153,6 +160,43 @@ def describe_report(report: BatchReport) -> list[str]:
     if len(report.by_backend) > 1:
         lines += [", ".join(f"{name} {count:,}" for name, count in sorted(report.by_backend.items()))]
     return lines
+
+
+def describe_files(report: BatchReport, output: Path, errors: Path | None, journal: Path | None) -> str:
+    """Return the line that names the files of a batch, empty if there is nothing to name."""
+    has_errors = report.failed > 0
+    parts = []
+    if not is_stream(output):
+        content = "answers and errors" if has_errors and errors is None else "answers"
+        if not report.answered:
+            content = "errors" if has_errors and errors is None else ""
+        parts += [f"{content} in {output}"] if content else []
+    parts += [f"errors in {errors}"] if errors is not None and has_errors and not is_stream(errors) else []
+    parts += [f"journal in {journal}"] if journal is not None else []
+    return ", ".join(parts)
+
+
+class ErrorCounts:
+    """The most frequent errors of rows. Messages may differ in each row, so only the first of each kind is kept."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[tuple[str, int | None]] = Counter()
+        self._messages: dict[tuple[str, int | None], str] = {}
+        self._mixed: set[tuple[str, int | None]] = set()
+
+    def add(self, error: RowError) -> None:
+        """Count an error."""
+        kind = (error.type, error.status_code)
+        self._counts[kind] += 1
+        if self._messages.setdefault(kind, error.message) != error.message:
+            self._mixed.add(kind)
+
+    def describe(self) -> list[str]:
+        """Return a line for each of the most frequent kinds."""
+        return [
+            f"{count:,} failed: {kind[0]}{', such as' if kind in self._mixed else ''}: {self._messages[kind]}"
+            for kind, count in self._counts.most_common(MAX_ERROR_KINDS)
+        ]
 
 
 class JSONLines:

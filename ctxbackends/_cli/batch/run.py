@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 
 import click
-from anyio.to_thread import run_sync
 
 from ctxbackends._cli.batch.arguments import BatchArguments
 from ctxbackends._cli.batch.backends import open_choices, read_configs
@@ -22,13 +21,15 @@ from ctxbackends.batch import (
     BatchOptions,
     BatchOutputError,
     BatchReport,
+    BatchRow,
     BatchRun,
     Problem,
     run_batch,
 )
 from ctxbackends.batch._errors import format_problem
 from ctxbackends.batch._inputs import validate
-from ctxbackends.batch._output import write_output
+from ctxbackends.batch._output import is_stream, write_output
+from ctxbackends.batch._threads import run_in_thread
 from ctxbackends.errors import BackendError
 
 INTERRUPTED, TERMINATED = 130, 143
@@ -56,7 +57,7 @@ async def run(arguments: BatchArguments) -> None:
 
 async def _check(rows: BatchInput, output: Output) -> None:
     output.phase(f"checking {rows.name}")
-    count, problems = await run_sync(validate, rows.read(), abandon_on_cancel=True)
+    count, problems = await run_in_thread(validate, rows.read())
     if problems:
         raise BatchInputError(rows.name, problems)
     output.plan(count)
@@ -77,6 +78,8 @@ async def _run(arguments: BatchArguments, rows: BatchInput, output: Output) -> N
                 await _ask(arguments, batch, output)
                 await _write(arguments, rows, batch, output)
         except asyncio.CancelledError:
+            # A second Ctrl-C ends the loop at once, which would print all that was not closed.
+            asyncio.get_running_loop().set_exception_handler(lambda *_: None)
             output.stop(f"interrupted: {_describe_resume(report)}")
             raise click.exceptions.Exit(TERMINATED if is_terminated() else INTERRUPTED) from None
         except BackendError as error:
@@ -134,24 +137,20 @@ async def _ask(arguments: BatchArguments, batch: BatchRun, output: Output) -> No
 
 
 async def _write(arguments: BatchArguments, rows: BatchInput, batch: BatchRun, output: Output) -> None:
-    assert arguments.output is not None, "required without --dry-run"
-    assert batch.journal is not None, "a directory is passed"
-    output.phase(f"writing {arguments.output}")
-    await run_sync(
-        partial(
-            write_output,
-            batch.journal,
-            rows,
-            arguments.output,
-            key=batch.key,
-            format=arguments.format,
-            errors=arguments.errors,
-        )
-    )
+    path, journal = arguments.output, batch.journal
+    assert path is not None, "required without --dry-run"
+    assert journal is not None, "a directory is passed"
+    output.phase("" if is_stream(path) else f"writing {path}")
+
+    def write(rows: Iterable[BatchRow]) -> None:
+        journal.note_outputs(one for one in (path, arguments.errors) if one is not None and not is_stream(one))
+        write_output(journal, rows, path, key=batch.key, format=arguments.format, errors=arguments.errors)
+
+    await run_in_thread(write, rows)
     is_kept = arguments.keep or batch.report.failed > 0
     if not is_kept:
-        batch.journal.remove()
-    output.finish(batch.report, arguments.output, arguments.errors, arguments.journal if is_kept else None)
+        journal.remove()
+    output.finish(batch.report, path, arguments.errors, arguments.journal if is_kept else None)
 
 
 def _describe_resume(report: BatchReport) -> str:

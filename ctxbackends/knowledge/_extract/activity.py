@@ -301,7 +301,11 @@ class Monitor:
         tokens = completion.usage.output_tokens if completion.usage is not None else None
         if tokens and size:
             self._bytes_per_token = size / tokens
-        self._tokens += tokens if tokens is not None else int(size / self._bytes_per_token)
+        self.add_tokens(tokens if tokens is not None else int(size / self._bytes_per_token))
+
+    def add_tokens(self, count: int) -> None:
+        """Count the tokens of answers."""
+        self._tokens += count
 
     def count_tokens(self) -> tuple[int, float | None]:
         """Return the tokens of all answers so far, and in each of the last seconds."""

@@ -1,12 +1,16 @@
 """The journal: answers to finished chunks on disk, so that another run can resume.
 
-Each answer is one line of JSON, appended and never changed. A line that a crash left incomplete is ignored.
+Each answer is one line of JSON, appended and never changed. A line that a crash left incomplete is ignored. Worker
+processes append to files of their own, the parts, which are read like the file itself.
 """
 
 from __future__ import annotations
 
+import glob
 import os
+import secrets
 from pathlib import Path
+from typing import IO
 
 import filelock
 import msgspec
@@ -27,8 +31,80 @@ REPEAT = "repeat:"
 """Start of the keys of answers that belong to a chunk with an answer, as ``SECOND_LOOK`` is."""
 
 
-class Journal:
-    """Answers by key, stored in a file that one process at a time can open.
+class AnswerFiles:
+    """The answers in the files of a journal by key, and the file to which this process appends.
+
+    Args:
+        path: The file of the journal.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._positions: dict[str, tuple[Path, int, int]] = {}
+        self._ends: dict[Path, int] = {}  # how far each file was read
+
+    def __len__(self) -> int:
+        """Return the number of answers, without those that belong to another one."""
+        return sum(not key.startswith((SECOND_LOOK, REPEAT)) for key in self._positions)
+
+    def refresh(self) -> None:
+        """Find the answers that other processes have added. Raises OSError."""
+        for file in (self.path, *self._parts()):
+            self._read(file)
+
+    def get(self, key: str) -> msgspec.Raw | None:
+        """Return the answer stored under ``key`` as JSON, or None."""
+        position = self._positions.get(key)
+        if position is None:
+            return None
+        path, at, size = position
+        with open(path, "rb") as file:
+            file.seek(at)
+            return _LINES.decode(file.read(size)).answer
+
+    def put(self, key: str, answer: bytes) -> None:
+        """Store an answer as JSON.
+
+        Raises:
+            JournalError: It cannot be written; earlier answers are kept.
+        """
+        line = msgspec.json.encode(_Line(key, msgspec.Raw(answer))) + b"\n"
+        try:
+            file = self._open()
+            at = os.fstat(file.fileno()).st_size
+            append_lines(file.fileno(), line)
+        except OSError as error:
+            raise JournalError(f"cannot write the journal {self.path}: {error.strerror}") from error
+        path = Path(file.name)
+        self._positions[key] = (path, at, len(line))
+        self._ends[path] = at + len(line)
+
+    def _open(self) -> IO[bytes]:
+        """Return the file of this process. Raises OSError."""
+        raise NotImplementedError
+
+    def _parts(self) -> list[Path]:
+        return sorted(self.path.parent.glob(f"{glob.escape(self.path.stem)}.part-*.jsonl"))
+
+    def _read(self, path: Path) -> None:
+        """Add the answers of a file from the end of the last complete one that is known."""
+        end = at = self._ends.get(path, 0)
+        with open(path, "rb") as lines:
+            lines.seek(at)
+            for line in lines:
+                at += len(line)
+                try:
+                    entry = _LINES.decode(line)
+                except msgspec.DecodeError:
+                    continue
+                if line.endswith(b"\n"):
+                    self._positions[entry.key] = (path, at - len(line), len(line))
+                    end = at
+        self._ends[path] = end
+
+
+class Journal(AnswerFiles):
+    """Answers by key, stored in a file that one process at a time can open, and in the parts of its workers.
 
     The file is created with its directory. :meth:`close` keeps it, :meth:`remove` deletes it.
 
@@ -40,8 +116,7 @@ class Journal:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self._offsets: dict[str, tuple[int, int]] = {}
+        super().__init__(path)
         self._lock = filelock.FileLock(path.with_name(f".{path.name}.lock"), thread_local=False)
         try:
             create_directory(path.parent)
@@ -57,66 +132,65 @@ class Journal:
         except OSError as error:
             delete_and_release(self._lock)
             raise JournalError(f"cannot write the journal {path}: {error.strerror}") from error
-        self._read()
-
-    def _read(self) -> None:
-        end = at = 0
-        with open(self.path, "rb") as lines:
-            for line in lines:
-                at += len(line)
-                try:
-                    entry = _LINES.decode(line)
-                except msgspec.DecodeError:
-                    continue
-                if line.endswith(b"\n"):
-                    self._offsets[entry.key] = (at - len(line), len(line))
-                    end = at
-        if end < at:
-            self._file.truncate(end)
-
-    def __len__(self) -> int:
-        """Return the number of answers, without those that belong to another one."""
-        return sum(not key.startswith((SECOND_LOOK, REPEAT)) for key in self._offsets)
-
-    def get(self, key: str) -> msgspec.Raw | None:
-        """Return the answer stored under ``key`` as JSON, or None."""
-        position = self._offsets.get(key)
-        if position is None:
-            return None
-        self._file.seek(position[0])  # writes still go to the end: the file is open for appending
-        return _LINES.decode(self._file.read(position[1])).answer
-
-    def put(self, key: str, answer: bytes) -> None:
-        """Store an answer as JSON.
-
-        Raises:
-            JournalError: It cannot be written; earlier answers are kept.
-        """
-        line = msgspec.json.encode(_Line(key, msgspec.Raw(answer))) + b"\n"
-        at = os.fstat(self._file.fileno()).st_size
-        try:
-            append_lines(self._file.fileno(), line)
-        except OSError as error:
-            raise JournalError(f"cannot write the journal {self.path}: {error.strerror}") from error
-        self._offsets[key] = (at, len(line))
+        self.refresh()
+        self._file.truncate(self._ends[path])
 
     def clear(self) -> None:
         """Delete all answers."""
         self._file.truncate(0)
-        self._offsets.clear()
+        self._delete_parts()
+        self._positions.clear()
+        self._ends.clear()
 
     def close(self) -> None:
         """Close the file for another run; delete it if it is empty."""
         if not self._file.closed:
             self._file.close()  # first, since Windows cannot delete an open file
-            if not self._offsets:
+            if not self._positions:
+                self._delete_parts()
                 self.path.unlink(missing_ok=True)
             delete_and_release(self._lock)
 
     def remove(self) -> None:
         """Close and delete the file, after a complete run."""
-        self._offsets.clear()
+        self._positions.clear()
         self.close()
+
+    def _open(self) -> IO[bytes]:
+        return self._file
+
+    def _delete_parts(self) -> None:
+        for part in self._parts():
+            part.unlink(missing_ok=True)
+
+
+class JournalPart(AnswerFiles):
+    """The journal as a worker process uses it: it reads all answers, and appends to a part of its own.
+
+    The part is created with the first answer.
+
+    Args:
+        path: The file of the journal, which the driver has opened.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._part: IO[bytes] | None = None
+        self.refresh()
+
+    def close(self) -> None:
+        """Close the part."""
+        if self._part is not None:
+            self._part.close()
+
+    def _open(self) -> IO[bytes]:
+        if self._part is None:
+            path = self.path.with_name(f"{self.path.stem}.part-{secrets.token_hex(8)}.jsonl")
+            self._part = open(path, "a+b", buffering=0)  # noqa: SIM115  # closed by close()
+        return self._part
 
 
 def create_directory(path: Path) -> None:

@@ -186,8 +186,25 @@ class Prompt:
         create = partial(Question, answer_tokens=answer_tokens, more=instructions, has_turns=has_turns)
         self.questions = tuple(create(group, is_only=len(groups) == 1) for group in groups)
         self.frames: list[Frame] = [question.build_messages(question.build_text("")) for question in self.questions]
+        self._parameters = (tuple(kinds), kinds_per_question, answer_tokens, instructions, has_turns)
         hashes = [question.schema_sha256 for question in self.questions]
         self.schema_sha256 = hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The types of the answers are created at run time.
+        return _create_prompt, self._parameters
+
+
+def _create_prompt(
+    kinds: Sequence[AnyKind],
+    kinds_per_question: int | None,
+    answer_tokens: int,
+    instructions: str | None,
+    has_turns: bool,
+) -> Prompt:
+    return Prompt(
+        kinds, kinds_per_question, answer_tokens=answer_tokens, instructions=instructions, has_turns=has_turns
+    )
 
 
 def _row_type(kind: AnyKind, bounds: Bounds) -> type[msgspec.Struct]:

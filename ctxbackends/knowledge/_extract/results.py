@@ -9,21 +9,22 @@ import msgspec
 from ctxbackends._chat.responses import Usage
 from ctxbackends.knowledge._extract.citations import CitedRow
 from ctxbackends.knowledge._extract.packing import AnyChunk
-from ctxbackends.knowledge._extract.prompt import Question
+from ctxbackends.knowledge._own_kinds import AnyKind
 from ctxbackends.knowledge._records import QuarantinedRow, kind_of, normalize_title, title_of
 from ctxbackends.knowledge._sources.base import SkippedInput
 
 
 class ChunkResult(msgspec.Struct, frozen=True, kw_only=True):
-    """The verified rows of a chunk for one question, and what is missing.
+    """The verified rows of a chunk for one question, and what is missing. It is pickled.
 
-    ``from_journal``: no request was sent for them. ``cut``: an answer was truncated or its list is full, and more
-    requests do not help. ``skipped``: the failure of the chunk, or what its rows lack. ``second_looks`` and
-    ``recovered`` count the rows that the model was asked about again, and those whose new quote is valid.
+    ``kinds`` are those of the question, ``size`` is that of the text in bytes. ``from_journal``: no request was sent
+    for the rows. ``cut``: an answer was truncated or its list is full, and more requests do not help. ``skipped``: the
+    failure of the chunk, or what its rows lack. ``second_looks`` and ``recovered`` count the rows that the model was
+    asked about again, and those whose new quote is valid.
     """
 
-    chunk: AnyChunk
-    question: Question
+    kinds: tuple[AnyKind, ...]
+    size: int
     rows: tuple[CitedRow | QuarantinedRow, ...] = ()
     usages: tuple[Usage, ...] = ()
     requested_model: str | None = None
@@ -35,18 +36,18 @@ class ChunkResult(msgspec.Struct, frozen=True, kw_only=True):
     recovered: int = 0
 
 
-def skip(result: ChunkResult, problem: str) -> ChunkResult:
+def skip(result: ChunkResult, chunk: AnyChunk, problem: str) -> ChunkResult:
     """Return a result that says why a part of the source has no rows."""
-    part, *others = result.chunk.parts
+    part, *others = chunk.parts
     first, last = part.segments[0].first, part.segments[-1].last
-    where = f"{result.chunk.where}: " if others else f"{part.unit}s {first}-{last}: " if first != last else ""
+    where = f"{chunk.where}: " if others else f"{part.unit}s {first}-{last}: " if first != last else ""
     skipped = SkippedInput(source=part.source, line=first, reason=f"{where}{problem}")
     return msgspec.structs.replace(result, skipped=(*result.skipped, skipped))
 
 
-def mark_as_cut(result: ChunkResult, problem: str) -> ChunkResult:
+def mark_as_cut(result: ChunkResult, chunk: AnyChunk, problem: str) -> ChunkResult:
     """Return a result that says why there may be more rows."""
-    return msgspec.structs.replace(skip(result, f"{problem}; there may be more"), cut=True)
+    return msgspec.structs.replace(skip(result, chunk, f"{problem}; there may be more"), cut=True)
 
 
 def merge(result: ChunkResult, others: Sequence[ChunkResult], *, by_title: bool = False) -> ChunkResult:

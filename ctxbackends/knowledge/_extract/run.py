@@ -10,8 +10,9 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
+from contextlib import AsyncExitStack, aclosing
 from functools import partial
-from typing import Self, TypeVar, Unpack
+from typing import Self, TypeAlias, TypeVar, Unpack
 
 import anyio.to_thread
 import msgspec
@@ -23,6 +24,7 @@ from ctxbackends.knowledge._errors import KnowledgeError, UnenforcedSchemaError
 from ctxbackends.knowledge._extract.activity import Activity, Monitor, Phase
 from ctxbackends.knowledge._extract.budget import Budget, compute_budget, estimate_tokens
 from ctxbackends.knowledge._extract.collector import RowCollector
+from ctxbackends.knowledge._extract.distributed import DistributedExtractor, Workers
 from ctxbackends.knowledge._extract.journal import Journal
 from ctxbackends.knowledge._extract.model_size import read_model_size
 from ctxbackends.knowledge._extract.options import RunKeywords, RunOptions
@@ -31,11 +33,12 @@ from ctxbackends.knowledge._extract.progress import Event, OnEvent, Plan, Progre
 from ctxbackends.knowledge._extract.prompt import Prompt
 from ctxbackends.knowledge._extract.reading import Reader, measure_text
 from ctxbackends.knowledge._extract.results import ChunkResult
-from ctxbackends.knowledge._extract.worker import ChunkExtractor
+from ctxbackends.knowledge._extract.worker import ChunkExtractor, ExtractorSettings
 from ctxbackends.knowledge._records import QuarantinedRow, Row
 from ctxbackends.knowledge._sources.base import Input, SkippedInput, Source
 
 T = TypeVar("T")
+Extractor: TypeAlias = ChunkExtractor | DistributedExtractor
 
 CONCURRENCY = 4
 """Requests in flight if the server does not report its slots."""
@@ -57,12 +60,14 @@ class Ingestion:
         *,
         journal: Journal | None = None,
         on_event: OnEvent | None = None,
+        workers: Workers | None = None,
     ) -> None:
         self._backend = backend
         self._sources = tuple(sources)
         self._prompt = Prompt(options.kinds, options.kinds_per_question, instructions=options.instructions)
         self._options = options
         self._journal = journal
+        self._workers = workers
         self._notify = on_event or _ignore_event
         self._run: AsyncGenerator[Row, None] | None = None
 
@@ -73,7 +78,7 @@ class Ingestion:
         self._rows = RowCollector(self._notify)
         self._size = self._size_done = self._sources_done = 0
         self._second_looks = self._recovered = self._cut = 0
-        self._extractor: ChunkExtractor | None = None
+        self._extractor: Extractor | None = None
         self._chunks_done = self._reused = self._masked = 0
         self._prompt_tokens = 0
         self._tokens: dict[str, int] = {}
@@ -182,41 +187,53 @@ class Ingestion:
     async def _iterate_rows(self) -> AsyncGenerator[Row, None]:
         with self._monitor:
             await self._wait_and_probe()
-            await self._check_enforcement()
-            budget = await self._prepare_sources()
             max_in_flight = self._options.max_concurrency or self._status.slots or CONCURRENCY
-            self._extractor = extractor = ChunkExtractor(
-                self._backend,
-                self._prompt,
-                self._options,
-                max_in_flight=max_in_flight,
-                answer_tokens=budget.answer_tokens,
-                journal=self._journal,
-                monitor=self._monitor,
-            )
-            self._started_at = time.monotonic()
-            # Twice as many as the requests in flight, so that no slot is idle while the oldest chunk is not done.
-            tasks: deque[asyncio.Task[list[ChunkResult]]] = deque()
-            chunks = self._read_chunks(budget)
-            try:
-                while True:
-                    while not self._has_read_all and len(tasks) < 2 * max_in_flight:
-                        chunk = await anext(chunks, None)
-                        if chunk is not None:
-                            tasks.append(asyncio.create_task(extractor.extract(chunk)))
-                    if not tasks:
-                        break
-                    for result in await tasks[0]:
-                        for row in self._collect_rows(result):
-                            yield row
-                    tasks.popleft()
-                    self._notify_progress()
-            finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
-                await chunks.aclose()
-                self._elapsed = time.monotonic() - self._started_at
+            async with AsyncExitStack() as stack:
+                if self._workers is not None:  # at once, since the engine may lack the resources
+                    max_in_flight = await stack.enter_async_context(self._workers.open(max_in_flight))
+                await self._check_enforcement()
+                budget = await self._prepare_sources()
+                self._extractor = await self._open_extractor(budget, max_in_flight, stack)
+                async with aclosing(self._extract(self._extractor, budget, max_in_flight)) as rows:
+                    async for row in rows:
+                        yield row
+
+    async def _open_extractor(self, budget: Budget, max_in_flight: int, stack: AsyncExitStack) -> Extractor:
+        settings = ExtractorSettings(
+            prompt=self._prompt,
+            options=self._options,
+            answer_tokens=budget.answer_tokens,
+            max_in_flight=max_in_flight,
+        )
+        if self._workers is None:
+            return ChunkExtractor(self._backend, settings, journal=self._journal, monitor=self._monitor)
+        extractor = DistributedExtractor(self._workers, settings, journal=self._journal, monitor=self._monitor)
+        return await stack.enter_async_context(extractor)
+
+    async def _extract(self, extractor: Extractor, budget: Budget, max_in_flight: int) -> AsyncGenerator[Row, None]:
+        self._started_at = time.monotonic()
+        # Twice as many as the requests in flight, so that no slot is idle while the oldest chunk is not done.
+        tasks: deque[asyncio.Task[list[ChunkResult]]] = deque()
+        chunks = self._read_chunks(budget)
+        try:
+            while True:
+                while not self._has_read_all and len(tasks) < 2 * max_in_flight:
+                    chunk = await anext(chunks, None)
+                    if chunk is not None:
+                        tasks.append(asyncio.create_task(extractor.extract(chunk)))
+                if not tasks:
+                    break
+                for result in await tasks[0]:
+                    for row in self._collect_rows(result):
+                        yield row
+                tasks.popleft()
+                self._notify_progress()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await chunks.aclose()
+            self._elapsed = time.monotonic() - self._started_at
 
     async def _wait_and_probe(self) -> None:
         """Wait until the server is ready, and read its status."""
@@ -324,9 +341,9 @@ class Ingestion:
     def _collect_rows(self, result: ChunkResult) -> Iterator[Row]:
         """Yield the new rows of an answer, and add its figures."""
         # A chunk counts once, with the answer to its last question.
-        if result.question.kinds == self._prompt.questions[-1].kinds:
+        if result.kinds == self._prompt.questions[-1].kinds:
             self._chunks_done += 1
-            self._size_done += result.chunk.size
+            self._size_done += result.size
         self._reused += result.from_journal
         self._cut += result.cut
         for skipped in result.skipped:
@@ -393,6 +410,7 @@ def ingest(
     *,
     journal: Journal | None = None,
     on_event: OnEvent | None = None,
+    workers: Workers | None = None,
     **options: Unpack[RunKeywords],
 ) -> Ingestion:
     """Extract rows from sources.
@@ -407,6 +425,7 @@ def ingest(
         sources: The sources, such as those of :func:`find_sources`.
         journal: Stores the answers of finished chunks, so that another run can resume.
         on_event: Called with each event of the run.
+        workers: Worker processes that send the requests; None for this process. The rows are the same.
         **options: The fields of :class:`~ctxbackends.knowledge.RunOptions`.
 
     Raises:
@@ -416,9 +435,10 @@ def ingest(
         ChunkError: The model gave no usable answer to a chunk.
         JournalError: The journal cannot be written.
         KnowledgeError: The model's context is too small.
+        EngineError: The workers cannot be started.
         BackendError: A request to the server failed.
     """
-    return Ingestion(backend, sources, RunOptions(**options), journal=journal, on_event=on_event)
+    return Ingestion(backend, sources, RunOptions(**options), journal=journal, on_event=on_event, workers=workers)
 
 
 def _ignore_event(_: Event) -> None:

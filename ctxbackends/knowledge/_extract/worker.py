@@ -28,7 +28,7 @@ from ctxbackends.knowledge._extract.cut_answers import (
     is_worth_asking,
     parse_cut_answer,
 )
-from ctxbackends.knowledge._extract.journal import REPEAT, SECOND_LOOK, Journal
+from ctxbackends.knowledge._extract.journal import REPEAT, SECOND_LOOK, AnswerFiles
 from ctxbackends.knowledge._extract.options import RunOptions
 from ctxbackends.knowledge._extract.packing import AnyChunk, PackedChunk, find_part
 from ctxbackends.knowledge._extract.passes import build_text
@@ -101,6 +101,22 @@ class _Attempt(msgspec.Struct, frozen=True):
         return _Attempt(self.question, self.work, self.splits + 1, self.cuts + is_cut, is_extra)
 
 
+class ExtractorSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The settings of a :class:`ChunkExtractor`. They are pickled.
+
+    Attributes:
+        prompt: The questions.
+        options: The options of the run.
+        answer_tokens: The most tokens of an answer.
+        max_in_flight: The most chunks at a time, with one request each.
+    """
+
+    prompt: Prompt
+    options: RunOptions
+    answer_tokens: int
+    max_in_flight: int
+
+
 class ChunkExtractor:
     """Sends the questions for each chunk, with at most ``max_in_flight`` chunks at a time.
 
@@ -112,19 +128,16 @@ class ChunkExtractor:
     def __init__(
         self,
         backend: Backend,
-        prompt: Prompt,
-        options: RunOptions,
+        settings: ExtractorSettings,
         *,
-        max_in_flight: int,
-        answer_tokens: int,
-        journal: Journal | None,
+        journal: AnswerFiles | None,
         monitor: Monitor,
     ) -> None:
         self._backend = backend
-        self._prompt = prompt
-        self._options = options
-        self._slots = asyncio.Semaphore(max_in_flight)
-        self._answer_tokens = answer_tokens
+        self._prompt = settings.prompt
+        self._options = settings.options
+        self._slots = asyncio.Semaphore(settings.max_in_flight)
+        self._answer_tokens = settings.answer_tokens
         self._journal = journal
         self._monitor = monitor
         self.requests = 0
@@ -163,25 +176,28 @@ class ChunkExtractor:
             rows = question.parse_rows(question.decode(entry.answer))
             checked = check(rows, chunk)
             full = [] if entry.cut else _find_full_kinds(question, rows, checked)
-            result = await self._verify(result, rows, checked, attempt.work)
+            result = await self._verify(result, chunk, rows, checked, attempt.work)
             if entry.cut and not entry.split:
-                result = mark_as_cut(result, f"the answer was truncated after {pluralize(len(rows), 'complete row')}")
+                problem = f"the answer was truncated after {pluralize(len(rows), 'complete row')}"
+                result = mark_as_cut(result, chunk, problem)
         if entry.split:
             return await self._extract_parts(chunk, attempt, result, is_cut=entry.cut)
         if not full:
-            return [await self._add_passes(result, text, attempt.work)]
+            return [await self._add_passes(result, chunk, question, text, attempt.work)]
         if len(question.kinds) > 1 and not is_packed:  # a list of its own has room for more rows
             for kind in full:
                 alone = _Attempt(question.select(kind), attempt.work, attempt.splits, attempt.cuts, is_extra=True)
                 result = merge(result, await self._extract(chunk, alone))
-            return [await self._add_passes(result, text, attempt.work)]
+            return [await self._add_passes(result, chunk, question, text, attempt.work)]
         if attempt.can_split(chunk, is_cut=True):
             return await self._extract_parts(chunk, attempt, result, is_cut=True)
-        return [mark_as_cut(result, f"the list of the answer is full after {pluralize(question.bounds.rows, 'row')}")]
+        problem = f"the list of the answer is full after {pluralize(question.bounds.rows, 'row')}"
+        return [mark_as_cut(result, chunk, problem)]
 
-    async def _add_passes(self, result: ChunkResult, text: str, work: Work) -> ChunkResult:
+    async def _add_passes(
+        self, result: ChunkResult, chunk: AnyChunk, question: Question, text: str, work: Work
+    ) -> ChunkResult:
         """Add the rows of further passes, until one finds nothing new."""
-        chunk, question = result.chunk, result.question
         attempt = _Attempt(question, work, splits=MAX_SPLITS, cuts=MAX_CUTS, is_extra=True)
         for number in range(2, self._options.passes + 1):
             known = {_identify(checked) for checked in result.rows}
@@ -194,13 +210,13 @@ class ChunkExtractor:
                 try:
                     entry = await self._request(chunk, question, attempt, again, key)
                 except (ContextOverflowError, StructuredOutputError) as error:
-                    return skip(result, f"pass {number}: {NO_ANSWER}: {error}")
+                    return skip(result, chunk, f"pass {number}: {NO_ANSWER}: {error}")
             more = _build_result(chunk, question, entry, from_journal=from_journal)
             if entry.has_answer:
                 rows = question.parse_rows(question.decode(entry.answer))
-                more = await self._verify(more, rows, check(rows, chunk), work)
+                more = await self._verify(more, chunk, rows, check(rows, chunk), work)
             if entry.cut:
-                more = mark_as_cut(more, f"the answer of pass {number} was truncated")
+                more = mark_as_cut(more, chunk, f"the answer of pass {number} was truncated")
             result = merge(result, [more], by_title=True)
             if known.issuperset(_identify(checked) for checked in more.rows):
                 break
@@ -259,6 +275,7 @@ class ChunkExtractor:
     async def _verify(
         self,
         result: ChunkResult,
+        chunk: AnyChunk,
         extracted: Sequence[ExtractedRow],
         rows: list[CitedRow | QuarantinedRow],
         work: Work,
@@ -271,9 +288,9 @@ class ChunkExtractor:
         for at, (row, checked) in enumerate(zip(extracted, rows, strict=True)):
             if isinstance(checked, CitedRow) or find_record_problem(row.record) is not None or repeats_example(row):
                 continue
-            identity = (repr(row.record), row.quote, find_part(result.chunk, row.line)[0])
+            identity = (repr(row.record), row.quote, find_part(chunk, row.line)[0])
             if identity not in known:
-                known[identity] = cited = await self._look_again(row, checked, result.chunk, usages, work)
+                known[identity] = cited = await self._look_again(row, checked, chunk, usages, work)
                 second_looks += 1
                 recovered += isinstance(cited, CitedRow)
             rows[at] = known[identity]
@@ -314,8 +331,8 @@ class ChunkExtractor:
         problem = f"{NO_ANSWER}{kinds}: {error}"
         if not (self._options.skip_failed or attempt.is_extra):
             raise ChunkError(chunk.where, f"{problem}; use --skip-failed to continue without this part") from error
-        result = ChunkResult(chunk=chunk, question=attempt.question)
-        return mark_as_cut(result, problem) if attempt.is_extra else skip(result, problem)
+        result = ChunkResult(kinds=attempt.question.kinds, size=chunk.size)
+        return mark_as_cut(result, chunk, problem) if attempt.is_extra else skip(result, chunk, problem)
 
     # --- the journal ------------------------------------------------------------------------------
 
@@ -341,8 +358,8 @@ class ChunkExtractor:
 
 def _build_result(chunk: AnyChunk, question: Question, entry: _JournalEntry, *, from_journal: bool) -> ChunkResult:
     return ChunkResult(
-        chunk=chunk,
-        question=question,
+        kinds=question.kinds,
+        size=chunk.size,
         usages=(entry.usage,) if entry.usage is not None else (),
         requested_model=entry.requested_model,
         served_model=entry.served_model,
