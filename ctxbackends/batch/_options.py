@@ -23,7 +23,7 @@ class BatchOptions:
         max_in_flight: Requests at once at each server, None for the slots that it reports, or 32.
         requests_per_minute: Requests in any minute, at all servers together; None for any number.
         tokens_per_minute: Tokens of prompts and answers in any minute; None for any number.
-        max_retries: How often a row is sent again after an error that another attempt may mend.
+        max_retries: How often a row is sent again after an error that may not recur.
         validate: Check all rows before the first request.
         schema: A JSON Schema that each answer must match, None for text.
 

@@ -55,7 +55,7 @@ def run_batch(
     """Ask a model all rows, each once, and iterate over the answers in the order in which they arrive.
 
     With a journal, an answer is on the disk before it is yielded, and a batch that was killed goes on: rows with an
-    answer are yielded from the journal and not asked again; rows with an error are.
+    answer are yielded from the journal and not sent again; rows with an error are.
 
     Args:
         backends: One server, or several that serve the same model. Those given as configurations are opened for the

@@ -61,7 +61,12 @@ def _run_with_arguments(command: Callable[[BatchArguments], Any]) -> Callable[..
 @click.command()
 @click.argument("source", metavar="INPUT", type=_path, shell_complete=complete_files)
 @click.option(
-    "-o", "--output", metavar="FILE", type=_path, shell_complete=complete_files, help="File for the answers. Required."
+    "-o",
+    "--output",
+    metavar="FILE",
+    type=_path,
+    shell_complete=complete_files,
+    help="File for the answers, - for standard output. Required.",
 )
 @click.option(
     "--errors",
@@ -122,11 +127,11 @@ def _run_with_arguments(command: Callable[[BatchArguments], Any]) -> Callable[..
 @backends_options
 @_run_with_arguments
 async def batch(arguments: BatchArguments) -> None:
-    """Ask a model every row of INPUT, and write the answers to a file in the same order.
+    """Send every row of INPUT to a model, and write the answers to a file in the same order.
 
     INPUT is a JSON Lines file in OpenAI's or Anthropic's form for batches or with an ID and a prompt on each line, a
     CSV file, or - for standard input. A batch that was stopped continues when the same command is run again: rows that
-    have an answer are not asked again.
+    have an answer are not sent again.
     """
     from ctxbackends._cli.batch.run import run  # noqa: PLC0415  # not loaded before the first line on the terminal
 
