@@ -262,7 +262,7 @@ class BatchRun:
             if not isinstance(self._rows, BatchInput | Sequence):
                 self._rows = [row async for row in _iterate(self._rows)]
             schema = None if self._options.schema is None else AnswerSchema(self._options.schema)
-            name = getattr(self._rows, "name", "rows")
+            name = getattr(self._rows, "name", "")
             check = partial(_check_rows, name=name, options=self._options.options, schema=schema)
             rows = self._rows.read() if isinstance(self._rows, BatchInput) else self._rows
             self.report.rows = await run_in_thread(check, rows)

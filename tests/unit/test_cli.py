@@ -950,7 +950,7 @@ def authentication_error(source: str | None) -> errors.AuthenticationError:
         (errors.EmptyModelListError("no model"), "no model\n  load or pull a model on the server first"),
         (
             errors.IncompleteOutputError("length"),
-            "structured output is incomplete: finish_reason length\n  raise max_tokens",
+            "structured output is incomplete: finish_reason length; raise max_tokens",
         ),
         (
             errors.StreamInterruptedError("cut", partial=PartialCompletion(text="abc")),

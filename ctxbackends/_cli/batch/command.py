@@ -11,6 +11,7 @@ import click
 
 from ctxbackends._cli import exit_on_interrupt, raise_on_interrupt
 from ctxbackends._cli.batch.backends import backends_options, choose_backends
+from ctxbackends._cli.chat.model_options import PARSERS
 from ctxbackends._cli.completers import complete_files
 from ctxbackends._cli.engine_options import engine_options
 from ctxbackends._cli.numbers import Integer
@@ -58,7 +59,30 @@ def _run_with_arguments(command: Callable[[BatchArguments], Any]) -> Callable[..
     return run
 
 
-@click.command()
+class _Batch(click.Command):
+    """Tells how to set an option of the model, which other commands have as an option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, [*args])
+        except click.NoSuchOption as error:
+            name = error.option_name.lstrip("-").replace("-", "_")
+            if name not in PARSERS:
+                raise
+            raise click.UsageError(
+                f"No such option {error.option_name!r}; use --option {name}={_find_value(args, error.option_name)}", ctx
+            ) from None
+
+
+def _find_value(args: list[str], option: str) -> str:
+    """Return the value after an option, or a name for it."""
+    at = next((at for at, argument in enumerate(args) if argument.partition("=")[0] == option), len(args))
+    _, has_value, value = "".join(args[at : at + 1]).partition("=")
+    following = "".join(args[at + 1 : at + 2])
+    return value if has_value else following if following and not following.startswith("-") else "VALUE"
+
+
+@click.command(cls=_Batch)
 @click.argument("source", metavar="INPUT", type=_path, shell_complete=complete_files)
 @click.option(
     "-o",

@@ -30,7 +30,7 @@ from ctxbackends.batch._errors import format_problem
 from ctxbackends.batch._inputs import validate
 from ctxbackends.batch._output import is_stream, write_output
 from ctxbackends.batch._threads import run_in_thread
-from ctxbackends.errors import BackendError
+from ctxbackends.errors import BackendError, NoBackendConfiguredError
 
 INTERRUPTED, TERMINATED = 130, 143
 """Exit codes after a Ctrl-C and after SIGTERM."""
@@ -82,6 +82,12 @@ async def _run(arguments: BatchArguments, rows: BatchInput, output: Output) -> N
             asyncio.get_running_loop().set_exception_handler(lambda *_: None)
             output.stop(f"interrupted: {_describe_resume(report)}")
             raise click.exceptions.Exit(TERMINATED if is_terminated() else INTERRUPTED) from None
+        except NoBackendConfiguredError as error:
+            if _is_debug():
+                raise
+            raise click.ClickException(
+                f"{format_error(error)}\n  or use --endpoint URL, or --model-path smollm2"
+            ) from None
         except BackendError as error:
             if isinstance(error, BatchInputError | BatchOutputError) or not report.answered or _is_debug():
                 raise
