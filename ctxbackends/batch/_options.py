@@ -67,6 +67,8 @@ class BatchReport:
         seconds: Duration of the run.
         by_backend: Answers of this run by the name of the backend.
         unavailable: Names of the backends that do not answer now.
+        workers: Worker processes that are open, or were replaced; 0 without an engine.
+        worker_deaths: Messages about worker processes that died. Each is replaced.
         paused: Names of the backends that get no requests now, since they asked for a pause with a Retry-After.
     """
 
@@ -82,4 +84,6 @@ class BatchReport:
     seconds: float = 0.0
     by_backend: dict[str, int] = attrs.field(factory=dict)
     unavailable: tuple[str, ...] = ()
+    workers: int = 0
+    worker_deaths: tuple[str, ...] = ()
     paused: tuple[str, ...] = ()

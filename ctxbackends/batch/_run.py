@@ -236,7 +236,7 @@ class BatchRun:
             specs = self._distribution.specs(
                 limits, self._options, self._fingerprint, self.journal, closed_for=closed_for
             )
-            async with aclosing(self._distribution.answer(rows, specs, self.journal)) as distributed:
+            async with aclosing(self._distribution.answer(rows, specs, self.journal, self.report)) as distributed:
                 async for answer in distributed:
                     served.check(answer.row, answer.served_model, answer.backend or "a worker")
                     self.report.requests += answer.attempts

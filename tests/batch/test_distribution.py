@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,9 @@ async def test_killed_worker_is_replaced(server: BatchServer, tmp_path: Path) ->
     assert texts(answers) == expected(300)
     assert len(server.prompts) <= 300 + 2 * 4
     assert server.max_in_flight <= 8
+    [message] = run.report.worker_deaths
+    assert re.fullmatch(r"worker [12] ended: killed by SIGKILL; \d rows? sent again", message)
+    assert run.report.workers == 2
 
 
 async def test_failed_rows(server: BatchServer, tmp_path: Path) -> None:
