@@ -198,10 +198,8 @@ class BatchRun:
             await self._open()
             is_divided = self._distribution is not None  # the slots that the workers share
             replicas = await open_replicas(self._backends, self._options.max_in_flight, wait=is_divided)
-            # More than there are slots: rows that wait after an error leave theirs to others.
-            room = 2 * sum(replica.limit for replica in replicas)
-            answers = AnswerQueue(room)
-            asking = asyncio.create_task(self._ask(replicas, answers, room))
+            answers = AnswerQueue(2 * sum(replica.limit for replica in replicas))
+            asking = asyncio.create_task(self._ask(replicas, answers))
             while (answer := await answers.get()) is not None:
                 self.report.seconds = time.monotonic() - started
                 self._count(answer)
@@ -217,7 +215,7 @@ class BatchRun:
                 await self._registry.aclose()
             self.report.seconds = time.monotonic() - started
 
-    async def _ask(self, replicas: Sequence[Replica], answers: AnswerQueue, room: int) -> None:
+    async def _ask(self, replicas: Sequence[Replica], answers: AnswerQueue) -> None:
         """Put all answers into the queue, and end it. Raise the first error that concerns all rows."""
         served = ServedModels()
         rows = self._unanswered_rows(served, answers)
@@ -230,7 +228,7 @@ class BatchRun:
                 async with aclosing(Replicas(replicas, self._note_replica)) as servers:
                     store = None if self.journal is None else self._store
                     asker = Asker(servers, limit, self._options, self.report, served, store)
-                    await ask_here(rows, answers, asker=asker, tasks=room)
+                    await ask_here(rows, answers, asker=asker, slots=servers.capacity)
                 return
             limits = {replica.backend.name: replica.limit for replica in replicas}
             specs = self._distribution.specs(
