@@ -16,6 +16,7 @@ from ctxbackends._engines.processes import ProcessEngine
 from ctxbackends.batch import BatchAnswer, BatchError, BatchOptions, BatchRow, run_batch
 from ctxbackends.batch._shares import divide_slots
 from ctxbackends.errors import AuthenticationError
+from tests.batch.test_servers import EchoServer
 from tests.batch_server import MODEL, BatchServer, serve_batches
 from tests.engine_workers import kill
 
@@ -26,7 +27,7 @@ async def server() -> AsyncIterator[BatchServer]:
         yield server
 
 
-def config(server: BatchServer, name: str = "one", **settings: Any) -> BackendConfig:
+def config(server: BatchServer | EchoServer, name: str = "one", **settings: Any) -> BackendConfig:
     settings = {"default_model": MODEL, "complete_streams": False, **settings}
     return BackendConfig(name=name, type="openai-compatible", endpoint=server.url, **settings)
 

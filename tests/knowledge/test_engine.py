@@ -24,6 +24,7 @@ from ctxbackends.knowledge._extract.activity import Activity
 from ctxbackends.knowledge._extract.progress import Progress
 from ctxbackends.knowledge._extract.prompt import Prompt
 from ctxbackends.knowledge._own_kinds import record_type_of
+from tests.engine_workers import kill
 from tests.knowledge.commands import ctx, project, start_process
 from tests.knowledge.engines import (
     FAILURE,
@@ -171,7 +172,7 @@ async def test_a_killed_process(serve: Serve, tmp_path: Path) -> None:
     running = asyncio.create_task(propose(model, tmp_path, workers=workers(model, 2, ProcessEngine())))
     while len(model.prompts) < 20:
         await asyncio.sleep(0.01)
-    os.kill(find_children(os.getpid())[0], signal.SIGKILL)
+    kill(find_children(os.getpid())[0])
     model.max_in_flight = 0
     outcome = await running
     assert read(alone) == read(outcome)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -16,6 +17,9 @@ from ctxbackends.batch import BatchInput, BatchOptions, run_batch
 from tests.benchmarks.batch import build_config, serve, write_rows
 from tests.scale.environment import set_variables
 from tests.scale.sockets import find_descendants
+
+if sys.platform == "win32":
+    raise NotImplementedError("it reads /proc")
 
 TICKS = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")

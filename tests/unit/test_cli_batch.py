@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import sys
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,8 @@ async def test_rows_on_standard_input(server: BatchServer, monkeypatch: pytest.M
 
 @pytest.mark.posix
 async def test_rows_in_a_pipe(server: BatchServer) -> None:
+    if sys.platform == "win32":
+        raise NotImplementedError("skipped there")
     os.mkfifo("rows")
     writing = asyncio.create_task(asyncio.to_thread(write, "rows", '{"custom_id": "a", "prompt": "1"}\n'))
     result = await batch(server, "rows", "-o", "out.jsonl")
@@ -409,7 +412,7 @@ async def test_a_journal_is_only_for_the_files_that_were_written_from_it(server:
     assert [f"ctxbackends: {problem}\n"] * 2 == [other.err, errors.err]
     assert 0 == (await batch(server, *arguments, "--errors", "other", "--force")).code
     assert 0 == (await batch(server, *arguments, "--errors", "other")).code
-    assert ({"r0", "r1"}, "") == (set(read_texts(Path("out.jsonl"))), read("other"))
+    assert ({"r0", "r1"}, "") == ({*read_texts(Path("out.jsonl"))}, read("other"))
 
 
 @pytest.mark.parametrize(
