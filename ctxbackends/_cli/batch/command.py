@@ -11,7 +11,6 @@ import click
 
 from ctxbackends._cli import exit_on_interrupt, raise_on_interrupt
 from ctxbackends._cli.batch.backends import backends_options, choose_backends
-from ctxbackends._cli.chat.model_options import PARSERS
 from ctxbackends._cli.completers import complete_files
 from ctxbackends._cli.engine_options import engine_options
 from ctxbackends._cli.numbers import Integer
@@ -66,6 +65,8 @@ class _Batch(click.Command):
         try:
             return super().parse_args(ctx, [*args])
         except click.NoSuchOption as error:
+            from ctxbackends._cli.chat.model_options import PARSERS  # noqa: PLC0415  # needed only after a mistake
+
             name = error.option_name.lstrip("-").replace("-", "_")
             if name not in PARSERS:
                 raise
