@@ -209,11 +209,11 @@ class BatchRun:
             if asking is not None:
                 asking.cancel()
                 await asyncio.gather(asking, return_exceptions=True)
-            if self.journal is not None:
-                await anyio.to_thread.run_sync(self.journal.refresh)
+            self.report.seconds = time.monotonic() - started
             if self._registry is not None:
                 await self._registry.aclose()
-            self.report.seconds = time.monotonic() - started
+            if self.journal is not None:
+                await anyio.to_thread.run_sync(self.journal.refresh)
 
     async def _ask(self, replicas: Sequence[Replica], answers: AnswerQueue) -> None:
         """Put all answers into the queue, and end it. Raise the first error that concerns all rows."""
