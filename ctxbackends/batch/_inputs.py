@@ -72,7 +72,7 @@ class BatchInput:
         self.path = path = Path(path)
         self.name = str(path)
         self._is_csv = path.suffix.lower() in TABLE_SUFFIXES
-        self._operation = operation
+        self._operation: Operation = operation
         self._id_column = id_column
         self._template = None
         if operation not in get_args(Operation):
