@@ -203,7 +203,7 @@ def test_a_killed_driver(serve: Serve, tmp_path: Path) -> None:
     resumed = ctx(directory, *options, "--resume", OPENAI_API_KEY=KEY)
     assert 0 == resumed.code, resumed.err
     assert without_time(alone.proposal) == without_time(resumed.proposal)
-    assert requests + 4 >= len(model.prompts)
+    assert requests + 2 * 4 >= len(model.prompts)  # those in flight, and those whose answers were being written
 
 
 @pytest.mark.linux

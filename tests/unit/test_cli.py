@@ -1000,6 +1000,23 @@ OPTIONS = {
     ("ping",): ("--backend", "--no-wait", "--probe", "--json", "--endpoint", "--api-key-env", "--debug"),
     ("status",): ("--backend", "--json", "--endpoint", "--api-key-env", "--debug"),
     ("models",): ("--backend", "--local", "--json", "--endpoint", "--api-key-env", "--debug"),
+    ("batch",): (
+        "INPUT",
+        "--output",
+        "--errors",
+        "--format",
+        "--schema",
+        "--prompt",
+        "--journal",
+        "--resume / --fresh",
+        "--max-concurrency",
+        "--rpm",
+        "--engine",
+        "--workers",
+        "--json",
+        "--backend",
+        "--endpoint",
+    ),
     ("chat",): (
         *("-m, --model", "-s, --system", "-o, --option", "--max-tokens", "--temperature", "-f, --file", "-a, --image"),
         *(
