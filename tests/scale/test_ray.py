@@ -106,7 +106,9 @@ async def test_a_killed_actor_is_replaced_within_the_limit(
     assert Counter(numbers(400)) == ids(answers)
     assert 4 * workers >= server.peak
     assert 400 + 8 >= server.requests.total()  # two blocks
-    assert ["its process died"] == [str(death.error).split(": ")[1] for death in deaths]
+    # Before it, an actor may have started on a node of an earlier test that was going away.
+    assert "its process died" == str(deaths[-1].error).split(": ")[1]
+    assert [0] * (len(deaths) - 1) == [death.items for death in deaths[:-1]]
     assert 8 >= deaths[0].items
 
 
