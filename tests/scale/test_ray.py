@@ -136,7 +136,9 @@ async def test_actors_end_with_their_driver_and_another_driver_goes_on(
         await server.wait_requests(sent + 50)
         kill(parts.pids()[-1])
         output, errors = await driver.communicate()
-    assert (0, b"") == (driver.returncode, errors)
+    assert 0 == driver.returncode
+    assert errors.startswith(b"worker 1 ended: its process died; ")
+    assert 1 == errors.count(b"\n")
     assert {"ok"} == {line.partition("=")[2] for line in output.decode().splitlines()}  # nothing of Ray's
     assert set(numbers(400)) == ids(parts.read()).keys()
     assert 300 > sent
