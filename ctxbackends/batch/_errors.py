@@ -42,7 +42,7 @@ class BatchInputError(BatchError, ValueError):
         if len(problems) > MAX_PROBLEMS:
             shown.append(f"{name}{': ' if name else ''}{len(problems) - MAX_PROBLEMS} more problems")
         super().__init__("\n".join(shown))
-        self.problems = tuple(problems)
+        self.problems: tuple[Problem, ...] = tuple(problems)
 
 
 def format_problem(name: str, problem: Problem) -> str:

@@ -69,9 +69,9 @@ class BatchInput:
         operation: Operation = "chat",
         id_column: str | None = None,
     ) -> None:
-        self.path = path = Path(path)
-        self.name = str(path)
-        self._is_csv = path.suffix.lower() in TABLE_SUFFIXES
+        self.path: Path = Path(path)
+        self.name: str = str(self.path)
+        self._is_csv = self.path.suffix.lower() in TABLE_SUFFIXES
         self._operation: Operation = operation
         self._id_column = id_column
         self._template = None

@@ -160,7 +160,7 @@ class BatchRun:
         self._registry = registry
         self._distribution = distribution
         self._answers: AsyncGenerator[BatchAnswer, None] | None = None
-        self.report = BatchReport()
+        self.report: BatchReport = BatchReport()
         self.journal: Journal | None = None
 
     def __aiter__(self) -> AsyncIterator[BatchAnswer]:
