@@ -18,7 +18,7 @@ from ctxbackends.batch._shares import divide_slots
 from ctxbackends.errors import AuthenticationError
 from tests.batch.test_servers import EchoServer
 from tests.batch_server import MODEL, BatchServer, serve_batches
-from tests.engine_workers import kill
+from tests.processes import find_workers, kill
 
 
 @pytest.fixture
@@ -67,19 +67,6 @@ async def test_resumed_in_this_process(server: BatchServer, tmp_path: Path) -> N
     assert texts(answers) == expected(40)
     assert len(server.prompts) == 40
     assert sum(answer.is_resumed for answer in answers) == 30
-
-
-def find_workers(parent: int) -> list[int]:
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                stat = (entry / "stat").read_text()
-            except OSError:
-                continue
-            if int(stat.rpartition(")")[2].split()[1]) == parent:
-                found.append(int(entry.name))
-    return found
 
 
 @pytest.mark.linux

@@ -15,8 +15,8 @@ from ctxbackends._engines.processes import ProcessEngine
 from ctxbackends._engines.ray import RayEngine
 from ctxbackends.batch import BatchInput, BatchOptions, run_batch
 from tests.benchmarks.batch import build_config, serve, write_rows
+from tests.processes import find_descendants
 from tests.scale.environment import set_variables
-from tests.scale.sockets import find_descendants
 
 if sys.platform == "win32":
     raise NotImplementedError("it reads /proc")

@@ -7,20 +7,20 @@ import os
 import signal
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from collections.abc import AsyncIterator
 
 import pytest
 
-from ctxbackends._engines.contract import EngineError, divide
-from ctxbackends._engines.distribute import WorkerDeath, distribute
+from ctxbackends._engines.contract import EngineError
+from ctxbackends._engines.distribute import WorkerDeath
 from ctxbackends._engines.hosting import encode_spec
 from ctxbackends._engines.ray import RayEngine
 from ctxbackends._engines.shared_directory import SharedDirectory
 from ctxbackends.errors import AuthenticationError
-from tests.engine_workers import CountingServer, Parts, blocks_of, counting_server, driver_process, kill
+from tests.engine_workers import CountingServer, Parts, ask, counting_server, driver_process, ids, numbers
+from tests.processes import find_descendants, is_running, kill
 from tests.scale.cluster import LoopbackCluster
-from tests.scale.sockets import find_descendants, find_listeners
+from tests.scale.sockets import find_listeners
 
 
 @pytest.fixture
@@ -28,40 +28,6 @@ async def engine(cluster: LoopbackCluster) -> AsyncIterator[RayEngine]:
     engine = RayEngine(cluster.address)
     yield engine
     await engine.aclose()
-
-
-def numbers(count: int) -> list[str]:
-    return [str(item) for item in range(count)]
-
-
-def ids(answers: Sequence[str]) -> Counter[str]:
-    return Counter(answer.split("=")[0] for answer in answers)
-
-
-async def ask(
-    engine: RayEngine,
-    parts: Parts,
-    url: str,
-    items: Sequence[str],
-    *,
-    workers: int = 2,
-    size: int = 4,
-    key_variable: str | None = None,
-    **options: Any,
-) -> list[str]:
-    shares = divide(size * workers, workers, "max_in_flight")
-    await engine.open(workers)
-    run = distribute(
-        engine,
-        lambda slot, generation: parts.spec(
-            url, f"{slot}-{generation}", max_in_flight=shares[slot], key_variable=key_variable
-        ),
-        blocks_of(items, size),
-        workers=workers,
-        recover=parts.recover,
-        **options,
-    )
-    return [answer async for results in run for answer in results]
 
 
 async def test_a_worker_answers_blocks_and_raises(engine: RayEngine, parts: Parts, server: CountingServer) -> None:
@@ -79,14 +45,6 @@ async def test_a_worker_answers_blocks_and_raises(engine: RayEngine, parts: Part
     (pid,) = parts.pids()
     while is_running(pid):
         await asyncio.sleep(0.05)
-
-
-def is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 @pytest.mark.parametrize("workers", [2, *(pytest.param(workers, marks=pytest.mark.full) for workers in (1, 4))])
