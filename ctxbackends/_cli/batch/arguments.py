@@ -130,9 +130,8 @@ def open_arguments(
     if embed and (system is not None or schema is not None):
         raise click.UsageError("--embed cannot be combined with --system or --schema")
     output, errors = _find_streams(output, errors, as_json=as_json)
-    chosen = choose_engine(engine, workers, address)
-    if chosen is not None and any(choice.source == "model" for choice in choices):
-        raise click.UsageError("--model-path serves a model in this process: remove --engine, or start a server")
+    serves_model = any(choice.source == "model" for choice in choices)
+    chosen = choose_engine(engine, workers, address, serves_model=serves_model)
     _check_table(source, prompt, id_column)
     options = parse_values(pairs, _EMBED_PARSERS if embed else _CHAT_PARSERS, _OTHER_NAMES, option="--option")
     if not embed:
