@@ -165,7 +165,9 @@ def soak(session: nox.Session) -> None:
 def scale(session: nox.Session) -> None:
     """Run the tests with real Ray on 127.0.0.1: nodes, actors and drivers are killed. `-- -m ""` for all of them."""
     install_wheel(session, "cli,llamacpp,ray,testing", "tests")
-    run_of_tests(session, "pytest", "-q", "-n", "0", "tests/scale", *session.posargs)
+    # Parquet needs pyarrow, which comes with Ray's extra.
+    parquet = ["tests/batch/test_output_parquet.py", "tests/batch/test_output.py"]
+    run_of_tests(session, "pytest", "-q", "-n", "0", "tests/scale", *parquet, *session.posargs)
 
 
 @nox.session

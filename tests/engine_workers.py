@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
@@ -25,6 +24,7 @@ from ctxbackends._engines.distribute import distribute
 from ctxbackends._engines.processes import ProcessEngine
 from ctxbackends._engines.ray import RayEngine
 from ctxbackends.errors import AuthenticationError
+from tests.processes import kill
 
 
 @attrs.frozen
@@ -42,12 +42,6 @@ class CountSpec:
     async def open(self) -> CountWorker:
         key = os.environ[self.key_variable] if self.key_variable is not None else ""
         return CountWorker(self, key)
-
-
-def kill(pid: int) -> None:
-    """End a process at once, without its cleanup."""
-    # On Windows, os.kill() does this with every signal but two.
-    os.kill(pid, signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL)
 
 
 class CountWorker:
@@ -182,9 +176,44 @@ class Parts:
         return [str(item) for item in range(count) if str(item) not in stored]
 
 
+def numbers(count: int) -> list[str]:
+    return [str(item) for item in range(count)]
+
+
+def ids(answers: Sequence[str]) -> Counter[str]:
+    return Counter(answer.split("=")[0] for answer in answers)
+
+
 async def blocks_of(items: Sequence[str], size: int) -> AsyncIterator[Sequence[str]]:
     for start in range(0, len(items), size):
         yield items[start : start + size]
+
+
+async def ask(
+    engine: Engine,
+    parts: Parts,
+    url: str,
+    items: Sequence[str],
+    *,
+    workers: int = 2,
+    size: int = 4,
+    key_variable: str | None = None,
+    **options: Any,
+) -> list[str]:
+    """Open the engine, and return the answers of its workers."""
+    shares = divide(size * workers, workers, "max_in_flight")
+    await engine.open(workers)
+    run = distribute(
+        engine,
+        lambda slot, generation: parts.spec(
+            url, f"{slot}-{generation}", max_in_flight=shares[slot], key_variable=key_variable
+        ),
+        blocks_of(items, size),
+        workers=workers,
+        recover=parts.recover,
+        **options,
+    )
+    return [answer async for results in run for answer in results]
 
 
 # --- a driver that a test kills -------------------------------------------------------------------

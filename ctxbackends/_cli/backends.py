@@ -69,6 +69,12 @@ async def open_registry(choice: Choice, *, airgap: bool = False) -> AsyncIterato
         yield registry, registry.resolve(choice.backend if choice.source == "file" else None)
 
 
+async def read_config(choice: Choice, *, airgap: bool = False) -> tuple[Any, bool]:
+    """Return the configuration of the selected backend, for worker processes, and whether the airgap is on."""
+    async with open_registry(choice, airgap=airgap) as (registry, backend):
+        return registry.config(backend.name), registry.airgap
+
+
 async def add_models(error: Any, backend: Any) -> None:
     """Add the models to choose from to a NoModelError, or a note why the server cannot be asked for them."""
     from ctxbackends._config.request_options import RequestOptions  # noqa: PLC0415

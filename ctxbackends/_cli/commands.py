@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 VERBS = {
-    "batch": ("ctxbackends._cli.batch.command:batch", "Ask a model every row of a file, and resume after a stop."),
+    "batch": ("ctxbackends._cli.batch.command:batch", "Send every row of a file to a model, and resume after a stop."),
     "chat": ("ctxbackends._cli.chat.command:chat", "Send a prompt and print the answer as it arrives."),
     "completion": ("ctxbackends._cli.completion:completion", "Print the completion script of a shell."),
     "config": ("ctxbackends._cli.config:config", "Show and change .ctxrc."),

@@ -49,8 +49,16 @@ def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def choose_engine(engine: str | None, workers: int | None, address: str | None) -> EngineChoice | None:
+def choose_engine(
+    engine: str | None, workers: int | None, address: str | None, *, serves_model: bool
+) -> EngineChoice | None:
     """Return the engine, None for this process.
+
+    Args:
+        engine: The name of the engine.
+        workers: Number of workers.
+        address: The Ray cluster.
+        serves_model: Whether the command starts the server itself.
 
     Raises:
         UsageError: The options do not fit together.
@@ -63,4 +71,6 @@ def choose_engine(engine: str | None, workers: int | None, address: str | None) 
         raise click.UsageError(f"--engine {engine} requires --workers N")
     if address is not None and engine != "ray":
         raise click.UsageError("--address is for --engine ray; remove it")
+    if serves_model:
+        raise click.UsageError("--model-path serves a model in this process: remove --engine, or start a server")
     return EngineChoice(engine, workers, address)

@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 import click
 
-from ctxbackends._cli.backends import Choice, backend_options, open_choice, registry_of
+from ctxbackends._cli.backends import Choice, backend_options, open_choice, read_config
 from ctxbackends._cli.completers import complete_files
 from ctxbackends._cli.engine_options import EngineChoice, choose_engine, engine_options
 from ctxbackends._cli.hook import HOOKS, run_hook
@@ -203,9 +203,8 @@ async def ingest(
     INPUT is a file (text, Markdown, HTML, PDF, DOCX and others, or a transcript), a directory, a glob, or - for
     standard input. Hidden files and files that .gitignore lists are left out in directories and globs.
     """
-    options = attrs.evolve(options, engine=choose_engine(engine, workers, address))
-    if options.engine is not None and choice.model_path is not None:
-        raise click.UsageError("--model-path serves a model in this process: remove --engine, or start a server")
+    serves_model = choice.source == "model"
+    options = attrs.evolve(options, engine=choose_engine(engine, workers, address, serves_model=serves_model))
     await _find_and_run(choice, options, paths, command="ingest", include=include, exclude=exclude)
 
 
@@ -288,6 +287,5 @@ async def _create_workers(engine: EngineChoice, choice: Choice, *, airgap: bool)
     from ctxbackends._engines.backends import BackendOpener  # noqa: PLC0415
     from ctxbackends.knowledge._extract.distributed import Workers  # noqa: PLC0415
 
-    async with registry_of(choice, airgap=airgap) as registry:
-        config = registry.config(choice.backend if choice.source == "file" else None)
-        return Workers(engine.create(), engine.workers, BackendOpener(config, airgap=registry.airgap))
+    config, airgap = await read_config(choice, airgap=airgap)
+    return Workers(engine.create(), engine.workers, BackendOpener(config, airgap=airgap))

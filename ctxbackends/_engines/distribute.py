@@ -64,6 +64,7 @@ async def distribute(
     outstanding: int = 2,
     directory: SharedDirectory | None = None,
     on_death: Callable[[WorkerDeath], None] | None = None,
+    on_open: Callable[[int], None] | None = None,
 ) -> AsyncGenerator[Sequence[Result], None]:
     """Yield the results of each block, in the order in which they arrive.
 
@@ -80,12 +81,13 @@ async def distribute(
         outstanding: Blocks that a worker has at once. Together they should be at most twice its requests in flight.
         directory: Directory that the workers must prove to share.
         on_death: Called when a worker has died.
+        on_open: Called when a worker is open, with the number of slots that had one.
 
     Raises:
         EngineError: Workers cannot be started, or die again and again.
         Exception: The exception of a worker.
     """
-    run = _Distribution(engine, make_spec, workers, recover, outstanding, directory, on_death)
+    run = _Distribution(engine, make_spec, workers, recover, outstanding, directory, on_death, on_open)
     tasks = [run.create_task(run.pump(blocks))]
     try:
         while True:
@@ -134,6 +136,7 @@ class _Distribution(Generic[Item, Result]):
     _outstanding: int
     _directory: SharedDirectory | None
     _on_death: Callable[[WorkerDeath], None] | None
+    _on_open: Callable[[int], None] | None
     _event: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
     _waiting: deque[asyncio.Future[None]] = attrs.field(factory=deque, init=False)  # lanes without a block
     _blocks: deque[Sequence[Item]] = attrs.field(factory=deque, init=False)
@@ -276,6 +279,8 @@ class _Distribution(Generic[Item, Result]):
                 await worker.aclose()
                 raise
         self._opened.add(slot)
+        if self._on_open is not None:
+            self._on_open(len(self._opened))
         self._stuck.discard(slot)
         self._notify_all()
         return worker

@@ -32,7 +32,7 @@ _START = "import sys; sys.path[:] = sys.argv[1:]; from ctxbackends._engines.proc
 
 
 class ProcessEngine:
-    """Runs workers as processes of this machine. A worker ends by itself as soon as the driver has ended."""
+    """Runs workers as processes of this machine. A worker ends when the process that started it has ended."""
 
     def __init__(self) -> None:
         self._workers: set[ProcessWorker[Any, Any]] = set()

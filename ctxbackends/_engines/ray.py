@@ -49,7 +49,7 @@ _LOOPBACK_VARIABLE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
 
 class RayEngine:
-    """Runs workers as actors of a Ray cluster. They end with the driver, at the latest after :data:`LEASE_SECONDS`.
+    """Runs workers as actors of a Ray cluster. They end with the driver, at the latest after 15 seconds.
 
     Args:
         address: ``HOST:PORT`` of the cluster, or ``auto`` for one of this machine. None for the variable

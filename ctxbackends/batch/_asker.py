@@ -85,6 +85,8 @@ class Asker:
 
     Attributes:
         is_stopped: No row is sent any more.
+        pausing: Rows that wait before they are sent again.
+        on_pause: Called when a row begins to wait, None for nothing.
     """
 
     def __init__(
@@ -110,6 +112,8 @@ class Asker:
         self._store = store
         self._waiting: set[asyncio.Task[Any]] = set()
         self.is_stopped = False
+        self.pausing = 0
+        self.on_pause: Callable[[], None] | None = None
 
     async def ask(self, row: BatchRow) -> BatchAnswer:
         """Return the answer to a row, or the error of this row, when it is stored.
@@ -121,9 +125,12 @@ class Asker:
         started = 0.0
         attempts = _Attempts()
         while True:
-            replica = await self.wait(self._replicas.acquire(first=attempts.failures > 0))
+            replica = self._replicas.take_free()
+            if replica is None:
+                replica = await self.wait(self._replicas.acquire(first=attempts.failures > 0))
             try:
-                await self.wait(self._rate_limit.acquire())
+                if not self._rate_limit.is_unlimited:
+                    await self.wait(self._rate_limit.acquire())
                 if not replica.is_open:  # it was paused or left out since
                     self._rate_limit.release(0)
                     continue
@@ -173,7 +180,17 @@ class Asker:
                 )
             finally:
                 self._replicas.release(replica)
-            await self.wait(asyncio.sleep(pause))
+            if pause:
+                await self._pause(pause)
+
+    async def _pause(self, seconds: float) -> None:
+        self.pausing += 1
+        try:
+            if self.on_pause is not None:
+                self.on_pause()
+            await self.wait(asyncio.sleep(seconds))
+        finally:
+            self.pausing -= 1
 
     async def _finish(self, answer: BatchAnswer) -> BatchAnswer:
         if self._store is not None:

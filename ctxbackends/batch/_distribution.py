@@ -11,12 +11,13 @@ import attrs
 
 from ctxbackends._config.backend_config import BackendConfig
 from ctxbackends._engines.contract import Engine, divide
-from ctxbackends._engines.distribute import distribute, plan_blocks
+from ctxbackends._engines.distribute import WorkerDeath, distribute, plan_blocks
 from ctxbackends._engines.shared_directory import SharedDirectory
+from ctxbackends._util.text import pluralize
 from ctxbackends.batch._answers import BatchAnswer, from_entry
 from ctxbackends.batch._journal import Journal
 from ctxbackends.batch._limits import WINDOW
-from ctxbackends.batch._options import BatchOptions
+from ctxbackends.batch._options import BatchOptions, BatchReport
 from ctxbackends.batch._rows import BatchRow
 from ctxbackends.batch._shares import divide_slots
 from ctxbackends.batch._worker import BatchWorkerSpec
@@ -79,12 +80,20 @@ class Distribution:
         rows: AsyncIterator[BatchRow],
         specs: Sequence[BatchWorkerSpec],
         journal: Journal | None,
+        report: BatchReport,
     ) -> AsyncGenerator[BatchAnswer, None]:
-        """Iterate over the answers to rows, in the order in which they arrive."""
+        """Iterate over the answers to rows, in the order in which they arrive. ``report`` gets the workers."""
 
         def make_spec(slot: int, generation: int) -> BatchWorkerSpec:
             # A replacement starts as if the minute of its share were used up.
             return attrs.evolve(specs[slot], closed_for=WINDOW) if generation else specs[slot]
+
+        def note_open(workers: int) -> None:
+            report.workers = workers
+
+        def note_death(death: WorkerDeath) -> None:
+            message = f"{death.error}; {pluralize(death.items, 'row')} sent again"
+            report.worker_deaths = (*report.worker_deaths, message)
 
         async def recover(block: Sequence[BatchRow]) -> tuple[list[BatchAnswer], list[BatchRow]]:
             if journal is None:
@@ -106,6 +115,8 @@ class Distribution:
                         recover=recover,
                         outstanding=outstanding,
                         directory=shared,
+                        on_death=note_death,
+                        on_open=note_open,
                     )
                 ) as results,
             ):

@@ -40,17 +40,18 @@ class BatchInputError(BatchError, ValueError):
     def __init__(self, name: str, problems: Sequence[Problem]) -> None:
         shown = [format_problem(name, problem) for problem in problems[:MAX_PROBLEMS]]
         if len(problems) > MAX_PROBLEMS:
-            shown.append(f"{name}: {len(problems) - MAX_PROBLEMS} more problems")
+            shown.append(f"{name}{': ' if name else ''}{len(problems) - MAX_PROBLEMS} more problems")
         super().__init__("\n".join(shown))
-        self.problems = tuple(problems)
+        self.problems: tuple[Problem, ...] = tuple(problems)
 
 
 def format_problem(name: str, problem: Problem) -> str:
-    """Return the line of a message about a problem; ``name`` is that of the input."""
+    """Return the line of a message about a problem; ``name`` is that of the input, empty if it has none."""
+    message = escape_for_review(problem.message)
     if problem.line:
-        return f"{name}:{problem.line}: {escape_for_review(problem.message)}"
-    place = f"{name}: row {problem.id!r:.80}" if problem.id else name
-    return f"{place}: {escape_for_review(problem.message)}"
+        return f"{name}:{problem.line}: {message}" if name else f"line {problem.line}: {message}"
+    row = f"row {problem.id!r:.80}" if problem.id else ""
+    return ": ".join(filter(None, (name, row, message)))
 
 
 class BatchJournalError(BatchError, OSError):

@@ -61,6 +61,7 @@ _OTHER_NAMES = {
         ("timeout", "max_retries", "extra_headers", "headers"), "set it for the backend, and remove it here"
     ),
 }
+_ADD_PROMPT = 'add "prompt", "messages" or "input"'
 _PLAIN_ROLES = ("system", "developer", "user", "assistant")
 _NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 _NO_NAMES: Mapping[str, str] = MappingProxyType({})
@@ -208,7 +209,8 @@ def _parse_openai(data: Mapping[str, Any], line: int) -> BatchRow:
     if body.get("encoding_format") not in (None, *_ENCODINGS):
         raise ValueError(f"encoding_format must be {' or '.join(_ENCODINGS)}: {_show(body['encoding_format'])}")
     if body.get("input") is None:
-        raise ValueError("missing member: body.input")
+        advice = _find_misspelling(body, ("input",))
+        raise ValueError(f"missing member: body.input{'; ' if advice else ''}{advice}")
     options = {name: value for name, value in body.items() if name not in ("input", "encoding_format")}
     if body.get("encoding_format") == "base64":
         options["encoding"] = "base64"
@@ -260,7 +262,10 @@ def _parse_simple(data: Mapping[str, Any], line: int, operation: Operation) -> B
     if len(prompts) > 1:
         raise ValueError(f"{' and '.join(prompts)} are in one line; keep one of them")
     if not prompts:
-        raise ValueError('missing prompt; add "prompt", "messages" or "input"')
+        advice = _find_misspelling(data, ("prompt", "messages", "input"))
+        raise ValueError(
+            f"missing prompt; {advice}" if advice else 'missing prompt; add "prompt", "messages" or "input"'
+        )
     prompt = data[prompts[0]]
     members = {name: value for name, value in data.items() if name not in ("custom_id", "id", *prompts)}
     if prompts == ["input"] or (operation == "embed" and prompts == ["prompt"]):
@@ -284,7 +289,8 @@ def _build_chat_row(
 ) -> BatchRow:
     messages = members.get("messages")
     if messages is None:
-        raise ValueError("missing member: messages")
+        advice = _find_misspelling(members, ("messages",))
+        raise ValueError(f"missing member: messages{'; ' if advice else ''}{advice}")
     if not isinstance(messages, list):
         raise TypeError(f"messages must be a list: {_show(messages)}")
     return BatchRow(id=row_id, prompt=messages, options=_parse_options(members, extra, names), line=line)
@@ -314,6 +320,15 @@ def _parse_options(members: Mapping[str, Any], extra: tuple[str, ...], names: Ma
     if unchanged:
         options["extra_body"] = _merge_extra(unchanged, options.get("extra_body", {}))
     return options
+
+
+def _find_misspelling(members: Mapping[str, Any], missing: Sequence[str]) -> str:
+    """Return the advice about a member whose name is like a missing one, empty if there is none."""
+    for name in members:
+        is_known = name in ("custom_id", "id") or name in _OPTIONS or name in missing
+        if not is_known and (meant := find_similar(name, missing)) is not None:
+            return f"did you mean {meant} instead of {name}?"
+    return ""
 
 
 def _merge_extra(unchanged: Mapping[str, Any], extra_body: object) -> dict[str, Any]:

@@ -26,6 +26,8 @@ MAX_PROBLEMS = 1000
 MAX_LINE = 128_000_000
 """The maximum of bytes in a line."""
 
+_SPLIT_ARRAY = "write each element on one line: jq -c '.[]' FILE > rows.jsonl"
+
 TABLE_SUFFIXES = (".csv", ".tsv")
 
 _BOM = b"\xef\xbb\xbf"
@@ -67,10 +69,10 @@ class BatchInput:
         operation: Operation = "chat",
         id_column: str | None = None,
     ) -> None:
-        self.path = path = Path(path)
-        self.name = str(path)
-        self._is_csv = path.suffix.lower() in TABLE_SUFFIXES
-        self._operation = operation
+        self.path: Path = Path(path)
+        self.name: str = str(self.path)
+        self._is_csv = self.path.suffix.lower() in TABLE_SUFFIXES
+        self._operation: Operation = operation
         self._id_column = id_column
         self._template = None
         if operation not in get_args(Operation):
@@ -133,13 +135,20 @@ class BatchInput:
                 data = decode(text)
                 row = parse_line(data, number, self._operation)
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-                if is_first and (text == b"{" or text.startswith(b"[")):
-                    yield Problem(number, "the JSON is not JSON Lines; write each row as an object on one line")
+                if is_first and text.startswith(b"["):
+                    yield Problem(number, f"the file is one JSON array over several lines; {_SPLIT_ARRAY}")
+                    return
+                if is_first and text == b"{":
+                    yield Problem(
+                        number,
+                        "the file has JSON objects over several lines; write each on one line: "
+                        "jq -c . FILE > rows.jsonl",
+                    )
                     return
                 yield Problem(number, _describe(text, error))
             except (TypeError, ValueError) as error:
                 if is_first and isinstance(data, list):
-                    yield Problem(number, "the file is a JSON array; write each of its values on one line")
+                    yield Problem(number, f"the file is one JSON array; {_SPLIT_ARRAY}")
                     return
                 yield Problem(number, str(error), find_id(data))
             else:
@@ -319,7 +328,7 @@ def validate(
             other = lines.set_default(row_id, row.line)
             if other is not None:
                 place = f", as on line {other}" if other else ""
-                message = f"duplicate custom_id: {row_id!r:.80}{place}; use a different one for each row"
+                message = f"duplicate ID: {row_id!r:.80}{place}; use a different one for each row"
                 problems.append(Problem(row.line, message, row_id))
         if len(problems) >= MAX_PROBLEMS:
             problems.append(Problem(row.line, f"{MAX_PROBLEMS} problems; the rest of the input was not checked"))

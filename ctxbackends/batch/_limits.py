@@ -36,7 +36,7 @@ class RateLimit:
         self._requests = requests
         self._tokens = tokens
         self._clock = clock
-        self._is_unlimited = requests is None and tokens is None
+        self.is_unlimited = requests is None and tokens is None
         self._sent: deque[float] = deque()
         self._used: deque[tuple[float, int]] = deque()
         self._used_sum = 0
@@ -48,7 +48,7 @@ class RateLimit:
 
     async def acquire(self) -> None:
         """Wait until another request may be sent, and count it."""
-        if self._is_unlimited:
+        if self.is_unlimited:
             return
         if not self._waiting and self._delay() <= 0:
             self._count()
@@ -65,7 +65,7 @@ class RateLimit:
 
     def release(self, tokens: int) -> None:
         """Count the tokens of a request that has ended: 0 after an error, and for one that was not sent."""
-        if self._is_unlimited:
+        if self.is_unlimited:
             return
         self._in_flight -= 1
         if tokens and self._tokens is not None:

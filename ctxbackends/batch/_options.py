@@ -23,7 +23,7 @@ class BatchOptions:
         max_in_flight: Requests at once at each server, None for the slots that it reports, or 32.
         requests_per_minute: Requests in any minute, at all servers together; None for any number.
         tokens_per_minute: Tokens of prompts and answers in any minute; None for any number.
-        max_retries: How often a row is sent again after an error that another attempt may mend.
+        max_retries: How often a row is sent again after an error that may not recur.
         validate: Check all rows before the first request.
         schema: A JSON Schema that each answer must match, None for text.
 
@@ -67,6 +67,8 @@ class BatchReport:
         seconds: Duration of the run.
         by_backend: Answers of this run by the name of the backend.
         unavailable: Names of the backends that do not answer now.
+        workers: Worker processes that are open, or were replaced; 0 without an engine.
+        worker_deaths: Messages about worker processes that died. Each is replaced.
         paused: Names of the backends that get no requests now, since they asked for a pause with a Retry-After.
     """
 
@@ -82,4 +84,6 @@ class BatchReport:
     seconds: float = 0.0
     by_backend: dict[str, int] = attrs.field(factory=dict)
     unavailable: tuple[str, ...] = ()
+    workers: int = 0
+    worker_deaths: tuple[str, ...] = ()
     paused: tuple[str, ...] = ()

@@ -6,8 +6,8 @@ from contextlib import suppress
 from typing import Any, Protocol, Self
 
 import msgspec
-import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow as pa  # pyright: ignore[reportMissingImports]  # of an extra
+import pyarrow.parquet as pq  # pyright: ignore[reportMissingImports]  # as above
 
 from ctxbackends.batch._answers import decode_vector
 from ctxbackends.batch._errors import BatchOutputError

@@ -200,8 +200,8 @@ class Replicas:
         """
         if self._failure is not None:
             raise _copy(self._failure)
-        if not self._waiting and (replica := self._find_free()) is not None:
-            return self._take(replica)
+        if (replica := self.take_free()) is not None:
+            return replica
         future: asyncio.Future[Replica] = asyncio.get_running_loop().create_future()
         if first:  # behind those that were rejected earlier
             self._waiting.insert(self._rejected, future)
@@ -214,6 +214,12 @@ class Replicas:
             if not future.cancelled() and future.exception() is None:  # it has the slot by now
                 self.release(future.result())
             raise
+
+    def take_free(self) -> Replica | None:
+        """Take a slot at the least busy server. Return None if none is free, or others wait."""
+        if self._waiting or self._failure is not None or (replica := self._find_free()) is None:
+            return None
+        return self._take(replica)
 
     def release(self, replica: Replica) -> None:
         """Give back a slot."""

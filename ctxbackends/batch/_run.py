@@ -55,7 +55,7 @@ def run_batch(
     """Ask a model all rows, each once, and iterate over the answers in the order in which they arrive.
 
     With a journal, an answer is on the disk before it is yielded, and a batch that was killed goes on: rows with an
-    answer are yielded from the journal and not asked again; rows with an error are.
+    answer are yielded from the journal and not sent again; rows with an error are.
 
     Args:
         backends: One server, or several that serve the same model. Those given as configurations are opened for the
@@ -160,7 +160,7 @@ class BatchRun:
         self._registry = registry
         self._distribution = distribution
         self._answers: AsyncGenerator[BatchAnswer, None] | None = None
-        self.report = BatchReport()
+        self.report: BatchReport = BatchReport()
         self.journal: Journal | None = None
 
     def __aiter__(self) -> AsyncIterator[BatchAnswer]:
@@ -198,10 +198,8 @@ class BatchRun:
             await self._open()
             is_divided = self._distribution is not None  # the slots that the workers share
             replicas = await open_replicas(self._backends, self._options.max_in_flight, wait=is_divided)
-            # More than there are slots: rows that wait after an error leave theirs to others.
-            room = 2 * sum(replica.limit for replica in replicas)
-            answers = AnswerQueue(room)
-            asking = asyncio.create_task(self._ask(replicas, answers, room))
+            answers = AnswerQueue(2 * sum(replica.limit for replica in replicas))
+            asking = asyncio.create_task(self._ask(replicas, answers))
             while (answer := await answers.get()) is not None:
                 self.report.seconds = time.monotonic() - started
                 self._count(answer)
@@ -211,13 +209,13 @@ class BatchRun:
             if asking is not None:
                 asking.cancel()
                 await asyncio.gather(asking, return_exceptions=True)
-            if self.journal is not None:
-                await anyio.to_thread.run_sync(self.journal.refresh)
+            self.report.seconds = time.monotonic() - started
             if self._registry is not None:
                 await self._registry.aclose()
-            self.report.seconds = time.monotonic() - started
+            if self.journal is not None:
+                await anyio.to_thread.run_sync(self.journal.refresh)
 
-    async def _ask(self, replicas: Sequence[Replica], answers: AnswerQueue, room: int) -> None:
+    async def _ask(self, replicas: Sequence[Replica], answers: AnswerQueue) -> None:
         """Put all answers into the queue, and end it. Raise the first error that concerns all rows."""
         served = ServedModels()
         rows = self._unanswered_rows(served, answers)
@@ -230,13 +228,13 @@ class BatchRun:
                 async with aclosing(Replicas(replicas, self._note_replica)) as servers:
                     store = None if self.journal is None else self._store
                     asker = Asker(servers, limit, self._options, self.report, served, store)
-                    await ask_here(rows, answers, asker=asker, tasks=room)
+                    await ask_here(rows, answers, asker=asker, slots=servers.capacity)
                 return
             limits = {replica.backend.name: replica.limit for replica in replicas}
             specs = self._distribution.specs(
                 limits, self._options, self._fingerprint, self.journal, closed_for=closed_for
             )
-            async with aclosing(self._distribution.answer(rows, specs, self.journal)) as distributed:
+            async with aclosing(self._distribution.answer(rows, specs, self.journal, self.report)) as distributed:
                 async for answer in distributed:
                     served.check(answer.row, answer.served_model, answer.backend or "a worker")
                     self.report.requests += answer.attempts
@@ -262,7 +260,7 @@ class BatchRun:
             if not isinstance(self._rows, BatchInput | Sequence):
                 self._rows = [row async for row in _iterate(self._rows)]
             schema = None if self._options.schema is None else AnswerSchema(self._options.schema)
-            name = getattr(self._rows, "name", "rows")
+            name = getattr(self._rows, "name", "")
             check = partial(_check_rows, name=name, options=self._options.options, schema=schema)
             rows = self._rows.read() if isinstance(self._rows, BatchInput) else self._rows
             self.report.rows = await run_in_thread(check, rows)

@@ -406,5 +406,6 @@ class IncompleteOutputError(StructuredOutputError):
     """
 
     def __init__(self, finish_reason: str, *, text: str = "") -> None:
-        super().__init__(f"structured output is incomplete: finish_reason {finish_reason}", text=text)
+        advice = "; raise max_tokens" if finish_reason == "length" else ""
+        super().__init__(f"structured output is incomplete: finish_reason {finish_reason}{advice}", text=text)
         self.finish_reason = finish_reason

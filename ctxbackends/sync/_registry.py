@@ -113,6 +113,10 @@ class SyncRegistry(NotPicklable):
         """Return the backend of a name, the same object each time. See :meth:`ctxbackends.Registry.resolve`."""
         return self._wrap(self.async_registry.resolve(name))
 
+    def config(self, name: str | None = None) -> BackendConfig:
+        """Return the configuration of a backend. See :meth:`ctxbackends.Registry.config`."""
+        return self.async_registry.config(name)
+
     def default(self) -> SyncBackend:
         """Return the default backend, or the only one. See :meth:`ctxbackends.Registry.default`."""
         return self._wrap(self.async_registry.default())

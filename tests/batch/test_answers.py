@@ -191,7 +191,10 @@ def test_a_resumed_error_is_the_first_one() -> None:
         ),
         (
             IncompleteOutputError("length", text=""),
-            RowError(type="IncompleteOutputError", message="structured output is incomplete: finish_reason length"),
+            RowError(
+                type="IncompleteOutputError",
+                message="structured output is incomplete: finish_reason length; raise max_tokens",
+            ),
         ),
         (TypeError("no text"), RowError(type="TypeError", message="no text")),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from ctxbackends._engines.processes import ProcessEngine
 from ctxbackends.batch import BatchAnswer, BatchError, BatchOptions, BatchRow, run_batch
 from ctxbackends.batch._shares import divide_slots
 from ctxbackends.errors import AuthenticationError
+from tests.batch.test_servers import EchoServer
 from tests.batch_server import MODEL, BatchServer, serve_batches
-from tests.engine_workers import kill
+from tests.processes import find_workers, kill
 
 
 @pytest.fixture
@@ -25,7 +27,7 @@ async def server() -> AsyncIterator[BatchServer]:
         yield server
 
 
-def config(server: BatchServer, name: str = "one", **settings: Any) -> BackendConfig:
+def config(server: BatchServer | EchoServer, name: str = "one", **settings: Any) -> BackendConfig:
     settings = {"default_model": MODEL, "complete_streams": False, **settings}
     return BackendConfig(name=name, type="openai-compatible", endpoint=server.url, **settings)
 
@@ -67,19 +69,6 @@ async def test_resumed_in_this_process(server: BatchServer, tmp_path: Path) -> N
     assert sum(answer.is_resumed for answer in answers) == 30
 
 
-def find_workers(parent: int) -> list[int]:
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                stat = (entry / "stat").read_text()
-            except OSError:
-                continue
-            if int(stat.rpartition(")")[2].split()[1]) == parent:
-                found.append(int(entry.name))
-    return found
-
-
 @pytest.mark.linux
 async def test_killed_worker_is_replaced(server: BatchServer, tmp_path: Path) -> None:
     server.delay = 0.01
@@ -97,6 +86,9 @@ async def test_killed_worker_is_replaced(server: BatchServer, tmp_path: Path) ->
     assert texts(answers) == expected(300)
     assert len(server.prompts) <= 300 + 2 * 4
     assert server.max_in_flight <= 8
+    [message] = run.report.worker_deaths
+    assert re.fullmatch(r"worker [12] ended: killed by SIGKILL; \d rows? sent again", message)
+    assert run.report.workers == 2
 
 
 async def test_failed_rows(server: BatchServer, tmp_path: Path) -> None:

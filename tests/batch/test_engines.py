@@ -8,7 +8,7 @@ import pickle
 import socket
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,13 +17,14 @@ import attrs
 import pytest
 
 from ctxbackends._engines.contract import EngineError, WorkerDiedError, divide
-from ctxbackends._engines.distribute import WorkerDeath, distribute
+from ctxbackends._engines.distribute import WorkerDeath
 from ctxbackends._engines.hosting import WorkerHost, decode_outcome
 from ctxbackends._engines.processes import ProcessEngine
 from ctxbackends._engines.ray import RayEngine, describe_death
 from ctxbackends._engines.shared_directory import SharedDirectory
 from ctxbackends.errors import AuthenticationError
-from tests.engine_workers import CountingServer, Parts, blocks_of, counting_server, driver_process, kill
+from tests.engine_workers import CountingServer, Parts, ask, counting_server, driver_process, ids, numbers
+from tests.processes import is_running, kill
 
 ROOT = str(Path(__file__).parents[2])
 
@@ -50,29 +51,6 @@ async def engine() -> AsyncIterator[ProcessEngine]:
     engine = ProcessEngine()
     yield engine
     await engine.aclose()
-
-
-def numbers(count: int) -> list[str]:
-    return [str(item) for item in range(count)]
-
-
-def ids(answers: Sequence[str]) -> Counter[str]:
-    return Counter(answer.split("=")[0] for answer in answers)
-
-
-async def ask(
-    engine: Any, parts: Parts, url: str, items: Sequence[str], *, workers: int = 2, size: int = 4, **options: Any
-) -> list[str]:
-    shares = divide(size * workers, workers, "max_in_flight")
-    run = distribute(
-        engine,
-        lambda slot, generation: parts.spec(url, f"{slot}-{generation}", max_in_flight=shares[slot]),
-        blocks_of(items, size),
-        workers=workers,
-        recover=parts.recover,
-        **options,
-    )
-    return [answer async for results in run for answer in results]
 
 
 # --- a worker process -----------------------------------------------------------------------------
@@ -104,14 +82,6 @@ async def test_an_exception_on_opening_ends_the_process(
         await engine.start(parts.spec(server.url, "a", key_variable="CTX_TEST_MISSING_KEY"), "worker 1")
     (worker,) = engine._workers
     assert not is_running(worker.pid)
-
-
-def is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 @pytest.mark.posix

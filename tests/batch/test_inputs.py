@@ -14,6 +14,7 @@ import pytest
 
 from ctxbackends.batch import BatchInput, BatchInputError, BatchRow, Problem
 from ctxbackends.batch import _inputs as inputs
+from ctxbackends.batch._errors import format_problem
 from ctxbackends.batch._inputs import validate
 from ctxbackends.errors import UnsupportedOptionError
 
@@ -116,7 +117,7 @@ def test_all_problems_are_found_with_their_lines(tmp_path: Path) -> None:
     )
     expected = [
         (2, "not JSON: Expecting ',' delimiter at column 33"),
-        (3, "duplicate custom_id: 'a', as on line 1; use a different one for each row"),
+        (3, "duplicate ID: 'a', as on line 1; use a different one for each row"),
         (4, 'missing custom_id; add "custom_id", a text that no other line has'),
         (5, "unknown option: temprature; did you mean temperature? Otherwise, put it into extra_body if the server "
             "supports it"),
@@ -124,7 +125,7 @@ def test_all_problems_are_found_with_their_lines(tmp_path: Path) -> None:
         (8, "unsupported value: messages[0].role is 'nobody'; use one of system, developer, user, assistant, tool"),
         (9, "missing member: tools[0].name"),
         (10, "not UTF-8: byte 0xff at column 31; save the file as UTF-8"),
-        (11, "duplicate custom_id: 'c', as on line 5; use a different one for each row"),
+        (11, "duplicate ID: 'c', as on line 5; use a different one for each row"),
         (12, "not JSON: nested too deeply"),
         (13, "max_tokens must be at least 1: -1"),
     ]  # fmt: skip
@@ -344,7 +345,7 @@ def test_all_problems_of_a_table_are_found_with_their_lines(tmp_path: Path) -> N
         (3, "1 column; write 2, as in the header"),
         (5, "not UTF-8: byte 0xff at column 4; save the file as UTF-8"),
         (6, "the column id is empty; write an ID that no other row has"),
-        (7, "duplicate custom_id: 'a', as on line 2; use a different one for each row"),
+        (7, "duplicate ID: 'a', as on line 2; use a different one for each row"),
         (8, "3 columns; write 2, as in the header"),
         (9, "not CSV: ',' expected after '\"'"),
         (11, "not CSV: unexpected end of data"),
@@ -375,13 +376,13 @@ def test_rows_of_python_are_validated() -> None:
     assert 5 == count
     assert [
         Problem(0, "unknown option: temprature; did you mean temperature?", "b"),
-        Problem(0, "duplicate custom_id: 'a'; use a different one for each row", "a"),
+        Problem(0, "duplicate ID: 'a'; use a different one for each row", "a"),
         Problem(0, "id must be a text that is not empty: ['c']", "['c']"),
         Problem(0, "id must be a text that is not empty: ''", ""),
     ] == problems
-    assert str(BatchInputError("rows", problems[:2])) == (
-        "rows: row 'b': unknown option: temprature; did you mean temperature?\n"
-        "rows: row 'a': duplicate custom_id: 'a'; use a different one for each row"
+    assert str(BatchInputError("", problems[:2])) == (
+        "row 'b': unknown option: temprature; did you mean temperature?\n"
+        "row 'a': duplicate ID: 'a'; use a different one for each row"
     )
 
 
@@ -426,3 +427,36 @@ def test_many_ids_are_compared() -> None:
 def test_error_has_one_line_for_each_problem() -> None:
     error = BatchInputError("in.jsonl", [Problem(3, "unknown option: a\n\x1b[2Jb"), Problem(0, "cannot be read")])
     assert "in.jsonl:3: unknown option: a\\n\\x1b[2Jb\nin.jsonl: cannot be read" == str(error)
+
+
+@pytest.mark.parametrize(
+    ("name", "problem", "expected"),
+    [
+        ("in", Problem(3, "m", "a"), "in:3: m"),
+        ("in", Problem(0, "m", "a"), "in: row 'a': m"),
+        ("in", Problem(0, "m"), "in: m"),
+        ("", Problem(3, "m", "a"), "line 3: m"),
+        ("", Problem(0, "m", "a"), "row 'a': m"),
+        ("", Problem(0, "m"), "m"),
+    ],
+)
+def test_the_place_of_a_problem(name: str, problem: Problem, expected: str) -> None:
+    assert expected == format_problem(name, problem)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("[\n", "the file is one JSON array over several lines; write each element on one line: jq -c '.[]' FILE"),
+        ('[{"custom_id": "a",\n"prompt": "x"}]', "the file is one JSON array over several lines; write each element"),
+        ('[{"custom_id": "a", "prompt": "x"}]\n', "the file is one JSON array; write each element on one line: jq"),
+        ("{\n", "the file has JSON objects over several lines; write each on one line: jq -c . FILE > rows.jsonl"),
+    ],
+    ids=["array", "array-of-lines", "array-on-one-line", "object"],
+)
+def test_json_that_is_not_json_lines(tmp_path: Path, content: str, expected: str) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_text(content)
+    [problem] = BatchInput(path).read()
+    assert isinstance(problem, Problem)
+    assert problem.message.startswith(expected)

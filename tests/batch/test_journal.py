@@ -20,20 +20,8 @@ from tests.batch.journal_entries import (
     raw,
     read,
     read_part,
-    store,
 )
 from tests.batch.slow_disk import Disk
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    return tmp_path / "out.jsonl.journal"
-
-
-@pytest.fixture
-def stored(directory: Path) -> Path:
-    return store(directory)
-
 
 # --- entries --------------------------------------------------------------------------------------
 

@@ -17,19 +17,8 @@ from hypothesis import strategies as st
 from ctxbackends.batch._errors import BatchJournalError
 from ctxbackends.batch._journal import Journal, JournalPart
 from ctxbackends.batch._journal_part import encode_entry
-from tests.batch.journal_entries import MANIFEST, PROGRAM, answer, encode_key, fill, key, list_parts, read, run, store
+from tests.batch.journal_entries import MANIFEST, PROGRAM, answer, encode_key, fill, key, list_parts, read, run
 from tests.batch.slow_disk import Disk
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    return tmp_path / "out.jsonl.journal"
-
-
-@pytest.fixture
-def stored(directory: Path) -> Path:
-    return store(directory)
-
 
 # --- disks that fail ------------------------------------------------------------------------------
 

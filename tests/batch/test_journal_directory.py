@@ -14,17 +14,7 @@ import pytest
 from ctxbackends._engines.shared_directory import SharedDirectory
 from ctxbackends.batch._errors import BatchJournalError
 from ctxbackends.batch._journal import Journal, JournalPart, Manifest, read_manifest
-from tests.batch.journal_entries import MANIFEST, answer, failure, fill, list_parts, read, store
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    return tmp_path / "out.jsonl.journal"
-
-
-@pytest.fixture
-def stored(directory: Path) -> Path:
-    return store(directory)
+from tests.batch.journal_entries import MANIFEST, answer, failure, fill, list_parts, read
 
 
 def list_tree(directory: Path) -> dict[str, bytes]:

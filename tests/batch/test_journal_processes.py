@@ -14,11 +14,6 @@ from tests.batch.journal_entries import MANIFEST, command, key, list_parts, read
 
 
 @pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    return tmp_path / "out.jsonl.journal"
-
-
-@pytest.fixture
 def holder(directory: Path) -> Iterator[subprocess.Popen[str]]:
     arguments = command("hold", directory)
     with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:

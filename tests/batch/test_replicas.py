@@ -778,7 +778,7 @@ def test_close_while_probing() -> None:
 def test_the_documented_numbers() -> None:
     text = " ".join((Path(__file__).parents[2] / "docs/reference/batch-servers.md").read_text(encoding="utf-8").split())
     assert f"or {MAX_IN_FLIGHT} |" in text
-    assert f"has {WINDOW:g} seconds" in text
+    assert f"a minute counts as {WINDOW:g} seconds" in text
     assert (
         f"from {FIRST_INTERVAL:g} to {MAX_INTERVAL:g} seconds; each answer shortens them by {1 - INTERVAL_DECAY:.0%}"
         in text

@@ -36,7 +36,17 @@ ROW = BatchRow(id="a", prompt="x")
         ({"rows": {"id": "a"}}, "rows are not a list of BatchRow: {'id': 'a'}; pass a list, or BatchInput(path)"),
         ({"rows": None}, "rows are not a list of BatchRow: None; pass a list, or BatchInput(path)"),
     ],
-    ids=str,
+    ids=[
+        "workers-alone",
+        "no-worker",
+        "no-worker-of-an-engine",
+        "a-half",
+        "text",
+        "bytes",
+        "one-row",
+        "dict",
+        "none",
+    ],
 )
 def test_mistakes(arguments: dict[str, Any], expected: str) -> None:
     with pytest.raises(BatchError) as caught:

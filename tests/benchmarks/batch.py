@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -137,6 +136,10 @@ def measure_memory(arguments: argparse.Namespace) -> None:
             rows = Path(name, "rows.jsonl")
             write_rows(rows, arguments.child)
             asyncio.run(answer_batch([arguments.url], rows, Path(name), at_once=32))
+        if sys.platform == "win32":
+            raise NotImplementedError("Windows does not report the peak memory")
+        import resource  # noqa: PLC0415  # not on Windows
+
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
         return
     with serve(0.0, 32) as url:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -14,8 +15,11 @@ from ctxbackends._engines.processes import ProcessEngine
 from ctxbackends._engines.ray import RayEngine
 from ctxbackends.batch import BatchInput, BatchOptions, run_batch
 from tests.benchmarks.batch import build_config, serve, write_rows
+from tests.processes import find_descendants
 from tests.scale.environment import set_variables
-from tests.scale.sockets import find_descendants
+
+if sys.platform == "win32":
+    raise NotImplementedError("it reads /proc")
 
 TICKS = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")

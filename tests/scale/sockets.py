@@ -11,19 +11,6 @@ from pathlib import Path
 LISTEN = "0A"
 
 
-def find_descendants(pid: int) -> set[int]:
-    """The processes that a process started, and those that they did."""
-    parents = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            fields = stat.read_text().rpartition(")")[2].split()
-            parents[int(stat.parent.name)] = int(fields[1])
-    found = {pid}
-    while new := {child for child, parent in parents.items() if parent in found} - found:
-        found |= new
-    return found - {pid}
-
-
 def find_listeners(pids: Collection[int]) -> set[str]:
     """The local addresses of their listening TCP sockets."""
     inodes = set()

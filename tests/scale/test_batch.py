@@ -15,9 +15,8 @@ from ctxbackends._engines.ray import RayEngine
 from ctxbackends.batch import BatchAnswer, BatchOptions, BatchRow, run_batch
 from ctxbackends.errors import MissingKeyError
 from tests.batch_server import MODEL, BatchServer, serve_batches
-from tests.engine_workers import kill
+from tests.processes import find_descendants, kill
 from tests.scale.cluster import LoopbackCluster
-from tests.scale.sockets import find_descendants
 
 
 @pytest.fixture

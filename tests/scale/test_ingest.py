@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 
 from ctxbackends._engines.ray import RayEngine
-from tests.engine_workers import kill
 from tests.knowledge.engines import answer, propose, read, workers, write_documents
 from tests.knowledge.scripted_model import ScriptedModel
+from tests.processes import kill
 from tests.scale.cluster import LoopbackCluster
 from tests.scale.test_batch import find_actors
 

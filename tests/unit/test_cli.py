@@ -950,7 +950,7 @@ def authentication_error(source: str | None) -> errors.AuthenticationError:
         (errors.EmptyModelListError("no model"), "no model\n  load or pull a model on the server first"),
         (
             errors.IncompleteOutputError("length"),
-            "structured output is incomplete: finish_reason length\n  raise max_tokens",
+            "structured output is incomplete: finish_reason length; raise max_tokens",
         ),
         (
             errors.StreamInterruptedError("cut", partial=PartialCompletion(text="abc")),
@@ -1000,6 +1000,23 @@ OPTIONS = {
     ("ping",): ("--backend", "--no-wait", "--probe", "--json", "--endpoint", "--api-key-env", "--debug"),
     ("status",): ("--backend", "--json", "--endpoint", "--api-key-env", "--debug"),
     ("models",): ("--backend", "--local", "--json", "--endpoint", "--api-key-env", "--debug"),
+    ("batch",): (
+        "INPUT",
+        "--output",
+        "--errors",
+        "--format",
+        "--schema",
+        "--prompt",
+        "--journal",
+        "--resume / --fresh",
+        "--max-concurrency",
+        "--rpm",
+        "--engine",
+        "--workers",
+        "--json",
+        "--backend",
+        "--endpoint",
+    ),
     ("chat",): (
         *("-m, --model", "-s, --system", "-o, --option", "--max-tokens", "--temperature", "-f, --file", "-a, --image"),
         *(

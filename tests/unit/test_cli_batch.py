@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import sys
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,8 @@ async def test_rows_on_standard_input(server: BatchServer, monkeypatch: pytest.M
 
 @pytest.mark.posix
 async def test_rows_in_a_pipe(server: BatchServer) -> None:
+    if sys.platform == "win32":
+        raise NotImplementedError("skipped there")
     os.mkfifo("rows")
     writing = asyncio.create_task(asyncio.to_thread(write, "rows", '{"custom_id": "a", "prompt": "1"}\n'))
     result = await batch(server, "rows", "-o", "out.jsonl")
@@ -409,23 +412,23 @@ async def test_a_journal_is_only_for_the_files_that_were_written_from_it(server:
     assert [f"ctxbackends: {problem}\n"] * 2 == [other.err, errors.err]
     assert 0 == (await batch(server, *arguments, "--errors", "other", "--force")).code
     assert 0 == (await batch(server, *arguments, "--errors", "other")).code
-    assert ({"r0", "r1"}, "") == (read_texts(Path("out.jsonl")).keys(), read("other"))
+    assert ({"r0", "r1"}, "") == ({*read_texts(Path("out.jsonl"))}, read("other"))
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "problem"),
     [
         (("in.jsonl",), 2, "no output; add -o FILE"),
-        (("in.jsonl", "-o", "nowhere/out"), 1, "cannot write the output: nowhere/out: no directory "),
-        (("in.jsonl", "-o", "directory"), 1, "cannot write the output: directory: it is a directory; name a file"),
+        (("in.jsonl", "-o", "nowhere/out"), 2, "cannot write the output: nowhere/out: no directory "),
+        (("in.jsonl", "-o", "directory"), 2, "cannot write the output: directory: it is a directory; name a file"),
         (("in.jsonl", "-o", "/dev/stdout"), 2, "standard output is not a file that a journal could be beside; add"),
         (("in.jsonl", "-o", "-"), 2, "standard output is not a file that a journal could be beside; add --journal DIR"),
         (("in.jsonl", "-o", "-", "--errors", "-", "--journal", "j"), 2, "are both standard output; name a file"),
         (("in.jsonl", "-o", "-", "--json", "--journal", "j"), 2, "--json prints its events on standard output"),
-        (("in.jsonl", "-o", "in.jsonl", "--force"), 1, "the output is the input: in.jsonl; name another file"),
-        (("in.jsonl", "-o", "link", "--force"), 1, "the output is the input: link; name another file"),
-        (("in.jsonl", "-o", "out", "--errors", "in.jsonl"), 1, "the output is the input: in.jsonl"),
-        (("in.jsonl", "-o", "out", "--errors", "./out"), 1, "the output and the errors are one file: out; name two"),
+        (("in.jsonl", "-o", "in.jsonl", "--force"), 2, "the output is the input: in.jsonl; name another file"),
+        (("in.jsonl", "-o", "link", "--force"), 2, "the output is the input: link; name another file"),
+        (("in.jsonl", "-o", "out", "--errors", "in.jsonl"), 2, "the output is the input: in.jsonl"),
+        (("in.jsonl", "-o", "out", "--errors", "./out"), 2, "the output and the errors are one file: out; name two"),
         (("in.jsonl", "-o", "out", "--errors", "old"), 1, "old exists; if this batch is complete, nothing"),
         (("directory", "-o", "out"), 2, "directory: cannot be read: Is a directory"),
         (("nothere", "-o", "out"), 2, "nothere: cannot be read: No such file or directory"),
@@ -438,6 +441,12 @@ async def test_a_journal_is_only_for_the_files_that_were_written_from_it(server:
             2,
             "--embed cannot be combined with --system or",
         ),
+        (("in.jsonl", "-o", "out", "--schema", "{"), 2, "--schema: "),
+        (("in.jsonl", "-o", "out", "--schema", "nothere"), 2, "--schema: nothere: no such file"),
+        (("in.jsonl", "-o", "out", "--max-tokens", "8"), 2, "'--max-tokens'; use --option max_tokens=8"),
+        (("in.jsonl", "-o", "out", "--temperature=0"), 2, "'--temperature'; use --option temperature=0"),
+        (("in.jsonl", "-o", "out", "--top-p"), 2, "'--top-p'; use --option top_p=VALUE"),
+        (("in.jsonl", "-o", "out", "--retries", "3"), 2, "No such option '--retries'"),
         (("in.jsonl", "-o", "out", "--rpm", "0"), 2, "0 is out of range; it must be 1 or more"),
         (
             ("in.jsonl", "-o", "out", "--prompt", "{a}"),
@@ -477,7 +486,7 @@ async def test_parquet_without_pyarrow(server: BatchServer, monkeypatch: pytest.
     monkeypatch.setattr("ctxbackends.batch._output.find_spec", lambda _: None)
     write_rows(Path("in.jsonl"), 2)
     result = await batch(server, "in.jsonl", "-o", "out.parquet", "--format", "parquet")
-    assert (1, []) == (result.code, server.prompts)
+    assert (2, []) == (result.code, server.prompts)
     assert "cannot write parquet without pyarrow; run pip install" in result.err
 
 
@@ -601,3 +610,12 @@ async def test_truncated_answers_are_counted(server: BatchServer) -> None:
     events = await batch(server, "in.jsonl", "-o", "out.jsonl", "--json")
     report = json.loads(events.out.splitlines()[-1])["report"]
     assert (4, 3, 3) == (report["answered"], report["resumed"], report["truncated"])
+
+
+async def test_without_a_backend() -> None:
+    write_rows(Path("in.jsonl"), 1)
+    result = await batch(None, "in.jsonl", "-o", "out.jsonl")
+    first, second = result.err.splitlines()
+    assert 1 == result.code
+    assert first.startswith("ctxbackends: no backend configured; run ctx setup --backend <name>")
+    assert "  or use --endpoint URL, or --model-path smollm2" == second

@@ -13,7 +13,7 @@ from typing import Any, get_args
 import pytest
 
 from ctxbackends._cli.batch.command import FORMATS
-from ctxbackends._cli.batch.display import ErrorCounts, TextOutput, describe_files, describe_report
+from ctxbackends._cli.batch.display import ErrorCounts, JSONLines, TextOutput, describe_files, describe_report
 from ctxbackends._cli.batch.progress import BatchProgress, Meter
 from ctxbackends._cli.live_line import FIRST_TEXT
 from ctxbackends.batch import BatchReport, RowError
@@ -55,6 +55,12 @@ def test_the_formats_of_the_option_are_those_of_the_output() -> None:
           "seconds_left": None, "unavailable": ()}, "0 of 1 row"),
         ({"paused": ("gpu1",), "unavailable": ()}, LINE.replace("waiting for gpu2", "paused by gpu1")),
         ({"rows_per_second": 0.34}, LINE.replace("101 rows/s", "0.3 rows/s")),
+        ({"rows_per_second": 0.1}, LINE.replace("101 rows/s", "0.1 rows/s")),
+        ({"rows_per_second": 0.05}, LINE.replace("101 rows/s", "3.0 rows/min")),
+        ({"rows_per_second": 0.0}, LINE.replace("101 rows/s", "0 rows/s")),
+        ({"seconds_left": 60.0}, LINE.replace("10 s left", "1 min left")),
+        ({"seconds_left": 61.0}, LINE.replace("10 s left", "1 min 1 s left")),
+        ({"seconds_left": 7200.0}, LINE.replace("10 s left", "2 h left")),
     ],
 )  # fmt: skip
 def test_the_line(changes: dict[str, Any], expected: str) -> None:
@@ -130,6 +136,7 @@ def test_the_tokens_of_embeddings_are_those_of_the_texts() -> None:
             BatchReport(rows=200, answered=200, truncated=200, seconds=10.0),
             ["200 rows: 200 answered, 200 cut off at max_tokens", "10.0 s, 20 rows/s"],
         ),
+        (BatchReport(rows=2, answered=2, seconds=92.1), ["2 rows: 2 answered", "92.1 s, 1.3 rows/min"]),
         (BatchReport(rows=3, answered=3, resumed=3), ["3 rows: 3 answered, 3 of them in an earlier run"]),
     ],
 )
@@ -222,6 +229,26 @@ async def test_the_program_at_a_terminal(server: BatchServer, columns: int) -> N
 
 
 @pytest.mark.posix
+async def test_the_report_breaks_between_words(server: BatchServer) -> None:
+    write_rows(Path("in.jsonl"), 2)
+    server.statuses = {f"question {at}": [(400, {})] for at in range(2)}
+
+    def run() -> list[str]:
+        arguments = ("batch", "in.jsonl", "-o", "out.jsonl", "--endpoint", server.url, "-m", MODEL)
+        with terminal(*arguments, columns=40) as at:
+            at.end()
+            return [line.rstrip() for line in shown(at.raw, 40)]
+
+    lines = await asyncio.to_thread(run)
+    assert [
+        "errors in out.jsonl, journal in",
+        "out.jsonl.journal",
+        "run the same command again to ask the",
+        "failed rows again",
+    ] == lines[-4:]
+
+
+@pytest.mark.posix
 async def test_ctrl_c_at_a_terminal(server: BatchServer) -> None:
     write_rows(Path("in.jsonl"), 20)
     server.hold = lambda _: len(server.prompts) > 12
@@ -258,6 +285,35 @@ async def test_a_server_that_goes_away_is_shown(server: BatchServer, refusing_ur
     loop = asyncio.get_running_loop()
     _, code = await asyncio.to_thread(run)
     assert 0 == code
+
+
+@pytest.mark.posix
+async def test_workers_that_start_are_shown(server: BatchServer) -> None:
+    write_rows(Path("in.jsonl"), 8)
+
+    def run() -> tuple[str, int]:
+        arguments = ("batch", "in.jsonl", "-o", "out.jsonl", "--endpoint", server.url, "-m", MODEL)
+        engine = ("--engine", "processes", "--workers", "2", "--max-concurrency", "2")
+        with terminal(*arguments, *engine) as at:
+            code = at.end()
+            return at.raw, code
+
+    raw, code = await asyncio.to_thread(run)
+    assert 0 == code
+    assert "\rstarting 2 workers" in raw
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_death_of_a_worker(monkeypatch: pytest.MonkeyPatch, as_json: bool) -> None:
+    errors, events = Stream(), Stream()
+    monkeypatch.setattr("sys.stderr", errors)
+    monkeypatch.setattr("sys.stdout", events)
+    output = JSONLines() if as_json else TextOutput()
+    output.worker_died("worker 1 ended")
+    if as_json:
+        assert {"event": "worker_died", "message": "worker 1 ended"} == json.loads(events.text)
+    else:
+        assert ("note: worker 1 ended\n", "") == (errors.text, events.text)
 
 
 async def test_progress_events(server: BatchServer) -> None:

@@ -133,6 +133,8 @@ async def test_a_second_ctrl_c_while_the_workers_end(server: BatchServer) -> Non
 
 async def test_a_killed_run_and_the_next_ones(server: BatchServer) -> None:
     write_rows(Path("in.jsonl"), ROWS)
+    if sys.platform == "win32":
+        raise NotImplementedError("skipped there")
     assert -signal.SIGKILL == (await stop_halfway(server, signal.SIGKILL)).code
     assert not exists("out.jsonl")
     assert 0 == (await run(server, "--keep")).code
@@ -175,6 +177,8 @@ async def test_batches_that_are_killed_at_random_moments(server: BatchServer, se
     await killed.start()
     await server.wait_for(lambda one: len(one.prompts) >= moment)
     killed.process.kill()
+    if sys.platform == "win32":
+        raise NotImplementedError("skipped there")
     assert -signal.SIGKILL == await killed.end()
     counts = []
     for _ in range(2):

@@ -186,7 +186,7 @@ def test_a_truncated_answer(script: Script) -> None:
     answers(script, '{"name": "Rex", "age": 3}', "length")
     result = ctx("chat", "--schema", "name, age int", "A dog")
     assert (1, "") == (result.code, result.out)
-    assert "  raise max_tokens\n" in result.err
+    assert "finish_reason length; raise max_tokens\n" in result.err
 
 
 def test_constraints_are_checked(script: Script) -> None:

@@ -213,7 +213,7 @@ EXAMPLES = [
     pytest.param(StructuredOutputError("broken", text="{", pointer="$.a"), "broken", id="StructuredOutputError"),
     pytest.param(
         IncompleteOutputError("length", text="{"),
-        "structured output is incomplete: finish_reason length",
+        "structured output is incomplete: finish_reason length; raise max_tokens",
         id="IncompleteOutputError",
     ),
 ]

@@ -6,7 +6,9 @@ import copy
 import multiprocessing
 import os
 import pickle
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -183,6 +185,8 @@ def read_in_worker(config: BackendConfig) -> tuple[BackendConfig, str]:
 def test_the_worker_reads_its_own_variables(method: str, variables: None, monkeypatch: pytest.MonkeyPatch) -> None:
     if method not in multiprocessing.get_all_start_methods():
         pytest.skip(f"no {method} on this system")
+    # The worker imports this module, also where the package is installed from a wheel.
+    monkeypatch.setattr(sys, "path", [*sys.path, str(Path(__file__).parents[2])])
     config = attrs.evolve(REFERENCES, endpoint="https://${PICKLED_HOST}")
     with multiprocessing.get_context(method).Pool(1) as pool:
         arrived, endpoint = pool.apply_async(read_in_worker, (config,)).get(60)

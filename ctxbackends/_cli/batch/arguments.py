@@ -18,6 +18,7 @@ from ctxbackends._cli.chat.model_options import PARSERS, REQUEST_PARSERS, check_
 from ctxbackends._cli.engine_options import EngineChoice, choose_engine
 from ctxbackends._cli.log_privacy import PrivateFiles, path_of_stdin
 from ctxbackends._cli.text_inputs import STDIN
+from ctxbackends.batch._errors import BatchOutputError
 from ctxbackends.batch._inputs import TABLE_SUFFIXES
 from ctxbackends.batch._journal import Manifest, read_manifest
 from ctxbackends.batch._output import STDOUT, OutputFormat, check_output, is_stream
@@ -122,16 +123,15 @@ def open_arguments(
 
     Raises:
         UsageError: Options do not fit together.
-        ClickException: A file cannot be read or written.
+        ClickException: The value of an option is wrong, or a file cannot be read or written.
     """
     if output is None and not dry_run:
         raise click.UsageError("no output; add -o FILE")
     if embed and (system is not None or schema is not None):
         raise click.UsageError("--embed cannot be combined with --system or --schema")
     output, errors = _find_streams(output, errors, as_json=as_json)
-    chosen = choose_engine(engine, workers, address)
-    if chosen is not None and any(choice.source == "model" for choice in choices):
-        raise click.UsageError("--model-path serves a model in this process: remove --engine, or start a server")
+    serves_model = any(choice.source == "model" for choice in choices)
+    chosen = choose_engine(engine, workers, address, serves_model=serves_model)
     _check_table(source, prompt, id_column)
     options = parse_values(pairs, _EMBED_PARSERS if embed else _CHAT_PARSERS, _OTHER_NAMES, option="--option")
     if not embed:
@@ -179,7 +179,23 @@ def _parse_schema(value: str | None) -> dict[str, Any] | None:
         return None
     from ctxbackends._cli.chat.schema_option import parse_schema  # noqa: PLC0415  # needed only with the option
 
-    return parse_schema(value)
+    with _as_usage_errors():
+        return parse_schema(value)
+
+
+@contextmanager
+def _as_usage_errors() -> Iterator[None]:
+    """Exit with 2 after an error in the value of an option."""
+    try:
+        yield
+    except BatchOutputError as error:
+        raise _ValueProblem(str(error)) from None
+    except click.ClickException as error:
+        raise _ValueProblem(error.message) from None
+
+
+class _ValueProblem(click.ClickException):
+    exit_code = 2
 
 
 # --- the files ----------------------------------------------------------------------------------------
@@ -208,7 +224,8 @@ def _check_files(
     source: Path, output: Path, errors: Path | None, *, form: OutputFormat, manifest: Manifest | None, force: bool
 ) -> None:
     """Raise for a file that cannot be written at the end, before anything is sent."""
-    check_output(output, format=form, errors=errors, source=source if source != STDIN else None)
+    with _as_usage_errors():
+        check_output(output, format=form, errors=errors, source=source if source != STDIN else None)
     for path in [output] if errors is None else [output, errors]:
         if path.is_file() and not (is_stream(path) or force or (manifest is not None and manifest.has_output(path))):
             if manifest is not None:

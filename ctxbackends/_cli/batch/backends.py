@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ctxbackends._cli.backends import Choice, find_source, open_choice, registry_of
+from ctxbackends._cli.backends import Choice, find_source, open_choice, read_config
 from ctxbackends._cli.completers import complete_backends, complete_model_files
 from ctxbackends._cli.root import SOURCE, debug_option
 
@@ -127,13 +127,9 @@ async def read_configs(
     choices: Sequence[Choice], *, private: Sequence[Path] = ()
 ) -> AsyncIterator[tuple[list[BackendConfig], bool]]:
     """Yield the configurations for worker processes, and whether the airgap is on."""
-    async with open_choices(choices, private=private), AsyncExitStack() as stack:
-        registries = [await stack.enter_async_context(registry_of(choice, airgap=bool(private))) for choice in choices]
-        configs = [
-            registry.config(choice.backend if choice.source == "file" else None)
-            for registry, choice in zip(registries, choices, strict=True)
-        ]
-        yield configs, any(registry.airgap for registry in registries)
+    async with open_choices(choices, private=private):  # adds the models to the error of a missing one
+        found = [await read_config(choice, airgap=bool(private)) for choice in choices]
+        yield [config for config, _ in found], any(airgap for _, airgap in found)
 
 
 @asynccontextmanager

@@ -58,10 +58,40 @@ def _run_with_arguments(command: Callable[[BatchArguments], Any]) -> Callable[..
     return run
 
 
-@click.command()
+class _Batch(click.Command):
+    """Tells how to set an option of the model, which other commands have as an option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, [*args])
+        except click.NoSuchOption as error:
+            from ctxbackends._cli.chat.model_options import PARSERS  # noqa: PLC0415  # needed only after a mistake
+
+            name = error.option_name.lstrip("-").replace("-", "_")
+            if name not in PARSERS:
+                raise
+            raise click.UsageError(
+                f"No such option {error.option_name!r}; use --option {name}={_find_value(args, error.option_name)}", ctx
+            ) from None
+
+
+def _find_value(args: list[str], option: str) -> str:
+    """Return the value after an option, or a name for it."""
+    at = next((at for at, argument in enumerate(args) if argument.partition("=")[0] == option), len(args))
+    _, has_value, value = "".join(args[at : at + 1]).partition("=")
+    following = "".join(args[at + 1 : at + 2])
+    return value if has_value else following if following and not following.startswith("-") else "VALUE"
+
+
+@click.command(cls=_Batch)
 @click.argument("source", metavar="INPUT", type=_path, shell_complete=complete_files)
 @click.option(
-    "-o", "--output", metavar="FILE", type=_path, shell_complete=complete_files, help="File for the answers. Required."
+    "-o",
+    "--output",
+    metavar="FILE",
+    type=_path,
+    shell_complete=complete_files,
+    help="File for the answers, - for standard output. Required.",
 )
 @click.option(
     "--errors",
@@ -122,11 +152,11 @@ def _run_with_arguments(command: Callable[[BatchArguments], Any]) -> Callable[..
 @backends_options
 @_run_with_arguments
 async def batch(arguments: BatchArguments) -> None:
-    """Ask a model every row of INPUT, and write the answers to a file in the same order.
+    """Send every row of INPUT to a model, and write the answers to a file in the same order.
 
     INPUT is a JSON Lines file in OpenAI's or Anthropic's form for batches or with an ID and a prompt on each line, a
     CSV file, or - for standard input. A batch that was stopped continues when the same command is run again: rows that
-    have an answer are not asked again.
+    have an answer are not sent again.
     """
     from ctxbackends._cli.batch.run import run  # noqa: PLC0415  # not loaded before the first line on the terminal
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 import time
 from collections import Counter
 from pathlib import Path
@@ -12,7 +13,7 @@ import attrs
 import click
 import msgspec
 
-from ctxbackends._cli.batch.progress import BatchProgress, count_rows
+from ctxbackends._cli.batch.progress import BatchProgress, count_rows, format_row_rate
 from ctxbackends._cli.live_line import LINE, can_redraw, window_size
 from ctxbackends._cli.terminal import print_json, printable
 from ctxbackends._util.text import format_rate, one_line
@@ -55,6 +56,9 @@ class Output(Protocol):
 
     def row_error(self, answer: BatchAnswer) -> None:
         """Show the error of a row."""
+
+    def worker_died(self, message: str) -> None:
+        """Show the death of a worker, which is replaced."""
 
     def finish(self, report: BatchReport, output: Path, errors: Path | None, journal: Path | None) -> None:
         """Show the report. ``journal`` is the directory of the journal if it is kept."""
@@ -106,6 +110,11 @@ class TextOutput:
         self._printed_at, self._printed_done = now, progress.done
         return True
 
+    def worker_died(self, message: str) -> None:
+        """Print a line."""
+        LINE.erase()
+        self._print(f"note: {message}")
+
     def row_error(self, answer: BatchAnswer) -> None:
         """Count the error for the report."""
         if answer.error is not None:
@@ -137,7 +146,11 @@ class TextOutput:
 
     def _write(self, text: str) -> None:
         if sys.stderr is not None:
-            sys.stderr.write(f"{one_line(printable(text, err=True))}\n")
+            line = one_line(printable(text, err=True))
+            if sys.stderr.isatty():  # lines break between words
+                columns = window_size(sys.stderr)[0]
+                line = textwrap.fill(line, columns, break_on_hyphens=False, break_long_words=False)
+            sys.stderr.write(f"{line}\n")
             sys.stderr.flush()
 
 
@@ -153,7 +166,7 @@ def describe_report(report: BatchReport) -> list[str]:
     if asked:
         seconds = max(report.seconds, 0.001)
         tokens = report.output_tokens or report.input_tokens
-        rates = f"{report.seconds:.1f} s, {format_rate(asked / seconds)} rows/s"
+        rates = f"{report.seconds:.1f} s, {format_row_rate(asked / seconds)}"
         rates += f", {format_rate(tokens / seconds)} tokens/s" if tokens else ""
         counts = f"; {report.input_tokens:,} tokens in, {report.output_tokens:,} out" if tokens else ""
         lines += [f"{rates}{counts}"]
@@ -224,6 +237,10 @@ class JSONLines:
         if now - self._progress_at >= EVENT_INTERVAL:
             self._progress_at = now
             self._print("progress", msgspec.to_builtins(progress))
+
+    def worker_died(self, message: str) -> None:
+        """Print the message."""
+        self._print("worker_died", {"message": message})
 
     def row_error(self, answer: BatchAnswer) -> None:
         """Print the error of a row."""

@@ -26,6 +26,11 @@ def count_rows(count: int) -> str:
     return f"{count:,} row" if count == 1 else f"{count:,} rows"
 
 
+def format_row_rate(rate: float) -> str:
+    """Return a rate of rows for people: 38 rows/s, 1.5 rows/min."""
+    return f"{format_rate(rate * 60)} rows/min" if 0 < rate < 0.1 else f"{format_rate(rate)} rows/s"
+
+
 class BatchProgress(msgspec.Struct, frozen=True, kw_only=True):
     """The figures of a batch at a moment.
 
@@ -71,7 +76,7 @@ class BatchProgress(msgspec.Struct, frozen=True, kw_only=True):
         parts += [(1, f"{self.failed:,} failed")] if self.failed else []
         parts += [(5, f"{self.resumed:,} resumed")] if self.resumed else []
         if self.rows_per_second is not None:
-            parts += [(4, f"{format_rate(self.rows_per_second)} rows/s")]
+            parts += [(4, format_row_rate(self.rows_per_second))]
         if self.tokens_per_second:
             parts += [(6, f"{format_rate(self.tokens_per_second)} tokens/s")]
         parts += [(3, f"{format_duration(self.seconds_left)} left")] if self.seconds_left is not None else []

@@ -15,6 +15,7 @@ from ctxbackends._cli.batch.display import TICK, JSONLines, Output, TextOutput
 from ctxbackends._cli.batch.progress import Meter, count_rows
 from ctxbackends._cli.error_messages import format_error
 from ctxbackends._cli.signals import on_terminate
+from ctxbackends._util.text import pluralize
 from ctxbackends.batch import (
     BatchInput,
     BatchInputError,
@@ -30,7 +31,7 @@ from ctxbackends.batch._errors import format_problem
 from ctxbackends.batch._inputs import validate
 from ctxbackends.batch._output import is_stream, write_output
 from ctxbackends.batch._threads import run_in_thread
-from ctxbackends.errors import BackendError
+from ctxbackends.errors import BackendError, NoBackendConfiguredError
 
 INTERRUPTED, TERMINATED = 130, 143
 """Exit codes after a Ctrl-C and after SIGTERM."""
@@ -82,6 +83,12 @@ async def _run(arguments: BatchArguments, rows: BatchInput, output: Output) -> N
             asyncio.get_running_loop().set_exception_handler(lambda *_: None)
             output.stop(f"interrupted: {_describe_resume(report)}")
             raise click.exceptions.Exit(TERMINATED if is_terminated() else INTERRUPTED) from None
+        except NoBackendConfiguredError as error:
+            if _is_debug():
+                raise
+            raise click.ClickException(
+                f"{format_error(error)}\n  or use --endpoint URL, or --model-path smollm2"
+            ) from None
         except BackendError as error:
             if isinstance(error, BatchInputError | BatchOutputError) or not report.answered or _is_debug():
                 raise
@@ -118,13 +125,24 @@ async def _open_batch(arguments: BatchArguments, rows: BatchInput) -> AsyncItera
 async def _ask(arguments: BatchArguments, batch: BatchRun, output: Output) -> None:
     meter = Meter()
     is_counted = bool(arguments.options["validate"])
+    workers = 0 if arguments.engine is None else arguments.engine.workers
+    deaths = 0
+
+    def show_deaths() -> None:
+        nonlocal deaths
+        for message in batch.report.worker_deaths[deaths:]:
+            output.worker_died(message)
+        deaths = len(batch.report.worker_deaths)
 
     async def show() -> None:
         while True:
             if is_counted and not batch.report.rows:
                 output.phase(f"checking {arguments.name}")
+            elif batch.report.workers < workers and not arguments.as_json:
+                output.phase(f"starting {pluralize(workers, 'worker')}")
             else:
                 output.progress(meter.measure(batch.report, is_counted=is_counted))
+            show_deaths()
             await asyncio.sleep(TICK)
 
     showing = asyncio.create_task(show())
@@ -134,6 +152,7 @@ async def _ask(arguments: BatchArguments, batch: BatchRun, output: Output) -> No
                 output.row_error(answer)
     finally:
         showing.cancel()
+        show_deaths()
 
 
 async def _write(arguments: BatchArguments, rows: BatchInput, batch: BatchRun, output: Output) -> None:
