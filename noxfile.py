@@ -1,4 +1,4 @@
-"""What developers and CI run: `nox`, `nox -s tests`, `nox -s demo`; without nox: `python3 noxfile.py -s tests`."""
+"""The sessions for developers and CI: `nox`, `nox -s tests`, `nox -s demo`; without nox: `python3 noxfile.py -s tests`."""
 
 import secrets
 import sys
@@ -184,8 +184,8 @@ def quality(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure the SDK beside a hand-written client and others' clients, and write docs/benchmarks/. `-- --quick`."""
-    # The wheel of llama.cpp is for cold starts of a real server. Each client is measured in an environment of its own.
+    """Measure the SDK, a hand-written client and others' clients, and write docs/benchmarks/. `-- --quick`."""
+    # The wheel of llama.cpp is for cold starts of a real server. Each client is measured in its own environment.
     install_wheel(session, "cli,llamacpp,testing", "bench")
     run_of_tests(session, "tests.benchmarks", "--wheel", str(built_wheel(session)), *session.posargs)
 
@@ -241,10 +241,11 @@ def layers(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Build the documentation into docs/_build; every warning is an error."""
+    """Check the words of docs and docstrings, and build docs/_build; every warning is an error."""
     if not (ROOT / "docs" / "conf.py").exists():
         session.skip("there is no docs/conf.py")
     install_wheel(session, "llamacpp,testing", "docs")
+    session.run("codespell")  # as pyproject.toml says
     session.run("sphinx-build", "-W", "-n", "--keep-going", "-b", "html", *session.posargs, "docs", "docs/_build/html")
 
 

@@ -128,7 +128,7 @@ async def _identify(registry: Registry, endpoint: str) -> FoundServer | None:
     owners = {model.owned_by for model in models} & set(local_types())
     if len(owners) == 1:
         type_ = str(owners.pop())
-        # A preset has no status of its own.
+        # A preset reports no status.
         status = await backend(type_).status() if type_ in ASKED_TYPES else None
         return _describe(endpoint, type_, status, names)
     status = await backend(BackendType.OLLAMA).status()

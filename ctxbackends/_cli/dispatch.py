@@ -29,7 +29,7 @@ def is_ours(arguments: Sequence[str]) -> bool:
 
 
 def _split(arguments: Sequence[str]) -> tuple[str | None, Sequence[str]]:
-    """Return the first argument that is not a flag of ours, and those after it."""
+    """Return the first argument that is not one of our flags, and those after it."""
     at = 0
     while at < len(arguments) and arguments[at] in _FLAGS:
         at += 1

@@ -37,7 +37,7 @@ class HookInput(msgspec.Struct, frozen=True):
 
 
 def run_hook() -> None:
-    """Read a hook's input from standard input, start the run in a process of its own, and return.
+    """Read a hook's input from standard input, start the run in a separate process, and return.
 
     An agent waits for its hooks, and ends them after a second or two. Nothing goes to standard output, which some
     events show to the model; the output of the run goes to ``.context/journal/hook.log``.

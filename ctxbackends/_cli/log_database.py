@@ -150,7 +150,7 @@ def translate_errors(path: Path) -> Iterator[None]:
 
 
 def search_turns(database: sqlite3.Connection, terms: Sequence[str], limit: int) -> list[sqlite3.Row]:
-    """Return the newest turns that contain every term, in any case; terms are no query language."""
+    """Return the newest turns that contain every term, in any case; terms are not a query language."""
     database.create_function("contains", 2, lambda text, term: term in text.lower(), deterministic=True)
     conditions, values = ["contains(text, ?)"] * len(terms), [term.lower() for term in terms]
     indexed = [term for term in terms if len(term) >= _MIN_INDEXED]

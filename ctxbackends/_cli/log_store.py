@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 FILE_NAME = "logs.db"
 MARKER_NAME = "logs-on"
-"""A file beside the database that says that the log is on."""
+"""A file next to the database that says that the log is on."""
 
 MAX_ID = 2**63 - 1  # of SQLite
 _TURN_COLUMNS = tuple(field.name for field in attrs.fields(Turn) if field.name != "is_taken_back")

@@ -68,7 +68,7 @@ class ServerURLs:
         return self.api.url if url != self.get(request.path) else self.api.other
 
     def confirm(self, request: HTTPRequest, headers: Mapping[str, str]) -> None:
-        """Keep the current form after a successful request. A page in HTML is no response of an API."""
+        """Keep the current form after a successful request. A page in HTML is not a response of an API."""
         if request.path.startswith(_API_PREFIX) and not is_html(headers):
             self.api = attrs.evolve(self.api, other=None)
 

@@ -25,7 +25,7 @@ class BackendTypes(Collection[str]):
     """The known types, then those of plug-ins.
 
     Args:
-        known: The types that are found without a look at the plug-ins.
+        known: The types that are found without the plug-ins.
     """
 
     def __init__(self, known: Collection[str] = tuple(PROFILES)) -> None:

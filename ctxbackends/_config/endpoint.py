@@ -54,7 +54,7 @@ def find_api_root(endpoint: str, *, api_path: str | None = None, preset: str | N
     Args:
         endpoint: A result of :func:`normalise_endpoint`, without variables.
         api_path: The path in the configuration of the backend; nothing else is tried then.
-        preset: The path of the backend type, for an endpoint without a path of its own.
+        preset: The path of the backend type, for an endpoint without a path.
     """
     path = urlsplit(endpoint).path
     certain = api_path if api_path is not None else preset if not path else None

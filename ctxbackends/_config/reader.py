@@ -1,7 +1,7 @@
 """Read a `.ctxrc` into the values of `backend_config`; errors have the line and the key.
 
 Reading is strict: a misspelt key, a duplicate or a wrong type is an error, never a silent default. Other top-level keys
-belong to other programs and are ignored, unless they look like one of ours. Messages never show a value that could be
+belong to other programs and are ignored, unless they look like one of this package. Messages never show a value that could be
 an API key.
 """
 
@@ -261,7 +261,7 @@ class _Reader:
         return keys
 
     def _check_spelling(self, key: Node) -> None:
-        """Reject a key that looks like one of ours: ``airgpa: true`` must not leave the airgap open."""
+        """Reject a key that looks like one of this package: ``airgpa: true`` must not leave the airgap open."""
         if key.value in TOP_LEVEL or key.value in OTHER_TOP_LEVEL:
             return
         distances = {name: _edit_distance(key.value.lower(), name) for name in TOP_LEVEL}

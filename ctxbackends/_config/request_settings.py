@@ -325,7 +325,7 @@ def describe_endpoint(config: BackendConfig, profile: Profile | None, environ: M
 def _find_path_secrets(endpoint: str, environ: Mapping[str, str]) -> list[str]:
     """Return the values of the variables in the path, and parts of other variables that look like keys.
 
-    Scheme, host and port are no secrets: errors name the server.
+    Scheme, host and port are not secret: errors name the server.
     """
     before, separator, rest = endpoint.partition("://")
     path = rest.partition("/")[2] if separator else before.partition("/")[2]

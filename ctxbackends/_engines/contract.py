@@ -37,7 +37,7 @@ class WorkerDiedError(EngineError):
 
 
 class Worker(Protocol[ItemContra, ResultCo]):
-    """Answers blocks of items in a process of its own."""
+    """Answers blocks of items in a separate process."""
 
     async def answer(self, items: Sequence[ItemContra], /) -> Sequence[ResultCo]:
         """Return the results of a block. It is called again while a block is answered.

@@ -62,7 +62,7 @@ class ProcessWorker(Generic[Item, Result]):
     host = ""
 
     def __init__(self, name: str) -> None:
-        # In a process group of its own: Ctrl-C ends the driver, which closes its workers.
+        # In a separate process group: Ctrl-C ends the driver, which closes its workers.
         options: dict[str, Any] = {"start_new_session": True}
         if sys.platform == "win32":
             options = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}

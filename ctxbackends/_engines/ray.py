@@ -1,4 +1,4 @@
-"""The engine of a Ray cluster: each worker is an actor, with a CPU of its own.
+"""The engine of a Ray cluster: each worker is an actor, with its own CPU.
 
 Only the actors of Ray are used. Restarts and repeated calls are left to :mod:`ctxbackends._engines.distribute`, which
 knows the limits and the journal.

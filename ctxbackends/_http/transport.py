@@ -105,7 +105,7 @@ class Transport:
     def for_unix_socket(self, path: str) -> Transport:
         """Return the transport that connects to a Unix socket; it closes with this one.
 
-        It has a pool of its own: two sockets may have the same URL.
+        It has its own pool: two sockets may have the same URL.
 
         Raises:
             ConfigError: The session was passed in, or the system has no Unix sockets.

@@ -1,7 +1,7 @@
 """OpenAI-compatible vendors and servers, one row each: where their API is, and how it differs.
 
-A new vendor is a row here (and its name in `BackendType`). Each member of a row has its source in ``sources``. What a
-vendor's documentation does not state is left out; a server that differs by model is not described here.
+A new vendor is a row here (and its name in `BackendType`). Each member of a row has its source in ``sources``. A row
+leaves out whatever the vendor's documentation does not state; a server that differs by model is not described here.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ _O_BINARY = getattr(os, "O_BINARY", 0)  # only on Windows
 
 @contextlib.contextmanager
 def replacing(path: Path, *, mode: int = 0o666) -> Iterator[Path]:
-    """Yield a temporary file beside ``path`` to write to, which replaces ``path`` at the end of the block.
+    """Yield a temporary file next to ``path`` to write to, which replaces ``path`` at the end of the block.
 
     The mode and the owner of a file that exists are kept; a new one has ``mode`` less the umask. Raises OSError;
     ``path`` is unchanged then.

@@ -153,7 +153,7 @@ class Accumulator:
         block = self._last
         if delta.opaque is None or not isinstance(block, _Text):
             return
-        # The cited block is the end of the text so far. It gets a part of its own, and the next text begins another.
+        # The cited block is the end of the text so far. It gets a separate part, and the next text begins another.
         text = "".join(block.pieces)
         cited = msgspec.json.decode(delta.opaque.json, type=_CitedBlock).text
         cited = text if cited is None or not text.endswith(cited) else cited

@@ -279,7 +279,7 @@ def _get_text(body: bytes) -> str:
 
 
 class Decoder(Protocol[T_co]):
-    """A decoder of JSON to a type: msgspec's, or one that is lenient beside the answer."""
+    """A decoder of JSON to a type: msgspec's, or one that is lenient outside the answer."""
 
     def decode(self, data: bytes, /) -> T_co: ...
 

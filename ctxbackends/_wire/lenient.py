@@ -1,11 +1,11 @@
-r"""Decodes a response strictly where it is the answer, and leniently beside it.
+r"""Decodes a response strictly where it is the answer, and leniently outside it.
 
 The structs of a format say which is which. A member of the answer (text, tool calls, reasoning, finish reason, error)
-has a plain type, and a value of another type is an error. A member beside the answer (token counts, log-probabilities,
-IDs, names, times) has the type ``Beside[T]``: a value that is not a ``T``, and cannot be read as one, is None.
+has a plain type, and a value of another type is an error. A member outside the answer (token counts, log-probabilities,
+IDs, names, times) has the type ``Lenient[T]``: a value that is not a ``T``, and cannot be read as one, is None.
 
 A decoder first decodes strictly, which costs nothing for the common response. Only if that fails, it decodes the JSON
-without types, repairs what :class:`LenientDecoder` lists, drops invalid values beside the answer, and converts the
+without types, repairs what :class:`LenientDecoder` lists, drops invalid values outside the answer, and converts the
 rest strictly. The repairs are: half a surrogate pair (``"\ud83d"``), which gateways write if they cut a text by UTF-16
 units, is joined with the other half, or becomes U+FFFD; and the numbers NaN and Infinity, which JSON does not have, are
 read.
@@ -21,10 +21,10 @@ from typing import Annotated, Any, Generic, TypeAlias, TypeVar, get_origin, get_
 import msgspec
 
 T = TypeVar("T")
-_MARK = "beside the answer"
+_MARK = "outside the answer"
 
-Beside: TypeAlias = Annotated[T | None, msgspec.Meta(extra={_MARK: True})]
-"""The type of a member beside the answer."""
+Lenient: TypeAlias = Annotated[T | None, msgspec.Meta(extra={_MARK: True})]
+"""The type of a member outside the answer."""
 
 Repair: TypeAlias = Callable[[dict[str, Any]], dict[str, Any]]
 DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -118,7 +118,7 @@ def parse_member(data: bytes, name: str) -> Any:
 
 
 class LenientDecoder(Generic[T]):
-    """Decodes JSON to a struct, leniently beside the answer; the module describes how.
+    """Decodes JSON to a struct, leniently outside the answer; the module describes how.
 
     Args:
         kind: The type of the response.
@@ -157,7 +157,7 @@ _Types: TypeAlias = msgspec.inspect.Type
 
 
 def _drop(value: Any, kind: _Types, repairs: Mapping[type, Repair]) -> Any:
-    """Return ``value`` without the members beside the answer that do not have their type."""
+    """Return ``value`` without the members outside the answer that do not have their type."""
     for option in kind.types if isinstance(kind, msgspec.inspect.UnionType) else (kind,):
         if isinstance(option, msgspec.inspect.Metadata):
             return _drop(value, option.type, repairs)
@@ -194,7 +194,7 @@ def _get_types(kind: type) -> Mapping[str, Any]:
 
 
 def _read(value: Any, kind: Any) -> Any:
-    """Return ``value`` as the type of a member beside the answer, or None."""
+    """Return ``value`` as the type of a member outside the answer, or None."""
     if kind == str | None and isinstance(value, int) and not isinstance(value, bool):
         return str(value)  # an ID that is a number
     try:

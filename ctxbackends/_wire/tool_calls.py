@@ -16,7 +16,7 @@ each piece, or the same ID for every call. The rule:
 - At the end, arguments with two JSON values are an error, because they come from two calls. So are arguments without
   the name of a tool.
 
-The first delta of a call has its ID and its name, and no other delta has. A call is held back until it has a name and
+The first delta of a call has its ID and its name, and no other delta has. A call is delayed until it has a name and
 an ID or arguments. An entry that has neither a name nor an ID nor arguments is not a call.
 """
 
@@ -125,7 +125,7 @@ class ToolCallAssembler:
         return deltas
 
     def finish(self) -> list[ToolCallDelta]:
-        """Return the deltas of the calls that were held back.
+        """Return the deltas of the calls that were delayed.
 
         Raises:
             MalformedResponseError: A call has no name, or arguments with two JSON values.

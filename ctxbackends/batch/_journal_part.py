@@ -91,7 +91,7 @@ class JournalPart:
         self.directory = directory
         self._descriptor = -1
         self._is_closed = False
-        self._thread = ThreadPoolExecutor(1, "journal")  # of its own: others may fill the loop's threads
+        self._thread = ThreadPoolExecutor(1, "journal")  # its own: others may fill the loop's threads
         self._group: _Group | None = None
         self._writer: asyncio.Task[None] | None = None
 

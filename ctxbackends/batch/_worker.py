@@ -30,7 +30,7 @@ class BatchWorkerSpec:
         limits: Requests at once of this worker by the name of the server.
         options: The options of the batch, with this worker's share of the limits of a minute.
         fingerprint: The identity of the run.
-        directory: The journal, to which the worker adds a part of its own; None for none.
+        directory: The journal, to which the worker adds its own part; None for none.
         airgap: Connect only to loopback and private addresses.
         closed_for: Seconds before its first request, if a minute is limited.
     """

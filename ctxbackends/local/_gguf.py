@@ -23,7 +23,7 @@ _NUMBERS = {
     number: struct.Struct(f"<{code}")
     for number, code in zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=True)
 }
-_MAX_STRING = 1 << 24  # bytes; longer ones are no text of a model
+_MAX_STRING = 1 << 24  # bytes; longer ones are not text of a model
 _PLAIN = frozenset(
     ("granite", "llama", "mistral3", "olmo2", "phi3", "qwen2", "qwen2moe", "qwen3", "qwen3moe", "smollm3", "starcoder2")
 )

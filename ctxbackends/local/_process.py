@@ -46,7 +46,7 @@ _WORKER = Path(__file__).with_name("_worker.py")
 _REAPED_WITHIN = 5.0
 _FOR_WORKER = attrs.filters.exclude("api_key", "environment", "inherit_log")  # arguments are visible to every user
 if sys.platform == "win32":
-    _CREATION_FLAGS = subprocess.CREATE_NEW_PROCESS_GROUP  # as a session of its own elsewhere
+    _CREATION_FLAGS = subprocess.CREATE_NEW_PROCESS_GROUP  # as a separate session elsewhere
 else:
     _CREATION_FLAGS = 0
 

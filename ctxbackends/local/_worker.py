@@ -78,7 +78,7 @@ def serve(options: dict[str, Any]) -> None:
     """Load the model, serve it, and return when the process is told to end."""
     ended = threading.Event()
     try:
-        # Holds the GIL until the model is loaded: until then a signal has its default effect, and no other thread runs.
+        # Keeps the GIL until the model is loaded: until then a signal has its default effect, and no other thread runs.
         server = _wheel().Server(parameters(options))
     except (RuntimeError, ValueError, OverflowError) as error:
         sys.exit(f"error: {error}")

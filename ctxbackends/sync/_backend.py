@@ -22,7 +22,7 @@ from ctxbackends.sync._stream import SyncStream
 class SyncBackend(NotPicklable):
     """A :class:`~ctxbackends.Backend` without async. Any number of threads may use it at once.
 
-    It sends its requests on an event loop in a thread of its own, so it also works while an event loop runs in the
+    It sends its requests on an event loop in a separate thread, so it also works while an event loop runs in the
     calling thread, which it blocks. ``on_progress`` is called in the calling thread. Use one of ``open_backend()`` with
     ``with``, or call ``close()``.
 

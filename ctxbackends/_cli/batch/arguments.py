@@ -216,7 +216,7 @@ def _find_journal(directory: Path | None, output: Path) -> Path:
         return directory
     if is_stream(output):
         name = "standard output" if output == STDOUT else output
-        raise click.UsageError(f"{name} is not a file that a journal could be beside; add --journal DIR")
+        raise click.UsageError(f"{name} cannot have a journal next to it; add --journal DIR")
     return output.with_name(f"{output.name}.journal")
 
 

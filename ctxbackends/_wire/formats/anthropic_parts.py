@@ -13,7 +13,7 @@ from ctxbackends._chat.responses import Usage
 from ctxbackends._wire import usage as wire_usage
 from ctxbackends._wire.base import encode_arguments
 from ctxbackends._wire.citations import parse_block_citation
-from ctxbackends._wire.lenient import Beside, LenientDecoder, parse_member, to_json
+from ctxbackends._wire.lenient import Lenient, LenientDecoder, parse_member, to_json
 from ctxbackends._wire.tool_calls import Piece, ToolCallAssembler
 from ctxbackends.errors import MalformedResponseError, StreamInterruptedError
 
@@ -29,7 +29,7 @@ class WireBlock(msgspec.Struct):
     thinking: str | None = None
     signature: str | None = None
     data: str | None = None
-    id: Beside[str] = None
+    id: Lenient[str] = None
     name: str | None = None
     input: dict[str, Any] | None = None
     citations: Any = None
@@ -52,13 +52,13 @@ class WireBlock(msgspec.Struct):
 class Answer(msgspec.Struct):
     """A response in one piece."""
 
-    id: Beside[str] = None
+    id: Lenient[str] = None
     type: str | None = None
-    model: Beside[str] = None
+    model: Lenient[str] = None
     content: list[WireBlock] | None = None
     stop_reason: str | None = None
-    stop_sequence: Beside[str] = None
-    usage: Beside[dict[str, Any]] = None
+    stop_sequence: Lenient[str] = None
+    usage: Lenient[dict[str, Any]] = None
     error: Any = None
 
 

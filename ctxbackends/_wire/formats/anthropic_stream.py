@@ -28,7 +28,7 @@ from ctxbackends._wire.formats.anthropic_parts import (
 )
 from ctxbackends._wire.lenient import (
     DECODE_ERRORS,
-    Beside,
+    Lenient,
     LenientDecoder,
     SurrogateJoiner,
     parse_json,
@@ -47,14 +47,14 @@ class _Delta(msgspec.Struct, gc=False):
     signature: str | None = None
     partial_json: str | None = None
     stop_reason: str | None = None
-    stop_sequence: Beside[str] = None
+    stop_sequence: Lenient[str] = None
     citation: Any = None
 
 
 class _Message(msgspec.Struct):
-    id: Beside[str] = None
-    model: Beside[str] = None
-    usage: Beside[dict[str, Any]] = None
+    id: Lenient[str] = None
+    model: Lenient[str] = None
+    usage: Lenient[dict[str, Any]] = None
 
 
 class _Event(msgspec.Struct, gc=False):
@@ -63,7 +63,7 @@ class _Event(msgspec.Struct, gc=False):
     message: _Message | str | None = None
     content_block: WireBlock | None = None
     delta: _Delta | None = None
-    usage: Beside[dict[str, Any]] = None
+    usage: Lenient[dict[str, Any]] = None
     error: Any = None
 
 

@@ -36,7 +36,7 @@ from ctxbackends._wire.errors import decode_response, error_from_event, parse_er
 from ctxbackends._wire.finish_reasons import parse_finish_reason
 from ctxbackends._wire.formats.openai_messages import describe_result_image, encode_tool, format_tool_result
 from ctxbackends._wire.formats.openai_parts import Logprob, parse_logprob
-from ctxbackends._wire.lenient import DECODE_ERRORS, Beside, LenientDecoder, SurrogateJoiner, parse_json
+from ctxbackends._wire.lenient import DECODE_ERRORS, Lenient, LenientDecoder, SurrogateJoiner, parse_json
 from ctxbackends._wire.options import RESERVED, OptionTable, check_supported, lookup, set_path
 from ctxbackends._wire.sse import LineSplitter
 from ctxbackends._wire.tool_calls import Piece, ToolCallAssembler
@@ -61,7 +61,7 @@ class _Function(msgspec.Struct):
 
 
 class _ToolCall(msgspec.Struct):
-    id: Beside[str] = None
+    id: Lenient[str] = None
     function: _Function = msgspec.field(default_factory=_Function)
 
 
@@ -74,17 +74,17 @@ class _Message(msgspec.Struct, gc=False):
 class _Line(msgspec.Struct, gc=False):
     """One line of a stream, or the plain response. Times are in nanoseconds."""
 
-    model: Beside[str] = None
-    created_at: Beside[str] = None
+    model: Lenient[str] = None
+    created_at: Lenient[str] = None
     message: _Message | None = None
     done: bool | None = None
     done_reason: str | None = None
-    load_duration: Beside[Nanoseconds] = None
+    load_duration: Lenient[Nanoseconds] = None
     prompt_eval_count: Any = None
-    prompt_eval_duration: Beside[Nanoseconds] = None
+    prompt_eval_duration: Lenient[Nanoseconds] = None
     eval_count: Any = None
-    eval_duration: Beside[Nanoseconds] = None
-    logprobs: Beside[list[Logprob]] = None
+    eval_duration: Lenient[Nanoseconds] = None
+    logprobs: Lenient[list[Logprob]] = None
     error: Any = None
 
     @property

@@ -40,7 +40,7 @@ from ctxbackends._wire.formats.openai_parts import (
     parse_usage,
 )
 from ctxbackends._wire.formats.openai_stream import MISSING_REASON_HINT, OpenAIStreamDecoder
-from ctxbackends._wire.lenient import Beside, LenientDecoder
+from ctxbackends._wire.lenient import Lenient, LenientDecoder
 from ctxbackends._wire.options import (
     RESERVED,
     OptionTable,
@@ -66,20 +66,20 @@ class _Choice(msgspec.Struct):
     index: int | None = 0
     message: WireMessage | None = None
     finish_reason: str | None = None
-    native_finish_reason: Beside[str] = None
-    logprobs: Beside[WireLogprobs] = None
+    native_finish_reason: Lenient[str] = None
+    logprobs: Lenient[WireLogprobs] = None
     stop_reason: Any = None
     error: Any = None
 
 
 class _Completion(msgspec.Struct):
-    id: Beside[str] = None
-    model: Beside[str] = None
+    id: Lenient[str] = None
+    model: Lenient[str] = None
     choices: list[_Choice] | None = None
-    usage: Beside[dict[str, Any]] = None
+    usage: Lenient[dict[str, Any]] = None
     error: Any = None
     created: Any = None
-    timings: Beside[dict[str, Any]] = None
+    timings: Lenient[dict[str, Any]] = None
     citations: Any = None
     search_results: Any = None
 

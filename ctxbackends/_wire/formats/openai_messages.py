@@ -114,7 +114,7 @@ def _encode_part(part: Part) -> dict[str, Any]:
 def encode_prompt(request: ChatRequest, table: OptionTable) -> dict[str, Any]:
     """Encode the messages and tools of a request, for a server's token counter.
 
-    A format that a grammar enforces is no part of the prompt.
+    A format that a grammar enforces is not part of the prompt.
 
     Raises:
         UnsupportedOptionError: The server does not support an option.

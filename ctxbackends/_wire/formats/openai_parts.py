@@ -13,7 +13,7 @@ from ctxbackends._chat.responses import TokenLogprob, Usage
 from ctxbackends._wire import usage as wire_usage
 from ctxbackends._wire.base import encode_arguments
 from ctxbackends._wire.citations import parse_annotations
-from ctxbackends._wire.lenient import Beside, Repair, to_json
+from ctxbackends._wire.lenient import Lenient, Repair, to_json
 from ctxbackends._wire.tool_calls import Piece
 
 WIRE = "chat_completions"
@@ -33,7 +33,7 @@ class WireToolCall(msgspec.Struct):
     """
 
     index: int | None = None
-    id: Beside[str] = None
+    id: Lenient[str] = None
     function: _Function | None = None
     extra_content: Any = None
     thought_signature: Any = None
@@ -63,7 +63,7 @@ class WireMessage(msgspec.Struct, gc=False):
     reasoning_content: str | None = None
     refusal: str | None = None
     tool_calls: list[WireToolCall] | None = None
-    # beside the answer
+    # outside the answer
     reasoning_details: Any = None
     reasoning_encrypted: Any = None
     extra_content: Any = None
@@ -184,7 +184,7 @@ def build_opaque(value: object, names: tuple[str, ...]) -> OpaquePart | None:
 class _OneLogprob(msgspec.Struct):
     token: str
     logprob: float
-    bytes: Beside[list[int]] = None
+    bytes: Lenient[list[int]] = None
 
 
 class Logprob(_OneLogprob):

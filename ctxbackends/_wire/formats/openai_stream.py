@@ -30,7 +30,7 @@ from ctxbackends._wire.formats.openai_parts import (
     add_message_events,
     parse_usage,
 )
-from ctxbackends._wire.lenient import DECODE_ERRORS, Beside, LenientDecoder, SurrogateJoiner, parse_json
+from ctxbackends._wire.lenient import DECODE_ERRORS, Lenient, LenientDecoder, SurrogateJoiner, parse_json
 from ctxbackends._wire.sse import SSEDecoder, is_passed_over
 from ctxbackends._wire.tool_calls import ToolCallAssembler
 from ctxbackends.errors import BackendError, StreamInterruptedError
@@ -59,20 +59,20 @@ class _ChunkChoice(msgspec.Struct, gc=False):
     message: WireMessage | None = None
     error: Any = None
     finish_reason: str | None = None
-    native_finish_reason: Beside[str] = None
-    logprobs: Beside[WireLogprobs] = None
+    native_finish_reason: Lenient[str] = None
+    logprobs: Lenient[WireLogprobs] = None
     stop_reason: Any = None
 
 
 class _Chunk(msgspec.Struct, gc=False):
-    id: Beside[str] = None
-    model: Beside[str] = None
+    id: Lenient[str] = None
+    model: Lenient[str] = None
     choices: list[_ChunkChoice] | None = None
-    usage: Beside[dict[str, Any]] = None
+    usage: Lenient[dict[str, Any]] = None
     error: Any = None
-    object: Beside[str] = None
-    timings: Beside[dict[str, Any]] = None
-    prompt_progress: Beside[_Progress] = None
+    object: Lenient[str] = None
+    timings: Lenient[dict[str, Any]] = None
+    prompt_progress: Lenient[_Progress] = None
     citations: Any = None
     search_results: Any = None
 

@@ -10,7 +10,7 @@ from ctxbackends._wire.operations.models import build_ready_status, decode_model
 from ctxbackends._wire.operations.openai import fetch_count
 from ctxbackends._wire.options import OptionTable
 
-_PAGE = 1000  # the most that one page holds: https://platform.claude.com/docs/en/api/models/list
+_PAGE = 1000  # the most that one page has: https://platform.claude.com/docs/en/api/models/list
 
 
 def list_models() -> Operation[tuple[ModelInfo, ...]]:

@@ -21,7 +21,7 @@ from ctxbackends._wire.body_settings import adapt_body
 from ctxbackends._wire.errors import decode_response, fetch
 from ctxbackends._wire.formats.openai_messages import encode_tool, format_tool_result
 from ctxbackends._wire.formats.openai_parts import parse_usage
-from ctxbackends._wire.lenient import Beside, LenientDecoder
+from ctxbackends._wire.lenient import Lenient, LenientDecoder
 from ctxbackends._wire.operations.models import build_ready_status, decode_models
 from ctxbackends._wire.options import OptionTable, check_supported, lookup, prepare_strict_schema
 from ctxbackends.errors import APIStatusError, MalformedResponseError, UnsupportedOperationError
@@ -40,7 +40,7 @@ class _Embedding(msgspec.Struct):
 class _Embeddings(msgspec.Struct):
     data: list[_Embedding]
     model: str | None = None
-    usage: Beside[dict[str, Any]] = None
+    usage: Lenient[dict[str, Any]] = None
 
 
 class _Count(msgspec.Struct):

@@ -79,7 +79,7 @@ def _build_status_error(error: APIStatusError, request: httpx2.Request) -> opena
 def _build_timeout_error(error: BackendError, request: httpx2.Request) -> openai.APIError:
     timeout = openai.APITimeoutError(request)
     timeout.message = str(error)
-    timeout.args = (timeout.message,)  # the class has a message of its own
+    timeout.args = (timeout.message,)  # the class sets its own message
     return timeout
 
 

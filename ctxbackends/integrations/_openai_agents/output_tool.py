@@ -26,7 +26,7 @@ def build_output_tool(response_format: JSONSchemaFormat) -> Tool:
 
 
 async def read_output_call(events: AsyncIterator[StreamEvent]) -> AsyncIterator[StreamEvent]:
-    """Return the events with the arguments of a call of the tool as text, and without other text beside it."""
+    """Return the events with the arguments of a call of the tool as text, and without other text."""
     text: list[TextDelta] = []
     output_index: int | None = None
     async for event in events:
@@ -42,7 +42,7 @@ async def read_output_call(events: AsyncIterator[StreamEvent]) -> AsyncIterator[
                 for delta in text:
                     yield delta
             elif text:
-                logger.info("The text beside a call of %s is left out", OUTPUT_TOOL)
+                logger.info("The text next to a call of %s is left out", OUTPUT_TOOL)
             yield event
         else:
             yield event

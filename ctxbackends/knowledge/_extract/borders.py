@@ -112,7 +112,7 @@ _CLAUSE_END = re.compile("[,;:.!?()，。；：！？—]")  # noqa: RUF001  # f
 def contains_negation(gap: str) -> bool:
     """Return whether words that an ellipsis leaves out negate the words before or after them.
 
-    A clause of its own, between two punctuation marks, does not.
+    A separate clause, between two punctuation marks, does not.
     """
     clauses = _CLAUSE_END.split(unify_characters(gap).replace(JOIN, ""))
     return any(_is_negative(clause) for clause in (clauses[0], clauses[-1]))

@@ -165,7 +165,7 @@ class Journal(AnswerFiles):
 
 
 class JournalPart(AnswerFiles):
-    """The journal as a worker process uses it: it reads all answers, and appends to a part of its own.
+    """The journal as a worker process uses it: it reads all answers, and appends to its own part.
 
     The part is created with the first answer.
 

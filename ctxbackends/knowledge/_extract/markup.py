@@ -19,7 +19,7 @@ _TARGET = (
     r"\((?:<[^<>\n]{0,500}>|(?:[^()\s<>]|\([^()\s]{0,200}\)){0,1000})"
     r"""(?:\s{1,3}(?:"[^"\n]{0,300}"|'[^'\n]{0,300}'))?\s?(?:\)|\Z)"""  # a quote may end within a target
 )
-_NOT_AN_INDEX = r"\[(?<![A-Za-z0-9_)\]\\]\[)"  # rows[0](x) is no link
+_NOT_AN_INDEX = r"\[(?<![A-Za-z0-9_)\]\\]\[)"  # rows[0](x) is not a link
 _IMAGE = re.compile(rf"!\[([^\[\]]{{0,300}})\]{_TARGET}")
 _LINK = re.compile(rf"{_NOT_AN_INDEX}([^\[\]]{{1,300}})\]{_TARGET}")
 _REFERENCE = re.compile(rf"{_NOT_AN_INDEX}([^\[\]\n]{{0,200}}{_LETTER}[^\[\]\n]{{0,100}})\]\[[^\[\]\n]{{0,100}}\]")
@@ -31,7 +31,7 @@ _BLOCK = (
     "(?:p|br|hr|div|section|article|blockquote|pre|details|summary|center|ul|ol|li|dl|dt|dd|table|thead|tbody|tr|td|th"
     "|h[1-6]|sup|sub|img)"
 )
-_NOT_GENERIC = "(?<![A-Za-z0-9_]<)"  # List<A> is no link
+_NOT_GENERIC = "(?<![A-Za-z0-9_]<)"  # List<A> is not a link
 _INLINE_TAG = re.compile(rf"<(?:{_NOT_GENERIC}{_INLINE}(?:\s[^<>\n]{{0,300}})?|/{_INLINE})>", re.IGNORECASE)
 _BLOCK_TAG = re.compile(
     rf"<(?:{_NOT_GENERIC}{_BLOCK}(?:[\s/][^<>\n]{{0,300}})?|/{_BLOCK}|(?:br|sup|sub)\s?/?)>", re.IGNORECASE

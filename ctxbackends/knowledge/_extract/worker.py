@@ -184,7 +184,7 @@ class ChunkExtractor:
             return await self._extract_parts(chunk, attempt, result, is_cut=entry.cut)
         if not full:
             return [await self._add_passes(result, chunk, question, text, attempt.work)]
-        if len(question.kinds) > 1 and not is_packed:  # a list of its own has room for more rows
+        if len(question.kinds) > 1 and not is_packed:  # a separate list has room for more rows
             for kind in full:
                 alone = _Attempt(question.select(kind), attempt.work, attempt.splits, attempt.cuts, is_extra=True)
                 result = merge(result, await self._extract(chunk, alone))

@@ -35,7 +35,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         text: The text, without its line end.
-        number: Its number in the source; None if it has none of its own.
+        number: Its number in the source; None if it has none.
         speaker: The speaker or the tool of a transcript; empty in other sources.
         marks: The spans of the text that belong to the quote.
     """

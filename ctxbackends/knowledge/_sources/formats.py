@@ -190,7 +190,7 @@ def _is_json(file: IO[bytes]) -> bool:
     """Whether the whole file is JSON."""
     file.seek(0)
     data = file.read(_MAX_JSON + 1)
-    # A file that is larger, and begins like JSON, is no prose.
+    # A file that is larger, and begins like JSON, is not prose.
     return len(data) > _MAX_JSON or _is_valid_json(data.removeprefix(b"\xef\xbb\xbf"))
 
 

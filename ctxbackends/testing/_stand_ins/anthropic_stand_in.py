@@ -291,7 +291,7 @@ class AnthropicStandIn(StandIn):
     def _through_the_cache(self, body: Mapping[str, Any], read: Sequence[_Read]) -> tuple[int, int, int]:
         """The tokens that were read from the cache, and those that were written to it for five minutes and an hour.
 
-        The cache holds what ends with a breakpoint; a request reads the longest of those that it begins with, up to its
+        The cache has what ends with a breakpoint; a request reads the longest of those that it begins with, up to its
         own last one. https://platform.claude.com/docs/en/build-with-claude/prompt-caching
         """
         digest = hashlib.sha256(json.dumps([body["model"], body.get("thinking")]).encode())

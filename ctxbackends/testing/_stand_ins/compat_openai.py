@@ -75,7 +75,7 @@ def completion(reply: Reply, dialect: Dialect) -> dict[str, Any]:
 
 
 def chunks(reply: Reply, dialect: Dialect, *, include_usage: bool) -> Iterator[dict[str, Any]]:
-    """The chunks of a stream; the first holds the first piece of the answer."""
+    """The chunks of a stream; the first has the first piece of the answer."""
     for piece in tokens(reply.answer.reasoning):
         yield chunk(reply, dialect, {"role": "assistant", "content": "", dialect.reasoning: piece})
     for piece in tokens(reply.answer.text):

@@ -121,7 +121,7 @@ def no_such_model(model: str) -> OpenAIProblem:
 
 
 def too_long(model: str, *, length: int, most: int) -> OpenAIProblem:
-    # gpt-5 has words of its own: https://github.com/cline/cline/issues/5474
+    # gpt-5 has its own words: https://github.com/cline/cline/issues/5474
     message = (
         f"Input tokens exceed the configured limit of {most} tokens. Your messages resulted in {length} tokens. "
         if model.startswith("gpt-5")
@@ -309,7 +309,7 @@ def _check_order(messages: Sequence[Mapping[str, Any]]) -> None:
             if message.get("tool_call_id") not in open_calls:
                 raise OpenAIProblem(
                     400,
-                    "Invalid parameter: messages with role 'tool' must be a response to a preceeding message with "
+                    "Invalid parameter: messages with role 'tool' must be a response to a preceding message with "
                     "'tool_calls'.",
                     param=f"messages.[{index}].role",
                 )

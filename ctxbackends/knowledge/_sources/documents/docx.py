@@ -1,4 +1,4 @@
-"""Word documents. A library of its own would lose text: see docs/knowledge."""
+"""Word documents. A library for them would lose text: see docs/knowledge."""
 
 from __future__ import annotations
 
