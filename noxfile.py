@@ -1,4 +1,4 @@
-"""The sessions for developers and CI: `nox`, `nox -s tests`, `nox -s demo`; without nox: `python3 noxfile.py -s tests`."""
+"""Sessions for developers and CI: `nox`, `nox -s tests`, `nox -s demo`; without nox: `python3 noxfile.py -s tests`."""
 
 import secrets
 import sys
@@ -245,7 +245,8 @@ def docs(session: nox.Session) -> None:
     if not (ROOT / "docs" / "conf.py").exists():
         session.skip("there is no docs/conf.py")
     install_wheel(session, "llamacpp,testing", "docs")
-    session.run("codespell")  # as pyproject.toml says
+    pages = sorted(str(page) for page in ROOT.glob("*.md"))
+    session.run("codespell", *pages, "docs", "ctxbackends", "noxfile.py")
     session.run("sphinx-build", "-W", "-n", "--keep-going", "-b", "html", *session.posargs, "docs", "docs/_build/html")
 
 

@@ -1,8 +1,8 @@
 """Read a `.ctxrc` into the values of `backend_config`; errors have the line and the key.
 
 Reading is strict: a misspelt key, a duplicate or a wrong type is an error, never a silent default. Other top-level keys
-belong to other programs and are ignored, unless they look like one of this package. Messages never show a value that could be
-an API key.
+belong to other programs and are ignored, unless they look like one of this package. Messages never show
+a value that could be an API key.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ async def build_messages(
 
 
 def _build_response_parts(response: ai.ModelResponse, system: str, takes_reasoning: bool) -> Iterator[Any]:
-    """Yield the parts of an answer. Reasoning and data of another provider, and of that provider's tools, are left out."""
+    """Yield the parts of an answer. Reasoning, data and tools of another provider are left out."""
     member = (response.provider_details or {}).get("reasoning_member")
     for part in response.parts:
         is_own = getattr(part, "provider_name", None) == system
