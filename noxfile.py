@@ -3,6 +3,7 @@
 import secrets
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -27,6 +28,7 @@ from tests.nox_installs import (
     install_vllm,
     install_wheel,
     integrations_to_test,
+    lowest_of_extras,
     lowest_versions,
     recipes_to_test,
     requirements_of,
@@ -35,10 +37,13 @@ from tests.nox_installs import (
     test_files_of,
 )
 
+COVERAGE = ROOT / ".nox" / "coverage"
+
 nox.needs_version = ">=2025.11.12"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.download_python = "never"  # a session uses the Pythons of this machine
-nox.options.sessions = ["lint", "types", "layers", "tests", "tests_full", "docs", "demo"]  # what CI runs
+# What CI runs. `tests` is a part of `tests_full`.
+nox.options.sessions = ["lint", "types", "layers", "tests_full", "coverage", "docs", "demo"]
 nox_bootstrap.let_uv_read_pip_settings()
 
 
@@ -50,10 +55,10 @@ def demo(session: nox.Session) -> None:
     session.run("python", "-m", "ctxbackends.testing._demo", *session.posargs)
 
 
-def prepare_tests(session: nox.Session) -> list[str]:
+def prepare_tests(session: nox.Session, pins: Sequence[str] = ()) -> list[str]:
     """Install what the tests need, and return the pytest command: quiet, in parallel, in a random order."""
     session.env["UV_COMPILE_BYTECODE"] = "1"  # once, and not in each process of the tests
-    install_wheel(session, "all", "tests")
+    install_wheel(session, "all", "tests", pins=pins)
     install_old_llamacpp(session)
     # A third process runs while the tests of the others wait for servers and timeouts.
     return ["pytest", "-q", "-n", "3", "--dist", "worksteal", f"--randomly-seed={secrets.randbelow(2**32)}"]
@@ -65,16 +70,46 @@ def tests(session: nox.Session) -> None:
     session.run("python", "-m", *prepare_tests(session), *session.posargs)
 
 
-@nox.session
+@nox.session(python=runnable_pythons())
 def tests_full(session: nox.Session) -> None:
-    """Run every test against the built wheel, and check the branch coverage. Arguments go to pytest."""
+    """Run every test against the built wheel, and record the branch coverage. Arguments go to pytest."""
     run = [*prepare_tests(session), "-m", ""]
-    session.env["COVERAGE_FILE"] = str(Path(session.virtualenv.location, ".coverage"))
+    # A part of the tests covers a part of the package.
+    directory = Path(session.virtualenv.location) if session.posargs else COVERAGE
+    directory.mkdir(exist_ok=True)
+    session.env["COVERAGE_FILE"] = str(directory / f"data.{session.python}")
     session.run("coverage", "erase")
     session.run("python", "-m", "coverage", "run", "-m", *run, *session.posargs)
     session.run("coverage", "combine", "--quiet")
-    # A part of the tests covers a part of the package.
-    session.run("coverage", "report", *(["--fail-under=0"] if session.posargs else []))
+    session.run("coverage", "report", "--fail-under=0")
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Check the branch coverage of `tests_full`, combined over the Pythons that it ran with."""
+    data = sorted(str(file) for file in COVERAGE.glob("data.*"))
+    if not data:
+        session.error(f"no data in {COVERAGE}; run nox -s tests_full")
+    session.install(*group("coverage"))
+    session.env["COVERAGE_FILE"] = str(COVERAGE / "combined")
+    session.run("coverage", "combine", "--quiet", "--keep", *data)
+    session.run("coverage", "report")
+
+
+@nox.session
+def tests_lowest(session: nox.Session) -> None:
+    """Run the tests with the lowest versions that pyproject.toml allows. Arguments go to pytest."""
+    command = prepare_tests(session, pins=lowest_of_extras("all"))
+    session.run("python", "-m", *command, *session.posargs)
+
+
+@nox.session
+def canary(session: nox.Session) -> None:
+    """Run the tests with the newest aiohttp, also if it is a pre-release. Arguments go to pytest."""
+    command = prepare_tests(session)
+    session.install("--pre", "--upgrade", "aiohttp")
+    session.run("python", "-c", "import aiohttp; print('aiohttp', aiohttp.__version__)")
+    session.run("python", "-m", *command, *session.posargs)
 
 
 @nox.session
@@ -104,7 +139,7 @@ def integrations(session: nox.Session, extra: str) -> None:
 def recipes(session: nox.Session, package: str) -> None:
     """Test a recipe of docs/frameworks with its package, against stand-ins. Arguments go to pytest."""
     # Not the group `tests`: some packages need older versions of the vendors' clients.
-    install_wheel(session, "cli,testing", "recipes", f"recipe-{package}")
+    install_wheel(session, "cli,testing", "plugins", f"recipe-{package}")
     tests = f"tests/recipes/test_{package.replace('-', '_')}.py"
     run_of_tests(session, "pytest", "-q", tests, *session.posargs)
 
@@ -204,8 +239,13 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("zizmor", "--offline", "--quiet", ".github/workflows")
-    workflows = sorted(map(str, Path(".github/workflows").glob("*.yml")))
-    session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *workflows)
+    forms = sorted(set(Path(".github/ISSUE_TEMPLATE").glob("*.yml")) - {Path(".github/ISSUE_TEMPLATE/config.yml")})
+    for schema, files in (
+        ("github-workflows", sorted(Path(".github/workflows").glob("*.yml"))),
+        ("github-issue-forms", forms),
+        ("github-issue-config", [Path(".github/ISSUE_TEMPLATE/config.yml")]),
+    ):
+        session.run("check-jsonschema", "--builtin-schema", f"vendor.{schema}", *map(str, files))
 
 
 @nox.session

@@ -103,7 +103,20 @@ def test_files_of(extra: str) -> list[str]:
 
 def lowest_versions(extra: str) -> list[str]:
     """Return the requirements of an extra with its lowest versions instead of a range."""
-    requirements = PYPROJECT["project"]["optional-dependencies"].get(extra, [])
+    return to_lowest(PYPROJECT["project"]["optional-dependencies"].get(extra, []))
+
+
+def lowest_of_extras(extra: str) -> list[str]:
+    """Return the requirements of the package and of an extra that lists others, in their lowest versions."""
+    project = PYPROJECT["project"]
+    (listed,) = project["optional-dependencies"][extra]
+    names = listed.split("[")[1].rstrip("]").split(",")
+    return to_lowest(
+        [*project["dependencies"], *(item for name in names for item in project["optional-dependencies"][name])]
+    )
+
+
+def to_lowest(requirements: Sequence[str]) -> list[str]:
     return [re.sub(r">=\s*([^,;\s]+)[^;]*", r"==\1", requirement) for requirement in requirements]
 
 
