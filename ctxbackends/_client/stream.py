@@ -226,13 +226,8 @@ class ChatStream(StreamProgress):
 
     async def _read_events(self) -> None:
         """Wait for the next events, or for the end."""
-        if self._reading:
-            raise BackendError("another task is reading this stream; read it from one task")
-        if self._error is not None:
-            raise self._error
-        if not self._entered or self._closed:
-            partial = self.partial if self._entered else None
-            raise ClosedError("the stream is not open; use it inside `async with`", partial=partial)
+        if self._reading or self._error is not None or self._closed or not self._entered:
+            raise self._build_refusal()
         loop = asyncio.get_running_loop()
         if self._body is None:
             await self._wait_for_open_or_loading(loop)
@@ -276,12 +271,24 @@ class ChatStream(StreamProgress):
         self._waiting_since = None
         self._ready = iter(events)
         if not self._has_first:
-            if all(isinstance(event, PromptProgress) for event in events):
-                self._has_progress = True  # restarts the first-token timeout
-            else:
-                self._begin_answer(loop)
+            self._note_first(events, loop)
         if self._decoder.finished:
             await self._finish(body)
+
+    def _build_refusal(self) -> Exception:
+        """Return the error of a read that cannot begin."""
+        if self._reading:
+            return BackendError("another task is reading this stream; read it from one task")
+        if self._error is not None:
+            return self._error
+        partial = self.partial if self._entered else None
+        return ClosedError("the stream is not open; use it inside `async with`", partial=partial)
+
+    def _note_first(self, events: list[StreamEvent], loop: asyncio.AbstractEventLoop) -> None:
+        if all(isinstance(event, PromptProgress) for event in events):
+            self._has_progress = True  # restarts the first-token timeout
+        else:
+            self._begin_answer(loop)
 
     def _begin_answer(self, loop: asyncio.AbstractEventLoop) -> None:
         self._has_first = True

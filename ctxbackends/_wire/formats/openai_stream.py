@@ -306,16 +306,17 @@ class OpenAIStreamDecoder(StreamDecoder):
                     events.extend(self._calls.add([call.to_piece() for call in delta.tool_calls]))
             if isinstance(choice.stop_reason, str):
                 self._stop_sequence = choice.stop_reason
-            if choice.finish_reason:  # some servers send "" until the last
-                self.raw_finish_reason = choice.finish_reason
-                self._reason = parse_finish_reason(
-                    choice.finish_reason, called=self._calls.has_calls, native=choice.native_finish_reason
-                )
-                if self._reason is None:
-                    self.failure = StreamInterruptedError(
-                        f"the server ended the response with finish_reason {choice.finish_reason!r}"
-                    )
-                    return
+            # Some servers send "" until the last.
+            if choice.finish_reason and not self._handle_finish_reason(choice.finish_reason, choice):
+                return
+
+    def _handle_finish_reason(self, reason: str, choice: _ChunkChoice) -> bool:
+        """Return whether the answer ended as it should; otherwise set ``failure``."""
+        self.raw_finish_reason = reason
+        self._reason = parse_finish_reason(reason, called=self._calls.has_calls, native=choice.native_finish_reason)
+        if self._reason is None:
+            self.failure = StreamInterruptedError(f"the server ended the response with finish_reason {reason!r}")
+        return self._reason is not None
 
     def _finish(self, events: list[StreamEvent], problem: str, stray: bytes, *, done: bool = False) -> None:
         body = bytes(self._frames.body)
