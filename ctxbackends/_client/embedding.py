@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 
 from ctxbackends._chat.responses import Embeddings
-from ctxbackends._client.call_settings import CallSettings
 from ctxbackends._client.connection import ServerConnection
 from ctxbackends._config.request_options import RequestOptions
 from ctxbackends._profiles.capabilities import find_embedding_refusal
@@ -29,7 +27,8 @@ async def embed(
     request_options: RequestOptions | None,
 ) -> Embeddings:
     """Return one vector for each text, see :meth:`Backend.embed`."""
-    assert profile.embed is not None, "called only for a profile with embed"
+    build_operation = profile.embed
+    assert build_operation is not None, "called only for a profile with embed"
     if not texts:
         raise ValueError("embed() needs at least one text")
     if batch_size is not None and not 1 <= batch_size <= profile.embed_batch:
@@ -39,13 +38,28 @@ async def embed(
     unsupported = _find_unsupported_option(profile, settings, dimensions, encoding)
     if unsupported is not None:
         raise connection.annotate(unsupported)
-    encoding = encoding or profile.vector_encoding
+    chosen = encoding or profile.vector_encoding
     requested = model()
     call = connection.begin(request_options)
-    batches = await connection.in_flight(
-        partial(_send_batches, connection, profile, settings, texts, requested, dimensions, encoding, batch_size, call)
-    )
-    embeddings = merge_embeddings(batches)
+
+    async def send_batches() -> list[Embeddings]:
+        batches: list[Embeddings] = []
+        start = 0
+        while start < len(texts):
+            length = len(batches[-1].vectors[0]) if batches else dimensions
+            size = batch_size or min(profile.embed_batch, fitting_batch_size(length))
+            operation = build_operation(
+                texts[start : start + size], model=requested, dimensions=dimensions, encoding=chosen, settings=settings
+            )
+            batch = await connection.execute(operation, call=call, acquire_slot=True, retry=call.policy)
+            mismatch = await connection.served_model.find_mismatch(requested, batch.served_model)
+            if mismatch is not None:
+                raise mismatch
+            batches.append(batch)
+            start += size
+        return batches
+
+    embeddings = merge_embeddings(await connection.in_flight(send_batches))
     lengths = {len(vector) for vector in embeddings.vectors}
     if len(lengths) > 1 or 0 in lengths or (dimensions is not None and lengths != {dimensions}):
         expected = f"{dimensions}" if dimensions is not None else "one length"
@@ -53,35 +67,6 @@ async def embed(
             MalformedResponseError(f"unexpected lengths of vectors: {sorted(lengths)}; expected {expected}")
         )
     return embeddings
-
-
-async def _send_batches(
-    connection: ServerConnection,
-    profile: Profile,
-    settings: WireSettings,
-    texts: Sequence[str],
-    model: str,
-    dimensions: int | None,
-    encoding: VectorEncoding,
-    batch_size: int | None,
-    call: CallSettings,
-) -> list[Embeddings]:
-    assert profile.embed is not None, "called only for a profile with embed"
-    batches: list[Embeddings] = []
-    start = 0
-    while start < len(texts):
-        length = len(batches[-1].vectors[0]) if batches else dimensions
-        size = batch_size or min(profile.embed_batch, fitting_batch_size(length))
-        operation = profile.embed(
-            texts[start : start + size], model=model, dimensions=dimensions, encoding=encoding, settings=settings
-        )
-        batch = await connection.execute(operation, call=call, acquire_slot=True, retry=call.policy)
-        mismatch = await connection.served_model.find_mismatch(model, batch.served_model)
-        if mismatch is not None:
-            raise mismatch
-        batches.append(batch)
-        start += size
-    return batches
 
 
 def _find_unsupported_option(
